@@ -76,7 +76,8 @@ impl Config {
         Self::load_from(Path::new(PATH))
     }
 
-    fn load_from(path: &Path) -> Result<Self> {
+    /// Reads the configuration of another path; an absent file is the default.
+    pub fn load_from(path: &Path) -> Result<Self> {
         let file = match std::fs::File::open(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
             other => other.with_context(|| format!("open {}", path.display()))?,
