@@ -63,7 +63,10 @@ impl Config {
     /// # Errors
     /// Names the key, the value and the rule.
     pub fn parse(text: &str) -> Result<Self> {
-        let config: Config = toml::from_str(text)?;
+        let config: Config = toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
+            anyhow::anyhow!("line {line}: {}", e.message())
+        })?;
         if let Some(p) = &config.default_pattern {
             Template::of_container(p.as_bytes()).with_context(|| format!("default_pattern = {p:?}"))?;
         }
@@ -132,7 +135,7 @@ mod tests {
             ("default_pattern = \"|sh\"", "default_pattern"),
             ("store = \"var\"", "store"),
             ("stricter = true", "stricter"),
-            ("strict = 1", "strict"),
+            ("\nstrict = 1", "line 2"),
         ] {
             let e = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(e.contains(names), "{text}: {e}");

@@ -81,6 +81,9 @@ enum Verb {
     Plan {
         /// The bundle: a directory with a config.json.
         bundle: PathBuf,
+        /// The state that a runtime would give the hook; only the container ID matters here, which else is the bundle's name.
+        #[arg(long, value_name = "FILE")]
+        state: Option<PathBuf>,
         /// Use this configuration instead of /etc/oci-coredump/config.toml.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -138,7 +141,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Install { dry_run } => setup::install(&mut out, dry_run)?,
         Verb::Uninstall { dry_run, purge } => setup::uninstall(&mut out, dry_run, purge)?,
         Verb::Doctor { json } => return doctor::run(&mut out, json),
-        Verb::Plan { bundle, config } => explain::run(&mut out, &bundle, config.as_deref())?,
+        Verb::Plan { bundle, state, config } => explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?,
         Verb::Man => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut text)?;

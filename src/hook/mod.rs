@@ -167,11 +167,14 @@ fn sweep_is_due() -> bool {
 /// What the hook would do for a bundle, as text: its plan, or why nothing. Touches nothing.
 ///
 /// # Errors
-/// config.json cannot be read.
-pub fn explain(bundle: &std::path::Path, config: &Config) -> Result<String> {
+/// config.json cannot be read, or the state is none.
+pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) -> Result<String> {
     let bundle = std::path::absolute(bundle)?;
     let id = bundle.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let state = State { id, bundle, ..State::default() };
+    let state = match state {
+        Some(text) => State { bundle, ..State::parse(text)? },
+        None => State { id, bundle, ..State::default() },
+    };
     Ok(match request::read(&state, config)? {
         Asked::Nothing => "nothing: the container asks for nothing\n".to_owned(),
         Asked::Refused { required, why, .. } => {
