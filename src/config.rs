@@ -64,8 +64,8 @@ impl Config {
     /// Names the key, the value and the rule.
     pub fn parse(text: &str) -> Result<Self> {
         let config: Config = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
-            anyhow::anyhow!("line {line}: {}", e.message())
+            let line = e.span().map_or(0, |s| text.as_bytes()[..s.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
+            anyhow::anyhow!("line {}, `{}`: {}", line + 1, text.lines().nth(line).unwrap_or_default(), e.message())
         })?;
         if let Some(p) = &config.default_pattern {
             Template::of_container(p.as_bytes()).with_context(|| format!("default_pattern = {p:?}"))?;
