@@ -2,14 +2,21 @@
 
 mod doctor;
 mod explain;
+mod list;
+mod locate;
+mod query;
 mod setup;
+mod table;
 
+use crate::config::Config;
+use crate::record::Record;
 use crate::report::{self, Door};
-use anyhow::Result;
+use crate::store::Store;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const AFTER: &str = "\
@@ -24,8 +31,16 @@ Files:
   /run/oci-coredump/                   the containers that are registered
   /var/lib/oci-coredump/containers/    cores of containers that mount no volume for them
   /var/lib/oci-coredump/records/       one JSON file for every crash
+  /var/lib/oci-coredump/binaries/      executables and libraries of the cores, by build-id
 
-Exit status: 0 done; 1 failed, or `doctor` found a failure; 2 the command line is wrong.";
+Exit status: 0 done, also if the reader of a pipe went away; 1 failed, no crash matched, or `doctor` found a failure; 2 the command line is wrong.
+Environment: NO_COLOR (no colours, also on a terminal), TZ (in which times are shown and read).";
+
+/// What MATCH means; every verb that takes it says so.
+const MATCH: &str = "\
+A MATCH is a PID (in the container or on the host), the path of an executable or core, a name (container, its ID or the head of it, pod,
+executable, comm, signal), or FIELD=VALUE with container, pod, namespace, image, exe, comm, pid, signal or core. Names and values may hold * and ?.
+All MATCHes must hold.";
 
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
@@ -75,6 +90,28 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// List the crashes, the newest last.
+    ///
+    /// COREFILE is present, truncated (short), missing (it was there), inaccessible (you may not look) or none (never written; `info` says why).
+    ///
+    /// Example: oci-coredump list pod=shop-0 --since yesterday
+    #[command(after_help = MATCH)]
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// Only the newest N.
+        #[arg(short = 'n', value_name = "N")]
+        newest: Option<usize>,
+        /// The newest first.
+        #[arg(short, long)]
+        reverse: bool,
+        /// Print a JSON array of records; with --follow one object a line.
+        #[arg(long)]
+        json: bool,
+        /// Go on printing crashes as they come.
+        #[arg(short, long, conflicts_with = "reverse")]
+        follow: bool,
+    },
     /// Print what the hook would do for a bundle, and touch nothing.
     ///
     /// Example: oci-coredump plan /run/containers/storage/overlay-containers/ID/userdata
@@ -114,6 +151,62 @@ enum Verb {
     },
 }
 
+/// Which crashes a verb is about.
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// Only crashes that match.
+    #[arg(value_name = "MATCH")]
+    matches: Vec<String>,
+    /// Not before this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today, yesterday, 2h, "90 minutes ago".
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<String>,
+    /// Not after this time.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
+    /// Read this store instead of the configured one.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+impl Which {
+    fn choose(self) -> Result<(Chosen, query::Query)> {
+        let now = jiff::ZonedDateTime::now();
+        let query = query::Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
+        let store = match self.store {
+            Some(store) => store,
+            None => Config::load()?.store,
+        };
+        Ok((Chosen { store }, query))
+    }
+}
+
+/// The store that a verb reads.
+#[derive(Debug)]
+struct Chosen {
+    store: PathBuf,
+}
+
+impl Chosen {
+    /// The records that match, the oldest first.
+    fn records(&self, query: &query::Query) -> Result<Vec<Record>> {
+        let Some(records) = Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten() else { return Ok(Vec::new()) };
+        let mut found: Vec<Record> = records.names()?.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r)).collect();
+        found.sort_by(|a, b| a.time.cmp(&b.time));
+        Ok(found)
+    }
+
+    /// Opens the store, making it if it is not there.
+    fn make_store(&self) -> Result<Store> {
+        Store::open(&Config { store: self.store.clone(), ..Config::default() })
+    }
+}
+
+/// Nothing to show is a failure, as it is for coredumpctl.
+fn no_match(verb: &str, store: &Path) -> Result<ExitCode> {
+    log::error!("{verb}: no crash in {} matches", store.display());
+    Ok(ExitCode::FAILURE)
+}
+
 /// Runs a verb. What fails is one line on stderr.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
@@ -127,7 +220,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     match verb(cli.verb) {
         Ok(code) => code,
         // Whoever reads our output may stop reading.
-        Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(e) if e.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(e) => {
             log::error!("{e:#}");
             ExitCode::FAILURE
@@ -136,8 +229,15 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn verb(verb: Verb) -> Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
+    // Colours go away by themselves where stdout is no terminal, and with NO_COLOR.
+    let mut out = std::io::BufWriter::new(anstream::AutoStream::auto(std::io::stdout().lock()));
     match verb {
+        Verb::List { which, newest, reverse, json, follow } => {
+            let (chosen, query) = which.choose().context("list")?;
+            let code = list::run(&mut out, &chosen, &query, &list::Wish { newest, reverse, json, follow }).context("list")?;
+            out.flush()?;
+            return Ok(code);
+        }
         Verb::Install { dry_run } => setup::install(&mut out, dry_run)?,
         Verb::Uninstall { dry_run, purge } => setup::uninstall(&mut out, dry_run, purge)?,
         Verb::Doctor { json } => return doctor::run(&mut out, json),

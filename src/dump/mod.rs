@@ -74,6 +74,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
     record.host_path = plan::host_path(&inside, entry.place.mount.as_ref());
+    record.host_dir = record.host_path.is_some().then(|| entry.place.mount.clone().map(|(_, source)| source)).flatten();
     record.core_path = Some(inside);
     save(config, &record);
     let written = write::write(crash, facts, file).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
@@ -101,7 +102,7 @@ fn finish(record: &mut Record, written: Written) {
             record.reason = Some("the core goes away with the container".into());
         }
     } else {
-        (record.core_path, record.host_path) = (None, None);
+        (record.core_path, record.host_path, record.host_dir) = (None, None, None);
     }
 }
 

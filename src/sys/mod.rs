@@ -16,6 +16,7 @@ pub mod pidfd;
 pub mod proc;
 pub mod process;
 pub mod socket;
+pub mod watch;
 
 pub use rustix::io::Errno;
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
