@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses another part of the support")]
 
 pub mod bundle;
+pub mod crasher;
+pub mod host;
 pub mod require;
 pub mod rootfs;
 pub mod runtime;
