@@ -42,7 +42,9 @@ const SYSCTLS: [&str; 6] = [
 
 /// The machine, ours alone until drop.
 pub struct Host {
-    lock: RefCell<Flock<File>>,
+    lock: Flock<File>,
+    /// The machine's own values; they stand in the lock file too, for whoever comes after a test that was killed.
+    saved: String,
     installed: RefCell<Vec<PathBuf>>,
 }
 
@@ -59,9 +61,10 @@ impl Host {
         restore(&left);
         lock.rewind().unwrap();
         lock.set_len(0).unwrap();
-        lock.write_all(current().as_bytes()).unwrap();
+        let saved = current();
+        lock.write_all(saved.as_bytes()).unwrap();
 
-        let host = Self { lock: RefCell::new(lock), installed: RefCell::default() };
+        let host = Self { lock, saved, installed: RefCell::default() };
         for path in [BINARY, CONFIG, RUN, STORE] {
             move_aside(Path::new(path));
         }
@@ -78,6 +81,17 @@ impl Host {
         assert!(SYSCTLS.contains(&name), "{name} would not be put back: add it to SYSCTLS");
         fs::write(Path::new("/proc/sys").join(name), value).unwrap_or_else(|cause| panic!("{name}={value:?}: {cause}"));
         assert_eq!(self.sysctl(name), value, "the kernel did not take {name}");
+    }
+
+    /// Puts some sysctls back to what they were when the lock was taken.
+    pub fn restore(&self, names: &[&str]) {
+        let wanted = |line: &&str| line.split_once('=').is_some_and(|(name, _)| names.contains(&name));
+        restore(&self.saved.lines().filter(wanted).collect::<Vec<_>>().join("\n"));
+    }
+
+    /// Puts all sysctls back to what they were when the lock was taken.
+    pub fn restore_sysctls(&self) {
+        restore(&self.saved);
     }
 
     /// Copies the binary under test to [`BINARY`].
@@ -140,11 +154,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.uninstall();
         // Above all the sysctls: nothing below may keep them from being put back.
-        let mut lock = self.lock.borrow_mut();
-        let mut saved = String::new();
-        if lock.rewind().and_then(|()| lock.read_to_string(&mut saved)).is_ok() {
-            restore(&saved);
-        }
+        restore(&self.saved);
         for path in self.installed.borrow().iter().rev() {
             // A directory that is not empty is not ours alone any more.
             let _ = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
@@ -152,7 +162,7 @@ impl Drop for Host {
         for path in [BINARY, CONFIG, RUN, STORE] {
             put_back(Path::new(path));
         }
-        if let Err(cause) = lock.set_len(0) {
+        if let Err(cause) = self.lock.set_len(0) {
             eprintln!("{LOCK}: {cause}");
         }
     }

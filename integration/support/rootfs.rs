@@ -48,6 +48,13 @@ impl Rootfs {
         fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// Makes a directory with exactly this mode.
+    pub fn directory(&self, inside: &str, mode: u32) {
+        let path = self.host_path(inside);
+        fs::create_dir_all(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
     /// Where the container's absolute path `inside` is on the host. Follows nothing: for paths that the test itself made.
     pub fn host_path(&self, inside: &str) -> PathBuf {
         self.path.join(inside.strip_prefix('/').expect("a path in a container is absolute"))

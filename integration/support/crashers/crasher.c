@@ -9,10 +9,11 @@
  * --threads N      be N threads; the others sleep in futex(2)
  * --in-thread      the thread that was started last dies, not the leader
  * --comm HEX       name of the dying thread, any bytes
- * --unlink PATH    unlink (its own executable)
+ * --unlink PATH, --rmdir PATH    (its own executable, its working directory)
  * --chdir DIR, --chroot DIR    as the program itself, after it was started
  * --dumpable N     prctl(PR_SET_DUMPABLE)
  * --zeros          some of the pages of the memory pattern are touched, but hold zeros only
+ * --fill MIB       so much written memory besides
  * --tail MIB       so much untouched memory besides
  *
  * The memory pattern: 96 pages of anonymous memory, a third written, a third untouched, a third (--zeros) written with
@@ -102,7 +103,7 @@ static struct {
 
 static int never;
 
-static void remember(int zeros, long tail)
+static void remember(int zeros, long fill, long tail)
 {
 	char *anonymous = (char *)map(96 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	for (int page = 0; page < 96; page++)
@@ -113,13 +114,20 @@ static void remember(int zeros, long tail)
 			else if (page % 3 == 1 && zeros)
 				*byte = 0;
 		}
+	/* Not in a chroot without /proc, nor where the executable cannot be read. */
 	long fd = call(__NR_open, "/proc/self/exe", O_RDONLY, 0);
-	must(fd, "open /proc/self/exe");
-	volatile char *file = (char *)map(4 * PAGE, MAP_PRIVATE, fd);
-	file[2 * PAGE] = 'W';
-	call(__NR_close, fd, 0, 0);
+	if (fd >= 0) {
+		volatile char *file = (char *)map(4 * PAGE, MAP_PRIVATE, fd);
+		file[2 * PAGE] = 'W';
+		call(__NR_close, fd, 0, 0);
+	}
 	volatile char *shared = (char *)map(4 * PAGE, MAP_SHARED | MAP_ANONYMOUS, -1);
 	shared[PAGE] = 'S';
+	if (fill) {
+		volatile long *words = (long *)map(fill << 20, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		for (long at = 0; at < fill << 17; at++)
+			words[at] = at + 1;
+	}
 	if (tail)
 		map(tail << 20, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 }
@@ -197,7 +205,7 @@ static void start(char *top, void (*job)(void))
 __attribute__((noinline, used)) static void begin(long *stack)
 {
 	char **argv = (char **)(stack + 1);
-	long threads = 1, in_thread = 0, zeros = 0, tail = 0;
+	long threads = 1, in_thread = 0, zeros = 0, fill = 0, tail = 0;
 	int at = 1;
 	for (; argv[at] && argv[at][0] == '-'; at++) {
 		const char *option = argv[at];
@@ -211,12 +219,16 @@ __attribute__((noinline, used)) static void begin(long *stack)
 			fail("an option without its value, or an unknown one");
 		} else if (same(option, "--threads")) {
 			threads = number(argv[at]);
+		} else if (same(option, "--fill")) {
+			fill = number(argv[at]);
 		} else if (same(option, "--tail")) {
 			tail = number(argv[at]);
 		} else if (same(option, "--comm")) {
 			plan.comm = argv[at];
 		} else if (same(option, "--unlink")) {
 			must(call(__NR_unlink, argv[at], 0, 0), "unlink");
+		} else if (same(option, "--rmdir")) {
+			must(call(__NR_rmdir, argv[at], 0, 0), "rmdir");
 		} else if (same(option, "--chdir")) {
 			must(call(__NR_chdir, argv[at], 0, 0), "chdir");
 		} else if (same(option, "--chroot")) {
@@ -230,9 +242,7 @@ __attribute__((noinline, used)) static void begin(long *stack)
 	if (!argv[at])
 		fail("how shall I die?");
 	plan.death = argv[at];
-	/* Without its own /proc (in a chroot) the program has no executable to map. */
-	if (call(__NR_access, "/proc/self/exe", 0, 0) == 0)
-		remember((int)zeros, tail);
+	remember((int)zeros, fill, tail);
 	if (threads > 1) {
 		char *stacks = (char *)map((threads - 1) * 2 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 		for (long started = 1; started < threads; started++)

@@ -16,7 +16,8 @@
  * --mount-namespace     unshare a mount namespace
  * --tmpfs DIR           mount a tmpfs there
  * In the program's process, in this order:
- * --umask OCTAL, --core BYTES|unlimited, --fsize BYTES (the soft limits), --cpu N, --chroot DIR, --chdir DIR,
+ * --umask OCTAL, --core BYTES|unlimited, --fsize BYTES (the soft limits), --filter MASK (coredump_filter), --cpu N,
+ * --chroot DIR, --chdir DIR,
  * --drop CAP (a number, from the bounding set), --groups A,B, --gid N, --uid N, --ambient CAP
  */
 #define _GNU_SOURCE
@@ -38,7 +39,7 @@
 #include <unistd.h>
 
 static struct {
-	const char *script, *hostname, *tmpfs, *umask, *core, *fsize, *cpu, *chroot, *chdir, *groups, *uid, *gid, *ambient, *pid;
+	const char *script, *hostname, *tmpfs, *umask, *core, *fsize, *cpu, *chroot, *chdir, *groups, *uid, *gid, *ambient, *pid, *filter;
 	const char *drop[8];
 	int drops, hold, user_namespace, mount_namespace;
 	char **program;
@@ -63,6 +64,7 @@ static void parse(char **argv)
 		{ "--umask", &plan.umask }, { "--core", &plan.core }, { "--fsize", &plan.fsize }, { "--cpu", &plan.cpu },
 		{ "--chroot", &plan.chroot }, { "--chdir", &plan.chdir }, { "--groups", &plan.groups },
 		{ "--uid", &plan.uid }, { "--gid", &plan.gid }, { "--ambient", &plan.ambient }, { "--pid", &plan.pid },
+		{ "--filter", &plan.filter },
 	};
 	for (argv++; *argv && strcmp(*argv, "--"); argv++) {
 		if (!strcmp(*argv, "--hold")) {
@@ -192,6 +194,8 @@ static void run_program(void)
 		limit(RLIMIT_CORE, plan.core);
 	if (plan.fsize)
 		limit(RLIMIT_FSIZE, plan.fsize);
+	if (plan.filter)
+		write_file("/proc/self/coredump_filter", plan.filter);
 	if (plan.cpu) {
 		cpu_set_t cpus;
 		CPU_ZERO(&cpus);

@@ -1,0 +1,147 @@
+//! The differences between what the kernel did and what the project did, for a person to read.
+use super::core_bytes::{describe, is_core, masked};
+use super::observe::{Observed, PID};
+use super::row::{Forced, Row};
+use super::snapshot::{Change, Node};
+
+/// WCOREDUMP in a raw wait status.
+const CORE_FLAG: i64 = 0x80;
+
+/// Differences between two runs of the kernel's file mode: none, if the masks are right.
+pub fn between_kernels(row: &Row, one: &Observed, two: &Observed) -> Vec<String> {
+    let mut differences = Vec::new();
+    statuses(one.status, two.status, &mut differences);
+    files(row, one, two, &mut differences);
+    differences
+}
+
+/// Differences between the kernel and the project, but for what the row says is forced.
+pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String> {
+    let mut differences = Vec::new();
+    match row.forced {
+        Forced::Nothing => {
+            statuses(kernel.status, ours.status, &mut differences);
+            files(row, kernel, ours, &mut differences);
+        }
+        Forced::CoreFlag => {
+            if kernel.status & CORE_FLAG != 0 {
+                differences.push("the row says that the kernel keeps no core, but it set WCOREDUMP".to_owned());
+            }
+            statuses(kernel.status | CORE_FLAG, ours.status, &mut differences);
+            files(row, kernel, ours, &mut differences);
+        }
+        Forced::NoCoreOfPrivileged => {
+            statuses(kernel.status, ours.status, &mut differences);
+            if !kernel.changes.values().any(|change| matches!(change, Change::Added(node) if is_core(&node.content))) {
+                differences.push("the row says that the kernel keeps a core of a privileged process".to_owned());
+            }
+            differences.extend(ours.changes.iter().map(|(path, change)| format!("{path}: project {}", told(change))));
+        }
+    }
+    differences.extend(kernel.stray.iter().map(|path| format!("kernel's run: stray on the host: {path}")));
+    differences.extend(ours.stray.iter().map(|path| format!("project's run: stray on the host: {path}")));
+    records(ours, &mut differences);
+    differences
+}
+
+/// A change in a few words.
+pub fn told(change: &Change) -> String {
+    match change {
+        Change::Removed => "removed it".to_owned(),
+        Change::Added(node) => format!("made it: {}", outline(node)),
+        Change::Changed(node) => format!("changed it: {}", outline(node)),
+    }
+}
+
+fn outline(node: &Node) -> String {
+    let Node { kind, mode, owner: (uid, gid), links, size, target, blocks, .. } = node;
+    let target = target.as_ref().map(|target| format!(" -> {}", target.display())).unwrap_or_default();
+    format!("{kind}{target} mode {mode:04o} owner {uid}:{gid} links {links} size {size} blocks {blocks}")
+}
+
+fn statuses(kernel: i64, ours: i64, differences: &mut Vec<String>) {
+    if kernel != ours {
+        differences.push(format!("wait status: kernel {kernel:#06x}, project {ours:#06x}"));
+    }
+}
+
+fn files(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<String>) {
+    for (path, change) in &kernel.changes {
+        match ours.changes.get(path) {
+            None => differences.push(format!("{path}: kernel {}; project did nothing", told(change))),
+            Some(own) => change_differs(row, path, change, own, differences),
+        }
+    }
+    for (path, change) in ours.changes.iter().filter(|(path, _)| !kernel.changes.contains_key(*path)) {
+        differences.push(format!("{path}: kernel did nothing; project {}", told(change)));
+    }
+}
+
+fn change_differs(row: &Row, path: &str, kernel: &Change, ours: &Change, differences: &mut Vec<String>) {
+    let (kernel_node, our_node) = match (kernel, ours) {
+        (Change::Added(a), Change::Added(b)) | (Change::Changed(a), Change::Changed(b)) => (a, b),
+        (Change::Removed, Change::Removed) => return,
+        _ => return differences.push(format!("{path}: kernel {}; project {}", told(kernel), told(ours))),
+    };
+    let facts = |node: &Node| (node.kind, node.mode, node.owner, node.links, node.target.clone());
+    let sizes_differ = kernel_node.size != our_node.size && !row.randomized;
+    if facts(kernel_node) != facts(our_node) || sizes_differ {
+        differences.push(format!("{path}:\n      kernel  {}\n      project {}", told(kernel), told(ours)));
+    }
+    if !row.randomized {
+        bytes(path, kernel_node, our_node, differences);
+        allocation(row, path, kernel_node, our_node, differences);
+    }
+}
+
+fn bytes(path: &str, kernel: &Node, ours: &Node, differences: &mut Vec<String>) {
+    let (one, two) = (masked(&kernel.content), masked(&ours.content));
+    let different: Vec<_> = one.iter().zip(&two).enumerate().filter(|(_, (a, b))| a != b).collect();
+    let Some((first, (a, b))) = different.first() else { return };
+    let where_ = describe(&one, *first);
+    let count = different.len();
+    differences.push(format!("{path}: {count} bytes differ, first at {first} ({where_}): kernel {a:#04x}, project {b:#04x}"));
+}
+
+fn allocation(row: &Row, path: &str, kernel: &Node, ours: &Node, differences: &mut Vec<String>) {
+    let fits = if row.zeros {
+        let within = |(start, end): &(u64, u64)| kernel.data.iter().any(|(from, to)| from <= start && end <= to);
+        ours.blocks <= kernel.blocks && ours.data.iter().all(within)
+    } else {
+        ours.blocks == kernel.blocks && ours.data == kernel.data
+    };
+    if !fits {
+        differences.push(format!(
+            "{path}: allocation\n      kernel  {} blocks, data {:x?}\n      project {} blocks, data {:x?}",
+            kernel.blocks, kernel.data, ours.blocks, ours.data
+        ));
+    }
+}
+
+/// What the project tells the administrator must be what happened.
+fn records(ours: &Observed, differences: &mut Vec<String>) {
+    // The kernel starts the helper for every crash whose status has WCOREDUMP, and only for those.
+    let expected = usize::from(ours.status & CORE_FLAG != 0);
+    if ours.records.len() != expected {
+        differences.push(format!("{} records, not {expected}", ours.records.len()));
+    }
+    let Some(record) = ours.records.first() else { return };
+    let mut check = |key: &str, truth: &serde_json::Value| {
+        if record[key] != *truth {
+            differences.push(format!("record: {key} is {}, not {truth}", record[key]));
+        }
+    };
+    check("pid", &PID.into());
+    check("tid", &ours.tid.into());
+    check("host_pid", &ours.host_pid.into());
+    check("host_tid", &ours.host_tid.into());
+    check("signal", &(ours.status & 0x7f).into());
+    let core = ours.changes.values().find_map(|change| match change {
+        Change::Added(node) | Change::Changed(node) if is_core(&node.content) => Some(node),
+        _ => None,
+    });
+    match core {
+        Some(node) => check("size", &node.size.into()),
+        None => check("outcome", &"none".into()),
+    }
+}
