@@ -115,9 +115,7 @@ fn segments(bytes: &[u8]) -> Vec<Segment> {
 fn notes_in(bytes: &[u8], offset: usize, size: usize) -> Vec<Note> {
     let (mut at, mut notes) = (offset, Vec::new());
     while at < offset + size {
-        let (Some(name), Some(length), Some(kind)) =
-            (u32_at(bytes, at), u32_at(bytes, at + 4), u32_at(bytes, at + 8))
-        else {
+        let (Some(name), Some(length), Some(kind)) = (u32_at(bytes, at), u32_at(bytes, at + 4), u32_at(bytes, at + 8)) else {
             break;
         };
         let start = at + 12 + (name as usize).next_multiple_of(4);
@@ -134,9 +132,7 @@ fn random_bytes(bytes: &[u8], notes: &[Note], segments: &[Segment]) -> Option<us
         at += 16;
     }
     let address = u64_at(bytes, at + 8)?;
-    let segment = segments.iter().find(|segment| {
-        segment.kind == PT_LOAD && address >= segment.address && address - segment.address < segment.size as u64
-    })?;
+    let segment = segments.iter().find(|segment| segment.kind == PT_LOAD && address >= segment.address && address - segment.address < segment.size as u64)?;
     Some(segment.offset + usize::try_from(address - segment.address).ok()?)
 }
 

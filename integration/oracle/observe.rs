@@ -30,6 +30,7 @@ pub enum Side {
 }
 
 /// What came of it.
+#[derive(Clone)]
 pub struct Observed {
     /// The raw wait status that the crasher's parent got.
     pub status: i64,
@@ -150,9 +151,10 @@ impl<'r> Running<'r> {
 
     /// The next line, which must begin so.
     fn expect(&self, word: &str) -> String {
-        let line = self.lines.recv_timeout(DEADLINE).unwrap_or_else(|cause| {
-            panic!("no {word:?} ({cause}): {}", fs::read_to_string(self.directory.join("stderr")).unwrap_or_default())
-        });
+        let line = self
+            .lines
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|cause| panic!("no {word:?} ({cause}): {}", fs::read_to_string(self.directory.join("stderr")).unwrap_or_default()));
         assert!(line.starts_with(word), "not {word:?}: {line:?}");
         line
     }
@@ -201,9 +203,7 @@ impl Crash {
         let threads = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path());
         // Every thread sleeps where it will sleep when it is killed: then its registers are the same in every run.
         until(|| threads().all(|thread| state(&thread) == Some('S')), "the threads never came to rest");
-        let ids = threads().map(|thread| {
-            (own_id(&thread.to_string_lossy()).unwrap(), thread.file_name().unwrap().to_str().unwrap().parse().unwrap())
-        });
+        let ids = threads().map(|thread| (own_id(&thread.to_string_lossy()).unwrap(), thread.file_name().unwrap().to_str().unwrap().parse().unwrap()));
         let (own_tid, tid) = if in_thread { ids.max().unwrap() } else { (PID, pid) };
         let mut views = vec![("container", PathBuf::from(format!("/proc/{init}/root")))];
         if namespace(supervisor, "mnt") != namespace(init, "mnt") {

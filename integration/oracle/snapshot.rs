@@ -93,16 +93,19 @@ fn walk(root: &Path, below: &Path, seen: &mut BTreeMap<Vec<u8>, Seen>) {
         let directory = meta.is_dir();
         // A directory's size, links and times change with what is in it, which is seen for itself.
         let of_file = |value| if directory { 0 } else { value };
-        seen.insert(path.as_os_str().as_bytes().to_vec(), Seen {
-            inode: (meta.dev(), meta.ino()),
-            mode: meta.mode(),
-            owner: (meta.uid(), meta.gid()),
-            links: of_file(meta.nlink()),
-            size: of_file(meta.size()),
-            modified: if directory { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) },
-            changed: if directory { (0, 0) } else { (meta.ctime(), meta.ctime_nsec()) },
-            target: fs::read_link(root.join(&path)).ok(),
-        });
+        seen.insert(
+            path.as_os_str().as_bytes().to_vec(),
+            Seen {
+                inode: (meta.dev(), meta.ino()),
+                mode: meta.mode(),
+                owner: (meta.uid(), meta.gid()),
+                links: of_file(meta.nlink()),
+                size: of_file(meta.size()),
+                modified: if directory { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) },
+                changed: if directory { (0, 0) } else { (meta.ctime(), meta.ctime_nsec()) },
+                target: fs::read_link(root.join(&path)).ok(),
+            },
+        );
         if directory {
             walk(root, &path, seen);
         }

@@ -13,8 +13,15 @@ use std::sync::OnceLock;
 pub fn crasher() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     let flags = [
-        "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-no-pie", "-fcf-protection=none",
-        "-mgeneral-regs-only", "-fno-tree-loop-distribute-patterns", "-Wl,--build-id=none",
+        "-nostdlib",
+        "-ffreestanding",
+        "-fno-stack-protector",
+        "-fno-pie",
+        "-no-pie",
+        "-fcf-protection=none",
+        "-mgeneral-regs-only",
+        "-fno-tree-loop-distribute-patterns",
+        "-Wl,--build-id=none",
     ];
     PATH.get_or_init(|| compile("crasher", include_str!("crashers/crasher.c"), &flags))
 }

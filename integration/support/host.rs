@@ -31,14 +31,8 @@ const LOCK: &str = "/run/lock/oci-coredump-test.lock";
 const ASIDE: &str = "before-test";
 
 /// The sysctls that a test (or the binary under test) may change.
-const SYSCTLS: [&str; 6] = [
-    "kernel/core_pattern",
-    "kernel/core_uses_pid",
-    "kernel/core_pipe_limit",
-    "kernel/core_sort_vma",
-    "kernel/core_file_note_size_limit",
-    "fs/suid_dumpable",
-];
+const SYSCTLS: [&str; 6] =
+    ["kernel/core_pattern", "kernel/core_uses_pid", "kernel/core_pipe_limit", "kernel/core_sort_vma", "kernel/core_file_note_size_limit", "fs/suid_dumpable"];
 
 /// The machine, ours alone until drop.
 pub struct Host {
@@ -207,7 +201,9 @@ fn move_aside(path: &Path) {
 fn put_back(path: &Path) {
     remove(path);
     let aside = aside(path);
-    if aside.exists() && let Err(cause) = fs::rename(&aside, path) {
+    if aside.exists()
+        && let Err(cause) = fs::rename(&aside, path)
+    {
         eprintln!("put back {path:?}: {cause}");
     }
 }

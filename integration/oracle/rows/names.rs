@@ -12,10 +12,8 @@ pub fn rows() -> Vec<Row> {
 fn specifiers() -> Vec<Row> {
     vec![
         Row::new("spec-all").pattern("/cores/%%-%p-%P-%i-%I-%u-%g-%d-%s-%t-%h-%e-%f-%E-%c-%C-%F-"),
-        Row::new("spec-all-thread").pattern("/cores/%p-%P-%i-%I-%u-%g-%d-%s-%t-%h-%e-%f-%E-%c-%C-%F-")
-            .crasher("--threads 3 --in-thread --comm 746872656164"),
-        Row::new("spec-all-user").pattern("/cores/%p-%i-%u-%g-%d-%s-%e-%c")
-            .parent("--uid 1000 --gid 1001 --core 1048576"),
+        Row::new("spec-all-thread").pattern("/cores/%p-%P-%i-%I-%u-%g-%d-%s-%t-%h-%e-%f-%E-%c-%C-%F-").crasher("--threads 3 --in-thread --comm 746872656164"),
+        Row::new("spec-all-user").pattern("/cores/%p-%i-%u-%g-%d-%s-%e-%c").parent("--uid 1000 --gid 1001 --core 1048576"),
         Row::new("spec-cpu").pattern("/cores/core.cpu%C").parent("--cpu 1"),
         Row::new("spec-limit").pattern("/cores/core.%c").parent("--core 1000000"),
         Row::new("spec-signal").pattern("/cores/core.%s").death("24"),
@@ -28,8 +26,7 @@ fn specifiers() -> Vec<Row> {
         Row::new("host-dots").pattern("/cores/%h").without_pid().prepare(admin).parent("--hostname 2e2e"),
         Row::new("host-percent").pattern("/cores/%h").prepare(admin).parent("--hostname 257025"),
         Row::new("host-empty").pattern("/cores/%h").without_pid().prepare(admin).parent("--hostname").parent(""),
-        Row::new("host-long").pattern("/cores/%h").prepare(admin)
-            .parent(&format!("--hostname {}", "68".repeat(64))),
+        Row::new("host-long").pattern("/cores/%h").prepare(admin).parent(&format!("--hostname {}", "68".repeat(64))),
     ]
 }
 
@@ -70,10 +67,11 @@ fn executables() -> Vec<Row> {
         Row::new("exe-newline").pattern(paths).script("cp /bin/crasher '/tmp/a\nb'").program("/tmp/a\nb"),
         Row::new("exe-percent").pattern(paths).script("cp /bin/crasher /tmp/%p%t").program("/tmp/%p%t"),
         Row::new("exe-deep").pattern(paths).script("mkdir -p /tmp/x/y && cp /bin/crasher /tmp/x/y/z").program("/tmp/x/y/z"),
-        Row::new("exe-renamed").pattern(paths).script("cp /bin/crasher /tmp/one && ln /tmp/one /tmp/two")
-            .program("/tmp/one").crasher("--unlink /tmp/two"),
+        Row::new("exe-renamed").pattern(paths).script("cp /bin/crasher /tmp/one && ln /tmp/one /tmp/two").program("/tmp/one").crasher("--unlink /tmp/two"),
         Row::new("exe-symlink").pattern(paths).script("ln -s /bin/crasher /tmp/link").program("/tmp/link"),
-        Row::new("exe-too-long").pattern("/cores/%E%E%E%E").forced(Forced::CoreFlag)
+        Row::new("exe-too-long")
+            .pattern("/cores/%E%E%E%E")
+            .forced(Forced::CoreFlag)
             .script(&format!("cp /bin/crasher /tmp/{0}", "n".repeat(100)))
             .program(&format!("/tmp/{0}", "n".repeat(100))),
         Row::new("chroot").pattern(paths).prepare(jail).parent("--chroot /jail"),
@@ -114,8 +112,12 @@ fn templates() -> Vec<Row> {
         Row::new("template-relative-below").pattern("sub/core").parent("--chdir /cwd").script("mkdir -m 1777 /cwd/sub"),
         Row::new("template-relative-dot").pattern("./core").parent("--chdir /cwd"),
         Row::new("template-relative-root").pattern("core"),
-        Row::new("template-relative-cwd-deleted").pattern("core").script("mkdir /cwd/gone").forced(Forced::CoreFlag)
-            .parent("--chdir /cwd/gone").crasher("--rmdir /cwd/gone"),
+        Row::new("template-relative-cwd-deleted")
+            .pattern("core")
+            .script("mkdir /cwd/gone")
+            .forced(Forced::CoreFlag)
+            .parent("--chdir /cwd/gone")
+            .crasher("--rmdir /cwd/gone"),
         Row::new("template-relative-no-directory").pattern("none/core").parent("--chdir /cwd").forced(Forced::CoreFlag),
         Row::new("template-space").pattern("/cores/a core of %e"),
         Row::new("template-doubled-slashes").pattern("//cores///core"),

@@ -14,36 +14,68 @@ fn directories() -> Vec<Row> {
     vec![
         // In the project's run: a volume, the host's store (an empty directory) or the container's own layer.
         Row::new("place-volume").prepare(volume),
-        Row::new("place-tmpfs").prepare(|bundle| { bundle.tmpfs("/cores", 16 << 20); }),
+        Row::new("place-tmpfs").prepare(|bundle| {
+            bundle.tmpfs("/cores", 16 << 20);
+        }),
         Row::new("place-store").zeros(),
         Row::new("place-layer").prepare(occupy).zeros(),
         Row::new("place-deep").pattern("/cores/a/b/core").script("mkdir -p -m 1777 /cores/a/b"),
         Row::new("place-through-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "/cores", "/link")),
-        Row::new("place-through-relative-symlink").pattern("/link/core")
-            .prepare(|bundle| symlink(bundle, "./bin/../cores", "/link")),
-        Row::new("place-symlink-retargeted").pattern("/cores/link/core").prepare(occupy)
-            .script("mkdir -m 1777 /cwd/one /cwd/two && ln -s /cwd/two /cores/link 2>/dev/null || \
-                     { umount /cores/link; rmdir /cores/link; ln -s /cwd/two /cores/link; }")
-            .prepare(|bundle| { occupy(bundle); super::privileges::add_capability(bundle, "CAP_SYS_ADMIN"); }),
-        Row::new("missing-removed").pattern("/cores/gone/core").forced(Forced::CoreFlag).prepare(volume)
+        Row::new("place-through-relative-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "./bin/../cores", "/link")),
+        Row::new("place-symlink-retargeted")
+            .pattern("/cores/link/core")
+            .prepare(occupy)
+            .script(
+                "mkdir -m 1777 /cwd/one /cwd/two && ln -s /cwd/two /cores/link 2>/dev/null || \
+                     { umount /cores/link; rmdir /cores/link; ln -s /cwd/two /cores/link; }",
+            )
+            .prepare(|bundle| {
+                occupy(bundle);
+                super::privileges::add_capability(bundle, "CAP_SYS_ADMIN");
+            }),
+        Row::new("missing-removed")
+            .pattern("/cores/gone/core")
+            .forced(Forced::CoreFlag)
+            .prepare(volume)
             .script("rmdir /cores/gone 2>/dev/null; [ ! -e /cores/gone ]"),
         Row::new("missing-by-specifier").pattern("/cores/%e/core").forced(Forced::CoreFlag),
-        Row::new("missing-dangling-directory").pattern("/cores/link/core").prepare(volume).forced(Forced::CoreFlag)
+        Row::new("missing-dangling-directory")
+            .pattern("/cores/link/core")
+            .prepare(volume)
+            .forced(Forced::CoreFlag)
             .script("rmdir /cores/link 2>/dev/null; ln -s /nowhere /cores/link"),
-        Row::new("directory-is-file").pattern("/cores/plain/core").prepare(volume).forced(Forced::CoreFlag)
+        Row::new("directory-is-file")
+            .pattern("/cores/plain/core")
+            .prepare(volume)
+            .forced(Forced::CoreFlag)
             .script("rmdir /cores/plain 2>/dev/null; echo file > /cores/plain"),
         Row::new("read-only-volume").prepare(read_only_volume).forced(Forced::CoreFlag),
-        Row::new("read-only-root").forced(Forced::CoreFlag)
-            .prepare(|bundle| { occupy(bundle); bundle.readonly_root(); }),
-        Row::new("full").prepare(|bundle| { bundle.tmpfs("/cores", 64 << 10); }),
-        Row::new("full-odd").prepare(|bundle| { bundle.tmpfs("/cores", 68 << 10); })
+        Row::new("read-only-root").forced(Forced::CoreFlag).prepare(|bundle| {
+            occupy(bundle);
+            bundle.readonly_root();
+        }),
+        Row::new("full").prepare(|bundle| {
+            bundle.tmpfs("/cores", 64 << 10);
+        }),
+        Row::new("full-odd")
+            .prepare(|bundle| {
+                bundle.tmpfs("/cores", 68 << 10);
+            })
             .script("head -c 5000 /dev/zero > /cores/other"),
-        Row::new("full-already").prepare(|bundle| { bundle.tmpfs("/cores", 64 << 10); })
+        Row::new("full-already")
+            .prepare(|bundle| {
+                bundle.tmpfs("/cores", 64 << 10);
+            })
             .script("head -c 100000 /dev/zero > /cores/other 2>/dev/null; true"),
-        Row::new("full-of-inodes").forced(Forced::CoreFlag)
-            .prepare(|bundle| { bundle.mount("tmpfs", "tmpfs", "/cores", &["nosuid", "nodev", "mode=1777", "nr_inodes=2"]); })
+        Row::new("full-of-inodes")
+            .forced(Forced::CoreFlag)
+            .prepare(|bundle| {
+                bundle.mount("tmpfs", "tmpfs", "/cores", &["nosuid", "nodev", "mode=1777", "nr_inodes=2"]);
+            })
             .script("echo > /cores/one; ! touch /cores/two"),
-        Row::new("full-in-zeros").zeros().prepare(|bundle| { bundle.tmpfs("/cores", 200 << 10); }),
+        Row::new("full-in-zeros").zeros().prepare(|bundle| {
+            bundle.tmpfs("/cores", 200 << 10);
+        }),
     ]
 }
 
@@ -86,8 +118,7 @@ fn targets() -> Vec<Row> {
         Row::new("target-fifo").script("mkfifo /cores/core.100"),
         Row::new("target-device").script("mknod /cores/core.100 c 1 3"),
         Row::new("target-other-owner").parent(user).script("echo root > /cores/core.100").forced(Forced::CoreFlag),
-        Row::new("target-other-owner-symlink").parent(user).forced(Forced::CoreFlag)
-            .script("ln -s /cwd/nowhere /cores/core.100"),
+        Row::new("target-other-owner-symlink").parent(user).forced(Forced::CoreFlag).script("ln -s /cwd/nowhere /cores/core.100"),
         Row::new("target-other-owner-fifo").parent(user).forced(Forced::CoreFlag).script("mkfifo -m 0666 /cores/core.100"),
         Row::new("target-other-owner-root").script("echo user > /cores/core.100; chown 1000:1000 /cores/core.100"),
         Row::new("target-other-owner-not-sticky").parent(user).script("echo root > /cores/core.100; chmod 0777 /cores"),

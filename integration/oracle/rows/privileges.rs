@@ -35,19 +35,22 @@ fn users() -> Vec<Row> {
         Row::new("root-in-theirs").script(theirs),
         Row::new("root-without-dac-override").script(roots).parent(&without),
         Row::new("root-without-dac-override-in-theirs").script(theirs).parent(&without).forced(Forced::CoreFlag),
-        Row::new("root-without-fowner-target").parent("--drop 3").forced(Forced::CoreFlag)
+        Row::new("root-without-fowner-target")
+            .parent("--drop 3")
+            .forced(Forced::CoreFlag)
             .script("echo > /cores/core.100; chown 1000 /cores/core.100; chown 1000 /cores"),
         Row::new("user").parent(USER),
         Row::new("user-in-own").script(theirs).parent(USER),
         Row::new("user-in-roots").script(roots).parent(USER).forced(Forced::CoreFlag),
-        Row::new("user-in-roots-with-dac-override").script(roots).parent(USER)
-            .parent(&format!("--ambient {DAC_OVERRIDE}")),
-        Row::new("user-path-not-searchable").pattern("/cores/closed/core").prepare(super::places::occupy).parent(USER)
-            .script("mkdir -p -m 1777 /cores/closed && chmod 0700 /cores").forced(Forced::CoreFlag),
-        Row::new("group-directory").script("chown 0:2000 /cores; chmod 0770 /cores").parent(USER)
-            .parent("--groups 5,2000"),
-        Row::new("group-directory-of-others").script("chown 0:2000 /cores; chmod 0770 /cores").parent(USER)
-            .parent("--groups 5,2001").forced(Forced::CoreFlag),
+        Row::new("user-in-roots-with-dac-override").script(roots).parent(USER).parent(&format!("--ambient {DAC_OVERRIDE}")),
+        Row::new("user-path-not-searchable")
+            .pattern("/cores/closed/core")
+            .prepare(super::places::occupy)
+            .parent(USER)
+            .script("mkdir -p -m 1777 /cores/closed && chmod 0700 /cores")
+            .forced(Forced::CoreFlag),
+        Row::new("group-directory").script("chown 0:2000 /cores; chmod 0770 /cores").parent(USER).parent("--groups 5,2000"),
+        Row::new("group-directory-of-others").script("chown 0:2000 /cores; chmod 0770 /cores").parent(USER).parent("--groups 5,2001").forced(Forced::CoreFlag),
         Row::new("group-set-gid-directory").script("chown 0:3000 /cores; chmod 2777 /cores").parent(USER),
         Row::new("group-of-root").parent("--gid 1234"),
     ]
@@ -55,9 +58,7 @@ fn users() -> Vec<Row> {
 
 /// Executables that change credentials or that cannot be read, and what fs.suid_dumpable makes of them.
 fn privileged() -> Vec<Row> {
-    let row = |name, dumpable| {
-        Row::new(name).program("/bin/setuid").parent(USER).prepare(set_uid).sysctl("fs/suid_dumpable", dumpable)
-    };
+    let row = |name, dumpable| Row::new(name).program("/bin/setuid").parent(USER).prepare(set_uid).sysctl("fs/suid_dumpable", dumpable);
     vec![
         row("set-uid-0", "0"),
         row("set-uid-1", "1").forced(Forced::NoCoreOfPrivileged).randomized(),
@@ -87,23 +88,29 @@ fn set_uid(bundle: &mut Bundle) {
 fn namespaces() -> Vec<Row> {
     let names = "/cores/core-%u-%g-%p-%i";
     vec![
-        Row::new("container-user-namespace").pattern(names).prepare(|bundle| { bundle.user_namespace(); }),
-        Row::new("container-user-namespace-user").pattern(names).parent(USER)
-            .prepare(|bundle| { bundle.user_namespace(); }),
-        Row::new("container-user-namespace-layer").pattern(names)
-            .prepare(|bundle| { super::places::occupy(bundle); bundle.user_namespace(); }),
+        Row::new("container-user-namespace").pattern(names).prepare(|bundle| {
+            bundle.user_namespace();
+        }),
+        Row::new("container-user-namespace-user").pattern(names).parent(USER).prepare(|bundle| {
+            bundle.user_namespace();
+        }),
+        Row::new("container-user-namespace-layer").pattern(names).prepare(|bundle| {
+            super::places::occupy(bundle);
+            bundle.user_namespace();
+        }),
         Row::new("nested-user-namespace").pattern(names).parent("--user-namespace").parent(USER),
-        Row::new("nested-user-and-mount-namespace").pattern(names)
-            .parent("--user-namespace --mount-namespace").parent(USER),
+        Row::new("nested-user-and-mount-namespace").pattern(names).parent("--user-namespace --mount-namespace").parent(USER),
         // The core goes to the file system that only the crasher and its parent see.
-        Row::new("nested-mount-over-directory").pattern(names)
-            .parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER),
-        Row::new("nested-mount-namespace").pattern(names).parent("--mount-namespace")
+        Row::new("nested-mount-over-directory").pattern(names).parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER),
+        Row::new("nested-mount-namespace").pattern(names).parent("--mount-namespace").prepare(|bundle| add_capability(bundle, "CAP_SYS_ADMIN")),
+        Row::new("nested-mount-namespace-tmpfs")
+            .pattern(names)
+            .parent("--mount-namespace --tmpfs /cores")
             .prepare(|bundle| add_capability(bundle, "CAP_SYS_ADMIN")),
-        Row::new("nested-mount-namespace-tmpfs").pattern(names).parent("--mount-namespace --tmpfs /cores")
-            .prepare(|bundle| add_capability(bundle, "CAP_SYS_ADMIN")),
-        Row::new("nested-in-user-namespace-container").pattern(names)
-            .parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER)
-            .prepare(|bundle| { bundle.user_namespace(); }),
+        Row::new("nested-in-user-namespace-container").pattern(names).parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER).prepare(
+            |bundle| {
+                bundle.user_namespace();
+            },
+        ),
     ]
 }

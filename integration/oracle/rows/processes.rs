@@ -62,8 +62,9 @@ fn memory() -> Vec<Row> {
         Row::new("memory-tail").crasher("--tail 32"),
         // The largest mapping comes last: the file ends in a hole.
         Row::new("memory-ends-in-hole").crasher("--tail 32").sysctl("kernel/core_sort_vma", "1"),
-        Row::new("memory-ends-in-hole-full").crasher("--tail 32").sysctl("kernel/core_sort_vma", "1")
-            .prepare(|bundle| { bundle.tmpfs("/cores", 64 << 10); }),
+        Row::new("memory-ends-in-hole-full").crasher("--tail 32").sysctl("kernel/core_sort_vma", "1").prepare(|bundle| {
+            bundle.tmpfs("/cores", 64 << 10);
+        }),
         Row::new("memory-large").crasher("--fill 24"),
         Row::new("filter-none").parent("--filter 0x0"),
         Row::new("filter-all").parent("--filter 0x1ff"),
@@ -73,7 +74,6 @@ fn memory() -> Vec<Row> {
         Row::new("threads-64-last").crasher("--threads 64 --in-thread").pattern("/cores/core.%i"),
         // Some processors save so much for each thread that all of them are more than the kernel's default allows.
         Row::new("threads-1000").crasher("--threads 1000").sysctl("kernel/core_file_note_size_limit", "16777216"),
-        Row::new("threads-1000-last").crasher("--threads 1000 --in-thread").pattern("/cores/core.%i")
-            .sysctl("kernel/core_file_note_size_limit", "16777216"),
+        Row::new("threads-1000-last").crasher("--threads 1000 --in-thread").pattern("/cores/core.%i").sysctl("kernel/core_file_note_size_limit", "16777216"),
     ]
 }

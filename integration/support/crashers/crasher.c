@@ -14,7 +14,7 @@
  * --dumpable N     prctl(PR_SET_DUMPABLE)
  * --zeros          some of the pages of the memory pattern are touched, but hold zeros only
  * --fill MIB       so much written memory besides
- * --tail MIB       so much untouched memory besides
+ * --tail MIB       so much memory besides of which only the first page is touched
  *
  * The memory pattern: 96 pages of anonymous memory, a third written, a third untouched, a third (--zeros) written with
  * zeros, else untouched; 4 pages of its own executable mapped privately, one of them written; 4 shared pages.
@@ -128,8 +128,11 @@ static void remember(int zeros, long fill, long tail)
 		for (long at = 0; at < fill << 17; at++)
 			words[at] = at + 1;
 	}
-	if (tail)
-		map(tail << 20, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	if (tail) {
+		/* A mapping of which nothing was ever touched would not be dumped at all. */
+		volatile char *first = (char *)map(tail << 20, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		*first = 'T';
+	}
 }
 
 __attribute__((noinline)) static void die(void)
