@@ -1,1 +1,39 @@
-//! oci-coredump
+//! oci-coredump gives every container its own `core_pattern`, as if the kernel had namespaced it.
+//!
+//! Two one-way paths; each arrow is a type that the next stage takes by value:
+//!
+//! ```text
+//! hook:    stdin --read--> State --request--> Request --plan--> Plan --apply--> exit code
+//!                    (bounded)     (valid, or a refusal)  (pure)    (ordered, undone on failure)
+//!
+//!                       /run/oci-coredump/containers/<id>.json          the only thing that both sides share
+//!
+//! handle:  argv, stdin --crash--> Crash --facts--> Facts --identify--> Origin --plan--> Plan --write--> Written --record--> Record
+//!                   (the kernel said)  (/proc said,      (container,    (keep, forward,  (streamed, as    (one log line,
+//!                                       re-verified)      host)          discard + why)   the crasher)     one JSON file)
+//! ```
+//!
+//! Layers, each may use only what stands before it; `tests/layers.rs` holds everyone to it:
+//!
+//! ```text
+//! sys      the kernel; all of `unsafe`
+//! words    pattern, record, config, annotation          values, no effects
+//! shared   report, store, registry, sysctl              effects that both paths need
+//! doors    hook, dump, cli                              never each other, except cli, which may start any
+//! ```
+
+pub mod sys;
+
+pub mod annotation;
+pub mod config;
+pub mod pattern;
+pub mod record;
+
+pub mod registry;
+pub mod report;
+pub mod store;
+pub mod sysctl;
+
+pub mod cli;
+pub mod dump;
+pub mod hook;

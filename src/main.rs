@@ -1,1 +1,57 @@
-fn main() {}
+//! The door: which verb. `hook` and `handle` go their short way before anything of a command-line parser is touched.
+
+use oci_coredump::report::{self, Door};
+use oci_coredump::{cli, dump, hook};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    match args.get(1).and_then(|verb| verb.to_str()) {
+        Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),
+        Some("hook") if args.get(2).is_none_or(|a| !is_help(a)) => run_hook(args.get(2)),
+        _ => cli::run(args),
+    }
+}
+
+fn is_help(word: &OsString) -> bool {
+    word == "--help" || word == "-h"
+}
+
+fn handle(args: &[OsString]) -> ExitCode {
+    report::init(Door::Host, false);
+    last_words(1);
+    match dump::handle(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("handle: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_hook(stage: Option<&OsString>) -> ExitCode {
+    report::init(Door::HostAndStderr, false);
+    last_words(0);
+    let word = stage.map(|s| s.to_string_lossy());
+    let failed = hook::stage(word.as_deref()).map_err(|error| hook::Failure { error, stop: false }).and_then(hook::run).err();
+    match failed {
+        None => ExitCode::SUCCESS,
+        Some(f) if f.stop => {
+            log::error!("hook: {:#}", f.error);
+            ExitCode::FAILURE
+        }
+        Some(f) => {
+            log::warn!("hook: {:#}, the container starts without it", f.error);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// A defect of ours is one line in the log. It does not stop a container.
+fn last_words(code: i32) {
+    std::panic::set_hook(Box::new(move |info| {
+        log::error!("this is a defect of oci-coredump, please report it: {info}");
+        std::process::exit(code)
+    }));
+}

@@ -1,0 +1,151 @@
+//! The dialects in which a container asks for its core pattern. Pure.
+//!
+//! In: the annotations of a bundle. Out: [`Wishes`], checked, with the notes that the log should have, or the refusal of a value.
+
+use crate::pattern::Template;
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Annotations of a bundle.
+pub type Annotations = BTreeMap<String, String>;
+
+/// What a container asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wishes {
+    /// The key that the pattern came from.
+    pub key: String,
+    /// The pattern.
+    pub pattern: Template,
+    /// Most bytes of one core. The outer `None`: nothing was said; the inner: unlimited.
+    pub limit: Option<Option<u64>>,
+    /// `coredump_filter` mask.
+    pub filter: Option<u32>,
+    /// What was ignored, and why: one line each.
+    pub notes: Vec<String>,
+}
+
+const PATTERN: &str = "oci-coredump/pattern";
+const LIMIT: &str = "oci-coredump/limit";
+const FILTER: &str = "oci-coredump/filter";
+const REQUIRED: &str = "oci-coredump/required";
+const HUAWEI: &str = "system.cci.io/coredump";
+const STARLINGX_SIZE: &str = "starlingx.io/core_max_size";
+
+/// The keys whose value is a pattern, the first that is present wins. Huawei's, whose value is JSON, stands fourth in the order.
+const PATTERN_KEYS: [&str; 6] =
+    [PATTERN, "k8s.aliyun.com/eci-core-pattern", "alibabacloud.com/core-pattern", HUAWEI, "bci.virtual-kubelet.io/core-pattern", "starlingx.io/core_pattern"];
+
+/// StarlingX's other keys: understood as far as they do not change a name or a limit.
+const STARLINGX_OTHERS: [&str; 3] = ["starlingx.io/core_compression", "starlingx.io/core_max_used", "starlingx.io/core_min_free"];
+
+/// Huawei CCI: the unit of `max_size` is MiB and its default 1024, as far as they document it.
+#[derive(Deserialize)]
+struct Huawei {
+    core_pattern: Option<String>,
+    max_size: Option<u64>,
+}
+
+/// Annotations as one container of a pod sees them: `<container>.oci-coredump/<setting>` goes before `oci-coredump/<setting>`.
+struct View<'a> {
+    all: &'a Annotations,
+    container: Option<&'a str>,
+}
+
+impl<'a> View<'a> {
+    fn find(&self, key: &str) -> Option<(String, &'a str)> {
+        let own = self.container.filter(|_| key.starts_with("oci-coredump/")).map(|c| format!("{c}.{key}"));
+        let hit = |k: String| self.all.get(&k).map(|v| (k, v.as_str()));
+        own.and_then(hit).or_else(|| hit(key.to_owned()))
+    }
+}
+
+/// Whether the container insists: `oci-coredump/required`. A value that is neither `true` nor `false` insists too; the refusal then says so.
+pub fn required(all: &Annotations, container: Option<&str>) -> bool {
+    View { all, container }.find(REQUIRED).is_some_and(|(_, v)| v != "false")
+}
+
+/// Reads what a container asks for; `None` when it asks for nothing. `default`: the administrator's pattern for those.
+///
+/// # Errors
+/// Names the annotation, its value and the rule that it breaks.
+pub fn wishes(all: &Annotations, container: Option<&str>, default: Option<&str>) -> Result<Option<Wishes>> {
+    let view = View { all, container };
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut huawei = None;
+    for key in PATTERN_KEYS {
+        let Some((key, value)) = view.find(key) else { continue };
+        if key == HUAWEI {
+            let parsed: Huawei =
+                serde_json::from_str(value).with_context(|| format!("{key} = {value:?}: expected JSON like {{\"core_pattern\": \"/d/core\"}}"))?;
+            if let Some(p) = &parsed.core_pattern {
+                found.push((key, p.clone()));
+            }
+            huawei = Some(parsed);
+        } else {
+            found.push((key, value.to_owned()));
+        }
+    }
+    if found.is_empty() {
+        found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_owned())));
+    }
+    let Some((key, text)) = found.first().cloned() else { return Ok(None) };
+    let pattern = Template::of_container(text.as_bytes()).with_context(|| format!("{key} = {text:?}"))?;
+
+    let mut notes = Vec::new();
+    for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {
+        notes.push(format!("{other} = {value:?} disagrees with {key} = {text:?}, ignoring the former"));
+    }
+    for other in STARLINGX_OTHERS.iter().filter(|k| key == "starlingx.io/core_pattern" && all.contains_key(**k)) {
+        notes.push(format!("{other} has no counterpart here, ignoring"));
+    }
+    if let Some((k, v)) = view.find(REQUIRED) {
+        ensure!(matches!(v, "true" | "false"), "{k} = {v:?}: expected true or false");
+    }
+    let limit = match (view.find(LIMIT), &huawei, view.find(STARLINGX_SIZE)) {
+        (Some((k, v)), _, _) => Some(bytes(v).with_context(|| format!("{k} = {v:?}"))?),
+        (None, Some(h), _) if key == HUAWEI => {
+            Some(Some(h.max_size.unwrap_or(1024).checked_mul(1 << 20).with_context(|| format!("{HUAWEI}: max_size is too large"))?))
+        }
+        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => Some(bytes(v).with_context(|| format!("{k} = {v:?}"))?),
+        _ => None,
+    };
+    let filter = view.find(FILTER).map(|(k, v)| mask(v).with_context(|| format!("{k} = {v:?}"))).transpose()?;
+    Ok(Some(Wishes { key, pattern, limit, filter, notes }))
+}
+
+/// A size: digits with an optional unit, `unlimited` for none. `K`, `M`, `G`, `T` count in 1024, in either case, with or without `i` and `B`.
+fn bytes(text: &str) -> Result<Option<u64>> {
+    const RULE: &str = "expected a size like 0, 200K, 512Mi, 2G or unlimited";
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.to_ascii_lowercase();
+    let shift = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
+        "" if unit.is_empty() || unit == "b" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => bail!(RULE),
+    };
+    let number: u64 = number.parse().ok().context(RULE)?;
+    ensure!(number <= u64::MAX >> shift >> 1, "the size does not fit in 63 bits");
+    Ok(Some(number << shift))
+}
+
+/// A `coredump_filter` mask, hexadecimal with `0x` or decimal; core(5) knows bits 0 to 8.
+fn mask(text: &str) -> Result<u32> {
+    let value = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    let value = value.ok().context("expected a mask like 0x33")?;
+    ensure!(value <= 0x1ff, "core(5) knows the bits 0x1 to 0x100 only");
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+use super::*;
+use proptest::prelude::*;
+
+fn of(list: &[(&str, &str)]) -> Annotations {
+    list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn pattern(list: &[(&str, &str)]) -> Option<String> {
+    wishes(&of(list), Some("app"), None).unwrap().map(|w| w.pattern.to_string())
+}
+
+#[test]
+fn every_dialect() {
+    for key in [
+        "oci-coredump/pattern",
+        "k8s.aliyun.com/eci-core-pattern",
+        "alibabacloud.com/core-pattern",
+        "bci.virtual-kubelet.io/core-pattern",
+        "starlingx.io/core_pattern",
+    ] {
+        assert_eq!(pattern(&[(key, "/d/core")]).as_deref(), Some("/d/core"), "{key}");
+    }
+    assert_eq!(pattern(&[("system.cci.io/coredump", r#"{"core_pattern": "/d/%e"}"#)]).as_deref(), Some("/d/%e"));
+    assert_eq!(pattern(&[("app.oci-coredump/pattern", "/mine"), ("oci-coredump/pattern", "/all")]).as_deref(), Some("/mine"));
+    assert_eq!(pattern(&[("other.oci-coredump/pattern", "/mine")]), None);
+    assert_eq!(pattern(&[("oci-coredump/limit", "1M"), ("org.example/x", "y")]), None);
+}
+
+#[test]
+fn the_first_wins_and_the_quarrel_is_told() {
+    let w = wishes(&of(&[("alibabacloud.com/core-pattern", "/b"), ("k8s.aliyun.com/eci-core-pattern", "/a")]), None, Some("/default")).unwrap().unwrap();
+    assert_eq!((w.pattern.to_string().as_str(), w.key.as_str()), ("/a", "k8s.aliyun.com/eci-core-pattern"));
+    assert_eq!(w.notes.len(), 1);
+    let w = wishes(&of(&[("alibabacloud.com/core-pattern", "/a"), ("k8s.aliyun.com/eci-core-pattern", "/a")]), None, None).unwrap().unwrap();
+    assert!(w.notes.is_empty());
+}
+
+#[test]
+fn the_default_is_for_those_who_ask_for_nothing() {
+    let w = wishes(&of(&[]), None, Some("core")).unwrap().unwrap();
+    assert_eq!((w.key.as_str(), w.pattern.to_string().as_str()), ("default_pattern", "core"));
+    assert_eq!(wishes(&of(&[]), None, None).unwrap(), None);
+}
+
+#[test]
+fn limits() {
+    let limit = |list: &[(&str, &str)]| wishes(&of(list), None, None).unwrap().unwrap().limit;
+    let own = |v| limit(&[("oci-coredump/pattern", "c"), ("oci-coredump/limit", v)]);
+    assert_eq!(own("0"), Some(Some(0)));
+    assert_eq!(own("unlimited"), Some(None));
+    assert_eq!(own("512Mi"), Some(Some(512 << 20)));
+    assert_eq!(own("200K"), Some(Some(200 << 10)));
+    assert_eq!(own("20m"), Some(Some(20 << 20)));
+    assert_eq!(own("2GiB"), Some(Some(2 << 30)));
+    assert_eq!(own("7b"), Some(Some(7)));
+    assert_eq!(limit(&[("oci-coredump/pattern", "c")]), None);
+    assert_eq!(limit(&[("system.cci.io/coredump", r#"{"core_pattern":"c","max_size":5}"#)]), Some(Some(5 << 20)));
+    assert_eq!(limit(&[("system.cci.io/coredump", r#"{"core_pattern":"c"}"#)]), Some(Some(1 << 30)));
+    assert_eq!(limit(&[("starlingx.io/core_pattern", "c"), ("starlingx.io/core_max_size", "200K")]), Some(Some(200 << 10)));
+    assert_eq!(limit(&[("oci-coredump/pattern", "c"), ("starlingx.io/core_max_size", "200K")]), None);
+}
+
+#[test]
+fn refusals_name_the_key_the_value_and_the_rule() {
+    let table = [
+        (vec![("k8s.aliyun.com/eci-core-pattern", "|sh")], ["k8s.aliyun.com/eci-core-pattern", "|sh", "program"]),
+        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "lots")], ["oci-coredump/limit", "lots", "512Mi"]),
+        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "9999999999T")], ["oci-coredump/limit", "9999999999T", "63 bits"]),
+        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "i")], ["oci-coredump/limit", "\"i\"", "512Mi"]),
+        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/filter", "0x1000")], ["oci-coredump/filter", "0x1000", "core(5)"]),
+        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/required", "yes")], ["oci-coredump/required", "yes", "true or false"]),
+        (vec![("system.cci.io/coredump", "/plain")], ["system.cci.io/coredump", "/plain", "JSON"]),
+    ];
+    for (list, parts) in table {
+        let e = format!("{:#}", wishes(&of(&list), None, None).unwrap_err());
+        assert!(parts.iter().all(|p| e.contains(p)), "{list:?}: {e}");
+    }
+    assert!(required(&of(&[("oci-coredump/required", "yes")]), None));
+    assert!(required(&of(&[("c.oci-coredump/required", "true")]), Some("c")));
+    assert!(!required(&of(&[("oci-coredump/required", "false")]), None));
+    assert!(!required(&of(&[]), None));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_an_answer(key in 0..PATTERN_KEYS.len(), value in ".{0,140}", limit in ".{0,12}", filter in ".{0,8}") {
+        let list = of(&[(PATTERN_KEYS[key], &value), ("oci-coredump/limit", &limit), ("oci-coredump/filter", &filter)]);
+        if let Ok(Some(w)) = wishes(&list, None, None) {
+            prop_assert!(Template::of_container(w.pattern.text()).is_ok());
+            prop_assert!(w.filter.is_none_or(|f| f <= 0x1ff));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! /etc/oci-coredump/config.toml.
+
+use crate::pattern::Template;
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where the configuration lies. It may be absent.
+pub const PATH: &str = "/etc/oci-coredump/config.toml";
+
+/// Where the hook and the dispatcher meet; gone at the next boot, as the containers are.
+pub const RUN_DIR: &str = "/run/oci-coredump";
+
+/// Largest configuration that is read, in bytes.
+const MAX: usize = 1 << 20;
+
+/// Which way the kernel's one pattern is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The kernel hands every crash to `oci-coredump handle`: many containers, many patterns.
+    #[default]
+    Dispatch,
+    /// The kernel writes the file itself, by the container's pattern: one-pod VMs, Kata guests.
+    Kernel,
+}
+
+/// The administrator's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `dispatch` or `kernel`.
+    pub mode: Mode,
+    /// Append `.PID` where a pattern has no `%p`, as `kernel.core_uses_pid=1` does. ECI's behaviour.
+    pub core_uses_pid: bool,
+    /// Refuse to start a container whose request cannot be honoured.
+    pub strict: bool,
+    /// The pattern of containers that ask for nothing.
+    pub default_pattern: Option<String>,
+    /// Which containers `default_pattern` is for: annotation key, and a glob (`*`, `?`) for its value. Empty: all.
+    pub select: BTreeMap<String, String>,
+    /// The host's store of cores and records.
+    pub store: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            mode: Mode::Dispatch,
+            core_uses_pid: true,
+            strict: false,
+            default_pattern: None,
+            select: BTreeMap::new(),
+            store: PathBuf::from("/var/lib/oci-coredump"),
+        }
+    }
+}
+
+impl Config {
+    /// Parses and checks the text.
+    ///
+    /// # Errors
+    /// Names the key, the value and the rule.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Config = toml::from_str(text)?;
+        if let Some(p) = &config.default_pattern {
+            Template::of_container(p.as_bytes()).with_context(|| format!("default_pattern = {p:?}"))?;
+        }
+        ensure!(config.store.is_absolute(), "store = {:?}: the path must be absolute", config.store);
+        Ok(config)
+    }
+
+    /// Reads the configuration; an absent file is the default.
+    pub fn load() -> Result<Self> {
+        Self::load_from(Path::new(PATH))
+    }
+
+    fn load_from(path: &Path) -> Result<Self> {
+        let file = match std::fs::File::open(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
+            other => other.with_context(|| format!("open {}", path.display()))?,
+        };
+        let text = crate::sys::file::read_bounded(file, MAX, &path.display().to_string())?;
+        let text = String::from_utf8(text).with_context(|| format!("{} is not UTF-8", path.display()))?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    /// The default pattern, if it is meant for a container with these annotations.
+    pub fn default_for(&self, annotations: &BTreeMap<String, String>) -> Option<&str> {
+        let selected = self.select.iter().all(|(key, glob)| annotations.get(key).is_some_and(|v| matches(glob, v)));
+        self.default_pattern.as_deref().filter(|_| selected)
+    }
+}
+
+/// Whether `glob` (`*` any run, `?` any one character) matches all of `text`.
+fn matches(glob: &str, text: &str) -> bool {
+    let (g, t): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
+    // Linear memory, quadratic time at worst: `reach[i]` says whether the glob so far matches the first i characters.
+    let mut reach = vec![false; t.len() + 1];
+    reach[0] = true;
+    for c in g {
+        if c == '*' {
+            let first = reach.iter().position(|r| *r).unwrap_or(t.len() + 1);
+            reach.iter_mut().skip(first).for_each(|r| *r = true);
+        } else {
+            for i in (0..t.len()).rev() {
+                reach[i + 1] = reach[i] && (c == '?' || c == t[i]);
+            }
+            reach[0] = false;
+        }
+    }
+    reach[t.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_eci() {
+        let c = Config::parse("").unwrap();
+        assert_eq!(c, Config::default());
+        assert!(c.core_uses_pid && !c.strict && c.mode == Mode::Dispatch);
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        for (text, names) in [
+            ("mode = \"both\"", "mode"),
+            ("default_pattern = \"|sh\"", "default_pattern"),
+            ("store = \"var\"", "store"),
+            ("stricter = true", "stricter"),
+            ("strict = 1", "strict"),
+        ] {
+            let e = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(e.contains(names), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn absent_is_default_and_unreadable_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Config::load_from(&dir.path().join("none.toml")).unwrap(), Config::default());
+        assert!(Config::load_from(dir.path()).is_err());
+        let bad = dir.path().join("config.toml");
+        std::fs::write(&bad, b"\xff").unwrap();
+        assert!(format!("{:#}", Config::load_from(&bad).unwrap_err()).contains("config.toml"));
+    }
+
+    #[test]
+    fn selection() {
+        let c = Config::parse("default_pattern = \"core\"\n[select]\n\"io.kubernetes.cri.sandbox-namespace\" = \"prod-*\"").unwrap();
+        let with = |v: &str| BTreeMap::from([("io.kubernetes.cri.sandbox-namespace".to_owned(), v.to_owned())]);
+        assert_eq!(c.default_for(&with("prod-eu")), Some("core"));
+        assert_eq!(c.default_for(&with("test")), None);
+        assert_eq!(c.default_for(&BTreeMap::new()), None);
+        assert_eq!(Config::parse("default_pattern = \"core\"").unwrap().default_for(&BTreeMap::new()), Some("core"));
+    }
+
+    #[test]
+    fn globs() {
+        for (g, t, yes) in [
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("a*c", "abbc", true),
+            ("a*c", "abbd", false),
+            ("?*", "", false),
+            ("a?c", "abc", true),
+            ("*a*b*", "xxaxxbxx", true),
+        ] {
+            assert_eq!(matches(g, t), yes, "{g:?} {t:?}");
+        }
+    }
+}

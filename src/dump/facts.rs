@@ -1,0 +1,92 @@
+//! What /proc says of the crasher, gathered below one directory descriptor and verified after the last read.
+
+use super::crash::Crash;
+use crate::sys::limit::Limit;
+use crate::sys::pagemap::Pagemap;
+use crate::sys::proc::{self, Cgroup, Proc, Status};
+use crate::sys::{OwnedFd, ns, pidfd};
+use anyhow::{Result, ensure};
+
+/// Everything that the later stages need to know of the crasher. Nothing reads /proc/PID after this but the walk to its parents.
+#[derive(Debug)]
+pub struct Facts {
+    /// IDs, capabilities, umask of the crashing thread.
+    pub status: Status,
+    /// Its mount namespace.
+    pub mount_ns: u64,
+    /// The number of it that is never reused.
+    pub mount_ns_id: Option<u64>,
+    /// Its user namespace, where that is not ours.
+    pub user_ns: Option<OwnedFd>,
+    /// Its PID namespace.
+    pub pid_ns: OwnedFd,
+    /// Its control groups.
+    pub cgroups: Vec<Cgroup>,
+    /// Its root directory.
+    pub root: OwnedFd,
+    /// Its working directory.
+    pub cwd: OwnedFd,
+    /// The paths of both, in its mount namespace.
+    pub root_path: Vec<u8>,
+    /// See `root_path`.
+    pub cwd_path: Vec<u8>,
+    /// Path of its executable, in its mount namespace.
+    pub exe: Vec<u8>,
+    /// `AT_SECURE`: it was started set-user-ID, set-group-ID or with file capabilities.
+    pub secure: bool,
+    /// Its RLIMIT_FSIZE, soft.
+    pub file_size: Option<u64>,
+    /// Its RLIMIT_CORE.
+    pub core: Limit,
+    /// Which of its pages exist; asked only where a limit counts.
+    pub pagemap: Option<Pagemap>,
+}
+
+impl Facts {
+    /// Reads them from the crashing thread's own directory: the leader's is empty when the leader has already gone.
+    ///
+    /// # Errors
+    /// Something could not be read, or the process is not the one that crashed.
+    pub fn gather(crash: &Crash) -> Result<Self> {
+        let process = Proc::open(crash.said.host_pid)?;
+        let task = process.task(crash.said.host_tid)?;
+        let status = task.status()?;
+        let (mount_ns, user_ns, pid_ns) = (task.namespace("mnt")?, task.namespace("user")?, task.namespace("pid")?);
+        let core = task.limit("Max core file size")?;
+        let own_user_ns = Proc::open(std::process::id() as i32)?.namespace("user")?;
+        let foreign = ns::inode(&user_ns)? != ns::inode(&own_user_ns)?;
+        let facts = Facts {
+            mount_ns: ns::inode(&mount_ns)?,
+            mount_ns_id: ns::mount_ns_id(&mount_ns),
+            user_ns: foreign.then_some(user_ns),
+            pid_ns,
+            cgroups: task.cgroups()?,
+            root: task.directory("root")?,
+            cwd: task.directory("cwd")?,
+            root_path: task.link("root")?,
+            cwd_path: task.link("cwd")?,
+            exe: task.link("exe").unwrap_or_default(),
+            // A program without the entry was not started by execve: nothing is known of it, so it is treated as the worst.
+            secure: proc::secure(&task.read("auxv")?).unwrap_or(true),
+            file_size: task.limit("Max file size")?.soft,
+            pagemap: task.open_file("pagemap").ok().map(Pagemap::new),
+            core,
+            status,
+        };
+        facts.verify(crash, &process, &task)?;
+        Ok(facts)
+    }
+
+    /// The last look, after the last read: is this still the process that crashed? With a pidfd that is certain. Without one its ID could have been
+    /// taken over in between, so the process must be dumping core at this moment, before and after.
+    fn verify(&self, crash: &Crash, process: &Proc, task: &Proc) -> Result<()> {
+        if let Some(fd) = &crash.pidfd {
+            ensure!(pidfd::pid(fd) == Some(crash.said.host_pid), "process {} has gone", crash.said.host_pid);
+            return Ok(());
+        }
+        let again = task.status()?;
+        ensure!(again == self.status, "process {} changed while it was looked at", crash.said.host_pid);
+        ensure!(self.status.core_dumping == Some(true) && process.status()?.core_dumping == Some(true), "process {} is not dumping core", crash.said.host_pid);
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! Whose process crashed: a registered container's, or the host's.
+
+use super::facts::Facts;
+use crate::registry::{self, Entry, Registry};
+use crate::sys::ns;
+use crate::sys::proc::Proc;
+use anyhow::Result;
+
+/// How many levels of parents or PID namespaces are walked at most; the kernel allows 32 nested PID namespaces.
+const DEPTH: usize = 64;
+
+/// Where the crasher belongs.
+#[derive(Debug)]
+pub enum Origin {
+    /// To this container.
+    Container {
+        /// Its entry.
+        entry: Box<Entry>,
+        /// It came in by `exec`: its line of parents leaves the container without meeting its init.
+        by_exec: bool,
+    },
+    /// To no registered container: the handler that was there before has it.
+    Host,
+}
+
+/// Finds the container by mount namespace, else by cgroup, else by the PID namespaces above the crasher's own.
+///
+/// A process in our own mount namespace is the host's, whatever else it shares with a container: a path of the container would be the host's there.
+pub fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
+    let own = ns::inode(Proc::open(std::process::id() as i32)?.namespace("mnt")?)?;
+    let found = match registry {
+        Some(r) if facts.mount_ns != own => by_mount_ns(facts, r).or_else(|| by_cgroup(facts, r)).or_else(|| by_pid_ns(facts, r)),
+        _ => None,
+    };
+    Ok(match found {
+        Some(entry) => Origin::Container { by_exec: came_by_exec(facts.status.parent, &entry), entry: Box::new(entry) },
+        None => Origin::Host,
+    })
+}
+
+fn in_cgroup_of(facts: &Facts, entry: &Entry) -> bool {
+    entry.init.cgroup.as_ref().is_some_and(|key| facts.cgroups.iter().flat_map(registry::cgroup_keys).any(|k| k == *key))
+}
+
+/// The inode number alone may have been another container's before: it counts with the number that is never reused, with the init still there, or with
+/// the cgroup as well.
+fn by_mount_ns(facts: &Facts, registry: &Registry) -> Option<Entry> {
+    let entry = registry.find(&registry::mount_key(facts.mount_ns))?;
+    let same = match (entry.init.mount_ns_id, facts.mount_ns_id) {
+        (Some(a), Some(b)) => a == b,
+        _ => entry.init_lives() || in_cgroup_of(facts, &entry),
+    };
+    same.then_some(entry)
+}
+
+fn by_cgroup(facts: &Facts, registry: &Registry) -> Option<Entry> {
+    let keys = facts.cgroups.iter().flat_map(registry::cgroup_keys);
+    // Engines name a container's cgroup by its ID, so that one cannot be another container's later.
+    let bound = |e: &Entry| e.init_lives() || e.init.cgroup.as_ref().is_some_and(|c| c.contains(&e.names.container_id));
+    keys.filter_map(|k| registry.find(&k)).find(bound)
+}
+
+/// A sandbox inside the container (a browser's, say) has its own mount and PID namespace; one of the PID namespaces above is the container's.
+fn by_pid_ns(facts: &Facts, registry: &Registry) -> Option<Entry> {
+    let mut next = Some(facts.pid_ns.try_clone().ok()?);
+    for _ in 0..DEPTH {
+        let here = next?;
+        let entry = registry.find(&registry::pid_key(ns::inode(&here).ok()?));
+        if let Some(entry) = entry.filter(Entry::init_lives) {
+            return Some(entry);
+        }
+        next = ns::parent(&here);
+    }
+    None
+}
+
+/// Walks up the parents. A process whose parent has ended is the init's child, so only what an engine put in from outside leaves the container.
+fn came_by_exec(mut parent: i32, entry: &Entry) -> bool {
+    // Without a PID namespace of its own a container's orphans go to the host: nothing can be said.
+    if entry.init.pid_ns.is_none() {
+        return false;
+    }
+    for _ in 0..DEPTH {
+        if parent == entry.init.pid {
+            return false;
+        }
+        let Ok(process) = Proc::open(parent) else { return parent == 0 };
+        let Ok(pid_ns) = process.namespace("pid").and_then(ns::inode) else { return false };
+        let Ok(status) = process.status() else { return false };
+        if Some(pid_ns) != entry.init.pid_ns && status.ns_tgid.len() < 2 {
+            return true;
+        }
+        parent = status.parent;
+    }
+    false
+}

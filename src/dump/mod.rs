@@ -1,0 +1,139 @@
+//! The dispatcher: what the kernel starts for every crash. `crash` -> `facts` -> `identify` -> `plan` -> `write` -> the record, or `forward`.
+//!
+//! The order is part of the defence: say who crashed (it is not lost if anything later fails); pin; gather; verify again; decide; take on the crasher's
+//! credentials; make the file; stream; record. The ELF is never looked at with privileges.
+
+mod crash;
+mod facts;
+mod forward;
+mod head;
+mod identify;
+mod plan;
+mod stream;
+mod write;
+
+use crate::config::Config;
+use crate::record::{Outcome, Record, signal_name};
+use crate::registry::{Entry, Registry};
+use crate::store::Store;
+use crate::sys::proc::printable;
+use crate::sys::process;
+use crate::sysctl::Saved;
+use anyhow::Result;
+use crash::Crash;
+use facts::Facts;
+use plan::{File, Plan};
+use std::ffi::OsString;
+use write::Written;
+
+/// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
+///
+/// # Errors
+/// What could not be done; the crash itself is in the log by then.
+pub fn handle(args: &[OsString]) -> Result<()> {
+    process::not_dumpable()?;
+    let crash = Crash::from_arguments(args)?;
+    let config = Config::load().unwrap_or_else(|e| {
+        log::error!("{e:#}, using the defaults");
+        Config::default()
+    });
+    let registry = Registry::open();
+    let facts = match Facts::gather(&crash) {
+        Ok(facts) => facts,
+        Err(e) => {
+            log::error!("process {} ({}) died of {}: {e:#}, treating it as the host's", crash.said.host_pid, comm(&crash), signal_name(crash.said.signal));
+            return forward_it(crash, &config);
+        }
+    };
+    let origin = identify::identify(&facts, registry.as_ref())?;
+    match plan::plan(&crash, &facts, origin) {
+        Plan::Forward => {
+            // The earlier handler starts as the kernel would start it: with nothing of ours open.
+            drop((facts, registry));
+            forward_it(crash, &config)
+        }
+        Plan::Discard(entry, reason) => {
+            let mut record = begin(&crash, &facts, &entry);
+            record.outcome = Outcome::None;
+            record.reason = Some(reason);
+            save(&config, &record);
+            log::warn!("{record}");
+            Ok(())
+        }
+        Plan::Write(entry, file) => keep(&crash, &facts, &entry, &file, &config),
+    }
+}
+
+fn forward_it(crash: Crash, config: &Config) -> Result<()> {
+    let saved = Saved::load(&Store::open(config)?)?;
+    forward::forward(crash, saved)
+}
+
+/// A crash of a container with a core to come: the record is there before the first byte, and again when it is known what became of it.
+fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Config) -> Result<()> {
+    let mut record = begin(crash, facts, entry);
+    let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
+    record.host_path = plan::host_path(&inside, entry.place.mount.as_ref());
+    record.core_path = Some(inside);
+    save(config, &record);
+    let written = write::write(crash, facts, file).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
+    finish(&mut record, written);
+    save(config, &record);
+    match record.outcome {
+        Outcome::Written => log::info!("{record}"),
+        _ => log::warn!("{record}"),
+    }
+    Ok(())
+}
+
+fn finish(record: &mut Record, written: Written) {
+    record.outcome = match (written.created, &written.reason) {
+        (false, _) => Outcome::None,
+        (true, Some(_)) => Outcome::Truncated,
+        (true, None) => Outcome::Written,
+    };
+    record.truncated = record.outcome == Outcome::Truncated;
+    record.reason = written.reason;
+    if written.created {
+        record.size = Some(written.size);
+        record.disk_size = Some(written.disk_size);
+        if record.reason.is_none() && record.location.is_lost_with_container() {
+            record.reason = Some("the core goes away with the container".into());
+        }
+    } else {
+        (record.core_path, record.host_path) = (None, None);
+    }
+}
+
+fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
+    let said = &crash.said;
+    Record {
+        time: jiff::Timestamp::from_second(said.time).map(|t| t.to_string()).unwrap_or_default(),
+        names: entry.names.clone(),
+        pid: said.pid,
+        host_pid: said.host_pid,
+        tid: said.tid,
+        host_tid: said.host_tid,
+        signal: said.signal,
+        signal_name: signal_name(said.signal),
+        comm: comm(crash),
+        exe: printable(&facts.exe),
+        uid: said.uid,
+        gid: said.gid,
+        dump_mode: said.dump_mode,
+        pattern: entry.pattern.clone(),
+        location: entry.place.location,
+        ..Record::default()
+    }
+}
+
+fn comm(crash: &Crash) -> String {
+    printable(&crash.said.comm)
+}
+
+/// A record that cannot be saved is in the log all the same.
+fn save(config: &Config, record: &Record) {
+    if let Err(e) = Store::open(config).and_then(|s| s.records()).and_then(|r| r.write(record)) {
+        log::error!("cannot save the record of this crash: {e:#}: {record}");
+    }
+}

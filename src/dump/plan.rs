@@ -1,0 +1,146 @@
+//! What to do with a crash. Pure: facts in, a decision out.
+
+use super::crash::Crash;
+use super::facts::Facts;
+use super::identify::Origin;
+use crate::pattern::Template;
+use crate::registry::Entry;
+use crate::sys::proc::printable;
+
+/// The kernel's `min_coredump`: with a smaller limit no file is made at all.
+pub const PAGE: u64 = 4096;
+
+/// The decision.
+#[derive(Debug)]
+pub enum Plan {
+    /// Write the core for this container.
+    Write(Box<Entry>, File),
+    /// No core for this container, and why.
+    Discard(Box<Entry>, String),
+    /// The handler that was there before has it.
+    Forward,
+}
+
+/// The file to write, as the kernel's file mode would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Absolute, or relative to the crasher's working directory; resolved below its root.
+    pub path: Vec<u8>,
+    /// Most bytes emitted; holes are free. `None` is unlimited.
+    pub limit: Option<u64>,
+    /// Remove what has the name (dump mode 1), or fail on it (dump mode 2).
+    pub unlink_first: bool,
+    /// Dump mode 2: as root from our own root instead of as the crasher from its own. Only for the host's own file pattern, never for a container.
+    pub as_root: bool,
+}
+
+/// Decides.
+pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
+    let Origin::Container { entry, by_exec } = origin else { return Plan::Forward };
+    if let Some(reason) = withheld(crash, facts) {
+        return Plan::Discard(entry, reason);
+    }
+    let own = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
+    let soft = limit_of(own, facts.core.hard, by_exec, entry.limit);
+    let limit = smaller(soft, entry.limit);
+    if let Some(bytes) = limit.filter(|l| *l < PAGE) {
+        return Plan::Discard(entry, format!("RLIMIT_CORE is {bytes} bytes, less than one page"));
+    }
+    let path = Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
+    Plan::Write(entry, File { path, limit, unlink_first: true, as_root: false })
+}
+
+/// The file that a host's own file pattern makes of a crash, or why none. `fs.suid_dumpable=2` is the kernel's dump mode 2.
+pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result<File, String> {
+    let path = template.expand(&crash.said, append_pid);
+    let suid = crash.said.dump_mode == 2;
+    let limit = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
+    if limit.is_some_and(|l| l < PAGE) {
+        return Err("RLIMIT_CORE is less than one page".into());
+    }
+    if suid && path.first() != Some(&b'/') {
+        return Err("a set-user-ID program dumps core to an absolute path only".into());
+    }
+    Ok(File { path, limit, unlink_first: !suid, as_root: suid })
+}
+
+/// Why the container's user may not have this core, whatever the limit says.
+fn withheld(crash: &Crash, facts: &Facts) -> Option<String> {
+    let mode = crash.said.dump_mode;
+    if mode != 1 {
+        return Some(format!("dump mode {mode} (a set-user-ID program, or one that may not be read): its core is not for the container's user"));
+    }
+    if facts.secure || facts.status.credentials.mixed() {
+        return Some("a set-user-ID or set-group-ID program, or one with file capabilities: its core is not for the container's user".into());
+    }
+    None
+}
+
+/// The process's own soft limit. An engine's exec does not inherit what the hook set: for such a process 0 under a hard limit above it means "never
+/// set", and the container's limit counts.
+fn limit_of(own: Option<u64>, hard: Option<u64>, by_exec: bool, container: Option<u64>) -> Option<u64> {
+    match own {
+        Some(0) if by_exec && hard != Some(0) => smaller(hard, container),
+        own => own,
+    }
+}
+
+fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// The core's path inside the container, for the record.
+pub fn inside_path(path: &[u8], root: &[u8], cwd: &[u8]) -> String {
+    let start = match path.first() {
+        Some(b'/') if root == b"/" => vec![],
+        Some(b'/') => root.to_vec(),
+        _ if cwd == b"/" => b"/".to_vec(),
+        _ => [cwd, b"/"].concat(),
+    };
+    printable(&[start.as_slice(), path].concat())
+}
+
+/// The same file on the host, if the mount behind the pattern's directory is known and the path lies below it.
+pub fn host_path(inside: &str, mount: Option<&(String, String)>) -> Option<String> {
+    let (target, source) = mount?;
+    let rest = inside.strip_prefix(target.trim_end_matches('/'))?;
+    rest.starts_with('/').then(|| format!("{}{rest}", source.trim_end_matches('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_as_the_kernel_and_the_exec_exception() {
+        // own, hard, by exec, container -> effective
+        let table = [
+            (Some(0), None, false, None, Some(0)),
+            (Some(0), None, true, None, None),
+            (Some(0), None, true, Some(5000), Some(5000)),
+            (Some(0), Some(4096), true, None, Some(4096)),
+            (Some(0), Some(0), true, None, Some(0)),
+            (Some(8192), None, true, None, Some(8192)),
+            (None, None, false, Some(1), None),
+        ];
+        for (own, hard, exec, container, expected) in table {
+            assert_eq!(limit_of(own, hard, exec, container), expected, "{own:?} {hard:?} {exec} {container:?}");
+        }
+    }
+
+    #[test]
+    fn paths_for_the_record() {
+        assert_eq!(inside_path(b"/d/core.1", b"/", b"/w"), "/d/core.1");
+        assert_eq!(inside_path(b"/d/core.1", b"/jail", b"/jail/w"), "/jail/d/core.1");
+        assert_eq!(inside_path(b"core.1", b"/", b"/w"), "/w/core.1");
+        assert_eq!(inside_path(b"core.1", b"/", b"/"), "/core.1");
+        let mount = |t: &str| Some((t.to_owned(), "/srv/vol/".to_owned()));
+        assert_eq!(host_path("/d/core.1", mount("/d").as_ref()).as_deref(), Some("/srv/vol/core.1"));
+        assert_eq!(host_path("/d/x/core.1", mount("/d/").as_ref()).as_deref(), Some("/srv/vol/x/core.1"));
+        assert_eq!(host_path("/data/core.1", mount("/d").as_ref()), None);
+        assert_eq!(host_path("/d/core.1", None), None);
+    }
+}

@@ -1,0 +1,140 @@
+//! Writing the core, in a child that has become the crasher: its root, working directory, umask, IDs, groups, capabilities, user namespace. What it can
+//! touch is what the crashed process could have touched itself; the parent stays root, touches nothing of the container, and keeps the record.
+
+use super::crash::Crash;
+use super::facts::Facts;
+use super::plan::File;
+use super::stream::{self, Stop};
+use crate::sys::{AsFd, Errno, OwnedFd, cred, file, limit, process};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+
+/// What became of the file. The child tells it as a line of JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// Whether the file was made.
+    pub created: bool,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes on disk.
+    pub disk_size: u64,
+    /// Why it is short, or was not made.
+    pub reason: Option<String>,
+}
+
+/// Most bytes that the child is listened to.
+const MAX_REPORT: usize = 16 << 10;
+
+/// Writes the core that comes on stdin.
+///
+/// # Errors
+/// The child could not be started. Everything that happens in it is in [`Written`].
+pub fn write(_crash: &Crash, facts: &Facts, plan: &File) -> Result<Written> {
+    let (read, report) = process::pipe()?;
+    let child = process::fork(|| {
+        let mut report = Report(std::fs::File::from(report));
+        match become_crasher(facts, plan, &report.0) {
+            Ok(()) => copy(facts, plan, &mut report),
+            Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), ..Written::default() }),
+        }
+        0
+    })?;
+    let said = file::read_bounded(std::fs::File::from(read), MAX_REPORT, "the writer's report");
+    let ended = child.wait()?;
+    let last = said.ok().and_then(|text| text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).next_back().and_then(|l| serde_json::from_slice(l).ok()));
+    let mut written: Written = last.unwrap_or_default();
+    if ended != process::Ended::Exit(0) {
+        written.reason = Some(format!("the writer was killed ({ended:?})"));
+    }
+    Ok(written)
+}
+
+struct Report(std::fs::File);
+
+impl Report {
+    /// A report that cannot be delivered has nobody left to read it.
+    fn say(&mut self, written: &Written) {
+        let mut line = serde_json::to_vec(written).unwrap_or_default();
+        line.push(b'\n');
+        let _ = self.0.write_all(&line);
+    }
+}
+
+/// Gives up everything that the crasher does not have. The order is the defence: what needs rights first, the rights themselves last.
+fn become_crasher(facts: &Facts, plan: &File, report: &std::fs::File) -> Result<()> {
+    process::not_dumpable()?;
+    process::ignore_write_signals()?;
+    file::set_umask(facts.status.umask);
+    limit::set_own_file_size(facts.file_size)?;
+    let mut credentials = facts.status.credentials.clone();
+    if plan.as_root {
+        credentials.uid[3] = 0;
+        file::change_dir(file::open_dir("/".as_ref())?)?;
+    } else {
+        file::change_root(&facts.root).context("the crasher's root")?;
+        file::change_dir(&facts.cwd).context("the crasher's working directory")?;
+    }
+    let mut keep = vec![report.as_fd()];
+    keep.extend(facts.pagemap.as_ref().map(|m| m.as_fd()));
+    keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
+    process::close_all_but(&keep)?;
+    cred::assume(&credentials, facts.user_ns.as_ref())
+}
+
+/// As the crasher: makes the file and copies the stream.
+fn copy(facts: &Facts, plan: &File, report: &mut Report) {
+    let file = match create(&plan.path, plan.unlink_first, facts.status.credentials.uid[3], facts.user_ns.is_some()) {
+        Ok(file) => file,
+        Err(reason) => return report.say(&Written { reason: Some(reason), ..Written::default() }),
+    };
+    // If this process is killed from now on, the parent knows at least that there is a file.
+    report.say(&Written { created: true, reason: Some("the writer was interrupted".into()), ..Written::default() });
+    let result = stream::copy(process::stdin(), &file, plan.limit, facts.pagemap.as_ref());
+    let stat = file::stat(&file).ok();
+    let reason = result.err().map(|stop| match stop {
+        Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", plan.limit.unwrap_or(0)),
+        Stop::Write(Errno::FBIG) => format!("RLIMIT_FSIZE of the process was reached ({} bytes)", facts.file_size.unwrap_or(0)),
+        Stop::Write(e) => format!("write: {e}"),
+        Stop::Read(e) => format!("read from the kernel: {e}"),
+        Stop::Ended => "the kernel stopped sending: the process was killed while it dumped".into(),
+    });
+    report.say(&Written { created: true, size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason });
+}
+
+/// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened. The directory is
+/// opened once, for both; symbolic links in it are followed as the crasher would, magic links (`/proc/self/root`) are not.
+fn create(path: &[u8], unlink_first: bool, fs_uid: u32, mapped: bool) -> Result<OwnedFd, String> {
+    let shown = path.escape_ascii().to_string();
+    let fail = |call: &str, e: Errno| format!("{call} {shown:?}: {e}");
+    if path.is_empty() {
+        return Err(fail("open", Errno::NOENT));
+    }
+    if path.len() >= 4096 {
+        return Err(fail("open", Errno::NAMETOOLONG));
+    }
+    let (dir, name) = match path.iter().rposition(|b| *b == b'/') {
+        Some(i) => (&path[..=i], &path[i + 1..]),
+        None => (&b"."[..], path),
+    };
+    if matches!(name, b"" | b"." | b"..") {
+        return Err(fail("open", Errno::ISDIR));
+    }
+    let dir = file::open_dir_as_process(dir).map_err(|e| fail("open the directory of", e))?;
+    if unlink_first {
+        // What is wrong with the old one shows when the new one is made.
+        let _ = file::unlink(&dir, crate::sys::proc::os(name));
+    }
+    let fd = file::create_exclusive(&dir, crate::sys::proc::os(name), 0o600).map_err(|e| fail("open", e))?;
+    let stat = file::stat(&fd).map_err(|e| format!("{shown:?}: {e:#}"))?;
+    // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan lets no process through whose IDs differ.
+    let owner = if mapped { process::effective_uid() } else { fs_uid };
+    let rule = match stat {
+        s if !s.regular => "it is not a regular file",
+        s if s.links != 1 => "it has more than one link",
+        s if s.uid != owner => "the file system gives new files another owner",
+        s if s.mode & 0o677 != 0o600 => "umask or file system take away the owner's right to read and write it",
+        _ => return Ok(fd),
+    };
+    Err(format!("{shown:?} was made, but {rule}"))
+}

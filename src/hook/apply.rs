@@ -1,0 +1,179 @@
+//! Applying a plan: step by step, and when one fails the steps before it are undone, the last one first.
+
+use super::plan::{self, Plan, Step};
+use super::request::Request;
+use super::rootfs::{Made, Rootfs};
+use crate::config::Config;
+use crate::record::Location;
+use crate::registry::{Entry, Init, Place, Registry};
+use crate::store::Store;
+use crate::sys::limit::{self, Limit};
+use crate::sys::proc::Proc;
+use crate::sys::{file, mount, ns};
+use crate::sysctl;
+use anyhow::{Context, Result};
+
+/// What the steps work on.
+pub struct Site<'a> {
+    /// The registry, locked.
+    pub registry: &'a Registry,
+    /// The host's store.
+    pub store: &'a Store,
+    /// The configuration.
+    pub config: &'a Config,
+    /// The container's init process.
+    pub process: Proc,
+    /// Its PID.
+    pub pid: i32,
+    /// Its file system.
+    pub rootfs: Rootfs,
+}
+
+type Undo<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
+
+/// Applies the plan.
+///
+/// # Errors
+/// The step that failed; nothing of the plan is left then.
+pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
+    let mut undo: Vec<(String, Undo<'_>)> = Vec::new();
+    let mut entry = Entry {
+        names: request.names.clone(),
+        init: init(site)?,
+        pattern: request.wishes.pattern.to_string(),
+        append_pid: site.config.core_uses_pid,
+        limit: request.wishes.limit.flatten(),
+        place: Place { location: Location::Layer, mount: None },
+        refused: None,
+        soft_limit: None,
+    };
+    for step in &plan.steps {
+        if let Err(e) = one(site, request, plan, step, &mut entry, &mut undo) {
+            for (what, back) in undo.into_iter().rev() {
+                if let Err(e) = back() {
+                    log::warn!("cannot undo `{what}`, ignoring: {e:#}");
+                }
+            }
+            return Err(e.context(step.to_string()));
+        }
+    }
+    if entry.place.location.is_lost_with_container() {
+        log::info!("container {}: cores of {:?} go away with the container ({})", entry.names.container_id, entry.pattern, why_lost(&entry));
+    }
+    Ok(())
+}
+
+fn why_lost(entry: &Entry) -> &'static str {
+    match entry.place.location {
+        Location::Memory => "the directory is memory-backed",
+        _ => "no volume is mounted there, and the directory is not empty or not fixed",
+    }
+}
+
+fn one<'a>(site: &'a Site<'_>, request: &'a Request, plan: &Plan, step: &Step, entry: &mut Entry, undo: &mut Vec<(String, Undo<'a>)>) -> Result<()> {
+    let id = request.names.container_id.as_str();
+    let mut later = |back: Undo<'a>| undo.push((step.to_string(), back));
+    match step {
+        Step::Directory(inside) => {
+            let mut made = Made::default();
+            let found = site.rootfs.directory(inside, &mut made);
+            later(Box::new(move || {
+                made.undo();
+                Ok(())
+            }));
+            let (onto, found) = found?;
+            let source = site.store.container_path(id);
+            entry.place = plan::place(found, inside, plan.volume.as_ref(), &source.to_string_lossy());
+            if entry.place.location == Location::Store {
+                let dir = site.store.container_dir(id, site.rootfs.owner)?;
+                later(Box::new(|| site.store.forget_empty(id).map(drop)));
+                let tree = mount::clone_tree(&dir, false)?;
+                site.rootfs.attach(&tree, &onto)?;
+                later(Box::new(move || site.rootfs.detach(&tree)));
+            }
+        }
+        Step::View => {
+            let view = site.registry.make_view(id, &entry.pattern)?;
+            later(Box::new(|| site.registry.remove_view(id)));
+            // The mount itself goes with the container; what it shows until then is harmless.
+            site.rootfs.show(&mount::clone_tree(&view, true)?)?;
+        }
+        Step::Limit(soft, may_raise) => {
+            let old = site.process.limit("Max core file size")?;
+            entry.soft_limit = Some(set_core_limit(site.pid, old, *soft, *may_raise)?);
+            later(Box::new(move || limit::set_core_of(site.pid, old)));
+        }
+        Step::Filter(mask) => {
+            let old = site.process.read("coredump_filter")?;
+            site.process.write("coredump_filter", &format!("{mask:#x}"))?;
+            later(Box::new(move || site.process.write("coredump_filter", &format!("0x{}", String::from_utf8_lossy(&old).trim()))));
+        }
+        Step::Register => {
+            site.registry.put(entry)?;
+            later(Box::new(|| site.registry.remove(id).map(drop)));
+        }
+        Step::Dispatch => {
+            let helper = std::env::current_exe().context("readlink(/proc/self/exe)")?;
+            if sysctl::take_over(site.store, &helper)? {
+                log::info!("kernel.core_pattern now starts {}", helper.display());
+            }
+        }
+        Step::Kernel => {
+            let lives = |id: &str| site.registry.get(id).is_some_and(|e| e.init_lives());
+            sysctl::claim(site.store, site.config, id, &request.wishes.pattern, lives)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets a soft limit, and the hard one with it where it stands in the way and may be raised. Returns the soft limit that it is now.
+pub fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Result<u64> {
+    let infinite = |l: Option<u64>| l.unwrap_or(u64::MAX);
+    let finite = |l: u64| (l != u64::MAX).then_some(l);
+    let hard = infinite(old.hard);
+    if soft > hard {
+        if may_raise && limit::set_core_of(pid, Limit { soft: finite(soft), hard: finite(soft) }).is_ok() {
+            return Ok(soft);
+        }
+        log::warn!("process {pid}: the hard RLIMIT_CORE is {hard} and cannot be raised to {soft}, using {hard}");
+    }
+    let soft = soft.min(hard);
+    limit::set_core_of(pid, Limit { soft: finite(soft), hard: old.hard })?;
+    Ok(soft)
+}
+
+/// The marks by which the dispatcher knows this container. None of them may be the host's own, or every crash of the host would be the container's.
+fn init(site: &Site<'_>) -> Result<Init> {
+    let mount_ns = site.process.namespace("mnt")?;
+    let status = site.process.status()?;
+    // PID 1 of its own namespace: not the host's, nor one that it shares with another container.
+    let first = status.ns_tgid.len() > 1 && status.ns_tgid.last() == Some(&1);
+    Ok(Init {
+        pid: site.pid,
+        start_time: site.process.start_time()?,
+        mount_ns: ns::inode(&mount_ns)?,
+        mount_ns_id: ns::mount_ns_id(&mount_ns),
+        pid_ns: if first { Some(ns::inode(site.process.namespace("pid")?)?) } else { None },
+        cgroup: own_cgroup(site)?,
+    })
+}
+
+/// Its cgroup in the first hierarchy in which it is not where we are, nor at the root: v2 before v1.
+fn own_cgroup(site: &Site<'_>) -> Result<Option<String>> {
+    let ours = Proc::open(std::process::id() as i32)?.cgroups()?;
+    let mut theirs = site.process.cgroups()?;
+    theirs.sort_by_key(|g| !g.controllers.is_empty());
+    Ok(theirs.iter().filter(|g| !ours.contains(g)).find_map(|g| crate::registry::cgroup_keys(g).into_iter().next()))
+}
+
+/// Records a refusal where poststart and `doctor` find it.
+pub fn refuse(registry: &Registry, entry: Entry) {
+    if let Err(e) = registry.put(&entry) {
+        log::warn!("cannot note the refusal of container {}, ignoring: {e:#}", entry.names.container_id);
+    }
+}
+
+/// Keeps the file mode bits of what we make exact.
+pub fn exact_modes() {
+    file::set_umask(0);
+}

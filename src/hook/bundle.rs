@@ -1,0 +1,150 @@
+//! A bundle's config.json, as far as the hook needs it. Fields that are unknown here are nobody's error.
+
+use crate::annotation::Annotations;
+use anyhow::{Context, Result};
+use oci_spec::runtime::{Mount, Root};
+use serde::Deserialize;
+use std::path::{Component, Path, PathBuf};
+
+/// Largest config.json that is read, in bytes.
+pub const MAX: usize = 16 << 20;
+
+/// The annotations alone: all that a container which asks for nothing is read for.
+pub fn annotations(text: &[u8]) -> Result<Annotations> {
+    #[derive(Deserialize)]
+    struct Only {
+        annotations: Option<Annotations>,
+    }
+    let only: Only = serde_json::from_slice(text).context("config.json")?;
+    Ok(only.annotations.unwrap_or_default())
+}
+
+/// The rest.
+#[derive(Debug, Default, Deserialize)]
+pub struct Bundle {
+    root: Option<Root>,
+    mounts: Option<Vec<Mount>>,
+    process: Option<Process>,
+    linux: Option<Linux>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Process {
+    rlimits: Option<Vec<Rlimit>>,
+}
+
+/// Not `oci-spec`'s: a resource that it does not know is no reason to fail.
+#[derive(Debug, Deserialize)]
+struct Rlimit {
+    r#type: String,
+    #[serde(default)]
+    soft: u64,
+    #[serde(default)]
+    hard: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    readonly_paths: Option<Vec<PathBuf>>,
+}
+
+/// What a mount of config.json puts into the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Where, inside.
+    pub target: String,
+    /// The host's directory, for a bind mount.
+    pub source: Option<String>,
+}
+
+impl Bundle {
+    /// Parses config.json.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        serde_json::from_slice(text).context("config.json")
+    }
+
+    /// The root file system, absolute: `root.path` may be relative to the bundle.
+    pub fn rootfs(&self, bundle: &Path) -> PathBuf {
+        bundle.join(self.root.as_ref().map_or(Path::new("rootfs"), |r| r.path()))
+    }
+
+    /// The mount that covers `directory`: of those at it or above it the nearest, of equal ones the last. By name only; what really is there the
+    /// hook sees in the container's mount namespace.
+    pub fn volume_at(&self, directory: &str) -> Option<Volume> {
+        let wanted = Path::new(directory);
+        let mut best: Option<(usize, &Mount)> = None;
+        for mount in self.mounts.iter().flatten() {
+            let target = normal(mount.destination());
+            let depth = target.components().count();
+            if depth > 1 && wanted.starts_with(&target) && best.is_none_or(|(d, _)| depth >= d) {
+                best = Some((depth, mount));
+            }
+        }
+        let mount = best?.1;
+        let options = mount.options().iter().flatten();
+        let bind = mount.typ().as_deref() == Some("bind") || options.into_iter().any(|o| o == "bind" || o == "rbind");
+        Some(Volume {
+            target: normal(mount.destination()).to_string_lossy().into_owned(),
+            source: mount.source().as_ref().filter(|s| bind && s.is_absolute()).map(|s| s.to_string_lossy().into_owned()),
+        })
+    }
+
+    /// The RLIMIT_CORE that config.json sets itself, soft and hard.
+    pub fn core_limit(&self) -> Option<(u64, u64)> {
+        let limits = self.process.as_ref()?.rlimits.as_ref()?;
+        limits.iter().find(|l| l.r#type == "RLIMIT_CORE").map(|l| (l.soft, l.hard))
+    }
+
+    /// Whether the container cannot write the host's sysctls: then it may see its own pattern in the place of the host's.
+    pub fn hides_sysctls(&self) -> bool {
+        let paths = self.linux.iter().filter_map(|l| l.readonly_paths.as_ref()).flatten();
+        paths.into_iter().any(|p| Path::new("/proc/sys/kernel/core_pattern").starts_with(p))
+    }
+}
+
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => drop(out.pop()),
+            _ => {}
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &[u8] = br#"{"root":{"path":"rootfs","readonly":true},"annotations":{"a":"b"},"future":{"x":1},
+        "process":{"rlimits":[{"type":"RLIMIT_NEW","soft":1,"hard":1},{"type":"RLIMIT_CORE","soft":0,"hard":5}]},
+        "linux":{"readonlyPaths":["/proc/bus","/proc/sys"]},
+        "mounts":[{"destination":"/proc","type":"proc","source":"proc"},{"destination":"/data","type":"bind","source":"/srv/a","options":["rbind"]},
+                  {"destination":"/data/./dump/","source":"/srv/b","options":["bind","ro"]},{"destination":"/tmp","type":"tmpfs","source":"tmpfs"}]}"#;
+
+    #[test]
+    fn reads_what_it_needs() {
+        let b = Bundle::parse(CONFIG).unwrap();
+        assert_eq!(b.rootfs(Path::new("/run/b")), PathBuf::from("/run/b/rootfs"));
+        assert_eq!(b.core_limit(), Some((0, 5)));
+        assert!(b.hides_sysctls());
+        assert_eq!(annotations(CONFIG).unwrap()["a"], "b");
+        let nulls = br#"{"root":null,"mounts":null,"process":null,"linux":null,"annotations":null}"#;
+        assert!(!Bundle::parse(nulls).unwrap().hides_sysctls() && annotations(nulls).unwrap().is_empty());
+        assert!(Bundle::parse(b"[").is_err());
+    }
+
+    #[test]
+    fn the_nearest_mount() {
+        let b = Bundle::parse(CONFIG).unwrap();
+        let at = |d| b.volume_at(d).map(|v| (v.target, v.source));
+        assert_eq!(at("/data/dump/x"), Some(("/data/dump".into(), Some("/srv/b".into()))));
+        assert_eq!(at("/data"), Some(("/data".into(), Some("/srv/a".into()))));
+        assert_eq!(at("/tmp/cores"), Some(("/tmp".into(), None)));
+        assert_eq!(at("/database"), None);
+        assert_eq!(at("/"), None);
+    }
+}

@@ -1,0 +1,179 @@
+//! The OCI hook: `state` -> `request` -> `plan` -> `apply`. One line for whoever reads the log, and an exit code that never breaks a container which did
+//! not insist.
+
+mod apply;
+mod bundle;
+mod plan;
+mod request;
+mod rootfs;
+mod state;
+
+use crate::config::Config;
+use crate::record::Names;
+use crate::registry::{Entry, Init, Registry};
+use crate::store::Store;
+use crate::sys::file;
+use crate::sys::proc::Proc;
+use crate::{config, sysctl};
+use anyhow::{Context, Result, bail};
+use apply::Site;
+use request::{Asked, Request};
+use rootfs::Rootfs;
+pub use state::Stage;
+use state::State;
+use std::time::{Duration, SystemTime};
+
+/// What went wrong, and whether the container must not start.
+#[derive(Debug)]
+pub struct Failure {
+    /// The cause.
+    pub error: anyhow::Error,
+    /// Whether the container insists (`oci-coredump/required`), or the administrator does (`strict`).
+    pub stop: bool,
+}
+
+/// `oci-coredump hook [STAGE]`: the state on stdin. Without a stage it is found out.
+///
+/// # Errors
+/// What went wrong. poststart and poststop never stop a container.
+pub fn run(stage: Option<Stage>) -> Result<(), Failure> {
+    apply::exact_modes();
+    let config = Config::load().unwrap_or_else(|e| {
+        log::error!("{e:#}, using the defaults");
+        Config::default()
+    });
+    let failure = |error, stop: bool| Failure { error, stop };
+    let state = read_state().map_err(|e| failure(e, config.strict && stage.is_some_and(Stage::may_fail)))?;
+    let stage = stage.unwrap_or_else(|| Stage::of(&state, is_registered(&state)));
+    let named = |e: anyhow::Error| e.context(format!("container {}", state.id));
+    match stage {
+        Stage::CreateRuntime => create(&state, &config).map_err(|f| failure(named(f.error), f.stop)),
+        Stage::Poststart => poststart(&state).map_err(|e| failure(named(e), false)),
+        Stage::Poststop => poststop(&state, &config).map_err(|e| failure(named(e), false)),
+    }
+}
+
+fn read_state() -> Result<State> {
+    State::parse(&file::read_bounded(std::io::stdin().lock(), state::MAX, "the state on stdin")?)
+}
+
+/// The entry of the state's container, if it is of this very process: an ID may have been used before.
+fn entry_of(state: &State) -> Option<Entry> {
+    let entry = Registry::open()?.get(&state.id)?;
+    (state.process().ok()? == entry.init.pid && entry.init_lives()).then_some(entry)
+}
+
+fn is_registered(state: &State) -> bool {
+    entry_of(state).is_some()
+}
+
+fn create(state: &State, config: &Config) -> Result<(), Failure> {
+    let soft = |error| Failure { error, stop: config.strict };
+    match request::read(state, config).map_err(soft)? {
+        Asked::Nothing => Ok(()),
+        // prestart and createRuntime may both be configured, and a runtime may call twice.
+        _ if is_registered(state) => Ok(()),
+        Asked::Refused { names, required, why } => {
+            note_refusal(state, names, &why);
+            Err(Failure { error: why.context("the request is refused"), stop: required || config.strict })
+        }
+        Asked::Request { request, required } => {
+            let names = request.names.clone();
+            honour(state, config, &request).map_err(|error| {
+                note_refusal(state, names, &error);
+                Failure {
+                    error: error.context(format!("the request for core pattern {:?} cannot be honoured", request.wishes.pattern.to_string())),
+                    stop: required || config.strict,
+                }
+            })
+        }
+    }
+}
+
+fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
+    let pid = state.process()?;
+    let process = Proc::open(pid)?;
+    let rootfs = Rootfs::find(&process, pid, request.bundle.rootfs(&state.bundle))?;
+    let plan = plan::plan(request, config);
+    for note in &plan.notes {
+        log::warn!("container {}: {note}", state.id);
+    }
+    log::debug!("container {}: {plan}", state.id);
+    let registry = Registry::create()?;
+    let _lock = registry.lock()?;
+    let store = Store::open(config)?;
+    apply::apply(&Site { registry: &registry, store: &store, config, process, pid, rootfs }, request, &plan)
+}
+
+/// Lets poststart and `doctor` know. A container that is already known, by the same process, keeps its entry.
+fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
+    let Ok(registry) = Registry::create() else { return };
+    let Ok(_lock) = registry.lock() else { return };
+    let init = || -> Result<Init> {
+        let pid = state.process()?;
+        Ok(Init { pid, start_time: Proc::open(pid)?.start_time()?, ..Init::default() })
+    };
+    apply::refuse(&registry, Entry { names, init: init().unwrap_or_default(), refused: Some(format!("{why:#}")), ..Entry::default() });
+}
+
+/// runc sets the RLIMIT_CORE of config.json after the createRuntime hooks, over ours.
+fn poststart(state: &State) -> Result<()> {
+    let Some(entry) = entry_of(state) else { return Ok(()) };
+    let Some(soft) = entry.soft_limit else { return Ok(()) };
+    let process = Proc::open(entry.init.pid)?;
+    let old = process.limit("Max core file size")?;
+    if old.soft.unwrap_or(u64::MAX) != soft {
+        apply::set_core_limit(entry.init.pid, old, soft, false)?;
+    }
+    Ok(())
+}
+
+/// The container is gone: its registration goes, its cores stay.
+fn poststop(state: &State, config: &Config) -> Result<()> {
+    let Some(registry) = Registry::open() else { return Ok(()) };
+    let known = registry.get(&state.id).is_some();
+    let due = sweep_is_due();
+    if !known && !due {
+        return Ok(());
+    }
+    let _lock = registry.lock()?;
+    let store = Store::open(config)?;
+    let mut gone = Vec::new();
+    if known {
+        registry.remove(&state.id)?;
+        registry.remove_view(&state.id)?;
+        gone.push(state.id.clone());
+    }
+    if due {
+        gone.extend(registry.sweep()?);
+    }
+    for id in gone {
+        store.forget_empty(&id)?;
+        sysctl::release(&store, &id).with_context(|| format!("kernel.core_pattern of container {id}"))?;
+    }
+    Ok(())
+}
+
+/// Sweeping reads every entry, so at most once a minute, and never while a container waits to start.
+fn sweep_is_due() -> bool {
+    const EVERY: Duration = Duration::from_secs(60);
+    let stamp = std::path::Path::new(config::RUN_DIR).join("swept");
+    let old = std::fs::symlink_metadata(&stamp).and_then(|m| m.modified()).ok();
+    // A clock that was set back makes it due as well.
+    let due = old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > EVERY));
+    due && std::fs::write(&stamp, "").is_ok()
+}
+
+/// Reads the stage of the command line.
+///
+/// # Errors
+/// An unknown word; the list of the known ones.
+pub fn stage(word: Option<&str>) -> Result<Option<Stage>> {
+    match word {
+        None => Ok(None),
+        Some(word) => match Stage::named(word) {
+            Some(stage) => Ok(Some(stage)),
+            None => bail!("hook stage {word:?}: expected createRuntime, prestart, poststart, poststop, or none"),
+        },
+    }
+}

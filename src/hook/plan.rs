@@ -1,0 +1,137 @@
+//! What the hook will do for a container. Pure; a plan prints as the list of its steps.
+
+use super::bundle::Volume;
+use super::request::Request;
+use crate::config::{Config, Mode};
+use crate::record::Location;
+use crate::registry::Place;
+use std::fmt;
+
+/// One step. They are applied in the order of the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// See to it that the pattern's directory is there, and that cores in it outlive the container where that is possible.
+    Directory(String),
+    /// Show the container its own pattern in `/proc/sys/kernel/core_pattern`.
+    View,
+    /// Soft RLIMIT_CORE in bytes, `u64::MAX` for unlimited; and whether the hard limit may be raised for it.
+    Limit(u64, bool),
+    /// `coredump_filter`.
+    Filter(u32),
+    /// Tell the dispatcher.
+    Register,
+    /// Make sure that the kernel hands crashes to the dispatcher.
+    Dispatch,
+    /// Put the pattern itself into the kernel.
+    Kernel,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Directory(d) => write!(f, "dump directory {d}"),
+            Step::View => write!(f, "show the pattern in /proc/sys/kernel/core_pattern"),
+            Step::Limit(u64::MAX, _) => write!(f, "RLIMIT_CORE unlimited"),
+            Step::Limit(n, _) => write!(f, "RLIMIT_CORE {n}"),
+            Step::Filter(m) => write!(f, "coredump_filter {m:#x}"),
+            Step::Register => write!(f, "register"),
+            Step::Dispatch => write!(f, "kernel.core_pattern to the dispatcher"),
+            Step::Kernel => write!(f, "kernel.core_pattern to the pattern"),
+        }
+    }
+}
+
+/// The steps for one container, and what the log should say of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// One line each.
+    pub notes: Vec<String>,
+    /// The mount of config.json that covers the pattern's directory.
+    pub volume: Option<Volume>,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps: Vec<_> = self.steps.iter().map(Step::to_string).collect();
+        f.write_str(&steps.join("; "))
+    }
+}
+
+/// Makes the plan.
+pub fn plan(request: &Request, config: &Config) -> Plan {
+    let directory = request.wishes.pattern.directory().filter(|d| d != "/");
+    let volume = directory.as_ref().and_then(|d| request.bundle.volume_at(d));
+    let mut notes = request.wishes.notes.clone();
+    let mut steps: Vec<Step> = directory.map(Step::Directory).into_iter().collect();
+    if request.bundle.hides_sysctls() {
+        steps.push(Step::View);
+    }
+    steps.extend(limit(request, &mut notes));
+    steps.extend(request.wishes.filter.map(Step::Filter));
+    steps.push(Step::Register);
+    steps.push(match config.mode {
+        Mode::Dispatch => Step::Dispatch,
+        Mode::Kernel => Step::Kernel,
+    });
+    Plan { steps, notes, volume }
+}
+
+/// A container that asks for a core wants one: its soft limit becomes what its annotation says, else unlimited. A soft limit above 0 in config.json was
+/// set by somebody on purpose and stays; a hard limit there is never exceeded.
+fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
+    let asked = request.wishes.limit.map(|l| l.unwrap_or(u64::MAX));
+    match (asked, request.bundle.core_limit()) {
+        (None, Some((soft, _))) if soft > 0 => None,
+        (asked, Some((_, hard))) => {
+            let wanted = asked.unwrap_or(u64::MAX);
+            if hard == 0 && wanted > 0 {
+                notes
+                    .push("the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, or start the container with `--ulimit core=-1`".into());
+            }
+            Some(Step::Limit(wanted.min(hard), false))
+        }
+        (asked, None) => Some(Step::Limit(asked.unwrap_or(u64::MAX), true)),
+    }
+}
+
+/// What the hook found at the pattern's directory, in the container's mount namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// It is on another mount than the root file system.
+    pub mounted: bool,
+    /// It is on a memory-backed file system.
+    pub memory: bool,
+    /// It has nothing in it.
+    pub empty: bool,
+}
+
+/// Where cores land, and so whether the host's store is mounted there. Something that is there already is never hidden.
+pub fn place(found: Found, directory: &str, volume: Option<&Volume>, store: &str) -> Place {
+    let known = |v: &Volume| v.source.clone().map(|s| (v.target.clone(), s));
+    match found {
+        Found { memory: true, mounted: true, .. } => Place { location: Location::Memory, mount: None },
+        Found { mounted: true, .. } => Place { location: Location::Volume, mount: volume.and_then(known) },
+        Found { empty: true, .. } => Place { location: Location::Store, mount: Some((directory.to_owned(), store.to_owned())) },
+        _ => Place { location: Location::Layer, mount: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places() {
+        let volume = Volume { target: "/d".into(), source: Some("/srv".into()) };
+        let at = |mounted, memory, empty, v| place(Found { mounted, memory, empty }, "/d/x", v, "/store/c");
+        assert_eq!(at(true, false, true, Some(&volume)), Place { location: Location::Volume, mount: Some(("/d".into(), "/srv".into())) });
+        assert_eq!(at(true, false, false, None), Place { location: Location::Volume, mount: None });
+        assert_eq!(at(true, true, true, Some(&volume)).location, Location::Memory);
+        assert_eq!(at(false, false, true, None), Place { location: Location::Store, mount: Some(("/d/x".into(), "/store/c".into())) });
+        assert_eq!(at(false, false, false, None).location, Location::Layer);
+        // A container whose whole root is in memory can still have the store.
+        assert_eq!(at(false, true, true, None).location, Location::Store);
+    }
+}

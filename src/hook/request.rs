@@ -1,0 +1,99 @@
+//! What a container asks of the hook, checked.
+
+use super::bundle::{self, Bundle};
+use super::state::State;
+use crate::annotation::{self, Annotations, Wishes};
+use crate::config::Config;
+use crate::record::Names;
+use crate::sys::file;
+use anyhow::{Context, Result};
+
+/// A valid request of one container.
+#[derive(Debug)]
+pub struct Request {
+    /// What it asks for.
+    pub wishes: Wishes,
+    /// Who it is.
+    pub names: Names,
+    /// Its config.json.
+    pub bundle: Bundle,
+}
+
+/// Why there is nothing to do, or what to do.
+#[derive(Debug)]
+pub enum Asked {
+    /// Nothing was asked for, or it is a pod's sandbox.
+    Nothing,
+    /// Something was asked for that breaks a rule.
+    Refused {
+        /// Who asks.
+        names: Names,
+        /// Whether it insists.
+        required: bool,
+        /// The rule.
+        why: anyhow::Error,
+    },
+    /// A valid request.
+    Request {
+        /// It.
+        request: Box<Request>,
+        /// Whether it insists.
+        required: bool,
+    },
+}
+
+/// Reads `<bundle>/config.json`; for a container that asks for nothing, its annotations only.
+///
+/// # Errors
+/// config.json is missing, too large or no JSON.
+pub fn read(state: &State, config: &Config) -> Result<Asked> {
+    let path = state.bundle.join("config.json");
+    let open = std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    let text = file::read_bounded(open, bundle::MAX, &path.display().to_string())?;
+    let annotations = bundle::annotations(&text)?;
+    if is_sandbox(&annotations) {
+        return Ok(Asked::Nothing);
+    }
+    let names = names(&state.id, &annotations);
+    let container = names.container_name.as_deref();
+    let required = annotation::required(&annotations, container);
+    let wishes = match annotation::wishes(&annotations, container, config.default_for(&annotations)) {
+        Ok(None) => return Ok(Asked::Nothing),
+        Ok(Some(wishes)) => wishes,
+        Err(why) => return Ok(Asked::Refused { names, required, why }),
+    };
+    let request = Request { wishes, names, bundle: Bundle::parse(&text)? };
+    Ok(Asked::Request { request: Box::new(request), required })
+}
+
+/// A pod's sandbox runs nothing of the pod's.
+fn is_sandbox(annotations: &Annotations) -> bool {
+    let is = |key: &str| annotations.get(key).map(String::as_str) == Some("sandbox");
+    is("io.kubernetes.cri.container-type") || is("io.kubernetes.cri-o.ContainerType")
+}
+
+/// The names that containerd's CRI and CRI-O give.
+fn names(id: &str, annotations: &Annotations) -> Names {
+    let first = |keys: [&str; 2]| keys.iter().find_map(|k| annotations.get(*k)).cloned();
+    Names {
+        container_id: id.to_owned(),
+        container_name: first(["io.kubernetes.cri.container-name", "io.kubernetes.container.name"]),
+        pod_name: first(["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"]),
+        pod_namespace: first(["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"]),
+        image: first(["io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_sandboxes() {
+        let of = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Annotations>();
+        let n = names("c1", &of(&[("io.kubernetes.cri.container-name", "app"), ("io.kubernetes.pod.name", "web-0")]));
+        assert_eq!((n.container_name.as_deref(), n.pod_name.as_deref(), n.image), (Some("app"), Some("web-0"), None));
+        assert!(is_sandbox(&of(&[("io.kubernetes.cri-o.ContainerType", "sandbox")])));
+        assert!(!is_sandbox(&of(&[("io.kubernetes.cri.container-type", "container")])));
+    }
+}

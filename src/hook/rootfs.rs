@@ -1,0 +1,141 @@
+//! The container's file system, from outside: found by descriptor, resolved below its root, never by a path of the host.
+
+use super::plan::Found;
+use crate::store::DUMP_DIR_MODE;
+use crate::sys::file::{self, Below, FsType};
+use crate::sys::proc::Proc;
+use crate::sys::{Errno, OwnedFd, mount, ns};
+use anyhow::{Context, Result, bail, ensure};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// A container whose namespaces exist and whose program does not run yet.
+#[derive(Debug)]
+pub struct Rootfs {
+    mount_ns: OwnedFd,
+    path: PathBuf,
+    /// The root of a runtime that has pivoted already (youki up to 0.5.7).
+    pivoted: Option<OwnedFd>,
+    /// User and group of the container's root on the host.
+    pub owner: (u32, u32),
+}
+
+/// Directories that were made, so that they can be removed again.
+#[derive(Debug, Default)]
+pub struct Made(Vec<(OwnedFd, OsString)>);
+
+impl Rootfs {
+    /// Finds the file system of a container process. `path`: the bundle's root file system, absolute.
+    ///
+    /// # Errors
+    /// The process is in the host's mount namespace, or is no native container: a VMM or a sentry.
+    pub fn find(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
+        let mount_ns = process.namespace("mnt")?;
+        let own = Proc::open(std::process::id() as i32)?;
+        ensure!(
+            ns::inode(&mount_ns)? != ns::inode(own.namespace("mnt")?)?,
+            "unsupported runtime or container: process {pid} is in the host's mount namespace (a VMM, or a container without one of its own)"
+        );
+        let root = process.directory("root")?;
+        let here = file::open_dir(&path).and_then(file::stat).map(|s| s.id).ok();
+        let pivoted = (Some(file::stat(&root)?.id) == here).then_some(root);
+        let found = Rootfs { mount_ns, path, pivoted, owner: process.mapped_root()? };
+        if found.pivoted.is_none() {
+            let (_, is_mount) = found.inside(|root| file::mount_of(root))?;
+            ensure!(is_mount, "unsupported runtime: {} is no mount point in the mount namespace of process {pid} (a VMM or a sentry?)", found.path.display());
+        }
+        Ok(found)
+    }
+
+    /// Runs `work` in the container's mount namespace, with its root directory.
+    pub fn inside<T>(&self, work: impl FnOnce(&OwnedFd) -> Result<T>) -> Result<T> {
+        ns::inside_mount_ns(&self.mount_ns, || match &self.pivoted {
+            Some(root) => work(root),
+            None => work(&file::open_dir(&self.path).context("the container's root file system")?),
+        })
+    }
+
+    /// Makes the directory `inside` if it is missing, and looks at it.
+    ///
+    /// # Errors
+    /// It is no directory, cannot be made, or is on a file system that holds no files.
+    pub fn directory(&self, inside: &str, made: &mut Made) -> Result<(OwnedFd, Found)> {
+        let owner = self.owner;
+        self.inside(|root| {
+            let dir = make_below(root, Path::new(inside), owner, made).with_context(|| format!("dump directory {inside:?} of the container"))?;
+            let fs = file::fs_type(&dir)?;
+            ensure!(!matches!(fs, FsType::Proc | FsType::Kernel), "dump directory {inside:?} of the container is on a file system of the kernel");
+            let found = Found {
+                mounted: file::mount_of(&dir)?.0 != file::mount_of(root)?.0,
+                memory: fs == FsType::Memory,
+                empty: file::is_empty_dir(file::reopen_dir(&dir)?)?,
+            };
+            Ok((dir, found))
+        })
+    }
+
+    /// Puts the container's own pattern over `/proc/sys/kernel/core_pattern`. A container without a /proc has none to see: `false`.
+    pub fn show(&self, view: &OwnedFd) -> Result<bool> {
+        self.inside(|root| {
+            let sysctl = match file::resolve(root, "proc/sys/kernel/core_pattern".as_ref(), Below::NoLinks, false) {
+                Err(Errno::NOENT) => return Ok(false),
+                other => other.context("openat2(\"proc/sys/kernel/core_pattern\")")?,
+            };
+            if file::fs_type(&sysctl)? != FsType::Proc {
+                return Ok(false);
+            }
+            mount::attach(view, &sysctl).context("the container's /proc/sys/kernel/core_pattern")?;
+            Ok(true)
+        })
+    }
+
+    /// Attaches a detached tree onto a directory that [`Rootfs::directory`] found.
+    pub fn attach(&self, tree: &OwnedFd, onto: &OwnedFd) -> Result<()> {
+        self.inside(|_| mount::attach(tree, onto).context("the dump directory"))
+    }
+
+    /// Takes an attached tree off again.
+    pub fn detach(&self, tree: &OwnedFd) -> Result<()> {
+        self.inside(|_| mount::detach_dir(tree))
+    }
+}
+
+/// Walks down `path` below `root` and makes what is missing: the last directory for everybody (1777), those above it 0755, all owned by the container's root.
+fn make_below(root: &OwnedFd, path: &Path, owner: (u32, u32), made: &mut Made) -> Result<OwnedFd> {
+    let names: Vec<&OsStr> = path.components().filter_map(|c| if let std::path::Component::Normal(n) = c { Some(n) } else { None }).collect();
+    let mut here = root.try_clone().context("dup")?;
+    let mut walked = PathBuf::new();
+    for (i, name) in names.iter().enumerate() {
+        walked.push(name);
+        // From the root each time, so that a link which leads elsewhere in the container is followed as the container would.
+        match file::resolve(root, walked.as_os_str(), Below::InRoot, true) {
+            Ok(next) => here = next,
+            Err(Errno::NOENT) => {
+                let mode = if i + 1 == names.len() { DUMP_DIR_MODE } else { 0o755 };
+                match file::mkdirat(&here, name, mode) {
+                    Ok(()) => {}
+                    Err(Errno::EXIST) => bail!("{walked:?} is a symbolic link that leads nowhere"),
+                    Err(e) => return Err(e).with_context(|| format!("mkdirat({walked:?})")),
+                }
+                let next = file::resolve(&here, name, Below::NoLinks, true).with_context(|| format!("openat2({walked:?})"))?;
+                let dir = file::reopen_dir(&next)?;
+                file::chmod(&dir, mode)?;
+                file::chown(&dir, owner.0, owner.1)?;
+                made.0.push((std::mem::replace(&mut here, next), (*name).to_owned()));
+            }
+            Err(e) => return Err(e).with_context(|| format!("openat2({walked:?}, O_DIRECTORY)")),
+        }
+    }
+    Ok(here)
+}
+
+impl Made {
+    /// Removes the directories again, the last one first, as far as nothing is in them.
+    pub fn undo(self) {
+        for (parent, name) in self.0.into_iter().rev() {
+            if let Err(e) = file::remove_empty_dir(&parent, &name) {
+                log::warn!("cannot remove the directory {name:?} that was made, ignoring: {e:#}");
+            }
+        }
+    }
+}

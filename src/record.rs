@@ -1,0 +1,145 @@
+//! What is known of one crash. A record is written for every crash of a registered container, also when there is no core.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where a core lands, which decides how long it lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Location {
+    /// A volume that the container mounts: it stays when the container goes.
+    Volume,
+    /// The host's store, bind-mounted into the container: it stays.
+    Store,
+    /// Memory-backed (tmpfs): it goes away with the container, and counts as its memory.
+    Memory,
+    /// The container's own layer: it goes away with the container.
+    #[default]
+    Layer,
+}
+
+impl Location {
+    /// Whether the core goes away with the container.
+    pub fn is_lost_with_container(self) -> bool {
+        matches!(self, Location::Memory | Location::Layer)
+    }
+}
+
+/// What became of the core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Being written; a record that keeps saying so belongs to a helper that was killed.
+    #[default]
+    Started,
+    /// Whole.
+    Written,
+    /// A file is there, but it is short.
+    Truncated,
+    /// No file.
+    None,
+}
+
+/// Who a container is, in the words of its engine. Empty where nobody said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// Container ID, from the runtime.
+    pub container_id: String,
+    /// Container name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+    /// Pod name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_name: Option<String>,
+    /// Pod namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_namespace: Option<String>,
+    /// Image reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// One crash, one flat JSON object. Strings from the container that are not plain text are escaped (`\xff`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// When the dump started, RFC 3339 in UTC.
+    pub time: String,
+    /// The container.
+    #[serde(flatten)]
+    pub names: Names,
+    /// PID in the crasher's own PID namespace.
+    pub pid: i32,
+    /// PID on the host.
+    pub host_pid: i32,
+    /// Crashing thread, own PID namespace.
+    pub tid: i32,
+    /// Crashing thread on the host.
+    pub host_tid: i32,
+    /// Signal number.
+    pub signal: i32,
+    /// Signal name, `SIGSEGV`.
+    pub signal_name: String,
+    /// comm of the crashing thread, as core(5)'s `%e` gives it (`/` as `!`).
+    pub comm: String,
+    /// Path of the executable inside the container.
+    pub exe: String,
+    /// Real user ID on the host.
+    pub uid: u32,
+    /// Real group ID on the host.
+    pub gid: u32,
+    /// Dump mode: 1 normal, 2 set-user-ID.
+    pub dump_mode: u32,
+    /// The container's pattern.
+    pub pattern: String,
+    /// Path of the core inside the container.
+    pub core_path: Option<String>,
+    /// Path of the core on the host, where one is known.
+    pub host_path: Option<String>,
+    /// On what the core is.
+    pub location: Location,
+    /// Size in bytes.
+    pub size: Option<u64>,
+    /// Bytes on disk.
+    pub disk_size: Option<u64>,
+    /// Whether the file is short.
+    pub truncated: bool,
+    /// What became of the core.
+    pub outcome: Outcome,
+    /// Why there is no core, or why it is short; also what the reader should know of a whole one.
+    pub reason: Option<String>,
+}
+
+/// The one line of the log.
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "container {}: process {} ({}) died of {}", self.names.container_id, self.pid, self.comm, self.signal_name)?;
+        match (self.outcome, &self.core_path) {
+            (Outcome::Started, _) => write!(f, ", dumping core"),
+            (Outcome::Written, Some(path)) => write!(f, ", core {path} ({} bytes)", self.size.unwrap_or(0)),
+            (Outcome::Truncated, Some(path)) => write!(f, ", core {path} truncated at {} bytes", self.size.unwrap_or(0)),
+            _ => write!(f, ", no core"),
+        }?;
+        match &self.reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The name of a signal whose action is Core; others, which only a newer kernel would send, by number.
+pub fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        11 => "SIGSEGV",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        other => return format!("signal {other}"),
+    };
+    name.to_owned()
+}

@@ -1,0 +1,273 @@
+//! What the hook tells the dispatcher: one file a container, found by its mount namespace, PID namespace or cgroup without reading the others.
+//!
+//! ```text
+//! /run/oci-coredump/              0700 root
+//!   lock                          held by whoever changes something here or a sysctl
+//!   containers/<id>.json          the entry
+//!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
+//!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
+//! ```
+
+use crate::config::RUN_DIR;
+use crate::record::{Location, Names};
+use crate::sys::file;
+use crate::sys::proc::{Cgroup, Proc};
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// Largest entry that is read, in bytes.
+const MAX: usize = 64 << 10;
+
+/// Who the container's init process is, so that a reused number of any kind does not match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    /// PID on the host.
+    pub pid: i32,
+    /// Its start, clock ticks since boot.
+    pub start_time: u64,
+    /// Inode of its mount namespace.
+    pub mount_ns: u64,
+    /// Number of its mount namespace that is never reused, where the kernel has one.
+    pub mount_ns_id: Option<u64>,
+    /// Inode of its PID namespace, where it is the first process of it.
+    pub pid_ns: Option<u64>,
+    /// Its cgroup, where that is its own: the index key.
+    pub cgroup: Option<String>,
+}
+
+/// What lies behind the pattern's directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// On what cores land.
+    pub location: Location,
+    /// A directory inside the container and the host's directory that it shows, where both are known.
+    pub mount: Option<(String, String)>,
+}
+
+/// One container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// ID and names.
+    pub names: Names,
+    /// The init process.
+    pub init: Init,
+    /// The core(5) template.
+    pub pattern: String,
+    /// `kernel.core_uses_pid` for this container.
+    pub append_pid: bool,
+    /// Most bytes of one core, where the container says so.
+    pub limit: Option<u64>,
+    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for unlimited; poststart sets it again.
+    pub soft_limit: Option<u64>,
+    /// Where cores land.
+    pub place: Place,
+    /// Why the request was refused; such an entry is in no index.
+    pub refused: Option<String>,
+}
+
+impl Entry {
+    fn keys(&self) -> Vec<String> {
+        let mut keys = vec![mount_key(self.init.mount_ns)];
+        keys.extend(self.init.pid_ns.map(pid_key));
+        keys.extend(self.init.cgroup.clone());
+        keys
+    }
+
+    /// Whether the init process of the entry is the process that has its PID now.
+    pub fn init_lives(&self) -> bool {
+        Proc::open(self.init.pid).and_then(|p| p.start_time()).is_ok_and(|t| t == self.init.start_time)
+    }
+}
+
+/// Index key of a mount namespace.
+pub fn mount_key(inode: u64) -> String {
+    format!("mnt-{inode}")
+}
+
+/// Index key of a PID namespace.
+pub fn pid_key(inode: u64) -> String {
+    format!("pid-{inode}")
+}
+
+/// Index keys of a cgroup and everything above it, the nearest first; none for the root.
+pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut path = group.path.as_slice();
+    while path.len() > 1 {
+        let name = format!("cgroup-{}-{}", group.controllers.escape_ascii(), path.escape_ascii()).replace('/', "!");
+        // A longer one cannot be a file name: it was never registered either.
+        if name.len() <= 255 {
+            keys.push(name);
+        }
+        path = &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)];
+    }
+    keys
+}
+
+/// Whether a container ID may be a file name: what runc accepts, and no dot file.
+pub fn check_id(id: &str) -> Result<()> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
+    ensure!(
+        !id.is_empty() && id.len() <= 200 && !id.starts_with('.') && id.bytes().all(legal),
+        "container ID {id:?}: expected 1 to 200 letters, digits, _ + - or ."
+    );
+    Ok(())
+}
+
+fn file_name(id: &str) -> OsString {
+    format!("{id}.json").into()
+}
+
+/// The registry's directories, open.
+#[derive(Debug)]
+pub struct Registry {
+    run: OwnedFd,
+    containers: OwnedFd,
+    index: OwnedFd,
+}
+
+impl Registry {
+    /// Opens the registry, making its directories.
+    pub fn create() -> Result<Self> {
+        let run = file::make_path(Path::new(RUN_DIR), 0o700)?;
+        let containers = file::make_dir(&run, "containers".as_ref(), 0o700)?;
+        let index = file::make_dir(&run, "index".as_ref(), 0o700)?;
+        Ok(Registry { run, containers, index })
+    }
+
+    /// Opens the registry if there is one.
+    pub fn open() -> Option<Self> {
+        let run = file::open_dir(Path::new(RUN_DIR)).ok()?;
+        let sub = |name: &str| file::resolve(&run, name.as_ref(), file::Below::NoLinks, true).ok().and_then(|d| file::reopen_dir(&d).ok());
+        let (containers, index) = (sub("containers")?, sub("index")?);
+        Some(Registry { run, containers, index })
+    }
+
+    /// Takes the lock under which entries and sysctls are changed; it goes with the returned descriptor.
+    pub fn lock(&self) -> Result<OwnedFd> {
+        let lock = file::make_dir(&self.run, "lock".as_ref(), 0o700)?;
+        file::lock(&lock)?;
+        Ok(lock)
+    }
+
+    /// The project's run directory.
+    pub fn dir(&self) -> &OwnedFd {
+        &self.run
+    }
+
+    /// Adds or replaces an entry.
+    pub fn put(&self, entry: &Entry) -> Result<()> {
+        check_id(&entry.names.container_id)?;
+        self.remove(&entry.names.container_id)?;
+        let name = file_name(&entry.names.container_id);
+        let text = serde_json::to_vec(entry).context("entry to JSON")?;
+        ensure!(text.len() <= MAX, "the entry of container {:?} has more than {MAX} bytes", entry.names.container_id);
+        file::replace(&self.containers, &name, &text, 0o600)?;
+        if entry.refused.is_none() {
+            for key in entry.keys() {
+                file::link(&self.containers, &name, &self.index, key.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of a container ID.
+    pub fn get(&self, id: &str) -> Option<Entry> {
+        check_id(id).ok()?;
+        read(&self.containers, &file_name(id))
+    }
+
+    /// The entry behind an index key.
+    pub fn find(&self, key: &str) -> Option<Entry> {
+        read(&self.index, key.as_ref())
+    }
+
+    /// Removes an entry, its index names (unless another container took them over since) and its view. A missing one is no error.
+    pub fn remove(&self, id: &str) -> Result<Option<Entry>> {
+        let Some(old) = self.get(id) else {
+            check_id(id)?;
+            file::unlink(&self.containers, &file_name(id))?;
+            return Ok(None);
+        };
+        for key in old.keys() {
+            if self.find(&key).is_some_and(|e| e.names.container_id == id) {
+                file::unlink(&self.index, key.as_ref())?;
+            }
+        }
+        file::unlink(&self.containers, &file_name(id))?;
+        Ok(Some(old))
+    }
+
+    /// All container IDs that have an entry.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let names = file::names(&self.containers)?;
+        Ok(names.iter().filter_map(|n| n.to_str()?.strip_suffix(".json")).filter(|n| check_id(n).is_ok()).map(str::to_owned).collect())
+    }
+
+    /// Removes the entries whose container is gone: the init has ended, and no process is left in its mount namespace that the entry could serve.
+    /// Only runc tells us of a container that failed to start, so this is how the others' entries go.
+    pub fn sweep(&self) -> Result<Vec<String>> {
+        let mut gone = Vec::new();
+        for id in self.ids()? {
+            if self.get(&id).is_none_or(|e| !e.init_lives()) {
+                self.remove(&id)?;
+                self.remove_view(&id)?;
+                gone.push(id);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Writes the file that a container reads as its `/proc/sys/kernel/core_pattern`, and opens it.
+    pub fn make_view(&self, id: &str, pattern: &str) -> Result<OwnedFd> {
+        check_id(id)?;
+        let views = file::make_dir(&self.run, "views".as_ref(), 0o700)?;
+        file::replace(&views, id.as_ref(), format!("{pattern}\n").as_bytes(), 0o444)?;
+        Ok(file::open_read(&views, id.as_ref())?.into())
+    }
+
+    /// Removes that file. A mount of it stays readable.
+    pub fn remove_view(&self, id: &str) -> Result<()> {
+        check_id(id)?;
+        file::unlink(file::make_dir(&self.run, "views".as_ref(), 0o700)?, id.as_ref())
+    }
+}
+
+/// A damaged entry is no entry: the crash is then treated as the host's, and the log says so.
+fn read(dir: &OwnedFd, name: &OsStr) -> Option<Entry> {
+    let file = file::open_read(dir, name).ok()?;
+    match file::read_bounded(file, MAX, "registry entry").and_then(|t| Ok(serde_json::from_slice(&t)?)) {
+        Ok(entry) => Some(entry),
+        Err(e) => {
+            log::warn!("registry entry {name:?} is not readable, ignoring: {e:#}");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup_keys_walk_up() {
+        let keys = |c: &[u8], p: &[u8]| cgroup_keys(&Cgroup { controllers: c.to_vec(), path: p.to_vec() });
+        assert_eq!(keys(b"", b"/pods/a/b"), ["cgroup--!pods!a!b", "cgroup--!pods!a", "cgroup--!pods"]);
+        assert_eq!(keys(b"memory", b"/x"), ["cgroup-memory-!x"]);
+        assert!(keys(b"", b"/").is_empty());
+        assert!(keys(b"", &b"/x".repeat(200)).len() < 200);
+    }
+
+    #[test]
+    fn ids_are_plain_names() {
+        for good in ["a", "8f3b", "pod_1.x+y-z"] {
+            check_id(good).unwrap();
+        }
+        for bad in ["", ".", "..", "a/b", ".hidden", "a b", "a\n", &"x".repeat(201)] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
+    }
+}

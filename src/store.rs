@@ -1,0 +1,85 @@
+//! The host's store: cores of containers that mount no volume, and the records of all.
+//!
+//! ```text
+//! <store>/                  0700 root
+//!   containers/<id>/        1777, bind-mounted into the container
+//!   records/<time>-<pid>-<id>.json
+//! ```
+
+use crate::config::Config;
+use crate::record::Record;
+use crate::sys::file;
+use anyhow::{Context, Result};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// The mode of a directory that we make for cores: everybody in the container may add, nobody may remove another's.
+pub const DUMP_DIR_MODE: u32 = 0o1777;
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+impl Store {
+    /// Opens the store, making it if it is not there.
+    pub fn open(config: &Config) -> Result<Self> {
+        let dir = file::make_path(&config.store, 0o700).with_context(|| format!("store {}", config.store.display()))?;
+        Ok(Store { path: config.store.clone(), dir })
+    }
+
+    fn containers(&self) -> Result<OwnedFd> {
+        file::make_dir(&self.dir, "containers".as_ref(), 0o700)
+    }
+
+    /// The host path of a container's dump directory.
+    pub fn container_path(&self, id: &str) -> PathBuf {
+        self.path.join("containers").join(id)
+    }
+
+    /// The dump directory of a container, made if it is missing, owned by the container's root user.
+    pub fn container_dir(&self, id: &str, owner: (u32, u32)) -> Result<OwnedFd> {
+        let dir = file::make_dir(self.containers()?, OsStr::new(id), DUMP_DIR_MODE)?;
+        file::chown(&dir, owner.0, owner.1)?;
+        file::chmod(&dir, DUMP_DIR_MODE)?;
+        Ok(dir)
+    }
+
+    /// Removes a container's dump directory if no core came.
+    pub fn forget_empty(&self, id: &str) -> Result<bool> {
+        file::remove_empty_dir(self.containers()?, OsStr::new(id))
+    }
+
+    /// Opens the directory of the records.
+    pub fn records(&self) -> Result<Records> {
+        Ok(Records(file::make_dir(&self.dir, "records".as_ref(), 0o700)?))
+    }
+
+    /// Where the saved sysctls lie.
+    pub fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+}
+
+/// The directory of the records, open.
+#[derive(Debug)]
+pub struct Records(OwnedFd);
+
+impl Records {
+    /// Writes a record, or writes it again: a reader sees the old or the new one whole.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(record).context("record to JSON")?;
+        text.push(b'\n');
+        file::replace(&self.0, &Self::name(record), &text, 0o600)
+    }
+
+    /// Sorts by time; unique since a PID dies once in a second.
+    fn name(record: &Record) -> OsString {
+        let time: String = record.time.chars().filter(char::is_ascii_alphanumeric).collect();
+        let id: String = record.names.container_id.chars().take(12).collect();
+        format!("{time}-{}-{id}.json", record.host_pid).into()
+    }
+}

@@ -1,0 +1,73 @@
+//! Taking on another process's credentials, for good.
+
+use anyhow::{Context, Result};
+use caps::{CapSet, Capability, CapsHashSet};
+use rustix::process::{Gid, Uid};
+use rustix::thread::CapabilitiesSecureBits;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What the kernel checks when a process touches a file. IDs are as the initial user namespace sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// Real, effective, saved and file-system user ID.
+    pub uid: [u32; 4],
+    /// Real, effective, saved and file-system group ID.
+    pub gid: [u32; 4],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Effective capabilities, a bit mask as in `CapEff` of /proc/PID/status, valid in the process's own user namespace.
+    pub effective: u64,
+}
+
+impl Credentials {
+    /// Whether real and effective IDs differ: a set-user-ID or set-group-ID program, or one that switched.
+    pub fn mixed(&self) -> bool {
+        self.uid[0] != self.uid[1] || self.gid[0] != self.gid[1]
+    }
+}
+
+/// Turns this process, which must be single-threaded, into one with exactly `c`, inside `user_ns` where the crasher has one of its own.
+/// There is no way back: bounding set empty, no_new_privs, securebits as the kernel gives them to a new process of that namespace.
+///
+/// The order is the defence: IDs while we may still set any; the namespace while we still have rights over it; capabilities last.
+///
+/// # References
+/// credentials(7), capabilities(7), setns(2), user_namespaces(7).
+pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
+    rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
+    caps::clear(None, CapSet::Ambient).context("prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
+    rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP).context("prctl(PR_SET_SECUREBITS)")?;
+    let gids: Vec<_> = c.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+    rustix::thread::set_thread_groups(&gids).with_context(|| format!("setgroups({:?})", c.groups))?;
+    let [r, e, s, fs] = c.gid.map(Gid::from_raw);
+    rustix::thread::set_thread_res_gid(r, e, s).with_context(|| format!("setresgid({:?})", c.gid))?;
+    set_fs_id(fs.as_raw(), libc::SYS_setfsgid);
+    let [r, e, s, fs] = c.uid.map(Uid::from_raw);
+    rustix::thread::set_thread_res_uid(r, e, s).with_context(|| format!("setresuid({:?})", c.uid))?;
+    set_fs_id(fs.as_raw(), libc::SYS_setfsuid);
+    if let Some(ns) = user_ns {
+        super::ns::enter(ns.as_fd(), super::ns::Kind::User)?;
+    }
+    let wanted = from_mask(c.effective);
+    for cap in caps::all() {
+        // A kernel older than the crate does not know the newest ones: EINVAL, and nothing to drop.
+        let _ = caps::drop(None, CapSet::Bounding, cap);
+    }
+    let have = caps::read(None, CapSet::Permitted).context("capget")?;
+    let keep: CapsHashSet = wanted.intersection(&have).copied().collect();
+    caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context("capset(inheritable)")?;
+    caps::set(None, CapSet::Effective, &keep).context("capset(effective)")?;
+    caps::set(None, CapSet::Permitted, &keep).context("capset(permitted)")?;
+    // Every change of IDs has set it to fs.suid_dumpable.
+    super::process::not_dumpable()
+}
+
+/// The capabilities of a `CapEff` mask.
+pub fn from_mask(mask: u64) -> CapsHashSet {
+    caps::all().into_iter().filter(|c: &Capability| mask & c.bitmask() != 0).collect()
+}
+
+fn set_fs_id(id: u32, call: libc::c_long) {
+    // SAFETY: setfsuid and setfsgid take one integer and touch no memory. They report nothing; the file's owner is checked after it was made.
+    unsafe { libc::syscall(call, id) };
+}

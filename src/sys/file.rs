@@ -1,0 +1,288 @@
+//! Files and directories by descriptor: open once, then everything relative to what was opened.
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What `fstat` says, as far as the callers care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Device and inode number: the identity of a file on this kernel.
+    pub id: (u64, u64),
+    /// Permission bits, `07777`.
+    pub mode: u32,
+    /// Owner, as the initial user namespace sees it.
+    pub uid: u32,
+    /// Group, as the initial user namespace sees it.
+    pub gid: u32,
+    /// Hard links.
+    pub links: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes allocated on disk (`st_blocks` times 512).
+    pub allocated: u64,
+    /// Whether it is a regular file.
+    pub regular: bool,
+}
+
+/// `fstat(2)`.
+pub fn stat(fd: impl AsFd) -> Result<Stat> {
+    let s = fs::fstat(fd).context("fstat")?;
+    Ok(Stat {
+        id: (s.st_dev, s.st_ino),
+        mode: s.st_mode & 0o7777,
+        uid: s.st_uid,
+        gid: s.st_gid,
+        links: s.st_nlink as u64,
+        size: s.st_size as u64,
+        allocated: s.st_blocks as u64 * 512,
+        regular: FileType::from_raw_mode(s.st_mode) == FileType::RegularFile,
+    })
+}
+
+/// Opens a directory of the host by its absolute path. For paths of this project and of the administrator only, never for a container's.
+pub fn open_dir(path: &Path) -> Result<OwnedFd> {
+    fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))
+}
+
+/// Opens `name` below `dir` for reading; the last component may not be a symbolic link.
+pub fn open_read(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
+    fs::openat(dir, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty()).map(Into::into)
+}
+
+/// Reads at most `max` bytes; more than that is an error, never a silent cut.
+pub fn read_bounded(file: impl Read, max: usize, what: &str) -> Result<Vec<u8>> {
+    let mut buf = Vec::new();
+    file.take(max as u64 + 1).read_to_end(&mut buf).with_context(|| format!("read {what}"))?;
+    if buf.len() > max {
+        bail!("{what} is larger than {max} bytes");
+    }
+    Ok(buf)
+}
+
+/// Makes the directory `name` below `dir` unless it exists, and opens it. `mode` is set exactly (no umask) when it is made.
+pub fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
+    let call = || format!("mkdirat({name:?}, {mode:#o})");
+    let made = match fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(e) => return Err(e).with_context(call),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = fs::openat(&dir, name, flags, Mode::empty()).with_context(|| format!("openat({name:?}, O_DIRECTORY|O_NOFOLLOW)"))?;
+    if made {
+        fs::fchmod(&fd, Mode::from_raw_mode(mode)).with_context(|| format!("fchmod({name:?}, {mode:#o})"))?;
+    }
+    Ok(fd)
+}
+
+/// Makes every missing directory of the host path `path` and opens the last one, which is set to `mode` when it is made.
+pub fn make_path(path: &Path, mode: u32) -> Result<OwnedFd> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("mkdir({parent:?})"))?;
+        let name = path.file_name().with_context(|| format!("{path:?} names no directory"))?;
+        return make_dir(open_dir(parent)?, name, mode);
+    }
+    open_dir(path)
+}
+
+/// Changes owner and group by descriptor.
+pub fn chown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    fs::fchown(fd, Some(uid), Some(gid)).context("fchown")
+}
+
+/// Changes the mode by descriptor.
+pub fn chmod(fd: impl AsFd, mode: u32) -> Result<()> {
+    fs::fchmod(fd, Mode::from_raw_mode(mode)).with_context(|| format!("fchmod({mode:#o})"))
+}
+
+/// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader sees the old or the new one whole.
+pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+    let mut temp = name.to_os_string();
+    temp.push(format!(".{}.new", std::process::id()));
+    match write_new(&dir, &temp, content, mode).and_then(|()| fs::renameat(&dir, &temp, &dir, name).with_context(|| format!("renameat({name:?})"))) {
+        Ok(()) => Ok(()),
+        Err(e) => {
+            let _ = fs::unlinkat(&dir, &temp, AtFlags::empty());
+            Err(e)
+        }
+    }
+}
+
+/// Writes `content` as the new file `name` below `dir`; an existing one is an error.
+pub fn write_new(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+    use std::io::Write;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)).with_context(|| format!("openat({name:?}, O_CREAT|O_EXCL)"))?;
+    fs::fchmod(&fd, Mode::from_raw_mode(mode)).with_context(|| format!("fchmod({name:?}, {mode:#o})"))?;
+    std::fs::File::from(fd).write_all(content).with_context(|| format!("write({name:?})"))
+}
+
+/// Gives the file `from` the further name `to` in another directory, replacing what had it.
+pub fn link(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) -> Result<()> {
+    let _ = fs::unlinkat(&to_dir, to, AtFlags::empty());
+    fs::linkat(from_dir, from, to_dir, to, AtFlags::empty()).with_context(|| format!("linkat({from:?}, {to:?})"))
+}
+
+/// Removes a name; a missing one is no error.
+pub fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
+    ignore_missing(fs::unlinkat(dir, name, AtFlags::empty())).with_context(|| format!("unlinkat({name:?})"))
+}
+
+/// Removes an empty directory. A missing one, or one with something in it, is left and is no error: returns whether it went.
+pub fn remove_empty_dir(dir: impl AsFd, name: &OsStr) -> Result<bool> {
+    match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("unlinkat({name:?}, AT_REMOVEDIR)")),
+    }
+}
+
+fn ignore_missing(r: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match r {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// The names in a directory, without `.` and `..`.
+pub fn names(dir: impl AsFd) -> Result<Vec<std::ffi::OsString>> {
+    let mut out = Vec::new();
+    for entry in fs::Dir::read_from(dir).context("getdents")? {
+        let entry = entry.context("getdents")?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            out.push(name.to_owned());
+        }
+    }
+    Ok(out)
+}
+
+/// Whether the directory has no entry. One entry read is enough to know.
+pub fn is_empty_dir(dir: impl AsFd) -> Result<bool> {
+    for entry in fs::Dir::read_from(dir).context("getdents")? {
+        let entry = entry.context("getdents")?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Takes the exclusive lock of an open file or directory; waits for it. It goes when the descriptor is closed.
+pub fn lock(fd: impl AsFd) -> Result<()> {
+    fs::flock(fd, fs::FlockOperation::LockExclusive).context("flock(LOCK_EX)")
+}
+
+/// How a path is resolved below a root that somebody else controls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// As a process with that root would: symbolic links are followed and stay inside.
+    InRoot,
+    /// Nothing but plain names: a symbolic link is an error.
+    NoLinks,
+}
+
+/// Opens `path` below `root` with `O_PATH`. Magic links (`/proc/self/exe`) are never followed.
+///
+/// # References
+/// openat2(2), Linux 5.6. `EAGAIN` (a rename raced with us) is tried again.
+pub fn resolve(root: impl AsFd, path: &OsStr, below: Below, directory: bool) -> rustix::io::Result<OwnedFd> {
+    let how = match below {
+        Below::InRoot => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        Below::NoLinks => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    };
+    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+    if directory {
+        flags |= OFlags::DIRECTORY;
+    }
+    let mut tries = 0;
+    loop {
+        match fs::openat2(&root, path, flags, Mode::empty(), how) {
+            Err(Errno::AGAIN) if tries < 32 => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Opens a directory as any program of this process would, below its root and from its working directory, but through no magic link.
+pub fn open_dir_as_process(path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::openat2(fs::CWD, OsStr::from_bytes(path), flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+}
+
+/// Makes a new regular file for writing; whatever has the name already, a dangling link included, is an error.
+pub fn create_exclusive(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::LARGEFILE;
+    fs::openat(dir, name, flags, Mode::from_raw_mode(mode))
+}
+
+/// Makes one directory below `dir`; an existing name is an error.
+pub fn mkdirat(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<()> {
+    fs::mkdirat(dir, name, Mode::from_raw_mode(mode))
+}
+
+/// Opens an `O_PATH` directory descriptor again, for reading its entries or changing its mode.
+pub fn reopen_dir(fd: impl AsFd) -> Result<OwnedFd> {
+    fs::openat(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).context("openat(\".\", O_DIRECTORY)")
+}
+
+/// The file system types that matter to a core dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FsType {
+    /// proc(5).
+    Proc,
+    /// sysfs, cgroup, debugfs and the like: no place for files.
+    Kernel,
+    /// In memory: tmpfs, ramfs.
+    Memory,
+    /// Anything else.
+    Other,
+}
+
+/// `fstatfs(2)`, `f_type`.
+pub fn fs_type(fd: impl AsFd) -> Result<FsType> {
+    let magic = fs::fstatfs(fd).context("fstatfs")?.f_type;
+    Ok(match magic as i64 {
+        libc::PROC_SUPER_MAGIC => FsType::Proc,
+        libc::SYSFS_MAGIC | libc::CGROUP_SUPER_MAGIC | libc::CGROUP2_SUPER_MAGIC | libc::DEBUGFS_MAGIC | libc::DEVPTS_SUPER_MAGIC => FsType::Kernel,
+        libc::TMPFS_MAGIC | 0x8584_58f6 => FsType::Memory,
+        _ => FsType::Other,
+    })
+}
+
+/// Which mount a descriptor is on, and whether it is that mount's root.
+///
+/// # References
+/// statx(2): `STATX_MNT_ID` (Linux 5.8), `STATX_ATTR_MOUNT_ROOT` (Linux 5.8).
+pub fn mount_of(fd: impl AsFd) -> Result<(u64, bool)> {
+    let s = fs::statx(fd, "", AtFlags::EMPTY_PATH, fs::StatxFlags::MNT_ID).context("statx(STATX_MNT_ID)")?;
+    Ok((s.stx_mnt_id, s.stx_attributes.contains(fs::StatxAttributes::MOUNT_ROOT)))
+}
+
+/// Where a symbolic link below `dir` points to.
+pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<Vec<u8>> {
+    Ok(fs::readlinkat(dir, name, Vec::new()).with_context(|| format!("readlinkat({name:?})"))?.into_bytes())
+}
+
+/// Changes into a directory by descriptor.
+pub fn change_dir(fd: impl AsFd) -> Result<()> {
+    rustix::process::fchdir(fd).context("fchdir")
+}
+
+/// Makes a directory the root of this process, and its working directory.
+pub fn change_root(fd: impl AsFd) -> Result<()> {
+    change_dir(fd)?;
+    rustix::process::chroot(".").context("chroot(\".\")")
+}
+
+/// The file creation mask of this process.
+pub fn set_umask(mask: u32) {
+    rustix::process::umask(Mode::from_raw_mode(mask));
+}

@@ -1,0 +1,48 @@
+//! Resource limits of this and of other processes.
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Resource, Rlimit};
+
+/// A soft and a hard limit; `None` is `RLIM_INFINITY`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What is enforced.
+    pub soft: Option<u64>,
+    /// How far the soft limit may be raised.
+    pub hard: Option<u64>,
+}
+
+impl From<Rlimit> for Limit {
+    fn from(l: Rlimit) -> Self {
+        Limit { soft: l.current, hard: l.maximum }
+    }
+}
+
+impl From<Limit> for Rlimit {
+    fn from(l: Limit) -> Self {
+        Rlimit { current: l.soft, maximum: l.hard }
+    }
+}
+
+fn pid(pid: i32) -> Result<Pid> {
+    Pid::from_raw(pid).filter(|_| pid > 0).with_context(|| format!("{pid} is no process ID"))
+}
+
+/// Sets the `RLIMIT_CORE` of another process. Raising the hard limit needs CAP_SYS_RESOURCE.
+///
+/// # References
+/// prlimit(2), Linux 2.6.36.
+pub fn set_core_of(process: i32, limit: Limit) -> Result<()> {
+    rustix::process::prlimit(Some(pid(process)?), Resource::Core, limit.into()).with_context(|| format!("prlimit({process}, RLIMIT_CORE, {limit:?})"))?;
+    Ok(())
+}
+
+/// Sets this process's `RLIMIT_FSIZE`, soft limit only: how the crasher's own limit cuts its core, as in the kernel's file mode.
+pub fn set_own_file_size(bytes: Option<u64>) -> Result<()> {
+    let hard = rustix::process::getrlimit(Resource::Fsize).maximum;
+    let current = match (bytes, hard) {
+        (Some(b), Some(h)) => Some(b.min(h)),
+        (b, h) => b.or(h),
+    };
+    rustix::process::setrlimit(Resource::Fsize, Rlimit { current, maximum: hard }).context("setrlimit(RLIMIT_FSIZE)")
+}

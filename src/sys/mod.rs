@@ -1,0 +1,20 @@
+//! The kernel: the only place with `unsafe`, and the only one that names `nix`, `rustix`, `libc` or `caps`.
+//!
+//! One kernel interface per file. Errors print like strace (`openat2(3, "a/b", O_PATH): ENOENT`), so that a line of the log is enough to
+//! find the call. Nothing here knows what a container or a core dump is.
+
+#![allow(unsafe_code)]
+
+pub mod cred;
+pub mod file;
+pub mod limit;
+pub mod mount;
+pub mod ns;
+pub mod pagemap;
+pub mod pidfd;
+pub mod proc;
+pub mod process;
+pub mod socket;
+
+pub use rustix::io::Errno;
+pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

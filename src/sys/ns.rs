@@ -1,0 +1,86 @@
+//! Namespaces: their identity, their parents, and entering them.
+
+use anyhow::{Context, Result};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+mod ioctl {
+    nix::ioctl_none_bad!(
+        /// `NS_GET_PARENT`
+        ns_get_parent,
+        libc::NS_GET_PARENT
+    );
+    nix::ioctl_read_bad!(
+        /// `NS_GET_MNTNS_ID`
+        ns_get_mntns_id,
+        libc::NS_GET_MNTNS_ID,
+        u64
+    );
+}
+
+/// The inode number of a namespace: unique among the namespaces that live now, reused after one has gone.
+pub fn inode(ns: impl AsFd) -> Result<u64> {
+    Ok(super::file::stat(ns)?.id.1)
+}
+
+/// The number of a mount namespace that is never reused, where the kernel has it.
+///
+/// # References
+/// `NS_GET_MNTNS_ID`, ioctl_nsfs(2), Linux 6.11. // KERNEL(6.11): make it mandatory then, and drop the other proofs of identity.
+pub fn mount_ns_id(ns: impl AsFd) -> Option<u64> {
+    let mut id = 0u64;
+    // SAFETY: the ioctl writes one u64 through the pointer, which is valid for the call; other kernels answer ENOTTY.
+    unsafe { ioctl::ns_get_mntns_id(ns.as_fd().as_raw_fd(), &mut id) }.ok().map(|_| id)
+}
+
+/// The parent of a PID or user namespace, or `None` where it is the initial one or outside of what we may see.
+///
+/// # References
+/// `NS_GET_PARENT`, ioctl_nsfs(2), Linux 4.9.
+pub fn parent(ns: impl AsFd) -> Option<OwnedFd> {
+    // SAFETY: the ioctl takes no argument and returns a new descriptor that nobody else owns.
+    unsafe { ioctl::ns_get_parent(ns.as_fd().as_raw_fd()).ok().map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// Which kind of namespace to enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Mount namespace; root and working directory become those of the namespace.
+    Mount,
+    /// User namespace; all capabilities in it, none outside.
+    User,
+}
+
+/// Enters a namespace. The process must be single-threaded.
+///
+/// # References
+/// setns(2).
+pub fn enter(ns: impl AsFd, kind: Kind) -> Result<()> {
+    let ty = match kind {
+        Kind::Mount => LinkNameSpaceType::Mount,
+        Kind::User => LinkNameSpaceType::User,
+    };
+    match move_into_link_name_space(ns.as_fd(), Some(ty)) {
+        Ok(()) => Ok(()),
+        Err(e) => Err(e).with_context(|| format!("setns({kind:?})")),
+    }
+}
+
+/// Runs `work` inside a mount namespace and comes back, root and working directory included.
+///
+/// # Errors
+/// Those of `work`, and of entering. A way back that fails aborts the process: no later host path may be resolved in a container.
+pub fn inside_mount_ns<T>(ns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    use super::file;
+    let home = file::open_dir("/".as_ref())?;
+    let cwd = rustix::fs::open(".", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).context("open(\".\", O_PATH)")?;
+    let own = std::fs::File::open("/proc/self/ns/mnt").context("open(\"/proc/self/ns/mnt\")")?;
+    enter(ns, Kind::Mount)?;
+    let result = work();
+    let back = enter(&own, Kind::Mount).and_then(|()| file::change_root(&home)).and_then(|()| file::change_dir(&cwd));
+    if let Err(e) = back {
+        log::error!("cannot return from the container's mount namespace, aborting: {e:#}");
+        std::process::abort();
+    }
+    result
+}

@@ -1,0 +1,286 @@
+//! /proc/PID by descriptor: every fact of one process is read below one directory that was opened once.
+//!
+//! The parsers work on bytes: comm and cgroup names need not be UTF-8, and a container chooses them (which is why the `procfs` crate, which
+//! reads text, cannot serve here).
+
+use super::cred::Credentials;
+use super::file;
+use super::limit::Limit;
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{Mode, OFlags};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// Most bytes that a file of /proc is read to.
+const MAX: usize = 1 << 20;
+
+/// An open /proc/PID or /proc/PID/task/TID. Reads fail with ESRCH once the task was reaped; they never reach another one.
+#[derive(Debug)]
+pub struct Proc(OwnedFd);
+
+impl Proc {
+    /// Opens /proc/PID.
+    pub fn open(pid: i32) -> Result<Self> {
+        ensure!(pid > 0, "{pid} is no process ID");
+        let dir = file::open_dir(format!("/proc/{pid}").as_ref())?;
+        ensure!(file::fs_type(&dir)? == file::FsType::Proc, "/proc is not a proc file system");
+        Ok(Proc(dir))
+    }
+
+    /// Opens the task `tid` of this process: unlike /proc/PID itself it stays complete when the thread-group leader has already gone.
+    pub fn task(&self, tid: i32) -> Result<Self> {
+        self.open_at(&format!("task/{tid}"), OFlags::PATH | OFlags::DIRECTORY).map(Proc)
+    }
+
+    fn open_at(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
+        rustix::fs::openat(&self.0, name, flags | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("openat(/proc/PID, {name:?})"))
+    }
+
+    /// Reads a file whole.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        file::read_bounded(std::fs::File::from(self.open_at(name, OFlags::RDONLY)?), MAX, name)
+    }
+
+    /// Opens a file for reading.
+    pub fn open_file(&self, name: &str) -> Result<OwnedFd> {
+        self.open_at(name, OFlags::RDONLY)
+    }
+
+    /// Opens the directory that a magic link (`root`, `cwd`) stands for.
+    pub fn directory(&self, name: &str) -> Result<OwnedFd> {
+        self.open_at(name, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    /// Opens a namespace: `mnt`, `pid`, `user`.
+    pub fn namespace(&self, name: &str) -> Result<OwnedFd> {
+        self.open_at(&format!("ns/{name}"), OFlags::RDONLY)
+    }
+
+    /// The text of a magic link (`exe`, `cwd`, `root`), as the kernel prints it.
+    pub fn link(&self, name: &str) -> Result<Vec<u8>> {
+        file::read_link(&self.0, OsStr::new(name))
+    }
+
+    /// Writes a value to one of its files (`coredump_filter`).
+    pub fn write(&self, name: &str, value: &str) -> Result<()> {
+        let fd = self.open_at(name, OFlags::WRONLY)?;
+        rustix::io::write(&fd, value.as_bytes()).with_context(|| format!("write(/proc/PID/{name}, {value:?})"))?;
+        Ok(())
+    }
+
+    /// /proc/PID/status, parsed.
+    pub fn status(&self) -> Result<Status> {
+        Status::parse(&self.read("status")?).context("/proc/PID/status is not understood")
+    }
+
+    /// When the process started, in clock ticks since boot: with the PID the identity of a process.
+    pub fn start_time(&self) -> Result<u64> {
+        start_time(&self.read("stat")?).context("/proc/PID/stat is not understood")
+    }
+
+    /// One of its resource limits, by the name that /proc/PID/limits gives it.
+    pub fn limit(&self, name: &str) -> Result<Limit> {
+        limit(&self.read("limits")?, name).with_context(|| format!("/proc/PID/limits has no {name:?}"))
+    }
+
+    /// The user and group on the host that are root inside its user namespace.
+    pub fn mapped_root(&self) -> Result<(u32, u32)> {
+        let root = |name| mapped_root(&self.read(name)?).with_context(|| format!("/proc/PID/{name} maps no root"));
+        Ok((root("uid_map")?, root("gid_map")?))
+    }
+
+    /// Its control groups, one for each hierarchy, as the host sees them.
+    pub fn cgroups(&self) -> Result<Vec<Cgroup>> {
+        Ok(cgroups(&self.read("cgroup")?))
+    }
+}
+
+impl AsFd for Proc {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What /proc/PID/status says, as far as we ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// File creation mask.
+    pub umask: u32,
+    /// Parent, in the reader's PID namespace; 0 where it is outside.
+    pub parent: i32,
+    /// IDs, groups, effective capabilities.
+    pub credentials: Credentials,
+    /// The thread-group's ID in each PID namespace, from the reader's to its own.
+    pub ns_tgid: Vec<i32>,
+    /// Whether the process is dumping core now; `None` before Linux 4.15.
+    pub core_dumping: Option<bool>,
+}
+
+impl Status {
+    /// Parses the text. A newline in the name is escaped by the kernel, so that every line but the first is the kernel's own.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let field = |key: &str| {
+            let line = text.split(|b| *b == b'\n').skip(1).find(|l| l.starts_with(key.as_bytes()) && l.get(key.len()) == Some(&b':'))?;
+            std::str::from_utf8(&line[key.len() + 1..]).ok().map(str::trim)
+        };
+        let numbers = |key| -> Option<Vec<u32>> { field(key)?.split_whitespace().map(|n| n.parse().ok()).collect() };
+        Some(Status {
+            // Absent before Linux 4.7.
+            umask: field("Umask").map_or(Some(0o022), |v| u32::from_str_radix(v, 8).ok())?,
+            parent: field("PPid")?.parse().ok()?,
+            credentials: Credentials {
+                uid: numbers("Uid")?.try_into().ok()?,
+                gid: numbers("Gid")?.try_into().ok()?,
+                groups: numbers("Groups")?,
+                effective: u64::from_str_radix(field("CapEff")?, 16).ok()?,
+            },
+            ns_tgid: field("NStgid").map_or(Some(vec![]), |v| v.split_whitespace().map(|n| n.parse().ok()).collect())?,
+            core_dumping: field("CoreDumping").map(|v| v == "1"),
+        })
+    }
+}
+
+/// Field 22 of /proc/PID/stat. The name before it may hold anything, a `)` included.
+pub fn start_time(stat: &[u8]) -> Option<u64> {
+    let after = stat.iter().rposition(|b| *b == b')')? + 1;
+    let rest = std::str::from_utf8(stat.get(after..)?).ok()?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// One line of /proc/PID/cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// The controllers of the hierarchy; empty for cgroup v2.
+    pub controllers: Vec<u8>,
+    /// Where in the hierarchy.
+    pub path: Vec<u8>,
+}
+
+/// Parses /proc/PID/cgroup, `ID:controllers:path`.
+pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
+    let mut out = Vec::new();
+    for line in text.split(|b| *b == b'\n') {
+        let mut parts = line.splitn(3, |b| *b == b':');
+        if let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) {
+            out.push(Cgroup { controllers: controllers.to_vec(), path: path.to_vec() });
+        }
+    }
+    out
+}
+
+/// The outside ID of inside ID 0 in /proc/PID/uid_map or gid_map.
+fn mapped_root(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "0").then(|| words.next()?.parse().ok())?
+    })
+}
+
+/// A soft and hard limit of /proc/PID/limits. `None`: no such line.
+pub fn limit(text: &[u8], name: &str) -> Option<Limit> {
+    let line = text.split(|b| *b == b'\n').find_map(|l| l.strip_prefix(name.as_bytes()))?;
+    let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
+    let mut value = || match words.next()? {
+        "unlimited" => Some(None),
+        n => n.parse().ok().map(Some),
+    };
+    Some(Limit { soft: value()?, hard: value()? })
+}
+
+/// The value of `AT_SECURE` in /proc/PID/auxv: whether the program was started set-user-ID, set-group-ID or with file capabilities.
+/// Pairs of 64-bit words; of 32-bit words for a 32-bit program. `None` where the entry is missing.
+pub fn secure(auxv: &[u8]) -> Option<bool> {
+    const AT_NULL: u64 = 0;
+    const AT_SECURE: u64 = 23;
+    // No entry's key reaches this; in pairs misread as 64-bit, the value of the first one stands in the key's upper half.
+    const KEYS: u64 = 1 << 16;
+    let find = |width: usize| {
+        let word = |b: &[u8]| match b.len() {
+            8 => u64::from_ne_bytes(b.try_into().expect("eight bytes")),
+            _ => u64::from(u32::from_ne_bytes(b.try_into().expect("four bytes"))),
+        };
+        let pairs = auxv.chunks_exact(2 * width).map(|p| (word(&p[..width]), word(&p[width..])));
+        let live: Vec<_> = pairs.take_while(|(k, _)| *k != AT_NULL).collect();
+        live.iter().all(|(k, _)| *k < KEYS).then(|| live.iter().find(|(k, _)| *k == AT_SECURE).map(|(_, v)| *v != 0)).flatten()
+    };
+    find(8).or_else(|| find(4))
+}
+
+/// A path of /proc as text for a record: control characters and foreign bytes escaped.
+pub fn printable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(s) if !s.chars().any(char::is_control) => s.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// An `OsStr` of bytes.
+pub fn os(bytes: &[u8]) -> &OsStr {
+    OsStr::from_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &[u8] =
+        b"Name:\ta)\\nUid:\t0 0 0 0 \xff\nUmask:\t0077\nState:\tS\nPPid:\t7\nUid:\t1000\t1001\t1002\t1003\nGid:\t1\t2\t3\t4\nGroups:\t4 24 \n\
+NStgid:\t900\t12\nCapEff:\t00000000a80425fb\nCoreDumping:\t1\n";
+
+    #[test]
+    fn status_survives_a_hostile_name() {
+        let s = Status::parse(STATUS).unwrap();
+        assert_eq!((s.umask, s.parent, s.core_dumping), (0o077, 7, Some(true)));
+        assert_eq!(s.credentials.uid, [1000, 1001, 1002, 1003]);
+        assert_eq!(s.credentials.groups, [4, 24]);
+        assert_eq!(s.ns_tgid, [900, 12]);
+        assert!(s.credentials.mixed());
+        assert_eq!(Status::parse(b""), None);
+        assert_eq!(Status::parse(b"Name:\tx\nUid:\t1 2\n"), None);
+    }
+
+    #[test]
+    fn start_time_after_the_last_parenthesis() {
+        let stat = b"12 (a) R 1 (\xff\n) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21\n";
+        assert_eq!(start_time(stat), Some(4242));
+        assert_eq!(start_time(b"12 no name"), None);
+        assert_eq!(start_time(b"1 (x) S 1"), None);
+    }
+
+    #[test]
+    fn cgroup_lines() {
+        let c = cgroups(b"4:memory:/a:b/\xffc\n0::/x\n");
+        assert_eq!(c[0], Cgroup { controllers: b"memory".to_vec(), path: b"/a:b/\xffc".to_vec() });
+        assert_eq!(c[1], Cgroup { controllers: vec![], path: b"/x".to_vec() });
+        assert_eq!(c.len(), 2);
+    }
+
+    #[test]
+    fn limits() {
+        let text =
+            b"Limit  Soft  Hard  Units\nMax file size             4096       unlimited   bytes     \nMax core file size        0  18446744073709551614 bytes\n";
+        assert_eq!(limit(text, "Max file size"), Some(Limit { soft: Some(4096), hard: None }));
+        assert_eq!(limit(text, "Max core file size"), Some(Limit { soft: Some(0), hard: Some(u64::MAX - 1) }));
+        assert_eq!(limit(text, "Max nothing"), None);
+    }
+
+    #[test]
+    fn root_of_a_map() {
+        assert_eq!(mapped_root(b"         0     100000      65536\n"), Some(100_000));
+        assert_eq!(mapped_root(b"         1     100001      65536\n         0       1000          1\n"), Some(1000));
+        assert_eq!(mapped_root(b"         1     100001      65536\n"), None);
+    }
+
+    #[test]
+    fn secure_in_both_widths() {
+        let wide = |v: &[(u64, u64)]| v.iter().flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat()).collect::<Vec<u8>>();
+        let narrow = |v: &[(u32, u32)]| v.iter().flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat()).collect::<Vec<u8>>();
+        assert_eq!(secure(&wide(&[(33, 0x7fff_0000), (23, 1), (0, 0)])), Some(true));
+        assert_eq!(secure(&wide(&[(33, 0x7fff_0000), (23, 0), (0, 0)])), Some(false));
+        assert_eq!(secure(&narrow(&[(32, 0xf7f0_0000), (23, 1), (0, 0)])), Some(true));
+        assert_eq!(secure(&wide(&[(33, 1), (0, 0)])), None);
+        assert_eq!(secure(b""), None);
+    }
+}

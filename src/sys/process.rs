@@ -1,0 +1,178 @@
+//! This process and its children: fork, exec, signals, dumpable.
+
+use anyhow::{Context, Result};
+use rustix::process::{DumpableBehavior, WaitOptions};
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// A child of this process that runs our own code.
+#[derive(Debug)]
+pub struct Child(rustix::process::Pid);
+
+/// Runs `work` in a forked child and exits it with what `work` returns. The caller must be single-threaded.
+pub fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
+    // SAFETY: the process has one thread, so the child may go on to run any code; it leaves by _exit and never returns into the caller.
+    match unsafe { nix::unistd::fork() }.context("fork")? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Child(rustix::process::Pid::from_raw(child.as_raw()).context("fork returned no process ID")?)),
+        nix::unistd::ForkResult::Child => {
+            let code = work();
+            // SAFETY: _exit has no preconditions; the parent's buffers and destructors are not ours to run.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+impl Child {
+    /// Waits until the child ends; its exit status, or the signal that killed it.
+    pub fn wait(self) -> Result<Ended> {
+        loop {
+            match rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
+                Ok(Some((_, status))) => {
+                    return Ok(match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => Ended::Exit(code),
+                        (_, signal) => Ended::Signal(signal.unwrap_or(0)),
+                    });
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e).context("waitpid"),
+            }
+        }
+    }
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this status.
+    Exit(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// Replaces this process by `program` with an empty environment, as the kernel starts its helpers. Returns only on failure.
+///
+/// `keep` stay open over the exec; file descriptors 1 and 2 are closed, which is how the kernel starts a pipe helper.
+pub fn exec_as_kernel_would(program: &OsStr, args: &[Vec<u8>], keep: &[OwnedFd]) -> anyhow::Error {
+    let attempt = || -> Result<()> {
+        let path = CString::new(program.as_bytes()).context("program path holds a NUL")?;
+        let argv: Vec<CString> = args.iter().map(|a| CString::new(a.as_slice()).context("argument holds a NUL")).collect::<Result<_>>()?;
+        for fd in keep {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).context("fcntl(F_SETFD)")?;
+        }
+        for fd in [1, 2] {
+            // SAFETY: nothing of this process uses stdout and stderr between here and the exec.
+            unsafe { libc::close(fd) };
+        }
+        nix::unistd::execve::<_, CString>(&path, &argv, &[]).with_context(|| format!("execve({program:?})"))?;
+        Ok(())
+    };
+    match attempt() {
+        Ok(()) => unreachable!("execve returned without an error"),
+        Err(e) => e,
+    }
+}
+
+/// Nobody may trace this process or read its memory, and it leaves no core itself.
+pub fn not_dumpable() -> Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("prctl(PR_SET_DUMPABLE, 0)")
+}
+
+/// Makes writes report `EFBIG` and `EPIPE` instead of killing this process.
+pub fn ignore_write_signals() -> Result<()> {
+    for signal in [nix::sys::signal::Signal::SIGXFSZ, nix::sys::signal::Signal::SIGPIPE] {
+        // SAFETY: SIG_IGN installs no handler.
+        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }.with_context(|| format!("signal({signal}, SIG_IGN)"))?;
+    }
+    Ok(())
+}
+
+/// Whether this process is root of the initial user namespace, as far as /proc/self/uid_map can tell.
+pub fn is_host_root() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// A pipe, both ends closed on exec.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe2")
+}
+
+/// Enlarges a pipe, as far as the system allows. Less than asked is no error: it only makes more system calls.
+pub fn enlarge_pipe(pipe: impl AsFd, bytes: usize) {
+    let _ = rustix::pipe::fcntl_setpipe_size(pipe, bytes);
+}
+
+/// Takes over a descriptor that this process was started with, such as the pidfd that the kernel gives its helper. `None` if it is not open.
+pub fn inherited(fd: i32) -> Option<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: fcntl(F_GETFD) on a number that may not be open only reports EBADF.
+    if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, above the standard three, and called once, before this process opens anything that it could be confused with.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(fd)
+}
+
+/// The descriptor's number, for messages.
+pub fn number(fd: impl AsFd) -> i32 {
+    fd.as_fd().as_raw_fd()
+}
+
+/// `pwrite(2)`: at most this many bytes at this offset; returns how many.
+pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<usize> {
+    loop {
+        match rustix::io::pwrite(&fd, bytes, offset) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Closes every descriptor of this process but the standard three and those given.
+///
+/// # References
+/// close_range(2), Linux 5.9.
+pub fn close_all_but(keep: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|n| *n > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3u32;
+    for stop in keep.into_iter().chain([u32::MAX]) {
+        if first < stop {
+            // SAFETY: for a child that leaves by _exit: no destructor closes these numbers a second time.
+            let r = unsafe { libc::syscall(libc::SYS_close_range, first, stop - 1, 0) };
+            if r != 0 {
+                return Err(std::io::Error::last_os_error()).context("close_range");
+            }
+        }
+        first = stop.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Standard input, whoever opened it.
+pub fn stdin() -> std::os::fd::BorrowedFd<'static> {
+    rustix::stdio::stdin()
+}
+
+/// `read(2)`, started again when a signal interrupts it.
+pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+    loop {
+        match rustix::io::read(&fd, &mut *buffer) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// `ftruncate(2)`.
+pub fn set_size(file: impl AsFd, size: u64) -> rustix::io::Result<()> {
+    rustix::fs::ftruncate(file, size)
+}
+
+/// The effective user ID, as this process's user namespace numbers it.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}

@@ -1,0 +1,243 @@
+//! The kernel's one `core_pattern`: taken over, repaired, given back.
+//!
+//! The values that were there before are saved once, in the store, and given back by [`restore`]. Every write is read back and compared: since
+//! Linux 6.17 the kernel accepts a pattern that it will refuse to use.
+
+use crate::config::{Config, Mode};
+use crate::pattern::{Handler, MAX_LEN, Template};
+use crate::store::Store;
+use crate::sys::file;
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const PATTERN: &str = "/proc/sys/kernel/core_pattern";
+const USES_PID: &str = "/proc/sys/kernel/core_uses_pid";
+const PIPE_LIMIT: &str = "/proc/sys/kernel/core_pipe_limit";
+
+/// How many crashes at once the kernel may have in the hands of the helper, each waiting for it. 0 would mean that it does not wait, and over the
+/// limit a crash leaves nothing, so it is far above what a host can run.
+pub const OUR_PIPE_LIMIT: u32 = 65_535;
+
+/// What the kernel tells the dispatcher, in this order; `dump::crash` reads it.
+pub const HANDLE_ARGUMENTS: &str = "handle %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
+
+const SAVED: &str = "sysctl.json";
+
+/// The sysctls as they were before us, and as we left them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// `kernel.core_pattern` before us: the handler of everybody else's crashes.
+    pub core_pattern: String,
+    /// `kernel.core_uses_pid` before us.
+    pub core_uses_pid: u32,
+    /// `kernel.core_pipe_limit` before us.
+    pub core_pipe_limit: u32,
+    /// In kernel mode: the containers whose pattern is in the kernel, all with the same one.
+    #[serde(default)]
+    pub owners: Vec<String>,
+    /// What we wrote last.
+    pub ours: String,
+}
+
+impl Saved {
+    /// Reads what is saved; `None` if nothing was taken over.
+    pub fn load(store: &Store) -> Result<Option<Self>> {
+        let file = match file::open_read(store.dir(), SAVED.as_ref()) {
+            Err(crate::sys::Errno::NOENT) => return Ok(None),
+            other => other.context("open sysctl.json in the store")?,
+        };
+        let text = file::read_bounded(file, 1 << 16, SAVED)?;
+        serde_json::from_slice(&text).map(Some).context("sysctl.json in the store is damaged")
+    }
+
+    fn save(&self, store: &Store) -> Result<()> {
+        file::replace(store.dir(), SAVED.as_ref(), &serde_json::to_vec_pretty(self).context("to JSON")?, 0o600)
+    }
+
+    /// The handler of everybody else's crashes.
+    pub fn handler(&self) -> Handler {
+        Handler::of(self.core_pattern.as_bytes())
+    }
+}
+
+/// `kernel.core_pattern` now, without its newline.
+pub fn core_pattern() -> Result<String> {
+    let text = std::fs::read(PATTERN).with_context(|| format!("read {PATTERN}"))?;
+    let text = String::from_utf8(text).map_err(|e| anyhow::anyhow!("kernel.core_pattern is not UTF-8: {}", e.as_bytes().escape_ascii()))?;
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+}
+
+/// `kernel.core_uses_pid` now.
+pub fn core_uses_pid() -> Result<u32> {
+    number(USES_PID)
+}
+
+/// `kernel.core_pipe_limit` now.
+pub fn core_pipe_limit() -> Result<u32> {
+    number(PIPE_LIMIT)
+}
+
+fn number(path: &str) -> Result<u32> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    text.trim().parse().with_context(|| format!("{path} holds {text:?}"))
+}
+
+/// Writes a sysctl and compares what the kernel then says.
+fn write(path: &str, value: &str) -> Result<()> {
+    std::fs::write(path, value).with_context(|| format!("write {value:?} to {path}"))?;
+    let now = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    ensure!(now.trim_end_matches('\n') == value, "wrote {value:?} to {path}, the kernel has {now:?}");
+    Ok(())
+}
+
+/// The pattern that makes the kernel start `helper`.
+///
+/// # Errors
+/// The path cannot stand in a `core_pattern`: white space splits it, `%` is a specifier, and the whole has 127 bytes at most.
+pub fn dispatch_pattern(helper: &Path) -> Result<String> {
+    let path = helper.to_str().with_context(|| format!("helper path {helper:?} is not UTF-8"))?;
+    ensure!(path.starts_with('/'), "helper path {path:?} is not absolute");
+    ensure!(!path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '%'), "helper path {path:?} may not hold white space or `%`");
+    let pattern = format!("|{path} {HANDLE_ARGUMENTS}");
+    ensure!(pattern.len() <= MAX_LEN, "helper path {path:?} is too long: a core_pattern has {MAX_LEN} bytes, {} would be needed", pattern.len());
+    Ok(pattern)
+}
+
+/// Whether a pattern starts this program, wherever it is installed: never the handler of everybody else, or the two would call each other.
+pub fn is_ours(pattern: &str) -> bool {
+    let mut words = pattern.strip_prefix('|').unwrap_or("").split_whitespace();
+    words.next().is_some_and(|p| p.rsplit('/').next() == Some("oci-coredump")) && words.next() == Some("handle")
+}
+
+/// The kernel runs the helper as root for every crash, so it must be root's own all the way: nobody else may replace it.
+pub fn check_helper(helper: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    for part in helper.ancestors() {
+        let meta = std::fs::symlink_metadata(part).with_context(|| format!("stat {}", part.display()))?;
+        ensure!(meta.uid() == 0, "helper {}: {} belongs to user {}, not to root", helper.display(), part.display(), meta.uid());
+        let sticky_dir = meta.is_dir() && meta.mode() & 0o1000 != 0;
+        ensure!(meta.mode() & 0o022 == 0 || sticky_dir, "helper {}: {} is writable by others", helper.display(), part.display());
+    }
+    Ok(())
+}
+
+/// Dispatch mode: makes sure that the kernel hands every crash to `helper`. What is there now, if it is not ours, becomes the handler of everybody
+/// else's crashes. Returns whether something was written. The caller holds the registry's lock.
+pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
+    let ours = dispatch_pattern(helper)?;
+    let now = core_pattern()?;
+    let limit = core_pipe_limit()?;
+    if now == ours && limit >= OUR_PIPE_LIMIT {
+        return Ok(false);
+    }
+    check_helper(helper)?;
+    let old = Saved::load(store)?;
+    let foreign = !is_ours(&now) && !old.as_ref().is_some_and(|s| !s.owners.is_empty() && s.ours == now);
+    let saved = match old {
+        Some(s) if !foreign => Saved { ours: ours.clone(), owners: vec![], ..s },
+        // Ours is in the kernel, but what was there before is lost: the kernel's own default.
+        None if !foreign => Saved { core_pattern: "core".into(), core_uses_pid: core_uses_pid()?, core_pipe_limit: 0, owners: vec![], ours: ours.clone() },
+        old => {
+            // A limit that still is ours was not part of what the other one wrote.
+            let before = old.map_or(0, |s| s.core_pipe_limit);
+            let core_pipe_limit = if limit == OUR_PIPE_LIMIT { before } else { limit };
+            Saved { core_pattern: now.clone(), core_uses_pid: core_uses_pid()?, core_pipe_limit, owners: vec![], ours: ours.clone() }
+        }
+    };
+    saved.save(store)?;
+    // The limit first: a helper that the kernel does not wait for may find its process gone.
+    if limit < OUR_PIPE_LIMIT {
+        write(PIPE_LIMIT, &OUR_PIPE_LIMIT.to_string())?;
+    }
+    if let Err(e) = write(PATTERN, &ours) {
+        let _ = std::fs::write(PATTERN, &now);
+        return Err(e);
+    }
+    Ok(true)
+}
+
+/// Kernel mode: puts a container's own pattern into the kernel. Of two containers with different patterns the first keeps it.
+///
+/// # Errors
+/// The conflict, naming the owner. The caller holds the registry's lock.
+pub fn claim(store: &Store, config: &Config, id: &str, pattern: &Template, lives: impl Fn(&str) -> bool) -> Result<()> {
+    let text = String::from_utf8(pattern.text().to_vec()).context("pattern is not UTF-8")?;
+    let now = core_pattern()?;
+    let mut saved = match Saved::load(store)? {
+        Some(s) if s.ours == now || is_ours(&now) => s,
+        _ => Saved { core_pattern: now.clone(), core_uses_pid: core_uses_pid()?, core_pipe_limit: core_pipe_limit()?, owners: vec![], ours: String::new() },
+    };
+    saved.owners.retain(|o| o != id && lives(o));
+    if let (Some(owner), true) = (saved.owners.first(), saved.ours != text) {
+        bail!("the kernel's core_pattern is {:?} for container {owner}, who keeps it (mode = \"kernel\" has one pattern for all)", saved.ours);
+    }
+    saved.owners.push(id.to_owned());
+    saved.ours = text.clone();
+    saved.save(store)?;
+    write(USES_PID, if config.core_uses_pid { "1" } else { "0" })?;
+    if now != text
+        && let Err(e) = write(PATTERN, &text)
+    {
+        let _ = std::fs::write(PATTERN, &now);
+        return Err(e);
+    }
+    Ok(())
+}
+
+/// Kernel mode: `id` is gone; the last owner gives the pattern back.
+pub fn release(store: &Store, id: &str) -> Result<()> {
+    let Some(mut saved) = Saved::load(store)? else { return Ok(()) };
+    if !saved.owners.iter().any(|o| o == id) {
+        return Ok(());
+    }
+    saved.owners.retain(|o| o != id);
+    if saved.owners.is_empty() {
+        return restore(store).map(drop);
+    }
+    saved.save(store)
+}
+
+/// Gives the sysctls back, unless somebody else has changed them since: then theirs stay. Returns what was given back, in words.
+pub fn restore(store: &Store) -> Result<Option<String>> {
+    let Some(saved) = Saved::load(store)? else { return Ok(None) };
+    let now = core_pattern()?;
+    let mut said = format!("kernel.core_pattern is {now:?}, which is not ours, left as it is");
+    if now == saved.ours || is_ours(&now) {
+        write(PATTERN, &saved.core_pattern)?;
+        write(USES_PID, &saved.core_uses_pid.to_string())?;
+        said = format!("kernel.core_pattern = {:?}", saved.core_pattern);
+    }
+    if core_pipe_limit()? == OUR_PIPE_LIMIT {
+        write(PIPE_LIMIT, &saved.core_pipe_limit.to_string())?;
+    }
+    file::unlink(store.dir(), SAVED.as_ref())?;
+    Ok(Some(said))
+}
+
+/// Whether the mode of the configuration is the one that is in the kernel.
+pub fn in_force(config: &Config, helper: &Path) -> Result<bool> {
+    Ok(config.mode == Mode::Kernel || core_pattern()? == dispatch_pattern(helper)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_that_start_us() {
+        let p = dispatch_pattern(Path::new("/usr/libexec/oci/hooks.d/oci-coredump")).unwrap();
+        assert!(p.len() <= MAX_LEN && is_ours(&p), "{p}");
+        assert!(is_ours("|/opt/x/oci-coredump handle %P"));
+        for other in ["core", "|/usr/lib/systemd/systemd-coredump %P", "/var/oci-coredump handle", "|/bin/oci-coredump list", "|", ""] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn helper_paths_that_cannot_stand_in_a_pattern() {
+        for bad in ["relative/oci-coredump", "/opt/my tools/oci-coredump", "/opt/100%/oci-coredump", &format!("/{}/oci-coredump", "x".repeat(60))] {
+            assert!(dispatch_pattern(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+}
