@@ -6,12 +6,13 @@ use super::snapshot::{Change, Node};
 
 /// WCOREDUMP in a raw wait status.
 const CORE_FLAG: i64 = 0x80;
+const PAGE: usize = 4096;
 
 /// Differences between two runs of the kernel's file mode: none, if the masks are right.
 pub fn between_kernels(row: &Row, one: &Observed, two: &Observed) -> Vec<String> {
     let mut differences = Vec::new();
     statuses(one.status, two.status, &mut differences);
-    files(row, one, two, &mut differences);
+    files(row, one, two, same_allocation, &mut differences);
     forced(row, one, &mut differences);
     differences
 }
@@ -41,11 +42,11 @@ pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String
     match row.forced {
         Forced::Nothing => {
             statuses(kernel.status, ours.status, &mut differences);
-            files(row, kernel, ours, &mut differences);
+            files(row, kernel, ours, same_but_for_zeros, &mut differences);
         }
         Forced::CoreFlag => {
             statuses(kernel.status | CORE_FLAG, ours.status, &mut differences);
-            files(row, kernel, ours, &mut differences);
+            files(row, kernel, ours, same_but_for_zeros, &mut differences);
         }
         Forced::NoCoreOfPrivileged => {
             statuses(kernel.status, ours.status, &mut differences);
@@ -80,11 +81,11 @@ fn statuses(kernel: i64, ours: i64, differences: &mut Vec<String>) {
     }
 }
 
-fn files(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<String>) {
+fn files(row: &Row, kernel: &Observed, ours: &Observed, allocation: Allocation, differences: &mut Vec<String>) {
     for (path, change) in &kernel.changes {
         match ours.changes.get(path) {
             None => differences.push(format!("{path}: kernel {}; project did nothing", told(change))),
-            Some(own) => change_differs(row, path, change, own, differences),
+            Some(own) => change_differs(row, path, (change, own), allocation, differences),
         }
     }
     for (path, change) in ours.changes.iter().filter(|(path, _)| !kernel.changes.contains_key(*path)) {
@@ -92,7 +93,7 @@ fn files(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<St
     }
 }
 
-fn change_differs(row: &Row, path: &str, kernel: &Change, ours: &Change, differences: &mut Vec<String>) {
+fn change_differs(row: &Row, path: &str, (kernel, ours): (&Change, &Change), allocation: Allocation, differences: &mut Vec<String>) {
     let (kernel_node, our_node) = match (kernel, ours) {
         (Change::Added(a), Change::Added(b)) | (Change::Changed(a), Change::Changed(b)) => (a, b),
         (Change::Removed, Change::Removed) => return,
@@ -105,7 +106,7 @@ fn change_differs(row: &Row, path: &str, kernel: &Change, ours: &Change, differe
     }
     if !row.randomized {
         bytes(path, kernel_node, our_node, differences);
-        allocation(row, path, kernel_node, our_node, differences);
+        differences.extend(allocation(kernel_node, our_node).map(|difference| format!("{path}: {difference}")));
     }
 }
 
@@ -118,19 +119,38 @@ fn bytes(path: &str, kernel: &Node, ours: &Node, differences: &mut Vec<String>) 
     differences.push(format!("{path}: {count} bytes differ, first at {first} ({where_}): kernel {a:#04x}, project {b:#04x}"));
 }
 
-fn allocation(row: &Row, path: &str, kernel: &Node, ours: &Node, differences: &mut Vec<String>) {
-    let fits = if row.zeros {
-        let within = |(start, end): &(u64, u64)| kernel.data.iter().any(|(from, to)| from <= start && end <= to);
-        ours.blocks <= kernel.blocks && ours.data.iter().all(within)
-    } else {
-        ours.blocks == kernel.blocks && ours.data == kernel.data
+/// Compares what is allocated: the kernel's file first. `None` if all is well.
+type Allocation = fn(&Node, &Node) -> Option<String>;
+
+fn same_allocation(kernel: &Node, other: &Node) -> Option<String> {
+    let same = (kernel.blocks, &kernel.data) == (other.blocks, &other.data);
+    (!same).then(|| format!("{} blocks, data {:x?}; then {} blocks, data {:x?}", kernel.blocks, kernel.data, other.blocks, other.data))
+}
+
+/// The project leaves every page of zeros as a hole; everything else is allocated where the kernel allocates it.
+fn same_but_for_zeros(kernel: &Node, ours: &Node) -> Option<String> {
+    let zero = |page: usize| kernel.content[page * PAGE..].iter().take(PAGE).all(|byte| *byte == 0);
+    let allocated = |node: &Node, page: usize| {
+        let (start, end) = ((page * PAGE) as u64, ((page + 1) * PAGE) as u64);
+        node.data.iter().any(|(from, to)| *from < end && start < *to)
     };
-    if !fits {
-        differences.push(format!(
-            "{path}: allocation\n      kernel  {} blocks, data {:x?}\n      project {} blocks, data {:x?}",
-            kernel.blocks, kernel.data, ours.blocks, ours.data
-        ));
+    let pages = 0..kernel.content.len().min(ours.content.len()).div_ceil(PAGE);
+    let (mut wrong, mut saved) = (Vec::new(), 0);
+    for page in pages {
+        let (theirs, own) = (allocated(kernel, page), allocated(ours, page));
+        saved += u64::from(theirs && !own);
+        if own != (theirs && !zero(page)) {
+            wrong.push(format!("{:#x}: kernel {}, project {}", page * PAGE, said(theirs), said(own)));
+        }
     }
+    if ours.blocks > kernel.blocks || saved == 0 && ours.blocks != kernel.blocks {
+        wrong.push(format!("kernel {} blocks, project {}, although {saved} pages of zeros are holes", kernel.blocks, ours.blocks));
+    }
+    Some(format!("{} wrongly allocated pages: {}", wrong.len(), wrong.first()?))
+}
+
+fn said(allocated: bool) -> &'static str {
+    if allocated { "has data" } else { "has a hole" }
 }
 
 /// What the project tells the administrator must be what happened.

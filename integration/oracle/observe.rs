@@ -291,6 +291,9 @@ impl Spots {
         for (path, change) in self.store.changes(Path::new(STORE)) {
             let path = path.escape_ascii().to_string();
             records += usize::from(path.starts_with("records/") && path.ends_with(".json"));
+            if path == "records" {
+                continue;
+            }
             if records > 1 || !path.starts_with("records/") && !path.starts_with(&own) {
                 stray.push(format!("{STORE}/{path}: {}", super::compare::told(&change)));
             }

@@ -32,8 +32,6 @@ pub struct Row {
     /// What is done to the bundle in both.
     pub prepare: fn(&mut Bundle),
     pub forced: Forced,
-    /// The memory has touched pages of zeros, which the kernel writes and the project leaves as holes.
-    pub zeros: bool,
     /// The kernel randomizes the process's addresses in spite of personality(2), so two cores of it cannot be compared
     /// byte by byte.
     pub randomized: bool,
@@ -52,7 +50,6 @@ impl Row {
             crasher: vec!["null".to_owned()],
             prepare: |_| (),
             forced: Forced::Nothing,
-            zeros: false,
             randomized: false,
         }
     }
@@ -122,9 +119,8 @@ impl Row {
         self
     }
 
-    /// Touched pages of zeros.
-    pub fn zeros(mut self) -> Self {
-        self.zeros = true;
+    /// Touched pages of zeros, which the kernel writes and the project leaves as holes.
+    pub fn zeros(self) -> Self {
         self.crasher("--zeros")
     }
 
