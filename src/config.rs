@@ -63,7 +63,10 @@ impl Config {
     /// # Errors
     /// Names the key, the value and the rule.
     pub fn parse(text: &str) -> Result<Self> {
-        let config: Config = toml::from_str(text)?;
+        let config: Config = toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(0, |s| text.as_bytes()[..s.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
+            anyhow::anyhow!("line {}, `{}`: {}", line + 1, text.lines().nth(line).unwrap_or_default(), e.message())
+        })?;
         if let Some(p) = &config.default_pattern {
             Template::of_container(p.as_bytes()).with_context(|| format!("default_pattern = {p:?}"))?;
         }
@@ -76,7 +79,8 @@ impl Config {
         Self::load_from(Path::new(PATH))
     }
 
-    fn load_from(path: &Path) -> Result<Self> {
+    /// Reads the configuration of another path; an absent file is the default.
+    pub fn load_from(path: &Path) -> Result<Self> {
         let file = match std::fs::File::open(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
             other => other.with_context(|| format!("open {}", path.display()))?,
@@ -131,7 +135,7 @@ mod tests {
             ("default_pattern = \"|sh\"", "default_pattern"),
             ("store = \"var\"", "store"),
             ("stricter = true", "stricter"),
-            ("strict = 1", "strict"),
+            ("\nstrict = 1", "line 2"),
         ] {
             let e = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(e.contains(names), "{text}: {e}");

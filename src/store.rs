@@ -31,6 +31,29 @@ impl Store {
         Ok(Store { path: config.store.clone(), dir })
     }
 
+    /// Opens the store if there is one.
+    pub fn peek(config: &Config) -> Option<Self> {
+        let dir = file::open_dir(&config.store).and_then(file::reopen_dir).ok()?;
+        Some(Store { path: config.store.clone(), dir })
+    }
+
+    /// Removes the directories of the store that are empty, and the store with them. What stays, in words.
+    pub fn tidy(&self) -> Result<Option<String>> {
+        let containers = self.containers()?;
+        let mut cores = 0;
+        for name in file::names(&containers)? {
+            cores += usize::from(!file::remove_empty_dir(&containers, &name)?);
+        }
+        let records = file::names(&self.records()?.0)?.len();
+        for name in ["containers", "records"] {
+            file::remove_empty_dir(&self.dir, name.as_ref())?;
+        }
+        if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) {
+            file::remove_empty_dir(file::open_dir(parent)?, name)?;
+        }
+        Ok((cores + records > 0).then(|| format!("cores of {cores} container(s) and {records} record(s)")))
+    }
+
     fn containers(&self) -> Result<OwnedFd> {
         file::make_dir(&self.dir, "containers".as_ref(), 0o700)
     }

@@ -3,7 +3,7 @@
 //! The values that were there before are saved once, in the store, and given back by [`restore`]. Every write is read back and compared: since
 //! Linux 6.17 the kernel accepts a pattern that it will refuse to use.
 
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::pattern::{Handler, MAX_LEN, Template};
 use crate::store::Store;
 use crate::sys::file;
@@ -213,11 +213,6 @@ pub fn restore(store: &Store) -> Result<Option<String>> {
     }
     file::unlink(store.dir(), SAVED.as_ref())?;
     Ok(Some(said))
-}
-
-/// Whether the mode of the configuration is the one that is in the kernel.
-pub fn in_force(config: &Config, helper: &Path) -> Result<bool> {
-    Ok(config.mode == Mode::Kernel || core_pattern()? == dispatch_pattern(helper)?)
 }
 
 #[cfg(test)]

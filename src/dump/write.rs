@@ -42,7 +42,7 @@ pub fn write(_crash: &Crash, facts: &Facts, plan: &File) -> Result<Written> {
     })?;
     let said = file::read_bounded(std::fs::File::from(read), MAX_REPORT, "the writer's report");
     let ended = child.wait()?;
-    let last = said.ok().and_then(|text| text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).next_back().and_then(|l| serde_json::from_slice(l).ok()));
+    let last = said.ok().and_then(|text| text.split(|b| *b == b'\n').rfind(|l| !l.is_empty()).and_then(|l| serde_json::from_slice(l).ok()));
     let mut written: Written = last.unwrap_or_default();
     if ended != process::Ended::Exit(0) {
         written.reason = Some(format!("the writer was killed ({ended:?})"));

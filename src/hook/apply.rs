@@ -48,7 +48,7 @@ pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
         soft_limit: None,
     };
     for step in &plan.steps {
-        if let Err(e) = one(site, request, plan, step, &mut entry, &mut undo) {
+        if let Err(e) = one(site, request, step, &mut entry, &mut undo) {
             for (what, back) in undo.into_iter().rev() {
                 if let Err(e) = back() {
                     log::warn!("cannot undo `{what}`, ignoring: {e:#}");
@@ -70,11 +70,11 @@ fn why_lost(entry: &Entry) -> &'static str {
     }
 }
 
-fn one<'a>(site: &'a Site<'_>, request: &'a Request, plan: &Plan, step: &Step, entry: &mut Entry, undo: &mut Vec<(String, Undo<'a>)>) -> Result<()> {
+fn one<'a>(site: &'a Site<'_>, request: &'a Request, step: &Step, entry: &mut Entry, undo: &mut Vec<(String, Undo<'a>)>) -> Result<()> {
     let id = request.names.container_id.as_str();
     let mut later = |back: Undo<'a>| undo.push((step.to_string(), back));
     match step {
-        Step::Directory(inside) => {
+        Step::Directory { inside, volume } => {
             let mut made = Made::default();
             let found = site.rootfs.directory(inside, &mut made);
             later(Box::new(move || {
@@ -83,7 +83,7 @@ fn one<'a>(site: &'a Site<'_>, request: &'a Request, plan: &Plan, step: &Step, e
             }));
             let (onto, found) = found?;
             let source = site.store.container_path(id);
-            entry.place = plan::place(found, inside, plan.volume.as_ref(), &source.to_string_lossy());
+            entry.place = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
             if entry.place.location == Location::Store {
                 let dir = site.store.container_dir(id, site.rootfs.owner)?;
                 later(Box::new(|| site.store.forget_empty(id).map(drop)));

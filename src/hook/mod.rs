@@ -161,7 +161,34 @@ fn sweep_is_due() -> bool {
     let old = std::fs::symlink_metadata(&stamp).and_then(|m| m.modified()).ok();
     // A clock that was set back makes it due as well.
     let due = old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > EVERY));
-    due && std::fs::write(&stamp, "").is_ok()
+    due && file::open_dir(config::RUN_DIR.as_ref()).and_then(|d| file::replace(&d, "swept".as_ref(), b"", 0o600)).is_ok()
+}
+
+/// What the hook would do for a bundle, as text: its plan, or why nothing. Touches nothing.
+///
+/// # Errors
+/// config.json cannot be read, or the state is none.
+pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) -> Result<String> {
+    let bundle = std::path::absolute(bundle)?;
+    let id = bundle.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let state = match state {
+        Some(text) => State { bundle, ..State::parse(text)? },
+        None => State { id, bundle, ..State::default() },
+    };
+    Ok(match request::read(&state, config)? {
+        Asked::Nothing => "nothing: the container asks for nothing\n".to_owned(),
+        Asked::Refused { required, why, .. } => {
+            format!("refused: {why:#}{}\n", if required { "; it is required, so the container would not start" } else { "" })
+        }
+        Asked::Request { request, required } => {
+            let plan = plan::plan(&request, config);
+            let mut text =
+                format!("pattern {:?} from {}{}\n", request.wishes.pattern.to_string(), request.wishes.key, if required { ", required" } else { "" });
+            plan.notes.iter().for_each(|n| text.push_str(&format!("note: {n}\n")));
+            plan.steps.iter().enumerate().for_each(|(i, s)| text.push_str(&format!("{}. {s}\n", i + 1)));
+            text
+        }
+    })
 }
 
 /// Reads the stage of the command line.

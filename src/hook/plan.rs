@@ -11,7 +11,12 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// See to it that the pattern's directory is there, and that cores in it outlive the container where that is possible.
-    Directory(String),
+    Directory {
+        /// Where, inside.
+        inside: String,
+        /// The mount of config.json that covers it, by name.
+        volume: Option<Volume>,
+    },
     /// Show the container its own pattern in `/proc/sys/kernel/core_pattern`.
     View,
     /// Soft RLIMIT_CORE in bytes, `u64::MAX` for unlimited; and whether the hard limit may be raised for it.
@@ -29,7 +34,10 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Directory(d) => write!(f, "dump directory {d}"),
+            Step::Directory { inside, volume: None } => write!(f, "dump directory {inside}, on the host's store if it is missing or empty"),
+            Step::Directory { inside, volume: Some(v) } => {
+                write!(f, "dump directory {inside}, on the volume {} ({})", v.target, v.source.as_deref().unwrap_or("no directory of the host"))
+            }
             Step::View => write!(f, "show the pattern in /proc/sys/kernel/core_pattern"),
             Step::Limit(u64::MAX, _) => write!(f, "RLIMIT_CORE unlimited"),
             Step::Limit(n, _) => write!(f, "RLIMIT_CORE {n}"),
@@ -48,8 +56,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// One line each.
     pub notes: Vec<String>,
-    /// The mount of config.json that covers the pattern's directory.
-    pub volume: Option<Volume>,
 }
 
 impl fmt::Display for Plan {
@@ -62,9 +68,9 @@ impl fmt::Display for Plan {
 /// Makes the plan.
 pub fn plan(request: &Request, config: &Config) -> Plan {
     let directory = request.wishes.pattern.directory().filter(|d| d != "/");
-    let volume = directory.as_ref().and_then(|d| request.bundle.volume_at(d));
+    let directory = directory.map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside), inside });
     let mut notes = request.wishes.notes.clone();
-    let mut steps: Vec<Step> = directory.map(Step::Directory).into_iter().collect();
+    let mut steps: Vec<Step> = directory.into_iter().collect();
     if request.bundle.hides_sysctls() {
         steps.push(Step::View);
     }
@@ -75,7 +81,7 @@ pub fn plan(request: &Request, config: &Config) -> Plan {
         Mode::Dispatch => Step::Dispatch,
         Mode::Kernel => Step::Kernel,
     });
-    Plan { steps, notes, volume }
+    Plan { steps, notes }
 }
 
 /// A container that asks for a core wants one: its soft limit becomes what its annotation says, else unlimited. A soft limit above 0 in config.json was

@@ -7,6 +7,7 @@
 
 pub mod cred;
 pub mod file;
+pub mod kernel;
 pub mod limit;
 pub mod mount;
 pub mod ns;

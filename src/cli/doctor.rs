@@ -1,0 +1,242 @@
+//! `doctor`: everything that a core on its way depends on, one verdict each.
+
+use crate::config::{self, Config, Mode, RUN_DIR};
+use crate::pattern::Handler;
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::sys::{kernel, process};
+use crate::sysctl::{self, Saved};
+use anyhow::Result;
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warning,
+    Failure,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    verdict: Verdict,
+    text: String,
+    hint: Option<String>,
+}
+
+fn ok(check: &'static str, text: impl Into<String>) -> Check {
+    Check { check, verdict: Verdict::Ok, text: text.into(), hint: None }
+}
+
+fn warning(check: &'static str, text: impl Into<String>, hint: &str) -> Check {
+    Check { check, verdict: Verdict::Warning, text: text.into(), hint: Some(hint.into()) }
+}
+
+fn failure(check: &'static str, text: impl Into<String>, hint: &str) -> Check {
+    Check { check, verdict: Verdict::Failure, text: text.into(), hint: Some(hint.into()) }
+}
+
+/// Runs all checks and prints them.
+pub fn run(out: &mut impl Write, json: bool) -> Result<ExitCode> {
+    let checks = checks();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&checks)?)?;
+    } else {
+        for c in &checks {
+            let verdict = match c.verdict {
+                Verdict::Ok => "ok     ",
+                Verdict::Warning => "warning",
+                Verdict::Failure => "failure",
+            };
+            writeln!(out, "{verdict}  {:<12}  {}", c.check, c.text)?;
+            if let Some(hint) = &c.hint {
+                writeln!(out, "{:23}hint: {hint}", "")?;
+            }
+        }
+    }
+    let worst = checks.iter().map(|c| c.verdict).max();
+    Ok(if worst == Some(Verdict::Failure) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn checks() -> Vec<Check> {
+    let mut all = vec![root(), linux()];
+    let (config, check) = match Config::load() {
+        Ok(c) => {
+            let there = Path::new(config::PATH).exists();
+            (c, ok("config", if there { config::PATH.to_owned() } else { format!("{} is absent, using the defaults", config::PATH) }))
+        }
+        Err(e) => (Config::default(), failure("config", format!("{e:#}"), "correct the file; until then the defaults are used")),
+    };
+    all.push(check);
+    all.push(helper());
+    all.extend(patterns(&config));
+    all.push(suid());
+    all.extend(hooks());
+    all.push(store(&config));
+    all.extend(containers());
+    all
+}
+
+fn root() -> Check {
+    if process::is_host_root() {
+        ok("privileges", "root of the host")
+    } else {
+        warning("privileges", "not root of the host: some checks cannot look everywhere", "run it with sudo, outside of any container")
+    }
+}
+
+fn linux() -> Check {
+    let version = kernel::version();
+    let text = format!("Linux {}.{}", version.0, version.1);
+    match version {
+        v if v < (5, 12) => failure("kernel", format!("{text}: mount_setattr(2) is missing"), "Linux 5.12 or newer is needed"),
+        v if v < (6, 16) => ok("kernel", format!("{text}; the crasher is known by its PID and CoreDumping, not by a pidfd (Linux 6.16)")),
+        _ => ok("kernel", format!("{text}, with pidfds for crashers")),
+    }
+}
+
+fn helper() -> Check {
+    let own = std::env::current_exe().unwrap_or_default();
+    match sysctl::dispatch_pattern(&own).and_then(|_| sysctl::check_helper(&own)) {
+        Ok(()) => ok("helper", own.display().to_string()),
+        Err(e) => failure("helper", format!("{e:#}"), "install it with `make install`, where only root can write"),
+    }
+}
+
+fn patterns(config: &Config) -> Vec<Check> {
+    const CHECK: &str = "core_pattern";
+    let mut all = Vec::new();
+    let now = match sysctl::core_pattern() {
+        Ok(p) => p,
+        Err(e) => return vec![failure(CHECK, format!("{e:#}"), "kernel.core_pattern must be readable")],
+    };
+    let saved = Store::peek(config).and_then(|s| Saved::load(&s).ok()).flatten();
+    let own = std::env::current_exe().ok().and_then(|p| sysctl::dispatch_pattern(&p).ok());
+    all.push(match (&saved, config.mode) {
+        (_, Mode::Dispatch) if Some(&now) == own.as_ref() => ok(CHECK, "crashes come to this program"),
+        (_, Mode::Dispatch) if sysctl::is_ours(&now) => {
+            let program = now[1..].split(' ').next().unwrap_or_default().to_owned();
+            if Path::new(&program).exists() {
+                warning(CHECK, format!("crashes go to another copy of this program, {program}"), "run `oci-coredump install` by the path that shall stay")
+            } else {
+                failure(
+                    CHECK,
+                    format!("{program} does not exist: every core on this host is lost"),
+                    "run `oci-coredump install`, or `oci-coredump uninstall` to undo it",
+                )
+            }
+        }
+        (Some(s), Mode::Kernel) if s.ours == now && !s.owners.is_empty() => ok(CHECK, format!("{now:?}, for container {}", s.owners.join(", "))),
+        (_, Mode::Kernel) => ok(CHECK, format!("{now:?}; a container's own goes there when it starts (mode = \"kernel\")")),
+        (Some(_), _) => {
+            warning(CHECK, format!("something has overwritten it with {now:?}"), "the next container that asks repairs it; `oci-coredump install` does it now")
+        }
+        (None, _) => ok(CHECK, format!("{now:?}; the first container that asks takes it over")),
+    });
+    if sysctl::is_ours(&now) {
+        match sysctl::core_pipe_limit() {
+            Ok(limit) if limit >= sysctl::OUR_PIPE_LIMIT => {}
+            Ok(limit) => all.push(warning(
+                "pipe limit",
+                format!("kernel.core_pipe_limit is {limit}: with 0 the kernel does not wait, over it crashes are lost"),
+                "run `oci-coredump install`",
+            )),
+            Err(e) => all.push(warning("pipe limit", format!("{e:#}"), "kernel.core_pipe_limit must be readable")),
+        }
+        all.push(match saved.as_ref().map(Saved::handler) {
+            None => warning(
+                "forwarding",
+                "what core_pattern was before is not known: cores of the host's processes are dropped",
+                "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump install`",
+            ),
+            Some(Handler::Socket) => {
+                warning("forwarding", "the earlier handler is a socket, which only the kernel can connect to", "configure that handler as a pipe program")
+            }
+            Some(Handler::Pipe(args)) => {
+                let program = args.first().map(|a| PathBuf::from(a.to_string())).unwrap_or_default();
+                if program.exists() {
+                    ok("forwarding", format!("other crashes go on to {}", program.display()))
+                } else {
+                    warning(
+                        "forwarding",
+                        format!("the earlier handler {} is gone: cores of the host's processes are lost", program.display()),
+                        "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump install`",
+                    )
+                }
+            }
+            Some(Handler::File(t)) => ok("forwarding", format!("other crashes write the file {:?}, as before", t.to_string())),
+            Some(Handler::Nothing) => ok("forwarding", "other crashes write nothing, as before"),
+        });
+    }
+    all
+}
+
+fn suid() -> Check {
+    match std::fs::read_to_string("/proc/sys/fs/suid_dumpable").map(|s| s.trim().to_owned()).as_deref() {
+        Ok("1") => warning("suid", "fs.suid_dumpable is 1: cores of set-user-ID programs belong to whoever started them", "set it to 0 or 2"),
+        Ok(v) => ok("suid", format!("fs.suid_dumpable is {v}")),
+        Err(e) => warning("suid", format!("/proc/sys/fs/suid_dumpable: {e}"), "it must be readable"),
+    }
+}
+
+/// The hook must be found, and what it names must be there: podman and CRI-O skip a hook whose program is missing, and say nothing.
+fn hooks() -> Vec<Check> {
+    const DIRS: [&str; 2] = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
+    let mut all = Vec::new();
+    for dir in DIRS {
+        let file = Path::new(dir).join("oci-coredump.json");
+        let Ok(text) = std::fs::read(&file) else { continue };
+        let program = serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|v| v["hook"]["path"].as_str().map(str::to_owned));
+        all.push(match program {
+            Some(p) if Path::new(&p).exists() => ok("hook", format!("{}: {p}", file.display())),
+            Some(p) => {
+                failure("hook", format!("{}: {p} does not exist, so engines skip the hook silently", file.display()), "run `make install`, or correct the path")
+            }
+            None => failure("hook", format!("{} names no program", file.display()), "run `make install`"),
+        });
+    }
+    if all.is_empty() {
+        all.push(warning(
+            "hook",
+            format!("no oci-coredump.json in {}", DIRS.join(" or ")),
+            "run `make install`, or give the engine its directory (podman --hooks-dir)",
+        ));
+    }
+    all
+}
+
+fn store(config: &Config) -> Check {
+    let path = &config.store;
+    match std::fs::symlink_metadata(path) {
+        Err(_) => ok("store", format!("{} is made when it is needed", path.display())),
+        Ok(meta) => {
+            use std::os::unix::fs::MetadataExt;
+            if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o077 != 0 {
+                return failure("store", format!("{} is not a directory of root's alone (mode 0700)", path.display()), "chown root, chmod 0700");
+            }
+            match kernel::free_bytes(path) {
+                Ok(free) if free < 1 << 30 => {
+                    warning("store", format!("{}: {} MiB free", path.display(), free >> 20), "make room, or set `store` in the configuration to another disk")
+                }
+                Ok(free) => ok("store", format!("{}: {} GiB free", path.display(), free >> 30)),
+                Err(e) => warning("store", format!("{}: {e:#}", path.display()), "its file system must answer"),
+            }
+        }
+    }
+}
+
+fn containers() -> Vec<Check> {
+    let Some(registry) = Registry::open() else { return vec![ok("containers", format!("none is registered ({RUN_DIR} is not there)"))] };
+    let entries: Vec<_> = registry.ids().unwrap_or_default().iter().filter_map(|id| registry.get(id)).filter(|e| e.init_lives()).collect();
+    let mut all = vec![ok("containers", format!("{} registered", entries.iter().filter(|e| e.refused.is_none()).count()))];
+    for e in entries.iter() {
+        if let Some(why) = &e.refused {
+            all.push(warning("containers", format!("{} asked, and was refused: {why}", e.names.container_id), "correct the annotation and start it anew"));
+        }
+    }
+    all
+}

@@ -1,0 +1,17 @@
+//! `plan`: what the hook would do for a bundle.
+
+use crate::{config::Config, hook};
+use anyhow::{Context, Result};
+use std::io::Write;
+use std::path::Path;
+
+/// Prints the plan, or why there is none.
+pub fn run(out: &mut impl Write, bundle: &Path, state: Option<&Path>, config: Option<&Path>) -> Result<()> {
+    let config = match config {
+        Some(path) => Config::load_from(path)?,
+        None => Config::load()?,
+    };
+    let state = state.map(|p| std::fs::read(p).with_context(|| format!("read {}", p.display()))).transpose()?;
+    write!(out, "{}", hook::explain(bundle, state.as_deref(), &config)?)?;
+    Ok(())
+}

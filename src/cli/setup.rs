@@ -1,0 +1,101 @@
+//! `install` and `uninstall`: the host part, done and undone.
+
+use crate::config::{Config, Mode, RUN_DIR};
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::sys::process;
+use crate::sysctl::{self, Saved};
+use anyhow::{Context, Result, ensure};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The path at which the kernel will find this program: where a link leads, not the link.
+fn helper() -> Result<PathBuf> {
+    std::env::current_exe().context("readlink(/proc/self/exe)")
+}
+
+fn need_root(verb: &str) -> Result<()> {
+    ensure!(process::is_host_root(), "{verb}: only root of the host may change kernel.core_pattern; run it with sudo, outside of any container");
+    Ok(())
+}
+
+/// Takes the kernel's pattern over now.
+pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
+    let config = Config::load()?;
+    let helper = helper()?;
+    let pattern = sysctl::dispatch_pattern(&helper).context("install")?;
+    sysctl::check_helper(&helper).context("install")?;
+    let now = sysctl::core_pattern()?;
+    if config.mode == Mode::Kernel {
+        writeln!(out, "mode = \"kernel\": each container's own pattern goes into the kernel when it starts; nothing to do now")?;
+        return Ok(());
+    }
+    if dry_run {
+        writeln!(out, "would make {RUN_DIR} and {}", config.store.display())?;
+        writeln!(out, "would save kernel.core_pattern = {now:?} and write {pattern:?}")?;
+        return Ok(());
+    }
+    need_root("install")?;
+    let registry = Registry::create()?;
+    let _lock = registry.lock()?;
+    let store = Store::open(&config)?;
+    let changed = sysctl::take_over(&store, &helper).context("install")?;
+    writeln!(out, "kernel.core_pattern = {pattern:?}{}", if changed { "" } else { " (it was already)" })?;
+    if let Some(saved) = Saved::load(&store)? {
+        writeln!(out, "crashes outside of registered containers still go to {:?}", saved.core_pattern)?;
+    }
+    Ok(())
+}
+
+/// Gives everything back.
+pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()> {
+    // A configuration that cannot be read must not keep the host from being put back.
+    let config = Config::load().unwrap_or_else(|e| {
+        log::warn!("{e:#}, using the defaults");
+        Config::default()
+    });
+    if dry_run {
+        let saved = Store::peek(&config).map(|s| Saved::load(&s)).transpose()?.flatten();
+        match saved {
+            Some(s) => writeln!(
+                out,
+                "would write kernel.core_pattern = {:?}, core_uses_pid = {}, core_pipe_limit = {}",
+                s.core_pattern, s.core_uses_pid, s.core_pipe_limit
+            )?,
+            None => writeln!(out, "kernel.core_pattern was not taken over")?,
+        }
+        writeln!(out, "would remove {RUN_DIR}{}", if purge { format!(" and {}", config.store.display()) } else { String::new() })?;
+        return Ok(());
+    }
+    need_root("uninstall")?;
+    let registry = Registry::open();
+    let _lock = registry.as_ref().map(Registry::lock).transpose()?;
+    if let Some(store) = Store::peek(&config) {
+        match sysctl::restore(&store).context("uninstall")? {
+            Some(said) => writeln!(out, "{said}")?,
+            None => writeln!(out, "kernel.core_pattern was not taken over")?,
+        }
+    }
+    let live = registry
+        .as_ref()
+        .map_or(0, |r| r.ids().map_or(0, |ids| ids.iter().filter(|i| r.get(i).is_some_and(|e| e.refused.is_none() && e.init_lives())).count()));
+    if live > 0 {
+        writeln!(out, "{live} running container(s) lose their own core_pattern until they are started anew with the hook in place")?;
+    }
+    remove(out, Path::new(RUN_DIR))?;
+    if purge {
+        remove(out, &config.store)?;
+    } else if let Some(left) = Store::peek(&config).map(|s| s.tidy()).transpose()?.flatten() {
+        writeln!(out, "{left} stay in {} (--purge removes them)", config.store.display())?;
+    }
+    Ok(())
+}
+
+fn remove(out: &mut impl Write, path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Ok(()) => writeln!(out, "removed {}", path.display())?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("remove {}", path.display())),
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! The running kernel, and its file systems' room.
+
+use anyhow::{Context, Result};
+use std::path::Path;
+
+/// Major and minor version; (0, 0) if the kernel does not say it in the usual way.
+pub fn version() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+/// Bytes that root may still write to the file system of `path`.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    let s = rustix::fs::statvfs(path).with_context(|| format!("statvfs({path:?})"))?;
+    Ok(s.f_bfree * s.f_frsize)
+}
