@@ -1,5 +1,9 @@
 //! The differences between what the kernel did and what the project did, for a person to read.
-use super::core_bytes::{describe, is_core, masked};
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::core_bytes::{clear_privilege, describe, is_core, masked, whole};
 use super::observe::{Observed, PID};
 use super::row::{Forced, Row};
 use super::snapshot::{Change, Node};
@@ -29,7 +33,13 @@ fn forced(row: &Row, kernel: &Observed, differences: &mut Vec<String>) {
     let truth = match row.forced {
         Forced::Nothing => true,
         Forced::CoreFlag => kernel.status & CORE_FLAG == 0 && !keeps,
-        Forced::NoCoreOfPrivileged => kernel.status & CORE_FLAG != 0 && keeps,
+        Forced::NoCoreOfPrivileged | Forced::MoreFits => kernel.status & CORE_FLAG != 0 && keeps,
+        Forced::PrivilegeUsed => kernel.changes.values().all(|change| {
+            let mut without = change.clone();
+            without_privilege(&mut without);
+            without != *change
+        }),
+        Forced::Refused => true,
     };
     if !truth {
         differences.push(format!("the row says {:?}, but the kernel did otherwise: {}", row.forced, outcome(kernel)));
@@ -39,25 +49,60 @@ fn forced(row: &Row, kernel: &Observed, differences: &mut Vec<String>) {
 /// Differences between the kernel and the project, but for what the row says is forced.
 pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String> {
     let mut differences = Vec::new();
+    let mut expected = kernel.clone();
     match row.forced {
-        Forced::Nothing => {
-            statuses(kernel.status, ours.status, &mut differences);
-            files(row, kernel, ours, same_but_for_zeros, &mut differences);
-        }
-        Forced::CoreFlag => {
-            statuses(kernel.status | CORE_FLAG, ours.status, &mut differences);
-            files(row, kernel, ours, same_but_for_zeros, &mut differences);
-        }
-        Forced::NoCoreOfPrivileged => {
-            statuses(kernel.status, ours.status, &mut differences);
-            differences.extend(ours.changes.iter().map(|(path, change)| format!("{path}: project {}", told(change))));
+        Forced::Nothing => {}
+        Forced::CoreFlag => expected.status |= CORE_FLAG,
+        Forced::NoCoreOfPrivileged => expected.changes.clear(),
+        Forced::MoreFits => more_fits(&mut expected, ours, &mut differences),
+        Forced::PrivilegeUsed => expected.changes.values_mut().for_each(without_privilege),
+        Forced::Refused => {
+            expected.status |= CORE_FLAG;
+            expected.changes = kept_by_earlier_handler(ours);
         }
     }
+    statuses(expected.status, ours.status, &mut differences);
+    files(row, &expected, ours, same_but_for_zeros, &mut differences);
     forced(row, kernel, &mut differences);
     differences.extend(kernel.stray.iter().map(|path| format!("kernel's run: stray on the host: {path}")));
     differences.extend(ours.stray.iter().map(|path| format!("project's run: stray on the host: {path}")));
-    records(ours, &mut differences);
+    records(row, kernel, ours, &mut differences);
     differences
+}
+
+/// Where the kernel had no space for more: what the project has beyond that is expected, if there is anything.
+fn more_fits(expected: &mut Observed, ours: &Observed, differences: &mut Vec<String>) {
+    for (path, change) in &mut expected.changes {
+        let (Change::Added(kernel), Some(Change::Added(own))) = (change, ours.changes.get(path)) else { continue };
+        if own.size <= kernel.size {
+            differences.push(format!("{path}: the row says that more fits, but the project has {} bytes, the kernel {}", own.size, kernel.size));
+            continue;
+        }
+        // Pages that are in the kernel's file must be the same; those behind them are the project's own.
+        let common = kernel.content.len();
+        kernel.content.extend_from_slice(&own.content[common..]);
+        kernel.data.extend(own.data.iter().map(|(start, end)| (common as u64).max(*start)..*end).filter(|r| !r.is_empty()).map(|r| (r.start, r.end)));
+        kernel.size = own.size;
+        // What is full is full: no more than that may be allocated.
+        if own.blocks > kernel.blocks {
+            differences.push(format!("{path}: {} blocks, where the kernel has {}", own.blocks, kernel.blocks));
+        }
+    }
+}
+
+/// Takes PF_SUPERPRIV away.
+fn without_privilege(change: &mut Change) {
+    if let Change::Added(node) | Change::Changed(node) = change {
+        clear_privilege(&mut node.content);
+    }
+}
+
+/// What the test's earlier handler, the pattern `core`, makes of a crash in the root directory.
+fn kept_by_earlier_handler(ours: &Observed) -> BTreeMap<String, Change> {
+    let path = "container: /core";
+    let core = ours.changes.get(path).filter(|change| matches!(change, Change::Added(node) if whole(&node.content)));
+    // Without it there is an expectation that nothing fulfils.
+    BTreeMap::from([(path.to_owned(), core.cloned().unwrap_or(Change::Removed))])
 }
 
 /// A change in a few words.
@@ -154,29 +199,44 @@ fn said(allocated: bool) -> &'static str {
 }
 
 /// What the project tells the administrator must be what happened.
-fn records(ours: &Observed, differences: &mut Vec<String>) {
+fn records(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<String>) {
     // The kernel starts the helper for every crash whose status has WCOREDUMP, and only for those.
-    let expected = usize::from(ours.status & CORE_FLAG != 0);
+    let expected = usize::from(ours.status & CORE_FLAG != 0 && row.forced != Forced::Refused);
     if ours.records.len() != expected {
         differences.push(format!("{} records, not {expected}", ours.records.len()));
     }
     let Some(record) = ours.records.first() else { return };
-    let mut check = |key: &str, truth: &serde_json::Value| {
-        if record[key] != *truth {
+    let mut check = |key: &str, truth: Value| {
+        if record[key] != truth {
             differences.push(format!("record: {key} is {}, not {truth}", record[key]));
         }
     };
-    check("pid", &PID.into());
-    check("tid", &ours.tid.into());
-    check("host_pid", &ours.host_pid.into());
-    check("host_tid", &ours.host_tid.into());
-    check("signal", &(ours.status & 0x7f).into());
-    let core = ours.changes.values().find_map(|change| match change {
-        Change::Added(node) | Change::Changed(node) if is_core(&node.content) => Some(node),
+    check("pid", PID.into());
+    check("tid", ours.tid.into());
+    check("host_pid", ours.host_pid.into());
+    check("host_tid", ours.host_tid.into());
+    check("signal", (ours.status & 0x7f).into());
+    check("pattern", row.pattern.as_str().into());
+    let keeps = kernel.status & CORE_FLAG != 0 && row.forced != Forced::NoCoreOfPrivileged;
+    let file = ours.changes.values().find_map(|change| match change {
+        Change::Added(node) | Change::Changed(node) if is_core(&node.content) || node.content.is_empty() => Some(node),
         _ => None,
     });
-    match core {
-        Some(node) => check("size", &node.size.into()),
-        None => check("outcome", &"none".into()),
+    match file.filter(|_| keeps) {
+        Some(node) => {
+            let outcome = if whole(&node.content) { "written" } else { "truncated" };
+            check("outcome", outcome.into());
+            check("truncated", (outcome == "truncated").into());
+            check("size", node.size.into());
+            if outcome == "truncated" && !record["reason"].is_string() {
+                differences.push("record: truncated, but it does not say why".to_owned());
+            }
+        }
+        None => {
+            check("outcome", "none".into());
+            if !record["reason"].is_string() {
+                differences.push("record: no core, but it does not say why".to_owned());
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@
 use std::ops::Range;
 
 const NT_PRSTATUS: u32 = 1;
+const NT_PRPSINFO: u32 = 3;
 const NT_AUXV: u32 = 6;
 const AT_RANDOM: u64 = 25;
 const NT_X86_XSTATE: u32 = 0x202;
@@ -20,6 +21,9 @@ const PT_NOTE: u32 = 4;
 /// Offsets in struct elf_prstatus of x86-64: four struct timeval after the PIDs.
 const PRSTATUS_PID: usize = 32;
 const PRSTATUS_TIMES: Range<usize> = 48..112;
+/// Offset of `pr_flag` in struct elf_prpsinfo of x86-64, and PF_SUPERPRIV (0x100) in its second byte.
+const PRPSINFO_FLAG: usize = 8;
+const PF_SUPERPRIV_SECOND_BYTE: u8 = 0x01;
 /// Offset of XSTATE_BV in the XSAVE area (Intel SDM, volume 1, 13.4.2), and the bit whose value is up to the processor
 /// (13.6, "XINUSE\[1\]").
 const XSTATE_BV: usize = 512;
@@ -58,6 +62,20 @@ pub fn masked(bytes: &[u8]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// True for a core that has all that its headers promise.
+pub fn whole(bytes: &[u8]) -> bool {
+    is_core(bytes) && segments(bytes).iter().all(|segment| segment.offset + segment.size <= bytes.len())
+}
+
+/// Clears PF_SUPERPRIV in NT_PRPSINFO.
+pub fn clear_privilege(bytes: &mut [u8]) {
+    let notes = segments(bytes).into_iter().find(|segment| segment.kind == PT_NOTE);
+    let all = notes.map(|notes| notes_in(bytes, notes.offset, notes.size)).unwrap_or_default();
+    if let Some(info) = all.iter().find(|note| note.kind == NT_PRPSINFO) {
+        bytes[info.start + PRPSINFO_FLAG + 1] &= !PF_SUPERPRIV_SECOND_BYTE;
+    }
 }
 
 /// What is at an offset of the file, for a reader of the differences.

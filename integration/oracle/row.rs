@@ -12,6 +12,15 @@ pub enum Forced {
     /// The process gained privileges by its executable and fs.suid_dumpable lets it dump: the kernel's file mode keeps
     /// a core, the project never hands one to a container. WCOREDUMP is set in both.
     NoCoreOfPrivileged,
+    /// The file system gets full. The project stores no pages of zeros, so more of the core fits: the kernel's file is
+    /// the beginning of the project's.
+    MoreFits,
+    /// To make the file takes a capability, and the kernel makes it as the crasher: the core itself says (PF_SUPERPRIV
+    /// in `pr_flag` of NT_PRPSINFO) that the process used one. The project's child makes it, so that bit is not set.
+    PrivilegeUsed,
+    /// The hook refuses the template. The container starts without a pattern of its own, so the handler that was there
+    /// before has the crash: `core` in the working directory.
+    Refused,
 }
 
 /// A row.

@@ -24,11 +24,7 @@ fn directories() -> Vec<Row> {
         Row::new("place-through-relative-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "./bin/../cores", "/link")),
         Row::new("place-symlink-retargeted")
             .pattern("/cores/link/core")
-            .prepare(occupy)
-            .script(
-                "mkdir -m 1777 /cwd/one /cwd/two && ln -s /cwd/two /cores/link 2>/dev/null || \
-                     { umount /cores/link; rmdir /cores/link; ln -s /cwd/two /cores/link; }",
-            )
+            .script("{ umount /cores/link && rmdir /cores/link; } 2>/dev/null; mkdir -m 1777 /cwd/two && ln -s /cwd/two /cores/link")
             .prepare(|bundle| {
                 occupy(bundle);
                 super::privileges::add_capability(bundle, "CAP_SYS_ADMIN");
@@ -54,29 +50,25 @@ fn directories() -> Vec<Row> {
             occupy(bundle);
             bundle.readonly_root();
         }),
-        Row::new("full").prepare(|bundle| {
-            bundle.tmpfs("/cores", 64 << 10);
-        }),
-        Row::new("full-odd")
-            .prepare(|bundle| {
-                bundle.tmpfs("/cores", 68 << 10);
-            })
-            .script("head -c 5000 /dev/zero > /cores/other"),
-        Row::new("full-already")
-            .prepare(|bundle| {
-                bundle.tmpfs("/cores", 64 << 10);
-            })
-            .script("head -c 100000 /dev/zero > /cores/other 2>/dev/null; true"),
+        // Of one page, and of three: up to there, no page of the core holds zeros only.
+        Row::new("full-in-notes").prepare(|bundle| tmpfs_of(bundle, 1)),
+        Row::new("full-in-memory").prepare(|bundle| tmpfs_of(bundle, 3)),
+        Row::new("full").prepare(|bundle| tmpfs_of(bundle, 16)).forced(Forced::MoreFits),
+        Row::new("full-odd").prepare(|bundle| tmpfs_of(bundle, 17)).script("head -c 5000 /dev/zero > /cores/other").forced(Forced::MoreFits),
+        Row::new("full-already").prepare(|bundle| tmpfs_of(bundle, 16)).script("head -c 100000 /dev/zero > /cores/other 2>/dev/null; true"),
         Row::new("full-of-inodes")
             .forced(Forced::CoreFlag)
             .prepare(|bundle| {
                 bundle.mount("tmpfs", "tmpfs", "/cores", &["nosuid", "nodev", "mode=1777", "nr_inodes=2"]);
             })
             .script("echo > /cores/one; ! touch /cores/two"),
-        Row::new("full-in-zeros").zeros().prepare(|bundle| {
-            bundle.tmpfs("/cores", 200 << 10);
-        }),
+        Row::new("full-in-zeros").zeros().prepare(|bundle| tmpfs_of(bundle, 50)).forced(Forced::MoreFits),
     ]
+}
+
+/// A tmpfs of so many pages at /cores.
+pub fn tmpfs_of(bundle: &mut Bundle, pages: u64) {
+    bundle.tmpfs("/cores", pages * 4096);
 }
 
 fn volume(bundle: &mut Bundle) {

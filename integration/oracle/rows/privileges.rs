@@ -32,7 +32,7 @@ fn users() -> Vec<Row> {
     // DAC_READ_SEARCH is not in the container's set, so DAC_OVERRIDE decides.
     vec![
         Row::new("root").script(roots),
-        Row::new("root-in-theirs").script(theirs),
+        Row::new("root-in-theirs").script(theirs).forced(Forced::PrivilegeUsed),
         Row::new("root-without-dac-override").script(roots).parent(&without),
         Row::new("root-without-dac-override-in-theirs").script(theirs).parent(&without).forced(Forced::CoreFlag),
         Row::new("root-without-fowner-target")

@@ -62,9 +62,11 @@ fn memory() -> Vec<Row> {
         Row::new("memory-tail").crasher("--tail 32"),
         // The largest mapping comes last: the file ends in a hole.
         Row::new("memory-ends-in-hole").crasher("--tail 32").sysctl("kernel/core_sort_vma", "1"),
-        Row::new("memory-ends-in-hole-full").crasher("--tail 32").sysctl("kernel/core_sort_vma", "1").prepare(|bundle| {
-            bundle.tmpfs("/cores", 64 << 10);
-        }),
+        Row::new("memory-ends-in-hole-full")
+            .crasher("--tail 32")
+            .sysctl("kernel/core_sort_vma", "1")
+            .prepare(|bundle| super::places::tmpfs_of(bundle, 16))
+            .forced(Forced::MoreFits),
         Row::new("memory-large").crasher("--fill 24"),
         Row::new("filter-none").parent("--filter 0x0"),
         Row::new("filter-all").parent("--filter 0x1ff"),
