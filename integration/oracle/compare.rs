@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::core_bytes::{clear_privilege, describe, is_core, masked, whole};
-use super::observe::{Observed, PID};
+use super::observe::{MARKER, Observed};
 use super::row::{Forced, Row};
 use super::snapshot::{Change, Node};
 
@@ -34,6 +34,7 @@ fn forced(row: &Row, kernel: &Observed, differences: &mut Vec<String>) {
         Forced::Nothing => true,
         Forced::CoreFlag => kernel.status & CORE_FLAG == 0 && !keeps,
         Forced::NoCoreOfPrivileged | Forced::MoreFits => kernel.status & CORE_FLAG != 0 && keeps,
+        Forced::EscapesToHost => kernel.status & CORE_FLAG != 0 && !keeps && kernel.stray.iter().any(|path| path.contains(MARKER)),
         Forced::PrivilegeUsed => kernel.changes.values().all(|change| {
             let mut without = change.clone();
             without_privilege(&mut without);
@@ -53,7 +54,7 @@ pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String
     match row.forced {
         Forced::Nothing => {}
         Forced::CoreFlag => expected.status |= CORE_FLAG,
-        Forced::NoCoreOfPrivileged => expected.changes.clear(),
+        Forced::NoCoreOfPrivileged | Forced::EscapesToHost => expected.changes.clear(),
         Forced::MoreFits => more_fits(&mut expected, ours, &mut differences),
         Forced::PrivilegeUsed => expected.changes.values_mut().for_each(without_privilege),
         Forced::Refused => {
@@ -64,7 +65,8 @@ pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String
     statuses(expected.status, ours.status, &mut differences);
     files(row, &expected, ours, same_but_for_zeros, &mut differences);
     forced(row, kernel, &mut differences);
-    differences.extend(kernel.stray.iter().map(|path| format!("kernel's run: stray on the host: {path}")));
+    let escaped = |path: &&String| row.forced == Forced::EscapesToHost && path.contains(MARKER);
+    differences.extend(kernel.stray.iter().filter(|path| !escaped(path)).map(|path| format!("kernel's run: stray on the host: {path}")));
     differences.extend(ours.stray.iter().map(|path| format!("project's run: stray on the host: {path}")));
     records(row, kernel, ours, &mut differences);
     differences
@@ -211,13 +213,13 @@ fn records(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<
             differences.push(format!("record: {key} is {}, not {truth}", record[key]));
         }
     };
-    check("pid", PID.into());
+    check("pid", ours.pid.into());
     check("tid", ours.tid.into());
     check("host_pid", ours.host_pid.into());
     check("host_tid", ours.host_tid.into());
     check("signal", (ours.status & 0x7f).into());
     check("pattern", row.pattern.as_str().into());
-    let keeps = kernel.status & CORE_FLAG != 0 && row.forced != Forced::NoCoreOfPrivileged;
+    let keeps = kernel.status & CORE_FLAG != 0 && !matches!(row.forced, Forced::NoCoreOfPrivileged | Forced::EscapesToHost);
     let file = ours.changes.values().find_map(|change| match change {
         Change::Added(node) | Change::Changed(node) if is_core(&node.content) || node.content.is_empty() => Some(node),
         _ => None,
@@ -228,6 +230,10 @@ fn records(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<
             check("outcome", outcome.into());
             check("truncated", (outcome == "truncated").into());
             check("size", node.size.into());
+            if let Some(location) = row.location {
+                check("location", location.into());
+            }
+            paths(ours, node, differences);
             if outcome == "truncated" && !record["reason"].is_string() {
                 differences.push("record: truncated, but it does not say why".to_owned());
             }
@@ -238,5 +244,22 @@ fn records(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<
                 differences.push("record: no core, but it does not say why".to_owned());
             }
         }
+    }
+}
+
+/// The record's paths lead to the core.
+fn paths(ours: &Observed, core: &Node, differences: &mut Vec<String>) {
+    let record = &ours.records[0];
+    // Names that are no plain text are escaped in the record.
+    let plain = record["core_path"].as_str().is_some_and(|path| !path.contains('\\'));
+    if plain && ours.core_path != Some(core.id) {
+        differences.push(format!("record: core_path {} is not the core", record["core_path"]));
+    }
+    if plain && !record["host_path"].is_null() && ours.host_path != Some(core.id) {
+        differences.push(format!("record: host_path {} is not the core", record["host_path"]));
+    }
+    let kept_on_host = matches!(record["location"].as_str(), Some("store" | "volume"));
+    if plain && ours.changes.values().count() == 1 && kept_on_host && record["host_path"].is_null() && core.links == 1 {
+        differences.push(format!("record: location {}, but no host_path", record["location"]));
     }
 }

@@ -2,11 +2,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::Value;
 
 use super::core_bytes::is_core;
@@ -19,6 +21,8 @@ use crate::support::runtime::Runtime;
 
 /// The crasher's PID in the container: above anything that the runtime itself uses up there.
 pub const PID: i64 = 100;
+/// Part of the name of a core that may end up on the host.
+pub const MARKER: &str = "core.of.the.oracle";
 /// Nothing in a row takes this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -41,10 +45,14 @@ pub struct Observed {
     /// The crasher's PID and TID in the initial PID namespace.
     pub host_pid: i64,
     pub host_tid: i64,
-    /// The TID in the container.
+    /// The PID and TID in the crasher's own PID namespace.
+    pub pid: i64,
     pub tid: i64,
     /// The project's records of the container.
     pub records: Vec<Value>,
+    /// Device and inode of what a record's `core_path` is in the container, and its `host_path` on the host.
+    pub core_path: Option<(u64, u64)>,
+    pub host_path: Option<(u64, u64)>,
 }
 
 /// Carries a row out.
@@ -85,14 +93,19 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
     }
     let mut words = ended.split(' ').skip(1).map(|word| word.parse::<i64>().unwrap());
     assert_eq!(words.next(), Some(PID), "the crasher has another PID");
+    let records = host.records_of(&id);
+    let path = |key: &str| records.first()?[key].as_str().map(PathBuf::from);
     Observed {
+        core_path: path("core_path").and_then(|path| crash.views.iter().find_map(|(_, root)| identity_inside(root, &path))),
+        host_path: path("host_path").and_then(|path| identity_inside(Path::new("/"), &path)),
         status: words.next().unwrap(),
         changes,
         stray: spots.stray(bundle.path(), &id),
         host_pid: crash.pid,
         host_tid: crash.tid,
+        pid: crash.own_pid,
         tid: crash.own_tid,
-        records: host.records_of(&id),
+        records,
     }
 }
 
@@ -182,6 +195,7 @@ impl Drop for Running<'_> {
 struct Crash {
     pid: i64,
     tid: i64,
+    own_pid: i64,
     own_tid: i64,
     /// Roots of the mount namespaces in which a core may appear.
     views: Vec<(&'static str, PathBuf)>,
@@ -194,22 +208,27 @@ impl Crash {
         until(|| file.exists(), "runc wrote no PID file");
         let init: i64 = fs::read_to_string(file).unwrap().trim().parse().unwrap();
         let namespace = |pid: i64, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+        // The crasher may be in a PID namespace below the container's.
+        let level = ids(&format!("/proc/{init}")).unwrap().len() - 1;
+        let cgroup = |pid: i64| fs::read(format!("/proc/{pid}/cgroup")).ok();
         let inside = |wanted: i64| {
             let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-            let mut members = pids.filter(|pid: &i64| namespace(*pid, "pid") == namespace(init, "pid"));
-            members.find(|pid| own_id(&format!("/proc/{pid}")) == Some(wanted)).expect("the container has no such PID")
+            let mut members = pids.filter(|pid: &i64| cgroup(*pid) == cgroup(init));
+            members.find(|pid| ids(&format!("/proc/{pid}")).is_some_and(|ids| ids.get(level) == Some(&wanted))).expect("the container has no such PID")
         };
         let (supervisor, pid) = (inside(PID - 1), inside(PID));
         let threads = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path());
         // Every thread sleeps where it will sleep when it is killed: then its registers are the same in every run.
         until(|| threads().all(|thread| state(&thread) == Some('S')), "the threads never came to rest");
-        let ids = threads().map(|thread| (own_id(&thread.to_string_lossy()).unwrap(), thread.file_name().unwrap().to_str().unwrap().parse().unwrap()));
-        let (own_tid, tid) = if in_thread { ids.max().unwrap() } else { (PID, pid) };
+        let innermost = |directory: &Path| *ids(&directory.to_string_lossy()).unwrap().last().unwrap();
+        let own_pid = innermost(Path::new(&format!("/proc/{pid}")));
+        let tids = threads().map(|thread| (innermost(&thread), thread.file_name().unwrap().to_str().unwrap().parse().unwrap()));
+        let (own_tid, tid) = if in_thread { tids.max().unwrap() } else { (own_pid, pid) };
         let mut views = vec![("container", PathBuf::from(format!("/proc/{init}/root")))];
         if namespace(supervisor, "mnt") != namespace(init, "mnt") {
             views.push(("nested", format!("/proc/{supervisor}/root").into()));
         }
-        Self { pid, tid, own_tid, views }
+        Self { pid, tid, own_pid, own_tid, views }
     }
 
     /// A file name with what differs from run to run by the row's own template replaced.
@@ -247,11 +266,20 @@ fn until(condition: impl Fn() -> bool, complaint: &str) {
     }
 }
 
-/// The last number of NSpid: the ID in the innermost PID namespace.
-fn own_id(directory: &str) -> Option<i64> {
+/// NSpid: the process's or thread's ID in every PID namespace from the initial one to its own.
+fn ids(directory: &str) -> Option<Vec<i64>> {
     let status = fs::read(format!("{directory}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
-    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().last()?.parse().ok()
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().map(|number| number.parse().ok()).collect()
+}
+
+/// What a path is for a process whose root is `root`.
+fn identity_inside(root: &Path, path: &Path) -> Option<(u64, u64)> {
+    let root = File::open(root).ok()?;
+    let file = rustix::fs::openat2(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
+    let meta = File::from(file).metadata().ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 fn state(thread: &Path) -> Option<char> {
@@ -285,7 +313,13 @@ impl Spots {
                 path.file_name().is_some_and(|name| name.to_string_lossy().contains("core"))
                     || path.is_file() && fs::read(path).is_ok_and(|bytes| is_core(&bytes))
             };
-            stray.extend(new.filter(|path| ours || looks(path)).map(|path| format!("{}", path.display())));
+            for path in new.filter(|path| ours || looks(path)) {
+                stray.push(path.display().to_string());
+                // The next run must find the host as this one did.
+                if path.to_string_lossy().contains(MARKER) {
+                    fs::remove_file(path).unwrap();
+                }
+            }
         }
         let (mut records, own) = (0, format!("containers/{id}/"));
         for (path, change) in self.store.changes(Path::new(STORE)) {

@@ -12,6 +12,8 @@ pub enum Forced {
     /// The process gained privileges by its executable and fs.suid_dumpable lets it dump: the kernel's file mode keeps
     /// a core, the project never hands one to a container. WCOREDUMP is set in both.
     NoCoreOfPrivileged,
+    /// The same in dump mode 2: the kernel resolves the pattern in the host's root, as root, so its core is on the host.
+    EscapesToHost,
     /// The file system gets full. The project stores no pages of zeros, so more of the core fits: the kernel's file is
     /// the beginning of the project's.
     MoreFits,
@@ -41,6 +43,8 @@ pub struct Row {
     /// What is done to the bundle in both.
     pub prepare: fn(&mut Bundle),
     pub forced: Forced,
+    /// Where the project says that the core is: `volume`, `store`, `memory`, `layer`. `None` where the row is not about that.
+    pub location: Option<&'static str>,
     /// The kernel randomizes the process's addresses in spite of personality(2), so two cores of it cannot be compared
     /// byte by byte.
     pub randomized: bool,
@@ -59,6 +63,7 @@ impl Row {
             crasher: vec!["null".to_owned()],
             prepare: |_| (),
             forced: Forced::Nothing,
+            location: None,
             randomized: false,
         }
     }
@@ -131,6 +136,11 @@ impl Row {
     /// Touched pages of zeros, which the kernel writes and the project leaves as holes.
     pub fn zeros(self) -> Self {
         self.crasher("--zeros")
+    }
+
+    pub fn location(mut self, word: &'static str) -> Self {
+        self.location = Some(word);
+        self
     }
 
     pub fn randomized(mut self) -> Self {

@@ -29,6 +29,8 @@ pub struct Snapshot(BTreeMap<Vec<u8>, Seen>);
 /// A file as it is after the crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
+    /// Device and inode.
+    pub id: (u64, u64),
     pub kind: &'static str,
     pub mode: u32,
     pub owner: (u32, u32),
@@ -115,6 +117,7 @@ fn walk(root: &Path, below: &Path, seen: &mut BTreeMap<Vec<u8>, Seen>) {
 fn node(path: &Path) -> Node {
     let meta = path.symlink_metadata().unwrap();
     let mut node = Node {
+        id: (meta.dev(), meta.ino()),
         kind: kind(&meta),
         mode: meta.mode() & 0o7777,
         owner: (meta.uid(), meta.gid()),

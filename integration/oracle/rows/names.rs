@@ -1,4 +1,5 @@
 //! What the file is called: specifiers, escapes, core_uses_pid, odd templates.
+use crate::oracle::observe::MARKER;
 use crate::oracle::row::{Forced, Row};
 
 pub fn rows() -> Vec<Row> {
@@ -124,8 +125,8 @@ fn templates() -> Vec<Row> {
         Row::new("template-last-slash").pattern("/cores/%p/").forced(Forced::Refused),
         Row::new("template-last-slash-pid").pattern("/cores/").forced(Forced::Refused),
         Row::new("template-parent").pattern("/cwd/../cores/core").forced(Forced::Refused),
-        Row::new("template-in-root").pattern("/core.of.the.oracle"),
-        Row::new("template-in-tmp").pattern("/tmp/core.of.the.oracle"),
+        Row::new("template-in-root").pattern(format!("/{MARKER}")),
+        Row::new("template-in-tmp").pattern(format!("/tmp/{MARKER}")),
         Row::new("template-utf8").pattern("/cores/kërn-%e"),
     ]
 }

@@ -13,12 +13,12 @@ pub fn rows() -> Vec<Row> {
 fn directories() -> Vec<Row> {
     vec![
         // In the project's run: a volume, the host's store (an empty directory) or the container's own layer.
-        Row::new("place-volume").prepare(volume),
+        Row::new("place-volume").prepare(volume).location("volume"),
         Row::new("place-tmpfs").prepare(|bundle| {
             bundle.tmpfs("/cores", 16 << 20);
-        }),
-        Row::new("place-store").zeros(),
-        Row::new("place-layer").prepare(occupy).zeros(),
+        }).location("memory"),
+        Row::new("place-store").zeros().location("store"),
+        Row::new("place-layer").prepare(occupy).zeros().location("layer"),
         Row::new("place-deep").pattern("/cores/a/b/core").script("mkdir -p -m 1777 /cores/a/b"),
         Row::new("place-through-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "/cores", "/link")),
         Row::new("place-through-relative-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "./bin/../cores", "/link")),

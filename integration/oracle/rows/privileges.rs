@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use serde_json::json;
 
+use crate::oracle::observe::MARKER;
 use crate::oracle::row::{Forced, Row};
 use crate::support::bundle::Bundle;
 use crate::support::crasher;
@@ -65,6 +66,7 @@ fn privileged() -> Vec<Row> {
         // The kernel resolves the pattern from the host's root: nothing is there.
         row("set-uid-2", "2").forced(Forced::CoreFlag),
         row("set-uid-2-relative", "2").pattern("core").forced(Forced::CoreFlag),
+        row("set-uid-2-host-directory", "2").pattern(format!("/tmp/{MARKER}")).forced(Forced::EscapesToHost),
         row("set-gid-0", "0").program("/bin/setgid"),
         row("unreadable-0", "0").program("/bin/unreadable"),
         row("unreadable-2", "2").program("/bin/unreadable").forced(Forced::CoreFlag),
@@ -100,6 +102,12 @@ fn namespaces() -> Vec<Row> {
         }),
         Row::new("nested-user-namespace").pattern(names).parent("--user-namespace").parent(USER),
         Row::new("nested-user-and-mount-namespace").pattern(names).parent("--user-namespace --mount-namespace").parent(USER),
+        // The PID in the name is the innermost.
+        Row::new("nested-pid-namespace").pattern("/cores/core-%p-%P-%i-%I").parent("--user-namespace --pid-namespace").parent(USER),
+        Row::new("nested-all-namespaces")
+            .pattern("/cores/core-%P")
+            .parent("--user-namespace --pid-namespace --mount-namespace --tmpfs /cores")
+            .parent(USER),
         // The core goes to the file system that only the crasher and its parent see.
         Row::new("nested-mount-over-directory").pattern(names).parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER),
         Row::new("nested-mount-namespace").pattern(names).parent("--mount-namespace").prepare(|bundle| add_capability(bundle, "CAP_SYS_ADMIN")),

@@ -45,6 +45,8 @@ fn limits() -> Vec<Row> {
         row("limit-1M", "1048576").crasher("--fill 2"),
         row("limit-1M-holes-are-free", "1048576").crasher("--tail 8"),
         row("limit-unlimited", "unlimited").crasher("--fill 2"),
+        // What the hook itself set, or the kernel's container has in its config.json.
+        Row::new("limit-of-the-container").pattern("/cores/core.%c").parent("--core inherit"),
         Row::new("fsize-100000").parent("--fsize 100000"),
         Row::new("fsize-0").parent("--fsize 0"),
         Row::new("umask-0").parent("--umask 0"),

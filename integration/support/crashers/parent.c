@@ -13,10 +13,11 @@
  * --pid N               the program's PID (in this PID namespace) will be N
  * In a process between this one and the program, which stays until the end of file when --hold is given:
  * --user-namespace      become --uid and --gid, then unshare a user namespace in which they are 0
+ * --pid-namespace       unshare a PID namespace: the program will be PID 1 there
  * --mount-namespace     unshare a mount namespace
  * --tmpfs DIR           mount a tmpfs there
  * In the program's process, in this order:
- * --umask OCTAL, --core BYTES|unlimited, --fsize BYTES (the soft limits), --filter MASK (coredump_filter), --cpu N,
+ * --umask OCTAL, --core BYTES|unlimited|inherit, --fsize BYTES (the soft limits), --filter MASK (coredump_filter), --cpu N,
  * --chroot DIR, --chdir DIR,
  * --drop CAP (a number, from the bounding set), --groups A,B, --gid N, --uid N, --ambient CAP
  */
@@ -41,7 +42,7 @@
 static struct {
 	const char *script, *hostname, *tmpfs, *umask, *core, *fsize, *cpu, *chroot, *chdir, *groups, *uid, *gid, *ambient, *pid, *filter;
 	const char *drop[8];
-	int drops, hold, user_namespace, mount_namespace;
+	int drops, hold, user_namespace, pid_namespace, mount_namespace;
 	char **program;
 } plan;
 
@@ -71,6 +72,8 @@ static void parse(char **argv)
 			plan.hold = 1;
 		} else if (!strcmp(*argv, "--user-namespace")) {
 			plan.user_namespace = 1;
+		} else if (!strcmp(*argv, "--pid-namespace")) {
+			plan.pid_namespace = 1;
 		} else if (!strcmp(*argv, "--mount-namespace")) {
 			plan.mount_namespace = 1;
 		} else if (!strcmp(*argv, "--drop") && argv[1] && plan.drops < 8) {
@@ -159,6 +162,8 @@ static void unshare_namespaces(void)
 		snprintf(map, sizeof map, "0 %u 1", gid);
 		write_file("/proc/self/gid_map", map);
 	}
+	if (plan.pid_namespace)
+		must(unshare(CLONE_NEWPID), "unshare a PID namespace");
 	if (plan.mount_namespace) {
 		must(unshare(CLONE_NEWNS), "unshare a mount namespace");
 		must(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), "make / private");
@@ -190,7 +195,7 @@ static void run_program(void)
 	char *nothing[] = { NULL };
 	if (plan.umask)
 		umask((mode_t)strtoul(plan.umask, NULL, 8));
-	if (plan.core)
+	if (plan.core && strcmp(plan.core, "inherit"))
 		limit(RLIMIT_CORE, plan.core);
 	if (plan.fsize)
 		limit(RLIMIT_FSIZE, plan.fsize);
