@@ -33,7 +33,7 @@ pub struct Specifiers {
     pub limit: u64,
     /// `%C`: CPU.
     pub cpu: i32,
-    /// `%F`: the number of the pidfd, where the kernel gave one.
+    /// `%F`: the number of the pidfd, where the kernel gave one; in arguments of a pipe helper only.
     pub pidfd: Option<i32>,
     /// `%h`
     pub hostname: Vec<u8>,
@@ -158,9 +158,10 @@ impl Template {
         self.text.first() != Some(&b'/')
     }
 
-    /// The file name for one crash. `append_pid`: `kernel.core_uses_pid`, which acts only where the template has no `%p`.
+    /// The file name for one crash. `append_pid`: `kernel.core_uses_pid`, which acts only where the template has no `%p`. There is no pidfd in a file
+    /// name: to the kernel's file mode `%F` is an unknown specifier.
     pub fn expand(&self, with: &Specifiers, append_pid: bool) -> Vec<u8> {
-        let mut out = self.expand_argument(with);
+        let mut out = self.pieces_of(with, |specifier| specifier != b'F');
         if append_pid && !self.pieces.contains(&Piece::Specifier(b'p')) {
             out.extend(format!(".{}", with.pid).bytes());
         }
@@ -169,11 +170,16 @@ impl Template {
 
     /// The text for one crash, without the PID that `core_uses_pid` appends: an argument of a pipe helper.
     pub fn expand_argument(&self, with: &Specifiers) -> Vec<u8> {
+        self.pieces_of(with, |_| true)
+    }
+
+    fn pieces_of(&self, with: &Specifiers, known: fn(u8) -> bool) -> Vec<u8> {
         let mut out = Vec::new();
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(l) => out.extend_from_slice(l),
-                Piece::Specifier(s) => with.append(*s, &mut out),
+                Piece::Specifier(s) if known(*s) => with.append(*s, &mut out),
+                Piece::Specifier(_) => {}
             }
         }
         out

@@ -14,7 +14,7 @@ fn crash() -> Specifiers {
         time: 1_700_000_000,
         limit: u64::MAX,
         cpu: 1,
-        pidfd: None,
+        pidfd: Some(3),
         hostname: b"web-1".to_vec(),
         comm: b"a!b %p".to_vec(),
         exe_name: b"nginx (deleted)".to_vec(),
@@ -93,9 +93,9 @@ fn handlers_of_the_host() {
     assert_eq!(Handler::of(b""), Handler::Nothing);
     assert_eq!(Handler::of(b"@/run/x.sock"), Handler::Socket);
     assert_eq!(Handler::of(b"core.%p"), Handler::File(Template::of_host(b"core.%p")));
-    let Handler::Pipe(args) = Handler::of(b"|/usr/lib/helper  %P \t%e\n") else { panic!("not a pipe") };
+    let Handler::Pipe(args) = Handler::of(b"|/usr/lib/helper  %P \t%e\n%F") else { panic!("not a pipe") };
     let args: Vec<_> = args.iter().map(|a| String::from_utf8(a.expand_argument(&crash())).unwrap()).collect();
-    assert_eq!(args, ["/usr/lib/helper", "4012", "a!b %p"]);
+    assert_eq!(args, ["/usr/lib/helper", "4012", "a!b %p", "3"]);
 }
 
 /// The kernel's loop, written down once more as literally as Rust allows, to compare with.
@@ -111,7 +111,10 @@ fn kernel(pattern: &[u8], s: &Specifiers, uses_pid: bool) -> Vec<u8> {
                 Some(b'%') => out.push(b'%'),
                 Some(c) => {
                     pid_in_pattern |= *c == b'p';
-                    s.append(*c, &mut out);
+                    // %F is known to the pipe mode only.
+                    if *c != b'F' {
+                        s.append(*c, &mut out);
+                    }
                 }
             }
         }

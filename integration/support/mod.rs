@@ -1,0 +1,9 @@
+//! What the integration tests share, one subject a file. Every test binary uses a part of it.
+#![allow(dead_code, reason = "each test binary uses another part of the support")]
+
+pub mod bundle;
+pub mod crasher;
+pub mod host;
+pub mod require;
+pub mod rootfs;
+pub mod runtime;

@@ -1,0 +1,241 @@
+//! The OCI runtimes, called as an engine calls them, each in a scratch `--root` of its own.
+//!
+//! [`Runtime::run`] starts a bundle in the foreground; [`Runtime::create`] gives a [`Container`], which is killed and
+//! deleted when it goes out of scope, on panic too. What the container's init prints is in [`Container::stdout`] and
+//! [`Container::stderr`]: files, since a pipe would be held open for as long as the container lives.
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::bundle::Bundle;
+use super::require;
+
+/// No container operation of the tests takes this long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The runtimes under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Runc,
+    Crun,
+    Youki,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Runc, Self::Crun, Self::Youki];
+
+    /// The program's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Runc => "runc",
+            Self::Crun => "crun",
+            Self::Youki => "youki",
+        }
+    }
+
+    /// The kinds that are installed. In CI a missing one fails the test.
+    pub fn installed() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|kind| require::programs(&[kind.name()]))
+    }
+}
+
+/// A runtime with a state directory of its own.
+pub struct Runtime {
+    kind: Kind,
+    root: TempDir,
+    program: PathBuf,
+}
+
+impl Runtime {
+    /// Panics where the program is not installed: ask [`Kind::installed`] first.
+    pub fn new(kind: Kind) -> Self {
+        require::root();
+        let root = tempfile::Builder::new().prefix(kind.name()).tempdir().unwrap();
+        let program = program(kind, root.path());
+        Self { kind, root, program }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What an engine must be given as the runtime's path: on a host with hybrid cgroups it is a script for crun.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// The runtime with its global options; the verb comes next.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--root").arg(self.root.path().join("state")).stdin(Stdio::null());
+        command
+    }
+
+    /// `run`: from creation to the end of the program. The output is the container's.
+    pub fn run(&self, bundle: &Bundle, id: &str) -> Output {
+        bundle.write();
+        let mut command = self.command();
+        command.arg("run").arg("--bundle").arg(bundle.path()).arg(id);
+        let output = command.output().unwrap();
+        self.force_delete(id);
+        output
+    }
+
+    /// `create`: hooks run, the program is not started yet. Panics when the runtime refuses.
+    pub fn create<'r>(&'r self, bundle: &Bundle, id: &str) -> Container<'r> {
+        self.try_create(bundle, id).unwrap_or_else(|log| panic!("{} create {id}: {log}", self.kind.name()))
+    }
+
+    /// `create`, and what the runtime said when it refused.
+    pub fn try_create<'r>(&'r self, bundle: &Bundle, id: &str) -> Result<Container<'r>, String> {
+        bundle.write();
+        let output = |name: &str| File::create(bundle.path().join(name)).unwrap();
+        let mut command = self.command();
+        command.arg("create").arg("--bundle").arg(bundle.path()).arg(id);
+        let status = command.stdout(output("stdout")).stderr(output("stderr")).status().unwrap();
+        // Made before the status is looked at: a half-made container is deleted too.
+        let container = Container { runtime: self, id: id.to_owned(), bundle: bundle.path().to_owned() };
+        if status.success() { Ok(container) } else { Err(container.stderr()) }
+    }
+
+    /// `create` and `start`.
+    pub fn start<'r>(&'r self, bundle: &Bundle, id: &str) -> Container<'r> {
+        let container = self.create(bundle, id);
+        container.start();
+        container
+    }
+
+    fn force_delete(&self, id: &str) {
+        let mut command = self.command();
+        // Usually it is gone already and the runtime complains: nobody needs to hear that.
+        let _ = command.args(["delete", "--force", id]).output();
+    }
+}
+
+/// A container that exists. Killed and deleted on drop.
+pub struct Container<'r> {
+    runtime: &'r Runtime,
+    id: String,
+    bundle: PathBuf,
+}
+
+impl Container<'_> {
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn start(&self) {
+        self.succeed(&["start", &self.id]);
+    }
+
+    /// The state as the runtime tells it.
+    pub fn state(&self) -> Value {
+        serde_json::from_slice(&self.succeed(&["state", &self.id]).stdout).unwrap()
+    }
+
+    /// `creating`, `created`, `running` or `stopped`.
+    pub fn status(&self) -> String {
+        self.state()["status"].as_str().unwrap().to_owned()
+    }
+
+    /// The host PID of the container's init.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.state()["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// `exec`: another process in the container, as root in `/`. The output and exit status are the process's.
+    pub fn exec(&self, args: &[&str]) -> Output {
+        self.exec_command(&[], args).output().unwrap()
+    }
+
+    /// `exec` with options of the runtime (`--user 1000`, ...).
+    pub fn exec_with(&self, options: &[&str], args: &[&str]) -> Output {
+        self.exec_command(options, args).output().unwrap()
+    }
+
+    /// `exec` as a command, for a test that wants to choose its standard streams.
+    pub fn exec_command(&self, options: &[&str], args: &[&str]) -> Command {
+        let mut command = self.runtime.command();
+        command.arg("exec").args(options);
+        if self.runtime.kind == Kind::Youki {
+            // youki's parser would take the program's options for its own.
+            command.arg(&self.id).arg("--").args(args);
+        } else {
+            command.arg(&self.id).args(args);
+        }
+        command
+    }
+
+    /// Standard output of an exec'd `sh -c SCRIPT`, which must succeed.
+    pub fn sh(&self, script: &str) -> String {
+        let output = self.exec(&["/bin/sh", "-c", script]);
+        assert!(output.status.success(), "{}: {script}: {output:?}", self.runtime.kind.name());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// `kill`: a signal by name (`KILL`) to the container's init.
+    pub fn kill(&self, signal: &str) {
+        self.succeed(&["kill", &self.id, signal]);
+    }
+
+    /// Waits until the init has ended.
+    pub fn wait_stopped(&self) {
+        let until = Instant::now() + DEADLINE;
+        while self.status() != "stopped" {
+            assert!(Instant::now() < until, "{} {} never stopped", self.runtime.kind.name(), self.id);
+            std::thread::sleep(Duration::from_millis(20)); // there is no event: the runtime can only be polled
+        }
+    }
+
+    /// `kill` with SIGKILL, then `delete`: the poststop hooks run.
+    pub fn remove(self) {
+        if self.status() != "stopped" {
+            self.kill("KILL");
+            self.wait_stopped();
+        }
+        self.succeed(&["delete", &self.id]);
+    }
+
+    /// What the init has written to its standard output so far.
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(self.bundle.join("stdout")).unwrap_or_default()
+    }
+
+    /// What the runtime and the init have written to their standard error so far.
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.bundle.join("stderr")).unwrap_or_default()
+    }
+
+    fn succeed(&self, args: &[&str]) -> Output {
+        let output = self.runtime.command().args(args).output().unwrap();
+        assert!(output.status.success(), "{} {args:?}: {output:?}", self.runtime.kind.name());
+        output
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        self.runtime.force_delete(&self.id);
+    }
+}
+
+/// crun refuses a host with hybrid cgroups; there it gets a mount namespace in which the second hierarchy is not mounted.
+fn program(kind: Kind, scratch: &Path) -> PathBuf {
+    let program = require::find(kind.name()).unwrap_or_else(|| panic!("{} is not installed", kind.name()));
+    if kind != Kind::Crun || !Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists() {
+        return program;
+    }
+    let script = scratch.join("crun");
+    let text = format!(
+        "#!/bin/sh\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec \"$@\"' crun {} \"$@\"\n",
+        program.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
