@@ -2,10 +2,12 @@
 
 mod doctor;
 mod explain;
+mod info;
 mod list;
 mod locate;
 mod query;
 mod setup;
+mod stack;
 mod table;
 
 use crate::config::Config;
@@ -38,9 +40,10 @@ Environment: NO_COLOR (no colours, also on a terminal), TZ (in which times are s
 
 /// What MATCH means; every verb that takes it says so.
 const MATCH: &str = "\
-A MATCH is a PID (in the container or on the host), the path of an executable or core, a name (container, its ID or the head of it, pod,
-executable, comm, signal), or FIELD=VALUE with container, pod, namespace, image, exe, comm, pid, signal or core. Names and values may hold * and ?.
-All MATCHes must hold.";
+A MATCH is a PID (in the container or on the host), the path of an executable or core, a name \
+(container, its ID or the head of it, pod, executable, comm, signal), or FIELD=VALUE with container, \
+pod, namespace, image, exe, comm, pid, signal or core. Names and values may hold * and ?. All MATCHes \
+must hold.";
 
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
@@ -111,6 +114,29 @@ enum Verb {
         /// Go on printing crashes as they come.
         #[arg(short, long, conflicts_with = "reverse")]
         follow: bool,
+    },
+    /// Show everything that is known of a crash, the newest that matches, with the stack of every thread.
+    ///
+    /// Functions come from the container's own files while it runs, else from the kept binaries; a file counts only if its build-id is the one in the
+    /// core. The core is read by a process without any rights.
+    ///
+    /// Example: oci-coredump info nginx --since today
+    #[command(after_help = MATCH)]
+    Info {
+        #[command(flatten)]
+        which: Which,
+        /// The newest N instead of one.
+        #[arg(short = 'n', value_name = "N", default_value_t = 1, hide_default_value = true)]
+        newest: usize,
+        /// Read this core file, whether there is a record of it or not.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until", "newest"])]
+        core: Option<PathBuf>,
+        /// Take executables and libraries from below this directory instead of the container's root.
+        #[arg(long, value_name = "DIR")]
+        sysroot: Option<PathBuf>,
+        /// Print JSON, one object for each crash.
+        #[arg(long)]
+        json: bool,
     },
     /// Print what the hook would do for a bundle, and touch nothing.
     ///
@@ -235,6 +261,12 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::List { which, newest, reverse, json, follow } => {
             let (chosen, query) = which.choose().context("list")?;
             let code = list::run(&mut out, &chosen, &query, &list::Wish { newest, reverse, json, follow }).context("list")?;
+            out.flush()?;
+            return Ok(code);
+        }
+        Verb::Info { which, newest, core, sysroot, json } => {
+            let (chosen, query) = which.choose().context("info")?;
+            let code = info::run(&mut out, &chosen, &query, &info::Wish { newest, core, sysroot, json }).context("info")?;
             out.flush()?;
             return Ok(code);
         }

@@ -7,8 +7,10 @@
 
 pub mod cred;
 pub mod file;
+pub mod jail;
 pub mod kernel;
 pub mod limit;
+pub mod map;
 pub mod memory;
 pub mod mount;
 pub mod ns;

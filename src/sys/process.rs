@@ -24,6 +24,11 @@ pub fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
 }
 
 impl Child {
+    /// Its process ID, which stays its own until it was waited for.
+    pub fn id(&self) -> rustix::process::Pid {
+        self.0
+    }
+
     /// Waits until the child ends; its exit status, or the signal that killed it.
     pub fn wait(self) -> Result<Ended> {
         loop {
