@@ -141,7 +141,7 @@ impl Registry {
     /// Opens the registry if there is one.
     pub fn open() -> Option<Self> {
         let run = file::open_dir(Path::new(RUN_DIR)).ok()?;
-        let sub = |name: &str| file::resolve(&run, name.as_ref(), file::Below::NoLinks, true).ok().and_then(|d| file::reopen_dir(&d).ok());
+        let sub = |name: &str| file::open_subdir(&run, name.as_ref()).ok();
         let (containers, index) = (sub("containers")?, sub("index")?);
         Some(Registry { run, containers, index })
     }

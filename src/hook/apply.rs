@@ -9,7 +9,7 @@ use crate::registry::{Entry, Init, Place, Registry};
 use crate::store::Store;
 use crate::sys::limit::{self, Limit};
 use crate::sys::proc::Proc;
-use crate::sys::{file, mount, ns};
+use crate::sys::{mount, ns};
 use crate::sysctl;
 use anyhow::{Context, Result};
 
@@ -171,9 +171,4 @@ pub fn refuse(registry: &Registry, entry: Entry) {
     if let Err(e) = registry.put(&entry) {
         log::warn!("cannot note the refusal of container {}, ignoring: {e:#}", entry.names.container_id);
     }
-}
-
-/// Keeps the file mode bits of what we make exact.
-pub fn exact_modes() {
-    file::set_umask(0);
 }

@@ -157,6 +157,12 @@ pub fn stdin() -> std::os::fd::BorrowedFd<'static> {
     rustix::stdio::stdin()
 }
 
+/// Closes standard input: the kernel, which waits for its pipe to be closed, lets the crashed process go.
+pub fn close_stdin() {
+    // SAFETY: nothing of this process reads standard input after this; nothing owns the descriptor.
+    unsafe { libc::close(0) };
+}
+
 /// `read(2)`, started again when a signal interrupts it.
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
     loop {

@@ -14,9 +14,11 @@ fn directories() -> Vec<Row> {
     vec![
         // In the project's run: a volume, the host's store (an empty directory) or the container's own layer.
         Row::new("place-volume").prepare(volume).location("volume"),
-        Row::new("place-tmpfs").prepare(|bundle| {
-            bundle.tmpfs("/cores", 16 << 20);
-        }).location("memory"),
+        Row::new("place-tmpfs")
+            .prepare(|bundle| {
+                bundle.tmpfs("/cores", 16 << 20);
+            })
+            .location("memory"),
         Row::new("place-store").zeros().location("store"),
         Row::new("place-layer").prepare(occupy).zeros().location("layer"),
         Row::new("place-deep").pattern("/cores/a/b/core").script("mkdir -p -m 1777 /cores/a/b"),

@@ -104,10 +104,7 @@ fn namespaces() -> Vec<Row> {
         Row::new("nested-user-and-mount-namespace").pattern(names).parent("--user-namespace --mount-namespace").parent(USER),
         // The PID in the name is the innermost.
         Row::new("nested-pid-namespace").pattern("/cores/core-%p-%P-%i-%I").parent("--user-namespace --pid-namespace").parent(USER),
-        Row::new("nested-all-namespaces")
-            .pattern("/cores/core-%P")
-            .parent("--user-namespace --pid-namespace --mount-namespace --tmpfs /cores")
-            .parent(USER),
+        Row::new("nested-all-namespaces").pattern("/cores/core-%P").parent("--user-namespace --pid-namespace --mount-namespace --tmpfs /cores").parent(USER),
         // The core goes to the file system that only the crasher and its parent see.
         Row::new("nested-mount-over-directory").pattern(names).parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER),
         Row::new("nested-mount-namespace").pattern(names).parent("--mount-namespace").prepare(|bundle| add_capability(bundle, "CAP_SYS_ADMIN")),
