@@ -62,6 +62,12 @@ pub struct Entry {
     pub limit: Option<u64>,
     /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for unlimited; poststart sets it again.
     pub soft_limit: Option<u64>,
+    /// Compress cores with zstd.
+    #[serde(default)]
+    pub compress: bool,
+    /// Let the crashed process go before its core is whole.
+    #[serde(default)]
+    pub early: bool,
     /// Where cores land.
     pub place: Place,
     /// Why the request was refused; such an entry is in no index.

@@ -103,7 +103,8 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, report: &mut Report)
     // If this process is killed from now on, the parent knows at least that there is a file.
     report.say(&Written { created: true, reason: Some("the writer was interrupted".into()), ..Written::default() });
     let bounds = Bounds { limit: plan.limit, file_size: facts.file_size };
-    let result = stream::copy(process::stdin(), &file, &bounds, source);
+    let write = if plan.compress { stream::compress } else { stream::copy };
+    let result = write(process::stdin(), &file, &bounds, source);
     let stat = file::stat(&file).ok();
     let reason = result.err().map(|stop| match stop {
         Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", plan.limit.unwrap_or(0)),

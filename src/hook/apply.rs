@@ -43,6 +43,8 @@ pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
         pattern: request.wishes.pattern.to_string(),
         append_pid: site.config.core_uses_pid,
         limit: request.wishes.limit.flatten(),
+        compress: request.wishes.compress,
+        early: request.wishes.early && site.config.allow_early_release,
         place: Place { location: Location::Layer, mount: None },
         refused: None,
         soft_limit: None,

@@ -121,6 +121,16 @@ pub fn number(fd: impl AsFd) -> i32 {
     fd.as_fd().as_raw_fd()
 }
 
+/// `write(2)`, started again when a signal interrupts it.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
+    loop {
+        match rustix::io::write(&fd, bytes) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
 /// `pwrite(2)`: at most this many bytes at this offset; returns how many.
 pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<usize> {
     loop {
