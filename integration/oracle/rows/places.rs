@@ -14,15 +14,18 @@ fn directories() -> Vec<Row> {
     vec![
         // In the project's run: a volume, the host's store (an empty directory) or the container's own layer.
         Row::new("place-volume").prepare(volume).location("volume"),
-        Row::new("place-tmpfs").prepare(|bundle| {
-            bundle.tmpfs("/cores", 16 << 20);
-        }).location("memory"),
+        Row::new("place-tmpfs")
+            .prepare(|bundle| {
+                bundle.tmpfs("/cores", 16 << 20);
+            })
+            .location("memory"),
         Row::new("place-store").zeros().location("store"),
         Row::new("place-layer").prepare(occupy).zeros().location("layer"),
         Row::new("place-deep").pattern("/cores/a/b/core").script("mkdir -p -m 1777 /cores/a/b"),
         Row::new("place-through-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "/cores", "/link")),
         Row::new("place-through-relative-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "./bin/../cores", "/link")),
         Row::new("place-symlink-retargeted")
+            .location("layer")
             .pattern("/cores/link/core")
             .script("{ umount /cores/link && rmdir /cores/link; } 2>/dev/null; mkdir -m 1777 /cwd/two && ln -s /cwd/two /cores/link")
             .prepare(|bundle| {
