@@ -5,6 +5,7 @@ use super::crash::Crash;
 use super::facts::Facts;
 use super::plan::File;
 use super::stream::{self, Stop};
+use crate::sys::file::FsType;
 use crate::sys::{AsFd, Errno, OwnedFd, cred, file, limit, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,10 @@ pub struct Written {
     pub size: u64,
     /// Bytes on disk.
     pub disk_size: u64,
+    /// Device and inode number.
+    pub id: Option<(u64, u64)>,
+    /// Whether it is on a memory-backed file system.
+    pub memory: bool,
     /// Why it is short, or was not made.
     pub reason: Option<String>,
 }
@@ -89,7 +94,9 @@ fn copy(facts: &Facts, plan: &File, report: &mut Report) {
         Err(reason) => return report.say(&Written { reason: Some(reason), ..Written::default() }),
     };
     // If this process is killed from now on, the parent knows at least that there is a file.
-    report.say(&Written { created: true, reason: Some("the writer was interrupted".into()), ..Written::default() });
+    let memory = file::fs_type(&file).is_ok_and(|kind| kind == FsType::Memory);
+    let made = Written { created: true, id: file::stat(&file).ok().map(|s| s.id), memory, ..Written::default() };
+    report.say(&Written { reason: Some("the writer was interrupted".into()), ..made.clone() });
     let result = stream::copy(process::stdin(), &file, plan.limit, facts.pagemap.as_ref());
     let stat = file::stat(&file).ok();
     let reason = result.err().map(|stop| match stop {
@@ -99,7 +106,7 @@ fn copy(facts: &Facts, plan: &File, report: &mut Report) {
         Stop::Read(e) => format!("read from the kernel: {e}"),
         Stop::Ended => "the kernel stopped sending: the process was killed while it dumped".into(),
     });
-    report.say(&Written { created: true, size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason });
+    report.say(&Written { size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, ..made });
 }
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened. The directory is
