@@ -2,10 +2,9 @@
 
 use super::crash::Crash;
 use crate::sys::limit::Limit;
-use crate::sys::pagemap::Pagemap;
 use crate::sys::proc::{self, Cgroup, Proc, Status};
 use crate::sys::{OwnedFd, ns, pidfd};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 /// Everything that the later stages need to know of the crasher. Nothing reads /proc/PID after this but the walk to its parents.
 #[derive(Debug)]
@@ -38,8 +37,8 @@ pub struct Facts {
     pub file_size: Option<u64>,
     /// Its RLIMIT_CORE.
     pub core: Limit,
-    /// Which of its pages exist; asked only where a limit counts.
-    pub pagemap: Option<Pagemap>,
+    /// Its directory in /proc, for the copy.
+    pub task: Proc,
 }
 
 impl Facts {
@@ -52,7 +51,8 @@ impl Facts {
         let task = process.task(crash.said.host_tid)?;
         let status = task.status()?;
         let (mount_ns, user_ns, pid_ns) = (task.namespace("mnt")?, task.namespace("user")?, task.namespace("pid")?);
-        let core = task.limit("Max core file size")?;
+        let limits = task.read("limits")?;
+        let limit = |name: &str| proc::limit(&limits, name).with_context(|| format!("/proc/PID/limits has no {name:?}"));
         let own_user_ns = Proc::open(std::process::id() as i32)?.namespace("user")?;
         let foreign = ns::inode(&user_ns)? != ns::inode(&own_user_ns)?;
         let facts = Facts {
@@ -68,23 +68,23 @@ impl Facts {
             exe: task.link("exe").unwrap_or_default(),
             // A program without the entry was not started by execve: nothing is known of it, so it is treated as the worst.
             secure: proc::secure(&task.read("auxv")?).unwrap_or(true),
-            file_size: task.limit("Max file size")?.soft,
-            pagemap: task.open_file("pagemap").ok().map(Pagemap::new),
-            core,
+            file_size: limit("Max file size")?.soft,
+            core: limit("Max core file size")?,
             status,
+            task,
         };
-        facts.verify(crash, &process, &task)?;
+        facts.verify(crash, &process)?;
         Ok(facts)
     }
 
     /// The last look, after the last read: is this still the process that crashed? With a pidfd that is certain. Without one its ID could have been
     /// taken over in between, so the process must be dumping core at this moment, before and after.
-    fn verify(&self, crash: &Crash, process: &Proc, task: &Proc) -> Result<()> {
+    fn verify(&self, crash: &Crash, process: &Proc) -> Result<()> {
         if let Some(fd) = &crash.pidfd {
             ensure!(pidfd::pid(fd) == Some(crash.said.host_pid), "process {} has gone", crash.said.host_pid);
             return Ok(());
         }
-        let again = task.status()?;
+        let again = self.task.status()?;
         ensure!(again == self.status, "process {} changed while it was looked at", crash.said.host_pid);
         ensure!(self.status.core_dumping == Some(true) && process.status()?.core_dumping == Some(true), "process {} is not dumping core", crash.said.host_pid);
         Ok(())

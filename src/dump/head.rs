@@ -39,11 +39,17 @@ pub struct Head {
 pub struct Note {
     /// Bytes of its name.
     pub name: usize,
-    content: usize,
+    /// Bytes of its contents.
+    pub content: usize,
     kind: u32,
 }
 
 impl Note {
+    /// Whether it lists the mapped files.
+    pub fn is_files(self) -> bool {
+        object::elf::NoteType(self.kind) == object::elf::NT_FILE
+    }
+
     /// The units in which the kernel emits the content: one, but for the layout of the x86 state, which goes component by component
     /// (`struct x86_xfeat_component`, Linux 6.12).
     pub fn parts(self) -> impl Iterator<Item = usize> {
@@ -83,6 +89,11 @@ impl Head {
             return None;
         }
         Some(Head { wide, endian, header_size, segment_size, segments, ..Head::default() })
+    }
+
+    /// Whether it is of a 64-bit program.
+    pub fn is_wide(&self) -> bool {
+        self.wide
     }
 
     /// Takes the next program header.

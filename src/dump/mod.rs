@@ -8,8 +8,10 @@ mod facts;
 mod forward;
 mod head;
 mod identify;
+mod memory;
 mod plan;
 mod stream;
+mod walk;
 mod write;
 
 use crate::config::Config;

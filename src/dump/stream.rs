@@ -5,6 +5,7 @@
 //! One difference is wanted: a page that is there but holds only zeros counts against the limit as in the kernel, and yet becomes a hole.
 
 use super::head::{Head, Load};
+use super::memory::{self, Source};
 use super::plan::PAGE;
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, Errno, OwnedFd, process};
@@ -134,6 +135,11 @@ impl<'a> Output<'a> {
         process::set_size(self.file, self.position).map_err(Stop::Write)
     }
 
+    /// The rest was written by others: the file has its full size.
+    fn end_at(&mut self, end: u64) -> Result<(), Stop> {
+        process::set_size(self.file, end).map_err(Stop::Write)
+    }
+
     /// After a stop: the file ends where the kernel's would, behind the last byte emitted. Zeros at the very end may be a hole here.
     fn cut(&mut self) -> Result<(), Stop> {
         self.flush()?;
@@ -141,7 +147,8 @@ impl<'a> Output<'a> {
     }
 }
 
-fn write_all(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> {
+/// Writes all of `bytes` at an offset.
+pub fn write_all(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> {
     while !bytes.is_empty() {
         match process::write_at(file, bytes, at) {
             Ok(0) => return Err(Stop::Write(Errno::NOSPC)),
@@ -152,20 +159,47 @@ fn write_all(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> 
     Ok(())
 }
 
-/// Copies a core. `Ok` when it is whole; else why not, and what could be written is in the file.
-pub fn copy(pipe: impl AsFd, file: &OwnedFd, limit: Option<u64>, pagemap: Option<&Pagemap>) -> Result<(), Stop> {
+/// What bounds a core, and how exactly.
+#[derive(Debug, Default)]
+pub struct Bounds {
+    /// RLIMIT_CORE: most bytes emitted.
+    pub limit: Option<u64>,
+    /// RLIMIT_FSIZE: most bytes of the file.
+    pub file_size: Option<u64>,
+}
+
+/// Copies a core. `Ok` when it is whole; else why not, and what could be written is in the file. With a `source` the memory comes from the process itself
+/// where that gives the same file; else all of it comes through the pipe.
+pub fn copy(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
     let mut input = Input::new(pipe);
-    let mut output = Output::new(file, limit);
-    let result = run(&mut input, &mut output, limit.and(pagemap));
+    let mut output = Output::new(file, bounds.limit);
+    let result = run(&mut input, &mut output, bounds, source);
     if matches!(result, Err(Stop::Limit | Stop::Ended | Stop::Read(_))) {
         let _ = output.cut();
     }
     result
 }
 
-fn run<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, pagemap: Option<&Pagemap>) -> Result<(), Stop> {
-    let head = head(input, output)?;
-    data(input, output, &head.loads, pagemap)?;
+fn run<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
+    let (head, files) = head(input, output)?;
+    let room = bounds.limit.unwrap_or(u64::MAX).min(bounds.file_size.unwrap_or(u64::MAX));
+    let mut source = source;
+    if let Some(files) = memory::suits(&head, files.as_deref(), room)
+        && let Some(source) = source.take_if(|s| s.pidfd.is_some())
+        && let Ok(file) = output.file.try_clone()
+    {
+        output.flush()?;
+        match memory::copy(source, head.loads.clone(), files, file) {
+            Ok(()) => return output.end_at(head.end),
+            Err(memory::Failed::Ended(whole)) => {
+                output.reach = whole.min(head.end).max(output.reach);
+                return Err(Stop::Ended);
+            }
+            // Nothing of the pipe was read, so the stream writes the same bytes again to the same places.
+            Err(memory::Failed::Stream) => {}
+        }
+    }
+    data(input, output, &head.loads, source.filter(|_| bounds.limit.is_some()).map(|s| s.pagemap).as_ref())?;
     if output.position < head.end {
         return Err(Stop::Ended);
     }
@@ -173,8 +207,10 @@ fn run<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, pagemap: Option<&
 }
 
 /// Headers and notes, unit by unit. What is not an ELF core of a kind that we know has no head: all of it is then taken for pages.
-fn head<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>) -> Result<Head, Stop> {
-    let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else { return Ok(Head::default()) };
+/// With the head comes the list of mapped files, if there is one.
+fn head<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>) -> Result<(Head, Option<Vec<u8>>), Stop> {
+    let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else { return Ok((Head::default(), None)) };
+    let mut files: Option<Vec<u8>> = None;
     unit(input, output, head.header_size)?;
     for _ in 0..head.segments {
         let bytes = input.take(head.segment_size)?;
@@ -187,22 +223,36 @@ fn head<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>) -> Result<Head, 
         unit(input, output, 12)?;
         unit(input, output, note.name)?;
         gap(input, output, 4)?;
-        for part in note.parts() {
-            unit(input, output, part)?;
+        if note.is_files() {
+            unit_kept(input, output, note.content, files.insert(Vec::new()))?;
+        } else {
+            for part in note.parts() {
+                unit(input, output, part)?;
+            }
         }
         gap(input, output, 4)?;
     }
     gap(input, output, PAGE)?;
-    Ok(head)
+    Ok((head, files))
 }
 
 /// One unit of the kernel's: all of it or nothing.
 fn unit<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, size: usize) -> Result<(), Stop> {
+    copy_unit(input, output, size, |_| {})
+}
+
+/// The same, keeping a copy. The kernel bounds the list of mapped files to 4 MiB.
+fn unit_kept<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, size: usize, kept: &mut Vec<u8>) -> Result<(), Stop> {
+    copy_unit(input, output, size, |bytes| kept.extend_from_slice(bytes))
+}
+
+fn copy_unit<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, size: usize, mut seen: impl FnMut(&[u8])) -> Result<(), Stop> {
     output.account(output.position, size as u64)?;
     let mut left = size;
     while left > 0 {
         let bytes = input.take(left.min(CHUNK))?;
         left -= bytes.len();
+        seen(bytes);
         output.put(bytes)?;
     }
     Ok(())
@@ -252,6 +302,23 @@ fn data<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, loads: &[Load], 
         output.pages(&chunk[run..size])?;
         input.consume(size);
     }
+}
+
+/// The runs of pages that do not hold zeros only; what lies between becomes a hole. The last page may be short.
+pub fn runs(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    const SIZE: usize = PAGE as usize;
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let page = |at: usize| &bytes[at..bytes.len().min(at + SIZE)];
+        while at < bytes.len() && is_zero(page(at)) {
+            at += SIZE;
+        }
+        let start = at;
+        while at < bytes.len() && !is_zero(page(at)) {
+            at += SIZE;
+        }
+        (start < bytes.len()).then(|| start..bytes.len().min(at))
+    })
 }
 
 fn is_zero(page: &[u8]) -> bool {

@@ -3,9 +3,12 @@
 
 use super::crash::Crash;
 use super::facts::Facts;
+use super::memory::Source;
 use super::plan::File;
-use super::stream::{self, Stop};
+use super::stream::{self, Bounds, Stop};
 use crate::sys::file::FsType;
+use crate::sys::memory::Memory;
+use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, Errno, OwnedFd, cred, file, limit, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -35,12 +38,13 @@ const MAX_REPORT: usize = 16 << 10;
 ///
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
-pub fn write(_crash: &Crash, facts: &Facts, plan: &File) -> Result<Written> {
+pub fn write(crash: &Crash, facts: &Facts, plan: &File) -> Result<Written> {
+    let source = source(crash, facts);
     let (read, report) = process::pipe()?;
     let child = process::fork(|| {
         let mut report = Report(std::fs::File::from(report));
-        match become_crasher(facts, plan, &report.0) {
-            Ok(()) => copy(facts, plan, &mut report),
+        match become_crasher(facts, plan, source.as_ref(), &report.0) {
+            Ok(()) => copy(facts, plan, source, &mut report),
             Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), ..Written::default() }),
         }
         0
@@ -55,6 +59,13 @@ pub fn write(_crash: &Crash, facts: &Facts, plan: &File) -> Result<Written> {
     Ok(written)
 }
 
+/// What the fast lane reads from: opened while we may, of the process that the pidfd names.
+fn source(crash: &Crash, facts: &Facts) -> Option<Source> {
+    let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
+    let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
+    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), pidfd })
+}
+
 struct Report(std::fs::File);
 
 impl Report {
@@ -67,7 +78,7 @@ impl Report {
 }
 
 /// Gives up everything that the crasher does not have. The order is the defence: what needs rights first, the rights themselves last.
-fn become_crasher(facts: &Facts, plan: &File, report: &std::fs::File) -> Result<()> {
+fn become_crasher(facts: &Facts, plan: &File, source: Option<&Source>, report: &std::fs::File) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_write_signals()?;
     file::set_umask(facts.status.umask);
@@ -81,14 +92,15 @@ fn become_crasher(facts: &Facts, plan: &File, report: &std::fs::File) -> Result<
         file::change_dir(&facts.cwd).context("the crasher's working directory")?;
     }
     let mut keep = vec![report.as_fd()];
-    keep.extend(facts.pagemap.as_ref().map(|m| m.as_fd()));
+    keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
+    keep.extend(source.and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
     keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
     process::close_all_but(&keep)?;
     cred::assume(&credentials, facts.user_ns.as_ref())
 }
 
 /// As the crasher: makes the file and copies the stream.
-fn copy(facts: &Facts, plan: &File, report: &mut Report) {
+fn copy(facts: &Facts, plan: &File, source: Option<Source>, report: &mut Report) {
     let file = match create(&plan.path, plan.unlink_first, facts.status.credentials.uid[3], facts.user_ns.is_some()) {
         Ok(file) => file,
         Err(reason) => return report.say(&Written { reason: Some(reason), ..Written::default() }),
@@ -97,7 +109,8 @@ fn copy(facts: &Facts, plan: &File, report: &mut Report) {
     let memory = file::fs_type(&file).is_ok_and(|kind| kind == FsType::Memory);
     let made = Written { created: true, id: file::stat(&file).ok().map(|s| s.id), memory, ..Written::default() };
     report.say(&Written { reason: Some("the writer was interrupted".into()), ..made.clone() });
-    let result = stream::copy(process::stdin(), &file, plan.limit, facts.pagemap.as_ref());
+    let bounds = Bounds { limit: plan.limit, file_size: facts.file_size };
+    let result = stream::copy(process::stdin(), &file, &bounds, source);
     let stat = file::stat(&file).ok();
     let reason = result.err().map(|stop| match stop {
         Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", plan.limit.unwrap_or(0)),

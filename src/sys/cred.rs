@@ -17,6 +17,8 @@ pub struct Credentials {
     pub groups: Vec<u32>,
     /// Effective capabilities, a bit mask as in `CapEff` of /proc/PID/status, valid in the process's own user namespace.
     pub effective: u64,
+    /// Permitted capabilities, `CapPrm`.
+    pub permitted: u64,
 }
 
 impl Credentials {
@@ -48,16 +50,15 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     if let Some(ns) = user_ns {
         super::ns::enter(ns.as_fd(), super::ns::Kind::User)?;
     }
-    let wanted = from_mask(c.effective);
     for cap in caps::all() {
         // A kernel older than the crate does not know the newest ones: EINVAL, and nothing to drop.
         let _ = caps::drop(None, CapSet::Bounding, cap);
     }
     let have = caps::read(None, CapSet::Permitted).context("capget")?;
-    let keep: CapsHashSet = wanted.intersection(&have).copied().collect();
+    let keep = |mask| -> CapsHashSet { from_mask(mask).intersection(&have).copied().collect() };
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context("capset(inheritable)")?;
-    caps::set(None, CapSet::Effective, &keep).context("capset(effective)")?;
-    caps::set(None, CapSet::Permitted, &keep).context("capset(permitted)")?;
+    caps::set(None, CapSet::Effective, &keep(c.effective)).context("capset(effective)")?;
+    caps::set(None, CapSet::Permitted, &keep(c.permitted)).context("capset(permitted)")?;
     // Every change of IDs has set it to fs.suid_dumpable.
     super::process::not_dumpable()
 }

@@ -57,7 +57,7 @@ pub fn open_read(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::Fi
 
 /// Reads at most `max` bytes; more than that is an error, never a silent cut.
 pub fn read_bounded(file: impl Read, max: usize, what: &str) -> Result<Vec<u8>> {
-    let mut buf = Vec::new();
+    let mut buf = Vec::with_capacity(4096.min(max + 1));
     file.take(max as u64 + 1).read_to_end(&mut buf).with_context(|| format!("read {what}"))?;
     if buf.len() > max {
         bail!("{what} is larger than {max} bytes");

@@ -9,6 +9,7 @@ pub mod cred;
 pub mod file;
 pub mod kernel;
 pub mod limit;
+pub mod memory;
 pub mod mount;
 pub mod ns;
 pub mod pagemap;

@@ -3,6 +3,8 @@
 use linux_raw_sys::general::{PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, page_region, pm_scan_arg};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+const PAGE: u64 = 4096;
+
 nix::ioctl_readwrite!(
     /// `PAGEMAP_SCAN`
     pagemap_scan,
@@ -15,6 +17,9 @@ nix::ioctl_readwrite!(
 #[derive(Debug)]
 pub struct Pagemap(OwnedFd);
 
+/// A run of pages, `start` up to but without `end`.
+pub type Run = (u64, u64);
+
 impl Pagemap {
     /// Takes an open /proc/PID/pagemap.
     pub fn new(fd: OwnedFd) -> Self {
@@ -23,36 +28,63 @@ impl Pagemap {
 
     /// Whether the page at `address` (a multiple of the page size) is there, in memory or in swap, and is not the kernel's shared page of zeros:
     /// what the kernel's file mode emits, where it leaves a hole for all others.
+    pub fn emitted(&self, address: u64) -> bool {
+        let mut runs = Vec::new();
+        self.runs(address, address + PAGE, 1, &mut runs).is_ok() && !runs.is_empty()
+    }
+
+    /// Appends the runs of such pages between `start` and `end`, at most `pages` of them, and returns how far it looked.
     ///
     /// # References
-    /// `PAGEMAP_SCAN`, Documentation/admin-guide/mm/pagemap.rst, Linux 6.7. Older kernels cannot name the zero page: a page that is present counts.
-    pub fn emitted(&self, address: u64) -> bool {
-        let mut region = page_region { start: 0, end: 0, categories: 0 };
+    /// `PAGEMAP_SCAN`, Documentation/admin-guide/mm/pagemap.rst, Linux 6.7. Older kernels cannot name the page of zeros: a page that is present counts.
+    pub fn runs(&self, start: u64, end: u64, pages: u64, out: &mut Vec<Run>) -> rustix::io::Result<u64> {
+        let mut found = [page_region { start: 0, end: 0, categories: 0 }; 64];
         let mut arg = pm_scan_arg {
             size: size_of::<pm_scan_arg>() as u64,
             flags: 0,
-            start: address,
-            end: address + 4096,
+            start,
+            end,
             walk_end: 0,
-            vec: (&raw mut region) as u64,
-            vec_len: 1,
-            max_pages: 1,
+            vec: (&raw mut found) as u64,
+            vec_len: found.len() as u64,
+            max_pages: pages,
             category_inverted: PAGE_IS_PFNZERO.into(),
             category_mask: PAGE_IS_PFNZERO.into(),
             category_anyof_mask: (PAGE_IS_PRESENT | PAGE_IS_SWAPPED).into(),
             return_mask: (PAGE_IS_PRESENT | PAGE_IS_SWAPPED).into(),
         };
-        // SAFETY: `arg` and the one region that it points to live for the whole call, and the sizes given are theirs.
+        // SAFETY: `arg` and the regions that it points to live for the whole call, and the sizes given are theirs.
         match unsafe { pagemap_scan(self.0.as_raw_fd(), &mut arg) } {
-            Ok(found) => found > 0,
-            Err(_) => self.present(address),
+            Ok(n) => {
+                out.extend(found.iter().take(n as usize).map(|r| (r.start, r.end)));
+                Ok(arg.walk_end)
+            }
+            // KERNEL(6.7): drop when PAGEMAP_SCAN can be assumed.
+            Err(_) => self.entries(start, end.min(start + pages * PAGE), out),
         }
     }
 
-    /// Bits 63 (present) and 62 (swapped) of the page's entry.
-    fn present(&self, address: u64) -> bool {
-        let mut entry = [0u8; 8];
-        matches!(rustix::io::pread(&self.0, &mut entry, address / 4096 * 8), Ok(8)) && u64::from_ne_bytes(entry) >> 62 != 0
+    /// The same from the entries themselves: bits 63 (present) and 62 (swapped).
+    fn entries(&self, start: u64, end: u64, out: &mut Vec<Run>) -> rustix::io::Result<u64> {
+        let mut buffer = [0u8; 512 * 8];
+        let mut at = start;
+        while at < end {
+            let wanted = buffer.len().min(((end - at) / PAGE * 8) as usize);
+            let got = rustix::io::pread(&self.0, &mut buffer[..wanted], at / PAGE * 8)?;
+            if got < 8 {
+                return Ok(end);
+            }
+            for entry in buffer[..got].chunks_exact(8) {
+                if u64::from_ne_bytes(entry.try_into().expect("eight bytes")) >> 62 != 0 {
+                    match out.last_mut() {
+                        Some(last) if last.1 == at => last.1 = at + PAGE,
+                        _ => out.push((at, at + PAGE)),
+                    }
+                }
+                at += PAGE;
+            }
+        }
+        Ok(end)
     }
 }
 

@@ -20,3 +20,13 @@ pub fn pid(pidfd: impl AsFd) -> Option<i32> {
     let pid: i32 = info.lines().find_map(|l| l.strip_prefix("Pid:"))?.trim().parse().ok()?;
     (pid > 0).then_some(pid)
 }
+
+/// Whether the process of a pidfd has not ended yet.
+///
+/// # References
+/// pidfd_open(2): a pidfd polls readable when its process ends.
+pub fn lives(pidfd: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+}

@@ -125,6 +125,7 @@ impl Status {
             std::str::from_utf8(&line[key.len() + 1..]).ok().map(str::trim)
         };
         let numbers = |key| -> Option<Vec<u32>> { field(key)?.split_whitespace().map(|n| n.parse().ok()).collect() };
+        let mask = |key| u64::from_str_radix(field(key)?, 16).ok();
         Some(Status {
             // Absent before Linux 4.7.
             umask: field("Umask").map_or(Some(0o022), |v| u32::from_str_radix(v, 8).ok())?,
@@ -133,7 +134,8 @@ impl Status {
                 uid: numbers("Uid")?.try_into().ok()?,
                 gid: numbers("Gid")?.try_into().ok()?,
                 groups: numbers("Groups")?,
-                effective: u64::from_str_radix(field("CapEff")?, 16).ok()?,
+                effective: mask("CapEff")?,
+                permitted: mask("CapPrm")?,
             },
             ns_tgid: field("NStgid").map_or(Some(vec![]), |v| v.split_whitespace().map(|n| n.parse().ok()).collect())?,
             core_dumping: field("CoreDumping").map(|v| v == "1"),
@@ -227,7 +229,7 @@ mod tests {
 
     const STATUS: &[u8] =
         b"Name:\ta)\\nUid:\t0 0 0 0 \xff\nUmask:\t0077\nState:\tS\nPPid:\t7\nUid:\t1000\t1001\t1002\t1003\nGid:\t1\t2\t3\t4\nGroups:\t4 24 \n\
-NStgid:\t900\t12\nCapEff:\t00000000a80425fb\nCoreDumping:\t1\n";
+NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDumping:\t1\n";
 
     #[test]
     fn status_survives_a_hostile_name() {

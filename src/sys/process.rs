@@ -176,3 +176,8 @@ pub fn set_size(file: impl AsFd, size: u64) -> rustix::io::Result<()> {
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
+
+/// How many CPUs this process may run on.
+pub fn cpus() -> usize {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
+}

@@ -1,0 +1,158 @@
+//! The fast lane beside the stream: the head comes through the pipe, the memory from the process itself while the kernel waits in the pipe. Several threads,
+//! large reads, no page that was never there. Whenever something is in the way the stream, which is still unread, gives the same file.
+
+use super::head::{Head, Load};
+use super::stream::{runs, write_all};
+use super::walk::{BATCH, Piece, Walk, mapped_files};
+use crate::sys::memory::{Memory, Span};
+use crate::sys::pagemap::Pagemap;
+use crate::sys::{Errno, OwnedFd, pidfd, process};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+/// Below this many bytes threads and page maps cost more than they bring.
+const WORTH: u64 = 8 << 20;
+
+/// Most threads. More do not help one file.
+const THREADS: usize = 4;
+
+/// A read that takes longer is stuck: a page that only the crashed process itself could have filled (userfaultfd). The kernel does not fall for that.
+const STUCK: Duration = Duration::from_secs(2);
+
+/// What the lane reads from. All of it was opened with root's rights, for the process that the pidfd names.
+#[derive(Debug)]
+pub struct Source {
+    /// Its memory.
+    pub memory: Memory,
+    /// Which pages of it exist.
+    pub pagemap: Pagemap,
+    /// The process; without it there is no fast lane.
+    pub pidfd: Option<OwnedFd>,
+}
+
+/// Why the lane gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// The stream can do it.
+    Stream,
+    /// The process has gone; the file is whole up to here.
+    Ended(u64),
+}
+
+/// Whether the lane can give the file that the stream would give, and the mapped files if so. `room`: how many bytes may be emitted; a limit that could act
+/// is exact only on the stream.
+pub fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
+    let plain = head.is_wide() && head.segments < 0xffff && head.end >= WORTH && head.end <= room;
+    // Without the list of mapped files nothing says which pages may be left out.
+    files.filter(|_| plain).and_then(mapped_files)
+}
+
+/// Copies the memory to its places in the file, whose size the caller sets.
+pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd) -> Result<(), Failed> {
+    // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
+    let work: &'static Work = Box::leak(Box::new(Work {
+        walk: Mutex::new(Walk::new(loads, files)),
+        source,
+        file,
+        whole: AtomicU64::new(u64::MAX),
+        stop: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+        start: Instant::now(),
+    }));
+    let threads = process::cpus().clamp(1, THREADS);
+    let clocks: &'static [AtomicU64] = Vec::leak((0..threads).map(|_| AtomicU64::new(0)).collect());
+    let (say, hear) = mpsc::channel();
+    let mut running = 0;
+    for clock in clocks {
+        let say = say.clone();
+        let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+            work.run(clock);
+            let _ = say.send(());
+        });
+        running += usize::from(thread.is_ok());
+    }
+    if running == 0 {
+        return Err(Failed::Stream);
+    }
+    while running > 0 {
+        match hear.recv_timeout(STUCK / 4) {
+            Ok(()) => running -= 1,
+            Err(_) if clocks.iter().any(|clock| work.is_stuck(clock)) => {
+                work.stop.store(true, Ordering::SeqCst);
+                return Err(Failed::Stream);
+            }
+            Err(_) => {}
+        }
+    }
+    match (work.ended.load(Ordering::SeqCst), work.stop.load(Ordering::SeqCst)) {
+        (true, _) => Err(Failed::Ended(work.whole.load(Ordering::SeqCst))),
+        (_, true) => Err(Failed::Stream),
+        _ => Ok(()),
+    }
+}
+
+/// What the threads share.
+struct Work {
+    source: Source,
+    file: OwnedFd,
+    walk: Mutex<Walk>,
+    /// The file is whole up to here: the start of the first batch that failed. Batches are handed out in the order of the file.
+    whole: AtomicU64,
+    stop: AtomicBool,
+    ended: AtomicBool,
+    start: Instant,
+}
+
+impl Work {
+    fn run(&self, clock: &AtomicU64) {
+        let mut batch: Vec<Piece> = Vec::new();
+        let mut spans: Vec<Span> = Vec::new();
+        let mut buffer = vec![0u8; BATCH];
+        while !self.stop.load(Ordering::SeqCst) {
+            let walked = self.walk.lock().map_or(Err(Errno::IO), |mut walk| walk.batch(&self.source.pagemap, &mut batch));
+            if walked.is_err() {
+                return self.stop.store(true, Ordering::SeqCst);
+            }
+            let Some(first) = batch.first() else { return };
+            spans.clear();
+            spans.extend(batch.iter().map(|p| p.span));
+            if let Err(ended) = self.one(&batch, &spans, &mut buffer, clock) {
+                self.whole.fetch_min(first.offset, Ordering::SeqCst);
+                self.ended.fetch_or(ended, Ordering::SeqCst);
+                return self.stop.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Reads one batch and writes it. The error says whether the process has gone.
+    fn one(&self, batch: &[Piece], spans: &[Span], buffer: &mut [u8], clock: &AtomicU64) -> Result<(), bool> {
+        let size = spans.iter().map(|s| s.size).sum();
+        let buffer = &mut buffer[..size];
+        clock.store(self.start.elapsed().as_millis() as u64 + 1, Ordering::SeqCst);
+        let read = self.source.memory.read(spans, buffer);
+        clock.store(0, Ordering::SeqCst);
+        // Only now is it certain whose memory that was: the ID could have been another's by the time of the read.
+        if read == Err(Errno::SRCH) || !self.source.pidfd.as_ref().is_some_and(pidfd::lives) {
+            return Err(true);
+        }
+        // Another thread may have been given up while this one was reading: then the file belongs to the stream.
+        if read.is_err() || self.stop.load(Ordering::SeqCst) {
+            return Err(false);
+        }
+        let mut start = 0;
+        for piece in batch {
+            let bytes = &buffer[start..start + piece.span.size];
+            start += piece.span.size;
+            for run in runs(bytes) {
+                write_all(&self.file, &bytes[run.clone()], piece.offset + run.start as u64).map_err(|_| false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_stuck(&self, clock: &AtomicU64) -> bool {
+        let since = clock.load(Ordering::SeqCst);
+        since != 0 && self.start.elapsed().as_millis() as u64 + 1 - since > STUCK.as_millis() as u64
+    }
+}

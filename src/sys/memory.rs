@@ -1,0 +1,92 @@
+//! The memory of another process.
+
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+use rustix::io::Errno;
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const PAGE: usize = 4096;
+
+/// A part of an address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Where it starts.
+    pub address: u64,
+    /// Bytes.
+    pub size: usize,
+}
+
+/// The memory of one thread's process. `mem` is bound to that address space for ever; the ID is not, so whoever reads must look at the pidfd afterwards.
+#[derive(Debug)]
+pub struct Memory {
+    thread: i32,
+    mem: OwnedFd,
+    /// Whether process_vm_readv may still be tried: Yama or a missing capability forbid it once and for all.
+    direct: AtomicBool,
+}
+
+impl Memory {
+    /// `mem` is /proc/PID/mem, opened by somebody who may; `thread` a thread of that process.
+    pub fn new(thread: i32, mem: OwnedFd) -> Self {
+        Memory { thread, mem, direct: AtomicBool::new(true) }
+    }
+
+    /// Reads `spans`, one after the other, into `buffer`, whose size is theirs together. A page that cannot be read is zeros, which is what the kernel writes.
+    ///
+    /// # Errors
+    /// `ESRCH`: the process has gone.
+    ///
+    /// # References
+    /// process_vm_readv(2), Linux 3.2, at most 1,024 spans (`UIO_MAXIOV`); proc_pid_mem(5), which reads what the process itself may not (`PROT_NONE`).
+    pub fn read(&self, spans: &[Span], buffer: &mut [u8]) -> Result<(), Errno> {
+        let mut done = 0;
+        if self.direct.load(Ordering::Relaxed) {
+            let remote: Vec<_> = spans.iter().map(|s| RemoteIoVec { base: s.address as usize, len: s.size }).collect();
+            match process_vm_readv(Pid::from_raw(self.thread), &mut [IoSliceMut::new(buffer)], &remote) {
+                Ok(n) => done = n,
+                Err(nix::errno::Errno::ESRCH) => return Err(Errno::SRCH),
+                Err(nix::errno::Errno::EFAULT) => {}
+                Err(_) => self.direct.store(false, Ordering::Relaxed),
+            }
+        }
+        let mut start = 0;
+        for span in spans {
+            let end = start + span.size;
+            if done < end {
+                let skip = done.saturating_sub(start);
+                self.read_by_mem(span.address + skip as u64, &mut buffer[start + skip..end])?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Through /proc/PID/mem, page by page where something is in the way.
+    fn read_by_mem(&self, mut address: u64, mut buffer: &mut [u8]) -> Result<(), Errno> {
+        while !buffer.is_empty() {
+            let n = match rustix::io::pread(&self.mem, &mut *buffer, address) {
+                // The address space is gone.
+                Ok(0) => return Err(Errno::SRCH),
+                Ok(n) => n,
+                Err(Errno::INTR) => continue,
+                Err(Errno::IO | Errno::FAULT) => {
+                    let n = (PAGE - address as usize % PAGE).min(buffer.len());
+                    buffer[..n].fill(0);
+                    n
+                }
+                Err(e) => return Err(e),
+            };
+            address += n as u64;
+            buffer = &mut buffer[n..];
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Memory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.mem.as_fd()
+    }
+}
