@@ -11,7 +11,7 @@ use crate::support::crasher;
 
 /// CAP_DAC_OVERRIDE as a number.
 const DAC_OVERRIDE: u8 = 1;
-const USER: &str = "--uid 1000 --gid 1000";
+pub const USER: &str = "--uid 1000 --gid 1000";
 
 pub fn rows() -> Vec<Row> {
     let mut rows = users();
