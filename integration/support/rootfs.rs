@@ -16,19 +16,13 @@ impl Rootfs {
     /// (1000), the mount points of the runtimes' default specification, /tmp with the sticky bit, /home/user.
     pub fn make(path: &Path) -> Self {
         let rootfs = Self { path: path.to_owned() };
-        for directory in
-            ["bin", "dev", "etc", "home/user", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "var"]
-        {
+        for directory in ["bin", "dev", "etc", "home/user", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "var"] {
             fs::create_dir_all(path.join(directory)).unwrap();
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(path.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         chown(path.join("home/user"), Some(1000), Some(1000)).unwrap();
-        fs::write(
-            path.join("etc/passwd"),
-            "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n",
-        )
-        .unwrap();
+        fs::write(path.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n").unwrap();
         fs::write(path.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
 
         let busybox = require::find("busybox").expect("busybox-static is not installed");

@@ -231,10 +231,7 @@ fn program(kind: Kind, scratch: &Path) -> PathBuf {
         return program;
     }
     let script = scratch.join("crun");
-    let text = format!(
-        "#!/bin/sh\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec \"$@\"' crun {} \"$@\"\n",
-        program.display()
-    );
+    let text = format!("#!/bin/sh\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec \"$@\"' crun {} \"$@\"\n", program.display());
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     script

@@ -2,7 +2,8 @@
 //! large reads, no page that was never there. Whenever something is in the way the stream, which is still unread, gives the same file.
 
 use super::head::{Head, Load};
-use super::stream::{runs, write_all};
+use super::output::write_all;
+use super::stream::runs;
 use super::walk::{BATCH, Piece, Walk, mapped_files};
 use crate::sys::memory::{Memory, Span};
 use crate::sys::pagemap::Pagemap;

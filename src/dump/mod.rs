@@ -8,7 +8,9 @@ mod facts;
 mod forward;
 mod head;
 mod identify;
+mod input;
 mod memory;
+mod output;
 mod plan;
 mod stream;
 mod walk;
@@ -17,7 +19,7 @@ mod write;
 use crate::config::Config;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
-use crate::store::Store;
+use crate::store::{Records, Store};
 use crate::sys::proc::{self, printable};
 use crate::sys::process;
 use crate::sysctl::Saved;
@@ -59,8 +61,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             let mut record = begin(&crash, &facts, &entry);
             record.outcome = Outcome::None;
             record.reason = Some(reason);
-            save(&config, &record);
-            log::warn!("{record}");
+            Ledger::open(&config).close(&record);
             Ok(())
         }
         Plan::Write(entry, file) => keep(&crash, &facts, &entry, &file, &config),
@@ -79,18 +80,15 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     let host = plan::host_path(&inside, entry.place.mount.as_ref());
     record.host_path = host.as_deref().map(printable);
     record.core_path = Some(printable(&inside));
-    save(config, &record);
+    let ledger = Ledger::open(config);
+    ledger.save(&record);
     let written = write::write(crash, facts, file).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
     if written.created && entry.place.mount.is_some() && !is_at(host.as_deref(), &written) {
         record.host_path = None;
         record.location = if written.memory { Location::Memory } else { Location::Layer };
     }
     finish(&mut record, written);
-    save(config, &record);
-    match record.outcome {
-        Outcome::Written => log::info!("{record}"),
-        _ => log::warn!("{record}"),
-    }
+    ledger.close(&record);
     Ok(())
 }
 
@@ -146,9 +144,32 @@ fn comm(crash: &Crash) -> String {
     printable(&crash.said.comm)
 }
 
-/// A record that cannot be saved is in the log all the same.
-fn save(config: &Config, record: &Record) {
-    if let Err(e) = Store::open(config).and_then(|s| s.records()).and_then(|r| r.write(record)) {
-        log::error!("cannot save the record of this crash: {e:#}: {record}");
+/// Where the record of this crash goes.
+struct Ledger(Result<Records>);
+
+impl Ledger {
+    fn open(config: &Config) -> Self {
+        Ledger(Store::open(config).and_then(|s| s.records()))
+    }
+
+    /// A record that cannot be saved is in the log all the same.
+    fn save(&self, record: &Record) {
+        let saved = match &self.0 {
+            Ok(records) => records.write(record),
+            Err(e) => Err(anyhow::anyhow!("{e:#}")),
+        };
+        if let Err(e) = saved {
+            log::error!("cannot save the record of this crash: {e:#}: {record}");
+        }
+    }
+
+    /// The last word on a crash. The process is let go when the record is there, and does not wait for the log.
+    fn close(self, record: &Record) {
+        self.save(record);
+        process::close_stdin();
+        match record.outcome {
+            Outcome::Written => log::info!("{record}"),
+            _ => log::warn!("{record}"),
+        }
     }
 }

@@ -31,6 +31,10 @@ pub struct File {
     pub unlink_first: bool,
     /// Dump mode 2: as root from our own root instead of as the crasher from its own. Only for the host's own file pattern, never for a container.
     pub as_root: bool,
+    /// Compress with zstd. Limits count the bytes before that.
+    pub compress: bool,
+    /// Let the process go before the file is whole.
+    pub early: bool,
 }
 
 /// Decides.
@@ -45,8 +49,12 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
         return Plan::Discard(entry, format!("RLIMIT_CORE is {bytes} bytes, less than one page"));
     }
-    let path = Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
-    Plan::Write(entry, File { path, limit, unlink_first: true, as_root: false })
+    let mut path = Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
+    if entry.compress {
+        path.extend_from_slice(b".zst");
+    }
+    let file = File { path, limit, unlink_first: true, as_root: false, compress: entry.compress, early: entry.early };
+    Plan::Write(entry, file)
 }
 
 /// The file that a host's own file pattern makes of a crash, or why none. `fs.suid_dumpable=2` is the kernel's dump mode 2.
@@ -60,7 +68,7 @@ pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result
     if suid && path.first() != Some(&b'/') {
         return Err("a set-user-ID program dumps core to an absolute path only".into());
     }
-    Ok(File { path, limit, unlink_first: !suid, as_root: suid })
+    Ok(File { path, limit, unlink_first: !suid, as_root: suid, compress: false, early: false })
 }
 
 /// Why the container's user may not have this core, whatever the limit says.

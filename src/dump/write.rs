@@ -110,7 +110,8 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, report: &mut Report)
     let made = Written { created: true, id: file::stat(&file).ok().map(|s| s.id), memory, ..Written::default() };
     report.say(&Written { reason: Some("the writer was interrupted".into()), ..made.clone() });
     let bounds = Bounds { limit: plan.limit, file_size: facts.file_size };
-    let result = stream::copy(process::stdin(), &file, &bounds, source);
+    let write = if plan.compress { stream::compress } else { stream::copy };
+    let result = write(process::stdin(), &file, &bounds, source);
     let stat = file::stat(&file).ok();
     let reason = result.err().map(|stop| match stop {
         Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", plan.limit.unwrap_or(0)),

@@ -121,6 +121,16 @@ pub fn number(fd: impl AsFd) -> i32 {
     fd.as_fd().as_raw_fd()
 }
 
+/// `write(2)`, started again when a signal interrupts it.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
+    loop {
+        match rustix::io::write(&fd, bytes) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
 /// `pwrite(2)`: at most this many bytes at this offset; returns how many.
 pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<usize> {
     loop {
@@ -155,6 +165,12 @@ pub fn close_all_but(keep: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
 /// Standard input, whoever opened it.
 pub fn stdin() -> std::os::fd::BorrowedFd<'static> {
     rustix::stdio::stdin()
+}
+
+/// Closes standard input: the kernel, which waits for its pipe to be closed, lets the crashed process go.
+pub fn close_stdin() {
+    // SAFETY: nothing of this process reads standard input after this; nothing owns the descriptor.
+    unsafe { libc::close(0) };
 }
 
 /// `read(2)`, started again when a signal interrupts it.
