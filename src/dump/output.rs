@@ -163,7 +163,7 @@ impl<S: Sink> Output<S> {
         self.sink.end(self.position)
     }
 
-    /// The rest was written by others: the file has its full size.
+    /// The file ends here, whatever others have written.
     pub fn end_at(&mut self, end: u64) -> Result<(), Stop> {
         self.sink.end(end)
     }

@@ -88,8 +88,9 @@ fn sparse<I: AsFd>(
                 output.reach = whole.min(head.end).max(output.reach);
                 return Err(Stop::Ended);
             }
-            // Nothing of the pipe was read, so the stream writes the same bytes again to the same places.
-            Err(memory::Failed::Stream) => {}
+            // Nothing of the pipe was read, so the stream writes the same bytes again to the same places. But the lane does not write from front to back:
+            // where it ran out of space, what it has of the end would take the place of what is missing before.
+            Err(memory::Failed::Stream) => output.end_at(output.position)?,
         }
     }
     body(input, output, bounds, source, &head)

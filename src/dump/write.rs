@@ -6,6 +6,7 @@ use super::facts::Facts;
 use super::memory::Source;
 use super::plan::File;
 use super::stream::{self, Bounds, Release, Stop};
+use crate::sys::file::FsType;
 use crate::sys::hold::Hold;
 use crate::sys::memory::Memory;
 use crate::sys::pagemap::Pagemap;
@@ -23,6 +24,10 @@ pub struct Written {
     pub size: u64,
     /// Bytes on disk.
     pub disk_size: u64,
+    /// Device and inode number.
+    pub id: Option<(u64, u64)>,
+    /// Whether it is on a memory-backed file system.
+    pub memory: bool,
     /// Why it is short, or was not made.
     pub reason: Option<String>,
     /// Whether the process has been let go.
@@ -114,7 +119,9 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, 
         Err(reason) => return report.say(&Written { reason: Some(reason), ..Written::default() }),
     };
     // If this process is killed from now on, the parent knows at least that there is a file.
-    let begun = |released| Written { created: true, reason: Some("the writer was interrupted".into()), released, ..Written::default() };
+    let memory = file::fs_type(&file).is_ok_and(|kind| kind == FsType::Memory);
+    let made = Written { created: true, id: file::stat(&file).ok().map(|s| s.id), memory, ..Written::default() };
+    let begun = |released| Written { reason: Some("the writer was interrupted".into()), released, ..made.clone() };
     report.say(&begun(false));
     let bounds = Bounds { limit: plan.limit, file_size: facts.file_size };
     let mut released = false;
@@ -136,7 +143,7 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, 
         Stop::Read(e) => format!("read from the kernel: {e}"),
         Stop::Ended => "the kernel stopped sending: the process was killed while it dumped".into(),
     });
-    report.say(&Written { created: true, size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, released });
+    report.say(&Written { size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, released, ..made });
 }
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened. The directory is
