@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // What we make has exactly the mode that we say, whoever started us.
+    oci_coredump::sys::file::set_umask(0);
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|verb| verb.to_str()) {
         Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),

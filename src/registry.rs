@@ -62,6 +62,12 @@ pub struct Entry {
     pub limit: Option<u64>,
     /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for unlimited; poststart sets it again.
     pub soft_limit: Option<u64>,
+    /// Compress cores with zstd.
+    #[serde(default)]
+    pub compress: bool,
+    /// Let the crashed process go before its core is whole.
+    #[serde(default)]
+    pub early: bool,
     /// Where cores land.
     pub place: Place,
     /// Why the request was refused; such an entry is in no index.
@@ -141,7 +147,7 @@ impl Registry {
     /// Opens the registry if there is one.
     pub fn open() -> Option<Self> {
         let run = file::open_dir(Path::new(RUN_DIR)).ok()?;
-        let sub = |name: &str| file::resolve(&run, name.as_ref(), file::Below::NoLinks, true).ok().and_then(|d| file::reopen_dir(&d).ok());
+        let sub = |name: &str| file::open_subdir(&run, name.as_ref()).ok();
         let (containers, index) = (sub("containers")?, sub("index")?);
         Some(Registry { run, containers, index })
     }

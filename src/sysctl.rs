@@ -83,9 +83,9 @@ fn number(path: &str) -> Result<u32> {
     text.trim().parse().with_context(|| format!("{path} holds {text:?}"))
 }
 
-/// Writes a sysctl and compares what the kernel then says.
+/// Writes a sysctl and compares what the kernel then says. With a newline, since an empty write changes nothing.
 fn write(path: &str, value: &str) -> Result<()> {
-    std::fs::write(path, value).with_context(|| format!("write {value:?} to {path}"))?;
+    std::fs::write(path, format!("{value}\n")).with_context(|| format!("write {value:?} to {path}"))?;
     let now = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
     ensure!(now.trim_end_matches('\n') == value, "wrote {value:?} to {path}, the kernel has {now:?}");
     Ok(())
@@ -151,7 +151,7 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
         write(PIPE_LIMIT, &OUR_PIPE_LIMIT.to_string())?;
     }
     if let Err(e) = write(PATTERN, &ours) {
-        let _ = std::fs::write(PATTERN, &now);
+        let _ = write(PATTERN, &now);
         return Err(e);
     }
     Ok(true)
@@ -179,7 +179,7 @@ pub fn claim(store: &Store, config: &Config, id: &str, pattern: &Template, lives
     if now != text
         && let Err(e) = write(PATTERN, &text)
     {
-        let _ = std::fs::write(PATTERN, &now);
+        let _ = write(PATTERN, &now);
         return Err(e);
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::locate::{self, State};
 use super::query::{self, Query};
 use super::table::{self, Cell, Column, left, right};
-use super::{Chosen, no_match};
+use super::{Chosen, by_time, no_match};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
 use crate::store::{Records, Store};
@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -46,12 +47,15 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         None if wish.follow => Some(chosen.make_store()?),
         found => found,
     };
-    // The watch comes before the first look: nothing falls between them.
-    let live = match &store {
-        Some(store) if wish.follow => Some(store.records().and_then(|r| Ok((r.watch()?, r)))?),
+    // The watch comes before the first look, and what that look saw is what is not shown again: nothing falls between them.
+    let mut live = match &store {
+        Some(store) if wish.follow => Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?),
         _ => None,
     };
-    let mut records = chosen.records(query)?;
+    let mut records = match &mut live {
+        Some((_, dir, seen)) => by_time(fresh(dir, seen, query)?),
+        None => chosen.records(query)?,
+    };
     let skip = wish.newest.map_or(0, |n| records.len().saturating_sub(n));
     records.drain(..skip);
     if wish.reverse {
@@ -66,21 +70,18 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
     let registry = Registry::open();
     show(out, &records, registry.as_ref(), wish)?;
     out.flush()?;
-    if let Some((watch, dir)) = live {
-        let mut seen: BTreeSet<_> = dir.names()?.into_iter().filter(|n| dir.read(n).is_none_or(|r| r.outcome != Outcome::Started)).collect();
+    if let Some((watch, dir, mut seen)) = live {
         loop {
             watch.wait().context("wait for records")?;
-            let fresh = fresh(&dir, &mut seen)?;
-            let fresh: Vec<Record> = fresh.into_iter().filter(|r| query.takes(r)).collect();
-            follow(out, &fresh, wish)?;
+            follow(out, &fresh(&dir, &mut seen, query)?, wish)?;
             out.flush()?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The records that are finished now and were not before.
-fn fresh(dir: &Records, seen: &mut BTreeSet<std::ffi::OsString>) -> Result<Vec<Record>> {
+/// The records that are finished now and were not before, as far as they match.
+fn fresh(dir: &Records, seen: &mut BTreeSet<OsString>, query: &Query) -> Result<Vec<Record>> {
     let mut out = Vec::new();
     for name in dir.names()? {
         if seen.contains(&name) {
@@ -91,6 +92,7 @@ fn fresh(dir: &Records, seen: &mut BTreeSet<std::ffi::OsString>) -> Result<Vec<R
             out.push(record);
         }
     }
+    out.retain(|r| query.takes(r));
     Ok(out)
 }
 

@@ -216,15 +216,19 @@ impl Chosen {
     /// The records that match, the oldest first.
     fn records(&self, query: &query::Query) -> Result<Vec<Record>> {
         let Some(records) = Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten() else { return Ok(Vec::new()) };
-        let mut found: Vec<Record> = records.names()?.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r)).collect();
-        found.sort_by(|a, b| a.time.cmp(&b.time));
-        Ok(found)
+        Ok(by_time(records.names()?.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r)).collect()))
     }
 
     /// Opens the store, making it if it is not there.
     fn make_store(&self) -> Result<Store> {
         Store::open(&Config { store: self.store.clone(), ..Config::default() })
     }
+}
+
+/// The oldest first.
+fn by_time(mut records: Vec<Record>) -> Vec<Record> {
+    records.sort_by(|a, b| a.time.cmp(&b.time));
+    records
 }
 
 /// Nothing to show is a failure, as it is for coredumpctl.

@@ -53,8 +53,7 @@ impl Facts {
         let (mount_ns, user_ns, pid_ns) = (task.namespace("mnt")?, task.namespace("user")?, task.namespace("pid")?);
         let limits = task.read("limits")?;
         let limit = |name: &str| proc::limit(&limits, name).with_context(|| format!("/proc/PID/limits has no {name:?}"));
-        let own_user_ns = Proc::open(std::process::id() as i32)?.namespace("user")?;
-        let foreign = ns::inode(&user_ns)? != ns::inode(&own_user_ns)?;
+        let foreign = ns::inode(&user_ns)? != ns::own("user")?;
         let facts = Facts {
             mount_ns: ns::inode(&mount_ns)?,
             mount_ns_id: ns::mount_ns_id(&mount_ns),
@@ -77,11 +76,12 @@ impl Facts {
         Ok(facts)
     }
 
-    /// The last look, after the last read: is this still the process that crashed? With a pidfd that is certain. Without one its ID could have been
+    /// The last look, after the last read: is this still the process that crashed? With a pidfd that is certain: a process that has not
+    /// ended has kept its ID. Without one its ID could have been
     /// taken over in between, so the process must be dumping core at this moment, before and after.
     fn verify(&self, crash: &Crash, process: &Proc) -> Result<()> {
         if let Some(fd) = &crash.pidfd {
-            ensure!(pidfd::pid(fd) == Some(crash.said.host_pid), "process {} has gone", crash.said.host_pid);
+            ensure!(pidfd::lives(fd), "process {} has gone", crash.said.host_pid);
             return Ok(());
         }
         let again = self.task.status()?;

@@ -27,7 +27,7 @@ pub enum Origin {
 ///
 /// A process in our own mount namespace is the host's, whatever else it shares with a container: a path of the container would be the host's there.
 pub fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
-    let own = ns::inode(Proc::open(std::process::id() as i32)?.namespace("mnt")?)?;
+    let own = ns::own("mnt")?;
     let found = match registry {
         Some(r) if facts.mount_ns != own => by_mount_ns(facts, r).or_else(|| by_cgroup(facts, r)).or_else(|| by_pid_ns(facts, r)),
         _ => None,

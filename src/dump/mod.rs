@@ -4,21 +4,24 @@
 //! credentials; make the file; stream; record. The ELF is never looked at with privileges.
 
 mod crash;
+mod early;
 mod facts;
 mod forward;
 mod head;
 mod identify;
+mod input;
 mod memory;
+mod output;
 mod plan;
 mod stream;
 mod walk;
 mod write;
 
 use crate::config::Config;
-use crate::record::{Outcome, Record, signal_name};
+use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
-use crate::store::Store;
-use crate::sys::proc::printable;
+use crate::store::{Records, Store};
+use crate::sys::proc::{self, printable};
 use crate::sys::process;
 use crate::sysctl::Saved;
 use anyhow::Result;
@@ -26,6 +29,7 @@ use crash::Crash;
 use facts::Facts;
 use plan::{File, Plan};
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use write::Written;
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
@@ -58,8 +62,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             let mut record = begin(&crash, &facts, &entry);
             record.outcome = Outcome::None;
             record.reason = Some(reason);
-            save(&config, &record);
-            log::warn!("{record}");
+            Ledger::open(&config).close(&record);
             Ok(())
         }
         Plan::Write(entry, file) => keep(&crash, &facts, &entry, &file, &config),
@@ -75,18 +78,32 @@ fn forward_it(crash: Crash, config: &Config) -> Result<()> {
 fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Config) -> Result<()> {
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
-    record.host_path = plan::host_path(&inside, entry.place.mount.as_ref());
-    record.host_dir = record.host_path.is_some().then(|| entry.place.mount.clone().map(|(_, source)| source)).flatten();
-    record.core_path = Some(inside);
-    save(config, &record);
-    let written = write::write(crash, facts, file).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
-    finish(&mut record, written);
-    save(config, &record);
-    match record.outcome {
-        Outcome::Written => log::info!("{record}"),
-        _ => log::warn!("{record}"),
+    let host = plan::host_path(&inside, entry.place.mount.as_ref());
+    record.host_path = host.as_deref().map(printable);
+    record.host_dir = host.as_ref().and_then(|_| Some(printable(entry.place.mount.as_ref()?.1.as_ref())));
+    record.core_path = Some(printable(&inside));
+    let ledger = Ledger::open(config);
+    ledger.save(&record);
+    let mut released_at = None;
+    let released = || released_at = Some(now());
+    let written = write::write(crash, facts, file, released).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
+    if released_at.is_some() {
+        (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
+    if written.created && entry.place.mount.is_some() && !is_at(host.as_deref(), &written) {
+        (record.host_path, record.host_dir) = (None, None);
+        record.location = if written.memory { Location::Memory } else { Location::Layer };
+    }
+    finish(&mut record, written);
+    ledger.close(&record);
     Ok(())
+}
+
+/// The path on the host follows from what the hook saw when the container was made. Since then the container may have changed its directories, and a
+/// process of it can have another root or other mounts: the path is the core's only if it leads to the very file that was written.
+fn is_at(host: Option<&[u8]>, written: &Written) -> bool {
+    let found = host.and_then(|path| std::fs::symlink_metadata(proc::os(path)).ok());
+    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == written.id)
 }
 
 fn finish(record: &mut Record, written: Written) {
@@ -130,13 +147,40 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
     }
 }
 
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
 fn comm(crash: &Crash) -> String {
     printable(&crash.said.comm)
 }
 
-/// A record that cannot be saved is in the log all the same.
-fn save(config: &Config, record: &Record) {
-    if let Err(e) = Store::open(config).and_then(|s| s.records()).and_then(|r| r.write(record)) {
-        log::error!("cannot save the record of this crash: {e:#}: {record}");
+/// Where the record of this crash goes.
+struct Ledger(Result<Records>);
+
+impl Ledger {
+    fn open(config: &Config) -> Self {
+        Ledger(Store::open(config).and_then(|s| s.records()))
+    }
+
+    /// A record that cannot be saved is in the log all the same.
+    fn save(&self, record: &Record) {
+        let saved = match &self.0 {
+            Ok(records) => records.write(record),
+            Err(e) => Err(anyhow::anyhow!("{e:#}")),
+        };
+        if let Err(e) = saved {
+            log::error!("cannot save the record of this crash: {e:#}: {record}");
+        }
+    }
+
+    /// The last word on a crash. The process is let go when the record is there, and does not wait for the log.
+    fn close(self, record: &Record) {
+        self.save(record);
+        process::release_stdin();
+        match record.outcome {
+            Outcome::Written => log::info!("{record}"),
+            _ => log::warn!("{record}"),
+        }
     }
 }

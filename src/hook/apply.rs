@@ -9,7 +9,7 @@ use crate::registry::{Entry, Init, Place, Registry};
 use crate::store::Store;
 use crate::sys::limit::{self, Limit};
 use crate::sys::proc::Proc;
-use crate::sys::{file, mount, ns};
+use crate::sys::{mount, ns};
 use crate::sysctl;
 use anyhow::{Context, Result};
 
@@ -43,6 +43,8 @@ pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
         pattern: request.wishes.pattern.to_string(),
         append_pid: site.config.core_uses_pid,
         limit: request.wishes.limit.flatten(),
+        compress: request.wishes.compress,
+        early: request.wishes.early && site.config.allow_early_release,
         place: Place { location: Location::Layer, mount: None },
         refused: None,
         soft_limit: None,
@@ -171,9 +173,4 @@ pub fn refuse(registry: &Registry, entry: Entry) {
     if let Err(e) = registry.put(&entry) {
         log::warn!("cannot note the refusal of container {}, ignoring: {e:#}", entry.names.container_id);
     }
-}
-
-/// Keeps the file mode bits of what we make exact.
-pub fn exact_modes() {
-    file::set_umask(0);
 }

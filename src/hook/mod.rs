@@ -37,7 +37,6 @@ pub struct Failure {
 /// # Errors
 /// What went wrong. poststart and poststop never stop a container.
 pub fn run(stage: Option<Stage>) -> Result<(), Failure> {
-    apply::exact_modes();
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("{e:#}, using the defaults");
         Config::default()

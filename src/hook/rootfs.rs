@@ -31,9 +31,8 @@ impl Rootfs {
     /// The process is in the host's mount namespace, or is no native container: a VMM or a sentry.
     pub fn find(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
         let mount_ns = process.namespace("mnt")?;
-        let own = Proc::open(std::process::id() as i32)?;
         ensure!(
-            ns::inode(&mount_ns)? != ns::inode(own.namespace("mnt")?)?,
+            ns::inode(&mount_ns)? != ns::own("mnt")?,
             "unsupported runtime or container: process {pid} is in the host's mount namespace (a VMM, or a container without one of its own)"
         );
         let root = process.directory("root")?;

@@ -68,6 +68,8 @@ impl Stage {
     pub fn of(state: &State, registered: bool) -> Self {
         match state.status.as_str() {
             "stopped" => Stage::Poststop,
+            // Kata says nothing at all, and the process that is gone has no PID.
+            "" if state.process().is_err() => Stage::Poststop,
             _ if registered => Stage::Poststart,
             _ => Stage::CreateRuntime,
         }
@@ -113,5 +115,7 @@ mod tests {
         assert_eq!(Stage::of(&with("created"), true), Stage::Poststart);
         assert_eq!(Stage::of(&with("running"), true), Stage::Poststart);
         assert_eq!(Stage::of(&with("stopped"), true), Stage::Poststop);
+        assert_eq!(Stage::of(&with(""), false), Stage::Poststop);
+        assert_eq!(Stage::of(&State { pid: Some(7), ..with("") }, false), Stage::CreateRuntime);
     }
 }

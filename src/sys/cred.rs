@@ -1,9 +1,9 @@
 //! Taking on another process's credentials, for good.
 
 use anyhow::{Context, Result};
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::CapSet;
 use rustix::process::{Gid, Uid};
-use rustix::thread::CapabilitiesSecureBits;
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// What the kernel checks when a process touches a file. IDs are as the initial user namespace sees them.
@@ -54,18 +54,13 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
         // A kernel older than the crate does not know the newest ones: EINVAL, and nothing to drop.
         let _ = caps::drop(None, CapSet::Bounding, cap);
     }
-    let have = caps::read(None, CapSet::Permitted).context("capget")?;
-    let keep = |mask| -> CapsHashSet { from_mask(mask).intersection(&have).copied().collect() };
-    caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context("capset(inheritable)")?;
-    caps::set(None, CapSet::Effective, &keep(c.effective)).context("capset(effective)")?;
-    caps::set(None, CapSet::Permitted, &keep(c.permitted)).context("capset(permitted)")?;
+    // In a user namespace that is all; outside of one the kernel's helper may lack what an administrator took from it.
+    let have = rustix::thread::capabilities(None).context("capget")?.permitted.bits();
+    let set = |mask| CapabilitySet::from_bits_retain(mask & have);
+    let sets = CapabilitySets { effective: set(c.effective), permitted: set(c.permitted), inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).context("capset")?;
     // Every change of IDs has set it to fs.suid_dumpable.
     super::process::not_dumpable()
-}
-
-/// The capabilities of a `CapEff` mask.
-pub fn from_mask(mask: u64) -> CapsHashSet {
-    caps::all().into_iter().filter(|c: &Capability| mask & c.bitmask() != 0).collect()
 }
 
 fn set_fs_id(id: u32, call: libc::c_long) {

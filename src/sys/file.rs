@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// What `fstat` says, as far as the callers care.
@@ -65,30 +66,32 @@ pub fn read_bounded(file: impl Read, max: usize, what: &str) -> Result<Vec<u8>> 
     Ok(buf)
 }
 
-/// Makes the directory `name` below `dir` unless it exists, and opens it. `mode` is set exactly (no umask) when it is made.
+/// Opens the directory `name` below `dir` for reading; not through a symbolic link.
+pub fn open_subdir(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    fs::openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens the directory `name` below `dir`, and makes it if it is missing. `mode` is exact: `main` has cleared the umask.
 pub fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
-    let call = || format!("mkdirat({name:?}, {mode:#o})");
-    let made = match fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(e) => return Err(e).with_context(call),
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = fs::openat(&dir, name, flags, Mode::empty()).with_context(|| format!("openat({name:?}, O_DIRECTORY|O_NOFOLLOW)"))?;
-    if made {
-        fs::fchmod(&fd, Mode::from_raw_mode(mode)).with_context(|| format!("fchmod({name:?}, {mode:#o})"))?;
+    match open_subdir(&dir, name) {
+        Err(Errno::NOENT) => {}
+        other => return other.with_context(|| format!("openat({name:?}, O_DIRECTORY|O_NOFOLLOW)")),
     }
-    Ok(fd)
+    match fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e).with_context(|| format!("mkdirat({name:?}, {mode:#o})")),
+    }
+    open_subdir(&dir, name).with_context(|| format!("openat({name:?}, O_DIRECTORY|O_NOFOLLOW)"))
 }
 
 /// Makes every missing directory of the host path `path` and opens the last one, which is set to `mode` when it is made.
 pub fn make_path(path: &Path, mode: u32) -> Result<OwnedFd> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("mkdir({parent:?})"))?;
-        let name = path.file_name().with_context(|| format!("{path:?} names no directory"))?;
-        return make_dir(open_dir(parent)?, name, mode);
+    if let Ok(dir) = open_subdir(fs::CWD, path.as_os_str()) {
+        return Ok(dir);
     }
-    open_dir(path)
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { bail!("{path:?} names no directory") };
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).with_context(|| format!("mkdir({parent:?})"))?;
+    make_dir(open_dir(parent)?, name, mode)
 }
 
 /// Changes owner and group by descriptor.
@@ -120,7 +123,6 @@ pub fn write_new(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Res
     use std::io::Write;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)).with_context(|| format!("openat({name:?}, O_CREAT|O_EXCL)"))?;
-    fs::fchmod(&fd, Mode::from_raw_mode(mode)).with_context(|| format!("fchmod({name:?}, {mode:#o})"))?;
     std::fs::File::from(fd).write_all(content).with_context(|| format!("write({name:?})"))
 }
 

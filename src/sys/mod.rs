@@ -7,6 +7,7 @@
 
 pub mod cred;
 pub mod file;
+pub mod hold;
 pub mod jail;
 pub mod kernel;
 pub mod limit;

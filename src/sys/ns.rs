@@ -23,6 +23,12 @@ pub fn inode(ns: impl AsFd) -> Result<u64> {
     Ok(super::file::stat(ns)?.id.1)
 }
 
+/// The inode number of this process's own namespace: `mnt`, `pid`, `user`.
+pub fn own(name: &str) -> Result<u64> {
+    let path = format!("/proc/self/ns/{name}");
+    Ok(rustix::fs::stat(&path).with_context(|| format!("stat({path:?})"))?.st_ino)
+}
+
 /// The number of a mount namespace that is never reused, where the kernel has it.
 ///
 /// # References

@@ -1,7 +1,7 @@
 //! pidfds: a process that cannot be mistaken for another one.
 
 use rustix::process::{Pid, PidfdFlags};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Opens a pidfd of a process by its ID.
 ///
@@ -9,16 +9,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// pidfd_open(2), Linux 5.3.
 pub fn open(pid: i32) -> rustix::io::Result<OwnedFd> {
     rustix::process::pidfd_open(Pid::from_raw(pid).filter(|_| pid > 0).ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::empty())
-}
-
-/// The process ID of a pidfd in this process's PID namespace; `None` once it was reaped, or when the descriptor is no pidfd.
-///
-/// # References
-/// `Pid:` in /proc/self/fdinfo, pidfd_open(2).
-pub fn pid(pidfd: impl AsFd) -> Option<i32> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).ok()?;
-    let pid: i32 = info.lines().find_map(|l| l.strip_prefix("Pid:"))?.trim().parse().ok()?;
-    (pid > 0).then_some(pid)
 }
 
 /// Whether the process of a pidfd has not ended yet.
