@@ -3,12 +3,11 @@
 //! The cores are made by gdb's generate-core-file, so that nothing of the machine is changed. Left out of gdb's side are tail-call frames: functions that
 //! gdb concludes must have been passed through, though no trace of them is on the stack.
 
-#[path = "../integration/support/require.rs"]
-#[allow(dead_code)]
-mod require;
+mod stacks;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use stacks::{build, dump, gdb, require, sources, succeed};
+use std::path::Path;
+use std::process::Command;
 
 /// A program that dies.
 struct Case {
@@ -127,44 +126,6 @@ const CASES: [Case; 11] = [
     },
 ];
 
-/// Where the sources are.
-fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stacks")
-}
-
-fn succeed(command: &mut Command) -> Output {
-    let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
-    out
-}
-
-fn build(dir: &Path, case: &Case) -> PathBuf {
-    let program = dir.join(case.name);
-    let (compiler, options) = case.build.split_first().unwrap();
-    succeed(Command::new(compiler).args(options).arg(sources().join(case.source)).arg("-o").arg(&program));
-    program
-}
-
-fn gdb() -> Command {
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set auto-load off"]).env("LC_ALL", "C").env("GOTRACEBACK", "crash");
-    gdb
-}
-
-/// Runs the program until it dies and dumps its core.
-fn dump(dir: &Path, program: &Path, arguments: &[&str], handles: bool) -> PathBuf {
-    let core = dir.join(format!("{}.core", program.file_name().unwrap().to_str().unwrap()));
-    let mut gdb = gdb();
-    gdb.args(["-ex", "handle SIGURG nostop noprint pass"]);
-    if handles {
-        gdb.args(["-ex", "handle SIGSEGV nostop noprint pass"]);
-    }
-    gdb.args(["-ex", "run"]).arg("-ex").arg(format!("generate-core-file {}", core.display())).arg("--args").arg(program).args(arguments);
-    let out = succeed(&mut gdb);
-    assert!(core.exists(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    core
-}
-
 /// gdb's functions of the crashing thread.
 fn gdb_functions(program: &Path, core: &Path) -> Vec<String> {
     const SCRIPT: &str = "python
@@ -224,7 +185,7 @@ fn functions_are_gdb_s() {
     let dir = tempfile::tempdir().unwrap();
     let mut wrong = Vec::new();
     for case in &CASES {
-        let program = build(dir.path(), case);
+        let program = build(dir.path(), case.name, case.build, case.source);
         let core = dump(dir.path(), &program, case.arguments, case.handles);
         let (theirs, ours) = (gdb_functions(&program, &core), our_functions(&core));
         if ours != theirs {
@@ -265,7 +226,7 @@ fn files_count_by_build_id() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let program = build(dir.path(), &CASES[1]);
+    let program = build(dir.path(), "c-static", CASES[1].build, CASES[1].source);
     let core = dump(dir.path(), &program, &[], false);
     let inside = |root: &Path| root.join(program.strip_prefix("/").unwrap());
     let root = dir.path().join("root");
@@ -298,7 +259,7 @@ fn damaged_cores_are_named() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let program = build(dir.path(), &CASES[1]);
+    let program = build(dir.path(), "c-static", CASES[1].build, CASES[1].source);
     let whole = std::fs::read(dump(dir.path(), &program, &[], false)).unwrap();
     let arm = [&whole[..18], &[40, 0], &whole[20..]].concat();
     let narrow = [&whole[..4], &[1], &whole[5..]].concat();
@@ -307,7 +268,7 @@ fn damaged_cores_are_named() {
         (&b"hello, this is no core"[..], "it is not an ELF file"),
         (&whole[..40], "it ends in its ELF header"),
         (&whole[..100], "it ends in its segment headers"),
-        (&[0x28, 0xb5, 0x2f, 0xfd, 0], "it is compressed (zstd)"),
+        (&[0x28, 0xb5, 0x2f, 0xfd, 0], "decompress: "),
         (&arm, "it is of a machine whose cores cannot be read (ELF machine 40)"),
         (&narrow, "it is a 32-bit core"),
         (&std::fs::read(&program).unwrap(), "it is an ELF file, but not a core"),

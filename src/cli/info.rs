@@ -5,6 +5,7 @@ use super::locate::{self, State};
 use super::query::{self, Query};
 use super::{Chosen, no_match, stack, table};
 use crate::corefile::files::Places;
+use crate::corefile::plain::plain;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Overview, ThreadStack};
 use crate::record::{Location, Outcome, Record};
@@ -56,7 +57,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
     if let Some(path) = &wish.core {
         let core = open_given(path)?;
         let places = Places::usual(wish.sysroot.as_deref().map(file::open_dir).transpose()?, Some(&chosen.store));
-        let reading = reader::read(&core, &places).with_context(|| format!("{} cannot be read", path.display()))?;
+        let reading = plain(core).and_then(|core| reader::read(&core, &places)).with_context(|| format!("{} cannot be read", path.display()))?;
         print(out, None, Some(Ok(reading)), wish.json)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -73,11 +74,14 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         }
         let core = locate::core(&record, registry.as_ref());
         let state = locate::state(&record, &core);
-        let reading = match &core {
-            Ok(core) => Some(reader::read(core, &places(&record, registry.as_ref(), wish.sysroot.as_deref(), &chosen.store)?)),
+        let size = core.as_ref().ok().map(|c| (locate::size(c), file::stat(c).map_or(0, |s| s.allocated)));
+        let reading = match core {
+            Ok(core) => {
+                let places = places(&record, registry.as_ref(), wish.sysroot.as_deref(), &chosen.store)?;
+                Some(plain(core).and_then(|core| reader::read(&core, &places)))
+            }
             Err(_) => None,
         };
-        let size = core.as_ref().ok().map(|c| (locate::size(c), file::stat(c).map_or(0, |s| s.allocated)));
         print(out, Some((&record, state, size)), reading, wish.json)?;
         out.flush()?;
     }

@@ -1,7 +1,10 @@
 //! The user's verbs. The text of `--help`, the man page and the completions come from the one definition here.
 
+mod bundle;
+mod debug;
 mod doctor;
 mod explain;
+mod export;
 mod info;
 mod list;
 mod locate;
@@ -138,6 +141,44 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Open a crash in a debugger, the newest that matches, with the executable and libraries that it had.
+    ///
+    /// They are copied to a temporary directory, laid out as in the container, and removed when the debugger ends; only those with the build-id in the core
+    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. The debugger runs as you: it reads what a container wrote, so do not
+    /// use it as root on a core of somebody whom you do not trust.
+    ///
+    /// Example: oci-coredump debug nginx -A -batch -A -ex -A bt
+    #[command(after_help = MATCH)]
+    Debug {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        from: Source,
+        /// Which debugger: gdb, lldb, or the path of one.
+        #[arg(long, value_name = "PROGRAM", default_value = "gdb")]
+        debugger: PathBuf,
+        /// One more argument for the debugger.
+        #[arg(short = 'A', value_name = "ARGUMENT", allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Write a crash into one file: core, record, executable, libraries, and a script that opens them in gdb on any machine.
+    ///
+    /// The file is a tar archive, compressed with zstd; the same crash gives the same bytes, and holes of the core stay holes. Only its owner may read it.
+    ///
+    /// Example: oci-coredump export nginx -o nginx.tar.zst
+    #[command(after_help = MATCH)]
+    Export {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        from: Source,
+        /// Write to this file; - is stdout.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Write the core alone, decompressed.
+        #[arg(long)]
+        core_only: bool,
+    },
     /// Print what the hook would do for a bundle, and touch nothing.
     ///
     /// Example: oci-coredump plan /run/containers/storage/overlay-containers/ID/userdata
@@ -194,6 +235,12 @@ struct Which {
     store: Option<PathBuf>,
 }
 
+impl Source {
+    fn subject(self) -> export::Subject {
+        export::Subject { core: self.core, sysroot: self.sysroot }
+    }
+}
+
 impl Which {
     fn choose(self) -> Result<(Chosen, query::Query)> {
         let now = jiff::ZonedDateTime::now();
@@ -204,6 +251,17 @@ impl Which {
         };
         Ok((Chosen { store }, query))
     }
+}
+
+/// What a verb is about, if that is no record.
+#[derive(Debug, clap::Args)]
+struct Source {
+    /// Take this core file, whether there is a record of it or not.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until"])]
+    core: Option<PathBuf>,
+    /// Take executables and libraries from below this directory instead of the container's root.
+    #[arg(long, value_name = "DIR")]
+    sysroot: Option<PathBuf>,
 }
 
 /// The store that a verb reads.
@@ -273,6 +331,22 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             let code = info::run(&mut out, &chosen, &query, &info::Wish { newest, core, sysroot, json }).context("info")?;
             out.flush()?;
             return Ok(code);
+        }
+        Verb::Debug { which, from, debugger, arguments } => {
+            let debugger = debug::Debugger { program: debugger, arguments };
+            if let [bundle] = which.matches.as_slice()
+                && bundle.ends_with(".tar.zst")
+            {
+                return debug::run_bundle(Path::new(bundle), &debugger).context("debug");
+            }
+            let (chosen, query) = which.choose().context("debug")?;
+            return debug::run(&chosen, &query, &from.subject(), &debugger).context("debug");
+        }
+        Verb::Export { which, from, output, core_only } => {
+            let (chosen, query) = which.choose().context("export")?;
+            drop(out);
+            export::run(&chosen, &query, &from.subject(), &output, core_only).context("export")?;
+            return Ok(ExitCode::SUCCESS);
         }
         Verb::Install { dry_run } => setup::install(&mut out, dry_run)?,
         Verb::Uninstall { dry_run, purge } => setup::uninstall(&mut out, dry_run, purge)?,

@@ -102,6 +102,14 @@ impl<'d> Binary<'d> {
         Some(Tables { text: section(".text"), index: section(".eh_frame_hdr"), table: section(".eh_frame"), debug: debug.as_deref(), got: at(".got") })
     }
 
+    /// The name by which programs are linked with it.
+    pub fn soname(&self) -> Option<String> {
+        let table = self.file.as_ref()?.elf_dynamic_table().ok()?;
+        let entry = table.iter().find(|d| d.tag == object::elf::DT_SONAME)?;
+        let name = entry.string(table.strings()).ok()?;
+        (name.len() < 256).then(|| printable(name))
+    }
+
     /// Bytes of the file's image.
     pub fn code(&self, address: u64, size: u64) -> Option<&'d [u8]> {
         self.file.as_ref()?.segments().find_map(|s| s.data_range(address, size).ok().flatten())

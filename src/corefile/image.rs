@@ -110,9 +110,6 @@ impl<'s> Image<'s> {
         let mut start = [0; 64];
         let got = source.read_at(0, &mut start);
         ensure!(got > 0, "it is empty");
-        if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            bail!("it is compressed (zstd); decompress it first");
-        }
         ensure!(start.starts_with(&elf::ELFMAG), "it is not an ELF file");
         ensure!(got == start.len(), "it ends in its ELF header");
         ensure!(start[4] == elf::ELFCLASS64.0, "it is a 32-bit core, and only 64-bit ones can be read");

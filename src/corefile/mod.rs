@@ -18,6 +18,7 @@ mod signal;
 mod walk;
 
 pub mod files;
+pub mod plain;
 pub mod reader;
 
 pub use image::{Image, Source};
@@ -148,6 +149,7 @@ pub fn stacks(source: &dyn Source, bytes: &[Bytes<'_>], tell: &mut dyn FnMut(Tol
     let modules = modules::of(&image);
     let binaries: Vec<_> = modules.iter().enumerate().map(|(i, m)| binary::open(m, bytes.get(i).copied().unwrap_or_default())).collect();
     tell(Told::Matches(binaries.iter().map(|b| b.verdict).collect()))?;
+    tell(Told::Sonames(binaries.iter().map(|b| b.soname()).collect()))?;
     let mut walker = walk::Walker::new(&image, &modules, &binaries);
     let lines = binary::Lines::new(binaries.len());
     for thread in &image.notes.threads {
@@ -163,6 +165,8 @@ pub fn stacks(source: &dyn Source, bytes: &[Bytes<'_>], tell: &mut dyn FnMut(Tol
 pub enum Told {
     /// Whether the files are the ones that were mapped.
     Matches(Vec<Match>),
+    /// DT_SONAME of each of them.
+    Sonames(Vec<Option<String>>),
     /// One thread.
     Thread(ThreadStack),
     /// Nothing more comes, and why.

@@ -42,7 +42,8 @@ pub fn of(image: &Image<'_>) -> Vec<Found> {
     let has_code = |m: &Module| {
         let inside = |l: &&Load| l.address < m.end && l.address.saturating_add(l.size) > m.start;
         // The kernel has every mapping among its segments; gdb's generate-core-file leaves those out that it does not dump, code for one.
-        let covered: u64 = image.loads.iter().filter(inside).map(|l| l.address.saturating_add(l.size).min(m.end) - l.address.max(m.start)).sum();
+        let part = |l: &Load| l.address.saturating_add(l.size).min(m.end).saturating_sub(l.address.max(m.start));
+        let covered = image.loads.iter().filter(inside).map(part).fold(0, u64::saturating_add);
         image.loads.iter().filter(inside).any(|l| l.code) || covered < m.end.saturating_sub(m.start)
     };
     let mut found: Vec<Found> = groups.into_iter().map(|(m, _)| m).filter(has_code).take(MAX).map(|m| read_head(image, m)).collect();

@@ -11,9 +11,9 @@ use std::fs::File;
 use std::time::Duration;
 
 /// For reading the core alone.
-const QUICK: Bounds = Bounds { memory: 2 << 30, cpu: 10, time: Duration::from_secs(20), output: 16 << 20 };
+const QUICK: Bounds = Bounds { memory: 2 << 30, cpu: 10, time: Duration::from_secs(20), output: 16 << 20, file: 0 };
 /// With its binaries, which are mapped: debug information can have gigabytes.
-const FULL: Bounds = Bounds { memory: 16 << 30, cpu: 60, time: Duration::from_secs(120), output: 64 << 20 };
+const FULL: Bounds = Bounds { memory: 16 << 30, cpu: 60, time: Duration::from_secs(120), output: 64 << 20, file: 0 };
 
 /// All that was found out.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Reading {
     pub files: Vec<Opened>,
     /// For each module whether its file is the right one.
     pub matches: Vec<Match>,
+    /// For each module the name by which others are linked with it, if it has one.
+    pub sonames: Vec<Option<String>>,
     /// For each thread its stack.
     pub threads: Vec<ThreadStack>,
     /// Why there may be more.
@@ -73,6 +75,7 @@ pub fn read(core: &File, places: &Places) -> Result<Reading> {
     for line in said.output.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(Told::Matches(matches)) => reading.matches = matches,
+            Ok(Told::Sonames(names)) => reading.sonames = names,
             Ok(Told::Thread(thread)) => reading.threads.push(thread),
             Ok(Told::Failed(why)) => reading.cut = Some(why),
             // The last one may be cut.
@@ -80,5 +83,6 @@ pub fn read(core: &File, places: &Places) -> Result<Reading> {
         }
     }
     reading.matches.resize(reading.overview.modules.len(), Match::Absent);
+    reading.sonames.resize(reading.overview.modules.len(), None);
     Ok(reading)
 }

@@ -22,6 +22,8 @@ pub struct Bounds {
     pub time: Duration,
     /// Most bytes that it may say.
     pub output: usize,
+    /// Most bytes that a file it was given to write may have.
+    pub file: u64,
 }
 
 /// What a jailed child said, and why it stopped.
@@ -70,6 +72,7 @@ pub fn run(bounds: &Bounds, keep: &[BorrowedFd<'_>], work: impl FnOnce(&mut dyn 
         Ended::Exit(0) => None,
         Ended::Exit(_) => Some(format!("its reader could not give up its rights: {}", String::from_utf8_lossy(&output))),
         Ended::Signal(n) if n == libc::SIGXCPU || n == libc::SIGKILL => Some(format!("its reader had used {} seconds of processor time", bounds.cpu)),
+        Ended::Signal(n) if n == libc::SIGXFSZ => Some(format!("its reader wanted to write more than {} MiB", bounds.file >> 20)),
         Ended::Signal(n) if n == libc::SIGABRT => Some("its reader gave up: more memory than it may have, or a defect".into()),
         Ended::Signal(n) => Some(format!("its reader was killed by signal {n}")),
     });
@@ -113,9 +116,14 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File, filter: 
     let mut all = vec![out.as_fd()];
     all.extend_from_slice(keep);
     process::close_all_but(&all)?;
-    for (resource, most) in
-        [(Resource::As, bounds.memory), (Resource::Cpu, bounds.cpu), (Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, 0), (Resource::Nproc, 0)]
-    {
+    for (resource, most) in [
+        (Resource::As, bounds.memory),
+        (Resource::Cpu, bounds.cpu),
+        (Resource::Core, 0),
+        (Resource::Fsize, bounds.file),
+        (Resource::Nofile, 0),
+        (Resource::Nproc, 0),
+    ] {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }).with_context(|| format!("setrlimit({resource:?}, {most})"))?;
     }
     if rustix::process::geteuid().is_root() {
@@ -127,13 +135,14 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File, filter: 
     seccompiler::apply_filter(filter).context("seccomp(SECCOMP_SET_MODE_FILTER)")
 }
 
-/// Reading, writing, memory, and ending: nothing that opens, sends, starts or changes anything. What else is tried kills the child.
+/// Reading, writing to what was given, memory, and ending: nothing that opens, sends or starts anything. What else is tried kills the child.
 fn filter() -> Result<BpfProgram> {
     let calls = [
         libc::SYS_read,
         libc::SYS_pread64,
         libc::SYS_write,
         libc::SYS_lseek,
+        libc::SYS_ftruncate,
         libc::SYS_fstat,
         libc::SYS_newfstatat,
         libc::SYS_statx,
@@ -174,7 +183,7 @@ impl process::Child {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { memory: 1 << 30, cpu: 2, time: Duration::from_secs(5), output: 1 << 20 };
+    const BOUNDS: Bounds = Bounds { memory: 1 << 30, cpu: 20, time: Duration::from_secs(60), output: 1 << 20, file: 0 };
 
     /// Tests run on threads; the jail is entered all the same, since the child touches nothing that another thread could hold a lock of but the allocator,
     /// which glibc puts in order at fork.
