@@ -84,7 +84,8 @@ impl Entry {
 
     /// Whether the init process of the entry is the process that has its PID now.
     pub fn init_lives(&self) -> bool {
-        Proc::open(self.init.pid).and_then(|p| p.start_time()).is_ok_and(|t| t == self.init.start_time)
+        let Ok(process) = Proc::open(self.init.pid) else { return false };
+        process.start_time().is_ok_and(|t| t == self.init.start_time) && process.is_zombie().is_ok_and(|zombie| !zombie)
     }
 }
 

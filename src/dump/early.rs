@@ -74,17 +74,15 @@ fn merge(mut spans: Done) -> Done {
 /// The part of a run of addresses from `at` on that is not done yet, if there is any.
 pub fn next_open(done: &Done, at: u64, end: u64) -> Option<(u64, u64)> {
     let mut at = at;
-    let first = done.partition_point(|d| d.1 <= at);
-    for (start, stop) in &done[first..] {
+    let mut stop = end;
+    for (start, after) in &done[done.partition_point(|d| d.1 <= at)..] {
         if at < *start {
-            return Some((at, end.min(*start)));
+            stop = end.min(*start);
+            break;
         }
-        at = at.max(*stop);
-        if at >= end {
-            return None;
-        }
+        at = *after;
     }
-    (at < end).then_some((at, end))
+    (at < stop).then_some((at, stop))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::sys::file::FsType;
 use crate::sys::hold::Hold;
 use crate::sys::memory::Memory;
 use crate::sys::pagemap::Pagemap;
-use crate::sys::{AsFd, Errno, OwnedFd, cred, file, limit, process};
+use crate::sys::{AsFd, Errno, OwnedFd, cgroup, cred, file, limit, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -93,6 +93,11 @@ impl Report {
 fn become_crasher(facts: &Facts, plan: &File, source: Option<&Source>, hold: Option<&Hold>, report: &std::fs::File) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_write_signals()?;
+    // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
+    // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
+    if !plan.early && !plan.as_root {
+        cgroup::join(&facts.cgroups);
+    }
     file::set_umask(facts.status.umask);
     limit::set_own_file_size(facts.file_size)?;
     let mut credentials = facts.status.credentials.clone();

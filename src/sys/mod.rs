@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod cgroup;
 pub mod cred;
 pub mod file;
 pub mod hold;
