@@ -35,8 +35,9 @@ impl Crash {
         std::fs::write(crash.path("store/records/1.json"), record.to_string()).unwrap();
         let told: serde_json::Value = serde_json::from_slice(&crash.run("info", &["--json"]).stdout).unwrap();
         for module in told["core"]["modules"].as_array().unwrap() {
-            let (Some(id), Some(path)) = (module["build_id"].as_str(), module["path"].as_str()) else { continue };
-            std::fs::copy(path, kept.join(id)).unwrap();
+            if let (Some(id), Some(path)) = (module["build_id"].as_str(), module["path"].as_str().filter(|p| p.starts_with('/'))) {
+                std::fs::copy(path, kept.join(id)).unwrap();
+            }
         }
         std::fs::remove_file(program).unwrap();
         crash
