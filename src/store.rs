@@ -146,6 +146,11 @@ impl Records {
         read().map_err(|e| (!is_missing(&e)).then(|| log::warn!("record {name:?} is not readable, ignoring: {e:#}"))).ok()
     }
 
+    /// Removes a record; a missing one is no error.
+    pub fn remove(&self, name: &OsStr) -> Result<()> {
+        file::unlink(&self.0, name)
+    }
+
     /// Starts watching for records that are written from now on.
     pub fn watch(&self) -> Result<Watch> {
         Watch::directory(&self.0)

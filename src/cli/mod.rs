@@ -8,10 +8,12 @@ mod export;
 mod info;
 mod list;
 mod locate;
+mod metrics;
 mod query;
 mod setup;
 mod stack;
 mod table;
+mod vacuum;
 
 use crate::config::Config;
 use crate::record::Record;
@@ -179,6 +181,40 @@ enum Verb {
         #[arg(long)]
         core_only: bool,
     },
+    /// Remove the oldest crashes: their records, and their cores where these are in the store.
+    ///
+    /// Cores on volumes and in containers are not touched. A crash that one of the rules names goes.
+    ///
+    /// Example: oci-coredump vacuum --max-age "2 weeks" --max-size 10G --dry-run
+    #[command(group(clap::ArgGroup::new("rules").args(["max_size", "max_age", "keep"]).multiple(true).required(true)))]
+    Vacuum {
+        /// Most bytes on disk of all cores in the store: 500M, 10G.
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<String>,
+        /// Remove what is older than this: 30d, "2 weeks", or a date.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        max_age: Option<String>,
+        /// Keep the newest N, at most.
+        #[arg(long, value_name = "N")]
+        keep: Option<usize>,
+        /// Say what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Work on this store instead of the configured one.
+        #[arg(long, value_name = "DIR")]
+        store: Option<PathBuf>,
+    },
+    /// Print metrics of the recorded crashes, as OpenMetrics text.
+    ///
+    /// Example: oci-coredump metrics --textfile /var/lib/node_exporter/textfile/oci-coredump.prom
+    Metrics {
+        /// Replace this file, for node_exporter's textfile collector.
+        #[arg(long, value_name = "PATH")]
+        textfile: Option<PathBuf>,
+        /// Read this store instead of the configured one.
+        #[arg(long, value_name = "DIR")]
+        store: Option<PathBuf>,
+    },
     /// Print what the hook would do for a bundle, and touch nothing.
     ///
     /// Example: oci-coredump plan /run/containers/storage/overlay-containers/ID/userdata
@@ -245,11 +281,7 @@ impl Which {
     fn choose(self) -> Result<(Chosen, query::Query)> {
         let now = jiff::ZonedDateTime::now();
         let query = query::Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
-        let store = match self.store {
-            Some(store) => store,
-            None => Config::load()?.store,
-        };
-        Ok((Chosen { store }, query))
+        Ok((Chosen::of(self.store)?, query))
     }
 }
 
@@ -271,6 +303,12 @@ struct Chosen {
 }
 
 impl Chosen {
+    /// The store that was named, or the configured one.
+    fn of(store: Option<PathBuf>) -> Result<Self> {
+        let configured = || Ok::<_, anyhow::Error>(Config::load()?.store);
+        Ok(Chosen { store: store.map_or_else(configured, Ok)? })
+    }
+
     /// The records that match, the oldest first.
     fn records(&self, query: &query::Query) -> Result<Vec<Record>> {
         let Some(records) = Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten() else { return Ok(Vec::new()) };
@@ -347,6 +385,15 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             drop(out);
             export::run(&chosen, &query, &from.subject(), &output, core_only).context("export")?;
             return Ok(ExitCode::SUCCESS);
+        }
+        Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {
+            let max_size = max_size.map(|s| vacuum::parse_size(&s).with_context(|| format!("--max-size {s:?}"))).transpose().context("vacuum")?;
+            let age = |t: String| query::when(&t, &jiff::ZonedDateTime::now()).with_context(|| format!("--max-age {t:?}"));
+            let rules = vacuum::Rules { max_size, since: max_age.map(age).transpose().context("vacuum")?, keep };
+            Chosen::of(store).and_then(|chosen| vacuum::run(&mut out, &chosen, rules, dry_run)).context("vacuum")?;
+        }
+        Verb::Metrics { textfile, store } => {
+            Chosen::of(store).and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref())).context("metrics")?;
         }
         Verb::Install { dry_run } => setup::install(&mut out, dry_run)?,
         Verb::Uninstall { dry_run, purge } => setup::uninstall(&mut out, dry_run, purge)?,

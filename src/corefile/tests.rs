@@ -91,7 +91,7 @@ fn a_cut_core_says_how_much_is_missing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     /// Whatever stands in a core, reading it ends, and with an error at worst.
     #[test]
