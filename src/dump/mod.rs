@@ -4,6 +4,7 @@
 //! credentials; make the file; stream; record. The ELF is never looked at with privileges.
 
 mod crash;
+mod early;
 mod facts;
 mod forward;
 mod head;
@@ -82,7 +83,12 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     record.core_path = Some(printable(&inside));
     let ledger = Ledger::open(config);
     ledger.save(&record);
-    let written = write::write(crash, facts, file).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
+    let mut released_at = None;
+    let released = || released_at = Some(now());
+    let written = write::write(crash, facts, file, released).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
+    if released_at.is_some() {
+        (record.released_at, record.completed_at) = (released_at, Some(now()));
+    }
     if written.created && entry.place.mount.is_some() && !is_at(host.as_deref(), &written) {
         record.host_path = None;
         record.location = if written.memory { Location::Memory } else { Location::Layer };
@@ -140,6 +146,10 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
     }
 }
 
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
 fn comm(crash: &Crash) -> String {
     printable(&crash.said.comm)
 }
@@ -166,7 +176,7 @@ impl Ledger {
     /// The last word on a crash. The process is let go when the record is there, and does not wait for the log.
     fn close(self, record: &Record) {
         self.save(record);
-        process::close_stdin();
+        process::release_stdin();
         match record.outcome {
             Outcome::Written => log::info!("{record}"),
             _ => log::warn!("{record}"),

@@ -4,11 +4,13 @@
 //! were never there as holes, which cost nothing. In a pipe all that is lost: zeros come for holes, and no limit holds. Here both are made again.
 //! One difference is wanted: a page that is there but holds only zeros counts against the limit as in the kernel, and yet becomes a hole.
 
+use super::early::{self, Done};
 use super::head::{Head, Load};
 use super::input::Input;
 use super::memory::{self, Source};
 use super::output::{Output, Sink, Sparse, Zstd};
 use super::plan::PAGE;
+use crate::sys::hold::Hold;
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, Errno, OwnedFd};
 
@@ -39,10 +41,12 @@ pub struct Bounds {
 
 /// Copies a core. `Ok` when it is whole; else why not, and what could be written is in the file. With a `source` the memory comes from the process itself
 /// where that gives the same file; else all of it comes through the pipe.
-pub fn copy(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
+///
+/// With a `release` the process is let go early if that lane is taken.
+pub fn copy(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Source>, release: Option<Release<'_>>) -> Result<(), Stop> {
     let mut input = Input::new(pipe);
     let mut output = Output::new(Sparse(file), bounds.limit);
-    let result = sparse(&mut input, &mut output, bounds, source);
+    let result = sparse(&mut input, &mut output, bounds, source, release);
     if matches!(result, Err(Stop::Limit | Stop::Ended | Stop::Read(_))) {
         let _ = output.cut();
     }
@@ -53,7 +57,7 @@ pub fn copy(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Sou
 pub fn compress(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
     let mut input = Input::new(pipe);
     let mut output = Output::new(Zstd::new(file, bounds.file_size)?, bounds.limit);
-    let result = head(&mut input, &mut output).and_then(|(head, _)| body(&mut input, &mut output, bounds, source, &head));
+    let result = head(&mut input, &mut output).and_then(|start| body(&mut input, &mut output, bounds, source, &start.head));
     if result.is_err() {
         // A frame that is not closed could not be read at all.
         let _ = output.cut();
@@ -61,16 +65,25 @@ pub fn compress(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option
     result
 }
 
-fn sparse<I: AsFd>(input: &mut Input<I>, output: &mut Output<Sparse<'_>>, bounds: &Bounds, mut source: Option<Source>) -> Result<(), Stop> {
-    let (head, files) = head(input, output)?;
+fn sparse<I: AsFd>(
+    input: &mut Input<I>,
+    output: &mut Output<Sparse<'_>>,
+    bounds: &Bounds,
+    mut source: Option<Source>,
+    release: Option<Release<'_>>,
+) -> Result<(), Stop> {
+    let Start { head, files, threads } = head(input, output)?;
     let room = bounds.limit.unwrap_or(u64::MAX).min(bounds.file_size.unwrap_or(u64::MAX));
     if let Some(files) = memory::suits(&head, files.as_deref(), room)
         && let Some(source) = source.take_if(|s| s.pidfd.is_some())
         && let Ok(file) = output.sink.0.try_clone()
     {
         output.flush()?;
-        match memory::copy(source, head.loads.clone(), files, file) {
+        let held = release.and_then(|release| release.act(&source, &head, &threads, &file));
+        let released = held.is_some();
+        match memory::copy(source, head.loads.clone(), files, file, held) {
             Ok(()) => return output.end_at(head.end),
+            Err(memory::Failed::Stream) if released => return Err(Stop::Write(Errno::IO)),
             Err(memory::Failed::Ended(whole)) => {
                 output.reach = whole.min(head.end).max(output.reach);
                 return Err(Stop::Ended);
@@ -92,11 +105,44 @@ fn body<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, bounds: 
     output.finish()
 }
 
+/// What the start of a core told.
+#[derive(Default)]
+struct Start {
+    head: Head,
+    /// The contents of NT_FILE, if there is one.
+    files: Option<Vec<u8>>,
+    /// The thread pointers.
+    threads: Vec<u64>,
+}
+
+/// How the process is let go early.
+pub struct Release<'a> {
+    /// What its memory is held with.
+    pub hold: Hold,
+    /// Lets it go.
+    pub go: &'a mut dyn FnMut(),
+}
+
+impl Release<'_> {
+    /// Lets the process go, if its memory can be held; else it waits as usual.
+    fn act(self, source: &Source, head: &Head, threads: &[u64], file: &OwnedFd) -> Option<Done> {
+        // On other architectures than x86-64 nothing says where the threads' blocks are.
+        let threads = Some(threads).filter(|t| !t.is_empty())?;
+        let (held, done) = early::prepare(self.hold, source, head, threads, file).ok()?;
+        source.memory.detach();
+        (self.go)();
+        // For as long as this process lives.
+        std::mem::forget(held);
+        Some(done)
+    }
+}
+
 /// Headers and notes, unit by unit. What is not an ELF core of a kind that we know has no head: all of it is then taken for pages.
-/// With the head comes the list of mapped files, if there is one.
-fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Result<(Head, Option<Vec<u8>>), Stop> {
-    let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else { return Ok((Head::default(), None)) };
+fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Result<Start, Stop> {
+    let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else { return Ok(Start::default()) };
     let mut files: Option<Vec<u8>> = None;
+    let mut threads = Vec::new();
+    let mut registers = Vec::new();
     unit(input, output, head.header_size)?;
     for _ in 0..head.segments {
         let bytes = input.take(head.segment_size)?;
@@ -111,6 +157,10 @@ fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Resul
         gap(input, output, 4)?;
         if note.is_files() {
             unit_kept(input, output, note.content, files.insert(Vec::new()))?;
+        } else if note.is_registers() {
+            registers.clear();
+            unit_kept(input, output, note.content, &mut registers)?;
+            threads.extend(Head::thread_pointer(&registers));
         } else {
             for part in note.parts() {
                 unit(input, output, part)?;
@@ -119,7 +169,7 @@ fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Resul
         gap(input, output, 4)?;
     }
     gap(input, output, PAGE)?;
-    Ok((head, files))
+    Ok(Start { head, files, threads })
 }
 
 /// One unit of the kernel's: all of it or nothing.

@@ -35,6 +35,16 @@ impl Memory {
         Memory { thread, mem, gate: gate_is_readable(), direct: AtomicBool::new(true) }
     }
 
+    /// From now on by /proc/PID/mem alone: the process may end, its ID may become another's.
+    pub fn detach(&self) {
+        self.direct.store(false, Ordering::SeqCst);
+    }
+
+    /// /proc/PID/mem once more.
+    pub fn mem(&self) -> std::io::Result<OwnedFd> {
+        self.mem.try_clone()
+    }
+
     /// Reads `spans`, one after the other, into `buffer`, whose size is theirs together. A page that cannot be read is zeros, which is what the kernel writes.
     ///
     /// # Errors

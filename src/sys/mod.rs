@@ -7,6 +7,7 @@
 
 pub mod cred;
 pub mod file;
+pub mod hold;
 pub mod kernel;
 pub mod limit;
 pub mod memory;
