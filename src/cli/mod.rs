@@ -430,6 +430,9 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             let about = verb.get_about().unwrap_or_else(|| panic!("{} has no help", verb.get_name())).to_string();
             assert!(about.len() > 10, "{}: {about}", verb.get_name());
+            let long = verb.get_long_about().map(ToString::to_string).unwrap_or_default();
+            // The two that only machines start have none.
+            assert!(long.contains("Example: oci-coredump ") || ["hook", "handle"].contains(&verb.get_name()), "{} has no example", verb.get_name());
         }
     }
 }
