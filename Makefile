@@ -30,7 +30,7 @@ tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/oci-coredump-test
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
 demo_packages := podman busybox-static gdb gcc libc6-dev
-test_packages := $(demo_packages) runc crun conmon systemd bsdutils util-linux binutils tar g++ golang-go zstd
+test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar
 
 .PHONY: build install uninstall demo test deps demo-deps test-deps clean
 
