@@ -9,7 +9,7 @@ use crate::sys::memory::Span;
 use crate::sys::pagemap::Pagemap;
 
 /// Most bytes of a batch: one read.
-pub const BATCH: usize = 1 << 20;
+pub const BATCH: usize = 256 << 10;
 
 /// Most parts of a batch.
 const PARTS: usize = 256;
