@@ -60,6 +60,24 @@ impl<'a> View<'a> {
     }
 }
 
+/// Whether a key is one of those that are read here, in whichever container of the pod it is for.
+pub fn is_own(key: &str) -> bool {
+    let own = |key: &str| [PATTERN, LIMIT, FILTER, REQUIRED].contains(&key);
+    let others = [STARLINGX_SIZE].iter().chain(&STARLINGX_OTHERS).chain(&PATTERN_KEYS);
+    own(key) || others.into_iter().any(|k| *k == key) || key.split_once(".oci-coredump/").is_some_and(|(_, setting)| own(&format!("oci-coredump/{setting}")))
+}
+
+/// A pod's sandbox runs nothing of the pod's.
+pub fn is_sandbox(all: &Annotations) -> bool {
+    let is = |key: &str| all.get(key).map(String::as_str) == Some("sandbox");
+    is("io.kubernetes.cri.container-type") || is("io.kubernetes.cri-o.ContainerType")
+}
+
+/// What the pod calls this container, as containerd's CRI and CRI-O say it.
+pub fn container_name(all: &Annotations) -> Option<&str> {
+    ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"].iter().find_map(|k| all.get(*k)).map(String::as_str)
+}
+
 /// Whether the container insists: `oci-coredump/required`. A value that is neither `true` nor `false` insists too; the refusal then says so.
 pub fn required(all: &Annotations, container: Option<&str>) -> bool {
     View { all, container }.find(REQUIRED).is_some_and(|(_, v)| v != "false")

@@ -1,7 +1,7 @@
 //! /etc/oci-coredump/config.toml.
 
 use crate::pattern::Template;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,8 @@ pub struct Config {
     pub select: BTreeMap<String, String>,
     /// The host's store of cores and records.
     pub store: PathBuf,
+    /// The OCI runtime that the wrapper becomes. Not set: runc, else crun, from /usr/bin, /usr/sbin, /usr/local/bin or /usr/local/sbin.
+    pub runtime: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -53,6 +55,7 @@ impl Default for Config {
             default_pattern: None,
             select: BTreeMap::new(),
             store: PathBuf::from("/var/lib/oci-coredump"),
+            runtime: None,
         }
     }
 }
@@ -71,6 +74,9 @@ impl Config {
             Template::of_container(p.as_bytes()).with_context(|| format!("default_pattern = {p:?}"))?;
         }
         ensure!(config.store.is_absolute(), "store = {:?}: the path must be absolute", config.store);
+        if let Some(path) = config.runtime.as_ref().filter(|p| !p.is_absolute()) {
+            bail!("runtime = {path:?}: the path must be absolute");
+        }
         Ok(config)
     }
 
@@ -134,6 +140,7 @@ mod tests {
             ("mode = \"both\"", "mode"),
             ("default_pattern = \"|sh\"", "default_pattern"),
             ("store = \"var\"", "store"),
+            ("runtime = \"runc\"", "runtime"),
             ("stricter = true", "stricter"),
             ("\nstrict = 1", "line 2"),
         ] {
