@@ -60,11 +60,26 @@ impl<'a> View<'a> {
     }
 }
 
+/// Every key that is read here. `<container>.oci-coredump/...` besides.
+pub const KEYS: [&str; 13] = [
+    PATTERN,
+    LIMIT,
+    FILTER,
+    REQUIRED,
+    HUAWEI,
+    STARLINGX_SIZE,
+    PATTERN_KEYS[1],
+    PATTERN_KEYS[2],
+    PATTERN_KEYS[4],
+    PATTERN_KEYS[5],
+    STARLINGX_OTHERS[0],
+    STARLINGX_OTHERS[1],
+    STARLINGX_OTHERS[2],
+];
+
 /// Whether a key is one of those that are read here, in whichever container of the pod it is for.
 pub fn is_own(key: &str) -> bool {
-    let own = |key: &str| [PATTERN, LIMIT, FILTER, REQUIRED].contains(&key);
-    let others = [STARLINGX_SIZE].iter().chain(&STARLINGX_OTHERS).chain(&PATTERN_KEYS);
-    own(key) || others.into_iter().any(|k| *k == key) || key.split_once(".oci-coredump/").is_some_and(|(_, setting)| own(&format!("oci-coredump/{setting}")))
+    KEYS.contains(&key) || key.split_once(".oci-coredump/").is_some_and(|(_, setting)| KEYS.contains(&format!("oci-coredump/{setting}").as_str()))
 }
 
 /// A pod's sandbox runs nothing of the pod's.

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     }
     match args.get(1).and_then(|verb| verb.to_str()) {
         Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),
+        Some("hook") if args.get(2).is_some_and(|a| a == "precreate") => precreate(),
         Some("hook") if args.get(2).is_none_or(|a| !is_help(a)) => run_hook(args.get(2)),
         _ => cli::run(args),
     }
@@ -50,6 +51,18 @@ fn run_hook(stage: Option<&OsString>) -> ExitCode {
         Some(f) => {
             log::warn!("hook: {:#}, the container starts without it", f.error);
             ExitCode::SUCCESS
+        }
+    }
+}
+
+/// podman's own stage.
+fn precreate() -> ExitCode {
+    report::init(Door::HostAndStderr, false);
+    match engine::precreate::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("hook precreate: {e:#}");
+            ExitCode::FAILURE
         }
     }
 }

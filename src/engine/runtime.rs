@@ -3,7 +3,7 @@
 //! In: the command line of an OCI runtime, whichever version of whichever runtime. Out: the real runtime, with the very same command line. Nothing that
 //! goes wrong on the way keeps it from being started, and everything that is not understood is handed on untouched.
 
-use super::spec;
+use super::{Program, spec};
 use crate::config::Config;
 use crate::registry::Registry;
 use crate::sys::file;
@@ -161,7 +161,7 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
     match call {
         Call::Other => Ok(()),
         Call::Create(path) => {
-            let program = std::env::current_exe().context("readlink(/proc/self/exe)")?;
+            let program = Program::own()?.path;
             rewrite(&path, |text| spec::edit(text, config, &program, reach()?))
         }
         Call::Exec { process, id } => {
@@ -173,7 +173,7 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
 }
 
 /// The hard RLIMIT_CORE that we, and so the runtime, have: setting more could fail the container.
-fn reach() -> Result<u64> {
+pub(super) fn reach() -> Result<u64> {
     Ok(Proc::open(std::process::id() as i32)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX))
 }
 
