@@ -13,6 +13,9 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|name| Path::new(name).file_name() == Some(engine::RUNTIME_NAME.as_ref())) {
         return run_runtime(args);
     }
+    if args.first().is_some_and(|name| engine::nri::is_plugin(name)) {
+        return plugin(engine::nri::run_started);
+    }
     match args.get(1).and_then(|verb| verb.to_str()) {
         Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),
         Some("hook") if args.get(2).is_some_and(|a| a == "precreate") => precreate(),
@@ -51,6 +54,19 @@ fn run_hook(stage: Option<&OsString>) -> ExitCode {
         Some(f) => {
             log::warn!("hook: {:#}, the container starts without it", f.error);
             ExitCode::SUCCESS
+        }
+    }
+}
+
+/// An engine's plugin: what it has to say goes to the host's log.
+fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    report::init(Door::Host, false);
+    last_words(1);
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("nri: {e:#}");
+            ExitCode::FAILURE
         }
     }
 }

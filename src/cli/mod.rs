@@ -99,6 +99,16 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Serve an engine as its NRI plugin, by connecting to its socket; for ever, across restarts of the engine.
+    ///
+    /// Usually the engine starts the plugin itself: `oci-coredump install containerd`.
+    ///
+    /// Example: oci-coredump nri --socket /var/run/nri/nri.sock
+    Nri {
+        /// The engine's socket.
+        #[arg(long, value_name = "PATH", default_value = engine::nri::SOCKET)]
+        socket: PathBuf,
+    },
     /// The OCI hook, for runtimes: the container's state is read from stdin.
     ///
     /// Without a stage it is found out from the state. createRuntime fails only where the container (annotation oci-coredump/required) or the
@@ -155,6 +165,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Uninstall { dry_run, purge, .. } => setup::uninstall(&mut out, dry_run, purge)?,
         Verb::Doctor { json } => return doctor::run(&mut out, json),
         Verb::Plan { bundle, state, config } => explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?,
+        Verb::Nri { socket } => engine::nri::run_connecting(&socket),
         Verb::Man => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut text)?;

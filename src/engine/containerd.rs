@@ -4,7 +4,7 @@
 //! merged, if the main file imports them. A table of a runtime replaces that runtime's defaults in both, so ours says the runtime's type too.
 
 use super::change::{Change, Plan};
-use super::{Options, Program, spec};
+use super::{Options, Program, nri, spec};
 use crate::config;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -21,8 +21,6 @@ pub enum Way {
 
 /// Where containerd looks for NRI plugins when nothing is said.
 const NRI_PLUGINS: &str = "/opt/nri/plugins";
-/// The plugin's name there: late, so that it sees what others have set.
-const NRI_NAME: &str = "90-oci-coredump";
 const NRI_TABLE: &str = "io.containerd.nri.v1.nri";
 
 const RUNC: &str = "io.containerd.runc.v2";
@@ -248,14 +246,13 @@ pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
     let old = text.as_deref().unwrap_or_default();
     let in_file = || file.display().to_string();
     let said = version(old).with_context(in_file)?;
-    let release = match ask("containerd", &["--version"]).map(|t| release(&t)) {
-        Ok(Some(release)) => release,
-        // Not at its usual place, as in k3s: the file tells.
-        _ => match said {
-            Some(3) => (2, 0),
-            Some(_) => (1, 6),
-            None => bail!("which containerd is it? neither `containerd --version` nor {} says so; give --config", file.display()),
-        },
+    // The program at the usual place is the one that reads the usual file; another file tells by its version.
+    let program_says = options.config.is_none().then(|| ask("containerd", &["--version"]).ok().and_then(|t| release(&t))).flatten();
+    let release = match (program_says, said) {
+        (Some(release), _) => release,
+        (None, Some(3)) => (2, 0),
+        (None, Some(_)) => (1, 7),
+        (None, None) => bail!("which containerd is it? neither `containerd --version` nor {} says so; give --config", file.display()),
     };
     if said == Some(1) || (text.is_some() && said.is_none() && release.0 < 2) {
         bail!("{} is of version 1: `containerd config migrate` makes a newer one of it", file.display());
@@ -272,7 +269,7 @@ pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
                 plan.add(Change::file(file, new)?);
             }
             let directory = find(&parse(old)?, &["plugins", NRI_TABLE]).and_then(|t| t.get("plugin_path")).and_then(Item::as_str).map(PathBuf::from);
-            let path = directory.unwrap_or_else(|| NRI_PLUGINS.into()).join(NRI_NAME);
+            let path = directory.unwrap_or_else(|| NRI_PLUGINS.into()).join(format!("{}-oci-coredump", nri::INDEX));
             plan.add(Change::Link { path, target: program.path.clone() });
             plan.notes.push("`systemctl restart containerd` starts the plugin; running containers go on".into());
         }

@@ -4,6 +4,7 @@
 //! install ENGINE:  docker, containerd, podman, crio  --Plan-->  change  --(host, ledger)-->  undone by uninstall ENGINE
 //!                  (text in, text out)
 //! at run time:     runtime    Docker, ctr: an OCI runtime that edits the bundle and becomes the real one
+//!                  nri        containerd, CRI-O: a plugin that adjusts containers at their creation
 //!                  precreate  podman: edits the configuration before the runtime sees it
 //! ```
 
@@ -12,6 +13,7 @@ pub mod containerd;
 pub mod crio;
 pub mod docker;
 mod hooks_dir;
+pub mod nri;
 pub mod podman;
 pub mod precreate;
 pub mod runtime;
@@ -19,7 +21,7 @@ pub mod spec;
 
 use crate::config::Config;
 use anyhow::{Context, Result};
-use change::{Ledger, Plan};
+use change::{Change, Ledger, Plan};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -132,15 +134,15 @@ pub fn install(out: &mut impl Write, engine: Engine, options: &Options, dry_run:
     let config = options.config.as_deref().unwrap_or(engine.config());
     let program = Program::own()?;
     let plan = plan(engine, config, options, &program).with_context(context)?;
-    let changed = plan.changes.iter().any(|c| !c.is_done());
+    let new: Vec<String> = plan.changes.iter().filter(|c| !c.is_done()).map(Change::summary).collect();
     if dry_run {
         write!(out, "{plan}")?;
     } else {
         let ledger = Ledger::of(&Config::load()?, engine.name())?;
         ledger.apply(&plan.changes).with_context(context)?;
-        plan.changes.iter().filter(|c| !c.is_done()).try_for_each(|c| writeln!(out, "{}", c.summary()))?;
+        new.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
-    if !changed {
+    if new.is_empty() {
         writeln!(out, "{}: everything is in place already", engine.name())?;
     }
     plan.notes.iter().try_for_each(|n| writeln!(out, "note: {n}"))?;
