@@ -1,17 +1,29 @@
-//! The runtime matrix: what a container sees and gets, on every runtime and on podman. Needs root.
+//! The runtime matrix: what containers see and get, on runc, crun and youki directly and on podman over runc and crun,
+//! with real crashes. Needs root and the machine's `core_pattern`: run it with `--test-threads=1`.
+#[path = "matrix/core_file.rs"]
+mod core_file;
+#[path = "matrix/crashes.rs"]
+mod crashes;
+#[path = "matrix/dialects.rs"]
+mod dialects;
+#[path = "matrix/eci.rs"]
+mod eci;
+#[path = "matrix/forwarding.rs"]
+mod forwarding;
+#[path = "matrix/installation.rs"]
+mod installation;
+#[path = "matrix/kernel_mode.rs"]
+mod kernel_mode;
+#[path = "matrix/lifetime.rs"]
+mod lifetime;
+#[path = "matrix/offline.rs"]
+mod offline;
+#[path = "matrix/placement.rs"]
+mod placement;
+#[path = "matrix/refusals.rs"]
+mod refusals;
+#[path = "matrix/scene.rs"]
+mod scene;
 mod support;
-
-use support::bundle::Bundle;
-use support::runtime::{Kind, Runtime};
-
-#[test]
-fn every_runtime_starts_a_container() {
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let mut bundle = Bundle::new();
-        bundle.shell("echo hello; exec sleep 1000");
-        let container = runtime.start(&bundle, "smoke");
-        assert_eq!(container.exec(&["sh", "-c", "exit 3"]).status.code(), Some(3), "{kind:?}");
-        container.remove();
-    }
-}
+#[path = "matrix/untouched.rs"]
+mod untouched;

@@ -21,6 +21,10 @@ pub struct Wishes {
     pub limit: Option<Option<u64>>,
     /// `coredump_filter` mask.
     pub filter: Option<u32>,
+    /// Compress cores with zstd while they are written.
+    pub compress: bool,
+    /// Let the crashed process go before its core is whole.
+    pub early: bool,
     /// What was ignored, and why: one line each.
     pub notes: Vec<String>,
 }
@@ -28,6 +32,8 @@ pub struct Wishes {
 const PATTERN: &str = "oci-coredump/pattern";
 const LIMIT: &str = "oci-coredump/limit";
 const FILTER: &str = "oci-coredump/filter";
+const COMPRESS: &str = "oci-coredump/compress";
+const RELEASE: &str = "oci-coredump/release";
 const REQUIRED: &str = "oci-coredump/required";
 const HUAWEI: &str = "system.cci.io/coredump";
 const STARLINGX_SIZE: &str = "starlingx.io/core_max_size";
@@ -144,7 +150,20 @@ pub fn wishes(all: &Annotations, container: Option<&str>, default: Option<&str>)
         _ => None,
     };
     let filter = view.find(FILTER).map(|(k, v)| mask(v).with_context(|| format!("{k} = {v:?}"))).transpose()?;
-    Ok(Some(Wishes { key, pattern, limit, filter, notes }))
+    let compress = choice(&view, COMPRESS, ["none", "zstd"])?;
+    let early = choice(&view, RELEASE, ["complete", "early"])?;
+    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, notes }))
+}
+
+/// One of two words, the first being the default.
+fn choice(view: &View<'_>, key: &str, words: [&str; 2]) -> Result<bool> {
+    match view.find(key) {
+        None => Ok(false),
+        Some((k, v)) => {
+            ensure!(words.contains(&v), "{k} = {v:?}: expected {} or {}", words[0], words[1]);
+            Ok(v == words[1])
+        }
+    }
 }
 
 /// A size: digits with an optional unit, `unlimited` for none. `K`, `M`, `G`, `T` count in 1024, in either case, with or without `i` and `B`.

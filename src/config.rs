@@ -40,6 +40,9 @@ pub struct Config {
     pub default_pattern: Option<String>,
     /// Which containers `default_pattern` is for: annotation key, and a glob (`*`, `?`) for its value. Empty: all.
     pub select: BTreeMap<String, String>,
+    /// Whether a container may ask with `oci-coredump/release: early` that its crashed process is let go before the core is whole. Its memory is then in
+    /// use until the core is, though nobody sees the process any more.
+    pub allow_early_release: bool,
     /// The host's store of cores and records.
     pub store: PathBuf,
     /// The OCI runtime that the wrapper becomes. Not set: runc, else crun, from /usr/bin, /usr/sbin, /usr/local/bin or /usr/local/sbin.
@@ -54,6 +57,7 @@ impl Default for Config {
             strict: false,
             default_pattern: None,
             select: BTreeMap::new(),
+            allow_early_release: false,
             store: PathBuf::from("/var/lib/oci-coredump"),
             runtime: None,
         }

@@ -105,6 +105,12 @@ pub struct Record {
     pub truncated: bool,
     /// What became of the core.
     pub outcome: Outcome,
+    /// When the process was let go, where that was before its core was whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<String>,
+    /// When the core was whole, where the process was let go before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<String>,
     /// Why there is no core, or why it is short; also what the reader should know of a whole one.
     pub reason: Option<String>,
 }

@@ -62,6 +62,12 @@ pub struct Entry {
     pub limit: Option<u64>,
     /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for unlimited; poststart sets it again.
     pub soft_limit: Option<u64>,
+    /// Compress cores with zstd.
+    #[serde(default)]
+    pub compress: bool,
+    /// Let the crashed process go before its core is whole.
+    #[serde(default)]
+    pub early: bool,
     /// Where cores land.
     pub place: Place,
     /// Why the request was refused; such an entry is in no index.
@@ -78,7 +84,8 @@ impl Entry {
 
     /// Whether the init process of the entry is the process that has its PID now.
     pub fn init_lives(&self) -> bool {
-        Proc::open(self.init.pid).and_then(|p| p.start_time()).is_ok_and(|t| t == self.init.start_time)
+        let Ok(process) = Proc::open(self.init.pid) else { return false };
+        process.start_time().is_ok_and(|t| t == self.init.start_time) && process.is_zombie().is_ok_and(|zombie| !zombie)
     }
 }
 

@@ -208,18 +208,13 @@ impl Crash {
         until(|| file.exists(), "runc wrote no PID file");
         let init: i64 = fs::read_to_string(file).unwrap().trim().parse().unwrap();
         let namespace = |pid: i64, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
-        // The crasher may be in a PID namespace below the container's.
-        let level = ids(&format!("/proc/{init}")).unwrap().len() - 1;
-        let cgroup = |pid: i64| fs::read(format!("/proc/{pid}/cgroup")).ok();
-        let inside = |wanted: i64| {
-            let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-            let mut members = pids.filter(|pid: &i64| cgroup(*pid) == cgroup(init));
-            members.find(|pid| ids(&format!("/proc/{pid}")).is_some_and(|ids| ids.get(level) == Some(&wanted))).expect("the container has no such PID")
-        };
-        let (supervisor, pid) = (inside(PID - 1), inside(PID));
+        let processes = || fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i64>().ok());
+        let mut inits = processes().filter(|pid| parent(*pid) == Some(init));
+        let supervisor = inits.find(|pid| ids(&format!("/proc/{pid}")).unwrap_or_default().last() == Some(&(PID - 1))).expect("no supervisor");
+        let pid = processes().find(|pid| parent(*pid) == Some(supervisor)).expect("no crasher");
         let threads = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path());
         // Every thread sleeps where it will sleep when it is killed: then its registers are the same in every run.
-        until(|| threads().all(|thread| state(&thread) == Some('S')), "the threads never came to rest");
+        until(|| threads().all(|thread| matches!(state(&thread), Some('S' | 'Z'))), "the threads never came to rest");
         let innermost = |directory: &Path| *ids(&directory.to_string_lossy()).unwrap().last().unwrap();
         let own_pid = innermost(Path::new(&format!("/proc/{pid}")));
         let tids = threads().map(|thread| (innermost(&thread), thread.file_name().unwrap().to_str().unwrap().parse().unwrap()));
@@ -264,6 +259,11 @@ fn until(condition: impl Fn() -> bool, complaint: &str) {
         assert!(Instant::now() < end, "{complaint}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+fn parent(pid: i64) -> Option<i64> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    String::from_utf8_lossy(&status).lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 /// NSpid: the process's or thread's ID in every PID namespace from the initial one to its own.

@@ -32,7 +32,8 @@ pub fn parent() -> &'static Path {
     PATH.get_or_init(|| compile("parent", include_str!("crashers/parent.c"), &[]))
 }
 
-fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+/// Compiles a C source into a static program with debug information; the same source is compiled once.
+pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crashers");
     fs::create_dir_all(&directory).unwrap();
     let program = directory.join(name);

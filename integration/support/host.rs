@@ -73,7 +73,8 @@ impl Host {
     /// Sets a sysctl and proves that the kernel took it. Put back on drop, like all of them.
     pub fn set(&self, name: &str, value: &str) {
         assert!(SYSCTLS.contains(&name), "{name} would not be put back: add it to SYSCTLS");
-        fs::write(Path::new("/proc/sys").join(name), value).unwrap_or_else(|cause| panic!("{name}={value:?}: {cause}"));
+        // An empty write changes nothing: an empty core_pattern is set by its newline.
+        fs::write(Path::new("/proc/sys").join(name), format!("{value}\n")).unwrap_or_else(|cause| panic!("{name}={value:?}: {cause}"));
         assert_eq!(self.sysctl(name), value, "the kernel did not take {name}");
     }
 

@@ -4,6 +4,8 @@
 pub mod bundle;
 pub mod crasher;
 pub mod host;
+pub mod podman;
 pub mod require;
 pub mod rootfs;
 pub mod runtime;
+pub mod terminal;

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::bundle::Bundle;
 use super::require;
+use super::terminal::Terminal;
 
 /// No container operation of the tests takes this long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -95,12 +96,22 @@ impl Runtime {
     pub fn try_create<'r>(&'r self, bundle: &Bundle, id: &str) -> Result<Container<'r>, String> {
         bundle.write();
         let output = |name: &str| File::create(bundle.path().join(name)).unwrap();
-        let mut command = self.command();
-        command.arg("create").arg("--bundle").arg(bundle.path()).arg(id);
-        let status = command.stdout(output("stdout")).stderr(output("stderr")).status().unwrap();
-        // Made before the status is looked at: a half-made container is deleted too.
-        let container = Container { runtime: self, id: id.to_owned(), bundle: bundle.path().to_owned() };
-        if status.success() { Ok(container) } else { Err(container.stderr()) }
+        loop {
+            let mut command = self.command();
+            command.arg("create").arg("--bundle").arg(bundle.path()).arg(id);
+            let status = command.stdout(output("stdout")).stderr(output("stderr")).status().unwrap();
+            // Made before the status is looked at: a half-made container is deleted too.
+            let container = Container { runtime: self, id: id.to_owned(), bundle: bundle.path().to_owned() };
+            if status.success() {
+                return Ok(container);
+            }
+            let log = container.stderr();
+            // youki 0.7 runs from a sealed copy of itself, and does not try again when the kernel still holds a page of it
+            // (fcntl(2): EBUSY). That is before it has done anything.
+            if self.kind != Kind::Youki || !log.contains("failed to seal /proc/self/exe") {
+                return Err(log);
+            }
+        }
     }
 
     /// `create` and `start`.
@@ -171,6 +182,30 @@ impl Container<'_> {
         command
     }
 
+    /// `exec` on a new terminal, of which this is the other end.
+    pub fn exec_terminal(&self, args: &[&str]) -> Terminal {
+        let socket = self.bundle.join("console");
+        // A second terminal of the same container: the first one's socket has served.
+        let _ = fs::remove_file(&socket);
+        Terminal::receive(&socket, || {
+            let mut options = vec!["--detach", "--console-socket", socket.to_str().unwrap()];
+            let process = self.bundle.join("process.json");
+            if self.runtime.kind == Kind::Youki {
+                // youki ignores --tty: a terminal must be asked for in a process of config.json's form.
+                let config = fs::read(self.bundle.join("config.json")).unwrap();
+                let mut wanted = serde_json::from_slice::<Value>(&config).unwrap()["process"].take();
+                wanted["terminal"] = true.into();
+                wanted["args"] = args.into();
+                fs::write(&process, wanted.to_string()).unwrap();
+                options.extend(["--process", process.to_str().unwrap()]);
+            } else {
+                options.push("--tty");
+            }
+            let output = self.exec_command(&options, args).output().unwrap();
+            assert!(output.status.success(), "{} exec --tty: {output:?}", self.runtime.kind.name());
+        })
+    }
+
     /// Standard output of an exec'd `sh -c SCRIPT`, which must succeed.
     pub fn sh(&self, script: &str) -> String {
         let output = self.exec(&["/bin/sh", "-c", script]);
@@ -199,6 +234,20 @@ impl Container<'_> {
             self.wait_stopped();
         }
         self.succeed(&["delete", &self.id]);
+    }
+
+    /// What the init has written to its standard output, as soon as `text` is in it.
+    pub fn wait_for_stdout(&self, text: &str) -> String {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let printed = self.stdout();
+            if printed.contains(text) {
+                return printed;
+            }
+            let log = || format!("{printed:?}, {:?}", self.stderr());
+            assert!(Instant::now() < until, "{} {}: no {text:?} in {}", self.runtime.kind.name(), self.id, log());
+            std::thread::sleep(Duration::from_millis(20)); // a file that grows can only be polled
+        }
     }
 
     /// What the init has written to its standard output so far.

@@ -61,6 +61,13 @@ fn limits() {
 }
 
 #[test]
+fn how_it_is_written() {
+    let of = |k, v| wishes(&of(&[("oci-coredump/pattern", "c"), (k, v)]), None, None).unwrap().unwrap();
+    assert!(of("oci-coredump/compress", "zstd").compress && !of("oci-coredump/compress", "none").compress);
+    assert!(of("oci-coredump/release", "early").early && !of("oci-coredump/release", "complete").early);
+}
+
+#[test]
 fn refusals_name_the_key_the_value_and_the_rule() {
     let table = [
         (vec![("k8s.aliyun.com/eci-core-pattern", "|sh")], ["k8s.aliyun.com/eci-core-pattern", "|sh", "program"]),
@@ -68,6 +75,8 @@ fn refusals_name_the_key_the_value_and_the_rule() {
         (vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "9999999999T")], ["oci-coredump/limit", "9999999999T", "63 bits"]),
         (vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "i")], ["oci-coredump/limit", "\"i\"", "512Mi"]),
         (vec![("oci-coredump/pattern", "c"), ("oci-coredump/filter", "0x1000")], ["oci-coredump/filter", "0x1000", "core(5)"]),
+        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/compress", "xz")], ["oci-coredump/compress", "xz", "none or zstd"]),
+        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/release", "now")], ["oci-coredump/release", "now", "complete or early"]),
         (vec![("oci-coredump/pattern", "c"), ("oci-coredump/required", "yes")], ["oci-coredump/required", "yes", "true or false"]),
         (vec![("system.cci.io/coredump", "/plain")], ["system.cci.io/coredump", "/plain", "JSON"]),
     ];

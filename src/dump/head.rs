@@ -45,6 +45,11 @@ pub struct Note {
 }
 
 impl Note {
+    /// Whether it holds the registers of a thread.
+    pub fn is_registers(self) -> bool {
+        object::elf::NoteType(self.kind) == object::elf::NT_PRSTATUS
+    }
+
     /// Whether it lists the mapped files.
     pub fn is_files(self) -> bool {
         object::elf::NoteType(self.kind) == object::elf::NT_FILE
@@ -115,6 +120,12 @@ impl Head {
             object::elf::PT_LOAD if load.size > 0 => self.loads.push(load),
             _ => {}
         }
+    }
+
+    /// The thread pointer in the contents of a note of registers of a 64-bit x86 program: `fs_base` of `struct elf_prstatus`.
+    pub fn thread_pointer(registers: &[u8]) -> Option<u64> {
+        const FS_BASE: usize = 112 + 21 * 8;
+        Some(u64::from_ne_bytes(registers.get(FS_BASE..FS_BASE + 8)?.try_into().ok()?))
     }
 
     /// Reads the 12 bytes before a note.

@@ -85,9 +85,10 @@ fn came_by_exec(mut parent: i32, entry: &Entry) -> bool {
             return false;
         }
         let Ok(process) = Proc::open(parent) else { return parent == 0 };
-        let Ok(pid_ns) = process.namespace("pid").and_then(ns::inode) else { return false };
+        // Only `status`: the namespaces of the host's init may be closed to us (an init that is not dumpable), and it is the
+        // parent of everything that came in by a detached exec.
         let Ok(status) = process.status() else { return false };
-        if Some(pid_ns) != entry.init.pid_ns && status.ns_tgid.len() < 2 {
+        if status.ns_tgid.len() < 2 {
             return true;
         }
         parent = status.parent;

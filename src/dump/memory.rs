@@ -1,12 +1,15 @@
 //! The fast lane beside the stream: the head comes through the pipe, the memory from the process itself while the kernel waits in the pipe. Several threads,
 //! large reads, no page that was never there. Whenever something is in the way the stream, which is still unread, gives the same file.
 
+use super::early::{Done, next_open};
 use super::head::{Head, Load};
-use super::stream::{runs, write_all};
+use super::output::write_all;
+use super::stream::{Stop, runs};
 use super::walk::{BATCH, Piece, Walk, mapped_files};
 use crate::sys::memory::{Memory, Span};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{Errno, OwnedFd, pidfd, process};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -31,6 +34,13 @@ pub struct Source {
     pub pidfd: Option<OwnedFd>,
 }
 
+impl Source {
+    /// Whether what was just read was the crasher's.
+    pub fn alive(&self) -> bool {
+        self.pidfd.as_ref().is_some_and(pidfd::lives)
+    }
+}
+
 /// Why the lane gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
@@ -48,13 +58,15 @@ pub fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
     files.filter(|_| plain).and_then(mapped_files)
 }
 
-/// Copies the memory to its places in the file, whose size the caller sets.
-pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd) -> Result<(), Failed> {
+/// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
+/// copied already.
+pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, held: Option<Done>) -> Result<(), Failed> {
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
         walk: Mutex::new(Walk::new(loads, files)),
         source,
         file,
+        held,
         whole: AtomicU64::new(u64::MAX),
         stop: AtomicBool::new(false),
         ended: AtomicBool::new(false),
@@ -96,6 +108,7 @@ pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd) ->
 struct Work {
     source: Source,
     file: OwnedFd,
+    held: Option<Done>,
     walk: Mutex<Walk>,
     /// The file is whole up to here: the start of the first batch that failed. Batches are handed out in the order of the file.
     whole: AtomicU64,
@@ -133,7 +146,7 @@ impl Work {
         let read = self.source.memory.read(spans, buffer);
         clock.store(0, Ordering::SeqCst);
         // Only now is it certain whose memory that was: the ID could have been another's by the time of the read.
-        if read == Err(Errno::SRCH) || !self.source.pidfd.as_ref().is_some_and(pidfd::lives) {
+        if read == Err(Errno::SRCH) || (self.held.is_none() && !self.source.alive()) {
             return Err(true);
         }
         // Another thread may have been given up while this one was reading: then the file belongs to the stream.
@@ -145,8 +158,20 @@ impl Work {
             let bytes = &buffer[start..start + piece.span.size];
             start += piece.span.size;
             for run in runs(bytes) {
-                write_all(&self.file, &bytes[run.clone()], piece.offset + run.start as u64).map_err(|_| false)?;
+                self.write(piece, bytes, run).map_err(|_| false)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes a run of a piece, without what was copied before the release: that is the process as it was when it died.
+    fn write(&self, piece: &Piece, bytes: &[u8], run: Range<usize>) -> Result<(), Stop> {
+        let Some(done) = &self.held else { return write_all(&self.file, &bytes[run.clone()], piece.offset + run.start as u64) };
+        let start = piece.span.address;
+        let (mut at, end) = (start + run.start as u64, start + run.end as u64);
+        while let Some((from, to)) = next_open(done, at, end) {
+            write_all(&self.file, &bytes[(from - start) as usize..(to - start) as usize], piece.offset + (from - start))?;
+            at = to;
         }
         Ok(())
     }

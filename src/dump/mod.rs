@@ -4,21 +4,24 @@
 //! credentials; make the file; stream; record. The ELF is never looked at with privileges.
 
 mod crash;
+mod early;
 mod facts;
 mod forward;
 mod head;
 mod identify;
+mod input;
 mod memory;
+mod output;
 mod plan;
 mod stream;
 mod walk;
 mod write;
 
 use crate::config::Config;
-use crate::record::{Outcome, Record, signal_name};
+use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::{Records, Store};
-use crate::sys::proc::printable;
+use crate::sys::proc::{self, printable};
 use crate::sys::process;
 use crate::sysctl::Saved;
 use anyhow::Result;
@@ -26,6 +29,7 @@ use crash::Crash;
 use facts::Facts;
 use plan::{File, Plan};
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use write::Written;
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
@@ -74,14 +78,31 @@ fn forward_it(crash: Crash, config: &Config) -> Result<()> {
 fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Config) -> Result<()> {
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
-    record.host_path = plan::host_path(&inside, entry.place.mount.as_ref());
-    record.core_path = Some(inside);
+    let host = plan::host_path(&inside, entry.place.mount.as_ref());
+    record.host_path = host.as_deref().map(printable);
+    record.core_path = Some(printable(&inside));
     let ledger = Ledger::open(config);
     ledger.save(&record);
-    let written = write::write(crash, facts, file).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
+    let mut released_at = None;
+    let released = || released_at = Some(now());
+    let written = write::write(crash, facts, file, released).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
+    if released_at.is_some() {
+        (record.released_at, record.completed_at) = (released_at, Some(now()));
+    }
+    if written.created && entry.place.mount.is_some() && !is_at(host.as_deref(), &written) {
+        record.host_path = None;
+        record.location = if written.memory { Location::Memory } else { Location::Layer };
+    }
     finish(&mut record, written);
     ledger.close(&record);
     Ok(())
+}
+
+/// The path on the host follows from what the hook saw when the container was made. Since then the container may have changed its directories, and a
+/// process of it can have another root or other mounts: the path is the core's only if it leads to the very file that was written.
+fn is_at(host: Option<&[u8]>, written: &Written) -> bool {
+    let found = host.and_then(|path| std::fs::symlink_metadata(proc::os(path)).ok());
+    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == written.id)
 }
 
 fn finish(record: &mut Record, written: Written) {
@@ -125,6 +146,10 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
     }
 }
 
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
 fn comm(crash: &Crash) -> String {
     printable(&crash.said.comm)
 }
@@ -151,7 +176,7 @@ impl Ledger {
     /// The last word on a crash. The process is let go when the record is there, and does not wait for the log.
     fn close(self, record: &Record) {
         self.save(record);
-        process::close_stdin();
+        process::release_stdin();
         match record.outcome {
             Outcome::Written => log::info!("{record}"),
             _ => log::warn!("{record}"),

@@ -5,7 +5,6 @@ use super::facts::Facts;
 use super::identify::Origin;
 use crate::pattern::Template;
 use crate::registry::Entry;
-use crate::sys::proc::printable;
 
 /// The kernel's `min_coredump`: with a smaller limit no file is made at all.
 pub const PAGE: u64 = 4096;
@@ -32,6 +31,10 @@ pub struct File {
     pub unlink_first: bool,
     /// Dump mode 2: as root from our own root instead of as the crasher from its own. Only for the host's own file pattern, never for a container.
     pub as_root: bool,
+    /// Compress with zstd. Limits count the bytes before that.
+    pub compress: bool,
+    /// Let the process go before the file is whole.
+    pub early: bool,
 }
 
 /// Decides.
@@ -46,8 +49,12 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
         return Plan::Discard(entry, format!("RLIMIT_CORE is {bytes} bytes, less than one page"));
     }
-    let path = Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
-    Plan::Write(entry, File { path, limit, unlink_first: true, as_root: false })
+    let mut path = Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
+    if entry.compress {
+        path.extend_from_slice(b".zst");
+    }
+    let file = File { path, limit, unlink_first: true, as_root: false, compress: entry.compress, early: entry.early };
+    Plan::Write(entry, file)
 }
 
 /// The file that a host's own file pattern makes of a crash, or why none. `fs.suid_dumpable=2` is the kernel's dump mode 2.
@@ -61,7 +68,7 @@ pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result
     if suid && path.first() != Some(&b'/') {
         return Err("a set-user-ID program dumps core to an absolute path only".into());
     }
-    Ok(File { path, limit, unlink_first: !suid, as_root: suid })
+    Ok(File { path, limit, unlink_first: !suid, as_root: suid, compress: false, early: false })
 }
 
 /// Why the container's user may not have this core, whatever the limit says.
@@ -92,22 +99,18 @@ fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-/// The core's path inside the container, for the record.
-pub fn inside_path(path: &[u8], root: &[u8], cwd: &[u8]) -> String {
-    let start = match path.first() {
-        Some(b'/') if root == b"/" => vec![],
-        Some(b'/') => root.to_vec(),
-        _ if cwd == b"/" => b"/".to_vec(),
-        _ => [cwd, b"/"].concat(),
-    };
-    printable(&[start.as_slice(), path].concat())
+/// The core's path inside the container, for the record: in its mount namespace, without empty and `.` components.
+pub fn inside_path(path: &[u8], root: &[u8], cwd: &[u8]) -> Vec<u8> {
+    let start = if path.first() == Some(&b'/') { root } else { cwd };
+    let components = start.split(|b| *b == b'/').chain(path.split(|b| *b == b'/'));
+    components.filter(|c| !matches!(*c, b"" | b".")).flat_map(|c| [b"/", c].concat()).collect()
 }
 
 /// The same file on the host, if the mount behind the pattern's directory is known and the path lies below it.
-pub fn host_path(inside: &str, mount: Option<&(String, String)>) -> Option<String> {
+pub fn host_path(inside: &[u8], mount: Option<&(String, String)>) -> Option<Vec<u8>> {
     let (target, source) = mount?;
-    let rest = inside.strip_prefix(target.trim_end_matches('/'))?;
-    rest.starts_with('/').then(|| format!("{}{rest}", source.trim_end_matches('/')))
+    let rest = inside.strip_prefix(target.trim_end_matches('/').as_bytes())?;
+    rest.starts_with(b"/").then(|| [source.trim_end_matches('/').as_bytes(), rest].concat())
 }
 
 #[cfg(test)]
@@ -133,14 +136,19 @@ mod tests {
 
     #[test]
     fn paths_for_the_record() {
-        assert_eq!(inside_path(b"/d/core.1", b"/", b"/w"), "/d/core.1");
-        assert_eq!(inside_path(b"/d/core.1", b"/jail", b"/jail/w"), "/jail/d/core.1");
-        assert_eq!(inside_path(b"core.1", b"/", b"/w"), "/w/core.1");
-        assert_eq!(inside_path(b"core.1", b"/", b"/"), "/core.1");
-        let mount = |t: &str| Some((t.to_owned(), "/srv/vol/".to_owned()));
-        assert_eq!(host_path("/d/core.1", mount("/d").as_ref()).as_deref(), Some("/srv/vol/core.1"));
-        assert_eq!(host_path("/d/x/core.1", mount("/d/").as_ref()).as_deref(), Some("/srv/vol/x/core.1"));
-        assert_eq!(host_path("/data/core.1", mount("/d").as_ref()), None);
-        assert_eq!(host_path("/d/core.1", None), None);
+        let inside = |path: &str, root: &str, cwd: &str| String::from_utf8(inside_path(path.as_bytes(), root.as_bytes(), cwd.as_bytes())).unwrap();
+        assert_eq!(inside("/d/core.1", "/", "/w"), "/d/core.1");
+        assert_eq!(inside("/d/core.1", "/jail", "/jail/w"), "/jail/d/core.1");
+        assert_eq!(inside("core.1", "/", "/w"), "/w/core.1");
+        assert_eq!(inside("./core.1", "/", "/"), "/core.1");
+        assert_eq!(inside("//d/.//core.1", "/", "/"), "/d/core.1");
+        let host = |inside: &str, target: &str| {
+            let mount = (target.to_owned(), "/srv/vol/".to_owned());
+            host_path(inside.as_bytes(), Some(&mount)).map(|path| String::from_utf8(path).unwrap())
+        };
+        assert_eq!(host("/d/core.1", "/d").as_deref(), Some("/srv/vol/core.1"));
+        assert_eq!(host("/d/x/core.1", "/d/").as_deref(), Some("/srv/vol/x/core.1"));
+        assert_eq!(host("/data/core.1", "/d"), None);
+        assert_eq!(host_path(b"/d/core.1", None), None);
     }
 }

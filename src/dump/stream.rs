@@ -4,14 +4,18 @@
 //! were never there as holes, which cost nothing. In a pipe all that is lost: zeros come for holes, and no limit holds. Here both are made again.
 //! One difference is wanted: a page that is there but holds only zeros counts against the limit as in the kernel, and yet becomes a hole.
 
+use super::early::{self, Done};
 use super::head::{Head, Load};
+use super::input::Input;
 use super::memory::{self, Source};
+use super::output::{Output, Sink, Sparse, Zstd};
 use super::plan::PAGE;
+use crate::sys::hold::Hold;
 use crate::sys::pagemap::Pagemap;
-use crate::sys::{AsFd, Errno, OwnedFd, process};
+use crate::sys::{AsFd, Errno, OwnedFd};
 
 /// One read of the pipe, and the most that is held in memory.
-const CHUNK: usize = 1 << 20;
+pub const CHUNK: usize = 1 << 20;
 
 /// Why the copy ended before the end of the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,139 +30,6 @@ pub enum Stop {
     Ended,
 }
 
-/// The kernel's stream, read in large pieces.
-pub struct Input<I> {
-    pipe: I,
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl<I: AsFd> Input<I> {
-    /// Takes the read end of a pipe, and makes the pipe large.
-    pub fn new(pipe: I) -> Self {
-        process::enlarge_pipe(&pipe, CHUNK);
-        Input { pipe, buffer: vec![0; CHUNK], start: 0, end: 0 }
-    }
-
-    /// The next `n` bytes (at most a chunk), or as many as there are before the end.
-    fn peek(&mut self, n: usize) -> Result<&[u8], Stop> {
-        if self.buffer.len() - self.start < n {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        while self.end - self.start < n {
-            match process::read(&self.pipe, &mut self.buffer[self.end..]) {
-                Ok(0) => break,
-                Ok(got) => self.end += got,
-                Err(e) => return Err(Stop::Read(e)),
-            }
-        }
-        Ok(&self.buffer[self.start..self.end.min(self.start + n)])
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.start += n;
-    }
-
-    /// Exactly the next `n` bytes, taken.
-    fn take(&mut self, n: usize) -> Result<&[u8], Stop> {
-        if self.peek(n)?.len() < n {
-            return Err(Stop::Ended);
-        }
-        self.consume(n);
-        Ok(&self.buffer[self.start - n..self.start])
-    }
-}
-
-/// The file being written, with the kernel's accounts.
-pub struct Output<'a> {
-    file: &'a OwnedFd,
-    /// Where the next byte goes.
-    position: u64,
-    /// Bytes that count against the limit so far.
-    emitted: u64,
-    /// Where the last byte that the kernel would have emitted ends: the size of a file that is cut there.
-    reach: u64,
-    limit: u64,
-    /// Small units on their way to the file, ending at `position`.
-    pending: Vec<u8>,
-}
-
-impl<'a> Output<'a> {
-    /// A new file, empty. `limit`: most bytes emitted.
-    pub fn new(file: &'a OwnedFd, limit: Option<u64>) -> Self {
-        Output { file, position: 0, emitted: 0, reach: 0, limit: limit.unwrap_or(u64::MAX), pending: Vec::new() }
-    }
-
-    /// Accounts for one unit of the kernel's, `n` bytes at `offset`.
-    fn account(&mut self, offset: u64, n: u64) -> Result<(), Stop> {
-        self.emitted = self.emitted.checked_add(n).filter(|e| *e <= self.limit).ok_or(Stop::Limit)?;
-        self.reach = offset + n;
-        Ok(())
-    }
-
-    /// Writes bytes that are accounted for, small ones later.
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        self.position += bytes.len() as u64;
-        self.pending.extend_from_slice(bytes);
-        if self.pending.len() >= CHUNK { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), Stop> {
-        let at = self.position - self.pending.len() as u64;
-        let pending = std::mem::take(&mut self.pending);
-        write_all(self.file, &pending, at)
-    }
-
-    /// Leaves a hole.
-    fn skip(&mut self, n: u64) -> Result<(), Stop> {
-        self.flush()?;
-        self.position += n;
-        Ok(())
-    }
-
-    /// Writes whole pages straight from the input; they are accounted for.
-    fn pages(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        self.flush()?;
-        write_all(self.file, bytes, self.position)?;
-        self.position += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// A core that ends in a hole has its full size all the same. The kernel emits the last byte for that, so it counts.
-    fn finish(&mut self) -> Result<(), Stop> {
-        self.flush()?;
-        if self.position > self.reach {
-            self.account(self.position - 1, 1)?;
-        }
-        process::set_size(self.file, self.position).map_err(Stop::Write)
-    }
-
-    /// The rest was written by others: the file has its full size.
-    fn end_at(&mut self, end: u64) -> Result<(), Stop> {
-        process::set_size(self.file, end).map_err(Stop::Write)
-    }
-
-    /// After a stop: the file ends where the kernel's would, behind the last byte emitted. Zeros at the very end may be a hole here.
-    fn cut(&mut self) -> Result<(), Stop> {
-        self.flush()?;
-        process::set_size(self.file, self.reach).map_err(Stop::Write)
-    }
-}
-
-/// Writes all of `bytes` at an offset.
-pub fn write_all(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> {
-    while !bytes.is_empty() {
-        match process::write_at(file, bytes, at) {
-            Ok(0) => return Err(Stop::Write(Errno::NOSPC)),
-            Ok(n) => (bytes, at) = (&bytes[n..], at + n as u64),
-            Err(e) => return Err(Stop::Write(e)),
-        }
-    }
-    Ok(())
-}
-
 /// What bounds a core, and how exactly.
 #[derive(Debug, Default)]
 pub struct Bounds {
@@ -170,35 +41,63 @@ pub struct Bounds {
 
 /// Copies a core. `Ok` when it is whole; else why not, and what could be written is in the file. With a `source` the memory comes from the process itself
 /// where that gives the same file; else all of it comes through the pipe.
-pub fn copy(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
+///
+/// With a `release` the process is let go early if that lane is taken.
+pub fn copy(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Source>, release: Option<Release<'_>>) -> Result<(), Stop> {
     let mut input = Input::new(pipe);
-    let mut output = Output::new(file, bounds.limit);
-    let result = run(&mut input, &mut output, bounds, source);
+    let mut output = Output::new(Sparse(file), bounds.limit);
+    let result = sparse(&mut input, &mut output, bounds, source, release);
     if matches!(result, Err(Stop::Limit | Stop::Ended | Stop::Read(_))) {
         let _ = output.cut();
     }
     result
 }
 
-fn run<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
-    let (head, files) = head(input, output)?;
+/// The same, compressed; all of it through the pipe.
+pub fn compress(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
+    let mut input = Input::new(pipe);
+    let mut output = Output::new(Zstd::new(file, bounds.file_size)?, bounds.limit);
+    let result = head(&mut input, &mut output).and_then(|start| body(&mut input, &mut output, bounds, source, &start.head));
+    if result.is_err() {
+        // A frame that is not closed could not be read at all.
+        let _ = output.cut();
+    }
+    result
+}
+
+fn sparse<I: AsFd>(
+    input: &mut Input<I>,
+    output: &mut Output<Sparse<'_>>,
+    bounds: &Bounds,
+    mut source: Option<Source>,
+    release: Option<Release<'_>>,
+) -> Result<(), Stop> {
+    let Start { head, files, threads } = head(input, output)?;
     let room = bounds.limit.unwrap_or(u64::MAX).min(bounds.file_size.unwrap_or(u64::MAX));
-    let mut source = source;
     if let Some(files) = memory::suits(&head, files.as_deref(), room)
         && let Some(source) = source.take_if(|s| s.pidfd.is_some())
-        && let Ok(file) = output.file.try_clone()
+        && let Ok(file) = output.sink.0.try_clone()
     {
         output.flush()?;
-        match memory::copy(source, head.loads.clone(), files, file) {
+        let held = release.and_then(|release| release.act(&source, &head, &threads, &file));
+        let released = held.is_some();
+        match memory::copy(source, head.loads.clone(), files, file, held) {
             Ok(()) => return output.end_at(head.end),
+            Err(memory::Failed::Stream) if released => return Err(Stop::Write(Errno::IO)),
             Err(memory::Failed::Ended(whole)) => {
                 output.reach = whole.min(head.end).max(output.reach);
                 return Err(Stop::Ended);
             }
-            // Nothing of the pipe was read, so the stream writes the same bytes again to the same places.
-            Err(memory::Failed::Stream) => {}
+            // Nothing of the pipe was read, so the stream writes the same bytes again to the same places. But the lane does not write from front to back:
+            // where it ran out of space, what it has of the end would take the place of what is missing before.
+            Err(memory::Failed::Stream) => output.end_at(output.position)?,
         }
     }
+    body(input, output, bounds, source, &head)
+}
+
+/// What comes after the head.
+fn body<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, bounds: &Bounds, source: Option<Source>, head: &Head) -> Result<(), Stop> {
     data(input, output, &head.loads, source.filter(|_| bounds.limit.is_some()).map(|s| s.pagemap).as_ref())?;
     if output.position < head.end {
         return Err(Stop::Ended);
@@ -206,11 +105,44 @@ fn run<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, bounds: &Bounds, 
     output.finish()
 }
 
+/// What the start of a core told.
+#[derive(Default)]
+struct Start {
+    head: Head,
+    /// The contents of NT_FILE, if there is one.
+    files: Option<Vec<u8>>,
+    /// The thread pointers.
+    threads: Vec<u64>,
+}
+
+/// How the process is let go early.
+pub struct Release<'a> {
+    /// What its memory is held with.
+    pub hold: Hold,
+    /// Lets it go.
+    pub go: &'a mut dyn FnMut(),
+}
+
+impl Release<'_> {
+    /// Lets the process go, if its memory can be held; else it waits as usual.
+    fn act(self, source: &Source, head: &Head, threads: &[u64], file: &OwnedFd) -> Option<Done> {
+        // On other architectures than x86-64 nothing says where the threads' blocks are.
+        let threads = Some(threads).filter(|t| !t.is_empty())?;
+        let (held, done) = early::prepare(self.hold, source, head, threads, file).ok()?;
+        source.memory.detach();
+        (self.go)();
+        // For as long as this process lives.
+        std::mem::forget(held);
+        Some(done)
+    }
+}
+
 /// Headers and notes, unit by unit. What is not an ELF core of a kind that we know has no head: all of it is then taken for pages.
-/// With the head comes the list of mapped files, if there is one.
-fn head<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>) -> Result<(Head, Option<Vec<u8>>), Stop> {
-    let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else { return Ok((Head::default(), None)) };
+fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Result<Start, Stop> {
+    let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else { return Ok(Start::default()) };
     let mut files: Option<Vec<u8>> = None;
+    let mut threads = Vec::new();
+    let mut registers = Vec::new();
     unit(input, output, head.header_size)?;
     for _ in 0..head.segments {
         let bytes = input.take(head.segment_size)?;
@@ -225,6 +157,10 @@ fn head<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>) -> Result<(Head,
         gap(input, output, 4)?;
         if note.is_files() {
             unit_kept(input, output, note.content, files.insert(Vec::new()))?;
+        } else if note.is_registers() {
+            registers.clear();
+            unit_kept(input, output, note.content, &mut registers)?;
+            threads.extend(Head::thread_pointer(&registers));
         } else {
             for part in note.parts() {
                 unit(input, output, part)?;
@@ -233,20 +169,20 @@ fn head<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>) -> Result<(Head,
         gap(input, output, 4)?;
     }
     gap(input, output, PAGE)?;
-    Ok((head, files))
+    Ok(Start { head, files, threads })
 }
 
 /// One unit of the kernel's: all of it or nothing.
-fn unit<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, size: usize) -> Result<(), Stop> {
+fn unit<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, size: usize) -> Result<(), Stop> {
     copy_unit(input, output, size, |_| {})
 }
 
 /// The same, keeping a copy. The kernel bounds the list of mapped files to 4 MiB.
-fn unit_kept<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, size: usize, kept: &mut Vec<u8>) -> Result<(), Stop> {
+fn unit_kept<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, size: usize, kept: &mut Vec<u8>) -> Result<(), Stop> {
     copy_unit(input, output, size, |bytes| kept.extend_from_slice(bytes))
 }
 
-fn copy_unit<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, size: usize, mut seen: impl FnMut(&[u8])) -> Result<(), Stop> {
+fn copy_unit<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, size: usize, mut seen: impl FnMut(&[u8])) -> Result<(), Stop> {
     output.account(output.position, size as u64)?;
     let mut left = size;
     while left > 0 {
@@ -259,7 +195,7 @@ fn copy_unit<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, size: usize
 }
 
 /// The kernel's alignment: a hole in a file, zeros in a pipe.
-fn gap<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, align: u64) -> Result<(), Stop> {
+fn gap<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, align: u64) -> Result<(), Stop> {
     let n = output.position.next_multiple_of(align) - output.position;
     if n > 0 {
         let bytes = input.take(n as usize)?;
@@ -273,7 +209,7 @@ fn gap<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, align: u64) -> Re
 }
 
 /// The memory: pages, each one unit.
-fn data<I: AsFd>(input: &mut Input<I>, output: &mut Output<'_>, loads: &[Load], pagemap: Option<&Pagemap>) -> Result<(), Stop> {
+fn data<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, loads: &[Load], pagemap: Option<&Pagemap>) -> Result<(), Stop> {
     let mut loads = loads.iter().peekable();
     loop {
         let chunk = input.peek(CHUNK)?;

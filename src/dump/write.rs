@@ -5,13 +5,15 @@ use super::crash::Crash;
 use super::facts::Facts;
 use super::memory::Source;
 use super::plan::File;
-use super::stream::{self, Bounds, Stop};
+use super::stream::{self, Bounds, Release, Stop};
+use crate::sys::file::FsType;
+use crate::sys::hold::Hold;
 use crate::sys::memory::Memory;
 use crate::sys::pagemap::Pagemap;
-use crate::sys::{AsFd, Errno, OwnedFd, cred, file, limit, process};
+use crate::sys::{AsFd, Errno, OwnedFd, cgroup, cred, file, limit, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 
 /// What became of the file. The child tells it as a line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,32 +24,47 @@ pub struct Written {
     pub size: u64,
     /// Bytes on disk.
     pub disk_size: u64,
+    /// Device and inode number.
+    pub id: Option<(u64, u64)>,
+    /// Whether it is on a memory-backed file system.
+    pub memory: bool,
     /// Why it is short, or was not made.
     pub reason: Option<String>,
+    /// Whether the process has been let go.
+    #[serde(default)]
+    pub released: bool,
 }
 
 /// Most bytes that the child is listened to.
-const MAX_REPORT: usize = 16 << 10;
+const MAX_REPORT: u64 = 16 << 10;
 
-/// Writes the core that comes on stdin.
+/// Writes the core that comes on stdin. `released` is called when the process is let go before its core is whole.
 ///
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
-pub fn write(crash: &Crash, facts: &Facts, plan: &File) -> Result<Written> {
+pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut released: impl FnMut()) -> Result<Written> {
     let source = source(crash, facts);
     let (read, report) = process::pipe()?;
     let child = process::fork(|| {
         let mut report = Report(std::fs::File::from(report));
-        match become_crasher(facts, plan, source.as_ref(), &report.0) {
-            Ok(()) => copy(facts, plan, source, &mut report),
+        // Without a hold the process just waits until its core is whole.
+        let hold = if plan.early { Hold::new().ok() } else { None };
+        match become_crasher(facts, plan, source.as_ref(), hold.as_ref(), &report.0) {
+            Ok(()) => copy(facts, plan, source, hold, &mut report),
             Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), ..Written::default() }),
         }
         0
     })?;
-    let said = file::read_bounded(std::fs::File::from(read), MAX_REPORT, "the writer's report");
+    let mut written = Written::default();
+    for line in BufReader::new(std::fs::File::from(read.try_clone()?).take(MAX_REPORT)).lines().map_while(std::io::Result::ok) {
+        written = serde_json::from_str(&line).unwrap_or(written);
+        if written.released {
+            // The child has let go of its end already.
+            process::replace_stdin(&read);
+            released();
+        }
+    }
     let ended = child.wait()?;
-    let last = said.ok().and_then(|text| text.split(|b| *b == b'\n').rfind(|l| !l.is_empty()).and_then(|l| serde_json::from_slice(l).ok()));
-    let mut written: Written = last.unwrap_or_default();
     if ended != process::Ended::Exit(0) {
         written.reason = Some(format!("the writer was killed ({ended:?})"));
     }
@@ -73,9 +90,14 @@ impl Report {
 }
 
 /// Gives up everything that the crasher does not have. The order is the defence: what needs rights first, the rights themselves last.
-fn become_crasher(facts: &Facts, plan: &File, source: Option<&Source>, report: &std::fs::File) -> Result<()> {
+fn become_crasher(facts: &Facts, plan: &File, source: Option<&Source>, hold: Option<&Hold>, report: &std::fs::File) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_write_signals()?;
+    // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
+    // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
+    if !plan.early && !plan.as_root {
+        cgroup::join(&facts.cgroups);
+    }
     file::set_umask(facts.status.umask);
     limit::set_own_file_size(facts.file_size)?;
     let mut credentials = facts.status.credentials.clone();
@@ -89,21 +111,35 @@ fn become_crasher(facts: &Facts, plan: &File, source: Option<&Source>, report: &
     let mut keep = vec![report.as_fd()];
     keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
     keep.extend(source.and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
+    keep.extend(hold.map(|h| h.as_fd()));
     keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
     process::close_all_but(&keep)?;
     cred::assume(&credentials, facts.user_ns.as_ref())
 }
 
 /// As the crasher: makes the file and copies the stream.
-fn copy(facts: &Facts, plan: &File, source: Option<Source>, report: &mut Report) {
+fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, report: &mut Report) {
     let file = match create(&plan.path, plan.unlink_first, facts.status.credentials.uid[3], facts.user_ns.is_some()) {
         Ok(file) => file,
         Err(reason) => return report.say(&Written { reason: Some(reason), ..Written::default() }),
     };
     // If this process is killed from now on, the parent knows at least that there is a file.
-    report.say(&Written { created: true, reason: Some("the writer was interrupted".into()), ..Written::default() });
+    let memory = file::fs_type(&file).is_ok_and(|kind| kind == FsType::Memory);
+    let made = Written { created: true, id: file::stat(&file).ok().map(|s| s.id), memory, ..Written::default() };
+    let begun = |released| Written { reason: Some("the writer was interrupted".into()), released, ..made.clone() };
+    report.say(&begun(false));
     let bounds = Bounds { limit: plan.limit, file_size: facts.file_size };
-    let result = stream::copy(process::stdin(), &file, &bounds, source);
+    let mut released = false;
+    let mut go = || {
+        process::replace_stdin(&report.0);
+        report.say(&begun(true));
+        released = true;
+    };
+    let release = hold.map(|hold| Release { hold, go: &mut go });
+    let result = match plan.compress {
+        true => stream::compress(process::stdin(), &file, &bounds, source),
+        false => stream::copy(process::stdin(), &file, &bounds, source, release),
+    };
     let stat = file::stat(&file).ok();
     let reason = result.err().map(|stop| match stop {
         Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", plan.limit.unwrap_or(0)),
@@ -112,7 +148,7 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, report: &mut Report)
         Stop::Read(e) => format!("read from the kernel: {e}"),
         Stop::Ended => "the kernel stopped sending: the process was killed while it dumped".into(),
     });
-    report.say(&Written { created: true, size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason });
+    report.say(&Written { size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, released, ..made });
 }
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened. The directory is

@@ -43,6 +43,8 @@ pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
         pattern: request.wishes.pattern.to_string(),
         append_pid: site.config.core_uses_pid,
         limit: request.wishes.limit.flatten(),
+        compress: request.wishes.compress,
+        early: request.wishes.early && site.config.allow_early_release,
         place: Place { location: Location::Layer, mount: None },
         refused: None,
         soft_limit: None,
@@ -95,8 +97,10 @@ fn one<'a>(site: &'a Site<'_>, request: &'a Request, step: &Step, entry: &mut En
         Step::View => {
             let view = site.registry.make_view(id, &entry.pattern)?;
             later(Box::new(|| site.registry.remove_view(id)));
-            // The mount itself goes with the container; what it shows until then is harmless.
-            site.rootfs.show(&mount::clone_tree(&view, true)?)?;
+            // A container whose request came to nothing must read the host's pattern: that is the one that holds for it.
+            if site.rootfs.show(&mount::clone_tree(&view, true)?)? {
+                later(Box::new(|| site.rootfs.hide()));
+            }
         }
         Step::Limit(soft, may_raise) => {
             let old = site.process.limit("Max core file size")?;

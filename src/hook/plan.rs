@@ -70,6 +70,9 @@ pub fn plan(request: &Request, config: &Config) -> Plan {
     let directory = request.wishes.pattern.directory().filter(|d| d != "/");
     let directory = directory.map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside), inside });
     let mut notes = request.wishes.notes.clone();
+    if request.wishes.early && !config.allow_early_release {
+        notes.push("oci-coredump/release: early is not allowed here (allow_early_release in the configuration), ignoring".into());
+    }
     let mut steps: Vec<Step> = directory.into_iter().collect();
     if request.bundle.hides_sysctls() {
         steps.push(Step::View);

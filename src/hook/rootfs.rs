@@ -88,6 +88,14 @@ impl Rootfs {
         })
     }
 
+    /// Takes the view off again.
+    pub fn hide(&self) -> Result<()> {
+        self.inside(|root| {
+            let directory = file::resolve(root, "proc/sys/kernel".as_ref(), Below::NoLinks, true).context("openat2(\"proc/sys/kernel\")")?;
+            mount::detach_file(&directory, "core_pattern")
+        })
+    }
+
     /// Attaches a detached tree onto a directory that [`Rootfs::directory`] found.
     pub fn attach(&self, tree: &OwnedFd, onto: &OwnedFd) -> Result<()> {
         self.inside(|_| mount::attach(tree, onto).context("the dump directory"))

@@ -23,6 +23,8 @@ pub struct Span {
 pub struct Memory {
     thread: i32,
     mem: OwnedFd,
+    /// Whether the legacy vsyscall page, the only one in the kernel's half of the address space, can be read by programs.
+    gate: bool,
     /// Whether process_vm_readv may still be tried: Yama or a missing capability forbid it once and for all.
     direct: AtomicBool,
 }
@@ -30,13 +32,23 @@ pub struct Memory {
 impl Memory {
     /// `mem` is /proc/PID/mem, opened by somebody who may; `thread` a thread of that process.
     pub fn new(thread: i32, mem: OwnedFd) -> Self {
-        Memory { thread, mem, direct: AtomicBool::new(true) }
+        Memory { thread, mem, gate: gate_is_readable(), direct: AtomicBool::new(true) }
+    }
+
+    /// From now on by /proc/PID/mem alone: the process may end, its ID may become another's.
+    pub fn detach(&self) {
+        self.direct.store(false, Ordering::SeqCst);
+    }
+
+    /// /proc/PID/mem once more.
+    pub fn mem(&self) -> std::io::Result<OwnedFd> {
+        self.mem.try_clone()
     }
 
     /// Reads `spans`, one after the other, into `buffer`, whose size is theirs together. A page that cannot be read is zeros, which is what the kernel writes.
     ///
     /// # Errors
-    /// `ESRCH`: the process has gone.
+    /// `ESRCH`: the process has gone. `EINVAL`: a page that only the kernel can read.
     ///
     /// # References
     /// process_vm_readv(2), Linux 3.2, at most 1,024 spans (`UIO_MAXIOV`); proc_pid_mem(5), which reads what the process itself may not (`PROT_NONE`).
@@ -65,6 +77,11 @@ impl Memory {
 
     /// Through /proc/PID/mem, page by page where something is in the way.
     fn read_by_mem(&self, mut address: u64, mut buffer: &mut [u8]) -> Result<(), Errno> {
+        // An offset of /proc/PID/mem is signed, so there is no way to the vsyscall page. Nearly everywhere it can only be executed, and is zeros in a core.
+        if address > i64::MAX as u64 && !self.gate {
+            buffer.fill(0);
+            return Ok(());
+        }
         while !buffer.is_empty() {
             let n = match rustix::io::pread(&self.mem, &mut *buffer, address) {
                 // The address space is gone.
@@ -83,6 +100,12 @@ impl Memory {
         }
         Ok(())
     }
+}
+
+/// Every process has the same vsyscall page: `vsyscall=xonly` (Linux 5.2, most distributions) makes it unreadable, `vsyscall=emulate` does not.
+fn gate_is_readable() -> bool {
+    let maps = std::fs::read_to_string("/proc/self/maps");
+    maps.is_ok_and(|maps| maps.lines().any(|line| line.ends_with("[vsyscall]") && line.contains(" r")))
 }
 
 impl AsFd for Memory {

@@ -5,8 +5,10 @@
 
 #![allow(unsafe_code)]
 
+pub mod cgroup;
 pub mod cred;
 pub mod file;
+pub mod hold;
 pub mod kernel;
 pub mod limit;
 pub mod memory;

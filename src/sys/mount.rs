@@ -34,6 +34,12 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
     rustix::mount::move_mount(tree, "", target, "", flags).context("move_mount")
 }
 
+/// Detaches the topmost mount on the file `name` in `directory`, in the current mount namespace. Changes the working directory.
+pub fn detach_file(directory: impl AsFd, name: &str) -> Result<()> {
+    super::file::change_dir(directory)?;
+    rustix::mount::unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).with_context(|| format!("umount2({name:?}, MNT_DETACH)"))
+}
+
 /// Detaches the mount whose root directory `mount` refers to, in the current mount namespace. Changes the working directory.
 pub fn detach_dir(mount: impl AsFd) -> Result<()> {
     super::file::change_dir(mount)?;

@@ -79,6 +79,11 @@ impl Proc {
         start_time(&self.read("stat")?).context("/proc/PID/stat is not understood")
     }
 
+    /// Whether nothing of it runs any more and only its parent has not asked yet.
+    pub fn is_zombie(&self) -> Result<bool> {
+        is_zombie(&self.read("stat")?).context("/proc/PID/stat is not understood")
+    }
+
     /// One of its resource limits, by the name that /proc/PID/limits gives it.
     pub fn limit(&self, name: &str) -> Result<Limit> {
         limit(&self.read("limits")?, name).with_context(|| format!("/proc/PID/limits has no {name:?}"))
@@ -145,9 +150,21 @@ impl Status {
 
 /// Field 22 of /proc/PID/stat. The name before it may hold anything, a `)` included.
 pub fn start_time(stat: &[u8]) -> Option<u64> {
+    after_name(stat)?.nth(19)?.parse().ok()
+}
+
+/// Fields 3 and 20 of /proc/PID/stat: a leader that has ended before its other threads is a zombie too, but the process lives.
+fn is_zombie(stat: &[u8]) -> Option<bool> {
+    let mut fields = after_name(stat)?;
+    let ended = matches!(fields.next()?, "Z" | "X" | "x");
+    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    Some(ended && threads <= 1)
+}
+
+/// The fields from the third on.
+fn after_name(stat: &[u8]) -> Option<std::str::SplitWhitespace<'_>> {
     let after = stat.iter().rposition(|b| *b == b')')? + 1;
-    let rest = std::str::from_utf8(stat.get(after..)?).ok()?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    Some(std::str::from_utf8(stat.get(after..)?).ok()?.split_whitespace())
 }
 
 /// One line of /proc/PID/cgroup.
@@ -249,6 +266,17 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
         assert_eq!(start_time(stat), Some(4242));
         assert_eq!(start_time(b"12 no name"), None);
         assert_eq!(start_time(b"1 (x) S 1"), None);
+    }
+
+    #[test]
+    fn a_zombie_has_no_threads_left() {
+        let stat = |state: &str, threads: u32| format!("7 (a) Z) {state} 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 4242 0 0\n").into_bytes();
+        assert_eq!(is_zombie(&stat("Z", 1)), Some(true));
+        assert_eq!(is_zombie(&stat("X", 0)), Some(true));
+        assert_eq!(is_zombie(&stat("Z", 3)), Some(false));
+        assert_eq!(is_zombie(&stat("S", 1)), Some(false));
+        assert_eq!(is_zombie(b"7 (a) Z"), None);
+        assert_eq!(start_time(&stat("Z", 1)), Some(4242));
     }
 
     #[test]

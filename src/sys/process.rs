@@ -121,6 +121,16 @@ pub fn number(fd: impl AsFd) -> i32 {
     fd.as_fd().as_raw_fd()
 }
 
+/// `write(2)`, started again when a signal interrupts it.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
+    loop {
+        match rustix::io::write(&fd, bytes) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
 /// `pwrite(2)`: at most this many bytes at this offset; returns how many.
 pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<usize> {
     loop {
@@ -157,10 +167,17 @@ pub fn stdin() -> std::os::fd::BorrowedFd<'static> {
     rustix::stdio::stdin()
 }
 
-/// Closes standard input: the kernel, which waits for its pipe to be closed, lets the crashed process go.
-pub fn close_stdin() {
-    // SAFETY: nothing of this process reads standard input after this; nothing owns the descriptor.
-    unsafe { libc::close(0) };
+/// Lets go of standard input by putting another descriptor in its place: the kernel, which waits for its pipe to be closed by all who have it, lets the
+/// crashed process go. May be done again.
+pub fn replace_stdin(with: impl AsFd) {
+    let _ = rustix::stdio::dup2_stdin(with);
+}
+
+/// The same with /dev/null.
+pub fn release_stdin() {
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        replace_stdin(null);
+    }
 }
 
 /// `read(2)`, started again when a signal interrupts it.

@@ -75,7 +75,7 @@ fn executables() -> Vec<Row> {
             .forced(Forced::CoreFlag)
             .script(&format!("cp /bin/crasher /tmp/{0}", "n".repeat(100)))
             .program(&format!("/tmp/{0}", "n".repeat(100))),
-        Row::new("chroot").pattern(paths).prepare(jail).parent("--chroot /jail"),
+        Row::new("chroot").pattern(paths).prepare(jail).parent("--chroot /jail").location("layer"),
         Row::new("chroot-of-its-own").pattern(paths).prepare(jail).crasher("--chroot /jail"),
         Row::new("chroot-relative").pattern("core.%E").prepare(jail).crasher("--chroot /jail --chdir /cores"),
         // Its working directory is outside its root.
@@ -121,7 +121,7 @@ fn templates() -> Vec<Row> {
             .crasher("--rmdir /cwd/gone"),
         Row::new("template-relative-no-directory").pattern("none/core").parent("--chdir /cwd").forced(Forced::CoreFlag),
         Row::new("template-space").pattern("/cores/a core of %e"),
-        Row::new("template-doubled-slashes").pattern("//cores///core"),
+        Row::new("template-doubled-slashes").pattern("//cores///core").location("store"),
         Row::new("template-last-slash").pattern("/cores/%p/").forced(Forced::Refused),
         Row::new("template-last-slash-pid").pattern("/cores/").forced(Forced::Refused),
         Row::new("template-parent").pattern("/cwd/../cores/core").forced(Forced::Refused),

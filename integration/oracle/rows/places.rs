@@ -25,6 +25,7 @@ fn directories() -> Vec<Row> {
         Row::new("place-through-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "/cores", "/link")),
         Row::new("place-through-relative-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "./bin/../cores", "/link")),
         Row::new("place-symlink-retargeted")
+            .location("layer")
             .pattern("/cores/link/core")
             .script("{ umount /cores/link && rmdir /cores/link; } 2>/dev/null; mkdir -m 1777 /cwd/two && ln -s /cwd/two /cores/link")
             .prepare(|bundle| {

@@ -11,7 +11,7 @@ use crate::support::crasher;
 
 /// CAP_DAC_OVERRIDE as a number.
 const DAC_OVERRIDE: u8 = 1;
-const USER: &str = "--uid 1000 --gid 1000";
+pub const USER: &str = "--uid 1000 --gid 1000";
 
 pub fn rows() -> Vec<Row> {
     let mut rows = users();
@@ -104,18 +104,26 @@ fn namespaces() -> Vec<Row> {
         Row::new("nested-user-and-mount-namespace").pattern(names).parent("--user-namespace --mount-namespace").parent(USER),
         // The PID in the name is the innermost.
         Row::new("nested-pid-namespace").pattern("/cores/core-%p-%P-%i-%I").parent("--user-namespace --pid-namespace").parent(USER),
-        Row::new("nested-all-namespaces").pattern("/cores/core-%P").parent("--user-namespace --pid-namespace --mount-namespace --tmpfs /cores").parent(USER),
+        Row::new("nested-all-namespaces")
+            .location("memory")
+            .pattern("/cores/core-%P")
+            .parent("--user-namespace --pid-namespace --mount-namespace --tmpfs /cores")
+            .parent(USER),
         // The core goes to the file system that only the crasher and its parent see.
-        Row::new("nested-mount-over-directory").pattern(names).parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER),
+        Row::new("nested-mount-over-directory").location("memory").pattern(names).parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER),
         Row::new("nested-mount-namespace").pattern(names).parent("--mount-namespace").prepare(|bundle| add_capability(bundle, "CAP_SYS_ADMIN")),
         Row::new("nested-mount-namespace-tmpfs")
+            .location("memory")
             .pattern(names)
             .parent("--mount-namespace --tmpfs /cores")
             .prepare(|bundle| add_capability(bundle, "CAP_SYS_ADMIN")),
-        Row::new("nested-in-user-namespace-container").pattern(names).parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER).prepare(
-            |bundle| {
+        Row::new("nested-in-user-namespace-container")
+            .location("memory")
+            .pattern(names)
+            .parent("--user-namespace --mount-namespace --tmpfs /cores")
+            .parent(USER)
+            .prepare(|bundle| {
                 bundle.user_namespace();
-            },
-        ),
+            }),
     ]
 }

@@ -76,6 +76,9 @@ fn memory() -> Vec<Row> {
         Row::new("threads-1").crasher("--threads 1"),
         Row::new("threads-64").crasher("--threads 64"),
         Row::new("threads-64-last").crasher("--threads 64 --in-thread").pattern("/cores/core.%i"),
+        Row::new("threads-leader-gone").crasher("--threads 3 --in-thread --leader-exits").pattern("/cores/core.%i.%p.%e.%E"),
+        Row::new("memory-odd").crasher("--odd"),
+        Row::new("memory-odd-all").crasher("--odd").parent("--filter 0x1ff"),
         // Some processors save so much for each thread that all of them are more than the kernel's default allows.
         Row::new("threads-1000").crasher("--threads 1000").sysctl("kernel/core_file_note_size_limit", "16777216"),
         Row::new("threads-1000-last").crasher("--threads 1000 --in-thread").pattern("/cores/core.%i").sysctl("kernel/core_file_note_size_limit", "16777216"),

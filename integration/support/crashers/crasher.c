@@ -13,6 +13,8 @@
  * --chdir DIR, --chroot DIR    as the program itself, after it was started
  * --dumpable N     prctl(PR_SET_DUMPABLE)
  * --zeros          some of the pages of the memory pattern are touched, but hold zeros only
+ * --odd            more mappings, of every kind that the kernel treats in its own way (see odd() below)
+ * --leader-exits   with --in-thread: the leader has ended already
  * --fill MIB       so much written memory besides
  * --tail MIB       so much memory besides of which only the first page is touched
  *
@@ -95,6 +97,67 @@ static long map(long length, long flags, long fd)
 	return address;
 }
 
+static long open_file(const char *path)
+{
+	return call(__NR_open, path, O_RDONLY, 0);
+}
+
+static void write_byte(char *at, char value)
+{
+	*(volatile char *)at = value;
+}
+
+/* All of these are in the core or not, with data or as a hole, by a rule of their own in mm/gup.c or fs/coredump.c. */
+static void odd(void)
+{
+	/* Written, then made inaccessible: dumped all the same. */
+	char *closed = (char *)map(8 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	write_byte(closed + PAGE, 'c');
+	write_byte(closed + 5 * PAGE, 'c');
+	must(call(__NR_mprotect, closed, 8 * PAGE, PROT_NONE), "mprotect");
+	/* Excluded by its owner. */
+	char *private = (char *)map(8 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	write_byte(private, 'p');
+	must(call(__NR_madvise, private, 8 * PAGE, MADV_DONTDUMP), "MADV_DONTDUMP");
+	/* Only read: the kernel's shared page of zeros. One page is written, else it would not be dumped. */
+	char *read = (char *)map(64 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	write_byte(read + 9 * PAGE, 'r');
+	for (int page = 0; page < 64; page += 2)
+		(void)*(volatile char *)(read + page * PAGE);
+	/* A hole in the middle makes two mappings of one; another part loses its pages again. */
+	char *split = (char *)map(96 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	for (int page = 0; page < 96; page++)
+		write_byte(split + page * PAGE + page, 's');
+	must(call(__NR_munmap, split + 40 * PAGE, 2 * PAGE, 0), "munmap");
+	must(call(__NR_madvise, split + 60 * PAGE, 8 * PAGE, MADV_DONTNEED), "MADV_DONTNEED");
+	/* Guard pages: Linux 6.13, not known before. */
+	call(__NR_madvise, split + 70 * PAGE, 3 * PAGE, 102);
+	/* A file of which most pages were never looked at, one was written; and one that ends in the mapping's second page. */
+	long fd = open_file("/bin/busybox");
+	if (fd >= 0) {
+		char *file = (char *)call6(__NR_mmap, 0, 200 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 3 * PAGE);
+		write_byte(file + 100 * PAGE, 'f');
+		char *shared = (char *)call6(__NR_mmap, 0, 40 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+		(void)*(volatile char *)(shared + 7 * PAGE);
+		call(__NR_close, fd, 0, 0);
+	}
+	fd = open_file("/etc/passwd");
+	if (fd >= 0) {
+		char *file = (char *)map(32 * PAGE, MAP_PRIVATE, fd);
+		write_byte(file, 'F');
+		call(__NR_close, fd, 0, 0);
+	}
+	/* Files in memory, shared and private, mostly holes. */
+	fd = call(__NR_memfd_create, "odd", 0, 0);
+	must(fd, "memfd_create");
+	must(call(__NR_ftruncate, fd, 64 * PAGE, 0), "ftruncate");
+	char *shared = (char *)map(64 * PAGE, MAP_SHARED, fd);
+	write_byte(shared + 11 * PAGE, 'm');
+	char *copied = (char *)map(64 * PAGE, MAP_PRIVATE, fd);
+	write_byte(copied + 13 * PAGE, 'M');
+	call(__NR_close, fd, 0, 0);
+}
+
 static struct {
 	const char *death;
 	const char *comm;
@@ -103,8 +166,10 @@ static struct {
 
 static int never;
 
-static void remember(int zeros, long fill, long tail)
+static void remember(int zeros, int odd_ones, long fill, long tail)
 {
+	if (odd_ones)
+		odd();
 	char *anonymous = (char *)map(96 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	for (int page = 0; page < 96; page++)
 		for (int at = 0; at < PAGE; at++) {
@@ -208,7 +273,7 @@ static void start(char *top, void (*job)(void))
 __attribute__((noinline, used)) static void begin(long *stack)
 {
 	char **argv = (char **)(stack + 1);
-	long threads = 1, in_thread = 0, zeros = 0, fill = 0, tail = 0;
+	long threads = 1, in_thread = 0, leader_exits = 0, zeros = 0, odd_ones = 0, fill = 0, tail = 0;
 	int at = 1;
 	for (; argv[at] && argv[at][0] == '-'; at++) {
 		const char *option = argv[at];
@@ -216,6 +281,10 @@ __attribute__((noinline, used)) static void begin(long *stack)
 			plan.wait = 1;
 		} else if (same(option, "--in-thread")) {
 			in_thread = 1;
+		} else if (same(option, "--leader-exits")) {
+			leader_exits = 1;
+		} else if (same(option, "--odd")) {
+			odd_ones = 1;
 		} else if (same(option, "--zeros")) {
 			zeros = 1;
 		} else if (!argv[++at]) {
@@ -245,12 +314,14 @@ __attribute__((noinline, used)) static void begin(long *stack)
 	if (!argv[at])
 		fail("how shall I die?");
 	plan.death = argv[at];
-	remember((int)zeros, fill, tail);
+	remember((int)zeros, (int)odd_ones, fill, tail);
 	if (threads > 1) {
 		char *stacks = (char *)map((threads - 1) * 2 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 		for (long started = 1; started < threads; started++)
 			start(stacks + started * 2 * PAGE, in_thread && started == threads - 1 ? die : sleep_for_ever);
 	}
+	if (leader_exits)
+		call(__NR_exit, 0, 0, 0);
 	if (in_thread)
 		sleep_for_ever();
 	die();

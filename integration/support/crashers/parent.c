@@ -4,7 +4,7 @@
  *   parent [OPTION...] -- PROGRAM [ARGUMENT...]
  *
  * prints "ended PID STATUS\n": the PID as this process sees it, and the raw wait status in decimal. The program gets an
- * empty environment and no address randomization. As PID 1 of a container it also reaps what is left to it.
+ * empty environment, no address randomization, no huge pages. As PID 1 of a container it also reaps what is left to it.
  *
  * In this process:
  * --sh SCRIPT           first run sh -c SCRIPT, which must succeed
@@ -220,6 +220,8 @@ static void run_program(void)
 	if (plan.ambient)
 		keep_ambient(atoi(plan.ambient));
 	must(personality(ADDR_NO_RANDOMIZE), "personality");
+	/* Whether there is a huge page to be had differs from run to run, and all of it would be dumped. */
+	must(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), "PR_SET_THP_DISABLE");
 	execve(plan.program[0], plan.program, nothing);
 	fail(plan.program[0]);
 }

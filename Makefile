@@ -1,0 +1,80 @@
+# oci-coredump: build, install, try, test.
+#
+#   make              one static binary
+#   make install      DESTDIR and PREFIX as usual; then `oci-coredump install` for the host part, or just start a container
+#   make uninstall
+#   make demo         two containers, two core patterns, on this machine, which is put back as it was
+#   make test         everything that .ci/run runs
+#   make deps         what demo and test need from apt; asks for root only for that
+
+PREFIX ?= /usr
+CARGO ?= cargo
+INSTALL ?= install
+
+target := $(or $(CARGO_TARGET_DIR),target)
+host := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# .cargo/config.toml names the target, so the binary is below its name. Without rustc (sudo make install): whichever was built.
+binary := $(or $(if $(host),$(target)/$(host)/release/oci-coredump),$(firstword $(wildcard $(target)/*/release/oci-coredump)))
+
+libexec := $(DESTDIR)$(PREFIX)/libexec/oci/hooks.d
+bin := $(DESTDIR)$(PREFIX)/bin
+share := $(DESTDIR)$(PREFIX)/share
+hooks := $(share)/containers/oci/hooks.d
+man := $(share)/man/man1
+bash := $(share)/bash-completion/completions
+zsh := $(share)/zsh/vendor-completions
+fish := $(share)/fish/vendor_completions.d
+
+# Tools of the tests that are no packages, or whose package would change the machine.
+tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/oci-coredump-test
+as_root := $(if $(filter 0,$(shell id -u)),,sudo)
+
+demo_packages := podman busybox-static gdb gcc libc6-dev
+test_packages := $(demo_packages) runc crun conmon systemd bsdutils util-linux binutils tar
+
+.PHONY: build install uninstall demo test deps demo-deps test-deps clean
+
+build:
+	$(CARGO) build --release --locked
+
+# Not a dependency on `build`: root often has no cargo.
+install:
+	@test -x "$(binary)" || $(MAKE) build
+	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish)
+	$(INSTALL) -m 0755 $(binary) $(libexec)/oci-coredump
+	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
+	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json >$(hooks)/oci-coredump.json
+	$(binary) man >$(man)/oci-coredump.1
+	$(binary) completions bash >$(bash)/oci-coredump
+	$(binary) completions zsh >$(zsh)/_oci-coredump
+	$(binary) completions fish >$(fish)/oci-coredump.fish
+
+# The host part first (`oci-coredump uninstall`): the kernel must not be left with the name of a program that is gone.
+uninstall:
+	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
+	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump $(man)/oci-coredump.1
+	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
+
+demo: demo-deps build
+	$(as_root) integration/demo.sh $(binary)
+
+# Root for the integration tests only: they start containers and set the kernel's core_pattern.
+test: export PATH := $(PATH):$(tools)/bin
+test: test-deps build
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --doc
+	$(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
+		test --locked --lib --bins --tests -- --test-threads=1
+
+deps: demo-deps test-deps
+
+demo-deps:
+	@integration/packages.sh $(demo_packages)
+
+test-deps:
+	@integration/packages.sh $(test_packages)
+	@integration/tools.sh $(tools)
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,334 @@
+//! Everybody else's crashes: they go to the handler that was there before, and it cannot tell the difference.
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::core_file::{self, Crashed, owner_and_mode};
+use crate::scene::{ECI, ECI_PATTERN, bundle, crash, ended, host, only_record, uninstall, victim};
+use crate::support::bundle::Bundle;
+use crate::support::crasher::{compile, parent};
+use crate::support::host::{BINARY, Host};
+use crate::support::require;
+use crate::support::runtime::{Kind, Runtime};
+
+/// How long somebody else's handler may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The test's own handler (`handler.c`) in a directory of its own.
+struct Handler {
+    directory: TempDir,
+    program: PathBuf,
+}
+
+/// What it saw.
+#[derive(Debug)]
+struct Seen {
+    arguments: Vec<String>,
+    /// The `Pid:` line of /proc/self/fdinfo/3, where descriptor 3 was a pidfd.
+    pidfd_of: Option<i32>,
+    ids: String,
+    crashed: Crashed,
+}
+
+impl Handler {
+    fn new() -> Self {
+        // core_pattern has room for 127 bytes: both paths are short.
+        let directory = TempDir::with_prefix("h").unwrap();
+        let program = directory.path().join("handler");
+        fs::copy(compile("handler", include_str!("handler.c"), &[]), &program).unwrap();
+        Self { directory, program }
+    }
+
+    /// `arguments` as they stand in core_pattern, after the directory.
+    fn pattern(&self, arguments: &str) -> String {
+        format!("|{} {} {arguments}", self.program.display(), self.directory.path().display())
+    }
+
+    /// What the handler saw of the one crash since it was last asked. The kernel did not wait for it: the core is renamed last.
+    fn seen(&self) -> Seen {
+        let file = |name: &str| self.directory.path().join(name);
+        let until = Instant::now() + PATIENCE;
+        while !file("core").exists() {
+            assert!(Instant::now() < until, "the earlier handler was not called");
+            std::thread::sleep(Duration::from_millis(5)); // no event: the kernel's helpers have no parent of ours
+        }
+        let text = |name: &str| fs::read_to_string(file(name)).unwrap();
+        let seen = Seen {
+            arguments: text("argv").split_terminator('\0').map(str::to_owned).collect(),
+            pidfd_of: text("fd3").lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok()),
+            ids: text("ids"),
+            crashed: core_file::read(&file("core")),
+        };
+        fs::remove_file(file("core")).unwrap();
+        seen
+    }
+
+    fn was_called(&self) -> bool {
+        self.directory.path().join("core").exists()
+    }
+}
+
+/// A crash on the host: its PID and wait status.
+fn crash_on_host(directory: &Path) -> (i32, i32) {
+    let output = Command::new(parent()).args(["--core", "unlimited", "--"]).arg(victim()).arg("segv").current_dir(directory).output().unwrap();
+    ended(&String::from_utf8(output.stdout).unwrap())
+}
+
+/// The kernel's handler is the product now: what the tests see of somebody else's handler was forwarded.
+fn assert_taken_over(host: &Host) {
+    let pattern = host.sysctl("kernel/core_pattern");
+    assert!(pattern.starts_with(&format!("|{BINARY} ")), "the product did not take over: {pattern}");
+}
+
+fn annotated() -> Bundle {
+    let mut bundle = bundle();
+    bundle.annotation(ECI, ECI_PATTERN);
+    bundle
+}
+
+/// The same crash before and after the product takes over: same arguments but for PIDs and the time, same standard input,
+/// same pidfd on descriptor 3, same user.
+#[test]
+fn a_pipe_handler() {
+    let host = host();
+    let cwd = TempDir::new().unwrap();
+    let handler = Handler::new();
+    let theirs = handler.pattern("%P %p %s %u %g %d %e %c %F %% literal");
+    host.set("kernel/core_pattern", &theirs);
+    let (pid, status) = crash_on_host(cwd.path());
+    let before = handler.seen();
+    // What the kernel does by itself is what the test believes that it does.
+    assert_eq!(before.crashed, Crashed { signal: 11, tid: pid });
+    assert_eq!(before.pidfd_of, Some(pid), "{before:?}");
+
+    let runtime = Runtime::new(Kind::Runc);
+    let container_bundle = annotated();
+    let container = runtime.start(&container_bundle, "meanwhile");
+    assert_taken_over(&host);
+    let (second_pid, second_status) = crash_on_host(cwd.path());
+    let after = handler.seen();
+    assert_eq!(second_status, status);
+    assert_eq!(after.crashed, Crashed { signal: 11, tid: second_pid });
+    assert_eq!(after.pidfd_of, Some(second_pid), "{after:?}");
+    assert_eq!(after.ids, before.ids);
+    let without_pids = |seen: &Seen, pid: i32| -> Vec<String> {
+        seen.arguments.iter().map(|word| if *word == pid.to_string() { "PID".into() } else { word.clone() }).collect()
+    };
+    assert_eq!(without_pids(&after, second_pid), without_pids(&before, pid));
+
+    // A container's crash is none of its business.
+    crash(|script| container.sh(script), "segv");
+    assert!(!handler.was_called());
+
+    // A container that has asked for nothing is somebody else too.
+    let stranger_bundle = Bundle::new();
+    crate::scene::fill(stranger_bundle.rootfs());
+    let stranger = runtime.start(&stranger_bundle, "stranger");
+    let (inside, _) = crash(|script| stranger.sh(&format!("ulimit -c unlimited; {script}")), "abrt");
+    let theirs_too = handler.seen();
+    assert_eq!(theirs_too.crashed, Crashed { signal: 6, tid: inside });
+    assert_eq!(theirs_too.arguments[3], inside.to_string(), "%p is the PID inside: {theirs_too:?}");
+    assert_ne!(theirs_too.arguments[2], inside.to_string(), "%P is the PID outside: {theirs_too:?}");
+    assert_eq!(theirs_too.pidfd_of.map(|pid| pid.to_string()).as_ref(), Some(&theirs_too.arguments[2]));
+}
+
+/// A file pattern: the core is where the kernel would have put it, with the kernel's name, owner and mode.
+#[test]
+fn a_file_pattern() {
+    let host = host();
+    let runtime = Runtime::new(Kind::Runc);
+    let cores = TempDir::new().unwrap();
+    fs::set_permissions(cores.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    host.set("kernel/core_uses_pid", "1");
+    for pattern in [format!("{}/host-%e-%s", cores.path().display()), "relative-%e-%s".to_owned()] {
+        host.set("kernel/core_pattern", &pattern);
+        let bundle = annotated();
+        let container = runtime.start(&bundle, "meanwhile");
+        assert_taken_over(&host);
+        let (pid, status) = crash_on_host(cores.path());
+        assert_eq!(status, 11 | 0x80, "{pattern}");
+        let name = Path::new(&pattern).file_name().unwrap().to_str().unwrap().replace("%e-%s", "victim-11");
+        let core = cores.path().join(format!("{name}.{pid}"));
+        assert_eq!(core_file::read(&core), Crashed { signal: 11, tid: pid }, "{pattern}");
+        assert_eq!(owner_and_mode(&core), (0, 0, 0o600), "{pattern}");
+        container.remove();
+        uninstall();
+        assert_eq!(host.sysctl("kernel/core_pattern"), pattern);
+    }
+    assert_eq!(fs::read_dir(cores.path()).unwrap().count(), 2);
+}
+
+/// A file pattern keeps to the soft limit of the crasher, which the kernel does not enforce for a pipe.
+#[test]
+fn a_file_pattern_with_a_limit() {
+    let host = host();
+    let cores = TempDir::new().unwrap();
+    host.set("kernel/core_pattern", &format!("{}/core", cores.path().display()));
+    let runtime = Runtime::new(Kind::Runc);
+    let bundle = annotated();
+    let _container = runtime.start(&bundle, "meanwhile");
+    assert_taken_over(&host);
+    let limited = Command::new(parent()).args(["--core", "0", "--"]).arg(victim()).arg("segv").output().unwrap();
+    let (_, _) = ended(&String::from_utf8(limited.stdout).unwrap());
+    assert_eq!(fs::read_dir(cores.path()).unwrap().count(), 0, "a core although the soft limit is 0");
+}
+
+/// An empty pattern: nobody wants the host's cores, and nobody gets them.
+#[test]
+fn no_handler() {
+    let host = host();
+    let cwd = TempDir::new().unwrap();
+    host.set("kernel/core_pattern", "");
+    host.set("kernel/core_uses_pid", "0");
+    let runtime = Runtime::new(Kind::Runc);
+    let bundle = annotated();
+    let container = runtime.start(&bundle, "meanwhile");
+    let (pid, _) = crash(|script| container.sh(script), "segv");
+    assert_eq!(container.sh("ls /pod/data/dump"), format!("core-eci.{pid}\n"));
+    crash_on_host(cwd.path());
+    assert_eq!(fs::read_dir(cwd.path()).unwrap().count(), 0);
+    container.remove();
+    uninstall();
+    assert_eq!(host.sysctl("kernel/core_pattern"), "");
+}
+
+/// Something (systemd-sysctl does it) writes core_pattern later: the next container's start repairs that, and the
+/// newcomer is then the handler of everybody else.
+#[test]
+fn an_overwritten_pattern() {
+    let host = host();
+    let cwd = TempDir::new().unwrap();
+    let (old, new) = (Handler::new(), Handler::new());
+    host.set("kernel/core_pattern", &old.pattern("%P"));
+    let runtime = Runtime::new(Kind::Runc);
+    let (first_bundle, second_bundle) = (annotated(), annotated());
+    let first = runtime.start(&first_bundle, "first");
+    let ours = host.sysctl("kernel/core_pattern");
+    host.set("kernel/core_pattern", &new.pattern("%P %s"));
+    let _second = runtime.start(&second_bundle, "second");
+    assert_eq!(host.sysctl("kernel/core_pattern"), ours, "not repaired");
+
+    let (pid, _) = crash(|script| first.sh(script), "segv");
+    assert_eq!(first.sh("ls /pod/data/dump"), format!("core-eci.{pid}\n"));
+    let (pid, _) = crash_on_host(cwd.path());
+    let seen = new.seen();
+    assert_eq!(seen.arguments[2..], [pid.to_string(), "11".into()], "{seen:?}");
+    assert!(!old.was_called());
+    uninstall();
+    assert_eq!(host.sysctl("kernel/core_pattern"), new.pattern("%P %s"));
+}
+
+/// `uninstall` gives every sysctl back, whatever it was.
+#[test]
+fn uninstall_gives_every_sysctl_back() {
+    let host = host();
+    let sysctls = [("kernel/core_pattern", "/var/crash/%e.%p"), ("kernel/core_uses_pid", "1"), ("kernel/core_pipe_limit", "7")];
+    for (name, value) in sysctls {
+        host.set(name, value);
+    }
+    let runtime = Runtime::new(Kind::Runc);
+    let bundle = annotated();
+    let container = runtime.start(&bundle, "short");
+    assert_ne!(host.sysctl("kernel/core_pattern"), sysctls[0].1);
+    assert_ne!(host.sysctl("kernel/core_pipe_limit"), "0", "the kernel must wait for the helper");
+    container.remove();
+    uninstall();
+    for (name, value) in sysctls {
+        assert_eq!(host.sysctl(name), value, "{name}");
+    }
+    // Twice is once.
+    uninstall();
+    assert_eq!(host.sysctl("kernel/core_pattern"), sysctls[0].1);
+}
+
+/// systemd's handler, as Debian's systemd-coredump has it in core_pattern, with the receiving side of its socket as
+/// systemd would start it. It keeps the core of a host process, and never hears of a container's.
+#[test]
+fn systemd_coredump() {
+    let host = host();
+    let installed = Path::new("/usr/lib/systemd/systemd-coredump");
+    // `make deps` unpacks it where it is not installed.
+    let found = if installed.exists() { Some(installed.to_owned()) } else { require::find("systemd-coredump") };
+    let Some(found) = found else {
+        require::skip("systemd-coredump is not installed");
+        return;
+    };
+    // core_pattern has room for 127 bytes.
+    let directory = TempDir::with_prefix("s").unwrap();
+    let program = directory.path().join("systemd-coredump");
+    fs::copy(found, &program).unwrap();
+    let _receiver = Receiver::listen(&program);
+
+    // The arguments of Debian's /usr/lib/sysctl.d/50-coredump.conf.
+    host.set("kernel/core_pattern", &format!("|{} %P %u %g %s %t %c %h", program.display()));
+    let runtime = Runtime::new(Kind::Runc);
+    let bundle = annotated();
+    let container = runtime.start(&bundle, "meanwhile");
+    crash(|script| container.sh(script), "segv");
+    let of_container = only_record(&host, "meanwhile")["host_pid"].as_i64().unwrap();
+    let cwd = TempDir::new().unwrap();
+    let (pid, status) = crash_on_host(cwd.path());
+    assert_eq!(status, 11 | 0x80);
+    let until = Instant::now() + PATIENCE;
+    let kept = loop {
+        let kept = systemd_cores(pid.into());
+        if !kept.is_empty() {
+            break kept;
+        }
+        assert!(Instant::now() < until, "systemd-coredump kept no core of {pid}");
+        std::thread::sleep(Duration::from_millis(5)); // no event: systemd's receiver is not our child
+    };
+    for core in &kept {
+        fs::remove_file(core).unwrap();
+    }
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(systemd_cores(of_container), Vec::<PathBuf>::new(), "systemd has the container's core");
+}
+
+/// The cores that systemd keeps of a process: `core.COMM.UID.BOOT.PID.TIME` and a suffix.
+fn systemd_cores(pid: i64) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/var/lib/systemd/coredump").into_iter().flatten().flatten();
+    let part = format!(".{pid}.");
+    entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("core.") && name.contains(&part))).map(|entry| entry.path()).collect()
+}
+
+/// The receiving side of systemd's socket, started as its `systemd-coredump.socket` would; ended with the test. Where
+/// systemd runs and listens itself, nothing is started.
+struct Receiver(Option<Child>);
+
+const SYSTEMD_SOCKET: &str = "/run/systemd/coredump";
+
+impl Receiver {
+    fn listen(program: &Path) -> Self {
+        if Path::new(SYSTEMD_SOCKET).exists() {
+            return Self(None);
+        }
+        fs::create_dir_all("/run/systemd").unwrap();
+        let mut command = Command::new("systemd-socket-activate");
+        command.args(["--accept", "--seqpacket", "--listen", SYSTEMD_SOCKET]).arg(program);
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("systemd-socket-activate");
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let this = Self(Some(child));
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        assert!(line.starts_with("Listening on"), "systemd-socket-activate: {line}");
+        // It goes on writing there.
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+        this
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+            let _ = fs::remove_file(SYSTEMD_SOCKET);
+        }
+    }
+}

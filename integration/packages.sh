@@ -1,0 +1,20 @@
+#!/bin/sh
+# Installs those of the named Debian packages that are missing. Says which, and asks for root for nothing else.
+set -eu
+
+missing=
+for package; do
+    status=$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+sudo=
+if [ "$(id -u)" != 0 ]; then
+    sudo=sudo
+    echo "sudo is needed to install packages."
+fi
+echo "Installing with apt-get:$missing"
+$sudo apt-get update -qq
+# shellcheck disable=SC2086 # package names hold no spaces
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null

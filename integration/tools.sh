@@ -1,0 +1,28 @@
+#!/bin/sh
+# Tools of the tests that apt cannot install, or should not: `tools.sh DIRECTORY` puts them in DIRECTORY/bin.
+set -eu
+directory=$1
+mkdir -p "$directory/bin"
+PATH=$PATH:$directory/bin:$HOME/.cargo/bin
+
+# Debian has no youki. Built outside of this project: its cargo configuration asks for static programs.
+if ! command -v youki >/dev/null; then
+    echo "Building youki with cargo install (a few minutes, once)"
+    (cd / && cargo install youki --version 0.7.0 --locked --no-default-features --features v1,v2 --root "$directory" --quiet)
+fi
+
+# Installing systemd-coredump would make it the machine's core handler at once: it is unpacked instead.
+if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-coredump" ]; then
+    echo "Unpacking systemd-coredump"
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    cd "$scratch"
+    # It fails where the package lists were never fetched, or are older than the archive.
+    if ! apt-get download -qq systemd-coredump 2>/dev/null; then
+        $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
+        apt-get download -qq systemd-coredump
+    fi
+    dpkg-deb --extract "$scratch"/systemd-coredump_*.deb "$scratch/tree"
+    program=$(find "$scratch/tree" -path '*/systemd/systemd-coredump' -type f)
+    install -m 0755 "$program" "$directory/bin/systemd-coredump"
+fi
