@@ -3,6 +3,7 @@
 
 pub mod bundle;
 pub mod crasher;
+pub mod daemon;
 pub mod host;
 pub mod podman;
 pub mod require;

@@ -162,7 +162,11 @@ pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<
     let lines = ledger.undo(dry_run, |text, before| engine.without_us(text, before)).with_context(context)?;
     lines.iter().try_for_each(|l| writeln!(out, "{l}"))?;
     if engine == Engine::Docker {
-        writeln!(out, "note: `systemctl reload docker`; containers that were made meanwhile name the runtime oci-coredump: make them anew")?;
+        writeln!(
+            out,
+            "note: `systemctl restart docker` (a reload keeps a default runtime that is no longer configured); containers that were made meanwhile name the \
+             runtime oci-coredump: make them anew"
+        )?;
     }
     Ok(())
 }
