@@ -108,7 +108,7 @@ impl Config {
 }
 
 /// Whether `glob` (`*` any run, `?` any one character) matches all of `text`.
-fn matches(glob: &str, text: &str) -> bool {
+pub fn matches(glob: &str, text: &str) -> bool {
     let (g, t): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
     // Linear memory, quadratic time at worst: `reach[i]` says whether the glob so far matches the first i characters.
     let mut reach = vec![false; t.len() + 1];

@@ -20,7 +20,7 @@
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! words    pattern, record, config, annotation          values, no effects
-//! shared   report, store, registry, sysctl              effects that both paths need
+//! shared   report, store, registry, sysctl, corefile    effects that the doors need
 //! doors    hook, dump, engine, cli                      never each other, except cli, which may start any
 //! ```
 
@@ -31,6 +31,7 @@ pub mod config;
 pub mod pattern;
 pub mod record;
 
+pub mod corefile;
 pub mod registry;
 pub mod report;
 pub mod store;

@@ -95,6 +95,9 @@ pub struct Record {
     pub core_path: Option<String>,
     /// Path of the core on the host, where one is known.
     pub host_path: Option<String>,
+    /// The host's directory at the head of `host_path` that the container saw: the administrator's down to here, the container's below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_dir: Option<String>,
     /// On what the core is.
     pub location: Location,
     /// Size in bytes.

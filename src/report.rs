@@ -60,7 +60,7 @@ fn severity(level: Level) -> u8 {
 }
 
 /// Text from a container stays one line and moves no cursor.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 

@@ -9,11 +9,13 @@
 
 use crate::config::Config;
 use crate::record::Record;
-use crate::sys::file;
+use crate::sys::watch::Watch;
+use crate::sys::{Errno, file};
 use anyhow::{Context, Result};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// The mode of a directory that we make for cores: everybody in the container may add, nobody may remove another's.
 pub const DUMP_DIR_MODE: u32 = 0o1777;
@@ -36,6 +38,27 @@ impl Store {
     pub fn peek(config: &Config) -> Option<Self> {
         let dir = file::open_dir(&config.store).and_then(file::reopen_dir).ok()?;
         Some(Store { path: config.store.clone(), dir })
+    }
+
+    /// Opens the store at `path` to read it; `None` if there is none.
+    ///
+    /// # Errors
+    /// It is there, but may not be opened.
+    pub fn look(path: &Path) -> Result<Option<Self>> {
+        match file::open_dir(path).and_then(file::reopen_dir) {
+            Ok(dir) => Ok(Some(Store { path: path.to_owned(), dir })),
+            Err(e) if is_missing(&e) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("open store {}", path.display())),
+        }
+    }
+
+    /// The directory of the records, if there is one.
+    pub fn look_at_records(&self) -> Result<Option<Records>> {
+        match file::resolve(&self.dir, "records".as_ref(), file::Below::NoLinks, true) {
+            Ok(dir) => Ok(Some(Records(file::reopen_dir(dir)?))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("open {}/records", self.path.display())),
+        }
     }
 
     /// Removes the directories of the store that are empty, and the store with them. What stays, in words.
@@ -88,6 +111,13 @@ impl Store {
     }
 }
 
+/// Largest record that is read, in bytes.
+const MAX_RECORD: usize = 256 << 10;
+
+fn is_missing(e: &anyhow::Error) -> bool {
+    e.root_cause().downcast_ref() == Some(&Errno::NOENT)
+}
+
 /// The directory of the records, open.
 #[derive(Debug)]
 pub struct Records(OwnedFd);
@@ -98,6 +128,33 @@ impl Records {
         let mut text = serde_json::to_vec_pretty(record).context("record to JSON")?;
         text.push(b'\n');
         file::replace(&self.0, &Self::name(record), &text, 0o600)
+    }
+
+    /// The names of all records, the oldest first.
+    pub fn names(&self) -> Result<Vec<OsString>> {
+        let mut names = file::names(&self.0)?;
+        names.retain(|n| n.as_bytes().ends_with(b".json"));
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Reads one record. `None` if it has gone, or is damaged, which is said.
+    pub fn read(&self, name: &OsStr) -> Option<Record> {
+        let read = || -> Result<Record> {
+            let file = file::open_read(&self.0, name)?;
+            Ok(serde_json::from_slice(&file::read_bounded(file, MAX_RECORD, "record")?)?)
+        };
+        read().map_err(|e| (!is_missing(&e)).then(|| log::warn!("record {name:?} is not readable, ignoring: {e:#}"))).ok()
+    }
+
+    /// Removes a record; a missing one is no error.
+    pub fn remove(&self, name: &OsStr) -> Result<()> {
+        file::unlink(&self.0, name)
+    }
+
+    /// Starts watching for records that are written from now on.
+    pub fn watch(&self) -> Result<Watch> {
+        Watch::directory(&self.0)
     }
 
     /// Sorts by time; unique since a PID dies once in a second.

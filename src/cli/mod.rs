@@ -1,16 +1,30 @@
 //! The user's verbs. The text of `--help`, the man page and the completions come from the one definition here.
 
+mod bundle;
+mod debug;
 mod doctor;
 mod explain;
+mod export;
+mod info;
+mod list;
+mod locate;
+mod metrics;
+mod query;
 mod setup;
+mod stack;
+mod table;
+mod vacuum;
 
+use crate::config::Config;
 use crate::engine::{self, Engine};
+use crate::record::Record;
 use crate::report::{self, Door};
-use anyhow::Result;
+use crate::store::Store;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const AFTER: &str = "\
@@ -25,8 +39,17 @@ Files:
   /run/oci-coredump/                   the containers that are registered
   /var/lib/oci-coredump/containers/    cores of containers that mount no volume for them
   /var/lib/oci-coredump/records/       one JSON file for every crash
+  /var/lib/oci-coredump/binaries/      executables and libraries of the cores, by build-id
 
-Exit status: 0 done; 1 failed, or `doctor` found a failure; 2 the command line is wrong.";
+Exit status: 0 done, also if the reader of a pipe went away; 1 failed, no crash matched, or `doctor` found a failure; 2 the command line is wrong.
+Environment: NO_COLOR (no colours, also on a terminal), TZ (in which times are shown and read).";
+
+/// What MATCH means; every verb that takes it says so.
+const MATCH: &str = "\
+A MATCH is a PID (in the container or on the host), the path of an executable or core, a name \
+(container, its ID or the head of it, pod, executable, comm, signal), or FIELD=VALUE with container, \
+pod, namespace, image, exe, comm, pid, signal or core. Names and values may hold * and ?. All MATCHes \
+must hold.";
 
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
@@ -86,6 +109,123 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// List the crashes, the newest last.
+    ///
+    /// COREFILE is present, truncated (short), missing (it was there), inaccessible (you may not look) or none (never written; `info` says why).
+    ///
+    /// Example: oci-coredump list pod=shop-0 --since yesterday
+    #[command(after_help = MATCH)]
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// Only the newest N.
+        #[arg(short = 'n', value_name = "N")]
+        newest: Option<usize>,
+        /// The newest first.
+        #[arg(short, long)]
+        reverse: bool,
+        /// Print a JSON array of records; with --follow one object a line.
+        #[arg(long)]
+        json: bool,
+        /// Go on printing crashes as they come.
+        #[arg(short, long, conflicts_with = "reverse")]
+        follow: bool,
+    },
+    /// Show everything that is known of a crash, the newest that matches, with the stack of every thread.
+    ///
+    /// Functions come from the container's own files while it runs, else from the kept binaries; a file counts only if its build-id is the one in the
+    /// core. The core is read by a process without any rights.
+    ///
+    /// Example: oci-coredump info nginx --since today
+    #[command(after_help = MATCH)]
+    Info {
+        #[command(flatten)]
+        which: Which,
+        /// The newest N instead of one.
+        #[arg(short = 'n', value_name = "N", default_value_t = 1, hide_default_value = true)]
+        newest: usize,
+        /// Read this core file, whether there is a record of it or not.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until", "newest"])]
+        core: Option<PathBuf>,
+        /// Take executables and libraries from below this directory instead of the container's root.
+        #[arg(long, value_name = "DIR")]
+        sysroot: Option<PathBuf>,
+        /// Print JSON, one object for each crash.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Open a crash in a debugger, the newest that matches, with the executable and libraries that it had.
+    ///
+    /// They are copied to a temporary directory, laid out as in the container, and removed when the debugger ends; only those with the build-id in the core
+    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. The debugger runs as you: it reads what a container wrote, so do not
+    /// use it as root on a core of somebody whom you do not trust.
+    ///
+    /// Example: oci-coredump debug nginx -A -batch -A -ex -A bt
+    #[command(after_help = MATCH)]
+    Debug {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        from: Source,
+        /// Which debugger: gdb, lldb, or the path of one.
+        #[arg(long, value_name = "PROGRAM", default_value = "gdb")]
+        debugger: PathBuf,
+        /// One more argument for the debugger.
+        #[arg(short = 'A', value_name = "ARGUMENT", allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Write a crash into one file: core, record, executable, libraries, and a script that opens them in gdb on any machine.
+    ///
+    /// The file is a tar archive, compressed with zstd; the same crash gives the same bytes, and holes of the core stay holes. Only its owner may read it.
+    ///
+    /// Example: oci-coredump export nginx -o nginx.tar.zst
+    #[command(after_help = MATCH)]
+    Export {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        from: Source,
+        /// Write to this file; - is stdout.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Write the core alone, decompressed.
+        #[arg(long)]
+        core_only: bool,
+    },
+    /// Remove the oldest crashes: their records, and their cores where these are in the store.
+    ///
+    /// Cores on volumes and in containers are not touched. A crash that one of the rules names goes.
+    ///
+    /// Example: oci-coredump vacuum --max-age "2 weeks" --max-size 10G --dry-run
+    #[command(group(clap::ArgGroup::new("rules").args(["max_size", "max_age", "keep"]).multiple(true).required(true)))]
+    Vacuum {
+        /// Most bytes on disk of all cores in the store: 500M, 10G.
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<String>,
+        /// Remove what is older than this: 30d, "2 weeks", or a date.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        max_age: Option<String>,
+        /// Keep the newest N, at most.
+        #[arg(long, value_name = "N")]
+        keep: Option<usize>,
+        /// Say what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Work on this store instead of the configured one.
+        #[arg(long, value_name = "DIR")]
+        store: Option<PathBuf>,
+    },
+    /// Print metrics of the recorded crashes, as OpenMetrics text.
+    ///
+    /// Example: oci-coredump metrics --textfile /var/lib/node_exporter/textfile/oci-coredump.prom
+    Metrics {
+        /// Replace this file, for node_exporter's textfile collector.
+        #[arg(long, value_name = "PATH")]
+        textfile: Option<PathBuf>,
+        /// Read this store instead of the configured one.
+        #[arg(long, value_name = "DIR")]
+        store: Option<PathBuf>,
+    },
     /// Print what the hook would do for a bundle, and touch nothing.
     ///
     /// Example: oci-coredump plan /run/containers/storage/overlay-containers/ID/userdata
@@ -135,6 +275,85 @@ enum Verb {
     },
 }
 
+/// Which crashes a verb is about.
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// Only crashes that match.
+    #[arg(value_name = "MATCH")]
+    matches: Vec<String>,
+    /// Not before this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today, yesterday, 2h, "90 minutes ago".
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<String>,
+    /// Not after this time.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
+    /// Read this store instead of the configured one.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+impl Source {
+    fn subject(self) -> export::Subject {
+        export::Subject { core: self.core, sysroot: self.sysroot }
+    }
+}
+
+impl Which {
+    fn choose(self) -> Result<(Chosen, query::Query)> {
+        let now = jiff::ZonedDateTime::now();
+        let query = query::Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
+        Ok((Chosen::of(self.store)?, query))
+    }
+}
+
+/// What a verb is about, if that is no record.
+#[derive(Debug, clap::Args)]
+struct Source {
+    /// Take this core file, whether there is a record of it or not.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until"])]
+    core: Option<PathBuf>,
+    /// Take executables and libraries from below this directory instead of the container's root.
+    #[arg(long, value_name = "DIR")]
+    sysroot: Option<PathBuf>,
+}
+
+/// The store that a verb reads.
+#[derive(Debug)]
+struct Chosen {
+    store: PathBuf,
+}
+
+impl Chosen {
+    /// The store that was named, or the configured one.
+    fn of(store: Option<PathBuf>) -> Result<Self> {
+        let configured = || Ok::<_, anyhow::Error>(Config::load()?.store);
+        Ok(Chosen { store: store.map_or_else(configured, Ok)? })
+    }
+
+    /// The records that match, the oldest first.
+    fn records(&self, query: &query::Query) -> Result<Vec<Record>> {
+        let Some(records) = Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten() else { return Ok(Vec::new()) };
+        Ok(by_time(records.names()?.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r)).collect()))
+    }
+
+    /// Opens the store, making it if it is not there.
+    fn make_store(&self) -> Result<Store> {
+        Store::open(&Config { store: self.store.clone(), ..Config::default() })
+    }
+}
+
+/// The oldest first.
+fn by_time(mut records: Vec<Record>) -> Vec<Record> {
+    records.sort_by(|a, b| a.time.cmp(&b.time));
+    records
+}
+
+/// Nothing to show is a failure, as it is for coredumpctl.
+fn no_match(verb: &str, store: &Path) -> Result<ExitCode> {
+    log::error!("{verb}: no crash in {} matches", store.display());
+    Ok(ExitCode::FAILURE)
+}
+
 /// Runs a verb. What fails is one line on stderr.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
@@ -148,7 +367,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     match verb(cli.verb) {
         Ok(code) => code,
         // Whoever reads our output may stop reading.
-        Err(e) if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(e) if e.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(e) => {
             log::error!("{e:#}");
             ExitCode::FAILURE
@@ -157,8 +376,46 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn verb(verb: Verb) -> Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
+    // Colours go away by themselves where stdout is no terminal, and with NO_COLOR.
+    let mut out = std::io::BufWriter::new(anstream::AutoStream::auto(std::io::stdout().lock()));
     match verb {
+        Verb::List { which, newest, reverse, json, follow } => {
+            let (chosen, query) = which.choose().context("list")?;
+            let code = list::run(&mut out, &chosen, &query, &list::Wish { newest, reverse, json, follow }).context("list")?;
+            out.flush()?;
+            return Ok(code);
+        }
+        Verb::Info { which, newest, core, sysroot, json } => {
+            let (chosen, query) = which.choose().context("info")?;
+            let code = info::run(&mut out, &chosen, &query, &info::Wish { newest, core, sysroot, json }).context("info")?;
+            out.flush()?;
+            return Ok(code);
+        }
+        Verb::Debug { which, from, debugger, arguments } => {
+            let debugger = debug::Debugger { program: debugger, arguments };
+            if let [bundle] = which.matches.as_slice()
+                && bundle.ends_with(".tar.zst")
+            {
+                return debug::run_bundle(Path::new(bundle), &debugger).context("debug");
+            }
+            let (chosen, query) = which.choose().context("debug")?;
+            return debug::run(&chosen, &query, &from.subject(), &debugger).context("debug");
+        }
+        Verb::Export { which, from, output, core_only } => {
+            let (chosen, query) = which.choose().context("export")?;
+            drop(out);
+            export::run(&chosen, &query, &from.subject(), &output, core_only).context("export")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {
+            let max_size = max_size.map(|s| vacuum::parse_size(&s).with_context(|| format!("--max-size {s:?}"))).transpose().context("vacuum")?;
+            let age = |t: String| query::when(&t, &jiff::ZonedDateTime::now()).with_context(|| format!("--max-age {t:?}"));
+            let rules = vacuum::Rules { max_size, since: max_age.map(age).transpose().context("vacuum")?, keep };
+            Chosen::of(store).and_then(|chosen| vacuum::run(&mut out, &chosen, rules, dry_run)).context("vacuum")?;
+        }
+        Verb::Metrics { textfile, store } => {
+            Chosen::of(store).and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref())).context("metrics")?;
+        }
         Verb::Install { engine: Some(engine), options, dry_run } => setup::install_engine(&mut out, engine, &options, dry_run)?,
         Verb::Install { dry_run, .. } => setup::install(&mut out, dry_run)?,
         Verb::Uninstall { engine: Some(engine), dry_run, .. } => setup::uninstall_engine(&mut out, engine, dry_run)?,

@@ -80,6 +80,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
     let host = plan::host_path(&inside, entry.place.mount.as_ref());
     record.host_path = host.as_deref().map(printable);
+    record.host_dir = host.as_ref().and_then(|_| Some(printable(entry.place.mount.as_ref()?.1.as_ref())));
     record.core_path = Some(printable(&inside));
     let ledger = Ledger::open(config);
     ledger.save(&record);
@@ -90,7 +91,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
     if written.created && entry.place.mount.is_some() && !is_at(host.as_deref(), &written) {
-        record.host_path = None;
+        (record.host_path, record.host_dir) = (None, None);
         record.location = if written.memory { Location::Memory } else { Location::Layer };
     }
     finish(&mut record, written);
@@ -120,7 +121,7 @@ fn finish(record: &mut Record, written: Written) {
             record.reason = Some("the core goes away with the container".into());
         }
     } else {
-        (record.core_path, record.host_path) = (None, None);
+        (record.core_path, record.host_path, record.host_dir) = (None, None, None);
     }
 }
 

@@ -213,6 +213,20 @@ pub fn resolve(root: impl AsFd, path: &OsStr, below: Below, directory: bool) -> 
     }
 }
 
+/// Opens the regular file `path` below `root` for reading. Whatever else has the name (a FIFO, a device) is found out before it is opened: `EINVAL`.
+///
+/// # References
+/// openat2(2), Linux 5.6; proc(5), `/proc/self/fd`: how an `O_PATH` descriptor is opened again.
+pub fn open_file_below(root: impl AsFd, path: &OsStr, below: Below) -> rustix::io::Result<std::fs::File> {
+    use std::os::fd::AsRawFd;
+    let found = resolve(root, path, below, false)?;
+    if FileType::from_raw_mode(fs::fstat(&found)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    let again = format!("/proc/self/fd/{}", found.as_raw_fd());
+    fs::open(again.as_str(), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty()).map(Into::into)
+}
+
 /// Opens a directory as any program of this process would, below its root and from its working directory, but through no magic link.
 pub fn open_dir_as_process(path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

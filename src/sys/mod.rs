@@ -9,8 +9,10 @@ pub mod cgroup;
 pub mod cred;
 pub mod file;
 pub mod hold;
+pub mod jail;
 pub mod kernel;
 pub mod limit;
+pub mod map;
 pub mod memory;
 pub mod mount;
 pub mod ns;
@@ -19,6 +21,7 @@ pub mod pidfd;
 pub mod proc;
 pub mod process;
 pub mod socket;
+pub mod watch;
 
 pub use rustix::io::Errno;
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -24,6 +24,11 @@ pub fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
 }
 
 impl Child {
+    /// Its process ID, which stays its own until it was waited for.
+    pub fn id(&self) -> rustix::process::Pid {
+        self.0
+    }
+
     /// Waits until the child ends; its exit status, or the signal that killed it.
     pub fn wait(self) -> Result<Ended> {
         loop {
@@ -203,4 +208,17 @@ pub fn effective_uid() -> u32 {
 /// How many CPUs this process may run on.
 pub fn cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
+}
+
+/// Runs a program that has the terminal until it ends: what the user interrupts is it, not us.
+pub fn run_in_foreground(command: &mut std::process::Command) -> std::io::Result<std::process::ExitStatus> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn nothing(_: libc::c_int) {}
+    // A handler, unlike SIG_IGN, does not outlive the exec.
+    let quiet = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: the handler does nothing, which is safe at any moment.
+        unsafe { sigaction(signal, &quiet) }?;
+    }
+    command.status()
 }

@@ -1,0 +1,221 @@
+//! `info`: everything that is known of a crash, with the stack of every thread.
+
+use super::list::{colour, time};
+use super::locate::{self, State};
+use super::query::{self, Query};
+use super::{Chosen, no_match, stack, table};
+use crate::corefile::files::Places;
+use crate::corefile::plain::plain;
+use crate::corefile::reader::{self, Reading};
+use crate::corefile::{Overview, ThreadStack};
+use crate::record::{Location, Outcome, Record};
+use crate::registry::Registry;
+use crate::report::one_line;
+use crate::sys::{OwnedFd, file};
+use anstyle::Style;
+use anyhow::{Context, Result};
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub struct Wish {
+    /// How many, the newest.
+    pub newest: usize,
+    /// A core file instead of records.
+    pub core: Option<PathBuf>,
+    /// The directory that holds the container's files.
+    pub sysroot: Option<PathBuf>,
+    /// JSON instead of text.
+    pub json: bool,
+}
+
+/// A record, the state of its core, and its size now: in bytes, and on disk.
+type Found<'a> = (&'a Record, State, Option<(u64, u64)>);
+
+/// One crash, as JSON shows it.
+#[derive(Debug, Default, Serialize)]
+struct Told {
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    record: Option<Record>,
+    corefile: Option<State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    core: Option<Overview>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stacks: Vec<ThreadStack>,
+    /// Why the core could not be read, or not to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    core_error: Option<String>,
+}
+
+/// Prints what is known.
+pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) -> Result<ExitCode> {
+    if let Some(path) = &wish.core {
+        let core = open_given(path)?;
+        let places = Places::usual(wish.sysroot.as_deref().map(file::open_dir).transpose()?, Some(&chosen.store));
+        let reading = plain(core).and_then(|core| reader::read(&core, &places)).with_context(|| format!("{} cannot be read", path.display()))?;
+        print(out, None, Some(Ok(reading)), wish.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut records = chosen.records(query)?;
+    let skip = records.len().saturating_sub(wish.newest);
+    records.drain(..skip);
+    if records.is_empty() {
+        return no_match("info", &chosen.store);
+    }
+    let registry = Registry::open();
+    for (i, record) in records.into_iter().enumerate() {
+        if i > 0 && !wish.json {
+            writeln!(out)?;
+        }
+        let core = locate::core(&record, registry.as_ref());
+        let state = locate::state(&record, &core);
+        let size = core.as_ref().ok().map(|c| (locate::size(c), file::stat(c).map_or(0, |s| s.allocated)));
+        let reading = match core {
+            Ok(core) => {
+                let places = places(&record, registry.as_ref(), wish.sysroot.as_deref(), &chosen.store)?;
+                Some(plain(core).and_then(|core| reader::read(&core, &places)))
+            }
+            Err(_) => None,
+        };
+        print(out, Some((&record, state, size)), reading, wish.json)?;
+        out.flush()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A core that the user named.
+pub fn open_given(path: &Path) -> Result<File> {
+    let dir = file::open_dir(match path.parent() {
+        Some(p) if p != Path::new("") => p,
+        _ => Path::new("."),
+    })?;
+    let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
+    file::open_file_below(dir, name, file::Below::InRoot).or_else(|_| {
+        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        anyhow::ensure!(file.metadata()?.is_file(), "{} is not a regular file", path.display());
+        Ok(file)
+    })
+}
+
+/// Where the files of a record's container are to be found.
+pub fn places(record: &Record, registry: Option<&Registry>, sysroot: Option<&Path>, store: &Path) -> Result<Places> {
+    let root: Option<OwnedFd> = match sysroot {
+        Some(dir) => Some(file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display()))?),
+        None => registry.and_then(|r| locate::container_root(&record.names.container_id, r)),
+    };
+    Ok(Places::usual(root, Some(store)))
+}
+
+fn print(out: &mut impl Write, record: Option<Found<'_>>, reading: Option<Result<Reading>>, json: bool) -> Result<()> {
+    let (reading, error) = match reading {
+        None => (None, None),
+        Some(Ok(reading)) => (Some(reading), None),
+        Some(Err(e)) => (None, Some(format!("{e:#}"))),
+    };
+    if json {
+        let cut = reading.as_ref().and_then(|r| r.cut.clone());
+        let (core, stacks) = reading.map(|r| (r.overview, r.threads)).unzip();
+        let told = Told {
+            record: record.map(|(r, ..)| r.clone()),
+            corefile: record.map(|(_, s, _)| s),
+            core,
+            stacks: stacks.unwrap_or_default(),
+            core_error: error.or(cut),
+        };
+        writeln!(out, "{}", serde_json::to_string_pretty(&told)?)?;
+        return Ok(());
+    }
+    let overview = reading.as_ref().map(|r| &r.overview);
+    let fields = match record {
+        Some((record, state, size)) => of_record(record, state, size, overview, &TimeZone::system()),
+        None => overview.map(of_core).unwrap_or_default(),
+    };
+    for (name, text, style) in &fields {
+        writeln!(out, "{:>14} {style}{}{style:#}", format!("{name}:"), one_line(text))?;
+    }
+    if let Some(why) = error {
+        writeln!(out, "{:>14} {}", "Stack:", one_line(&format!("the core cannot be read: {why}")))?;
+    }
+    match &reading {
+        Some(reading) => stack::print(out, reading),
+        None => Ok(()),
+    }
+}
+
+type Field = (&'static str, String, Style);
+
+fn field(name: &'static str, text: impl Into<String>) -> Field {
+    (name, text.into(), Style::new())
+}
+
+fn signal(number: i32, name: &str, overview: Option<&Overview>) -> Field {
+    let words = overview.and_then(|o| o.signal.as_ref()).filter(|s| s.number == number).and_then(|s| s.words.clone());
+    let text = words.map_or_else(|| format!("{name} ({number})"), |w| format!("{name} ({number}): {w}"));
+    ("Signal", text, Style::new().bold())
+}
+
+fn of_core(o: &Overview) -> Vec<Field> {
+    let mut fields = vec![field("PID", o.pid.to_string()), field("Command", &o.comm), field("Arguments", &o.arguments), field("Machine", &o.machine)];
+    if let Some(s) = &o.signal {
+        fields.push(signal(s.number, &s.name, Some(o)));
+    }
+    fields.extend(cut_short(o));
+    fields
+}
+
+fn cut_short(o: &Overview) -> Option<Field> {
+    (o.missing > 0).then(|| field("Missing", format!("{} of memory: the file is short", table::size(o.missing))))
+}
+
+fn of_record(r: &Record, state: State, size: Option<(u64, u64)>, overview: Option<&Overview>, zone: &TimeZone) -> Vec<Field> {
+    let mut all = vec![
+        field("Time", time(&r.time, zone)),
+        field("PID", format!("{} in the container, {} on the host", r.pid, r.host_pid)),
+        field("Thread", format!("{} in the container, {} on the host", r.tid, r.host_tid)),
+        field("User", format!("uid {}, gid {} on the host", r.uid, r.gid)),
+        signal(r.signal, &r.signal_name, overview),
+        field("Command", &r.comm),
+        field("Executable", &r.exe),
+    ];
+    all.extend(overview.map(|o| field("Arguments", &o.arguments)));
+    all.push(field("Container", query::container(&r.names)));
+    all.push(field("Container ID", &r.names.container_id));
+    all.extend(r.names.pod_name.as_ref().map(|p| field("Pod", p)));
+    all.extend(r.names.pod_namespace.as_ref().map(|n| field("Namespace", n)));
+    all.extend(r.names.image.as_ref().map(|i| field("Image", i)));
+    all.push(field("Pattern", &r.pattern));
+    if r.dump_mode != 1 {
+        all.push(field("Dump mode", format!("{} (set-user-ID)", r.dump_mode)));
+    }
+    let core = r.core_path.as_deref().unwrap_or("none");
+    all.push(("Core", if state == State::None { core.to_owned() } else { format!("{core} ({})", state.word()) }, colour(state)));
+    all.extend(r.host_path.as_ref().map(|p| field("On the host", p)));
+    match (size, r.size) {
+        (Some((size, disk)), _) => all.push(field("Size", format!("{} ({} on disk)", table::size(size), table::size(disk)))),
+        (None, Some(size)) => all.push(field("Size", format!("{} when it was written", table::size(size)))),
+        (None, None) => {}
+    }
+    if r.outcome != Outcome::None {
+        all.push(field("Kept on", place(r.location)));
+    }
+    if r.outcome == Outcome::Started {
+        all.push(field("Reason", "the dump is going on, or its helper was killed"));
+    }
+    all.extend(r.reason.as_ref().map(|why| ("Reason", why.clone(), Style::new().bold())));
+    all.extend(overview.and_then(cut_short));
+    all
+}
+
+fn place(location: Location) -> &'static str {
+    match location {
+        Location::Volume => "a volume: it stays when the container goes",
+        Location::Store => "the host's store: it stays when the container goes",
+        Location::Memory => "a memory-backed volume: it goes away with the container",
+        Location::Layer => "the container's own layer: it goes away with the container",
+    }
+}

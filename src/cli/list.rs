@@ -1,0 +1,168 @@
+//! `list`: the crashes, newest last.
+
+use super::locate::{self, State};
+use super::query::{self, Query};
+use super::table::{self, Cell, Column, left, right};
+use super::{Chosen, by_time, no_match};
+use crate::record::{Outcome, Record};
+use crate::registry::Registry;
+use crate::store::{Records, Store};
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+const COLUMNS: [Column; 9] =
+    [left("TIME"), right("PID"), right("UID"), right("GID"), left("SIG"), left("COREFILE"), left("CONTAINER"), left("EXE"), right("SIZE")];
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub struct Wish {
+    /// Most rows, the newest.
+    pub newest: Option<usize>,
+    /// Newest first.
+    pub reverse: bool,
+    /// One JSON array; with `follow` one object a line.
+    pub json: bool,
+    /// Go on with the crashes that come.
+    pub follow: bool,
+}
+
+/// A record and what is left of its core, as JSON shows it.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    record: &'a Record,
+    corefile: State,
+}
+
+/// Prints the crashes that match.
+pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) -> Result<ExitCode> {
+    let store = match Store::look(&chosen.store)? {
+        None if wish.follow => Some(chosen.make_store()?),
+        found => found,
+    };
+    // The watch comes before the first look, and what that look saw is what is not shown again: nothing falls between them.
+    let mut live = match &store {
+        Some(store) if wish.follow => Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?),
+        _ => None,
+    };
+    let mut records = match &mut live {
+        Some((_, dir, seen)) => by_time(fresh(dir, seen, query)?),
+        None => chosen.records(query)?,
+    };
+    let skip = wish.newest.map_or(0, |n| records.len().saturating_sub(n));
+    records.drain(..skip);
+    if wish.reverse {
+        records.reverse();
+    }
+    if records.is_empty() && live.is_none() {
+        if wish.json {
+            writeln!(out, "[]")?;
+        }
+        return no_match("list", &chosen.store);
+    }
+    let registry = Registry::open();
+    show(out, &records, registry.as_ref(), wish)?;
+    out.flush()?;
+    if let Some((watch, dir, mut seen)) = live {
+        loop {
+            watch.wait().context("wait for records")?;
+            follow(out, &fresh(&dir, &mut seen, query)?, wish)?;
+            out.flush()?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The records that are finished now and were not before, as far as they match.
+fn fresh(dir: &Records, seen: &mut BTreeSet<OsString>, query: &Query) -> Result<Vec<Record>> {
+    let mut out = Vec::new();
+    for name in dir.names()? {
+        if seen.contains(&name) {
+            continue;
+        }
+        if let Some(record) = dir.read(&name).filter(|r| r.outcome != Outcome::Started) {
+            seen.insert(name);
+            out.push(record);
+        }
+    }
+    out.retain(|r| query.takes(r));
+    Ok(out)
+}
+
+fn show(out: &mut impl Write, records: &[Record], registry: Option<&Registry>, wish: &Wish) -> Result<()> {
+    if wish.json && wish.follow {
+        return lines(out, records, registry);
+    }
+    if wish.json {
+        let rows: Vec<Row<'_>> = records.iter().map(|record| Row { corefile: locate::state(record, &locate::core(record, registry)), record }).collect();
+        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+        return Ok(());
+    }
+    let zone = TimeZone::system();
+    let rows: Vec<Vec<Cell>> = records.iter().map(|r| row(r, registry, &zone)).collect();
+    Ok(table::print(out, &COLUMNS, &rows)?)
+}
+
+fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) -> Result<()> {
+    for record in records {
+        let row = Row { corefile: locate::state(record, &locate::core(record, registry)), record };
+        writeln!(out, "{}", serde_json::to_string(&row)?)?;
+    }
+    Ok(())
+}
+
+/// A row that comes later has no column to stand in: its values stand two blanks apart.
+fn follow(out: &mut impl Write, records: &[Record], wish: &Wish) -> Result<()> {
+    let registry = Registry::open();
+    if wish.json {
+        return lines(out, records, registry.as_ref());
+    }
+    let zone = TimeZone::system();
+    for record in records {
+        table::print_loose(out, &row(record, registry.as_ref(), &zone))?;
+    }
+    Ok(())
+}
+
+fn row(record: &Record, registry: Option<&Registry>, zone: &TimeZone) -> Vec<Cell> {
+    let core = locate::core(record, registry);
+    let state = locate::state(record, &core);
+    let exe = if record.exe.is_empty() { &record.comm } else { &record.exe };
+    vec![
+        time(&record.time, zone).into(),
+        record.pid.into(),
+        record.uid.into(),
+        record.gid.into(),
+        record.signal_name.as_str().into(),
+        Cell(state.word().into(), colour(state)),
+        query::container(&record.names).into(),
+        exe.into(),
+        core.map_or("-".to_owned(), |c| table::size(locate::size(&c))).into(),
+    ]
+}
+
+/// How a state looks on a terminal.
+pub fn colour(state: State) -> Style {
+    let colour = match state {
+        State::Present => AnsiColor::Green,
+        State::Truncated | State::Inaccessible => AnsiColor::Yellow,
+        State::Missing => AnsiColor::Red,
+        State::None => return Style::new().dimmed(),
+    };
+    colour.on_default()
+}
+
+/// A record's time as coredumpctl prints it, in the reader's time zone.
+pub fn time(text: &str, zone: &TimeZone) -> String {
+    match text.parse::<Timestamp>() {
+        Ok(t) => t.to_zoned_datetime(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
+        Err(_) => text.to_owned(),
+    }
+}

@@ -1,0 +1,89 @@
+//! Where the core of a record is now. What lies below a volume or a container's root is the container's: it is opened by descriptor, below a root that it
+//! cannot leave.
+
+use crate::record::{Outcome, Record};
+use crate::registry::Registry;
+use crate::sys::file::{self, Below};
+use crate::sys::proc::Proc;
+use crate::sys::{Errno, OwnedFd};
+use serde::Serialize;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::Path;
+
+/// coredumpctl's column COREFILE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// A whole core.
+    Present,
+    /// A short one.
+    Truncated,
+    /// There was one.
+    Missing,
+    /// It may be there, but we may not look.
+    Inaccessible,
+    /// There never was one.
+    None,
+}
+
+impl State {
+    /// The column's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Present => "present",
+            State::Truncated => "truncated",
+            State::Missing => "missing",
+            State::Inaccessible => "inaccessible",
+            State::None => "none",
+        }
+    }
+}
+
+/// Opens the core of a record, or says why not.
+pub fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
+    if record.outcome == Outcome::None {
+        return Err(State::None);
+    }
+    let file = match (&record.host_path, &record.core_path) {
+        (Some(path), _) => open_on_host(path, record.host_dir.as_deref()),
+        (None, Some(path)) => {
+            let root = registry.and_then(|r| container_root(&record.names.container_id, r)).ok_or(State::Missing)?;
+            file::open_file_below(root, OsStr::new(path), Below::InRoot)
+        }
+        (None, None) => return Err(State::Missing),
+    };
+    file.map_err(|e| if matches!(e, Errno::ACCESS | Errno::PERM) { State::Inaccessible } else { State::Missing })
+}
+
+/// Below the volume, names and links are the container's: they stay inside. Without a known volume no link is followed at all.
+fn open_on_host(path: &str, dir: Option<&str>) -> Result<File, Errno> {
+    let errno = |e: anyhow::Error| e.root_cause().downcast_ref().copied().unwrap_or(Errno::NOENT);
+    let below = dir.and_then(|d| Some((d, path.strip_prefix(d)?.trim_start_matches('/'))));
+    match below {
+        Some((dir, rest)) => file::open_file_below(file::open_dir(Path::new(dir)).map_err(errno)?, OsStr::new(rest), Below::InRoot),
+        None => file::open_file_below(file::open_dir(Path::new("/")).map_err(errno)?, OsStr::new(path.trim_start_matches('/')), Below::NoLinks),
+    }
+}
+
+/// The root directory of a container that still runs: its init process is the registered one, seen through the same open /proc/PID.
+pub fn container_root(id: &str, registry: &Registry) -> Option<OwnedFd> {
+    let entry = registry.get(id)?;
+    let init = Proc::open(entry.init.pid).ok()?;
+    let root = init.directory("root").ok()?;
+    (init.start_time().ok()? == entry.init.start_time).then_some(root)
+}
+
+/// Size in bytes.
+pub fn size(core: &File) -> u64 {
+    core.metadata().map_or(0, |m| m.len())
+}
+
+/// The word for the column.
+pub fn state(record: &Record, core: &Result<File, State>) -> State {
+    match core {
+        Err(state) => *state,
+        Ok(core) if record.outcome != Outcome::Written || record.truncated || record.size.is_some_and(|s| size(core) < s) => State::Truncated,
+        Ok(_) => State::Present,
+    }
+}

@@ -1,0 +1,163 @@
+//! Which crashes are meant: the MATCH words, `--since` and `--until`. Pure; the clock is given.
+
+use crate::config::matches as glob;
+use crate::record::{Names, Record};
+use anyhow::{Context, Result, bail, ensure};
+use jiff::civil::{DateTime, Time};
+use jiff::{Span, Timestamp, ZonedDateTime};
+
+/// All of it must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Query {
+    terms: Vec<Term>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Term {
+    Of(Field, String),
+    /// A bare number.
+    Pid(i32),
+    /// A bare path.
+    Path(String),
+    /// Any other bare word.
+    Name(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Container,
+    Pod,
+    Namespace,
+    Image,
+    Exe,
+    Comm,
+    Pid,
+    Signal,
+    Core,
+}
+
+const FIELDS: [(&str, Field); 9] = [
+    ("container", Field::Container),
+    ("pod", Field::Pod),
+    ("namespace", Field::Namespace),
+    ("image", Field::Image),
+    ("exe", Field::Exe),
+    ("comm", Field::Comm),
+    ("pid", Field::Pid),
+    ("signal", Field::Signal),
+    ("core", Field::Core),
+];
+
+impl Query {
+    /// Understands the words of a command line.
+    ///
+    /// # Errors
+    /// Names the word and what was expected.
+    pub fn parse(words: &[String], since: Option<&str>, until: Option<&str>, now: &ZonedDateTime) -> Result<Self> {
+        let at = |option: &str, text: Option<&str>| text.map(|t| when(t, now).with_context(|| format!("{option} {t:?}"))).transpose();
+        Ok(Query { terms: words.iter().map(|w| Term::parse(w)).collect::<Result<_>>()?, since: at("--since", since)?, until: at("--until", until)? })
+    }
+
+    /// Whether the record is meant.
+    pub fn takes(&self, record: &Record) -> bool {
+        let in_time = match record.time.parse::<Timestamp>() {
+            Ok(t) => self.since.is_none_or(|s| t >= s) && self.until.is_none_or(|u| t <= u),
+            Err(_) => self.since.is_none() && self.until.is_none(),
+        };
+        in_time && self.terms.iter().all(|t| t.takes(record))
+    }
+}
+
+impl Term {
+    fn parse(word: &str) -> Result<Self> {
+        ensure!(!word.is_empty(), "MATCH \"\": expected a PID, a path, a name or FIELD=VALUE");
+        if let Some((key, value)) = word.split_once('=').filter(|(key, _)| !key.contains('/')) {
+            let Some((_, field)) = FIELDS.iter().find(|(name, _)| *name == key) else {
+                bail!("MATCH {word:?}: no field {key:?}; there are {}", FIELDS.map(|(name, _)| name).join(", "));
+            };
+            return Ok(Term::Of(*field, value.to_owned()));
+        }
+        Ok(match word.parse() {
+            Ok(pid) => Term::Pid(pid),
+            Err(_) if word.starts_with('/') => Term::Path(word.to_owned()),
+            Err(_) => Term::Name(word.to_owned()),
+        })
+    }
+
+    fn takes(&self, r: &Record) -> bool {
+        match self {
+            Term::Of(field, value) => field.takes(value, r),
+            Term::Pid(pid) => [r.pid, r.host_pid, r.tid, r.host_tid].contains(pid),
+            Term::Path(path) => Field::Exe.takes(path, r) || Field::Core.takes(path, r),
+            Term::Name(name) => [Field::Container, Field::Pod, Field::Exe, Field::Comm, Field::Signal].iter().any(|f| f.takes(name, r)),
+        }
+    }
+}
+
+impl Field {
+    fn takes(self, value: &str, r: &Record) -> bool {
+        let is = |have: &Option<String>| have.as_deref().is_some_and(|h| glob(value, h));
+        match self {
+            Field::Container => {
+                is(&r.names.container_name)
+                    || r.names.container_id.starts_with(value)
+                    || glob(value, &r.names.container_id)
+                    || glob(value, &container(&r.names))
+            }
+            Field::Pod => is(&r.names.pod_name),
+            Field::Namespace => is(&r.names.pod_namespace),
+            Field::Image => is(&r.names.image),
+            Field::Exe => glob(value, &r.exe) || glob(value, base(&r.exe)),
+            Field::Comm => glob(value, &r.comm),
+            Field::Pid => value.parse().is_ok_and(|pid| [r.pid, r.host_pid].contains(&pid)),
+            Field::Signal => glob(value, &r.signal_name) || r.signal_name.strip_prefix("SIG") == Some(value) || value.parse() == Ok(r.signal),
+            Field::Core => [&r.core_path, &r.host_path].into_iter().flatten().any(|p| glob(value, p) || glob(value, base(p))),
+        }
+    }
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// A container in one word: `namespace/pod/container`, its name, or the head of its ID.
+pub fn container(names: &Names) -> String {
+    let own = names.container_name.clone().unwrap_or_else(|| names.container_id.chars().take(12).collect());
+    [names.pod_namespace.clone(), names.pod_name.clone()].into_iter().flatten().chain([own]).collect::<Vec<_>>().join("/")
+}
+
+/// A point in time as people write it: RFC 3339, a date, a time of today, or how long ago.
+///
+/// # Errors
+/// None of these.
+pub fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
+    let text = text.trim();
+    let day = |days: i32| -> Result<Timestamp> { Ok(now.start_of_day()?.checked_sub(Span::new().days(days))?.timestamp()) };
+    match text {
+        "now" => return Ok(now.timestamp()),
+        "today" => return day(0),
+        "yesterday" => return day(1),
+        _ => {}
+    }
+    if let Some(seconds) = text.strip_prefix('@') {
+        return Timestamp::from_second(seconds.parse().context("expected seconds since 1970 after @")?).context("out of range");
+    }
+    if let Ok(t) = text.parse::<Timestamp>() {
+        return Ok(t);
+    }
+    let civil = text.parse::<DateTime>().ok().or_else(|| text.parse::<Time>().ok().map(|t| now.date().to_datetime(t)));
+    if let Some(civil) = civil {
+        return Ok(civil.to_zoned_datetime(now.time_zone().clone())?.timestamp());
+    }
+    let Ok(span) = text.parse::<Span>() else {
+        bail!("expected a date (2026-01-31), a time (14:30), both, RFC 3339, today, yesterday, or how long ago (2h, \"90 minutes ago\")");
+    };
+    let back = if span.is_negative() { span } else { span.negate() };
+    Ok(now.checked_add(back).context("out of range")?.timestamp())
+}
+
+#[cfg(test)]
+#[path = "query_tests.rs"]
+mod tests;

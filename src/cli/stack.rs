@@ -1,0 +1,110 @@
+//! Stacks, printed: threads that stand at the same place together, then the modules that stand on a stack.
+
+use super::table::{self, left};
+use crate::corefile::files::Origin;
+use crate::corefile::reader::Reading;
+use crate::corefile::{Frame, Match, Module, ThreadStack};
+use crate::report::one_line;
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+use std::collections::BTreeSet;
+use std::io::Write;
+
+/// Prints all stacks of a core.
+pub fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
+    let modules = &reading.overview.modules;
+    for group in groups(&reading.threads) {
+        let ids: Vec<String> = group.iter().map(|t| t.tid.to_string()).collect();
+        let crashed = reading.threads.first().is_some_and(|first| std::ptr::eq(first, group[0]));
+        let head = match (ids.as_slice(), crashed) {
+            ([id], true) => format!("Stack of thread {id}, which crashed:"),
+            ([id], false) => format!("Stack of thread {id}:"),
+            (ids, _) => format!("Stack of {} threads ({}):", ids.len(), short_list(ids)),
+        };
+        writeln!(out, "\n{}{head}{:#}", Style::new().bold(), Style::new().bold())?;
+        frames(out, &group[0].frames, modules)?;
+        if let Some(why) = &group[0].cut {
+            writeln!(out, "  ... the stack may go on: {}", one_line(why))?;
+        }
+    }
+    if let Some(cut) = &reading.cut {
+        writeln!(out, "\nNot all could be read: {}", one_line(cut))?;
+    }
+    if reading.threads.len() < reading.overview.threads {
+        writeln!(out, "The stacks of {} threads are not shown.", reading.overview.threads - reading.threads.len())?;
+    }
+    list_modules(out, reading)
+}
+
+/// The crashing thread alone; the others by equal stacks, in the order of their first.
+fn groups(threads: &[ThreadStack]) -> Vec<Vec<&ThreadStack>> {
+    let mut all: Vec<Vec<&ThreadStack>> = Vec::new();
+    for (i, thread) in threads.iter().enumerate() {
+        match all.iter_mut().skip(1).find(|g| g[0].frames == thread.frames && g[0].cut == thread.cut) {
+            Some(group) if i > 0 => group.push(thread),
+            _ => all.push(vec![thread]),
+        }
+    }
+    all
+}
+
+fn short_list(ids: &[String]) -> String {
+    match ids {
+        [first, .., last] if ids.len() > 8 => format!("{first} ... {last}"),
+        _ => ids.join(", "),
+    }
+}
+
+fn frames(out: &mut impl Write, frames: &[Frame], modules: &[Module]) -> Result<()> {
+    let names = Style::new().bold();
+    let dim = AnsiColor::Cyan.on_default();
+    for (i, f) in frames.iter().enumerate() {
+        let name = one_line(f.function.as_deref().unwrap_or("??"));
+        write!(out, "  #{i:<3} {names}{name}{names:#}")?;
+        if let Some(file) = &f.file {
+            let line = f.line.map(|l| format!(":{l}")).unwrap_or_default();
+            write!(out, " at {}{line}", one_line(file))?;
+        }
+        let place = match (f.module.and_then(|m| modules.get(m)), f.offset) {
+            _ if f.inlined => "inlined".to_owned(),
+            (Some(m), Some(offset)) => format!("{}+{offset:#x}", one_line(base(&m.path))),
+            _ => format!("{:#x}", f.address),
+        };
+        writeln!(out, " {dim}[{place}]{dim:#}")?;
+    }
+    Ok(())
+}
+
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
+    let seen: BTreeSet<usize> = reading.threads.iter().flat_map(|t| &t.frames).filter_map(|f| f.module).chain([0]).collect();
+    let rows: Vec<Vec<table::Cell>> = seen
+        .into_iter()
+        .filter_map(|i| Some((reading.overview.modules.get(i)?, reading.matches.get(i)?, reading.files.get(i)?)))
+        .map(|(m, verdict, files)| {
+            let origin = files.file.as_ref().map(|(origin, _)| *origin);
+            vec![m.path.as_str().into(), m.build_id.as_deref().unwrap_or("-").into(), symbols(*verdict, origin, m).into()]
+        })
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    Ok(table::print(out, &[left("MODULE"), left("BUILD-ID"), left("FILE")], &rows)?)
+}
+
+fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static str {
+    match (verdict, origin) {
+        (Match::Same, Some(Origin::Kept)) => "kept",
+        (Match::Same, Some(Origin::Root)) => "in its root",
+        (Match::Same, None) => "in the core",
+        (Match::Unproven, _) if module.build_id.is_none() => "in its root (no build-id proves it)",
+        (Match::Unproven, _) => "unproven",
+        (Match::Other, _) => "not used: another build has this path now",
+        (Match::Damaged, _) => "not used: not an ELF file that can be read",
+        (Match::Absent, _) => "not found",
+    }
+}

@@ -1,0 +1,234 @@
+//! One module's file: is it the one that was mapped, where are its unwind tables, what function and line is at an address.
+
+use super::modules::Found;
+use super::walk::Place;
+use super::{Bytes, Frame, Match};
+use crate::sys::proc::printable;
+use addr2line::gimli::{DwarfSections, EndianSlice, LittleEndian, SectionId};
+use addr2line::{Context, demangle_auto};
+use object::elf::FileHeader64;
+use object::read::elf::ElfFile;
+use object::{LittleEndian as LE, Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::ops::Range;
+
+type Elf<'d> = ElfFile<'d, FileHeader64<LE>>;
+type Slice<'d> = EndianSlice<'d, LittleEndian>;
+
+/// A module's file, taken apart as far as anybody asks.
+#[derive(Default)]
+pub struct Binary<'d> {
+    /// Whether it is the one that was mapped; nothing of another one is used.
+    pub verdict: Match,
+    file: Option<Elf<'d>>,
+    debug: Option<Elf<'d>>,
+    symbols: OnceCell<Vec<Symbol<'d>>>,
+    dwarf: OnceCell<DwarfSections<Cow<'d, [u8]>>>,
+    /// Where Go's `runtime.sigpanic` is.
+    injected: OnceCell<Option<Range<u64>>>,
+    /// `.debug_frame`, which may be compressed.
+    debug_frame: OnceCell<Option<Cow<'d, [u8]>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Symbol<'d> {
+    address: u64,
+    size: u64,
+    /// Of several names for one address the best known comes last: local, weak, global.
+    rank: u8,
+    name: &'d [u8],
+}
+
+/// Hexadecimal, for a build-id of 1 to 64 bytes.
+pub fn hex(bytes: &[u8]) -> Option<String> {
+    use std::fmt::Write;
+    (1..=64).contains(&bytes.len()).then(|| {
+        bytes.iter().fold(String::new(), |mut s, b| {
+            let _ = write!(s, "{b:02x}");
+            s
+        })
+    })
+}
+
+/// Opens a module's file, and its debug information if that is the same build.
+pub fn open<'d>(module: &'d Found, bytes: Bytes<'d>) -> Binary<'d> {
+    let id = module.said.build_id.as_deref();
+    let Some(data) = module.image.as_deref().or(bytes.file) else { return Binary::default() };
+    let Ok(file) = Elf::parse(data) else { return Binary { verdict: Match::Damaged, ..Binary::default() } };
+    let own = build_id(&file);
+    let verdict = match (id, own.as_deref()) {
+        _ if module.image.is_some() => Match::Same,
+        (Some(a), Some(b)) if a == b => Match::Same,
+        (Some(_), _) => Match::Other,
+        (None, _) => Match::Unproven,
+    };
+    if verdict == Match::Other {
+        return Binary { verdict, ..Binary::default() };
+    }
+    let debug = bytes.debug.and_then(|d| Elf::parse(d).ok()).filter(|d| own.is_some() && build_id(d) == own);
+    Binary { verdict, file: Some(file), debug, ..Binary::default() }
+}
+
+fn build_id(file: &Elf<'_>) -> Option<String> {
+    hex(file.build_id().ok()??)
+}
+
+/// The sections that hold unwind tables, by address in the file's image.
+pub struct Tables<'b> {
+    /// `.text`, for functions without tables.
+    pub text: Option<(Range<u64>, &'b [u8])>,
+    /// `.eh_frame_hdr`.
+    pub index: Option<(Range<u64>, &'b [u8])>,
+    /// `.eh_frame`.
+    pub table: Option<(Range<u64>, &'b [u8])>,
+    /// `.debug_frame`.
+    pub debug: Option<&'b [u8]>,
+    /// `.got`.
+    pub got: Option<Range<u64>>,
+}
+
+impl<'d> Binary<'d> {
+    /// Its unwind tables.
+    pub fn tables(&self) -> Option<Tables<'_>> {
+        let file = self.file.as_ref()?;
+        let range = |s: &dyn Fn() -> Option<(u64, u64)>| s().and_then(|(a, n)| Some(a..a.checked_add(n)?));
+        let at = |name: &str| range(&|| file.section_by_name(name).map(|s| (s.address(), s.size())));
+        let section = |name: &str| Some((at(name)?, file.section_by_name(name)?.data().ok().filter(|d| !d.is_empty())?));
+        let debug = self.debug_frame.get_or_init(|| {
+            let of = |f: &Elf<'d>| f.section_by_name(".debug_frame")?.uncompressed_data().ok().filter(|d| !d.is_empty());
+            of(file).or_else(|| of(self.debug.as_ref()?))
+        });
+        Some(Tables { text: section(".text"), index: section(".eh_frame_hdr"), table: section(".eh_frame"), debug: debug.as_deref(), got: at(".got") })
+    }
+
+    /// The name by which programs are linked with it.
+    pub fn soname(&self) -> Option<String> {
+        let table = self.file.as_ref()?.elf_dynamic_table().ok()?;
+        let entry = table.iter().find(|d| d.tag == object::elf::DT_SONAME)?;
+        let name = entry.string(table.strings()).ok()?;
+        (name.len() < 256).then(|| printable(name))
+    }
+
+    /// Bytes of the file's image.
+    pub fn code(&self, address: u64, size: u64) -> Option<&'d [u8]> {
+        self.file.as_ref()?.segments().find_map(|s| s.data_range(address, size).ok().flatten())
+    }
+
+    /// Whether an address is in a function that a signal handler called in the name of the instruction that went wrong: what it would return to is that
+    /// instruction, not the one after a call. Go does so for every nil that is dereferenced.
+    pub fn is_injected(&self, address: u64) -> bool {
+        let find = || {
+            self.file.as_ref()?.section_by_name(".gopclntab")?;
+            let s = self.symbols().iter().find(|s| s.name == b"runtime.sigpanic")?;
+            Some(s.address..s.address.saturating_add(s.size))
+        };
+        self.injected.get_or_init(find).as_ref().is_some_and(|r| r.contains(&address))
+    }
+
+    fn symbols(&self) -> &[Symbol<'d>] {
+        self.symbols.get_or_init(|| {
+            let mut all = Vec::new();
+            for elf in [&self.file, &self.debug].into_iter().flatten() {
+                for s in elf.symbols().chain(elf.dynamic_symbols()) {
+                    if !s.is_definition() && s.kind() != SymbolKind::Text && s.kind() != SymbolKind::Unknown {
+                        continue;
+                    }
+                    let in_code = s.section_index().and_then(|i| elf.section_by_index(i).ok()).is_some_and(|s| s.kind() == object::SectionKind::Text);
+                    let Ok(name) = s.name_bytes() else { continue };
+                    // Mapping symbols of ARM ($x, $d) are no functions.
+                    if in_code && !name.is_empty() && !name.starts_with(b"$") {
+                        let rank = if s.is_local() { 0 } else { 1 + u8::from(!s.is_weak()) };
+                        all.push(Symbol { address: s.address(), size: s.size(), rank, name });
+                    }
+                }
+            }
+            all.sort_by_key(|s| (s.address, s.rank));
+            all
+        })
+    }
+
+    /// The symbol that covers an address. One without a size reaches to the next one.
+    fn symbol(&self, address: u64) -> Option<&'d [u8]> {
+        let symbols = self.symbols();
+        let end = symbols.partition_point(|s| s.address <= address);
+        let near = &symbols[end.saturating_sub(64)..end];
+        let covers = |s: &&Symbol<'d>| address - s.address < s.size;
+        let sized = near.iter().rev().find(covers);
+        let last = near.last().filter(|s| s.size == 0);
+        sized.or(last).map(|s| s.name)
+    }
+
+    fn context(&self) -> Option<Context<Slice<'_>>> {
+        let has_dwarf = |e: &&Elf<'d>| e.section_by_name(".debug_info").is_some_and(|s| s.size() > 0);
+        let elf = [&self.debug, &self.file].into_iter().flatten().find(has_dwarf)?;
+        let sections = self.dwarf.get_or_init(|| {
+            let load = |id: SectionId| -> Result<Cow<'d, [u8]>, object::Error> {
+                Ok(elf.section_by_name(id.name()).and_then(|s| s.uncompressed_data().ok()).unwrap_or_default())
+            };
+            DwarfSections::load(load).unwrap_or_default()
+        });
+        Context::from_dwarf(sections.borrow(|s| EndianSlice::new(s, LittleEndian))).ok()
+    }
+}
+
+/// Source lines of binaries; making one parses the debug information's index, so it is made once, for a binary that some stack goes through.
+pub struct Lines<'b>(Vec<OnceCell<Option<Context<Slice<'b>>>>>);
+
+impl<'b> Lines<'b> {
+    /// For as many binaries.
+    pub fn new(count: usize) -> Self {
+        Lines((0..count).map(|_| OnceCell::new()).collect())
+    }
+
+    /// What is at a place of a stack: the functions that the compiler put into each other there, the innermost first.
+    pub fn describe(&self, place: &Place, modules: &[Found], binaries: &'b [Binary<'_>]) -> Vec<Frame> {
+        let mut frame = Frame { address: place.address, module: place.module, ..Frame::default() };
+        let Some(i) = place.module else { return vec![frame] };
+        frame.offset = Some(place.address.wrapping_sub(modules[i].bias));
+        if place.trampoline {
+            frame.function = Some(super::TRAMPOLINE.to_owned());
+            return vec![frame];
+        }
+        let lookup = place.lookup.wrapping_sub(modules[i].bias);
+        let symbol = binaries[i].symbol(lookup).map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
+        let mut frames = self.look_up(i, lookup, &frame, binaries);
+        match frames.last_mut() {
+            Some(outer) => outer.function = outer.function.take().or(symbol),
+            None => frames.push(Frame { function: symbol, ..frame }),
+        }
+        for f in &mut frames {
+            f.function = f.function.take().map(|n| bounded(&n));
+        }
+        frames
+    }
+
+    fn look_up(&self, module: usize, lookup: u64, template: &Frame, binaries: &'b [Binary<'_>]) -> Vec<Frame> {
+        let Some(context) = self.0[module].get_or_init(|| binaries[module].context()) else { return Vec::new() };
+        let Ok(mut found) = context.find_frames(lookup).skip_all_loads() else { return Vec::new() };
+        let mut frames = Vec::new();
+        while let (Ok(Some(f)), true) = (found.next(), frames.len() < 64) {
+            frames.push(Frame {
+                function: f.function.as_ref().and_then(|n| Some(n.demangle().ok()?.into_owned())),
+                file: f.location.as_ref().and_then(|l| l.file).map(bounded),
+                line: f.location.as_ref().and_then(|l| l.line),
+                inlined: true,
+                ..template.clone()
+            });
+        }
+        if let Some(outer) = frames.last_mut() {
+            outer.inlined = false;
+        }
+        frames
+    }
+}
+
+/// A name of a file or function is the container's: one line, and not without end.
+fn bounded(name: &str) -> String {
+    const MAX: usize = 1024;
+    let text = printable(name.as_bytes());
+    match text.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

@@ -1,0 +1,94 @@
+//! Which files with code were mapped where, and what they call themselves: the first page of each ELF file is in the core (coredump_filter bit 4).
+
+use super::Module;
+use super::image::{Image, Load};
+use crate::sys::proc::printable;
+use object::LittleEndian as LE;
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
+
+/// A module, and what following a stack needs of it.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// For the reader.
+    pub said: Module,
+    /// What is added to an address in the file's image to get the one in memory.
+    pub bias: u64,
+    /// The whole image, for a module that is no file: the vDSO.
+    pub image: Option<Vec<u8>>,
+}
+
+/// AT_SYSINFO_EHDR of the auxiliary vector: where the vDSO is.
+const VDSO: u64 = 33;
+/// AT_ENTRY: where the executable starts.
+const ENTRY: u64 = 9;
+/// The vDSO has two pages, or a few.
+const MAX_VDSO: usize = 64 << 10;
+/// A first page, and the notes that may stand on the second.
+const MAX_HEAD: usize = 64 << 10;
+/// Most modules that are taken.
+const MAX: usize = 4096;
+
+/// Finds the modules of a core, the executable first, then by address.
+pub fn of(image: &Image<'_>) -> Vec<Found> {
+    let mut groups: Vec<(Module, Vec<u8>)> = Vec::new();
+    for file in &image.notes.files {
+        match groups.last_mut() {
+            // The parts of one file follow each other; offset 0 starts it anew.
+            Some((m, path)) if *path == file.path && file.offset > 0 => m.end = m.end.max(file.end),
+            _ => groups.push((Module { path: printable(&file.path), start: file.start, end: file.end, build_id: None }, file.path.clone())),
+        }
+    }
+    let has_code = |m: &Module| {
+        let inside = |l: &&Load| l.address < m.end && l.address.saturating_add(l.size) > m.start;
+        // The kernel has every mapping among its segments; gdb's generate-core-file leaves those out that it does not dump, code for one.
+        let part = |l: &Load| l.address.saturating_add(l.size).min(m.end).saturating_sub(l.address.max(m.start));
+        let covered = image.loads.iter().filter(inside).map(part).fold(0, u64::saturating_add);
+        image.loads.iter().filter(inside).any(|l| l.code) || covered < m.end.saturating_sub(m.start)
+    };
+    let mut found: Vec<Found> = groups.into_iter().map(|(m, _)| m).filter(has_code).take(MAX).map(|m| read_head(image, m)).collect();
+    if let Some(start) = image.notes.auxv.get(&VDSO) {
+        let bytes = image.memory.up_to(*start, MAX_VDSO);
+        let said = Module { path: "[vdso]".into(), start: *start, end: start.saturating_add(bytes.len() as u64), build_id: None };
+        if !bytes.is_empty() {
+            found.push(Found { image: Some(bytes), ..read_head(image, said) });
+        }
+    }
+    found.sort_by_key(|f| f.said.start);
+    let entry = image.notes.auxv.get(&ENTRY).copied().unwrap_or(0);
+    if let Some(i) = found.iter().position(|f| (f.said.start..f.said.end).contains(&entry)) {
+        found[..=i].rotate_right(1);
+    }
+    found
+}
+
+/// Bias and build-id, from the ELF header in memory. Without it the file is taken to be linked at 0, as every shared object is.
+fn read_head(image: &Image<'_>, said: Module) -> Found {
+    let head = image.memory.up_to(said.start, MAX_HEAD);
+    let mut found = Found { bias: said.start, said, image: None };
+    let Ok(header) = FileHeader64::<LE>::parse(&head[..]) else { return found };
+    let Ok(segments) = header.program_headers(LE, &head[..]) else { return found };
+    if let Some(bias) = bias(segments, found.said.start) {
+        found.bias = bias;
+    }
+    found.said.build_id = segments.iter().filter(|p| p.p_type(LE) == elf::PT_NOTE).find_map(|p| build_id(image, p, found.bias));
+    found
+}
+
+/// The first segment to be loaded tells where the file's first page wanted to be.
+pub fn bias(segments: &[ProgramHeader64<LE>], start: u64) -> Option<u64> {
+    let first = segments.iter().find(|p| p.p_type(LE) == elf::PT_LOAD)?;
+    Some(start.wrapping_sub(first.p_vaddr(LE).wrapping_sub(first.p_offset(LE))))
+}
+
+fn build_id(image: &Image<'_>, p: &ProgramHeader64<LE>, bias: u64) -> Option<String> {
+    let size = usize::try_from(p.p_filesz(LE)).ok()?.min(MAX_HEAD);
+    let bytes = image.memory.up_to(bias.wrapping_add(p.p_vaddr(LE)), size);
+    let mut notes = NoteIterator::<FileHeader64<LE>>::new(LE, p.p_align(LE), &bytes).ok()?;
+    while let Ok(Some(note)) = notes.next() {
+        if note.name() == b"GNU" && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
+            return super::binary::hex(note.desc());
+        }
+    }
+    None
+}

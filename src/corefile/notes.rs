@@ -1,0 +1,142 @@
+//! The notes of a core: threads with their registers, the signal, the table of mapped files, the auxiliary vector.
+//!
+//! `object` takes the notes apart; the layouts of what is in them are the kernel's (`include/uapi/linux/elfcore.h`, `fs/binfmt_elf.c`), and no crate that is
+//! kept up has them for a core of another process.
+
+use super::image::Machine;
+use super::signal::Signal;
+use crate::sys::proc::printable;
+use anyhow::Result;
+use object::LittleEndian as LE;
+use object::elf::{self, FileHeader64};
+use object::read::elf::NoteIterator;
+use std::collections::BTreeMap;
+
+/// The registers that a stack is followed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// Where the thread was.
+    pub pc: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer: rbp, x29.
+    pub fp: u64,
+    /// Link register, x30; 0 on machines that have none.
+    pub lr: u64,
+}
+
+/// A thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Thread {
+    /// Its ID in the crasher's PID namespace.
+    pub tid: i32,
+    /// Where it was.
+    pub registers: Registers,
+}
+
+/// A row of NT_FILE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+    /// Offset in the file, in bytes.
+    pub offset: u64,
+    /// Its path.
+    pub path: Vec<u8>,
+}
+
+/// All that we take from the notes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Threads; the kernel puts the one that dumped first.
+    pub threads: Vec<Thread>,
+    /// NT_SIGINFO, or the signal alone from NT_PRSTATUS.
+    pub signal: Option<Signal>,
+    /// NT_FILE.
+    pub files: Vec<Mapping>,
+    /// NT_AUXV.
+    pub auxv: BTreeMap<u64, u64>,
+    /// Process ID in its own PID namespace.
+    pub pid: i32,
+    /// comm.
+    pub comm: String,
+    /// Command line, cut at 80 bytes.
+    pub arguments: String,
+}
+
+/// Most threads and mappings that are taken: each costs memory.
+const MAX: usize = 1 << 16;
+
+impl Notes {
+    /// Takes the notes of one segment. A damaged one ends the segment: what came before it counts.
+    pub fn add(&mut self, machine: Machine, bytes: &[u8]) -> Result<()> {
+        let mut notes = NoteIterator::<FileHeader64<LE>>::new(LE, 4, bytes)?;
+        while let Ok(Some(note)) = notes.next() {
+            let d = note.desc();
+            match (note.name(), note.n_type(LE)) {
+                (b"CORE", elf::NT_PRSTATUS) if self.threads.len() < MAX => self.status(machine, d),
+                // gdb writes one for each thread.
+                (b"CORE", elf::NT_SIGINFO) if self.signal.as_ref().is_none_or(|s| s.code.is_none()) => {
+                    self.signal = Signal::of_siginfo(d, machine).or(self.signal.take());
+                }
+                (b"CORE", elf::NT_FILE) => self.files = files(d).unwrap_or_default(),
+                (b"CORE", elf::NT_AUXV) => {
+                    let pairs = d.chunks_exact(16).filter_map(|p| Some((u64_at(p, 0)?, u64_at(p, 8)?)));
+                    self.auxv = pairs.take_while(|(k, _)| *k != 0).collect();
+                }
+                (b"CORE", elf::NT_PRPSINFO) => {
+                    // struct elf_prpsinfo: state and flags (16), user, group, pid, ppid, pgrp, sid (24), pr_fname[16], pr_psargs[80].
+                    self.pid = i32_at(d, 24).unwrap_or(0);
+                    self.comm = text(d.get(40..56));
+                    self.arguments = text(d.get(56..136));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// struct elf_prstatus: pr_cursig at 12, pr_pid at 32, pr_reg at 112.
+    fn status(&mut self, machine: Machine, d: &[u8]) {
+        let register = |i: usize| u64_at(d, 112 + 8 * i);
+        let registers = match machine {
+            // struct user_regs_struct
+            Machine::X86_64 => (|| Some(Registers { pc: register(16)?, sp: register(19)?, fp: register(4)?, lr: 0 }))(),
+            // struct user_pt_regs
+            Machine::Aarch64 => (|| Some(Registers { pc: register(32)?, sp: register(31)?, fp: register(29)?, lr: register(30)? }))(),
+        };
+        let (Some(registers), Some(tid)) = (registers, i32_at(d, 32)) else { return };
+        if self.threads.is_empty() && self.signal.is_none() {
+            self.signal = d.get(12..14).map(|b| Signal::bare(u16::from_le_bytes([b[0], b[1]]).into())).filter(|s| s.number != 0);
+        }
+        self.threads.push(Thread { tid, registers });
+    }
+}
+
+/// NT_FILE: how many, the page size, (start, end, offset in pages) for each, then the paths, each ended by a NUL.
+fn files(d: &[u8]) -> Option<Vec<Mapping>> {
+    let (count, page) = (usize::try_from(u64_at(d, 0)?).ok()?, u64_at(d, 8)?);
+    let rows = d.get(16..)?;
+    let names = rows.get(count.checked_mul(24)?..)?.split(|b| *b == 0);
+    let rows = rows.chunks_exact(24).take(count.min(MAX));
+    rows.zip(names)
+        .map(|(row, path)| Some(Mapping { start: u64_at(row, 0)?, end: u64_at(row, 8)?, offset: u64_at(row, 16)?.checked_mul(page)?, path: path.to_vec() }))
+        .collect()
+}
+
+/// A little-endian number of 8 bytes.
+pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// A little-endian number of 4 bytes.
+pub fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn text(bytes: Option<&[u8]>) -> String {
+    let bytes = bytes.unwrap_or_default();
+    printable(bytes.split(|b| *b == 0).next().unwrap_or_default()).trim_end().to_owned()
+}

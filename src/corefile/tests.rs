@@ -1,0 +1,110 @@
+use super::*;
+use proptest::prelude::*;
+
+/// A core made by hand: two threads, an NT_FILE row, a stack of frame pointers in one segment, code that is not dumped in another.
+fn core() -> Vec<u8> {
+    let note = |kind: u32, desc: &[u8]| -> Vec<u8> {
+        let mut n = [5u32, desc.len() as u32, kind].iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+        n.extend(b"CORE\0\0\0\0");
+        n.extend(desc);
+        n.resize(n.len().next_multiple_of(4), 0);
+        n
+    };
+    let status = |tid: i32, pc: u64, sp: u64, fp: u64| {
+        let mut d = vec![0u8; 336];
+        d[12] = 11;
+        d[32..36].copy_from_slice(&tid.to_le_bytes());
+        for (i, v) in [(16, pc), (19, sp), (4, fp)] {
+            d[112 + 8 * i..120 + 8 * i].copy_from_slice(&u64::to_le_bytes(v));
+        }
+        note(1, &d)
+    };
+    let words = |w: &[u64]| w.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let mut prpsinfo = vec![0u8; 136];
+    prpsinfo[24] = 12;
+    prpsinfo[40..45].copy_from_slice(b"a\x1bb\0c");
+    prpsinfo[56..62].copy_from_slice(b"/bin/a");
+    let mut files = words(&[1, 4096, CODE, CODE + 0x1000, 0]);
+    files.extend(b"/bin/a\0");
+    let mut siginfo = vec![0u8; 128];
+    (siginfo[0], siginfo[8], siginfo[16]) = (11, 1, 0x10);
+    let notes =
+        [status(12, CODE + 0x10, STACK, STACK + 16), note(3, &prpsinfo), note(0x5349_4749, &siginfo), status(13, 0, STACK, 0), note(0x4649_4c45, &files)]
+            .concat();
+    // [fp] = the caller's frame pointer, [fp + 8] = the return address.
+    let stack = words(&[CODE + 0x30, 0, STACK + 40, CODE + 0x20, 0, 0, CODE + 0x28, 0]);
+    let mut out = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 62, 0, 1, 0, 0, 0];
+    out.extend(words(&[0, 64, 0]));
+    out.extend([0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    let at = 64 + 3 * 56;
+    let segment =
+        |kind: u64, flags: u64, offset: u64, address: u64, in_file: u64, size: u64| words(&[kind | flags << 32, offset, address, 0, in_file, size, 0]);
+    out.extend(segment(4, 0, at, 0, notes.len() as u64, 0));
+    out.extend(segment(1, 6, at + notes.len() as u64, STACK, stack.len() as u64, 0x1000));
+    out.extend(segment(1, 5, 0, CODE, 0, 0x1000));
+    out.extend(notes);
+    out.extend(stack);
+    out
+}
+
+const CODE: u64 = 0x40_0000;
+const STACK: u64 = 0x7fff_0000;
+
+fn threads(bytes: &Vec<u8>) -> Vec<ThreadStack> {
+    let mut all = Vec::new();
+    stacks(bytes, &[], &mut |told| {
+        if let Told::Thread(t) = told {
+            all.push(t);
+        }
+        Ok(())
+    })
+    .unwrap();
+    all
+}
+
+#[test]
+fn what_the_core_says() {
+    let o = overview(&core()).unwrap();
+    assert_eq!((o.pid, o.threads, o.missing), (12, 2, 0));
+    assert_eq!((o.comm.as_str(), o.arguments.as_str(), o.machine.as_str()), (r"a\x1bb", "/bin/a", "x86-64"));
+    assert_eq!(o.signal.unwrap().words.as_deref(), Some("address not mapped at 0x10"));
+    assert_eq!(o.modules, [Module { path: "/bin/a".into(), build_id: None, start: CODE, end: CODE + 0x1000 }]);
+}
+
+#[test]
+fn without_files_by_frame_pointers() {
+    let all = threads(&core());
+    let addresses = |i: usize| all[i].frames.iter().map(|f| f.address).collect::<Vec<u64>>();
+    assert_eq!(all.iter().map(|t| t.tid).collect::<Vec<_>>(), [12, 13]);
+    assert_eq!(addresses(0), [CODE + 0x10, CODE + 0x20, CODE + 0x28]);
+    // A jump to 0: the caller is on top of the stack.
+    assert_eq!(addresses(1), [0, CODE + 0x30]);
+    assert!(all[0].cut.as_deref().unwrap().contains("was not found"), "{:?}", all[0].cut);
+}
+
+#[test]
+fn a_cut_core_says_how_much_is_missing() {
+    let mut bytes = core();
+    bytes.truncate(bytes.len() - 40);
+    assert_eq!(overview(&bytes).unwrap().missing, 40);
+    assert!(threads(&bytes)[0].cut.is_some());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Whatever stands in a core, reading it ends, and with an error at worst.
+    #[test]
+    fn nothing_that_is_damaged_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12), cut in any::<prop::sample::Index>(), whole in any::<bool>()) {
+        let mut bytes = core();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if !whole {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let _ = overview(&bytes);
+        let _ = stacks(&bytes, &[], &mut |_| Ok(()));
+    }
+}

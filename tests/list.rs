@@ -1,0 +1,194 @@
+//! `list`, as people and scripts run it, over stores written by hand.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+struct Store(tempfile::TempDir);
+
+impl Store {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("records")).unwrap();
+        Store(dir)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// One record, with these members changed.
+    fn add(&self, name: &str, changes: serde_json::Value) {
+        let mut record = serde_json::json!({
+            "time": "2026-03-10T10:30:00Z", "container_id": "4f3c9a1b2d5e6f708192", "pid": 12, "host_pid": 4711, "tid": 12, "host_tid": 4711,
+            "signal": 11, "signal_name": "SIGSEGV", "comm": "nginx", "exe": "/usr/sbin/nginx", "uid": 0, "gid": 0, "dump_mode": 1, "pattern": "core",
+            "core_path": null, "host_path": null, "location": "volume", "size": null, "disk_size": null, "truncated": false, "outcome": "none",
+            "reason": null
+        });
+        for (key, value) in changes.as_object().unwrap() {
+            record[key] = value.clone();
+        }
+        let records = self.path().join("records");
+        // As the dispatcher writes it: beside, then renamed.
+        std::fs::write(records.join("new"), serde_json::to_vec(&record).unwrap()).unwrap();
+        std::fs::rename(records.join("new"), records.join(name)).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
+        command.arg("list").arg("--store").arg(self.path()).args(args).env("TZ", "UTC");
+        command
+    }
+
+    fn list(&self, args: &[&str]) -> String {
+        let out = self.command(args).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", stderr(&out));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    fn states(&self) -> Vec<String> {
+        let rows: serde_json::Value = serde_json::from_str(&self.list(&["--json"])).unwrap();
+        rows.as_array().unwrap().iter().map(|r| r["corefile"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn stderr(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+#[test]
+fn a_table() {
+    let store = Store::new();
+    store.add("1.json", serde_json::json!({}));
+    store.add("2.json", serde_json::json!({"time": "2026-03-10T11:00:00Z", "pid": 7, "container_name": "web", "pod_name": "shop-0", "pod_namespace": "prod"}));
+    let expected = "\
+TIME                         PID  UID  GID  SIG      COREFILE  CONTAINER        EXE              SIZE
+Tue 2026-03-10 10:30:00 UTC   12    0    0  SIGSEGV  none      4f3c9a1b2d5e     /usr/sbin/nginx     -
+Tue 2026-03-10 11:00:00 UTC    7    0    0  SIGSEGV  none      prod/shop-0/web  /usr/sbin/nginx     -
+";
+    assert_eq!(store.list(&[]), expected);
+    let pids = |args: &[&str]| -> Vec<String> { store.list(args).lines().skip(1).map(|l| l.split_whitespace().nth(4).unwrap().to_owned()).collect() };
+    assert_eq!(pids(&["--reverse"]), ["7", "12"]);
+    assert_eq!(pids(&["-n", "1"]), ["7"]);
+    assert_eq!(pids(&["--until", "2026-03-10 10:45"]), ["12"]);
+    assert_eq!(pids(&["pod=shop-*"]), ["7"]);
+}
+
+#[test]
+fn states_of_the_core() {
+    use std::os::unix::fs::symlink;
+    let store = Store::new();
+    let volume = tempfile::tempdir().unwrap();
+    let v = volume.path().to_str().unwrap();
+    std::fs::write(volume.path().join("whole"), [0; 100]).unwrap();
+    std::fs::write(volume.path().join("short"), [0; 50]).unwrap();
+    std::fs::write(store.path().join("elsewhere"), [0; 100]).unwrap();
+    symlink(store.path().join("elsewhere"), volume.path().join("link")).unwrap();
+    symlink("..", volume.path().join("up")).unwrap();
+    symlink("whole", volume.path().join("near")).unwrap();
+    let fifo = Command::new("mkfifo").arg(volume.path().join("fifo")).status().unwrap();
+    assert!(fifo.success());
+    let up = format!("{v}/up/{}/elsewhere", store.path().file_name().unwrap().to_str().unwrap());
+    let cases = [
+        (format!("{v}/whole"), "written", "present"),
+        (format!("{v}/short"), "written", "truncated"),
+        (format!("{v}/whole"), "truncated", "truncated"),
+        (format!("{v}/whole"), "started", "truncated"),
+        (format!("{v}/gone"), "written", "missing"),
+        // What a container may plant on its volume: ways out of it, and a file whose open never returns.
+        (format!("{v}/link"), "written", "missing"),
+        (up, "written", "missing"),
+        (format!("{v}/fifo"), "written", "missing"),
+        (format!("{v}/near"), "written", "present"),
+        (format!("{v}/whole"), "none", "none"),
+    ];
+    for (i, (path, outcome, _)) in cases.iter().enumerate() {
+        store.add(&format!("{i:03}.json"), serde_json::json!({"host_path": path, "host_dir": v, "outcome": outcome, "size": 100}));
+    }
+    assert_eq!(store.states(), cases.each_ref().map(|(_, _, state)| *state));
+}
+
+#[test]
+fn a_hostile_name_moves_no_cursor() {
+    let store = Store::new();
+    store.add("1.json", serde_json::json!({"exe": "/a\u{1b}[2J\nb", "container_name": "\r\u{9b}x"}));
+    let text = store.list(&[]);
+    assert_eq!(text.lines().count(), 2);
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    assert!(text.contains(r"/a\u{1b}[2J\nb"), "{text}");
+}
+
+#[test]
+fn damaged_and_absent() {
+    let store = Store::new();
+    store.add("1.json", serde_json::json!({}));
+    std::fs::write(store.path().join("records/2.json"), b"{\"time\": 3").unwrap();
+    let out = store.command(&[]).output().unwrap();
+    assert!(out.status.success());
+    assert!(stderr(&out).contains("\"2.json\" is not readable, ignoring"), "{}", stderr(&out));
+    for args in [&["container=none"][..], &["--store", "/nonexistent/store"]] {
+        let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).arg("list").args(args).output().unwrap();
+        assert_eq!(out.status.code(), Some(1));
+        assert!(stderr(&out).starts_with("oci-coredump: list: no crash in "), "{}", stderr(&out));
+    }
+    let out = store.command(&["--since", "soon"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(stderr(&out).starts_with("oci-coredump: list: --since \"soon\": expected a date"), "{}", stderr(&out));
+}
+
+#[test]
+fn a_thousand_in_well_under_a_second() {
+    let store = Store::new();
+    for i in 0..1000 {
+        store.add(&format!("{i:04}.json"), serde_json::json!({"pid": i, "host_path": "/nonexistent/core", "outcome": "written"}));
+    }
+    let start = Instant::now();
+    assert_eq!(store.list(&[]).lines().count(), 1001);
+    let took = start.elapsed();
+    println!("1,000 records: {took:?}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let store = Store::new();
+    for i in 0..2000 {
+        store.add(&format!("{i:04}.json"), serde_json::json!({"exe": "/x".repeat(100)}));
+    }
+    let mut child = store.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(status.success() && said.is_empty(), "{status}: {said}");
+}
+
+#[test]
+fn follow_prints_what_comes_once_it_is_finished() {
+    let store = Store::new();
+    store.add("1.json", serde_json::json!({}));
+    let mut child = store.command(&["--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut pid = || serde_json::from_str::<serde_json::Value>(&lines.next().unwrap().unwrap()).unwrap()["pid"].as_i64().unwrap();
+    assert_eq!(pid(), 12);
+    store.add("2.json", serde_json::json!({"outcome": "started", "pid": 1}));
+    store.add("3.json", serde_json::json!({"pid": 2}));
+    assert_eq!(pid(), 2);
+    store.add("2.json", serde_json::json!({"outcome": "none", "pid": 1}));
+    assert_eq!(pid(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let store = Store::new();
+    store.add("1.json", serde_json::json!({}));
+    assert!(!store.list(&[]).contains('\u{1b}'));
+    let out = store.command(&[]).env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR").output().unwrap();
+    assert!(out.stdout.contains(&0x1b));
+    let out = store.command(&[]).env("NO_COLOR", "1").output().unwrap();
+    assert!(!out.stdout.contains(&0x1b));
+}

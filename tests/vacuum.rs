@@ -1,0 +1,71 @@
+//! `vacuum` and `metrics` over a store written by hand.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn add(store: &Path, name: &str, host_path: &Path, host_dir: &Path, location: &str) {
+    let record = serde_json::json!({
+        "time": format!("2026-03-1{name}T10:30:00Z"), "container_id": "c1", "pid": 1, "host_pid": 1, "tid": 1, "host_tid": 1, "signal": 11,
+        "signal_name": "SIGSEGV", "comm": "a", "exe": "/a", "uid": 0, "gid": 0, "dump_mode": 1, "pattern": "/d/core", "core_path": "/d/core",
+        "host_path": host_path, "host_dir": host_dir, "location": location, "size": 5, "disk_size": 4096, "truncated": false, "outcome": "written",
+        "reason": null
+    });
+    std::fs::write(store.join("records").join(format!("{name}.json")), record.to_string()).unwrap();
+}
+
+fn run(store: &Path, args: &[&str]) -> Output {
+    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(args).arg("--store").arg(store).output().unwrap();
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    out
+}
+
+#[test]
+fn cores_in_the_store_go_with_their_records_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let (own, volume) = (store.join("containers/c1"), dir.path().join("volume"));
+    for d in [&store.join("records"), &own, &own.join("sub"), &volume] {
+        std::fs::create_dir_all(d).unwrap();
+    }
+    let precious = dir.path().join("precious");
+    for f in [&own.join("core.1"), &own.join("sub/core.2"), &volume.join("core.3"), &precious] {
+        std::fs::write(f, b"hello").unwrap();
+    }
+    // What a container may plant in its directory.
+    symlink(dir.path(), own.join("out")).unwrap();
+    symlink(&precious, own.join("link")).unwrap();
+    add(&store, "0", &own.join("core.1"), &own, "store");
+    add(&store, "1", &own.join("sub/core.2"), &own, "store");
+    add(&store, "2", &volume.join("core.3"), &volume, "volume");
+    add(&store, "3", &own.join("out/precious"), &own, "store");
+    add(&store, "4", &own.join("../../../precious"), &own, "store");
+    add(&store, "5", &own.join("link"), &own, "store");
+    add(&store, "6", &own.join("gone"), &own, "store");
+
+    let said = String::from_utf8(run(&store, &["vacuum", "--keep", "0", "--dry-run"]).stdout).unwrap();
+    assert!(said.contains("7 of 7 crashes"), "{said}");
+    assert!(own.join("core.1").exists());
+
+    let metrics = String::from_utf8(run(&store, &["metrics"]).stdout).unwrap();
+    assert!(metrics.contains("oci_coredump_records{outcome=\"written\",location=\"store\",signal=\"SIGSEGV\"} 6"), "{metrics}");
+    let textfile = dir.path().join("a.prom");
+    run(&store, &["metrics", "--textfile", textfile.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(textfile).unwrap(), metrics);
+
+    run(&store, &["vacuum", "--max-age", "2026-03-11"]);
+    assert!(!own.join("core.1").exists() && own.join("sub/core.2").exists());
+    run(&store, &["vacuum", "--keep", "0"]);
+    assert!(!own.join("sub/core.2").exists() && volume.join("core.3").exists() && precious.exists());
+    assert!(std::fs::symlink_metadata(own.join("link")).is_err(), "the link itself is what had the core's name");
+    assert_eq!(std::fs::read_dir(store.join("records")).unwrap().count(), 0);
+}
+
+#[test]
+fn without_a_rule_nothing_is_removed() {
+    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["vacuum", "--store", "/nonexistent"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["vacuum", "--max-size", "much", "--store", "/nonexistent"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "oci-coredump: vacuum: --max-size \"much\": expected a size such as 500M or 2G\n");
+}
