@@ -66,26 +66,13 @@ impl<'a> View<'a> {
     }
 }
 
-/// Every key that is read here. `<container>.oci-coredump/...` besides.
-pub const KEYS: [&str; 13] = [
-    PATTERN,
-    LIMIT,
-    FILTER,
-    REQUIRED,
-    HUAWEI,
-    STARLINGX_SIZE,
-    PATTERN_KEYS[1],
-    PATTERN_KEYS[2],
-    PATTERN_KEYS[4],
-    PATTERN_KEYS[5],
-    STARLINGX_OTHERS[0],
-    STARLINGX_OTHERS[1],
-    STARLINGX_OTHERS[2],
-];
+/// The keys of others that are read here.
+pub const FOREIGN: [&str; 9] =
+    [PATTERN_KEYS[1], PATTERN_KEYS[2], HUAWEI, PATTERN_KEYS[4], PATTERN_KEYS[5], STARLINGX_SIZE, STARLINGX_OTHERS[0], STARLINGX_OTHERS[1], STARLINGX_OTHERS[2]];
 
-/// Whether a key is one of those that are read here, in whichever container of the pod it is for.
+/// Whether a key is one that may be read here, in whichever container of the pod it is for: any setting of ours, or one of the others' keys.
 pub fn is_own(key: &str) -> bool {
-    KEYS.contains(&key) || key.split_once(".oci-coredump/").is_some_and(|(_, setting)| KEYS.contains(&format!("oci-coredump/{setting}").as_str()))
+    key.starts_with("oci-coredump/") || key.contains(".oci-coredump/") || FOREIGN.contains(&key)
 }
 
 /// A pod's sandbox runs nothing of the pod's.

@@ -422,7 +422,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Uninstall { dry_run, purge, .. } => setup::uninstall(&mut out, dry_run, purge)?,
         Verb::Doctor { json } => return doctor::run(&mut out, json),
         Verb::Plan { bundle, state, config } => explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?,
-        Verb::Nri { socket } => engine::nri::run_connecting(&socket),
+        Verb::Nri { socket } => match engine::nri::run_connecting(&socket)? {},
         Verb::Man => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut text)?;

@@ -66,6 +66,15 @@ impl Change {
         }
     }
 
+    /// Whether it still is as we left it.
+    fn stands(&self) -> bool {
+        match self {
+            Change::File { path, after, .. } => super::read(path).is_ok_and(|now| now.as_ref() == Some(after)),
+            Change::Link { path, .. } => self.is_done() && path.exists(),
+            Change::Directory { path } => path.is_dir(),
+        }
+    }
+
     /// One line.
     pub fn summary(&self) -> String {
         match self {
@@ -203,6 +212,14 @@ impl Ledger {
         self.save(&merged(old, &new))
     }
 
+    /// Everything that was changed and is no longer as we left it.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn disturbed(&self) -> Result<Vec<PathBuf>> {
+        Ok(self.load()?.iter().filter(|c| !c.stands()).map(|c| c.path().to_owned()).collect())
+    }
+
     /// Undoes everything, the last change first. What was done, or would be, a line each.
     ///
     /// # Errors
@@ -317,7 +334,9 @@ mod tests {
         std::fs::write(&a, "1").unwrap();
         let ledger = Ledger::of(&config(dir.path()), "docker").unwrap();
         ledger.apply(&[Change::file(&a, "1+us".into()).unwrap(), Change::file(&b, "us".into()).unwrap()]).unwrap();
+        assert_eq!(ledger.disturbed().unwrap(), Vec::<PathBuf>::new());
         std::fs::write(&a, "1+us+them").unwrap();
+        assert_eq!(ledger.disturbed().unwrap(), std::slice::from_ref(&a));
         std::fs::write(&b, "them").unwrap();
         ledger.undo(false, |text, before| Ok(before.map(|_| text.replace("+us", "")))).unwrap();
         assert_eq!(std::fs::read_to_string(&a).unwrap(), "1+them");

@@ -314,10 +314,9 @@ mod tests {
                     None => p == k,
                 })
         };
-        for key in crate::annotation::KEYS {
+        for key in crate::annotation::FOREIGN.into_iter().chain(["oci-coredump/pattern", "oci-coredump/new", "app.oci-coredump/pattern"]) {
             assert!(ANNOTATIONS.iter().any(|p| matches(p, key)), "{key}");
         }
-        assert!(ANNOTATIONS.iter().any(|p| matches(p, "app.oci-coredump/pattern")));
         assert!(!ANNOTATIONS.iter().any(|p| matches(p, "kubernetes.io/config.source")));
     }
 

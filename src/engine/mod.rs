@@ -161,12 +161,14 @@ pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<
     };
     let lines = ledger.undo(dry_run, |text, before| engine.without_us(text, before)).with_context(context)?;
     lines.iter().try_for_each(|l| writeln!(out, "{l}"))?;
-    if engine == Engine::Docker {
-        writeln!(
+    match engine {
+        Engine::Docker => writeln!(
             out,
-            "note: `systemctl restart docker` (a reload keeps a default runtime that is no longer configured); containers that were made meanwhile name the \
-             runtime oci-coredump: make them anew"
-        )?;
+            "note: `systemctl restart docker` before the program is removed (a reload keeps a default runtime that is no longer configured); \
+             containers that were made meanwhile name the runtime oci-coredump: make them anew"
+        )?,
+        Engine::Containerd => writeln!(out, "note: `systemctl restart containerd` before the program is removed; running containers go on")?,
+        Engine::Podman | Engine::Crio => {}
     }
     Ok(())
 }
@@ -179,6 +181,12 @@ pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The engines that were told of this program, and what is no longer as it was left then.
+pub fn told(config: &Config) -> Vec<(Engine, Result<Vec<PathBuf>>)> {
+    let state = |engine: Engine| Ledger::peek(config, engine.name()).and_then(|ledger| ledger.map(|l| l.disturbed()).transpose()).transpose();
+    Engine::ALL.into_iter().filter_map(|engine| Some((engine, state(engine)?))).collect()
 }
 
 /// A configuration that cannot be read must not keep the host from being put back.

@@ -50,18 +50,23 @@ pub fn run_started() -> Result<()> {
     let number = std::env::var(SOCKET_VARIABLE).ok().and_then(|n| n.parse().ok()).context("NRI_PLUGIN_SOCKET is no number")?;
     let fd = process::inherited(number).with_context(|| format!("{SOCKET_VARIABLE}={number} is not open"))?;
     let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-    serve(UnixStream::from(fd), &variable("NRI_PLUGIN_NAME", NAME), &variable("NRI_PLUGIN_IDX", INDEX))
+    let us = Identity { name: variable("NRI_PLUGIN_NAME", NAME), index: variable("NRI_PLUGIN_IDX", INDEX), program: Program::own()? };
+    serve(UnixStream::from(fd), &us)
 }
 
 /// Connects to an engine and serves it; for ever, since engines are restarted.
-pub fn run_connecting(path: &Path) -> ! {
+///
+/// # Errors
+/// This program does not know its own path.
+pub fn run_connecting(path: &Path) -> Result<std::convert::Infallible> {
     const PAUSE: Duration = Duration::from_secs(1);
+    let us = Identity { name: NAME.into(), index: INDEX.into(), program: Program::own()? };
     let mut said = String::new();
     loop {
         let attempt = || -> Result<()> {
             let socket = UnixStream::connect(path).with_context(|| format!("connect to {}", path.display()))?;
             log::info!("nri: connected to {}", path.display());
-            serve(socket, NAME, INDEX)
+            serve(socket, &us)
         };
         let now = match attempt() {
             Ok(()) => "the engine has closed the connection".to_owned(),
@@ -76,17 +81,24 @@ pub fn run_connecting(path: &Path) -> ! {
     }
 }
 
-fn serve(socket: UnixStream, name: &str, index: &str) -> Result<()> {
+/// Who we are. The path is the one of the start: a newer version that was installed since lies there too, while /proc/self/exe says "(deleted)".
+struct Identity {
+    name: String,
+    index: String,
+    program: Program,
+}
+
+fn serve(socket: UnixStream, us: &Identity) -> Result<()> {
     let engine = socket::peer(&socket)?;
     let mut mux = Mux::new(socket);
-    let register = RegisterPluginRequest { plugin_name: name.into(), plugin_idx: index.into() };
+    let register = RegisterPluginRequest { plugin_name: us.name.clone(), plugin_idx: us.index.clone() };
     let request = Request { service: messages::RUNTIME.into(), method: "RegisterPlugin".into(), payload: register.encode_to_vec() };
     mux.send(Connection::Runtime, &Message { stream: 1, kind: Kind::Request, payload: request.encode_to_vec() })?;
     while let Some((connection, message)) = mux.receive()? {
         match (connection, message.kind) {
             (Connection::Runtime, Kind::Response) => registered(&message.payload)?,
             (Connection::Plugin, Kind::Request) => {
-                let payload = answer(&message.payload, engine).encode_to_vec();
+                let payload = answer(&message.payload, engine, &us.program).encode_to_vec();
                 mux.send(Connection::Plugin, &Message { stream: message.stream, kind: Kind::Response, payload })?;
             }
             _ => {}
@@ -102,7 +114,7 @@ fn registered(payload: &[u8]) -> Result<()> {
 }
 
 /// The answer to any question.
-fn answer(payload: &[u8], engine: i32) -> Response {
+fn answer(payload: &[u8], engine: i32, program: &Program) -> Response {
     let ok = |payload: Vec<u8>| Response { status: None, payload };
     let done = Request::decode(payload).context("request").and_then(|request| {
         if request.service != messages::PLUGIN {
@@ -118,7 +130,7 @@ fn answer(payload: &[u8], engine: i32) -> Response {
                 let more = messages::SynchronizeRequest::decode(request.payload.as_slice()).unwrap_or_default().more;
                 Some(messages::SynchronizeResponse { more }.encode_to_vec())
             }
-            "CreateContainer" => Some(create(&request.payload, engine).encode_to_vec()),
+            "CreateContainer" => Some(create(&request.payload, engine, program).encode_to_vec()),
             // Events that we have not asked for; their answers have no fields that must be set.
             "Shutdown" | "StateChange" => Some(Vec::new()),
             _ => None,
@@ -132,12 +144,13 @@ fn answer(payload: &[u8], engine: i32) -> Response {
 }
 
 /// Whatever goes wrong, the container starts, without us.
-fn create(payload: &[u8], engine: i32) -> CreateContainerResponse {
+fn create(payload: &[u8], engine: i32, program: &Program) -> CreateContainerResponse {
     let attempt = || -> Result<_> {
         let request = CreateContainerRequest::decode(payload).context("CreateContainer")?;
         // Read anew each time: nobody wants to restart an engine for a line of ours.
         let config = Config::load()?;
-        let program = Program::own()?;
+        // A hook whose program is gone would fail the container.
+        ensure!(program.path.exists(), "{} is gone", program.path.display());
         let reach = Proc::open(engine)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX);
         Ok(adjust::adjust(&request, &config, program.text()?, reach))
     };
@@ -152,8 +165,21 @@ fn create(payload: &[u8], engine: i32) -> CreateContainerResponse {
 mod tests {
     use super::*;
 
+    fn ask_with(program: &str, method: &str, payload: Vec<u8>) -> Response {
+        let request = Request { service: messages::PLUGIN.into(), method: method.into(), payload };
+        answer(&request.encode_to_vec(), std::process::id() as i32, &Program { path: program.into() })
+    }
+
     fn ask(method: &str, payload: Vec<u8>) -> Response {
-        answer(&Request { service: messages::PLUGIN.into(), method: method.into(), payload }.encode_to_vec(), std::process::id() as i32)
+        ask_with("/proc/self/exe", method, payload)
+    }
+
+    #[test]
+    fn no_hook_without_its_program() {
+        let container = messages::Container { annotations: [("oci-coredump/pattern".into(), "/d/core".into())].into(), ..Default::default() };
+        let request = CreateContainerRequest { pod: None, container: Some(container) }.encode_to_vec();
+        assert_eq!(ask_with("/nowhere/oci-coredump", "CreateContainer", request.clone()), Response::default());
+        assert_ne!(ask("CreateContainer", request), Response::default());
     }
 
     #[test]
@@ -165,13 +191,13 @@ mod tests {
         assert_eq!(ask("CreateContainer", vec![0xff; 9]), Response::default());
         assert_eq!(ask("Shutdown", vec![]), Response::default());
         assert_eq!(ask("New", vec![]).status.unwrap().code, UNIMPLEMENTED);
-        assert_eq!(answer(&[0xff; 9], 1).status.unwrap().code, UNIMPLEMENTED);
+        assert_eq!(answer(&[0xff; 9], 1, &Program { path: "/p".into() }).status.unwrap().code, UNIMPLEMENTED);
     }
 
     #[test]
     fn a_whole_conversation() {
         let (engine, plugin) = UnixStream::pair().unwrap();
-        let served = std::thread::spawn(move || serve(plugin, "p", "10"));
+        let served = std::thread::spawn(move || serve(plugin, &Identity { name: "p".into(), index: "10".into(), program: Program { path: "/p".into() } }));
         let mut engine = Mux::new(engine);
         let (connection, message) = engine.receive().unwrap().unwrap();
         let request = Request::decode(message.payload.as_slice()).unwrap();
