@@ -5,6 +5,7 @@
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is put back as it was
 #   make test         everything that .ci/run runs
+#   make bench        the table of goals: ours against the kernel's file mode, as root
 #   make deps         what demo and test need from apt; asks for root only for that
 
 PREFIX ?= /usr
@@ -30,9 +31,9 @@ tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/oci-coredump-test
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
 demo_packages := podman busybox-static gdb gcc libc6-dev
-test_packages := $(demo_packages) runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio debian-archive-keyring
+test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio debian-archive-keyring
 
-.PHONY: build install uninstall demo test deps demo-deps test-deps clean
+.PHONY: build install uninstall demo test bench deps demo-deps test-deps clean
 
 build:
 	$(CARGO) build --release --locked
@@ -69,6 +70,11 @@ test: test-deps build
 	$(CARGO) test --locked --doc
 	$(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
 		test --locked --lib --bins --tests -- --test-threads=1
+
+# Ratios to the kernel's own file mode; on a machine that does nothing else.
+bench:
+	@integration/packages.sh $(demo_packages) runc strace
+	$(CARGO) bench --locked --bench dump
 
 deps: demo-deps test-deps
 

@@ -142,7 +142,7 @@ fn judge(sides: &str, mut compare: impl FnMut(&Row) -> Result<(String, Vec<Strin
         } else {
             println!("DIFFERS {}{forced}: {outcome}", row.name);
             found.iter().for_each(|difference| println!("    {difference}"));
-            failed.push(row.name);
+            failed.push(row.name.clone());
         }
     }
     println!("{sides}: {passed} rows are the same, {} differ, {:.1?}", failed.len(), started.elapsed());

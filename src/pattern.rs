@@ -73,8 +73,6 @@ pub enum Refusal {
     Control(u8),
     /// Has `..` as a path component.
     Parent,
-    /// Ends with `/`, so that it names a directory.
-    Directory,
 }
 
 impl fmt::Display for Refusal {
@@ -86,7 +84,6 @@ impl fmt::Display for Refusal {
             Refusal::TooLong(n) => write!(f, "a pattern has at most {MAX_LEN} bytes, this one has {n}"),
             Refusal::Control(b) => write!(f, "a pattern may not hold control characters, this one has \\x{b:02x}"),
             Refusal::Parent => write!(f, "a pattern may not have `..` as a component"),
-            Refusal::Directory => write!(f, "a pattern names a file; this one ends with `/`"),
         }
     }
 }
@@ -112,13 +109,10 @@ impl Template {
             return Err(Refusal::Control(*b));
         }
         let template = Self::of_host(text);
-        // An unknown specifier vanishes: `/a/.%z./core` becomes `/a/../core`. So the rules on components judge what is left.
+        // An unknown specifier vanishes: `/a/.%z./core` becomes `/a/../core`. So the rule judges what is left.
         let shape = template.expand_argument(&Specifiers::shape());
         if shape.split(|b| *b == b'/').any(|c| c == b"..") {
             return Err(Refusal::Parent);
-        }
-        if shape.ends_with(b"/") {
-            return Err(Refusal::Directory);
         }
         Ok(template)
     }

@@ -27,7 +27,7 @@ pub enum Forced {
 
 /// A row.
 pub struct Row {
-    pub name: &'static str,
+    pub name: String,
     /// The template, in `kernel.core_pattern` or in the annotation.
     pub pattern: String,
     /// `kernel.core_uses_pid`, or the same in the project's configuration.
@@ -52,9 +52,9 @@ pub struct Row {
 
 impl Row {
     /// A root process of one thread that dies of SIGSEGV; the core goes to /cores/core.100; all limits unlimited.
-    pub fn new(name: &'static str) -> Self {
+    pub fn new(name: impl Into<String>) -> Self {
         Self {
-            name,
+            name: name.into(),
             pattern: "/cores/core".to_owned(),
             uses_pid: true,
             sysctls: Vec::new(),

@@ -1,6 +1,7 @@
 //! The user's verbs. The text of `--help`, the man page and the completions come from the one definition here.
 
 mod bundle;
+mod choose;
 mod debug;
 mod doctor;
 mod explain;
@@ -15,12 +16,10 @@ mod stack;
 mod table;
 mod vacuum;
 
-use crate::config::Config;
 use crate::engine::{self, Engine};
-use crate::record::Record;
 use crate::report::{self, Door};
-use crate::store::Store;
 use anyhow::{Context, Result};
+use choose::{Chosen, Source, Which, by_time, no_match};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
@@ -275,85 +274,6 @@ enum Verb {
     },
 }
 
-/// Which crashes a verb is about.
-#[derive(Debug, clap::Args)]
-struct Which {
-    /// Only crashes that match.
-    #[arg(value_name = "MATCH")]
-    matches: Vec<String>,
-    /// Not before this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today, yesterday, 2h, "90 minutes ago".
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    since: Option<String>,
-    /// Not after this time.
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    until: Option<String>,
-    /// Read this store instead of the configured one.
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-}
-
-impl Source {
-    fn subject(self) -> export::Subject {
-        export::Subject { core: self.core, sysroot: self.sysroot }
-    }
-}
-
-impl Which {
-    fn choose(self) -> Result<(Chosen, query::Query)> {
-        let now = jiff::ZonedDateTime::now();
-        let query = query::Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
-        Ok((Chosen::of(self.store)?, query))
-    }
-}
-
-/// What a verb is about, if that is no record.
-#[derive(Debug, clap::Args)]
-struct Source {
-    /// Take this core file, whether there is a record of it or not.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until"])]
-    core: Option<PathBuf>,
-    /// Take executables and libraries from below this directory instead of the container's root.
-    #[arg(long, value_name = "DIR")]
-    sysroot: Option<PathBuf>,
-}
-
-/// The store that a verb reads.
-#[derive(Debug)]
-struct Chosen {
-    store: PathBuf,
-}
-
-impl Chosen {
-    /// The store that was named, or the configured one.
-    fn of(store: Option<PathBuf>) -> Result<Self> {
-        let configured = || Ok::<_, anyhow::Error>(Config::load()?.store);
-        Ok(Chosen { store: store.map_or_else(configured, Ok)? })
-    }
-
-    /// The records that match, the oldest first.
-    fn records(&self, query: &query::Query) -> Result<Vec<Record>> {
-        let Some(records) = Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten() else { return Ok(Vec::new()) };
-        Ok(by_time(records.names()?.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r)).collect()))
-    }
-
-    /// Opens the store, making it if it is not there.
-    fn make_store(&self) -> Result<Store> {
-        Store::open(&Config { store: self.store.clone(), ..Config::default() })
-    }
-}
-
-/// The oldest first.
-fn by_time(mut records: Vec<Record>) -> Vec<Record> {
-    records.sort_by(|a, b| a.time.cmp(&b.time));
-    records
-}
-
-/// Nothing to show is a failure, as it is for coredumpctl.
-fn no_match(verb: &str, store: &Path) -> Result<ExitCode> {
-    log::error!("{verb}: no crash in {} matches", store.display());
-    Ok(ExitCode::FAILURE)
-}
-
 /// Runs a verb. What fails is one line on stderr.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
@@ -454,6 +374,9 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             let about = verb.get_about().unwrap_or_else(|| panic!("{} has no help", verb.get_name())).to_string();
             assert!(about.len() > 10, "{}: {about}", verb.get_name());
+            let long = verb.get_long_about().map(ToString::to_string).unwrap_or_default();
+            // The two that only machines start have none.
+            assert!(long.contains("Example: oci-coredump ") || ["hook", "handle"].contains(&verb.get_name()), "{} has no example", verb.get_name());
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::oracle::row::{Forced, Row};
 pub fn rows() -> Vec<Row> {
     let mut rows = signals();
     rows.extend(limits());
+    rows.extend(limits_in_the_notes());
     rows.extend(memory());
     rows
 }
@@ -26,6 +27,12 @@ fn signals() -> Vec<Row> {
         row("signal-term", "15"),
         row("signal-kill", "9"),
     ]
+}
+
+/// The kernel counts whole units: a header, a note's name, its content, a component of the layout note. Where the file ends
+/// under a limit shows each of them; the notes of one thread end between these on most processors.
+fn limits_in_the_notes() -> impl Iterator<Item = Row> {
+    (4200..5300).step_by(40).map(|limit| Row::new(format!("limit-notes-{limit}")).parent(&format!("--core {limit}")))
 }
 
 fn limits() -> Vec<Row> {
