@@ -1,12 +1,17 @@
-//! The runtime wrapper, under `ctr` and under Docker.
+//! The runtime wrapper: over each runtime, under `ctr` and under Docker.
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::containerd::Containerd;
 use super::docker::Docker;
 use super::photo::Photo;
 use super::suite::Suite;
 use super::{core_of, host, product};
+use crate::support::bundle::Bundle;
+use crate::support::crasher::crasher;
 use crate::support::host::{BINARY, Host};
+use crate::support::runtime::{Kind, Runtime};
 
 /// The wrapper's link, where `make install` puts it; gone on drop.
 struct Link(PathBuf);
@@ -22,6 +27,52 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The wrapper itself, over each runtime: the same answers as the real one's, and a core.
+#[test]
+fn over_every_runtime() {
+    let host = host();
+    let link = Link::make();
+    // youki prints its features in another order each time.
+    let lines = |text: &[u8]| -> BTreeSet<String> { String::from_utf8_lossy(text).lines().map(|line| line.trim_end_matches(',').to_owned()).collect() };
+    for kind in Kind::installed() {
+        let runtime = Runtime::new(kind);
+        host.configure(&format!("runtime = {:?}\n", runtime.program()));
+        // The real one's command line, with the wrapper in its place.
+        let wrapper = |args: &[&str]| {
+            let real = runtime.command();
+            Command::new(&link.0).args(real.get_args()).args(args).output().unwrap()
+        };
+        let real = |args: &[&str]| runtime.command().args(args).output().unwrap();
+        for args in [&["--version"][..], &["features"], &["state", "none"], &["run"], &["create", "--bundle", "/nowhere", "none"], &["delete", "none"]] {
+            let (ours, theirs) = (wrapper(args), real(args));
+            assert_eq!(ours.status.code(), theirs.status.code(), "{} {args:?}", kind.name());
+            assert_eq!(lines(&ours.stdout), lines(&theirs.stdout), "{} {args:?}", kind.name());
+        }
+
+        let mut bundle = Bundle::new();
+        bundle.rootfs().put(crasher(), "/bin/crasher");
+        bundle.shell("/bin/crasher null; exit 7");
+        let path = bundle.path().to_str().unwrap().to_owned();
+        // Who does not ask: not a byte of config.json is another.
+        let before = std::fs::read(bundle.write()).unwrap();
+        let id = format!("silent-{}", kind.name());
+        assert_eq!(wrapper(&["run", "--bundle", &path, &id]).status.code(), Some(7), "{}", kind.name());
+        assert_eq!(std::fs::read(bundle.path().join("config.json")).unwrap(), before);
+        assert!(host.records_of(&id).is_empty());
+        // One that cannot be edited is the real one's to judge.
+        std::fs::write(bundle.path().join("config.json"), "{\"annotations\": 5").unwrap();
+        let (ours, theirs) = (wrapper(&["run", "--bundle", &path, &id]), real(&["run", "--bundle", &path, &id]));
+        assert!(!ours.status.success() && ours.status.code() == theirs.status.code(), "{}", kind.name());
+
+        bundle.annotation("oci-coredump/pattern", "/dump/core");
+        bundle.write();
+        let id = format!("asks-{}", kind.name());
+        assert_eq!(wrapper(&["run", "--bundle", &path, &id]).status.code(), Some(7), "{}", kind.name());
+        assert_eq!(core_of(&host, &id)["pattern"], "/dump/core");
+        assert!(std::fs::read_dir(bundle.path()).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().contains(".new")));
     }
 }
 
