@@ -96,6 +96,7 @@ fn under_ctr(suite: Suite, version: u32) {
     // The daemon's own soft limit is 0, and an exec is its grandchild.
     assert_eq!(said("asks", "ulimit -Sc; cat /proc/sys/kernel/core_pattern"), "unlimited\n/dump/core-eci\n");
     assert_eq!(said("limited", "ulimit -Sc"), "0\n");
+    assert_eq!(said("limited", "ulimit -Hc"), said("silent", "ulimit -Hc"));
     assert_eq!(said("silent", "ulimit -Sc; ls -d /dump || echo none"), "0\nnone\n");
     let bundle = |id: &str| std::fs::read_to_string(containerd.file(&format!("state/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"))).unwrap();
     assert!(bundle("asks").contains(BINARY) && !bundle("silent").contains("oci-coredump"));

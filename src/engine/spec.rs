@@ -36,15 +36,17 @@ pub fn asks(annotations: &Annotations, config: &Config) -> Option<Asks> {
     }
 }
 
-/// The RLIMIT_CORE, soft and hard, to be set where `there` is set now; `None`: leave it. Nothing is raised beyond what is there, nor beyond `reach`,
-/// which the runtime may not be allowed to exceed: a container must not fail for want of a core. (The hook, which can try, raises it where it may.)
+/// The RLIMIT_CORE, soft and hard, to be set where `there` is set now; `None`: leave it. Only the soft limit changes: the hard one stays what is there,
+/// or what the container would inherit, `reach`. A runtime may not be allowed to exceed that, and a container must not fail for want of a core. (The hook,
+/// which can try, raises it where it may.)
 pub fn core_limit(asked: Option<u64>, there: Option<(u64, u64)>, reach: u64) -> Option<(u64, u64)> {
     let wanted = asked.unwrap_or(u64::MAX);
     let new = match there {
         // Somebody set it on purpose.
         Some((soft, _)) if soft > 0 && asked.is_none() => return None,
         Some((_, hard)) => (wanted.min(hard), hard),
-        None => (wanted, wanted),
+        None if wanted > reach => return None,
+        None => (wanted, reach),
     };
     (new.1 <= reach && there != Some(new)).then_some(new)
 }
@@ -143,7 +145,9 @@ mod tests {
         for (asked, there, reach, new) in [
             (None, None, MAX, Some((MAX, MAX))),
             (None, None, 100, None),
-            (Some(50), None, 100, Some((50, 50))),
+            (Some(50), None, 100, Some((50, 100))),
+            (Some(0), None, MAX, Some((0, MAX))),
+            (None, Some((0, 200)), 100, None),
             (None, Some((7, 9)), MAX, None),
             (Some(8), Some((7, 9)), MAX, Some((8, 9))),
             (Some(MAX), Some((7, 9)), MAX, Some((9, 9))),
