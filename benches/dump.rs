@@ -6,9 +6,10 @@ mod support;
 
 mod scene;
 
-use scene::{Container, Method, Sample, choose, compile, now, spread, warm};
+use scene::{Method, Sample, choose, sample, spread, warm};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use support::bare::{Container, compile, now};
 use support::host::{BINARY, Host};
 
 const ROUNDS: usize = 5;
@@ -90,7 +91,7 @@ impl Bench {
     fn one(&self, container: &Container, method: Method, kind: &str, size: usize) -> Sample {
         warm(if matches!(kind, "random" | "text" | "scattered") { size.min(1024) << 20 } else { 0 });
         choose(&self.host, method, container.directory(), &self.ours);
-        container.victim(&self.victim, kind, size).sample(method)
+        sample(container.victim(&self.victim, kind, size), method)
     }
 
     fn dump(&self, name: &str, container: &Container, kind: &str, size: usize, goal: f64, disk_goal: Option<f64>) {
@@ -164,7 +165,7 @@ impl Bench {
             println!("system calls of a tiny crash: no room for strace in core_pattern ({} bytes)", pattern.len());
         } else {
             self.host.set("kernel/core_pattern", &pattern);
-            container.victim(&self.victim, "tiny", 0).sample(Method::Ours);
+            sample(container.victim(&self.victim, "tiny", 0), Method::Ours);
             println!("{:<44} {:>7}", "system calls of a tiny crash, both processes", count(&file));
         }
         let bundle = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! What the integration tests share, one subject a file. Every test binary uses a part of it.
 #![allow(dead_code, reason = "each test binary uses another part of the support")]
 
+pub mod bare;
 pub mod bundle;
 pub mod crasher;
 pub mod daemon;

@@ -128,8 +128,9 @@ impl Drop for Podman {
             Ok(output) if output.status.success() => {}
             other => eprintln!("podman rm: {other:?}"),
         }
-        unmount_below(self.scratch.path());
+        // conmon's last act is a `podman container cleanup`, which mounts the storage again: first wait for them to be gone.
         remove_cgroups(&self.cgroup());
+        unmount_below(self.scratch.path());
     }
 }
 

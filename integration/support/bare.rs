@@ -1,0 +1,109 @@
+//! A container without a runtime: a process with a mount namespace of its own, made known to the dispatcher by the real hook. And victims in it, which are
+//! children of the test, so that it sees how they end.
+
+use super::host::BINARY;
+use nix::time::{ClockId, clock_gettime};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// A process with a mount namespace of its own, made known to the dispatcher by the real hook: what a container is to it. No OCI runtime is in the way of the
+/// measurements.
+pub struct Container {
+    init: Child,
+    directory: PathBuf,
+    _bundle: tempfile::TempDir,
+}
+
+impl Container {
+    /// Cores go to `<directory>/core.PID`.
+    pub fn new(name: &str, directory: &Path, annotations: &[(&str, &str)]) -> Self {
+        let init = Command::new("unshare").args(["--mount", "--propagation", "private", "sleep", "infinity"]).spawn().expect("unshare");
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        while namespace(&init.id().to_string()) == namespace("self") {
+            std::thread::yield_now();
+        }
+        // Something that is there is not covered by the host's store, so that the test finds the cores by the same path.
+        std::fs::write(directory.join("not-empty"), "").unwrap();
+        let bundle = tempfile::tempdir().unwrap();
+        let mut wishes = serde_json::json!({ "oci-coredump/pattern": format!("{}/core.%p", directory.display()), "oci-coredump/required": "true" });
+        for (key, value) in annotations {
+            wishes[*key] = (*value).into();
+        }
+        let config = serde_json::json!({ "ociVersion": "1.0.2", "root": { "path": "/" }, "annotations": wishes });
+        std::fs::write(bundle.path().join("config.json"), config.to_string()).unwrap();
+        let state = serde_json::json!({ "ociVersion": "1.0.2", "id": name, "status": "creating", "pid": init.id(), "bundle": bundle.path() });
+        let mut hook = Command::new(BINARY).args(["hook", "createRuntime"]).stdin(Stdio::piped()).spawn().unwrap();
+        hook.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();
+        assert!(hook.wait().unwrap().success(), "the hook refused the benchmark's container");
+        Container { init, directory: directory.to_owned(), _bundle: bundle }
+    }
+
+    /// A victim, ready to crash.
+    pub fn victim(&self, program: &Path, kind: &str, size: usize) -> Victim {
+        let line = format!("ulimit -c unlimited; exec nsenter --mount --target {} -- {} {kind} {size}", self.init.id(), program.display());
+        let mut child = Command::new("sh").args(["-c", &line]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        output.read_line(&mut ready).unwrap();
+        assert_eq!(ready, "ready\n", "the victim {kind} {size} did not get ready");
+        let core = self.directory.join(format!("core.{}", child.id()));
+        Victim { child, output, core }
+    }
+
+    /// Where its cores go.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self.init.kill();
+        let _ = self.init.wait();
+    }
+}
+
+/// A process that waits for the word to crash.
+pub struct Victim {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    core: PathBuf,
+}
+
+/// Nanoseconds of the monotonic clock.
+pub fn now() -> u64 {
+    Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap()).as_nanos() as u64
+}
+
+impl Victim {
+    /// Gives the word.
+    pub fn crash(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+    }
+
+    /// Waits for its end: when it died and when that was known, in nanoseconds.
+    pub fn end(&mut self) -> (u64, u64) {
+        let status = self.child.wait().unwrap();
+        let end = now();
+        assert!(!status.success());
+        let mut text = String::new();
+        self.output.read_to_string(&mut text).unwrap();
+        (text.trim().parse().unwrap_or_else(|_| panic!("the victim said {text:?}")), end)
+    }
+
+    /// Where its core goes.
+    pub fn core(&self) -> &Path {
+        &self.core
+    }
+}
+
+/// Compiles `benches/<name>.c`.
+pub fn compile(name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(format!("{name}.c"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let status = Command::new("gcc").args(["-O2", "-static", "-pthread", "-o"]).args([&program, &source]).status().expect("gcc");
+    assert!(status.success(), "gcc {}", source.display());
+    program
+}
