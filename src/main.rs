@@ -7,12 +7,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // What we make has exactly the mode that we say, whoever started us.
-    oci_coredump::sys::file::set_umask(0);
     let args: Vec<OsString> = std::env::args_os().collect();
+    // First of all: the real runtime inherits everything that this process is, its umask too.
     if args.first().is_some_and(|name| Path::new(name).file_name() == Some(engine::RUNTIME_NAME.as_ref())) {
         return run_runtime(args);
     }
+    // What we make has exactly the mode that we say, whoever started us.
+    oci_coredump::sys::file::set_umask(0);
     if args.first().is_some_and(|name| engine::nri::is_plugin(name)) {
         return plugin(engine::nri::run_started);
     }

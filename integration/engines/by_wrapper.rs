@@ -54,8 +54,16 @@ fn over_every_runtime() {
 
         let mut bundle = Bundle::new();
         bundle.rootfs().put(crasher(), "/bin/crasher");
-        bundle.shell("/bin/crasher null; exit 7");
+        // What a program inherits is the same.
+        bundle.shell("umask; ulimit -a; grep -E '^(Sig|Shd|NoNewPrivs|Seccomp)' /proc/self/status; ls /proc/self/fd; cat /proc/self/oom_score_adj");
+        bundle.write();
         let path = bundle.path().to_str().unwrap().to_owned();
+        let inherits = ["run", "--bundle", &path, "inherits"];
+        let (ours, theirs) = (wrapper(&inherits), real(&inherits));
+        assert_eq!(String::from_utf8_lossy(&ours.stdout), String::from_utf8_lossy(&theirs.stdout), "{}", kind.name());
+        assert!(theirs.stdout.starts_with(b"0022\n"), "{theirs:?}");
+
+        bundle.shell("/bin/crasher null; exit 7");
         // Who does not ask: not a byte of config.json is another.
         let before = std::fs::read(bundle.write()).unwrap();
         let id = format!("silent-{}", kind.name());

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Largest ledger that is read, in bytes.
@@ -89,7 +90,8 @@ impl Change {
         match self {
             Change::File { path, after, .. } => write(path, after),
             Change::Link { path, target } => std::os::unix::fs::symlink(target, path).with_context(|| format!("symlink {}", path.display())),
-            Change::Directory { path } => std::fs::create_dir(path).with_context(|| format!("mkdir {}", path.display())),
+            // Never more, whatever the umask of the administrator's shell.
+            Change::Directory { path } => std::fs::DirBuilder::new().mode(0o755).create(path).with_context(|| format!("mkdir {}", path.display())),
         }
     }
 }
@@ -317,6 +319,8 @@ mod tests {
         let ledger = Ledger::of(&config(dir.path()), "docker").unwrap();
         ledger.apply(&plan.changes).unwrap();
         assert_eq!(std::fs::read_to_string(at("x/link")).unwrap(), "c");
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(at("x/y")).unwrap().permissions().mode() & 0o022, 0);
         // A second time, with another text, as a newer version would.
         ledger.apply(&[Change::file(&at("old"), "bb".into()).unwrap()]).unwrap();
         let ledger = Ledger::peek(&config(dir.path()), "docker").unwrap().unwrap();

@@ -199,6 +199,10 @@ pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
                     table.remove(key);
                 }
             }
+            // A table that was ours alone.
+            if had.is_none() && table.len() == 1 && table.get("runtime_type").and_then(Item::as_str) == Some(RUNC) {
+                make(&mut doc, &path[..4])?.remove(&name);
+            }
         }
     }
     let disabled = find(&old, &["plugins", NRI_TABLE]).and_then(|t| t.get("disable")).cloned();
