@@ -77,12 +77,28 @@ impl Runtime {
         command
     }
 
+    /// Runs a command of the runtime to its end.
+    fn output(&self, command: &mut Command) -> Output {
+        loop {
+            let output = command.output().unwrap();
+            if output.status.success() || !self.stumbled(&String::from_utf8_lossy(&output.stderr)) {
+                return output;
+            }
+        }
+    }
+
+    /// youki 0.7 runs from a sealed copy of itself, and does not try again when the kernel still holds a page of it (fcntl(2): EBUSY). That is before it
+    /// has done anything.
+    fn stumbled(&self, log: &str) -> bool {
+        self.kind == Kind::Youki && log.contains("failed to seal /proc/self/exe")
+    }
+
     /// `run`: from creation to the end of the program. The output is the container's.
     pub fn run(&self, bundle: &Bundle, id: &str) -> Output {
         bundle.write();
         let mut command = self.command();
         command.arg("run").arg("--bundle").arg(bundle.path()).arg(id);
-        let output = command.output().unwrap();
+        let output = self.output(&mut command);
         self.force_delete(id);
         output
     }
@@ -106,9 +122,7 @@ impl Runtime {
                 return Ok(container);
             }
             let log = container.stderr();
-            // youki 0.7 runs from a sealed copy of itself, and does not try again when the kernel still holds a page of it
-            // (fcntl(2): EBUSY). That is before it has done anything.
-            if self.kind != Kind::Youki || !log.contains("failed to seal /proc/self/exe") {
+            if !self.stumbled(&log) {
                 return Err(log);
             }
         }
@@ -124,7 +138,7 @@ impl Runtime {
     fn force_delete(&self, id: &str) {
         let mut command = self.command();
         // Usually it is gone already and the runtime complains: nobody needs to hear that.
-        let _ = command.args(["delete", "--force", id]).output();
+        self.output(command.args(["delete", "--force", id]));
     }
 }
 
@@ -161,12 +175,12 @@ impl Container<'_> {
 
     /// `exec`: another process in the container, as root in `/`. The output and exit status are the process's.
     pub fn exec(&self, args: &[&str]) -> Output {
-        self.exec_command(&[], args).output().unwrap()
+        self.runtime.output(&mut self.exec_command(&[], args))
     }
 
     /// `exec` with options of the runtime (`--user 1000`, ...).
     pub fn exec_with(&self, options: &[&str], args: &[&str]) -> Output {
-        self.exec_command(options, args).output().unwrap()
+        self.runtime.output(&mut self.exec_command(options, args))
     }
 
     /// `exec` as a command, for a test that wants to choose its standard streams.
@@ -201,7 +215,7 @@ impl Container<'_> {
             } else {
                 options.push("--tty");
             }
-            let output = self.exec_command(&options, args).output().unwrap();
+            let output = self.runtime.output(&mut self.exec_command(&options, args));
             assert!(output.status.success(), "{} exec --tty: {output:?}", self.runtime.kind.name());
         })
     }
@@ -261,7 +275,7 @@ impl Container<'_> {
     }
 
     fn succeed(&self, args: &[&str]) -> Output {
-        let output = self.runtime.command().args(args).output().unwrap();
+        let output = self.runtime.output(self.runtime.command().args(args));
         assert!(output.status.success(), "{} {args:?}: {output:?}", self.runtime.kind.name());
         output
     }
