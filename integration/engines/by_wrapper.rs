@@ -43,9 +43,9 @@ fn over_every_runtime() {
         // The real one's command line, with the wrapper in its place.
         let wrapper = |args: &[&str]| {
             let real = runtime.command();
-            Command::new(&link.0).args(real.get_args()).args(args).output().unwrap()
+            runtime.output(Command::new(&link.0).args(real.get_args()).args(args))
         };
-        let real = |args: &[&str]| runtime.command().args(args).output().unwrap();
+        let real = |args: &[&str]| runtime.output(runtime.command().args(args));
         for args in [&["--version"][..], &["features"], &["state", "none"], &["run"], &["create", "--bundle", "/nowhere", "none"], &["delete", "none"]] {
             let (ours, theirs) = (wrapper(args), real(args));
             assert_eq!(ours.status.code(), theirs.status.code(), "{} {args:?}", kind.name());
