@@ -31,7 +31,7 @@ tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/oci-coredump-test
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
 demo_packages := podman busybox-static gdb gcc libc6-dev
-test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar
+test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio debian-archive-keyring
 
 .PHONY: build install uninstall demo test bench deps demo-deps test-deps clean
 
@@ -44,6 +44,8 @@ install:
 	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish)
 	$(INSTALL) -m 0755 $(binary) $(libexec)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
+	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump-runtime
+	ln -sf oci-coredump $(libexec)/oci-coredump-runtime
 	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json >$(hooks)/oci-coredump.json
 	$(binary) man >$(man)/oci-coredump.1
 	$(binary) completions bash >$(bash)/oci-coredump
@@ -54,6 +56,7 @@ install:
 uninstall:
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump $(man)/oci-coredump.1
+	rm -f $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 
 demo: demo-deps build

@@ -26,3 +26,19 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
     program=$(find "$scratch/tree" -path '*/systemd/systemd-coredump' -type f)
     install -m 0755 "$program" "$directory/bin/systemd-coredump"
 fi
+
+# Newer engines than the machine's, unpacked: Go programs run on an older Debian as they are. Installed, they would replace the machine's.
+for suite in trixie sid; do
+    [ -x "$directory/$suite/usr/bin/containerd" ] && [ -x "$directory/$suite/usr/sbin/dockerd" ] && continue
+    echo "Unpacking containerd and Docker of Debian $suite"
+    apt=$(mktemp -d)
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/debs"
+    : >"$apt/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $suite main" >"$apt/sources.list"
+    set -- -qq -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt" -o Dir::Etc::sourcelist="$apt/sources.list" \
+        -o Dir::Etc::sourceparts=/nonexistent -o APT::Sandbox::User=root
+    apt-get "$@" update
+    (cd "$apt/debs" && apt-get "$@" download containerd docker.io docker-cli)
+    for package in "$apt"/debs/*.deb; do dpkg-deb --extract "$package" "$directory/$suite"; done
+    rm -rf "$apt"
+done

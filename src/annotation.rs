@@ -66,6 +66,26 @@ impl<'a> View<'a> {
     }
 }
 
+/// The keys of others that are read here.
+pub const FOREIGN: [&str; 9] =
+    [PATTERN_KEYS[1], PATTERN_KEYS[2], HUAWEI, PATTERN_KEYS[4], PATTERN_KEYS[5], STARLINGX_SIZE, STARLINGX_OTHERS[0], STARLINGX_OTHERS[1], STARLINGX_OTHERS[2]];
+
+/// Whether a key is one that may be read here, in whichever container of the pod it is for: any setting of ours, or one of the others' keys.
+pub fn is_own(key: &str) -> bool {
+    key.starts_with("oci-coredump/") || key.contains(".oci-coredump/") || FOREIGN.contains(&key)
+}
+
+/// A pod's sandbox runs nothing of the pod's.
+pub fn is_sandbox(all: &Annotations) -> bool {
+    let is = |key: &str| all.get(key).map(String::as_str) == Some("sandbox");
+    is("io.kubernetes.cri.container-type") || is("io.kubernetes.cri-o.ContainerType")
+}
+
+/// What the pod calls this container, as containerd's CRI and CRI-O say it.
+pub fn container_name(all: &Annotations) -> Option<&str> {
+    ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"].iter().find_map(|k| all.get(*k)).map(String::as_str)
+}
+
 /// Whether the container insists: `oci-coredump/required`. A value that is neither `true` nor `false` insists too; the refusal then says so.
 pub fn required(all: &Annotations, container: Option<&str>) -> bool {
     View { all, container }.find(REQUIRED).is_some_and(|(_, v)| v != "false")

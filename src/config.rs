@@ -1,7 +1,7 @@
 //! /etc/oci-coredump/config.toml.
 
 use crate::pattern::Template;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,8 @@ pub struct Config {
     pub allow_early_release: bool,
     /// The host's store of cores and records.
     pub store: PathBuf,
+    /// The OCI runtime that the wrapper becomes. Not set: runc, else crun, from /usr/bin, /usr/sbin, /usr/local/bin or /usr/local/sbin.
+    pub runtime: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -57,6 +59,7 @@ impl Default for Config {
             select: BTreeMap::new(),
             allow_early_release: false,
             store: PathBuf::from("/var/lib/oci-coredump"),
+            runtime: None,
         }
     }
 }
@@ -75,6 +78,9 @@ impl Config {
             Template::of_container(p.as_bytes()).with_context(|| format!("default_pattern = {p:?}"))?;
         }
         ensure!(config.store.is_absolute(), "store = {:?}: the path must be absolute", config.store);
+        if let Some(path) = config.runtime.as_ref().filter(|p| !p.is_absolute()) {
+            bail!("runtime = {path:?}: the path must be absolute");
+        }
         Ok(config)
     }
 
@@ -138,6 +144,7 @@ mod tests {
             ("mode = \"both\"", "mode"),
             ("default_pattern = \"|sh\"", "default_pattern"),
             ("store = \"var\"", "store"),
+            ("runtime = \"runc\"", "runtime"),
             ("stricter = true", "stricter"),
             ("\nstrict = 1", "line 2"),
         ] {

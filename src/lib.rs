@@ -13,13 +13,15 @@
 //!                                       re-verified)      host)          discard + why)   the crasher)     one JSON file)
 //! ```
 //!
+//! `engine` makes the engines call the hook: it edits their specifications of containers, and their configuration.
+//!
 //! Layers, each may use only what stands before it; `tests/layers.rs` holds everyone to it:
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! words    pattern, record, config, annotation          values, no effects
 //! shared   report, store, registry, sysctl, corefile    effects that the doors need
-//! doors    hook, dump, cli                              never each other, except cli, which may start any
+//! doors    hook, dump, engine, cli                      never each other, except cli, which may start any
 //! ```
 
 pub mod sys;
@@ -37,4 +39,5 @@ pub mod sysctl;
 
 pub mod cli;
 pub mod dump;
+pub mod engine;
 pub mod hook;

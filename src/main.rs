@@ -1,16 +1,25 @@
 //! The door: which verb. `hook` and `handle` go their short way before anything of a command-line parser is touched.
 
 use oci_coredump::report::{self, Door};
-use oci_coredump::{cli, dump, hook};
+use oci_coredump::{cli, dump, engine, hook};
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // First of all: the real runtime inherits everything that this process is, its umask too.
+    if args.first().is_some_and(|name| Path::new(name).file_name() == Some(engine::RUNTIME_NAME.as_ref())) {
+        return run_runtime(args);
+    }
     // What we make has exactly the mode that we say, whoever started us.
     oci_coredump::sys::file::set_umask(0);
-    let args: Vec<OsString> = std::env::args_os().collect();
+    if args.first().is_some_and(|name| engine::nri::is_plugin(name)) {
+        return plugin(engine::nri::run_started);
+    }
     match args.get(1).and_then(|verb| verb.to_str()) {
         Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),
+        Some("hook") if args.get(2).is_some_and(|a| a == "precreate") => precreate(),
         Some("hook") if args.get(2).is_none_or(|a| !is_help(a)) => run_hook(args.get(2)),
         _ => cli::run(args),
     }
@@ -48,6 +57,48 @@ fn run_hook(stage: Option<&OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// An engine's plugin: what it has to say goes to the host's log.
+fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    report::init(Door::Host, false);
+    last_words(1);
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("nri: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// podman's own stage.
+fn precreate() -> ExitCode {
+    report::init(Door::HostAndStderr, false);
+    match engine::precreate::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("hook precreate: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whatever happens, the real runtime is started.
+fn run_runtime(mut args: Vec<OsString>) -> ExitCode {
+    args.remove(0);
+    report::init(Door::Host, false);
+    let again = args.clone();
+    std::panic::set_hook(Box::new(move |info| {
+        log::error!("runtime: this is a defect of oci-coredump, please report it: {info}");
+        // Nothing but an exec may follow a panic; if that fails too, the status says so.
+        let _ = engine::runtime::hand_on(&again);
+        std::process::exit(1)
+    }));
+    let error = engine::runtime::run(&args);
+    eprintln!("{}: {error:#}", engine::RUNTIME_NAME);
+    log::error!("runtime: {error:#}");
+    ExitCode::FAILURE
 }
 
 /// A defect of ours is one line in the log. It does not stop a container.

@@ -4,6 +4,7 @@
 //! <store>/                  0700 root
 //!   containers/<id>/        1777, bind-mounted into the container
 //!   records/<time>-<pid>-<id>.json
+//!   engines/<engine>.json   what `install ENGINE` changed
 //! ```
 
 use crate::config::Config;

@@ -50,7 +50,9 @@ fn make_install_and_uninstall() {
     make("install", root);
     let expected = [
         "usr/bin/oci-coredump",
+        "usr/bin/oci-coredump-runtime",
         BINARY,
+        "usr/libexec/oci/hooks.d/oci-coredump-runtime",
         "usr/share/bash-completion/completions/oci-coredump",
         "usr/share/containers/oci/hooks.d/oci-coredump.json",
         "usr/share/fish/vendor_completions.d/oci-coredump.fish",

@@ -77,8 +77,8 @@ impl Runtime {
         command
     }
 
-    /// Runs a command of the runtime to its end.
-    fn output(&self, command: &mut Command) -> Output {
+    /// Runs a command of the runtime, or of what stands before it, to its end.
+    pub fn output(&self, command: &mut Command) -> Output {
         loop {
             let output = command.output().unwrap();
             if output.status.success() || !self.stumbled(&String::from_utf8_lossy(&output.stderr)) {

@@ -100,3 +100,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whose_keys_and_which_containers() {
+    for key in ["oci-coredump/pattern", "app.oci-coredump/limit", "k8s.aliyun.com/eci-core-pattern", "starlingx.io/core_max_used"] {
+        assert!(is_own(key), "{key}");
+    }
+    for key in ["oci-coredump", "xoci-coredump/pattern", "k8s.aliyun.com/eci", ""] {
+        assert!(!is_own(key), "{key}");
+    }
+    assert!(PATTERN_KEYS.iter().all(|key| is_own(key)));
+    assert!(is_sandbox(&of(&[("io.kubernetes.cri-o.ContainerType", "sandbox")])));
+    assert!(!is_sandbox(&of(&[("io.kubernetes.cri.container-type", "container")])));
+    assert_eq!(container_name(&of(&[("io.kubernetes.container.name", "app")])), Some("app"));
+}

@@ -1,6 +1,7 @@
 //! `doctor`: everything that a core on its way depends on, one verdict each.
 
 use crate::config::{self, Config, Mode, RUN_DIR};
+use crate::engine::{self, Engine};
 use crate::pattern::Handler;
 use crate::registry::Registry;
 use crate::store::Store;
@@ -76,6 +77,7 @@ fn checks() -> Vec<Check> {
     all.extend(patterns(&config));
     all.push(suid());
     all.extend(hooks());
+    all.extend(engines(&config));
     all.push(store(&config));
     all.extend(containers());
     all
@@ -207,6 +209,23 @@ fn hooks() -> Vec<Check> {
         ));
     }
     all
+}
+
+/// What `install ENGINE` has changed must still be there; the engine's own upgrades like to replace its files.
+fn engines(config: &Config) -> Vec<Check> {
+    const CHECK: &str = "engine";
+    let of = |(engine, state): (Engine, Result<Vec<PathBuf>>)| {
+        let name = engine.name();
+        match state {
+            Ok(paths) if paths.is_empty() => ok(CHECK, format!("{name}: as `install {name}` left it")),
+            Ok(paths) => {
+                let list: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+                warning(CHECK, format!("{name}: changed since `install {name}`: {}", list.join(", ")), &format!("run `oci-coredump install {name}` again"))
+            }
+            Err(e) => warning(CHECK, format!("{name}: {e:#}"), "run doctor as root"),
+        }
+    };
+    engine::told(config).into_iter().map(of).collect()
 }
 
 fn store(config: &Config) -> Check {

@@ -16,6 +16,7 @@ mod stack;
 mod table;
 mod vacuum;
 
+use crate::engine::{self, Engine};
 use crate::report::{self, Door};
 use anyhow::{Context, Result};
 use choose::{Chosen, Source, Which, by_time, no_match};
@@ -67,8 +68,14 @@ enum Verb {
     /// What kernel.core_pattern was before is saved, and keeps getting the crashes of everything that is no registered container. Run it as root, by
     /// the path at which the program will stay.
     ///
-    /// Example: oci-coredump install --dry-run
+    /// With an engine: tell that engine of this program instead. podman and CRI-O need it only where they do not read the standard hooks.d directory.
+    ///
+    /// Example: oci-coredump install docker --dry-run
     Install {
+        /// Tell this engine.
+        engine: Option<Engine>,
+        #[command(flatten)]
+        options: engine::Options,
         /// Say what would be done, and do nothing.
         #[arg(long)]
         dry_run: bool,
@@ -76,15 +83,19 @@ enum Verb {
     /// Give the kernel's settings back, and remove what this program keeps in /run.
     ///
     /// kernel.core_pattern, core_uses_pid and core_pipe_limit become what they were, unless somebody else has changed them since. Cores and records
-    /// stay, unless --purge is given.
+    /// stay, unless --purge is given. Engines that were told of this program are made to forget it first.
+    ///
+    /// With an engine: only make that engine forget it.
     ///
     /// Example: oci-coredump uninstall --purge
     Uninstall {
+        /// Make this engine forget.
+        engine: Option<Engine>,
         /// Say what would be done, and do nothing.
         #[arg(long)]
         dry_run: bool,
         /// Remove the cores and records in the store too.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "engine")]
         purge: bool,
     },
     /// Check everything that a core on its way depends on, and say what to do.
@@ -227,6 +238,16 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Serve an engine as its NRI plugin, by connecting to its socket; for ever, across restarts of the engine.
+    ///
+    /// Usually the engine starts the plugin itself: `oci-coredump install containerd`.
+    ///
+    /// Example: oci-coredump nri --socket /var/run/nri/nri.sock
+    Nri {
+        /// The engine's socket.
+        #[arg(long, value_name = "PATH", default_value = engine::nri::SOCKET)]
+        socket: PathBuf,
+    },
     /// The OCI hook, for runtimes: the container's state is read from stdin.
     ///
     /// Without a stage it is found out from the state. createRuntime fails only where the container (annotation oci-coredump/required) or the
@@ -315,10 +336,13 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Metrics { textfile, store } => {
             Chosen::of(store).and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref())).context("metrics")?;
         }
-        Verb::Install { dry_run } => setup::install(&mut out, dry_run)?,
-        Verb::Uninstall { dry_run, purge } => setup::uninstall(&mut out, dry_run, purge)?,
+        Verb::Install { engine: Some(engine), options, dry_run } => setup::install_engine(&mut out, engine, &options, dry_run)?,
+        Verb::Install { dry_run, .. } => setup::install(&mut out, dry_run)?,
+        Verb::Uninstall { engine: Some(engine), dry_run, .. } => setup::uninstall_engine(&mut out, engine, dry_run)?,
+        Verb::Uninstall { dry_run, purge, .. } => setup::uninstall(&mut out, dry_run, purge)?,
         Verb::Doctor { json } => return doctor::run(&mut out, json),
         Verb::Plan { bundle, state, config } => explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?,
+        Verb::Nri { socket } => match engine::nri::run_connecting(&socket)? {},
         Verb::Man => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut text)?;

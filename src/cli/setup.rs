@@ -1,6 +1,7 @@
 //! `install` and `uninstall`: the host part, done and undone.
 
 use crate::config::{Config, Mode, RUN_DIR};
+use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::process;
@@ -15,7 +16,7 @@ fn helper() -> Result<PathBuf> {
 }
 
 fn need_root(verb: &str) -> Result<()> {
-    ensure!(process::is_host_root(), "{verb}: only root of the host may change kernel.core_pattern; run it with sudo, outside of any container");
+    ensure!(process::is_host_root(), "{verb}: only root of the host may do it; run it with sudo, outside of any container");
     Ok(())
 }
 
@@ -47,6 +48,23 @@ pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     Ok(())
 }
 
+/// Tells an engine of this program.
+pub fn install_engine(out: &mut impl Write, engine: Engine, options: &engine::Options, dry_run: bool) -> Result<()> {
+    if !dry_run {
+        need_root("install")?;
+    }
+    sysctl::check_helper(&helper()?).context("install")?;
+    engine::install(out, engine, options, dry_run)
+}
+
+/// Makes an engine forget it.
+pub fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
+    if !dry_run {
+        need_root("uninstall")?;
+    }
+    engine::uninstall(out, engine, dry_run)
+}
+
 /// Gives everything back.
 pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()> {
     // A configuration that cannot be read must not keep the host from being put back.
@@ -54,6 +72,10 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
         log::warn!("{e:#}, using the defaults");
         Config::default()
     });
+    if !dry_run {
+        need_root("uninstall")?;
+    }
+    engine::uninstall_all(out, dry_run)?;
     if dry_run {
         let saved = Store::peek(&config).map(|s| Saved::load(&s)).transpose()?.flatten();
         match saved {
@@ -67,7 +89,6 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
         writeln!(out, "would remove {RUN_DIR}{}", if purge { format!(" and {}", config.store.display()) } else { String::new() })?;
         return Ok(());
     }
-    need_root("uninstall")?;
     let registry = Registry::open();
     let _lock = registry.as_ref().map(Registry::lock).transpose()?;
     if let Some(store) = Store::peek(&config) {

@@ -33,7 +33,7 @@ pub fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
         _ => None,
     };
     Ok(match found {
-        Some(entry) => Origin::Container { by_exec: came_by_exec(facts.status.parent, &entry), entry: Box::new(entry) },
+        Some(entry) => Origin::Container { by_exec: came_by_exec(facts, &entry), entry: Box::new(entry) },
         None => Origin::Host,
     })
 }
@@ -75,23 +75,35 @@ fn by_pid_ns(facts: &Facts, registry: &Registry) -> Option<Entry> {
 }
 
 /// Walks up the parents. A process whose parent has ended is the init's child, so only what an engine put in from outside leaves the container.
-fn came_by_exec(mut parent: i32, entry: &Entry) -> bool {
+fn came_by_exec(facts: &Facts, entry: &Entry) -> bool {
     // Without a PID namespace of its own a container's orphans go to the host: nothing can be said.
     if entry.init.pid_ns.is_none() {
         return false;
     }
+    let mut parent = facts.status.parent;
+    // Whose parent that is; at first the crasher's.
+    let mut below: Option<Proc> = None;
     for _ in 0..DEPTH {
         if parent == entry.init.pid {
             return false;
         }
-        let Ok(process) = Proc::open(parent) else { return parent == 0 };
-        // Only `status`: the namespaces of the host's init may be closed to us (an init that is not dumpable), and it is the
-        // parent of everything that came in by a detached exec.
-        let Ok(status) = process.status() else { return false };
-        if status.ns_tgid.len() < 2 {
+        if parent == 0 {
             return true;
         }
-        parent = status.parent;
+        // Only `status`: the namespaces of the host's init may be closed to us (an init that is not dumpable), and it is the
+        // parent of everything that came in by a detached exec.
+        match Proc::open(parent).and_then(|process| Ok((process.status()?, process))) {
+            Ok((status, _)) if status.ns_tgid.len() < 2 => return true,
+            Ok((status, process)) => {
+                parent = status.parent;
+                below = Some(process);
+            }
+            // It has ended since, as an engine's `exec` does when its process is started: there is another parent now.
+            Err(_) => match below.as_ref().unwrap_or(&facts.task).status() {
+                Ok(status) if status.parent != parent => parent = status.parent,
+                _ => return false,
+            },
+        }
     }
     false
 }

@@ -51,7 +51,7 @@ pub fn read(state: &State, config: &Config) -> Result<Asked> {
     let open = std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
     let text = file::read_bounded(open, bundle::MAX, &path.display().to_string())?;
     let annotations = bundle::annotations(&text)?;
-    if is_sandbox(&annotations) {
+    if annotation::is_sandbox(&annotations) {
         return Ok(Asked::Nothing);
     }
     let names = names(&state.id, &annotations);
@@ -66,18 +66,12 @@ pub fn read(state: &State, config: &Config) -> Result<Asked> {
     Ok(Asked::Request { request: Box::new(request), required })
 }
 
-/// A pod's sandbox runs nothing of the pod's.
-fn is_sandbox(annotations: &Annotations) -> bool {
-    let is = |key: &str| annotations.get(key).map(String::as_str) == Some("sandbox");
-    is("io.kubernetes.cri.container-type") || is("io.kubernetes.cri-o.ContainerType")
-}
-
 /// The names that containerd's CRI and CRI-O give.
 fn names(id: &str, annotations: &Annotations) -> Names {
     let first = |keys: [&str; 2]| keys.iter().find_map(|k| annotations.get(*k)).cloned();
     Names {
         container_id: id.to_owned(),
-        container_name: first(["io.kubernetes.cri.container-name", "io.kubernetes.container.name"]),
+        container_name: annotation::container_name(annotations).map(str::to_owned),
         pod_name: first(["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"]),
         pod_namespace: first(["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"]),
         image: first(["io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"]),
@@ -89,11 +83,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_sandboxes() {
+    fn names_of_both_dialects() {
         let of = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Annotations>();
         let n = names("c1", &of(&[("io.kubernetes.cri.container-name", "app"), ("io.kubernetes.pod.name", "web-0")]));
         assert_eq!((n.container_name.as_deref(), n.pod_name.as_deref(), n.image), (Some("app"), Some("web-0"), None));
-        assert!(is_sandbox(&of(&[("io.kubernetes.cri-o.ContainerType", "sandbox")])));
-        assert!(!is_sandbox(&of(&[("io.kubernetes.cri.container-type", "container")])));
     }
 }

@@ -1,9 +1,18 @@
-//! One datagram to a log daemon.
+//! One datagram to a log daemon, and who is at the other end of a stream.
 
-use std::os::unix::net::UnixDatagram;
+use anyhow::{Context, Result};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
 /// Sends `bytes` to the datagram socket at `path` without ever waiting. Whether it was taken.
 pub fn send(path: &str, bytes: &[u8]) -> bool {
     let Ok(socket) = UnixDatagram::unbound() else { return false };
     socket.set_nonblocking(true).is_ok() && socket.send_to(bytes, path).is_ok()
+}
+
+/// The process that made or connected the other end.
+///
+/// # References
+/// unix(7), `SO_PEERCRED`.
+pub fn peer(socket: &UnixStream) -> Result<i32> {
+    Ok(rustix::net::sockopt::socket_peercred(socket).context("getsockopt(SO_PEERCRED)")?.pid.as_raw_nonzero().get())
 }

@@ -1,0 +1,78 @@
+//! The engines, real daemons in scratch directories: install, run, crash, core in place, uninstall, host as before. Needs root and the machine's
+//! `core_pattern`: run it with `--test-threads=1`.
+#[path = "engines/by_hooks.rs"]
+mod by_hooks;
+#[path = "engines/by_wrapper.rs"]
+mod by_wrapper;
+#[path = "engines/containerd.rs"]
+mod containerd;
+#[path = "engines/docker.rs"]
+mod docker;
+#[path = "engines/image.rs"]
+mod image;
+#[path = "engines/photo.rs"]
+mod photo;
+#[path = "engines/pods.rs"]
+mod pods;
+#[path = "engines/suite.rs"]
+mod suite;
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command};
+
+use serde_json::Value;
+use support::host::{BINARY, Host};
+
+/// The machine with the product's files on it, and nothing set up.
+fn host() -> Host {
+    support::require::root();
+    let host = Host::take();
+    host.install();
+    host
+}
+
+/// The installed product, which must succeed; what it says.
+fn product(args: &[&str]) -> String {
+    image::run(Command::new(BINARY).args(args))
+}
+
+/// The record of the container's only crash, whose core is whole and in its place.
+fn core_of(host: &Host, container: &str) -> Value {
+    let mut records = host.records_of(container);
+    assert_eq!(records.len(), 1, "records of {container}: {records:#?}; all: {:#?}", host.records());
+    let record = records.remove(0);
+    assert_eq!((&record["outcome"], &record["signal_name"], &record["comm"]), (&"written".into(), &"SIGSEGV".into(), &"crasher".into()), "{record}");
+    let core = std::fs::read(record["host_path"].as_str().unwrap()).unwrap();
+    assert!(core.starts_with(b"\x7fELF") && core.len() as u64 == record["size"].as_u64().unwrap(), "{record}");
+    record
+}
+
+/// A process whose standard error is read; killed on drop.
+struct Background {
+    child: Child,
+    lines: BufReader<std::process::ChildStderr>,
+    seen: String,
+}
+
+impl Background {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap());
+        Self { child, lines, seen: String::new() }
+    }
+
+    /// Reads on until `text` has been said so many times.
+    fn wait_for(&mut self, text: &str, times: usize) {
+        while self.seen.matches(text).count() < times {
+            assert_ne!(self.lines.read_line(&mut self.seen).unwrap(), 0, "it has ended: {}", self.seen);
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

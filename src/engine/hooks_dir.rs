@@ -1,0 +1,94 @@
+//! The `hooks_dir` setting that podman and CRI-O share: where they look for hooks.d files, and the file that we put there.
+
+use super::Program;
+use super::change::{Change, Plan};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use toml_edit::{Array, DocumentMut};
+
+/// Where both look when nothing is said.
+pub const STANDARD: &str = "/usr/share/containers/oci/hooks.d";
+
+const FILE: &str = "oci-coredump.json";
+
+/// The list that is in force, of the files that say it, the later ones winning; `None`: the engine's default.
+///
+/// # Errors
+/// A file is no TOML.
+pub fn in_force(files: &[(PathBuf, String)], tables: &[&str]) -> Result<Option<Vec<String>>> {
+    let mut found = None;
+    for (path, text) in files {
+        let doc: DocumentMut = text.parse().with_context(|| path.display().to_string())?;
+        let mut item = doc.as_item();
+        for table in tables {
+            item = item.get(table).unwrap_or(&toml_edit::Item::None);
+        }
+        if let Some(list) = item.get("hooks_dir").and_then(|i| i.as_array()) {
+            found = Some(list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect());
+        }
+    }
+    Ok(found)
+}
+
+/// The text of a drop-in that adds `wanted` to the list in force; `None` when it is there already.
+pub fn drop_in(in_force: Option<Vec<String>>, wanted: &[&str], table: &str) -> Option<String> {
+    let mut list = in_force.unwrap_or_else(|| vec![STANDARD.to_owned()]);
+    let missing: Vec<_> = wanted.iter().filter(|w| !list.iter().any(|l| Path::new(l) == Path::new(w))).map(|w| (*w).to_owned()).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    list.extend(missing);
+    let list: Array = list.into_iter().collect();
+    Some(format!("# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n[{table}]\nhooks_dir = {list}\n"))
+}
+
+/// The files of a configuration with its drop-ins, in the order in which they are read.
+pub fn files(main: &[&Path], drop_ins: &Path, but: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut paths: Vec<PathBuf> = main.iter().map(|p| (*p).to_owned()).collect();
+    let mut more: Vec<PathBuf> = match std::fs::read_dir(drop_ins) {
+        Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "conf") && p != but).collect(),
+        Err(_) => Vec::new(),
+    };
+    more.sort();
+    paths.append(&mut more);
+    let mut out = Vec::new();
+    for path in paths {
+        if let Some(text) = super::read(&path)? {
+            out.push((path, text));
+        }
+    }
+    Ok(out)
+}
+
+/// The hooks.d file of the standard directory, where no `make install` has put one that starts this program.
+pub fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
+    let path = Path::new(STANDARD).join(FILE);
+    let program = program.text()?;
+    let text = include_str!("../../hooks.d/oci-coredump.json").replace("\"/usr/libexec/oci/hooks.d/oci-coredump\"", &serde_json::to_string(program)?);
+    let starts_us = |text: &String| serde_json::from_str::<serde_json::Value>(text).is_ok_and(|v| v["hook"]["path"] == program);
+    if !super::read(&path)?.as_ref().is_some_and(starts_us) {
+        plan.add(Change::file(&path, text)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(texts: &[&str]) -> Vec<(PathBuf, String)> {
+        texts.iter().map(|t| (PathBuf::from("f"), (*t).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_last_file_wins_and_the_list_is_whole() {
+        let files = of(&["[crio.runtime]\nhooks_dir = [\"/a\"]\n", "[crio.runtime]\nhooks_dir = ['/b', '/c']", "[crio]\nx = 1"]);
+        assert_eq!(in_force(&files, &["crio", "runtime"]).unwrap(), Some(vec!["/b".into(), "/c".into()]));
+        assert_eq!(in_force(&of(&["[engine]\nx = 1"]), &["engine"]).unwrap(), None);
+        assert!(in_force(&of(&["="]), &["engine"]).is_err());
+        assert_eq!(drop_in(None, &[STANDARD], "engine"), None);
+        assert_eq!(drop_in(Some(vec![format!("{STANDARD}/")]), &[STANDARD], "engine"), None);
+        let text = drop_in(Some(vec!["/b".into()]), &[STANDARD], "crio.runtime").unwrap();
+        assert_eq!(in_force(&of(&[&text]), &["crio", "runtime"]).unwrap(), Some(vec!["/b".into(), STANDARD.into()]));
+    }
+}

@@ -1,0 +1,222 @@
+//! The NRI plugin: containerd and CRI-O ask it about every container that they create, and it adjusts those that ask for a core pattern.
+//!
+//! In: the engine's socket. Out: hooks, RLIMIT_CORE (so that exec'd processes have it too) and names. One thread, no state: an answer depends on the
+//! question alone, and none waits for anything, so that the engine's two seconds are never used up. What cannot be understood is answered with no adjustment.
+//!
+//! Not the `ttrpc` crate: its server and client want sockets of their own, which the engine's one multiplexed socket does not give, and what would be
+//! left of it, a header of ten bytes and two messages, is less than its dependencies.
+
+mod adjust;
+mod messages;
+mod mux;
+
+use super::Program;
+use crate::config::Config;
+use crate::sys::proc::Proc;
+use crate::sys::{process, socket};
+use anyhow::{Context, Result, bail, ensure};
+use messages::{ConfigureRequest, ConfigureResponse, CreateContainerRequest, CreateContainerResponse, RegisterPluginRequest, Request, Response, Status};
+use mux::{Connection, Kind, Message, Mux};
+use prost::Message as _;
+use std::ffi::OsStr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+/// Where engines listen for plugins that were not started by them.
+pub const SOCKET: &str = "/var/run/nri/nri.sock";
+
+/// What the engine tells a plugin that it starts.
+const SOCKET_VARIABLE: &str = "NRI_PLUGIN_SOCKET";
+
+const NAME: &str = "oci-coredump";
+/// Plugins are asked in the order of these: late, so that we see what others have set.
+pub const INDEX: &str = "90";
+
+/// gRPC's code for a method that is not there.
+const UNIMPLEMENTED: i32 = 12;
+
+/// Whether an engine has started this program as its plugin `NN-oci-coredump`.
+pub fn is_plugin(own_name: &OsStr) -> bool {
+    let name = Path::new(own_name).file_name().and_then(OsStr::to_str).unwrap_or_default();
+    name.ends_with("-oci-coredump") && std::env::var_os(SOCKET_VARIABLE).is_some()
+}
+
+/// Serves the engine that has started us, until it goes.
+///
+/// # Errors
+/// The socket is none, or the engine breaks the protocol.
+pub fn run_started() -> Result<()> {
+    let number = std::env::var(SOCKET_VARIABLE).ok().and_then(|n| n.parse().ok()).context("NRI_PLUGIN_SOCKET is no number")?;
+    let fd = process::inherited(number).with_context(|| format!("{SOCKET_VARIABLE}={number} is not open"))?;
+    let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let us = Identity { name: variable("NRI_PLUGIN_NAME", NAME), index: variable("NRI_PLUGIN_IDX", INDEX), program: Program::own()? };
+    serve(UnixStream::from(fd), &us)
+}
+
+/// Connects to an engine and serves it; for ever, since engines are restarted.
+///
+/// # Errors
+/// This program does not know its own path.
+pub fn run_connecting(path: &Path) -> Result<std::convert::Infallible> {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let us = Identity { name: NAME.into(), index: INDEX.into(), program: Program::own()? };
+    let mut said = String::new();
+    loop {
+        let attempt = || -> Result<()> {
+            let socket = UnixStream::connect(path).with_context(|| format!("connect to {}", path.display()))?;
+            log::info!("nri: connected to {}", path.display());
+            serve(socket, &us)
+        };
+        let now = match attempt() {
+            Ok(()) => "the engine has closed the connection".to_owned(),
+            Err(e) => format!("{e:#}"),
+        };
+        // Once, not every second.
+        if now != said {
+            log::warn!("nri: {now}, trying again every second");
+            said = now;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Who we are. The path is the one of the start: a newer version that was installed since lies there too, while /proc/self/exe says "(deleted)".
+struct Identity {
+    name: String,
+    index: String,
+    program: Program,
+}
+
+fn serve(socket: UnixStream, us: &Identity) -> Result<()> {
+    let engine = socket::peer(&socket)?;
+    let mut mux = Mux::new(socket);
+    let register = RegisterPluginRequest { plugin_name: us.name.clone(), plugin_idx: us.index.clone() };
+    let request = Request { service: messages::RUNTIME.into(), method: "RegisterPlugin".into(), payload: register.encode_to_vec() };
+    mux.send(Connection::Runtime, &Message { stream: 1, kind: Kind::Request, payload: request.encode_to_vec() })?;
+    while let Some((connection, message)) = mux.receive()? {
+        match (connection, message.kind) {
+            (Connection::Runtime, Kind::Response) => registered(&message.payload)?,
+            (Connection::Plugin, Kind::Request) => {
+                let payload = answer(&message.payload, engine, &us.program).encode_to_vec();
+                mux.send(Connection::Plugin, &Message { stream: message.stream, kind: Kind::Response, payload })?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn registered(payload: &[u8]) -> Result<()> {
+    let status = Response::decode(payload).context("answer to RegisterPlugin")?.status.unwrap_or_default();
+    ensure!(status.code == 0, "the engine refuses this plugin: {:?} (code {})", status.message, status.code);
+    Ok(())
+}
+
+/// The answer to any question.
+fn answer(payload: &[u8], engine: i32, program: &Program) -> Response {
+    let ok = |payload: Vec<u8>| Response { status: None, payload };
+    let done = Request::decode(payload).context("request").and_then(|request| {
+        if request.service != messages::PLUGIN {
+            bail!("no service {:?}", request.service);
+        }
+        Ok(match request.method.as_str() {
+            "Configure" => {
+                let engine = ConfigureRequest::decode(request.payload.as_slice()).unwrap_or_default();
+                log::info!("nri: serving {} {}", engine.runtime_name, engine.runtime_version);
+                Some(ConfigureResponse { events: messages::CREATE_CONTAINER }.encode_to_vec())
+            }
+            "Synchronize" => {
+                let more = messages::SynchronizeRequest::decode(request.payload.as_slice()).unwrap_or_default().more;
+                Some(messages::SynchronizeResponse { more }.encode_to_vec())
+            }
+            "CreateContainer" => Some(create(&request.payload, engine, program).encode_to_vec()),
+            // Events that we have not asked for; their answers have no fields that must be set.
+            "Shutdown" | "StateChange" => Some(Vec::new()),
+            _ => None,
+        })
+    });
+    match done {
+        Ok(Some(payload)) => ok(payload),
+        Ok(None) => Response { status: Some(Status { code: UNIMPLEMENTED, message: "not implemented".into() }), payload: Vec::new() },
+        Err(e) => Response { status: Some(Status { code: UNIMPLEMENTED, message: format!("{e:#}") }), payload: Vec::new() },
+    }
+}
+
+/// Whatever goes wrong, the container starts, without us.
+fn create(payload: &[u8], engine: i32, program: &Program) -> CreateContainerResponse {
+    let attempt = || -> Result<_> {
+        let request = CreateContainerRequest::decode(payload).context("CreateContainer")?;
+        // Read anew each time: nobody wants to restart an engine for a line of ours.
+        let config = Config::load()?;
+        // A hook whose program is gone would fail the container.
+        ensure!(program.path.exists(), "{} is gone", program.path.display());
+        let reach = Proc::open(engine)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX);
+        Ok(adjust::adjust(&request, &config, program.text()?, reach))
+    };
+    let adjust = attempt().unwrap_or_else(|e| {
+        log::warn!("nri: {e:#}, the container is not adjusted");
+        None
+    });
+    CreateContainerResponse { adjust }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask_with(program: &str, method: &str, payload: Vec<u8>) -> Response {
+        let request = Request { service: messages::PLUGIN.into(), method: method.into(), payload };
+        answer(&request.encode_to_vec(), std::process::id() as i32, &Program { path: program.into() })
+    }
+
+    fn ask(method: &str, payload: Vec<u8>) -> Response {
+        ask_with("/proc/self/exe", method, payload)
+    }
+
+    #[test]
+    fn no_hook_without_its_program() {
+        let container = messages::Container { annotations: [("oci-coredump/pattern".into(), "/d/core".into())].into(), ..Default::default() };
+        let request = CreateContainerRequest { pod: None, container: Some(container) }.encode_to_vec();
+        assert_eq!(ask_with("/nowhere/oci-coredump", "CreateContainer", request.clone()), Response::default());
+        assert_ne!(ask("CreateContainer", request), Response::default());
+    }
+
+    #[test]
+    fn every_question_has_an_answer() {
+        assert_eq!(ask("Configure", vec![]).payload, [0x10, 8]);
+        assert_eq!(ask("Synchronize", vec![0x18, 1]).payload, [0x10, 1]);
+        assert_eq!(ask("CreateContainer", vec![]), Response::default());
+        // Nonsense is answered with no adjustment, not with a failure of the container.
+        assert_eq!(ask("CreateContainer", vec![0xff; 9]), Response::default());
+        assert_eq!(ask("Shutdown", vec![]), Response::default());
+        assert_eq!(ask("New", vec![]).status.unwrap().code, UNIMPLEMENTED);
+        assert_eq!(answer(&[0xff; 9], 1, &Program { path: "/p".into() }).status.unwrap().code, UNIMPLEMENTED);
+    }
+
+    #[test]
+    fn a_whole_conversation() {
+        let (engine, plugin) = UnixStream::pair().unwrap();
+        let served = std::thread::spawn(move || serve(plugin, &Identity { name: "p".into(), index: "10".into(), program: Program { path: "/p".into() } }));
+        let mut engine = Mux::new(engine);
+        let (connection, message) = engine.receive().unwrap().unwrap();
+        let request = Request::decode(message.payload.as_slice()).unwrap();
+        assert_eq!((connection, request.method.as_str()), (Connection::Runtime, "RegisterPlugin"));
+        assert_eq!(request.payload, b"\x0a\x01p\x12\x0210");
+        // The engine asks before it has answered, as containerd does.
+        let configure = Request { service: messages::PLUGIN.into(), method: "Configure".into(), payload: vec![] }.encode_to_vec();
+        engine.send(Connection::Plugin, &Message { stream: 1, kind: Kind::Request, payload: configure }).unwrap();
+        let (connection, message) = engine.receive().unwrap().unwrap();
+        assert_eq!((connection, message.kind, message.stream), (Connection::Plugin, Kind::Response, 1));
+        engine.send(Connection::Runtime, &Message { stream: 1, kind: Kind::Response, payload: vec![] }).unwrap();
+        drop(engine);
+        served.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_refusal_is_an_error() {
+        let status = Some(Status { code: 3, message: "no\nthanks".into() });
+        let error = registered(&Response { status, payload: vec![] }.encode_to_vec()).unwrap_err().to_string();
+        assert!(error.contains(r#""no\nthanks""#), "{error}");
+    }
+}

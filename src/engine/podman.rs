@@ -1,0 +1,40 @@
+//! podman: it reads hooks.d by itself. The precreate hook, which sets RLIMIT_CORE before the runtime starts, lies in a directory of its own: CRI-O
+//! refuses to start when it finds that stage in the one they share.
+
+use super::change::{Change, Plan};
+use super::{Options, Program, hooks_dir, spec};
+use anyhow::Result;
+use serde_json::json;
+use std::path::Path;
+
+/// Where the precreate hook lies.
+pub const PRECREATE: &str = "/etc/oci-coredump/podman-hooks.d";
+
+/// The hooks.d file of the precreate hook: for every container, since which one asks is decided by the program, default pattern included.
+pub fn precreate_file(program: &str) -> Result<String> {
+    let hook = json!({
+        "version": "1.0.0",
+        "hook": {"path": program, "args": ["oci-coredump", "hook", "precreate"], "timeout": spec::HOOK_TIMEOUT},
+        "when": {"always": true},
+        "stages": ["precreate"],
+    });
+    Ok(serde_json::to_string_pretty(&hook)? + "\n")
+}
+
+/// What installing does.
+pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan> {
+    let mut plan = Plan::default();
+    let drop_ins = config.with_file_name("containers.conf.d");
+    let ours = drop_ins.join("oci-coredump.conf");
+    hooks_dir::add_hook_file(&mut plan, program)?;
+    let mut wanted = vec![hooks_dir::STANDARD];
+    if options.precreate {
+        plan.add(Change::file(&Path::new(PRECREATE).join("oci-coredump.json"), precreate_file(program.text()?)?)?);
+        wanted.push(PRECREATE);
+    }
+    let files = hooks_dir::files(&[Path::new("/usr/share/containers/containers.conf"), config], &drop_ins, &ours)?;
+    if let Some(text) = hooks_dir::drop_in(hooks_dir::in_force(&files, &["engine"])?, &wanted, "engine") {
+        plan.add(Change::file(&ours, text)?);
+    }
+    Ok(plan)
+}
