@@ -28,8 +28,11 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
 fi
 
 # Newer engines than the machine's, unpacked: Go programs run on an older Debian as they are. Installed, they would replace the machine's.
+# From the archive that this machine uses already; where that is none of Debian's, the tests of those engines say that they are skipped.
+archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/$' | head -n 1)
 for suite in trixie sid; do
     [ -x "$directory/$suite/usr/bin/containerd" ] && [ -x "$directory/$suite/usr/sbin/dockerd" ] && continue
+    [ -n "$archive" ] || break
     echo "Unpacking containerd and Docker of Debian $suite"
     apt=$(mktemp -d)
     mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/debs"
