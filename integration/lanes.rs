@@ -39,11 +39,15 @@ impl Scene {
         let mut victim = container.victim(&self.victim, kind, size);
         victim.crash();
         victim.end();
+        // As the record writes it: in UTC, to the millisecond.
+        let ended = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         let until = Instant::now() + PATIENCE;
         loop {
             let record = self.host.records_of(name).pop().expect("the record is there before the process has gone");
             if record["outcome"] != "started" {
                 assert_eq!(record["outcome"], "written", "{record}");
+                let released = record["released_at"].as_str().unwrap_or_default();
+                assert!(released <= ended.as_str(), "released at {released}, but gone by {ended}");
                 return (record["core_path"].as_str().unwrap().into(), record);
             }
             assert!(Instant::now() < until, "the core was never complete: {record}");

@@ -6,12 +6,11 @@
 use super::head::Head;
 use super::memory::Source;
 use super::output::write_all;
+use super::plan::PAGE;
 use crate::sys::OwnedFd;
 use crate::sys::hold::{Held, Hold};
 use crate::sys::memory::Span;
 use anyhow::{Context, Result, ensure};
-
-const PAGE: u64 = 4096;
 
 /// Areas up to this size are copied before the release, ...
 const SMALL: u64 = 256 << 10;

@@ -57,11 +57,12 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut released: impl FnMut
     })?;
     let mut written = Written::default();
     for line in BufReader::new(std::fs::File::from(read.try_clone()?).take(MAX_REPORT)).lines().map_while(std::io::Result::ok) {
+        let before = written.released;
         written = serde_json::from_str(&line).unwrap_or(written);
-        if written.released {
-            // The child has let go of its end already.
-            process::replace_stdin(&read);
+        if written.released && !before {
+            // The child has let go of its end already: with ours the process goes.
             released();
+            process::replace_stdin(&read);
         }
     }
     let ended = child.wait()?;

@@ -23,8 +23,6 @@ pub struct Span {
 pub struct Memory {
     thread: i32,
     mem: OwnedFd,
-    /// Whether the legacy vsyscall page, the only one in the kernel's half of the address space, can be read by programs.
-    gate: bool,
     /// Whether process_vm_readv may still be tried: Yama or a missing capability forbid it once and for all.
     direct: AtomicBool,
 }
@@ -32,7 +30,7 @@ pub struct Memory {
 impl Memory {
     /// `mem` is /proc/PID/mem, opened by somebody who may; `thread` a thread of that process.
     pub fn new(thread: i32, mem: OwnedFd) -> Self {
-        Memory { thread, mem, gate: gate_is_readable(), direct: AtomicBool::new(true) }
+        Memory { thread, mem, direct: AtomicBool::new(true) }
     }
 
     /// From now on by /proc/PID/mem alone: the process may end, its ID may become another's.
@@ -48,7 +46,7 @@ impl Memory {
     /// Reads `spans`, one after the other, into `buffer`, whose size is theirs together. A page that cannot be read is zeros, which is what the kernel writes.
     ///
     /// # Errors
-    /// `ESRCH`: the process has gone. `EINVAL`: a page that only the kernel can read.
+    /// `ESRCH`: the process has gone.
     ///
     /// # References
     /// process_vm_readv(2), Linux 3.2, at most 1,024 spans (`UIO_MAXIOV`); proc_pid_mem(5), which reads what the process itself may not (`PROT_NONE`).
@@ -77,9 +75,12 @@ impl Memory {
 
     /// Through /proc/PID/mem, page by page where something is in the way.
     fn read_by_mem(&self, mut address: u64, mut buffer: &mut [u8]) -> Result<(), Errno> {
-        // An offset of /proc/PID/mem is signed, so there is no way to the vsyscall page. Nearly everywhere it can only be executed, and is zeros in a core.
-        if address > i64::MAX as u64 && !self.gate {
-            buffer.fill(0);
+        // An offset of /proc/PID/mem is signed, so there is no way to the legacy vsyscall page, the only one in the kernel's half of the address space. All
+        // processes have the same one, so our own serves; nearly everywhere it can only be executed (`vsyscall=xonly`), and is zeros in a core.
+        if address > i64::MAX as u64 {
+            let remote = [RemoteIoVec { base: address as usize, len: buffer.len() }];
+            let got = process_vm_readv(Pid::this(), &mut [IoSliceMut::new(buffer)], &remote).unwrap_or(0);
+            buffer[got..].fill(0);
             return Ok(());
         }
         while !buffer.is_empty() {
@@ -100,12 +101,6 @@ impl Memory {
         }
         Ok(())
     }
-}
-
-/// Every process has the same vsyscall page: `vsyscall=xonly` (Linux 5.2, most distributions) makes it unreadable, `vsyscall=emulate` does not.
-fn gate_is_readable() -> bool {
-    let maps = std::fs::read_to_string("/proc/self/maps");
-    maps.is_ok_and(|maps| maps.lines().any(|line| line.ends_with("[vsyscall]") && line.contains(" r")))
 }
 
 impl AsFd for Memory {
