@@ -193,12 +193,13 @@ enum Verb {
     },
     /// Remove the oldest crashes: their records, and their cores where these are in the store.
     ///
-    /// Cores on volumes and in containers are not touched. A crash that one of the rules names goes.
+    /// Cores on volumes and in containers are not touched. A crash that one of the rules names goes; kept executables and libraries go with the last core that
+    /// needs them. The rules of `[vacuum]` in the configuration are applied by themselves, after crashes and when containers end.
     ///
     /// Example: oci-coredump vacuum --max-age "2 weeks" --max-size 10G --dry-run
     #[command(group(clap::ArgGroup::new("rules").args(["max_size", "max_age", "keep"]).multiple(true).required(true)))]
     Vacuum {
-        /// Most bytes on disk of all cores in the store: 500M, 10G.
+        /// Most bytes on disk of all cores in the store and what is kept with them: 500M, 10G.
         #[arg(long, value_name = "SIZE")]
         max_size: Option<String>,
         /// Remove what is older than this: 30d, "2 weeks", or a date.
@@ -332,7 +333,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {
             let max_size = max_size.map(|s| vacuum::parse_size(&s).with_context(|| format!("--max-size {s:?}"))).transpose().context("vacuum")?;
             let age = |t: String| query::when(&t, &jiff::ZonedDateTime::now()).with_context(|| format!("--max-age {t:?}"));
-            let rules = vacuum::Rules { max_size, since: max_age.map(age).transpose().context("vacuum")?, keep };
+            let rules = crate::vacuum::Rules { max_size, since: max_age.map(age).transpose().context("vacuum")?, keep };
             Chosen::of(store).and_then(|chosen| vacuum::run(&mut out, &chosen, rules, dry_run)).context("vacuum")?;
         }
         Verb::Metrics { textfile, store } => {
