@@ -4,6 +4,7 @@ mod bundle;
 mod choose;
 mod debug;
 mod doctor;
+mod enable;
 mod explain;
 mod export;
 mod info;
@@ -226,6 +227,43 @@ enum Verb {
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
     },
+    /// Give a container that is running its own core pattern, without a restart.
+    ///
+    /// What the hook would have done at its start is done now: the dump directory, its view of core_pattern, RLIMIT_CORE of all its processes, the registration. A
+    /// name or ID is looked up with podman, docker, nerdctl, crictl, ctr, runc, crun or youki, whichever knows it; with --by by that command alone; with --pid
+    /// nobody is asked. What is not as if the container had been started so is said in a line each.
+    ///
+    /// Example: oci-coredump enable web --pattern /pod/data/dump/core-eci --limit 2G
+    #[command(group(clap::ArgGroup::new("target").args(["container", "pid"]).multiple(true).required(true)))]
+    Enable {
+        /// Its name or ID.
+        container: Option<String>,
+        /// A process of it; the name is then only what it is to be called, or left out.
+        #[arg(long, value_name = "PID", conflicts_with = "by")]
+        pid: Option<i32>,
+        /// Ask this command for it, with its own options.
+        #[arg(long, value_name = "COMMAND", help = "Ask this command for it, with its options, such as \"runc --root /run/x\"")]
+        by: Option<String>,
+        /// The pattern, as the annotation would have it: a core(5) template.
+        #[arg(long)]
+        pattern: String,
+        /// Most bytes of one core: 0, 200K, 512Mi, 2G, unlimited.
+        #[arg(long, value_name = "SIZE")]
+        limit: Option<String>,
+        /// coredump_filter of its processes, such as 0x33.
+        #[arg(long, value_name = "MASK")]
+        filter: Option<String>,
+        /// none or zstd.
+        #[arg(long, value_name = "HOW")]
+        compress: Option<String>,
+    },
+    /// Take back what `enable` did; the container is as before, its cores stay.
+    ///
+    /// Example: oci-coredump disable web
+    Disable {
+        /// Its name or ID, or the head of that.
+        container: String,
+    },
     /// Print what the hook would do for a bundle, and touch nothing.
     ///
     /// Example: oci-coredump plan /run/containers/storage/overlay-containers/ID/userdata
@@ -339,6 +377,12 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Metrics { textfile, store } => {
             Chosen::of(store).and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref())).context("metrics")?;
         }
+        Verb::Enable { container, pid, by, pattern, limit, filter, compress } => {
+            let keys = [("pattern", Some(pattern)), ("limit", limit), ("filter", filter), ("compress", compress)];
+            let wishes = keys.into_iter().filter_map(|(key, value)| Some((format!("oci-coredump/{key}"), value?))).collect();
+            enable::run(&mut out, container.as_deref(), pid, by.as_deref(), &wishes).context("enable")?;
+        }
+        Verb::Disable { container } => enable::disable(&mut out, &container).context("disable")?,
         Verb::Install { engine: Some(engine), options, dry_run } => setup::install_engine(&mut out, engine, &options, dry_run)?,
         Verb::Install { dry_run, .. } => setup::install(&mut out, dry_run)?,
         Verb::Uninstall { engine: Some(engine), dry_run, .. } => setup::uninstall_engine(&mut out, engine, dry_run)?,

@@ -3,6 +3,7 @@
 
 mod apply;
 mod bundle;
+pub mod live;
 mod plan;
 mod request;
 mod rootfs;
