@@ -26,6 +26,19 @@ pub enum Mode {
     Kernel,
 }
 
+/// Of whose core the container's termination log tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TerminationLog {
+    /// Nobody's.
+    Off,
+    /// The first process's, with which the container ends.
+    #[default]
+    Init,
+    /// Any process's.
+    Any,
+}
+
 /// The administrator's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -45,6 +58,8 @@ pub struct Config {
     pub allow_early_release: bool,
     /// The host's store of cores and records.
     pub store: PathBuf,
+    /// Whose core `/dev/termination-log` tells of, where the container has that file and it is empty: `init`, `any` or `off`.
+    pub termination_log: TerminationLog,
     /// The programs that are kept with their cores.
     pub binaries: Binaries,
     /// What of the store may stay; applied now and then.
@@ -124,6 +139,7 @@ impl Default for Config {
             select: BTreeMap::new(),
             allow_early_release: false,
             store: PathBuf::from("/var/lib/oci-coredump"),
+            termination_log: TerminationLog::Init,
             binaries: Binaries::default(),
             vacuum: Vacuum::default(),
             runtime: None,
@@ -212,6 +228,7 @@ mod tests {
             ("default_pattern = \"|sh\"", "default_pattern"),
             ("store = \"var\"", "store"),
             ("runtime = \"runc\"", "runtime"),
+            ("termination_log = \"all\"", "termination_log"),
             ("stricter = true", "stricter"),
             ("\nstrict = 1", "line 2"),
             ("[binaries]\nmax_file = \"much\"", "line 2"),

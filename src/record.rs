@@ -116,6 +116,9 @@ pub struct Record {
     pub truncated: bool,
     /// What became of the core.
     pub outcome: Outcome,
+    /// How long it took to write the core, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
     /// When the process was let go, where that was before its core was whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<String>,

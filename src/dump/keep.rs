@@ -4,21 +4,21 @@
 //! With the crasher's eyes: a child that has become it finds them by its core and sees what they are; what it cannot open is not kept. A second one, which is
 //! started only if something is not there yet, copies into files that were opened for it. The parent opens nothing of the container.
 
+use super::as_crasher::{self, say};
 use super::facts::Facts;
 use super::plan::File;
-use super::write::become_crasher;
 use crate::config;
 use crate::corefile::{self, Module, is_name};
 use crate::store::Store;
 use crate::store::binaries::Binaries;
 use crate::sys::file::{self, Below};
-use crate::sys::jail::{self, Bounds};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, limit, proc, process};
+use crate::sys::jail::Bounds;
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc, process};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File as Open;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::time::Duration;
 
 /// For finding them.
@@ -44,7 +44,7 @@ struct Seen {
 /// Keeps what belongs to the core that is the file `core`. Returns which are there now: paths, and names in the store.
 pub fn keep(facts: &Facts, plan: &File, core: (u64, u64), store: &Store, most: &config::Binaries, free: u64) -> Result<BTreeMap<String, String>> {
     process::step_back();
-    let seen = child(facts, plan, &LOOK, &[], |own, out| look(plan, core, most.max_file, own, out))?;
+    let seen = as_crasher::run(facts, plan, &LOOK, &[], |own, out| look(plan, core, most.max_file, own, out))?;
     let seen: Vec<Seen> = seen.into_iter().filter(|s: &Seen| is_name(&s.name)).take(MOST).collect();
     if seen.is_empty() {
         return Ok(BTreeMap::new());
@@ -73,7 +73,7 @@ fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &co
     }
     let files: Vec<BorrowedFd<'_>> = open.iter().map(|(_, file)| file.as_fd()).collect();
     let bounds = Bounds { file: most.max_file, ..COPY };
-    let done = child::<String>(facts, plan, &bounds, &files, |own, out| {
+    let done = as_crasher::run::<String>(facts, plan, &bounds, &files, |own, out| {
         open.iter().filter(|(s, to)| copy(s, to, own).is_ok()).for_each(|(s, _)| say(out, &s.name));
     });
     let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();
@@ -82,38 +82,6 @@ fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &co
         if whole { kept.finish(&s.name)? } else { kept.abandon(&s.name)? }
     }
     Ok(())
-}
-
-/// Runs `work` in a child that has become the crasher, within bounds, and takes what it says: a line of JSON each, as far as they come.
-fn child<T: for<'d> Deserialize<'d>>(
-    facts: &Facts,
-    plan: &File,
-    bounds: &Bounds,
-    files: &[BorrowedFd<'_>],
-    work: impl FnOnce(&OwnedFd, &mut Open),
-) -> Result<Vec<T>> {
-    let (read, write) = process::pipe()?;
-    let child = process::fork(|| {
-        let mut out = Open::from(write);
-        let ready = || -> Result<OwnedFd> {
-            let own = file::own_files()?;
-            let keep = [files, &[out.as_fd(), own.as_fd()]].concat();
-            become_crasher(facts, plan, false, &keep)?;
-            limit::bound_own(bounds.memory, bounds.cpu, bounds.file)?;
-            Ok(own)
-        };
-        match ready() {
-            Ok(own) => work(&own, &mut out),
-            Err(_) => return 1,
-        }
-        0
-    })?;
-    let (said, cut) = jail::listen(&read, bounds);
-    if cut.is_some() {
-        child.kill()?;
-    }
-    child.wait()?;
-    Ok(said.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
 /// As the crasher: which files its core names, as far as they are still the same and can be read.
@@ -128,12 +96,6 @@ fn look(plan: &File, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open)
             say(out, &Seen { name, path: module.path.clone(), size: meta.len() });
         }
     }
-}
-
-fn say(out: &mut Open, line: &impl Serialize) {
-    let mut text = serde_json::to_vec(line).unwrap_or_default();
-    text.push(b'\n');
-    let _ = out.write_all(&text);
 }
 
 /// The core names them. It was made by this process's twin a moment ago; whether it still has its name is looked at.

@@ -3,6 +3,7 @@
 //! The order is part of the defence: say who crashed (it is not lost if anything later fails); pin; gather; verify again; decide; take on the crasher's
 //! credentials; make the file; stream; record. The ELF is never looked at with privileges.
 
+mod as_crasher;
 mod crash;
 mod early;
 mod facts;
@@ -15,6 +16,7 @@ mod memory;
 mod output;
 mod plan;
 mod stream;
+mod termination;
 mod walk;
 mod write;
 
@@ -33,6 +35,7 @@ use plan::{File, Plan};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
+use std::time::Instant;
 use write::Written;
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
@@ -79,6 +82,7 @@ fn forward_it(crash: Crash, config: &Config) -> Result<()> {
 
 /// A crash of a container with a core to come: the record is there before the first byte, and again when it is known what became of it.
 fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Config) -> Result<()> {
+    let started = Instant::now();
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
     let host = plan::host_path(&inside, entry.place.mount.as_ref());
@@ -99,6 +103,10 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     }
     let id = written.id.filter(|_| written.created);
     finish(&mut record, written);
+    record.seconds = Some(started.elapsed().as_secs_f64());
+    if termination::concerns(&record, config.termination_log) {
+        termination::write(facts, file, &record).unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
+    }
     ledger.close(&record);
     if let Some(id) = id.filter(|_| config.binaries.keep) {
         record.binaries = keep_binaries(facts, file, id, config)?;

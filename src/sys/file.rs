@@ -258,6 +258,11 @@ pub fn open_file_in(own: impl AsFd, root: impl AsFd, path: &OsStr, below: Below)
     open_file_by(own, root, path, below, OFlags::RDONLY)
 }
 
+/// Opens the regular file `name` in a directory for writing, as a process that has changed its root since: not through a link, and nothing else that has the name.
+pub fn open_to_write_in(own: impl AsFd, dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
+    open_file_by(own, dir, name, Below::NoLinks, OFlags::WRONLY)
+}
+
 fn open_file_by(own: impl AsFd, root: impl AsFd, path: &OsStr, below: Below, access: OFlags) -> rustix::io::Result<std::fs::File> {
     use std::os::fd::AsRawFd;
     let found = resolve(root, path, below, false)?;
