@@ -49,7 +49,8 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     assert!(own.join("core.1").exists());
 
     let metrics = String::from_utf8(run(&store, &["metrics"]).stdout).unwrap();
-    assert!(metrics.contains("oci_coredump_records{outcome=\"written\",location=\"store\",signal=\"SIGSEGV\"} 6"), "{metrics}");
+    assert!(metrics.contains("oci_coredump_records{outcome=\"written\",reason=\"none\",location=\"store\",signal=\"SIGSEGV\"} 6"), "{metrics}");
+    assert!(metrics.contains("oci_coredump_store_bytes{kind=\"cores\"} ") && metrics.ends_with("# EOF\n"), "{metrics}");
     let textfile = dir.path().join("a.prom");
     run(&store, &["metrics", "--textfile", textfile.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(textfile).unwrap(), metrics);
