@@ -102,6 +102,8 @@ fn every_language_when_the_container_is_gone() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
+    // The debugger is nobody, and reads a script there.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut bundle = Bundle::new();
     bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%e").env("GOTRACEBACK=crash");
     for case in &CASES {

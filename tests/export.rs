@@ -88,6 +88,16 @@ fn a_crash_whose_container_is_gone() {
     assert!(text.contains("innermost at ") && text.contains("/dump/core.12 (present)") && text.contains("kept"), "{text}");
     has_stack(&crash.run("debug", &BACKTRACE));
 
+    // Started by root, gdb is nobody: it may be led by what a container wrote. Its settings and its directory are its own.
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        let ids = ["-A", "-batch", "-A", "-ex", "-A", "python import os; print('IDS', os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME'])"];
+        let told = |args: &[&str]| String::from_utf8(crash.run("debug", &[&ids, args].concat()).stdout).unwrap();
+        let line = told(&[]);
+        assert!(line.contains("IDS (65534, 65534, 65534) (65534, 65534, 65534) [] /var/tmp/oci-coredump-"), "{line}");
+        assert!(told(&["--as-root"]).contains("IDS (0, 0, 0)"));
+        has_stack(&crash.run("debug", &[&["--as-root"], &BACKTRACE[..]].concat()));
+    }
+
     // The same bytes each time, for the owner only.
     let bundle = crash.export("a/b.tar.zst", &[]);
     assert!(std::fs::read(&bundle).unwrap() == std::fs::read(crash.export("c/b.tar.zst", &["pid=12"])).unwrap());

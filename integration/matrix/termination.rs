@@ -1,4 +1,5 @@
 //! The line that `kubectl describe pod` shows: written into the container's termination log when its first process dumps core, and into nothing else.
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -28,8 +29,11 @@ fn the_first_process() {
         let runtime = Runtime::new(kind);
         let scratch = TempDir::new().unwrap();
         let log = scratch.path().join("log");
+        let number = Cell::new(0);
+        // Another ID each time: a user may not replace another's core in the store of one container.
         let run = |bundle: &Bundle| {
-            runtime.run(bundle, "told");
+            number.set(number.get() + 1);
+            runtime.run(bundle, &format!("told-{}-{}", kind.name(), number.get()));
             host.settle();
             fs::read_to_string(&log).unwrap()
         };

@@ -157,8 +157,8 @@ enum Verb {
     /// Open a crash in a debugger, the newest that matches, with the executable and libraries that it had.
     ///
     /// They are copied to a temporary directory, laid out as in the container, and removed when the debugger ends; only those with the build-id in the core
-    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. The debugger runs as you: it reads what a container wrote, so do not
-    /// use it as root on a core of somebody whom you do not trust.
+    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. It all is what a container wrote: scripts that a file asks for are not run,
+    /// and a debugger that root starts runs as nobody, on a copy of the core.
     ///
     /// Example: oci-coredump debug nginx -A -batch -A -ex -A bt
     #[command(after_help = MATCH)]
@@ -173,6 +173,9 @@ enum Verb {
         /// One more argument for the debugger.
         #[arg(short = 'A', value_name = "ARGUMENT", allow_hyphen_values = true)]
         arguments: Vec<OsString>,
+        /// Run the debugger as root, if you are: without a copy of the core, and with whatever the core makes it do.
+        #[arg(long)]
+        as_root: bool,
     },
     /// Write a crash into one file: core, record, executable, libraries, and a script that opens them in gdb on any machine.
     ///
@@ -352,8 +355,8 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             out.flush()?;
             return Ok(code);
         }
-        Verb::Debug { which, from, debugger, arguments } => {
-            let debugger = debug::Debugger { program: debugger, arguments };
+        Verb::Debug { which, from, debugger, arguments, as_root } => {
+            let debugger = debug::Debugger { program: debugger, arguments, as_root };
             if let [bundle] = which.matches.as_slice()
                 && bundle.ends_with(".tar.zst")
             {

@@ -273,12 +273,23 @@ fn open_file_by(own: impl AsFd, root: impl AsFd, path: &OsStr, below: Below, acc
     fs::openat(own, again.as_str(), access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty()).map(Into::into)
 }
 
+/// Makes the new file `to` share all blocks with `from`.
+///
+/// # Errors
+/// The file system cannot do that.
+///
+/// # References
+/// ioctl_ficlone(2), Linux 4.5.
+pub fn clone_of(from: &std::fs::File, to: &std::fs::File) -> std::io::Result<()> {
+    Ok(fs::ioctl_ficlone(to, from)?)
+}
+
 /// Makes the new file `to` hold what `from` holds, `size` bytes: blocks are shared where the file system can do that.
 ///
 /// # References
-/// ioctl_ficlone(2), Linux 4.5; copy_file_range(2).
+/// copy_file_range(2).
 pub fn copy_whole(from: &std::fs::File, to: &std::fs::File, size: u64) -> std::io::Result<()> {
-    if fs::ioctl_ficlone(to, from).is_err() {
+    if clone_of(from, to).is_err() {
         std::io::copy(&mut from.take(size), &mut { to })?;
     }
     match to.metadata()?.len() == size {
