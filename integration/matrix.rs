@@ -14,6 +14,8 @@ mod enable;
 mod forwarding;
 #[path = "matrix/installation.rs"]
 mod installation;
+#[path = "matrix/kata.rs"]
+mod kata;
 #[path = "matrix/kernel_mode.rs"]
 mod kernel_mode;
 #[path = "matrix/lifetime.rs"]

@@ -4,6 +4,7 @@
 mod apply;
 mod bundle;
 pub mod live;
+mod monitor;
 mod plan;
 mod request;
 mod rootfs;
