@@ -1,4 +1,6 @@
 //! What can be known of a crash when its container, its image and its programs are gone: by what was kept with the core. Needs root, runc and gdb.
+#![allow(clippy::duplicate_mod, reason = "the programs that die bring their own `require`")]
+
 mod support;
 
 #[path = "../tests/stacks/mod.rs"]

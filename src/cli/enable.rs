@@ -53,8 +53,8 @@ fn by_pid(pid: i32, name: Option<&str>) -> Result<Target> {
 /// The container's ID, where its engine has named the control group by it: `libpod-ID.scope`, `docker-ID.scope`, `ID`.
 fn id_of_group(path: &[u8]) -> Option<String> {
     let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    let words = std::str::from_utf8(path).ok()?.split(['/', '-', '.', ':']);
-    words.filter(is_id).next_back().map(str::to_owned)
+    let mut words = std::str::from_utf8(path).ok()?.split(['/', '-', '.', ':']);
+    words.rfind(is_id).map(str::to_owned)
 }
 
 fn by_tool(name: &str, by: Option<&str>) -> Result<Target> {

@@ -89,7 +89,7 @@ impl Rootfs {
             Err(Errno::NOENT) => Ok(None),
             other => Ok(Some(other.with_context(|| format!("openat2({inside:?}) in the container"))?)),
         })?;
-        found.map(|fd| Ok(file::stat(&fd).map(|s| (fd, s))?)).transpose()
+        found.map(|fd| file::stat(&fd).map(|s| (fd, s))).transpose()
     }
 
     /// Runs `work` in the container's mount namespace, with its root directory.

@@ -43,6 +43,7 @@ pub fn stat_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Stat> {
     Ok(known(&fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
 }
 
+#[allow(clippy::unnecessary_cast, reason = "the kernel's types differ between architectures")]
 fn known(s: &fs::Stat) -> Stat {
     Stat {
         id: (s.st_dev, s.st_ino),
