@@ -148,13 +148,21 @@ fn every_language_when_the_container_is_gone() {
     let ours: Vec<&str> = frames.iter().rev().take(3).rev().map(|f| f["function"].as_str().unwrap_or("??")).collect();
     assert_eq!(ours, ["main.main", "runtime.main", "runtime.goexit"], "{told:#}");
 
-    // Elsewhere, with nothing but gdb.
+    // In another container's root, with nothing but gdb and what it is made of.
     let file = dir.path().join("crash.tar.zst");
     product(&["export", "exe=/app/cpp-exception", "-o", file.to_str().unwrap()]);
     drop(host);
     succeed(Command::new("tar").arg("-C").arg(dir.path()).args(["--zstd", "-xf"]).arg(&file));
-    let out = succeed(Command::new(dir.path().join("crash/gdb.sh")).args(["-nx", "-q", "-batch"]).args(names_them(dir.path())));
-    assert!(functions(&out).contains(&"__cxa_throw".to_owned()), "{out:?}");
+    let mut elsewhere = Bundle::new();
+    elsewhere.put_dynamic(&require::find("gdb").unwrap(), "/usr/bin/gdb");
+    for part in fs::read_dir("/usr/lib").unwrap().map(|e| e.unwrap().path()).filter(|p| p.to_str().unwrap().starts_with("/usr/lib/python3.")) {
+        elsewhere.mount("bind", part.to_str().unwrap(), part.to_str().unwrap(), &["rbind", "ro"]);
+    }
+    names_them(&dir.path().join("crash"));
+    elsewhere.bind(&dir.path().join("crash"), "/crash").args(&["/crash/gdb.sh", "-nx", "-q", "-batch", "-x", "/crash/script"]);
+    let out = runtime.run(&elsewhere, "elsewhere");
+    let there = functions(&out);
+    assert!(there.contains(&"__cxa_throw".to_owned()) && there.contains(&"main".to_owned()), "{out:?}");
 }
 
 /// Once for each build-id, for root only; what the process itself could not read is not kept; what is too large is not; and it can be switched off.

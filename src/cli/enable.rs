@@ -102,8 +102,8 @@ fn pid_at(value: &Value, pointer: &str) -> Option<i32> {
 }
 
 fn of_engine(text: &str) -> Option<Target> {
-    let v: Value = serde_json::from_str(text.lines().next()?).ok()?;
-    // nerdctl gives an array.
+    let v: Value = serde_json::from_str(text).ok()?;
+    // podman 4 and nerdctl give an array.
     let v = if let Value::Array(all) = v { all.into_iter().next()? } else { v };
     let names = Names {
         container_id: text_at(&v, "/Id").or_else(|| text_at(&v, "/ID"))?,
@@ -150,7 +150,7 @@ mod tests {
         let told = |t: Option<Target>| t.map(|t| (t.names.container_id, t.names.container_name.unwrap_or_default(), t.pid));
         let is = |id: &str, name: &str, pid| Some((id.to_owned(), name.to_owned(), pid));
         assert_eq!(told(of_engine(r#"{"Id":"ab","Name":"/web","State":{"Pid":7},"Config":{"Image":"x"}}"#)), is("ab", "web", 7));
-        assert_eq!(told(of_engine(r#"[{"Id":"ab","Name":"web","State":{"Pid":0}}]"#)), is("ab", "web", 0));
+        assert_eq!(told(of_engine("[\n  {\"Id\": \"ab\", \"Name\": \"web\", \"State\": {\"Pid\": 0}}\n]\n")), is("ab", "web", 0));
         let cri = r#"{"status":{"id":"c","metadata":{"name":"app"},"labels":{"io.kubernetes.pod.name":"p-0"}},"info":{"pid":9}}"#;
         assert_eq!(of_cri(cri).unwrap().names.pod_name.as_deref(), Some("p-0"));
         assert_eq!(told(of_cri(cri)), is("c", "app", 9));

@@ -42,6 +42,15 @@ Files:
   /var/lib/oci-coredump/records/       one JSON file for every crash
   /var/lib/oci-coredump/binaries/      executables and libraries of the cores, by build-id
 
+Settings of what is kept, with their defaults:
+  termination_log = \"init\"    whose core /dev/termination-log of the container tells of: init, any, off
+  [binaries]                  executables and libraries of the cores
+    keep = true
+    max_file = \"1G\"           most bytes of one; a larger one is not kept
+    max_total = \"4G\"          most bytes of all
+  [vacuum]                    the rules of `vacuum`, applied after crashes and when containers end
+    max_size, max_age, keep   none
+
 Exit status: 0 done, also if the reader of a pipe went away; 1 failed, no crash matched, or `doctor` found a failure; 2 the command line is wrong.
 Environment: NO_COLOR (no colours, also on a terminal), TZ (in which times are shown and read).";
 

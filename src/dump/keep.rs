@@ -55,7 +55,7 @@ pub fn keep(facts: &Facts, plan: &File, core: (u64, u64), store: &Store, most: &
         add(facts, plan, &missing, &kept, most, free)?;
     }
     // One of the same name and another size is somebody else's, whatever it calls itself.
-    Ok(seen.into_iter().filter(|s| kept.size(&s.name) == Some(s.size)).map(|s| (s.path, s.name)).collect())
+    Ok(seen.into_iter().filter(|s| kept.take(&s.name) == Some(s.size)).map(|s| (s.path, s.name)).collect())
 }
 
 /// Copies those that there is room for.

@@ -157,6 +157,15 @@ pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
     Ok(made)
 }
 
+/// Says that the bytes of a file were changed now.
+///
+/// # References
+/// utimensat(2).
+pub fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
+    let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
+    fs::utimensat(dir, name, &fs::Timestamps { last_access: now, last_modification: now }, AtFlags::SYMLINK_NOFOLLOW)
+}
+
 /// Removes a name; a missing one is no error.
 pub fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
     ignore_missing(fs::unlinkat(dir, name, AtFlags::empty())).with_context(|| format!("unlinkat({name:?})"))
