@@ -124,8 +124,8 @@ fn every_language_when_the_container_is_gone() {
     }
     container.exec(&["/bin/sh", "-c", "GOTRACEBACK=crash /app/go"]);
     container.remove();
-    drop(bundle);
     host.settle();
+    drop(bundle);
     for case in &CASES {
         let exe = format!("exe=/app/{}", case.name);
         let told = told(&exe);
@@ -179,8 +179,8 @@ fn the_first_process_itself() {
     let host = Host::take();
     host.install();
     Runtime::new(Kind::Runc).run(&bundle, "init");
-    drop(bundle);
     host.settle();
+    drop(bundle);
     let told = told("container=init");
     let functions: Vec<&str> = told["stacks"][0]["frames"].as_array().unwrap().iter().filter_map(|f| f["function"].as_str()).collect();
     assert!(functions.starts_with(&["innermost", "middle", "main"]) && functions.len() > 3, "{functions:?}");
