@@ -3,6 +3,7 @@
 
 mod apply;
 mod bundle;
+mod monitor;
 mod plan;
 mod request;
 mod rootfs;
