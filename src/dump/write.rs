@@ -12,7 +12,7 @@ use crate::sys::hold::Hold;
 use crate::sys::memory::Memory;
 use crate::sys::pagemap::Pagemap;
 use crate::sys::process::Child;
-use crate::sys::{AsFd, Errno, OwnedFd, cred, file, limit, process};
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, limit, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -67,7 +67,13 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event
         groups.enter();
         // Without a hold the process just waits until its core is whole.
         let hold = if plan.early { Hold::new().ok() } else { None };
-        match become_crasher(facts, plan, source.as_ref(), hold.as_ref(), &report.0) {
+        let mut keep = vec![report.0.as_fd()];
+        keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
+        keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
+        keep.extend(hold.as_ref().map(|h| h.as_fd()));
+        let became = become_crasher(facts, plan, &keep);
+        drop(keep);
+        match became {
             Ok(()) => copy(facts, plan, source, hold, &mut report),
             Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
         }
@@ -110,8 +116,9 @@ impl Report {
     }
 }
 
-/// Gives up everything that the crasher does not have. The order is the defence: what needs rights first, the rights themselves last.
-fn become_crasher(facts: &Facts, plan: &File, source: Option<&Source>, hold: Option<&Hold>, report: &std::fs::File) -> Result<()> {
+/// Gives up everything that the crasher does not have, all descriptors but the standard three and `keep`. The order is the defence: what needs rights first, the
+/// rights themselves last.
+pub fn become_crasher(facts: &Facts, plan: &File, keep: &[BorrowedFd<'_>]) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_file_size_signal()?;
     file::set_umask(facts.status.umask);
@@ -124,10 +131,7 @@ fn become_crasher(facts: &Facts, plan: &File, source: Option<&Source>, hold: Opt
         file::change_root(&facts.root).context("the crasher's root")?;
         file::change_dir(&facts.cwd).context("the crasher's working directory")?;
     }
-    let mut keep = vec![report.as_fd()];
-    keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
-    keep.extend(source.and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
-    keep.extend(hold.map(|h| h.as_fd()));
+    let mut keep = keep.to_vec();
     keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
     process::close_all_but(&keep)?;
     cred::assume(&credentials, facts.user_ns.as_ref())
@@ -169,6 +173,14 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, 
     report.say(&Written { size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, released, done: true, ..made });
 }
 
+/// The directory of a path, and the name in it.
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(i) => (&path[..=i], &path[i + 1..]),
+        None => (b".", path),
+    }
+}
+
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened. The directory is
 /// opened once, for both; symbolic links in it are followed as the crasher would, magic links (`/proc/self/root`) are not.
 fn create(path: &[u8], unlink_first: bool, fs_uid: u32, mapped: bool) -> Result<OwnedFd, String> {
@@ -180,10 +192,7 @@ fn create(path: &[u8], unlink_first: bool, fs_uid: u32, mapped: bool) -> Result<
     if path.len() >= 4096 {
         return Err(fail("open", Errno::NAMETOOLONG));
     }
-    let (dir, name) = match path.iter().rposition(|b| *b == b'/') {
-        Some(i) => (&path[..=i], &path[i + 1..]),
-        None => (&b"."[..], path),
-    };
+    let (dir, name) = split(path);
     if matches!(name, b"" | b"." | b"..") {
         return Err(fail("open", Errno::ISDIR));
     }
