@@ -9,6 +9,7 @@
 #   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
 #   make kata-guest-hook DESTDIR=ROOTFS   the guest's part for Kata Containers, into the tree of a guest image
 #   make bench        the table of goals: ours against the kernel's file mode, as root
+#   make bench-scaling   time and memory against size, threads, mappings, containers, simultaneous crashes: docs/scaling.md, as root
 #   make deps         what demo and test need from apt; asks for root only for that
 
 PREFIX ?= /usr
@@ -86,7 +87,7 @@ test: test-deps build
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked --doc
 	$(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
-		test --locked --lib --bins --tests -- --test-threads=1
+		test --locked --lib --tests -- --test-threads=1
 
 # Their test programs must have been built, as those projects say. Root, and the machine's core_pattern for some seconds.
 conformance: export PATH := $(PATH):$(tools)/bin
@@ -98,8 +99,13 @@ conformance: test-deps
 
 # Ratios to the kernel's own file mode; on a machine that does nothing else.
 bench:
-	@integration/packages.sh $(demo_packages) runc strace
-	$(CARGO) bench --locked --bench dump
+	@integration/packages.sh $(demo_packages) runc strace systemd
+	@integration/tools.sh $(tools)
+	PATH="$$PATH:$(tools)/bin" $(CARGO) bench --locked --bench dump
+
+bench-scaling:
+	@integration/packages.sh $(demo_packages)
+	$(CARGO) bench --locked --bench scaling
 
 deps: demo-deps test-deps
 
