@@ -58,6 +58,24 @@ fn known(s: &fs::Stat) -> Stat {
     }
 }
 
+/// What tells a file from all others, now and later: a file system gives the number of one that has gone to the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// Device and inode number.
+    pub id: (u64, u64),
+    /// When it was last written to: seconds and nanoseconds.
+    pub modified: (i64, u64),
+}
+
+/// The identity of the regular file `name` below `dir`; a symbolic link is none.
+pub fn identity_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Identity> {
+    let s = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(s.st_mode) {
+        FileType::RegularFile => Ok(Identity { id: (s.st_dev, s.st_ino), modified: (s.st_mtime as i64, s.st_mtime_nsec as u64) }),
+        _ => Err(Errno::NOENT),
+    }
+}
+
 /// Opens a directory of the host by its absolute path. For paths of this project and of the administrator only, never for a container's.
 pub fn open_dir(path: &Path) -> Result<OwnedFd> {
     fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))
@@ -239,6 +257,33 @@ pub fn lock(fd: impl AsFd) -> Result<()> {
     fs::flock(fd, fs::FlockOperation::LockExclusive).context("flock(LOCK_EX)")
 }
 
+/// Opens an empty file `name` below `dir` to lock it, and makes it if it is missing. Nothing can be written to it.
+pub fn open_lock(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).with_context(|| format!("openat({name:?}, O_CREAT)"))
+}
+
+/// Takes the exclusive lock if nobody has it. Whether it is ours now.
+pub fn try_lock(fd: impl AsFd) -> Result<bool> {
+    match fs::flock(fd, fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e).context("flock(LOCK_EX|LOCK_NB)"),
+    }
+}
+
+/// Waits for the exclusive lock, at most so long; in the order in which they came. Whether it is ours now.
+pub fn lock_within(fd: impl AsFd, time: std::time::Duration) -> Result<bool> {
+    if time.is_zero() {
+        return try_lock(fd);
+    }
+    super::process::with_alarm(time, || match fs::flock(&fd, fs::FlockOperation::LockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::INTR) => Ok(false),
+        Err(e) => Err(e).context("flock(LOCK_EX)"),
+    })?
+}
+
 /// How a path is resolved below a root that somebody else controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Below {
@@ -362,19 +407,43 @@ pub enum FsType {
     Kernel,
     /// In memory: tmpfs, ramfs.
     Memory,
+    /// Served by a program or another machine: FUSE, NFS, SMB, 9p, Ceph.
+    Served,
     /// Anything else.
     Other,
 }
 
 /// `fstatfs(2)`, `f_type`.
 pub fn fs_type(fd: impl AsFd) -> Result<FsType> {
-    let magic = fs::fstatfs(fd).context("fstatfs")?.f_type;
-    Ok(match magic as i64 {
+    space(fd).map(|s| s.kind)
+}
+
+/// A file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Its type.
+    pub kind: FsType,
+    /// Its size in bytes; 0 where it does not say.
+    pub total: u64,
+    /// Bytes that are there for everybody.
+    pub available: u64,
+}
+
+/// `fstatfs(2)`.
+pub fn space(fd: impl AsFd) -> Result<Space> {
+    let s = fs::fstatfs(fd).context("fstatfs")?;
+    let unit = if s.f_frsize > 0 { s.f_frsize } else { s.f_bsize } as u64;
+    Ok(Space { kind: kind(s.f_type as i64), total: s.f_blocks.saturating_mul(unit), available: s.f_bavail.saturating_mul(unit) })
+}
+
+fn kind(magic: i64) -> FsType {
+    match magic {
         libc::PROC_SUPER_MAGIC => FsType::Proc,
         libc::SYSFS_MAGIC | libc::CGROUP_SUPER_MAGIC | libc::CGROUP2_SUPER_MAGIC | libc::DEBUGFS_MAGIC | libc::DEVPTS_SUPER_MAGIC => FsType::Kernel,
         libc::TMPFS_MAGIC | 0x8584_58f6 => FsType::Memory,
+        0x6573_5546 | libc::NFS_SUPER_MAGIC | libc::SMB_SUPER_MAGIC | 0xff53_4d42 | 0xfe53_4d42 | 0x0102_1997 | 0x00c3_6400 => FsType::Served,
         _ => FsType::Other,
-    })
+    }
 }
 
 /// Which mount a descriptor is on, and whether it is that mount's root.

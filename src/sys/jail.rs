@@ -2,11 +2,10 @@
 //! descriptors that it is given, and a pipe to say what it found.
 
 use super::cred::{self, Credentials};
+use super::filter::{self, Program, Rule, Rule::Allow};
 use super::process::{self, Ended};
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -47,10 +46,9 @@ const NOBODY: u32 = 65534;
 /// seccomp(2), Linux 3.17; setrlimit(2); credentials(7).
 pub fn run(bounds: &Bounds, keep: &[BorrowedFd<'_>], work: impl FnOnce(&mut dyn Write)) -> Result<Said> {
     let (read, write) = process::pipe()?;
-    let filter = filter()?;
     let child = process::fork(|| {
         let mut out = std::fs::File::from(write);
-        match enter(bounds, keep, &out, &filter) {
+        match enter(bounds, keep, &out) {
             Ok(()) => {
                 work(&mut out);
                 // It closes by itself with the process; std would first ask whether it is open, which is one more call to allow.
@@ -89,11 +87,10 @@ pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
         if left.is_zero() {
             return (output, Some(format!("its reader took more than {} seconds", bounds.time.as_secs())));
         }
-        let wait = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&wait)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-            Ok(_) => {}
-            Err(e) => return (output, Some(format!("poll: {e}"))),
+        match process::wait_readable(pipe, Some(left)) {
+            Ok(false) => continue,
+            Ok(true) => {}
+            Err(e) => return (output, Some(format!("{e:#}"))),
         }
         match process::read(pipe, &mut buffer) {
             Ok(0) => return (output, None),
@@ -108,7 +105,7 @@ pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
 }
 
 /// Gives everything up. The order is the defence: descriptors, limits, IDs, and the filter last, since it forbids the other calls.
-fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File, filter: &BpfProgram) -> Result<()> {
+fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Result<()> {
     // What the runtime of the language says at an abort is not for the user's terminal.
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").context("open(/dev/null)")?;
     rustix::stdio::dup2_stdin(&null).and_then(|()| rustix::stdio::dup2_stdout(&null)).and_then(|()| rustix::stdio::dup2_stderr(&null)).context("dup2")?;
@@ -132,52 +129,30 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File, filter: 
         rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
         process::not_dumpable()?;
     }
-    seccompiler::apply_filter(filter).context("seccomp(SECCOMP_SET_MODE_FILTER)")
+    filter::enter(&FILTER)
 }
 
 /// Reading, writing to what was given, memory, and ending: nothing that opens, sends or starts anything. What else is tried kills the child.
-fn filter() -> Result<BpfProgram> {
-    let calls = [
-        libc::SYS_read,
-        libc::SYS_pread64,
-        libc::SYS_write,
-        libc::SYS_lseek,
-        libc::SYS_ftruncate,
-        libc::SYS_fstat,
-        libc::SYS_newfstatat,
-        libc::SYS_statx,
-        libc::SYS_close,
-        libc::SYS_mmap,
-        libc::SYS_munmap,
-        libc::SYS_mremap,
-        libc::SYS_mprotect,
-        libc::SYS_madvise,
-        libc::SYS_brk,
-        libc::SYS_getrandom,
-        libc::SYS_clock_gettime,
-        libc::SYS_futex,
-        libc::SYS_rt_sigaction,
-        libc::SYS_rt_sigprocmask,
-        libc::SYS_rt_sigreturn,
-        libc::SYS_sigaltstack,
-        libc::SYS_getpid,
-        libc::SYS_gettid,
-        libc::SYS_tgkill,
-        libc::SYS_exit,
-        libc::SYS_exit_group,
-    ];
-    let rules = calls.into_iter().map(|call| (call, Vec::new())).collect();
-    let arch = std::env::consts::ARCH.try_into().context("seccomp")?;
-    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch).context("seccomp filter")?;
-    filter.try_into().context("seccomp filter")
-}
+const RULES: &[&[Rule]] = &[
+    filter::BASE,
+    &[
+        Allow(libc::SYS_read),
+        Allow(libc::SYS_pread64),
+        Allow(libc::SYS_write),
+        Allow(libc::SYS_lseek),
+        Allow(libc::SYS_ftruncate),
+        Allow(libc::SYS_fstat),
+        Allow(libc::SYS_newfstatat),
+        Allow(libc::SYS_statx),
+        Allow(libc::SYS_getrandom),
+        Allow(libc::SYS_rt_sigaction),
+        Allow(libc::SYS_getpid),
+        // An abort: that is how it ends where it asks for more memory than it may have.
+        Allow(libc::SYS_tgkill),
+    ],
+];
 
-impl process::Child {
-    /// Kills the child; it is still to be waited for.
-    pub fn kill(&self) -> Result<()> {
-        rustix::process::kill_process(self.id(), Signal::KILL).context("kill")
-    }
-}
+static FILTER: Program = filter::program(RULES);
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,15 @@ pub fn version() -> (u32, u32) {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
+/// How long this machine runs, time asleep included. No clock that anybody can set.
+///
+/// # References
+/// clock_gettime(2), `CLOCK_BOOTTIME`, Linux 2.6.39.
+pub fn since_boot() -> std::time::Duration {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    std::time::Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
 /// Bytes that root may still write to the file system of `path`.
 pub fn free_bytes(path: &Path) -> Result<u64> {
     let s = rustix::fs::statvfs(path).with_context(|| format!("statvfs({path:?})"))?;

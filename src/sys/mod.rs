@@ -6,8 +6,10 @@
 #![allow(unsafe_code)]
 
 pub mod cgroup;
+pub mod counter;
 pub mod cred;
 pub mod file;
+pub mod filter;
 pub mod hold;
 pub mod jail;
 pub mod kernel;

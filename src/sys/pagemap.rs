@@ -5,6 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const PAGE: u64 = 4096;
 
+/// The number of `PAGEMAP_SCAN`.
+pub const SCAN: u64 = nix::request_code_readwrite!(b'f', 16, size_of::<pm_scan_arg>());
+
 nix::ioctl_readwrite!(
     /// `PAGEMAP_SCAN`
     pagemap_scan,

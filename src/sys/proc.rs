@@ -75,6 +75,14 @@ impl Proc {
         Status::parse(&self.read("status")?).context("/proc/PID/status is not understood")
     }
 
+    /// Bytes of memory that it has of its own, in use or swapped out; pages of mapped files are not.
+    pub fn memory_in_use(&self) -> Result<u64> {
+        let status = self.read("status")?;
+        let kilobytes = |key: &str| field(&status, key).and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok());
+        let own = kilobytes("RssAnon").context("/proc/PID/status has no RssAnon")?;
+        Ok((own + kilobytes("RssShmem").unwrap_or(0) + kilobytes("VmSwap").unwrap_or(0)) << 10)
+    }
+
     /// When the process started, in clock ticks since boot: with the PID the identity of a process.
     pub fn start_time(&self) -> Result<u64> {
         start_time(&self.read("stat")?).context("/proc/PID/stat is not understood")
@@ -126,10 +134,7 @@ pub struct Status {
 impl Status {
     /// Parses the text. A newline in the name is escaped by the kernel, so that every line but the first is the kernel's own.
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let field = |key: &str| {
-            let line = text.split(|b| *b == b'\n').skip(1).find(|l| l.starts_with(key.as_bytes()) && l.get(key.len()) == Some(&b':'))?;
-            std::str::from_utf8(&line[key.len() + 1..]).ok().map(str::trim)
-        };
+        let field = |key| field(text, key);
         let numbers = |key| -> Option<Vec<u32>> { field(key)?.split_whitespace().map(|n| n.parse().ok()).collect() };
         let mask = |key| u64::from_str_radix(field(key)?, 16).ok();
         Some(Status {
@@ -147,6 +152,12 @@ impl Status {
             core_dumping: field("CoreDumping").map(|v| v == "1"),
         })
     }
+}
+
+/// The value of a line of /proc/PID/status; the first line is the name.
+fn field<'a>(status: &'a [u8], key: &str) -> Option<&'a str> {
+    let line = status.split(|b| *b == b'\n').skip(1).find(|l| l.starts_with(key.as_bytes()) && l.get(key.len()) == Some(&b':'))?;
+    std::str::from_utf8(&line[key.len() + 1..]).ok().map(str::trim)
 }
 
 /// Field 22 of /proc/PID/stat. The name before it may hold anything, a `)` included.

@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result};
 use linux_raw_sys::general::{CLONE_INTO_CGROUP, clone_args};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{DumpableBehavior, WaitOptions};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 /// A child of this process that runs our own code.
 #[derive(Debug)]
@@ -58,6 +60,17 @@ impl Child {
         self.0
     }
 
+    /// Kills the child; it is still to be waited for.
+    pub fn kill(&self) -> Result<()> {
+        rustix::process::kill_process(self.0, rustix::process::Signal::KILL).context("kill")
+    }
+
+    /// Waits at most so long. `None`: it has not ended, and is left to itself.
+    pub fn wait_briefly(self, time: Duration) -> Result<Option<Ended>> {
+        let pidfd = rustix::process::pidfd_open(self.0, rustix::process::PidfdFlags::empty()).context("pidfd_open")?;
+        if wait_readable(&pidfd, Some(time))? { self.wait().map(Some) } else { Ok(None) }
+    }
+
     /// Waits until the child ends; its exit status, or the signal that killed it.
     pub fn wait(self) -> Result<Ended> {
         loop {
@@ -74,6 +87,45 @@ impl Child {
         }
     }
 }
+
+/// Lets a process that is dumping core go on to its end, with the status that it has, although somebody still has the other end of the kernel's pipe: the
+/// kernel waits in it until it is interrupted, and does not take a tracer's interruption for anything else. This process must end soon after.
+///
+/// # References
+/// ptrace(2), `PTRACE_SEIZE` and `PTRACE_INTERRUPT`, Linux 3.4; `wait_for_dump_helpers` and `dump_emit` in fs/coredump.c.
+pub fn interrupt_dump(thread: i32) -> Result<()> {
+    for (request, name) in [(libc::PTRACE_SEIZE, "PTRACE_SEIZE"), (libc::PTRACE_INTERRUPT, "PTRACE_INTERRUPT")] {
+        // SAFETY: neither request reads or writes memory of ours.
+        if unsafe { libc::ptrace(request, thread, 0, 0) } != 0 {
+            return Err(std::io::Error::last_os_error()).with_context(|| format!("ptrace({name}, {thread})"));
+        }
+    }
+    Ok(())
+}
+
+/// Closes a file and says what the file system has to say: some write only now. It must not be used any more.
+pub fn close(fd: impl AsFd) -> rustix::io::Result<()> {
+    // SAFETY: the caller is a child that leaves by _exit: no destructor closes this number a second time.
+    match unsafe { libc::close(fd.as_fd().as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().raw_os_error().map_or(rustix::io::Errno::IO, rustix::io::Errno::from_raw_os_error)),
+    }
+}
+
+/// Waits until there is something to read (the end is), at most so long. Whether there is.
+pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
+    let time = time.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+    loop {
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], time.as_ref()) {
+            Ok(n) => return Ok(n > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).context("poll"),
+        }
+    }
+}
+
+/// The signal that kills a process for a system call that its filter forbids.
+pub const FORBIDDEN: i32 = libc::SIGSYS;
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +279,27 @@ pub fn release_stdin() {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         replace_stdin(null);
     }
+}
+
+/// Does `work`, whose one system call fails with `EINTR` when the time is over.
+///
+/// # References
+/// setitimer(2): once more each second, should the first come before the call.
+pub fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn nothing(_: libc::c_int) {}
+    let set = |value: Duration| {
+        let spec = |t: Duration| libc::timeval { tv_sec: t.as_secs() as i64, tv_usec: t.subsec_micros().into() };
+        let timer = libc::itimerval { it_interval: spec(Duration::from_secs(u64::from(!value.is_zero()))), it_value: spec(value) };
+        // SAFETY: the structure lives for the call, and nothing is asked back.
+        unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }
+    };
+    // SAFETY: the handler does nothing, which is safe at any moment. Calls are not started again after it.
+    unsafe { sigaction(Signal::SIGALRM, &SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty())) }.context("sigaction(SIGALRM)")?;
+    set(time);
+    let done = work();
+    set(Duration::ZERO);
+    Ok(done)
 }
 
 /// `read(2)`, started again when a signal interrupts it.

@@ -1,0 +1,48 @@
+//! A number that this process and its children see.
+
+use anyhow::{Context, Result};
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter that starts at 0. It stays for as long as the process lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Counter(&'static AtomicU64);
+
+impl Counter {
+    /// A counter that is shared with all children made from now on.
+    ///
+    /// # References
+    /// mmap(2), `MAP_SHARED`.
+    pub fn shared() -> Result<Self> {
+        // SAFETY: a new mapping wherever the kernel likes; nothing of ours is there.
+        let page = unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED) }.context("mmap(MAP_SHARED)")?;
+        // SAFETY: the page is zeros, aligned, never unmapped, and touched as this atomic only.
+        Ok(Counter(unsafe { &*page.cast::<AtomicU64>() }))
+    }
+
+    /// Counts.
+    pub fn add(self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn value(self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_counts_for_its_parent() {
+        let counter = Counter::shared().unwrap();
+        let child = crate::sys::process::fork(|| {
+            counter.add(3);
+            0
+        });
+        child.unwrap().wait().unwrap();
+        assert_eq!(counter.value(), 3);
+    }
+}
