@@ -2,8 +2,9 @@
 //!
 //! In: the annotations of a bundle. Out: [`Wishes`], checked, with the notes that the log should have, or the refusal of a value.
 
+use crate::limits::{Limits, bytes};
 use crate::pattern::Template;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -25,6 +26,8 @@ pub struct Wishes {
     pub compress: bool,
     /// Let the crashed process go before its core is whole.
     pub early: bool,
+    /// Lower limits than the host's.
+    pub limits: Limits,
     /// What was ignored, and why: one line each.
     pub notes: Vec<String>,
 }
@@ -34,6 +37,7 @@ const LIMIT: &str = "oci-coredump/limit";
 const FILTER: &str = "oci-coredump/filter";
 const COMPRESS: &str = "oci-coredump/compress";
 const RELEASE: &str = "oci-coredump/release";
+const LIMITS: &str = "oci-coredump/limits";
 const REQUIRED: &str = "oci-coredump/required";
 const HUAWEI: &str = "system.cci.io/coredump";
 const STARLINGX_SIZE: &str = "starlingx.io/core_max_size";
@@ -139,7 +143,8 @@ pub fn wishes(all: &Annotations, container: Option<&str>, default: Option<&str>)
     let filter = view.find(FILTER).map(|(k, v)| mask(v).with_context(|| format!("{k} = {v:?}"))).transpose()?;
     let compress = choice(&view, COMPRESS, ["none", "zstd"])?;
     let early = choice(&view, RELEASE, ["complete", "early"])?;
-    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, notes }))
+    let limits = view.find(LIMITS).map(|(k, v)| Limits::parse(v).with_context(|| format!("{k} = {v:?}"))).transpose()?.unwrap_or_default();
+    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, limits, notes }))
 }
 
 /// One of two words, the first being the default.
@@ -151,28 +156,6 @@ fn choice(view: &View<'_>, key: &str, words: [&str; 2]) -> Result<bool> {
             Ok(v == words[1])
         }
     }
-}
-
-/// A size: digits with an optional unit, `unlimited` for none. `K`, `M`, `G`, `T` count in 1024, in either case, with or without `i` and `B`.
-pub fn bytes(text: &str) -> Result<Option<u64>> {
-    const RULE: &str = "expected a size like 0, 200K, 512Mi, 2G or unlimited";
-    if text == "unlimited" {
-        return Ok(None);
-    }
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.to_ascii_lowercase();
-    let shift = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
-        "" if unit.is_empty() || unit == "b" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => bail!(RULE),
-    };
-    let number: u64 = number.parse().ok().context(RULE)?;
-    ensure!(number <= u64::MAX >> shift >> 1, "the size does not fit in 63 bits");
-    Ok(Some(number << shift))
 }
 
 /// A `coredump_filter` mask, hexadecimal with `0x` or decimal; core(5) knows bits 0 to 8.

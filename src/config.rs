@@ -1,5 +1,6 @@
 //! /etc/oci-coredump/config.toml.
 
+use crate::limits::Limits;
 use crate::pattern::Template;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,8 @@ pub struct Config {
     /// Whether a container may ask with `oci-coredump/release: early` that its crashed process is let go before the core is whole. Its memory is then in
     /// use until the core is, though nobody sees the process any more.
     pub allow_early_release: bool,
+    /// What the cores of one container may take. Keys that are absent have their own defaults.
+    pub limits: Limits,
     /// The host's store of cores and records.
     pub store: PathBuf,
     /// Whose core `/dev/termination-log` tells of, where the container has that file and it is empty: `init`, `any` or `off`.
@@ -125,7 +128,7 @@ fn size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<u64, D::Error> {
     }
     match Size::deserialize(from)? {
         Size::Bytes(n) => Ok(n),
-        Size::Text(text) => Ok(crate::annotation::bytes(&text).map_err(|e| serde::de::Error::custom(format!("{text:?}: {e}")))?.unwrap_or(u64::MAX)),
+        Size::Text(text) => Ok(crate::limits::bytes(&text).map_err(|e| serde::de::Error::custom(format!("{text:?}: {e}")))?.unwrap_or(u64::MAX)),
     }
 }
 
@@ -138,6 +141,7 @@ impl Default for Config {
             default_pattern: None,
             select: BTreeMap::new(),
             allow_early_release: false,
+            limits: Limits::defaults(),
             store: PathBuf::from("/var/lib/oci-coredump"),
             termination_log: TerminationLog::Init,
             binaries: Binaries::default(),
@@ -153,10 +157,11 @@ impl Config {
     /// # Errors
     /// Names the key, the value and the rule.
     pub fn parse(text: &str) -> Result<Self> {
-        let config: Config = toml::from_str(text).map_err(|e| {
+        let mut config: Config = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(0, |s| text.as_bytes()[..s.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
             anyhow::anyhow!("line {}, `{}`: {}", line + 1, text.lines().nth(line).unwrap_or_default(), e.message())
         })?;
+        config.limits = std::mem::take(&mut config.limits).or(Limits::defaults());
         if let Some(p) = &config.default_pattern {
             Template::of_container(p.as_bytes()).with_context(|| format!("default_pattern = {p:?}"))?;
         }
@@ -222,6 +227,12 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_are_absent_have_their_defaults() {
+        let c = Config::parse("[limits]\ncores = 5\nkeep = \"first-and-newest\"\nconcurrent = 0").unwrap();
+        assert_eq!((c.limits.cores, c.limits.concurrent, c.limits.stall), (Some(5), Some(0), Limits::defaults().stall));
+    }
+
+    #[test]
     fn bad_values_are_named() {
         for (text, names) in [
             ("mode = \"both\"", "mode"),
@@ -230,6 +241,8 @@ mod tests {
             ("runtime = \"runc\"", "runtime"),
             ("termination_log = \"all\"", "termination_log"),
             ("stricter = true", "stricter"),
+            ("[limits]\nrate = \"10\"", "10/min"),
+            ("[limits]\nmin_free = \"200%\"", "200%"),
             ("\nstrict = 1", "line 2"),
             ("[binaries]\nmax_file = \"much\"", "line 2"),
             ("[binaries]\nmax_total = -1", "line 2"),

@@ -20,7 +20,7 @@
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    pattern, record, config, annotation          values, no effects
+//! words    pattern, record, limits, config, annotation          values, no effects
 //! shared   report, store, registry, sysctl, corefile, vacuum   effects that the doors need
 //! doors    hook, dump, engine, verify, cli                    never each other, except cli, which may start any
 //! ```
@@ -29,6 +29,7 @@ pub mod sys;
 
 pub mod annotation;
 pub mod config;
+pub mod limits;
 pub mod pattern;
 pub mod record;
 

@@ -125,6 +125,9 @@ pub struct Record {
     /// When the core was whole, where the process was let go before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<String>,
+    /// Which limit of the configuration or the annotation acted, and its value: `stall = 30`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
     /// The executable and the libraries that were mapped, as far as the process itself could read them: their paths in the container, and under which names they
     /// are kept in the store. No others of the store belong to this core.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -169,7 +172,10 @@ impl fmt::Display for Record {
         match (self.outcome, &self.core_path) {
             (Outcome::Started, _) => write!(f, ", dumping core"),
             (Outcome::Written, Some(path)) => write!(f, ", core {path} ({} bytes)", self.size.unwrap_or(0)),
-            (Outcome::Truncated, Some(path)) => write!(f, ", core {path} truncated at {} bytes", self.size.unwrap_or(0)),
+            (Outcome::Truncated, Some(path)) => match self.size {
+                Some(size) => write!(f, ", core {path} truncated at {size} bytes"),
+                None => write!(f, ", core {path} truncated"),
+            },
             _ => write!(f, ", no core"),
         }?;
         match &self.reason {

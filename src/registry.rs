@@ -5,10 +5,12 @@
 //!   lock                          held by whoever changes something here or a sysctl
 //!   containers/<id>.json          the entry
 //!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
+//!   limits/<id>/                  what limits need between two crashes of a container, made by the dispatcher
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //! ```
 
 use crate::config::RUN_DIR;
+use crate::limits::Limits;
 use crate::record::{Location, Names};
 use crate::sys::file;
 use crate::sys::proc::{Cgroup, Proc};
@@ -68,6 +70,9 @@ pub struct Entry {
     /// Let the crashed process go before its core is whole.
     #[serde(default)]
     pub early: bool,
+    /// Lower limits than the host's, where the container says so.
+    #[serde(default)]
+    pub limits: Limits,
     /// Where cores land.
     pub place: Place,
     /// Why the request was refused; such an entry is in no index.
@@ -165,6 +170,23 @@ impl Registry {
         &self.run
     }
 
+    /// The directory in which the dispatcher remembers what limits need, of one container.
+    pub fn limits_dir(&self, id: &str) -> Result<OwnedFd> {
+        check_id(id)?;
+        file::make_dir(file::make_dir(&self.run, "limits".as_ref(), 0o700)?, id.as_ref(), 0o700)
+    }
+
+    /// Removes that directory with all that is in it.
+    pub fn forget_limits(&self, id: &str) -> Result<()> {
+        check_id(id)?;
+        let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
+        let Ok(dir) = file::open_subdir(&all, id.as_ref()) else { return Ok(()) };
+        for name in file::names(&dir)? {
+            file::unlink(&dir, &name)?;
+        }
+        file::remove_empty_dir(&all, id.as_ref()).map(drop)
+    }
+
     /// Adds or replaces an entry.
     pub fn put(&self, entry: &Entry) -> Result<()> {
         check_id(&entry.names.container_id)?;
@@ -194,6 +216,9 @@ impl Registry {
 
     /// Removes an entry, its index names (unless another container took them over since) and its view. A missing one is no error.
     pub fn remove(&self, id: &str) -> Result<Option<Entry>> {
+        if let Err(e) = self.forget_limits(id) {
+            log::warn!("what limits need of container {id} cannot be removed, ignoring: {e:#}");
+        }
         let Some(old) = self.get(id) else {
             check_id(id)?;
             file::unlink(&self.containers, &file_name(id))?;

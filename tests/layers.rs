@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the bottom up. A module may use those of the layers below it, and those named beside it.
 const LAYERS: [&[&str]; 4] = [
     &["sys"],
-    &["pattern", "record", "config", "annotation"],
+    &["pattern", "record", "limits", "config", "annotation"],
     &["report", "store", "registry", "sysctl", "corefile", "vacuum"],
     &["hook", "dump", "engine", "verify", "cli"],
 ];

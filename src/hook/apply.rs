@@ -45,6 +45,7 @@ pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
         limit: request.wishes.limit.flatten(),
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
+        limits: request.wishes.limits.clone(),
         place: Place { location: Location::Layer, mount: None },
         refused: None,
         soft_limit: None,

@@ -1,0 +1,349 @@
+//! How much one container's cores may take: the words of the configuration's `[limits]` and of the annotation `oci-coredump/limits`. Pure.
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Limits of one container. What is not said is `None`; 0 is no limit, wherever a number stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Dumps at the same time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrent: Option<u64>,
+    /// Seconds that a further one waits for its turn before it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<u64>,
+    /// Cores that are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cores: Option<u64>,
+    /// Which of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// Bytes on disk that all kept cores may have together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Size>,
+    /// What stays free of the file system that cores are written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_free: Option<Free>,
+    /// Cores in a span of time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Cores that may come at once before `rate` counts; as many as `rate` has where it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+    /// Seconds without any progress after which a target is given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall: Option<u64>,
+}
+
+/// Which cores are kept when a new one would be too many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// The newest: the oldest goes.
+    #[default]
+    Newest,
+    /// The first one, which often tells most, and the newest.
+    FirstAndNewest,
+    /// The oldest: nothing is removed, the new one is refused.
+    Oldest,
+}
+
+/// A number of bytes, written `512Mi`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Size(pub u64);
+
+/// Free space: bytes, a percentage of the file system, or both (`5%, 1Gi`), of which the lesser counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Free {
+    /// Bytes.
+    pub bytes: Option<u64>,
+    /// 0 to 100.
+    pub percent: Option<u64>,
+}
+
+/// So many in so many seconds, written `10/min`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rate {
+    /// How many.
+    pub count: u64,
+    /// In how many seconds.
+    pub seconds: u64,
+}
+
+impl Limits {
+    /// What holds where the administrator says nothing: nothing that anybody meets but in a storm, on a full disk or on a target that hangs.
+    pub fn defaults() -> Self {
+        Limits { concurrent: Some(64), wait: Some(30), min_free: Some(Free { bytes: Some(1 << 30), percent: Some(5) }), stall: Some(30), ..Limits::default() }
+    }
+
+    /// These limits, and those of `other` where they say nothing.
+    pub fn or(self, other: Self) -> Self {
+        Limits {
+            concurrent: self.concurrent.or(other.concurrent),
+            wait: self.wait.or(other.wait),
+            cores: self.cores.or(other.cores),
+            keep: self.keep.or(other.keep),
+            bytes: self.bytes.or(other.bytes),
+            min_free: self.min_free.or(other.min_free),
+            rate: self.rate.or(other.rate),
+            burst: self.burst.or(other.burst),
+            stall: self.stall.or(other.stall),
+        }
+    }
+
+    /// These limits as a container with an annotation has them: a number of its own counts where it is the lower one. Which cores it keeps is its own affair.
+    pub fn lowered(&self, own: &Limits) -> Self {
+        let tighter = |all: Option<Rate>, own: Option<Rate>| match (all, own) {
+            (Some(a), Some(o)) => Some(if u128::from(o.count) * u128::from(a.seconds) < u128::from(a.count) * u128::from(o.seconds) { o } else { a }),
+            (a, o) => a.or(o),
+        };
+        Limits {
+            concurrent: lower(self.concurrent, own.concurrent),
+            wait: match (self.wait, own.wait) {
+                (Some(a), Some(o)) => Some(a.min(o)),
+                (a, _) => a,
+            },
+            cores: lower(self.cores, own.cores),
+            keep: own.keep.or(self.keep),
+            bytes: lower(self.bytes.map(|s| s.0), own.bytes.map(|s| s.0)).map(Size),
+            min_free: self.min_free,
+            rate: tighter(self.rate, own.rate),
+            burst: lower(self.burst, own.burst.or(own.rate.map(|r| r.count))),
+            stall: lower(self.stall, own.stall),
+        }
+    }
+
+    /// Reads an annotation's value: `cores=3, keep=first-and-newest, bytes=2Gi, rate=10/min`.
+    ///
+    /// # Errors
+    /// Names the word and the rule that it breaks.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut limits = Limits::default();
+        for part in text.split(',') {
+            let (key, value) = part.split_once('=').with_context(|| format!("{part:?}: expected words like cores=3, bytes=2Gi"))?;
+            let (key, value) = (key.trim(), value.trim());
+            let number = || value.parse::<u64>().with_context(|| format!("{key}={value}: expected a whole number, 0 for no limit"));
+            let named = || format!("{key}={value}");
+            match key {
+                "concurrent" => limits.concurrent = Some(number()?),
+                "wait" => limits.wait = Some(number()?),
+                "cores" => limits.cores = Some(number()?),
+                "keep" => {
+                    limits.keep = Some(match value {
+                        "newest" => Keep::Newest,
+                        "first-and-newest" => Keep::FirstAndNewest,
+                        "oldest" => Keep::Oldest,
+                        _ => bail!("keep={value}: expected newest, first-and-newest or oldest"),
+                    })
+                }
+                "bytes" => limits.bytes = Some(Size::try_from(value.to_owned()).with_context(named)?),
+                "rate" => limits.rate = Some(Rate::try_from(value.to_owned()).with_context(named)?),
+                "burst" => limits.burst = Some(number()?),
+                "stall" => limits.stall = Some(number()?),
+                "min_free" => bail!("min_free is the host's, and set in its configuration only"),
+                _ => bail!("{key:?}: expected concurrent, wait, cores, keep, bytes, rate, burst or stall"),
+            }
+        }
+        Ok(limits)
+    }
+
+    /// A number that limits.
+    pub fn set(number: Option<u64>) -> Option<u64> {
+        number.filter(|n| *n > 0)
+    }
+}
+
+/// The lower one, where 0 and nothing are no limit.
+fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (Limits::set(a), Limits::set(b)) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (x, y) => x.or(y).or(a),
+    }
+}
+
+/// A size: digits with an optional unit, `unlimited` for none. `K`, `M`, `G`, `T` count in 1024, in either case, with or without `i` and `B`.
+///
+/// # Errors
+/// The rule.
+pub fn bytes(text: &str) -> Result<Option<u64>> {
+    const RULE: &str = "expected a size like 0, 200K, 512Mi, 2G or unlimited";
+    if text == "unlimited" {
+        return Ok(None);
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.to_ascii_lowercase();
+    let shift = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
+        "" if unit.is_empty() || unit == "b" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => bail!(RULE),
+    };
+    let number: u64 = number.parse().ok().context(RULE)?;
+    ensure!(number <= u64::MAX >> shift >> 1, "the size does not fit in 63 bits");
+    Ok(Some(number << shift))
+}
+
+impl Free {
+    /// How many bytes must be free of `total`.
+    pub fn of(self, total: u64) -> u64 {
+        let share = self.percent.map(|p| (u128::from(total) * u128::from(p) / 100) as u64);
+        match (self.bytes, share) {
+            (Some(b), Some(s)) => b.min(s),
+            (b, s) => b.or(s).unwrap_or(0),
+        }
+    }
+}
+
+impl TryFrom<String> for Size {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        Ok(Size(bytes(&text)?.unwrap_or(0)))
+    }
+}
+
+impl TryFrom<String> for Free {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        let mut free = Free::default();
+        for part in text.split(',').map(str::trim) {
+            match part.strip_suffix('%') {
+                Some(p) => free.percent = Some(p.parse().ok().filter(|p| *p <= 100).with_context(|| format!("{part:?}: expected 0% to 100%"))?),
+                None => free.bytes = Some(bytes(part)?.with_context(|| format!("{part:?}: expected 1Gi, 5% or both"))?),
+            }
+        }
+        Ok(free)
+    }
+}
+
+impl TryFrom<String> for Rate {
+    type Error = anyhow::Error;
+    fn try_from(text: String) -> Result<Self> {
+        const RULE: &str = "expected a rate like 10/min: a number, then /s, /min, /h or /day";
+        let (count, unit) = text.split_once('/').context(RULE)?;
+        let seconds = match unit {
+            "s" => 1,
+            "min" => 60,
+            "h" => 3600,
+            "day" => 86400,
+            _ => bail!(RULE),
+        };
+        let count = count.parse().ok().filter(|n| (1..=1_000_000).contains(n)).context(RULE)?;
+        Ok(Rate { count, seconds })
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")].into_iter().find(|(shift, _)| self.0 > 0 && self.0.is_multiple_of(1 << shift));
+        match unit {
+            Some((shift, name)) => write!(f, "{}{name}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl fmt::Display for Free {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.percent, self.bytes) {
+            (Some(p), Some(b)) => write!(f, "{p}%, {}", Size(b)),
+            (Some(p), None) => write!(f, "{p}%"),
+            (None, b) => write!(f, "{}", Size(b.unwrap_or(0))),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.seconds {
+            1 => "s",
+            60 => "min",
+            3600 => "h",
+            _ => "day",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
+impl From<Size> for String {
+    fn from(s: Size) -> String {
+        s.to_string()
+    }
+}
+
+impl From<Free> for String {
+    fn from(f: Free) -> String {
+        f.to_string()
+    }
+}
+
+impl From<Rate> for String {
+    fn from(r: Rate) -> String {
+        r.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_annotation_only_lowers() {
+        let all = Limits { cores: Some(10), rate: Some(Rate { count: 10, seconds: 60 }), bytes: Some(Size(1 << 30)), ..Limits::defaults() };
+        let with = |text: &str| all.lowered(&Limits::parse(text).unwrap());
+        let (low, high) =
+            (with("cores=3, bytes=1Mi, rate=1/min, concurrent=2, stall=5, wait=0"), with("cores=30,bytes=2Gi,rate=20/min,concurrent=0,stall=0,wait=99"));
+        assert_eq!((low.cores, low.bytes, low.rate.unwrap().to_string().as_str()), (Some(3), Some(Size(1 << 20)), "1/min"));
+        assert_eq!((low.concurrent, low.stall, low.wait), (Some(2), Some(5), Some(0)));
+        assert_eq!(Limits { burst: None, ..high }, all);
+        assert_eq!(with("rate=500/h").rate, Some(Rate { count: 500, seconds: 3600 }));
+        let burst = |text: &str| Limits { burst: Some(50), ..all.clone() }.lowered(&Limits::parse(text).unwrap()).burst;
+        assert_eq!((burst("cores=1"), burst("rate=2/min"), burst("rate=2/min, burst=4"), burst("burst=99")), (Some(50), Some(2), Some(4), Some(50)));
+        assert_eq!(with("keep=first-and-newest").keep, Some(Keep::FirstAndNewest));
+        // What the administrator does not limit the container may.
+        assert_eq!(Limits::default().lowered(&Limits::parse("cores=3").unwrap()).cores, Some(3));
+    }
+
+    #[test]
+    fn bad_words_are_named() {
+        for (text, names) in [
+            ("", "expected words"),
+            ("cores", "cores"),
+            ("cores=-1", "cores=-1"),
+            ("keep=all", "keep=all"),
+            ("rate=0/min", "rate=0/min"),
+            ("rate=5/week", "rate=5/week"),
+            ("bytes=2X", "bytes=2X"),
+            ("min_free=0", "min_free"),
+            ("core=1", "\"core\""),
+        ] {
+            let e = format!("{:#}", Limits::parse(text).unwrap_err());
+            assert!(e.contains(names), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn free_space() {
+        let of = |text: &str, total| Free::try_from(text.to_owned()).unwrap().of(total);
+        assert_eq!(of("5%, 1Gi", 1 << 40), 1 << 30);
+        assert_eq!(of("5%, 1Gi", 100 << 20), 5 << 20);
+        assert_eq!((of("10%", 1000), of("1Ki", 10), of("0", 10)), (100, 1024, 0));
+        assert!(Free::try_from("101%".to_owned()).is_err());
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let limits =
+            Limits { bytes: Some(Size(3 << 20)), rate: Some(Rate { count: 7, seconds: 3600 }), keep: Some(Keep::FirstAndNewest), ..Limits::defaults() };
+        let text = serde_json::to_string(&limits).unwrap();
+        assert!(text.contains("\"3Mi\"") && text.contains("\"7/h\"") && text.contains("\"5%, 1Gi\"") && text.contains("first-and-newest"), "{text}");
+        assert_eq!(serde_json::from_str::<Limits>(&text).unwrap(), limits);
+    }
+}
