@@ -9,6 +9,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fs::File as Open;
 use std::io::Write;
+use std::time::Duration;
+
+/// How long a child that was killed, or has said all, has to end.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Who goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub fn run<T: for<'d> Deserialize<'d>>(
     let (read, write) = process::pipe()?;
     let child = process::fork(|| {
         let mut out = Open::from(write);
+        // Where it hangs in a file system the process must not hang with it.
+        process::release_stdin();
         if haste == Haste::Last {
             process::step_back();
         }
@@ -51,7 +57,8 @@ pub fn run<T: for<'d> Deserialize<'d>>(
     if cut.is_some() {
         child.kill()?;
     }
-    child.wait()?;
+    // One that sleeps in the container's file system cannot end, and is left to itself.
+    child.wait_briefly(LAST)?;
     Ok(said.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 

@@ -5,9 +5,8 @@
 
 use super::head::Head;
 use super::memory::Source;
-use super::output::write_all;
+use super::output::Target;
 use super::plan::PAGE;
-use crate::sys::OwnedFd;
 use crate::sys::hold::{Held, Hold};
 use crate::sys::memory::Span;
 use anyhow::{Context, Result, ensure};
@@ -28,7 +27,7 @@ pub type Done = Vec<(u64, u64)>;
 ///
 /// # Errors
 /// The memory cannot be held or read: then nothing is released.
-pub fn prepare(hold: Hold, source: &Source, head: &Head, threads: &[u64], file: &OwnedFd) -> Result<(Held, Done)> {
+pub fn prepare(hold: Hold, source: &Source, head: &Head, threads: &[u64], target: &Target) -> Result<(Held, Done)> {
     let readable = head.loads.first().context("a core without memory")?.address;
     let held = hold.hold(source.memory.mem().context("dup")?, readable)?;
     let mut spans: Done = Vec::new();
@@ -50,7 +49,7 @@ pub fn prepare(hold: Hold, source: &Source, head: &Head, threads: &[u64], file: 
             let (from, to) = ((*start).max(load.address), (*end).min(load.address + load.size));
             buffer.resize((to - from) as usize, 0);
             source.memory.read(&[Span { address: from, size: buffer.len() }], &mut buffer).map_err(|e| anyhow::anyhow!("read of the process: {e}"))?;
-            write_all(file, &buffer, load.offset + (from - load.address)).map_err(|e| anyhow::anyhow!("write: {e:?}"))?;
+            target.write_at(&buffer, load.offset + (from - load.address)).map_err(|e| anyhow::anyhow!("write: {e:?}"))?;
         }
     }
     ensure!(source.alive(), "the process has gone");

@@ -76,6 +76,14 @@ impl Facts {
         Ok(facts)
     }
 
+    /// Whether the process that crashed is still dumping.
+    pub fn is_still(&self, crash: &Crash) -> bool {
+        match &crash.pidfd {
+            Some(fd) => pidfd::lives(fd),
+            None => self.task.status().is_ok_and(|s| s.core_dumping == Some(true)),
+        }
+    }
+
     /// The last look, after the last read: is this still the process that crashed? With a pidfd that is certain: a process that has not
     /// ended has kept its ID. Without one its ID could have been
     /// taken over in between, so the process must be dumping core at this moment, before and after.

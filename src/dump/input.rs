@@ -1,20 +1,22 @@
 //! The kernel's end of the pipe.
 
+use super::output::Target;
 use super::stream::{CHUNK, Stop};
 use crate::sys::{AsFd, process};
 
 /// The kernel's stream, read in large pieces.
 pub struct Input<I> {
     pipe: I,
+    target: &'static Target,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
 impl<I: AsFd> Input<I> {
-    /// Takes the read end of a pipe.
-    pub fn new(pipe: I) -> Self {
-        Input { pipe, buffer: vec![0; CHUNK], start: 0, end: 0 }
+    /// Takes the read end of a pipe. What comes in moves `target` too.
+    pub fn new(pipe: I, target: &'static Target) -> Self {
+        Input { pipe, target, buffer: vec![0; CHUNK], start: 0, end: 0 }
     }
 
     /// The next `n` bytes (at most a chunk), or as many as there are before the end.
@@ -26,7 +28,10 @@ impl<I: AsFd> Input<I> {
         while self.end - self.start < n {
             match process::read(&self.pipe, &mut self.buffer[self.end..]) {
                 Ok(0) => break,
-                Ok(got) => self.end += got,
+                Ok(got) => {
+                    self.end += got;
+                    self.target.moved(got);
+                }
                 Err(e) => return Err(Stop::Read(e)),
             }
         }

@@ -3,10 +3,10 @@
 
 use super::early::{Done, next_open};
 use super::head::{Head, Load};
-use super::output::write_all;
+use super::output::Target;
 use super::stream::{Stop, runs};
 use super::walk::{BATCH, Piece, Walk, mapped_files};
-use crate::sys::file::{self, FsType};
+use crate::sys::file::FsType;
 use crate::sys::map::Shared;
 use crate::sys::memory::{Memory, Span};
 use crate::sys::pagemap::Pagemap;
@@ -50,6 +50,8 @@ pub enum Failed {
     Stream,
     /// The process has gone; the file is whole up to here.
     Ended(u64),
+    /// The room is used up; the file is whole up to here.
+    Full(u64),
 }
 
 /// Whether the lane can give the file that the stream would give, and the mapped files if so. `room`: how many bytes may be emitted; a limit that could act
@@ -62,14 +64,15 @@ pub fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
 
 /// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
 /// copied already.
-pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, held: Option<Done>) -> Result<(), Failed> {
+pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, target: &'static Target, held: Option<Done>) -> Result<(), Failed> {
     let end = loads.iter().map(|l| l.offset + l.size).max().unwrap_or(0);
-    let target = Target::new(file, end);
+    let way = Way::to(target, end);
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
         walk: Mutex::new(Walk::new(loads, files)),
         source,
         target,
+        way,
         held,
         whole: AtomicU64::new(u64::MAX),
         stop: AtomicBool::new(false),
@@ -105,34 +108,29 @@ pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, he
     }
     match (work.ended.load(Ordering::SeqCst), work.stop.load(Ordering::SeqCst)) {
         (true, _) => Err(Failed::Ended(work.whole.load(Ordering::SeqCst))),
+        (_, true) if target.is_full() => Err(Failed::Full(work.whole.load(Ordering::SeqCst))),
         (_, true) => Err(Failed::Stream),
         _ => Ok(()),
     }
 }
 
-/// Where the memory goes.
-enum Target {
-    File(OwnedFd),
+/// How the memory gets there.
+enum Way {
+    Calls,
     /// A memory-backed file system: writes to one file exclude each other there, and nothing else takes time.
     Memory(Shared),
 }
 
-impl Target {
-    fn new(file: OwnedFd, end: u64) -> Self {
+impl Way {
+    fn to(target: &Target, end: u64) -> Self {
         let map = || {
-            process::set_size(&file, end)?;
-            Shared::new(&file, end)
+            process::set_size(target, end)?;
+            Shared::new(target, end)
         };
-        match file::fs_type(&file) {
-            Ok(FsType::Memory) => map().map_or(Target::File(file), Target::Memory),
-            _ => Target::File(file),
-        }
-    }
-
-    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
-        match self {
-            Target::File(file) => write_all(file, bytes, offset),
-            Target::Memory(map) => map.write(bytes, offset).map_err(Stop::Write),
+        // What goes through a mapping is not counted.
+        match target.kind {
+            FsType::Memory if !target.is_bounded() => map().map_or(Way::Calls, Way::Memory),
+            _ => Way::Calls,
         }
     }
 }
@@ -140,7 +138,8 @@ impl Target {
 /// What the threads share.
 struct Work {
     source: Source,
-    target: Target,
+    target: &'static Target,
+    way: Way,
     held: Option<Done>,
     walk: Mutex<Walk>,
     /// The file is whole up to here: the start of the first batch that failed. Batches are handed out in the order of the file.
@@ -186,6 +185,7 @@ impl Work {
         if read.is_err() || self.stop.load(Ordering::SeqCst) {
             return Err(false);
         }
+        self.target.moved(size);
         let mut start = 0;
         for piece in batch {
             let bytes = &buffer[start..start + piece.span.size];
@@ -199,18 +199,59 @@ impl Work {
 
     /// Writes a run of a piece, without what was copied before the release: that is the process as it was when it died.
     fn write(&self, piece: &Piece, bytes: &[u8], run: Range<usize>) -> Result<(), Stop> {
-        let Some(done) = &self.held else { return self.target.write(&bytes[run.clone()], piece.offset + run.start as u64) };
+        let Some(done) = &self.held else { return self.write_to(&bytes[run.clone()], piece.offset + run.start as u64) };
         let start = piece.span.address;
         let (mut at, end) = (start + run.start as u64, start + run.end as u64);
         while let Some((from, to)) = next_open(done, at, end) {
-            self.target.write(&bytes[(from - start) as usize..(to - start) as usize], piece.offset + (from - start))?;
+            self.write_to(&bytes[(from - start) as usize..(to - start) as usize], piece.offset + (from - start))?;
             at = to;
         }
         Ok(())
     }
 
+    fn write_to(&self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
+        match &self.way {
+            Way::Calls => self.target.write_at(bytes, offset),
+            Way::Memory(map) => map.write(bytes, offset).map_err(Stop::Write),
+        }
+    }
+
     fn is_stuck(&self, clock: &AtomicU64) -> bool {
         let since = clock.load(Ordering::SeqCst);
         since != 0 && self.start.elapsed().as_millis() as u64 + 1 - since > STUCK.as_millis() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::counter::Counter;
+    use crate::sys::filter;
+    use crate::sys::proc::Proc;
+    use crate::sys::process::Ended;
+
+    /// Of our own memory, by a child with the filter of the copying stage: all that the threads do is in it.
+    #[test]
+    fn works_under_its_filter() {
+        let memory: Vec<u8> = (0..4 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let address = (memory.as_ptr() as u64).next_multiple_of(4096);
+        let size = (memory.len() as u64 - 4096) & !4095;
+        let me = Proc::open(std::process::id() as i32).unwrap();
+        let pidfd = pidfd::open(std::process::id() as i32).unwrap();
+        let mem = Memory::new(std::process::id() as i32, me.open_file("mem").unwrap());
+        let source = Source { memory: mem, pagemap: Pagemap::new(me.open_file("pagemap").unwrap()), pidfd: Some(pidfd) };
+        let file = tempfile::tempfile().unwrap();
+        let moved = Counter::shared().unwrap();
+        let target: &Target = Box::leak(Box::new(Target::new(file.try_clone().unwrap().into(), moved, None, FsType::Other)));
+        let child = process::fork(|| {
+            let copied = filter::enter(&filter::COPY).is_ok() && copy(source, vec![Load { offset: 0, address, size }], vec![], target, None).is_ok();
+            i32::from(!copied)
+        });
+        assert_eq!(child.unwrap().wait().unwrap(), Ended::Exit(0));
+        let mut written = vec![0; size as usize];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut written, 0).unwrap();
+        let start = (address - memory.as_ptr() as u64) as usize;
+        assert!(moved.value() >= size, "nobody could see it move");
+        assert!(written == memory[start..start + size as usize], "the copy differs");
     }
 }

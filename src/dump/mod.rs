@@ -12,15 +12,20 @@ mod head;
 mod identify;
 mod input;
 mod keep;
+mod listen;
 mod memory;
 mod output;
 mod plan;
+mod quota;
+mod rotate;
 mod stream;
 mod termination;
+mod turn;
 mod walk;
 mod write;
 
 use crate::config::Config;
+use crate::limits::Limits;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::{Records, Store};
@@ -32,10 +37,12 @@ use anyhow::{Context, Result};
 use crash::Crash;
 use facts::Facts;
 use plan::{File, Plan};
+use quota::{Kept, Refusal};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use turn::{Asked, Turn};
 use write::{Event, Written};
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
@@ -73,17 +80,46 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             Ledger::open(&config).close(&record);
             vacuum::now_and_then(&config)
         }
-        Plan::Write(entry, file) => keep(&crash, &facts, &entry, &file, &config),
+        Plan::Write(entry, file) => {
+            let limits = config.limits.lowered(&entry.limits);
+            let file = File { patience: patience(&limits), min_free: limits.min_free, ..file };
+            let expected = || facts.task.memory_in_use().unwrap_or(0);
+            let id = &entry.names.container_id;
+            let asked = registry.as_ref().map_or(Ok(Asked::Free), |r| turn::ask(r, id, &limits, crash.said.host_pid as u64, expected));
+            let turn = match asked {
+                Ok(Asked::Free) => None,
+                Ok(Asked::Turn(turn)) => Some(turn),
+                Ok(Asked::Refused(refusal)) => return refuse(&crash, &facts, &entry, refusal, &config),
+                // A core that is not counted is better than none.
+                Err(e) => {
+                    log::warn!("container {id}: its limits cannot be looked at, ignoring: {e:#}");
+                    None
+                }
+            };
+            keep(&crash, &facts, &entry, &file, turn, &config)
+        }
     }
 }
 
 fn forward_it(crash: Crash, config: &Config) -> Result<()> {
     let saved = Saved::load(&Store::open(config)?)?;
-    forward::forward(crash, saved)
+    forward::forward(crash, saved, patience(&config.limits))
+}
+
+/// A limit acted before anything of the container was touched.
+fn refuse(crash: &Crash, facts: &Facts, entry: &Entry, refusal: Refusal, config: &Config) -> Result<()> {
+    let mut record = begin(crash, facts, entry);
+    (record.outcome, record.reason, record.limit) = (Outcome::None, Some(refusal.reason), Some(refusal.limit));
+    Ledger::open(config).close(&record);
+    vacuum::now_and_then(config)
+}
+
+fn patience(limits: &Limits) -> Option<Duration> {
+    Limits::set(limits.stall).map(Duration::from_secs)
 }
 
 /// A crash of a container with a core to come: the record is there before the first byte, and again when it is known what became of it.
-fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Config) -> Result<()> {
+fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<Box<Turn>>, config: &Config) -> Result<()> {
     let started = Instant::now();
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
@@ -91,7 +127,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     record.set_paths(Some(&inside), host.as_deref());
     record.host_dir = host.as_ref().and_then(|_| Some(printable(entry.place.mount.as_ref()?.1.as_ref())));
     let (mut ledger, mut released_at) = (None, None);
-    let written = write::write(crash, facts, file, |event| match event {
+    let written = write::write(crash, facts, file, turn.as_deref(), |event| match event {
         // While the writer becomes the crasher.
         Event::Started => ledger.insert(Ledger::open(config)).save(&record),
         Event::Released => released_at = Some(now()),
@@ -100,7 +136,11 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
-    if written.created && entry.place.mount.is_some() && !is_at(host.as_deref(), &written) {
+    let (stuck, given_up) = (written.stuck, written.given_up);
+    if let Some(turn) = turn {
+        remember(&turn, facts, &inside, &written);
+    }
+    if written.created && entry.place.mount.is_some() && !written.given_up && !is_at(host.as_deref(), &written) {
         record.set_paths(Some(&inside), None);
         record.host_dir = None;
         record.location = if written.memory { Location::Memory } else { Location::Layer };
@@ -108,15 +148,18 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     let id = written.id.filter(|_| written.created);
     finish(&mut record, written);
     record.seconds = Some(started.elapsed().as_secs_f64());
-    if termination::concerns(&record, config.termination_log) {
+    if !given_up && termination::concerns(&record, config.termination_log) {
         termination::write(facts, file, &record).unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     let ledger = ledger.unwrap_or_else(|| Ledger::open(config));
     ledger.close(&record);
+    if stuck {
+        return let_go(crash, facts);
+    }
     if let Some(child) = writer {
         child.wait()?;
     }
-    if let Some(id) = id.filter(|_| config.binaries.keep) {
+    if let Some(id) = id.filter(|_| config.binaries.keep && !given_up) {
         record.binaries = keep_binaries(facts, file, id, config)?;
         if !record.binaries.is_empty() {
             ledger.amend(&record);
@@ -130,6 +173,26 @@ fn keep_binaries(facts: &Facts, file: &File, core: (u64, u64), config: &Config) 
     let free = kernel::free_bytes(&config.store).unwrap_or(0);
     let kept = || keep::keep(facts, file, core, &Store::open(config)?, &config.binaries, free);
     kept().context("keep the executable and libraries of the core")
+}
+
+/// Counts the core for the container's limits.
+fn remember(turn: &Turn, facts: &Facts, inside: &[u8], written: &Written) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let below = inside.strip_prefix(facts.root_path.strip_suffix(b"/").unwrap_or(&facts.root_path));
+    let core = written.identity.map(|identity| Kept {
+        path: below.and_then(text),
+        root: text(&facts.root_path).unwrap_or_default(),
+        identity,
+        size: written.disk_size,
+    });
+    if let Err(e) = turn.end(core, &written.gone, !written.stuck) {
+        log::warn!("this core cannot be counted, ignoring: {e:#}");
+    }
+}
+
+/// The writer hangs in the target and has the kernel's pipe: the process would wait for as long as the target does.
+fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
+    if facts.is_still(crash) { process::interrupt_dump(crash.said.host_tid) } else { Ok(()) }
 }
 
 /// The path on the host follows from what the hook saw when the container was made. Since then the container may have changed its directories, and a
@@ -146,10 +209,10 @@ fn finish(record: &mut Record, written: Written) {
         (true, None) => Outcome::Written,
     };
     record.truncated = record.outcome == Outcome::Truncated;
-    record.reason = written.reason;
+    (record.reason, record.limit) = (written.reason, written.limit);
     if written.created {
-        record.size = Some(written.size);
-        record.disk_size = Some(written.disk_size);
+        record.size = written.done.then_some(written.size);
+        record.disk_size = written.done.then_some(written.disk_size);
         if record.reason.is_none() && record.location.is_lost_with_container() {
             record.reason = Some("the core goes away with the container".into());
         }

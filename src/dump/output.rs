@@ -2,8 +2,12 @@
 //! compressed one.
 
 use super::stream::{CHUNK, Stop};
-use crate::sys::{Errno, OwnedFd, process};
+use crate::sys::counter::Counter;
+use crate::sys::file::FsType;
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, process};
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// What takes the bytes of a core, in ascending order of their offsets.
 pub trait Sink {
@@ -13,12 +17,106 @@ pub trait Sink {
     fn end(&mut self, size: u64) -> Result<(), Stop>;
 }
 
-/// A file in which zeros that were left out are holes.
-pub struct Sparse<'a>(pub &'a OwnedFd);
+/// The file that is written: how far it has come, and how far it may.
+pub struct Target {
+    file: OwnedFd,
+    /// Of its file system.
+    pub kind: FsType,
+    /// Every byte that moves counts, for whoever watches.
+    moved: Counter,
+    written: AtomicU64,
+    /// Most bytes on disk.
+    room: u64,
+    full: AtomicBool,
+    /// Most bytes of one call: fewer where they take long, so that somebody sees them move.
+    step: AtomicUsize,
+}
 
-impl Sink for Sparse<'_> {
+/// A call that takes longer than this is followed by a smaller one, one that takes less than half of it by a larger one.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// Smaller than this is none.
+const SMALLEST: usize = 4096;
+
+impl Target {
+    /// `room`: most bytes on disk. `kind`: of its file system.
+    pub fn new(file: OwnedFd, moved: Counter, room: Option<u64>, kind: FsType) -> Self {
+        let step = if kind == FsType::Served { 4 * SMALLEST } else { CHUNK };
+        let (written, full) = (AtomicU64::new(0), AtomicBool::new(false));
+        Target { file, kind, moved, written, room: room.unwrap_or(u64::MAX), full, step: AtomicUsize::new(step) }
+    }
+
+    /// Something came in.
+    pub fn moved(&self, n: usize) {
+        self.moved.add(n as u64);
+    }
+
+    /// Whether there is a limit to what is written.
+    pub fn is_bounded(&self) -> bool {
+        self.room != u64::MAX
+    }
+
+    /// Whether the room was used up. What is written after that is only what makes the file readable.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// The first `n` bytes stay, the others are written again.
+    pub fn again_from(&self, n: u64) {
+        self.written.store(n, Ordering::Relaxed);
+    }
+
+    fn call(&self, bytes: &[u8], write: impl FnOnce(&[u8]) -> Result<usize, Errno>) -> Result<usize, Stop> {
+        let step = self.step.load(Ordering::Relaxed);
+        let mut bytes = &bytes[..bytes.len().min(step)];
+        if !self.is_full() {
+            let left = self.room.saturating_sub(self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed));
+            if left == 0 {
+                self.full.store(true, Ordering::Relaxed);
+                return Err(Stop::Full);
+            }
+            bytes = &bytes[..bytes.len().min(left as usize)];
+        }
+        let start = Instant::now();
+        let n = write(bytes).map_err(Stop::Write)?;
+        let took = start.elapsed();
+        if took > SLOW {
+            self.step.store((step / 4).max(SMALLEST), Ordering::Relaxed);
+        } else if took < SLOW / 2 && bytes.len() == step && step < CHUNK {
+            self.step.store(2 * step, Ordering::Relaxed);
+        }
+        self.moved(n);
+        Ok(n)
+    }
+
+    /// Writes all of `bytes` at an offset.
+    pub fn write_at(&self, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> {
+        while !bytes.is_empty() {
+            match self.call(bytes, |b| process::write_at(&self.file, b, at))? {
+                0 => return Err(Stop::Write(Errno::NOSPC)),
+                n => (bytes, at) = (&bytes[n..], at + n as u64),
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&self, bytes: &[u8]) -> Result<usize, Stop> {
+        self.call(bytes, |b| process::write(&self.file, b))
+    }
+}
+
+impl AsFd for Target {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A file in which zeros that were left out are holes.
+pub struct Sparse(pub &'static Target);
+
+impl Sink for Sparse {
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
-        write_all(self.0, bytes, offset)
+        self.0.write_at(bytes, offset)
     }
 
     fn end(&mut self, size: u64) -> Result<(), Stop> {
@@ -26,27 +124,33 @@ impl Sink for Sparse<'_> {
     }
 }
 
-/// A zstd frame, compressed by as many threads as there are CPUs, in one pass.
-pub struct Zstd<'a> {
-    encoder: Option<zstd::Encoder<'static, Appending<'a>>>,
+/// A zstd frame, compressed by as many threads as there are CPUs where there is room, in one pass.
+pub struct Zstd {
+    encoder: Option<zstd::Encoder<'static, Appending>>,
+    target: &'static Target,
     at: u64,
     /// RLIMIT_FSIZE of the process, which counts what goes in.
     room: u64,
 }
 
+/// Threads have some MiB each on their way, which still have to be written when the room is used up: with less room than this there are none.
+const AMPLE: u64 = 1 << 30;
+
 /// The fastest level: the crashed process is waiting.
 const LEVEL: i32 = 1;
 
-impl<'a> Zstd<'a> {
+impl Zstd {
     /// An empty frame. `room`: most bytes of the core.
-    pub fn new(file: &'a OwnedFd, room: Option<u64>) -> Result<Self, Stop> {
+    pub fn new(target: &'static Target, room: Option<u64>) -> Result<Self, Stop> {
         let new = || {
-            let mut encoder = zstd::Encoder::new(Appending(file), LEVEL)?;
+            let mut encoder = zstd::Encoder::new(Appending(target), LEVEL)?;
             encoder.include_checksum(true)?;
-            encoder.multithread(process::cpus() as u32)?;
+            if target.room >= AMPLE {
+                encoder.multithread(process::cpus() as u32)?;
+            }
             Ok(encoder)
         };
-        Ok(Zstd { encoder: Some(new().map_err(stop)?), at: 0, room: room.unwrap_or(u64::MAX) })
+        Ok(Zstd { encoder: Some(new().map_err(|e| stop(e, target))?), target, at: 0, room: room.unwrap_or(u64::MAX) })
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), Stop> {
@@ -54,7 +158,7 @@ impl<'a> Zstd<'a> {
         if self.at > self.room {
             return Err(Stop::Write(Errno::FBIG));
         }
-        self.encoder.as_mut().map_or(Ok(()), |e| e.write_all(bytes)).map_err(stop)
+        self.encoder.as_mut().map_or(Ok(()), |e| e.write_all(bytes)).map_err(|e| stop(e, self.target))
     }
 
     fn zeros_to(&mut self, offset: u64) -> Result<(), Stop> {
@@ -66,7 +170,7 @@ impl<'a> Zstd<'a> {
     }
 }
 
-impl Sink for Zstd<'_> {
+impl Sink for Zstd {
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
         self.zeros_to(offset)?;
         self.add(bytes)
@@ -74,20 +178,26 @@ impl Sink for Zstd<'_> {
 
     fn end(&mut self, size: u64) -> Result<(), Stop> {
         self.zeros_to(size)?;
-        self.encoder.take().map_or(Ok(()), |e| e.finish().map(drop)).map_err(stop)
+        self.encoder.take().map_or(Ok(()), |e| e.finish().map(drop)).map_err(|e| stop(e, self.target))
     }
 }
 
-fn stop(e: std::io::Error) -> Stop {
+fn stop(e: std::io::Error, target: &Target) -> Stop {
+    if target.is_full() {
+        return Stop::Full;
+    }
     Stop::Write(e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
 }
 
 /// A file that is written from its start to its end.
-struct Appending<'a>(&'a OwnedFd);
+struct Appending(&'static Target);
 
-impl Write for Appending<'_> {
+impl Write for Appending {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        Ok(process::write(self.0, bytes)?)
+        self.0.append(bytes).map_err(|stop| match stop {
+            Stop::Write(e) => e.into(),
+            _ => Errno::NOSPC.into(),
+        })
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -173,16 +283,4 @@ impl<S: Sink> Output<S> {
         self.flush()?;
         self.sink.end(self.reach)
     }
-}
-
-/// Writes all of `bytes` at an offset.
-pub fn write_all(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> {
-    while !bytes.is_empty() {
-        match process::write_at(file, bytes, at) {
-            Ok(0) => return Err(Stop::Write(Errno::NOSPC)),
-            Ok(n) => (bytes, at) = (&bytes[n..], at + n as u64),
-            Err(e) => return Err(Stop::Write(e)),
-        }
-    }
-    Ok(())
 }

@@ -3,8 +3,10 @@
 use super::crash::Crash;
 use super::facts::Facts;
 use super::identify::Origin;
+use crate::limits::Free;
 use crate::pattern::Template;
 use crate::registry::Entry;
+use std::time::Duration;
 
 /// The kernel's `min_coredump`: with a smaller limit no file is made at all.
 pub const PAGE: u64 = 4096;
@@ -35,6 +37,10 @@ pub struct File {
     pub compress: bool,
     /// Let the process go before the file is whole.
     pub early: bool,
+    /// How long the target may take nothing. `None` is for ever.
+    pub patience: Option<Duration>,
+    /// What must stay free of the file system.
+    pub min_free: Option<Free>,
 }
 
 /// Decides.
@@ -53,7 +59,7 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     if entry.compress {
         path.extend_from_slice(b".zst");
     }
-    let file = File { path, limit, unlink_first: true, as_root: false, compress: entry.compress, early: entry.early };
+    let file = File { path, limit, unlink_first: true, as_root: false, compress: entry.compress, early: entry.early, patience: None, min_free: None };
     Plan::Write(entry, file)
 }
 
@@ -68,7 +74,7 @@ pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result
     if suid && path.first() != Some(&b'/') {
         return Err("a set-user-ID program dumps core to an absolute path only".into());
     }
-    Ok(File { path, limit, unlink_first: !suid, as_root: suid, compress: false, early: false })
+    Ok(File { path, limit, unlink_first: !suid, as_root: suid, compress: false, early: false, patience: None, min_free: None })
 }
 
 /// Why the container's user may not have this core, whatever the limit says.

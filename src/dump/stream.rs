@@ -8,11 +8,11 @@ use super::early::{self, Done};
 use super::head::{Head, Load};
 use super::input::Input;
 use super::memory::{self, Source};
-use super::output::{Output, Sink, Sparse, Zstd};
+use super::output::{Output, Sink, Sparse, Target, Zstd};
 use super::plan::PAGE;
 use crate::sys::hold::Hold;
 use crate::sys::pagemap::Pagemap;
-use crate::sys::{AsFd, Errno, OwnedFd};
+use crate::sys::{AsFd, Errno};
 
 /// One read of the pipe, and the most that is held in memory.
 pub const CHUNK: usize = 1 << 20;
@@ -24,6 +24,8 @@ pub enum Stop {
     Limit,
     /// The target took no more.
     Write(Errno),
+    /// The room that a limit leaves on the target is used up.
+    Full,
     /// The stream could not be read.
     Read(Errno),
     /// The stream ended early: the crasher was killed.
@@ -43,9 +45,9 @@ pub struct Bounds {
 /// where that gives the same file; else all of it comes through the pipe.
 ///
 /// With a `release` the process is let go early if that lane is taken.
-pub fn copy(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Source>, release: Option<Release<'_>>) -> Result<(), Stop> {
-    let mut input = Input::new(pipe);
-    let mut output = Output::new(Sparse(file), bounds.limit);
+pub fn copy(pipe: impl AsFd, target: &'static Target, bounds: &Bounds, source: Option<Source>, release: Option<Release<'_>>) -> Result<(), Stop> {
+    let mut input = Input::new(pipe, target);
+    let mut output = Output::new(Sparse(target), bounds.limit);
     let result = sparse(&mut input, &mut output, bounds, source, release);
     if matches!(result, Err(Stop::Limit | Stop::Ended | Stop::Read(_))) {
         let _ = output.cut();
@@ -54,9 +56,9 @@ pub fn copy(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Sou
 }
 
 /// The same, compressed; all of it through the pipe.
-pub fn compress(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
-    let mut input = Input::new(pipe);
-    let mut output = Output::new(Zstd::new(file, bounds.file_size)?, bounds.limit);
+pub fn compress(pipe: impl AsFd, target: &'static Target, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
+    let mut input = Input::new(pipe, target);
+    let mut output = Output::new(Zstd::new(target, bounds.file_size)?, bounds.limit);
     let result = head(&mut input, &mut output).and_then(|start| body(&mut input, &mut output, bounds, source, &start.head));
     if result.is_err() {
         // A frame that is not closed could not be read at all.
@@ -67,7 +69,7 @@ pub fn compress(pipe: impl AsFd, file: &OwnedFd, bounds: &Bounds, source: Option
 
 fn sparse<I: AsFd>(
     input: &mut Input<I>,
-    output: &mut Output<Sparse<'_>>,
+    output: &mut Output<Sparse>,
     bounds: &Bounds,
     mut source: Option<Source>,
     release: Option<Release<'_>>,
@@ -76,21 +78,28 @@ fn sparse<I: AsFd>(
     let room = bounds.limit.unwrap_or(u64::MAX).min(bounds.file_size.unwrap_or(u64::MAX));
     if let Some(files) = memory::suits(&head, files.as_deref(), room)
         && let Some(source) = source.take_if(|s| s.pidfd.is_some())
-        && let Ok(file) = output.sink.0.try_clone()
     {
+        let target = output.sink.0;
         output.flush()?;
-        let held = release.and_then(|release| release.act(&source, &head, &threads, &file));
+        let held = release.and_then(|release| release.act(&source, &head, &threads, target));
         let released = held.is_some();
-        match memory::copy(source, head.loads.clone(), files, file, held) {
+        match memory::copy(source, head.loads.clone(), files, target, held) {
             Ok(()) => return output.end_at(head.end),
             Err(memory::Failed::Stream) if released => return Err(Stop::Write(Errno::IO)),
             Err(memory::Failed::Ended(whole)) => {
                 output.reach = whole.min(head.end).max(output.reach);
                 return Err(Stop::Ended);
             }
+            Err(memory::Failed::Full(whole)) => {
+                output.end_at(whole.min(head.end).max(output.position))?;
+                return Err(Stop::Full);
+            }
             // Nothing of the pipe was read, so the stream writes the same bytes again to the same places. But the lane does not write from front to back:
             // where it ran out of space, what it has of the end would take the place of what is missing before.
-            Err(memory::Failed::Stream) => output.end_at(output.position)?,
+            Err(memory::Failed::Stream) => {
+                output.end_at(output.position)?;
+                target.again_from(output.position);
+            }
         }
     }
     body(input, output, bounds, source, &head)
@@ -125,10 +134,10 @@ pub struct Release<'a> {
 
 impl Release<'_> {
     /// Lets the process go, if its memory can be held; else it waits as usual.
-    fn act(self, source: &Source, head: &Head, threads: &[u64], file: &OwnedFd) -> Option<Done> {
+    fn act(self, source: &Source, head: &Head, threads: &[u64], target: &Target) -> Option<Done> {
         // On other architectures than x86-64 nothing says where the threads' blocks are.
         let threads = Some(threads).filter(|t| !t.is_empty())?;
-        let (held, done) = early::prepare(self.hold, source, head, threads, file).ok()?;
+        let (held, done) = early::prepare(self.hold, source, head, threads, target).ok()?;
         source.memory.detach();
         (self.go)();
         // For as long as this process lives.

@@ -3,19 +3,26 @@
 
 use super::crash::Crash;
 use super::facts::Facts;
+use super::listen::{Ear, Heard};
 use super::memory::Source;
+use super::output::Target;
 use super::plan::File;
+use super::quota::{self, Kept, Refusal};
+use super::rotate;
 use super::stream::{self, Bounds, Release, Stop};
+use super::turn::Turn;
 use crate::sys::cgroup::Groups;
-use crate::sys::file::FsType;
+use crate::sys::counter::Counter;
+use crate::sys::file::{FsType, Identity, Space};
 use crate::sys::hold::Hold;
 use crate::sys::memory::Memory;
 use crate::sys::pagemap::Pagemap;
 use crate::sys::process::Child;
-use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, limit, process};
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, filter, limit, proc, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
+use std::time::Duration;
 
 /// What became of the file. The child tells it as a line of JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +45,21 @@ pub struct Written {
     /// Whether this is the writer's last word.
     #[serde(default)]
     pub done: bool,
+    /// Which limit acted, and its value.
+    #[serde(default)]
+    pub limit: Option<String>,
+    /// Cores of the container that are not there any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<Identity>,
+    /// What tells the file from others, where that is to be remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// The target was given up: it must not be touched again.
+    #[serde(skip)]
+    pub given_up: bool,
+    /// The writer could not even be killed: it hangs in the target, with the kernel's pipe.
+    #[serde(skip)]
+    pub stuck: bool,
 }
 
 /// What the parent may do while the writer works.
@@ -49,18 +71,25 @@ pub enum Event {
     Released,
 }
 
-/// Most bytes that the child is listened to.
-const MAX_REPORT: u64 = 16 << 10;
+impl Written {
+    fn refused(refusal: Refusal) -> Self {
+        Written { reason: Some(refusal.reason), limit: Some(refusal.limit), done: true, ..Written::default() }
+    }
+}
+
+/// How long a writer that was killed has to end. One that sleeps in the target cannot.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Writes the core that comes on stdin. Returns what became of it, and the writer if it has still to be waited for: after its last word it only ends.
 ///
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
-pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
+pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut on: impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
     let source = source(crash, facts);
     // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
     // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
     let groups = if plan.early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
+    let moved = Counter::shared()?;
     let (read, report) = process::pipe()?;
     let child = process::fork_into(groups.unified(), |_| {
         let mut report = Report(std::fs::File::from(report));
@@ -71,19 +100,26 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event
         keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
         keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
         keep.extend(hold.as_ref().map(|h| h.as_fd()));
+        keep.extend(turn.map(|t| t.as_fd()));
         let became = become_crasher(facts, plan, &keep);
         drop(keep);
         match became {
-            Ok(()) => copy(facts, plan, source, hold, &mut report),
+            Ok(()) => copy(facts, plan, turn, source, hold, moved, &mut report),
             Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
         }
         0
     })?;
     on(Event::Started);
     let mut written = Written::default();
-    for line in BufReader::new(std::fs::File::from(read.try_clone()?).take(MAX_REPORT)).lines().map_while(std::io::Result::ok) {
+    let mut ear = Ear::new(&read, moved, plan.patience);
+    loop {
+        let line = match ear.next() {
+            Heard::Line(line) => line,
+            Heard::End => break,
+            Heard::Nothing => return give_up(written, child, plan),
+        };
         let before = written.released;
-        written = serde_json::from_str(&line).unwrap_or(written);
+        written = serde_json::from_slice(&line).unwrap_or(written);
         if written.released && !before {
             // The child has let go of its end already: with ours the process goes.
             on(Event::Released);
@@ -94,7 +130,23 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event
         }
     }
     let ended = child.wait()?;
-    written.reason = Some(format!("the writer was killed ({ended:?})"));
+    written.reason = Some(match ended {
+        process::Ended::Signal(process::FORBIDDEN) => "the writer was killed: it tried a system call that its filter does not allow".into(),
+        other => format!("the writer was killed ({other:?})"),
+    });
+    Ok((written, None))
+}
+
+/// Nothing moves: the writer is killed. If it was only waiting for its own end, its last word holds.
+fn give_up(mut written: Written, child: Child, plan: &File) -> Result<(Written, Option<Child>)> {
+    child.kill()?;
+    written.stuck = child.wait_briefly(LAST)?.is_none();
+    written.given_up = true;
+    if !written.done {
+        let seconds = plan.patience.unwrap_or_default().as_secs();
+        written.reason = Some(format!("the target took nothing for {seconds} seconds (limits.stall) and was given up"));
+        written.limit = Some(format!("stall = {seconds}"));
+    }
     Ok((written, None))
 }
 
@@ -134,20 +186,44 @@ pub fn become_crasher(facts: &Facts, plan: &File, keep: &[BorrowedFd<'_>]) -> Re
     let mut keep = keep.to_vec();
     keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
     process::close_all_but(&keep)?;
-    cred::assume(&credentials, facts.user_ns.as_ref())
+    cred::assume(&credentials, facts.user_ns.as_ref())?;
+    facts.user_ns.as_ref().map_or(Ok(()), process::close).context("close")
 }
 
 /// As the crasher: makes the file and copies the stream.
-fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, report: &mut Report) {
-    let file = match create(&plan.path, plan.unlink_first, facts.status.credentials.uid[3], facts.user_ns.is_some()) {
-        Ok(file) => file,
+fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, source: Option<Source>, hold: Option<Hold>, moved: Counter, report: &mut Report) {
+    let place = match Place::of(&plan.path) {
+        Ok(place) => place,
         Err(reason) => return report.say(&Written { reason: Some(reason), done: true, ..Written::default() }),
     };
+    let space = file::space(&place.dir).unwrap_or(Space { kind: FsType::Other, total: 0, available: 0 });
+    let (there, mut gone) = turn.map(|t| rotate::look(t.cores(), &facts.root_path)).unwrap_or_default();
+    let (room, old) = match room(plan, turn, &there, &space) {
+        Ok(room) => room,
+        Err(refusal) => return report.say(&Written { gone, ..Written::refused(refusal) }),
+    };
+    let file = match create(&place, plan.unlink_first, facts.status.credentials.uid[3], facts.user_ns.is_some()) {
+        Ok(file) => file,
+        Err(reason) => return report.say(&Written { reason: Some(reason), done: true, gone, ..Written::default() }),
+    };
+    for core in old.iter().map(|i| &there[*i]) {
+        if let Err(why) = rotate::remove(core, &facts.root_path) {
+            let _ = file::unlink(&place.dir, proc::os(place.name));
+            let refusal = Refusal::new("keep", "newest", format_args!("an older core has to go, but {why}"));
+            return report.say(&Written { gone, ..Written::refused(refusal) });
+        }
+        gone.push(core.identity);
+    }
+    let dir = Some(place.dir).filter(|_| turn.is_some_and(|t| t.remembers()));
     // If this process is killed from now on, the parent knows at least that there is a file.
-    let memory = file::fs_type(&file).is_ok_and(|kind| kind == FsType::Memory);
-    let made = Written { created: true, id: file::stat(&file).ok().map(|s| s.id), memory, ..Written::default() };
+    let made = Written { created: true, id: file::stat(&file).ok().map(|s| s.id), memory: space.kind == FsType::Memory, ..Written::default() };
     let begun = |released| Written { reason: Some("the writer was interrupted".into()), released, ..made.clone() };
     report.say(&begun(false));
+    if let Err(e) = filter::enter(&filter::COPY) {
+        return report.say(&Written { reason: Some(format!("{e:#}")), done: true, ..made });
+    }
+    // For as long as this process lives: a thread may be left behind with it.
+    let target: &'static Target = Box::leak(Box::new(Target::new(file, moved, room.as_ref().map(|r| r.0), space.kind)));
     let bounds = Bounds { limit: plan.limit, file_size: facts.file_size };
     let mut released = false;
     let mut go = || {
@@ -157,20 +233,80 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, 
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
     let result = match plan.compress {
-        true => stream::compress(process::stdin(), &file, &bounds, source),
-        false => stream::copy(process::stdin(), &file, &bounds, source, release),
+        true => stream::compress(process::stdin(), target, &bounds, source),
+        false => stream::copy(process::stdin(), target, &bounds, source, release),
     };
-    let stat = file::stat(&file).ok();
-    let reason = result.err().map(|stop| match stop {
+    let stat = file::stat(target).ok();
+    // A file system may refuse only now what it has taken before.
+    let closed = process::close(target).map_err(Stop::Write);
+    // By its name, and last: some file systems know only now when it was written to.
+    let identity = dir.and_then(|dir| file::identity_at(dir, proc::os(place.name)).ok()).filter(|i| Some(i.id) == made.id);
+    let stop = result.and(closed).err();
+    let cut = room.map(|r| r.1).filter(|_| stop == Some(Stop::Full));
+    let limit = cut.as_ref().map(|r| r.limit.clone());
+    let reason = stop.map(|stop| match stop {
         Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", plan.limit.unwrap_or(0)),
         Stop::Write(Errno::FBIG) => format!("RLIMIT_FSIZE of the process was reached ({} bytes)", facts.file_size.unwrap_or(0)),
         Stop::Write(e) => format!("write: {e}"),
+        Stop::Full => cut.map(|r| r.reason).unwrap_or_default(),
         Stop::Read(e) => format!("read from the kernel: {e}"),
         Stop::Ended => "the kernel stopped sending: the process was killed while it dumped".into(),
     });
     // The end of this process is not waited for.
     process::replace_stdin(&report.0);
-    report.say(&Written { size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, released, done: true, ..made });
+    report.say(&Written {
+        size: stat.map_or(0, |s| s.size),
+        disk_size: stat.map_or(0, |s| s.allocated),
+        reason,
+        limit,
+        gone,
+        identity,
+        released,
+        done: true,
+        ..made
+    });
+}
+
+/// How many bytes the core may have on disk, with what is to be said if it has more; and which of the cores that are there have to go for it.
+type Room = (Option<(u64, Refusal)>, Vec<usize>);
+
+fn room(plan: &File, turn: Option<&Turn>, there: &[Kept], space: &Space) -> Result<Room, Refusal> {
+    // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
+    let min_free = plan.min_free.filter(|_| space.kind != FsType::Memory);
+    let by_space = min_free.map(|min_free| quota::space(min_free, space.total, space.available)).transpose()?.flatten();
+    let cut = |bytes: u64, key, value: String| (bytes, Refusal::new(key, value, format_args!("the core was cut at {bytes} bytes")));
+    let by_space = by_space.zip(min_free).map(|(bytes, free)| cut(bytes, "min_free", free.to_string()));
+    let Some(turn) = turn else { return Ok((by_space, Vec::new())) };
+    let room = turn.room(there)?;
+    let by_bytes = room.bytes.zip(turn.bytes()).map(|(bytes, most)| cut(bytes, "bytes", most.to_string()));
+    Ok((by_space.into_iter().chain(by_bytes).min_by_key(|r| r.0), room.remove))
+}
+
+/// Where the core goes: the directory, which is opened once for all that is done there, and the name. Symbolic links in the path are followed as the crasher
+/// would, magic links (`/proc/self/root`) are not.
+struct Place<'a> {
+    dir: OwnedFd,
+    name: &'a [u8],
+    shown: String,
+}
+
+impl<'a> Place<'a> {
+    fn of(path: &'a [u8]) -> Result<Self, String> {
+        let shown = path.escape_ascii().to_string();
+        let fail = |call: &str, e: Errno| format!("{call} {shown:?}: {e}");
+        if path.is_empty() {
+            return Err(fail("open", Errno::NOENT));
+        }
+        if path.len() >= 4096 {
+            return Err(fail("open", Errno::NAMETOOLONG));
+        }
+        let (dir, name) = split(path);
+        if matches!(name, b"" | b"." | b"..") {
+            return Err(fail("open", Errno::ISDIR));
+        }
+        let dir = file::open_dir_as_process(dir).map_err(|e| fail("open the directory of", e))?;
+        Ok(Place { dir, name, shown })
+    }
 }
 
 /// The directory of a path, and the name in it.
@@ -181,27 +317,14 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened. The directory is
-/// opened once, for both; symbolic links in it are followed as the crasher would, magic links (`/proc/self/root`) are not.
-fn create(path: &[u8], unlink_first: bool, fs_uid: u32, mapped: bool) -> Result<OwnedFd, String> {
-    let shown = path.escape_ascii().to_string();
-    let fail = |call: &str, e: Errno| format!("{call} {shown:?}: {e}");
-    if path.is_empty() {
-        return Err(fail("open", Errno::NOENT));
-    }
-    if path.len() >= 4096 {
-        return Err(fail("open", Errno::NAMETOOLONG));
-    }
-    let (dir, name) = split(path);
-    if matches!(name, b"" | b"." | b"..") {
-        return Err(fail("open", Errno::ISDIR));
-    }
-    let dir = file::open_dir_as_process(dir).map_err(|e| fail("open the directory of", e))?;
+/// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened.
+fn create(place: &Place<'_>, unlink_first: bool, fs_uid: u32, mapped: bool) -> Result<OwnedFd, String> {
+    let Place { dir, name, shown } = place;
     if unlink_first {
         // What is wrong with the old one shows when the new one is made.
-        let _ = file::unlink(&dir, crate::sys::proc::os(name));
+        let _ = file::unlink(dir, proc::os(name));
     }
-    let fd = file::create_exclusive(&dir, crate::sys::proc::os(name), 0o600).map_err(|e| fail("open", e))?;
+    let fd = file::create_exclusive(dir, proc::os(name), 0o600).map_err(|e| format!("open {shown:?}: {e}"))?;
     let stat = file::stat(&fd).map_err(|e| format!("{shown:?}: {e:#}"))?;
     // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan lets no process through whose IDs differ.
     let owner = if mapped { process::effective_uid() } else { fs_uid };
