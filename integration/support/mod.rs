@@ -5,6 +5,7 @@ pub mod bare;
 pub mod bundle;
 pub mod crasher;
 pub mod daemon;
+pub mod fuse;
 pub mod host;
 pub mod podman;
 pub mod require;

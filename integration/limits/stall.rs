@@ -1,0 +1,132 @@
+//! Row 14: a target that takes no more pins nobody. It is served by the test itself, over FUSE, and does not answer.
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::bare::{Container, Victim, compile};
+use crate::support::fuse::{Answer, Fuse};
+use crate::support::host::{BINARY, Host};
+
+/// `limits.stall`, in seconds.
+const STALL: u64 = 2;
+
+/// Beyond it: its last part, the second that a killed writer has, and a busy machine.
+const SLACK: Duration = Duration::from_secs(8);
+
+type Way = (&'static str, usize, &'static [(&'static str, &'static str)]);
+
+/// MiB of memory, annotations: through the pipe, by the fast lane, compressed.
+const WAYS: [Way; 3] = [("pipe", 4, &[]), ("fast", 24, &[]), ("zstd", 24, &[("oci-coredump/compress", "zstd")])];
+
+fn host(stall: u64) -> Host {
+    let host = Host::take();
+    host.install();
+    host.configure(&format!("[limits]\nstall = {stall}\n"));
+    host
+}
+
+fn victim(container: &Container, size: usize) -> Victim {
+    container.victim(&compile("victim"), "random", size)
+}
+
+/// The process has its own status, as if its core had been written: nobody killed it for its target's sake.
+fn assert_let_go(victim: &mut Victim, since: Instant, what: &str) {
+    assert!(victim.ends_within(Duration::from_secs(STALL) + SLACK), "{what}: the crashed process is pinned");
+    assert!(since.elapsed() >= Duration::from_secs(STALL), "{what}: given up after {:?} only", since.elapsed());
+    let status = victim.status();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::SIGABRT as i32), true), "{what}: {status:?}");
+}
+
+fn record(host: &Host, container: &str) -> Value {
+    host.records_of(container).pop().expect("a crash without a record")
+}
+
+fn assert_says_so(record: &Value, outcome: &str, what: &str) {
+    assert_eq!((&record["outcome"], &record["limit"]), (&outcome.into(), &format!("stall = {STALL}").into()), "{what}: {record:#}");
+    assert_eq!(record["size"], Value::Null, "{what}: nobody knows how much is in the file: {record:#}");
+}
+
+/// The processes of the dispatcher that are there.
+fn helpers() -> Vec<i32> {
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid: &i32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))).collect()
+}
+
+fn assert_nobody_is_left(what: &str) {
+    let until = Instant::now() + SLACK;
+    while !helpers().is_empty() {
+        assert!(Instant::now() < until, "{what}: {:?} are left although the target has answered", helpers());
+        std::thread::sleep(Duration::from_millis(10)); // no event: they are no children of ours
+    }
+}
+
+#[test]
+fn a_target_that_stops_answering_writes() {
+    let host = host(STALL);
+    for (way, size, annotations) in WAYS {
+        let target = Fuse::mount();
+        target.on_write(1 << 20, Answer::Hold);
+        let container = Container::new(way, target.path(), annotations);
+        let mut victim = victim(&container, size);
+        let since = Instant::now();
+        victim.crash();
+        assert_let_go(&mut victim, since, way);
+        assert_says_so(&record(&host, way), "truncated", way);
+        assert!(target.wait_held(Duration::ZERO), "{way}: nothing was ever held");
+        drop(target);
+        assert_nobody_is_left(way);
+    }
+}
+
+#[test]
+fn a_target_that_does_not_answer_for_a_new_file() {
+    let host = host(STALL);
+    let target = Fuse::mount();
+    let container = Container::new("create", target.path(), &[]);
+    target.hold_create();
+    let mut victim = victim(&container, 4);
+    let since = Instant::now();
+    victim.crash();
+    assert_let_go(&mut victim, since, "create");
+    assert_says_so(&record(&host, "create"), "none", "create");
+    drop(target);
+    assert_nobody_is_left("create");
+}
+
+/// Nothing of it takes longer than the limit, all of it does.
+#[test]
+fn a_slow_target_that_moves_gets_all() {
+    let host = host(1);
+    let target = Fuse::mount();
+    target.on_write(0, Answer::Late(15));
+    let container = Container::new("slow", target.path(), &[]);
+    let mut victim = container.victim(&compile("victim"), "random", 1);
+    let since = Instant::now();
+    victim.crash();
+    assert!(victim.ends_within(Duration::from_secs(60)));
+    assert!(since.elapsed() > Duration::from_millis(2500), "the target was not slow: {:?}", since.elapsed());
+    let record = record(&host, "slow");
+    assert_eq!((&record["outcome"], &record["limit"]), (&"written".into(), &Value::Null), "{record:#}");
+    let core = target.content(&format!("core.{}", victim.pid())).unwrap();
+    assert_eq!(record["size"], core.len(), "{record:#}");
+    assert!(core.len() > 1 << 20);
+}
+
+/// 0 switches it off: then only the target decides.
+#[test]
+fn no_limit_waits() {
+    let host = host(0);
+    let target = Fuse::mount();
+    target.on_write(1 << 20, Answer::Hold);
+    let container = Container::new("patient", target.path(), &[]);
+    let mut victim = victim(&container, 4);
+    victim.crash();
+    assert!(target.wait_held(Duration::from_secs(20)));
+    assert!(!victim.ends_within(Duration::from_secs(STALL + 1)), "given up without a limit");
+    target.go_on();
+    assert!(victim.ends_within(SLACK));
+    assert_eq!(record(&host, "patient")["outcome"], "written");
+}

@@ -1,0 +1,145 @@
+//! What the process that writes a core is while it writes: the crasher's credentials and nothing more. Looked at in /proc while its target holds it.
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::support::bare::compile;
+use crate::support::bundle::Bundle;
+use crate::support::fuse::{Answer, Fuse};
+use crate::support::host::{BINARY, Host};
+use crate::support::require;
+use crate::support::runtime::{Kind, Runtime};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The one process for which this is true; waited for.
+fn find(what: &str, is: impl Fn(&str) -> bool) -> String {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let all = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().into_string().ok());
+        let mut found: Vec<_> = all.filter(|pid| pid.parse::<i32>().is_ok() && is(pid)).collect();
+        if found.len() == 1 {
+            return found.remove(0);
+        }
+        assert!(Instant::now() < until, "{what}: {found:?}");
+        std::thread::sleep(Duration::from_millis(5)); // no event: it is no child of ours
+    }
+}
+
+fn read(pid: &str, file: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
+}
+
+fn field(pid: &str, name: &str) -> String {
+    let status = read(pid, "status");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
+}
+
+fn is_helper(pid: &str) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))
+}
+
+/// Where a magic link leads.
+fn place(pid: &str, link: &str) -> (u64, u64) {
+    let meta = fs::metadata(format!("/proc/{pid}/{link}")).unwrap_or_else(|e| panic!("/proc/{pid}/{link}: {e}"));
+    (meta.dev(), meta.ino())
+}
+
+/// The descriptors, by what they are.
+fn descriptors(pid: &str) -> Vec<String> {
+    let name = |link: String| match link.split_once(':') {
+        Some((kind, _)) => kind.to_owned(),
+        None => link,
+    };
+    let mut all: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|e| fs::read_link(e.unwrap().path()).ok())
+        .map(|link| name(link.to_string_lossy().replace(|c: char| c.is_ascii_digit(), "")))
+        .collect();
+    all.sort();
+    all
+}
+
+/// Writes a core of a victim as `prepare` makes its container, to a target that takes some and then no more, and looks at the writer.
+fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
+    if !require::programs(&["runc"]) {
+        return;
+    }
+    let host = Host::take();
+    host.install();
+    let target = Fuse::mount();
+    target.on_write(4 << 20, Answer::Hold);
+    let mut bundle = Bundle::new();
+    bundle.rootfs().put(&compile("victim"), "/bin/victim");
+    bundle
+        .coredump_hooks(Path::new(BINARY))
+        .bind(target.path(), "/cores")
+        .annotation("oci-coredump/pattern", "/cores/core")
+        .shell("echo x | victim random 100; sleep 100");
+    prepare(&mut bundle);
+    let runtime = Runtime::new(Kind::Runc);
+    let container = runtime.start(&bundle, name);
+    assert!(target.wait_held(PATIENCE), "{name}: no core came");
+    let crasher = find("the crasher", |pid| read(pid, "status").contains("\nCoreDumping:\t1") && read(pid, "comm") == "victim\n");
+    // The child of the helper that the kernel has started.
+    let writer = find("the writer", |pid| is_helper(pid) && is_helper(&field(pid, "PPid")));
+
+    let credentials = ["Uid", "Gid", "Groups", "CapPrm", "CapEff", "Umask"];
+    let mut tasks = 0;
+    for task in fs::read_dir(format!("/proc/{writer}/task")).unwrap() {
+        let task = format!("{writer}/task/{}", task.unwrap().file_name().display());
+        for key in credentials {
+            assert_eq!(field(&task, key), field(&crasher, key), "{name}: {key} of {task}, and of the crasher");
+        }
+        for (key, value) in
+            [("NoNewPrivs", "1"), ("Seccomp", "2"), ("CapInh", "0000000000000000"), ("CapBnd", "0000000000000000"), ("CapAmb", "0000000000000000")]
+        {
+            assert_eq!(field(&task, key), value, "{name}: {key} of {task}");
+        }
+        tasks += 1;
+    }
+    assert!(tasks > 1, "{name}: the fast lane was not taken");
+    for link in ["root", "cwd", "ns/user"] {
+        assert_eq!(place(&writer, link), place(&crasher, link), "{name}: {link}");
+    }
+    assert_eq!(read(&writer, "environ"), "", "{name}: environment");
+    let limits = read(&writer, "limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("1"), "{name}: {core}");
+    let memory = fs::metadata(format!("/proc/{writer}/mem")).unwrap();
+    assert_eq!((memory.uid(), memory.gid()), (0, 0), "{name}: the writer is dumpable: its own user may read its memory");
+    // The kernel's pipe and the report, standard output and error, the process to copy, the turn, and the file.
+    let turn = format!("/run/oci-coredump/limits/{name}/slot-");
+    let mut expected =
+        ["/cores/core.", "/dev/null", "/dev/null", "/proc//task//mem", "/proc//task//pagemap", &turn, "anon_inode", "pipe", "pipe"].map(str::to_owned);
+    expected.sort();
+    assert_eq!(descriptors(&writer), expected, "{name}: open descriptors");
+
+    target.go_on();
+    container.remove();
+}
+
+#[test]
+fn for_root_with_some_capabilities() {
+    while_it_writes("writer-root", |bundle| {
+        bundle.capabilities(&["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    });
+}
+
+#[test]
+fn for_a_user() {
+    while_it_writes("writer-user", |bundle| {
+        bundle.user(1000, 1000);
+        bundle.config["process"]["user"]["additionalGids"] = serde_json::json!([4, 24]);
+        bundle.config["process"]["user"]["umask"] = serde_json::json!(0o27);
+    });
+}
+
+#[test]
+fn in_a_user_namespace() {
+    while_it_writes("writer-userns", |bundle| {
+        bundle.user_namespace();
+    });
+}
