@@ -15,8 +15,7 @@ fn without_a_system_call() {
         ("vp", Lane::Stream), // a process that cannot be read
         ("sp", Lane::Stream), // nor its page map
         ("t", Lane::Stream),  // no thread
-        ("d", Lane::Stream),  // no descriptor
-        ("svptd", Lane::Stream),
+        ("svpt", Lane::Stream),
     ];
     for (what, expected) in table {
         assert_eq!(stage.same(&mut template, Way::Without(what), unlimited), expected, "without {what}");

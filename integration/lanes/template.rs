@@ -227,7 +227,7 @@ impl Template {
         self.output.read_exact(&mut status).unwrap_or_else(|e| panic!("{}: {e}", self.what));
         let status = i32::from_ne_bytes(status);
         // Of a copy that shares its memory with a living process: what that one saw.
-        if status & 0xff == 0 && status >> 8 > 100 { (status >> 8) - 100 | 0x80 } else { status }
+        if status & 0xff == 0 && status >> 8 > 100 { ((status >> 8) - 100) | 0x80 } else { status }
     }
 }
 

@@ -56,8 +56,7 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut released: impl FnMut
         0
     })?;
     let mut written = Written::default();
-    let read = std::fs::File::from(read);
-    for line in BufReader::new((&read).take(MAX_REPORT)).lines().map_while(std::io::Result::ok) {
+    for line in BufReader::new(std::fs::File::from(read.try_clone()?).take(MAX_REPORT)).lines().map_while(std::io::Result::ok) {
         let before = written.released;
         written = serde_json::from_str(&line).unwrap_or(written);
         if written.released && !before {
