@@ -7,6 +7,7 @@ mod support;
 #[path = "oracle/core_bytes.rs"]
 mod core_bytes;
 mod lanes {
+    pub mod early;
     pub mod falls_back;
     pub mod identical;
     pub mod narrow;

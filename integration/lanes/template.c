@@ -32,6 +32,7 @@
 #define HUGE_PAGE (2 * MIB)
 
 static const char *kind, *argument;
+static char *large;
 
 static void must(int good, const char *what)
 {
@@ -225,6 +226,62 @@ static void never_filled(void)
 	must(ioctl(uffd, UFFDIO_API, &api) == 0 && ioctl(uffd, UFFDIO_REGISTER, &range) == 0, "UFFDIO_REGISTER");
 }
 
+static volatile int held;
+
+static void *hold(void *mutex)
+{
+	pthread_mutex_lock(mutex);
+	held++;
+	return sleep_for_ever(NULL);
+}
+
+/* Threads that die with robust mutexes in their hands, which lie in the midst of the largest piece of memory: the kernel marks them. */
+static void robust(void)
+{
+	pthread_mutexattr_t attributes;
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+	for (int made = 0; made < 8; made++) {
+		pthread_mutex_t *mutex = (void *)(large + (size_t)made * MIB + 17 * PAGE);
+		pthread_t thread;
+		pthread_mutex_init(mutex, &attributes);
+		must(pthread_create(&thread, NULL, hold, mutex) == 0, "pthread_create");
+		while (held == made)
+			sched_yield();
+	}
+}
+
+static void nothing(int signal)
+{
+	(void)signal;
+}
+
+/* Memory that a living process shares, and changes all the time once it was sent SIGUSR1. Its ID stands in a file. */
+static void changed(void)
+{
+	size_t bytes = 48 * MIB;
+	char *at = map(bytes, MAP_SHARED | MAP_ANONYMOUS, -1);
+	fill(at, bytes);
+	signal(SIGUSR1, nothing);
+	sigset_t usr1, old;
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &usr1, &old);
+	pid_t between = fork();
+	if (between == 0 && fork() == 0) {
+		int fd = open(argument, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+		dprintf(fd, "%d", getpid());
+		close(fd);
+		sigsuspend(&old);
+		for (;;)
+			for (size_t page = bytes / PAGE; page > 0; page--)
+				at[(page - 1) * PAGE + 100]++;
+	}
+	if (between == 0)
+		_exit(0);
+	must(waitpid(between, NULL, 0) == between, "fork");
+}
+
 __attribute__((noinline)) static void die(void)
 {
 	char go;
@@ -239,6 +296,8 @@ __attribute__((noinline, used)) static void child(void)
 		threads();
 	else if (is("never-filled"))
 		never_filled();
+	else if (is("robust"))
+		robust();
 	else if (is("exec"))
 		execl(argument, argument, NULL);
 	die();
@@ -310,9 +369,9 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*make)(void);
 	} makers[] = { { "files", files }, { "shared", shared }, { "transparent", transparent }, { "hugetlb", hugetlb }, { "left-out", left_out },
-		       { "inaccessible", inaccessible }, { "swapped", swapped }, { "segments", segments } };
+		       { "inaccessible", inaccessible }, { "swapped", swapped }, { "segments", segments }, { "changed", changed } };
 	mixed(anonymous(4 * MIB), 4 * MIB);
-	full(9 * MIB);
+	large = full(9 * MIB);
 	for (size_t at = 0; at < sizeof makers / sizeof *makers; at++)
 		if (is(makers[at].name))
 			makers[at].make();

@@ -20,6 +20,9 @@ const WORTH: u64 = 8 << 20;
 /// Most threads. More do not help one file.
 const THREADS: usize = 4;
 
+/// Bytes of a thread's stack.
+const STACK: usize = 256 << 10;
+
 /// A read that takes longer is stuck: a page that only the crashed process itself could have filled (userfaultfd). The kernel does not fall for that.
 const STUCK: Duration = Duration::from_secs(2);
 
@@ -32,6 +35,8 @@ pub struct Source {
     pub pagemap: Pagemap,
     /// The process; without it there is no fast lane.
     pub pidfd: Option<OwnedFd>,
+    /// Where its threads' lists of robust futexes begin; asked for an early release only.
+    pub robust: Vec<u64>,
 }
 
 impl Source {
@@ -58,9 +63,16 @@ pub fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
     files.filter(|_| plain).and_then(mapped_files)
 }
 
+/// What `work` gives, or `None` if that takes too long: it reads where a read can be stuck.
+pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (say, hear) = mpsc::channel();
+    std::thread::Builder::new().stack_size(STACK).spawn(move || say.send(work())).ok()?;
+    hear.recv_timeout(STUCK).ok()
+}
+
 /// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
 /// copied already.
-pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, held: Option<Done>) -> Result<(), Failed> {
+pub fn copy(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, held: Option<Done>) -> Result<(), Failed> {
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
         walk: Mutex::new(Walk::new(loads, files)),
@@ -78,7 +90,7 @@ pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, he
     let mut running = 0;
     for clock in clocks {
         let say = say.clone();
-        let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || {
             work.run(clock);
             let _ = say.send(());
         });
@@ -106,7 +118,7 @@ pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, he
 
 /// What the threads share.
 struct Work {
-    source: Source,
+    source: &'static Source,
     file: OwnedFd,
     held: Option<Done>,
     walk: Mutex<Walk>,

@@ -8,9 +8,9 @@ use super::plan::File;
 use super::stream::{self, Bounds, Release, Stop};
 use crate::sys::file::FsType;
 use crate::sys::hold::Hold;
-use crate::sys::memory::Memory;
+use crate::sys::memory::{Memory, is_shared};
 use crate::sys::pagemap::Pagemap;
-use crate::sys::{AsFd, Errno, OwnedFd, cgroup, cred, file, limit, process};
+use crate::sys::{AsFd, Errno, OwnedFd, cgroup, cred, file, limit, process, robust};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -43,12 +43,14 @@ const MAX_REPORT: u64 = 16 << 10;
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
 pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut released: impl FnMut()) -> Result<Written> {
-    let source = source(crash, facts);
+    // A parent that shares the memory would go on changing it.
+    let early = plan.early && !is_shared(crash.said.host_pid, facts.status.parent);
+    let source = source(crash, facts, early);
     let (read, report) = process::pipe()?;
     let child = process::fork(|| {
         let mut report = Report(std::fs::File::from(report));
         // Without a hold the process just waits until its core is whole.
-        let hold = if plan.early { Hold::new().ok() } else { None };
+        let hold = if early { Hold::new().ok() } else { None };
         match become_crasher(facts, plan, source.as_ref(), hold.as_ref(), &report.0) {
             Ok(()) => copy(facts, plan, source, hold, &mut report),
             Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), ..Written::default() }),
@@ -73,10 +75,11 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut released: impl FnMut
 }
 
 /// What the fast lane reads from: opened while we may, of the process that the pidfd names.
-fn source(crash: &Crash, facts: &Facts) -> Option<Source> {
+fn source(crash: &Crash, facts: &Facts, early: bool) -> Option<Source> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
     let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
-    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), pidfd })
+    let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
+    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), pidfd, robust })
 }
 
 struct Report(std::fs::File);
