@@ -5,6 +5,7 @@
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is put back as it was
 #   make test         everything that .ci/run runs
+#   make fuzz         all fuzz targets, five minutes each; make sanitize: the unit tests under AddressSanitizer
 #   make bench        the table of goals: ours against the kernel's file mode, as root
 #   make deps         what demo and test need from apt; asks for root only for that
 
@@ -33,7 +34,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 demo_packages := podman busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio debian-archive-keyring
 
-.PHONY: build install uninstall demo test bench deps demo-deps test-deps clean
+.PHONY: build install uninstall demo test fuzz sanitize bench deps demo-deps test-deps clean
 
 build:
 	$(CARGO) build --release --locked
@@ -70,6 +71,15 @@ test: test-deps build
 	$(CARGO) test --locked --doc
 	$(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
 		test --locked --lib --bins --tests -- --test-threads=1
+	PROFILE=dev fuzz/run.sh 4
+
+# Every reader of hostile bytes until nothing new is found for long; an hour and more.
+fuzz:
+	fuzz/run.sh 300
+
+# The unit tests with every access to memory checked. Without the jail's: it bounds the address space, of which AddressSanitizer needs terabytes.
+sanitize:
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --lib --target-dir $(target)/sanitize -- --skip jail
 
 # Ratios to the kernel's own file mode; on a machine that does nothing else.
 bench:

@@ -41,3 +41,5 @@ pub mod cli;
 pub mod dump;
 pub mod engine;
 pub mod hook;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
