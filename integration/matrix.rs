@@ -8,10 +8,14 @@ mod crashes;
 mod dialects;
 #[path = "matrix/eci.rs"]
 mod eci;
+#[path = "matrix/enable.rs"]
+mod enable;
 #[path = "matrix/forwarding.rs"]
 mod forwarding;
 #[path = "matrix/installation.rs"]
 mod installation;
+#[path = "matrix/kata.rs"]
+mod kata;
 #[path = "matrix/kernel_mode.rs"]
 mod kernel_mode;
 #[path = "matrix/lifetime.rs"]
@@ -25,5 +29,7 @@ mod refusals;
 #[path = "matrix/scene.rs"]
 mod scene;
 mod support;
+#[path = "matrix/termination.rs"]
+mod termination;
 #[path = "matrix/untouched.rs"]
 mod untouched;

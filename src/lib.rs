@@ -13,15 +13,16 @@
 //!                                       re-verified)      host)          discard + why)   the crasher)     one JSON file)
 //! ```
 //!
-//! `engine` makes the engines call the hook: it edits their specifications of containers, and their configuration.
+//! `engine` makes the engines call the hook: it edits their specifications of containers, and their configuration. `verify` asks a runtime whether it does for
+//! its hooks what ours needs.
 //!
 //! Layers, each may use only what stands before it; `tests/layers.rs` holds everyone to it:
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! words    pattern, record, config, annotation          values, no effects
-//! shared   report, store, registry, sysctl, corefile    effects that the doors need
-//! doors    hook, dump, engine, cli                      never each other, except cli, which may start any
+//! shared   report, store, registry, sysctl, corefile, vacuum   effects that the doors need
+//! doors    hook, dump, engine, verify, cli                    never each other, except cli, which may start any
 //! ```
 
 pub mod sys;
@@ -36,6 +37,7 @@ pub mod registry;
 pub mod report;
 pub mod store;
 pub mod sysctl;
+pub mod vacuum;
 
 pub mod cli;
 pub mod dump;
@@ -43,3 +45,4 @@ pub mod engine;
 pub mod hook;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
+pub mod verify;

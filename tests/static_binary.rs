@@ -36,7 +36,7 @@ fn wrong(path: &Path) -> Vec<String> {
     let dynamic = segments.iter().find_map(|segment| segment.dynamic(endian, bytes.as_slice()).unwrap()).unwrap_or_default();
     let value = |tag| dynamic.iter().find(|entry| entry.tag(endian) == tag).map(|entry| entry.val(endian));
     let flags = |tag, flag: u64| value(tag).is_some_and(|set| set & flag == flag);
-    rule(flags(DT_FLAGS, DF_BIND_NOW.0.into()) && flags(DT_FLAGS_1, (DF_1_NOW.0 | DF_1_PIE.0).into()), "is not bound at its start (full RELRO), or no PIE");
+    rule(flags(DT_FLAGS, DF_BIND_NOW.0) && flags(DT_FLAGS_1, DF_1_NOW.0 | DF_1_PIE.0), "is not bound at its start (full RELRO), or no PIE");
     for (tag, name) in [(DT_NEEDED, "DT_NEEDED"), (DT_RPATH, "DT_RPATH"), (DT_RUNPATH, "DT_RUNPATH"), (DT_TEXTREL, "DT_TEXTREL")] {
         rule(value(tag).is_none(), &format!("has {name}"));
     }

@@ -5,6 +5,8 @@ mod apply;
 mod bundle;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
+pub mod live;
+mod monitor;
 mod plan;
 mod request;
 mod rootfs;
@@ -16,14 +18,17 @@ use crate::registry::{Entry, Init, Registry};
 use crate::store::Store;
 use crate::sys::file;
 use crate::sys::proc::Proc;
-use crate::{config, sysctl};
+use crate::{sysctl, vacuum};
 use anyhow::{Context, Result, bail};
 use apply::Site;
 use request::{Asked, Request};
 use rootfs::Rootfs;
 pub use state::Stage;
 use state::State;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+/// How often the registry is swept, at most.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// What went wrong, and whether the container must not start.
 #[derive(Debug)]
@@ -133,11 +138,12 @@ fn poststart(state: &State) -> Result<()> {
 fn poststop(state: &State, config: &Config) -> Result<()> {
     let Some(registry) = Registry::open() else { return Ok(()) };
     let known = registry.get(&state.id).is_some();
-    let due = sweep_is_due();
+    // Sweeping reads every entry, so at most once a minute, and never while a container waits to start.
+    let due = vacuum::is_due("swept", SWEEP);
     if !known && !due {
         return Ok(());
     }
-    let _lock = registry.lock()?;
+    let lock = registry.lock()?;
     let store = Store::open(config)?;
     let mut gone = Vec::new();
     if known {
@@ -152,17 +158,8 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
         store.forget_empty(&id)?;
         sysctl::release(&store, &id).with_context(|| format!("kernel.core_pattern of container {id}"))?;
     }
-    Ok(())
-}
-
-/// Sweeping reads every entry, so at most once a minute, and never while a container waits to start.
-fn sweep_is_due() -> bool {
-    const EVERY: Duration = Duration::from_secs(60);
-    let stamp = std::path::Path::new(config::RUN_DIR).join("swept");
-    let old = std::fs::symlink_metadata(&stamp).and_then(|m| m.modified()).ok();
-    // A clock that was set back makes it due as well.
-    let due = old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > EVERY));
-    due && file::open_dir(config::RUN_DIR.as_ref()).and_then(|d| file::replace(&d, "swept".as_ref(), b"", 0o600)).is_ok()
+    drop(lock);
+    vacuum::now_and_then(config)
 }
 
 /// What the hook would do for a bundle, as text: its plan, or why nothing. Touches nothing.
