@@ -27,11 +27,19 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
     install -m 0755 "$program" "$directory/bin/systemd-coredump"
 fi
 
+# Kubernetes' published schemas, with a validator: no Debian package has them.
+if [ ! -d "$directory/python/kubernetes_validate" ]; then
+    echo "Fetching kubernetes-validate"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$directory/python" kubernetes-validate==1.37.0
+fi
+
 # Newer engines than the machine's, unpacked: Go programs run on an older Debian as they are. Installed, they would replace the machine's.
 # From the archive that this machine uses already; where that is none of Debian's, the tests of those engines say that they are skipped.
+# kubectl too, where the machine has none.
 archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/$' | head -n 1)
 for suite in trixie sid; do
-    [ -x "$directory/$suite/usr/bin/containerd" ] && [ -x "$directory/$suite/usr/sbin/dockerd" ] && continue
+    kubectl=$(command -v kubectl >/dev/null || [ "$suite" != trixie ] || echo kubectl)
+    [ -x "$directory/$suite/usr/bin/containerd" ] && [ -x "$directory/$suite/usr/sbin/dockerd" ] && [ -z "$kubectl" ] && continue
     [ -n "$archive" ] || break
     echo "Unpacking containerd and Docker of Debian $suite"
     apt=$(mktemp -d)
@@ -41,7 +49,8 @@ for suite in trixie sid; do
     set -- -qq -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt" -o Dir::Etc::sourcelist="$apt/sources.list" \
         -o Dir::Etc::sourceparts=/nonexistent -o APT::Sandbox::User=root
     apt-get "$@" update
-    (cd "$apt/debs" && apt-get "$@" download containerd docker.io docker-cli)
+    (cd "$apt/debs" && apt-get "$@" download containerd docker.io docker-cli $kubectl)
     for package in "$apt"/debs/*.deb; do dpkg-deb --extract "$package" "$directory/$suite"; done
+    [ -z "$kubectl" ] || ln -sf "../$suite/usr/bin/kubectl" "$directory/bin/kubectl"
     rm -rf "$apt"
 done

@@ -41,9 +41,11 @@ fn what_the_end_of_the_threads_changes() {
 
 #[test]
 fn kinds_of_memory() {
-    let stage = stage("kinds");
-    for kind in ["shared", "inaccessible", "transparent"] {
-        judge(&stage, kind, Way::Project, (true, Lane::Fast));
+    for place in ["/var/tmp", "/dev/shm"] {
+        let stage = Stage::below(place, "kinds", "allow_early_release = true\n", &[("oci-coredump/release", "early")]);
+        for kind in ["shared", "inaccessible", "transparent"] {
+            judge(&stage, kind, Way::Project, (true, Lane::Fast));
+        }
     }
 }
 

@@ -15,7 +15,8 @@ fn without_a_system_call() {
         ("vp", Lane::Stream), // a process that cannot be read
         ("sp", Lane::Stream), // nor its page map
         ("t", Lane::Stream),  // no thread
-        ("svpt", Lane::Stream),
+        ("d", Lane::Stream),  // no descriptor
+        ("svptd", Lane::Stream),
     ];
     for (what, expected) in table {
         assert_eq!(stage.same(&mut template, Way::Without(what), unlimited), expected, "without {what}");

@@ -38,6 +38,15 @@ fn kinds_of_memory() {
     judge(&stage, "sharer", "", &FILTERS, Lane::Fast);
 }
 
+/// Memory-backed files are written in another way.
+#[test]
+fn into_memory() {
+    let stage = Stage::below("/dev/shm", "memory", "", &[]);
+    for kind in ["shared", "left-out", "inaccessible", "transparent"] {
+        judge(&stage, kind, "", &FILTERS, Lane::Fast);
+    }
+}
+
 #[test]
 fn a_dynamic_program() {
     let stage = Stage::new("dynamic", "", &[]);

@@ -75,10 +75,15 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(name: &'static str, configuration: &str, annotations: &[(&str, &str)]) -> Self {
+        Self::below("/var/tmp", name, configuration, annotations)
+    }
+
+    /// With the cores somewhere below a directory.
+    pub fn below(place: &str, name: &'static str, configuration: &str, annotations: &[(&str, &str)]) -> Self {
         let host = Host::take();
         host.install();
         host.configure(configuration);
-        let directory = TempDir::with_prefix("lanes").unwrap();
+        let directory = TempDir::with_prefix_in("lanes", place).unwrap();
         let container = Container::new(name, directory.path(), annotations);
         let ours = host.sysctl("kernel/core_pattern");
         Stage { name, container, directory, host, ours }

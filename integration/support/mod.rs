@@ -10,4 +10,5 @@ pub mod podman;
 pub mod require;
 pub mod rootfs;
 pub mod runtime;
+pub mod systemd;
 pub mod terminal;

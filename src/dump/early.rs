@@ -39,7 +39,7 @@ pub fn prepare(hold: Hold, source: &'static Source, head: &Head, files: &[u64], 
     let loads: Vec<Load> = done.iter().flat_map(|span| head.loads.iter().filter_map(|load| part(load, span))).collect();
     // All of it is read, also what is not mapped yet.
     let all = loads.iter().map(|load| load.address).collect();
-    match memory::copy(source, loads, all, file.try_clone().map_err(|_| Failed::Stream)?, None) {
+    match memory::copy(source, loads, all, (file.try_clone().map_err(|_| Failed::Stream)?, head.end), None) {
         Ok(()) => Ok(Some((held, done))),
         // Between the areas nothing is copied yet.
         Err(Failed::Ended(_)) => Err(Failed::Ended(0)),

@@ -85,7 +85,7 @@ fn sparse<I: AsFd>(
         let released = matches!(held, Ok(Some(_)));
         let open =
             |held: &Option<Done>, load: &&Load| held.as_ref().is_none_or(|done| early::next_open(done, load.address, load.address + load.size).is_some());
-        let rest = |held| memory::copy(source, head.loads.iter().filter(|load| open(&held, load)).copied().collect(), files, file, held);
+        let rest = |held| memory::copy(source, head.loads.iter().filter(|load| open(&held, load)).copied().collect(), files, (file, head.end), held);
         match held.and_then(rest) {
             Ok(()) => return output.end_at(head.end),
             Err(Failed::Stream) if released => return Err(Stop::Write(Errno::IO)),
