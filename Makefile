@@ -39,7 +39,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 demo_packages := podman busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring
 
-.PHONY: build install uninstall kata-guest-hook demo test fuzz sanitize conformance bench deps demo-deps test-deps clean
+.PHONY: build install uninstall kata-guest-hook demo test fuzz sanitize miri conformance bench deps demo-deps test-deps clean
 
 build:
 	$(CARGO) build --release --locked
@@ -98,6 +98,11 @@ fuzz:
 # The unit tests with every access to memory checked. Without those that enter the jail: it bounds the address space, of which AddressSanitizer needs terabytes.
 sanitize:
 	ASAN_OPTIONS=detect_leaks=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --lib --target-dir $(target)/sanitize -- --skip jail --skip plain
+
+# What of it makes no system call that Miri does not know. Needs a nightly toolchain with the components miri and rust-src.
+miri:
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --lib --target-dir $(target)/miri -- \
+		sys::proc sys::cgroup::tests::where sys::limit dump::early dump::head dump::walk::tests::files dump::crash dump::plan
 
 # Their test programs must have been built, as those projects say. Root, and the machine's core_pattern for some seconds.
 conformance: export PATH := $(PATH):$(tools)/bin
