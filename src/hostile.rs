@@ -17,19 +17,21 @@ use crate::{dump, engine, hook};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
     ("state", hook::hostile::state),
     ("bundle", hook::hostile::bundle),
     ("annotations", annotations),
     ("template", template),
     ("argv", dump::hostile::argv),
     ("proc", proc_files),
+    ("mountinfo", mountinfo),
     ("stream", dump::hostile::stream),
     ("entry", entry),
     ("record", record),
     ("config", configuration),
     ("spec", spec),
     ("corefile", corefile),
+    ("identity", identity),
 ];
 
 /// Text that the kernel escapes in a file name: no `/`, not empty, neither `.` nor `..`.
@@ -108,6 +110,13 @@ fn proc_files(text: &[u8]) {
     }
 }
 
+/// /proc/PID/mountinfo.
+fn mountinfo(text: &[u8]) {
+    let lines = text.split(|b| *b == b'\n').count();
+    let points = proc::mount_points(text);
+    assert!(points.len() <= lines && points.iter().all(|point| point.target.as_os_str().len() <= text.len()));
+}
+
 /// A file of the registry.
 fn entry(text: &[u8]) {
     let Ok(entry) = serde_json::from_slice::<Entry>(text) else { return };
@@ -162,6 +171,13 @@ fn corefile(data: &[u8]) {
     let Ok(said) = overview(&core) else { return };
     let bytes = vec![Bytes { file: Some(file), debug: Some(file) }; said.modules.len()];
     let _ = stacks(&core, &bytes, &mut |_| Ok(()));
+}
+
+/// An executable or library that is to be kept.
+fn identity(file: &[u8]) {
+    if let Some(name) = crate::corefile::name(&file.to_vec(), 1 << 20) {
+        assert!(crate::corefile::is_name(&name), "{name:?}");
+    }
 }
 
 #[cfg(test)]
