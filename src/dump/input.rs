@@ -3,11 +3,12 @@
 use super::output::Target;
 use super::stream::{CHUNK, Stop};
 use crate::sys::{AsFd, process};
+use std::sync::Arc;
 
 /// The kernel's stream, read in large pieces.
 pub struct Input<I> {
     pipe: I,
-    target: &'static Target,
+    target: Arc<Target>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -15,8 +16,8 @@ pub struct Input<I> {
 
 impl<I: AsFd> Input<I> {
     /// Takes the read end of a pipe. What comes in moves `target` too.
-    pub fn new(pipe: I, target: &'static Target) -> Self {
-        Input { pipe, target, buffer: vec![0; CHUNK], start: 0, end: 0 }
+    pub fn new(pipe: I, target: &Arc<Target>) -> Self {
+        Input { pipe, target: target.clone(), buffer: vec![0; CHUNK], start: 0, end: 0 }
     }
 
     /// The next `n` bytes (at most a chunk), or as many as there are before the end.

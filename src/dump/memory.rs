@@ -13,7 +13,7 @@ use crate::sys::pagemap::Pagemap;
 use crate::sys::{Errno, OwnedFd, pidfd, process};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// Below this many bytes threads and page maps cost more than they bring.
@@ -21,6 +21,9 @@ const WORTH: u64 = 8 << 20;
 
 /// Most threads. More do not help one file.
 const THREADS: usize = 4;
+
+/// Bytes of a thread's stack.
+const STACK: usize = 256 << 10;
 
 /// A read that takes longer is stuck: a page that only the crashed process itself could have filled (userfaultfd). The kernel does not fall for that.
 const STUCK: Duration = Duration::from_secs(2);
@@ -34,6 +37,8 @@ pub struct Source {
     pub pagemap: Pagemap,
     /// The process; without it there is no fast lane.
     pub pidfd: Option<OwnedFd>,
+    /// Where its threads' lists of robust futexes begin; asked for an early release only.
+    pub robust: Vec<u64>,
 }
 
 impl Source {
@@ -62,16 +67,22 @@ pub fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
     files.filter(|_| plain).and_then(mapped_files)
 }
 
-/// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
+/// What `work` gives, or `None` if that takes too long: it reads where a read can be stuck.
+pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (say, hear) = mpsc::channel();
+    std::thread::Builder::new().stack_size(STACK).spawn(move || say.send(work())).ok()?;
+    hear.recv_timeout(STUCK).ok()
+}
+
+/// Copies the memory to its places in the file, which will end at `end`; the caller sees to that. `held`: the process has been let go, its memory is held, and this much of it is
 /// copied already.
-pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, target: &'static Target, held: Option<Done>) -> Result<(), Failed> {
-    let end = loads.iter().map(|l| l.offset + l.size).max().unwrap_or(0);
+pub fn copy(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, (target, end): (&Arc<Target>, u64), held: Option<Done>) -> Result<(), Failed> {
     let way = Way::to(target, end);
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
         walk: Mutex::new(Walk::new(loads, files)),
         source,
-        target,
+        target: target.clone(),
         way,
         held,
         whole: AtomicU64::new(u64::MAX),
@@ -85,7 +96,7 @@ pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, target: &'static 
     let mut running = 0;
     for clock in clocks {
         let say = say.clone();
-        let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || {
             work.run(clock);
             let _ = say.send(());
         });
@@ -137,8 +148,8 @@ impl Way {
 
 /// What the threads share.
 struct Work {
-    source: Source,
-    target: &'static Target,
+    source: &'static Source,
+    target: Arc<Target>,
     way: Way,
     held: Option<Done>,
     walk: Mutex<Walk>,
@@ -239,12 +250,13 @@ mod tests {
         let me = Proc::open(std::process::id() as i32).unwrap();
         let pidfd = pidfd::open(std::process::id() as i32).unwrap();
         let mem = Memory::new(std::process::id() as i32, me.open_file("mem").unwrap());
-        let source = Source { memory: mem, pagemap: Pagemap::new(me.open_file("pagemap").unwrap()), pidfd: Some(pidfd) };
+        let source = Source { memory: mem, pagemap: Pagemap::new(me.open_file("pagemap").unwrap()), pidfd: Some(pidfd), robust: vec![] };
+        let source: &'static Source = Box::leak(Box::new(source));
         let file = tempfile::tempfile().unwrap();
         let moved = Counter::shared().unwrap();
-        let target: &Target = Box::leak(Box::new(Target::new(file.try_clone().unwrap().into(), moved, None, FsType::Other)));
+        let target = Arc::new(Target::new(file.try_clone().unwrap().into(), moved, None, FsType::Other));
         let child = process::fork(|| {
-            let copied = filter::enter(&filter::COPY).is_ok() && copy(source, vec![Load { offset: 0, address, size }], vec![], target, None).is_ok();
+            let copied = filter::enter(&filter::COPY).is_ok() && copy(source, vec![Load { offset: 0, address, size }], vec![], (&target, size), None).is_ok();
             i32::from(!copied)
         });
         assert_eq!(child.unwrap().wait().unwrap(), Ended::Exit(0));

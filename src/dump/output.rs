@@ -6,6 +6,7 @@ use crate::sys::counter::Counter;
 use crate::sys::file::FsType;
 use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, process};
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -112,7 +113,7 @@ impl AsFd for Target {
 }
 
 /// A file in which zeros that were left out are holes.
-pub struct Sparse(pub &'static Target);
+pub struct Sparse(pub Arc<Target>);
 
 impl Sink for Sparse {
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
@@ -120,14 +121,14 @@ impl Sink for Sparse {
     }
 
     fn end(&mut self, size: u64) -> Result<(), Stop> {
-        process::set_size(self.0, size).map_err(Stop::Write)
+        process::set_size(&*self.0, size).map_err(Stop::Write)
     }
 }
 
 /// A zstd frame, compressed by as many threads as there are CPUs where there is room, in one pass.
 pub struct Zstd {
     encoder: Option<zstd::Encoder<'static, Appending>>,
-    target: &'static Target,
+    target: Arc<Target>,
     at: u64,
     /// RLIMIT_FSIZE of the process, which counts what goes in.
     room: u64,
@@ -141,16 +142,16 @@ const LEVEL: i32 = 1;
 
 impl Zstd {
     /// An empty frame. `room`: most bytes of the core.
-    pub fn new(target: &'static Target, room: Option<u64>) -> Result<Self, Stop> {
+    pub fn new(target: &Arc<Target>, room: Option<u64>) -> Result<Self, Stop> {
         let new = || {
-            let mut encoder = zstd::Encoder::new(Appending(target), LEVEL)?;
+            let mut encoder = zstd::Encoder::new(Appending(target.clone()), LEVEL)?;
             encoder.include_checksum(true)?;
             if target.room >= AMPLE {
                 encoder.multithread(process::cpus() as u32)?;
             }
             Ok(encoder)
         };
-        Ok(Zstd { encoder: Some(new().map_err(|e| stop(e, target))?), target, at: 0, room: room.unwrap_or(u64::MAX) })
+        Ok(Zstd { encoder: Some(new().map_err(|e| stop(e, target))?), target: target.clone(), at: 0, room: room.unwrap_or(u64::MAX) })
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), Stop> {
@@ -158,7 +159,7 @@ impl Zstd {
         if self.at > self.room {
             return Err(Stop::Write(Errno::FBIG));
         }
-        self.encoder.as_mut().map_or(Ok(()), |e| e.write_all(bytes)).map_err(|e| stop(e, self.target))
+        self.encoder.as_mut().map_or(Ok(()), |e| e.write_all(bytes)).map_err(|e| stop(e, &self.target))
     }
 
     fn zeros_to(&mut self, offset: u64) -> Result<(), Stop> {
@@ -178,7 +179,7 @@ impl Sink for Zstd {
 
     fn end(&mut self, size: u64) -> Result<(), Stop> {
         self.zeros_to(size)?;
-        self.encoder.take().map_or(Ok(()), |e| e.finish().map(drop)).map_err(|e| stop(e, self.target))
+        self.encoder.take().map_or(Ok(()), |e| e.finish().map(drop)).map_err(|e| stop(e, &self.target))
     }
 }
 
@@ -190,7 +191,7 @@ fn stop(e: std::io::Error, target: &Target) -> Stop {
 }
 
 /// A file that is written from its start to its end.
-struct Appending(&'static Target);
+struct Appending(Arc<Target>);
 
 impl Write for Appending {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

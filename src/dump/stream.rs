@@ -7,12 +7,13 @@
 use super::early::{self, Done};
 use super::head::{Head, Load};
 use super::input::Input;
-use super::memory::{self, Source};
+use super::memory::{self, Failed, Source};
 use super::output::{Output, Sink, Sparse, Target, Zstd};
 use super::plan::PAGE;
 use crate::sys::hold::Hold;
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, Errno};
+use std::sync::Arc;
 
 /// One read of the pipe, and the most that is held in memory.
 pub const CHUNK: usize = 1 << 20;
@@ -45,9 +46,9 @@ pub struct Bounds {
 /// where that gives the same file; else all of it comes through the pipe.
 ///
 /// With a `release` the process is let go early if that lane is taken.
-pub fn copy(pipe: impl AsFd, target: &'static Target, bounds: &Bounds, source: Option<Source>, release: Option<Release<'_>>) -> Result<(), Stop> {
+pub fn copy(pipe: impl AsFd, target: &Arc<Target>, bounds: &Bounds, source: Option<Source>, release: Option<Release<'_>>) -> Result<(), Stop> {
     let mut input = Input::new(pipe, target);
-    let mut output = Output::new(Sparse(target), bounds.limit);
+    let mut output = Output::new(Sparse(target.clone()), bounds.limit);
     let result = sparse(&mut input, &mut output, bounds, source, release);
     if matches!(result, Err(Stop::Limit | Stop::Ended | Stop::Read(_))) {
         let _ = output.cut();
@@ -56,7 +57,7 @@ pub fn copy(pipe: impl AsFd, target: &'static Target, bounds: &Bounds, source: O
 }
 
 /// The same, compressed; all of it through the pipe.
-pub fn compress(pipe: impl AsFd, target: &'static Target, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
+pub fn compress(pipe: impl AsFd, target: &Arc<Target>, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
     let mut input = Input::new(pipe, target);
     let mut output = Output::new(Zstd::new(target, bounds.file_size)?, bounds.limit);
     let result = head(&mut input, &mut output).and_then(|start| body(&mut input, &mut output, bounds, source, &start.head));
@@ -79,24 +80,29 @@ fn sparse<I: AsFd>(
     if let Some(files) = memory::suits(&head, files.as_deref(), room)
         && let Some(source) = source.take_if(|s| s.pidfd.is_some())
     {
-        let target = output.sink.0;
+        let target = &output.sink.0.clone();
         output.flush()?;
-        let held = release.and_then(|release| release.act(&source, &head, &threads, target));
-        let released = held.is_some();
-        match memory::copy(source, head.loads.clone(), files, target, held) {
+        // A thread that is stuck in a read is left behind with what it uses; see there.
+        let source: &'static Source = Box::leak(Box::new(source));
+        let held = release.map_or(Ok(None), |release| release.act(source, &head, &files, &threads, target));
+        let released = matches!(held, Ok(Some(_)));
+        let open =
+            |held: &Option<Done>, load: &&Load| held.as_ref().is_none_or(|done| early::next_open(done, load.address, load.address + load.size).is_some());
+        let rest = |held| memory::copy(source, head.loads.iter().filter(|load| open(&held, load)).copied().collect(), files, (target, head.end), held);
+        match held.and_then(rest) {
             Ok(()) => return output.end_at(head.end),
-            Err(memory::Failed::Stream) if released => return Err(Stop::Write(Errno::IO)),
-            Err(memory::Failed::Ended(whole)) => {
+            Err(Failed::Stream) if released => return Err(Stop::Write(Errno::IO)),
+            Err(Failed::Ended(whole)) => {
                 output.reach = whole.min(head.end).max(output.reach);
                 return Err(Stop::Ended);
             }
-            Err(memory::Failed::Full(whole)) => {
+            Err(Failed::Full(whole)) => {
                 output.end_at(whole.min(head.end).max(output.position))?;
                 return Err(Stop::Full);
             }
             // Nothing of the pipe was read, so the stream writes the same bytes again to the same places. But the lane does not write from front to back:
             // where it ran out of space, what it has of the end would take the place of what is missing before.
-            Err(memory::Failed::Stream) => {
+            Err(Failed::Stream) => {
                 output.end_at(output.position)?;
                 target.again_from(output.position);
             }
@@ -134,15 +140,17 @@ pub struct Release<'a> {
 
 impl Release<'_> {
     /// Lets the process go, if its memory can be held; else it waits as usual.
-    fn act(self, source: &Source, head: &Head, threads: &[u64], target: &Target) -> Option<Done> {
+    fn act(self, source: &'static Source, head: &Head, files: &[u64], threads: &[u64], target: &Arc<Target>) -> Result<Option<Done>, Failed> {
         // On other architectures than x86-64 nothing says where the threads' blocks are.
-        let threads = Some(threads).filter(|t| !t.is_empty())?;
-        let (held, done) = early::prepare(self.hold, source, head, threads, target).ok()?;
+        if threads.is_empty() {
+            return Ok(None);
+        }
+        let Some((held, done)) = early::prepare(self.hold, source, head, files, threads, target)? else { return Ok(None) };
         source.memory.detach();
         (self.go)();
         // For as long as this process lives.
         std::mem::forget(held);
-        Some(done)
+        Ok(Some(done))
     }
 }
 
@@ -195,7 +203,14 @@ fn copy_unit<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, siz
     output.account(output.position, size as u64)?;
     let mut left = size;
     while left > 0 {
-        let bytes = input.take(left.min(CHUNK))?;
+        let bytes = match input.take(left.min(CHUNK)) {
+            Ok(bytes) => bytes,
+            Err(stop) => {
+                // Of a unit that does not come whole the file has what came.
+                output.reach = output.position;
+                return Err(stop);
+            }
+        };
         left -= bytes.len();
         seen(bytes);
         output.put(bytes)?;

@@ -15,13 +15,14 @@ use crate::sys::cgroup::Groups;
 use crate::sys::counter::Counter;
 use crate::sys::file::{FsType, Identity, Space};
 use crate::sys::hold::Hold;
-use crate::sys::memory::Memory;
+use crate::sys::memory::{Memory, is_shared};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::process::Child;
-use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, filter, limit, proc, process};
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, filter, limit, proc, process, robust};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What became of the file. The child tells it as a line of JSON.
@@ -85,17 +86,19 @@ const LAST: Duration = Duration::from_secs(1);
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
 pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut on: impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
-    let source = source(crash, facts);
+    // A parent that shares the memory would go on changing it.
+    let early = plan.early && !is_shared(crash.said.host_pid, facts.status.parent);
+    let source = source(crash, facts, early);
     // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
     // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
-    let groups = if plan.early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
+    let groups = if early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
     let moved = Counter::shared()?;
     let (read, report) = process::pipe()?;
     let child = process::fork_into(groups.unified(), |_| {
         let mut report = Report(std::fs::File::from(report));
         groups.enter();
         // Without a hold the process just waits until its core is whole.
-        let hold = if plan.early { Hold::new().ok() } else { None };
+        let hold = if early { Hold::new().ok() } else { None };
         let mut keep = vec![report.0.as_fd()];
         keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
         keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
@@ -151,10 +154,11 @@ fn give_up(mut written: Written, child: Child, plan: &File) -> Result<(Written, 
 }
 
 /// What the fast lane reads from: opened while we may, of the process that the pidfd names.
-fn source(crash: &Crash, facts: &Facts) -> Option<Source> {
+fn source(crash: &Crash, facts: &Facts, early: bool) -> Option<Source> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
     let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
-    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), pidfd })
+    let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
+    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), pidfd, robust })
 }
 
 struct Report(std::fs::File);
@@ -222,8 +226,9 @@ fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, source: Option<Source>,
     if let Err(e) = filter::enter(&filter::COPY) {
         return report.say(&Written { reason: Some(format!("{e:#}")), done: true, ..made });
     }
-    // For as long as this process lives: a thread may be left behind with it.
-    let target: &'static Target = Box::leak(Box::new(Target::new(file, moved, room.as_ref().map(|r| r.0), space.kind)));
+    let target = Arc::new(Target::new(file, moved, room.as_ref().map(|r| r.0), space.kind));
+    // It is closed by hand, below, also where a thread was left behind with it.
+    std::mem::forget(target.clone());
     let bounds = Bounds { limit: plan.limit, file_size: facts.file_size };
     let mut released = false;
     let mut go = || {
@@ -233,12 +238,12 @@ fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, source: Option<Source>,
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
     let result = match plan.compress {
-        true => stream::compress(process::stdin(), target, &bounds, source),
-        false => stream::copy(process::stdin(), target, &bounds, source, release),
+        true => stream::compress(process::stdin(), &target, &bounds, source),
+        false => stream::copy(process::stdin(), &target, &bounds, source, release),
     };
-    let stat = file::stat(target).ok();
+    let stat = file::stat(&*target).ok();
     // A file system may refuse only now what it has taken before.
-    let closed = process::close(target).map_err(Stop::Write);
+    let closed = process::close(&*target).map_err(Stop::Write);
     // By its name, and last: some file systems know only now when it was written to.
     let identity = dir.and_then(|dir| file::identity_at(dir, proc::os(place.name)).ok()).filter(|i| Some(i.id) == made.id);
     let stop = result.and(closed).err();

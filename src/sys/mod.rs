@@ -22,6 +22,7 @@ pub mod pagemap;
 pub mod pidfd;
 pub mod proc;
 pub mod process;
+pub mod robust;
 pub mod socket;
 pub mod watch;
 
