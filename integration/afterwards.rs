@@ -18,7 +18,7 @@ use serde_json::Value;
 use stacks::{build, functions, names_them, plain, sources, succeed};
 use support::bundle::Bundle;
 use support::crasher::compile;
-use support::host::{BINARY, Host, STORE};
+use support::host::{BINARY, Host, RUN, STORE};
 use support::require;
 use support::runtime::{Kind, Runtime};
 
@@ -270,4 +270,37 @@ fn what_is_kept_and_what_is_not() {
         assert_eq!(binaries("kept").pop().unwrap().is_empty(), !readable);
         let _ = fs::remove_dir_all(Path::new(STORE).join("binaries"));
     }
+}
+
+/// The rules of the configuration, after a crash; not after every one.
+#[test]
+fn the_store_is_cleaned_by_itself() {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let victim = compile("victim", include_str!("matrix/victim.c"), &["-O0"]);
+    let mut bundle = Bundle::new();
+    bundle.rootfs().put(&victim, "/bin/victim");
+    bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%p");
+    let host = Host::take();
+    host.install();
+    host.configure("[vacuum]\nkeep = 1\n");
+    let runtime = Runtime::new(Kind::Runc);
+    let container = runtime.start(&bundle, "cleaned");
+    let crash = || {
+        container.exec(&["/bin/victim", "segv"]);
+        host.settle();
+        let cores = fs::read_dir(Path::new(STORE).join("containers/cleaned")).unwrap().count();
+        (host.records_of("cleaned").len(), cores, kept().len())
+    };
+    let stamp = Path::new(RUN).join("vacuumed");
+    let _ = fs::remove_file(&stamp);
+    assert_eq!(crash(), (1, 1, 1));
+    // Less than ten minutes have passed.
+    assert!(stamp.exists());
+    assert_eq!(crash(), (2, 2, 1));
+    fs::remove_file(&stamp).unwrap();
+    // The binary stays for the one that is left.
+    assert_eq!(crash(), (1, 1, 1));
+    container.remove();
 }
