@@ -155,7 +155,8 @@ fn every_language_when_the_container_is_gone() {
     succeed(Command::new("tar").arg("-C").arg(dir.path()).args(["--zstd", "-xf"]).arg(&file));
     let mut elsewhere = Bundle::new();
     elsewhere.put_dynamic(&require::find("gdb").unwrap(), "/usr/bin/gdb");
-    for part in fs::read_dir("/usr/lib").unwrap().map(|e| e.unwrap().path()).filter(|p| p.to_str().unwrap().starts_with("/usr/lib/python3.")) {
+    let python = fs::read_dir("/usr/lib").unwrap().map(|e| e.unwrap().path()).filter(|p| p.to_str().unwrap().starts_with("/usr/lib/python3."));
+    for part in python.chain([PathBuf::from("/usr/share/gdb")]).filter(|p| p.exists()) {
         elsewhere.mount("bind", part.to_str().unwrap(), part.to_str().unwrap(), &["rbind", "ro"]);
     }
     elsewhere.bind(&dir.path().join("crash"), "/crash").args(&["/crash/gdb.sh", "-nx", "-q", "-batch", "-ex", "bt"]);
