@@ -43,4 +43,6 @@ pub mod cli;
 pub mod dump;
 pub mod engine;
 pub mod hook;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod verify;

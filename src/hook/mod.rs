@@ -3,6 +3,8 @@
 
 mod apply;
 mod bundle;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod live;
 mod monitor;
 mod plan;
