@@ -20,7 +20,7 @@
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! words    pattern, record, config, annotation          values, no effects
-//! shared   report, store, registry, sysctl, corefile    effects that the doors need
+//! shared   report, store, registry, users, sysctl, corefile   effects that the doors need
 //! doors    hook, dump, engine, cli                      never each other, except cli, which may start any
 //! ```
 
@@ -36,6 +36,7 @@ pub mod registry;
 pub mod report;
 pub mod store;
 pub mod sysctl;
+pub mod users;
 
 pub mod cli;
 pub mod dump;

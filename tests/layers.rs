@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From the bottom up. A module may use those of the layers below it, and those named beside it.
-const LAYERS: [&[&str]; 4] =
-    [&["sys"], &["pattern", "record", "config", "annotation"], &["report", "store", "registry", "sysctl", "corefile"], &["hook", "dump", "engine", "cli"]];
+const LAYERS: [&[&str]; 4] = [
+    &["sys"],
+    &["pattern", "record", "config", "annotation"],
+    &["report", "store", "registry", "users", "sysctl", "corefile"],
+    &["hook", "dump", "engine", "cli"],
+];
 
 /// The crates that make system calls.
 const CRATES: [&str; 6] = ["nix", "rustix", "libc", "caps", "linux_raw_sys", "seccompiler"];

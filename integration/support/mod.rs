@@ -11,3 +11,4 @@ pub mod require;
 pub mod rootfs;
 pub mod runtime;
 pub mod terminal;
+pub mod user;

@@ -54,7 +54,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
 }
 
 fn items(records: &Records) -> Result<Vec<Item>> {
-    let registry = Registry::open();
+    let registry = Registry::own();
     let all = Query::default();
     let mut items = Vec::new();
     for name in records.names()? {

@@ -14,6 +14,7 @@ mod memory;
 mod output;
 mod plan;
 mod stream;
+mod theirs;
 mod walk;
 mod write;
 
@@ -62,6 +63,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             let mut record = begin(&crash, &facts, &entry);
             record.outcome = Outcome::None;
             record.reason = Some(reason);
+            theirs::copy(&mut record, &entry, None);
             Ledger::open(&config).close(&record);
             Ok(())
         }
@@ -78,9 +80,11 @@ fn forward_it(crash: Crash, config: &Config) -> Result<()> {
 fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Config) -> Result<()> {
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
-    let host = plan::host_path(&inside, entry.place.mount.as_ref());
+    // What a user says of the host he must show: he does in the end.
+    let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
+    let host = plan::host_path(&inside, mount);
     record.host_path = host.as_deref().map(printable);
-    record.host_dir = host.as_ref().and_then(|_| Some(printable(entry.place.mount.as_ref()?.1.as_ref())));
+    record.host_dir = host.as_ref().and_then(|_| Some(printable(mount?.1.as_ref())));
     record.core_path = Some(printable(&inside));
     let ledger = Ledger::open(config);
     ledger.save(&record);
@@ -90,20 +94,22 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
-    if written.created && entry.place.mount.is_some() && !is_at(host.as_deref(), &written) {
+    if written.created && mount.is_some() && !is_at(host.as_deref(), written.id) {
         (record.host_path, record.host_dir) = (None, None);
         record.location = if written.memory { Location::Memory } else { Location::Layer };
     }
+    let core = written.id.map(|id| (inside, id));
     finish(&mut record, written);
+    theirs::copy(&mut record, entry, core);
     ledger.close(&record);
     Ok(())
 }
 
 /// The path on the host follows from what the hook saw when the container was made. Since then the container may have changed its directories, and a
 /// process of it can have another root or other mounts: the path is the core's only if it leads to the very file that was written.
-fn is_at(host: Option<&[u8]>, written: &Written) -> bool {
+fn is_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
     let found = host.and_then(|path| std::fs::symlink_metadata(proc::os(path)).ok());
-    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == written.id)
+    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == id)
 }
 
 fn finish(record: &mut Record, written: Written) {
@@ -130,6 +136,7 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
     Record {
         time: jiff::Timestamp::from_second(said.time).map(|t| t.to_string()).unwrap_or_default(),
         names: entry.names.clone(),
+        user: entry.user,
         pid: said.pid,
         host_pid: said.host_pid,
         tid: said.tid,

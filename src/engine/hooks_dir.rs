@@ -9,7 +9,8 @@ use toml_edit::{Array, DocumentMut};
 /// Where both look when nothing is said.
 pub const STANDARD: &str = "/usr/share/containers/oci/hooks.d";
 
-const FILE: &str = "oci-coredump.json";
+/// What our file is called there.
+pub const FILE: &str = "oci-coredump.json";
 
 /// The list that is in force, of the files that say it, the later ones winning; `None`: the engine's default.
 ///

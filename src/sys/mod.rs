@@ -23,5 +23,6 @@ pub mod process;
 pub mod socket;
 pub mod watch;
 
+pub use file::Stat;
 pub use rustix::io::Errno;
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -32,6 +32,8 @@ const SOCKET_VARIABLE: &str = "NRI_PLUGIN_SOCKET";
 const NAME: &str = "oci-coredump";
 /// Plugins are asked in the order of these: late, so that we see what others have set.
 pub const INDEX: &str = "90";
+/// How a plugin of ours is called, behind its index.
+pub const SUFFIX: &str = "-oci-coredump";
 
 /// gRPC's code for a method that is not there.
 const UNIMPLEMENTED: i32 = 12;
@@ -39,7 +41,7 @@ const UNIMPLEMENTED: i32 = 12;
 /// Whether an engine has started this program as its plugin `NN-oci-coredump`.
 pub fn is_plugin(own_name: &OsStr) -> bool {
     let name = Path::new(own_name).file_name().and_then(OsStr::to_str).unwrap_or_default();
-    name.ends_with("-oci-coredump") && std::env::var_os(SOCKET_VARIABLE).is_some()
+    name.ends_with(SUFFIX) && std::env::var_os(SOCKET_VARIABLE).is_some()
 }
 
 /// Serves the engine that has started us, until it goes.
