@@ -5,6 +5,8 @@
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is put back as it was
 #   make test         everything that .ci/run runs
+#   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...   other projects' tests of hooks, from your checkouts, through us
+#   make kata-guest-hook DESTDIR=ROOTFS   the guest's part for Kata Containers, into the tree of a guest image
 #   make bench        the table of goals: ours against the kernel's file mode, as root
 #   make deps         what demo and test need from apt; asks for root only for that
 
@@ -22,6 +24,7 @@ bin := $(DESTDIR)$(PREFIX)/bin
 share := $(DESTDIR)$(PREFIX)/share
 hooks := $(share)/containers/oci/hooks.d
 man := $(share)/man/man1
+guest := $(DESTDIR)/usr/share/oci/hooks
 bash := $(share)/bash-completion/completions
 zsh := $(share)/zsh/vendor-completions
 fish := $(share)/fish/vendor_completions.d
@@ -33,7 +36,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 demo_packages := podman busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio debian-archive-keyring uidmap
 
-.PHONY: build install uninstall demo test bench deps demo-deps test-deps clean
+.PHONY: build install uninstall kata-guest-hook demo test conformance bench deps demo-deps test-deps clean
 
 build:
 	$(CARGO) build --release --locked
@@ -59,6 +62,16 @@ uninstall:
 	rm -f $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 
+# kata-agent takes regular files only, no links to elsewhere, and calls each with its directory's name: one file under three names.
+kata-guest-hook:
+	@test -n "$(DESTDIR)" || { echo "kata-guest-hook: say DESTDIR=ROOTFS, the tree of the guest image; this is nothing for the host itself" >&2; exit 2; }
+	@test -x "$(binary)" || $(MAKE) build
+	$(INSTALL) -d $(foreach stage,prestart poststart poststop,$(guest)/$(stage)) $(DESTDIR)/etc/oci-coredump
+	$(INSTALL) -m 0755 $(binary) $(guest)/prestart/oci-coredump
+	ln -f $(guest)/prestart/oci-coredump $(guest)/poststart/oci-coredump
+	ln -f $(guest)/prestart/oci-coredump $(guest)/poststop/oci-coredump
+	$(INSTALL) -m 0644 hooks.d/kata/config.toml $(DESTDIR)/etc/oci-coredump/config.toml
+
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)
 
@@ -70,6 +83,14 @@ test: test-deps build
 	$(CARGO) test --locked --doc
 	$(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
 		test --locked --lib --bins --tests -- --test-threads=1
+
+# Their test programs must have been built, as those projects say. Root, and the machine's core_pattern for some seconds.
+conformance: export PATH := $(PATH):$(tools)/bin
+conformance: test-deps
+	@integration/packages.sh bats jq
+	RUNC_SRC=$(RUNC_SRC) CRUN_SRC=$(CRUN_SRC) YOUKI_SRC=$(YOUKI_SRC) $(CARGO) \
+		$(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env HOME=$(HOME) PATH=$(PATH) RUNC_SRC=$(RUNC_SRC) CRUN_SRC=$(CRUN_SRC) YOUKI_SRC=$(YOUKI_SRC)'") \
+		test --locked --test conformance -- --test-threads=1 --nocapture
 
 # Ratios to the kernel's own file mode; on a machine that does nothing else.
 bench:

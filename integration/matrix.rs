@@ -12,6 +12,8 @@ mod eci;
 mod forwarding;
 #[path = "matrix/installation.rs"]
 mod installation;
+#[path = "matrix/kata.rs"]
+mod kata;
 #[path = "matrix/kernel_mode.rs"]
 mod kernel_mode;
 #[path = "matrix/lifetime.rs"]

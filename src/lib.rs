@@ -13,7 +13,8 @@
 //!                                       re-verified)      host)          discard + why)   the crasher)     one JSON file)
 //! ```
 //!
-//! `engine` makes the engines call the hook: it edits their specifications of containers, and their configuration.
+//! `engine` makes the engines call the hook: it edits their specifications of containers, and their configuration. `verify` asks a runtime whether it does for
+//! its hooks what ours needs.
 //!
 //! Layers, each may use only what stands before it; `tests/layers.rs` holds everyone to it:
 //!
@@ -21,7 +22,7 @@
 //! sys      the kernel; all of `unsafe`
 //! words    pattern, record, config, annotation          values, no effects
 //! shared   report, store, registry, users, sysctl, corefile   effects that the doors need
-//! doors    hook, dump, engine, cli                      never each other, except cli, which may start any
+//! doors    hook, dump, engine, verify, cli              never each other, except cli, which may start any
 //! ```
 
 pub mod sys;
@@ -42,3 +43,4 @@ pub mod cli;
 pub mod dump;
 pub mod engine;
 pub mod hook;
+pub mod verify;

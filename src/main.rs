@@ -20,6 +20,8 @@ fn main() -> ExitCode {
     match args.get(1).and_then(|verb| verb.to_str()) {
         Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),
         Some("hook") if args.get(2).is_some_and(|a| a == "precreate") => precreate(),
+        // A hook of a Kata guest: the agent names the stage and nothing else.
+        Some("prestart" | "poststart" | "poststop") if args.len() == 2 => run_hook(args.get(1)),
         Some("hook") if args.get(2).is_none_or(|a| !is_help(a)) => run_hook(args.get(2)),
         _ => cli::run(args),
     }

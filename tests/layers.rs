@@ -8,7 +8,7 @@ const LAYERS: [&[&str]; 4] = [
     &["sys"],
     &["pattern", "record", "config", "annotation"],
     &["report", "store", "registry", "users", "sysctl", "corefile"],
-    &["hook", "dump", "engine", "cli"],
+    &["hook", "dump", "engine", "verify", "cli"],
 ];
 
 /// The crates that make system calls.

@@ -4,7 +4,7 @@
 //! handler that was there before: a file in the working directory.
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,10 +45,27 @@ impl Victim {
     }
 
     /// Of root's, with these options of unshare(1).
-    fn of_root(options: &[String], scratch: &Path) -> Self {
+    fn of_root(options: &[&str], scratch: &Path) -> Self {
         let mut command = Command::new("unshare");
         command.arg("--mount").args(options);
         Self::start(command, scratch)
+    }
+
+    /// In a user namespace of root's, in which the user's ID is root: as root's podman makes one with `--uidmap 0:UID:1`.
+    fn of_root_as(user: &User, scratch: &Path) -> Self {
+        let mut holder = Command::new("unshare").args(["--user", "sleep", "infinity"]).spawn().unwrap();
+        let pid = holder.id();
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+        while namespace(&pid.to_string()) == namespace("self") {
+            std::thread::yield_now();
+        }
+        ["uid_map", "gid_map"].iter().for_each(|map| fs::write(format!("/proc/{pid}/{map}"), format!("0 {} 1", user.uid())).unwrap());
+        let mut command = Command::new("nsenter");
+        command.args(["--user", "--setuid=0", "--setgid=0", "--target"]).arg(pid.to_string()).args(["unshare", "--mount"]);
+        let victim = Self::start(command, scratch);
+        holder.kill().and_then(|()| holder.wait()).unwrap();
+        assert_eq!(fs::metadata(format!("/proc/{}", victim.child.id())).unwrap().uid(), user.uid());
+        victim
     }
 
     /// The record of its crash, once it has crashed.
@@ -149,12 +166,11 @@ fn a_user_registers_for_himself_only() {
     assert_eq!((&record["user"], &record["uid"], &record["outcome"]), (&a.uid().into(), &a.uid().into(), &"written".into()), "{record}");
     let count = host.records().len();
 
-    let user_ns = |map: u32| ["--user", &format!("--map-users={map},0,1"), &format!("--map-groups={map},0,1"), "--setuid=0", "--setgid=0"].map(str::to_owned);
     let others = [
         ("root's", Victim::of_root(&[], scratch)),
-        ("root's, in a user namespace", Victim::of_root(&["--user".into(), "--map-root-user".into()], scratch)),
+        ("root's, in a user namespace", Victim::of_root(&["--user", "--map-root-user"], scratch)),
         // Its processes have this user's number; the namespace is root's all the same.
-        ("root's, with the user's ID", Victim::of_root(&user_ns(a.uid()), scratch)),
+        ("root's, with the user's ID", Victim::of_root_as(&a, scratch)),
         ("another user's", Victim::of(&b, scratch)),
     ];
     for (whose, victim) in others {

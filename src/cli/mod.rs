@@ -15,6 +15,7 @@ mod setup;
 mod stack;
 mod table;
 mod vacuum;
+mod verify;
 
 use crate::engine::{self, Engine};
 use crate::report::{self, Door};
@@ -244,6 +245,33 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Check whether an OCI runtime does for its hooks what a hook like this one needs.
+    ///
+    /// Order and namespaces of the hooks, the state that they are given, mounts and limits that they set, and what comes of one that fails. A few containers are
+    /// started in a scratch directory, with this program as their hooks and their only file: no image, no network. Needs root. Exit status 1 if something is
+    /// failed.
+    ///
+    /// Example: oci-coredump verify --runtime /usr/sbin/runc
+    Verify {
+        /// The runtime: a program with the command line of runc.
+        #[arg(long, value_name = "PATH")]
+        runtime: PathBuf,
+        /// Print a JSON array of {"subject", "need", "verdict", "found"}.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A hook, or the program, of a container of `verify`.
+    #[command(hide = true)]
+    VerifyProbe {
+        /// The name under which it reports.
+        stage: String,
+        /// The file to whose end it writes what it sees.
+        report: PathBuf,
+        /// The scratch directory on the host.
+        scratch: PathBuf,
+        /// What it does besides.
+        deeds: Vec<crate::verify::Deed>,
+    },
     /// Serve an engine as its NRI plugin, by connecting to its socket; for ever, across restarts of the engine.
     ///
     /// Usually the engine starts the plugin itself: `oci-coredump install containerd`.
@@ -350,6 +378,8 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Uninstall { dry_run, purge, .. } => setup::uninstall(&mut out, dry_run, purge)?,
         Verb::Doctor { engine, config, json } => return doctor::run(&mut out, &doctor::Wish { engine, config }, json),
         Verb::Plan { bundle, state, config } => explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?,
+        Verb::Verify { runtime, json } => return verify::run(&mut out, &runtime, json).context("verify"),
+        Verb::VerifyProbe { stage, report, scratch, deeds } => return Ok(ExitCode::from(crate::verify::probe(&stage, &report, &scratch, &deeds)?)),
         Verb::Nri { socket } => match engine::nri::run_connecting(&socket)? {},
         Verb::Man => {
             let mut text = Vec::new();
@@ -384,7 +414,11 @@ mod tests {
             assert!(about.len() > 10, "{}: {about}", verb.get_name());
             let long = verb.get_long_about().map(ToString::to_string).unwrap_or_default();
             // The two that only machines start have none.
-            assert!(long.contains("Example: oci-coredump ") || ["hook", "handle"].contains(&verb.get_name()), "{} has no example", verb.get_name());
+            assert!(
+                long.contains("Example: oci-coredump ") || ["hook", "handle", "verify-probe"].contains(&verb.get_name()),
+                "{} has no example",
+                verb.get_name()
+            );
         }
     }
 }

@@ -11,6 +11,8 @@ pub const STANDARD: &str = "/usr/share/containers/oci/hooks.d";
 
 /// What our file is called there.
 pub const FILE: &str = "oci-coredump.json";
+/// How the name of a drop-in of ours ends.
+const OURS: &str = "oci-coredump.conf";
 
 /// The list that is in force, of the files that say it, the later ones winning; `None`: the engine's default.
 ///
@@ -43,11 +45,18 @@ pub fn drop_in(in_force: Option<Vec<String>>, wanted: &[&str], table: &str) -> O
     Some(format!("# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n[{table}]\nhooks_dir = {list}\n"))
 }
 
-/// The files of a configuration with its drop-ins, in the order in which they are read.
-pub fn files(main: &[&Path], drop_ins: &Path, but: &Path) -> Result<Vec<(PathBuf, String)>> {
+/// The files of a configuration with its drop-ins, in the order in which they are read; without ours.
+pub fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut files = all_files(main, drop_ins)?;
+    files.retain(|(path, _)| !path.file_name().unwrap_or_default().to_string_lossy().ends_with(OURS));
+    Ok(files)
+}
+
+/// The same with ours.
+pub fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut paths: Vec<PathBuf> = main.iter().map(|p| (*p).to_owned()).collect();
     let mut more: Vec<PathBuf> = match std::fs::read_dir(drop_ins) {
-        Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "conf") && p != but).collect(),
+        Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.to_string_lossy().ends_with(".conf")).collect(),
         Err(_) => Vec::new(),
     };
     more.sort();
@@ -59,6 +68,18 @@ pub fn files(main: &[&Path], drop_ins: &Path, but: &Path) -> Result<Vec<(PathBuf
         }
     }
     Ok(out)
+}
+
+/// The path of our drop-in: after every other one that says where hooks are, since the last one counts.
+pub fn own_file(drop_ins: &Path, first_choice: &str, files: &[(PathBuf, String)], tables: &[&str]) -> Result<PathBuf> {
+    let mut name = first_choice.to_owned();
+    for (path, text) in files.iter().filter(|(p, _)| p.parent() == Some(drop_ins)) {
+        let theirs = path.file_name().unwrap_or_default().to_string_lossy();
+        if in_force(&[(path.clone(), text.clone())], tables)?.is_some() && *theirs > *name {
+            name = format!("{theirs}-{OURS}");
+        }
+    }
+    Ok(drop_ins.join(name))
 }
 
 /// The hooks.d file of the standard directory, where no `make install` has put one that starts this program.

@@ -79,7 +79,7 @@ fn leads_to_us(path: &Path, program: &Program) -> Option<Finding> {
 
 /// podman and CRI-O: which of the directories that they read has our file. A file whose program is missing they skip, and say nothing.
 fn by_hooks(main: &[&Path], drop_ins: &Path, tables: &[&str], program: &Program) -> Result<Vec<Finding>> {
-    let files = hooks_dir::files(main, drop_ins, Path::new(""))?;
+    let files = hooks_dir::all_files(main, drop_ins)?;
     let dirs = hooks_dir::in_force(&files, tables)?.unwrap_or_else(|| vec![hooks_dir::STANDARD.to_owned()]);
     let mut found = Vec::new();
     for file in dirs.iter().map(|dir| Path::new(dir).join(hooks_dir::FILE)) {

@@ -100,17 +100,18 @@ fn call(args: &[OsString]) -> Call {
 }
 
 fn create(mut args: &[OsString]) -> Call {
-    let (mut bundle, mut config) = (PathBuf::from("."), PathBuf::from("config.json"));
+    let (mut bundle, mut config, mut named) = (PathBuf::from("."), PathBuf::from("config.json"), false);
     while let Some(word) = next(&mut args, &CREATE) {
         match word {
             Word::Option("bundle" | "b", Some(value)) => bundle = value.into(),
             Word::Option("config" | "f", Some(value)) => config = value.into(),
             Word::Option("help" | "h", _) => return Call::Other,
             Word::Option(..) => {}
-            Word::Plain(_) => return Call::Create(bundle.join(config)),
+            // crun and youki take options after the ID too; runc refuses them.
+            Word::Plain(_) => named = true,
         }
     }
-    Call::Other
+    if named { Call::Create(bundle.join(config)) } else { Call::Other }
 }
 
 fn exec(mut args: &[OsString]) -> Call {
@@ -227,6 +228,7 @@ mod tests {
             ("-root /r run -bundle /b c1", "/b/config.json"),
             ("--cgroup-manager=systemd run --config=other.json --bundle /b c1", "/b/other.json"),
             ("run c1", "./config.json"),
+            ("--root /r create c1 --bundle /b", "/b/config.json"),
         ] {
             assert_eq!(of(line), Call::Create(config.into()), "{line}");
         }

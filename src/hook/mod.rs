@@ -4,6 +4,7 @@
 mod apply;
 mod bundle;
 mod conmon;
+mod monitor;
 mod plan;
 mod request;
 mod rootfs;

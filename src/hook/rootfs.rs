@@ -1,5 +1,6 @@
 //! The container's file system, from outside: found by descriptor, resolved below its root, never by a path of the host.
 
+use super::monitor;
 use super::plan::Found;
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::file::{self, Below, FsType};
@@ -30,6 +31,10 @@ impl Rootfs {
     /// # Errors
     /// The process is in the host's mount namespace, or is no native container: a VMM or a sentry.
     pub fn find(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
+        Self::find_native(process, pid, path).map_err(|e| monitor::explain(process, pid, e))
+    }
+
+    fn find_native(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
         let mount_ns = process.namespace("mnt")?;
         ensure!(
             ns::inode(&mount_ns)? != ns::own("mnt")?,

@@ -1,0 +1,117 @@
+//! A bundle whose hooks and program are this program. It needs no image: the binary is static.
+
+use super::probe::{ANNOTATION, INSIDE, VARIABLE};
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// Seconds that a hook may take.
+const TIMEOUT: u64 = 10;
+
+/// A scratch directory with a bundle. All of it goes away with it.
+pub struct Bundle {
+    scratch: TempDir,
+    program: PathBuf,
+    /// Container ID, and the name that nobody else has.
+    pub id: String,
+    /// config.json, until it is written.
+    pub config: Value,
+}
+
+impl Bundle {
+    /// A container without hooks, with a read-only root and a program that writes what it sees and waits to be killed.
+    pub fn new() -> Result<Self> {
+        let scratch = tempfile::Builder::new().prefix("oci-coredump-verify-").tempdir().context("make a scratch directory")?;
+        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
+        let program = std::env::current_exe().context("readlink(/proc/self/exe)")?;
+        let id = scratch.path().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let new = Bundle { config: Value::Null, scratch, program, id };
+        for directory in ["report", "volume", "state", "bundle/rootfs/verify/report", "bundle/rootfs/proc", "bundle/rootfs/dev", "bundle/rootfs/sys"] {
+            fs::create_dir_all(new.path(directory)).with_context(|| format!("mkdir {directory}"))?;
+        }
+        for file in ["outside", "report/seen", "bundle/rootfs/verify/inside", "bundle/rootfs/verify/program"] {
+            fs::write(new.path(file), "")?;
+        }
+        fs::write(new.path("volume/token"), &new.id)?;
+        fs::write(new.path("view"), &new.id)?;
+        let config = new.config();
+        Ok(Bundle { config, ..new })
+    }
+
+    /// A path in the scratch directory.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.scratch.path().join(below)
+    }
+
+    /// The lines that hooks and program have written so far, each a JSON object.
+    pub fn report(&self) -> String {
+        fs::read_to_string(self.path("report/seen")).unwrap_or_default()
+    }
+
+    /// The words after `verify-probe` for a stage.
+    fn words(&self, program: &str, stage: &str, report: &Path, deeds: &[String]) -> Value {
+        let mut words = vec![program.to_owned(), "verify-probe".to_owned(), stage.to_owned(), report.display().to_string()];
+        words.push(self.scratch.path().display().to_string());
+        words.extend_from_slice(deeds);
+        json!(words)
+    }
+
+    /// Adds a hook to a stage; it reports under `name`.
+    pub fn hook(&mut self, stage: &str, name: &str, timeout: Option<u64>, deeds: &[String]) {
+        // Only this stage's path is one of the container (config.md, "POSIX-platform Hooks").
+        let inside = stage == "startContainer";
+        let program = if inside { PathBuf::from(format!("{INSIDE}/program")) } else { self.program.clone() };
+        let report = if inside { PathBuf::from(format!("{INSIDE}/report/seen")) } else { self.path("report/seen") };
+        let hook = json!({
+            "path": program,
+            "args": self.words("oci-coredump", name, &report, deeds),
+            "env": [format!("{VARIABLE}={}", self.id)],
+            "timeout": timeout.unwrap_or(TIMEOUT),
+        });
+        let list = &mut self.config["hooks"][stage];
+        match list.as_array_mut() {
+            Some(list) => list.push(hook),
+            None => *list = json!([hook]),
+        }
+    }
+
+    /// Writes config.json.
+    pub fn write(&self) -> Result<()> {
+        fs::write(self.path("bundle/config.json"), serde_json::to_vec_pretty(&self.config)?).context("write config.json")
+    }
+
+    fn config(&self) -> Value {
+        let report = PathBuf::from(format!("{INSIDE}/report/seen"));
+        let none: [&str; 0] = [];
+        json!({
+            "ociVersion": "1.0.2",
+            "hostname": "verify",
+            "root": { "path": "rootfs", "readonly": true },
+            "annotations": { ANNOTATION: self.id },
+            "process": {
+                "terminal": false,
+                "user": { "uid": 0, "gid": 0 },
+                "args": self.words(&format!("{INSIDE}/program"), "program", &report, &[]),
+                "env": ["PATH=/bin"],
+                "cwd": "/",
+                "capabilities": { "bounding": none, "effective": none, "permitted": none },
+                "noNewPrivileges": true,
+            },
+            "hooks": {},
+            "mounts": [
+                { "destination": "/proc", "type": "proc", "source": "proc" },
+                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"] },
+                { "destination": format!("{INSIDE}/program"), "type": "bind", "source": self.program, "options": ["bind", "ro"] },
+                { "destination": format!("{INSIDE}/report"), "type": "bind", "source": self.path("report"), "options": ["bind", "rw"] },
+            ],
+            "linux": {
+                "cgroupsPath": format!("/{}", self.id),
+                "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }],
+                "readonlyPaths": ["/proc/sys"],
+            },
+        })
+    }
+}

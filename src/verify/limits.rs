@@ -1,0 +1,49 @@
+//! Whether a hook may set the container's limits.
+
+use super::bundle::Bundle;
+use super::life::{LIMIT, Life};
+use super::probe::core_of;
+use super::runtime::Container;
+use super::{Check, check, hold};
+use anyhow::Result;
+use serde_json::json;
+use std::path::Path;
+
+const SUBJECT: &str = "limits";
+
+/// The checks; one needs a container of its own.
+pub fn checks(life: &Life, runtime: &Path) -> Result<Vec<Check>> {
+    let kept = life.of("program").and_then(|s| hold(s.core == Some(LIMIT), found(s.core)));
+    Ok(vec![
+        check(SUBJECT, "RLIMIT_CORE that createRuntime sets is the program's, where config.json has none", kept),
+        check(SUBJECT, "RLIMIT_CORE that poststart sets is the program's, where config.json has one", poststart(runtime)?),
+    ])
+}
+
+fn found(core: Option<u64>) -> String {
+    match core {
+        Some(LIMIT) => String::new(),
+        Some(u64::MAX) => "it is unlimited".into(),
+        Some(other) => format!("it is {other}"),
+        None => "it could not be read".into(),
+    }
+}
+
+fn poststart(runtime: &Path) -> Result<Result<String, String>> {
+    let mut bundle = Bundle::new()?;
+    bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_CORE", "soft": LIMIT / 2, "hard": LIMIT }]);
+    bundle.hook("poststart", "poststart", None, &[format!("limit:{LIMIT}")]);
+    let (container, said) = Container::create(runtime, &bundle)?;
+    if !said.success {
+        return Ok(Err(said.text));
+    }
+    let pid = container.state()?.and_then(|s| s["pid"].as_i64()).and_then(|p| i32::try_from(p).ok());
+    let said = container.start()?;
+    if !said.success {
+        return Ok(Err(said.text));
+    }
+    let runs = container.wait_for_program()?;
+    let Some(pid) = pid.filter(|_| runs) else { return Ok(Err("the program did not run".into())) };
+    let core = core_of(pid).ok();
+    Ok(hold(core == Some(LIMIT), found(core)))
+}

@@ -1,0 +1,52 @@
+//! A hook that refuses: the container does not start.
+
+use super::bundle::Bundle;
+use super::probe::sights;
+use super::runtime::{Container, Said};
+use super::{Check, check};
+use anyhow::Result;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SUBJECT: &str = "refusal";
+/// Seconds that the hook which never ends is given, and how long the runtime may take to end it.
+const TIMEOUT: u64 = 1;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The checks, each with a container of its own.
+pub fn checks(runtime: &Path) -> Result<Vec<Check>> {
+    let refused = |said: Said, _: Duration| if said.success { Err("create succeeded".to_owned()) } else { Ok(String::new()) };
+    let ended = |said: Said, took: Duration| match (said.success, took < PATIENCE) {
+        (false, true) => Ok(String::new()),
+        (false, false) => Err(format!("create took {} s", took.as_secs())),
+        (true, _) => Err("create succeeded".into()),
+    };
+    Ok(vec![
+        check(SUBJECT, "a createRuntime hook that fails stops the container", refusing(runtime, &["exit:3"], None, refused)?),
+        check(SUBJECT, "a createRuntime hook that takes longer than its timeout stops the container", refusing(runtime, &["hang"], Some(TIMEOUT), ended)?),
+    ])
+}
+
+fn refusing(runtime: &Path, deeds: &[&str], timeout: Option<u64>, judge: impl Fn(Said, Duration) -> Result<String, String>) -> Result<Result<String, String>> {
+    let mut bundle = Bundle::new()?;
+    let deeds: Vec<String> = deeds.iter().map(|d| (*d).to_owned()).collect();
+    bundle.hook("createRuntime", "createRuntime", timeout, &deeds);
+    let before = Instant::now();
+    let (container, said) = Container::create(runtime, &bundle)?;
+    let took = before.elapsed();
+    let mut found = judge(said.clone(), took);
+    // A runtime that does not mind may start it all the same.
+    if said.success {
+        let started = container.start()?;
+        if started.success {
+            found = Err("the container starts".into());
+        }
+    }
+    let seen = sights(&bundle.report());
+    if seen.iter().any(|s| s.stage == "program") {
+        found = Err("the program runs".into());
+    } else if !seen.iter().any(|s| s.stage == "createRuntime") {
+        found = Err("the hook did not run".into());
+    }
+    Ok(found)
+}

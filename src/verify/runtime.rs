@@ -1,0 +1,136 @@
+//! The runtime's command line, as an engine calls it.
+
+use super::bundle::Bundle;
+use super::probe::sights;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// No call takes longer, or it is ended and counts as failed.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// How often is looked where there is nothing to wait for.
+const TICK: Duration = Duration::from_millis(5);
+
+/// What came of a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// It ended with status 0.
+    pub success: bool,
+    /// How it ended, and the end of what it printed on stderr.
+    pub text: String,
+}
+
+/// The container of a bundle. Killed and deleted when it goes away, whatever its runtime thinks of it.
+pub struct Container<'a> {
+    runtime: &'a Path,
+    /// Its bundle.
+    pub bundle: &'a Bundle,
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        if let Err(e) = self.call(&["delete", "--force", &self.bundle.id]) {
+            log::warn!("cannot delete the container {}, ignoring: {e:#}", self.bundle.id);
+        }
+    }
+}
+
+impl<'a> Container<'a> {
+    /// `create`: the container that came of it, or not.
+    pub fn create(runtime: &'a Path, bundle: &'a Bundle) -> Result<(Self, Said)> {
+        bundle.write()?;
+        let container = Container { runtime, bundle };
+        let directory = bundle.path("bundle");
+        let said = container.call(&["create", "--bundle", &directory.to_string_lossy(), &bundle.id])?;
+        Ok((container, said))
+    }
+
+    /// `start`.
+    pub fn start(&self) -> Result<Said> {
+        self.call(&["start", &self.bundle.id])
+    }
+
+    /// `kill` with SIGKILL.
+    pub fn kill(&self) -> Result<Said> {
+        self.call(&["kill", &self.bundle.id, "KILL"])
+    }
+
+    /// `delete`.
+    pub fn delete(&self) -> Result<Said> {
+        self.call(&["delete", &self.bundle.id])
+    }
+
+    /// `state`; `None`: it knows no such container.
+    pub fn state(&self) -> Result<Option<Value>> {
+        let said = self.call(&["state", &self.bundle.id])?;
+        if !said.success {
+            return Ok(None);
+        }
+        Ok(serde_json::from_slice(&fs::read(self.bundle.path("stdout"))?).ok())
+    }
+
+    /// Waits, as long as a call may take, until the program has written what it sees: `false` if it never does.
+    pub fn wait_for_program(&self) -> Result<bool> {
+        let seen = || sights(&self.bundle.report()).iter().any(|s| s.stage == "program");
+        let until = Instant::now() + DEADLINE;
+        while !seen() && Instant::now() < until {
+            // Looked at once more: it may have written while the runtime was asked.
+            if self.stopped()? {
+                return Ok(seen());
+            }
+            std::thread::sleep(TICK);
+        }
+        Ok(seen())
+    }
+
+    /// Waits, as long as a call may take, until the runtime says that it is stopped, or does not know it any more.
+    pub fn wait_until_stopped(&self) -> Result<bool> {
+        let until = Instant::now() + DEADLINE;
+        while !self.stopped()? {
+            if Instant::now() > until {
+                return Ok(false);
+            }
+            std::thread::sleep(TICK);
+        }
+        Ok(true)
+    }
+
+    fn stopped(&self) -> Result<bool> {
+        Ok(self.state()?.is_none_or(|s| s["status"] == "stopped"))
+    }
+
+    /// One call of the runtime. Its output goes to files: the container inherits them, a pipe would stay open as long as it lives.
+    fn call(&self, args: &[&str]) -> Result<Said> {
+        let (out, err) = (self.bundle.path("stdout"), self.bundle.path("stderr"));
+        let mut child = Command::new(self.runtime)
+            .arg("--root")
+            .arg(self.bundle.path("state"))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(File::create(&out)?)
+            .stderr(File::create(&err)?)
+            .spawn()
+            .with_context(|| format!("start {}", self.runtime.display()))?;
+        let until = Instant::now() + DEADLINE;
+        let status = loop {
+            match child.try_wait()? {
+                Some(status) => break Some(status),
+                None if Instant::now() > until => {
+                    child.kill()?;
+                    child.wait()?;
+                    break None;
+                }
+                None => std::thread::sleep(TICK),
+            }
+        };
+        let printed = fs::read(&err).unwrap_or_default();
+        let printed = String::from_utf8_lossy(&printed);
+        let last = printed.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("nothing on stderr");
+        let how = status.map_or_else(|| format!("no end within {} s", DEADLINE.as_secs()), |s| s.to_string());
+        let verb = args.first().copied().unwrap_or_default();
+        Ok(Said { success: status.is_some_and(|s| s.success()), text: format!("{verb}: {how}: {last}") })
+    }
+}
