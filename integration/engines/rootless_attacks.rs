@@ -233,6 +233,8 @@ fn what_a_user_writes_is_not_believed() {
     ];
     for (what, attack) in attacks {
         let victim = Victim::of(&b, scratch);
+        // The number of a namespace is used again.
+        let index = place.index(&victim);
         attack(&victim);
         assert!(!victim.crash(), "{what}");
         assert!(host.records().is_empty(), "{what}: {:#?}", host.records());
@@ -241,6 +243,8 @@ fn what_a_user_writes_is_not_believed() {
         if kept.exists() {
             fs::remove_file(&place.dir).unwrap();
             fs::rename(kept, &place.dir).unwrap();
+        } else {
+            fs::remove_file(index).unwrap();
         }
         set(&place.dir.join("index"), 0o700);
         set(&b.run_dir(), 0o700);

@@ -3,6 +3,10 @@
 //! In: the engine's socket. Out: hooks, RLIMIT_CORE (so that exec'd processes have it too) and names. One thread, no state: an answer depends on the
 //! question alone, and none waits for anything, so that the engine's two seconds are never used up. What cannot be understood is answered with no adjustment.
 //!
+//! The dump directory is not mounted by an adjustment but by the hook that is adjusted in. Whether there is a volume, and whether something lies there that
+//! must not be hidden, is to be seen only in the container's mount namespace, after the mounts of the image, the engine and the pod: an adjustment would have
+//! to guess it, would hide what an image has there, and would leave a directory in the store for each container that fails to start.
+//!
 //! Not the `ttrpc` crate: its server and client want sockets of their own, which the engine's one multiplexed socket does not give, and what would be
 //! left of it, a header of ten bytes and two messages, is less than its dependencies.
 
