@@ -8,6 +8,8 @@ mod crashes;
 mod dialects;
 #[path = "matrix/eci.rs"]
 mod eci;
+#[path = "matrix/enable.rs"]
+mod enable;
 #[path = "matrix/forwarding.rs"]
 mod forwarding;
 #[path = "matrix/installation.rs"]
@@ -27,5 +29,7 @@ mod refusals;
 #[path = "matrix/scene.rs"]
 mod scene;
 mod support;
+#[path = "matrix/termination.rs"]
+mod termination;
 #[path = "matrix/untouched.rs"]
 mod untouched;

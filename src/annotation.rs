@@ -154,7 +154,7 @@ fn choice(view: &View<'_>, key: &str, words: [&str; 2]) -> Result<bool> {
 }
 
 /// A size: digits with an optional unit, `unlimited` for none. `K`, `M`, `G`, `T` count in 1024, in either case, with or without `i` and `B`.
-fn bytes(text: &str) -> Result<Option<u64>> {
+pub fn bytes(text: &str) -> Result<Option<u64>> {
     const RULE: &str = "expected a size like 0, 200K, 512Mi, 2G or unlimited";
     if text == "unlimited" {
         return Ok(None);

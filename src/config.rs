@@ -26,6 +26,19 @@ pub enum Mode {
     Kernel,
 }
 
+/// Of whose core the container's termination log tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TerminationLog {
+    /// Nobody's.
+    Off,
+    /// The first process's, with which the container ends.
+    #[default]
+    Init,
+    /// Any process's.
+    Any,
+}
+
 /// The administrator's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -45,8 +58,75 @@ pub struct Config {
     pub allow_early_release: bool,
     /// The host's store of cores and records.
     pub store: PathBuf,
+    /// Whose core `/dev/termination-log` tells of, where the container has that file and it is empty: `init`, `any` or `off`.
+    pub termination_log: TerminationLog,
+    /// The programs that are kept with their cores.
+    pub binaries: Binaries,
+    /// What of the store may stay; applied now and then.
+    pub vacuum: Vacuum,
     /// The OCI runtime that the wrapper becomes. Not set: runc, else crun, from /usr/bin, /usr/sbin, /usr/local/bin or /usr/local/sbin.
     pub runtime: Option<PathBuf>,
+}
+
+/// `[binaries]`: the executable and the libraries of a crash, kept in the store for the time after the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Binaries {
+    /// Whether they are kept at all.
+    pub keep: bool,
+    /// Most bytes of one file; a larger one is not kept.
+    #[serde(deserialize_with = "size")]
+    pub max_file: u64,
+    /// Most bytes of all of them; what would go over it is not kept.
+    #[serde(deserialize_with = "size")]
+    pub max_total: u64,
+}
+
+impl Default for Binaries {
+    fn default() -> Self {
+        Binaries { keep: true, max_file: 1 << 30, max_total: 4 << 30 }
+    }
+}
+
+/// `[vacuum]`: the rules of `oci-coredump vacuum`, applied by the program itself after crashes and when containers end. Without one only the binaries are removed
+/// that no core needs any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vacuum {
+    /// Most bytes on disk of the store: cores and binaries.
+    #[serde(deserialize_with = "some_size")]
+    pub max_size: Option<u64>,
+    /// Oldest crash, in seconds.
+    #[serde(deserialize_with = "some_age")]
+    pub max_age: Option<u64>,
+    /// Most crashes.
+    pub keep: Option<usize>,
+}
+
+fn some_size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
+    size(from).map(Some)
+}
+
+/// A time such as "30d" or "2 weeks"; a day has 24 hours.
+fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(from)?;
+    let span = text.parse::<jiff::Span>().ok().and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
+    let seconds = span.and_then(|d| u64::try_from(d.as_secs()).ok());
+    seconds.map(Some).ok_or_else(|| serde::de::Error::custom(format!("{text:?}: expected a time in weeks, days or hours, such as \"30d\"")))
+}
+
+/// Bytes: a number, or text such as "512M".
+fn size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Size {
+        Bytes(u64),
+        Text(String),
+    }
+    match Size::deserialize(from)? {
+        Size::Bytes(n) => Ok(n),
+        Size::Text(text) => Ok(crate::annotation::bytes(&text).map_err(|e| serde::de::Error::custom(format!("{text:?}: {e}")))?.unwrap_or(u64::MAX)),
+    }
 }
 
 impl Default for Config {
@@ -59,6 +139,9 @@ impl Default for Config {
             select: BTreeMap::new(),
             allow_early_release: false,
             store: PathBuf::from("/var/lib/oci-coredump"),
+            termination_log: TerminationLog::Init,
+            binaries: Binaries::default(),
+            vacuum: Vacuum::default(),
             runtime: None,
         }
     }
@@ -145,12 +228,26 @@ mod tests {
             ("default_pattern = \"|sh\"", "default_pattern"),
             ("store = \"var\"", "store"),
             ("runtime = \"runc\"", "runtime"),
+            ("termination_log = \"all\"", "termination_log"),
             ("stricter = true", "stricter"),
             ("\nstrict = 1", "line 2"),
+            ("[binaries]\nmax_file = \"much\"", "line 2"),
+            ("[binaries]\nmax_total = -1", "line 2"),
+            ("[vacuum]\nmax_age = \"soon\"", "line 2"),
+            ("[vacuum]\nmax_age = 7", "line 2"),
         ] {
             let e = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(e.contains(names), "{text}: {e}");
         }
+    }
+
+    #[test]
+    fn sizes() {
+        let c = Config::parse("[binaries]\nmax_file = \"512Mi\"\nmax_total = \"unlimited\"").unwrap().binaries;
+        assert_eq!((c.keep, c.max_file, c.max_total), (true, 512 << 20, u64::MAX));
+        let v = Config::parse("[vacuum]\nmax_size = \"10G\"\nmax_age = \"2 weeks\"\nkeep = 100").unwrap().vacuum;
+        assert_eq!(v, Vacuum { max_size: Some(10 << 30), max_age: Some(14 * 86400), keep: Some(100) });
+        assert_eq!(Config::parse("[binaries]\nkeep = false\nmax_file = 7").unwrap().binaries, Binaries { keep: false, max_file: 7, ..Binaries::default() });
     }
 
     #[test]

@@ -21,8 +21,8 @@
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! words    pattern, record, config, annotation          values, no effects
-//! shared   report, store, registry, users, sysctl, corefile   effects that the doors need
-//! doors    hook, dump, engine, verify, cli              never each other, except cli, which may start any
+//! shared   report, store, registry, users, sysctl, corefile, vacuum   effects that the doors need
+//! doors    hook, dump, engine, verify, cli                    never each other, except cli, which may start any
 //! ```
 
 pub mod sys;
@@ -38,6 +38,7 @@ pub mod report;
 pub mod store;
 pub mod sysctl;
 pub mod users;
+pub mod vacuum;
 
 pub mod cli;
 pub mod dump;

@@ -1,6 +1,8 @@
 //! What is known of one crash. A record is written for every crash of a registered container, also when there is no core.
 
+use crate::sys::proc::printable;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Where a core lands, which decides how long it lives.
@@ -101,6 +103,12 @@ pub struct Record {
     /// The host's directory at the head of `host_path` that the container saw: the administrator's down to here, the container's below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_dir: Option<String>,
+    /// The bytes of `core_path` in hexadecimal, where it is not that text itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_path_hex: Option<String>,
+    /// The same of `host_path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_path_hex: Option<String>,
     /// On what the core is.
     pub location: Location,
     /// Size in bytes.
@@ -111,14 +119,50 @@ pub struct Record {
     pub truncated: bool,
     /// What became of the core.
     pub outcome: Outcome,
+    /// How long it took to write the core, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
     /// When the process was let go, where that was before its core was whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<String>,
     /// When the core was whole, where the process was let go before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<String>,
+    /// The executable and the libraries that were mapped, as far as the process itself could read them: their paths in the container, and under which names they
+    /// are kept in the store. No others of the store belong to this core.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub binaries: BTreeMap<String, String>,
     /// Why there is no core, or why it is short; also what the reader should know of a whole one.
     pub reason: Option<String>,
+}
+
+impl Record {
+    /// Says where the core is, inside the container and on the host.
+    pub fn set_paths(&mut self, core: Option<&[u8]>, host: Option<&[u8]>) {
+        (self.core_path, self.core_path_hex) = text_and_hex(core);
+        (self.host_path, self.host_path_hex) = text_and_hex(host);
+    }
+
+    /// The path of the core inside the container, byte for byte.
+    pub fn core_bytes(&self) -> Option<Vec<u8>> {
+        bytes(self.core_path.as_ref(), self.core_path_hex.as_ref())
+    }
+
+    /// The path of the core on the host, byte for byte.
+    pub fn host_bytes(&self) -> Option<Vec<u8>> {
+        bytes(self.host_path.as_ref(), self.host_path_hex.as_ref())
+    }
+}
+
+fn text_and_hex(path: Option<&[u8]>) -> (Option<String>, Option<String>) {
+    let text = path.map(printable);
+    let same = text.as_ref().map(String::as_bytes) == path;
+    (text, path.filter(|_| !same).map(|p| p.iter().map(|b| format!("{b:02x}")).collect()))
+}
+
+fn bytes(text: Option<&String>, hex: Option<&String>) -> Option<Vec<u8>> {
+    let Some(hex) = hex else { return text.map(|t| t.as_bytes().to_vec()) };
+    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(hex.get(i..i + 2)?, 16).ok()).collect()
 }
 
 /// The one line of the log.
@@ -158,4 +202,22 @@ pub fn signal_name(signal: i32) -> String {
         other => return format!("signal {other}"),
     };
     name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_come_back() {
+        for path in [&b"/d/core"[..], b"/d/c\xff\xfe", b"/d/a\nb", b"/d/literal\\xff", "/d/\u{e9}".as_bytes(), b""] {
+            let mut record = Record::default();
+            record.set_paths(Some(path), Some(path));
+            let text = serde_json::to_string(&record).unwrap();
+            let again: Record = serde_json::from_str(&text).unwrap();
+            assert_eq!((again.core_bytes().as_deref(), again.host_bytes().as_deref()), (Some(path), Some(path)), "{text}");
+            assert_eq!(text.contains("_hex"), record.core_path.as_ref().unwrap().as_bytes() != path, "{text}");
+        }
+        assert_eq!(Record::default().core_bytes(), None);
+    }
 }

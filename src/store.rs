@@ -4,8 +4,11 @@
 //! <store>/                  0700 root
 //!   containers/<id>/        1777, bind-mounted into the container
 //!   records/<time>-<pid>-<id>.json
+//!   binaries/<build-id>     0600 root: executables and libraries of the cores
 //!   engines/<engine>.json   what `install ENGINE` changed
 //! ```
+
+pub mod binaries;
 
 use crate::config::Config;
 use crate::record::Record;
@@ -74,7 +77,10 @@ impl Store {
             cores += usize::from(!file::remove_empty_dir(&containers, &name)?);
         }
         let records = file::names(&self.records()?.0)?.len();
-        for name in ["containers", "records"] {
+        if let (Some(binaries), 0) = (self.look_at_binaries(), records) {
+            binaries.clear()?;
+        }
+        for name in ["containers", "records", "binaries"] {
             file::remove_empty_dir(&self.dir, name.as_ref())?;
         }
         if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) {
@@ -108,6 +114,16 @@ impl Store {
     /// Opens the directory of the records.
     pub fn records(&self) -> Result<Records> {
         Ok(Records(file::make_dir(&self.dir, "records".as_ref(), 0o700)?))
+    }
+
+    /// Opens the directory of the kept binaries, made if it is missing.
+    pub fn binaries(&self) -> Result<binaries::Binaries> {
+        Ok(binaries::Binaries::new(file::make_dir(&self.dir, "binaries".as_ref(), 0o700)?))
+    }
+
+    /// The same, if there is one.
+    pub fn look_at_binaries(&self) -> Option<binaries::Binaries> {
+        file::open_subdir(&self.dir, "binaries".as_ref()).ok().map(binaries::Binaries::new)
     }
 
     /// Where the saved sysctls lie.
@@ -150,6 +166,14 @@ impl Records {
             Ok(serde_json::from_slice(&file::read_bounded(file, MAX_RECORD, "record")?)?)
         };
         read().map_err(|e| (!is_missing(&e)).then(|| log::warn!("record {name:?} is not readable, ignoring: {e:#}"))).ok()
+    }
+
+    /// Writes a record again, unless it was removed meanwhile.
+    pub fn amend(&self, record: &Record) -> Result<()> {
+        match file::stat_at(&self.0, &Self::name(record)) {
+            Err(Errno::NOENT) => Ok(()),
+            _ => self.write(record),
+        }
     }
 
     /// Removes a record; a missing one is no error.

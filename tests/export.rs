@@ -26,19 +26,22 @@ impl Crash {
         std::fs::create_dir_all(dir.path().join("store/records")).unwrap();
         std::fs::rename(&core, volume.join("core.12")).unwrap();
         let crash = Crash { core: volume.join("core.12"), dir };
-        let record = serde_json::json!({
+        let mut record = serde_json::json!({
             "time": "2026-03-10T10:30:00Z", "container_id": "4f3c9a1b2d5e6f708192", "pid": 12, "host_pid": 4711, "tid": 12, "host_tid": 4711,
             "signal": 11, "signal_name": "SIGSEGV", "comm": "program", "exe": program, "uid": 0, "gid": 0, "dump_mode": 1, "pattern": "/dump/core",
             "core_path": "/dump/core.12", "host_path": crash.core, "host_dir": volume, "location": "volume", "truncated": false, "outcome": "written",
             "size": crash.core.metadata().unwrap().len(), "disk_size": null, "reason": null
         });
-        std::fs::write(crash.path("store/records/1.json"), record.to_string()).unwrap();
+        let write = |record: &serde_json::Value| std::fs::write(crash.path("store/records/1.json"), record.to_string()).unwrap();
+        write(&record);
         let told: serde_json::Value = serde_json::from_slice(&crash.run("info", &["--json"]).stdout).unwrap();
         for module in told["core"]["modules"].as_array().unwrap() {
             if let (Some(id), Some(path)) = (module["build_id"].as_str(), module["path"].as_str().filter(|p| p.starts_with('/'))) {
                 std::fs::copy(path, kept.join(id)).unwrap();
+                record["binaries"][path] = id.into();
             }
         }
+        write(&record);
         std::fs::remove_file(program).unwrap();
         crash
     }
@@ -84,6 +87,16 @@ fn a_crash_whose_container_is_gone() {
     let text = String::from_utf8(crash.run("info", &["program"]).stdout).unwrap();
     assert!(text.contains("innermost at ") && text.contains("/dump/core.12 (present)") && text.contains("kept"), "{text}");
     has_stack(&crash.run("debug", &BACKTRACE));
+
+    // Started by root, gdb is nobody: it may be led by what a container wrote. Its settings and its directory are its own.
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        let ids = ["-A", "-batch", "-A", "-ex", "-A", "python import os; print('IDS', os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME'])"];
+        let told = |args: &[&str]| String::from_utf8(crash.run("debug", &[&ids, args].concat()).stdout).unwrap();
+        let line = told(&[]);
+        assert!(line.contains("IDS (65534, 65534, 65534) (65534, 65534, 65534) [] /var/tmp/oci-coredump-"), "{line}");
+        assert!(told(&["--as-root"]).contains("IDS (0, 0, 0)"));
+        has_stack(&crash.run("debug", &[&["--as-root"], &BACKTRACE[..]].concat()));
+    }
 
     // The same bytes each time, for the owner only.
     let bundle = crash.export("a/b.tar.zst", &[]);
@@ -145,4 +158,22 @@ fn failures_leave_no_file() {
     assert!(!Path::new(o).exists());
     let left = std::fs::read_dir(crash.dir.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".tmp")).count();
     assert_eq!(left, 0);
+}
+
+/// A core can name any build-id. Its owner gets only the kept files that the crashed process could read itself, as its record has them.
+#[test]
+fn kept_files_of_others_stay_out() {
+    if !require::programs(&["gdb", "gcc", "tar", "zstd"]) {
+        return;
+    }
+    let crash = Crash::new();
+    let record = crash.path("store/records/1.json");
+    let mut told: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    let own = told["exe"].as_str().unwrap().to_owned();
+    told["binaries"].as_object_mut().unwrap().remove(&own).unwrap();
+    std::fs::write(&record, told.to_string()).unwrap();
+    let bundle = crash.export("b.tar.zst", &[]);
+    let list = String::from_utf8(succeed(Command::new("tar").args(["--zstd", "-tf"]).arg(&bundle)).stdout).unwrap();
+    assert!(list.contains("libc.so") && !list.contains(&format!("root{own}")), "{list}");
+    assert!(!String::from_utf8(crash.run("info", &[]).stdout).unwrap().contains("innermost"));
 }

@@ -5,7 +5,7 @@
 
 mod stacks;
 
-use stacks::{build, dump, gdb, require, sources, succeed};
+use stacks::{build, dump, gdb_functions, plain, require, sources, succeed};
 use std::path::Path;
 use std::process::Command;
 
@@ -126,23 +126,6 @@ const CASES: [Case; 11] = [
     },
 ];
 
-/// gdb's functions of the crashing thread.
-fn gdb_functions(program: &Path, core: &Path) -> Vec<String> {
-    const SCRIPT: &str = "python
-f = gdb.newest_frame()
-while f:
-    if f.type() == gdb.SIGTRAMP_FRAME: print('FRAME <signal handler called>')
-    elif f.type() != gdb.TAILCALL_FRAME: print('FRAME ' + (f.name() or '??'))
-    f = f.older()
-";
-    let dir = tempfile::tempdir().unwrap();
-    let script = dir.path().join("script");
-    std::fs::write(&script, SCRIPT).unwrap();
-    let past = ["-ex", "set backtrace past-main on", "-ex", "set backtrace past-entry on"];
-    let out = succeed(gdb().args(past).arg("-x").arg(&script).arg(program).arg(core));
-    String::from_utf8(out.stdout).unwrap().lines().filter_map(|l| l.strip_prefix("FRAME ")).map(plain).collect()
-}
-
 fn info(arguments: &[&str], core: &Path) -> String {
     let out = succeed(Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["info", "--core"]).arg(core).args(arguments));
     assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -153,28 +136,6 @@ fn our_functions(core: &Path) -> Vec<String> {
     let told: serde_json::Value = serde_json::from_str(&info(&["--sysroot", "/", "--json"], core)).unwrap();
     let frames = told["stacks"][0]["frames"].as_array().unwrap();
     frames.iter().map(|f| plain(f["function"].as_str().unwrap_or("??"))).collect()
-}
-
-/// The last component of a name, without what the two sides write differently: arguments of functions and types, the trait of a method, which of several
-/// names of one address, how a closure is numbered.
-fn plain(name: &str) -> String {
-    if name.starts_with("<signal") {
-        return name.to_owned();
-    }
-    let name = name.replace("{{closure}}", "{closure}").replace("{closure#0}", "{closure}");
-    let (mut depth, mut flat) = (0, String::new());
-    for c in name.replace("->", "").chars() {
-        match c {
-            '<' | '(' => depth += 1,
-            '>' | ')' => depth -= 1,
-            c if depth == 0 => flat.push(c),
-            _ => {}
-        }
-    }
-    let last = flat.trim_end_matches(':').rsplit("::").next().unwrap().split(' ').next().unwrap();
-    let last = last.trim_start_matches("__GI_").trim_end_matches("_impl");
-    // Rust's panic handler has a name for the linker and one for people.
-    if last == "rust_begin_unwind" { "panic_handler".into() } else { last.into() }
 }
 
 #[test]

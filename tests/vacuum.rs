@@ -1,5 +1,6 @@
 //! `vacuum` and `metrics` over a store written by hand.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -48,7 +49,8 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     assert!(own.join("core.1").exists());
 
     let metrics = String::from_utf8(run(&store, &["metrics"]).stdout).unwrap();
-    assert!(metrics.contains("oci_coredump_records{outcome=\"written\",location=\"store\",signal=\"SIGSEGV\"} 6"), "{metrics}");
+    assert!(metrics.contains("oci_coredump_records{outcome=\"written\",reason=\"none\",location=\"store\",signal=\"SIGSEGV\"} 6"), "{metrics}");
+    assert!(metrics.contains("oci_coredump_store_bytes{kind=\"cores\"} ") && metrics.ends_with("# EOF\n"), "{metrics}");
     let textfile = dir.path().join("a.prom");
     run(&store, &["metrics", "--textfile", textfile.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(textfile).unwrap(), metrics);
@@ -59,6 +61,52 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     assert!(!own.join("sub/core.2").exists() && volume.join("core.3").exists() && precious.exists());
     assert!(std::fs::symlink_metadata(own.join("link")).is_err(), "the link itself is what had the core's name");
     assert_eq!(std::fs::read_dir(store.join("records")).unwrap().count(), 0);
+}
+
+/// What is kept with a core goes with the last core that needs it, and what nothing needs goes at once; neither what is kept just now, nor what is foreign.
+#[test]
+fn kept_binaries() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let (own, kept) = (store.join("containers/c1"), store.join("binaries"));
+    for d in [&store.join("records"), &own, &kept] {
+        std::fs::create_dir_all(d).unwrap();
+    }
+    let id = |n: u8| format!("{n:02x}").repeat(20);
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    let keep = |name: &str, age| {
+        std::fs::write(kept.join(name), vec![1; 5000]).unwrap();
+        if age {
+            std::fs::File::options().write(true).open(kept.join(name)).unwrap().set_modified(old).unwrap();
+        }
+    };
+    (1..=4).for_each(|n| keep(&id(n), true));
+    keep(&id(5), false);
+    keep(&format!("{}.new", id(6)), true);
+    keep(&format!("{}.new", id(7)), false);
+    keep("README", true);
+    for (n, needs) in [("0", [1, 2]), ("1", [2, 3]), ("2", [3, 3])] {
+        std::fs::write(own.join(n), b"core").unwrap();
+        add(&store, n, &own.join(n), &own, "store");
+        let path = store.join("records").join(format!("{n}.json"));
+        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        record["binaries"] = serde_json::json!({"/a": id(needs[0]), "/b": id(needs[1])});
+        std::fs::write(path, record.to_string()).unwrap();
+    }
+    let left = || std::fs::read_dir(&kept).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>();
+    let all = left();
+    let said = String::from_utf8(run(&store, &["vacuum", "--keep", "2", "--dry-run"]).stdout).unwrap();
+    assert!(said.contains("would remove 1 binaries that no core needs") && left() == all, "{said}");
+    // The core of the third crash is removed by hand: then it needs nothing, and its record is no trouble.
+    run(&store, &["vacuum", "--keep", "2"]);
+    let others = || [id(5), format!("{}.new", id(7)), "README".into()];
+    assert_eq!(left(), others().into_iter().chain([id(2), id(3)]).collect());
+    std::fs::remove_file(own.join("2")).unwrap();
+    std::fs::remove_file(store.join("records/1.json")).unwrap();
+    run(&store, &["vacuum", "--keep", "9"]);
+    assert_eq!(left(), others().into());
+    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["list", "--store"]).arg(&store).output().unwrap();
+    assert!(String::from_utf8(out.stdout).unwrap().contains("missing"));
 }
 
 #[test]

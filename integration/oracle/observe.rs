@@ -70,7 +70,8 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
             bundle.rlimit("RLIMIT_CORE", u64::MAX, u64::MAX);
         }
         Side::Project => {
-            host.configure(&format!("core_uses_pid = {}\n", row.uses_pid));
+            // What is kept comes after the end of the process: here nothing but the core is looked at.
+            host.configure(&format!("core_uses_pid = {}\n[binaries]\nkeep = false\n", row.uses_pid));
             bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", &row.pattern);
         }
     }

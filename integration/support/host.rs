@@ -14,6 +14,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
@@ -118,6 +119,15 @@ impl Host {
         records
     }
 
+    /// Waits until nothing of the dispatcher runs any more: it goes on after it has let the crashed process go.
+    pub fn settle(&self) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while let Some(pid) = dispatcher() {
+            assert!(Instant::now() < until, "the dispatcher {pid} does not end");
+            std::thread::sleep(Duration::from_millis(5)); // it is nobody's child that could be waited for
+        }
+    }
+
     /// `uninstall --purge` by the installed binary, if there is one.
     fn uninstall(&self) {
         if Path::new(BINARY).exists() {
@@ -147,6 +157,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        self.settle();
         self.uninstall();
         // Above all the sysctls: nothing below may keep them from being put back.
         restore(&self.saved);
@@ -161,6 +172,16 @@ impl Drop for Host {
             eprintln!("{LOCK}: {cause}");
         }
     }
+}
+
+/// The PID of an installed binary that handles a crash.
+fn dispatcher() -> Option<String> {
+    let is_one = |process: &Path| {
+        let exe = fs::read_link(process.join("exe")).is_ok_and(|exe| exe.to_string_lossy().starts_with(BINARY));
+        exe && fs::read(process.join("cmdline")).is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"handle"))
+    };
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    all.filter(|path| is_one(path)).map(|path| path.display().to_string()).next()
 }
 
 fn read_sysctl(name: &str) -> Option<String> {

@@ -1,13 +1,19 @@
 //! `debug`: a debugger on a crash, with the files that the process had, in the place that they had in its container.
+//!
+//! All of that is what a container wrote, and debuggers are large programs: one that root starts runs as the user that owns nothing, on copies.
 
 use super::Chosen;
 use super::bundle::{Bundle, Directory};
 use super::export::{Subject, open};
 use super::query::Query;
-use crate::sys::process;
+use super::table;
+use crate::corefile::plain::copy_sparse;
+use crate::sys::{file, kernel, process};
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::fs::lchown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -18,6 +24,17 @@ pub struct Debugger {
     pub program: PathBuf,
     /// What is added to its command line.
     pub arguments: Vec<OsString>,
+    /// As root, if root starts it.
+    pub as_root: bool,
+}
+
+/// The user and group that own nothing.
+const NOBODY: u32 = 65534;
+
+impl Debugger {
+    fn gives_up_rights(&self) -> bool {
+        process::effective_uid() == 0 && !self.as_root
+    }
 }
 
 /// Opens the newest crash that matches.
@@ -29,11 +46,23 @@ pub fn run(chosen: &Chosen, query: &Query, subject: &Subject, debugger: &Debugge
     }
     // Whoever can write to the directory decides what the debugger loads: it is new, and ours alone.
     let dir = temporary()?;
-    // The core stays where it is, and open here until the debugger has ended: its path may be a container's.
     let core = bundle.core().try_clone().context("dup")?;
+    // The core stays where it is, and open here until the debugger has ended: its path may be a container's. Only who may not open it again needs a copy.
     let link = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), process::number(&core)));
-    bundle.write(&mut Directory(dir.path().to_owned()), Some(&link))?;
-    start(dir.path(), debugger)
+    let copy = dir.path().join("core.copy");
+    if debugger.gives_up_rights() {
+        let (needed, free) = (file::stat(&core)?.allocated, kernel::free_bytes(dir.path()).unwrap_or(0));
+        ensure!(
+            needed < free / 2,
+            "{} of {} would be needed for a copy of the core: --as-root opens it where it is, with a debugger that is root",
+            table::size(needed),
+            table::size(free)
+        );
+        let to = std::fs::OpenOptions::new().write(true).create_new(true).open(&copy).context("copy the core")?;
+        file::clone_of(&core, &to).or_else(|_| copy_sparse(&core, &to)).context("copy the core")?;
+    }
+    bundle.write(&mut Directory(dir.path().to_owned()), Some(if debugger.gives_up_rights() { Path::new("core.copy") } else { &link }))?;
+    start(dir.path(), dir.path(), debugger)
 }
 
 /// Opens a bundle that `export` has written.
@@ -48,7 +77,7 @@ pub fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
     unpack().with_context(|| format!("unpack {}", path.display()))?;
     let top = std::fs::read_dir(dir.path())?.next().transpose()?.map(|e| e.path());
     match top {
-        Some(top) if top.join("core").is_file() => start(&top, debugger),
+        Some(top) if top.join("core").is_file() => start(&top, dir.path(), debugger),
         _ => bail!("{} is no bundle of `oci-coredump export`: there is no core in it", path.display()),
     }
 }
@@ -57,10 +86,28 @@ fn temporary() -> Result<tempfile::TempDir> {
     tempfile::Builder::new().prefix("oci-coredump-").tempdir_in("/var/tmp").or_else(|_| tempfile::tempdir()).context("make a temporary directory")
 }
 
-fn start(dir: &Path, debugger: &Debugger) -> Result<ExitCode> {
-    let status = process::run_in_foreground(&mut command(dir, debugger)).with_context(|| format!("start {}", debugger.program.display()))?;
+/// Starts it on the crash in `dir`, which is or is in `own`.
+fn start(dir: &Path, own: &Path, debugger: &Debugger) -> Result<ExitCode> {
+    let mut command = command(dir, debugger);
+    if debugger.gives_up_rights() {
+        give_away(own).context("give the copies away")?;
+        // Its settings are root's no more.
+        command.uid(NOBODY).gid(NOBODY).env("HOME", own).current_dir(own);
+    }
+    let status = process::run_in_foreground(&mut command).with_context(|| format!("start {}", debugger.program.display()))?;
     ensure!(status.code().is_some(), "{} was killed: {status}", debugger.program.display());
     Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
+}
+
+/// To the user that the debugger will be. Links are not followed.
+fn give_away(path: &Path) -> std::io::Result<()> {
+    lchown(path, Some(NOBODY), Some(NOBODY))?;
+    if std::fs::symlink_metadata(path)?.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            give_away(&entry?.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn command(dir: &Path, debugger: &Debugger) -> Command {

@@ -108,7 +108,7 @@ pub fn places(record: &Record, registry: Option<&Registry>, sysroot: Option<&Pat
         Some(dir) => Some(file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display()))?),
         None => locate::container_root(record, registry),
     };
-    Ok(Places::usual(root, Some(store)))
+    Ok(Places { own: Some(record.binaries.clone()), ..Places::usual(root, Some(store)) })
 }
 
 fn print(out: &mut impl Write, record: Option<Found<'_>>, reading: Option<Result<Reading>>, json: bool) -> Result<()> {

@@ -4,10 +4,9 @@
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
 use crate::sys::file::{self, Below};
-use crate::sys::proc::Proc;
+use crate::sys::proc::{self, Proc};
 use crate::sys::{Errno, OwnedFd, ns};
 use serde::Serialize;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
 
@@ -45,11 +44,11 @@ pub fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State>
     if record.outcome == Outcome::None {
         return Err(State::None);
     }
-    let file = match (&record.host_path, &record.core_path) {
-        (Some(path), _) => open_on_host(path, record.host_dir.as_deref()),
+    let file = match (record.host_bytes(), record.core_bytes()) {
+        (Some(path), _) => open_on_host(&path, record.host_dir.as_deref()),
         (None, Some(path)) => {
             let root = container_root(record, registry).ok_or(State::Missing)?;
-            file::open_file_below(root, OsStr::new(path), Below::InRoot)
+            file::open_file_below(root, proc::os(&path), Below::InRoot)
         }
         (None, None) => return Err(State::Missing),
     };
@@ -57,12 +56,13 @@ pub fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State>
 }
 
 /// Below the volume, names and links are the container's: they stay inside. Without a known volume no link is followed at all.
-fn open_on_host(path: &str, dir: Option<&str>) -> Result<File, Errno> {
+fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
     let errno = |e: anyhow::Error| e.root_cause().downcast_ref().copied().unwrap_or(Errno::NOENT);
-    let below = dir.and_then(|d| Some((d, path.strip_prefix(d)?.trim_start_matches('/'))));
+    let relative = |path: &[u8]| path[path.iter().take_while(|b| **b == b'/').count()..].to_vec();
+    let below = dir.and_then(|d| Some((d, relative(path.strip_prefix(d.as_bytes())?))));
     match below {
-        Some((dir, rest)) => file::open_file_below(file::open_dir(Path::new(dir)).map_err(errno)?, OsStr::new(rest), Below::InRoot),
-        None => file::open_file_below(file::open_dir(Path::new("/")).map_err(errno)?, OsStr::new(path.trim_start_matches('/')), Below::NoLinks),
+        Some((dir, rest)) => file::open_file_below(file::open_dir(Path::new(dir)).map_err(errno)?, proc::os(&rest), Below::InRoot),
+        None => file::open_file_below(file::open_dir(Path::new("/")).map_err(errno)?, proc::os(&relative(path)), Below::NoLinks),
     }
 }
 

@@ -1,8 +1,9 @@
 //! `metrics`: what the records add up to, as OpenMetrics text.
 
 use super::Chosen;
-use super::query::Query;
 use crate::record::{Location, Outcome, Record};
+use crate::store::Store;
+use crate::vacuum::Stock;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,7 +12,18 @@ use std::path::Path;
 
 /// Prints the metrics, or replaces the file `textfile` by them: node_exporter sees the old or the new ones whole.
 pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Result<()> {
-    let text = text(&chosen.records(&Query::default())?);
+    let stock = Store::look(&chosen.store)?.map(|s| Stock::take(&s)).transpose()?.flatten();
+    let records: Vec<&Record> = stock.iter().flat_map(|s| &s.items).map(|i| &i.record).collect();
+    let mut text = text(&records);
+    if let Some(stock) = &stock {
+        let (cores, binaries) = stock.size();
+        family(&mut text, "store_bytes", Some("bytes"), "Bytes on disk in the store: its cores, and the executables and libraries that are kept with cores.");
+        sample(&mut text, "store_bytes", &[("kind", "cores")], cores);
+        sample(&mut text, "store_bytes", &[("kind", "binaries")], binaries);
+        family(&mut text, "store_binaries", None, "Executables and libraries that are kept with cores.");
+        sample(&mut text, "store_binaries", &[], stock.binaries());
+    }
+    text += "# EOF\n";
     let Some(path) = textfile else { return Ok(out.write_all(text.as_bytes())?) };
     let dir = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
@@ -19,31 +31,75 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Re
     crate::sys::file::replace(dir, name, text.as_bytes(), 0o644).with_context(|| format!("write {}", path.display()))
 }
 
-fn text(records: &[Record]) -> String {
-    let mut dumps: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
-    let (mut bytes, mut on_disk, mut newest) = (BTreeMap::<&str, u64>::new(), BTreeMap::<&str, u64>::new(), None);
+/// The head of a family of gauges: records are removed again, so nothing here only grows.
+fn family(text: &mut String, name: &str, unit: Option<&str>, help: &str) {
+    let _ = writeln!(text, "# TYPE oci_coredump_{name} gauge");
+    let _ = unit.map(|unit| writeln!(text, "# UNIT oci_coredump_{name} {unit}"));
+    let _ = writeln!(text, "# HELP oci_coredump_{name} {help}");
+}
+
+fn sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    let labels = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect::<Vec<_>>().join(",");
+    let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+    let _ = writeln!(text, "oci_coredump_{name}{labels} {value}");
+}
+
+fn text(records: &[&Record]) -> String {
+    let mut dumps: BTreeMap<[&str; 4], u64> = BTreeMap::new();
+    let (mut bytes, mut on_disk, mut seconds) = (BTreeMap::<&str, u64>::new(), BTreeMap::<&str, u64>::new(), BTreeMap::<&str, f64>::new());
+    let (mut newest, mut longest) = (None, 0f64);
     for r in records {
-        *dumps.entry((outcome(r), location(r), known(&r.signal_name))).or_default() += 1;
+        *dumps.entry([outcome(r), reason(r), location(r), known(&r.signal_name)]).or_default() += 1;
         *bytes.entry(location(r)).or_default() += r.size.unwrap_or(0);
         *on_disk.entry(location(r)).or_default() += r.disk_size.unwrap_or(0);
+        *seconds.entry(location(r)).or_default() += r.seconds.unwrap_or(0.0);
+        longest = longest.max(r.seconds.unwrap_or(0.0));
         newest = newest.max(r.time.parse::<jiff::Timestamp>().ok());
     }
     let mut t = String::new();
-    let _ = writeln!(t, "# TYPE oci_coredump_records gauge\n# HELP oci_coredump_records Crashes of containers that there is a record of.");
-    for ((outcome, location, signal), n) in &dumps {
-        let _ = writeln!(t, "oci_coredump_records{{outcome=\"{outcome}\",location=\"{location}\",signal=\"{signal}\"}} {n}");
+    family(&mut t, "records", None, "Crashes of containers that there is a record of.");
+    for ([outcome, reason, location, signal], n) in &dumps {
+        sample(&mut t, "records", &[("outcome", outcome), ("reason", reason), ("location", location), ("signal", signal)], n);
     }
-    for (name, help, values) in [("core", "Sizes of their cores when they were written.", &bytes), ("core_disk", "Bytes on disk of their cores.", &on_disk)] {
-        let _ = writeln!(t, "# TYPE oci_coredump_{name}_bytes gauge\n# UNIT oci_coredump_{name}_bytes bytes\n# HELP oci_coredump_{name}_bytes {help}");
-        for (location, n) in values {
-            let _ = writeln!(t, "oci_coredump_{name}_bytes{{location=\"{location}\"}} {n}");
-        }
+    for (name, help, values) in
+        [("core_bytes", "Sizes of their cores when they were written.", &bytes), ("core_disk_bytes", "Bytes on disk of their cores.", &on_disk)]
+    {
+        family(&mut t, name, Some("bytes"), help);
+        values.iter().for_each(|(location, n)| sample(&mut t, name, &[("location", location)], n));
     }
+    family(&mut t, "dump_seconds", Some("seconds"), "How long it took to write them, all together.");
+    seconds.iter().for_each(|(location, n)| sample(&mut t, "dump_seconds", &[("location", location)], n));
+    family(&mut t, "longest_dump_seconds", Some("seconds"), "How long the slowest of them took.");
+    sample(&mut t, "longest_dump_seconds", &[], longest);
     if let Some(newest) = newest {
-        const NAME: &str = "oci_coredump_newest_timestamp_seconds";
-        let _ = writeln!(t, "# TYPE {NAME} gauge\n# UNIT {NAME} seconds\n# HELP {NAME} When the newest of them was.\n{NAME} {}", newest.as_second());
+        family(&mut t, "newest_timestamp_seconds", Some("seconds"), "When the newest of them was.");
+        sample(&mut t, "newest_timestamp_seconds", &[], newest.as_second());
     }
-    t + "# EOF\n"
+    t
+}
+
+/// Why there is no core, or a short one: a record's reason, as one of few words.
+fn reason(r: &Record) -> &'static str {
+    const KNOWN: [(&str, &str); 12] = [
+        ("RLIMIT_CORE", "rlimit-core"),
+        ("RLIMIT_FSIZE", "rlimit-fsize"),
+        ("dump mode", "set-user-id"),
+        ("a set-user-ID", "set-user-id"),
+        ("write: No space", "no-space"),
+        ("write: Disk quota", "no-space"),
+        ("write: ", "write"),
+        ("read from the kernel", "read"),
+        ("the kernel stopped sending", "killed"),
+        ("the writer was", "helper-killed"),
+        ("cannot become the crasher", "credentials"),
+        ("open", "target"),
+    ];
+    let complete = r.outcome == Outcome::Written;
+    match &r.reason {
+        _ if complete => "none",
+        None => "unknown",
+        Some(text) => KNOWN.iter().find(|(start, _)| text.starts_with(start)).map_or("other", |(_, word)| word),
+    }
 }
 
 fn outcome(r: &Record) -> &'static str {
@@ -84,17 +140,21 @@ mod tests {
             location: Location::Store,
             ..Record::default()
         };
-        let records = [record(Outcome::Written, Some(100), "SIGSEGV"), record(Outcome::Written, Some(20), "SIGSEGV"), record(Outcome::None, None, "x\"} 1\n")];
-        let text = text(&records);
+        let mut records =
+            [record(Outcome::Written, Some(100), "SIGSEGV"), record(Outcome::Written, Some(20), "SIGSEGV"), record(Outcome::None, None, "x\"} 1\n")];
+        (records[0].seconds, records[1].seconds) = (Some(0.25), Some(0.5));
+        records[2].reason = Some("RLIMIT_CORE is 0 bytes, less than one page".into());
+        let text = text(&records.iter().collect::<Vec<_>>());
         for line in [
-            r#"oci_coredump_records{outcome="written",location="store",signal="SIGSEGV"} 2"#,
-            r#"oci_coredump_records{outcome="none",location="store",signal="other"} 1"#,
+            r#"oci_coredump_records{outcome="written",reason="none",location="store",signal="SIGSEGV"} 2"#,
+            r#"oci_coredump_records{outcome="none",reason="rlimit-core",location="store",signal="other"} 1"#,
             r#"oci_coredump_core_bytes{location="store"} 120"#,
             r#"oci_coredump_core_disk_bytes{location="store"} 60"#,
+            r#"oci_coredump_dump_seconds{location="store"} 0.75"#,
+            "oci_coredump_longest_dump_seconds 0.5",
             "oci_coredump_newest_timestamp_seconds 1773138600",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}: {text}");
         }
-        assert!(text.ends_with("# EOF\n"));
     }
 }

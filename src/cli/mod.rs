@@ -4,6 +4,7 @@ mod bundle;
 mod choose;
 mod debug;
 mod doctor;
+mod enable;
 mod explain;
 mod export;
 mod info;
@@ -40,6 +41,15 @@ Files:
   /var/lib/oci-coredump/containers/    cores of containers that mount no volume for them
   /var/lib/oci-coredump/records/       one JSON file for every crash
   /var/lib/oci-coredump/binaries/      executables and libraries of the cores, by build-id
+
+Settings of what is kept, with their defaults:
+  termination_log = \"init\"    whose core /dev/termination-log of the container tells of: init, any, off
+  [binaries]                  executables and libraries of the cores
+    keep = true
+    max_file = \"1G\"           most bytes of one; a larger one is not kept
+    max_total = \"4G\"          most bytes of all
+  [vacuum]                    the rules of `vacuum`, applied after crashes and when containers end
+    max_size, max_age, keep   none
 
 Exit status: 0 done, also if the reader of a pipe went away; 1 failed, no crash matched, or `doctor` found a failure; 2 the command line is wrong.
 Environment: NO_COLOR (no colours, also on a terminal), TZ (in which times are shown and read).";
@@ -163,8 +173,8 @@ enum Verb {
     /// Open a crash in a debugger, the newest that matches, with the executable and libraries that it had.
     ///
     /// They are copied to a temporary directory, laid out as in the container, and removed when the debugger ends; only those with the build-id in the core
-    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. The debugger runs as you: it reads what a container wrote, so do not
-    /// use it as root on a core of somebody whom you do not trust.
+    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. It all is what a container wrote: scripts that a file asks for are not run,
+    /// and a debugger that root starts runs as nobody, on a copy of the core.
     ///
     /// Example: oci-coredump debug nginx -A -batch -A -ex -A bt
     #[command(after_help = MATCH)]
@@ -179,6 +189,9 @@ enum Verb {
         /// One more argument for the debugger.
         #[arg(short = 'A', value_name = "ARGUMENT", allow_hyphen_values = true)]
         arguments: Vec<OsString>,
+        /// Run the debugger as root, if you are: without a copy of the core, and with whatever the core makes it do.
+        #[arg(long)]
+        as_root: bool,
     },
     /// Write a crash into one file: core, record, executable, libraries, and a script that opens them in gdb on any machine.
     ///
@@ -200,12 +213,13 @@ enum Verb {
     },
     /// Remove the oldest crashes: their records, and their cores where these are in the store.
     ///
-    /// Cores on volumes and in containers are not touched. A crash that one of the rules names goes.
+    /// Cores on volumes and in containers are not touched. A crash that one of the rules names goes; kept executables and libraries go with the last core that
+    /// needs them. The rules of `[vacuum]` in the configuration are applied by themselves, after crashes and when containers end.
     ///
     /// Example: oci-coredump vacuum --max-age "2 weeks" --max-size 10G --dry-run
     #[command(group(clap::ArgGroup::new("rules").args(["max_size", "max_age", "keep"]).multiple(true).required(true)))]
     Vacuum {
-        /// Most bytes on disk of all cores in the store: 500M, 10G.
+        /// Most bytes on disk of all cores in the store and what is kept with them: 500M, 10G.
         #[arg(long, value_name = "SIZE")]
         max_size: Option<String>,
         /// Remove what is older than this: 30d, "2 weeks", or a date.
@@ -231,6 +245,43 @@ enum Verb {
         /// Read this store instead of the configured one.
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
+    },
+    /// Give a container that is running its own core pattern, without a restart.
+    ///
+    /// What the hook would have done at its start is done now: the dump directory, its view of core_pattern, RLIMIT_CORE of all its processes, the registration. A
+    /// name or ID is looked up with podman, docker, nerdctl, crictl, ctr, runc, crun or youki, whichever knows it; with --by by that command alone; with --pid
+    /// nobody is asked. What is not as if the container had been started so is said in a line each.
+    ///
+    /// Example: oci-coredump enable web --pattern /pod/data/dump/core-eci --limit 2G
+    #[command(group(clap::ArgGroup::new("target").args(["container", "pid"]).multiple(true).required(true)))]
+    Enable {
+        /// Its name or ID.
+        container: Option<String>,
+        /// A process of it; the name is then only what it is to be called, or left out.
+        #[arg(long, value_name = "PID", conflicts_with = "by")]
+        pid: Option<i32>,
+        /// Ask this command for it, with its own options.
+        #[arg(long, value_name = "COMMAND", help = "Ask this command for it, with its options, such as \"runc --root /run/x\"")]
+        by: Option<String>,
+        /// The pattern, as the annotation would have it: a core(5) template.
+        #[arg(long)]
+        pattern: String,
+        /// Most bytes of one core: 0, 200K, 512Mi, 2G, unlimited.
+        #[arg(long, value_name = "SIZE")]
+        limit: Option<String>,
+        /// coredump_filter of its processes, such as 0x33.
+        #[arg(long, value_name = "MASK")]
+        filter: Option<String>,
+        /// none or zstd.
+        #[arg(long, value_name = "HOW")]
+        compress: Option<String>,
+    },
+    /// Take back what `enable` did; the container is as before, its cores stay.
+    ///
+    /// Example: oci-coredump disable web
+    Disable {
+        /// Its name or ID, or the head of that.
+        container: String,
     },
     /// Print what the hook would do for a bundle, and touch nothing.
     ///
@@ -347,8 +398,8 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             out.flush()?;
             return Ok(code);
         }
-        Verb::Debug { which, from, debugger, arguments } => {
-            let debugger = debug::Debugger { program: debugger, arguments };
+        Verb::Debug { which, from, debugger, arguments, as_root } => {
+            let debugger = debug::Debugger { program: debugger, arguments, as_root };
             if let [bundle] = which.matches.as_slice()
                 && bundle.ends_with(".tar.zst")
             {
@@ -366,12 +417,18 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {
             let max_size = max_size.map(|s| vacuum::parse_size(&s).with_context(|| format!("--max-size {s:?}"))).transpose().context("vacuum")?;
             let age = |t: String| query::when(&t, &jiff::ZonedDateTime::now()).with_context(|| format!("--max-age {t:?}"));
-            let rules = vacuum::Rules { max_size, since: max_age.map(age).transpose().context("vacuum")?, keep };
+            let rules = crate::vacuum::Rules { max_size, since: max_age.map(age).transpose().context("vacuum")?, keep };
             Chosen::of(store).and_then(|chosen| vacuum::run(&mut out, &chosen, rules, dry_run)).context("vacuum")?;
         }
         Verb::Metrics { textfile, store } => {
             Chosen::of(store).and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref())).context("metrics")?;
         }
+        Verb::Enable { container, pid, by, pattern, limit, filter, compress } => {
+            let keys = [("pattern", Some(pattern)), ("limit", limit), ("filter", filter), ("compress", compress)];
+            let wishes = keys.into_iter().filter_map(|(key, value)| Some((format!("oci-coredump/{key}"), value?))).collect();
+            enable::run(&mut out, container.as_deref(), pid, by.as_deref(), &wishes).context("enable")?;
+        }
+        Verb::Disable { container } => enable::disable(&mut out, &container).context("disable")?,
         Verb::Install { engine: Some(engine), options, dry_run } => setup::install_engine(&mut out, engine, &options, dry_run)?,
         Verb::Install { dry_run, .. } => setup::install(&mut out, dry_run)?,
         Verb::Uninstall { engine: Some(engine), dry_run, .. } => setup::uninstall_engine(&mut out, engine, dry_run)?,

@@ -16,7 +16,7 @@ fn helper() -> Result<PathBuf> {
     std::env::current_exe().context("readlink(/proc/self/exe)")
 }
 
-fn need_root(verb: &str) -> Result<()> {
+pub fn need_root(verb: &str) -> Result<()> {
     ensure!(process::is_host_root(), "{verb}: only root of the host may do it; run it with sudo, outside of any container");
     Ok(())
 }

@@ -101,6 +101,7 @@ fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static 
         (Match::Same, Some(Origin::Kept)) => "kept",
         (Match::Same, Some(Origin::Root)) => "in its root",
         (Match::Same, None) => "in the core",
+        (Match::Unproven, Some(Origin::Kept)) => "kept",
         (Match::Unproven, _) if module.build_id.is_none() => "in its root (no build-id proves it)",
         (Match::Unproven, _) => "unproven",
         (Match::Other, _) => "not used: another build has this path now",

@@ -2,9 +2,11 @@
 //! here, never read: whether it is the right one is for the jailed reader to say.
 
 use super::Module;
+use super::identity::is_name;
 use crate::sys::OwnedFd;
 use crate::sys::file::{self, Below};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
@@ -35,6 +37,9 @@ pub struct Places {
     pub root: Option<OwnedFd>,
     /// `<store>/binaries`: files named by their build-id in hexadecimal.
     pub kept: Option<OwnedFd>,
+    /// Of the kept ones only these, by the path of the module: those that the crashed process could read itself. Whoever gets its core gets them, and a core can
+    /// name any.
+    pub own: Option<BTreeMap<String, String>>,
     /// Directories of debug information, laid out as gdb has it: `.build-id/ab/cdef.debug`.
     pub debug: Vec<OwnedFd>,
 }
@@ -45,13 +50,14 @@ impl Places {
         let host = |path: &Path| file::open_dir(path).ok();
         let debug_in = |root: &OwnedFd| file::resolve(root, OsStr::new("usr/lib/debug"), Below::InRoot, true).ok();
         let debug = root.as_ref().and_then(debug_in).into_iter().chain(host(Path::new("/usr/lib/debug"))).collect();
-        Places { root, kept: store.and_then(|s| host(&s.join("binaries"))), debug }
+        Places { root, kept: store.and_then(|s| host(&s.join("binaries"))), own: None, debug }
     }
 
     /// Opens what can be opened of a module. A kept binary comes first: it was taken at the crash, the container's may have been replaced since.
     pub fn open(&self, module: &Module) -> Opened {
         let id = module.build_id.as_deref().filter(|id| id.len() > 2 && id.bytes().all(|b| b.is_ascii_hexdigit()));
-        let kept = || Some((Origin::Kept, below(self.kept.as_ref()?, id?, Below::NoLinks)?));
+        let name = self.own.as_ref().map_or(id, |own| own.get(&module.path).map(String::as_str));
+        let kept = || Some((Origin::Kept, below(self.kept.as_ref()?, name.filter(|n| is_name(n))?, Below::NoLinks)?));
         let path = module.path.trim_end_matches(" (deleted)");
         let there = || Some((Origin::Root, below(self.root.as_ref()?, path.strip_prefix('/')?, Below::InRoot)?));
         let debug = id.and_then(|id| {

@@ -10,6 +10,7 @@
 //! that says what is wrong with the file. `reader` starts the jails, `files` finds the binaries for them.
 
 mod binary;
+mod identity;
 mod image;
 mod memory;
 mod modules;
@@ -21,6 +22,7 @@ pub mod files;
 pub mod plain;
 pub mod reader;
 
+pub use identity::{is_name, name};
 pub use image::{Image, Source};
 pub use signal::Signal;
 

@@ -3,6 +3,7 @@
 //! The order is part of the defence: say who crashed (it is not lost if anything later fails); pin; gather; verify again; decide; take on the crasher's
 //! credentials; make the file; stream; record. The ELF is never looked at with privileges.
 
+mod as_crasher;
 mod crash;
 mod early;
 mod facts;
@@ -10,10 +11,12 @@ mod forward;
 mod head;
 mod identify;
 mod input;
+mod keep;
 mod memory;
 mod output;
 mod plan;
 mod stream;
+mod termination;
 mod theirs;
 mod walk;
 mod write;
@@ -23,14 +26,17 @@ use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::{Records, Store};
 use crate::sys::proc::{self, printable};
-use crate::sys::process;
+use crate::sys::{kernel, process};
 use crate::sysctl::Saved;
-use anyhow::Result;
+use crate::vacuum;
+use anyhow::{Context, Result};
 use crash::Crash;
 use facts::Facts;
 use plan::{File, Plan};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
+use std::time::Instant;
 use write::Written;
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
@@ -65,7 +71,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             record.reason = Some(reason);
             theirs::copy(&mut record, &entry, None);
             Ledger::open(&config).close(&record);
-            Ok(())
+            vacuum::now_and_then(&config)
         }
         Plan::Write(entry, file) => keep(&crash, &facts, &entry, &file, &config),
     }
@@ -78,14 +84,14 @@ fn forward_it(crash: Crash, config: &Config) -> Result<()> {
 
 /// A crash of a container with a core to come: the record is there before the first byte, and again when it is known what became of it.
 fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Config) -> Result<()> {
+    let started = Instant::now();
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
     // What a user says of the host he must show: he does in the end.
     let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
     let host = plan::host_path(&inside, mount);
-    record.host_path = host.as_deref().map(printable);
+    record.set_paths(Some(&inside), host.as_deref());
     record.host_dir = host.as_ref().and_then(|_| Some(printable(mount?.1.as_ref())));
-    record.core_path = Some(printable(&inside));
     let ledger = Ledger::open(config);
     ledger.save(&record);
     let mut released_at = None;
@@ -95,14 +101,32 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
     if written.created && mount.is_some() && !is_at(host.as_deref(), written.id) {
-        (record.host_path, record.host_dir) = (None, None);
+        record.set_paths(Some(&inside), None);
+        record.host_dir = None;
         record.location = if written.memory { Location::Memory } else { Location::Layer };
     }
-    let core = written.id.map(|id| (inside, id));
+    let id = written.id.filter(|_| written.created);
     finish(&mut record, written);
-    theirs::copy(&mut record, entry, core);
+    record.seconds = Some(started.elapsed().as_secs_f64());
+    if termination::concerns(&record, config.termination_log) {
+        termination::write(facts, file, &record).unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
+    }
+    theirs::copy(&mut record, entry, id.map(|id| (inside, id)));
     ledger.close(&record);
-    Ok(())
+    if let Some(id) = id.filter(|_| config.binaries.keep && entry.user.is_none()) {
+        record.binaries = keep_binaries(facts, file, id, config)?;
+        if !record.binaries.is_empty() {
+            ledger.amend(&record);
+        }
+    }
+    vacuum::now_and_then(config)
+}
+
+/// The process has been let go. What fails here leaves the core as it is.
+fn keep_binaries(facts: &Facts, file: &File, core: (u64, u64), config: &Config) -> Result<BTreeMap<String, String>> {
+    let free = kernel::free_bytes(&config.store).unwrap_or(0);
+    let kept = || keep::keep(facts, file, core, &Store::open(config)?, &config.binaries, free);
+    kept().context("keep the executable and libraries of the core")
 }
 
 /// The path on the host follows from what the hook saw when the container was made. Since then the container may have changed its directories, and a
@@ -127,7 +151,8 @@ fn finish(record: &mut Record, written: Written) {
             record.reason = Some("the core goes away with the container".into());
         }
     } else {
-        (record.core_path, record.host_path, record.host_dir) = (None, None, None);
+        record.set_paths(None, None);
+        record.host_dir = None;
     }
 }
 
@@ -181,8 +206,15 @@ impl Ledger {
         }
     }
 
+    /// Adds what became known since.
+    fn amend(&self, record: &Record) {
+        if let Ok(Err(e)) = self.0.as_ref().map(|records| records.amend(record)) {
+            log::warn!("cannot save the record of this crash again, ignoring: {e:#}");
+        }
+    }
+
     /// The last word on a crash. The process is let go when the record is there, and does not wait for the log.
-    fn close(self, record: &Record) {
+    fn close(&self, record: &Record) {
         self.save(record);
         process::release_stdin();
         match record.outcome {

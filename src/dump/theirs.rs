@@ -29,7 +29,8 @@ pub fn copy(record: &mut Record, entry: &Entry, core: Option<(Vec<u8>, (u64, u64
     }
     match as_user(uid, || write(record, entry, host.clone())) {
         Ok(at_host) => {
-            record.host_path = host.filter(|_| at_host).map(|(path, _)| printable(&path));
+            let inside = core.as_ref().map(|(inside, _)| inside.as_slice());
+            record.set_paths(inside, host.as_ref().filter(|_| at_host).map(|(path, _)| path.as_slice()));
         }
         Err(e) => log::warn!("user {uid} gets no copy of the record: {e:#}"),
     }
@@ -70,7 +71,9 @@ fn write(record: &Record, entry: &Entry, host: Option<(Vec<u8>, (u64, u64))>) ->
     let Some(store) = &entry.store else { return Ok(host.is_some()) };
     let mut copy = Record { user: None, ..record.clone() };
     if let (Some(path), Some((_, source))) = (&host, &entry.place.mount) {
-        (copy.host_path, copy.host_dir) = (Some(printable(path)), Some(printable(source.as_ref())));
+        let inside = record.core_bytes();
+        copy.set_paths(inside.as_deref(), Some(path));
+        copy.host_dir = Some(printable(source.as_ref()));
         copy.location = entry.place.location;
     }
     Store::open_at(Path::new(store)).and_then(|s| s.records())?.write(&copy).with_context(|| format!("{}", store.display()))?;

@@ -10,7 +10,7 @@ use crate::sys::file::FsType;
 use crate::sys::hold::Hold;
 use crate::sys::memory::Memory;
 use crate::sys::pagemap::Pagemap;
-use crate::sys::{AsFd, Errno, OwnedFd, cgroup, cred, file, limit, process};
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cgroup, cred, file, limit, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -49,7 +49,14 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut released: impl FnMut
         let mut report = Report(std::fs::File::from(report));
         // Without a hold the process just waits until its core is whole.
         let hold = if plan.early { Hold::new().ok() } else { None };
-        match become_crasher(facts, plan, source.as_ref(), hold.as_ref(), &report.0) {
+        let mut keep = vec![report.0.as_fd()];
+        keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
+        keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
+        keep.extend(hold.as_ref().map(|h| h.as_fd()));
+        // Not after an early release: an engine that cleans up the group of a container that has gone would kill us.
+        let became = become_crasher(facts, plan, !plan.early, &keep);
+        drop(keep);
+        match became {
             Ok(()) => copy(facts, plan, source, hold, &mut report),
             Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), ..Written::default() }),
         }
@@ -90,13 +97,14 @@ impl Report {
     }
 }
 
-/// Gives up everything that the crasher does not have. The order is the defence: what needs rights first, the rights themselves last.
-fn become_crasher(facts: &Facts, plan: &File, source: Option<&Source>, hold: Option<&Hold>, report: &std::fs::File) -> Result<()> {
+/// Gives up everything that the crasher does not have, all descriptors but the standard three and `keep`. The order is the defence: what needs rights first, the
+/// rights themselves last. `join`: what is written from now on counts as the container's.
+pub fn become_crasher(facts: &Facts, plan: &File, join: bool, keep: &[BorrowedFd<'_>]) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_write_signals()?;
-    // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
-    // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
-    if !plan.early && !plan.as_root {
+    // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. A group that is gone
+    // already cannot be joined, and needs no limit.
+    if join && !plan.as_root {
         cgroup::join(&facts.cgroups);
     }
     file::set_umask(facts.status.umask);
@@ -109,10 +117,7 @@ fn become_crasher(facts: &Facts, plan: &File, source: Option<&Source>, hold: Opt
         file::change_root(&facts.root).context("the crasher's root")?;
         file::change_dir(&facts.cwd).context("the crasher's working directory")?;
     }
-    let mut keep = vec![report.as_fd()];
-    keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
-    keep.extend(source.and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
-    keep.extend(hold.map(|h| h.as_fd()));
+    let mut keep = keep.to_vec();
     keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
     process::close_all_but(&keep)?;
     cred::assume(&credentials, facts.user_ns.as_ref())
@@ -152,6 +157,14 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, 
     report.say(&Written { size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, released, ..made });
 }
 
+/// The directory of a path, and the name in it.
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(i) => (&path[..=i], &path[i + 1..]),
+        None => (b".", path),
+    }
+}
+
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened. The directory is
 /// opened once, for both; symbolic links in it are followed as the crasher would, magic links (`/proc/self/root`) are not.
 fn create(path: &[u8], unlink_first: bool, fs_uid: u32, mapped: bool) -> Result<OwnedFd, String> {
@@ -163,10 +176,7 @@ fn create(path: &[u8], unlink_first: bool, fs_uid: u32, mapped: bool) -> Result<
     if path.len() >= 4096 {
         return Err(fail("open", Errno::NAMETOOLONG));
     }
-    let (dir, name) = match path.iter().rposition(|b| *b == b'/') {
-        Some(i) => (&path[..=i], &path[i + 1..]),
-        None => (&b"."[..], path),
-    };
+    let (dir, name) = split(path);
     if matches!(name, b"" | b"." | b"..") {
         return Err(fail("open", Errno::ISDIR));
     }

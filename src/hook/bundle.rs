@@ -1,6 +1,7 @@
 //! A bundle's config.json, as far as the hook needs it. Fields that are unknown here are nobody's error.
 
 use crate::annotation::Annotations;
+use crate::sys::proc::MountPoint;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Mount, Root};
 use serde::Deserialize;
@@ -62,6 +63,25 @@ impl Bundle {
     /// Parses config.json.
     pub fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).context("config.json")
+    }
+
+    /// What a config.json would say of a container that runs, as far as its mounts show it. `mounts` are its own, `source` tells the host's directory of one.
+    pub fn of_running(mounts: &[MountPoint], source: impl Fn(&MountPoint) -> Option<PathBuf>) -> Self {
+        let sysctls = mounts.iter().filter(|m| Path::new("/proc/sys").starts_with(&m.target)).max_by_key(|m| m.target.as_os_str().len());
+        let hidden = sysctls.filter(|m| m.read_only).map(|_| vec![PathBuf::from("/proc/sys")]);
+        let known = |m: &MountPoint| {
+            let mut mount = Mount::default();
+            mount.set_destination(m.target.clone());
+            mount.set_options(None);
+            mount.set_typ(None);
+            mount.set_source(None);
+            if let Some(host) = source(m) {
+                mount.set_typ(Some("bind".into()));
+                mount.set_source(Some(host));
+            }
+            mount
+        };
+        Bundle { mounts: Some(mounts.iter().map(known).collect()), linux: Some(Linux { readonly_paths: hidden }), ..Bundle::default() }
     }
 
     /// The root file system, absolute: `root.path` may be relative to the bundle.

@@ -4,6 +4,7 @@
 mod apply;
 mod bundle;
 mod conmon;
+pub mod live;
 mod monitor;
 mod plan;
 mod request;
@@ -17,7 +18,7 @@ use crate::store::Store;
 use crate::sys::proc::Proc;
 use crate::sys::process::{self, Who};
 use crate::sys::{file, ns};
-use crate::{sysctl, users};
+use crate::{sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
 use apply::Site;
 use request::{Asked, Request};
@@ -161,7 +162,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     if known.is_none() && !due {
         return Ok(());
     }
-    let _lock = registry.lock()?;
+    let lock = registry.lock()?;
     let mut gone = Vec::new();
     if let Some(entry) = known {
         registry.remove(&state.id)?;
@@ -177,7 +178,8 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
             store.forget_empty(&id)?;
             sysctl::release(&store, &id).with_context(|| format!("kernel.core_pattern of container {id}"))?;
         }
-        return Ok(());
+        drop(lock);
+        return vacuum::now_and_then(config);
     }
     // podman, who runs this stage itself, does not tell where the user's home is: the entries do.
     for (id, store) in gone.into_iter().filter_map(|g| Some((g.id, g.store?))) {

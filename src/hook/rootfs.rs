@@ -54,6 +54,47 @@ impl Rootfs {
         Ok(found)
     }
 
+    /// The file system of a container that runs: what the process has as its root.
+    ///
+    /// # Errors
+    /// The process is in the host's mount namespace.
+    pub fn running(process: &Proc, pid: i32) -> Result<Self> {
+        let mount_ns = process.namespace("mnt")?;
+        ensure!(ns::inode(&mount_ns)? != ns::own("mnt")?, "process {pid} is in the host's mount namespace: it is in no container, or in one without its own");
+        Ok(Rootfs { mount_ns, path: PathBuf::new(), pivoted: Some(process.directory("root")?), owner: process.mapped_root()? })
+    }
+
+    /// How many of the last components of a path are not there, in the container.
+    pub fn lacks(&self, inside: &Path) -> Result<usize> {
+        let there = |root: &OwnedFd, p: &Path| {
+            let name = p.strip_prefix("/").unwrap_or(p).as_os_str();
+            name.is_empty() || file::resolve(root, name, Below::InRoot, true).is_ok()
+        };
+        self.inside(|root| Ok(inside.ancestors().take_while(|p| !there(root, p)).count()))
+    }
+
+    /// Removes the directory `inside` and those above it, `count` in all, as far as they are empty.
+    pub fn remove_empty(&self, inside: &Path, count: usize) -> Result<()> {
+        self.inside(|root| {
+            for path in inside.ancestors().take(count) {
+                let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { break };
+                let parent = parent.strip_prefix("/").unwrap_or(parent);
+                let parent = if parent == Path::new("") { root.try_clone()? } else { file::resolve(root, parent.as_os_str(), Below::InRoot, true)? };
+                file::remove_empty_dir(&parent, name)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The file or directory `inside`, if it is there, and what `stat` says of it.
+    pub fn look(&self, inside: &str, directory: bool) -> Result<Option<(OwnedFd, file::Stat)>> {
+        let found = self.inside(|root| match file::resolve(root, inside.trim_start_matches('/').as_ref(), Below::InRoot, directory) {
+            Err(Errno::NOENT) => Ok(None),
+            other => Ok(Some(other.with_context(|| format!("openat2({inside:?}) in the container"))?)),
+        })?;
+        found.map(|fd| file::stat(&fd).map(|s| (fd, s))).transpose()
+    }
+
     /// Runs `work` in the container's mount namespace, with its root directory.
     pub fn inside<T>(&self, work: impl FnOnce(&OwnedFd) -> Result<T>) -> Result<T> {
         ns::inside_mount_ns(&self.mount_ns, || match &self.pivoted {

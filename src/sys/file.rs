@@ -29,12 +29,23 @@ pub struct Stat {
     pub allocated: u64,
     /// Whether it is a regular file.
     pub regular: bool,
+    /// When its bytes last changed, in seconds since 1970.
+    pub modified: i64,
 }
 
 /// `fstat(2)`.
 pub fn stat(fd: impl AsFd) -> Result<Stat> {
-    let s = fs::fstat(fd).context("fstat")?;
-    Ok(Stat {
+    Ok(known(&fs::fstat(fd).context("fstat")?))
+}
+
+/// `fstatat(2)` of `name` below `dir`, which may not be a symbolic link's target.
+pub fn stat_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Stat> {
+    Ok(known(&fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
+}
+
+#[allow(clippy::unnecessary_cast, reason = "the kernel's types differ between architectures")]
+fn known(s: &fs::Stat) -> Stat {
+    Stat {
         id: (s.st_dev, s.st_ino),
         mode: s.st_mode & 0o7777,
         uid: s.st_uid,
@@ -43,7 +54,8 @@ pub fn stat(fd: impl AsFd) -> Result<Stat> {
         size: s.st_size as u64,
         allocated: s.st_blocks as u64 * 512,
         regular: FileType::from_raw_mode(s.st_mode) == FileType::RegularFile,
-    })
+        modified: s.st_mtime,
+    }
 }
 
 /// Opens a directory of the host by its absolute path. For paths of this project and of the administrator only, never for a container's.
@@ -132,6 +144,28 @@ pub fn link(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) ->
     fs::linkat(from_dir, from, to_dir, to, AtFlags::empty()).with_context(|| format!("linkat({from:?}, {to:?})"))
 }
 
+/// Renames a file of a directory to a name that nothing has yet; returns whether that was so.
+pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
+    let made = match fs::linkat(&dir, from, &dir, to, AtFlags::empty()) {
+        Err(Errno::EXIST) => false,
+        other => {
+            other.with_context(|| format!("linkat({from:?}, {to:?})"))?;
+            true
+        }
+    };
+    unlink(dir, from)?;
+    Ok(made)
+}
+
+/// Says that the bytes of a file were changed now.
+///
+/// # References
+/// utimensat(2).
+pub fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
+    let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
+    fs::utimensat(dir, name, &fs::Timestamps { last_access: now, last_modification: now }, AtFlags::SYMLINK_NOFOLLOW)
+}
+
 /// Removes a name; a missing one is no error.
 pub fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
     ignore_missing(fs::unlinkat(dir, name, AtFlags::empty())).with_context(|| format!("unlinkat({name:?})"))
@@ -218,13 +252,60 @@ pub fn resolve(root: impl AsFd, path: &OsStr, below: Below, directory: bool) -> 
 /// # References
 /// openat2(2), Linux 5.6; proc(5), `/proc/self/fd`: how an `O_PATH` descriptor is opened again.
 pub fn open_file_below(root: impl AsFd, path: &OsStr, below: Below) -> rustix::io::Result<std::fs::File> {
+    open_file_by(own_files().map_err(|_| Errno::NOENT)?, root, path, below, OFlags::RDONLY)
+}
+
+/// The directory in which this process's descriptors can be opened again: for a process that will have another root, where /proc may be missing or lie.
+///
+/// # References
+/// proc(5), `/proc/self/fd`.
+pub fn own_files() -> Result<OwnedFd> {
+    open_dir(Path::new("/proc/self/fd"))
+}
+
+/// The same for a process that has changed its root since: `own` is its [`own_files`].
+pub fn open_file_in(own: impl AsFd, root: impl AsFd, path: &OsStr, below: Below) -> rustix::io::Result<std::fs::File> {
+    open_file_by(own, root, path, below, OFlags::RDONLY)
+}
+
+/// Opens the regular file `name` in a directory for writing, as a process that has changed its root since: not through a link, and nothing else that has the name.
+pub fn open_to_write_in(own: impl AsFd, dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
+    open_file_by(own, dir, name, Below::NoLinks, OFlags::WRONLY)
+}
+
+fn open_file_by(own: impl AsFd, root: impl AsFd, path: &OsStr, below: Below, access: OFlags) -> rustix::io::Result<std::fs::File> {
     use std::os::fd::AsRawFd;
     let found = resolve(root, path, below, false)?;
     if FileType::from_raw_mode(fs::fstat(&found)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
-    let again = format!("/proc/self/fd/{}", found.as_raw_fd());
-    fs::open(again.as_str(), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty()).map(Into::into)
+    let again = found.as_raw_fd().to_string();
+    fs::openat(own, again.as_str(), access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty()).map(Into::into)
+}
+
+/// Makes the new file `to` share all blocks with `from`.
+///
+/// # Errors
+/// The file system cannot do that.
+///
+/// # References
+/// ioctl_ficlone(2), Linux 4.5.
+pub fn clone_of(from: &std::fs::File, to: &std::fs::File) -> std::io::Result<()> {
+    Ok(fs::ioctl_ficlone(to, from)?)
+}
+
+/// Makes the new file `to` hold what `from` holds, `size` bytes: blocks are shared where the file system can do that.
+///
+/// # References
+/// copy_file_range(2).
+pub fn copy_whole(from: &std::fs::File, to: &std::fs::File, size: u64) -> std::io::Result<()> {
+    if clone_of(from, to).is_err() {
+        std::io::copy(&mut from.take(size), &mut { to })?;
+    }
+    match to.metadata()?.len() == size {
+        true => Ok(()),
+        false => Err(std::io::Error::other("the file changed while it was copied")),
+    }
 }
 
 /// Opens a directory as any program of this process would, below its root and from its working directory, but through no magic link.

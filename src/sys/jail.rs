@@ -79,8 +79,8 @@ pub fn run(bounds: &Bounds, keep: &[BorrowedFd<'_>], work: impl FnOnce(&mut dyn 
     Ok(Said { output, cut })
 }
 
-/// Reads what the child says until it ends, or for too long, or too much.
-fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
+/// Reads what a child says until it ends, or for too long, or too much: then why it was not listened to any longer.
+pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
     let end = Instant::now() + bounds.time;
     let mut output = Vec::new();
     let mut buffer = vec![0; 64 << 10];

@@ -37,6 +37,19 @@ pub fn set_core_of(process: i32, limit: Limit) -> Result<()> {
     Ok(())
 }
 
+/// Bounds this process for good: address space in bytes, processor time in seconds, and the bytes of a file.
+///
+/// # References
+/// setrlimit(2).
+pub fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
+    for (resource, most) in [(Resource::As, memory), (Resource::Cpu, cpu), (Resource::Fsize, file), (Resource::Core, 0)] {
+        let hard = rustix::process::getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
+        let limit = Rlimit { current: Some(hard), maximum: Some(hard) };
+        rustix::process::setrlimit(resource, limit).with_context(|| format!("setrlimit({resource:?}, {most})"))?;
+    }
+    Ok(())
+}
+
 /// Sets this process's `RLIMIT_FSIZE`, soft limit only: how the crasher's own limit cuts its core, as in the kernel's file mode.
 pub fn set_own_file_size(bytes: Option<u64>) -> Result<()> {
     let hard = rustix::process::getrlimit(Resource::Fsize).maximum;

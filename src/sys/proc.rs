@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// Most bytes that a file of /proc is read to.
 const MAX: usize = 1 << 20;
@@ -188,6 +189,49 @@ pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
     out
 }
 
+/// One line of /proc/PID/mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPoint {
+    /// `major:minor` of the file system.
+    pub device: String,
+    /// What of the file system is mounted.
+    pub root: PathBuf,
+    /// Where, below the process's root.
+    pub target: PathBuf,
+    /// Whether this mount of it may not be written to.
+    pub read_only: bool,
+}
+
+/// Parses /proc/PID/mountinfo; later lines cover earlier ones.
+pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
+    let path = |word: &[u8]| PathBuf::from(os(&unescape(word)));
+    let parse = |line: &[u8]| {
+        let mut words = line.split(|b| *b == b' ').skip(2);
+        let device = String::from_utf8(words.next()?.to_vec()).ok()?;
+        let (root, target, options) = (path(words.next()?), path(words.next()?), words.next()?);
+        Some(MountPoint { device, root, target, read_only: options.split(|b| *b == b',').any(|o| o == b"ro") })
+    };
+    text.split(|b| *b == b'\n').filter_map(parse).collect()
+}
+
+/// Undoes the kernel's `\040` for a blank, and so on.
+fn unescape(word: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = word;
+    while let Some((first, more)) = rest.split_first() {
+        let code = more.get(..3).filter(|_| *first == b'\\').and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        out.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &more[3..] } else { more };
+    }
+    out
+}
+
+/// The PIDs of all processes that can be seen.
+pub fn all() -> Result<Vec<i32>> {
+    let entries = std::fs::read_dir("/proc").context("open /proc")?;
+    Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
+}
+
 /// The outside ID of inside ID 0 in /proc/PID/uid_map or gid_map.
 fn mapped_root(text: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(text).ok()?;
@@ -285,6 +329,16 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
         assert_eq!(c[0], Cgroup { controllers: b"memory".to_vec(), path: b"/a:b/\xffc".to_vec() });
         assert_eq!(c[1], Cgroup { controllers: vec![], path: b"/x".to_vec() });
         assert_eq!(c.len(), 2);
+    }
+
+    #[test]
+    fn mounts() {
+        let text = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
+90 80 0:5 /sys /proc/sys ro,nosuid - proc proc rw\n91 80 254:0 /srv/a\\040b /data/\\134x rw - ext4 /dev/root rw\nshort\n";
+        let m = mount_points(text);
+        assert_eq!((m.len(), m[0].target.as_path(), m[0].read_only), (3, std::path::Path::new("/"), false));
+        assert_eq!((m[1].root.to_str(), m[1].target.to_str(), m[1].read_only), (Some("/sys"), Some("/proc/sys"), true));
+        assert_eq!((m[2].root.to_str(), m[2].target.to_str(), m[2].device.as_str()), (Some("/srv/a b"), Some("/data/\\x"), "254:0"));
     }
 
     #[test]

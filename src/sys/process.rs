@@ -249,6 +249,14 @@ pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Lets everybody else go first.
+///
+/// # References
+/// nice(2).
+pub fn step_back() {
+    let _ = rustix::process::nice(10);
+}
+
 /// How many CPUs this process may run on.
 pub fn cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)

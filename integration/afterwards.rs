@@ -1,0 +1,250 @@
+//! What can be known of a crash when its container, its image and its programs are gone: by what was kept with the core. Needs root, runc and gdb.
+#![allow(clippy::duplicate_mod, reason = "the programs that die bring their own `require`")]
+
+mod support;
+
+#[path = "../tests/stacks/mod.rs"]
+#[allow(dead_code, reason = "each test binary uses another part of it")]
+mod stacks;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use stacks::{build, functions, names_them, plain, sources, succeed};
+use support::bundle::Bundle;
+use support::crasher::compile;
+use support::host::{BINARY, Host, STORE};
+use support::require;
+use support::runtime::{Kind, Runtime};
+
+/// A program that dies, and the functions that matter on the stack of the thread that did it.
+struct Case {
+    name: &'static str,
+    build: &'static [&'static str],
+    source: &'static str,
+    arguments: &'static [&'static str],
+    expected: &'static [&'static str],
+    signal: i32,
+}
+
+const CASES: [Case; 7] = [
+    Case {
+        name: "c-no-build-id",
+        build: &["gcc", "-g", "-O1", "-pthread", "-Wl,--build-id=none"],
+        source: "crash.c",
+        arguments: &[],
+        expected: &["innermost", "middle", "main"],
+        signal: 11,
+    },
+    Case {
+        name: "c-threads",
+        build: &["gcc", "-g", "-O1", "-pthread"],
+        source: "crash.c",
+        arguments: &["a", "b"],
+        expected: &["innermost", "middle", "main"],
+        signal: 11,
+    },
+    Case {
+        name: "c-static",
+        build: &["gcc", "-g", "-O1", "-pthread", "-static"],
+        source: "crash.c",
+        arguments: &[],
+        expected: &["innermost", "middle", "main"],
+        signal: 11,
+    },
+    Case { name: "c-stripped", build: &["gcc", "-s", "-O1", "-pthread"], source: "crash.c", arguments: &[], expected: &["??", "??", "??"], signal: 11 },
+    Case {
+        name: "cpp-assertion",
+        build: &["g++", "-g", "-O1"],
+        source: "assertion.cpp",
+        arguments: &[],
+        expected: &["abort", "__assert_fail", "check", "sell", "main"],
+        signal: 6,
+    },
+    Case {
+        name: "cpp-exception",
+        build: &["g++", "-g", "-O1"],
+        source: "exception.cpp",
+        arguments: &[],
+        expected: &["abort", "terminate", "__cxa_throw", "open", "main"],
+        signal: 6,
+    },
+    Case {
+        name: "rust-panic",
+        build: &["rustc", "-g", "-C", "panic=abort"],
+        source: "panic.rs",
+        arguments: &[],
+        expected: &["abort", "panic_fmt", "panic_bounds_check", "open", "main", "lang_start"],
+        signal: 6,
+    },
+];
+
+fn product(args: &[&str]) -> Output {
+    succeed(Command::new(BINARY).args(args))
+}
+
+fn kept() -> BTreeSet<String> {
+    let Ok(all) = fs::read_dir(Path::new(STORE).join("binaries")) else { return BTreeSet::new() };
+    all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn told(what: &str) -> Value {
+    serde_json::from_slice(&product(&["info", "--json", what]).stdout).unwrap()
+}
+
+/// C, C++, Rust and Go in a container that has gone with its files: the functions are there, gdb's, and a bundle opens where nothing of the store is.
+#[test]
+fn every_language_when_the_container_is_gone() {
+    if !require::programs(&["runc", "gdb", "gcc", "g++", "rustc", "go", "tar", "zstd"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // The debugger is nobody, and reads a script there.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut bundle = Bundle::new();
+    bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%e").env("GOTRACEBACK=crash");
+    for case in &CASES {
+        bundle.put_dynamic(&build(dir.path(), case.name, case.build, case.source), &format!("/app/{}", case.name));
+    }
+    let go = dir.path().join("go");
+    succeed(Command::new("go").args(["build", "-o"]).arg(&go).arg(sources().join("panic.go")).env("GOCACHE", dir.path().join("cache")));
+    bundle.put_dynamic(&go, "/app/go");
+
+    let host = Host::take();
+    host.install();
+    let runtime = Runtime::new(Kind::Runc);
+    let container = runtime.start(&bundle, "languages");
+    for case in &CASES {
+        container.exec(&[&[format!("/app/{}", case.name).as_str()], case.arguments].concat());
+    }
+    container.exec(&["/bin/sh", "-c", "GOTRACEBACK=crash /app/go"]);
+    container.remove();
+    drop(bundle);
+    host.settle();
+    for case in &CASES {
+        let exe = format!("exe=/app/{}", case.name);
+        let told = told(&exe);
+        assert_eq!(told["signal"], case.signal, "{}: {told:#}", case.name);
+        let frames = told["stacks"][0]["frames"].as_array().unwrap();
+        let ours: Vec<String> = frames.iter().map(|f| plain(f["function"].as_str().unwrap_or("??"))).collect();
+        let mut rest = ours.iter();
+        for expected in case.expected {
+            assert!(rest.any(|f| f == expected), "{}: {expected} of {ours:?}", case.name);
+        }
+        assert_eq!(told["stacks"].as_array().unwrap().len(), 1 + case.arguments.len(), "{}", case.name);
+        // gdb, with what `debug` gives it.
+        let mut args = vec!["debug", &exe, "-A", "-nx", "-A", "-q", "-A", "-batch"];
+        let script = names_them(dir.path());
+        script.iter().for_each(|a| args.extend(["-A", a]));
+        assert_eq!(functions(&product(&args)), ours, "{}", case.name);
+    }
+    let told = told("exe=/app/go");
+    let frames = told["stacks"][0]["frames"].as_array().unwrap();
+    let ours: Vec<&str> = frames.iter().rev().take(3).rev().map(|f| f["function"].as_str().unwrap_or("??")).collect();
+    assert_eq!(ours, ["main.main", "runtime.main", "runtime.goexit"], "{told:#}");
+
+    // In another container's root, with nothing but gdb and what it is made of.
+    let file = dir.path().join("crash.tar.zst");
+    product(&["export", "exe=/app/cpp-exception", "-o", file.to_str().unwrap()]);
+    drop(host);
+    succeed(Command::new("tar").arg("-C").arg(dir.path()).args(["--zstd", "-xf"]).arg(&file));
+    let mut elsewhere = Bundle::new();
+    elsewhere.put_dynamic(&require::find("gdb").unwrap(), "/usr/bin/gdb");
+    for part in fs::read_dir("/usr/lib").unwrap().map(|e| e.unwrap().path()).filter(|p| p.to_str().unwrap().starts_with("/usr/lib/python3.")) {
+        elsewhere.mount("bind", part.to_str().unwrap(), part.to_str().unwrap(), &["rbind", "ro"]);
+    }
+    names_them(&dir.path().join("crash"));
+    elsewhere.bind(&dir.path().join("crash"), "/crash").args(&["/crash/gdb.sh", "-nx", "-q", "-batch", "-x", "/crash/script"]);
+    let out = runtime.run(&elsewhere, "elsewhere");
+    let there = functions(&out);
+    assert!(there.contains(&"__cxa_throw".to_owned()) && there.contains(&"main".to_owned()), "{out:?}");
+}
+
+/// Once for each build-id, for root only; what the process itself could not read is not kept; what is too large is not; and it can be switched off.
+#[test]
+fn what_is_kept_and_what_is_not() {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = build(dir.path(), "program", &["gcc", "-g", "-pthread"], "crash.c");
+    let victim = compile("victim", include_str!("matrix/victim.c"), &["-O0"]);
+    let make = || {
+        let mut bundle = Bundle::new();
+        bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%p");
+        bundle.put_dynamic(&program, "/app/program");
+        bundle.rootfs().put(&victim, "/bin/victim");
+        bundle
+    };
+    let host = Host::take();
+    host.install();
+    let runtime = Runtime::new(Kind::Runc);
+    let binaries = |id: &str| -> Vec<Vec<String>> {
+        let list = |r: &Value| r["binaries"].as_object().map_or(vec![], |all| all.values().map(|b| b.as_str().unwrap().to_owned()).collect());
+        host.records_of(id).iter().map(list).collect()
+    };
+
+    host.configure("[binaries]\nkeep = false\n");
+    let bundle = make();
+    let container = runtime.start(&bundle, "kept");
+    container.exec(&["/app/program"]);
+    host.settle();
+    assert_eq!((kept(), binaries("kept")), (BTreeSet::new(), vec![vec![]]));
+
+    // Smaller than the C library, larger than the program.
+    host.configure("[binaries]\nmax_file = \"200K\"\n");
+    container.exec(&["/app/program"]);
+    host.settle();
+    let first = kept();
+    let sizes = |ids: &BTreeSet<String>| -> Vec<u64> { ids.iter().map(|id| Path::new(STORE).join("binaries").join(id).metadata().unwrap().len()).collect() };
+    assert!(!first.is_empty() && sizes(&first).iter().all(|s| *s <= 200 << 10), "{first:?}");
+
+    host.configure("");
+    container.exec(&["/app/program"]);
+    host.settle();
+    let all = kept();
+    assert!(all.is_superset(&first) && all.len() > first.len());
+    let libc = PathBuf::from("/lib/x86_64-linux-gnu/libc.so.6");
+    let libc = sizes(&all).iter().zip(&all).find(|(size, _)| **size == libc.metadata().unwrap().len()).map(|(_, id)| id.clone());
+    let libc = libc.expect("the C library is kept");
+    let record = binaries("kept").pop().unwrap();
+    assert_eq!(record.iter().cloned().collect::<BTreeSet<_>>(), all);
+    let at = |id: &str| Path::new(STORE).join("binaries").join(id);
+    let own = &host.records_of("kept").pop().unwrap()["binaries"]["/app/program"];
+    assert!(fs::read(at(own.as_str().unwrap())).unwrap() == fs::read(&program).unwrap());
+    for id in &all {
+        let meta = at(id).metadata().unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o600, 0, 0), "{id}");
+    }
+
+    // A second crash changes nothing; and a file of the same build-id but another content is not taken for the kept one.
+    let before = all.iter().map(|id| at(id).metadata().unwrap().ino()).collect::<Vec<_>>();
+    fs::write(at(&libc), b"another").unwrap();
+    container.exec(&["/app/program"]);
+    host.settle();
+    assert_eq!(kept().iter().map(|id| at(id).metadata().unwrap().ino()).collect::<Vec<_>>(), before);
+    assert!(!binaries("kept").pop().unwrap().contains(&libc));
+    fs::remove_dir_all(Path::new(STORE).join("binaries")).unwrap();
+
+    // A user's program that is closed to the user while it runs: root could read it, the process cannot.
+    for (mode, readable) in [(0o755, true), (0o711, false)] {
+        let user = &["--user", "1000:1000"];
+        let mut waiting = container.exec_command(user, &["/bin/victim", "pause"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(waiting.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        fs::set_permissions(bundle.rootfs().host_path("/bin/victim"), fs::Permissions::from_mode(mode)).unwrap();
+        container.sh("killall -QUIT victim");
+        waiting.wait().unwrap();
+        host.settle();
+        let own = fs::read(&victim).unwrap();
+        assert_eq!(kept().iter().any(|id| fs::read(at(id)).unwrap() == own), readable, "mode {mode:o}: {:?}", kept());
+        assert_eq!(binaries("kept").pop().unwrap().is_empty(), !readable);
+        let _ = fs::remove_dir_all(Path::new(STORE).join("binaries"));
+    }
+}

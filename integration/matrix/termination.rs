@@ -1,0 +1,85 @@
+//! The line that `kubectl describe pod` shows: written into the container's termination log when its first process dumps core, and into nothing else.
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::scene::{bundle, host};
+use crate::support::bundle::Bundle;
+use crate::support::runtime::{Kind, Runtime};
+
+const LOG: &str = "/dev/termination-log";
+const LINE: &str = "core dumped: /dump/core.1 (SIGSEGV in victim)";
+
+/// A container as the kubelet makes one: a file of the host's over the log, writable by everybody.
+fn with_log(log: &Path, before: &str) -> Bundle {
+    fs::write(log, before).unwrap();
+    fs::set_permissions(log, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut bundle = bundle();
+    bundle.annotation("oci-coredump/pattern", "/dump/core").mount("bind", log.to_str().unwrap(), LOG, &["bind", "rw"]);
+    bundle
+}
+
+#[test]
+fn the_first_process() {
+    let host = host();
+    for kind in Kind::installed() {
+        let runtime = Runtime::new(kind);
+        let scratch = TempDir::new().unwrap();
+        let log = scratch.path().join("log");
+        let number = Cell::new(0);
+        // Another ID each time: a user may not replace another's core in the store of one container.
+        let run = |bundle: &Bundle| {
+            number.set(number.get() + 1);
+            // Not `run`: youki's does not notice the end of a program that dies at once.
+            let container = runtime.start(bundle, &format!("told-{}-{}", kind.name(), number.get()));
+            container.wait_stopped();
+            container.remove();
+            host.settle();
+            fs::read_to_string(&log).unwrap()
+        };
+        for user in [0, 1000] {
+            let mut bundle = with_log(&log, "");
+            assert_eq!(run(bundle.args(&["/bin/victim", "segv"]).user(user, user)), LINE, "{kind:?}");
+        }
+        // What the program said itself stays; one that the crasher may not write is not written.
+        assert_eq!(run(with_log(&log, "out of coffee").args(&["/bin/victim", "segv"])), "out of coffee", "{kind:?}");
+        let mut closed = with_log(&log, "");
+        fs::set_permissions(&log, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(run(closed.args(&["/bin/victim", "segv"]).user(1000, 1000)), "", "{kind:?}");
+        // No core, no line.
+        let mut none = with_log(&log, "");
+        assert_eq!(run(none.args(&["/bin/victim", "segv"]).annotation("oci-coredump/limit", "0")), "", "{kind:?}");
+        // A child's core is not what ended the container, unless the administrator wants to know all the same.
+        let mut child = with_log(&log, "");
+        child.args(&["/bin/victim", "wait", "segv"]);
+        assert_eq!(run(&child), "", "{kind:?}");
+        host.configure("termination_log = \"any\"\n");
+        let line = run(&child);
+        assert!(line.starts_with("core dumped: /dump/core.") && line.ends_with(" (SIGSEGV in victim)") && line != LINE, "{kind:?}: {line}");
+        host.configure("termination_log = \"off\"\n");
+        assert_eq!(run(with_log(&log, "").args(&["/bin/victim", "segv"])), "", "{kind:?}");
+        host.configure("");
+    }
+}
+
+/// What a container can put there instead: a link, a FIFO, a device. The dispatcher is root, and must not be led.
+#[test]
+fn traps_at_the_log() {
+    let host = host();
+    let runtime = Runtime::new(Kind::Runc);
+    let target = "/root/target";
+    for trap in ["ln -s /root/target /dev/termination-log", "mkfifo /dev/termination-log", "ln -s /dev/null /dev/termination-log", "mkdir /dev/termination-log"]
+    {
+        let mut bundle = bundle();
+        fs::write(bundle.rootfs().host_path(target), "").unwrap();
+        bundle.annotation("oci-coredump/pattern", "/dump/core").shell(&format!("{trap}; exec /bin/victim segv"));
+        runtime.run(&bundle, "trap");
+        host.settle();
+        assert_eq!(fs::read_to_string(bundle.rootfs().host_path(target)).unwrap(), "", "{trap}");
+        assert_eq!(host.records_of("trap").len(), 1, "{trap}");
+        fs::remove_dir_all(Path::new(crate::support::host::STORE).join("records")).unwrap();
+    }
+}

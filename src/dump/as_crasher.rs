@@ -1,0 +1,50 @@
+//! Small work in a child that has become the crasher: bounded in memory and time, and only listened to.
+
+use super::facts::Facts;
+use super::plan::File;
+use super::write::become_crasher;
+use crate::sys::jail::{self, Bounds};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, limit, process};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::fs::File as Open;
+use std::io::Write;
+
+/// Runs `work` in a child that has become the crasher, within bounds, and takes what it says: a line of JSON each, as far as they come.
+pub fn run<T: for<'d> Deserialize<'d>>(
+    facts: &Facts,
+    plan: &File,
+    bounds: &Bounds,
+    files: &[BorrowedFd<'_>],
+    work: impl FnOnce(&OwnedFd, &mut Open),
+) -> Result<Vec<T>> {
+    let (read, write) = process::pipe()?;
+    let child = process::fork(|| {
+        let mut out = Open::from(write);
+        let ready = || -> Result<OwnedFd> {
+            let own = file::own_files()?;
+            let keep = [files, &[out.as_fd(), own.as_fd()]].concat();
+            become_crasher(facts, plan, false, &keep)?;
+            limit::bound_own(bounds.memory, bounds.cpu, bounds.file)?;
+            Ok(own)
+        };
+        match ready() {
+            Ok(own) => work(&own, &mut out),
+            Err(_) => return 1,
+        }
+        0
+    })?;
+    let (said, cut) = jail::listen(&read, bounds);
+    if cut.is_some() {
+        child.kill()?;
+    }
+    child.wait()?;
+    Ok(said.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+/// Says one thing to the parent.
+pub fn say(out: &mut Open, line: &impl Serialize) {
+    let mut text = serde_json::to_vec(line).unwrap_or_default();
+    text.push(b'\n');
+    let _ = out.write_all(&text);
+}

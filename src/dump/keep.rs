@@ -1,0 +1,127 @@
+//! After the process was let go: its executable and libraries go into the store, so that its core can be read when the container is gone. Nobody waits
+//! for this, and everybody else goes first.
+//!
+//! With the crasher's eyes: a child that has become it finds them by its core and sees what they are; what it cannot open is not kept. A second one, which is
+//! started only if something is not there yet, copies into files that were opened for it. The parent opens nothing of the container.
+
+use super::as_crasher::{self, say};
+use super::facts::Facts;
+use super::plan::File;
+use crate::config;
+use crate::corefile::{self, Module, is_name};
+use crate::store::Store;
+use crate::store::binaries::Binaries;
+use crate::sys::file::{self, Below};
+use crate::sys::jail::Bounds;
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc, process};
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File as Open;
+use std::io::Read;
+use std::time::Duration;
+
+/// For finding them.
+const LOOK: Bounds = Bounds { memory: 1 << 30, cpu: 10, time: Duration::from_secs(20), output: 256 << 10, file: 0 };
+
+/// For copying them; `file` is what is configured. Less than the age at which an unfinished file counts as left behind.
+const COPY: Bounds = Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(120), output: 64 << 10, file: 0 };
+
+/// Most files of one process.
+const MOST: usize = 256;
+
+/// How much of a compressed core is decompressed: its notes stand at its start.
+const START: u64 = 16 << 20;
+
+/// A file that was mapped, as the first child saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    name: String,
+    path: String,
+    size: u64,
+}
+
+/// Keeps what belongs to the core that is the file `core`. Returns which are there now: paths, and names in the store.
+pub fn keep(facts: &Facts, plan: &File, core: (u64, u64), store: &Store, most: &config::Binaries, free: u64) -> Result<BTreeMap<String, String>> {
+    process::step_back();
+    let seen = as_crasher::run(facts, plan, &LOOK, &[], |own, out| look(plan, core, most.max_file, own, out))?;
+    let seen: Vec<Seen> = seen.into_iter().filter(|s: &Seen| is_name(&s.name)).take(MOST).collect();
+    if seen.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let kept = store.binaries()?;
+    let missing: Vec<&Seen> = seen.iter().filter(|s| kept.size(&s.name).is_none()).collect();
+    if !missing.is_empty() {
+        add(facts, plan, &missing, &kept, most, free)?;
+    }
+    // One of the same name and another size is somebody else's, whatever it calls itself.
+    Ok(seen.into_iter().filter(|s| kept.take(&s.name) == Some(s.size)).map(|s| (s.path, s.name)).collect())
+}
+
+/// Copies those that there is room for.
+fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &config::Binaries, free: u64) -> Result<()> {
+    let used = kept.all()?.iter().map(|(_, bytes)| bytes).fold(0, |a: u64, b| a.saturating_add(*b));
+    let mut room = most.max_total.saturating_sub(used).min(free / 2);
+    let mut open = Vec::new();
+    for s in missing {
+        if s.size > most.max_file || s.size > room {
+            log::info!("{:?} is not kept with its core: {} bytes are more than [binaries] max_file, or than there is room for", s.path, s.size);
+        } else if let Some(file) = kept.begin(&s.name) {
+            room -= s.size;
+            open.push((*s, file));
+        }
+    }
+    let files: Vec<BorrowedFd<'_>> = open.iter().map(|(_, file)| file.as_fd()).collect();
+    let bounds = Bounds { file: most.max_file, ..COPY };
+    let done = as_crasher::run::<String>(facts, plan, &bounds, &files, |own, out| {
+        open.iter().filter(|(s, to)| copy(s, to, own).is_ok()).for_each(|(s, _)| say(out, &s.name));
+    });
+    let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();
+    for (s, file) in &open {
+        let whole = done.contains(&s.name) && file::stat(file)?.size == s.size;
+        if whole { kept.finish(&s.name)? } else { kept.abandon(&s.name)? }
+    }
+    Ok(())
+}
+
+/// As the crasher: which files its core names, as far as they are still the same and can be read.
+fn look(plan: &File, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open) {
+    let Ok(modules) = modules(plan, core) else { return };
+    for module in modules.iter().take(MOST) {
+        let Ok((file, name)) = open(&module.path, most, own) else { continue };
+        // Without its first page the core does not know better.
+        if module.build_id.as_ref().is_none_or(|known| *known == name)
+            && let Ok(meta) = file.metadata()
+        {
+            say(out, &Seen { name, path: module.path.clone(), size: meta.len() });
+        }
+    }
+}
+
+/// The core names them. It was made by this process's twin a moment ago; whether it still has its name is looked at.
+fn modules(plan: &File, core: (u64, u64)) -> Result<Vec<Module>> {
+    let (dir, name) = super::write::split(&plan.path);
+    let file = file::open_read(file::open_dir_as_process(dir)?, proc::os(name))?;
+    ensure!(file::stat(&file)?.id == core, "another file has the core's name");
+    if !plan.compress {
+        return Ok(corefile::overview(&file)?.modules);
+    }
+    let mut start = Vec::new();
+    // A frame that goes on is no error here.
+    let _ = zstd::stream::read::Decoder::new(file)?.take(START).read_to_end(&mut start);
+    Ok(corefile::overview(&start)?.modules)
+}
+
+/// Opens a mapped file, below the root that this process has, and sees what it is.
+fn open(path: &str, most: u64, own: &OwnedFd) -> Result<(Open, String)> {
+    let root = file::open_dir("/".as_ref())?;
+    let file = file::open_file_in(own, root, path.as_ref(), Below::InRoot)?;
+    let name = corefile::name(&file, most).context("no ELF file, or too large")?;
+    Ok((file, name))
+}
+
+fn copy(seen: &Seen, to: &OwnedFd, own: &OwnedFd) -> Result<()> {
+    let (file, name) = open(&seen.path, seen.size, own)?;
+    ensure!(name == seen.name, "another build has the path now");
+    Ok(file::copy_whole(&file, &to.try_clone()?.into(), seen.size)?)
+}

@@ -1,0 +1,341 @@
+//! A container that is running already: what the hook would have done at its start is done now, and undone again. What was there before is noted in
+//! `/run/oci-coredump/enabled/<id>`, so that it can be put back.
+
+use super::apply::{self, Site};
+use super::bundle::Bundle;
+use super::plan::{self, Step};
+use super::request::Request;
+use super::rootfs::Rootfs;
+use crate::annotation::{self, Annotations};
+use crate::config::Config;
+use crate::record::{Location, Names};
+use crate::registry::{Entry, Registry, cgroup_keys};
+use crate::store::Store;
+use crate::sys::limit::{self, Limit};
+use crate::sys::proc::{self, MountPoint, Proc, mount_points};
+use crate::sys::process::Who;
+use crate::sys::{OwnedFd, file, mount, ns};
+use crate::sysctl;
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const CORE_LIMIT: &str = "Max core file size";
+const SYSCTL: &str = "/proc/sys/kernel/core_pattern";
+
+/// Most bytes of a note.
+const MAX: usize = 4 << 20;
+
+/// How often new processes are looked for: one that forks before its own limit is set has a child with the old one.
+const ROUNDS: usize = 8;
+
+/// A container that runs.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Who it is.
+    pub names: Names,
+    /// One of its processes.
+    pub pid: i32,
+}
+
+/// What was there before.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Before {
+    /// How many of the last components of the dump directory were made.
+    made: usize,
+    processes: Vec<Process>,
+}
+
+/// A process, and what was changed of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Process {
+    pid: i32,
+    start_time: u64,
+    /// RLIMIT_CORE before; `u64::MAX` is unlimited.
+    soft: u64,
+    hard: u64,
+    /// `coredump_filter` before, where it was changed.
+    filter: Option<String>,
+}
+
+/// Gives a running container its core pattern. `wishes` are the annotations that it would have asked with. Returns what there is to say, a line each.
+///
+/// # Errors
+/// What could not be done; nothing of it is left then.
+pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<Vec<String>> {
+    let id = target.names.container_id.as_str();
+    crate::registry::check_id(id)?;
+    let (pid, process) = init_of(target.pid)?;
+    let rootfs = Rootfs::running(&process, pid)?;
+    let wishes = annotation::wishes(wishes, None, None)?.context("no pattern")?;
+    let bundle = bundle(&process, &rootfs, wishes.pattern.directory().as_deref())?;
+    let request = Request { wishes, names: target.names.clone(), bundle };
+    let mut plan = plan::plan(&request, config);
+    // These two are for every process, not only for the first one.
+    let set = plan.steps.iter().fold((None, None), |set, step| match step {
+        Step::Limit(soft, raise) => (Some((*soft, *raise)), set.1),
+        Step::Filter(mask) => (set.0, Some(*mask)),
+        _ => set,
+    });
+    plan.steps.retain(|s| !matches!(s, Step::Limit(..) | Step::Filter(_)));
+    let registry = Registry::create()?;
+    let _lock = registry.lock()?;
+    if let Some(entry) = registry.get(id).filter(|e| e.refused.is_none() && e.init_lives()) {
+        let since = if note_of(&registry, &entry).is_some() { "it was enabled: `disable` it first" } else { "since its start, by its annotations" };
+        bail!("it has the core pattern {:?} already, {since}", entry.pattern);
+    }
+    let store = Store::open(config)?;
+    let made = match plan.steps.iter().find_map(|s| if let Step::Directory { inside, .. } = s { Some(inside) } else { None }) {
+        Some(inside) => rootfs.lacks(Path::new(inside))?,
+        None => 0,
+    };
+    let site = Site { registry: &registry, store: &store, config, who: Who::Root, process, pid, rootfs };
+    apply::apply(&site, &request, &plan)?;
+    let entry = registry.get(id).context("the entry of the container is gone")?;
+    let mut before = Before { made, processes: Vec::new() };
+    let mut notes = std::mem::take(&mut plan.notes);
+    notes.extend(set_processes(&entry, set.0, set.1, &mut before.processes)?);
+    for old in notes_dir(&registry).and_then(|dir| file::names(&dir))?.iter().filter(|n| n.to_str().is_some_and(|n| registry.get(n).is_none())) {
+        file::unlink(notes_dir(&registry)?, old)?;
+    }
+    let text = serde_json::to_vec(&before)?;
+    let noted = notes_dir(&registry).and_then(|dir| file::replace(dir, id.as_ref(), &text, 0o600));
+    if let Err(e) = noted {
+        undo(&site.rootfs, &registry, &store, &entry, &before);
+        return Err(e);
+    }
+    notes.extend(differences(&plan.steps, &entry, &request));
+    Ok(notes)
+}
+
+/// Takes it back: the container is as it was before [`enable`]. Its cores stay.
+///
+/// # Errors
+/// It was not enabled.
+pub fn disable(id: &str, config: &Config) -> Result<()> {
+    let registry = Registry::open().context("no container is registered")?;
+    let _lock = registry.lock()?;
+    let entry = registry.get(id).with_context(|| format!("container {id} is not registered"))?;
+    let Some(before) = note_of(&registry, &entry) else {
+        bail!("container {id} has its pattern since its start, by its annotations: that cannot be taken back while it runs");
+    };
+    let store = Store::open(config)?;
+    if entry.init_lives() {
+        let rootfs = Rootfs::running(&Proc::open(entry.init.pid)?, entry.init.pid)?;
+        undo(&rootfs, &registry, &store, &entry, &before);
+    } else {
+        registry.remove(id)?;
+        registry.remove_view(id)?;
+    }
+    file::unlink(notes_dir(&registry)?, id.as_ref())?;
+    store.forget_empty(id)?;
+    sysctl::release(&store, id)
+}
+
+/// The registered container that a person means by an ID, the head of one, or a name.
+///
+/// # Errors
+/// None, or several.
+pub fn find(word: &str) -> Result<String> {
+    let registry = Registry::open().context("no container is registered")?;
+    let is = |e: &Entry| e.names.container_id.starts_with(word) || e.names.container_name.as_deref() == Some(word);
+    let ids = registry.ids()?;
+    let found: Vec<&String> = ids.iter().filter(|id| *id == word || registry.get(id).is_some_and(|e| is(&e))).collect();
+    match found.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => bail!("no registered container is called {word:?}"),
+        several if several.iter().any(|id| *id == word) => Ok(word.to_owned()),
+        several => bail!("{} registered containers are called {word:?}", several.len()),
+    }
+}
+
+fn notes_dir(registry: &Registry) -> Result<OwnedFd> {
+    file::make_dir(registry.dir(), "enabled".as_ref(), 0o700)
+}
+
+/// The note on a container; one on an earlier container of that ID does not count.
+fn note_of(registry: &Registry, entry: &Entry) -> Option<Before> {
+    let file = file::open_read(notes_dir(registry).ok()?, entry.names.container_id.as_ref()).ok()?;
+    let before: Before = serde_json::from_slice(&file::read_bounded(file, MAX, "note").ok()?).ok()?;
+    let is_init = |p: &Process| (p.pid, p.start_time) == (entry.init.pid, entry.init.start_time);
+    before.processes.iter().any(is_init).then_some(before)
+}
+
+/// The first process of the container that this one is in: of its PID namespace, where it has one.
+fn init_of(pid: i32) -> Result<(i32, Proc)> {
+    let process = Proc::open(pid).with_context(|| format!("process {pid}"))?;
+    let status = process.status()?;
+    if status.ns_tgid.len() < 2 || status.ns_tgid.last() == Some(&1) {
+        return Ok((pid, process));
+    }
+    let space = ns::inode(process.namespace("pid")?)?;
+    for other in proc::all()? {
+        let Ok(candidate) = Proc::open(other) else { continue };
+        let is_first = candidate.status().is_ok_and(|s| s.ns_tgid.last() == Some(&1));
+        if is_first && candidate.namespace("pid").and_then(ns::inode).is_ok_and(|n| n == space) {
+            return Ok((other, candidate));
+        }
+    }
+    bail!("process {pid}: the first process of its PID namespace cannot be seen")
+}
+
+/// The mount that covers the dump directory, with the host's directory behind it if that is certain.
+fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bundle> {
+    let inside = mount_points(&process.read("mountinfo")?);
+    let host = mount_points(&Proc::open(std::process::id() as i32)?.read("mountinfo")?);
+    let covers = |m: &MountPoint| directory.is_some_and(|d| Path::new(d).starts_with(&m.target)) && m.target != Path::new("/");
+    let nearest = inside.iter().filter(|m| covers(m)).max_by_key(|m| m.target.components().count());
+    Ok(Bundle::of_running(&inside, |m| {
+        let wanted = nearest.filter(|n| *n == m)?;
+        let theirs = rootfs.look(wanted.target.to_str()?, true).ok()??.1.id;
+        let same = |path: &PathBuf| file::open_dir(path).and_then(file::stat).is_ok_and(|s| s.id == theirs);
+        sources(wanted, &host).into_iter().find(same)
+    }))
+}
+
+/// Where on the host a mount's directory can be, the likeliest first.
+fn sources(wanted: &MountPoint, host: &[MountPoint]) -> Vec<PathBuf> {
+    let mut all: Vec<_> = host.iter().filter(|h| h.device == wanted.device).filter_map(|h| Some((h, wanted.root.strip_prefix(&h.root).ok()?))).collect();
+    all.sort_by_key(|(h, _)| std::cmp::Reverse(h.root.components().count()));
+    let join = |at: &Path, rest: &Path| if rest == Path::new("") { at.to_owned() } else { at.join(rest) };
+    all.into_iter().map(|(h, rest)| join(&h.target, rest)).collect()
+}
+
+/// The container's processes: those in its mount namespace, its PID namespace, or its control group.
+fn processes(entry: &Entry) -> Result<Vec<(i32, Proc)>> {
+    let of = |process: &Proc| {
+        let space = |name: &str| process.namespace(name).and_then(ns::inode).ok();
+        let group = |process: &Proc| process.cgroups().is_ok_and(|all| all.iter().flat_map(cgroup_keys).any(|k| Some(&k) == entry.init.cgroup.as_ref()));
+        space("mnt") == Some(entry.init.mount_ns) || entry.init.pid_ns.is_some_and(|n| space("pid") == Some(n)) || group(process)
+    };
+    Ok(proc::all()?.into_iter().filter_map(|pid| Some((pid, Proc::open(pid).ok()?))).filter(|(_, process)| of(process)).collect())
+}
+
+/// Sets limit and filter of every process that does not have them yet, until there is no new one. What one had before is added to `done`.
+fn set_processes(entry: &Entry, limit: Option<(u64, bool)>, filter: Option<u32>, done: &mut Vec<Process>) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut new = 0;
+        for (pid, process) in processes(entry)? {
+            let Ok(start_time) = process.start_time() else { continue };
+            if done.iter().any(|p| (p.pid, p.start_time) == (pid, start_time)) {
+                continue;
+            }
+            new += 1;
+            match set_one(pid, &process, start_time, limit, filter) {
+                Ok(before) => done.push(before),
+                // It may have ended just now.
+                Err(_) if process.start_time().is_err() => {}
+                Err(e) => {
+                    done.push(Process { pid, start_time, soft: u64::MAX, hard: u64::MAX, filter: None });
+                    notes.push(format!("process {pid} of the container keeps its limits: {e:#}"));
+                }
+            }
+        }
+        if new == 0 {
+            break;
+        }
+    }
+    Ok(notes)
+}
+
+fn set_one(pid: i32, process: &Proc, start_time: u64, limit: Option<(u64, bool)>, filter: Option<u32>) -> Result<Process> {
+    let old = process.limit(CORE_LIMIT)?;
+    let mut before = Process { pid, start_time, soft: old.soft.unwrap_or(u64::MAX), hard: old.hard.unwrap_or(u64::MAX), filter: None };
+    if let Some((soft, raise)) = limit {
+        ensure!(process.start_time()? == start_time, "it is another process now");
+        apply::set_core_limit(pid, old, soft, raise)?;
+    }
+    if let Some(mask) = filter {
+        let text = process.read("coredump_filter")?;
+        process.write("coredump_filter", &format!("{mask:#x}"))?;
+        before.filter = Some(String::from_utf8_lossy(&text).trim().to_owned());
+    }
+    Ok(before)
+}
+
+/// Puts everything back, each as far as it can be.
+fn undo(rootfs: &Rootfs, registry: &Registry, store: &Store, entry: &Entry, before: &Before) {
+    let id = entry.names.container_id.as_str();
+    let attempt = |what: &str, result: Result<()>| {
+        if let Err(e) = result {
+            log::warn!("container {id}: cannot undo `{what}`, ignoring: {e:#}");
+        }
+    };
+    attempt("register", registry.remove(id).map(drop));
+    attempt("limits", put_back(entry, before));
+    attempt("view", unshow(rootfs, registry, entry));
+    if let (Location::Store, Some((inside, source))) = (entry.place.location, &entry.place.mount) {
+        attempt("dump directory", unmount(rootfs, inside, Path::new(source)).and_then(|()| rootfs.remove_empty(Path::new(inside), before.made)));
+    }
+    attempt("store", store.forget_empty(id).map(drop));
+}
+
+fn unshow(rootfs: &Rootfs, registry: &Registry, entry: &Entry) -> Result<()> {
+    // Our file lies where the kernel's was; a container without it reads the kernel's.
+    if let Some((shown, _)) = rootfs.look(SYSCTL, false)?
+        && file::fs_type(&shown)? != file::FsType::Proc
+    {
+        rootfs.hide()?;
+    }
+    registry.remove_view(&entry.names.container_id)
+}
+
+fn unmount(rootfs: &Rootfs, inside: &str, source: &Path) -> Result<()> {
+    let ours = file::open_dir(source).and_then(file::stat)?.id;
+    match rootfs.look(inside, true)? {
+        Some((dir, stat)) if stat.id == ours => rootfs.inside(|_| mount::detach_dir(&dir)),
+        _ => Ok(()),
+    }
+}
+
+/// Limits and filters: of a process that was there, its own; of one that came since, those that the first process had.
+fn put_back(entry: &Entry, before: &Before) -> Result<()> {
+    let known: BTreeMap<(i32, u64), &Process> = before.processes.iter().map(|p| ((p.pid, p.start_time), p)).collect();
+    let Some(first) = known.get(&(entry.init.pid, entry.init.start_time)) else { return Ok(()) };
+    let finite = |n: u64| (n != u64::MAX).then_some(n);
+    for (pid, process) in processes(entry)? {
+        let Ok(start_time) = process.start_time() else { continue };
+        let old = known.get(&(pid, start_time)).unwrap_or(first);
+        let limited = limit::set_core_of(pid, Limit { soft: finite(old.soft), hard: finite(old.hard) });
+        let filtered = old.filter.as_ref().map_or(Ok(()), |f| process.write("coredump_filter", &format!("0x{f}")));
+        // One that has ended meanwhile needs neither.
+        if process.start_time().is_ok() {
+            limited.and(filtered)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is not as if the container had been started with the hook.
+fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> {
+    let mut all = Vec::new();
+    if !steps.contains(&Step::View) {
+        all.push("it may write the host's sysctls, so it goes on reading the host's core_pattern".to_owned());
+    }
+    if entry.place.location == Location::Layer && request.wishes.pattern.directory().is_some() {
+        all.push("its cores go away with the container: no volume is mounted at the directory, and something is in it".to_owned());
+    }
+    if entry.place.location == Location::Memory {
+        all.push("its cores go away with the container: the directory is memory-backed".to_owned());
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_mount_comes_from() {
+        let point = |device: &str, root: &str, target: &str| MountPoint { device: device.into(), root: root.into(), target: target.into(), read_only: false };
+        let host = [point("8:1", "/", "/"), point("8:2", "/", "/srv"), point("8:1", "/data/x", "/mnt/x")];
+        let of = |device: &str, root: &str| -> Vec<String> {
+            sources(&point(device, root, "/dump"), &host).iter().map(|p| p.to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(of("8:1", "/data/x/y"), ["/mnt/x/y", "/data/x/y"]);
+        assert_eq!(of("8:2", "/"), ["/srv"]);
+        assert_eq!(of("0:77", "/"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,137 @@
+//! Executables and libraries of crashes, one file for each build-id (or content, where there is none), for the time when their container has gone. They may be private: only root reads them.
+//!
+//! A new one is written under a name that only one process can have, and gets its own when it is whole.
+
+use crate::corefile::is_name;
+use crate::sys::{Errno, OwnedFd, file};
+use anyhow::Result;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What is younger may belong to a crash whose record does not say so yet; an unfinished file that is older was left behind.
+const SETTLED: i64 = 600;
+
+/// The kept binaries, open.
+#[derive(Debug)]
+pub struct Binaries(OwnedFd);
+
+fn unfinished(id: &str) -> OsString {
+    format!("{id}.new").into()
+}
+
+impl Binaries {
+    /// Those in this directory.
+    pub(super) fn new(dir: OwnedFd) -> Self {
+        Binaries(dir)
+    }
+
+    /// The size in bytes of a kept one.
+    pub fn size(&self, id: &str) -> Option<u64> {
+        Some(file::stat_at(&self.0, id.as_ref()).ok().filter(|s| s.regular)?.size)
+    }
+
+    /// The same, of one that is needed from now on: it stays until that can be seen by its record.
+    pub fn take(&self, id: &str) -> Option<u64> {
+        file::touch(&self.0, id.as_ref()).ok()?;
+        self.size(id)
+    }
+
+    /// All of them: name and bytes on disk.
+    pub fn all(&self) -> Result<Vec<(String, u64)>> {
+        let names = file::names(&self.0)?;
+        let ids = names.iter().filter_map(|n| n.to_str()).filter(|n| is_name(n));
+        Ok(ids.filter_map(|id| Some((id.to_owned(), file::stat_at(&self.0, id.as_ref()).ok()?.allocated))).collect())
+    }
+
+    /// A new file for a binary, to be written; `None` if another process has that in hand.
+    pub fn begin(&self, id: &str) -> Option<OwnedFd> {
+        let name = unfinished(id);
+        match file::create_exclusive(&self.0, &name, 0o600) {
+            Err(Errno::EXIST) if file::stat_at(&self.0, &name).is_ok_and(|s| is_settled(s.modified)) => {
+                file::unlink(&self.0, &name).ok()?;
+                file::create_exclusive(&self.0, &name, 0o600).ok()
+            }
+            made => made.ok(),
+        }
+    }
+
+    /// It is whole: from now on it has its name.
+    pub fn finish(&self, id: &str) -> Result<()> {
+        file::rename_new(&self.0, &unfinished(id), id.as_ref()).map(drop)
+    }
+
+    /// It did not come about.
+    pub fn abandon(&self, id: &str) -> Result<()> {
+        file::unlink(&self.0, &unfinished(id))
+    }
+
+    /// Removes one.
+    pub fn remove(&self, id: &str) -> Result<()> {
+        file::unlink(&self.0, id.as_ref())
+    }
+
+    /// Which of them nothing needs, with their bytes on disk. Not those that were kept just now.
+    pub fn unneeded(&self, needed: &BTreeSet<String>) -> Result<Vec<(String, u64)>> {
+        let mut all = self.all()?;
+        all.retain(|(id, _)| !needed.contains(id) && file::stat_at(&self.0, id.as_ref()).is_ok_and(|s| is_settled(s.modified)));
+        Ok(all)
+    }
+
+    /// Removes them all.
+    pub fn clear(&self) -> Result<()> {
+        file::names(&self.0)?.iter().try_for_each(|name| file::unlink(&self.0, name))
+    }
+
+    /// Removes what was left behind by a helper that was killed.
+    pub fn sweep(&self) -> Result<()> {
+        for name in file::names(&self.0)? {
+            let left = name.to_str().and_then(|n| n.strip_suffix(".new")).is_some_and(is_name);
+            if left && file::stat_at(&self.0, &name).is_ok_and(|s| is_settled(s.modified)) {
+                file::unlink(&self.0, &name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_settled(modified: i64) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    // A clock that was set back makes it so as well.
+    !(0..=SETTLED).contains(&(now - modified))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn one_at_a_time_and_whole_or_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Binaries(file::open_subdir(file::open_dir(dir.path()).unwrap(), ".".as_ref()).unwrap());
+        let id = "00112233445566778899";
+        let mut first = std::fs::File::from(kept.begin(id).unwrap());
+        assert!(kept.begin(id).is_none(), "two processes write the same file");
+        first.write_all(b"hello").unwrap();
+        assert_eq!((kept.size(id), kept.all().unwrap()), (None, vec![]));
+        kept.finish(id).unwrap();
+        assert_eq!(kept.size(id), Some(5));
+        kept.begin(id).unwrap();
+        kept.abandon(id).unwrap();
+        assert_eq!(kept.size(id), Some(5));
+        // It was kept just now; later nothing needs it.
+        assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap(), []);
+        let old = std::fs::File::open(dir.path().join(id)).unwrap();
+        old.set_modified(UNIX_EPOCH).unwrap();
+        assert_eq!(kept.unneeded(&BTreeSet::from([id.to_owned()])).unwrap(), []);
+        assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap().len(), 1);
+        // Another crash has come that needs it, and has not said so yet.
+        assert_eq!((kept.take(id), kept.take("0011223344556677")), (Some(5), None));
+        assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap(), []);
+        // A helper that was killed left its file; the next one takes over.
+        let left = std::fs::File::from(kept.begin(id).unwrap());
+        left.set_modified(UNIX_EPOCH).unwrap();
+        assert!(kept.begin(id).is_some());
+    }
+}

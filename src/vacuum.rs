@@ -1,0 +1,251 @@
+//! What the store holds, and what of it goes: the oldest crashes, by rules, and the kept binaries that no core needs any more. A core in the store goes with its
+//! record; one on a volume or in a layer is not ours and stays.
+
+use crate::config::{Config, RUN_DIR};
+use crate::record::{Location, Outcome, Record};
+use crate::store::{Records, Store, binaries::Binaries};
+use crate::sys::file::{self, Below};
+use crate::sys::{OwnedFd, proc};
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// How often the configured rules are applied, at most.
+const EVERY: Duration = Duration::from_secs(600);
+
+/// What may stay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// Bytes on disk of all cores in the store, and of the binaries that are kept with them.
+    pub max_size: Option<u64>,
+    /// Crashes that are not older than this.
+    pub since: Option<Timestamp>,
+    /// The newest, whatever the other rules say about fewer.
+    pub keep: Option<usize>,
+}
+
+impl Rules {
+    /// The administrator's, at this time.
+    pub fn configured(config: &Config, now: Timestamp) -> Self {
+        let age = config.vacuum.max_age.map(|s| jiff::SignedDuration::from_secs(s.min(i64::MAX as u64) as i64));
+        Rules { max_size: config.vacuum.max_size, since: age.and_then(|age| now.checked_sub(age).ok()), keep: config.vacuum.keep }
+    }
+}
+
+/// One crash.
+#[derive(Clone, Debug)]
+pub struct Item {
+    name: OsString,
+    /// Its record.
+    pub record: Record,
+    /// Bytes on disk of its core in the store; `None` if there is none.
+    core: Option<u64>,
+}
+
+impl Item {
+    /// The kept binaries that its core needs. One whose core has gone from the store, or with its container, needs none.
+    fn needs(&self) -> impl Iterator<Item = &String> {
+        let gone = self.record.outcome == Outcome::None || self.record.location == Location::Store && self.core.is_none();
+        self.record.binaries.values().filter(move |_| !gone)
+    }
+}
+
+/// All crashes, the oldest first, and the binaries.
+#[derive(Debug)]
+pub struct Stock {
+    /// The crashes.
+    pub items: Vec<Item>,
+    records: Records,
+    binaries: Option<Binaries>,
+    /// Bytes on disk of each binary.
+    sizes: BTreeMap<String, u64>,
+}
+
+/// What goes.
+#[derive(Debug, Default)]
+pub struct Doomed<'a> {
+    /// The crashes, the oldest first, with the bytes that go with each.
+    pub crashes: Vec<(&'a Item, u64)>,
+    /// Binaries that nobody needed before, with their bytes.
+    pub unneeded: Vec<(String, u64)>,
+    /// Binaries that nobody needs then.
+    left_over: Vec<String>,
+}
+
+impl Stock {
+    /// Looks at everything; `None` if there are no records.
+    pub fn take(store: &Store) -> Result<Option<Self>> {
+        let Some(records) = store.look_at_records()? else { return Ok(None) };
+        let mut items = Vec::new();
+        for name in records.names()? {
+            let Some(record) = records.read(&name) else { continue };
+            let core = core_in_store(&record).and_then(|(dir, name)| Some(file::stat_at(dir, &name).ok()?.allocated));
+            items.push(Item { name, record, core });
+        }
+        items.sort_by(|a, b| a.record.time.cmp(&b.record.time));
+        let binaries = store.look_at_binaries();
+        let sizes = binaries.as_ref().map(Binaries::all).transpose()?.unwrap_or_default().into_iter().collect();
+        Ok(Some(Stock { items, records, binaries, sizes }))
+    }
+
+    /// Bytes on disk: cores in the store, kept binaries.
+    pub fn size(&self) -> (u64, u64) {
+        (self.items.iter().filter_map(|i| i.core).fold(0, u64::saturating_add), self.sizes.values().copied().fold(0, u64::saturating_add))
+    }
+
+    /// How many binaries are kept.
+    pub fn binaries(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// Which go, the oldest first. A dump that may be going on stays.
+    pub fn doomed(&self, rules: Rules) -> Result<Doomed<'_>> {
+        let mut users: BTreeMap<&String, usize> = BTreeMap::new();
+        for id in self.items.iter().flat_map(Item::needs) {
+            *users.entry(id).or_default() += 1;
+        }
+        let needed: BTreeSet<String> = users.keys().map(|id| (*id).clone()).collect();
+        let mut doomed = Doomed { unneeded: self.binaries.as_ref().map_or(Ok(Vec::new()), |b| b.unneeded(&needed))?, ..Doomed::default() };
+        let (cores, binaries) = self.size();
+        let mut left = cores.saturating_add(binaries).saturating_sub(doomed.unneeded.iter().map(|(_, bytes)| bytes).sum());
+        let mut number = self.items.len();
+        for item in &self.items {
+            let time = item.record.time.parse::<Timestamp>().ok();
+            let too_old = rules.since.is_some_and(|since| time.is_none_or(|t| t < since));
+            let too_many = rules.keep.is_some_and(|keep| number > keep);
+            let last: Vec<&String> =
+                item.needs().collect::<BTreeSet<_>>().into_iter().filter(|id| users[*id] == item.needs().filter(|n| n == id).count()).collect();
+            let bytes = last.iter().filter_map(|id| self.sizes.get(*id)).fold(item.core.unwrap_or(0), |a, b| a.saturating_add(*b));
+            let too_much = rules.max_size.is_some_and(|max| left > max) && bytes > 0;
+            if !(too_old || too_many || too_much) || item.record.outcome == Outcome::Started {
+                continue;
+            }
+            left = left.saturating_sub(bytes);
+            number -= 1;
+            item.needs().for_each(|id| *users.entry(id).or_default() -= 1);
+            doomed.left_over.extend(last.into_iter().cloned());
+            doomed.crashes.push((item, bytes));
+        }
+        Ok(doomed)
+    }
+
+    /// Removes one crash. The core first: a record without its core says so, a core without its record is lost. What has gone already is no error.
+    pub fn remove(&self, item: &Item) -> Result<()> {
+        if let Some((dir, name)) = core_in_store(&item.record) {
+            file::unlink(dir, &name)?;
+        }
+        self.records.remove(&item.name)
+    }
+
+    /// Removes the binaries that are not needed any more, after the crashes.
+    pub fn remove_binaries(&self, doomed: &Doomed<'_>) -> Result<()> {
+        let Some(binaries) = &self.binaries else { return Ok(()) };
+        binaries.sweep()?;
+        doomed.unneeded.iter().map(|(id, _)| id).chain(&doomed.left_over).try_for_each(|id| binaries.remove(id))
+    }
+}
+
+/// The directory of a record's core in the store, and its name there. The directory is the container's: links in it do not lead out, and what has the name is
+/// never followed.
+fn core_in_store(r: &Record) -> Option<(OwnedFd, OsString)> {
+    let (path, dir) = (r.host_bytes().filter(|_| r.location == Location::Store)?, r.host_dir.as_ref()?);
+    let path = Path::new(proc::os(path.strip_prefix(dir.as_bytes())?));
+    let (parent, name) = (path.parent()?, path.file_name()?);
+    let parent = if parent == Path::new("/") || parent == Path::new("") { OsStr::new(".") } else { parent.as_os_str() };
+    let top = file::open_dir(Path::new(dir)).ok()?;
+    Some((file::resolve(&top, parent, Below::InRoot, true).ok()?, name.to_owned()))
+}
+
+/// Applies the configured rules, now and then. Nobody waits for this.
+///
+/// # Errors
+/// What could not be looked at or removed.
+pub fn now_and_then(config: &Config) -> Result<()> {
+    if !is_due("vacuumed", EVERY) {
+        return Ok(());
+    }
+    let apply = || -> Result<()> {
+        let Some(stock) = Store::look(&config.store)?.map(|s| Stock::take(&s)).transpose()?.flatten() else { return Ok(()) };
+        let doomed = stock.doomed(Rules::configured(config, Timestamp::now()))?;
+        for (item, bytes) in &doomed.crashes {
+            stock.remove(item)?;
+            log::info!("vacuum: removed the crash of {} in container {} ({bytes} bytes)", item.record.time, item.record.names.container_id);
+        }
+        stock.remove_binaries(&doomed)
+    };
+    apply().context("vacuum")
+}
+
+/// Whether something that is done at most once in a while is due, and if so, notes that it is done now.
+pub fn is_due(what: &str, every: Duration) -> bool {
+    let stamp = Path::new(RUN_DIR).join(what);
+    let old = std::fs::symlink_metadata(&stamp).and_then(|m| m.modified()).ok();
+    // A clock that was set back makes it due as well.
+    let due = old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > every));
+    due && file::open_dir(RUN_DIR.as_ref()).and_then(|d| file::replace(&d, what.as_ref(), b"", 0o600)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(name: &str, time: &str, core: Option<u64>, outcome: Outcome, needs: &[&str]) -> Item {
+        let binaries = needs.iter().enumerate().map(|(i, id)| (format!("/{i}"), (*id).to_owned())).collect();
+        Item { name: name.into(), core, record: Record { time: time.into(), outcome, binaries, location: Location::Store, ..Record::default() } }
+    }
+
+    fn stock(items: Vec<Item>, sizes: &[(&str, u64)]) -> (tempfile::TempDir, Stock) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&Config { store: dir.path().join("store"), ..Config::default() }).unwrap();
+        let sizes = sizes.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect();
+        (dir, Stock { items, records: store.records().unwrap(), binaries: None, sizes })
+    }
+
+    #[test]
+    fn the_oldest_go() {
+        let (_dir, stock) = stock(
+            vec![
+                item("a", "2026-01-01T00:00:00Z", Some(10), Outcome::Written, &[]),
+                item("b", "2026-01-02T00:00:00Z", None, Outcome::None, &[]),
+                item("c", "2026-01-03T00:00:00Z", Some(10), Outcome::Started, &[]),
+                item("d", "2026-01-04T00:00:00Z", Some(10), Outcome::Written, &[]),
+                item("e", "2026-01-05T00:00:00Z", Some(10), Outcome::Written, &[]),
+            ],
+            &[],
+        );
+        let gone = |rules| stock.doomed(rules).unwrap().crashes.iter().map(|(i, _)| i.name.to_str().unwrap()).collect::<String>();
+        assert_eq!(gone(Rules::default()), "");
+        assert_eq!(gone(Rules { keep: Some(5), ..Rules::default() }), "");
+        assert_eq!(gone(Rules { keep: Some(3), ..Rules::default() }), "ab");
+        assert_eq!(gone(Rules { keep: Some(0), ..Rules::default() }), "abde");
+        assert_eq!(gone(Rules { max_size: Some(40), ..Rules::default() }), "");
+        assert_eq!(gone(Rules { max_size: Some(25), ..Rules::default() }), "ad");
+        assert_eq!(gone(Rules { since: "2026-01-02T12:00:00Z".parse().ok(), ..Rules::default() }), "ab");
+        assert_eq!(gone(Rules { since: "2027-01-01T00:00:00Z".parse().ok(), ..Rules::default() }), "abde");
+    }
+
+    /// A binary counts once, and goes with the last core that needs it.
+    #[test]
+    fn binaries_count_and_go_with_the_last() {
+        let (_dir, stock) = stock(
+            vec![
+                item("a", "2026-01-01T00:00:00Z", Some(10), Outcome::Written, &["libc", "app"]),
+                item("b", "2026-01-02T00:00:00Z", Some(10), Outcome::Written, &["libc", "tool", "tool"]),
+                // Its core was deleted by hand.
+                item("c", "2026-01-03T00:00:00Z", None, Outcome::Written, &["libc"]),
+            ],
+            &[("libc", 100), ("app", 30), ("tool", 7)],
+        );
+        assert_eq!(stock.size(), (20, 137));
+        let gone = |max_size| {
+            let doomed = stock.doomed(Rules { max_size: Some(max_size), ..Rules::default() }).unwrap();
+            (doomed.crashes.iter().map(|(i, bytes)| (i.name.to_str().unwrap(), *bytes)).collect::<Vec<_>>(), doomed.left_over.join(" "))
+        };
+        assert_eq!(gone(157), (vec![], String::new()));
+        assert_eq!(gone(156), (vec![("a", 40)], "app".into()));
+        assert_eq!(gone(116), (vec![("a", 40), ("b", 117)], "app libc tool".into()));
+    }
+}
