@@ -6,8 +6,10 @@
 #   make demo         two containers, two core patterns, on this machine, which is put back as it was
 #   make test         everything that .ci/run runs
 #   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...   other projects' tests of hooks, from your checkouts, through us
+#   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
 #   make kata-guest-hook DESTDIR=ROOTFS   the guest's part for Kata Containers, into the tree of a guest image
 #   make bench        the table of goals: ours against the kernel's file mode, as root
+#   make bench-scaling   time and memory against size, threads, mappings, containers, simultaneous crashes: docs/scaling.md, as root
 #   make deps         what demo and test need from apt; asks for root only for that
 
 PREFIX ?= /usr
@@ -34,7 +36,7 @@ tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/oci-coredump-test
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
 demo_packages := podman busybox-static gdb gcc libc6-dev
-test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio debian-archive-keyring uidmap
+test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap
 
 .PHONY: build install uninstall kata-guest-hook demo test conformance bench deps demo-deps test-deps clean
 
@@ -72,6 +74,9 @@ kata-guest-hook:
 	ln -f $(guest)/prestart/oci-coredump $(guest)/poststop/oci-coredump
 	$(INSTALL) -m 0644 hooks.d/kata/config.toml $(DESTDIR)/etc/oci-coredump/config.toml
 
+image: build
+	podman build --tag $(or $(IMAGE),localhost/oci-coredump:0.1.0) --file deploy/Containerfile $(dir $(binary))
+
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)
 
@@ -94,8 +99,13 @@ conformance: test-deps
 
 # Ratios to the kernel's own file mode; on a machine that does nothing else.
 bench:
-	@integration/packages.sh $(demo_packages) runc strace
-	$(CARGO) bench --locked --bench dump
+	@integration/packages.sh $(demo_packages) runc strace systemd
+	@integration/tools.sh $(tools)
+	PATH="$$PATH:$(tools)/bin" $(CARGO) bench --locked --bench dump
+
+bench-scaling:
+	@integration/packages.sh $(demo_packages)
+	$(CARGO) bench --locked --bench scaling
 
 deps: demo-deps test-deps
 

@@ -6,18 +6,20 @@ mod support;
 
 mod scene;
 
-use scene::{Method, Sample, choose, sample, spread, warm};
+use scene::{Method, Patterns, Sample, sample, spread, warm};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::bare::{Container, compile, now};
+use support::bare::{Container, Victim, compile, now};
 use support::host::{BINARY, Host};
+use support::systemd::Systemd;
 
 const ROUNDS: usize = 5;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w.as_str()));
-    machine();
+    println!("{}; load {}", scene::machine(), std::fs::read_to_string("/proc/loadavg").unwrap().trim());
+    println!("ratio: ours / the kernel's file mode, or what the row says; median of {ROUNDS} interleaved rounds");
     let bench = Bench::new();
     println!("\n{:<44} {:>7}  {:<17} {:>9}", "figure", "ratio", "(least .. most)", "goal");
     let dumps = [
@@ -33,11 +35,18 @@ fn main() {
             }
         }
     }
-    if wanted("tiny") {
-        bench.dump("tiny process, tmpfs", &bench.containers[0], "tiny", 0, 3.5, None);
+    let tmpfs = &bench.containers[0];
+    if wanted("tiny process") {
+        bench.tiny("tiny process, tmpfs", tmpfs, 5 * ROUNDS);
     }
     if wanted("200 tiny at once") {
-        bench.storm("200 tiny at once, tmpfs", &bench.containers[0], 200, 5.0);
+        bench.storm("200 tiny at once, tmpfs", tmpfs, 200);
+    }
+    if wanted("early release") {
+        bench.early("early release");
+    }
+    if wanted("zstd") {
+        bench.zstd("zstd while dumping, 1 GiB text-like");
     }
     if wanted("peak memory") {
         bench.memory(&bench.containers[0]);
@@ -51,13 +60,23 @@ fn main() {
     }
 }
 
-fn machine() {
-    let line = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = line("/proc/cpuinfo").lines().find_map(|l| l.strip_prefix("model name\t: ").map(str::to_owned)).unwrap_or_default();
-    let memory = line("/proc/meminfo").lines().next().unwrap_or_default().to_owned();
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("{}{cpus} x {cpu}; {memory}; load {}", line("/proc/version"), line("/proc/loadavg").trim());
-    println!("ratio: ours / the kernel's file mode, or what the row says; median of {ROUNDS} interleaved rounds");
+/// What the rows of many crashes compare.
+const METHODS: [Method; 5] = [Method::Kernel, Method::Nothing, Method::Floor, Method::Ours, Method::Systemd];
+
+/// `times`: of each of METHODS, in seconds.
+fn compare(name: &str, times: &[Vec<f64>; METHODS.len()], goal: f64, peer: f64) {
+    let [kernel, nothing, floor, ours, systemd] = times;
+    let by = |times: &[f64], unit: &[f64]| times.iter().zip(unit).map(|(t, k)| t / k).collect::<Vec<f64>>();
+    row(name, by(ours, kernel), Some(goal));
+    let (median, least, most) = spread(kernel.clone());
+    println!("{:<44} {:>7.2}  ({:.2} .. {:.2})", "    the kernel's file mode, ms", median * 1e3, least * 1e3, most * 1e3);
+    row("    no core at all", by(nothing, kernel), None);
+    row("    a static C helper that does nothing", by(floor, kernel), None);
+    row("    ours, by that helper", by(ours, floor), None);
+    if !systemd.is_empty() {
+        let (median, least, most) = spread(by(systemd, ours));
+        println!("{:<44} {median:>7.1}  ({least:.1} .. {most:.1})  {:>9}", "    systemd-coredump, by ours", format!(">= {peer:.0}"));
+    }
 }
 
 fn place(container: &Container) -> &'static str {
@@ -73,24 +92,28 @@ fn row(name: &str, values: Vec<f64>, goal: Option<f64>) {
 struct Bench {
     containers: [Container; 2],
     victim: PathBuf,
-    ours: String,
+    patterns: Patterns,
     host: Host,
-    _directories: [tempfile::TempDir; 2],
+    directories: [tempfile::TempDir; 2],
 }
 
 impl Bench {
     fn new() -> Self {
         let host = Host::take();
         host.install();
+        host.configure("allow_early_release = true\n");
         let directories = ["/dev/shm", "/var/tmp"].map(|d| tempfile::TempDir::with_prefix_in("bench", d).unwrap());
         let containers = [Container::new("bench-tmpfs", directories[0].path(), &[]), Container::new("bench-disk", directories[1].path(), &[])];
-        let ours = host.sysctl("kernel/core_pattern");
-        Bench { containers, victim: compile("victim"), ours, host, _directories: directories }
+        // core_pattern is short.
+        let nothing = directories[0].path().join("nothing");
+        std::fs::copy(compile("nothing"), &nothing).unwrap();
+        let patterns = Patterns { ours: host.sysctl("kernel/core_pattern"), systemd: Systemd::start(), nothing };
+        Bench { containers, victim: compile("victim"), patterns, host, directories }
     }
 
     fn one(&self, container: &Container, method: Method, kind: &str, size: usize) -> Sample {
         warm(if matches!(kind, "random" | "text" | "scattered") { size.min(1024) << 20 } else { 0 });
-        choose(&self.host, method, container.directory(), &self.ours);
+        self.patterns.choose(&self.host, method, container.directory());
         sample(container.victim(&self.victim, kind, size), method)
     }
 
@@ -112,28 +135,102 @@ impl Bench {
         }
     }
 
+    /// The methods of the table in turn, in units of the kernel's file mode.
+    fn tiny(&self, name: &str, container: &Container, rounds: usize) {
+        let mut times = [const { Vec::<f64>::new() }; METHODS.len()];
+        for _ in 0..rounds {
+            for (method, times) in METHODS.iter().zip(&mut times).filter(|(m, _)| self.has(**m)) {
+                times.push(self.one(container, *method, "tiny", 0).held.as_secs_f64());
+            }
+        }
+        compare(name, &times, 3.5, 10.0);
+    }
+
     /// All crash at once; from the first death until the last one is known.
-    fn storm(&self, name: &str, container: &Container, count: usize, goal: f64) {
-        let run = |method| {
-            choose(&self.host, method, container.directory(), &self.ours);
+    fn storm(&self, name: &str, container: &Container, count: usize) {
+        let run = |method: Method| {
+            self.patterns.choose(&self.host, method, container.directory());
             let mut victims: Vec<_> = (0..count).map(|_| container.victim(&self.victim, "tiny", 0)).collect();
             victims.iter_mut().for_each(|v| v.crash());
             let times: Vec<_> = victims.iter_mut().map(|v| v.end()).collect();
-            for v in &victims {
-                std::fs::remove_file(v.core()).unwrap_or_else(|e| panic!("{method:?} lost the core {}: {e}", v.core().display()));
+            let lost = victims.iter().filter(|v| !scene::take_core(v, method)).count();
+            if lost > 0 {
+                println!("    {method:?} lost {lost} of {count} cores");
             }
-            (times.iter().map(|t| t.1).max().unwrap() - times.iter().map(|t| t.0).min().unwrap()) as f64
+            assert!(lost == 0 || method == Method::Systemd);
+            (times.iter().map(|t| t.1).max().unwrap() - times.iter().map(|t| t.0).min().unwrap()) as f64 / 1e9
         };
-        let ratios = (0..ROUNDS).map(|_| {
-            let kernel = run(Method::Kernel);
-            run(Method::Ours) / kernel
-        });
-        row(name, ratios.collect(), Some(goal));
+        let mut times = [const { Vec::<f64>::new() }; METHODS.len()];
+        for _ in 0..ROUNDS {
+            for (method, times) in METHODS.iter().zip(&mut times).filter(|(m, _)| self.has(**m)) {
+                times.push(run(*method));
+            }
+        }
+        compare(name, &times, 5.0, 15.0);
+    }
+
+    fn has(&self, method: Method) -> bool {
+        method != Method::Systemd || self.patterns.systemd.is_some()
+    }
+
+    /// How long the parent waits when the process is let go before its core is whole, which should not grow with the core.
+    fn early(&self, name: &str) {
+        let container = Container::new("bench-early", self.directories[0].path(), &[("oci-coredump/release", "early")]);
+        for size in [64, 1024] {
+            let times: Vec<f64> = (0..ROUNDS)
+                .map(|_| {
+                    warm(size << 20);
+                    self.patterns.choose(&self.host, Method::Ours, container.directory());
+                    let mut victim = container.victim(&self.victim, "random", size);
+                    victim.crash();
+                    let (start, end) = victim.end();
+                    self.complete(&victim, (size as u64) << 20);
+                    (end - start) as f64 / 1e6
+                })
+                .collect();
+            let (median, least, most) = spread(times);
+            println!("{:<44} {median:>7.3}  ({least:.3} .. {most:.3})  {:>9}", format!("{name}: held, {size} MiB, ms"), "<= 5.00");
+        }
+    }
+
+    /// Waits until the record of a core says that it is whole, and removes it.
+    fn complete(&self, victim: &Victim, least: u64) {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let whole = |r: &serde_json::Value| r["host_pid"] == victim.id() && r["outcome"] == "written" && r["size"].as_u64().is_some_and(|s| s >= least);
+            if self.host.records().iter().any(whole) {
+                return std::fs::remove_file(victim.core()).unwrap();
+            }
+            assert!(std::time::Instant::now() < until, "the core of {} did not become whole", victim.id());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    fn zstd(&self, name: &str) {
+        for directory in &self.directories {
+            let container = Container::new("bench-zstd", directory.path(), &[("oci-coredump/compress", "zstd")]);
+            let name = format!("{name}, {}", place(&container));
+            let (mut held, mut disk) = (vec![], vec![]);
+            for _ in 0..ROUNDS {
+                let kernel = self.one(&container, Method::Kernel, "text", 1024);
+                warm(1 << 30);
+                self.patterns.choose(&self.host, Method::Ours, container.directory());
+                let mut victim = container.victim(&self.victim, "text", 1024);
+                victim.crash();
+                let (start, end) = victim.end();
+                let core = victim.core().with_file_name(format!("{}.zst", victim.core().file_name().unwrap().to_str().unwrap()));
+                held.push((end - start) as f64 / 1e9 / kernel.held.as_secs_f64());
+                disk.push(std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&core).unwrap()) as f64 * 512.0 / kernel.disk as f64);
+                std::fs::remove_file(core).unwrap();
+            }
+            row(&format!("{name}: complete"), held, Some(1.0));
+            row("    bytes on disk", disk, None);
+        }
     }
 
     /// The most memory that the helper and its child have at any moment of a dump, looked at all the time.
     fn memory(&self, container: &Container) {
-        choose(&self.host, Method::Ours, container.directory(), &self.ours);
+        self.patterns.choose(&self.host, Method::Ours, container.directory());
         let mut victim = container.victim(&self.victim, "random", 1024);
         victim.crash();
         let end = std::sync::atomic::AtomicBool::new(false);
@@ -159,7 +256,7 @@ impl Bench {
         let (tracer, file) = (Path::new("/dev/shm/s"), Path::new("/dev/shm/t"));
         let _ = std::fs::remove_file(tracer);
         std::os::unix::fs::symlink("/usr/bin/strace", tracer).unwrap();
-        let pattern = self.ours.replacen('|', &format!("|{} -fo{} ", tracer.display(), file.display()), 1);
+        let pattern = self.patterns.ours.replacen('|', &format!("|{} -fo{} ", tracer.display(), file.display()), 1);
         self.host.set("kernel/core_pattern", &pattern);
         sample(container.victim(&self.victim, "tiny", 0), Method::Ours);
         std::fs::remove_file(tracer).unwrap();
@@ -193,13 +290,16 @@ fn helpers_memory() -> u64 {
     most
 }
 
+/// How often a hook stands in a configuration: what one adds is less than the machine's own ups and downs.
+const COPIES: usize = 16;
+
 /// What the hook adds to `runc run`, in what a static hook that does nothing adds.
 fn hook() {
     let host = Host::take();
     host.install();
     let directory = tempfile::tempdir().unwrap();
     let nothing = compile("nothing");
-    let bundle = |name: &str, hook: Option<&Path>, annotated: bool| {
+    let bundle = |name: &str, hook: Option<&Path>, copies: usize, annotated: bool| {
         let path = directory.path().join(name);
         std::fs::create_dir_all(path.join("rootfs/proc")).unwrap();
         std::fs::copy(&nothing, path.join("rootfs/nothing")).unwrap();
@@ -209,7 +309,8 @@ fn hook() {
         config["process"]["terminal"] = false.into();
         config["process"]["args"] = serde_json::json!(["/nothing"]);
         if let Some(hook) = hook {
-            config["hooks"] = serde_json::json!({ "createRuntime": [{ "path": hook, "args": ["oci-coredump", "hook", "createRuntime"] }] });
+            let one = serde_json::json!({ "path": hook, "args": ["oci-coredump", "hook", "createRuntime"] });
+            config["hooks"] = serde_json::json!({ "createRuntime": vec![one; copies] });
         }
         if annotated {
             config["annotations"] = serde_json::json!({ "oci-coredump/pattern": "/cores/core" });
@@ -218,9 +319,15 @@ fn hook() {
         path
     };
     let ours = Path::new(BINARY);
-    let kinds = [bundle("none", None, false), bundle("c", Some(&nothing), false), bundle("plain", Some(ours), false), bundle("annotated", Some(ours), true)];
+    let kinds = [
+        bundle("none", None, 0, false),
+        bundle("c", Some(&nothing), COPIES, false),
+        bundle("plain", Some(ours), COPIES, false),
+        // Once: the second would find everything in place.
+        bundle("annotated", Some(ours), 1, true),
+    ];
     let mut times = [const { Vec::<f64>::new() }; 4];
-    for round in 0..8 * ROUNDS {
+    for round in 0..12 * ROUNDS {
         for (bundle, times) in kinds.iter().zip(&mut times) {
             let start = now();
             let root = directory.path().join("state");
@@ -230,10 +337,10 @@ fn hook() {
             times.push((now() - start) as f64 / 1e6);
         }
     }
-    // What each adds to the run without a hook beside it: the machine's own ups and downs are larger than most hooks.
-    let added = |t: &[f64]| spread(t.iter().zip(&times[0]).map(|(with, without)| with - without).collect()).0;
-    let [c, plain, annotated] = [added(&times[1]), added(&times[2]), added(&times[3])];
-    println!("runc run: {:.2} ms; a static C hook that does nothing adds {c:.2} ms", spread(times[0].clone()).0);
+    // What each adds to the run without a hook beside it.
+    let added = |t: &[f64], copies: usize| spread(t.iter().zip(&times[0]).map(|(with, without)| (with - without) / copies as f64).collect()).0;
+    let [c, plain, annotated] = [added(&times[1], COPIES), added(&times[2], COPIES), added(&times[3], 1)];
+    println!("runc run: {:.2} ms; one static C hook that does nothing adds {c:.2} ms (of {COPIES} in a row)", spread(times[0].clone()).0);
     for (name, value, goal) in [("hook without the annotation, by C's", plain, 1.1), ("hook with the annotation, by C's", annotated, 1.5)] {
         println!("{name:<44} {:>7.3}  {:<17} <= {goal:.2}", value / c, format!("(+{value:.2} ms)"));
     }

@@ -27,12 +27,19 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
     install -m 0755 "$program" "$directory/bin/systemd-coredump"
 fi
 
+# Kubernetes' published schemas, with a validator: no Debian package has them.
+if [ ! -d "$directory/python/kubernetes_validate" ]; then
+    echo "Fetching kubernetes-validate"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$directory/python" kubernetes-validate==1.37.0
+fi
+
 # Newer engines than the machine's, unpacked: Go programs run on an older Debian as they are. Installed, they would replace the machine's.
-# Suite, package, version and sum (amd64): by its sum a package is taken from the pool, whatever the suite has now. Once the pool has dropped it, the suite's
+# kubectl too. Suite, package, version and sum (amd64): by its sum a package is taken from the pool, whatever the suite has now. Once the pool has dropped it, the suite's
 # own version, which the archive has signed, takes its place, and that is said.
 pins='trixie containerd 1.7.24~ds1-6+deb13u1 ed708deb96fe476a3bce4efa5c0538dfbcf717ab9a7c7944ba7260342c25899c
 trixie docker.io 26.1.5+dfsg1-9+deb13u1+b1 53ae1a99f15113f0a0d2226808ec0d24ee31b3b87b87ab8ec35be09a1a2ee13b
 trixie docker-cli 26.1.5+dfsg1-9+deb13u1+b1 596647bc4ffaaaf2e2321116b8a10f6a6086ada797c17a7117798cb391a72776
+trixie kubectl 1.32.3+ds-2 9825aaf4c14913027aae04af8688e580459f781c829bd5de00cc4dc2cc5a867f
 sid containerd 2.1.9+ds1-5 2dda86ce7033fd612fc50e136679d8174ccad680eb29cd4611e0d2a1b84cf591
 sid docker.io 28.5.2+dfsg4-5 69a59cc77a1fb8ee9ad6859abc2e6de5d76b70887405595c2b1307818fecf682
 sid docker-cli 28.5.2+dfsg4-5 8ea2428acdda666f41263f5a0d3a85681a696491361574eb7bd721a1194939b9'
@@ -55,12 +62,15 @@ for suite in trixie sid; do
     wanted=$(echo "$pins" | grep "^$suite ")
     [ "$(cat "$directory/$suite/pins" 2>/dev/null)" = "$wanted" ] && continue
     [ -n "$archive" ] || break
-    echo "Unpacking containerd and Docker of Debian $suite"
+    echo "Unpacking the engines of Debian $suite"
     fresh=$(mktemp -d "$directory/fresh.XXXXXX")
     mkdir "$fresh/debs"
     echo "$wanted" | while read -r _ package version sum; do
-        source=$package
-        [ "$package" != docker-cli ] || source=docker.io
+        case $package in
+            docker-cli) source=docker.io ;;
+            kubectl) source=kubernetes ;;
+            *) source=$package ;;
+        esac
         url=${archive}pool/main/$(echo "$source" | cut -c 1)/$source/${package}_${version}_amd64.deb
         [ "$(dpkg --print-architecture)" = amd64 ] && /usr/lib/apt/apt-helper download-file "$url" "$fresh/debs/$package.deb" "SHA256:$sum" >/dev/null 2>&1 && continue
         rm -f "$fresh/debs/$package.deb"
@@ -73,3 +83,6 @@ for suite in trixie sid; do
     mv "$fresh/tree" "$directory/$suite"
     rm -rf "$fresh"
 done
+if ! command -v kubectl >/dev/null && [ -x "$directory/trixie/usr/bin/kubectl" ]; then
+    ln -sf ../trixie/usr/bin/kubectl "$directory/bin/kubectl"
+fi

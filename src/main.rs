@@ -1,13 +1,19 @@
 //! The door: which verb. `hook` and `handle` go their short way before anything of a command-line parser is touched.
 
+#![no_main]
+
+#[path = "sys/entry.rs"]
+#[allow(unsafe_code)]
+mod entry;
+
 use oci_coredump::report::{self, Door};
 use oci_coredump::{cli, dump, engine, hook};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
+/// Called by the C library, without what Rust's own start does before: it reads /proc/self/maps to guard the stack of a program that never goes deep.
+fn start(args: Vec<OsString>) -> ExitCode {
     // First of all: the real runtime inherits everything that this process is, its umask too.
     if args.first().is_some_and(|name| Path::new(name).file_name() == Some(engine::RUNTIME_NAME.as_ref())) {
         return run_runtime(args);

@@ -132,6 +132,12 @@ impl Store {
     }
 }
 
+fn text(record: &Record) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(record).context("record to JSON")?;
+    text.push(b'\n');
+    Ok(text)
+}
+
 /// Largest record that is read, in bytes.
 const MAX_RECORD: usize = 256 << 10;
 
@@ -146,9 +152,16 @@ pub struct Records(OwnedFd);
 impl Records {
     /// Writes a record, or writes it again: a reader sees the old or the new one whole.
     pub fn write(&self, record: &Record) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(record).context("record to JSON")?;
-        text.push(b'\n');
-        file::replace(&self.0, &Self::name(record), &text, 0o600)
+        file::replace(&self.0, &Self::name(record), &text(record)?, 0o600)
+    }
+
+    /// Writes the last word of a record whose first one is there. Returns the name of what is left to remove when nobody waits any more.
+    pub fn conclude(&self, record: &Record) -> Result<Option<OsString>> {
+        match file::exchange(&self.0, &Self::name(record), &text(record)?, 0o600) {
+            Ok(old) => Ok(Some(old)),
+            // The first word was never said, or the file system knows no exchange.
+            Err(_) => self.write(record).map(|()| None),
+        }
     }
 
     /// The names of all records, the oldest first.

@@ -1,10 +1,13 @@
 //! What the benchmarks stand on: the ways in which a core is written, and what one took.
 
+#![allow(dead_code, reason = "each benchmark uses another part of the scene")]
+
 use crate::support::bare::Victim;
 use crate::support::host::Host;
+use crate::support::systemd::Systemd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// How a core is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +16,36 @@ pub enum Method {
     Kernel,
     /// The dispatcher.
     Ours,
-    /// systemd-coredump, without compression, outside of systemd.
+    /// systemd-coredump as Debian configures it, with the smallest stand-in for its socket unit.
     Systemd,
+    /// No core at all: what a death takes by itself.
+    Nothing,
+    /// A static C program as the helper, which does nothing: the least that any helper takes.
+    Floor,
+}
+
+/// What the kernel is told for each method.
+pub struct Patterns {
+    /// As the hook has set it.
+    pub ours: String,
+    /// Where systemd-coredump was found.
+    pub systemd: Option<Systemd>,
+    /// The program that does nothing.
+    pub nothing: PathBuf,
+}
+
+impl Patterns {
+    /// Sets the kernel up for a method.
+    pub fn choose(&self, host: &Host, method: Method, directory: &Path) {
+        let pattern = match method {
+            Method::Kernel => format!("{}/core.%p", directory.display()),
+            Method::Ours => self.ours.clone(),
+            Method::Systemd => self.systemd.as_ref().expect("systemd-coredump").pattern.clone(),
+            Method::Nothing => "|/nowhere".to_owned(),
+            Method::Floor => format!("|{}", self.nothing.display()),
+        };
+        host.set("kernel/core_pattern", &pattern);
+    }
 }
 
 /// What one crash took.
@@ -26,16 +57,6 @@ pub struct Sample {
     pub size: u64,
     /// Bytes on disk.
     pub disk: u64,
-}
-
-/// Sets the kernel up for a method. `ours`: the pattern that the hook has set.
-pub fn choose(host: &Host, method: Method, directory: &Path, ours: &str) {
-    let pattern = match method {
-        Method::Kernel => format!("{}/core.%p", directory.display()),
-        Method::Ours => ours.to_owned(),
-        Method::Systemd => "|/lib/systemd/systemd-coredump %P %u %g %s %t 9223372036854775808 %h".to_owned(),
-    };
-    host.set("kernel/core_pattern", &pattern);
 }
 
 /// Touches and frees memory, so that no method pays for what the machine has not given yet.
@@ -56,10 +77,40 @@ pub fn sample(mut victim: Victim, method: Method) -> Sample {
     victim.crash();
     let (start, end) = victim.end();
     let held = Duration::from_nanos(end - start);
-    if method == Method::Systemd {
+    if matches!(method, Method::Nothing | Method::Floor) {
         return Sample { held, ..Sample::default() };
     }
-    let meta = std::fs::metadata(victim.core()).unwrap_or_else(|e| panic!("{method:?} left no core {}: {e}", victim.core().display()));
-    std::fs::remove_file(victim.core()).unwrap();
+    let core = core(&victim, method).unwrap_or_else(|| panic!("{method:?} left no core of {}", victim.id()));
+    let meta = std::fs::metadata(&core).unwrap();
+    std::fs::remove_file(&core).unwrap();
     Sample { held, size: meta.size(), disk: meta.blocks() * 512 }
+}
+
+/// Removes a victim's core; `false` if there should be one and is not.
+pub fn take_core(victim: &Victim, method: Method) -> bool {
+    matches!(method, Method::Nothing | Method::Floor) || core(victim, method).is_some_and(|core| std::fs::remove_file(core).is_ok())
+}
+
+fn core(victim: &Victim, method: Method) -> Option<PathBuf> {
+    if method != Method::Systemd {
+        return Some(victim.core().to_owned()).filter(|c| c.exists());
+    }
+    // It gives its file the name last, and nobody waits for that.
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        match Systemd::cores(victim.id().into()).pop() {
+            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+            found => return found,
+        }
+    }
+}
+
+/// What this machine is, in one line.
+pub fn machine() -> String {
+    let line = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = line("/proc/cpuinfo").lines().find_map(|l| l.strip_prefix("model name\t: ").map(str::to_owned)).unwrap_or_default();
+    let memory = line("/proc/meminfo").split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 20;
+    let kernel = line("/proc/sys/kernel/osrelease");
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{cpus} x {cpu}, {memory} GiB, Linux {}", kernel.trim())
 }

@@ -1,9 +1,8 @@
 //! Everybody else's crashes: they go to the handler that was there before, and it cannot tell the difference.
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -15,6 +14,7 @@ use crate::support::crasher::{compile, parent};
 use crate::support::host::{BINARY, Host};
 use crate::support::require;
 use crate::support::runtime::{Kind, Runtime};
+use crate::support::systemd::Systemd;
 
 /// How long somebody else's handler may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -251,21 +251,11 @@ fn uninstall_gives_every_sysctl_back() {
 #[test]
 fn systemd_coredump() {
     let host = host();
-    let installed = Path::new("/usr/lib/systemd/systemd-coredump");
-    // `make deps` unpacks it where it is not installed.
-    let found = if installed.exists() { Some(installed.to_owned()) } else { require::find("systemd-coredump") };
-    let Some(found) = found else {
+    let Some(systemd) = Systemd::start() else {
         require::skip("systemd-coredump is not installed");
         return;
     };
-    // core_pattern has room for 127 bytes.
-    let directory = TempDir::with_prefix("s").unwrap();
-    let program = directory.path().join("systemd-coredump");
-    fs::copy(found, &program).unwrap();
-    let _receiver = Receiver::listen(&program);
-
-    // The arguments of Debian's /usr/lib/sysctl.d/50-coredump.conf.
-    host.set("kernel/core_pattern", &format!("|{} %P %u %g %s %t %c %h", program.display()));
+    host.set("kernel/core_pattern", &systemd.pattern);
     let runtime = Runtime::new(Kind::Runc);
     let bundle = annotated();
     let container = runtime.start(&bundle, "meanwhile");
@@ -276,7 +266,7 @@ fn systemd_coredump() {
     assert_eq!(status, 11 | 0x80);
     let until = Instant::now() + PATIENCE;
     let kept = loop {
-        let kept = systemd_cores(pid.into());
+        let kept = Systemd::cores(pid.into());
         if !kept.is_empty() {
             break kept;
         }
@@ -287,48 +277,5 @@ fn systemd_coredump() {
         fs::remove_file(core).unwrap();
     }
     assert_eq!(kept.len(), 1, "{kept:?}");
-    assert_eq!(systemd_cores(of_container), Vec::<PathBuf>::new(), "systemd has the container's core");
-}
-
-/// The cores that systemd keeps of a process: `core.COMM.UID.BOOT.PID.TIME` and a suffix.
-fn systemd_cores(pid: i64) -> Vec<PathBuf> {
-    let entries = fs::read_dir("/var/lib/systemd/coredump").into_iter().flatten().flatten();
-    let part = format!(".{pid}.");
-    entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("core.") && name.contains(&part))).map(|entry| entry.path()).collect()
-}
-
-/// The receiving side of systemd's socket, started as its `systemd-coredump.socket` would; ended with the test. Where
-/// systemd runs and listens itself, nothing is started.
-struct Receiver(Option<Child>);
-
-const SYSTEMD_SOCKET: &str = "/run/systemd/coredump";
-
-impl Receiver {
-    fn listen(program: &Path) -> Self {
-        if Path::new(SYSTEMD_SOCKET).exists() {
-            return Self(None);
-        }
-        fs::create_dir_all("/run/systemd").unwrap();
-        let mut command = Command::new("systemd-socket-activate");
-        command.args(["--accept", "--seqpacket", "--listen", SYSTEMD_SOCKET]).arg(program);
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("systemd-socket-activate");
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let this = Self(Some(child));
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
-        assert!(line.starts_with("Listening on"), "systemd-socket-activate: {line}");
-        // It goes on writing there.
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        this
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-            let _ = fs::remove_file(SYSTEMD_SOCKET);
-        }
-    }
+    assert_eq!(Systemd::cores(of_container), Vec::<PathBuf>::new(), "systemd has the container's core");
 }

@@ -93,6 +93,11 @@ impl Victim {
         (text.trim().parse().unwrap_or_else(|_| panic!("the victim said {text:?}")), end)
     }
 
+    /// Its process ID.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where its core goes.
     pub fn core(&self) -> &Path {
         &self.core

@@ -10,5 +10,6 @@ pub mod podman;
 pub mod require;
 pub mod rootfs;
 pub mod runtime;
+pub mod systemd;
 pub mod terminal;
 pub mod user;

@@ -11,6 +11,7 @@ mod info;
 mod list;
 mod locate;
 mod metrics;
+mod node;
 mod query;
 mod setup;
 mod stack;
@@ -87,6 +88,9 @@ enum Verb {
         engine: Option<Engine>,
         #[command(flatten)]
         options: engine::Options,
+        /// Tell every engine that is on this host.
+        #[arg(long, conflicts_with = "engine")]
+        detect: bool,
         /// Say what would be done, and do nothing.
         #[arg(long)]
         dry_run: bool,
@@ -296,6 +300,22 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Install on a Kubernetes node, from a pod: see deploy/.
+    ///
+    /// The program is copied to the host, whose root is mounted at DIR; the host's copy tells containerd or CRI-O, whichever is there, and with `serve` is the
+    /// NRI plugin as long as the pod runs. Refuses to replace a program that somebody else has installed.
+    ///
+    /// Example: oci-coredump node serve --root /host
+    Node {
+        /// What to do.
+        action: node::Action,
+        /// Where the host's root is mounted. Without it: this is the host, and the program is in its place.
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+        /// Do not end when all is done.
+        #[arg(long)]
+        stay: bool,
+    },
     /// Check whether an OCI runtime does for its hooks what a hook like this one needs.
     ///
     /// Order and namespaces of the hooks, the state that they are given, mounts and limits that they set, and what comes of one that fails. A few containers are
@@ -429,12 +449,14 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             enable::run(&mut out, container.as_deref(), pid, by.as_deref(), &wishes).context("enable")?;
         }
         Verb::Disable { container } => enable::disable(&mut out, &container).context("disable")?,
-        Verb::Install { engine: Some(engine), options, dry_run } => setup::install_engine(&mut out, engine, &options, dry_run)?,
+        Verb::Install { engine: Some(engine), options, dry_run, .. } => setup::install_engine(&mut out, engine, &options, dry_run)?,
+        Verb::Install { detect: true, options, dry_run, .. } => setup::install_detected(&mut out, &options, dry_run)?,
         Verb::Install { dry_run, .. } => setup::install(&mut out, dry_run)?,
         Verb::Uninstall { engine: Some(engine), dry_run, .. } => setup::uninstall_engine(&mut out, engine, dry_run)?,
         Verb::Uninstall { dry_run, purge, .. } => setup::uninstall(&mut out, dry_run, purge)?,
         Verb::Doctor { engine, config, json } => return doctor::run(&mut out, &doctor::Wish { engine, config }, json),
         Verb::Plan { bundle, state, config } => explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?,
+        Verb::Node { action, root, stay } => node::run(&mut out, action, root.as_deref(), stay).with_context(|| format!("node {action:?}").to_lowercase())?,
         Verb::Verify { runtime, json } => return verify::run(&mut out, &runtime, json).context("verify"),
         Verb::VerifyProbe { stage, report, scratch, deeds } => return Ok(ExitCode::from(crate::verify::probe(&stage, &report, &scratch, &deeds)?)),
         Verb::Nri { socket } => match engine::nri::run_connecting(&socket)? {},

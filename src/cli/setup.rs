@@ -58,6 +58,20 @@ pub fn install_engine(out: &mut impl Write, engine: Engine, options: &engine::Op
     engine::install(out, engine, options, dry_run)
 }
 
+/// Tells every engine that is there; one that cannot be told does not keep the others from it.
+pub fn install_detected(out: &mut impl Write, options: &engine::Options, dry_run: bool) -> Result<()> {
+    let engines = engine::detect::detect();
+    ensure!(!engines.is_empty(), "install --detect: no docker, containerd, podman or CRI-O is on this host");
+    let mut failed = None;
+    for engine in engines {
+        if let Err(e) = install_engine(out, engine, options, dry_run) {
+            log::error!("{e:#}");
+            failed = Some(engine);
+        }
+    }
+    failed.map_or(Ok(()), |engine| Err(anyhow::anyhow!("install --detect: {} was not told", engine.name())))
+}
+
 /// Makes an engine forget it.
 pub fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
     if !dry_run {

@@ -24,7 +24,7 @@ pub fn run<T: for<'d> Deserialize<'d>>(
         let ready = || -> Result<OwnedFd> {
             let own = file::own_files()?;
             let keep = [files, &[out.as_fd(), own.as_fd()]].concat();
-            become_crasher(facts, plan, false, &keep)?;
+            become_crasher(facts, plan, &keep)?;
             limit::bound_own(bounds.memory, bounds.cpu, bounds.file)?;
             Ok(own)
         };

@@ -30,7 +30,7 @@ pub fn forward(mut crash: Crash, saved: Option<Saved>) -> Result<()> {
                 }
             };
             let facts = Facts::gather(&crash)?;
-            let written = write::write(&crash, &facts, &file, || {})?;
+            let (written, _) = write::write(&crash, &facts, &file, |_| {})?;
             if let Some(reason) = written.reason {
                 log::info!("process {} of the host: core {}: {reason}", crash.said.host_pid, file.path.escape_ascii());
             }

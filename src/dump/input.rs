@@ -12,9 +12,8 @@ pub struct Input<I> {
 }
 
 impl<I: AsFd> Input<I> {
-    /// Takes the read end of a pipe, and makes the pipe large.
+    /// Takes the read end of a pipe.
     pub fn new(pipe: I) -> Self {
-        process::enlarge_pipe(&pipe, CHUNK);
         Input { pipe, buffer: vec![0; CHUNK], start: 0, end: 0 }
     }
 

@@ -6,6 +6,8 @@ use super::head::{Head, Load};
 use super::output::write_all;
 use super::stream::{Stop, runs};
 use super::walk::{BATCH, Piece, Walk, mapped_files};
+use crate::sys::file::{self, FsType};
+use crate::sys::map::Shared;
 use crate::sys::memory::{Memory, Span};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{Errno, OwnedFd, pidfd, process};
@@ -61,11 +63,13 @@ pub fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
 /// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
 /// copied already.
 pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, held: Option<Done>) -> Result<(), Failed> {
+    let end = loads.iter().map(|l| l.offset + l.size).max().unwrap_or(0);
+    let target = Target::new(file, end);
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
         walk: Mutex::new(Walk::new(loads, files)),
         source,
-        file,
+        target,
         held,
         whole: AtomicU64::new(u64::MAX),
         stop: AtomicBool::new(false),
@@ -88,13 +92,15 @@ pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, he
         return Err(Failed::Stream);
     }
     while running > 0 {
-        match hear.recv_timeout(STUCK / 4) {
-            Ok(()) => running -= 1,
-            Err(_) if clocks.iter().any(|clock| work.is_stuck(clock)) => {
-                work.stop.store(true, Ordering::SeqCst);
-                return Err(Failed::Stream);
-            }
-            Err(_) => {}
+        if hear.recv_timeout(STUCK / 4).is_ok() {
+            running -= 1;
+            continue;
+        }
+        // The others end by themselves: the file must not be cut under them.
+        let stuck = clocks.iter().filter(|clock| work.is_stuck(clock)).count();
+        work.stop.fetch_or(stuck > 0, Ordering::SeqCst);
+        if stuck > 0 && running <= stuck {
+            return Err(Failed::Stream);
         }
     }
     match (work.ended.load(Ordering::SeqCst), work.stop.load(Ordering::SeqCst)) {
@@ -104,10 +110,37 @@ pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, he
     }
 }
 
+/// Where the memory goes.
+enum Target {
+    File(OwnedFd),
+    /// A memory-backed file system: writes to one file exclude each other there, and nothing else takes time.
+    Memory(Shared),
+}
+
+impl Target {
+    fn new(file: OwnedFd, end: u64) -> Self {
+        let map = || {
+            process::set_size(&file, end)?;
+            Shared::new(&file, end)
+        };
+        match file::fs_type(&file) {
+            Ok(FsType::Memory) => map().map_or(Target::File(file), Target::Memory),
+            _ => Target::File(file),
+        }
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
+        match self {
+            Target::File(file) => write_all(file, bytes, offset),
+            Target::Memory(map) => map.write(bytes, offset).map_err(Stop::Write),
+        }
+    }
+}
+
 /// What the threads share.
 struct Work {
     source: Source,
-    file: OwnedFd,
+    target: Target,
     held: Option<Done>,
     walk: Mutex<Walk>,
     /// The file is whole up to here: the start of the first batch that failed. Batches are handed out in the order of the file.
@@ -166,11 +199,11 @@ impl Work {
 
     /// Writes a run of a piece, without what was copied before the release: that is the process as it was when it died.
     fn write(&self, piece: &Piece, bytes: &[u8], run: Range<usize>) -> Result<(), Stop> {
-        let Some(done) = &self.held else { return write_all(&self.file, &bytes[run.clone()], piece.offset + run.start as u64) };
+        let Some(done) = &self.held else { return self.target.write(&bytes[run.clone()], piece.offset + run.start as u64) };
         let start = piece.span.address;
         let (mut at, end) = (start + run.start as u64, start + run.end as u64);
         while let Some((from, to)) = next_open(done, at, end) {
-            write_all(&self.file, &bytes[(from - start) as usize..(to - start) as usize], piece.offset + (from - start))?;
+            self.target.write(&bytes[(from - start) as usize..(to - start) as usize], piece.offset + (from - start))?;
             at = to;
         }
         Ok(())

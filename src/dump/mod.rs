@@ -37,7 +37,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
-use write::Written;
+use write::{Event, Written};
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
 ///
@@ -45,6 +45,8 @@ use write::Written;
 /// What could not be done; the crash itself is in the log by then.
 pub fn handle(args: &[OsString]) -> Result<()> {
     process::not_dumpable()?;
+    // The kernel fills the pipe while we look around.
+    process::enlarge_pipe(process::stdin(), stream::CHUNK);
     let crash = Crash::from_arguments(args)?;
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("{e:#}, using the defaults");
@@ -92,11 +94,13 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     let host = plan::host_path(&inside, mount);
     record.set_paths(Some(&inside), host.as_deref());
     record.host_dir = host.as_ref().and_then(|_| Some(printable(mount?.1.as_ref())));
-    let ledger = Ledger::open(config);
-    ledger.save(&record);
-    let mut released_at = None;
-    let released = || released_at = Some(now());
-    let written = write::write(crash, facts, file, released).unwrap_or_else(|e| Written { reason: Some(format!("{e:#}")), ..Written::default() });
+    let (mut ledger, mut released_at) = (None, None);
+    let written = write::write(crash, facts, file, |event| match event {
+        // While the writer becomes the crasher.
+        Event::Started => ledger.insert(Ledger::open(config)).save(&record),
+        Event::Released => released_at = Some(now()),
+    });
+    let (written, writer) = written.unwrap_or_else(|e| (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None));
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
@@ -112,7 +116,11 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
         termination::write(facts, file, &record).unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     theirs::copy(&mut record, entry, id.map(|id| (inside, id)));
+    let ledger = ledger.unwrap_or_else(|| Ledger::open(config));
     ledger.close(&record);
+    if let Some(child) = writer {
+        child.wait()?;
+    }
     if let Some(id) = id.filter(|_| config.binaries.keep && entry.user.is_none()) {
         record.binaries = keep_binaries(facts, file, id, config)?;
         if !record.binaries.is_empty() {
@@ -195,15 +203,9 @@ impl Ledger {
         Ledger(Store::open(config).and_then(|s| s.records()))
     }
 
-    /// A record that cannot be saved is in the log all the same.
+    /// The first word on a crash.
     fn save(&self, record: &Record) {
-        let saved = match &self.0 {
-            Ok(records) => records.write(record),
-            Err(e) => Err(anyhow::anyhow!("{e:#}")),
-        };
-        if let Err(e) = saved {
-            log::error!("cannot save the record of this crash: {e:#}: {record}");
-        }
+        self.attempt(record, |records| records.write(record));
     }
 
     /// Adds what became known since.
@@ -213,13 +215,25 @@ impl Ledger {
         }
     }
 
-    /// The last word on a crash. The process is let go when the record is there, and does not wait for the log.
+    /// The last word. The process is let go when the record is there, and does not wait for the log.
     fn close(&self, record: &Record) {
-        self.save(record);
+        let old = self.attempt(record, |records| records.conclude(record)).flatten();
         process::release_stdin();
+        if let (Some(old), Ok(records)) = (old, &self.0) {
+            let _ = records.remove(&old);
+        }
         match record.outcome {
             Outcome::Written => log::info!("{record}"),
             _ => log::warn!("{record}"),
         }
+    }
+
+    /// A record that cannot be saved is in the log all the same.
+    fn attempt<T>(&self, record: &Record, save: impl FnOnce(&Records) -> Result<T>) -> Option<T> {
+        let saved = match &self.0 {
+            Ok(records) => save(records),
+            Err(e) => Err(anyhow::anyhow!("{e:#}")),
+        };
+        saved.map_err(|e| log::error!("cannot save the record of this crash: {e:#}: {record}")).ok()
     }
 }

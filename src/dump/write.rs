@@ -6,11 +6,13 @@ use super::facts::Facts;
 use super::memory::Source;
 use super::plan::File;
 use super::stream::{self, Bounds, Release, Stop};
+use crate::sys::cgroup::Groups;
 use crate::sys::file::FsType;
 use crate::sys::hold::Hold;
 use crate::sys::memory::Memory;
 use crate::sys::pagemap::Pagemap;
-use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cgroup, cred, file, limit, process};
+use crate::sys::process::Child;
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, limit, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -33,50 +35,67 @@ pub struct Written {
     /// Whether the process has been let go.
     #[serde(default)]
     pub released: bool,
+    /// Whether this is the writer's last word.
+    #[serde(default)]
+    pub done: bool,
+}
+
+/// What the parent may do while the writer works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The writer has started.
+    Started,
+    /// The process has been let go before its core is whole.
+    Released,
 }
 
 /// Most bytes that the child is listened to.
 const MAX_REPORT: u64 = 16 << 10;
 
-/// Writes the core that comes on stdin. `released` is called when the process is let go before its core is whole.
+/// Writes the core that comes on stdin. Returns what became of it, and the writer if it has still to be waited for: after its last word it only ends.
 ///
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
-pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut released: impl FnMut()) -> Result<Written> {
+pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
     let source = source(crash, facts);
+    // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
+    // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
+    let groups = if plan.early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
     let (read, report) = process::pipe()?;
-    let child = process::fork(|| {
+    let child = process::fork_into(groups.unified(), |_| {
         let mut report = Report(std::fs::File::from(report));
+        groups.enter();
         // Without a hold the process just waits until its core is whole.
         let hold = if plan.early { Hold::new().ok() } else { None };
         let mut keep = vec![report.0.as_fd()];
         keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
         keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
         keep.extend(hold.as_ref().map(|h| h.as_fd()));
-        // Not after an early release: an engine that cleans up the group of a container that has gone would kill us.
-        let became = become_crasher(facts, plan, !plan.early, &keep);
+        let became = become_crasher(facts, plan, &keep);
         drop(keep);
         match became {
             Ok(()) => copy(facts, plan, source, hold, &mut report),
-            Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), ..Written::default() }),
+            Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
         }
         0
     })?;
+    on(Event::Started);
     let mut written = Written::default();
     for line in BufReader::new(std::fs::File::from(read.try_clone()?).take(MAX_REPORT)).lines().map_while(std::io::Result::ok) {
         let before = written.released;
         written = serde_json::from_str(&line).unwrap_or(written);
         if written.released && !before {
             // The child has let go of its end already: with ours the process goes.
-            released();
+            on(Event::Released);
             process::replace_stdin(&read);
+        }
+        if written.done {
+            return Ok((written, Some(child)));
         }
     }
     let ended = child.wait()?;
-    if ended != process::Ended::Exit(0) {
-        written.reason = Some(format!("the writer was killed ({ended:?})"));
-    }
-    Ok(written)
+    written.reason = Some(format!("the writer was killed ({ended:?})"));
+    Ok((written, None))
 }
 
 /// What the fast lane reads from: opened while we may, of the process that the pidfd names.
@@ -98,15 +117,10 @@ impl Report {
 }
 
 /// Gives up everything that the crasher does not have, all descriptors but the standard three and `keep`. The order is the defence: what needs rights first, the
-/// rights themselves last. `join`: what is written from now on counts as the container's.
-pub fn become_crasher(facts: &Facts, plan: &File, join: bool, keep: &[BorrowedFd<'_>]) -> Result<()> {
+/// rights themselves last.
+pub fn become_crasher(facts: &Facts, plan: &File, keep: &[BorrowedFd<'_>]) -> Result<()> {
     process::not_dumpable()?;
-    process::ignore_write_signals()?;
-    // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. A group that is gone
-    // already cannot be joined, and needs no limit.
-    if join && !plan.as_root {
-        cgroup::join(&facts.cgroups);
-    }
+    process::ignore_file_size_signal()?;
     file::set_umask(facts.status.umask);
     limit::set_own_file_size(facts.file_size)?;
     let mut credentials = facts.status.credentials.clone();
@@ -127,7 +141,7 @@ pub fn become_crasher(facts: &Facts, plan: &File, join: bool, keep: &[BorrowedFd
 fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, report: &mut Report) {
     let file = match create(&plan.path, plan.unlink_first, facts.status.credentials.uid[3], facts.user_ns.is_some()) {
         Ok(file) => file,
-        Err(reason) => return report.say(&Written { reason: Some(reason), ..Written::default() }),
+        Err(reason) => return report.say(&Written { reason: Some(reason), done: true, ..Written::default() }),
     };
     // If this process is killed from now on, the parent knows at least that there is a file.
     let memory = file::fs_type(&file).is_ok_and(|kind| kind == FsType::Memory);
@@ -154,7 +168,9 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, 
         Stop::Read(e) => format!("read from the kernel: {e}"),
         Stop::Ended => "the kernel stopped sending: the process was killed while it dumped".into(),
     });
-    report.say(&Written { size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, released, ..made });
+    // The end of this process is not waited for.
+    process::replace_stdin(&report.0);
+    report.say(&Written { size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, released, done: true, ..made });
 }
 
 /// The directory of a path, and the name in it.

@@ -3,6 +3,7 @@
 //! ```text
 //! install ENGINE:  docker, containerd, podman, crio  --Plan-->  change  --(host, ledger)-->  undone by uninstall ENGINE
 //!                  (text in, text out)
+//! install --detect: which of them are there (detect)
 //! at run time:     runtime    Docker, ctr: an OCI runtime that edits the bundle and becomes the real one
 //!                  nri        containerd, CRI-O: a plugin that adjusts containers at their creation
 //!                  precreate  podman: edits the configuration before the runtime sees it
@@ -11,6 +12,7 @@
 pub mod change;
 pub mod containerd;
 pub mod crio;
+pub mod detect;
 pub mod docker;
 mod hooks_dir;
 pub mod look;
@@ -125,6 +127,16 @@ fn plan(engine: Engine, config: &Path, options: &Options, program: &Program) -> 
         Engine::Podman => podman::plan(config, options, program),
         Engine::Crio => crio::plan(config, program),
     }
+}
+
+/// Whether installing would give the engine an NRI plugin to start by itself.
+///
+/// # Errors
+/// Its configuration cannot be read or understood.
+pub fn takes_plugin(engine: Engine, options: &Options) -> Result<bool> {
+    let config = options.config.as_deref().unwrap_or(engine.config());
+    let plan = plan(engine, config, options, &Program::own()?).with_context(|| format!("install {}", engine.name()))?;
+    Ok(engine == Engine::Containerd && plan.changes.iter().any(|c| matches!(c, Change::Link { .. })))
 }
 
 /// Tells an engine of this program.

@@ -29,7 +29,8 @@ impl Credentials {
 }
 
 /// Turns this process, which must be single-threaded, into one with exactly `c`, inside `user_ns` where the crasher has one of its own.
-/// There is no way back: bounding set empty, no_new_privs, securebits as the kernel gives them to a new process of that namespace.
+/// There is no way back: no_new_privs, so that no execve gives it anything (the bounding set, which only execve looks at, stays: emptying it takes 41 system calls),
+/// and securebits as the kernel gives them to a new process of that namespace.
 ///
 /// The order is the defence: IDs while we may still set any; the namespace while we still have rights over it; capabilities last.
 ///
@@ -49,10 +50,6 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     set_fs_id(fs.as_raw(), libc::SYS_setfsuid);
     if let Some(ns) = user_ns {
         super::ns::enter(ns.as_fd(), super::ns::Kind::User)?;
-    }
-    for cap in caps::all() {
-        // A kernel older than the crate does not know the newest ones: EINVAL, and nothing to drop.
-        let _ = caps::drop(None, CapSet::Bounding, cap);
     }
     // In a user namespace that is all; outside of one the kernel's helper may lack what an administrator took from it.
     let have = rustix::thread::capabilities(None).context("capget")?.permitted.bits();

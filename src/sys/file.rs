@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -119,8 +119,7 @@ pub fn chmod(fd: impl AsFd, mode: u32) -> Result<()> {
 
 /// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader sees the old or the new one whole.
 pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
-    let mut temp = name.to_os_string();
-    temp.push(format!(".{}.new", std::process::id()));
+    let temp = temporary(name);
     match write_new(&dir, &temp, content, mode).and_then(|()| fs::renameat(&dir, &temp, &dir, name).with_context(|| format!("renameat({name:?})"))) {
         Ok(()) => Ok(()),
         Err(e) => {
@@ -128,6 +127,30 @@ pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Resul
             Err(e)
         }
     }
+}
+
+/// Puts a new file with `content` in the place of `name`, which must be there. Returns the name that the old one has now, for the caller to remove.
+///
+/// An exchange, because some file systems (ext4's `auto_da_alloc`) write a file to the disk that a rename puts in the place of another.
+///
+/// # References
+/// rename(2): `RENAME_EXCHANGE`, Linux 3.15.
+pub fn exchange(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<OsString> {
+    let temp = temporary(name);
+    write_new(&dir, &temp, content, mode)?;
+    match fs::renameat_with(&dir, &temp, &dir, name, fs::RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(temp),
+        Err(e) => {
+            let _ = fs::unlinkat(&dir, &temp, AtFlags::empty());
+            Err(e).with_context(|| format!("renameat2({name:?}, RENAME_EXCHANGE)"))
+        }
+    }
+}
+
+fn temporary(name: &OsStr) -> OsString {
+    let mut temp = name.to_os_string();
+    temp.push(format!(".{}.new", std::process::id()));
+    temp
 }
 
 /// Writes `content` as the new file `name` below `dir`; an existing one is an error.

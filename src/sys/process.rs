@@ -1,9 +1,10 @@
 //! This process and its children: fork, exec, signals, dumpable.
 
 use anyhow::{Context, Result};
+use linux_raw_sys::general::{CLONE_INTO_CGROUP, clone_args};
 use rustix::process::{DumpableBehavior, WaitOptions};
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 
@@ -15,16 +16,44 @@ pub struct Child(rustix::process::Pid);
 pub fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
     // SAFETY: the process has one thread, so the child may go on to run any code; it leaves by _exit and never returns into the caller.
     match unsafe { nix::unistd::fork() }.context("fork")? {
-        nix::unistd::ForkResult::Parent { child } => Ok(Child(rustix::process::Pid::from_raw(child.as_raw()).context("fork returned no process ID")?)),
-        nix::unistd::ForkResult::Child => {
-            let code = work();
-            // SAFETY: _exit has no preconditions; the parent's buffers and destructors are not ours to run.
-            unsafe { libc::_exit(code) }
-        }
+        nix::unistd::ForkResult::Parent { child } => Child::new(child.as_raw()),
+        nix::unistd::ForkResult::Child => leave(work()),
     }
 }
 
+/// The same, with the child started in a group of cgroup v2 (an open directory of it). `work` is told whether it is there; if the kernel does not want it, the
+/// child is started where this process is.
+///
+/// # References
+/// clone(2): `CLONE_INTO_CGROUP`, Linux 5.7.
+pub fn fork_into(group: Option<BorrowedFd<'_>>, work: impl FnOnce(bool) -> i32) -> Result<Child> {
+    let Some(group) = group else { return fork(|| work(false)) };
+    let args = clone_args {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: group.as_raw_fd() as u64,
+        // SAFETY: a struct of integers.
+        ..unsafe { std::mem::zeroed() }
+    };
+    // SAFETY: as in `fork`; without a stack of its own the child goes on with a copy of this one. The C library learns nothing of the child: it still has the parent's
+    // thread ID for its only thread, which serves nothing but raise(3) to that thread.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<clone_args>()) } {
+        0 => leave(work(true)),
+        -1 => fork(|| work(false)),
+        child => Child::new(child as i32),
+    }
+}
+
+fn leave(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions; the parent's buffers and destructors are not ours to run.
+    unsafe { libc::_exit(code) }
+}
+
 impl Child {
+    fn new(id: i32) -> Result<Self> {
+        rustix::process::Pid::from_raw(id).map(Child).context("fork returned no process ID")
+    }
+
     /// Its process ID, which stays its own until it was waited for.
     pub fn id(&self) -> rustix::process::Pid {
         self.0
@@ -66,6 +95,8 @@ pub fn exec_as_kernel_would(program: &OsStr, args: &[Vec<u8>], keep: &[OwnedFd])
         for fd in keep {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).context("fcntl(F_SETFD)")?;
         }
+        // SAFETY: SIG_DFL installs no handler; what is ignored would stay ignored over the exec.
+        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }.context("signal(SIGPIPE, SIG_DFL)")?;
         for fd in [1, 2] {
             // SAFETY: nothing of this process uses stdout and stderr between here and the exec.
             unsafe { libc::close(fd) };
@@ -84,12 +115,25 @@ pub fn not_dumpable() -> Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("prctl(PR_SET_DUMPABLE, 0)")
 }
 
-/// Makes writes report `EFBIG` and `EPIPE` instead of killing this process.
-pub fn ignore_write_signals() -> Result<()> {
-    for signal in [nix::sys::signal::Signal::SIGXFSZ, nix::sys::signal::Signal::SIGPIPE] {
-        // SAFETY: SIG_IGN installs no handler.
-        unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) }.with_context(|| format!("signal({signal}, SIG_IGN)"))?;
+/// Opens /dev/null for each of the standard streams that is closed, and makes writes to a closed pipe report `EPIPE` instead of killing this process.
+pub fn make_streams_safe() -> Result<()> {
+    for fd in 0..=2 {
+        // SAFETY: fcntl(F_GETFD) on a number that may not be open only reports EBADF.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            // The lowest number that is free is this one.
+            let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).context("open /dev/null")?;
+            std::mem::forget(null);
+        }
     }
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigIgn) }.context("signal(SIGPIPE, SIG_IGN)")?;
+    Ok(())
+}
+
+/// Makes writes report `EFBIG` instead of killing this process.
+pub fn ignore_file_size_signal() -> Result<()> {
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) }.context("signal(SIGXFSZ, SIG_IGN)")?;
     Ok(())
 }
 
@@ -194,7 +238,7 @@ pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<
 ///
 /// # References
 /// close_range(2), Linux 5.9.
-pub fn close_all_but(keep: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|n| *n > 2).collect();
     keep.sort_unstable();
     let mut first = 3u32;
@@ -212,7 +256,7 @@ pub fn close_all_but(keep: &[std::os::fd::BorrowedFd<'_>]) -> Result<()> {
 }
 
 /// Standard input, whoever opened it.
-pub fn stdin() -> std::os::fd::BorrowedFd<'static> {
+pub fn stdin() -> BorrowedFd<'static> {
     rustix::stdio::stdin()
 }
 
