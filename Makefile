@@ -87,7 +87,7 @@ test: test-deps build
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked --doc
 	$(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
-		test --locked --lib --bins --tests -- --test-threads=1
+		test --locked --lib --tests -- --test-threads=1
 
 # Their test programs must have been built, as those projects say. Root, and the machine's core_pattern for some seconds.
 conformance: export PATH := $(PATH):$(tools)/bin

@@ -124,8 +124,8 @@ fn every_language_when_the_container_is_gone() {
     }
     container.exec(&["/bin/sh", "-c", "GOTRACEBACK=crash /app/go"]);
     container.remove();
-    drop(bundle);
     host.settle();
+    drop(bundle);
     for case in &CASES {
         let exe = format!("exe=/app/{}", case.name);
         let told = told(&exe);
@@ -163,6 +163,29 @@ fn every_language_when_the_container_is_gone() {
     let out = runtime.run(&elsewhere, "elsewhere");
     let there = functions(&out);
     assert!(there.contains(&"__cxa_throw".to_owned()) && there.contains(&"main".to_owned()), "{out:?}");
+}
+
+/// The first process of a container takes everything with it: its namespaces are gone before anything is kept.
+#[test]
+fn the_first_process_itself() {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = build(dir.path(), "program", &["gcc", "-g", "-O1", "-pthread"], "crash.c");
+    let mut bundle = Bundle::new();
+    bundle.put_dynamic(&program, "/app/program");
+    bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core").args(&["/app/program", "a"]);
+    let host = Host::take();
+    host.install();
+    Runtime::new(Kind::Runc).run(&bundle, "init");
+    host.settle();
+    drop(bundle);
+    let told = told("container=init");
+    let functions: Vec<&str> = told["stacks"][0]["frames"].as_array().unwrap().iter().filter_map(|f| f["function"].as_str()).collect();
+    assert!(functions.starts_with(&["innermost", "middle", "main"]) && functions.len() > 3, "{functions:?}");
+    assert_eq!(told["pid"], 1);
+    assert!(told["seconds"].as_f64().is_some_and(|s| s > 0.0 && s < 60.0), "{told:#}");
 }
 
 /// Once for each build-id, for root only; what the process itself could not read is not kept; what is too large is not; and it can be switched off.

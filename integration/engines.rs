@@ -66,6 +66,18 @@ fn core_of(host: &Host, container: &str) -> Value {
     record
 }
 
+/// Gives a running container a pattern by the tool of its engine, crashes in it, and takes the pattern back.
+fn enabled(host: &Host, id: &str, name: &str, by: Command, crash: impl Fn()) {
+    let words: Vec<&str> = std::iter::once(by.get_program()).chain(by.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let said = product(&["enable", name, "--by", &words.join(" "), "--pattern", "/enabled/core"]);
+    assert!(said.starts_with(&format!("container {id} has the core pattern /enabled/core\n")), "{said}");
+    crash();
+    assert_eq!(core_of(host, id)["core_path"].as_str().unwrap().rsplit_once('.').unwrap().0, "/enabled/core");
+    product(&["disable", name]);
+    crash();
+    assert_eq!(host.records_of(id).len(), 1);
+}
+
 /// A process whose standard error is read; killed on drop.
 struct Background {
     child: Child,

@@ -109,6 +109,27 @@ fn states_of_the_core() {
     assert_eq!(store.states(), cases.each_ref().map(|(_, _, state)| *state));
 }
 
+/// What is escaped for people is kept byte for byte beside it.
+#[test]
+fn a_core_whose_name_is_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let store = Store::new();
+    let volume = tempfile::tempdir().unwrap();
+    let core = volume.path().join(std::ffi::OsStr::from_bytes(b"core\xff\n.1"));
+    std::fs::write(&core, [0; 100]).unwrap();
+    let bytes = core.as_os_str().as_bytes();
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let record = serde_json::json!({"host_path": bytes.escape_ascii().to_string(), "host_dir": volume.path(), "outcome": "written", "size": 100});
+    store.add("1.json", record.clone());
+    assert_eq!(store.states(), ["missing"]);
+    store.add(
+        "1.json",
+        serde_json::json!({"host_path_hex": hex, "host_path": record["host_path"], "host_dir": volume.path(), "outcome": "written", "size": 100}),
+    );
+    assert_eq!(store.states(), ["present"]);
+    assert!(store.list(&[&format!("core={}*", volume.path().display())]).contains("present"));
+}
+
 #[test]
 fn a_hostile_name_moves_no_cursor() {
     let store = Store::new();

@@ -7,7 +7,7 @@ use super::containerd::Containerd;
 use super::docker::Docker;
 use super::photo::Photo;
 use super::suite::Suite;
-use super::{core_of, doctor_says, host, product};
+use super::{core_of, doctor_says, enabled, host, product};
 use crate::support::bundle::Bundle;
 use crate::support::crasher::crasher;
 use crate::support::host::{BINARY, Host};
@@ -116,6 +116,8 @@ fn under_ctr(suite: Suite, version: u32) {
     assert_eq!(record["outcome"], "none", "{record}");
     exec("silent", "/bin/crasher null");
     assert!(host.records_of("silent").is_empty());
+    enabled(&host, "silent", "silent", containerd.ctr_command(&[]), || drop(exec("silent", "/bin/crasher null")));
+    assert_eq!(said("silent", "ls -d /enabled || echo none"), "none\n");
 
     for id in ["asks", "limited", "silent"] {
         containerd.ctr(&["task", "rm", "--force", id]);
@@ -167,6 +169,8 @@ fn under_docker(suite: Suite) {
     assert_eq!((crash("asks"), crash("silent")), (Some(139), Some(139)));
     assert_eq!(core_of(&host, &asks)["pattern"], "/dump/core-eci");
     assert!(host.records_of(&silent).is_empty());
+    enabled(&host, &silent, "silent", docker.command(&[]), || assert_eq!(crash("silent"), Some(139)));
+    assert_eq!(said("silent", "ls -d /enabled || echo none"), "none\n");
     // A refusal that the container insists on reaches whoever started it.
     let refused = docker.try_docker(&["run", "--annotation=oci-coredump/pattern=|sh", "--annotation=oci-coredump/required=true", super::image::IMAGE, "true"]);
     assert!(!refused.status.success(), "{refused:?}");

@@ -78,7 +78,8 @@ impl Containerd {
         self.start();
     }
 
-    fn ctr_command(&self, args: &[&str]) -> Command {
+    /// `ctr`, for others to run.
+    pub fn ctr_command(&self, args: &[&str]) -> Command {
         let mut command = self.suite.command("ctr");
         command.arg("--address").arg(self.socket()).args(["--namespace", "k8s.io"]).args(args);
         command

@@ -63,7 +63,8 @@ impl Docker {
         std::mem::forget(std::mem::replace(&mut self.daemon, daemon));
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// `docker`, for others to run.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.suite.command("docker");
         command.arg("--host").arg(format!("unix://{}", self.scratch.path().join("docker.sock").display())).args(args);
         command.env("DOCKER_CONFIG", self.scratch.path());

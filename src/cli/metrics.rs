@@ -80,7 +80,9 @@ fn text(records: &[&Record]) -> String {
 
 /// Why there is no core, or a short one: a record's reason, as one of few words.
 fn reason(r: &Record) -> &'static str {
-    const KNOWN: [(&str, &str); 12] = [
+    const KNOWN: [(&str, &str); 14] = [
+        ("limits.", "limits"),
+        ("the target took nothing", "stall"),
         ("RLIMIT_CORE", "rlimit-core"),
         ("RLIMIT_FSIZE", "rlimit-fsize"),
         ("dump mode", "set-user-id"),

@@ -10,17 +10,30 @@ use serde::{Deserialize, Serialize};
 use std::fs::File as Open;
 use std::io::Write;
 
+/// Who goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// The crashed process waits for this.
+    Now,
+    /// Nobody waits, and other crashes go first. Not the parent: what it holds in the store others wait for.
+    Last,
+}
+
 /// Runs `work` in a child that has become the crasher, within bounds, and takes what it says: a line of JSON each, as far as they come.
 pub fn run<T: for<'d> Deserialize<'d>>(
     facts: &Facts,
     plan: &File,
     bounds: &Bounds,
+    haste: Haste,
     files: &[BorrowedFd<'_>],
     work: impl FnOnce(&OwnedFd, &mut Open),
 ) -> Result<Vec<T>> {
     let (read, write) = process::pipe()?;
     let child = process::fork(|| {
         let mut out = Open::from(write);
+        if haste == Haste::Last {
+            process::step_back();
+        }
         let ready = || -> Result<OwnedFd> {
             let own = file::own_files()?;
             let keep = [files, &[out.as_fd(), own.as_fd()]].concat();

@@ -4,7 +4,7 @@
 //! With the crasher's eyes: a child that has become it finds them by its core and sees what they are; what it cannot open is not kept. A second one, which is
 //! started only if something is not there yet, copies into files that were opened for it. The parent opens nothing of the container.
 
-use super::as_crasher::{self, say};
+use super::as_crasher::{self, Haste, say};
 use super::facts::Facts;
 use super::plan::File;
 use crate::config;
@@ -13,7 +13,7 @@ use crate::store::Store;
 use crate::store::binaries::Binaries;
 use crate::sys::file::{self, Below};
 use crate::sys::jail::Bounds;
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc, process};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,8 +43,7 @@ struct Seen {
 
 /// Keeps what belongs to the core that is the file `core`. Returns which are there now: paths, and names in the store.
 pub fn keep(facts: &Facts, plan: &File, core: (u64, u64), store: &Store, most: &config::Binaries, free: u64) -> Result<BTreeMap<String, String>> {
-    process::step_back();
-    let seen = as_crasher::run(facts, plan, &LOOK, &[], |own, out| look(plan, core, most.max_file, own, out))?;
+    let seen = as_crasher::run(facts, plan, &LOOK, Haste::Last, &[], |own, out| look(plan, core, most.max_file, own, out))?;
     let seen: Vec<Seen> = seen.into_iter().filter(|s: &Seen| is_name(&s.name)).take(MOST).collect();
     if seen.is_empty() {
         return Ok(BTreeMap::new());
@@ -73,7 +72,7 @@ fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &co
     }
     let files: Vec<BorrowedFd<'_>> = open.iter().map(|(_, file)| file.as_fd()).collect();
     let bounds = Bounds { file: most.max_file, ..COPY };
-    let done = as_crasher::run::<String>(facts, plan, &bounds, &files, |own, out| {
+    let done = as_crasher::run::<String>(facts, plan, &bounds, Haste::Last, &files, |own, out| {
         open.iter().filter(|(s, to)| copy(s, to, own).is_ok()).for_each(|(s, _)| say(out, &s.name));
     });
     let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();

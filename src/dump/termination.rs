@@ -1,7 +1,7 @@
 //! One line where Kubernetes looks when a container has ended: `/dev/termination-log`, which `kubectl describe pod` shows. Written before the process is let go, since the
 //! kubelet reads it as soon as that has gone.
 
-use super::as_crasher;
+use super::as_crasher::{self, Haste};
 use super::facts::Facts;
 use super::plan::File;
 use crate::config::TerminationLog;
@@ -37,7 +37,7 @@ pub fn concerns(record: &Record, which: TerminationLog) -> bool {
 /// There is no child. What keeps it from writing is nobody's business.
 pub fn write(facts: &Facts, plan: &File, record: &Record) -> Result<()> {
     let text = line(record);
-    as_crasher::run::<()>(facts, plan, &BOUNDS, &[], |own, _| {
+    as_crasher::run::<()>(facts, plan, &BOUNDS, Haste::Now, &[], |own, _| {
         let _ = put(&text, own);
     })?;
     Ok(())

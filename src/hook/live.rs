@@ -95,13 +95,15 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
     let entry = registry.get(id).context("the entry of the container is gone")?;
     let mut before = Before { made, processes: Vec::new() };
     let mut notes = std::mem::take(&mut plan.notes);
-    notes.extend(set_processes(&entry, set.0, set.1, &mut before.processes)?);
-    for old in notes_dir(&registry).and_then(|dir| file::names(&dir))?.iter().filter(|n| n.to_str().is_some_and(|n| registry.get(n).is_none())) {
-        file::unlink(notes_dir(&registry)?, old)?;
-    }
-    let text = serde_json::to_vec(&before)?;
-    let noted = notes_dir(&registry).and_then(|dir| file::replace(dir, id.as_ref(), &text, 0o600));
-    if let Err(e) = noted {
+    let mut rest = || -> Result<()> {
+        notes.extend(set_processes(&entry, set.0, set.1, &mut before.processes)?);
+        let dir = notes_dir(&registry)?;
+        for old in file::names(&dir)?.iter().filter(|n| n.to_str().is_none_or(|n| registry.get(n).is_none())) {
+            file::unlink(&dir, old)?;
+        }
+        file::replace(dir, id.as_ref(), &serde_json::to_vec(&before)?, 0o600)
+    };
+    if let Err(e) = rest() {
         undo(&site.rootfs, &registry, &store, &entry, &before);
         return Err(e);
     }

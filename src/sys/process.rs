@@ -298,7 +298,7 @@ pub fn effective_uid() -> u32 {
 /// # References
 /// nice(2).
 pub fn step_back() {
-    let _ = rustix::process::nice(10);
+    let _ = rustix::process::nice(19);
 }
 
 /// How many CPUs this process may run on.
