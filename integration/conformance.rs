@@ -4,13 +4,13 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::host::{BINARY, Host};
 use support::require;
-use support::runtime::{Kind, Runtime};
+use support::runtime::{Kind, Runtime, script, steady};
 use tempfile::TempDir;
 
 /// A test's name, and whether it passed.
@@ -44,7 +44,7 @@ fn three_times(kind: Kind, suite: impl Fn(&Path) -> String) {
 
     let scratch = TempDir::new().unwrap();
     let runtime = Runtime::new(kind);
-    let real = steady(&scratch, runtime.program(), kind);
+    let real = steady(kind, scratch.path(), runtime.program());
     let alone = report(kind, "alone", &suite(&real));
     host.configure(&format!("runtime = {real:?}\n"));
     let wrapped = report(kind, "through the wrapper", &suite(&link));
@@ -55,23 +55,6 @@ fn three_times(kind: Kind, suite: impl Fn(&Path) -> String) {
     fs::remove_file(&link).unwrap();
     assert_eq!(wrapped, alone);
     assert_eq!(hooked, alone);
-}
-
-/// youki 0.7 stumbles over its own sealed copy now and then, before it has done anything: it is called again.
-fn steady(scratch: &TempDir, program: &Path, kind: Kind) -> PathBuf {
-    if kind != Kind::Youki {
-        return program.to_owned();
-    }
-    let text = "#!/bin/sh\nlog=$(mktemp)\nwhile :; do\n    \"PROGRAM\" \"$@\" 2>\"$log\"; status=$?\n    grep -q 'failed to seal' \"$log\" || break\ndone\n\
-                cat \"$log\" >&2; rm \"$log\"; exit $status\n";
-    script(scratch.path(), "youki", &text.replace("PROGRAM", &program.display().to_string()))
-}
-
-fn script(directory: &Path, name: &str, text: &str) -> PathBuf {
-    let path = directory.join(name);
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
 }
 
 fn report(kind: Kind, how: &str, output: &str) -> Results {
@@ -155,7 +138,7 @@ fn youki_contest() {
     fs::copy(source.join("tests/contest/contest/bundle.tar.gz"), scratch.path().join("bundle.tar.gz")).unwrap();
     three_times(Kind::Youki, |runtime| {
         // contest resolves links, and our wrapper is known by its link's name.
-        let runtime = script(scratch.path(), "runtime", &format!("#!/bin/sh\nexec {} \"$@\"\n", runtime.display()));
+        let runtime = script(&scratch.path().join("runtime"), &format!("#!/bin/sh\nexec {} \"$@\"\n", runtime.display()));
         let mut contest = Command::new(source.join("contest"));
         contest.arg("run").arg("--runtime").arg(runtime).arg("--runtimetest").arg(source.join("runtimetest")).arg("-t").args(CONTEST);
         output(contest.current_dir(scratch.path()))

@@ -287,6 +287,23 @@ impl Drop for Container<'_> {
     }
 }
 
+/// A program for callers that cannot try again themselves, as [`Runtime::output`] does: youki's stumbles are called once more. Others are themselves.
+pub fn steady(kind: Kind, directory: &Path, program: &Path) -> PathBuf {
+    if kind != Kind::Youki {
+        return program.to_owned();
+    }
+    let text = "#!/bin/sh\nlog=$(mktemp)\nwhile :; do\n    \"PROGRAM\" \"$@\" 2>\"$log\"; status=$?\n    grep -q 'failed to seal' \"$log\" || break\ndone\n\
+                cat \"$log\" >&2; rm \"$log\"; exit $status\n";
+    script(&directory.join("steady"), &text.replace("PROGRAM", &program.display().to_string()))
+}
+
+/// Writes a script that stands for a runtime.
+pub fn script(path: &Path, text: &str) -> PathBuf {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_owned()
+}
+
 /// crun refuses a host with hybrid cgroups; there it gets a mount namespace in which the second hierarchy is not mounted.
 fn program(kind: Kind, scratch: &Path) -> PathBuf {
     let program = require::find(kind.name()).unwrap_or_else(|| panic!("{} is not installed", kind.name()));
