@@ -9,11 +9,16 @@ use tempfile::TempDir;
 /// The programs that this needs.
 pub const PROGRAMS: [&str; 4] = ["useradd", "userdel", "setpriv", "newuidmap"];
 
+/// Where logind makes run directories.
+const SESSIONS: &str = "/run/user";
+
 pub struct User {
     name: String,
     uid: u32,
     gid: u32,
     scratch: TempDir,
+    /// Whether there was no /run/user before.
+    first: bool,
 }
 
 impl User {
@@ -26,7 +31,7 @@ impl User {
         let made = Command::new("useradd").args(["--create-home", "--shell", "/bin/sh", "--home-dir"]).arg(&home).arg(name).output().unwrap();
         assert!(made.status.success(), "useradd: {made:?}");
         let meta = home.metadata().unwrap();
-        let user = Self { name: name.to_owned(), uid: meta.uid(), gid: meta.gid(), scratch };
+        let user = Self { name: name.to_owned(), uid: meta.uid(), gid: meta.gid(), scratch, first: !Path::new(SESSIONS).exists() };
         let _ = fs::remove_dir_all(user.run_dir());
         fs::create_dir_all(user.run_dir()).unwrap();
         user.own(&user.run_dir(), 0o700);
@@ -43,7 +48,7 @@ impl User {
 
     /// XDG_RUNTIME_DIR.
     pub fn run_dir(&self) -> PathBuf {
-        PathBuf::from(format!("/run/user/{}", self.uid))
+        Path::new(SESSIONS).join(self.uid.to_string())
     }
 
     /// Gives the user a file or directory, with this mode.
@@ -89,7 +94,8 @@ impl Drop for User {
             eprintln!("userdel {}: {gone:?}", self.name);
         }
         let _ = fs::remove_dir_all(self.run_dir());
-        // Ours, or there was none before.
-        let _ = fs::remove_dir("/run/user");
+        if self.first {
+            let _ = fs::remove_dir(SESSIONS);
+        }
     }
 }
