@@ -44,8 +44,8 @@ impl Rootfs {
         let here = file::open_dir(&path).and_then(file::stat).map(|s| s.id).ok();
         let pivoted = (Some(file::stat(&root)?.id) == here).then_some(root);
         // Of our own user namespace /proc tells how it looks from outside; within, root is root.
-        let ours = ns::inode(process.namespace("user")?)? == ns::own("user")?;
-        let owner = if ours && process::who() != process::Who::Root { (0, 0) } else { process.mapped_root()? };
+        let inside = process::who() != process::Who::Root && ns::inode(process.namespace("user")?)? == ns::own("user")?;
+        let owner = if inside { (0, 0) } else { process.mapped_root()? };
         let found = Rootfs { mount_ns, path, pivoted, owner };
         if found.pivoted.is_none() {
             let (_, is_mount) = found.inside(|root| file::mount_of(root))?;
