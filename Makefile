@@ -5,6 +5,7 @@
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is put back as it was
 #   make test         everything that .ci/run runs
+#   make fuzz         all fuzz targets, five minutes each; make sanitize: the unit tests under AddressSanitizer
 #   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...   other projects' tests of hooks, from your checkouts, through us
 #   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
 #   make kata-guest-hook DESTDIR=ROOTFS   the guest's part for Kata Containers, into the tree of a guest image
@@ -38,7 +39,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 demo_packages := podman busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap
 
-.PHONY: build install uninstall kata-guest-hook demo test conformance bench deps demo-deps test-deps clean
+.PHONY: build install uninstall kata-guest-hook demo test fuzz sanitize miri conformance bench deps demo-deps test-deps clean
 
 build:
 	$(CARGO) build --release --locked
@@ -88,6 +89,20 @@ test: test-deps build
 	$(CARGO) test --locked --doc
 	$(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
 		test --locked --lib --tests -- --test-threads=1
+	PROFILE=dev fuzz/run.sh 4
+
+# Every reader of hostile bytes until nothing new is found for long; an hour and more.
+fuzz:
+	fuzz/run.sh 300
+
+# The unit tests with every access to memory checked. Without those that enter the jail: it bounds the address space, of which AddressSanitizer needs terabytes.
+sanitize:
+	ASAN_OPTIONS=detect_leaks=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --lib --target-dir $(target)/sanitize -- --skip jail --skip plain
+
+# What of it makes no system call that Miri does not know. Needs a nightly toolchain with the components miri and rust-src.
+miri:
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --lib --target-dir $(target)/miri -- \
+		sys::proc sys::cgroup::tests::where sys::limit dump::early dump::head dump::walk::tests::files dump::crash dump::plan
 
 # Their test programs must have been built, as those projects say. Root, and the machine's core_pattern for some seconds.
 conformance: export PATH := $(PATH):$(tools)/bin

@@ -3,6 +3,18 @@
 
 mod support;
 
+#[allow(dead_code, reason = "the oracle uses the rest of it")]
+#[path = "oracle/core_bytes.rs"]
+mod core_bytes;
+mod lanes {
+    pub mod early;
+    pub mod falls_back;
+    pub mod identical;
+    pub mod narrow;
+    pub mod template;
+}
+
+use lanes::{narrow, template};
 use object::read::elf::{ElfFile64, ProgramHeader};
 use object::{Endianness, Object};
 use serde_json::Value;

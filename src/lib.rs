@@ -44,4 +44,6 @@ pub mod cli;
 pub mod dump;
 pub mod engine;
 pub mod hook;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod verify;

@@ -40,6 +40,13 @@ impl Container {
         Container { init, directory: directory.to_owned(), _bundle: bundle }
     }
 
+    /// A command in the container: `nsenter`, to which the program is still to be added.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &self.init.id().to_string(), "--"]);
+        command
+    }
+
     /// A victim, ready to crash.
     pub fn victim(&self, program: &Path, kind: &str, size: usize) -> Victim {
         let line = format!("ulimit -c unlimited; exec nsenter --mount --target {} -- {} {kind} {size}", self.init.id(), program.display());

@@ -34,6 +34,11 @@ pub fn parent() -> &'static Path {
 
 /// Compiles a C source into a static program with debug information; the same source is compiled once.
 pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
+    compile_as(name, source, &[&["-static"], flags].concat())
+}
+
+/// The same, linked as the flags say.
+pub fn compile_as(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crashers");
     fs::create_dir_all(&directory).unwrap();
     let program = directory.join(name);
@@ -46,7 +51,7 @@ pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let (fresh, text) = (own.path().join(name), own.path().join(format!("{name}.c")));
     fs::write(&text, source).unwrap();
     let output = Command::new("gcc")
-        .args(["-static", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"])
+        .args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"])
         .args(flags)
         .arg("-o")
         .args([&fresh, &text])

@@ -32,8 +32,16 @@ const LOCK: &str = "/run/lock/oci-coredump-test.lock";
 const ASIDE: &str = "before-test";
 
 /// The sysctls that a test (or the binary under test) may change.
-const SYSCTLS: [&str; 6] =
-    ["kernel/core_pattern", "kernel/core_uses_pid", "kernel/core_pipe_limit", "kernel/core_sort_vma", "kernel/core_file_note_size_limit", "fs/suid_dumpable"];
+const SYSCTLS: [&str; 8] = [
+    "kernel/core_pattern",
+    "kernel/core_uses_pid",
+    "kernel/core_pipe_limit",
+    "kernel/core_sort_vma",
+    "kernel/core_file_note_size_limit",
+    "fs/suid_dumpable",
+    "vm/max_map_count",
+    "vm/nr_hugepages",
+];
 
 /// The machine, ours alone until drop.
 pub struct Host {

@@ -29,7 +29,7 @@ impl Crash {
     }
 }
 
-fn parse(args: &[OsString]) -> Result<Specifiers> {
+pub(super) fn parse(args: &[OsString]) -> Result<Specifiers> {
     const NAMES: [&str; 16] = ["%P", "%p", "%I", "%i", "%u", "%g", "%d", "%s", "%t", "%c", "%C", "%F", "%h", "%e", "%f", "%E"];
     ensure!(args.len() == NAMES.len(), "expected {} arguments ({}), got {}: this verb is for the kernel", NAMES.len(), NAMES.join(" "), args.len());
     fn number<T: std::str::FromStr>(args: &[OsString], i: usize) -> Result<T> {

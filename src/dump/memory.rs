@@ -22,6 +22,9 @@ const WORTH: u64 = 8 << 20;
 /// Most threads. More do not help one file.
 const THREADS: usize = 4;
 
+/// Bytes of a thread's stack.
+const STACK: usize = 256 << 10;
+
 /// A read that takes longer is stuck: a page that only the crashed process itself could have filled (userfaultfd). The kernel does not fall for that.
 const STUCK: Duration = Duration::from_secs(2);
 
@@ -34,6 +37,8 @@ pub struct Source {
     pub pagemap: Pagemap,
     /// The process; without it there is no fast lane.
     pub pidfd: Option<OwnedFd>,
+    /// Where its threads' lists of robust futexes begin; asked for an early release only.
+    pub robust: Vec<u64>,
 }
 
 impl Source {
@@ -60,10 +65,16 @@ pub fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
     files.filter(|_| plain).and_then(mapped_files)
 }
 
-/// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
+/// What `work` gives, or `None` if that takes too long: it reads where a read can be stuck.
+pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (say, hear) = mpsc::channel();
+    std::thread::Builder::new().stack_size(STACK).spawn(move || say.send(work())).ok()?;
+    hear.recv_timeout(STUCK).ok()
+}
+
+/// Copies the memory to its places in the file, which will end at `end`; the caller sees to that. `held`: the process has been let go, its memory is held, and this much of it is
 /// copied already.
-pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, held: Option<Done>) -> Result<(), Failed> {
-    let end = loads.iter().map(|l| l.offset + l.size).max().unwrap_or(0);
+pub fn copy(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, (file, end): (OwnedFd, u64), held: Option<Done>) -> Result<(), Failed> {
     let target = Target::new(file, end);
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
@@ -82,7 +93,7 @@ pub fn copy(source: Source, loads: Vec<Load>, files: Vec<u64>, file: OwnedFd, he
     let mut running = 0;
     for clock in clocks {
         let say = say.clone();
-        let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || {
             work.run(clock);
             let _ = say.send(());
         });
@@ -139,7 +150,7 @@ impl Target {
 
 /// What the threads share.
 struct Work {
-    source: Source,
+    source: &'static Source,
     target: Target,
     held: Option<Done>,
     walk: Mutex<Walk>,

@@ -9,6 +9,8 @@ mod early;
 mod facts;
 mod forward;
 mod head;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod identify;
 mod input;
 mod keep;

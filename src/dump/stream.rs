@@ -7,7 +7,7 @@
 use super::early::{self, Done};
 use super::head::{Head, Load};
 use super::input::Input;
-use super::memory::{self, Source};
+use super::memory::{self, Failed, Source};
 use super::output::{Output, Sink, Sparse, Zstd};
 use super::plan::PAGE;
 use crate::sys::hold::Hold;
@@ -79,18 +79,23 @@ fn sparse<I: AsFd>(
         && let Ok(file) = output.sink.0.try_clone()
     {
         output.flush()?;
-        let held = release.and_then(|release| release.act(&source, &head, &threads, &file));
-        let released = held.is_some();
-        match memory::copy(source, head.loads.clone(), files, file, held) {
+        // A thread that is stuck in a read is left behind with what it uses; see there.
+        let source: &'static Source = Box::leak(Box::new(source));
+        let held = release.map_or(Ok(None), |release| release.act(source, &head, &files, &threads, &file));
+        let released = matches!(held, Ok(Some(_)));
+        let open =
+            |held: &Option<Done>, load: &&Load| held.as_ref().is_none_or(|done| early::next_open(done, load.address, load.address + load.size).is_some());
+        let rest = |held| memory::copy(source, head.loads.iter().filter(|load| open(&held, load)).copied().collect(), files, (file, head.end), held);
+        match held.and_then(rest) {
             Ok(()) => return output.end_at(head.end),
-            Err(memory::Failed::Stream) if released => return Err(Stop::Write(Errno::IO)),
-            Err(memory::Failed::Ended(whole)) => {
+            Err(Failed::Stream) if released => return Err(Stop::Write(Errno::IO)),
+            Err(Failed::Ended(whole)) => {
                 output.reach = whole.min(head.end).max(output.reach);
                 return Err(Stop::Ended);
             }
             // Nothing of the pipe was read, so the stream writes the same bytes again to the same places. But the lane does not write from front to back:
             // where it ran out of space, what it has of the end would take the place of what is missing before.
-            Err(memory::Failed::Stream) => output.end_at(output.position)?,
+            Err(Failed::Stream) => output.end_at(output.position)?,
         }
     }
     body(input, output, bounds, source, &head)
@@ -125,15 +130,17 @@ pub struct Release<'a> {
 
 impl Release<'_> {
     /// Lets the process go, if its memory can be held; else it waits as usual.
-    fn act(self, source: &Source, head: &Head, threads: &[u64], file: &OwnedFd) -> Option<Done> {
+    fn act(self, source: &'static Source, head: &Head, files: &[u64], threads: &[u64], file: &OwnedFd) -> Result<Option<Done>, Failed> {
         // On other architectures than x86-64 nothing says where the threads' blocks are.
-        let threads = Some(threads).filter(|t| !t.is_empty())?;
-        let (held, done) = early::prepare(self.hold, source, head, threads, file).ok()?;
+        if threads.is_empty() {
+            return Ok(None);
+        }
+        let Some((held, done)) = early::prepare(self.hold, source, head, files, threads, file)? else { return Ok(None) };
         source.memory.detach();
         (self.go)();
         // For as long as this process lives.
         std::mem::forget(held);
-        Some(done)
+        Ok(Some(done))
     }
 }
 
@@ -186,7 +193,14 @@ fn copy_unit<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, siz
     output.account(output.position, size as u64)?;
     let mut left = size;
     while left > 0 {
-        let bytes = input.take(left.min(CHUNK))?;
+        let bytes = match input.take(left.min(CHUNK)) {
+            Ok(bytes) => bytes,
+            Err(stop) => {
+                // Of a unit that does not come whole the file has what came.
+                output.reach = output.position;
+                return Err(stop);
+            }
+        };
         left -= bytes.len();
         seen(bytes);
         output.put(bytes)?;

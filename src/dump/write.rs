@@ -9,10 +9,10 @@ use super::stream::{self, Bounds, Release, Stop};
 use crate::sys::cgroup::Groups;
 use crate::sys::file::FsType;
 use crate::sys::hold::Hold;
-use crate::sys::memory::Memory;
+use crate::sys::memory::{Memory, is_shared};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::process::Child;
-use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, limit, process};
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, limit, process, robust};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -57,16 +57,18 @@ const MAX_REPORT: u64 = 16 << 10;
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
 pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
-    let source = source(crash, facts);
+    // A parent that shares the memory would go on changing it.
+    let early = plan.early && !is_shared(crash.said.host_pid, facts.status.parent);
+    let source = source(crash, facts, early);
     // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
     // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
-    let groups = if plan.early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
+    let groups = if early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
     let (read, report) = process::pipe()?;
     let child = process::fork_into(groups.unified(), |_| {
         let mut report = Report(std::fs::File::from(report));
         groups.enter();
         // Without a hold the process just waits until its core is whole.
-        let hold = if plan.early { Hold::new().ok() } else { None };
+        let hold = if early { Hold::new().ok() } else { None };
         let mut keep = vec![report.0.as_fd()];
         keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
         keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
@@ -81,7 +83,8 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event
     })?;
     on(Event::Started);
     let mut written = Written::default();
-    for line in BufReader::new(std::fs::File::from(read.try_clone()?).take(MAX_REPORT)).lines().map_while(std::io::Result::ok) {
+    let read = std::fs::File::from(read);
+    for line in BufReader::new((&read).take(MAX_REPORT)).lines().map_while(std::io::Result::ok) {
         let before = written.released;
         written = serde_json::from_str(&line).unwrap_or(written);
         if written.released && !before {
@@ -99,10 +102,11 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event
 }
 
 /// What the fast lane reads from: opened while we may, of the process that the pidfd names.
-fn source(crash: &Crash, facts: &Facts) -> Option<Source> {
+fn source(crash: &Crash, facts: &Facts, early: bool) -> Option<Source> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
     let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
-    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), pidfd })
+    let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
+    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), pidfd, robust })
 }
 
 struct Report(std::fs::File);

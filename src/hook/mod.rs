@@ -4,6 +4,8 @@
 mod apply;
 mod bundle;
 mod conmon;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod live;
 mod monitor;
 mod plan;

@@ -103,6 +103,16 @@ impl Memory {
     }
 }
 
+/// Whether two processes have the same memory, as a process and its parent between vfork(2) and exec. `false` where the kernel does not tell.
+///
+/// # References
+/// kcmp(2), Linux 3.5 (`CONFIG_KCMP`).
+pub fn is_shared(one: i32, other: i32) -> bool {
+    const KCMP_VM: libc::c_int = 1;
+    // SAFETY: the call takes numbers only and touches no memory.
+    one != other && unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) } == 0
+}
+
 impl AsFd for Memory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.mem.as_fd()

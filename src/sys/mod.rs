@@ -20,6 +20,7 @@ pub mod pagemap;
 pub mod pidfd;
 pub mod proc;
 pub mod process;
+pub mod robust;
 pub mod socket;
 pub mod watch;
 

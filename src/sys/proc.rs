@@ -34,6 +34,12 @@ impl Proc {
         self.open_at(&format!("task/{tid}"), OFlags::PATH | OFlags::DIRECTORY).map(Proc)
     }
 
+    /// The IDs of all threads of this task's process.
+    pub fn siblings(&self) -> Result<Vec<i32>> {
+        let all = file::reopen_dir(self.directory("..")?)?;
+        Ok(file::names(all)?.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+    }
+
     fn open_at(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
         rustix::fs::openat(&self.0, name, flags | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("openat(/proc/PID, {name:?})"))
     }
@@ -155,7 +161,7 @@ pub fn start_time(stat: &[u8]) -> Option<u64> {
 }
 
 /// Fields 3 and 20 of /proc/PID/stat: a leader that has ended before its other threads is a zombie too, but the process lives.
-fn is_zombie(stat: &[u8]) -> Option<bool> {
+pub fn is_zombie(stat: &[u8]) -> Option<bool> {
     let mut fields = after_name(stat)?;
     let ended = matches!(fields.next()?, "Z" | "X" | "x");
     let threads: u64 = fields.nth(16)?.parse().ok()?;
@@ -233,7 +239,7 @@ pub fn all() -> Result<Vec<i32>> {
 }
 
 /// The outside ID of inside ID 0 in /proc/PID/uid_map or gid_map.
-fn mapped_root(text: &[u8]) -> Option<u32> {
+pub fn mapped_root(text: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(text).ok()?;
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();

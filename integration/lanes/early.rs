@@ -1,0 +1,181 @@
+//! Early release: what the process was when it died is what the core says, whatever happens to its threads, its memory and its container meanwhile.
+
+use crate::memory;
+use crate::support::bare::compile;
+use crate::support::bundle::Bundle;
+use crate::support::host::{BINARY, Host};
+use crate::support::require;
+use crate::support::runtime::{Kind, Runtime};
+use crate::template::{Core, Lane, Stage, Template, Way, assert_same, unlimited};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+fn stage(name: &'static str) -> Stage {
+    Stage::new(name, "allow_early_release = true\n", &[("oci-coredump/release", "early")])
+}
+
+fn released(core: &Core) -> bool {
+    let record = core.record.as_ref().unwrap();
+    let at = |key: &str| record[key].as_str().map(str::to_owned);
+    assert!(at("released_at") <= at("completed_at"), "{record}");
+    at("released_at").is_some()
+}
+
+/// The kernel's core, and one that was released early if `early`.
+fn judge(stage: &Stage, kind: &str, way: Way, (early, lane): (bool, Lane)) {
+    let mut template = Template::start(&stage.container, kind, "100");
+    let [kernel, ours] = [Way::Kernel, way].map(|way| stage.core(&mut template, way, unlimited).unwrap());
+    assert_same(&kernel, &ours, &format!("{kind}, {way:?}"));
+    assert_eq!((released(&ours), ours.lane()), (early, lane), "{kind}, {way:?}: {:?}", ours.record);
+}
+
+#[test]
+fn what_the_end_of_the_threads_changes() {
+    let stage = stage("ends");
+    judge(&stage, "robust", Way::Project, (true, Lane::Fast));
+    judge(&stage, "threads", Way::Project, (true, Lane::Fast));
+}
+
+#[test]
+fn kinds_of_memory() {
+    for place in ["/var/tmp", "/dev/shm"] {
+        let stage = Stage::below(place, "kinds", "allow_early_release = true\n", &[("oci-coredump/release", "early")]);
+        for kind in ["shared", "inaccessible", "transparent"] {
+            judge(&stage, kind, Way::Project, (true, Lane::Fast));
+        }
+    }
+}
+
+/// Where its memory cannot be held, is its parent's too, or cannot all be read in time, the process waits as usual.
+#[test]
+fn no_release_without_a_hold() {
+    let stage = stage("hold");
+    judge(&stage, "shared", Way::Without("u"), (false, Lane::Fast));
+    judge(&stage, "shared", Way::Without("t"), (false, Lane::Stream));
+    judge(&stage, "shared", Way::Stream, (false, Lane::Stream));
+    judge(&stage, "sharer", Way::Project, (false, Lane::Fast));
+    judge(&stage, "never-filled", Way::Project, (false, Lane::Stream));
+}
+
+/// A living process changes the memory that it shares with the dead one.
+#[test]
+fn memory_that_others_change() {
+    let stage = stage("changed");
+    let file = stage.directory.path().join("writer");
+    let mut template = Template::start(&stage.container, "changed", file.to_str().unwrap());
+    let kernel = stage.core(&mut template, Way::Kernel, unlimited).unwrap();
+    let writer = Writer(std::fs::read_to_string(&file).unwrap().parse().ok().and_then(Pid::from_raw).unwrap());
+    stage.set(Way::Project);
+    let pid = template.copy();
+    unlimited(pid);
+    template.end();
+    writer.start();
+    let record = stage.complete(pid);
+    assert!(record["released_at"].is_string(), "{record}");
+    let core = stage.directory.path().join("core.1");
+    let ours = Core { bytes: std::fs::read(core).unwrap(), blocks: 0, sent: 0, record: Some(record) };
+    assert_same(&kernel, &ours, "changed");
+}
+
+struct Writer(Pid);
+
+impl Writer {
+    fn start(&self) {
+        kill_process(self.0, Signal::USR1).unwrap();
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+/// MiB of a core that takes its time.
+const LARGE: usize = 384;
+
+/// The process is let go, its container ends and is deleted, and only then the core goes on: it lands on the volume all the same.
+#[test]
+fn a_container_that_is_removed_meanwhile() {
+    if !require::programs(&["runc"]) {
+        return;
+    }
+    let host = Host::take();
+    let binary = host.install();
+    host.configure("allow_early_release = true\n");
+    let (volume, runtime) = (TempDir::with_prefix("volume").unwrap(), Runtime::new(Kind::Runc));
+    let mut bundle = Bundle::new();
+    bundle.rootfs().put(&compile("victim"), "/bin/victim");
+    bundle.args(&["/bin/victim", "random", &LARGE.to_string()]).bind(volume.path(), "/dump").coredump_hooks(&binary);
+    bundle.annotation("oci-coredump/pattern", "/dump/core").annotation("oci-coredump/release", "early");
+    bundle.write();
+    let mut container = runtime.command();
+    container.arg("run").arg("--bundle").arg(bundle.path()).arg("removed").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut container = container.spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(container.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    container.stdin.take().unwrap().write_all(b"x").unwrap();
+
+    // Stopped while it writes, so that the core cannot be whole before the container has gone.
+    let helpers = until("a helper", || helpers().filter(|all| all.len() == 2));
+    let until_released = || (!container_lives(&runtime)).then_some(());
+    until("the process to be let go", until_released);
+    helpers.iter().for_each(|helper| kill_process(*helper, Signal::STOP).unwrap());
+    let status = container.wait().unwrap();
+    assert!(!runtime.command().args(["state", "removed"]).stderr(Stdio::null()).status().unwrap().success(), "runc still knows it ({status})");
+    drop(bundle);
+    assert_eq!(host.records_of("removed")[0]["outcome"], "started", "the core was whole before the container had gone");
+    helpers.iter().for_each(|helper| kill_process(*helper, Signal::CONT).unwrap());
+
+    let record = until("the core to be whole", || host.records_of("removed").pop().filter(|record| record["outcome"] != "started"));
+    assert_eq!(record["outcome"], "written", "{record}");
+    assert!(record["released_at"].as_str().unwrap() < record["completed_at"].as_str().unwrap(), "{record}");
+    let core = volume.path().join("core.1");
+    assert_eq!(record["host_path"], core.to_str().unwrap(), "{record}");
+    assert!(memory(&core) == filled(LARGE << 20), "not the victim's memory");
+}
+
+/// What `victim random` fills its memory with.
+fn filled(bytes: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut all = Vec::with_capacity(bytes);
+    while all.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        all.extend(state.to_ne_bytes());
+    }
+    all
+}
+
+/// The helper and its writer.
+fn helpers() -> Option<Vec<Pid>> {
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+    let ours = |pid: &Pid| {
+        let directory = format!("/proc/{}", pid.as_raw_nonzero());
+        std::fs::read_link(format!("{directory}/exe")).is_ok_and(|exe| exe.to_str() == Some(BINARY))
+            && std::fs::read(format!("{directory}/cmdline")).is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"handle"))
+    };
+    Some(all.filter(ours).collect())
+}
+
+fn container_lives(runtime: &Runtime) -> bool {
+    let output = runtime.command().args(["state", "removed"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains("\"running\"")
+}
+
+/// Waits for what no event tells.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + crate::PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

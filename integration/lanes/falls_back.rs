@@ -1,0 +1,70 @@
+//! Whatever is taken away from the fast lane, the core is the same: it finds another way, or leaves all of it to the stream. And the limits of the process
+//! cut every lane where they cut the kernel's own file.
+
+use crate::template::{Lane, Stage, Template, Way, assert_same, limit, unlimited};
+use rustix::process::Resource;
+
+#[test]
+fn without_a_system_call() {
+    let stage = Stage::new("without", "", &[]);
+    let mut template = Template::start(&stage.container, "shared", "");
+    let table = [
+        ("s", Lane::Fast), // a kernel without PAGEMAP_SCAN: the page map is read
+        ("v", Lane::Fast), // process_vm_readv forbidden: /proc/PID/mem
+        ("sv", Lane::Fast),
+        ("vp", Lane::Stream), // a process that cannot be read
+        ("sp", Lane::Stream), // nor its page map
+        ("t", Lane::Stream),  // no thread
+        ("d", Lane::Stream),  // no descriptor
+        ("svptd", Lane::Stream),
+    ];
+    for (what, expected) in table {
+        assert_eq!(stage.same(&mut template, Way::Without(what), unlimited), expected, "without {what}");
+    }
+}
+
+/// A read that only the dead process could answer, long after the first byte was written: the stream begins again.
+#[test]
+fn in_the_middle() {
+    let stage = Stage::new("middle", "", &[]);
+    let mut template = Template::start(&stage.container, "never-filled", "");
+    assert_eq!(stage.same(&mut template, Way::Project, unlimited), Lane::Stream);
+}
+
+/// RLIMIT_CORE counts what is emitted, RLIMIT_FSIZE where in the file it lands.
+#[test]
+fn limits_are_exact() {
+    let stage = Stage::new("limits", "", &[]);
+    let mut template = Template::start(&stage.container, "shared", "");
+    let whole = stage.core(&mut template, Way::Kernel, unlimited).unwrap();
+    let (emitted, size) = (whole.sent, whole.bytes.len() as u64);
+    assert!(emitted < size - (1 << 20), "no holes: {emitted} of {size}");
+    // Below: cut. Between what is emitted and the size: whole, but not for the fast lane, which does not count. Above: whole.
+    let core = [5 << 20, emitted - 4096, emitted - 1, emitted, emitted + 1, size - 1, size, size + 1];
+    let fsize = [5 << 20, size - 4096, size - 1, size, size + 1];
+    let all = core.map(|at| (Resource::Core, at)).into_iter().chain(fsize.map(|at| (Resource::Fsize, at)));
+    for (resource, bytes) in all {
+        let cores = [Way::Kernel, Way::Stream, Way::Project].map(|way| {
+            let ready = |pid| {
+                unlimited(pid);
+                limit(pid, resource, bytes);
+            };
+            stage.core(&mut template, way, ready).unwrap_or_else(|| panic!("{resource:?} {bytes}, {way:?}: no core"))
+        });
+        let [kernel, stream, ours] = &cores;
+        let cut = match resource {
+            Resource::Core => bytes < emitted,
+            _ => bytes < size,
+        };
+        let what = format!("{resource:?} of {bytes} ({emitted} emitted, {size} in all)");
+        assert_eq!((kernel.bytes.len() as u64) < size, cut, "{what}: the kernel's");
+        for (name, core) in [("stream", stream), ("project", ours)] {
+            assert_same(kernel, core, &format!("{what}, {name}"));
+            assert_eq!(core.record.as_ref().unwrap()["truncated"], cut, "{what}, {name}");
+        }
+        if !cut {
+            assert_eq!(stream.lane(), Lane::Stream, "{what}");
+            assert_eq!(ours.lane(), if bytes < size { Lane::Stream } else { Lane::Fast }, "{what}");
+        }
+    }
+}

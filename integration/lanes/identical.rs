@@ -1,0 +1,166 @@
+//! Every kind of memory: the kernel's file, the stream's and the fast lane's are the same in every byte.
+
+use crate::support::crasher::compile_as;
+use crate::support::require;
+use crate::template::{Lane, Stage, Template, Way, field, filter, run, unlimited};
+use rustix::process::Pid;
+use std::path::Path;
+
+fn number(pid: Pid) -> i32 {
+    pid.as_raw_nonzero().get()
+}
+
+/// One kind after the other: the template's kind and argument, the filters to try, and the lane that the project takes.
+fn judge(stage: &Stage, kind: &str, argument: &str, filters: &[u32], expected: Lane) {
+    let mut template = Template::start(&stage.container, kind, argument);
+    for mask in filters {
+        let lane = stage.same(&mut template, Way::Project, |pid| {
+            unlimited(pid);
+            filter(pid, *mask);
+        });
+        assert_eq!(lane, expected, "{kind} {mask:#x}");
+    }
+}
+
+/// The filter that every process starts with, and all of it.
+const FILTERS: [u32; 2] = [0x33, 0x1ff];
+
+#[test]
+fn kinds_of_memory() {
+    let stage = Stage::new("kinds", "", &[]);
+    let file = stage.directory.path().join("file");
+    let file = file.to_str().unwrap();
+    judge(&stage, "plain", "", &[0x33, 0x1, 0x5], Lane::Fast);
+    judge(&stage, "files", file, &[0x33, 0x1ff, 0x3d, 0x9], Lane::Fast);
+    judge(&stage, "shared", "", &[0x33, 0x1ff, 0x1], Lane::Fast);
+    judge(&stage, "left-out", "", &FILTERS, Lane::Fast);
+    judge(&stage, "inaccessible", "", &FILTERS, Lane::Fast);
+    judge(&stage, "sharer", "", &FILTERS, Lane::Fast);
+}
+
+/// Memory-backed files are written in another way.
+#[test]
+fn into_memory() {
+    let stage = Stage::below("/dev/shm", "memory", "", &[]);
+    for kind in ["shared", "left-out", "inaccessible", "transparent"] {
+        judge(&stage, kind, "", &FILTERS, Lane::Fast);
+    }
+}
+
+#[test]
+fn a_dynamic_program() {
+    let stage = Stage::new("dynamic", "", &[]);
+    let program = compile_as("template-dynamic", include_str!("template.c"), &["-pthread"]);
+    let mut template = Template::of(&stage.container, &program, "files", stage.directory.path().join("file").to_str().unwrap());
+    let lane = stage.same(&mut template, Way::Project, |pid| {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", number(pid))).unwrap();
+        assert!(["/libc.so", "/ld-linux", "[vdso]", "[vvar]"].iter().all(|name| maps.contains(name)), "{maps}");
+        unlimited(pid);
+        filter(pid, 0x1ff);
+    });
+    assert_eq!(lane, Lane::Fast);
+}
+
+#[test]
+fn transparent_huge_pages() {
+    let stage = Stage::new("transparent", "", &[]);
+    let mut template = Template::start(&stage.container, "transparent", "");
+    for way in [Way::Project, Way::Without("s")] {
+        let lane = stage.same(&mut template, way, |pid| {
+            unlimited(pid);
+            let smaps = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", number(pid))).unwrap();
+            let huge = smaps.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap();
+            assert_ne!(huge.trim(), "0 kB", "there are none");
+        });
+        assert_eq!(lane, Lane::Fast);
+    }
+}
+
+#[test]
+fn huge_pages_of_hugetlbfs() {
+    let stage = Stage::new("hugetlb", "", &[]);
+    stage.host.set("vm/nr_hugepages", "8");
+    // Private ones (0x20), shared ones (0x40), neither, both.
+    judge(&stage, "hugetlb", "", &[0x33, 0x53, 0x13, 0x1ff], Lane::Fast);
+}
+
+#[test]
+fn swapped_pages() {
+    let stage = Stage::new("swapped", "", &[]);
+    let Some(_swap) = Swap::on() else { return };
+    let mut template = Template::start(&stage.container, "swapped", "");
+    for way in [Way::Project, Way::Without("s"), Way::Without("v")] {
+        let lane = stage.same(&mut template, way, |pid| {
+            unlimited(pid);
+            assert_ne!(field(number(pid), "VmSwap").as_deref(), Some("0 kB"), "nothing was swapped out");
+        });
+        assert_eq!(lane, Lane::Fast);
+    }
+}
+
+/// A swap file for as long as this lives.
+struct Swap(String);
+
+impl Swap {
+    fn on() -> Option<Self> {
+        let swap = Swap(Path::new(env!("CARGO_TARGET_TMPDIR")).join("swap").to_str().unwrap().to_owned());
+        std::fs::write(&swap.0, vec![0; 64 << 20]).unwrap();
+        run("chmod", &["0600", &swap.0]);
+        run("mkswap", &[&swap.0]);
+        let output = std::process::Command::new("swapon").arg(&swap.0).output().expect("swapon");
+        if !output.status.success() {
+            require::skip(&format!("swapon: {}", String::from_utf8_lossy(&output.stderr)));
+            return None;
+        }
+        Some(swap)
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("swapoff").arg(&self.0).status();
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_thousand_threads() {
+    let stage = Stage::new("threads", "", &[]);
+    stage.host.set("kernel/core_file_note_size_limit", "16777216");
+    let mut template = Template::start(&stage.container, "threads", "1000");
+    let lane = stage.same(&mut template, Way::Project, |pid| {
+        unlimited(pid);
+        assert_eq!(field(number(pid), "Threads").as_deref(), Some("1000"));
+    });
+    assert_eq!(lane, Lane::Fast);
+}
+
+#[test]
+fn sorted_by_size() {
+    let stage = Stage::new("sorted", "", &[]);
+    stage.host.set("kernel/core_sort_vma", "1");
+    judge(&stage, "shared", "", &FILTERS, Lane::Fast);
+}
+
+/// More segments than e_phnum can say.
+#[test]
+fn seventy_thousand_segments() {
+    let stage = Stage::new("segments", "", &[]);
+    stage.host.set("vm/max_map_count", "100000");
+    let mut template = Template::start(&stage.container, "segments", "70000");
+    let lane = stage.same(&mut template, Way::Project, unlimited);
+    assert_eq!(lane, Lane::Stream);
+}
+
+#[test]
+fn a_32_bit_program() {
+    let stage = Stage::new("narrow", "", &[]);
+    let flags = ["-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-no-pie", "-Wl,--build-id=none"];
+    let program = compile_as("narrow", include_str!("narrow.c"), &flags);
+    let mut template = Template::start(&stage.container, "exec", program.to_str().unwrap());
+    let lane = stage.same(&mut template, Way::Project, |pid| {
+        unlimited(pid);
+        filter(pid, 0x1ff);
+    });
+    assert_eq!(lane, Lane::Stream);
+}

@@ -1,0 +1,40 @@
+//! What hostile bytes may not do to the hook; see [`crate::hostile`].
+
+use super::bundle::{self, Bundle};
+use super::plan;
+use super::request::Request;
+use super::state::{Stage, State};
+use crate::annotation;
+use crate::config::Config;
+use crate::record::Names;
+use std::path::Path;
+
+/// A state on stdin.
+pub fn state(text: &[u8]) {
+    let Ok(state) = State::parse(text) else { return };
+    crate::registry::check_id(&state.id).expect("it was checked");
+    assert!(state.bundle.is_absolute() && state.process().map_or(true, |pid| pid > 1));
+    let _ = [false, true].map(|registered| Stage::of(&state, registered).may_fail());
+}
+
+/// A config.json, as far as the plan.
+pub fn bundle(text: &[u8]) {
+    let Ok(annotations) = bundle::annotations(text) else { return };
+    crate::hostile::asked(&annotations);
+    let Ok(Some(wishes)) = annotation::wishes(&annotations, annotation::container_name(&annotations), Some("/cores/core")) else { return };
+    let Ok(bundle) = Bundle::parse(text) else { return };
+    bundle.rootfs(Path::new("/bundle"));
+    if let Some(volume) = wishes.pattern.directory().and_then(|directory| bundle.volume_at(&directory)) {
+        assert!(volume.target.starts_with('/') && volume.target.len() > 1 && !Path::new(&volume.target).components().any(|c| c.as_os_str() == ".."));
+        assert!(volume.source.is_none_or(|source| source.starts_with('/')));
+    }
+    let hard = bundle.core_limit().map(|(_, hard)| hard);
+    let request = Request { wishes, names: Names::default(), bundle };
+    let plan = plan::plan(&request, &Config::default());
+    for step in &plan.steps {
+        if let (plan::Step::Limit(bytes, raise), Some(hard)) = (step, hard) {
+            assert!(*bytes <= hard && !raise, "over the limit of config.json");
+        }
+    }
+    assert!(!plan.to_string().is_empty());
+}

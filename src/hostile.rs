@@ -1,0 +1,204 @@
+//! What hostile bytes may not do: a function for each of our readers, which reads any bytes whatever and asserts what must hold of the result.
+//!
+//! For the fuzz targets in `fuzz/`; no part of the program. Their seeds are replayed here as a plain test.
+
+use crate::annotation::{self, Annotations};
+use crate::config::{self, Config};
+use crate::corefile::{Bytes, overview, stacks};
+use crate::pattern::{Handler, MAX_LEN, Specifiers, Template};
+use crate::record::Record;
+use crate::registry::{self, Entry};
+use crate::report;
+use crate::sys::proc::{self, Status};
+use crate::sysctl::Saved;
+use crate::{dump, engine, hook};
+
+/// A reader of hostile bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 14] = [
+    ("state", hook::hostile::state),
+    ("bundle", hook::hostile::bundle),
+    ("annotations", annotations),
+    ("template", template),
+    ("argv", dump::hostile::argv),
+    ("proc", proc_files),
+    ("mountinfo", mountinfo),
+    ("stream", dump::hostile::stream),
+    ("entry", entry),
+    ("record", record),
+    ("config", configuration),
+    ("spec", spec),
+    ("corefile", corefile),
+    ("identity", identity),
+];
+
+/// Text that the kernel escapes in a file name: no `/`, not empty, neither `.` nor `..`.
+pub fn escaped(text: &[u8]) -> Vec<u8> {
+    let mut name: Vec<u8> = text.iter().map(|b| if *b == b'/' { b'!' } else { *b }).collect();
+    match name.as_slice() {
+        b"" => name.push(b'!'),
+        b"." | b".." => name[0] = b'!',
+        _ => {}
+    }
+    name
+}
+
+/// A crash of which the bytes choose the names.
+pub fn crash(text: &[u8]) -> Specifiers {
+    let word = |n| escaped(text.split(|b| *b == b'\n').nth(n).unwrap_or_default());
+    Specifiers { hostname: word(0), comm: word(1), exe_name: word(2), exe_path: word(3), pid: text.len() as i32, ..Specifiers::default() }
+}
+
+/// A line `key=value` for each annotation, `;` for a newline.
+fn annotations(text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    let all: Annotations = text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.replace(';', "\n"))).collect();
+    asked(&all);
+}
+
+/// What must hold of every request that is granted.
+pub fn asked(all: &Annotations) {
+    let container = annotation::container_name(all);
+    annotation::is_sandbox(all);
+    annotation::required(all, container);
+    let Ok(Some(wishes)) = annotation::wishes(all, container, Some("core")) else { return };
+    granted(&wishes.pattern, b"..\n.\n\n/../x");
+    assert!(wishes.limit.flatten().is_none_or(|bytes| bytes <= i64::MAX as u64) && wishes.filter.is_none_or(|mask| mask <= 0x1ff));
+}
+
+/// What must hold of a pattern that a container may have: it is a file, and no crash makes it lead upwards.
+fn granted(template: &Template, names: &[u8]) {
+    let text = template.text();
+    assert!(!text.is_empty() && text.len() <= MAX_LEN && !matches!(text[0], b'|' | b'@') && !text.iter().any(u8::is_ascii_control));
+    for append_pid in [false, true] {
+        let path = template.expand(&crash(names), append_pid);
+        assert!(!path.split(|b| *b == b'/').any(|part| part == b".."), "{template}: {}", path.escape_ascii());
+    }
+    if let Some(directory) = template.directory() {
+        assert!(directory.starts_with('/') && !directory.contains("//") && !directory.split('/').any(|part| part == ".."), "{template}: {directory}");
+    }
+}
+
+/// A template, a NUL, and the names of a crash in lines.
+fn template(text: &[u8]) {
+    let mut parts = text.splitn(2, |b| *b == 0);
+    let (pattern, names) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    if let Ok(template) = Template::of_container(pattern) {
+        granted(&template, names);
+    }
+    if let Handler::Pipe(words) = Handler::of(pattern) {
+        words.iter().for_each(|word| drop(word.expand_argument(&crash(names))));
+    }
+}
+
+/// The first byte says which file of /proc.
+fn proc_files(text: &[u8]) {
+    let Some((which, text)) = text.split_first() else { return };
+    match which % 6 {
+        0 => drop(Status::parse(text)),
+        1 => drop((proc::start_time(text), proc::is_zombie(text))),
+        2 => {
+            for key in proc::cgroups(text).iter().flat_map(registry::cgroup_keys) {
+                assert!(key.len() <= 255 && !key.contains('/') && !key.chars().any(char::is_control), "{key:?}");
+            }
+        }
+        3 => drop(["Max file size", "Max core file size"].map(|name| proc::limit(text, name))),
+        4 => drop(proc::secure(text)),
+        _ => drop((proc::mapped_root(text), proc::printable(text))),
+    }
+}
+
+/// /proc/PID/mountinfo.
+fn mountinfo(text: &[u8]) {
+    let lines = text.split(|b| *b == b'\n').count();
+    let points = proc::mount_points(text);
+    assert!(points.len() <= lines && points.iter().all(|point| point.target.as_os_str().len() <= text.len()));
+}
+
+/// A file of the registry.
+fn entry(text: &[u8]) {
+    let Ok(entry) = serde_json::from_slice::<Entry>(text) else { return };
+    let again: Entry = serde_json::from_slice(&serde_json::to_vec(&entry).expect("it was JSON")).expect("what we write we read");
+    assert_eq!(again, entry);
+    if registry::check_id(&entry.names.container_id).is_ok() {
+        let id = &entry.names.container_id;
+        assert!(!id.contains('/') && id != "." && id != "..");
+    }
+    dump::hostile::place(&entry);
+}
+
+/// A file of the store: a record, or the saved sysctls.
+fn record(text: &[u8]) {
+    if let Ok(record) = serde_json::from_slice::<Record>(text) {
+        let again: Record = serde_json::from_slice(&serde_json::to_vec_pretty(&record).expect("it was JSON")).expect("what we write we read");
+        assert_eq!(again, record);
+        assert!(!report::one_line(&record.to_string()).chars().any(char::is_control));
+    }
+    if let Ok(saved) = serde_json::from_slice::<Saved>(text) {
+        saved.handler();
+    }
+}
+
+/// config.toml, behind it a NUL and a value for `[select]`.
+fn configuration(text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
+    let (text, value) = text.split_once('\0').unwrap_or((&text, "prod"));
+    let Ok(config) = Config::parse(text) else { return };
+    assert!(config.store.is_absolute() && config.runtime.as_ref().is_none_or(|path| path.is_absolute()));
+    let all: Annotations = config.select.keys().map(|key| (key.clone(), value.to_owned())).collect();
+    if let Some(pattern) = config.default_for(&all) {
+        granted(&Template::of_container(pattern.as_bytes()).expect("it was checked"), b"");
+    }
+    let all_match = config.select.values().all(|glob| config::matches(glob, value));
+    assert_eq!(config.default_for(&all).is_some(), config.default_pattern.is_some() && all_match);
+}
+
+/// A config.json that the runtime wrapper edits: once is enough, and what was there stays.
+fn spec(text: &[u8]) {
+    let (config, program) = (Config::default(), std::path::Path::new("/usr/libexec/oci-coredump"));
+    let Ok(Some(edited)) = engine::spec::edit(text, &config, program, u64::MAX) else { return };
+    let again = engine::spec::edit(&edited, &config, program, u64::MAX).expect("what we write we read");
+    assert_eq!(again, None, "{}", String::from_utf8_lossy(&edited));
+}
+
+/// A core, and a file for each of its modules: the size of the former (4 bytes, little-endian), then one behind the other.
+fn corefile(data: &[u8]) {
+    let Some((size, rest)) = data.split_first_chunk::<4>() else { return };
+    let (core, file) = rest.split_at(rest.len().min(u32::from_le_bytes(*size) as usize));
+    let core = core.to_vec();
+    let Ok(said) = overview(&core) else { return };
+    let bytes = vec![Bytes { file: Some(file), debug: Some(file) }; said.modules.len()];
+    let _ = stacks(&core, &bytes, &mut |_| Ok(()));
+}
+
+/// An executable or library that is to be kept.
+fn identity(file: &[u8]) {
+    if let Some(name) = crate::corefile::name(&file.to_vec(), 1 << 20) {
+        assert!(crate::corefile::is_name(&name), "{name:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Every seed and every input that once broke something.
+    #[test]
+    fn replay() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+        for (name, target) in TARGETS {
+            let files = std::fs::read_dir(seeds.join(name)).unwrap_or_else(|e| panic!("fuzz/seeds/{name}: {e}"));
+            let mut count = 0;
+            for file in files {
+                let path = file.unwrap().path();
+                println!("{}", path.display());
+                target(&std::fs::read(path).unwrap());
+                count += 1;
+            }
+            assert!(count > 0, "{name} has no seed");
+        }
+    }
+}
