@@ -13,3 +13,4 @@ pub mod rootfs;
 pub mod runtime;
 pub mod systemd;
 pub mod terminal;
+pub mod user;

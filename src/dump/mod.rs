@@ -22,6 +22,7 @@ mod quota;
 mod rotate;
 mod stream;
 mod termination;
+mod theirs;
 mod turn;
 mod walk;
 mod write;
@@ -79,6 +80,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             let mut record = begin(&crash, &facts, &entry);
             record.outcome = Outcome::None;
             record.reason = Some(reason);
+            theirs::copy(&mut record, &entry, None);
             Ledger::open(&config).close(&record);
             vacuum::now_and_then(&config)
         }
@@ -86,7 +88,8 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             let limits = config.limits.lowered(&entry.limits);
             let file = File { patience: patience(&limits), min_free: limits.min_free, ..file };
             let expected = || facts.task.memory_in_use().unwrap_or(0);
-            let id = &entry.names.container_id;
+            // A user names his containers as he likes: all of them together have one container's limits.
+            let id = &entry.user.as_ref().map_or_else(|| entry.names.container_id.clone(), |user| format!("user-{user}"));
             let asked = registry.as_ref().map_or(Ok(Asked::Free), |r| turn::ask(r, id, &limits, crash.said.host_pid as u64, expected));
             let turn = match asked {
                 Ok(Asked::Free) => None,
@@ -125,9 +128,11 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     let started = Instant::now();
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
-    let host = plan::host_path(&inside, entry.place.mount.as_ref());
+    // What a user says of the host he must show: he does in the end.
+    let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
+    let host = plan::host_path(&inside, mount);
     record.set_paths(Some(&inside), host.as_deref());
-    record.host_dir = host.as_ref().and_then(|_| Some(printable(entry.place.mount.as_ref()?.1.as_ref())));
+    record.host_dir = host.as_ref().and_then(|_| Some(printable(mount?.1.as_ref())));
     let (mut ledger, mut released_at) = (None, None);
     let written = write::write(crash, facts, file, turn.as_deref(), |event| match event {
         // While the writer becomes the crasher.
@@ -142,17 +147,18 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     if let Some(turn) = turn {
         remember(&turn, facts, &inside, &written);
     }
-    if written.created && entry.place.mount.is_some() && !written.given_up && !is_at(host.as_deref(), &written) {
+    if written.created && mount.is_some() && !given_up && !is_at(host.as_deref(), written.id) {
         record.set_paths(Some(&inside), None);
         record.host_dir = None;
         record.location = if written.memory { Location::Memory } else { Location::Layer };
     }
-    let id = written.id.filter(|_| written.created);
+    let id = written.id.filter(|_| written.created && !given_up);
     finish(&mut record, written);
     record.seconds = Some(started.elapsed().as_secs_f64());
     if !given_up && termination::concerns(&record, config.termination_log) {
         termination::write(facts, file, &record).unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
+    theirs::copy(&mut record, entry, id.map(|id| (inside, id)));
     let ledger = ledger.unwrap_or_else(|| Ledger::open(config));
     ledger.close(&record);
     if stuck {
@@ -161,7 +167,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     if let Some(child) = writer {
         child.wait()?;
     }
-    if let Some(id) = id.filter(|_| config.binaries.keep && !given_up) {
+    if let Some(id) = id.filter(|_| config.binaries.keep && entry.user.is_none()) {
         record.binaries = keep_binaries(facts, file, id, config)?;
         if !record.binaries.is_empty() {
             ledger.amend(&record);
@@ -173,8 +179,9 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
 /// The process has been let go. What fails here leaves the core as it is.
 fn keep_binaries(facts: &Facts, file: &File, core: (u64, u64), config: &Config) -> Result<BTreeMap<String, String>> {
     let free = kernel::free_bytes(&config.store).unwrap_or(0);
-    let kept = || keep::keep(facts, file, core, &Store::open(config)?, &config.binaries, free);
-    kept().context("keep the executable and libraries of the core")
+    // A store that was removed meanwhile is not made again.
+    let Some(store) = Store::look(&config.store)? else { return Ok(BTreeMap::new()) };
+    keep::keep(facts, file, core, &store, &config.binaries, free).context("keep the executable and libraries of the core")
 }
 
 /// Counts the core for the container's limits.
@@ -199,9 +206,9 @@ fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
 
 /// The path on the host follows from what the hook saw when the container was made. Since then the container may have changed its directories, and a
 /// process of it can have another root or other mounts: the path is the core's only if it leads to the very file that was written.
-fn is_at(host: Option<&[u8]>, written: &Written) -> bool {
+fn is_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
     let found = host.and_then(|path| std::fs::symlink_metadata(proc::os(path)).ok());
-    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == written.id)
+    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == id)
 }
 
 fn finish(record: &mut Record, written: Written) {
@@ -229,6 +236,7 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
     Record {
         time: jiff::Timestamp::from_second(said.time).map(|t| t.to_string()).unwrap_or_default(),
         names: entry.names.clone(),
+        user: entry.user,
         pid: said.pid,
         host_pid: said.host_pid,
         tid: said.tid,
