@@ -73,6 +73,7 @@ fn checks() -> Vec<Check> {
         Err(e) => (Config::default(), failure("config", format!("{e:#}"), "correct the file; until then the defaults are used")),
     };
     all.push(check);
+    all.extend(early(&config));
     all.push(helper());
     all.extend(patterns(&config));
     all.push(suid());
@@ -81,6 +82,12 @@ fn checks() -> Vec<Check> {
     all.push(store(&config));
     all.extend(containers());
     all
+}
+
+/// What early release costs, where it is allowed.
+fn early(config: &Config) -> Option<Check> {
+    let told = "containers may ask for it: the memory of a crashed process then stays in use until its core is whole, and counts as nobody's";
+    config.allow_early_release.then(|| ok("release", told))
 }
 
 fn root() -> Check {
