@@ -18,7 +18,7 @@ use serde_json::Value;
 use stacks::{build, functions, names_them, plain, sources, succeed};
 use support::bundle::Bundle;
 use support::crasher::compile;
-use support::host::{BINARY, Host, STORE};
+use support::host::{BINARY, Host, RUN, STORE};
 use support::require;
 use support::runtime::{Kind, Runtime};
 
@@ -155,14 +155,15 @@ fn every_language_when_the_container_is_gone() {
     succeed(Command::new("tar").arg("-C").arg(dir.path()).args(["--zstd", "-xf"]).arg(&file));
     let mut elsewhere = Bundle::new();
     elsewhere.put_dynamic(&require::find("gdb").unwrap(), "/usr/bin/gdb");
-    for part in fs::read_dir("/usr/lib").unwrap().map(|e| e.unwrap().path()).filter(|p| p.to_str().unwrap().starts_with("/usr/lib/python3.")) {
+    let python = fs::read_dir("/usr/lib").unwrap().map(|e| e.unwrap().path()).filter(|p| p.to_str().unwrap().starts_with("/usr/lib/python3."));
+    for part in python.chain([PathBuf::from("/usr/share/gdb")]).filter(|p| p.exists()) {
         elsewhere.mount("bind", part.to_str().unwrap(), part.to_str().unwrap(), &["rbind", "ro"]);
     }
-    names_them(&dir.path().join("crash"));
-    elsewhere.bind(&dir.path().join("crash"), "/crash").args(&["/crash/gdb.sh", "-nx", "-q", "-batch", "-x", "/crash/script"]);
+    elsewhere.bind(&dir.path().join("crash"), "/crash").args(&["/crash/gdb.sh", "-nx", "-q", "-batch", "-ex", "bt"]);
     let out = runtime.run(&elsewhere, "elsewhere");
-    let there = functions(&out);
-    assert!(there.contains(&"__cxa_throw".to_owned()) && there.contains(&"main".to_owned()), "{out:?}");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let lines: Vec<&str> = ["__cxa_throw", "open", "main"].iter().filter_map(|f| text.lines().find(|l| l.contains(&format!("{f} (")))).collect();
+    assert!(lines.len() == 3 && lines[2].contains("exception.cpp:"), "{out:?}");
 }
 
 /// The first process of a container takes everything with it: its namespaces are gone before anything is kept.
@@ -270,4 +271,37 @@ fn what_is_kept_and_what_is_not() {
         assert_eq!(binaries("kept").pop().unwrap().is_empty(), !readable);
         let _ = fs::remove_dir_all(Path::new(STORE).join("binaries"));
     }
+}
+
+/// The rules of the configuration, after a crash; not after every one.
+#[test]
+fn the_store_is_cleaned_by_itself() {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let victim = compile("victim", include_str!("matrix/victim.c"), &["-O0"]);
+    let mut bundle = Bundle::new();
+    bundle.rootfs().put(&victim, "/bin/victim");
+    bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%p");
+    let host = Host::take();
+    host.install();
+    host.configure("[vacuum]\nkeep = 1\n");
+    let runtime = Runtime::new(Kind::Runc);
+    let container = runtime.start(&bundle, "cleaned");
+    let crash = || {
+        container.exec(&["/bin/victim", "segv"]);
+        host.settle();
+        let cores = fs::read_dir(Path::new(STORE).join("containers/cleaned")).unwrap().count();
+        (host.records_of("cleaned").len(), cores, kept().len())
+    };
+    let stamp = Path::new(RUN).join("vacuumed");
+    let _ = fs::remove_file(&stamp);
+    assert_eq!(crash(), (1, 1, 1));
+    // Less than ten minutes have passed.
+    assert!(stamp.exists());
+    assert_eq!(crash(), (2, 2, 1));
+    fs::remove_file(&stamp).unwrap();
+    // The binary stays for the one that is left.
+    assert_eq!(crash(), (1, 1, 1));
+    container.remove();
 }

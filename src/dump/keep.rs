@@ -21,8 +21,8 @@ use std::fs::File as Open;
 use std::io::Read;
 use std::time::Duration;
 
-/// For finding them.
-const LOOK: Bounds = Bounds { memory: 1 << 30, cpu: 10, time: Duration::from_secs(20), output: 256 << 10, file: 0 };
+/// For finding them. What is said goes into the record, which is read back up to a size only.
+const LOOK: Bounds = Bounds { memory: 1 << 30, cpu: 10, time: Duration::from_secs(20), output: 64 << 10, file: 0 };
 
 /// For copying them; `file` is what is configured. Less than the age at which an unfinished file counts as left behind.
 const COPY: Bounds = Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(120), output: 64 << 10, file: 0 };

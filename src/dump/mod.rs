@@ -130,8 +130,9 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
 /// The process has been let go. What fails here leaves the core as it is.
 fn keep_binaries(facts: &Facts, file: &File, core: (u64, u64), config: &Config) -> Result<BTreeMap<String, String>> {
     let free = kernel::free_bytes(&config.store).unwrap_or(0);
-    let kept = || keep::keep(facts, file, core, &Store::open(config)?, &config.binaries, free);
-    kept().context("keep the executable and libraries of the core")
+    // A store that was removed meanwhile is not made again.
+    let Some(store) = Store::look(&config.store)? else { return Ok(BTreeMap::new()) };
+    keep::keep(facts, file, core, &store, &config.binaries, free).context("keep the executable and libraries of the core")
 }
 
 /// The path on the host follows from what the hook saw when the container was made. Since then the container may have changed its directories, and a

@@ -158,6 +158,21 @@ mod tests {
     }
 
     #[test]
+    fn of_a_container_that_runs() {
+        let point = |target: &str, read_only| MountPoint { device: "8:1".into(), root: "/".into(), target: target.into(), read_only };
+        let mounts =
+            |sysctls_closed| [point("/", true), point("/proc", false), point("/proc/sys", sysctls_closed), point("/data", false), point("/tmp", false)];
+        let source = |m: &MountPoint| (m.target == Path::new("/data")).then(|| PathBuf::from("/srv/a"));
+        let b = Bundle::of_running(&mounts(true), source);
+        assert!(b.hides_sysctls() && !Bundle::of_running(&mounts(false), source).hides_sysctls());
+        assert!(!Bundle::of_running(&[point("/", true), point("/proc", false)], source).hides_sysctls());
+        let at = |d| b.volume_at(d).map(|v| (v.target, v.source));
+        assert_eq!(at("/data/x"), Some(("/data".into(), Some("/srv/a".into()))));
+        assert_eq!((at("/tmp/x"), at("/var")), (Some(("/tmp".into(), None)), None));
+        assert_eq!(b.core_limit(), None);
+    }
+
+    #[test]
     fn the_nearest_mount() {
         let b = Bundle::parse(CONFIG).unwrap();
         let at = |d| b.volume_at(d).map(|v| (v.target, v.source));
