@@ -14,6 +14,10 @@ mod image;
 mod photo;
 #[path = "engines/pods.rs"]
 mod pods;
+#[path = "engines/rootless.rs"]
+mod rootless;
+#[path = "engines/rootless_attacks.rs"]
+mod rootless_attacks;
 #[path = "engines/suite.rs"]
 mod suite;
 mod support;
@@ -35,6 +39,20 @@ fn host() -> Host {
 /// The installed product, which must succeed; what it says.
 fn product(args: &[&str]) -> String {
     image::run(Command::new(BINARY).args(args))
+}
+
+/// What `doctor` says of an engine: verdicts and texts.
+fn doctor(engine: &str, config: &std::path::Path) -> Vec<(String, String)> {
+    let said = Command::new(BINARY).args(["doctor", engine, "--json", "--config"]).arg(config).output().unwrap();
+    let checks: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap();
+    let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
+    checks.iter().filter(|c| c["check"] == engine).map(|c| (text(c, "verdict"), text(c, "text"))).collect()
+}
+
+/// Panics unless it says just one thing of the engine, with this verdict and these words in it.
+fn doctor_says(engine: &str, config: &std::path::Path, verdict: &str, words: &str) {
+    let said = doctor(engine, config);
+    assert!(matches!(said.as_slice(), [(v, text)] if v == verdict && text.contains(words)), "{engine}: {said:?}");
 }
 
 /// The record of the container's only crash, whose core is whole and in its place.

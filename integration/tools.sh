@@ -34,23 +34,55 @@ if [ ! -d "$directory/python/kubernetes_validate" ]; then
 fi
 
 # Newer engines than the machine's, unpacked: Go programs run on an older Debian as they are. Installed, they would replace the machine's.
-# From the archive that this machine uses already; where that is none of Debian's, the tests of those engines say that they are skipped.
-# kubectl too, where the machine has none.
-archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/$' | head -n 1)
-for suite in trixie sid; do
-    kubectl=$(command -v kubectl >/dev/null || [ "$suite" != trixie ] || echo kubectl)
-    [ -x "$directory/$suite/usr/bin/containerd" ] && [ -x "$directory/$suite/usr/sbin/dockerd" ] && [ -z "$kubectl" ] && continue
-    [ -n "$archive" ] || break
-    echo "Unpacking containerd and Docker of Debian $suite"
-    apt=$(mktemp -d)
-    mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/debs"
-    : >"$apt/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $suite main" >"$apt/sources.list"
-    set -- -qq -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt" -o Dir::Etc::sourcelist="$apt/sources.list" \
+# kubectl too. Suite, package, version and sum (amd64): by its sum a package is taken from the pool, whatever the suite has now. Once the pool has dropped it, the suite's
+# own version, which the archive has signed, takes its place, and that is said.
+pins='trixie containerd 1.7.24~ds1-6+deb13u1 ed708deb96fe476a3bce4efa5c0538dfbcf717ab9a7c7944ba7260342c25899c
+trixie docker.io 26.1.5+dfsg1-9+deb13u1+b1 53ae1a99f15113f0a0d2226808ec0d24ee31b3b87b87ab8ec35be09a1a2ee13b
+trixie docker-cli 26.1.5+dfsg1-9+deb13u1+b1 596647bc4ffaaaf2e2321116b8a10f6a6086ada797c17a7117798cb391a72776
+trixie kubectl 1.32.3+ds-2 9825aaf4c14913027aae04af8688e580459f781c829bd5de00cc4dc2cc5a867f
+sid containerd 2.1.9+ds1-5 2dda86ce7033fd612fc50e136679d8174ccad680eb29cd4611e0d2a1b84cf591
+sid docker.io 28.5.2+dfsg4-5 69a59cc77a1fb8ee9ad6859abc2e6de5d76b70887405595c2b1307818fecf682
+sid docker-cli 28.5.2+dfsg4-5 8ea2428acdda666f41263f5a0d3a85681a696491361574eb7bd721a1194939b9'
+
+# The suite's own: package lists of this suite alone, in a scratch directory.
+current() {
+    suite=$1 package=$2 scratch=$3
+    mkdir -p "$scratch/lists/partial" "$scratch/archives/partial"
+    : >"$scratch/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $suite main" >"$scratch/sources.list"
+    set -- -qq -o Dir::State="$scratch" -o Dir::State::status="$scratch/status" -o Dir::Cache="$scratch" -o Dir::Etc::sourcelist="$scratch/sources.list" \
         -o Dir::Etc::sourceparts=/nonexistent -o APT::Sandbox::User=root
     apt-get "$@" update
-    (cd "$apt/debs" && apt-get "$@" download containerd docker.io docker-cli $kubectl)
-    for package in "$apt"/debs/*.deb; do dpkg-deb --extract "$package" "$directory/$suite"; done
-    [ -z "$kubectl" ] || ln -sf "../$suite/usr/bin/kubectl" "$directory/bin/kubectl"
-    rm -rf "$apt"
+    (cd "$scratch/debs" && apt-get "$@" download "$package")
+}
+
+# From the archive that this machine uses already; where that is none of Debian's, the tests of those engines say that they are skipped.
+archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/$' | head -n 1)
+for suite in trixie sid; do
+    wanted=$(echo "$pins" | grep "^$suite ")
+    [ "$(cat "$directory/$suite/pins" 2>/dev/null)" = "$wanted" ] && continue
+    [ -n "$archive" ] || break
+    echo "Unpacking the engines of Debian $suite"
+    fresh=$(mktemp -d "$directory/fresh.XXXXXX")
+    mkdir "$fresh/debs"
+    echo "$wanted" | while read -r _ package version sum; do
+        case $package in
+            docker-cli) source=docker.io ;;
+            kubectl) source=kubernetes ;;
+            *) source=$package ;;
+        esac
+        url=${archive}pool/main/$(echo "$source" | cut -c 1)/$source/${package}_${version}_amd64.deb
+        [ "$(dpkg --print-architecture)" = amd64 ] && /usr/lib/apt/apt-helper download-file "$url" "$fresh/debs/$package.deb" "SHA256:$sum" >/dev/null 2>&1 && continue
+        rm -f "$fresh/debs/$package.deb"
+        current "$suite" "$package" "$fresh"
+        echo "Debian has no $package $version any more: taking $(cd "$fresh/debs" && ls "${package}"_*)"
+    done
+    for package in "$fresh"/debs/*.deb; do dpkg-deb --extract "$package" "$fresh/tree"; done
+    echo "$wanted" >"$fresh/tree/pins"
+    rm -rf "${directory:?}/$suite"
+    mv "$fresh/tree" "$directory/$suite"
+    rm -rf "$fresh"
 done
+if ! command -v kubectl >/dev/null && [ -x "$directory/trixie/usr/bin/kubectl" ]; then
+    ln -sf ../trixie/usr/bin/kubectl "$directory/bin/kubectl"
+fi

@@ -21,7 +21,7 @@
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! words    pattern, record, config, annotation          values, no effects
-//! shared   report, store, registry, sysctl, corefile, vacuum   effects that the doors need
+//! shared   report, store, registry, users, sysctl, corefile, vacuum   effects that the doors need
 //! doors    hook, dump, engine, verify, cli                    never each other, except cli, which may start any
 //! ```
 
@@ -37,6 +37,7 @@ pub mod registry;
 pub mod report;
 pub mod store;
 pub mod sysctl;
+pub mod users;
 pub mod vacuum;
 
 pub mod cli;

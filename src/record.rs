@@ -69,6 +69,9 @@ pub struct Record {
     /// The container.
     #[serde(flatten)]
     pub names: Names,
+    /// The user of the host whose container it was, where that is not root's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
     /// PID in the crasher's own PID namespace.
     pub pid: i32,
     /// PID on the host.
@@ -165,7 +168,11 @@ fn bytes(text: Option<&String>, hex: Option<&String>) -> Option<Vec<u8>> {
 /// The one line of the log.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "container {}: process {} ({}) died of {}", self.names.container_id, self.pid, self.comm, self.signal_name)?;
+        write!(f, "container {}", self.names.container_id)?;
+        if let Some(uid) = self.user {
+            write!(f, " of user {uid}")?;
+        }
+        write!(f, ": process {} ({}) died of {}", self.pid, self.comm, self.signal_name)?;
         match (self.outcome, &self.core_path) {
             (Outcome::Started, _) => write!(f, ", dumping core"),
             (Outcome::Written, Some(path)) => write!(f, ", core {path} ({} bytes)", self.size.unwrap_or(0)),

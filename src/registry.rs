@@ -7,19 +7,28 @@
 //!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //! ```
+//!
+//! Users who are not root have such a directory each ([`crate::users`]).
 
 use crate::config::RUN_DIR;
+use crate::pattern::Template;
 use crate::record::{Location, Names};
 use crate::sys::file;
 use crate::sys::proc::{Cgroup, Proc};
+use crate::sys::process::{self, Who};
+use crate::users;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Largest entry that is read, in bytes.
 const MAX: usize = 64 << 10;
+
+/// Its age tells when the entries were swept last.
+const SWEPT: &str = "swept";
 
 /// Who the container's init process is, so that a reused number of any kind does not match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +81,27 @@ pub struct Entry {
     pub place: Place,
     /// Why the request was refused; such an entry is in no index.
     pub refused: Option<String>,
+    /// The store of the user who registered this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<PathBuf>,
+    /// That user, where it is not root. Nothing that stands in a file: it is who the file belongs to.
+    #[serde(skip)]
+    pub user: Option<u32>,
 }
 
 impl Entry {
+    /// An entry that a user wrote, held to the rules that root's hook keeps by itself. What it says of places on the host is his word, and no more.
+    fn checked(mut self, uid: u32) -> Result<Self> {
+        check_id(&self.names.container_id)?;
+        Template::of_container(self.pattern.as_bytes())?;
+        ensure!(self.refused.is_none(), "it is a refusal");
+        ensure!(self.store.as_ref().is_none_or(|s| s.is_absolute()), "store {:?} is not an absolute path", self.store);
+        // Its memory would count as nobody's.
+        self.early = false;
+        self.user = Some(uid);
+        Ok(self)
+    }
+
     fn keys(&self) -> Vec<String> {
         let mut keys = vec![mount_key(self.init.mount_ns)];
         keys.extend(self.init.pid_ns.map(pid_key));
@@ -87,6 +114,15 @@ impl Entry {
         let Ok(process) = Proc::open(self.init.pid) else { return false };
         process.start_time().is_ok_and(|t| t == self.init.start_time) && process.is_zombie().is_ok_and(|zombie| !zombie)
     }
+}
+
+/// A container whose entry was removed.
+#[derive(Debug)]
+pub struct Gone {
+    /// Its ID.
+    pub id: String,
+    /// The store of its user, where it is not root's.
+    pub store: Option<PathBuf>,
 }
 
 /// Index key of a mount namespace.
@@ -134,23 +170,49 @@ pub struct Registry {
     run: OwnedFd,
     containers: OwnedFd,
     index: OwnedFd,
+    /// Whose it is, where the reader is root and it is another's.
+    user: Option<u32>,
 }
 
 impl Registry {
-    /// Opens the registry, making its directories.
+    /// Opens the registry of whoever runs this, making its directories.
     pub fn create() -> Result<Self> {
-        let run = file::make_path(Path::new(RUN_DIR), 0o700)?;
+        let path = match process::who() {
+            Who::Root => PathBuf::from(RUN_DIR),
+            Who::User(uid) => users::make_run_dir(uid)?,
+        };
+        let run = file::make_path(&path, 0o700)?;
         let containers = file::make_dir(&run, "containers".as_ref(), 0o700)?;
         let index = file::make_dir(&run, "index".as_ref(), 0o700)?;
-        Ok(Registry { run, containers, index })
+        Ok(Registry { run, containers, index, user: None })
     }
 
-    /// Opens the registry if there is one.
+    /// Opens root's registry if there is one.
     pub fn open() -> Option<Self> {
-        let run = file::open_dir(Path::new(RUN_DIR)).ok()?;
+        Self::open_at(Path::new(RUN_DIR))
+    }
+
+    /// Opens the registry of whoever runs this, if there is one.
+    pub fn own() -> Option<Self> {
+        match process::who() {
+            Who::Root => Self::open(),
+            Who::User(uid) => Self::open_at(&users::run_dir(uid)?),
+        }
+    }
+
+    /// For root: opens the registry of a user, if there is one, to read what of it can be believed.
+    pub fn of_user(uid: u32) -> Option<Self> {
+        let run = users::open_run_dir(uid)?;
+        let sub = |name: &str| users::open_dir_of(&run, name, uid);
+        let (containers, index) = (sub("containers")?, sub("index")?);
+        Some(Registry { run, containers, index, user: Some(uid) })
+    }
+
+    fn open_at(path: &Path) -> Option<Self> {
+        let run = file::open_dir(path).ok()?;
         let sub = |name: &str| file::open_subdir(&run, name.as_ref()).ok();
         let (containers, index) = (sub("containers")?, sub("index")?);
-        Some(Registry { run, containers, index })
+        Some(Registry { run, containers, index, user: None })
     }
 
     /// Takes the lock under which entries and sysctls are changed; it goes with the returned descriptor.
@@ -184,12 +246,12 @@ impl Registry {
     /// The entry of a container ID.
     pub fn get(&self, id: &str) -> Option<Entry> {
         check_id(id).ok()?;
-        read(&self.containers, &file_name(id))
+        self.read(&self.containers, &file_name(id))
     }
 
     /// The entry behind an index key.
     pub fn find(&self, key: &str) -> Option<Entry> {
-        read(&self.index, key.as_ref())
+        self.read(&self.index, key.as_ref())
     }
 
     /// Removes an entry, its index names (unless another container took them over since) and its view. A missing one is no error.
@@ -216,16 +278,26 @@ impl Registry {
 
     /// Removes the entries whose container is gone: the init has ended, and no process is left in its mount namespace that the entry could serve.
     /// Only runc tells us of a container that failed to start, so this is how the others' entries go.
-    pub fn sweep(&self) -> Result<Vec<String>> {
+    pub fn sweep(&self) -> Result<Vec<Gone>> {
         let mut gone = Vec::new();
         for id in self.ids()? {
-            if self.get(&id).is_none_or(|e| !e.init_lives()) {
+            let entry = self.get(&id);
+            if entry.as_ref().is_none_or(|e| !e.init_lives()) {
                 self.remove(&id)?;
                 self.remove_view(&id)?;
-                gone.push(id);
+                gone.push(Gone { id, store: entry.and_then(|e| e.store) });
             }
         }
         Ok(gone)
+    }
+
+    /// Whether it is time for that: it reads every entry, so at most once a minute, and never while a container waits to start. Answers yes once.
+    pub fn sweep_is_due(&self) -> bool {
+        const EVERY: Duration = Duration::from_secs(60);
+        let old = file::open_read(&self.run, SWEPT.as_ref()).ok().and_then(|f| f.metadata().and_then(|m| m.modified()).ok());
+        // A clock that was set back makes it due as well.
+        let due = old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > EVERY));
+        due && file::replace(&self.run, SWEPT.as_ref(), b"", 0o600).is_ok()
     }
 
     /// Writes the file that a container reads as its `/proc/sys/kernel/core_pattern`, and opens it.
@@ -241,18 +313,37 @@ impl Registry {
         check_id(id)?;
         file::unlink(file::make_dir(&self.run, "views".as_ref(), 0o700)?, id.as_ref())
     }
+
+    /// A damaged entry is no entry: the crash is then treated as the host's, and the log says so.
+    fn read(&self, dir: &OwnedFd, name: &OsStr) -> Option<Entry> {
+        let entry = match self.user {
+            None => file::open_read(dir, name).ok().map(parse)?,
+            Some(uid) => read_of(uid, dir, name)?,
+        };
+        entry.map_err(|e| log::warn!("registry entry {name:?}{} is not usable, ignoring: {e:#}", self.whose())).ok()
+    }
+
+    fn whose(&self) -> String {
+        self.user.map(|uid| format!(" of user {uid}")).unwrap_or_default()
+    }
 }
 
-/// A damaged entry is no entry: the crash is then treated as the host's, and the log says so.
-fn read(dir: &OwnedFd, name: &OsStr) -> Option<Entry> {
-    let file = file::open_read(dir, name).ok()?;
-    match file::read_bounded(file, MAX, "registry entry").and_then(|t| Ok(serde_json::from_slice(&t)?)) {
-        Ok(entry) => Some(entry),
-        Err(e) => {
-            log::warn!("registry entry {name:?} is not readable, ignoring: {e:#}");
-            None
-        }
-    }
+fn parse(file: std::fs::File) -> Result<Entry> {
+    Ok(serde_json::from_slice(&file::read_bounded(file, MAX, "registry entry")?)?)
+}
+
+/// Whatever else has the name, a link, a FIFO, a device, is not even opened.
+fn read_of(uid: u32, dir: &OwnedFd, name: &OsStr) -> Option<Result<Entry>> {
+    let file = match file::open_file_below(dir, name, file::Below::NoLinks) {
+        Err(crate::sys::Errno::NOENT) => return None,
+        other => other.context("open it"),
+    };
+    let checked = || {
+        let file = file?;
+        ensure!(users::is_of(&file::stat(&file)?, uid), "it is not that user's alone");
+        parse(file)?.checked(uid)
+    };
+    Some(checked())
 }
 
 #[cfg(test)]

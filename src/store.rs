@@ -33,8 +33,13 @@ pub struct Store {
 impl Store {
     /// Opens the store, making it if it is not there.
     pub fn open(config: &Config) -> Result<Self> {
-        let dir = file::make_path(&config.store, 0o700).with_context(|| format!("store {}", config.store.display()))?;
-        Ok(Store { path: config.store.clone(), dir })
+        Self::open_at(&config.store)
+    }
+
+    /// Opens the store at `path`, making it if it is not there.
+    pub fn open_at(path: &Path) -> Result<Self> {
+        let dir = file::make_path(path, 0o700).with_context(|| format!("store {}", path.display()))?;
+        Ok(Store { path: path.to_owned(), dir })
     }
 
     /// Opens the store if there is one.

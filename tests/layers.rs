@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 4] = [
     &["sys"],
     &["pattern", "record", "config", "annotation"],
-    &["report", "store", "registry", "sysctl", "corefile", "vacuum"],
+    &["report", "store", "registry", "users", "sysctl", "corefile", "vacuum"],
     &["hook", "dump", "engine", "verify", "cli"],
 ];
 

@@ -1,11 +1,19 @@
-//! podman and CRI-O: their drop-ins, and podman's precreate hook, which edits what the runtime gets.
+//! podman and CRI-O: their drop-ins, podman by its REST API, and podman's precreate hook, which edits what the runtime gets.
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::crasher::crasher;
+use crate::support::daemon::Daemon;
 use crate::support::host::BINARY;
-use crate::support::podman::Podman;
+use crate::support::podman::{IMAGE, Podman};
 use crate::support::require;
 use crate::support::runtime::Kind;
 
 use super::photo::Photo;
-use super::{host, product};
+use super::{core_of, doctor_says, host, product};
 
 /// No CRI-O is in Debian: what it would read is checked by the rules of crio.conf.d(5), and that all of it goes again.
 #[test]
@@ -19,6 +27,7 @@ fn drop_ins_of_podman_and_crio() {
         let config = scratch.path().join(main);
         std::fs::write(&config, text).unwrap();
         let before = Photo::take(&[scratch.path()]);
+        doctor_says(engine, &config, "warning", "where it looks for hooks");
         let arguments = ["install", engine, "--config", config.to_str().unwrap()];
         product(&arguments);
         let written: toml::Table = std::fs::read_to_string(scratch.path().join(drop_in)).unwrap().parse().unwrap();
@@ -30,6 +39,7 @@ fn drop_ins_of_podman_and_crio() {
         // CRI-O would not start if the stage stood there.
         assert!(!hook["stages"].to_string().contains("precreate"));
         assert!(product(&arguments).contains("in place already"));
+        doctor_says(engine, &config, "ok", "by the hook /usr/share/containers/oci/hooks.d/oci-coredump.json");
         product(&["uninstall", engine]);
         product(&["uninstall", "--purge"]);
         before.assert_unchanged(&[scratch.path()]);
@@ -57,4 +67,67 @@ fn precreate_of_podman() {
     assert_eq!(core("silent"), None);
     assert!(!config("silent").to_string().contains("\"poststop\""));
     assert_eq!(podman.sh("asks", "cat /proc/sys/kernel/core_pattern"), "/dump/core\n");
+}
+
+/// A request to podman's service: the status of the answer, and its body.
+fn post(socket: &Path, path: &str, body: &Value) -> (u32, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let body = body.to_string();
+    let head = format!("POST {path} HTTP/1.0\r\nHost: podman\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// ECI's parameter of its API, in the dress of podman's: annotations in the body of the request. By the hook that `install podman` has put into the standard
+/// directory.
+#[test]
+fn podman_by_its_rest_api() {
+    if !require::programs(&["podman", "crun"]) {
+        return;
+    }
+    let host = host();
+    let scratch = tempfile::Builder::new().prefix("api").tempdir_in("/run").unwrap();
+    let config = scratch.path().join("containers.conf");
+    let before = Photo::take(&[scratch.path()]);
+    product(&["install", "podman", "--config", config.to_str().unwrap()]);
+    let podman = Podman::new(Kind::Crun, |rootfs| rootfs.put(crasher(), "/bin/crasher"));
+    let socket = podman.hooks().with_file_name("api.sock");
+    let mut command = podman.command();
+    command.args(["--hooks-dir", "/usr/share/containers/oci/hooks.d", "system", "service", "--time", "0"]).arg(format!("unix://{}", socket.display()));
+    let service = Daemon::start(command, socket.parent().unwrap(), &socket);
+
+    let limit = |kind: &str| json!({"type": kind, "soft": 1024, "hard": 1024});
+    let create = |name: &str, annotations: Value| {
+        let body = json!({
+            "name": name, "image": IMAGE, "command": ["sleep", "1000"], "netns": {"nsmode": "none"}, "cgroup_parent": podman.cgroup(),
+            "r_limits": [limit("nofile"), limit("nproc")], "annotations": annotations,
+        });
+        let (status, answer) = post(&socket, "/v4.0.0/libpod/containers/create", &body);
+        assert_eq!(status, 201, "{answer}");
+        let id = serde_json::from_str::<Value>(&answer).unwrap()["Id"].as_str().unwrap().to_owned();
+        (post(&socket, &format!("/v4.0.0/libpod/containers/{id}/start"), &Value::Null), id)
+    };
+    let ((status, why), asks) = create("asks", json!({"k8s.aliyun.com/eci-core-pattern": "/pod/data/dump/core-eci"}));
+    assert_eq!(status, 204, "{why}");
+    let ((_, _), silent) = create("silent", json!({}));
+    let ((status, why), _) = create("insists", json!({"oci-coredump/pattern": "|sh", "oci-coredump/required": "true"}));
+    assert!(status >= 500, "{status} {why}");
+
+    assert_eq!(podman.sh("asks", "cat /proc/sys/kernel/core_pattern"), "/pod/data/dump/core-eci\n");
+    podman.exec("asks", &["/bin/crasher", "null"]);
+    podman.exec("silent", &["/bin/crasher", "null"]);
+    assert!(podman.sh("asks", "ls /pod/data/dump").starts_with("core-eci."));
+    let record = core_of(&host, &asks);
+    // podman's configuration does not have the name; a person knows the container by nothing else.
+    assert_eq!((&record["container_name"], &record["location"]), (&"asks".into(), &"store".into()), "{record}");
+    assert!(product(&["list", "container=asks"]).contains("present"));
+    assert!(host.records_of(&silent).is_empty());
+
+    podman.verb(&["rm", "--force", "--all", "--time", "0"]);
+    drop(service);
+    product(&["uninstall", "--purge"]);
+    before.assert_unchanged(&[scratch.path()]);
 }

@@ -7,7 +7,7 @@ use super::containerd::Containerd;
 use super::docker::Docker;
 use super::photo::Photo;
 use super::suite::Suite;
-use super::{core_of, enabled, host, product};
+use super::{core_of, doctor_says, enabled, host, product};
 use crate::support::bundle::Bundle;
 use crate::support::crasher::crasher;
 use crate::support::host::{BINARY, Host};
@@ -149,8 +149,10 @@ fn under_docker(suite: Suite) {
     let said = product(&["install", "docker", "--config", config.to_str().unwrap(), "--dry-run"]);
     assert!(said.contains("default-runtime"), "{said}");
     before.assert_unchanged(&[&config]);
+    doctor_says("docker", &config, "warning", "does not name the runtime");
     product(&["install", "docker", "--config", config.to_str().unwrap()]);
     docker.reload("oci-coredump");
+    doctor_says("docker", &config, "ok", "by the default runtime oci-coredump");
 
     let run = |name: &str, options: &[&str]| {
         let mut args = vec!["run", "--detach", "--network=none", "--name", name];

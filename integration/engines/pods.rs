@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use super::containerd::{Containerd, Pod};
 use super::photo::Photo;
 use super::suite::Suite;
-use super::{core_of, host, product};
+use super::{core_of, doctor_says, host, product};
 use crate::support::host::{BINARY, Host};
 
 const PROGRAMS: [&str; 3] = ["containerd", "ctr", "containerd-shim-runc-v2"];
@@ -52,7 +52,9 @@ fn by_nri(suite: Suite, version: u32) {
     let plugins = containerd.file("plugins");
     let before = Photo::take(&[&config, &plugins]);
     product(&["install", "containerd", "--way", "nri", "--config", config.to_str().unwrap()]);
+    doctor_says("containerd", &config, "warning", "does not run");
     containerd.start();
+    doctor_says("containerd", &config, "ok", "by the NRI plugin");
     let pod = containerd.pod("web-0", &ASKS);
     crash_in_both(&host, &pod, true);
     pod.remove();
@@ -124,12 +126,19 @@ fn by_spec(suite: Suite, version: u32) {
     let drop_ins = containerd.file("conf.d");
     let before = Photo::take(&[&config, &drop_ins]);
     product(&["install", "containerd", "--way", "spec", "--config", config.to_str().unwrap()]);
+    doctor_says("containerd", &config, "ok", "by the base specification");
     containerd.start();
     let pod = containerd.pod("web-0", &ASKS);
     crash_in_both(&host, &pod, false);
     pod.remove();
     nothing_for_silent_pods(&host, &containerd);
     containerd.stop();
+    // An administrator who lets nothing through: pods that ask get nothing, and doctor is who says so.
+    let file = if version == 3 { drop_ins.join("oci-coredump.toml") } else { config.clone() };
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"oci-coredump/*\"", "\"other/*\"")).unwrap();
+    doctor_says("containerd", &config, "failure", "do not let oci-coredump/* through");
+    std::fs::write(&file, text).unwrap();
     product(&["uninstall", "--purge"]);
     before.assert_unchanged(&[&config, &drop_ins]);
 }

@@ -12,3 +12,4 @@ pub mod rootfs;
 pub mod runtime;
 pub mod systemd;
 pub mod terminal;
+pub mod user;

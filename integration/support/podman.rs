@@ -117,7 +117,8 @@ impl Podman {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn cgroup(&self) -> String {
+    /// The cgroup below which its containers are.
+    pub fn cgroup(&self) -> String {
         format!("/{}", self.scratch.path().file_name().unwrap().display())
     }
 }

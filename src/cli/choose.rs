@@ -5,6 +5,7 @@ use super::query::Query;
 use crate::config::Config;
 use crate::record::Record;
 use crate::store::Store;
+use crate::users;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,9 +62,13 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// The store that was named, or the configured one.
+    /// The store that was named, or the configured one; a user's own where it is not root who asks.
     pub fn of(store: Option<PathBuf>) -> Result<Self> {
-        let configured = || Ok::<_, anyhow::Error>(Config::load()?.store);
+        let configured = || {
+            let mut config = Config::load()?;
+            users::adapt(&mut config)?;
+            Ok::<_, anyhow::Error>(config.store)
+        };
         Ok(Chosen { store: store.map_or_else(configured, Ok)? })
     }
 

@@ -1,12 +1,15 @@
 //! `doctor`: everything that a core on its way depends on, one verdict each.
 
 use crate::config::{self, Config, Mode, RUN_DIR};
-use crate::engine::{self, Engine};
+use crate::engine::look::{self, State};
+use crate::engine::{self, Engine, Program};
 use crate::pattern::Handler;
 use crate::registry::Registry;
 use crate::store::Store;
+use crate::sys::process::Who;
 use crate::sys::{kernel, process};
 use crate::sysctl::{self, Saved};
+use crate::users;
 use anyhow::Result;
 use serde::Serialize;
 use std::io::Write;
@@ -42,8 +45,8 @@ fn failure(check: &'static str, text: impl Into<String>, hint: &str) -> Check {
 }
 
 /// Runs all checks and prints them.
-pub fn run(out: &mut impl Write, json: bool) -> Result<ExitCode> {
-    let checks = checks();
+pub fn run(out: &mut impl Write, wish: &Wish, json: bool) -> Result<ExitCode> {
+    let checks = checks(wish);
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&checks)?)?;
     } else {
@@ -63,9 +66,9 @@ pub fn run(out: &mut impl Write, json: bool) -> Result<ExitCode> {
     Ok(if worst == Some(Verdict::Failure) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn checks() -> Vec<Check> {
+fn checks(wish: &Wish) -> Vec<Check> {
     let mut all = vec![root(), linux()];
-    let (config, check) = match Config::load() {
+    let (mut config, check) = match Config::load() {
         Ok(c) => {
             let there = Path::new(config::PATH).exists();
             (c, ok("config", if there { config::PATH.to_owned() } else { format!("{} is absent, using the defaults", config::PATH) }))
@@ -73,10 +76,13 @@ fn checks() -> Vec<Check> {
         Err(e) => (Config::default(), failure("config", format!("{e:#}"), "correct the file; until then the defaults are used")),
     };
     all.push(check);
+    if let Err(e) = users::adapt(&mut config) {
+        all.push(warning("store", format!("{e:#}"), "run it in an environment as after a login"));
+    }
     all.push(helper());
     all.extend(patterns(&config));
     all.push(suid());
-    all.extend(hooks());
+    all.extend(ways(&config, wish));
     all.extend(engines(&config));
     all.push(store(&config));
     all.extend(containers());
@@ -116,6 +122,16 @@ fn patterns(config: &Config) -> Vec<Check> {
         Ok(p) => p,
         Err(e) => return vec![failure(CHECK, format!("{e:#}"), "kernel.core_pattern must be readable")],
     };
+    if let Who::User(uid) = process::who() {
+        return vec![match config.mode {
+            Mode::Dispatch if sysctl::is_ours(&now) => ok(CHECK, "crashes come to this program"),
+            _ => failure(
+                CHECK,
+                format!("{now:?}, so that containers of user {uid} get no cores"),
+                "the administrator must run `oci-coredump install` once, as root",
+            ),
+        }];
+    }
     let saved = Store::peek(config).and_then(|s| Saved::load(&s).ok()).flatten();
     let own = std::env::current_exe().ok().and_then(|p| sysctl::dispatch_pattern(&p).ok());
     all.push(match (&saved, config.mode) {
@@ -185,28 +201,39 @@ fn suid() -> Check {
     }
 }
 
-/// The hook must be found, and what it names must be there: podman and CRI-O skip a hook whose program is missing, and say nothing.
-fn hooks() -> Vec<Check> {
-    const DIRS: [&str; 2] = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
+/// Which engines are looked at: those that are here, or were told; or the one that was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// This one only.
+    pub engine: Option<Engine>,
+    /// Its configuration.
+    pub config: Option<PathBuf>,
+}
+
+/// The way from each engine to this program.
+fn ways(config: &Config, wish: &Wish) -> Vec<Check> {
+    let program = match Program::own() {
+        Ok(program) => program,
+        Err(e) => return vec![failure("engines", format!("{e:#}"), "/proc must be mounted")],
+    };
+    let told: Vec<Engine> = engine::told(config).into_iter().map(|(engine, _)| engine).collect();
+    let meant = |e: &Engine| wish.engine.map_or_else(|| look::is_there(*e) || told.contains(e), |only| only == *e);
     let mut all = Vec::new();
-    for dir in DIRS {
-        let file = Path::new(dir).join("oci-coredump.json");
-        let Ok(text) = std::fs::read(&file) else { continue };
-        let program = serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|v| v["hook"]["path"].as_str().map(str::to_owned));
-        all.push(match program {
-            Some(p) if Path::new(&p).exists() => ok("hook", format!("{}: {p}", file.display())),
-            Some(p) => {
-                failure("hook", format!("{}: {p} does not exist, so engines skip the hook silently", file.display()), "run `make install`, or correct the path")
-            }
-            None => failure("hook", format!("{} names no program", file.display()), "run `make install`"),
-        });
+    for engine in Engine::ALL.into_iter().filter(meant) {
+        let found = look::look(engine, wish.config.as_deref(), &program);
+        all.extend(found.into_iter().map(|f| Check {
+            check: engine.name(),
+            verdict: match f.state {
+                State::Good => Verdict::Ok,
+                State::Doubtful => Verdict::Warning,
+                State::Broken => Verdict::Failure,
+            },
+            text: f.text,
+            hint: f.hint.map(|h| h.replace("ENGINE", engine.name())),
+        }));
     }
     if all.is_empty() {
-        all.push(warning(
-            "hook",
-            format!("no oci-coredump.json in {}", DIRS.join(" or ")),
-            "run `make install`, or give the engine its directory (podman --hooks-dir)",
-        ));
+        all.push(warning("engines", "no podman, CRI-O, containerd or Docker is here", "give a runtime's containers the hooks in config.json"));
     }
     all
 }
@@ -234,8 +261,9 @@ fn store(config: &Config) -> Check {
         Err(_) => ok("store", format!("{} is made when it is needed", path.display())),
         Ok(meta) => {
             use std::os::unix::fs::MetadataExt;
-            if !meta.is_dir() || meta.uid() != 0 || meta.mode() & 0o077 != 0 {
-                return failure("store", format!("{} is not a directory of root's alone (mode 0700)", path.display()), "chown root, chmod 0700");
+            let own = process::effective_uid();
+            if !meta.is_dir() || meta.uid() != own || meta.mode() & 0o077 != 0 {
+                return failure("store", format!("{} is not a directory of user {own}'s alone (mode 0700)", path.display()), "chown, chmod 0700");
             }
             match kernel::free_bytes(path) {
                 Ok(free) if free < 1 << 30 => {
@@ -249,7 +277,7 @@ fn store(config: &Config) -> Check {
 }
 
 fn containers() -> Vec<Check> {
-    let Some(registry) = Registry::open() else { return vec![ok("containers", format!("none is registered ({RUN_DIR} is not there)"))] };
+    let Some(registry) = Registry::own() else { return vec![ok("containers", format!("none is registered ({RUN_DIR} is not there)"))] };
     let entries: Vec<_> = registry.ids().unwrap_or_default().iter().filter_map(|id| registry.get(id)).filter(|e| e.init_lives()).collect();
     let mut all = vec![ok("containers", format!("{} registered", entries.iter().filter(|e| e.refused.is_none()).count()))];
     for e in entries.iter() {

@@ -32,7 +32,7 @@ pub fn open(chosen: &Chosen, query: &Query, subject: &Subject) -> Result<(File, 
     }
     let records = chosen.records(query)?;
     let Some(record) = records.last() else { bail!("no crash in {} matches", chosen.store.display()) };
-    let registry = Registry::open();
+    let registry = Registry::own();
     let core = match locate::core(record, registry.as_ref()) {
         Ok(core) => core,
         Err(state) => bail!("the core of process {} is {}{}", record.pid, state.word(), record.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()),

@@ -67,7 +67,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
     if records.is_empty() {
         return no_match("info", &chosen.store);
     }
-    let registry = Registry::open();
+    let registry = Registry::own();
     for (i, record) in records.into_iter().enumerate() {
         if i > 0 && !wish.json {
             writeln!(out)?;
@@ -106,7 +106,7 @@ pub fn open_given(path: &Path) -> Result<File> {
 pub fn places(record: &Record, registry: Option<&Registry>, sysroot: Option<&Path>, store: &Path) -> Result<Places> {
     let root: Option<OwnedFd> = match sysroot {
         Some(dir) => Some(file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display()))?),
-        None => registry.and_then(|r| locate::container_root(&record.names.container_id, r)),
+        None => locate::container_root(record, registry),
     };
     Ok(Places { own: Some(record.binaries.clone()), ..Places::usual(root, Some(store)) })
 }

@@ -67,7 +67,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         }
         return no_match("list", &chosen.store);
     }
-    let registry = Registry::open();
+    let registry = Registry::own();
     show(out, &records, registry.as_ref(), wish)?;
     out.flush()?;
     if let Some((watch, dir, mut seen)) = live {
@@ -120,7 +120,7 @@ fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) 
 
 /// A row that comes later has no column to stand in: its values stand two blanks apart.
 fn follow(out: &mut impl Write, records: &[Record], wish: &Wish) -> Result<()> {
-    let registry = Registry::open();
+    let registry = Registry::own();
     if wish.json {
         return lines(out, records, registry.as_ref());
     }

@@ -5,7 +5,7 @@ use crate::record::{Outcome, Record};
 use crate::registry::Registry;
 use crate::sys::file::{self, Below};
 use crate::sys::proc::{self, Proc};
-use crate::sys::{Errno, OwnedFd};
+use crate::sys::{Errno, OwnedFd, ns};
 use serde::Serialize;
 use std::fs::File;
 use std::path::Path;
@@ -47,7 +47,7 @@ pub fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State>
     let file = match (record.host_bytes(), record.core_bytes()) {
         (Some(path), _) => open_on_host(&path, record.host_dir.as_deref()),
         (None, Some(path)) => {
-            let root = registry.and_then(|r| container_root(&record.names.container_id, r)).ok_or(State::Missing)?;
+            let root = container_root(record, registry).ok_or(State::Missing)?;
             file::open_file_below(root, proc::os(&path), Below::InRoot)
         }
         (None, None) => return Err(State::Missing),
@@ -66,12 +66,18 @@ fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
     }
 }
 
-/// The root directory of a container that still runs: its init process is the registered one, seen through the same open /proc/PID.
-pub fn container_root(id: &str, registry: &Registry) -> Option<OwnedFd> {
-    let entry = registry.get(id)?;
+/// The root directory of a record's container that still runs: its init process is the registered one, seen through the same open /proc/PID.
+pub fn container_root(record: &Record, registry: Option<&Registry>) -> Option<OwnedFd> {
+    let id = &record.names.container_id;
+    let entry = match record.user {
+        Some(uid) => Registry::of_user(uid)?.get(id)?,
+        None => registry?.get(id)?,
+    };
     let init = Proc::open(entry.init.pid).ok()?;
     let root = init.directory("root").ok()?;
-    (init.start_time().ok()? == entry.init.start_time).then_some(root)
+    // A user can name any process: only those in a namespace of his are his.
+    let his = entry.user.is_none() || init.namespace("user").ok().and_then(ns::owner) == entry.user;
+    (his && init.start_time().ok()? == entry.init.start_time).then_some(root)
 }
 
 /// Size in bytes.

@@ -115,10 +115,16 @@ enum Verb {
     },
     /// Check everything that a core on its way depends on, and say what to do.
     ///
-    /// Each line is ok, warning or failure. Exit status 1 if there is a failure.
+    /// Each line is ok, warning or failure. Exit status 1 if there is a failure. Of the engines those are looked at that are on this machine: by which way
+    /// they come to this program, whether that is in place, and whether annotations arrive by it.
     ///
-    /// Example: oci-coredump doctor --json
+    /// Example: oci-coredump doctor containerd --json
     Doctor {
+        /// Of the engines look at this one only.
+        engine: Option<Engine>,
+        /// The engine's configuration file, where it is not the usual one.
+        #[arg(long, value_name = "FILE", requires = "engine")]
+        config: Option<PathBuf>,
         /// Print a JSON array of {"check", "verdict", "text", "hint"}.
         #[arg(long)]
         json: bool,
@@ -448,7 +454,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Install { dry_run, .. } => setup::install(&mut out, dry_run)?,
         Verb::Uninstall { engine: Some(engine), dry_run, .. } => setup::uninstall_engine(&mut out, engine, dry_run)?,
         Verb::Uninstall { dry_run, purge, .. } => setup::uninstall(&mut out, dry_run, purge)?,
-        Verb::Doctor { json } => return doctor::run(&mut out, json),
+        Verb::Doctor { engine, config, json } => return doctor::run(&mut out, &doctor::Wish { engine, config }, json),
         Verb::Plan { bundle, state, config } => explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?,
         Verb::Node { action, root, stay } => node::run(&mut out, action, root.as_deref(), stay).with_context(|| format!("node {action:?}").to_lowercase())?,
         Verb::Verify { runtime, json } => return verify::run(&mut out, &runtime, json).context("verify"),

@@ -4,8 +4,9 @@ use crate::config::{Config, Mode, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::process;
+use crate::sys::process::{self, Who};
 use crate::sysctl::{self, Saved};
+use crate::users;
 use anyhow::{Context, Result, ensure};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -86,6 +87,9 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
         log::warn!("{e:#}, using the defaults");
         Config::default()
     });
+    if let Who::User(uid) = process::who() {
+        return uninstall_of_user(out, uid, dry_run, purge);
+    }
     if !dry_run {
         need_root("uninstall")?;
     }
@@ -103,7 +107,7 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
         writeln!(out, "would remove {RUN_DIR}{}", if purge { format!(" and {}", config.store.display()) } else { String::new() })?;
         return Ok(());
     }
-    let registry = Registry::open();
+    let registry = Registry::own();
     let _lock = registry.as_ref().map(Registry::lock).transpose()?;
     if let Some(store) = Store::peek(&config) {
         match sysctl::restore(&store).context("uninstall")? {
@@ -120,8 +124,38 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
     remove(out, Path::new(RUN_DIR))?;
     if purge {
         remove(out, &config.store)?;
-    } else if let Some(left) = Store::peek(&config).map(|s| s.tidy()).transpose()?.flatten() {
-        writeln!(out, "{left} stay in {} (--purge removes them)", config.store.display())?;
+    } else {
+        tidy(out, &config.store)?;
+    }
+    Ok(())
+}
+
+/// What is a user's own: his registrations, his records and cores. The kernel's settings are root's.
+fn uninstall_of_user(out: &mut impl Write, uid: u32, dry_run: bool, purge: bool) -> Result<()> {
+    let store = users::own_store(uid)?;
+    let mut paths: Vec<PathBuf> = users::run_dir(uid).into_iter().collect();
+    paths.extend(purge.then(|| store.clone()));
+    for path in paths {
+        if dry_run {
+            writeln!(out, "would remove {}", path.display())?;
+        } else {
+            remove(out, &path)?;
+        }
+    }
+    if !dry_run {
+        users::remove_made(uid);
+    }
+    if !dry_run && !purge {
+        tidy(out, &store)?;
+    }
+    writeln!(out, "this is what user {uid} has of it; what the host has only root removes")?;
+    Ok(())
+}
+
+/// Removes what is empty of a store, and says what stays.
+fn tidy(out: &mut impl Write, store: &Path) -> Result<()> {
+    if let Some(left) = Store::look(store)?.map(|s| s.tidy()).transpose()?.flatten() {
+        writeln!(out, "{left} stay in {} (--purge removes them)", store.display())?;
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use super::facts::Facts;
 use crate::registry::{self, Entry, Registry};
-use crate::sys::ns;
 use crate::sys::proc::Proc;
+use crate::sys::{OwnedFd, ns};
 use anyhow::Result;
 
 /// How many levels of parents or PID namespaces are walked at most; the kernel allows 32 nested PID namespaces.
@@ -32,10 +32,19 @@ pub fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
         Some(r) if facts.mount_ns != own => by_mount_ns(facts, r).or_else(|| by_cgroup(facts, r)).or_else(|| by_pid_ns(facts, r)),
         _ => None,
     };
+    let found = found.or_else(|| facts.user_ns.as_ref().filter(|_| facts.mount_ns != own).and_then(|ns| of_user(facts, ns)));
     Ok(match found {
         Some(entry) => Origin::Container { by_exec: came_by_exec(facts, &entry), entry: Box::new(entry) },
         None => Origin::Host,
     })
+}
+
+/// A user's registrations count for what is in a user namespace of his, over which he has all power anyway: he can say where its cores go, and nobody
+/// else's. (Root's own user namespaces are for root's registry alone.)
+fn of_user(facts: &Facts, user_ns: &OwnedFd) -> Option<Entry> {
+    let uid = ns::owner(user_ns).filter(|uid| *uid != 0)?;
+    let registry = Registry::of_user(uid)?;
+    by_mount_ns(facts, &registry).or_else(|| by_cgroup(facts, &registry)).or_else(|| by_pid_ns(facts, &registry))
 }
 
 fn in_cgroup_of(facts: &Facts, entry: &Entry) -> bool {

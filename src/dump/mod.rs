@@ -19,6 +19,7 @@ mod output;
 mod plan;
 mod stream;
 mod termination;
+mod theirs;
 mod walk;
 mod write;
 
@@ -72,6 +73,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             let mut record = begin(&crash, &facts, &entry);
             record.outcome = Outcome::None;
             record.reason = Some(reason);
+            theirs::copy(&mut record, &entry, None);
             Ledger::open(&config).close(&record);
             vacuum::now_and_then(&config)
         }
@@ -89,9 +91,11 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     let started = Instant::now();
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
-    let host = plan::host_path(&inside, entry.place.mount.as_ref());
+    // What a user says of the host he must show: he does in the end.
+    let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
+    let host = plan::host_path(&inside, mount);
     record.set_paths(Some(&inside), host.as_deref());
-    record.host_dir = host.as_ref().and_then(|_| Some(printable(entry.place.mount.as_ref()?.1.as_ref())));
+    record.host_dir = host.as_ref().and_then(|_| Some(printable(mount?.1.as_ref())));
     let (mut ledger, mut released_at) = (None, None);
     let written = write::write(crash, facts, file, |event| match event {
         // While the writer becomes the crasher.
@@ -102,7 +106,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
-    if written.created && entry.place.mount.is_some() && !is_at(host.as_deref(), &written) {
+    if written.created && mount.is_some() && !is_at(host.as_deref(), written.id) {
         record.set_paths(Some(&inside), None);
         record.host_dir = None;
         record.location = if written.memory { Location::Memory } else { Location::Layer };
@@ -113,12 +117,13 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     if termination::concerns(&record, config.termination_log) {
         termination::write(facts, file, &record).unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
+    theirs::copy(&mut record, entry, id.map(|id| (inside, id)));
     let ledger = ledger.unwrap_or_else(|| Ledger::open(config));
     ledger.close(&record);
     if let Some(child) = writer {
         child.wait()?;
     }
-    if let Some(id) = id.filter(|_| config.binaries.keep) {
+    if let Some(id) = id.filter(|_| config.binaries.keep && entry.user.is_none()) {
         record.binaries = keep_binaries(facts, file, id, config)?;
         if !record.binaries.is_empty() {
             ledger.amend(&record);
@@ -137,9 +142,9 @@ fn keep_binaries(facts: &Facts, file: &File, core: (u64, u64), config: &Config) 
 
 /// The path on the host follows from what the hook saw when the container was made. Since then the container may have changed its directories, and a
 /// process of it can have another root or other mounts: the path is the core's only if it leads to the very file that was written.
-fn is_at(host: Option<&[u8]>, written: &Written) -> bool {
+fn is_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
     let found = host.and_then(|path| std::fs::symlink_metadata(proc::os(path)).ok());
-    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == written.id)
+    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == id)
 }
 
 fn finish(record: &mut Record, written: Written) {
@@ -167,6 +172,7 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
     Record {
         time: jiff::Timestamp::from_second(said.time).map(|t| t.to_string()).unwrap_or_default(),
         names: entry.names.clone(),
+        user: entry.user,
         pid: said.pid,
         host_pid: said.host_pid,
         tid: said.tid,

@@ -23,6 +23,9 @@ pub enum Way {
 const NRI_PLUGINS: &str = "/opt/nri/plugins";
 const NRI_TABLE: &str = "io.containerd.nri.v1.nri";
 
+/// Our drop-in.
+const DROP_IN: &str = "oci-coredump.toml";
+
 const RUNC: &str = "io.containerd.runc.v2";
 
 /// The annotations that must reach the hook, as containerd's patterns: `*` does not cross a `/`.
@@ -244,6 +247,56 @@ pub fn release(text: &str) -> Option<(u64, u64)> {
     })
 }
 
+/// What a configuration says of us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether NRI is on.
+    pub nri: bool,
+    /// Where it looks for plugins.
+    pub plugins: PathBuf,
+    /// The runtimes of its CRI plugin.
+    pub runtimes: Vec<Told>,
+}
+
+/// A runtime of the CRI plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its name.
+    pub name: String,
+    /// Its base specification, if it is ours.
+    pub base: Option<PathBuf>,
+    /// Our annotations that one of its lists does not let through.
+    pub missing: Vec<&'static str>,
+}
+
+/// Looks at a configuration with its drop-ins. `usual`: whether the program at the usual place reads it.
+///
+/// # Errors
+/// It is no configuration of containerd.
+pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
+    let doc = parse(text).with_context(|| file.display().to_string())?;
+    let said = doc.get("version").and_then(Item::as_integer);
+    let program_says = || ask("containerd", &["--version"]).ok().and_then(|t| release(&t));
+    let nri_by_default = usual.then(program_says).flatten().map_or(said.is_some_and(|v| v >= 3), |r| r.0 >= 2);
+    let plugins = find(&doc, &["plugins", NRI_TABLE]).and_then(|t| t.get("plugin_path")).and_then(Item::as_str).unwrap_or(NRI_PLUGINS);
+    let mut seen = Seen { nri: enable_nri(text, nri_by_default)?.is_none(), plugins: plugins.into(), runtimes: Vec::new() };
+    let drop_in = file.with_file_name("conf.d").join(DROP_IN);
+    let texts = [Some(text.to_owned()), super::read(&drop_in)?];
+    for text in texts.iter().flatten() {
+        let doc = parse(text)?;
+        for version in [2, 3] {
+            for (name, item) in find(&doc, &["plugins", cri(version), "containerd", "runtimes"]).iter().flat_map(|t| t.iter()) {
+                let own = base_path(name)?;
+                let base = item.get(BASE).and_then(Item::as_str).map(PathBuf::from).filter(|b| *b == own);
+                let has = |list: &str, key: &str| item.get(list).and_then(Item::as_array).is_some_and(|a| a.iter().any(|v| v.as_str() == Some(key)));
+                let missing = ANNOTATIONS.into_iter().filter(|key| !LISTS.iter().all(|list| has(list, key))).collect();
+                seen.runtimes.push(Told { name: name.to_owned(), base, missing });
+            }
+        }
+    }
+    Ok(seen)
+}
+
 /// What installing does.
 pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
     let text = super::read(file)?;
@@ -293,7 +346,7 @@ pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
                     plan.add(Change::file(file, new)?);
                 }
                 let note = "# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n";
-                plan.add(Change::file(&directory.join("oci-coredump.toml"), add(note, old, version, &runtimes)?)?);
+                plan.add(Change::file(&directory.join(DROP_IN), add(note, old, version, &runtimes)?)?);
             } else {
                 plan.add(Change::file(file, add(old, "", version, &runtimes).with_context(in_file)?)?);
             }

@@ -4,7 +4,7 @@ use super::change::{Change, Plan};
 use super::{Options, Program};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The runtime's name in daemon.json.
 pub const NAME: &str = "oci-coredump";
@@ -54,6 +54,16 @@ pub fn remove(text: &str) -> Result<String> {
         map.shift_remove("default-runtime");
     }
     print(map)
+}
+
+/// The path of our runtime, and the name of the default one, as far as a daemon.json says.
+///
+/// # Errors
+/// It is no daemon.json.
+pub fn runtime(text: &str) -> Result<(Option<PathBuf>, Option<String>)> {
+    let map = parse(text)?;
+    let path = map.get("runtimes").and_then(|r| r[NAME]["path"].as_str()).map(PathBuf::from);
+    Ok((path, map.get("default-runtime").and_then(Value::as_str).map(str::to_owned)))
 }
 
 /// What installing does.

@@ -9,7 +9,8 @@ use toml_edit::{Array, DocumentMut};
 /// Where both look when nothing is said.
 pub const STANDARD: &str = "/usr/share/containers/oci/hooks.d";
 
-const FILE: &str = "oci-coredump.json";
+/// What our file is called there.
+pub const FILE: &str = "oci-coredump.json";
 /// How the name of a drop-in of ours ends.
 const OURS: &str = "oci-coredump.conf";
 
@@ -46,13 +47,16 @@ pub fn drop_in(in_force: Option<Vec<String>>, wanted: &[&str], table: &str) -> O
 
 /// The files of a configuration with its drop-ins, in the order in which they are read; without ours.
 pub fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let mut files = all_files(main, drop_ins)?;
+    files.retain(|(path, _)| !path.file_name().unwrap_or_default().to_string_lossy().ends_with(OURS));
+    Ok(files)
+}
+
+/// The same with ours.
+pub fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut paths: Vec<PathBuf> = main.iter().map(|p| (*p).to_owned()).collect();
-    let is_theirs = |p: &PathBuf| {
-        let name = p.file_name().unwrap_or_default().to_string_lossy();
-        name.ends_with(".conf") && !name.ends_with(OURS)
-    };
     let mut more: Vec<PathBuf> = match std::fs::read_dir(drop_ins) {
-        Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).filter(is_theirs).collect(),
+        Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.to_string_lossy().ends_with(".conf")).collect(),
         Err(_) => Vec::new(),
     };
     more.sort();

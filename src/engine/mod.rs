@@ -15,6 +15,7 @@ pub mod crio;
 pub mod detect;
 pub mod docker;
 mod hooks_dir;
+pub mod look;
 pub mod nri;
 pub mod podman;
 pub mod precreate;
@@ -44,7 +45,8 @@ pub enum Engine {
 }
 
 impl Engine {
-    const ALL: [Engine; 4] = [Engine::Docker, Engine::Containerd, Engine::Podman, Engine::Crio];
+    /// All of them.
+    pub const ALL: [Engine; 4] = [Engine::Docker, Engine::Containerd, Engine::Podman, Engine::Crio];
 
     /// As the command line spells it.
     pub fn name(self) -> &'static str {

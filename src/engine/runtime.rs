@@ -166,7 +166,7 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
             rewrite(&path, |text| spec::edit(text, config, &program, reach()?))
         }
         Call::Exec { process, id } => {
-            let Some(entry) = Registry::open().and_then(|r| r.get(&id)).filter(|e| e.refused.is_none() && e.init_lives()) else { return Ok(()) };
+            let Some(entry) = Registry::own().and_then(|r| r.get(&id)).filter(|e| e.refused.is_none() && e.init_lives()) else { return Ok(()) };
             let limit = entry.limit.unwrap_or(u64::MAX);
             rewrite(&process, |text| spec::edit_process(text, limit, reach()?))
         }

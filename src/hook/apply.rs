@@ -9,6 +9,7 @@ use crate::registry::{Entry, Init, Place, Registry};
 use crate::store::Store;
 use crate::sys::limit::{self, Limit};
 use crate::sys::proc::Proc;
+use crate::sys::process::Who;
 use crate::sys::{mount, ns};
 use crate::sysctl;
 use anyhow::{Context, Result};
@@ -21,6 +22,8 @@ pub struct Site<'a> {
     pub store: &'a Store,
     /// The configuration.
     pub config: &'a Config,
+    /// Whose hook this is.
+    pub who: Who,
     /// The container's init process.
     pub process: Proc,
     /// Its PID.
@@ -48,6 +51,8 @@ pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
         place: Place { location: Location::Layer, mount: None },
         refused: None,
         soft_limit: None,
+        store: (site.who != Who::Root).then(|| site.config.store.clone()),
+        user: None,
     };
     for step in &plan.steps {
         if let Err(e) = one(site, request, step, &mut entry, &mut undo) {
@@ -116,6 +121,8 @@ fn one<'a>(site: &'a Site<'_>, request: &'a Request, step: &Step, entry: &mut En
             site.registry.put(entry)?;
             later(Box::new(|| site.registry.remove(id).map(drop)));
         }
+        // It was found to be so already.
+        Step::Dispatch if site.who != Who::Root => {}
         Step::Dispatch => {
             let helper = std::env::current_exe().context("readlink(/proc/self/exe)")?;
             if sysctl::take_over(site.store, &helper)? {

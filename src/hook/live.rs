@@ -13,6 +13,7 @@ use crate::registry::{Entry, Registry, cgroup_keys};
 use crate::store::Store;
 use crate::sys::limit::{self, Limit};
 use crate::sys::proc::{self, MountPoint, Proc, mount_points};
+use crate::sys::process::Who;
 use crate::sys::{OwnedFd, file, mount, ns};
 use crate::sysctl;
 use anyhow::{Context, Result, bail, ensure};
@@ -89,7 +90,7 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
         Some(inside) => rootfs.lacks(Path::new(inside))?,
         None => 0,
     };
-    let site = Site { registry: &registry, store: &store, config, process, pid, rootfs };
+    let site = Site { registry: &registry, store: &store, config, who: Who::Root, process, pid, rootfs };
     apply::apply(&site, &request, &plan)?;
     let entry = registry.get(id).context("the entry of the container is gone")?;
     let mut before = Before { made, processes: Vec::new() };

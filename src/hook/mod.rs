@@ -3,6 +3,7 @@
 
 mod apply;
 mod bundle;
+mod conmon;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 pub mod live;
@@ -12,23 +13,20 @@ mod request;
 mod rootfs;
 mod state;
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::record::Names;
-use crate::registry::{Entry, Init, Registry};
+use crate::registry::{Entry, Gone, Init, Registry};
 use crate::store::Store;
-use crate::sys::file;
 use crate::sys::proc::Proc;
-use crate::{sysctl, vacuum};
-use anyhow::{Context, Result, bail};
+use crate::sys::process::{self, Who};
+use crate::sys::{file, ns};
+use crate::{sysctl, users, vacuum};
+use anyhow::{Context, Result, bail, ensure};
 use apply::Site;
 use request::{Asked, Request};
 use rootfs::Rootfs;
 pub use state::Stage;
 use state::State;
-use std::time::Duration;
-
-/// How often the registry is swept, at most.
-const SWEEP: Duration = Duration::from_secs(60);
 
 /// What went wrong, and whether the container must not start.
 #[derive(Debug)]
@@ -65,7 +63,7 @@ fn read_state() -> Result<State> {
 
 /// The entry of the state's container, if it is of this very process: an ID may have been used before.
 fn entry_of(state: &State) -> Option<Entry> {
-    let entry = Registry::open()?.get(&state.id)?;
+    let entry = Registry::own()?.get(&state.id)?;
     (state.process().ok()? == entry.init.pid && entry.init_lives()).then_some(entry)
 }
 
@@ -97,8 +95,17 @@ fn create(state: &State, config: &Config) -> Result<(), Failure> {
 }
 
 fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
+    let who = process::who();
+    if let Who::User(uid) = who {
+        check_installed(uid, config)?;
+    }
     let pid = state.process()?;
     let process = Proc::open(pid)?;
+    if who != Who::Root && process::effective_uid() != 0 {
+        // A runtime that the user started outside of any user namespace: what may be done to the container may be done in its own.
+        ns::enter(process.namespace("user")?, ns::Kind::User)?;
+        ns::copy_mounts()?;
+    }
     let rootfs = Rootfs::find(&process, pid, request.bundle.rootfs(&state.bundle))?;
     let plan = plan::plan(request, config);
     for note in &plan.notes {
@@ -107,8 +114,23 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
     log::debug!("container {}: {plan}", state.id);
     let registry = Registry::create()?;
     let _lock = registry.lock()?;
-    let store = Store::open(config)?;
-    apply::apply(&Site { registry: &registry, store: &store, config, process, pid, rootfs }, request, &plan)
+    let mut config = config.clone();
+    users::adapt(&mut config)?;
+    let store = Store::open(&config)?;
+    apply::apply(&Site { registry: &registry, store: &store, config: &config, who, process, pid, rootfs }, request, &plan)
+}
+
+/// A user's hook cannot make the kernel call us; root has to have done it.
+fn check_installed(uid: u32, config: &Config) -> Result<()> {
+    ensure!(config.mode == Mode::Dispatch, "mode = \"kernel\" is for root's containers, this one is user {uid}'s");
+    let now = sysctl::core_pattern()?;
+    let program = std::env::current_exe().unwrap_or_default();
+    ensure!(
+        sysctl::is_ours(&now),
+        "kernel.core_pattern is {now:?}, and only root may change it: for the containers of user {uid} the administrator must run `{} install` once",
+        program.display()
+    );
+    Ok(())
 }
 
 /// Lets poststart and `doctor` know. A container that is already known, by the same process, keeps its entry.
@@ -136,30 +158,38 @@ fn poststart(state: &State) -> Result<()> {
 
 /// The container is gone: its registration goes, its cores stay.
 fn poststop(state: &State, config: &Config) -> Result<()> {
-    let Some(registry) = Registry::open() else { return Ok(()) };
-    let known = registry.get(&state.id).is_some();
-    // Sweeping reads every entry, so at most once a minute, and never while a container waits to start.
-    let due = vacuum::is_due("swept", SWEEP);
-    if !known && !due {
+    let Some(registry) = Registry::own() else { return Ok(()) };
+    let known = registry.get(&state.id);
+    let due = registry.sweep_is_due();
+    if known.is_none() && !due {
         return Ok(());
     }
     let lock = registry.lock()?;
-    let store = Store::open(config)?;
     let mut gone = Vec::new();
-    if known {
+    if let Some(entry) = known {
         registry.remove(&state.id)?;
         registry.remove_view(&state.id)?;
-        gone.push(state.id.clone());
+        gone.push(Gone { id: state.id.clone(), store: entry.store });
     }
     if due {
         gone.extend(registry.sweep()?);
     }
-    for id in gone {
-        store.forget_empty(&id)?;
-        sysctl::release(&store, &id).with_context(|| format!("kernel.core_pattern of container {id}"))?;
+    if process::who() == Who::Root {
+        let store = Store::open(config)?;
+        for Gone { id, .. } in gone {
+            store.forget_empty(&id)?;
+            sysctl::release(&store, &id).with_context(|| format!("kernel.core_pattern of container {id}"))?;
+        }
+        drop(lock);
+        return vacuum::now_and_then(config);
     }
-    drop(lock);
-    vacuum::now_and_then(config)
+    // podman, who runs this stage itself, does not tell where the user's home is: the entries do.
+    for (id, store) in gone.into_iter().filter_map(|g| Some((g.id, g.store?))) {
+        if let Some(store) = Store::look(&store)? {
+            store.forget_empty(&id)?;
+        }
+    }
+    Ok(())
 }
 
 /// What the hook would do for a bundle, as text: its plan, or why nothing. Touches nothing.

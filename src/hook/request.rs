@@ -1,6 +1,7 @@
 //! What a container asks of the hook, checked.
 
 use super::bundle::{self, Bundle};
+use super::conmon;
 use super::state::State;
 use crate::annotation::{self, Annotations, Wishes};
 use crate::config::Config;
@@ -54,12 +55,15 @@ pub fn read(state: &State, config: &Config) -> Result<Asked> {
     if annotation::is_sandbox(&annotations) {
         return Ok(Asked::Nothing);
     }
-    let names = names(&state.id, &annotations);
+    let mut names = names(&state.id, &annotations);
     let container = names.container_name.as_deref();
     let required = annotation::required(&annotations, container);
-    let wishes = match annotation::wishes(&annotations, container, config.default_for(&annotations)) {
-        Ok(None) => return Ok(Asked::Nothing),
-        Ok(Some(wishes)) => wishes,
+    let Some(wishes) = annotation::wishes(&annotations, container, config.default_for(&annotations)).transpose() else { return Ok(Asked::Nothing) };
+    if names.container_name.is_none() {
+        names.container_name = conmon::name(&state.id, &annotations);
+    }
+    let wishes = match wishes {
+        Ok(wishes) => wishes,
         Err(why) => return Ok(Asked::Refused { names, required, why }),
     };
     let request = Request { wishes, names, bundle: Bundle::parse(&text)? };

@@ -5,7 +5,7 @@ use super::plan::Found;
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::file::{self, Below, FsType};
 use crate::sys::proc::Proc;
-use crate::sys::{Errno, OwnedFd, mount, ns};
+use crate::sys::{Errno, OwnedFd, mount, ns, process};
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub struct Rootfs {
     path: PathBuf,
     /// The root of a runtime that has pivoted already (youki up to 0.5.7).
     pivoted: Option<OwnedFd>,
-    /// User and group of the container's root on the host.
+    /// User and group of the container's root, as our own user namespace numbers them.
     pub owner: (u32, u32),
 }
 
@@ -43,7 +43,10 @@ impl Rootfs {
         let root = process.directory("root")?;
         let here = file::open_dir(&path).and_then(file::stat).map(|s| s.id).ok();
         let pivoted = (Some(file::stat(&root)?.id) == here).then_some(root);
-        let found = Rootfs { mount_ns, path, pivoted, owner: process.mapped_root()? };
+        // Of our own user namespace /proc tells how it looks from outside; within, root is root.
+        let inside = process::who() != process::Who::Root && ns::inode(process.namespace("user")?)? == ns::own("user")?;
+        let owner = if inside { (0, 0) } else { process.mapped_root()? };
+        let found = Rootfs { mount_ns, path, pivoted, owner };
         if found.pivoted.is_none() {
             let (_, is_mount) = found.inside(|root| file::mount_of(root))?;
             ensure!(is_mount, "unsupported runtime: {} is no mount point in the mount namespace of process {pid} (a VMM or a sentry?)", found.path.display());

@@ -24,5 +24,6 @@ pub mod robust;
 pub mod socket;
 pub mod watch;
 
+pub use file::Stat;
 pub use rustix::io::Errno;
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -16,6 +16,12 @@ mod ioctl {
         libc::NS_GET_MNTNS_ID,
         u64
     );
+    nix::ioctl_read_bad!(
+        /// `NS_GET_OWNER_UID`
+        ns_get_owner_uid,
+        libc::NS_GET_OWNER_UID,
+        libc::uid_t
+    );
 }
 
 /// The inode number of a namespace: unique among the namespaces that live now, reused after one has gone.
@@ -48,6 +54,26 @@ pub fn parent(ns: impl AsFd) -> Option<OwnedFd> {
     unsafe { ioctl::ns_get_parent(ns.as_fd().as_raw_fd()).ok().map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
+/// Whose a user namespace is: the user, as we number users, who made the outermost of the user namespaces that it is in, below our own. All that is in
+/// them is his: he has every capability over it. `None` for our own namespace, and for one that is not below it.
+///
+/// # References
+/// `NS_GET_OWNER_UID`, ioctl_nsfs(2), Linux 4.11; user_namespaces(7), "Interaction of user namespaces and other types of namespaces".
+pub fn owner(user_ns: impl AsFd) -> Option<u32> {
+    let own = own("user").ok()?;
+    let mut here = user_ns.as_fd().try_clone_to_owned().ok()?;
+    loop {
+        // Nested 32 deep at most.
+        let above = parent(&here)?;
+        if inode(&above).ok()? == own {
+            let mut uid: libc::uid_t = 0;
+            // SAFETY: the ioctl writes one uid_t through the pointer, which is valid for the call.
+            return unsafe { ioctl::ns_get_owner_uid(here.as_raw_fd(), &mut uid) }.ok().map(|_| uid);
+        }
+        here = above;
+    }
+}
+
 /// Which kind of namespace to enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -70,6 +96,15 @@ pub fn enter(ns: impl AsFd, kind: Kind) -> Result<()> {
         Ok(()) => Ok(()),
         Err(e) => Err(e).with_context(|| format!("setns({kind:?})")),
     }
+}
+
+/// Leaves the mount namespace for a copy of it, which belongs to our user namespace. The process must be single-threaded.
+///
+/// # References
+/// unshare(2), `CLONE_NEWNS`; mount_namespaces(7).
+pub fn copy_mounts() -> Result<()> {
+    // SAFETY: only CLONE_FILES would be unsafe.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.context("unshare(CLONE_NEWNS)")
 }
 
 /// Runs `work` inside a mount namespace and comes back, root and working directory included.

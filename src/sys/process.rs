@@ -6,6 +6,7 @@ use rustix::process::{DumpableBehavior, WaitOptions};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
 
 /// A child of this process that runs our own code.
 #[derive(Debug)]
@@ -134,6 +135,49 @@ pub fn ignore_file_size_signal() -> Result<()> {
     // SAFETY: SIG_IGN installs no handler.
     unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) }.context("signal(SIGXFSZ, SIG_IGN)")?;
     Ok(())
+}
+
+/// Who runs this process, on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Root, in the initial user namespace or in one of his own.
+    Root,
+    /// This user, by the host's number; perhaps as root of a user namespace of his own.
+    User(u32),
+}
+
+/// Finds it out, once, by /proc/self/uid_map: of a namespace in a namespace it tells the number that the outer one knows.
+///
+/// # References
+/// user_namespaces(7).
+pub fn who() -> Who {
+    static WHO: OnceLock<Who> = OnceLock::new();
+    *WHO.get_or_init(|| {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        match outside(&map, effective_uid()) {
+            Some(0) => Who::Root,
+            Some(uid) => Who::User(uid),
+            // Without a map every ID is the overflow one: nobody's.
+            None => Who::User(effective_uid()),
+        }
+    })
+}
+
+/// The number outside of a user namespace, by its map, of a user inside.
+fn outside(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        uid.checked_sub(inside).filter(|n| *n < count)?.checked_add(outside)
+    })
+}
+
+/// Ends this process by SIGALRM after so many seconds.
+///
+/// # References
+/// alarm(2).
+pub fn end_after(seconds: u32) {
+    nix::unistd::alarm::set(seconds);
 }
 
 /// Whether this process is root of the initial user namespace, as far as /proc/self/uid_map can tell.
@@ -273,4 +317,17 @@ pub fn run_in_foreground(command: &mut std::process::Command) -> std::io::Result
         unsafe { sigaction(signal, &quiet) }?;
     }
     command.status()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::outside;
+
+    #[test]
+    fn users_outside_of_a_namespace() {
+        let rootless = "         0       1001          1\n         1     100000      65536\n";
+        assert_eq!((outside(rootless, 0), outside(rootless, 1), outside(rootless, 65_537)), (Some(1001), Some(100_000), None));
+        assert_eq!(outside("0 0 4294967295\n", 1001), Some(1001));
+        assert_eq!(outside("", 0), None);
+    }
 }

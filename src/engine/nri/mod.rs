@@ -3,6 +3,10 @@
 //! In: the engine's socket. Out: hooks, RLIMIT_CORE (so that exec'd processes have it too) and names. One thread, no state: an answer depends on the
 //! question alone, and none waits for anything, so that the engine's two seconds are never used up. What cannot be understood is answered with no adjustment.
 //!
+//! The dump directory is not mounted by an adjustment but by the hook that is adjusted in. Whether there is a volume, and whether something lies there that
+//! must not be hidden, is to be seen only in the container's mount namespace, after the mounts of the image, the engine and the pod: an adjustment would have
+//! to guess it, would hide what an image has there, and would leave a directory in the store for each container that fails to start.
+//!
 //! Not the `ttrpc` crate: its server and client want sockets of their own, which the engine's one multiplexed socket does not give, and what would be
 //! left of it, a header of ten bytes and two messages, is less than its dependencies.
 
@@ -32,6 +36,8 @@ const SOCKET_VARIABLE: &str = "NRI_PLUGIN_SOCKET";
 const NAME: &str = "oci-coredump";
 /// Plugins are asked in the order of these: late, so that we see what others have set.
 pub const INDEX: &str = "90";
+/// How a plugin of ours is called, behind its index.
+pub const SUFFIX: &str = "-oci-coredump";
 
 /// gRPC's code for a method that is not there.
 const UNIMPLEMENTED: i32 = 12;
@@ -39,7 +45,7 @@ const UNIMPLEMENTED: i32 = 12;
 /// Whether an engine has started this program as its plugin `NN-oci-coredump`.
 pub fn is_plugin(own_name: &OsStr) -> bool {
     let name = Path::new(own_name).file_name().and_then(OsStr::to_str).unwrap_or_default();
-    name.ends_with("-oci-coredump") && std::env::var_os(SOCKET_VARIABLE).is_some()
+    name.ends_with(SUFFIX) && std::env::var_os(SOCKET_VARIABLE).is_some()
 }
 
 /// Serves the engine that has started us, until it goes.

@@ -1,0 +1,108 @@
+use super::*;
+use std::fs;
+
+/// A machine: a directory with a program of ours and configurations.
+struct Machine(tempfile::TempDir);
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Machine(tempfile::tempdir().unwrap());
+        machine.write("oci-coredump", "");
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().canonicalize().unwrap().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text.replace("HERE", self.path("").to_str().unwrap().trim_end_matches('/'))).unwrap();
+        path
+    }
+
+    /// The states of what is found, and the first text.
+    fn look(&self, engine: Engine, config: &str) -> (Vec<State>, String) {
+        let found = look(engine, Some(&self.path(config)), &Program { path: self.path("oci-coredump") });
+        assert!(found.iter().all(|f| f.hint.is_some() == (f.state != State::Good)));
+        (found.iter().map(|f| f.state).collect(), found[0].text.clone())
+    }
+}
+
+#[test]
+fn podman_and_crio_by_their_directories() {
+    let m = Machine::new();
+    m.write("containers.conf", "[engine]\nhooks_dir = ['HERE/none', 'HERE/hooks.d']\n");
+    m.write("crio.conf", "[crio.runtime]\nhooks_dir = ['HERE/hooks.d']\n");
+    let (states, text) = m.look(Engine::Podman, "containers.conf");
+    assert!(states == [State::Doubtful] && text.contains("hooks.d, where it looks"), "{text}");
+
+    let file = |path: &str, stage: &str| m.write("hooks.d/oci-coredump.json", &format!(r#"{{"hook":{{"path":"{path}"}},"stages":["{stage}"]}}"#));
+    file("HERE/oci-coredump", "createRuntime");
+    assert_eq!(m.look(Engine::Podman, "containers.conf").0, [State::Good]);
+    assert_eq!(m.look(Engine::Crio, "crio.conf").0, [State::Good]);
+    file("HERE/gone", "createRuntime");
+    assert_eq!(m.look(Engine::Podman, "containers.conf").0, [State::Broken]);
+    m.write("other", "");
+    file("HERE/other", "createRuntime");
+    assert_eq!(m.look(Engine::Crio, "crio.conf").0, [State::Doubtful]);
+    file("HERE/oci-coredump", "precreate");
+    assert_eq!(m.look(Engine::Podman, "containers.conf").0, [State::Good]);
+    assert_eq!(m.look(Engine::Crio, "crio.conf").0, [State::Broken, State::Good]);
+    m.write("crio.conf", "[crio.runtime\n");
+    assert_eq!(m.look(Engine::Crio, "crio.conf").0, [State::Doubtful]);
+}
+
+#[test]
+fn docker_by_its_runtimes() {
+    let m = Machine::new();
+    assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Doubtful]);
+    m.write("daemon.json", r#"{"runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#);
+    assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Broken]);
+    std::os::unix::fs::symlink("oci-coredump", m.path("oci-coredump-runtime")).unwrap();
+    let (states, text) = m.look(Engine::Docker, "daemon.json");
+    assert!(states == [State::Doubtful] && text.contains("the default one is runc"), "{text}");
+    m.write("daemon.json", r#"{"default-runtime": "oci-coredump", "runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#);
+    assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Good]);
+    m.write("daemon.json", "{");
+    assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Doubtful]);
+}
+
+#[test]
+fn containerd_by_nri_and_by_its_specification() {
+    let m = Machine::new();
+    let nri = "[plugins.'io.containerd.nri.v1.nri']\nplugin_path = 'HERE/plugins'\n";
+    m.write("config.toml", &format!("version = 3\n{nri}"));
+    let (states, text) = m.look(Engine::Containerd, "config.toml");
+    assert!(states == [State::Doubtful] && text.starts_with("neither"), "{text}");
+    fs::create_dir(m.path("plugins")).unwrap();
+    std::os::unix::fs::symlink(m.path("oci-coredump"), m.path("plugins/90-oci-coredump")).unwrap();
+    let (states, text) = m.look(Engine::Containerd, "config.toml");
+    assert!(states == [State::Doubtful] && text.contains("does not run"), "{text}");
+    m.write("config.toml", &format!("version = 3\n{nri}disable = true\n"));
+    let (states, text) = m.look(Engine::Containerd, "config.toml");
+    assert!(states == [State::Broken] && text.contains("switched off"), "{text}");
+    // Off when nothing is said, up to 1.7.
+    m.write("config.toml", &format!("version = 2\n{nri}"));
+    assert_eq!(m.look(Engine::Containerd, "config.toml").0, [State::Broken]);
+    fs::remove_file(m.path("plugins/90-oci-coredump")).unwrap();
+
+    let table = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ocdtest]\nbase_runtime_spec = '/etc/oci-coredump/containerd-base-ocdtest.json'\n";
+    m.write("config.toml", &format!("version = 2\n{table}"));
+    let (states, text) = m.look(Engine::Containerd, "config.toml");
+    assert!(states == [State::Broken] && text.contains("does not exist"), "{text}");
+    // Somebody else's base specification is none of ours.
+    m.write("config.toml", &format!("version = 2\n{}", table.replace("containerd-base-ocdtest", "theirs")));
+    assert_eq!(m.look(Engine::Containerd, "config.toml").0, [State::Doubtful]);
+}
+
+#[test]
+fn the_hooks_of_a_base_specification() {
+    let program = Program { path: "/p".into() };
+    let hook = r#"[{"path":"/x"},{"path":"/p"}]"#;
+    let whole = format!(r#"{{"hooks":{{"createRuntime":{hook},"poststart":{hook},"poststop":{hook}}}}}"#);
+    assert!(hooks_of(&whole, &program).unwrap().is_empty());
+    assert_eq!(hooks_of(&whole.replace("poststop", "other"), &program).unwrap().len(), 1);
+    assert_eq!(hooks_of("{}", &program).unwrap().len(), 3);
+}

@@ -1,0 +1,50 @@
+//! The name of a container of podman's. Its configuration does not have it; the monitor that podman starts for each container, above the runtime and us, is
+//! told it.
+
+use crate::sys::proc::{Proc, printable};
+use std::path::Path;
+
+/// The engine's annotation by which a container of podman's is known.
+const MANAGER: (&str, &str) = ("io.container.manager", "libpod");
+
+/// How many of our parents are looked at: the runtime, perhaps a wrapper or two of it, then conmon.
+const DEPTH: usize = 6;
+
+/// The name of the container, if podman runs it.
+pub fn name(id: &str, annotations: &crate::annotation::Annotations) -> Option<String> {
+    if annotations.get(MANAGER.0).map(String::as_str) != Some(MANAGER.1) {
+        return None;
+    }
+    let mut pid = std::process::id() as i32;
+    for _ in 0..DEPTH {
+        pid = Proc::open(pid).and_then(|p| p.status()).ok()?.parent;
+        let line = Proc::open(pid).and_then(|p| p.read("cmdline")).ok()?;
+        if let Some(name) = named(&line, id) {
+            return Some(name);
+        }
+    }
+    None
+}
+
+/// What a command line of conmon(8) says of the container `id`: `--cid ID --name NAME`, as podman writes them `-c` and `-n`.
+fn named(line: &[u8], id: &str) -> Option<String> {
+    let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
+    let program = words.first().and_then(|w| std::str::from_utf8(w).ok()).map(Path::new)?;
+    let value = |option: &[u8]| words.windows(2).find(|w| w[0] == option).map(|w| w[1]);
+    (program.file_name()? == "conmon" && value(b"-c")? == id.as_bytes()).then(|| value(b"-n").map(printable)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn command_lines() {
+        let line = b"/usr/bin/conmon\0--api-version\x001\0-c\0abc\0-u\0abc\0-r\0/usr/bin/crun\0-n\0shop\0--exit-dir\0/run\0";
+        assert_eq!(named(line, "abc").as_deref(), Some("shop"));
+        assert_eq!(named(line, "ab"), None);
+        assert_eq!(named(b"/usr/bin/crun\0-c\0abc\0-n\0shop\0", "abc"), None);
+        assert_eq!(named(b"conmon\0-c\0abc\0-n", "abc"), None);
+        assert_eq!(named(b"", "abc"), None);
+    }
+}
