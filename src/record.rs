@@ -115,7 +115,7 @@ pub struct Record {
     pub size: Option<u64>,
     /// Bytes on disk.
     pub disk_size: Option<u64>,
-    /// Whether the file is short.
+    /// Whether the file is short, or still may be.
     pub truncated: bool,
     /// What became of the core.
     pub outcome: Outcome,
@@ -176,7 +176,10 @@ impl fmt::Display for Record {
         match (self.outcome, &self.core_path) {
             (Outcome::Started, _) => write!(f, ", dumping core"),
             (Outcome::Written, Some(path)) => write!(f, ", core {path} ({} bytes)", self.size.unwrap_or(0)),
-            (Outcome::Truncated, Some(path)) => write!(f, ", core {path} truncated at {} bytes", self.size.unwrap_or(0)),
+            (Outcome::Truncated, Some(path)) => match self.size {
+                Some(size) => write!(f, ", core {path} truncated at {size} bytes"),
+                None => write!(f, ", core {path} truncated"),
+            },
             _ => write!(f, ", no core"),
         }?;
         match &self.reason {

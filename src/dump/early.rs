@@ -7,9 +7,10 @@
 use super::head::{Head, Load};
 use super::memory::{self, Failed, Source};
 use super::plan::PAGE;
-use crate::sys::OwnedFd;
+use super::stream::Stop;
 use crate::sys::hold::{Held, Hold};
 use crate::sys::memory::Span;
+use crate::sys::{Errno, OwnedFd};
 
 /// Areas up to this size are copied before the release, ...
 const SMALL: u64 = 256 << 10;
@@ -34,16 +35,16 @@ pub type Done = Vec<(u64, u64)>;
 pub fn prepare(hold: Hold, source: &'static Source, head: &Head, files: &[u64], threads: &[u64], file: &OwnedFd) -> Result<Option<(Held, Done)>, Failed> {
     let hold = |load: &Load| hold.hold(source.memory.mem().ok()?, load.address).ok();
     let Some(held) = head.loads.first().and_then(hold) else { return Ok(None) };
-    let robust = memory::within(|| robust(source)).ok_or(Failed::Stream)?;
+    let robust = memory::within(|| robust(source)).ok_or(Failed::Stream(Stop::Memory(Errno::TIMEDOUT), 0))?;
     let done = merge([areas(head, files, threads), robust].concat());
     let loads: Vec<Load> = done.iter().flat_map(|span| head.loads.iter().filter_map(|load| part(load, span))).collect();
     // All of it is read, also what is not mapped yet.
     let all = loads.iter().map(|load| load.address).collect();
-    match memory::copy(source, loads, all, (file.try_clone().map_err(|_| Failed::Stream)?, head.end), None) {
+    match memory::copy(source, loads, all, (file.try_clone().map_err(|_| Failed::Stream(Stop::Memory(Errno::MFILE), 0))?, head.end), None) {
         Ok(()) => Ok(Some((held, done))),
         // Between the areas nothing is copied yet.
         Err(Failed::Ended(_)) => Err(Failed::Ended(0)),
-        Err(Failed::Stream) => Err(Failed::Stream),
+        Err(failed @ Failed::Stream(..)) => Err(failed),
     }
 }
 

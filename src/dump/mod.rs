@@ -96,6 +96,8 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, config: &Confi
     let host = plan::host_path(&inside, mount);
     record.set_paths(Some(&inside), host.as_deref());
     record.host_dir = host.as_ref().and_then(|_| Some(printable(mount?.1.as_ref())));
+    // If this helper is killed, that is what the record goes on to say.
+    record.truncated = true;
     let (mut ledger, mut released_at) = (None, None);
     let written = write::write(crash, facts, file, |event| match event {
         // While the writer becomes the crasher.
@@ -156,8 +158,7 @@ fn finish(record: &mut Record, written: Written) {
     record.truncated = record.outcome == Outcome::Truncated;
     record.reason = written.reason;
     if written.created {
-        record.size = Some(written.size);
-        record.disk_size = Some(written.disk_size);
+        (record.size, record.disk_size) = (written.size, written.disk_size);
         if record.reason.is_none() && record.location.is_lost_with_container() {
             record.reason = Some("the core goes away with the container".into());
         }

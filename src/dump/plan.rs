@@ -4,6 +4,7 @@ use super::crash::Crash;
 use super::facts::Facts;
 use super::identify::Origin;
 use crate::pattern::Template;
+use crate::record::Location;
 use crate::registry::Entry;
 
 /// The kernel's `min_coredump`: with a smaller limit no file is made at all.
@@ -35,12 +36,14 @@ pub struct File {
     pub compress: bool,
     /// Let the process go before the file is whole.
     pub early: bool,
+    /// It is on a memory-backed volume, as far as the hook could see.
+    pub memory: bool,
 }
 
 /// Decides.
 pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     let Origin::Container { entry, by_exec } = origin else { return Plan::Forward };
-    if let Some(reason) = withheld(crash, facts) {
+    if let Some(reason) = entry.refused.clone().or_else(|| withheld(crash, facts)) {
         return Plan::Discard(entry, reason);
     }
     let own = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
@@ -53,7 +56,15 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     if entry.compress {
         path.extend_from_slice(b".zst");
     }
-    let file = File { path, limit, unlink_first: true, as_root: false, compress: entry.compress, early: entry.early };
+    let file = File {
+        path,
+        limit,
+        unlink_first: true,
+        as_root: false,
+        compress: entry.compress,
+        early: entry.early,
+        memory: entry.place.location == Location::Memory,
+    };
     Plan::Write(entry, file)
 }
 
@@ -68,7 +79,7 @@ pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result
     if suid && path.first() != Some(&b'/') {
         return Err("a set-user-ID program dumps core to an absolute path only".into());
     }
-    Ok(File { path, limit, unlink_first: !suid, as_root: suid, compress: false, early: false })
+    Ok(File { path, limit, unlink_first: !suid, as_root: suid, compress: false, early: false, memory: false })
 }
 
 /// Why the container's user may not have this core, whatever the limit says.

@@ -22,10 +22,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 pub struct Written {
     /// Whether the file was made.
     pub created: bool,
-    /// Size in bytes.
-    pub size: u64,
-    /// Bytes on disk.
-    pub disk_size: u64,
+    /// Size in bytes, once it is known.
+    pub size: Option<u64>,
+    /// Bytes on disk, likewise.
+    pub disk_size: Option<u64>,
     /// Device and inode number.
     pub id: Option<(u64, u64)>,
     /// Whether it is on a memory-backed file system.
@@ -35,6 +35,9 @@ pub struct Written {
     /// Whether the process has been let go.
     #[serde(default)]
     pub released: bool,
+    /// Nothing was read yet: an early release is not for this target.
+    #[serde(default)]
+    pub again: bool,
     /// Whether this is the writer's last word.
     #[serde(default)]
     pub done: bool,
@@ -57,6 +60,17 @@ const MAX_REPORT: u64 = 16 << 10;
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
 pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
+    let (written, child) = attempt(crash, facts, plan, &mut on)?;
+    match child {
+        Some(child) if written.again => {
+            child.wait()?;
+            attempt(crash, facts, &File { early: false, ..plan.clone() }, &mut on)
+        }
+        child => Ok((written, child)),
+    }
+}
+
+fn attempt(crash: &Crash, facts: &Facts, plan: &File, on: &mut impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
     // A parent that shares the memory would go on changing it.
     let early = plan.early && !is_shared(crash.said.host_pid, facts.status.parent);
     let source = source(crash, facts, early);
@@ -64,24 +78,29 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event
     // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
     let groups = if early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
     let (read, report) = process::pipe()?;
+    let (word, go) = process::pipe()?;
     let child = process::fork_into(groups.unified(), |_| {
         let mut report = Report(std::fs::File::from(report));
         groups.enter();
         // Without a hold the process just waits until its core is whole.
         let hold = if early { Hold::new().ok() } else { None };
-        let mut keep = vec![report.0.as_fd()];
+        let mut keep = vec![report.0.as_fd(), word.as_fd()];
         keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
         keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
         keep.extend(hold.as_ref().map(|h| h.as_fd()));
         let became = become_crasher(facts, plan, &keep);
         drop(keep);
         match became {
+            // A parent that is killed before the record is there says nothing: then there is no file either.
+            Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
             Ok(()) => copy(facts, plan, source, hold, &mut report),
             Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
         }
         0
     })?;
     on(Event::Started);
+    // If it has gone already, its report says so.
+    let _ = process::write(&go, &[1]);
     let mut written = Written::default();
     let read = std::fs::File::from(read);
     for line in BufReader::new((&read).take(MAX_REPORT)).lines().map_while(std::io::Result::ok) {
@@ -97,7 +116,10 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, mut on: impl FnMut(Event
         }
     }
     let ended = child.wait()?;
-    written.reason = Some(format!("the writer was killed ({ended:?})"));
+    // It may have made the file and not come to say so: then there is a short one, and else the record says too much.
+    written.created = true;
+    let limit = if plan.memory { ", as the container's memory limit does" } else { "" };
+    written.reason = Some(format!("the writer was killed ({ended:?}){limit}"));
     Ok((written, None))
 }
 
@@ -125,6 +147,9 @@ impl Report {
 pub fn become_crasher(facts: &Facts, plan: &File, keep: &[BorrowedFd<'_>]) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_file_size_signal()?;
+    if plan.memory {
+        process::first_to_go()?;
+    }
     file::set_umask(facts.status.umask);
     limit::set_own_file_size(facts.file_size)?;
     let mut credentials = facts.status.credentials.clone();
@@ -149,6 +174,10 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, 
     };
     // If this process is killed from now on, the parent knows at least that there is a file.
     let memory = file::fs_type(&file).is_ok_and(|kind| kind == FsType::Memory);
+    // It would count as nobody's memory: a writer of an early release is in no group.
+    if memory && plan.early {
+        return report.say(&Written { again: true, done: true, ..Written::default() });
+    }
     let made = Written { created: true, id: file::stat(&file).ok().map(|s| s.id), memory, ..Written::default() };
     let begun = |released| Written { reason: Some("the writer was interrupted".into()), released, ..made.clone() };
     report.say(&begun(false));
@@ -170,11 +199,12 @@ fn copy(facts: &Facts, plan: &File, source: Option<Source>, hold: Option<Hold>, 
         Stop::Write(Errno::FBIG) => format!("RLIMIT_FSIZE of the process was reached ({} bytes)", facts.file_size.unwrap_or(0)),
         Stop::Write(e) => format!("write: {e}"),
         Stop::Read(e) => format!("read from the kernel: {e}"),
-        Stop::Ended => "the kernel stopped sending: the process was killed while it dumped".into(),
+        Stop::Memory(e) => format!("read of the process's memory after its release: {e}"),
+        Stop::Ended => "the kernel stopped sending: the process was killed or frozen while it dumped".into(),
     });
     // The end of this process is not waited for.
     process::replace_stdin(&report.0);
-    report.say(&Written { size: stat.map_or(0, |s| s.size), disk_size: stat.map_or(0, |s| s.allocated), reason, released, done: true, ..made });
+    report.say(&Written { size: stat.map(|s| s.size), disk_size: stat.map(|s| s.allocated), reason, released, done: true, ..made });
 }
 
 /// The directory of a path, and the name in it.
