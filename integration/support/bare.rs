@@ -49,14 +49,12 @@ impl Container {
 
     /// A victim, ready to crash.
     pub fn victim(&self, program: &Path, kind: &str, size: usize) -> Victim {
-        let line = format!("ulimit -c unlimited; exec nsenter --mount --target {} -- {} {kind} {size}", self.init.id(), program.display());
-        let mut child = Command::new("sh").args(["-c", &line]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut ready = String::new();
-        output.read_line(&mut ready).unwrap();
-        assert_eq!(ready, "ready\n", "the victim {kind} {size} did not get ready");
-        let core = self.directory.join(format!("core.{}", child.id()));
-        Victim { child, output, core }
+        Victim::beside(self.init.id(), &self.directory, program, kind, size)
+    }
+
+    /// The PID of its first process.
+    pub fn init(&self) -> u32 {
+        self.init.id()
     }
 
     /// Where its cores go.
@@ -85,6 +83,41 @@ pub fn now() -> u64 {
 }
 
 impl Victim {
+    /// One in the mount namespace of another process, whose cores would go to `directory`.
+    pub fn beside(process: u32, directory: &Path, program: &Path, kind: &str, size: usize) -> Self {
+        let line = format!("ulimit -c unlimited; exec nsenter --mount --target {process} -- {} {kind} {size}", program.display());
+        let mut child = Command::new("sh").args(["-c", &line]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        output.read_line(&mut ready).unwrap();
+        assert_eq!(ready, "ready\n", "the victim {kind} {size} did not get ready");
+        let core = directory.join(format!("core.{}", child.id()));
+        Victim { child, output, core }
+    }
+
+    /// Its PID, until it is waited for.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it, in the middle of its dump or not, and waits: its PID is free then.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end, but not longer than `most`; whether it came.
+    pub fn ends_within(&mut self, most: Duration) -> bool {
+        let until = now() + most.as_nanos() as u64;
+        while self.child.try_wait().unwrap().is_none() {
+            if now() > until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2)); // a child can be waited for with a bound only by asking again
+        }
+        true
+    }
+
     /// Gives the word.
     pub fn crash(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"x").unwrap();

@@ -2,9 +2,11 @@
 #![allow(dead_code, reason = "each test binary uses another part of the support")]
 
 pub mod bare;
+pub mod between;
 pub mod bundle;
 pub mod crasher;
 pub mod daemon;
+pub mod fuse;
 pub mod host;
 pub mod podman;
 pub mod require;
