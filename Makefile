@@ -89,7 +89,7 @@ test: test-deps build
 	$(CARGO) test --locked --doc
 	$(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
 		test --locked --lib --tests -- --test-threads=1
-	PROFILE=dev fuzz/run.sh 4
+	PROFILE=dev fuzz/run.sh 3
 
 # Every reader of hostile bytes until nothing new is found for long; an hour and more.
 fuzz:

@@ -166,7 +166,7 @@ fn every_language_when_the_container_is_gone() {
     assert!(lines.len() == 3 && lines[2].contains("exception.cpp:"), "{out:?}");
 }
 
-/// The first process of a container takes everything with it: its namespaces are gone before anything is kept.
+/// The first process of a container takes its mounts with it, the one that the core is on too.
 #[test]
 fn the_first_process_itself() {
     if !require::programs(&["runc", "gcc"]) {

@@ -35,6 +35,8 @@ fn judge(stage: &Stage, kind: &str, way: Way, (early, lane): (bool, Lane)) {
 #[test]
 fn what_the_end_of_the_threads_changes() {
     let stage = stage("ends");
+    let doctor = std::process::Command::new(BINARY).arg("doctor").output().unwrap();
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("counts as nobody's"), "doctor does not say what it costs: {doctor:?}");
     judge(&stage, "robust", Way::Project, (true, Lane::Fast));
     judge(&stage, "threads", Way::Project, (true, Lane::Fast));
 }

@@ -76,6 +76,7 @@ fn checks(wish: &Wish) -> Vec<Check> {
         Err(e) => (Config::default(), failure("config", format!("{e:#}"), "correct the file; until then the defaults are used")),
     };
     all.push(check);
+    all.extend(early(&config));
     if let Err(e) = users::adapt(&mut config) {
         all.push(warning("store", format!("{e:#}"), "run it in an environment as after a login"));
     }
@@ -87,6 +88,12 @@ fn checks(wish: &Wish) -> Vec<Check> {
     all.push(store(&config));
     all.extend(containers());
     all
+}
+
+/// What early release costs, where it is allowed.
+fn early(config: &Config) -> Option<Check> {
+    let told = "containers may ask for it: the memory of a crashed process then stays in use until its core is whole, and counts as nobody's";
+    config.allow_early_release.then(|| ok("release", told))
 }
 
 fn root() -> Check {

@@ -15,6 +15,8 @@ pub struct Facts {
     pub mount_ns: u64,
     /// The number of it that is never reused.
     pub mount_ns_id: Option<u64>,
+    /// Holds what is mounted in it: with the last process of a container it would go, and with it where the core is, before anything is kept.
+    _mounts: OwnedFd,
     /// Its user namespace, where that is not ours.
     pub user_ns: Option<OwnedFd>,
     /// Its PID namespace.
@@ -57,6 +59,7 @@ impl Facts {
         let facts = Facts {
             mount_ns: ns::inode(&mount_ns)?,
             mount_ns_id: ns::mount_ns_id(&mount_ns),
+            _mounts: mount_ns,
             user_ns: foreign.then_some(user_ns),
             pid_ns,
             cgroups: task.cgroups()?,

@@ -22,10 +22,11 @@ use std::io::Read;
 use std::time::Duration;
 
 /// For finding them. What is said goes into the record, which is read back up to a size only.
-const LOOK: Bounds = Bounds { memory: 1 << 30, cpu: 10, time: Duration::from_secs(20), output: 64 << 10, file: 0 };
+const LOOK: Bounds = Bounds { memory: 1 << 30, cpu: 10, time: Duration::from_secs(10), output: 64 << 10, file: 0 };
 
-/// For copying them; `file` is what is configured. Less than the age at which an unfinished file counts as left behind.
-const COPY: Bounds = Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(120), output: 64 << 10, file: 0 };
+/// For copying them; `file` is what is configured. The container's mounts are held that long; and it is less than the age at which an unfinished file counts
+/// as left behind.
+const COPY: Bounds = Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
 
 /// Most files of one process.
 const MOST: usize = 256;
@@ -50,24 +51,25 @@ pub fn keep(facts: &Facts, plan: &File, core: (u64, u64), store: &Store, most: &
     }
     let kept = store.binaries()?;
     let missing: Vec<&Seen> = seen.iter().filter(|s| kept.size(&s.name).is_none()).collect();
-    if !missing.is_empty() {
-        add(facts, plan, &missing, &kept, most, free)?;
-    }
+    let coming = if missing.is_empty() { BTreeSet::new() } else { add(facts, plan, &missing, &kept, most, free)? };
     // One of the same name and another size is somebody else's, whatever it calls itself.
-    Ok(seen.into_iter().filter(|s| kept.take(&s.name) == Some(s.size)).map(|s| (s.path, s.name)).collect())
+    let is_there = |s: &Seen| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
+    Ok(seen.into_iter().filter(is_there).map(|s| (s.path, s.name)).collect())
 }
 
-/// Copies those that there is room for.
-fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &config::Binaries, free: u64) -> Result<()> {
+/// Copies those that there is room for. Returns those that another process has in hand at this moment: they will be there.
+fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &config::Binaries, free: u64) -> Result<BTreeSet<String>> {
     let used = kept.all()?.iter().map(|(_, bytes)| bytes).fold(0, |a: u64, b| a.saturating_add(*b));
     let mut room = most.max_total.saturating_sub(used).min(free / 2);
-    let mut open = Vec::new();
+    let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
     for s in missing {
         if s.size > most.max_file || s.size > room {
             log::info!("{:?} is not kept with its core: {} bytes are more than [binaries] max_file, or than there is room for", s.path, s.size);
         } else if let Some(file) = kept.begin(&s.name) {
             room -= s.size;
             open.push((*s, file));
+        } else {
+            coming.insert(s.name.clone());
         }
     }
     let files: Vec<BorrowedFd<'_>> = open.iter().map(|(_, file)| file.as_fd()).collect();
@@ -80,7 +82,7 @@ fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &co
         let whole = done.contains(&s.name) && file::stat(file)?.size == s.size;
         if whole { kept.finish(&s.name)? } else { kept.abandon(&s.name)? }
     }
-    Ok(())
+    Ok(coming)
 }
 
 /// As the crasher: which files its core names, as far as they are still the same and can be read.
