@@ -115,7 +115,7 @@ pub struct Record {
     pub size: Option<u64>,
     /// Bytes on disk.
     pub disk_size: Option<u64>,
-    /// Whether the file is short.
+    /// Whether the file is short, or still may be.
     pub truncated: bool,
     /// What became of the core.
     pub outcome: Outcome,

@@ -265,15 +265,33 @@ impl Registry {
         Ok(())
     }
 
-    /// The entry of a container ID.
+    /// The entry of a container ID. A damaged one is no entry, and the log says so.
     pub fn get(&self, id: &str) -> Option<Entry> {
         check_id(id).ok()?;
-        self.read(&self.containers, &file_name(id))
+        let name = file_name(id);
+        self.read(&self.containers, &name)?.map_err(|e| self.complain(&name, &e)).ok()
     }
 
-    /// The entry behind an index key.
+    /// The entry behind an index key. A damaged one still says that there is a container, and which: its entry is a refusal that says why.
     pub fn find(&self, key: &str) -> Option<Entry> {
-        self.read(&self.index, key.as_ref())
+        let (container_id, cause) = match self.read(&self.index, key.as_ref())? {
+            Ok(entry) => return Some(entry),
+            // A user may write there what he likes, and would decide about crashes that are not his.
+            Err(e) if self.user.is_some() => {
+                self.complain(key.as_ref(), &e);
+                return None;
+            }
+            Err(e) => (self.owner(key).unwrap_or_default(), e),
+        };
+        let refused = Some(format!("the container's registration is damaged: {cause:#}"));
+        Some(Entry { names: Names { container_id, ..Names::default() }, refused, ..Entry::default() })
+    }
+
+    /// The container whose entry an index key is a further name of.
+    fn owner(&self, key: &str) -> Option<String> {
+        let inode = |dir: &OwnedFd, name: &OsStr| Some(file::stat(file::open_read(dir, name).ok()?).ok()?.id);
+        let wanted = inode(&self.index, key.as_ref())?;
+        self.ids().ok()?.into_iter().find(|id| inode(&self.containers, &file_name(id)) == Some(wanted))
     }
 
     /// Removes an entry, its index names (unless another container took them over since) and its view. A missing one is no error.
@@ -283,6 +301,11 @@ impl Registry {
         }
         let Some(old) = self.get(id) else {
             check_id(id)?;
+            // A damaged entry does not say what its index names are.
+            let all = if file::open_read(&self.containers, &file_name(id)).is_ok() { file::names(&self.index)? } else { Vec::new() };
+            for key in all.iter().filter_map(|name| name.to_str()).filter(|key| self.owner(key).as_deref() == Some(id)) {
+                file::unlink(&self.index, key.as_ref())?;
+            }
             file::unlink(&self.containers, &file_name(id))?;
             return Ok(None);
         };
@@ -339,13 +362,16 @@ impl Registry {
         file::unlink(file::make_dir(&self.run, "views".as_ref(), 0o700)?, id.as_ref())
     }
 
-    /// A damaged entry is no entry: the crash is then treated as the host's, and the log says so.
-    fn read(&self, dir: &OwnedFd, name: &OsStr) -> Option<Entry> {
-        let entry = match self.user {
-            None => file::open_read(dir, name).ok().map(parse)?,
-            Some(uid) => read_of(uid, dir, name)?,
-        };
-        entry.map_err(|e| log::warn!("registry entry {name:?}{} is not usable, ignoring: {e:#}", self.whose())).ok()
+    /// `None` if there is no such entry; an error if it is damaged.
+    fn read(&self, dir: &OwnedFd, name: &OsStr) -> Option<Result<Entry>> {
+        match self.user {
+            None => file::open_read(dir, name).ok().map(parse),
+            Some(uid) => read_of(uid, dir, name),
+        }
+    }
+
+    fn complain(&self, name: &OsStr, cause: &anyhow::Error) {
+        log::warn!("registry entry {name:?}{} is not usable, ignoring: {cause:#}", self.whose());
     }
 
     fn whose(&self) -> String {

@@ -51,8 +51,8 @@ struct State {
     /// After how many bytes written in all, and what then.
     rule: Option<(u64, Answer)>,
     taken: u64,
-    /// Count anew for every file.
-    each: bool,
+    /// Not after how many bytes, but behind which of a file.
+    by_place: bool,
     /// New files are not answered for.
     hold_create: bool,
     held_create: Vec<Vec<u8>>,
@@ -115,14 +115,14 @@ impl Fuse {
     /// From so many bytes on, counted from now, every write gets this answer.
     pub fn on_write(&self, after: u64, answer: Answer) {
         let mut state = self.shared.lock();
-        (state.taken, state.each) = (0, false);
+        (state.taken, state.by_place) = (0, false);
         state.rule = Some((after, answer));
     }
 
-    /// The same for every file that is made, counted for itself.
-    pub fn always_after(&self, after: u64, answer: Answer) {
-        self.on_write(after, answer);
-        self.shared.lock().each = true;
+    /// Every write that ends behind so many bytes of its file gets this answer: a disk that is bad from there on.
+    pub fn beyond(&self, size: u64, answer: Answer) {
+        self.on_write(size, answer);
+        self.shared.lock().by_place = true;
     }
 
     /// From now on nobody gets an answer who makes a file.
@@ -289,7 +289,6 @@ impl Shared {
             op::CREATE => {
                 state.last += 1;
                 let id = state.last;
-                state.taken = if state.each { 0 } else { state.taken };
                 let mode = word(body, 4);
                 let node = Node { name: name(&body[16..]), linked: true, mode, uid: word(header, 24), gid: word(header, 28), data: Vec::new() };
                 state.files.insert(id, node);
@@ -307,7 +306,8 @@ impl Shared {
             }
             op::WRITE => {
                 let (offset, data) = (long(body, 8), &body[40..]);
-                let rule = state.rule.filter(|(after, _)| state.taken + data.len() as u64 > *after);
+                let before = if state.by_place { offset } else { state.taken };
+                let rule = state.rule.filter(|(after, _)| before + data.len() as u64 > *after);
                 match rule.map_or(Answer::Take, |(_, answer)| answer) {
                     Answer::Take => {
                         state.taken += data.len() as u64;

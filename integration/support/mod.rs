@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses another part of the support")]
 
 pub mod bare;
+pub mod between;
 pub mod bundle;
 pub mod crasher;
 pub mod daemon;

@@ -8,6 +8,8 @@ use super::head::{Head, Load};
 use super::memory::{self, Failed, Source};
 use super::output::Target;
 use super::plan::PAGE;
+use super::stream::Stop;
+use crate::sys::Errno;
 use crate::sys::hold::{Held, Hold};
 use crate::sys::memory::Span;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ pub type Done = Vec<(u64, u64)>;
 pub fn prepare(hold: Hold, source: &'static Source, head: &Head, files: &[u64], threads: &[u64], target: &Arc<Target>) -> Result<Option<(Held, Done)>, Failed> {
     let hold = |load: &Load| hold.hold(source.memory.mem().ok()?, load.address).ok();
     let Some(held) = head.loads.first().and_then(hold) else { return Ok(None) };
-    let robust = memory::within(|| robust(source)).ok_or(Failed::Stream)?;
+    let robust = memory::within(|| robust(source)).ok_or(Failed::Stream(Stop::Memory(Errno::TIMEDOUT), 0))?;
     let done = merge([areas(head, files, threads), robust].concat());
     let loads: Vec<Load> = done.iter().flat_map(|span| head.loads.iter().filter_map(|load| part(load, span))).collect();
     // All of it is read, also what is not mapped yet.
@@ -44,8 +46,7 @@ pub fn prepare(hold: Hold, source: &'static Source, head: &Head, files: &[u64], 
         Ok(()) => Ok(Some((held, done))),
         // Between the areas nothing is copied yet.
         Err(Failed::Ended(_)) => Err(Failed::Ended(0)),
-        Err(Failed::Full(_)) => Err(Failed::Full(0)),
-        Err(Failed::Stream) => Err(Failed::Stream),
+        Err(failed @ Failed::Stream(..)) => Err(failed),
     }
 }
 

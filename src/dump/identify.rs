@@ -55,6 +55,10 @@ fn in_cgroup_of(facts: &Facts, entry: &Entry) -> bool {
 /// the cgroup as well.
 fn by_mount_ns(facts: &Facts, registry: &Registry) -> Option<Entry> {
     let entry = registry.find(&registry::mount_key(facts.mount_ns))?;
+    // Damaged: it does not say who its init was.
+    if entry.refused.is_some() {
+        return Some(entry);
+    }
     let same = match (entry.init.mount_ns_id, facts.mount_ns_id) {
         (Some(a), Some(b)) => a == b,
         _ => entry.init_lives() || in_cgroup_of(facts, &entry),

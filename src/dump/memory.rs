@@ -51,12 +51,10 @@ impl Source {
 /// Why the lane gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
-    /// The stream can do it.
-    Stream,
+    /// The stream can do it, if it is still there. If not: why there is no more, and up to where the file is whole.
+    Stream(Stop, u64),
     /// The process has gone; the file is whole up to here.
     Ended(u64),
-    /// The room is used up; the file is whole up to here.
-    Full(u64),
 }
 
 /// Whether the lane can give the file that the stream would give, and the mapped files if so. `room`: how many bytes may be emitted; a limit that could act
@@ -86,12 +84,13 @@ pub fn copy(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, (target,
         way,
         held,
         whole: AtomicU64::new(u64::MAX),
+        cause: Mutex::new(None),
         stop: AtomicBool::new(false),
         ended: AtomicBool::new(false),
         start: Instant::now(),
     }));
     let threads = process::cpus().clamp(1, THREADS);
-    let clocks: &'static [AtomicU64] = Vec::leak((0..threads).map(|_| AtomicU64::new(0)).collect());
+    let clocks: &'static [Clock] = Vec::leak((0..threads).map(|_| Clock::default()).collect());
     let (say, hear) = mpsc::channel();
     let mut running = 0;
     for clock in clocks {
@@ -103,26 +102,37 @@ pub fn copy(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, (target,
         running += usize::from(thread.is_ok());
     }
     if running == 0 {
-        return Err(Failed::Stream);
+        return Err(Failed::Stream(Stop::Memory(Errno::AGAIN), 0));
     }
     while running > 0 {
-        if hear.recv_timeout(STUCK / 4).is_ok() {
+        let Err(_) = hear.recv_timeout(STUCK / 4) else {
             running -= 1;
             continue;
+        };
+        let stuck: Vec<_> = clocks.iter().filter(|clock| work.is_stuck(clock)).collect();
+        for clock in &stuck {
+            work.give_up(clock.batch.load(Ordering::SeqCst), Stop::Memory(Errno::TIMEDOUT));
         }
-        // The others end by themselves: the file must not be cut under them.
-        let stuck = clocks.iter().filter(|clock| work.is_stuck(clock)).count();
-        work.stop.fetch_or(stuck > 0, Ordering::SeqCst);
-        if stuck > 0 && running <= stuck {
-            return Err(Failed::Stream);
+        // The others may be in the middle of a write, which would come after whatever the caller does to the file.
+        if stuck.len() == running {
+            break;
         }
     }
+    let whole = work.whole.load(Ordering::SeqCst);
     match (work.ended.load(Ordering::SeqCst), work.stop.load(Ordering::SeqCst)) {
-        (true, _) => Err(Failed::Ended(work.whole.load(Ordering::SeqCst))),
-        (_, true) if target.is_full() => Err(Failed::Full(work.whole.load(Ordering::SeqCst))),
-        (_, true) => Err(Failed::Stream),
+        (true, _) => Err(Failed::Ended(whole)),
+        (_, true) => Err(Failed::Stream(work.cause.lock().ok().and_then(|c| *c).unwrap_or(Stop::Memory(Errno::IO)), whole)),
         _ => Ok(()),
     }
+}
+
+/// What a thread is doing.
+#[derive(Debug, Default)]
+struct Clock {
+    /// Since when it has been reading, in milliseconds from the start and one; 0 when it is not.
+    since: AtomicU64,
+    /// Where its batch lies in the file.
+    batch: AtomicU64,
 }
 
 /// How the memory gets there.
@@ -155,46 +165,64 @@ struct Work {
     walk: Mutex<Walk>,
     /// The file is whole up to here: the start of the first batch that failed. Batches are handed out in the order of the file.
     whole: AtomicU64,
+    /// What failed first.
+    cause: Mutex<Option<Stop>>,
     stop: AtomicBool,
     ended: AtomicBool,
     start: Instant,
 }
 
 impl Work {
-    fn run(&self, clock: &AtomicU64) {
+    fn run(&self, clock: &Clock) {
         let mut batch: Vec<Piece> = Vec::new();
         let mut spans: Vec<Span> = Vec::new();
         let mut buffer = vec![0u8; BATCH];
         while !self.stop.load(Ordering::SeqCst) {
-            let walked = self.walk.lock().map_or(Err(Errno::IO), |mut walk| walk.batch(&self.source.pagemap, &mut batch));
-            if walked.is_err() {
-                return self.stop.store(true, Ordering::SeqCst);
+            let (walked, reached) = match self.walk.lock() {
+                Ok(mut walk) => {
+                    let reached = walk.reached();
+                    (walk.batch(&self.source.pagemap, &mut batch), reached)
+                }
+                Err(_) => (Err(Errno::IO), 0),
+            };
+            if let Err(e) = walked {
+                return self.give_up(reached, Stop::Memory(e));
             }
             let Some(first) = batch.first() else { return };
+            clock.batch.store(first.offset, Ordering::SeqCst);
             spans.clear();
             spans.extend(batch.iter().map(|p| p.span));
-            if let Err(ended) = self.one(&batch, &spans, &mut buffer, clock) {
-                self.whole.fetch_min(first.offset, Ordering::SeqCst);
-                self.ended.fetch_or(ended, Ordering::SeqCst);
-                return self.stop.store(true, Ordering::SeqCst);
+            if let Err(stop) = self.one(&batch, &spans, &mut buffer, clock) {
+                self.ended.fetch_or(stop == Stop::Ended, Ordering::SeqCst);
+                return self.give_up(first.offset, stop);
             }
         }
     }
 
-    /// Reads one batch and writes it. The error says whether the process has gone.
-    fn one(&self, batch: &[Piece], spans: &[Span], buffer: &mut [u8], clock: &AtomicU64) -> Result<(), bool> {
+    /// No more batches: the one at `offset` failed.
+    fn give_up(&self, offset: u64, why: Stop) {
+        self.whole.fetch_min(offset, Ordering::SeqCst);
+        if let Ok(mut cause) = self.cause.lock() {
+            cause.get_or_insert(why);
+        }
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// Reads one batch and writes it.
+    fn one(&self, batch: &[Piece], spans: &[Span], buffer: &mut [u8], clock: &Clock) -> Result<(), Stop> {
         let size = spans.iter().map(|s| s.size).sum();
         let buffer = &mut buffer[..size];
-        clock.store(self.start.elapsed().as_millis() as u64 + 1, Ordering::SeqCst);
+        clock.since.store(self.start.elapsed().as_millis() as u64 + 1, Ordering::SeqCst);
         let read = self.source.memory.read(spans, buffer);
-        clock.store(0, Ordering::SeqCst);
+        clock.since.store(0, Ordering::SeqCst);
         // Only now is it certain whose memory that was: the ID could have been another's by the time of the read.
         if read == Err(Errno::SRCH) || (self.held.is_none() && !self.source.alive()) {
-            return Err(true);
+            return Err(Stop::Ended);
         }
+        read.map_err(Stop::Memory)?;
         // Another thread may have been given up while this one was reading: then the file belongs to the stream.
-        if read.is_err() || self.stop.load(Ordering::SeqCst) {
-            return Err(false);
+        if self.stop.load(Ordering::SeqCst) {
+            return Err(Stop::Memory(Errno::CANCELED));
         }
         self.target.moved(size);
         let mut start = 0;
@@ -202,7 +230,7 @@ impl Work {
             let bytes = &buffer[start..start + piece.span.size];
             start += piece.span.size;
             for run in runs(bytes) {
-                self.write(piece, bytes, run).map_err(|_| false)?;
+                self.write(piece, bytes, run)?;
             }
         }
         Ok(())
@@ -227,8 +255,8 @@ impl Work {
         }
     }
 
-    fn is_stuck(&self, clock: &AtomicU64) -> bool {
-        let since = clock.load(Ordering::SeqCst);
+    fn is_stuck(&self, clock: &Clock) -> bool {
+        let since = clock.since.load(Ordering::SeqCst);
         since != 0 && self.start.elapsed().as_millis() as u64 + 1 - since > STUCK.as_millis() as u64
     }
 }

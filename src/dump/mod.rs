@@ -133,6 +133,8 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     let host = plan::host_path(&inside, mount);
     record.set_paths(Some(&inside), host.as_deref());
     record.host_dir = host.as_ref().and_then(|_| Some(printable(mount?.1.as_ref())));
+    // If this helper is killed, that is what the record goes on to say.
+    record.truncated = true;
     let (mut ledger, mut released_at) = (None, None);
     let written = write::write(crash, facts, file, turn.as_deref(), |event| match event {
         // While the writer becomes the crasher.
@@ -192,7 +194,7 @@ fn remember(turn: &Turn, facts: &Facts, inside: &[u8], written: &Written) {
         path: below.and_then(text),
         root: text(&facts.root_path).unwrap_or_default(),
         identity,
-        size: written.disk_size,
+        size: written.disk_size.unwrap_or(0),
     });
     if let Err(e) = turn.end(core, &written.gone, !written.stuck) {
         log::warn!("this core cannot be counted, ignoring: {e:#}");
@@ -220,8 +222,7 @@ fn finish(record: &mut Record, written: Written) {
     record.truncated = record.outcome == Outcome::Truncated;
     (record.reason, record.limit) = (written.reason, written.limit);
     if written.created {
-        record.size = written.done.then_some(written.size);
-        record.disk_size = written.done.then_some(written.disk_size);
+        (record.size, record.disk_size) = (written.size, written.disk_size);
         if record.reason.is_none() && record.location.is_lost_with_container() {
             record.reason = Some("the core goes away with the container".into());
         }

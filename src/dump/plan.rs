@@ -5,6 +5,7 @@ use super::facts::Facts;
 use super::identify::Origin;
 use crate::limits::Free;
 use crate::pattern::Template;
+use crate::record::Location;
 use crate::registry::Entry;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct File {
     pub compress: bool,
     /// Let the process go before the file is whole.
     pub early: bool,
+    /// It is on a memory-backed volume, as far as the hook could see.
+    pub memory: bool,
     /// How long the target may take nothing. `None` is for ever.
     pub patience: Option<Duration>,
     /// What must stay free of the file system.
@@ -46,7 +49,7 @@ pub struct File {
 /// Decides.
 pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     let Origin::Container { entry, by_exec } = origin else { return Plan::Forward };
-    if let Some(reason) = withheld(crash, facts) {
+    if let Some(reason) = entry.refused.clone().or_else(|| withheld(crash, facts)) {
         return Plan::Discard(entry, reason);
     }
     let own = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
@@ -59,7 +62,17 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     if entry.compress {
         path.extend_from_slice(b".zst");
     }
-    let file = File { path, limit, unlink_first: true, as_root: false, compress: entry.compress, early: entry.early, patience: None, min_free: None };
+    let file = File {
+        path,
+        limit,
+        unlink_first: true,
+        as_root: false,
+        compress: entry.compress,
+        early: entry.early,
+        patience: None,
+        min_free: None,
+        memory: entry.place.location == Location::Memory,
+    };
     Plan::Write(entry, file)
 }
 
@@ -74,7 +87,7 @@ pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result
     if suid && path.first() != Some(&b'/') {
         return Err("a set-user-ID program dumps core to an absolute path only".into());
     }
-    Ok(File { path, limit, unlink_first: !suid, as_root: suid, compress: false, early: false, patience: None, min_free: None })
+    Ok(File { path, limit, unlink_first: !suid, as_root: suid, compress: false, early: false, memory: false, patience: None, min_free: None })
 }
 
 /// Why the container's user may not have this core, whatever the limit says.

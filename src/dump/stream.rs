@@ -29,6 +29,8 @@ pub enum Stop {
     Full,
     /// The stream could not be read.
     Read(Errno),
+    /// The memory of the process, which has been let go, could not be read.
+    Memory(Errno),
     /// The stream ended early: the crasher was killed.
     Ended,
 }
@@ -91,18 +93,15 @@ fn sparse<I: AsFd>(
         let rest = |held| memory::copy(source, head.loads.iter().filter(|load| open(&held, load)).copied().collect(), files, (target, head.end), held);
         match held.and_then(rest) {
             Ok(()) => return output.end_at(head.end),
-            Err(Failed::Stream) if released => return Err(Stop::Write(Errno::IO)),
+            // The threads do not write from front to back: what lies behind the first failure has gaps that nobody could tell from zeros.
+            Err(Failed::Stream(why, whole)) if released || why == Stop::Full => return output.end_at(whole.clamp(output.position, head.end)).and(Err(why)),
             Err(Failed::Ended(whole)) => {
                 output.reach = whole.min(head.end).max(output.reach);
                 return Err(Stop::Ended);
             }
-            Err(Failed::Full(whole)) => {
-                output.end_at(whole.min(head.end).max(output.position))?;
-                return Err(Stop::Full);
-            }
             // Nothing of the pipe was read, so the stream writes the same bytes again to the same places. But the lane does not write from front to back:
             // where it ran out of space, what it has of the end would take the place of what is missing before.
-            Err(Failed::Stream) => {
+            Err(Failed::Stream(..)) => {
                 output.end_at(output.position)?;
                 target.again_from(output.position);
             }

@@ -43,6 +43,12 @@ impl Walk {
         Walk { loads, files, next: (0, 0), runs: Vec::new() }
     }
 
+    /// Where in the file the next batch starts, or before.
+    pub fn reached(&self) -> u64 {
+        let (index, done) = self.next;
+        self.loads.get(index).map_or(u64::MAX, |load| load.offset + done.min(load.size))
+    }
+
     /// Fills the next batch, in ascending order of the file; an empty one is the end.
     ///
     /// # Errors

@@ -30,10 +30,10 @@ use std::time::Duration;
 pub struct Written {
     /// Whether the file was made.
     pub created: bool,
-    /// Size in bytes.
-    pub size: u64,
-    /// Bytes on disk.
-    pub disk_size: u64,
+    /// Size in bytes, once it is known.
+    pub size: Option<u64>,
+    /// Bytes on disk, likewise.
+    pub disk_size: Option<u64>,
     /// Device and inode number.
     pub id: Option<(u64, u64)>,
     /// Whether it is on a memory-backed file system.
@@ -43,6 +43,9 @@ pub struct Written {
     /// Whether the process has been let go.
     #[serde(default)]
     pub released: bool,
+    /// Nothing was read yet: an early release is not for this target.
+    #[serde(default)]
+    pub again: bool,
     /// Whether this is the writer's last word.
     #[serde(default)]
     pub done: bool,
@@ -86,6 +89,17 @@ const LAST: Duration = Duration::from_secs(1);
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
 pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut on: impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
+    let (written, child) = attempt(crash, facts, plan, turn, &mut on)?;
+    match child {
+        Some(child) if written.again => {
+            child.wait()?;
+            attempt(crash, facts, &File { early: false, ..plan.clone() }, turn, &mut on)
+        }
+        child => Ok((written, child)),
+    }
+}
+
+fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &mut impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
     // A parent that shares the memory would go on changing it.
     let early = plan.early && !is_shared(crash.said.host_pid, facts.status.parent);
     let source = source(crash, facts, early);
@@ -94,12 +108,13 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut
     let groups = if early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
     let moved = Counter::shared()?;
     let (read, report) = process::pipe()?;
+    let (word, go) = process::pipe()?;
     let child = process::fork_into(groups.unified(), |_| {
         let mut report = Report(std::fs::File::from(report));
         groups.enter();
         // Without a hold the process just waits until its core is whole.
         let hold = if early { Hold::new().ok() } else { None };
-        let mut keep = vec![report.0.as_fd()];
+        let mut keep = vec![report.0.as_fd(), word.as_fd()];
         keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
         keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
         keep.extend(hold.as_ref().map(|h| h.as_fd()));
@@ -107,12 +122,19 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut
         let became = become_crasher(facts, plan, &keep);
         drop(keep);
         match became {
-            Ok(()) => copy(facts, plan, turn, source, hold, moved, &mut report),
+            // A parent that is killed before the record is there says nothing: then there is no file either.
+            Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
+            Ok(()) => {
+                let _ = process::close(&word);
+                copy(facts, plan, turn, source, hold, moved, &mut report)
+            }
             Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
         }
         0
     })?;
     on(Event::Started);
+    // If it has gone already, its report says so.
+    let _ = process::write(&go, &[1]);
     let mut written = Written::default();
     let mut ear = Ear::new(&read, moved, plan.patience);
     loop {
@@ -133,9 +155,12 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut
         }
     }
     let ended = child.wait()?;
+    // It may have made the file and not come to say so: then there is a short one, and else the record says too much.
+    written.created = true;
+    let limit = if plan.memory { ", as the container's memory limit does" } else { "" };
     written.reason = Some(match ended {
         process::Ended::Signal(process::FORBIDDEN) => "the writer was killed: it tried a system call that its filter does not allow".into(),
-        other => format!("the writer was killed ({other:?})"),
+        other => format!("the writer was killed ({other:?}){limit}"),
     });
     Ok((written, None))
 }
@@ -177,6 +202,9 @@ impl Report {
 pub fn become_crasher(facts: &Facts, plan: &File, keep: &[BorrowedFd<'_>]) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_file_size_signal()?;
+    if plan.memory {
+        process::first_to_go()?;
+    }
     file::set_umask(facts.status.umask);
     limit::set_own_file_size(facts.file_size)?;
     let mut credentials = facts.status.credentials.clone();
@@ -201,6 +229,10 @@ fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, source: Option<Source>,
         Err(reason) => return report.say(&Written { reason: Some(reason), done: true, ..Written::default() }),
     };
     let space = file::space(&place.dir).unwrap_or(Space { kind: FsType::Other, total: 0, available: 0 });
+    // It would count as nobody's memory: a writer of an early release is in no group.
+    if space.kind == FsType::Memory && plan.early {
+        return report.say(&Written { again: true, done: true, ..Written::default() });
+    }
     let (there, mut gone) = turn.map(|t| rotate::look(t.cores(), &facts.root_path)).unwrap_or_default();
     let (room, old) = match room(plan, turn, &there, &space) {
         Ok(room) => room,
@@ -255,21 +287,12 @@ fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, source: Option<Source>,
         Stop::Write(e) => format!("write: {e}"),
         Stop::Full => cut.map(|r| r.reason).unwrap_or_default(),
         Stop::Read(e) => format!("read from the kernel: {e}"),
-        Stop::Ended => "the kernel stopped sending: the process was killed while it dumped".into(),
+        Stop::Memory(e) => format!("read of the process's memory after its release: {e}"),
+        Stop::Ended => "the kernel stopped sending: the process was killed or frozen while it dumped".into(),
     });
     // The end of this process is not waited for.
     process::replace_stdin(&report.0);
-    report.say(&Written {
-        size: stat.map_or(0, |s| s.size),
-        disk_size: stat.map_or(0, |s| s.allocated),
-        reason,
-        limit,
-        gone,
-        identity,
-        released,
-        done: true,
-        ..made
-    });
+    report.say(&Written { size: stat.map(|s| s.size), disk_size: stat.map(|s| s.allocated), reason, limit, gone, identity, released, done: true, ..made });
 }
 
 /// How many bytes the core may have on disk, with what is to be said if it has more; and which of the cores that are there have to go for it.

@@ -1,0 +1,23 @@
+//! The attacks of SECURITY.md's table, one test or more for every row, named after it: real crashes in real containers, by what a hostile author of a container
+//! or a local user can do. Needs root and the machine's `core_pattern`: run it with `--test-threads=1`.
+#[path = "matrix/core_file.rs"]
+#[allow(dead_code, reason = "the matrix uses the rest")]
+mod core_file;
+#[path = "attacks/files.rs"]
+mod files;
+#[path = "attacks/helper.rs"]
+mod helper;
+#[path = "attacks/identity.rs"]
+mod identity;
+#[path = "attacks/privileges.rs"]
+mod privileges;
+#[path = "attacks/resources.rs"]
+mod resources;
+#[path = "attacks/ring.rs"]
+mod ring;
+#[path = "matrix/scene.rs"]
+#[allow(dead_code, reason = "the matrix uses the rest")]
+mod scene;
+mod support;
+#[path = "attacks/words.rs"]
+mod words;

@@ -1,0 +1,24 @@
+//! Faults: the helper killed at every step, containers that go in the middle of a dump, disks that fail, state that is damaged, storms. Nobody hangs, the record is
+//! there, no short file passes for a whole one, and another container's core is whole. Needs root and the machine's `core_pattern`: `--test-threads=1`.
+#[path = "faults/containers.rs"]
+mod containers;
+#[path = "matrix/core_file.rs"]
+#[allow(dead_code, reason = "the matrix uses the rest")]
+mod core_file;
+#[path = "faults/disks.rs"]
+mod disks;
+#[path = "faults/kills.rs"]
+mod kills;
+#[path = "attacks/ring.rs"]
+#[allow(dead_code, reason = "the attacks use the rest")]
+mod ring;
+#[path = "matrix/scene.rs"]
+#[allow(dead_code, reason = "the matrix uses the rest")]
+mod scene;
+#[path = "faults/state.rs"]
+mod state;
+#[path = "faults/storms.rs"]
+mod storms;
+mod support;
+#[path = "faults/witness.rs"]
+mod witness;

@@ -1,0 +1,127 @@
+//! Containers that are killed, removed or frozen while their core is being written, and a program that is replaced meanwhile.
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::ring::{bundle, helpers};
+use crate::scene::{self, ECI};
+use crate::support::bare::{self, Container};
+use crate::support::between::wait_gone;
+use crate::support::fuse::{Answer, Fuse};
+use crate::support::host::BINARY;
+use crate::support::runtime::{Kind, Runtime};
+use crate::witness::{BOUND, Calm, is_whole, settled};
+
+/// Nothing of this host takes longer.
+fn bounded(runtime: &Runtime, args: &[&str]) -> bool {
+    let state = runtime.command();
+    let root = state.get_args().nth(1).unwrap().to_str().unwrap().to_owned();
+    let output = Command::new("timeout").args(["-k", "1", "15"]).arg(runtime.program()).args(["--root", &root]).args(args).output().unwrap();
+    assert_ne!(output.status.code(), Some(124), "{args:?} hangs");
+    if !output.status.success() {
+        println!("{args:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    output.status.success()
+}
+
+#[test]
+fn killed_removed_or_frozen_in_the_middle() {
+    let host = scene::host();
+    host.configure("allow_early_release = true\n");
+    let calm = Calm::new();
+    let runtime = Runtime::new(Kind::Runc);
+    // Through the pipe, and by the fast lane.
+    for fill in ["3", "12"] {
+        for (how, release) in [("kill", "late"), ("remove", "late"), ("remove", "early"), ("freeze", "late")] {
+            let what = format!("{how}, {fill} MiB, {release} release");
+            let target = Fuse::mount();
+            let (mut bundle, _volume) = bundle();
+            bundle.annotation(ECI, "/fuse/core").bind(target.path(), "/fuse");
+            if release == "early" {
+                bundle.annotation("oci-coredump/release", "early");
+            }
+            let id = format!("{how}-{fill}-{release}");
+            let container = runtime.start(&bundle, &id);
+            // Before an early release the small parts are copied.
+            target.on_write(if release == "early" && fill == "12" { 6 << 20 } else { 128 << 10 }, Answer::Hold);
+            let line = format!("(/bin/parent --core unlimited -- /bin/crasher --fill {fill} null) >/dev/null 2>&1 &");
+            container.sh(&line);
+            assert!(target.wait_held(Duration::from_secs(10)), "{what}: nothing was written");
+            let both = helpers();
+            calm.crash(&host, &what);
+            match how {
+                "kill" => assert!(bounded(&runtime, &["kill", &id, "KILL"]), "{what}"),
+                "remove" => {
+                    let went = bounded(&runtime, &["delete", "--force", &id]);
+                    println!("{what}: removed at once: {went}");
+                }
+                _ => {
+                    assert!(bounded(&runtime, &["pause", &id]), "{what}");
+                    calm.crash(&host, &what);
+                }
+            }
+            target.go_on();
+            if how == "freeze" {
+                assert!(bounded(&runtime, &["resume", &id]), "{what}");
+            }
+            for pid in both {
+                wait_gone(pid, BOUND);
+            }
+            let records = host.records_of(&id);
+            assert_eq!(records.len(), 1, "{what}: {records:#?}");
+            let record = &records[0];
+            let name = target.names().into_iter().find(|name| name.starts_with("core")).unwrap_or_else(|| panic!("{what}: no file, {record:#}"));
+            let whole = is_whole(&target.content(&name).unwrap());
+            assert_eq!(record["outcome"], if whole { "written" } else { "truncated" }, "{what}: {record:#}");
+            assert_eq!(record["truncated"], !whole, "{what}: {record:#}");
+            // The kernel stops dumping a process that is killed or frozen, here as in its file mode; only what was released before is beyond that.
+            if release == "early" && fill == "12" {
+                assert!(whole, "{what}: {record:#}");
+            } else {
+                assert!(!whole && record["reason"].as_str().unwrap().contains("killed"), "{what}: {record:#}");
+            }
+            assert!(bounded(&runtime, &["delete", "--force", &id]), "{what}: the container cannot be removed afterwards");
+            drop(container);
+        }
+    }
+}
+
+/// An upgrade renames the new program over the old one, or even takes it away first.
+#[test]
+fn program_replaced_during_a_dump() {
+    let host = scene::host();
+    let target = Fuse::mount();
+    let container = Container::new("upgraded", target.path(), &[]);
+    let victim = bare::compile("victim");
+    for how in ["renamed over", "removed"] {
+        target.on_write(64 << 10, Answer::Hold);
+        let mut crashing = container.victim(&victim, "random", 24);
+        crashing.crash();
+        assert!(target.wait_held(Duration::from_secs(10)));
+        let both = helpers();
+        if how == "removed" {
+            fs::remove_file(BINARY).unwrap();
+        }
+        host.install();
+        // The new one serves the next crash while the old one is still at work; its target is not the one that hangs.
+        let beside = TempDir::new().unwrap();
+        let next = Container::new("next", beside.path(), &[]);
+        let mut quick = next.victim(&victim, "tiny", 0);
+        quick.crash();
+        assert!(quick.ends_within(BOUND));
+        assert!(is_whole(&fs::read(quick.core()).unwrap()), "{how}");
+        assert!(both.iter().all(|pid| Path::new(&format!("/proc/{pid}")).exists()), "{how}: the old one is gone");
+        target.go_on();
+        assert!(crashing.ends_within(BOUND), "{how}");
+        assert_eq!(settled(&host, "upgraded", crashing.pid())["outcome"], "written", "{how}");
+        assert!(is_whole(&target.content(&format!("core.{}", crashing.pid())).unwrap()), "{how}");
+        let until = Instant::now() + BOUND;
+        while !helpers().is_empty() {
+            assert!(Instant::now() < until, "{how}: a helper stays");
+            std::thread::yield_now();
+        }
+    }
+}
