@@ -202,7 +202,7 @@ fn free_space_stays() {
 }
 
 #[test]
-fn a_crash_loop_is_slowed_down() {
+fn row_12_crash_loop_is_slowed_down() {
     let host = host("rate = \"100/h\"\nburst = 50");
     let directory = directory();
     let container = Container::new("loop", directory.path(), &[(LIMITS, "rate=2/h")]);
@@ -218,7 +218,7 @@ fn a_crash_loop_is_slowed_down() {
 }
 
 #[test]
-fn one_containers_storm_is_its_own() {
+fn row_12_one_containers_storm_is_its_own() {
     let host = host("concurrent = 2\nwait = 1\nstall = 2");
     let (target, directory) = (Fuse::mount(), directory());
     let container = Container::new("storm", target.path(), &[]);

@@ -64,7 +64,7 @@ fn assert_nobody_is_left(what: &str) {
 }
 
 #[test]
-fn a_target_that_stops_answering_writes() {
+fn row_14_target_that_stops_answering_writes() {
     let host = host(STALL);
     for (way, size, annotations) in WAYS {
         let target = Fuse::mount();
@@ -82,7 +82,7 @@ fn a_target_that_stops_answering_writes() {
 }
 
 #[test]
-fn a_target_that_does_not_answer_for_a_new_file() {
+fn row_14_target_that_does_not_answer_for_a_new_file() {
     let host = host(STALL);
     let target = Fuse::mount();
     let container = Container::new("create", target.path(), &[]);
