@@ -42,7 +42,7 @@ pub fn prepare(hold: Hold, source: &'static Source, head: &Head, files: &[u64], 
     let loads: Vec<Load> = done.iter().flat_map(|span| head.loads.iter().filter_map(|load| part(load, span))).collect();
     // All of it is read, also what is not mapped yet.
     let all = loads.iter().map(|load| load.address).collect();
-    match memory::copy(source, loads, all, (target, head.end), None) {
+    match memory::copy(source, loads, all, target, None) {
         Ok(()) => Ok(Some((held, done))),
         // Between the areas nothing is copied yet.
         Err(Failed::Ended(_)) => Err(Failed::Ended(0)),

@@ -6,8 +6,6 @@ use super::head::{Head, Load};
 use super::output::Target;
 use super::stream::{Stop, runs};
 use super::walk::{BATCH, Piece, Walk, mapped_files};
-use crate::sys::file::FsType;
-use crate::sys::map::Shared;
 use crate::sys::memory::{Memory, Span};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{Errno, OwnedFd, pidfd, process};
@@ -72,16 +70,14 @@ pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> O
     hear.recv_timeout(STUCK).ok()
 }
 
-/// Copies the memory to its places in the file, which will end at `end`; the caller sees to that. `held`: the process has been let go, its memory is held, and this much of it is
+/// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
 /// copied already.
-pub fn copy(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, (target, end): (&Arc<Target>, u64), held: Option<Done>) -> Result<(), Failed> {
-    let way = Way::to(target, end);
+pub fn copy(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, target: &Arc<Target>, held: Option<Done>) -> Result<(), Failed> {
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
         walk: Mutex::new(Walk::new(loads, files)),
         source,
         target: target.clone(),
-        way,
         held,
         whole: AtomicU64::new(u64::MAX),
         cause: Mutex::new(None),
@@ -135,32 +131,10 @@ struct Clock {
     batch: AtomicU64,
 }
 
-/// How the memory gets there.
-enum Way {
-    Calls,
-    /// A memory-backed file system: writes to one file exclude each other there, and nothing else takes time.
-    Memory(Shared),
-}
-
-impl Way {
-    fn to(target: &Target, end: u64) -> Self {
-        let map = || {
-            process::set_size(target, end)?;
-            Shared::new(target, end)
-        };
-        // What goes through a mapping is not counted.
-        match target.kind {
-            FsType::Memory if !target.is_bounded() => map().map_or(Way::Calls, Way::Memory),
-            _ => Way::Calls,
-        }
-    }
-}
-
 /// What the threads share.
 struct Work {
     source: &'static Source,
     target: Arc<Target>,
-    way: Way,
     held: Option<Done>,
     walk: Mutex<Walk>,
     /// The file is whole up to here: the start of the first batch that failed. Batches are handed out in the order of the file.
@@ -238,21 +212,14 @@ impl Work {
 
     /// Writes a run of a piece, without what was copied before the release: that is the process as it was when it died.
     fn write(&self, piece: &Piece, bytes: &[u8], run: Range<usize>) -> Result<(), Stop> {
-        let Some(done) = &self.held else { return self.write_to(&bytes[run.clone()], piece.offset + run.start as u64) };
+        let Some(done) = &self.held else { return self.target.write_at(&bytes[run.clone()], piece.offset + run.start as u64) };
         let start = piece.span.address;
         let (mut at, end) = (start + run.start as u64, start + run.end as u64);
         while let Some((from, to)) = next_open(done, at, end) {
-            self.write_to(&bytes[(from - start) as usize..(to - start) as usize], piece.offset + (from - start))?;
+            self.target.write_at(&bytes[(from - start) as usize..(to - start) as usize], piece.offset + (from - start))?;
             at = to;
         }
         Ok(())
-    }
-
-    fn write_to(&self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
-        match &self.way {
-            Way::Calls => self.target.write_at(bytes, offset),
-            Way::Memory(map) => map.write(bytes, offset).map_err(Stop::Write),
-        }
     }
 
     fn is_stuck(&self, clock: &Clock) -> bool {
@@ -265,6 +232,7 @@ impl Work {
 mod tests {
     use super::*;
     use crate::sys::counter::Counter;
+    use crate::sys::file::FsType;
     use crate::sys::filter;
     use crate::sys::proc::Proc;
     use crate::sys::process::Ended;
@@ -284,7 +252,7 @@ mod tests {
         let moved = Counter::shared().unwrap();
         let target = Arc::new(Target::new(file.try_clone().unwrap().into(), moved, None, FsType::Other));
         let child = process::fork(|| {
-            let copied = filter::enter(&filter::COPY).is_ok() && copy(source, vec![Load { offset: 0, address, size }], vec![], (&target, size), None).is_ok();
+            let copied = filter::enter(&filter::COPY).is_ok() && copy(source, vec![Load { offset: 0, address, size }], vec![], &target, None).is_ok();
             i32::from(!copied)
         });
         assert_eq!(child.unwrap().wait().unwrap(), Ended::Exit(0));

@@ -21,8 +21,6 @@ pub trait Sink {
 /// The file that is written: how far it has come, and how far it may.
 pub struct Target {
     file: OwnedFd,
-    /// Of its file system.
-    pub kind: FsType,
     /// Every byte that moves counts, for whoever watches.
     moved: Counter,
     written: AtomicU64,
@@ -44,17 +42,12 @@ impl Target {
     pub fn new(file: OwnedFd, moved: Counter, room: Option<u64>, kind: FsType) -> Self {
         let step = if kind == FsType::Served { 4 * SMALLEST } else { CHUNK };
         let (written, full) = (AtomicU64::new(0), AtomicBool::new(false));
-        Target { file, kind, moved, written, room: room.unwrap_or(u64::MAX), full, step: AtomicUsize::new(step) }
+        Target { file, moved, written, room: room.unwrap_or(u64::MAX), full, step: AtomicUsize::new(step) }
     }
 
     /// Something came in.
     pub fn moved(&self, n: usize) {
         self.moved.add(n as u64);
-    }
-
-    /// Whether there is a limit to what is written.
-    pub fn is_bounded(&self) -> bool {
-        self.room != u64::MAX
     }
 
     /// Whether the room was used up. What is written after that is only what makes the file readable.

@@ -90,7 +90,7 @@ fn sparse<I: AsFd>(
         let released = matches!(held, Ok(Some(_)));
         let open =
             |held: &Option<Done>, load: &&Load| held.as_ref().is_none_or(|done| early::next_open(done, load.address, load.address + load.size).is_some());
-        let rest = |held| memory::copy(source, head.loads.iter().filter(|load| open(&held, load)).copied().collect(), files, (target, head.end), held);
+        let rest = |held| memory::copy(source, head.loads.iter().filter(|load| open(&held, load)).copied().collect(), files, target, held);
         match held.and_then(rest) {
             Ok(()) => return output.end_at(head.end),
             // The threads do not write from front to back: what lies behind the first failure has gaps that nobody could tell from zeros.
