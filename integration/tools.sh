@@ -27,6 +27,21 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
     install -m 0755 "$program" "$directory/bin/systemd-coredump"
 fi
 
+# A kernel for a virtual machine, the distribution's own: installed, it would become the machine's.
+if [ ! -f "$directory/kernel/vmlinuz" ] && [ "$(dpkg --print-architecture)" = amd64 ]; then
+    package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+    if [ -n "$package" ]; then
+        echo "Unpacking $package"
+        fresh=$(mktemp -d "$directory/fresh.XXXXXX")
+        (cd "$fresh" && { apt-get download -qq "$package" 2>/dev/null || { $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq && apt-get download -qq "$package"; }; })
+        dpkg-deb --extract "$fresh"/linux-image-*.deb "$fresh/tree"
+        mkdir -p "$directory/kernel"
+        cp "$fresh"/tree/boot/vmlinuz-* "$directory/kernel/vmlinuz.new"
+        mv "$directory/kernel/vmlinuz.new" "$directory/kernel/vmlinuz"
+        rm -rf "$fresh"
+    fi
+fi
+
 # Kubernetes' published schemas, with a validator: no Debian package has them.
 if [ ! -d "$directory/python/kubernetes_validate" ]; then
     echo "Fetching kubernetes-validate"
