@@ -27,6 +27,29 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
     install -m 0755 "$program" "$directory/bin/systemd-coredump"
 fi
 
+# A kernel for a virtual machine, the distribution's own: installed, it would become the machine's.
+kernel_package() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1; }
+if [ ! -f "$directory/kernel/vmlinuz" ] && [ "$(dpkg --print-architecture)" = amd64 ]; then
+    fresh=$(mktemp -d "$directory/fresh.XXXXXX")
+    cd "$fresh"
+    # As above.
+    if ! { package=$(kernel_package) && [ -n "$package" ] && apt-get download -qq "$package" 2>/dev/null; }; then
+        $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
+        package=$(kernel_package)
+        [ -z "$package" ] || apt-get download -qq "$package"
+    fi
+    if [ -n "$package" ]; then
+        echo "Unpacking $package"
+        dpkg-deb --extract "$fresh"/linux-image-*.deb "$fresh/tree"
+        mkdir -p "$fresh/kernel"
+        cp "$fresh"/tree/boot/vmlinuz-* "$fresh/kernel/vmlinuz"
+        rm -rf "${directory:?}/kernel"
+        mv "$fresh/kernel" "$directory/kernel"
+    fi
+    cd /
+    rm -rf "$fresh"
+fi
+
 # Kubernetes' published schemas, with a validator: no Debian package has them.
 if [ ! -d "$directory/python/kubernetes_validate" ]; then
     echo "Fetching kubernetes-validate"

@@ -31,8 +31,8 @@ pub struct Specifiers {
     pub time: i64,
     /// `%c`: soft `RLIMIT_CORE` in bytes; `u64::MAX` is unlimited.
     pub limit: u64,
-    /// `%C`: CPU.
-    pub cpu: i32,
+    /// `%C`: CPU. A kernel that does not know the specifier (6.1 does not) drops it everywhere.
+    pub cpu: Option<i32>,
     /// `%F`: the number of the pidfd, where the kernel gave one; in arguments of a pipe helper only.
     pub pidfd: Option<i32>,
     /// `%h`
@@ -222,7 +222,7 @@ impl Specifiers {
             b's' => self.signal.to_string(),
             b't' => self.time.to_string(),
             b'c' => self.limit.to_string(),
-            b'C' => self.cpu.to_string(),
+            b'C' => self.cpu.map(|cpu| cpu.to_string()).unwrap_or_default(),
             b'F' => self.pidfd.map(|fd| fd.to_string()).unwrap_or_default(),
             _ => return,
         };

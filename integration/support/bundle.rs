@@ -83,12 +83,7 @@ impl Bundle {
 
     /// Puts a program and the libraries that it is linked with into the root file system, the libraries under the paths that they have here.
     pub fn put_dynamic(&self, program: &Path, inside: &str) {
-        self.rootfs.put(program, inside);
-        let output = std::process::Command::new("ldd").arg(program).output().unwrap();
-        // A static one: ldd says so on standard error.
-        for library in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
-            self.rootfs.put(Path::new(library), library);
-        }
+        self.rootfs.put_dynamic(program, inside);
     }
 
     /// Adds `NAME=value` to the environment.

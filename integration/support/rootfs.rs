@@ -42,6 +42,16 @@ impl Rootfs {
         fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// The same with the libraries that it is linked with, under the paths that they have here.
+    pub fn put_dynamic(&self, program: &Path, inside: &str) {
+        self.put(program, inside);
+        let output = Command::new("ldd").arg(program).output().unwrap();
+        // A static one: ldd says so on standard error.
+        for library in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+            self.put(Path::new(library), library);
+        }
+    }
+
     /// Makes a directory with exactly this mode.
     pub fn directory(&self, inside: &str, mode: u32) {
         let path = self.host_path(inside);

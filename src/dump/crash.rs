@@ -57,7 +57,8 @@ pub(super) fn parse(args: &[OsString]) -> Result<Specifiers> {
         signal: number(args, 7)?,
         time: number(args, 8)?,
         limit: number(args, 9)?,
-        cpu: number(args, 10)?,
+        // Empty where %C is an unknown specifier.
+        cpu: if args[10].is_empty() { None } else { Some(number(args, 10)?) },
         // Empty before Linux 6.16, where %F is an unknown specifier.
         pidfd: number(args, 11).ok(),
         hostname: bytes(12),
@@ -84,6 +85,15 @@ mod tests {
         let s = parse(&args(&GOOD)).unwrap();
         assert_eq!((s.host_pid, s.pid, s.host_tid, s.tid, s.uid, s.limit), (400, 12, 401, 13, u32::MAX, u64::MAX));
         assert_eq!((s.pidfd, s.comm.as_slice(), s.exe_path.as_slice()), (None, &b"\xff !"[..], &b"!x"[..]));
+    }
+
+    #[test]
+    fn an_older_kernel_leaves_some_empty() {
+        let mut list = GOOD;
+        assert_eq!(parse(&args(&list)).unwrap().cpu, Some(0));
+        (list[10], list[11]) = (b"", b"");
+        let said = parse(&args(&list)).unwrap();
+        assert_eq!((said.cpu, said.pidfd), (None, None));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::crash::Crash;
 use crate::sys::limit::Limit;
 use crate::sys::proc::{self, Cgroup, Proc, Status};
+use crate::sys::selinux::Subject;
 use crate::sys::{OwnedFd, ns, pidfd};
 use anyhow::{Context, Result, ensure};
 
@@ -39,6 +40,8 @@ pub struct Facts {
     pub file_size: Option<u64>,
     /// Its RLIMIT_CORE.
     pub core: Limit,
+    /// What SELinux knows it as; `None` where SELinux is off.
+    pub subject: Option<Result<Subject>>,
     /// Its directory in /proc, for the copy.
     pub task: Proc,
 }
@@ -72,6 +75,7 @@ impl Facts {
             secure: proc::secure(&task.read("auxv")?).unwrap_or(true),
             file_size: limit("Max file size")?.soft,
             core: limit("Max core file size")?,
+            subject: Subject::of(&task),
             status,
             task,
         };

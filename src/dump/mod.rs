@@ -14,6 +14,7 @@ pub mod hostile;
 mod identify;
 mod input;
 mod keep;
+mod label;
 mod listen;
 mod memory;
 mod output;

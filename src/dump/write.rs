@@ -3,6 +3,7 @@
 
 use super::crash::Crash;
 use super::facts::Facts;
+use super::label::{Labeller, Ready};
 use super::listen::{Ear, Heard};
 use super::memory::Source;
 use super::output::Target;
@@ -58,6 +59,9 @@ pub struct Written {
     /// What tells the file from others, where that is to be remembered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+    /// What went wrong and does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The target was given up: it must not be touched again.
     #[serde(skip)]
     pub given_up: bool,
@@ -119,6 +123,8 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
         keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
         keep.extend(hold.as_ref().map(|h| h.as_fd()));
         keep.extend(turn.map(|t| t.as_fd()));
+        let label = Labeller::new(facts);
+        keep.extend(label.iter().flat_map(Labeller::files));
         let became = become_crasher(facts, plan, &keep);
         drop(keep);
         match became {
@@ -126,7 +132,7 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
             Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
             Ok(()) => {
                 let _ = process::close(&word);
-                copy(facts, plan, turn, source, hold, moved, &mut report)
+                copy(facts, plan, turn, source, hold, moved, label.as_ref(), &mut report)
             }
             Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
         }
@@ -151,6 +157,9 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
             process::replace_stdin(&read);
         }
         if written.done {
+            if let Some(note) = &written.note {
+                log::warn!("process {}: {note}, ignoring", crash.said.host_pid);
+            }
             return Ok((written, Some(child)));
         }
     }
@@ -223,7 +232,17 @@ pub fn become_crasher(facts: &Facts, plan: &File, keep: &[BorrowedFd<'_>]) -> Re
 }
 
 /// As the crasher: makes the file and copies the stream.
-fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, source: Option<Source>, hold: Option<Hold>, moved: Counter, report: &mut Report) {
+#[allow(clippy::too_many_arguments, reason = "each is something that was opened while it still could be")]
+fn copy(
+    facts: &Facts,
+    plan: &File,
+    turn: Option<&Turn>,
+    source: Option<Source>,
+    hold: Option<Hold>,
+    moved: Counter,
+    label: Option<&Labeller<'_>>,
+    report: &mut Report,
+) {
     let place = match Place::of(&plan.path) {
         Ok(place) => place,
         Err(reason) => return report.say(&Written { reason: Some(reason), done: true, ..Written::default() }),
@@ -238,7 +257,11 @@ fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, source: Option<Source>,
         Ok(room) => room,
         Err(refusal) => return report.say(&Written { gone, ..Written::refused(refusal) }),
     };
-    let file = match create(&place, plan.unlink_first, facts.status.credentials.uid[3], facts.user_ns.is_some()) {
+    let ready = match label.map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name)) {
+        Ok(ready) => ready,
+        Err(why) => return report.say(&Written { reason: Some(format!("open {:?}: {why}", place.shown)), done: true, gone, ..Written::default() }),
+    };
+    let file = match create(&place, plan.unlink_first && !ready.keep_old, facts.status.credentials.uid[3], facts.user_ns.is_some()) {
         Ok(file) => file,
         Err(reason) => return report.say(&Written { reason: Some(reason), done: true, gone, ..Written::default() }),
     };
@@ -252,7 +275,8 @@ fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, source: Option<Source>,
     }
     let dir = Some(place.dir).filter(|_| turn.is_some_and(|t| t.remembers()));
     // If this process is killed from now on, the parent knows at least that there is a file.
-    let made = Written { created: true, id: file::stat(&file).ok().map(|s| s.id), memory: space.kind == FsType::Memory, ..Written::default() };
+    let id = file::stat(&file).ok().map(|s| s.id);
+    let made = Written { created: true, id, memory: space.kind == FsType::Memory, note: ready.note, ..Written::default() };
     let begun = |released| Written { reason: Some("the writer was interrupted".into()), released, ..made.clone() };
     report.say(&begun(false));
     if let Err(e) = filter::enter(&filter::COPY) {

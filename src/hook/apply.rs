@@ -95,6 +95,7 @@ fn one<'a>(site: &'a Site<'_>, request: &'a Request, step: &Step, entry: &mut En
             if entry.place.location == Location::Store {
                 let dir = site.store.container_dir(id, site.rootfs.owner)?;
                 later(Box::new(|| site.store.forget_empty(id).map(drop)));
+                site.rootfs.give_label(&dir)?;
                 let tree = mount::clone_tree(&dir, false)?;
                 site.rootfs.attach(&tree, &onto)?;
                 later(Box::new(move || site.rootfs.detach(&tree)));
@@ -103,6 +104,7 @@ fn one<'a>(site: &'a Site<'_>, request: &'a Request, step: &Step, entry: &mut En
         Step::View => {
             let view = site.registry.make_view(id, &entry.pattern)?;
             later(Box::new(|| site.registry.remove_view(id)));
+            site.rootfs.give_label(&view)?;
             // A container whose request came to nothing must read the host's pattern: that is the one that holds for it.
             if site.rootfs.show(&mount::clone_tree(&view, true)?)? {
                 later(Box::new(|| site.rootfs.hide()));

@@ -48,6 +48,7 @@ struct Rlimit {
 #[serde(rename_all = "camelCase")]
 struct Linux {
     readonly_paths: Option<Vec<PathBuf>>,
+    mount_label: Option<String>,
 }
 
 /// What a mount of config.json puts into the container.
@@ -81,7 +82,7 @@ impl Bundle {
             }
             mount
         };
-        Bundle { mounts: Some(mounts.iter().map(known).collect()), linux: Some(Linux { readonly_paths: hidden }), ..Bundle::default() }
+        Bundle { mounts: Some(mounts.iter().map(known).collect()), linux: Some(Linux { readonly_paths: hidden, mount_label: None }), ..Bundle::default() }
     }
 
     /// The root file system, absolute: `root.path` may be relative to the bundle.
@@ -116,6 +117,11 @@ impl Bundle {
         limits.iter().find(|l| l.r#type == "RLIMIT_CORE").map(|l| (l.soft, l.hard))
     }
 
+    /// The SELinux label of the container's files, where it has one: what it may write to.
+    pub fn mount_label(&self) -> Option<&str> {
+        self.linux.as_ref()?.mount_label.as_deref().filter(|label| !label.is_empty())
+    }
+
     /// Whether the container cannot write the host's sysctls: then it may see its own pattern in the place of the host's.
     pub fn hides_sysctls(&self) -> bool {
         let paths = self.linux.iter().filter_map(|l| l.readonly_paths.as_ref()).flatten();
@@ -141,7 +147,7 @@ mod tests {
 
     const CONFIG: &[u8] = br#"{"root":{"path":"rootfs","readonly":true},"annotations":{"a":"b"},"future":{"x":1},
         "process":{"rlimits":[{"type":"RLIMIT_NEW","soft":1,"hard":1},{"type":"RLIMIT_CORE","soft":0,"hard":5}]},
-        "linux":{"readonlyPaths":["/proc/bus","/proc/sys"]},
+        "linux":{"readonlyPaths":["/proc/bus","/proc/sys"],"mountLabel":"system_u:object_r:container_file_t:s0:c1,c2"},
         "mounts":[{"destination":"/proc","type":"proc","source":"proc"},{"destination":"/data","type":"bind","source":"/srv/a","options":["rbind"]},
                   {"destination":"/data/./dump/","source":"/srv/b","options":["bind","ro"]},{"destination":"/tmp","type":"tmpfs","source":"tmpfs"}]}"#;
 
@@ -151,9 +157,11 @@ mod tests {
         assert_eq!(b.rootfs(Path::new("/run/b")), PathBuf::from("/run/b/rootfs"));
         assert_eq!(b.core_limit(), Some((0, 5)));
         assert!(b.hides_sysctls());
+        assert_eq!(b.mount_label(), Some("system_u:object_r:container_file_t:s0:c1,c2"));
         assert_eq!(annotations(CONFIG).unwrap()["a"], "b");
         let nulls = br#"{"root":null,"mounts":null,"process":null,"linux":null,"annotations":null}"#;
         assert!(!Bundle::parse(nulls).unwrap().hides_sysctls() && annotations(nulls).unwrap().is_empty());
+        assert_eq!(Bundle::parse(br#"{"linux":{"mountLabel":""}}"#).unwrap().mount_label(), None);
         assert!(Bundle::parse(b"[").is_err());
     }
 

@@ -19,7 +19,7 @@ use crate::registry::{Entry, Gone, Init, Registry};
 use crate::store::Store;
 use crate::sys::proc::Proc;
 use crate::sys::process::{self, Who};
-use crate::sys::{file, ns};
+use crate::sys::{file, ns, selinux};
 use crate::{sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
 use apply::Site;
@@ -106,7 +106,8 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
         ns::enter(process.namespace("user")?, ns::Kind::User)?;
         ns::copy_mounts()?;
     }
-    let rootfs = Rootfs::find(&process, pid, request.bundle.rootfs(&state.bundle))?;
+    let mut rootfs = Rootfs::find(&process, pid, request.bundle.rootfs(&state.bundle))?;
+    rootfs.label = request.bundle.mount_label().filter(|_| selinux::is_on()).map(str::to_owned);
     let plan = plan::plan(request, config);
     for note in &plan.notes {
         log::warn!("container {}: {note}", state.id);

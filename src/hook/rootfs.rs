@@ -5,7 +5,7 @@ use super::plan::Found;
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::file::{self, Below, FsType};
 use crate::sys::proc::Proc;
-use crate::sys::{Errno, OwnedFd, mount, ns, process};
+use crate::sys::{Errno, OwnedFd, mount, ns, process, selinux};
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ pub struct Rootfs {
     pivoted: Option<OwnedFd>,
     /// User and group of the container's root, as our own user namespace numbers them.
     pub owner: (u32, u32),
+    /// The SELinux label that what is put into the container must have, so that it may use it. `None` where SELinux is off.
+    pub label: Option<String>,
 }
 
 /// Directories that were made, so that they can be removed again.
@@ -46,7 +48,7 @@ impl Rootfs {
         // Of our own user namespace /proc tells how it looks from outside; within, root is root.
         let inside = process::who() != process::Who::Root && ns::inode(process.namespace("user")?)? == ns::own("user")?;
         let owner = if inside { (0, 0) } else { process.mapped_root()? };
-        let found = Rootfs { mount_ns, path, pivoted, owner };
+        let found = Rootfs { mount_ns, path, pivoted, owner, label: None };
         if found.pivoted.is_none() {
             let (_, is_mount) = found.inside(|root| file::mount_of(root))?;
             ensure!(is_mount, "unsupported runtime: {} is no mount point in the mount namespace of process {pid} (a VMM or a sentry?)", found.path.display());
@@ -61,7 +63,13 @@ impl Rootfs {
     pub fn running(process: &Proc, pid: i32) -> Result<Self> {
         let mount_ns = process.namespace("mnt")?;
         ensure!(ns::inode(&mount_ns)? != ns::own("mnt")?, "process {pid} is in the host's mount namespace: it is in no container, or in one without its own");
-        Ok(Rootfs { mount_ns, path: PathBuf::new(), pivoted: Some(process.directory("root")?), owner: process.mapped_root()? })
+        let root = process.directory("root")?;
+        // No config.json says it; engines give it to all of the container's files.
+        let label = file::reopen_dir(&root).and_then(selinux::label_of).unwrap_or_else(|e| {
+            log::warn!("process {pid}: the SELinux label of its root is not known, ignoring: {e:#}");
+            None
+        });
+        Ok(Rootfs { mount_ns, path: PathBuf::new(), pivoted: Some(root), owner: process.mapped_root()?, label })
     }
 
     /// How many of the last components of a path are not there, in the container.
@@ -108,9 +116,8 @@ impl Rootfs {
     /// # Errors
     /// It is no directory, cannot be made, or is on a file system that holds no files.
     pub fn directory(&self, inside: &str, made: &mut Made) -> Result<(OwnedFd, Found)> {
-        let owner = self.owner;
         self.inside(|root| {
-            let dir = make_below(root, Path::new(inside), owner, made).with_context(|| format!("dump directory {inside:?} of the container"))?;
+            let dir = self.make_below(root, Path::new(inside), made).with_context(|| format!("dump directory {inside:?} of the container"))?;
             let fs = file::fs_type(&dir)?;
             ensure!(!matches!(fs, FsType::Proc | FsType::Kernel), "dump directory {inside:?} of the container is on a file system of the kernel");
             let found = Found {
@@ -150,39 +157,45 @@ impl Rootfs {
         self.inside(|_| mount::attach(tree, onto).context("the dump directory"))
     }
 
+    /// Lets the container use a directory or file that was made for it.
+    pub fn give_label(&self, to: &OwnedFd) -> Result<()> {
+        self.label.as_ref().map_or(Ok(()), |label| selinux::set_label(to, label))
+    }
+
+    /// Walks down `path` below `root` and makes what is missing: the last directory for everybody (1777), those above it 0755, all owned by the container's root.
+    fn make_below(&self, root: &OwnedFd, path: &Path, made: &mut Made) -> Result<OwnedFd> {
+        let names: Vec<&OsStr> = path.components().filter_map(|c| if let std::path::Component::Normal(n) = c { Some(n) } else { None }).collect();
+        let mut here = root.try_clone().context("dup")?;
+        let mut walked = PathBuf::new();
+        for (i, name) in names.iter().enumerate() {
+            walked.push(name);
+            // From the root each time, so that a link which leads elsewhere in the container is followed as the container would.
+            match file::resolve(root, walked.as_os_str(), Below::InRoot, true) {
+                Ok(next) => here = next,
+                Err(Errno::NOENT) => {
+                    let mode = if i + 1 == names.len() { DUMP_DIR_MODE } else { 0o755 };
+                    match file::mkdirat(&here, name, mode) {
+                        Ok(()) => {}
+                        Err(Errno::EXIST) => bail!("{walked:?} is a symbolic link that leads nowhere"),
+                        Err(e) => return Err(e).with_context(|| format!("mkdirat({walked:?})")),
+                    }
+                    let next = file::resolve(&here, name, Below::NoLinks, true).with_context(|| format!("openat2({walked:?})"))?;
+                    let dir = file::reopen_dir(&next)?;
+                    file::chmod(&dir, mode)?;
+                    file::chown(&dir, self.owner.0, self.owner.1)?;
+                    self.give_label(&dir)?;
+                    made.0.push((std::mem::replace(&mut here, next), (*name).to_owned()));
+                }
+                Err(e) => return Err(e).with_context(|| format!("openat2({walked:?}, O_DIRECTORY)")),
+            }
+        }
+        Ok(here)
+    }
+
     /// Takes an attached tree off again.
     pub fn detach(&self, tree: &OwnedFd) -> Result<()> {
         self.inside(|_| mount::detach_dir(tree))
     }
-}
-
-/// Walks down `path` below `root` and makes what is missing: the last directory for everybody (1777), those above it 0755, all owned by the container's root.
-fn make_below(root: &OwnedFd, path: &Path, owner: (u32, u32), made: &mut Made) -> Result<OwnedFd> {
-    let names: Vec<&OsStr> = path.components().filter_map(|c| if let std::path::Component::Normal(n) = c { Some(n) } else { None }).collect();
-    let mut here = root.try_clone().context("dup")?;
-    let mut walked = PathBuf::new();
-    for (i, name) in names.iter().enumerate() {
-        walked.push(name);
-        // From the root each time, so that a link which leads elsewhere in the container is followed as the container would.
-        match file::resolve(root, walked.as_os_str(), Below::InRoot, true) {
-            Ok(next) => here = next,
-            Err(Errno::NOENT) => {
-                let mode = if i + 1 == names.len() { DUMP_DIR_MODE } else { 0o755 };
-                match file::mkdirat(&here, name, mode) {
-                    Ok(()) => {}
-                    Err(Errno::EXIST) => bail!("{walked:?} is a symbolic link that leads nowhere"),
-                    Err(e) => return Err(e).with_context(|| format!("mkdirat({walked:?})")),
-                }
-                let next = file::resolve(&here, name, Below::NoLinks, true).with_context(|| format!("openat2({walked:?})"))?;
-                let dir = file::reopen_dir(&next)?;
-                file::chmod(&dir, mode)?;
-                file::chown(&dir, owner.0, owner.1)?;
-                made.0.push((std::mem::replace(&mut here, next), (*name).to_owned()));
-            }
-            Err(e) => return Err(e).with_context(|| format!("openat2({walked:?}, O_DIRECTORY)")),
-        }
-    }
-    Ok(here)
 }
 
 impl Made {

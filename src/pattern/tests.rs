@@ -13,7 +13,7 @@ fn crash() -> Specifiers {
         signal: 11,
         time: 1_700_000_000,
         limit: u64::MAX,
-        cpu: 1,
+        cpu: Some(1),
         pidfd: Some(3),
         hostname: b"web-1".to_vec(),
         comm: b"a!b %p".to_vec(),

@@ -23,6 +23,7 @@ pub mod pidfd;
 pub mod proc;
 pub mod process;
 pub mod robust;
+pub mod selinux;
 pub mod signals;
 pub mod socket;
 pub mod watch;

@@ -1,0 +1,20 @@
+//! What this machine's kernel has not: SELinux, cgroup v2 alone, a kernel before 6.16. A virtual machine has them, with a kernel of Debian's, and this very program, the
+//! runtime and the product in it: each test starts the machine that it needs, once, and says what became of its namesake there. Inside it runs itself: real containers,
+//! real crashes.
+#[allow(dead_code, reason = "the oracle uses the rest of it")]
+#[path = "oracle/core_bytes.rs"]
+mod core_bytes;
+#[path = "vm/machine.rs"]
+mod machine;
+#[path = "vm/older.rs"]
+mod older;
+#[path = "matrix/scene.rs"]
+#[allow(dead_code, reason = "the matrix uses the rest")]
+mod scene;
+#[path = "vm/selinux.rs"]
+mod selinux;
+#[path = "vm/stage.rs"]
+mod stage;
+mod support;
+#[path = "vm/unified.rs"]
+mod unified;

@@ -1,0 +1,127 @@
+//! The virtual machine: its root file system is made here, its kernel is Debian's, unpacked. Emulated, since a machine that is virtual itself has no other way.
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::scene::victim;
+use crate::support::crasher::{crasher, parent};
+use crate::support::require;
+use crate::support::rootfs::Rootfs;
+
+/// From the start of the machine until it is off again.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// A machine, and the tests of it.
+pub struct Machine {
+    name: &'static str,
+    /// What the kernel is told.
+    parameters: &'static str,
+    /// The modules with its tests.
+    modules: &'static [&'static str],
+    output: OnceLock<Option<String>>,
+}
+
+/// Debian 12's kernel: 6.1, with SELinux, and every controller in cgroup v2.
+pub static DEBIAN: Machine =
+    Machine { name: "debian", parameters: "security=selinux enforcing=0", modules: &["selinux::", "unified::", "older::"], output: OnceLock::new() };
+
+impl Machine {
+    /// Runs a test: inside by itself, outside by the machine. The body is a closure of the test itself, and so has its name.
+    pub fn run<F: FnOnce()>(&self, body: F) {
+        if std::env::var_os("OCI_COREDUMP_MACHINE").is_some() {
+            return body();
+        }
+        let name = std::any::type_name::<F>().split_once("::").unwrap().1.trim_end_matches("::{{closure}}").to_owned();
+        let Some(output) = self.output.get_or_init(|| self.start()) else { return };
+        let verdict = output.lines().find_map(|line| line.strip_prefix(&format!("test {name} ... ")));
+        if verdict.map(str::trim) != Some("ok") {
+            // What the test itself said, where the machine came that far.
+            let own = output.split("---- ").find(|part| part.starts_with(&format!("{name} stdout ----")));
+            panic!("{name} in the machine: {}", own.unwrap_or(output));
+        }
+    }
+
+    /// Starts it and waits for its end. What the tests said; `None` where there is no such machine.
+    fn start(&self) -> Option<String> {
+        require::root();
+        let kernel = kernel();
+        if !(require::programs(&["qemu-system-x86_64", "checkpolicy", "cpio", "strip", "runc", "busybox"])) {
+            return None;
+        }
+        if kernel.is_none() {
+            require::skip("there is no kernel for a virtual machine (integration/tools.sh unpacks it, on x86-64)");
+        }
+        let kernel = kernel?;
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fill(&Rootfs::make(&at("root")));
+        let pack = "cd \"$0\" && find . -print0 | cpio --null --create --quiet --format=newc >\"$1\"";
+        succeed(Command::new("sh").args(["-c", pack]).arg(at("root")).arg(at("initramfs")));
+        let words = [
+            "console=ttyS0 panic=-1 loglevel=4 rdinit=/init",
+            self.parameters,
+            &format!("MACHINE={} MODULES={}", self.name, self.modules.join(",")),
+            &format!("TESTS={}", std::env::current_exe().unwrap().display()),
+        ];
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048", "-nodefaults", "-no-user-config", "-display", "none"]);
+        command.arg("-no-reboot").arg("-kernel").arg(kernel).arg("-initrd").arg(at("initramfs")).args(["-append", &words.join(" ")]);
+        for name in ["console", "results"] {
+            command.arg("-serial").arg(format!("file:{}", at(name).display()));
+        }
+        let start = Instant::now();
+        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed() > DEADLINE {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(50)); // no event: the machine is another program
+        }
+        let said = |name: &str| String::from_utf8_lossy(&fs::read(at(name)).unwrap_or_default()).replace('\r', "");
+        let (console, results) = (said("console"), said("results"));
+        println!("the machine ran for {:?}", start.elapsed());
+        let whole = results.contains("the tests have ended: ");
+        Some(if whole { results } else { format!("{results}\nthe machine did not come to its end; its console:\n{console}") })
+    }
+}
+
+/// What `integration/tools.sh` has unpacked, beside the directory of programs that it puts on PATH.
+fn kernel() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let cache = home.join(".cache/oci-coredump-test/bin");
+    std::env::split_paths(&path).chain([cache]).map(|bin| bin.join("../kernel/vmlinuz")).find(|kernel| kernel.is_file())
+}
+
+/// All that the tests use, where they find it here.
+fn fill(root: &Rootfs) {
+    let product = Path::new(env!("CARGO_BIN_EXE_oci-coredump"));
+    for program in [product, &std::env::current_exe().unwrap()] {
+        root.put(program, &program.to_string_lossy());
+        succeed(Command::new("strip").arg(root.host_path(&program.to_string_lossy())));
+    }
+    let runc = require::find("runc").unwrap();
+    root.put_dynamic(&runc, &runc.to_string_lossy());
+    for program in [crasher(), parent(), &victim()] {
+        for file in [program.to_owned(), program.with_extension("c")] {
+            root.put(&file, &file.to_string_lossy());
+        }
+    }
+    let write = |name: &str, bytes: &[u8]| {
+        fs::write(root.host_path(name), bytes).unwrap();
+        fs::set_permissions(root.host_path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    write("/init", include_bytes!("init"));
+    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/vm/policy.conf");
+    // The newest form that Debian 12's kernel knows.
+    succeed(Command::new("checkpolicy").args(["-M", "-U", "allow", "-c", "33", "-o"]).arg(root.host_path("/policy")).arg(policy));
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
