@@ -5,7 +5,8 @@
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is put back as it was
 #   make test         everything that .ci/run runs
-#   make fuzz         all fuzz targets, five minutes each; make sanitize: the unit tests under AddressSanitizer
+#   make fuzz         all fuzz targets, each until it finds nothing more; make sanitize: the unit tests under AddressSanitizer
+#   make faults       the faults and storms, with the helper killed at every one of its system calls; as root
 #   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...   other projects' tests of hooks, from your checkouts, through us
 #   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
 #   make kata-guest-hook DESTDIR=ROOTFS   the guest's part for Kata Containers, into the tree of a guest image
@@ -40,7 +41,7 @@ demo_packages := podman busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) strace g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
 	qemu-system-x86 checkpolicy cpio
 
-.PHONY: build install uninstall kata-guest-hook demo test fuzz sanitize miri conformance bench bench-scaling deps demo-deps test-deps clean
+.PHONY: build install uninstall kata-guest-hook demo test fuzz faults sanitize miri conformance bench bench-scaling deps demo-deps test-deps clean
 
 build:
 	$(CARGO) build --release --locked
@@ -92,9 +93,14 @@ test: test-deps build
 		test --locked --lib --tests -- --test-threads=1
 	PROFILE=dev fuzz/run.sh 3
 
-# Every reader of hostile bytes until nothing new is found for long; an hour and more.
+# Every reader of hostile bytes until half of its time has brought nothing new; hours.
 fuzz:
-	fuzz/run.sh 300
+	fuzz/run.sh plateau
+
+# `make test` kills at every fifth of the calls.
+faults: test-deps
+	OCI_COREDUMP_SWEEP=1 $(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env OCI_COREDUMP_SWEEP=1 HOME=$(HOME) PATH=$(PATH)'") \
+		test --locked --test faults -- --test-threads=1 --nocapture
 
 # The unit tests with every access to memory checked. Without those that enter the jail: it bounds the address space, of which AddressSanitizer needs terabytes.
 sanitize:

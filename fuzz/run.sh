@@ -1,14 +1,19 @@
 #!/bin/sh
-# Fuzzes one target after the other: `run.sh SECONDS [TARGET...]`, all of them if none is named. For each a line: executions, edges, features, inputs, seconds.
+# Fuzzes one target after the other, all of them if none is named. For each a line of what was done.
+#
+#   run.sh SECONDS [TARGET...]        each for so many seconds
+#   run.sh plateau [TARGET...]        each until it finds nothing more: no new edge in the last half of its run, which is LEAST seconds at least (300) and
+#                                     MOST at most (3600). Seconds of CPU: on a busy or stopped machine the wall clock says nothing.
 #
 # What it finds lies in fuzz/artifacts; what is worth keeping goes to fuzz/seeds/TARGET, which the unit tests replay. Inputs that reach something new are kept in
-# fuzz/corpus. Needs the stable toolchain and a C++ compiler. With SANITIZER=address (which the stable compiler does not offer by itself: RUSTC_BOOTSTRAP)
-# every access to memory is checked as well.
+# fuzz/corpus, and a later run begins with them. Words of the formats are in fuzz/dictionaries/TARGET. Needs the stable toolchain and a C++ compiler. With
+# SANITIZER=address (which the stable compiler does not offer by itself: RUSTC_BOOTSTRAP) every access to memory is checked as well.
 set -eu
 cd "$(dirname "$0")"
 seconds=$1
 shift
 [ $# -gt 0 ] || set -- $(sed -n '/^\[\[bin\]\]/{n;s/name = "\(.*\)"/\1/p}' Cargo.toml | grep -v '^any$')
+least=${LEAST:-300} most=${MOST:-3600}
 
 # What cargo-fuzz passes too: counters for every edge, compared values told to the fuzzer.
 coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -24,20 +29,55 @@ profile=${PROFILE:-release}
 RUSTFLAGS="$coverage" cargo build --quiet --profile "$profile" --bin any --target-dir "$target"
 program=$(ls -t "$target"/*/"$([ "$profile" = dev ] && echo debug || echo "$profile")"/any | head -n 1)
 
+# CPU seconds of a process, all of its threads.
+cpu() {
+    awk -v tick="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print int(($12 + $13) / tick) }' "/proc/$1/stat" 2>/dev/null || echo 0
+}
+
+# Waits for the process whose log this is, and interrupts it at its plateau. Says how it ended, its CPU seconds and those at its last new edge.
+watch() {
+    edges=0 at=0 used=0 end=ended
+    while sleep 5; kill -0 "$1" 2>/dev/null; do
+        now=$(cpu "$1")
+        [ "$now" -ge "$used" ] && used=$now || break
+        seen=$(awk '/ cov: / { for (i = 1; i < NF; i++) if ($i == "cov:") cov = $(i + 1) } END { print cov + 0 }' "$2")
+        [ "$seen" -eq "$edges" ] || { edges=$seen at=$used; }
+        if [ "$used" -ge "$least" ] && [ $((used - at)) -ge $((used / 2)) ]; then end=plateau
+        elif [ "$used" -ge "$most" ]; then end=maximum
+        else continue; fi
+        kill -INT "$1" 2>/dev/null
+        break
+    done
+    echo "$end $used $at"
+}
+
 failed=
 for name; do
     mkdir -p "corpus/$name" "artifacts/$name"
     log=artifacts/$name.log
-    if ! FUZZ_TARGET=$name "$program" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -max_len=65536 -print_final_stats=1 \
-        -artifact_prefix="artifacts/$name/" "corpus/$name" "seeds/$name" >"$log" 2>&1; then
+    set -- -rss_limit_mb=2048 -timeout=10 -max_len=65536 -print_final_stats=1 -artifact_prefix="artifacts/$name/"
+    [ ! -e "dictionaries/$name" ] || set -- "$@" -dict="dictionaries/$name"
+    [ "$seconds" = plateau ] || set -- "$@" -max_total_time="$seconds"
+    FUZZ_TARGET=$name "$program" "$@" "corpus/$name" "seeds/$name" >"$log" 2>&1 &
+    ended=
+    [ "$seconds" != plateau ] || ended=$(watch $! "$log")
+    code=0
+    wait $! || code=$?
+    # 72: interrupted, by ourselves.
+    if [ "$code" -ne 0 ] && { [ "$code" -ne 72 ] || [ "${ended%% *}" = ended ]; }; then
         failed="$failed $name"
         tail -n 40 "$log"
     fi
-    awk -v name="$name" '
-        /^#[0-9]+.*cov: / { for (i = 1; i < NF; i++) { if ($i == "cov:") cov = $(i + 1); if ($i == "ft:") ft = $(i + 1); if ($i == "corp:") corp = $(i + 1) } }
-        /^#[0-9]+\tNEW.*cov: / || /^#[0-9]+\tREDUCE/ { last = $1 }
+    awk -v name="$name" -v ended="$ended" '
+        /^#[0-9]+.*cov: / {
+            for (i = 1; i < NF; i++) { if ($i == "cov:") cov = $(i + 1); if ($i == "ft:") ft = $(i + 1); if ($i == "corp:") corp = $(i + 1) }
+            if (cov != edges) { edges = cov; last = substr($1, 2) }
+        }
         /number_of_executed_units/ { runs = $2 }
-        /Done .* runs in/ { time = $(NF - 1) }
-        END { printf "%-12s %11d executions %6d edges %6d features, corpus %s, %d s, last new input at %s\n", name, runs, cov, ft, corp, time, last }' "$log"
+        /Done .* runs in/ { time = $(NF - 1) " s" }
+        END {
+            if (split(ended, how, " ") == 3) time = how[2] " s of CPU (last new edge at " how[3] " s): " how[1]
+            printf "%-12s %11d executions, last new edge at %11d, %6d edges %6d features, corpus %s, %s\n", name, runs, last, cov, ft, corp, time
+        }' "$log"
 done
 [ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }

@@ -11,9 +11,15 @@ pub struct Limits {
     /// Dumps at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u64>,
+    /// Dumps of all containers at the same time, beyond the first few of each, which need nothing that is shared. The host's only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_concurrent: Option<u64>,
     /// Seconds that a further one waits for its turn before it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<u64>,
+    /// What of the host's memory stays available: below it nothing waits, since every dump that waits has a process of its own. The host's only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_memory: Option<Free>,
     /// Cores that are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cores: Option<u64>,
@@ -55,7 +61,7 @@ pub enum Keep {
 #[serde(try_from = "String", into = "String")]
 pub struct Size(pub u64);
 
-/// Free space: bytes, a percentage of the file system, or both (`5%, 1Gi`), of which the lesser counts.
+/// What stays free of a file system or of memory: bytes, a percentage of it, or both (`5%, 1Gi`), of which the lesser counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Free {
@@ -78,14 +84,25 @@ pub struct Rate {
 impl Limits {
     /// What holds where the administrator says nothing: nothing that anybody meets but in a storm, on a full disk or on a target that hangs.
     pub fn defaults() -> Self {
-        Limits { concurrent: Some(64), wait: Some(30), min_free: Some(Free { bytes: Some(1 << 30), percent: Some(5) }), stall: Some(30), ..Limits::default() }
+        let free = Free { bytes: Some(1 << 30), percent: Some(5) };
+        Limits {
+            concurrent: Some(64),
+            host_concurrent: Some(64),
+            wait: Some(30),
+            min_memory: Some(free),
+            min_free: Some(free),
+            stall: Some(30),
+            ..Limits::default()
+        }
     }
 
     /// These limits, and those of `other` where they say nothing.
     pub fn or(self, other: Self) -> Self {
         Limits {
             concurrent: self.concurrent.or(other.concurrent),
+            host_concurrent: self.host_concurrent.or(other.host_concurrent),
             wait: self.wait.or(other.wait),
+            min_memory: self.min_memory.or(other.min_memory),
             cores: self.cores.or(other.cores),
             keep: self.keep.or(other.keep),
             bytes: self.bytes.or(other.bytes),
@@ -104,6 +121,8 @@ impl Limits {
         };
         Limits {
             concurrent: lower(self.concurrent, own.concurrent),
+            host_concurrent: self.host_concurrent,
+            min_memory: self.min_memory,
             wait: match (self.wait, own.wait) {
                 (Some(a), Some(o)) => Some(a.min(o)),
                 (a, _) => a,
@@ -145,7 +164,7 @@ impl Limits {
                 "rate" => limits.rate = Some(Rate::try_from(value.to_owned()).with_context(named)?),
                 "burst" => limits.burst = Some(number()?),
                 "stall" => limits.stall = Some(number()?),
-                "min_free" => bail!("min_free is the host's, and set in its configuration only"),
+                "min_free" | "min_memory" | "host_concurrent" => bail!("{key} is the host's, and set in its configuration only"),
                 _ => bail!("{key:?}: expected concurrent, wait, cores, keep, bytes, rate, burst or stall"),
             }
         }
@@ -306,6 +325,9 @@ mod tests {
         assert_eq!(with("rate=500/h").rate, Some(Rate { count: 500, seconds: 3600 }));
         let burst = |text: &str| Limits { burst: Some(50), ..all.clone() }.lowered(&Limits::parse(text).unwrap()).burst;
         assert_eq!((burst("cores=1"), burst("rate=2/min"), burst("rate=2/min, burst=4"), burst("burst=99")), (Some(50), Some(2), Some(4), Some(50)));
+        // Of the host's own a container's entry, whatever stands in it, changes nothing.
+        let greedy = Limits { host_concurrent: Some(9999), min_memory: Some(Free::default()), min_free: Some(Free::default()), ..Limits::default() };
+        assert_eq!(all.lowered(&greedy), all);
         assert_eq!(with("keep=first-and-newest").keep, Some(Keep::FirstAndNewest));
         // What the administrator does not limit the container may.
         assert_eq!(Limits::default().lowered(&Limits::parse("cores=3").unwrap()).cores, Some(3));
@@ -322,6 +344,7 @@ mod tests {
             ("rate=5/week", "rate=5/week"),
             ("bytes=2X", "bytes=2X"),
             ("min_free=0", "min_free"),
+            ("host_concurrent=1000", "host_concurrent"),
             ("core=1", "\"core\""),
         ] {
             let e = format!("{:#}", Limits::parse(text).unwrap_err());

@@ -6,6 +6,7 @@
 //!   containers/<id>.json          the entry
 //!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
 //!   limits/<id>/                  what limits need between two crashes of a container, made by the dispatcher
+//!   limits/.host/                 the same of all of them together; no container's ID begins with a dot
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //! ```
 //!
@@ -238,7 +239,12 @@ impl Registry {
         file::make_dir(file::make_dir(&self.run, "limits".as_ref(), 0o700)?, id.as_ref(), 0o700)
     }
 
-    /// Removes that directory with all that is in it.
+    /// The same of all containers together.
+    pub fn host_limits_dir(&self) -> Result<OwnedFd> {
+        file::make_dir(file::make_dir(&self.run, "limits".as_ref(), 0o700)?, ".host".as_ref(), 0o700)
+    }
+
+    /// Removes the directory of one container with all that is in it.
     pub fn forget_limits(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };

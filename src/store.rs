@@ -194,6 +194,17 @@ impl Records {
         file::unlink(&self.0, name)
     }
 
+    /// Removes what was left behind by a helper that was killed: the beginning of a record, or one in whose place a newer one stands.
+    pub fn sweep(&self) -> Result<()> {
+        for name in file::names(&self.0)? {
+            let left = name.to_str().is_some_and(|n| n.contains(".json.") && n.ends_with(".new"));
+            if left && file::stat_at(&self.0, &name).is_ok_and(|s| binaries::is_settled(s.modified)) {
+                file::unlink(&self.0, &name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Starts watching for records that are written from now on.
     pub fn watch(&self) -> Result<Watch> {
         Watch::directory(&self.0)

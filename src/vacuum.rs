@@ -140,8 +140,9 @@ impl Stock {
         self.records.remove(&item.name)
     }
 
-    /// Removes the binaries that are not needed any more, after the crashes.
-    pub fn remove_binaries(&self, doomed: &Doomed<'_>) -> Result<()> {
+    /// Removes what is not needed any more, after the crashes: binaries, and what was left behind by helpers that were killed.
+    pub fn tidy(&self, doomed: &Doomed<'_>) -> Result<()> {
+        self.records.sweep()?;
         let Some(binaries) = &self.binaries else { return Ok(()) };
         binaries.sweep()?;
         doomed.unneeded.iter().map(|(id, _)| id).chain(&doomed.left_over).try_for_each(|id| binaries.remove(id))
@@ -174,7 +175,7 @@ pub fn now_and_then(config: &Config) -> Result<()> {
             stock.remove(item)?;
             log::info!("vacuum: removed the crash of {} in container {} ({bytes} bytes)", item.record.time, item.record.names.container_id);
         }
-        stock.remove_binaries(&doomed)
+        stock.tidy(&doomed)
     };
     apply().context("vacuum")
 }

@@ -109,6 +109,27 @@ fn kept_binaries() {
     assert!(String::from_utf8(out.stdout).unwrap().contains("missing"));
 }
 
+/// A helper that was killed leaves what it was writing: it goes once it is old. No other file does, and none that is being written.
+#[test]
+fn what_a_killed_helper_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, records) = (dir.path(), dir.path().join("records"));
+    std::fs::create_dir(&records).unwrap();
+    let names = ["a.json.12.new", "b.json.13.new", "a.json", "notes.new", "c.json.12"];
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    for name in names {
+        let file = std::fs::File::create(records.join(name)).unwrap();
+        if name != "b.json.13.new" {
+            file.set_modified(old).unwrap();
+        }
+    }
+    let left = || names.iter().filter(|name| records.join(name).exists()).copied().collect::<Vec<_>>();
+    run(store, &["vacuum", "--keep", "9", "--dry-run"]);
+    assert_eq!(left(), names);
+    run(store, &["vacuum", "--keep", "9"]);
+    assert_eq!(left(), names[1..]);
+}
+
 #[test]
 fn without_a_rule_nothing_is_removed() {
     let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["vacuum", "--store", "/nonexistent"]).output().unwrap();

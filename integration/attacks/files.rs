@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::TempDir;
 
@@ -56,8 +57,8 @@ fn row_03_crafted_file_system() {
     assert!(records.len() == 5 && records.iter().all(|record| record["outcome"] == "none" && record["core_path"].is_null()), "{records:#?}");
 }
 
-/// The pattern names a directory that the host has too: by a process with another root, and by a set-user-ID program, whose core the kernel itself would write
-/// below the host's root.
+/// The pattern names a directory that the host has too: by a process with another root, by a set-user-ID program, whose core the kernel itself would write
+/// below the host's root, and by one that is the container's in all but its mounts.
 #[test]
 fn row_04_absolute_pattern_in_the_hosts_root() {
     let host = scene::host();
@@ -80,6 +81,15 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
     assert_eq!(names(&bundle.rootfs().host_path("/jail").join(inside.trim_start_matches('/'))), [format!("core.{jailed}")]);
     crash(&container, "1000:1000", "", &["/bin/suid", "null"]);
     assert_eq!(names(volume.path()).len(), 1, "the set-user-ID program's core is there");
+    assert_eq!(tree(lure.path()), before);
+    assert_eq!(host.records_of("absolute").len(), 3);
+    // What the pattern names is the host's for a process in the host's mount namespace: it is nobody's but the earlier handler's.
+    let elsewhere = TempDir::with_prefix("elsewhere").unwrap();
+    let mut guest = Command::new("nsenter");
+    guest.args(["--pid", "--target", &container.pid().to_string()]).arg(crate::support::crasher::parent()).args(["--core", "unlimited", "--"]);
+    let output = guest.arg(crate::support::crasher::crasher()).arg("null").current_dir(elsewhere.path()).output().unwrap();
+    let (_, status) = crate::scene::ended(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(status & 0x7f, Signal::SIGSEGV as i32, "{output:?}");
     assert_eq!(tree(lure.path()), before);
     assert_eq!(host.records_of("absolute").len(), 3);
 }

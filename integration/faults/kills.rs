@@ -9,64 +9,104 @@ use crate::ring::{helpers, names};
 use crate::scene;
 use crate::support::bare::{self, Container};
 use crate::support::between::{Between, wait_gone};
-use crate::support::require;
+use crate::support::crasher::compile;
 use crate::witness::{BOUND, Calm, assert_told, forget, is_whole, record};
 
-/// Killed when it makes any one system call for the n-th time, from before the first instruction of ours to after the last. A helper that has not come as far as the record leaves none: nobody else knows of the crash yet, and there is no file then either.
+/// Calls between two kills of the sweep; every one of them with `OCI_COREDUMP_SWEEP=1`, which takes minutes.
+const STRIDE: usize = 5;
+
+/// The helper, and each process that it starts, killed at the entry of each of its system calls in turn, from before the first instruction of ours to after the last.
+/// The other processes go on. A helper that has not come as far as the record leaves none: nobody else knows of the crash yet, and there is no file then either.
 #[test]
 fn killed_at_every_step() {
-    if !require::programs(&["strace"]) {
-        return;
-    }
+    let stride = std::env::var("OCI_COREDUMP_SWEEP").ok().and_then(|n| n.parse().ok()).unwrap_or(STRIDE);
     let host = scene::host();
     let directory = TempDir::with_prefix("kills").unwrap();
     let container = Container::new("killed", directory.path(), &[]);
     let calm = Calm::new();
     let program = bare::compile("victim");
-    let script = "case ${15} in *calm*) exec $helper \"$@\";; esac\n\
-                  exec >/dev/null 2>&1\n\
-                  exec timeout -k 1 15 strace -qq -f -o /dev/null -e inject=all:signal=KILL:when=$(cat ${0%/*}/n) $helper \"$@\"";
-    let between = Between::new(&host, script);
-    let (mut silent, mut short, mut whole, mut steps) = (Vec::new(), 0, 0, 0);
-    for step in (1..=60).chain((63..400).step_by(3)) {
-        steps += 1;
-        let what = format!("killed at the {step}th call");
-        fs::write(between.path().join("n"), step.to_string()).unwrap();
+    let sweep = compile("sweep", include_str!("sweep.c"), &[]);
+    let script = format!(
+        "case ${{15}} in *calm*) exec $helper \"$@\";; esac\n\
+         exec >/dev/null 2>&1\n\
+         exec {} $(cat ${{0%/*}}/at) ${{0%/*}}/report $helper \"$@\"",
+        sweep.display()
+    );
+    let between = Between::new(&host, &script);
+    let report = between.path().join("report");
+    // One crash, in which the process `who` is killed at its `at`-th call, or nobody where that is 0: its PID, what was killed, and how many calls each process made.
+    let crash = |who: usize, at: usize, what: &str| {
+        fs::write(between.path().join("at"), format!("{who} {at}")).unwrap();
         let mut victim = container.victim(&program, "tiny", 0);
         victim.crash();
-        if step % 20 == 0 {
-            calm.crash(&host, &what);
-        }
         assert!(victim.ends_within(BOUND), "{what}: the crashed process hangs");
-        for pid in helpers() {
-            wait_gone(pid, BOUND);
+        let until = Instant::now() + BOUND;
+        while !report.exists() {
+            assert!(Instant::now() < until, "{what}: the helper is still there: {:?}", helpers());
+            std::thread::sleep(Duration::from_millis(2)); // the kernel's child: there is nothing to wait on
         }
-        assert_told(&host, "killed", directory.path(), &what);
-        let all_of_it = fs::read(victim.core()).is_ok_and(|core| is_whole(&core));
-        match record(&host, "killed", victim.pid()) {
-            None => {
-                assert!(!victim.core().exists(), "{what}");
-                silent.push(step);
-            }
-            Some(record) if record["outcome"] == "written" => {
-                assert!(all_of_it, "{what}: {record:#}");
-                whole += 1;
-                if whole == 3 {
+        let text = fs::read_to_string(&report).unwrap();
+        fs::remove_file(&report).unwrap();
+        let numbers: Vec<usize> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let (killed, calls) = if text.starts_with("killed") { (Some(numbers[0]), numbers[1..].to_vec()) } else { (None, numbers) };
+        (victim, killed, calls)
+    };
+    // The first one makes what is made once.
+    let (_, _, calls) = (crash(0, 0, "nobody"), forget(directory.path()), crash(0, 0, "nobody").2);
+    assert!(calls.len() >= 2, "the writer is not seen: {calls:?}");
+    let mut total = 0;
+    for (who, count) in calls.into_iter().enumerate() {
+        let (mut steps, mut silent, mut short, mut whole, mut beyond) = (0, Vec::new(), 0, 0, 0);
+        // Not each run makes the same number of calls: on until it has ended before that.
+        for at in (1..).step_by(stride) {
+            let what = format!("process {who} killed at its call {at}");
+            forget(directory.path());
+            let (victim, killed, made) = crash(who, at, &what);
+            if killed.is_none() {
+                beyond += 1;
+                if beyond == 3 {
                     break;
                 }
+                continue;
             }
-            Some(record) => {
-                assert_eq!(record["truncated"], true, "{what}: {record:#}");
-                short += 1;
+            steps += 1;
+            if steps % 20 == 0 {
+                calm.crash(&host, &what);
+            }
+            let what = format!("{what} (number {}; calls made: {made:?})", killed.unwrap());
+            assert_told(&host, "killed", directory.path(), &what);
+            let all_of_it = fs::read(victim.core()).is_ok_and(|core| is_whole(&core));
+            match record(&host, "killed", victim.pid()) {
+                None => {
+                    assert_eq!(who, 0, "{what}: no record");
+                    assert!(!victim.core().exists(), "{what}: a file without a record");
+                    silent.push(at);
+                }
+                Some(record) if record["outcome"] == "written" => {
+                    assert!(all_of_it, "{what}: {record:#}");
+                    whole += 1;
+                }
+                Some(record) => {
+                    assert_eq!(record["truncated"], true, "{what}: {record:#}");
+                    // Who listens to the writer has the last word.
+                    assert!(who == 0 || record["outcome"] != "started", "{what}: {record:#}");
+                    assert!(who < 2, "{what}: its end changed the core: {record:#}");
+                    short += 1;
+                }
             }
         }
-        forget(directory.path());
+        println!(
+            "process {who}: killed at {steps} of {count} calls: {} before the record, {short} in the middle, {whole} when the core was whole",
+            silent.len()
+        );
+        assert!(steps >= count / stride / 2, "process {who}: {steps} kills, {count} calls");
+        assert!(who > 1 || short > 0, "the sweep of process {who} missed the dump");
+        // Once a step has left a record, every later one does.
+        assert!(silent.windows(2).all(|w| w[1] == w[0] + stride) && silent.first().is_none_or(|first| *first == 1), "{silent:?}");
+        total += steps;
     }
-    println!("{steps} kills: {} before the record ({:?} to {:?}), {short} in the middle, {whole} after the end", silent.len(), silent.first(), silent.last());
-    assert!(whole > 0, "the sweep did not come to the end of a dump");
-    assert!(short > 3, "the sweep missed the dump");
-    // Once a step has left a record, every later one does.
-    assert!(silent.windows(2).all(|w| w[1] == w[0] + 1) && silent.first() == Some(&1), "{silent:?}");
+    println!("{total} kills");
+    calm.crash(&host, "after the sweep");
 }
 
 /// Killed at any moment of a large dump: the parent, or the writer with its threads.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::bare::{Container, compile};
 use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{BINARY, Host, RUN};
+use crate::support::host::{BINARY, Host, RUN, locked};
 use crate::support::require;
 
 const LIMITS: &str = "oci-coredump/limits";
@@ -255,6 +255,102 @@ fn row_12_one_containers_storm_is_its_own() {
         }
         assert!(Instant::now() < until, "turns are never free again: {:#}", record(next.pid()));
     }
+}
+
+/// How many of the slots in a directory are taken.
+fn taken(directory: &Path) -> usize {
+    let locked = locked();
+    fs::read_dir(directory).into_iter().flatten().filter(|entry| locked.contains(&entry.as_ref().unwrap().metadata().unwrap().ino())).count()
+}
+
+/// All containers together have a bound, and yet nobody waits for another container's dumps.
+#[test]
+fn row_12_all_containers_storms_together() {
+    const OWN: usize = 4;
+    let host = host("host_concurrent = 2\nwait = 2");
+    let (target, directory) = (Fuse::mount(), directory());
+    let storms = ["one", "two"].map(|name| (name, Container::new(name, target.path(), &[])));
+    let other = Container::new("other", directory.path(), &[]);
+    target.on_write(0, Answer::Hold);
+    let mut victims = Vec::new();
+    let limits = Path::new(RUN).join("limits");
+    let until = |what: &str, condition: &dyn Fn() -> bool| {
+        let end = Instant::now() + SOON;
+        while !condition() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::sleep(Duration::from_millis(5)); // the helpers are no children of ours
+        }
+    };
+    // The first container takes all that is shared. The second has its own, and no more.
+    for (more, (name, container)) in [2, 0].into_iter().zip(&storms) {
+        for _ in 0..OWN + more {
+            let mut victim = container.victim(&compile("victim"), "tiny", 0);
+            victim.crash();
+            victims.push((*name, victim));
+        }
+        until(name, &|| taken(&limits.join(name)) == OWN + more);
+    }
+    assert_eq!(taken(&limits.join(".host")), 2);
+    for (name, container) in &storms {
+        let mut further = container.victim(&compile("victim"), "tiny", 0);
+        let since = Instant::now();
+        further.crash();
+        assert!(further.ends_within(SOON));
+        assert!(since.elapsed() >= Duration::from_secs(2), "{name}: it did not wait for its turn");
+        let record = host.records_of(name).into_iter().find(|r| r["host_pid"] == further.pid()).unwrap();
+        assert_eq!((&record["outcome"], &record["limit"]), (&"none".into(), &"host_concurrent = 2".into()), "{name}: {record:#}");
+    }
+    let since = Instant::now();
+    (0..3).for_each(|_| assert_written(&tiny(&host, "other", &other)));
+    println!("three cores of another container: {:.0?}", since.elapsed());
+    target.go_on();
+    for (name, mut victim) in victims {
+        assert!(victim.ends_within(SOON));
+        let record = host.records_of(name).into_iter().find(|r| r["host_pid"] == victim.pid()).unwrap();
+        assert_eq!(record["outcome"], "written", "{name}: {record:#}");
+    }
+    until("the host's turns are not free again", &|| taken(&limits.join(".host")) == 0);
+}
+
+/// A writer that cannot be killed keeps what it has of the host's, too: it is there.
+#[test]
+fn a_writer_that_hangs_keeps_the_hosts_turn() {
+    let host = host("host_concurrent = 1\nstall = 2\nwait = 1");
+    let target = Fuse::mount();
+    let container = Container::new("hangs", target.path(), &[]);
+    target.on_write(0, Answer::Hold);
+    let mut victims: Vec<_> = (0..5).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
+    victims.iter_mut().for_each(|victim| victim.crash());
+    victims.iter_mut().for_each(|victim| assert!(victim.ends_within(SOON)));
+    assert!(host.records_of("hangs").iter().all(|record| record["limit"] == "stall = 2"), "{:#?}", host.records_of("hangs"));
+    let shared = Path::new(RUN).join("limits/.host");
+    assert_eq!(taken(&shared), 1);
+    target.go_on();
+    let end = Instant::now() + SOON;
+    while taken(&shared) > 0 {
+        assert!(Instant::now() < end, "the turn is never free again");
+        std::thread::sleep(Duration::from_millis(5)); // the writer is no child of ours
+    }
+}
+
+/// Where the host is short of memory nobody waits, and who has a turn is not concerned.
+#[test]
+fn row_12_nobody_waits_without_memory() {
+    let host = host("concurrent = 1\nwait = 60\nmin_memory = \"100%\"");
+    let target = Fuse::mount();
+    let container = Container::new("short", target.path(), &[]);
+    target.on_write(0, Answer::Hold);
+    let mut first = container.victim(&compile("victim"), "tiny", 0);
+    first.crash();
+    assert!(target.wait_held(SOON));
+    let mut second = container.victim(&compile("victim"), "tiny", 0);
+    second.crash();
+    assert!(second.ends_within(SOON), "it waits");
+    target.go_on();
+    assert!(first.ends_within(SOON));
+    let record = |pid: u32| host.records_of("short").into_iter().find(|r| r["host_pid"] == pid).unwrap();
+    assert_eq!(record(second.pid())["limit"], "min_memory = 100%", "{:#}", record(second.pid()));
+    assert_eq!(record(first.pid())["outcome"], "written", "{:#}", record(first.pid()));
 }
 
 #[test]

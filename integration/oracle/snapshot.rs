@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
+use std::io::{Error, ErrorKind, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -68,12 +69,14 @@ impl Snapshot {
         let now = Self::take(root);
         let mut changes = BTreeMap::new();
         for (path, seen) in &now.0 {
-            let full = || root.join(OsString::from_vec(path.clone()));
-            match self.0.get(path) {
-                None => drop(changes.insert(path.clone(), Change::Added(node(&full())))),
-                Some(before) if before != seen => drop(changes.insert(path.clone(), Change::Changed(node(&full())))),
-                Some(_) => {}
+            let before = self.0.get(path);
+            if before == Some(seen) {
+                continue;
             }
+            let change = if before.is_none() { Change::Added } else { Change::Changed };
+            // Gone since: a helper that has let its process go still tidies up behind itself.
+            let Ok(node) = node(&root.join(OsString::from_vec(path.clone()))) else { continue };
+            changes.insert(path.clone(), change(node));
         }
         for path in self.0.keys().filter(|path| !now.0.contains_key(*path)) {
             changes.insert(path.clone(), Change::Removed);
@@ -83,7 +86,10 @@ impl Snapshot {
 }
 
 fn walk(root: &Path, below: &Path, seen: &mut BTreeMap<Vec<u8>, Seen>) {
-    let entries = fs::read_dir(root.join(below)).unwrap_or_else(|cause| panic!("{root:?} {below:?}: {cause}"));
+    let entries = match fs::read_dir(root.join(below)) {
+        Err(cause) if cause.kind() == ErrorKind::NotFound && !below.as_os_str().is_empty() => return,
+        entries => entries.unwrap_or_else(|cause| panic!("{root:?} {below:?}: {cause}")),
+    };
     for entry in entries {
         let name = entry.unwrap().file_name();
         if below.as_os_str().is_empty() && (name == "proc" || name == "sys") {
@@ -114,8 +120,9 @@ fn walk(root: &Path, below: &Path, seen: &mut BTreeMap<Vec<u8>, Seen>) {
     }
 }
 
-fn node(path: &Path) -> Node {
-    let meta = path.symlink_metadata().unwrap();
+/// An error if it is not there.
+fn node(path: &Path) -> Result<Node, Error> {
+    let meta = path.symlink_metadata()?;
     let mut node = Node {
         id: (meta.dev(), meta.ino()),
         kind: kind(&meta),
@@ -129,14 +136,14 @@ fn node(path: &Path) -> Node {
         data: Vec::new(),
     };
     if meta.is_file() {
-        let file = File::open(path).unwrap();
+        let file = File::open(path)?;
         // What is allocated is settled only when it has been written out.
         file.sync_all().unwrap();
-        node.content = fs::read(path).unwrap();
+        (&file).read_to_end(&mut node.content).unwrap();
         node.blocks = file.metadata().unwrap().blocks();
         node.data = data(&file);
     }
-    node
+    Ok(node)
 }
 
 fn kind(meta: &Metadata) -> &'static str {

@@ -29,7 +29,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
         writeln!(out, "{verb} {} binaries that no core needs ({})", doomed.unneeded.len(), table::size(unneeded))?;
     }
     if !dry_run {
-        stock.remove_binaries(&doomed)?;
+        stock.tidy(&doomed)?;
     }
     let (count, bytes) = (doomed.crashes.len(), table::size(bytes.saturating_add(unneeded)));
     writeln!(out, "{count} of {} crashes, {bytes}{}", stock.items.len(), if dry_run { " would go" } else { " freed" })?;

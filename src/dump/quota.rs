@@ -146,6 +146,18 @@ pub fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, 
     }
 }
 
+/// Whether the host, with so many bytes of memory of which so many are available, has room for a dump that waits.
+pub fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Refusal> {
+    match min_memory.of(total) {
+        must if available < must => Err(Refusal::new(
+            "min_memory",
+            min_memory,
+            format_args!("{available} bytes of the host's memory are available, too few for a dump that waits for its turn"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,5 +227,13 @@ mod tests {
         assert_eq!(space(free("10%"), 1000 << 20, 100 << 20).unwrap_err().limit, "min_free = 10%");
         assert_eq!(space(free("0"), 1000, 0).unwrap(), None);
         assert_eq!(space(free("1Gi"), 0, 0).unwrap(), None);
+    }
+
+    #[test]
+    fn memory_for_those_who_wait() {
+        let free = |text: &str| Free::try_from(text.to_owned()).unwrap();
+        assert!(memory(free("5%, 1Gi"), 16 << 30, 900 << 20).is_ok());
+        assert_eq!(memory(free("5%, 1Gi"), 64 << 30, 900 << 20).unwrap_err().limit, "min_memory = 5%, 1Gi");
+        assert!(memory(free("0"), 64 << 30, 0).is_ok());
     }
 }

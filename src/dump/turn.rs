@@ -4,7 +4,11 @@
 //! /run/oci-coredump/limits/<id>/    locked by whoever reads or changes `memory`; gone with the container
 //!   slot-<n>                        locked by the writer whose turn it is, and by nobody else: a writer that hangs keeps its turn
 //!   memory                          tokens, cores, dumps on their way
+//! /run/oci-coredump/limits/.host/   the same slots, of all containers together
 //! ```
+//!
+//! A container's first few turns are its own. Beyond them a turn takes one of the host's as well, so that a hundred containers that crash at once do not have a
+//! hundred times as many dumps as one may have; and yet none of them waits for another one, because nobody waits for a turn of the host's.
 
 use super::quota::{self, Kept, MOST, Memory, Refusal, Running};
 use crate::limits::{Limits, Size};
@@ -12,7 +16,7 @@ use crate::registry::Registry;
 use crate::sys::file::Identity;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, kernel};
 use anyhow::{Context, Result};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Largest memory that is read, in bytes: `MOST` cores with long paths.
 const MAX: usize = 8 << 20;
@@ -20,12 +24,17 @@ const MAX: usize = 8 << 20;
 /// Turns where no number is set but the dumps on their way must be known.
 const MANY: u64 = 1024;
 
-/// A turn. It ends with the processes that have its descriptor.
+/// Turns of a container that need none of the host's.
+const OWN: u64 = 4;
+
+/// A turn. It ends with the processes that have its descriptors.
 #[derive(Debug)]
 pub struct Turn {
     dir: OwnedFd,
     slot: u64,
     lock: OwnedFd,
+    /// The turn of the host's that goes with it.
+    host: Option<OwnedFd>,
     limits: Limits,
     /// Taken from the memory when the turn began: the cores that are there, and the other dumps.
     cores: Vec<Kept>,
@@ -52,11 +61,12 @@ pub fn ask(registry: &Registry, id: &str, limits: &Limits, first: u64, expected:
     let remembers = quota::has_memory(limits);
     let Some(turns) = quota::turns(limits).or(remembers.then_some(MANY)) else { return Ok(Asked::Free) };
     let dir = registry.limits_dir(id)?;
-    let Some((slot, lock)) = slot(&dir, turns, first, limits)? else {
-        let (key, waited) = (if Some(turns) == limits.cores { "cores" } else { "concurrent" }, limits.wait.unwrap_or(0));
-        return Ok(Asked::Refused(Refusal::new(key, turns, format_args!("so many are being written, and none was done in {waited} seconds"))));
+    let seats = Seats { dir: &dir, registry, turns, first, limits };
+    let Taken { slot, lock, host } = match seats.take()? {
+        Ok(taken) => taken,
+        Err(refusal) => return Ok(Asked::Refused(refusal)),
     };
-    let mut turn = Turn { dir, slot, lock, limits: limits.clone(), cores: Vec::new(), others: Vec::new(), expected: 0 };
+    let mut turn = Turn { dir, slot, lock, host, limits: limits.clone(), cores: Vec::new(), others: Vec::new(), expected: 0 };
     if remembers {
         turn.expected = expected();
         if let Err(refusal) = turn.begin()? {
@@ -66,25 +76,106 @@ pub fn ask(registry: &Registry, id: &str, limits: &Limits, first: u64, expected:
     Ok(Asked::Turn(Box::new(turn)))
 }
 
-/// One of the slots, locked. Where all are taken: waits for one of them, and does not look around any more, or a thousand who wait would do nothing else.
-fn slot(dir: &OwnedFd, turns: u64, first: u64, limits: &Limits) -> Result<Option<(u64, OwnedFd)>> {
-    let open = |n: u64| file::open_lock(dir, format!("slot-{n}").as_ref());
-    for n in (0..turns).map(|i| (first + i) % turns) {
-        let lock = open(n)?;
-        if file::try_lock(&lock)? {
-            return Ok(Some((n, lock)));
+/// The turns of a container, as one of its crashes looks for one.
+struct Seats<'a> {
+    dir: &'a OwnedFd,
+    registry: &'a Registry,
+    turns: u64,
+    first: u64,
+    limits: &'a Limits,
+}
+
+/// One of them, locked.
+struct Taken {
+    slot: u64,
+    lock: OwnedFd,
+    host: Option<OwnedFd>,
+}
+
+impl Seats<'_> {
+    /// Takes one. Where all are taken: waits for one of them, and does not look around any more, or a thousand who wait would do nothing else.
+    fn take(&self) -> Result<Result<Taken, Refusal>> {
+        let own = self.turns.min(OWN);
+        if let Some((slot, lock)) = free(self.dir, 0, own, self.first)? {
+            return Ok(Ok(Taken { slot, lock, host: None }));
+        }
+        let mut full = false;
+        if let Some((slot, lock)) = free(self.dir, own, self.turns, self.first)? {
+            match self.of_host()? {
+                Some(host) => return Ok(Ok(Taken { slot, lock, host })),
+                None => full = true,
+            }
+        }
+        let wait = Duration::from_secs(self.limits.wait.unwrap_or(0));
+        if let Some(refusal) = self.no_room_to_wait().filter(|_| !wait.is_zero()) {
+            return Ok(Err(refusal));
+        }
+        let until = Instant::now() + wait;
+        let within = |slot: u64| -> Result<Option<OwnedFd>> {
+            let lock = open(self.dir, slot)?;
+            Ok(file::lock_within(&lock, until.saturating_duration_since(Instant::now()))?.then_some(lock))
+        };
+        let slot = self.first % self.turns;
+        let Some(lock) = within(slot)? else { return Ok(Err(self.refusal(full))) };
+        if slot < own {
+            return Ok(Ok(Taken { slot, lock, host: None }));
+        }
+        if let Some(host) = self.of_host()? {
+            return Ok(Ok(Taken { slot, lock, host }));
+        }
+        // The host's have all gone to others, which is nothing to wait for.
+        drop(lock);
+        let slot = self.first % own;
+        Ok(within(slot)?.map(|lock| Taken { slot, lock, host: None }).ok_or_else(|| self.refusal(true)))
+    }
+
+    /// One of the host's turns, if one is free; none where there is no such limit. The outer `None`: all are taken.
+    fn of_host(&self) -> Result<Option<Option<OwnedFd>>> {
+        let Some(most) = Limits::set(self.limits.host_concurrent) else { return Ok(Some(None)) };
+        Ok(free(&self.registry.host_limits_dir()?, 0, most, self.first)?.map(|(_, lock)| Some(lock)))
+    }
+
+    /// Whoever waits has a process of its own for as long.
+    fn no_room_to_wait(&self) -> Option<Refusal> {
+        let min_memory = self.limits.min_memory?;
+        let (total, available) = kernel::memory().ok()?;
+        quota::memory(min_memory, total, available).err()
+    }
+
+    /// `full`: what was in the way are the turns of the host.
+    fn refusal(&self, full: bool) -> Refusal {
+        let waited = self.limits.wait.unwrap_or(0);
+        let none = format_args!("and none was done in {waited} seconds");
+        match self.limits.host_concurrent.filter(|_| full) {
+            Some(most) => Refusal::new("host_concurrent", most, format_args!("so many are being written beyond the first {OWN} of each container, {none}")),
+            None => {
+                let key = if Some(self.turns) == self.limits.cores { "cores" } else { "concurrent" };
+                Refusal::new(key, self.turns, format_args!("so many are being written, {none}"))
+            }
         }
     }
-    let n = first % turns;
-    let lock = open(n)?;
-    let wait = Duration::from_secs(limits.wait.unwrap_or(0));
-    Ok(file::lock_within(&lock, wait)?.then_some((n, lock)))
+}
+
+fn open(dir: &OwnedFd, slot: u64) -> Result<OwnedFd> {
+    file::open_lock(dir, format!("slot-{slot}").as_ref())
+}
+
+/// One of the slots `from..to` that nobody has, locked.
+fn free(dir: &OwnedFd, from: u64, to: u64, first: u64) -> Result<Option<(u64, OwnedFd)>> {
+    let count = to - from;
+    for slot in (0..count).map(|i| from + (first + i) % count) {
+        let lock = open(dir, slot)?;
+        if file::try_lock(&lock)? {
+            return Ok(Some((slot, lock)));
+        }
+    }
+    Ok(None)
 }
 
 impl Turn {
     /// What the writer keeps open, so that a turn lasts as long as its writer.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(&self.lock).chain(&self.host).map(|lock| lock.as_fd())
     }
 
     /// What makes room for this core, if the cores `there` are those that are left of [`Turn::cores`].
@@ -154,7 +245,7 @@ impl Turn {
     }
 
     fn is_taken(&self, slot: u64) -> bool {
-        file::open_lock(&self.dir, format!("slot-{slot}").as_ref()).and_then(|f| file::try_lock(&f)).is_ok_and(|free| !free)
+        open(&self.dir, slot).and_then(|f| file::try_lock(&f)).is_ok_and(|free| !free)
     }
 
     /// A memory that is damaged is none.

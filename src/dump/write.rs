@@ -122,7 +122,7 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
         keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
         keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
         keep.extend(hold.as_ref().map(|h| h.as_fd()));
-        keep.extend(turn.map(|t| t.as_fd()));
+        keep.extend(turn.iter().flat_map(|t| t.fds()));
         let label = Labeller::new(facts);
         keep.extend(label.iter().flat_map(Labeller::files));
         let became = become_crasher(facts, plan, &keep);

@@ -20,6 +20,19 @@ pub fn since_boot() -> std::time::Duration {
     std::time::Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
+/// How many bytes of memory this machine has, and how many of them can be had without swapping.
+///
+/// # References
+/// proc_meminfo(5): `MemTotal`, `MemAvailable`, Linux 3.14.
+pub fn memory() -> Result<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let field = |name: &str| {
+        let kib = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok());
+        kib.map(|kib| kib << 10).with_context(|| format!("/proc/meminfo has no {name}"))
+    };
+    Ok((field("MemTotal:")?, field("MemAvailable:")?))
+}
+
 /// Bytes that root may still write to the file system of `path`.
 pub fn free_bytes(path: &Path) -> Result<u64> {
     let s = rustix::fs::statvfs(path).with_context(|| format!("statvfs({path:?})"))?;

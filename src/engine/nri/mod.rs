@@ -15,7 +15,7 @@ mod messages;
 mod mux;
 
 use super::Program;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::sys::proc::Proc;
 use crate::sys::{process, socket};
 use anyhow::{Context, Result, bail, ensure};
@@ -24,7 +24,7 @@ use mux::{Connection, Kind, Message, Mux};
 use prost::Message as _;
 use std::ffi::OsStr;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where engines listen for plugins that were not started by them.
@@ -56,7 +56,8 @@ pub fn run_started() -> Result<()> {
     let number = std::env::var(SOCKET_VARIABLE).ok().and_then(|n| n.parse().ok()).context("NRI_PLUGIN_SOCKET is no number")?;
     let fd = process::inherited(number).with_context(|| format!("{SOCKET_VARIABLE}={number} is not open"))?;
     let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-    let us = Identity { name: variable("NRI_PLUGIN_NAME", NAME), index: variable("NRI_PLUGIN_IDX", INDEX), program: Program::own()? };
+    let us =
+        Identity { name: variable("NRI_PLUGIN_NAME", NAME), index: variable("NRI_PLUGIN_IDX", INDEX), program: Program::own()?, config: config::PATH.into() };
     serve(UnixStream::from(fd), &us)
 }
 
@@ -66,7 +67,7 @@ pub fn run_started() -> Result<()> {
 /// This program does not know its own path.
 pub fn run_connecting(path: &Path) -> Result<std::convert::Infallible> {
     const PAUSE: Duration = Duration::from_secs(1);
-    let us = Identity { name: NAME.into(), index: INDEX.into(), program: Program::own()? };
+    let us = Identity { name: NAME.into(), index: INDEX.into(), program: Program::own()?, config: config::PATH.into() };
     let mut said = String::new();
     loop {
         let attempt = || -> Result<()> {
@@ -92,6 +93,8 @@ struct Identity {
     name: String,
     index: String,
     program: Program,
+    /// The configuration; [`config::PATH`].
+    config: PathBuf,
 }
 
 fn serve(socket: UnixStream, us: &Identity) -> Result<()> {
@@ -104,7 +107,7 @@ fn serve(socket: UnixStream, us: &Identity) -> Result<()> {
         match (connection, message.kind) {
             (Connection::Runtime, Kind::Response) => registered(&message.payload)?,
             (Connection::Plugin, Kind::Request) => {
-                let payload = answer(&message.payload, engine, &us.program).encode_to_vec();
+                let payload = answer(&message.payload, engine, us).encode_to_vec();
                 mux.send(Connection::Plugin, &Message { stream: message.stream, kind: Kind::Response, payload })?;
             }
             _ => {}
@@ -120,7 +123,7 @@ fn registered(payload: &[u8]) -> Result<()> {
 }
 
 /// The answer to any question.
-fn answer(payload: &[u8], engine: i32, program: &Program) -> Response {
+fn answer(payload: &[u8], engine: i32, us: &Identity) -> Response {
     let ok = |payload: Vec<u8>| Response { status: None, payload };
     let done = Request::decode(payload).context("request").and_then(|request| {
         if request.service != messages::PLUGIN {
@@ -136,7 +139,7 @@ fn answer(payload: &[u8], engine: i32, program: &Program) -> Response {
                 let more = messages::SynchronizeRequest::decode(request.payload.as_slice()).unwrap_or_default().more;
                 Some(messages::SynchronizeResponse { more }.encode_to_vec())
             }
-            "CreateContainer" => Some(create(&request.payload, engine, program).encode_to_vec()),
+            "CreateContainer" => Some(create(&request.payload, engine, us).encode_to_vec()),
             // Events that we have not asked for; their answers have no fields that must be set.
             "Shutdown" | "StateChange" => Some(Vec::new()),
             _ => None,
@@ -150,11 +153,12 @@ fn answer(payload: &[u8], engine: i32, program: &Program) -> Response {
 }
 
 /// Whatever goes wrong, the container starts, without us.
-fn create(payload: &[u8], engine: i32, program: &Program) -> CreateContainerResponse {
+fn create(payload: &[u8], engine: i32, us: &Identity) -> CreateContainerResponse {
+    let program = &us.program;
     let attempt = || -> Result<_> {
         let request = CreateContainerRequest::decode(payload).context("CreateContainer")?;
         // Read anew each time: nobody wants to restart an engine for a line of ours.
-        let config = Config::load()?;
+        let config = Config::load_from(&us.config)?;
         // A hook whose program is gone would fail the container.
         ensure!(program.path.exists(), "{} is gone", program.path.display());
         let reach = Proc::open(engine)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX);
@@ -171,9 +175,14 @@ fn create(payload: &[u8], engine: i32, program: &Program) -> CreateContainerResp
 mod tests {
     use super::*;
 
+    /// A plugin of no configuration: what the machine's own says is not asked.
+    fn plugin(program: &str) -> Identity {
+        Identity { name: "p".into(), index: "10".into(), program: Program { path: program.into() }, config: "/nonexistent/config.toml".into() }
+    }
+
     fn ask_with(program: &str, method: &str, payload: Vec<u8>) -> Response {
         let request = Request { service: messages::PLUGIN.into(), method: method.into(), payload };
-        answer(&request.encode_to_vec(), std::process::id() as i32, &Program { path: program.into() })
+        answer(&request.encode_to_vec(), std::process::id() as i32, &plugin(program))
     }
 
     fn ask(method: &str, payload: Vec<u8>) -> Response {
@@ -197,13 +206,13 @@ mod tests {
         assert_eq!(ask("CreateContainer", vec![0xff; 9]), Response::default());
         assert_eq!(ask("Shutdown", vec![]), Response::default());
         assert_eq!(ask("New", vec![]).status.unwrap().code, UNIMPLEMENTED);
-        assert_eq!(answer(&[0xff; 9], 1, &Program { path: "/p".into() }).status.unwrap().code, UNIMPLEMENTED);
+        assert_eq!(answer(&[0xff; 9], 1, &plugin("/p")).status.unwrap().code, UNIMPLEMENTED);
     }
 
     #[test]
     fn a_whole_conversation() {
-        let (engine, plugin) = UnixStream::pair().unwrap();
-        let served = std::thread::spawn(move || serve(plugin, &Identity { name: "p".into(), index: "10".into(), program: Program { path: "/p".into() } }));
+        let (engine, socket) = UnixStream::pair().unwrap();
+        let served = std::thread::spawn(move || serve(socket, &plugin("/p")));
         let mut engine = Mux::new(engine);
         let (connection, message) = engine.receive().unwrap().unwrap();
         let request = Request::decode(message.payload.as_slice()).unwrap();
