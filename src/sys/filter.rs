@@ -99,6 +99,12 @@ const ARCH: u32 = 0xc000_003e;
 const ARCH: u32 = 0xc000_00b7;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+/// The kernel tries every number that there is when it takes a filter, to know those that are always allowed, and gives up at an instruction that it does not expect:
+/// with this one as the first a filter costs a process half as much. (What is gained otherwise, some nanoseconds a call, no copy makes enough calls for.)
+///
+/// # References
+/// kernel/seccomp.c: seccomp_is_const_allow(), Linux 5.11.
+const LOAD_CONSTANT: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_IMM) as u16;
 const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
@@ -118,7 +124,7 @@ pub struct Program {
 const ALLOW: usize = 0;
 const KILL: usize = 1;
 
-/// Makes the filter: a binary search for the number, since the kernel tries every number that there is when it takes a filter.
+/// Makes the filter: a binary search for the number.
 ///
 /// # References
 /// seccomp(2); `struct seccomp_data`: the number at 0, the architecture at 4, the arguments from 16 on.
@@ -149,6 +155,7 @@ pub const fn program(lists: &[&[Rule]]) -> Program {
     let start = made.add(LOAD, 0);
     made.jump(EQUAL, ARCH, start, KILL);
     made.add(LOAD, 4);
+    made.add(LOAD_CONSTANT, 0);
     made.turn();
     made
 }
