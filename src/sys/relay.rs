@@ -5,7 +5,7 @@
 //! Where there is no such dispatcher, or it does not answer, the C library's start follows, and this process handles the crash itself.
 //!
 //! Compiled into the program, not the library. Nothing is set up here: no relocation was made, and there is neither thread-local storage nor an allocator. No function of
-//! the C library may be called, and none that the compiler knows by heart (memcpy): so bytes are written one by one, and nothing is iterated over.
+//! the C library may be called, and none that the compiler knows by heart (memcpy, strlen): so bytes are read and written one by one, and nothing is iterated over.
 
 use core::arch::{asm, global_asm};
 use core::mem::MaybeUninit;
@@ -78,7 +78,7 @@ unsafe fn is(text: *const u8, what: &[u8]) -> bool {
     let mut i = 0;
     while i < what.len() {
         // SAFETY: not read beyond its NUL: `what` has no other than at its end.
-        if unsafe { *text.add(i) } != what[i] {
+        if unsafe { look(text.add(i)) } != what[i] {
             return false;
         }
         i += 1;
@@ -86,7 +86,19 @@ unsafe fn is(text: *const u8, what: &[u8]) -> bool {
     true
 }
 
-/// Writes a byte in a way that no compiler makes anything else of.
+/// Reads a byte in a way that no compiler makes anything else of: it knows strlen when it sees it.
+///
+/// # Safety
+/// The byte is there.
+#[inline(always)]
+unsafe fn look(at: *const u8) -> u8 {
+    let byte;
+    // SAFETY: by the contract.
+    unsafe { asm!("mov {}, byte ptr [{}]", out(reg_byte) byte, in(reg) at, options(nostack, preserves_flags, readonly)) }
+    byte
+}
+
+/// Writes one likewise.
 ///
 /// # Safety
 /// The byte is there.
@@ -136,7 +148,7 @@ unsafe fn send(socket: usize, arguments: *const *const u8, count: usize) -> bool
     unsafe {
         let first = *arguments.add(2);
         let mut end = *arguments.add(count - 1);
-        while *end != 0 {
+        while look(end) != 0 {
             end = end.add(1);
         }
         let pidfd = is(*arguments.add(2 + PIDFD), b"3\0");
