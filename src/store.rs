@@ -13,6 +13,7 @@ pub mod binaries;
 use crate::config::Config;
 use crate::record::Record;
 use crate::sys::watch::Watch;
+use crate::sys::file::Draft;
 use crate::sys::{Errno, file};
 use anyhow::{Context, Result};
 use std::ffi::{OsStr, OsString};
@@ -155,12 +156,18 @@ impl Records {
         file::replace(&self.0, &Self::name(record), &text(record)?, 0o600)
     }
 
-    /// Writes the last word of a record whose first one is there. Returns the name of what is left to remove when nobody waits any more.
-    pub fn conclude(&self, record: &Record) -> Result<Option<OsString>> {
-        match file::exchange(&self.0, &Self::name(record), &text(record)?, 0o600) {
-            Ok(old) => Ok(Some(old)),
+    /// Prepares the last word of a record whose first one is there, while there is time for it.
+    pub fn draft(&self, record: &Record) -> Result<Draft> {
+        Draft::of(&self.0, &Self::name(record), 0o600)
+    }
+
+    /// Writes the last word. Returns the name of what is left to remove when nobody waits any more.
+    pub fn conclude(&self, record: &Record, draft: Option<Draft>) -> Result<Option<OsString>> {
+        let text = text(record)?;
+        match draft.map(|draft| draft.exchange(&self.0, &Self::name(record), &text)) {
+            Some(Ok(old)) => Ok(Some(old)),
             // The first word was never said, or the file system knows no exchange.
-            Err(_) => self.write(record).map(|()| None),
+            _ => self.write(record).map(|()| None),
         }
     }
 

@@ -34,6 +34,7 @@ use crate::limits::Limits;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::{Records, Store};
+use crate::sys::file::Draft;
 use crate::sys::proc::{self, printable};
 use crate::sys::{kernel, process};
 use crate::sysctl::Saved;
@@ -144,8 +145,10 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     record.truncated = true;
     let (mut ledger, mut released_at) = (None, None);
     let written = write::write(crash, facts, file, turn.as_deref(), |event| match event {
-        // While the writer becomes the crasher.
-        Event::Started => ledger.insert(Ledger::open(config)).save(&record),
+        // While the writer becomes the crasher, ...
+        Event::Started => ledger.get_or_insert_with(|| Ledger::open(config)).save(&record),
+        // ... and while it writes.
+        Event::Writing => ledger.iter_mut().for_each(|ledger| ledger.prepare(&record)),
         Event::Released => released_at = Some(now()),
     });
     let (written, writer) = written.unwrap_or_else(|e| (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None));
@@ -168,7 +171,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
         termination::write(facts, file, &record).unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     theirs::copy(&mut record, entry, id.map(|id| (inside, id)));
-    let ledger = ledger.unwrap_or_else(|| Ledger::open(config));
+    let mut ledger = ledger.unwrap_or_else(|| Ledger::open(config));
     ledger.close(&record);
     if stuck {
         return let_go(crash, facts);
@@ -271,11 +274,15 @@ fn comm(crash: &Crash) -> String {
 }
 
 /// Where the record of this crash goes.
-struct Ledger(Result<Records>);
+struct Ledger {
+    records: Result<Records>,
+    /// The file of the last word.
+    draft: Option<Draft>,
+}
 
 impl Ledger {
     fn open(config: &Config) -> Self {
-        Ledger(Store::open(config).and_then(|s| s.records()))
+        Ledger { records: Store::open(config).and_then(|s| s.records()), draft: None }
     }
 
     /// The first word on a crash.
@@ -283,18 +290,27 @@ impl Ledger {
         self.attempt(record, |records| records.write(record));
     }
 
+    /// Makes ready for the last word. If that cannot be done it shows then.
+    fn prepare(&mut self, record: &Record) {
+        if self.draft.is_some() {
+            return;
+        }
+        self.draft = self.records.as_ref().ok().and_then(|records| records.draft(record).ok());
+    }
+
     /// Adds what became known since.
     fn amend(&self, record: &Record) {
-        if let Ok(Err(e)) = self.0.as_ref().map(|records| records.amend(record)) {
+        if let Ok(Err(e)) = self.records.as_ref().map(|records| records.amend(record)) {
             log::warn!("cannot save the record of this crash again, ignoring: {e:#}");
         }
     }
 
     /// The last word. The process is let go when the record is there, and does not wait for the log.
-    fn close(&self, record: &Record) {
-        let old = self.attempt(record, |records| records.conclude(record)).flatten();
+    fn close(&mut self, record: &Record) {
+        let draft = self.draft.take();
+        let old = self.attempt(record, |records| records.conclude(record, draft)).flatten();
         process::release_stdin();
-        if let (Some(old), Ok(records)) = (old, &self.0) {
+        if let (Some(old), Ok(records)) = (old, &self.records) {
             let _ = records.remove(&old);
         }
         match record.outcome {
@@ -305,7 +321,7 @@ impl Ledger {
 
     /// A record that cannot be saved is in the log all the same.
     fn attempt<T>(&self, record: &Record, save: impl FnOnce(&Records) -> Result<T>) -> Option<T> {
-        let saved = match &self.0 {
+        let saved = match &self.records {
             Ok(records) => save(records),
             Err(e) => Err(anyhow::anyhow!("{e:#}")),
         };

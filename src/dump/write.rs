@@ -73,8 +73,10 @@ pub struct Written {
 /// What the parent may do while the writer works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The writer has started.
+    /// The writer has started, and will make the file when this has been dealt with.
     Started,
+    /// It may make the file now.
+    Writing,
     /// The process has been let go before its core is whole.
     Released,
 }
@@ -141,6 +143,7 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
     on(Event::Started);
     // If it has gone already, its report says so.
     let _ = process::write(&go, &[1]);
+    on(Event::Writing);
     let mut written = Written::default();
     let mut ear = Ear::new(&read, moved, plan.patience);
     loop {
