@@ -330,3 +330,24 @@ fn address<'l>(loads: &mut std::iter::Peekable<impl Iterator<Item = &'l Load>>, 
     }
     loads.peek().filter(|l| l.offset <= offset).map(|l| l.address + (offset - l.offset))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_holes_are_not_worth_having() {
+        // Each character is a page, of data or of zeros; the last one is short.
+        let runs_of = |pages: &str, hole: u64| {
+            let mut bytes: Vec<u8> = pages.bytes().flat_map(|p| [u8::from(p == b'x'); PAGE as usize]).collect();
+            bytes.truncate(bytes.len().saturating_sub(1));
+            runs(&bytes, (hole * PAGE) as usize).map(|r| (r.start.div_ceil(PAGE as usize), r.end.div_ceil(PAGE as usize))).collect::<Vec<_>>()
+        };
+        assert_eq!(runs_of("x.xx..x", 1), [(0, 1), (2, 4), (6, 7)]);
+        assert_eq!(runs_of("x.xx..x", 2), [(0, 4), (6, 7)]);
+        assert_eq!(runs_of("..x..x..x.", 4), [(2, 9)]);
+        assert_eq!(runs_of("x....x...x", 4), [(0, 1), (5, 10)]);
+        assert_eq!(runs_of("....", 4), []);
+        assert_eq!(runs_of("", 1), []);
+    }
+}
