@@ -2,10 +2,11 @@
 //! large reads, no page that was never there. Whenever something is in the way the stream, which is still unread, gives the same file.
 
 use super::early::{Done, next_open};
+use super::frames::{Frames, Packer};
 use super::head::{Head, Load};
 use super::output::Target;
 use super::stream::{Stop, runs};
-use super::walk::{BATCH, Piece, Walk, mapped_files};
+use super::walk::{BATCH, Batch, Piece, Walk, mapped_files};
 use crate::sys::memory::{Memory, Span};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{Errno, OwnedFd, pidfd, process};
@@ -17,8 +18,11 @@ use std::time::{Duration, Instant};
 /// Below this many bytes threads and page maps cost more than they bring.
 const WORTH: u64 = 8 << 20;
 
-/// Most threads. More do not help one file.
+/// Most threads. More do not help one file, ...
 const THREADS: usize = 4;
+
+/// ... but where it is compressed.
+const PACKERS: usize = 16;
 
 /// Bytes of a thread's stack.
 const STACK: usize = 256 << 10;
@@ -73,19 +77,29 @@ pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> O
 /// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
 /// copied already.
 pub fn copy(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, target: &Arc<Target>, held: Option<Done>) -> Result<(), Failed> {
+    run(source, Walk::new(loads, files), target, held, None)
+}
+
+/// The same, compressed, with the memory as it is now.
+pub fn compress(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, target: &Arc<Target>, frames: &'static Frames) -> Result<(), Failed> {
+    run(source, Walk::new(loads, files), target, None, Some(frames))
+}
+
+fn run(source: &'static Source, walk: Walk, target: &Arc<Target>, held: Option<Done>, frames: Option<&'static Frames>) -> Result<(), Failed> {
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
-        walk: Mutex::new(Walk::new(loads, files)),
+        walk: Mutex::new(walk),
         source,
         target: target.clone(),
         held,
+        frames,
         whole: AtomicU64::new(u64::MAX),
         cause: Mutex::new(None),
         stop: AtomicBool::new(false),
         ended: AtomicBool::new(false),
         start: Instant::now(),
     }));
-    let threads = process::cpus().clamp(1, THREADS);
+    let threads = process::cpus().clamp(1, if frames.is_some() { PACKERS } else { THREADS });
     let clocks: &'static [Clock] = Vec::leak((0..threads).map(|_| Clock::default()).collect());
     let (say, hear) = mpsc::channel();
     let mut running = 0;
@@ -136,6 +150,8 @@ struct Work {
     source: &'static Source,
     target: Arc<Target>,
     held: Option<Done>,
+    /// The file, if it is a compressed one.
+    frames: Option<&'static Frames>,
     walk: Mutex<Walk>,
     /// The file is whole up to here: the start of the first batch that failed. Batches are handed out in the order of the file.
     whole: AtomicU64,
@@ -148,7 +164,11 @@ struct Work {
 
 impl Work {
     fn run(&self, clock: &Clock) {
-        let mut batch: Vec<Piece> = Vec::new();
+        let mut packer = match self.frames.map(|_| Packer::new()).transpose() {
+            Ok(packer) => packer,
+            Err(_) => return self.give_up(0, Stop::Memory(Errno::NOMEM)),
+        };
+        let mut batch = Batch::default();
         let mut spans: Vec<Span> = Vec::new();
         let mut buffer = vec![0u8; BATCH];
         while !self.stop.load(Ordering::SeqCst) {
@@ -162,11 +182,11 @@ impl Work {
             if let Err(e) = walked {
                 return self.give_up(reached, Stop::Memory(e));
             }
-            let Some(first) = batch.first() else { return };
+            let Some(first) = batch.pieces.first() else { return };
             clock.batch.store(first.offset, Ordering::SeqCst);
             spans.clear();
-            spans.extend(batch.iter().map(|p| p.span));
-            if let Err(stop) = self.one(&batch, &spans, &mut buffer, clock) {
+            spans.extend(batch.pieces.iter().map(|p| p.span));
+            if let Err(stop) = self.one(&batch, &spans, &mut buffer, packer.as_mut(), clock) {
                 self.ended.fetch_or(stop == Stop::Ended, Ordering::SeqCst);
                 return self.give_up(first.offset, stop);
             }
@@ -183,7 +203,7 @@ impl Work {
     }
 
     /// Reads one batch and writes it.
-    fn one(&self, batch: &[Piece], spans: &[Span], buffer: &mut [u8], clock: &Clock) -> Result<(), Stop> {
+    fn one(&self, batch: &Batch, spans: &[Span], buffer: &mut [u8], packer: Option<&mut Packer>, clock: &Clock) -> Result<(), Stop> {
         let size = spans.iter().map(|s| s.size).sum();
         let buffer = &mut buffer[..size];
         clock.since.store(self.start.elapsed().as_millis() as u64 + 1, Ordering::SeqCst);
@@ -199,11 +219,14 @@ impl Work {
             return Err(Stop::Memory(Errno::CANCELED));
         }
         self.target.moved(size);
+        if let (Some(frames), Some(packer)) = (self.frames, packer) {
+            return frames.put(packer, batch, buffer, &self.stop);
+        }
         let mut start = 0;
-        for piece in batch {
+        for piece in &batch.pieces {
             let bytes = &buffer[start..start + piece.span.size];
             start += piece.span.size;
-            for run in runs(bytes) {
+            for run in runs(bytes, self.target.hole) {
                 self.write(piece, bytes, run)?;
             }
         }

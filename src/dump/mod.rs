@@ -8,6 +8,7 @@ mod crash;
 mod early;
 mod facts;
 mod forward;
+mod frames;
 mod head;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;

@@ -29,6 +29,8 @@ pub struct Target {
     full: AtomicBool,
     /// Most bytes of one call: fewer where they take long, so that somebody sees them move.
     step: AtomicUsize,
+    /// Smaller holes are not worth having.
+    pub hole: usize,
 }
 
 /// A call that takes longer than this is followed by a smaller one, one that takes less than half of it by a larger one.
@@ -37,12 +39,16 @@ const SLOW: Duration = Duration::from_millis(500);
 /// Smaller than this is none.
 const SMALLEST: usize = 4096;
 
+/// The smallest hole on a disk: a call, and an extent of the file, take longer than a few pages of zeros. In memory a hole is memory that is spared.
+const HOLE: usize = 16 << 10;
+
 impl Target {
     /// `room`: most bytes on disk. `kind`: of its file system.
     pub fn new(file: OwnedFd, moved: Counter, room: Option<u64>, kind: FsType) -> Self {
         let step = if kind == FsType::Served { 4 * SMALLEST } else { CHUNK };
+        let hole = if kind == FsType::Memory { SMALLEST } else { HOLE };
         let (written, full) = (AtomicU64::new(0), AtomicBool::new(false));
-        Target { file, moved, written, room: room.unwrap_or(u64::MAX), full, step: AtomicUsize::new(step) }
+        Target { file, moved, written, room: room.unwrap_or(u64::MAX), full, step: AtomicUsize::new(step), hole }
     }
 
     /// Something came in.
@@ -58,6 +64,13 @@ impl Target {
     /// The first `n` bytes stay, the others are written again.
     pub fn again_from(&self, n: u64) {
         self.written.store(n, Ordering::Relaxed);
+    }
+
+    /// Whether there is room for `n` bytes more; if not, it is used up.
+    pub fn fits(&self, n: usize) -> bool {
+        let fits = n as u64 <= self.room.saturating_sub(self.written.load(Ordering::Relaxed));
+        self.full.fetch_or(!fits, Ordering::Relaxed);
+        fits
     }
 
     fn call(&self, bytes: &[u8], write: impl FnOnce(&[u8]) -> Result<usize, Errno>) -> Result<usize, Stop> {
@@ -118,7 +131,7 @@ impl Sink for Sparse {
     }
 }
 
-/// A zstd frame, compressed by as many threads as there are CPUs where there is room, in one pass.
+/// A zstd frame, compressed in one pass.
 pub struct Zstd {
     encoder: Option<zstd::Encoder<'static, Appending>>,
     target: Arc<Target>,
@@ -127,24 +140,18 @@ pub struct Zstd {
     room: u64,
 }
 
-/// Threads have some MiB each on their way, which still have to be written when the room is used up: with less room than this there are none.
-const AMPLE: u64 = 1 << 30;
-
-/// The fastest level: the crashed process is waiting.
-const LEVEL: i32 = 1;
+/// The crashed process is waiting. Levels below 0 take as long for text, and programs become a seventh larger by them.
+pub const LEVEL: i32 = 1;
 
 impl Zstd {
-    /// An empty frame. `room`: most bytes of the core.
-    pub fn new(target: &Arc<Target>, room: Option<u64>) -> Result<Self, Stop> {
+    /// A frame for what comes after the first `at` bytes of a core. `room`: most bytes of the core.
+    pub fn new(target: &Arc<Target>, at: u64, room: Option<u64>) -> Result<Self, Stop> {
         let new = || {
             let mut encoder = zstd::Encoder::new(Appending(target.clone()), LEVEL)?;
             encoder.include_checksum(true)?;
-            if target.room >= AMPLE {
-                encoder.multithread(process::cpus() as u32)?;
-            }
             Ok(encoder)
         };
-        Ok(Zstd { encoder: Some(new().map_err(|e| stop(e, target))?), target: target.clone(), at: 0, room: room.unwrap_or(u64::MAX) })
+        Ok(Zstd { encoder: Some(new().map_err(|e| stop(e, target))?), target: target.clone(), at, room: room.unwrap_or(u64::MAX) })
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), Stop> {
@@ -164,6 +171,14 @@ impl Zstd {
     }
 }
 
+impl Zstd {
+    /// Ends the frame, which holds the first `size` bytes of the core.
+    pub fn close(&mut self, size: u64) -> Result<(), Stop> {
+        self.zeros_to(size)?;
+        self.encoder.take().map_or(Ok(()), |e| e.finish().map(drop)).map_err(|e| stop(e, &self.target))
+    }
+}
+
 impl Sink for Zstd {
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
         self.zeros_to(offset)?;
@@ -171,8 +186,7 @@ impl Sink for Zstd {
     }
 
     fn end(&mut self, size: u64) -> Result<(), Stop> {
-        self.zeros_to(size)?;
-        self.encoder.take().map_or(Ok(()), |e| e.finish().map(drop)).map_err(|e| stop(e, &self.target))
+        self.close(size)
     }
 }
 

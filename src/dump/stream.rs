@@ -5,6 +5,7 @@
 //! One difference is wanted: a page that is there but holds only zeros counts against the limit as in the kernel, and yet becomes a hole.
 
 use super::early::{self, Done};
+use super::frames::Frames;
 use super::head::{Head, Load};
 use super::input::Input;
 use super::memory::{self, Failed, Source};
@@ -44,6 +45,13 @@ pub struct Bounds {
     pub file_size: Option<u64>,
 }
 
+impl Bounds {
+    /// What both leave.
+    fn room(&self) -> u64 {
+        self.limit.unwrap_or(u64::MAX).min(self.file_size.unwrap_or(u64::MAX))
+    }
+}
+
 /// Copies a core. `Ok` when it is whole; else why not, and what could be written is in the file. With a `source` the memory comes from the process itself
 /// where that gives the same file; else all of it comes through the pipe.
 ///
@@ -58,16 +66,41 @@ pub fn copy(pipe: impl AsFd, target: &Arc<Target>, bounds: &Bounds, source: Opti
     result
 }
 
-/// The same, compressed; all of it through the pipe.
+/// The same, compressed.
 pub fn compress(pipe: impl AsFd, target: &Arc<Target>, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
     let mut input = Input::new(pipe, target);
-    let mut output = Output::new(Zstd::new(target, bounds.file_size)?, bounds.limit);
-    let result = head(&mut input, &mut output).and_then(|start| body(&mut input, &mut output, bounds, source, &start.head));
+    let mut output = Output::new(Zstd::new(target, 0, bounds.file_size)?, bounds.limit);
+    let result = packed(&mut input, &mut output, target, bounds, source);
     if result.is_err() {
         // A frame that is not closed could not be read at all.
         let _ = output.cut();
     }
     result
+}
+
+fn packed<I: AsFd>(input: &mut Input<I>, output: &mut Output<Zstd>, target: &Arc<Target>, bounds: &Bounds, mut source: Option<Source>) -> Result<(), Stop> {
+    let Start { head, files, .. } = head(input, output)?;
+    if let Some(files) = memory::suits(&head, files.as_deref(), bounds.room())
+        && let Some(source) = source.take_if(|s| s.pidfd.is_some())
+    {
+        output.flush()?;
+        let start = output.position;
+        output.sink.close(start)?;
+        let frames: &'static Frames = Box::leak(Box::new(Frames::new(target, start).map_err(|_| Stop::Write(Errno::NOMEM))?));
+        let copied = memory::compress(Box::leak(Box::new(source)), head.loads.clone(), files, target, frames);
+        match copied.map_or_else(Err, |()| frames.end(head.end).map_err(|why| Failed::Stream(why, head.end))) {
+            Ok(()) => return Ok(()),
+            Err(Failed::Ended(_)) => return frames.cut().and(Err(Stop::Ended)),
+            // Frames are written one after the other: there is nothing behind what failed, and no other way to write it.
+            Err(Failed::Stream(why @ (Stop::Full | Stop::Write(_)), _)) => return frames.cut().and(Err(why)),
+            // What could not be read comes through the pipe, of which nothing was read.
+            Err(Failed::Stream(..)) => {
+                frames.back()?;
+                output.sink = Zstd::new(target, start, bounds.file_size)?;
+            }
+        }
+    }
+    body(input, output, bounds, source, &head)
 }
 
 fn sparse<I: AsFd>(
@@ -78,8 +111,7 @@ fn sparse<I: AsFd>(
     release: Option<Release<'_>>,
 ) -> Result<(), Stop> {
     let Start { head, files, threads } = head(input, output)?;
-    let room = bounds.limit.unwrap_or(u64::MAX).min(bounds.file_size.unwrap_or(u64::MAX));
-    if let Some(files) = memory::suits(&head, files.as_deref(), room)
+    if let Some(files) = memory::suits(&head, files.as_deref(), bounds.room())
         && let Some(source) = source.take_if(|s| s.pidfd.is_some())
     {
         let target = &output.sink.0.clone();
@@ -263,20 +295,26 @@ fn data<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, loads: &
     }
 }
 
-/// The runs of pages that do not hold zeros only; what lies between becomes a hole. The last page may be short.
-pub fn runs(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+/// The runs of pages that do not hold zeros only; what lies between becomes a hole, unless it is smaller than `hole`. The last page may be short.
+pub fn runs(bytes: &[u8], hole: usize) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     const SIZE: usize = PAGE as usize;
     let mut at = 0;
+    // From `at` on, the end of the pages that hold zeros only or that do not.
+    let skip = move |mut at: usize, zeros: bool| {
+        while at < bytes.len() && is_zero(&bytes[at..bytes.len().min(at + SIZE)]) == zeros {
+            at += SIZE;
+        }
+        at.min(bytes.len())
+    };
     std::iter::from_fn(move || {
-        let page = |at: usize| &bytes[at..bytes.len().min(at + SIZE)];
-        while at < bytes.len() && is_zero(page(at)) {
-            at += SIZE;
+        let start = skip(at, true);
+        let mut end = skip(start, false);
+        at = skip(end, true);
+        while at < bytes.len() && at - end < hole {
+            end = skip(at, false);
+            at = skip(end, true);
         }
-        let start = at;
-        while at < bytes.len() && !is_zero(page(at)) {
-            at += SIZE;
-        }
-        (start < bytes.len()).then(|| start..bytes.len().min(at))
+        (start < bytes.len()).then_some(start..end)
     })
 }
 
@@ -291,4 +329,25 @@ fn address<'l>(loads: &mut std::iter::Peekable<impl Iterator<Item = &'l Load>>, 
         loads.next();
     }
     loads.peek().filter(|l| l.offset <= offset).map(|l| l.address + (offset - l.offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_holes_are_not_worth_having() {
+        // Each character is a page, of data or of zeros; the last one is short.
+        let runs_of = |pages: &str, hole: u64| {
+            let mut bytes: Vec<u8> = pages.bytes().flat_map(|p| [u8::from(p == b'x'); PAGE as usize]).collect();
+            bytes.truncate(bytes.len().saturating_sub(1));
+            runs(&bytes, (hole * PAGE) as usize).map(|r| (r.start.div_ceil(PAGE as usize), r.end.div_ceil(PAGE as usize))).collect::<Vec<_>>()
+        };
+        assert_eq!(runs_of("x.xx..x", 1), [(0, 1), (2, 4), (6, 7)]);
+        assert_eq!(runs_of("x.xx..x", 2), [(0, 4), (6, 7)]);
+        assert_eq!(runs_of("..x..x..x.", 4), [(2, 9)]);
+        assert_eq!(runs_of("x....x...x", 4), [(0, 1), (5, 10)]);
+        assert_eq!(runs_of("....", 4), []);
+        assert_eq!(runs_of("", 1), []);
+    }
 }

@@ -26,6 +26,24 @@ pub struct Piece {
     pub span: Span,
 }
 
+/// What is read at once, in ascending order of the file.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// How many batches there were before it.
+    pub number: u64,
+    /// Where in the file the one before it ends.
+    pub from: u64,
+    /// Its parts; none at the end of the walk.
+    pub pieces: Vec<Piece>,
+}
+
+impl Batch {
+    /// Where in the file it ends.
+    pub fn end(&self) -> u64 {
+        self.pieces.last().map_or(self.from, |p| p.offset + p.span.size as u64)
+    }
+}
+
 /// The walk over the memory of a core.
 pub struct Walk {
     loads: Vec<Load>,
@@ -33,6 +51,8 @@ pub struct Walk {
     files: Vec<u64>,
     /// The next load, and how far into it.
     next: (usize, u64),
+    /// Batches so far, and where in the file the last one ends.
+    past: (u64, u64),
     runs: Vec<(u64, u64)>,
 }
 
@@ -40,7 +60,7 @@ impl Walk {
     /// `files`: the starts of all mappings that NT_FILE names.
     pub fn new(loads: Vec<Load>, mut files: Vec<u64>) -> Self {
         files.sort_unstable();
-        Walk { loads, files, next: (0, 0), runs: Vec::new() }
+        Walk { loads, files, next: (0, 0), past: (0, 0), runs: Vec::new() }
     }
 
     /// Where in the file the next batch starts, or before.
@@ -49,11 +69,13 @@ impl Walk {
         self.loads.get(index).map_or(u64::MAX, |load| load.offset + done.min(load.size))
     }
 
-    /// Fills the next batch, in ascending order of the file; an empty one is the end.
+    /// Fills the next batch.
     ///
     /// # Errors
     /// The page map cannot be read.
-    pub fn batch(&mut self, pagemap: &Pagemap, out: &mut Vec<Piece>) -> Result<(), Errno> {
+    pub fn batch(&mut self, pagemap: &Pagemap, batch: &mut Batch) -> Result<(), Errno> {
+        (batch.number, batch.from) = self.past;
+        let out = &mut batch.pieces;
         out.clear();
         let mut room = BATCH as u64;
         while room > 0 && out.len() < PARTS {
@@ -79,6 +101,7 @@ impl Walk {
             };
             self.next = (index, looked);
         }
+        self.past = (batch.number + 1, batch.end());
         Ok(())
     }
 }
@@ -116,14 +139,14 @@ mod tests {
         let pagemap = Pagemap::new(std::fs::File::open("/proc/self/pagemap").unwrap().into());
         let walk = |files: Vec<u64>| {
             let mut walk = Walk::new(vec![load], files);
-            let (mut batch, mut all) = (Vec::new(), Vec::new());
+            let (mut batch, mut all) = (Batch::default(), Vec::new());
             loop {
                 walk.batch(&pagemap, &mut batch).unwrap();
-                assert!(batch.iter().map(|p| p.span.size).sum::<usize>() <= BATCH);
-                if batch.is_empty() {
+                assert!(batch.pieces.iter().map(|p| p.span.size).sum::<usize>() <= BATCH);
+                if batch.pieces.is_empty() {
                     return all;
                 }
-                all.append(&mut batch);
+                all.append(&mut batch.pieces);
             }
         };
         let total = |pieces: &[Piece]| pieces.iter().map(|p| p.span.size as u64).sum::<u64>();
