@@ -67,7 +67,7 @@ impl Machine {
             &format!("TESTS={}", std::env::current_exe().unwrap().display()),
         ];
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048", "-nodefaults", "-no-user-config", "-display", "none"]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", "2048", "-nodefaults", "-no-user-config", "-display", "none"]);
         command.arg("-no-reboot").arg("-kernel").arg(kernel).arg("-initrd").arg(at("initramfs")).args(["-append", &words.join(" ")]);
         for name in ["console", "results"] {
             command.arg("-serial").arg(format!("file:{}", at(name).display()));
