@@ -29,17 +29,16 @@ profile=${PROFILE:-release}
 RUSTFLAGS="$coverage" cargo build --quiet --profile "$profile" --bin any --target-dir "$target"
 program=$(ls -t "$target"/*/"$([ "$profile" = dev ] && echo debug || echo "$profile")"/any | head -n 1)
 
-# CPU seconds of a process, all of its threads.
+# CPU seconds of a process, all of its threads; nothing when it has ended.
 cpu() {
-    awk -v tick="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print int(($12 + $13) / tick) }' "/proc/$1/stat" 2>/dev/null || echo 0
+    awk -v tick="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); if ($1 != "Z") print int(($12 + $13) / tick) }' "/proc/$1/stat" 2>/dev/null
 }
 
 # Waits for the process whose log this is, and interrupts it at its plateau. Says how it ended, its CPU seconds and those at its last new edge.
 watch() {
     edges=0 at=0 used=0 end=ended
-    while sleep 5; kill -0 "$1" 2>/dev/null; do
-        now=$(cpu "$1")
-        [ "$now" -ge "$used" ] && used=$now || break
+    while sleep 5; now=$(cpu "$1"); [ -n "$now" ]; do
+        used=$now
         seen=$(awk '/ cov: / { for (i = 1; i < NF; i++) if ($i == "cov:") cov = $(i + 1) } END { print cov + 0 }' "$2")
         [ "$seen" -eq "$edges" ] || { edges=$seen at=$used; }
         if [ "$used" -ge "$least" ] && [ $((used - at)) -ge $((used / 2)) ]; then end=plateau
@@ -55,7 +54,8 @@ failed=
 for name; do
     mkdir -p "corpus/$name" "artifacts/$name"
     log=artifacts/$name.log
-    set -- -rss_limit_mb=2048 -timeout=10 -max_len=65536 -print_final_stats=1 -artifact_prefix="artifacts/$name/"
+    # libFuzzer's time-out goes by the wall clock: a fuzzer that is stopped for a while must not be taken for one that hangs.
+    set -- -rss_limit_mb=2048 -timeout="$([ "$seconds" = plateau ] && echo 900 || echo 10)" -max_len=65536 -print_final_stats=1 -artifact_prefix="artifacts/$name/"
     [ ! -e "dictionaries/$name" ] || set -- "$@" -dict="dictionaries/$name"
     [ "$seconds" = plateau ] || set -- "$@" -max_total_time="$seconds"
     FUZZ_TARGET=$name "$program" "$@" "corpus/$name" "seeds/$name" >"$log" 2>&1 &

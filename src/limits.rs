@@ -87,7 +87,7 @@ impl Limits {
         let free = Free { bytes: Some(1 << 30), percent: Some(5) };
         Limits {
             concurrent: Some(64),
-            host_concurrent: Some(64),
+            host_concurrent: Some(256),
             wait: Some(30),
             min_memory: Some(free),
             min_free: Some(free),

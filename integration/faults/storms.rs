@@ -1,9 +1,9 @@
 //! Everything crashes at once.
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,15 @@ use crate::ring::helpers;
 use crate::scene;
 use crate::support::bare::Container;
 use crate::support::crasher::compile;
+use crate::support::fuse::{Answer, Fuse};
 use crate::support::host::{RUN, locked};
 use crate::support::runtime::{Kind, Runtime};
 use crate::witness::{Calm, is_whole};
 
 const CONTAINERS: usize = 20;
+
+/// `limits.host_concurrent`, and the first dumps of each container, the calm one's too.
+const MOST: usize = 256 + 4 * (CONTAINERS + 1);
 
 /// How long the last core may take.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -47,14 +51,111 @@ struct Peak {
     taken: u64,
 }
 
+impl Peak {
+    fn look(&mut self, before: u64) {
+        let now = helpers();
+        let anonymous = now.iter().map(|pid| kib(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default(), "RssAnon")).sum();
+        self.helpers = self.helpers.max(now.len());
+        self.turns = self.turns.max(turns());
+        self.anonymous = self.anonymous.max(anonymous);
+        self.taken = self.taken.max(before.saturating_sub(available()));
+    }
+}
+
+impl std::fmt::Display for Peak {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { helpers, turns, anonymous, taken } = self;
+        write!(f, "at most {helpers} helper processes, {turns} dumps had their turn, {anonymous} KiB of their own memory together, {taken} KiB less available")
+    }
+}
+
+/// A container with processes that crash when `reader` comes to its end.
+struct Storm<P> {
+    name: String,
+    place: P,
+    child: Child,
+    output: BufReader<ChildStdout>,
+    _container: Container,
+}
+
+impl<P> Storm<P> {
+    fn new(i: usize, place: P, directory: impl Fn(&P) -> &Path, each: usize, reader: &PipeReader) -> Self {
+        let name = format!("storm-{i:02}");
+        let container = Container::new(&name, directory(&place), &[]);
+        let mut command = container.command();
+        command.arg(compile("storm", include_str!("storm.c"), &[])).args([&each.to_string(), "256"]);
+        let mut child = command.stdin(reader.try_clone().unwrap()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = String::new();
+        output.read_line(&mut ready).unwrap();
+        assert_eq!(ready, "ready\n");
+        Self { name, place, child, output, _container: container }
+    }
+
+    /// Waits until all have ended.
+    fn end(&mut self, each: usize) {
+        let mut said = String::new();
+        self.output.read_to_string(&mut said).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        assert_eq!(said, format!("ended {each} {each}\n"), "{}: the kernel did not hand over every crash", self.name);
+    }
+}
+
+/// How many crash.
+fn all() -> usize {
+    std::env::var("OCI_COREDUMP_STORM").ok().and_then(|n| n.parse().ok()).unwrap_or(1000)
+}
+
+/// The same onto a target that takes nothing for a while: all that may run do, and all others wait.
+#[test]
+fn a_thousand_processes_onto_a_target_that_does_not_answer() {
+    let all = all();
+    let each = all / CONTAINERS;
+    let host = scene::host();
+    host.configure("[limits]\nstall = 120\nwait = 60\n");
+    let target = Fuse::mount();
+    let calm = Calm::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut storms: Vec<_> = (0..CONTAINERS).map(|i| Storm::new(i, target.path(), |path| path, each, &reader)).collect();
+    drop(reader);
+    target.on_write(0, Answer::Hold);
+    let (before, begun) = (available(), Instant::now());
+    drop(writer);
+    let (mut peak, mut last, mut since) = (Peak::default(), 0, Instant::now());
+    // Until nothing has come for a while, and well before these limits.
+    while since.elapsed() < Duration::from_millis(1500) && begun.elapsed() < Duration::from_secs(20) {
+        peak.look(before);
+        if peak.helpers > last {
+            (last, since) = (peak.helpers, Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
+    }
+    let at = Instant::now();
+    calm.crash(&host, "in the storm");
+    println!("storm onto a target that does not answer: {peak}; another container's core took {:.0?}", at.elapsed());
+    target.go_on();
+    storms.iter_mut().for_each(|storm| storm.end(each));
+    let mut written = 0;
+    for Storm { name, .. } in &storms {
+        let records = host.records_of(name);
+        assert_eq!(records.len(), each, "{name}: a crash has no record");
+        written += records.iter().filter(|record| record["outcome"] == "written").count();
+        assert!(records.iter().all(|record| record["outcome"] == "written" || record["limit"].is_string()), "{records:#?}");
+    }
+    println!("storm onto a target that does not answer: {written} of {all} cores, {:.1?}", begun.elapsed());
+    assert!(peak.turns >= 4 * CONTAINERS, "the storm did not come: {peak:?}");
+    assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
+    // Who has had his turn has his core; of the others those who did not wait too long.
+    assert!(written >= peak.turns, "{written}: {peak:?}");
+}
+
 /// A thousand processes of twenty containers, or as many as the environment says. Each core is there and whole, or its record names the limit that refused it; a
 /// container that has nothing to do with it gets its core meanwhile, and others start.
 #[test]
 fn a_thousand_processes_at_once() {
-    let all: usize = std::env::var("OCI_COREDUMP_STORM").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    let all = all();
     let each = all / CONTAINERS;
     let host = scene::host();
-    let program = compile("storm", include_str!("storm.c"), &[]);
     let calm = Calm::new();
     let runtime = Runtime::new(Kind::Runc);
     let (mut bundle, _volume) = crate::ring::bundle();
@@ -73,21 +174,8 @@ fn a_thousand_processes_at_once() {
     quiet.sort_unstable();
 
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut storms: Vec<_> = (0..CONTAINERS)
-        .map(|i| {
-            let directory = TempDir::with_prefix("storm").unwrap();
-            let name = format!("storm-{i:02}");
-            let container = Container::new(&name, directory.path(), &[]);
-            let mut command = Command::new("nsenter");
-            command.args(["--mount", "--target", &container.init().to_string(), "--"]).arg(&program).args([&each.to_string(), "256"]);
-            let mut child = command.stdin(reader.try_clone().unwrap()).stdout(Stdio::piped()).spawn().unwrap();
-            let mut output = BufReader::new(child.stdout.take().unwrap());
-            let mut ready = String::new();
-            output.read_line(&mut ready).unwrap();
-            assert_eq!(ready, "ready\n");
-            (name, container, directory, child, output)
-        })
-        .collect();
+    let mut storms: Vec<_> =
+        (0..CONTAINERS).map(|i| Storm::new(i, TempDir::with_prefix("storm").unwrap(), |directory| directory.path(), each, &reader)).collect();
     drop(reader);
 
     let before = available();
@@ -97,13 +185,7 @@ fn a_thousand_processes_at_once() {
         let sampler = scope.spawn(|| {
             let mut peak = Peak::default();
             while !over.load(Ordering::SeqCst) {
-                let now = helpers();
-                let status: Vec<_> = now.iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()).collect();
-                let anonymous = status.iter().map(|status| kib(status, "RssAnon")).sum();
-                peak.helpers = peak.helpers.max(now.len());
-                peak.turns = peak.turns.max(turns());
-                peak.anonymous = peak.anonymous.max(anonymous);
-                peak.taken = peak.taken.max(before.saturating_sub(available()));
+                peak.look(before);
                 std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
             }
             peak
@@ -122,12 +204,7 @@ fn a_thousand_processes_at_once() {
             calm.crash(&host, "in the storm");
             calms.push(at.elapsed());
         }
-        for (name, _, _, child, output) in &mut storms {
-            let mut said = String::new();
-            output.read_to_string(&mut said).unwrap();
-            assert!(child.wait().unwrap().success());
-            assert_eq!(said, format!("ended {each} {each}\n"), "{name}: the kernel did not hand over every crash");
-        }
+        storms.iter_mut().for_each(|storm| storm.end(each));
         let took = begun.elapsed();
         assert!(took < PATIENCE, "{took:?}");
         over.store(true, Ordering::SeqCst);
@@ -136,26 +213,22 @@ fn a_thousand_processes_at_once() {
     during.sort_unstable();
 
     let (mut written, mut refused) = (0, std::collections::BTreeMap::<String, usize>::new());
-    for (name, _, directory, _, _) in &storms {
+    for Storm { name, place, .. } in &storms {
         let records = host.records_of(name);
         assert_eq!(records.len(), each, "{name}: a crash has no record");
         for record in records {
             if record["outcome"] == "written" {
-                let core = directory.path().join(format!("core.{}", record["pid"]));
+                let core = place.path().join(format!("core.{}", record["pid"]));
                 assert!(is_whole(&fs::read(&core).unwrap()), "{core:?} is not whole: {record:#}");
                 written += 1;
             } else {
-                let why = record["reason"].as_str().unwrap_or_else(|| panic!("{record:#}"));
-                assert!(why.contains("limit") || why.contains("at once") || why.contains("a minute"), "no limit: {record:#}");
-                *refused.entry(why.to_owned()).or_default() += 1;
+                let limit = record["limit"].as_str().unwrap_or_else(|| panic!("no limit: {record:#}"));
+                *refused.entry(limit.to_owned()).or_default() += 1;
             }
         }
     }
     println!("storm: {all} processes of {CONTAINERS} containers in {took:.1?}: {written} cores, refused: {refused:?}");
-    println!(
-        "storm: at most {} helper processes, {} dumps had their turn, {} KiB of their own memory together, {} KiB less available on the host",
-        peak.helpers, peak.turns, peak.anonymous, peak.taken
-    );
+    println!("storm: {peak}");
     println!(
         "storm: start of a container: {:.0?} before, median {:.0?}, worst {:.0?} of {} during",
         quiet[2],
@@ -165,9 +238,8 @@ fn a_thousand_processes_at_once() {
     );
     println!("storm: another container's cores took {calms:.0?}");
     assert_eq!(written + refused.values().sum::<usize>(), all);
-    // `limits.host_concurrent`, and the first dumps of each container.
     // Some are counted that have just found out that it is not theirs.
-    assert!(peak.turns <= (64 + 4 * (CONTAINERS + 1)) * 5 / 4, "{peak:?}");
+    assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
     // A helper and its writer need about a megabyte each while they work: bounded by what crashes, never by the size of a core.
     assert!(peak.anonymous < all as u64 * 4 * 1024, "{peak:?}");
     assert!(*during.last().unwrap() < PATIENCE, "{during:?}");

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support::bare::compile;
+use crate::support::bare::{Container, compile};
 use crate::support::bundle::Bundle;
 use crate::support::fuse::{Answer, Fuse};
 use crate::support::host::{BINARY, Host};
@@ -69,6 +69,8 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     }
     let host = Host::take();
     host.install();
+    // What a process becomes that changes its IDs: one that its new user may look into.
+    host.set("fs/suid_dumpable", "1");
     let target = Fuse::mount();
     target.on_write(4 << 20, Answer::Hold);
     let mut bundle = Bundle::new();
@@ -117,6 +119,25 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
 
     target.go_on();
     container.remove();
+}
+
+/// Before it has its file it has no filter yet, but already nothing of the helper's.
+#[test]
+fn before_it_has_its_file() {
+    let host = Host::take();
+    host.install();
+    let target = Fuse::mount();
+    let container = Container::new("early", target.path(), &[]);
+    target.hold_create();
+    let mut victim = container.victim(&compile("victim"), "tiny", 0);
+    victim.crash();
+    assert!(target.wait_held(PATIENCE), "no file is made");
+    let writer = find("the writer", |pid| is_helper(pid) && is_helper(&field(pid, "PPid")));
+    for (key, value) in [("NoNewPrivs", "1"), ("CapInh", "0000000000000000"), ("CapAmb", "0000000000000000")] {
+        assert_eq!(field(&writer, key), value, "{key}");
+    }
+    target.go_on();
+    assert!(victim.ends_within(PATIENCE));
 }
 
 #[test]

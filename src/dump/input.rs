@@ -1,9 +1,12 @@
 //! The kernel's end of the pipe.
 
 use super::output::Target;
-use super::stream::{CHUNK, Stop};
+use super::stream::Stop;
 use crate::sys::{AsFd, process};
 use std::sync::Arc;
+
+/// Most bytes of a read, and of a peek: few enough that the buffer's pages, which the kernel clears at their first use, do not cost more than a small core itself.
+pub const READ: usize = 128 << 10;
 
 /// The kernel's stream, read in large pieces.
 pub struct Input<I> {
@@ -17,10 +20,10 @@ pub struct Input<I> {
 impl<I: AsFd> Input<I> {
     /// Takes the read end of a pipe. What comes in moves `target` too.
     pub fn new(pipe: I, target: &Arc<Target>) -> Self {
-        Input { pipe, target: target.clone(), buffer: vec![0; CHUNK], start: 0, end: 0 }
+        Input { pipe, target: target.clone(), buffer: vec![0; READ], start: 0, end: 0 }
     }
 
-    /// The next `n` bytes (at most a chunk), or as many as there are before the end.
+    /// The next `n` bytes (at most `READ`), or as many as there are before the end.
     pub fn peek(&mut self, n: usize) -> Result<&[u8], Stop> {
         if self.buffer.len() - self.start < n {
             self.buffer.copy_within(self.start..self.end, 0);

@@ -7,7 +7,7 @@
 use super::early::{self, Done};
 use super::frames::Frames;
 use super::head::{Head, Load};
-use super::input::Input;
+use super::input::{Input, READ};
 use super::memory::{self, Failed, Source};
 use super::output::{Output, Sink, Sparse, Target, Zstd};
 use super::plan::PAGE;
@@ -16,7 +16,7 @@ use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, Errno};
 use std::sync::Arc;
 
-/// One read of the pipe, and the most that is held in memory.
+/// What the kernel may send ahead, and the most that is held in memory.
 pub const CHUNK: usize = 1 << 20;
 
 /// Why the copy ended before the end of the core.
@@ -234,7 +234,7 @@ fn copy_unit<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, siz
     output.account(output.position, size as u64)?;
     let mut left = size;
     while left > 0 {
-        let bytes = match input.take(left.min(CHUNK)) {
+        let bytes = match input.take(left.min(READ)) {
             Ok(bytes) => bytes,
             Err(stop) => {
                 // Of a unit that does not come whole the file has what came.
@@ -267,7 +267,7 @@ fn gap<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, align: u6
 fn data<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, loads: &[Load], pagemap: Option<&Pagemap>) -> Result<(), Stop> {
     let mut loads = loads.iter().peekable();
     loop {
-        let chunk = input.peek(CHUNK)?;
+        let chunk = input.peek(READ)?;
         let size = chunk.len();
         if size == 0 {
             return Ok(());

@@ -27,6 +27,9 @@ const MANY: u64 = 1024;
 /// Turns of a container that need none of the host's.
 const OWN: u64 = 4;
 
+/// At how many of the host's is looked: in a storm a thousand look, and would do little else.
+const LOOK: u64 = 8;
+
 /// A turn. It ends with the processes that have its descriptors.
 #[derive(Debug)]
 pub struct Turn {
@@ -99,12 +102,12 @@ impl Seats<'_> {
         if let Some((slot, lock)) = free(self.dir, 0, own, self.first)? {
             return Ok(Ok(Taken { slot, lock, host: None }));
         }
-        let mut full = false;
-        if let Some((slot, lock)) = free(self.dir, own, self.turns, self.first)? {
-            match self.of_host()? {
-                Some(host) => return Ok(Ok(Taken { slot, lock, host })),
-                None => full = true,
-            }
+        let host = self.of_host()?;
+        let full = host.is_none();
+        if let Some(host) = host
+            && let Some((slot, lock)) = free(self.dir, own, self.turns, self.first)?
+        {
+            return Ok(Ok(Taken { slot, lock, host }));
         }
         let wait = Duration::from_secs(self.limits.wait.unwrap_or(0));
         if let Some(refusal) = self.no_room_to_wait().filter(|_| !wait.is_zero()) {
@@ -129,10 +132,20 @@ impl Seats<'_> {
         Ok(within(slot)?.map(|lock| Taken { slot, lock, host: None }).ok_or_else(|| self.refusal(true)))
     }
 
-    /// One of the host's turns, if one is free; none where there is no such limit. The outer `None`: all are taken.
+    /// One of the host's turns, if one is free among a few; none where there is no such limit. The outer `None`: all of those are taken.
     fn of_host(&self) -> Result<Option<Option<OwnedFd>>> {
+        if self.turns <= OWN {
+            return Ok(None);
+        }
         let Some(most) = Limits::set(self.limits.host_concurrent) else { return Ok(Some(None)) };
-        Ok(free(&self.registry.host_limits_dir()?, 0, most, self.first)?.map(|(_, lock)| Some(lock)))
+        let dir = self.registry.host_limits_dir()?;
+        for slot in (0..most.min(LOOK)).map(|i| self.first.wrapping_add(i) % most) {
+            let lock = open(&dir, slot)?;
+            if file::try_lock(&lock)? {
+                return Ok(Some(Some(lock)));
+            }
+        }
+        Ok(None)
     }
 
     /// Whoever waits has a process of its own for as long.
@@ -146,7 +159,7 @@ impl Seats<'_> {
     fn refusal(&self, full: bool) -> Refusal {
         let waited = self.limits.wait.unwrap_or(0);
         let none = format_args!("and none was done in {waited} seconds");
-        match self.limits.host_concurrent.filter(|_| full) {
+        match self.limits.host_concurrent.filter(|_| full && self.turns > OWN) {
             Some(most) => Refusal::new("host_concurrent", most, format_args!("so many are being written beyond the first {OWN} of each container, {none}")),
             None => {
                 let key = if Some(self.turns) == self.limits.cores { "cores" } else { "concurrent" };
