@@ -12,8 +12,8 @@ pub mod binaries;
 
 use crate::config::Config;
 use crate::record::Record;
-use crate::sys::watch::Watch;
 use crate::sys::file::Draft;
+use crate::sys::watch::Watch;
 use crate::sys::{Errno, file};
 use anyhow::{Context, Result};
 use std::ffi::{OsStr, OsString};

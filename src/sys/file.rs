@@ -170,7 +170,8 @@ impl Draft {
     pub fn exchange(mut self, dir: impl AsFd, name: &OsStr, content: &[u8]) -> Result<OsString> {
         use std::io::Write;
         let written = self.file.write_all(content).with_context(|| format!("write({name:?})"));
-        let exchange = || fs::renameat_with(&dir, &self.name, &dir, name, fs::RenameFlags::EXCHANGE).with_context(|| format!("renameat2({name:?}, RENAME_EXCHANGE)"));
+        let exchange =
+            || fs::renameat_with(&dir, &self.name, &dir, name, fs::RenameFlags::EXCHANGE).with_context(|| format!("renameat2({name:?}, RENAME_EXCHANGE)"));
         match written.and_then(|()| exchange()) {
             Ok(()) => Ok(self.name),
             Err(e) => {

@@ -152,8 +152,7 @@ unsafe fn send(socket: usize, arguments: *const *const u8, count: usize) -> bool
             end = end.add(1);
         }
         let pidfd = is(*arguments.add(2 + PIDFD), b"3\0");
-        let control =
-            Control { length: 16 + 4 * (1 + usize::from(pidfd)), level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, numbers: [0, 3] };
+        let control = Control { length: 16 + 4 * (1 + usize::from(pidfd)), level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, numbers: [0, 3] };
         let part = [first as usize, end as usize + 1 - first as usize];
         // struct msghdr: name, its length, parts, their number, control messages, their length, flags.
         let message = [0, 0, (&raw const part) as usize, 1, (&raw const control) as usize, control.length, 0];
