@@ -32,7 +32,6 @@ guest := $(DESTDIR)/usr/share/oci/hooks
 bash := $(share)/bash-completion/completions
 zsh := $(share)/zsh/vendor-completions
 fish := $(share)/fish/vendor_completions.d
-units := $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 # Tools of the tests that are no packages, or whose package would change the machine.
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/oci-coredump-test
@@ -50,13 +49,12 @@ build:
 # Not a dependency on `build`: root often has no cargo.
 install:
 	@test -x "$(binary)" || $(MAKE) build
-	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish) $(units)
+	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish)
 	$(INSTALL) -m 0755 $(binary) $(libexec)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump-runtime
 	ln -sf oci-coredump $(libexec)/oci-coredump-runtime
 	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json >$(hooks)/oci-coredump.json
-	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' deploy/systemd/oci-coredump.service >$(units)/oci-coredump.service
 	$(binary) man >$(man)/oci-coredump.1
 	$(binary) completions bash >$(bash)/oci-coredump
 	$(binary) completions zsh >$(zsh)/_oci-coredump
@@ -64,11 +62,9 @@ install:
 
 # The host part first (`oci-coredump uninstall`): the kernel must not be left with the name of a program that is gone.
 uninstall:
-	$(if $(DESTDIR),,test ! -d /run/systemd/system || ! systemctl -q is-enabled oci-coredump 2>/dev/null || systemctl disable --now oci-coredump)
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump $(man)/oci-coredump.1
 	rm -f $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
-	rm -f $(units)/oci-coredump.service
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 
 # kata-agent takes regular files only, no links to elsewhere, and calls each with its directory's name: one file under three names.

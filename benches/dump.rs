@@ -61,24 +61,21 @@ fn main() {
 }
 
 /// What the rows of many crashes compare.
-const METHODS: [Method; 6] = [Method::Kernel, Method::Nothing, Method::Floor, Method::Ours, Method::Served, Method::Systemd];
+const METHODS: [Method; 5] = [Method::Kernel, Method::Nothing, Method::Floor, Method::Ours, Method::Systemd];
 
 /// `times`: of each of METHODS, in seconds.
 fn compare(name: &str, times: &[Vec<f64>; METHODS.len()], goal: f64, peer: f64) {
-    let [kernel, nothing, floor, ours, served, systemd] = times;
+    let [kernel, nothing, floor, ours, systemd] = times;
     let by = |times: &[f64], unit: &[f64]| times.iter().zip(unit).map(|(t, k)| t / k).collect::<Vec<f64>>();
     row(name, by(ours, kernel), Some(goal));
-    row("    with `oci-coredump serve`", by(served, kernel), Some(goal));
     let (median, least, most) = spread(kernel.clone());
     println!("{:<44} {:>7.2}  ({:.2} .. {:.2})", "    the kernel's file mode, ms", median * 1e3, least * 1e3, most * 1e3);
     row("    no core at all", by(nothing, kernel), None);
     row("    a static C helper that does nothing", by(floor, kernel), None);
     row("    ours, by that helper", by(ours, floor), None);
     if !systemd.is_empty() {
-        for (what, by_what) in [("systemd-coredump, by ours", ours), ("systemd-coredump, by ours with `serve`", served)] {
-            let (median, least, most) = spread(by(systemd, by_what));
-            println!("    {what:<40} {median:>7.1}  ({least:.1} .. {most:.1})  {:>9}", format!(">= {peer:.0}"));
-        }
+        let (median, least, most) = spread(by(systemd, ours));
+        println!("{:<44} {median:>7.1}  ({least:.1} .. {most:.1})  {:>9}", "    systemd-coredump, by ours", format!(">= {peer:.0}"));
     }
 }
 

@@ -13,9 +13,6 @@ pub const PATH: &str = "/etc/oci-coredump/config.toml";
 /// Where the hook and the dispatcher meet; gone at the next boot, as the containers are.
 pub const RUN_DIR: &str = "/run/oci-coredump";
 
-/// Where `serve` takes crashes from the processes that the kernel starts.
-pub const SERVE_SOCKET: &str = "/run/oci-coredump/serve";
-
 /// Largest configuration that is read, in bytes.
 const MAX: usize = 1 << 20;
 

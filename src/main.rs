@@ -5,10 +5,6 @@
 #[path = "sys/entry.rs"]
 #[allow(unsafe_code)]
 mod entry;
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-#[path = "sys/relay.rs"]
-#[allow(unsafe_code)]
-mod relay;
 
 use oci_coredump::report::{self, Door};
 use oci_coredump::{cli, dump, engine, hook};
@@ -29,7 +25,6 @@ fn start(args: Vec<OsString>) -> ExitCode {
     }
     match args.get(1).and_then(|verb| verb.to_str()) {
         Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),
-        Some("serve") if args.len() == 2 => serve(),
         Some("hook") if args.get(2).is_some_and(|a| a == "precreate") => precreate(),
         // A hook of a Kata guest: the agent names the stage and nothing else.
         Some("prestart" | "poststart" | "poststop") if args.len() == 2 => run_hook(args.get(1)),
@@ -49,18 +44,6 @@ fn handle(args: &[OsString]) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             log::error!("handle: {e:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn serve() -> ExitCode {
-    report::init(Door::HostAndStderr, false);
-    last_words(1);
-    match dump::serve() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            log::error!("serve: {e:#}");
             ExitCode::FAILURE
         }
     }

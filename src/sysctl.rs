@@ -22,9 +22,6 @@ pub const OUR_PIPE_LIMIT: u32 = 65_535;
 /// What the kernel tells the dispatcher, in this order; `dump::crash` reads it.
 pub const HANDLE_ARGUMENTS: &str = "handle %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
 
-/// How many values that are.
-pub const HANDLE_COUNT: usize = 16;
-
 const SAVED: &str = "sysctl.json";
 
 /// The sysctls as they were before us, and as we left them.

@@ -16,8 +16,6 @@ pub enum Method {
     Kernel,
     /// The dispatcher.
     Ours,
-    /// The same with `oci-coredump serve` running.
-    Served,
     /// systemd-coredump as Debian configures it, with the smallest stand-in for its socket unit.
     Systemd,
     /// No core at all: what a death takes by itself.
@@ -41,17 +39,12 @@ impl Patterns {
     pub fn choose(&self, host: &Host, method: Method, directory: &Path) {
         let pattern = match method {
             Method::Kernel => format!("{}/core.%p", directory.display()),
-            Method::Ours | Method::Served => self.ours.clone(),
+            Method::Ours => self.ours.clone(),
             Method::Systemd => self.systemd.as_ref().expect("systemd-coredump").pattern.clone(),
             Method::Nothing => "|/nowhere".to_owned(),
             Method::Floor => format!("|{}", self.nothing.display()),
         };
         host.set("kernel/core_pattern", &pattern);
-        if method == Method::Served {
-            host.serve();
-        } else {
-            host.end_serving();
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -50,12 +50,6 @@ pub struct Host {
     /// The machine's own values; they stand in the lock file too, for whoever comes after a test that was killed.
     saved: String,
     installed: RefCell<Vec<PathBuf>>,
-    resident: RefCell<Option<Child>>,
-}
-
-/// Whether everything of this test binary runs with the resident dispatcher: the target `serve`.
-fn is_served() -> bool {
-    std::env::current_exe().unwrap().file_name().unwrap().to_str().unwrap().starts_with("serve-")
 }
 
 impl Host {
@@ -74,7 +68,7 @@ impl Host {
         let saved = current();
         lock.write_all(saved.as_bytes()).unwrap();
 
-        let host = Self { lock, saved, installed: RefCell::default(), resident: RefCell::default() };
+        let host = Self { lock, saved, installed: RefCell::default() };
         for path in [BINARY, CONFIG, RUN, STORE] {
             move_aside(Path::new(path));
         }
@@ -107,38 +101,7 @@ impl Host {
 
     /// Copies the binary under test to [`BINARY`].
     pub fn install(&self) -> PathBuf {
-        let binary = self.place(Path::new(BINARY), &fs::read(env!("CARGO_BIN_EXE_oci-coredump")).unwrap(), 0o755);
-        if is_served() && self.resident.borrow().is_none() {
-            self.serve();
-        }
-        binary
-    }
-
-    /// The same with the optimized program, where that was built.
-    pub fn install_optimized(&self) -> bool {
-        let program = Path::new(env!("CARGO_BIN_EXE_oci-coredump")).parent().unwrap().with_file_name("release").join("oci-coredump");
-        assert!(std::env::var_os("CI").is_none() || program.exists(), "CI is set, and there is no {}", program.display());
-        fs::read(program).is_ok_and(|bytes| self.place(Path::new(BINARY), &bytes, 0o755).exists())
-    }
-
-    /// Starts the resident dispatcher, which runs until drop or [`Host::end_serving`]. Its process ID.
-    pub fn serve(&self) -> u32 {
-        let child = Command::new(BINARY).arg("serve").stdin(Stdio::null()).spawn().unwrap();
-        let id = child.id();
-        self.resident.replace(Some(child));
-        let until = Instant::now() + Duration::from_secs(10);
-        while waiting(id).is_empty() {
-            assert!(Instant::now() < until, "`serve` does not come up");
-            std::thread::sleep(Duration::from_millis(2)); // it says nothing
-        }
-        id
-    }
-
-    /// Asks the resident dispatcher to end, and waits for it; whether it ended as it should. `None` if there is none.
-    pub fn end_serving(&self) -> Option<bool> {
-        let mut child = self.resident.take()?;
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM);
-        Some(child.wait().unwrap().success())
+        self.place(Path::new(BINARY), &fs::read(env!("CARGO_BIN_EXE_oci-coredump")).unwrap(), 0o755)
     }
 
     /// Writes the administrator's configuration.
@@ -204,7 +167,6 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.settle();
-        self.end_serving();
         self.uninstall();
         // Above all the sysctls: nothing below may keep them from being put back.
         restore(&self.saved);
@@ -231,39 +193,12 @@ pub fn locked() -> BTreeSet<u64> {
 
 /// The PID of an installed binary that handles a crash.
 fn dispatcher() -> Option<String> {
-    let is_one = |process: &PathBuf| match verb(process).as_deref() {
-        Some(b"handle") => true,
-        // One that has a crash listens no more.
-        Some(b"serve") => !listens(process),
-        _ => false,
+    let is_one = |process: &Path| {
+        let exe = fs::read_link(process.join("exe")).is_ok_and(|exe| exe.to_string_lossy().starts_with(BINARY));
+        exe && fs::read(process.join("cmdline")).is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"handle"))
     };
-    processes().find(is_one).map(|path| path.display().to_string())
-}
-
-/// The children of the resident dispatcher that wait for a crash.
-pub fn waiting(resident: u32) -> Vec<i32> {
-    let is_child = |process: &PathBuf| {
-        let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok()) == Some(resident)
-    };
-    let all = processes().filter(|p| verb(p).as_deref() == Some(b"serve") && listens(p)).filter(is_child);
-    all.filter_map(|p| p.file_name()?.to_str()?.parse().ok()).collect()
-}
-
-fn processes() -> impl Iterator<Item = PathBuf> {
-    fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path())
-}
-
-/// The verb with which an installed binary was started.
-fn verb(process: &Path) -> Option<Vec<u8>> {
-    let exe = fs::read_link(process.join("exe")).ok()?;
-    let line = fs::read(process.join("cmdline")).ok().filter(|_| exe.to_string_lossy().starts_with(BINARY))?;
-    line.split(|b| *b == 0).nth(1).map(<[u8]>::to_vec)
-}
-
-fn listens(process: &Path) -> bool {
-    let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    files.filter_map(|file| fs::read_link(file.path()).ok()).any(|to| to.to_string_lossy().starts_with("socket:"))
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    all.filter(|path| is_one(path)).map(|path| path.display().to_string()).next()
 }
 
 fn read_sysctl(name: &str) -> Option<String> {

@@ -7,7 +7,7 @@ use crate::pattern::Handler;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::process::Who;
-use crate::sys::{kernel, process, socket};
+use crate::sys::{kernel, process};
 use crate::sysctl::{self, Saved};
 use crate::users;
 use anyhow::Result;
@@ -82,7 +82,6 @@ fn checks(wish: &Wish) -> Vec<Check> {
     }
     all.push(helper());
     all.extend(patterns(&config));
-    all.extend(resident());
     all.push(suid());
     all.extend(ways(&config, wish));
     all.extend(engines(&config));
@@ -199,12 +198,6 @@ fn patterns(config: &Config) -> Vec<Check> {
         });
     }
     all
-}
-
-/// The resident dispatcher, where it runs: nothing is missing without it.
-fn resident() -> Option<Check> {
-    let pid = socket::listener(config::SERVE_SOCKET)?;
-    Some(ok("serve", format!("process {pid} takes the crashes, so that the kernel's helpers need not start up")))
 }
 
 fn suid() -> Check {

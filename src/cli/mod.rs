@@ -361,13 +361,6 @@ enum Verb {
         /// createRuntime, prestart, poststart or poststop.
         stage: Option<String>,
     },
-    /// Stay, and take crashes from the processes that the kernel starts, which then end before they have started up.
-    ///
-    /// It makes small crashes faster and storms of them lighter, and changes nothing else: where it does not run, or does not answer in two seconds, each of these
-    /// processes handles its crash by itself. For an init system; oci-coredump.service is such a unit. SIGTERM lets it end when the crashes that it has are done.
-    ///
-    /// Example: oci-coredump serve
-    Serve,
     /// The kernel's pipe helper; the kernel gives it its arguments.
     Handle {
         /// The values of %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E of core(5).
@@ -477,8 +470,8 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "oci-coredump", &mut text);
             out.write_all(&text)?;
         }
-        // `main` takes these before any of this; only `--help` comes here.
-        Verb::Hook { .. } | Verb::Handle { .. } | Verb::Serve => return Ok(ExitCode::FAILURE),
+        // `main` takes these two before any of this; only `--help` comes here.
+        Verb::Hook { .. } | Verb::Handle { .. } => return Ok(ExitCode::FAILURE),
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)

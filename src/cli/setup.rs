@@ -1,11 +1,10 @@
 //! `install` and `uninstall`: the host part, done and undone.
 
-use crate::config::{Config, Mode, RUN_DIR, SERVE_SOCKET};
+use crate::config::{Config, Mode, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::process::{self, Who};
-use crate::sys::socket;
 use crate::sysctl::{self, Saved};
 use crate::users;
 use anyhow::{Context, Result, ensure};
@@ -121,10 +120,6 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
         .map_or(0, |r| r.ids().map_or(0, |ids| ids.iter().filter(|i| r.get(i).is_some_and(|e| e.refused.is_none() && e.init_lives())).count()));
     if live > 0 {
         writeln!(out, "{live} running container(s) lose their own core_pattern until they are started anew with the hook in place")?;
-    }
-    if let Some(pid) = socket::listener(SERVE_SOCKET) {
-        process::terminate(pid).context("uninstall")?;
-        writeln!(out, "`oci-coredump serve` (process {pid}) ends when the crashes that it has are done")?;
     }
     remove(out, Path::new(RUN_DIR))?;
     if purge {

@@ -2,7 +2,6 @@
 
 use crate::pattern::Specifiers;
 use crate::sys::{OwnedFd, process};
-use crate::sysctl::HANDLE_COUNT;
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -28,19 +27,10 @@ impl Crash {
         said.pidfd = pidfd.as_ref().map(process::number);
         Ok(Crash { said, pidfd })
     }
-
-    /// The same of a process that has handed its crash on, with the pidfd that it had.
-    ///
-    /// # Errors
-    /// The argument that is missing or no number.
-    pub fn handed(args: &[OsString], pidfd: Option<OwnedFd>) -> Result<Self> {
-        let said = Specifiers { pidfd: pidfd.as_ref().map(process::number), ..parse(args)? };
-        Ok(Crash { said, pidfd })
-    }
 }
 
 pub(super) fn parse(args: &[OsString]) -> Result<Specifiers> {
-    const NAMES: [&str; HANDLE_COUNT] = ["%P", "%p", "%I", "%i", "%u", "%g", "%d", "%s", "%t", "%c", "%C", "%F", "%h", "%e", "%f", "%E"];
+    const NAMES: [&str; 16] = ["%P", "%p", "%I", "%i", "%u", "%g", "%d", "%s", "%t", "%c", "%C", "%F", "%h", "%e", "%f", "%E"];
     ensure!(args.len() == NAMES.len(), "expected {} arguments ({}), got {}: this verb is for the kernel", NAMES.len(), NAMES.join(" "), args.len());
     fn number<T: std::str::FromStr>(args: &[OsString], i: usize) -> Result<T> {
         args[i].to_str().and_then(|s| s.parse().ok()).with_context(|| format!("{} = {:?} is no number of its range", NAMES[i], args[i]))

@@ -22,7 +22,6 @@ mod output;
 mod plan;
 mod quota;
 mod rotate;
-mod serve;
 mod stream;
 mod termination;
 mod theirs;
@@ -45,7 +44,6 @@ use crash::Crash;
 use facts::Facts;
 use plan::{File, Plan};
 use quota::{Kept, Refusal};
-pub use serve::serve;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
@@ -59,13 +57,9 @@ use write::{Event, Written};
 /// What could not be done; the crash itself is in the log by then.
 pub fn handle(args: &[OsString]) -> Result<()> {
     process::not_dumpable()?;
-    dispatch(Crash::from_arguments(args)?)
-}
-
-/// A crash, with the kernel's stream on stdin.
-fn dispatch(crash: Crash) -> Result<()> {
     // The kernel fills the pipe while we look around.
     process::enlarge_pipe(process::stdin(), stream::CHUNK);
+    let crash = Crash::from_arguments(args)?;
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("{e:#}, using the defaults");
         Config::default()

@@ -50,14 +50,6 @@ pub fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
     Ok(())
 }
 
-/// This process leaves no core, and a pipe helper is not started for it.
-///
-/// # References
-/// core(5): a limit of 1 is how the kernel tells that a helper itself has crashed.
-pub fn no_core() -> Result<()> {
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) }).context("setrlimit(RLIMIT_CORE, 1)")
-}
-
 /// Sets this process's `RLIMIT_FSIZE`, soft limit only: how the crasher's own limit cuts its core, as in the kernel's file mode.
 pub fn set_own_file_size(bytes: Option<u64>) -> Result<()> {
     let hard = rustix::process::getrlimit(Resource::Fsize).maximum;

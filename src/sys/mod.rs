@@ -24,7 +24,6 @@ pub mod proc;
 pub mod process;
 pub mod robust;
 pub mod selinux;
-pub mod signals;
 pub mod socket;
 pub mod watch;
 

@@ -125,68 +125,6 @@ pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
     }
 }
 
-/// Waits until there is something to read of one of them, or a signal comes.
-pub fn wait_for_any(fds: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-    match poll(&mut fds, None) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(e) => Err(e).context("poll"),
-    }
-}
-
-/// Whether there is something to read now.
-pub fn is_readable(fd: impl AsFd) -> Result<bool> {
-    wait_readable(fd, Some(Duration::ZERO))
-}
-
-/// Asks a process to end.
-pub fn terminate(pid: i32) -> Result<()> {
-    let id = rustix::process::Pid::from_raw(pid).filter(|_| pid > 1).with_context(|| format!("{pid} is no process to end"))?;
-    rustix::process::kill_process(id, rustix::process::Signal::TERM).with_context(|| format!("kill({pid}, SIGTERM)"))
-}
-
-/// A child that has ended, whichever, by its ID; it is nobody's any more.
-pub fn reap() -> Option<i32> {
-    Some(rustix::process::wait(WaitOptions::NOHANG).ok()??.0.as_raw_nonzero().get())
-}
-
-/// This process is killed when its parent ends, until [`outlive_parent`].
-///
-/// # References
-/// PR_SET_PDEATHSIG(2const).
-pub fn end_with_parent() -> Result<()> {
-    let before = rustix::process::getppid();
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).context("prctl(PR_SET_PDEATHSIG)")?;
-    // It may have ended in between.
-    anyhow::ensure!(before.is_some() && rustix::process::getppid() == before, "the parent has gone");
-    Ok(())
-}
-
-/// This process goes on when its parent ends.
-pub fn outlive_parent() -> Result<()> {
-    rustix::process::set_parent_process_death_signal(None).context("prctl(PR_SET_PDEATHSIG)")
-}
-
-/// Gives a descriptor the number `number`, for a child that leaves by _exit; what had it is closed.
-pub fn renumber(fd: OwnedFd, number: i32) -> Result<OwnedFd> {
-    use std::os::fd::FromRawFd;
-    if fd.as_raw_fd() == number {
-        return Ok(fd);
-    }
-    // SAFETY: whoever had the number has it no more after the descriptors of such a child were closed.
-    match unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) } {
-        // SAFETY: it was made just now.
-        n if n == number => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
-        _ => Err(std::io::Error::last_os_error()).context("dup3"),
-    }
-}
-
-/// What this process says on stdout and stderr goes nowhere.
-pub fn quiet_output() -> Result<()> {
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).context("open /dev/null")?;
-    rustix::stdio::dup2_stdout(&null).and_then(|()| rustix::stdio::dup2_stderr(&null)).context("dup2")
-}
-
 /// The signal that kills a process for a system call that its filter forbids.
 pub const FORBIDDEN: i32 = libc::SIGSYS;
 
