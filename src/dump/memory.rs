@@ -226,7 +226,7 @@ impl Work {
         for piece in &batch.pieces {
             let bytes = &buffer[start..start + piece.span.size];
             start += piece.span.size;
-            for run in runs(bytes, self.target.hole) {
+            for run in runs(bytes) {
                 self.write(piece, bytes, run)?;
             }
         }

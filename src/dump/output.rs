@@ -29,8 +29,6 @@ pub struct Target {
     full: AtomicBool,
     /// Most bytes of one call: fewer where they take long, so that somebody sees them move.
     step: AtomicUsize,
-    /// Smaller holes are not worth having.
-    pub hole: usize,
 }
 
 /// A call that takes longer than this is followed by a smaller one, one that takes less than half of it by a larger one.
@@ -39,16 +37,12 @@ const SLOW: Duration = Duration::from_millis(500);
 /// Smaller than this is none.
 const SMALLEST: usize = 4096;
 
-/// The smallest hole on a disk: a call, and an extent of the file, take longer than a few pages of zeros. In memory a hole is memory that is spared.
-const HOLE: usize = 16 << 10;
-
 impl Target {
     /// `room`: most bytes on disk. `kind`: of its file system.
     pub fn new(file: OwnedFd, moved: Counter, room: Option<u64>, kind: FsType) -> Self {
         let step = if kind == FsType::Served { 4 * SMALLEST } else { CHUNK };
-        let hole = if kind == FsType::Memory { SMALLEST } else { HOLE };
         let (written, full) = (AtomicU64::new(0), AtomicBool::new(false));
-        Target { file, moved, written, room: room.unwrap_or(u64::MAX), full, step: AtomicUsize::new(step), hole }
+        Target { file, moved, written, room: room.unwrap_or(u64::MAX), full, step: AtomicUsize::new(step) }
     }
 
     /// Something came in.

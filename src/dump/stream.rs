@@ -295,26 +295,20 @@ fn data<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, loads: &
     }
 }
 
-/// The runs of pages that do not hold zeros only; what lies between becomes a hole, unless it is smaller than `hole`. The last page may be short.
-pub fn runs(bytes: &[u8], hole: usize) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+/// The runs of pages that do not hold zeros only; what lies between becomes a hole. The last page may be short.
+pub fn runs(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     const SIZE: usize = PAGE as usize;
     let mut at = 0;
-    // From `at` on, the end of the pages that hold zeros only or that do not.
-    let skip = move |mut at: usize, zeros: bool| {
-        while at < bytes.len() && is_zero(&bytes[at..bytes.len().min(at + SIZE)]) == zeros {
+    std::iter::from_fn(move || {
+        let page = |at: usize| &bytes[at..bytes.len().min(at + SIZE)];
+        while at < bytes.len() && is_zero(page(at)) {
             at += SIZE;
         }
-        at.min(bytes.len())
-    };
-    std::iter::from_fn(move || {
-        let start = skip(at, true);
-        let mut end = skip(start, false);
-        at = skip(end, true);
-        while at < bytes.len() && at - end < hole {
-            end = skip(at, false);
-            at = skip(end, true);
+        let start = at;
+        while at < bytes.len() && !is_zero(page(at)) {
+            at += SIZE;
         }
-        (start < bytes.len()).then_some(start..end)
+        (start < bytes.len()).then(|| start..bytes.len().min(at))
     })
 }
 
@@ -329,25 +323,4 @@ fn address<'l>(loads: &mut std::iter::Peekable<impl Iterator<Item = &'l Load>>, 
         loads.next();
     }
     loads.peek().filter(|l| l.offset <= offset).map(|l| l.address + (offset - l.offset))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_holes_are_not_worth_having() {
-        // Each character is a page, of data or of zeros; the last one is short.
-        let runs_of = |pages: &str, hole: u64| {
-            let mut bytes: Vec<u8> = pages.bytes().flat_map(|p| [u8::from(p == b'x'); PAGE as usize]).collect();
-            bytes.truncate(bytes.len().saturating_sub(1));
-            runs(&bytes, (hole * PAGE) as usize).map(|r| (r.start.div_ceil(PAGE as usize), r.end.div_ceil(PAGE as usize))).collect::<Vec<_>>()
-        };
-        assert_eq!(runs_of("x.xx..x", 1), [(0, 1), (2, 4), (6, 7)]);
-        assert_eq!(runs_of("x.xx..x", 2), [(0, 4), (6, 7)]);
-        assert_eq!(runs_of("..x..x..x.", 4), [(2, 9)]);
-        assert_eq!(runs_of("x....x...x", 4), [(0, 1), (5, 10)]);
-        assert_eq!(runs_of("....", 4), []);
-        assert_eq!(runs_of("", 1), []);
-    }
 }
