@@ -166,7 +166,7 @@ impl Records {
         let text = text(record)?;
         match draft.map(|draft| draft.exchange(&self.0, &Self::name(record), &text)) {
             Some(Ok(old)) => Ok(Some(old)),
-            // The first word was never said, or the file system knows no exchange.
+            // The first word was never said, the dump took so long that its draft was swept away, or the file system knows no exchange.
             _ => self.write(record).map(|()| None),
         }
     }

@@ -287,10 +287,9 @@ impl Ledger {
 
     /// Makes ready for the last word. If that cannot be done it shows then.
     fn prepare(&mut self, record: &Record) {
-        if self.draft.is_some() {
-            return;
+        if self.draft.is_none() {
+            self.draft = self.records.as_ref().ok().and_then(|records| records.draft(record).ok());
         }
-        self.draft = self.records.as_ref().ok().and_then(|records| records.draft(record).ok());
     }
 
     /// Adds what became known since.

@@ -163,9 +163,7 @@ impl Zstd {
         }
         Ok(())
     }
-}
 
-impl Zstd {
     /// Ends the frame, which holds the first `size` bytes of the core.
     pub fn close(&mut self, size: u64) -> Result<(), Stop> {
         self.zeros_to(size)?;
