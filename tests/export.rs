@@ -32,7 +32,7 @@ impl Crash {
             "core_path": "/dump/core.12", "host_path": crash.core, "host_dir": volume, "location": "volume", "truncated": false, "outcome": "written",
             "size": crash.core.metadata().unwrap().len(), "disk_size": null, "reason": null
         });
-        let write = |record: &serde_json::Value| std::fs::write(crash.path("store/records/1.json"), record.to_string()).unwrap();
+        let write = |record: &serde_json::Value| std::fs::write(crash.path("store/records/1.jsonl"), record.to_string()).unwrap();
         write(&record);
         let told: serde_json::Value = serde_json::from_slice(&crash.run("info", &["--json"]).stdout).unwrap();
         for module in told["core"]["modules"].as_array().unwrap() {
@@ -167,7 +167,7 @@ fn kept_files_of_others_stay_out() {
         return;
     }
     let crash = Crash::new();
-    let record = crash.path("store/records/1.json");
+    let record = crash.path("store/records/1.jsonl");
     let mut told: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
     let own = told["exe"].as_str().unwrap().to_owned();
     told["binaries"].as_object_mut().unwrap().remove(&own).unwrap();

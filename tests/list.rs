@@ -60,8 +60,8 @@ fn stderr(out: &Output) -> String {
 #[test]
 fn a_table() {
     let store = Store::new();
-    store.add("1.json", serde_json::json!({}));
-    store.add("2.json", serde_json::json!({"time": "2026-03-10T11:00:00Z", "pid": 7, "container_name": "web", "pod_name": "shop-0", "pod_namespace": "prod"}));
+    store.add("1.jsonl", serde_json::json!({}));
+    store.add("2.jsonl", serde_json::json!({"time": "2026-03-10T11:00:00Z", "pid": 7, "container_name": "web", "pod_name": "shop-0", "pod_namespace": "prod"}));
     let expected = "\
 TIME                         PID  UID  GID  SIG      COREFILE  CONTAINER        EXE              SIZE
 Tue 2026-03-10 10:30:00 UTC   12    0    0  SIGSEGV  none      4f3c9a1b2d5e     /usr/sbin/nginx     -
@@ -104,7 +104,7 @@ fn states_of_the_core() {
         (format!("{v}/whole"), "none", "none"),
     ];
     for (i, (path, outcome, _)) in cases.iter().enumerate() {
-        store.add(&format!("{i:03}.json"), serde_json::json!({"host_path": path, "host_dir": v, "outcome": outcome, "size": 100}));
+        store.add(&format!("{i:03}.jsonl"), serde_json::json!({"host_path": path, "host_dir": v, "outcome": outcome, "size": 100}));
     }
     assert_eq!(store.states(), cases.each_ref().map(|(_, _, state)| *state));
 }
@@ -120,10 +120,10 @@ fn a_core_whose_name_is_no_text() {
     let bytes = core.as_os_str().as_bytes();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     let record = serde_json::json!({"host_path": bytes.escape_ascii().to_string(), "host_dir": volume.path(), "outcome": "written", "size": 100});
-    store.add("1.json", record.clone());
+    store.add("1.jsonl", record.clone());
     assert_eq!(store.states(), ["missing"]);
     store.add(
-        "1.json",
+        "1.jsonl",
         serde_json::json!({"host_path_hex": hex, "host_path": record["host_path"], "host_dir": volume.path(), "outcome": "written", "size": 100}),
     );
     assert_eq!(store.states(), ["present"]);
@@ -133,7 +133,7 @@ fn a_core_whose_name_is_no_text() {
 #[test]
 fn a_hostile_name_moves_no_cursor() {
     let store = Store::new();
-    store.add("1.json", serde_json::json!({"exe": "/a\u{1b}[2J\nb", "container_name": "\r\u{9b}x"}));
+    store.add("1.jsonl", serde_json::json!({"exe": "/a\u{1b}[2J\nb", "container_name": "\r\u{9b}x"}));
     let text = store.list(&[]);
     assert_eq!(text.lines().count(), 2);
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
@@ -143,11 +143,11 @@ fn a_hostile_name_moves_no_cursor() {
 #[test]
 fn damaged_and_absent() {
     let store = Store::new();
-    store.add("1.json", serde_json::json!({}));
-    std::fs::write(store.path().join("records/2.json"), b"{\"time\": 3").unwrap();
+    store.add("1.jsonl", serde_json::json!({}));
+    std::fs::write(store.path().join("records/2.jsonl"), b"{\"time\": 3").unwrap();
     let out = store.command(&[]).output().unwrap();
     assert!(out.status.success());
-    assert!(stderr(&out).contains("\"2.json\" is not readable, ignoring"), "{}", stderr(&out));
+    assert!(stderr(&out).contains("\"2.jsonl\" is not readable, ignoring"), "{}", stderr(&out));
     // The default store is the machine's own: it may have crashes, and who runs this may have no access to it.
     let empty = Store::new();
     let mut absent = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
@@ -166,7 +166,7 @@ fn damaged_and_absent() {
 fn a_thousand_in_well_under_a_second() {
     let store = Store::new();
     for i in 0..1000 {
-        store.add(&format!("{i:04}.json"), serde_json::json!({"pid": i, "host_path": "/nonexistent/core", "outcome": "written"}));
+        store.add(&format!("{i:04}.jsonl"), serde_json::json!({"pid": i, "host_path": "/nonexistent/core", "outcome": "written"}));
     }
     let list = || {
         let start = Instant::now();
@@ -183,7 +183,7 @@ fn a_thousand_in_well_under_a_second() {
 fn a_reader_that_goes_away_is_no_failure() {
     let store = Store::new();
     for i in 0..2000 {
-        store.add(&format!("{i:04}.json"), serde_json::json!({"exe": "/x".repeat(100)}));
+        store.add(&format!("{i:04}.jsonl"), serde_json::json!({"exe": "/x".repeat(100)}));
     }
     let mut child = store.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
@@ -197,15 +197,15 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[test]
 fn follow_prints_what_comes_once_it_is_finished() {
     let store = Store::new();
-    store.add("1.json", serde_json::json!({}));
+    store.add("1.jsonl", serde_json::json!({}));
     let mut child = store.command(&["--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut pid = || serde_json::from_str::<serde_json::Value>(&lines.next().unwrap().unwrap()).unwrap()["pid"].as_i64().unwrap();
     assert_eq!(pid(), 12);
-    store.add("2.json", serde_json::json!({"outcome": "started", "pid": 1}));
-    store.add("3.json", serde_json::json!({"pid": 2}));
+    store.add("2.jsonl", serde_json::json!({"outcome": "started", "pid": 1}));
+    store.add("3.jsonl", serde_json::json!({"pid": 2}));
     assert_eq!(pid(), 2);
-    store.add("2.json", serde_json::json!({"outcome": "none", "pid": 1}));
+    store.add("2.jsonl", serde_json::json!({"outcome": "none", "pid": 1}));
     assert_eq!(pid(), 1);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -214,7 +214,7 @@ fn follow_prints_what_comes_once_it_is_finished() {
 #[test]
 fn colours_are_for_terminals() {
     let store = Store::new();
-    store.add("1.json", serde_json::json!({}));
+    store.add("1.jsonl", serde_json::json!({}));
     assert!(!store.list(&[]).contains('\u{1b}'));
     let out = store.command(&[]).env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR").output().unwrap();
     assert!(out.stdout.contains(&0x1b));

@@ -12,7 +12,7 @@ fn add(store: &Path, name: &str, host_path: &Path, host_dir: &Path, location: &s
         "host_path": host_path, "host_dir": host_dir, "location": location, "size": 5, "disk_size": 4096, "truncated": false, "outcome": "written",
         "reason": null
     });
-    std::fs::write(store.join("records").join(format!("{name}.json")), record.to_string()).unwrap();
+    std::fs::write(store.join("records").join(format!("{name}.jsonl")), record.to_string()).unwrap();
 }
 
 fn run(store: &Path, args: &[&str]) -> Output {
@@ -88,7 +88,7 @@ fn kept_binaries() {
     for (n, needs) in [("0", [1, 2]), ("1", [2, 3]), ("2", [3, 3])] {
         std::fs::write(own.join(n), b"core").unwrap();
         add(&store, n, &own.join(n), &own, "store");
-        let path = store.join("records").join(format!("{n}.json"));
+        let path = store.join("records").join(format!("{n}.jsonl"));
         let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         record["binaries"] = serde_json::json!({"/a": id(needs[0]), "/b": id(needs[1])});
         std::fs::write(path, record.to_string()).unwrap();
@@ -102,25 +102,25 @@ fn kept_binaries() {
     let others = || [id(5), format!("{}.new", id(7)), "README".into()];
     assert_eq!(left(), others().into_iter().chain([id(2), id(3)]).collect());
     std::fs::remove_file(own.join("2")).unwrap();
-    std::fs::remove_file(store.join("records/1.json")).unwrap();
+    std::fs::remove_file(store.join("records/1.jsonl")).unwrap();
     run(&store, &["vacuum", "--keep", "9"]);
     assert_eq!(left(), others().into());
     let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["list", "--store"]).arg(&store).output().unwrap();
     assert!(String::from_utf8(out.stdout).unwrap().contains("missing"));
 }
 
-/// A helper that was killed leaves what it was writing: it goes once it is old. No other file does, and none that is being written.
+/// A helper that was killed before it could say anything leaves an empty file: it goes once it is old. No other file does, and none that is being begun.
 #[test]
 fn what_a_killed_helper_left() {
     let dir = tempfile::tempdir().unwrap();
     let (store, records) = (dir.path(), dir.path().join("records"));
     std::fs::create_dir(&records).unwrap();
-    let names = ["a.json.12.new", "b.json.13.new", "a.json", "notes.new", "c.json.12"];
+    let names = ["a.jsonl", "b.jsonl", "c.jsonl", "notes"];
     let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
     for name in names {
-        let file = std::fs::File::create(records.join(name)).unwrap();
-        if name != "b.json.13.new" {
-            file.set_modified(old).unwrap();
+        std::fs::write(records.join(name), if name == "c.jsonl" { "damaged" } else { "" }).unwrap();
+        if name != "b.jsonl" {
+            std::fs::File::options().write(true).open(records.join(name)).unwrap().set_modified(old).unwrap();
         }
     }
     let left = || names.iter().filter(|name| records.join(name).exists()).copied().collect::<Vec<_>>();

@@ -10,7 +10,7 @@ use super::image::run;
 use super::photo::Photo;
 use super::{host, product};
 use crate::support::crasher::crasher;
-use crate::support::host::{BINARY, Host};
+use crate::support::host::{BINARY, Host, last_line};
 use crate::support::require;
 use crate::support::rootfs::Rootfs;
 use crate::support::user::{self, User};
@@ -106,7 +106,7 @@ fn copies(user: &User) -> Vec<Value> {
     let records = user.home().join(".local/share/oci-coredump/records");
     let read = |entry: fs::DirEntry| {
         assert_eq!((entry.metadata().unwrap().uid(), entry.metadata().unwrap().mode() & 0o7777), (user.uid(), 0o600));
-        serde_json::from_slice(&fs::read(entry.path()).unwrap()).unwrap()
+        last_line(&entry.path()).unwrap()
     };
     fs::read_dir(records).into_iter().flatten().map(|entry| read(entry.unwrap())).collect()
 }

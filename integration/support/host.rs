@@ -114,11 +114,7 @@ impl Host {
         let Ok(entries) = fs::read_dir(Path::new(STORE).join("records")) else { return Vec::new() };
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         files.sort();
-        files
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-            .map(|path| serde_json::from_slice(&fs::read(&path).unwrap()).unwrap_or_else(|e| panic!("{path:?}: {e}")))
-            .collect()
+        files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).filter_map(|path| last_line(&path)).collect()
     }
 
     /// The records of one container.
@@ -253,4 +249,11 @@ fn remove(path: &Path) {
         Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => eprintln!("remove {path:?}: {cause}"),
         _ => {}
     }
+}
+
+/// What the file of a crash says: its last line.
+pub fn last_line(path: &Path) -> Option<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    let whole = text.strip_suffix('\n').or(Some("")).filter(|t| !t.is_empty())?;
+    Some(serde_json::from_str(whole.lines().last()?).unwrap_or_else(|e| panic!("{path:?}: {e}")))
 }

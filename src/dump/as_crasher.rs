@@ -43,7 +43,7 @@ pub fn run<T: for<'d> Deserialize<'d>>(
         let ready = || -> Result<OwnedFd> {
             let own = file::own_files()?;
             let keep = [files, &[out.as_fd(), own.as_fd()]].concat();
-            become_crasher(facts, plan, &keep)?;
+            become_crasher(facts, plan, keep)?;
             limit::bound_own(bounds.memory, bounds.cpu, bounds.file)?;
             Ok(own)
         };

@@ -33,8 +33,7 @@ use crate::config::Config;
 use crate::limits::Limits;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
-use crate::store::{Records, Store};
-use crate::sys::file::Draft;
+use crate::store::{RecordFile, Records, Store};
 use crate::sys::proc::{self, printable};
 use crate::sys::{kernel, process};
 use crate::sysctl::Saved;
@@ -140,10 +139,8 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     record.truncated = true;
     let (mut ledger, mut released_at) = (None, None);
     let written = write::write(crash, facts, file, turn.as_deref(), |event| match event {
-        // While the writer becomes the crasher, ...
-        Event::Started => ledger.get_or_insert_with(|| Ledger::open(config)).save(&record),
-        // ... and while it writes.
-        Event::Writing => ledger.iter_mut().for_each(|ledger| ledger.prepare(&record)),
+        // While the writer becomes the crasher.
+        Event::Started => ledger.get_or_insert_with(|| Ledger::open(config)).say(&record),
         Event::Released => released_at = Some(now()),
     });
     let (written, writer) = written.unwrap_or_else(|e| (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None));
@@ -177,7 +174,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     if let Some(id) = id.filter(|_| config.binaries.keep && entry.user.is_none()) {
         record.binaries = keep_binaries(facts, file, id, config)?;
         if !record.binaries.is_empty() {
-            ledger.amend(&record);
+            ledger.say(&record);
         }
     }
     vacuum::now_and_then(config)
@@ -271,54 +268,34 @@ fn comm(crash: &Crash) -> String {
 /// Where the record of this crash goes.
 struct Ledger {
     records: Result<Records>,
-    /// The file of the last word.
-    draft: Option<Draft>,
+    /// Once something could be said.
+    file: Option<RecordFile>,
 }
 
 impl Ledger {
     fn open(config: &Config) -> Self {
-        Ledger { records: Store::open(config).and_then(|s| s.records()), draft: None }
+        Ledger { records: Store::open(config).and_then(|s| s.records()), file: None }
     }
 
-    /// The first word on a crash.
-    fn save(&self, record: &Record) {
-        self.attempt(record, |records| records.write(record));
-    }
-
-    /// Makes ready for the last word. If that cannot be done it shows then.
-    fn prepare(&mut self, record: &Record) {
-        if self.draft.is_none() {
-            self.draft = self.records.as_ref().ok().and_then(|records| records.draft(record).ok());
+    /// Says what is known now. If that cannot be saved it is in the log all the same.
+    fn say(&mut self, record: &Record) {
+        let said = match (&mut self.file, &self.records) {
+            (Some(file), _) => file.add(record),
+            (None, Ok(records)) => records.begin(record).map(|file| self.file = Some(file)),
+            (None, Err(e)) => Err(anyhow::anyhow!("{e:#}")),
+        };
+        if let Err(e) = said {
+            log::error!("cannot save the record of this crash: {e:#}: {record}");
         }
     }
 
-    /// Adds what became known since.
-    fn amend(&self, record: &Record) {
-        if let Ok(Err(e)) = self.records.as_ref().map(|records| records.amend(record)) {
-            log::warn!("cannot save the record of this crash again, ignoring: {e:#}");
-        }
-    }
-
-    /// The last word. The process is let go when the record is there, and does not wait for the log.
+    /// What became of the core. The process is let go when it is in the record, and does not wait for the log.
     fn close(&mut self, record: &Record) {
-        let draft = self.draft.take();
-        let old = self.attempt(record, |records| records.conclude(record, draft)).flatten();
+        self.say(record);
         process::release_stdin();
-        if let (Some(old), Ok(records)) = (old, &self.records) {
-            let _ = records.remove(&old);
-        }
         match record.outcome {
             Outcome::Written => log::info!("{record}"),
             _ => log::warn!("{record}"),
         }
-    }
-
-    /// A record that cannot be saved is in the log all the same.
-    fn attempt<T>(&self, record: &Record, save: impl FnOnce(&Records) -> Result<T>) -> Option<T> {
-        let saved = match &self.records {
-            Ok(records) => save(records),
-            Err(e) => Err(anyhow::anyhow!("{e:#}")),
-        };
-        saved.map_err(|e| log::error!("cannot save the record of this crash: {e:#}: {record}")).ok()
     }
 }

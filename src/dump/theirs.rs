@@ -76,6 +76,6 @@ fn write(record: &Record, entry: &Entry, host: Option<(Vec<u8>, (u64, u64))>) ->
         copy.host_dir = Some(printable(source.as_ref()));
         copy.location = entry.place.location;
     }
-    Store::open_at(Path::new(store)).and_then(|s| s.records())?.write(&copy).with_context(|| format!("{}", store.display()))?;
+    Store::open_at(Path::new(store)).and_then(|s| s.records())?.begin(&copy).with_context(|| format!("{}", store.display()))?;
     Ok(host.is_some())
 }

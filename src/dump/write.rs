@@ -75,8 +75,6 @@ pub struct Written {
 pub enum Event {
     /// The writer has started, and will make the file when this has been dealt with.
     Started,
-    /// It may make the file now.
-    Writing,
     /// The process has been let go before its core is whole.
     Released,
 }
@@ -116,34 +114,25 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
     let (read, report) = process::pipe()?;
     let (word, go) = process::pipe()?;
     let child = process::fork_into(groups.unified(), |_| {
-        let mut report = Report(std::fs::File::from(report));
         groups.enter();
         // Without a hold the process just waits until its core is whole.
         let hold = if early { Hold::new().ok() } else { None };
-        let mut keep = vec![report.0.as_fd(), word.as_fd()];
-        keep.extend(source.iter().flat_map(|s| [s.memory.as_fd(), s.pagemap.as_fd()]));
-        keep.extend(source.as_ref().and_then(|s| s.pidfd.as_ref()).map(|p| p.as_fd()));
-        keep.extend(hold.as_ref().map(|h| h.as_fd()));
-        keep.extend(turn.iter().flat_map(|t| t.fds()));
-        let label = Labeller::new(facts);
-        keep.extend(label.iter().flat_map(Labeller::files));
-        let became = become_crasher(facts, plan, &keep);
-        drop(keep);
-        match became {
+        let mut opened = Opened { source, hold, label: Labeller::new(facts), moved, report: Report(std::fs::File::from(report)) };
+        let keep = opened.files().chain([word.as_fd()]).chain(turn.iter().flat_map(|t| t.fds())).collect();
+        match become_crasher(facts, plan, keep) {
             // A parent that is killed before the record is there says nothing: then there is no file either.
             Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
             Ok(()) => {
                 let _ = process::close(&word);
-                copy(facts, plan, turn, source, hold, moved, label.as_ref(), &mut report)
+                copy(facts, plan, turn, opened);
             }
-            Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
+            Err(e) => opened.report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
         }
         0
     })?;
     on(Event::Started);
     // If it has gone already, its report says so.
     let _ = process::write(&go, &[1]);
-    on(Event::Writing);
     let mut written = Written::default();
     let mut ear = Ear::new(&read, moved, plan.patience);
     loop {
@@ -198,6 +187,25 @@ fn source(crash: &Crash, facts: &Facts, early: bool) -> Option<Source> {
     Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), pidfd, robust })
 }
 
+/// What the writer opens while it still can.
+struct Opened<'a> {
+    /// What the fast lane reads from.
+    source: Option<Source>,
+    /// For an early release.
+    hold: Option<Hold>,
+    label: Option<Labeller<'a>>,
+    /// Counts what moves.
+    moved: Counter,
+    report: Report,
+}
+
+impl Opened<'_> {
+    fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let source = self.source.iter().flat_map(|s| [Some(s.memory.as_fd()), Some(s.pagemap.as_fd()), s.pidfd.as_ref().map(|p| p.as_fd())]).flatten();
+        source.chain(self.hold.as_ref().map(|h| h.as_fd())).chain(self.label.iter().flat_map(Labeller::files)).chain([self.report.0.as_fd()])
+    }
+}
+
 struct Report(std::fs::File);
 
 impl Report {
@@ -211,7 +219,7 @@ impl Report {
 
 /// Gives up everything that the crasher does not have, all descriptors but the standard three and `keep`. The order is the defence: what needs rights first, the
 /// rights themselves last.
-pub fn become_crasher(facts: &Facts, plan: &File, keep: &[BorrowedFd<'_>]) -> Result<()> {
+pub fn become_crasher<'a>(facts: &'a Facts, plan: &File, mut keep: Vec<BorrowedFd<'a>>) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_file_size_signal()?;
     if plan.memory {
@@ -227,7 +235,6 @@ pub fn become_crasher(facts: &Facts, plan: &File, keep: &[BorrowedFd<'_>]) -> Re
         file::change_root(&facts.root).context("the crasher's root")?;
         file::change_dir(&facts.cwd).context("the crasher's working directory")?;
     }
-    let mut keep = keep.to_vec();
     keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
     process::close_all_but(&keep)?;
     cred::assume(&credentials, facts.user_ns.as_ref())?;
@@ -235,17 +242,8 @@ pub fn become_crasher(facts: &Facts, plan: &File, keep: &[BorrowedFd<'_>]) -> Re
 }
 
 /// As the crasher: makes the file and copies the stream.
-#[allow(clippy::too_many_arguments, reason = "each is something that was opened while it still could be")]
-fn copy(
-    facts: &Facts,
-    plan: &File,
-    turn: Option<&Turn>,
-    source: Option<Source>,
-    hold: Option<Hold>,
-    moved: Counter,
-    label: Option<&Labeller<'_>>,
-    report: &mut Report,
-) {
+fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, opened: Opened<'_>) {
+    let Opened { source, hold, label, moved, mut report } = opened;
     let place = match Place::of(&plan.path) {
         Ok(place) => place,
         Err(reason) => return report.say(&Written { reason: Some(reason), done: true, ..Written::default() }),
@@ -260,7 +258,7 @@ fn copy(
         Ok(room) => room,
         Err(refusal) => return report.say(&Written { gone, ..Written::refused(refusal) }),
     };
-    let ready = match label.map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name)) {
+    let ready = match label.as_ref().map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name)) {
         Ok(ready) => ready,
         Err(why) => return report.say(&Written { reason: Some(format!("open {:?}: {why}", place.shown)), done: true, gone, ..Written::default() }),
     };

@@ -147,41 +147,6 @@ pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Resul
     }
 }
 
-/// A file that is still empty and will have the place of another one: what takes long is done beforehand.
-#[derive(Debug)]
-pub struct Draft {
-    name: OsString,
-    file: std::fs::File,
-}
-
-impl Draft {
-    /// Makes one for the file `name` below `dir`.
-    pub fn of(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<Self> {
-        let name = temporary(name);
-        Ok(Draft { file: create(dir, &name, mode)?, name })
-    }
-
-    /// Puts it with `content` in the place of `name`, which must be there. Returns the name that the old one has now, for the caller to remove.
-    ///
-    /// An exchange, because some file systems (ext4's `auto_da_alloc`) write a file to the disk that a rename puts in the place of another.
-    ///
-    /// # References
-    /// rename(2): `RENAME_EXCHANGE`, Linux 3.15.
-    pub fn exchange(mut self, dir: impl AsFd, name: &OsStr, content: &[u8]) -> Result<OsString> {
-        use std::io::Write;
-        let written = self.file.write_all(content).with_context(|| format!("write({name:?})"));
-        let exchange =
-            || fs::renameat_with(&dir, &self.name, &dir, name, fs::RenameFlags::EXCHANGE).with_context(|| format!("renameat2({name:?}, RENAME_EXCHANGE)"));
-        match written.and_then(|()| exchange()) {
-            Ok(()) => Ok(self.name),
-            Err(e) => {
-                let _ = fs::unlinkat(&dir, &self.name, AtFlags::empty());
-                Err(e)
-            }
-        }
-    }
-}
-
 fn temporary(name: &OsStr) -> OsString {
     let mut temp = name.to_os_string();
     temp.push(format!(".{}.new", std::process::id()));
@@ -191,10 +156,11 @@ fn temporary(name: &OsStr) -> OsString {
 /// Writes `content` as the new file `name` below `dir`; an existing one is an error.
 pub fn write_new(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
-    create(dir, name, mode)?.write_all(content).with_context(|| format!("write({name:?})"))
+    create_new(dir, name, mode)?.write_all(content).with_context(|| format!("write({name:?})"))
 }
 
-fn create(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<std::fs::File> {
+/// Makes the new file `name` below `dir` for writing; an existing one is an error.
+pub fn create_new(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<std::fs::File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)).with_context(|| format!("openat({name:?}, O_CREAT|O_EXCL)"))?;
     Ok(fd.into())

@@ -1,4 +1,4 @@
-//! Waiting until something is put into a directory.
+//! Waiting until something changes in a directory.
 
 use anyhow::{Context, Result};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 pub struct Watch(OwnedFd);
 
 impl Watch {
-    /// Starts watching: what is renamed or linked into the directory from now on is not missed.
+    /// Starts watching: what is put into the directory, or written to a file of it, from now on is not missed.
     ///
     /// # References
     /// inotify(7), Linux 2.6.13.
@@ -18,7 +18,8 @@ impl Watch {
         let fd = inotify::init(CreateFlags::CLOEXEC).context("inotify_init1")?;
         // inotify has no call that takes a descriptor; the magic link leads to the directory that was opened, whatever its path is now.
         let path = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
-        inotify::add_watch(&fd, path.as_str(), WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR).context("inotify_add_watch")?;
+        inotify::add_watch(&fd, path.as_str(), WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR)
+            .context("inotify_add_watch")?;
         Ok(Watch(fd))
     }
 
