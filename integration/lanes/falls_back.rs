@@ -3,6 +3,8 @@
 
 use crate::template::{Lane, Stage, Template, Way, assert_same, limit, unlimited};
 use rustix::process::Resource;
+use serde_json::Value;
+use std::time::{Duration, Instant};
 
 #[test]
 fn without_a_system_call() {
@@ -23,12 +25,46 @@ fn without_a_system_call() {
     }
 }
 
+#[test]
+fn small_without_a_system_call() {
+    let stage = Stage::new("small-without", "", &[]);
+    let mut template = Template::start(&stage.container, "small-plain", "");
+    let table = [
+        ("s", Lane::Stream), // a kernel without PAGEMAP_SCAN
+        ("v", Lane::Fast),   // process_vm_readv forbidden: /proc/PID/mem
+        ("vp", Lane::Stream),
+        ("t", Lane::Fast), // no thread is needed
+        ("d", Lane::Stream),
+    ];
+    for (what, expected) in table {
+        assert_eq!(stage.same(&mut template, Way::Without(what), unlimited), expected, "without {what}");
+    }
+}
+
 /// A read that only the dead process could answer, long after the first byte was written: the stream begins again.
 #[test]
 fn in_the_middle() {
     let stage = Stage::new("middle", "", &[]);
     let mut template = Template::start(&stage.container, "never-filled", "");
     assert_eq!(stage.same(&mut template, Way::Project, unlimited), Lane::Stream);
+}
+
+/// A small core is read without anybody who watches over the single reads: who makes one hang loses his own core, after the time that a target has, and nothing else.
+#[test]
+fn a_single_page_that_never_comes() {
+    let stage = Stage::new("single", "[limits]\nstall = 2\n", &[]);
+    let mut template = Template::start(&stage.container, "small-never-first", "");
+    for (way, outcome, limit) in [(Way::Stream, "written", Value::Null), (Way::Project, "truncated", "stall = 2".into())] {
+        stage.set(way);
+        let pid = template.copy();
+        unlimited(pid);
+        let start = Instant::now();
+        assert_eq!(template.end() & 0x7f, 11);
+        assert!(start.elapsed() < Duration::from_secs(10), "the process was held for {:?}", start.elapsed());
+        let record = stage.complete(pid);
+        assert_eq!((&record["outcome"], &record["limit"]), (&outcome.into(), &limit), "{way:?}: {record}");
+        std::fs::remove_file(stage.directory.path().join("core.1")).unwrap();
+    }
 }
 
 /// RLIMIT_CORE counts what is emitted, RLIMIT_FSIZE where in the file it lands.

@@ -38,6 +38,38 @@ fn kinds_of_memory() {
     judge(&stage, "sharer", "", &FILTERS, Lane::Fast);
 }
 
+/// A small core is read in another way: what exists, unless a page of a mapped file does not.
+#[test]
+fn small_ones() {
+    let stage = Stage::new("small", "", &[]);
+    let file = stage.directory.path().join("file");
+    let file = file.to_str().unwrap();
+    for (kind, argument) in [("plain", ""), ("left-out", ""), ("inaccessible", ""), ("sharer", ""), ("threads", "50")] {
+        judge(&stage, &format!("small-{kind}"), argument, &[0x33, 0x1], Lane::Fast);
+    }
+    // Code that was never run.
+    judge(&stage, "small-plain", "", &[0x5, 0x1ff], Lane::Stream);
+    judge(&stage, "small-files", file, &FILTERS, Lane::Stream);
+    judge(&stage, "small-shared", "", &FILTERS, Lane::Stream);
+    // Pages that a process handles itself: whoever touched one would wait for ever.
+    judge(&stage, "small-never-filled", "", &FILTERS, Lane::Stream);
+    let program = compile_as("template-dynamic", include_str!("template.c"), &["-pthread"]);
+    let mut template = Template::of(&stage.container, &program, "small-plain", "");
+    assert_eq!(stage.same(&mut template, Way::Project, unlimited), Lane::Fast);
+}
+
+#[test]
+fn small_and_swapped() {
+    let stage = Stage::new("small-swapped", "", &[]);
+    let Some(_swap) = Swap::on() else { return };
+    let mut template = Template::start(&stage.container, "small-swapped", "");
+    let lane = stage.same(&mut template, Way::Project, |pid| {
+        unlimited(pid);
+        assert_ne!(field(number(pid), "VmSwap").as_deref(), Some("0 kB"), "nothing was swapped out");
+    });
+    assert_eq!(lane, Lane::Fast);
+}
+
 /// Memory-backed files are written in another way.
 #[test]
 fn into_memory() {

@@ -1,7 +1,7 @@
 /*
  * A process of which several identical ones can be made, to crash each under another core_pattern:
  *
- *   template KIND [ARGUMENT]
+ *   template [small-]KIND [ARGUMENT]
  *
  * It makes its memory and then serves two kinds of bytes on fd 0. "c": it makes a child, PID 1 of a PID namespace of its own, with the same memory and the
  * same addresses; when the child has ended its raw wait status (four bytes) is sent to the socket fd 1, which, unlike a write, counts nowhere. "g" is for the child, which waits for it and then dies of
@@ -33,6 +33,7 @@
 
 static const char *kind, *argument;
 static char *large;
+static int small;
 
 static void must(int good, const char *what)
 {
@@ -177,9 +178,9 @@ static void inaccessible(void)
 
 static void swapped(void)
 {
-	size_t bytes = 8 * MIB;
+	size_t bytes = small ? 2 * MIB : 8 * MIB;
 	char *at = full(bytes);
-	mixed(at + 4 * MIB, MIB);
+	mixed(at + bytes / 2, MIB);
 	must(madvise(at, bytes, MADV_PAGEOUT) == 0, "MADV_PAGEOUT");
 	/* Some of it comes back. */
 	for (size_t page = 0; page < 64; page++)
@@ -218,11 +219,12 @@ static void threads(void)
 static void never_filled(void)
 {
 	int fd = memfd_create("never", 0), uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	must(fd >= 0 && ftruncate(fd, 64 * PAGE) == 0 && uffd >= 0, "userfaultfd");
-	char *at = map(64 * PAGE, MAP_SHARED, fd);
-	fill(at, 32 * PAGE);
+	size_t bytes = is("never-first") ? PAGE : 64 * PAGE;
+	must(fd >= 0 && ftruncate(fd, bytes) == 0 && uffd >= 0, "userfaultfd");
+	char *at = map(bytes, MAP_SHARED, fd);
+	fill(at, bytes / 2 & -PAGE);
 	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = { .range = { (uintptr_t)at, 64 * PAGE }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_register range = { .range = { (uintptr_t)at, bytes }, .mode = UFFDIO_REGISTER_MODE_MISSING };
 	must(ioctl(uffd, UFFDIO_API, &api) == 0 && ioctl(uffd, UFFDIO_REGISTER, &range) == 0, "UFFDIO_REGISTER");
 }
 
@@ -294,7 +296,7 @@ __attribute__((noinline, used)) static void child(void)
 {
 	if (is("threads"))
 		threads();
-	else if (is("never-filled"))
+	else if (is("never-filled") || is("never-first"))
 		never_filled();
 	else if (is("robust"))
 		robust();
@@ -370,8 +372,12 @@ int main(int argc, char **argv)
 		void (*make)(void);
 	} makers[] = { { "files", files }, { "shared", shared }, { "transparent", transparent }, { "hugetlb", hugetlb }, { "left-out", left_out },
 		       { "inaccessible", inaccessible }, { "swapped", swapped }, { "segments", segments }, { "changed", changed } };
-	mixed(anonymous(4 * MIB), 4 * MIB);
-	large = full(9 * MIB);
+	small = !strncmp(kind, "small-", 6);
+	if (small)
+		kind += 6;
+	size_t some = small ? MIB : 4 * MIB;
+	mixed(anonymous(some), some);
+	large = full(small ? MIB / 2 : 9 * MIB);
 	for (size_t at = 0; at < sizeof makers / sizeof *makers; at++)
 		if (is(makers[at].name))
 			makers[at].make();

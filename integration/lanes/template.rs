@@ -53,12 +53,12 @@ pub struct Core {
 }
 
 impl Core {
-    /// Which way it came. In the pipe there is room for a megabyte, and the kernel writes page after page.
+    /// Which way it came. In the pipe there is room for a little, and the kernel writes page after page.
     pub fn lane(&self) -> Lane {
         let size = self.bytes.len() as u64;
         match self.sent {
             n if n >= size => Lane::Stream,
-            n if n <= size - (6 << 20) => Lane::Fast,
+            n if n <= size / 2 => Lane::Fast,
             n => panic!("the kernel sent {n} bytes of {size}: neither way explains that"),
         }
     }

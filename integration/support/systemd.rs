@@ -34,13 +34,21 @@ impl Systemd {
 
     /// The cores that systemd keeps of a process: `core.COMM.UID.BOOT.PID.TIME` and a suffix.
     pub fn cores(pid: i64) -> Vec<PathBuf> {
-        let entries = fs::read_dir("/var/lib/systemd/coredump").into_iter().flatten().flatten();
         let part = format!(".{pid}.");
-        entries
-            .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("core.") && name.contains(&part)))
-            .map(|entry| entry.path())
-            .collect()
+        find(|name| name.starts_with("core.") && name.contains(&part))
     }
+
+    /// Those of all processes that had this comm.
+    #[allow(dead_code, reason = "for the benchmarks")]
+    pub fn cores_of(comm: &str) -> Vec<PathBuf> {
+        let start = format!("core.{comm}.");
+        find(|name| name.starts_with(&start))
+    }
+}
+
+fn find(wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/var/lib/systemd/coredump").into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_str().is_some_and(&wanted)).map(|entry| entry.path()).collect()
 }
 
 fn listen(program: &Path) -> Child {

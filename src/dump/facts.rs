@@ -36,6 +36,8 @@ pub struct Facts {
     pub exe: Vec<u8>,
     /// `AT_SECURE`: it was started set-user-ID, set-group-ID or with file capabilities.
     pub secure: bool,
+    /// `AT_SYSINFO_EHDR`: where the vDSO is mapped.
+    pub vdso: Option<u64>,
     /// Its RLIMIT_FSIZE, soft.
     pub file_size: Option<u64>,
     /// Its RLIMIT_CORE.
@@ -58,6 +60,7 @@ impl Facts {
         let (mount_ns, user_ns, pid_ns) = (task.namespace("mnt")?, task.namespace("user")?, task.namespace("pid")?);
         let limits = task.read("limits")?;
         let limit = |name: &str| proc::limit(&limits, name).with_context(|| format!("/proc/PID/limits has no {name:?}"));
+        let auxv = task.read("auxv")?;
         let foreign = ns::inode(&user_ns)? != ns::own("user")?;
         let facts = Facts {
             mount_ns: ns::inode(&mount_ns)?,
@@ -72,7 +75,8 @@ impl Facts {
             cwd_path: task.link("cwd")?,
             exe: task.link("exe").unwrap_or_default(),
             // A program without the entry was not started by execve: nothing is known of it, so it is treated as the worst.
-            secure: proc::secure(&task.read("auxv")?).unwrap_or(true),
+            secure: proc::auxiliary(&auxv, proc::AT_SECURE).is_none_or(|v| v != 0),
+            vdso: proc::auxiliary(&auxv, proc::AT_SYSINFO_EHDR),
             file_size: limit("Max file size")?.soft,
             core: limit("Max core file size")?,
             subject: Subject::of(&task),

@@ -1,18 +1,23 @@
 //! The kernel's end of the pipe.
 
 use super::output::Target;
-use super::stream::Stop;
+use super::stream::{CHUNK, Stop};
 use crate::sys::{AsFd, process};
 use std::sync::Arc;
 
 /// Most bytes of a read, and of a peek: few enough that the buffer's pages, which the kernel clears at their first use, do not cost more than a small core itself.
 pub const READ: usize = 128 << 10;
 
-/// The kernel's stream, read in large pieces.
+/// Most bytes of a read of the head: what comes behind it is often not read at all.
+const HEAD: usize = 8 << 10;
+
+/// The kernel's stream, read in pieces.
 pub struct Input<I> {
     pipe: I,
     target: Arc<Target>,
     buffer: Vec<u8>,
+    /// Most bytes of a read, unless more are asked for.
+    step: usize,
     start: usize,
     end: usize,
 }
@@ -20,7 +25,13 @@ pub struct Input<I> {
 impl<I: AsFd> Input<I> {
     /// Takes the read end of a pipe. What comes in moves `target` too.
     pub fn new(pipe: I, target: &Arc<Target>) -> Self {
-        Input { pipe, target: target.clone(), buffer: vec![0; READ], start: 0, end: 0 }
+        Input { pipe, target: target.clone(), buffer: vec![0; READ], step: HEAD, start: 0, end: 0 }
+    }
+
+    /// All of it is going to be read.
+    pub fn hurry(&mut self) {
+        self.step = READ;
+        process::enlarge_pipe(&self.pipe, CHUNK);
     }
 
     /// The next `n` bytes (at most `READ`), or as many as there are before the end.
@@ -30,7 +41,8 @@ impl<I: AsFd> Input<I> {
             (self.start, self.end) = (0, self.end - self.start);
         }
         while self.end - self.start < n {
-            match process::read(&self.pipe, &mut self.buffer[self.end..]) {
+            let most = self.buffer.len().min(self.end + self.step.max(n));
+            match process::read(&self.pipe, &mut self.buffer[self.end..most]) {
                 Ok(0) => break,
                 Ok(got) => {
                     self.end += got;

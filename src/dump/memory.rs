@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// Below this many bytes threads and page maps cost more than they bring.
-const WORTH: u64 = 8 << 20;
+pub const WORTH: u64 = 8 << 20;
 
 /// Most threads. More do not help one file, ...
 const THREADS: usize = 4;
@@ -37,6 +37,8 @@ pub struct Source {
     pub memory: Memory,
     /// Which pages of it exist.
     pub pagemap: Pagemap,
+    /// Where the vDSO is mapped.
+    pub vdso: Option<u64>,
     /// The process; without it there is no fast lane.
     pub pidfd: Option<OwnedFd>,
     /// Where its threads' lists of robust futexes begin; asked for an early release only.
@@ -269,7 +271,7 @@ mod tests {
         let me = Proc::open(std::process::id() as i32).unwrap();
         let pidfd = pidfd::open(std::process::id() as i32).unwrap();
         let mem = Memory::new(std::process::id() as i32, me.open_file("mem").unwrap());
-        let source = Source { memory: mem, pagemap: Pagemap::new(me.open_file("pagemap").unwrap()), pidfd: Some(pidfd), robust: vec![] };
+        let source = Source { memory: mem, pagemap: Pagemap::new(me.open_file("pagemap").unwrap()), vdso: None, pidfd: Some(pidfd), robust: vec![] };
         let source: &'static Source = Box::leak(Box::new(source));
         let file = tempfile::tempfile().unwrap();
         let moved = Counter::shared().unwrap();

@@ -22,6 +22,7 @@ mod output;
 mod plan;
 mod quota;
 mod rotate;
+mod small;
 mod stream;
 mod termination;
 mod theirs;
@@ -56,9 +57,11 @@ use write::{Event, Written};
 /// What could not be done; the crash itself is in the log by then.
 pub fn handle(args: &[OsString]) -> Result<()> {
     process::not_dumpable()?;
-    // The kernel fills the pipe while we look around.
-    process::enlarge_pipe(process::stdin(), stream::CHUNK);
     let crash = Crash::from_arguments(args)?;
+    if crash.pidfd.is_none() {
+        // All of it will come through the pipe: the kernel fills it while we look around.
+        process::enlarge_pipe(process::stdin(), stream::CHUNK);
+    }
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("{e:#}, using the defaults");
         Config::default()
@@ -168,8 +171,8 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     if stuck {
         return let_go(crash, facts);
     }
-    if let Some(child) = writer {
-        child.wait()?;
+    if let Some(writer) = writer {
+        writer.end()?;
     }
     if let Some(id) = id.filter(|_| config.binaries.keep && entry.user.is_none()) {
         record.binaries = keep_binaries(facts, file, id, config)?;

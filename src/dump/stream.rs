@@ -11,6 +11,7 @@ use super::input::{Input, READ};
 use super::memory::{self, Failed, Source};
 use super::output::{Output, Sink, Sparse, Target, Zstd};
 use super::plan::PAGE;
+use super::small;
 use crate::sys::hold::Hold;
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, Errno};
@@ -111,6 +112,21 @@ fn sparse<I: AsFd>(
     release: Option<Release<'_>>,
 ) -> Result<(), Stop> {
     let Start { head, files, threads } = head(input, output)?;
+    let small = source.as_ref().and_then(|source| small::pieces(&head, files.as_deref(), bounds.room(), source));
+    if let (Some(pieces), Some(source)) = (small, &source) {
+        let target = &output.sink.0.clone();
+        output.flush()?;
+        match small::copy(source, &pieces, target) {
+            Ok(()) => return output.end_at(head.end),
+            Err(Failed::Ended(whole)) => {
+                output.reach = whole.min(head.end).max(output.reach);
+                return Err(Stop::Ended);
+            }
+            // Pieces are written from front to back: what lies behind the first failure is not there.
+            Err(Failed::Stream(why @ (Stop::Full | Stop::Write(_)), _)) => return Err(why),
+            Err(Failed::Stream(..)) => target.again_from(output.position),
+        }
+    }
     if let Some(files) = memory::suits(&head, files.as_deref(), bounds.room())
         && let Some(source) = source.take_if(|s| s.pidfd.is_some())
     {
@@ -144,6 +160,7 @@ fn sparse<I: AsFd>(
 
 /// What comes after the head.
 fn body<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, bounds: &Bounds, source: Option<Source>, head: &Head) -> Result<(), Stop> {
+    input.hurry();
     data(input, output, &head.loads, source.filter(|_| bounds.limit.is_some()).map(|s| s.pagemap).as_ref())?;
     if output.position < head.end {
         return Err(Stop::Ended);

@@ -88,22 +88,38 @@ impl Written {
 /// How long a writer that was killed has to end. One that sleeps in the target cannot.
 const LAST: Duration = Duration::from_secs(1);
 
-/// Writes the core that comes on stdin. Returns what became of it, and the writer if it has still to be waited for: after its last word it only ends.
-///
-/// # Errors
-/// The child could not be started. Everything that happens in it is in [`Written`].
-pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut on: impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
-    let (written, child) = attempt(crash, facts, plan, turn, &mut on)?;
-    match child {
-        Some(child) if written.again => {
-            child.wait()?;
-            attempt(crash, facts, &File { early: false, ..plan.clone() }, turn, &mut on)
-        }
-        child => Ok((written, child)),
+/// A writer that has said its last word. It ends when it is told to: the end of a process takes time, which on a busy processor would come before what the crashed
+/// process waits for.
+#[derive(Debug)]
+pub struct Writer {
+    child: Child,
+    go: OwnedFd,
+}
+
+impl Writer {
+    /// Ends it.
+    pub fn end(self) -> Result<process::Ended> {
+        drop(self.go);
+        self.child.wait()
     }
 }
 
-fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &mut impl FnMut(Event)) -> Result<(Written, Option<Child>)> {
+/// Writes the core that comes on stdin. Returns what became of it, and the writer if it has not ended.
+///
+/// # Errors
+/// The child could not be started. Everything that happens in it is in [`Written`].
+pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut on: impl FnMut(Event)) -> Result<(Written, Option<Writer>)> {
+    let (written, writer) = attempt(crash, facts, plan, turn, &mut on)?;
+    match writer {
+        Some(writer) if written.again => {
+            writer.end()?;
+            attempt(crash, facts, &File { early: false, ..plan.clone() }, turn, &mut on)
+        }
+        writer => Ok((written, writer)),
+    }
+}
+
+fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &mut impl FnMut(Event)) -> Result<(Written, Option<Writer>)> {
     // A parent that shares the memory would go on changing it.
     let early = plan.early && !is_shared(crash.said.host_pid, facts.status.parent);
     let source = source(crash, facts, early);
@@ -123,8 +139,9 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
             // A parent that is killed before the record is there says nothing: then there is no file either.
             Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
             Ok(()) => {
-                let _ = process::close(&word);
                 copy(facts, plan, turn, opened);
+                // Until the parent lets go of its end, or is gone.
+                let _ = process::read(&word, &mut [0]);
             }
             Err(e) => opened.report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
         }
@@ -152,7 +169,7 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
             if let Some(note) = &written.note {
                 log::warn!("process {}: {note}, ignoring", crash.said.host_pid);
             }
-            return Ok((written, Some(child)));
+            return Ok((written, Some(Writer { child, go })));
         }
     }
     let ended = child.wait()?;
@@ -167,7 +184,7 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
 }
 
 /// Nothing moves: the writer is killed. If it was only waiting for its own end, its last word holds.
-fn give_up(mut written: Written, child: Child, plan: &File) -> Result<(Written, Option<Child>)> {
+fn give_up(mut written: Written, child: Child, plan: &File) -> Result<(Written, Option<Writer>)> {
     child.kill()?;
     written.stuck = child.wait_briefly(LAST)?.is_none();
     written.given_up = true;
@@ -184,7 +201,7 @@ fn source(crash: &Crash, facts: &Facts, early: bool) -> Option<Source> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
     let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
     let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
-    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), pidfd, robust })
+    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), vdso: facts.vdso, pidfd, robust })
 }
 
 /// What the writer opens while it still can.

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const PAGE: u64 = 4096;
 
+const NOTHING: page_region = page_region { start: 0, end: 0, categories: 0 };
+
 /// The number of `PAGEMAP_SCAN`.
 pub const SCAN: u64 = nix::request_code_readwrite!(b'f', 16, size_of::<pm_scan_arg>());
 
@@ -41,14 +43,34 @@ impl Pagemap {
     /// # References
     /// `PAGEMAP_SCAN`, Documentation/admin-guide/mm/pagemap.rst, Linux 6.7. Older kernels cannot name the page of zeros: a page that is present counts.
     pub fn runs(&self, start: u64, end: u64, pages: u64, out: &mut Vec<Run>) -> rustix::io::Result<u64> {
-        let mut found = [page_region { start: 0, end: 0, categories: 0 }; 64];
+        let mut found = [NOTHING; 64];
+        match self.scan(start, end, pages, &mut found) {
+            Ok((runs, looked)) => {
+                out.extend(runs);
+                Ok(looked)
+            }
+            // KERNEL(6.7): drop when PAGEMAP_SCAN can be assumed.
+            Err(_) => self.entries(start, end.min(start + pages * PAGE), out),
+        }
+    }
+
+    /// All runs of such pages between `start` and `end`, however far they are apart. `None` where there are more than 256, or the kernel cannot tell.
+    pub fn all(&self, start: u64, end: u64) -> Option<Vec<Run>> {
+        let mut found = [NOTHING; 257];
+        let (runs, looked) = self.scan(start, end, 0, &mut found).ok()?;
+        let runs: Vec<Run> = runs.collect();
+        (looked >= end && runs.len() < found.len()).then_some(runs)
+    }
+
+    /// `pages`: at most so many, 0 for all.
+    fn scan<'f>(&self, start: u64, end: u64, pages: u64, found: &'f mut [page_region]) -> rustix::io::Result<(impl Iterator<Item = Run> + use<'f>, u64)> {
         let mut arg = pm_scan_arg {
             size: size_of::<pm_scan_arg>() as u64,
             flags: 0,
             start,
             end,
             walk_end: 0,
-            vec: (&raw mut found) as u64,
+            vec: found.as_mut_ptr() as u64,
             vec_len: found.len() as u64,
             max_pages: pages,
             category_inverted: PAGE_IS_PFNZERO.into(),
@@ -58,12 +80,8 @@ impl Pagemap {
         };
         // SAFETY: `arg` and the regions that it points to live for the whole call, and the sizes given are theirs.
         match unsafe { pagemap_scan(self.0.as_raw_fd(), &mut arg) } {
-            Ok(n) => {
-                out.extend(found.iter().take(n as usize).map(|r| (r.start, r.end)));
-                Ok(arg.walk_end)
-            }
-            // KERNEL(6.7): drop when PAGEMAP_SCAN can be assumed.
-            Err(_) => self.entries(start, end.min(start + pages * PAGE), out),
+            Ok(n) => Ok((found.iter().take(n as usize).map(|r| (r.start, r.end)), arg.walk_end)),
+            Err(e) => Err(rustix::io::Errno::from_raw_os_error(e as i32)),
         }
     }
 

@@ -269,11 +269,18 @@ pub fn limit(text: &[u8], name: &str) -> Option<Limit> {
     Some(Limit { soft: value()?, hard: value()? })
 }
 
-/// The value of `AT_SECURE` in /proc/PID/auxv: whether the program was started set-user-ID, set-group-ID or with file capabilities.
-/// Pairs of 64-bit words; of 32-bit words for a 32-bit program. `None` where the entry is missing.
-pub fn secure(auxv: &[u8]) -> Option<bool> {
+/// Whether a program was started set-user-ID, set-group-ID or with file capabilities: not 0 then.
+pub const AT_SECURE: u64 = libc::AT_SECURE;
+
+/// Where the vDSO is mapped.
+pub const AT_SYSINFO_EHDR: u64 = libc::AT_SYSINFO_EHDR;
+
+/// A value of /proc/PID/auxv: pairs of 64-bit words; of 32-bit words for a 32-bit program. `None` where the entry is missing.
+///
+/// # References
+/// getauxval(3), proc_pid_auxv(5).
+pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
     const AT_NULL: u64 = 0;
-    const AT_SECURE: u64 = 23;
     // No entry's key reaches this; in pairs misread as 64-bit, the value of the first one stands in the key's upper half.
     const KEYS: u64 = 1 << 16;
     let find = |width: usize| {
@@ -283,7 +290,7 @@ pub fn secure(auxv: &[u8]) -> Option<bool> {
         };
         let pairs = auxv.chunks_exact(2 * width).map(|p| (word(&p[..width]), word(&p[width..])));
         let live: Vec<_> = pairs.take_while(|(k, _)| *k != AT_NULL).collect();
-        live.iter().all(|(k, _)| *k < KEYS).then(|| live.iter().find(|(k, _)| *k == AT_SECURE).map(|(_, v)| *v != 0)).flatten()
+        live.iter().all(|(k, _)| *k < KEYS).then(|| live.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)).flatten()
     };
     find(8).or_else(|| find(4))
 }
@@ -375,13 +382,14 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
     }
 
     #[test]
-    fn secure_in_both_widths() {
+    fn auxiliary_values_in_both_widths() {
         let wide = |v: &[(u64, u64)]| v.iter().flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat()).collect::<Vec<u8>>();
         let narrow = |v: &[(u32, u32)]| v.iter().flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat()).collect::<Vec<u8>>();
-        assert_eq!(secure(&wide(&[(33, 0x7fff_0000), (23, 1), (0, 0)])), Some(true));
-        assert_eq!(secure(&wide(&[(33, 0x7fff_0000), (23, 0), (0, 0)])), Some(false));
-        assert_eq!(secure(&narrow(&[(32, 0xf7f0_0000), (23, 1), (0, 0)])), Some(true));
-        assert_eq!(secure(&wide(&[(33, 1), (0, 0)])), None);
-        assert_eq!(secure(b""), None);
+        assert_eq!(auxiliary(&wide(&[(33, 0x7fff_0000), (23, 1), (0, 0)]), AT_SECURE), Some(1));
+        assert_eq!(auxiliary(&wide(&[(33, 0x7fff_0000), (23, 0), (0, 0)]), AT_SECURE), Some(0));
+        assert_eq!(auxiliary(&narrow(&[(32, 0xf7f0_0000), (23, 1), (0, 0)]), AT_SECURE), Some(1));
+        assert_eq!(auxiliary(&wide(&[(33, 1), (0, 0)]), AT_SECURE), None);
+        assert_eq!(auxiliary(&wide(&[(23, 1), (33, 0x7fff_0000), (0, 0)]), AT_SYSINFO_EHDR), Some(0x7fff_0000));
+        assert_eq!(auxiliary(b"", AT_SECURE), None);
     }
 }
