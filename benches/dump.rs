@@ -7,6 +7,7 @@ mod support;
 mod scene;
 
 use scene::{Method, Patterns, Sample, sample, spread, warm};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use support::bare::{Container, Victim, compile, now};
@@ -266,6 +267,10 @@ impl Bench {
         let pattern = self.patterns.ours.replacen('|', &format!("|{} -fo{} ", tracer.display(), file.display()), 1);
         self.host.set("kernel/core_pattern", &pattern);
         sample(container.victim(&self.victim, "tiny", 0), Method::Ours);
+        // The helper goes on when the process has gone.
+        while !is_whole(file) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         std::fs::remove_file(tracer).unwrap();
         println!("{:<44} {:>7}", "system calls of a tiny crash, both processes", count(file));
         let bundle = tempfile::tempdir().unwrap();
@@ -282,6 +287,14 @@ impl Bench {
 fn count(trace: &Path) -> usize {
     let text = std::fs::read_to_string(trace).unwrap();
     text.lines().filter(|l| l.contains('(') && !l.contains("resumed>") && !l.contains("---") && !l.contains("+++")).count()
+}
+
+/// Whether all the processes of a trace have ended.
+fn is_whole(trace: &Path) -> bool {
+    let text = std::fs::read_to_string(trace).unwrap();
+    let of = |lines: &mut dyn Iterator<Item = &str>| lines.filter_map(|l| l.split_whitespace().next().map(str::to_owned)).collect::<BTreeSet<_>>();
+    let all = of(&mut text.lines());
+    !all.is_empty() && all == of(&mut text.lines().filter(|l| l.contains("+++ exited") || l.contains("+++ killed")))
 }
 
 /// KiB of the largest process of ours.

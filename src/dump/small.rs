@@ -18,6 +18,9 @@ use crate::sys::pagemap::Run;
 /// Below this many bytes the pipe costs no more than looking.
 const LEAST: u64 = 64 << 10;
 
+/// Most pages that are looked at: memory that is not dumped is seen too, and there can be much of it.
+const PAGES: u64 = 4 * WORTH / PAGE;
+
 /// Most spans of one read; the kernel takes 1,024.
 const SPANS: usize = 256;
 
@@ -27,8 +30,8 @@ pub fn pieces(head: &Head, files: Option<&[u8]>, room: u64, source: &Source) -> 
     let plain = head.is_wide() && (LEAST..WORTH).contains(&head.end) && head.end <= room && source.pidfd.is_some();
     let files = files.filter(|_| plain).and_then(mapped_files)?;
     let low = head.loads.iter().map(|load| load.address).min()?;
-    let high = head.loads.iter().filter(|load| !is_legacy(load)).map(|load| load.address + load.size).max()?;
-    choose(&head.loads, &files, source.vdso, &source.pagemap.all(low, high)?)
+    let high = head.loads.iter().filter(|load| !is_legacy(load)).map(|load| load.address.saturating_add(load.size)).max()?;
+    choose(&head.loads, &files, source.vdso, &source.pagemap.all(low, high, PAGES)?)
 }
 
 /// The legacy vsyscall page, the only one in the kernel's half of the address space: no page map shows it.

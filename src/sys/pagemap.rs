@@ -54,15 +54,16 @@ impl Pagemap {
         }
     }
 
-    /// All runs of such pages between `start` and `end`, however far they are apart. `None` where there are more than 256, or the kernel cannot tell.
-    pub fn all(&self, start: u64, end: u64) -> Option<Vec<Run>> {
+    /// All runs of such pages between `start` and `end`, however far they are apart. `None` where there are more than 256, or more than so many pages, or the kernel
+    /// cannot tell.
+    pub fn all(&self, start: u64, end: u64, pages: u64) -> Option<Vec<Run>> {
         let mut found = [NOTHING; 257];
-        let (runs, looked) = self.scan(start, end, 0, &mut found).ok()?;
+        let (runs, looked) = self.scan(start, end, pages, &mut found).ok()?;
         let runs: Vec<Run> = runs.collect();
         (looked >= end && runs.len() < found.len()).then_some(runs)
     }
 
-    /// `pages`: at most so many, 0 for all.
+    /// At most so many pages.
     fn scan<'f>(&self, start: u64, end: u64, pages: u64, found: &'f mut [page_region]) -> rustix::io::Result<(impl Iterator<Item = Run> + use<'f>, u64)> {
         let mut arg = pm_scan_arg {
             size: size_of::<pm_scan_arg>() as u64,
