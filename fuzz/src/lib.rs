@@ -1,5 +1,7 @@
 //! The fuzz targets are the readers of `oci_coredump::hostile`, by name.
 
+pub mod mutate;
+
 /// Gives one input to one reader.
 ///
 /// # Panics

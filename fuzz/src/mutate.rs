@@ -1,0 +1,128 @@
+//! Mutations of JSON as JSON: bytes changed at random seldom give a document that another branch of a deserializer takes. Every second mutation is still one of
+//! libFuzzer's own, as all are where the input is no JSON.
+
+use libfuzzer_sys::fuzzer_mutate;
+use serde_json::{Value, json};
+
+/// Targets that read JSON.
+const JSON: [&str; 5] = ["state", "bundle", "entry", "record", "spec"];
+
+/// `LLVMFuzzerCustomMutator`: changes the first `size` bytes of `data`, and returns how many there are now, `max` at most.
+pub fn mutate(target: &str, data: &mut [u8], size: usize, max: usize, seed: u32) -> usize {
+    let mut random = Random(u64::from(seed) << 1 | 1);
+    if JSON.contains(&target)
+        && random.below(2) == 0
+        && let Ok(mut document) = serde_json::from_slice::<Value>(&data[..size])
+    {
+        let mut text = String::new();
+        for _ in 0..=random.below(3) {
+            change(&mut document, &mut random);
+            text = document.to_string();
+        }
+        if random.below(8) == 0 {
+            text = twice(&document, text, &mut random);
+        }
+        if text.len() <= max.min(data.len()) {
+            data[..text.len()].copy_from_slice(text.as_bytes());
+            return text.len();
+        }
+    }
+    fuzzer_mutate(data, size, max)
+}
+
+struct Random(u64);
+
+impl Random {
+    /// A number below `n`, which is not 0.
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+
+    fn one<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+        if all.is_empty() { None } else { Some(&all[self.below(all.len())]) }
+    }
+}
+
+/// All values of a document, itself first.
+fn count(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(all) => all.iter().map(count).sum(),
+        Value::Object(all) => all.values().map(count).sum(),
+        _ => 0,
+    }
+}
+
+/// The `n`th of them.
+fn at<'v>(value: &'v mut Value, n: &mut usize) -> Option<&'v mut Value> {
+    if *n == 0 {
+        return Some(value);
+    }
+    *n -= 1;
+    match value {
+        Value::Array(all) => all.iter_mut().find_map(|v| at(v, n)),
+        Value::Object(all) => all.values_mut().find_map(|v| at(v, n)),
+        _ => None,
+    }
+}
+
+/// Some value of the document, or one of every type.
+fn another(document: &Value, random: &mut Random) -> Value {
+    let some = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!(u64::MAX),
+        json!(i64::MIN),
+        json!(""),
+        json!("1"),
+        json!("/a"),
+        json!([]),
+        json!([""]),
+        json!([{}]),
+        json!({}),
+        json!({ "": "" }),
+    ];
+    let mut n = random.below(count(document));
+    match random.below(2) {
+        0 => at(&mut document.clone(), &mut n).cloned().unwrap_or_default(),
+        _ => random.one(&some).cloned().unwrap_or_default(),
+    }
+}
+
+fn change(document: &mut Value, random: &mut Random) {
+    let new = another(document, random);
+    let mut n = random.below(count(document));
+    let Some(value) = at(document, &mut n) else { return };
+    match (value, random.below(4)) {
+        (Value::Object(all), 0) => {
+            let keys: Vec<String> = all.keys().cloned().collect();
+            random.one(&keys).and_then(|key| all.shift_remove(key));
+        }
+        (Value::Object(all), 1) => {
+            let keys: Vec<String> = all.keys().cloned().collect();
+            random.one(&keys).and_then(|key| all.insert(key.clone(), new));
+        }
+        (Value::Object(all), 2) => match new {
+            Value::Object(more) => all.extend(more),
+            other => drop(all.insert(other.as_str().unwrap_or("x").to_owned(), other)),
+        },
+        (Value::Array(all), 0) if !all.is_empty() => drop(all.swap_remove(random.below(all.len()))),
+        (Value::Array(all), 1 | 2) => all.push(new),
+        (value, _) => *value = new,
+    }
+}
+
+/// A key twice, which no `Value` holds.
+fn twice(document: &Value, text: String, random: &mut Random) -> String {
+    let mut n = random.below(count(document));
+    let mut copy = document.clone();
+    let Some(Value::Object(all)) = at(&mut copy, &mut n) else { return text };
+    let keys: Vec<String> = all.keys().map(|key| Value::from(key.as_str()).to_string() + ":").collect();
+    let Some(key) = random.one(&keys) else { return text };
+    text.replacen(key.as_str(), &format!("{key}{},{key}", another(document, random)), 1)
+}
