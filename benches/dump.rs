@@ -272,7 +272,7 @@ impl Bench {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         std::fs::remove_file(tracer).unwrap();
-        println!("{:<44} {:>7}", "system calls of a tiny crash, both processes", count(file));
+        println!("{:<44} {:>7}", "system calls of a tiny crash, to the end", count(file));
         let bundle = tempfile::tempdir().unwrap();
         std::fs::write(bundle.path().join("config.json"), r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"}}"#).unwrap();
         let state = serde_json::json!({ "id": "x", "status": "creating", "pid": std::process::id(), "bundle": bundle.path() }).to_string();
