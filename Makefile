@@ -5,7 +5,7 @@
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is put back as it was
 #   make test         everything that .ci/run runs
-#   make fuzz         all fuzz targets, each until it finds nothing more; make sanitize: the unit tests under AddressSanitizer
+#   make fuzz         all fuzz targets, each until its curve is flat; make sanitize: the unit tests under AddressSanitizer
 #   make faults       the faults and storms, with the helper killed at every one of its system calls; as root
 #   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...   other projects' tests of hooks, from your checkouts, through us
 #   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
@@ -93,7 +93,7 @@ test: test-deps build
 		test --locked --lib --tests -- --test-threads=1
 	PROFILE=dev fuzz/run.sh 3
 
-# Every reader of hostile bytes until half of its time has brought nothing new; hours.
+# Every reader of hostile bytes until half of its time has brought next to nothing; an hour or more.
 fuzz:
 	fuzz/run.sh plateau
 

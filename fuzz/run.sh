@@ -2,8 +2,8 @@
 # Fuzzes one target after the other, all of them if none is named. For each a line of what was done.
 #
 #   run.sh SECONDS [TARGET...]        each for so many seconds
-#   run.sh plateau [TARGET...]        each until it finds nothing more: no new edge in the last half of its run, which is LEAST seconds at least (300) and
-#                                     MOST at most (3600). Seconds of CPU: on a busy or stopped machine the wall clock says nothing.
+#   run.sh plateau [TARGET...]        each until the curve is flat: the last half of its run, which is LEAST seconds at least (300) and MOST at most (3600), has
+#                                     brought less than one edge in two hundred. Seconds of CPU: on a busy or stopped machine the wall clock says nothing.
 #
 # What it finds lies in fuzz/artifacts; what is worth keeping goes to fuzz/seeds/TARGET, which the unit tests replay. Inputs that reach something new are kept in
 # fuzz/corpus, and a later run begins with them. Words of the formats are in fuzz/dictionaries/TARGET. Needs the stable toolchain and a C++ compiler. With
@@ -34,20 +34,22 @@ cpu() {
     awk -v tick="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); if ($1 != "Z") print int(($12 + $13) / tick) }' "/proc/$1/stat" 2>/dev/null
 }
 
-# Waits for the process whose log this is, and interrupts it at its plateau. Says how it ended, its CPU seconds and those at its last new edge.
+# Waits for the process whose log this is, and interrupts it at its plateau. Says how it ended, its CPU seconds, and the edges of its last half.
 watch() {
-    edges=0 at=0 used=0 end=ended
+    curve=$2.curve end=ended used=0 new=0
+    : >"$curve"
     while sleep 5; now=$(cpu "$1"); [ -n "$now" ]; do
         used=$now
-        seen=$(awk '/ cov: / { for (i = 1; i < NF; i++) if ($i == "cov:") cov = $(i + 1) } END { print cov + 0 }' "$2")
-        [ "$seen" -eq "$edges" ] || { edges=$seen at=$used; }
-        if [ "$used" -ge "$least" ] && [ $((used - at)) -ge $((used / 2)) ]; then end=plateau
+        edges=$(awk '/ cov: / { for (i = 1; i < NF; i++) if ($i == "cov:") cov = $(i + 1) } END { print cov + 0 }' "$2")
+        echo "$used $edges" >>"$curve"
+        new=$(awk -v used="$used" -v edges="$edges" '$1 <= used / 2 { half = $2 } END { print edges - half }' "$curve")
+        if [ "$used" -ge "$least" ] && [ $((new * 200)) -lt "$edges" ]; then end=plateau
         elif [ "$used" -ge "$most" ]; then end=maximum
         else continue; fi
         kill -INT "$1" 2>/dev/null
         break
     done
-    echo "$end $used $at"
+    echo "$end $used $new"
 }
 
 failed=
@@ -76,7 +78,7 @@ for name; do
         /number_of_executed_units/ { runs = $2 }
         /Done .* runs in/ { time = $(NF - 1) " s" }
         END {
-            if (split(ended, how, " ") == 3) time = how[2] " s of CPU (last new edge at " how[3] " s): " how[1]
+            if (split(ended, how, " ") == 3) time = how[2] " s of CPU (" how[3] " edges in their last half): " how[1]
             printf "%-12s %11d executions, last new edge at %11d, %6d edges %6d features, corpus %s, %s\n", name, runs, last, cov, ft, corp, time
         }' "$log"
 done

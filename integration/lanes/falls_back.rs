@@ -3,8 +3,6 @@
 
 use crate::template::{Lane, Stage, Template, Way, assert_same, limit, unlimited};
 use rustix::process::Resource;
-use serde_json::Value;
-use std::time::{Duration, Instant};
 
 #[test]
 fn without_a_system_call() {
@@ -47,24 +45,6 @@ fn in_the_middle() {
     let stage = Stage::new("middle", "", &[]);
     let mut template = Template::start(&stage.container, "never-filled", "");
     assert_eq!(stage.same(&mut template, Way::Project, unlimited), Lane::Stream);
-}
-
-/// A small core is read without anybody who watches over the single reads: who makes one hang loses his own core, after the time that a target has, and nothing else.
-#[test]
-fn a_single_page_that_never_comes() {
-    let stage = Stage::new("single", "[limits]\nstall = 2\n", &[]);
-    let mut template = Template::start(&stage.container, "small-never-first", "");
-    for (way, outcome, limit) in [(Way::Stream, "written", Value::Null), (Way::Project, "truncated", "stall = 2".into())] {
-        stage.set(way);
-        let pid = template.copy();
-        unlimited(pid);
-        let start = Instant::now();
-        assert_eq!(template.end() & 0x7f, 11);
-        assert!(start.elapsed() < Duration::from_secs(10), "the process was held for {:?}", start.elapsed());
-        let record = stage.complete(pid);
-        assert_eq!((&record["outcome"], &record["limit"]), (&outcome.into(), &limit), "{way:?}: {record}");
-        std::fs::remove_file(stage.directory.path().join("core.1")).unwrap();
-    }
 }
 
 /// RLIMIT_CORE counts what is emitted, RLIMIT_FSIZE where in the file it lands.

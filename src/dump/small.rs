@@ -2,9 +2,8 @@
 //!
 //! A small process has touched a fraction of what it maps; through the pipe the rest comes as zeros, page by page. Nothing watches the reads as in the lane for
 //! large cores, so none may be able to hang: of memory that belongs to no file only pages that exist are read, and where a page of a mapped file does not
-//! exist (it would have to come from its file system, or from whoever handles its faults) the core comes through the pipe. But a single page: of a program or
-//! library the kernel dumps the first one, which a process that was forked has often never touched. Who makes that page hang loses his own core, as one whose
-//! target takes nothing.
+//! exist (it would have to come from its file system, or from whoever handles its faults) the core comes through the pipe. That is so in processes that were
+//! forked: of a program or library the kernel dumps the first page, which they have often never touched.
 
 use super::head::{Head, Load};
 use super::memory::{Failed, Source, WORTH};
@@ -45,15 +44,14 @@ fn choose(loads: &[Load], files: &[u64], vdso: Option<u64>, exist: &[Run]) -> Op
     for load in loads {
         let piece = |(from, to): Run| Piece { offset: load.offset + (from - load.address), span: Span { address: from, size: (to - from) as usize } };
         let whole = (load.address, load.address.checked_add(load.size)?);
-        let is_file = files.contains(&load.address);
-        if is_legacy(load) || vdso == Some(load.address) || is_file && load.size == PAGE {
+        if is_legacy(load) || vdso == Some(load.address) {
             out.push(piece(whole));
             continue;
         }
         let start = out.len();
         out.extend(exist.iter().map(|run| (run.0.max(whole.0), run.1.min(whole.1))).filter(|(from, to)| from < to).map(piece));
         let found: u64 = out[start..].iter().map(|p| p.span.size as u64).sum();
-        if is_file && found != load.size {
+        if files.contains(&load.address) && found != load.size {
             return None;
         }
     }
@@ -133,8 +131,7 @@ mod tests {
         // Two runs, of different kinds, side by side.
         assert_eq!(chosen(&loads, &[0x10000], None, &[(0x10000, 0x11000), (0x11000, 0x12000)]).map(|p| p.len()), Some(2));
         assert_eq!(chosen(&loads, &[0x10000], None, &[(0x10000, 0x11000)]), None);
-        // But the first page of a library.
-        assert_eq!(chosen(&[load(0x1000, 0x10000, 1)], &[0x10000], None, &[]), Some(vec![(0x1000, 0x10000, 0x1000)]));
+        assert_eq!(chosen(&[load(0x1000, 0x10000, 1)], &[0x10000], None, &[]), None);
     }
 
     #[test]
