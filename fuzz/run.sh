@@ -47,6 +47,9 @@ watch() {
         elif [ "$used" -ge "$most" ]; then end=maximum
         else continue; fi
         kill -INT "$1" 2>/dev/null
+        # Its handler prints, and hangs where it has interrupted an allocation.
+        sleep 5
+        kill -KILL "$1" 2>/dev/null || :
         break
     done
     echo "$end $used $new"
@@ -65,8 +68,8 @@ for name; do
     [ "$seconds" != plateau ] || ended=$(watch $! "$log")
     code=0
     wait $! || code=$?
-    # 72: interrupted, by ourselves.
-    if [ "$code" -ne 0 ] && { [ "$code" -ne 72 ] || [ "${ended%% *}" = ended ]; }; then
+    # 72: interrupted, 137: killed; by ourselves.
+    if [ "$code" -ne 0 ] && { { [ "$code" -ne 72 ] && [ "$code" -ne 137 ]; } || [ "${ended%% *}" = ended ]; }; then
         failed="$failed $name"
         tail -n 40 "$log"
     fi
@@ -77,6 +80,7 @@ for name; do
         }
         /number_of_executed_units/ { runs = $2 }
         /Done .* runs in/ { time = $(NF - 1) " s" }
+        /^#[0-9]+/ { n = substr($1, 2) + 0; if (n > runs + 0) runs = n }
         END {
             if (split(ended, how, " ") == 3) time = how[2] " s of CPU (" how[3] " edges in their last half): " how[1]
             printf "%-12s %11d executions, last new edge at %11d, %6d edges %6d features, corpus %s, %s\n", name, runs, last, cov, ft, corp, time
