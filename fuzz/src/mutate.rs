@@ -1,5 +1,5 @@
-//! Mutations of JSON as JSON: bytes changed at random seldom give a document that another branch of a deserializer takes. Every second mutation is still one of
-//! libFuzzer's own, as all are where the input is no JSON.
+//! Mutations of JSON as JSON, and of the configuration line by line: bytes changed at random seldom give a document that another branch of a deserializer takes.
+//! Every second mutation is still one of libFuzzer's own, as all are for what is neither.
 
 use libfuzzer_sys::fuzzer_mutate;
 use serde_json::{Value, json};
@@ -27,7 +27,55 @@ pub fn mutate(target: &str, data: &mut [u8], size: usize, max: usize, seed: u32)
             return text.len();
         }
     }
+    if target == "config"
+        && random.below(2) == 0
+        && let Ok(text) = std::str::from_utf8(&data[..size])
+    {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let at = random.below(lines.len() + 1);
+        match random.below(3) {
+            0 if at < lines.len() => drop(lines.remove(at)),
+            1 if at < lines.len() => lines[at] = toml_line(&mut random),
+            _ => lines.insert(at, toml_line(&mut random)),
+        }
+        let text = lines.join("\n");
+        if text.len() <= max.min(data.len()) {
+            data[..text.len()].copy_from_slice(text.as_bytes());
+            return text.len();
+        }
+    }
     fuzzer_mutate(data, size, max)
+}
+
+/// The keys of the configuration, and of its tables.
+#[rustfmt::skip]
+const KEYS: &[&str] = &[
+    "mode", "core_uses_pid", "strict", "default_pattern", "select", "allow_early_release", "limits", "store", "termination_log", "binaries", "vacuum", "runtime", "keep",
+    "max_file", "max_total", "max_size", "max_age", "concurrent", "host_concurrent", "min_memory", "bytes", "cores", "min_free", "rate", "burst", "wait", "stall", "x", "\"\"", "'a'",
+    "a b",
+];
+
+/// Values of every type and form, and what is nearly one.
+#[rustfmt::skip]
+const VALUES: &[&str] = &[
+    "true", "false", "0", "1", "-1", "+5", "18446744073709551615", "-9223372036854775808", "0xff", "0o17", "0b101", "1_000", "1.5", "-0.0", "1e5", "1.5e-3", "inf", "-inf",
+    "nan", r#""x""#, r#""""#, r#""10G""#, r#""30d""#, r#""off""#, r#""5/min""#, r#""kernel""#, r#""\u00e9\n\t\"""#, r#""\U0001F600""#, "'lit'", "\"\"\"a\n b\"\"\"",
+    "\"\"\"\\\n a\"\"\"", "'''a\nb'''", "[]", "[1, 2,]", r#"["a", 'b']"#, r#"[[1], ["x"]]"#, "[\n # c\n 1,\n]", "{}", "{ x = 1 }", r#"{ a.b = 2, c = "d" }"#, "1979-05-27",
+    "07:32:00.999", "1979-05-27T07:32:00Z", "1979-05-27 07:32:00.5-07:00", "tru", "\"open", "'open", "[1", "{ a = 1", "1__0", "0x", r#""\q""#, "1979-13-40", "01", "1.", "1e", "",
+];
+
+/// A line with a key of the configuration.
+fn toml_line(random: &mut Random) -> String {
+    let [key, other] = [(); 2].map(|()| KEYS[random.below(KEYS.len())]);
+    let value = VALUES[random.below(VALUES.len())];
+    match random.below(8) {
+        0 => format!("[{key}]"),
+        1 => format!("[[{key}]]"),
+        2 => format!("[{key}.{other}]"),
+        3 => format!("{key}.{other} = {value}"),
+        4 => format!("{key} = {{ {other} = {value} }}"),
+        _ => format!("{key} = {value}"),
+    }
 }
 
 struct Random(u64);
