@@ -12,115 +12,26 @@
 //!
 //! Users who are not root have such a directory each ([`crate::users`]).
 
+mod entry;
+
+pub use entry::{Entry, Init, Place, cgroup_keys, check_id, mount_key, pid_key};
+
 use crate::config::RUN_DIR;
-use crate::limits::Limits;
-use crate::pattern::Template;
-use crate::record::{Location, Names};
-use crate::sys::file;
-use crate::sys::proc::{Cgroup, Proc};
+use crate::record::Names;
 use crate::sys::process::{self, Who};
+use crate::sys::{file, resolve};
 use crate::users;
 use anyhow::{Context, Result, ensure};
-use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Largest entry that is read, in bytes.
 const MAX: usize = 64 << 10;
 
 /// Its age tells when the entries were swept last.
 const SWEPT: &str = "swept";
-
-/// Who the container's init process is, so that a reused number of any kind does not match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Init {
-    /// PID on the host.
-    pub pid: i32,
-    /// Its start, clock ticks since boot.
-    pub start_time: u64,
-    /// Inode of its mount namespace.
-    pub mount_ns: u64,
-    /// Number of its mount namespace that is never reused, where the kernel has one.
-    pub mount_ns_id: Option<u64>,
-    /// Inode of its PID namespace, where it is the first process of it.
-    pub pid_ns: Option<u64>,
-    /// Its cgroup, where that is its own: the index key.
-    pub cgroup: Option<String>,
-}
-
-/// What lies behind the pattern's directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// On what cores land.
-    pub location: Location,
-    /// A directory inside the container and the host's directory that it shows, where both are known.
-    pub mount: Option<(String, String)>,
-}
-
-/// One container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// ID and names.
-    pub names: Names,
-    /// The init process.
-    pub init: Init,
-    /// The core(5) template.
-    pub pattern: String,
-    /// `kernel.core_uses_pid` for this container.
-    pub append_pid: bool,
-    /// Most bytes of one core, where the container says so.
-    pub limit: Option<u64>,
-    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for unlimited; poststart sets it again.
-    pub soft_limit: Option<u64>,
-    /// Compress cores with zstd.
-    #[serde(default)]
-    pub compress: bool,
-    /// Let the crashed process go before its core is whole.
-    #[serde(default)]
-    pub early: bool,
-    /// Lower limits than the host's, where the container says so.
-    #[serde(default)]
-    pub limits: Limits,
-    /// Where cores land.
-    pub place: Place,
-    /// Why the request was refused; such an entry is in no index.
-    pub refused: Option<String>,
-    /// The store of the user who registered this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<PathBuf>,
-    /// That user, where it is not root. Nothing that stands in a file: it is who the file belongs to.
-    #[serde(skip)]
-    pub user: Option<u32>,
-}
-
-impl Entry {
-    /// An entry that a user wrote, held to the rules that root's hook keeps by itself. What it says of places on the host is his word, and no more.
-    fn checked(mut self, uid: u32) -> Result<Self> {
-        check_id(&self.names.container_id)?;
-        Template::of_container(self.pattern.as_bytes())?;
-        ensure!(self.refused.is_none(), "it is a refusal");
-        ensure!(self.store.as_ref().is_none_or(|s| s.is_absolute()), "store {:?} is not an absolute path", self.store);
-        // Its memory would count as nobody's.
-        self.early = false;
-        self.user = Some(uid);
-        Ok(self)
-    }
-
-    fn keys(&self) -> Vec<String> {
-        let mut keys = vec![mount_key(self.init.mount_ns)];
-        keys.extend(self.init.pid_ns.map(pid_key));
-        keys.extend(self.init.cgroup.clone());
-        keys
-    }
-
-    /// Whether the init process of the entry is the process that has its PID now.
-    pub fn init_lives(&self) -> bool {
-        let Ok(process) = Proc::open(self.init.pid) else { return false };
-        process.start_time().is_ok_and(|t| t == self.init.start_time) && process.is_zombie().is_ok_and(|zombie| !zombie)
-    }
-}
 
 /// A container whose entry was removed.
 #[derive(Debug)]
@@ -129,41 +40,6 @@ pub struct Gone {
     pub id: String,
     /// The store of its user, where it is not root's.
     pub store: Option<PathBuf>,
-}
-
-/// Index key of a mount namespace.
-pub fn mount_key(inode: u64) -> String {
-    format!("mnt-{inode}")
-}
-
-/// Index key of a PID namespace.
-pub fn pid_key(inode: u64) -> String {
-    format!("pid-{inode}")
-}
-
-/// Index keys of a cgroup and everything above it, the nearest first; none for the root.
-pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
-    let mut keys = Vec::new();
-    let mut path = group.path.as_slice();
-    while path.len() > 1 {
-        let name = format!("cgroup-{}-{}", group.controllers.escape_ascii(), path.escape_ascii()).replace('/', "!");
-        // A longer one cannot be a file name: it was never registered either.
-        if name.len() <= 255 {
-            keys.push(name);
-        }
-        path = &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)];
-    }
-    keys
-}
-
-/// Whether a container ID may be a file name: what runc accepts, and no dot file.
-pub fn check_id(id: &str) -> Result<()> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
-    ensure!(
-        !id.is_empty() && id.len() <= 200 && !id.starts_with('.') && id.bytes().all(legal),
-        "container ID {id:?}: expected 1 to 200 letters, digits, _ + - or ."
-    );
-    Ok(())
 }
 
 fn file_name(id: &str) -> OsString {
@@ -348,10 +224,7 @@ impl Registry {
     /// Whether it is time for that: it reads every entry, so at most once a minute, and never while a container waits to start. Answers yes once.
     pub fn sweep_is_due(&self) -> bool {
         const EVERY: Duration = Duration::from_secs(60);
-        let old = file::open_read(&self.run, SWEPT.as_ref()).ok().and_then(|f| f.metadata().and_then(|m| m.modified()).ok());
-        // A clock that was set back makes it due as well.
-        let due = old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > EVERY));
-        due && file::replace(&self.run, SWEPT.as_ref(), b"", 0o600).is_ok()
+        file::is_due(&self.run, SWEPT.as_ref(), EVERY)
     }
 
     /// Writes the file that a container reads as its `/proc/sys/kernel/core_pattern`, and opens it.
@@ -391,7 +264,7 @@ fn parse(file: std::fs::File) -> Result<Entry> {
 
 /// Whatever else has the name, a link, a FIFO, a device, is not even opened.
 fn read_of(uid: u32, dir: &OwnedFd, name: &OsStr) -> Option<Result<Entry>> {
-    let file = match file::open_file_below(dir, name, file::Below::NoLinks) {
+    let file = match resolve::open_file_below(dir, name, resolve::Below::NoLinks) {
         Err(crate::sys::Errno::NOENT) => return None,
         other => other.context("open it"),
     };
@@ -401,28 +274,4 @@ fn read_of(uid: u32, dir: &OwnedFd, name: &OsStr) -> Option<Result<Entry>> {
         parse(file)?.checked(uid)
     };
     Some(checked())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cgroup_keys_walk_up() {
-        let keys = |c: &[u8], p: &[u8]| cgroup_keys(&Cgroup { controllers: c.to_vec(), path: p.to_vec() });
-        assert_eq!(keys(b"", b"/pods/a/b"), ["cgroup--!pods!a!b", "cgroup--!pods!a", "cgroup--!pods"]);
-        assert_eq!(keys(b"memory", b"/x"), ["cgroup-memory-!x"]);
-        assert!(keys(b"", b"/").is_empty());
-        assert!(keys(b"", &b"/x".repeat(200)).len() < 200);
-    }
-
-    #[test]
-    fn ids_are_plain_names() {
-        for good in ["a", "8f3b", "pod_1.x+y-z"] {
-            check_id(good).unwrap();
-        }
-        for bad in ["", ".", "..", "a/b", ".hidden", "a b", "a\n", &"x".repeat(201)] {
-            assert!(check_id(bad).is_err(), "{bad:?}");
-        }
-    }
 }

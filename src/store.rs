@@ -16,7 +16,7 @@ pub use records::last;
 pub use records::{RecordFile, Records};
 
 use crate::config::Config;
-use crate::sys::{Errno, file};
+use crate::sys::{Errno, file, resolve};
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -64,7 +64,7 @@ impl Store {
 
     /// The directory of the records, if there is one.
     pub fn look_at_records(&self) -> Result<Option<Records>> {
-        match file::resolve(&self.dir, "records".as_ref(), file::Below::NoLinks, true) {
+        match resolve::resolve(&self.dir, "records".as_ref(), resolve::Below::NoLinks, true) {
             Ok(dir) => Ok(Some(Records::new(file::reopen_dir(dir)?))),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("open {}/records", self.path.display())),

@@ -8,8 +8,9 @@
 //!
 //! The dispatcher, as root, looks there only for a process of that very user's namespaces ([`crate::sys::ns::owner`]), over which he has all power anyway.
 
-use crate::sys::file::{self, Below};
+use crate::sys::file;
 use crate::sys::process::{self, Who};
+use crate::sys::resolve::{self, Below};
 use crate::sys::{OwnedFd, Stat};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
@@ -55,7 +56,7 @@ pub fn run_dir(uid: u32) -> Option<PathBuf> {
 pub fn open_run_dir(uid: u32) -> Option<OwnedFd> {
     let root = file::open_dir(Path::new("/")).ok()?;
     places(uid).into_iter().find_map(|place| {
-        let above = file::resolve(&root, OsStr::new(&place), Below::NoLinks, true).ok()?;
+        let above = resolve::resolve(&root, OsStr::new(&place), Below::NoLinks, true).ok()?;
         is_of(&file::stat(&above).ok()?, uid).then_some(())?;
         open_dir_of(above, NAME, uid)
     })
@@ -63,7 +64,7 @@ pub fn open_run_dir(uid: u32) -> Option<OwnedFd> {
 
 /// A directory of this user in a directory of his.
 pub fn open_dir_of(dir: impl crate::sys::AsFd, name: &str, uid: u32) -> Option<OwnedFd> {
-    let dir = file::resolve(dir, name.as_ref(), Below::NoLinks, true).ok()?;
+    let dir = resolve::resolve(dir, name.as_ref(), Below::NoLinks, true).ok()?;
     is_of(&file::stat(&dir).ok()?, uid).then_some(dir)
 }
 

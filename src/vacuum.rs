@@ -4,14 +4,15 @@
 use crate::config::{Config, RUN_DIR};
 use crate::record::{Location, Outcome, Record};
 use crate::store::{Records, Store, binaries::Binaries};
-use crate::sys::file::{self, Below};
+use crate::sys::file;
+use crate::sys::resolve::{self, Below};
 use crate::sys::{OwnedFd, proc};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How often the configured rules are applied, at most.
 const EVERY: Duration = Duration::from_secs(600);
@@ -157,7 +158,7 @@ fn core_in_store(r: &Record) -> Option<(OwnedFd, OsString)> {
     let (parent, name) = (path.parent()?, path.file_name()?);
     let parent = if parent == Path::new("/") || parent == Path::new("") { OsStr::new(".") } else { parent.as_os_str() };
     let top = file::open_dir(Path::new(dir)).ok()?;
-    Some((file::resolve(&top, parent, Below::InRoot, true).ok()?, name.to_owned()))
+    Some((resolve::resolve(&top, parent, Below::InRoot, true).ok()?, name.to_owned()))
 }
 
 /// Applies the configured rules, now and then. Nobody waits for this.
@@ -182,11 +183,7 @@ pub fn now_and_then(config: &Config) -> Result<()> {
 
 /// Whether something that is done at most once in a while is due, and if so, notes that it is done now.
 pub fn is_due(what: &str, every: Duration) -> bool {
-    let stamp = Path::new(RUN_DIR).join(what);
-    let old = std::fs::symlink_metadata(&stamp).and_then(|m| m.modified()).ok();
-    // A clock that was set back makes it due as well.
-    let due = old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > every));
-    due && file::open_dir(RUN_DIR.as_ref()).and_then(|d| file::replace(&d, what.as_ref(), b"", 0o600)).is_ok()
+    file::open_dir(RUN_DIR.as_ref()).is_ok_and(|dir| file::is_due(&dir, what.as_ref(), every))
 }
 
 #[cfg(test)]

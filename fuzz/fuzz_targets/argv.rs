@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| oci_coredump_fuzz::run("argv", data));
+oci_coredump_fuzz::target!("argv");

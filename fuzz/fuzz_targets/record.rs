@@ -1,7 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| oci_coredump_fuzz::run("record", data));
-
-libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
-    oci_coredump_fuzz::mutate::mutate("record", data, size, max_size, seed)
-});
+oci_coredump_fuzz::target!("record");

@@ -20,7 +20,7 @@ pub fn mutate(target: &str, data: &mut [u8], size: usize, max: usize, seed: u32)
             text = document.to_string();
         }
         if random.below(8) == 0 {
-            text = twice(&document, text, &mut random);
+            text = with_a_key_twice(&document, text, &mut random);
         }
         if text.len() <= max.min(data.len()) {
             data[..text.len()].copy_from_slice(text.as_bytes());
@@ -104,20 +104,20 @@ fn count(value: &Value) -> usize {
 }
 
 /// The `n`th of them.
-fn at<'v>(value: &'v mut Value, n: &mut usize) -> Option<&'v mut Value> {
+fn nth<'v>(value: &'v mut Value, n: &mut usize) -> Option<&'v mut Value> {
     if *n == 0 {
         return Some(value);
     }
     *n -= 1;
     match value {
-        Value::Array(all) => all.iter_mut().find_map(|v| at(v, n)),
-        Value::Object(all) => all.values_mut().find_map(|v| at(v, n)),
+        Value::Array(all) => all.iter_mut().find_map(|v| nth(v, n)),
+        Value::Object(all) => all.values_mut().find_map(|v| nth(v, n)),
         _ => None,
     }
 }
 
 /// Some value of the document, or one of every type.
-fn another(document: &Value, random: &mut Random) -> Value {
+fn some_value(document: &Value, random: &mut Random) -> Value {
     let some = [
         json!(null),
         json!(true),
@@ -137,15 +137,15 @@ fn another(document: &Value, random: &mut Random) -> Value {
     ];
     let mut n = random.below(count(document));
     match random.below(2) {
-        0 => at(&mut document.clone(), &mut n).cloned().unwrap_or_default(),
+        0 => nth(&mut document.clone(), &mut n).cloned().unwrap_or_default(),
         _ => random.one(&some).cloned().unwrap_or_default(),
     }
 }
 
 fn change(document: &mut Value, random: &mut Random) {
-    let new = another(document, random);
+    let new = some_value(document, random);
     let mut n = random.below(count(document));
-    let Some(value) = at(document, &mut n) else { return };
+    let Some(value) = nth(document, &mut n) else { return };
     match (value, random.below(4)) {
         (Value::Object(all), 0) => {
             let keys: Vec<String> = all.keys().cloned().collect();
@@ -166,11 +166,11 @@ fn change(document: &mut Value, random: &mut Random) {
 }
 
 /// A key twice, which no `Value` holds.
-fn twice(document: &Value, text: String, random: &mut Random) -> String {
+fn with_a_key_twice(document: &Value, text: String, random: &mut Random) -> String {
     let mut n = random.below(count(document));
     let mut copy = document.clone();
-    let Some(Value::Object(all)) = at(&mut copy, &mut n) else { return text };
+    let Some(Value::Object(all)) = nth(&mut copy, &mut n) else { return text };
     let keys: Vec<String> = all.keys().map(|key| Value::from(key.as_str()).to_string() + ":").collect();
     let Some(key) = random.one(&keys) else { return text };
-    text.replacen(key.as_str(), &format!("{key}{},{key}", another(document, random)), 1)
+    text.replacen(key.as_str(), &format!("{key}{},{key}", some_value(document, random)), 1)
 }

@@ -110,10 +110,10 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     assert_eq!(core.split_whitespace().nth(4), Some("1"), "{name}: {core}");
     let memory = fs::metadata(format!("/proc/{writer}/mem")).unwrap();
     assert_eq!((memory.uid(), memory.gid()), (0, 0), "{name}: the writer is dumpable: its own user may read its memory");
-    // The kernel's pipe, the report and the parent's word, standard output and error, the process to copy, the turn, and the file.
+    // The kernel's pipe and the report, standard output and error, the process to copy, the turn, and the file.
     let turn = format!("/run/oci-coredump/limits/{name}/slot-");
     let mut expected =
-        ["/cores/core.", "/dev/null", "/dev/null", "/proc//task//mem", "/proc//task//pagemap", &turn, "anon_inode", "pipe", "pipe", "pipe"].map(str::to_owned);
+        ["/cores/core.", "/dev/null", "/dev/null", "/proc//task//mem", "/proc//task//pagemap", &turn, "anon_inode", "pipe", "pipe"].map(str::to_owned);
     expected.sort();
     assert_eq!(descriptors(&writer), expected, "{name}: open descriptors");
 

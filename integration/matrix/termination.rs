@@ -70,8 +70,8 @@ fn the_first_process() {
 fn traps_at_the_log() {
     let host = host();
     let runtime = Runtime::new(Kind::Runc);
-    let target = "/root/target";
-    for trap in ["ln -s /root/target /dev/termination-log", "mkfifo /dev/termination-log", "ln -s /dev/null /dev/termination-log", "mkdir /dev/termination-log"]
+    let target = "/bin/target";
+    for trap in ["ln -s /bin/target /dev/termination-log", "mkfifo /dev/termination-log", "ln -s /dev/null /dev/termination-log", "mkdir /dev/termination-log"]
     {
         let mut bundle = bundle();
         fs::write(bundle.rootfs().host_path(target), "").unwrap();

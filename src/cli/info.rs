@@ -11,6 +11,7 @@ use crate::corefile::{Overview, ThreadStack};
 use crate::record::{Location, Outcome, Record};
 use crate::registry::Registry;
 use crate::report::one_line;
+use crate::sys::resolve;
 use crate::sys::{OwnedFd, file};
 use anstyle::Style;
 use anyhow::{Context, Result};
@@ -95,7 +96,7 @@ pub fn open_given(path: &Path) -> Result<File> {
         _ => Path::new("."),
     })?;
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
-    file::open_file_below(dir, name, file::Below::InRoot).or_else(|_| {
+    resolve::open_file_below(dir, name, resolve::Below::InRoot).or_else(|_| {
         let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
         anyhow::ensure!(file.metadata()?.is_file(), "{} is not a regular file", path.display());
         Ok(file)

@@ -3,8 +3,9 @@
 
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::sys::file::{self, Below};
+use crate::sys::file;
 use crate::sys::proc::{self, Proc};
+use crate::sys::resolve::{self, Below};
 use crate::sys::{Errno, OwnedFd, ns};
 use serde::Serialize;
 use std::fs::File;
@@ -48,7 +49,7 @@ pub fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State>
         (Some(path), _) => open_on_host(&path, record.host_dir.as_deref()),
         (None, Some(path)) => {
             let root = container_root(record, registry).ok_or(State::Missing)?;
-            file::open_file_below(root, proc::os(&path), Below::InRoot)
+            resolve::open_file_below(root, proc::os(&path), Below::InRoot)
         }
         (None, None) => return Err(State::Missing),
     };
@@ -61,8 +62,8 @@ fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
     let relative = |path: &[u8]| path[path.iter().take_while(|b| **b == b'/').count()..].to_vec();
     let below = dir.and_then(|d| Some((d, relative(path.strip_prefix(d.as_bytes())?))));
     match below {
-        Some((dir, rest)) => file::open_file_below(file::open_dir(Path::new(dir)).map_err(errno)?, proc::os(&rest), Below::InRoot),
-        None => file::open_file_below(file::open_dir(Path::new("/")).map_err(errno)?, proc::os(&relative(path)), Below::NoLinks),
+        Some((dir, rest)) => resolve::open_file_below(file::open_dir(Path::new(dir)).map_err(errno)?, proc::os(&rest), Below::InRoot),
+        None => resolve::open_file_below(file::open_dir(Path::new("/")).map_err(errno)?, proc::os(&relative(path)), Below::NoLinks),
     }
 }
 

@@ -4,7 +4,8 @@
 use super::Module;
 use super::identity::is_name;
 use crate::sys::OwnedFd;
-use crate::sys::file::{self, Below};
+use crate::sys::file;
+use crate::sys::resolve::{self, Below};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -48,7 +49,7 @@ impl Places {
     /// The usual places: `root`, the kept binaries of `store`, and the debug information that the container and the host have installed.
     pub fn usual(root: Option<OwnedFd>, store: Option<&Path>) -> Self {
         let host = |path: &Path| file::open_dir(path).ok();
-        let debug_in = |root: &OwnedFd| file::resolve(root, OsStr::new("usr/lib/debug"), Below::InRoot, true).ok();
+        let debug_in = |root: &OwnedFd| resolve::resolve(root, OsStr::new("usr/lib/debug"), Below::InRoot, true).ok();
         let debug = root.as_ref().and_then(debug_in).into_iter().chain(host(Path::new("/usr/lib/debug"))).collect();
         Places { root, kept: store.and_then(|s| host(&s.join("binaries"))), own: None, debug }
     }
@@ -69,5 +70,5 @@ impl Places {
 }
 
 fn below(dir: &OwnedFd, path: &str, how: Below) -> Option<File> {
-    file::open_file_below(dir, OsStr::new(path), how).ok()
+    resolve::open_file_below(dir, OsStr::new(path), how).ok()
 }

@@ -2,9 +2,9 @@
 
 use super::facts::Facts;
 use super::plan::File;
-use super::write::become_crasher;
+use super::writer::become_crasher;
 use crate::sys::jail::{self, Bounds};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, limit, process};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, limit, process, resolve};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fs::File as Open;
@@ -33,7 +33,7 @@ pub fn run<T: for<'d> Deserialize<'d>>(
     work: impl FnOnce(&OwnedFd, &mut Open),
 ) -> Result<Vec<T>> {
     let (read, write) = process::pipe()?;
-    let child = process::fork(|| {
+    let child = child::fork(|| {
         let mut out = Open::from(write);
         // Where it hangs in a file system the process must not hang with it.
         process::release_stdin();
@@ -41,7 +41,7 @@ pub fn run<T: for<'d> Deserialize<'d>>(
             process::step_back();
         }
         let ready = || -> Result<OwnedFd> {
-            let own = file::own_files()?;
+            let own = resolve::own_files()?;
             let keep = [files, &[out.as_fd(), own.as_fd()]].concat();
             become_crasher(facts, plan, keep)?;
             limit::bound_own(bounds.memory, bounds.cpu, bounds.file)?;

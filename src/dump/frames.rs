@@ -205,7 +205,7 @@ mod tests {
     use super::super::walk::Piece;
     use super::*;
     use crate::sys::counter::Counter;
-    use crate::sys::file::FsType;
+    use crate::sys::filesystem::FsType;
     use crate::sys::memory::Span;
     use std::io::{Read, Seek};
 

@@ -7,7 +7,7 @@ use super::{crash, head, walk};
 use crate::registry::Entry;
 use crate::sys::OwnedFd;
 use crate::sys::counter::Counter;
-use crate::sys::file::FsType;
+use crate::sys::filesystem::FsType;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, Write};

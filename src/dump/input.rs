@@ -29,7 +29,7 @@ impl<I: AsFd> Input<I> {
     }
 
     /// All of it is going to be read.
-    pub fn hurry(&mut self) {
+    pub fn expect_all(&mut self) {
         self.step = READ;
         process::enlarge_pipe(&self.pipe, CHUNK);
     }

@@ -11,8 +11,9 @@ use crate::config;
 use crate::corefile::{self, Module, is_name};
 use crate::store::Store;
 use crate::store::binaries::Binaries;
-use crate::sys::file::{self, Below};
+use crate::sys::file;
 use crate::sys::jail::Bounds;
+use crate::sys::resolve::{self, Below};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -101,8 +102,8 @@ fn look(plan: &File, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open)
 
 /// The core names them. It was made by this process's twin a moment ago; whether it still has its name is looked at.
 fn modules(plan: &File, core: (u64, u64)) -> Result<Vec<Module>> {
-    let (dir, name) = super::write::split(&plan.path);
-    let file = file::open_read(file::open_dir_as_process(dir)?, proc::os(name))?;
+    let (dir, name) = super::writer::split(&plan.path);
+    let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
     ensure!(file::stat(&file)?.id == core, "another file has the core's name");
     if !plan.compress {
         return Ok(corefile::overview(&file)?.modules);
@@ -116,7 +117,7 @@ fn modules(plan: &File, core: (u64, u64)) -> Result<Vec<Module>> {
 /// Opens a mapped file, below the root that this process has, and sees what it is.
 fn open(path: &str, most: u64, own: &OwnedFd) -> Result<(Open, String)> {
     let root = file::open_dir("/".as_ref())?;
-    let file = file::open_file_in(own, root, path.as_ref(), Below::InRoot)?;
+    let file = resolve::open_file_in(own, root, path.as_ref(), Below::InRoot)?;
     let name = corefile::name(&file, most).context("no ELF file, or too large")?;
     Ok((file, name))
 }

@@ -46,6 +46,19 @@ pub struct Source {
 }
 
 impl Source {
+    /// Reads, and says whether that was the crasher's. `held`: the process has gone, and its memory is held.
+    ///
+    /// # Errors
+    /// [`Stop::Ended`]: it was not, or is not there any more.
+    pub fn read(&self, spans: &[Span], buffer: &mut [u8], held: bool) -> Result<(), Stop> {
+        let read = self.memory.read(spans, buffer);
+        // Only now is it certain whose memory that was: the ID could have been another's by the time of the read.
+        if read == Err(Errno::SRCH) || !(held || self.alive()) {
+            return Err(Stop::Ended);
+        }
+        read.map_err(Stop::Memory)
+    }
+
     /// Whether what was just read was the crasher's.
     pub fn alive(&self) -> bool {
         self.pidfd.as_ref().is_some_and(pidfd::lives)
@@ -209,13 +222,9 @@ impl Work {
         let size = spans.iter().map(|s| s.size).sum();
         let buffer = &mut buffer[..size];
         clock.since.store(self.start.elapsed().as_millis() as u64 + 1, Ordering::SeqCst);
-        let read = self.source.memory.read(spans, buffer);
+        let read = self.source.read(spans, buffer, self.held.is_some());
         clock.since.store(0, Ordering::SeqCst);
-        // Only now is it certain whose memory that was: the ID could have been another's by the time of the read.
-        if read == Err(Errno::SRCH) || (self.held.is_none() && !self.source.alive()) {
-            return Err(Stop::Ended);
-        }
-        read.map_err(Stop::Memory)?;
+        read?;
         // Another thread may have been given up while this one was reading: then the file belongs to the stream.
         if self.stop.load(Ordering::SeqCst) {
             return Err(Stop::Memory(Errno::CANCELED));
@@ -256,11 +265,11 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::child::{self, Ended};
     use crate::sys::counter::Counter;
-    use crate::sys::file::FsType;
+    use crate::sys::filesystem::FsType;
     use crate::sys::filter;
     use crate::sys::proc::Proc;
-    use crate::sys::process::Ended;
 
     /// Of our own memory, by a child with the filter of the copying stage: all that the threads do is in it.
     #[test]
@@ -276,7 +285,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let moved = Counter::shared().unwrap();
         let target = Arc::new(Target::new(file.try_clone().unwrap().into(), moved, None, FsType::Other));
-        let child = process::fork(|| {
+        let child = child::fork(|| {
             let copied = filter::enter(&filter::COPY).is_ok() && copy(source, vec![Load { offset: 0, address, size }], vec![], &target, None).is_ok();
             i32::from(!copied)
         });

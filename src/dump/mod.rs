@@ -29,6 +29,7 @@ mod theirs;
 mod turn;
 mod walk;
 mod write;
+mod writer;
 
 use crate::config::Config;
 use crate::limits::Limits;
@@ -146,7 +147,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
         Event::Started => ledger.get_or_insert_with(|| Ledger::open(config)).say(&record),
         Event::Released => released_at = Some(now()),
     });
-    let (written, writer) = written.unwrap_or_else(|e| (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None));
+    let (written, waiting) = written.unwrap_or_else(|e| (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None));
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
@@ -171,7 +172,7 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     if stuck {
         return let_go(crash, facts);
     }
-    if let Some(writer) = writer {
+    if let Some(writer) = waiting {
         writer.end()?;
     }
     if let Some(id) = id.filter(|_| config.binaries.keep && entry.user.is_none()) {

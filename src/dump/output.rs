@@ -3,7 +3,7 @@
 
 use super::stream::{CHUNK, Stop};
 use crate::sys::counter::Counter;
-use crate::sys::file::FsType;
+use crate::sys::filesystem::FsType;
 use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, process};
 use std::io::Write;
 use std::sync::Arc;

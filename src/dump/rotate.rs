@@ -3,7 +3,7 @@
 use super::quota::Kept;
 use crate::sys::file::Identity;
 use crate::sys::proc::os;
-use crate::sys::{Errno, OwnedFd, file};
+use crate::sys::{Errno, OwnedFd, file, resolve};
 
 /// Which of the cores are there, and which have gone: removed, renamed, replaced by another file.
 pub fn look(cores: &[Kept], root: &[u8]) -> (Vec<Kept>, Vec<Identity>) {
@@ -35,7 +35,7 @@ fn find<'a>(core: &'a Kept, root: &[u8]) -> Found<'a> {
     };
     let at = path.iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1);
     let (dir, name) = path.split_at(at);
-    let found = file::open_dir_as_process(dir).and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
+    let found = resolve::open_dir_as_process(dir).and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
     match found {
         Ok((dir, found)) if found == core.identity => Found::There(dir, name),
         Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Found::Gone,

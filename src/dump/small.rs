@@ -75,13 +75,8 @@ pub fn copy(source: &Source, pieces: &[Piece], target: &Target) -> Result<(), Fa
         }
         spans.clear();
         spans.extend(batch.iter().map(|p| p.span));
-        let read = source.memory.read(&spans, &mut buffer[..size]);
-        // Only now is it certain whose memory that was.
-        if !source.alive() {
-            return Err(Failed::Ended(first));
-        }
-        let failed = |stop| Failed::Stream(stop, first);
-        read.map_err(|e| failed(Stop::Memory(e)))?;
+        let failed = |stop| if stop == Stop::Ended { Failed::Ended(first) } else { Failed::Stream(stop, first) };
+        source.read(&spans, &mut buffer[..size], false).map_err(failed)?;
         target.moved(size);
         let mut at = 0;
         for piece in &batch {

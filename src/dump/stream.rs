@@ -118,10 +118,7 @@ fn sparse<I: AsFd>(
         output.flush()?;
         match small::copy(source, &pieces, target) {
             Ok(()) => return output.end_at(head.end),
-            Err(Failed::Ended(whole)) => {
-                output.reach = whole.min(head.end).max(output.reach);
-                return Err(Stop::Ended);
-            }
+            Err(Failed::Ended(whole)) => return ended(output, whole.min(head.end)),
             // Pieces are written from front to back: what lies behind the first failure is not there.
             Err(Failed::Stream(why @ (Stop::Full | Stop::Write(_)), _)) => return Err(why),
             Err(Failed::Stream(..)) => target.again_from(output.position),
@@ -143,10 +140,7 @@ fn sparse<I: AsFd>(
             Ok(()) => return output.end_at(head.end),
             // The threads do not write from front to back: what lies behind the first failure has gaps that nobody could tell from zeros.
             Err(Failed::Stream(why, whole)) if released || why == Stop::Full => return output.end_at(whole.clamp(output.position, head.end)).and(Err(why)),
-            Err(Failed::Ended(whole)) => {
-                output.reach = whole.min(head.end).max(output.reach);
-                return Err(Stop::Ended);
-            }
+            Err(Failed::Ended(whole)) => return ended(output, whole.min(head.end)),
             // Nothing of the pipe was read, so the stream writes the same bytes again to the same places. But the lane does not write from front to back:
             // where it ran out of space, what it has of the end would take the place of what is missing before.
             Err(Failed::Stream(..)) => {
@@ -158,9 +152,15 @@ fn sparse<I: AsFd>(
     body(input, output, bounds, source, &head)
 }
 
+/// The process has gone: the file is whole up to here.
+fn ended(output: &mut Output<Sparse>, whole: u64) -> Result<(), Stop> {
+    output.reach = whole.max(output.reach);
+    Err(Stop::Ended)
+}
+
 /// What comes after the head.
 fn body<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, bounds: &Bounds, source: Option<Source>, head: &Head) -> Result<(), Stop> {
-    input.hurry();
+    input.expect_all();
     data(input, output, &head.loads, source.filter(|_| bounds.limit.is_some()).map(|s| s.pagemap).as_ref())?;
     if output.position < head.end {
         return Err(Stop::Ended);

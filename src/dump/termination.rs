@@ -8,7 +8,7 @@ use crate::config::TerminationLog;
 use crate::record::{Outcome, Record};
 use crate::report::one_line;
 use crate::sys::jail::Bounds;
-use crate::sys::{OwnedFd, file};
+use crate::sys::{OwnedFd, file, resolve};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub fn write(facts: &Facts, plan: &File, record: &Record) -> Result<()> {
 }
 
 fn put(text: &str, own: &OwnedFd) -> Result<()> {
-    let log = file::open_to_write_in(own, file::open_dir_as_process(DIRECTORY)?, NAME.as_ref())?;
+    let log = resolve::open_to_write_in(own, resolve::open_dir_as_process(DIRECTORY)?, NAME.as_ref())?;
     ensure!(file::stat(&log)?.size == 0, "somebody has said something already");
     Ok(std::io::Write::write_all(&mut { log }, text.as_bytes())?)
 }

@@ -4,9 +4,10 @@ use super::{is_at, plan};
 use crate::record::{Location, Record};
 use crate::registry::Entry;
 use crate::store::Store;
+use crate::sys::child::{self, Ended};
 use crate::sys::cred::{self, Credentials};
 use crate::sys::proc::printable;
-use crate::sys::process::{self, Ended};
+use crate::sys::process;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 
@@ -40,7 +41,7 @@ pub fn copy(record: &mut Record, entry: &Entry, core: Option<(Vec<u8>, (u64, u64
 fn as_user(uid: u32, work: impl FnOnce() -> Result<bool>) -> Result<bool> {
     const FOUND: i32 = 0;
     const NOT_FOUND: i32 = 2;
-    let child = process::fork(|| {
+    let child = child::fork(|| {
         // A directory of his may be a file system that he serves himself, and never answers.
         process::end_after(PATIENCE);
         let attempt = || -> Result<bool> {

@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::sys::limit::{self, Limit};
 use crate::sys::proc::{self, MountPoint, Proc, mount_points};
 use crate::sys::process::Who;
-use crate::sys::{OwnedFd, file, mount, ns};
+use crate::sys::{OwnedFd, file, filesystem, mount, ns};
 use crate::sysctl;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -277,7 +277,7 @@ fn undo(rootfs: &Rootfs, registry: &Registry, store: &Store, entry: &Entry, befo
 fn unshow(rootfs: &Rootfs, registry: &Registry, entry: &Entry) -> Result<()> {
     // Our file lies where the kernel's was; a container without it reads the kernel's.
     if let Some((shown, _)) = rootfs.look(SYSCTL, false)?
-        && file::fs_type(&shown)? != file::FsType::Proc
+        && filesystem::fs_type(&shown)? != filesystem::FsType::Proc
     {
         rootfs.hide()?;
     }

@@ -3,8 +3,10 @@
 use super::monitor;
 use super::plan::Found;
 use crate::store::DUMP_DIR_MODE;
-use crate::sys::file::{self, Below, FsType};
+use crate::sys::file;
+use crate::sys::filesystem::{self, FsType};
 use crate::sys::proc::Proc;
+use crate::sys::resolve::{self, Below};
 use crate::sys::{Errno, OwnedFd, mount, ns, process, selinux};
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::{OsStr, OsString};
@@ -50,7 +52,7 @@ impl Rootfs {
         let owner = if inside { (0, 0) } else { process.mapped_root()? };
         let found = Rootfs { mount_ns, path, pivoted, owner, label: None };
         if found.pivoted.is_none() {
-            let (_, is_mount) = found.inside(|root| file::mount_of(root))?;
+            let (_, is_mount) = found.inside(|root| filesystem::mount_of(root))?;
             ensure!(is_mount, "unsupported runtime: {} is no mount point in the mount namespace of process {pid} (a VMM or a sentry?)", found.path.display());
         }
         Ok(found)
@@ -76,7 +78,7 @@ impl Rootfs {
     pub fn lacks(&self, inside: &Path) -> Result<usize> {
         let there = |root: &OwnedFd, p: &Path| {
             let name = p.strip_prefix("/").unwrap_or(p).as_os_str();
-            name.is_empty() || file::resolve(root, name, Below::InRoot, true).is_ok()
+            name.is_empty() || resolve::resolve(root, name, Below::InRoot, true).is_ok()
         };
         self.inside(|root| Ok(inside.ancestors().take_while(|p| !there(root, p)).count()))
     }
@@ -87,7 +89,7 @@ impl Rootfs {
             for path in inside.ancestors().take(count) {
                 let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { break };
                 let parent = parent.strip_prefix("/").unwrap_or(parent);
-                let parent = if parent == Path::new("") { root.try_clone()? } else { file::resolve(root, parent.as_os_str(), Below::InRoot, true)? };
+                let parent = if parent == Path::new("") { root.try_clone()? } else { resolve::resolve(root, parent.as_os_str(), Below::InRoot, true)? };
                 file::remove_empty_dir(&parent, name)?;
             }
             Ok(())
@@ -96,7 +98,7 @@ impl Rootfs {
 
     /// The file or directory `inside`, if it is there, and what `stat` says of it.
     pub fn look(&self, inside: &str, directory: bool) -> Result<Option<(OwnedFd, file::Stat)>> {
-        let found = self.inside(|root| match file::resolve(root, inside.trim_start_matches('/').as_ref(), Below::InRoot, directory) {
+        let found = self.inside(|root| match resolve::resolve(root, inside.trim_start_matches('/').as_ref(), Below::InRoot, directory) {
             Err(Errno::NOENT) => Ok(None),
             other => Ok(Some(other.with_context(|| format!("openat2({inside:?}) in the container"))?)),
         })?;
@@ -118,10 +120,10 @@ impl Rootfs {
     pub fn directory(&self, inside: &str, made: &mut Made) -> Result<(OwnedFd, Found)> {
         self.inside(|root| {
             let dir = self.make_below(root, Path::new(inside), made).with_context(|| format!("dump directory {inside:?} of the container"))?;
-            let fs = file::fs_type(&dir)?;
+            let fs = filesystem::fs_type(&dir)?;
             ensure!(!matches!(fs, FsType::Proc | FsType::Kernel), "dump directory {inside:?} of the container is on a file system of the kernel");
             let found = Found {
-                mounted: file::mount_of(&dir)?.0 != file::mount_of(root)?.0,
+                mounted: filesystem::mount_of(&dir)?.0 != filesystem::mount_of(root)?.0,
                 memory: fs == FsType::Memory,
                 empty: file::is_empty_dir(file::reopen_dir(&dir)?)?,
             };
@@ -132,11 +134,11 @@ impl Rootfs {
     /// Puts the container's own pattern over `/proc/sys/kernel/core_pattern`. A container without a /proc has none to see: `false`.
     pub fn show(&self, view: &OwnedFd) -> Result<bool> {
         self.inside(|root| {
-            let sysctl = match file::resolve(root, "proc/sys/kernel/core_pattern".as_ref(), Below::NoLinks, false) {
+            let sysctl = match resolve::resolve(root, "proc/sys/kernel/core_pattern".as_ref(), Below::NoLinks, false) {
                 Err(Errno::NOENT) => return Ok(false),
                 other => other.context("openat2(\"proc/sys/kernel/core_pattern\")")?,
             };
-            if file::fs_type(&sysctl)? != FsType::Proc {
+            if filesystem::fs_type(&sysctl)? != FsType::Proc {
                 return Ok(false);
             }
             mount::attach(view, &sysctl).context("the container's /proc/sys/kernel/core_pattern")?;
@@ -147,7 +149,7 @@ impl Rootfs {
     /// Takes the view off again.
     pub fn hide(&self) -> Result<()> {
         self.inside(|root| {
-            let directory = file::resolve(root, "proc/sys/kernel".as_ref(), Below::NoLinks, true).context("openat2(\"proc/sys/kernel\")")?;
+            let directory = resolve::resolve(root, "proc/sys/kernel".as_ref(), Below::NoLinks, true).context("openat2(\"proc/sys/kernel\")")?;
             mount::detach_file(&directory, "core_pattern")
         })
     }
@@ -170,7 +172,7 @@ impl Rootfs {
         for (i, name) in names.iter().enumerate() {
             walked.push(name);
             // From the root each time, so that a link which leads elsewhere in the container is followed as the container would.
-            match file::resolve(root, walked.as_os_str(), Below::InRoot, true) {
+            match resolve::resolve(root, walked.as_os_str(), Below::InRoot, true) {
                 Ok(next) => here = next,
                 Err(Errno::NOENT) => {
                     let mode = if i + 1 == names.len() { DUMP_DIR_MODE } else { 0o755 };
@@ -179,7 +181,7 @@ impl Rootfs {
                         Err(Errno::EXIST) => bail!("{walked:?} is a symbolic link that leads nowhere"),
                         Err(e) => return Err(e).with_context(|| format!("mkdirat({walked:?})")),
                     }
-                    let next = file::resolve(&here, name, Below::NoLinks, true).with_context(|| format!("openat2({walked:?})"))?;
+                    let next = resolve::resolve(&here, name, Below::NoLinks, true).with_context(|| format!("openat2({walked:?})"))?;
                     let dir = file::reopen_dir(&next)?;
                     file::chmod(&dir, mode)?;
                     file::chown(&dir, self.owner.0, self.owner.1)?;

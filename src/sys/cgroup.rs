@@ -34,7 +34,7 @@ impl Groups {
         Groups { unified: unified.and_then(|g| open(g, "")), tasks: groups.iter().filter(charges).filter(below).filter_map(|g| open(g, "tasks")).collect() }
     }
 
-    /// The group of cgroup v2 that a child is to be started in, see [`super::process::fork_into`].
+    /// The group of cgroup v2 that a child is to be started in, see [`super::child::fork_into`].
     pub fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(|f| f.as_fd())
     }

@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn a_child_counts_for_its_parent() {
         let counter = Counter::shared().unwrap();
-        let child = crate::sys::process::fork(|| {
+        let child = crate::sys::child::fork(|| {
             counter.add(3);
             0
         });

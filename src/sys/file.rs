@@ -1,7 +1,7 @@
 //! Files and directories by descriptor: open once, then everything relative to what was opened.
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 /// What `fstat` says, as far as the callers care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,9 +162,7 @@ pub fn write_new(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Res
 
 /// Makes the new file `name` below `dir` for writing; an existing one is an error.
 pub fn create_new(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<std::fs::File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = fs::openat(&dir, name, flags, Mode::from_raw_mode(mode)).with_context(|| format!("openat({name:?}, O_CREAT|O_EXCL)"))?;
-    Ok(fd.into())
+    create_exclusive(dir, name, mode).map(Into::into).with_context(|| format!("openat({name:?}, O_CREAT|O_EXCL)"))
 }
 
 /// Gives the file `from` the further name `to` in another directory, replacing what had it.
@@ -192,6 +191,14 @@ pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
 pub fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
     let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
     fs::utimensat(dir, name, &fs::Timestamps { last_access: now, last_modification: now }, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Whether something that is done at most once in a while is due, by the age of the empty file `stamp`; if so, notes that it is done now.
+pub fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
+    let old = open_read(&dir, stamp).ok().and_then(|f| f.metadata().and_then(|m| m.modified()).ok());
+    // A clock that was set back makes it due as well.
+    let due = old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > every));
+    due && replace(dir, stamp, b"", 0o600).is_ok()
 }
 
 /// Removes a name; a missing one is no error.
@@ -260,7 +267,7 @@ pub fn try_lock(fd: impl AsFd) -> Result<bool> {
 }
 
 /// Waits for the exclusive lock, at most so long; in the order in which they came. Whether it is ours now.
-pub fn lock_within(fd: impl AsFd, time: std::time::Duration) -> Result<bool> {
+pub fn lock_within(fd: impl AsFd, time: Duration) -> Result<bool> {
     if time.is_zero() {
         return try_lock(fd);
     }
@@ -269,73 +276,6 @@ pub fn lock_within(fd: impl AsFd, time: std::time::Duration) -> Result<bool> {
         Err(Errno::INTR) => Ok(false),
         Err(e) => Err(e).context("flock(LOCK_EX)"),
     })?
-}
-
-/// How a path is resolved below a root that somebody else controls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Below {
-    /// As a process with that root would: symbolic links are followed and stay inside.
-    InRoot,
-    /// Nothing but plain names: a symbolic link is an error.
-    NoLinks,
-}
-
-/// Opens `path` below `root` with `O_PATH`. Magic links (`/proc/self/exe`) are never followed.
-///
-/// # References
-/// openat2(2), Linux 5.6. `EAGAIN` (a rename raced with us) is tried again.
-pub fn resolve(root: impl AsFd, path: &OsStr, below: Below, directory: bool) -> rustix::io::Result<OwnedFd> {
-    let how = match below {
-        Below::InRoot => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        Below::NoLinks => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-    };
-    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
-    if directory {
-        flags |= OFlags::DIRECTORY;
-    }
-    let mut tries = 0;
-    loop {
-        match fs::openat2(&root, path, flags, Mode::empty(), how) {
-            Err(Errno::AGAIN) if tries < 32 => tries += 1,
-            other => return other,
-        }
-    }
-}
-
-/// Opens the regular file `path` below `root` for reading. Whatever else has the name (a FIFO, a device) is found out before it is opened: `EINVAL`.
-///
-/// # References
-/// openat2(2), Linux 5.6; proc(5), `/proc/self/fd`: how an `O_PATH` descriptor is opened again.
-pub fn open_file_below(root: impl AsFd, path: &OsStr, below: Below) -> rustix::io::Result<std::fs::File> {
-    open_file_by(own_files().map_err(|_| Errno::NOENT)?, root, path, below, OFlags::RDONLY)
-}
-
-/// The directory in which this process's descriptors can be opened again: for a process that will have another root, where /proc may be missing or lie.
-///
-/// # References
-/// proc(5), `/proc/self/fd`.
-pub fn own_files() -> Result<OwnedFd> {
-    open_dir(Path::new("/proc/self/fd"))
-}
-
-/// The same for a process that has changed its root since: `own` is its [`own_files`].
-pub fn open_file_in(own: impl AsFd, root: impl AsFd, path: &OsStr, below: Below) -> rustix::io::Result<std::fs::File> {
-    open_file_by(own, root, path, below, OFlags::RDONLY)
-}
-
-/// Opens the regular file `name` in a directory for writing, as a process that has changed its root since: not through a link, and nothing else that has the name.
-pub fn open_to_write_in(own: impl AsFd, dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
-    open_file_by(own, dir, name, Below::NoLinks, OFlags::WRONLY)
-}
-
-fn open_file_by(own: impl AsFd, root: impl AsFd, path: &OsStr, below: Below, access: OFlags) -> rustix::io::Result<std::fs::File> {
-    use std::os::fd::AsRawFd;
-    let found = resolve(root, path, below, false)?;
-    if FileType::from_raw_mode(fs::fstat(&found)?.st_mode) != FileType::RegularFile {
-        return Err(Errno::INVAL);
-    }
-    let again = found.as_raw_fd().to_string();
-    fs::openat(own, again.as_str(), access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty()).map(Into::into)
 }
 
 /// Makes the new file `to` share all blocks with `from`.
@@ -363,12 +303,6 @@ pub fn copy_whole(from: &std::fs::File, to: &std::fs::File, size: u64) -> std::i
     }
 }
 
-/// Opens a directory as any program of this process would, below its root and from its working directory, but through no magic link.
-pub fn open_dir_as_process(path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    fs::openat2(fs::CWD, OsStr::from_bytes(path), flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
-}
-
 /// Makes a new regular file for writing; whatever has the name already, a dangling link included, is an error.
 pub fn create_exclusive(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::LARGEFILE;
@@ -383,63 +317,6 @@ pub fn mkdirat(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<()
 /// Opens an `O_PATH` directory descriptor again, for reading its entries or changing its mode.
 pub fn reopen_dir(fd: impl AsFd) -> Result<OwnedFd> {
     fs::openat(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).context("openat(\".\", O_DIRECTORY)")
-}
-
-/// The file system types that matter to a core dump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FsType {
-    /// proc(5).
-    Proc,
-    /// sysfs, cgroup, debugfs and the like: no place for files.
-    Kernel,
-    /// In memory: tmpfs, ramfs.
-    Memory,
-    /// Served by a program or another machine: FUSE, NFS, SMB, 9p, Ceph.
-    Served,
-    /// Anything else.
-    Other,
-}
-
-/// `fstatfs(2)`, `f_type`.
-pub fn fs_type(fd: impl AsFd) -> Result<FsType> {
-    space(fd).map(|s| s.kind)
-}
-
-/// A file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// Its type.
-    pub kind: FsType,
-    /// Its size in bytes; 0 where it does not say.
-    pub total: u64,
-    /// Bytes that are there for everybody.
-    pub available: u64,
-}
-
-/// `fstatfs(2)`.
-pub fn space(fd: impl AsFd) -> Result<Space> {
-    let s = fs::fstatfs(fd).context("fstatfs")?;
-    let unit = if s.f_frsize > 0 { s.f_frsize } else { s.f_bsize } as u64;
-    Ok(Space { kind: kind(s.f_type as i64), total: s.f_blocks.saturating_mul(unit), available: s.f_bavail.saturating_mul(unit) })
-}
-
-fn kind(magic: i64) -> FsType {
-    match magic {
-        libc::PROC_SUPER_MAGIC => FsType::Proc,
-        libc::SYSFS_MAGIC | libc::CGROUP_SUPER_MAGIC | libc::CGROUP2_SUPER_MAGIC | libc::DEBUGFS_MAGIC | libc::DEVPTS_SUPER_MAGIC => FsType::Kernel,
-        libc::TMPFS_MAGIC | 0x8584_58f6 => FsType::Memory,
-        0x6573_5546 | libc::NFS_SUPER_MAGIC | libc::SMB_SUPER_MAGIC | 0xff53_4d42 | 0xfe53_4d42 | 0x0102_1997 | 0x00c3_6400 => FsType::Served,
-        _ => FsType::Other,
-    }
-}
-
-/// Which mount a descriptor is on, and whether it is that mount's root.
-///
-/// # References
-/// statx(2): `STATX_MNT_ID` (Linux 5.8), `STATX_ATTR_MOUNT_ROOT` (Linux 5.8).
-pub fn mount_of(fd: impl AsFd) -> Result<(u64, bool)> {
-    let s = fs::statx(fd, "", AtFlags::EMPTY_PATH, fs::StatxFlags::MNT_ID).context("statx(STATX_MNT_ID)")?;
-    Ok((s.stx_mnt_id, s.stx_attributes.contains(fs::StatxAttributes::MOUNT_ROOT)))
 }
 
 /// Where a symbolic link below `dir` points to.

@@ -246,13 +246,14 @@ pub fn enter(program: &Program) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::process::{self, Ended};
+    use crate::sys::child::{self, Ended};
+    use crate::sys::process;
 
     const RULES: &[&[Rule]] = &[BASE, THREADS, &[fcntl(libc::F_GETFD)]];
     static PROGRAM: Program = program(RULES);
 
     fn under_it(work: impl FnOnce() -> i32) -> Ended {
-        let child = process::fork(|| if enter(&PROGRAM).is_ok() { work() } else { 99 }).unwrap();
+        let child = child::fork(|| if enter(&PROGRAM).is_ok() { work() } else { 99 }).unwrap();
         child.wait().unwrap()
     }
 
@@ -269,7 +270,7 @@ mod tests {
         const CODE: i32 = libc::PROT_READ | libc::PROT_EXEC;
         let attempts: [fn() -> bool; 6] = [
             || std::fs::File::open("/etc/passwd").is_ok(),
-            || process::fork(|| 0).is_ok(),
+            || child::fork(|| 0).is_ok(),
             || std::os::unix::net::UnixStream::pair().is_ok(),
             || process::write(std::io::stdout(), b"").is_ok(),
             // SAFETY: the two calls would touch nothing of ours.

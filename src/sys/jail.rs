@@ -1,9 +1,10 @@
 //! A child process for reading what somebody hostile wrote: no rights, no way to open anything, bounded in memory, processor time and wall time. It has the
 //! descriptors that it is given, and a pipe to say what it found.
 
+use super::child::{self, Ended};
 use super::cred::{self, Credentials};
 use super::filter::{self, Program, Rule, Rule::Allow};
-use super::process::{self, Ended};
+use super::process;
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::Write;
@@ -46,7 +47,7 @@ const NOBODY: u32 = 65534;
 /// seccomp(2), Linux 3.17; setrlimit(2); credentials(7).
 pub fn run(bounds: &Bounds, keep: &[BorrowedFd<'_>], work: impl FnOnce(&mut dyn Write)) -> Result<Said> {
     let (read, write) = process::pipe()?;
-    let child = process::fork(|| {
+    let child = child::fork(|| {
         let mut out = std::fs::File::from(write);
         match enter(bounds, keep, &out) {
             Ok(()) => {

@@ -6,9 +6,11 @@
 #![allow(unsafe_code)]
 
 pub mod cgroup;
+pub mod child;
 pub mod counter;
 pub mod cred;
 pub mod file;
+pub mod filesystem;
 pub mod filter;
 pub mod hold;
 pub mod jail;
@@ -22,6 +24,7 @@ pub mod pagemap;
 pub mod pidfd;
 pub mod proc;
 pub mod process;
+pub mod resolve;
 pub mod robust;
 pub mod selinux;
 pub mod socket;

@@ -5,6 +5,7 @@
 
 use super::cred::Credentials;
 use super::file;
+use super::filesystem;
 use super::limit::Limit;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
@@ -25,7 +26,7 @@ impl Proc {
     pub fn open(pid: i32) -> Result<Self> {
         ensure!(pid > 0, "{pid} is no process ID");
         let dir = file::open_dir(format!("/proc/{pid}").as_ref())?;
-        ensure!(file::fs_type(&dir)? == file::FsType::Proc, "/proc is not a proc file system");
+        ensure!(filesystem::fs_type(&dir)? == filesystem::FsType::Proc, "/proc is not a proc file system");
         Ok(Proc(dir))
     }
 

@@ -1,93 +1,13 @@
-//! This process and its children: fork, exec, signals, dumpable.
+//! This process: its descriptors, exec, signals, what it may be asked for.
 
 use anyhow::{Context, Result};
-use linux_raw_sys::general::{CLONE_INTO_CGROUP, clone_args};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{DumpableBehavior, WaitOptions};
+use rustix::process::DumpableBehavior;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::time::Duration;
-
-/// A child of this process that runs our own code.
-#[derive(Debug)]
-pub struct Child(rustix::process::Pid);
-
-/// Runs `work` in a forked child and exits it with what `work` returns. The caller must be single-threaded.
-pub fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
-    // SAFETY: the process has one thread, so the child may go on to run any code; it leaves by _exit and never returns into the caller.
-    match unsafe { nix::unistd::fork() }.context("fork")? {
-        nix::unistd::ForkResult::Parent { child } => Child::new(child.as_raw()),
-        nix::unistd::ForkResult::Child => leave(work()),
-    }
-}
-
-/// The same, with the child started in a group of cgroup v2 (an open directory of it). `work` is told whether it is there; if the kernel does not want it, the
-/// child is started where this process is.
-///
-/// # References
-/// clone(2): `CLONE_INTO_CGROUP`, Linux 5.7.
-pub fn fork_into(group: Option<BorrowedFd<'_>>, work: impl FnOnce(bool) -> i32) -> Result<Child> {
-    let Some(group) = group else { return fork(|| work(false)) };
-    let args = clone_args {
-        flags: CLONE_INTO_CGROUP,
-        exit_signal: libc::SIGCHLD as u64,
-        cgroup: group.as_raw_fd() as u64,
-        // SAFETY: a struct of integers.
-        ..unsafe { std::mem::zeroed() }
-    };
-    // SAFETY: as in `fork`; without a stack of its own the child goes on with a copy of this one. The C library learns nothing of the child: it still has the parent's
-    // thread ID for its only thread, which serves nothing but raise(3) to that thread.
-    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<clone_args>()) } {
-        0 => leave(work(true)),
-        -1 => fork(|| work(false)),
-        child => Child::new(child as i32),
-    }
-}
-
-fn leave(code: i32) -> ! {
-    // SAFETY: _exit has no preconditions; the parent's buffers and destructors are not ours to run.
-    unsafe { libc::_exit(code) }
-}
-
-impl Child {
-    fn new(id: i32) -> Result<Self> {
-        rustix::process::Pid::from_raw(id).map(Child).context("fork returned no process ID")
-    }
-
-    /// Its process ID, which stays its own until it was waited for.
-    pub fn id(&self) -> rustix::process::Pid {
-        self.0
-    }
-
-    /// Kills the child; it is still to be waited for.
-    pub fn kill(&self) -> Result<()> {
-        rustix::process::kill_process(self.0, rustix::process::Signal::KILL).context("kill")
-    }
-
-    /// Waits at most so long. `None`: it has not ended, and is left to itself.
-    pub fn wait_briefly(self, time: Duration) -> Result<Option<Ended>> {
-        let pidfd = rustix::process::pidfd_open(self.0, rustix::process::PidfdFlags::empty()).context("pidfd_open")?;
-        if wait_readable(&pidfd, Some(time))? { self.wait().map(Some) } else { Ok(None) }
-    }
-
-    /// Waits until the child ends; its exit status, or the signal that killed it.
-    pub fn wait(self) -> Result<Ended> {
-        loop {
-            match rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
-                Ok(Some((_, status))) => {
-                    return Ok(match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => Ended::Exit(code),
-                        (_, signal) => Ended::Signal(signal.unwrap_or(0)),
-                    });
-                }
-                Ok(None) | Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e).context("waitpid"),
-            }
-        }
-    }
-}
 
 /// Lets a process that is dumping core go on to its end, with the status that it has, although somebody still has the other end of the kernel's pipe: the
 /// kernel waits in it until it is interrupted, and does not take a tracer's interruption for anything else. This process must end soon after.
@@ -123,18 +43,6 @@ pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
             Err(e) => return Err(e).context("poll"),
         }
     }
-}
-
-/// The signal that kills a process for a system call that its filter forbids.
-pub const FORBIDDEN: i32 = libc::SIGSYS;
-
-/// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// By itself, with this status.
-    Exit(i32),
-    /// By this signal.
-    Signal(i32),
 }
 
 /// Replaces this process by `program` with an empty environment, as the kernel starts its helpers. Returns only on failure.

@@ -1,9 +1,10 @@
 //! The hook's and the container's side: this program again, which does the deeds that it is told, and writes down what it sees.
 
-use crate::sys::file::{self, Below};
+use crate::sys::file;
 use crate::sys::limit::{self, Limit};
 use crate::sys::proc::Proc;
-use crate::sys::{mount, ns};
+use crate::sys::resolve::{self, Below};
+use crate::sys::{filesystem, mount, ns};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -205,12 +206,12 @@ fn mount_into(pid: i32, directory: &Path, sight: &Sight) -> Result<()> {
     ns::inside_mount_ns(Proc::open(pid)?.namespace("mnt")?, || {
         let root = file::open_dir(&rootfs)?;
         let (parent, name) = VOLUME.split_once('/').unwrap_or((VOLUME, ""));
-        let parent = file::resolve(&root, parent.as_ref(), Below::NoLinks, true).context("openat2 of the directory in the container")?;
+        let parent = resolve::resolve(&root, parent.as_ref(), Below::NoLinks, true).context("openat2 of the directory in the container")?;
         file::mkdirat(&parent, name.as_ref(), 0o755).context("mkdirat in the container")?;
-        let target = file::resolve(&parent, name.as_ref(), Below::NoLinks, true).context("openat2 of the new directory")?;
+        let target = resolve::resolve(&parent, name.as_ref(), Below::NoLinks, true).context("openat2 of the new directory")?;
         mount::attach(&tree, &target)?;
-        let sysctl = file::resolve(&root, VIEW.as_ref(), Below::NoLinks, false).context("openat2 of the container's sysctl")?;
-        ensure!(file::fs_type(&sysctl)? == file::FsType::Proc, "the container's /proc is not there yet");
+        let sysctl = resolve::resolve(&root, VIEW.as_ref(), Below::NoLinks, false).context("openat2 of the container's sysctl")?;
+        ensure!(filesystem::fs_type(&sysctl)? == filesystem::FsType::Proc, "the container's /proc is not there yet");
         mount::attach(&view, &sysctl)
     })
 }

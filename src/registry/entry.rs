@@ -1,0 +1,157 @@
+//! What is known of a registered container, and the names under which it is found.
+
+use crate::limits::Limits;
+use crate::pattern::Template;
+use crate::record::{Location, Names};
+use crate::sys::proc::{Cgroup, Proc};
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Who the container's init process is, so that a reused number of any kind does not match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    /// PID on the host.
+    pub pid: i32,
+    /// Its start, clock ticks since boot.
+    pub start_time: u64,
+    /// Inode of its mount namespace.
+    pub mount_ns: u64,
+    /// Number of its mount namespace that is never reused, where the kernel has one.
+    pub mount_ns_id: Option<u64>,
+    /// Inode of its PID namespace, where it is the first process of it.
+    pub pid_ns: Option<u64>,
+    /// Its cgroup, where that is its own: the index key.
+    pub cgroup: Option<String>,
+}
+
+/// What lies behind the pattern's directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// On what cores land.
+    pub location: Location,
+    /// A directory inside the container and the host's directory that it shows, where both are known.
+    pub mount: Option<(String, String)>,
+}
+
+/// One container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// ID and names.
+    pub names: Names,
+    /// The init process.
+    pub init: Init,
+    /// The core(5) template.
+    pub pattern: String,
+    /// `kernel.core_uses_pid` for this container.
+    pub append_pid: bool,
+    /// Most bytes of one core, where the container says so.
+    pub limit: Option<u64>,
+    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for unlimited; poststart sets it again.
+    pub soft_limit: Option<u64>,
+    /// Compress cores with zstd.
+    #[serde(default)]
+    pub compress: bool,
+    /// Let the crashed process go before its core is whole.
+    #[serde(default)]
+    pub early: bool,
+    /// Lower limits than the host's, where the container says so.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Where cores land.
+    pub place: Place,
+    /// Why the request was refused; such an entry is in no index.
+    pub refused: Option<String>,
+    /// The store of the user who registered this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<PathBuf>,
+    /// That user, where it is not root. Nothing that stands in a file: it is who the file belongs to.
+    #[serde(skip)]
+    pub user: Option<u32>,
+}
+
+impl Entry {
+    /// An entry that a user wrote, held to the rules that root's hook keeps by itself. What it says of places on the host is his word, and no more.
+    pub(super) fn checked(mut self, uid: u32) -> Result<Self> {
+        check_id(&self.names.container_id)?;
+        Template::of_container(self.pattern.as_bytes())?;
+        ensure!(self.refused.is_none(), "it is a refusal");
+        ensure!(self.store.as_ref().is_none_or(|s| s.is_absolute()), "store {:?} is not an absolute path", self.store);
+        // Its memory would count as nobody's.
+        self.early = false;
+        self.user = Some(uid);
+        Ok(self)
+    }
+
+    pub(super) fn keys(&self) -> Vec<String> {
+        let mut keys = vec![mount_key(self.init.mount_ns)];
+        keys.extend(self.init.pid_ns.map(pid_key));
+        keys.extend(self.init.cgroup.clone());
+        keys
+    }
+
+    /// Whether the init process of the entry is the process that has its PID now.
+    pub fn init_lives(&self) -> bool {
+        let Ok(process) = Proc::open(self.init.pid) else { return false };
+        process.start_time().is_ok_and(|t| t == self.init.start_time) && process.is_zombie().is_ok_and(|zombie| !zombie)
+    }
+}
+
+/// Index key of a mount namespace.
+pub fn mount_key(inode: u64) -> String {
+    format!("mnt-{inode}")
+}
+
+/// Index key of a PID namespace.
+pub fn pid_key(inode: u64) -> String {
+    format!("pid-{inode}")
+}
+
+/// Index keys of a cgroup and everything above it, the nearest first; none for the root.
+pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut path = group.path.as_slice();
+    while path.len() > 1 {
+        let name = format!("cgroup-{}-{}", group.controllers.escape_ascii(), path.escape_ascii()).replace('/', "!");
+        // A longer one cannot be a file name: it was never registered either.
+        if name.len() <= 255 {
+            keys.push(name);
+        }
+        path = &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)];
+    }
+    keys
+}
+
+/// Whether a container ID may be a file name: what runc accepts, and no dot file.
+pub fn check_id(id: &str) -> Result<()> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
+    ensure!(
+        !id.is_empty() && id.len() <= 200 && !id.starts_with('.') && id.bytes().all(legal),
+        "container ID {id:?}: expected 1 to 200 letters, digits, _ + - or ."
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup_keys_walk_up() {
+        let keys = |c: &[u8], p: &[u8]| cgroup_keys(&Cgroup { controllers: c.to_vec(), path: p.to_vec() });
+        assert_eq!(keys(b"", b"/pods/a/b"), ["cgroup--!pods!a!b", "cgroup--!pods!a", "cgroup--!pods"]);
+        assert_eq!(keys(b"memory", b"/x"), ["cgroup-memory-!x"]);
+        assert!(keys(b"", b"/").is_empty());
+        assert!(keys(b"", &b"/x".repeat(200)).len() < 200);
+    }
+
+    #[test]
+    fn ids_are_plain_names() {
+        for good in ["a", "8f3b", "pod_1.x+y-z"] {
+            check_id(good).unwrap();
+        }
+        for bad in ["", ".", "..", "a/b", ".hidden", "a b", "a\n", &"x".repeat(201)] {
+            assert!(check_id(bad).is_err(), "{bad:?}");
+        }
+    }
+}
