@@ -12,20 +12,12 @@ pub fn mutate(target: &str, data: &mut [u8], size: usize, max: usize, seed: u32)
     let mut random = Random(u64::from(seed) << 1 | 1);
     if JSON.contains(&target)
         && random.below(2) == 0
-        && let Ok(mut document) = serde_json::from_slice::<Value>(&data[..size])
+        && let Ok(text) = std::str::from_utf8(&data[..size])
+        && let Some(text) = change_json(text, &mut random)
+        && text.len() <= max.min(data.len())
     {
-        let mut text = String::new();
-        for _ in 0..=random.below(3) {
-            change(&mut document, &mut random);
-            text = document.to_string();
-        }
-        if random.below(8) == 0 {
-            text = with_a_key_twice(&document, text, &mut random);
-        }
-        if text.len() <= max.min(data.len()) {
-            data[..text.len()].copy_from_slice(text.as_bytes());
-            return text.len();
-        }
+        data[..text.len()].copy_from_slice(text.as_bytes());
+        return text.len();
     }
     if target == "config"
         && random.below(2) == 0
@@ -45,6 +37,29 @@ pub fn mutate(target: &str, data: &mut [u8], size: usize, max: usize, seed: u32)
         }
     }
     fuzzer_mutate(data, size, max)
+}
+
+/// The text with something changed in its document; in one of its lines where each is a document, as those of records are.
+fn change_json(text: &str, random: &mut Random) -> Option<String> {
+    if let Ok(document) = serde_json::from_str(text) {
+        return Some(change_document(document, random));
+    }
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let at = random.below(lines.len().max(1));
+    let document = serde_json::from_str(lines.get(at)?).ok()?;
+    lines.insert(at, change_document(document, random));
+    if random.below(4) > 0 {
+        lines.remove(at + 1);
+    }
+    Some(lines.join("\n") + "\n")
+}
+
+fn change_document(mut document: Value, random: &mut Random) -> String {
+    for _ in 0..=random.below(3) {
+        change(&mut document, random);
+    }
+    let text = document.to_string();
+    if random.below(8) == 0 { with_a_key_twice(&document, text, random) } else { text }
 }
 
 /// The keys of the configuration, and of its tables.
