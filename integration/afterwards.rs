@@ -189,7 +189,7 @@ fn the_first_process_itself() {
     assert!(told["seconds"].as_f64().is_some_and(|s| s > 0.0 && s < 60.0), "{told:#}");
 }
 
-/// Once for each build-id, for root only; what the process itself could not read is not kept; what is too large is not; and it can be switched off.
+/// Once for each content, for root only; what the process itself could not read is not kept; what is too large is not; and it can be switched off.
 #[test]
 fn what_is_kept_and_what_is_not() {
     if !require::programs(&["runc", "gcc"]) {
@@ -246,7 +246,7 @@ fn what_is_kept_and_what_is_not() {
         assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o600, 0, 0), "{id}");
     }
 
-    // A second crash changes nothing; and a file of the same build-id but another content is not taken for the kept one.
+    // A second crash changes nothing; and a kept file that was damaged is not told of.
     let before = all.iter().map(|id| at(id).metadata().unwrap().ino()).collect::<Vec<_>>();
     fs::write(at(&libc), b"another").unwrap();
     container.exec(&["/app/program"]);
@@ -270,6 +270,40 @@ fn what_is_kept_and_what_is_not() {
         assert_eq!(kept().iter().any(|id| fs::read(at(id)).unwrap() == own), readable, "mode {mode:o}: {:?}", kept());
         assert_eq!(binaries("kept").pop().unwrap().is_empty(), !readable);
         let _ = fs::remove_dir_all(Path::new(STORE).join("binaries"));
+    }
+}
+
+/// Another container has a program of the same build-id and size, which says other things, and has crashed first.
+#[test]
+fn planted_by_another_container() {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = build(dir.path(), "program", &["gcc", "-g", "-O1", "-pthread", "-static"], "crash.c");
+    let mut bytes = fs::read(&program).unwrap();
+    let places: Vec<usize> = bytes.windows(9).enumerate().filter(|(_, name)| name == b"innermost").map(|(at, _)| at).collect();
+    places.iter().for_each(|at| bytes[*at..at + 9].copy_from_slice(b"misguided"));
+    let planted = dir.path().join("planted");
+    fs::write(&planted, bytes).unwrap();
+    fs::set_permissions(&planted, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let host = Host::take();
+    host.install();
+    let runtime = Runtime::new(Kind::Runc);
+    for (id, program) in [("planter", &planted), ("victim", &program)] {
+        let mut bundle = Bundle::new();
+        bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%p");
+        bundle.rootfs().put(program, "/app/program");
+        let container = runtime.start(&bundle, id);
+        container.exec(&["/app/program"]);
+        host.settle();
+        container.remove();
+    }
+    let ids: BTreeSet<String> = kept().iter().map(|name| name.split_once('-').unwrap().0.to_owned()).collect();
+    assert_eq!((kept().len(), ids.len()), (2, 1), "{:?}", kept());
+    for (id, function) in [("planter", "misguided"), ("victim", "innermost")] {
+        assert_eq!(told(&format!("container={id}"))["stacks"][0]["frames"][0]["function"], function, "{id}");
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::annotation::{self, Annotations};
 use crate::config::{self, Config};
-use crate::corefile::{Bytes, overview, stacks};
+use crate::corefile::{self, Bytes, overview, stacks};
 use crate::pattern::{Handler, MAX_LEN, Specifiers, Template};
 use crate::registry::{self, Entry};
 use crate::report;
@@ -175,8 +175,9 @@ fn corefile(data: &[u8]) {
 
 /// An executable or library that is to be kept.
 fn identity(file: &[u8]) {
-    if let Some(name) = crate::corefile::name(&file.to_vec(), 1 << 20) {
-        assert!(crate::corefile::is_name(&name), "{name:?}");
+    let file = file.to_vec();
+    if let Some(name) = corefile::name(&file, corefile::build_id(&file).as_deref(), 1 << 20) {
+        assert!(corefile::is_name(&name), "{name:?}");
     }
 }
 

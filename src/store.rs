@@ -4,7 +4,7 @@
 //! <store>/                  0700 root
 //!   containers/<id>/        1777, bind-mounted into the container
 //!   records/<time>-<pid>-<id>.jsonl
-//!   binaries/<build-id>     0600 root: executables and libraries of the cores
+//!   binaries/<id>-<hash>    0600 root: executables and libraries of the cores
 //!   engines/<engine>.json   what `install ENGINE` changed
 //! ```
 

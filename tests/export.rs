@@ -37,8 +37,9 @@ impl Crash {
         let told: serde_json::Value = serde_json::from_slice(&crash.run("info", &["--json"]).stdout).unwrap();
         for module in told["core"]["modules"].as_array().unwrap() {
             if let (Some(id), Some(path)) = (module["build_id"].as_str(), module["path"].as_str().filter(|p| p.starts_with('/'))) {
-                std::fs::copy(path, kept.join(id)).unwrap();
-                record["binaries"][path] = id.into();
+                let name = format!("{id}-{:032x}", 0);
+                std::fs::copy(path, kept.join(&name)).unwrap();
+                record["binaries"][path] = name.into();
             }
         }
         write(&record);

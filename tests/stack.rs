@@ -206,8 +206,12 @@ fn files_count_by_build_id() {
 
     let told: serde_json::Value = serde_json::from_str(&info(&["--json"], &core)).unwrap();
     let id = told["core"]["modules"][0]["build_id"].as_str().unwrap();
-    std::fs::copy(&program, store.join("binaries").join(id)).unwrap();
+    let kept = |n: u8| store.join("binaries").join(format!("{id}-{n:032x}"));
+    std::fs::copy(&program, kept(1)).unwrap();
     assert!(text().contains("kept") && text().contains("innermost at "), "{}", text());
+    // Somebody has made another of the same build-id: no record says which it is.
+    std::fs::copy(&program, kept(2)).unwrap();
+    assert!(text().contains("not used: another build") && !text().contains("innermost at "), "{}", text());
     std::fs::remove_dir_all(store.join("binaries")).unwrap();
     std::fs::copy(&program, inside(&root)).unwrap();
     assert!(text().contains("in its root") && text().contains("middle at "), "{}", text());

@@ -19,7 +19,7 @@ Files:
   /run/oci-coredump/                   the containers that are registered
   /var/lib/oci-coredump/containers/    cores of containers that mount no volume for them
   /var/lib/oci-coredump/records/       one file for every crash, of lines of JSON
-  /var/lib/oci-coredump/binaries/      executables and libraries of the cores, by build-id
+  /var/lib/oci-coredump/binaries/      executables and libraries of the cores, by build-id and content
 
 Settings of what is kept, with their defaults:
   termination_log = \"init\"    whose core /dev/termination-log of the container tells of: init, any, off

@@ -2,7 +2,7 @@
 //! here, never read: whether it is the right one is for the jailed reader to say.
 
 use super::Module;
-use super::identity::is_name;
+use super::identity::{is_name, is_name_of};
 use crate::sys::OwnedFd;
 use crate::sys::file;
 use crate::sys::resolve::{self, Below};
@@ -16,7 +16,7 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// Kept in the store, by its build-id.
+    /// Kept in the store.
     Kept,
     /// In the container, which still runs, or in the directory given instead.
     Root,
@@ -36,7 +36,7 @@ pub struct Opened {
 pub struct Places {
     /// The container's root directory, or one like it. Links in it do not lead out of it.
     pub root: Option<OwnedFd>,
-    /// `<store>/binaries`: files named by their build-id in hexadecimal.
+    /// `<store>/binaries`: files named by their build-id in hexadecimal, and their content.
     pub kept: Option<OwnedFd>,
     /// Of the kept ones only these, by the path of the module: those that the crashed process could read itself. Whoever gets its core gets them, and a core can
     /// name any.
@@ -57,8 +57,7 @@ impl Places {
     /// Opens what can be opened of a module. A kept binary comes first: it was taken at the crash, the container's may have been replaced since.
     pub fn open(&self, module: &Module) -> Opened {
         let id = module.build_id.as_deref().filter(|id| id.len() > 2 && id.bytes().all(|b| b.is_ascii_hexdigit()));
-        let name = self.own.as_ref().map_or(id, |own| own.get(&module.path).map(String::as_str));
-        let kept = || Some((Origin::Kept, below(self.kept.as_ref()?, name.filter(|n| is_name(n))?, Below::NoLinks)?));
+        let kept = || Some((Origin::Kept, below(self.kept.as_ref()?, &self.kept_name(module)?, Below::NoLinks)?));
         let path = module.path.trim_end_matches(" (deleted)");
         let there = || Some((Origin::Root, below(self.root.as_ref()?, path.strip_prefix('/')?, Below::InRoot)?));
         let debug = id.and_then(|id| {
@@ -66,6 +65,19 @@ impl Places {
             self.debug.iter().find_map(|d| below(d, &name, Below::InRoot))
         });
         Opened { file: kept().or_else(there), debug }
+    }
+}
+
+impl Places {
+    /// Under which name the module's file is kept: as the record says. Without a record that with the build-id, if it is the only one: anybody may have made another.
+    fn kept_name(&self, module: &Module) -> Option<String> {
+        if let Some(own) = &self.own {
+            return own.get(&module.path).filter(|name| is_name(name)).cloned();
+        }
+        let id = module.build_id.as_deref()?;
+        let all = file::names(file::reopen_dir(self.kept.as_ref()?).ok()?).ok()?;
+        let mut all = all.into_iter().filter_map(|name| name.into_string().ok()).filter(|name| is_name_of(name, id));
+        all.next().filter(|_| all.next().is_none())
     }
 }
 

@@ -1,43 +1,49 @@
-//! By what an executable or library is known when it is kept: its build-id, from its notes; without one its content. The file is hostile: a bounded number of bounded
-//! reads, never a mapping of it.
+//! By what an executable or library is known when it is kept: its build-id, from its notes, for the debugger, and its content, which nobody else's file has, whatever
+//! it calls itself. The file is hostile: a bounded number of bounded reads, never a mapping of it.
 
 use super::image::Source;
 use object::elf::{self, FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
 use object::{Endianness, Pod};
-use twox_hash::XxHash3_128;
 
 /// Most program headers that are looked at; linkers make about ten.
 const MAX_SEGMENTS: usize = 256;
 /// Most bytes of one segment of notes.
 const MAX_NOTES: usize = 64 << 10;
 
-/// What stands before the hash of a content.
-const CONTENT: &str = "content-";
+/// What stands before the content's hash where there is no build-id.
+const NONE: &str = "content";
+/// Bytes of the hash of the content, BLAKE3, that are in a name: for another file with the same ones 2^128 would have to be tried.
+const HASH: usize = 16;
+/// Bytes of a build-id that is one: linkers make 8, 16 or 20.
+const BUILD_ID: std::ops::RangeInclusive<usize> = 4..=64;
 
-/// Whether this can be the name of a kept file: a build-id in hexadecimal, long enough that two programs do not have the same by chance, or a content's.
+/// Whether this can be the name of a kept file: a build-id in hexadecimal and the hash of the content, `BUILD_ID-HASH`.
 pub fn is_name(name: &str) -> bool {
-    let hex = name.strip_prefix(CONTENT).unwrap_or(name);
-    (16..=128).contains(&hex.len()) && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let is_id = |id: &str| id == NONE || BUILD_ID.contains(&(id.len() / 2)) && hex(id);
+    name.split_once('-').is_some_and(|(id, hash)| is_id(id) && hash.len() == 2 * HASH && hex(hash))
 }
 
-/// The name of an ELF file; `None` for any other. The content is not read beyond `most` bytes. The hash keeps files apart; whoever wants two of the same can make
-/// them, as he can with build-ids.
-pub fn name(file: &dyn Source, most: u64) -> Option<String> {
-    if let Some(id) = build_id(file).filter(|id| is_name(id)) {
-        return Some(id);
-    }
-    let mut buffer = vec![0; 1 << 20];
-    let (mut hasher, mut at) = (XxHash3_128::new(), 0);
+/// Whether this is the name of a kept file that says it has this build-id. There may be several.
+pub fn is_name_of(name: &str, build_id: &str) -> bool {
+    is_name(name) && name.split_once('-').is_some_and(|(id, _)| id == build_id)
+}
+
+/// The name of an ELF file that has this build-id; `None` if it is none, or has more than `most` bytes.
+pub fn name(file: &dyn Source, build_id: Option<&str>, most: u64) -> Option<String> {
+    let mut buffer = vec![0; 128 << 10];
+    let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
     while at <= most {
         let n = file.read_at(at, &mut buffer);
         if at == 0 && !buffer[..n].starts_with(&elf::ELFMAG) {
             return None;
         }
         if n == 0 {
-            return Some(format!("{CONTENT}{:032x}", hasher.finish_128()));
+            let hash = super::binary::hex(&hasher.finalize().as_bytes()[..HASH])?;
+            return Some(format!("{}-{hash}", build_id.filter(|id| BUILD_ID.contains(&(id.len() / 2))).unwrap_or(NONE)));
         }
-        hasher.write(&buffer[..n]);
+        hasher.update(&buffer[..n]);
         at += n as u64;
     }
     None
@@ -95,18 +101,22 @@ mod tests {
 
     #[test]
     fn names() {
-        let with = |text: &str| name(&format!("\x7fELF{text}").into_bytes(), 1 << 20);
-        let (a, b) = (with("a").unwrap(), with("b").unwrap());
-        assert!(a != b && is_name(&a) && a.starts_with(CONTENT) && Some(&a) == with("a").as_ref());
-        assert_eq!(name(&b"#!/bin/sh".to_vec(), 1 << 20), None);
-        assert_eq!(name(&vec![], 1 << 20), None);
+        let with = |text: &str, id| name(&format!("\x7fELF{text}").into_bytes(), id, 1 << 20);
+        let (a, b) = (with("a", None).unwrap(), with("b", None).unwrap());
+        assert!(a != b && is_name(&a) && a.starts_with(NONE) && Some(&a) == with("a", None).as_ref());
+        // The same build-id makes no other file the same; nor does the same content with another.
+        let (a, b) = (with("a", Some("00112233")).unwrap(), with("b", Some("00112233")).unwrap());
+        assert!(a != b && is_name_of(&a, "00112233") && is_name_of(&b, "00112233") && !is_name_of(&a, "0011223344"));
+        assert_eq!(a.split_once('-').unwrap().1, with("a", None).unwrap().split_once('-').unwrap().1);
+        assert_eq!(name(&b"#!/bin/sh".to_vec(), None, 1 << 20), None);
+        assert_eq!(name(&vec![], None, 1 << 20), None);
         let long = [&elf::ELFMAG[..], &[7; 5000]].concat();
-        assert_eq!((name(&long, 5000), name(&long, 5004).is_some()), (None, true));
-        for (id, good) in
-            [("00112233445566ff", true), ("00112233445566f", false), ("00112233445566FF", false), ("../2233445566ff77", false), ("content-", false)]
-        {
-            assert_eq!(is_name(id), good, "{id}");
+        assert_eq!((name(&long, None, 5000), name(&long, None, 5004).is_some()), (None, true));
+        let hash = "00112233445566778899aabbccddeeff";
+        for (id, good) in [("00112233", true), ("content", true), ("001122", false), ("0011223X", false), ("../22334455", false), ("", false)] {
+            assert_eq!(is_name(&format!("{id}-{hash}")), good, "{id}");
         }
+        assert!(!is_name(hash) && !is_name(&format!("content-{hash}0")) && !is_name(&format!("content-{hash}-{hash}")));
     }
 
     #[test]

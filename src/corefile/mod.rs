@@ -22,7 +22,7 @@ pub mod files;
 pub mod plain;
 pub mod reader;
 
-pub use identity::{is_name, name};
+pub use identity::{build_id, is_name, name};
 pub use image::{Image, Source};
 pub use signal::Signal;
 

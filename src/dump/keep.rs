@@ -8,14 +8,14 @@ use super::as_crasher::{self, Haste, say};
 use super::facts::Facts;
 use super::plan::File;
 use crate::config;
-use crate::corefile::{self, Module, is_name};
+use crate::corefile::{self, Module, Source, is_name};
 use crate::store::Store;
 use crate::store::binaries::Binaries;
 use crate::sys::file;
 use crate::sys::jail::Bounds;
 use crate::sys::resolve::{self, Below};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File as Open;
@@ -23,7 +23,7 @@ use std::io::Read;
 use std::time::Duration;
 
 /// For finding them. What is said goes into the record, which is read back up to a size only.
-const LOOK: Bounds = Bounds { memory: 1 << 30, cpu: 10, time: Duration::from_secs(10), output: 64 << 10, file: 0 };
+const LOOK: Bounds = Bounds { memory: 1 << 30, cpu: 30, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
 
 /// For copying them; `file` is what is configured. The container's mounts are held that long; and it is less than the age at which an unfinished file counts
 /// as left behind.
@@ -38,6 +38,7 @@ const START: u64 = 16 << 20;
 /// A file that was mapped, as the first child saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
+    /// Under which name it is kept; empty where it is too large for that.
     name: String,
     path: String,
     size: u64,
@@ -46,14 +47,17 @@ struct Seen {
 /// Keeps what belongs to the core that is the file `core`. Returns which are there now: paths, and names in the store.
 pub fn keep(facts: &Facts, plan: &File, core: (u64, u64), store: &Store, most: &config::Binaries, free: u64) -> Result<BTreeMap<String, String>> {
     let seen = as_crasher::run(facts, plan, &LOOK, Haste::Last, &[], |own, out| look(plan, core, most.max_file, own, out))?;
-    let seen: Vec<Seen> = seen.into_iter().filter(|s: &Seen| is_name(&s.name)).take(MOST).collect();
+    let (seen, large): (Vec<Seen>, Vec<Seen>) = seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
+    for s in large {
+        log::info!("{:?} is not kept with its core: {} bytes are more than [binaries] max_file", s.path, s.size);
+    }
     if seen.is_empty() {
         return Ok(BTreeMap::new());
     }
     let kept = store.binaries()?;
     let missing: Vec<&Seen> = seen.iter().filter(|s| kept.size(&s.name).is_none()).collect();
     let coming = if missing.is_empty() { BTreeSet::new() } else { add(facts, plan, &missing, &kept, most, free)? };
-    // One of the same name and another size is somebody else's, whatever it calls itself.
+    // One of another size has been damaged since.
     let is_there = |s: &Seen| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
     Ok(seen.into_iter().filter(is_there).map(|s| (s.path, s.name)).collect())
 }
@@ -64,8 +68,8 @@ fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &co
     let mut room = most.max_total.saturating_sub(used).min(free / 2);
     let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
     for s in missing {
-        if s.size > most.max_file || s.size > room {
-            log::info!("{:?} is not kept with its core: {} bytes are more than [binaries] max_file, or than there is room for", s.path, s.size);
+        if s.size > room {
+            log::info!("{:?} is not kept with its core: {} bytes are more than there is room for", s.path, s.size);
         } else if let Some(file) = kept.begin(&s.name) {
             room -= s.size;
             open.push((*s, file));
@@ -90,12 +94,16 @@ fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &co
 fn look(plan: &File, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open) {
     let Ok(modules) = modules(plan, core) else { return };
     for module in modules.iter().take(MOST) {
-        let Ok((file, name)) = open(&module.path, most, own) else { continue };
+        let Ok(file) = open(&module.path, own) else { continue };
+        let id = corefile::build_id(&file);
         // Without its first page the core does not know better.
-        if module.build_id.as_ref().is_none_or(|known| *known == name)
-            && let Ok(meta) = file.metadata()
-        {
-            say(out, &Seen { name, path: module.path.clone(), size: meta.len() });
+        if module.build_id.is_some() && module.build_id != id {
+            continue;
+        }
+        let size = file.size();
+        let name = if size > most { Some(String::new()) } else { corefile::name(&file, id.as_deref(), size) };
+        if let Some(name) = name {
+            say(out, &Seen { name, path: module.path.clone(), size });
         }
     }
 }
@@ -114,16 +122,16 @@ fn modules(plan: &File, core: (u64, u64)) -> Result<Vec<Module>> {
     Ok(corefile::overview(&start)?.modules)
 }
 
-/// Opens a mapped file, below the root that this process has, and sees what it is.
-fn open(path: &str, most: u64, own: &OwnedFd) -> Result<(Open, String)> {
-    let root = file::open_dir("/".as_ref())?;
-    let file = resolve::open_file_in(own, root, path.as_ref(), Below::InRoot)?;
-    let name = corefile::name(&file, most).context("no ELF file, or too large")?;
-    Ok((file, name))
+/// Opens a mapped file, below the root that this process has.
+fn open(path: &str, own: &OwnedFd) -> Result<Open> {
+    Ok(resolve::open_file_in(own, file::open_dir("/".as_ref())?, path.as_ref(), Below::InRoot)?)
 }
 
+/// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked at when it is there.
 fn copy(seen: &Seen, to: &OwnedFd, own: &OwnedFd) -> Result<()> {
-    let (file, name) = open(&seen.path, seen.size, own)?;
-    ensure!(name == seen.name, "another build has the path now");
-    Ok(file::copy_whole(&file, &to.try_clone()?.into(), seen.size)?)
+    let to = Open::from(to.try_clone()?);
+    file::copy_whole(&open(&seen.path, own)?, &to, seen.size)?;
+    let name = corefile::name(&to, corefile::build_id(&to).as_deref(), seen.size);
+    ensure!(name.as_ref() == Some(&seen.name), "another file has the path now");
+    Ok(())
 }

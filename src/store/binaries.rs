@@ -1,4 +1,4 @@
-//! Executables and libraries of crashes, one file for each build-id (or content, where there is none), for the time when their container has gone. They may be private: only root reads them.
+//! Executables and libraries of crashes, one file for each content, for the time when their container has gone. They may be private: only root reads them.
 //!
 //! A new one is written under a name that only one process can have, and gets its own when it is whole.
 
@@ -47,10 +47,10 @@ impl Binaries {
     /// A new file for a binary, to be written; `None` if another process has that in hand.
     pub fn begin(&self, id: &str) -> Option<OwnedFd> {
         let name = unfinished(id);
-        match file::create_exclusive(&self.0, &name, 0o600) {
+        match file::create_readable(&self.0, &name, 0o600) {
             Err(Errno::EXIST) if file::stat_at(&self.0, &name).is_ok_and(|s| is_settled(s.modified)) => {
                 file::unlink(&self.0, &name).ok()?;
-                file::create_exclusive(&self.0, &name, 0o600).ok()
+                file::create_readable(&self.0, &name, 0o600).ok()
             }
             made => made.ok(),
         }
@@ -111,7 +111,7 @@ mod tests {
     fn one_at_a_time_and_whole_or_not_there() {
         let dir = tempfile::tempdir().unwrap();
         let kept = Binaries(file::open_subdir(file::open_dir(dir.path()).unwrap(), ".".as_ref()).unwrap());
-        let id = "00112233445566778899";
+        let id = "00112233-00112233445566778899aabbccddeeff";
         let mut first = std::fs::File::from(kept.begin(id).unwrap());
         assert!(kept.begin(id).is_none(), "two processes write the same file");
         first.write_all(b"hello").unwrap();
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(kept.unneeded(&BTreeSet::from([id.to_owned()])).unwrap(), []);
         assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap().len(), 1);
         // Another crash has come that needs it, and has not said so yet.
-        assert_eq!((kept.take(id), kept.take("0011223344556677")), (Some(5), None));
+        assert_eq!((kept.take(id), kept.take("content-00112233445566778899aabbccddeeff")), (Some(5), None));
         assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap(), []);
         // A helper that was killed left its file; the next one takes over.
         let left = std::fs::File::from(kept.begin(id).unwrap());

@@ -305,7 +305,16 @@ pub fn copy_whole(from: &std::fs::File, to: &std::fs::File, size: u64) -> std::i
 
 /// Makes a new regular file for writing; whatever has the name already, a dangling link included, is an error.
 pub fn create_exclusive(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::LARGEFILE;
+    create(dir, name, mode, OFlags::WRONLY)
+}
+
+/// The same, for reading what was written, too.
+pub fn create_readable(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
+    create(dir, name, mode, OFlags::RDWR)
+}
+
+fn create(dir: impl AsFd, name: &OsStr, mode: u32, access: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::LARGEFILE;
     fs::openat(dir, name, flags, Mode::from_raw_mode(mode))
 }
 
