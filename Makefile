@@ -39,7 +39,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
 demo_packages := podman busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) strace g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
-	qemu-system-x86 checkpolicy cpio
+	qemu-system-x86 checkpolicy apparmor cpio
 
 .PHONY: build install uninstall kata-guest-hook demo test fuzz faults sanitize miri conformance bench bench-scaling deps demo-deps test-deps clean
 

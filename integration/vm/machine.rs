@@ -28,6 +28,9 @@ pub struct Machine {
 pub static DEBIAN: Machine =
     Machine { name: "debian", parameters: "security=selinux enforcing=0", modules: &["selinux::", "unified::", "older::"], output: OnceLock::new() };
 
+/// The same, with AppArmor, which cannot be there beside SELinux.
+pub static CONFINED: Machine = Machine { name: "confined", parameters: "security=apparmor apparmor=1", modules: &["apparmor::"], output: OnceLock::new() };
+
 impl Machine {
     /// Runs a test: inside by itself, outside by the machine. The body is a closure of the test itself, and so has its name.
     pub fn run<F: FnOnce()>(&self, body: F) {
@@ -48,7 +51,7 @@ impl Machine {
     fn start(&self) -> Option<String> {
         require::root();
         let kernel = kernel();
-        if !(require::programs(&["qemu-system-x86_64", "checkpolicy", "cpio", "strip", "runc", "busybox"])) {
+        if !(require::programs(&["qemu-system-x86_64", "checkpolicy", "apparmor_parser", "cpio", "strip", "runc", "busybox"])) {
             return None;
         }
         if kernel.is_none() {
@@ -116,9 +119,12 @@ fn fill(root: &Rootfs) {
         fs::set_permissions(root.host_path(name), fs::Permissions::from_mode(0o755)).unwrap();
     };
     write("/init", include_bytes!("init"));
-    let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/vm/policy.conf");
+    let source = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/vm").join(name);
     // The newest form that Debian 12's kernel knows.
-    succeed(Command::new("checkpolicy").args(["-M", "-U", "allow", "-c", "33", "-o"]).arg(root.host_path("/policy")).arg(policy));
+    succeed(Command::new("checkpolicy").args(["-M", "-U", "allow", "-c", "33", "-o"]).arg(root.host_path("/policy")).arg(source("policy.conf")));
+    let features = "/etc/apparmor.d/abi/kernel-5.4-vanilla";
+    let only_compile = ["--skip-kernel-load", "--skip-cache", "--features-file", features, "--ofile"];
+    succeed(Command::new("apparmor_parser").args(only_compile).arg(root.host_path("/profiles")).arg(source("profiles")));
 }
 
 fn succeed(command: &mut Command) {

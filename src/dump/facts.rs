@@ -1,6 +1,7 @@
 //! What /proc says of the crasher, gathered below one directory descriptor and verified after the last read.
 
 use super::crash::Crash;
+use crate::sys::apparmor::Profile;
 use crate::sys::limit::Limit;
 use crate::sys::proc::{self, Cgroup, Proc, Status};
 use crate::sys::selinux::Subject;
@@ -17,7 +18,7 @@ pub struct Facts {
     /// The number of it that is never reused.
     pub mount_ns_id: Option<u64>,
     /// Holds what is mounted in it: with the last process of a container it would go, and with it where the core is, before anything is kept.
-    _mounts: OwnedFd,
+    pub mounts: OwnedFd,
     /// Its user namespace, where that is not ours.
     pub user_ns: Option<OwnedFd>,
     /// Its PID namespace.
@@ -44,6 +45,8 @@ pub struct Facts {
     pub core: Limit,
     /// What SELinux knows it as; `None` where SELinux is off.
     pub subject: Option<Result<Subject>>,
+    /// The AppArmor profile that it is held to.
+    pub profile: Option<Profile>,
     /// Its directory in /proc, for the copy.
     pub task: Proc,
 }
@@ -65,7 +68,7 @@ impl Facts {
         let facts = Facts {
             mount_ns: ns::inode(&mount_ns)?,
             mount_ns_id: ns::mount_ns_id(&mount_ns),
-            _mounts: mount_ns,
+            mounts: mount_ns,
             user_ns: foreign.then_some(user_ns),
             pid_ns,
             cgroups: task.cgroups()?,
@@ -80,6 +83,7 @@ impl Facts {
             file_size: limit("Max file size")?.soft,
             core: limit("Max core file size")?,
             subject: Subject::of(&task),
+            profile: Profile::of(&task),
             status,
             task,
         };

@@ -10,6 +10,7 @@ use super::plan::File;
 use super::quota::Refusal;
 use super::turn::Turn;
 use super::writer::{Opened, Report, become_crasher, copy};
+use crate::sys::apparmor::Confinement;
 use crate::sys::cgroup::Groups;
 use crate::sys::child::{self, Child};
 use crate::sys::counter::Counter;
@@ -131,7 +132,8 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
         // Without a hold the process just waits until its core is whole.
         let hold = if early { Hold::new().ok() } else { None };
         let mut report = Report::over(report);
-        let opened = Opened { source, hold, label: Labeller::new(facts), moved };
+        let confinement = facts.profile.as_ref().filter(|_| !plan.as_root).map(Confinement::open);
+        let opened = Opened { source, hold, label: Labeller::new(facts), confinement, moved };
         let keep = opened.files().chain([report.as_fd(), word.as_fd()]).chain(turn.iter().flat_map(|t| t.fds())).collect();
         match become_crasher(facts, plan, keep) {
             // A parent that is killed before the record is there says nothing: then there is no file either.

@@ -11,10 +11,11 @@ use super::rotate;
 use super::stream::{self, Bounds, Release, Stop};
 use super::turn::Turn;
 use super::write::Written;
+use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
 use crate::sys::hold::Hold;
-use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, filter, limit, proc, process, resolve};
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, filter, limit, ns, proc, process, resolve};
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct Opened<'a> {
     pub hold: Option<Hold>,
     /// Asks SELinux.
     pub label: Option<Labeller<'a>>,
+    /// Takes on the AppArmor profile.
+    pub confinement: Option<Result<Confinement<'a>>>,
     /// Counts what moves.
     pub moved: Counter,
 }
@@ -35,7 +38,8 @@ impl Opened<'_> {
     /// All of it that is a descriptor.
     pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let source = self.source.iter().flat_map(|s| [Some(s.memory.as_fd()), Some(s.pagemap.as_fd()), s.pidfd.as_ref().map(|p| p.as_fd())]).flatten();
-        source.chain(self.hold.as_ref().map(|h| h.as_fd())).chain(self.label.iter().flat_map(Labeller::files))
+        let confinement = self.confinement.iter().flatten().map(AsFd::as_fd);
+        source.chain(self.hold.as_ref().map(|h| h.as_fd())).chain(self.label.iter().flat_map(Labeller::files)).chain(confinement)
     }
 }
 
@@ -83,6 +87,10 @@ pub fn become_crasher<'a>(facts: &'a Facts, plan: &File, mut keep: Vec<BorrowedF
         credentials.uid[3] = 0;
         file::change_dir(file::open_dir("/".as_ref())?)?;
     } else {
+        if facts.profile.is_some() {
+            // For AppArmor a path of another mount namespace has no beginning.
+            ns::enter(&facts.mounts, ns::Kind::Mount)?;
+        }
         file::change_root(&facts.root).context("the crasher's root")?;
         file::change_dir(&facts.cwd).context("the crasher's working directory")?;
     }
@@ -94,7 +102,7 @@ pub fn become_crasher<'a>(facts: &'a Facts, plan: &File, mut keep: Vec<BorrowedF
 
 /// As the crasher: makes the file and copies the stream.
 pub fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, opened: Opened<'_>, report: &mut Report) {
-    let Opened { source, hold, label, moved } = opened;
+    let Opened { source, hold, label, confinement, moved } = opened;
     let place = match Place::of(&plan.path) {
         Ok(place) => place,
         Err(reason) => return report.say(&Written { reason: Some(reason), done: true, ..Written::default() }),
@@ -113,7 +121,12 @@ pub fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, opened: Opened<'_>,
         Ok(ready) => ready,
         Err(why) => return report.say(&Written { reason: Some(format!("open {:?}: {why}", place.shown)), done: true, gone, ..Written::default() }),
     };
-    let file = match create(&place, plan.unlink_first && !ready.keep_old, facts.status.credentials.uid[3], facts.user_ns.is_some()) {
+    let make = || create(&place, plan.unlink_first && !ready.keep_old, facts.status.credentials.uid[3], facts.user_ns.is_some());
+    let made = match confinement {
+        None => make(),
+        Some(confinement) => confinement.and_then(|c| c.run(make)).unwrap_or_else(|e| Err(format!("open {:?}: {e:#}", place.shown))),
+    };
+    let file = match made {
         Ok(file) => file,
         Err(reason) => return report.say(&Written { reason: Some(reason), done: true, gone, ..Written::default() }),
     };
@@ -224,11 +237,11 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened.
 fn create(place: &Place<'_>, unlink_first: bool, fs_uid: u32, mapped: bool) -> Result<OwnedFd, String> {
     let Place { dir, name, shown } = place;
-    if unlink_first {
-        // What is wrong with the old one shows when the new one is made.
-        let _ = file::unlink(dir, proc::os(name));
-    }
-    let fd = file::create_exclusive(dir, proc::os(name), 0o600).map_err(|e| format!("open {shown:?}: {e}"))?;
+    let removed = if unlink_first { file::unlink(dir, proc::os(name)) } else { Ok(()) };
+    let fd = file::create_exclusive(dir, proc::os(name), 0o600).map_err(|e| match removed {
+        Err(why) if e == Errno::EXIST => format!("open {shown:?}: {e}, and it cannot be removed: {why:#}"),
+        _ => format!("open {shown:?}: {e}"),
+    })?;
     let stat = file::stat(&fd).map_err(|e| format!("{shown:?}: {e:#}"))?;
     // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan lets no process through whose IDs differ.
     let owner = if mapped { process::effective_uid() } else { fs_uid };
