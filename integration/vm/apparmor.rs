@@ -10,20 +10,29 @@ fn row_19_no_core_where_the_profile_forbids_it() {
     CONFINED.run(|| {
         let host = scene::host();
         fs::write("/sys/kernel/security/apparmor/.replace", fs::read("/profiles").unwrap()).unwrap();
-        for (profile, name, forbidden) in [
-            ("container", "core", false),
-            ("container", "secret", true),
-            ("strict", "core", false),
-            ("strict", "secret", true),
-            ("complaining", "secret", false),
+        for (profile, name, uid, forbidden) in [
+            ("container", "core", 0, false),
+            ("container", "secret", 0, true),
+            ("container", "core", 1000, false),
+            ("container", "secret", 1000, true),
+            ("strict", "core", 0, false),
+            ("strict", "secret", 0, true),
+            ("complaining", "secret", 0, false),
         ] {
-            let (id, pattern) = (&format!("{profile}-{name}"), &format!("/dump/{name}"));
-            let (mut bundle, volume) = stage::bundle(pattern, &["/bin/crasher", "null"]);
+            let (id, pattern) = (&format!("{profile}-{name}-{uid}"), &format!("/dump/{name}"));
+            let (mut bundle, volume) = stage::bundle(pattern, &[]);
+            bundle.args(&["/bin/parent", "--pid", "100", "--core", "unlimited", "--uid", &uid.to_string(), "--", "/bin/crasher", "null"]);
             bundle.config["process"]["apparmorProfile"] = profile.into();
             let core = volume.path().join(format!("{name}.100"));
             // With something that has the name, and without.
             for old in [Some(b"old".to_vec()), None] {
-                let prepare = || old.as_ref().map_or_else(|| drop(fs::remove_file(&core)), |old| fs::write(&core, old).unwrap());
+                let prepare = || {
+                    let _ = fs::remove_file(&core);
+                    if let Some(old) = &old {
+                        fs::write(&core, old).unwrap();
+                        std::os::unix::fs::chown(&core, Some(uid), None).unwrap();
+                    }
+                };
                 let touched = || fs::read(&core).ok() != old;
                 prepare();
                 let status = run(&bundle, id);

@@ -66,9 +66,7 @@ impl Places {
         });
         Opened { file: kept().or_else(there), debug }
     }
-}
 
-impl Places {
     /// Under which name the module's file is kept: as the record says. Without a record that with the build-id, if it is the only one: anybody may have made another.
     fn kept_name(&self, module: &Module) -> Option<String> {
         if let Some(own) = &self.own {

@@ -13,11 +13,11 @@ use anyhow::{Context, Result, ensure};
 pub struct Facts {
     /// IDs, capabilities, umask of the crashing thread.
     pub status: Status,
-    /// Its mount namespace.
+    /// The number of its mount namespace.
     pub mount_ns: u64,
     /// The number of it that is never reused.
     pub mount_ns_id: Option<u64>,
-    /// Holds what is mounted in it: with the last process of a container it would go, and with it where the core is, before anything is kept.
+    /// The mount namespace itself, which holds what is mounted in it: with the last process of a container it would go, and with it where the core is, before anything is kept.
     pub mounts: OwnedFd,
     /// Its user namespace, where that is not ours.
     pub user_ns: Option<OwnedFd>,
