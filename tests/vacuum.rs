@@ -72,7 +72,7 @@ fn kept_binaries() {
     for d in [&store.join("records"), &own, &kept] {
         std::fs::create_dir_all(d).unwrap();
     }
-    let id = |n: u8| format!("{n:02x}").repeat(20);
+    let id = |n: u8| format!("{n:040x}-{n:032x}");
     let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
     let keep = |name: &str, age| {
         std::fs::write(kept.join(name), vec![1; 5000]).unwrap();
