@@ -124,7 +124,7 @@ fn fill(root: &Rootfs) {
     succeed(Command::new("checkpolicy").args(["-M", "-U", "allow", "-c", "33", "-o"]).arg(root.host_path("/policy")).arg(source("policy.conf")));
     let features = "/etc/apparmor.d/abi/kernel-5.4-vanilla";
     let only_compile = ["--skip-kernel-load", "--skip-cache", "--features-file", features, "--ofile"];
-    succeed(Command::new("apparmor_parser").args(only_compile).arg(root.host_path("/profiles")).arg(source("profiles")));
+    succeed(Command::new(require::find("apparmor_parser").unwrap()).args(only_compile).arg(root.host_path("/profiles")).arg(source("profiles")));
 }
 
 fn succeed(command: &mut Command) {
