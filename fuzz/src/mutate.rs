@@ -10,33 +10,35 @@ const JSON: [&str; 5] = ["state", "bundle", "entry", "record", "spec"];
 /// `LLVMFuzzerCustomMutator`: changes the first `size` bytes of `data`, and returns how many there are now, `max` at most.
 pub fn mutate(target: &str, data: &mut [u8], size: usize, max: usize, seed: u32) -> usize {
     let mut random = Random(u64::from(seed) << 1 | 1);
-    if JSON.contains(&target)
-        && random.below(2) == 0
+    if random.below(2) == 0
         && let Ok(text) = std::str::from_utf8(&data[..size])
-        && let Some(text) = change_json(text, &mut random)
+        && let Some(text) = change_text(target, text, &mut random)
         && text.len() <= max.min(data.len())
     {
         data[..text.len()].copy_from_slice(text.as_bytes());
         return text.len();
     }
-    if target == "config"
-        && random.below(2) == 0
-        && let Ok(text) = std::str::from_utf8(&data[..size])
-    {
-        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        let at = random.below(lines.len() + 1);
-        match random.below(3) {
-            0 if at < lines.len() => drop(lines.remove(at)),
-            1 if at < lines.len() => lines[at] = toml_line(&mut random),
-            _ => lines.insert(at, toml_line(&mut random)),
-        }
-        let text = lines.join("\n");
-        if text.len() <= max.min(data.len()) {
-            data[..text.len()].copy_from_slice(text.as_bytes());
-            return text.len();
-        }
-    }
     fuzzer_mutate(data, size, max)
+}
+
+/// The text changed as what its target reads.
+fn change_text(target: &str, text: &str, random: &mut Random) -> Option<String> {
+    match target {
+        "config" => Some(change_toml(text, random)),
+        json if JSON.contains(&json) => change_json(text, random),
+        _ => None,
+    }
+}
+
+fn change_toml(text: &str, random: &mut Random) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let at = random.below(lines.len() + 1);
+    match random.below(3) {
+        0 if at < lines.len() => drop(lines.remove(at)),
+        1 if at < lines.len() => lines[at] = toml_line(random),
+        _ => lines.insert(at, toml_line(random)),
+    }
+    lines.join("\n")
 }
 
 /// The text with something changed in its document; in one of its lines where each is a document, as those of records are.
