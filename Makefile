@@ -37,8 +37,9 @@ fish := $(share)/fish/vendor_completions.d
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/oci-coredump-test
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
-demo_packages := podman busybox-static gdb gcc libc6-dev
-test_packages := $(demo_packages) strace g++ golang-go zstd runc crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
+# runc: on a host with hybrid cgroups podman's own choice, crun, starts nothing.
+demo_packages := podman runc busybox-static gdb gcc libc6-dev
+test_packages := $(demo_packages) strace g++ golang-go zstd crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
 	qemu-system-x86 checkpolicy apparmor cpio
 
 .PHONY: build install uninstall kata-guest-hook demo test fuzz faults sanitize miri conformance bench bench-scaling deps demo-deps test-deps clean
@@ -85,13 +86,17 @@ demo: demo-deps build
 
 # Root for the integration tests only: they start containers and set the kernel's core_pattern.
 test: export PATH := $(PATH):$(tools)/bin
+# Every part runs, whatever failed before it; what failed is said at the end.
 test: test-deps build
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked --doc
-	$(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
-		test --locked --lib --tests -- --test-threads=1
-	PROFILE=dev fuzz/run.sh 3
+	@failed=; \
+	part() { echo "$$*"; "$$@" || failed="$$failed; $$*"; }; \
+	part $(CARGO) fmt --check; \
+	part $(CARGO) clippy --locked --all-targets -- -D warnings; \
+	part $(CARGO) test --locked --doc; \
+	part $(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
+		test --locked --no-fail-fast --lib --tests -- --test-threads=1; \
+	part env PROFILE=dev fuzz/run.sh 3; \
+	test -z "$$failed" || { echo "make test: failed:$${failed#;}" >&2; exit 1; }
 
 # Every reader of hostile bytes until half of its time has brought next to nothing; an hour or more.
 fuzz:
