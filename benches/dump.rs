@@ -19,8 +19,14 @@ const ROUNDS: usize = 5;
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w.as_str()));
-    println!("{}; load {}", scene::machine(), std::fs::read_to_string("/proc/loadavg").unwrap().trim());
-    println!("ratio: ours / the kernel's file mode, or what the row says; median of {ROUNDS} interleaved rounds");
+    println!(
+        "{}; load {}",
+        scene::machine(),
+        std::fs::read_to_string("/proc/loadavg").unwrap().trim()
+    );
+    println!(
+        "ratio: ours / the kernel's file mode, or what the row says; median of {ROUNDS} interleaved rounds"
+    );
     let bench = Bench::new();
     println!("\n{:<44} {:>7}  {:<17} {:>9}", "figure", "ratio", "(least .. most)", "goal");
     let dumps = [
@@ -66,21 +72,34 @@ fn main() {
 }
 
 /// What the rows of many crashes compare.
-const METHODS: [Method; 5] = [Method::Kernel, Method::Nothing, Method::Floor, Method::Ours, Method::Systemd];
+const METHODS: [Method; 5] =
+    [Method::Kernel, Method::Nothing, Method::Floor, Method::Ours, Method::Systemd];
 
 /// `times`: of each of METHODS, in seconds.
 fn compare(name: &str, times: &[Vec<f64>; METHODS.len()], goal: f64, peer: f64) {
     let [kernel, nothing, floor, ours, systemd] = times;
-    let by = |times: &[f64], unit: &[f64]| times.iter().zip(unit).map(|(t, k)| t / k).collect::<Vec<f64>>();
+    let by = |times: &[f64], unit: &[f64]| {
+        times.iter().zip(unit).map(|(t, k)| t / k).collect::<Vec<f64>>()
+    };
     row(name, by(ours, kernel), Some(goal));
     let (median, least, most) = spread(kernel.clone());
-    println!("{:<44} {:>7.2}  ({:.2} .. {:.2})", "    the kernel's file mode, ms", median * 1e3, least * 1e3, most * 1e3);
+    println!(
+        "{:<44} {:>7.2}  ({:.2} .. {:.2})",
+        "    the kernel's file mode, ms",
+        median * 1e3,
+        least * 1e3,
+        most * 1e3
+    );
     row("    no core at all", by(nothing, kernel), None);
     row("    a static C helper that does nothing", by(floor, kernel), None);
     row("    ours, by that helper", by(ours, floor), None);
     if !systemd.is_empty() {
         let (median, least, most) = spread(by(systemd, ours));
-        println!("{:<44} {median:>7.1}  ({least:.1} .. {most:.1})  {:>9}", "    systemd-coredump, by ours", format!(">= {peer:.0}"));
+        println!(
+            "{:<44} {median:>7.1}  ({least:.1} .. {most:.1})  {:>9}",
+            "    systemd-coredump, by ours",
+            format!(">= {peer:.0}")
+        );
     }
 }
 
@@ -107,22 +126,42 @@ impl Bench {
         let host = Host::take();
         host.install();
         host.configure("allow_early_release = true\n");
-        let directories = ["/dev/shm", "/var/tmp"].map(|d| tempfile::TempDir::with_prefix_in("bench", d).unwrap());
-        let containers = [Container::new("bench-tmpfs", directories[0].path(), &[]), Container::new("bench-disk", directories[1].path(), &[])];
+        let directories = ["/dev/shm", "/var/tmp"]
+            .map(|d| tempfile::TempDir::with_prefix_in("bench", d).unwrap());
+        let containers = [
+            Container::new("bench-tmpfs", directories[0].path(), &[]),
+            Container::new("bench-disk", directories[1].path(), &[]),
+        ];
         // core_pattern is short.
         let nothing = directories[0].path().join("nothing");
         std::fs::copy(compile("nothing"), &nothing).unwrap();
-        let patterns = Patterns { ours: host.sysctl("kernel/core_pattern"), systemd: Systemd::start(), nothing };
+        let patterns = Patterns {
+            ours: host.sysctl("kernel/core_pattern"),
+            systemd: Systemd::start(),
+            nothing,
+        };
         Bench { containers, victim: compile("victim"), patterns, host, directories }
     }
 
     fn one(&self, container: &Container, method: Method, kind: &str, size: usize) -> Sample {
-        warm(if matches!(kind, "random" | "text" | "scattered") { size.min(1024) << 20 } else { 0 });
+        warm(if matches!(kind, "random" | "text" | "scattered") {
+            size.min(1024) << 20
+        } else {
+            0
+        });
         self.patterns.choose(&self.host, method, container.directory());
         sample(container.victim(&self.victim, kind, size), method)
     }
 
-    fn dump(&self, name: &str, container: &Container, kind: &str, size: usize, goal: f64, disk_goal: Option<f64>) {
+    fn dump(
+        &self,
+        name: &str,
+        container: &Container,
+        kind: &str,
+        size: usize,
+        goal: f64,
+        disk_goal: Option<f64>,
+    ) {
         let (mut held, mut disk, mut absolute) = (vec![], vec![], vec![]);
         for _ in 0..ROUNDS {
             let kernel = self.one(container, Method::Kernel, kind, size);
@@ -134,7 +173,13 @@ impl Bench {
         }
         let (kernel, least, most) = spread(absolute);
         row(&format!("{name}: held and complete"), held, Some(goal));
-        println!("{:<44} {:>7.1}  ({:.1} .. {:.1})", "    the kernel's file mode, ms", kernel * 1e3, least * 1e3, most * 1e3);
+        println!(
+            "{:<44} {:>7.1}  ({:.1} .. {:.1})",
+            "    the kernel's file mode, ms",
+            kernel * 1e3,
+            least * 1e3,
+            most * 1e3
+        );
         if disk_goal.is_some() {
             row("    bytes on disk", disk, disk_goal);
         }
@@ -156,7 +201,8 @@ impl Bench {
     fn storm(&self, name: &str, container: &Container, count: usize) {
         let run = |method: Method| {
             self.patterns.choose(&self.host, method, container.directory());
-            let mut victims: Vec<_> = (0..count).map(|_| container.victim(&self.victim, "tiny", 0)).collect();
+            let mut victims: Vec<_> =
+                (0..count).map(|_| container.victim(&self.victim, "tiny", 0)).collect();
             victims.iter_mut().for_each(|v| v.crash());
             let times: Vec<_> = victims.iter_mut().map(|v| v.end()).collect();
             let lost = victims.iter().filter(|v| !scene::take_core(v, method)).count();
@@ -164,7 +210,9 @@ impl Bench {
                 println!("    {method:?} lost {lost} of {count} cores");
             }
             assert!(lost == 0 || method == Method::Systemd);
-            (times.iter().map(|t| t.1).max().unwrap() - times.iter().map(|t| t.0).min().unwrap()) as f64 / 1e9
+            (times.iter().map(|t| t.1).max().unwrap() - times.iter().map(|t| t.0).min().unwrap())
+                as f64
+                / 1e9
         };
         let mut times = [const { Vec::<f64>::new() }; METHODS.len()];
         for _ in 0..ROUNDS {
@@ -183,7 +231,11 @@ impl Bench {
     /// How long the parent waits when the process is let go before its core is whole, which should not grow with the core.
     fn early(&self, name: &str) {
         // Onto a disk: on a memory-backed volume nobody is released early.
-        let container = Container::new("bench-early", self.directories[1].path(), &[("oci-coredump/release", "early")]);
+        let container = Container::new(
+            "bench-early",
+            self.directories[1].path(),
+            &[("oci-coredump/release", "early")],
+        );
         for size in [64, 1024] {
             let times: Vec<f64> = (0..ROUNDS)
                 .map(|_| {
@@ -197,7 +249,11 @@ impl Bench {
                 })
                 .collect();
             let (median, least, most) = spread(times);
-            println!("{:<44} {median:>7.3}  ({least:.3} .. {most:.3})  {:>9}", format!("{name}: held, {size} MiB, ms"), "<= 5.00");
+            println!(
+                "{:<44} {median:>7.3}  ({least:.3} .. {most:.3})  {:>9}",
+                format!("{name}: held, {size} MiB, ms"),
+                "<= 5.00"
+            );
         }
     }
 
@@ -205,18 +261,30 @@ impl Bench {
     fn complete(&self, victim: &Victim, least: u64) {
         let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
-            let whole = |r: &serde_json::Value| r["host_pid"] == victim.id() && r["outcome"] == "written" && r["size"].as_u64().is_some_and(|s| s >= least);
+            let whole = |r: &serde_json::Value| {
+                r["host_pid"] == victim.id()
+                    && r["outcome"] == "written"
+                    && r["size"].as_u64().is_some_and(|s| s >= least)
+            };
             if self.host.records().iter().any(whole) {
                 return std::fs::remove_file(victim.core()).unwrap();
             }
-            assert!(std::time::Instant::now() < until, "the core of {} did not become whole", victim.id());
+            assert!(
+                std::time::Instant::now() < until,
+                "the core of {} did not become whole",
+                victim.id()
+            );
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 
     fn zstd(&self, name: &str) {
         for directory in &self.directories {
-            let container = Container::new("bench-zstd", directory.path(), &[("oci-coredump/compress", "zstd")]);
+            let container = Container::new(
+                "bench-zstd",
+                directory.path(),
+                &[("oci-coredump/compress", "zstd")],
+            );
             let name = format!("{name}, {}", place(&container));
             let (mut held, mut disk) = (vec![], vec![]);
             for _ in 0..ROUNDS {
@@ -226,9 +294,17 @@ impl Bench {
                 let mut victim = container.victim(&self.victim, "text", 1024);
                 victim.crash();
                 let (start, end) = victim.end();
-                let core = victim.core().with_file_name(format!("{}.zst", victim.core().file_name().unwrap().to_str().unwrap()));
+                let core = victim.core().with_file_name(format!(
+                    "{}.zst",
+                    victim.core().file_name().unwrap().to_str().unwrap()
+                ));
                 held.push((end - start) as f64 / 1e9 / kernel.held.as_secs_f64());
-                disk.push(std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&core).unwrap()) as f64 * 512.0 / kernel.disk as f64);
+                disk.push(
+                    std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&core).unwrap())
+                        as f64
+                        * 512.0
+                        / kernel.disk as f64,
+                );
                 std::fs::remove_file(core).unwrap();
             }
             row(&format!("{name}: complete"), held, Some(1.0));
@@ -255,7 +331,13 @@ impl Bench {
             watch.join().unwrap()
         });
         std::fs::remove_file(victim.core()).unwrap();
-        println!("{:<44} {:>7.2}  {:<17} {:>9}", "peak memory of a helper process, MiB", peak as f64 / 1024.0, "(VmHWM)", "<= 6.00");
+        println!(
+            "{:<44} {:>7.2}  {:<17} {:>9}",
+            "peak memory of a helper process, MiB",
+            peak as f64 / 1024.0,
+            "(VmHWM)",
+            "<= 6.00"
+        );
     }
 
     /// System calls are the same on every run, unlike times.
@@ -264,7 +346,11 @@ impl Bench {
         let (tracer, file) = (Path::new("/dev/shm/s"), Path::new("/dev/shm/t"));
         let _ = std::fs::remove_file(tracer);
         std::os::unix::fs::symlink("/usr/bin/strace", tracer).unwrap();
-        let pattern = self.patterns.ours.replacen('|', &format!("|{} -fo{} ", tracer.display(), file.display()), 1);
+        let pattern = self.patterns.ours.replacen(
+            '|',
+            &format!("|{} -fo{} ", tracer.display(), file.display()),
+            1,
+        );
         self.host.set("kernel/core_pattern", &pattern);
         sample(container.victim(&self.victim, "tiny", 0), Method::Ours);
         // The helper goes on when the process has gone.
@@ -274,9 +360,19 @@ impl Bench {
         std::fs::remove_file(tracer).unwrap();
         println!("{:<44} {:>7}", "system calls of a tiny crash, to the end", count(file));
         let bundle = tempfile::tempdir().unwrap();
-        std::fs::write(bundle.path().join("config.json"), r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"}}"#).unwrap();
+        std::fs::write(
+            bundle.path().join("config.json"),
+            r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"}}"#,
+        )
+        .unwrap();
         let state = serde_json::json!({ "id": "x", "status": "creating", "pid": std::process::id(), "bundle": bundle.path() }).to_string();
-        let mut hook = Command::new("strace").arg("-fo").arg(file).args([BINARY, "hook", "createRuntime"]).stdin(Stdio::piped()).spawn().expect("strace");
+        let mut hook = Command::new("strace")
+            .arg("-fo")
+            .arg(file)
+            .args([BINARY, "hook", "createRuntime"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("strace");
         std::io::Write::write_all(&mut hook.stdin.take().unwrap(), state.as_bytes()).unwrap();
         assert!(hook.wait().unwrap().success());
         println!("{:<44} {:>7}", "system calls of an un-annotated hook", count(file));
@@ -286,13 +382,22 @@ impl Bench {
 
 fn count(trace: &Path) -> usize {
     let text = std::fs::read_to_string(trace).unwrap();
-    text.lines().filter(|l| l.contains('(') && !l.contains("resumed>") && !l.contains("---") && !l.contains("+++")).count()
+    text.lines()
+        .filter(|l| {
+            l.contains('(') && !l.contains("resumed>") && !l.contains("---") && !l.contains("+++")
+        })
+        .count()
 }
 
 /// Whether all the processes of a trace have ended.
 fn is_whole(trace: &Path) -> bool {
     let text = std::fs::read_to_string(trace).unwrap();
-    let processes = |word: &str| text.lines().filter(|l| l.contains(word)).filter_map(|l| l.split_whitespace().next()).collect::<BTreeSet<_>>();
+    let processes = |word: &str| {
+        text.lines()
+            .filter(|l| l.contains(word))
+            .filter_map(|l| l.split_whitespace().next())
+            .collect::<BTreeSet<_>>()
+    };
     !text.is_empty() && processes("") == processes("+++")
 }
 
@@ -302,7 +407,10 @@ fn helpers_memory() -> u64 {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
         if status.starts_with("Name:\toci-coredump\n") {
-            let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|v| v.trim().trim_end_matches(" kB").parse().ok());
+            let peak = status
+                .lines()
+                .find_map(|l| l.strip_prefix("VmHWM:"))
+                .and_then(|v| v.trim().trim_end_matches(" kB").parse().ok());
             most = most.max(peak.unwrap_or(0));
         }
     }
@@ -328,7 +436,9 @@ fn hook() {
         let path = directory.path().join(name);
         std::fs::create_dir_all(path.join("rootfs/proc")).unwrap();
         std::fs::copy(&nothing, path.join("rootfs/nothing")).unwrap();
-        assert!(Command::new("runc").arg("spec").current_dir(&path).status().expect("runc").success());
+        assert!(
+            Command::new("runc").arg("spec").current_dir(&path).status().expect("runc").success()
+        );
         let text = std::fs::read_to_string(path.join("config.json")).unwrap();
         let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
         config["process"]["terminal"] = false.into();
@@ -357,17 +467,38 @@ fn hook() {
             let (bundle, times) = (&kinds[kind], &mut times[kind]);
             let start = now();
             let root = directory.path().join("state");
-            let status =
-                Command::new("runc").arg("--root").arg(root).args(["run", "--bundle"]).arg(bundle).arg(format!("b{round}")).stdin(Stdio::null()).status();
+            let status = Command::new("runc")
+                .arg("--root")
+                .arg(root)
+                .args(["run", "--bundle"])
+                .arg(bundle)
+                .arg(format!("b{round}"))
+                .stdin(Stdio::null())
+                .status();
             assert!(status.unwrap().success());
             times.push((now() - start) as f64 / 1e6);
         }
     }
     // What each adds to the run without a hook beside it.
-    let added = |t: &[f64], copies: usize| spread(t.iter().zip(&times[0]).map(|(with, without)| (with - without) / copies as f64).collect()).0;
-    let [c, plain, annotated] = [added(&times[1], COPIES), added(&times[2], COPIES), added(&times[3], 1)];
-    println!("runc run: {:.2} ms; one static C hook that does nothing adds {c:.2} ms (of {COPIES} in a row)", spread(times[0].clone()).0);
-    for (name, value, goal) in [("hook without the annotation, by C's", plain, 1.1), ("hook with the annotation, by C's", annotated, 1.5)] {
+    let added = |t: &[f64], copies: usize| {
+        spread(
+            t.iter()
+                .zip(&times[0])
+                .map(|(with, without)| (with - without) / copies as f64)
+                .collect(),
+        )
+        .0
+    };
+    let [c, plain, annotated] =
+        [added(&times[1], COPIES), added(&times[2], COPIES), added(&times[3], 1)];
+    println!(
+        "runc run: {:.2} ms; one static C hook that does nothing adds {c:.2} ms (of {COPIES} in a row)",
+        spread(times[0].clone()).0
+    );
+    for (name, value, goal) in [
+        ("hook without the annotation, by C's", plain, 1.1),
+        ("hook with the annotation, by C's", annotated, 1.5),
+    ] {
         println!("{name:<44} {:>7.3}  {:<17} <= {goal:.2}", value / c, format!("(+{value:.2} ms)"));
     }
 }

@@ -37,7 +37,11 @@ fn main() {
     let bench = Bench::new();
     let mut all = Vec::new();
     let dumps: [(&str, &str, &[usize]); 3] = [
-        ("size of the core, MiB (every sixteenth page touched)", "scattered", &[64, 256, 1024, 4096, 16384]),
+        (
+            "size of the core, MiB (every sixteenth page touched)",
+            "scattered",
+            &[64, 256, 1024, 4096, 16384],
+        ),
         ("threads", "threads", &[1, 10, 100, 1000, 4000]),
         ("mappings", "maps", &[100, 1000, 10_000, 30_000]),
     ];
@@ -64,8 +68,10 @@ fn main() {
 }
 
 fn table(all: &[Series]) -> String {
-    let mut out =
-        format!("# Scaling\n\n`make bench-scaling`, medians of {ROUNDS} interleaved rounds on tmpfs, {}.\n\n![curves](scaling.svg)\n", scene::machine());
+    let mut out = format!(
+        "# Scaling\n\n`make bench-scaling`, medians of {ROUNDS} interleaved rounds on tmpfs, {}.\n\n![curves](scaling.svg)\n",
+        scene::machine()
+    );
     for series in all {
         let _ = write!(
             out,
@@ -95,7 +101,11 @@ impl Bench {
         host.install();
         let directory = tempfile::TempDir::with_prefix_in("bench", "/dev/shm").unwrap();
         let container = Container::new("bench-tmpfs", directory.path(), &[]);
-        let patterns = Patterns { ours: host.sysctl("kernel/core_pattern"), systemd: None, nothing: PathBuf::new() };
+        let patterns = Patterns {
+            ours: host.sysctl("kernel/core_pattern"),
+            systemd: None,
+            nothing: PathBuf::new(),
+        };
         Bench { container, victim: compile("victim"), patterns, host, _directory: directory }
     }
 
@@ -125,11 +135,16 @@ impl Bench {
         });
         let lost = victims.iter().filter(|v| !take_core(v, method)).count();
         assert_eq!(lost, 0, "{method:?} lost cores");
-        let took = times.iter().map(|t| t.1).max().unwrap() - times.iter().map(|t| t.0).min().unwrap();
+        let took =
+            times.iter().map(|t| t.1).max().unwrap() - times.iter().map(|t| t.0).min().unwrap();
         (took as f64 / 1e6, peak.into_inner() as f64 / 1024.0)
     }
 
-    fn point(&self, x: usize, mut one: impl FnMut(Method) -> (f64, f64)) -> ((f64, Option<f64>, f64), f64) {
+    fn point(
+        &self,
+        x: usize,
+        mut one: impl FnMut(Method) -> (f64, f64),
+    ) -> ((f64, Option<f64>, f64), f64) {
         let (mut kernel, mut ours, mut memory) = (vec![], vec![], 0f64);
         for _ in 0..ROUNDS {
             kernel.push(one(Method::Kernel).0);
@@ -155,7 +170,8 @@ impl Bench {
         let points = counts.iter().map(|count| {
             self.point(*count, |method| {
                 self.patterns.choose(&self.host, method, self.container.directory());
-                let mut victims: Vec<_> = (0..*count).map(|_| self.container.victim(&self.victim, "tiny", 0)).collect();
+                let mut victims: Vec<_> =
+                    (0..*count).map(|_| self.container.victim(&self.victim, "tiny", 0)).collect();
                 self.crash(&mut victims, method)
             })
         });
@@ -165,11 +181,16 @@ impl Bench {
 
     /// A crash, and both kinds of hook, among so many registered containers.
     fn crowd(&self, counts: &[usize]) -> [Series; 3] {
-        let names = ["registered containers: a tiny crash", "registered containers: a hook without the annotation", "registered containers: a hook with it"];
+        let names = [
+            "registered containers: a tiny crash",
+            "registered containers: a hook without the annotation",
+            "registered containers: a hook with it",
+        ];
         let mut all = names.map(|name| Series { name, unit: "ms", points: vec![], memory: vec![] });
         for count in counts {
             register(*count);
-            let median = |one: &mut dyn FnMut() -> f64| spread((0..8 * ROUNDS).map(|_| one()).collect()).0;
+            let median =
+                |one: &mut dyn FnMut() -> f64| spread((0..8 * ROUNDS).map(|_| one()).collect()).0;
             let tiny = median(&mut || self.one(Method::Ours, "tiny", 0).0);
             let plain = median(&mut || hook(None));
             let annotated = median(&mut || hook(Some("/cores/core")));
@@ -185,7 +206,9 @@ impl Bench {
 /// Makes the registry as large as if so many other containers were registered: entries and index as the hook makes them.
 fn register(count: usize) {
     let run = Path::new(RUN);
-    let model: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("containers/bench-tmpfs.json")).unwrap()).unwrap();
+    let model: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(run.join("containers/bench-tmpfs.json")).unwrap())
+            .unwrap();
     for n in 0..count {
         let id = format!("crowd{n}");
         let file = run.join("containers").join(format!("{id}.json"));
@@ -220,7 +243,12 @@ fn hook(pattern: Option<&str>) -> f64 {
     let state = serde_json::json!({ "ociVersion": "1.0.2", "id": "hooked", "status": "creating", "pid": init.id(), "bundle": bundle.path() }).to_string();
     let call = |stage: &str| {
         let start = now();
-        let mut hook = Command::new(BINARY).args(["hook", stage]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut hook = Command::new(BINARY)
+            .args(["hook", stage])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::io::Write::write_all(&mut hook.stdin.take().unwrap(), state.as_bytes()).unwrap();
         assert!(hook.wait().unwrap().success());
         (now() - start) as f64 / 1e6
@@ -238,7 +266,10 @@ fn helpers_memory() -> u64 {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
         if status.starts_with("Name:\toci-coredump\n") {
-            let now = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).and_then(|v| v.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            let now = status
+                .lines()
+                .find_map(|l| l.strip_prefix("RssAnon:"))
+                .and_then(|v| v.trim().trim_end_matches(" kB").parse::<u64>().ok());
             sum += now.unwrap_or(0);
         }
     }

@@ -57,7 +57,14 @@ const CASES: [Case; 7] = [
         expected: &["innermost", "middle", "main"],
         signal: 11,
     },
-    Case { name: "c-stripped", build: &["gcc", "-s", "-O1", "-pthread"], source: "crash.c", arguments: &[], expected: &["??", "??", "??"], signal: 11 },
+    Case {
+        name: "c-stripped",
+        build: &["gcc", "-s", "-O1", "-pthread"],
+        source: "crash.c",
+        arguments: &[],
+        expected: &["??", "??", "??"],
+        signal: 11,
+    },
     Case {
         name: "cpp-assertion",
         build: &["g++", "-g", "-O1"],
@@ -107,12 +114,24 @@ fn every_language_when_the_container_is_gone() {
     // The debugger is nobody, and reads a script there.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut bundle = Bundle::new();
-    bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%e").env("GOTRACEBACK=crash");
+    bundle
+        .coredump_hooks(Path::new(BINARY))
+        .annotation("oci-coredump/pattern", "/dump/core.%e")
+        .env("GOTRACEBACK=crash");
     for case in &CASES {
-        bundle.put_dynamic(&build(dir.path(), case.name, case.build, case.source), &format!("/app/{}", case.name));
+        bundle.put_dynamic(
+            &build(dir.path(), case.name, case.build, case.source),
+            &format!("/app/{}", case.name),
+        );
     }
     let go = dir.path().join("go");
-    succeed(Command::new("go").args(["build", "-o"]).arg(&go).arg(sources().join("panic.go")).env("GOCACHE", dir.path().join("cache")));
+    succeed(
+        Command::new("go")
+            .args(["build", "-o"])
+            .arg(&go)
+            .arg(sources().join("panic.go"))
+            .env("GOCACHE", dir.path().join("cache")),
+    );
     bundle.put_dynamic(&go, "/app/go");
 
     let host = Host::take();
@@ -131,12 +150,18 @@ fn every_language_when_the_container_is_gone() {
         let told = told(&exe);
         assert_eq!(told["signal"], case.signal, "{}: {told:#}", case.name);
         let frames = told["stacks"][0]["frames"].as_array().unwrap();
-        let ours: Vec<String> = frames.iter().map(|f| plain(f["function"].as_str().unwrap_or("??"))).collect();
+        let ours: Vec<String> =
+            frames.iter().map(|f| plain(f["function"].as_str().unwrap_or("??"))).collect();
         let mut rest = ours.iter();
         for expected in case.expected {
             assert!(rest.any(|f| f == expected), "{}: {expected} of {ours:?}", case.name);
         }
-        assert_eq!(told["stacks"].as_array().unwrap().len(), 1 + case.arguments.len(), "{}", case.name);
+        assert_eq!(
+            told["stacks"].as_array().unwrap().len(),
+            1 + case.arguments.len(),
+            "{}",
+            case.name
+        );
         // gdb, with what `debug` gives it.
         let mut args = vec!["debug", &exe, "-A", "-nx", "-A", "-q", "-A", "-batch"];
         let script = names_them(dir.path());
@@ -145,7 +170,8 @@ fn every_language_when_the_container_is_gone() {
     }
     let told = told("exe=/app/go");
     let frames = told["stacks"][0]["frames"].as_array().unwrap();
-    let ours: Vec<&str> = frames.iter().rev().take(3).rev().map(|f| f["function"].as_str().unwrap_or("??")).collect();
+    let ours: Vec<&str> =
+        frames.iter().rev().take(3).rev().map(|f| f["function"].as_str().unwrap_or("??")).collect();
     assert_eq!(ours, ["main.main", "runtime.main", "runtime.goexit"], "{told:#}");
 
     // In another container's root, with nothing but gdb and what it is made of.
@@ -155,14 +181,27 @@ fn every_language_when_the_container_is_gone() {
     succeed(Command::new("tar").arg("-C").arg(dir.path()).args(["--zstd", "-xf"]).arg(&file));
     let mut elsewhere = Bundle::new();
     elsewhere.put_dynamic(&require::find("gdb").unwrap(), "/usr/bin/gdb");
-    let python = fs::read_dir("/usr/lib").unwrap().map(|e| e.unwrap().path()).filter(|p| p.to_str().unwrap().starts_with("/usr/lib/python3."));
+    let python = fs::read_dir("/usr/lib")
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.to_str().unwrap().starts_with("/usr/lib/python3."));
     for part in python.chain([PathBuf::from("/usr/share/gdb")]).filter(|p| p.exists()) {
         elsewhere.mount("bind", part.to_str().unwrap(), part.to_str().unwrap(), &["rbind", "ro"]);
     }
-    elsewhere.bind(&dir.path().join("crash"), "/crash").args(&["/crash/gdb.sh", "-nx", "-q", "-batch", "-ex", "bt"]);
+    elsewhere.bind(&dir.path().join("crash"), "/crash").args(&[
+        "/crash/gdb.sh",
+        "-nx",
+        "-q",
+        "-batch",
+        "-ex",
+        "bt",
+    ]);
     let out = runtime.run(&elsewhere, "elsewhere");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let lines: Vec<&str> = ["__cxa_throw", "open", "main"].iter().filter_map(|f| text.lines().find(|l| l.contains(&format!("{f} (")))).collect();
+    let lines: Vec<&str> = ["__cxa_throw", "open", "main"]
+        .iter()
+        .filter_map(|f| text.lines().find(|l| l.contains(&format!("{f} ("))))
+        .collect();
     assert!(lines.len() == 3 && lines[2].contains("exception.cpp:"), "{out:?}");
 }
 
@@ -176,15 +215,26 @@ fn the_first_process_itself() {
     let program = build(dir.path(), "program", &["gcc", "-g", "-O1", "-pthread"], "crash.c");
     let mut bundle = Bundle::new();
     bundle.put_dynamic(&program, "/app/program");
-    bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core").args(&["/app/program", "a"]);
+    bundle
+        .coredump_hooks(Path::new(BINARY))
+        .annotation("oci-coredump/pattern", "/dump/core")
+        .args(&["/app/program", "a"]);
     let host = Host::take();
     host.install();
     Runtime::new(Kind::Runc).run(&bundle, "init");
     host.settle();
     drop(bundle);
     let told = told("container=init");
-    let functions: Vec<&str> = told["stacks"][0]["frames"].as_array().unwrap().iter().filter_map(|f| f["function"].as_str()).collect();
-    assert!(functions.starts_with(&["innermost", "middle", "main"]) && functions.len() > 3, "{functions:?}");
+    let functions: Vec<&str> = told["stacks"][0]["frames"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|f| f["function"].as_str())
+        .collect();
+    assert!(
+        functions.starts_with(&["innermost", "middle", "main"]) && functions.len() > 3,
+        "{functions:?}"
+    );
     assert_eq!(told["pid"], 1);
     assert!(told["seconds"].as_f64().is_some_and(|s| s > 0.0 && s < 60.0), "{told:#}");
 }
@@ -200,7 +250,9 @@ fn what_is_kept_and_what_is_not() {
     let victim = compile("victim", include_str!("matrix/victim.c"), &["-O0"]);
     let make = || {
         let mut bundle = Bundle::new();
-        bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%p");
+        bundle
+            .coredump_hooks(Path::new(BINARY))
+            .annotation("oci-coredump/pattern", "/dump/core.%p");
         bundle.put_dynamic(&program, "/app/program");
         bundle.rootfs().put(&victim, "/bin/victim");
         bundle
@@ -209,7 +261,11 @@ fn what_is_kept_and_what_is_not() {
     host.install();
     let runtime = Runtime::new(Kind::Runc);
     let binaries = |id: &str| -> Vec<Vec<String>> {
-        let list = |r: &Value| r["binaries"].as_object().map_or(vec![], |all| all.values().map(|b| b.as_str().unwrap().to_owned()).collect());
+        let list = |r: &Value| {
+            r["binaries"].as_object().map_or(vec![], |all| {
+                all.values().map(|b| b.as_str().unwrap().to_owned()).collect()
+            })
+        };
         host.records_of(id).iter().map(list).collect()
     };
 
@@ -225,7 +281,11 @@ fn what_is_kept_and_what_is_not() {
     container.exec(&["/app/program"]);
     host.settle();
     let first = kept();
-    let sizes = |ids: &BTreeSet<String>| -> Vec<u64> { ids.iter().map(|id| Path::new(STORE).join("binaries").join(id).metadata().unwrap().len()).collect() };
+    let sizes = |ids: &BTreeSet<String>| -> Vec<u64> {
+        ids.iter()
+            .map(|id| Path::new(STORE).join("binaries").join(id).metadata().unwrap().len())
+            .collect()
+    };
     assert!(!first.is_empty() && sizes(&first).iter().all(|s| *s <= 200 << 10), "{first:?}");
 
     host.configure("");
@@ -234,7 +294,11 @@ fn what_is_kept_and_what_is_not() {
     let all = kept();
     assert!(all.is_superset(&first) && all.len() > first.len());
     let libc = PathBuf::from("/lib/x86_64-linux-gnu/libc.so.6");
-    let libc = sizes(&all).iter().zip(&all).find(|(size, _)| **size == libc.metadata().unwrap().len()).map(|(_, id)| id.clone());
+    let libc = sizes(&all)
+        .iter()
+        .zip(&all)
+        .find(|(size, _)| **size == libc.metadata().unwrap().len())
+        .map(|(_, id)| id.clone());
     let libc = libc.expect("the C library is kept");
     let record = binaries("kept").pop().unwrap();
     assert_eq!(record.iter().cloned().collect::<BTreeSet<_>>(), all);
@@ -251,23 +315,39 @@ fn what_is_kept_and_what_is_not() {
     fs::write(at(&libc), b"another").unwrap();
     container.exec(&["/app/program"]);
     host.settle();
-    assert_eq!(kept().iter().map(|id| at(id).metadata().unwrap().ino()).collect::<Vec<_>>(), before);
+    assert_eq!(
+        kept().iter().map(|id| at(id).metadata().unwrap().ino()).collect::<Vec<_>>(),
+        before
+    );
     assert!(!binaries("kept").pop().unwrap().contains(&libc));
     fs::remove_dir_all(Path::new(STORE).join("binaries")).unwrap();
 
     // A user's program that is closed to the user while it runs: root could read it, the process cannot.
     for (mode, readable) in [(0o755, true), (0o711, false)] {
         let user = &["--user", "1000:1000"];
-        let mut waiting = container.exec_command(user, &["/bin/victim", "pause"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut waiting = container
+            .exec_command(user, &["/bin/victim", "pause"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(waiting.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
-        fs::set_permissions(bundle.rootfs().host_path("/bin/victim"), fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(
+            bundle.rootfs().host_path("/bin/victim"),
+            fs::Permissions::from_mode(mode),
+        )
+        .unwrap();
         container.sh("killall -QUIT victim");
         waiting.wait().unwrap();
         host.settle();
         let own = fs::read(&victim).unwrap();
-        assert_eq!(kept().iter().any(|id| fs::read(at(id)).unwrap() == own), readable, "mode {mode:o}: {:?}", kept());
+        assert_eq!(
+            kept().iter().any(|id| fs::read(at(id)).unwrap() == own),
+            readable,
+            "mode {mode:o}: {:?}",
+            kept()
+        );
         assert_eq!(binaries("kept").pop().unwrap().is_empty(), !readable);
         let _ = fs::remove_dir_all(Path::new(STORE).join("binaries"));
     }
@@ -280,9 +360,15 @@ fn planted_by_another_container() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let program = build(dir.path(), "program", &["gcc", "-g", "-O1", "-pthread", "-static"], "crash.c");
+    let program =
+        build(dir.path(), "program", &["gcc", "-g", "-O1", "-pthread", "-static"], "crash.c");
     let mut bytes = fs::read(&program).unwrap();
-    let places: Vec<usize> = bytes.windows(9).enumerate().filter(|(_, name)| name == b"innermost").map(|(at, _)| at).collect();
+    let places: Vec<usize> = bytes
+        .windows(9)
+        .enumerate()
+        .filter(|(_, name)| name == b"innermost")
+        .map(|(at, _)| at)
+        .collect();
     places.iter().for_each(|at| bytes[*at..at + 9].copy_from_slice(b"misguided"));
     let planted = dir.path().join("planted");
     fs::write(&planted, bytes).unwrap();
@@ -293,17 +379,24 @@ fn planted_by_another_container() {
     let runtime = Runtime::new(Kind::Runc);
     for (id, program) in [("planter", &planted), ("victim", &program)] {
         let mut bundle = Bundle::new();
-        bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%p");
+        bundle
+            .coredump_hooks(Path::new(BINARY))
+            .annotation("oci-coredump/pattern", "/dump/core.%p");
         bundle.rootfs().put(program, "/app/program");
         let container = runtime.start(&bundle, id);
         container.exec(&["/app/program"]);
         host.settle();
         container.remove();
     }
-    let ids: BTreeSet<String> = kept().iter().map(|name| name.split_once('-').unwrap().0.to_owned()).collect();
+    let ids: BTreeSet<String> =
+        kept().iter().map(|name| name.split_once('-').unwrap().0.to_owned()).collect();
     assert_eq!((kept().len(), ids.len()), (2, 1), "{:?}", kept());
     for (id, function) in [("planter", "misguided"), ("victim", "innermost")] {
-        assert_eq!(told(&format!("container={id}"))["stacks"][0]["frames"][0]["function"], function, "{id}");
+        assert_eq!(
+            told(&format!("container={id}"))["stacks"][0]["frames"][0]["function"],
+            function,
+            "{id}"
+        );
     }
 }
 

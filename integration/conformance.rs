@@ -17,8 +17,17 @@ use tempfile::TempDir;
 type Results = BTreeMap<String, bool>;
 
 /// The hook tests among the groups of youki's `contest`.
-const CONTEST: [&str; 9] =
-    ["hooks", "start_container_hook_env_inherit", "create_runtime", "prestart", "prestart_fail", "poststart", "poststart_fail", "poststop", "poststop_fail"];
+const CONTEST: [&str; 9] = [
+    "hooks",
+    "start_container_hook_env_inherit",
+    "create_runtime",
+    "prestart",
+    "prestart_fail",
+    "poststart",
+    "poststart_fail",
+    "poststop",
+    "poststop_fail",
+];
 
 /// The checkout that a variable names. `make conformance` sets those that it was given; the others are left out.
 fn checkout(variable: &str, needs: &[&str]) -> Option<PathBuf> {
@@ -28,7 +37,11 @@ fn checkout(variable: &str, needs: &[&str]) -> Option<PathBuf> {
     };
     let source = fs::canonicalize(&source).unwrap_or_else(|e| panic!("{variable}={source:?}: {e}"));
     for need in needs {
-        assert!(source.join(need).exists(), "{variable}: there is no {need} in {}; build the project's tests as it says itself", source.display());
+        assert!(
+            source.join(need).exists(),
+            "{variable}: there is no {need} in {}; build the project's tests as it says itself",
+            source.display()
+        );
     }
     Some(source)
 }
@@ -48,7 +61,10 @@ fn three_times(kind: Kind, suite: impl Fn(&Path) -> String) {
     let alone = report(kind, "alone", &suite(&real));
     host.configure(&format!("runtime = {real:?}\n"));
     let wrapped = report(kind, "through the wrapper", &suite(&link));
-    assert!(!host.sysctl("kernel/core_pattern").contains("oci-coredump"), "a container was taken for one that asks");
+    assert!(
+        !host.sysctl("kernel/core_pattern").contains("oci-coredump"),
+        "a container was taken for one that asks"
+    );
     host.configure(&format!("runtime = {real:?}\ndefault_pattern = \"/dump/core\"\n"));
     let hooked = report(kind, "with our hooks in every container", &suite(&link));
     assert!(host.sysctl("kernel/core_pattern").contains("oci-coredump"), "our hooks did not run");
@@ -72,10 +88,15 @@ fn report(kind: Kind, how: &str, output: &str) -> Results {
 fn read(output: &str) -> Results {
     let mut results = Results::new();
     for line in output.lines().map(str::trim_end) {
-        let tap = line.strip_prefix("ok ").map(|rest| (rest, true)).or_else(|| line.strip_prefix("not ok ").map(|rest| (rest, false)));
+        let tap = line
+            .strip_prefix("ok ")
+            .map(|rest| (rest, true))
+            .or_else(|| line.strip_prefix("not ok ").map(|rest| (rest, false)));
         let words: Vec<&str> = line.split(" : ").collect();
         if let Some((rest, passed)) = tap {
-            let name = rest.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches([' ', '-']);
+            let name = rest
+                .trim_start_matches(|c: char| c.is_ascii_digit())
+                .trim_start_matches([' ', '-']);
             results.insert(name.to_owned(), passed);
         } else if let [place, name, verdict] = words[..]
             && place.contains(" / ")
@@ -89,7 +110,12 @@ fn read(output: &str) -> Results {
 /// Standard output and error of a command, whatever its status: the verdicts are in them.
 fn output(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)).replace('\r', "")
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+    .replace('\r', "")
 }
 
 #[test]
@@ -99,12 +125,24 @@ fn runc_hooks_bats() {
     // A copy: the images go into it, and the checkout stays as it is.
     let scratch = TempDir::new().unwrap();
     let tests = scratch.path().join("tests");
-    assert!(Command::new("cp").arg("-a").arg(source.join("tests")).arg(&tests).status().unwrap().success());
+    assert!(
+        Command::new("cp")
+            .arg("-a")
+            .arg(source.join("tests"))
+            .arg(&tests)
+            .status()
+            .unwrap()
+            .success()
+    );
     images(&tests.join("integration/testdata"));
     three_times(Kind::Runc, |runtime| {
         // runc spec asks for a terminal.
         let bats = format!("bats --tap {}", tests.join("integration/hooks.bats").display());
-        output(Command::new("script").args(["--quiet", "--return", "--flush", "--command", &bats, "/dev/null"]).env("RUNC", runtime))
+        output(
+            Command::new("script")
+                .args(["--quiet", "--return", "--flush", "--command", &bats, "/dev/null"])
+                .env("RUNC", runtime),
+        )
     });
 }
 
@@ -126,21 +164,46 @@ fn crun_test_hooks() {
     let scratch = TempDir::new().unwrap();
     three_times(Kind::Crun, |runtime| {
         let test = source.join("tests/test_hooks.py");
-        output(Command::new("python3").arg("-B").arg(test).current_dir(scratch.path()).env("OCI_RUNTIME", runtime).env("INIT", source.join("tests/init")))
+        output(
+            Command::new("python3")
+                .arg("-B")
+                .arg(test)
+                .current_dir(scratch.path())
+                .env("OCI_RUNTIME", runtime)
+                .env("INIT", source.join("tests/init")),
+        )
     });
 }
 
 #[test]
 fn youki_contest() {
-    let Some(source) = checkout("YOUKI_SRC", &["contest", "runtimetest", "tests/contest/contest/bundle.tar.gz"]) else { return };
+    let Some(source) =
+        checkout("YOUKI_SRC", &["contest", "runtimetest", "tests/contest/contest/bundle.tar.gz"])
+    else {
+        return;
+    };
     assert!(require::programs(&["youki"]), "contest needs it");
     let scratch = TempDir::new().unwrap();
-    fs::copy(source.join("tests/contest/contest/bundle.tar.gz"), scratch.path().join("bundle.tar.gz")).unwrap();
+    fs::copy(
+        source.join("tests/contest/contest/bundle.tar.gz"),
+        scratch.path().join("bundle.tar.gz"),
+    )
+    .unwrap();
     three_times(Kind::Youki, |runtime| {
         // contest resolves links, and our wrapper is known by its link's name.
-        let runtime = script(&scratch.path().join("runtime"), &format!("#!/bin/sh\nexec {} \"$@\"\n", runtime.display()));
+        let runtime = script(
+            &scratch.path().join("runtime"),
+            &format!("#!/bin/sh\nexec {} \"$@\"\n", runtime.display()),
+        );
         let mut contest = Command::new(source.join("contest"));
-        contest.arg("run").arg("--runtime").arg(runtime).arg("--runtimetest").arg(source.join("runtimetest")).arg("-t").args(CONTEST);
+        contest
+            .arg("run")
+            .arg("--runtime")
+            .arg(runtime)
+            .arg("--runtimetest")
+            .arg(source.join("runtimetest"))
+            .arg("-t")
+            .args(CONTEST);
         output(contest.current_dir(scratch.path()))
     });
 }

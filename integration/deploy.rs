@@ -23,12 +23,17 @@ const PROGRAM: &str = "usr/libexec/oci/hooks.d/oci-coredump";
 
 fn tools() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_default().join("oci-coredump-test")
+    std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(home)
+        .unwrap_or_default()
+        .join("oci-coredump-test")
 }
 
 fn can_validate() -> bool {
     require::programs(&["kubectl", "python3"])
-        && (tools().join("python/kubernetes_validate").is_dir() || require::skip("kubernetes-validate is not there: integration/tools.sh fetches it"))
+        && (tools().join("python/kubernetes_validate").is_dir()
+            || require::skip("kubernetes-validate is not there: integration/tools.sh fetches it"))
 }
 
 /// The manifests of a directory, as `kubectl apply -k` would send them.
@@ -44,10 +49,15 @@ fn validate(manifests: &[u8], versions: &[&str]) -> Result<Vec<Value>, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/deploy/validate.py");
     let mut python = Command::new("python3");
     python.arg("-B").arg(script).args(versions).env("PYTHONPATH", tools().join("python"));
-    let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut python =
+        python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     python.stdin.take().unwrap().write_all(manifests).unwrap();
     let output = python.wait_with_output().unwrap();
-    if output.status.success() { Ok(serde_json::from_slice(&output.stdout).unwrap()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    if output.status.success() {
+        Ok(serde_json::from_slice(&output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
 }
 
 fn daemon_set(directory: &str) -> Value {
@@ -68,7 +78,8 @@ fn manifests() {
         ("examples/no-volume", &["Deployment"]),
     ] {
         let manifests = render(directory);
-        let documents = validate(&manifests, &VERSIONS).unwrap_or_else(|e| panic!("{directory}: {e}"));
+        let documents =
+            validate(&manifests, &VERSIONS).unwrap_or_else(|e| panic!("{directory}: {e}"));
         let found: Vec<&str> = documents.iter().map(|d| d["kind"].as_str().unwrap()).collect();
         assert_eq!(found, kinds, "{directory}");
         // The schemas bite.
@@ -79,14 +90,22 @@ fn manifests() {
         for document in documents.iter().filter(|d| d["kind"] == "Deployment") {
             let template = &document["spec"]["template"];
             let annotations = template["metadata"]["annotations"].as_object().unwrap();
-            assert!(annotations.contains_key("k8s.aliyun.com/eci-core-pattern") || annotations.contains_key("oci-coredump/pattern"), "{directory}");
+            assert!(
+                annotations.contains_key("k8s.aliyun.com/eci-core-pattern")
+                    || annotations.contains_key("oci-coredump/pattern"),
+                "{directory}"
+            );
         }
     }
     // Uninstalling replaces the very same pods.
     let (base, uninstall) = (daemon_set("base"), daemon_set("uninstall"));
-    for pointer in
-        ["/metadata/name", "/metadata/namespace", "/spec/selector", "/spec/template/spec/volumes", "/spec/template/spec/containers/0/securityContext"]
-    {
+    for pointer in [
+        "/metadata/name",
+        "/metadata/namespace",
+        "/spec/selector",
+        "/spec/template/spec/volumes",
+        "/spec/template/spec/containers/0/securityContext",
+    ] {
         assert_eq!(base.pointer(pointer), uninstall.pointer(pointer), "{pointer}");
     }
 }
@@ -100,7 +119,9 @@ impl Node {
     fn new() -> Self {
         let root = TempDir::new().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        for directory in ["etc", "usr/bin", "usr/libexec", "usr/share", "opt", "proc", "run/nri", "var/lib"] {
+        for directory in
+            ["etc", "usr/bin", "usr/libexec", "usr/share", "opt", "proc", "run/nri", "var/lib"]
+        {
             fs::create_dir_all(root.path().join(directory)).unwrap();
         }
         fs::create_dir(root.path().join("dev")).unwrap();
@@ -123,7 +144,11 @@ impl Node {
         let target = self.path("usr/bin").join(program.file_name().unwrap());
         fs::copy(program, &target).unwrap();
         let libraries = Command::new("ldd").arg(program).output().unwrap().stdout;
-        for library in String::from_utf8(libraries).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
+        for library in String::from_utf8(libraries)
+            .unwrap()
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+        {
             let target = self.path(library.trim_start_matches('/'));
             fs::create_dir_all(target.parent().unwrap()).unwrap();
             fs::copy(library, target).unwrap();
@@ -162,7 +187,13 @@ fn image() -> Podman {
     let context = TempDir::new().unwrap();
     fs::copy(env!("CARGO_BIN_EXE_oci-coredump"), context.path().join("oci-coredump")).unwrap();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/Containerfile");
-    let output = podman.command().args(["build", "--quiet", "--tag", "localhost/oci-coredump:0.1.0", "--file"]).arg(file).arg(context.path()).output().unwrap();
+    let output = podman
+        .command()
+        .args(["build", "--quiet", "--tag", "localhost/oci-coredump:0.1.0", "--file"])
+        .arg(file)
+        .arg(context.path())
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
     podman
 }
@@ -172,22 +203,62 @@ fn pod(podman: &Podman, manifest: &Value, node: &Node, name: &str) -> Command {
     let spec = &manifest["spec"]["template"]["spec"];
     let container = &spec["containers"][0];
     let security = &container["securityContext"];
-    let words = |value: &Value| -> Vec<String> { value.as_array().unwrap().iter().map(|w| w.as_str().unwrap().to_owned()).collect() };
+    let words = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|w| w.as_str().unwrap().to_owned()).collect()
+    };
     let mut command = podman.command();
     // It never ends by itself: a test that waits for something which it does not say must.
-    command.args(["run", "--rm", "--timeout", "60", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--name", name]);
+    command.args([
+        "run",
+        "--rm",
+        "--timeout",
+        "60",
+        "--network",
+        "none",
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1024:1024",
+        "--name",
+        name,
+    ]);
     // Below the one that `Podman` removes in the end.
-    command.arg("--cgroup-parent").arg(Path::new("/").join(podman.hooks().parent().unwrap().file_name().unwrap()));
-    assert_eq!((&spec["hostPID"], &security["readOnlyRootFilesystem"], &security["allowPrivilegeEscalation"]), (&true.into(), &true.into(), &false.into()));
-    command.args(["--pid", "host", "--read-only", "--security-opt", "no-new-privileges", "--user", "0"]);
+    command
+        .arg("--cgroup-parent")
+        .arg(Path::new("/").join(podman.hooks().parent().unwrap().file_name().unwrap()));
+    assert_eq!(
+        (
+            &spec["hostPID"],
+            &security["readOnlyRootFilesystem"],
+            &security["allowPrivilegeEscalation"]
+        ),
+        (&true.into(), &true.into(), &false.into())
+    );
+    command.args([
+        "--pid",
+        "host",
+        "--read-only",
+        "--security-opt",
+        "no-new-privileges",
+        "--user",
+        "0",
+    ]);
     assert_eq!(words(&security["capabilities"]["drop"]), ["ALL"]);
-    command.arg("--cap-drop=all").args(words(&security["capabilities"]["add"]).iter().map(|c| format!("--cap-add={c}")));
+    command
+        .arg("--cap-drop=all")
+        .args(words(&security["capabilities"]["add"]).iter().map(|c| format!("--cap-add={c}")));
     assert_eq!(spec["volumes"][0]["hostPath"]["path"], "/");
     let inside = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
-    for (host, below) in [(node.root.path(), ""), (Path::new("/proc"), "/proc"), (Path::new("/dev/null"), "/dev/null")] {
+    for (host, below) in [
+        (node.root.path(), ""),
+        (Path::new("/proc"), "/proc"),
+        (Path::new("/dev/null"), "/dev/null"),
+    ] {
         command.arg("--volume").arg(format!("{}:{inside}{below}", host.display()));
     }
-    command.arg(container["image"].as_str().unwrap()).args(words(&container["args"]).iter().filter(|word| *word != "--stay"));
+    command
+        .arg(container["image"].as_str().unwrap())
+        .args(words(&container["args"]).iter().filter(|word| *word != "--stay"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -237,7 +308,9 @@ fn uninstall(podman: &Podman, node: &Node) -> String {
 
 fn ready(programs: &[&str]) -> bool {
     require::root();
-    can_validate() && require::programs(&["podman", "runc", "conmon"]) && require::programs(programs)
+    can_validate()
+        && require::programs(&["podman", "runc", "conmon"])
+        && require::programs(programs)
 }
 
 /// containerd 1.6, the real program: by a base specification.
@@ -248,24 +321,46 @@ fn on_a_node_with_an_old_containerd() {
     }
     let (podman, node) = (image(), Node::new());
     ["containerd", "ctr"].iter().for_each(|p| node.put(&require::find(p).unwrap()));
-    node.write("etc/containerd/config.toml", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = \"pause\"\n");
+    node.write(
+        "etc/containerd/config.toml",
+        "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = \"pause\"\n",
+    );
     let before = node.photo();
     assert_eq!(uninstall(&podman, &node), "nothing was installed\n");
     assert_eq!(node.photo(), before);
 
     let manifest = daemon_set("base");
-    let serving = Serving::until(&podman, pod(&podman, &manifest, &node, "serve"), "serve", "systemctl restart containerd");
+    let serving = Serving::until(
+        &podman,
+        pod(&podman, &manifest, &node, "serve"),
+        "serve",
+        "systemctl restart containerd",
+    );
     let config = fs::read_to_string(node.path("etc/containerd/config.toml")).unwrap();
     assert!(config.contains("base_runtime_spec") && config.contains("sandbox_image"), "{config}");
-    let base: Value = serde_json::from_slice(&fs::read(node.path("etc/oci-coredump/containerd-base-runc.json")).unwrap()).unwrap();
+    let base: Value = serde_json::from_slice(
+        &fs::read(node.path("etc/oci-coredump/containerd-base-runc.json")).unwrap(),
+    )
+    .unwrap();
     assert_eq!(base["hooks"]["createRuntime"][0]["path"], format!("/{PROGRAM}"));
-    assert_eq!(fs::read(node.path(PROGRAM)).unwrap(), fs::read(env!("CARGO_BIN_EXE_oci-coredump")).unwrap());
+    assert_eq!(
+        fs::read(node.path(PROGRAM)).unwrap(),
+        fs::read(env!("CARGO_BIN_EXE_oci-coredump")).unwrap()
+    );
     assert_eq!(fs::metadata(node.path(PROGRAM)).unwrap().mode() & 0o7777, 0o755);
-    assert!(node.has("usr/bin/oci-coredump") && node.has("usr/libexec/oci/hooks.d/oci-coredump-runtime"));
+    assert!(
+        node.has("usr/bin/oci-coredump")
+            && node.has("usr/libexec/oci/hooks.d/oci-coredump-runtime")
+    );
     drop(serving);
     // An upgrade: the same again, over what is there; then a node that is asked twice to forget.
     let installed = node.photo();
-    drop(Serving::until(&podman, pod(&podman, &manifest, &node, "again"), "again", "in place already"));
+    drop(Serving::until(
+        &podman,
+        pod(&podman, &manifest, &node, "again"),
+        "again",
+        "in place already",
+    ));
     assert_eq!(node.photo(), installed);
     uninstall(&podman, &node);
     assert_eq!(node.photo(), before);
@@ -276,19 +371,33 @@ fn on_a_node_with_an_old_containerd() {
 #[test]
 fn on_a_node_with_nri() {
     let containerd = tools().join("sid/usr/bin/containerd");
-    if !ready(&["ldd"]) || !(containerd.is_file() || require::skip("containerd of Debian unstable is not unpacked: integration/tools.sh does it")) {
+    if !ready(&["ldd"])
+        || !(containerd.is_file()
+            || require::skip(
+                "containerd of Debian unstable is not unpacked: integration/tools.sh does it",
+            ))
+    {
         return;
     }
     let (podman, node) = (image(), Node::new());
     node.put(&containerd);
     let socket = UnixListener::bind(node.path("run/nri/nri.sock")).unwrap();
     let before = node.photo();
-    let serving = Serving::until(&podman, pod(&podman, &daemon_set("base"), &node, "serve"), "serve", "containerd: by NRI");
+    let serving = Serving::until(
+        &podman,
+        pod(&podman, &daemon_set("base"), &node, "serve"),
+        "serve",
+        "containerd: by NRI",
+    );
     let (mut engine, _) = socket.accept().unwrap();
     engine.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut first = vec![0; 256];
     let length = engine.read(&mut first).unwrap();
-    assert!(String::from_utf8_lossy(&first[..length]).contains("RegisterPlugin"), "{:?}", String::from_utf8_lossy(&first[..length]));
+    assert!(
+        String::from_utf8_lossy(&first[..length]).contains("RegisterPlugin"),
+        "{:?}",
+        String::from_utf8_lossy(&first[..length])
+    );
     assert!(node.has(PROGRAM) && !node.has("opt/nri") && !node.has("etc/containerd"));
     drop(serving);
     uninstall(&podman, &node);
@@ -304,14 +413,29 @@ fn on_a_node_with_crio_and_on_others() {
     let (podman, node) = (image(), Node::new());
     let manifest = daemon_set("base");
     let refused = pod(&podman, &manifest, &node, "none").output().unwrap();
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("neither containerd nor CRI-O"), "{refused:?}");
+    assert!(
+        !refused.status.success()
+            && String::from_utf8_lossy(&refused.stderr).contains("neither containerd nor CRI-O"),
+        "{refused:?}"
+    );
     uninstall(&podman, &node);
 
     node.write("usr/bin/crio", "");
-    node.write("etc/crio/crio.conf.d/10-ours.conf", "[crio.runtime]\nhooks_dir = [\"/srv/hooks\"]\n");
+    node.write(
+        "etc/crio/crio.conf.d/10-ours.conf",
+        "[crio.runtime]\nhooks_dir = [\"/srv/hooks\"]\n",
+    );
     let before = node.photo();
-    drop(Serving::until(&podman, pod(&podman, &manifest, &node, "serve"), "serve", "systemctl restart crio"));
-    assert!(node.has("usr/share/containers/oci/hooks.d/oci-coredump.json") && node.has("etc/crio/crio.conf.d/99-oci-coredump.conf"));
+    drop(Serving::until(
+        &podman,
+        pod(&podman, &manifest, &node, "serve"),
+        "serve",
+        "systemctl restart crio",
+    ));
+    assert!(
+        node.has("usr/share/containers/oci/hooks.d/oci-coredump.json")
+            && node.has("etc/crio/crio.conf.d/99-oci-coredump.conf")
+    );
     uninstall(&podman, &node);
     assert_eq!(node.photo(), before);
 
@@ -319,6 +443,10 @@ fn on_a_node_with_crio_and_on_others() {
     node.write(PROGRAM, "theirs");
     let before = node.photo();
     let refused = pod(&podman, &manifest, &node, "theirs").output().unwrap();
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("make uninstall"), "{refused:?}");
+    assert!(
+        !refused.status.success()
+            && String::from_utf8_lossy(&refused.stderr).contains("make uninstall"),
+        "{refused:?}"
+    );
     assert_eq!(node.photo(), before);
 }

@@ -43,36 +43,68 @@ fn product(args: &[&str]) -> String {
 
 /// What `doctor` says of an engine: verdicts and texts.
 fn doctor(engine: &str, config: &std::path::Path) -> Vec<(String, String)> {
-    let said = Command::new(BINARY).args(["doctor", engine, "--json", "--config"]).arg(config).output().unwrap();
+    let said = Command::new(BINARY)
+        .args(["doctor", engine, "--json", "--config"])
+        .arg(config)
+        .output()
+        .unwrap();
     let checks: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap();
     let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
-    checks.iter().filter(|c| c["check"] == engine).map(|c| (text(c, "verdict"), text(c, "text"))).collect()
+    checks
+        .iter()
+        .filter(|c| c["check"] == engine)
+        .map(|c| (text(c, "verdict"), text(c, "text")))
+        .collect()
 }
 
 /// Panics unless it says just one thing of the engine, with this verdict and these words in it.
 fn doctor_says(engine: &str, config: &std::path::Path, verdict: &str, words: &str) {
     let said = doctor(engine, config);
-    assert!(matches!(said.as_slice(), [(v, text)] if v == verdict && text.contains(words)), "{engine}: {said:?}");
+    assert!(
+        matches!(said.as_slice(), [(v, text)] if v == verdict && text.contains(words)),
+        "{engine}: {said:?}"
+    );
 }
 
 /// The record of the container's only crash, whose core is whole and in its place.
 fn core_of(host: &Host, container: &str) -> Value {
     let mut records = host.records_of(container);
-    assert_eq!(records.len(), 1, "records of {container}: {records:#?}; all: {:#?}", host.records());
+    assert_eq!(
+        records.len(),
+        1,
+        "records of {container}: {records:#?}; all: {:#?}",
+        host.records()
+    );
     let record = records.remove(0);
-    assert_eq!((&record["outcome"], &record["signal_name"], &record["comm"]), (&"written".into(), &"SIGSEGV".into(), &"crasher".into()), "{record}");
+    assert_eq!(
+        (&record["outcome"], &record["signal_name"], &record["comm"]),
+        (&"written".into(), &"SIGSEGV".into(), &"crasher".into()),
+        "{record}"
+    );
     let core = std::fs::read(record["host_path"].as_str().unwrap()).unwrap();
-    assert!(core.starts_with(b"\x7fELF") && core.len() as u64 == record["size"].as_u64().unwrap(), "{record}");
+    assert!(
+        core.starts_with(b"\x7fELF") && core.len() as u64 == record["size"].as_u64().unwrap(),
+        "{record}"
+    );
     record
 }
 
 /// Gives a running container a pattern by the tool of its engine, crashes in it, and takes the pattern back.
 fn enabled(host: &Host, id: &str, name: &str, by: Command, crash: impl Fn()) {
-    let words: Vec<&str> = std::iter::once(by.get_program()).chain(by.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let words: Vec<&str> = std::iter::once(by.get_program())
+        .chain(by.get_args())
+        .map(|word| word.to_str().unwrap())
+        .collect();
     let said = product(&["enable", name, "--by", &words.join(" "), "--pattern", "/enabled/core"]);
-    assert!(said.starts_with(&format!("container {id} has the core pattern /enabled/core\n")), "{said}");
+    assert!(
+        said.starts_with(&format!("container {id} has the core pattern /enabled/core\n")),
+        "{said}"
+    );
     crash();
-    assert_eq!(core_of(host, id)["core_path"].as_str().unwrap().rsplit_once('.').unwrap().0, "/enabled/core");
+    assert_eq!(
+        core_of(host, id)["core_path"].as_str().unwrap().rsplit_once('.').unwrap().0,
+        "/enabled/core"
+    );
     product(&["disable", name]);
     crash();
     assert_eq!(host.records_of(id).len(), 1);
@@ -95,7 +127,12 @@ impl Background {
     /// Reads on until `text` has been said so many times.
     fn wait_for(&mut self, text: &str, times: usize) {
         while self.seen.matches(text).count() < times {
-            assert_ne!(self.lines.read_line(&mut self.seen).unwrap(), 0, "it has ended: {}", self.seen);
+            assert_ne!(
+                self.lines.read_line(&mut self.seen).unwrap(),
+                0,
+                "it has ended: {}",
+                self.seen
+            );
         }
     }
 }

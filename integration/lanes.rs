@@ -47,7 +47,13 @@ impl Scene {
     }
 
     /// Crashes a victim of the container, and waits until the record says what became of its core.
-    fn crash(&self, container: &Container, name: &str, kind: &str, size: usize) -> (PathBuf, Value) {
+    fn crash(
+        &self,
+        container: &Container,
+        name: &str,
+        kind: &str,
+        size: usize,
+    ) -> (PathBuf, Value) {
         let mut victim = container.victim(&self.victim, kind, size);
         victim.crash();
         victim.end();
@@ -55,7 +61,11 @@ impl Scene {
         let ended = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
         let until = Instant::now() + PATIENCE;
         loop {
-            let record = self.host.records_of(name).pop().expect("the record is there before the process has gone");
+            let record = self
+                .host
+                .records_of(name)
+                .pop()
+                .expect("the record is there before the process has gone");
             if record["outcome"] != "started" {
                 assert_eq!(record["outcome"], "written", "{record}");
                 let released = record["released_at"].as_str().unwrap_or_default();
@@ -70,7 +80,8 @@ impl Scene {
     /// The core that the kernel itself writes of the same victim.
     fn kernels(&self, container: &Container, kind: &str, size: usize) -> PathBuf {
         let ours = self.host.sysctl("kernel/core_pattern");
-        self.host.set("kernel/core_pattern", &format!("{}/core.%p", self.directory.path().display()));
+        self.host
+            .set("kernel/core_pattern", &format!("{}/core.%p", self.directory.path().display()));
         let mut victim = container.victim(&self.victim, kind, size);
         victim.crash();
         victim.end();
@@ -82,18 +93,30 @@ impl Scene {
 /// What the victim filled: the largest mapping of the core. Where it lies differs from run to run, what is in it does not.
 fn memory(core: &Path) -> Vec<u8> {
     let bytes = std::fs::read(core).unwrap();
-    let elf = ElfFile64::<Endianness>::parse(bytes.as_slice()).unwrap_or_else(|e| panic!("{}: {e}", core.display()));
+    let elf = ElfFile64::<Endianness>::parse(bytes.as_slice())
+        .unwrap_or_else(|e| panic!("{}: {e}", core.display()));
     let endian = elf.endianness();
     let largest = elf.elf_program_headers().iter().max_by_key(|p| p.p_filesz(endian)).unwrap();
-    largest.data(endian, bytes.as_slice()).unwrap_or_else(|()| panic!("{} is short", core.display())).to_vec()
+    largest
+        .data(endian, bytes.as_slice())
+        .unwrap_or_else(|()| panic!("{} is short", core.display()))
+        .to_vec()
 }
 
 fn assert_same(kernel: &Path, ours: &Path, what: &str) {
     let (theirs, ours_memory) = (memory(kernel), memory(ours));
     assert!(theirs.len() >= 16 << 20, "{what}: the victim's memory was not found");
     let differs = theirs.iter().zip(&ours_memory).position(|(a, b)| a != b);
-    assert_eq!((theirs.len(), differs), (ours_memory.len(), None), "{what}: size, and the first byte that differs");
-    assert_eq!(std::fs::metadata(kernel).unwrap().len(), std::fs::metadata(ours).unwrap().len(), "{what}: size of the core");
+    assert_eq!(
+        (theirs.len(), differs),
+        (ours_memory.len(), None),
+        "{what}: size, and the first byte that differs"
+    );
+    assert_eq!(
+        std::fs::metadata(kernel).unwrap().len(),
+        std::fs::metadata(ours).unwrap().len(),
+        "{what}: size of the core"
+    );
 }
 
 const KINDS: [(&str, usize); 3] = [("random", 32), ("text", 32), ("scattered", 64)];
@@ -115,7 +138,9 @@ fn early_release() {
     let container = scene.container("early", &[("oci-coredump/release", "early")]);
     for (kind, size) in KINDS {
         let (core, record) = scene.crash(&container, "early", kind, size);
-        let at = |key: &str| record[key].as_str().unwrap_or_else(|| panic!("{kind}: no {key}: {record}")).to_owned();
+        let at = |key: &str| {
+            record[key].as_str().unwrap_or_else(|| panic!("{kind}: no {key}: {record}")).to_owned()
+        };
         assert!(at("released_at") <= at("completed_at"), "{record}");
         assert_same(&scene.kernels(&container, kind, size), &core, kind);
     }
@@ -142,11 +167,19 @@ fn compressed() {
         let (core, _) = scene.crash(&container, "zstd", kind, size);
         assert_eq!(core.extension().and_then(|e| e.to_str()), Some("zst"));
         let plain = scene.directory.path().join("plain");
-        let unpacked = Command::new("zstd").args(["--decompress", "--force", "--quiet", "-o"]).arg(&plain).arg(&core).status().expect("zstd");
+        let unpacked = Command::new("zstd")
+            .args(["--decompress", "--force", "--quiet", "-o"])
+            .arg(&plain)
+            .arg(&core)
+            .status()
+            .expect("zstd");
         assert!(unpacked.success(), "zstd cannot read {}", core.display());
         assert_same(&scene.kernels(&container, kind, size), &plain, kind);
         if kind != "random" {
-            assert!(core.metadata().unwrap().len() < plain.metadata().unwrap().len() / 2, "{kind} was not compressed");
+            assert!(
+                core.metadata().unwrap().len() < plain.metadata().unwrap().len() / 2,
+                "{kind} was not compressed"
+            );
         }
     }
 }
@@ -155,7 +188,8 @@ fn compressed() {
 #[test]
 fn compressed_up_to_the_limit() {
     let scene = Scene::new("");
-    let container = scene.container("zstd", &[("oci-coredump/compress", "zstd"), ("oci-coredump/limit", "4Mi")]);
+    let container = scene
+        .container("zstd", &[("oci-coredump/compress", "zstd"), ("oci-coredump/limit", "4Mi")]);
     let mut victim = container.victim(&scene.victim, "random", 32);
     victim.crash();
     victim.end();
@@ -163,7 +197,18 @@ fn compressed_up_to_the_limit() {
     assert_eq!(record["outcome"], "truncated", "{record}");
     let plain = scene.directory.path().join("plain");
     let core = record["core_path"].as_str().unwrap();
-    assert!(Command::new("zstd").args(["--decompress", "--force", "--quiet", "-o"]).arg(&plain).arg(core).status().expect("zstd").success());
+    assert!(
+        Command::new("zstd")
+            .args(["--decompress", "--force", "--quiet", "-o"])
+            .arg(&plain)
+            .arg(core)
+            .status()
+            .expect("zstd")
+            .success()
+    );
     let size = plain.metadata().unwrap().len();
-    assert!((3 << 20..=16 << 20).contains(&size), "{size} bytes of 4 MiB that may be emitted, and the holes among them");
+    assert!(
+        (3 << 20..=16 << 20).contains(&size),
+        "{size} bytes of 4 MiB that may be emitted, and the holes among them"
+    );
 }

@@ -32,7 +32,10 @@ fn the_kernel_agrees_with_itself() {
     let Some(host) = host() else { return };
     let runtime = Runtime::new(Kind::Runc);
     judge("kernel, kernel", |row| {
-        let (one, two) = (observed(&host, &runtime, row, Side::Kernel)?, observed(&host, &runtime, row, Side::Kernel)?);
+        let (one, two) = (
+            observed(&host, &runtime, row, Side::Kernel)?,
+            observed(&host, &runtime, row, Side::Kernel)?,
+        );
         Ok((compare::outcome(&one), compare::between_kernels(row, &one, &two)))
     });
 }
@@ -42,7 +45,8 @@ fn the_kernel_agrees_with_itself() {
 fn the_project_agrees_with_the_kernel() {
     let Some(host) = host() else { return };
     let runtime = Runtime::new(Kind::Runc);
-    let kernel: Vec<_> = rows().iter().map(|row| observed(&host, &runtime, row, Side::Kernel)).collect();
+    let kernel: Vec<_> =
+        rows().iter().map(|row| observed(&host, &runtime, row, Side::Kernel)).collect();
     host.restore_sysctls();
     host.install();
     let mut kernel = kernel.into_iter();
@@ -74,7 +78,12 @@ fn every_kind_of_difference_is_seen() {
     };
     let mutations: [(&str, Mutation); 13] = [
         ("wait status", Box::new(|o| o.status ^= 0x80)),
-        ("name", Box::new(|o| drop(o.changes.remove(core).map(|change| o.changes.insert("other".into(), change))))),
+        (
+            "name",
+            Box::new(|o| {
+                drop(o.changes.remove(core).map(|change| o.changes.insert("other".into(), change)))
+            }),
+        ),
         ("missing", Box::new(|o| drop(o.changes.remove(core)))),
         ("another file", Box::new(|o| drop(o.changes.insert("other".into(), Change::Removed)))),
         ("mode", Box::new(node(|node| node.mode = 0o644))),
@@ -82,7 +91,10 @@ fn every_kind_of_difference_is_seen() {
         ("links", Box::new(node(|node| node.links = 2))),
         ("size", Box::new(node(|node| node.size -= 1))),
         ("a byte of the header", Box::new(node(|node| node.content[20] ^= 1))),
-        ("a byte of the first note (pr_sigpend)", Box::new(node(|node| *byte_of_note(node, 16) ^= 1))),
+        (
+            "a byte of the first note (pr_sigpend)",
+            Box::new(node(|node| *byte_of_note(node, 16) ^= 1)),
+        ),
         ("a byte of memory", Box::new(node(|node| *node.content.last_mut().unwrap() ^= 1))),
         ("blocks", Box::new(node(|node| node.blocks -= 8))),
         ("holes", Box::new(node(|node| node.data[0].1 -= 4096))),
@@ -125,7 +137,9 @@ fn observed(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Result<Obs
     host.restore(&row.sysctls.iter().map(|(name, _)| *name).collect::<Vec<_>>());
     result.map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+        let text = text
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_default();
         format!("{side:?}: {text}")
     })
 }
@@ -135,7 +149,11 @@ fn judge(sides: &str, mut compare: impl FnMut(&Row) -> Result<(String, Vec<Strin
     let (mut failed, mut passed, started) = (Vec::new(), 0, Instant::now());
     for row in rows() {
         let (outcome, found) = compare(&row).unwrap_or_else(|cause| (String::new(), vec![cause]));
-        let forced = if row.forced == Forced::Nothing { String::new() } else { format!(" ({:?})", row.forced) };
+        let forced = if row.forced == Forced::Nothing {
+            String::new()
+        } else {
+            format!(" ({:?})", row.forced)
+        };
         if found.is_empty() {
             passed += 1;
             println!("same    {}{forced}: {outcome}", row.name);
@@ -145,7 +163,11 @@ fn judge(sides: &str, mut compare: impl FnMut(&Row) -> Result<(String, Vec<Strin
             failed.push(row.name.clone());
         }
     }
-    println!("{sides}: {passed} rows are the same, {} differ, {:.1?}", failed.len(), started.elapsed());
+    println!(
+        "{sides}: {passed} rows are the same, {} differ, {:.1?}",
+        failed.len(),
+        started.elapsed()
+    );
     assert!(failed.is_empty(), "{sides}: {} rows differ: {}", failed.len(), failed.join(", "));
     assert_ne!(passed, 0, "no row was run");
 }

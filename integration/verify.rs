@@ -18,9 +18,13 @@ fn verify(runtime: &Path) -> (BTreeSet<String>, Option<i32>) {
     command.env("TMPDIR", scratch.path()).args(["verify", "--json", "--runtime"]).arg(runtime);
     let output = command.output().unwrap();
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "something is left: {output:?}");
-    let checks: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    let checks: Vec<Value> =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
     assert!(checks.len() > 30, "{checks:#?}");
-    let failed = checks.iter().filter(|c| c["verdict"] == "failed").map(|c| format!("{}: {}", c["subject"].as_str().unwrap(), c["need"].as_str().unwrap()));
+    let failed = checks
+        .iter()
+        .filter(|c| c["verdict"] == "failed")
+        .map(|c| format!("{}: {}", c["subject"].as_str().unwrap(), c["need"].as_str().unwrap()));
     (failed.collect(), output.status.code())
 }
 
@@ -31,7 +35,14 @@ fn alone() -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", "umount /sys/fs/cgroup/unified; exec \"$@\"", "sh", program]);
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "umount /sys/fs/cgroup/unified; exec \"$@\"",
+        "sh",
+        program,
+    ]);
     command
 }
 
@@ -41,7 +52,12 @@ fn runc_crun_and_youki_pass() {
     for kind in Kind::installed() {
         let directory = TempDir::new().unwrap();
         let program = require::find(kind.name()).unwrap();
-        assert_eq!(verify(&steady(kind, directory.path(), &program)), (BTreeSet::new(), Some(0)), "{}", kind.name());
+        assert_eq!(
+            verify(&steady(kind, directory.path(), &program)),
+            (BTreeSet::new(), Some(0)),
+            "{}",
+            kind.name()
+        );
     }
 }
 
@@ -55,8 +71,11 @@ fn broken(edit: &str) -> BTreeSet<String> {
     )
     .unwrap();
     // `--root DIR create --bundle DIR ID`
-    let text =
-        format!("#!/bin/sh -e\n[ \"$3\" != create ] || python3 {}/edit.py \"$5/config.json\"\nexec {} \"$@\"\n", directory.path().display(), runc.display());
+    let text = format!(
+        "#!/bin/sh -e\n[ \"$3\" != create ] || python3 {}/edit.py \"$5/config.json\"\nexec {} \"$@\"\n",
+        directory.path().display(),
+        runc.display()
+    );
     let (failed, status) = verify(&script(&directory.path().join("runtime"), &text));
     assert_eq!(status, Some(1), "{edit}: {failed:#?}");
     failed
@@ -70,13 +89,21 @@ fn a_runtime_that_does_less_is_found_out() {
     }
     // What each of them does wrong, and exactly what it is told.
     for (edit, expected) in [
-        ("[l.reverse() for l in h.values()]", &["order: hooks of one stage run in the listed order"][..]),
+        (
+            "[l.reverse() for l in h.values()]",
+            &["order: hooks of one stage run in the listed order"][..],
+        ),
         ("h.update(prestart=h.get('prestart', []) * 2)", &["order: no hook runs twice"]),
         ("[x.pop('env') for l in h.values() for x in l]", &["state: a hook's env arrives"]),
-        ("c.pop('annotations')", &["state: config.json in the bundle can be read, with its annotations"]),
+        (
+            "c.pop('annotations')",
+            &["state: config.json in the bundle can be read, with its annotations"],
+        ),
         (
             "c['process'].setdefault('rlimits', [{'type': 'RLIMIT_CORE', 'soft': 4096, 'hard': 1 << 40}])",
-            &["limits: RLIMIT_CORE that createRuntime sets is the program's, where config.json has none"],
+            &[
+                "limits: RLIMIT_CORE that createRuntime sets is the program's, where config.json has none",
+            ],
         ),
         (
             "[x.update(path='/bin/true') for l in h.values() for x in l if 'exit:3' in x['args']]",
@@ -106,13 +133,21 @@ fn a_runtime_without_create_runtime_is_found_out() {
     if !require::programs(&["runc", "python3"]) {
         return;
     }
-    let subjects = |failed: &BTreeSet<String>| failed.iter().map(|f| f.split(':').next().unwrap().to_owned()).collect::<BTreeSet<_>>();
-    let everything: BTreeSet<String> = ["limits", "mounts", "namespaces", "order", "refusal", "state"].map(String::from).into();
+    let subjects = |failed: &BTreeSet<String>| {
+        failed.iter().map(|f| f.split(':').next().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    let everything: BTreeSet<String> =
+        ["limits", "mounts", "namespaces", "order", "refusal", "state"].map(String::from).into();
     let dropped = broken("h.pop('createRuntime', 0)");
     assert_eq!(subjects(&dropped), everything, "{dropped:#?}");
     // In the next stage, the container's mount namespace, it can do nothing of what it is for.
-    let later = broken("h.update(createContainer=h.pop('createRuntime', []) + h.get('createContainer', []))");
-    for need in ["namespaces: createRuntime runs in the runtime's namespaces", "mounts: the program sees that mount"] {
+    let later = broken(
+        "h.update(createContainer=h.pop('createRuntime', []) + h.get('createContainer', []))",
+    );
+    for need in [
+        "namespaces: createRuntime runs in the runtime's namespaces",
+        "mounts: the program sees that mount",
+    ] {
         assert!(later.contains(need), "{need}: {later:#?}");
     }
 }
@@ -120,11 +155,25 @@ fn a_runtime_without_create_runtime_is_found_out() {
 #[test]
 fn what_is_no_runtime() {
     require::root();
-    let run = |path: &str| -> Output { Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["verify", "--runtime", path]).output().unwrap() };
+    let run = |path: &str| -> Output {
+        Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+            .args(["verify", "--runtime", path])
+            .output()
+            .unwrap()
+    };
     let none = run("/nowhere/runc");
-    assert!(none.status.code() == Some(1) && String::from_utf8_lossy(&none.stderr).contains("/nowhere/runc"), "{none:?}");
+    assert!(
+        none.status.code() == Some(1)
+            && String::from_utf8_lossy(&none.stderr).contains("/nowhere/runc"),
+        "{none:?}"
+    );
     // It says yes to everything and does nothing.
     let yes = run("/bin/true");
     let said = String::from_utf8_lossy(&yes.stdout);
-    assert!(yes.status.code() == Some(1) && said.contains("createRuntime 1 did not run") && !said.contains("ok      mounts"), "{said}");
+    assert!(
+        yes.status.code() == Some(1)
+            && said.contains("createRuntime 1 did not run")
+            && !said.contains("ok      mounts"),
+        "{said}"
+    );
 }

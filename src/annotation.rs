@@ -43,11 +43,18 @@ const HUAWEI: &str = "system.cci.io/coredump";
 const STARLINGX_SIZE: &str = "starlingx.io/core_max_size";
 
 /// The keys whose value is a pattern, the first that is present wins. Huawei's, whose value is JSON, stands fourth in the order.
-const PATTERN_KEYS: [&str; 6] =
-    [PATTERN, "k8s.aliyun.com/eci-core-pattern", "alibabacloud.com/core-pattern", HUAWEI, "bci.virtual-kubelet.io/core-pattern", "starlingx.io/core_pattern"];
+const PATTERN_KEYS: [&str; 6] = [
+    PATTERN,
+    "k8s.aliyun.com/eci-core-pattern",
+    "alibabacloud.com/core-pattern",
+    HUAWEI,
+    "bci.virtual-kubelet.io/core-pattern",
+    "starlingx.io/core_pattern",
+];
 
 /// StarlingX's other keys: understood as far as they do not change a name or a limit.
-const STARLINGX_OTHERS: [&str; 3] = ["starlingx.io/core_compression", "starlingx.io/core_max_used", "starlingx.io/core_min_free"];
+const STARLINGX_OTHERS: [&str; 3] =
+    ["starlingx.io/core_compression", "starlingx.io/core_max_used", "starlingx.io/core_min_free"];
 
 /// Huawei CCI: the unit of `max_size` is MiB and its default 1024, as far as they document it.
 #[derive(Deserialize)]
@@ -64,15 +71,27 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     fn find(&self, key: &str) -> Option<(String, &'a str)> {
-        let own = self.container.filter(|_| key.starts_with("oci-coredump/")).map(|c| format!("{c}.{key}"));
+        let own = self
+            .container
+            .filter(|_| key.starts_with("oci-coredump/"))
+            .map(|c| format!("{c}.{key}"));
         let hit = |k: String| self.all.get(&k).map(|v| (k, v.as_str()));
         own.and_then(hit).or_else(|| hit(key.to_owned()))
     }
 }
 
 /// The keys of others that are read here.
-pub const FOREIGN: [&str; 9] =
-    [PATTERN_KEYS[1], PATTERN_KEYS[2], HUAWEI, PATTERN_KEYS[4], PATTERN_KEYS[5], STARLINGX_SIZE, STARLINGX_OTHERS[0], STARLINGX_OTHERS[1], STARLINGX_OTHERS[2]];
+pub const FOREIGN: [&str; 9] = [
+    PATTERN_KEYS[1],
+    PATTERN_KEYS[2],
+    HUAWEI,
+    PATTERN_KEYS[4],
+    PATTERN_KEYS[5],
+    STARLINGX_SIZE,
+    STARLINGX_OTHERS[0],
+    STARLINGX_OTHERS[1],
+    STARLINGX_OTHERS[2],
+];
 
 /// Whether a key is one that may be read here, in whichever container of the pod it is for: any setting of ours, or one of the others' keys.
 pub fn is_own(key: &str) -> bool {
@@ -87,7 +106,10 @@ pub fn is_sandbox(all: &Annotations) -> bool {
 
 /// What the pod calls this container, as containerd's CRI and CRI-O say it.
 pub fn container_name(all: &Annotations) -> Option<&str> {
-    ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"].iter().find_map(|k| all.get(*k)).map(String::as_str)
+    ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"]
+        .iter()
+        .find_map(|k| all.get(*k))
+        .map(String::as_str)
 }
 
 /// Whether the container insists: `oci-coredump/required`. A value that is neither `true` nor `false` insists too; the refusal then says so.
@@ -99,15 +121,20 @@ pub fn required(all: &Annotations, container: Option<&str>) -> bool {
 ///
 /// # Errors
 /// Names the annotation, its value and the rule that it breaks.
-pub fn wishes(all: &Annotations, container: Option<&str>, default: Option<&str>) -> Result<Option<Wishes>> {
+pub fn wishes(
+    all: &Annotations,
+    container: Option<&str>,
+    default: Option<&str>,
+) -> Result<Option<Wishes>> {
     let view = View { all, container };
     let mut found: Vec<(String, String)> = Vec::new();
     let mut huawei = None;
     for key in PATTERN_KEYS {
         let Some((key, value)) = view.find(key) else { continue };
         if key == HUAWEI {
-            let parsed: Huawei =
-                serde_json::from_str(value).with_context(|| format!("{key} = {value:?}: expected JSON like {{\"core_pattern\": \"/d/core\"}}"))?;
+            let parsed: Huawei = serde_json::from_str(value).with_context(|| {
+                format!("{key} = {value:?}: expected JSON like {{\"core_pattern\": \"/d/core\"}}")
+            })?;
             if let Some(p) = &parsed.core_pattern {
                 found.push((key, p.clone()));
             }
@@ -120,13 +147,19 @@ pub fn wishes(all: &Annotations, container: Option<&str>, default: Option<&str>)
         found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_owned())));
     }
     let Some((key, text)) = found.first().cloned() else { return Ok(None) };
-    let pattern = Template::of_container(text.as_bytes()).with_context(|| format!("{key} = {text:?}"))?;
+    let pattern =
+        Template::of_container(text.as_bytes()).with_context(|| format!("{key} = {text:?}"))?;
 
     let mut notes = Vec::new();
     for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {
-        notes.push(format!("{other} = {value:?} disagrees with {key} = {text:?}, ignoring the former"));
+        notes.push(format!(
+            "{other} = {value:?} disagrees with {key} = {text:?}, ignoring the former"
+        ));
     }
-    for other in STARLINGX_OTHERS.iter().filter(|k| key == "starlingx.io/core_pattern" && all.contains_key(**k)) {
+    for other in STARLINGX_OTHERS
+        .iter()
+        .filter(|k| key == "starlingx.io/core_pattern" && all.contains_key(**k))
+    {
         notes.push(format!("{other} has no counterpart here, ignoring"));
     }
     if let Some((k, v)) = view.find(REQUIRED) {
@@ -134,16 +167,28 @@ pub fn wishes(all: &Annotations, container: Option<&str>, default: Option<&str>)
     }
     let limit = match (view.find(LIMIT), &huawei, view.find(STARLINGX_SIZE)) {
         (Some((k, v)), _, _) => Some(bytes(v).with_context(|| format!("{k} = {v:?}"))?),
-        (None, Some(h), _) if key == HUAWEI => {
-            Some(Some(h.max_size.unwrap_or(1024).checked_mul(1 << 20).with_context(|| format!("{HUAWEI}: max_size is too large"))?))
+        (None, Some(h), _) if key == HUAWEI => Some(Some(
+            h.max_size
+                .unwrap_or(1024)
+                .checked_mul(1 << 20)
+                .with_context(|| format!("{HUAWEI}: max_size is too large"))?,
+        )),
+        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => {
+            Some(bytes(v).with_context(|| format!("{k} = {v:?}"))?)
         }
-        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => Some(bytes(v).with_context(|| format!("{k} = {v:?}"))?),
         _ => None,
     };
-    let filter = view.find(FILTER).map(|(k, v)| mask(v).with_context(|| format!("{k} = {v:?}"))).transpose()?;
+    let filter = view
+        .find(FILTER)
+        .map(|(k, v)| mask(v).with_context(|| format!("{k} = {v:?}")))
+        .transpose()?;
     let compress = choice(&view, COMPRESS, ["none", "zstd"])?;
     let early = choice(&view, RELEASE, ["complete", "early"])?;
-    let limits = view.find(LIMITS).map(|(k, v)| Limits::parse(v).with_context(|| format!("{k} = {v:?}"))).transpose()?.unwrap_or_default();
+    let limits = view
+        .find(LIMITS)
+        .map(|(k, v)| Limits::parse(v).with_context(|| format!("{k} = {v:?}")))
+        .transpose()?
+        .unwrap_or_default();
     Ok(Some(Wishes { key, pattern, limit, filter, compress, early, limits, notes }))
 }
 

@@ -113,9 +113,16 @@ fn some_size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::
 /// A time such as "30d" or "2 weeks"; a day has 24 hours.
 fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(from)?;
-    let span = text.parse::<jiff::Span>().ok().and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
+    let span = text
+        .parse::<jiff::Span>()
+        .ok()
+        .and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
     let seconds = span.and_then(|d| u64::try_from(d.as_secs()).ok());
-    seconds.map(Some).ok_or_else(|| serde::de::Error::custom(format!("{text:?}: expected a time in weeks, days or hours, such as \"30d\"")))
+    seconds.map(Some).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "{text:?}: expected a time in weeks, days or hours, such as \"30d\""
+        ))
+    })
 }
 
 /// Bytes: a number, or text such as "512M".
@@ -128,7 +135,9 @@ fn size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<u64, D::Error> {
     }
     match Size::deserialize(from)? {
         Size::Bytes(n) => Ok(n),
-        Size::Text(text) => Ok(crate::limits::bytes(&text).map_err(|e| serde::de::Error::custom(format!("{text:?}: {e}")))?.unwrap_or(u64::MAX)),
+        Size::Text(text) => Ok(crate::limits::bytes(&text)
+            .map_err(|e| serde::de::Error::custom(format!("{text:?}: {e}")))?
+            .unwrap_or(u64::MAX)),
     }
 }
 
@@ -158,14 +167,26 @@ impl Config {
     /// Names the key, the value and the rule.
     pub fn parse(text: &str) -> Result<Self> {
         let mut config: Config = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(0, |s| text.as_bytes()[..s.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
-            anyhow::anyhow!("line {}, `{}`: {}", line + 1, text.lines().nth(line).unwrap_or_default(), e.message())
+            let line = e.span().map_or(0, |s| {
+                text.as_bytes()[..s.start.min(text.len())].iter().filter(|b| **b == b'\n').count()
+            });
+            anyhow::anyhow!(
+                "line {}, `{}`: {}",
+                line + 1,
+                text.lines().nth(line).unwrap_or_default(),
+                e.message()
+            )
         })?;
         config.limits = std::mem::take(&mut config.limits).or(Limits::defaults());
         if let Some(p) = &config.default_pattern {
-            Template::of_container(p.as_bytes()).with_context(|| format!("default_pattern = {p:?}"))?;
+            Template::of_container(p.as_bytes())
+                .with_context(|| format!("default_pattern = {p:?}"))?;
         }
-        ensure!(config.store.is_absolute(), "store = {:?}: the path must be absolute", config.store);
+        ensure!(
+            config.store.is_absolute(),
+            "store = {:?}: the path must be absolute",
+            config.store
+        );
         if let Some(path) = config.runtime.as_ref().filter(|p| !p.is_absolute()) {
             bail!("runtime = {path:?}: the path must be absolute");
         }
@@ -184,13 +205,17 @@ impl Config {
             other => other.with_context(|| format!("open {}", path.display()))?,
         };
         let text = crate::sys::file::read_bounded(file, MAX, &path.display().to_string())?;
-        let text = String::from_utf8(text).with_context(|| format!("{} is not UTF-8", path.display()))?;
+        let text =
+            String::from_utf8(text).with_context(|| format!("{} is not UTF-8", path.display()))?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 
     /// The default pattern, if it is meant for a container with these annotations.
     pub fn default_for(&self, annotations: &BTreeMap<String, String>) -> Option<&str> {
-        let selected = self.select.iter().all(|(key, glob)| annotations.get(key).is_some_and(|v| matches(glob, v)));
+        let selected = self
+            .select
+            .iter()
+            .all(|(key, glob)| annotations.get(key).is_some_and(|v| matches(glob, v)));
         self.default_pattern.as_deref().filter(|_| selected)
     }
 }
@@ -228,8 +253,12 @@ mod tests {
 
     #[test]
     fn limits_that_are_absent_have_their_defaults() {
-        let c = Config::parse("[limits]\ncores = 5\nkeep = \"first-and-newest\"\nconcurrent = 0").unwrap();
-        assert_eq!((c.limits.cores, c.limits.concurrent, c.limits.stall), (Some(5), Some(0), Limits::defaults().stall));
+        let c = Config::parse("[limits]\ncores = 5\nkeep = \"first-and-newest\"\nconcurrent = 0")
+            .unwrap();
+        assert_eq!(
+            (c.limits.cores, c.limits.concurrent, c.limits.stall),
+            (Some(5), Some(0), Limits::defaults().stall)
+        );
     }
 
     #[test]
@@ -256,11 +285,21 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let c = Config::parse("[binaries]\nmax_file = \"512Mi\"\nmax_total = \"unlimited\"").unwrap().binaries;
+        let c = Config::parse("[binaries]\nmax_file = \"512Mi\"\nmax_total = \"unlimited\"")
+            .unwrap()
+            .binaries;
         assert_eq!((c.keep, c.max_file, c.max_total), (true, 512 << 20, u64::MAX));
-        let v = Config::parse("[vacuum]\nmax_size = \"10G\"\nmax_age = \"2 weeks\"\nkeep = 100").unwrap().vacuum;
-        assert_eq!(v, Vacuum { max_size: Some(10 << 30), max_age: Some(14 * 86400), keep: Some(100) });
-        assert_eq!(Config::parse("[binaries]\nkeep = false\nmax_file = 7").unwrap().binaries, Binaries { keep: false, max_file: 7, ..Binaries::default() });
+        let v = Config::parse("[vacuum]\nmax_size = \"10G\"\nmax_age = \"2 weeks\"\nkeep = 100")
+            .unwrap()
+            .vacuum;
+        assert_eq!(
+            v,
+            Vacuum { max_size: Some(10 << 30), max_age: Some(14 * 86400), keep: Some(100) }
+        );
+        assert_eq!(
+            Config::parse("[binaries]\nkeep = false\nmax_file = 7").unwrap().binaries,
+            Binaries { keep: false, max_file: 7, ..Binaries::default() }
+        );
     }
 
     #[test]
@@ -276,11 +315,16 @@ mod tests {
     #[test]
     fn selection() {
         let c = Config::parse("default_pattern = \"core\"\n[select]\n\"io.kubernetes.cri.sandbox-namespace\" = \"prod-*\"").unwrap();
-        let with = |v: &str| BTreeMap::from([("io.kubernetes.cri.sandbox-namespace".to_owned(), v.to_owned())]);
+        let with = |v: &str| {
+            BTreeMap::from([("io.kubernetes.cri.sandbox-namespace".to_owned(), v.to_owned())])
+        };
         assert_eq!(c.default_for(&with("prod-eu")), Some("core"));
         assert_eq!(c.default_for(&with("test")), None);
         assert_eq!(c.default_for(&BTreeMap::new()), None);
-        assert_eq!(Config::parse("default_pattern = \"core\"").unwrap().default_for(&BTreeMap::new()), Some("core"));
+        assert_eq!(
+            Config::parse("default_pattern = \"core\"").unwrap().default_for(&BTreeMap::new()),
+            Some("core")
+        );
     }
 
     #[test]

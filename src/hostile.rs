@@ -48,13 +48,24 @@ pub fn escaped(text: &[u8]) -> Vec<u8> {
 /// A crash of which the bytes choose the names.
 pub fn crash(text: &[u8]) -> Specifiers {
     let word = |n| escaped(text.split(|b| *b == b'\n').nth(n).unwrap_or_default());
-    Specifiers { hostname: word(0), comm: word(1), exe_name: word(2), exe_path: word(3), pid: text.len() as i32, ..Specifiers::default() }
+    Specifiers {
+        hostname: word(0),
+        comm: word(1),
+        exe_name: word(2),
+        exe_path: word(3),
+        pid: text.len() as i32,
+        ..Specifiers::default()
+    }
 }
 
 /// A line `key=value` for each annotation, `;` for a newline.
 fn annotations(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
-    let all: Annotations = text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.replace(';', "\n"))).collect();
+    let all: Annotations = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(k, v)| (k.to_owned(), v.replace(';', "\n")))
+        .collect();
     asked(&all);
 }
 
@@ -65,19 +76,36 @@ pub fn asked(all: &Annotations) {
     annotation::required(all, container);
     let Ok(Some(wishes)) = annotation::wishes(all, container, Some("core")) else { return };
     granted(&wishes.pattern, b"..\n.\n\n/../x");
-    assert!(wishes.limit.flatten().is_none_or(|bytes| bytes <= i64::MAX as u64) && wishes.filter.is_none_or(|mask| mask <= 0x1ff));
+    assert!(
+        wishes.limit.flatten().is_none_or(|bytes| bytes <= i64::MAX as u64)
+            && wishes.filter.is_none_or(|mask| mask <= 0x1ff)
+    );
 }
 
 /// What must hold of a pattern that a container may have: it is a file, and no crash makes it lead upwards.
 fn granted(template: &Template, names: &[u8]) {
     let text = template.text();
-    assert!(!text.is_empty() && text.len() <= MAX_LEN && !matches!(text[0], b'|' | b'@') && !text.iter().any(u8::is_ascii_control));
+    assert!(
+        !text.is_empty()
+            && text.len() <= MAX_LEN
+            && !matches!(text[0], b'|' | b'@')
+            && !text.iter().any(u8::is_ascii_control)
+    );
     for append_pid in [false, true] {
         let path = template.expand(&crash(names), append_pid);
-        assert!(!path.split(|b| *b == b'/').any(|part| part == b".."), "{template}: {}", path.escape_ascii());
+        assert!(
+            !path.split(|b| *b == b'/').any(|part| part == b".."),
+            "{template}: {}",
+            path.escape_ascii()
+        );
     }
     if let Some(directory) = template.directory() {
-        assert!(directory.starts_with('/') && !directory.contains("//") && !directory.split('/').any(|part| part == ".."), "{template}: {directory}");
+        assert!(
+            directory.starts_with('/')
+                && !directory.contains("//")
+                && !directory.split('/').any(|part| part == ".."),
+            "{template}: {directory}"
+        );
     }
 }
 
@@ -101,7 +129,10 @@ fn proc_files(text: &[u8]) {
         1 => drop((proc::start_time(text), proc::is_zombie(text))),
         2 => {
             for key in proc::cgroups(text).iter().flat_map(registry::cgroup_keys) {
-                assert!(key.len() <= 255 && !key.contains('/') && !key.chars().any(char::is_control), "{key:?}");
+                assert!(
+                    key.len() <= 255 && !key.contains('/') && !key.chars().any(char::is_control),
+                    "{key:?}"
+                );
             }
         }
         3 => drop(["Max file size", "Max core file size"].map(|name| proc::limit(text, name))),
@@ -114,13 +145,17 @@ fn proc_files(text: &[u8]) {
 fn mountinfo(text: &[u8]) {
     let lines = text.split(|b| *b == b'\n').count();
     let points = proc::mount_points(text);
-    assert!(points.len() <= lines && points.iter().all(|point| point.target.as_os_str().len() <= text.len()));
+    assert!(
+        points.len() <= lines
+            && points.iter().all(|point| point.target.as_os_str().len() <= text.len())
+    );
 }
 
 /// A file of the registry.
 fn entry(text: &[u8]) {
     let Ok(entry) = serde_json::from_slice::<Entry>(text) else { return };
-    let again: Entry = serde_json::from_slice(&serde_json::to_vec(&entry).expect("it was JSON")).expect("what we write we read");
+    let again: Entry = serde_json::from_slice(&serde_json::to_vec(&entry).expect("it was JSON"))
+        .expect("what we write we read");
     assert_eq!(again, entry);
     if registry::check_id(&entry.names.container_id).is_ok() {
         let id = &entry.names.container_id;
@@ -132,7 +167,8 @@ fn entry(text: &[u8]) {
 /// A file of the store: a record, or the saved sysctls.
 fn record(text: &[u8]) {
     if let Ok(Some(record)) = store::last(text) {
-        let again = store::last(&serde_json::to_vec(&record).expect("it was JSON")).expect("what we write we read");
+        let again = store::last(&serde_json::to_vec(&record).expect("it was JSON"))
+            .expect("what we write we read");
         assert_eq!(again.as_ref(), Some(&record));
         assert!(!report::one_line(&record.to_string()).chars().any(char::is_control));
     }
@@ -146,8 +182,11 @@ fn configuration(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let (text, value) = text.split_once('\0').unwrap_or((&text, "prod"));
     let Ok(config) = Config::parse(text) else { return };
-    assert!(config.store.is_absolute() && config.runtime.as_ref().is_none_or(|path| path.is_absolute()));
-    let all: Annotations = config.select.keys().map(|key| (key.clone(), value.to_owned())).collect();
+    assert!(
+        config.store.is_absolute() && config.runtime.as_ref().is_none_or(|path| path.is_absolute())
+    );
+    let all: Annotations =
+        config.select.keys().map(|key| (key.clone(), value.to_owned())).collect();
     if let Some(pattern) = config.default_for(&all) {
         granted(&Template::of_container(pattern.as_bytes()).expect("it was checked"), b"");
     }
@@ -159,7 +198,8 @@ fn configuration(text: &[u8]) {
 fn spec(text: &[u8]) {
     let (config, program) = (Config::default(), std::path::Path::new("/usr/libexec/oci-coredump"));
     let Ok(Some(edited)) = engine::spec::edit(text, &config, program, u64::MAX) else { return };
-    let again = engine::spec::edit(&edited, &config, program, u64::MAX).expect("what we write we read");
+    let again =
+        engine::spec::edit(&edited, &config, program, u64::MAX).expect("what we write we read");
     assert_eq!(again, None, "{}", String::from_utf8_lossy(&edited));
 }
 
@@ -191,7 +231,8 @@ mod tests {
     fn replay() {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
         for (name, target) in TARGETS {
-            let files = std::fs::read_dir(seeds.join(name)).unwrap_or_else(|e| panic!("fuzz/seeds/{name}: {e}"));
+            let files = std::fs::read_dir(seeds.join(name))
+                .unwrap_or_else(|e| panic!("fuzz/seeds/{name}: {e}"));
             let mut count = 0;
             for file in files {
                 let path = file.unwrap().path();

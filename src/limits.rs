@@ -116,7 +116,15 @@ impl Limits {
     /// These limits as a container with an annotation has them: a number of its own counts where it is the lower one. Which cores it keeps is its own affair.
     pub fn lowered(&self, own: &Limits) -> Self {
         let tighter = |all: Option<Rate>, own: Option<Rate>| match (all, own) {
-            (Some(a), Some(o)) => Some(if u128::from(o.count) * u128::from(a.seconds) < u128::from(a.count) * u128::from(o.seconds) { o } else { a }),
+            (Some(a), Some(o)) => Some(
+                if u128::from(o.count) * u128::from(a.seconds)
+                    < u128::from(a.count) * u128::from(o.seconds)
+                {
+                    o
+                } else {
+                    a
+                },
+            ),
             (a, o) => a.or(o),
         };
         Limits {
@@ -144,9 +152,15 @@ impl Limits {
     pub fn parse(text: &str) -> Result<Self> {
         let mut limits = Limits::default();
         for part in text.split(',') {
-            let (key, value) = part.split_once('=').with_context(|| format!("{part:?}: expected words like cores=3, bytes=2Gi"))?;
+            let (key, value) = part
+                .split_once('=')
+                .with_context(|| format!("{part:?}: expected words like cores=3, bytes=2Gi"))?;
             let (key, value) = (key.trim(), value.trim());
-            let number = || value.parse::<u64>().with_context(|| format!("{key}={value}: expected a whole number, 0 for no limit"));
+            let number = || {
+                value.parse::<u64>().with_context(|| {
+                    format!("{key}={value}: expected a whole number, 0 for no limit")
+                })
+            };
             let named = || format!("{key}={value}");
             match key {
                 "concurrent" => limits.concurrent = Some(number()?),
@@ -160,12 +174,18 @@ impl Limits {
                         _ => bail!("keep={value}: expected newest, first-and-newest or oldest"),
                     })
                 }
-                "bytes" => limits.bytes = Some(Size::try_from(value.to_owned()).with_context(named)?),
+                "bytes" => {
+                    limits.bytes = Some(Size::try_from(value.to_owned()).with_context(named)?)
+                }
                 "rate" => limits.rate = Some(Rate::try_from(value.to_owned()).with_context(named)?),
                 "burst" => limits.burst = Some(number()?),
                 "stall" => limits.stall = Some(number()?),
-                "min_free" | "min_memory" | "host_concurrent" => bail!("{key} is the host's, and set in its configuration only"),
-                _ => bail!("{key:?}: expected concurrent, wait, cores, keep, bytes, rate, burst or stall"),
+                "min_free" | "min_memory" | "host_concurrent" => {
+                    bail!("{key} is the host's, and set in its configuration only")
+                }
+                _ => bail!(
+                    "{key:?}: expected concurrent, wait, cores, keep, bytes, rate, burst or stall"
+                ),
             }
         }
         Ok(limits)
@@ -234,8 +254,20 @@ impl TryFrom<String> for Free {
         let mut free = Free::default();
         for part in text.split(',').map(str::trim) {
             match part.strip_suffix('%') {
-                Some(p) => free.percent = Some(p.parse().ok().filter(|p| *p <= 100).with_context(|| format!("{part:?}: expected 0% to 100%"))?),
-                None => free.bytes = Some(bytes(part)?.with_context(|| format!("{part:?}: expected 1Gi, 5% or both"))?),
+                Some(p) => {
+                    free.percent = Some(
+                        p.parse()
+                            .ok()
+                            .filter(|p| *p <= 100)
+                            .with_context(|| format!("{part:?}: expected 0% to 100%"))?,
+                    )
+                }
+                None => {
+                    free.bytes = Some(
+                        bytes(part)?
+                            .with_context(|| format!("{part:?}: expected 1Gi, 5% or both"))?,
+                    )
+                }
             }
         }
         Ok(free)
@@ -261,7 +293,9 @@ impl TryFrom<String> for Rate {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")].into_iter().find(|(shift, _)| self.0 > 0 && self.0.is_multiple_of(1 << shift));
+        let unit = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")]
+            .into_iter()
+            .find(|(shift, _)| self.0 > 0 && self.0.is_multiple_of(1 << shift));
         match unit {
             Some((shift, name)) => write!(f, "{}{name}", self.0 >> shift),
             None => write!(f, "{}", self.0),
@@ -315,18 +349,43 @@ mod tests {
 
     #[test]
     fn an_annotation_only_lowers() {
-        let all = Limits { cores: Some(10), rate: Some(Rate { count: 10, seconds: 60 }), bytes: Some(Size(1 << 30)), ..Limits::defaults() };
+        let all = Limits {
+            cores: Some(10),
+            rate: Some(Rate { count: 10, seconds: 60 }),
+            bytes: Some(Size(1 << 30)),
+            ..Limits::defaults()
+        };
         let with = |text: &str| all.lowered(&Limits::parse(text).unwrap());
-        let (low, high) =
-            (with("cores=3, bytes=1Mi, rate=1/min, concurrent=2, stall=5, wait=0"), with("cores=30,bytes=2Gi,rate=20/min,concurrent=0,stall=0,wait=99"));
-        assert_eq!((low.cores, low.bytes, low.rate.unwrap().to_string().as_str()), (Some(3), Some(Size(1 << 20)), "1/min"));
+        let (low, high) = (
+            with("cores=3, bytes=1Mi, rate=1/min, concurrent=2, stall=5, wait=0"),
+            with("cores=30,bytes=2Gi,rate=20/min,concurrent=0,stall=0,wait=99"),
+        );
+        assert_eq!(
+            (low.cores, low.bytes, low.rate.unwrap().to_string().as_str()),
+            (Some(3), Some(Size(1 << 20)), "1/min")
+        );
         assert_eq!((low.concurrent, low.stall, low.wait), (Some(2), Some(5), Some(0)));
         assert_eq!(Limits { burst: None, ..high }, all);
         assert_eq!(with("rate=500/h").rate, Some(Rate { count: 500, seconds: 3600 }));
-        let burst = |text: &str| Limits { burst: Some(50), ..all.clone() }.lowered(&Limits::parse(text).unwrap()).burst;
-        assert_eq!((burst("cores=1"), burst("rate=2/min"), burst("rate=2/min, burst=4"), burst("burst=99")), (Some(50), Some(2), Some(4), Some(50)));
+        let burst = |text: &str| {
+            Limits { burst: Some(50), ..all.clone() }.lowered(&Limits::parse(text).unwrap()).burst
+        };
+        assert_eq!(
+            (
+                burst("cores=1"),
+                burst("rate=2/min"),
+                burst("rate=2/min, burst=4"),
+                burst("burst=99")
+            ),
+            (Some(50), Some(2), Some(4), Some(50))
+        );
         // Of the host's own a container's entry, whatever stands in it, changes nothing.
-        let greedy = Limits { host_concurrent: Some(9999), min_memory: Some(Free::default()), min_free: Some(Free::default()), ..Limits::default() };
+        let greedy = Limits {
+            host_concurrent: Some(9999),
+            min_memory: Some(Free::default()),
+            min_free: Some(Free::default()),
+            ..Limits::default()
+        };
         assert_eq!(all.lowered(&greedy), all);
         assert_eq!(with("keep=first-and-newest").keep, Some(Keep::FirstAndNewest));
         // What the administrator does not limit the container may.
@@ -363,10 +422,20 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let limits =
-            Limits { bytes: Some(Size(3 << 20)), rate: Some(Rate { count: 7, seconds: 3600 }), keep: Some(Keep::FirstAndNewest), ..Limits::defaults() };
+        let limits = Limits {
+            bytes: Some(Size(3 << 20)),
+            rate: Some(Rate { count: 7, seconds: 3600 }),
+            keep: Some(Keep::FirstAndNewest),
+            ..Limits::defaults()
+        };
         let text = serde_json::to_string(&limits).unwrap();
-        assert!(text.contains("\"3Mi\"") && text.contains("\"7/h\"") && text.contains("\"5%, 1Gi\"") && text.contains("first-and-newest"), "{text}");
+        assert!(
+            text.contains("\"3Mi\"")
+                && text.contains("\"7/h\"")
+                && text.contains("\"5%, 1Gi\"")
+                && text.contains("first-and-newest"),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<Limits>(&text).unwrap(), limits);
     }
 }

@@ -15,7 +15,10 @@ use std::process::ExitCode;
 /// Called by the C library, without what Rust's own start does before: it reads /proc/self/maps to guard the stack of a program that never goes deep.
 fn start(args: Vec<OsString>) -> ExitCode {
     // First of all: the real runtime inherits everything that this process is, its umask too.
-    if args.first().is_some_and(|name| Path::new(name).file_name() == Some(engine::RUNTIME_NAME.as_ref())) {
+    if args
+        .first()
+        .is_some_and(|name| Path::new(name).file_name() == Some(engine::RUNTIME_NAME.as_ref()))
+    {
         return run_runtime(args);
     }
     // What we make has exactly the mode that we say, whoever started us.
@@ -53,7 +56,10 @@ fn run_hook(stage: Option<&OsString>) -> ExitCode {
     report::init(Door::HostAndStderr, false);
     last_words(0);
     let word = stage.map(|s| s.to_string_lossy());
-    let failed = hook::stage(word.as_deref()).map_err(|error| hook::Failure { error, stop: false }).and_then(hook::run).err();
+    let failed = hook::stage(word.as_deref())
+        .map_err(|error| hook::Failure { error, stop: false })
+        .and_then(hook::run)
+        .err();
     match failed {
         None => ExitCode::SUCCESS,
         Some(f) if f.stop => {

@@ -79,10 +79,18 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Empty => write!(f, "a pattern may not be empty"),
-            Refusal::Pipe => write!(f, "a container may not name a program (`|`); give the path of a file"),
-            Refusal::Socket => write!(f, "a container may not name a socket (`@`); give the path of a file"),
-            Refusal::TooLong(n) => write!(f, "a pattern has at most {MAX_LEN} bytes, this one has {n}"),
-            Refusal::Control(b) => write!(f, "a pattern may not hold control characters, this one has \\x{b:02x}"),
+            Refusal::Pipe => {
+                write!(f, "a container may not name a program (`|`); give the path of a file")
+            }
+            Refusal::Socket => {
+                write!(f, "a container may not name a socket (`@`); give the path of a file")
+            }
+            Refusal::TooLong(n) => {
+                write!(f, "a pattern has at most {MAX_LEN} bytes, this one has {n}")
+            }
+            Refusal::Control(b) => {
+                write!(f, "a pattern may not hold control characters, this one has \\x{b:02x}")
+            }
             Refusal::Parent => write!(f, "a pattern may not have `..` as a component"),
         }
     }
@@ -187,7 +195,8 @@ impl Template {
         }
         let literal = self.text.split(|b| *b == b'%').next()?;
         let end = literal.iter().rposition(|b| *b == b'/')?;
-        let parts: Vec<_> = literal[..end].split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
+        let parts: Vec<_> =
+            literal[..end].split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
         Some(format!("/{}", String::from_utf8_lossy(&parts.join(&b'/'))))
     }
 }
@@ -202,7 +211,13 @@ impl Specifiers {
     /// A stand-in for every crash: each value is some plain word, as escaped values are.
     fn shape() -> Self {
         let word = || b"x".to_vec();
-        Specifiers { hostname: word(), comm: word(), exe_name: word(), exe_path: word(), ..Default::default() }
+        Specifiers {
+            hostname: word(),
+            comm: word(),
+            exe_name: word(),
+            exe_path: word(),
+            ..Default::default()
+        }
     }
 
     /// Appends the value of one specifier; an unknown letter is nothing, as in the kernel.
@@ -250,7 +265,9 @@ impl Handler {
             None => Handler::Nothing,
             Some(b'@') => Handler::Socket,
             Some(b'|') => {
-                let words = pattern[1..].split(|b| matches!(b, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r' | 0xa0)).filter(|w| !w.is_empty());
+                let words = pattern[1..]
+                    .split(|b| matches!(b, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r' | 0xa0))
+                    .filter(|w| !w.is_empty());
                 Handler::Pipe(words.map(Template::of_host).collect())
             }
             Some(_) => Handler::File(Template::of_host(pattern)),

@@ -1,5 +1,6 @@
 //! What is known of one crash. A record is written for every crash of a registered container, also when there is no core.
 
+use crate::sys::file::Identity;
 use crate::sys::proc::printable;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -115,6 +116,9 @@ pub struct Record {
     pub size: Option<u64>,
     /// Bytes on disk.
     pub disk_size: Option<u64>,
+    /// Which file the core is: what has its name later may be the core of another crash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// Whether the file is short, or still may be.
     pub truncated: bool,
     /// What became of the core.
@@ -178,7 +182,9 @@ impl fmt::Display for Record {
         write!(f, ": process {} ({}) died of {}", self.pid, self.comm, self.signal_name)?;
         match (self.outcome, &self.core_path) {
             (Outcome::Started, _) => write!(f, ", dumping core"),
-            (Outcome::Written, Some(path)) => write!(f, ", core {path} ({} bytes)", self.size.unwrap_or(0)),
+            (Outcome::Written, Some(path)) => {
+                write!(f, ", core {path} ({} bytes)", self.size.unwrap_or(0))
+            }
             (Outcome::Truncated, Some(path)) => match self.size {
                 Some(size) => write!(f, ", core {path} truncated at {size} bytes"),
                 None => write!(f, ", core {path} truncated"),
@@ -216,13 +222,28 @@ mod tests {
 
     #[test]
     fn paths_come_back() {
-        for path in [&b"/d/core"[..], b"/d/c\xff\xfe", b"/d/a\nb", b"/d/literal\\xff", "/d/\u{e9}".as_bytes(), b""] {
+        for path in [
+            &b"/d/core"[..],
+            b"/d/c\xff\xfe",
+            b"/d/a\nb",
+            b"/d/literal\\xff",
+            "/d/\u{e9}".as_bytes(),
+            b"",
+        ] {
             let mut record = Record::default();
             record.set_paths(Some(path), Some(path));
             let text = serde_json::to_string(&record).unwrap();
             let again: Record = serde_json::from_str(&text).unwrap();
-            assert_eq!((again.core_bytes().as_deref(), again.host_bytes().as_deref()), (Some(path), Some(path)), "{text}");
-            assert_eq!(text.contains("_hex"), record.core_path.as_ref().unwrap().as_bytes() != path, "{text}");
+            assert_eq!(
+                (again.core_bytes().as_deref(), again.host_bytes().as_deref()),
+                (Some(path), Some(path)),
+                "{text}"
+            );
+            assert_eq!(
+                text.contains("_hex"),
+                record.core_path.as_ref().unwrap().as_bytes() != path,
+                "{text}"
+            );
         }
         assert_eq!(Record::default().core_bytes(), None);
     }

@@ -117,7 +117,11 @@ impl Registry {
 
     /// The same of all containers together.
     pub fn host_limits_dir(&self) -> Result<OwnedFd> {
-        file::make_dir(file::make_dir(&self.run, "limits".as_ref(), 0o700)?, ".host".as_ref(), 0o700)
+        file::make_dir(
+            file::make_dir(&self.run, "limits".as_ref(), 0o700)?,
+            ".host".as_ref(),
+            0o700,
+        )
     }
 
     /// Removes the directory of one container with all that is in it.
@@ -137,7 +141,11 @@ impl Registry {
         self.remove(&entry.names.container_id)?;
         let name = file_name(&entry.names.container_id);
         let text = serde_json::to_vec(entry).context("entry to JSON")?;
-        ensure!(text.len() <= MAX, "the entry of container {:?} has more than {MAX} bytes", entry.names.container_id);
+        ensure!(
+            text.len() <= MAX,
+            "the entry of container {:?} has more than {MAX} bytes",
+            entry.names.container_id
+        );
         file::replace(&self.containers, &name, &text, 0o600)?;
         if entry.refused.is_none() {
             for key in entry.keys() {
@@ -166,14 +174,23 @@ impl Registry {
             Err(e) => (self.owner(key).unwrap_or_default(), e),
         };
         let refused = Some(format!("the container's registration is damaged: {cause:#}"));
-        Some(Entry { names: Names { container_id, ..Names::default() }, refused, ..Entry::default() })
+        Some(Entry {
+            names: Names { container_id, ..Names::default() },
+            refused,
+            ..Entry::default()
+        })
     }
 
     /// The container whose entry an index key is a further name of.
     fn owner(&self, key: &str) -> Option<String> {
-        let inode = |dir: &OwnedFd, name: &OsStr| Some(file::stat(file::open_read(dir, name).ok()?).ok()?.id);
+        let inode = |dir: &OwnedFd, name: &OsStr| {
+            Some(file::stat(file::open_read(dir, name).ok()?).ok()?.id)
+        };
         let wanted = inode(&self.index, key.as_ref())?;
-        self.ids().ok()?.into_iter().find(|id| inode(&self.containers, &file_name(id)) == Some(wanted))
+        self.ids()
+            .ok()?
+            .into_iter()
+            .find(|id| inode(&self.containers, &file_name(id)) == Some(wanted))
     }
 
     /// Removes an entry, its index names (unless another container took them over since) and its view. A missing one is no error.
@@ -184,8 +201,16 @@ impl Registry {
         let Some(old) = self.get(id) else {
             check_id(id)?;
             // A damaged entry does not say what its index names are.
-            let all = if file::open_read(&self.containers, &file_name(id)).is_ok() { file::names(&self.index)? } else { Vec::new() };
-            for key in all.iter().filter_map(|name| name.to_str()).filter(|key| self.owner(key).as_deref() == Some(id)) {
+            let all = if file::open_read(&self.containers, &file_name(id)).is_ok() {
+                file::names(&self.index)?
+            } else {
+                Vec::new()
+            };
+            for key in all
+                .iter()
+                .filter_map(|name| name.to_str())
+                .filter(|key| self.owner(key).as_deref() == Some(id))
+            {
                 file::unlink(&self.index, key.as_ref())?;
             }
             file::unlink(&self.containers, &file_name(id))?;
@@ -203,7 +228,12 @@ impl Registry {
     /// All container IDs that have an entry.
     pub fn ids(&self) -> Result<Vec<String>> {
         let names = file::names(&self.containers)?;
-        Ok(names.iter().filter_map(|n| n.to_str()?.strip_suffix(".json")).filter(|n| check_id(n).is_ok()).map(str::to_owned).collect())
+        Ok(names
+            .iter()
+            .filter_map(|n| n.to_str()?.strip_suffix(".json"))
+            .filter(|n| check_id(n).is_ok())
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Removes the entries whose container is gone: the init has ended, and no process is left in its mount namespace that the entry could serve.

@@ -42,7 +42,9 @@ impl Log for Reporter {
             let _ = writeln!(std::io::stderr(), "{IDENT}: {line}");
         }
         if self.0 != Door::Stderr {
-            let _ = to_journal(record.level(), &line) || to_syslog(record.level(), &line) || to_kernel(record.level(), &line);
+            let _ = to_journal(record.level(), &line)
+                || to_syslog(record.level(), &line)
+                || to_kernel(record.level(), &line);
         }
     }
 
@@ -61,12 +63,17 @@ fn severity(level: Level) -> u8 {
 
 /// Text from a container stays one line and moves no cursor.
 pub fn one_line(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }
 
 /// systemd's native protocol: one datagram of `KEY=value` lines.
 fn to_journal(level: Level, line: &str) -> bool {
-    let text = format!("MESSAGE={line}\nPRIORITY={}\nSYSLOG_IDENTIFIER={IDENT}\nSYSLOG_FACILITY=3\n", severity(level));
+    let text = format!(
+        "MESSAGE={line}\nPRIORITY={}\nSYSLOG_IDENTIFIER={IDENT}\nSYSLOG_FACILITY=3\n",
+        severity(level)
+    );
     socket::send("/run/systemd/journal/socket", text.as_bytes())
 }
 
@@ -82,7 +89,11 @@ fn to_kernel(level: Level, line: &str) -> bool {
         end -= 1;
     }
     let text = format!("<{}>{IDENT}: {}\n", 24 + severity(level), &line[..end]);
-    std::fs::OpenOptions::new().write(true).open("/dev/kmsg").and_then(|mut f| f.write_all(text.as_bytes())).is_ok()
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/kmsg")
+        .and_then(|mut f| f.write_all(text.as_bytes()))
+        .is_ok()
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ impl Store {
 
     /// Opens the store at `path`, making it if it is not there.
     pub fn open_at(path: &Path) -> Result<Self> {
-        let dir = file::make_path(path, 0o700).with_context(|| format!("store {}", path.display()))?;
+        let dir =
+            file::make_path(path, 0o700).with_context(|| format!("store {}", path.display()))?;
         Ok(Store { path: path.to_owned(), dir })
     }
 
@@ -88,7 +89,8 @@ impl Store {
         if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) {
             file::remove_empty_dir(file::open_dir(parent)?, name)?;
         }
-        Ok((cores + records > 0).then(|| format!("cores of {cores} container(s) and {records} record(s)")))
+        Ok((cores + records > 0)
+            .then(|| format!("cores of {cores} container(s) and {records} record(s)")))
     }
 
     fn containers(&self) -> Result<OwnedFd> {

@@ -52,7 +52,12 @@ impl Saved {
     }
 
     fn save(&self, store: &Store) -> Result<()> {
-        file::replace(store.dir(), SAVED.as_ref(), &serde_json::to_vec_pretty(self).context("to JSON")?, 0o600)
+        file::replace(
+            store.dir(),
+            SAVED.as_ref(),
+            &serde_json::to_vec_pretty(self).context("to JSON")?,
+            0o600,
+        )
     }
 
     /// The handler of everybody else's crashes.
@@ -64,7 +69,9 @@ impl Saved {
 /// `kernel.core_pattern` now, without its newline.
 pub fn core_pattern() -> Result<String> {
     let text = std::fs::read(PATTERN).with_context(|| format!("read {PATTERN}"))?;
-    let text = String::from_utf8(text).map_err(|e| anyhow::anyhow!("kernel.core_pattern is not UTF-8: {}", e.as_bytes().escape_ascii()))?;
+    let text = String::from_utf8(text).map_err(|e| {
+        anyhow::anyhow!("kernel.core_pattern is not UTF-8: {}", e.as_bytes().escape_ascii())
+    })?;
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
@@ -85,9 +92,13 @@ fn number(path: &str) -> Result<u32> {
 
 /// Writes a sysctl and compares what the kernel then says. With a newline, since an empty write changes nothing.
 fn write(path: &str, value: &str) -> Result<()> {
-    std::fs::write(path, format!("{value}\n")).with_context(|| format!("write {value:?} to {path}"))?;
+    std::fs::write(path, format!("{value}\n"))
+        .with_context(|| format!("write {value:?} to {path}"))?;
     let now = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
-    ensure!(now.trim_end_matches('\n') == value, "wrote {value:?} to {path}, the kernel has {now:?}");
+    ensure!(
+        now.trim_end_matches('\n') == value,
+        "wrote {value:?} to {path}, the kernel has {now:?}"
+    );
     Ok(())
 }
 
@@ -98,26 +109,46 @@ fn write(path: &str, value: &str) -> Result<()> {
 pub fn dispatch_pattern(helper: &Path) -> Result<String> {
     let path = helper.to_str().with_context(|| format!("helper path {helper:?} is not UTF-8"))?;
     ensure!(path.starts_with('/'), "helper path {path:?} is not absolute");
-    ensure!(!path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '%'), "helper path {path:?} may not hold white space or `%`");
+    ensure!(
+        !path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '%'),
+        "helper path {path:?} may not hold white space or `%`"
+    );
     let pattern = format!("|{path} {HANDLE_ARGUMENTS}");
-    ensure!(pattern.len() <= MAX_LEN, "helper path {path:?} is too long: a core_pattern has {MAX_LEN} bytes, {} would be needed", pattern.len());
+    ensure!(
+        pattern.len() <= MAX_LEN,
+        "helper path {path:?} is too long: a core_pattern has {MAX_LEN} bytes, {} would be needed",
+        pattern.len()
+    );
     Ok(pattern)
 }
 
 /// Whether a pattern starts this program, wherever it is installed: never the handler of everybody else, or the two would call each other.
 pub fn is_ours(pattern: &str) -> bool {
     let mut words = pattern.strip_prefix('|').unwrap_or("").split_whitespace();
-    words.next().is_some_and(|p| p.rsplit('/').next() == Some("oci-coredump")) && words.next() == Some("handle")
+    words.next().is_some_and(|p| p.rsplit('/').next() == Some("oci-coredump"))
+        && words.next() == Some("handle")
 }
 
 /// The kernel runs the helper as root for every crash, so it must be root's own all the way: nobody else may replace it.
 pub fn check_helper(helper: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     for part in helper.ancestors() {
-        let meta = std::fs::symlink_metadata(part).with_context(|| format!("stat {}", part.display()))?;
-        ensure!(meta.uid() == 0, "helper {}: {} belongs to user {}, not to root", helper.display(), part.display(), meta.uid());
+        let meta =
+            std::fs::symlink_metadata(part).with_context(|| format!("stat {}", part.display()))?;
+        ensure!(
+            meta.uid() == 0,
+            "helper {}: {} belongs to user {}, not to root",
+            helper.display(),
+            part.display(),
+            meta.uid()
+        );
         let sticky_dir = meta.is_dir() && meta.mode() & 0o1000 != 0;
-        ensure!(meta.mode() & 0o022 == 0 || sticky_dir, "helper {}: {} is writable by others", helper.display(), part.display());
+        ensure!(
+            meta.mode() & 0o022 == 0 || sticky_dir,
+            "helper {}: {} is writable by others",
+            helper.display(),
+            part.display()
+        );
     }
     Ok(())
 }
@@ -133,16 +164,29 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
     }
     check_helper(helper)?;
     let old = Saved::load(store)?;
-    let foreign = !is_ours(&now) && !old.as_ref().is_some_and(|s| !s.owners.is_empty() && s.ours == now);
+    let foreign =
+        !is_ours(&now) && !old.as_ref().is_some_and(|s| !s.owners.is_empty() && s.ours == now);
     let saved = match old {
         Some(s) if !foreign => Saved { ours: ours.clone(), owners: vec![], ..s },
         // Ours is in the kernel, but what was there before is lost: the kernel's own default.
-        None if !foreign => Saved { core_pattern: "core".into(), core_uses_pid: core_uses_pid()?, core_pipe_limit: 0, owners: vec![], ours: ours.clone() },
+        None if !foreign => Saved {
+            core_pattern: "core".into(),
+            core_uses_pid: core_uses_pid()?,
+            core_pipe_limit: 0,
+            owners: vec![],
+            ours: ours.clone(),
+        },
         old => {
             // A limit that still is ours was not part of what the other one wrote.
             let before = old.map_or(0, |s| s.core_pipe_limit);
             let core_pipe_limit = if limit == OUR_PIPE_LIMIT { before } else { limit };
-            Saved { core_pattern: now.clone(), core_uses_pid: core_uses_pid()?, core_pipe_limit, owners: vec![], ours: ours.clone() }
+            Saved {
+                core_pattern: now.clone(),
+                core_uses_pid: core_uses_pid()?,
+                core_pipe_limit,
+                owners: vec![],
+                ours: ours.clone(),
+            }
         }
     };
     saved.save(store)?;
@@ -161,16 +205,31 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// The conflict, naming the owner. The caller holds the registry's lock.
-pub fn claim(store: &Store, config: &Config, id: &str, pattern: &Template, lives: impl Fn(&str) -> bool) -> Result<()> {
+pub fn claim(
+    store: &Store,
+    config: &Config,
+    id: &str,
+    pattern: &Template,
+    lives: impl Fn(&str) -> bool,
+) -> Result<()> {
     let text = String::from_utf8(pattern.text().to_vec()).context("pattern is not UTF-8")?;
     let now = core_pattern()?;
     let mut saved = match Saved::load(store)? {
         Some(s) if s.ours == now || is_ours(&now) => s,
-        _ => Saved { core_pattern: now.clone(), core_uses_pid: core_uses_pid()?, core_pipe_limit: core_pipe_limit()?, owners: vec![], ours: String::new() },
+        _ => Saved {
+            core_pattern: now.clone(),
+            core_uses_pid: core_uses_pid()?,
+            core_pipe_limit: core_pipe_limit()?,
+            owners: vec![],
+            ours: String::new(),
+        },
     };
     saved.owners.retain(|o| o != id && lives(o));
     if let (Some(owner), true) = (saved.owners.first(), saved.ours != text) {
-        bail!("the kernel's core_pattern is {:?} for container {owner}, who keeps it (mode = \"kernel\" has one pattern for all)", saved.ours);
+        bail!(
+            "the kernel's core_pattern is {:?} for container {owner}, who keeps it (mode = \"kernel\" has one pattern for all)",
+            saved.ours
+        );
     }
     saved.owners.push(id.to_owned());
     saved.ours = text.clone();
@@ -224,14 +283,26 @@ mod tests {
         let p = dispatch_pattern(Path::new("/usr/libexec/oci/hooks.d/oci-coredump")).unwrap();
         assert!(p.len() <= MAX_LEN && is_ours(&p), "{p}");
         assert!(is_ours("|/opt/x/oci-coredump handle %P"));
-        for other in ["core", "|/usr/lib/systemd/systemd-coredump %P", "/var/oci-coredump handle", "|/bin/oci-coredump list", "|", ""] {
+        for other in [
+            "core",
+            "|/usr/lib/systemd/systemd-coredump %P",
+            "/var/oci-coredump handle",
+            "|/bin/oci-coredump list",
+            "|",
+            "",
+        ] {
             assert!(!is_ours(other), "{other}");
         }
     }
 
     #[test]
     fn helper_paths_that_cannot_stand_in_a_pattern() {
-        for bad in ["relative/oci-coredump", "/opt/my tools/oci-coredump", "/opt/100%/oci-coredump", &format!("/{}/oci-coredump", "x".repeat(60))] {
+        for bad in [
+            "relative/oci-coredump",
+            "/opt/my tools/oci-coredump",
+            "/opt/100%/oci-coredump",
+            &format!("/{}/oci-coredump", "x".repeat(60)),
+        ] {
             assert!(dispatch_pattern(Path::new(bad)).is_err(), "{bad}");
         }
     }

@@ -35,7 +35,11 @@ pub fn make_run_dir(uid: u32) -> Result<PathBuf> {
     let dir = file::make_path(&parent, 0o700)?;
     let stat = file::stat(&dir)?;
     let own = process::effective_uid();
-    ensure!(stat.uid == own && stat.mode & 0o022 == 0, "{} is not this user's alone", parent.display());
+    ensure!(
+        stat.uid == own && stat.mode & 0o022 == 0,
+        "{} is not this user's alone",
+        parent.display()
+    );
     file::make_dir(&dir, NAME.as_ref(), 0o700)?;
     Ok(parent.join(NAME))
 }
@@ -75,12 +79,15 @@ pub fn is_of(stat: &Stat, uid: u32) -> bool {
 
 /// The store of whoever runs this program, where it is not root.
 pub fn own_store(uid: u32) -> Result<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let variable =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
     match data {
         Some(data) => Ok(data.join(NAME)),
         // A runtime that hands its hooks no environment: until the user has logged out.
-        None => Ok(make_run_dir(uid).context("neither XDG_DATA_HOME nor HOME is set")?.join("store")),
+        None => {
+            Ok(make_run_dir(uid).context("neither XDG_DATA_HOME nor HOME is set")?.join("store"))
+        }
     }
 }
 

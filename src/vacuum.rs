@@ -31,8 +31,15 @@ pub struct Rules {
 impl Rules {
     /// The administrator's, at this time.
     pub fn configured(config: &Config, now: Timestamp) -> Self {
-        let age = config.vacuum.max_age.map(|s| jiff::SignedDuration::from_secs(s.min(i64::MAX as u64) as i64));
-        Rules { max_size: config.vacuum.max_size, since: age.and_then(|age| now.checked_sub(age).ok()), keep: config.vacuum.keep }
+        let age = config
+            .vacuum
+            .max_age
+            .map(|s| jiff::SignedDuration::from_secs(s.min(i64::MAX as u64) as i64));
+        Rules {
+            max_size: config.vacuum.max_size,
+            since: age.and_then(|age| now.checked_sub(age).ok()),
+            keep: config.vacuum.keep,
+        }
     }
 }
 
@@ -49,7 +56,8 @@ pub struct Item {
 impl Item {
     /// The kept binaries that its core needs. One whose core has gone from the store, or with its container, needs none.
     fn needs(&self) -> impl Iterator<Item = &String> {
-        let gone = self.record.outcome == Outcome::None || self.record.location == Location::Store && self.core.is_none();
+        let gone = self.record.outcome == Outcome::None
+            || self.record.location == Location::Store && self.core.is_none();
         self.record.binaries.values().filter(move |_| !gone)
     }
 }
@@ -83,18 +91,28 @@ impl Stock {
         let mut items = Vec::new();
         for name in records.names()? {
             let Some(record) = records.read(&name) else { continue };
-            let core = core_in_store(&record).and_then(|(dir, name)| Some(file::stat_at(dir, &name).ok()?.allocated));
+            let core = core_in_store(&record)
+                .and_then(|(dir, name)| Some(file::stat_at(dir, &name).ok()?.allocated));
             items.push(Item { name, record, core });
         }
         items.sort_by(|a, b| a.record.time.cmp(&b.record.time));
         let binaries = store.look_at_binaries();
-        let sizes = binaries.as_ref().map(Binaries::all).transpose()?.unwrap_or_default().into_iter().collect();
+        let sizes = binaries
+            .as_ref()
+            .map(Binaries::all)
+            .transpose()?
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
         Ok(Some(Stock { items, records, binaries, sizes }))
     }
 
     /// Bytes on disk: cores in the store, kept binaries.
     pub fn size(&self) -> (u64, u64) {
-        (self.items.iter().filter_map(|i| i.core).fold(0, u64::saturating_add), self.sizes.values().copied().fold(0, u64::saturating_add))
+        (
+            self.items.iter().filter_map(|i| i.core).fold(0, u64::saturating_add),
+            self.sizes.values().copied().fold(0, u64::saturating_add),
+        )
     }
 
     /// How many binaries are kept.
@@ -109,17 +127,29 @@ impl Stock {
             *users.entry(id).or_default() += 1;
         }
         let needed: BTreeSet<String> = users.keys().map(|id| (*id).clone()).collect();
-        let mut doomed = Doomed { unneeded: self.binaries.as_ref().map_or(Ok(Vec::new()), |b| b.unneeded(&needed))?, ..Doomed::default() };
+        let mut doomed = Doomed {
+            unneeded: self.binaries.as_ref().map_or(Ok(Vec::new()), |b| b.unneeded(&needed))?,
+            ..Doomed::default()
+        };
         let (cores, binaries) = self.size();
-        let mut left = cores.saturating_add(binaries).saturating_sub(doomed.unneeded.iter().map(|(_, bytes)| bytes).sum());
+        let mut left = cores
+            .saturating_add(binaries)
+            .saturating_sub(doomed.unneeded.iter().map(|(_, bytes)| bytes).sum());
         let mut number = self.items.len();
         for item in &self.items {
             let time = item.record.time.parse::<Timestamp>().ok();
             let too_old = rules.since.is_some_and(|since| time.is_none_or(|t| t < since));
             let too_many = rules.keep.is_some_and(|keep| number > keep);
-            let last: Vec<&String> =
-                item.needs().collect::<BTreeSet<_>>().into_iter().filter(|id| users[*id] == item.needs().filter(|n| n == id).count()).collect();
-            let bytes = last.iter().filter_map(|id| self.sizes.get(*id)).fold(item.core.unwrap_or(0), |a, b| a.saturating_add(*b));
+            let last: Vec<&String> = item
+                .needs()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .filter(|id| users[*id] == item.needs().filter(|n| n == id).count())
+                .collect();
+            let bytes = last
+                .iter()
+                .filter_map(|id| self.sizes.get(*id))
+                .fold(item.core.unwrap_or(0), |a, b| a.saturating_add(*b));
             let too_much = rules.max_size.is_some_and(|max| left > max) && bytes > 0;
             if !(too_old || too_many || too_much) || item.record.outcome == Outcome::Started {
                 continue;
@@ -146,17 +176,27 @@ impl Stock {
         self.records.sweep()?;
         let Some(binaries) = &self.binaries else { return Ok(()) };
         binaries.sweep()?;
-        doomed.unneeded.iter().map(|(id, _)| id).chain(&doomed.left_over).try_for_each(|id| binaries.remove(id))
+        doomed
+            .unneeded
+            .iter()
+            .map(|(id, _)| id)
+            .chain(&doomed.left_over)
+            .try_for_each(|id| binaries.remove(id))
     }
 }
 
 /// The directory of a record's core in the store, and its name there. The directory is the container's: links in it do not lead out, and what has the name is
 /// never followed.
 fn core_in_store(r: &Record) -> Option<(OwnedFd, OsString)> {
-    let (path, dir) = (r.host_bytes().filter(|_| r.location == Location::Store)?, r.host_dir.as_ref()?);
+    let (path, dir) =
+        (r.host_bytes().filter(|_| r.location == Location::Store)?, r.host_dir.as_ref()?);
     let path = Path::new(proc::os(path.strip_prefix(dir.as_bytes())?));
     let (parent, name) = (path.parent()?, path.file_name()?);
-    let parent = if parent == Path::new("/") || parent == Path::new("") { OsStr::new(".") } else { parent.as_os_str() };
+    let parent = if parent == Path::new("/") || parent == Path::new("") {
+        OsStr::new(".")
+    } else {
+        parent.as_os_str()
+    };
     let top = file::open_dir(Path::new(dir)).ok()?;
     Some((resolve::resolve(&top, parent, Below::InRoot, true).ok()?, name.to_owned()))
 }
@@ -170,11 +210,19 @@ pub fn now_and_then(config: &Config) -> Result<()> {
         return Ok(());
     }
     let apply = || -> Result<()> {
-        let Some(stock) = Store::look(&config.store)?.map(|s| Stock::take(&s)).transpose()?.flatten() else { return Ok(()) };
+        let Some(stock) =
+            Store::look(&config.store)?.map(|s| Stock::take(&s)).transpose()?.flatten()
+        else {
+            return Ok(());
+        };
         let doomed = stock.doomed(Rules::configured(config, Timestamp::now()))?;
         for (item, bytes) in &doomed.crashes {
             stock.remove(item)?;
-            log::info!("vacuum: removed the crash of {} in container {} ({bytes} bytes)", item.record.time, item.record.names.container_id);
+            log::info!(
+                "vacuum: removed the crash of {} in container {} ({bytes} bytes)",
+                item.record.time,
+                item.record.names.container_id
+            );
         }
         stock.tidy(&doomed)
     };
@@ -191,13 +239,25 @@ mod tests {
     use super::*;
 
     fn item(name: &str, time: &str, core: Option<u64>, outcome: Outcome, needs: &[&str]) -> Item {
-        let binaries = needs.iter().enumerate().map(|(i, id)| (format!("/{i}"), (*id).to_owned())).collect();
-        Item { name: name.into(), core, record: Record { time: time.into(), outcome, binaries, location: Location::Store, ..Record::default() } }
+        let binaries =
+            needs.iter().enumerate().map(|(i, id)| (format!("/{i}"), (*id).to_owned())).collect();
+        Item {
+            name: name.into(),
+            core,
+            record: Record {
+                time: time.into(),
+                outcome,
+                binaries,
+                location: Location::Store,
+                ..Record::default()
+            },
+        }
     }
 
     fn stock(items: Vec<Item>, sizes: &[(&str, u64)]) -> (tempfile::TempDir, Stock) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&Config { store: dir.path().join("store"), ..Config::default() }).unwrap();
+        let store =
+            Store::open(&Config { store: dir.path().join("store"), ..Config::default() }).unwrap();
         let sizes = sizes.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect();
         (dir, Stock { items, records: store.records().unwrap(), binaries: None, sizes })
     }
@@ -214,15 +274,29 @@ mod tests {
             ],
             &[],
         );
-        let gone = |rules| stock.doomed(rules).unwrap().crashes.iter().map(|(i, _)| i.name.to_str().unwrap()).collect::<String>();
+        let gone = |rules| {
+            stock
+                .doomed(rules)
+                .unwrap()
+                .crashes
+                .iter()
+                .map(|(i, _)| i.name.to_str().unwrap())
+                .collect::<String>()
+        };
         assert_eq!(gone(Rules::default()), "");
         assert_eq!(gone(Rules { keep: Some(5), ..Rules::default() }), "");
         assert_eq!(gone(Rules { keep: Some(3), ..Rules::default() }), "ab");
         assert_eq!(gone(Rules { keep: Some(0), ..Rules::default() }), "abde");
         assert_eq!(gone(Rules { max_size: Some(40), ..Rules::default() }), "");
         assert_eq!(gone(Rules { max_size: Some(25), ..Rules::default() }), "ad");
-        assert_eq!(gone(Rules { since: "2026-01-02T12:00:00Z".parse().ok(), ..Rules::default() }), "ab");
-        assert_eq!(gone(Rules { since: "2027-01-01T00:00:00Z".parse().ok(), ..Rules::default() }), "abde");
+        assert_eq!(
+            gone(Rules { since: "2026-01-02T12:00:00Z".parse().ok(), ..Rules::default() }),
+            "ab"
+        );
+        assert_eq!(
+            gone(Rules { since: "2027-01-01T00:00:00Z".parse().ok(), ..Rules::default() }),
+            "abde"
+        );
     }
 
     /// A binary counts once, and goes with the last core that needs it.
@@ -231,7 +305,13 @@ mod tests {
         let (_dir, stock) = stock(
             vec![
                 item("a", "2026-01-01T00:00:00Z", Some(10), Outcome::Written, &["libc", "app"]),
-                item("b", "2026-01-02T00:00:00Z", Some(10), Outcome::Written, &["libc", "tool", "tool"]),
+                item(
+                    "b",
+                    "2026-01-02T00:00:00Z",
+                    Some(10),
+                    Outcome::Written,
+                    &["libc", "tool", "tool"],
+                ),
                 // Its core was deleted by hand.
                 item("c", "2026-01-03T00:00:00Z", None, Outcome::Written, &["libc"]),
             ],
@@ -239,8 +319,16 @@ mod tests {
         );
         assert_eq!(stock.size(), (20, 137));
         let gone = |max_size| {
-            let doomed = stock.doomed(Rules { max_size: Some(max_size), ..Rules::default() }).unwrap();
-            (doomed.crashes.iter().map(|(i, bytes)| (i.name.to_str().unwrap(), *bytes)).collect::<Vec<_>>(), doomed.left_over.join(" "))
+            let doomed =
+                stock.doomed(Rules { max_size: Some(max_size), ..Rules::default() }).unwrap();
+            (
+                doomed
+                    .crashes
+                    .iter()
+                    .map(|(i, bytes)| (i.name.to_str().unwrap(), *bytes))
+                    .collect::<Vec<_>>(),
+                doomed.left_over.join(" "),
+            )
         };
         assert_eq!(gone(157), (vec![], String::new()));
         assert_eq!(gone(156), (vec![("a", 40)], "app".into()));

@@ -16,7 +16,11 @@ const PROGRAM: &str = "/usr/libexec/oci/hooks.d/oci-coredump";
 /// The files of every case below `tests/engines/<kind>`, each with what `work` makes of it.
 fn cases(kind: &str, least: usize, work: impl Fn(&Path) -> Vec<(&'static str, String)>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines").join(kind);
-    let mut dirs: Vec<PathBuf> = std::fs::read_dir(&root).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    let mut dirs: Vec<PathBuf> = std::fs::read_dir(&root)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.is_dir())
+        .collect();
     dirs.sort();
     assert!(dirs.len() >= least, "only {} cases of {kind}", dirs.len());
     let mut wrong = Vec::new();
@@ -52,7 +56,11 @@ fn runtime() {
             Ok(None) => "untouched\n".to_owned(),
             Ok(Some(new)) => {
                 // A second time there is nothing left to do.
-                assert_eq!(spec::edit(&new, &config, Path::new(PROGRAM), u64::MAX).unwrap(), None, "{dir:?}");
+                assert_eq!(
+                    spec::edit(&new, &config, Path::new(PROGRAM), u64::MAX).unwrap(),
+                    None,
+                    "{dir:?}"
+                );
                 let value: serde_json::Value = serde_json::from_slice(&new).unwrap();
                 format!("{value:#}\n")
             }
@@ -67,11 +75,18 @@ fn docker_daemon() {
     cases("docker", 5, |dir| {
         let text = input(dir, "daemon.json");
         let installed = docker::add(&text, "/usr/libexec/oci/hooks.d/oci-coredump-runtime", true);
-        let removed = installed.as_ref().map_or(String::new(), |(text, _)| docker::remove(text).unwrap());
+        let removed =
+            installed.as_ref().map_or(String::new(), |(text, _)| docker::remove(text).unwrap());
         if let Ok((text, _)) = &installed {
-            assert_eq!(docker::add(text, "/usr/libexec/oci/hooks.d/oci-coredump-runtime", true).unwrap().0, *text, "{dir:?}");
+            assert_eq!(
+                docker::add(text, "/usr/libexec/oci/hooks.d/oci-coredump-runtime", true).unwrap().0,
+                *text,
+                "{dir:?}"
+            );
         }
-        let installed = or_error(installed.map(|(text, default)| format!("{text}{}\n", if default { "the default" } else { "not the default" })));
+        let installed = or_error(installed.map(|(text, default)| {
+            format!("{text}{}\n", if default { "the default" } else { "not the default" })
+        }));
         vec![("installed", installed), ("removed", removed)]
     });
 }
@@ -83,10 +98,15 @@ fn containerd_config() {
         let version = containerd::version(&text).unwrap_or_default().unwrap_or(2);
         let drop_in = version >= 3;
         let (onto, from) = if drop_in { ("", text.as_str()) } else { (text.as_str(), "") };
-        let installed = containerd::runtimes(&text, version).and_then(|r| containerd::add(onto, from, version, &r));
-        let removed = installed.as_ref().map_or(String::new(), |new| containerd::remove(new, Some(&text)).unwrap());
+        let installed = containerd::runtimes(&text, version)
+            .and_then(|r| containerd::add(onto, from, version, &r));
+        let removed = installed
+            .as_ref()
+            .map_or(String::new(), |new| containerd::remove(new, Some(&text)).unwrap());
         if let (Ok(new), false) = (&installed, drop_in) {
-            let again = containerd::runtimes(new, version).and_then(|r| containerd::add(new, "", version, &r)).unwrap();
+            let again = containerd::runtimes(new, version)
+                .and_then(|r| containerd::add(new, "", version, &r))
+                .unwrap();
             assert_eq!(again, *new, "{dir:?}");
         }
         let mut files = vec![("installed", or_error(installed)), ("removed", removed)];
@@ -103,7 +123,12 @@ fn containerd_config() {
 #[test]
 fn a_base_specification_has_our_hooks_and_no_limits_of_containerd() {
     let default = r#"{"ociVersion":"1.0.2","process":{"cwd":"/","rlimits":[{"type":"RLIMIT_NOFILE","soft":1024,"hard":1024}]},"mounts":[]}"#;
-    let of = |admin| serde_json::from_str::<serde_json::Value>(&containerd::base_spec(default, admin, Path::new(PROGRAM)).unwrap()).unwrap();
+    let of = |admin| {
+        serde_json::from_str::<serde_json::Value>(
+            &containerd::base_spec(default, admin, Path::new(PROGRAM)).unwrap(),
+        )
+        .unwrap()
+    };
     let spec = of(false);
     assert_eq!(spec["process"].to_string(), r#"{"cwd":"/"}"#);
     for stage in ["createRuntime", "poststart", "poststop"] {
@@ -115,9 +140,13 @@ fn a_base_specification_has_our_hooks_and_no_limits_of_containerd() {
 
 #[test]
 fn the_precreate_file_is_one_that_podman_takes() {
-    let file: serde_json::Value = serde_json::from_str(&podman::precreate_file(PROGRAM).unwrap()).unwrap();
+    let file: serde_json::Value =
+        serde_json::from_str(&podman::precreate_file(PROGRAM).unwrap()).unwrap();
     assert_eq!(file["stages"].to_string(), r#"["precreate"]"#);
     assert_eq!(file["hook"]["path"], PROGRAM);
     // The directory that CRI-O reads is another one.
-    assert!(!podman::PRECREATE.starts_with("/usr/share/containers") && !podman::PRECREATE.starts_with("/etc/containers"));
+    assert!(
+        !podman::PRECREATE.starts_with("/usr/share/containers")
+            && !podman::PRECREATE.starts_with("/etc/containers")
+    );
 }

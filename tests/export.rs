@@ -32,11 +32,17 @@ impl Crash {
             "core_path": "/dump/core.12", "host_path": crash.core, "host_dir": volume, "location": "volume", "truncated": false, "outcome": "written",
             "size": crash.core.metadata().unwrap().len(), "disk_size": null, "reason": null
         });
-        let write = |record: &serde_json::Value| std::fs::write(crash.path("store/records/1.jsonl"), record.to_string()).unwrap();
+        let write = |record: &serde_json::Value| {
+            std::fs::write(crash.path("store/records/1.jsonl"), record.to_string()).unwrap()
+        };
         write(&record);
-        let told: serde_json::Value = serde_json::from_slice(&crash.run("info", &["--json"]).stdout).unwrap();
+        let told: serde_json::Value =
+            serde_json::from_slice(&crash.run("info", &["--json"]).stdout).unwrap();
         for module in told["core"]["modules"].as_array().unwrap() {
-            if let (Some(id), Some(path)) = (module["build_id"].as_str(), module["path"].as_str().filter(|p| p.starts_with('/'))) {
+            if let (Some(id), Some(path)) = (
+                module["build_id"].as_str(),
+                module["path"].as_str().filter(|p| p.starts_with('/')),
+            ) {
                 let name = format!("{id}-{:032x}", 0);
                 std::fs::copy(path, kept.join(&name)).unwrap();
                 record["binaries"][path] = name.into();
@@ -75,7 +81,9 @@ fn has_stack(out: &Output) {
     let text = String::from_utf8_lossy(&out.stdout);
     let mut at = 0;
     for function in ["innermost (n=", "middle (n=", "main ("] {
-        at += text[at..].find(function).unwrap_or_else(|| panic!("{function}: {text}{}", String::from_utf8_lossy(&out.stderr)));
+        at += text[at..].find(function).unwrap_or_else(|| {
+            panic!("{function}: {text}{}", String::from_utf8_lossy(&out.stderr))
+        });
     }
 }
 
@@ -86,22 +94,44 @@ fn a_crash_whose_container_is_gone() {
     }
     let crash = Crash::new();
     let text = String::from_utf8(crash.run("info", &["program"]).stdout).unwrap();
-    assert!(text.contains("innermost at ") && text.contains("/dump/core.12 (present)") && text.contains("kept"), "{text}");
+    assert!(
+        text.contains("innermost at ")
+            && text.contains("/dump/core.12 (present)")
+            && text.contains("kept"),
+        "{text}"
+    );
     has_stack(&crash.run("debug", &BACKTRACE));
 
     // Started by root, gdb is nobody: it may be led by what a container wrote. Its settings and its directory are its own.
     if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
-        let ids = ["-A", "-batch", "-A", "-ex", "-A", "python import os; print('IDS', os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME'])"];
-        let told = |args: &[&str]| String::from_utf8(crash.run("debug", &[&ids, args].concat()).stdout).unwrap();
+        let ids = [
+            "-A",
+            "-batch",
+            "-A",
+            "-ex",
+            "-A",
+            "python import os; print('IDS', os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME'])",
+        ];
+        let told = |args: &[&str]| {
+            String::from_utf8(crash.run("debug", &[&ids, args].concat()).stdout).unwrap()
+        };
         let line = told(&[]);
-        assert!(line.contains("IDS (65534, 65534, 65534) (65534, 65534, 65534) [] /var/tmp/oci-coredump-"), "{line}");
+        assert!(
+            line.contains(
+                "IDS (65534, 65534, 65534) (65534, 65534, 65534) [] /var/tmp/oci-coredump-"
+            ),
+            "{line}"
+        );
         assert!(told(&["--as-root"]).contains("IDS (0, 0, 0)"));
         has_stack(&crash.run("debug", &[&["--as-root"], &BACKTRACE[..]].concat()));
     }
 
     // The same bytes each time, for the owner only.
     let bundle = crash.export("a/b.tar.zst", &[]);
-    assert!(std::fs::read(&bundle).unwrap() == std::fs::read(crash.export("c/b.tar.zst", &["pid=12"])).unwrap());
+    assert!(
+        std::fs::read(&bundle).unwrap()
+            == std::fs::read(crash.export("c/b.tar.zst", &["pid=12"])).unwrap()
+    );
     assert_eq!(bundle.metadata().unwrap().mode() & 0o777, 0o600);
     has_stack(&crash.run("debug", &[&[bundle.to_str().unwrap()], &BACKTRACE[..]].concat()));
 
@@ -112,7 +142,8 @@ fn a_crash_whose_container_is_gone() {
     std::fs::remove_dir_all(crash.path("store")).unwrap();
     has_stack(&succeed(Command::new(there.join("b/gdb.sh")).args(["-nx", "-batch", "-ex", "bt"])));
     assert!(std::fs::read(there.join("b/core")).unwrap() == std::fs::read(&crash.core).unwrap());
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(there.join("b/record.json")).unwrap()).unwrap();
+    let record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(there.join("b/record.json")).unwrap()).unwrap();
     assert_eq!(record["pid"], 12);
     assert!(std::fs::read_to_string(there.join("b/README")).unwrap().contains("SIGSEGV"));
 }
@@ -126,9 +157,18 @@ fn the_core_alone_and_compressed_ones() {
     let whole = std::fs::read(&crash.core).unwrap();
     let alone = crash.export("alone", &["--core-only"]);
     assert!(std::fs::read(&alone).unwrap() == whole);
-    assert!(alone.metadata().unwrap().blocks() * 512 < whole.len() as u64 / 2, "its holes were filled");
+    assert!(
+        alone.metadata().unwrap().blocks() * 512 < whole.len() as u64 / 2,
+        "its holes were filled"
+    );
     // As the dispatcher writes it where a container asks for that.
-    succeed(Command::new("zstd").args(["-q", "--rm", "-f"]).arg(&crash.core).arg("-o").arg(crash.path("packed")));
+    succeed(
+        Command::new("zstd")
+            .args(["-q", "--rm", "-f"])
+            .arg(&crash.core)
+            .arg("-o")
+            .arg(crash.path("packed")),
+    );
     std::fs::rename(crash.path("packed"), &crash.core).unwrap();
     assert!(std::fs::read(crash.export("again", &["--core-only"])).unwrap() == whole);
     assert!(String::from_utf8_lossy(&crash.run("info", &[]).stdout).contains("innermost at "));
@@ -144,7 +184,10 @@ fn failures_leave_no_file() {
     let fails = |crash: &Crash, verb: &str, args: &[&str], says: &str| {
         let out = crash.command(verb, args).output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(out.status.code() == Some(1) && said.contains(says) && said.lines().count() == 1, "{verb} {args:?}: {said}");
+        assert!(
+            out.status.code() == Some(1) && said.contains(says) && said.lines().count() == 1,
+            "{verb} {args:?}: {said}"
+        );
     };
     let output = crash.path("out");
     let o = output.to_str().unwrap();
@@ -157,7 +200,10 @@ fn failures_leave_no_file() {
     std::fs::remove_file(&crash.core).unwrap();
     fails(&crash, "export", &["-o", o], "the core of process 12 is missing");
     assert!(!Path::new(o).exists());
-    let left = std::fs::read_dir(crash.dir.path()).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".tmp")).count();
+    let left = std::fs::read_dir(crash.dir.path())
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".tmp"))
+        .count();
     assert_eq!(left, 0);
 }
 
@@ -169,12 +215,15 @@ fn kept_files_of_others_stay_out() {
     }
     let crash = Crash::new();
     let record = crash.path("store/records/1.jsonl");
-    let mut told: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    let mut told: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
     let own = told["exe"].as_str().unwrap().to_owned();
     told["binaries"].as_object_mut().unwrap().remove(&own).unwrap();
     std::fs::write(&record, told.to_string()).unwrap();
     let bundle = crash.export("b.tar.zst", &[]);
-    let list = String::from_utf8(succeed(Command::new("tar").args(["--zstd", "-tf"]).arg(&bundle)).stdout).unwrap();
+    let list =
+        String::from_utf8(succeed(Command::new("tar").args(["--zstd", "-tf"]).arg(&bundle)).stdout)
+            .unwrap();
     assert!(list.contains("libc.so") && !list.contains(&format!("root{own}")), "{list}");
     assert!(!String::from_utf8(crash.run("info", &[]).stdout).unwrap().contains("innermost"));
 }

@@ -88,7 +88,10 @@ fn every_module_uses_only_what_stands_below_it() {
         for other in used(&text) {
             let Some(theirs) = layer(other) else { continue };
             edges += 1;
-            let allowed = other == me || theirs < mine || (theirs == mine && (mine == 1 || mine == 2)) || me == "cli";
+            let allowed = other == me
+                || theirs < mine
+                || (theirs == mine && (mine == 1 || mine == 2))
+                || me == "cli";
             if !allowed {
                 wrong.push(format!("src/{file} uses crate::{other}"));
             }
@@ -103,10 +106,15 @@ fn the_kernel_is_in_one_place() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for (file, text) in all() {
-        for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//")) {
+        for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//"))
+        {
             let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-            let fenced =
-                words.contains(&"unsafe") || words.windows(3).any(|w| CRATES.contains(&w[0]) && w[1].is_empty() && line.contains(&format!("{}::", w[0])));
+            let fenced = words.contains(&"unsafe")
+                || words.windows(3).any(|w| {
+                    CRATES.contains(&w[0])
+                        && w[1].is_empty()
+                        && line.contains(&format!("{}::", w[0]))
+                });
             seen += usize::from(fenced);
             if fenced && module(&file) != "sys" {
                 wrong.push(format!("src/{file}:{}: {}", i + 1, line.trim()));
@@ -119,7 +127,10 @@ fn the_kernel_is_in_one_place() {
 
 #[test]
 fn the_reader_of_uses_reads() {
-    assert_eq!(used("use crate::sys::{a, b};\nuse crate::{config, sysctl};"), BTreeSet::from(["sys", "config", "sysctl"]));
+    assert_eq!(
+        used("use crate::sys::{a, b};\nuse crate::{config, sysctl};"),
+        BTreeSet::from(["sys", "config", "sysctl"])
+    );
     assert_eq!(used("crate::registry::check_id(x)"), BTreeSet::from(["registry"]));
     assert_eq!(used("use crate::{config::{A, B}, hook};"), BTreeSet::from(["config", "hook"]));
 }

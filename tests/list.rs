@@ -49,7 +49,11 @@ impl Store {
 
     fn states(&self) -> Vec<String> {
         let rows: serde_json::Value = serde_json::from_str(&self.list(&["--json"])).unwrap();
-        rows.as_array().unwrap().iter().map(|r| r["corefile"].as_str().unwrap().to_owned()).collect()
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .map(|r| r["corefile"].as_str().unwrap().to_owned())
+            .collect()
     }
 }
 
@@ -68,7 +72,14 @@ Tue 2026-03-10 10:30:00 UTC   12    0    0  SIGSEGV  none      4f3c9a1b2d5e     
 Tue 2026-03-10 11:00:00 UTC    7    0    0  SIGSEGV  none      prod/shop-0/web  /usr/sbin/nginx     -
 ";
     assert_eq!(store.list(&[]), expected);
-    let pids = |args: &[&str]| -> Vec<String> { store.list(args).lines().skip(1).map(|l| l.split_whitespace().nth(4).unwrap().to_owned()).collect() };
+    let pids = |args: &[&str]| -> Vec<String> {
+        store
+            .list(args)
+            .lines()
+            .skip(1)
+            .map(|l| l.split_whitespace().nth(4).unwrap().to_owned())
+            .collect()
+    };
     assert_eq!(pids(&["--reverse"]), ["7", "12"]);
     assert_eq!(pids(&["-n", "1"]), ["7"]);
     assert_eq!(pids(&["--until", "2026-03-10 10:45"]), ["12"]);
@@ -104,7 +115,10 @@ fn states_of_the_core() {
         (format!("{v}/whole"), "none", "none"),
     ];
     for (i, (path, outcome, _)) in cases.iter().enumerate() {
-        store.add(&format!("{i:03}.jsonl"), serde_json::json!({"host_path": path, "host_dir": v, "outcome": outcome, "size": 100}));
+        store.add(
+            &format!("{i:03}.jsonl"),
+            serde_json::json!({"host_path": path, "host_dir": v, "outcome": outcome, "size": 100}),
+        );
     }
     assert_eq!(store.states(), cases.each_ref().map(|(_, _, state)| *state));
 }
@@ -133,7 +147,10 @@ fn a_core_whose_name_is_no_text() {
 #[test]
 fn a_hostile_name_moves_no_cursor() {
     let store = Store::new();
-    store.add("1.jsonl", serde_json::json!({"exe": "/a\u{1b}[2J\nb", "container_name": "\r\u{9b}x"}));
+    store.add(
+        "1.jsonl",
+        serde_json::json!({"exe": "/a\u{1b}[2J\nb", "container_name": "\r\u{9b}x"}),
+    );
     let text = store.list(&[]);
     assert_eq!(text.lines().count(), 2);
     assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
@@ -159,14 +176,21 @@ fn damaged_and_absent() {
     }
     let out = store.command(&["--since", "soon"]).output().unwrap();
     assert_eq!(out.status.code(), Some(1));
-    assert!(stderr(&out).starts_with("oci-coredump: list: --since \"soon\": expected a date"), "{}", stderr(&out));
+    assert!(
+        stderr(&out).starts_with("oci-coredump: list: --since \"soon\": expected a date"),
+        "{}",
+        stderr(&out)
+    );
 }
 
 #[test]
 fn a_thousand_in_well_under_a_second() {
     let store = Store::new();
     for i in 0..1000 {
-        store.add(&format!("{i:04}.jsonl"), serde_json::json!({"pid": i, "host_path": "/nonexistent/core", "outcome": "written"}));
+        store.add(
+            &format!("{i:04}.jsonl"),
+            serde_json::json!({"pid": i, "host_path": "/nonexistent/core", "outcome": "written"}),
+        );
     }
     let list = || {
         let start = Instant::now();
@@ -185,7 +209,8 @@ fn a_reader_that_goes_away_is_no_failure() {
     for i in 0..2000 {
         store.add(&format!("{i:04}.jsonl"), serde_json::json!({"exe": "/x".repeat(100)}));
     }
-    let mut child = store.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        store.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let status = child.wait().unwrap();
@@ -200,7 +225,11 @@ fn follow_prints_what_comes_once_it_is_finished() {
     store.add("1.jsonl", serde_json::json!({}));
     let mut child = store.command(&["--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut pid = || serde_json::from_str::<serde_json::Value>(&lines.next().unwrap().unwrap()).unwrap()["pid"].as_i64().unwrap();
+    let mut pid = || {
+        serde_json::from_str::<serde_json::Value>(&lines.next().unwrap().unwrap()).unwrap()["pid"]
+            .as_i64()
+            .unwrap()
+    };
     assert_eq!(pid(), 12);
     store.add("2.jsonl", serde_json::json!({"outcome": "started", "pid": 1}));
     store.add("3.jsonl", serde_json::json!({"pid": 2}));
@@ -216,7 +245,8 @@ fn colours_are_for_terminals() {
     let store = Store::new();
     store.add("1.jsonl", serde_json::json!({}));
     assert!(!store.list(&[]).contains('\u{1b}'));
-    let out = store.command(&[]).env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR").output().unwrap();
+    let out =
+        store.command(&[]).env("CLICOLOR_FORCE", "1").env_remove("NO_COLOR").output().unwrap();
     assert!(out.stdout.contains(&0x1b));
     let out = store.command(&[]).env("NO_COLOR", "1").output().unwrap();
     assert!(!out.stdout.contains(&0x1b));

@@ -127,13 +127,19 @@ const CASES: [Case; 11] = [
 ];
 
 fn info(arguments: &[&str], core: &Path) -> String {
-    let out = succeed(Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["info", "--core"]).arg(core).args(arguments));
+    let out = succeed(
+        Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+            .args(["info", "--core"])
+            .arg(core)
+            .args(arguments),
+    );
     assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
 }
 
 fn our_functions(core: &Path) -> Vec<String> {
-    let told: serde_json::Value = serde_json::from_str(&info(&["--sysroot", "/", "--json"], core)).unwrap();
+    let told: serde_json::Value =
+        serde_json::from_str(&info(&["--sysroot", "/", "--json"], core)).unwrap();
     let frames = told["stacks"][0]["frames"].as_array().unwrap();
     frames.iter().map(|f| plain(f["function"].as_str().unwrap_or("??"))).collect()
 }
@@ -158,7 +164,12 @@ fn functions_are_gdb_s() {
         }
         let text = info(&["--sysroot", "/"], &core);
         assert!(text.contains(case.signal), "{}: {text}", case.name);
-        assert_eq!(text.matches("Stack of ").count() > 1, !case.arguments.is_empty(), "{}: {text}", case.name);
+        assert_eq!(
+            text.matches("Stack of ").count() > 1,
+            !case.arguments.is_empty(),
+            "{}: {text}",
+            case.name
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -171,13 +182,24 @@ fn go_through_its_signal_frame_to_main() {
     }
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("go");
-    succeed(Command::new("go").args(["build", "-o"]).arg(&program).arg(sources().join("panic.go")).env("GOCACHE", dir.path().join("cache")));
+    succeed(
+        Command::new("go")
+            .args(["build", "-o"])
+            .arg(&program)
+            .arg(sources().join("panic.go"))
+            .env("GOCACHE", dir.path().join("cache")),
+    );
     let core = dump(dir.path(), &program, &[], true);
     let (theirs, ours) = (gdb_functions(&program, &core), our_functions(&core));
     let sure = theirs.iter().take_while(|f| *f != "??" && !f.starts_with('<')).count();
     assert!(sure > 3 && theirs[..sure] == ours[..sure], "{theirs:?}\n{ours:?}");
     let end: Vec<&str> = ours.iter().rev().take(5).rev().map(String::as_str).collect();
-    assert_eq!(end, ["main.(*till).open", "main.sell", "main.main", "runtime.main", "runtime.goexit"].map(plain), "{ours:?}");
+    assert_eq!(
+        end,
+        ["main.(*till).open", "main.sell", "main.main", "runtime.main", "runtime.goexit"]
+            .map(plain),
+        "{ours:?}"
+    );
 }
 
 /// A file that has the module's path but is another build is not used; a kept binary with the right build-id is.
@@ -201,7 +223,12 @@ fn files_count_by_build_id() {
     std::fs::write(inside(&root), b"#!/bin/sh").unwrap();
     assert!(text().contains("not used: not an ELF file"), "{}", text());
     std::fs::copy("/bin/true", inside(&root)).unwrap();
-    assert!(text().contains("not used: another build has this path now") && !text().contains("innermost"), "{}", text());
+    assert!(
+        text().contains("not used: another build has this path now")
+            && !text().contains("innermost"),
+        "{}",
+        text()
+    );
     std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
 
     let told: serde_json::Value = serde_json::from_str(&info(&["--json"], &core)).unwrap();
@@ -211,7 +238,11 @@ fn files_count_by_build_id() {
     assert!(text().contains("kept") && text().contains("innermost at "), "{}", text());
     // Somebody has made another of the same build-id: no record says which it is.
     std::fs::copy(&program, kept(2)).unwrap();
-    assert!(text().contains("not used: another build") && !text().contains("innermost at "), "{}", text());
+    assert!(
+        text().contains("not used: another build") && !text().contains("innermost at "),
+        "{}",
+        text()
+    );
     std::fs::remove_dir_all(store.join("binaries")).unwrap();
     std::fs::copy(&program, inside(&root)).unwrap();
     assert!(text().contains("in its root") && text().contains("middle at "), "{}", text());
@@ -240,9 +271,19 @@ fn damaged_cores_are_named() {
     ] {
         let core = dir.path().join("bad");
         std::fs::write(&core, bytes).unwrap();
-        let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["info", "--core"]).arg(&core).output().unwrap();
+        let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+            .args(["info", "--core"])
+            .arg(&core)
+            .output()
+            .unwrap();
         let said = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(1), "{says}");
-        assert!(said.starts_with(&format!("oci-coredump: info: {} cannot be read: {says}", core.display())) && said.lines().count() == 1, "{said}");
+        assert!(
+            said.starts_with(&format!(
+                "oci-coredump: info: {} cannot be read: {says}",
+                core.display()
+            )) && said.lines().count() == 1,
+            "{said}"
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! What the linker made: a program that needs nothing of the host, lies at no fixed address, and of which nothing can be both written and executed.
 
 use object::elf::{
-    DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DT_FLAGS, DT_FLAGS_1, DT_NEEDED, DT_RPATH, DT_RUNPATH, DT_TEXTREL, ET_DYN, PF_W, PF_X, PT_GNU_RELRO, PT_GNU_STACK,
-    PT_INTERP, PT_LOAD,
+    DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DT_FLAGS, DT_FLAGS_1, DT_NEEDED, DT_RPATH, DT_RUNPATH,
+    DT_TEXTREL, ET_DYN, PF_W, PF_X, PT_GNU_RELRO, PT_GNU_STACK, PT_INTERP, PT_LOAD,
 };
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol};
@@ -12,7 +12,11 @@ use std::path::{Path, PathBuf};
 fn programs() -> Vec<PathBuf> {
     let debug = PathBuf::from(env!("CARGO_BIN_EXE_oci-coredump"));
     let release = debug.parent().unwrap().with_file_name("release").join("oci-coredump");
-    assert!(std::env::var_os("CI").is_none() || release.exists(), "CI is set, and there is no {}", release.display());
+    assert!(
+        std::env::var_os("CI").is_none() || release.exists(),
+        "CI is set, and there is no {}",
+        release.display()
+    );
     [debug, release].into_iter().filter(|path| path.exists()).collect()
 }
 
@@ -29,19 +33,41 @@ fn wrong(path: &Path) -> Vec<String> {
     let of = |kind| segments.iter().filter(move |segment| segment.p_type(endian) == kind);
     rule(header.e_type(endian) == ET_DYN, "lies at a fixed address");
     rule(of(PT_INTERP).count() == 0, "asks for a dynamic linker");
-    rule(of(PT_GNU_STACK).count() == 1 && of(PT_GNU_STACK).all(|s| !s.p_flags(endian).contains(PF_X)), "has an executable stack");
-    rule(of(PT_LOAD).all(|s| !s.p_flags(endian).contains(PF_W | PF_X)), "has memory that is both writable and executable");
+    rule(
+        of(PT_GNU_STACK).count() == 1
+            && of(PT_GNU_STACK).all(|s| !s.p_flags(endian).contains(PF_X)),
+        "has an executable stack",
+    );
+    rule(
+        of(PT_LOAD).all(|s| !s.p_flags(endian).contains(PF_W | PF_X)),
+        "has memory that is both writable and executable",
+    );
     rule(of(PT_GNU_RELRO).count() == 1, "does not protect what was relocated");
 
-    let dynamic = segments.iter().find_map(|segment| segment.dynamic(endian, bytes.as_slice()).unwrap()).unwrap_or_default();
-    let value = |tag| dynamic.iter().find(|entry| entry.tag(endian) == tag).map(|entry| entry.val(endian));
+    let dynamic = segments
+        .iter()
+        .find_map(|segment| segment.dynamic(endian, bytes.as_slice()).unwrap())
+        .unwrap_or_default();
+    let value =
+        |tag| dynamic.iter().find(|entry| entry.tag(endian) == tag).map(|entry| entry.val(endian));
     let flags = |tag, flag: u64| value(tag).is_some_and(|set| set & flag == flag);
-    rule(flags(DT_FLAGS, DF_BIND_NOW.0) && flags(DT_FLAGS_1, DF_1_NOW.0 | DF_1_PIE.0), "is not bound at its start (full RELRO), or no PIE");
-    for (tag, name) in [(DT_NEEDED, "DT_NEEDED"), (DT_RPATH, "DT_RPATH"), (DT_RUNPATH, "DT_RUNPATH"), (DT_TEXTREL, "DT_TEXTREL")] {
+    rule(
+        flags(DT_FLAGS, DF_BIND_NOW.0) && flags(DT_FLAGS_1, DF_1_NOW.0 | DF_1_PIE.0),
+        "is not bound at its start (full RELRO), or no PIE",
+    );
+    for (tag, name) in [
+        (DT_NEEDED, "DT_NEEDED"),
+        (DT_RPATH, "DT_RPATH"),
+        (DT_RUNPATH, "DT_RUNPATH"),
+        (DT_TEXTREL, "DT_TEXTREL"),
+    ] {
         rule(value(tag).is_none(), &format!("has {name}"));
     }
     // The first symbol of every table is none.
-    rule(elf.dynamic_symbols().all(|symbol| !symbol.is_undefined() || symbol.index().0 == 0), "has undefined symbols");
+    rule(
+        elf.dynamic_symbols().all(|symbol| !symbol.is_undefined() || symbol.index().0 == 0),
+        "has undefined symbols",
+    );
     wrong
 }
 

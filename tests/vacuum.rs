@@ -12,11 +12,17 @@ fn add(store: &Path, name: &str, host_path: &Path, host_dir: &Path, location: &s
         "host_path": host_path, "host_dir": host_dir, "location": location, "size": 5, "disk_size": 4096, "truncated": false, "outcome": "written",
         "reason": null
     });
-    std::fs::write(store.join("records").join(format!("{name}.jsonl")), record.to_string()).unwrap();
+    std::fs::write(store.join("records").join(format!("{name}.jsonl")), record.to_string())
+        .unwrap();
 }
 
 fn run(store: &Path, args: &[&str]) -> Output {
-    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(args).arg("--store").arg(store).output().unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+        .args(args)
+        .arg("--store")
+        .arg(store)
+        .output()
+        .unwrap();
     assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     out
 }
@@ -44,13 +50,18 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     add(&store, "5", &own.join("link"), &own, "store");
     add(&store, "6", &own.join("gone"), &own, "store");
 
-    let said = String::from_utf8(run(&store, &["vacuum", "--keep", "0", "--dry-run"]).stdout).unwrap();
+    let said =
+        String::from_utf8(run(&store, &["vacuum", "--keep", "0", "--dry-run"]).stdout).unwrap();
     assert!(said.contains("7 of 7 crashes"), "{said}");
     assert!(own.join("core.1").exists());
 
     let metrics = String::from_utf8(run(&store, &["metrics"]).stdout).unwrap();
     assert!(metrics.contains("oci_coredump_records{outcome=\"written\",reason=\"none\",location=\"store\",signal=\"SIGSEGV\"} 6"), "{metrics}");
-    assert!(metrics.contains("oci_coredump_store_bytes{kind=\"cores\"} ") && metrics.ends_with("# EOF\n"), "{metrics}");
+    assert!(
+        metrics.contains("oci_coredump_store_bytes{kind=\"cores\"} ")
+            && metrics.ends_with("# EOF\n"),
+        "{metrics}"
+    );
     let textfile = dir.path().join("a.prom");
     run(&store, &["metrics", "--textfile", textfile.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(textfile).unwrap(), metrics);
@@ -58,8 +69,13 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     run(&store, &["vacuum", "--max-age", "2026-03-11"]);
     assert!(!own.join("core.1").exists() && own.join("sub/core.2").exists());
     run(&store, &["vacuum", "--keep", "0"]);
-    assert!(!own.join("sub/core.2").exists() && volume.join("core.3").exists() && precious.exists());
-    assert!(std::fs::symlink_metadata(own.join("link")).is_err(), "the link itself is what had the core's name");
+    assert!(
+        !own.join("sub/core.2").exists() && volume.join("core.3").exists() && precious.exists()
+    );
+    assert!(
+        std::fs::symlink_metadata(own.join("link")).is_err(),
+        "the link itself is what had the core's name"
+    );
     assert_eq!(std::fs::read_dir(store.join("records")).unwrap().count(), 0);
 }
 
@@ -77,7 +93,12 @@ fn kept_binaries() {
     let keep = |name: &str, age| {
         std::fs::write(kept.join(name), vec![1; 5000]).unwrap();
         if age {
-            std::fs::File::options().write(true).open(kept.join(name)).unwrap().set_modified(old).unwrap();
+            std::fs::File::options()
+                .write(true)
+                .open(kept.join(name))
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
         }
     };
     (1..=4).for_each(|n| keep(&id(n), true));
@@ -89,13 +110,20 @@ fn kept_binaries() {
         std::fs::write(own.join(n), b"core").unwrap();
         add(&store, n, &own.join(n), &own, "store");
         let path = store.join("records").join(format!("{n}.jsonl"));
-        let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         record["binaries"] = serde_json::json!({"/a": id(needs[0]), "/b": id(needs[1])});
         std::fs::write(path, record.to_string()).unwrap();
     }
-    let left = || std::fs::read_dir(&kept).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect::<BTreeSet<_>>();
+    let left = || {
+        std::fs::read_dir(&kept)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect::<BTreeSet<_>>()
+    };
     let all = left();
-    let said = String::from_utf8(run(&store, &["vacuum", "--keep", "2", "--dry-run"]).stdout).unwrap();
+    let said =
+        String::from_utf8(run(&store, &["vacuum", "--keep", "2", "--dry-run"]).stdout).unwrap();
     assert!(said.contains("would remove 1 binaries that no core needs") && left() == all, "{said}");
     // The core of the third crash is removed by hand: then it needs nothing, and its record is no trouble.
     run(&store, &["vacuum", "--keep", "2"]);
@@ -105,7 +133,11 @@ fn kept_binaries() {
     std::fs::remove_file(store.join("records/1.jsonl")).unwrap();
     run(&store, &["vacuum", "--keep", "9"]);
     assert_eq!(left(), others().into());
-    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["list", "--store"]).arg(&store).output().unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+        .args(["list", "--store"])
+        .arg(&store)
+        .output()
+        .unwrap();
     assert!(String::from_utf8(out.stdout).unwrap().contains("missing"));
 }
 
@@ -120,10 +152,16 @@ fn what_a_killed_helper_left() {
     for name in names {
         std::fs::write(records.join(name), if name == "c.jsonl" { "damaged" } else { "" }).unwrap();
         if name != "b.jsonl" {
-            std::fs::File::options().write(true).open(records.join(name)).unwrap().set_modified(old).unwrap();
+            std::fs::File::options()
+                .write(true)
+                .open(records.join(name))
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
         }
     }
-    let left = || names.iter().filter(|name| records.join(name).exists()).copied().collect::<Vec<_>>();
+    let left =
+        || names.iter().filter(|name| records.join(name).exists()).copied().collect::<Vec<_>>();
     run(store, &["vacuum", "--keep", "9", "--dry-run"]);
     assert_eq!(left(), names);
     run(store, &["vacuum", "--keep", "9"]);
@@ -132,9 +170,18 @@ fn what_a_killed_helper_left() {
 
 #[test]
 fn without_a_rule_nothing_is_removed() {
-    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["vacuum", "--store", "/nonexistent"]).output().unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+        .args(["vacuum", "--store", "/nonexistent"])
+        .output()
+        .unwrap();
     assert_eq!(out.status.code(), Some(2));
-    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump")).args(["vacuum", "--max-size", "much", "--store", "/nonexistent"]).output().unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+        .args(["vacuum", "--max-size", "much", "--store", "/nonexistent"])
+        .output()
+        .unwrap();
     assert_eq!(out.status.code(), Some(1));
-    assert_eq!(String::from_utf8_lossy(&out.stderr), "oci-coredump: vacuum: --max-size \"much\": expected a size such as 500M or 2G\n");
+    assert_eq!(
+        String::from_utf8_lossy(&out.stderr),
+        "oci-coredump: vacuum: --max-size \"much\": expected a size such as 500M or 2G\n"
+    );
 }

@@ -80,7 +80,8 @@ pub fn sample(mut victim: Victim, method: Method) -> Sample {
     if matches!(method, Method::Nothing | Method::Floor) {
         return Sample { held, ..Sample::default() };
     }
-    let core = core(&victim, method).unwrap_or_else(|| panic!("{method:?} left no core of {}", victim.id()));
+    let core = core(&victim, method)
+        .unwrap_or_else(|| panic!("{method:?} left no core of {}", victim.id()));
     let meta = std::fs::metadata(&core).unwrap();
     remove(&core, method);
     Sample { held, size: meta.size(), disk: meta.blocks() * 512 }
@@ -88,7 +89,8 @@ pub fn sample(mut victim: Victim, method: Method) -> Sample {
 
 /// Removes a victim's core; `false` if there should be one and is not.
 pub fn take_core(victim: &Victim, method: Method) -> bool {
-    matches!(method, Method::Nothing | Method::Floor) || core(victim, method).inspect(|core| remove(core, method)).is_some()
+    matches!(method, Method::Nothing | Method::Floor)
+        || core(victim, method).inspect(|core| remove(core, method)).is_some()
 }
 
 /// What systemd-coredump keeps is removed at the end of a row ([`tidy`]): on an ext4 without a journal, whoever makes a file passes all the inodes that were freed
@@ -124,8 +126,16 @@ fn core(victim: &Victim, method: Method) -> Option<PathBuf> {
 /// What this machine is, in one line.
 pub fn machine() -> String {
     let line = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = line("/proc/cpuinfo").lines().find_map(|l| l.strip_prefix("model name\t: ").map(str::to_owned)).unwrap_or_default();
-    let memory = line("/proc/meminfo").split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) >> 20;
+    let cpu = line("/proc/cpuinfo")
+        .lines()
+        .find_map(|l| l.strip_prefix("model name\t: ").map(str::to_owned))
+        .unwrap_or_default();
+    let memory = line("/proc/meminfo")
+        .split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<u64>().ok())
+        .unwrap_or(0)
+        >> 20;
     let kernel = line("/proc/sys/kernel/osrelease");
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{cpus} x {cpu}, {memory} GiB, Linux {}", kernel.trim())

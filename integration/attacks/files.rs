@@ -54,7 +54,13 @@ fn row_03_crafted_file_system() {
         assert_eq!(tree(lure.path()), before, "{way}");
     }
     let records = host.records_of("crafted");
-    assert!(records.len() == 5 && records.iter().all(|record| record["outcome"] == "none" && record["core_path"].is_null()), "{records:#?}");
+    assert!(
+        records.len() == 5
+            && records
+                .iter()
+                .all(|record| record["outcome"] == "none" && record["core_path"].is_null()),
+        "{records:#?}"
+    );
 }
 
 /// The pattern names a directory that the host has too: by a process with another root, by a set-user-ID program, whose core the kernel itself would write
@@ -78,7 +84,10 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
     let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "null"]);
     assert_eq!(names(volume.path()), [format!("core.{pid}")]);
     let (jailed, _) = crash(&container, "0:0", "--chroot /jail", &["/bin/crasher", "null"]);
-    assert_eq!(names(&bundle.rootfs().host_path("/jail").join(inside.trim_start_matches('/'))), [format!("core.{jailed}")]);
+    assert_eq!(
+        names(&bundle.rootfs().host_path("/jail").join(inside.trim_start_matches('/'))),
+        [format!("core.{jailed}")]
+    );
     crash(&container, "1000:1000", "", &["/bin/suid", "null"]);
     assert_eq!(names(volume.path()).len(), 1, "the set-user-ID program's core is there");
     assert_eq!(tree(lure.path()), before);
@@ -86,8 +95,16 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
     // What the pattern names is the host's for a process in the host's mount namespace: it is nobody's but the earlier handler's.
     let elsewhere = TempDir::with_prefix("elsewhere").unwrap();
     let mut guest = Command::new("nsenter");
-    guest.args(["--pid", "--target", &container.pid().to_string()]).arg(crate::support::crasher::parent()).args(["--core", "unlimited", "--"]);
-    let output = guest.arg(crate::support::crasher::crasher()).arg("null").current_dir(elsewhere.path()).output().unwrap();
+    guest
+        .args(["--pid", "--target", &container.pid().to_string()])
+        .arg(crate::support::crasher::parent())
+        .args(["--core", "unlimited", "--"]);
+    let output = guest
+        .arg(crate::support::crasher::crasher())
+        .arg("null")
+        .current_dir(elsewhere.path())
+        .output()
+        .unwrap();
     let (_, status) = crate::scene::ended(&String::from_utf8_lossy(&output.stdout));
     assert_eq!(status & 0x7f, Signal::SIGSEGV as i32, "{output:?}");
     assert_eq!(tree(lure.path()), before);
@@ -106,7 +123,9 @@ fn row_05_something_at_the_targets_name() {
     let core = volume.path().join("core");
     let secret = volume.path().join("secret");
     let mut listener = None;
-    for what in ["symlink", "dangling symlink", "hard link", "FIFO", "device", "socket", "directory"] {
+    for what in
+        ["symlink", "dangling symlink", "hard link", "FIFO", "device", "socket", "directory"]
+    {
         fs::write(&secret, "secret").unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o666)).unwrap();
         match what {
@@ -114,7 +133,10 @@ fn row_05_something_at_the_targets_name() {
             "dangling symlink" => symlink("/dump/made", &core).unwrap(),
             "hard link" => fs::hard_link(&secret, &core).unwrap(),
             "FIFO" => nix::unistd::mkfifo(&core, Mode::from_bits_truncate(0o666)).unwrap(),
-            "device" => mknod(&core, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3)).unwrap(),
+            "device" => {
+                mknod(&core, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 3))
+                    .unwrap()
+            }
             "socket" => listener = Some(UnixListener::bind(&core).unwrap()),
             _ => fs::create_dir(&core).unwrap(),
         }
@@ -127,7 +149,11 @@ fn row_05_something_at_the_targets_name() {
             assert_eq!(records[0]["outcome"], "none", "{records:#?}");
             fs::remove_dir(&core).unwrap();
         } else {
-            assert!(core.symlink_metadata().unwrap().file_type().is_file(), "{what}: {:?}", core.symlink_metadata().unwrap().file_type().is_fifo());
+            assert!(
+                core.symlink_metadata().unwrap().file_type().is_file(),
+                "{what}: {:?}",
+                core.symlink_metadata().unwrap().file_type().is_fifo()
+            );
             assert_eq!(owner_and_mode(&core), (0, 0, 0o600), "{what}");
             core_file::read(&core);
             assert_eq!(records[0]["outcome"], "written", "{what}: {records:#?}");
@@ -148,7 +174,9 @@ fn row_20_symlink_under_the_hook() {
     let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
     let runtime = Runtime::new(Kind::Runc);
     let there = lure.path().display();
-    for way in [format!("{there}"), format!("../../../../../..{there}"), format!("/proc/1/root{there}")] {
+    for way in
+        [format!("{there}"), format!("../../../../../..{there}"), format!("/proc/1/root{there}")]
+    {
         let (mut bundle, _volume) = bundle();
         bundle.rootfs().directory(&there.to_string(), 0o755);
         symlink(&way, bundle.rootfs().host_path("/links")).unwrap();
@@ -193,7 +221,10 @@ fn row_21_temporary_files() {
     let host = scene::host();
     let shared = ["/tmp", "/var/tmp", "/dev/shm", "/run/lock", "/run/user"];
     let ours = || -> Vec<String> {
-        let all = shared.iter().filter(|directory| Path::new(directory).exists()).flat_map(|directory| names(Path::new(directory)));
+        let all = shared
+            .iter()
+            .filter(|directory| Path::new(directory).exists())
+            .flat_map(|directory| names(Path::new(directory)));
         all.filter(|name| name.contains("coredump")).collect()
     };
     let before = ours();
@@ -211,11 +242,24 @@ fn row_21_temporary_files() {
     assert!(create.args(["-c", &command]).status().unwrap().success());
     let pid = fs::read_to_string(Path::new(RUN).join("containers/temporary.json")).unwrap();
     assert!(pid.contains("\"pattern\""));
-    let ended = runtime.output(runtime.command().args(["exec", "temporary", "/bin/parent", "--core", "unlimited", "--", "/bin/crasher", "null"]));
+    let ended = runtime.output(runtime.command().args([
+        "exec",
+        "temporary",
+        "/bin/parent",
+        "--core",
+        "unlimited",
+        "--",
+        "/bin/crasher",
+        "null",
+    ]));
     assert!(ended.status.success(), "{ended:?}");
-    for (path, (mode, uid, _, _)) in tree(Path::new(RUN)).into_iter().chain(tree(Path::new(STORE))) {
+    for (path, (mode, uid, _, _)) in tree(Path::new(RUN)).into_iter().chain(tree(Path::new(STORE)))
+    {
         let view = path.parent().is_some_and(|parent| parent == Path::new(RUN).join("views"));
-        assert!(uid == 0 && (mode & 0o077 == 0 || (view && mode & 0o7777 == 0o444)), "{path:?}: {mode:o}, user {uid}");
+        assert!(
+            uid == 0 && (mode & 0o077 == 0 || (view && mode & 0o7777 == 0o444)),
+            "{path:?}: {mode:o}, user {uid}"
+        );
     }
     assert_eq!(ours(), before);
     assert_eq!(host.records_of("temporary").len(), 1);

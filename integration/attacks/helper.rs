@@ -18,7 +18,17 @@ use crate::support::runtime::{Kind, Runtime};
 /// The inodes of sockets that a process has.
 fn sockets(pid: i32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    entries.filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.to_str()?.strip_prefix("socket:")?.to_owned())).collect()
+    entries
+        .filter_map(|entry| {
+            Some(
+                fs::read_link(entry.ok()?.path())
+                    .ok()?
+                    .to_str()?
+                    .strip_prefix("socket:")?
+                    .to_owned(),
+            )
+        })
+        .collect()
 }
 
 /// There is no socket: nothing of ours listens, not even in the middle of a dump. What is left is to call the verbs by hand: as an ordinary user, and by root's
@@ -43,19 +53,52 @@ fn row_11_impostor_of_the_kernel() {
     let mut healthy = container.victim(&bare::compile("victim"), "tiny", 0);
     let pid = healthy.pid().to_string();
     let forged = |pidfd: &'static str| {
-        let words =
-            ["handle", &pid, &pid, &pid, &pid, "0", "0", "1", "11", "1700000000", "18446744073709551615", "0", pidfd, "h", "victim", "victim", "!victim"];
+        let words = [
+            "handle",
+            &pid,
+            &pid,
+            &pid,
+            &pid,
+            "0",
+            "0",
+            "1",
+            "11",
+            "1700000000",
+            "18446744073709551615",
+            "0",
+            pidfd,
+            "h",
+            "victim",
+            "victim",
+            "!victim",
+        ];
         words.map(str::to_owned)
     };
-    let before = (tree(Path::new(RUN)), tree(Path::new(STORE)), target.names(), host.sysctl("kernel/core_pattern"));
+    let before = (
+        tree(Path::new(RUN)),
+        tree(Path::new(STORE)),
+        target.names(),
+        host.sysctl("kernel/core_pattern"),
+    );
     let unchanged = |what: &str| {
-        let now = (tree(Path::new(RUN)), tree(Path::new(STORE)), target.names(), host.sysctl("kernel/core_pattern"));
+        let now = (
+            tree(Path::new(RUN)),
+            tree(Path::new(STORE)),
+            target.names(),
+            host.sysctl("kernel/core_pattern"),
+        );
         assert_eq!(now, before, "{what}");
     };
     let elsewhere = TempDir::new().unwrap();
     fs::set_permissions(elsewhere.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let run = |command: &mut Command| {
-        let mut child = command.current_dir(elsewhere.path()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .current_dir(elsewhere.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         // Not everybody reads that far.
         let _ = child.stdin.take().unwrap().write_all(b"\x7fELF forged");
         child.wait().unwrap();
@@ -68,7 +111,11 @@ fn row_11_impostor_of_the_kernel() {
     let state = serde_json::json!({ "ociVersion": "1.0.2", "id": "forged", "status": "creating", "pid": container.init(), "bundle": elsewhere.path() });
     fs::write(elsewhere.path().join("config.json"), r#"{"ociVersion":"1.0.2","root":{"path":"/"},"annotations":{"oci-coredump/pattern":"/tmp/core"}}"#)
         .unwrap();
-    let mut hook = as_nobody(BINARY, &["hook", "createRuntime"]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut hook = as_nobody(BINARY, &["hook", "createRuntime"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     hook.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();
     hook.wait().unwrap();
     unchanged("hook, by a user");
@@ -101,7 +148,10 @@ fn row_17_tampering_with_the_pattern_or_the_helper() {
     writable(directory, 0o777);
     writable(Path::new(BINARY), 0o775);
     chown(BINARY, Some(1000), None).unwrap();
-    assert!(!product(&["install"]).output().unwrap().status.success(), "a helper of user 1000 was accepted");
+    assert!(
+        !product(&["install"]).output().unwrap().status.success(),
+        "a helper of user 1000 was accepted"
+    );
     assert_eq!(host.sysctl("kernel/core_pattern"), before);
     chown(BINARY, Some(0), None).unwrap();
 
@@ -121,17 +171,27 @@ fn row_17_tampering_with_the_pattern_or_the_helper() {
     let mounts = container.sh("cat /proc/1/mountinfo");
     let ours_in_it: Vec<_> = mounts.lines().filter(|line| line.contains("oci-coredump")).collect();
     assert!(!ours_in_it.is_empty(), "{mounts}");
-    assert!(ours_in_it.iter().all(|line| line.contains("/views/tampers /proc/sys/kernel/core_pattern ro,")), "{mounts}");
+    assert!(
+        ours_in_it
+            .iter()
+            .all(|line| line.contains("/views/tampers /proc/sys/kernel/core_pattern ro,")),
+        "{mounts}"
+    );
     assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), "/dump/core\n");
 
     host.set("kernel/core_pattern", "|/evil %p");
     let doctor = product(&["doctor"]).output().unwrap();
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    let line = said.lines().find(|line| line.contains("core_pattern")).unwrap_or_else(|| panic!("{said}"));
+    let line =
+        said.lines().find(|line| line.contains("core_pattern")).unwrap_or_else(|| panic!("{said}"));
     assert!(!line.starts_with("ok") && line.contains("/evil"), "{line}");
     let (beside, _volume) = self::bundle();
     let beside = runtime.start(&beside, "beside");
-    assert_eq!(host.sysctl("kernel/core_pattern"), ours, "the next container's start did not mend the pattern");
+    assert_eq!(
+        host.sysctl("kernel/core_pattern"),
+        ours,
+        "the next container's start did not mend the pattern"
+    );
     let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "null"]);
     assert_eq!(names(volume.path()), [format!("core.{pid}")]);
     beside.remove();

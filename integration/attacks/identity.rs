@@ -113,7 +113,9 @@ fn row_09_number_of_a_dead_containers_namespace() {
     let next = loop {
         assert!(Instant::now() < until, "the number was never given again");
         let mut child = Command::new("unshare").args(["--mount", "sleep", "1000"]).spawn().unwrap();
-        while number(child.id()) == number(std::process::id()) && child.try_wait().unwrap().is_none() {
+        while number(child.id()) == number(std::process::id())
+            && child.try_wait().unwrap().is_none()
+        {
             std::thread::yield_now();
         }
         if number(child.id()) == was {
@@ -121,7 +123,8 @@ fn row_09_number_of_a_dead_containers_namespace() {
         }
         kept.push(child);
     };
-    let mut victim = Victim::beside(next.id(), directory.path(), &bare::compile("victim"), "tiny", 0);
+    let mut victim =
+        Victim::beside(next.id(), directory.path(), &bare::compile("victim"), "tiny", 0);
     victim.crash();
     victim.end();
     let pid = victim.pid();
@@ -142,19 +145,32 @@ fn row_10_sandbox_within_the_container() {
     let runtime = Runtime::new(Kind::Runc);
     let (bundle, volume) = bundle();
     let container = runtime.start(&bundle, "nested");
-    let sandbox = "--user-namespace --uid 1000 --gid 1000 --pid-namespace --mount-namespace --tmpfs /dump";
+    let sandbox =
+        "--user-namespace --uid 1000 --gid 1000 --pid-namespace --mount-namespace --tmpfs /dump";
     let (_, status) = crash(&container, "0:0", sandbox, &["/bin/crasher", "null"]);
     assert_eq!(status & 0x7f, 11);
     let record = only_record(&host, "nested");
-    assert_eq!((&record["outcome"], &record["location"], &record["uid"]), (&"written".into(), &"memory".into(), &1000.into()), "{record:#}");
+    assert_eq!(
+        (&record["outcome"], &record["location"], &record["uid"]),
+        (&"written".into(), &"memory".into(), &1000.into()),
+        "{record:#}"
+    );
     assert!(record["host_path"].is_null() && record["host_dir"].is_null(), "{record:#}");
     assert_eq!(names(volume.path()), [] as [&str; 0], "the sandbox wrote behind its own mount");
     // Without the mount: the same directory as the container's.
-    let (_, status) = crash(&container, "0:0", "--user-namespace --uid 1000 --gid 1000 --pid-namespace", &["/bin/crasher", "null"]);
+    let (_, status) = crash(
+        &container,
+        "0:0",
+        "--user-namespace --uid 1000 --gid 1000 --pid-namespace",
+        &["/bin/crasher", "null"],
+    );
     assert_eq!(status & 0x7f, 11);
     let cores = names(volume.path());
     assert_eq!(cores.len(), 1, "{cores:?}");
-    assert_eq!(crate::core_file::owner_and_mode(&volume.path().join(&cores[0])), (1000, 1000, 0o600));
+    assert_eq!(
+        crate::core_file::owner_and_mode(&volume.path().join(&cores[0])),
+        (1000, 1000, 0o600)
+    );
 }
 
 /// A comm made for parsers of /proc/PID/stat (of the init, whose state and start time are read there) and of status (of the crasher).
@@ -166,7 +182,9 @@ fn row_16_comm_made_for_parsers() {
     // Read from the first parenthesis, this init is a zombie; and any field after is another one.
     let init = hex(b"i) Z 1 1 1 (");
     // `--wait` reads from fd 0, which runtimes give as /dev/null: it would die at once. A FIFO that nobody writes to holds it.
-    bundle.shell(&format!("mkfifo /tmp/never; exec 0<>/tmp/never; exec /bin/crasher --comm {init} --wait null"));
+    bundle.shell(&format!(
+        "mkfifo /tmp/never; exec 0<>/tmp/never; exec /bin/crasher --comm {init} --wait null"
+    ));
     let container = runtime.start(&bundle, "parsers");
     container.wait_for_stdout("ready");
     // The end of another container sweeps what the hook takes for dead.
@@ -174,13 +192,23 @@ fn row_16_comm_made_for_parsers() {
     runtime.start(&beside, "beside").remove();
     assert!(fs::exists(format!("{RUN}/swept")).unwrap(), "nothing was swept");
     for comm in [&b"\nUid:\t0\t0\t0\t0"[..], b"x\nTgid:\t1\n", b") Z 1 (", b"\nCoreDumping:0"] {
-        let (pid, _) = crash(&container, "1000:1000", "", &["/bin/crasher", "--comm", &hex(comm), "null"]);
+        let (pid, _) =
+            crash(&container, "1000:1000", "", &["/bin/crasher", "--comm", &hex(comm), "null"]);
         let core = volume.path().join(format!("core.{pid}"));
-        assert_eq!(crate::core_file::owner_and_mode(&core), (1000, 1000, 0o600), "{:?}", comm.escape_ascii().to_string());
+        assert_eq!(
+            crate::core_file::owner_and_mode(&core),
+            (1000, 1000, 0o600),
+            "{:?}",
+            comm.escape_ascii().to_string()
+        );
         crate::core_file::read(&core);
     }
     let records = host.records_of("parsers");
-    assert!(records.len() == 4 && records.iter().all(|record| record["uid"] == 1000 && record["outcome"] == "written"), "{records:#?}");
+    assert!(
+        records.len() == 4
+            && records.iter().all(|record| record["uid"] == 1000 && record["outcome"] == "written"),
+        "{records:#?}"
+    );
 }
 
 /// What this project calls a container is not what the annotation's author says, whatever dialect: `PATTERN` is not the host's.
@@ -194,7 +222,8 @@ fn row_22_foreign_crashes_go_where_they_went() {
     let container = runtime.start(&bundle, "registered");
     assert!(host.sysctl("kernel/core_pattern").starts_with('|'));
     // A process of the host, and one of a container that asks for nothing, whose pattern's directory is there as well.
-    let mut victim = Victim::beside(std::process::id(), earlier.path(), &bare::compile("victim"), "tiny", 0);
+    let mut victim =
+        Victim::beside(std::process::id(), earlier.path(), &bare::compile("victim"), "tiny", 0);
     victim.crash();
     victim.end();
     let expected = earlier.path().join(format!("earlier.{}", victim.pid()));

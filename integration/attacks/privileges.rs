@@ -32,9 +32,17 @@ fn row_02_core_of_a_set_user_id_program() {
             let container = runtime.start(&bundle, &id);
             let (_, status) = crash(&container, "1000:1000", "", &["/bin/crasher", "null"]);
             assert_eq!(status & 0x7f, 11);
-            assert_eq!(names(volume.path()), [] as [&str; 0], "suid_dumpable={suid_dumpable} {mode:o}");
+            assert_eq!(
+                names(volume.path()),
+                [] as [&str; 0],
+                "suid_dumpable={suid_dumpable} {mode:o}"
+            );
             let record = only_record(&host, &id);
-            assert_eq!((&record["outcome"], &record["dump_mode"]), (&"none".into(), &dump_mode.into()), "{record:#}");
+            assert_eq!(
+                (&record["outcome"], &record["dump_mode"]),
+                (&"none".into(), &dump_mode.into()),
+                "{record:#}"
+            );
             assert!(record["reason"].as_str().unwrap().contains("set-user-ID"), "{record:#}");
             container.remove();
             fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
@@ -53,8 +61,14 @@ fn row_06_world_readable_core() {
         let (pid, _) = crash(&container, user, "--umask 0", &["/bin/crasher", "null"]);
         let id: u32 = user.split(':').next().unwrap().parse().unwrap();
         assert_eq!(owner_and_mode(&volume.path().join(format!("core.{pid}"))), (id, id, 0o600));
-        let other = container.exec_with(&["--user", "2000:2000", "--cap", ""], &["/bin/cat", &format!("/dump/core.{pid}")]);
-        assert!(!other.status.success() && other.stdout.is_empty(), "another user of the container reads the core of {user}");
+        let other = container.exec_with(
+            &["--user", "2000:2000", "--cap", ""],
+            &["/bin/cat", &format!("/dump/core.{pid}")],
+        );
+        assert!(
+            !other.status.success() && other.stdout.is_empty(),
+            "another user of the container reads the core of {user}"
+        );
     }
 }
 
@@ -69,16 +83,28 @@ fn row_15_environment_and_arguments() {
     let container = runtime.start(&bundle, "secret");
     container.sh(&format!("ulimit -c unlimited; /bin/victim segv {SECRET}; true"));
     let core = fs::read(volume.path().join(&names(volume.path())[0])).unwrap();
-    assert!(contains(&core, SECRET) && contains(&core, &format!("PASSWORD={SECRET}")), "the secret was never there");
-    for (path, (mode, _, _, content)) in tree(Path::new(STORE)).into_iter().chain(tree(Path::new(RUN))) {
+    assert!(
+        contains(&core, SECRET) && contains(&core, &format!("PASSWORD={SECRET}")),
+        "the secret was never there"
+    );
+    for (path, (mode, _, _, content)) in
+        tree(Path::new(STORE)).into_iter().chain(tree(Path::new(RUN)))
+    {
         assert!(!contains(&content, SECRET), "{path:?} holds the secret");
-        assert!(mode & 0o077 == 0 || path.starts_with(Path::new(RUN).join("views")), "{path:?} is open to others: {mode:o}");
+        assert!(
+            mode & 0o077 == 0 || path.starts_with(Path::new(RUN).join("views")),
+            "{path:?} is open to others: {mode:o}"
+        );
     }
     // Not even which programs crash is for other users to know.
     for path in [STORE, RUN] {
-        assert!(!as_nobody("ls", &[path]).output().unwrap().status.success(), "{path} can be listed");
+        assert!(
+            !as_nobody("ls", &[path]).output().unwrap().status.success(),
+            "{path} can be listed"
+        );
     }
-    let listed = as_nobody("/usr/libexec/oci/hooks.d/oci-coredump", &["list", "--json"]).output().unwrap();
+    let listed =
+        as_nobody("/usr/libexec/oci/hooks.d/oci-coredump", &["list", "--json"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&listed.stdout).contains("secret"), "{listed:?}");
     only_record(&host, "secret");
 }
@@ -106,12 +132,19 @@ fn row_18_helper_that_crashes_itself() {
         let (parent, writer) = relation(&both);
         let hit = if victim_of_the_signal == "writer" { writer } else { parent };
         // It is about to be killed: it may not be one of those whose memory everybody can read, either.
-        assert_eq!(fs::metadata(format!("/proc/{writer}/mem")).unwrap().uid(), 0, "the writer could be traced by the container");
+        assert_eq!(
+            fs::metadata(format!("/proc/{writer}/mem")).unwrap().uid(),
+            0,
+            "the writer could be traced by the container"
+        );
         // Of the signals that dump core, one that the language's runtime does not handle.
         assert!(Command::new("kill").args(["-ILL", &hit.to_string()]).status().unwrap().success());
         if hit == parent {
             wait_gone(parent, Duration::from_secs(10));
-            assert!(helpers().iter().all(|pid| *pid == writer), "the kernel started a helper for the helper");
+            assert!(
+                helpers().iter().all(|pid| *pid == writer),
+                "the kernel started a helper for the helper"
+            );
         }
         target.go_on();
         for pid in both {
@@ -149,18 +182,32 @@ fn the_writer_has_nothing_that_the_crasher_had_not() {
     target.on_write(0, Answer::Hold);
     let options = ["--user", "1000:1000", "--additional-gids", "7", "--additional-gids", "8"];
     std::thread::scope(|scope| {
-        let crashing = scope.spawn(|| container.exec_with(&options, &["/bin/parent", "--core", "unlimited", "--", "/bin/crasher", "null"]));
+        let crashing = scope.spawn(|| {
+            container.exec_with(
+                &options,
+                &["/bin/parent", "--core", "unlimited", "--", "/bin/crasher", "null"],
+            )
+        });
         let held = target.wait_held(Duration::from_secs(10));
         let seen = held.then(|| {
             let (_, writer) = relation(&helpers());
-            let text = |name: &str| fs::read_to_string(format!("/proc/{writer}/{name}")).unwrap_or_default();
+            let text = |name: &str| {
+                fs::read_to_string(format!("/proc/{writer}/{name}")).unwrap_or_default()
+            };
             let descriptors = fs::read_dir(format!("/proc/{writer}/fd")).unwrap().count();
             (text("status"), text("limits"), text("environ"), descriptors)
         });
         target.go_on();
         crashing.join().unwrap();
         let (status, limits, environ, descriptors) = seen.expect("no write was held");
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {status}")).trim().to_owned();
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or_else(|| panic!("{name} in {status}"))
+                .trim()
+                .to_owned()
+        };
         assert_eq!(field("Uid:"), "1000\t1000\t1000\t1000");
         assert_eq!(field("Gid:"), "1000\t1000\t1000\t1000");
         assert_eq!(field("Groups:"), "7 8");
@@ -170,7 +217,8 @@ fn the_writer_has_nothing_that_the_crasher_had_not() {
         // With that the bounding set means nothing.
         assert_eq!(field("NoNewPrivs:"), "1");
         assert!(
-            limits.lines().any(|line| line.starts_with("Max core file size") && line.split_whitespace().nth(4).is_some_and(|soft| soft.len() == 1)),
+            limits.lines().any(|line| line.starts_with("Max core file size")
+                && line.split_whitespace().nth(4).is_some_and(|soft| soft.len() == 1)),
             "{limits}"
         );
         assert_eq!(environ, "");

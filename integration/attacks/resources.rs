@@ -18,12 +18,18 @@ fn memory_group(pid: i32) -> PathBuf {
     let v1 = text.lines().find_map(|line| line.split_once(":memory:"));
     match v1 {
         Some((_, path)) => PathBuf::from(format!("/sys/fs/cgroup/memory{path}")),
-        None => PathBuf::from(format!("/sys/fs/cgroup{}", text.lines().find_map(|line| line.strip_prefix("0::")).unwrap())),
+        None => PathBuf::from(format!(
+            "/sys/fs/cgroup{}",
+            text.lines().find_map(|line| line.strip_prefix("0::")).unwrap()
+        )),
     }
 }
 
 fn number(group: &Path, names: [&str; 2]) -> u64 {
-    let text = names.iter().find_map(|name| fs::read_to_string(group.join(name)).ok()).unwrap_or_else(|| panic!("{group:?} has none of {names:?}"));
+    let text = names
+        .iter()
+        .find_map(|name| fs::read_to_string(group.join(name)).ok())
+        .unwrap_or_else(|| panic!("{group:?} has none of {names:?}"));
     text.trim().parse().unwrap()
 }
 
@@ -56,8 +62,12 @@ fn row_13_core_beyond_the_memory_limit() {
         let why = record["reason"].as_str().unwrap();
         assert!(why.contains("memory limit"), "{why}");
         let size: u64 = container.sh("cat /memory/core* | wc -c").trim().parse().unwrap();
-        let used: u64 = container.sh("du -k /memory | cut -f 1").trim().parse::<u64>().unwrap() * 1024;
-        assert!(used < LIMIT - 44 * MIB + MIB, "{used} bytes are in the pod's memory beside the process ({size} in the file)");
+        let used: u64 =
+            container.sh("du -k /memory | cut -f 1").trim().parse::<u64>().unwrap() * 1024;
+        assert!(
+            used < LIMIT - 44 * MIB + MIB,
+            "{used} bytes are in the pod's memory beside the process ({size} in the file)"
+        );
         assert!(peak <= LIMIT, "{peak}");
         assert_eq!(container.status(), "running", "an innocent process of the pod was killed");
         // The neighbour has not noticed.
@@ -114,13 +124,18 @@ fn row_13_the_writer_is_in_the_crashers_groups() {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         // Where memory has a hierarchy of its own, the group of cgroup v2 accounts for nothing.
         let v1 = text.contains(":memory:");
-        let counts = |line: &&str| line.contains(":memory:") || line.contains(":blkio:") || (!v1 && line.starts_with("0::"));
+        let counts = |line: &&str| {
+            line.contains(":memory:")
+                || line.contains(":blkio:")
+                || (!v1 && line.starts_with("0::"))
+        };
         text.lines().filter(counts).map(str::to_owned).collect()
     };
     let wanted = groups(container.pid());
     target.on_write(0, Answer::Hold);
     std::thread::scope(|scope| {
-        let crashing = scope.spawn(|| crash(&container, "1000:1000", "", &["/bin/crasher", "null"]));
+        let crashing =
+            scope.spawn(|| crash(&container, "1000:1000", "", &["/bin/crasher", "null"]));
         let held = target.wait_held(Duration::from_secs(10));
         let now: Vec<_> = helpers().into_iter().map(groups).collect();
         target.go_on();

@@ -34,7 +34,11 @@ pub fn crash(container: &Container<'_>, user: &str, options: &str, program: &[&s
     args.push("--");
     args.extend(program);
     let output = container.exec_with(&["--user", user], &args);
-    ended(&format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    ended(&format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    ))
 }
 
 /// `crasher --comm`, in its hexadecimal.
@@ -44,7 +48,10 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// The names in a directory of the host, sorted.
 pub fn names(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -56,7 +63,10 @@ pub fn tree(directory: &Path) -> BTreeMap<PathBuf, (u32, u32, u64, Vec<u8>)> {
     while let Some(path) = next.pop() {
         let Ok(meta) = path.symlink_metadata() else { continue };
         let content = if meta.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
-        all.insert(path.clone(), (meta.mode(), meta.uid(), if meta.is_dir() { 0 } else { meta.len() }, content));
+        all.insert(
+            path.clone(),
+            (meta.mode(), meta.uid(), if meta.is_dir() { 0 } else { meta.len() }, content),
+        );
         if meta.is_dir() {
             next.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }
@@ -67,12 +77,20 @@ pub fn tree(directory: &Path) -> BTreeMap<PathBuf, (u32, u32, u64, Vec<u8>)> {
 /// A command as a user of the host who has nothing but that ID.
 pub fn as_nobody(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", program]).args(args);
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", program])
+        .args(args);
     command
 }
 
 /// The PIDs that run the installed binary now.
 pub fn helpers() -> Vec<i32> {
-    let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    numbers.filter(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))).collect()
+    let numbers = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|pid| {
+            fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))
+        })
+        .collect()
 }

@@ -19,7 +19,17 @@ fn row_07_hostile_names() {
     std::fs::copy(bundle.rootfs().host_path("/bin/crasher"), &strange).unwrap();
     let container = runtime.start(&bundle, "names");
     let outside = names(volume.path().parent().unwrap());
-    let comms = [&b"../../x"[..], b"..", b"", b"a\nb", b"\x1b[2J", b"%p%s", b"|id", b"\xff\xfe", b"\",\"uid\":0"];
+    let comms = [
+        &b"../../x"[..],
+        b"..",
+        b"",
+        b"a\nb",
+        b"\x1b[2J",
+        b"%p%s",
+        b"|id",
+        b"\xff\xfe",
+        b"\",\"uid\":0",
+    ];
     for comm in comms {
         crash(&container, "0:0", "", &["/bin/crasher", "--comm", &hex(comm), "null"]);
     }
@@ -36,14 +46,24 @@ fn row_07_hostile_names() {
     assert!(!now.iter().any(|name| name == "x" && !outside.contains(name)), "{now:?}");
     // Each is one record, none of them says what its comm says, and none writes on the terminal what it likes.
     let records = host.records_of("names");
-    assert!(records.len() == comms.len() + 1 && records.iter().all(|record| record["outcome"] == "written"), "{records:#?}");
+    assert!(
+        records.len() == comms.len() + 1
+            && records.iter().all(|record| record["outcome"] == "written"),
+        "{records:#?}"
+    );
     for verb in [&["list"][..], &["list", "--json"], &["info"], &["metrics"]] {
         let output = product(verb).output().unwrap();
-        let controls: Vec<_> = output.stdout.iter().filter(|b| **b < b' ' && **b != b'\n').collect();
+        let controls: Vec<_> =
+            output.stdout.iter().filter(|b| **b < b' ' && **b != b'\n').collect();
         assert!(output.status.success() && controls.is_empty(), "{verb:?}: {output:?}");
     }
     let listed = product(&["list"]).output().unwrap().stdout;
-    assert_eq!(listed.iter().filter(|b| **b == b'\n').count(), comms.len() + 2, "{}", String::from_utf8_lossy(&listed));
+    assert_eq!(
+        listed.iter().filter(|b| **b == b'\n').count(),
+        comms.len() + 2,
+        "{}",
+        String::from_utf8_lossy(&listed)
+    );
 }
 
 /// An annotation that the kernel would run as root: not in the mode in which no annotation ever reaches the kernel, and not in the one in which they do.
@@ -53,13 +73,24 @@ fn row_08_annotation_that_names_a_program() {
     let marker = tempfile::TempDir::new().unwrap();
     let touched = marker.path().join("touched");
     let program = format!("|/bin/touch {}", touched.display());
-    let evil = [program.clone(), format!("/dump/x\n{program}"), "@/run/s".into(), "@@/run/s".into(), format!("/{}", "x".repeat(200))];
+    let evil = [
+        program.clone(),
+        format!("/dump/x\n{program}"),
+        "@/run/s".into(),
+        "@@/run/s".into(),
+        format!("/{}", "x".repeat(200)),
+    ];
     for mode in ["dispatch", "kernel"] {
         host.configure(&format!("mode = \"{mode}\"\n"));
         let runtime = Runtime::new(Kind::Runc);
         let before = host.sysctl("kernel/core_pattern");
         for pattern in &evil {
-            let keys = [ECI, "oci-coredump/pattern", "starlingx.io/core_pattern", "alibabacloud.com/core-pattern"];
+            let keys = [
+                ECI,
+                "oci-coredump/pattern",
+                "starlingx.io/core_pattern",
+                "alibabacloud.com/core-pattern",
+            ];
             // One of them in every dialect, the others in one.
             for key in if *pattern == program { &keys[..] } else { &keys[..1] } {
                 let (mut bundle, _volume) = bundle();
@@ -78,9 +109,18 @@ fn row_08_annotation_that_names_a_program() {
             let (mut bundle, _volume) = bundle();
             bundle.annotation(ECI, "/dump/marked-by-the-annotation");
             let container = runtime.start(&bundle, "good");
-            assert!(!host.sysctl("kernel/core_pattern").contains("marked"), "the annotation's text is in the kernel");
+            assert!(
+                !host.sysctl("kernel/core_pattern").contains("marked"),
+                "the annotation's text is in the kernel"
+            );
             container.remove();
-            assert!(Command::new(crate::support::host::BINARY).arg("uninstall").status().unwrap().success());
+            assert!(
+                Command::new(crate::support::host::BINARY)
+                    .arg("uninstall")
+                    .status()
+                    .unwrap()
+                    .success()
+            );
         }
     }
     assert!(!touched.exists(), "the annotation's program was run");

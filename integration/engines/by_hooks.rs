@@ -21,8 +21,20 @@ fn drop_ins_of_podman_and_crio() {
     let _host = host();
     let scratch = tempfile::tempdir().unwrap();
     for (engine, main, text, drop_in, table) in [
-        ("podman", "containers.conf", "[engine]\nhooks_dir = [\"/srv/hooks\"]\n", "containers.conf.d/oci-coredump.conf", "engine"),
-        ("crio", "crio.conf", "[crio.runtime]\nhooks_dir = [\"/srv/hooks\"]\n", "crio.conf.d/99-oci-coredump.conf", "crio.runtime"),
+        (
+            "podman",
+            "containers.conf",
+            "[engine]\nhooks_dir = [\"/srv/hooks\"]\n",
+            "containers.conf.d/oci-coredump.conf",
+            "engine",
+        ),
+        (
+            "crio",
+            "crio.conf",
+            "[crio.runtime]\nhooks_dir = [\"/srv/hooks\"]\n",
+            "crio.conf.d/99-oci-coredump.conf",
+            "crio.runtime",
+        ),
     ] {
         let config = scratch.path().join(main);
         std::fs::write(&config, text).unwrap();
@@ -30,16 +42,28 @@ fn drop_ins_of_podman_and_crio() {
         doctor_says(engine, &config, "warning", "where it looks for hooks");
         let arguments = ["install", engine, "--config", config.to_str().unwrap()];
         product(&arguments);
-        let written: toml::Table = std::fs::read_to_string(scratch.path().join(drop_in)).unwrap().parse().unwrap();
-        let list = table.split('.').fold(toml::Value::Table(written), |value, key| value[key].clone())["hooks_dir"].clone();
-        assert_eq!(list, toml::Value::try_from(["/srv/hooks", "/usr/share/containers/oci/hooks.d"]).unwrap());
+        let written: toml::Table =
+            std::fs::read_to_string(scratch.path().join(drop_in)).unwrap().parse().unwrap();
+        let list = table
+            .split('.')
+            .fold(toml::Value::Table(written), |value, key| value[key].clone())["hooks_dir"]
+            .clone();
+        assert_eq!(
+            list,
+            toml::Value::try_from(["/srv/hooks", "/usr/share/containers/oci/hooks.d"]).unwrap()
+        );
         let hook = std::fs::read("/usr/share/containers/oci/hooks.d/oci-coredump.json").unwrap();
         let hook: serde_json::Value = serde_json::from_slice(&hook).unwrap();
         assert_eq!(hook["hook"]["path"], BINARY);
         // CRI-O would not start if the stage stood there.
         assert!(!hook["stages"].to_string().contains("precreate"));
         assert!(product(&arguments).contains("in place already"));
-        doctor_says(engine, &config, "ok", "by the hook /usr/share/containers/oci/hooks.d/oci-coredump.json");
+        doctor_says(
+            engine,
+            &config,
+            "ok",
+            "by the hook /usr/share/containers/oci/hooks.d/oci-coredump.json",
+        );
         product(&["uninstall", engine]);
         product(&["uninstall", "--purge"]);
         before.assert_unchanged(&[scratch.path()]);
@@ -56,13 +80,29 @@ fn precreate_of_podman() {
     let file = oci_coredump::engine::podman::precreate_file(BINARY).unwrap();
     std::fs::write(podman.hooks().join("precreate.json"), file).unwrap();
     // With the precreate hook alone: it adds the others.
-    podman.start("asks", &["--annotation", "oci-coredump/pattern=/dump/core", "--annotation", "oci-coredump/limit=1M"], &["sleep", "1000"]);
+    podman.start(
+        "asks",
+        &[
+            "--annotation",
+            "oci-coredump/pattern=/dump/core",
+            "--annotation",
+            "oci-coredump/limit=1M",
+        ],
+        &["sleep", "1000"],
+    );
     podman.start("silent", &[], &["sleep", "1000"]);
     let config = |name: &str| -> serde_json::Value {
         let path = podman.verb(&["inspect", "--format", "{{.OCIConfigPath}}", name]);
         serde_json::from_slice(&std::fs::read(path.trim()).unwrap()).unwrap()
     };
-    let core = |name: &str| config(name)["process"]["rlimits"].as_array().unwrap().iter().find(|l| l["type"] == "RLIMIT_CORE").cloned();
+    let core = |name: &str| {
+        config(name)["process"]["rlimits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|l| l["type"] == "RLIMIT_CORE")
+            .cloned()
+    };
     assert_eq!(core("asks").unwrap()["soft"], 1 << 20);
     assert_eq!(core("silent"), None);
     assert!(!config("silent").to_string().contains("\"poststop\""));
@@ -73,7 +113,10 @@ fn precreate_of_podman() {
 fn post(socket: &Path, path: &str, body: &Value) -> (u32, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     let body = body.to_string();
-    let head = format!("POST {path} HTTP/1.0\r\nHost: podman\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nHost: podman\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all((head + &body).as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -96,7 +139,16 @@ fn podman_by_its_rest_api() {
     let podman = Podman::new(Kind::Crun, |rootfs| rootfs.put(crasher(), "/bin/crasher"));
     let socket = podman.hooks().with_file_name("api.sock");
     let mut command = podman.command();
-    command.args(["--hooks-dir", "/usr/share/containers/oci/hooks.d", "system", "service", "--time", "0"]).arg(format!("unix://{}", socket.display()));
+    command
+        .args([
+            "--hooks-dir",
+            "/usr/share/containers/oci/hooks.d",
+            "system",
+            "service",
+            "--time",
+            "0",
+        ])
+        .arg(format!("unix://{}", socket.display()));
     let service = Daemon::start(command, socket.parent().unwrap(), &socket);
 
     let limit = |kind: &str| json!({"type": kind, "soft": 1024, "hard": 1024});
@@ -110,10 +162,12 @@ fn podman_by_its_rest_api() {
         let id = serde_json::from_str::<Value>(&answer).unwrap()["Id"].as_str().unwrap().to_owned();
         (post(&socket, &format!("/v4.0.0/libpod/containers/{id}/start"), &Value::Null), id)
     };
-    let ((status, why), asks) = create("asks", json!({"k8s.aliyun.com/eci-core-pattern": "/pod/data/dump/core-eci"}));
+    let ((status, why), asks) =
+        create("asks", json!({"k8s.aliyun.com/eci-core-pattern": "/pod/data/dump/core-eci"}));
     assert_eq!(status, 204, "{why}");
     let ((_, _), silent) = create("silent", json!({}));
-    let ((status, why), _) = create("insists", json!({"oci-coredump/pattern": "|sh", "oci-coredump/required": "true"}));
+    let ((status, why), _) =
+        create("insists", json!({"oci-coredump/pattern": "|sh", "oci-coredump/required": "true"}));
     assert!(status >= 500, "{status} {why}");
 
     assert_eq!(podman.sh("asks", "cat /proc/sys/kernel/core_pattern"), "/pod/data/dump/core-eci\n");
@@ -122,7 +176,11 @@ fn podman_by_its_rest_api() {
     assert!(podman.sh("asks", "ls /pod/data/dump").starts_with("core-eci."));
     let record = core_of(&host, &asks);
     // podman's configuration does not have the name; a person knows the container by nothing else.
-    assert_eq!((&record["container_name"], &record["location"]), (&"asks".into(), &"store".into()), "{record}");
+    assert_eq!(
+        (&record["container_name"], &record["location"]),
+        (&"asks".into(), &"store".into()),
+        "{record}"
+    );
     assert!(product(&["list", "container=asks"]).contains("present"));
     assert!(host.records_of(&silent).is_empty());
 

@@ -36,7 +36,12 @@ fn over_every_runtime() {
     let host = host();
     let link = Link::make();
     // youki prints its features in another order each time.
-    let lines = |text: &[u8]| -> BTreeSet<String> { String::from_utf8_lossy(text).lines().map(|line| line.trim_end_matches(',').to_owned()).collect() };
+    let lines = |text: &[u8]| -> BTreeSet<String> {
+        String::from_utf8_lossy(text)
+            .lines()
+            .map(|line| line.trim_end_matches(',').to_owned())
+            .collect()
+    };
     for kind in Kind::installed() {
         let runtime = Runtime::new(kind);
         host.configure(&format!("runtime = {:?}\n", runtime.program()));
@@ -46,7 +51,14 @@ fn over_every_runtime() {
             runtime.output(Command::new(&link.0).args(real.get_args()).args(args))
         };
         let real = |args: &[&str]| runtime.output(runtime.command().args(args));
-        for args in [&["--version"][..], &["features"], &["state", "none"], &["run"], &["create", "--bundle", "/nowhere", "none"], &["delete", "none"]] {
+        for args in [
+            &["--version"][..],
+            &["features"],
+            &["state", "none"],
+            &["run"],
+            &["create", "--bundle", "/nowhere", "none"],
+            &["delete", "none"],
+        ] {
             let (ours, theirs) = (wrapper(args), real(args));
             assert_eq!(ours.status.code(), theirs.status.code(), "{} {args:?}", kind.name());
             assert_eq!(lines(&ours.stdout), lines(&theirs.stdout), "{} {args:?}", kind.name());
@@ -60,27 +72,53 @@ fn over_every_runtime() {
         let path = bundle.path().to_str().unwrap().to_owned();
         let inherits = ["run", "--bundle", &path, "inherits"];
         let (ours, theirs) = (wrapper(&inherits), real(&inherits));
-        assert_eq!(String::from_utf8_lossy(&ours.stdout), String::from_utf8_lossy(&theirs.stdout), "{}", kind.name());
+        assert_eq!(
+            String::from_utf8_lossy(&ours.stdout),
+            String::from_utf8_lossy(&theirs.stdout),
+            "{}",
+            kind.name()
+        );
         assert!(theirs.stdout.starts_with(b"0022\n"), "{theirs:?}");
 
         bundle.shell("/bin/crasher null; exit 7");
         // Who does not ask: not a byte of config.json is another.
         let before = std::fs::read(bundle.write()).unwrap();
         let id = format!("silent-{}", kind.name());
-        assert_eq!(wrapper(&["run", "--bundle", &path, &id]).status.code(), Some(7), "{}", kind.name());
+        assert_eq!(
+            wrapper(&["run", "--bundle", &path, &id]).status.code(),
+            Some(7),
+            "{}",
+            kind.name()
+        );
         assert_eq!(std::fs::read(bundle.path().join("config.json")).unwrap(), before);
         assert!(host.records_of(&id).is_empty());
         // One that cannot be edited is the real one's to judge.
         std::fs::write(bundle.path().join("config.json"), "{\"annotations\": 5").unwrap();
-        let (ours, theirs) = (wrapper(&["run", "--bundle", &path, &id]), real(&["run", "--bundle", &path, &id]));
-        assert!(!ours.status.success() && ours.status.code() == theirs.status.code(), "{}", kind.name());
+        let (ours, theirs) =
+            (wrapper(&["run", "--bundle", &path, &id]), real(&["run", "--bundle", &path, &id]));
+        assert!(
+            !ours.status.success() && ours.status.code() == theirs.status.code(),
+            "{}",
+            kind.name()
+        );
 
         bundle.annotation("oci-coredump/pattern", "/dump/core");
         bundle.write();
         let id = format!("asks-{}", kind.name());
-        assert_eq!(wrapper(&["run", "--bundle", &path, &id]).status.code(), Some(7), "{}", kind.name());
+        assert_eq!(
+            wrapper(&["run", "--bundle", &path, &id]).status.code(),
+            Some(7),
+            "{}",
+            kind.name()
+        );
         assert_eq!(core_of(&host, &id)["pattern"], "/dump/core");
-        assert!(std::fs::read_dir(bundle.path()).unwrap().all(|entry| !entry.unwrap().file_name().to_string_lossy().contains(".new")));
+        assert!(
+            std::fs::read_dir(bundle.path()).unwrap().all(|entry| !entry
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .contains(".new"))
+        );
     }
 }
 
@@ -96,17 +134,41 @@ fn under_ctr(suite: Suite, version: u32) {
     containerd.start();
     let before = Photo::take(&[]);
 
-    containerd.ctr_run("asks", &link.0, &["--annotation", "k8s.aliyun.com/eci-core-pattern=/dump/core-eci"]);
-    containerd.ctr_run("limited", &link.0, &["--annotation", "oci-coredump/pattern=/dump/core", "--annotation", "oci-coredump/limit=0"]);
+    containerd.ctr_run(
+        "asks",
+        &link.0,
+        &["--annotation", "k8s.aliyun.com/eci-core-pattern=/dump/core-eci"],
+    );
+    containerd.ctr_run(
+        "limited",
+        &link.0,
+        &[
+            "--annotation",
+            "oci-coredump/pattern=/dump/core",
+            "--annotation",
+            "oci-coredump/limit=0",
+        ],
+    );
     containerd.ctr_run("silent", &link.0, &[]);
-    let exec = |id: &str, script: &str| containerd.try_ctr(&["task", "exec", "--exec-id", "x", id, SH[0], SH[1], script]);
+    let exec = |id: &str, script: &str| {
+        containerd.try_ctr(&["task", "exec", "--exec-id", "x", id, SH[0], SH[1], script])
+    };
     let said = |id: &str, script: &str| String::from_utf8(exec(id, script).stdout).unwrap();
     // The daemon's own soft limit is 0, and an exec is its grandchild.
-    assert_eq!(said("asks", "ulimit -Sc; cat /proc/sys/kernel/core_pattern"), "unlimited\n/dump/core-eci\n");
+    assert_eq!(
+        said("asks", "ulimit -Sc; cat /proc/sys/kernel/core_pattern"),
+        "unlimited\n/dump/core-eci\n"
+    );
     assert_eq!(said("limited", "ulimit -Sc"), "0\n");
     assert_eq!(said("limited", "ulimit -Hc"), said("silent", "ulimit -Hc"));
     assert_eq!(said("silent", "ulimit -Sc; ls -d /dump || echo none"), "0\nnone\n");
-    let bundle = |id: &str| std::fs::read_to_string(containerd.file(&format!("state/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"))).unwrap();
+    let bundle = |id: &str| {
+        std::fs::read_to_string(
+            containerd
+                .file(&format!("state/io.containerd.runtime.v2.task/k8s.io/{id}/config.json")),
+        )
+        .unwrap()
+    };
     assert!(bundle("asks").contains(BINARY) && !bundle("silent").contains("oci-coredump"));
 
     exec("asks", "/bin/crasher null");
@@ -116,7 +178,9 @@ fn under_ctr(suite: Suite, version: u32) {
     assert_eq!(record["outcome"], "none", "{record}");
     exec("silent", "/bin/crasher null");
     assert!(host.records_of("silent").is_empty());
-    enabled(&host, "silent", "silent", containerd.ctr_command(&[]), || drop(exec("silent", "/bin/crasher null")));
+    enabled(&host, "silent", "silent", containerd.ctr_command(&[]), || {
+        drop(exec("silent", "/bin/crasher null"))
+    });
     assert_eq!(said("silent", "ls -d /enabled || echo none"), "none\n");
 
     for id in ["asks", "limited", "silent"] {
@@ -163,16 +227,28 @@ fn under_docker(suite: Suite) {
     let asks = run("asks", &["--annotation", "k8s.aliyun.com/eci-core-pattern=/dump/core-eci"]);
     let silent = run("silent", &[]);
     let said = |name: &str, script: &str| docker.docker(&["exec", name, SH[0], SH[1], script]);
-    assert_eq!(said("asks", "ulimit -Sc; cat /proc/sys/kernel/core_pattern"), "unlimited\n/dump/core-eci\n");
+    assert_eq!(
+        said("asks", "ulimit -Sc; cat /proc/sys/kernel/core_pattern"),
+        "unlimited\n/dump/core-eci\n"
+    );
     assert_eq!(said("silent", "ls -d /dump || echo none"), "none\n");
-    let crash = |name: &str| docker.try_docker(&["exec", name, "/bin/crasher", "null"]).status.code();
+    let crash =
+        |name: &str| docker.try_docker(&["exec", name, "/bin/crasher", "null"]).status.code();
     assert_eq!((crash("asks"), crash("silent")), (Some(139), Some(139)));
     assert_eq!(core_of(&host, &asks)["pattern"], "/dump/core-eci");
     assert!(host.records_of(&silent).is_empty());
-    enabled(&host, &silent, "silent", docker.command(&[]), || assert_eq!(crash("silent"), Some(139)));
+    enabled(&host, &silent, "silent", docker.command(&[]), || {
+        assert_eq!(crash("silent"), Some(139))
+    });
     assert_eq!(said("silent", "ls -d /enabled || echo none"), "none\n");
     // A refusal that the container insists on reaches whoever started it.
-    let refused = docker.try_docker(&["run", "--annotation=oci-coredump/pattern=|sh", "--annotation=oci-coredump/required=true", super::image::IMAGE, "true"]);
+    let refused = docker.try_docker(&[
+        "run",
+        "--annotation=oci-coredump/pattern=|sh",
+        "--annotation=oci-coredump/required=true",
+        super::image::IMAGE,
+        "true",
+    ]);
     assert!(!refused.status.success(), "{refused:?}");
 
     docker.docker(&["rm", "--force", "asks", "silent"]);

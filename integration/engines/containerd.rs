@@ -51,7 +51,8 @@ impl Containerd {
     /// Starts it, with a soft RLIMIT_CORE of 0 as a shell's would be, and imports the image when it is new.
     pub fn start(&mut self) {
         let mut command = self.suite.command("containerd");
-        let path = command.get_envs().find(|(key, _)| *key == "PATH").unwrap().1.unwrap().to_owned();
+        let path =
+            command.get_envs().find(|(key, _)| *key == "PATH").unwrap().1.unwrap().to_owned();
         let program = command.get_program().to_owned();
         command = Command::new("prlimit");
         command.arg("--core=0:").arg(program).arg("--config").arg(self.config()).env("PATH", path);
@@ -61,7 +62,10 @@ impl Containerd {
             let archive = archive.to_str().unwrap();
             // By the client, as it was in containerd 1: the daemon's own way unpacks for the snapshotters of its configuration only.
             let local = if self.suite == Suite::Sid { vec!["--local"] } else { vec![] };
-            self.ctr(&[vec!["images", "import", "--snapshotter", "native"], local, vec![archive]].concat());
+            self.ctr(
+                &[vec!["images", "import", "--snapshotter", "native"], local, vec![archive]]
+                    .concat(),
+            );
         }
     }
 
@@ -97,7 +101,14 @@ impl Containerd {
 
     /// A container by `ctr run`, with the wrapper for a runtime.
     pub fn ctr_run(&self, id: &str, wrapper: &Path, options: &[&str]) {
-        let mut args = vec!["run", "--detach", "--snapshotter", "native", "--runc-binary", wrapper.to_str().unwrap()];
+        let mut args = vec![
+            "run",
+            "--detach",
+            "--snapshotter",
+            "native",
+            "--runc-binary",
+            wrapper.to_str().unwrap(),
+        ];
         args.extend(options);
         args.extend([IMAGE, id]);
         self.ctr(&args);
@@ -107,19 +118,25 @@ impl Containerd {
     pub fn cri(&self, method: &str, request: &Value) -> Value {
         let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/engines/cri.py");
         // Debian's own Python: that is where the package python3-grpcio puts its module.
-        let answer = run(Command::new("/usr/bin/python3").arg(client).arg(self.socket()).arg(format!("RuntimeService/{method}")).arg(request.to_string()));
+        let answer = run(Command::new("/usr/bin/python3")
+            .arg(client)
+            .arg(self.socket())
+            .arg(format!("RuntimeService/{method}"))
+            .arg(request.to_string()));
         serde_json::from_str(&answer).unwrap()
     }
 
     /// A running pod with these annotations, on the host's network.
     pub fn pod(&self, name: &str, annotations: &[(&str, &str)]) -> Pod<'_> {
-        let annotations: Vec<_> = annotations.iter().map(|(key, value)| json!({"1": key, "2": value})).collect();
+        let annotations: Vec<_> =
+            annotations.iter().map(|(key, value)| json!({"1": key, "2": value})).collect();
         let logs = self.file("logs");
         // PodSandboxConfig: metadata, log_directory, annotations, linux.security_context.namespace_options.network = NODE.
         let config = json!({
             "1": {"1": name, "2": format!("uid-{name}"), "3": "shop"}, "3": logs, "7": annotations, "8": {"2": {"1": {"1": 2}}},
         });
-        let id = self.cri("RunPodSandbox", &json!({"1": config}))["1"][0].as_str().unwrap().to_owned();
+        let id =
+            self.cri("RunPodSandbox", &json!({"1": config}))["1"][0].as_str().unwrap().to_owned();
         Pod { containerd: self, id, config }
     }
 }
@@ -140,15 +157,21 @@ impl Pod<'_> {
         // ContainerConfig: metadata, image, command, log_path, linux.security_context.
         let config = json!({"1": {"1": name}, "2": {"1": IMAGE}, "3": ["/bin/sleep", "1000"], "11": format!("{name}.log"), "15": {"2": security}});
         let request = json!({"1": self.id, "2": config, "3": self.config});
-        let id = self.containerd.cri("CreateContainer", &request)["1"][0].as_str().unwrap().to_owned();
+        let id =
+            self.containerd.cri("CreateContainer", &request)["1"][0].as_str().unwrap().to_owned();
         self.containerd.cri("StartContainer", &json!({"1": id}));
         id
     }
 
     /// ExecSync of `sh -c SCRIPT`: standard output and exit status.
     pub fn exec(&self, container: &str, script: &str) -> (String, i64) {
-        let answer = self.containerd.cri("ExecSync", &json!({"1": container, "2": ["/bin/sh", "-c", script], "3": 30}));
-        (answer["1"][0].as_str().unwrap_or_default().to_owned(), answer["3"][0].as_i64().unwrap_or(0))
+        let answer = self
+            .containerd
+            .cri("ExecSync", &json!({"1": container, "2": ["/bin/sh", "-c", script], "3": 30}));
+        (
+            answer["1"][0].as_str().unwrap_or_default().to_owned(),
+            answer["3"][0].as_i64().unwrap_or(0),
+        )
     }
 
     /// Stops and removes it with its containers.

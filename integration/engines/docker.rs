@@ -34,7 +34,11 @@ impl Docker {
         let mut command = suite.command("containerd");
         command.arg("--config").arg(file("containerd.toml"));
         let containerd = Daemon::start(command, scratch.path(), &file("containerd.sock"));
-        let daemon = Daemon::start(daemon_command(suite, scratch.path()), scratch.path(), &file("docker.sock"));
+        let daemon = Daemon::start(
+            daemon_command(suite, scratch.path()),
+            scratch.path(),
+            &file("docker.sock"),
+        );
         let docker = Self { suite, daemon, _containerd: containerd, scratch };
         let archive = image::make(docker.scratch.path());
         docker.docker(&["load", "--input", archive.to_str().unwrap()]);
@@ -59,14 +63,21 @@ impl Docker {
     /// Stops and starts it: what is no longer in its configuration, a reload keeps.
     pub fn restart(&mut self) {
         self.daemon.stop();
-        let daemon = Daemon::start(daemon_command(self.suite, self.scratch.path()), self.scratch.path(), &self.scratch.path().join("docker.sock"));
+        let daemon = Daemon::start(
+            daemon_command(self.suite, self.scratch.path()),
+            self.scratch.path(),
+            &self.scratch.path().join("docker.sock"),
+        );
         std::mem::forget(std::mem::replace(&mut self.daemon, daemon));
     }
 
     /// `docker`, for others to run.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.suite.command("docker");
-        command.arg("--host").arg(format!("unix://{}", self.scratch.path().join("docker.sock").display())).args(args);
+        command
+            .arg("--host")
+            .arg(format!("unix://{}", self.scratch.path().join("docker.sock").display()))
+            .args(args);
         command.env("DOCKER_CONFIG", self.scratch.path());
         command
     }
@@ -85,9 +96,25 @@ impl Docker {
 fn daemon_command(suite: Suite, scratch: &Path) -> Command {
     let file = |name: &str| scratch.join(name).into_os_string();
     let mut command = suite.command("dockerd");
-    command.arg("--config-file").arg(file("daemon.json")).arg("--data-root").arg(file("data")).arg("--exec-root").arg(file("exec"));
-    command.arg("--pidfile").arg(file("pid")).arg("--host").arg(format!("unix://{}", scratch.join("docker.sock").display()));
+    command
+        .arg("--config-file")
+        .arg(file("daemon.json"))
+        .arg("--data-root")
+        .arg(file("data"))
+        .arg("--exec-root")
+        .arg(file("exec"));
+    command
+        .arg("--pidfile")
+        .arg(file("pid"))
+        .arg("--host")
+        .arg(format!("unix://{}", scratch.join("docker.sock").display()));
     command.arg("--containerd").arg(file("containerd.sock"));
-    command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=vfs", "--exec-opt=native.cgroupdriver=cgroupfs"]);
+    command.args([
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+        "--storage-driver=vfs",
+        "--exec-opt=native.cgroupdriver=cgroupfs",
+    ]);
     command
 }

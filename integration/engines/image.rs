@@ -15,7 +15,12 @@ pub const IMAGE: &str = "localhost/victim:1";
 pub fn make(scratch: &Path) -> PathBuf {
     let rootfs = Rootfs::make(&scratch.join("rootfs"));
     rootfs.put(crasher(), "/bin/crasher");
-    run(Command::new("tar").arg("-C").arg(rootfs.path()).args(["-cf"]).arg(scratch.join("layer.tar")).arg("."));
+    run(Command::new("tar")
+        .arg("-C")
+        .arg(rootfs.path())
+        .args(["-cf"])
+        .arg(scratch.join("layer.tar"))
+        .arg("."));
     fs::remove_dir_all(rootfs.path()).unwrap();
     let sum = run(Command::new("sha256sum").arg(scratch.join("layer.tar")));
     let digest = sum.split(' ').next().unwrap();
@@ -25,15 +30,30 @@ pub fn make(scratch: &Path) -> PathBuf {
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
     fs::write(scratch.join("config.json"), config.to_string()).unwrap();
-    fs::write(scratch.join("manifest.json"), json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]).to_string()).unwrap();
+    fs::write(
+        scratch.join("manifest.json"),
+        json!([{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}])
+            .to_string(),
+    )
+    .unwrap();
     let image = scratch.join("image.tar");
-    run(Command::new("tar").arg("-C").arg(scratch).arg("-cf").arg(&image).args(["manifest.json", "config.json", "layer.tar"]));
+    run(Command::new("tar").arg("-C").arg(scratch).arg("-cf").arg(&image).args([
+        "manifest.json",
+        "config.json",
+        "layer.tar",
+    ]));
     image
 }
 
 /// Standard output of a command that must succeed.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(output.status.success(), "{command:?}: {}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }

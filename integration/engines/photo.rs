@@ -6,9 +6,21 @@ use std::path::{Path, PathBuf};
 
 use crate::support::host::{RUN, STORE};
 
-const DIRECTORIES: [&str; 7] = ["/etc", "/opt", "/usr/libexec/oci", "/usr/share/containers", RUN, STORE, "/usr/lib/systemd/system"];
-const SYSCTLS: [&str; 4] =
-    ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/core_uses_pid", "/proc/sys/kernel/core_pipe_limit", "/proc/sys/fs/suid_dumpable"];
+const DIRECTORIES: [&str; 7] = [
+    "/etc",
+    "/opt",
+    "/usr/libexec/oci",
+    "/usr/share/containers",
+    RUN,
+    STORE,
+    "/usr/lib/systemd/system",
+];
+const SYSCTLS: [&str; 4] = [
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/core_uses_pid",
+    "/proc/sys/kernel/core_pipe_limit",
+    "/proc/sys/fs/suid_dumpable",
+];
 
 /// Path, and what is there: mode, owner and content.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,7 +30,12 @@ impl Photo {
     /// Of the host, and of further files.
     pub fn take(more: &[&Path]) -> Self {
         let mut all = BTreeMap::new();
-        DIRECTORIES.iter().chain(&SYSCTLS).map(Path::new).chain(more.iter().copied()).for_each(|path| look(path, &mut all));
+        DIRECTORIES
+            .iter()
+            .chain(&SYSCTLS)
+            .map(Path::new)
+            .chain(more.iter().copied())
+            .for_each(|path| look(path, &mut all));
         assert!(all.len() > 100, "only {} files", all.len());
         Self(all)
     }
@@ -27,7 +44,8 @@ impl Photo {
     pub fn assert_unchanged(&self, more: &[&Path]) {
         let now = Self::take(more);
         let paths = self.0.keys().chain(now.0.keys());
-        let differ: std::collections::BTreeSet<_> = paths.filter(|path| self.0.get(*path) != now.0.get(*path)).collect();
+        let differ: std::collections::BTreeSet<_> =
+            paths.filter(|path| self.0.get(*path) != now.0.get(*path)).collect();
         assert!(differ.is_empty(), "changed on the host: {differ:#?}");
     }
 }

@@ -10,7 +10,8 @@ use crate::support::host::{BINARY, Host};
 const PROGRAMS: [&str; 3] = ["containerd", "ctr", "containerd-shim-runc-v2"];
 
 /// Only one of the two has a pattern of its own; the other takes the pod's.
-const ASKS: [(&str, &str); 2] = [("oci-coredump/pattern", "/dump/all"), ("two.oci-coredump/pattern", "/cores/%e-of-two")];
+const ASKS: [(&str, &str); 2] =
+    [("oci-coredump/pattern", "/dump/all"), ("two.oci-coredump/pattern", "/cores/%e-of-two")];
 
 /// Crashes in both containers of a pod, by ExecSync; `limited`: whether the engine gives an exec the container's limit.
 fn crash_in_both(host: &Host, pod: &Pod<'_>, limited: bool) {
@@ -20,11 +21,17 @@ fn crash_in_both(host: &Host, pod: &Pod<'_>, limited: bool) {
     }
     assert_eq!(pod.exec(&one, "cat /proc/sys/kernel/core_pattern").0, "/dump/all\n");
     assert_eq!(pod.exec(&two, "cat /proc/sys/kernel/core_pattern").0, "/cores/%e-of-two\n");
-    for (container, name, directory, start) in [(&one, "one", "/dump", "all."), (&two, "two", "/cores", "crasher-of-two.")] {
+    for (container, name, directory, start) in
+        [(&one, "one", "/dump", "all."), (&two, "two", "/cores", "crasher-of-two.")]
+    {
         let (_, status) = pod.exec(container, "/bin/crasher null");
         assert_eq!(status, 139, "{name}");
         let record = core_of(host, container);
-        assert_eq!((&record["container_name"], &record["pod_namespace"]), (&name.into(), &"shop".into()), "{record}");
+        assert_eq!(
+            (&record["container_name"], &record["pod_namespace"]),
+            (&name.into(), &"shop".into()),
+            "{record}"
+        );
         assert!(record["pod_name"].as_str().is_some_and(|pod| pod.starts_with("web")), "{record}");
         let listed = pod.exec(container, &format!("ls {directory}")).0;
         assert!(listed.starts_with(start), "{name}: {listed:?}");
@@ -37,7 +44,14 @@ fn nothing_for_silent_pods(host: &Host, containerd: &Containerd) {
     pod.exec(&container, "/bin/crasher null");
     assert!(host.records_of(&container).is_empty());
     // The host's own pattern, as without us.
-    assert_eq!(pod.exec(&container, "ls -d /dump /cores 2>/dev/null; head -c 1 /proc/sys/kernel/core_pattern").0, "|");
+    assert_eq!(
+        pod.exec(
+            &container,
+            "ls -d /dump /cores 2>/dev/null; head -c 1 /proc/sys/kernel/core_pattern"
+        )
+        .0,
+        "|"
+    );
     pod.remove();
 }
 
@@ -64,7 +78,8 @@ fn by_nri(suite: Suite, version: u32) {
     let pod = containerd.pod("web-1", &ASKS);
     crash_in_both(&host, &pod, true);
     let killed = plugin_of(&plugins.join("90-oci-coredump"));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(killed), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(killed), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     // Without its plugin the engine goes on without it.
     let (out, status) = pod.exec(&pod.container("three"), "echo alive");
     assert_eq!((out.as_str(), status), ("alive\n", 0));
@@ -77,8 +92,14 @@ fn by_nri(suite: Suite, version: u32) {
 
 /// The PID of the process that was started by this path.
 fn plugin_of(path: &std::path::Path) -> i32 {
-    let started = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(path.as_os_str().as_encoded_bytes()));
-    let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let started = |pid: &i32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.starts_with(path.as_os_str().as_encoded_bytes()))
+    };
+    let all = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     all.into_iter().find(started).unwrap_or_else(|| panic!("no plugin {path:?} runs"))
 }
 

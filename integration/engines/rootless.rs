@@ -26,7 +26,8 @@ struct Podman<'u> {
 impl<'u> Podman<'u> {
     fn new(user: &'u User, runtime: &str) -> Self {
         let hooks = user.directory(&user.home().join("hooks.d"));
-        fs::write(hooks.join("oci-coredump.json"), include_str!("../../hooks.d/oci-coredump.json")).unwrap();
+        fs::write(hooks.join("oci-coredump.json"), include_str!("../../hooks.d/oci-coredump.json"))
+            .unwrap();
         let rootfs = Rootfs::make(&user.home().join("image"));
         rootfs.put(crasher(), "/bin/crasher");
         let archive = user.home().join("image.tar");
@@ -40,16 +41,37 @@ impl<'u> Podman<'u> {
     fn command(&self) -> Command {
         let home = self.user.home();
         let mut command = self.user.command("podman");
-        command.arg("--root").arg(home.join("storage")).arg("--runroot").arg(home.join("run")).arg("--tmpdir").arg(home.join("tmp"));
+        command
+            .arg("--root")
+            .arg(home.join("storage"))
+            .arg("--runroot")
+            .arg(home.join("run"))
+            .arg("--tmpdir")
+            .arg(home.join("tmp"));
         command.arg("--runtime").arg(&self.runtime).arg("--hooks-dir").arg(home.join("hooks.d"));
-        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
+        command.args([
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--events-backend",
+            "file",
+        ]);
         command
     }
 
     fn run(&self, options: &[&str], args: &[&str]) -> Output {
         let mut command = self.command();
         // podman asks for limits that a user without CAP_SYS_RESOURCE cannot have.
-        command.args(["run", "--network", "none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
+        command.args([
+            "run",
+            "--network",
+            "none",
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+        ]);
         if self.runtime.ends_with("crun") {
             command.arg("--cgroups=disabled");
         }
@@ -57,7 +79,8 @@ impl<'u> Podman<'u> {
     }
 
     fn start(&self, name: &str, options: &[&str]) -> String {
-        let output = self.run(&[&["--detach", "--name", name], options].concat(), &["sleep", "1000"]);
+        let output =
+            self.run(&[&["--detach", "--name", name], options].concat(), &["sleep", "1000"]);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
@@ -79,7 +102,10 @@ fn program(user: &User, runtime: &str) -> PathBuf {
         return real;
     }
     let script = user.directory(&user.home().join("bin")).join("crun");
-    let text = format!("#!/bin/sh\nexec unshare -m sh -c 'mount -t tmpfs none /sys/fs/cgroup/unified; exec \"$@\"' crun {} \"$@\"\n", real.display());
+    let text = format!(
+        "#!/bin/sh\nexec unshare -m sh -c 'mount -t tmpfs none /sys/fs/cgroup/unified; exec \"$@\"' crun {} \"$@\"\n",
+        real.display()
+    );
     fs::write(&script, text).unwrap();
     user.own(&script, 0o755);
     script
@@ -105,7 +131,10 @@ fn core_of(host: &Host, user: &User, container: &str, owner: u32) -> (Value, Val
 fn copies(user: &User) -> Vec<Value> {
     let records = user.home().join(".local/share/oci-coredump/records");
     let read = |entry: fs::DirEntry| {
-        assert_eq!((entry.metadata().unwrap().uid(), entry.metadata().unwrap().mode() & 0o7777), (user.uid(), 0o600));
+        assert_eq!(
+            (entry.metadata().unwrap().uid(), entry.metadata().unwrap().mode() & 0o7777),
+            (user.uid(), 0o600)
+        );
         last_line(&entry.path()).unwrap()
     };
     fs::read_dir(records).into_iter().flatten().map(|entry| read(entry.unwrap())).collect()
@@ -113,12 +142,24 @@ fn copies(user: &User) -> Vec<Value> {
 
 fn listed(text: &str) -> Vec<(String, String)> {
     let rows: Vec<Value> = serde_json::from_str(text).unwrap();
-    rows.iter().map(|row| (row["container_id"].as_str().unwrap().to_owned(), row["corefile"].as_str().unwrap().to_owned())).collect()
+    rows.iter()
+        .map(|row| {
+            (
+                row["container_id"].as_str().unwrap().to_owned(),
+                row["corefile"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect()
 }
 
 /// Where the product may write.
 fn touched(user: &User) -> Vec<PathBuf> {
-    vec![user.run_dir().join("oci-coredump"), user.home().join(".local/share/oci-coredump"), user.home().join(".config"), user.home().join(".cache")]
+    vec![
+        user.run_dir().join("oci-coredump"),
+        user.home().join(".local/share/oci-coredump"),
+        user.home().join(".config"),
+        user.home().join(".cache"),
+    ]
 }
 
 fn by_podman(runtime: &str) {
@@ -135,17 +176,28 @@ fn by_podman(runtime: &str) {
 
     // Nobody has installed it: the container starts, unless it insists, and doctor says what root must do.
     podman.start("early", &asks);
-    assert_eq!(podman.sh("early", "cat /proc/sys/kernel/core_pattern; ls -d /dump || echo none"), format!("{}\nnone\n", host.sysctl("kernel/core_pattern")));
+    assert_eq!(
+        podman.sh("early", "cat /proc/sys/kernel/core_pattern; ls -d /dump || echo none"),
+        format!("{}\nnone\n", host.sysctl("kernel/core_pattern"))
+    );
     let told = user.command(BINARY).args(["doctor", "--json"]).output().unwrap();
     let text = String::from_utf8(told.stdout).unwrap();
-    assert!(!told.status.success() && text.contains(&format!("the administrator must run `{BINARY} install` once")), "{text}");
-    let insists = podman.run(&[&asks[..], &["--annotation", "oci-coredump/required=true"]].concat(), &["true"]);
+    assert!(
+        !told.status.success()
+            && text.contains(&format!("the administrator must run `{BINARY} install` once")),
+        "{text}"
+    );
+    let insists = podman
+        .run(&[&asks[..], &["--annotation", "oci-coredump/required=true"]].concat(), &["true"]);
     assert!(!insists.status.success(), "{insists:?}");
     podman.command().args(["rm", "--force", "--all", "--time", "0"]).output().unwrap();
 
     product(&["install"]);
     let asks = podman.start("asks", &asks);
-    let other = podman.start("other", &["--user", "33", "--annotation", "k8s.aliyun.com/eci-core-pattern=/dump/core-eci"]);
+    let other = podman.start(
+        "other",
+        &["--user", "33", "--annotation", "k8s.aliyun.com/eci-core-pattern=/dump/core-eci"],
+    );
     let silent = podman.start("silent", &[]);
     assert_eq!(podman.sh("asks", "cat /proc/sys/kernel/core_pattern"), "/dump/core.%e\n");
     ["asks", "other", "silent"].iter().for_each(|name| podman.crash(name));
@@ -153,7 +205,10 @@ fn by_podman(runtime: &str) {
     let (record, copy) = core_of(&host, &user, &asks, user.uid());
     assert_eq!((&record["pattern"], &copy["location"]), (&"/dump/core.%e".into(), &"store".into()));
     // By /etc/subuid, which newuidmap has put into the map of the namespace that podman made.
-    let pid: u32 = run(podman.command().args(["inspect", "--format", "{{.State.Pid}}", "other"])).trim().parse().unwrap();
+    let pid: u32 = run(podman.command().args(["inspect", "--format", "{{.State.Pid}}", "other"]))
+        .trim()
+        .parse()
+        .unwrap();
     let subordinate = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
     assert_ne!(subordinate, user.uid());
     core_of(&host, &user, &other, subordinate);
@@ -162,10 +217,19 @@ fn by_podman(runtime: &str) {
     run(podman.command().args(["rm", "--force", "--all", "--time", "0"]));
     // The containers are gone; the user sees what is his, root all of it.
     let seen = |id: &str, state: &str| (id.to_owned(), state.to_owned());
-    assert_eq!(listed(&product(&["list", "--json"])), [seen(&asks, "present"), seen(&other, "present")]);
-    assert_eq!(listed(&product_of(&user, &["list", "--json"])), [seen(&asks, "present"), seen(&other, "inaccessible")]);
+    assert_eq!(
+        listed(&product(&["list", "--json"])),
+        [seen(&asks, "present"), seen(&other, "present")]
+    );
+    assert_eq!(
+        listed(&product_of(&user, &["list", "--json"])),
+        [seen(&asks, "present"), seen(&other, "inaccessible")]
+    );
     // As root of the namespace in which the subordinate IDs are, the user sees those too.
-    assert_eq!(listed(&run(podman.command().args(["unshare", BINARY, "list", "--json"]))), [seen(&asks, "present"), seen(&other, "present")]);
+    assert_eq!(
+        listed(&run(podman.command().args(["unshare", BINARY, "list", "--json"]))),
+        [seen(&asks, "present"), seen(&other, "present")]
+    );
     assert!(fs::read_dir(user.run_dir().join("oci-coredump/index")).unwrap().next().is_none());
 
     product_of(&user, &["uninstall", "--purge"]);
@@ -196,9 +260,11 @@ fn runc_of_a_user() {
     rootfs.put(crasher(), "/bin/crasher");
     run(Command::new("chown").arg("-R").arg(user.uid().to_string()).arg(rootfs.path()));
     run(user.command("runc").args(["spec", "--rootless", "--bundle"]).arg(&bundle));
-    let mut config: Value = serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
     config["process"]["terminal"] = false.into();
-    config["process"]["args"] = json!(["/bin/sh", "-c", "cat /proc/sys/kernel/core_pattern; /bin/crasher null; exit 7"]);
+    config["process"]["args"] =
+        json!(["/bin/sh", "-c", "cat /proc/sys/kernel/core_pattern; /bin/crasher null; exit 7"]);
     config["annotations"] = json!({"oci-coredump/pattern": "/dump/core", "oci-coredump/limit": "1M", "oci-coredump/filter": "0x13"});
     for stage in ["createRuntime", "poststart", "poststop"] {
         config["hooks"][stage] = json!([{"path": BINARY, "args": ["oci-coredump", "hook", stage], "env": [format!("HOME={}", user.home().display())]}]);
@@ -210,7 +276,15 @@ fn runc_of_a_user() {
         if id != "byhand" {
             fs::remove_dir_all(user.run_dir()).unwrap();
         }
-        let output = user.command("runc").arg("--root").arg(user.home().join("runc")).args(["run", "--bundle"]).arg(&bundle).arg(id).output().unwrap();
+        let output = user
+            .command("runc")
+            .arg("--root")
+            .arg(user.home().join("runc"))
+            .args(["run", "--bundle"])
+            .arg(&bundle)
+            .arg(id)
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(7), "{output:?}");
         assert!(output.stdout.starts_with(b"/dump/core\n"), "{output:?}");
         core_of(&host, &user, id, user.uid());

@@ -27,10 +27,20 @@ struct Victim {
 impl Victim {
     /// `command` becomes the program; its working directory is below `scratch`.
     fn start(mut command: Command, scratch: &Path) -> Self {
-        let directory = tempfile::Builder::new().prefix("victim").tempdir_in(scratch).unwrap().keep();
+        let directory =
+            tempfile::Builder::new().prefix("victim").tempdir_in(scratch).unwrap().keep();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o1777)).unwrap();
-        let script = format!("ulimit -Sc $(ulimit -Hc); exec {} --wait null", scratch.join("crasher").display());
-        let mut child = command.args(["sh", "-c", &script]).current_dir(&directory).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let script = format!(
+            "ulimit -Sc $(ulimit -Hc); exec {} --wait null",
+            scratch.join("crasher").display()
+        );
+        let mut child = command
+            .args(["sh", "-c", &script])
+            .current_dir(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
@@ -53,15 +63,21 @@ impl Victim {
 
     /// In a user namespace of root's, in which the user's ID is root: as root's podman makes one with `--uidmap 0:UID:1`.
     fn of_root_as(user: &User, scratch: &Path) -> Self {
-        let mut holder = Command::new("unshare").args(["--user", "sleep", "infinity"]).spawn().unwrap();
+        let mut holder =
+            Command::new("unshare").args(["--user", "sleep", "infinity"]).spawn().unwrap();
         let pid = holder.id();
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
         while namespace(&pid.to_string()) == namespace("self") {
             std::thread::yield_now();
         }
-        ["uid_map", "gid_map"].iter().for_each(|map| fs::write(format!("/proc/{pid}/{map}"), format!("0 {} 1", user.uid())).unwrap());
+        ["uid_map", "gid_map"].iter().for_each(|map| {
+            fs::write(format!("/proc/{pid}/{map}"), format!("0 {} 1", user.uid())).unwrap()
+        });
         let mut command = Command::new("nsenter");
-        command.args(["--user", "--setuid=0", "--setgid=0", "--target"]).arg(pid.to_string()).args(["unshare", "--mount"]);
+        command
+            .args(["--user", "--setuid=0", "--setgid=0", "--target"])
+            .arg(pid.to_string())
+            .args(["unshare", "--mount"]);
         let victim = Self::start(command, scratch);
         holder.kill().and_then(|()| holder.wait()).unwrap();
         assert_eq!(fs::metadata(format!("/proc/{}", victim.child.id())).unwrap().uid(), user.uid());
@@ -81,7 +97,8 @@ impl Victim {
     /// A registration of it that is in order: its cores are to lie beside its working directory.
     fn registration(&self) -> Value {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let start: u64 = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap();
+        let start: u64 =
+            stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap();
         let mount_ns: u64 = self.mount_ns().parse().unwrap();
         json!({
             "names": {"container_id": "theirs"},
@@ -98,12 +115,17 @@ impl Victim {
         let status = loop {
             match self.child.try_wait().unwrap() {
                 Some(status) => break status,
-                None => assert!(Instant::now() < until, "the crash of {} does not end", self.child.id()),
+                None => {
+                    assert!(Instant::now() < until, "the crash of {} does not end", self.child.id())
+                }
             }
             std::thread::sleep(Duration::from_millis(5)); // wait(2) knows no time-out
         };
         assert_eq!(status.signal(), Some(11));
-        let mut names: Vec<_> = fs::read_dir(&self.directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(&self.directory)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         assert_eq!(names.len(), 1, "{names:?}");
         let name = names.remove(0);
         assert!(name == "theirs" || name.starts_with("core"), "{name}");
@@ -144,7 +166,8 @@ fn scene() -> Option<(Host, User, User, tempfile::TempDir)> {
     let host = host();
     host.set("kernel/core_pattern", "core");
     product(&["install"]);
-    let scratch = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let scratch =
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let program = scratch.path().join("crasher");
     fs::copy(crasher(), &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -163,7 +186,11 @@ fn a_user_registers_for_himself_only() {
     let pid = own.child.id();
     assert!(own.crash());
     let record = Victim::record(&host, pid);
-    assert_eq!((&record["user"], &record["uid"], &record["outcome"]), (&a.uid().into(), &a.uid().into(), &"written".into()), "{record}");
+    assert_eq!(
+        (&record["user"], &record["uid"], &record["outcome"]),
+        (&a.uid().into(), &a.uid().into(), &"written".into()),
+        "{record}"
+    );
     let count = host.records().len();
 
     let others = [
@@ -178,8 +205,13 @@ fn a_user_registers_for_himself_only() {
         place.put(&victim, &registration.to_string());
         // By its ID and its init process as well.
         registration["init"]["pid_ns"] =
-            fs::read_link("/proc/self/ns/pid").unwrap().to_str().unwrap()[5..].trim_end_matches(']').parse::<u64>().unwrap().into();
-        let pid_ns = place.dir.join("index").join(format!("pid-{}", registration["init"]["pid_ns"]));
+            fs::read_link("/proc/self/ns/pid").unwrap().to_str().unwrap()[5..]
+                .trim_end_matches(']')
+                .parse::<u64>()
+                .unwrap()
+                .into();
+        let pid_ns =
+            place.dir.join("index").join(format!("pid-{}", registration["init"]["pid_ns"]));
         fs::write(&pid_ns, registration.to_string()).unwrap();
         a.own(&pid_ns, 0o600);
         assert!(!victim.crash(), "{whose}");
@@ -199,7 +231,9 @@ fn what_a_user_writes_is_not_believed() {
         place.put(victim, &registration.to_string());
     };
     let good = |victim: &Victim| place.put(victim, &victim.registration().to_string());
-    let set = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let set = |path: &Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+    };
     let attacks: [Attack<'_>; 12] = [
         ("a link", &|v| {
             let kept = place.dir.join("kept");
@@ -210,7 +244,9 @@ fn what_a_user_writes_is_not_believed() {
             nix::unistd::mkfifo(&place.index(v), nix::sys::stat::Mode::S_IRWXU).unwrap();
             b.own(&place.index(v), 0o600);
         }),
-        ("a gigabyte", &|v| fs::OpenOptions::new().write(true).open(good(v)).unwrap().set_len(1 << 30).unwrap()),
+        ("a gigabyte", &|v| {
+            fs::OpenOptions::new().write(true).open(good(v)).unwrap().set_len(1 << 30).unwrap()
+        }),
         ("a file of another user's", &|v| a.own(&good(v), 0o644)),
         ("a file that others may write", &|v| b.own(&good(v), 0o666)),
         ("a directory that others may write", &|v| {
@@ -262,14 +298,20 @@ fn what_a_user_writes_is_not_believed() {
         let (core, pid) = (victim.directory.join("theirs"), victim.child.id());
         assert!(victim.crash());
         let record = Victim::record(&host, pid);
-        assert!(record["host_path"].is_null() && record["released_at"].is_null() && record["location"] != "store", "{record}");
+        assert!(
+            record["host_path"].is_null()
+                && record["released_at"].is_null()
+                && record["location"] != "store",
+            "{record}"
+        );
         assert_eq!(record["core_path"], core.to_str().unwrap());
         assert!(!store.exists(), "{store:?}");
     }
     // The same with what is true: it is found out as the user, and copied to the user.
     let victim = Victim::of(&b, scratch);
     let mut registration = victim.registration();
-    registration["place"] = json!({"location": "store", "mount": [victim.directory, victim.directory]});
+    registration["place"] =
+        json!({"location": "store", "mount": [victim.directory, victim.directory]});
     registration["store"] = b.home().join("store").to_str().unwrap().into();
     place.put(&victim, &registration.to_string());
     let (core, pid) = (victim.directory.join("theirs"), victim.child.id());

@@ -24,7 +24,8 @@ impl Suite {
             Suite::Sid => "sid",
         };
         let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_default();
+        let cache =
+            std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).unwrap_or_default();
         let root = cache.join("oci-coredump-test").join(name);
         vec![root.join("usr/bin"), root.join("usr/sbin")]
     }
@@ -35,21 +36,32 @@ impl Suite {
             Suite::Machine => require::programs(programs),
             _ => match programs.iter().find(|program| self.find(program).is_none()) {
                 None => true,
-                Some(missing) => require::skip(&format!("{missing} of {self:?} is not unpacked: integration/tools.sh does it")),
+                Some(missing) => require::skip(&format!(
+                    "{missing} of {self:?} is not unpacked: integration/tools.sh does it"
+                )),
             },
         }
     }
 
     fn find(self, program: &str) -> Option<PathBuf> {
-        let own = self.directories().into_iter().map(|directory| directory.join(program)).find(|path| path.is_file());
+        let own = self
+            .directories()
+            .into_iter()
+            .map(|directory| directory.join(program))
+            .find(|path| path.is_file());
         if self == Suite::Machine { require::find(program) } else { own }
     }
 
     /// One of its programs, with a PATH on which its others come first.
     pub fn command(self, program: &str) -> Command {
-        let mut command = Command::new(self.find(program).unwrap_or_else(|| panic!("no {program} of {self:?}")));
+        let mut command =
+            Command::new(self.find(program).unwrap_or_else(|| panic!("no {program} of {self:?}")));
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let all = self.directories().into_iter().chain(std::env::split_paths(&path)).chain(["/usr/sbin".into(), "/sbin".into()]);
+        let all = self
+            .directories()
+            .into_iter()
+            .chain(std::env::split_paths(&path))
+            .chain(["/usr/sbin".into(), "/sbin".into()]);
         command.env("PATH", std::env::join_paths(all).unwrap());
         command
     }

@@ -19,7 +19,13 @@ use crate::witness::{BOUND, Calm, is_whole, settled};
 fn bounded(runtime: &Runtime, args: &[&str]) -> bool {
     let state = runtime.command();
     let root = state.get_args().nth(1).unwrap().to_str().unwrap().to_owned();
-    let output = Command::new("timeout").args(["-k", "1", "15"]).arg(runtime.program()).args(["--root", &root]).args(args).output().unwrap();
+    let output = Command::new("timeout")
+        .args(["-k", "1", "15"])
+        .arg(runtime.program())
+        .args(["--root", &root])
+        .args(args)
+        .output()
+        .unwrap();
     assert_ne!(output.status.code(), Some(124), "{args:?} hangs");
     if !output.status.success() {
         println!("{args:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -35,7 +41,9 @@ fn killed_removed_or_frozen_in_the_middle() {
     let runtime = Runtime::new(Kind::Runc);
     // Through the pipe, and by the fast lane.
     for fill in ["3", "12"] {
-        for (how, release) in [("kill", "late"), ("remove", "late"), ("remove", "early"), ("freeze", "late")] {
+        for (how, release) in
+            [("kill", "late"), ("remove", "late"), ("remove", "early"), ("freeze", "late")]
+        {
             let what = format!("{how}, {fill} MiB, {release} release");
             let target = Fuse::mount();
             let (mut bundle, _volume) = bundle();
@@ -46,8 +54,13 @@ fn killed_removed_or_frozen_in_the_middle() {
             let id = format!("{how}-{fill}-{release}");
             let container = runtime.start(&bundle, &id);
             // Before an early release the small parts are copied.
-            target.on_write(if release == "early" && fill == "12" { 6 << 20 } else { 128 << 10 }, Answer::Hold);
-            let line = format!("(/bin/parent --core unlimited -- /bin/crasher --fill {fill} null) >/dev/null 2>&1 &");
+            target.on_write(
+                if release == "early" && fill == "12" { 6 << 20 } else { 128 << 10 },
+                Answer::Hold,
+            );
+            let line = format!(
+                "(/bin/parent --core unlimited -- /bin/crasher --fill {fill} null) >/dev/null 2>&1 &"
+            );
             container.sh(&line);
             assert!(target.wait_held(Duration::from_secs(10)), "{what}: nothing was written");
             let both = helpers();
@@ -73,17 +86,31 @@ fn killed_removed_or_frozen_in_the_middle() {
             let records = host.records_of(&id);
             assert_eq!(records.len(), 1, "{what}: {records:#?}");
             let record = &records[0];
-            let name = target.names().into_iter().find(|name| name.starts_with("core")).unwrap_or_else(|| panic!("{what}: no file, {record:#}"));
+            let name = target
+                .names()
+                .into_iter()
+                .find(|name| name.starts_with("core"))
+                .unwrap_or_else(|| panic!("{what}: no file, {record:#}"));
             let whole = is_whole(&target.content(&name).unwrap());
-            assert_eq!(record["outcome"], if whole { "written" } else { "truncated" }, "{what}: {record:#}");
+            assert_eq!(
+                record["outcome"],
+                if whole { "written" } else { "truncated" },
+                "{what}: {record:#}"
+            );
             assert_eq!(record["truncated"], !whole, "{what}: {record:#}");
             // The kernel stops dumping a process that is killed or frozen, here as in its file mode; only what was released before is beyond that.
             if release == "early" && fill == "12" {
                 assert!(whole, "{what}: {record:#}");
             } else {
-                assert!(!whole && record["reason"].as_str().unwrap().contains("killed"), "{what}: {record:#}");
+                assert!(
+                    !whole && record["reason"].as_str().unwrap().contains("killed"),
+                    "{what}: {record:#}"
+                );
             }
-            assert!(bounded(&runtime, &["delete", "--force", &id]), "{what}: the container cannot be removed afterwards");
+            assert!(
+                bounded(&runtime, &["delete", "--force", &id]),
+                "{what}: the container cannot be removed afterwards"
+            );
             drop(container);
         }
     }
@@ -113,7 +140,10 @@ fn program_replaced_during_a_dump() {
         quick.crash();
         assert!(quick.ends_within(BOUND));
         assert!(is_whole(&fs::read(quick.core()).unwrap()), "{how}");
-        assert!(both.iter().all(|pid| Path::new(&format!("/proc/{pid}")).exists()), "{how}: the old one is gone");
+        assert!(
+            both.iter().all(|pid| Path::new(&format!("/proc/{pid}")).exists()),
+            "{how}: the old one is gone"
+        );
         target.go_on();
         assert!(crashing.ends_within(BOUND), "{how}");
         assert_eq!(settled(&host, "upgraded", crashing.pid())["outcome"], "written", "{how}");

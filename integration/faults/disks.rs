@@ -29,7 +29,14 @@ impl Tmpfs {
 
     /// Mounts one over a directory; the caller unmounts it.
     pub fn over(path: &Path, bytes: u64) {
-        mount(Some("test"), path, Some("tmpfs"), MsFlags::empty(), Some(format!("size={bytes}").as_str())).unwrap();
+        mount(
+            Some("test"),
+            path,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(format!("size={bytes}").as_str()),
+        )
+        .unwrap();
     }
 
     pub fn path(&self) -> &Path {
@@ -47,8 +54,12 @@ impl Drop for Tmpfs {
 type Way = (&'static str, usize, &'static [(&'static str, &'static str)]);
 
 /// How a core is written: through the pipe, by the fast lane, after an early release.
-const WAYS: [Way; 4] =
-    [("pipe", 6, &[]), ("fast", 12, &[]), ("early", 24, &[("oci-coredump/release", "early")]), ("zstd", 12, &[("oci-coredump/compress", "zstd")])];
+const WAYS: [Way; 4] = [
+    ("pipe", 6, &[]),
+    ("fast", 12, &[]),
+    ("early", 24, &[("oci-coredump/release", "early")]),
+    ("zstd", 12, &[("oci-coredump/compress", "zstd")]),
+];
 
 /// An error as the records have it.
 fn words(errno: Errno) -> String {
@@ -56,7 +67,15 @@ fn words(errno: Errno) -> String {
 }
 
 /// Crashes a victim whose pages hold no zeros, and looks at what is left.
-fn fails(host: &Host, directory: &Path, fault: &str, errno: Errno, ways: &[Way], before: &dyn Fn(&str), read: &dyn Fn(&str) -> Vec<u8>) {
+fn fails(
+    host: &Host,
+    directory: &Path,
+    fault: &str,
+    errno: Errno,
+    ways: &[Way],
+    before: &dyn Fn(&str),
+    read: &dyn Fn(&str) -> Vec<u8>,
+) {
     let calm = Calm::new();
     for &(way, size, annotations) in ways {
         before(way);
@@ -70,7 +89,11 @@ fn fails(host: &Host, directory: &Path, fault: &str, errno: Errno, ways: &[Way],
         }
         assert!(victim.ends_within(BOUND), "{what}: the crashed process hangs");
         let record = settled(host, &name, victim.pid());
-        assert_eq!((&record["outcome"], &record["truncated"]), (&"truncated".into(), &true.into()), "{what}: {record:#}");
+        assert_eq!(
+            (&record["outcome"], &record["truncated"]),
+            (&"truncated".into(), &true.into()),
+            "{what}: {record:#}"
+        );
         let why = record["reason"].as_str().unwrap();
         assert!(why.contains(&words(errno)), "{what}: {why}");
         assert_eq!(record["released_at"].is_null(), way != "early", "{what}: {record:#}");
@@ -89,7 +112,11 @@ fn fails(host: &Host, directory: &Path, fault: &str, errno: Errno, ways: &[Way],
 fn assert_no_gaps(core: &[u8], what: &str) {
     let header = FileHeader64::<LittleEndian>::parse(core).unwrap();
     let segments = header.program_headers(LittleEndian, core).unwrap();
-    let filled = segments.iter().filter(|segment| segment.p_type(LittleEndian) == PT_LOAD).max_by_key(|segment| segment.p_filesz(LittleEndian)).unwrap();
+    let filled = segments
+        .iter()
+        .filter(|segment| segment.p_type(LittleEndian) == PT_LOAD)
+        .max_by_key(|segment| segment.p_filesz(LittleEndian))
+        .unwrap();
     let (start, size) = (filled.p_offset(LittleEndian), filled.p_filesz(LittleEndian));
     assert!((core.len() as u64) < start + size, "{what}: nothing is missing");
     let there = core.get(start as usize..).unwrap_or_default();
@@ -104,8 +131,12 @@ fn on_fuse(fault: &str, errno: Errno) {
     let target = Fuse::mount();
     let fail = Answer::Fail(errno as i32);
     // Before the release the small parts are written, wherever they belong; what comes then is what is to fail.
-    let before = |way: &str| if way == "early" { target.on_write(6 * MIB, fail) } else { target.beyond(3 * MIB, fail) };
-    fails(&host, target.path(), fault, errno, &WAYS, &before, &|name| target.content(name).unwrap());
+    let before = |way: &str| {
+        if way == "early" { target.on_write(6 * MIB, fail) } else { target.beyond(3 * MIB, fail) }
+    };
+    fails(&host, target.path(), fault, errno, &WAYS, &before, &|name| {
+        target.content(name).unwrap()
+    });
 }
 
 #[test]
@@ -125,7 +156,9 @@ fn no_space_left() {
     let host = scene::host();
     let target = Tmpfs::new(4 * MIB);
     let ways = WAYS.into_iter().filter(|(way, ..)| *way != "early").collect::<Vec<_>>();
-    fails(&host, target.path(), "memory", Errno::ENOSPC, &ways, &|_| (), &|name| fs::read(target.path().join(name)).unwrap());
+    fails(&host, target.path(), "memory", Errno::ENOSPC, &ways, &|_| (), &|name| {
+        fs::read(target.path().join(name)).unwrap()
+    });
 }
 
 /// The volume becomes read-only, as file systems do on errors.
@@ -135,13 +168,24 @@ fn read_only() {
     let target = Tmpfs::new(4 * MIB);
     let container = Container::new("erofs", target.path(), &[]);
     let calm = Calm::new();
-    mount(Some("test"), target.path(), None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>).unwrap();
+    mount(
+        Some("test"),
+        target.path(),
+        None::<&str>,
+        MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
+        None::<&str>,
+    )
+    .unwrap();
     let mut victim = container.victim(&bare::compile("victim"), "tiny", 0);
     victim.crash();
     assert!(victim.ends_within(BOUND));
     calm.crash(&host, "erofs");
     let record = settled(&host, "erofs", victim.pid());
-    assert_eq!((&record["outcome"], &record["core_path"]), (&"none".into(), &serde_json::Value::Null), "{record:#}");
+    assert_eq!(
+        (&record["outcome"], &record["core_path"]),
+        (&"none".into(), &serde_json::Value::Null),
+        "{record:#}"
+    );
     assert!(record["reason"].as_str().unwrap().contains(&words(Errno::EROFS)), "{record:#}");
     assert!(!victim.core().exists());
 }

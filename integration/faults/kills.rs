@@ -19,7 +19,8 @@ const STRIDE: usize = 5;
 /// The other processes go on. A helper that has not come as far as the record leaves none: nobody else knows of the crash yet, and there is no file then either.
 #[test]
 fn killed_at_every_step() {
-    let stride = std::env::var("OCI_COREDUMP_SWEEP").ok().and_then(|n| n.parse().ok()).unwrap_or(STRIDE);
+    let stride =
+        std::env::var("OCI_COREDUMP_SWEEP").ok().and_then(|n| n.parse().ok()).unwrap_or(STRIDE);
     let host = scene::host();
     let directory = TempDir::with_prefix("kills").unwrap();
     let container = Container::new("killed", directory.path(), &[]);
@@ -47,8 +48,13 @@ fn killed_at_every_step() {
         }
         let text = fs::read_to_string(&report).unwrap();
         fs::remove_file(&report).unwrap();
-        let numbers: Vec<usize> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let (killed, calls) = if text.starts_with("killed") { (Some(numbers[0]), numbers[1..].to_vec()) } else { (None, numbers) };
+        let numbers: Vec<usize> =
+            text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let (killed, calls) = if text.starts_with("killed") {
+            (Some(numbers[0]), numbers[1..].to_vec())
+        } else {
+            (None, numbers)
+        };
         (victim, killed, calls)
     };
     // The first one makes what is made once.
@@ -102,7 +108,11 @@ fn killed_at_every_step() {
         assert!(steps >= count / stride / 2, "process {who}: {steps} kills, {count} calls");
         assert!(who > 1 || short > 0, "the sweep of process {who} missed the dump");
         // Once a step has left a record, every later one does.
-        assert!(silent.windows(2).all(|w| w[1] == w[0] + stride) && silent.first().is_none_or(|first| *first == 1), "{silent:?}");
+        assert!(
+            silent.windows(2).all(|w| w[1] == w[0] + stride)
+                && silent.first().is_none_or(|first| *first == 1),
+            "{silent:?}"
+        );
         total += steps;
     }
     println!("{total} kills");
@@ -116,7 +126,11 @@ fn killed_at_any_moment_of_a_large_dump() {
     host.configure("allow_early_release = true\n");
     let calm = Calm::new();
     let program = bare::compile("victim");
-    for (name, annotations) in [("plain", &[][..]), ("early", &[("oci-coredump/release", "early")]), ("zstd", &[("oci-coredump/compress", "zstd")])] {
+    for (name, annotations) in [
+        ("plain", &[][..]),
+        ("early", &[("oci-coredump/release", "early")]),
+        ("zstd", &[("oci-coredump/compress", "zstd")]),
+    ] {
         let directory = TempDir::with_prefix("large").unwrap();
         let container = Container::new(name, directory.path(), annotations);
         let mut hit = 0;
@@ -137,19 +151,28 @@ fn killed_at_any_moment_of_a_large_dump() {
             // Not an event: any moment is a good one, and they should differ.
             std::thread::sleep(Duration::from_micros(round * 1500));
             let pid = nix::unistd::Pid::from_raw(both[round as usize % 2]);
-            hit += u32::from(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok());
+            hit +=
+                u32::from(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok());
             assert!(victim.ends_within(BOUND), "{what}: the crashed process hangs");
             for pid in both {
                 wait_gone(pid, BOUND);
             }
             let Some(record) = record(&host, name, victim.pid()) else {
                 // Killed before there was a record: then there is no file either.
-                assert_eq!(names(directory.path()), ["not-empty"], "{what}: a file without a record");
+                assert_eq!(
+                    names(directory.path()),
+                    ["not-empty"],
+                    "{what}: a file without a record"
+                );
                 continue;
             };
             if name == "zstd" {
-                let file = fs::exists(directory.path().join(format!("core.{}.zst", victim.pid()))).unwrap();
-                assert!(record["truncated"] == true || record["outcome"] == "written" || !file, "{what}: {record:#}");
+                let file = fs::exists(directory.path().join(format!("core.{}.zst", victim.pid())))
+                    .unwrap();
+                assert!(
+                    record["truncated"] == true || record["outcome"] == "written" || !file,
+                    "{what}: {record:#}"
+                );
             } else {
                 assert_told(&host, name, directory.path(), &what);
             }

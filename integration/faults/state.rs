@@ -31,7 +31,11 @@ impl Small {
     /// Takes all that is left.
     fn fill(&self) {
         let all = std::iter::repeat_n(0u8, 16 << 20).collect::<Vec<_>>();
-        assert!(fs::write(Path::new(self.0).join("ballast"), all).is_err(), "{} is not small", self.0);
+        assert!(
+            fs::write(Path::new(self.0).join("ballast"), all).is_err(),
+            "{} is not small",
+            self.0
+        );
     }
 }
 
@@ -55,7 +59,10 @@ fn run_directory_full() {
     assert_eq!(second.status(), "running");
     let (mut third, _third_volume) = bundle();
     third.annotation("oci-coredump/required", "true");
-    assert!(runtime.try_create(&third, "third").is_err(), "a container that insists was started without");
+    assert!(
+        runtime.try_create(&third, "third").is_err(),
+        "a container that insists was started without"
+    );
     let (pid, _) = crash(&first, "0:0", "", &["/bin/crasher", "null"]);
     assert_eq!(names(volume.path()), [format!("core.{pid}")]);
     assert_eq!(only_record(&host, "first")["outcome"], "written");
@@ -110,17 +117,30 @@ fn registration_damaged() {
         calm.crash(&host, what);
         let record = settled(&host, "damaged", victim.pid());
         assert_eq!(record["outcome"], "none", "{what}: {record:#}");
-        assert!(record["reason"].as_str().unwrap().contains("registration is damaged"), "{what}: {record:#}");
+        assert!(
+            record["reason"].as_str().unwrap().contains("registration is damaged"),
+            "{what}: {record:#}"
+        );
         assert_eq!(names(directory.path()), ["not-empty"], "{what}");
     }
     // The end of another container takes it away, with all of its names.
     let mut hook = scene::product(&["hook", "poststop"]).stdin(Stdio::piped()).spawn().unwrap();
-    hook.stdin.take().unwrap().write_all(br#"{"ociVersion":"1.0.2","id":"gone","status":"stopped","bundle":"/"}"#).unwrap();
+    hook.stdin
+        .take()
+        .unwrap()
+        .write_all(br#"{"ociVersion":"1.0.2","id":"gone","status":"stopped","bundle":"/"}"#)
+        .unwrap();
     assert!(hook.wait().unwrap().success());
     assert_eq!(names(&Path::new(RUN).join("containers")), ["calm.json"]);
     let index = Path::new(RUN).join("index");
-    let entries: Vec<_> = names(&index).into_iter().map(|name| fs::read_to_string(index.join(&name)).unwrap_or_else(|e| panic!("{name}: {e}"))).collect();
-    assert!(!entries.is_empty() && entries.iter().all(|text| text.contains("\"calm\"")), "{entries:?}");
+    let entries: Vec<_> = names(&index)
+        .into_iter()
+        .map(|name| fs::read_to_string(index.join(&name)).unwrap_or_else(|e| panic!("{name}: {e}")))
+        .collect();
+    assert!(
+        !entries.is_empty() && entries.iter().all(|text| text.contains("\"calm\"")),
+        "{entries:?}"
+    );
     drop(container);
 }
 
@@ -138,7 +158,11 @@ fn configuration_unreadable() {
         assert!(is_whole(&fs::read(victim.core()).unwrap()), "{what}");
         assert_eq!(settled(host, "configured", victim.pid())["outcome"], "written", "{what}");
     };
-    for (what, text) in [("garbage", "\u{0}\u{1}]["), ("a word that nobody knows", "mode = \"both\"\n"), ("cut off", "store = \"/var/li")] {
+    for (what, text) in [
+        ("garbage", "\u{0}\u{1}]["),
+        ("a word that nobody knows", "mode = \"both\"\n"),
+        ("cut off", "store = \"/var/li"),
+    ] {
         host.configure(text);
         crashes(&host, what);
     }
@@ -164,7 +188,15 @@ fn clock_jumps() {
     let script = "t=$(cat ${0%/*}/t)\n\
                   exec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \"$7\" \"$8\" \"$9\" \"$t\" \"${11}\" \"${12}\" \"${13}\" \"${14}\" \"${15}\" \"${16}\" \"${17}\"";
     let between = Between::new(&host, script);
-    let times = ["0", "-1", "253402300800", "9223372036854775807", "1700000000", "1700000000", "1699999999"];
+    let times = [
+        "0",
+        "-1",
+        "253402300800",
+        "9223372036854775807",
+        "1700000000",
+        "1700000000",
+        "1699999999",
+    ];
     for time in times {
         fs::write(between.path().join("t"), time).unwrap();
         let mut victim = container.victim(&program, "tiny", 0);

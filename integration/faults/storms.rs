@@ -28,7 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A field of /proc/PID/status or /proc/meminfo, in KiB.
 fn kib(text: &str, name: &str) -> u64 {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    text.lines()
+        .find_map(|line| {
+            line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok()
+        })
+        .unwrap_or(0)
 }
 
 fn available() -> u64 {
@@ -38,8 +42,13 @@ fn available() -> u64 {
 /// How many dumps have their turn: the slots that are locked.
 fn turns() -> usize {
     let locked = locked();
-    let directories = fs::read_dir(Path::new(RUN).join("limits")).into_iter().flatten().flatten().filter(|entry| entry.file_name() != ".host");
-    let slots = directories.flat_map(|entry| fs::read_dir(entry.path()).into_iter().flatten().flatten());
+    let directories = fs::read_dir(Path::new(RUN).join("limits"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name() != ".host");
+    let slots =
+        directories.flat_map(|entry| fs::read_dir(entry.path()).into_iter().flatten().flatten());
     slots.filter(|slot| slot.metadata().is_ok_and(|meta| locked.contains(&meta.ino()))).count()
 }
 
@@ -54,7 +63,15 @@ struct Peak {
 impl Peak {
     fn look(&mut self, before: u64) {
         let now = helpers();
-        let anonymous = now.iter().map(|pid| kib(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default(), "RssAnon")).sum();
+        let anonymous = now
+            .iter()
+            .map(|pid| {
+                kib(
+                    &fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default(),
+                    "RssAnon",
+                )
+            })
+            .sum();
         self.helpers = self.helpers.max(now.len());
         self.turns = self.turns.max(turns());
         self.anonymous = self.anonymous.max(anonymous);
@@ -65,7 +82,10 @@ impl Peak {
 impl std::fmt::Display for Peak {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { helpers, turns, anonymous, taken } = self;
-        write!(f, "at most {helpers} helper processes, {turns} dumps had their turn, {anonymous} KiB of their own memory together, {taken} KiB less available")
+        write!(
+            f,
+            "at most {helpers} helper processes, {turns} dumps had their turn, {anonymous} KiB of their own memory together, {taken} KiB less available"
+        )
     }
 }
 
@@ -79,12 +99,21 @@ struct Storm<P> {
 }
 
 impl<P> Storm<P> {
-    fn new(i: usize, place: P, directory: impl Fn(&P) -> &Path, each: usize, reader: &PipeReader) -> Self {
+    fn new(
+        i: usize,
+        place: P,
+        directory: impl Fn(&P) -> &Path,
+        each: usize,
+        reader: &PipeReader,
+    ) -> Self {
         let name = format!("storm-{i:02}");
         let container = Container::new(&name, directory(&place), &[]);
         let mut command = container.command();
-        command.arg(compile("storm", include_str!("storm.c"), &[])).args([&each.to_string(), "256"]);
-        let mut child = command.stdin(reader.try_clone().unwrap()).stdout(Stdio::piped()).spawn().unwrap();
+        command
+            .arg(compile("storm", include_str!("storm.c"), &[]))
+            .args([&each.to_string(), "256"]);
+        let mut child =
+            command.stdin(reader.try_clone().unwrap()).stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
         output.read_line(&mut ready).unwrap();
@@ -97,7 +126,12 @@ impl<P> Storm<P> {
         let mut said = String::new();
         self.output.read_to_string(&mut said).unwrap();
         assert!(self.child.wait().unwrap().success());
-        assert_eq!(said, format!("ended {each} {each}\n"), "{}: the kernel did not hand over every crash", self.name);
+        assert_eq!(
+            said,
+            format!("ended {each} {each}\n"),
+            "{}: the kernel did not hand over every crash",
+            self.name
+        );
     }
 }
 
@@ -116,14 +150,16 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
     let target = Fuse::mount();
     let calm = Calm::new();
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut storms: Vec<_> = (0..CONTAINERS).map(|i| Storm::new(i, target.path(), |path| path, each, &reader)).collect();
+    let mut storms: Vec<_> =
+        (0..CONTAINERS).map(|i| Storm::new(i, target.path(), |path| path, each, &reader)).collect();
     drop(reader);
     target.on_write(0, Answer::Hold);
     let (before, begun) = (available(), Instant::now());
     drop(writer);
     let (mut peak, mut last, mut since) = (Peak::default(), 0, Instant::now());
     // Until nothing has come for a while, and well before these limits.
-    while since.elapsed() < Duration::from_millis(1500) && begun.elapsed() < Duration::from_secs(20) {
+    while since.elapsed() < Duration::from_millis(1500) && begun.elapsed() < Duration::from_secs(20)
+    {
         peak.look(before);
         if peak.helpers > last {
             (last, since) = (peak.helpers, Instant::now());
@@ -132,7 +168,10 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
     }
     let at = Instant::now();
     calm.crash(&host, "in the storm");
-    println!("storm onto a target that does not answer: {peak}; another container's core took {:.0?}", at.elapsed());
+    println!(
+        "storm onto a target that does not answer: {peak}; another container's core took {:.0?}",
+        at.elapsed()
+    );
     target.go_on();
     storms.iter_mut().for_each(|storm| storm.end(each));
     let mut written = 0;
@@ -140,9 +179,17 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
         let records = host.records_of(name);
         assert_eq!(records.len(), each, "{name}: a crash has no record");
         written += records.iter().filter(|record| record["outcome"] == "written").count();
-        assert!(records.iter().all(|record| record["outcome"] == "written" || record["limit"].is_string()), "{records:#?}");
+        assert!(
+            records
+                .iter()
+                .all(|record| record["outcome"] == "written" || record["limit"].is_string()),
+            "{records:#?}"
+        );
     }
-    println!("storm onto a target that does not answer: {written} of {all} cores, {:.1?}", begun.elapsed());
+    println!(
+        "storm onto a target that does not answer: {written} of {all} cores, {:.1?}",
+        begun.elapsed()
+    );
     assert!(peak.turns >= 4 * CONTAINERS, "the storm did not come: {peak:?}");
     assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
     // Who has had his turn has his core; of the others those who did not wait too long.
@@ -160,7 +207,12 @@ fn a_thousand_processes_at_once() {
     let runtime = Runtime::new(Kind::Runc);
     let (mut bundle, _volume) = crate::ring::bundle();
     // How long a start takes is to be seen; ten seconds, which the other tests give their hooks, is what an engine might call too long.
-    for hook in bundle.config["hooks"].as_object_mut().unwrap().values_mut().flat_map(|stage| stage.as_array_mut().unwrap()) {
+    for hook in bundle.config["hooks"]
+        .as_object_mut()
+        .unwrap()
+        .values_mut()
+        .flat_map(|stage| stage.as_array_mut().unwrap())
+    {
         hook["timeout"] = 120.into();
     }
     let start = |id: &str| {
@@ -174,8 +226,17 @@ fn a_thousand_processes_at_once() {
     quiet.sort_unstable();
 
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut storms: Vec<_> =
-        (0..CONTAINERS).map(|i| Storm::new(i, TempDir::with_prefix("storm").unwrap(), |directory| directory.path(), each, &reader)).collect();
+    let mut storms: Vec<_> = (0..CONTAINERS)
+        .map(|i| {
+            Storm::new(
+                i,
+                TempDir::with_prefix("storm").unwrap(),
+                |directory| directory.path(),
+                each,
+                &reader,
+            )
+        })
+        .collect();
     drop(reader);
 
     let before = available();
@@ -222,12 +283,15 @@ fn a_thousand_processes_at_once() {
                 assert!(is_whole(&fs::read(&core).unwrap()), "{core:?} is not whole: {record:#}");
                 written += 1;
             } else {
-                let limit = record["limit"].as_str().unwrap_or_else(|| panic!("no limit: {record:#}"));
+                let limit =
+                    record["limit"].as_str().unwrap_or_else(|| panic!("no limit: {record:#}"));
                 *refused.entry(limit.to_owned()).or_default() += 1;
             }
         }
     }
-    println!("storm: {all} processes of {CONTAINERS} containers in {took:.1?}: {written} cores, refused: {refused:?}");
+    println!(
+        "storm: {all} processes of {CONTAINERS} containers in {took:.1?}: {written} cores, refused: {refused:?}"
+    );
     println!("storm: {peak}");
     println!(
         "storm: start of a container: {:.0?} before, median {:.0?}, worst {:.0?} of {} during",

@@ -19,7 +19,11 @@ pub const BOUND: Duration = Duration::from_secs(20);
 pub fn is_whole(core: &[u8]) -> bool {
     let Ok(header) = FileHeader64::<LittleEndian>::parse(core) else { return false };
     let Ok(segments) = header.program_headers(LittleEndian, core) else { return false };
-    segments.iter().map(|segment| segment.p_offset(LittleEndian) + segment.p_filesz(LittleEndian)).max() == Some(core.len() as u64)
+    segments
+        .iter()
+        .map(|segment| segment.p_offset(LittleEndian) + segment.p_filesz(LittleEndian))
+        .max()
+        == Some(core.len() as u64)
 }
 
 /// The record of a crash by its PID on the host.
@@ -31,7 +35,9 @@ pub fn record(host: &Host, container: &str, pid: u32) -> Option<Value> {
 pub fn settled(host: &Host, container: &str, pid: u32) -> Value {
     let until = Instant::now() + BOUND;
     loop {
-        if let Some(record) = record(host, container, pid).filter(|record| record["outcome"] != "started") {
+        if let Some(record) =
+            record(host, container, pid).filter(|record| record["outcome"] != "started")
+        {
             return record;
         }
         assert!(Instant::now() < until, "no record of {pid}: {:#?}", host.records_of(container));
@@ -43,13 +49,20 @@ pub fn settled(host: &Host, container: &str, pid: u32) -> Value {
 pub fn assert_told(host: &Host, container: &str, directory: &Path, what: &str) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        let Some(pid) = path.file_name().unwrap().to_str().unwrap().strip_prefix("core.") else { continue };
-        let record = record(host, container, pid.parse().unwrap()).unwrap_or_else(|| panic!("{what}: {path:?} has no record"));
+        let Some(pid) = path.file_name().unwrap().to_str().unwrap().strip_prefix("core.") else {
+            continue;
+        };
+        let record = record(host, container, pid.parse().unwrap())
+            .unwrap_or_else(|| panic!("{what}: {path:?} has no record"));
         if !is_whole(&fs::read(&path).unwrap()) {
             assert_eq!(record["truncated"], true, "{what}: {path:?} is short: {record:#}");
         }
         if record["outcome"] == "written" {
-            assert_eq!((&record["truncated"], &record["size"]), (&false.into(), &path.metadata().unwrap().len().into()), "{what}: {record:#}");
+            assert_eq!(
+                (&record["truncated"], &record["size"]),
+                (&false.into(), &path.metadata().unwrap().len().into()),
+                "{what}: {record:#}"
+            );
         }
     }
 }
@@ -76,7 +89,10 @@ impl Calm {
         victim.crash();
         assert!(victim.ends_within(BOUND), "{what}: another container's crash hangs");
         let core = self.directory.path().join(format!("core.{}", victim.pid()));
-        assert!(is_whole(&fs::read(&core).unwrap_or_default()), "{what}: another container's core is not whole");
+        assert!(
+            is_whole(&fs::read(&core).unwrap_or_default()),
+            "{what}: another container's core is not whole"
+        );
         assert_eq!(settled(host, "calm", victim.pid())["outcome"], "written", "{what}");
         fs::remove_file(core).unwrap();
     }

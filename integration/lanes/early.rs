@@ -27,7 +27,8 @@ fn released(core: &Core) -> bool {
 /// The kernel's core, and one that was released early if `early`.
 fn judge(stage: &Stage, kind: &str, way: Way, (early, lane): (bool, Lane)) {
     let mut template = Template::start(&stage.container, kind, "100");
-    let [kernel, ours] = [Way::Kernel, way].map(|way| stage.core(&mut template, way, unlimited).unwrap());
+    let [kernel, ours] =
+        [Way::Kernel, way].map(|way| stage.core(&mut template, way, unlimited).unwrap());
     assert_same(&kernel, &ours, &format!("{kind}, {way:?}"));
     assert_eq!((released(&ours), ours.lane()), (early, lane), "{kind}, {way:?}: {:?}", ours.record);
 }
@@ -36,7 +37,10 @@ fn judge(stage: &Stage, kind: &str, way: Way, (early, lane): (bool, Lane)) {
 fn what_the_end_of_the_threads_changes() {
     let stage = stage("ends");
     let doctor = std::process::Command::new(BINARY).arg("doctor").output().unwrap();
-    assert!(String::from_utf8_lossy(&doctor.stdout).contains("counts as nobody's"), "doctor does not say what it costs: {doctor:?}");
+    assert!(
+        String::from_utf8_lossy(&doctor.stdout).contains("counts as nobody's"),
+        "doctor does not say what it costs: {doctor:?}"
+    );
     judge(&stage, "robust", Way::Project, (true, Lane::Fast));
     judge(&stage, "threads", Way::Project, (true, Lane::Fast));
 }
@@ -44,7 +48,12 @@ fn what_the_end_of_the_threads_changes() {
 #[test]
 fn kinds_of_memory() {
     for place in ["/var/tmp", "/dev/shm"] {
-        let stage = Stage::below(place, "kinds", "allow_early_release = true\n", &[("oci-coredump/release", "early")]);
+        let stage = Stage::below(
+            place,
+            "kinds",
+            "allow_early_release = true\n",
+            &[("oci-coredump/release", "early")],
+        );
         for kind in ["shared", "inaccessible", "transparent"] {
             // In memory the core would be nobody's: there the process waits.
             judge(&stage, kind, Way::Project, (place != "/dev/shm", Lane::Fast));
@@ -70,7 +79,9 @@ fn memory_that_others_change() {
     let file = stage.directory.path().join("writer");
     let mut template = Template::start(&stage.container, "changed", file.to_str().unwrap());
     let kernel = stage.core(&mut template, Way::Kernel, unlimited).unwrap();
-    let writer = Writer(std::fs::read_to_string(&file).unwrap().parse().ok().and_then(Pid::from_raw).unwrap());
+    let writer = Writer(
+        std::fs::read_to_string(&file).unwrap().parse().ok().and_then(Pid::from_raw).unwrap(),
+    );
     stage.set(Way::Project);
     let pid = template.copy();
     unlimited(pid);
@@ -79,7 +90,8 @@ fn memory_that_others_change() {
     let record = stage.complete(pid);
     assert!(record["released_at"].is_string(), "{record}");
     let core = stage.directory.path().join("core.1");
-    let ours = Core { bytes: std::fs::read(core).unwrap(), blocks: 0, sent: 0, record: Some(record) };
+    let ours =
+        Core { bytes: std::fs::read(core).unwrap(), blocks: 0, sent: 0, record: Some(record) };
     assert_same(&kernel, &ours, "changed");
 }
 
@@ -112,11 +124,22 @@ fn a_container_that_is_removed_meanwhile() {
     let (volume, runtime) = (TempDir::with_prefix("volume").unwrap(), Runtime::new(Kind::Runc));
     let mut bundle = Bundle::new();
     bundle.rootfs().put(&compile("victim"), "/bin/victim");
-    bundle.args(&["/bin/victim", "random", &LARGE.to_string()]).bind(volume.path(), "/dump").coredump_hooks(&binary);
-    bundle.annotation("oci-coredump/pattern", "/dump/core").annotation("oci-coredump/release", "early");
+    bundle
+        .args(&["/bin/victim", "random", &LARGE.to_string()])
+        .bind(volume.path(), "/dump")
+        .coredump_hooks(&binary);
+    bundle
+        .annotation("oci-coredump/pattern", "/dump/core")
+        .annotation("oci-coredump/release", "early");
     bundle.write();
     let mut container = runtime.command();
-    container.arg("run").arg("--bundle").arg(bundle.path()).arg("removed").stdin(Stdio::piped()).stdout(Stdio::piped());
+    container
+        .arg("run")
+        .arg("--bundle")
+        .arg(bundle.path())
+        .arg("removed")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut container = container.spawn().unwrap();
     let mut ready = String::new();
     BufReader::new(container.stdout.take().unwrap()).read_line(&mut ready).unwrap();
@@ -129,14 +152,32 @@ fn a_container_that_is_removed_meanwhile() {
     until("the process to be let go", until_released);
     helpers.iter().for_each(|helper| kill_process(*helper, Signal::STOP).unwrap());
     let status = container.wait().unwrap();
-    assert!(!runtime.command().args(["state", "removed"]).stderr(Stdio::null()).status().unwrap().success(), "runc still knows it ({status})");
+    assert!(
+        !runtime
+            .command()
+            .args(["state", "removed"])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success(),
+        "runc still knows it ({status})"
+    );
     drop(bundle);
-    assert_eq!(host.records_of("removed")[0]["outcome"], "started", "the core was whole before the container had gone");
+    assert_eq!(
+        host.records_of("removed")[0]["outcome"],
+        "started",
+        "the core was whole before the container had gone"
+    );
     helpers.iter().for_each(|helper| kill_process(*helper, Signal::CONT).unwrap());
 
-    let record = until("the core to be whole", || host.records_of("removed").pop().filter(|record| record["outcome"] != "started"));
+    let record = until("the core to be whole", || {
+        host.records_of("removed").pop().filter(|record| record["outcome"] != "started")
+    });
     assert_eq!(record["outcome"], "written", "{record}");
-    assert!(record["released_at"].as_str().unwrap() < record["completed_at"].as_str().unwrap(), "{record}");
+    assert!(
+        record["released_at"].as_str().unwrap() < record["completed_at"].as_str().unwrap(),
+        "{record}"
+    );
     let core = volume.path().join("core.1");
     assert_eq!(record["host_path"], core.to_str().unwrap(), "{record}");
     assert!(memory(&core) == filled(LARGE << 20), "not the victim's memory");
@@ -157,11 +198,14 @@ fn filled(bytes: usize) -> Vec<u8> {
 
 /// The helper and its writer.
 fn helpers() -> Option<Vec<Pid>> {
-    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+    let all = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
     let ours = |pid: &Pid| {
         let directory = format!("/proc/{}", pid.as_raw_nonzero());
         std::fs::read_link(format!("{directory}/exe")).is_ok_and(|exe| exe.to_str() == Some(BINARY))
-            && std::fs::read(format!("{directory}/cmdline")).is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"handle"))
+            && std::fs::read(format!("{directory}/cmdline"))
+                .is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"handle"))
     };
     Some(all.filter(ours).collect())
 }

@@ -19,7 +19,11 @@ fn without_a_system_call() {
         ("svptd", Lane::Stream),
     ];
     for (what, expected) in table {
-        assert_eq!(stage.same(&mut template, Way::Without(what), unlimited), expected, "without {what}");
+        assert_eq!(
+            stage.same(&mut template, Way::Without(what), unlimited),
+            expected,
+            "without {what}"
+        );
     }
 }
 
@@ -35,7 +39,11 @@ fn small_without_a_system_call() {
         ("d", Lane::Stream),
     ];
     for (what, expected) in table {
-        assert_eq!(stage.same(&mut template, Way::Without(what), unlimited), expected, "without {what}");
+        assert_eq!(
+            stage.same(&mut template, Way::Without(what), unlimited),
+            expected,
+            "without {what}"
+        );
     }
 }
 
@@ -56,16 +64,22 @@ fn limits_are_exact() {
     let (emitted, size) = (whole.sent, whole.bytes.len() as u64);
     assert!(emitted < size - (1 << 20), "no holes: {emitted} of {size}");
     // Below: cut. Between what is emitted and the size: whole, but not for the fast lane, which does not count. Above: whole.
-    let core = [5 << 20, emitted - 4096, emitted - 1, emitted, emitted + 1, size - 1, size, size + 1];
+    let core =
+        [5 << 20, emitted - 4096, emitted - 1, emitted, emitted + 1, size - 1, size, size + 1];
     let fsize = [5 << 20, size - 4096, size - 1, size, size + 1];
-    let all = core.map(|at| (Resource::Core, at)).into_iter().chain(fsize.map(|at| (Resource::Fsize, at)));
+    let all = core
+        .map(|at| (Resource::Core, at))
+        .into_iter()
+        .chain(fsize.map(|at| (Resource::Fsize, at)));
     for (resource, bytes) in all {
         let cores = [Way::Kernel, Way::Stream, Way::Project].map(|way| {
             let ready = |pid| {
                 unlimited(pid);
                 limit(pid, resource, bytes);
             };
-            stage.core(&mut template, way, ready).unwrap_or_else(|| panic!("{resource:?} {bytes}, {way:?}: no core"))
+            stage
+                .core(&mut template, way, ready)
+                .unwrap_or_else(|| panic!("{resource:?} {bytes}, {way:?}: no core"))
         });
         let [kernel, stream, ours] = &cores;
         let cut = match resource {

@@ -44,7 +44,9 @@ fn small_ones() {
     let stage = Stage::new("small", "", &[]);
     let file = stage.directory.path().join("file");
     let file = file.to_str().unwrap();
-    for (kind, argument) in [("plain", ""), ("left-out", ""), ("inaccessible", ""), ("sharer", ""), ("threads", "50")] {
+    for (kind, argument) in
+        [("plain", ""), ("left-out", ""), ("inaccessible", ""), ("sharer", ""), ("threads", "50")]
+    {
         judge(&stage, &format!("small-{kind}"), argument, &[0x33, 0x1], Lane::Fast);
     }
     // Code that was never run.
@@ -67,7 +69,10 @@ fn a_small_dynamic_program() {
     let program = compile_as("small-dynamic", include_str!("small.c"), &[]);
     let mut template = Template::start(&stage.container, "small-exec", program.to_str().unwrap());
     let core = stage.core(&mut template, Way::Project, unlimited).unwrap();
-    assert_eq!((core.lane(), &core.record.as_ref().unwrap()["outcome"]), (Lane::Fast, &"written".into()));
+    assert_eq!(
+        (core.lane(), &core.record.as_ref().unwrap()["outcome"]),
+        (Lane::Fast, &"written".into())
+    );
 }
 
 #[test]
@@ -77,7 +82,11 @@ fn small_and_swapped() {
     let mut template = Template::start(&stage.container, "small-swapped", "");
     let lane = stage.same(&mut template, Way::Project, |pid| {
         unlimited(pid);
-        assert_ne!(field(number(pid), "VmSwap").as_deref(), Some("0 kB"), "nothing was swapped out");
+        assert_ne!(
+            field(number(pid), "VmSwap").as_deref(),
+            Some("0 kB"),
+            "nothing was swapped out"
+        );
     });
     assert_eq!(lane, Lane::Fast);
 }
@@ -95,10 +104,18 @@ fn into_memory() {
 fn a_dynamic_program() {
     let stage = Stage::new("dynamic", "", &[]);
     let program = compile_as("template-dynamic", include_str!("template.c"), &["-pthread"]);
-    let mut template = Template::of(&stage.container, &program, "files", stage.directory.path().join("file").to_str().unwrap());
+    let mut template = Template::of(
+        &stage.container,
+        &program,
+        "files",
+        stage.directory.path().join("file").to_str().unwrap(),
+    );
     let lane = stage.same(&mut template, Way::Project, |pid| {
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", number(pid))).unwrap();
-        assert!(["/libc.so", "/ld-linux", "[vdso]", "[vvar]"].iter().all(|name| maps.contains(name)), "{maps}");
+        assert!(
+            ["/libc.so", "/ld-linux", "[vdso]", "[vvar]"].iter().all(|name| maps.contains(name)),
+            "{maps}"
+        );
         unlimited(pid);
         filter(pid, 0x1ff);
     });
@@ -112,7 +129,8 @@ fn transparent_huge_pages() {
     for way in [Way::Project, Way::Without("s")] {
         let lane = stage.same(&mut template, way, |pid| {
             unlimited(pid);
-            let smaps = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", number(pid))).unwrap();
+            let smaps =
+                std::fs::read_to_string(format!("/proc/{}/smaps_rollup", number(pid))).unwrap();
             let huge = smaps.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap();
             assert_ne!(huge.trim(), "0 kB", "there are none");
         });
@@ -136,7 +154,11 @@ fn swapped_pages() {
     for way in [Way::Project, Way::Without("s"), Way::Without("v")] {
         let lane = stage.same(&mut template, way, |pid| {
             unlimited(pid);
-            assert_ne!(field(number(pid), "VmSwap").as_deref(), Some("0 kB"), "nothing was swapped out");
+            assert_ne!(
+                field(number(pid), "VmSwap").as_deref(),
+                Some("0 kB"),
+                "nothing was swapped out"
+            );
         });
         assert_eq!(lane, Lane::Fast);
     }
@@ -147,7 +169,8 @@ struct Swap(String);
 
 impl Swap {
     fn on() -> Option<Self> {
-        let swap = Swap(Path::new(env!("CARGO_TARGET_TMPDIR")).join("swap").to_str().unwrap().to_owned());
+        let swap =
+            Swap(Path::new(env!("CARGO_TARGET_TMPDIR")).join("swap").to_str().unwrap().to_owned());
         std::fs::write(&swap.0, vec![0; 64 << 20]).unwrap();
         run("chmod", &["0600", &swap.0]);
         run("mkswap", &[&swap.0]);
@@ -199,7 +222,16 @@ fn seventy_thousand_segments() {
 #[test]
 fn a_32_bit_program() {
     let stage = Stage::new("narrow", "", &[]);
-    let flags = ["-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-pie", "-no-pie", "-Wl,--build-id=none"];
+    let flags = [
+        "-m32",
+        "-static",
+        "-nostdlib",
+        "-ffreestanding",
+        "-fno-stack-protector",
+        "-fno-pie",
+        "-no-pie",
+        "-Wl,--build-id=none",
+    ];
     let program = compile_as("narrow", include_str!("narrow.c"), &flags);
     let mut template = Template::start(&stage.container, "exec", program.to_str().unwrap());
     let lane = stage.same(&mut template, Way::Project, |pid| {

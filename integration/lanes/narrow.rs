@@ -16,7 +16,11 @@ pub fn masked(core: &[u8]) -> Vec<u8> {
     let elf = ElfFile32::<Endianness>::parse(core).expect("a 32-bit ELF file");
     let endian = elf.endian();
     let mut masked = core.to_vec();
-    for notes in elf.elf_program_headers().iter().filter_map(|header| header.notes(endian, core).expect("notes")) {
+    for notes in elf
+        .elf_program_headers()
+        .iter()
+        .filter_map(|header| header.notes(endian, core).expect("notes"))
+    {
         for note in notes.map(Result::unwrap) {
             let start = note.desc().as_ptr() as usize - core.as_ptr() as usize;
             match note.n_type(endian).0 {

@@ -79,7 +79,12 @@ impl Stage {
     }
 
     /// With the cores somewhere below a directory.
-    pub fn below(place: &str, name: &'static str, configuration: &str, annotations: &[(&str, &str)]) -> Self {
+    pub fn below(
+        place: &str,
+        name: &'static str,
+        configuration: &str,
+        annotations: &[(&str, &str)],
+    ) -> Self {
         let host = Host::take();
         host.install();
         host.configure(configuration);
@@ -98,7 +103,8 @@ impl Stage {
             Way::Project => self.ours.clone(),
             Way::Stream => self.ours.replace(" %F ", " - "),
             Way::Without(what) => {
-                std::fs::copy(compile_as("mask", include_str!("mask.c"), &["-static"]), MASK).unwrap();
+                std::fs::copy(compile_as("mask", include_str!("mask.c"), &["-static"]), MASK)
+                    .unwrap();
                 format!("|{MASK} {what} {handle}")
             }
         };
@@ -112,12 +118,21 @@ impl Stage {
         let pid = template.copy();
         ready(pid);
         let status = template.end();
-        let path = if way == Way::Kernel { self.directory.path().join("kernel") } else { self.directory.path().join("core.1") };
+        let path = if way == Way::Kernel {
+            self.directory.path().join("kernel")
+        } else {
+            self.directory.path().join("core.1")
+        };
         let record = (way != Way::Kernel).then(|| self.complete(pid));
         assert_eq!(status & 0x7f, SIGSEGV_AND_CORE & 0x7f, "{way:?}: wait status {status:#x}");
         let found = std::fs::metadata(&path).ok()?;
         assert_eq!(status, SIGSEGV_AND_CORE, "{way:?}: wait status");
-        let core = Core { bytes: std::fs::read(&path).unwrap(), blocks: found.blocks(), sent: written(template.child.id()) - before, record };
+        let core = Core {
+            bytes: std::fs::read(&path).unwrap(),
+            blocks: found.blocks(),
+            sent: written(template.child.id()) - before,
+            record,
+        };
         std::fs::remove_file(path).unwrap();
         Some(core)
     }
@@ -127,7 +142,8 @@ impl Stage {
         let until = Instant::now() + PATIENCE;
         loop {
             let records = self.host.records_of(self.name);
-            let record = records.into_iter().find(|record| record["host_pid"] == pid.as_raw_nonzero().get());
+            let record =
+                records.into_iter().find(|record| record["host_pid"] == pid.as_raw_nonzero().get());
             let record = record.unwrap_or_else(|| panic!("no record of process {pid:?}"));
             if record["outcome"] != "started" {
                 return record;
@@ -140,7 +156,9 @@ impl Stage {
     /// The kernel's core, the stream's and the one of `way` are the same; and which lane `way` took.
     pub fn same(&self, template: &mut Template, way: Way, ready: impl Fn(Pid)) -> Lane {
         let what = format!("{}, {way:?}", template.what);
-        let [kernel, stream, ours] = [Way::Kernel, Way::Stream, way].map(|way| self.core(template, way, &ready).unwrap_or_else(|| panic!("{what}: no core")));
+        let [kernel, stream, ours] = [Way::Kernel, Way::Stream, way].map(|way| {
+            self.core(template, way, &ready).unwrap_or_else(|| panic!("{what}: no core"))
+        });
         assert_eq!(stream.lane(), Lane::Stream, "{what}: it cannot be forced");
         assert_same(&kernel, &stream, &format!("{what}: kernel and stream"));
         assert_same(&kernel, &ours, &format!("{what}: kernel and project"));
@@ -159,10 +177,18 @@ pub fn assert_same(kernel: &Core, ours: &Core, what: &str) {
         let mut differ = one.iter().zip(&two).enumerate().filter(|(_, (a, b))| a != b);
         let (at, (a, b)) = differ.next().unwrap();
         let place = if wide { describe(&one, at) } else { String::new() };
-        panic!("{what}: {} bytes differ, the first at {at} ({place}): {a:#04x} and {b:#04x}", differ.count() + 1);
+        panic!(
+            "{what}: {} bytes differ, the first at {at} ({place}): {a:#04x} and {b:#04x}",
+            differ.count() + 1
+        );
     }
     // The file system's own bookkeeping of a file with many holes.
-    assert!(ours.blocks <= kernel.blocks + 64, "{what}: {} blocks, the kernel's file has {}", ours.blocks, kernel.blocks);
+    assert!(
+        ours.blocks <= kernel.blocks + 64,
+        "{what}: {} blocks, the kernel's file has {}",
+        ours.blocks,
+        kernel.blocks
+    );
 }
 
 impl Drop for Stage {
@@ -189,10 +215,17 @@ impl Template {
     pub fn of(container: &Container, program: &Path, kind: &str, argument: &str) -> Self {
         let mut command = container.command();
         // What the kernel writes into each thread's block whenever it runs (rseq(2)) is never the same.
-        command.args(["env", "--ignore-environment", "GLIBC_TUNABLES=glibc.pthread.rseq=0", "setarch", "--addr-no-randomize"]);
+        command.args([
+            "env",
+            "--ignore-environment",
+            "GLIBC_TUNABLES=glibc.pthread.rseq=0",
+            "setarch",
+            "--addr-no-randomize",
+        ]);
         command.arg(program).args([kind, argument]);
         let (output, its) = UnixStream::pair().unwrap();
-        let child = command.stdin(Stdio::piped()).stdout(OwnedFd::from(its)).spawn().expect("nsenter");
+        let child =
+            command.stdin(Stdio::piped()).stdout(OwnedFd::from(its)).spawn().expect("nsenter");
         Template { child, output, what: format!("{kind} {argument}") }
     }
 
@@ -209,7 +242,11 @@ impl Template {
             if at != self.child.id() as i32 && rests(at) {
                 return Pid::from_raw(at).unwrap();
             }
-            assert!(self.child.try_wait().unwrap().is_none(), "{}: the template has gone", self.what);
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "{}: the template has gone",
+                self.what
+            );
             assert!(Instant::now() < until, "{}: the copy never came to rest", self.what);
             std::thread::sleep(Duration::from_millis(1)); // nobody tells
         }
@@ -251,12 +288,15 @@ pub fn program() -> PathBuf {
 
 /// All that a process has written, and the children that it has waited for.
 fn written(pid: u32) -> u64 {
-    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).expect("a kernel that counts I/O (CONFIG_TASK_XACCT)");
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io"))
+        .expect("a kernel that counts I/O (CONFIG_TASK_XACCT)");
     io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
 }
 
 fn processes() -> impl Iterator<Item = i32> {
-    std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 fn child_of(pid: i32) -> Option<i32> {
@@ -267,26 +307,39 @@ fn child_of(pid: i32) -> Option<i32> {
 pub fn field(pid: i32, name: &str) -> Option<String> {
     let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status).into_owned();
-    status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(":")?.trim().to_owned()))
+    status
+        .lines()
+        .find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(":")?.trim().to_owned()))
 }
 
 /// The leader waits for its word in read(0), and all other threads sleep too.
 fn rests(pid: i32) -> bool {
-    let reading = std::fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|call| call.starts_with("0 0x0 ") || call.starts_with("3 0x0 "));
+    let reading = std::fs::read_to_string(format!("/proc/{pid}/syscall"))
+        .is_ok_and(|call| call.starts_with("0 0x0 ") || call.starts_with("3 0x0 "));
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
-    let state = |task: PathBuf| std::fs::read(task.join("stat")).ok().and_then(|stat| stat.get(stat.iter().rposition(|b| *b == b')')? + 2).copied());
+    let state = |task: PathBuf| {
+        std::fs::read(task.join("stat"))
+            .ok()
+            .and_then(|stat| stat.get(stat.iter().rposition(|b| *b == b')')? + 2).copied())
+    };
     reading && tasks.filter_map(Result::ok).all(|task| state(task.path()) == Some(b'S'))
 }
 
 /// Sets a limit of a copy, soft only.
 pub fn limit(pid: Pid, resource: Resource, bytes: u64) {
-    let old = rustix::process::prlimit(Some(pid), resource, Rlimit { current: Some(bytes), maximum: None }).unwrap();
+    let old = rustix::process::prlimit(
+        Some(pid),
+        resource,
+        Rlimit { current: Some(bytes), maximum: None },
+    )
+    .unwrap();
     assert_eq!(old.maximum, None, "the hard limit");
 }
 
 /// Sets a copy's coredump_filter.
 pub fn filter(pid: Pid, mask: u32) {
-    std::fs::write(format!("/proc/{}/coredump_filter", pid.as_raw_nonzero()), format!("{mask:#x}")).unwrap();
+    std::fs::write(format!("/proc/{}/coredump_filter", pid.as_raw_nonzero()), format!("{mask:#x}"))
+        .unwrap();
 }
 
 /// Removes the limits that this test was started under.
@@ -298,6 +351,11 @@ pub fn unlimited(pid: Pid) {
 
 /// Runs a program that must succeed.
 pub fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output =
+        Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

@@ -31,11 +31,20 @@ fn directory() -> TempDir {
 }
 
 /// Crashes a process of the container: where its core would be, and the record.
-fn crash(host: &Host, name: &str, container: &Container, kind: &str, size: usize) -> (PathBuf, Value) {
+fn crash(
+    host: &Host,
+    name: &str,
+    container: &Container,
+    kind: &str,
+    size: usize,
+) -> (PathBuf, Value) {
     let mut victim = container.victim(&compile("victim"), kind, size);
     let pid = victim.pid();
     victim.crash();
-    assert!(victim.ends_within(SOON + Duration::from_secs(40)), "{name}: the crashed process is pinned");
+    assert!(
+        victim.ends_within(SOON + Duration::from_secs(40)),
+        "{name}: the crashed process is pinned"
+    );
     let record = host.records_of(name).into_iter().find(|r| r["host_pid"] == pid);
     (victim.core().to_owned(), record.unwrap_or_else(|| panic!("{name}: a crash without a record")))
 }
@@ -45,12 +54,22 @@ fn tiny(host: &Host, name: &str, container: &Container) -> (PathBuf, Value) {
 }
 
 fn assert_written(crash: &(PathBuf, Value)) {
-    assert_eq!((&crash.1["outcome"], &crash.1["limit"]), (&"written".into(), &Value::Null), "{:#}", crash.1);
+    assert_eq!(
+        (&crash.1["outcome"], &crash.1["limit"]),
+        (&"written".into(), &Value::Null),
+        "{:#}",
+        crash.1
+    );
     assert!(crash.0.exists(), "{:#}", crash.1);
 }
 
 fn assert_refused(crash: &(PathBuf, Value), limit: &str) {
-    assert_eq!((&crash.1["outcome"], &crash.1["limit"]), (&"none".into(), &limit.into()), "{:#}", crash.1);
+    assert_eq!(
+        (&crash.1["outcome"], &crash.1["limit"]),
+        (&"none".into(), &limit.into()),
+        "{:#}",
+        crash.1
+    );
     assert!(!crash.0.exists(), "{:#}", crash.1);
 }
 
@@ -67,7 +86,12 @@ impl Disk {
         let mounted = image.with_extension("mounted");
         fs::File::create(image).unwrap().set_len(size).unwrap();
         fs::create_dir(&mounted).unwrap();
-        let run = |program: &str, args: &[&Path]| assert!(Command::new(program).args(args).stdout(Stdio::null()).status().unwrap().success(), "{program}");
+        let run = |program: &str, args: &[&Path]| {
+            assert!(
+                Command::new(program).args(args).stdout(Stdio::null()).status().unwrap().success(),
+                "{program}"
+            )
+        };
         run("mkfs.ext4", &["-q".as_ref(), "-m0".as_ref(), image]);
         run("mount", &["-o".as_ref(), "loop".as_ref(), image, &mounted]);
         Disk(mounted)
@@ -153,12 +177,18 @@ fn bytes_are_bounded() {
     assert!(used(directory.path()) - base > MOST / 2, "too much was removed");
     // The last one stays whole when the next one is larger than all that may be kept: that one is cut.
     let large = crash(&host, "rotated", &container, "random", 24);
-    assert_eq!((&large.1["outcome"], &large.1["limit"]), (&"truncated".into(), &"bytes = 4Mi".into()), "{:#}", large.1);
+    assert_eq!(
+        (&large.1["outcome"], &large.1["limit"]),
+        (&"truncated".into(), &"bytes = 4Mi".into()),
+        "{:#}",
+        large.1
+    );
     assert!(!last.unwrap().exists(), "what was there had to make room");
     let size = used(directory.path()) - base;
     assert!((MOST / 2..=MOST + (64 << 10)).contains(&size), "{size} bytes");
 
-    let container = Container::new("first", directory.path(), &[(LIMITS, "bytes=3Mi, keep=oldest")]);
+    let container =
+        Container::new("first", directory.path(), &[(LIMITS, "bytes=3Mi, keep=oldest")]);
     let base = used(directory.path());
     let crashes: Vec<_> = (0..4).map(|_| crash(&host, "first", &container, "random", 1)).collect();
     assert_written(&crashes[0]);
@@ -181,12 +211,18 @@ fn free_space_stays() {
     let container = Container::new("space", &disk.0, &[]);
     assert_written(&crash(&host, "space", &container, "random", 10));
     for (way, size) in [("stream", 7), ("fast", 50), ("fast, compressed", 50)] {
-        let annotations: &[_] = if way.ends_with("compressed") { &[("oci-coredump/compress", "zstd")] } else { &[] };
+        let annotations: &[_] =
+            if way.ends_with("compressed") { &[("oci-coredump/compress", "zstd")] } else { &[] };
         // The stream's may still fit; then the next one has less room.
         let container = Container::new("space", &disk.0, annotations);
         let cut = crash(&host, "space", &container, "random", size);
         if way != "stream" {
-            assert_eq!((&cut.1["outcome"], &cut.1["limit"]), (&"truncated".into(), &"min_free = 50%".into()), "{way}: {:#}", cut.1);
+            assert_eq!(
+                (&cut.1["outcome"], &cut.1["limit"]),
+                (&"truncated".into(), &"min_free = 50%".into()),
+                "{way}: {:#}",
+                cut.1
+            );
             fs::remove_file(cut.1["core_path"].as_str().unwrap()).unwrap();
         }
         // Some MiB more where a frame had to be closed.
@@ -224,7 +260,8 @@ fn row_12_one_containers_storm_is_its_own() {
     let container = Container::new("storm", target.path(), &[]);
     let other = Container::new("other", directory.path(), &[]);
     target.on_write(0, Answer::Hold);
-    let mut held: Vec<_> = (0..2).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
+    let mut held: Vec<_> =
+        (0..2).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
     held.iter_mut().for_each(|v| v.crash());
     assert!(target.wait_held(SOON));
     // The third has to wait, and others do not notice.
@@ -234,7 +271,8 @@ fn row_12_one_containers_storm_is_its_own() {
     assert_written(&tiny(&host, "other", &other));
     assert!(third.ends_within(SOON));
     assert!(since.elapsed() >= Duration::from_secs(1), "it did not wait for its turn");
-    let record = |pid: u32| host.records_of("storm").into_iter().find(|r| r["host_pid"] == pid).unwrap();
+    let record =
+        |pid: u32| host.records_of("storm").into_iter().find(|r| r["host_pid"] == pid).unwrap();
     assert_eq!(record(third.pid())["limit"], "concurrent = 2", "{:#}", record(third.pid()));
     // The writers hang even after they were given up: it is still their turn.
     held.iter_mut().for_each(|v| assert!(v.ends_within(SOON)));
@@ -260,7 +298,11 @@ fn row_12_one_containers_storm_is_its_own() {
 /// How many of the slots in a directory are taken.
 fn taken(directory: &Path) -> usize {
     let locked = locked();
-    fs::read_dir(directory).into_iter().flatten().filter(|entry| locked.contains(&entry.as_ref().unwrap().metadata().unwrap().ino())).count()
+    fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter(|entry| locked.contains(&entry.as_ref().unwrap().metadata().unwrap().ino()))
+        .count()
 }
 
 /// All containers together have a bound, and yet nobody waits for another container's dumps.
@@ -297,8 +339,13 @@ fn row_12_all_containers_storms_together() {
         further.crash();
         assert!(further.ends_within(SOON));
         assert!(since.elapsed() >= Duration::from_secs(2), "{name}: it did not wait for its turn");
-        let record = host.records_of(name).into_iter().find(|r| r["host_pid"] == further.pid()).unwrap();
-        assert_eq!((&record["outcome"], &record["limit"]), (&"none".into(), &"host_concurrent = 2".into()), "{name}: {record:#}");
+        let record =
+            host.records_of(name).into_iter().find(|r| r["host_pid"] == further.pid()).unwrap();
+        assert_eq!(
+            (&record["outcome"], &record["limit"]),
+            (&"none".into(), &"host_concurrent = 2".into()),
+            "{name}: {record:#}"
+        );
     }
     let since = Instant::now();
     (0..3).for_each(|_| assert_written(&tiny(&host, "other", &other)));
@@ -306,7 +353,8 @@ fn row_12_all_containers_storms_together() {
     target.go_on();
     for (name, mut victim) in victims {
         assert!(victim.ends_within(SOON));
-        let record = host.records_of(name).into_iter().find(|r| r["host_pid"] == victim.pid()).unwrap();
+        let record =
+            host.records_of(name).into_iter().find(|r| r["host_pid"] == victim.pid()).unwrap();
         assert_eq!(record["outcome"], "written", "{name}: {record:#}");
     }
     until("the host's turns are not free again", &|| taken(&limits.join(".host")) == 0);
@@ -319,10 +367,15 @@ fn a_writer_that_hangs_keeps_the_hosts_turn() {
     let target = Fuse::mount();
     let container = Container::new("hangs", target.path(), &[]);
     target.on_write(0, Answer::Hold);
-    let mut victims: Vec<_> = (0..5).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
+    let mut victims: Vec<_> =
+        (0..5).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
     victims.iter_mut().for_each(|victim| victim.crash());
     victims.iter_mut().for_each(|victim| assert!(victim.ends_within(SOON)));
-    assert!(host.records_of("hangs").iter().all(|record| record["limit"] == "stall = 2"), "{:#?}", host.records_of("hangs"));
+    assert!(
+        host.records_of("hangs").iter().all(|record| record["limit"] == "stall = 2"),
+        "{:#?}",
+        host.records_of("hangs")
+    );
     let shared = Path::new(RUN).join("limits/.host");
     assert_eq!(taken(&shared), 1);
     target.go_on();
@@ -348,7 +401,8 @@ fn row_12_nobody_waits_without_memory() {
     assert!(second.ends_within(SOON), "it waits");
     target.go_on();
     assert!(first.ends_within(SOON));
-    let record = |pid: u32| host.records_of("short").into_iter().find(|r| r["host_pid"] == pid).unwrap();
+    let record =
+        |pid: u32| host.records_of("short").into_iter().find(|r| r["host_pid"] == pid).unwrap();
     assert_eq!(record(second.pid())["limit"], "min_memory = 100%", "{:#}", record(second.pid()));
     assert_eq!(record(first.pid())["outcome"], "written", "{:#}", record(first.pid()));
 }
@@ -359,7 +413,8 @@ fn who_waits_gets_a_turn() {
     let target = Fuse::mount();
     let container = Container::new("queue", target.path(), &[]);
     target.on_write(0, Answer::Hold);
-    let mut victims: Vec<_> = (0..3).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
+    let mut victims: Vec<_> =
+        (0..3).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
     victims.iter_mut().for_each(|v| v.crash());
     assert!(target.wait_held(SOON));
     target.go_on();
@@ -382,7 +437,8 @@ fn nothing_is_remembered_without_need() {
     assert!(limits.join("gone").join("memory").exists());
     drop(container);
     let state = json!({ "ociVersion": "1.0.2", "id": "gone", "status": "stopped", "bundle": directory.path() });
-    let mut hook = Command::new(BINARY).args(["hook", "poststop"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut hook =
+        Command::new(BINARY).args(["hook", "poststop"]).stdin(Stdio::piped()).spawn().unwrap();
     hook.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();
     assert!(hook.wait().unwrap().success());
     assert!(!limits.join("gone").exists(), "it is remembered for ever");

@@ -19,7 +19,8 @@ const SLACK: Duration = Duration::from_secs(8);
 type Way = (&'static str, usize, &'static [(&'static str, &'static str)]);
 
 /// MiB of memory, annotations: through the pipe, by the fast lane, compressed.
-const WAYS: [Way; 3] = [("pipe", 4, &[]), ("fast", 24, &[]), ("zstd", 24, &[("oci-coredump/compress", "zstd")])];
+const WAYS: [Way; 3] =
+    [("pipe", 4, &[]), ("fast", 24, &[]), ("zstd", 24, &[("oci-coredump/compress", "zstd")])];
 
 fn host(stall: u64) -> Host {
     let host = Host::take();
@@ -34,10 +35,21 @@ fn victim(container: &Container, size: usize) -> Victim {
 
 /// The process has its own status, as if its core had been written: nobody killed it for its target's sake.
 fn assert_let_go(victim: &mut Victim, since: Instant, what: &str) {
-    assert!(victim.ends_within(Duration::from_secs(STALL) + SLACK), "{what}: the crashed process is pinned");
-    assert!(since.elapsed() >= Duration::from_secs(STALL), "{what}: given up after {:?} only", since.elapsed());
+    assert!(
+        victim.ends_within(Duration::from_secs(STALL) + SLACK),
+        "{what}: the crashed process is pinned"
+    );
+    assert!(
+        since.elapsed() >= Duration::from_secs(STALL),
+        "{what}: given up after {:?} only",
+        since.elapsed()
+    );
     let status = victim.status();
-    assert_eq!((status.signal(), status.core_dumped()), (Some(Signal::SIGABRT as i32), true), "{what}: {status:?}");
+    assert_eq!(
+        (status.signal(), status.core_dumped()),
+        (Some(Signal::SIGABRT as i32), true),
+        "{what}: {status:?}"
+    );
 }
 
 fn record(host: &Host, container: &str) -> Value {
@@ -45,20 +57,37 @@ fn record(host: &Host, container: &str) -> Value {
 }
 
 fn assert_says_so(record: &Value, outcome: &str, what: &str) {
-    assert_eq!((&record["outcome"], &record["limit"]), (&outcome.into(), &format!("stall = {STALL}").into()), "{what}: {record:#}");
-    assert_eq!(record["size"], Value::Null, "{what}: nobody knows how much is in the file: {record:#}");
+    assert_eq!(
+        (&record["outcome"], &record["limit"]),
+        (&outcome.into(), &format!("stall = {STALL}").into()),
+        "{what}: {record:#}"
+    );
+    assert_eq!(
+        record["size"],
+        Value::Null,
+        "{what}: nobody knows how much is in the file: {record:#}"
+    );
 }
 
 /// The processes of the dispatcher that are there.
 fn helpers() -> Vec<i32> {
-    let all = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
-    all.filter(|pid: &i32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))).collect()
+    let all = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid: &i32| {
+        std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))
+    })
+    .collect()
 }
 
 fn assert_nobody_is_left(what: &str) {
     let until = Instant::now() + SLACK;
     while !helpers().is_empty() {
-        assert!(Instant::now() < until, "{what}: {:?} are left although the target has answered", helpers());
+        assert!(
+            Instant::now() < until,
+            "{what}: {:?} are left although the target has answered",
+            helpers()
+        );
         std::thread::sleep(Duration::from_millis(10)); // no event: they are no children of ours
     }
 }
@@ -80,8 +109,14 @@ fn row_14_target_that_stops_answering_writes() {
         assert_nobody_is_left(way);
         // The writer was killed: nothing has been written since but what the target had in hand. (The fast lane does not write from front to back.)
         let name = victim.core().file_name().unwrap().to_str().unwrap();
-        let size = target.content(&format!("{name}{}", if way == "zstd" { ".zst" } else { "" })).expect("there is no file").len();
-        assert!(way == "fast" || size <= (1 << 20) + (256 << 10), "{way}: {size} bytes, it went on");
+        let size = target
+            .content(&format!("{name}{}", if way == "zstd" { ".zst" } else { "" }))
+            .expect("there is no file")
+            .len();
+        assert!(
+            way == "fast" || size <= (1 << 20) + (256 << 10),
+            "{way}: {size} bytes, it went on"
+        );
     }
 }
 
@@ -111,9 +146,17 @@ fn a_slow_target_that_moves_gets_all() {
     let since = Instant::now();
     victim.crash();
     assert!(victim.ends_within(Duration::from_secs(60)));
-    assert!(since.elapsed() > Duration::from_millis(2500), "the target was not slow: {:?}", since.elapsed());
+    assert!(
+        since.elapsed() > Duration::from_millis(2500),
+        "the target was not slow: {:?}",
+        since.elapsed()
+    );
     let record = record(&host, "slow");
-    assert_eq!((&record["outcome"], &record["limit"]), (&"written".into(), &Value::Null), "{record:#}");
+    assert_eq!(
+        (&record["outcome"], &record["limit"]),
+        (&"written".into(), &Value::Null),
+        "{record:#}"
+    );
     let core = target.content(&format!("core.{}", victim.pid())).unwrap();
     assert_eq!(record["size"], core.len(), "{record:#}");
     assert!(core.len() > 1 << 20);

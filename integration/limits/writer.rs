@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn find(what: &str, is: impl Fn(&str) -> bool) -> String {
     let until = Instant::now() + PATIENCE;
     loop {
-        let all = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().into_string().ok());
+        let all =
+            fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().into_string().ok());
         let mut found: Vec<_> = all.filter(|pid| pid.parse::<i32>().is_ok() && is(pid)).collect();
         if found.len() == 1 {
             return found.remove(0);
@@ -43,7 +44,8 @@ fn is_helper(pid: &str) -> bool {
 
 /// Where a magic link leads.
 fn place(pid: &str, link: &str) -> (u64, u64) {
-    let meta = fs::metadata(format!("/proc/{pid}/{link}")).unwrap_or_else(|e| panic!("/proc/{pid}/{link}: {e}"));
+    let meta = fs::metadata(format!("/proc/{pid}/{link}"))
+        .unwrap_or_else(|e| panic!("/proc/{pid}/{link}: {e}"));
     (meta.dev(), meta.ino())
 }
 
@@ -84,7 +86,9 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     let runtime = Runtime::new(Kind::Runc);
     let container = runtime.start(&bundle, name);
     assert!(target.wait_held(PATIENCE), "{name}: no core came");
-    let crasher = find("the crasher", |pid| read(pid, "status").contains("\nCoreDumping:\t1") && read(pid, "comm") == "victim\n");
+    let crasher = find("the crasher", |pid| {
+        read(pid, "status").contains("\nCoreDumping:\t1") && read(pid, "comm") == "victim\n"
+    });
     // The child of the helper that the kernel has started.
     let writer = find("the writer", |pid| is_helper(pid) && is_helper(&field(pid, "PPid")));
 
@@ -93,9 +97,18 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     for task in fs::read_dir(format!("/proc/{writer}/task")).unwrap() {
         let task = format!("{writer}/task/{}", task.unwrap().file_name().display());
         for key in credentials {
-            assert_eq!(field(&task, key), field(&crasher, key), "{name}: {key} of {task}, and of the crasher");
+            assert_eq!(
+                field(&task, key),
+                field(&crasher, key),
+                "{name}: {key} of {task}, and of the crasher"
+            );
         }
-        for (key, value) in [("NoNewPrivs", "1"), ("Seccomp", "2"), ("CapInh", "0000000000000000"), ("CapAmb", "0000000000000000")] {
+        for (key, value) in [
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+            ("CapInh", "0000000000000000"),
+            ("CapAmb", "0000000000000000"),
+        ] {
             assert_eq!(field(&task, key), value, "{name}: {key} of {task}");
         }
         tasks += 1;
@@ -109,11 +122,25 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("1"), "{name}: {core}");
     let memory = fs::metadata(format!("/proc/{writer}/mem")).unwrap();
-    assert_eq!((memory.uid(), memory.gid()), (0, 0), "{name}: the writer is dumpable: its own user may read its memory");
+    assert_eq!(
+        (memory.uid(), memory.gid()),
+        (0, 0),
+        "{name}: the writer is dumpable: its own user may read its memory"
+    );
     // The kernel's pipe and the report, standard output and error, the process to copy, the turn, and the file.
     let turn = format!("/run/oci-coredump/limits/{name}/slot-");
-    let mut expected =
-        ["/cores/core.", "/dev/null", "/dev/null", "/proc//task//mem", "/proc//task//pagemap", &turn, "anon_inode", "pipe", "pipe"].map(str::to_owned);
+    let mut expected = [
+        "/cores/core.",
+        "/dev/null",
+        "/dev/null",
+        "/proc//task//mem",
+        "/proc//task//pagemap",
+        &turn,
+        "anon_inode",
+        "pipe",
+        "pipe",
+    ]
+    .map(str::to_owned);
     expected.sort();
     assert_eq!(descriptors(&writer), expected, "{name}: open descriptors");
 
@@ -133,7 +160,9 @@ fn before_it_has_its_file() {
     victim.crash();
     assert!(target.wait_held(PATIENCE), "no file is made");
     let writer = find("the writer", |pid| is_helper(pid) && is_helper(&field(pid, "PPid")));
-    for (key, value) in [("NoNewPrivs", "1"), ("CapInh", "0000000000000000"), ("CapAmb", "0000000000000000")] {
+    for (key, value) in
+        [("NoNewPrivs", "1"), ("CapInh", "0000000000000000"), ("CapAmb", "0000000000000000")]
+    {
         assert_eq!(field(&writer, key), value, "{key}");
     }
     target.go_on();

@@ -20,16 +20,25 @@ pub struct Crashed {
 pub fn read(path: &Path) -> Crashed {
     let data = fs::read(path).unwrap_or_else(|cause| panic!("{path:?}: {cause}"));
     let data = data.as_slice();
-    let header = FileHeader64::<LittleEndian>::parse(data).unwrap_or_else(|cause| panic!("{path:?}: {cause}"));
+    let header = FileHeader64::<LittleEndian>::parse(data)
+        .unwrap_or_else(|cause| panic!("{path:?}: {cause}"));
     assert_eq!(header.e_type(LittleEndian), ET_CORE, "{path:?}");
     let segments = header.program_headers(LittleEndian, data).unwrap();
-    let end = segments.iter().map(|segment| segment.p_offset(LittleEndian) + segment.p_filesz(LittleEndian)).max();
-    assert!(segments.iter().any(|segment| segment.p_type(LittleEndian) == PT_LOAD), "{path:?} holds no memory");
+    let end = segments
+        .iter()
+        .map(|segment| segment.p_offset(LittleEndian) + segment.p_filesz(LittleEndian))
+        .max();
+    assert!(
+        segments.iter().any(|segment| segment.p_type(LittleEndian) == PT_LOAD),
+        "{path:?} holds no memory"
+    );
     assert_eq!(Some(data.len() as u64), end, "{path:?} does not end where its last segment does");
     let status = segments
         .iter()
         .filter_map(|segment| segment.notes(LittleEndian, data).unwrap())
-        .find_map(|mut notes| notes.next().unwrap().filter(|note| note.n_type(LittleEndian) == NT_PRSTATUS))
+        .find_map(|mut notes| {
+            notes.next().unwrap().filter(|note| note.n_type(LittleEndian) == NT_PRSTATUS)
+        })
         .expect("the first note is NT_PRSTATUS");
     // struct elf_prstatus: siginfo is 12 bytes, then pr_cursig; pr_pid at 32 on 64-bit machines.
     let desc = status.desc();

@@ -9,8 +9,18 @@ use crate::support::require;
 use crate::support::runtime::{Kind, Runtime};
 
 /// signal(7): the ten whose action is "Core".
-const SIGNALS: [(&str, i32); 10] =
-    [("abrt", 6), ("bus", 7), ("fpe", 8), ("ill", 4), ("quit", 3), ("segv", 11), ("sys", 31), ("trap", 5), ("xcpu", 24), ("xfsz", 25)];
+const SIGNALS: [(&str, i32); 10] = [
+    ("abrt", 6),
+    ("bus", 7),
+    ("fpe", 8),
+    ("ill", 4),
+    ("quit", 3),
+    ("segv", 11),
+    ("sys", 31),
+    ("trap", 5),
+    ("xcpu", 24),
+    ("xfsz", 25),
+];
 
 fn in_store(id: &str, pid: i32) -> std::path::PathBuf {
     Path::new(STORE).join("containers").join(id).join(format!("core-eci.{pid}"))
@@ -28,11 +38,22 @@ fn all_ten_signals() {
         for (name, signal) in SIGNALS {
             let (pid, status) = crash(|script| container.sh(script), name);
             assert_eq!(status, signal | 0x80, "{kind:?}: {name}");
-            assert_eq!(core_file::read(&in_store(&id, pid)), Crashed { signal, tid: pid }, "{kind:?}: {name}");
+            assert_eq!(
+                core_file::read(&in_store(&id, pid)),
+                Crashed { signal, tid: pid },
+                "{kind:?}: {name}"
+            );
             let records = host.records_of(&id);
-            let record = records.iter().find(|record| record["pid"] == pid).unwrap_or_else(|| panic!("{records:#?}"));
+            let record = records
+                .iter()
+                .find(|record| record["pid"] == pid)
+                .unwrap_or_else(|| panic!("{records:#?}"));
             assert_eq!(record["signal"], signal, "{kind:?}: {record:#}");
-            assert_eq!(record["signal_name"], format!("SIG{}", name.to_uppercase()), "{kind:?}: {record:#}");
+            assert_eq!(
+                record["signal_name"],
+                format!("SIG{}", name.to_uppercase()),
+                "{kind:?}: {record:#}"
+            );
         }
         assert_eq!(host.records_of(&id).len(), SIGNALS.len(), "{kind:?}");
     }
@@ -66,7 +87,8 @@ fn the_first_process_under_podman() {
         let podman = Podman::new(kind, crate::scene::fill);
         crate::scene::hooks(&podman);
         let annotation = format!("{ECI}={ECI_PATTERN}");
-        let output = podman.run(&["--name", "dies", "--annotation", &annotation], &["/bin/victim", "segv"]);
+        let output =
+            podman.run(&["--name", "dies", "--annotation", &annotation], &["/bin/victim", "segv"]);
         assert_eq!(output.status.code(), Some(128 + 11), "{kind:?}: {output:?}");
         let id = podman.verb(&["inspect", "--format", "{{.Id}}", "dies"]).trim().to_owned();
         assert_eq!(core_file::read(&in_store(&id, 1)), Crashed { signal: 11, tid: 1 }, "{kind:?}");
@@ -88,7 +110,11 @@ fn a_child_of_the_first_process() {
         let (pid, status) = ended(&container.stdout());
         assert_eq!(status, 6 | 0x80, "{kind:?}");
         container.remove();
-        assert_eq!(core_file::read(&in_store(&id, pid)), Crashed { signal: 6, tid: pid }, "{kind:?}");
+        assert_eq!(
+            core_file::read(&in_store(&id, pid)),
+            Crashed { signal: 6, tid: pid },
+            "{kind:?}"
+        );
         assert_eq!(only_record(&host, &id)["pid"], pid, "{kind:?}");
     }
 }
@@ -110,7 +136,11 @@ fn a_thread_that_is_not_the_leader() {
         assert_ne!(tid, pid, "{kind:?}: {printed}");
         assert_eq!(core_file::read(&in_store(&id, pid)), Crashed { signal: 11, tid }, "{kind:?}");
         let record = only_record(&host, &id);
-        assert_eq!((&record["pid"], &record["tid"]), (&pid.into(), &tid.into()), "{kind:?}: {record:#}");
+        assert_eq!(
+            (&record["pid"], &record["tid"]),
+            (&pid.into(), &tid.into()),
+            "{kind:?}: {record:#}"
+        );
     }
 }
 

@@ -15,17 +15,41 @@ const DIALECTS: [Case; 15] = [
     (&[("k8s.aliyun.com/eci-core-pattern", "/d/eci")], "/d/eci", UNLIMITED),
     (&[("alibabacloud.com/core-pattern", "/d/acs")], "/d/acs", UNLIMITED),
     (&[("bci.virtual-kubelet.io/core-pattern", "/d/bci-%e")], "/d/bci-%e", UNLIMITED),
-    (&[("system.cci.io/coredump", r#"{"core_pattern": "/d/cci", "max_size": 3}"#)], "/d/cci", "3145728"),
+    (
+        &[("system.cci.io/coredump", r#"{"core_pattern": "/d/cci", "max_size": 3}"#)],
+        "/d/cci",
+        "3145728",
+    ),
     (&[("system.cci.io/coredump", r#"{"core_pattern": "/d/cci"}"#)], "/d/cci", "1073741824"),
     (&[("starlingx.io/core_pattern", "/d/stx.%P")], "/d/stx.%P", UNLIMITED),
-    (&[("starlingx.io/core_pattern", "/d/stx"), ("starlingx.io/core_max_size", "200K")], "/d/stx", "204800"),
-    (&[("starlingx.io/core_pattern", "/d/stx"), ("starlingx.io/core_max_size", "20m")], "/d/stx", "20971520"),
-    (&[("starlingx.io/core_pattern", "/d/stx"), ("starlingx.io/core_max_size", "2G")], "/d/stx", "2147483648"),
+    (
+        &[("starlingx.io/core_pattern", "/d/stx"), ("starlingx.io/core_max_size", "200K")],
+        "/d/stx",
+        "204800",
+    ),
+    (
+        &[("starlingx.io/core_pattern", "/d/stx"), ("starlingx.io/core_max_size", "20m")],
+        "/d/stx",
+        "20971520",
+    ),
+    (
+        &[("starlingx.io/core_pattern", "/d/stx"), ("starlingx.io/core_max_size", "2G")],
+        "/d/stx",
+        "2147483648",
+    ),
     (&[("oci-coredump/pattern", "/d/own"), ("oci-coredump/limit", "512Mi")], "/d/own", "536870912"),
     (&[(ECI, "/d/eci"), ("oci-coredump/limit", "0")], "/d/eci", "0"),
     (&[(ECI, "/d/eci"), ("oci-coredump/limit", "unlimited")], "/d/eci", UNLIMITED),
     // The first key of the table wins.
-    (&[("oci-coredump/pattern", "/d/own"), (ECI, "/d/eci"), ("starlingx.io/core_pattern", "/d/stx")], "/d/own", UNLIMITED),
+    (
+        &[
+            ("oci-coredump/pattern", "/d/own"),
+            (ECI, "/d/eci"),
+            ("starlingx.io/core_pattern", "/d/stx"),
+        ],
+        "/d/own",
+        UNLIMITED,
+    ),
     // A setting for one container of the pod wins over the pod's; another container's does not count.
     (
         &[
@@ -108,14 +132,18 @@ fn the_limit_limits() {
             container.remove();
             let record = crate::scene::only_record(&host, &id);
             assert_eq!(record["outcome"], outcome, "{kind:?}: {record:#}");
-            let core = std::path::Path::new(crate::support::host::STORE).join(format!("containers/{id}/core.{pid}"));
+            let core = std::path::Path::new(crate::support::host::STORE)
+                .join(format!("containers/{id}/core.{pid}"));
             match outcome {
                 "none" => {
                     assert!(!core.exists(), "{kind:?}: {record:#}");
                     assert!(!record["reason"].as_str().unwrap().is_empty(), "{kind:?}: {record:#}");
                 }
                 // The kernel, too, stops before the first piece that does not fit.
-                "truncated" => assert!((1..=8192).contains(&core.metadata().unwrap().len()), "{kind:?}: {record:#}"),
+                "truncated" => assert!(
+                    (1..=8192).contains(&core.metadata().unwrap().len()),
+                    "{kind:?}: {record:#}"
+                ),
                 _ => assert_eq!(crate::core_file::read(&core).tid, pid, "{kind:?}"),
             }
         }
@@ -140,7 +168,10 @@ fn the_default_pattern() {
         let namespace = "io.kubernetes.cri.sandbox-namespace";
         let other = start(&[(namespace, "kitchen")]);
         let container = runtime.start(&other, "not-selected");
-        assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern").trim_end(), host.sysctl("kernel/core_pattern"));
+        assert_eq!(
+            container.sh("cat /proc/sys/kernel/core_pattern").trim_end(),
+            host.sysctl("kernel/core_pattern")
+        );
         container.remove();
 
         let selected = start(&[(namespace, "market-1")]);
@@ -152,7 +183,11 @@ fn the_default_pattern() {
 
         let own = start(&[(namespace, "market-1"), (ECI, "/d/own")]);
         let container = runtime.start(&own, "own");
-        assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), "/d/own\n", "{kind:?}: its own wish wins");
+        assert_eq!(
+            container.sh("cat /proc/sys/kernel/core_pattern"),
+            "/d/own\n",
+            "{kind:?}: its own wish wins"
+        );
         container.remove();
     }
     assert_ne!(host.sysctl("kernel/core_pattern"), before);
@@ -170,7 +205,8 @@ fn core_uses_pid_of_the_configuration() {
         bundle.annotation(ECI, "/d/core").bind(volume.path(), "/d");
         let container = runtime.start(&bundle, "plain");
         crash(|script| container.sh(script), "segv");
-        let names: Vec<_> = fs::read_dir(volume.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(volume.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["core"], "{kind:?}");
     }
 }

@@ -60,24 +60,40 @@ fn two_containers_two_patterns() {
         let what = engine.name();
         let volume = TempDir::new().unwrap();
         let first = engine.start("first", &[(ECI, ECI_PATTERN)], &[], &["sleep", "1000"]);
-        let second = engine.start("second", &[("oci-coredump/pattern", "/var/crash/%e-%s-%p")], &[(volume.path(), "/var/crash")], &["sleep", "1000"]);
+        let second = engine.start(
+            "second",
+            &[("oci-coredump/pattern", "/var/crash/%e-%s-%p")],
+            &[(volume.path(), "/var/crash")],
+            &["sleep", "1000"],
+        );
         let pattern = "cat /proc/sys/kernel/core_pattern";
         assert_eq!(first.sh(pattern), format!("{ECI_PATTERN}\n"), "{what}");
         assert_eq!(second.sh(pattern), "/var/crash/%e-%s-%p\n", "{what}");
 
         let (first_pid, first_status) = crash(|script| first.sh(script), "segv");
         let (second_pid, second_status) = crash(|script| second.sh(script), "segv");
-        assert_eq!((first_status, second_status), (SIGSEGV | CORE_DUMPED, SIGSEGV | CORE_DUMPED), "{what}");
+        assert_eq!(
+            (first_status, second_status),
+            (SIGSEGV | CORE_DUMPED, SIGSEGV | CORE_DUMPED),
+            "{what}"
+        );
         assert_eq!(first.sh("ls /pod/data/dump"), format!("core-eci.{first_pid}\n"), "{what}");
         assert_eq!(second.sh("ls /var/crash"), format!("victim-11-{second_pid}\n"), "{what}");
 
         let (first_id, second_id) = (first.id().to_owned(), second.id().to_owned());
         first.remove();
         second.remove();
-        let stored = Path::new(STORE).join("containers").join(&first_id).join(format!("core-eci.{first_pid}"));
+        let stored = Path::new(STORE)
+            .join("containers")
+            .join(&first_id)
+            .join(format!("core-eci.{first_pid}"));
         let on_volume = volume.path().join(format!("victim-11-{second_pid}"));
         assert_eq!(core_file::read(&stored), Crashed { signal: SIGSEGV, tid: first_pid }, "{what}");
-        assert_eq!(core_file::read(&on_volume), Crashed { signal: SIGSEGV, tid: second_pid }, "{what}");
+        assert_eq!(
+            core_file::read(&on_volume),
+            Crashed { signal: SIGSEGV, tid: second_pid },
+            "{what}"
+        );
         assert_eq!(only_record(&host, &first_id)["location"], "store", "{what}");
         assert_eq!(only_record(&host, &second_id)["location"], "volume", "{what}");
         fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();

@@ -35,7 +35,10 @@ fn succeed(args: &[&str]) -> String {
 fn refused(args: &[&str], why: &str) {
     let output = product(args).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && said.contains(why) && said.lines().count() == 1, "{args:?}: {said}");
+    assert!(
+        output.status.code() == Some(1) && said.contains(why) && said.lines().count() == 1,
+        "{args:?}: {said}"
+    );
 }
 
 #[test]
@@ -48,8 +51,23 @@ fn a_running_container() {
         let name = if matches!(engine, Engine::Direct(_)) { id.as_str() } else { "live" };
         let before = container.sh(LOOK);
         assert!(!before.contains("/pod/data/dump\n"), "{what}: {before}");
-        let enable = ["enable", name, "--by", &by(&engine), "--pattern", ECI_PATTERN, "--limit", "64M", "--filter", "0x31"];
-        assert_eq!(succeed(&enable), format!("container {id} has the core pattern {ECI_PATTERN}\n"), "{what}");
+        let enable = [
+            "enable",
+            name,
+            "--by",
+            &by(&engine),
+            "--pattern",
+            ECI_PATTERN,
+            "--limit",
+            "64M",
+            "--filter",
+            "0x31",
+        ];
+        assert_eq!(
+            succeed(&enable),
+            format!("container {id} has the core pattern {ECI_PATTERN}\n"),
+            "{what}"
+        );
 
         let now = container.sh(LOOK);
         let lines: Vec<&str> = now.lines().collect();
@@ -63,11 +81,18 @@ fn a_running_container() {
         assert_eq!(only_record(&host, &id)["location"], "store", "{what}");
         refused(&enable, "it has the core pattern \"/pod/data/dump/core-eci\" already");
 
-        assert_eq!(succeed(&["disable", &id[..4]]), format!("container {id} is as it was before\n"), "{what}");
+        assert_eq!(
+            succeed(&["disable", &id[..4]]),
+            format!("container {id} is as it was before\n"),
+            "{what}"
+        );
         // The host's pattern has become ours meanwhile, which a container without its own reads.
         let rest = |text: &str| text.split_once('\n').unwrap().1.to_owned();
         assert_eq!(rest(&container.sh(LOOK)), rest(&before), "{what}");
-        assert!(core.exists() && !Path::new(RUN).join("containers").join(format!("{id}.json")).exists(), "{what}");
+        assert!(
+            core.exists() && !Path::new(RUN).join("containers").join(format!("{id}.json")).exists(),
+            "{what}"
+        );
         refused(&["disable", &id], "no registered container is called");
         host.settle();
         fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
@@ -98,8 +123,17 @@ fn processes_volumes_and_refusals() {
     let core = volume.path().join(format!("dump/core.{}", ended.0));
     assert_eq!(core_file::read(&core), Crashed { signal: 11, tid: ended.0 });
     let record = only_record(&host, "running");
-    assert_eq!((record["location"].as_str(), record["host_path"].as_str()), (Some("volume"), core.to_str()), "{record:#}");
-    let limit = |what: &str| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap().lines().any(|l| l.split_whitespace().eq(what.split(' ')));
+    assert_eq!(
+        (record["location"].as_str(), record["host_path"].as_str()),
+        (Some("volume"), core.to_str()),
+        "{record:#}"
+    );
+    let limit = |what: &str| {
+        fs::read_to_string(format!("/proc/{pid}/limits"))
+            .unwrap()
+            .lines()
+            .any(|l| l.split_whitespace().eq(what.split(' ')))
+    };
     assert!(limit("Max core file size 1073741824 1073741824 bytes"));
     succeed(&["disable", "running"]);
     assert!(limit("Max core file size 0 1073741824 bytes"));
@@ -107,13 +141,25 @@ fn processes_volumes_and_refusals() {
     let id = ["enable", "running", "--pid", &pid, "--pattern"];
     refused(&[&id[..], &["|/bin/sh"]].concat(), "|/bin/sh");
     refused(&[&id[..], &["/data/go/core"]].concat(), "dump directory");
-    assert!(limit("Max core file size 0 1073741824 bytes") && !Path::new(RUN).join("containers/running.json").exists());
-    refused(&["enable", "--pid", &std::process::id().to_string(), "--pattern", "core"], "the host's mount namespace");
-    refused(&["enable", "nobody", "--by", "runc --root /nonexistent", "--pattern", "core"], "runc --root /nonexistent: ");
+    assert!(
+        limit("Max core file size 0 1073741824 bytes")
+            && !Path::new(RUN).join("containers/running.json").exists()
+    );
+    refused(
+        &["enable", "--pid", &std::process::id().to_string(), "--pattern", "core"],
+        "the host's mount namespace",
+    );
+    refused(
+        &["enable", "nobody", "--by", "runc --root /nonexistent", "--pattern", "core"],
+        "runc --root /nonexistent: ",
+    );
     // What the hook has given is not taken back.
     let mut hooked = bundle();
     hooked.annotation(crate::scene::ECI, ECI_PATTERN);
     let hooked = runtime.start(&hooked, "hooked");
     refused(&["disable", "hooked"], "since its start, by its annotations");
-    refused(&["enable", "--pid", &hooked.pid().to_string(), "hooked", "--pattern", "core"], "since its start, by its annotations");
+    refused(
+        &["enable", "--pid", &hooked.pid().to_string(), "hooked", "--pattern", "core"],
+        "since its start, by its annotations",
+    );
 }

@@ -60,7 +60,9 @@ impl Handler {
         let text = |name: &str| fs::read_to_string(file(name)).unwrap();
         let seen = Seen {
             arguments: text("argv").split_terminator('\0').map(str::to_owned).collect(),
-            pidfd_of: text("fd3").lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok()),
+            pidfd_of: text("fd3")
+                .lines()
+                .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok()),
             ids: text("ids"),
             crashed: core_file::read(&file("core")),
         };
@@ -75,14 +77,23 @@ impl Handler {
 
 /// A crash on the host: its PID and wait status.
 fn crash_on_host(directory: &Path) -> (i32, i32) {
-    let output = Command::new(parent()).args(["--core", "unlimited", "--"]).arg(victim()).arg("segv").current_dir(directory).output().unwrap();
+    let output = Command::new(parent())
+        .args(["--core", "unlimited", "--"])
+        .arg(victim())
+        .arg("segv")
+        .current_dir(directory)
+        .output()
+        .unwrap();
     ended(&String::from_utf8(output.stdout).unwrap())
 }
 
 /// The kernel's handler is the product now: what the tests see of somebody else's handler was forwarded.
 fn assert_taken_over(host: &Host) {
     let pattern = host.sysctl("kernel/core_pattern");
-    assert!(pattern.starts_with(&format!("|{BINARY} ")), "the product did not take over: {pattern}");
+    assert!(
+        pattern.starts_with(&format!("|{BINARY} ")),
+        "the product did not take over: {pattern}"
+    );
 }
 
 fn annotated() -> Bundle {
@@ -117,7 +128,10 @@ fn a_pipe_handler() {
     assert_eq!(after.pidfd_of, Some(second_pid), "{after:?}");
     assert_eq!(after.ids, before.ids);
     let without_pids = |seen: &Seen, pid: i32| -> Vec<String> {
-        seen.arguments.iter().map(|word| if *word == pid.to_string() { "PID".into() } else { word.clone() }).collect()
+        seen.arguments
+            .iter()
+            .map(|word| if *word == pid.to_string() { "PID".into() } else { word.clone() })
+            .collect()
     };
     assert_eq!(without_pids(&after, second_pid), without_pids(&before, pid));
 
@@ -129,12 +143,20 @@ fn a_pipe_handler() {
     let stranger_bundle = Bundle::new();
     crate::scene::fill(stranger_bundle.rootfs());
     let stranger = runtime.start(&stranger_bundle, "stranger");
-    let (inside, _) = crash(|script| stranger.sh(&format!("ulimit -c unlimited; {script}")), "abrt");
+    let (inside, _) =
+        crash(|script| stranger.sh(&format!("ulimit -c unlimited; {script}")), "abrt");
     let theirs_too = handler.seen();
     assert_eq!(theirs_too.crashed, Crashed { signal: 6, tid: inside });
     assert_eq!(theirs_too.arguments[3], inside.to_string(), "%p is the PID inside: {theirs_too:?}");
-    assert_ne!(theirs_too.arguments[2], inside.to_string(), "%P is the PID outside: {theirs_too:?}");
-    assert_eq!(theirs_too.pidfd_of.map(|pid| pid.to_string()).as_ref(), Some(&theirs_too.arguments[2]));
+    assert_ne!(
+        theirs_too.arguments[2],
+        inside.to_string(),
+        "%P is the PID outside: {theirs_too:?}"
+    );
+    assert_eq!(
+        theirs_too.pidfd_of.map(|pid| pid.to_string()).as_ref(),
+        Some(&theirs_too.arguments[2])
+    );
 }
 
 /// A file pattern: the core is where the kernel would have put it, with the kernel's name, owner and mode.
@@ -152,7 +174,12 @@ fn a_file_pattern() {
         assert_taken_over(&host);
         let (pid, status) = crash_on_host(cores.path());
         assert_eq!(status, 11 | 0x80, "{pattern}");
-        let name = Path::new(&pattern).file_name().unwrap().to_str().unwrap().replace("%e-%s", "victim-11");
+        let name = Path::new(&pattern)
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .replace("%e-%s", "victim-11");
         let core = cores.path().join(format!("{name}.{pid}"));
         assert_eq!(core_file::read(&core), Crashed { signal: 11, tid: pid }, "{pattern}");
         assert_eq!(owner_and_mode(&core), (0, 0, 0o600), "{pattern}");
@@ -173,9 +200,18 @@ fn a_file_pattern_with_a_limit() {
     let bundle = annotated();
     let _container = runtime.start(&bundle, "meanwhile");
     assert_taken_over(&host);
-    let limited = Command::new(parent()).args(["--core", "0", "--"]).arg(victim()).arg("segv").output().unwrap();
+    let limited = Command::new(parent())
+        .args(["--core", "0", "--"])
+        .arg(victim())
+        .arg("segv")
+        .output()
+        .unwrap();
     let (_, _) = ended(&String::from_utf8(limited.stdout).unwrap());
-    assert_eq!(fs::read_dir(cores.path()).unwrap().count(), 0, "a core although the soft limit is 0");
+    assert_eq!(
+        fs::read_dir(cores.path()).unwrap().count(),
+        0,
+        "a core although the soft limit is 0"
+    );
 }
 
 /// An empty pattern: nobody wants the host's cores, and nobody gets them.
@@ -227,7 +263,11 @@ fn an_overwritten_pattern() {
 #[test]
 fn uninstall_gives_every_sysctl_back() {
     let host = host();
-    let sysctls = [("kernel/core_pattern", "/var/crash/%e.%p"), ("kernel/core_uses_pid", "1"), ("kernel/core_pipe_limit", "7")];
+    let sysctls = [
+        ("kernel/core_pattern", "/var/crash/%e.%p"),
+        ("kernel/core_uses_pid", "1"),
+        ("kernel/core_pipe_limit", "7"),
+    ];
     for (name, value) in sysctls {
         host.set(name, value);
     }
@@ -277,5 +317,9 @@ fn systemd_coredump() {
         fs::remove_file(core).unwrap();
     }
     assert_eq!(kept.len(), 1, "{kept:?}");
-    assert_eq!(Systemd::cores(of_container), Vec::<PathBuf>::new(), "systemd has the container's core");
+    assert_eq!(
+        Systemd::cores(of_container),
+        Vec::<PathBuf>::new(),
+        "systemd has the container's core"
+    );
 }

@@ -64,15 +64,26 @@ fn make_install_and_uninstall() {
         assert!(fs::metadata(root.join(BINARY)).unwrap().len() > 0, "{file} is empty");
     }
     // The link is relative, so that it holds below DESTDIR too.
-    assert!(fs::canonicalize(root.join("usr/bin/oci-coredump")).unwrap().starts_with(root.canonicalize().unwrap()));
+    assert!(
+        fs::canonicalize(root.join("usr/bin/oci-coredump"))
+            .unwrap()
+            .starts_with(root.canonicalize().unwrap())
+    );
     assert_eq!(fs::metadata(root.join(BINARY)).unwrap().permissions().mode() & 0o7777, 0o755);
 
     // Static: it must run where nothing but the kernel is, and no interpreter is named in it.
-    let header = Command::new("readelf").args(["--program-headers", "--wide"]).arg(root.join(BINARY)).output().unwrap();
+    let header = Command::new("readelf")
+        .args(["--program-headers", "--wide"])
+        .arg(root.join(BINARY))
+        .output()
+        .unwrap();
     let header = String::from_utf8(header.stdout).unwrap();
     assert!(header.contains("LOAD") && !header.contains("INTERP"), "{header}");
 
-    let hook: serde_json::Value = serde_json::from_slice(&fs::read(root.join("usr/share/containers/oci/hooks.d/oci-coredump.json")).unwrap()).unwrap();
+    let hook: serde_json::Value = serde_json::from_slice(
+        &fs::read(root.join("usr/share/containers/oci/hooks.d/oci-coredump.json")).unwrap(),
+    )
+    .unwrap();
     assert_eq!(hook["version"], "1.0.0");
     assert_eq!(hook["hook"]["path"], format!("/{BINARY}"));
     // A hook without a timeout can hold up a container for ever.
@@ -105,7 +116,8 @@ fn the_host_part() {
 
 /// What the demo changes on the host and must put back: the sysctls, and the files and directories of the installation.
 fn traces(host: &Host) -> Vec<String> {
-    let sysctls = ["kernel/core_pattern", "kernel/core_uses_pid", "kernel/core_pipe_limit"].map(|name| host.sysctl(name));
+    let sysctls = ["kernel/core_pattern", "kernel/core_uses_pid", "kernel/core_pipe_limit"]
+        .map(|name| host.sysctl(name));
     let paths = [
         "/usr/libexec/oci",
         "/usr/bin/oci-coredump",
@@ -115,12 +127,20 @@ fn traces(host: &Host) -> Vec<String> {
         crate::support::host::STORE,
     ];
     let there = paths.map(|path| format!("{path}: {}", Path::new(path).exists()));
-    let demos = fs::read_dir("/tmp").unwrap().flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("demo."));
-    sysctls.into_iter().chain(there).chain(demos.map(|entry| entry.path().display().to_string())).collect()
+    let demos = fs::read_dir("/tmp")
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("demo."));
+    sysctls
+        .into_iter()
+        .chain(there)
+        .chain(demos.map(|entry| entry.path().display().to_string()))
+        .collect()
 }
 
 fn demo() -> Command {
-    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/demo.sh"));
+    let mut command =
+        Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/demo.sh"));
     command.arg(env!("CARGO_BIN_EXE_oci-coredump")).stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
@@ -141,9 +161,14 @@ fn the_demo() {
         assert!(printed.contains(line), "{line:?} is not in {printed}");
     }
     assert_eq!(printed.matches("Segmentation fault (core dumped)").count(), 2, "{printed}");
-    for function in ["#0 ", "#1 ", "#2 "].into_iter().zip(["parse_length", "handle_request", "main"]) {
+    for function in
+        ["#0 ", "#1 ", "#2 "].into_iter().zip(["parse_length", "handle_request", "main"])
+    {
         let (frame, name) = function;
-        assert!(printed.lines().any(|line| line.starts_with(frame) && line.contains(name)), "{name}: {printed}");
+        assert!(
+            printed.lines().any(|line| line.starts_with(frame) && line.contains(name)),
+            "{name}: {printed}"
+        );
     }
     assert_eq!(traces(&host), before);
 }
@@ -159,7 +184,10 @@ fn the_demo_interrupted() {
     let mut child = demo().spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     // Both containers run now.
-    assert!(lines.any(|line| line.unwrap() == "/pod/data/dump/core-eci"), "the demo did not come that far");
+    assert!(
+        lines.any(|line| line.unwrap() == "/pod/data/dump/core-eci"),
+        "the demo did not come that far"
+    );
     assert_ne!(host.sysctl("kernel/core_pattern"), before[0]);
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();

@@ -30,9 +30,14 @@ fn guest() -> TempDir {
 
 /// The agent's rule: regular files below `<guest_hook_path>/<stage>` that anybody may execute, no links; called by their name, with the stage.
 fn hooks(tree: &Path, stage: &str) -> Vec<(PathBuf, Vec<String>)> {
-    let entries = fs::read_dir(tree.join("usr/share/oci/hooks").join(stage)).unwrap().map(Result::unwrap);
-    let found = entries.filter(|e| e.file_type().unwrap().is_file() && e.metadata().unwrap().permissions().mode() & 0o111 != 0);
-    found.map(|e| (e.path(), vec![e.file_name().into_string().unwrap(), stage.to_owned()])).collect()
+    let entries =
+        fs::read_dir(tree.join("usr/share/oci/hooks").join(stage)).unwrap().map(Result::unwrap);
+    let found = entries.filter(|e| {
+        e.file_type().unwrap().is_file() && e.metadata().unwrap().permissions().mode() & 0o111 != 0
+    });
+    found
+        .map(|e| (e.path(), vec![e.file_name().into_string().unwrap(), stage.to_owned()]))
+        .collect()
 }
 
 /// The guest's kernel writes the file, by the pod's pattern, from prestart to poststop.
@@ -47,7 +52,10 @@ fn the_guest() {
     let config = fs::read_to_string(tree.path().join("etc/oci-coredump/config.toml")).unwrap();
     let parsed: toml::Table = config.parse().unwrap();
     assert_eq!(parsed["mode"].as_str(), Some("kernel"));
-    assert!(parsed["store"].as_str().unwrap().starts_with("/run/"), "the guest's root is read-only");
+    assert!(
+        parsed["store"].as_str().unwrap().starts_with("/run/"),
+        "the guest's root is read-only"
+    );
     host.configure(&config.replace(parsed["store"].as_str().unwrap(), STORE));
 
     let before = host.sysctl("kernel/core_pattern");
@@ -64,7 +72,8 @@ fn the_guest() {
     let container = runtime.start(&bundle, "guest");
     assert_eq!(host.sysctl("kernel/core_pattern"), ECI_PATTERN);
     assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), format!("{ECI_PATTERN}\n"));
-    let (pid, status) = crash(|script| container.sh(&format!("ulimit -c unlimited; {script}")), "segv");
+    let (pid, status) =
+        crash(|script| container.sh(&format!("ulimit -c unlimited; {script}")), "segv");
     assert_eq!(status, 11 | 0x80);
     container.remove();
     let core = Path::new(STORE).join("containers/guest").join(format!("core-eci.{pid}"));
@@ -92,7 +101,11 @@ fn the_host() {
     fs::copy(require::find("sleep").unwrap(), &qemu).unwrap();
     fs::create_dir(directory.path().join("rootfs")).unwrap();
     let config = |required: bool| {
-        let annotations = if required { json!({ ECI: ECI_PATTERN, "oci-coredump/required": "true" }) } else { json!({ ECI: ECI_PATTERN }) };
+        let annotations = if required {
+            json!({ ECI: ECI_PATTERN, "oci-coredump/required": "true" })
+        } else {
+            json!({ ECI: ECI_PATTERN })
+        };
         let text = json!({ "ociVersion": "1.0.2", "root": { "path": "rootfs" }, "annotations": annotations }).to_string();
         fs::write(directory.path().join("config.json"), text).unwrap();
     };
@@ -108,13 +121,21 @@ fn the_host() {
         for required in [false, true] {
             config(required);
             let state = json!({ "ociVersion": "1.0.2", "id": format!("kata-{required}"), "status": "", "pid": monitor.0.id(), "bundle": directory.path() });
-            let mut hook = Command::new(BINARY).args(["hook", "createRuntime"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut hook = Command::new(BINARY)
+                .args(["hook", "createRuntime"])
+                .stdin(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
             hook.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();
             let output = hook.wait_with_output().unwrap();
             let said = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.success(), !required, "{said}");
             assert_eq!(said.lines().count(), 1, "{said}");
-            assert!(said.contains("qemu-system-x86_64") && said.contains("make kata-guest-hook"), "{said}");
+            assert!(
+                said.contains("qemu-system-x86_64") && said.contains("make kata-guest-hook"),
+                "{said}"
+            );
         }
         assert_eq!(host.sysctl("kernel/core_pattern"), before);
     }

@@ -25,10 +25,15 @@ fn the_kernel_writes_the_core() {
         let container = runtime.start(&bundle, &id);
         assert_eq!(host.sysctl("kernel/core_pattern"), ECI_PATTERN, "{kind:?}");
         assert_eq!(host.sysctl("kernel/core_uses_pid"), "1", "{kind:?}");
-        assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), format!("{ECI_PATTERN}\n"), "{kind:?}");
+        assert_eq!(
+            container.sh("cat /proc/sys/kernel/core_pattern"),
+            format!("{ECI_PATTERN}\n"),
+            "{kind:?}"
+        );
 
         // Nobody between the kernel and the file: an exec'd process has the limit that its engine gave it.
-        let (pid, status) = crash(|script| container.sh(&format!("ulimit -c unlimited; {script}")), "segv");
+        let (pid, status) =
+            crash(|script| container.sh(&format!("ulimit -c unlimited; {script}")), "segv");
         assert_eq!(status, 11 | 0x80, "{kind:?}");
         container.remove();
         let core = Path::new(STORE).join("containers").join(&id).join(format!("core-eci.{pid}"));
@@ -56,7 +61,11 @@ fn a_conflict() {
         assert_eq!(second.sh("cat /proc/sys/kernel/core_pattern"), "/first/core\n", "{kind:?}");
 
         second.remove();
-        assert_eq!(host.sysctl("kernel/core_pattern"), "/first/core", "{kind:?}: it was not the second's to free");
+        assert_eq!(
+            host.sysctl("kernel/core_pattern"),
+            "/first/core",
+            "{kind:?}: it was not the second's to free"
+        );
         first.remove();
         assert_eq!(host.sysctl("kernel/core_pattern"), before, "{kind:?}");
 

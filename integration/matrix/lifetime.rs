@@ -27,7 +27,12 @@ fn kill_and_removal() {
         let what = engine.name();
         let volume = TempDir::new().unwrap();
         let kept = engine.start("kept", &[(ECI, ECI_PATTERN)], &[], &["sleep", "1000"]);
-        let on_volume = engine.start("volume", &[(ECI, "/cores/core")], &[(volume.path(), "/cores")], &["sleep", "1000"]);
+        let on_volume = engine.start(
+            "volume",
+            &[(ECI, "/cores/core")],
+            &[(volume.path(), "/cores")],
+            &["sleep", "1000"],
+        );
         let (kept_id, volume_id) = (kept.id().to_owned(), on_volume.id().to_owned());
         let (kept_pid, _) = crash(|script| kept.sh(script), "segv");
         let (volume_pid, _) = crash(|script| on_volume.sh(script), "segv");
@@ -57,9 +62,17 @@ fn a_container_started_again() {
         bundle.annotation(ECI, "/pod/data/dump/core-%s");
         for (how, life) in [("segv", 1), ("abrt", 2)] {
             let container = runtime.start(&bundle, &id);
-            assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), "/pod/data/dump/core-%s\n", "{kind:?}");
+            assert_eq!(
+                container.sh("cat /proc/sys/kernel/core_pattern"),
+                "/pod/data/dump/core-%s\n",
+                "{kind:?}"
+            );
             crash(|script| container.sh(script), how);
-            assert_eq!(container.sh("ls /pod/data/dump").lines().count(), life, "{kind:?}: life {life}");
+            assert_eq!(
+                container.sh("ls /pod/data/dump").lines().count(),
+                life,
+                "{kind:?}: life {life}"
+            );
             container.remove();
         }
     }
@@ -79,11 +92,23 @@ fn podman_restart() {
         let (first, _) = crash(|script| podman.sh("again", script), "segv");
         podman.verb(&["restart", "--time", "0", "again"]);
         assert!(registered(&id), "{kind:?}");
-        assert_eq!(podman.sh("again", "cat /proc/sys/kernel/core_pattern"), format!("{ECI_PATTERN}\n"), "{kind:?}");
-        assert_eq!(podman.sh("again", "ls /pod/data/dump"), format!("core-eci.{first}\n"), "{kind:?}");
+        assert_eq!(
+            podman.sh("again", "cat /proc/sys/kernel/core_pattern"),
+            format!("{ECI_PATTERN}\n"),
+            "{kind:?}"
+        );
+        assert_eq!(
+            podman.sh("again", "ls /pod/data/dump"),
+            format!("core-eci.{first}\n"),
+            "{kind:?}"
+        );
         // Another signal, so that it is another core even when the PID is the same.
         let (second, _) = crash(|script| podman.sh("again", script), "abrt");
-        assert_eq!(core_file::read(&stored(&id, second)), Crashed { signal: 6, tid: second }, "{kind:?}");
+        assert_eq!(
+            core_file::read(&stored(&id, second)),
+            Crashed { signal: 6, tid: second },
+            "{kind:?}"
+        );
     }
 }
 

@@ -18,7 +18,10 @@ fn assert_backtrace(printed: &str) {
     let frames: Vec<_> = printed.lines().filter(|line| line.starts_with('#')).skip(1).collect();
     assert_eq!(frames.len(), FRAMES.len(), "{printed}");
     for (frame, function) in frames.iter().zip(FRAMES) {
-        assert!(frame.contains(&format!("{function} (")), "{function} is not in {frame:?}: {printed}");
+        assert!(
+            frame.contains(&format!("{function} (")),
+            "{function} is not in {frame:?}: {printed}"
+        );
         assert!(frame.contains("victim.c:"), "no line number in {frame:?}");
     }
     assert!(printed.contains("SIGSEGV"), "{printed}");
@@ -34,7 +37,12 @@ fn a_second_container_lists_the_core() {
         let what = engine.name();
         let volume = TempDir::new().unwrap();
         let volumes = [(volume.path(), "/pod/data/dump")];
-        let first = engine.start("crashes", &[(ECI, "/pod/data/dump/core-eci")], &volumes, &["sleep", "1000"]);
+        let first = engine.start(
+            "crashes",
+            &[(ECI, "/pod/data/dump/core-eci")],
+            &volumes,
+            &["sleep", "1000"],
+        );
         let (pid, _) = crash(|script| first.sh(script), "segv");
         first.remove();
 
@@ -64,20 +72,24 @@ fn gdb_in_a_second_container() {
     let mut analysis = Bundle::new();
     crate::scene::fill(analysis.rootfs());
     for directory in ["lib", "lib64"] {
-        symlink(format!("usr/{directory}"), analysis.rootfs().host_path(&format!("/{directory}"))).unwrap();
+        symlink(format!("usr/{directory}"), analysis.rootfs().host_path(&format!("/{directory}")))
+            .unwrap();
     }
     let core = format!("/pod/data/dump/core-eci.{pid}");
-    analysis.mount("bind", "/usr", "/usr", &["rbind", "ro"]).bind(volume.path(), "/pod/data/dump").args(&[
-        "/usr/bin/gdb",
-        "--batch",
-        "--nx",
-        "-iex",
-        "set debuginfod enabled off",
-        "-ex",
-        "bt",
-        "/bin/victim",
-        &core,
-    ]);
+    analysis
+        .mount("bind", "/usr", "/usr", &["rbind", "ro"])
+        .bind(volume.path(), "/pod/data/dump")
+        .args(&[
+            "/usr/bin/gdb",
+            "--batch",
+            "--nx",
+            "-iex",
+            "set debuginfod enabled off",
+            "-ex",
+            "bt",
+            "/bin/victim",
+            &core,
+        ]);
     let output = runtime.run(&analysis, "looks");
     assert!(output.status.success(), "{output:?}");
     assert_backtrace(&String::from_utf8_lossy(&output.stdout));

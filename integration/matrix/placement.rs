@@ -28,16 +28,24 @@ fn below_a_volume() {
         let container = runtime.start(&bundle, "volume");
         let directory = volume.path().join("dump/new");
         assert_eq!(directory.metadata().unwrap().mode() & 0o7777, 0o1777, "{kind:?}");
-        let output = container.exec_with(&["--user", "1000:1000"], &["/bin/victim", "wait", "segv"]);
+        let output =
+            container.exec_with(&["--user", "1000:1000"], &["/bin/victim", "wait", "segv"]);
         let (pid, _) = ended(&String::from_utf8(output.stdout).unwrap());
         container.remove();
         let core = directory.join(format!("core.{pid}"));
         assert_eq!(core_file::read(&core), Crashed { signal: 11, tid: pid }, "{kind:?}");
         assert_eq!(owner_and_mode(&core), (1000, 1000, 0o600), "{kind:?}");
-        assert!(!store("volume").exists(), "{kind:?}: nothing is kept in the store for a container with a volume");
+        assert!(
+            !store("volume").exists(),
+            "{kind:?}: nothing is kept in the store for a container with a volume"
+        );
         let record = only_record(&host, "volume");
         assert_eq!(record["location"], "volume", "{kind:?}: {record:#}");
-        assert_eq!(record["core_path"], format!("/data/dump/new/core.{pid}"), "{kind:?}: {record:#}");
+        assert_eq!(
+            record["core_path"],
+            format!("/data/dump/new/core.{pid}"),
+            "{kind:?}: {record:#}"
+        );
         fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
     }
 }
@@ -100,10 +108,17 @@ fn a_read_only_root() {
                 bundle.relative_root();
             }
             let container = runtime.start(&bundle, &id);
-            assert!(!container.exec(&["touch", "/new"]).status.success(), "{kind:?}: the root is not read-only");
+            assert!(
+                !container.exec(&["touch", "/new"]).status.success(),
+                "{kind:?}: the root is not read-only"
+            );
             let (pid, _) = crash(|script| container.sh(script), "segv");
             container.remove();
-            assert_eq!(core_file::read(&store(&id).join(format!("core-eci.{pid}"))).tid, pid, "{kind:?}");
+            assert_eq!(
+                core_file::read(&store(&id).join(format!("core-eci.{pid}"))).tid,
+                pid,
+                "{kind:?}"
+            );
         }
     }
 }
@@ -130,7 +145,11 @@ fn a_user_namespace() {
             container.remove();
             let core = store(&id).join(format!("core-eci.{pid}"));
             assert_eq!(core_file::read(&core), Crashed { signal: 11, tid: pid }, "{kind:?}");
-            assert_eq!(owner_and_mode(&core), (USERNS_BASE + uid, USERNS_BASE + uid, 0o600), "{kind:?}");
+            assert_eq!(
+                owner_and_mode(&core),
+                (USERNS_BASE + uid, USERNS_BASE + uid, 0o600),
+                "{kind:?}"
+            );
             assert_eq!(only_record(&host, &id)["outcome"], "written", "{kind:?}");
         }
     }
@@ -145,7 +164,8 @@ fn a_relative_pattern() {
         let mut bundle = bundle();
         bundle.annotation(ECI, "core");
         let container = runtime.start(&bundle, "relative");
-        let (pid, status) = crash(|script| container.sh(&format!("cd /home/user && {script}")), "segv");
+        let (pid, status) =
+            crash(|script| container.sh(&format!("cd /home/user && {script}")), "segv");
         assert_eq!(status, 11 | 0x80, "{kind:?}");
         assert_eq!(container.sh("ls /home/user"), format!("core.{pid}\n"), "{kind:?}");
     }
@@ -216,7 +236,10 @@ fn the_pid_namespace_of_the_host() {
         let runtime = Runtime::new(kind);
         let id = format!("host-pid-{}", kind.name());
         let mut bundle = bundle();
-        bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+        bundle.config["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap()
+            .retain(|namespace| namespace["type"] != "pid");
         bundle.annotation(ECI, "/dump/core").args(&["/bin/victim", "wait", "segv"]);
         let container = runtime.start(&bundle, &id);
         container.wait_stopped();

@@ -25,7 +25,12 @@ fn refused() -> Vec<(&'static str, String)> {
 
 /// Calls a hook stage as a runtime does.
 fn call(stage: &str, state: &Value) -> Output {
-    let mut child = product(&["hook", stage]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = product(&["hook", stage])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
@@ -48,7 +53,11 @@ fn a_refused_pattern_lets_the_container_start() {
             let mut bundle = bundle();
             bundle.annotation(ECI, &pattern);
             let container = runtime.start(&bundle, "refused");
-            assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), format!("{before}\n"), "{kind:?}: {what}");
+            assert_eq!(
+                container.sh("cat /proc/sys/kernel/core_pattern"),
+                format!("{before}\n"),
+                "{kind:?}: {what}"
+            );
             container.remove();
             assert_eq!(host.sysctl("kernel/core_pattern"), before, "{kind:?}: {what}");
         }
@@ -65,7 +74,11 @@ fn a_pattern_with_nul() {
         let mut bundle = bundle();
         bundle.annotation(ECI, "/tmp/core\0|/bin/sh");
         let container = runtime.start(&bundle, "nul");
-        assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), format!("{before}\n"), "{kind:?}");
+        assert_eq!(
+            container.sh("cat /proc/sys/kernel/core_pattern"),
+            format!("{before}\n"),
+            "{kind:?}"
+        );
     }
 }
 
@@ -173,7 +186,10 @@ fn a_process_of_the_host_is_no_container() {
 fn later_stages_always_succeed() {
     let host = host();
     for stage in ["poststart", "poststop"] {
-        let states = [json!({}), json!({ "id": "gone", "status": "stopped", "bundle": "/nonexistent", "ociVersion": "1.0.2" })];
+        let states = [
+            json!({}),
+            json!({ "id": "gone", "status": "stopped", "bundle": "/nonexistent", "ociVersion": "1.0.2" }),
+        ];
         for state in states {
             let output = call(stage, &state);
             assert!(output.status.success(), "{stage} {state}: {output:?}");

@@ -72,7 +72,9 @@ impl Engine {
     /// runc, crun and youki directly, podman over runc and over crun, with the hooks of hooks.d.
     pub fn all() -> impl Iterator<Item = Self> {
         let direct = Kind::installed().map(|kind| Self::Direct(Runtime::new(kind)));
-        let under_podman = [Kind::Runc, Kind::Crun].into_iter().filter(|kind| require::programs(&["podman", kind.name()]));
+        let under_podman = [Kind::Runc, Kind::Crun]
+            .into_iter()
+            .filter(|kind| require::programs(&["podman", kind.name()]));
         direct.chain(under_podman.map(|kind| {
             let podman = Podman::new(kind, fill);
             hooks(&podman);
@@ -88,7 +90,13 @@ impl Engine {
     }
 
     /// Starts a container with annotations and volumes (host directory, directory inside).
-    pub fn start(&self, name: &str, annotations: &[(&str, &str)], volumes: &[(&Path, &str)], args: &[&str]) -> Running<'_> {
+    pub fn start(
+        &self,
+        name: &str,
+        annotations: &[(&str, &str)],
+        volumes: &[(&Path, &str)],
+        args: &[&str],
+    ) -> Running<'_> {
         match self {
             Self::Direct(runtime) => {
                 let mut bundle = bundle();
@@ -100,7 +108,8 @@ impl Engine {
                     bundle.bind(host, inside);
                 }
                 // The store keeps cores by container ID: no two runtimes' containers have the same.
-                let container = runtime.start(&bundle, &format!("{name}-{}", runtime.kind().name()));
+                let container =
+                    runtime.start(&bundle, &format!("{name}-{}", runtime.kind().name()));
                 Running::Direct { container, _bundle: bundle }
             }
             Self::Podman(podman) => {
@@ -146,7 +155,9 @@ impl Running<'_> {
     pub fn shell(&self) -> Terminal {
         match self {
             Self::Direct { container, .. } => container.exec_terminal(&["/bin/sh"]),
-            Self::Podman { podman, name, .. } => Terminal::start(podman.command().args(["exec", "-it", name, "/bin/sh"])),
+            Self::Podman { podman, name, .. } => {
+                Terminal::start(podman.command().args(["exec", "-it", name, "/bin/sh"]))
+            }
         }
     }
 
@@ -154,7 +165,9 @@ impl Running<'_> {
     pub fn remove(self) {
         match self {
             Self::Direct { container, .. } => container.remove(),
-            Self::Podman { podman, name, .. } => drop(podman.verb(&["rm", "--force", "--time", "0", &name])),
+            Self::Podman { podman, name, .. } => {
+                drop(podman.verb(&["rm", "--force", "--time", "0", &name]))
+            }
         }
     }
 }
@@ -166,7 +179,10 @@ pub fn crash(sh: impl Fn(&str) -> String, how: &str) -> (i32, i32) {
 
 /// What `victim wait` printed: `ended PID STATUS`.
 pub fn ended(printed: &str) -> (i32, i32) {
-    let line = printed.lines().find_map(|line| line.strip_prefix("ended ")).unwrap_or_else(|| panic!("{printed:?}"));
+    let line = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("ended "))
+        .unwrap_or_else(|| panic!("{printed:?}"));
     let (pid, status) = line.split_once(' ').unwrap();
     (pid.parse().unwrap(), status.trim().parse().unwrap())
 }
@@ -174,6 +190,11 @@ pub fn ended(printed: &str) -> (i32, i32) {
 /// The one record of a container; panics when there is none or are several.
 pub fn only_record(host: &Host, container: &str) -> Value {
     let mut records = host.records_of(container);
-    assert_eq!(records.len(), 1, "records of {container}: {records:#?}; all: {:#?}", host.records());
+    assert_eq!(
+        records.len(),
+        1,
+        "records of {container}: {records:#?}; all: {:#?}",
+        host.records()
+    );
     records.remove(0)
 }

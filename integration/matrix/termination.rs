@@ -18,7 +18,12 @@ fn with_log(log: &Path, before: &str) -> Bundle {
     fs::write(log, before).unwrap();
     fs::set_permissions(log, fs::Permissions::from_mode(0o666)).unwrap();
     let mut bundle = bundle();
-    bundle.annotation("oci-coredump/pattern", "/dump/core").mount("bind", log.to_str().unwrap(), LOG, &["bind", "rw"]);
+    bundle.annotation("oci-coredump/pattern", "/dump/core").mount(
+        "bind",
+        log.to_str().unwrap(),
+        LOG,
+        &["bind", "rw"],
+    );
     bundle
 }
 
@@ -34,7 +39,8 @@ fn the_first_process() {
         let run = |bundle: &Bundle| {
             number.set(number.get() + 1);
             // Not `run`: youki's does not notice the end of a program that dies at once.
-            let container = runtime.start(bundle, &format!("told-{}-{}", kind.name(), number.get()));
+            let container =
+                runtime.start(bundle, &format!("told-{}-{}", kind.name(), number.get()));
             container.wait_stopped();
             container.remove();
             host.settle();
@@ -42,23 +48,40 @@ fn the_first_process() {
         };
         for user in [0, 1000] {
             let mut bundle = with_log(&log, "");
-            assert_eq!(run(bundle.args(&["/bin/victim", "segv"]).user(user, user)), LINE, "{kind:?}");
+            assert_eq!(
+                run(bundle.args(&["/bin/victim", "segv"]).user(user, user)),
+                LINE,
+                "{kind:?}"
+            );
         }
         // What the program said itself stays; one that the crasher may not write is not written.
-        assert_eq!(run(with_log(&log, "out of coffee").args(&["/bin/victim", "segv"])), "out of coffee", "{kind:?}");
+        assert_eq!(
+            run(with_log(&log, "out of coffee").args(&["/bin/victim", "segv"])),
+            "out of coffee",
+            "{kind:?}"
+        );
         let mut closed = with_log(&log, "");
         fs::set_permissions(&log, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(run(closed.args(&["/bin/victim", "segv"]).user(1000, 1000)), "", "{kind:?}");
         // No core, no line.
         let mut none = with_log(&log, "");
-        assert_eq!(run(none.args(&["/bin/victim", "segv"]).annotation("oci-coredump/limit", "0")), "", "{kind:?}");
+        assert_eq!(
+            run(none.args(&["/bin/victim", "segv"]).annotation("oci-coredump/limit", "0")),
+            "",
+            "{kind:?}"
+        );
         // A child's core is not what ended the container, unless the administrator wants to know all the same.
         let mut child = with_log(&log, "");
         child.args(&["/bin/victim", "wait", "segv"]);
         assert_eq!(run(&child), "", "{kind:?}");
         host.configure("termination_log = \"any\"\n");
         let line = run(&child);
-        assert!(line.starts_with("core dumped: /dump/core.") && line.ends_with(" (SIGSEGV in victim)") && line != LINE, "{kind:?}: {line}");
+        assert!(
+            line.starts_with("core dumped: /dump/core.")
+                && line.ends_with(" (SIGSEGV in victim)")
+                && line != LINE,
+            "{kind:?}: {line}"
+        );
         host.configure("termination_log = \"off\"\n");
         assert_eq!(run(with_log(&log, "").args(&["/bin/victim", "segv"])), "", "{kind:?}");
         host.configure("");
@@ -71,11 +94,17 @@ fn traps_at_the_log() {
     let host = host();
     let runtime = Runtime::new(Kind::Runc);
     let target = "/bin/target";
-    for trap in ["ln -s /bin/target /dev/termination-log", "mkfifo /dev/termination-log", "ln -s /dev/null /dev/termination-log", "mkdir /dev/termination-log"]
-    {
+    for trap in [
+        "ln -s /bin/target /dev/termination-log",
+        "mkfifo /dev/termination-log",
+        "ln -s /dev/null /dev/termination-log",
+        "mkdir /dev/termination-log",
+    ] {
         let mut bundle = bundle();
         fs::write(bundle.rootfs().host_path(target), "").unwrap();
-        bundle.annotation("oci-coredump/pattern", "/dump/core").shell(&format!("{trap}; exec /bin/victim segv"));
+        bundle
+            .annotation("oci-coredump/pattern", "/dump/core")
+            .shell(&format!("{trap}; exec /bin/victim segv"));
         runtime.run(&bundle, "trap");
         host.settle();
         assert_eq!(fs::read_to_string(bundle.rootfs().host_path(target)).unwrap(), "", "{trap}");

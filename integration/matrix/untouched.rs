@@ -15,21 +15,31 @@ fn surroundings(runtime: &Runtime, bundle: &Bundle) -> String {
     let rest = container.sh("cat /proc/1/limits /proc/1/coredump_filter /proc/sys/kernel/core_pattern ; ls / /proc/sys/kernel; id; pwd");
     let config = fs::read_to_string(bundle.path().join("config.json")).unwrap();
     container.remove();
-    assert_eq!(config, serde_json::to_string_pretty(&bundle.config).unwrap(), "config.json was changed");
+    assert_eq!(
+        config,
+        serde_json::to_string_pretty(&bundle.config).unwrap(),
+        "config.json was changed"
+    );
     mounts + &rest
 }
 
 /// The same container with and without the hook, and the host afterwards.
 fn assert_untouched(host: &Host, kind: Kind, mut bundle: Bundle) {
     let runtime = Runtime::new(kind);
-    let sysctls = || ["kernel/core_pattern", "kernel/core_uses_pid", "kernel/core_pipe_limit"].map(|name| host.sysctl(name));
+    let sysctls = || {
+        ["kernel/core_pattern", "kernel/core_uses_pid", "kernel/core_pipe_limit"]
+            .map(|name| host.sysctl(name))
+    };
     let before = sysctls();
     let with_hook = surroundings(&runtime, &bundle);
     bundle.config["hooks"] = serde_json::json!({});
     let without_hook = surroundings(&runtime, &bundle);
     assert_eq!(with_hook, without_hook, "{kind:?}");
     assert_eq!(sysctls(), before, "{kind:?}");
-    assert!(!Path::new(RUN).exists() && !Path::new(STORE).exists(), "{kind:?}: the host was set up for nobody");
+    assert!(
+        !Path::new(RUN).exists() && !Path::new(STORE).exists(),
+        "{kind:?}: the host was set up for nobody"
+    );
 }
 
 #[test]

@@ -29,12 +29,19 @@ pub fn outcome(kernel: &Observed) -> String {
 
 /// The kernel's half of what the row says is forced.
 fn forced(row: &Row, kernel: &Observed, differences: &mut Vec<String>) {
-    let keeps = kernel.changes.values().any(|change| matches!(change, Change::Added(node) if is_core(&node.content)));
+    let keeps = kernel
+        .changes
+        .values()
+        .any(|change| matches!(change, Change::Added(node) if is_core(&node.content)));
     let truth = match row.forced {
         Forced::Nothing => true,
         Forced::CoreFlag => kernel.status & CORE_FLAG == 0 && !keeps,
         Forced::NoCoreOfPrivileged | Forced::MoreFits => kernel.status & CORE_FLAG != 0 && keeps,
-        Forced::EscapesToHost => kernel.status & CORE_FLAG != 0 && !keeps && kernel.stray.iter().any(|path| path.contains(MARKER)),
+        Forced::EscapesToHost => {
+            kernel.status & CORE_FLAG != 0
+                && !keeps
+                && kernel.stray.iter().any(|path| path.contains(MARKER))
+        }
         Forced::PrivilegeUsed => kernel.changes.values().all(|change| {
             let mut without = change.clone();
             without_privilege(&mut without);
@@ -43,7 +50,11 @@ fn forced(row: &Row, kernel: &Observed, differences: &mut Vec<String>) {
         Forced::Refused => true,
     };
     if !truth {
-        differences.push(format!("the row says {:?}, but the kernel did otherwise: {}", row.forced, outcome(kernel)));
+        differences.push(format!(
+            "the row says {:?}, but the kernel did otherwise: {}",
+            row.forced,
+            outcome(kernel)
+        ));
     }
 }
 
@@ -66,8 +77,15 @@ pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String
     files(row, &expected, ours, same_but_for_zeros, &mut differences);
     forced(row, kernel, &mut differences);
     let escaped = |path: &&String| row.forced == Forced::EscapesToHost && path.contains(MARKER);
-    differences.extend(kernel.stray.iter().filter(|path| !escaped(path)).map(|path| format!("kernel's run: stray on the host: {path}")));
-    differences.extend(ours.stray.iter().map(|path| format!("project's run: stray on the host: {path}")));
+    differences.extend(
+        kernel
+            .stray
+            .iter()
+            .filter(|path| !escaped(path))
+            .map(|path| format!("kernel's run: stray on the host: {path}")),
+    );
+    differences
+        .extend(ours.stray.iter().map(|path| format!("project's run: stray on the host: {path}")));
     records(row, kernel, ours, &mut differences);
     differences
 }
@@ -75,19 +93,34 @@ pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String
 /// Where the kernel had no space for more: what the project has beyond that is expected, if there is anything.
 fn more_fits(expected: &mut Observed, ours: &Observed, differences: &mut Vec<String>) {
     for (path, change) in &mut expected.changes {
-        let (Change::Added(kernel), Some(Change::Added(own))) = (change, ours.changes.get(path)) else { continue };
+        let (Change::Added(kernel), Some(Change::Added(own))) = (change, ours.changes.get(path))
+        else {
+            continue;
+        };
         if own.size <= kernel.size {
-            differences.push(format!("{path}: the row says that more fits, but the project has {} bytes, the kernel {}", own.size, kernel.size));
+            differences.push(format!(
+                "{path}: the row says that more fits, but the project has {} bytes, the kernel {}",
+                own.size, kernel.size
+            ));
             continue;
         }
         // Pages that are in the kernel's file must be the same; those behind them are the project's own.
         let common = kernel.content.len();
         kernel.content.extend_from_slice(&own.content[common..]);
-        kernel.data.extend(own.data.iter().map(|(start, end)| (common as u64).max(*start)..*end).filter(|r| !r.is_empty()).map(|r| (r.start, r.end)));
+        kernel.data.extend(
+            own.data
+                .iter()
+                .map(|(start, end)| (common as u64).max(*start)..*end)
+                .filter(|r| !r.is_empty())
+                .map(|r| (r.start, r.end)),
+        );
         kernel.size = own.size;
         // What is full is full: no more than that may be allocated.
         if own.blocks > kernel.blocks {
-            differences.push(format!("{path}: {} blocks, where the kernel has {}", own.blocks, kernel.blocks));
+            differences.push(format!(
+                "{path}: {} blocks, where the kernel has {}",
+                own.blocks, kernel.blocks
+            ));
         }
     }
 }
@@ -102,7 +135,10 @@ fn without_privilege(change: &mut Change) {
 /// What the test's earlier handler, the pattern `core`, makes of a crash in the root directory.
 fn kept_by_earlier_handler(ours: &Observed) -> BTreeMap<String, Change> {
     let path = "container: /core";
-    let core = ours.changes.get(path).filter(|change| matches!(change, Change::Added(node) if whole(&node.content)));
+    let core = ours
+        .changes
+        .get(path)
+        .filter(|change| matches!(change, Change::Added(node) if whole(&node.content)));
     // Without it there is an expectation that nothing fulfils.
     BTreeMap::from([(path.to_owned(), core.cloned().unwrap_or(Change::Removed))])
 }
@@ -118,8 +154,11 @@ pub fn told(change: &Change) -> String {
 
 fn outline(node: &Node) -> String {
     let Node { kind, mode, owner: (uid, gid), links, size, target, blocks, .. } = node;
-    let target = target.as_ref().map(|target| format!(" -> {}", target.display())).unwrap_or_default();
-    format!("{kind}{target} mode {mode:04o} owner {uid}:{gid} links {links} size {size} blocks {blocks}")
+    let target =
+        target.as_ref().map(|target| format!(" -> {}", target.display())).unwrap_or_default();
+    format!(
+        "{kind}{target} mode {mode:04o} owner {uid}:{gid} links {links} size {size} blocks {blocks}"
+    )
 }
 
 fn statuses(kernel: i64, ours: i64, differences: &mut Vec<String>) {
@@ -128,32 +167,60 @@ fn statuses(kernel: i64, ours: i64, differences: &mut Vec<String>) {
     }
 }
 
-fn files(row: &Row, kernel: &Observed, ours: &Observed, allocation: Allocation, differences: &mut Vec<String>) {
+fn files(
+    row: &Row,
+    kernel: &Observed,
+    ours: &Observed,
+    allocation: Allocation,
+    differences: &mut Vec<String>,
+) {
     for (path, change) in &kernel.changes {
         match ours.changes.get(path) {
-            None => differences.push(format!("{path}: kernel {}; project did nothing", told(change))),
+            None => {
+                differences.push(format!("{path}: kernel {}; project did nothing", told(change)))
+            }
             Some(own) => change_differs(row, path, (change, own), allocation, differences),
         }
     }
-    for (path, change) in ours.changes.iter().filter(|(path, _)| !kernel.changes.contains_key(*path)) {
+    for (path, change) in
+        ours.changes.iter().filter(|(path, _)| !kernel.changes.contains_key(*path))
+    {
         differences.push(format!("{path}: kernel did nothing; project {}", told(change)));
     }
 }
 
-fn change_differs(row: &Row, path: &str, (kernel, ours): (&Change, &Change), allocation: Allocation, differences: &mut Vec<String>) {
+fn change_differs(
+    row: &Row,
+    path: &str,
+    (kernel, ours): (&Change, &Change),
+    allocation: Allocation,
+    differences: &mut Vec<String>,
+) {
     let (kernel_node, our_node) = match (kernel, ours) {
         (Change::Added(a), Change::Added(b)) | (Change::Changed(a), Change::Changed(b)) => (a, b),
         (Change::Removed, Change::Removed) => return,
-        _ => return differences.push(format!("{path}: kernel {}; project {}", told(kernel), told(ours))),
+        _ => {
+            return differences.push(format!(
+                "{path}: kernel {}; project {}",
+                told(kernel),
+                told(ours)
+            ));
+        }
     };
     let facts = |node: &Node| (node.kind, node.mode, node.owner, node.links, node.target.clone());
     let sizes_differ = kernel_node.size != our_node.size && !row.randomized;
     if facts(kernel_node) != facts(our_node) || sizes_differ {
-        differences.push(format!("{path}:\n      kernel  {}\n      project {}", told(kernel), told(ours)));
+        differences.push(format!(
+            "{path}:\n      kernel  {}\n      project {}",
+            told(kernel),
+            told(ours)
+        ));
     }
     if !row.randomized {
         bytes(path, kernel_node, our_node, differences);
-        differences.extend(allocation(kernel_node, our_node).map(|difference| format!("{path}: {difference}")));
+        differences.extend(
+            allocation(kernel_node, our_node).map(|difference| format!("{path}: {difference}")),
+        );
     }
 }
 
@@ -171,13 +238,23 @@ type Allocation = fn(&Node, &Node) -> Option<String>;
 
 fn same_allocation(kernel: &Node, other: &Node) -> Option<String> {
     let same = (kernel.blocks, &kernel.data) == (other.blocks, &other.data);
-    (!same).then(|| format!("{} blocks, data {:x?}; then {} blocks, data {:x?}", kernel.blocks, kernel.data, other.blocks, other.data))
+    (!same).then(|| {
+        format!(
+            "{} blocks, data {:x?}; then {} blocks, data {:x?}",
+            kernel.blocks, kernel.data, other.blocks, other.data
+        )
+    })
 }
 
 /// The project leaves every page of zeros as a hole; everything else is allocated where the kernel allocates it.
 fn same_but_for_zeros(kernel: &Node, ours: &Node) -> Option<String> {
     // A last page that is cut is no page of memory, but of the notes.
-    let zero = |page: usize| kernel.content.get(page * PAGE..(page + 1) * PAGE).is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0));
+    let zero = |page: usize| {
+        kernel
+            .content
+            .get(page * PAGE..(page + 1) * PAGE)
+            .is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+    };
     let allocated = |node: &Node, page: usize| {
         let (start, end) = ((page * PAGE) as u64, ((page + 1) * PAGE) as u64);
         node.data.iter().any(|(from, to)| *from < end && start < *to)
@@ -188,11 +265,19 @@ fn same_but_for_zeros(kernel: &Node, ours: &Node) -> Option<String> {
         let (theirs, own) = (allocated(kernel, page), allocated(ours, page));
         saved += u64::from(theirs && !own);
         if own != (theirs && !zero(page)) {
-            wrong.push(format!("{:#x}: kernel {}, project {}", page * PAGE, said(theirs), said(own)));
+            wrong.push(format!(
+                "{:#x}: kernel {}, project {}",
+                page * PAGE,
+                said(theirs),
+                said(own)
+            ));
         }
     }
     if ours.blocks > kernel.blocks || saved == 0 && ours.blocks != kernel.blocks {
-        wrong.push(format!("kernel {} blocks, project {}, although {saved} pages of zeros are holes", kernel.blocks, ours.blocks));
+        wrong.push(format!(
+            "kernel {} blocks, project {}, although {saved} pages of zeros are holes",
+            kernel.blocks, ours.blocks
+        ));
     }
     Some(format!("{} wrongly allocated pages: {}", wrong.len(), wrong.first()?))
 }
@@ -220,9 +305,14 @@ fn records(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<
     check("host_tid", ours.host_tid.into());
     check("signal", (ours.status & 0x7f).into());
     check("pattern", row.pattern.as_str().into());
-    let keeps = kernel.status & CORE_FLAG != 0 && !matches!(row.forced, Forced::NoCoreOfPrivileged | Forced::EscapesToHost);
+    let keeps = kernel.status & CORE_FLAG != 0
+        && !matches!(row.forced, Forced::NoCoreOfPrivileged | Forced::EscapesToHost);
     let file = ours.changes.values().find_map(|change| match change {
-        Change::Added(node) | Change::Changed(node) if is_core(&node.content) || node.content.is_empty() => Some(node),
+        Change::Added(node) | Change::Changed(node)
+            if is_core(&node.content) || node.content.is_empty() =>
+        {
+            Some(node)
+        }
         _ => None,
     });
     match file.filter(|_| keeps) {
@@ -260,7 +350,12 @@ fn paths(ours: &Observed, core: &Node, differences: &mut Vec<String>) {
         differences.push(format!("record: host_path {} is not the core", record["host_path"]));
     }
     let kept_on_host = matches!(record["location"].as_str(), Some("store" | "volume"));
-    if plain && ours.changes.values().count() == 1 && kept_on_host && record["host_path"].is_null() && core.links == 1 {
+    if plain
+        && ours.changes.values().count() == 1
+        && kept_on_host
+        && record["host_path"].is_null()
+        && core.links == 1
+    {
         differences.push(format!("record: location {}, but no host_path", record["location"]));
     }
 }

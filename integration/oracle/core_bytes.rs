@@ -57,7 +57,8 @@ pub fn masked(bytes: &[u8]) -> Vec<u8> {
         }
         if whole {
             // After the last thread's comes one that describes the layout of them all.
-            let last = found.iter().find(|note| note.kind == NT_X86_XSAVE_LAYOUT).map(|note| note.header);
+            let last =
+                found.iter().find(|note| note.kind == NT_X86_XSAVE_LAYOUT).map(|note| note.header);
             sort_threads(&mut bytes, &found, last.unwrap_or(notes.offset + notes.size));
         }
     }
@@ -66,7 +67,8 @@ pub fn masked(bytes: &[u8]) -> Vec<u8> {
 
 /// True for a core that has all that its headers promise.
 pub fn whole(bytes: &[u8]) -> bool {
-    is_core(bytes) && segments(bytes).iter().all(|segment| segment.offset + segment.size <= bytes.len())
+    is_core(bytes)
+        && segments(bytes).iter().all(|segment| segment.offset + segment.size <= bytes.len())
 }
 
 /// Clears PF_SUPERPRIV in NT_PRPSINFO.
@@ -81,13 +83,21 @@ pub fn clear_privilege(bytes: &mut [u8]) {
 /// What is at an offset of the file, for a reader of the differences.
 pub fn describe(bytes: &[u8], offset: usize) -> String {
     for segment in segments(bytes) {
-        let Some(within) = offset.checked_sub(segment.offset).filter(|within| *within < segment.size) else { continue };
+        let Some(within) =
+            offset.checked_sub(segment.offset).filter(|within| *within < segment.size)
+        else {
+            continue;
+        };
         if segment.kind == PT_LOAD {
             return format!("memory at {:#x}", segment.address + within as u64);
         }
         let notes = notes_in(bytes, segment.offset, segment.size);
         if let Some(note) = notes.iter().rev().find(|note| note.header <= offset) {
-            return format!("note of type {:#x}, byte {} of its header and description", note.kind, offset - note.header);
+            return format!(
+                "note of type {:#x}, byte {} of its header and description",
+                note.kind,
+                offset - note.header
+            );
         }
     }
     "headers".to_owned()
@@ -133,7 +143,9 @@ fn segments(bytes: &[u8]) -> Vec<Segment> {
 fn notes_in(bytes: &[u8], offset: usize, size: usize) -> Vec<Note> {
     let (mut at, mut notes) = (offset, Vec::new());
     while at < offset + size {
-        let (Some(name), Some(length), Some(kind)) = (u32_at(bytes, at), u32_at(bytes, at + 4), u32_at(bytes, at + 8)) else {
+        let (Some(name), Some(length), Some(kind)) =
+            (u32_at(bytes, at), u32_at(bytes, at + 4), u32_at(bytes, at + 8))
+        else {
             break;
         };
         let start = at + 12 + (name as usize).next_multiple_of(4);
@@ -150,7 +162,11 @@ fn random_bytes(bytes: &[u8], notes: &[Note], segments: &[Segment]) -> Option<us
         at += 16;
     }
     let address = u64_at(bytes, at + 8)?;
-    let segment = segments.iter().find(|segment| segment.kind == PT_LOAD && address >= segment.address && address - segment.address < segment.size as u64)?;
+    let segment = segments.iter().find(|segment| {
+        segment.kind == PT_LOAD
+            && address >= segment.address
+            && address - segment.address < segment.size as u64
+    })?;
     Some(segment.offset + usize::try_from(address - segment.address).ok()?)
 }
 
@@ -162,10 +178,12 @@ fn clear(bytes: &mut [u8], at: usize, length: usize) {
 }
 
 fn sort_threads(bytes: &mut [u8], notes: &[Note], end: usize) {
-    let starts: Vec<_> = notes.iter().filter(|note| note.kind == NT_PRSTATUS).map(|note| note.header).collect();
+    let starts: Vec<_> =
+        notes.iter().filter(|note| note.kind == NT_PRSTATUS).map(|note| note.header).collect();
     let Some(first) = starts.get(1).copied() else { return };
     let ends = starts.iter().skip(2).copied().chain([end]);
-    let mut threads: Vec<_> = starts[1..].iter().zip(ends).map(|(start, end)| bytes[*start..end].to_vec()).collect();
+    let mut threads: Vec<_> =
+        starts[1..].iter().zip(ends).map(|(start, end)| bytes[*start..end].to_vec()).collect();
     // The header and the name "CORE" take 20 bytes.
     threads.sort_by_key(|thread| u32_at(thread, 20 + PRSTATUS_PID));
     bytes[first..end].copy_from_slice(&threads.concat());

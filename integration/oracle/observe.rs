@@ -71,8 +71,13 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
         }
         Side::Project => {
             // What is kept comes after the end of the process: here nothing but the core is looked at.
-            host.configure(&format!("core_uses_pid = {}\n[binaries]\nkeep = false\n", row.uses_pid));
-            bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", &row.pattern);
+            host.configure(&format!(
+                "core_uses_pid = {}\n[binaries]\nkeep = false\n",
+                row.uses_pid
+            ));
+            bundle
+                .coredump_hooks(Path::new(BINARY))
+                .annotation("oci-coredump/pattern", &row.pattern);
         }
     }
     let mut container = Running::start(runtime, &bundle, &id);
@@ -97,7 +102,8 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
     let records = host.records_of(&id);
     let path = |key: &str| records.first()?[key].as_str().map(PathBuf::from);
     Observed {
-        core_path: path("core_path").and_then(|path| crash.views.iter().find_map(|(_, root)| identity_inside(root, &path))),
+        core_path: path("core_path")
+            .and_then(|path| crash.views.iter().find_map(|(_, root)| identity_inside(root, &path))),
         host_path: path("host_path").and_then(|path| identity_inside(Path::new("/"), &path)),
         status: words.next().unwrap(),
         changes,
@@ -117,7 +123,8 @@ fn bundle(row: &Row) -> Bundle {
     bundle.rootfs().directory("/cores", 0o1777);
     bundle.rootfs().directory("/cwd", 0o1777);
     let pid = PID.to_string();
-    let mut args = vec!["/bin/parent", "--hold", "--pid", &pid, "--cpu", "0", "--core", "unlimited"];
+    let mut args =
+        vec!["/bin/parent", "--hold", "--pid", &pid, "--cpu", "0", "--core", "unlimited"];
     args.extend(row.parent.iter().map(String::as_str));
     args.extend(["--", &row.program, "--wait"]);
     args.extend(row.crasher.iter().map(String::as_str));
@@ -159,16 +166,20 @@ impl<'r> Running<'r> {
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         Self { runtime, id: id.to_owned(), directory, child, input, lines }
     }
 
     /// The next line, which must begin so.
     fn expect(&self, word: &str) -> String {
-        let line = self
-            .lines
-            .recv_timeout(DEADLINE)
-            .unwrap_or_else(|cause| panic!("no {word:?} ({cause}): {}", fs::read_to_string(self.directory.join("stderr")).unwrap_or_default()));
+        let line = self.lines.recv_timeout(DEADLINE).unwrap_or_else(|cause| {
+            panic!(
+                "no {word:?} ({cause}): {}",
+                fs::read_to_string(self.directory.join("stderr")).unwrap_or_default()
+            )
+        });
         assert!(line.starts_with(word), "not {word:?}: {line:?}");
         line
     }
@@ -186,7 +197,12 @@ impl Drop for Running<'_> {
         while self.child.try_wait().unwrap().is_none() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(2)); // there is no wait with a time-out
         }
-        let _ = self.runtime.command().args(["delete", "--force", &self.id]).stderr(Stdio::null()).status();
+        let _ = self
+            .runtime
+            .command()
+            .args(["delete", "--force", &self.id])
+            .stderr(Stdio::null())
+            .status();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -209,16 +225,30 @@ impl Crash {
         until(|| file.exists(), "runc wrote no PID file");
         let init: i64 = fs::read_to_string(file).unwrap().trim().parse().unwrap();
         let namespace = |pid: i64, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
-        let processes = || fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i64>().ok());
+        let processes = || {
+            fs::read_dir("/proc")
+                .unwrap()
+                .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i64>().ok())
+        };
         let mut inits = processes().filter(|pid| parent(*pid) == Some(init));
-        let supervisor = inits.find(|pid| ids(&format!("/proc/{pid}")).unwrap_or_default().last() == Some(&(PID - 1))).expect("no supervisor");
+        let supervisor = inits
+            .find(|pid| ids(&format!("/proc/{pid}")).unwrap_or_default().last() == Some(&(PID - 1)))
+            .expect("no supervisor");
         let pid = processes().find(|pid| parent(*pid) == Some(supervisor)).expect("no crasher");
-        let threads = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path());
+        let threads = || {
+            fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path())
+        };
         // Every thread sleeps where it will sleep when it is killed: then its registers are the same in every run.
-        until(|| threads().all(|thread| matches!(state(&thread), Some('S' | 'Z'))), "the threads never came to rest");
-        let innermost = |directory: &Path| *ids(&directory.to_string_lossy()).unwrap().last().unwrap();
+        until(
+            || threads().all(|thread| matches!(state(&thread), Some('S' | 'Z'))),
+            "the threads never came to rest",
+        );
+        let innermost =
+            |directory: &Path| *ids(&directory.to_string_lossy()).unwrap().last().unwrap();
         let own_pid = innermost(Path::new(&format!("/proc/{pid}")));
-        let tids = threads().map(|thread| (innermost(&thread), thread.file_name().unwrap().to_str().unwrap().parse().unwrap()));
+        let tids = threads().map(|thread| {
+            (innermost(&thread), thread.file_name().unwrap().to_str().unwrap().parse().unwrap())
+        });
         let (own_tid, tid) = if in_thread { tids.max().unwrap() } else { (own_pid, pid) };
         let mut views = vec![("container", PathBuf::from(format!("/proc/{init}/root")))];
         if namespace(supervisor, "mnt") != namespace(init, "mnt") {
@@ -231,10 +261,14 @@ impl Crash {
     fn name(&self, row: &Row, times: &std::ops::RangeInclusive<u64>, path: &[u8]) -> String {
         let replace = |digits: &str| {
             let value = digits.parse::<u64>().ok()?;
-            let is = |specifier, known: i64| row.pattern.contains(specifier) && i64::try_from(value) == Ok(known);
+            let is = |specifier, known: i64| {
+                row.pattern.contains(specifier) && i64::try_from(value) == Ok(known)
+            };
             match () {
                 () if is("%P", self.pid) => Some("<host pid>"),
-                () if is("%I", self.tid) => Some(if self.tid == self.pid { "<host pid>" } else { "<host tid>" }),
+                () if is("%I", self.tid) => {
+                    Some(if self.tid == self.pid { "<host pid>" } else { "<host tid>" })
+                }
                 () if row.pattern.contains("%t") && times.contains(&value) => Some("<time>"),
                 () => None,
             }
@@ -264,7 +298,12 @@ fn until(condition: impl Fn() -> bool, complaint: &str) {
 
 fn parent(pid: i64) -> Option<i64> {
     let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    String::from_utf8_lossy(&status).lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    String::from_utf8_lossy(&status)
+        .lines()
+        .find_map(|line| line.strip_prefix("PPid:"))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// NSpid: the process's or thread's ID in every PID namespace from the initial one to its own.
@@ -278,7 +317,14 @@ fn ids(directory: &str) -> Option<Vec<i64>> {
 /// What a path is for a process whose root is `root`.
 fn identity_inside(root: &Path, path: &Path) -> Option<(u64, u64)> {
     let root = File::open(root).ok()?;
-    let file = rustix::fs::openat2(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
+    let file = rustix::fs::openat2(
+        root,
+        path,
+        OFlags::PATH | OFlags::NOFOLLOW,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT,
+    )
+    .ok()?;
     let meta = File::from(file).metadata().ok()?;
     Some((meta.dev(), meta.ino()))
 }
@@ -298,10 +344,14 @@ struct Spots {
 impl Spots {
     fn look(bundle: &Path) -> Self {
         let cwd = std::env::current_dir().unwrap();
-        let shared = ["/tmp", "/var/tmp", "/run", "/dev/shm", "/root", "/cwd", "/cores"].map(PathBuf::from);
+        let shared =
+            ["/tmp", "/var/tmp", "/run", "/dev/shm", "/root", "/cwd", "/cores"].map(PathBuf::from);
         let all = [PathBuf::from("/"), bundle.to_owned(), cwd].into_iter().chain(shared);
         fs::create_dir_all(STORE).unwrap();
-        Self { names: all.map(|spot| (spot.clone(), entries(&spot))).collect(), store: Snapshot::take(Path::new(STORE)) }
+        Self {
+            names: all.map(|spot| (spot.clone(), entries(&spot))).collect(),
+            store: Snapshot::take(Path::new(STORE)),
+        }
     }
 
     fn stray(&self, bundle: &Path, id: &str) -> Vec<String> {
@@ -338,5 +388,6 @@ impl Spots {
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
-    fs::read_dir(directory).map_or_else(|_| Vec::new(), |all| all.map(|entry| entry.unwrap().path()).collect())
+    fs::read_dir(directory)
+        .map_or_else(|_| Vec::new(), |all| all.map(|entry| entry.unwrap().path()).collect())
 }

@@ -87,7 +87,9 @@ impl Snapshot {
 
 fn walk(root: &Path, below: &Path, seen: &mut BTreeMap<Vec<u8>, Seen>) {
     let entries = match fs::read_dir(root.join(below)) {
-        Err(cause) if cause.kind() == ErrorKind::NotFound && !below.as_os_str().is_empty() => return,
+        Err(cause) if cause.kind() == ErrorKind::NotFound && !below.as_os_str().is_empty() => {
+            return;
+        }
         entries => entries.unwrap_or_else(|cause| panic!("{root:?} {below:?}: {cause}")),
     };
     for entry in entries {

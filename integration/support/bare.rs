@@ -19,7 +19,10 @@ pub struct Container {
 impl Container {
     /// Cores go to `<directory>/core.PID`.
     pub fn new(name: &str, directory: &Path, annotations: &[(&str, &str)]) -> Self {
-        let init = Command::new("unshare").args(["--mount", "--propagation", "private", "sleep", "infinity"]).spawn().expect("unshare");
+        let init = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sleep", "infinity"])
+            .spawn()
+            .expect("unshare");
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         while namespace(&init.id().to_string()) == namespace("self") {
             std::thread::yield_now();
@@ -34,7 +37,11 @@ impl Container {
         let config = serde_json::json!({ "ociVersion": "1.0.2", "root": { "path": "/" }, "annotations": wishes });
         std::fs::write(bundle.path().join("config.json"), config.to_string()).unwrap();
         let state = serde_json::json!({ "ociVersion": "1.0.2", "id": name, "status": "creating", "pid": init.id(), "bundle": bundle.path() });
-        let mut hook = Command::new(BINARY).args(["hook", "createRuntime"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut hook = Command::new(BINARY)
+            .args(["hook", "createRuntime"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
         hook.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();
         assert!(hook.wait().unwrap().success(), "the hook refused the benchmark's container");
         Container { init, directory: directory.to_owned(), _bundle: bundle }
@@ -85,8 +92,16 @@ pub fn now() -> u64 {
 impl Victim {
     /// One in the mount namespace of another process, whose cores would go to `directory`.
     pub fn beside(process: u32, directory: &Path, program: &Path, kind: &str, size: usize) -> Self {
-        let line = format!("ulimit -c unlimited; exec nsenter --mount --target {process} -- {} {kind} {size}", program.display());
-        let mut child = Command::new("sh").args(["-c", &line]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let line = format!(
+            "ulimit -c unlimited; exec nsenter --mount --target {process} -- {} {kind} {size}",
+            program.display()
+        );
+        let mut child = Command::new("sh")
+            .args(["-c", &line])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
         output.read_line(&mut ready).unwrap();
@@ -153,7 +168,11 @@ impl Victim {
 pub fn compile(name: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(format!("{name}.c"));
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let status = Command::new("gcc").args(["-O2", "-static", "-pthread", "-o"]).args([&program, &source]).status().expect("gcc");
+    let status = Command::new("gcc")
+        .args(["-O2", "-static", "-pthread", "-o"])
+        .args([&program, &source])
+        .status()
+        .expect("gcc");
     assert!(status.success(), "gcc {}", source.display());
     program
 }

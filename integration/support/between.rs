@@ -60,7 +60,10 @@ pub struct Gate<'h> {
 impl<'h> Gate<'h> {
     /// `exec`: how the helper is started then.
     pub fn new(host: &'h Host, exec: &str) -> Self {
-        let between = Between::new(host, &format!("echo $$ >${{0%/*}}/arrived\nread go <${{0%/*}}/go\n{exec}"));
+        let between = Between::new(
+            host,
+            &format!("echo $$ >${{0%/*}}/arrived\nread go <${{0%/*}}/go\n{exec}"),
+        );
         let fifo = |name: &str| {
             let path = between.path().join(name);
             nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();

@@ -56,7 +56,8 @@ impl Bundle {
         let rootfs = Rootfs::make(&directory.path().join("rootfs"));
         let mut config = default_config(rootfs.path());
         // A name of its own, so that two tests on one machine never share a cgroup.
-        config["linux"]["cgroupsPath"] = json!(format!("/{}", directory.path().file_name().unwrap().display()));
+        config["linux"]["cgroupsPath"] =
+            json!(format!("/{}", directory.path().file_name().unwrap().display()));
         Self { directory, rootfs, config }
     }
 
@@ -124,12 +125,20 @@ impl Bundle {
 
     /// Mounts a tmpfs of `bytes` bytes, mode 1777.
     pub fn tmpfs(&mut self, inside: &str, bytes: u64) -> &mut Self {
-        self.mount("tmpfs", "tmpfs", inside, &["nosuid", "nodev", "mode=1777", &format!("size={bytes}")])
+        self.mount(
+            "tmpfs",
+            "tmpfs",
+            inside,
+            &["nosuid", "nodev", "mode=1777", &format!("size={bytes}")],
+        )
     }
 
     /// Adds any mount.
     pub fn mount(&mut self, kind: &str, source: &str, inside: &str, options: &[&str]) -> &mut Self {
-        self.push("/mounts", json!({ "destination": inside, "type": kind, "source": source, "options": options }))
+        self.push(
+            "/mounts",
+            json!({ "destination": inside, "type": kind, "source": source, "options": options }),
+        )
     }
 
     /// Adds an annotation.

@@ -21,15 +21,27 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `command`, whose files are all below `scratch`, and waits until it listens at `socket`.
     pub fn start(mut command: Command, scratch: &Path, socket: &Path) -> Self {
-        let log = scratch.join(format!("{}.log", Path::new(command.get_program()).file_name().unwrap().display()));
+        let log = scratch.join(format!(
+            "{}.log",
+            Path::new(command.get_program()).file_name().unwrap().display()
+        ));
         let output = File::options().create(true).append(true).open(&log).unwrap();
         let _ = fs::remove_file(socket);
-        let child = command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let mut daemon = Self { child, log, scratch: scratch.to_owned() };
         let until = Instant::now() + DEADLINE;
         while UnixStream::connect(socket).is_err() {
             let ended = daemon.child.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < until, "{command:?}: {ended:?}\n{}", daemon.log());
+            assert!(
+                ended.is_none() && Instant::now() < until,
+                "{command:?}: {ended:?}\n{}",
+                daemon.log()
+            );
             std::thread::sleep(Duration::from_millis(20)); // until there is a socket there is nothing to wait on
         }
         daemon
@@ -71,7 +83,8 @@ impl Drop for Daemon {
 
 /// The lines that say what went wrong.
 fn tail(log: &str) -> String {
-    let lines: Vec<_> = log.lines().filter(|l| !l.contains("level=info") && !l.contains("level=debug")).collect();
+    let lines: Vec<_> =
+        log.lines().filter(|l| !l.contains("level=info") && !l.contains("level=debug")).collect();
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
@@ -79,9 +92,14 @@ fn tail(log: &str) -> String {
 fn clean(scratch: &Path) {
     let name = scratch.to_str().unwrap();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            continue;
+        };
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if pid != std::process::id() as i32 && String::from_utf8_lossy(&line).contains("containerd-shim") && String::from_utf8_lossy(&line).contains(name) {
+        if pid != std::process::id() as i32
+            && String::from_utf8_lossy(&line).contains("containerd-shim")
+            && String::from_utf8_lossy(&line).contains(name)
+        {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }

@@ -99,10 +99,25 @@ impl Fuse {
     /// Mounts it in the mount namespace of the test; containers that are made afterwards see it.
     pub fn mount() -> Self {
         let directory = TempDir::with_prefix("fuse").unwrap();
-        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
-        let options = format!("fd={},rootmode=41777,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
-        mount(Some("test"), directory.path(), Some("fuse.test"), MsFlags::empty(), Some(options.as_str())).expect("mount fuse");
-        let shared = Arc::new(Shared { device, state: Mutex::new(State { last: ROOT, ..State::default() }), changed: Condvar::new() });
+        let device =
+            OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
+        let options = format!(
+            "fd={},rootmode=41777,user_id=0,group_id=0,allow_other,default_permissions",
+            device.as_raw_fd()
+        );
+        mount(
+            Some("test"),
+            directory.path(),
+            Some("fuse.test"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .expect("mount fuse");
+        let shared = Arc::new(Shared {
+            device,
+            state: Mutex::new(State { last: ROOT, ..State::default() }),
+            changed: Condvar::new(),
+        });
         let serving = shared.clone();
         let server = std::thread::spawn(move || serving.serve());
         Self { directory, shared, server: Some(server) }
@@ -133,7 +148,13 @@ impl Fuse {
     /// Waits until a write or a new file is held. False: none was, in that time.
     pub fn wait_held(&self, most: Duration) -> bool {
         let state = self.shared.lock();
-        let (state, _) = self.shared.changed.wait_timeout_while(state, most, |state| state.held.is_empty() && state.held_create.is_empty()).unwrap();
+        let (state, _) = self
+            .shared
+            .changed
+            .wait_timeout_while(state, most, |state| {
+                state.held.is_empty() && state.held_create.is_empty()
+            })
+            .unwrap();
         !state.held.is_empty() || !state.held_create.is_empty()
     }
 
@@ -154,12 +175,23 @@ impl Fuse {
 
     /// What is in a file, without asking the kernel (which might wait for an answer).
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
-        self.shared.lock().files.values().find(|node| node.linked && node.name == name).map(|node| node.data.clone())
+        self.shared
+            .lock()
+            .files
+            .values()
+            .find(|node| node.linked && node.name == name)
+            .map(|node| node.data.clone())
     }
 
     /// The names that are there, in the same way.
     pub fn names(&self) -> Vec<String> {
-        self.shared.lock().files.values().filter(|node| node.linked).map(|node| node.name.clone()).collect()
+        self.shared
+            .lock()
+            .files
+            .values()
+            .filter(|node| node.linked)
+            .map(|node| node.name.clone())
+            .collect()
     }
 
     /// The path of a file in it.
@@ -198,14 +230,20 @@ impl State {
         let root = Node { mode: 0o41777, linked: true, ..Node::default() };
         let node = if id == ROOT { &root } else { self.files.get(&id)? };
         let size = node.data.len() as u64;
-        let mut out: Vec<u8> = [id, size, size.div_ceil(512), 0, 0, 0].iter().flat_map(|n| n.to_ne_bytes()).collect();
-        out.extend([0, 0, 0, node.mode, u32::from(node.linked), node.uid, node.gid, 0, 4096, 0].iter().flat_map(|n| n.to_ne_bytes()));
+        let mut out: Vec<u8> =
+            [id, size, size.div_ceil(512), 0, 0, 0].iter().flat_map(|n| n.to_ne_bytes()).collect();
+        out.extend(
+            [0, 0, 0, node.mode, u32::from(node.linked), node.uid, node.gid, 0, 4096, 0]
+                .iter()
+                .flat_map(|n| n.to_ne_bytes()),
+        );
         Some(out)
     }
 
     /// `struct fuse_entry_out`: nothing may be cached.
     fn entry(&self, id: u64) -> Result<Vec<u8>, i32> {
-        let mut out: Vec<u8> = [id, 0, 0, 0, 0].iter().flat_map(|n: &u64| n.to_ne_bytes()).collect();
+        let mut out: Vec<u8> =
+            [id, 0, 0, 0, 0].iter().flat_map(|n: &u64| n.to_ne_bytes()).collect();
         out.extend(self.attributes(id).ok_or(libc_enoent())?);
         Ok(out)
     }
@@ -264,13 +302,16 @@ impl Shared {
         let result = match code {
             op::FORGET | op::BATCH_FORGET | op::INTERRUPT => return,
             op::INIT => {
-                let mut out: Vec<u8> = [7u32, 31, 1 << 16, 0].iter().flat_map(|n| n.to_ne_bytes()).collect();
+                let mut out: Vec<u8> =
+                    [7u32, 31, 1 << 16, 0].iter().flat_map(|n| n.to_ne_bytes()).collect();
                 out.extend([12u16, 9].iter().flat_map(|n| n.to_ne_bytes()));
                 out.extend([MAX_WRITE, 1].iter().flat_map(|n| n.to_ne_bytes()));
                 out.resize(64, 0);
                 Ok(out)
             }
-            op::LOOKUP => state.find(&name(body)).ok_or(libc_enoent()).and_then(|id| state.entry(id)),
+            op::LOOKUP => {
+                state.find(&name(body)).ok_or(libc_enoent()).and_then(|id| state.entry(id))
+            }
             op::GETATTR | op::SETATTR => {
                 const SIZE: u32 = 1 << 3;
                 if code == op::SETATTR
@@ -279,7 +320,10 @@ impl Shared {
                 {
                     node.data.resize(long(body, 16) as usize, 0);
                 }
-                state.attributes(id).ok_or(libc_enoent()).map(|attributes| [vec![0; 16], attributes].concat())
+                state
+                    .attributes(id)
+                    .ok_or(libc_enoent())
+                    .map(|attributes| [vec![0; 16], attributes].concat())
             }
             op::CREATE if state.hold_create => {
                 state.held_create.push(request.to_vec());
@@ -290,7 +334,14 @@ impl Shared {
                 state.last += 1;
                 let id = state.last;
                 let mode = word(body, 4);
-                let node = Node { name: name(&body[16..]), linked: true, mode, uid: word(header, 24), gid: word(header, 28), data: Vec::new() };
+                let node = Node {
+                    name: name(&body[16..]),
+                    linked: true,
+                    mode,
+                    uid: word(header, 24),
+                    gid: word(header, 28),
+                    data: Vec::new(),
+                };
                 state.files.insert(id, node);
                 state.entry(id).map(|entry| [entry, vec![0; 16]].concat())
             }
@@ -300,7 +351,8 @@ impl Shared {
             }),
             op::OPEN | op::OPENDIR => Ok(vec![0; 16]),
             op::READ => {
-                let data = state.files.get(&id).map(|node| node.data.as_slice()).unwrap_or_default();
+                let data =
+                    state.files.get(&id).map(|node| node.data.as_slice()).unwrap_or_default();
                 let start = (long(body, 8) as usize).min(data.len());
                 Ok(data[start..(start + word(body, 16) as usize).min(data.len())].to_vec())
             }
@@ -326,7 +378,10 @@ impl Shared {
                 }
             }
             op::STATFS => {
-                let mut out: Vec<u8> = [1u64 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20].iter().flat_map(|n| n.to_ne_bytes()).collect();
+                let mut out: Vec<u8> = [1u64 << 20, 1 << 20, 1 << 20, 1 << 20, 1 << 20]
+                    .iter()
+                    .flat_map(|n| n.to_ne_bytes())
+                    .collect();
                 out.extend([4096u32, 255, 4096].iter().flat_map(|n| n.to_ne_bytes()));
                 out.resize(80, 0);
                 Ok(out)

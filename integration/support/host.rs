@@ -57,8 +57,15 @@ impl Host {
     /// configuration, registrations and store are moved aside until drop.
     pub fn take() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "the integration tests need root");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK).unwrap();
-        let mut lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, cause)| cause).unwrap();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(LOCK)
+            .unwrap();
+        let mut lock =
+            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, cause)| cause).unwrap();
         // Not empty: the test that held the lock was killed before it could put these back.
         let mut left = String::new();
         lock.read_to_string(&mut left).unwrap();
@@ -84,13 +91,15 @@ impl Host {
     pub fn set(&self, name: &str, value: &str) {
         assert!(SYSCTLS.contains(&name), "{name} would not be put back: add it to SYSCTLS");
         // An empty write changes nothing: an empty core_pattern is set by its newline.
-        fs::write(Path::new("/proc/sys").join(name), format!("{value}\n")).unwrap_or_else(|cause| panic!("{name}={value:?}: {cause}"));
+        fs::write(Path::new("/proc/sys").join(name), format!("{value}\n"))
+            .unwrap_or_else(|cause| panic!("{name}={value:?}: {cause}"));
         assert_eq!(self.sysctl(name), value, "the kernel did not take {name}");
     }
 
     /// Puts some sysctls back to what they were when the lock was taken.
     pub fn restore(&self, names: &[&str]) {
-        let wanted = |line: &&str| line.split_once('=').is_some_and(|(name, _)| names.contains(&name));
+        let wanted =
+            |line: &&str| line.split_once('=').is_some_and(|(name, _)| names.contains(&name));
         restore(&self.saved.lines().filter(wanted).collect::<Vec<_>>().join("\n"));
     }
 
@@ -114,7 +123,11 @@ impl Host {
         let Ok(entries) = fs::read_dir(Path::new(STORE).join("records")) else { return Vec::new() };
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         files.sort();
-        files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).filter_map(|path| last_line(&path)).collect()
+        files
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+            .filter_map(|path| last_line(&path))
+            .collect()
     }
 
     /// The records of one container.
@@ -144,7 +157,12 @@ impl Host {
     }
 
     fn place(&self, path: &Path, bytes: &[u8], mode: u32) -> PathBuf {
-        let missing: Vec<_> = path.ancestors().skip(1).take_while(|above| !above.exists()).map(Path::to_owned).collect();
+        let missing: Vec<_> = path
+            .ancestors()
+            .skip(1)
+            .take_while(|above| !above.exists())
+            .map(Path::to_owned)
+            .collect();
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         // Never written in place: the kernel may be running the old one.
         let fresh = path.with_extension("new");
@@ -184,14 +202,17 @@ pub fn locked() -> BTreeSet<u64> {
     let locks = fs::read_to_string("/proc/locks").unwrap();
     // "1: FLOCK  ADVISORY  WRITE 712 00:1a:4711 0 EOF"; those with an arrow wait.
     let held = locks.lines().filter(|line| !line.contains("->"));
-    held.filter_map(|line| line.split_whitespace().nth(5)?.rsplit(':').next()?.parse().ok()).collect()
+    held.filter_map(|line| line.split_whitespace().nth(5)?.rsplit(':').next()?.parse().ok())
+        .collect()
 }
 
 /// The PID of an installed binary that handles a crash.
 fn dispatcher() -> Option<String> {
     let is_one = |process: &Path| {
-        let exe = fs::read_link(process.join("exe")).is_ok_and(|exe| exe.to_string_lossy().starts_with(BINARY));
-        exe && fs::read(process.join("cmdline")).is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"handle"))
+        let exe = fs::read_link(process.join("exe"))
+            .is_ok_and(|exe| exe.to_string_lossy().starts_with(BINARY));
+        exe && fs::read(process.join("cmdline"))
+            .is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"handle"))
     };
     let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     all.filter(|path| is_one(path)).map(|path| path.display().to_string()).next()
@@ -246,7 +267,9 @@ fn put_back(path: &Path) {
 fn remove(path: &Path) {
     let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match result {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => eprintln!("remove {path:?}: {cause}"),
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            eprintln!("remove {path:?}: {cause}")
+        }
         _ => {}
     }
 }

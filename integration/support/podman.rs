@@ -34,7 +34,14 @@ impl Podman {
         let rootfs = Rootfs::make(&podman.scratch.path().join("image"));
         fill(&rootfs);
         let archive = podman.scratch.path().join("image.tar");
-        let tar = Command::new("tar").arg("-C").arg(rootfs.path()).arg("-cf").arg(&archive).arg(".").status().unwrap();
+        let tar = Command::new("tar")
+            .arg("-C")
+            .arg(rootfs.path())
+            .arg("-cf")
+            .arg(&archive)
+            .arg(".")
+            .status()
+            .unwrap();
         assert!(tar.success(), "tar of the image");
         podman.succeed(podman.command().args(["import", "--quiet"]).arg(&archive).arg(IMAGE));
         podman
@@ -113,7 +120,11 @@ impl Podman {
 
     fn succeed(&self, command: &mut Command) -> String {
         let output = command.output().unwrap();
-        assert!(output.status.success(), "podman over {}: {command:?}: {output:?}", self.kind().name());
+        assert!(
+            output.status.success(),
+            "podman over {}: {command:?}: {output:?}",
+            self.kind().name()
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -139,7 +150,12 @@ impl Drop for Podman {
 fn unmount_below(directory: &Path) {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(1));
-    for point in points.filter(|point| Path::new(point).starts_with(directory)).collect::<Vec<_>>().into_iter().rev() {
+    for point in points
+        .filter(|point| Path::new(point).starts_with(directory))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+    {
         if let Err(cause) = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH) {
             eprintln!("unmount {point}: {cause}");
         }
@@ -149,7 +165,8 @@ fn unmount_below(directory: &Path) {
 /// A cgroup directory is removed by rmdir alone, deepest first.
 fn remove_cgroups(name: &str) {
     let relative = name.trim_start_matches('/');
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    let hierarchies =
+        fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
     for hierarchy in hierarchies.chain(["/sys/fs/cgroup".into()]) {
         remove_cgroup(&hierarchy.join(relative));
     }

@@ -16,19 +16,37 @@ impl Rootfs {
     /// (1000), the mount points of the runtimes' default specification, /tmp with the sticky bit, /home/user.
     pub fn make(path: &Path) -> Self {
         let rootfs = Self { path: path.to_owned() };
-        for directory in ["bin", "dev", "etc", "home/user", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "var"] {
+        for directory in [
+            "bin",
+            "dev",
+            "etc",
+            "home/user",
+            "proc",
+            "root",
+            "run",
+            "sbin",
+            "sys",
+            "tmp",
+            "usr/bin",
+            "var",
+        ] {
             fs::create_dir_all(path.join(directory)).unwrap();
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(path.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         chown(path.join("home/user"), Some(1000), Some(1000)).unwrap();
-        fs::write(path.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n").unwrap();
+        fs::write(
+            path.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n",
+        )
+        .unwrap();
         fs::write(path.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
 
         let busybox = require::find("busybox").expect("busybox-static is not installed");
         rootfs.put(&busybox, "/bin/busybox");
         let applets = Command::new(&busybox).arg("--list").output().unwrap().stdout;
-        for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox") {
+        for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox")
+        {
             symlink("busybox", path.join("bin").join(applet)).unwrap();
         }
         rootfs
@@ -38,7 +56,8 @@ impl Rootfs {
     pub fn put(&self, host: &Path, inside: &str) {
         let target = self.host_path(inside);
         fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::copy(host, &target).unwrap_or_else(|cause| panic!("copy {host:?} to {target:?}: {cause}"));
+        fs::copy(host, &target)
+            .unwrap_or_else(|cause| panic!("copy {host:?} to {target:?}: {cause}"));
         fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
@@ -47,7 +66,10 @@ impl Rootfs {
         self.put(program, inside);
         let output = Command::new("ldd").arg(program).output().unwrap();
         // A static one: ldd says so on standard error.
-        for library in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+        for library in String::from_utf8_lossy(&output.stdout)
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+        {
             self.put(Path::new(library), library);
         }
     }

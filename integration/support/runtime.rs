@@ -105,7 +105,8 @@ impl Runtime {
 
     /// `create`: hooks run, the program is not started yet. Panics when the runtime refuses.
     pub fn create<'r>(&'r self, bundle: &Bundle, id: &str) -> Container<'r> {
-        self.try_create(bundle, id).unwrap_or_else(|log| panic!("{} create {id}: {log}", self.kind.name()))
+        self.try_create(bundle, id)
+            .unwrap_or_else(|log| panic!("{} create {id}: {log}", self.kind.name()))
     }
 
     /// `create`, and what the runtime said when it refused.
@@ -115,9 +116,11 @@ impl Runtime {
         loop {
             let mut command = self.command();
             command.arg("create").arg("--bundle").arg(bundle.path()).arg(id);
-            let status = command.stdout(output("stdout")).stderr(output("stderr")).status().unwrap();
+            let status =
+                command.stdout(output("stdout")).stderr(output("stderr")).status().unwrap();
             // Made before the status is looked at: a half-made container is deleted too.
-            let container = Container { runtime: self, id: id.to_owned(), bundle: bundle.path().to_owned() };
+            let container =
+                Container { runtime: self, id: id.to_owned(), bundle: bundle.path().to_owned() };
             if status.success() {
                 return Ok(container);
             }
@@ -207,7 +210,8 @@ impl Container<'_> {
             if self.runtime.kind == Kind::Youki {
                 // youki ignores --tty: a terminal must be asked for in a process of config.json's form.
                 let config = fs::read(self.bundle.join("config.json")).unwrap();
-                let mut wanted = serde_json::from_slice::<Value>(&config).unwrap()["process"].take();
+                let mut wanted =
+                    serde_json::from_slice::<Value>(&config).unwrap()["process"].take();
                 wanted["terminal"] = true.into();
                 wanted["args"] = args.into();
                 fs::write(&process, wanted.to_string()).unwrap();
@@ -236,7 +240,12 @@ impl Container<'_> {
     pub fn wait_stopped(&self) {
         let until = Instant::now() + DEADLINE;
         while self.status() != "stopped" {
-            assert!(Instant::now() < until, "{} {} never stopped", self.runtime.kind.name(), self.id);
+            assert!(
+                Instant::now() < until,
+                "{} {} never stopped",
+                self.runtime.kind.name(),
+                self.id
+            );
             std::thread::sleep(Duration::from_millis(20)); // there is no event: the runtime can only be polled
         }
     }
@@ -259,7 +268,13 @@ impl Container<'_> {
                 return printed;
             }
             let log = || format!("{printed:?}, {:?}", self.stderr());
-            assert!(Instant::now() < until, "{} {}: no {text:?} in {}", self.runtime.kind.name(), self.id, log());
+            assert!(
+                Instant::now() < until,
+                "{} {}: no {text:?} in {}",
+                self.runtime.kind.name(),
+                self.id,
+                log()
+            );
             std::thread::sleep(Duration::from_millis(20)); // a file that grows can only be polled
         }
     }
@@ -306,12 +321,16 @@ pub fn script(path: &Path, text: &str) -> PathBuf {
 
 /// crun refuses a host with hybrid cgroups; there it gets a mount namespace in which the second hierarchy is not mounted.
 fn program(kind: Kind, scratch: &Path) -> PathBuf {
-    let program = require::find(kind.name()).unwrap_or_else(|| panic!("{} is not installed", kind.name()));
+    let program =
+        require::find(kind.name()).unwrap_or_else(|| panic!("{} is not installed", kind.name()));
     if kind != Kind::Crun || !Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists() {
         return program;
     }
     let script = scratch.join("crun");
-    let text = format!("#!/bin/sh\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec \"$@\"' crun {} \"$@\"\n", program.display());
+    let text = format!(
+        "#!/bin/sh\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec \"$@\"' crun {} \"$@\"\n",
+        program.display()
+    );
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     script

@@ -21,7 +21,11 @@ impl Systemd {
     /// `None` if there is no systemd-coredump on this machine; `make deps` unpacks it where it is not installed.
     pub fn start() -> Option<Self> {
         let installed = Path::new("/usr/lib/systemd/systemd-coredump");
-        let found = if installed.exists() { installed.to_owned() } else { require::find("systemd-coredump")? };
+        let found = if installed.exists() {
+            installed.to_owned()
+        } else {
+            require::find("systemd-coredump")?
+        };
         // core_pattern has room for 127 bytes.
         let directory = TempDir::with_prefix("s").unwrap();
         let program = directory.path().join("systemd-coredump");
@@ -48,14 +52,21 @@ impl Systemd {
 
 fn find(wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir("/var/lib/systemd/coredump").into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_name().to_str().is_some_and(&wanted)).map(|entry| entry.path()).collect()
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(&wanted))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 fn listen(program: &Path) -> Child {
     fs::create_dir_all("/run/systemd").unwrap();
     let mut command = Command::new("systemd-socket-activate");
     command.args(["--accept", "--seqpacket", "--listen", SOCKET]).arg(program);
-    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("systemd-socket-activate");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("systemd-socket-activate");
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();

@@ -27,7 +27,8 @@ impl Terminal {
     /// Starts `command` (program and arguments; its environment and streams are not taken) on a new terminal.
     pub fn start(command: &Command) -> Self {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let line: Vec<_> = words.map(|word| quote(word.to_str().expect("UTF-8 arguments"))).collect();
+        let line: Vec<_> =
+            words.map(|word| quote(word.to_str().expect("UTF-8 arguments"))).collect();
         let mut child = Command::new("script")
             .args(["--quiet", "--flush", "--return", "--command", &line.join(" "), "/dev/null"])
             .stdin(Stdio::piped())
@@ -48,7 +49,13 @@ impl Terminal {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut name = [0; 4096];
-        recvmsg(&connection, &mut [IoSliceMut::new(&mut name)], &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap();
+        recvmsg(
+            &connection,
+            &mut [IoSliceMut::new(&mut name)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+        .unwrap();
         let descriptor: OwnedFd = ancillary
             .drain()
             .find_map(|message| match message {
@@ -79,15 +86,24 @@ impl Terminal {
             }
             match self.screen.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.unread.extend(bytes),
-                Err(RecvTimeoutError::Timeout) => panic!("{text:?} was not printed in time; printed: {printed:?}"),
-                Err(RecvTimeoutError::Disconnected) => panic!("ended without printing {text:?}; printed: {printed:?}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{text:?} was not printed in time; printed: {printed:?}")
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("ended without printing {text:?}; printed: {printed:?}")
+                }
             }
         }
     }
 
     /// Waits until everything on the terminal has ended.
     pub fn wait_for_end(&mut self) {
-        while self.screen.recv_timeout(PATIENCE).map_err(|ended| assert_eq!(ended, RecvTimeoutError::Disconnected)).is_ok() {}
+        while self
+            .screen
+            .recv_timeout(PATIENCE)
+            .map_err(|ended| assert_eq!(ended, RecvTimeoutError::Disconnected))
+            .is_ok()
+        {}
     }
 }
 

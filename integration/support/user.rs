@@ -28,10 +28,21 @@ impl User {
         let scratch = tempfile::Builder::new().prefix(name).tempdir().unwrap();
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let home = scratch.path().join("home");
-        let made = Command::new("useradd").args(["--create-home", "--shell", "/bin/sh", "--home-dir"]).arg(&home).arg(name).output().unwrap();
+        let made = Command::new("useradd")
+            .args(["--create-home", "--shell", "/bin/sh", "--home-dir"])
+            .arg(&home)
+            .arg(name)
+            .output()
+            .unwrap();
         assert!(made.status.success(), "useradd: {made:?}");
         let meta = home.metadata().unwrap();
-        let user = Self { name: name.to_owned(), uid: meta.uid(), gid: meta.gid(), scratch, first: !Path::new(SESSIONS).exists() };
+        let user = Self {
+            name: name.to_owned(),
+            uid: meta.uid(),
+            gid: meta.gid(),
+            scratch,
+            first: !Path::new(SESSIONS).exists(),
+        };
         let _ = fs::remove_dir_all(user.run_dir());
         fs::create_dir_all(user.run_dir()).unwrap();
         user.own(&user.run_dir(), 0o700);
@@ -75,9 +86,21 @@ impl User {
     /// A command of this user, with an environment as after a login.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
-        command.arg(format!("--reuid={}", self.uid)).arg(format!("--regid={}", self.gid)).args(["--clear-groups", "--inh-caps=-all", "--", program]);
-        command.env_clear().env("HOME", self.home()).env("XDG_RUNTIME_DIR", self.run_dir()).env("USER", &self.name);
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").current_dir(self.home()).stdin(Stdio::null());
+        command.arg(format!("--reuid={}", self.uid)).arg(format!("--regid={}", self.gid)).args([
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--",
+            program,
+        ]);
+        command
+            .env_clear()
+            .env("HOME", self.home())
+            .env("XDG_RUNTIME_DIR", self.run_dir())
+            .env("USER", &self.name);
+        command
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+            .current_dir(self.home())
+            .stdin(Stdio::null());
         command
     }
 }
@@ -85,9 +108,16 @@ impl User {
 impl Drop for User {
     fn drop(&mut self) {
         // podman's pause process, which would keep the user.
-        let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter(|entry| entry.metadata().is_ok_and(|meta| meta.uid() == self.uid));
+        let pids = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.metadata().is_ok_and(|meta| meta.uid() == self.uid));
         for pid in pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
         let gone = Command::new("userdel").args(["--force", &self.name]).output();
         if !gone.as_ref().is_ok_and(|o| o.status.success()) {

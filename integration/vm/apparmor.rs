@@ -9,7 +9,8 @@ use crate::stage::{self, DUMPED, run, run_with_the_kernels};
 fn row_19_no_core_where_the_profile_forbids_it() {
     CONFINED.run(|| {
         let host = scene::host();
-        fs::write("/sys/kernel/security/apparmor/.replace", fs::read("/profiles").unwrap()).unwrap();
+        fs::write("/sys/kernel/security/apparmor/.replace", fs::read("/profiles").unwrap())
+            .unwrap();
         for (profile, name, uid, forbidden) in [
             ("container", "core", 0, false),
             ("container", "secret", 0, true),
@@ -21,7 +22,18 @@ fn row_19_no_core_where_the_profile_forbids_it() {
         ] {
             let (id, pattern) = (&format!("{profile}-{name}-{uid}"), &format!("/dump/{name}"));
             let (mut bundle, volume) = stage::bundle(pattern, &[]);
-            bundle.args(&["/bin/parent", "--pid", "100", "--core", "unlimited", "--uid", &uid.to_string(), "--", "/bin/crasher", "null"]);
+            bundle.args(&[
+                "/bin/parent",
+                "--pid",
+                "100",
+                "--core",
+                "unlimited",
+                "--uid",
+                &uid.to_string(),
+                "--",
+                "/bin/crasher",
+                "null",
+            ]);
             bundle.config["process"]["apparmorProfile"] = profile.into();
             let core = volume.path().join(format!("{name}.100"));
             // With something that has the name, and without.
@@ -38,11 +50,23 @@ fn row_19_no_core_where_the_profile_forbids_it() {
                 let status = run(&bundle, id);
                 let record = host.records_of(id).pop().unwrap();
                 assert_eq!(touched(), !forbidden, "{status:#x} {record:#}");
-                assert_eq!(record["outcome"], if forbidden { "none" } else { "written" }, "{record:#}");
-                assert_eq!(record["reason"].as_str().is_some_and(|r| r.contains("Permission denied")), forbidden, "{record:#}");
+                assert_eq!(
+                    record["outcome"],
+                    if forbidden { "none" } else { "written" },
+                    "{record:#}"
+                );
+                assert_eq!(
+                    record["reason"].as_str().is_some_and(|r| r.contains("Permission denied")),
+                    forbidden,
+                    "{record:#}"
+                );
                 prepare();
                 let status = run_with_the_kernels(&host, &mut bundle, pattern, id);
-                assert_eq!((touched(), status == DUMPED), (!forbidden, !forbidden), "{id}: the kernel's own file mode");
+                assert_eq!(
+                    (touched(), status == DUMPED),
+                    (!forbidden, !forbidden),
+                    "{id}: the kernel's own file mode"
+                );
             }
         }
     });

@@ -11,12 +11,19 @@ fn cores_are_the_kernels_own() {
         let version: Vec<u32> = release.split('.').take(2).map(|n| n.parse().unwrap()).collect();
         assert!(version < vec![6, 16], "{release}: this is no older kernel");
         let host = scene::host();
-        for (id, program) in [("tiny", &["/bin/crasher", "null"][..]), ("large", &["/bin/crasher", "--fill", "12", "--tail", "8", "null"])] {
+        for (id, program) in [
+            ("tiny", &["/bin/crasher", "null"][..]),
+            ("large", &["/bin/crasher", "--fill", "12", "--tail", "8", "null"]),
+        ] {
             let (mut bundle, volume) = bundle("/dump/core", program);
             let core = volume.path().join(CORE);
             assert_eq!(run(&bundle, id), DUMPED, "{id}: {:#?}", host.records());
             let record = only_record(&host, id);
-            assert_eq!((record["outcome"].as_str(), record["size"].as_u64()), (Some("written"), core.metadata().ok().map(|m| m.len())), "{record:#}");
+            assert_eq!(
+                (record["outcome"].as_str(), record["size"].as_u64()),
+                (Some("written"), core.metadata().ok().map(|m| m.len())),
+                "{record:#}"
+            );
             let (ours, blocks) = take(&core);
             assert_eq!(run_with_the_kernels(&host, &mut bundle, "/dump/core", id), DUMPED);
             let (kernels, most) = take(&core);

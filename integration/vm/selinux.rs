@@ -40,7 +40,8 @@ fn label(path: &Path) -> String {
 }
 
 fn relabel(path: &Path, label: &str) {
-    lsetxattr(path, XATTR, label.as_bytes(), XattrFlags::empty()).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+    lsetxattr(path, XATTR, label.as_bytes(), XattrFlags::empty())
+        .unwrap_or_else(|e| panic!("{path:?}: {e}"));
     if path.symlink_metadata().unwrap().is_dir() {
         for entry in fs::read_dir(path).unwrap() {
             relabel(&entry.unwrap().path(), label);
@@ -54,7 +55,8 @@ fn files(level: &str) -> String {
 
 /// Confines a container, as engines do, and gives it its files.
 fn confine(bundle: &mut Bundle, level: &str) {
-    bundle.config["process"]["selinuxLabel"] = format!("system_u:system_r:container_t:{level}").into();
+    bundle.config["process"]["selinuxLabel"] =
+        format!("system_u:system_r:container_t:{level}").into();
     bundle.config["linux"]["mountLabel"] = files(level).into();
     relabel(bundle.rootfs().path(), &files(level));
 }
@@ -70,7 +72,14 @@ fn confined(level: &str, pattern: &str, program: &[&str], volume_label: &str) ->
 /// Whether a shell in the container can do it; what it says.
 fn attempt(container: &Container<'_>, script: &str) -> (bool, String) {
     let output = container.exec(&["/bin/sh", "-c", script]);
-    (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    (
+        output.status.success(),
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    )
 }
 
 /// The volume is everybody's, as podman's `:z` makes it, so that the categories of the core are all that is between it and the other containers.
@@ -80,12 +89,37 @@ fn row_19_the_core_has_the_label_of_its_crasher() {
         let host = Enforced::host();
         let shared = files("s0");
         // By name, by the domain alone, and with other categories. The shell has asked for a label itself, as setfscreatecon(3) does.
-        let own = &format!("printf '%s' {} >/proc/self/attr/fscreate; kill -SEGV $$", files("s0:c1,c2"));
+        let own =
+            &format!("printf '%s' {} >/proc/self/attr/fscreate; kill -SEGV $$", files("s0:c1,c2"));
         let cases: [(&str, &str, &str, &[&str], &str); 4] = [
-            ("named", "/dump/core", "s0:c1,c2", &["/bin/crasher", "null"], "system_u:object_r:container_named_t:s0:c1,c2"),
-            ("plain", "/dump/a core", "s0:c1,c2", &["/bin/crasher", "null"], "system_u:object_r:container_core_t:s0:c1,c2"),
-            ("third", "/dump/core", "s0:c3", &["/bin/crasher", "null"], "system_u:object_r:container_named_t:s0:c3"),
-            ("chosen", "/dump/core", "s0:c1,c2", &["/bin/sh", "-c", own], "system_u:object_r:container_file_t:s0:c1,c2"),
+            (
+                "named",
+                "/dump/core",
+                "s0:c1,c2",
+                &["/bin/crasher", "null"],
+                "system_u:object_r:container_named_t:s0:c1,c2",
+            ),
+            (
+                "plain",
+                "/dump/a core",
+                "s0:c1,c2",
+                &["/bin/crasher", "null"],
+                "system_u:object_r:container_core_t:s0:c1,c2",
+            ),
+            (
+                "third",
+                "/dump/core",
+                "s0:c3",
+                &["/bin/crasher", "null"],
+                "system_u:object_r:container_named_t:s0:c3",
+            ),
+            (
+                "chosen",
+                "/dump/core",
+                "s0:c1,c2",
+                &["/bin/sh", "-c", own],
+                "system_u:object_r:container_file_t:s0:c1,c2",
+            ),
         ];
         for (id, pattern, level, program, expected) in cases {
             let (mut bundle, volume) = confined(level, pattern, program, &shared);
@@ -107,7 +141,8 @@ fn row_19_the_core_has_the_label_of_its_crasher() {
 fn row_19_other_categories_cannot_read_the_core() {
     DEBIAN.run(|| {
         let host = Enforced::host();
-        let (crashing, volume) = confined("s0:c1,c2", "/dump/core", &["/bin/crasher", "null"], &files("s0"));
+        let (crashing, volume) =
+            confined("s0:c1,c2", "/dump/core", &["/bin/crasher", "null"], &files("s0"));
         assert_eq!(run(&crashing, "crashing"), DUMPED);
         assert_eq!(only_record(&host.0, "crashing")["outcome"], "written");
         let runtime = Runtime::new(Kind::Runc);
@@ -122,7 +157,10 @@ fn row_19_other_categories_cannot_read_the_core() {
         };
         assert_eq!(reads("s0:c1,c2", "own"), (true, String::new()));
         let (could, said) = reads("s0:c3,c4", "foreign");
-        assert!(!could && said.contains("Permission denied"), "a container of other categories read the core: {said}");
+        assert!(
+            !could && said.contains("Permission denied"),
+            "a container of other categories read the core: {said}"
+        );
     });
 }
 
@@ -132,31 +170,51 @@ fn row_19_no_core_where_the_crasher_may_make_none() {
     DEBIAN.run(|| {
         let host = Enforced::host();
         let foreign = "system_u:object_r:foreign_t:s0";
-        let (mut bundle, volume) = confined("s0:c1,c2", "/dump/core", &["/bin/crasher", "null"], foreign);
+        let (mut bundle, volume) =
+            confined("s0:c1,c2", "/dump/core", &["/bin/crasher", "null"], foreign);
         let status = run(&bundle, "intruder");
         let record = only_record(&host.0, "intruder");
-        let there = |path: &Path| fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+        let there = |path: &Path| {
+            fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>()
+        };
         assert!(there(volume.path()).is_empty(), "{status:#x} {record:#}");
         assert_eq!(record["outcome"], "none", "{record:#}");
-        assert!(record["reason"].as_str().unwrap().contains("Permission denied by SELinux"), "{record:#}");
+        assert!(
+            record["reason"].as_str().unwrap().contains("Permission denied by SELinux"),
+            "{record:#}"
+        );
         run_with_the_kernels(&host.0, &mut bundle, "/dump/core", "intruder");
         assert!(there(volume.path()).is_empty(), "the kernel's own file mode does it");
 
-        let (mut bundle, volume) = confined("s0:c1,c2", "/dump/core", &["/bin/crasher", "null"], &files("s0"));
+        let (mut bundle, volume) =
+            confined("s0:c1,c2", "/dump/core", &["/bin/crasher", "null"], &files("s0"));
         let old = volume.path().join(CORE);
         fs::write(&old, "the host's").unwrap();
         relabel(&old, foreign);
         run(&bundle, "remover");
         let record = only_record(&host.0, "remover");
-        assert_eq!((fs::read_to_string(&old).ok().as_deref(), record["outcome"].as_str()), (Some("the host's"), Some("none")), "{record:#}");
+        assert_eq!(
+            (fs::read_to_string(&old).ok().as_deref(), record["outcome"].as_str()),
+            (Some("the host's"), Some("none")),
+            "{record:#}"
+        );
         run_with_the_kernels(&host.0, &mut bundle, "/dump/core", "remover");
-        assert_eq!(fs::read_to_string(&old).unwrap(), "the host's", "the kernel's own file mode removes it");
+        assert_eq!(
+            fs::read_to_string(&old).unwrap(),
+            "the host's",
+            "the kernel's own file mode removes it"
+        );
 
         // Not enforced, a denial is none, and the label is right all the same.
         fs::remove_file(&old).unwrap();
         fs::write(ENFORCE, "0").unwrap();
         assert_eq!(run(&bundle, "lenient"), DUMPED);
-        assert_eq!(label(&old), "system_u:object_r:container_named_t:s0:c1,c2", "{:#}", only_record(&host.0, "lenient"));
+        assert_eq!(
+            label(&old),
+            "system_u:object_r:container_named_t:s0:c1,c2",
+            "{:#}",
+            only_record(&host.0, "lenient")
+        );
     });
 }
 
@@ -175,10 +233,17 @@ fn row_19_a_confined_container_can_use_the_store() {
         assert_eq!(label(&bundle.rootfs().host_path("/pod/data")), files("s0:c1,c2"));
         container.exec(&["/bin/parent", "--core", "unlimited", "--", "/bin/crasher", "null"]);
         let record = only_record(&host.0, "tenant");
-        assert_eq!((record["outcome"].as_str(), record["location"].as_str()), (Some("written"), Some("store")), "{record:#}");
+        assert_eq!(
+            (record["outcome"].as_str(), record["location"].as_str()),
+            (Some("written"), Some("store")),
+            "{record:#}"
+        );
         let core = record["host_path"].as_str().unwrap();
         assert_eq!(label(Path::new(core)), "system_u:object_r:container_core_t:s0:c1,c2");
-        let (could, said) = attempt(&container, &format!("cat {} >/dev/null", record["core_path"].as_str().unwrap()));
+        let (could, said) = attempt(
+            &container,
+            &format!("cat {} >/dev/null", record["core_path"].as_str().unwrap()),
+        );
         assert!(could, "{said}");
         container.remove();
     });
@@ -195,11 +260,16 @@ fn row_19_enabled_later() {
         let runtime = Runtime::new(Kind::Runc);
         let container = runtime.start(&bundle, "late");
         let pid = container.pid().to_string();
-        let output = scene::product(&["enable", "late", "--pid", &pid, "--pattern", "/cores/core"]).output().unwrap();
+        let output = scene::product(&["enable", "late", "--pid", &pid, "--pattern", "/cores/core"])
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{output:?}");
         container.exec(&["/bin/parent", "--core", "unlimited", "--", "/bin/crasher", "null"]);
         let records = host.0.records();
-        let core = records.first().and_then(|r| r["host_path"].as_str()).unwrap_or_else(|| panic!("{records:#?}"));
+        let core = records
+            .first()
+            .and_then(|r| r["host_path"].as_str())
+            .unwrap_or_else(|| panic!("{records:#?}"));
         assert_eq!(label(Path::new(core)), "system_u:object_r:container_core_t:s0:c1,c2");
     });
 }

@@ -33,8 +33,18 @@ pub fn bundle(pattern: &str, program: &[&str]) -> (Bundle, TempDir) {
 pub fn run(bundle: &Bundle, id: &str) -> i32 {
     bundle.write();
     // Its end is the container's, too: runc removes it itself.
-    let output = Runtime::new(Kind::Runc).command().args(["run", "--bundle"]).arg(bundle.path()).arg(id).output().unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = Runtime::new(Kind::Runc)
+        .command()
+        .args(["run", "--bundle"])
+        .arg(bundle.path())
+        .arg(id)
+        .output()
+        .unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     let (pid, status) = ended(&said);
     assert_eq!(pid, 100, "{said}");
     status
@@ -53,7 +63,10 @@ pub fn run_with_the_kernels(host: &Host, bundle: &mut Bundle, pattern: &str, id:
 
 /// Takes a core away: its bytes, and the blocks of 512 bytes that it had.
 pub fn take(path: &Path) -> (Vec<u8>, u64) {
-    let found = (fs::read(path).unwrap_or_else(|e| panic!("{path:?}: {e}")), path.metadata().unwrap().blocks());
+    let found = (
+        fs::read(path).unwrap_or_else(|e| panic!("{path:?}: {e}")),
+        path.metadata().unwrap().blocks(),
+    );
     fs::remove_file(path).unwrap();
     found
 }

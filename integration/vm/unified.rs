@@ -18,7 +18,10 @@ const LIMIT: u64 = 64 * MIB;
 /// The one group of a process.
 fn group(pid: i32) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let path = text.trim().strip_prefix("0::/").unwrap_or_else(|| panic!("this is not cgroup v2 alone: {text}"));
+    let path = text
+        .trim()
+        .strip_prefix("0::/")
+        .unwrap_or_else(|| panic!("this is not cgroup v2 alone: {text}"));
     Path::new("/sys/fs/cgroup").join(path)
 }
 
@@ -34,7 +37,12 @@ fn event(group: &Path, name: &str) -> u64 {
 /// Memory that all file systems in memory take, in bytes.
 fn in_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap();
-    text.lines().find_map(|line| line.strip_prefix("Shmem:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap() * 1024
+    text.lines()
+        .find_map(|line| {
+            line.strip_prefix("Shmem:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        })
+        .unwrap()
+        * 1024
 }
 
 fn settled(host: &Host, id: &str) -> Value {
@@ -52,7 +60,9 @@ fn settled(host: &Host, id: &str) -> Value {
 /// Whether one of the group's processes runs the product.
 fn has_writer(group: &Path) -> bool {
     let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    processes.lines().any(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY)))
+    processes.lines().any(|pid| {
+        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))
+    })
 }
 
 /// A volume in memory, a process that fills most of what the pod may have, and a core of the same size: together they are more.
@@ -77,7 +87,16 @@ fn row_13_core_beyond_memory_max() {
                 }
                 seen
             });
-            container.exec(&["/bin/parent", "--core", "unlimited", "--", "/bin/crasher", "--fill", "44", "null"]);
+            container.exec(&[
+                "/bin/parent",
+                "--core",
+                "unlimited",
+                "--",
+                "/bin/crasher",
+                "--fill",
+                "44",
+                "null",
+            ]);
             over.store(true, Ordering::SeqCst);
             watcher.join().unwrap()
         });
@@ -87,11 +106,22 @@ fn row_13_core_beyond_memory_max() {
         assert!(record["reason"].as_str().unwrap().contains("memory limit"), "{record:#}");
         assert!(number(&group, "memory.peak") <= LIMIT);
         assert!(event(&group, "oom_kill") >= 1, "nothing of the group was killed: {record:#}");
-        assert_eq!(container.status(), "running", "an innocent process of the pod was killed: {record:#}");
-        let used: u64 = container.sh("du -k /memory | cut -f 1").trim().parse::<u64>().unwrap() * 1024;
-        assert!(used < LIMIT - 44 * MIB + MIB, "{used} bytes are in the pod's memory beside the process");
+        assert_eq!(
+            container.status(),
+            "running",
+            "an innocent process of the pod was killed: {record:#}"
+        );
+        let used: u64 =
+            container.sh("du -k /memory | cut -f 1").trim().parse::<u64>().unwrap() * 1024;
+        assert!(
+            used < LIMIT - 44 * MIB + MIB,
+            "{used} bytes are in the pod's memory beside the process"
+        );
         let more = in_memory().saturating_sub(before);
-        assert!(more < LIMIT - 44 * MIB + 2 * MIB, "{more} bytes more than before are in the machine's memory");
+        assert!(
+            more < LIMIT - 44 * MIB + 2 * MIB,
+            "{more} bytes more than before are in the machine's memory"
+        );
         container.remove();
         // The neighbour has not noticed.
         let (calm, volume) = stage::bundle("/dump/core", &["/bin/crasher", "null"]);

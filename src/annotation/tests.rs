@@ -20,18 +20,40 @@ fn every_dialect() {
     ] {
         assert_eq!(pattern(&[(key, "/d/core")]).as_deref(), Some("/d/core"), "{key}");
     }
-    assert_eq!(pattern(&[("system.cci.io/coredump", r#"{"core_pattern": "/d/%e"}"#)]).as_deref(), Some("/d/%e"));
-    assert_eq!(pattern(&[("app.oci-coredump/pattern", "/mine"), ("oci-coredump/pattern", "/all")]).as_deref(), Some("/mine"));
+    assert_eq!(
+        pattern(&[("system.cci.io/coredump", r#"{"core_pattern": "/d/%e"}"#)]).as_deref(),
+        Some("/d/%e")
+    );
+    assert_eq!(
+        pattern(&[("app.oci-coredump/pattern", "/mine"), ("oci-coredump/pattern", "/all")])
+            .as_deref(),
+        Some("/mine")
+    );
     assert_eq!(pattern(&[("other.oci-coredump/pattern", "/mine")]), None);
     assert_eq!(pattern(&[("oci-coredump/limit", "1M"), ("org.example/x", "y")]), None);
 }
 
 #[test]
 fn the_first_wins_and_the_quarrel_is_told() {
-    let w = wishes(&of(&[("alibabacloud.com/core-pattern", "/b"), ("k8s.aliyun.com/eci-core-pattern", "/a")]), None, Some("/default")).unwrap().unwrap();
-    assert_eq!((w.pattern.to_string().as_str(), w.key.as_str()), ("/a", "k8s.aliyun.com/eci-core-pattern"));
+    let w = wishes(
+        &of(&[("alibabacloud.com/core-pattern", "/b"), ("k8s.aliyun.com/eci-core-pattern", "/a")]),
+        None,
+        Some("/default"),
+    )
+    .unwrap()
+    .unwrap();
+    assert_eq!(
+        (w.pattern.to_string().as_str(), w.key.as_str()),
+        ("/a", "k8s.aliyun.com/eci-core-pattern")
+    );
     assert_eq!(w.notes.len(), 1);
-    let w = wishes(&of(&[("alibabacloud.com/core-pattern", "/a"), ("k8s.aliyun.com/eci-core-pattern", "/a")]), None, None).unwrap().unwrap();
+    let w = wishes(
+        &of(&[("alibabacloud.com/core-pattern", "/a"), ("k8s.aliyun.com/eci-core-pattern", "/a")]),
+        None,
+        None,
+    )
+    .unwrap()
+    .unwrap();
     assert!(w.notes.is_empty());
 }
 
@@ -54,30 +76,72 @@ fn limits() {
     assert_eq!(own("2GiB"), Some(Some(2 << 30)));
     assert_eq!(own("7b"), Some(Some(7)));
     assert_eq!(limit(&[("oci-coredump/pattern", "c")]), None);
-    assert_eq!(limit(&[("system.cci.io/coredump", r#"{"core_pattern":"c","max_size":5}"#)]), Some(Some(5 << 20)));
-    assert_eq!(limit(&[("system.cci.io/coredump", r#"{"core_pattern":"c"}"#)]), Some(Some(1 << 30)));
-    assert_eq!(limit(&[("starlingx.io/core_pattern", "c"), ("starlingx.io/core_max_size", "200K")]), Some(Some(200 << 10)));
-    assert_eq!(limit(&[("oci-coredump/pattern", "c"), ("starlingx.io/core_max_size", "200K")]), None);
+    assert_eq!(
+        limit(&[("system.cci.io/coredump", r#"{"core_pattern":"c","max_size":5}"#)]),
+        Some(Some(5 << 20))
+    );
+    assert_eq!(
+        limit(&[("system.cci.io/coredump", r#"{"core_pattern":"c"}"#)]),
+        Some(Some(1 << 30))
+    );
+    assert_eq!(
+        limit(&[("starlingx.io/core_pattern", "c"), ("starlingx.io/core_max_size", "200K")]),
+        Some(Some(200 << 10))
+    );
+    assert_eq!(
+        limit(&[("oci-coredump/pattern", "c"), ("starlingx.io/core_max_size", "200K")]),
+        None
+    );
 }
 
 #[test]
 fn how_it_is_written() {
-    let of = |k, v| wishes(&of(&[("oci-coredump/pattern", "c"), (k, v)]), None, None).unwrap().unwrap();
-    assert!(of("oci-coredump/compress", "zstd").compress && !of("oci-coredump/compress", "none").compress);
-    assert!(of("oci-coredump/release", "early").early && !of("oci-coredump/release", "complete").early);
+    let of =
+        |k, v| wishes(&of(&[("oci-coredump/pattern", "c"), (k, v)]), None, None).unwrap().unwrap();
+    assert!(
+        of("oci-coredump/compress", "zstd").compress
+            && !of("oci-coredump/compress", "none").compress
+    );
+    assert!(
+        of("oci-coredump/release", "early").early && !of("oci-coredump/release", "complete").early
+    );
 }
 
 #[test]
 fn refusals_name_the_key_the_value_and_the_rule() {
     let table = [
-        (vec![("k8s.aliyun.com/eci-core-pattern", "|sh")], ["k8s.aliyun.com/eci-core-pattern", "|sh", "program"]),
-        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "lots")], ["oci-coredump/limit", "lots", "512Mi"]),
-        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "9999999999T")], ["oci-coredump/limit", "9999999999T", "63 bits"]),
-        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "i")], ["oci-coredump/limit", "\"i\"", "512Mi"]),
-        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/filter", "0x1000")], ["oci-coredump/filter", "0x1000", "core(5)"]),
-        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/compress", "xz")], ["oci-coredump/compress", "xz", "none or zstd"]),
-        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/release", "now")], ["oci-coredump/release", "now", "complete or early"]),
-        (vec![("oci-coredump/pattern", "c"), ("oci-coredump/required", "yes")], ["oci-coredump/required", "yes", "true or false"]),
+        (
+            vec![("k8s.aliyun.com/eci-core-pattern", "|sh")],
+            ["k8s.aliyun.com/eci-core-pattern", "|sh", "program"],
+        ),
+        (
+            vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "lots")],
+            ["oci-coredump/limit", "lots", "512Mi"],
+        ),
+        (
+            vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "9999999999T")],
+            ["oci-coredump/limit", "9999999999T", "63 bits"],
+        ),
+        (
+            vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "i")],
+            ["oci-coredump/limit", "\"i\"", "512Mi"],
+        ),
+        (
+            vec![("oci-coredump/pattern", "c"), ("oci-coredump/filter", "0x1000")],
+            ["oci-coredump/filter", "0x1000", "core(5)"],
+        ),
+        (
+            vec![("oci-coredump/pattern", "c"), ("oci-coredump/compress", "xz")],
+            ["oci-coredump/compress", "xz", "none or zstd"],
+        ),
+        (
+            vec![("oci-coredump/pattern", "c"), ("oci-coredump/release", "now")],
+            ["oci-coredump/release", "now", "complete or early"],
+        ),
+        (
+            vec![("oci-coredump/pattern", "c"), ("oci-coredump/required", "yes")],
+            ["oci-coredump/required", "yes", "true or false"],
+        ),
         (vec![("system.cci.io/coredump", "/plain")], ["system.cci.io/coredump", "/plain", "JSON"]),
     ];
     for (list, parts) in table {
@@ -103,7 +167,12 @@ proptest! {
 
 #[test]
 fn whose_keys_and_which_containers() {
-    for key in ["oci-coredump/pattern", "app.oci-coredump/limit", "k8s.aliyun.com/eci-core-pattern", "starlingx.io/core_max_used"] {
+    for key in [
+        "oci-coredump/pattern",
+        "app.oci-coredump/limit",
+        "k8s.aliyun.com/eci-core-pattern",
+        "starlingx.io/core_max_used",
+    ] {
         assert!(is_own(key), "{key}");
     }
     for key in ["oci-coredump", "xoci-coredump/pattern", "k8s.aliyun.com/eci", ""] {

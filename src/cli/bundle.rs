@@ -46,12 +46,22 @@ impl Bundle {
     /// Collects what belongs to a core: only files that are the ones that were mapped.
     pub fn collect(core: File, record: Option<Record>, places: &Places) -> Result<Self> {
         let reading = reader::read(&core, places)?;
-        let mut bundle = Bundle { core, record, files: BTreeMap::new(), links: BTreeMap::new(), lacking: Vec::new() };
+        let mut bundle = Bundle {
+            core,
+            record,
+            files: BTreeMap::new(),
+            links: BTreeMap::new(),
+            lacking: Vec::new(),
+        };
         let Reading { overview, files, matches, sonames, .. } = reading;
-        for (i, ((module, opened), verdict)) in overview.modules.iter().zip(files).zip(matches).enumerate() {
+        for (i, ((module, opened), verdict)) in
+            overview.modules.iter().zip(files).zip(matches).enumerate()
+        {
             let good = matches!(verdict, Match::Same | Match::Unproven);
             match (opened.file.filter(|_| good), inside(&module.path)) {
-                (Some((_, file)), Some(path)) => bundle.add(module, &path, file, opened.debug, sonames[i].as_deref(), i == 0),
+                (Some((_, file)), Some(path)) => {
+                    bundle.add(module, &path, file, opened.debug, sonames[i].as_deref(), i == 0)
+                }
                 _ if module.path.starts_with('[') || !module.path.contains(".so") && i > 0 => {}
                 _ => bundle.lacking.push(module.path.clone()),
             }
@@ -59,7 +69,15 @@ impl Bundle {
         Ok(bundle)
     }
 
-    fn add(&mut self, module: &Module, path: &Path, file: File, debug: Option<File>, soname: Option<&str>, exe: bool) {
+    fn add(
+        &mut self,
+        module: &Module,
+        path: &Path,
+        file: File,
+        debug: Option<File>,
+        soname: Option<&str>,
+        exe: bool,
+    ) {
         let root = Path::new("root").join(path);
         let target = Path::new("..").join(&root);
         if exe {
@@ -70,8 +88,13 @@ impl Bundle {
                 self.links.entry(Path::new("lib").join(name)).or_insert_with(|| target.clone());
             }
         }
-        if let (Some(debug), Some(id)) = (debug, module.build_id.as_deref().filter(|id| id.len() > 2)) {
-            self.files.insert(Path::new("debug/.build-id").join(&id[..2]).join(format!("{}.debug", &id[2..])), debug);
+        if let (Some(debug), Some(id)) =
+            (debug, module.build_id.as_deref().filter(|id| id.len() > 2))
+        {
+            self.files.insert(
+                Path::new("debug/.build-id").join(&id[..2]).join(format!("{}.debug", &id[2..])),
+                debug,
+            );
         }
         self.files.insert(root, file);
     }
@@ -80,7 +103,11 @@ impl Bundle {
     pub fn write(mut self, sink: &mut dyn Sink, core: Option<&Path>) -> Result<()> {
         sink.text("README".as_ref(), &self.readme(), false)?;
         if let Some(record) = &self.record {
-            sink.text("record.json".as_ref(), &(serde_json::to_string_pretty(record)? + "\n"), false)?;
+            sink.text(
+                "record.json".as_ref(),
+                &(serde_json::to_string_pretty(record)? + "\n"),
+                false,
+            )?;
         }
         sink.text("gdb.sh".as_ref(), GDB, true)?;
         for (name, target) in &self.links {
@@ -150,13 +177,19 @@ pub struct Directory(pub PathBuf);
 impl Directory {
     fn path(&self, name: &Path) -> Result<PathBuf> {
         let path = self.0.join(name);
-        std::fs::create_dir_all(path.parent().unwrap_or(&self.0)).with_context(|| format!("mkdir {}", path.display()))?;
+        std::fs::create_dir_all(path.parent().unwrap_or(&self.0))
+            .with_context(|| format!("mkdir {}", path.display()))?;
         Ok(path)
     }
 
     fn create(&self, name: &Path, mode: u32) -> Result<File> {
         let path = self.path(name)?;
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).with_context(|| format!("create {}", path.display()))
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path)
+            .with_context(|| format!("create {}", path.display()))
     }
 }
 
@@ -165,7 +198,8 @@ impl Sink for Directory {
         let mut to = self.create(name, 0o600)?;
         std::io::copy(file, &mut to).with_context(|| format!("write {}", name.display()))?;
         // gdb warns of an executable that is newer than its core.
-        to.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1)).context("futimens")
+        to.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1))
+            .context("futimens")
     }
 
     fn text(&mut self, name: &Path, text: &str, program: bool) -> Result<()> {
@@ -174,7 +208,8 @@ impl Sink for Directory {
 
     fn link(&mut self, name: &Path, target: &Path) -> Result<()> {
         let path = self.path(name)?;
-        std::os::unix::fs::symlink(target, &path).with_context(|| format!("symlink {}", path.display()))
+        std::os::unix::fs::symlink(target, &path)
+            .with_context(|| format!("symlink {}", path.display()))
     }
 }
 
@@ -206,17 +241,27 @@ impl<W: Write> Archive<W> {
 
 impl<W: Write> Sink for Archive<W> {
     fn file(&mut self, name: &Path, file: &mut File) -> Result<()> {
-        self.0.append_file(self.1.join(name), file).with_context(|| format!("archive {}", name.display()))
+        self.0
+            .append_file(self.1.join(name), file)
+            .with_context(|| format!("archive {}", name.display()))
     }
 
     fn text(&mut self, name: &Path, text: &str, program: bool) -> Result<()> {
-        let mut header = Self::header(tar::EntryType::Regular, text.len() as u64, if program { 0o755 } else { 0o644 });
-        self.0.append_data(&mut header, self.1.join(name), text.as_bytes()).with_context(|| format!("archive {}", name.display()))
+        let mut header = Self::header(
+            tar::EntryType::Regular,
+            text.len() as u64,
+            if program { 0o755 } else { 0o644 },
+        );
+        self.0
+            .append_data(&mut header, self.1.join(name), text.as_bytes())
+            .with_context(|| format!("archive {}", name.display()))
     }
 
     fn link(&mut self, name: &Path, target: &Path) -> Result<()> {
         let mut header = Self::header(tar::EntryType::Symlink, 0, 0o777);
-        self.0.append_link(&mut header, self.1.join(name), target).with_context(|| format!("archive {}", name.display()))
+        self.0
+            .append_link(&mut header, self.1.join(name), target)
+            .with_context(|| format!("archive {}", name.display()))
     }
 }
 

@@ -38,7 +38,8 @@ impl Which {
     /// The store, and what to look for in it.
     pub fn choose(self) -> Result<(Chosen, Query)> {
         let now = jiff::ZonedDateTime::now();
-        let query = Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
+        let query =
+            Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
         Ok((Chosen::of(self.store)?, query))
     }
 }
@@ -74,8 +75,19 @@ impl Chosen {
 
     /// The records that match, the oldest first.
     pub fn records(&self, query: &Query) -> Result<Vec<Record>> {
-        let Some(records) = Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten() else { return Ok(Vec::new()) };
-        Ok(by_time(records.names()?.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r)).collect()))
+        let Some(records) =
+            Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten()
+        else {
+            return Ok(Vec::new());
+        };
+        Ok(by_time(
+            records
+                .names()?
+                .iter()
+                .filter_map(|n| records.read(n))
+                .filter(|r| query.takes(r))
+                .collect(),
+        ))
     }
 
     /// Opens the store, making it if it is not there.

@@ -38,7 +38,12 @@ impl Debugger {
 }
 
 /// Opens the newest crash that matches.
-pub fn run(chosen: &Chosen, query: &Query, subject: &Subject, debugger: &Debugger) -> Result<ExitCode> {
+pub fn run(
+    chosen: &Chosen,
+    query: &Query,
+    subject: &Subject,
+    debugger: &Debugger,
+) -> Result<ExitCode> {
     let (core, record, places) = open(chosen, query, subject)?;
     let bundle = Bundle::collect(core, record, &places)?;
     for path in &bundle.lacking {
@@ -51,17 +56,25 @@ pub fn run(chosen: &Chosen, query: &Query, subject: &Subject, debugger: &Debugge
     let link = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), process::number(&core)));
     let copy = dir.path().join("core.copy");
     if debugger.gives_up_rights() {
-        let (needed, free) = (file::stat(&core)?.allocated, kernel::free_bytes(dir.path()).unwrap_or(0));
+        let (needed, free) =
+            (file::stat(&core)?.allocated, kernel::free_bytes(dir.path()).unwrap_or(0));
         ensure!(
             needed < free / 2,
             "{} of {} would be needed for a copy of the core: --as-root opens it where it is, with a debugger that is root",
             table::size(needed),
             table::size(free)
         );
-        let to = std::fs::OpenOptions::new().write(true).create_new(true).open(&copy).context("copy the core")?;
+        let to = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&copy)
+            .context("copy the core")?;
         file::clone_of(&core, &to).or_else(|_| copy_sparse(&core, &to)).context("copy the core")?;
     }
-    bundle.write(&mut Directory(dir.path().to_owned()), Some(if debugger.gives_up_rights() { Path::new("core.copy") } else { &link }))?;
+    bundle.write(
+        &mut Directory(dir.path().to_owned()),
+        Some(if debugger.gives_up_rights() { Path::new("core.copy") } else { &link }),
+    )?;
     start(dir.path(), dir.path(), debugger)
 }
 
@@ -78,12 +91,19 @@ pub fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
     let top = std::fs::read_dir(dir.path())?.next().transpose()?.map(|e| e.path());
     match top {
         Some(top) if top.join("core").is_file() => start(&top, dir.path(), debugger),
-        _ => bail!("{} is no bundle of `oci-coredump export`: there is no core in it", path.display()),
+        _ => bail!(
+            "{} is no bundle of `oci-coredump export`: there is no core in it",
+            path.display()
+        ),
     }
 }
 
 fn temporary() -> Result<tempfile::TempDir> {
-    tempfile::Builder::new().prefix("oci-coredump-").tempdir_in("/var/tmp").or_else(|_| tempfile::tempdir()).context("make a temporary directory")
+    tempfile::Builder::new()
+        .prefix("oci-coredump-")
+        .tempdir_in("/var/tmp")
+        .or_else(|_| tempfile::tempdir())
+        .context("make a temporary directory")
 }
 
 /// Starts it on the crash in `dir`, which is or is in `own`.
@@ -94,7 +114,8 @@ fn start(dir: &Path, own: &Path, debugger: &Debugger) -> Result<ExitCode> {
         // Its settings are root's no more.
         command.uid(NOBODY).gid(NOBODY).env("HOME", own).current_dir(own);
     }
-    let status = process::run_in_foreground(&mut command).with_context(|| format!("start {}", debugger.program.display()))?;
+    let status = process::run_in_foreground(&mut command)
+        .with_context(|| format!("start {}", debugger.program.display()))?;
     ensure!(status.code().is_some(), "{} was killed: {status}", debugger.program.display());
     Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
 }
@@ -113,11 +134,14 @@ fn give_away(path: &Path) -> std::io::Result<()> {
 fn command(dir: &Path, debugger: &Debugger) -> Command {
     let mut command = Command::new(&debugger.program);
     let at = |name: &str| dir.join(name);
-    let is_lldb = debugger.program.file_name().is_some_and(|n| n.to_string_lossy().starts_with("lldb"));
+    let is_lldb =
+        debugger.program.file_name().is_some_and(|n| n.to_string_lossy().starts_with("lldb"));
     let has_exe = std::fs::symlink_metadata(at("exe")).is_ok();
     if is_lldb {
         command.arg("-O").arg(format!("settings set target.exec-search-paths {:?}", at("lib")));
-        command.arg("-O").arg(format!("settings set target.debug-file-search-paths {:?}", at("debug")));
+        command
+            .arg("-O")
+            .arg(format!("settings set target.debug-file-search-paths {:?}", at("debug")));
         command.arg("--core").arg(at("core"));
         if has_exe {
             command.arg(at("exe"));

@@ -71,9 +71,26 @@ fn checks(wish: &Wish) -> Vec<Check> {
     let (mut config, check) = match Config::load() {
         Ok(c) => {
             let there = Path::new(config::PATH).exists();
-            (c, ok("config", if there { config::PATH.to_owned() } else { format!("{} is absent, using the defaults", config::PATH) }))
+            (
+                c,
+                ok(
+                    "config",
+                    if there {
+                        config::PATH.to_owned()
+                    } else {
+                        format!("{} is absent, using the defaults", config::PATH)
+                    },
+                ),
+            )
         }
-        Err(e) => (Config::default(), failure("config", format!("{e:#}"), "correct the file; until then the defaults are used")),
+        Err(e) => (
+            Config::default(),
+            failure(
+                "config",
+                format!("{e:#}"),
+                "correct the file; until then the defaults are used",
+            ),
+        ),
     };
     all.push(check);
     all.extend(early(&config));
@@ -100,7 +117,11 @@ fn root() -> Check {
     if process::is_host_root() {
         ok("privileges", "root of the host")
     } else {
-        warning("privileges", "not root of the host: some checks cannot look everywhere", "run it with sudo, outside of any container")
+        warning(
+            "privileges",
+            "not root of the host: some checks cannot look everywhere",
+            "run it with sudo, outside of any container",
+        )
     }
 }
 
@@ -108,8 +129,17 @@ fn linux() -> Check {
     let version = kernel::version();
     let text = format!("Linux {}.{}", version.0, version.1);
     match version {
-        v if v < (5, 12) => failure("kernel", format!("{text}: mount_setattr(2) is missing"), "Linux 5.12 or newer is needed"),
-        v if v < (6, 16) => ok("kernel", format!("{text}; the crasher is known by its PID and CoreDumping, not by a pidfd (Linux 6.16)")),
+        v if v < (5, 12) => failure(
+            "kernel",
+            format!("{text}: mount_setattr(2) is missing"),
+            "Linux 5.12 or newer is needed",
+        ),
+        v if v < (6, 16) => ok(
+            "kernel",
+            format!(
+                "{text}; the crasher is known by its PID and CoreDumping, not by a pidfd (Linux 6.16)"
+            ),
+        ),
         _ => ok("kernel", format!("{text}, with pidfds for crashers")),
     }
 }
@@ -118,7 +148,11 @@ fn helper() -> Check {
     let own = std::env::current_exe().unwrap_or_default();
     match sysctl::dispatch_pattern(&own).and_then(|_| sysctl::check_helper(&own)) {
         Ok(()) => ok("helper", own.display().to_string()),
-        Err(e) => failure("helper", format!("{e:#}"), "install it with `make install`, where only root can write"),
+        Err(e) => failure(
+            "helper",
+            format!("{e:#}"),
+            "install it with `make install`, where only root can write",
+        ),
     }
 }
 
@@ -127,7 +161,9 @@ fn patterns(config: &Config) -> Vec<Check> {
     let mut all = Vec::new();
     let now = match sysctl::core_pattern() {
         Ok(p) => p,
-        Err(e) => return vec![failure(CHECK, format!("{e:#}"), "kernel.core_pattern must be readable")],
+        Err(e) => {
+            return vec![failure(CHECK, format!("{e:#}"), "kernel.core_pattern must be readable")];
+        }
     };
     if let Who::User(uid) = process::who() {
         return vec![match config.mode {
@@ -142,11 +178,17 @@ fn patterns(config: &Config) -> Vec<Check> {
     let saved = Store::peek(config).and_then(|s| Saved::load(&s).ok()).flatten();
     let own = std::env::current_exe().ok().and_then(|p| sysctl::dispatch_pattern(&p).ok());
     all.push(match (&saved, config.mode) {
-        (_, Mode::Dispatch) if Some(&now) == own.as_ref() => ok(CHECK, "crashes come to this program"),
+        (_, Mode::Dispatch) if Some(&now) == own.as_ref() => {
+            ok(CHECK, "crashes come to this program")
+        }
         (_, Mode::Dispatch) if sysctl::is_ours(&now) => {
             let program = now[1..].split(' ').next().unwrap_or_default().to_owned();
             if Path::new(&program).exists() {
-                warning(CHECK, format!("crashes go to another copy of this program, {program}"), "run `oci-coredump install` by the path that shall stay")
+                warning(
+                    CHECK,
+                    format!("crashes go to another copy of this program, {program}"),
+                    "run `oci-coredump install` by the path that shall stay",
+                )
             } else {
                 failure(
                     CHECK,
@@ -155,11 +197,18 @@ fn patterns(config: &Config) -> Vec<Check> {
                 )
             }
         }
-        (Some(s), Mode::Kernel) if s.ours == now && !s.owners.is_empty() => ok(CHECK, format!("{now:?}, for container {}", s.owners.join(", "))),
-        (_, Mode::Kernel) => ok(CHECK, format!("{now:?}; a container's own goes there when it starts (mode = \"kernel\")")),
-        (Some(_), _) => {
-            warning(CHECK, format!("something has overwritten it with {now:?}"), "the next container that asks repairs it; `oci-coredump install` does it now")
+        (Some(s), Mode::Kernel) if s.ours == now && !s.owners.is_empty() => {
+            ok(CHECK, format!("{now:?}, for container {}", s.owners.join(", ")))
         }
+        (_, Mode::Kernel) => ok(
+            CHECK,
+            format!("{now:?}; a container's own goes there when it starts (mode = \"kernel\")"),
+        ),
+        (Some(_), _) => warning(
+            CHECK,
+            format!("something has overwritten it with {now:?}"),
+            "the next container that asks repairs it; `oci-coredump install` does it now",
+        ),
         (None, _) => ok(CHECK, format!("{now:?}; the first container that asks takes it over")),
     });
     if sysctl::is_ours(&now) {
@@ -201,10 +250,19 @@ fn patterns(config: &Config) -> Vec<Check> {
 }
 
 fn suid() -> Check {
-    match std::fs::read_to_string("/proc/sys/fs/suid_dumpable").map(|s| s.trim().to_owned()).as_deref() {
-        Ok("1") => warning("suid", "fs.suid_dumpable is 1: cores of set-user-ID programs belong to whoever started them", "set it to 0 or 2"),
+    match std::fs::read_to_string("/proc/sys/fs/suid_dumpable")
+        .map(|s| s.trim().to_owned())
+        .as_deref()
+    {
+        Ok("1") => warning(
+            "suid",
+            "fs.suid_dumpable is 1: cores of set-user-ID programs belong to whoever started them",
+            "set it to 0 or 2",
+        ),
         Ok(v) => ok("suid", format!("fs.suid_dumpable is {v}")),
-        Err(e) => warning("suid", format!("/proc/sys/fs/suid_dumpable: {e}"), "it must be readable"),
+        Err(e) => {
+            warning("suid", format!("/proc/sys/fs/suid_dumpable: {e}"), "it must be readable")
+        }
     }
 }
 
@@ -224,7 +282,9 @@ fn ways(config: &Config, wish: &Wish) -> Vec<Check> {
         Err(e) => return vec![failure("engines", format!("{e:#}"), "/proc must be mounted")],
     };
     let told: Vec<Engine> = engine::told(config).into_iter().map(|(engine, _)| engine).collect();
-    let meant = |e: &Engine| wish.engine.map_or_else(|| look::is_there(*e) || told.contains(e), |only| only == *e);
+    let meant = |e: &Engine| {
+        wish.engine.map_or_else(|| look::is_there(*e) || told.contains(e), |only| only == *e)
+    };
     let mut all = Vec::new();
     for engine in Engine::ALL.into_iter().filter(meant) {
         let found = look::look(engine, wish.config.as_deref(), &program);
@@ -240,7 +300,11 @@ fn ways(config: &Config, wish: &Wish) -> Vec<Check> {
         }));
     }
     if all.is_empty() {
-        all.push(warning("engines", "no podman, CRI-O, containerd or Docker is here", "give a runtime's containers the hooks in config.json"));
+        all.push(warning(
+            "engines",
+            "no podman, CRI-O, containerd or Docker is here",
+            "give a runtime's containers the hooks in config.json",
+        ));
     }
     all
 }
@@ -251,10 +315,16 @@ fn engines(config: &Config) -> Vec<Check> {
     let of = |(engine, state): (Engine, Result<Vec<PathBuf>>)| {
         let name = engine.name();
         match state {
-            Ok(paths) if paths.is_empty() => ok(CHECK, format!("{name}: as `install {name}` left it")),
+            Ok(paths) if paths.is_empty() => {
+                ok(CHECK, format!("{name}: as `install {name}` left it"))
+            }
             Ok(paths) => {
                 let list: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
-                warning(CHECK, format!("{name}: changed since `install {name}`: {}", list.join(", ")), &format!("run `oci-coredump install {name}` again"))
+                warning(
+                    CHECK,
+                    format!("{name}: changed since `install {name}`: {}", list.join(", ")),
+                    &format!("run `oci-coredump install {name}` again"),
+                )
             }
             Err(e) => warning(CHECK, format!("{name}: {e:#}"), "run doctor as root"),
         }
@@ -270,26 +340,54 @@ fn store(config: &Config) -> Check {
             use std::os::unix::fs::MetadataExt;
             let own = process::effective_uid();
             if !meta.is_dir() || meta.uid() != own || meta.mode() & 0o077 != 0 {
-                return failure("store", format!("{} is not a directory of user {own}'s alone (mode 0700)", path.display()), "chown, chmod 0700");
+                return failure(
+                    "store",
+                    format!(
+                        "{} is not a directory of user {own}'s alone (mode 0700)",
+                        path.display()
+                    ),
+                    "chown, chmod 0700",
+                );
             }
             match kernel::free_bytes(path) {
-                Ok(free) if free < 1 << 30 => {
-                    warning("store", format!("{}: {} MiB free", path.display(), free >> 20), "make room, or set `store` in the configuration to another disk")
-                }
+                Ok(free) if free < 1 << 30 => warning(
+                    "store",
+                    format!("{}: {} MiB free", path.display(), free >> 20),
+                    "make room, or set `store` in the configuration to another disk",
+                ),
                 Ok(free) => ok("store", format!("{}: {} GiB free", path.display(), free >> 30)),
-                Err(e) => warning("store", format!("{}: {e:#}", path.display()), "its file system must answer"),
+                Err(e) => warning(
+                    "store",
+                    format!("{}: {e:#}", path.display()),
+                    "its file system must answer",
+                ),
             }
         }
     }
 }
 
 fn containers() -> Vec<Check> {
-    let Some(registry) = Registry::own() else { return vec![ok("containers", format!("none is registered ({RUN_DIR} is not there)"))] };
-    let entries: Vec<_> = registry.ids().unwrap_or_default().iter().filter_map(|id| registry.get(id)).filter(|e| e.init_lives()).collect();
-    let mut all = vec![ok("containers", format!("{} registered", entries.iter().filter(|e| e.refused.is_none()).count()))];
+    let Some(registry) = Registry::own() else {
+        return vec![ok("containers", format!("none is registered ({RUN_DIR} is not there)"))];
+    };
+    let entries: Vec<_> = registry
+        .ids()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|id| registry.get(id))
+        .filter(|e| e.init_lives())
+        .collect();
+    let mut all = vec![ok(
+        "containers",
+        format!("{} registered", entries.iter().filter(|e| e.refused.is_none()).count()),
+    )];
     for e in entries.iter() {
         if let Some(why) = &e.refused {
-            all.push(warning("containers", format!("{} asked, and was refused: {why}", e.names.container_id), "correct the annotation and start it anew"));
+            all.push(warning(
+                "containers",
+                format!("{} asked, and was refused: {why}", e.names.container_id),
+                "correct the annotation and start it anew",
+            ));
         }
     }
     all

@@ -14,18 +14,40 @@ use std::io::Write;
 use std::process::Command;
 
 /// Asked in this order, without `--by`. podman and Docker before the runtimes below them: they know more names.
-const TOOLS: [&str; 9] = ["podman", "docker", "nerdctl", "crictl", "ctr --namespace k8s.io", "ctr", "runc", "crun", "youki"];
+const TOOLS: [&str; 9] = [
+    "podman",
+    "docker",
+    "nerdctl",
+    "crictl",
+    "ctr --namespace k8s.io",
+    "ctr",
+    "runc",
+    "crun",
+    "youki",
+];
 
 /// Enables it.
-pub fn run(out: &mut impl Write, container: Option<&str>, pid: Option<i32>, by: Option<&str>, wishes: &Annotations) -> Result<()> {
+pub fn run(
+    out: &mut impl Write,
+    container: Option<&str>,
+    pid: Option<i32>,
+    by: Option<&str>,
+    wishes: &Annotations,
+) -> Result<()> {
     need_root("enable")?;
     let target = match (pid, container) {
         (Some(pid), name) => by_pid(pid, name)?,
         (None, Some(name)) => by_tool(name, by)?,
         (None, None) => bail!("expected a container or --pid"),
     };
-    let notes = live::enable(&target, wishes, &Config::load()?).with_context(|| format!("container {}", target.names.container_id))?;
-    writeln!(out, "container {} has the core pattern {}", target.names.container_id, one_line(wishes.get("oci-coredump/pattern").map_or("", |p| p)))?;
+    let notes = live::enable(&target, wishes, &Config::load()?)
+        .with_context(|| format!("container {}", target.names.container_id))?;
+    writeln!(
+        out,
+        "container {} has the core pattern {}",
+        target.names.container_id,
+        one_line(wishes.get("oci-coredump/pattern").map_or("", |p| p))
+    )?;
     for note in notes {
         writeln!(out, "note: {}", one_line(&note))?;
     }
@@ -44,7 +66,11 @@ pub fn disable(out: &mut impl Write, word: &str) -> Result<()> {
 fn by_pid(pid: i32, name: Option<&str>) -> Result<Target> {
     let id = match name {
         Some(name) => name.to_owned(),
-        None => Proc::open(pid).and_then(|p| p.cgroups())?.iter().find_map(|g| id_of_group(&g.path)).unwrap_or_else(|| format!("pid-{pid}")),
+        None => Proc::open(pid)
+            .and_then(|p| p.cgroups())?
+            .iter()
+            .find_map(|g| id_of_group(&g.path))
+            .unwrap_or_else(|| format!("pid-{pid}")),
     };
     check_id(&id)?;
     Ok(Target { names: Names { container_id: id, ..Names::default() }, pid })
@@ -74,13 +100,19 @@ fn ask(command: &str, name: &str) -> Result<Target> {
     let mut run = Command::new(program);
     run.args(words);
     match tool {
-        "podman" | "docker" | "nerdctl" => run.args(["container", "inspect", "--format", "{{json .}}", name]),
+        "podman" | "docker" | "nerdctl" => {
+            run.args(["container", "inspect", "--format", "{{json .}}", name])
+        }
         "crictl" => run.args(["inspect", "--output", "json", name]),
         "ctr" => run.args(["tasks", "list"]),
         _ => run.args(["state", name]),
     };
     let output = run.output().with_context(|| format!("start {program}"))?;
-    ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("it failed"));
+    ensure!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("it failed")
+    );
     let text = String::from_utf8_lossy(&output.stdout);
     let told = match tool {
         "podman" | "docker" | "nerdctl" => of_engine(&text),
@@ -88,7 +120,9 @@ fn ask(command: &str, name: &str) -> Result<Target> {
         "ctr" => of_tasks(&text, name),
         _ => of_runtime(&text),
     };
-    let target = told.filter(|t| t.pid > 1).with_context(|| format!("{command} knows no running container {name:?}"))?;
+    let target = told
+        .filter(|t| t.pid > 1)
+        .with_context(|| format!("{command} knows no running container {name:?}"))?;
     check_id(&target.names.container_id)?;
     Ok(target)
 }
@@ -131,7 +165,10 @@ fn of_cri(text: &str) -> Option<Target> {
 fn of_tasks(text: &str, name: &str) -> Option<Target> {
     let mut rows = text.lines().skip(1).map(|l| l.split_whitespace().collect::<Vec<_>>());
     let row = rows.find(|r| r.first() == Some(&name) && r.get(2) == Some(&"RUNNING"))?;
-    Some(Target { names: Names { container_id: name.to_owned(), ..Names::default() }, pid: row[1].parse().ok()? })
+    Some(Target {
+        names: Names { container_id: name.to_owned(), ..Names::default() },
+        pid: row[1].parse().ok()?,
+    })
 }
 
 fn of_runtime(text: &str) -> Option<Target> {
@@ -147,26 +184,51 @@ mod tests {
 
     #[test]
     fn what_the_tools_say() {
-        let told = |t: Option<Target>| t.map(|t| (t.names.container_id, t.names.container_name.unwrap_or_default(), t.pid));
+        let told = |t: Option<Target>| {
+            t.map(|t| (t.names.container_id, t.names.container_name.unwrap_or_default(), t.pid))
+        };
         let is = |id: &str, name: &str, pid| Some((id.to_owned(), name.to_owned(), pid));
-        assert_eq!(told(of_engine(r#"{"Id":"ab","Name":"/web","State":{"Pid":7},"Config":{"Image":"x"}}"#)), is("ab", "web", 7));
-        assert_eq!(told(of_engine("[\n  {\"Id\": \"ab\", \"Name\": \"web\", \"State\": {\"Pid\": 0}}\n]\n")), is("ab", "web", 0));
+        assert_eq!(
+            told(of_engine(
+                r#"{"Id":"ab","Name":"/web","State":{"Pid":7},"Config":{"Image":"x"}}"#
+            )),
+            is("ab", "web", 7)
+        );
+        assert_eq!(
+            told(of_engine(
+                "[\n  {\"Id\": \"ab\", \"Name\": \"web\", \"State\": {\"Pid\": 0}}\n]\n"
+            )),
+            is("ab", "web", 0)
+        );
         let cri = r#"{"status":{"id":"c","metadata":{"name":"app"},"labels":{"io.kubernetes.pod.name":"p-0"}},"info":{"pid":9}}"#;
         assert_eq!(of_cri(cri).unwrap().names.pod_name.as_deref(), Some("p-0"));
         assert_eq!(told(of_cri(cri)), is("c", "app", 9));
-        assert_eq!(told(of_tasks("TASK PID STATUS\na 1 STOPPED\nb    12   RUNNING\n", "b")), is("b", "", 12));
+        assert_eq!(
+            told(of_tasks("TASK PID STATUS\na 1 STOPPED\nb    12   RUNNING\n", "b")),
+            is("b", "", 12)
+        );
         assert_eq!(told(of_tasks("TASK PID STATUS\na 5 STOPPED\n", "a")), None);
         assert_eq!(told(of_runtime(r#"{"id":"r","pid":3,"status":"running"}"#)), is("r", "", 3));
         assert_eq!(told(of_runtime(r#"{"id":"r","pid":0,"status":"stopped"}"#)), None);
         for text in ["", "x", "{}", "[]"] {
-            assert!(of_engine(text).is_none() && of_cri(text).is_none() && of_runtime(text).is_none() && of_tasks(text, "x").is_none(), "{text}");
+            assert!(
+                of_engine(text).is_none()
+                    && of_cri(text).is_none()
+                    && of_runtime(text).is_none()
+                    && of_tasks(text, "x").is_none(),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn ids_in_groups() {
         let id = "0123456789abcdef".repeat(4);
-        for path in [format!("/machine.slice/libpod-{id}.scope"), format!("/docker/{id}"), format!("/kubepods/pod1/cri-containerd:x:{id}")] {
+        for path in [
+            format!("/machine.slice/libpod-{id}.scope"),
+            format!("/docker/{id}"),
+            format!("/kubepods/pod1/cri-containerd:x:{id}"),
+        ] {
             assert_eq!(id_of_group(path.as_bytes()).as_deref(), Some(id.as_str()), "{path}");
         }
         assert_eq!(id_of_group(b"/user.slice"), None);

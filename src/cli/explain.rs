@@ -6,12 +6,19 @@ use std::io::Write;
 use std::path::Path;
 
 /// Prints the plan, or why there is none.
-pub fn run(out: &mut impl Write, bundle: &Path, state: Option<&Path>, config: Option<&Path>) -> Result<()> {
+pub fn run(
+    out: &mut impl Write,
+    bundle: &Path,
+    state: Option<&Path>,
+    config: Option<&Path>,
+) -> Result<()> {
     let config = match config {
         Some(path) => Config::load_from(path)?,
         None => Config::load()?,
     };
-    let state = state.map(|p| std::fs::read(p).with_context(|| format!("read {}", p.display()))).transpose()?;
+    let state = state
+        .map(|p| std::fs::read(p).with_context(|| format!("read {}", p.display())))
+        .transpose()?;
     write!(out, "{}", hook::explain(bundle, state.as_deref(), &config)?)?;
     Ok(())
 }

@@ -25,24 +25,41 @@ pub struct Subject {
 }
 
 /// Its core, decompressed, and where its files are.
-pub fn open(chosen: &Chosen, query: &Query, subject: &Subject) -> Result<(File, Option<Record>, Places)> {
+pub fn open(
+    chosen: &Chosen,
+    query: &Query,
+    subject: &Subject,
+) -> Result<(File, Option<Record>, Places)> {
     if let Some(path) = &subject.core {
         let root = subject.sysroot.as_deref().map(file::open_dir).transpose()?;
         return Ok((plain(open_given(path)?)?, None, Places::usual(root, Some(&chosen.store))));
     }
     let records = chosen.records(query)?;
-    let Some(record) = records.last() else { bail!("no crash in {} matches", chosen.store.display()) };
+    let Some(record) = records.last() else {
+        bail!("no crash in {} matches", chosen.store.display())
+    };
     let registry = Registry::own();
     let core = match locate::core(record, registry.as_ref()) {
         Ok(core) => core,
-        Err(state) => bail!("the core of process {} is {}{}", record.pid, state.word(), record.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()),
+        Err(state) => bail!(
+            "the core of process {} is {}{}",
+            record.pid,
+            state.word(),
+            record.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()
+        ),
     };
     let places = places(record, registry.as_ref(), subject.sysroot.as_deref(), &chosen.store)?;
     Ok((plain(core)?, Some(record.clone()), places))
 }
 
 /// Writes the bundle, or the core alone, to `output`; `-` is stdout. A file is there whole, or not at all; only its owner may read it.
-pub fn run(chosen: &Chosen, query: &Query, subject: &Subject, output: &Path, core_only: bool) -> Result<()> {
+pub fn run(
+    chosen: &Chosen,
+    query: &Query,
+    subject: &Subject,
+    output: &Path,
+    core_only: bool,
+) -> Result<()> {
     let (core, record, places) = open(chosen, query, subject)?;
     if output == Path::new("-") {
         let out = std::io::stdout().lock();
@@ -55,25 +72,36 @@ pub fn run(chosen: &Chosen, query: &Query, subject: &Subject, output: &Path, cor
     }
     let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
     let dir = output.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
-    let temporary = tempfile::NamedTempFile::new_in(dir).with_context(|| format!("create a file in {}", dir.display()))?;
+    let temporary = tempfile::NamedTempFile::new_in(dir)
+        .with_context(|| format!("create a file in {}", dir.display()))?;
     if core_only {
-        copy_sparse(&core, temporary.as_file()).with_context(|| format!("write {}", output.display()))?;
+        copy_sparse(&core, temporary.as_file())
+            .with_context(|| format!("write {}", output.display()))?;
     } else {
         let top = name.to_string_lossy();
         let top = top.strip_suffix(".tar.zst").unwrap_or("coredump");
-        archive(Bundle::collect(core, record, &places)?, temporary.as_file(), Path::new(top)).with_context(|| format!("write {}", output.display()))?;
+        archive(Bundle::collect(core, record, &places)?, temporary.as_file(), Path::new(top))
+            .with_context(|| format!("write {}", output.display()))?;
     }
-    temporary.persist(output).map_err(|e| e.error).with_context(|| format!("rename to {}", output.display()))?;
+    temporary
+        .persist(output)
+        .map_err(|e| e.error)
+        .with_context(|| format!("rename to {}", output.display()))?;
     Ok(())
 }
 
 fn archive(bundle: Bundle, out: impl Write, top: &Path) -> Result<()> {
     for path in &bundle.lacking {
-        log::warn!("export: {path:?}: the file that was mapped is not found, the bundle goes without it");
+        log::warn!(
+            "export: {path:?}: the file that was mapped is not found, the bundle goes without it"
+        );
     }
     let total = bundle.size();
     let encoder = zstd::stream::write::Encoder::new(out, 3)?;
-    let mut archive = Archive::new(Progress { out: encoder, done: 0, total, last: Instant::now(), shown: false }, top);
+    let mut archive = Archive::new(
+        Progress { out: encoder, done: 0, total, last: Instant::now(), shown: false },
+        top,
+    );
     bundle.write(&mut archive, None)?;
     let progress = archive.finish()?;
     progress.clear();
@@ -104,7 +132,11 @@ impl<W: Write> Write for Progress<W> {
         self.done += n as u64;
         if self.last.elapsed() > Duration::from_millis(200) && std::io::stderr().is_terminal() {
             // Holes are not written, so this may end early.
-            eprint!("\rexport: {} of at most {}\x1b[K", table::size(self.done), table::size(self.total));
+            eprint!(
+                "\rexport: {} of at most {}\x1b[K",
+                table::size(self.done),
+                table::size(self.total)
+            );
             (self.last, self.shown) = (Instant::now(), true);
         }
         Ok(n)

@@ -57,8 +57,13 @@ struct Told {
 pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) -> Result<ExitCode> {
     if let Some(path) = &wish.core {
         let core = open_given(path)?;
-        let places = Places::usual(wish.sysroot.as_deref().map(file::open_dir).transpose()?, Some(&chosen.store));
-        let reading = plain(core).and_then(|core| reader::read(&core, &places)).with_context(|| format!("{} cannot be read", path.display()))?;
+        let places = Places::usual(
+            wish.sysroot.as_deref().map(file::open_dir).transpose()?,
+            Some(&chosen.store),
+        );
+        let reading = plain(core)
+            .and_then(|core| reader::read(&core, &places))
+            .with_context(|| format!("{} cannot be read", path.display()))?;
         print(out, None, Some(Ok(reading)), wish.json)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -75,10 +80,12 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         }
         let core = locate::core(&record, registry.as_ref());
         let state = locate::state(&record, &core);
-        let size = core.as_ref().ok().map(|c| (locate::size(c), file::stat(c).map_or(0, |s| s.allocated)));
+        let size =
+            core.as_ref().ok().map(|c| (locate::size(c), file::stat(c).map_or(0, |s| s.allocated)));
         let reading = match core {
             Ok(core) => {
-                let places = places(&record, registry.as_ref(), wish.sysroot.as_deref(), &chosen.store)?;
+                let places =
+                    places(&record, registry.as_ref(), wish.sysroot.as_deref(), &chosen.store)?;
                 Some(plain(core).and_then(|core| reader::read(&core, &places)))
             }
             Err(_) => None,
@@ -104,15 +111,27 @@ pub fn open_given(path: &Path) -> Result<File> {
 }
 
 /// Where the files of a record's container are to be found.
-pub fn places(record: &Record, registry: Option<&Registry>, sysroot: Option<&Path>, store: &Path) -> Result<Places> {
+pub fn places(
+    record: &Record,
+    registry: Option<&Registry>,
+    sysroot: Option<&Path>,
+    store: &Path,
+) -> Result<Places> {
     let root: Option<OwnedFd> = match sysroot {
-        Some(dir) => Some(file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display()))?),
+        Some(dir) => {
+            Some(file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display()))?)
+        }
         None => locate::container_root(record, registry),
     };
     Ok(Places { own: Some(record.binaries.clone()), ..Places::usual(root, Some(store)) })
 }
 
-fn print(out: &mut impl Write, record: Option<Found<'_>>, reading: Option<Result<Reading>>, json: bool) -> Result<()> {
+fn print(
+    out: &mut impl Write,
+    record: Option<Found<'_>>,
+    reading: Option<Result<Reading>>,
+    json: bool,
+) -> Result<()> {
     let (reading, error) = match reading {
         None => (None, None),
         Some(Ok(reading)) => (Some(reading), None),
@@ -133,7 +152,9 @@ fn print(out: &mut impl Write, record: Option<Found<'_>>, reading: Option<Result
     }
     let overview = reading.as_ref().map(|r| &r.overview);
     let fields = match record {
-        Some((record, state, size)) => of_record(record, state, size, overview, &TimeZone::system()),
+        Some((record, state, size)) => {
+            of_record(record, state, size, overview, &TimeZone::system())
+        }
         None => overview.map(of_core).unwrap_or_default(),
     };
     for (name, text, style) in &fields {
@@ -155,13 +176,22 @@ fn field(name: &'static str, text: impl Into<String>) -> Field {
 }
 
 fn signal(number: i32, name: &str, overview: Option<&Overview>) -> Field {
-    let words = overview.and_then(|o| o.signal.as_ref()).filter(|s| s.number == number).and_then(|s| s.words.clone());
-    let text = words.map_or_else(|| format!("{name} ({number})"), |w| format!("{name} ({number}): {w}"));
+    let words = overview
+        .and_then(|o| o.signal.as_ref())
+        .filter(|s| s.number == number)
+        .and_then(|s| s.words.clone());
+    let text =
+        words.map_or_else(|| format!("{name} ({number})"), |w| format!("{name} ({number}): {w}"));
     ("Signal", text, Style::new().bold())
 }
 
 fn of_core(o: &Overview) -> Vec<Field> {
-    let mut fields = vec![field("PID", o.pid.to_string()), field("Command", &o.comm), field("Arguments", &o.arguments), field("Machine", &o.machine)];
+    let mut fields = vec![
+        field("PID", o.pid.to_string()),
+        field("Command", &o.comm),
+        field("Arguments", &o.arguments),
+        field("Machine", &o.machine),
+    ];
     if let Some(s) = &o.signal {
         fields.push(signal(s.number, &s.name, Some(o)));
     }
@@ -170,10 +200,18 @@ fn of_core(o: &Overview) -> Vec<Field> {
 }
 
 fn cut_short(o: &Overview) -> Option<Field> {
-    (o.missing > 0).then(|| field("Missing", format!("{} of memory: the file is short", table::size(o.missing))))
+    (o.missing > 0).then(|| {
+        field("Missing", format!("{} of memory: the file is short", table::size(o.missing)))
+    })
 }
 
-fn of_record(r: &Record, state: State, size: Option<(u64, u64)>, overview: Option<&Overview>, zone: &TimeZone) -> Vec<Field> {
+fn of_record(
+    r: &Record,
+    state: State,
+    size: Option<(u64, u64)>,
+    overview: Option<&Overview>,
+    zone: &TimeZone,
+) -> Vec<Field> {
     let mut all = vec![
         field("Time", time(&r.time, zone)),
         field("PID", format!("{} in the container, {} on the host", r.pid, r.host_pid)),
@@ -194,11 +232,18 @@ fn of_record(r: &Record, state: State, size: Option<(u64, u64)>, overview: Optio
         all.push(field("Dump mode", format!("{} (set-user-ID)", r.dump_mode)));
     }
     let core = r.core_path.as_deref().unwrap_or("none");
-    all.push(("Core", if state == State::None { core.to_owned() } else { format!("{core} ({})", state.word()) }, colour(state)));
+    all.push((
+        "Core",
+        if state == State::None { core.to_owned() } else { format!("{core} ({})", state.word()) },
+        colour(state),
+    ));
     all.extend(r.host_path.as_ref().map(|p| field("On the host", p)));
     match (size, r.size) {
-        (Some((size, disk)), _) => all.push(field("Size", format!("{} ({} on disk)", table::size(size), table::size(disk)))),
-        (None, Some(size)) => all.push(field("Size", format!("{} when it was written", table::size(size)))),
+        (Some((size, disk)), _) => all
+            .push(field("Size", format!("{} ({} on disk)", table::size(size), table::size(disk)))),
+        (None, Some(size)) => {
+            all.push(field("Size", format!("{} when it was written", table::size(size))))
+        }
         (None, None) => {}
     }
     if r.outcome != Outcome::None {

@@ -17,8 +17,17 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-const COLUMNS: [Column; 9] =
-    [left("TIME"), right("PID"), right("UID"), right("GID"), left("SIG"), left("COREFILE"), left("CONTAINER"), left("EXE"), right("SIZE")];
+const COLUMNS: [Column; 9] = [
+    left("TIME"),
+    right("PID"),
+    right("UID"),
+    right("GID"),
+    left("SIG"),
+    left("COREFILE"),
+    left("CONTAINER"),
+    left("EXE"),
+    right("SIZE"),
+];
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -49,7 +58,9 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
     };
     // The watch comes before the first look, and what that look saw is what is not shown again: nothing falls between them.
     let mut live = match &store {
-        Some(store) if wish.follow => Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?),
+        Some(store) if wish.follow => {
+            Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?)
+        }
         _ => None,
     };
     let mut records = match &mut live {
@@ -96,12 +107,23 @@ fn fresh(dir: &Records, seen: &mut BTreeSet<OsString>, query: &Query) -> Result<
     Ok(out)
 }
 
-fn show(out: &mut impl Write, records: &[Record], registry: Option<&Registry>, wish: &Wish) -> Result<()> {
+fn show(
+    out: &mut impl Write,
+    records: &[Record],
+    registry: Option<&Registry>,
+    wish: &Wish,
+) -> Result<()> {
     if wish.json && wish.follow {
         return lines(out, records, registry);
     }
     if wish.json {
-        let rows: Vec<Row<'_>> = records.iter().map(|record| Row { corefile: locate::state(record, &locate::core(record, registry)), record }).collect();
+        let rows: Vec<Row<'_>> = records
+            .iter()
+            .map(|record| Row {
+                corefile: locate::state(record, &locate::core(record, registry)),
+                record,
+            })
+            .collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
         return Ok(());
     }

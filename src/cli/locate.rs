@@ -53,7 +53,9 @@ pub fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State>
         }
         (None, None) => return Err(State::Missing),
     };
-    file.map_err(|e| if matches!(e, Errno::ACCESS | Errno::PERM) { State::Inaccessible } else { State::Missing })
+    file.map_err(|e| {
+        if matches!(e, Errno::ACCESS | Errno::PERM) { State::Inaccessible } else { State::Missing }
+    })
 }
 
 /// Below the volume, names and links are the container's: they stay inside. Without a known volume no link is followed at all.
@@ -62,8 +64,16 @@ fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
     let relative = |path: &[u8]| path[path.iter().take_while(|b| **b == b'/').count()..].to_vec();
     let below = dir.and_then(|d| Some((d, relative(path.strip_prefix(d.as_bytes())?))));
     match below {
-        Some((dir, rest)) => resolve::open_file_below(file::open_dir(Path::new(dir)).map_err(errno)?, proc::os(&rest), Below::InRoot),
-        None => resolve::open_file_below(file::open_dir(Path::new("/")).map_err(errno)?, proc::os(&relative(path)), Below::NoLinks),
+        Some((dir, rest)) => resolve::open_file_below(
+            file::open_dir(Path::new(dir)).map_err(errno)?,
+            proc::os(&rest),
+            Below::InRoot,
+        ),
+        None => resolve::open_file_below(
+            file::open_dir(Path::new("/")).map_err(errno)?,
+            proc::os(&relative(path)),
+            Below::NoLinks,
+        ),
     }
 }
 
@@ -90,7 +100,13 @@ pub fn size(core: &File) -> u64 {
 pub fn state(record: &Record, core: &Result<File, State>) -> State {
     match core {
         Err(state) => *state,
-        Ok(core) if record.outcome != Outcome::Written || record.truncated || record.size.is_some_and(|s| size(core) < s) => State::Truncated,
+        Ok(core)
+            if record.outcome != Outcome::Written
+                || record.truncated
+                || record.size.is_some_and(|s| size(core) < s) =>
+        {
+            State::Truncated
+        }
         Ok(_) => State::Present,
     }
 }

@@ -17,10 +17,20 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Re
     let mut text = text(&records);
     if let Some(stock) = &stock {
         let (cores, binaries) = stock.size();
-        family(&mut text, "store_bytes", Some("bytes"), "Bytes on disk in the store: its cores, and the executables and libraries that are kept with cores.");
+        family(
+            &mut text,
+            "store_bytes",
+            Some("bytes"),
+            "Bytes on disk in the store: its cores, and the executables and libraries that are kept with cores.",
+        );
         sample(&mut text, "store_bytes", &[("kind", "cores")], cores);
         sample(&mut text, "store_bytes", &[("kind", "binaries")], binaries);
-        family(&mut text, "store_binaries", None, "Executables and libraries that are kept with cores.");
+        family(
+            &mut text,
+            "store_binaries",
+            None,
+            "Executables and libraries that are kept with cores.",
+        );
         sample(&mut text, "store_binaries", &[], stock.binaries());
     }
     text += "# EOF\n";
@@ -28,7 +38,8 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Re
     let dir = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
     let dir = crate::sys::file::open_dir(dir)?;
-    crate::sys::file::replace(dir, name, text.as_bytes(), 0o644).with_context(|| format!("write {}", path.display()))
+    crate::sys::file::replace(dir, name, text.as_bytes(), 0o644)
+        .with_context(|| format!("write {}", path.display()))
 }
 
 /// The head of a family of gauges: records are removed again, so nothing here only grows.
@@ -39,14 +50,19 @@ fn family(text: &mut String, name: &str, unit: Option<&str>, help: &str) {
 }
 
 fn sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-    let labels = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect::<Vec<_>>().join(",");
+    let labels = labels
+        .iter()
+        .map(|(key, value)| format!("{key}=\"{value}\""))
+        .collect::<Vec<_>>()
+        .join(",");
     let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
     let _ = writeln!(text, "oci_coredump_{name}{labels} {value}");
 }
 
 fn text(records: &[&Record]) -> String {
     let mut dumps: BTreeMap<[&str; 4], u64> = BTreeMap::new();
-    let (mut bytes, mut on_disk, mut seconds) = (BTreeMap::<&str, u64>::new(), BTreeMap::<&str, u64>::new(), BTreeMap::<&str, f64>::new());
+    let (mut bytes, mut on_disk, mut seconds) =
+        (BTreeMap::<&str, u64>::new(), BTreeMap::<&str, u64>::new(), BTreeMap::<&str, f64>::new());
     let (mut newest, mut longest) = (None, 0f64);
     for r in records {
         *dumps.entry([outcome(r), reason(r), location(r), known(&r.signal_name)]).or_default() += 1;
@@ -59,16 +75,29 @@ fn text(records: &[&Record]) -> String {
     let mut t = String::new();
     family(&mut t, "records", None, "Crashes of containers that there is a record of.");
     for ([outcome, reason, location, signal], n) in &dumps {
-        sample(&mut t, "records", &[("outcome", outcome), ("reason", reason), ("location", location), ("signal", signal)], n);
+        sample(
+            &mut t,
+            "records",
+            &[("outcome", outcome), ("reason", reason), ("location", location), ("signal", signal)],
+            n,
+        );
     }
-    for (name, help, values) in
-        [("core_bytes", "Sizes of their cores when they were written.", &bytes), ("core_disk_bytes", "Bytes on disk of their cores.", &on_disk)]
-    {
+    for (name, help, values) in [
+        ("core_bytes", "Sizes of their cores when they were written.", &bytes),
+        ("core_disk_bytes", "Bytes on disk of their cores.", &on_disk),
+    ] {
         family(&mut t, name, Some("bytes"), help);
         values.iter().for_each(|(location, n)| sample(&mut t, name, &[("location", location)], n));
     }
-    family(&mut t, "dump_seconds", Some("seconds"), "How long it took to write them, all together.");
-    seconds.iter().for_each(|(location, n)| sample(&mut t, "dump_seconds", &[("location", location)], n));
+    family(
+        &mut t,
+        "dump_seconds",
+        Some("seconds"),
+        "How long it took to write them, all together.",
+    );
+    seconds
+        .iter()
+        .for_each(|(location, n)| sample(&mut t, "dump_seconds", &[("location", location)], n));
     family(&mut t, "longest_dump_seconds", Some("seconds"), "How long the slowest of them took.");
     sample(&mut t, "longest_dump_seconds", &[], longest);
     if let Some(newest) = newest {
@@ -100,7 +129,10 @@ fn reason(r: &Record) -> &'static str {
     match &r.reason {
         _ if complete => "none",
         None => "unknown",
-        Some(text) => KNOWN.iter().find(|(start, _)| text.starts_with(start)).map_or("other", |(_, word)| word),
+        Some(text) => KNOWN
+            .iter()
+            .find(|(start, _)| text.starts_with(start))
+            .map_or("other", |(_, word)| word),
     }
 }
 
@@ -124,7 +156,14 @@ fn location(r: &Record) -> &'static str {
 
 /// A label has few values, and none that a container could choose.
 fn known(signal: &str) -> &str {
-    if signal.len() < 12 && signal.starts_with("SIG") && signal.bytes().all(|b| b.is_ascii_uppercase()) { signal } else { "other" }
+    if signal.len() < 12
+        && signal.starts_with("SIG")
+        && signal.bytes().all(|b| b.is_ascii_uppercase())
+    {
+        signal
+    } else {
+        "other"
+    }
 }
 
 #[cfg(test)]
@@ -142,8 +181,11 @@ mod tests {
             location: Location::Store,
             ..Record::default()
         };
-        let mut records =
-            [record(Outcome::Written, Some(100), "SIGSEGV"), record(Outcome::Written, Some(20), "SIGSEGV"), record(Outcome::None, None, "x\"} 1\n")];
+        let mut records = [
+            record(Outcome::Written, Some(100), "SIGSEGV"),
+            record(Outcome::Written, Some(20), "SIGSEGV"),
+            record(Outcome::None, None, "x\"} 1\n"),
+        ];
         (records[0].seconds, records[1].seconds) = (Some(0.25), Some(0.5));
         records[2].reason = Some("RLIMIT_CORE is 0 bytes, less than one page".into());
         let text = text(&records.iter().collect::<Vec<_>>());

@@ -46,7 +46,13 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     match verb(cli.verb) {
         Ok(code) => code,
         // Whoever reads our output may stop reading.
-        Err(e) if e.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).any(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(e)
+            if e.chain()
+                .filter_map(|e| e.downcast_ref::<std::io::Error>())
+                .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe) =>
+        {
+            ExitCode::SUCCESS
+        }
         Err(e) => {
             log::error!("{e:#}");
             ExitCode::FAILURE
@@ -60,13 +66,17 @@ fn verb(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::List { which, newest, reverse, json, follow } => {
             let (chosen, query) = which.choose().context("list")?;
-            let code = list::run(&mut out, &chosen, &query, &list::Wish { newest, reverse, json, follow }).context("list")?;
+            let code =
+                list::run(&mut out, &chosen, &query, &list::Wish { newest, reverse, json, follow })
+                    .context("list")?;
             out.flush()?;
             return Ok(code);
         }
         Verb::Info { which, newest, core, sysroot, json } => {
             let (chosen, query) = which.choose().context("info")?;
-            let code = info::run(&mut out, &chosen, &query, &info::Wish { newest, core, sysroot, json }).context("info")?;
+            let code =
+                info::run(&mut out, &chosen, &query, &info::Wish { newest, core, sysroot, json })
+                    .context("info")?;
             out.flush()?;
             return Ok(code);
         }
@@ -87,30 +97,68 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {
-            let max_size = max_size.map(|s| vacuum::parse_size(&s).with_context(|| format!("--max-size {s:?}"))).transpose().context("vacuum")?;
-            let age = |t: String| query::when(&t, &jiff::ZonedDateTime::now()).with_context(|| format!("--max-age {t:?}"));
-            let rules = crate::vacuum::Rules { max_size, since: max_age.map(age).transpose().context("vacuum")?, keep };
-            Chosen::of(store).and_then(|chosen| vacuum::run(&mut out, &chosen, rules, dry_run)).context("vacuum")?;
+            let max_size = max_size
+                .map(|s| vacuum::parse_size(&s).with_context(|| format!("--max-size {s:?}")))
+                .transpose()
+                .context("vacuum")?;
+            let age = |t: String| {
+                query::when(&t, &jiff::ZonedDateTime::now())
+                    .with_context(|| format!("--max-age {t:?}"))
+            };
+            let rules = crate::vacuum::Rules {
+                max_size,
+                since: max_age.map(age).transpose().context("vacuum")?,
+                keep,
+            };
+            Chosen::of(store)
+                .and_then(|chosen| vacuum::run(&mut out, &chosen, rules, dry_run))
+                .context("vacuum")?;
         }
         Verb::Metrics { textfile, store } => {
-            Chosen::of(store).and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref())).context("metrics")?;
+            Chosen::of(store)
+                .and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref()))
+                .context("metrics")?;
         }
         Verb::Enable { container, pid, by, pattern, limit, filter, compress } => {
-            let keys = [("pattern", Some(pattern)), ("limit", limit), ("filter", filter), ("compress", compress)];
-            let wishes = keys.into_iter().filter_map(|(key, value)| Some((format!("oci-coredump/{key}"), value?))).collect();
-            enable::run(&mut out, container.as_deref(), pid, by.as_deref(), &wishes).context("enable")?;
+            let keys = [
+                ("pattern", Some(pattern)),
+                ("limit", limit),
+                ("filter", filter),
+                ("compress", compress),
+            ];
+            let wishes = keys
+                .into_iter()
+                .filter_map(|(key, value)| Some((format!("oci-coredump/{key}"), value?)))
+                .collect();
+            enable::run(&mut out, container.as_deref(), pid, by.as_deref(), &wishes)
+                .context("enable")?;
         }
         Verb::Disable { container } => enable::disable(&mut out, &container).context("disable")?,
-        Verb::Install { engine: Some(engine), options, dry_run, .. } => setup::install_engine(&mut out, engine, &options, dry_run)?,
-        Verb::Install { detect: true, options, dry_run, .. } => setup::install_detected(&mut out, &options, dry_run)?,
+        Verb::Install { engine: Some(engine), options, dry_run, .. } => {
+            setup::install_engine(&mut out, engine, &options, dry_run)?
+        }
+        Verb::Install { detect: true, options, dry_run, .. } => {
+            setup::install_detected(&mut out, &options, dry_run)?
+        }
         Verb::Install { dry_run, .. } => setup::install(&mut out, dry_run)?,
-        Verb::Uninstall { engine: Some(engine), dry_run, .. } => setup::uninstall_engine(&mut out, engine, dry_run)?,
+        Verb::Uninstall { engine: Some(engine), dry_run, .. } => {
+            setup::uninstall_engine(&mut out, engine, dry_run)?
+        }
         Verb::Uninstall { dry_run, purge, .. } => setup::uninstall(&mut out, dry_run, purge)?,
-        Verb::Doctor { engine, config, json } => return doctor::run(&mut out, &doctor::Wish { engine, config }, json),
-        Verb::Plan { bundle, state, config } => explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?,
-        Verb::Node { action, root, stay } => node::run(&mut out, action, root.as_deref(), stay).with_context(|| format!("node {action:?}").to_lowercase())?,
-        Verb::Verify { runtime, json } => return verify::run(&mut out, &runtime, json).context("verify"),
-        Verb::VerifyProbe { stage, report, scratch, deeds } => return Ok(ExitCode::from(crate::verify::probe(&stage, &report, &scratch, &deeds)?)),
+        Verb::Doctor { engine, config, json } => {
+            return doctor::run(&mut out, &doctor::Wish { engine, config }, json);
+        }
+        Verb::Plan { bundle, state, config } => {
+            explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?
+        }
+        Verb::Node { action, root, stay } => node::run(&mut out, action, root.as_deref(), stay)
+            .with_context(|| format!("node {action:?}").to_lowercase())?,
+        Verb::Verify { runtime, json } => {
+            return verify::run(&mut out, &runtime, json).context("verify");
+        }
+        Verb::VerifyProbe { stage, report, scratch, deeds } => {
+            return Ok(ExitCode::from(crate::verify::probe(&stage, &report, &scratch, &deeds)?));
+        }
         Verb::Nri { socket } => match engine::nri::run_connecting(&socket)? {},
         Verb::Man => {
             let mut text = Vec::new();

@@ -89,10 +89,15 @@ fn finish(out: &mut impl Write, stay: bool) -> Result<()> {
 /// From the pod to the host's own copy of this program, which knows only paths of the host.
 fn enter(out: &mut impl Write, action: Action, root: &Path, stay: bool) -> Result<()> {
     let own = File::open("/proc/self/exe").context("open this program")?;
-    let dir = file::open_dir(root).with_context(|| format!("the host's root at {}", root.display()))?;
+    let dir =
+        file::open_dir(root).with_context(|| format!("the host's root at {}", root.display()))?;
     file::change_root(&dir)?;
     std::env::set_current_dir("/").context("chdir(\"/\") on the host")?;
-    ensure!(Path::new("/proc/self/exe").exists(), "{}/proc is not the host's /proc: mount the host's / with all that is mounted below it", root.display());
+    ensure!(
+        Path::new("/proc/self/exe").exists(),
+        "{}/proc is not the host's /proc: mount the host's / with all that is mounted below it",
+        root.display()
+    );
     if action == Action::Uninstall && !Path::new(PROGRAM).exists() {
         writeln!(out, "nothing was installed")?;
         return finish(out, stay);
@@ -103,7 +108,8 @@ fn enter(out: &mut impl Write, action: Action, root: &Path, stay: bool) -> Resul
     out.flush()?;
     let mut command = Command::new(PROGRAM);
     command.args(["node", action.name()]).args(stay.then_some("--stay"));
-    Err(command.env_clear().env("PATH", PATH).exec()).with_context(|| format!("execve({PROGRAM:?}) on the host"))
+    Err(command.env_clear().env("PATH", PATH).exec())
+        .with_context(|| format!("execve({PROGRAM:?}) on the host"))
 }
 
 /// What was placed before; nothing where the file is not there.
@@ -118,21 +124,34 @@ fn placed() -> Result<Vec<PathBuf>> {
 /// Puts the program and its links on the host. Every path is written down before the next one is made.
 fn place(out: &mut impl Write, mut own: File) -> Result<()> {
     let mut placed = placed()?;
-    let missing: Vec<&Path> = Path::new(DIRECTORY).ancestors().take_while(|p| !p.exists()).collect();
+    let missing: Vec<&Path> =
+        Path::new(DIRECTORY).ancestors().take_while(|p| !p.exists()).collect();
     for directory in missing.into_iter().rev() {
-        fs::DirBuilder::new().mode(0o755).create(directory).with_context(|| format!("mkdir {}", directory.display()))?;
+        fs::DirBuilder::new()
+            .mode(0o755)
+            .create(directory)
+            .with_context(|| format!("mkdir {}", directory.display()))?;
         placed.push(directory.to_owned());
     }
     let known = |path: &str, placed: &[PathBuf]| placed.iter().any(|p| p == Path::new(path));
     let there = |path: &str| Path::new(path).symlink_metadata().is_ok();
     if there(PROGRAM) && !known(PROGRAM, &placed) {
-        bail!("{PROGRAM} is there and was not put there by this: remove that installation first (`make uninstall`)");
+        bail!(
+            "{PROGRAM} is there and was not put there by this: remove that installation first (`make uninstall`)"
+        );
     }
     // A new file and a rename: the kernel may be running the old one.
     let new = format!("{PROGRAM}.new");
     let _ = fs::remove_file(&new);
-    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o755).open(&new).with_context(|| format!("create {new}"))?;
-    std::io::copy(&mut own, &mut copy).and_then(|_| copy.sync_all()).with_context(|| format!("write {new}"))?;
+    let mut copy = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(&new)
+        .with_context(|| format!("create {new}"))?;
+    std::io::copy(&mut own, &mut copy)
+        .and_then(|_| copy.sync_all())
+        .with_context(|| format!("write {new}"))?;
     fs::rename(&new, PROGRAM).with_context(|| format!("rename {new}"))?;
     if !known(PROGRAM, &placed) {
         placed.push(PROGRAM.into());
@@ -164,10 +183,18 @@ fn take_away(out: &mut impl Write) -> Result<()> {
     }
     fs::remove_file(PLACED).context(PLACED)?;
     for path in placed.iter().rev() {
-        let result = if path.is_dir() && !path.is_symlink() { fs::remove_dir(path) } else { fs::remove_file(path) };
+        let result = if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir(path)
+        } else {
+            fs::remove_file(path)
+        };
         match result {
             Ok(()) => writeln!(out, "removed {}", path.display())?,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {}
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty
+                ) => {}
             Err(e) => return Err(e).with_context(|| format!("remove {}", path.display())),
         }
     }

@@ -55,9 +55,20 @@ impl Query {
     ///
     /// # Errors
     /// Names the word and what was expected.
-    pub fn parse(words: &[String], since: Option<&str>, until: Option<&str>, now: &ZonedDateTime) -> Result<Self> {
-        let at = |option: &str, text: Option<&str>| text.map(|t| when(t, now).with_context(|| format!("{option} {t:?}"))).transpose();
-        Ok(Query { terms: words.iter().map(|w| Term::parse(w)).collect::<Result<_>>()?, since: at("--since", since)?, until: at("--until", until)? })
+    pub fn parse(
+        words: &[String],
+        since: Option<&str>,
+        until: Option<&str>,
+        now: &ZonedDateTime,
+    ) -> Result<Self> {
+        let at = |option: &str, text: Option<&str>| {
+            text.map(|t| when(t, now).with_context(|| format!("{option} {t:?}"))).transpose()
+        };
+        Ok(Query {
+            terms: words.iter().map(|w| Term::parse(w)).collect::<Result<_>>()?,
+            since: at("--since", since)?,
+            until: at("--until", until)?,
+        })
     }
 
     /// Whether the record is meant.
@@ -75,7 +86,10 @@ impl Term {
         ensure!(!word.is_empty(), "MATCH \"\": expected a PID, a path, a name or FIELD=VALUE");
         if let Some((key, value)) = word.split_once('=').filter(|(key, _)| !key.contains('/')) {
             let Some((_, field)) = FIELDS.iter().find(|(name, _)| *name == key) else {
-                bail!("MATCH {word:?}: no field {key:?}; there are {}", FIELDS.map(|(name, _)| name).join(", "));
+                bail!(
+                    "MATCH {word:?}: no field {key:?}; there are {}",
+                    FIELDS.map(|(name, _)| name).join(", ")
+                );
             };
             return Ok(Term::Of(*field, value.to_owned()));
         }
@@ -91,7 +105,11 @@ impl Term {
             Term::Of(field, value) => field.takes(value, r),
             Term::Pid(pid) => [r.pid, r.host_pid, r.tid, r.host_tid].contains(pid),
             Term::Path(path) => Field::Exe.takes(path, r) || Field::Core.takes(path, r),
-            Term::Name(name) => [Field::Container, Field::Pod, Field::Exe, Field::Comm, Field::Signal].iter().any(|f| f.takes(name, r)),
+            Term::Name(name) => {
+                [Field::Container, Field::Pod, Field::Exe, Field::Comm, Field::Signal]
+                    .iter()
+                    .any(|f| f.takes(name, r))
+            }
         }
     }
 }
@@ -112,8 +130,15 @@ impl Field {
             Field::Exe => glob(value, &r.exe) || glob(value, base(&r.exe)),
             Field::Comm => glob(value, &r.comm),
             Field::Pid => value.parse().is_ok_and(|pid| [r.pid, r.host_pid].contains(&pid)),
-            Field::Signal => glob(value, &r.signal_name) || r.signal_name.strip_prefix("SIG") == Some(value) || value.parse() == Ok(r.signal),
-            Field::Core => [&r.core_path, &r.host_path].into_iter().flatten().any(|p| glob(value, p) || glob(value, base(p))),
+            Field::Signal => {
+                glob(value, &r.signal_name)
+                    || r.signal_name.strip_prefix("SIG") == Some(value)
+                    || value.parse() == Ok(r.signal)
+            }
+            Field::Core => [&r.core_path, &r.host_path]
+                .into_iter()
+                .flatten()
+                .any(|p| glob(value, p) || glob(value, base(p))),
         }
     }
 }
@@ -124,8 +149,16 @@ fn base(path: &str) -> &str {
 
 /// A container in one word: `namespace/pod/container`, its name, or the head of its ID.
 pub fn container(names: &Names) -> String {
-    let own = names.container_name.clone().unwrap_or_else(|| names.container_id.chars().take(12).collect());
-    [names.pod_namespace.clone(), names.pod_name.clone()].into_iter().flatten().chain([own]).collect::<Vec<_>>().join("/")
+    let own = names
+        .container_name
+        .clone()
+        .unwrap_or_else(|| names.container_id.chars().take(12).collect());
+    [names.pod_namespace.clone(), names.pod_name.clone()]
+        .into_iter()
+        .flatten()
+        .chain([own])
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// A point in time as people write it: RFC 3339, a date, a time of today, or how long ago.
@@ -134,7 +167,9 @@ pub fn container(names: &Names) -> String {
 /// None of these.
 pub fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
     let text = text.trim();
-    let day = |days: i32| -> Result<Timestamp> { Ok(now.start_of_day()?.checked_sub(Span::new().days(days))?.timestamp()) };
+    let day = |days: i32| -> Result<Timestamp> {
+        Ok(now.start_of_day()?.checked_sub(Span::new().days(days))?.timestamp())
+    };
     match text {
         "now" => return Ok(now.timestamp()),
         "today" => return day(0),
@@ -142,17 +177,25 @@ pub fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
         _ => {}
     }
     if let Some(seconds) = text.strip_prefix('@') {
-        return Timestamp::from_second(seconds.parse().context("expected seconds since 1970 after @")?).context("out of range");
+        return Timestamp::from_second(
+            seconds.parse().context("expected seconds since 1970 after @")?,
+        )
+        .context("out of range");
     }
     if let Ok(t) = text.parse::<Timestamp>() {
         return Ok(t);
     }
-    let civil = text.parse::<DateTime>().ok().or_else(|| text.parse::<Time>().ok().map(|t| now.date().to_datetime(t)));
+    let civil = text
+        .parse::<DateTime>()
+        .ok()
+        .or_else(|| text.parse::<Time>().ok().map(|t| now.date().to_datetime(t)));
     if let Some(civil) = civil {
         return Ok(civil.to_zoned_datetime(now.time_zone().clone())?.timestamp());
     }
     let Ok(span) = text.parse::<Span>() else {
-        bail!("expected a date (2026-01-31), a time (14:30), both, RFC 3339, today, yesterday, or how long ago (2h, \"90 minutes ago\")");
+        bail!(
+            "expected a date (2026-01-31), a time (14:30), both, RFC 3339, today, yesterday, or how long ago (2h, \"90 minutes ago\")"
+        );
     };
     let back = if span.is_negative() { span } else { span.negate() };
     Ok(now.checked_add(back).context("out of range")?.timestamp())

@@ -67,8 +67,17 @@ fn words() {
     for words in yes {
         assert!(takes(words, None, None), "{words:?}");
     }
-    let no: &[&[&str]] =
-        &[&["14"], &["nginy"], &["/usr/bin"], &["pod=shop"], &["prod"], &["container=3c9"], &["nginx", "13", "pod=x"], &["pid=nginx"], &["signal=6"]];
+    let no: &[&[&str]] = &[
+        &["14"],
+        &["nginy"],
+        &["/usr/bin"],
+        &["pod=shop"],
+        &["prod"],
+        &["container=3c9"],
+        &["nginx", "13", "pod=x"],
+        &["pid=nginx"],
+        &["signal=6"],
+    ];
     for words in no {
         assert!(!takes(words, None, None), "{words:?}");
     }
@@ -113,9 +122,13 @@ fn times() {
 
 #[test]
 fn bounds_of_time() {
-    for (since, until, yes) in
-        [(Some("2h"), None, true), (Some("1h"), None, false), (None, Some("1h"), true), (Some("10:30"), Some("10:30"), true), (None, Some("2h"), false)]
-    {
+    for (since, until, yes) in [
+        (Some("2h"), None, true),
+        (Some("1h"), None, false),
+        (None, Some("1h"), true),
+        (Some("10:30"), Some("10:30"), true),
+        (None, Some("2h"), false),
+    ] {
         assert_eq!(takes(&[], since, until), yes, "{since:?} {until:?}");
     }
     let undated = Record { time: "?".into(), ..record() };

@@ -17,7 +17,10 @@ fn helper() -> Result<PathBuf> {
 }
 
 pub fn need_root(verb: &str) -> Result<()> {
-    ensure!(process::is_host_root(), "{verb}: only root of the host may do it; run it with sudo, outside of any container");
+    ensure!(
+        process::is_host_root(),
+        "{verb}: only root of the host may do it; run it with sudo, outside of any container"
+    );
     Ok(())
 }
 
@@ -29,7 +32,10 @@ pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     sysctl::check_helper(&helper).context("install")?;
     let now = sysctl::core_pattern()?;
     if config.mode == Mode::Kernel {
-        writeln!(out, "mode = \"kernel\": each container's own pattern goes into the kernel when it starts; nothing to do now")?;
+        writeln!(
+            out,
+            "mode = \"kernel\": each container's own pattern goes into the kernel when it starts; nothing to do now"
+        )?;
         return Ok(());
     }
     if dry_run {
@@ -42,15 +48,28 @@ pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     let _lock = registry.lock()?;
     let store = Store::open(&config)?;
     let changed = sysctl::take_over(&store, &helper).context("install")?;
-    writeln!(out, "kernel.core_pattern = {pattern:?}{}", if changed { "" } else { " (it was already)" })?;
+    writeln!(
+        out,
+        "kernel.core_pattern = {pattern:?}{}",
+        if changed { "" } else { " (it was already)" }
+    )?;
     if let Some(saved) = Saved::load(&store)? {
-        writeln!(out, "crashes outside of registered containers still go to {:?}", saved.core_pattern)?;
+        writeln!(
+            out,
+            "crashes outside of registered containers still go to {:?}",
+            saved.core_pattern
+        )?;
     }
     Ok(())
 }
 
 /// Tells an engine of this program.
-pub fn install_engine(out: &mut impl Write, engine: Engine, options: &engine::Options, dry_run: bool) -> Result<()> {
+pub fn install_engine(
+    out: &mut impl Write,
+    engine: Engine,
+    options: &engine::Options,
+    dry_run: bool,
+) -> Result<()> {
     if !dry_run {
         need_root("install")?;
     }
@@ -59,9 +78,16 @@ pub fn install_engine(out: &mut impl Write, engine: Engine, options: &engine::Op
 }
 
 /// Tells every engine that is there; one that cannot be told does not keep the others from it.
-pub fn install_detected(out: &mut impl Write, options: &engine::Options, dry_run: bool) -> Result<()> {
+pub fn install_detected(
+    out: &mut impl Write,
+    options: &engine::Options,
+    dry_run: bool,
+) -> Result<()> {
     let engines = engine::detect::detect();
-    ensure!(!engines.is_empty(), "install --detect: no docker, containerd, podman or CRI-O is on this host");
+    ensure!(
+        !engines.is_empty(),
+        "install --detect: no docker, containerd, podman or CRI-O is on this host"
+    );
     let mut failed = None;
     for engine in engines {
         if let Err(e) = install_engine(out, engine, options, dry_run) {
@@ -69,7 +95,9 @@ pub fn install_detected(out: &mut impl Write, options: &engine::Options, dry_run
             failed = Some(engine);
         }
     }
-    failed.map_or(Ok(()), |engine| Err(anyhow::anyhow!("install --detect: {} was not told", engine.name())))
+    failed.map_or(Ok(()), |engine| {
+        Err(anyhow::anyhow!("install --detect: {} was not told", engine.name()))
+    })
 }
 
 /// Makes an engine forget it.
@@ -104,7 +132,11 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
             )?,
             None => writeln!(out, "kernel.core_pattern was not taken over")?,
         }
-        writeln!(out, "would remove {RUN_DIR}{}", if purge { format!(" and {}", config.store.display()) } else { String::new() })?;
+        writeln!(
+            out,
+            "would remove {RUN_DIR}{}",
+            if purge { format!(" and {}", config.store.display()) } else { String::new() }
+        )?;
         return Ok(());
     }
     let registry = Registry::own();
@@ -115,11 +147,18 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
             None => writeln!(out, "kernel.core_pattern was not taken over")?,
         }
     }
-    let live = registry
-        .as_ref()
-        .map_or(0, |r| r.ids().map_or(0, |ids| ids.iter().filter(|i| r.get(i).is_some_and(|e| e.refused.is_none() && e.init_lives())).count()));
+    let live = registry.as_ref().map_or(0, |r| {
+        r.ids().map_or(0, |ids| {
+            ids.iter()
+                .filter(|i| r.get(i).is_some_and(|e| e.refused.is_none() && e.init_lives()))
+                .count()
+        })
+    });
     if live > 0 {
-        writeln!(out, "{live} running container(s) lose their own core_pattern until they are started anew with the hook in place")?;
+        writeln!(
+            out,
+            "{live} running container(s) lose their own core_pattern until they are started anew with the hook in place"
+        )?;
     }
     remove(out, Path::new(RUN_DIR))?;
     if purge {

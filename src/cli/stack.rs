@@ -31,7 +31,11 @@ pub fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
         writeln!(out, "\nNot all could be read: {}", one_line(cut))?;
     }
     if reading.threads.len() < reading.overview.threads {
-        writeln!(out, "The stacks of {} threads are not shown.", reading.overview.threads - reading.threads.len())?;
+        writeln!(
+            out,
+            "The stacks of {} threads are not shown.",
+            reading.overview.threads - reading.threads.len()
+        )?;
     }
     list_modules(out, reading)
 }
@@ -40,7 +44,11 @@ pub fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
 fn groups(threads: &[ThreadStack]) -> Vec<Vec<&ThreadStack>> {
     let mut all: Vec<Vec<&ThreadStack>> = Vec::new();
     for (i, thread) in threads.iter().enumerate() {
-        match all.iter_mut().skip(1).find(|g| g[0].frames == thread.frames && g[0].cut == thread.cut) {
+        match all
+            .iter_mut()
+            .skip(1)
+            .find(|g| g[0].frames == thread.frames && g[0].cut == thread.cut)
+        {
             Some(group) if i > 0 => group.push(thread),
             _ => all.push(vec![thread]),
         }
@@ -80,13 +88,25 @@ fn base(path: &str) -> &str {
 }
 
 fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
-    let seen: BTreeSet<usize> = reading.threads.iter().flat_map(|t| &t.frames).filter_map(|f| f.module).chain([0]).collect();
+    let seen: BTreeSet<usize> = reading
+        .threads
+        .iter()
+        .flat_map(|t| &t.frames)
+        .filter_map(|f| f.module)
+        .chain([0])
+        .collect();
     let rows: Vec<Vec<table::Cell>> = seen
         .into_iter()
-        .filter_map(|i| Some((reading.overview.modules.get(i)?, reading.matches.get(i)?, reading.files.get(i)?)))
+        .filter_map(|i| {
+            Some((reading.overview.modules.get(i)?, reading.matches.get(i)?, reading.files.get(i)?))
+        })
         .map(|(m, verdict, files)| {
             let origin = files.file.as_ref().map(|(origin, _)| *origin);
-            vec![m.path.as_str().into(), m.build_id.as_deref().unwrap_or("-").into(), symbols(*verdict, origin, m).into()]
+            vec![
+                m.path.as_str().into(),
+                m.build_id.as_deref().unwrap_or("-").into(),
+                symbols(*verdict, origin, m).into(),
+            ]
         })
         .collect();
     if rows.is_empty() {

@@ -36,7 +36,8 @@ impl<T: ToString> From<T> for Cell {
 
 /// Prints rows under their heads; the last column is not padded.
 pub fn print(out: &mut impl Write, columns: &[Column], rows: &[Vec<Cell>]) -> std::io::Result<()> {
-    let rows: Vec<Vec<Cell>> = rows.iter().map(|r| r.iter().map(|c| Cell(one_line(&c.0), c.1)).collect()).collect();
+    let rows: Vec<Vec<Cell>> =
+        rows.iter().map(|r| r.iter().map(|c| Cell(one_line(&c.0), c.1)).collect()).collect();
     let widths = widths(columns, &rows);
     print_row(out, columns, &widths, &heads(columns))?;
     rows.iter().try_for_each(|row| print_row(out, columns, &widths, row))
@@ -56,11 +57,18 @@ fn heads(columns: &[Column]) -> Vec<Cell> {
 }
 
 fn widths(columns: &[Column], rows: &[Vec<Cell>]) -> Vec<usize> {
-    let width = |i: usize| rows.iter().map(|r| r[i].0.width()).chain([columns[i].head.width()]).max().unwrap_or(0);
+    let width = |i: usize| {
+        rows.iter().map(|r| r[i].0.width()).chain([columns[i].head.width()]).max().unwrap_or(0)
+    };
     (0..columns.len()).map(width).collect()
 }
 
-fn print_row(out: &mut impl Write, columns: &[Column], widths: &[usize], row: &[Cell]) -> std::io::Result<()> {
+fn print_row(
+    out: &mut impl Write,
+    columns: &[Column],
+    widths: &[usize],
+    row: &[Cell],
+) -> std::io::Result<()> {
     for (i, Cell(text, style)) in row.iter().enumerate() {
         let pad = " ".repeat(widths[i].saturating_sub(text.width()));
         let (before, after) = match (columns[i].right, i + 1 == row.len()) {
@@ -83,7 +91,11 @@ pub fn size(bytes: u64) -> String {
         n /= 1024.0;
         unit += 1;
     }
-    if unit > 0 && n < 9.95 { format!("{n:.1}{}", UNITS[unit]) } else { format!("{n:.0}{}", UNITS[unit]) }
+    if unit > 0 && n < 9.95 {
+        format!("{n:.1}{}", UNITS[unit])
+    } else {
+        format!("{n:.0}{}", UNITS[unit])
+    }
 }
 
 #[cfg(test)]
@@ -110,9 +122,15 @@ mod tests {
     #[test]
     fn columns_stand_in_line() {
         let mut out = Vec::new();
-        let rows = vec![vec!["a".into(), 7.into(), "x".into()], vec!["日本\n".into(), 1234.into(), "y".into()]];
+        let rows = vec![
+            vec!["a".into(), 7.into(), "x".into()],
+            vec!["日本\n".into(), 1234.into(), "y".into()],
+        ];
         print(&mut out, &[left("NAME"), right("PID"), left("EXE")], &rows).unwrap();
         let text = anstream::adapter::strip_bytes(&out).into_vec();
-        assert_eq!(String::from_utf8(text).unwrap(), "NAME     PID  EXE\na          7  x\n日本\\n  1234  y\n");
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "NAME     PID  EXE\na          7  x\n日本\\n  1234  y\n"
+        );
     }
 }

@@ -9,7 +9,8 @@ use std::io::Write;
 
 /// Applies the rules.
 pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -> Result<()> {
-    let Some(stock) = Store::look(&chosen.store)?.map(|s| Stock::take(&s)).transpose()?.flatten() else {
+    let Some(stock) = Store::look(&chosen.store)?.map(|s| Stock::take(&s)).transpose()?.flatten()
+    else {
         writeln!(out, "nothing to do: no records in {}", chosen.store.display())?;
         return Ok(());
     };
@@ -17,22 +18,38 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
     let verb = if dry_run { "would remove" } else { "removed" };
     let mut bytes = 0u64;
     for (item, size) in &doomed.crashes {
-        let what = format!("{} {} of {}", item.record.time, item.record.comm, query::container(&item.record.names));
+        let what = format!(
+            "{} {} of {}",
+            item.record.time,
+            item.record.comm,
+            query::container(&item.record.names)
+        );
         if !dry_run {
             stock.remove(item).with_context(|| format!("remove the crash {what:?}"))?;
         }
         writeln!(out, "{verb} {} ({})", one_line(&what), table::size(*size))?;
         bytes = bytes.saturating_add(*size);
     }
-    let unneeded = doomed.unneeded.iter().map(|(_, bytes)| bytes).fold(0, |a: u64, b| a.saturating_add(*b));
+    let unneeded =
+        doomed.unneeded.iter().map(|(_, bytes)| bytes).fold(0, |a: u64, b| a.saturating_add(*b));
     if !doomed.unneeded.is_empty() {
-        writeln!(out, "{verb} {} binaries that no core needs ({})", doomed.unneeded.len(), table::size(unneeded))?;
+        writeln!(
+            out,
+            "{verb} {} binaries that no core needs ({})",
+            doomed.unneeded.len(),
+            table::size(unneeded)
+        )?;
     }
     if !dry_run {
         stock.tidy(&doomed)?;
     }
     let (count, bytes) = (doomed.crashes.len(), table::size(bytes.saturating_add(unneeded)));
-    writeln!(out, "{count} of {} crashes, {bytes}{}", stock.items.len(), if dry_run { " would go" } else { " freed" })?;
+    writeln!(
+        out,
+        "{count} of {} crashes, {bytes}{}",
+        stock.items.len(),
+        if dry_run { " would go" } else { " freed" }
+    )?;
     Ok(())
 }
 
@@ -48,7 +65,11 @@ pub fn parse_size(text: &str) -> Result<u64> {
         "T" => 40,
         _ => bail!("expected a size such as 500M or 2G"),
     };
-    let number: f64 = number.parse().ok().filter(|n: &f64| *n <= 1e9).context("expected a size such as 500M or 2G")?;
+    let number: f64 = number
+        .parse()
+        .ok()
+        .filter(|n: &f64| *n <= 1e9)
+        .context("expected a size such as 500M or 2G")?;
     Ok((number * (1u64 << shift) as f64) as u64)
 }
 
@@ -58,7 +79,14 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("4096", 4096), ("1K", 1024), ("1.5M", 3 << 19), ("2GiB", 2 << 30), ("2 gb", 2 << 30)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("1K", 1024),
+            ("1.5M", 3 << 19),
+            ("2GiB", 2 << 30),
+            ("2 gb", 2 << 30),
+        ] {
             assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
         }
         for text in ["", "G", "-1", "1X", "1.2.3M", "inf", "99999999999999999999"] {

@@ -243,7 +243,11 @@ pub enum Verb {
         #[arg(long, value_name = "PID", conflicts_with = "by")]
         pid: Option<i32>,
         /// Ask this command for it, with its own options.
-        #[arg(long, value_name = "COMMAND", help = "Ask this command for it, with its options, such as \"runc --root /run/x\"")]
+        #[arg(
+            long,
+            value_name = "COMMAND",
+            help = "Ask this command for it, with its options, such as \"runc --root /run/x\""
+        )]
         by: Option<String>,
         /// The pattern, as the annotation would have it: a core(5) template.
         #[arg(long)]
@@ -370,12 +374,16 @@ mod tests {
     #[test]
     fn every_verb_teaches() {
         for verb in Cli::command().get_subcommands() {
-            let about = verb.get_about().unwrap_or_else(|| panic!("{} has no help", verb.get_name())).to_string();
+            let about = verb
+                .get_about()
+                .unwrap_or_else(|| panic!("{} has no help", verb.get_name()))
+                .to_string();
             assert!(about.len() > 10, "{}: {about}", verb.get_name());
             let long = verb.get_long_about().map(ToString::to_string).unwrap_or_default();
             // The two that only machines start have none.
             assert!(
-                long.contains("Example: oci-coredump ") || ["hook", "handle", "verify-probe"].contains(&verb.get_name()),
+                long.contains("Example: oci-coredump ")
+                    || ["hook", "handle", "verify-probe"].contains(&verb.get_name()),
                 "{} has no example",
                 verb.get_name()
             );

@@ -9,7 +9,10 @@ use std::process::ExitCode;
 
 /// Checks a runtime and prints what came of it.
 pub fn run(out: &mut impl Write, runtime: &Path, json: bool) -> Result<ExitCode> {
-    ensure!(process::is_host_root(), "only root of the host can start containers; run it with sudo, outside of any container");
+    ensure!(
+        process::is_host_root(),
+        "only root of the host can start containers; run it with sudo, outside of any container"
+    );
     let checks = verify::run(runtime)?;
     let failed = checks.iter().filter(|c| c.verdict == Verdict::Failed).count();
     if json {

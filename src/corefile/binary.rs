@@ -55,7 +55,9 @@ pub fn hex(bytes: &[u8]) -> Option<String> {
 pub fn open<'d>(module: &'d Found, bytes: Bytes<'d>) -> Binary<'d> {
     let id = module.said.build_id.as_deref();
     let Some(data) = module.image.as_deref().or(bytes.file) else { return Binary::default() };
-    let Ok(file) = Elf::parse(data) else { return Binary { verdict: Match::Damaged, ..Binary::default() } };
+    let Ok(file) = Elf::parse(data) else {
+        return Binary { verdict: Match::Damaged, ..Binary::default() };
+    };
     let own = build_id(&file);
     let verdict = match (id, own.as_deref()) {
         _ if module.image.is_some() => Match::Same,
@@ -66,7 +68,10 @@ pub fn open<'d>(module: &'d Found, bytes: Bytes<'d>) -> Binary<'d> {
     if verdict == Match::Other {
         return Binary { verdict, ..Binary::default() };
     }
-    let debug = bytes.debug.and_then(|d| Elf::parse(d).ok()).filter(|d| own.is_some() && build_id(d) == own);
+    let debug = bytes
+        .debug
+        .and_then(|d| Elf::parse(d).ok())
+        .filter(|d| own.is_some() && build_id(d) == own);
     Binary { verdict, file: Some(file), debug, ..Binary::default() }
 }
 
@@ -92,14 +97,29 @@ impl<'d> Binary<'d> {
     /// Its unwind tables.
     pub fn tables(&self) -> Option<Tables<'_>> {
         let file = self.file.as_ref()?;
-        let range = |s: &dyn Fn() -> Option<(u64, u64)>| s().and_then(|(a, n)| Some(a..a.checked_add(n)?));
-        let at = |name: &str| range(&|| file.section_by_name(name).map(|s| (s.address(), s.size())));
-        let section = |name: &str| Some((at(name)?, file.section_by_name(name)?.data().ok().filter(|d| !d.is_empty())?));
+        let range =
+            |s: &dyn Fn() -> Option<(u64, u64)>| s().and_then(|(a, n)| Some(a..a.checked_add(n)?));
+        let at =
+            |name: &str| range(&|| file.section_by_name(name).map(|s| (s.address(), s.size())));
+        let section = |name: &str| {
+            Some((at(name)?, file.section_by_name(name)?.data().ok().filter(|d| !d.is_empty())?))
+        };
         let debug = self.debug_frame.get_or_init(|| {
-            let of = |f: &Elf<'d>| f.section_by_name(".debug_frame")?.uncompressed_data().ok().filter(|d| !d.is_empty());
+            let of = |f: &Elf<'d>| {
+                f.section_by_name(".debug_frame")?
+                    .uncompressed_data()
+                    .ok()
+                    .filter(|d| !d.is_empty())
+            };
             of(file).or_else(|| of(self.debug.as_ref()?))
         });
-        Some(Tables { text: section(".text"), index: section(".eh_frame_hdr"), table: section(".eh_frame"), debug: debug.as_deref(), got: at(".got") })
+        Some(Tables {
+            text: section(".text"),
+            index: section(".eh_frame_hdr"),
+            table: section(".eh_frame"),
+            debug: debug.as_deref(),
+            got: at(".got"),
+        })
     }
 
     /// The name by which programs are linked with it.
@@ -131,10 +151,16 @@ impl<'d> Binary<'d> {
             let mut all = Vec::new();
             for elf in [&self.file, &self.debug].into_iter().flatten() {
                 for s in elf.symbols().chain(elf.dynamic_symbols()) {
-                    if !s.is_definition() && s.kind() != SymbolKind::Text && s.kind() != SymbolKind::Unknown {
+                    if !s.is_definition()
+                        && s.kind() != SymbolKind::Text
+                        && s.kind() != SymbolKind::Unknown
+                    {
                         continue;
                     }
-                    let in_code = s.section_index().and_then(|i| elf.section_by_index(i).ok()).is_some_and(|s| s.kind() == object::SectionKind::Text);
+                    let in_code = s
+                        .section_index()
+                        .and_then(|i| elf.section_by_index(i).ok())
+                        .is_some_and(|s| s.kind() == object::SectionKind::Text);
                     let Ok(name) = s.name_bytes() else { continue };
                     // Mapping symbols of ARM ($x, $d) are no functions.
                     if in_code && !name.is_empty() && !name.starts_with(b"$") {
@@ -160,11 +186,15 @@ impl<'d> Binary<'d> {
     }
 
     fn context(&self) -> Option<Context<Slice<'_>>> {
-        let has_dwarf = |e: &&Elf<'d>| e.section_by_name(".debug_info").is_some_and(|s| s.size() > 0);
+        let has_dwarf =
+            |e: &&Elf<'d>| e.section_by_name(".debug_info").is_some_and(|s| s.size() > 0);
         let elf = [&self.debug, &self.file].into_iter().flatten().find(has_dwarf)?;
         let sections = self.dwarf.get_or_init(|| {
             let load = |id: SectionId| -> Result<Cow<'d, [u8]>, object::Error> {
-                Ok(elf.section_by_name(id.name()).and_then(|s| s.uncompressed_data().ok()).unwrap_or_default())
+                Ok(elf
+                    .section_by_name(id.name())
+                    .and_then(|s| s.uncompressed_data().ok())
+                    .unwrap_or_default())
             };
             DwarfSections::load(load).unwrap_or_default()
         });
@@ -182,7 +212,12 @@ impl<'b> Lines<'b> {
     }
 
     /// What is at a place of a stack: the functions that the compiler put into each other there, the innermost first.
-    pub fn describe(&self, place: &Place, modules: &[Found], binaries: &'b [Binary<'_>]) -> Vec<Frame> {
+    pub fn describe(
+        &self,
+        place: &Place,
+        modules: &[Found],
+        binaries: &'b [Binary<'_>],
+    ) -> Vec<Frame> {
         let mut frame = Frame { address: place.address, module: place.module, ..Frame::default() };
         let Some(i) = place.module else { return vec![frame] };
         frame.offset = Some(place.address.wrapping_sub(modules[i].bias));
@@ -191,7 +226,9 @@ impl<'b> Lines<'b> {
             return vec![frame];
         }
         let lookup = place.lookup.wrapping_sub(modules[i].bias);
-        let symbol = binaries[i].symbol(lookup).map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
+        let symbol = binaries[i]
+            .symbol(lookup)
+            .map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
         let mut frames = self.look_up(i, lookup, &frame, binaries);
         match frames.last_mut() {
             Some(outer) => outer.function = outer.function.take().or(symbol),
@@ -203,8 +240,16 @@ impl<'b> Lines<'b> {
         frames
     }
 
-    fn look_up(&self, module: usize, lookup: u64, template: &Frame, binaries: &'b [Binary<'_>]) -> Vec<Frame> {
-        let Some(context) = self.0[module].get_or_init(|| binaries[module].context()) else { return Vec::new() };
+    fn look_up(
+        &self,
+        module: usize,
+        lookup: u64,
+        template: &Frame,
+        binaries: &'b [Binary<'_>],
+    ) -> Vec<Frame> {
+        let Some(context) = self.0[module].get_or_init(|| binaries[module].context()) else {
+            return Vec::new();
+        };
         let Ok(mut found) = context.find_frames(lookup).skip_all_loads() else { return Vec::new() };
         let mut frames = Vec::new();
         while let (Ok(Some(f)), true) = (found.next(), frames.len() < 64) {

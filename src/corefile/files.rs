@@ -49,17 +49,37 @@ impl Places {
     /// The usual places: `root`, the kept binaries of `store`, and the debug information that the container and the host have installed.
     pub fn usual(root: Option<OwnedFd>, store: Option<&Path>) -> Self {
         let host = |path: &Path| file::open_dir(path).ok();
-        let debug_in = |root: &OwnedFd| resolve::resolve(root, OsStr::new("usr/lib/debug"), Below::InRoot, true).ok();
-        let debug = root.as_ref().and_then(debug_in).into_iter().chain(host(Path::new("/usr/lib/debug"))).collect();
+        let debug_in = |root: &OwnedFd| {
+            resolve::resolve(root, OsStr::new("usr/lib/debug"), Below::InRoot, true).ok()
+        };
+        let debug = root
+            .as_ref()
+            .and_then(debug_in)
+            .into_iter()
+            .chain(host(Path::new("/usr/lib/debug")))
+            .collect();
         Places { root, kept: store.and_then(|s| host(&s.join("binaries"))), own: None, debug }
     }
 
     /// Opens what can be opened of a module. A kept binary comes first: it was taken at the crash, the container's may have been replaced since.
     pub fn open(&self, module: &Module) -> Opened {
-        let id = module.build_id.as_deref().filter(|id| id.len() > 2 && id.bytes().all(|b| b.is_ascii_hexdigit()));
-        let kept = || Some((Origin::Kept, below(self.kept.as_ref()?, &self.kept_name(module)?, Below::NoLinks)?));
+        let id = module
+            .build_id
+            .as_deref()
+            .filter(|id| id.len() > 2 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+        let kept = || {
+            Some((
+                Origin::Kept,
+                below(self.kept.as_ref()?, &self.kept_name(module)?, Below::NoLinks)?,
+            ))
+        };
         let path = module.path.trim_end_matches(" (deleted)");
-        let there = || Some((Origin::Root, below(self.root.as_ref()?, path.strip_prefix('/')?, Below::InRoot)?));
+        let there = || {
+            Some((
+                Origin::Root,
+                below(self.root.as_ref()?, path.strip_prefix('/')?, Below::InRoot)?,
+            ))
+        };
         let debug = id.and_then(|id| {
             let name = format!(".build-id/{}/{}.debug", &id[..2], &id[2..]);
             self.debug.iter().find_map(|d| below(d, &name, Below::InRoot))
@@ -74,7 +94,10 @@ impl Places {
         }
         let id = module.build_id.as_deref()?;
         let all = file::names(file::reopen_dir(self.kept.as_ref()?).ok()?).ok()?;
-        let mut all = all.into_iter().filter_map(|name| name.into_string().ok()).filter(|name| is_name_of(name, id));
+        let mut all = all
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| is_name_of(name, id));
         all.next().filter(|_| all.next().is_none())
     }
 }

@@ -41,7 +41,10 @@ pub fn name(file: &dyn Source, build_id: Option<&str>, most: u64) -> Option<Stri
         }
         if n == 0 {
             let hash = super::binary::hex(&hasher.finalize().as_bytes()[..HASH])?;
-            return Some(format!("{}-{hash}", build_id.filter(|id| BUILD_ID.contains(&(id.len() / 2))).unwrap_or(NONE)));
+            return Some(format!(
+                "{}-{hash}",
+                build_id.filter(|id| BUILD_ID.contains(&(id.len() / 2))).unwrap_or(NONE)
+            ));
         }
         hasher.update(&buffer[..n]);
         at += n as u64;
@@ -64,7 +67,10 @@ pub fn build_id(file: &dyn Source) -> Option<String> {
     }
 }
 
-fn of_class<H: FileHeader<Endian = Endianness> + Pod>(file: &dyn Source, head: &[u8]) -> Option<String> {
+fn of_class<H: FileHeader<Endian = Endianness> + Pod>(
+    file: &dyn Source,
+    head: &[u8],
+) -> Option<String> {
     let header = H::parse(head).ok()?;
     let endian = header.endian().ok()?;
     let count = usize::from(header.e_phnum(endian)).min(MAX_SEGMENTS);
@@ -96,27 +102,53 @@ mod tests {
     fn of_files_that_are_none() {
         assert_eq!(build_id(&Vec::new()), None);
         assert_eq!(build_id(&b"\x7fELF".to_vec()), None);
-        assert_eq!(build_id(&b"\x7fELF\x02\x01\x01".iter().copied().chain([0xff; 200]).collect::<Vec<u8>>()), None);
+        assert_eq!(
+            build_id(
+                &b"\x7fELF\x02\x01\x01".iter().copied().chain([0xff; 200]).collect::<Vec<u8>>()
+            ),
+            None
+        );
     }
 
     #[test]
     fn names() {
         let with = |text: &str, id| name(&format!("\x7fELF{text}").into_bytes(), id, 1 << 20);
         let (a, b) = (with("a", None).unwrap(), with("b", None).unwrap());
-        assert!(a != b && is_name(&a) && a.starts_with(NONE) && Some(&a) == with("a", None).as_ref());
+        assert!(
+            a != b && is_name(&a) && a.starts_with(NONE) && Some(&a) == with("a", None).as_ref()
+        );
         // The same build-id makes no other file the same; nor does the same content with another.
         let (a, b) = (with("a", Some("00112233")).unwrap(), with("b", Some("00112233")).unwrap());
-        assert!(a != b && is_name_of(&a, "00112233") && is_name_of(&b, "00112233") && !is_name_of(&a, "0011223344"));
-        assert_eq!(a.split_once('-').unwrap().1, with("a", None).unwrap().split_once('-').unwrap().1);
+        assert!(
+            a != b
+                && is_name_of(&a, "00112233")
+                && is_name_of(&b, "00112233")
+                && !is_name_of(&a, "0011223344")
+        );
+        assert_eq!(
+            a.split_once('-').unwrap().1,
+            with("a", None).unwrap().split_once('-').unwrap().1
+        );
         assert_eq!(name(&b"#!/bin/sh".to_vec(), None, 1 << 20), None);
         assert_eq!(name(&vec![], None, 1 << 20), None);
         let long = [&elf::ELFMAG[..], &[7; 5000]].concat();
         assert_eq!((name(&long, None, 5000), name(&long, None, 5004).is_some()), (None, true));
         let hash = "00112233445566778899aabbccddeeff";
-        for (id, good) in [("00112233", true), ("content", true), ("001122", false), ("0011223X", false), ("../22334455", false), ("", false)] {
+        for (id, good) in [
+            ("00112233", true),
+            ("content", true),
+            ("001122", false),
+            ("0011223X", false),
+            ("../22334455", false),
+            ("", false),
+        ] {
             assert_eq!(is_name(&format!("{id}-{hash}")), good, "{id}");
         }
-        assert!(!is_name(hash) && !is_name(&format!("content-{hash}0")) && !is_name(&format!("content-{hash}-{hash}")));
+        assert!(
+            !is_name(hash)
+                && !is_name(&format!("content-{hash}0"))
+                && !is_name(&format!("content-{hash}-{hash}"))
+        );
     }
 
     #[test]

@@ -112,17 +112,27 @@ impl<'s> Image<'s> {
         ensure!(got > 0, "it is empty");
         ensure!(start.starts_with(&elf::ELFMAG), "it is not an ELF file");
         ensure!(got == start.len(), "it ends in its ELF header");
-        ensure!(start[4] == elf::ELFCLASS64.0, "it is a 32-bit core, and only 64-bit ones can be read");
-        ensure!(start[5] == elf::ELFDATA2LSB.0, "it is a big-endian core, and only little-endian ones can be read");
-        let header = FileHeader64::<LE>::parse(&start[..]).context("it has a damaged ELF header")?;
+        ensure!(
+            start[4] == elf::ELFCLASS64.0,
+            "it is a 32-bit core, and only 64-bit ones can be read"
+        );
+        ensure!(
+            start[5] == elf::ELFDATA2LSB.0,
+            "it is a big-endian core, and only little-endian ones can be read"
+        );
+        let header =
+            FileHeader64::<LE>::parse(&start[..]).context("it has a damaged ELF header")?;
         ensure!(header.e_type(LE) == elf::ET_CORE, "it is an ELF file, but not a core");
         let machine = match header.e_machine(LE) {
             elf::EM_X86_64 => Machine::X86_64,
             elf::EM_AARCH64 => Machine::Aarch64,
-            other => bail!("it is of a machine whose cores cannot be read (ELF machine {})", other.0),
+            other => {
+                bail!("it is of a machine whose cores cannot be read (ELF machine {})", other.0)
+            }
         };
         let segments = segments(source, header)?;
-        let mut loads: Vec<Load> = segments.iter().filter(|p| p.p_type(LE) == elf::PT_LOAD).map(load).collect();
+        let mut loads: Vec<Load> =
+            segments.iter().filter(|p| p.p_type(LE) == elf::PT_LOAD).map(load).collect();
         loads.sort_unstable_by_key(|l| l.address);
         let memory = Memory::new(source, loads.clone());
         let mut notes = Notes::default();
@@ -142,12 +152,20 @@ impl<'s> Image<'s> {
     /// Whether code may be executed at an address.
     pub fn is_code(&self, address: u64) -> bool {
         let i = self.loads.partition_point(|l| l.address <= address);
-        i > 0 && self.loads[i - 1].code && address - self.loads[i - 1].address < self.loads[i - 1].size
+        i > 0
+            && self.loads[i - 1].code
+            && address - self.loads[i - 1].address < self.loads[i - 1].size
     }
 }
 
 fn load(p: &ProgramHeader64<LE>) -> Load {
-    Load { address: p.p_vaddr(LE), size: p.p_memsz(LE), offset: p.p_offset(LE), in_file: p.p_filesz(LE), code: p.p_flags(LE).0 & elf::PF_X.0 != 0 }
+    Load {
+        address: p.p_vaddr(LE),
+        size: p.p_memsz(LE),
+        offset: p.p_offset(LE),
+        in_file: p.p_filesz(LE),
+        code: p.p_flags(LE).0 & elf::PF_X.0 != 0,
+    }
 }
 
 fn segments(source: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<ProgramHeader64<LE>>> {
@@ -156,15 +174,31 @@ fn segments(source: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<Progra
         // Above 65,534 the number stands in the first section header's sh_info, at the end of the file.
         let mut section = [0; 64];
         let got = source.read_at(header.e_shoff(LE), &mut section);
-        ensure!(got == section.len(), "it is cut: it has more than 65,534 segments, and the number of them stood at its end");
-        let first = (&section[..]).read_at::<elf::SectionHeader64<LE>>(0).ok().context("its section header is damaged")?;
+        ensure!(
+            got == section.len(),
+            "it is cut: it has more than 65,534 segments, and the number of them stood at its end"
+        );
+        let first = (&section[..])
+            .read_at::<elf::SectionHeader64<LE>>(0)
+            .ok()
+            .context("its section header is damaged")?;
         count = object::read::elf::SectionHeader::sh_info(first, LE);
     }
     ensure!(count <= MAX_SEGMENTS, "it claims {count} segments");
-    ensure!(usize::from(header.e_phentsize(LE)) == size_of::<ProgramHeader64<LE>>(), "its segment headers have a strange size");
+    ensure!(
+        usize::from(header.e_phentsize(LE)) == size_of::<ProgramHeader64<LE>>(),
+        "its segment headers have a strange size"
+    );
     let mut bytes = vec![0; count as usize * size_of::<ProgramHeader64<LE>>()];
-    ensure!(source.read_at(header.e_phoff(LE), &mut bytes) == bytes.len(), "it ends in its segment headers");
-    Ok((&bytes[..]).read_slice_at::<ProgramHeader64<LE>>(0, count as usize).ok().context("its segment headers are damaged")?.to_vec())
+    ensure!(
+        source.read_at(header.e_phoff(LE), &mut bytes) == bytes.len(),
+        "it ends in its segment headers"
+    );
+    Ok((&bytes[..])
+        .read_slice_at::<ProgramHeader64<LE>>(0, count as usize)
+        .ok()
+        .context("its segment headers are damaged")?
+        .to_vec())
 }
 
 fn read_notes(source: &dyn Source, p: &ProgramHeader64<LE>) -> Result<Vec<u8>> {

@@ -146,17 +146,29 @@ pub struct Bytes<'d> {
 ///
 /// # Errors
 /// It is no core that we can read, or `tell` failed.
-pub fn stacks(source: &dyn Source, bytes: &[Bytes<'_>], tell: &mut dyn FnMut(Told) -> Result<()>) -> Result<()> {
+pub fn stacks(
+    source: &dyn Source,
+    bytes: &[Bytes<'_>],
+    tell: &mut dyn FnMut(Told) -> Result<()>,
+) -> Result<()> {
     let image = Image::parse(source)?;
     let modules = modules::of(&image);
-    let binaries: Vec<_> = modules.iter().enumerate().map(|(i, m)| binary::open(m, bytes.get(i).copied().unwrap_or_default())).collect();
+    let binaries: Vec<_> = modules
+        .iter()
+        .enumerate()
+        .map(|(i, m)| binary::open(m, bytes.get(i).copied().unwrap_or_default()))
+        .collect();
     tell(Told::Matches(binaries.iter().map(|b| b.verdict).collect()))?;
     tell(Told::Sonames(binaries.iter().map(|b| b.soname()).collect()))?;
     let mut walker = walk::Walker::new(&image, &modules, &binaries);
     let lines = binary::Lines::new(binaries.len());
     for thread in &image.notes.threads {
         let walked = walker.walk(thread);
-        let frames = walked.frames.iter().flat_map(|place| lines.describe(place, &modules, &binaries)).collect();
+        let frames = walked
+            .frames
+            .iter()
+            .flat_map(|place| lines.describe(place, &modules, &binaries))
+            .collect();
         tell(Told::Thread(ThreadStack { tid: thread.tid, frames, cut: walked.cut }))?;
     }
     Ok(())

@@ -36,20 +36,41 @@ pub fn of(image: &Image<'_>) -> Vec<Found> {
         match groups.last_mut() {
             // The parts of one file follow each other; offset 0 starts it anew.
             Some((m, path)) if *path == file.path && file.offset > 0 => m.end = m.end.max(file.end),
-            _ => groups.push((Module { path: printable(&file.path), start: file.start, end: file.end, build_id: None }, file.path.clone())),
+            _ => groups.push((
+                Module {
+                    path: printable(&file.path),
+                    start: file.start,
+                    end: file.end,
+                    build_id: None,
+                },
+                file.path.clone(),
+            )),
         }
     }
     let has_code = |m: &Module| {
         let inside = |l: &&Load| l.address < m.end && l.address.saturating_add(l.size) > m.start;
         // The kernel has every mapping among its segments; gdb's generate-core-file leaves those out that it does not dump, code for one.
-        let part = |l: &Load| l.address.saturating_add(l.size).min(m.end).saturating_sub(l.address.max(m.start));
+        let part = |l: &Load| {
+            l.address.saturating_add(l.size).min(m.end).saturating_sub(l.address.max(m.start))
+        };
         let covered = image.loads.iter().filter(inside).map(part).fold(0, u64::saturating_add);
         image.loads.iter().filter(inside).any(|l| l.code) || covered < m.end.saturating_sub(m.start)
     };
-    let mut found: Vec<Found> = groups.into_iter().map(|(m, _)| m).filter(has_code).take(MAX).map(|m| read_head(image, m)).collect();
+    let mut found: Vec<Found> = groups
+        .into_iter()
+        .map(|(m, _)| m)
+        .filter(has_code)
+        .take(MAX)
+        .map(|m| read_head(image, m))
+        .collect();
     if let Some(start) = image.notes.auxv.get(&VDSO) {
         let bytes = image.memory.up_to(*start, MAX_VDSO);
-        let said = Module { path: "[vdso]".into(), start: *start, end: start.saturating_add(bytes.len() as u64), build_id: None };
+        let said = Module {
+            path: "[vdso]".into(),
+            start: *start,
+            end: start.saturating_add(bytes.len() as u64),
+            build_id: None,
+        };
         if !bytes.is_empty() {
             found.push(Found { image: Some(bytes), ..read_head(image, said) });
         }
@@ -71,7 +92,10 @@ fn read_head(image: &Image<'_>, said: Module) -> Found {
     if let Some(bias) = bias(segments, found.said.start) {
         found.bias = bias;
     }
-    found.said.build_id = segments.iter().filter(|p| p.p_type(LE) == elf::PT_NOTE).find_map(|p| build_id(image, p, found.bias));
+    found.said.build_id = segments
+        .iter()
+        .filter(|p| p.p_type(LE) == elf::PT_NOTE)
+        .find_map(|p| build_id(image, p, found.bias));
     found
 }
 

@@ -78,12 +78,15 @@ impl Notes {
             match (note.name(), note.n_type(LE)) {
                 (b"CORE", elf::NT_PRSTATUS) if self.threads.len() < MAX => self.status(machine, d),
                 // gdb writes one for each thread.
-                (b"CORE", elf::NT_SIGINFO) if self.signal.as_ref().is_none_or(|s| s.code.is_none()) => {
+                (b"CORE", elf::NT_SIGINFO)
+                    if self.signal.as_ref().is_none_or(|s| s.code.is_none()) =>
+                {
                     self.signal = Signal::of_siginfo(d, machine).or(self.signal.take());
                 }
                 (b"CORE", elf::NT_FILE) => self.files = files(d).unwrap_or_default(),
                 (b"CORE", elf::NT_AUXV) => {
-                    let pairs = d.chunks_exact(16).filter_map(|p| Some((u64_at(p, 0)?, u64_at(p, 8)?)));
+                    let pairs =
+                        d.chunks_exact(16).filter_map(|p| Some((u64_at(p, 0)?, u64_at(p, 8)?)));
                     self.auxv = pairs.take_while(|(k, _)| *k != 0).collect();
                 }
                 (b"CORE", elf::NT_PRPSINFO) => {
@@ -103,13 +106,25 @@ impl Notes {
         let register = |i: usize| u64_at(d, 112 + 8 * i);
         let registers = match machine {
             // struct user_regs_struct
-            Machine::X86_64 => (|| Some(Registers { pc: register(16)?, sp: register(19)?, fp: register(4)?, lr: 0 }))(),
+            Machine::X86_64 => (|| {
+                Some(Registers { pc: register(16)?, sp: register(19)?, fp: register(4)?, lr: 0 })
+            })(),
             // struct user_pt_regs
-            Machine::Aarch64 => (|| Some(Registers { pc: register(32)?, sp: register(31)?, fp: register(29)?, lr: register(30)? }))(),
+            Machine::Aarch64 => (|| {
+                Some(Registers {
+                    pc: register(32)?,
+                    sp: register(31)?,
+                    fp: register(29)?,
+                    lr: register(30)?,
+                })
+            })(),
         };
         let (Some(registers), Some(tid)) = (registers, i32_at(d, 32)) else { return };
         if self.threads.is_empty() && self.signal.is_none() {
-            self.signal = d.get(12..14).map(|b| Signal::bare(u16::from_le_bytes([b[0], b[1]]).into())).filter(|s| s.number != 0);
+            self.signal = d
+                .get(12..14)
+                .map(|b| Signal::bare(u16::from_le_bytes([b[0], b[1]]).into()))
+                .filter(|s| s.number != 0);
         }
         self.threads.push(Thread { tid, registers });
     }
@@ -122,7 +137,14 @@ fn files(d: &[u8]) -> Option<Vec<Mapping>> {
     let names = rows.get(count.checked_mul(24)?..)?.split(|b| *b == 0);
     let rows = rows.chunks_exact(24).take(count.min(MAX));
     rows.zip(names)
-        .map(|(row, path)| Some(Mapping { start: u64_at(row, 0)?, end: u64_at(row, 8)?, offset: u64_at(row, 16)?.checked_mul(page)?, path: path.to_vec() }))
+        .map(|(row, path)| {
+            Some(Mapping {
+                start: u64_at(row, 0)?,
+                end: u64_at(row, 8)?,
+                offset: u64_at(row, 16)?.checked_mul(page)?,
+                path: path.to_vec(),
+            })
+        })
         .collect()
 }
 

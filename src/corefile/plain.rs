@@ -24,11 +24,20 @@ pub fn plain(core: File) -> Result<File> {
     if !is_compressed(&core) {
         return Ok(core);
     }
-    let file = tempfile::tempfile_in(PLACE).or_else(|_| tempfile::tempfile()).context("make a temporary file")?;
+    let file = tempfile::tempfile_in(PLACE)
+        .or_else(|_| tempfile::tempfile())
+        .context("make a temporary file")?;
     let room = kernel::free_bytes(Path::new(PLACE)).unwrap_or(1 << 30) / 2;
-    let bounds = Bounds { memory: 1 << 30, cpu: 3600, time: Duration::from_secs(3600), output: 4096, file: room };
+    let bounds = Bounds {
+        memory: 1 << 30,
+        cpu: 3600,
+        time: Duration::from_secs(3600),
+        output: 4096,
+        file: room,
+    };
     let said = jail::run(&bounds, &[core.as_fd(), file.as_fd()], |out| {
-        let result = zstd::stream::read::Decoder::new(&core).and_then(|from| copy_sparse(from, &file));
+        let result =
+            zstd::stream::read::Decoder::new(&core).and_then(|from| copy_sparse(from, &file));
         let _ = match result {
             Ok(()) => out.write_all(b"ok"),
             Err(e) => write!(out, "{e}"),

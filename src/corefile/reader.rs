@@ -11,9 +11,11 @@ use std::fs::File;
 use std::time::Duration;
 
 /// For reading the core alone.
-const QUICK: Bounds = Bounds { memory: 2 << 30, cpu: 10, time: Duration::from_secs(20), output: 16 << 20, file: 0 };
+const QUICK: Bounds =
+    Bounds { memory: 2 << 30, cpu: 10, time: Duration::from_secs(20), output: 16 << 20, file: 0 };
 /// With its binaries, which are mapped: debug information can have gigabytes.
-const FULL: Bounds = Bounds { memory: 16 << 30, cpu: 60, time: Duration::from_secs(120), output: 64 << 20, file: 0 };
+const FULL: Bounds =
+    Bounds { memory: 16 << 30, cpu: 60, time: Duration::from_secs(120), output: 64 << 20, file: 0 };
 
 /// All that was found out.
 #[derive(Debug, Default)]
@@ -56,12 +58,22 @@ pub fn read(core: &File, places: &Places) -> Result<Reading> {
     let overview = look(core)?;
     let files: Vec<Opened> = overview.modules.iter().map(|m| places.open(m)).collect();
     let mut keep = vec![core.as_fd()];
-    keep.extend(files.iter().flat_map(|f| f.file.iter().map(|(_, file)| file.as_fd()).chain(f.debug.as_ref().map(|d| d.as_fd()))));
+    keep.extend(files.iter().flat_map(|f| {
+        f.file.iter().map(|(_, file)| file.as_fd()).chain(f.debug.as_ref().map(|d| d.as_fd()))
+    }));
     let said = jail::run(&FULL, &keep, |out| {
         // A file that cannot be mapped is one that was not found.
-        let maps: Vec<_> =
-            files.iter().map(|f| (f.file.as_ref().and_then(|(_, f)| Map::whole(f).ok()), f.debug.as_ref().and_then(|f| Map::whole(f).ok()))).collect();
-        let bytes: Vec<Bytes<'_>> = maps.iter().map(|(f, d)| Bytes { file: f.as_deref(), debug: d.as_deref() }).collect();
+        let maps: Vec<_> = files
+            .iter()
+            .map(|f| {
+                (
+                    f.file.as_ref().and_then(|(_, f)| Map::whole(f).ok()),
+                    f.debug.as_ref().and_then(|f| Map::whole(f).ok()),
+                )
+            })
+            .collect();
+        let bytes: Vec<Bytes<'_>> =
+            maps.iter().map(|(f, d)| Bytes { file: f.as_deref(), debug: d.as_deref() }).collect();
         let mut tell = |told: Told| -> Result<()> {
             let mut line = serde_json::to_vec(&told)?;
             line.push(b'\n');

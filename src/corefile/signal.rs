@@ -49,10 +49,15 @@ impl Signal {
         let about = matches!(number, 4 | 5 | 7 | 8 | 11).then(|| u64_at(d, 16)).flatten();
         signal.address = about;
         signal.words = match (number, words) {
-            (31, _) => Some(format!("system call {} is not allowed (seccomp)", i32_at(d, 24).unwrap_or(-1))),
+            (31, _) => Some(format!(
+                "system call {} is not allowed (seccomp)",
+                i32_at(d, 24).unwrap_or(-1)
+            )),
             // An access that went wrong is about the address; an instruction that did stands at it.
             (4 | 5 | 8, Some(w)) => Some(about.map_or(w.to_owned(), |a| format!("{w} at {a:#x}"))),
-            (11, Some(w)) if matches!(code, 3 | 4) => Some(about.map_or(w.to_owned(), |a| format!("{w} at {a:#x}"))),
+            (11, Some(w)) if matches!(code, 3 | 4) => {
+                Some(about.map_or(w.to_owned(), |a| format!("{w} at {a:#x}")))
+            }
             (_, Some(w)) => Some(about.map_or(w.to_owned(), |a| format!("{w} {a:#x}"))),
             (_, None) => Some(format!("code {code}")),
         };
@@ -61,7 +66,11 @@ impl Signal {
 
     /// Says so if it was the process that sent it to itself.
     pub fn of_process(self, pid: i32) -> Self {
-        let words = if self.sender == Some(pid) { Some("raised by the process itself (abort, raise)".into()) } else { self.words };
+        let words = if self.sender == Some(pid) {
+            Some("raised by the process itself (abort, raise)".into())
+        } else {
+            self.words
+        };
         Signal { words, ..self }
     }
 }
@@ -123,7 +132,14 @@ fn fault(number: i32, code: i32) -> Option<&'static str> {
             "hardware memory error, which must be acted on, at",
             "hardware memory error, found in passing, at",
         ],
-        5 => &["breakpoint", "trace trap", "branch trap", "hardware breakpoint or watchpoint", "trap", "perf event"],
+        5 => &[
+            "breakpoint",
+            "trace trap",
+            "branch trap",
+            "hardware breakpoint or watchpoint",
+            "trap",
+            "perf event",
+        ],
         _ => return None,
     };
     words.get(usize::try_from(code - 1).ok()?).copied()
@@ -143,7 +159,12 @@ mod tests {
         for (number, code, union, expected) in [
             (11, 1, [0x10, 0, 0, 0], "address not mapped at 0x10"),
             (11, 2, [0, 1, 0, 0], "no permission for address 0x100000000"),
-            (11, 0x80, [0; 4], "general protection fault: the address is not canonical, or the instruction is not allowed"),
+            (
+                11,
+                0x80,
+                [0; 4],
+                "general protection fault: the address is not canonical, or the instruction is not allowed",
+            ),
             (6, -6, [12, 1000, 0, 0], "sent by process 12 (user 1000) with tgkill or raise"),
             (3, 0, [0, -1, 0, 0], "sent by process 0 (user 4294967295) with kill"),
             (8, 1, [0x1139, 0, 0, 0], "integer division by zero at 0x1139"),

@@ -4,7 +4,10 @@ use proptest::prelude::*;
 /// A core made by hand: two threads, an NT_FILE row, a stack of frame pointers in one segment, code that is not dumped in another.
 fn core() -> Vec<u8> {
     let note = |kind: u32, desc: &[u8]| -> Vec<u8> {
-        let mut n = [5u32, desc.len() as u32, kind].iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+        let mut n = [5u32, desc.len() as u32, kind]
+            .iter()
+            .flat_map(|w| w.to_le_bytes())
+            .collect::<Vec<u8>>();
         n.extend(b"CORE\0\0\0\0");
         n.extend(desc);
         n.resize(n.len().next_multiple_of(4), 0);
@@ -28,17 +31,24 @@ fn core() -> Vec<u8> {
     files.extend(b"/bin/a\0");
     let mut siginfo = vec![0u8; 128];
     (siginfo[0], siginfo[8], siginfo[16]) = (11, 1, 0x10);
-    let notes =
-        [status(12, CODE + 0x10, STACK, STACK + 16), note(3, &prpsinfo), note(0x5349_4749, &siginfo), status(13, 0, STACK, 0), note(0x4649_4c45, &files)]
-            .concat();
+    let notes = [
+        status(12, CODE + 0x10, STACK, STACK + 16),
+        note(3, &prpsinfo),
+        note(0x5349_4749, &siginfo),
+        status(13, 0, STACK, 0),
+        note(0x4649_4c45, &files),
+    ]
+    .concat();
     // [fp] = the caller's frame pointer, [fp + 8] = the return address.
     let stack = words(&[CODE + 0x30, 0, STACK + 40, CODE + 0x20, 0, 0, CODE + 0x28, 0]);
-    let mut out = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 62, 0, 1, 0, 0, 0];
+    let mut out =
+        vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 62, 0, 1, 0, 0, 0];
     out.extend(words(&[0, 64, 0]));
     out.extend([0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
     let at = 64 + 3 * 56;
-    let segment =
-        |kind: u64, flags: u64, offset: u64, address: u64, in_file: u64, size: u64| words(&[kind | flags << 32, offset, address, 0, in_file, size, 0]);
+    let segment = |kind: u64, flags: u64, offset: u64, address: u64, in_file: u64, size: u64| {
+        words(&[kind | flags << 32, offset, address, 0, in_file, size, 0])
+    };
     out.extend(segment(4, 0, at, 0, notes.len() as u64, 0));
     out.extend(segment(1, 6, at + notes.len() as u64, STACK, stack.len() as u64, 0x1000));
     out.extend(segment(1, 5, 0, CODE, 0, 0x1000));
@@ -66,9 +76,15 @@ fn threads(bytes: &Vec<u8>) -> Vec<ThreadStack> {
 fn what_the_core_says() {
     let o = overview(&core()).unwrap();
     assert_eq!((o.pid, o.threads, o.missing), (12, 2, 0));
-    assert_eq!((o.comm.as_str(), o.arguments.as_str(), o.machine.as_str()), (r"a\x1bb", "/bin/a", "x86-64"));
+    assert_eq!(
+        (o.comm.as_str(), o.arguments.as_str(), o.machine.as_str()),
+        (r"a\x1bb", "/bin/a", "x86-64")
+    );
     assert_eq!(o.signal.unwrap().words.as_deref(), Some("address not mapped at 0x10"));
-    assert_eq!(o.modules, [Module { path: "/bin/a".into(), build_id: None, start: CODE, end: CODE + 0x1000 }]);
+    assert_eq!(
+        o.modules,
+        [Module { path: "/bin/a".into(), build_id: None, start: CODE, end: CODE + 0x1000 }]
+    );
 }
 
 #[test]

@@ -52,12 +52,20 @@ impl<'b> Walker<'b> {
         let engine = match image.machine {
             Machine::X86_64 => {
                 let mut unwinder = UnwinderX86_64::new();
-                modules.iter().zip(binaries).filter_map(|(m, b)| tables(m, b)).for_each(|m| unwinder.add_module(m));
+                modules
+                    .iter()
+                    .zip(binaries)
+                    .filter_map(|(m, b)| tables(m, b))
+                    .for_each(|m| unwinder.add_module(m));
                 Engine::X86_64(unwinder, CacheX86_64::new())
             }
             Machine::Aarch64 => {
                 let mut unwinder = UnwinderAarch64::new();
-                modules.iter().zip(binaries).filter_map(|(m, b)| tables(m, b)).for_each(|m| unwinder.add_module(m));
+                modules
+                    .iter()
+                    .zip(binaries)
+                    .filter_map(|(m, b)| tables(m, b))
+                    .for_each(|m| unwinder.add_module(m));
                 Engine::Aarch64(unwinder, CacheAarch64::new())
             }
         };
@@ -80,10 +88,12 @@ impl<'b> Walker<'b> {
                 return walked;
             }
             let next = if trampoline {
-                self.interrupted(now.sp).ok_or_else(|| "the interrupted registers are not in the core".to_owned())
+                self.interrupted(now.sp)
+                    .ok_or_else(|| "the interrupted registers are not in the core".to_owned())
             } else if exact && !self.is_code(now.pc) {
                 // A call to where no code is: the caller is the one that put the return address there.
-                self.caller_of_nothing(now).ok_or_else(|| "there is no code here, and no return address".to_owned())
+                self.caller_of_nothing(now)
+                    .ok_or_else(|| "there is no code here, and no return address".to_owned())
             } else {
                 match self.step(now, exact) {
                     Ok(None) => {
@@ -99,7 +109,9 @@ impl<'b> Walker<'b> {
                 Ok(next) if next.pc == 0 => return walked,
                 Ok(next) if next.pc == now.pc && next.sp == now.sp => return walked,
                 Ok(next) if !trampoline && !self.is_code(next.pc) => {
-                    walked.cut = Some(self.why(format!("the return address {:#x} is not code", next.pc), module));
+                    walked.cut = Some(
+                        self.why(format!("the return address {:#x} is not code", next.pc), module),
+                    );
                     return walked;
                 }
                 Ok(next) => next,
@@ -108,7 +120,10 @@ impl<'b> Walker<'b> {
                     return walked;
                 }
             };
-            exact = trampoline || module.is_some_and(|i| self.binaries[i].is_injected(lookup.wrapping_sub(self.modules[i].bias)));
+            exact = trampoline
+                || module.is_some_and(|i| {
+                    self.binaries[i].is_injected(lookup.wrapping_sub(self.modules[i].bias))
+                });
             now = next;
         }
     }
@@ -120,7 +135,10 @@ impl<'b> Walker<'b> {
 
     fn lacks(&self, module: Option<usize>) -> Option<String> {
         let i = module.filter(|i| self.binaries[*i].tables().is_none())?;
-        Some(format!("the file {:?}, which has the unwind tables, was not found", self.modules[i].said.path))
+        Some(format!(
+            "the file {:?}, which has the unwind tables, was not found",
+            self.modules[i].said.path
+        ))
     }
 
     fn module(&self, address: u64) -> Option<usize> {
@@ -141,14 +159,18 @@ impl<'b> Walker<'b> {
         match &mut self.engine {
             Engine::X86_64(unwinder, cache) => {
                 let mut r = UnwindRegsX86_64::new(now.pc, now.sp, now.fp);
-                let pc = unwinder.unwind_frame(address, &mut r, cache, &mut read).map_err(|e| e.to_string())?;
+                let pc = unwinder
+                    .unwind_frame(address, &mut r, cache, &mut read)
+                    .map_err(|e| e.to_string())?;
                 Ok(pc.map(|pc| Registers { pc, sp: r.sp(), fp: r.bp(), lr: 0 }))
             }
             Engine::Aarch64(unwinder, cache) => {
                 // User addresses have at most 48 bits (52 with LVA, which nobody gets without asking); above them may stand a signature.
                 let mask = PtrAuthMask((1 << 48) - 1);
                 let mut r = UnwindRegsAarch64::new_with_ptr_auth_mask(mask, now.lr, now.sp, now.fp);
-                let pc = unwinder.unwind_frame(address, &mut r, cache, &mut read).map_err(|e| e.to_string())?;
+                let pc = unwinder
+                    .unwind_frame(address, &mut r, cache, &mut read)
+                    .map_err(|e| e.to_string())?;
                 Ok(pc.map(|pc| Registers { pc, sp: r.sp(), fp: r.fp(), lr: r.lr() }))
             }
         }
@@ -156,7 +178,11 @@ impl<'b> Walker<'b> {
 
     fn caller_of_nothing(&self, now: Registers) -> Option<Registers> {
         match self.image.machine {
-            Machine::X86_64 => Some(Registers { pc: self.image.memory.word(now.sp)?, sp: now.sp.checked_add(8)?, ..now }),
+            Machine::X86_64 => Some(Registers {
+                pc: self.image.memory.word(now.sp)?,
+                sp: now.sp.checked_add(8)?,
+                ..now
+            }),
             Machine::Aarch64 => Some(Registers { pc: now.lr, ..now }),
         }
     }
@@ -165,14 +191,21 @@ impl<'b> Walker<'b> {
     fn is_trampoline(&self, pc: u64, module: Option<usize>) -> bool {
         let code: &[&[u8]] = match self.image.machine {
             // mov $15, %rax (or %eax); syscall
-            Machine::X86_64 => &[&[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05], &[0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05]],
+            Machine::X86_64 => &[
+                &[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05],
+                &[0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05],
+            ],
             // mov x8, #139; svc #0
             Machine::Aarch64 => &[&[0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4]],
         };
         code.iter().any(|c| {
             let mut there = vec![0; c.len()];
             let in_core = self.image.memory.read(pc, &mut there).is_some() && there == *c;
-            in_core || module.is_some_and(|i| self.binaries[i].code(pc.wrapping_sub(self.modules[i].bias), c.len() as u64) == Some(*c))
+            in_core
+                || module.is_some_and(|i| {
+                    self.binaries[i].code(pc.wrapping_sub(self.modules[i].bias), c.len() as u64)
+                        == Some(*c)
+                })
         })
     }
 
@@ -181,11 +214,21 @@ impl<'b> Walker<'b> {
         let word = |offset: u64| self.image.memory.word(sp.checked_add(offset)?);
         match self.image.machine {
             // ucontext: flags, link, stack (40 bytes), then r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
-            Machine::X86_64 => Some(Registers { pc: word(40 + 8 * 16)?, sp: word(40 + 8 * 15)?, fp: word(40 + 8 * 10)?, lr: 0 }),
+            Machine::X86_64 => Some(Registers {
+                pc: word(40 + 8 * 16)?,
+                sp: word(40 + 8 * 15)?,
+                fp: word(40 + 8 * 10)?,
+                lr: 0,
+            }),
             // siginfo (128 bytes), ucontext to its mcontext (176), fault address, x0 to x30, sp, pc.
             Machine::Aarch64 => {
                 let register = |i: u64| word(128 + 176 + 8 + 8 * i);
-                Some(Registers { pc: register(32)?, sp: register(31)?, fp: register(29)?, lr: register(30)? })
+                Some(Registers {
+                    pc: register(32)?,
+                    sp: register(31)?,
+                    fp: register(29)?,
+                    lr: register(30)?,
+                })
             }
         }
     }
@@ -204,5 +247,10 @@ fn tables<'b>(module: &Found, binary: &'b Binary<'b>) -> Option<framehop::Module
         debug_frame: t.debug,
         ..ExplicitModuleSectionInfo::default()
     };
-    Some(framehop::Module::new(module.said.path.clone(), module.said.start..module.said.end, module.bias, info))
+    Some(framehop::Module::new(
+        module.said.path.clone(),
+        module.said.start..module.said.end,
+        module.bias,
+        info,
+    ))
 }

@@ -30,10 +30,22 @@ impl Crash {
 }
 
 pub(super) fn parse(args: &[OsString]) -> Result<Specifiers> {
-    const NAMES: [&str; 16] = ["%P", "%p", "%I", "%i", "%u", "%g", "%d", "%s", "%t", "%c", "%C", "%F", "%h", "%e", "%f", "%E"];
-    ensure!(args.len() == NAMES.len(), "expected {} arguments ({}), got {}: this verb is for the kernel", NAMES.len(), NAMES.join(" "), args.len());
+    const NAMES: [&str; 16] = [
+        "%P", "%p", "%I", "%i", "%u", "%g", "%d", "%s", "%t", "%c", "%C", "%F", "%h", "%e", "%f",
+        "%E",
+    ];
+    ensure!(
+        args.len() == NAMES.len(),
+        "expected {} arguments ({}), got {}: this verb is for the kernel",
+        NAMES.len(),
+        NAMES.join(" "),
+        args.len()
+    );
     fn number<T: std::str::FromStr>(args: &[OsString], i: usize) -> Result<T> {
-        args[i].to_str().and_then(|s| s.parse().ok()).with_context(|| format!("{} = {:?} is no number of its range", NAMES[i], args[i]))
+        args[i]
+            .to_str()
+            .and_then(|s| s.parse().ok())
+            .with_context(|| format!("{} = {:?} is no number of its range", NAMES[i], args[i]))
     }
     let bytes = |i: usize| args[i].as_bytes().to_vec();
     Ok(Specifiers {
@@ -67,14 +79,36 @@ mod tests {
         list.iter().map(|a| OsString::from_vec(a.to_vec())).collect()
     }
 
-    const GOOD: [&[u8]; 16] =
-        [b"400", b"12", b"401", b"13", b"4294967295", b"0", b"1", b"11", b"1700000000", b"18446744073709551615", b"0", b"", b"web", b"\xff !", b"x", b"!x"];
+    const GOOD: [&[u8]; 16] = [
+        b"400",
+        b"12",
+        b"401",
+        b"13",
+        b"4294967295",
+        b"0",
+        b"1",
+        b"11",
+        b"1700000000",
+        b"18446744073709551615",
+        b"0",
+        b"",
+        b"web",
+        b"\xff !",
+        b"x",
+        b"!x",
+    ];
 
     #[test]
     fn reads_what_the_kernel_passes() {
         let s = parse(&args(&GOOD)).unwrap();
-        assert_eq!((s.host_pid, s.pid, s.host_tid, s.tid, s.uid, s.limit), (400, 12, 401, 13, u32::MAX, u64::MAX));
-        assert_eq!((s.pidfd, s.comm.as_slice(), s.exe_path.as_slice()), (None, &b"\xff !"[..], &b"!x"[..]));
+        assert_eq!(
+            (s.host_pid, s.pid, s.host_tid, s.tid, s.uid, s.limit),
+            (400, 12, 401, 13, u32::MAX, u64::MAX)
+        );
+        assert_eq!(
+            (s.pidfd, s.comm.as_slice(), s.exe_path.as_slice()),
+            (None, &b"\xff !"[..], &b"!x"[..])
+        );
     }
 
     #[test]

@@ -34,12 +34,23 @@ pub type Done = Vec<(u64, u64)>;
 ///
 /// # Errors
 /// What is to be copied cannot be read.
-pub fn prepare(hold: Hold, source: &'static Source, head: &Head, files: &[u64], threads: &[u64], target: &Arc<Target>) -> Result<Option<(Held, Done)>, Failed> {
+pub fn prepare(
+    hold: Hold,
+    source: &'static Source,
+    head: &Head,
+    files: &[u64],
+    threads: &[u64],
+    target: &Arc<Target>,
+) -> Result<Option<(Held, Done)>, Failed> {
     let hold = |load: &Load| hold.hold(source.memory.mem().ok()?, load.address).ok();
     let Some(held) = head.loads.first().and_then(hold) else { return Ok(None) };
-    let robust = memory::within(|| robust(source)).ok_or(Failed::Stream(Stop::Memory(Errno::TIMEDOUT), 0))?;
+    let robust = memory::within(|| robust(source))
+        .ok_or(Failed::Stream(Stop::Memory(Errno::TIMEDOUT), 0))?;
     let done = merge([areas(head, files, threads), robust].concat());
-    let loads: Vec<Load> = done.iter().flat_map(|span| head.loads.iter().filter_map(|load| part(load, span))).collect();
+    let loads: Vec<Load> = done
+        .iter()
+        .flat_map(|span| head.loads.iter().filter_map(|load| part(load, span)))
+        .collect();
     // All of it is read, also what is not mapped yet.
     let all = loads.iter().map(|load| load.address).collect();
     match memory::copy(source, loads, all, target, None) {
@@ -55,8 +66,11 @@ fn areas(head: &Head, files: &[u64], threads: &[u64]) -> Done {
     let mut files = files.to_vec();
     files.sort_unstable();
     let mut room = MOST;
-    let mut small = |load: &Load| load.size <= SMALL && room.checked_sub(load.size).map(|left| room = left).is_some();
-    let loads = head.loads.iter().filter(|load| files.binary_search(&load.address).is_ok() || small(load));
+    let mut small = |load: &Load| {
+        load.size <= SMALL && room.checked_sub(load.size).map(|left| room = left).is_some()
+    };
+    let loads =
+        head.loads.iter().filter(|load| files.binary_search(&load.address).is_ok() || small(load));
     let mut spans: Done = loads.map(|load| (load.address, load.address + load.size)).collect();
     for pointer in threads {
         let start = (pointer & !(PAGE - 1)).saturating_sub(AROUND - PAGE);
@@ -73,7 +87,10 @@ fn robust(source: &Source) -> Done {
     let word = |address: u64| {
         let mut bytes = [0; 8];
         // What cannot be read is zero here, and the end of the list for the kernel.
-        source.memory.read(&[Span { address, size: bytes.len() }], &mut bytes).map_or(0, |()| u64::from_ne_bytes(bytes))
+        source
+            .memory
+            .read(&[Span { address, size: bytes.len() }], &mut bytes)
+            .map_or(0, |()| u64::from_ne_bytes(bytes))
     };
     let mut pages = Done::new();
     for head in &source.robust {
@@ -102,7 +119,11 @@ fn robust(source: &Source) -> Done {
 /// What of a load lies within a span.
 fn part(load: &Load, span: &(u64, u64)) -> Option<Load> {
     let (start, end) = (span.0.max(load.address), span.1.min(load.address + load.size));
-    (start < end).then(|| Load { offset: load.offset + (start - load.address), address: start, size: end - start })
+    (start < end).then(|| Load {
+        offset: load.offset + (start - load.address),
+        address: start,
+        size: end - start,
+    })
 }
 
 /// Sorts, and joins what touches.

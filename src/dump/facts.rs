@@ -60,9 +60,12 @@ impl Facts {
         let process = Proc::open(crash.said.host_pid)?;
         let task = process.task(crash.said.host_tid)?;
         let status = task.status()?;
-        let (mount_ns, user_ns, pid_ns) = (task.namespace("mnt")?, task.namespace("user")?, task.namespace("pid")?);
+        let (mount_ns, user_ns, pid_ns) =
+            (task.namespace("mnt")?, task.namespace("user")?, task.namespace("pid")?);
         let limits = task.read("limits")?;
-        let limit = |name: &str| proc::limit(&limits, name).with_context(|| format!("/proc/PID/limits has no {name:?}"));
+        let limit = |name: &str| {
+            proc::limit(&limits, name).with_context(|| format!("/proc/PID/limits has no {name:?}"))
+        };
         let auxv = task.read("auxv")?;
         let foreign = ns::inode(&user_ns)? != ns::own("user")?;
         let facts = Facts {
@@ -108,8 +111,16 @@ impl Facts {
             return Ok(());
         }
         let again = self.task.status()?;
-        ensure!(again == self.status, "process {} changed while it was looked at", crash.said.host_pid);
-        ensure!(self.status.core_dumping == Some(true) && process.status()?.core_dumping == Some(true), "process {} is not dumping core", crash.said.host_pid);
+        ensure!(
+            again == self.status,
+            "process {} changed while it was looked at",
+            crash.said.host_pid
+        );
+        ensure!(
+            self.status.core_dumping == Some(true) && process.status()?.core_dumping == Some(true),
+            "process {} is not dumping core",
+            crash.said.host_pid
+        );
         Ok(())
     }
 }

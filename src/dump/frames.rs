@@ -60,7 +60,13 @@ impl Frames {
     }
 
     /// Compresses a batch and writes it when those before it are written. `bytes`: of its pieces, one after the other. `stop`: there will be no more turns.
-    pub fn put(&self, packer: &mut Packer, batch: &Batch, bytes: &[u8], stop: &AtomicBool) -> std::result::Result<(), Stop> {
+    pub fn put(
+        &self,
+        packer: &mut Packer,
+        batch: &Batch,
+        bytes: &[u8],
+        stop: &AtomicBool,
+    ) -> std::result::Result<(), Stop> {
         packer.pack(batch, self.start, bytes).map_err(|_| Stop::Write(Errno::NOMEM))?;
         let mut order = self.order.lock().map_err(|_| Stop::Write(Errno::IO))?;
         while order.next != batch.number {
@@ -87,7 +93,9 @@ impl Frames {
         let mut order = self.order.lock().map_err(|_| Stop::Write(Errno::IO))?;
         let zeros = size.saturating_sub(order.core);
         self.zeros(&mut order, zeros / ZEROS)?;
-        let rest = compressor().and_then(|mut c| c.compress(&vec![0; (zeros % ZEROS) as usize])).map_err(|_| Stop::Write(Errno::NOMEM))?;
+        let rest = compressor()
+            .and_then(|mut c| c.compress(&vec![0; (zeros % ZEROS) as usize]))
+            .map_err(|_| Stop::Write(Errno::NOMEM))?;
         if zeros % ZEROS > 0 { self.append(&mut order, &rest) } else { Ok(()) }
     }
 
@@ -153,7 +161,13 @@ impl Packer {
     /// One that has made nothing yet.
     pub fn new() -> Result<Self> {
         let frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(MOST));
-        Ok(Packer { compressor: compressor()?, plain: Vec::new(), frame, out: Vec::new(), parts: Vec::new() })
+        Ok(Packer {
+            compressor: compressor()?,
+            plain: Vec::new(),
+            frame,
+            out: Vec::new(),
+            parts: Vec::new(),
+        })
     }
 
     /// Makes the parts of a batch, from where the one before ended, or from `start`.
@@ -162,7 +176,9 @@ impl Packer {
         self.parts.clear();
         self.plain.clear();
         // A batch of one piece, which is what large memory comes in, is compressed where it is.
-        if let ([piece], true) = (&batch.pieces[..], batch.from.max(start) == batch.pieces[0].offset) {
+        if let ([piece], true) =
+            (&batch.pieces[..], batch.from.max(start) == batch.pieces[0].offset)
+        {
             return self.compress(Some(&bytes[..piece.span.size]));
         }
         let mut at = batch.from.max(start);
@@ -211,11 +227,15 @@ mod tests {
 
     fn target(room: Option<u64>) -> (std::fs::File, Arc<Target>) {
         let file = tempfile::tempfile().unwrap();
-        (file.try_clone().unwrap(), Arc::new(Target::new(file.into(), Counter::shared().unwrap(), room, FsType::Other)))
+        (
+            file.try_clone().unwrap(),
+            Arc::new(Target::new(file.into(), Counter::shared().unwrap(), room, FsType::Other)),
+        )
     }
 
     fn batch(number: u64, from: u64, pieces: &[(u64, usize)]) -> Batch {
-        let piece = |&(offset, size): &(u64, usize)| Piece { offset, span: Span { address: 0, size } };
+        let piece =
+            |&(offset, size): &(u64, usize)| Piece { offset, span: Span { address: 0, size } };
         Batch { number, from, pieces: pieces.iter().map(piece).collect() }
     }
 
@@ -233,7 +253,11 @@ mod tests {
         let frames = Frames::new(&target, 4096).unwrap();
         let batches = [
             batch(0, 0, &[(4096, 8192)]),
-            batch(1, 12288, &[(20480, 4096), (40960, 4096), ((5 << 20) + 4096, 4096), (6 << 20, 8192)]),
+            batch(
+                1,
+                12288,
+                &[(20480, 4096), (40960, 4096), ((5 << 20) + 4096, 4096), (6 << 20, 8192)],
+            ),
             batch(2, (6 << 20) + 8192, &[((40 << 20) + 4096, 4096)]),
         ];
         let bytes = [7u8; 32768];
@@ -241,7 +265,8 @@ mod tests {
         let (stop, mut packer) = (AtomicBool::new(false), Packer::new().unwrap());
         // The second comes first, and waits.
         std::thread::scope(|scope| {
-            let early = scope.spawn(|| frames.put(&mut Packer::new().unwrap(), &batches[1], &bytes, &stop));
+            let early =
+                scope.spawn(|| frames.put(&mut Packer::new().unwrap(), &batches[1], &bytes, &stop));
             frames.put(&mut packer, &batches[0], &bytes, &stop).unwrap();
             early.join().unwrap().unwrap();
         });
@@ -255,12 +280,16 @@ mod tests {
 
     #[test]
     fn ends_where_a_frame_does() {
-        let noise: Vec<u8> = (0..BATCH as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 ^ (i.wrapping_mul(i) >> 7) as u8).collect();
+        let noise: Vec<u8> = (0..BATCH as u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 ^ (i.wrapping_mul(i) >> 7) as u8)
+            .collect();
         let (file, target) = target(Some(3 * BATCH as u64));
         let frames = Frames::new(&target, 0).unwrap();
         let (stop, mut packer) = (AtomicBool::new(false), Packer::new().unwrap());
         let size = BATCH as u64;
-        let put = |n: u64, packer: &mut Packer| frames.put(packer, &batch(n, n * size, &[(n * size, BATCH)]), &noise, &stop);
+        let put = |n: u64, packer: &mut Packer| {
+            frames.put(packer, &batch(n, n * size, &[(n * size, BATCH)]), &noise, &stop)
+        };
         let stopped = (0..1000).find(|n| put(*n, &mut packer).is_err()).unwrap();
         assert!(target.is_full() && file.metadata().unwrap().len() <= 3 * size);
         frames.cut().unwrap();

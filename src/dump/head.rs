@@ -67,7 +67,8 @@ impl Note {
 
 impl Head {
     /// Bytes that [`Head::of`] needs: a header and the first program header, of the wide kind.
-    pub const LONGEST_START: usize = size_of::<FileHeader64<Endianness>>() + size_of::<ProgramHeader64<Endianness>>();
+    pub const LONGEST_START: usize =
+        size_of::<FileHeader64<Endianness>>() + size_of::<ProgramHeader64<Endianness>>();
 
     /// Reads the start of a core; `None` if it is not one as Linux writes it: the program headers behind the header, the notes first among them.
     pub fn of(start: &[u8]) -> Option<Self> {
@@ -84,7 +85,9 @@ impl Head {
         let (header_size, segment_size) = (size_of::<H>(), size_of::<H::ProgramHeader>());
         let first: &H::ProgramHeader = start.read_at(header_size as u64).ok()?;
         let notes: u64 = first.p_offset(endian).into();
-        if first.p_type(endian) != object::elf::PT_NOTE || header.e_phoff(endian).into() != header_size as u64 {
+        if first.p_type(endian) != object::elf::PT_NOTE
+            || header.e_phoff(endian).into() != header_size as u64
+        {
             return None;
         }
         // With more than 65,534 segments e_phnum says PN_XNUM and the number stands at the end of the file; but the notes follow the headers at once.
@@ -112,7 +115,11 @@ impl Head {
 
     fn add<P: ProgramHeader<Endian = Endianness>>(&mut self, bytes: &[u8]) {
         let Ok(p) = bytes.read_at::<P>(0) else { return };
-        let load = Load { offset: p.p_offset(self.endian).into(), address: p.p_vaddr(self.endian).into(), size: p.p_filesz(self.endian).into() };
+        let load = Load {
+            offset: p.p_offset(self.endian).into(),
+            address: p.p_vaddr(self.endian).into(),
+            size: p.p_filesz(self.endian).into(),
+        };
         let end = load.offset.saturating_add(load.size);
         self.end = self.end.max(end);
         match p.p_type(self.endian) {

@@ -16,10 +16,12 @@ use std::sync::{Arc, OnceLock};
 
 /// The arguments of `handle`, each behind a NUL.
 pub fn argv(text: &[u8]) {
-    let all: Vec<OsString> = text.split(|b| *b == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
+    let all: Vec<OsString> =
+        text.split(|b| *b == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     if let Ok(said) = crash::parse(&all) {
         assert_eq!(all.len(), 16);
-        let path = crate::pattern::Template::of_host(b"/c/%p%P%i%I%u%g%d%s%t%h%e%f%E%c%C%F").expand(&said, true);
+        let path = crate::pattern::Template::of_host(b"/c/%p%P%i%I%u%g%d%s%t%h%e%f%E%c%C%F")
+            .expand(&said, true);
         let inside = plan::inside_path(&path, b"/", b"/");
         assert!(inside.first() == Some(&b'/') && !inside.windows(2).any(|pair| pair == b"//"));
     }
@@ -27,9 +29,12 @@ pub fn argv(text: &[u8]) {
 
 /// What the dispatcher makes of an entry: a path on the host only below the directory that the entry names.
 pub fn place(entry: &Entry) {
-    let path = crate::pattern::Template::of_host(entry.pattern.as_bytes()).expand(&crate::hostile::crash(b""), entry.append_pid);
+    let path = crate::pattern::Template::of_host(entry.pattern.as_bytes())
+        .expand(&crate::hostile::crash(b""), entry.append_pid);
     let inside = plan::inside_path(&path, b"/", b"/srv");
-    if let (Some(host), Some((_, source))) = (plan::host_path(&inside, entry.place.mount.as_ref()), &entry.place.mount) {
+    if let (Some(host), Some((_, source))) =
+        (plan::host_path(&inside, entry.place.mount.as_ref()), &entry.place.mount)
+    {
         assert!(host.starts_with(source.trim_end_matches('/').as_bytes()));
     }
 }
@@ -39,14 +44,24 @@ pub fn place(entry: &Entry) {
 /// The file holds what came, up to where it ends; if the copy says that it is whole it is, and no limit is passed.
 pub fn stream(data: &[u8]) {
     let Some((start, core)) = data.split_first_chunk::<9>() else { return };
-    let number = |at: usize| u64::from(u32::from_le_bytes(start[at..at + 4].try_into().expect("four bytes")));
-    let bounds = Bounds { limit: (start[0] & 1 != 0).then(|| number(1)), file_size: (start[0] & 2 != 0).then(|| number(5)) };
+    let number = |at: usize| {
+        u64::from(u32::from_le_bytes(start[at..at + 4].try_into().expect("four bytes")))
+    };
+    let bounds = Bounds {
+        limit: (start[0] & 1 != 0).then(|| number(1)),
+        file_size: (start[0] & 2 != 0).then(|| number(5)),
+    };
     let mut pipe = tempfile::tempfile().expect("a file");
     pipe.write_all(core).and_then(|()| pipe.rewind()).expect("a file");
     let file = tempfile::tempfile().expect("a file");
     static MOVED: OnceLock<Counter> = OnceLock::new();
     let moved = *MOVED.get_or_init(|| Counter::shared().expect("a page"));
-    let target = Arc::new(Target::new(OwnedFd::from(file.try_clone().expect("a descriptor")), moved, None, FsType::Other));
+    let target = Arc::new(Target::new(
+        OwnedFd::from(file.try_clone().expect("a descriptor")),
+        moved,
+        None,
+        FsType::Other,
+    ));
     if start[0] & 4 != 0 {
         let _ = stream::compress(&pipe, &target, &bounds, None);
         return;
@@ -60,12 +75,24 @@ pub fn stream(data: &[u8]) {
         assert_eq!(written.len(), core.len(), "not all of it, but it says so");
     }
     // What the kernel leaves free before the first page is taken for zeros.
-    let differs: Vec<_> = written.iter().zip(core).enumerate().filter(|(_, (ours, came))| ours != came).map(|(at, _)| at).collect();
+    let differs: Vec<_> = written
+        .iter()
+        .zip(core)
+        .enumerate()
+        .filter(|(_, (ours, came))| ours != came)
+        .map(|(at, _)| at)
+        .collect();
     if let (Some(first), Some(last)) = (differs.first(), differs.last()) {
-        assert!(last - first < PAGE as usize && differs.iter().all(|at| written[*at] == 0), "bytes {first} to {last} are not what came");
+        assert!(
+            last - first < PAGE as usize && differs.iter().all(|at| written[*at] == 0),
+            "bytes {first} to {last} are not what came"
+        );
     }
     let data = written.iter().filter(|byte| **byte != 0).count() as u64;
-    assert!(bounds.limit.is_none_or(|limit| data <= limit), "{data} bytes are over the limit: {result:?}");
+    assert!(
+        bounds.limit.is_none_or(|limit| data <= limit),
+        "{data} bytes are over the limit: {result:?}"
+    );
     assert!(result != Err(Stop::Limit) || bounds.limit.is_some());
     let _ = (walk::mapped_files(core), head::Head::thread_pointer(core));
 }

@@ -29,12 +29,18 @@ pub enum Origin {
 pub fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
     let own = ns::own("mnt")?;
     let found = match registry {
-        Some(r) if facts.mount_ns != own => by_mount_ns(facts, r).or_else(|| by_cgroup(facts, r)).or_else(|| by_pid_ns(facts, r)),
+        Some(r) if facts.mount_ns != own => {
+            by_mount_ns(facts, r).or_else(|| by_cgroup(facts, r)).or_else(|| by_pid_ns(facts, r))
+        }
         _ => None,
     };
-    let found = found.or_else(|| facts.user_ns.as_ref().filter(|_| facts.mount_ns != own).and_then(|ns| of_user(facts, ns)));
+    let found = found.or_else(|| {
+        facts.user_ns.as_ref().filter(|_| facts.mount_ns != own).and_then(|ns| of_user(facts, ns))
+    });
     Ok(match found {
-        Some(entry) => Origin::Container { by_exec: came_by_exec(facts, &entry), entry: Box::new(entry) },
+        Some(entry) => {
+            Origin::Container { by_exec: came_by_exec(facts, &entry), entry: Box::new(entry) }
+        }
         None => Origin::Host,
     })
 }
@@ -44,11 +50,17 @@ pub fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
 fn of_user(facts: &Facts, user_ns: &OwnedFd) -> Option<Entry> {
     let uid = ns::owner(user_ns).filter(|uid| *uid != 0)?;
     let registry = Registry::of_user(uid)?;
-    by_mount_ns(facts, &registry).or_else(|| by_cgroup(facts, &registry)).or_else(|| by_pid_ns(facts, &registry))
+    by_mount_ns(facts, &registry)
+        .or_else(|| by_cgroup(facts, &registry))
+        .or_else(|| by_pid_ns(facts, &registry))
 }
 
 fn in_cgroup_of(facts: &Facts, entry: &Entry) -> bool {
-    entry.init.cgroup.as_ref().is_some_and(|key| facts.cgroups.iter().flat_map(registry::cgroup_keys).any(|k| k == *key))
+    entry
+        .init
+        .cgroup
+        .as_ref()
+        .is_some_and(|key| facts.cgroups.iter().flat_map(registry::cgroup_keys).any(|k| k == *key))
 }
 
 /// The inode number alone may have been another container's before: it counts with the number that is never reused, with the init still there, or with
@@ -69,7 +81,9 @@ fn by_mount_ns(facts: &Facts, registry: &Registry) -> Option<Entry> {
 fn by_cgroup(facts: &Facts, registry: &Registry) -> Option<Entry> {
     let keys = facts.cgroups.iter().flat_map(registry::cgroup_keys);
     // Engines name a container's cgroup by its ID, so that one cannot be another container's later.
-    let bound = |e: &Entry| e.init_lives() || e.init.cgroup.as_ref().is_some_and(|c| c.contains(&e.names.container_id));
+    let bound = |e: &Entry| {
+        e.init_lives() || e.init.cgroup.as_ref().is_some_and(|c| c.contains(&e.names.container_id))
+    };
     keys.filter_map(|k| registry.find(&k)).find(bound)
 }
 

@@ -23,11 +23,13 @@ use std::io::Read;
 use std::time::Duration;
 
 /// For finding them. What is said goes into the record, which is read back up to a size only.
-const LOOK: Bounds = Bounds { memory: 1 << 30, cpu: 30, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
+const LOOK: Bounds =
+    Bounds { memory: 1 << 30, cpu: 30, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
 
 /// For copying them; `file` is what is configured. The container's mounts are held that long; and it is less than the age at which an unfinished file counts
 /// as left behind.
-const COPY: Bounds = Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
+const COPY: Bounds =
+    Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
 
 /// Most files of one process.
 const MOST: usize = 256;
@@ -45,31 +47,60 @@ struct Seen {
 }
 
 /// Keeps what belongs to the core that is the file `core`. Returns which are there now: paths, and names in the store.
-pub fn keep(facts: &Facts, plan: &File, core: (u64, u64), store: &Store, most: &config::Binaries, free: u64) -> Result<BTreeMap<String, String>> {
-    let seen = as_crasher::run(facts, plan, &LOOK, Haste::Last, &[], |own, out| look(plan, core, most.max_file, own, out))?;
-    let (seen, large): (Vec<Seen>, Vec<Seen>) = seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
+pub fn keep(
+    facts: &Facts,
+    plan: &File,
+    core: (u64, u64),
+    store: &Store,
+    most: &config::Binaries,
+    free: u64,
+) -> Result<BTreeMap<String, String>> {
+    let seen = as_crasher::run(facts, plan, &LOOK, Haste::Last, &[], |own, out| {
+        look(plan, core, most.max_file, own, out)
+    })?;
+    let (seen, large): (Vec<Seen>, Vec<Seen>) =
+        seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
     for s in large {
-        log::info!("{:?} is not kept with its core: {} bytes are more than [binaries] max_file", s.path, s.size);
+        log::info!(
+            "{:?} is not kept with its core: {} bytes are more than [binaries] max_file",
+            s.path,
+            s.size
+        );
     }
     if seen.is_empty() {
         return Ok(BTreeMap::new());
     }
     let kept = store.binaries()?;
     let missing: Vec<&Seen> = seen.iter().filter(|s| kept.size(&s.name).is_none()).collect();
-    let coming = if missing.is_empty() { BTreeSet::new() } else { add(facts, plan, &missing, &kept, most, free)? };
+    let coming = if missing.is_empty() {
+        BTreeSet::new()
+    } else {
+        add(facts, plan, &missing, &kept, most, free)?
+    };
     // One of another size has been damaged since.
     let is_there = |s: &Seen| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
     Ok(seen.into_iter().filter(is_there).map(|s| (s.path, s.name)).collect())
 }
 
 /// Copies those that there is room for. Returns those that another process has in hand at this moment: they will be there.
-fn add(facts: &Facts, plan: &File, missing: &[&Seen], kept: &Binaries, most: &config::Binaries, free: u64) -> Result<BTreeSet<String>> {
+fn add(
+    facts: &Facts,
+    plan: &File,
+    missing: &[&Seen],
+    kept: &Binaries,
+    most: &config::Binaries,
+    free: u64,
+) -> Result<BTreeSet<String>> {
     let used = kept.all()?.iter().map(|(_, bytes)| bytes).fold(0, |a: u64, b| a.saturating_add(*b));
     let mut room = most.max_total.saturating_sub(used).min(free / 2);
     let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
     for s in missing {
         if s.size > room {
-            log::info!("{:?} is not kept with its core: {} bytes are more than there is room for", s.path, s.size);
+            log::info!(
+                "{:?} is not kept with its core: {} bytes are more than there is room for",
+                s.path,
+                s.size
+            );
         } else if let Some(file) = kept.begin(&s.name) {
             room -= s.size;
             open.push((*s, file));
@@ -101,7 +132,11 @@ fn look(plan: &File, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open)
             continue;
         }
         let size = file.size();
-        let name = if size > most { Some(String::new()) } else { corefile::name(&file, id.as_deref(), size) };
+        let name = if size > most {
+            Some(String::new())
+        } else {
+            corefile::name(&file, id.as_deref(), size)
+        };
         if let Some(name) = name {
             say(out, &Seen { name, path: module.path.clone(), size });
         }

@@ -42,11 +42,19 @@ impl<'a> Labeller<'a> {
         let policy = self.policy.as_ref().map_err(|e| format!("SELinux: {e:#}"))?;
         match self.attempt(policy, dir, name) {
             Ok((None, keep_old)) => Ok(Ready { keep_old, note: None }),
-            wrong => decide(wrong.map(|(denied, _)| denied.unwrap_or_default()).map_err(|e| format!("{e:#}")), policy.is_enforced()),
+            wrong => decide(
+                wrong.map(|(denied, _)| denied.unwrap_or_default()).map_err(|e| format!("{e:#}")),
+                policy.is_enforced(),
+            ),
         }
     }
 
-    fn attempt(&self, policy: &Policy, dir: &OwnedFd, name: &[u8]) -> Result<(Option<String>, bool)> {
+    fn attempt(
+        &self,
+        policy: &Policy,
+        dir: &OwnedFd,
+        name: &[u8],
+    ) -> Result<(Option<String>, bool)> {
         let subject = self.subject.as_ref().map_err(|e| anyhow::anyhow!("{e:#}"))?;
         let answer = policy.ask(subject, dir, os(name))?;
         policy.choose(&answer.label)?;
@@ -60,7 +68,10 @@ fn decide(what: Result<String, String>, enforced: bool) -> Result<Ready, String>
         (Ok(denied), true) => Err(format!("Permission denied by SELinux ({denied})")),
         (Ok(_), false) => Ok(Ready::default()),
         (Err(e), true) => Err(format!("its SELinux label cannot be given: {e}")),
-        (Err(e), false) => Ok(Ready { keep_old: false, note: Some(format!("the core's SELinux label cannot be given: {e}")) }),
+        (Err(e), false) => Ok(Ready {
+            keep_old: false,
+            note: Some(format!("the core's SELinux label cannot be given: {e}")),
+        }),
     }
 }
 
@@ -72,9 +83,18 @@ mod tests {
     fn what_is_enforced() {
         let denied = || Ok("a may not write, dir b".to_owned());
         let failed = || Err("write: EACCES".to_owned());
-        assert_eq!(decide(denied(), true).unwrap_err(), "Permission denied by SELinux (a may not write, dir b)");
+        assert_eq!(
+            decide(denied(), true).unwrap_err(),
+            "Permission denied by SELinux (a may not write, dir b)"
+        );
         assert_eq!(decide(denied(), false), Ok(Ready::default()));
-        assert_eq!(decide(failed(), true).unwrap_err(), "its SELinux label cannot be given: write: EACCES");
-        assert_eq!(decide(failed(), false).unwrap().note.as_deref(), Some("the core's SELinux label cannot be given: write: EACCES"));
+        assert_eq!(
+            decide(failed(), true).unwrap_err(),
+            "its SELinux label cannot be given: write: EACCES"
+        );
+        assert_eq!(
+            decide(failed(), false).unwrap().note.as_deref(),
+            Some("the core's SELinux label cannot be given: write: EACCES")
+        );
     }
 }

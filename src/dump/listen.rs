@@ -49,7 +49,10 @@ impl<'a> Ear<'a> {
             if self.heard > MOST {
                 return Heard::End;
             }
-            if matches!(process::wait_readable(self.pipe, self.patience.map(|p| p / PARTS)), Ok(false)) {
+            if matches!(
+                process::wait_readable(self.pipe, self.patience.map(|p| p / PARTS)),
+                Ok(false)
+            ) {
                 let now = self.moved.value();
                 still = if now == last { still + 1 } else { 0 };
                 last = now;
@@ -79,7 +82,10 @@ mod tests {
         let (read, write) = process::pipe().unwrap();
         let mut ear = Ear::new(&read, Counter::shared().unwrap(), None);
         process::write(&write, b"one\ntwo\nthr").unwrap();
-        assert_eq!((ear.next(), ear.next()), (Heard::Line(b"one".to_vec()), Heard::Line(b"two".to_vec())));
+        assert_eq!(
+            (ear.next(), ear.next()),
+            (Heard::Line(b"one".to_vec()), Heard::Line(b"two".to_vec()))
+        );
         drop(write);
         assert_eq!(ear.next(), Heard::End);
     }
@@ -99,7 +105,10 @@ mod tests {
         let mut ear = Ear::new(&read, moved, Some(patience));
         assert_eq!(ear.next(), Heard::Nothing);
         let given_up = std::time::Instant::now();
-        assert!(given_up.duration_since(mover.join().unwrap()) >= patience * 3 / 4, "given up while it moved");
+        assert!(
+            given_up.duration_since(mover.join().unwrap()) >= patience * 3 / 4,
+            "given up while it moved"
+        );
         drop(write);
     }
 }

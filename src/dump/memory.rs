@@ -91,16 +91,34 @@ pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> O
 
 /// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
 /// copied already.
-pub fn copy(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, target: &Arc<Target>, held: Option<Done>) -> Result<(), Failed> {
+pub fn copy(
+    source: &'static Source,
+    loads: Vec<Load>,
+    files: Vec<u64>,
+    target: &Arc<Target>,
+    held: Option<Done>,
+) -> Result<(), Failed> {
     run(source, Walk::new(loads, files), target, held, None)
 }
 
 /// The same, compressed, with the memory as it is now.
-pub fn compress(source: &'static Source, loads: Vec<Load>, files: Vec<u64>, target: &Arc<Target>, frames: &'static Frames) -> Result<(), Failed> {
+pub fn compress(
+    source: &'static Source,
+    loads: Vec<Load>,
+    files: Vec<u64>,
+    target: &Arc<Target>,
+    frames: &'static Frames,
+) -> Result<(), Failed> {
     run(source, Walk::new(loads, files), target, None, Some(frames))
 }
 
-fn run(source: &'static Source, walk: Walk, target: &Arc<Target>, held: Option<Done>, frames: Option<&'static Frames>) -> Result<(), Failed> {
+fn run(
+    source: &'static Source,
+    walk: Walk,
+    target: &Arc<Target>,
+    held: Option<Done>,
+    frames: Option<&'static Frames>,
+) -> Result<(), Failed> {
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
         walk: Mutex::new(walk),
@@ -146,7 +164,10 @@ fn run(source: &'static Source, walk: Walk, target: &Arc<Target>, held: Option<D
     let whole = work.whole.load(Ordering::SeqCst);
     match (work.ended.load(Ordering::SeqCst), work.stop.load(Ordering::SeqCst)) {
         (true, _) => Err(Failed::Ended(whole)),
-        (_, true) => Err(Failed::Stream(work.cause.lock().ok().and_then(|c| *c).unwrap_or(Stop::Memory(Errno::IO)), whole)),
+        (_, true) => Err(Failed::Stream(
+            work.cause.lock().ok().and_then(|c| *c).unwrap_or(Stop::Memory(Errno::IO)),
+            whole,
+        )),
         _ => Ok(()),
     }
 }
@@ -218,7 +239,14 @@ impl Work {
     }
 
     /// Reads one batch and writes it.
-    fn one(&self, batch: &Batch, spans: &[Span], buffer: &mut [u8], packer: Option<&mut Packer>, clock: &Clock) -> Result<(), Stop> {
+    fn one(
+        &self,
+        batch: &Batch,
+        spans: &[Span],
+        buffer: &mut [u8],
+        packer: Option<&mut Packer>,
+        clock: &Clock,
+    ) -> Result<(), Stop> {
         let size = spans.iter().map(|s| s.size).sum();
         let buffer = &mut buffer[..size];
         clock.since.store(self.start.elapsed().as_millis() as u64 + 1, Ordering::SeqCst);
@@ -246,11 +274,16 @@ impl Work {
 
     /// Writes a run of a piece, without what was copied before the release: that is the process as it was when it died.
     fn write(&self, piece: &Piece, bytes: &[u8], run: Range<usize>) -> Result<(), Stop> {
-        let Some(done) = &self.held else { return self.target.write_at(&bytes[run.clone()], piece.offset + run.start as u64) };
+        let Some(done) = &self.held else {
+            return self.target.write_at(&bytes[run.clone()], piece.offset + run.start as u64);
+        };
         let start = piece.span.address;
         let (mut at, end) = (start + run.start as u64, start + run.end as u64);
         while let Some((from, to)) = next_open(done, at, end) {
-            self.target.write_at(&bytes[(from - start) as usize..(to - start) as usize], piece.offset + (from - start))?;
+            self.target.write_at(
+                &bytes[(from - start) as usize..(to - start) as usize],
+                piece.offset + (from - start),
+            )?;
             at = to;
         }
         Ok(())
@@ -274,19 +307,29 @@ mod tests {
     /// Of our own memory, by a child with the filter of the copying stage: all that the threads do is in it.
     #[test]
     fn works_under_its_filter() {
-        let memory: Vec<u8> = (0..4 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let memory: Vec<u8> =
+            (0..4 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let address = (memory.as_ptr() as u64).next_multiple_of(4096);
         let size = (memory.len() as u64 - 4096) & !4095;
         let me = Proc::open(std::process::id() as i32).unwrap();
         let pidfd = pidfd::open(std::process::id() as i32).unwrap();
         let mem = Memory::new(std::process::id() as i32, me.open_file("mem").unwrap());
-        let source = Source { memory: mem, pagemap: Pagemap::new(me.open_file("pagemap").unwrap()), vdso: None, pidfd: Some(pidfd), robust: vec![] };
+        let source = Source {
+            memory: mem,
+            pagemap: Pagemap::new(me.open_file("pagemap").unwrap()),
+            vdso: None,
+            pidfd: Some(pidfd),
+            robust: vec![],
+        };
         let source: &'static Source = Box::leak(Box::new(source));
         let file = tempfile::tempfile().unwrap();
         let moved = Counter::shared().unwrap();
-        let target = Arc::new(Target::new(file.try_clone().unwrap().into(), moved, None, FsType::Other));
+        let target =
+            Arc::new(Target::new(file.try_clone().unwrap().into(), moved, None, FsType::Other));
         let child = child::fork(|| {
-            let copied = filter::enter(&filter::COPY).is_ok() && copy(source, vec![Load { offset: 0, address, size }], vec![], &target, None).is_ok();
+            let copied = filter::enter(&filter::COPY).is_ok()
+                && copy(source, vec![Load { offset: 0, address, size }], vec![], &target, None)
+                    .is_ok();
             i32::from(!copied)
         });
         assert_eq!(child.unwrap().wait().unwrap(), Ended::Exit(0));

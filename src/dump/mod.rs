@@ -71,7 +71,12 @@ pub fn handle(args: &[OsString]) -> Result<()> {
     let facts = match Facts::gather(&crash) {
         Ok(facts) => facts,
         Err(e) => {
-            log::error!("process {} ({}) died of {}: {e:#}, treating it as the host's", crash.said.host_pid, comm(&crash), signal_name(crash.said.signal));
+            log::error!(
+                "process {} ({}) died of {}: {e:#}, treating it as the host's",
+                crash.said.host_pid,
+                comm(&crash),
+                signal_name(crash.said.signal)
+            );
             return forward_it(crash, &config);
         }
     };
@@ -95,12 +100,19 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             let file = File { patience: patience(&limits), min_free: limits.min_free, ..file };
             let expected = || facts.task.memory_in_use().unwrap_or(0);
             // A user names his containers as he likes: all of them together have one container's limits.
-            let id = &entry.user.as_ref().map_or_else(|| entry.names.container_id.clone(), |user| format!("user-{user}"));
-            let asked = registry.as_ref().map_or(Ok(Asked::Free), |r| turn::ask(r, id, &limits, crash.said.host_pid as u64, expected));
+            let id = &entry
+                .user
+                .as_ref()
+                .map_or_else(|| entry.names.container_id.clone(), |user| format!("user-{user}"));
+            let asked = registry.as_ref().map_or(Ok(Asked::Free), |r| {
+                turn::ask(r, id, &limits, crash.said.host_pid as u64, expected)
+            });
             let turn = match asked {
                 Ok(Asked::Free) => None,
                 Ok(Asked::Turn(turn)) => Some(turn),
-                Ok(Asked::Refused(refusal)) => return refuse(&crash, &facts, &entry, refusal, &config),
+                Ok(Asked::Refused(refusal)) => {
+                    return refuse(&crash, &facts, &entry, refusal, &config);
+                }
                 // A core that is not counted is better than none.
                 Err(e) => {
                     log::warn!("container {id}: its limits cannot be looked at, ignoring: {e:#}");
@@ -118,9 +130,16 @@ fn forward_it(crash: Crash, config: &Config) -> Result<()> {
 }
 
 /// A limit acted before anything of the container was touched.
-fn refuse(crash: &Crash, facts: &Facts, entry: &Entry, refusal: Refusal, config: &Config) -> Result<()> {
+fn refuse(
+    crash: &Crash,
+    facts: &Facts,
+    entry: &Entry,
+    refusal: Refusal,
+    config: &Config,
+) -> Result<()> {
     let mut record = begin(crash, facts, entry);
-    (record.outcome, record.reason, record.limit) = (Outcome::None, Some(refusal.reason), Some(refusal.limit));
+    (record.outcome, record.reason, record.limit) =
+        (Outcome::None, Some(refusal.reason), Some(refusal.limit));
     Ledger::open(config).close(&record);
     vacuum::now_and_then(config)
 }
@@ -130,7 +149,14 @@ fn patience(limits: &Limits) -> Option<Duration> {
 }
 
 /// A crash of a container with a core to come: the record is there before the first byte, and again when it is known what became of it.
-fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<Box<Turn>>, config: &Config) -> Result<()> {
+fn keep(
+    crash: &Crash,
+    facts: &Facts,
+    entry: &Entry,
+    file: &File,
+    turn: Option<Box<Turn>>,
+    config: &Config,
+) -> Result<()> {
     let started = Instant::now();
     let mut record = begin(crash, facts, entry);
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
@@ -147,7 +173,9 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
         Event::Started => ledger.get_or_insert_with(|| Ledger::open(config)).say(&record),
         Event::Released => released_at = Some(now()),
     });
-    let (written, waiting) = written.unwrap_or_else(|e| (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None));
+    let (written, waiting) = written.unwrap_or_else(|e| {
+        (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None)
+    });
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
@@ -164,7 +192,8 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
     finish(&mut record, written);
     record.seconds = Some(started.elapsed().as_secs_f64());
     if !given_up && termination::concerns(&record, config.termination_log) {
-        termination::write(facts, file, &record).unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
+        termination::write(facts, file, &record)
+            .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     theirs::copy(&mut record, entry, id.map(|id| (inside, id)));
     let mut ledger = ledger.unwrap_or_else(|| Ledger::open(config));
@@ -185,11 +214,17 @@ fn keep(crash: &Crash, facts: &Facts, entry: &Entry, file: &File, turn: Option<B
 }
 
 /// The process has been let go. What fails here leaves the core as it is.
-fn keep_binaries(facts: &Facts, file: &File, core: (u64, u64), config: &Config) -> Result<BTreeMap<String, String>> {
+fn keep_binaries(
+    facts: &Facts,
+    file: &File,
+    core: (u64, u64),
+    config: &Config,
+) -> Result<BTreeMap<String, String>> {
     let free = kernel::free_bytes(&config.store).unwrap_or(0);
     // A store that was removed meanwhile is not made again.
     let Some(store) = Store::look(&config.store)? else { return Ok(BTreeMap::new()) };
-    keep::keep(facts, file, core, &store, &config.binaries, free).context("keep the executable and libraries of the core")
+    keep::keep(facts, file, core, &store, &config.binaries, free)
+        .context("keep the executable and libraries of the core")
 }
 
 /// Counts the core for the container's limits.
@@ -228,7 +263,8 @@ fn finish(record: &mut Record, written: Written) {
     record.truncated = record.outcome == Outcome::Truncated;
     (record.reason, record.limit) = (written.reason, written.limit);
     if written.created {
-        (record.size, record.disk_size) = (written.size, written.disk_size);
+        (record.size, record.disk_size, record.identity) =
+            (written.size, written.disk_size, written.identity);
         if record.reason.is_none() && record.location.is_lost_with_container() {
             record.reason = Some("the core goes away with the container".into());
         }

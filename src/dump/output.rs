@@ -42,7 +42,14 @@ impl Target {
     pub fn new(file: OwnedFd, moved: Counter, room: Option<u64>, kind: FsType) -> Self {
         let step = if kind == FsType::Served { 4 * SMALLEST } else { CHUNK };
         let (written, full) = (AtomicU64::new(0), AtomicBool::new(false));
-        Target { file, moved, written, room: room.unwrap_or(u64::MAX), full, step: AtomicUsize::new(step) }
+        Target {
+            file,
+            moved,
+            written,
+            room: room.unwrap_or(u64::MAX),
+            full,
+            step: AtomicUsize::new(step),
+        }
     }
 
     /// Something came in.
@@ -67,11 +74,17 @@ impl Target {
         fits
     }
 
-    fn call(&self, bytes: &[u8], write: impl FnOnce(&[u8]) -> Result<usize, Errno>) -> Result<usize, Stop> {
+    fn call(
+        &self,
+        bytes: &[u8],
+        write: impl FnOnce(&[u8]) -> Result<usize, Errno>,
+    ) -> Result<usize, Stop> {
         let step = self.step.load(Ordering::Relaxed);
         let mut bytes = &bytes[..bytes.len().min(step)];
         if !self.is_full() {
-            let left = self.room.saturating_sub(self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed));
+            let left = self
+                .room
+                .saturating_sub(self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed));
             if left == 0 {
                 self.full.store(true, Ordering::Relaxed);
                 return Err(Stop::Full);
@@ -145,7 +158,12 @@ impl Zstd {
             encoder.include_checksum(true)?;
             Ok(encoder)
         };
-        Ok(Zstd { encoder: Some(new().map_err(|e| stop(e, target))?), target: target.clone(), at, room: room.unwrap_or(u64::MAX) })
+        Ok(Zstd {
+            encoder: Some(new().map_err(|e| stop(e, target))?),
+            target: target.clone(),
+            at,
+            room: room.unwrap_or(u64::MAX),
+        })
     }
 
     fn add(&mut self, bytes: &[u8]) -> Result<(), Stop> {
@@ -153,7 +171,10 @@ impl Zstd {
         if self.at > self.room {
             return Err(Stop::Write(Errno::FBIG));
         }
-        self.encoder.as_mut().map_or(Ok(()), |e| e.write_all(bytes)).map_err(|e| stop(e, &self.target))
+        self.encoder
+            .as_mut()
+            .map_or(Ok(()), |e| e.write_all(bytes))
+            .map_err(|e| stop(e, &self.target))
     }
 
     fn zeros_to(&mut self, offset: u64) -> Result<(), Stop> {
@@ -167,7 +188,10 @@ impl Zstd {
     /// Ends the frame, which holds the first `size` bytes of the core.
     pub fn close(&mut self, size: u64) -> Result<(), Stop> {
         self.zeros_to(size)?;
-        self.encoder.take().map_or(Ok(()), |e| e.finish().map(drop)).map_err(|e| stop(e, &self.target))
+        self.encoder
+            .take()
+            .map_or(Ok(()), |e| e.finish().map(drop))
+            .map_err(|e| stop(e, &self.target))
     }
 }
 
@@ -223,12 +247,20 @@ pub struct Output<S> {
 impl<S: Sink> Output<S> {
     /// A new file, empty. `limit`: most bytes emitted.
     pub fn new(sink: S, limit: Option<u64>) -> Self {
-        Output { sink, position: 0, emitted: 0, reach: 0, limit: limit.unwrap_or(u64::MAX), pending: Vec::new() }
+        Output {
+            sink,
+            position: 0,
+            emitted: 0,
+            reach: 0,
+            limit: limit.unwrap_or(u64::MAX),
+            pending: Vec::new(),
+        }
     }
 
     /// Accounts for one unit of the kernel's, `n` bytes at `offset`.
     pub fn account(&mut self, offset: u64, n: u64) -> Result<(), Stop> {
-        self.emitted = self.emitted.checked_add(n).filter(|e| *e <= self.limit).ok_or(Stop::Limit)?;
+        self.emitted =
+            self.emitted.checked_add(n).filter(|e| *e <= self.limit).ok_or(Stop::Limit)?;
         self.reach = offset + n;
         Ok(())
     }

@@ -58,7 +58,8 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
         return Plan::Discard(entry, format!("RLIMIT_CORE is {bytes} bytes, less than one page"));
     }
-    let mut path = Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
+    let mut path =
+        Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
     if entry.compress {
         path.extend_from_slice(b".zst");
     }
@@ -87,14 +88,26 @@ pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result
     if suid && path.first() != Some(&b'/') {
         return Err("a set-user-ID program dumps core to an absolute path only".into());
     }
-    Ok(File { path, limit, unlink_first: !suid, as_root: suid, compress: false, early: false, memory: false, patience: None, min_free: None })
+    Ok(File {
+        path,
+        limit,
+        unlink_first: !suid,
+        as_root: suid,
+        compress: false,
+        early: false,
+        memory: false,
+        patience: None,
+        min_free: None,
+    })
 }
 
 /// Why the container's user may not have this core, whatever the limit says.
 fn withheld(crash: &Crash, facts: &Facts) -> Option<String> {
     let mode = crash.said.dump_mode;
     if mode != 1 {
-        return Some(format!("dump mode {mode} (a set-user-ID program, or one that may not be read): its core is not for the container's user"));
+        return Some(format!(
+            "dump mode {mode} (a set-user-ID program, or one that may not be read): its core is not for the container's user"
+        ));
     }
     if facts.secure || facts.status.credentials.mixed() {
         return Some("a set-user-ID or set-group-ID program, or one with file capabilities: its core is not for the container's user".into());
@@ -104,7 +117,12 @@ fn withheld(crash: &Crash, facts: &Facts) -> Option<String> {
 
 /// The process's own soft limit. An engine's exec does not inherit what the hook set: for such a process 0 under a hard limit above it means "never
 /// set", and the container's limit counts.
-fn limit_of(own: Option<u64>, hard: Option<u64>, by_exec: bool, container: Option<u64>) -> Option<u64> {
+fn limit_of(
+    own: Option<u64>,
+    hard: Option<u64>,
+    by_exec: bool,
+    container: Option<u64>,
+) -> Option<u64> {
     match own {
         Some(0) if by_exec && hard != Some(0) => smaller(hard, container),
         own => own,
@@ -149,13 +167,20 @@ mod tests {
             (None, None, false, Some(1), None),
         ];
         for (own, hard, exec, container, expected) in table {
-            assert_eq!(limit_of(own, hard, exec, container), expected, "{own:?} {hard:?} {exec} {container:?}");
+            assert_eq!(
+                limit_of(own, hard, exec, container),
+                expected,
+                "{own:?} {hard:?} {exec} {container:?}"
+            );
         }
     }
 
     #[test]
     fn paths_for_the_record() {
-        let inside = |path: &str, root: &str, cwd: &str| String::from_utf8(inside_path(path.as_bytes(), root.as_bytes(), cwd.as_bytes())).unwrap();
+        let inside = |path: &str, root: &str, cwd: &str| {
+            String::from_utf8(inside_path(path.as_bytes(), root.as_bytes(), cwd.as_bytes()))
+                .unwrap()
+        };
         assert_eq!(inside("/d/core.1", "/", "/w"), "/d/core.1");
         assert_eq!(inside("/d/core.1", "/jail", "/jail/w"), "/jail/d/core.1");
         assert_eq!(inside("core.1", "/", "/w"), "/w/core.1");

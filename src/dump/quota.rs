@@ -19,7 +19,10 @@ pub struct Refusal {
 impl Refusal {
     /// `key` of `[limits]`, its value, and what it met.
     pub fn new(key: &str, value: impl std::fmt::Display, reason: impl std::fmt::Display) -> Self {
-        Refusal { limit: format!("{key} = {value}"), reason: format!("limits.{key} = {value}: {reason}") }
+        Refusal {
+            limit: format!("{key} = {value}"),
+            reason: format!("limits.{key} = {value}: {reason}"),
+        }
     }
 }
 
@@ -85,23 +88,42 @@ pub fn turns(limits: &Limits) -> Option<u64> {
 
 /// Whether anything is to be remembered of the container.
 pub fn has_memory(limits: &Limits) -> bool {
-    limits.rate.is_some() || Limits::set(limits.cores).is_some() || limits.bytes.is_some_and(|b| b.0 > 0)
+    limits.rate.is_some()
+        || Limits::set(limits.cores).is_some()
+        || limits.bytes.is_some_and(|b| b.0 > 0)
 }
 
 /// Takes a token, if there is one. `now`: milliseconds since the boot.
-pub fn take(bucket: Option<Bucket>, rate: Rate, burst: Option<u64>, now: u64) -> Result<Bucket, Refusal> {
+pub fn take(
+    bucket: Option<Bucket>,
+    rate: Rate,
+    burst: Option<u64>,
+    now: u64,
+) -> Result<Bucket, Refusal> {
     let most = Limits::set(burst).unwrap_or(rate.count) as f64;
     let each = rate.count as f64 / (rate.seconds as f64 * 1000.0);
-    let tokens = bucket.map_or(most, |b| (b.tokens + now.saturating_sub(b.at) as f64 * each).min(most));
+    let tokens =
+        bucket.map_or(most, |b| (b.tokens + now.saturating_sub(b.at) as f64 * each).min(most));
     if tokens < 1.0 {
         let seconds = ((1.0 - tokens) / each / 1000.0).ceil();
-        return Err(Refusal::new("rate", rate, format_args!("the container crashes too often, the next core is due in {seconds} seconds")));
+        return Err(Refusal::new(
+            "rate",
+            rate,
+            format_args!(
+                "the container crashes too often, the next core is due in {seconds} seconds"
+            ),
+        ));
     }
     Ok(Bucket { tokens: tokens - 1.0, at: now })
 }
 
 /// Makes room for one core of about `expected` bytes beside those that are there and the others that are on their way.
-pub fn room(limits: &Limits, there: &[Kept], others: &[Running], expected: u64) -> Result<Room, Refusal> {
+pub fn room(
+    limits: &Limits,
+    there: &[Kept],
+    others: &[Running],
+    expected: u64,
+) -> Result<Room, Refusal> {
     let keep = limits.keep.unwrap_or_default();
     // What may go, in the order in which it goes.
     let mut goes = match keep {
@@ -113,14 +135,24 @@ pub fn room(limits: &Limits, there: &[Kept], others: &[Running], expected: u64) 
     if let Some(most) = Limits::set(limits.cores) {
         while (there.len() - room.remove.len() + others.len()) as u64 >= most {
             let Some(next) = goes.next() else {
-                return Err(Refusal::new("cores", most, "so many are kept, and none of them may go"));
+                return Err(Refusal::new(
+                    "cores",
+                    most,
+                    "so many are kept, and none of them may go",
+                ));
             };
             room.remove.push(next);
         }
     }
     if let Some(most) = limits.bytes.filter(|b| b.0 > 0) {
         let coming: u64 = others.iter().map(|o| o.bytes).sum();
-        let mut used = coming + there.iter().enumerate().filter(|(i, _)| !room.remove.contains(i)).map(|(_, k)| k.size).sum::<u64>();
+        let mut used = coming
+            + there
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| !room.remove.contains(i))
+                .map(|(_, k)| k.size)
+                .sum::<u64>();
         while used.saturating_add(expected) > most.0 {
             let Some(next) = goes.next() else { break };
             room.remove.push(next);
@@ -128,7 +160,11 @@ pub fn room(limits: &Limits, there: &[Kept], others: &[Running], expected: u64) 
         }
         let left = most.0.saturating_sub(used);
         if left < super::plan::PAGE {
-            return Err(Refusal::new("bytes", most, format_args!("{used} bytes are kept or on their way, and none of them may go")));
+            return Err(Refusal::new(
+                "bytes",
+                most,
+                format_args!("{used} bytes are kept or on their way, and none of them may go"),
+            ));
         }
         room.bytes = Some(left);
     }
@@ -141,7 +177,11 @@ pub fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, 
     match available.saturating_sub(free) {
         // A file system that does not say its size has no limit.
         _ if free == 0 || total == 0 => Ok(None),
-        left if left < super::plan::PAGE => Err(Refusal::new("min_free", min_free, format_args!("{available} of {total} bytes are free, {free} must stay"))),
+        left if left < super::plan::PAGE => Err(Refusal::new(
+            "min_free",
+            min_free,
+            format_args!("{available} of {total} bytes are free, {free} must stay"),
+        )),
         left => Ok(Some(left)),
     }
 }
@@ -152,7 +192,9 @@ pub fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Refusa
         must if available < must => Err(Refusal::new(
             "min_memory",
             min_memory,
-            format_args!("{available} bytes of the host's memory are available, too few for a dump that waits for its turn"),
+            format_args!(
+                "{available} bytes of the host's memory are available, too few for a dump that waits for its turn"
+            ),
         )),
         _ => Ok(()),
     }
@@ -173,7 +215,8 @@ mod tests {
     #[test]
     fn which_cores_go() {
         // limits, sizes of what is there, others on their way, expected -> what goes, and the room or the limit that acts
-        type Row<'a> = (&'a str, &'a [u64], usize, u64, Result<(&'a [usize], Option<u64>), &'a str>);
+        type Row<'a> =
+            (&'a str, &'a [u64], usize, u64, Result<(&'a [usize], Option<u64>), &'a str>);
         let table: [Row<'_>; 14] = [
             ("cores=3", &[1, 1], 0, 1, Ok((&[], None))),
             ("cores=3", &[1, 1, 1], 0, 1, Ok((&[0], None))),
@@ -186,14 +229,27 @@ mod tests {
             ("bytes=1Mi", &[400 << 10, 400 << 10], 0, 100 << 10, Ok((&[], Some(224 << 10)))),
             ("bytes=1Mi", &[400 << 10, 400 << 10], 0, 300 << 10, Ok((&[0], Some(624 << 10)))),
             ("bytes=1Mi", &[400 << 10, 400 << 10], 0, 2 << 20, Ok((&[0, 1], Some(1 << 20)))),
-            ("bytes=1Mi, keep=oldest", &[400 << 10, 400 << 10], 0, 2 << 20, Ok((&[], Some(224 << 10)))),
+            (
+                "bytes=1Mi, keep=oldest",
+                &[400 << 10, 400 << 10],
+                0,
+                2 << 20,
+                Ok((&[], Some(224 << 10))),
+            ),
             ("bytes=1Mi, keep=oldest", &[1 << 20], 0, 1, Err("bytes = 1Mi")),
-            ("bytes=1Mi, cores=2", &[600 << 10, 600 << 10], 0, 600 << 10, Ok((&[0, 1], Some(1 << 20)))),
+            (
+                "bytes=1Mi, cores=2",
+                &[600 << 10, 600 << 10],
+                0,
+                600 << 10,
+                Ok((&[0, 1], Some(1 << 20))),
+            ),
         ];
         for (text, there, others, expected, result) in table {
             let others = vec![Running { slot: 0, bytes: 0 }; others];
             let got = room(&limits(text), &kept(there), &others, expected);
-            let got = got.as_ref().map(|r| (r.remove.as_slice(), r.bytes)).map_err(|r| r.limit.as_str());
+            let got =
+                got.as_ref().map(|r| (r.remove.as_slice(), r.bytes)).map_err(|r| r.limit.as_str());
             assert_eq!(got, result, "{text} {there:?}");
         }
     }
@@ -202,14 +258,19 @@ mod tests {
     fn what_is_on_its_way_takes_room() {
         let others = [Running { slot: 1, bytes: 700 << 10 }];
         assert_eq!(room(&limits("bytes=1Mi"), &[], &others, 1).unwrap().bytes, Some(324 << 10));
-        assert_eq!(room(&limits("bytes=512Ki"), &[], &others, 1).unwrap_err().limit, "bytes = 512Ki");
+        assert_eq!(
+            room(&limits("bytes=512Ki"), &[], &others, 1).unwrap_err().limit,
+            "bytes = 512Ki"
+        );
     }
 
     #[test]
     fn tokens() {
         let rate = Rate { count: 2, seconds: 60 };
         let mut bucket = None;
-        let mut at = |now, burst| take(bucket, rate, burst, now).map(|b| bucket = Some(b)).map_err(|r| r.reason);
+        let mut at = |now, burst| {
+            take(bucket, rate, burst, now).map(|b| bucket = Some(b)).map_err(|r| r.reason)
+        };
         assert!(at(1000, None).is_ok() && at(1000, None).is_ok());
         assert!(at(2000, None).unwrap_err().contains("due in 29 seconds"));
         assert!(at(31_000, None).is_ok());
@@ -233,7 +294,10 @@ mod tests {
     fn memory_for_those_who_wait() {
         let free = |text: &str| Free::try_from(text.to_owned()).unwrap();
         assert!(memory(free("5%, 1Gi"), 16 << 30, 900 << 20).is_ok());
-        assert_eq!(memory(free("5%, 1Gi"), 64 << 30, 900 << 20).unwrap_err().limit, "min_memory = 5%, 1Gi");
+        assert_eq!(
+            memory(free("5%, 1Gi"), 64 << 30, 900 << 20).unwrap_err().limit,
+            "min_memory = 5%, 1Gi"
+        );
         assert!(memory(free("0"), 64 << 30, 0).is_ok());
     }
 }

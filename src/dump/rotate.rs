@@ -7,7 +7,8 @@ use crate::sys::{Errno, OwnedFd, file, resolve};
 
 /// Which of the cores are there, and which have gone: removed, renamed, replaced by another file.
 pub fn look(cores: &[Kept], root: &[u8]) -> (Vec<Kept>, Vec<Identity>) {
-    let (there, gone): (Vec<_>, Vec<_>) = cores.iter().cloned().partition(|core| !matches!(find(core, root), Found::Gone));
+    let (there, gone): (Vec<_>, Vec<_>) =
+        cores.iter().cloned().partition(|core| !matches!(find(core, root), Found::Gone));
     (there, gone.iter().map(|core| core.identity).collect())
 }
 
@@ -30,14 +31,17 @@ enum Found<'a> {
 }
 
 fn find<'a>(core: &'a Kept, root: &[u8]) -> Found<'a> {
-    let Some(path) = core.path.as_deref().filter(|_| core.root.as_bytes() == root).map(str::as_bytes) else {
+    let Some(path) =
+        core.path.as_deref().filter(|_| core.root.as_bytes() == root).map(str::as_bytes)
+    else {
         return Found::Unknown("it was written by a process with another root".into());
     };
     let at = path.iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1);
     let (dir, name) = path.split_at(at);
-    let found = resolve::open_dir_as_process(dir).and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
+    let found = resolve::open_dir_as_process(dir)
+        .and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
     match found {
-        Ok((dir, found)) if found == core.identity => Found::There(dir, name),
+        Ok((dir, found)) if found.is_same_file(&core.identity) => Found::There(dir, name),
         Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Found::Gone,
         Err(e) => Found::Unknown(format!("{}: {e}", path.escape_ascii())),
     }
@@ -53,8 +57,14 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         let core = |name: &str| {
             std::fs::write(path(name), name).unwrap();
-            let identity = file::identity_at(file::open_dir(dir.path()).unwrap(), name.as_ref()).unwrap();
-            Kept { path: Some(path(name).to_str().unwrap().into()), root: "/".into(), identity, size: 4 }
+            let identity =
+                file::identity_at(file::open_dir(dir.path()).unwrap(), name.as_ref()).unwrap();
+            Kept {
+                path: Some(path(name).to_str().unwrap().into()),
+                root: "/".into(),
+                identity,
+                size: 4,
+            }
         };
         let cores = ["kept", "replaced", "renamed", "linked", "elsewhere", "again"].map(core);
         // Very likely under the same number.
@@ -75,8 +85,11 @@ mod tests {
         for i in [0, 1, 2, 3, 5] {
             remove(&cores[i], b"/").unwrap();
         }
-        let left: Vec<_> =
-            ["kept", "replaced", "mine", "linked", "target", "elsewhere", "again"].iter().filter(|n| path(n).symlink_metadata().is_ok()).copied().collect();
+        let left: Vec<_> = ["kept", "replaced", "mine", "linked", "target", "elsewhere", "again"]
+            .iter()
+            .filter(|n| path(n).symlink_metadata().is_ok())
+            .copied()
+            .collect();
         assert_eq!(left, ["replaced", "mine", "linked", "target", "elsewhere", "again"]);
     }
 }

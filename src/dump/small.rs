@@ -26,10 +26,18 @@ const SPANS: usize = 256;
 /// What is read, in the order of the file; `None` where this lane is not for this core. `room`: how many bytes may be emitted; a limit that could act is exact only
 /// on the stream.
 pub fn pieces(head: &Head, files: Option<&[u8]>, room: u64, source: &Source) -> Option<Vec<Piece>> {
-    let plain = head.is_wide() && (LEAST..WORTH).contains(&head.end) && head.end <= room && source.pidfd.is_some();
+    let plain = head.is_wide()
+        && (LEAST..WORTH).contains(&head.end)
+        && head.end <= room
+        && source.pidfd.is_some();
     let files = files.filter(|_| plain).and_then(mapped_files)?;
     let low = head.loads.iter().map(|load| load.address).min()?;
-    let high = head.loads.iter().filter(|load| !is_legacy(load)).map(|load| load.address.saturating_add(load.size)).max()?;
+    let high = head
+        .loads
+        .iter()
+        .filter(|load| !is_legacy(load))
+        .map(|load| load.address.saturating_add(load.size))
+        .max()?;
     choose(&head.loads, &files, source.vdso, &source.pagemap.all(low, high, PAGES)?)
 }
 
@@ -42,14 +50,23 @@ fn is_legacy(load: &Load) -> bool {
 fn choose(loads: &[Load], files: &[u64], vdso: Option<u64>, exist: &[Run]) -> Option<Vec<Piece>> {
     let mut out = Vec::new();
     for load in loads {
-        let piece = |(from, to): Run| Piece { offset: load.offset + (from - load.address), span: Span { address: from, size: (to - from) as usize } };
+        let piece = |(from, to): Run| Piece {
+            offset: load.offset + (from - load.address),
+            span: Span { address: from, size: (to - from) as usize },
+        };
         let whole = (load.address, load.address.checked_add(load.size)?);
         if is_legacy(load) || vdso == Some(load.address) {
             out.push(piece(whole));
             continue;
         }
         let start = out.len();
-        out.extend(exist.iter().map(|run| (run.0.max(whole.0), run.1.min(whole.1))).filter(|(from, to)| from < to).map(piece));
+        out.extend(
+            exist
+                .iter()
+                .map(|run| (run.0.max(whole.0), run.1.min(whole.1)))
+                .filter(|(from, to)| from < to)
+                .map(piece),
+        );
         let found: u64 = out[start..].iter().map(|p| p.span.size as u64).sum();
         if files.contains(&load.address) && found != load.size {
             return None;
@@ -69,13 +86,17 @@ pub fn copy(source: &Source, pieces: &[Piece], target: &Target) -> Result<(), Fa
     while let Some(first) = left.peek().map(|p: &Piece| p.offset) {
         batch.clear();
         let mut size = 0;
-        while let Some(piece) = left.next_if(|p| batch.len() < SPANS && size + p.span.size <= buffer.len()) {
+        while let Some(piece) =
+            left.next_if(|p| batch.len() < SPANS && size + p.span.size <= buffer.len())
+        {
             size += piece.span.size;
             batch.push(piece);
         }
         spans.clear();
         spans.extend(batch.iter().map(|p| p.span));
-        let failed = |stop| if stop == Stop::Ended { Failed::Ended(first) } else { Failed::Stream(stop, first) };
+        let failed = |stop| {
+            if stop == Stop::Ended { Failed::Ended(first) } else { Failed::Stream(stop, first) }
+        };
         source.read(&spans, &mut buffer[..size], false).map_err(failed)?;
         target.moved(size);
         let mut at = 0;
@@ -83,7 +104,9 @@ pub fn copy(source: &Source, pieces: &[Piece], target: &Target) -> Result<(), Fa
             let bytes = &buffer[at..at + piece.span.size];
             at += piece.span.size;
             for run in runs(bytes) {
-                target.write_at(&bytes[run.clone()], piece.offset + run.start as u64).map_err(failed)?;
+                target
+                    .write_at(&bytes[run.clone()], piece.offset + run.start as u64)
+                    .map_err(failed)?;
             }
         }
     }
@@ -93,9 +116,10 @@ pub fn copy(source: &Source, pieces: &[Piece], target: &Target) -> Result<(), Fa
 /// A piece in parts that fit into the buffer.
 fn parts(piece: &Piece) -> impl Iterator<Item = Piece> + use<> {
     let Piece { offset, span } = *piece;
-    (0..span.size)
-        .step_by(BATCH)
-        .map(move |at| Piece { offset: offset + at as u64, span: Span { address: span.address + at as u64, size: BATCH.min(span.size - at) } })
+    (0..span.size).step_by(BATCH).map(move |at| Piece {
+        offset: offset + at as u64,
+        span: Span { address: span.address + at as u64, size: BATCH.min(span.size - at) },
+    })
 }
 
 #[cfg(test)]
@@ -106,8 +130,14 @@ mod tests {
         Load { offset, address, size: pages * PAGE }
     }
 
-    fn chosen(loads: &[Load], files: &[u64], vdso: Option<u64>, exist: &[Run]) -> Option<Vec<(u64, u64, usize)>> {
-        choose(loads, files, vdso, exist).map(|all| all.iter().map(|p| (p.offset, p.span.address, p.span.size)).collect())
+    fn chosen(
+        loads: &[Load],
+        files: &[u64],
+        vdso: Option<u64>,
+        exist: &[Run],
+    ) -> Option<Vec<(u64, u64, usize)>> {
+        choose(loads, files, vdso, exist)
+            .map(|all| all.iter().map(|p| (p.offset, p.span.address, p.span.size)).collect())
     }
 
     #[test]
@@ -115,16 +145,30 @@ mod tests {
         let loads = [load(0x1000, 0x10000, 4), load(0x5000, 0x20000, 2), load(0x7000, 0x30000, 2)];
         // One run reaches over the first load's end, as where the mapping behind it is not dumped.
         let exist = [(0xf000, 0x11000), (0x13000, 0x15000), (0x30000, 0x31000)];
-        assert_eq!(chosen(&loads, &[], None, &exist), Some(vec![(0x1000, 0x10000, 0x1000), (0x4000, 0x13000, 0x1000), (0x7000, 0x30000, 0x1000)]));
+        assert_eq!(
+            chosen(&loads, &[], None, &exist),
+            Some(vec![
+                (0x1000, 0x10000, 0x1000),
+                (0x4000, 0x13000, 0x1000),
+                (0x7000, 0x30000, 0x1000)
+            ])
+        );
         assert_eq!(chosen(&loads, &[], None, &[]), Some(vec![]));
     }
 
     #[test]
     fn a_file_must_be_there_as_a_whole() {
         let loads = [load(0x1000, 0x10000, 2)];
-        assert_eq!(chosen(&loads, &[0x10000], None, &[(0x10000, 0x12000)]), Some(vec![(0x1000, 0x10000, 0x2000)]));
+        assert_eq!(
+            chosen(&loads, &[0x10000], None, &[(0x10000, 0x12000)]),
+            Some(vec![(0x1000, 0x10000, 0x2000)])
+        );
         // Two runs, of different kinds, side by side.
-        assert_eq!(chosen(&loads, &[0x10000], None, &[(0x10000, 0x11000), (0x11000, 0x12000)]).map(|p| p.len()), Some(2));
+        assert_eq!(
+            chosen(&loads, &[0x10000], None, &[(0x10000, 0x11000), (0x11000, 0x12000)])
+                .map(|p| p.len()),
+            Some(2)
+        );
         assert_eq!(chosen(&loads, &[0x10000], None, &[(0x10000, 0x11000)]), None);
         assert_eq!(chosen(&[load(0x1000, 0x10000, 1)], &[0x10000], None, &[]), None);
     }
@@ -133,13 +177,21 @@ mod tests {
     fn what_the_kernel_gives_is_read_unseen() {
         let legacy = load(0x3000, 0xffff_ffff_ff60_0000, 1);
         let loads = [load(0x1000, 0x10000, 2), legacy];
-        assert_eq!(chosen(&loads, &[], Some(0x10000), &[]), Some(vec![(0x1000, 0x10000, 0x2000), (0x3000, legacy.address, 0x1000)]));
-        assert_eq!(chosen(&[load(0, u64::MAX - 0xfff, 2)], &[], None, &[]), None, "behind the end of all addresses");
+        assert_eq!(
+            chosen(&loads, &[], Some(0x10000), &[]),
+            Some(vec![(0x1000, 0x10000, 0x2000), (0x3000, legacy.address, 0x1000)])
+        );
+        assert_eq!(
+            chosen(&[load(0, u64::MAX - 0xfff, 2)], &[], None, &[]),
+            None,
+            "behind the end of all addresses"
+        );
     }
 
     #[test]
     fn no_part_is_larger_than_the_buffer() {
-        let piece = Piece { offset: 0x1000, span: Span { address: 0x10000, size: 2 * BATCH + 4096 } };
+        let piece =
+            Piece { offset: 0x1000, span: Span { address: 0x10000, size: 2 * BATCH + 4096 } };
         let sizes: Vec<usize> = parts(&piece).map(|p| p.span.size).collect();
         assert_eq!(sizes, [BATCH, BATCH, 4096]);
         assert!(parts(&piece).all(|p| p.offset - 0x1000 == p.span.address - 0x10000));

@@ -57,7 +57,13 @@ impl Bounds {
 /// where that gives the same file; else all of it comes through the pipe.
 ///
 /// With a `release` the process is let go early if that lane is taken.
-pub fn copy(pipe: impl AsFd, target: &Arc<Target>, bounds: &Bounds, source: Option<Source>, release: Option<Release<'_>>) -> Result<(), Stop> {
+pub fn copy(
+    pipe: impl AsFd,
+    target: &Arc<Target>,
+    bounds: &Bounds,
+    source: Option<Source>,
+    release: Option<Release<'_>>,
+) -> Result<(), Stop> {
     let mut input = Input::new(pipe, target);
     let mut output = Output::new(Sparse(target.clone()), bounds.limit);
     let result = sparse(&mut input, &mut output, bounds, source, release);
@@ -68,7 +74,12 @@ pub fn copy(pipe: impl AsFd, target: &Arc<Target>, bounds: &Bounds, source: Opti
 }
 
 /// The same, compressed.
-pub fn compress(pipe: impl AsFd, target: &Arc<Target>, bounds: &Bounds, source: Option<Source>) -> Result<(), Stop> {
+pub fn compress(
+    pipe: impl AsFd,
+    target: &Arc<Target>,
+    bounds: &Bounds,
+    source: Option<Source>,
+) -> Result<(), Stop> {
     let mut input = Input::new(pipe, target);
     let mut output = Output::new(Zstd::new(target, 0, bounds.file_size)?, bounds.limit);
     let result = packed(&mut input, &mut output, target, bounds, source);
@@ -79,7 +90,13 @@ pub fn compress(pipe: impl AsFd, target: &Arc<Target>, bounds: &Bounds, source: 
     result
 }
 
-fn packed<I: AsFd>(input: &mut Input<I>, output: &mut Output<Zstd>, target: &Arc<Target>, bounds: &Bounds, mut source: Option<Source>) -> Result<(), Stop> {
+fn packed<I: AsFd>(
+    input: &mut Input<I>,
+    output: &mut Output<Zstd>,
+    target: &Arc<Target>,
+    bounds: &Bounds,
+    mut source: Option<Source>,
+) -> Result<(), Stop> {
     let Start { head, files, .. } = head(input, output)?;
     if let Some(files) = memory::suits(&head, files.as_deref(), bounds.room())
         && let Some(source) = source.take_if(|s| s.pidfd.is_some())
@@ -87,13 +104,24 @@ fn packed<I: AsFd>(input: &mut Input<I>, output: &mut Output<Zstd>, target: &Arc
         output.flush()?;
         let start = output.position;
         output.sink.close(start)?;
-        let frames: &'static Frames = Box::leak(Box::new(Frames::new(target, start).map_err(|_| Stop::Write(Errno::NOMEM))?));
-        let copied = memory::compress(Box::leak(Box::new(source)), head.loads.clone(), files, target, frames);
-        match copied.map_or_else(Err, |()| frames.end(head.end).map_err(|why| Failed::Stream(why, head.end))) {
+        let frames: &'static Frames =
+            Box::leak(Box::new(Frames::new(target, start).map_err(|_| Stop::Write(Errno::NOMEM))?));
+        let copied = memory::compress(
+            Box::leak(Box::new(source)),
+            head.loads.clone(),
+            files,
+            target,
+            frames,
+        );
+        match copied.map_or_else(Err, |()| {
+            frames.end(head.end).map_err(|why| Failed::Stream(why, head.end))
+        }) {
             Ok(()) => return Ok(()),
             Err(Failed::Ended(_)) => return frames.cut().and(Err(Stop::Ended)),
             // Frames are written one after the other: there is nothing behind what failed, and no other way to write it.
-            Err(Failed::Stream(why @ (Stop::Full | Stop::Write(_)), _)) => return frames.cut().and(Err(why)),
+            Err(Failed::Stream(why @ (Stop::Full | Stop::Write(_)), _)) => {
+                return frames.cut().and(Err(why));
+            }
             // What could not be read comes through the pipe, of which nothing was read.
             Err(Failed::Stream(..)) => {
                 frames.back()?;
@@ -112,7 +140,9 @@ fn sparse<I: AsFd>(
     release: Option<Release<'_>>,
 ) -> Result<(), Stop> {
     let Start { head, files, threads } = head(input, output)?;
-    let small = source.as_ref().and_then(|source| small::pieces(&head, files.as_deref(), bounds.room(), source));
+    let small = source
+        .as_ref()
+        .and_then(|source| small::pieces(&head, files.as_deref(), bounds.room(), source));
     if let (Some(pieces), Some(source)) = (small, &source) {
         let target = &output.sink.0.clone();
         output.flush()?;
@@ -131,15 +161,29 @@ fn sparse<I: AsFd>(
         output.flush()?;
         // A thread that is stuck in a read is left behind with what it uses; see there.
         let source: &'static Source = Box::leak(Box::new(source));
-        let held = release.map_or(Ok(None), |release| release.act(source, &head, &files, &threads, target));
+        let held = release
+            .map_or(Ok(None), |release| release.act(source, &head, &files, &threads, target));
         let released = matches!(held, Ok(Some(_)));
-        let open =
-            |held: &Option<Done>, load: &&Load| held.as_ref().is_none_or(|done| early::next_open(done, load.address, load.address + load.size).is_some());
-        let rest = |held| memory::copy(source, head.loads.iter().filter(|load| open(&held, load)).copied().collect(), files, target, held);
+        let open = |held: &Option<Done>, load: &&Load| {
+            held.as_ref().is_none_or(|done| {
+                early::next_open(done, load.address, load.address + load.size).is_some()
+            })
+        };
+        let rest = |held| {
+            memory::copy(
+                source,
+                head.loads.iter().filter(|load| open(&held, load)).copied().collect(),
+                files,
+                target,
+                held,
+            )
+        };
         match held.and_then(rest) {
             Ok(()) => return output.end_at(head.end),
             // The threads do not write from front to back: what lies behind the first failure has gaps that nobody could tell from zeros.
-            Err(Failed::Stream(why, whole)) if released || why == Stop::Full => return output.end_at(whole.clamp(output.position, head.end)).and(Err(why)),
+            Err(Failed::Stream(why, whole)) if released || why == Stop::Full => {
+                return output.end_at(whole.clamp(output.position, head.end)).and(Err(why));
+            }
             Err(Failed::Ended(whole)) => return ended(output, whole.min(head.end)),
             // Nothing of the pipe was read, so the stream writes the same bytes again to the same places. But the lane does not write from front to back:
             // where it ran out of space, what it has of the end would take the place of what is missing before.
@@ -159,9 +203,20 @@ fn ended(output: &mut Output<Sparse>, whole: u64) -> Result<(), Stop> {
 }
 
 /// What comes after the head.
-fn body<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, bounds: &Bounds, source: Option<Source>, head: &Head) -> Result<(), Stop> {
+fn body<I: AsFd, S: Sink>(
+    input: &mut Input<I>,
+    output: &mut Output<S>,
+    bounds: &Bounds,
+    source: Option<Source>,
+    head: &Head,
+) -> Result<(), Stop> {
     input.expect_all();
-    data(input, output, &head.loads, source.filter(|_| bounds.limit.is_some()).map(|s| s.pagemap).as_ref())?;
+    data(
+        input,
+        output,
+        &head.loads,
+        source.filter(|_| bounds.limit.is_some()).map(|s| s.pagemap).as_ref(),
+    )?;
     if output.position < head.end {
         return Err(Stop::Ended);
     }
@@ -188,12 +243,22 @@ pub struct Release<'a> {
 
 impl Release<'_> {
     /// Lets the process go, if its memory can be held; else it waits as usual.
-    fn act(self, source: &'static Source, head: &Head, files: &[u64], threads: &[u64], target: &Arc<Target>) -> Result<Option<Done>, Failed> {
+    fn act(
+        self,
+        source: &'static Source,
+        head: &Head,
+        files: &[u64],
+        threads: &[u64],
+        target: &Arc<Target>,
+    ) -> Result<Option<Done>, Failed> {
         // On other architectures than x86-64 nothing says where the threads' blocks are.
         if threads.is_empty() {
             return Ok(None);
         }
-        let Some((held, done)) = early::prepare(self.hold, source, head, files, threads, target)? else { return Ok(None) };
+        let Some((held, done)) = early::prepare(self.hold, source, head, files, threads, target)?
+        else {
+            return Ok(None);
+        };
         source.memory.detach();
         (self.go)();
         // For as long as this process lives.
@@ -204,7 +269,9 @@ impl Release<'_> {
 
 /// Headers and notes, unit by unit. What is not an ELF core of a kind that we know has no head: all of it is then taken for pages.
 fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Result<Start, Stop> {
-    let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else { return Ok(Start::default()) };
+    let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else {
+        return Ok(Start::default());
+    };
     let mut files: Option<Vec<u8>> = None;
     let mut threads = Vec::new();
     let mut registers = Vec::new();
@@ -238,16 +305,30 @@ fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Resul
 }
 
 /// One unit of the kernel's: all of it or nothing.
-fn unit<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, size: usize) -> Result<(), Stop> {
+fn unit<I: AsFd, S: Sink>(
+    input: &mut Input<I>,
+    output: &mut Output<S>,
+    size: usize,
+) -> Result<(), Stop> {
     copy_unit(input, output, size, |_| {})
 }
 
 /// The same, keeping a copy. The kernel bounds the list of mapped files to 4 MiB.
-fn unit_kept<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, size: usize, kept: &mut Vec<u8>) -> Result<(), Stop> {
+fn unit_kept<I: AsFd, S: Sink>(
+    input: &mut Input<I>,
+    output: &mut Output<S>,
+    size: usize,
+    kept: &mut Vec<u8>,
+) -> Result<(), Stop> {
     copy_unit(input, output, size, |bytes| kept.extend_from_slice(bytes))
 }
 
-fn copy_unit<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, size: usize, mut seen: impl FnMut(&[u8])) -> Result<(), Stop> {
+fn copy_unit<I: AsFd, S: Sink>(
+    input: &mut Input<I>,
+    output: &mut Output<S>,
+    size: usize,
+    mut seen: impl FnMut(&[u8]),
+) -> Result<(), Stop> {
     output.account(output.position, size as u64)?;
     let mut left = size;
     while left > 0 {
@@ -267,7 +348,11 @@ fn copy_unit<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, siz
 }
 
 /// The kernel's alignment: a hole in a file, zeros in a pipe.
-fn gap<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, align: u64) -> Result<(), Stop> {
+fn gap<I: AsFd, S: Sink>(
+    input: &mut Input<I>,
+    output: &mut Output<S>,
+    align: u64,
+) -> Result<(), Stop> {
     let n = output.position.next_multiple_of(align) - output.position;
     if n > 0 {
         let bytes = input.take(n as usize)?;
@@ -281,7 +366,12 @@ fn gap<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, align: u6
 }
 
 /// The memory: pages, each one unit.
-fn data<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, loads: &[Load], pagemap: Option<&Pagemap>) -> Result<(), Stop> {
+fn data<I: AsFd, S: Sink>(
+    input: &mut Input<I>,
+    output: &mut Output<S>,
+    loads: &[Load],
+    pagemap: Option<&Pagemap>,
+) -> Result<(), Stop> {
     let mut loads = loads.iter().peekable();
     loop {
         let chunk = input.peek(READ)?;
@@ -297,7 +387,9 @@ fn data<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>, loads: &
             let end = at + page.len();
             let offset = output.position + (at - run) as u64;
             let hole = page.len() == PAGE as usize && is_zero(page);
-            let free = hole && !pagemap.is_some_and(|m| address(&mut loads, offset).is_some_and(|a| m.emitted(a)));
+            let free = hole
+                && !pagemap
+                    .is_some_and(|m| address(&mut loads, offset).is_some_and(|a| m.emitted(a)));
             let fits = if free { Ok(()) } else { output.account(offset, page.len() as u64) };
             if hole || fits.is_err() {
                 output.pages(&chunk[run..at])?;
@@ -335,7 +427,10 @@ fn is_zero(page: &[u8]) -> bool {
 }
 
 /// The address of the page at an offset of the file; offsets only grow.
-fn address<'l>(loads: &mut std::iter::Peekable<impl Iterator<Item = &'l Load>>, offset: u64) -> Option<u64> {
+fn address<'l>(
+    loads: &mut std::iter::Peekable<impl Iterator<Item = &'l Load>>,
+    offset: u64,
+) -> Option<u64> {
     while loads.peek().is_some_and(|l| l.offset + l.size <= offset) {
         loads.next();
     }

@@ -19,7 +19,13 @@ const NAME: &str = "termination-log";
 const MOST: usize = 4096;
 
 /// A file that does not take a line at once is not waited for: the process is.
-const BOUNDS: Bounds = Bounds { memory: 1 << 30, cpu: 1, time: Duration::from_secs(2), output: 4096, file: MOST as u64 };
+const BOUNDS: Bounds = Bounds {
+    memory: 1 << 30,
+    cpu: 1,
+    time: Duration::from_secs(2),
+    output: 4096,
+    file: MOST as u64,
+};
 
 /// Whether this crash is one to be told of.
 pub fn concerns(record: &Record, which: TerminationLog) -> bool {
@@ -44,7 +50,8 @@ pub fn write(facts: &Facts, plan: &File, record: &Record) -> Result<()> {
 }
 
 fn put(text: &str, own: &OwnedFd) -> Result<()> {
-    let log = resolve::open_to_write_in(own, resolve::open_dir_as_process(DIRECTORY)?, NAME.as_ref())?;
+    let log =
+        resolve::open_to_write_in(own, resolve::open_dir_as_process(DIRECTORY)?, NAME.as_ref())?;
     ensure!(file::stat(&log)?.size == 0, "somebody has said something already");
     Ok(std::io::Write::write_all(&mut { log }, text.as_bytes())?)
 }
@@ -52,7 +59,11 @@ fn put(text: &str, own: &OwnedFd) -> Result<()> {
 fn line(record: &Record) -> String {
     let short = if record.truncated { ", truncated" } else { "" };
     let path = one_line(record.core_path.as_deref().unwrap_or_default());
-    let mut text = format!("core dumped{short}: {path} ({} in {})", record.signal_name, one_line(&record.comm));
+    let mut text = format!(
+        "core dumped{short}: {path} ({} in {})",
+        record.signal_name,
+        one_line(&record.comm)
+    );
     while text.len() > MOST {
         text.pop();
     }
@@ -66,7 +77,10 @@ mod tests {
     #[test]
     fn who_is_told_of() {
         let record = |pid, outcome| Record { pid, outcome, ..Record::default() };
-        let of = |pid, outcome| [TerminationLog::Off, TerminationLog::Init, TerminationLog::Any].map(|which| concerns(&record(pid, outcome), which));
+        let of = |pid, outcome| {
+            [TerminationLog::Off, TerminationLog::Init, TerminationLog::Any]
+                .map(|which| concerns(&record(pid, outcome), which))
+        };
         assert_eq!(of(1, Outcome::Written), [false, true, true]);
         assert_eq!(of(7, Outcome::Truncated), [false, false, true]);
         assert_eq!(of(1, Outcome::None), [false, false, false]);
@@ -74,8 +88,16 @@ mod tests {
 
     #[test]
     fn one_line_of_bounded_length() {
-        let record = |path: &str| Record { core_path: Some(path.into()), signal_name: "SIGSEGV".into(), comm: "nginx".into(), ..Record::default() };
-        assert_eq!(line(&record("/pod/data/dump/core-eci.12")), "core dumped: /pod/data/dump/core-eci.12 (SIGSEGV in nginx)");
+        let record = |path: &str| Record {
+            core_path: Some(path.into()),
+            signal_name: "SIGSEGV".into(),
+            comm: "nginx".into(),
+            ..Record::default()
+        };
+        assert_eq!(
+            line(&record("/pod/data/dump/core-eci.12")),
+            "core dumped: /pod/data/dump/core-eci.12 (SIGSEGV in nginx)"
+        );
         let hostile = line(&record(&"é\n".repeat(4000)));
         assert!(hostile.len() <= MOST && !hostile.contains('\n'));
     }

@@ -23,7 +23,9 @@ const PATIENCE: u32 = 10;
 /// Nothing for a container of root's.
 pub fn copy(record: &mut Record, entry: &Entry, core: Option<(Vec<u8>, (u64, u64))>) {
     let Some(uid) = entry.user else { return };
-    let host = core.as_ref().and_then(|(inside, id)| Some((plan::host_path(inside, entry.place.mount.as_ref())?, *id)));
+    let host = core
+        .as_ref()
+        .and_then(|(inside, id)| Some((plan::host_path(inside, entry.place.mount.as_ref())?, *id)));
     // Root's store is not meant.
     if record.location == Location::Store {
         record.location = Location::Volume;
@@ -31,7 +33,10 @@ pub fn copy(record: &mut Record, entry: &Entry, core: Option<(Vec<u8>, (u64, u64
     match as_user(uid, || write(record, entry, host.clone())) {
         Ok(at_host) => {
             let inside = core.as_ref().map(|(inside, _)| inside.as_slice());
-            record.set_paths(inside, host.as_ref().filter(|_| at_host).map(|(path, _)| path.as_slice()));
+            record.set_paths(
+                inside,
+                host.as_ref().filter(|_| at_host).map(|(path, _)| path.as_slice()),
+            );
         }
         Err(e) => log::warn!("user {uid} gets no copy of the record: {e:#}"),
     }
@@ -47,7 +52,10 @@ fn as_user(uid: u32, work: impl FnOnce() -> Result<bool>) -> Result<bool> {
         let attempt = || -> Result<bool> {
             process::release_stdin();
             process::close_all_but(&[])?;
-            cred::assume(&Credentials { uid: [uid; 4], gid: [NO_GROUP; 4], ..Credentials::default() }, None)?;
+            cred::assume(
+                &Credentials { uid: [uid; 4], gid: [NO_GROUP; 4], ..Credentials::default() },
+                None,
+            )?;
             work()
         };
         match attempt() {
@@ -77,6 +85,9 @@ fn write(record: &Record, entry: &Entry, host: Option<(Vec<u8>, (u64, u64))>) ->
         copy.host_dir = Some(printable(source.as_ref()));
         copy.location = entry.place.location;
     }
-    Store::open_at(Path::new(store)).and_then(|s| s.records())?.begin(&copy).with_context(|| format!("{}", store.display()))?;
+    Store::open_at(Path::new(store))
+        .and_then(|s| s.records())?
+        .begin(&copy)
+        .with_context(|| format!("{}", store.display()))?;
     Ok(host.is_some())
 }

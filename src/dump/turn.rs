@@ -60,16 +60,33 @@ pub enum Asked {
 ///
 /// # Errors
 /// The run directory cannot be used.
-pub fn ask(registry: &Registry, id: &str, limits: &Limits, first: u64, expected: impl FnOnce() -> u64) -> Result<Asked> {
+pub fn ask(
+    registry: &Registry,
+    id: &str,
+    limits: &Limits,
+    first: u64,
+    expected: impl FnOnce() -> u64,
+) -> Result<Asked> {
     let remembers = quota::has_memory(limits);
-    let Some(turns) = quota::turns(limits).or(remembers.then_some(MANY)) else { return Ok(Asked::Free) };
+    let Some(turns) = quota::turns(limits).or(remembers.then_some(MANY)) else {
+        return Ok(Asked::Free);
+    };
     let dir = registry.limits_dir(id)?;
     let seats = Seats { dir: &dir, registry, turns, first, limits };
     let Taken { slot, lock, host } = match seats.take()? {
         Ok(taken) => taken,
         Err(refusal) => return Ok(Asked::Refused(refusal)),
     };
-    let mut turn = Turn { dir, slot, lock, host, limits: limits.clone(), cores: Vec::new(), others: Vec::new(), expected: 0 };
+    let mut turn = Turn {
+        dir,
+        slot,
+        lock,
+        host,
+        limits: limits.clone(),
+        cores: Vec::new(),
+        others: Vec::new(),
+        expected: 0,
+    };
     if remembers {
         turn.expected = expected();
         if let Err(refusal) = turn.begin()? {
@@ -116,7 +133,8 @@ impl Seats<'_> {
         let until = Instant::now() + wait;
         let within = |slot: u64| -> Result<Option<OwnedFd>> {
             let lock = open(self.dir, slot)?;
-            Ok(file::lock_within(&lock, until.saturating_duration_since(Instant::now()))?.then_some(lock))
+            Ok(file::lock_within(&lock, until.saturating_duration_since(Instant::now()))?
+                .then_some(lock))
         };
         let slot = self.first % self.turns;
         let Some(lock) = within(slot)? else { return Ok(Err(self.refusal(full))) };
@@ -129,7 +147,9 @@ impl Seats<'_> {
         // The host's have all gone to others, which is nothing to wait for.
         drop(lock);
         let slot = self.first % own;
-        Ok(within(slot)?.map(|lock| Taken { slot, lock, host: None }).ok_or_else(|| self.refusal(true)))
+        Ok(within(slot)?
+            .map(|lock| Taken { slot, lock, host: None })
+            .ok_or_else(|| self.refusal(true)))
     }
 
     /// One of the host's turns, if one is free among a few; none where there is no such limit. The outer `None`: all of those are taken.
@@ -160,9 +180,16 @@ impl Seats<'_> {
         let waited = self.limits.wait.unwrap_or(0);
         let none = format_args!("and none was done in {waited} seconds");
         match self.limits.host_concurrent.filter(|_| full && self.turns > OWN) {
-            Some(most) => Refusal::new("host_concurrent", most, format_args!("so many are being written beyond the first {OWN} of each container, {none}")),
+            Some(most) => Refusal::new(
+                "host_concurrent",
+                most,
+                format_args!(
+                    "so many are being written beyond the first {OWN} of each container, {none}"
+                ),
+            ),
             None => {
-                let key = if Some(self.turns) == self.limits.cores { "cores" } else { "concurrent" };
+                let key =
+                    if Some(self.turns) == self.limits.cores { "cores" } else { "concurrent" };
                 Refusal::new(key, self.turns, format_args!("so many are being written, {none}"))
             }
         }
@@ -216,7 +243,12 @@ impl Turn {
         let _locked = self.locked()?;
         let mut memory = self.read();
         if let Some(rate) = self.limits.rate {
-            match quota::take(memory.bucket, rate, self.limits.burst, kernel::since_boot().as_millis() as u64) {
+            match quota::take(
+                memory.bucket,
+                rate,
+                self.limits.burst,
+                kernel::since_boot().as_millis() as u64,
+            ) {
                 Ok(bucket) => memory.bucket = Some(bucket),
                 Err(refusal) => return Ok(Err(refusal)),
             }
@@ -244,7 +276,10 @@ impl Turn {
             memory.running.retain(|r| r.slot != self.slot);
         }
         // The file system may have given the number of one that has gone to the new one.
-        memory.cores.retain(|k| !gone.contains(&k.identity) && core.as_ref().is_none_or(|c| c.identity.id != k.identity.id));
+        memory.cores.retain(|k| {
+            !gone.contains(&k.identity)
+                && core.as_ref().is_none_or(|c| c.identity.id != k.identity.id)
+        });
         memory.cores.extend(core);
         let surplus = memory.cores.len().saturating_sub(MOST);
         memory.cores.drain(..surplus);
@@ -263,11 +298,18 @@ impl Turn {
 
     /// A memory that is damaged is none.
     fn read(&self) -> Memory {
-        let text = file::open_read(&self.dir, "memory".as_ref()).ok().and_then(|f| file::read_bounded(f, MAX, "memory").ok());
+        let text = file::open_read(&self.dir, "memory".as_ref())
+            .ok()
+            .and_then(|f| file::read_bounded(f, MAX, "memory").ok());
         text.and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
     }
 
     fn write(&self, memory: &Memory) -> Result<()> {
-        file::replace(&self.dir, "memory".as_ref(), &serde_json::to_vec(memory).context("memory to JSON")?, 0o600)
+        file::replace(
+            &self.dir,
+            "memory".as_ref(),
+            &serde_json::to_vec(memory).context("memory to JSON")?,
+            0o600,
+        )
     }
 }

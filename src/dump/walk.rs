@@ -92,7 +92,12 @@ impl Walk {
                 done + n
             } else {
                 self.runs.clear();
-                let looked = pagemap.runs(load.address + done, load.address + load.size, (room / 4096).max(1), &mut self.runs)?;
+                let looked = pagemap.runs(
+                    load.address + done,
+                    load.address + load.size,
+                    (room / 4096).max(1),
+                    &mut self.runs,
+                )?;
                 for run in &self.runs {
                     room = room.saturating_sub(run.1 - run.0);
                     out.push(piece(&load, *run));
@@ -107,7 +112,10 @@ impl Walk {
 }
 
 fn piece(load: &Load, run: (u64, u64)) -> Piece {
-    Piece { offset: load.offset + (run.0 - load.address), span: Span { address: run.0, size: (run.1 - run.0) as usize } }
+    Piece {
+        offset: load.offset + (run.0 - load.address),
+        span: Span { address: run.0, size: (run.1 - run.0) as usize },
+    }
 }
 
 /// The starts of the mappings in the contents of an NT_FILE note: count, page size, then start, end and offset of each. `None` if it is not whole.
@@ -124,7 +132,10 @@ mod tests {
     #[test]
     fn files_of_a_note() {
         let note = |words: &[u64]| words.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
-        assert_eq!(mapped_files(&note(&[2, 4096, 0x1000, 0x2000, 0, 0x5000, 0x6000, 1])), Some(vec![0x1000, 0x5000]));
+        assert_eq!(
+            mapped_files(&note(&[2, 4096, 0x1000, 0x2000, 0, 0x5000, 0x6000, 1])),
+            Some(vec![0x1000, 0x5000])
+        );
         assert_eq!(mapped_files(&note(&[3, 4096, 0x1000, 0x2000, 0])), None);
         assert_eq!(mapped_files(&note(&[u64::MAX, 4096])), None);
         assert_eq!(mapped_files(b""), None);
@@ -157,9 +168,14 @@ mod tests {
         memory[low] = 1;
         memory[high] = 1;
         let pieces = walk(vec![]);
-        assert!(pieces.windows(2).all(|w| w[0].offset + w[0].span.size as u64 <= w[1].offset), "not ascending");
+        assert!(
+            pieces.windows(2).all(|w| w[0].offset + w[0].span.size as u64 <= w[1].offset),
+            "not ascending"
+        );
         for touched in [first, first + (20 << 20)] {
-            let holds = |p: &&Piece| p.span.address <= touched && touched < p.span.address + p.span.size as u64;
+            let holds = |p: &&Piece| {
+                p.span.address <= touched && touched < p.span.address + p.span.size as u64
+            };
             let piece = pieces.iter().find(holds).expect("a touched page is not walked");
             assert_eq!(piece.offset - 8192, piece.span.address - first);
         }

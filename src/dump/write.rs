@@ -53,7 +53,7 @@ pub struct Written {
     /// Cores of the container that are not there any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<Identity>,
-    /// What tells the file from others, where that is to be remembered.
+    /// What tells the file from others, once it is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
     /// What went wrong and does not count.
@@ -79,7 +79,12 @@ pub enum Event {
 impl Written {
     /// A limit acted.
     pub fn refused(refusal: Refusal) -> Self {
-        Written { reason: Some(refusal.reason), limit: Some(refusal.limit), done: true, ..Written::default() }
+        Written {
+            reason: Some(refusal.reason),
+            limit: Some(refusal.limit),
+            done: true,
+            ..Written::default()
+        }
     }
 }
 
@@ -106,7 +111,13 @@ impl Waiting {
 ///
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
-pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut on: impl FnMut(Event)) -> Result<(Written, Option<Waiting>)> {
+pub fn write(
+    crash: &Crash,
+    facts: &Facts,
+    plan: &File,
+    turn: Option<&Turn>,
+    mut on: impl FnMut(Event),
+) -> Result<(Written, Option<Waiting>)> {
     let (written, waiting) = attempt(crash, facts, plan, turn, &mut on)?;
     match waiting {
         Some(writer) if written.again => {
@@ -117,13 +128,20 @@ pub fn write(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, mut
     }
 }
 
-fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &mut impl FnMut(Event)) -> Result<(Written, Option<Waiting>)> {
+fn attempt(
+    crash: &Crash,
+    facts: &Facts,
+    plan: &File,
+    turn: Option<&Turn>,
+    on: &mut impl FnMut(Event),
+) -> Result<(Written, Option<Waiting>)> {
     // A parent that shares the memory would go on changing it.
     let early = plan.early && !is_shared(crash.said.host_pid, facts.status.parent);
     let source = source(crash, facts, early);
     // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
     // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
-    let groups = if early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
+    let groups =
+        if early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
     let moved = Counter::shared()?;
     let (read, report) = process::pipe()?;
     let (word, go) = process::pipe()?;
@@ -134,7 +152,11 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
         let mut report = Report::over(report);
         let confinement = facts.profile.as_ref().filter(|_| !plan.as_root).map(Confinement::open);
         let opened = Opened { source, hold, label: Labeller::new(facts), confinement, moved };
-        let keep = opened.files().chain([report.as_fd(), word.as_fd()]).chain(turn.iter().flat_map(|t| t.fds())).collect();
+        let keep = opened
+            .files()
+            .chain([report.as_fd(), word.as_fd()])
+            .chain(turn.iter().flat_map(|t| t.fds()))
+            .collect();
         match become_crasher(facts, plan, keep) {
             // A parent that is killed before the record is there says nothing: then there is no file either.
             Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
@@ -143,7 +165,11 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
                 copy(facts, plan, turn, opened, &mut report);
                 report.wait_until_unheard();
             }
-            Err(e) => report.say(&Written { reason: Some(format!("cannot become the crasher: {e:#}")), done: true, ..Written::default() }),
+            Err(e) => report.say(&Written {
+                reason: Some(format!("cannot become the crasher: {e:#}")),
+                done: true,
+                ..Written::default()
+            }),
         }
         0
     })?;
@@ -177,7 +203,9 @@ fn attempt(crash: &Crash, facts: &Facts, plan: &File, turn: Option<&Turn>, on: &
     written.created = true;
     let limit = if plan.memory { ", as the container's memory limit does" } else { "" };
     written.reason = Some(match ended {
-        child::Ended::Signal(child::FORBIDDEN) => "the writer was killed: it tried a system call that its filter does not allow".into(),
+        child::Ended::Signal(child::FORBIDDEN) => {
+            "the writer was killed: it tried a system call that its filter does not allow".into()
+        }
         other => format!("the writer was killed ({other:?}){limit}"),
     });
     Ok((written, None))
@@ -190,7 +218,9 @@ fn give_up(mut written: Written, child: Child, plan: &File) -> Result<(Written, 
     written.given_up = true;
     if !written.done {
         let seconds = plan.patience.unwrap_or_default().as_secs();
-        written.reason = Some(format!("the target took nothing for {seconds} seconds (limits.stall) and was given up"));
+        written.reason = Some(format!(
+            "the target took nothing for {seconds} seconds (limits.stall) and was given up"
+        ));
         written.limit = Some(format!("stall = {seconds}"));
     }
     Ok((written, None))
@@ -201,5 +231,11 @@ fn source(crash: &Crash, facts: &Facts, early: bool) -> Option<Source> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
     let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
     let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
-    Some(Source { memory, pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?), vdso: facts.vdso, pidfd, robust })
+    Some(Source {
+        memory,
+        pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?),
+        vdso: facts.vdso,
+        pidfd,
+        robust,
+    })
 }

@@ -15,7 +15,9 @@ use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
 use crate::sys::hold::Hold;
-use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, cred, file, filter, limit, ns, proc, process, resolve};
+use crate::sys::{
+    AsFd, BorrowedFd, Errno, OwnedFd, cred, file, filter, limit, ns, proc, process, resolve,
+};
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::sync::Arc;
@@ -37,9 +39,22 @@ pub struct Opened<'a> {
 impl Opened<'_> {
     /// All of it that is a descriptor.
     pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let source = self.source.iter().flat_map(|s| [Some(s.memory.as_fd()), Some(s.pagemap.as_fd()), s.pidfd.as_ref().map(|p| p.as_fd())]).flatten();
+        let source = self
+            .source
+            .iter()
+            .flat_map(|s| {
+                [
+                    Some(s.memory.as_fd()),
+                    Some(s.pagemap.as_fd()),
+                    s.pidfd.as_ref().map(|p| p.as_fd()),
+                ]
+            })
+            .flatten();
         let confinement = self.confinement.iter().flatten().map(AsFd::as_fd);
-        source.chain(self.hold.as_ref().map(|h| h.as_fd())).chain(self.label.iter().flat_map(Labeller::files)).chain(confinement)
+        source
+            .chain(self.hold.as_ref().map(|h| h.as_fd()))
+            .chain(self.label.iter().flat_map(Labeller::files))
+            .chain(confinement)
     }
 }
 
@@ -74,7 +89,11 @@ impl AsFd for Report {
 
 /// Gives up everything that the crasher does not have, all descriptors but the standard three and `keep`. The order is the defence: what needs rights first, the
 /// rights themselves last.
-pub fn become_crasher<'a>(facts: &'a Facts, plan: &File, mut keep: Vec<BorrowedFd<'a>>) -> Result<()> {
+pub fn become_crasher<'a>(
+    facts: &'a Facts,
+    plan: &File,
+    mut keep: Vec<BorrowedFd<'a>>,
+) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_file_size_signal()?;
     if plan.memory {
@@ -101,48 +120,95 @@ pub fn become_crasher<'a>(facts: &'a Facts, plan: &File, mut keep: Vec<BorrowedF
 }
 
 /// As the crasher: makes the file and copies the stream.
-pub fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, opened: Opened<'_>, report: &mut Report) {
+pub fn copy(
+    facts: &Facts,
+    plan: &File,
+    turn: Option<&Turn>,
+    opened: Opened<'_>,
+    report: &mut Report,
+) {
     let Opened { source, hold, label, confinement, moved } = opened;
     let place = match Place::of(&plan.path) {
         Ok(place) => place,
-        Err(reason) => return report.say(&Written { reason: Some(reason), done: true, ..Written::default() }),
+        Err(reason) => {
+            return report.say(&Written { reason: Some(reason), done: true, ..Written::default() });
+        }
     };
-    let space = filesystem::space(&place.dir).unwrap_or(Space { kind: FsType::Other, total: 0, available: 0 });
+    let space = filesystem::space(&place.dir).unwrap_or(Space {
+        kind: FsType::Other,
+        total: 0,
+        available: 0,
+    });
     // It would count as nobody's memory: a writer of an early release is in no group.
     if space.kind == FsType::Memory && plan.early {
         return report.say(&Written { again: true, done: true, ..Written::default() });
     }
-    let (there, mut gone) = turn.map(|t| rotate::look(t.cores(), &facts.root_path)).unwrap_or_default();
+    let (there, mut gone) =
+        turn.map(|t| rotate::look(t.cores(), &facts.root_path)).unwrap_or_default();
     let (room, old) = match room(plan, turn, &there, &space) {
         Ok(room) => room,
         Err(refusal) => return report.say(&Written { gone, ..Written::refused(refusal) }),
     };
-    let ready = match label.as_ref().map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name)) {
-        Ok(ready) => ready,
-        Err(why) => return report.say(&Written { reason: Some(format!("open {:?}: {why}", place.shown)), done: true, gone, ..Written::default() }),
+    let ready =
+        match label.as_ref().map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name)) {
+            Ok(ready) => ready,
+            Err(why) => {
+                return report.say(&Written {
+                    reason: Some(format!("open {:?}: {why}", place.shown)),
+                    done: true,
+                    gone,
+                    ..Written::default()
+                });
+            }
+        };
+    let make = || {
+        create(
+            &place,
+            plan.unlink_first && !ready.keep_old,
+            facts.status.credentials.uid[3],
+            facts.user_ns.is_some(),
+        )
     };
-    let make = || create(&place, plan.unlink_first && !ready.keep_old, facts.status.credentials.uid[3], facts.user_ns.is_some());
     let made = match confinement {
         None => make(),
-        Some(confinement) => confinement.and_then(|c| c.run(make)).unwrap_or_else(|e| Err(format!("open {:?}: {e:#}", place.shown))),
+        Some(confinement) => confinement
+            .and_then(|c| c.run(make))
+            .unwrap_or_else(|e| Err(format!("open {:?}: {e:#}", place.shown))),
     };
     let file = match made {
         Ok(file) => file,
-        Err(reason) => return report.say(&Written { reason: Some(reason), done: true, gone, ..Written::default() }),
+        Err(reason) => {
+            return report.say(&Written {
+                reason: Some(reason),
+                done: true,
+                gone,
+                ..Written::default()
+            });
+        }
     };
     for core in old.iter().map(|i| &there[*i]) {
         if let Err(why) = rotate::remove(core, &facts.root_path) {
             let _ = file::unlink(&place.dir, proc::os(place.name));
-            let refusal = Refusal::new("keep", "newest", format_args!("an older core has to go, but {why}"));
+            let refusal =
+                Refusal::new("keep", "newest", format_args!("an older core has to go, but {why}"));
             return report.say(&Written { gone, ..Written::refused(refusal) });
         }
         gone.push(core.identity);
     }
-    let dir = Some(place.dir).filter(|_| turn.is_some_and(|t| t.remembers()));
     // If this process is killed from now on, the parent knows at least that there is a file.
     let id = file::stat(&file).ok().map(|s| s.id);
-    let made = Written { created: true, id, memory: space.kind == FsType::Memory, note: ready.note, ..Written::default() };
-    let begun = |released| Written { reason: Some("the writer was interrupted".into()), released, ..made.clone() };
+    let made = Written {
+        created: true,
+        id,
+        memory: space.kind == FsType::Memory,
+        note: ready.note,
+        ..Written::default()
+    };
+    let begun = |released| Written {
+        reason: Some("the writer was interrupted".into()),
+        released,
+        ..made.clone()
+    };
     report.say(&begun(false));
     if let Err(e) = filter::enter(&filter::COPY) {
         return report.say(&Written { reason: Some(format!("{e:#}")), done: true, ..made });
@@ -166,22 +232,38 @@ pub fn copy(facts: &Facts, plan: &File, turn: Option<&Turn>, opened: Opened<'_>,
     // A file system may refuse only now what it has taken before.
     let closed = process::close(&*target).map_err(Stop::Write);
     // By its name, and last: some file systems know only now when it was written to.
-    let identity = dir.and_then(|dir| file::identity_at(dir, proc::os(place.name)).ok()).filter(|i| Some(i.id) == made.id);
+    let identity =
+        file::identity_at(&place.dir, proc::os(place.name)).ok().filter(|i| Some(i.id) == made.id);
     let stop = result.and(closed).err();
     let cut = room.map(|r| r.1).filter(|_| stop == Some(Stop::Full));
     let limit = cut.as_ref().map(|r| r.limit.clone());
     let reason = stop.map(|stop| match stop {
         Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", plan.limit.unwrap_or(0)),
-        Stop::Write(Errno::FBIG) => format!("RLIMIT_FSIZE of the process was reached ({} bytes)", facts.file_size.unwrap_or(0)),
+        Stop::Write(Errno::FBIG) => format!(
+            "RLIMIT_FSIZE of the process was reached ({} bytes)",
+            facts.file_size.unwrap_or(0)
+        ),
         Stop::Write(e) => format!("write: {e}"),
         Stop::Full => cut.map(|r| r.reason).unwrap_or_default(),
         Stop::Read(e) => format!("read from the kernel: {e}"),
         Stop::Memory(e) => format!("read of the process's memory after its release: {e}"),
-        Stop::Ended => "the kernel stopped sending: the process was killed or frozen while it dumped".into(),
+        Stop::Ended => {
+            "the kernel stopped sending: the process was killed or frozen while it dumped".into()
+        }
     });
     // The end of this process is not waited for.
     process::replace_stdin(&report.0);
-    report.say(&Written { size: stat.map(|s| s.size), disk_size: stat.map(|s| s.allocated), reason, limit, gone, identity, released, done: true, ..made });
+    report.say(&Written {
+        size: stat.map(|s| s.size),
+        disk_size: stat.map(|s| s.allocated),
+        reason,
+        limit,
+        gone,
+        identity,
+        released,
+        done: true,
+        ..made
+    });
 }
 
 /// How many bytes the core may have on disk, with what is to be said if it has more; and which of the cores that are there have to go for it.
@@ -190,12 +272,19 @@ type Room = (Option<(u64, Refusal)>, Vec<usize>);
 fn room(plan: &File, turn: Option<&Turn>, there: &[Kept], space: &Space) -> Result<Room, Refusal> {
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = plan.min_free.filter(|_| space.kind != FsType::Memory);
-    let by_space = min_free.map(|min_free| quota::space(min_free, space.total, space.available)).transpose()?.flatten();
-    let cut = |bytes: u64, key, value: String| (bytes, Refusal::new(key, value, format_args!("the core was cut at {bytes} bytes")));
-    let by_space = by_space.zip(min_free).map(|(bytes, free)| cut(bytes, "min_free", free.to_string()));
+    let by_space = min_free
+        .map(|min_free| quota::space(min_free, space.total, space.available))
+        .transpose()?
+        .flatten();
+    let cut = |bytes: u64, key, value: String| {
+        (bytes, Refusal::new(key, value, format_args!("the core was cut at {bytes} bytes")))
+    };
+    let by_space =
+        by_space.zip(min_free).map(|(bytes, free)| cut(bytes, "min_free", free.to_string()));
     let Some(turn) = turn else { return Ok((by_space, Vec::new())) };
     let room = turn.room(there)?;
-    let by_bytes = room.bytes.zip(turn.bytes()).map(|(bytes, most)| cut(bytes, "bytes", most.to_string()));
+    let by_bytes =
+        room.bytes.zip(turn.bytes()).map(|(bytes, most)| cut(bytes, "bytes", most.to_string()));
     Ok((by_space.into_iter().chain(by_bytes).min_by_key(|r| r.0), room.remove))
 }
 
@@ -221,7 +310,8 @@ impl<'a> Place<'a> {
         if matches!(name, b"" | b"." | b"..") {
             return Err(fail("open", Errno::ISDIR));
         }
-        let dir = resolve::open_dir_as_process(dir).map_err(|e| fail("open the directory of", e))?;
+        let dir =
+            resolve::open_dir_as_process(dir).map_err(|e| fail("open the directory of", e))?;
         Ok(Place { dir, name, shown })
     }
 }
@@ -235,11 +325,18 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened.
-fn create(place: &Place<'_>, unlink_first: bool, fs_uid: u32, mapped: bool) -> Result<OwnedFd, String> {
+fn create(
+    place: &Place<'_>,
+    unlink_first: bool,
+    fs_uid: u32,
+    mapped: bool,
+) -> Result<OwnedFd, String> {
     let Place { dir, name, shown } = place;
     let removed = if unlink_first { file::unlink(dir, proc::os(name)) } else { Ok(()) };
     let fd = file::create_exclusive(dir, proc::os(name), 0o600).map_err(|e| match removed {
-        Err(why) if e == Errno::EXIST => format!("open {shown:?}: {e}, and it cannot be removed: {why:#}"),
+        Err(why) if e == Errno::EXIST => {
+            format!("open {shown:?}: {e}, and it cannot be removed: {why:#}")
+        }
         _ => format!("open {shown:?}: {e}"),
     })?;
     let stat = file::stat(&fd).map_err(|e| format!("{shown:?}: {e:#}"))?;
@@ -249,7 +346,9 @@ fn create(place: &Place<'_>, unlink_first: bool, fs_uid: u32, mapped: bool) -> R
         s if !s.regular => "it is not a regular file",
         s if s.links != 1 => "it has more than one link",
         s if s.uid != owner => "the file system gives new files another owner",
-        s if s.mode & 0o677 != 0o600 => "umask or file system take away the owner's right to read and write it",
+        s if s.mode & 0o677 != 0o600 => {
+            "umask or file system take away the owner's right to read and write it"
+        }
         _ => return Ok(fd),
     };
     Err(format!("{shown:?} was made, but {rule}"))

@@ -54,7 +54,9 @@ impl Change {
 
     fn path(&self) -> &Path {
         match self {
-            Change::File { path, .. } | Change::Link { path, .. } | Change::Directory { path } => path,
+            Change::File { path, .. } | Change::Link { path, .. } | Change::Directory { path } => {
+                path
+            }
         }
     }
 
@@ -70,7 +72,9 @@ impl Change {
     /// Whether it still is as we left it.
     fn stands(&self) -> bool {
         match self {
-            Change::File { path, after, .. } => super::read(path).is_ok_and(|now| now.as_ref() == Some(after)),
+            Change::File { path, after, .. } => {
+                super::read(path).is_ok_and(|now| now.as_ref() == Some(after))
+            }
             Change::Link { path, .. } => self.is_done() && path.exists(),
             Change::Directory { path } => path.is_dir(),
         }
@@ -81,7 +85,9 @@ impl Change {
         match self {
             Change::File { path, before: None, .. } => format!("new file {}", path.display()),
             Change::File { path, .. } => format!("changed {}", path.display()),
-            Change::Link { path, target } => format!("link {} -> {}", path.display(), target.display()),
+            Change::Link { path, target } => {
+                format!("link {} -> {}", path.display(), target.display())
+            }
             Change::Directory { path } => format!("new directory {}", path.display()),
         }
     }
@@ -89,16 +95,22 @@ impl Change {
     fn apply(&self) -> Result<()> {
         match self {
             Change::File { path, after, .. } => write(path, after),
-            Change::Link { path, target } => std::os::unix::fs::symlink(target, path).with_context(|| format!("symlink {}", path.display())),
+            Change::Link { path, target } => std::os::unix::fs::symlink(target, path)
+                .with_context(|| format!("symlink {}", path.display())),
             // Never more, whatever the umask of the administrator's shell.
-            Change::Directory { path } => std::fs::DirBuilder::new().mode(0o755).create(path).with_context(|| format!("mkdir {}", path.display())),
+            Change::Directory { path } => std::fs::DirBuilder::new()
+                .mode(0o755)
+                .create(path)
+                .with_context(|| format!("mkdir {}", path.display())),
         }
     }
 }
 
 /// A new file beside the old one and a rename, with the old one's mode and owner.
 fn write(path: &Path, text: &str) -> Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { anyhow::bail!("{} is no file", path.display()) };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        anyhow::bail!("{} is no file", path.display())
+    };
     let attempt = || -> Result<()> {
         let dir = file::open_dir(parent)?;
         let old = file::open_read(&dir, name).ok().map(file::stat).transpose()?;
@@ -125,7 +137,8 @@ pub struct Plan {
 impl Plan {
     /// Adds a change, and the directories that it needs.
     pub fn add(&mut self, change: Change) {
-        let parents: Vec<_> = change.path().ancestors().skip(1).take_while(|p| !p.exists()).collect();
+        let parents: Vec<_> =
+            change.path().ancestors().skip(1).take_while(|p| !p.exists()).collect();
         for parent in parents.into_iter().rev() {
             let directory = Change::Directory { path: parent.to_owned() };
             if !self.changes.contains(&directory) {
@@ -178,14 +191,21 @@ impl Ledger {
     }
 
     fn load(&self) -> Result<Vec<Change>> {
-        let Ok(open) = file::open_read(&self.dir, self.name.as_ref()) else { return Ok(Vec::new()) };
+        let Ok(open) = file::open_read(&self.dir, self.name.as_ref()) else {
+            return Ok(Vec::new());
+        };
         let text = file::read_bounded(open, MAX, &self.name)?;
         serde_json::from_slice(&text).with_context(|| format!("ledger {}", self.name))
     }
 
     fn save(&self, changes: &[Change]) -> Result<()> {
         if !changes.is_empty() {
-            return file::replace(&self.dir, self.name.as_ref(), &serde_json::to_vec_pretty(changes)?, 0o600);
+            return file::replace(
+                &self.dir,
+                self.name.as_ref(),
+                &serde_json::to_vec_pretty(changes)?,
+                0o600,
+            );
         }
         file::unlink(&self.dir, self.name.as_ref())?;
         file::remove_empty_dir(&self.store, DIRECTORY.as_ref())?;
@@ -226,7 +246,11 @@ impl Ledger {
     ///
     /// # Errors
     /// What cannot be undone stays written down.
-    pub fn undo(&self, dry_run: bool, without_us: impl Fn(&str, Option<&str>) -> Result<Option<String>>) -> Result<Vec<String>> {
+    pub fn undo(
+        &self,
+        dry_run: bool,
+        without_us: impl Fn(&str, Option<&str>) -> Result<Option<String>>,
+    ) -> Result<Vec<String>> {
         let mut left = self.load()?;
         let mut lines = Vec::new();
         let all = left.clone();
@@ -246,7 +270,10 @@ fn merged(mut ledger: Vec<Change>, new: &[&Change]) -> Vec<Change> {
     for change in new {
         let known = ledger.iter_mut().find(|old| old.path() == change.path());
         match (known, *change) {
-            (Some(Change::File { after: old_after, .. }), Change::File { before: Some(now), after, .. }) if old_after == now => *old_after = after.clone(),
+            (
+                Some(Change::File { after: old_after, .. }),
+                Change::File { before: Some(now), after, .. },
+            ) if old_after == now => *old_after = after.clone(),
             (Some(old), _) => *old = (*change).clone(),
             (None, _) => ledger.push((*change).clone()),
         }
@@ -259,18 +286,28 @@ type WithoutUs<'a> = &'a dyn Fn(&str, Option<&str>) -> Result<Option<String>>;
 
 fn undo(change: &Change, without_us: WithoutUs<'_>, dry_run: bool) -> Result<Option<String>> {
     let would = if dry_run { "would: " } else { "" };
-    let remove = |path: &Path| std::fs::remove_file(path).with_context(|| format!("remove {}", path.display()));
+    let remove = |path: &Path| {
+        std::fs::remove_file(path).with_context(|| format!("remove {}", path.display()))
+    };
     match change {
         Change::File { path, before, after } => {
             let Some(now) = super::read(path)? else { return Ok(None) };
             if now != *after && Some(&now) != before.as_ref() {
-                let Some(text) = without_us(&now, before.as_deref()).with_context(|| path.display().to_string())? else {
-                    return Ok(Some(format!("{} was changed since by somebody else, it stays", path.display())));
+                let Some(text) = without_us(&now, before.as_deref())
+                    .with_context(|| path.display().to_string())?
+                else {
+                    return Ok(Some(format!(
+                        "{} was changed since by somebody else, it stays",
+                        path.display()
+                    )));
                 };
                 if !dry_run {
                     write(path, &text)?;
                 }
-                return Ok(Some(format!("{would}{} was changed since by somebody else, taking only our part out", path.display())));
+                return Ok(Some(format!(
+                    "{would}{} was changed since by somebody else, taking only our part out",
+                    path.display()
+                )));
             }
             match before {
                 _ if dry_run => {}
@@ -337,7 +374,12 @@ mod tests {
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         std::fs::write(&a, "1").unwrap();
         let ledger = Ledger::of(&config(dir.path()), "docker").unwrap();
-        ledger.apply(&[Change::file(&a, "1+us".into()).unwrap(), Change::file(&b, "us".into()).unwrap()]).unwrap();
+        ledger
+            .apply(&[
+                Change::file(&a, "1+us".into()).unwrap(),
+                Change::file(&b, "us".into()).unwrap(),
+            ])
+            .unwrap();
         assert_eq!(ledger.disturbed().unwrap(), Vec::<PathBuf>::new());
         std::fs::write(&a, "1+us+them").unwrap();
         assert_eq!(ledger.disturbed().unwrap(), std::slice::from_ref(&a));
@@ -352,7 +394,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (a, bad) = (dir.path().join("a"), dir.path().join("none/b"));
         let ledger = Ledger::of(&config(dir.path()), "docker").unwrap();
-        ledger.apply(&[Change::file(&a, "x".into()).unwrap(), Change::File { path: bad, before: None, after: String::new() }]).unwrap_err();
+        ledger
+            .apply(&[
+                Change::file(&a, "x".into()).unwrap(),
+                Change::File { path: bad, before: None, after: String::new() },
+            ])
+            .unwrap_err();
         assert!(!a.exists() && !dir.path().join("store/engines").exists());
     }
 }

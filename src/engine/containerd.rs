@@ -48,7 +48,10 @@ fn cri(version: i64) -> &'static str {
 
 /// Where our base specification of a runtime lies.
 fn base_path(runtime: &str) -> Result<PathBuf> {
-    ensure!(runtime.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)), "runtime {runtime:?}: not a name for a file");
+    ensure!(
+        runtime.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)),
+        "runtime {runtime:?}: not a name for a file"
+    );
     Ok(Path::new(config::PATH).with_file_name(format!("containerd-base-{runtime}.json")))
 }
 
@@ -63,7 +66,9 @@ pub struct Runtime {
 
 fn parse(text: &str) -> Result<DocumentMut> {
     text.parse::<DocumentMut>().map_err(|e| {
-        let line = e.span().map_or(0, |s| text.as_bytes()[..s.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
+        let line = e.span().map_or(0, |s| {
+            text.as_bytes()[..s.start.min(text.len())].iter().filter(|b| **b == b'\n').count()
+        });
         anyhow::anyhow!("line {}: {}", line + 1, e.message())
     })
 }
@@ -87,7 +92,9 @@ fn make<'a>(doc: &'a mut DocumentMut, path: &[&str]) -> Result<&'a mut dyn Table
             new.set_implicit(i + 1 < path.len());
             Item::Table(new)
         });
-        table = item.as_table_like_mut().with_context(|| format!("{}: expected a table", path[..=i].join(".")))?;
+        table = item
+            .as_table_like_mut()
+            .with_context(|| format!("{}: expected a table", path[..=i].join(".")))?;
     }
     Ok(table)
 }
@@ -96,11 +103,15 @@ fn make<'a>(doc: &'a mut DocumentMut, path: &[&str]) -> Result<&'a mut dyn Table
 pub fn runtimes(text: &str, version: i64) -> Result<Vec<Runtime>> {
     let doc = parse(text)?;
     let mut out = Vec::new();
-    for (name, item) in find(&doc, &["plugins", cri(version), "containerd", "runtimes"]).iter().flat_map(|t| t.iter()) {
+    for (name, item) in find(&doc, &["plugins", cri(version), "containerd", "runtimes"])
+        .iter()
+        .flat_map(|t| t.iter())
+    {
         let text = |key: &str| item.get(key).and_then(Item::as_str);
         if matches!(text("runtime_type"), None | Some(RUNC)) {
             let own = base_path(name)?;
-            let base = text(BASE).filter(|b| !b.is_empty()).map(PathBuf::from).filter(|b| *b != own);
+            let base =
+                text(BASE).filter(|b| !b.is_empty()).map(PathBuf::from).filter(|b| *b != own);
             out.push(Runtime { name: name.to_owned(), base });
         }
     }
@@ -128,10 +139,16 @@ pub fn add(text: &str, from: &str, version: i64, runtimes: &[Runtime]) -> Result
         }
         table.insert(BASE, value(base_path(&runtime.name)?.to_str().context("not UTF-8")?));
         for list in LISTS {
-            if let (None, Some(theirs)) = (table.get(list), find(&other, &path).and_then(|t| t.get(list))) {
+            if let (None, Some(theirs)) =
+                (table.get(list), find(&other, &path).and_then(|t| t.get(list)))
+            {
                 table.insert(list, theirs.clone());
             }
-            let array = table.entry(list).or_insert(value(Array::new())).as_array_mut().with_context(|| format!("{list}: expected a list"))?;
+            let array = table
+                .entry(list)
+                .or_insert(value(Array::new()))
+                .as_array_mut()
+                .with_context(|| format!("{list}: expected a list"))?;
             for pattern in ANNOTATIONS {
                 if !array.iter().any(|v| v.as_str() == Some(pattern)) {
                     array.push(pattern);
@@ -165,7 +182,8 @@ pub fn import(text: &str, pattern: &str, by_default: bool) -> Result<Option<Stri
 /// Switches NRI on; `None` when it is. `by_default`: whether it is when nothing is said.
 pub fn enable_nri(text: &str, by_default: bool) -> Result<Option<String>> {
     let mut doc = parse(text)?;
-    let said = find(&doc, &["plugins", NRI_TABLE]).and_then(|t| t.get("disable")).and_then(Item::as_bool);
+    let said =
+        find(&doc, &["plugins", NRI_TABLE]).and_then(|t| t.get("disable")).and_then(Item::as_bool);
     if !said.unwrap_or(!by_default) {
         return Ok(None);
     }
@@ -181,13 +199,17 @@ pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
     let mut doc = parse(text)?;
     let old = parse(before.unwrap_or_default())?;
     for version in [2, 3] {
-        let Some(all) = find(&doc, &["plugins", cri(version), "containerd", "runtimes"]) else { continue };
+        let Some(all) = find(&doc, &["plugins", cri(version), "containerd", "runtimes"]) else {
+            continue;
+        };
         let names: Vec<String> = all.iter().map(|(name, _)| name.to_owned()).collect();
         for name in names {
             let path = ["plugins", cri(version), "containerd", "runtimes", &name];
             let had = find(&old, &path);
             let table = make(&mut doc, &path)?;
-            if table.get(BASE).and_then(Item::as_str).map(Path::new) == base_path(&name).ok().as_deref() {
+            if table.get(BASE).and_then(Item::as_str).map(Path::new)
+                == base_path(&name).ok().as_deref()
+            {
                 match had.and_then(|t| t.get(BASE)) {
                     Some(base) => drop(table.insert(BASE, base.clone())),
                     None => drop(table.remove(BASE)),
@@ -195,7 +217,9 @@ pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
             }
             for key in LISTS {
                 let theirs = had.and_then(|t| t.get(key)).and_then(Item::as_array);
-                let keep = |v: &toml_edit::Value| theirs.is_some_and(|t| t.iter().any(|o| o.as_str() == v.as_str()));
+                let keep = |v: &toml_edit::Value| {
+                    theirs.is_some_and(|t| t.iter().any(|o| o.as_str() == v.as_str()))
+                };
                 let Some(list) = table.get_mut(key).and_then(Item::as_array_mut) else { continue };
                 list.retain(|v| !v.as_str().is_some_and(|s| ANNOTATIONS.contains(&s)) || keep(v));
                 if list.is_empty() && theirs.is_none() {
@@ -203,7 +227,10 @@ pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
                 }
             }
             // A table that was ours alone.
-            if had.is_none() && table.len() == 1 && table.get("runtime_type").and_then(Item::as_str) == Some(RUNC) {
+            if had.is_none()
+                && table.len() == 1
+                && table.get("runtime_type").and_then(Item::as_str) == Some(RUNC)
+            {
                 make(&mut doc, &path[..4])?.remove(&name);
             }
         }
@@ -223,7 +250,9 @@ pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
 pub fn base_spec(text: &str, of_admin: bool, program: &Path) -> Result<String> {
     let mut spec: serde_json::Value = serde_json::from_str(text).context("base specification")?;
     let map = spec.as_object_mut().context("base specification: expected an object")?;
-    if let (false, Some(process)) = (of_admin, map.get_mut("process").and_then(|p| p.as_object_mut())) {
+    if let (false, Some(process)) =
+        (of_admin, map.get_mut("process").and_then(|p| p.as_object_mut()))
+    {
         process.shift_remove("rlimits");
     }
     spec::add_hooks(map, program)?;
@@ -232,11 +261,25 @@ pub fn base_spec(text: &str, of_admin: bool, program: &Path) -> Result<String> {
 
 /// Says a program of containerd's something, by its fixed paths.
 fn ask(program: &str, args: &[&str]) -> Result<String> {
-    let paths = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"].map(|d| Path::new(d).join(program));
-    let path = paths.iter().find(|p| p.is_file()).with_context(|| format!("no {program} in /usr/bin or /usr/local/bin"))?;
-    let output = std::process::Command::new(path).args(args).output().with_context(|| format!("run {}", path.display()))?;
-    ensure!(output.status.success(), "{} {}: {}", path.display(), args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    String::from_utf8(output.stdout).with_context(|| format!("{} {}: not UTF-8", path.display(), args.join(" ")))
+    let paths = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"]
+        .map(|d| Path::new(d).join(program));
+    let path = paths
+        .iter()
+        .find(|p| p.is_file())
+        .with_context(|| format!("no {program} in /usr/bin or /usr/local/bin"))?;
+    let output = std::process::Command::new(path)
+        .args(args)
+        .output()
+        .with_context(|| format!("run {}", path.display()))?;
+    ensure!(
+        output.status.success(),
+        "{} {}: {}",
+        path.display(),
+        args.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("{} {}: not UTF-8", path.display(), args.join(" ")))
 }
 
 /// Major and minor number in what `containerd --version` prints.
@@ -277,19 +320,38 @@ pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
     let doc = parse(text).with_context(|| file.display().to_string())?;
     let said = doc.get("version").and_then(Item::as_integer);
     let program_says = || ask("containerd", &["--version"]).ok().and_then(|t| release(&t));
-    let nri_by_default = usual.then(program_says).flatten().map_or(said.is_some_and(|v| v >= 3), |r| r.0 >= 2);
-    let plugins = find(&doc, &["plugins", NRI_TABLE]).and_then(|t| t.get("plugin_path")).and_then(Item::as_str).unwrap_or(NRI_PLUGINS);
-    let mut seen = Seen { nri: enable_nri(text, nri_by_default)?.is_none(), plugins: plugins.into(), runtimes: Vec::new() };
+    let nri_by_default =
+        usual.then(program_says).flatten().map_or(said.is_some_and(|v| v >= 3), |r| r.0 >= 2);
+    let plugins = find(&doc, &["plugins", NRI_TABLE])
+        .and_then(|t| t.get("plugin_path"))
+        .and_then(Item::as_str)
+        .unwrap_or(NRI_PLUGINS);
+    let mut seen = Seen {
+        nri: enable_nri(text, nri_by_default)?.is_none(),
+        plugins: plugins.into(),
+        runtimes: Vec::new(),
+    };
     let drop_in = file.with_file_name("conf.d").join(DROP_IN);
     let texts = [Some(text.to_owned()), super::read(&drop_in)?];
     for text in texts.iter().flatten() {
         let doc = parse(text)?;
         for version in [2, 3] {
-            for (name, item) in find(&doc, &["plugins", cri(version), "containerd", "runtimes"]).iter().flat_map(|t| t.iter()) {
+            for (name, item) in find(&doc, &["plugins", cri(version), "containerd", "runtimes"])
+                .iter()
+                .flat_map(|t| t.iter())
+            {
                 let own = base_path(name)?;
-                let base = item.get(BASE).and_then(Item::as_str).map(PathBuf::from).filter(|b| *b == own);
-                let has = |list: &str, key: &str| item.get(list).and_then(Item::as_array).is_some_and(|a| a.iter().any(|v| v.as_str() == Some(key)));
-                let missing = ANNOTATIONS.into_iter().filter(|key| !LISTS.iter().all(|list| has(list, key))).collect();
+                let base =
+                    item.get(BASE).and_then(Item::as_str).map(PathBuf::from).filter(|b| *b == own);
+                let has = |list: &str, key: &str| {
+                    item.get(list)
+                        .and_then(Item::as_array)
+                        .is_some_and(|a| a.iter().any(|v| v.as_str() == Some(key)))
+                };
+                let missing = ANNOTATIONS
+                    .into_iter()
+                    .filter(|key| !LISTS.iter().all(|list| has(list, key)))
+                    .collect();
                 seen.runtimes.push(Told { name: name.to_owned(), base, missing });
             }
         }
@@ -304,53 +366,98 @@ pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
     let in_file = || file.display().to_string();
     let said = version(old).with_context(in_file)?;
     // The program at the usual place is the one that reads the usual file; another file tells by its version.
-    let program_says = options.config.is_none().then(|| ask("containerd", &["--version"]).ok().and_then(|t| release(&t))).flatten();
+    let program_says = options
+        .config
+        .is_none()
+        .then(|| ask("containerd", &["--version"]).ok().and_then(|t| release(&t)))
+        .flatten();
     let release = match (program_says, said) {
         (Some(release), _) => release,
         (None, Some(3)) => (2, 0),
         (None, Some(_)) => (1, 7),
-        (None, None) => bail!("which containerd is it? neither `containerd --version` nor {} says so; give --config", file.display()),
+        (None, None) => bail!(
+            "which containerd is it? neither `containerd --version` nor {} says so; give --config",
+            file.display()
+        ),
     };
     if said == Some(1) || (text.is_some() && said.is_none() && release.0 < 2) {
-        bail!("{} is of version 1: `containerd config migrate` makes a newer one of it", file.display());
+        bail!(
+            "{} is of version 1: `containerd config migrate` makes a newer one of it",
+            file.display()
+        );
     }
     // Containerd 2 reads files of version 2 too, and the names in them are version 2's.
     let version = said.unwrap_or(if release.0 >= 2 { 3 } else { 2 });
     let nri_by_default = release.0 >= 2;
-    let has_nri = release >= (1, 7) && (nri_by_default || enable_nri(old, false).with_context(in_file)?.is_none());
+    let has_nri = release >= (1, 7)
+        && (nri_by_default || enable_nri(old, false).with_context(in_file)?.is_none());
     let mut plan = Plan::default();
     match options.way.unwrap_or(if has_nri { Way::Nri } else { Way::Spec }) {
         Way::Nri => {
-            ensure!(release >= (1, 7), "containerd {}.{} has no NRI plugins (1.7 has)", release.0, release.1);
+            ensure!(
+                release >= (1, 7),
+                "containerd {}.{} has no NRI plugins (1.7 has)",
+                release.0,
+                release.1
+            );
             if let Some(new) = enable_nri(old, nri_by_default).with_context(in_file)? {
                 plan.add(Change::file(file, new)?);
             }
-            let directory = find(&parse(old)?, &["plugins", NRI_TABLE]).and_then(|t| t.get("plugin_path")).and_then(Item::as_str).map(PathBuf::from);
-            let path = directory.unwrap_or_else(|| NRI_PLUGINS.into()).join(format!("{}-oci-coredump", nri::INDEX));
+            let directory = find(&parse(old)?, &["plugins", NRI_TABLE])
+                .and_then(|t| t.get("plugin_path"))
+                .and_then(Item::as_str)
+                .map(PathBuf::from);
+            let path = directory
+                .unwrap_or_else(|| NRI_PLUGINS.into())
+                .join(format!("{}-oci-coredump", nri::INDEX));
             plan.add(Change::Link { path, target: program.path.clone() });
-            plan.notes.push("`systemctl restart containerd` starts the plugin; running containers go on".into());
+            plan.notes.push(
+                "`systemctl restart containerd` starts the plugin; running containers go on".into(),
+            );
         }
         Way::Spec => {
             let runtimes = runtimes(old, version).with_context(in_file)?;
             for runtime in &runtimes {
                 let (base, of_admin) = match &runtime.base {
-                    Some(path) => (std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?, true),
+                    Some(path) => (
+                        std::fs::read_to_string(path)
+                            .with_context(|| format!("read {}", path.display()))?,
+                        true,
+                    ),
                     None => (ask("ctr", &["oci", "spec"])?, false),
                 };
-                plan.add(Change::file(&base_path(&runtime.name)?, base_spec(&base, of_admin, &program.path)?)?);
+                plan.add(Change::file(
+                    &base_path(&runtime.name)?,
+                    base_spec(&base, of_admin, &program.path)?,
+                )?);
             }
             if version >= 3 {
                 let directory = file.with_file_name("conf.d");
                 let pattern = format!("{}/*.toml", directory.display());
-                if let Some(new) = import(old, &pattern, release >= (2, 2) && directory == Path::new("/etc/containerd/conf.d")).with_context(in_file)? {
+                if let Some(new) = import(
+                    old,
+                    &pattern,
+                    release >= (2, 2) && directory == Path::new("/etc/containerd/conf.d"),
+                )
+                .with_context(in_file)?
+                {
                     plan.add(Change::file(file, new)?);
                 }
-                let note = "# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n";
-                plan.add(Change::file(&directory.join(DROP_IN), add(note, old, version, &runtimes)?)?);
+                let note =
+                    "# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n";
+                plan.add(Change::file(
+                    &directory.join(DROP_IN),
+                    add(note, old, version, &runtimes)?,
+                )?);
             } else {
-                plan.add(Change::file(file, add(old, "", version, &runtimes).with_context(in_file)?)?);
+                plan.add(Change::file(
+                    file,
+                    add(old, "", version, &runtimes).with_context(in_file)?,
+                )?);
             }
-            plan.notes.push("`systemctl restart containerd` makes it known; running containers go on".into());
+            plan.notes.push(
+                "`systemctl restart containerd` makes it known; running containers go on".into(),
+            );
         }
     }
     Ok(plan)
@@ -367,11 +474,19 @@ mod tests {
             let (p, k): (Vec<_>, Vec<_>) = (pattern.split('/').collect(), key.split('/').collect());
             p.len() == k.len()
                 && p.iter().zip(&k).all(|(p, k)| match p.split_once('*') {
-                    Some((start, end)) => k.len() >= start.len() + end.len() && k.starts_with(start) && k.ends_with(end),
+                    Some((start, end)) => {
+                        k.len() >= start.len() + end.len()
+                            && k.starts_with(start)
+                            && k.ends_with(end)
+                    }
                     None => p == k,
                 })
         };
-        for key in crate::annotation::FOREIGN.into_iter().chain(["oci-coredump/pattern", "oci-coredump/new", "app.oci-coredump/pattern"]) {
+        for key in crate::annotation::FOREIGN.into_iter().chain([
+            "oci-coredump/pattern",
+            "oci-coredump/new",
+            "app.oci-coredump/pattern",
+        ]) {
             assert!(ANNOTATIONS.iter().any(|p| matches(p, key)), "{key}");
         }
         assert!(!ANNOTATIONS.iter().any(|p| matches(p, "kubernetes.io/config.source")));
@@ -379,8 +494,14 @@ mod tests {
 
     #[test]
     fn releases() {
-        assert_eq!(release("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3"), Some((1, 6)));
-        assert_eq!(release("containerd github.com/containerd/containerd/v2 2.1.9+unknown "), Some((2, 1)));
+        assert_eq!(
+            release("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3"),
+            Some((1, 6))
+        );
+        assert_eq!(
+            release("containerd github.com/containerd/containerd/v2 2.1.9+unknown "),
+            Some((2, 1))
+        );
         assert_eq!(release("containerd containerd.io v2.0.0-rc.1 207ad"), Some((2, 0)));
         assert_eq!(release("containerd"), None);
     }

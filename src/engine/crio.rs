@@ -20,7 +20,9 @@ pub fn plan(config: &Path, program: &Program) -> Result<Plan> {
     let ours = hooks_dir::own_file(&drop_ins, "99-oci-coredump.conf", &files, &TABLES)?;
     if let Some(text) = hooks_dir::drop_in(in_force, &[hooks_dir::STANDARD], TABLE) {
         plan.add(Change::file(&ours, text)?);
-        plan.notes.push("`systemctl restart crio` makes the directory known; running containers go on".into());
+        plan.notes.push(
+            "`systemctl restart crio` makes the directory known; running containers go on".into(),
+        );
     }
     Ok(plan)
 }
@@ -32,13 +34,22 @@ mod tests {
     /// What CRI-O makes of a configuration directory: crio.conf(5), then crio.conf.d(5) in lexical order, each value replacing the earlier one.
     fn hooks_dirs(config: &Path) -> Option<Vec<String>> {
         let mut paths = vec![config.to_owned()];
-        let mut drop_ins: Vec<_> = std::fs::read_dir(config.with_file_name("crio.conf.d")).into_iter().flatten().map(|e| e.unwrap().path()).collect();
+        let mut drop_ins: Vec<_> = std::fs::read_dir(config.with_file_name("crio.conf.d"))
+            .into_iter()
+            .flatten()
+            .map(|e| e.unwrap().path())
+            .collect();
         drop_ins.sort();
         paths.extend(drop_ins);
         let mut dirs = None;
         for path in paths {
-            let table: toml::Table = std::fs::read_to_string(path).unwrap_or_default().parse().unwrap();
-            if let Some(list) = table.get("crio").and_then(|t| t.get("runtime")?.get("hooks_dir")).and_then(toml::Value::as_array) {
+            let table: toml::Table =
+                std::fs::read_to_string(path).unwrap_or_default().parse().unwrap();
+            if let Some(list) = table
+                .get("crio")
+                .and_then(|t| t.get("runtime")?.get("hooks_dir"))
+                .and_then(toml::Value::as_array)
+            {
                 dirs = Some(list.iter().map(|d| d.as_str().unwrap().to_owned()).collect());
             }
         }
@@ -48,19 +59,40 @@ mod tests {
     #[test]
     fn crio_reads_the_standard_directory_afterwards() {
         let program = Program { path: "/usr/libexec/oci/hooks.d/oci-coredump".into() };
-        let set = |dirs: &str| format!("[crio.runtime]\nlog_level = \"info\"\nhooks_dir = [{dirs}]\n");
+        let set =
+            |dirs: &str| format!("[crio.runtime]\nlog_level = \"info\"\nhooks_dir = [{dirs}]\n");
         for (name, files, expected) in [
             ("nothing is said: the default directory", vec![], None),
-            ("another setting only", vec![("crio.conf", "[crio.runtime]\nlog_level = \"info\"\n".to_owned())], None),
-            ("in the main file", vec![("crio.conf", set("'/a'"))], Some(vec!["/a", hooks_dir::STANDARD])),
-            ("already there", vec![("crio.conf", set("'/usr/share/containers/oci/hooks.d/', '/a'"))], Some(vec!["/usr/share/containers/oci/hooks.d/", "/a"])),
+            (
+                "another setting only",
+                vec![("crio.conf", "[crio.runtime]\nlog_level = \"info\"\n".to_owned())],
+                None,
+            ),
+            (
+                "in the main file",
+                vec![("crio.conf", set("'/a'"))],
+                Some(vec!["/a", hooks_dir::STANDARD]),
+            ),
+            (
+                "already there",
+                vec![("crio.conf", set("'/usr/share/containers/oci/hooks.d/', '/a'"))],
+                Some(vec!["/usr/share/containers/oci/hooks.d/", "/a"]),
+            ),
             (
                 "a drop-in counts, not the main file",
                 vec![("crio.conf", set("'/a'")), ("crio.conf.d/10-b.conf", set("'/b'"))],
                 Some(vec!["/b", hooks_dir::STANDARD]),
             ),
-            ("one that is read after our first choice", vec![("crio.conf.d/zz.conf", set("'/z'"))], Some(vec!["/z", hooks_dir::STANDARD])),
-            ("one that empties the list", vec![("crio.conf.d/99-z.conf", set(""))], Some(vec![hooks_dir::STANDARD])),
+            (
+                "one that is read after our first choice",
+                vec![("crio.conf.d/zz.conf", set("'/z'"))],
+                Some(vec!["/z", hooks_dir::STANDARD]),
+            ),
+            (
+                "one that empties the list",
+                vec![("crio.conf.d/99-z.conf", set(""))],
+                Some(vec![hooks_dir::STANDARD]),
+            ),
         ] {
             let directory = tempfile::tempdir().unwrap();
             std::fs::create_dir(directory.path().join("crio.conf.d")).unwrap();
@@ -70,14 +102,17 @@ mod tests {
             let config = directory.path().join("crio.conf");
             let drop_in = |plan: &Plan| {
                 plan.changes.iter().find_map(|c| match c {
-                    Change::File { path, after, .. } if path.starts_with(directory.path()) => Some((path.clone(), after.clone())),
+                    Change::File { path, after, .. } if path.starts_with(directory.path()) => {
+                        Some((path.clone(), after.clone()))
+                    }
                     _ => None,
                 })
             };
             if let Some((path, text)) = drop_in(&super::plan(&config, &program).unwrap()) {
                 std::fs::write(path, text).unwrap();
             }
-            let expected = expected.map(|dirs| dirs.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            let expected =
+                expected.map(|dirs| dirs.into_iter().map(str::to_owned).collect::<Vec<_>>());
             assert_eq!(hooks_dirs(&config), expected, "{name}");
             // Once more changes nothing.
             if let Some((path, text)) = drop_in(&super::plan(&config, &program).unwrap()) {

@@ -5,8 +5,14 @@ use std::path::Path;
 
 /// The sign of an engine: its socket, or its program.
 const SIGNS: [(Engine, &[&str]); 4] = [
-    (Engine::Docker, &["/run/docker.sock", "/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"]),
-    (Engine::Containerd, &["/run/containerd/containerd.sock", "/usr/bin/containerd", "/usr/local/bin/containerd"]),
+    (
+        Engine::Docker,
+        &["/run/docker.sock", "/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd"],
+    ),
+    (
+        Engine::Containerd,
+        &["/run/containerd/containerd.sock", "/usr/bin/containerd", "/usr/local/bin/containerd"],
+    ),
     (Engine::Podman, &["/usr/bin/podman", "/usr/local/bin/podman"]),
     (Engine::Crio, &["/run/crio/crio.sock", "/usr/bin/crio", "/usr/local/bin/crio"]),
 ];
@@ -22,7 +28,11 @@ pub fn of_kubernetes() -> Vec<Engine> {
 }
 
 fn among(exists: impl Fn(&Path) -> bool) -> Vec<Engine> {
-    SIGNS.iter().filter(|(_, signs)| signs.iter().any(|s| exists(Path::new(s)))).map(|(engine, _)| *engine).collect()
+    SIGNS
+        .iter()
+        .filter(|(_, signs)| signs.iter().any(|s| exists(Path::new(s))))
+        .map(|(engine, _)| *engine)
+        .collect()
 }
 
 #[cfg(test)]
@@ -33,7 +43,13 @@ mod tests {
     fn signs() {
         let with = |there: &[&str]| among(|p| there.iter().any(|t| p == Path::new(t)));
         assert_eq!(with(&[]), []);
-        assert_eq!(with(&["/usr/bin/podman", "/run/crio/crio.sock"]), [Engine::Podman, Engine::Crio]);
-        assert_eq!(with(&["/usr/sbin/dockerd", "/usr/bin/containerd", "/etc/crio"]), [Engine::Docker, Engine::Containerd]);
+        assert_eq!(
+            with(&["/usr/bin/podman", "/run/crio/crio.sock"]),
+            [Engine::Podman, Engine::Crio]
+        );
+        assert_eq!(
+            with(&["/usr/sbin/dockerd", "/usr/bin/containerd", "/etc/crio"]),
+            [Engine::Docker, Engine::Containerd]
+        );
     }
 }

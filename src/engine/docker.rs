@@ -28,8 +28,13 @@ fn print(map: Map<String, Value>) -> Result<String> {
 /// It is no daemon.json.
 pub fn add(text: &str, runtime: &str, default: bool) -> Result<(String, bool)> {
     let mut map = parse(text)?;
-    let free = matches!(map.get("default-runtime").map(Value::as_str), None | Some(Some("runc" | NAME)));
-    let runtimes = map.entry("runtimes").or_insert_with(|| json!({})).as_object_mut().context("runtimes: expected an object")?;
+    let free =
+        matches!(map.get("default-runtime").map(Value::as_str), None | Some(Some("runc" | NAME)));
+    let runtimes = map
+        .entry("runtimes")
+        .or_insert_with(|| json!({}))
+        .as_object_mut()
+        .context("runtimes: expected an object")?;
     runtimes.insert(NAME.into(), json!({"path": runtime}));
     if free && default {
         map.insert("default-runtime".into(), NAME.into());
@@ -79,14 +84,17 @@ pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan>
     }
     let old = super::read(config)?.unwrap_or_default();
     let runtime = link.to_str().context("the path of this program is not UTF-8")?;
-    let (new, default) = add(&old, runtime, !options.no_default).with_context(|| config.display().to_string())?;
+    let (new, default) =
+        add(&old, runtime, !options.no_default).with_context(|| config.display().to_string())?;
     // What says the same already keeps its form.
     if parse(&old)? != parse(&new)? {
         plan.add(Change::file(config, new)?);
     }
     plan.notes.push("`systemctl reload docker` (or SIGHUP to dockerd) makes it known".into());
     if !default {
-        plan.notes.push(format!("it is not the default runtime: start containers with `docker run --runtime {NAME}`"));
+        plan.notes.push(format!(
+            "it is not the default runtime: start containers with `docker run --runtime {NAME}`"
+        ));
     }
     Ok(plan)
 }

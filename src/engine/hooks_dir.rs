@@ -36,19 +36,27 @@ pub fn in_force(files: &[(PathBuf, String)], tables: &[&str]) -> Result<Option<V
 /// The text of a drop-in that adds `wanted` to the list in force; `None` when it is there already.
 pub fn drop_in(in_force: Option<Vec<String>>, wanted: &[&str], table: &str) -> Option<String> {
     let mut list = in_force.unwrap_or_else(|| vec![STANDARD.to_owned()]);
-    let missing: Vec<_> = wanted.iter().filter(|w| !list.iter().any(|l| Path::new(l) == Path::new(w))).map(|w| (*w).to_owned()).collect();
+    let missing: Vec<_> = wanted
+        .iter()
+        .filter(|w| !list.iter().any(|l| Path::new(l) == Path::new(w)))
+        .map(|w| (*w).to_owned())
+        .collect();
     if missing.is_empty() {
         return None;
     }
     list.extend(missing);
     let list: Array = list.into_iter().collect();
-    Some(format!("# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n[{table}]\nhooks_dir = {list}\n"))
+    Some(format!(
+        "# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n[{table}]\nhooks_dir = {list}\n"
+    ))
 }
 
 /// The files of a configuration with its drop-ins, in the order in which they are read; without ours.
 pub fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut files = all_files(main, drop_ins)?;
-    files.retain(|(path, _)| !path.file_name().unwrap_or_default().to_string_lossy().ends_with(OURS));
+    files.retain(|(path, _)| {
+        !path.file_name().unwrap_or_default().to_string_lossy().ends_with(OURS)
+    });
     Ok(files)
 }
 
@@ -56,7 +64,10 @@ pub fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> 
 pub fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut paths: Vec<PathBuf> = main.iter().map(|p| (*p).to_owned()).collect();
     let mut more: Vec<PathBuf> = match std::fs::read_dir(drop_ins) {
-        Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.to_string_lossy().ends_with(".conf")).collect(),
+        Ok(entries) => entries
+            .filter_map(|e| Some(e.ok()?.path()))
+            .filter(|p| p.to_string_lossy().ends_with(".conf"))
+            .collect(),
         Err(_) => Vec::new(),
     };
     more.sort();
@@ -71,7 +82,12 @@ pub fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String
 }
 
 /// The path of our drop-in: after every other one that says where hooks are, since the last one counts.
-pub fn own_file(drop_ins: &Path, first_choice: &str, files: &[(PathBuf, String)], tables: &[&str]) -> Result<PathBuf> {
+pub fn own_file(
+    drop_ins: &Path,
+    first_choice: &str,
+    files: &[(PathBuf, String)],
+    tables: &[&str],
+) -> Result<PathBuf> {
     let mut name = first_choice.to_owned();
     for (path, text) in files.iter().filter(|(p, _)| p.parent() == Some(drop_ins)) {
         let theirs = path.file_name().unwrap_or_default().to_string_lossy();
@@ -86,8 +102,11 @@ pub fn own_file(drop_ins: &Path, first_choice: &str, files: &[(PathBuf, String)]
 pub fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
     let path = Path::new(STANDARD).join(FILE);
     let program = program.text()?;
-    let text = include_str!("../../hooks.d/oci-coredump.json").replace("\"/usr/libexec/oci/hooks.d/oci-coredump\"", &serde_json::to_string(program)?);
-    let starts_us = |text: &String| serde_json::from_str::<serde_json::Value>(text).is_ok_and(|v| v["hook"]["path"] == program);
+    let text = include_str!("../../hooks.d/oci-coredump.json")
+        .replace("\"/usr/libexec/oci/hooks.d/oci-coredump\"", &serde_json::to_string(program)?);
+    let starts_us = |text: &String| {
+        serde_json::from_str::<serde_json::Value>(text).is_ok_and(|v| v["hook"]["path"] == program)
+    };
     if !super::read(&path)?.as_ref().is_some_and(starts_us) {
         plan.add(Change::file(&path, text)?);
     }
@@ -104,13 +123,23 @@ mod tests {
 
     #[test]
     fn the_last_file_wins_and_the_list_is_whole() {
-        let files = of(&["[crio.runtime]\nhooks_dir = [\"/a\"]\n", "[crio.runtime]\nhooks_dir = ['/b', '/c']", "[crio]\nx = 1"]);
-        assert_eq!(in_force(&files, &["crio", "runtime"]).unwrap(), Some(vec!["/b".into(), "/c".into()]));
+        let files = of(&[
+            "[crio.runtime]\nhooks_dir = [\"/a\"]\n",
+            "[crio.runtime]\nhooks_dir = ['/b', '/c']",
+            "[crio]\nx = 1",
+        ]);
+        assert_eq!(
+            in_force(&files, &["crio", "runtime"]).unwrap(),
+            Some(vec!["/b".into(), "/c".into()])
+        );
         assert_eq!(in_force(&of(&["[engine]\nx = 1"]), &["engine"]).unwrap(), None);
         assert!(in_force(&of(&["="]), &["engine"]).is_err());
         assert_eq!(drop_in(None, &[STANDARD], "engine"), None);
         assert_eq!(drop_in(Some(vec![format!("{STANDARD}/")]), &[STANDARD], "engine"), None);
         let text = drop_in(Some(vec!["/b".into()]), &[STANDARD], "crio.runtime").unwrap();
-        assert_eq!(in_force(&of(&[&text]), &["crio", "runtime"]).unwrap(), Some(vec!["/b".into(), STANDARD.into()]));
+        assert_eq!(
+            in_force(&of(&[&text]), &["crio", "runtime"]).unwrap(),
+            Some(vec!["/b".into(), STANDARD.into()])
+        );
     }
 }

@@ -47,12 +47,22 @@ pub fn look(engine: Engine, config: Option<&Path>, program: &Program) -> Vec<Fin
     let found = match engine {
         Engine::Docker => docker(config, program),
         Engine::Containerd => containerd(config, usual, program),
-        Engine::Podman => {
-            by_hooks(&[Path::new("/usr/share/containers/containers.conf"), config], &config.with_file_name("containers.conf.d"), &["engine"], program)
-        }
-        Engine::Crio => by_hooks(&[config], &config.with_file_name("crio.conf.d"), &["crio", "runtime"], program),
+        Engine::Podman => by_hooks(
+            &[Path::new("/usr/share/containers/containers.conf"), config],
+            &config.with_file_name("containers.conf.d"),
+            &["engine"],
+            program,
+        ),
+        Engine::Crio => by_hooks(
+            &[config],
+            &config.with_file_name("crio.conf.d"),
+            &["crio", "runtime"],
+            program,
+        ),
     };
-    found.unwrap_or_else(|e| vec![doubtful(format!("{e:#}"), "correct the file, or run doctor as root")])
+    found.unwrap_or_else(|e| {
+        vec![doubtful(format!("{e:#}"), "correct the file, or run doctor as root")]
+    })
 }
 
 /// Whether the engine is on this machine: its program, or a configuration of it.
@@ -62,7 +72,8 @@ pub fn is_there(engine: Engine) -> bool {
         other => other.name(),
     };
     let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
-    places.iter().any(|dir| Path::new(dir).join(name).is_file()) || (engine != Engine::Podman && engine.config().exists())
+    places.iter().any(|dir| Path::new(dir).join(name).is_file())
+        || (engine != Engine::Podman && engine.config().exists())
 }
 
 /// A path that shall lead to this program.
@@ -70,31 +81,54 @@ fn leads_to_us(path: &Path, program: &Program) -> Option<Finding> {
     match std::fs::canonicalize(path) {
         Ok(there) if there == program.path => None,
         Ok(there) => Some(doubtful(
-            format!("{} is {}, not this program, {}", path.display(), there.display(), program.path.display()),
+            format!(
+                "{} is {}, not this program, {}",
+                path.display(),
+                there.display(),
+                program.path.display()
+            ),
             "run `oci-coredump install ENGINE` by the path that shall stay",
         )),
-        Err(e) => Some(broken(format!("{}: {e}", path.display()), "run `make install`, or correct the path")),
+        Err(e) => Some(broken(
+            format!("{}: {e}", path.display()),
+            "run `make install`, or correct the path",
+        )),
     }
 }
 
 /// podman and CRI-O: which of the directories that they read has our file. A file whose program is missing they skip, and say nothing.
-fn by_hooks(main: &[&Path], drop_ins: &Path, tables: &[&str], program: &Program) -> Result<Vec<Finding>> {
+fn by_hooks(
+    main: &[&Path],
+    drop_ins: &Path,
+    tables: &[&str],
+    program: &Program,
+) -> Result<Vec<Finding>> {
     let files = hooks_dir::all_files(main, drop_ins)?;
-    let dirs = hooks_dir::in_force(&files, tables)?.unwrap_or_else(|| vec![hooks_dir::STANDARD.to_owned()]);
+    let dirs = hooks_dir::in_force(&files, tables)?
+        .unwrap_or_else(|| vec![hooks_dir::STANDARD.to_owned()]);
     let mut found = Vec::new();
     for file in dirs.iter().map(|dir| Path::new(dir).join(hooks_dir::FILE)) {
         let Some(text) = super::read(&file)? else { continue };
-        let value: serde_json::Value = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
-        let stages: Vec<&str> = value["stages"].as_array().into_iter().flatten().filter_map(|s| s.as_str()).collect();
+        let value: serde_json::Value =
+            serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+        let stages: Vec<&str> =
+            value["stages"].as_array().into_iter().flatten().filter_map(|s| s.as_str()).collect();
         if tables[0] == "crio" && stages.contains(&"precreate") {
-            found.push(broken(format!("{} has the stage precreate: CRI-O does not start with it", file.display()), "move it to a directory of podman's own"));
+            found.push(broken(
+                format!("{} has the stage precreate: CRI-O does not start with it", file.display()),
+                "move it to a directory of podman's own",
+            ));
         }
         match value["hook"]["path"].as_str() {
-            None => found.push(broken(format!("{} names no program", file.display()), "run `make install`")),
-            Some(path) => found.push(
-                leads_to_us(Path::new(path), program)
-                    .unwrap_or_else(|| good(format!("by the hook {} ({}); every annotation arrives", file.display(), stages.join(", ")))),
-            ),
+            None => found
+                .push(broken(format!("{} names no program", file.display()), "run `make install`")),
+            Some(path) => found.push(leads_to_us(Path::new(path), program).unwrap_or_else(|| {
+                good(format!(
+                    "by the hook {} ({}); every annotation arrives",
+                    file.display(),
+                    stages.join(", ")
+                ))
+            })),
         }
     }
     if found.is_empty() {
@@ -111,16 +145,31 @@ fn docker(config: &Path, program: &Program) -> Result<Vec<Finding>> {
     let text = super::read(config)?.unwrap_or_default();
     let (path, default) = docker::runtime(&text).with_context(|| config.display().to_string())?;
     let Some(path) = path else {
-        return Ok(vec![doubtful(format!("{} does not name the runtime {}", config.display(), docker::NAME), "run `oci-coredump install docker`")]);
+        return Ok(vec![doubtful(
+            format!("{} does not name the runtime {}", config.display(), docker::NAME),
+            "run `oci-coredump install docker`",
+        )]);
     };
     if let Some(wrong) = leads_to_us(&path, program) {
         return Ok(vec![wrong]);
     }
     Ok(vec![match default.as_deref() {
-        Some(docker::NAME) => good(format!("by the default runtime {}, {}; every annotation arrives", docker::NAME, path.display())),
+        Some(docker::NAME) => good(format!(
+            "by the default runtime {}, {}; every annotation arrives",
+            docker::NAME,
+            path.display()
+        )),
         other => doubtful(
-            format!("by the runtime {}, {}; the default one is {}", docker::NAME, path.display(), other.unwrap_or("runc")),
-            format!("start containers with `docker run --runtime {}`, or make it default-runtime", docker::NAME),
+            format!(
+                "by the runtime {}, {}; the default one is {}",
+                docker::NAME,
+                path.display(),
+                other.unwrap_or("runc")
+            ),
+            format!(
+                "start containers with `docker run --runtime {}`, or make it default-runtime",
+                docker::NAME
+            ),
         ),
     }])
 }
@@ -135,11 +184,21 @@ fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Findi
         found.push(match (seen.nri, leads_to_us(path, program)) {
             (_, Some(wrong)) => wrong,
             (false, None) => broken(
-                format!("the plugin {} is in place, but NRI is switched off in {}", path.display(), config.display()),
+                format!(
+                    "the plugin {} is in place, but NRI is switched off in {}",
+                    path.display(),
+                    config.display()
+                ),
                 "run `oci-coredump install containerd --way nri`",
             ),
-            (true, None) if runs(path) => good(format!("by the NRI plugin {}, which runs; every annotation arrives", path.display())),
-            (true, None) => doubtful(format!("by the NRI plugin {}, but it does not run", path.display()), "`systemctl restart containerd` starts it"),
+            (true, None) if runs(path) => good(format!(
+                "by the NRI plugin {}, which runs; every annotation arrives",
+                path.display()
+            )),
+            (true, None) => doubtful(
+                format!("by the NRI plugin {}, but it does not run", path.display()),
+                "`systemctl restart containerd` starts it",
+            ),
         });
     }
     for runtime in &seen.runtimes {
@@ -149,7 +208,12 @@ fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Findi
             None => vec![format!("{} does not exist, so no pod starts", base.display())],
             Some(text) => hooks_of(&text, program).with_context(|| base.display().to_string())?,
         };
-        found.extend(hooks.iter().map(|what| broken(format!("runtime {name}: {what}"), "run `oci-coredump install containerd --way spec`")));
+        found.extend(hooks.iter().map(|what| {
+            broken(
+                format!("runtime {name}: {what}"),
+                "run `oci-coredump install containerd --way spec`",
+            )
+        }));
         if hooks.is_empty() && runtime.missing.is_empty() {
             found.push(good(format!("pods of runtime {name} by the base specification {}; the annotations are let through", base.display())));
         } else if hooks.is_empty() {
@@ -161,7 +225,11 @@ fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Findi
     }
     if found.is_empty() {
         found.push(doubtful(
-            format!("neither a plugin in {} nor a base specification of ours in {}", seen.plugins.display(), config.display()),
+            format!(
+                "neither a plugin in {} nor a base specification of ours in {}",
+                seen.plugins.display(),
+                config.display()
+            ),
             "run `oci-coredump install containerd`",
         ));
     }
@@ -171,21 +239,35 @@ fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Findi
 /// Our plugin among an engine's: `NN-oci-coredump`.
 fn plugin_in(directory: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(directory).ok()?.flatten().map(|e| e.path());
-    entries.into_iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(nri::SUFFIX)))
+    entries.into_iter().find(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(nri::SUFFIX))
+    })
 }
 
 /// Whether a process was started by this path.
 fn runs(path: &Path) -> bool {
-    let lines = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    lines.into_iter().any(|line| line.split(|b| *b == 0).next() == Some(path.as_os_str().as_encoded_bytes()))
+    let lines = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .into_iter()
+        .any(|line| line.split(|b| *b == 0).next() == Some(path.as_os_str().as_encoded_bytes()))
 }
 
 /// What is wrong with the hooks of a base specification.
 fn hooks_of(text: &str, program: &Program) -> Result<Vec<String>> {
     let value: serde_json::Value = serde_json::from_str(text)?;
     let ours = program.text()?;
-    let has = |stage: &&&str| value["hooks"][**stage].as_array().into_iter().flatten().any(|hook| hook["path"] == ours);
-    Ok(super::spec::STAGES.iter().filter(|stage| !has(stage)).map(|stage| format!("its base specification does not call {ours} at {stage}")).collect())
+    let has = |stage: &&&str| {
+        value["hooks"][**stage].as_array().into_iter().flatten().any(|hook| hook["path"] == ours)
+    };
+    Ok(super::spec::STAGES
+        .iter()
+        .filter(|stage| !has(stage))
+        .map(|stage| format!("its base specification does not call {ours} at {stage}"))
+        .collect())
 }
 
 #[cfg(test)]

@@ -18,13 +18,18 @@ impl Machine {
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text.replace("HERE", self.path("").to_str().unwrap().trim_end_matches('/'))).unwrap();
+        fs::write(
+            &path,
+            text.replace("HERE", self.path("").to_str().unwrap().trim_end_matches('/')),
+        )
+        .unwrap();
         path
     }
 
     /// The states of what is found, and the first text.
     fn look(&self, engine: Engine, config: &str) -> (Vec<State>, String) {
-        let found = look(engine, Some(&self.path(config)), &Program { path: self.path("oci-coredump") });
+        let found =
+            look(engine, Some(&self.path(config)), &Program { path: self.path("oci-coredump") });
         assert!(found.iter().all(|f| f.hint.is_some() == (f.state != State::Good)));
         (found.iter().map(|f| f.state).collect(), found[0].text.clone())
     }
@@ -38,7 +43,12 @@ fn podman_and_crio_by_their_directories() {
     let (states, text) = m.look(Engine::Podman, "containers.conf");
     assert!(states == [State::Doubtful] && text.contains("hooks.d, where it looks"), "{text}");
 
-    let file = |path: &str, stage: &str| m.write("hooks.d/oci-coredump.json", &format!(r#"{{"hook":{{"path":"{path}"}},"stages":["{stage}"]}}"#));
+    let file = |path: &str, stage: &str| {
+        m.write(
+            "hooks.d/oci-coredump.json",
+            &format!(r#"{{"hook":{{"path":"{path}"}},"stages":["{stage}"]}}"#),
+        )
+    };
     file("HERE/oci-coredump", "createRuntime");
     assert_eq!(m.look(Engine::Podman, "containers.conf").0, [State::Good]);
     assert_eq!(m.look(Engine::Crio, "crio.conf").0, [State::Good]);
@@ -58,7 +68,10 @@ fn podman_and_crio_by_their_directories() {
 fn docker_by_its_runtimes() {
     let m = Machine::new();
     assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Doubtful]);
-    m.write("daemon.json", r#"{"runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#);
+    m.write(
+        "daemon.json",
+        r#"{"runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#,
+    );
     assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Broken]);
     std::os::unix::fs::symlink("oci-coredump", m.path("oci-coredump-runtime")).unwrap();
     let (states, text) = m.look(Engine::Docker, "daemon.json");
@@ -93,7 +106,10 @@ fn containerd_by_nri_and_by_its_specification() {
     let (states, text) = m.look(Engine::Containerd, "config.toml");
     assert!(states == [State::Broken] && text.contains("does not exist"), "{text}");
     // Somebody else's base specification is none of ours.
-    m.write("config.toml", &format!("version = 2\n{}", table.replace("containerd-base-ocdtest", "theirs")));
+    m.write(
+        "config.toml",
+        &format!("version = 2\n{}", table.replace("containerd-base-ocdtest", "theirs")),
+    );
     assert_eq!(m.look(Engine::Containerd, "config.toml").0, [State::Doubtful]);
 }
 
@@ -101,7 +117,8 @@ fn containerd_by_nri_and_by_its_specification() {
 fn the_hooks_of_a_base_specification() {
     let program = Program { path: "/p".into() };
     let hook = r#"[{"path":"/x"},{"path":"/p"}]"#;
-    let whole = format!(r#"{{"hooks":{{"createRuntime":{hook},"poststart":{hook},"poststop":{hook}}}}}"#);
+    let whole =
+        format!(r#"{{"hooks":{{"createRuntime":{hook},"poststart":{hook},"poststop":{hook}}}}}"#);
     assert!(hooks_of(&whole, &program).unwrap().is_empty());
     assert_eq!(hooks_of(&whole.replace("poststop", "other"), &program).unwrap().len(), 1);
     assert_eq!(hooks_of("{}", &program).unwrap().len(), 3);

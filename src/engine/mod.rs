@@ -135,20 +135,28 @@ fn plan(engine: Engine, config: &Path, options: &Options, program: &Program) -> 
 /// Its configuration cannot be read or understood.
 pub fn takes_plugin(engine: Engine, options: &Options) -> Result<bool> {
     let config = options.config.as_deref().unwrap_or(engine.config());
-    let plan = plan(engine, config, options, &Program::own()?).with_context(|| format!("install {}", engine.name()))?;
-    Ok(engine == Engine::Containerd && plan.changes.iter().any(|c| matches!(c, Change::Link { .. })))
+    let plan = plan(engine, config, options, &Program::own()?)
+        .with_context(|| format!("install {}", engine.name()))?;
+    Ok(engine == Engine::Containerd
+        && plan.changes.iter().any(|c| matches!(c, Change::Link { .. })))
 }
 
 /// Tells an engine of this program.
 ///
 /// # Errors
 /// What cannot be read, understood or written; nothing is left half done.
-pub fn install(out: &mut impl Write, engine: Engine, options: &Options, dry_run: bool) -> Result<()> {
+pub fn install(
+    out: &mut impl Write,
+    engine: Engine,
+    options: &Options,
+    dry_run: bool,
+) -> Result<()> {
     let context = || format!("install {}", engine.name());
     let config = options.config.as_deref().unwrap_or(engine.config());
     let program = Program::own()?;
     let plan = plan(engine, config, options, &program).with_context(context)?;
-    let new: Vec<String> = plan.changes.iter().filter(|c| !c.is_done()).map(Change::summary).collect();
+    let new: Vec<String> =
+        plan.changes.iter().filter(|c| !c.is_done()).map(Change::summary).collect();
     if dry_run {
         write!(out, "{plan}")?;
     } else {
@@ -173,7 +181,9 @@ pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<
         writeln!(out, "{}: nothing was installed", engine.name())?;
         return Ok(());
     };
-    let lines = ledger.undo(dry_run, |text, before| engine.without_us(text, before)).with_context(context)?;
+    let lines = ledger
+        .undo(dry_run, |text, before| engine.without_us(text, before))
+        .with_context(context)?;
     lines.iter().try_for_each(|l| writeln!(out, "{l}"))?;
     match engine {
         Engine::Docker => writeln!(
@@ -181,7 +191,10 @@ pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<
             "note: `systemctl restart docker` before the program is removed (a reload keeps a default runtime that is no longer configured); \
              containers that were made meanwhile name the runtime oci-coredump: make them anew"
         )?,
-        Engine::Containerd => writeln!(out, "note: `systemctl restart containerd` before the program is removed; running containers go on")?,
+        Engine::Containerd => writeln!(
+            out,
+            "note: `systemctl restart containerd` before the program is removed; running containers go on"
+        )?,
         Engine::Podman | Engine::Crio => {}
     }
     Ok(())
@@ -199,7 +212,11 @@ pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
 
 /// The engines that were told of this program, and what is no longer as it was left then.
 pub fn told(config: &Config) -> Vec<(Engine, Result<Vec<PathBuf>>)> {
-    let state = |engine: Engine| Ledger::peek(config, engine.name()).and_then(|ledger| ledger.map(|l| l.disturbed()).transpose()).transpose();
+    let state = |engine: Engine| {
+        Ledger::peek(config, engine.name())
+            .and_then(|ledger| ledger.map(|l| l.disturbed()).transpose())
+            .transpose()
+    };
     Engine::ALL.into_iter().filter_map(|engine| Some((engine, state(engine)?))).collect()
 }
 

@@ -28,12 +28,18 @@ pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan>
     hooks_dir::add_hook_file(&mut plan, program)?;
     let mut wanted = vec![hooks_dir::STANDARD];
     if options.precreate {
-        plan.add(Change::file(&Path::new(PRECREATE).join("oci-coredump.json"), precreate_file(program.text()?)?)?);
+        plan.add(Change::file(
+            &Path::new(PRECREATE).join("oci-coredump.json"),
+            precreate_file(program.text()?)?,
+        )?);
         wanted.push(PRECREATE);
     }
-    let files = hooks_dir::files(&[Path::new("/usr/share/containers/containers.conf"), config], &drop_ins)?;
+    let files =
+        hooks_dir::files(&[Path::new("/usr/share/containers/containers.conf"), config], &drop_ins)?;
     let ours = hooks_dir::own_file(&drop_ins, "oci-coredump.conf", &files, &["engine"])?;
-    if let Some(text) = hooks_dir::drop_in(hooks_dir::in_force(&files, &["engine"])?, &wanted, "engine") {
+    if let Some(text) =
+        hooks_dir::drop_in(hooks_dir::in_force(&files, &["engine"])?, &wanted, "engine")
+    {
         plan.add(Change::file(&ours, text)?);
     }
     Ok(plan)

@@ -23,7 +23,8 @@ const NAMES: [&str; 2] = ["runc", "crun"];
 /// Options of runc, crun and youki that take the next word as their value: without dashes, before the verb and after it.
 const GLOBAL: [&str; 8] = ["root", "r", "log", "l", "log-format", "log-level", "criu", "rootless"];
 const GLOBAL_CRUN: [&str; 1] = ["cgroup-manager"];
-const CREATE: [&str; 7] = ["bundle", "b", "pid-file", "console-socket", "preserve-fds", "config", "f"];
+const CREATE: [&str; 7] =
+    ["bundle", "b", "pid-file", "console-socket", "preserve-fds", "config", "f"];
 const EXEC: [&str; 19] = [
     "process",
     "p",
@@ -67,7 +68,9 @@ enum Word<'a> {
 fn next<'a>(args: &mut &'a [OsString], valued: &[&str]) -> Option<Word<'a>> {
     let (first, rest) = args.split_first()?;
     *args = rest;
-    let Some(name) = first.to_str().filter(|f| f.starts_with('-') && f.len() > 1) else { return Some(Word::Plain(first)) };
+    let Some(name) = first.to_str().filter(|f| f.starts_with('-') && f.len() > 1) else {
+        return Some(Word::Plain(first));
+    };
     let name = name.trim_start_matches('-');
     if let Some((name, value)) = name.split_once('=') {
         return Some(Word::Option(name, Some(OsStr::new(value))));
@@ -100,7 +103,8 @@ fn call(args: &[OsString]) -> Call {
 }
 
 fn create(mut args: &[OsString]) -> Call {
-    let (mut bundle, mut config, mut named) = (PathBuf::from("."), PathBuf::from("config.json"), false);
+    let (mut bundle, mut config, mut named) =
+        (PathBuf::from("."), PathBuf::from("config.json"), false);
     while let Some(word) = next(&mut args, &CREATE) {
         match word {
             Word::Option("bundle" | "b", Some(value)) => bundle = value.into(),
@@ -166,7 +170,12 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
             rewrite(&path, |text| spec::edit(text, config, &program, reach()?))
         }
         Call::Exec { process, id } => {
-            let Some(entry) = Registry::own().and_then(|r| r.get(&id)).filter(|e| e.refused.is_none() && e.init_lives()) else { return Ok(()) };
+            let Some(entry) = Registry::own()
+                .and_then(|r| r.get(&id))
+                .filter(|e| e.refused.is_none() && e.init_lives())
+            else {
+                return Ok(());
+            };
             let limit = entry.limit.unwrap_or(u64::MAX);
             rewrite(&process, |text| spec::edit_process(text, limit, reach()?))
         }
@@ -181,7 +190,9 @@ pub(super) fn reach() -> Result<u64> {
 /// Replaces a file by what `edit` makes of it: a new file beside it and a rename, with the old one's mode.
 fn rewrite(path: &Path, edit: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>>) -> Result<()> {
     let whole = std::fs::canonicalize(path).with_context(|| format!("open {}", path.display()))?;
-    let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else { bail!("{} is no file", path.display()) };
+    let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
+        bail!("{} is no file", path.display())
+    };
     let attempt = || -> Result<()> {
         let dir = file::open_dir(parent)?;
         let open = file::open_read(&dir, name).context("open")?;
@@ -199,15 +210,21 @@ fn rewrite(path: &Path, edit: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>>) -> 
 /// The runtime that we stand before.
 fn real(config: &Config) -> Result<PathBuf> {
     let own = std::env::current_exe().ok();
-    let usable = |p: &Path| std::fs::canonicalize(p).is_ok_and(|real| real.is_file() && Some(&real) != own.as_ref());
+    let usable = |p: &Path| {
+        std::fs::canonicalize(p).is_ok_and(|real| real.is_file() && Some(&real) != own.as_ref())
+    };
     if let Some(path) = &config.runtime {
         if usable(path) {
             return Ok(path.clone());
         }
         log::error!("runtime: runtime = {path:?} is no program, or this one; looking for another");
     }
-    let standard = NAMES.iter().flat_map(|name| DIRECTORIES.iter().map(move |dir| Path::new(dir).join(name)));
-    standard.into_iter().find(|p| usable(p)).with_context(|| format!("no {} in {}", NAMES.join(" or "), DIRECTORIES.join(", ")))
+    let standard =
+        NAMES.iter().flat_map(|name| DIRECTORIES.iter().map(move |dir| Path::new(dir).join(name)));
+    standard
+        .into_iter()
+        .find(|p| usable(p))
+        .with_context(|| format!("no {} in {}", NAMES.join(" or "), DIRECTORIES.join(", ")))
 }
 
 #[cfg(test)]
@@ -222,7 +239,10 @@ mod tests {
     fn command_lines_of_the_engines() {
         for (line, config) in [
             ("create --bundle /b c1", "/b/config.json"),
-            ("--root /run/runc --log /l.json --log-format json create --bundle /b --pid-file /p --console-socket /s c1", "/b/config.json"),
+            (
+                "--root /run/runc --log /l.json --log-format json create --bundle /b --pid-file /p --console-socket /s c1",
+                "/b/config.json",
+            ),
             ("--systemd-cgroup --debug run -d -b /b --preserve-fds 2 c1", "/b/config.json"),
             ("--root=/r --log-level debug create --bundle=/b c1", "/b/config.json"),
             ("-root /r run -bundle /b c1", "/b/config.json"),
@@ -233,7 +253,10 @@ mod tests {
             assert_eq!(of(line), Call::Create(config.into()), "{line}");
         }
         let exec = Call::Exec { process: "/tmp/p".into(), id: "c1".into() };
-        assert_eq!(of("--root /r exec --process /tmp/p --console-socket /s --detach --pid-file /x c1"), exec);
+        assert_eq!(
+            of("--root /r exec --process /tmp/p --console-socket /s --detach --pid-file /x c1"),
+            exec
+        );
         assert_eq!(of("exec -d -p /tmp/p c1"), exec);
     }
 

@@ -31,7 +31,9 @@ pub fn asks(annotations: &Annotations, config: &Config) -> Option<Asks> {
     }
     let container = annotation::container_name(annotations);
     match annotation::wishes(annotations, container, config.default_for(annotations)) {
-        Ok(wishes) => Some(Asks { limit: wishes?.limit.map(|l| l.unwrap_or(u64::MAX)), valid: true }),
+        Ok(wishes) => {
+            Some(Asks { limit: wishes?.limit.map(|l| l.unwrap_or(u64::MAX)), valid: true })
+        }
         Err(_) => Some(Asks { limit: None, valid: false }),
     }
 }
@@ -65,7 +67,9 @@ pub fn edit(text: &[u8], config: &Config, program: &Path, reach: u64) -> Result<
     let mut spec: Value = serde_json::from_slice(text).context("config.json")?;
     let hooked = add_hooks(object(&mut spec, "config.json")?, program)?;
     let limited = match spec.get_mut("process") {
-        Some(process) if asks.valid && !process.is_null() => set_core_limit(object(process, "process")?, asks.limit, reach)?,
+        Some(process) if asks.valid && !process.is_null() => {
+            set_core_limit(object(process, "process")?, asks.limit, reach)?
+        }
         _ => false,
     };
     Ok((hooked || limited).then(|| spec.to_string().into_bytes()))
@@ -78,8 +82,11 @@ pub fn edit(text: &[u8], config: &Config, program: &Path, reach: u64) -> Result<
 pub fn edit_process(text: &[u8], limit: u64, reach: u64) -> Result<Option<Vec<u8>>> {
     let mut process: Value = serde_json::from_slice(text).context("process")?;
     // A soft limit that the engine gave on purpose stays: only the engine knows which.
-    let asked = (core_limit_of(object(&mut process, "process")?)?.is_none_or(|(soft, _)| soft == 0)).then_some(limit);
-    let changed = asked.is_some() && set_core_limit(object(&mut process, "process")?, asked, reach)?;
+    let asked = (core_limit_of(object(&mut process, "process")?)?
+        .is_none_or(|(soft, _)| soft == 0))
+    .then_some(limit);
+    let changed =
+        asked.is_some() && set_core_limit(object(&mut process, "process")?, asked, reach)?;
     Ok(changed.then(|| process.to_string().into_bytes()))
 }
 
@@ -110,8 +117,14 @@ fn core_limit_of(process: &mut Map<String, Value>) -> Result<Option<(u64, u64)>>
     Ok(core.map(|l| (number(l, "soft"), number(l, "hard"))))
 }
 
-fn set_core_limit(process: &mut Map<String, Value>, asked: Option<u64>, reach: u64) -> Result<bool> {
-    let Some((soft, hard)) = core_limit(asked, core_limit_of(process)?, reach) else { return Ok(false) };
+fn set_core_limit(
+    process: &mut Map<String, Value>,
+    asked: Option<u64>,
+    reach: u64,
+) -> Result<bool> {
+    let Some((soft, hard)) = core_limit(asked, core_limit_of(process)?, reach) else {
+        return Ok(false);
+    };
     let limits = list(process.entry("rlimits").or_insert(Value::Null), "rlimits")?;
     limits.retain(|l| l["type"] != CORE);
     limits.push(json!({"type": CORE, "hard": hard, "soft": soft}));
@@ -162,25 +175,52 @@ mod tests {
 
     #[test]
     fn a_process_that_joins() {
-        let edited = |text: &str| edit_process(text.as_bytes(), MAX, MAX).unwrap().map(|t| String::from_utf8(t).unwrap());
+        let edited = |text: &str| {
+            edit_process(text.as_bytes(), MAX, MAX).unwrap().map(|t| String::from_utf8(t).unwrap())
+        };
         assert_eq!(
             edited(r#"{"z":1,"args":["a"]}"#).unwrap(),
-            format!(r#"{{"z":1,"args":["a"],"rlimits":[{{"type":"RLIMIT_CORE","hard":{MAX},"soft":{MAX}}}]}}"#)
+            format!(
+                r#"{{"z":1,"args":["a"],"rlimits":[{{"type":"RLIMIT_CORE","hard":{MAX},"soft":{MAX}}}]}}"#
+            )
         );
         assert_eq!(edited(r#"{"rlimits":[{"type":"RLIMIT_CORE","hard":5,"soft":5}]}"#), None);
-        assert_eq!(edited(r#"{"rlimits":[{"type":"RLIMIT_CORE","hard":5,"soft":0}]}"#).unwrap(), r#"{"rlimits":[{"type":"RLIMIT_CORE","hard":5,"soft":5}]}"#);
+        assert_eq!(
+            edited(r#"{"rlimits":[{"type":"RLIMIT_CORE","hard":5,"soft":0}]}"#).unwrap(),
+            r#"{"rlimits":[{"type":"RLIMIT_CORE","hard":5,"soft":5}]}"#
+        );
         assert!(edit_process(b"[]", MAX, MAX).is_err());
         assert!(edit_process(br#"{"rlimits":{}}"#, MAX, MAX).is_err());
     }
 
     #[test]
     fn who_asks() {
-        let of = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Annotations>();
+        let of = |list: &[(&str, &str)]| {
+            list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Annotations>()
+        };
         let c = Config::default();
         assert_eq!(asks(&of(&[]), &c), None);
-        assert_eq!(asks(&of(&[("oci-coredump/pattern", "/d/core")]), &c), Some(Asks { limit: None, valid: true }));
-        assert_eq!(asks(&of(&[("oci-coredump/pattern", "/d/core"), ("oci-coredump/limit", "1K")]), &c), Some(Asks { limit: Some(1024), valid: true }));
-        assert_eq!(asks(&of(&[("oci-coredump/pattern", "|sh")]), &c), Some(Asks { limit: None, valid: false }));
-        assert_eq!(asks(&of(&[("oci-coredump/pattern", "/d/core"), ("io.kubernetes.cri.container-type", "sandbox")]), &c), None);
+        assert_eq!(
+            asks(&of(&[("oci-coredump/pattern", "/d/core")]), &c),
+            Some(Asks { limit: None, valid: true })
+        );
+        assert_eq!(
+            asks(&of(&[("oci-coredump/pattern", "/d/core"), ("oci-coredump/limit", "1K")]), &c),
+            Some(Asks { limit: Some(1024), valid: true })
+        );
+        assert_eq!(
+            asks(&of(&[("oci-coredump/pattern", "|sh")]), &c),
+            Some(Asks { limit: None, valid: false })
+        );
+        assert_eq!(
+            asks(
+                &of(&[
+                    ("oci-coredump/pattern", "/d/core"),
+                    ("io.kubernetes.cri.container-type", "sandbox")
+                ]),
+                &c
+            ),
+            None
+        );
     }
 }

@@ -66,7 +66,12 @@ pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
         }
     }
     if entry.place.location.is_lost_with_container() {
-        log::info!("container {}: cores of {:?} go away with the container ({})", entry.names.container_id, entry.pattern, why_lost(&entry));
+        log::info!(
+            "container {}: cores of {:?} go away with the container ({})",
+            entry.names.container_id,
+            entry.pattern,
+            why_lost(&entry)
+        );
     }
     Ok(())
 }
@@ -78,7 +83,13 @@ fn why_lost(entry: &Entry) -> &'static str {
     }
 }
 
-fn one<'a>(site: &'a Site<'_>, request: &'a Request, step: &Step, entry: &mut Entry, undo: &mut Vec<(String, Undo<'a>)>) -> Result<()> {
+fn one<'a>(
+    site: &'a Site<'_>,
+    request: &'a Request,
+    step: &Step,
+    entry: &mut Entry,
+    undo: &mut Vec<(String, Undo<'a>)>,
+) -> Result<()> {
     let id = request.names.container_id.as_str();
     let mut later = |back: Undo<'a>| undo.push((step.to_string(), back));
     match step {
@@ -118,7 +129,12 @@ fn one<'a>(site: &'a Site<'_>, request: &'a Request, step: &Step, entry: &mut En
         Step::Filter(mask) => {
             let old = site.process.read("coredump_filter")?;
             site.process.write("coredump_filter", &format!("{mask:#x}"))?;
-            later(Box::new(move || site.process.write("coredump_filter", &format!("0x{}", String::from_utf8_lossy(&old).trim()))));
+            later(Box::new(move || {
+                site.process.write(
+                    "coredump_filter",
+                    &format!("0x{}", String::from_utf8_lossy(&old).trim()),
+                )
+            }));
         }
         Step::Register => {
             site.registry.put(entry)?;
@@ -146,10 +162,14 @@ pub fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Resul
     let finite = |l: u64| (l != u64::MAX).then_some(l);
     let hard = infinite(old.hard);
     if soft > hard {
-        if may_raise && limit::set_core_of(pid, Limit { soft: finite(soft), hard: finite(soft) }).is_ok() {
+        if may_raise
+            && limit::set_core_of(pid, Limit { soft: finite(soft), hard: finite(soft) }).is_ok()
+        {
             return Ok(soft);
         }
-        log::warn!("process {pid}: the hard RLIMIT_CORE is {hard} and cannot be raised to {soft}, using {hard}");
+        log::warn!(
+            "process {pid}: the hard RLIMIT_CORE is {hard} and cannot be raised to {soft}, using {hard}"
+        );
     }
     let soft = soft.min(hard);
     limit::set_core_of(pid, Limit { soft: finite(soft), hard: old.hard })?;
@@ -177,12 +197,18 @@ fn own_cgroup(site: &Site<'_>) -> Result<Option<String>> {
     let ours = Proc::open(std::process::id() as i32)?.cgroups()?;
     let mut theirs = site.process.cgroups()?;
     theirs.sort_by_key(|g| !g.controllers.is_empty());
-    Ok(theirs.iter().filter(|g| !ours.contains(g)).find_map(|g| crate::registry::cgroup_keys(g).into_iter().next()))
+    Ok(theirs
+        .iter()
+        .filter(|g| !ours.contains(g))
+        .find_map(|g| crate::registry::cgroup_keys(g).into_iter().next()))
 }
 
 /// Records a refusal where poststart and `doctor` find it.
 pub fn refuse(registry: &Registry, entry: Entry) {
     if let Err(e) = registry.put(&entry) {
-        log::warn!("cannot note the refusal of container {}, ignoring: {e:#}", entry.names.container_id);
+        log::warn!(
+            "cannot note the refusal of container {}, ignoring: {e:#}",
+            entry.names.container_id
+        );
     }
 }

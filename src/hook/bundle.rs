@@ -67,8 +67,14 @@ impl Bundle {
     }
 
     /// What a config.json would say of a container that runs, as far as its mounts show it. `mounts` are its own, `source` tells the host's directory of one.
-    pub fn of_running(mounts: &[MountPoint], source: impl Fn(&MountPoint) -> Option<PathBuf>) -> Self {
-        let sysctls = mounts.iter().filter(|m| Path::new("/proc/sys").starts_with(&m.target)).max_by_key(|m| m.target.as_os_str().len());
+    pub fn of_running(
+        mounts: &[MountPoint],
+        source: impl Fn(&MountPoint) -> Option<PathBuf>,
+    ) -> Self {
+        let sysctls = mounts
+            .iter()
+            .filter(|m| Path::new("/proc/sys").starts_with(&m.target))
+            .max_by_key(|m| m.target.as_os_str().len());
         let hidden = sysctls.filter(|m| m.read_only).map(|_| vec![PathBuf::from("/proc/sys")]);
         let known = |m: &MountPoint| {
             let mut mount = Mount::default();
@@ -82,7 +88,11 @@ impl Bundle {
             }
             mount
         };
-        Bundle { mounts: Some(mounts.iter().map(known).collect()), linux: Some(Linux { readonly_paths: hidden, mount_label: None }), ..Bundle::default() }
+        Bundle {
+            mounts: Some(mounts.iter().map(known).collect()),
+            linux: Some(Linux { readonly_paths: hidden, mount_label: None }),
+            ..Bundle::default()
+        }
     }
 
     /// The root file system, absolute: `root.path` may be relative to the bundle.
@@ -104,10 +114,15 @@ impl Bundle {
         }
         let mount = best?.1;
         let options = mount.options().iter().flatten();
-        let bind = mount.typ().as_deref() == Some("bind") || options.into_iter().any(|o| o == "bind" || o == "rbind");
+        let bind = mount.typ().as_deref() == Some("bind")
+            || options.into_iter().any(|o| o == "bind" || o == "rbind");
         Some(Volume {
             target: normal(mount.destination()).to_string_lossy().into_owned(),
-            source: mount.source().as_ref().filter(|s| bind && s.is_absolute()).map(|s| s.to_string_lossy().into_owned()),
+            source: mount
+                .source()
+                .as_ref()
+                .filter(|s| bind && s.is_absolute())
+                .map(|s| s.to_string_lossy().into_owned()),
         })
     }
 
@@ -159,21 +174,40 @@ mod tests {
         assert!(b.hides_sysctls());
         assert_eq!(b.mount_label(), Some("system_u:object_r:container_file_t:s0:c1,c2"));
         assert_eq!(annotations(CONFIG).unwrap()["a"], "b");
-        let nulls = br#"{"root":null,"mounts":null,"process":null,"linux":null,"annotations":null}"#;
-        assert!(!Bundle::parse(nulls).unwrap().hides_sysctls() && annotations(nulls).unwrap().is_empty());
+        let nulls =
+            br#"{"root":null,"mounts":null,"process":null,"linux":null,"annotations":null}"#;
+        assert!(
+            !Bundle::parse(nulls).unwrap().hides_sysctls()
+                && annotations(nulls).unwrap().is_empty()
+        );
         assert_eq!(Bundle::parse(br#"{"linux":{"mountLabel":""}}"#).unwrap().mount_label(), None);
         assert!(Bundle::parse(b"[").is_err());
     }
 
     #[test]
     fn of_a_container_that_runs() {
-        let point = |target: &str, read_only| MountPoint { device: "8:1".into(), root: "/".into(), target: target.into(), read_only };
-        let mounts =
-            |sysctls_closed| [point("/", true), point("/proc", false), point("/proc/sys", sysctls_closed), point("/data", false), point("/tmp", false)];
-        let source = |m: &MountPoint| (m.target == Path::new("/data")).then(|| PathBuf::from("/srv/a"));
+        let point = |target: &str, read_only| MountPoint {
+            device: "8:1".into(),
+            root: "/".into(),
+            target: target.into(),
+            read_only,
+        };
+        let mounts = |sysctls_closed| {
+            [
+                point("/", true),
+                point("/proc", false),
+                point("/proc/sys", sysctls_closed),
+                point("/data", false),
+                point("/tmp", false),
+            ]
+        };
+        let source =
+            |m: &MountPoint| (m.target == Path::new("/data")).then(|| PathBuf::from("/srv/a"));
         let b = Bundle::of_running(&mounts(true), source);
         assert!(b.hides_sysctls() && !Bundle::of_running(&mounts(false), source).hides_sysctls());
-        assert!(!Bundle::of_running(&[point("/", true), point("/proc", false)], source).hides_sysctls());
+        assert!(
+            !Bundle::of_running(&[point("/", true), point("/proc", false)], source).hides_sysctls()
+        );
         let at = |d| b.volume_at(d).map(|v| (v.target, v.source));
         assert_eq!(at("/data/x"), Some(("/data".into(), Some("/srv/a".into()))));
         assert_eq!((at("/tmp/x"), at("/var")), (Some(("/tmp".into(), None)), None));

@@ -31,7 +31,9 @@ fn named(line: &[u8], id: &str) -> Option<String> {
     let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
     let program = words.first().and_then(|w| std::str::from_utf8(w).ok()).map(Path::new)?;
     let value = |option: &[u8]| words.windows(2).find(|w| w[0] == option).map(|w| w[1]);
-    (program.file_name()? == "conmon" && value(b"-c")? == id.as_bytes()).then(|| value(b"-n").map(printable)).flatten()
+    (program.file_name()? == "conmon" && value(b"-c")? == id.as_bytes())
+        .then(|| value(b"-n").map(printable))
+        .flatten()
 }
 
 #[cfg(test)]

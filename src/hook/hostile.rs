@@ -21,11 +21,23 @@ pub fn state(text: &[u8]) {
 pub fn bundle(text: &[u8]) {
     let Ok(annotations) = bundle::annotations(text) else { return };
     crate::hostile::asked(&annotations);
-    let Ok(Some(wishes)) = annotation::wishes(&annotations, annotation::container_name(&annotations), Some("/cores/core")) else { return };
+    let Ok(Some(wishes)) = annotation::wishes(
+        &annotations,
+        annotation::container_name(&annotations),
+        Some("/cores/core"),
+    ) else {
+        return;
+    };
     let Ok(bundle) = Bundle::parse(text) else { return };
     bundle.rootfs(Path::new("/bundle"));
-    if let Some(volume) = wishes.pattern.directory().and_then(|directory| bundle.volume_at(&directory)) {
-        assert!(volume.target.starts_with('/') && volume.target.len() > 1 && !Path::new(&volume.target).components().any(|c| c.as_os_str() == ".."));
+    if let Some(volume) =
+        wishes.pattern.directory().and_then(|directory| bundle.volume_at(&directory))
+    {
+        assert!(
+            volume.target.starts_with('/')
+                && volume.target.len() > 1
+                && !Path::new(&volume.target).components().any(|c| c.as_os_str() == "..")
+        );
         assert!(volume.source.is_none_or(|source| source.starts_with('/')));
     }
     let hard = bundle.core_limit().map(|(_, hard)| hard);

@@ -82,15 +82,24 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
     let registry = Registry::create()?;
     let _lock = registry.lock()?;
     if let Some(entry) = registry.get(id).filter(|e| e.refused.is_none() && e.init_lives()) {
-        let since = if note_of(&registry, &entry).is_some() { "it was enabled: `disable` it first" } else { "since its start, by its annotations" };
+        let since = if note_of(&registry, &entry).is_some() {
+            "it was enabled: `disable` it first"
+        } else {
+            "since its start, by its annotations"
+        };
         bail!("it has the core pattern {:?} already, {since}", entry.pattern);
     }
     let store = Store::open(config)?;
-    let made = match plan.steps.iter().find_map(|s| if let Step::Directory { inside, .. } = s { Some(inside) } else { None }) {
+    let made = match plan
+        .steps
+        .iter()
+        .find_map(|s| if let Step::Directory { inside, .. } = s { Some(inside) } else { None })
+    {
         Some(inside) => rootfs.lacks(Path::new(inside))?,
         None => 0,
     };
-    let site = Site { registry: &registry, store: &store, config, who: Who::Root, process, pid, rootfs };
+    let site =
+        Site { registry: &registry, store: &store, config, who: Who::Root, process, pid, rootfs };
     apply::apply(&site, &request, &plan)?;
     let entry = registry.get(id).context("the entry of the container is gone")?;
     let mut before = Before { made, processes: Vec::new() };
@@ -98,7 +107,10 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
     let mut rest = || -> Result<()> {
         notes.extend(set_processes(&entry, set.0, set.1, &mut before.processes)?);
         let dir = notes_dir(&registry)?;
-        for old in file::names(&dir)?.iter().filter(|n| n.to_str().is_none_or(|n| registry.get(n).is_none())) {
+        for old in file::names(&dir)?
+            .iter()
+            .filter(|n| n.to_str().is_none_or(|n| registry.get(n).is_none()))
+        {
             file::unlink(&dir, old)?;
         }
         file::replace(dir, id.as_ref(), &serde_json::to_vec(&before)?, 0o600)
@@ -120,7 +132,9 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
     let _lock = registry.lock()?;
     let entry = registry.get(id).with_context(|| format!("container {id} is not registered"))?;
     let Some(before) = note_of(&registry, &entry) else {
-        bail!("container {id} has its pattern since its start, by its annotations: that cannot be taken back while it runs");
+        bail!(
+            "container {id} has its pattern since its start, by its annotations: that cannot be taken back while it runs"
+        );
     };
     let store = Store::open(config)?;
     if entry.init_lives() {
@@ -141,9 +155,12 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
 /// None, or several.
 pub fn find(word: &str) -> Result<String> {
     let registry = Registry::open().context("no container is registered")?;
-    let is = |e: &Entry| e.names.container_id.starts_with(word) || e.names.container_name.as_deref() == Some(word);
+    let is = |e: &Entry| {
+        e.names.container_id.starts_with(word) || e.names.container_name.as_deref() == Some(word)
+    };
     let ids = registry.ids()?;
-    let found: Vec<&String> = ids.iter().filter(|id| *id == word || registry.get(id).is_some_and(|e| is(&e))).collect();
+    let found: Vec<&String> =
+        ids.iter().filter(|id| *id == word || registry.get(id).is_some_and(|e| is(&e))).collect();
     match found.as_slice() {
         [one] => Ok((*one).clone()),
         [] => bail!("no registered container is called {word:?}"),
@@ -158,8 +175,10 @@ fn notes_dir(registry: &Registry) -> Result<OwnedFd> {
 
 /// The note on a container; one on an earlier container of that ID does not count.
 fn note_of(registry: &Registry, entry: &Entry) -> Option<Before> {
-    let file = file::open_read(notes_dir(registry).ok()?, entry.names.container_id.as_ref()).ok()?;
-    let before: Before = serde_json::from_slice(&file::read_bounded(file, MAX, "note").ok()?).ok()?;
+    let file =
+        file::open_read(notes_dir(registry).ok()?, entry.names.container_id.as_ref()).ok()?;
+    let before: Before =
+        serde_json::from_slice(&file::read_bounded(file, MAX, "note").ok()?).ok()?;
     let is_init = |p: &Process| (p.pid, p.start_time) == (entry.init.pid, entry.init.start_time);
     before.processes.iter().any(is_init).then_some(before)
 }
@@ -186,21 +205,30 @@ fn init_of(pid: i32) -> Result<(i32, Proc)> {
 fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bundle> {
     let inside = mount_points(&process.read("mountinfo")?);
     let host = mount_points(&Proc::open(std::process::id() as i32)?.read("mountinfo")?);
-    let covers = |m: &MountPoint| directory.is_some_and(|d| Path::new(d).starts_with(&m.target)) && m.target != Path::new("/");
+    let covers = |m: &MountPoint| {
+        directory.is_some_and(|d| Path::new(d).starts_with(&m.target)) && m.target != Path::new("/")
+    };
     let nearest = inside.iter().filter(|m| covers(m)).max_by_key(|m| m.target.components().count());
     Ok(Bundle::of_running(&inside, |m| {
         let wanted = nearest.filter(|n| *n == m)?;
         let theirs = rootfs.look(wanted.target.to_str()?, true).ok()??.1.id;
-        let same = |path: &PathBuf| file::open_dir(path).and_then(file::stat).is_ok_and(|s| s.id == theirs);
+        let same = |path: &PathBuf| {
+            file::open_dir(path).and_then(file::stat).is_ok_and(|s| s.id == theirs)
+        };
         sources(wanted, &host).into_iter().find(same)
     }))
 }
 
 /// Where on the host a mount's directory can be, the likeliest first.
 fn sources(wanted: &MountPoint, host: &[MountPoint]) -> Vec<PathBuf> {
-    let mut all: Vec<_> = host.iter().filter(|h| h.device == wanted.device).filter_map(|h| Some((h, wanted.root.strip_prefix(&h.root).ok()?))).collect();
+    let mut all: Vec<_> = host
+        .iter()
+        .filter(|h| h.device == wanted.device)
+        .filter_map(|h| Some((h, wanted.root.strip_prefix(&h.root).ok()?)))
+        .collect();
     all.sort_by_key(|(h, _)| std::cmp::Reverse(h.root.components().count()));
-    let join = |at: &Path, rest: &Path| if rest == Path::new("") { at.to_owned() } else { at.join(rest) };
+    let join =
+        |at: &Path, rest: &Path| if rest == Path::new("") { at.to_owned() } else { at.join(rest) };
     all.into_iter().map(|(h, rest)| join(&h.target, rest)).collect()
 }
 
@@ -208,14 +236,29 @@ fn sources(wanted: &MountPoint, host: &[MountPoint]) -> Vec<PathBuf> {
 fn processes(entry: &Entry) -> Result<Vec<(i32, Proc)>> {
     let of = |process: &Proc| {
         let space = |name: &str| process.namespace(name).and_then(ns::inode).ok();
-        let group = |process: &Proc| process.cgroups().is_ok_and(|all| all.iter().flat_map(cgroup_keys).any(|k| Some(&k) == entry.init.cgroup.as_ref()));
-        space("mnt") == Some(entry.init.mount_ns) || entry.init.pid_ns.is_some_and(|n| space("pid") == Some(n)) || group(process)
+        let group = |process: &Proc| {
+            process.cgroups().is_ok_and(|all| {
+                all.iter().flat_map(cgroup_keys).any(|k| Some(&k) == entry.init.cgroup.as_ref())
+            })
+        };
+        space("mnt") == Some(entry.init.mount_ns)
+            || entry.init.pid_ns.is_some_and(|n| space("pid") == Some(n))
+            || group(process)
     };
-    Ok(proc::all()?.into_iter().filter_map(|pid| Some((pid, Proc::open(pid).ok()?))).filter(|(_, process)| of(process)).collect())
+    Ok(proc::all()?
+        .into_iter()
+        .filter_map(|pid| Some((pid, Proc::open(pid).ok()?)))
+        .filter(|(_, process)| of(process))
+        .collect())
 }
 
 /// Sets limit and filter of every process that does not have them yet, until there is no new one. What one had before is added to `done`.
-fn set_processes(entry: &Entry, limit: Option<(u64, bool)>, filter: Option<u32>, done: &mut Vec<Process>) -> Result<Vec<String>> {
+fn set_processes(
+    entry: &Entry,
+    limit: Option<(u64, bool)>,
+    filter: Option<u32>,
+    done: &mut Vec<Process>,
+) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for _ in 0..ROUNDS {
         let mut new = 0;
@@ -230,7 +273,13 @@ fn set_processes(entry: &Entry, limit: Option<(u64, bool)>, filter: Option<u32>,
                 // It may have ended just now.
                 Err(_) if process.start_time().is_err() => {}
                 Err(e) => {
-                    done.push(Process { pid, start_time, soft: u64::MAX, hard: u64::MAX, filter: None });
+                    done.push(Process {
+                        pid,
+                        start_time,
+                        soft: u64::MAX,
+                        hard: u64::MAX,
+                        filter: None,
+                    });
                     notes.push(format!("process {pid} of the container keeps its limits: {e:#}"));
                 }
             }
@@ -242,9 +291,21 @@ fn set_processes(entry: &Entry, limit: Option<(u64, bool)>, filter: Option<u32>,
     Ok(notes)
 }
 
-fn set_one(pid: i32, process: &Proc, start_time: u64, limit: Option<(u64, bool)>, filter: Option<u32>) -> Result<Process> {
+fn set_one(
+    pid: i32,
+    process: &Proc,
+    start_time: u64,
+    limit: Option<(u64, bool)>,
+    filter: Option<u32>,
+) -> Result<Process> {
     let old = process.limit(CORE_LIMIT)?;
-    let mut before = Process { pid, start_time, soft: old.soft.unwrap_or(u64::MAX), hard: old.hard.unwrap_or(u64::MAX), filter: None };
+    let mut before = Process {
+        pid,
+        start_time,
+        soft: old.soft.unwrap_or(u64::MAX),
+        hard: old.hard.unwrap_or(u64::MAX),
+        filter: None,
+    };
     if let Some((soft, raise)) = limit {
         ensure!(process.start_time()? == start_time, "it is another process now");
         apply::set_core_limit(pid, old, soft, raise)?;
@@ -269,7 +330,11 @@ fn undo(rootfs: &Rootfs, registry: &Registry, store: &Store, entry: &Entry, befo
     attempt("limits", put_back(entry, before));
     attempt("view", unshow(rootfs, registry, entry));
     if let (Location::Store, Some((inside, source))) = (entry.place.location, &entry.place.mount) {
-        attempt("dump directory", unmount(rootfs, inside, Path::new(source)).and_then(|()| rootfs.remove_empty(Path::new(inside), before.made)));
+        attempt(
+            "dump directory",
+            unmount(rootfs, inside, Path::new(source))
+                .and_then(|()| rootfs.remove_empty(Path::new(inside), before.made)),
+        );
     }
     attempt("store", store.forget_empty(id).map(drop));
 }
@@ -294,14 +359,19 @@ fn unmount(rootfs: &Rootfs, inside: &str, source: &Path) -> Result<()> {
 
 /// Limits and filters: of a process that was there, its own; of one that came since, those that the first process had.
 fn put_back(entry: &Entry, before: &Before) -> Result<()> {
-    let known: BTreeMap<(i32, u64), &Process> = before.processes.iter().map(|p| ((p.pid, p.start_time), p)).collect();
+    let known: BTreeMap<(i32, u64), &Process> =
+        before.processes.iter().map(|p| ((p.pid, p.start_time), p)).collect();
     let Some(first) = known.get(&(entry.init.pid, entry.init.start_time)) else { return Ok(()) };
     let finite = |n: u64| (n != u64::MAX).then_some(n);
     for (pid, process) in processes(entry)? {
         let Ok(start_time) = process.start_time() else { continue };
         let old = known.get(&(pid, start_time)).unwrap_or(first);
-        let limited = limit::set_core_of(pid, Limit { soft: finite(old.soft), hard: finite(old.hard) });
-        let filtered = old.filter.as_ref().map_or(Ok(()), |f| process.write("coredump_filter", &format!("0x{f}")));
+        let limited =
+            limit::set_core_of(pid, Limit { soft: finite(old.soft), hard: finite(old.hard) });
+        let filtered = old
+            .filter
+            .as_ref()
+            .map_or(Ok(()), |f| process.write("coredump_filter", &format!("0x{f}")));
         // One that has ended meanwhile needs neither.
         if process.start_time().is_ok() {
             limited.and(filtered)?;
@@ -314,7 +384,10 @@ fn put_back(entry: &Entry, before: &Before) -> Result<()> {
 fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> {
     let mut all = Vec::new();
     if !steps.contains(&Step::View) {
-        all.push("it may write the host's sysctls, so it goes on reading the host's core_pattern".to_owned());
+        all.push(
+            "it may write the host's sysctls, so it goes on reading the host's core_pattern"
+                .to_owned(),
+        );
     }
     if entry.place.location == Location::Layer && request.wishes.pattern.directory().is_some() {
         all.push("its cores go away with the container: no volume is mounted at the directory, and something is in it".to_owned());
@@ -331,10 +404,19 @@ mod tests {
 
     #[test]
     fn where_a_mount_comes_from() {
-        let point = |device: &str, root: &str, target: &str| MountPoint { device: device.into(), root: root.into(), target: target.into(), read_only: false };
-        let host = [point("8:1", "/", "/"), point("8:2", "/", "/srv"), point("8:1", "/data/x", "/mnt/x")];
+        let point = |device: &str, root: &str, target: &str| MountPoint {
+            device: device.into(),
+            root: root.into(),
+            target: target.into(),
+            read_only: false,
+        };
+        let host =
+            [point("8:1", "/", "/"), point("8:2", "/", "/srv"), point("8:1", "/data/x", "/mnt/x")];
         let of = |device: &str, root: &str| -> Vec<String> {
-            sources(&point(device, root, "/dump"), &host).iter().map(|p| p.to_str().unwrap().to_owned()).collect()
+            sources(&point(device, root, "/dump"), &host)
+                .iter()
+                .map(|p| p.to_str().unwrap().to_owned())
+                .collect()
         };
         assert_eq!(of("8:1", "/data/x/y"), ["/mnt/x/y", "/data/x/y"]);
         assert_eq!(of("8:2", "/"), ["/srv"]);

@@ -47,11 +47,14 @@ pub fn run(stage: Option<Stage>) -> Result<(), Failure> {
         Config::default()
     });
     let failure = |error, stop: bool| Failure { error, stop };
-    let state = read_state().map_err(|e| failure(e, config.strict && stage.is_some_and(Stage::may_fail)))?;
+    let state = read_state()
+        .map_err(|e| failure(e, config.strict && stage.is_some_and(Stage::may_fail)))?;
     let stage = stage.unwrap_or_else(|| Stage::of(&state, is_registered(&state)));
     let named = |e: anyhow::Error| e.context(format!("container {}", state.id));
     match stage {
-        Stage::CreateRuntime => create(&state, &config).map_err(|f| failure(named(f.error), f.stop)),
+        Stage::CreateRuntime => {
+            create(&state, &config).map_err(|f| failure(named(f.error), f.stop))
+        }
         Stage::Poststart => poststart(&state).map_err(|e| failure(named(e), false)),
         Stage::Poststop => poststop(&state, &config).map_err(|e| failure(named(e), false)),
     }
@@ -79,14 +82,20 @@ fn create(state: &State, config: &Config) -> Result<(), Failure> {
         _ if is_registered(state) => Ok(()),
         Asked::Refused { names, required, why } => {
             note_refusal(state, names, &why);
-            Err(Failure { error: why.context("the request is refused"), stop: required || config.strict })
+            Err(Failure {
+                error: why.context("the request is refused"),
+                stop: required || config.strict,
+            })
         }
         Asked::Request { request, required } => {
             let names = request.names.clone();
             honour(state, config, &request).map_err(|error| {
                 note_refusal(state, names, &error);
                 Failure {
-                    error: error.context(format!("the request for core pattern {:?} cannot be honoured", request.wishes.pattern.to_string())),
+                    error: error.context(format!(
+                        "the request for core pattern {:?} cannot be honoured",
+                        request.wishes.pattern.to_string()
+                    )),
                     stop: required || config.strict,
                 }
             })
@@ -118,12 +127,19 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
     let mut config = config.clone();
     users::adapt(&mut config)?;
     let store = Store::open(&config)?;
-    apply::apply(&Site { registry: &registry, store: &store, config: &config, who, process, pid, rootfs }, request, &plan)
+    apply::apply(
+        &Site { registry: &registry, store: &store, config: &config, who, process, pid, rootfs },
+        request,
+        &plan,
+    )
 }
 
 /// A user's hook cannot make the kernel call us; root has to have done it.
 fn check_installed(uid: u32, config: &Config) -> Result<()> {
-    ensure!(config.mode == Mode::Dispatch, "mode = \"kernel\" is for root's containers, this one is user {uid}'s");
+    ensure!(
+        config.mode == Mode::Dispatch,
+        "mode = \"kernel\" is for root's containers, this one is user {uid}'s"
+    );
     let now = sysctl::core_pattern()?;
     let program = std::env::current_exe().unwrap_or_default();
     ensure!(
@@ -142,7 +158,15 @@ fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
         let pid = state.process()?;
         Ok(Init { pid, start_time: Proc::open(pid)?.start_time()?, ..Init::default() })
     };
-    apply::refuse(&registry, Entry { names, init: init().unwrap_or_default(), refused: Some(format!("{why:#}")), ..Entry::default() });
+    apply::refuse(
+        &registry,
+        Entry {
+            names,
+            init: init().unwrap_or_default(),
+            refused: Some(format!("{why:#}")),
+            ..Entry::default()
+        },
+    );
 }
 
 /// runc sets the RLIMIT_CORE of config.json after the createRuntime hooks, over ours.
@@ -179,7 +203,8 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
         let store = Store::open(config)?;
         for Gone { id, .. } in gone {
             store.forget_empty(&id)?;
-            sysctl::release(&store, &id).with_context(|| format!("kernel.core_pattern of container {id}"))?;
+            sysctl::release(&store, &id)
+                .with_context(|| format!("kernel.core_pattern of container {id}"))?;
         }
         drop(lock);
         return vacuum::now_and_then(config);
@@ -207,14 +232,24 @@ pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) 
     Ok(match request::read(&state, config)? {
         Asked::Nothing => "nothing: the container asks for nothing\n".to_owned(),
         Asked::Refused { required, why, .. } => {
-            format!("refused: {why:#}{}\n", if required { "; it is required, so the container would not start" } else { "" })
+            format!(
+                "refused: {why:#}{}\n",
+                if required { "; it is required, so the container would not start" } else { "" }
+            )
         }
         Asked::Request { request, required } => {
             let plan = plan::plan(&request, config);
-            let mut text =
-                format!("pattern {:?} from {}{}\n", request.wishes.pattern.to_string(), request.wishes.key, if required { ", required" } else { "" });
+            let mut text = format!(
+                "pattern {:?} from {}{}\n",
+                request.wishes.pattern.to_string(),
+                request.wishes.key,
+                if required { ", required" } else { "" }
+            );
             plan.notes.iter().for_each(|n| text.push_str(&format!("note: {n}\n")));
-            plan.steps.iter().enumerate().for_each(|(i, s)| text.push_str(&format!("{}. {s}\n", i + 1)));
+            plan.steps
+                .iter()
+                .enumerate()
+                .for_each(|(i, s)| text.push_str(&format!("{}. {s}\n", i + 1)));
             text
         }
     })
@@ -229,7 +264,9 @@ pub fn stage(word: Option<&str>) -> Result<Option<Stage>> {
         None => Ok(None),
         Some(word) => match Stage::named(word) {
             Some(stage) => Ok(Some(stage)),
-            None => bail!("hook stage {word:?}: expected createRuntime, prestart, poststart, poststop, or none"),
+            None => bail!(
+                "hook stage {word:?}: expected createRuntime, prestart, poststart, poststop, or none"
+            ),
         },
     }
 }

@@ -34,9 +34,16 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Directory { inside, volume: None } => write!(f, "dump directory {inside}, on the host's store if it is missing or empty"),
+            Step::Directory { inside, volume: None } => {
+                write!(f, "dump directory {inside}, on the host's store if it is missing or empty")
+            }
             Step::Directory { inside, volume: Some(v) } => {
-                write!(f, "dump directory {inside}, on the volume {} ({})", v.target, v.source.as_deref().unwrap_or("no directory of the host"))
+                write!(
+                    f,
+                    "dump directory {inside}, on the volume {} ({})",
+                    v.target,
+                    v.source.as_deref().unwrap_or("no directory of the host")
+                )
             }
             Step::View => write!(f, "show the pattern in /proc/sys/kernel/core_pattern"),
             Step::Limit(u64::MAX, _) => write!(f, "RLIMIT_CORE unlimited"),
@@ -68,7 +75,8 @@ impl fmt::Display for Plan {
 /// Makes the plan.
 pub fn plan(request: &Request, config: &Config) -> Plan {
     let directory = request.wishes.pattern.directory().filter(|d| d != "/");
-    let directory = directory.map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside), inside });
+    let directory = directory
+        .map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside), inside });
     let mut notes = request.wishes.notes.clone();
     if request.wishes.early && !config.allow_early_release {
         notes.push("oci-coredump/release: early is not allowed here (allow_early_release in the configuration), ignoring".into());
@@ -120,9 +128,16 @@ pub struct Found {
 pub fn place(found: Found, directory: &str, volume: Option<&Volume>, store: &str) -> Place {
     let known = |v: &Volume| v.source.clone().map(|s| (v.target.clone(), s));
     match found {
-        Found { memory: true, mounted: true, .. } => Place { location: Location::Memory, mount: None },
-        Found { mounted: true, .. } => Place { location: Location::Volume, mount: volume.and_then(known) },
-        Found { empty: true, .. } => Place { location: Location::Store, mount: Some((directory.to_owned(), store.to_owned())) },
+        Found { memory: true, mounted: true, .. } => {
+            Place { location: Location::Memory, mount: None }
+        }
+        Found { mounted: true, .. } => {
+            Place { location: Location::Volume, mount: volume.and_then(known) }
+        }
+        Found { empty: true, .. } => Place {
+            location: Location::Store,
+            mount: Some((directory.to_owned(), store.to_owned())),
+        },
         _ => Place { location: Location::Layer, mount: None },
     }
 }
@@ -134,11 +149,19 @@ mod tests {
     #[test]
     fn places() {
         let volume = Volume { target: "/d".into(), source: Some("/srv".into()) };
-        let at = |mounted, memory, empty, v| place(Found { mounted, memory, empty }, "/d/x", v, "/store/c");
-        assert_eq!(at(true, false, true, Some(&volume)), Place { location: Location::Volume, mount: Some(("/d".into(), "/srv".into())) });
+        let at = |mounted, memory, empty, v| {
+            place(Found { mounted, memory, empty }, "/d/x", v, "/store/c")
+        };
+        assert_eq!(
+            at(true, false, true, Some(&volume)),
+            Place { location: Location::Volume, mount: Some(("/d".into(), "/srv".into())) }
+        );
         assert_eq!(at(true, false, false, None), Place { location: Location::Volume, mount: None });
         assert_eq!(at(true, true, true, Some(&volume)).location, Location::Memory);
-        assert_eq!(at(false, false, true, None), Place { location: Location::Store, mount: Some(("/d/x".into(), "/store/c".into())) });
+        assert_eq!(
+            at(false, false, true, None),
+            Place { location: Location::Store, mount: Some(("/d/x".into(), "/store/c".into())) }
+        );
         assert_eq!(at(false, false, false, None).location, Location::Layer);
         // A container whose whole root is in memory can still have the store.
         assert_eq!(at(false, true, true, None).location, Location::Store);

@@ -58,7 +58,11 @@ pub fn read(state: &State, config: &Config) -> Result<Asked> {
     let mut names = names(&state.id, &annotations);
     let container = names.container_name.as_deref();
     let required = annotation::required(&annotations, container);
-    let Some(wishes) = annotation::wishes(&annotations, container, config.default_for(&annotations)).transpose() else { return Ok(Asked::Nothing) };
+    let Some(wishes) =
+        annotation::wishes(&annotations, container, config.default_for(&annotations)).transpose()
+    else {
+        return Ok(Asked::Nothing);
+    };
     if names.container_name.is_none() {
         names.container_name = conmon::name(&state.id, &annotations);
     }
@@ -77,7 +81,10 @@ fn names(id: &str, annotations: &Annotations) -> Names {
         container_id: id.to_owned(),
         container_name: annotation::container_name(annotations).map(str::to_owned),
         pod_name: first(["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"]),
-        pod_namespace: first(["io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"]),
+        pod_namespace: first([
+            "io.kubernetes.cri.sandbox-namespace",
+            "io.kubernetes.pod.namespace",
+        ]),
         image: first(["io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"]),
     }
 }
@@ -88,8 +95,19 @@ mod tests {
 
     #[test]
     fn names_of_both_dialects() {
-        let of = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Annotations>();
-        let n = names("c1", &of(&[("io.kubernetes.cri.container-name", "app"), ("io.kubernetes.pod.name", "web-0")]));
-        assert_eq!((n.container_name.as_deref(), n.pod_name.as_deref(), n.image), (Some("app"), Some("web-0"), None));
+        let of = |list: &[(&str, &str)]| {
+            list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Annotations>()
+        };
+        let n = names(
+            "c1",
+            &of(&[
+                ("io.kubernetes.cri.container-name", "app"),
+                ("io.kubernetes.pod.name", "web-0"),
+            ]),
+        );
+        assert_eq!(
+            (n.container_name.as_deref(), n.pod_name.as_deref(), n.image),
+            (Some("app"), Some("web-0"), None)
+        );
     }
 }

@@ -48,12 +48,17 @@ impl Rootfs {
         let here = file::open_dir(&path).and_then(file::stat).map(|s| s.id).ok();
         let pivoted = (Some(file::stat(&root)?.id) == here).then_some(root);
         // Of our own user namespace /proc tells how it looks from outside; within, root is root.
-        let inside = process::who() != process::Who::Root && ns::inode(process.namespace("user")?)? == ns::own("user")?;
+        let inside = process::who() != process::Who::Root
+            && ns::inode(process.namespace("user")?)? == ns::own("user")?;
         let owner = if inside { (0, 0) } else { process.mapped_root()? };
         let found = Rootfs { mount_ns, path, pivoted, owner, label: None };
         if found.pivoted.is_none() {
             let (_, is_mount) = found.inside(|root| filesystem::mount_of(root))?;
-            ensure!(is_mount, "unsupported runtime: {} is no mount point in the mount namespace of process {pid} (a VMM or a sentry?)", found.path.display());
+            ensure!(
+                is_mount,
+                "unsupported runtime: {} is no mount point in the mount namespace of process {pid} (a VMM or a sentry?)",
+                found.path.display()
+            );
         }
         Ok(found)
     }
@@ -64,14 +69,25 @@ impl Rootfs {
     /// The process is in the host's mount namespace.
     pub fn running(process: &Proc, pid: i32) -> Result<Self> {
         let mount_ns = process.namespace("mnt")?;
-        ensure!(ns::inode(&mount_ns)? != ns::own("mnt")?, "process {pid} is in the host's mount namespace: it is in no container, or in one without its own");
+        ensure!(
+            ns::inode(&mount_ns)? != ns::own("mnt")?,
+            "process {pid} is in the host's mount namespace: it is in no container, or in one without its own"
+        );
         let root = process.directory("root")?;
         // No config.json says it; engines give it to all of the container's files.
         let label = file::reopen_dir(&root).and_then(selinux::label_of).unwrap_or_else(|e| {
-            log::warn!("process {pid}: the SELinux label of its root is not known, ignoring: {e:#}");
+            log::warn!(
+                "process {pid}: the SELinux label of its root is not known, ignoring: {e:#}"
+            );
             None
         });
-        Ok(Rootfs { mount_ns, path: PathBuf::new(), pivoted: Some(root), owner: process.mapped_root()?, label })
+        Ok(Rootfs {
+            mount_ns,
+            path: PathBuf::new(),
+            pivoted: Some(root),
+            owner: process.mapped_root()?,
+            label,
+        })
     }
 
     /// How many of the last components of a path are not there, in the container.
@@ -89,7 +105,11 @@ impl Rootfs {
             for path in inside.ancestors().take(count) {
                 let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { break };
                 let parent = parent.strip_prefix("/").unwrap_or(parent);
-                let parent = if parent == Path::new("") { root.try_clone()? } else { resolve::resolve(root, parent.as_os_str(), Below::InRoot, true)? };
+                let parent = if parent == Path::new("") {
+                    root.try_clone()?
+                } else {
+                    resolve::resolve(root, parent.as_os_str(), Below::InRoot, true)?
+                };
                 file::remove_empty_dir(&parent, name)?;
             }
             Ok(())
@@ -98,9 +118,18 @@ impl Rootfs {
 
     /// The file or directory `inside`, if it is there, and what `stat` says of it.
     pub fn look(&self, inside: &str, directory: bool) -> Result<Option<(OwnedFd, file::Stat)>> {
-        let found = self.inside(|root| match resolve::resolve(root, inside.trim_start_matches('/').as_ref(), Below::InRoot, directory) {
-            Err(Errno::NOENT) => Ok(None),
-            other => Ok(Some(other.with_context(|| format!("openat2({inside:?}) in the container"))?)),
+        let found = self.inside(|root| {
+            match resolve::resolve(
+                root,
+                inside.trim_start_matches('/').as_ref(),
+                Below::InRoot,
+                directory,
+            ) {
+                Err(Errno::NOENT) => Ok(None),
+                other => Ok(Some(
+                    other.with_context(|| format!("openat2({inside:?}) in the container"))?,
+                )),
+            }
         })?;
         found.map(|fd| file::stat(&fd).map(|s| (fd, s))).transpose()
     }
@@ -119,9 +148,14 @@ impl Rootfs {
     /// It is no directory, cannot be made, or is on a file system that holds no files.
     pub fn directory(&self, inside: &str, made: &mut Made) -> Result<(OwnedFd, Found)> {
         self.inside(|root| {
-            let dir = self.make_below(root, Path::new(inside), made).with_context(|| format!("dump directory {inside:?} of the container"))?;
+            let dir = self
+                .make_below(root, Path::new(inside), made)
+                .with_context(|| format!("dump directory {inside:?} of the container"))?;
             let fs = filesystem::fs_type(&dir)?;
-            ensure!(!matches!(fs, FsType::Proc | FsType::Kernel), "dump directory {inside:?} of the container is on a file system of the kernel");
+            ensure!(
+                !matches!(fs, FsType::Proc | FsType::Kernel),
+                "dump directory {inside:?} of the container is on a file system of the kernel"
+            );
             let found = Found {
                 mounted: filesystem::mount_of(&dir)?.0 != filesystem::mount_of(root)?.0,
                 memory: fs == FsType::Memory,
@@ -134,14 +168,20 @@ impl Rootfs {
     /// Puts the container's own pattern over `/proc/sys/kernel/core_pattern`. A container without a /proc has none to see: `false`.
     pub fn show(&self, view: &OwnedFd) -> Result<bool> {
         self.inside(|root| {
-            let sysctl = match resolve::resolve(root, "proc/sys/kernel/core_pattern".as_ref(), Below::NoLinks, false) {
+            let sysctl = match resolve::resolve(
+                root,
+                "proc/sys/kernel/core_pattern".as_ref(),
+                Below::NoLinks,
+                false,
+            ) {
                 Err(Errno::NOENT) => return Ok(false),
                 other => other.context("openat2(\"proc/sys/kernel/core_pattern\")")?,
             };
             if filesystem::fs_type(&sysctl)? != FsType::Proc {
                 return Ok(false);
             }
-            mount::attach(view, &sysctl).context("the container's /proc/sys/kernel/core_pattern")?;
+            mount::attach(view, &sysctl)
+                .context("the container's /proc/sys/kernel/core_pattern")?;
             Ok(true)
         })
     }
@@ -149,7 +189,9 @@ impl Rootfs {
     /// Takes the view off again.
     pub fn hide(&self) -> Result<()> {
         self.inside(|root| {
-            let directory = resolve::resolve(root, "proc/sys/kernel".as_ref(), Below::NoLinks, true).context("openat2(\"proc/sys/kernel\")")?;
+            let directory =
+                resolve::resolve(root, "proc/sys/kernel".as_ref(), Below::NoLinks, true)
+                    .context("openat2(\"proc/sys/kernel\")")?;
             mount::detach_file(&directory, "core_pattern")
         })
     }
@@ -166,7 +208,10 @@ impl Rootfs {
 
     /// Walks down `path` below `root` and makes what is missing: the last directory for everybody (1777), those above it 0755, all owned by the container's root.
     fn make_below(&self, root: &OwnedFd, path: &Path, made: &mut Made) -> Result<OwnedFd> {
-        let names: Vec<&OsStr> = path.components().filter_map(|c| if let std::path::Component::Normal(n) = c { Some(n) } else { None }).collect();
+        let names: Vec<&OsStr> = path
+            .components()
+            .filter_map(|c| if let std::path::Component::Normal(n) = c { Some(n) } else { None })
+            .collect();
         let mut here = root.try_clone().context("dup")?;
         let mut walked = PathBuf::new();
         for (i, name) in names.iter().enumerate() {
@@ -178,17 +223,22 @@ impl Rootfs {
                     let mode = if i + 1 == names.len() { DUMP_DIR_MODE } else { 0o755 };
                     match file::mkdirat(&here, name, mode) {
                         Ok(()) => {}
-                        Err(Errno::EXIST) => bail!("{walked:?} is a symbolic link that leads nowhere"),
+                        Err(Errno::EXIST) => {
+                            bail!("{walked:?} is a symbolic link that leads nowhere")
+                        }
                         Err(e) => return Err(e).with_context(|| format!("mkdirat({walked:?})")),
                     }
-                    let next = resolve::resolve(&here, name, Below::NoLinks, true).with_context(|| format!("openat2({walked:?})"))?;
+                    let next = resolve::resolve(&here, name, Below::NoLinks, true)
+                        .with_context(|| format!("openat2({walked:?})"))?;
                     let dir = file::reopen_dir(&next)?;
                     file::chmod(&dir, mode)?;
                     file::chown(&dir, self.owner.0, self.owner.1)?;
                     self.give_label(&dir)?;
                     made.0.push((std::mem::replace(&mut here, next), (*name).to_owned()));
                 }
-                Err(e) => return Err(e).with_context(|| format!("openat2({walked:?}, O_DIRECTORY)")),
+                Err(e) => {
+                    return Err(e).with_context(|| format!("openat2({walked:?}, O_DIRECTORY)"));
+                }
             }
         }
         Ok(here)

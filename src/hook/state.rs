@@ -28,9 +28,14 @@ pub struct State {
 impl State {
     /// Parses and checks what came on stdin.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        let state: State = serde_json::from_slice(text).context("the state on stdin is no OCI state")?;
+        let state: State =
+            serde_json::from_slice(text).context("the state on stdin is no OCI state")?;
         crate::registry::check_id(&state.id)?;
-        ensure!(state.bundle.is_absolute(), "the state's bundle {:?} is not an absolute path", state.bundle);
+        ensure!(
+            state.bundle.is_absolute(),
+            "the state's bundle {:?} is not an absolute path",
+            state.bundle
+        );
         Ok(state)
     }
 
@@ -102,7 +107,13 @@ mod tests {
 
     #[test]
     fn refused() {
-        for bad in ["", "{}", r#"{"id":"../a","bundle":"/b"}"#, r#"{"id":"a","bundle":"b"}"#, r#"{"id":"a","bundle":"/b","pid":"x"}"#] {
+        for bad in [
+            "",
+            "{}",
+            r#"{"id":"../a","bundle":"/b"}"#,
+            r#"{"id":"a","bundle":"b"}"#,
+            r#"{"id":"a","bundle":"/b","pid":"x"}"#,
+        ] {
             assert!(State::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }

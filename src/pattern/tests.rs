@@ -72,7 +72,12 @@ fn a_container_may_ask_for_a_file_only() {
         (b"/cores/%z", Ok(())),
     ];
     for (text, expected) in table {
-        assert_eq!(Template::of_container(text).map(|_| ()), expected, "{:?}", text.escape_ascii().to_string());
+        assert_eq!(
+            Template::of_container(text).map(|_| ()),
+            expected,
+            "{:?}",
+            text.escape_ascii().to_string()
+        );
     }
     assert_eq!(Template::of_container(b"..").unwrap_err(), Refusal::Parent);
 }
@@ -94,8 +99,11 @@ fn handlers_of_the_host() {
     assert_eq!(Handler::of(b""), Handler::Nothing);
     assert_eq!(Handler::of(b"@/run/x.sock"), Handler::Socket);
     assert_eq!(Handler::of(b"core.%p"), Handler::File(Template::of_host(b"core.%p")));
-    let Handler::Pipe(args) = Handler::of(b"|/usr/lib/helper  %P \t%e\n%F") else { panic!("not a pipe") };
-    let args: Vec<_> = args.iter().map(|a| String::from_utf8(a.expand_argument(&crash())).unwrap()).collect();
+    let Handler::Pipe(args) = Handler::of(b"|/usr/lib/helper  %P \t%e\n%F") else {
+        panic!("not a pipe")
+    };
+    let args: Vec<_> =
+        args.iter().map(|a| String::from_utf8(a.expand_argument(&crash())).unwrap()).collect();
     assert_eq!(args, ["/usr/lib/helper", "4012", "a!b %p", "3"]);
 }
 

@@ -76,7 +76,11 @@ impl Entry {
         check_id(&self.names.container_id)?;
         Template::of_container(self.pattern.as_bytes())?;
         ensure!(self.refused.is_none(), "it is a refusal");
-        ensure!(self.store.as_ref().is_none_or(|s| s.is_absolute()), "store {:?} is not an absolute path", self.store);
+        ensure!(
+            self.store.as_ref().is_none_or(|s| s.is_absolute()),
+            "store {:?} is not an absolute path",
+            self.store
+        );
         // Its memory would count as nobody's.
         self.early = false;
         self.user = Some(uid);
@@ -93,7 +97,8 @@ impl Entry {
     /// Whether the init process of the entry is the process that has its PID now.
     pub fn init_lives(&self) -> bool {
         let Ok(process) = Proc::open(self.init.pid) else { return false };
-        process.start_time().is_ok_and(|t| t == self.init.start_time) && process.is_zombie().is_ok_and(|zombie| !zombie)
+        process.start_time().is_ok_and(|t| t == self.init.start_time)
+            && process.is_zombie().is_ok_and(|zombie| !zombie)
     }
 }
 
@@ -112,7 +117,8 @@ pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
     let mut keys = Vec::new();
     let mut path = group.path.as_slice();
     while path.len() > 1 {
-        let name = format!("cgroup-{}-{}", group.controllers.escape_ascii(), path.escape_ascii()).replace('/', "!");
+        let name = format!("cgroup-{}-{}", group.controllers.escape_ascii(), path.escape_ascii())
+            .replace('/', "!");
         // A longer one cannot be a file name: it was never registered either.
         if name.len() <= 255 {
             keys.push(name);
@@ -138,8 +144,12 @@ mod tests {
 
     #[test]
     fn cgroup_keys_walk_up() {
-        let keys = |c: &[u8], p: &[u8]| cgroup_keys(&Cgroup { controllers: c.to_vec(), path: p.to_vec() });
-        assert_eq!(keys(b"", b"/pods/a/b"), ["cgroup--!pods!a!b", "cgroup--!pods!a", "cgroup--!pods"]);
+        let keys =
+            |c: &[u8], p: &[u8]| cgroup_keys(&Cgroup { controllers: c.to_vec(), path: p.to_vec() });
+        assert_eq!(
+            keys(b"", b"/pods/a/b"),
+            ["cgroup--!pods!a!b", "cgroup--!pods!a", "cgroup--!pods"]
+        );
         assert_eq!(keys(b"memory", b"/x"), ["cgroup-memory-!x"]);
         assert!(keys(b"", b"/").is_empty());
         assert!(keys(b"", &b"/x".repeat(200)).len() < 200);

@@ -41,14 +41,20 @@ impl Binaries {
     pub fn all(&self) -> Result<Vec<(String, u64)>> {
         let names = file::names(&self.0)?;
         let ids = names.iter().filter_map(|n| n.to_str()).filter(|n| is_name(n));
-        Ok(ids.filter_map(|id| Some((id.to_owned(), file::stat_at(&self.0, id.as_ref()).ok()?.allocated))).collect())
+        Ok(ids
+            .filter_map(|id| {
+                Some((id.to_owned(), file::stat_at(&self.0, id.as_ref()).ok()?.allocated))
+            })
+            .collect())
     }
 
     /// A new file for a binary, to be written; `None` if another process has that in hand.
     pub fn begin(&self, id: &str) -> Option<OwnedFd> {
         let name = unfinished(id);
         match file::create_readable(&self.0, &name, 0o600) {
-            Err(Errno::EXIST) if file::stat_at(&self.0, &name).is_ok_and(|s| is_settled(s.modified)) => {
+            Err(Errno::EXIST)
+                if file::stat_at(&self.0, &name).is_ok_and(|s| is_settled(s.modified)) =>
+            {
                 file::unlink(&self.0, &name).ok()?;
                 file::create_readable(&self.0, &name, 0o600).ok()
             }
@@ -74,7 +80,10 @@ impl Binaries {
     /// Which of them nothing needs, with their bytes on disk. Not those that were kept just now.
     pub fn unneeded(&self, needed: &BTreeSet<String>) -> Result<Vec<(String, u64)>> {
         let mut all = self.all()?;
-        all.retain(|(id, _)| !needed.contains(id) && file::stat_at(&self.0, id.as_ref()).is_ok_and(|s| is_settled(s.modified)));
+        all.retain(|(id, _)| {
+            !needed.contains(id)
+                && file::stat_at(&self.0, id.as_ref()).is_ok_and(|s| is_settled(s.modified))
+        });
         Ok(all)
     }
 
@@ -110,7 +119,8 @@ mod tests {
     #[test]
     fn one_at_a_time_and_whole_or_not_there() {
         let dir = tempfile::tempdir().unwrap();
-        let kept = Binaries(file::open_subdir(file::open_dir(dir.path()).unwrap(), ".".as_ref()).unwrap());
+        let kept =
+            Binaries(file::open_subdir(file::open_dir(dir.path()).unwrap(), ".".as_ref()).unwrap());
         let id = "00112233-00112233445566778899aabbccddeeff";
         let mut first = std::fs::File::from(kept.begin(id).unwrap());
         assert!(kept.begin(id).is_none(), "two processes write the same file");
@@ -128,7 +138,10 @@ mod tests {
         assert_eq!(kept.unneeded(&BTreeSet::from([id.to_owned()])).unwrap(), []);
         assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap().len(), 1);
         // Another crash has come that needs it, and has not said so yet.
-        assert_eq!((kept.take(id), kept.take("content-00112233445566778899aabbccddeeff")), (Some(5), None));
+        assert_eq!(
+            (kept.take(id), kept.take("content-00112233445566778899aabbccddeeff")),
+            (Some(5), None)
+        );
         assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap(), []);
         // A helper that was killed left its file; the next one takes over.
         let left = std::fs::File::from(kept.begin(id).unwrap());

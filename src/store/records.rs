@@ -76,7 +76,9 @@ impl Records {
 
     /// Reads one record. `None` if it has gone or is only being made, or is damaged, which is said.
     pub fn read(&self, name: &OsStr) -> Option<Record> {
-        let read = || -> Result<Option<Record>> { last(&file::read_bounded(file::open_read(&self.0, name)?, MAX, "record")?) };
+        let read = || -> Result<Option<Record>> {
+            last(&file::read_bounded(file::open_read(&self.0, name)?, MAX, "record")?)
+        };
         read().unwrap_or_else(|e| {
             if !is_missing(&e) {
                 log::warn!("record {name:?} is not readable, ignoring: {e:#}");
@@ -94,7 +96,9 @@ impl Records {
     pub fn sweep(&self) -> Result<()> {
         for name in self.names()? {
             match file::stat_at(&self.0, &name) {
-                Ok(stat) if stat.size == 0 && binaries::is_settled(stat.modified) => file::unlink(&self.0, &name)?,
+                Ok(stat) if stat.size == 0 && binaries::is_settled(stat.modified) => {
+                    file::unlink(&self.0, &name)?
+                }
                 Ok(_) | Err(Errno::NOENT) => {}
                 Err(e) => return Err(e).with_context(|| format!("stat record {name:?}")),
             }
@@ -141,13 +145,17 @@ mod tests {
     }
 
     fn lines(records: &[Record]) -> Vec<u8> {
-        records.iter().flat_map(|r| serde_json::to_vec(r).unwrap().into_iter().chain([b'\n'])).collect()
+        records
+            .iter()
+            .flat_map(|r| serde_json::to_vec(r).unwrap().into_iter().chain([b'\n']))
+            .collect()
     }
 
     #[test]
     fn the_last_whole_line_holds() {
         let (started, written) = (record(Outcome::Started), record(Outcome::Written));
-        let (one, both) = (lines(std::slice::from_ref(&started)), lines(&[started.clone(), written.clone()]));
+        let (one, both) =
+            (lines(std::slice::from_ref(&started)), lines(&[started.clone(), written.clone()]));
         assert_eq!(last(&one).unwrap(), Some(started.clone()));
         assert_eq!(last(&both).unwrap(), Some(written.clone()));
         // Killed, or out of space, in the middle of the second.
@@ -165,11 +173,15 @@ mod tests {
     #[test]
     fn a_file_grows_and_stays_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records(file::open_subdir(file::open_dir(dir.path()).unwrap(), ".".as_ref()).unwrap());
+        let records =
+            Records(file::open_subdir(file::open_dir(dir.path()).unwrap(), ".".as_ref()).unwrap());
         let mut file = records.begin(&record(Outcome::Started)).unwrap();
         let [name] = &records.names().unwrap()[..] else { panic!("not one file") };
         assert_eq!(records.read(name).unwrap().outcome, Outcome::Started);
-        assert!(records.begin(&record(Outcome::Started)).is_err(), "one crash took another one's place");
+        assert!(
+            records.begin(&record(Outcome::Started)).is_err(),
+            "one crash took another one's place"
+        );
         file.add(&record(Outcome::Written)).unwrap();
         assert_eq!(records.read(name).unwrap().outcome, Outcome::Written);
         records.remove(name).unwrap();

@@ -56,7 +56,8 @@ impl<'a> Confinement<'a> {
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let confined = || self.enter().map(|()| work());
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().spawn_scoped(scope, confined).context("a thread")?;
+            let thread =
+                std::thread::Builder::new().spawn_scoped(scope, confined).context("a thread")?;
             thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the thread panicked")))
         })
         .with_context(|| format!("the AppArmor profile {:?} cannot be taken on", self.profile.0))
@@ -64,8 +65,11 @@ impl<'a> Confinement<'a> {
 
     fn enter(&self) -> Result<()> {
         let name = format!("{}/{CURRENT}", rustix::thread::gettid().as_raw_nonzero());
-        let fd = rustix::fs::openat(&self.tasks, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("openat({name:?})"))?;
-        rustix::io::write(&fd, format!("changeprofile {}", self.profile.0).as_bytes()).with_context(|| format!("write({name:?})"))?;
+        let fd =
+            rustix::fs::openat(&self.tasks, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .with_context(|| format!("openat({name:?})"))?;
+        rustix::io::write(&fd, format!("changeprofile {}", self.profile.0).as_bytes())
+            .with_context(|| format!("write({name:?})"))?;
         Ok(())
     }
 }
@@ -94,7 +98,11 @@ mod tests {
             ("system_u:system_r:container_t:s0\0", None),
         ];
         for (text, expected) in table {
-            assert_eq!(enforced(text.as_bytes()), expected.map(|name| Profile(name.into())), "{text:?}");
+            assert_eq!(
+                enforced(text.as_bytes()),
+                expected.map(|name| Profile(name.into())),
+                "{text:?}"
+            );
         }
     }
 }

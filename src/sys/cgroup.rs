@@ -25,13 +25,33 @@ impl Groups {
     /// Opens them; one that has gone charges nobody any more.
     pub fn open(groups: &[Cgroup]) -> Self {
         let open = |group: &Cgroup, file: &str| {
-            places(group).into_iter().find_map(|dir| File::options().write(!file.is_empty()).read(file.is_empty()).open(dir.join(file)).ok())
+            places(group).into_iter().find_map(|dir| {
+                File::options()
+                    .write(!file.is_empty())
+                    .read(file.is_empty())
+                    .open(dir.join(file))
+                    .ok()
+            })
         };
-        let charges = |g: &&Cgroup| g.controllers.split(|b| *b == b',').any(|c| c == b"memory" || c == b"blkio");
+        let charges = |g: &&Cgroup| {
+            g.controllers.split(|b| *b == b',').any(|c| c == b"memory" || c == b"blkio")
+        };
         let below = |g: &&Cgroup| g.path != b"/";
         // With memory in a hierarchy of its own, cgroup v2's group charges nothing.
-        let unified = if groups.iter().any(|g| charges(&g)) { None } else { groups.iter().filter(below).find(|g| g.controllers.is_empty()) };
-        Groups { unified: unified.and_then(|g| open(g, "")), tasks: groups.iter().filter(charges).filter(below).filter_map(|g| open(g, "tasks")).collect() }
+        let unified = if groups.iter().any(|g| charges(&g)) {
+            None
+        } else {
+            groups.iter().filter(below).find(|g| g.controllers.is_empty())
+        };
+        Groups {
+            unified: unified.and_then(|g| open(g, "")),
+            tasks: groups
+                .iter()
+                .filter(charges)
+                .filter(below)
+                .filter_map(|g| open(g, "tasks"))
+                .collect(),
+        }
     }
 
     /// The group of cgroup v2 that a child is to be started in, see [`super::child::fork_into`].
@@ -65,13 +85,25 @@ mod tests {
     #[test]
     fn where_the_groups_are() {
         let of = |c: &[u8], p: &[u8]| places(&Cgroup { controllers: c.to_vec(), path: p.to_vec() });
-        assert_eq!(of(b"", b"/pods/a"), [PathBuf::from("/sys/fs/cgroup/pods/a"), PathBuf::from("/sys/fs/cgroup/unified/pods/a")]);
-        assert_eq!(of(b"memory", b"/a"), [PathBuf::from("/sys/fs/cgroup/memory/a"), PathBuf::from("/sys/fs/cgroup/memory/a")]);
+        assert_eq!(
+            of(b"", b"/pods/a"),
+            [
+                PathBuf::from("/sys/fs/cgroup/pods/a"),
+                PathBuf::from("/sys/fs/cgroup/unified/pods/a")
+            ]
+        );
+        assert_eq!(
+            of(b"memory", b"/a"),
+            [PathBuf::from("/sys/fs/cgroup/memory/a"), PathBuf::from("/sys/fs/cgroup/memory/a")]
+        );
     }
 
     #[test]
     fn the_root_charges_nobody() {
-        let groups = Groups::open(&[Cgroup { controllers: vec![], path: b"/".to_vec() }, Cgroup { controllers: b"memory".to_vec(), path: b"/".to_vec() }]);
+        let groups = Groups::open(&[
+            Cgroup { controllers: vec![], path: b"/".to_vec() },
+            Cgroup { controllers: b"memory".to_vec(), path: b"/".to_vec() },
+        ]);
         assert!(groups.unified.is_none() && groups.tasks.is_empty());
     }
 }

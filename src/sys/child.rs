@@ -65,7 +65,8 @@ impl Child {
 
     /// Waits at most so long. `None`: it has not ended, and is left to itself.
     pub fn wait_briefly(self, time: Duration) -> Result<Option<Ended>> {
-        let pidfd = rustix::process::pidfd_open(self.0, rustix::process::PidfdFlags::empty()).context("pidfd_open")?;
+        let pidfd = rustix::process::pidfd_open(self.0, rustix::process::PidfdFlags::empty())
+            .context("pidfd_open")?;
         if wait_readable(&pidfd, Some(time))? { self.wait().map(Some) } else { Ok(None) }
     }
 

@@ -15,7 +15,15 @@ impl Counter {
     /// mmap(2), `MAP_SHARED`.
     pub fn shared() -> Result<Self> {
         // SAFETY: a new mapping wherever the kernel likes; nothing of ours is there.
-        let page = unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED) }.context("mmap(MAP_SHARED)")?;
+        let page = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                4096,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+            )
+        }
+        .context("mmap(MAP_SHARED)")?;
         // SAFETY: the page is zeros, aligned, never unmapped, and touched as this atomic only.
         Ok(Counter(unsafe { &*page.cast::<AtomicU64>() }))
     }

@@ -39,14 +39,18 @@ impl Credentials {
 pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
     caps::clear(None, CapSet::Ambient).context("prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
-    rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP).context("prctl(PR_SET_SECUREBITS)")?;
+    rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+        .context("prctl(PR_SET_SECUREBITS)")?;
     let gids: Vec<_> = c.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-    rustix::thread::set_thread_groups(&gids).with_context(|| format!("setgroups({:?})", c.groups))?;
+    rustix::thread::set_thread_groups(&gids)
+        .with_context(|| format!("setgroups({:?})", c.groups))?;
     let [r, e, s, fs] = c.gid.map(Gid::from_raw);
-    rustix::thread::set_thread_res_gid(r, e, s).with_context(|| format!("setresgid({:?})", c.gid))?;
+    rustix::thread::set_thread_res_gid(r, e, s)
+        .with_context(|| format!("setresgid({:?})", c.gid))?;
     set_fs_id(fs.as_raw(), libc::SYS_setfsgid);
     let [r, e, s, fs] = c.uid.map(Uid::from_raw);
-    rustix::thread::set_thread_res_uid(r, e, s).with_context(|| format!("setresuid({:?})", c.uid))?;
+    rustix::thread::set_thread_res_uid(r, e, s)
+        .with_context(|| format!("setresuid({:?})", c.uid))?;
     set_fs_id(fs.as_raw(), libc::SYS_setfsuid);
     if let Some(ns) = user_ns {
         super::ns::enter(ns.as_fd(), super::ns::Kind::User)?;
@@ -54,7 +58,11 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     // In a user namespace that is all; outside of one the kernel's helper may lack what an administrator took from it.
     let have = rustix::thread::capabilities(None).context("capget")?.permitted.bits();
     let set = |mask| CapabilitySet::from_bits_retain(mask & have);
-    let sets = CapabilitySets { effective: set(c.effective), permitted: set(c.permitted), inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets {
+        effective: set(c.effective),
+        permitted: set(c.permitted),
+        inheritable: CapabilitySet::empty(),
+    };
     rustix::thread::set_capabilities(None, sets).context("capset")?;
     // Every change of IDs has set it to fs.suid_dumpable.
     super::process::not_dumpable()

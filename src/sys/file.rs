@@ -1,7 +1,7 @@
 //! Files and directories by descriptor: open once, then everything relative to what was opened.
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -59,32 +59,83 @@ fn known(s: &fs::Stat) -> Stat {
     }
 }
 
-/// What tells a file from all others, now and later: a file system gives the number of one that has gone to the next one.
+/// What tells a file from all others, now and later: a file system gives the inode number of a file that has gone to the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// Device and inode number.
     pub id: (u64, u64),
     /// When it was last written to: seconds and nanoseconds.
     pub modified: (i64, u64),
+    /// When it was made, where the file system says that: seconds and nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub born: Option<(i64, u64)>,
+}
+
+impl Identity {
+    /// Whether both are the same file. Where the file system says when a file was made, that and the inode number decide, so that
+    /// a file which its owner has written to is still that file; elsewhere the time of the last write has to be the same.
+    /// The device number does not count: it may be another one after the next boot.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        let same_time = match (self.born, other.born) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.modified == other.modified,
+        };
+        self.id.1 == other.id.1 && same_time
+    }
+}
+
+/// The identity of an open file.
+///
+/// # References
+/// statx(2), `STATX_BTIME`, Linux 4.11.
+pub fn identity(fd: impl AsFd) -> rustix::io::Result<Identity> {
+    Ok(identified(&fs::statx(
+        fd,
+        "",
+        AtFlags::EMPTY_PATH,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+    )?))
 }
 
 /// The identity of the regular file `name` below `dir`; a symbolic link is none.
 pub fn identity_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Identity> {
-    let s = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    match FileType::from_raw_mode(s.st_mode) {
-        FileType::RegularFile => Ok(Identity { id: (s.st_dev, s.st_ino), modified: (s.st_mtime as i64, s.st_mtime_nsec as u64) }),
+    let s = fs::statx(
+        dir,
+        name,
+        AtFlags::SYMLINK_NOFOLLOW,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+    )?;
+    match FileType::from_raw_mode(s.stx_mode.into()) {
+        FileType::RegularFile => Ok(identified(&s)),
         _ => Err(Errno::NOENT),
+    }
+}
+
+fn identified(s: &fs::Statx) -> Identity {
+    let time = |t: fs::StatxTimestamp| (t.tv_sec, u64::from(t.tv_nsec));
+    let born = StatxFlags::from_bits_retain(s.stx_mask).contains(StatxFlags::BTIME);
+    Identity {
+        id: (fs::makedev(s.stx_dev_major, s.stx_dev_minor), s.stx_ino),
+        modified: time(s.stx_mtime),
+        born: born.then(|| time(s.stx_btime)),
     }
 }
 
 /// Opens a directory of the host by its absolute path. For paths of this project and of the administrator only, never for a container's.
 pub fn open_dir(path: &Path) -> Result<OwnedFd> {
-    fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))
+    fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))
 }
 
 /// Opens `name` below `dir` for reading; the last component may not be a symbolic link.
 pub fn open_read(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
-    fs::openat(dir, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty()).map(Into::into)
+    fs::openat(
+        dir,
+        name,
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        Mode::empty(),
+    )
+    .map(Into::into)
 }
 
 /// Reads at most `max` bytes; more than that is an error, never a silent cut.
@@ -99,7 +150,12 @@ pub fn read_bounded(file: impl Read, max: usize, what: &str) -> Result<Vec<u8>> 
 
 /// Opens the directory `name` below `dir` for reading; not through a symbolic link.
 pub fn open_subdir(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
-    fs::openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    fs::openat(
+        dir,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 /// Opens the directory `name` below `dir`, and makes it if it is missing. `mode` is exact: `main` has cleared the umask.
@@ -120,8 +176,14 @@ pub fn make_path(path: &Path, mode: u32) -> Result<OwnedFd> {
     if let Ok(dir) = open_subdir(fs::CWD, path.as_os_str()) {
         return Ok(dir);
     }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { bail!("{path:?} names no directory") };
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).with_context(|| format!("mkdir({parent:?})"))?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("{path:?} names no directory")
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(parent)
+        .with_context(|| format!("mkdir({parent:?})"))?;
     make_dir(open_dir(parent)?, name, mode)
 }
 
@@ -139,7 +201,9 @@ pub fn chmod(fd: impl AsFd, mode: u32) -> Result<()> {
 /// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader sees the old or the new one whole.
 pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
     let temp = temporary(name);
-    match write_new(&dir, &temp, content, mode).and_then(|()| fs::renameat(&dir, &temp, &dir, name).with_context(|| format!("renameat({name:?})"))) {
+    match write_new(&dir, &temp, content, mode).and_then(|()| {
+        fs::renameat(&dir, &temp, &dir, name).with_context(|| format!("renameat({name:?})"))
+    }) {
         Ok(()) => Ok(()),
         Err(e) => {
             let _ = fs::unlinkat(&dir, &temp, AtFlags::empty());
@@ -162,13 +226,16 @@ pub fn write_new(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Res
 
 /// Makes the new file `name` below `dir` for writing; an existing one is an error.
 pub fn create_new(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<std::fs::File> {
-    create_exclusive(dir, name, mode).map(Into::into).with_context(|| format!("openat({name:?}, O_CREAT|O_EXCL)"))
+    create_exclusive(dir, name, mode)
+        .map(Into::into)
+        .with_context(|| format!("openat({name:?}, O_CREAT|O_EXCL)"))
 }
 
 /// Gives the file `from` the further name `to` in another directory, replacing what had it.
 pub fn link(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) -> Result<()> {
     let _ = fs::unlinkat(&to_dir, to, AtFlags::empty());
-    fs::linkat(from_dir, from, to_dir, to, AtFlags::empty()).with_context(|| format!("linkat({from:?}, {to:?})"))
+    fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())
+        .with_context(|| format!("linkat({from:?}, {to:?})"))
 }
 
 /// Renames a file of a directory to a name that nothing has yet; returns whether that was so.
@@ -190,20 +257,28 @@ pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
 /// utimensat(2).
 pub fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
     let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
-    fs::utimensat(dir, name, &fs::Timestamps { last_access: now, last_modification: now }, AtFlags::SYMLINK_NOFOLLOW)
+    fs::utimensat(
+        dir,
+        name,
+        &fs::Timestamps { last_access: now, last_modification: now },
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
 }
 
 /// Whether something that is done at most once in a while is due, by the age of the empty file `stamp`; if so, notes that it is done now.
 pub fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
-    let old = open_read(&dir, stamp).ok().and_then(|f| f.metadata().and_then(|m| m.modified()).ok());
+    let old =
+        open_read(&dir, stamp).ok().and_then(|f| f.metadata().and_then(|m| m.modified()).ok());
     // A clock that was set back makes it due as well.
-    let due = old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > every));
+    let due =
+        old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > every));
     due && replace(dir, stamp, b"", 0o600).is_ok()
 }
 
 /// Removes a name; a missing one is no error.
 pub fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
-    ignore_missing(fs::unlinkat(dir, name, AtFlags::empty())).with_context(|| format!("unlinkat({name:?})"))
+    ignore_missing(fs::unlinkat(dir, name, AtFlags::empty()))
+        .with_context(|| format!("unlinkat({name:?})"))
 }
 
 /// Removes an empty directory. A missing one, or one with something in it, is left and is no error: returns whether it went.
@@ -254,7 +329,8 @@ pub fn lock(fd: impl AsFd) -> Result<()> {
 /// Opens an empty file `name` below `dir` to lock it, and makes it if it is missing. Nothing can be written to it.
 pub fn open_lock(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).with_context(|| format!("openat({name:?}, O_CREAT)"))
+    fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))
+        .with_context(|| format!("openat({name:?}, O_CREAT)"))
 }
 
 /// Takes the exclusive lock if nobody has it. Whether it is ours now.
@@ -314,7 +390,13 @@ pub fn create_readable(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::R
 }
 
 fn create(dir: impl AsFd, name: &OsStr, mode: u32, access: OFlags) -> rustix::io::Result<OwnedFd> {
-    let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::LARGEFILE;
+    let flags = access
+        | OFlags::CREATE
+        | OFlags::EXCL
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::CLOEXEC
+        | OFlags::LARGEFILE;
     fs::openat(dir, name, flags, Mode::from_raw_mode(mode))
 }
 
@@ -325,12 +407,15 @@ pub fn mkdirat(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<()
 
 /// Opens an `O_PATH` directory descriptor again, for reading its entries or changing its mode.
 pub fn reopen_dir(fd: impl AsFd) -> Result<OwnedFd> {
-    fs::openat(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).context("openat(\".\", O_DIRECTORY)")
+    fs::openat(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .context("openat(\".\", O_DIRECTORY)")
 }
 
 /// Where a symbolic link below `dir` points to.
 pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<Vec<u8>> {
-    Ok(fs::readlinkat(dir, name, Vec::new()).with_context(|| format!("readlinkat({name:?})"))?.into_bytes())
+    Ok(fs::readlinkat(dir, name, Vec::new())
+        .with_context(|| format!("readlinkat({name:?})"))?
+        .into_bytes())
 }
 
 /// Changes into a directory by descriptor.

@@ -39,15 +39,29 @@ pub struct Space {
 pub fn space(fd: impl AsFd) -> Result<Space> {
     let s = fs::fstatfs(fd).context("fstatfs")?;
     let unit = if s.f_frsize > 0 { s.f_frsize } else { s.f_bsize } as u64;
-    Ok(Space { kind: kind(s.f_type as i64), total: s.f_blocks.saturating_mul(unit), available: s.f_bavail.saturating_mul(unit) })
+    Ok(Space {
+        kind: kind(s.f_type as i64),
+        total: s.f_blocks.saturating_mul(unit),
+        available: s.f_bavail.saturating_mul(unit),
+    })
 }
 
 fn kind(magic: i64) -> FsType {
     match magic {
         libc::PROC_SUPER_MAGIC => FsType::Proc,
-        libc::SYSFS_MAGIC | libc::CGROUP_SUPER_MAGIC | libc::CGROUP2_SUPER_MAGIC | libc::DEBUGFS_MAGIC | libc::DEVPTS_SUPER_MAGIC => FsType::Kernel,
+        libc::SYSFS_MAGIC
+        | libc::CGROUP_SUPER_MAGIC
+        | libc::CGROUP2_SUPER_MAGIC
+        | libc::DEBUGFS_MAGIC
+        | libc::DEVPTS_SUPER_MAGIC => FsType::Kernel,
         libc::TMPFS_MAGIC | 0x8584_58f6 => FsType::Memory,
-        0x6573_5546 | libc::NFS_SUPER_MAGIC | libc::SMB_SUPER_MAGIC | 0xff53_4d42 | 0xfe53_4d42 | 0x0102_1997 | 0x00c3_6400 => FsType::Served,
+        0x6573_5546
+        | libc::NFS_SUPER_MAGIC
+        | libc::SMB_SUPER_MAGIC
+        | 0xff53_4d42
+        | 0xfe53_4d42
+        | 0x0102_1997
+        | 0x00c3_6400 => FsType::Served,
         _ => FsType::Other,
     }
 }
@@ -57,6 +71,7 @@ fn kind(magic: i64) -> FsType {
 /// # References
 /// statx(2): `STATX_MNT_ID` (Linux 5.8), `STATX_ATTR_MOUNT_ROOT` (Linux 5.8).
 pub fn mount_of(fd: impl AsFd) -> Result<(u64, bool)> {
-    let s = fs::statx(fd, "", AtFlags::EMPTY_PATH, fs::StatxFlags::MNT_ID).context("statx(STATX_MNT_ID)")?;
+    let s = fs::statx(fd, "", AtFlags::EMPTY_PATH, fs::StatxFlags::MNT_ID)
+        .context("statx(STATX_MNT_ID)")?;
     Ok((s.stx_mnt_id, s.stx_attributes.contains(fs::StatxAttributes::MOUNT_ROOT)))
 }

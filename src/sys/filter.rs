@@ -50,8 +50,13 @@ pub const THREADS: &[Rule] = &[
     Allow(libc::SYS_sched_yield),
 ];
 
-const NEW: i32 =
-    libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+const NEW: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
 
 /// `ioctl(2)` with this request only.
 pub const fn ioctl(request: u64) -> Rule {
@@ -79,6 +84,7 @@ pub static COPY: Program = program(&[
         Allow(libc::SYS_ftruncate),
         Allow(libc::SYS_fstat),
         Allow(libc::SYS_newfstatat),
+        Allow(libc::SYS_statx),
         fcntl(libc::F_SETPIPE_SZ),
         // Before std closes a descriptor it asks whether it is open.
         fcntl(libc::F_GETFD),
@@ -148,7 +154,8 @@ pub const fn program(lists: &[&[Rule]]) -> Program {
         l += 1;
     }
     // Jumps go forwards only, so it is made from its end.
-    let mut made = Program { code: [const { sock_filter { code: 0, jt: 0, jf: 0, k: 0 } }; MOST], size: 0 };
+    let mut made =
+        Program { code: [const { sock_filter { code: 0, jt: 0, jf: 0, k: 0 } }; MOST], size: 0 };
     made.add(RETURN, libc::SECCOMP_RET_ALLOW);
     made.add(RETURN, libc::SECCOMP_RET_KILL_PROCESS);
     made.search(&rules, 0, count);
@@ -240,7 +247,8 @@ pub fn enter(program: &Program) -> Result<()> {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1)
     };
-    seccompiler::apply_filter(&program.code[..program.size]).context("seccomp(SECCOMP_SET_MODE_FILTER)")
+    seccompiler::apply_filter(&program.code[..program.size])
+        .context("seccomp(SECCOMP_SET_MODE_FILTER)")
 }
 
 #[cfg(test)]
@@ -261,7 +269,10 @@ mod tests {
     fn what_is_named_goes_on() {
         assert_eq!(under_it(|| std::thread::spawn(|| 7).join().unwrap_or(1)), Ended::Exit(7));
         // SAFETY: reads a flag of descriptor 0.
-        assert_eq!(under_it(|| i32::from(unsafe { libc::fcntl(0, libc::F_GETFD) } < 0)), Ended::Exit(0));
+        assert_eq!(
+            under_it(|| i32::from(unsafe { libc::fcntl(0, libc::F_GETFD) } < 0)),
+            Ended::Exit(0)
+        );
         assert_eq!(under_it(|| vec![1u8; 8 << 20].len() as i32 >> 20), Ended::Exit(8));
     }
 
@@ -275,7 +286,19 @@ mod tests {
             || process::write(std::io::stdout(), b"").is_ok(),
             // SAFETY: the two calls would touch nothing of ours.
             || unsafe { libc::fcntl(0, libc::F_GETFL) } >= 0,
-            || !unsafe { libc::mmap(std::ptr::null_mut(), 4096, CODE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) }.is_null(),
+            || {
+                !unsafe {
+                    libc::mmap(
+                        std::ptr::null_mut(),
+                        4096,
+                        CODE,
+                        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                        -1,
+                        0,
+                    )
+                }
+                .is_null()
+            },
         ];
         for (i, attempt) in attempts.into_iter().enumerate() {
             let ended = under_it(|| i32::from(attempt()));

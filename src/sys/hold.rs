@@ -2,7 +2,9 @@
 //! does not take the memory down. What it sleeps on is a page of ours that never comes (userfaultfd).
 
 use anyhow::{Context, Result, ensure};
-use linux_raw_sys::general::{UFFD_API, UFFDIO_REGISTER_MODE_MISSING, uffdio_api, uffdio_range, uffdio_register};
+use linux_raw_sys::general::{
+    UFFD_API, UFFDIO_REGISTER_MODE_MISSING, uffdio_api, uffdio_range, uffdio_register,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -41,17 +43,29 @@ impl Hold {
     /// userfaultfd(2), ioctl_userfaultfd(2), Linux 4.3.
     pub fn new() -> Result<Self> {
         // SAFETY: the descriptor is used on a mapping of our own only, below.
-        let uffd = unsafe { rustix::mm::userfaultfd(UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK) }.context("userfaultfd")?;
+        let uffd = unsafe {
+            rustix::mm::userfaultfd(UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK)
+        }
+        .context("userfaultfd")?;
         let mut api = uffdio_api { api: UFFD_API.into(), features: 0, ioctls: 0 };
         // SAFETY: the structure is of the size that the request encodes and lives for the call.
         unsafe { ioctl::api(uffd.as_raw_fd(), &mut api) }.context("ioctl(UFFDIO_API)")?;
         // SAFETY: a new anonymous mapping wherever the kernel likes; nothing of ours is there.
-        let page =
-            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), PAGE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }.context("mmap")? as usize;
+        let page = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                PAGE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        }
+        .context("mmap")? as usize;
         let range = uffdio_range { start: page as u64, len: PAGE as u64 };
-        let mut register = uffdio_register { range, mode: UFFDIO_REGISTER_MODE_MISSING.into(), ioctls: 0 };
+        let mut register =
+            uffdio_register { range, mode: UFFDIO_REGISTER_MODE_MISSING.into(), ioctls: 0 };
         // SAFETY: as above; the range is the mapping just made.
-        unsafe { ioctl::register(uffd.as_raw_fd(), &mut register) }.context("ioctl(UFFDIO_REGISTER)")?;
+        unsafe { ioctl::register(uffd.as_raw_fd(), &mut register) }
+            .context("ioctl(UFFDIO_REGISTER)")?;
         Ok(Hold { uffd, page })
     }
 
@@ -66,7 +80,8 @@ impl Hold {
         };
         std::thread::Builder::new().stack_size(64 << 10).spawn(thread).context("thread")?;
         let mut fds = [PollFd::new(&self.uffd, PollFlags::IN)];
-        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 })).context("poll(userfaultfd)")?;
+        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))
+            .context("poll(userfaultfd)")?;
         // The fault is reported from inside of the read, which has taken its hold on the memory by then.
         ensure!(ready == 1, "the read of /proc/PID/mem at {address:#x} failed");
         Ok(Held(self.uffd))

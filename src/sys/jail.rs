@@ -45,7 +45,11 @@ const NOBODY: u32 = 65534;
 ///
 /// # References
 /// seccomp(2), Linux 3.17; setrlimit(2); credentials(7).
-pub fn run(bounds: &Bounds, keep: &[BorrowedFd<'_>], work: impl FnOnce(&mut dyn Write)) -> Result<Said> {
+pub fn run(
+    bounds: &Bounds,
+    keep: &[BorrowedFd<'_>],
+    work: impl FnOnce(&mut dyn Write),
+) -> Result<Said> {
     let (read, write) = process::pipe()?;
     let child = child::fork(|| {
         let mut out = std::fs::File::from(write);
@@ -69,10 +73,19 @@ pub fn run(bounds: &Bounds, keep: &[BorrowedFd<'_>], work: impl FnOnce(&mut dyn 
     let ended = child.wait()?;
     let cut = why.or_else(|| match ended {
         Ended::Exit(0) => None,
-        Ended::Exit(_) => Some(format!("its reader could not give up its rights: {}", String::from_utf8_lossy(&output))),
-        Ended::Signal(n) if n == libc::SIGXCPU || n == libc::SIGKILL => Some(format!("its reader had used {} seconds of processor time", bounds.cpu)),
-        Ended::Signal(n) if n == libc::SIGXFSZ => Some(format!("its reader wanted to write more than {} MiB", bounds.file >> 20)),
-        Ended::Signal(n) if n == libc::SIGABRT => Some("its reader gave up: more memory than it may have, or a defect".into()),
+        Ended::Exit(_) => Some(format!(
+            "its reader could not give up its rights: {}",
+            String::from_utf8_lossy(&output)
+        )),
+        Ended::Signal(n) if n == libc::SIGXCPU || n == libc::SIGKILL => {
+            Some(format!("its reader had used {} seconds of processor time", bounds.cpu))
+        }
+        Ended::Signal(n) if n == libc::SIGXFSZ => {
+            Some(format!("its reader wanted to write more than {} MiB", bounds.file >> 20))
+        }
+        Ended::Signal(n) if n == libc::SIGABRT => {
+            Some("its reader gave up: more memory than it may have, or a defect".into())
+        }
         Ended::Signal(n) => Some(format!("its reader was killed by signal {n}")),
     });
     Ok(Said { output, cut })
@@ -86,7 +99,10 @@ pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return (output, Some(format!("its reader took more than {} seconds", bounds.time.as_secs())));
+            return (
+                output,
+                Some(format!("its reader took more than {} seconds", bounds.time.as_secs())),
+            );
         }
         match process::wait_readable(pipe, Some(left)) {
             Ok(false) => continue,
@@ -100,7 +116,10 @@ pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
         }
         if output.len() > bounds.output {
             output.truncate(bounds.output);
-            return (output, Some(format!("there is more than {} MiB to say", bounds.output >> 20)));
+            return (
+                output,
+                Some(format!("there is more than {} MiB to say", bounds.output >> 20)),
+            );
         }
     }
 }
@@ -108,8 +127,15 @@ pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
 /// Gives everything up. The order is the defence: descriptors, limits, IDs, and the filter last, since it forbids the other calls.
 fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Result<()> {
     // What the runtime of the language says at an abort is not for the user's terminal.
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").context("open(/dev/null)")?;
-    rustix::stdio::dup2_stdin(&null).and_then(|()| rustix::stdio::dup2_stdout(&null)).and_then(|()| rustix::stdio::dup2_stderr(&null)).context("dup2")?;
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .context("open(/dev/null)")?;
+    rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(&null))
+        .context("dup2")?;
     drop(null);
     let mut all = vec![out.as_fd()];
     all.extend_from_slice(keep);
@@ -122,10 +148,20 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
         (Resource::Nofile, 0),
         (Resource::Nproc, 0),
     ] {
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) }).with_context(|| format!("setrlimit({resource:?}, {most})"))?;
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
+            .with_context(|| format!("setrlimit({resource:?}, {most})"))?;
     }
     if rustix::process::geteuid().is_root() {
-        cred::assume(&Credentials { uid: [NOBODY; 4], gid: [NOBODY; 4], groups: Vec::new(), effective: 0, permitted: 0 }, None)?;
+        cred::assume(
+            &Credentials {
+                uid: [NOBODY; 4],
+                gid: [NOBODY; 4],
+                groups: Vec::new(),
+                effective: 0,
+                permitted: 0,
+            },
+            None,
+        )?;
     } else {
         rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
         process::not_dumpable()?;
@@ -159,7 +195,13 @@ static FILTER: Program = filter::program(RULES);
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { memory: 1 << 30, cpu: 20, time: Duration::from_secs(60), output: 1 << 20, file: 0 };
+    const BOUNDS: Bounds = Bounds {
+        memory: 1 << 30,
+        cpu: 20,
+        time: Duration::from_secs(60),
+        output: 1 << 20,
+        file: 0,
+    };
 
     /// Tests run on threads; the jail is entered all the same, since the child touches nothing that another thread could hold a lock of but the allocator,
     /// which glibc puts in order at fork.

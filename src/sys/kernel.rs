@@ -27,7 +27,9 @@ pub fn since_boot() -> std::time::Duration {
 pub fn memory() -> Result<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
     let field = |name: &str| {
-        let kib = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok());
+        let kib = text.lines().find_map(|line| {
+            line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok()
+        });
         kib.map(|kib| kib << 10).with_context(|| format!("/proc/meminfo has no {name}"))
     };
     Ok((field("MemTotal:")?, field("MemAvailable:")?))

@@ -33,7 +33,8 @@ fn pid(pid: i32) -> Result<Pid> {
 /// # References
 /// prlimit(2), Linux 2.6.36.
 pub fn set_core_of(process: i32, limit: Limit) -> Result<()> {
-    rustix::process::prlimit(Some(pid(process)?), Resource::Core, limit.into()).with_context(|| format!("prlimit({process}, RLIMIT_CORE, {limit:?})"))?;
+    rustix::process::prlimit(Some(pid(process)?), Resource::Core, limit.into())
+        .with_context(|| format!("prlimit({process}, RLIMIT_CORE, {limit:?})"))?;
     Ok(())
 }
 
@@ -42,10 +43,13 @@ pub fn set_core_of(process: i32, limit: Limit) -> Result<()> {
 /// # References
 /// setrlimit(2).
 pub fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
-    for (resource, most) in [(Resource::As, memory), (Resource::Cpu, cpu), (Resource::Fsize, file), (Resource::Core, 0)] {
+    for (resource, most) in
+        [(Resource::As, memory), (Resource::Cpu, cpu), (Resource::Fsize, file), (Resource::Core, 0)]
+    {
         let hard = rustix::process::getrlimit(resource).maximum.map_or(most, |hard| hard.min(most));
         let limit = Rlimit { current: Some(hard), maximum: Some(hard) };
-        rustix::process::setrlimit(resource, limit).with_context(|| format!("setrlimit({resource:?}, {most})"))?;
+        rustix::process::setrlimit(resource, limit)
+            .with_context(|| format!("setrlimit({resource:?}, {most})"))?;
     }
     Ok(())
 }
@@ -57,5 +61,6 @@ pub fn set_own_file_size(bytes: Option<u64>) -> Result<()> {
         (Some(b), Some(h)) => Some(b.min(h)),
         (b, h) => b.or(h),
     };
-    rustix::process::setrlimit(Resource::Fsize, Rlimit { current, maximum: hard }).context("setrlimit(RLIMIT_FSIZE)")
+    rustix::process::setrlimit(Resource::Fsize, Rlimit { current, maximum: hard })
+        .context("setrlimit(RLIMIT_FSIZE)")
 }

@@ -19,10 +19,14 @@ impl Map {
     /// # References
     /// mmap(2).
     pub fn whole(file: impl AsFd) -> Result<Self> {
-        let size = usize::try_from(super::file::stat(&file)?.size).context("the file is too large")?;
+        let size =
+            usize::try_from(super::file::stat(&file)?.size).context("the file is too large")?;
         ensure!(size > 0, "the file is empty");
         // SAFETY: a new mapping at an address that the kernel chooses touches nothing that is there.
-        let address = unsafe { mmap(std::ptr::null_mut(), size, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }.with_context(|| format!("mmap({size})"))?;
+        let address = unsafe {
+            mmap(std::ptr::null_mut(), size, ProtFlags::READ, MapFlags::PRIVATE, file, 0)
+        }
+        .with_context(|| format!("mmap({size})"))?;
         Ok(Map { address, size })
     }
 }

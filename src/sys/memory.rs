@@ -53,8 +53,15 @@ impl Memory {
     pub fn read(&self, spans: &[Span], buffer: &mut [u8]) -> Result<(), Errno> {
         let mut done = 0;
         if self.direct.load(Ordering::Relaxed) {
-            let remote: Vec<_> = spans.iter().map(|s| RemoteIoVec { base: s.address as usize, len: s.size }).collect();
-            match process_vm_readv(Pid::from_raw(self.thread), &mut [IoSliceMut::new(buffer)], &remote) {
+            let remote: Vec<_> = spans
+                .iter()
+                .map(|s| RemoteIoVec { base: s.address as usize, len: s.size })
+                .collect();
+            match process_vm_readv(
+                Pid::from_raw(self.thread),
+                &mut [IoSliceMut::new(buffer)],
+                &remote,
+            ) {
                 Ok(n) => done = n,
                 Err(nix::errno::Errno::ESRCH) => return Err(Errno::SRCH),
                 Err(nix::errno::Errno::EFAULT) => {}
@@ -79,7 +86,8 @@ impl Memory {
         // processes have the same one, so our own serves; nearly everywhere it can only be executed (`vsyscall=xonly`), and is zeros in a core.
         if address > i64::MAX as u64 {
             let remote = [RemoteIoVec { base: address as usize, len: buffer.len() }];
-            let got = process_vm_readv(Pid::this(), &mut [IoSliceMut::new(buffer)], &remote).unwrap_or(0);
+            let got =
+                process_vm_readv(Pid::this(), &mut [IoSliceMut::new(buffer)], &remote).unwrap_or(0);
             buffer[got..].fill(0);
             return Ok(());
         }

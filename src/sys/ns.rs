@@ -68,7 +68,9 @@ pub fn owner(user_ns: impl AsFd) -> Option<u32> {
         if inode(&above).ok()? == own {
             let mut uid: libc::uid_t = 0;
             // SAFETY: the ioctl writes one uid_t through the pointer, which is valid for the call.
-            return unsafe { ioctl::ns_get_owner_uid(here.as_raw_fd(), &mut uid) }.ok().map(|_| uid);
+            return unsafe { ioctl::ns_get_owner_uid(here.as_raw_fd(), &mut uid) }
+                .ok()
+                .map(|_| uid);
         }
         here = above;
     }
@@ -104,7 +106,8 @@ pub fn enter(ns: impl AsFd, kind: Kind) -> Result<()> {
 /// unshare(2), `CLONE_NEWNS`; mount_namespaces(7).
 pub fn copy_mounts() -> Result<()> {
     // SAFETY: only CLONE_FILES would be unsafe.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.context("unshare(CLONE_NEWNS)")
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+        .context("unshare(CLONE_NEWNS)")
 }
 
 /// Runs `work` inside a mount namespace and comes back, root and working directory included.
@@ -114,11 +117,18 @@ pub fn copy_mounts() -> Result<()> {
 pub fn inside_mount_ns<T>(ns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use super::file;
     let home = file::open_dir("/".as_ref())?;
-    let cwd = rustix::fs::open(".", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).context("open(\".\", O_PATH)")?;
+    let cwd = rustix::fs::open(
+        ".",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .context("open(\".\", O_PATH)")?;
     let own = std::fs::File::open("/proc/self/ns/mnt").context("open(\"/proc/self/ns/mnt\")")?;
     enter(ns, Kind::Mount)?;
     let result = work();
-    let back = enter(&own, Kind::Mount).and_then(|()| file::change_root(&home)).and_then(|()| file::change_dir(&cwd));
+    let back = enter(&own, Kind::Mount)
+        .and_then(|()| file::change_root(&home))
+        .and_then(|()| file::change_dir(&cwd));
     if let Err(e) = back {
         log::error!("cannot return from the container's mount namespace, aborting: {e:#}");
         std::process::abort();

@@ -1,6 +1,8 @@
 //! Which pages of a process exist: what tells a page of zeros that the program wrote from one that was never there.
 
-use linux_raw_sys::general::{PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, page_region, pm_scan_arg};
+use linux_raw_sys::general::{
+    PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, page_region, pm_scan_arg,
+};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const PAGE: u64 = 4096;
@@ -42,7 +44,13 @@ impl Pagemap {
     ///
     /// # References
     /// `PAGEMAP_SCAN`, Documentation/admin-guide/mm/pagemap.rst, Linux 6.7. Older kernels cannot name the page of zeros: a page that is present counts.
-    pub fn runs(&self, start: u64, end: u64, pages: u64, out: &mut Vec<Run>) -> rustix::io::Result<u64> {
+    pub fn runs(
+        &self,
+        start: u64,
+        end: u64,
+        pages: u64,
+        out: &mut Vec<Run>,
+    ) -> rustix::io::Result<u64> {
         let mut found = [NOTHING; 64];
         match self.scan(start, end, pages, &mut found) {
             Ok((runs, looked)) => {
@@ -64,7 +72,13 @@ impl Pagemap {
     }
 
     /// At most so many pages.
-    fn scan<'f>(&self, start: u64, end: u64, pages: u64, found: &'f mut [page_region]) -> rustix::io::Result<(impl Iterator<Item = Run> + use<'f>, u64)> {
+    fn scan<'f>(
+        &self,
+        start: u64,
+        end: u64,
+        pages: u64,
+        found: &'f mut [page_region],
+    ) -> rustix::io::Result<(impl Iterator<Item = Run> + use<'f>, u64)> {
         let mut arg = pm_scan_arg {
             size: size_of::<pm_scan_arg>() as u64,
             flags: 0,

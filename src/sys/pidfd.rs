@@ -8,7 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 /// # References
 /// pidfd_open(2), Linux 5.3.
 pub fn open(pid: i32) -> rustix::io::Result<OwnedFd> {
-    rustix::process::pidfd_open(Pid::from_raw(pid).filter(|_| pid > 0).ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::empty())
+    rustix::process::pidfd_open(
+        Pid::from_raw(pid).filter(|_| pid > 0).ok_or(rustix::io::Errno::SRCH)?,
+        PidfdFlags::empty(),
+    )
 }
 
 /// Whether the process of a pidfd has not ended yet.

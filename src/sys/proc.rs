@@ -26,7 +26,10 @@ impl Proc {
     pub fn open(pid: i32) -> Result<Self> {
         ensure!(pid > 0, "{pid} is no process ID");
         let dir = file::open_dir(format!("/proc/{pid}").as_ref())?;
-        ensure!(filesystem::fs_type(&dir)? == filesystem::FsType::Proc, "/proc is not a proc file system");
+        ensure!(
+            filesystem::fs_type(&dir)? == filesystem::FsType::Proc,
+            "/proc is not a proc file system"
+        );
         Ok(Proc(dir))
     }
 
@@ -42,7 +45,8 @@ impl Proc {
     }
 
     fn open_at(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
-        rustix::fs::openat(&self.0, name, flags | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("openat(/proc/PID, {name:?})"))
+        rustix::fs::openat(&self.0, name, flags | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("openat(/proc/PID, {name:?})"))
     }
 
     /// Reads a file whole.
@@ -73,7 +77,8 @@ impl Proc {
     /// Writes a value to one of its files (`coredump_filter`).
     pub fn write(&self, name: &str, value: &str) -> Result<()> {
         let fd = self.open_at(name, OFlags::WRONLY)?;
-        rustix::io::write(&fd, value.as_bytes()).with_context(|| format!("write(/proc/PID/{name}, {value:?})"))?;
+        rustix::io::write(&fd, value.as_bytes())
+            .with_context(|| format!("write(/proc/PID/{name}, {value:?})"))?;
         Ok(())
     }
 
@@ -85,7 +90,9 @@ impl Proc {
     /// Bytes of memory that it has of its own, in use or swapped out; pages of mapped files are not.
     pub fn memory_in_use(&self) -> Result<u64> {
         let status = self.read("status")?;
-        let kilobytes = |key: &str| field(&status, key).and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok());
+        let kilobytes = |key: &str| {
+            field(&status, key).and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok())
+        };
         let own = kilobytes("RssAnon").context("/proc/PID/status has no RssAnon")?;
         Ok((own + kilobytes("RssShmem").unwrap_or(0) + kilobytes("VmSwap").unwrap_or(0)) << 10)
     }
@@ -102,12 +109,15 @@ impl Proc {
 
     /// One of its resource limits, by the name that /proc/PID/limits gives it.
     pub fn limit(&self, name: &str) -> Result<Limit> {
-        limit(&self.read("limits")?, name).with_context(|| format!("/proc/PID/limits has no {name:?}"))
+        limit(&self.read("limits")?, name)
+            .with_context(|| format!("/proc/PID/limits has no {name:?}"))
     }
 
     /// The user and group on the host that are root inside its user namespace.
     pub fn mapped_root(&self) -> Result<(u32, u32)> {
-        let root = |name| mapped_root(&self.read(name)?).with_context(|| format!("/proc/PID/{name} maps no root"));
+        let root = |name| {
+            mapped_root(&self.read(name)?).with_context(|| format!("/proc/PID/{name} maps no root"))
+        };
         Ok((root("uid_map")?, root("gid_map")?))
     }
 
@@ -142,7 +152,9 @@ impl Status {
     /// Parses the text. A newline in the name is escaped by the kernel, so that every line but the first is the kernel's own.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let field = |key| field(text, key);
-        let numbers = |key| -> Option<Vec<u32>> { field(key)?.split_whitespace().map(|n| n.parse().ok()).collect() };
+        let numbers = |key| -> Option<Vec<u32>> {
+            field(key)?.split_whitespace().map(|n| n.parse().ok()).collect()
+        };
         let mask = |key| u64::from_str_radix(field(key)?, 16).ok();
         Some(Status {
             // Absent before Linux 4.7.
@@ -155,7 +167,8 @@ impl Status {
                 effective: mask("CapEff")?,
                 permitted: mask("CapPrm")?,
             },
-            ns_tgid: field("NStgid").map_or(Some(vec![]), |v| v.split_whitespace().map(|n| n.parse().ok()).collect())?,
+            ns_tgid: field("NStgid")
+                .map_or(Some(vec![]), |v| v.split_whitespace().map(|n| n.parse().ok()).collect())?,
             core_dumping: field("CoreDumping").map(|v| v == "1"),
         })
     }
@@ -163,7 +176,10 @@ impl Status {
 
 /// The value of a line of /proc/PID/status; the first line is the name.
 fn field<'a>(status: &'a [u8], key: &str) -> Option<&'a str> {
-    let line = status.split(|b| *b == b'\n').skip(1).find(|l| l.starts_with(key.as_bytes()) && l.get(key.len()) == Some(&b':'))?;
+    let line = status
+        .split(|b| *b == b'\n')
+        .skip(1)
+        .find(|l| l.starts_with(key.as_bytes()) && l.get(key.len()) == Some(&b':'))?;
     std::str::from_utf8(&line[key.len() + 1..]).ok().map(str::trim)
 }
 
@@ -200,7 +216,8 @@ pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
     let mut out = Vec::new();
     for line in text.split(|b| *b == b'\n') {
         let mut parts = line.splitn(3, |b| *b == b':');
-        if let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) {
+        if let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next())
+        {
             out.push(Cgroup { controllers: controllers.to_vec(), path: path.to_vec() });
         }
     }
@@ -227,7 +244,12 @@ pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
         let mut words = line.split(|b| *b == b' ').skip(2);
         let device = String::from_utf8(words.next()?.to_vec()).ok()?;
         let (root, target, options) = (path(words.next()?), path(words.next()?), words.next()?);
-        Some(MountPoint { device, root, target, read_only: options.split(|b| *b == b',').any(|o| o == b"ro") })
+        Some(MountPoint {
+            device,
+            root,
+            target,
+            read_only: options.split(|b| *b == b',').any(|o| o == b"ro"),
+        })
     };
     text.split(|b| *b == b'\n').filter_map(parse).collect()
 }
@@ -237,7 +259,10 @@ fn unescape(word: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = word;
     while let Some((first, more)) = rest.split_first() {
-        let code = more.get(..3).filter(|_| *first == b'\\').and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
+        let code = more
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
         out.push(code.unwrap_or(*first));
         rest = if code.is_some() { &more[3..] } else { more };
     }
@@ -291,7 +316,10 @@ pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
         };
         let pairs = auxv.chunks_exact(2 * width).map(|p| (word(&p[..width]), word(&p[width..])));
         let live: Vec<_> = pairs.take_while(|(k, _)| *k != AT_NULL).collect();
-        live.iter().all(|(k, _)| *k < KEYS).then(|| live.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)).flatten()
+        live.iter()
+            .all(|(k, _)| *k < KEYS)
+            .then(|| live.iter().find(|(k, _)| *k == key).map(|(_, v)| *v))
+            .flatten()
     };
     find(8).or_else(|| find(4))
 }
@@ -331,7 +359,8 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
 
     #[test]
     fn start_time_after_the_last_parenthesis() {
-        let stat = b"12 (a) R 1 (\xff\n) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21\n";
+        let stat =
+            b"12 (a) R 1 (\xff\n) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21\n";
         assert_eq!(start_time(stat), Some(4242));
         assert_eq!(start_time(b"12 no name"), None);
         assert_eq!(start_time(b"1 (x) S 1"), None);
@@ -339,7 +368,10 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
 
     #[test]
     fn a_zombie_has_no_threads_left() {
-        let stat = |state: &str, threads: u32| format!("7 (a) Z) {state} 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 4242 0 0\n").into_bytes();
+        let stat = |state: &str, threads: u32| {
+            format!("7 (a) Z) {state} 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 4242 0 0\n")
+                .into_bytes()
+        };
         assert_eq!(is_zombie(&stat("Z", 1)), Some(true));
         assert_eq!(is_zombie(&stat("X", 0)), Some(true));
         assert_eq!(is_zombie(&stat("Z", 3)), Some(false));
@@ -361,9 +393,18 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
         let text = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
 90 80 0:5 /sys /proc/sys ro,nosuid - proc proc rw\n91 80 254:0 /srv/a\\040b /data/\\134x rw - ext4 /dev/root rw\nshort\n";
         let m = mount_points(text);
-        assert_eq!((m.len(), m[0].target.as_path(), m[0].read_only), (3, std::path::Path::new("/"), false));
-        assert_eq!((m[1].root.to_str(), m[1].target.to_str(), m[1].read_only), (Some("/sys"), Some("/proc/sys"), true));
-        assert_eq!((m[2].root.to_str(), m[2].target.to_str(), m[2].device.as_str()), (Some("/srv/a b"), Some("/data/\\x"), "254:0"));
+        assert_eq!(
+            (m.len(), m[0].target.as_path(), m[0].read_only),
+            (3, std::path::Path::new("/"), false)
+        );
+        assert_eq!(
+            (m[1].root.to_str(), m[1].target.to_str(), m[1].read_only),
+            (Some("/sys"), Some("/proc/sys"), true)
+        );
+        assert_eq!(
+            (m[2].root.to_str(), m[2].target.to_str(), m[2].device.as_str()),
+            (Some("/srv/a b"), Some("/data/\\x"), "254:0")
+        );
     }
 
     #[test]
@@ -371,26 +412,43 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
         let text =
             b"Limit  Soft  Hard  Units\nMax file size             4096       unlimited   bytes     \nMax core file size        0  18446744073709551614 bytes\n";
         assert_eq!(limit(text, "Max file size"), Some(Limit { soft: Some(4096), hard: None }));
-        assert_eq!(limit(text, "Max core file size"), Some(Limit { soft: Some(0), hard: Some(u64::MAX - 1) }));
+        assert_eq!(
+            limit(text, "Max core file size"),
+            Some(Limit { soft: Some(0), hard: Some(u64::MAX - 1) })
+        );
         assert_eq!(limit(text, "Max nothing"), None);
     }
 
     #[test]
     fn root_of_a_map() {
         assert_eq!(mapped_root(b"         0     100000      65536\n"), Some(100_000));
-        assert_eq!(mapped_root(b"         1     100001      65536\n         0       1000          1\n"), Some(1000));
+        assert_eq!(
+            mapped_root(b"         1     100001      65536\n         0       1000          1\n"),
+            Some(1000)
+        );
         assert_eq!(mapped_root(b"         1     100001      65536\n"), None);
     }
 
     #[test]
     fn auxiliary_values_in_both_widths() {
-        let wide = |v: &[(u64, u64)]| v.iter().flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat()).collect::<Vec<u8>>();
-        let narrow = |v: &[(u32, u32)]| v.iter().flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat()).collect::<Vec<u8>>();
+        let wide = |v: &[(u64, u64)]| {
+            v.iter()
+                .flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat())
+                .collect::<Vec<u8>>()
+        };
+        let narrow = |v: &[(u32, u32)]| {
+            v.iter()
+                .flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat())
+                .collect::<Vec<u8>>()
+        };
         assert_eq!(auxiliary(&wide(&[(33, 0x7fff_0000), (23, 1), (0, 0)]), AT_SECURE), Some(1));
         assert_eq!(auxiliary(&wide(&[(33, 0x7fff_0000), (23, 0), (0, 0)]), AT_SECURE), Some(0));
         assert_eq!(auxiliary(&narrow(&[(32, 0xf7f0_0000), (23, 1), (0, 0)]), AT_SECURE), Some(1));
         assert_eq!(auxiliary(&wide(&[(33, 1), (0, 0)]), AT_SECURE), None);
-        assert_eq!(auxiliary(&wide(&[(23, 1), (33, 0x7fff_0000), (0, 0)]), AT_SYSINFO_EHDR), Some(0x7fff_0000));
+        assert_eq!(
+            auxiliary(&wide(&[(23, 1), (33, 0x7fff_0000), (0, 0)]), AT_SYSINFO_EHDR),
+            Some(0x7fff_0000)
+        );
         assert_eq!(auxiliary(b"", AT_SECURE), None);
     }
 }

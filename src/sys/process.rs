@@ -15,10 +15,13 @@ use std::time::Duration;
 /// # References
 /// ptrace(2), `PTRACE_SEIZE` and `PTRACE_INTERRUPT`, Linux 3.4; `wait_for_dump_helpers` and `dump_emit` in fs/coredump.c.
 pub fn interrupt_dump(thread: i32) -> Result<()> {
-    for (request, name) in [(libc::PTRACE_SEIZE, "PTRACE_SEIZE"), (libc::PTRACE_INTERRUPT, "PTRACE_INTERRUPT")] {
+    for (request, name) in
+        [(libc::PTRACE_SEIZE, "PTRACE_SEIZE"), (libc::PTRACE_INTERRUPT, "PTRACE_INTERRUPT")]
+    {
         // SAFETY: neither request reads or writes memory of ours.
         if unsafe { libc::ptrace(request, thread, 0, 0) } != 0 {
-            return Err(std::io::Error::last_os_error()).with_context(|| format!("ptrace({name}, {thread})"));
+            return Err(std::io::Error::last_os_error())
+                .with_context(|| format!("ptrace({name}, {thread})"));
         }
     }
     Ok(())
@@ -29,13 +32,16 @@ pub fn close(fd: impl AsFd) -> rustix::io::Result<()> {
     // SAFETY: the caller is a child that leaves by _exit: no destructor closes this number a second time.
     match unsafe { libc::close(fd.as_fd().as_raw_fd()) } {
         0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error().raw_os_error().map_or(rustix::io::Errno::IO, rustix::io::Errno::from_raw_os_error)),
+        _ => Err(std::io::Error::last_os_error()
+            .raw_os_error()
+            .map_or(rustix::io::Errno::IO, rustix::io::Errno::from_raw_os_error)),
     }
 }
 
 /// Waits until there is something to read (the end is), at most so long. Whether there is.
 pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
-    let time = time.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
+    let time =
+        time.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
     loop {
         match poll(&mut [PollFd::new(&fd, PollFlags::IN)], time.as_ref()) {
             Ok(n) => return Ok(n > 0),
@@ -51,17 +57,27 @@ pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
 pub fn exec_as_kernel_would(program: &OsStr, args: &[Vec<u8>], keep: &[OwnedFd]) -> anyhow::Error {
     let attempt = || -> Result<()> {
         let path = CString::new(program.as_bytes()).context("program path holds a NUL")?;
-        let argv: Vec<CString> = args.iter().map(|a| CString::new(a.as_slice()).context("argument holds a NUL")).collect::<Result<_>>()?;
+        let argv: Vec<CString> = args
+            .iter()
+            .map(|a| CString::new(a.as_slice()).context("argument holds a NUL"))
+            .collect::<Result<_>>()?;
         for fd in keep {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).context("fcntl(F_SETFD)")?;
         }
         // SAFETY: SIG_DFL installs no handler; what is ignored would stay ignored over the exec.
-        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }.context("signal(SIGPIPE, SIG_DFL)")?;
+        unsafe {
+            nix::sys::signal::signal(
+                nix::sys::signal::Signal::SIGPIPE,
+                nix::sys::signal::SigHandler::SigDfl,
+            )
+        }
+        .context("signal(SIGPIPE, SIG_DFL)")?;
         for fd in [1, 2] {
             // SAFETY: nothing of this process uses stdout and stderr between here and the exec.
             unsafe { libc::close(fd) };
         }
-        nix::unistd::execve::<_, CString>(&path, &argv, &[]).with_context(|| format!("execve({program:?})"))?;
+        nix::unistd::execve::<_, CString>(&path, &argv, &[])
+            .with_context(|| format!("execve({program:?})"))?;
         Ok(())
     };
     match attempt() {
@@ -72,7 +88,8 @@ pub fn exec_as_kernel_would(program: &OsStr, args: &[Vec<u8>], keep: &[OwnedFd])
 
 /// Nobody may trace this process or read its memory, and it leaves no core itself.
 pub fn not_dumpable() -> Result<()> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("prctl(PR_SET_DUMPABLE, 0)")
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context("prctl(PR_SET_DUMPABLE, 0)")
 }
 
 /// Where memory runs out, this process is killed before any other of its group: a core in memory must not cost an innocent process its life.
@@ -80,7 +97,8 @@ pub fn not_dumpable() -> Result<()> {
 /// # References
 /// proc_pid_oom_score_adj(5), Linux 2.6.36: raising it needs no rights.
 pub fn first_to_go() -> Result<()> {
-    std::fs::write("/proc/self/oom_score_adj", "1000").context("write 1000 to /proc/self/oom_score_adj")
+    std::fs::write("/proc/self/oom_score_adj", "1000")
+        .context("write 1000 to /proc/self/oom_score_adj")
 }
 
 /// Opens /dev/null for each of the standard streams that is closed, and makes writes to a closed pipe report `EPIPE` instead of killing this process.
@@ -89,19 +107,33 @@ pub fn make_streams_safe() -> Result<()> {
         // SAFETY: fcntl(F_GETFD) on a number that may not be open only reports EBADF.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
             // The lowest number that is free is this one.
-            let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()).context("open /dev/null")?;
+            let null =
+                rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
+                    .context("open /dev/null")?;
             std::mem::forget(null);
         }
     }
     // SAFETY: SIG_IGN installs no handler.
-    unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigIgn) }.context("signal(SIGPIPE, SIG_IGN)")?;
+    unsafe {
+        nix::sys::signal::signal(
+            nix::sys::signal::Signal::SIGPIPE,
+            nix::sys::signal::SigHandler::SigIgn,
+        )
+    }
+    .context("signal(SIGPIPE, SIG_IGN)")?;
     Ok(())
 }
 
 /// Makes writes report `EFBIG` instead of killing this process.
 pub fn ignore_file_size_signal() -> Result<()> {
     // SAFETY: SIG_IGN installs no handler.
-    unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) }.context("signal(SIGXFSZ, SIG_IGN)")?;
+    unsafe {
+        nix::sys::signal::signal(
+            nix::sys::signal::Signal::SIGXFSZ,
+            nix::sys::signal::SigHandler::SigIgn,
+        )
+    }
+    .context("signal(SIGXFSZ, SIG_IGN)")?;
     Ok(())
 }
 
@@ -207,7 +239,8 @@ pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<
 /// # References
 /// close_range(2), Linux 5.9.
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|n| *n > 2).collect();
+    let mut keep: Vec<u32> =
+        keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|n| *n > 2).collect();
     keep.sort_unstable();
     let mut first = 3u32;
     for stop in keep.into_iter().chain([u32::MAX]) {
@@ -249,13 +282,25 @@ pub fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     extern "C" fn nothing(_: libc::c_int) {}
     let set = |value: Duration| {
-        let spec = |t: Duration| libc::timeval { tv_sec: t.as_secs() as i64, tv_usec: t.subsec_micros().into() };
-        let timer = libc::itimerval { it_interval: spec(Duration::from_secs(u64::from(!value.is_zero()))), it_value: spec(value) };
+        let spec = |t: Duration| libc::timeval {
+            tv_sec: t.as_secs() as i64,
+            tv_usec: t.subsec_micros().into(),
+        };
+        let timer = libc::itimerval {
+            it_interval: spec(Duration::from_secs(u64::from(!value.is_zero()))),
+            it_value: spec(value),
+        };
         // SAFETY: the structure lives for the call, and nothing is asked back.
         unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }
     };
     // SAFETY: the handler does nothing, which is safe at any moment. Calls are not started again after it.
-    unsafe { sigaction(Signal::SIGALRM, &SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty())) }.context("sigaction(SIGALRM)")?;
+    unsafe {
+        sigaction(
+            Signal::SIGALRM,
+            &SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty()),
+        )
+    }
+    .context("sigaction(SIGALRM)")?;
     set(time);
     let done = work();
     set(Duration::ZERO);
@@ -288,7 +333,9 @@ pub fn effective_uid() -> u32 {
 /// sched(7), `SCHED_IDLE`, Linux 2.6.23: needs no rights.
 pub fn step_back() {
     // SAFETY: reads the structure, which lives for the call.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 }) };
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 })
+    };
 }
 
 /// How many CPUs this process may run on.
@@ -297,7 +344,9 @@ pub fn cpus() -> usize {
 }
 
 /// Runs a program that has the terminal until it ends: what the user interrupts is it, not us.
-pub fn run_in_foreground(command: &mut std::process::Command) -> std::io::Result<std::process::ExitStatus> {
+pub fn run_in_foreground(
+    command: &mut std::process::Command,
+) -> std::io::Result<std::process::ExitStatus> {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     extern "C" fn nothing(_: libc::c_int) {}
     // A handler, unlike SIG_IGN, does not outlive the exec.
@@ -316,7 +365,10 @@ mod tests {
     #[test]
     fn users_outside_of_a_namespace() {
         let rootless = "         0       1001          1\n         1     100000      65536\n";
-        assert_eq!((outside(rootless, 0), outside(rootless, 1), outside(rootless, 65_537)), (Some(1001), Some(100_000), None));
+        assert_eq!(
+            (outside(rootless, 0), outside(rootless, 1), outside(rootless, 65_537)),
+            (Some(1001), Some(100_000), None)
+        );
         assert_eq!(outside("0 0 4294967295\n", 1001), Some(1001));
         assert_eq!(outside("", 0), None);
     }

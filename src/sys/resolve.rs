@@ -22,7 +22,12 @@ pub enum Below {
 ///
 /// # References
 /// openat2(2), Linux 5.6. `EAGAIN` (a rename raced with us) is tried again.
-pub fn resolve(root: impl AsFd, path: &OsStr, below: Below, directory: bool) -> rustix::io::Result<OwnedFd> {
+pub fn resolve(
+    root: impl AsFd,
+    path: &OsStr,
+    below: Below,
+    directory: bool,
+) -> rustix::io::Result<OwnedFd> {
     let how = match below {
         Below::InRoot => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         Below::NoLinks => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
@@ -44,7 +49,11 @@ pub fn resolve(root: impl AsFd, path: &OsStr, below: Below, directory: bool) -> 
 ///
 /// # References
 /// openat2(2), Linux 5.6; proc(5), `/proc/self/fd`: how an `O_PATH` descriptor is opened again.
-pub fn open_file_below(root: impl AsFd, path: &OsStr, below: Below) -> rustix::io::Result<std::fs::File> {
+pub fn open_file_below(
+    root: impl AsFd,
+    path: &OsStr,
+    below: Below,
+) -> rustix::io::Result<std::fs::File> {
     open_file_by(own_files().map_err(|_| Errno::NOENT)?, root, path, below, OFlags::RDONLY)
 }
 
@@ -57,23 +66,44 @@ pub fn own_files() -> Result<OwnedFd> {
 }
 
 /// The same for a process that has changed its root since: `own` is its [`own_files`].
-pub fn open_file_in(own: impl AsFd, root: impl AsFd, path: &OsStr, below: Below) -> rustix::io::Result<std::fs::File> {
+pub fn open_file_in(
+    own: impl AsFd,
+    root: impl AsFd,
+    path: &OsStr,
+    below: Below,
+) -> rustix::io::Result<std::fs::File> {
     open_file_by(own, root, path, below, OFlags::RDONLY)
 }
 
 /// Opens the regular file `name` in a directory for writing, as a process that has changed its root since: not through a link, and nothing else that has the name.
-pub fn open_to_write_in(own: impl AsFd, dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
+pub fn open_to_write_in(
+    own: impl AsFd,
+    dir: impl AsFd,
+    name: &OsStr,
+) -> rustix::io::Result<std::fs::File> {
     open_file_by(own, dir, name, Below::NoLinks, OFlags::WRONLY)
 }
 
-fn open_file_by(own: impl AsFd, root: impl AsFd, path: &OsStr, below: Below, access: OFlags) -> rustix::io::Result<std::fs::File> {
+fn open_file_by(
+    own: impl AsFd,
+    root: impl AsFd,
+    path: &OsStr,
+    below: Below,
+    access: OFlags,
+) -> rustix::io::Result<std::fs::File> {
     use std::os::fd::AsRawFd;
     let found = resolve(root, path, below, false)?;
     if FileType::from_raw_mode(fs::fstat(&found)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
     let again = found.as_raw_fd().to_string();
-    fs::openat(own, again.as_str(), access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK, Mode::empty()).map(Into::into)
+    fs::openat(
+        own,
+        again.as_str(),
+        access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK,
+        Mode::empty(),
+    )
+    .map(Into::into)
 }
 
 /// Opens a directory as any program of this process would, below its root and from its working directory, but through no magic link.

@@ -11,7 +11,8 @@ pub fn heads(threads: &[i32]) -> Vec<u64> {
 fn head(thread: i32) -> Option<u64> {
     let (mut head, mut size) = (0u64, 0u64);
     // SAFETY: the call writes one word to each of the two places, which live for the call.
-    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, thread, &raw mut head, &raw mut size) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_get_robust_list, thread, &raw mut head, &raw mut size) };
     (result == 0).then_some(head)
 }
 

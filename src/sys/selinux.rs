@@ -41,7 +41,8 @@ impl Subject {
     /// proc_pid_attr(5).
     pub fn of(task: &Proc) -> Option<Result<Self>> {
         is_on().then(|| {
-            let context = context_of(task.read("attr/current")?).context("/proc/PID/attr/current is empty")?;
+            let context = context_of(task.read("attr/current")?)
+                .context("/proc/PID/attr/current is empty")?;
             Ok(Subject { context, chosen: context_of(task.read("attr/fscreate")?) })
         })
     }
@@ -53,7 +54,8 @@ pub fn label_of(fd: impl AsFd) -> Result<Option<String>> {
         return Ok(None);
     }
     let mut buffer = [0; MOST];
-    let n = rustix::fs::fgetxattr(fd, XATTR, &mut buffer[..]).context("fgetxattr(\"security.selinux\")")?;
+    let n = rustix::fs::fgetxattr(fd, XATTR, &mut buffer[..])
+        .context("fgetxattr(\"security.selinux\")")?;
     Ok(context_of(buffer[..n].to_vec()).and_then(|label| String::from_utf8(label).ok()))
 }
 
@@ -63,7 +65,8 @@ pub fn label_of(fd: impl AsFd) -> Result<Option<String>> {
 /// # References
 /// setfilecon(3), which writes the NUL too.
 pub fn set_label(fd: impl AsFd, label: &str) -> Result<()> {
-    match rustix::fs::fsetxattr(fd, XATTR, &[label.as_bytes(), b"\0"].concat(), XattrFlags::empty()) {
+    match rustix::fs::fsetxattr(fd, XATTR, &[label.as_bytes(), b"\0"].concat(), XattrFlags::empty())
+    {
         Err(Errno::OPNOTSUPP) => Ok(()),
         other => other.with_context(|| format!("fsetxattr(\"security.selinux\", {label:?})")),
     }
@@ -91,7 +94,8 @@ impl Policy {
     /// Opens it for this thread, which is the one to make the file.
     pub fn open() -> Result<Self> {
         let chosen = "/proc/thread-self/attr/fscreate";
-        let chosen = rustix::fs::open(chosen, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open({chosen:?})"))?;
+        let chosen = rustix::fs::open(chosen, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .with_context(|| format!("open({chosen:?})"))?;
         Ok(Policy { fs: file::open_dir(ROOT.as_ref())?, chosen })
     }
 
@@ -112,7 +116,8 @@ impl Policy {
     pub fn ask(&self, subject: &Subject, dir: impl AsFd, name: &OsStr) -> Result<Answer> {
         // An `O_PATH` descriptor has no attributes, and with search permission alone there is no other one.
         file::change_dir(dir)?;
-        let parent = xattr(".".as_ref()).context("getxattr(the directory, \"security.selinux\")")?;
+        let parent =
+            xattr(".".as_ref()).context("getxattr(the directory, \"security.selinux\")")?;
         let label = match &subject.chosen {
             Some(label) => label.clone(),
             None => self.transition(&subject.context, &parent, name)?,
@@ -122,12 +127,22 @@ impl Policy {
             rights.push("open");
         }
         let denied = self.denied(subject, &parent, "dir", &["search", "write", "add_name"])?;
-        let denied = if denied.is_some() { denied } else { self.denied(subject, &label, "file", &rights)? };
-        let may_replace = match rustix::fs::statat(rustix::fs::CWD, name, AtFlags::SYMLINK_NOFOLLOW).map(|s| FileType::from_raw_mode(s.st_mode)) {
+        let denied =
+            if denied.is_some() { denied } else { self.denied(subject, &label, "file", &rights)? };
+        let may_replace = match rustix::fs::statat(rustix::fs::CWD, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map(|s| FileType::from_raw_mode(s.st_mode))
+        {
             Err(_) => true,
             Ok(kind) => {
                 self.denied(subject, &parent, "dir", &["remove_name"])?.is_none()
-                    && self.denied(subject, &xattr(name).context("lgetxattr(\"security.selinux\")")?, class(kind), &["unlink"])?.is_none()
+                    && self
+                        .denied(
+                            subject,
+                            &xattr(name).context("lgetxattr(\"security.selinux\")")?,
+                            class(kind),
+                            &["unlink"],
+                        )?
+                        .is_none()
             }
         };
         Ok(Answer { label, denied, may_replace })
@@ -138,7 +153,9 @@ impl Policy {
     /// # References
     /// setfscreatecon(3).
     pub fn choose(&self, label: &[u8]) -> Result<()> {
-        rustix::io::write(&self.chosen, label).with_context(|| format!("write({:?}) to attr/fscreate", label.escape_ascii().to_string()))?;
+        rustix::io::write(&self.chosen, label).with_context(|| {
+            format!("write({:?}) to attr/fscreate", label.escape_ascii().to_string())
+        })?;
         Ok(())
     }
 
@@ -146,7 +163,10 @@ impl Policy {
     /// security_compute_create_name(3).
     fn transition(&self, from: &[u8], to: &[u8], name: &OsStr) -> Result<Vec<u8>> {
         let class = self.number("class/file/index")?;
-        let answer = self.transact("create", &[from, to, class.to_string().as_bytes(), &escaped(name.as_bytes())])?;
+        let answer = self.transact(
+            "create",
+            &[from, to, class.to_string().as_bytes(), &escaped(name.as_bytes())],
+        )?;
         context_of(answer).context("selinuxfs says nothing of the label")
     }
 
@@ -154,9 +174,16 @@ impl Policy {
     ///
     /// # References
     /// security_compute_av_flags(3).
-    fn denied(&self, subject: &Subject, target: &[u8], class: &str, rights: &[&str]) -> Result<Option<String>> {
+    fn denied(
+        &self,
+        subject: &Subject,
+        target: &[u8],
+        class: &str,
+        rights: &[&str],
+    ) -> Result<Option<String>> {
         let number = self.number(&format!("class/{class}/index"))?;
-        let answer = self.transact("access", &[&subject.context, target, number.to_string().as_bytes()])?;
+        let answer =
+            self.transact("access", &[&subject.context, target, number.to_string().as_bytes()])?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         for right in rights {
             let bit = self.number(&format!("class/{class}/perms/{right}"))?;
@@ -172,7 +199,8 @@ impl Policy {
     fn transact(&self, name: &str, words: &[&[u8]]) -> Result<Vec<u8>> {
         let words = words.join(&b' ');
         let ask = || -> rustix::io::Result<Vec<u8>> {
-            let fd = rustix::fs::openat(&self.fs, name, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+            let fd =
+                rustix::fs::openat(&self.fs, name, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
             rustix::io::write(&fd, &words)?;
             let mut answer = vec![0; MOST];
             let n = rustix::io::read(&fd, &mut answer[..])?;
@@ -183,7 +211,9 @@ impl Policy {
     }
 
     fn read(&self, name: &str) -> Result<String> {
-        let fd = rustix::fs::openat(&self.fs, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).with_context(|| format!("open {ROOT}/{name}"))?;
+        let fd =
+            rustix::fs::openat(&self.fs, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .with_context(|| format!("open {ROOT}/{name}"))?;
         let text = file::read_bounded(std::fs::File::from(fd), MOST, name)?;
         Ok(String::from_utf8_lossy(&text).trim().to_owned())
     }
@@ -214,14 +244,17 @@ fn context_of(mut text: Vec<u8>) -> Option<Vec<u8>> {
 fn allows(answer: &str, n: u32) -> Option<bool> {
     let mut words = answer.split_whitespace();
     let allowed = u32::from_str_radix(words.next()?, 16).ok()?;
-    let permissive = words.nth(4).is_some_and(|flags| u32::from_str_radix(flags, 16).is_ok_and(|f| f & 1 != 0));
+    let permissive =
+        words.nth(4).is_some_and(|flags| u32::from_str_radix(flags, 16).is_ok_and(|f| f & 1 != 0));
     Some(permissive || allowed & 1u32.checked_shl(n.checked_sub(1)?)? != 0)
 }
 
 /// A name as the kernel reads it in a question.
 fn escaped(name: &[u8]) -> Vec<u8> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    name.iter().flat_map(|b| if plain(*b) { vec![*b] } else { format!("%{b:02x}").into_bytes() }).collect()
+    name.iter()
+        .flat_map(|b| if plain(*b) { vec![*b] } else { format!("%{b:02x}").into_bytes() })
+        .collect()
 }
 
 fn class(kind: FileType) -> &'static str {
@@ -263,7 +296,10 @@ mod tests {
     fn names_and_contexts() {
         assert_eq!(escaped(b"core.1"), b"core.1");
         assert_eq!(escaped(b"a +%\n\xff"), b"a%20%2b%25%0a%ff");
-        assert_eq!(context_of(b"u:r:t:s0:c1,c2\0".to_vec()).as_deref(), Some(&b"u:r:t:s0:c1,c2"[..]));
+        assert_eq!(
+            context_of(b"u:r:t:s0:c1,c2\0".to_vec()).as_deref(),
+            Some(&b"u:r:t:s0:c1,c2"[..])
+        );
         assert_eq!(context_of(b"u:r:t:s0\n".to_vec()).as_deref(), Some(&b"u:r:t:s0"[..]));
         assert_eq!((context_of(b"\0".to_vec()), context_of(Vec::new())), (None, None));
     }

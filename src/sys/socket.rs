@@ -14,5 +14,9 @@ pub fn send(path: &str, bytes: &[u8]) -> bool {
 /// # References
 /// unix(7), `SO_PEERCRED`.
 pub fn peer(socket: &UnixStream) -> Result<i32> {
-    Ok(rustix::net::sockopt::socket_peercred(socket).context("getsockopt(SO_PEERCRED)")?.pid.as_raw_nonzero().get())
+    Ok(rustix::net::sockopt::socket_peercred(socket)
+        .context("getsockopt(SO_PEERCRED)")?
+        .pid
+        .as_raw_nonzero()
+        .get())
 }

@@ -18,8 +18,12 @@ impl Watch {
         let fd = inotify::init(CreateFlags::CLOEXEC).context("inotify_init1")?;
         // inotify has no call that takes a descriptor; the magic link leads to the directory that was opened, whatever its path is now.
         let path = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
-        inotify::add_watch(&fd, path.as_str(), WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR)
-            .context("inotify_add_watch")?;
+        inotify::add_watch(
+            &fd,
+            path.as_str(),
+            WatchFlags::MODIFY | WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR,
+        )
+        .context("inotify_add_watch")?;
         Ok(Watch(fd))
     }
 

@@ -24,15 +24,36 @@ pub struct Bundle {
 impl Bundle {
     /// A container without hooks, with a read-only root and a program that writes what it sees and waits to be killed.
     pub fn new() -> Result<Self> {
-        let scratch = tempfile::Builder::new().prefix("oci-coredump-verify-").tempdir().context("make a scratch directory")?;
+        let scratch = tempfile::Builder::new()
+            .prefix("oci-coredump-verify-")
+            .tempdir()
+            .context("make a scratch directory")?;
         fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755))?;
         let program = std::env::current_exe().context("readlink(/proc/self/exe)")?;
-        let id = scratch.path().file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let id = scratch
+            .path()
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let new = Bundle { config: Value::Null, scratch, program, id };
-        for directory in ["report", "volume", "state", "bundle/rootfs/verify/report", "bundle/rootfs/proc", "bundle/rootfs/dev", "bundle/rootfs/sys"] {
-            fs::create_dir_all(new.path(directory)).with_context(|| format!("mkdir {directory}"))?;
+        for directory in [
+            "report",
+            "volume",
+            "state",
+            "bundle/rootfs/verify/report",
+            "bundle/rootfs/proc",
+            "bundle/rootfs/dev",
+            "bundle/rootfs/sys",
+        ] {
+            fs::create_dir_all(new.path(directory))
+                .with_context(|| format!("mkdir {directory}"))?;
         }
-        for file in ["outside", "report/seen", "bundle/rootfs/verify/inside", "bundle/rootfs/verify/program"] {
+        for file in [
+            "outside",
+            "report/seen",
+            "bundle/rootfs/verify/inside",
+            "bundle/rootfs/verify/program",
+        ] {
             fs::write(new.path(file), "")?;
         }
         fs::write(new.path("volume/token"), &new.id)?;
@@ -53,7 +74,12 @@ impl Bundle {
 
     /// The words after `verify-probe` for a stage.
     fn words(&self, program: &str, stage: &str, report: &Path, deeds: &[String]) -> Value {
-        let mut words = vec![program.to_owned(), "verify-probe".to_owned(), stage.to_owned(), report.display().to_string()];
+        let mut words = vec![
+            program.to_owned(),
+            "verify-probe".to_owned(),
+            stage.to_owned(),
+            report.display().to_string(),
+        ];
         words.push(self.scratch.path().display().to_string());
         words.extend_from_slice(deeds);
         json!(words)
@@ -63,8 +89,13 @@ impl Bundle {
     pub fn hook(&mut self, stage: &str, name: &str, timeout: Option<u64>, deeds: &[String]) {
         // Only this stage's path is one of the container (config.md, "POSIX-platform Hooks").
         let inside = stage == "startContainer";
-        let program = if inside { PathBuf::from(format!("{INSIDE}/program")) } else { self.program.clone() };
-        let report = if inside { PathBuf::from(format!("{INSIDE}/report/seen")) } else { self.path("report/seen") };
+        let program =
+            if inside { PathBuf::from(format!("{INSIDE}/program")) } else { self.program.clone() };
+        let report = if inside {
+            PathBuf::from(format!("{INSIDE}/report/seen"))
+        } else {
+            self.path("report/seen")
+        };
         let hook = json!({
             "path": program,
             "args": self.words("oci-coredump", name, &report, deeds),
@@ -80,7 +111,8 @@ impl Bundle {
 
     /// Writes config.json.
     pub fn write(&self) -> Result<()> {
-        fs::write(self.path("bundle/config.json"), serde_json::to_vec_pretty(&self.config)?).context("write config.json")
+        fs::write(self.path("bundle/config.json"), serde_json::to_vec_pretty(&self.config)?)
+            .context("write config.json")
     }
 
     fn config(&self) -> Value {

@@ -39,7 +39,10 @@ impl Life {
 
     /// Where in the report it stands.
     pub fn place(&self, stage: &str) -> Result<usize, String> {
-        self.sights.iter().position(|s| s.stage == stage).ok_or_else(|| format!("{stage} did not run"))
+        self.sights
+            .iter()
+            .position(|s| s.stage == stage)
+            .ok_or_else(|| format!("{stage} did not run"))
     }
 }
 
@@ -49,7 +52,11 @@ pub fn live(runtime: &Path) -> Result<Life> {
     let volume = bundle.path("volume");
     for (stage, name, deeds) in [
         ("prestart", "prestart", vec![]),
-        ("createRuntime", "createRuntime 1", vec![format!("mount:{}", volume.display()), format!("limit:{LIMIT}")]),
+        (
+            "createRuntime",
+            "createRuntime 1",
+            vec![format!("mount:{}", volume.display()), format!("limit:{LIMIT}")],
+        ),
         ("createRuntime", "createRuntime 2", vec![]),
         ("createContainer", "createContainer", vec![]),
         ("startContainer", "startContainer", vec![]),
@@ -59,7 +66,8 @@ pub fn live(runtime: &Path) -> Result<Life> {
         bundle.hook(stage, name, None, &deeds);
     }
     let own = Sight { namespaces: own_namespaces(), ..Sight::default() };
-    let mut life = Life { id: bundle.id.clone(), bundle: bundle.path("bundle"), own, ..Life::default() };
+    let mut life =
+        Life { id: bundle.id.clone(), bundle: bundle.path("bundle"), own, ..Life::default() };
     let (container, said) = Container::create(runtime, &bundle)?;
     let note = |said: Said, life: &mut Life| {
         life.trouble.extend((!said.success).then_some(said.text));

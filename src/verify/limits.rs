@@ -15,8 +15,16 @@ const SUBJECT: &str = "limits";
 pub fn checks(life: &Life, runtime: &Path) -> Result<Vec<Check>> {
     let kept = life.of("program").and_then(|s| hold(s.core == Some(LIMIT), found(s.core)));
     Ok(vec![
-        check(SUBJECT, "RLIMIT_CORE that createRuntime sets is the program's, where config.json has none", kept),
-        check(SUBJECT, "RLIMIT_CORE that poststart sets is the program's, where config.json has one", poststart(runtime)?),
+        check(
+            SUBJECT,
+            "RLIMIT_CORE that createRuntime sets is the program's, where config.json has none",
+            kept,
+        ),
+        check(
+            SUBJECT,
+            "RLIMIT_CORE that poststart sets is the program's, where config.json has one",
+            poststart(runtime)?,
+        ),
     ])
 }
 
@@ -31,13 +39,15 @@ fn found(core: Option<u64>) -> String {
 
 fn poststart(runtime: &Path) -> Result<Result<String, String>> {
     let mut bundle = Bundle::new()?;
-    bundle.config["process"]["rlimits"] = json!([{ "type": "RLIMIT_CORE", "soft": LIMIT / 2, "hard": LIMIT }]);
+    bundle.config["process"]["rlimits"] =
+        json!([{ "type": "RLIMIT_CORE", "soft": LIMIT / 2, "hard": LIMIT }]);
     bundle.hook("poststart", "poststart", None, &[format!("limit:{LIMIT}")]);
     let (container, said) = Container::create(runtime, &bundle)?;
     if !said.success {
         return Ok(Err(said.text));
     }
-    let pid = container.state()?.and_then(|s| s["pid"].as_i64()).and_then(|p| i32::try_from(p).ok());
+    let pid =
+        container.state()?.and_then(|s| s["pid"].as_i64()).and_then(|p| i32::try_from(p).ok());
     let said = container.start()?;
     if !said.success {
         return Ok(Err(said.text));

@@ -67,7 +67,8 @@ fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
 /// # Errors
 /// The runtime cannot be started at all, or the scratch directory cannot be made.
 pub fn run(runtime: &Path) -> Result<Vec<Check>> {
-    let runtime = std::fs::canonicalize(runtime).with_context(|| format!("runtime {}", runtime.display()))?;
+    let runtime =
+        std::fs::canonicalize(runtime).with_context(|| format!("runtime {}", runtime.display()))?;
     let life = life::live(&runtime)?;
     let mut checks = order::checks(&life);
     checks.extend(state::checks(&life));

@@ -7,7 +7,8 @@ const SUBJECT: &str = "mounts";
 
 /// The checks.
 pub fn checks(life: &Life) -> Vec<Check> {
-    let done = || life.of("createRuntime 1").and_then(|s| hold(s.errors.is_empty(), s.errors.join("; ")));
+    let done =
+        || life.of("createRuntime 1").and_then(|s| hold(s.errors.is_empty(), s.errors.join("; ")));
     let reads = |what: fn(&super::Sight) -> &Option<String>| {
         done().and_then(|_| life.of("program")).and_then(|s| match what(s) {
             Some(text) if text.trim_end() == life.id => Ok(String::new()),
@@ -16,8 +17,16 @@ pub fn checks(life: &Life) -> Vec<Check> {
         })
     };
     vec![
-        check(SUBJECT, "createRuntime can make a directory in a read-only root, and mount on it", done()),
+        check(
+            SUBJECT,
+            "createRuntime can make a directory in a read-only root, and mount on it",
+            done(),
+        ),
         check(SUBJECT, "the program sees that mount", reads(|s| &s.volume)),
-        check(SUBJECT, "a file mounted over one of /proc/sys stays, when /proc/sys becomes read-only", reads(|s| &s.view)),
+        check(
+            SUBJECT,
+            "a file mounted over one of /proc/sys stays, when /proc/sys becomes read-only",
+            reads(|s| &s.view),
+        ),
     ]
 }

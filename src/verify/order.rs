@@ -9,20 +9,52 @@ const SUBJECT: &str = "order";
 pub fn checks(life: &Life) -> Vec<Check> {
     let [created, started, programmed] = life.marks;
     let place = |stage: &str| life.place(stage);
-    let during_create = |stage: &str| place(stage).and_then(|at| hold(at < created, if at < created { "" } else { "it ran after create had returned" }));
-    let before =
-        |a: &str, b: &str| Ok(()).and_then(|()| hold(place(a)? < place(b)?, format!("{a} ran {} {b}", if place(a)? < place(b)? { "before" } else { "after" })));
+    let during_create = |stage: &str| {
+        place(stage).and_then(|at| {
+            hold(at < created, if at < created { "" } else { "it ran after create had returned" })
+        })
+    };
+    let before = |a: &str, b: &str| {
+        Ok(()).and_then(|()| {
+            hold(
+                place(a)? < place(b)?,
+                format!("{a} ran {} {b}", if place(a)? < place(b)? { "before" } else { "after" }),
+            )
+        })
+    };
     let names: Vec<&str> = life.sights.iter().map(|s| s.stage.as_str()).collect();
-    let twice: Vec<&str> = names.iter().enumerate().filter(|(i, n)| names[..*i].contains(n)).map(|(_, n)| *n).collect();
+    let twice: Vec<&str> = names
+        .iter()
+        .enumerate()
+        .filter(|(i, n)| names[..*i].contains(n))
+        .map(|(_, n)| *n)
+        .collect();
     vec![
-        check(SUBJECT, "create, start, kill and delete succeed with a hook in every stage", hold(life.trouble.is_empty(), life.trouble.join("; "))),
-        check(SUBJECT, "createRuntime has run when create returns", during_create("createRuntime 1")),
-        check(SUBJECT, "hooks of one stage run in the listed order", before("createRuntime 1", "createRuntime 2").map(drop_text)),
-        check(SUBJECT, "prestart runs before createRuntime", before("prestart", "createRuntime 1").map(drop_text)),
+        check(
+            SUBJECT,
+            "create, start, kill and delete succeed with a hook in every stage",
+            hold(life.trouble.is_empty(), life.trouble.join("; ")),
+        ),
+        check(
+            SUBJECT,
+            "createRuntime has run when create returns",
+            during_create("createRuntime 1"),
+        ),
+        check(
+            SUBJECT,
+            "hooks of one stage run in the listed order",
+            before("createRuntime 1", "createRuntime 2").map(drop_text),
+        ),
+        check(
+            SUBJECT,
+            "prestart runs before createRuntime",
+            before("prestart", "createRuntime 1").map(drop_text),
+        ),
         check(
             SUBJECT,
             "createContainer runs after createRuntime, in create",
-            before("createRuntime 2", "createContainer").and_then(|_| during_create("createContainer")),
+            before("createRuntime 2", "createContainer")
+                .and_then(|_| during_create("createContainer")),
         ),
         check(
             SUBJECT,
@@ -36,7 +68,12 @@ pub fn checks(life: &Life) -> Vec<Check> {
         check(
             SUBJECT,
             "poststop runs in delete",
-            place("poststop").and_then(|at| hold(at >= programmed, if at >= programmed { "" } else { "it ran before the container was deleted" })),
+            place("poststop").and_then(|at| {
+                hold(
+                    at >= programmed,
+                    if at >= programmed { "" } else { "it ran before the container was deleted" },
+                )
+            }),
         ),
         check(SUBJECT, "no hook runs twice", hold(twice.is_empty(), twice.join(", "))),
     ]

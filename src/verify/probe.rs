@@ -108,7 +108,12 @@ pub struct Init {
 /// The report cannot be written.
 pub fn probe(stage: &str, report: &Path, scratch: &Path, deeds: &[Deed]) -> Result<u8> {
     let mut sight = look(stage, scratch);
-    let pid = sight.state.as_ref().and_then(|s| s["pid"].as_i64()).and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 1);
+    let pid = sight
+        .state
+        .as_ref()
+        .and_then(|s| s["pid"].as_i64())
+        .and_then(|p| i32::try_from(p).ok())
+        .filter(|p| *p > 1);
     let mut code = 0;
     for deed in deeds {
         let done = match (deed, pid) {
@@ -127,7 +132,10 @@ pub fn probe(stage: &str, report: &Path, scratch: &Path, deeds: &[Deed]) -> Resu
     }
     // One write to the end of the file: lines of several processes stay whole.
     let line = serde_json::to_string(&sight)? + "\n";
-    let mut file = OpenOptions::new().append(true).open(report).with_context(|| format!("open {}", report.display()))?;
+    let mut file = OpenOptions::new()
+        .append(true)
+        .open(report)
+        .with_context(|| format!("open {}", report.display()))?;
     file.write_all(line.as_bytes()).with_context(|| format!("write {}", report.display()))?;
     drop(file);
     // Not for ever: a runtime that forgets about it must not leave it behind.
@@ -138,26 +146,36 @@ pub fn probe(stage: &str, report: &Path, scratch: &Path, deeds: &[Deed]) -> Resu
 }
 
 fn look(stage: &str, scratch: &Path) -> Sight {
-    let mut sight = Sight { stage: stage.to_owned(), variable: std::env::var(VARIABLE).ok(), ..Sight::default() };
+    let mut sight = Sight {
+        stage: stage.to_owned(),
+        variable: std::env::var(VARIABLE).ok(),
+        ..Sight::default()
+    };
     sight.inside = Path::new(INSIDE).join("inside").exists();
     sight.outside = scratch.join("outside").exists();
     sight.namespaces = own_namespaces();
-    sight.core = File::open("/proc/self/limits").ok().and_then(|f| core(&file::read_bounded(f, 1 << 16, "limits").ok()?));
+    sight.core = File::open("/proc/self/limits")
+        .ok()
+        .and_then(|f| core(&file::read_bounded(f, 1 << 16, "limits").ok()?));
     if stage == "program" {
         sight.volume = std::fs::read_to_string(Path::new("/").join(VOLUME).join("token")).ok();
         sight.view = std::fs::read_to_string(Path::new("/").join(VIEW)).ok();
         return sight;
     }
-    match file::read_bounded(std::io::stdin().lock(), 1 << 20, "the state on stdin").and_then(|text| Ok(serde_json::from_slice::<Value>(&text)?)) {
+    match file::read_bounded(std::io::stdin().lock(), 1 << 20, "the state on stdin")
+        .and_then(|text| Ok(serde_json::from_slice::<Value>(&text)?))
+    {
         Ok(state) => sight.state = Some(state),
         Err(e) => sight.errors.push(format!("the state on stdin: {e:#}")),
     }
     let text = |key: &str| sight.state.as_ref().and_then(|s| s[key].as_str());
-    sight.annotation = text("bundle").and_then(|bundle| annotation(&Path::new(bundle).join("config.json")));
+    sight.annotation =
+        text("bundle").and_then(|bundle| annotation(&Path::new(bundle).join("config.json")));
     // Elsewhere the number is of another PID namespace than /proc, or of nobody.
     if ["prestart", "createRuntime", "poststart"].iter().any(|s| stage.starts_with(s)) {
         let pid = sight.state.as_ref().and_then(|s| s["pid"].as_i64());
-        match pid.and_then(|p| i32::try_from(p).ok()).context("the state has no pid").and_then(init) {
+        match pid.and_then(|p| i32::try_from(p).ok()).context("the state has no pid").and_then(init)
+        {
             Ok(init) => sight.init = Some(init),
             Err(e) => sight.errors.push(format!("the process of the state: {e:#}")),
         }
@@ -191,27 +209,50 @@ fn annotation(config: &Path) -> Option<String> {
 
 fn init(pid: i32) -> Result<Init> {
     let process = Proc::open(pid)?;
-    let namespaces = NAMESPACES.iter().map(|n| Ok(((*n).to_owned(), ns::inode(process.namespace(n)?)?))).collect::<Result<_>>()?;
-    let mounts = String::from_utf8_lossy(&process.read("mountinfo")?).lines().filter_map(|l| l.split(' ').nth(4).map(PathBuf::from)).collect();
-    Ok(Init { namespaces, mounts, cgroup: String::from_utf8_lossy(&process.read("cgroup")?).into_owned() })
+    let namespaces = NAMESPACES
+        .iter()
+        .map(|n| Ok(((*n).to_owned(), ns::inode(process.namespace(n)?)?)))
+        .collect::<Result<_>>()?;
+    let mounts = String::from_utf8_lossy(&process.read("mountinfo")?)
+        .lines()
+        .filter_map(|l| l.split(' ').nth(4).map(PathBuf::from))
+        .collect();
+    Ok(Init {
+        namespaces,
+        mounts,
+        cgroup: String::from_utf8_lossy(&process.read("cgroup")?).into_owned(),
+    })
 }
 
 /// As the real hook does it: what is to be mounted is opened on the host, and put onto a descriptor below the container's root.
 fn mount_into(pid: i32, directory: &Path, sight: &Sight) -> Result<()> {
-    let bundle = sight.state.as_ref().and_then(|s| s["bundle"].as_str()).context("the state has no bundle")?;
+    let bundle = sight
+        .state
+        .as_ref()
+        .and_then(|s| s["bundle"].as_str())
+        .context("the state has no bundle")?;
     let rootfs = Path::new(bundle).join("rootfs");
     let tree = mount::clone_tree(file::open_dir(directory)?, false)?;
     let parent = file::open_dir(directory.parent().unwrap_or(directory))?;
-    let view = mount::clone_tree(file::open_read(&parent, "view".as_ref()).context("open the view")?, true)?;
+    let view = mount::clone_tree(
+        file::open_read(&parent, "view".as_ref()).context("open the view")?,
+        true,
+    )?;
     ns::inside_mount_ns(Proc::open(pid)?.namespace("mnt")?, || {
         let root = file::open_dir(&rootfs)?;
         let (parent, name) = VOLUME.split_once('/').unwrap_or((VOLUME, ""));
-        let parent = resolve::resolve(&root, parent.as_ref(), Below::NoLinks, true).context("openat2 of the directory in the container")?;
+        let parent = resolve::resolve(&root, parent.as_ref(), Below::NoLinks, true)
+            .context("openat2 of the directory in the container")?;
         file::mkdirat(&parent, name.as_ref(), 0o755).context("mkdirat in the container")?;
-        let target = resolve::resolve(&parent, name.as_ref(), Below::NoLinks, true).context("openat2 of the new directory")?;
+        let target = resolve::resolve(&parent, name.as_ref(), Below::NoLinks, true)
+            .context("openat2 of the new directory")?;
         mount::attach(&tree, &target)?;
-        let sysctl = resolve::resolve(&root, VIEW.as_ref(), Below::NoLinks, false).context("openat2 of the container's sysctl")?;
-        ensure!(filesystem::fs_type(&sysctl)? == filesystem::FsType::Proc, "the container's /proc is not there yet");
+        let sysctl = resolve::resolve(&root, VIEW.as_ref(), Below::NoLinks, false)
+            .context("openat2 of the container's sysctl")?;
+        ensure!(
+            filesystem::fs_type(&sysctl)? == filesystem::FsType::Proc,
+            "the container's /proc is not there yet"
+        );
         mount::attach(&view, &sysctl)
     })
 }
@@ -219,7 +260,10 @@ fn mount_into(pid: i32, directory: &Path, sight: &Sight) -> Result<()> {
 fn set_limit(pid: i32, soft: u64) -> Result<()> {
     let hard = Proc::open(pid)?.limit(CORE)?.hard;
     if hard.is_some_and(|h| h < soft) {
-        bail!("the container's hard RLIMIT_CORE is {}, lower than {soft}: start this with a higher one", hard.unwrap_or_default());
+        bail!(
+            "the container's hard RLIMIT_CORE is {}, lower than {soft}: start this with a higher one",
+            hard.unwrap_or_default()
+        );
     }
     limit::set_core_of(pid, Limit { soft: Some(soft), hard })
 }

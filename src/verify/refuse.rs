@@ -15,19 +15,34 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The checks, each with a container of its own.
 pub fn checks(runtime: &Path) -> Result<Vec<Check>> {
-    let refused = |said: Said, _: Duration| if said.success { Err("create succeeded".to_owned()) } else { Ok(String::new()) };
+    let refused = |said: Said, _: Duration| {
+        if said.success { Err("create succeeded".to_owned()) } else { Ok(String::new()) }
+    };
     let ended = |said: Said, took: Duration| match (said.success, took < PATIENCE) {
         (false, true) => Ok(String::new()),
         (false, false) => Err(format!("create took {} s", took.as_secs())),
         (true, _) => Err("create succeeded".into()),
     };
     Ok(vec![
-        check(SUBJECT, "a createRuntime hook that fails stops the container", refusing(runtime, &["exit:3"], None, refused)?),
-        check(SUBJECT, "a createRuntime hook that takes longer than its timeout stops the container", refusing(runtime, &["hang"], Some(TIMEOUT), ended)?),
+        check(
+            SUBJECT,
+            "a createRuntime hook that fails stops the container",
+            refusing(runtime, &["exit:3"], None, refused)?,
+        ),
+        check(
+            SUBJECT,
+            "a createRuntime hook that takes longer than its timeout stops the container",
+            refusing(runtime, &["hang"], Some(TIMEOUT), ended)?,
+        ),
     ])
 }
 
-fn refusing(runtime: &Path, deeds: &[&str], timeout: Option<u64>, judge: impl Fn(Said, Duration) -> Result<String, String>) -> Result<Result<String, String>> {
+fn refusing(
+    runtime: &Path,
+    deeds: &[&str],
+    timeout: Option<u64>,
+    judge: impl Fn(Said, Duration) -> Result<String, String>,
+) -> Result<Result<String, String>> {
     let mut bundle = Bundle::new()?;
     let deeds: Vec<String> = deeds.iter().map(|d| (*d).to_owned()).collect();
     bundle.hook("createRuntime", "createRuntime", timeout, &deeds);

@@ -44,7 +44,8 @@ impl<'a> Container<'a> {
         bundle.write()?;
         let container = Container { runtime, bundle };
         let directory = bundle.path("bundle");
-        let said = container.call(&["create", "--bundle", &directory.to_string_lossy(), &bundle.id])?;
+        let said =
+            container.call(&["create", "--bundle", &directory.to_string_lossy(), &bundle.id])?;
         Ok((container, said))
     }
 
@@ -128,9 +129,14 @@ impl<'a> Container<'a> {
         };
         let printed = fs::read(&err).unwrap_or_default();
         let printed = String::from_utf8_lossy(&printed);
-        let last = printed.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("nothing on stderr");
-        let how = status.map_or_else(|| format!("no end within {} s", DEADLINE.as_secs()), |s| s.to_string());
+        let last =
+            printed.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("nothing on stderr");
+        let how = status
+            .map_or_else(|| format!("no end within {} s", DEADLINE.as_secs()), |s| s.to_string());
         let verb = args.first().copied().unwrap_or_default();
-        Ok(Said { success: status.is_some_and(|s| s.success()), text: format!("{verb}: {how}: {last}") })
+        Ok(Said {
+            success: status.is_some_and(|s| s.success()),
+            text: format!("{verb}: {how}: {last}"),
+        })
     }
 }

@@ -22,13 +22,25 @@ pub fn succeed(command: &mut Command) -> Output {
 pub fn build(dir: &Path, name: &str, build: &[&str], source: &str) -> PathBuf {
     let program = dir.join(name);
     let (compiler, options) = build.split_first().unwrap();
-    succeed(Command::new(compiler).args(options).arg(sources().join(source)).arg("-o").arg(&program));
+    succeed(
+        Command::new(compiler).args(options).arg(sources().join(source)).arg("-o").arg(&program),
+    );
     program
 }
 
 pub fn gdb() -> Command {
     let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", "-iex", "set auto-load off"]).env("LC_ALL", "C").env("GOTRACEBACK", "crash");
+    gdb.args([
+        "-nx",
+        "-q",
+        "-batch",
+        "-iex",
+        "set debuginfod enabled off",
+        "-iex",
+        "set auto-load off",
+    ])
+    .env("LC_ALL", "C")
+    .env("GOTRACEBACK", "crash");
     gdb
 }
 
@@ -40,9 +52,19 @@ pub fn dump(dir: &Path, program: &Path, arguments: &[&str], handles: bool) -> Pa
     if handles {
         gdb.args(["-ex", "handle SIGSEGV nostop noprint pass"]);
     }
-    gdb.args(["-ex", "run"]).arg("-ex").arg(format!("generate-core-file {}", core.display())).arg("--args").arg(program).args(arguments);
+    gdb.args(["-ex", "run"])
+        .arg("-ex")
+        .arg(format!("generate-core-file {}", core.display()))
+        .arg("--args")
+        .arg(program)
+        .args(arguments);
     let out = succeed(&mut gdb);
-    assert!(core.exists(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(
+        core.exists(),
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     core
 }
 
@@ -64,12 +86,17 @@ while f:
     let script = dir.join("script");
     std::fs::write(&script, SCRIPT).unwrap();
     let script = script.to_str().unwrap();
-    ["-ex", "set backtrace past-main on", "-ex", "set backtrace past-entry on", "-x", script].map(str::to_owned)
+    ["-ex", "set backtrace past-main on", "-ex", "set backtrace past-entry on", "-x", script]
+        .map(str::to_owned)
 }
 
 /// What it printed.
 pub fn functions(out: &Output) -> Vec<String> {
-    String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| l.strip_prefix("FRAME ")).map(plain).collect()
+    String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter_map(|l| l.strip_prefix("FRAME "))
+        .map(plain)
+        .collect()
 }
 
 /// The last component of a name, without what the two sides write differently: arguments of functions and types, the trait of a method, which of several

@@ -104,19 +104,36 @@ fn targets() -> Vec<Row> {
         Row::new("target-file").script("echo old > /cores/core.100"),
         Row::new("target-longer-file").script(big),
         Row::new("target-file-in-layer").prepare(occupy).script(big),
-        Row::new("target-file-mode").script("echo old > /cores/core.100; chmod 0444 /cores/core.100"),
-        Row::new("target-symlink").script("echo secret > /cwd/secret; ln -s /cwd/secret /cores/core.100"),
+        Row::new("target-file-mode")
+            .script("echo old > /cores/core.100; chmod 0444 /cores/core.100"),
+        Row::new("target-symlink")
+            .script("echo secret > /cwd/secret; ln -s /cwd/secret /cores/core.100"),
         Row::new("target-dangling-symlink").script("ln -s /cwd/nowhere /cores/core.100"),
         Row::new("target-symlink-to-itself").script("ln -s core.100 /cores/core.100"),
-        Row::new("target-hard-link").script("echo secret > /cores/secret; ln /cores/secret /cores/core.100"),
+        Row::new("target-hard-link")
+            .script("echo secret > /cores/secret; ln /cores/secret /cores/core.100"),
         Row::new("target-directory").script("mkdir /cores/core.100").forced(Forced::CoreFlag),
         Row::new("target-fifo").script("mkfifo /cores/core.100"),
         Row::new("target-device").script("mknod /cores/core.100 c 1 3"),
-        Row::new("target-other-owner").parent(user).script("echo root > /cores/core.100").forced(Forced::CoreFlag),
-        Row::new("target-other-owner-symlink").parent(user).forced(Forced::CoreFlag).script("ln -s /cwd/nowhere /cores/core.100"),
-        Row::new("target-other-owner-fifo").parent(user).forced(Forced::CoreFlag).script("mkfifo -m 0666 /cores/core.100"),
-        Row::new("target-other-owner-root").script("echo user > /cores/core.100; chown 1000:1000 /cores/core.100"),
-        Row::new("target-other-owner-not-sticky").parent(user).script("echo root > /cores/core.100; chmod 0777 /cores"),
-        Row::new("target-own-in-sticky").parent(user).script("echo own > /cores/core.100; chown 1000 /cores/core.100"),
+        Row::new("target-other-owner")
+            .parent(user)
+            .script("echo root > /cores/core.100")
+            .forced(Forced::CoreFlag),
+        Row::new("target-other-owner-symlink")
+            .parent(user)
+            .forced(Forced::CoreFlag)
+            .script("ln -s /cwd/nowhere /cores/core.100"),
+        Row::new("target-other-owner-fifo")
+            .parent(user)
+            .forced(Forced::CoreFlag)
+            .script("mkfifo -m 0666 /cores/core.100"),
+        Row::new("target-other-owner-root")
+            .script("echo user > /cores/core.100; chown 1000:1000 /cores/core.100"),
+        Row::new("target-other-owner-not-sticky")
+            .parent(user)
+            .script("echo root > /cores/core.100; chmod 0777 /cores"),
+        Row::new("target-own-in-sticky")
+            .parent(user)
+            .script("echo own > /cores/core.100; chown 1000 /cores/core.100"),
     ]
 }

@@ -35,7 +35,10 @@ fn users() -> Vec<Row> {
         Row::new("root").script(roots),
         Row::new("root-in-theirs").script(theirs).forced(Forced::PrivilegeUsed),
         Row::new("root-without-dac-override").script(roots).parent(&without),
-        Row::new("root-without-dac-override-in-theirs").script(theirs).parent(&without).forced(Forced::CoreFlag),
+        Row::new("root-without-dac-override-in-theirs")
+            .script(theirs)
+            .parent(&without)
+            .forced(Forced::CoreFlag),
         Row::new("root-without-fowner-target")
             .parent("--drop 3")
             .forced(Forced::CoreFlag)
@@ -43,30 +46,50 @@ fn users() -> Vec<Row> {
         Row::new("user").parent(USER),
         Row::new("user-in-own").script(theirs).parent(USER),
         Row::new("user-in-roots").script(roots).parent(USER).forced(Forced::CoreFlag),
-        Row::new("user-in-roots-with-dac-override").script(roots).parent(USER).parent(&format!("--ambient {DAC_OVERRIDE}")),
+        Row::new("user-in-roots-with-dac-override")
+            .script(roots)
+            .parent(USER)
+            .parent(&format!("--ambient {DAC_OVERRIDE}")),
         Row::new("user-path-not-searchable")
             .pattern("/cores/closed/core")
             .prepare(super::places::occupy)
             .parent(USER)
             .script("mkdir -p -m 1777 /cores/closed && chmod 0700 /cores")
             .forced(Forced::CoreFlag),
-        Row::new("group-directory").script("chown 0:2000 /cores; chmod 0770 /cores").parent(USER).parent("--groups 5,2000"),
-        Row::new("group-directory-of-others").script("chown 0:2000 /cores; chmod 0770 /cores").parent(USER).parent("--groups 5,2001").forced(Forced::CoreFlag),
-        Row::new("group-set-gid-directory").script("chown 0:3000 /cores; chmod 2777 /cores").parent(USER),
+        Row::new("group-directory")
+            .script("chown 0:2000 /cores; chmod 0770 /cores")
+            .parent(USER)
+            .parent("--groups 5,2000"),
+        Row::new("group-directory-of-others")
+            .script("chown 0:2000 /cores; chmod 0770 /cores")
+            .parent(USER)
+            .parent("--groups 5,2001")
+            .forced(Forced::CoreFlag),
+        Row::new("group-set-gid-directory")
+            .script("chown 0:3000 /cores; chmod 2777 /cores")
+            .parent(USER),
         Row::new("group-of-root").parent("--gid 1234"),
     ]
 }
 
 /// Executables that change credentials or that cannot be read, and what fs.suid_dumpable makes of them.
 fn privileged() -> Vec<Row> {
-    let row = |name, dumpable| Row::new(name).program("/bin/setuid").parent(USER).prepare(set_uid).sysctl("fs/suid_dumpable", dumpable);
+    let row = |name, dumpable| {
+        Row::new(name)
+            .program("/bin/setuid")
+            .parent(USER)
+            .prepare(set_uid)
+            .sysctl("fs/suid_dumpable", dumpable)
+    };
     vec![
         row("set-uid-0", "0"),
         row("set-uid-1", "1").forced(Forced::NoCoreOfPrivileged).randomized(),
         // The kernel resolves the pattern from the host's root: nothing is there.
         row("set-uid-2", "2").forced(Forced::CoreFlag),
         row("set-uid-2-relative", "2").pattern("core").forced(Forced::CoreFlag),
-        row("set-uid-2-host-directory", "2").pattern(format!("/tmp/{MARKER}")).forced(Forced::EscapesToHost),
+        row("set-uid-2-host-directory", "2")
+            .pattern(format!("/tmp/{MARKER}"))
+            .forced(Forced::EscapesToHost),
         row("set-gid-0", "0").program("/bin/setgid"),
         row("unreadable-0", "0").program("/bin/unreadable"),
         row("unreadable-2", "2").program("/bin/unreadable").forced(Forced::CoreFlag),
@@ -79,7 +102,9 @@ fn privileged() -> Vec<Row> {
 
 fn set_uid(bundle: &mut Bundle) {
     let rootfs = bundle.rootfs();
-    for (path, group, mode) in [("/bin/setuid", 0, 0o4755), ("/bin/setgid", 2000, 0o2755), ("/bin/unreadable", 0, 0o711)] {
+    for (path, group, mode) in
+        [("/bin/setuid", 0, 0o4755), ("/bin/setgid", 2000, 0o2755), ("/bin/unreadable", 0, 0o711)]
+    {
         rootfs.put(crasher::crasher(), path);
         let host = rootfs.host_path(path);
         chown(&host, Some(0), Some(group)).unwrap();
@@ -101,17 +126,30 @@ fn namespaces() -> Vec<Row> {
             bundle.user_namespace();
         }),
         Row::new("nested-user-namespace").pattern(names).parent("--user-namespace").parent(USER),
-        Row::new("nested-user-and-mount-namespace").pattern(names).parent("--user-namespace --mount-namespace").parent(USER),
+        Row::new("nested-user-and-mount-namespace")
+            .pattern(names)
+            .parent("--user-namespace --mount-namespace")
+            .parent(USER),
         // The PID in the name is the innermost.
-        Row::new("nested-pid-namespace").pattern("/cores/core-%p-%P-%i-%I").parent("--user-namespace --pid-namespace").parent(USER),
+        Row::new("nested-pid-namespace")
+            .pattern("/cores/core-%p-%P-%i-%I")
+            .parent("--user-namespace --pid-namespace")
+            .parent(USER),
         Row::new("nested-all-namespaces")
             .location("memory")
             .pattern("/cores/core-%P")
             .parent("--user-namespace --pid-namespace --mount-namespace --tmpfs /cores")
             .parent(USER),
         // The core goes to the file system that only the crasher and its parent see.
-        Row::new("nested-mount-over-directory").location("memory").pattern(names).parent("--user-namespace --mount-namespace --tmpfs /cores").parent(USER),
-        Row::new("nested-mount-namespace").pattern(names).parent("--mount-namespace").prepare(|bundle| add_capability(bundle, "CAP_SYS_ADMIN")),
+        Row::new("nested-mount-over-directory")
+            .location("memory")
+            .pattern(names)
+            .parent("--user-namespace --mount-namespace --tmpfs /cores")
+            .parent(USER),
+        Row::new("nested-mount-namespace")
+            .pattern(names)
+            .parent("--mount-namespace")
+            .prepare(|bundle| add_capability(bundle, "CAP_SYS_ADMIN")),
         Row::new("nested-mount-namespace-tmpfs")
             .location("memory")
             .pattern(names)

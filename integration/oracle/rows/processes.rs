@@ -32,11 +32,15 @@ fn signals() -> Vec<Row> {
 /// The kernel counts whole units: a header, a note's name, its content, a component of the layout note. Where the file ends
 /// under a limit shows each of them; the notes of one thread end between these on most processors.
 fn limits_in_the_notes() -> impl Iterator<Item = Row> {
-    (4200..5300).step_by(40).map(|limit| Row::new(format!("limit-notes-{limit}")).parent(&format!("--core {limit}")))
+    (4200..5300)
+        .step_by(40)
+        .map(|limit| Row::new(format!("limit-notes-{limit}")).parent(&format!("--core {limit}")))
 }
 
 fn limits() -> Vec<Row> {
-    let row = |name, limit: &str| Row::new(name).pattern("/cores/core.%c").parent(&format!("--core {limit}"));
+    let row = |name, limit: &str| {
+        Row::new(name).pattern("/cores/core.%c").parent(&format!("--core {limit}"))
+    };
     vec![
         row("limit-0", "0").forced(Forced::CoreFlag),
         // The kernel does not even start the helper then.
@@ -61,7 +65,9 @@ fn limits() -> Vec<Row> {
         Row::new("umask-077").parent("--umask 077"),
         Row::new("umask-0777").parent("--umask 0777").forced(Forced::CoreFlag),
         Row::new("umask-0200").parent("--umask 0200").forced(Forced::CoreFlag),
-        Row::new("umask-0777-user").parent("--umask 0777 --uid 1000 --gid 1000").forced(Forced::CoreFlag),
+        Row::new("umask-0777-user")
+            .parent("--umask 0777 --uid 1000 --gid 1000")
+            .forced(Forced::CoreFlag),
     ]
 }
 
@@ -83,11 +89,18 @@ fn memory() -> Vec<Row> {
         Row::new("threads-1").crasher("--threads 1"),
         Row::new("threads-64").crasher("--threads 64"),
         Row::new("threads-64-last").crasher("--threads 64 --in-thread").pattern("/cores/core.%i"),
-        Row::new("threads-leader-gone").crasher("--threads 3 --in-thread --leader-exits").pattern("/cores/core.%i.%p.%e.%E"),
+        Row::new("threads-leader-gone")
+            .crasher("--threads 3 --in-thread --leader-exits")
+            .pattern("/cores/core.%i.%p.%e.%E"),
         Row::new("memory-odd").crasher("--odd"),
         Row::new("memory-odd-all").crasher("--odd").parent("--filter 0x1ff"),
         // Some processors save so much for each thread that all of them are more than the kernel's default allows.
-        Row::new("threads-1000").crasher("--threads 1000").sysctl("kernel/core_file_note_size_limit", "16777216"),
-        Row::new("threads-1000-last").crasher("--threads 1000 --in-thread").pattern("/cores/core.%i").sysctl("kernel/core_file_note_size_limit", "16777216"),
+        Row::new("threads-1000")
+            .crasher("--threads 1000")
+            .sysctl("kernel/core_file_note_size_limit", "16777216"),
+        Row::new("threads-1000-last")
+            .crasher("--threads 1000 --in-thread")
+            .pattern("/cores/core.%i")
+            .sysctl("kernel/core_file_note_size_limit", "16777216"),
     ]
 }

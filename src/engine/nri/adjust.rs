@@ -1,6 +1,9 @@
 //! What a container that asks gets at its creation. Pure.
 
-use super::messages::{Container, ContainerAdjustment, CreateContainerRequest, Hook, Hooks, OptionalInt, PodSandbox, Rlimit};
+use super::messages::{
+    Container, ContainerAdjustment, CreateContainerRequest, Hook, Hooks, OptionalInt, PodSandbox,
+    Rlimit,
+};
 use crate::annotation::{self, Annotations};
 use crate::config::Config;
 use crate::engine::spec;
@@ -8,7 +11,12 @@ use crate::engine::spec;
 const CORE: &str = "RLIMIT_CORE";
 
 /// The adjustment; `None` for a container that asks for nothing. `program`: the hook. `reach`: the hard limit that runtimes of this engine have.
-pub fn adjust(request: &CreateContainerRequest, config: &Config, program: &str, reach: u64) -> Option<ContainerAdjustment> {
+pub fn adjust(
+    request: &CreateContainerRequest,
+    config: &Config,
+    program: &str,
+    reach: u64,
+) -> Option<ContainerAdjustment> {
     let (pod, container) = (request.pod.clone().unwrap_or_default(), request.container.as_ref()?);
     let names = names(&pod, container);
     // What the hook will see in config.json: what the engine has put there, our keys of the pod, the names.
@@ -17,13 +25,22 @@ pub fn adjust(request: &CreateContainerRequest, config: &Config, program: &str, 
     all.extend(container.annotations.clone());
     let asks = spec::asks(&all, config)?;
     let selected = |key: &String| annotation::is_own(key) || config.select.contains_key(key);
-    let annotations = pod.annotations.into_iter().filter(|(k, _)| selected(k)).chain(names).filter(|(k, _)| !container.annotations.contains_key(k)).collect();
+    let annotations = pod
+        .annotations
+        .into_iter()
+        .filter(|(k, _)| selected(k))
+        .chain(names)
+        .filter(|(k, _)| !container.annotations.contains_key(k))
+        .collect();
     let there = container.rlimits.iter().find(|l| l.r#type == CORE).map(|l| (l.soft, l.hard));
     let limit = if asks.valid { spec::core_limit(asks.limit, there, reach) } else { None };
     Some(ContainerAdjustment {
         annotations,
         hooks: hooks(container.hooks.as_ref(), program),
-        rlimits: limit.into_iter().map(|(soft, hard)| Rlimit { r#type: CORE.into(), hard, soft }).collect(),
+        rlimits: limit
+            .into_iter()
+            .map(|(soft, hard)| Rlimit { r#type: CORE.into(), hard, soft })
+            .collect(),
     })
 }
 
@@ -31,14 +48,22 @@ pub fn adjust(request: &CreateContainerRequest, config: &Config, program: &str, 
 fn names(pod: &PodSandbox, container: &Container) -> Annotations {
     let image = container.image.as_ref().map_or("", |i| &i.name);
     [
-        ("io.kubernetes.cri.container-name", "io.kubernetes.container.name", container.name.as_str()),
+        (
+            "io.kubernetes.cri.container-name",
+            "io.kubernetes.container.name",
+            container.name.as_str(),
+        ),
         ("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name", &pod.name),
         ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace", &pod.namespace),
         ("io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid", &pod.uid),
         ("io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName", image),
     ]
     .into_iter()
-    .filter(|(key, other, value)| !value.is_empty() && !container.annotations.contains_key(*key) && !container.annotations.contains_key(*other))
+    .filter(|(key, other, value)| {
+        !value.is_empty()
+            && !container.annotations.contains_key(*key)
+            && !container.annotations.contains_key(*other)
+    })
     .map(|(key, _, value)| (key.to_owned(), value.to_owned()))
     .collect()
 }
@@ -51,10 +76,18 @@ fn hooks(there: Option<&Hooks>, program: &str) -> Option<Hooks> {
             return Vec::new();
         }
         let args = ["oci-coredump", "hook", stage].map(str::to_owned).to_vec();
-        vec![Hook { path: program.to_owned(), args, timeout: Some(OptionalInt { value: spec::HOOK_TIMEOUT as i64 }) }]
+        vec![Hook {
+            path: program.to_owned(),
+            args,
+            timeout: Some(OptionalInt { value: spec::HOOK_TIMEOUT as i64 }),
+        }]
     };
     let [create, start, stop] = spec::STAGES;
-    let new = Hooks { create_runtime: ours(&there.create_runtime, create), poststart: ours(&there.poststart, start), poststop: ours(&there.poststop, stop) };
+    let new = Hooks {
+        create_runtime: ours(&there.create_runtime, create),
+        poststart: ours(&there.poststart, start),
+        poststop: ours(&there.poststop, stop),
+    };
     (new != Hooks::default()).then_some(new)
 }
 
@@ -67,7 +100,12 @@ mod tests {
     }
 
     fn request(pod: &[(&str, &str)], container: Container) -> CreateContainerRequest {
-        let pod = PodSandbox { name: "web-0".into(), uid: "u".into(), namespace: "shop".into(), annotations: of(pod) };
+        let pod = PodSandbox {
+            name: "web-0".into(),
+            uid: "u".into(),
+            namespace: "shop".into(),
+            annotations: of(pod),
+        };
         CreateContainerRequest { pod: Some(pod), container: Some(container) }
     }
 
@@ -84,11 +122,15 @@ mod tests {
     #[test]
     fn a_pod_asks_for_its_containers() {
         let pod = [("k8s.aliyun.com/eci-core-pattern", "/d/core"), ("other", "z")];
-        let a = adjusted(&request(&pod, Container { name: "app".into(), ..Container::default() })).unwrap();
+        let a = adjusted(&request(&pod, Container { name: "app".into(), ..Container::default() }))
+            .unwrap();
         assert_eq!(a.annotations["k8s.aliyun.com/eci-core-pattern"], "/d/core");
         assert_eq!(a.annotations["io.kubernetes.cri.container-name"], "app");
         assert_eq!(a.annotations["io.kubernetes.cri.sandbox-namespace"], "shop");
-        assert!(!a.annotations.contains_key("other") && !a.annotations.contains_key("io.kubernetes.cri.image-name"));
+        assert!(
+            !a.annotations.contains_key("other")
+                && !a.annotations.contains_key("io.kubernetes.cri.image-name")
+        );
         assert_eq!(a.rlimits, [Rlimit { r#type: CORE.into(), hard: u64::MAX, soft: u64::MAX }]);
         let hooks = a.hooks.unwrap();
         assert_eq!(hooks.create_runtime[0].args, ["oci-coredump", "hook", "createRuntime"]);
@@ -98,19 +140,33 @@ mod tests {
     #[test]
     fn one_container_of_a_pod() {
         let pod = [("app.oci-coredump/pattern", "/d/core")];
-        let named = |name: &str| request(&pod, Container { name: name.into(), ..Container::default() });
+        let named =
+            |name: &str| request(&pod, Container { name: name.into(), ..Container::default() });
         assert!(adjusted(&named("app")).is_some());
         assert_eq!(adjusted(&named("sidecar")), None);
     }
 
     #[test]
     fn what_the_engine_says_stays() {
-        let said = of(&[("io.kubernetes.container.name", "app"), ("oci-coredump/pattern", "/mine")]);
+        let said =
+            of(&[("io.kubernetes.container.name", "app"), ("oci-coredump/pattern", "/mine")]);
         let rlimits = vec![Rlimit { r#type: CORE.into(), hard: 9, soft: 0 }];
-        let there = Hooks { create_runtime: vec![Hook { path: "/p".into(), ..Hook::default() }], ..Hooks::default() };
-        let container = Container { name: "app".into(), annotations: said, rlimits, hooks: Some(there), ..Container::default() };
+        let there = Hooks {
+            create_runtime: vec![Hook { path: "/p".into(), ..Hook::default() }],
+            ..Hooks::default()
+        };
+        let container = Container {
+            name: "app".into(),
+            annotations: said,
+            rlimits,
+            hooks: Some(there),
+            ..Container::default()
+        };
         let a = adjusted(&request(&[("oci-coredump/pattern", "/pods")], container)).unwrap();
-        assert!(!a.annotations.contains_key("oci-coredump/pattern") && !a.annotations.contains_key("io.kubernetes.cri.container-name"));
+        assert!(
+            !a.annotations.contains_key("oci-coredump/pattern")
+                && !a.annotations.contains_key("io.kubernetes.cri.container-name")
+        );
         assert_eq!(a.rlimits, [Rlimit { r#type: CORE.into(), hard: 9, soft: 9 }]);
         assert_eq!(a.hooks.unwrap().create_runtime, []);
     }

@@ -19,7 +19,10 @@ use crate::config::{self, Config};
 use crate::sys::proc::Proc;
 use crate::sys::{process, socket};
 use anyhow::{Context, Result, bail, ensure};
-use messages::{ConfigureRequest, ConfigureResponse, CreateContainerRequest, CreateContainerResponse, RegisterPluginRequest, Request, Response, Status};
+use messages::{
+    ConfigureRequest, ConfigureResponse, CreateContainerRequest, CreateContainerResponse,
+    RegisterPluginRequest, Request, Response, Status,
+};
 use mux::{Connection, Kind, Message, Mux};
 use prost::Message as _;
 use std::ffi::OsStr;
@@ -53,11 +56,20 @@ pub fn is_plugin(own_name: &OsStr) -> bool {
 /// # Errors
 /// The socket is none, or the engine breaks the protocol.
 pub fn run_started() -> Result<()> {
-    let number = std::env::var(SOCKET_VARIABLE).ok().and_then(|n| n.parse().ok()).context("NRI_PLUGIN_SOCKET is no number")?;
-    let fd = process::inherited(number).with_context(|| format!("{SOCKET_VARIABLE}={number} is not open"))?;
-    let variable = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-    let us =
-        Identity { name: variable("NRI_PLUGIN_NAME", NAME), index: variable("NRI_PLUGIN_IDX", INDEX), program: Program::own()?, config: config::PATH.into() };
+    let number = std::env::var(SOCKET_VARIABLE)
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .context("NRI_PLUGIN_SOCKET is no number")?;
+    let fd = process::inherited(number)
+        .with_context(|| format!("{SOCKET_VARIABLE}={number} is not open"))?;
+    let variable =
+        |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let us = Identity {
+        name: variable("NRI_PLUGIN_NAME", NAME),
+        index: variable("NRI_PLUGIN_IDX", INDEX),
+        program: Program::own()?,
+        config: config::PATH.into(),
+    };
     serve(UnixStream::from(fd), &us)
 }
 
@@ -67,11 +79,17 @@ pub fn run_started() -> Result<()> {
 /// This program does not know its own path.
 pub fn run_connecting(path: &Path) -> Result<std::convert::Infallible> {
     const PAUSE: Duration = Duration::from_secs(1);
-    let us = Identity { name: NAME.into(), index: INDEX.into(), program: Program::own()?, config: config::PATH.into() };
+    let us = Identity {
+        name: NAME.into(),
+        index: INDEX.into(),
+        program: Program::own()?,
+        config: config::PATH.into(),
+    };
     let mut said = String::new();
     loop {
         let attempt = || -> Result<()> {
-            let socket = UnixStream::connect(path).with_context(|| format!("connect to {}", path.display()))?;
+            let socket = UnixStream::connect(path)
+                .with_context(|| format!("connect to {}", path.display()))?;
             log::info!("nri: connected to {}", path.display());
             serve(socket, &us)
         };
@@ -100,15 +118,26 @@ struct Identity {
 fn serve(socket: UnixStream, us: &Identity) -> Result<()> {
     let engine = socket::peer(&socket)?;
     let mut mux = Mux::new(socket);
-    let register = RegisterPluginRequest { plugin_name: us.name.clone(), plugin_idx: us.index.clone() };
-    let request = Request { service: messages::RUNTIME.into(), method: "RegisterPlugin".into(), payload: register.encode_to_vec() };
-    mux.send(Connection::Runtime, &Message { stream: 1, kind: Kind::Request, payload: request.encode_to_vec() })?;
+    let register =
+        RegisterPluginRequest { plugin_name: us.name.clone(), plugin_idx: us.index.clone() };
+    let request = Request {
+        service: messages::RUNTIME.into(),
+        method: "RegisterPlugin".into(),
+        payload: register.encode_to_vec(),
+    };
+    mux.send(
+        Connection::Runtime,
+        &Message { stream: 1, kind: Kind::Request, payload: request.encode_to_vec() },
+    )?;
     while let Some((connection, message)) = mux.receive()? {
         match (connection, message.kind) {
             (Connection::Runtime, Kind::Response) => registered(&message.payload)?,
             (Connection::Plugin, Kind::Request) => {
                 let payload = answer(&message.payload, engine, us).encode_to_vec();
-                mux.send(Connection::Plugin, &Message { stream: message.stream, kind: Kind::Response, payload })?;
+                mux.send(
+                    Connection::Plugin,
+                    &Message { stream: message.stream, kind: Kind::Response, payload },
+                )?;
             }
             _ => {}
         }
@@ -117,8 +146,14 @@ fn serve(socket: UnixStream, us: &Identity) -> Result<()> {
 }
 
 fn registered(payload: &[u8]) -> Result<()> {
-    let status = Response::decode(payload).context("answer to RegisterPlugin")?.status.unwrap_or_default();
-    ensure!(status.code == 0, "the engine refuses this plugin: {:?} (code {})", status.message, status.code);
+    let status =
+        Response::decode(payload).context("answer to RegisterPlugin")?.status.unwrap_or_default();
+    ensure!(
+        status.code == 0,
+        "the engine refuses this plugin: {:?} (code {})",
+        status.message,
+        status.code
+    );
     Ok(())
 }
 
@@ -131,12 +166,15 @@ fn answer(payload: &[u8], engine: i32, us: &Identity) -> Response {
         }
         Ok(match request.method.as_str() {
             "Configure" => {
-                let engine = ConfigureRequest::decode(request.payload.as_slice()).unwrap_or_default();
+                let engine =
+                    ConfigureRequest::decode(request.payload.as_slice()).unwrap_or_default();
                 log::info!("nri: serving {} {}", engine.runtime_name, engine.runtime_version);
                 Some(ConfigureResponse { events: messages::CREATE_CONTAINER }.encode_to_vec())
             }
             "Synchronize" => {
-                let more = messages::SynchronizeRequest::decode(request.payload.as_slice()).unwrap_or_default().more;
+                let more = messages::SynchronizeRequest::decode(request.payload.as_slice())
+                    .unwrap_or_default()
+                    .more;
                 Some(messages::SynchronizeResponse { more }.encode_to_vec())
             }
             "CreateContainer" => Some(create(&request.payload, engine, us).encode_to_vec()),
@@ -147,8 +185,14 @@ fn answer(payload: &[u8], engine: i32, us: &Identity) -> Response {
     });
     match done {
         Ok(Some(payload)) => ok(payload),
-        Ok(None) => Response { status: Some(Status { code: UNIMPLEMENTED, message: "not implemented".into() }), payload: Vec::new() },
-        Err(e) => Response { status: Some(Status { code: UNIMPLEMENTED, message: format!("{e:#}") }), payload: Vec::new() },
+        Ok(None) => Response {
+            status: Some(Status { code: UNIMPLEMENTED, message: "not implemented".into() }),
+            payload: Vec::new(),
+        },
+        Err(e) => Response {
+            status: Some(Status { code: UNIMPLEMENTED, message: format!("{e:#}") }),
+            payload: Vec::new(),
+        },
     }
 }
 
@@ -177,7 +221,12 @@ mod tests {
 
     /// A plugin of no configuration: what the machine's own says is not asked.
     fn plugin(program: &str) -> Identity {
-        Identity { name: "p".into(), index: "10".into(), program: Program { path: program.into() }, config: "/nonexistent/config.toml".into() }
+        Identity {
+            name: "p".into(),
+            index: "10".into(),
+            program: Program { path: program.into() },
+            config: "/nonexistent/config.toml".into(),
+        }
     }
 
     fn ask_with(program: &str, method: &str, payload: Vec<u8>) -> Response {
@@ -191,9 +240,16 @@ mod tests {
 
     #[test]
     fn no_hook_without_its_program() {
-        let container = messages::Container { annotations: [("oci-coredump/pattern".into(), "/d/core".into())].into(), ..Default::default() };
-        let request = CreateContainerRequest { pod: None, container: Some(container) }.encode_to_vec();
-        assert_eq!(ask_with("/nowhere/oci-coredump", "CreateContainer", request.clone()), Response::default());
+        let container = messages::Container {
+            annotations: [("oci-coredump/pattern".into(), "/d/core".into())].into(),
+            ..Default::default()
+        };
+        let request =
+            CreateContainerRequest { pod: None, container: Some(container) }.encode_to_vec();
+        assert_eq!(
+            ask_with("/nowhere/oci-coredump", "CreateContainer", request.clone()),
+            Response::default()
+        );
         assert_ne!(ask("CreateContainer", request), Response::default());
     }
 
@@ -219,11 +275,29 @@ mod tests {
         assert_eq!((connection, request.method.as_str()), (Connection::Runtime, "RegisterPlugin"));
         assert_eq!(request.payload, b"\x0a\x01p\x12\x0210");
         // The engine asks before it has answered, as containerd does.
-        let configure = Request { service: messages::PLUGIN.into(), method: "Configure".into(), payload: vec![] }.encode_to_vec();
-        engine.send(Connection::Plugin, &Message { stream: 1, kind: Kind::Request, payload: configure }).unwrap();
+        let configure = Request {
+            service: messages::PLUGIN.into(),
+            method: "Configure".into(),
+            payload: vec![],
+        }
+        .encode_to_vec();
+        engine
+            .send(
+                Connection::Plugin,
+                &Message { stream: 1, kind: Kind::Request, payload: configure },
+            )
+            .unwrap();
         let (connection, message) = engine.receive().unwrap().unwrap();
-        assert_eq!((connection, message.kind, message.stream), (Connection::Plugin, Kind::Response, 1));
-        engine.send(Connection::Runtime, &Message { stream: 1, kind: Kind::Response, payload: vec![] }).unwrap();
+        assert_eq!(
+            (connection, message.kind, message.stream),
+            (Connection::Plugin, Kind::Response, 1)
+        );
+        engine
+            .send(
+                Connection::Runtime,
+                &Message { stream: 1, kind: Kind::Response, payload: vec![] },
+            )
+            .unwrap();
         drop(engine);
         served.join().unwrap().unwrap();
     }
@@ -231,7 +305,9 @@ mod tests {
     #[test]
     fn a_refusal_is_an_error() {
         let status = Some(Status { code: 3, message: "no\nthanks".into() });
-        let error = registered(&Response { status, payload: vec![] }.encode_to_vec()).unwrap_err().to_string();
+        let error = registered(&Response { status, payload: vec![] }.encode_to_vec())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(r#""no\nthanks""#), "{error}");
     }
 }

@@ -66,7 +66,11 @@ impl<S: Read + Write> Mux<S> {
     /// # Errors
     /// The engine is gone, or the message is larger than ttrpc allows.
     pub fn send(&mut self, connection: Connection, message: &Message) -> Result<()> {
-        ensure!(message.payload.len() <= PAYLOAD, "a message of {} bytes is larger than ttrpc allows", message.payload.len());
+        ensure!(
+            message.payload.len() <= PAYLOAD,
+            "a message of {} bytes is larger than ttrpc allows",
+            message.payload.len()
+        );
         let mut bytes = Vec::with_capacity(8 + HEADER + message.payload.len());
         bytes.extend((connection as u32).to_be_bytes());
         bytes.extend(((HEADER + message.payload.len()) as u32).to_be_bytes());
@@ -90,7 +94,14 @@ impl<S: Read + Write> Mux<S> {
             }
             let mut head = [0; 8];
             match self.socket.read_exact(&mut head) {
-                Err(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => return Ok(None),
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+                    ) =>
+                {
+                    return Ok(None);
+                }
                 other => other.context("read")?,
             }
             let (connection, length) = (number(&head[..4]), number(&head[4..]) as usize);
@@ -98,8 +109,13 @@ impl<S: Read + Write> Mux<S> {
             let mut bytes = vec![0; length];
             self.socket.read_exact(&mut bytes).context("read")?;
             // Connections that nobody opened here are somebody's future.
-            if let Some(pending) = (connection as usize).checked_sub(1).and_then(|i| self.pending.get_mut(i)) {
-                ensure!(pending.len() <= FRAME, "more than one message in advance breaks the protocol");
+            if let Some(pending) =
+                (connection as usize).checked_sub(1).and_then(|i| self.pending.get_mut(i))
+            {
+                ensure!(
+                    pending.len() <= FRAME,
+                    "more than one message in advance breaks the protocol"
+                );
                 pending.extend(bytes);
             }
         }
@@ -157,7 +173,10 @@ mod tests {
 
     #[test]
     fn cut_and_joined() {
-        let raw: Vec<u8> = [message(1, b"one"), message(3, &[7; 300])].iter().flat_map(|m| sent(Connection::Plugin, m)[8..].to_vec()).collect();
+        let raw: Vec<u8> = [message(1, b"one"), message(3, &[7; 300])]
+            .iter()
+            .flat_map(|m| sent(Connection::Plugin, m)[8..].to_vec())
+            .collect();
         let mut bytes = Vec::new();
         for part in raw.chunks(11) {
             bytes.extend([0, 0, 0, 9, 0, 0, 0, 1, 0xff]);
