@@ -41,6 +41,10 @@ pub struct Limits {
     /// Seconds without any progress after which a target is given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall: Option<u64>,
+    /// Records that are kept of the crashes: beyond it the oldest go, but for those whose core is in the
+    /// store. The host's only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
 }
 
 /// Which cores are kept when a new one would be too many.
@@ -92,6 +96,7 @@ impl Limits {
             min_memory: Some(free),
             min_free: Some(free),
             stall: Some(30),
+            records: Some(1000),
             ..Limits::default()
         }
     }
@@ -110,6 +115,7 @@ impl Limits {
             rate: self.rate.or(other.rate),
             burst: self.burst.or(other.burst),
             stall: self.stall.or(other.stall),
+            records: self.records.or(other.records),
         }
     }
 
@@ -142,6 +148,7 @@ impl Limits {
             rate: tighter(self.rate, own.rate),
             burst: lower(self.burst, own.burst.or(own.rate.map(|r| r.count))),
             stall: lower(self.stall, own.stall),
+            records: self.records,
         }
     }
 
@@ -180,7 +187,7 @@ impl Limits {
                 "rate" => limits.rate = Some(Rate::try_from(value.to_owned()).with_context(named)?),
                 "burst" => limits.burst = Some(number()?),
                 "stall" => limits.stall = Some(number()?),
-                "min_free" | "min_memory" | "host_concurrent" => {
+                "min_free" | "min_memory" | "host_concurrent" | "records" => {
                     bail!("{key} is the host's, and set in its configuration only")
                 }
                 _ => bail!(

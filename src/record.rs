@@ -139,11 +139,23 @@ pub struct Record {
     /// are kept in the store. No others of the store belong to this core.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub binaries: BTreeMap<String, String>,
+    /// How many crashes this record stands for, where it is more than one: refused crashes of one kind
+    /// are counted. `time` is when the first one was, the rest of the record is of that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// When the last of them was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
     /// Why there is no core, or why it is short; also what the reader should know of a whole one.
     pub reason: Option<String>,
 }
 
 impl Record {
+    /// How many crashes this record stands for.
+    pub fn crashes(&self) -> u64 {
+        self.count.unwrap_or(1)
+    }
+
     /// Says where the core is, inside the container and on the host.
     pub fn set_paths(&mut self, core: Option<&[u8]>, host: Option<&[u8]>) {
         (self.core_path, self.core_path_hex) = text_and_hex(core);

@@ -5,8 +5,8 @@
 //!   lock                          held by whoever changes something here or a sysctl
 //!   containers/<id>.json          the entry
 //!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
-//!   limits/<id>/                  what limits need between two crashes of a container, made by the dispatcher
-//!   limits/.host/                 the same of all of them together; no container's ID begins with a dot
+//!   limits/<account>/             what limits need between two crashes, see `Entry::account`
+//!   limits/.host/, .forwarded/    the same of all of them together, and of everybody else's crashes
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //! ```
 //!
@@ -29,6 +29,13 @@ use std::time::Duration;
 
 /// Largest entry that is read, in bytes.
 const MAX: usize = 64 << 10;
+
+/// The account of all containers together, and that of everybody else's crashes.
+const HOST: &str = ".host";
+const FORWARDED: &str = ".forwarded";
+
+/// How long an account is remembered after the last crash that was counted for it.
+const ACCOUNTS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Its age tells when the entries were swept last.
 const SWEPT: &str = "swept";
@@ -109,30 +116,56 @@ impl Registry {
         &self.run
     }
 
-    /// The directory in which the dispatcher remembers what limits need, of one container.
-    pub fn limits_dir(&self, id: &str) -> Result<OwnedFd> {
-        check_id(id)?;
-        file::make_dir(file::make_dir(&self.run, "limits".as_ref(), 0o700)?, id.as_ref(), 0o700)
+    /// The directory in which the dispatcher remembers what limits need, of one account
+    /// ([`Entry::account`]).
+    pub fn limits_dir(&self, account: &str) -> Result<OwnedFd> {
+        check_id(account.strip_prefix('.').unwrap_or(account))?;
+        let all = file::make_dir(&self.run, "limits".as_ref(), 0o700)?;
+        file::make_dir(all, account.as_ref(), 0o700)
     }
 
     /// The same of all containers together.
     pub fn host_limits_dir(&self) -> Result<OwnedFd> {
-        file::make_dir(
-            file::make_dir(&self.run, "limits".as_ref(), 0o700)?,
-            ".host".as_ref(),
-            0o700,
-        )
+        self.limits_dir(HOST)
     }
 
-    /// Removes the directory of one container with all that is in it.
-    pub fn forget_limits(&self, id: &str) -> Result<()> {
-        check_id(id)?;
+    /// The same of the crashes that go to the earlier handler.
+    pub fn forwarded_dir(&self) -> Result<OwnedFd> {
+        self.limits_dir(FORWARDED)
+    }
+
+    /// Removes the directory of one account with all that is in it.
+    pub fn forget_limits(&self, account: &str) -> Result<()> {
         let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
-        let Ok(dir) = file::open_subdir(&all, id.as_ref()) else { return Ok(()) };
+        let Ok(dir) = file::open_subdir(&all, account.as_ref()) else { return Ok(()) };
         for name in file::names(&dir)? {
             file::unlink(&dir, &name)?;
         }
-        file::remove_empty_dir(&all, id.as_ref()).map(drop)
+        file::remove_empty_dir(&all, account.as_ref()).map(drop)
+    }
+
+    /// Removes accounts that outlive their containers when nothing has come for them for a week.
+    fn forget_old_accounts(&self) -> Result<()> {
+        let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
+        for name in file::names(&all)? {
+            let Some(account) = name.to_str().filter(|n| n.starts_with('.')) else { continue };
+            if matches!(account, HOST | FORWARDED) {
+                continue;
+            }
+            let newest = |dir: &OwnedFd| -> Result<i64> {
+                let times = file::names(dir)?.into_iter();
+                let times = times.filter_map(|n| Some(file::stat_at(dir, &n).ok()?.modified));
+                Ok(times.max().unwrap_or(0))
+            };
+            let age = file::open_subdir(&all, &name)
+                .context("open an account")
+                .and_then(|dir| newest(&dir))
+                .map(file::age)?;
+            if age > ACCOUNTS {
+                self.forget_limits(account)?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds or replaces an entry.
@@ -243,10 +276,16 @@ impl Registry {
         for id in self.ids()? {
             let entry = self.get(&id);
             if entry.as_ref().is_none_or(|e| !e.init_lives()) {
-                self.remove(&id)?;
-                self.remove_view(&id)?;
+                // One that is damaged in some way does not keep the others from being swept.
+                if let Err(e) = self.remove(&id).and_then(|_| self.remove_view(&id)) {
+                    log::warn!("the entry of container {id} cannot be removed, ignoring: {e:#}");
+                    continue;
+                }
                 gone.push(Gone { id, store: entry.and_then(|e| e.store) });
             }
+        }
+        if let Err(e) = self.forget_old_accounts() {
+            log::warn!("old accounts of limits cannot be removed, ignoring: {e:#}");
         }
         Ok(gone)
     }

@@ -5,6 +5,9 @@ use crate::sys::socket;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::io::Write;
 
+/// See [`sparingly`].
+const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+
 const IDENT: &str = "oci-coredump";
 
 /// Where lines go.
@@ -49,6 +52,14 @@ impl Log for Reporter {
     }
 
     fn flush(&self) {}
+}
+
+/// Says something of which there may be very much: once a minute. `dir` is the run directory, `what`
+/// the name of the stamp in it.
+pub fn sparingly(dir: impl crate::sys::AsFd, what: &str, say: impl FnOnce()) {
+    if crate::sys::file::is_due(dir, format!("said-{what}").as_ref(), EVERY) {
+        say();
+    }
 }
 
 /// syslog(3) severities.

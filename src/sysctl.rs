@@ -3,10 +3,16 @@
 //! The values that were there before are saved once, in the store, and given back by [`restore`]. Every write is read back and compared: since
 //! Linux 6.17 the kernel accepts a pattern that it will refuse to use.
 
-use crate::config::Config;
+mod drop_in;
+
+pub use drop_in::{Until, write as write_drop_in};
+
+use crate::config::{Config, Mode};
 use crate::pattern::{Handler, MAX_LEN, Template};
+use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::file;
+use crate::sys::process::{self, Who};
+use crate::sys::{file, ns};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -20,9 +26,15 @@ const PIPE_LIMIT: &str = "/proc/sys/kernel/core_pipe_limit";
 pub const OUR_PIPE_LIMIT: u32 = 65_535;
 
 /// What the kernel tells the dispatcher, in this order; `dump::crash` reads it.
-pub const HANDLE_ARGUMENTS: &str = "handle %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
+pub const HANDLE_ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
 
 const SAVED: &str = "sysctl.json";
+
+/// A second copy, written before the first: a loss of power damages one of them at most.
+const COPY: &str = "sysctl.json.copy";
+
+/// systemd's own `kernel.core_pipe_limit`, in its 50-coredump.conf.
+const SYSTEMD_PIPE_LIMIT: u32 = 16;
 
 /// The sysctls as they were before us, and as we left them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,29 +53,86 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Reads what is saved; `None` if nothing was taken over.
+    /// Reads what is saved, from the copy where the file is damaged or gone; `None` if nothing was taken
+    /// over.
+    ///
+    /// # Errors
+    /// Both are damaged: names the first, and why.
     pub fn load(store: &Store) -> Result<Option<Self>> {
-        let file = match file::open_read(store.dir(), SAVED.as_ref()) {
-            Err(crate::sys::Errno::NOENT) => return Ok(None),
-            other => other.context("open sysctl.json in the store")?,
-        };
-        let text = file::read_bounded(file, 1 << 16, SAVED)?;
-        serde_json::from_slice(&text).map(Some).context("sysctl.json in the store is damaged")
+        match (read(store, SAVED), read(store, COPY)) {
+            (Ok(Some(saved)), _) | (_, Ok(Some(saved))) => Ok(Some(saved)),
+            (Err(e), _) | (_, Err(e)) => Err(e),
+            (Ok(None), Ok(None)) => Ok(None),
+        }
+    }
+
+    /// The same; where nothing is known, what the distribution has, or the kernel's own default.
+    pub fn load_or_default(store: &Store) -> Self {
+        Self::load(store).unwrap_or(None).unwrap_or_else(Self::unknown)
+    }
+
+    /// What stood there before is not known.
+    fn unknown() -> Self {
+        let systemd = systemd_pipe();
+        Saved {
+            core_pipe_limit: if systemd.is_some() { SYSTEMD_PIPE_LIMIT } else { 0 },
+            core_pattern: systemd.unwrap_or_else(|| "core".into()),
+            core_uses_pid: core_uses_pid().unwrap_or(0),
+            owners: vec![],
+            ours: String::new(),
+        }
     }
 
     fn save(&self, store: &Store) -> Result<()> {
-        file::replace(
-            store.dir(),
-            SAVED.as_ref(),
-            &serde_json::to_vec_pretty(self).context("to JSON")?,
-            0o600,
-        )
+        let text = serde_json::to_vec_pretty(self).context("to JSON")?;
+        file::replace_durably(store.dir(), COPY.as_ref(), &text, 0o600)?;
+        file::replace_durably(store.dir(), SAVED.as_ref(), &text, 0o600)
     }
 
-    /// The handler of everybody else's crashes.
+    /// The handler of everybody else's crashes. A socket of systemd's, to which only the kernel can
+    /// connect, is replaced by the program that the same systemd ships for pipes.
     pub fn handler(&self) -> Handler {
-        Handler::of(self.core_pattern.as_bytes())
+        match Handler::of(self.core_pattern.as_bytes()) {
+            Handler::Socket if self.core_pattern.contains("/systemd/coredump") => {
+                systemd_pipe().map_or(Handler::Socket, |pattern| Handler::of(pattern.as_bytes()))
+            }
+            other => other,
+        }
     }
+
+    /// `core_pipe_limit` for that handler, where it is a program.
+    pub fn pipe_limit(&self) -> u32 {
+        match self.core_pattern.starts_with('@') {
+            true => SYSTEMD_PIPE_LIMIT,
+            false => self.core_pipe_limit,
+        }
+    }
+}
+
+fn read(store: &Store, name: &str) -> Result<Option<Saved>> {
+    let file = match file::open_read(store.dir(), name.as_ref()) {
+        Err(crate::sys::Errno::NOENT) => return Ok(None),
+        other => other.with_context(|| format!("open {name} in the store"))?,
+    };
+    let text = file::read_bounded(file, 1 << 16, name)?;
+    serde_json::from_slice(&text)
+        .map(Some)
+        .with_context(|| format!("{name} in the store is damaged"))
+}
+
+/// The pattern by which systemd gets cores through a pipe, where it is installed: as its own
+/// configuration has it.
+fn systemd_pipe() -> Option<String> {
+    const PROGRAM: &str = "/usr/lib/systemd/systemd-coredump";
+    let configured = std::fs::read_to_string("/usr/lib/sysctl.d/50-coredump.conf").ok();
+    let configured = configured.iter().flat_map(|text| text.lines()).find_map(|line| {
+        let (key, value) = line.trim().trim_start_matches('-').split_once('=')?;
+        (key.trim() == "kernel.core_pattern").then(|| value.trim().to_owned())
+    });
+    let is_there = Path::new(PROGRAM).exists();
+    configured
+        .filter(|pattern| is_there && pattern.starts_with(&format!("|{PROGRAM} ")))
+        .or_else(|| is_there.then(|| format!("|{PROGRAM} %P %u %g %s %t %c %h %d %F")))
 }
 
 /// `kernel.core_pattern` now, without its newline.
@@ -163,19 +232,17 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
         return Ok(false);
     }
     check_helper(helper)?;
-    let old = Saved::load(store)?;
+    ns::check_initial(helper)?;
+    let old = Saved::load(store).unwrap_or_else(|e| {
+        log::warn!("{e:#}: what handled crashes before is not known, using the default");
+        None
+    });
     let foreign =
         !is_ours(&now) && !old.as_ref().is_some_and(|s| !s.owners.is_empty() && s.ours == now);
     let saved = match old {
         Some(s) if !foreign => Saved { ours: ours.clone(), owners: vec![], ..s },
-        // Ours is in the kernel, but what was there before is lost: the kernel's own default.
-        None if !foreign => Saved {
-            core_pattern: "core".into(),
-            core_uses_pid: core_uses_pid()?,
-            core_pipe_limit: 0,
-            owners: vec![],
-            ours: ours.clone(),
-        },
+        // Ours is in the kernel, but what was there before is lost.
+        None if !foreign => Saved { ours: ours.clone(), ..Saved::unknown() },
         old => {
             // A limit that still is ours was not part of what the other one wrote.
             let before = old.map_or(0, |s| s.core_pipe_limit);
@@ -198,6 +265,7 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
         let _ = write(PATTERN, &now);
         return Err(e);
     }
+    drop_in::write(drop_in::Until::Boot, &ours);
     Ok(true)
 }
 
@@ -212,9 +280,10 @@ pub fn claim(
     pattern: &Template,
     lives: impl Fn(&str) -> bool,
 ) -> Result<()> {
+    ns::check_initial_pid()?;
     let text = String::from_utf8(pattern.text().to_vec()).context("pattern is not UTF-8")?;
     let now = core_pattern()?;
-    let mut saved = match Saved::load(store)? {
+    let mut saved = match Saved::load(store).unwrap_or(None) {
         Some(s) if s.ours == now || is_ours(&now) => s,
         _ => Saved {
             core_pattern: now.clone(),
@@ -246,7 +315,7 @@ pub fn claim(
 
 /// Kernel mode: `id` is gone; the last owner gives the pattern back.
 pub fn release(store: &Store, id: &str) -> Result<()> {
-    let Some(mut saved) = Saved::load(store)? else { return Ok(()) };
+    let Ok(Some(mut saved)) = Saved::load(store) else { return Ok(()) };
     if !saved.owners.iter().any(|o| o == id) {
         return Ok(());
     }
@@ -257,10 +326,20 @@ pub fn release(store: &Store, id: &str) -> Result<()> {
     saved.save(store)
 }
 
-/// Gives the sysctls back, unless somebody else has changed them since: then theirs stay. Returns what was given back, in words.
+/// Gives the sysctls back, unless somebody else has changed them since: then theirs stay. Where what was
+/// saved is damaged or gone, the default takes its place. Returns what was given back, in words; `None`
+/// if there was nothing to give back.
 pub fn restore(store: &Store) -> Result<Option<String>> {
-    let Some(saved) = Saved::load(store)? else { return Ok(None) };
+    drop_in::remove();
     let now = core_pattern()?;
+    let saved = match Saved::load(store) {
+        Ok(None) if !is_ours(&now) => return Ok(None),
+        Ok(Some(saved)) => saved,
+        Ok(None) | Err(_) => {
+            log::warn!("what kernel.core_pattern was before is not known, using the default");
+            Saved::unknown()
+        }
+    };
     let mut said = format!("kernel.core_pattern is {now:?}, which is not ours, left as it is");
     if now == saved.ours || is_ours(&now) {
         write(PATTERN, &saved.core_pattern)?;
@@ -270,8 +349,44 @@ pub fn restore(store: &Store) -> Result<Option<String>> {
     if core_pipe_limit()? == OUR_PIPE_LIMIT {
         write(PIPE_LIMIT, &saved.core_pipe_limit.to_string())?;
     }
-    file::unlink(store.dir(), SAVED.as_ref())?;
+    for name in [COPY, SAVED] {
+        if let Err(e) = file::unlink(store.dir(), name.as_ref()) {
+            log::warn!("{name} in the store cannot be removed, ignoring: {e:#}");
+        }
+    }
     Ok(Some(said))
+}
+
+/// Puts our pattern back where another program has overwritten it since the take-over; what that program
+/// has written becomes the handler of everybody else's crashes. Cheap where nothing is to be done.
+/// Returns whether it was necessary.
+///
+/// # Errors
+/// It cannot be put back.
+pub fn mend(config: &Config) -> Result<bool> {
+    if config.mode != Mode::Dispatch || process::who() != Who::Root {
+        return Ok(false);
+    }
+    let Some(registry) = Registry::open() else { return Ok(false) };
+    let now = core_pattern()?;
+    if is_ours(&now) {
+        return Ok(false);
+    }
+    let Some(store) = Store::look(&config.store)? else { return Ok(false) };
+    // Nothing was taken over, or it was given back.
+    if Saved::load(&store).is_ok_and(|saved| saved.is_none()) {
+        return Ok(false);
+    }
+    let _lock = registry.lock()?;
+    let helper = std::env::current_exe().context("readlink(/proc/self/exe)")?;
+    let mended = take_over(&store, &helper)?;
+    if mended {
+        log::warn!(
+            "another program had set kernel.core_pattern to {now:?}: put back; containers whose \
+             processes crashed meanwhile have no core here"
+        );
+    }
+    Ok(mended)
 }
 
 #[cfg(test)]

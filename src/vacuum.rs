@@ -47,9 +47,10 @@ impl Rules {
 #[derive(Clone, Debug)]
 pub struct Item {
     name: OsString,
-    /// Its record.
+    /// Its record, without what is not needed here: there may be very many.
     pub record: Record,
-    /// Bytes on disk of its core in the store; `None` if there is none.
+    /// Bytes on disk that go with its core in the store; `None` if there is none, or if the file that has
+    /// its name is another one.
     core: Option<u64>,
 }
 
@@ -91,11 +92,16 @@ impl Stock {
         let mut items = Vec::new();
         for name in records.names()? {
             let Some(record) = records.read(&name) else { continue };
-            let core = core_in_store(&record)
-                .and_then(|(dir, name)| Some(file::stat_at(dir, &name).ok()?.allocated));
-            items.push(Item { name, record, core });
+            let core = Core::of(&record).map(|core| (core.id, core.bytes));
+            items.push((Item { name, record: slim(record), core: None }, core));
         }
-        items.sort_by(|a, b| a.record.time.cmp(&b.record.time));
+        items.sort_by(|(a, _), (b, _)| a.record.time.cmp(&b.record.time));
+        // A file counts once, for the newest of the records that name it: the older ones were overwritten.
+        let mut seen = BTreeSet::new();
+        for (item, core) in items.iter_mut().rev() {
+            item.core = core.filter(|(id, _)| seen.insert(*id)).map(|(_, bytes)| bytes);
+        }
+        let items = items.into_iter().map(|(item, _)| item).collect();
         let binaries = store.look_at_binaries();
         let sizes = binaries
             .as_ref()
@@ -163,42 +169,84 @@ impl Stock {
         Ok(doomed)
     }
 
-    /// Removes one crash. The core first: a record without its core says so, a core without its record is lost. What has gone already is no error.
+    /// Removes one crash. The core first: a record without its core says so, a core without its record is
+    /// lost. What has gone already is no error, and what is another file by now stays.
+    ///
+    /// # Errors
+    /// It stays.
     pub fn remove(&self, item: &Item) -> Result<()> {
-        if let Some((dir, name)) = core_in_store(&item.record) {
-            file::unlink(dir, &name)?;
+        if item.core.is_some()
+            && let Some(record) = self.records.read(&item.name)
+            && let Some(core) = Core::of(&record)
+        {
+            file::unlink(&core.dir, &core.name)?;
         }
         self.records.remove(&item.name)
     }
 
-    /// Removes what is not needed any more, after the crashes: binaries, and what was left behind by helpers that were killed.
-    pub fn tidy(&self, doomed: &Doomed<'_>) -> Result<()> {
-        self.records.sweep()?;
-        let Some(binaries) = &self.binaries else { return Ok(()) };
-        binaries.sweep()?;
-        doomed
-            .unneeded
-            .iter()
-            .map(|(id, _)| id)
-            .chain(&doomed.left_over)
-            .try_for_each(|id| binaries.remove(id))
+    /// Removes what is not needed any more, after the crashes: binaries, and what was left behind by
+    /// helpers that were killed. What cannot be removed is said, and the next one is tried.
+    pub fn tidy(&self, doomed: &Doomed<'_>) {
+        let attempt = |what: &str, result: Result<()>| {
+            if let Err(e) = result {
+                log::warn!("vacuum: {what} cannot be removed, ignoring: {e:#}");
+            }
+        };
+        attempt("what killed helpers left of records", self.records.sweep());
+        let Some(binaries) = &self.binaries else { return };
+        attempt("what killed helpers left of binaries", binaries.sweep());
+        for id in doomed.unneeded.iter().map(|(id, _)| id).chain(&doomed.left_over) {
+            attempt(id, binaries.remove(id));
+        }
     }
 }
 
-/// The directory of a record's core in the store, and its name there. The directory is the container's: links in it do not lead out, and what has the name is
-/// never followed.
-fn core_in_store(r: &Record) -> Option<(OwnedFd, OsString)> {
-    let (path, dir) =
-        (r.host_bytes().filter(|_| r.location == Location::Store)?, r.host_dir.as_ref()?);
-    let path = Path::new(proc::os(path.strip_prefix(dir.as_bytes())?));
-    let (parent, name) = (path.parent()?, path.file_name()?);
-    let parent = if parent == Path::new("/") || parent == Path::new("") {
-        OsStr::new(".")
-    } else {
-        parent.as_os_str()
-    };
-    let top = file::open_dir(Path::new(dir)).ok()?;
-    Some((resolve::resolve(&top, parent, Below::InRoot, true).ok()?, name.to_owned()))
+fn slim(record: Record) -> Record {
+    Record {
+        exe: String::new(),
+        pattern: String::new(),
+        core_path: None,
+        core_path_hex: None,
+        host_path: None,
+        host_path_hex: None,
+        host_dir: None,
+        ..record
+    }
+}
+
+/// The core of a record in the store.
+struct Core {
+    dir: OwnedFd,
+    name: OsString,
+    /// Device and inode number.
+    id: (u64, u64),
+    /// Bytes that the disk gets back with it.
+    bytes: u64,
+}
+
+impl Core {
+    /// The file, if it still is the one of the record. The directory may be the container's: links in it
+    /// do not lead out, and what has the name is never followed.
+    fn of(r: &Record) -> Option<Self> {
+        let path = r.host_bytes().filter(|_| r.location == Location::Store)?;
+        let dir = r.host_dir.as_ref()?;
+        let path = Path::new(proc::os(path.strip_prefix(dir.as_bytes())?));
+        let (parent, name) = (path.parent()?, path.file_name()?);
+        let is_top = parent == Path::new("/") || parent == Path::new("");
+        let parent = if is_top { OsStr::new(".") } else { parent.as_os_str() };
+        let top = file::open_dir(Path::new(dir)).ok()?;
+        let dir = resolve::resolve(&top, parent, Below::InRoot, true).ok()?;
+        let found = file::identity_at(&dir, name).ok()?;
+        let stat = file::stat_at(&dir, name).ok()?;
+        let same = r.identity.is_none_or(|identity| identity.is_same_file(&found));
+        let bytes = if stat.links == 1 { stat.allocated } else { 0 };
+        same.then(|| Core { dir, name: name.to_owned(), id: found.id, bytes })
+    }
+}
+
+/// Whether the core of a record is in the store.
+pub fn has_core_in_store(record: &Record) -> bool {
+    Core::of(record).is_some()
 }
 
 /// Applies the configured rules, now and then. Nobody waits for this.
@@ -217,14 +265,20 @@ pub fn now_and_then(config: &Config) -> Result<()> {
         };
         let doomed = stock.doomed(Rules::configured(config, Timestamp::now()))?;
         for (item, bytes) in &doomed.crashes {
-            stock.remove(item)?;
+            let of = &item.record;
+            if let Err(e) = stock.remove(item) {
+                let id = &of.names.container_id;
+                log::warn!("vacuum: the crash of {} in container {id} stays: {e:#}", of.time);
+                continue;
+            }
             log::info!(
                 "vacuum: removed the crash of {} in container {} ({bytes} bytes)",
                 item.record.time,
                 item.record.names.container_id
             );
         }
-        stock.tidy(&doomed)
+        stock.tidy(&doomed);
+        Ok(())
     };
     apply().context("vacuum")
 }

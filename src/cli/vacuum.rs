@@ -4,7 +4,7 @@ use super::{Chosen, query, table};
 use crate::report::one_line;
 use crate::store::Store;
 use crate::vacuum::{Rules, Stock};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::io::Write;
 
 /// Applies the rules.
@@ -16,7 +16,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
     };
     let doomed = stock.doomed(rules)?;
     let verb = if dry_run { "would remove" } else { "removed" };
-    let mut bytes = 0u64;
+    let (mut bytes, mut left) = (0u64, 0);
     for (item, size) in &doomed.crashes {
         let what = format!(
             "{} {} of {}",
@@ -24,8 +24,10 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
             item.record.comm,
             query::container(&item.record.names)
         );
-        if !dry_run {
-            stock.remove(item).with_context(|| format!("remove the crash {what:?}"))?;
+        if !dry_run && let Err(e) = stock.remove(item) {
+            log::error!("vacuum: the crash {what:?} stays: {e:#}");
+            left += 1;
+            continue;
         }
         writeln!(out, "{verb} {} ({})", one_line(&what), table::size(*size))?;
         bytes = bytes.saturating_add(*size);
@@ -41,15 +43,16 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
         )?;
     }
     if !dry_run {
-        stock.tidy(&doomed)?;
+        stock.tidy(&doomed);
     }
-    let (count, bytes) = (doomed.crashes.len(), table::size(bytes.saturating_add(unneeded)));
+    let (count, bytes) = (doomed.crashes.len() - left, table::size(bytes.saturating_add(unneeded)));
     writeln!(
         out,
         "{count} of {} crashes, {bytes}{}",
         stock.items.len(),
         if dry_run { " would go" } else { " freed" }
     )?;
+    ensure!(left == 0, "{left} crashes could not be removed");
     Ok(())
 }
 

@@ -29,18 +29,34 @@ impl Crash {
     }
 }
 
+/// What stands where, after the word that names the version of the list.
+const NAMES: [&str; 16] = [
+    "%P", "%p", "%I", "%i", "%u", "%g", "%d", "%s", "%t", "%c", "%C", "%F", "%h", "%e", "%f", "%E",
+];
+
+/// How many there must be: the numbers without which nothing can be done.
+const NEEDED: usize = 10;
+
+/// The list may be another version's: the program can be replaced while a pattern of before is in the
+/// kernel. What is added to the list comes at its end, and is ignored here where it is not known; what is
+/// missing at its end counts as empty.
 pub(super) fn parse(args: &[OsString]) -> Result<Specifiers> {
-    const NAMES: [&str; 16] = [
-        "%P", "%p", "%I", "%i", "%u", "%g", "%d", "%s", "%t", "%c", "%C", "%F", "%h", "%e", "%f",
-        "%E",
-    ];
+    let is_version = |word: &OsString| {
+        word.as_bytes()
+            .strip_prefix(b"v")
+            .is_some_and(|n| n.first().is_some_and(u8::is_ascii_digit))
+    };
+    let args = if args.first().is_some_and(is_version) { &args[1..] } else { args };
     ensure!(
-        args.len() == NAMES.len(),
+        args.len() >= NEEDED,
         "expected {} arguments ({}), got {}: this verb is for the kernel",
         NAMES.len(),
         NAMES.join(" "),
         args.len()
     );
+    let mut args = args.to_vec();
+    args.resize(args.len().max(NAMES.len()), OsString::new());
+    let args = args.as_slice();
     fn number<T: std::str::FromStr>(args: &[OsString], i: usize) -> Result<T> {
         args[i]
             .to_str()

@@ -2,23 +2,40 @@
 
 use super::crash::Crash;
 use super::facts::Facts;
+use super::forwarded::{self, Most};
 use super::{plan, write};
+use crate::limits::Limits;
 use crate::pattern::Handler;
-use crate::sys::process;
+use crate::registry::Registry;
+use crate::sys::{pidfd, process};
 use crate::sysctl::{self, Saved};
 use anyhow::{Context, Result, bail};
-use std::time::Duration;
 
 /// Hands the crash on. A pipe program replaces this process, with the core untouched on stdin and the pidfd as descriptor 3, so this returns only where
 /// the handler is a file, nothing, or fails.
-pub fn forward(mut crash: Crash, saved: Option<Saved>, patience: Option<Duration>) -> Result<()> {
-    let Some(saved) = saved else {
-        bail!("what kernel.core_pattern was before is not known, dropping the core")
-    };
-    match saved.handler() {
+pub fn forward(mut crash: Crash, saved: Saved, limits: &Limits) -> Result<()> {
+    let handler = saved.handler();
+    let pipe_limit = matches!(handler, Handler::Pipe(_)).then(|| saved.pipe_limit());
+    if !matches!(handler, Handler::Nothing) {
+        let most = Most::of(pipe_limit, limits);
+        let registry = Registry::create()?;
+        let is_still = || crash.pidfd.as_ref().is_none_or(pidfd::lives);
+        if !forwarded::enter(&registry, most, crash.said.uid, is_still)? {
+            let pid = crash.said.host_pid;
+            crate::report::sparingly(registry.dir(), "forwarded", || {
+                log::warn!(
+                    "process {pid} of the host: the earlier handler has as many crashes in hand as it \
+                     may, this one is skipped (further ones are not told of for a minute)"
+                )
+            });
+            return Ok(());
+        }
+    }
+    match handler {
         Handler::Nothing => Ok(()),
         Handler::Socket => bail!(
-            "the earlier handler {:?} is a socket, which only the kernel can connect to, dropping the core",
+            "the earlier handler {:?} is a socket, which only the kernel can connect to, dropping the \
+             core",
             saved.core_pattern
         ),
         Handler::Pipe(args) => {
@@ -29,22 +46,25 @@ pub fn forward(mut crash: Crash, saved: Option<Saved>, patience: Option<Duration
                 .context("earlier handler")
         }
         Handler::File(template) => {
-            let file = match plan::host_file(&crash, &template, sysctl::core_uses_pid()? != 0) {
-                Ok(file) => plan::File { patience, ..file },
+            let append_pid = sysctl::core_uses_pid()? != 0;
+            let file = match plan::host_file(&crash, &template, append_pid) {
+                Ok(file) => plan::File { patience: super::patience(limits), ..file },
+                // As the kernel: nothing is said of processes that may leave no core.
                 Err(reason) => {
-                    log::info!("process {} of the host: no core: {reason}", crash.said.host_pid);
+                    log::debug!("process {} of the host: no core: {reason}", crash.said.host_pid);
                     return Ok(());
                 }
             };
             let facts = Facts::gather(&crash)?;
-            let (written, _) = write::write(&crash, &facts, &file, None, |_| {})?;
+            let (written, waiting) = write::write(&crash, &facts, &file, None, |_| {})?;
             let stuck = written.stuck;
             if let Some(reason) = written.reason {
-                log::info!(
-                    "process {} of the host: core {}: {reason}",
-                    crash.said.host_pid,
-                    file.path.escape_ascii()
-                );
+                let path = file.path.escape_ascii();
+                log::debug!("process {} of the host: core {path}: {reason}", crash.said.host_pid);
+            }
+            process::release_stdin();
+            if let Some(writer) = waiting {
+                writer.end()?;
             }
             if stuck { super::let_go(&crash, &facts) } else { Ok(()) }
         }

@@ -10,6 +10,9 @@ const MOST: usize = 64 << 10;
 /// A wait is made of so many parts: the writer is given up after the first whole round of them in which nothing moved.
 const PARTS: u32 = 4;
 
+/// Where nothing may move for ever, somebody looks after this time whether the writer still runs.
+const LOOK: Duration = Duration::from_secs(10);
+
 /// What was heard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -19,6 +22,8 @@ pub enum Heard {
     End,
     /// Nothing came, and nothing moved, for as long as that may be.
     Nothing,
+    /// The same for a while ([`LOOK`]), where it may be for ever.
+    Silence,
 }
 
 /// The ear.
@@ -50,14 +55,14 @@ impl<'a> Ear<'a> {
                 return Heard::End;
             }
             if matches!(
-                process::wait_readable(self.pipe, self.patience.map(|p| p / PARTS)),
+                process::wait_readable(self.pipe, Some(self.patience.unwrap_or(LOOK) / PARTS)),
                 Ok(false)
             ) {
                 let now = self.moved.value();
                 still = if now == last { still + 1 } else { 0 };
                 last = now;
                 if still >= PARTS {
-                    return Heard::Nothing;
+                    return if self.patience.is_some() { Heard::Nothing } else { Heard::Silence };
                 }
                 continue;
             }

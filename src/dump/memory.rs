@@ -332,7 +332,10 @@ mod tests {
                     .is_ok();
             i32::from(!copied)
         });
-        assert_eq!(child.unwrap().wait().unwrap(), Ended::Exit(0));
+        assert_eq!(
+            child.unwrap().end_within(std::time::Duration::from_secs(60)).unwrap(),
+            Some(Ended::Exit(0))
+        );
         let mut written = vec![0; size as usize];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut written, 0).unwrap();
         let start = (address - memory.as_ptr() as u64) as usize;

@@ -8,6 +8,7 @@ mod crash;
 mod early;
 mod facts;
 mod forward;
+mod forwarded;
 mod frames;
 mod head;
 #[cfg(any(test, fuzzing))]
@@ -16,11 +17,13 @@ mod identify;
 mod input;
 mod keep;
 mod label;
+mod ledger;
 mod listen;
 mod memory;
 mod output;
 mod plan;
 mod quota;
+mod refusals;
 mod rotate;
 mod small;
 mod stream;
@@ -35,7 +38,7 @@ use crate::config::Config;
 use crate::limits::Limits;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
-use crate::store::{RecordFile, Records, Store};
+use crate::store::Store;
 use crate::sys::proc::{self, printable};
 use crate::sys::{kernel, process};
 use crate::sysctl::Saved;
@@ -43,13 +46,14 @@ use crate::vacuum;
 use anyhow::{Context, Result};
 use crash::Crash;
 use facts::Facts;
+use ledger::Ledger;
 use plan::{File, Plan};
-use quota::{Kept, Refusal};
+use quota::Kept;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
-use turn::{Asked, Turn};
+use turn::{Asked, Asking, Turn};
 use write::{Event, Written};
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
@@ -88,30 +92,30 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             forward_it(crash, &config)
         }
         Plan::Discard(entry, reason) => {
-            let mut record = begin(&crash, &facts, &entry);
-            record.outcome = Outcome::None;
-            record.reason = Some(reason);
-            theirs::copy(&mut record, &entry, None);
-            Ledger::open(&config).close(&record);
-            vacuum::now_and_then(&config)
+            let why = NoCore { reason, limit: None };
+            no_core(&crash, &facts, &entry, why, registry.as_ref(), &config)
         }
         Plan::Write(entry, file) => {
             let limits = config.limits.lowered(&entry.limits);
             let file = File { patience: patience(&limits), min_free: limits.min_free, ..file };
             let expected = || facts.task.memory_in_use().unwrap_or(0);
-            // A user names his containers as he likes: all of them together have one container's limits.
-            let id = &entry
-                .user
-                .as_ref()
-                .map_or_else(|| entry.names.container_id.clone(), |user| format!("user-{user}"));
+            let id = &entry.account();
             let asked = registry.as_ref().map_or(Ok(Asked::Free), |r| {
-                turn::ask(r, id, &limits, crash.said.host_pid as u64, expected)
+                let asking = Asking {
+                    registry: r,
+                    account: id,
+                    limits: &limits,
+                    first: crash.said.host_pid as u64,
+                    is_still: &|| facts.is_still(&crash),
+                };
+                asking.ask(expected)
             });
             let turn = match asked {
                 Ok(Asked::Free) => None,
                 Ok(Asked::Turn(turn)) => Some(turn),
                 Ok(Asked::Refused(refusal)) => {
-                    return refuse(&crash, &facts, &entry, refusal, &config);
+                    let why = NoCore { reason: refusal.reason, limit: Some(refusal.limit) };
+                    return no_core(&crash, &facts, &entry, why, registry.as_ref(), &config);
                 }
                 // A core that is not counted is better than none.
                 Err(e) => {
@@ -119,28 +123,61 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                     None
                 }
             };
-            keep(&crash, &facts, &entry, &file, turn, &config)
+            keep(&crash, &facts, &entry, &file, turn, registry.as_ref(), &config)
         }
     }
 }
 
 fn forward_it(crash: Crash, config: &Config) -> Result<()> {
-    let saved = Saved::load(&Store::open(config)?)?;
-    forward::forward(crash, saved, patience(&config.limits))
+    let store = Store::open(config)?;
+    forward::forward(crash, Saved::load_or_default(&store), &config.limits)
 }
 
-/// A limit acted before anything of the container was touched.
-fn refuse(
+/// Why there is no core.
+struct NoCore {
+    reason: String,
+    /// The limit that acted, with its value.
+    limit: Option<String>,
+}
+
+/// There will be no core: nothing of the container was touched, and nothing is waited for.
+fn no_core(
     crash: &Crash,
     facts: &Facts,
     entry: &Entry,
-    refusal: Refusal,
+    why: NoCore,
+    registry: Option<&Registry>,
     config: &Config,
 ) -> Result<()> {
     let mut record = begin(crash, facts, entry);
-    (record.outcome, record.reason, record.limit) =
-        (Outcome::None, Some(refusal.reason), Some(refusal.limit));
-    Ledger::open(config).close(&record);
+    (record.outcome, record.reason, record.limit) = (Outcome::None, Some(why.reason), why.limit);
+    let (ledger, account) = (Ledger::open(config), entry.account());
+    let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
+    let told = ledger
+        .records()
+        .and_then(|records| refusals::tell(registry, &account, most, records, &record));
+    process::release_stdin();
+    match told {
+        Ok(true) => {
+            log::warn!("{record}");
+            // Whose copy has no turn at this moment has none at all: nobody waits for one.
+            let asking = |r| Asking {
+                registry: r,
+                account: &account,
+                limits: &config.limits,
+                first: crash.said.host_pid as u64,
+                is_still: &|| false,
+            };
+            if entry.user.is_some()
+                && let Some(registry) = registry
+                && let Some(turn) = asking(registry).at_once()?
+            {
+                theirs::copy(&mut record, entry, None, Some(&turn));
+            }
+        }
+        Ok(false) => {}
+        Err(e) => log::error!("cannot save the record of this crash: {e:#}: {record}"),
+    }
     vacuum::now_and_then(config)
 }
 
@@ -155,6 +192,7 @@ fn keep(
     entry: &Entry,
     file: &File,
     turn: Option<Box<Turn>>,
+    registry: Option<&Registry>,
     config: &Config,
 ) -> Result<()> {
     let started = Instant::now();
@@ -180,8 +218,8 @@ fn keep(
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
     let (stuck, given_up) = (written.stuck, written.given_up);
-    if let Some(turn) = turn {
-        remember(&turn, facts, &inside, &written);
+    if let Some(turn) = &turn {
+        remember(turn, facts, &inside, &written);
     }
     if written.created && mount.is_some() && !given_up && !is_at(host.as_deref(), written.id) {
         record.set_paths(Some(&inside), None);
@@ -195,9 +233,13 @@ fn keep(
         termination::write(facts, file, &record)
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
-    theirs::copy(&mut record, entry, id.map(|id| (inside, id)));
+    theirs::copy(&mut record, entry, id.map(|id| (inside, id)), turn.as_deref());
     let mut ledger = ledger.unwrap_or_else(|| Ledger::open(config));
     ledger.close(&record);
+    if let (Some(registry), Ok(records)) = (registry, ledger.records()) {
+        let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
+        ledger::remember(registry, &entry.account(), most, records, &record);
+    }
     if stuck {
         return let_go(crash, facts);
     }
@@ -303,39 +345,4 @@ fn now() -> String {
 
 fn comm(crash: &Crash) -> String {
     printable(&crash.said.comm)
-}
-
-/// Where the record of this crash goes.
-struct Ledger {
-    records: Result<Records>,
-    /// Once something could be said.
-    file: Option<RecordFile>,
-}
-
-impl Ledger {
-    fn open(config: &Config) -> Self {
-        Ledger { records: Store::open(config).and_then(|s| s.records()), file: None }
-    }
-
-    /// Says what is known now. If that cannot be saved it is in the log all the same.
-    fn say(&mut self, record: &Record) {
-        let said = match (&mut self.file, &self.records) {
-            (Some(file), _) => file.add(record),
-            (None, Ok(records)) => records.begin(record).map(|file| self.file = Some(file)),
-            (None, Err(e)) => Err(anyhow::anyhow!("{e:#}")),
-        };
-        if let Err(e) = said {
-            log::error!("cannot save the record of this crash: {e:#}: {record}");
-        }
-    }
-
-    /// What became of the core. The process is let go when it is in the record, and does not wait for the log.
-    fn close(&mut self, record: &Record) {
-        self.say(record);
-        process::release_stdin();
-        match record.outcome {
-            Outcome::Written => log::info!("{record}"),
-            _ => log::warn!("{record}"),
-        }
-    }
 }

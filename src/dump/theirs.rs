@@ -1,5 +1,6 @@
 //! The copy of a record that a user gets, whose container it was: the store of the records is root's alone.
 
+use super::turn::Turn;
 use super::{is_at, plan};
 use crate::record::{Location, Record};
 use crate::registry::Entry;
@@ -10,18 +11,27 @@ use crate::sys::proc::printable;
 use crate::sys::process;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
+use std::time::Duration;
 
 /// A group that owns nothing: the user's own are not known.
 const NO_GROUP: u32 = 65534;
 
-/// How long the user's directories may take to answer, in seconds.
-const PATIENCE: u32 = 10;
+/// How long the user's directories may take to answer. The parent keeps this deadline: the user could
+/// stop the child, and a directory of his may be a file system that he serves himself.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Writes the copy, as the user, into the store that his registration names. Whether the core is where it says on the host is found out by him too: then the
 /// record says so. `core`: its path inside, and the device and inode number of the file.
 ///
 /// Nothing for a container of root's.
-pub fn copy(record: &mut Record, entry: &Entry, core: Option<(Vec<u8>, (u64, u64))>) {
+///
+/// `turn`: whose it is, which a child that hangs keeps.
+pub fn copy(
+    record: &mut Record,
+    entry: &Entry,
+    core: Option<(Vec<u8>, (u64, u64))>,
+    turn: Option<&Turn>,
+) {
     let Some(uid) = entry.user else { return };
     let host = core
         .as_ref()
@@ -30,7 +40,7 @@ pub fn copy(record: &mut Record, entry: &Entry, core: Option<(Vec<u8>, (u64, u64
     if record.location == Location::Store {
         record.location = Location::Volume;
     }
-    match as_user(uid, || write(record, entry, host.clone())) {
+    match as_user(uid, turn, || write(record, entry, host.clone())) {
         Ok(at_host) => {
             let inside = core.as_ref().map(|(inside, _)| inside.as_slice());
             record.set_paths(
@@ -43,15 +53,13 @@ pub fn copy(record: &mut Record, entry: &Entry, core: Option<(Vec<u8>, (u64, u64
 }
 
 /// Runs `work` as the user, with none of our rights, in the host's namespaces.
-fn as_user(uid: u32, work: impl FnOnce() -> Result<bool>) -> Result<bool> {
+fn as_user(uid: u32, turn: Option<&Turn>, work: impl FnOnce() -> Result<bool>) -> Result<bool> {
     const FOUND: i32 = 0;
     const NOT_FOUND: i32 = 2;
     let child = child::fork(|| {
-        // A directory of his may be a file system that he serves himself, and never answers.
-        process::end_after(PATIENCE);
         let attempt = || -> Result<bool> {
             process::release_stdin();
-            process::close_all_but(&[])?;
+            process::close_all_but(&turn.iter().flat_map(|t| t.fds()).collect::<Vec<_>>())?;
             cred::assume(
                 &Credentials { uid: [uid; 4], gid: [NO_GROUP; 4], ..Credentials::default() },
                 None,
@@ -67,11 +75,12 @@ fn as_user(uid: u32, work: impl FnOnce() -> Result<bool>) -> Result<bool> {
             }
         }
     })?;
-    match child.wait()? {
-        Ended::Exit(FOUND) => Ok(true),
-        Ended::Exit(NOT_FOUND) => Ok(false),
-        Ended::Exit(_) => bail!("its writer failed"),
-        Ended::Signal(n) => bail!("its writer was killed by signal {n}"),
+    match child.end_within(PATIENCE)? {
+        Some(Ended::Exit(FOUND)) => Ok(true),
+        Some(Ended::Exit(NOT_FOUND)) => Ok(false),
+        Some(Ended::Exit(_)) => bail!("its writer failed"),
+        Some(Ended::Signal(n)) => bail!("its writer was killed by signal {n}"),
+        None => bail!("its writer hangs in a file system of the user's, and was left behind"),
     }
 }
 

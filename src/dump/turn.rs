@@ -30,6 +30,9 @@ const OWN: u64 = 4;
 /// At how many of the host's is looked: in a storm a thousand look, and would do little else.
 const LOOK: u64 = 8;
 
+/// How often who waits looks whether its process is still there.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A turn. It ends with the processes that have its descriptors.
 #[derive(Debug)]
 pub struct Turn {
@@ -55,54 +58,68 @@ pub enum Asked {
     Refused(Refusal),
 }
 
-/// Asks for a turn for a dump of the container `id`, and waits for it as long as `limits.wait` says. `first`: where to look first, so that the crashes of a
-/// storm do not all look at the same place. `expected` bytes are to be written.
-///
-/// # Errors
-/// The run directory cannot be used.
-pub fn ask(
-    registry: &Registry,
-    id: &str,
-    limits: &Limits,
-    first: u64,
-    expected: impl FnOnce() -> u64,
-) -> Result<Asked> {
-    let remembers = quota::has_memory(limits);
-    let Some(turns) = quota::turns(limits).or(remembers.then_some(MANY)) else {
-        return Ok(Asked::Free);
-    };
-    let dir = registry.limits_dir(id)?;
-    let seats = Seats { dir: &dir, registry, turns, first, limits };
-    let Taken { slot, lock, host } = match seats.take()? {
-        Ok(taken) => taken,
-        Err(refusal) => return Ok(Asked::Refused(refusal)),
-    };
-    let mut turn = Turn {
-        dir,
-        slot,
-        lock,
-        host,
-        limits: limits.clone(),
-        cores: Vec::new(),
-        others: Vec::new(),
-        expected: 0,
-    };
-    if remembers {
-        turn.expected = expected();
-        if let Err(refusal) = turn.begin()? {
-            return Ok(Asked::Refused(refusal));
-        }
-    }
-    Ok(Asked::Turn(Box::new(turn)))
+/// A crash that looks for a turn.
+pub struct Asking<'a> {
+    /// Where turns are.
+    pub registry: &'a Registry,
+    /// Whose turns: [`crate::registry::Entry::account`].
+    pub account: &'a str,
+    /// What holds for this container.
+    pub limits: &'a Limits,
+    /// Where to look first, so that the crashes of a storm do not all look at the same place.
+    pub first: u64,
+    /// Whether the crashed process is still there: nobody waits for one that was killed.
+    pub is_still: &'a dyn Fn() -> bool,
 }
 
-/// The turns of a container, as one of its crashes looks for one.
+impl Asking<'_> {
+    /// Asks for a turn for a dump, and waits for it as long as `limits.wait` says. `expected` bytes are
+    /// to be written.
+    ///
+    /// # Errors
+    /// The run directory cannot be used.
+    pub fn ask(&self, expected: impl FnOnce() -> u64) -> Result<Asked> {
+        let remembers = quota::has_memory(self.limits);
+        let Some(turns) = quota::turns(self.limits).or(remembers.then_some(MANY)) else {
+            return Ok(Asked::Free);
+        };
+        let dir = self.registry.limits_dir(self.account)?;
+        let Taken { slot, lock, host } = match (Seats { dir: &dir, turns, asking: self }).take()? {
+            Ok(taken) => taken,
+            Err(refusal) => return Ok(Asked::Refused(refusal)),
+        };
+        let mut turn = self.turn(dir, slot, lock, host);
+        if remembers {
+            turn.expected = expected();
+            if let Err(refusal) = turn.begin()? {
+                return Ok(Asked::Refused(refusal));
+            }
+        }
+        Ok(Asked::Turn(Box::new(turn)))
+    }
+
+    /// One of the account's turns for work that is no dump, if one is free at this moment.
+    ///
+    /// # Errors
+    /// The run directory cannot be used.
+    pub fn at_once(&self) -> Result<Option<Turn>> {
+        let dir = self.registry.limits_dir(self.account)?;
+        let turns = quota::turns(self.limits).unwrap_or(MANY).min(OWN);
+        let found = free(&dir, 0, turns, self.first)?;
+        Ok(found.map(|(slot, lock)| self.turn(dir, slot, lock, None)))
+    }
+
+    fn turn(&self, dir: OwnedFd, slot: u64, lock: OwnedFd, host: Option<OwnedFd>) -> Turn {
+        let limits = self.limits.clone();
+        Turn { dir, slot, lock, host, limits, cores: Vec::new(), others: Vec::new(), expected: 0 }
+    }
+}
+
+/// The turns of an account, as one of its crashes looks for one.
 struct Seats<'a> {
     dir: &'a OwnedFd,
-    registry: &'a Registry,
     turns: u64,
-    first: u64,
-    limits: &'a Limits,
+    asking: &'a Asking<'a>,
 }
 
 /// One of them, locked.
@@ -116,27 +133,36 @@ impl Seats<'_> {
     /// Takes one. Where all are taken: waits for one of them, and does not look around any more, or a thousand who wait would do nothing else.
     fn take(&self) -> Result<Result<Taken, Refusal>> {
         let own = self.turns.min(OWN);
-        if let Some((slot, lock)) = free(self.dir, 0, own, self.first)? {
+        if let Some((slot, lock)) = free(self.dir, 0, own, self.asking.first)? {
             return Ok(Ok(Taken { slot, lock, host: None }));
         }
         let host = self.of_host()?;
         let full = host.is_none();
         if let Some(host) = host
-            && let Some((slot, lock)) = free(self.dir, own, self.turns, self.first)?
+            && let Some((slot, lock)) = free(self.dir, own, self.turns, self.asking.first)?
         {
             return Ok(Ok(Taken { slot, lock, host }));
         }
-        let wait = Duration::from_secs(self.limits.wait.unwrap_or(0));
+        let wait = Duration::from_secs(self.asking.limits.wait.unwrap_or(0));
         if let Some(refusal) = self.no_room_to_wait().filter(|_| !wait.is_zero()) {
             return Ok(Err(refusal));
         }
         let until = Instant::now() + wait;
         let within = |slot: u64| -> Result<Option<OwnedFd>> {
             let lock = open(self.dir, slot)?;
-            Ok(file::lock_within(&lock, until.saturating_duration_since(Instant::now()))?
-                .then_some(lock))
+            loop {
+                let left = until.saturating_duration_since(Instant::now());
+                if file::lock_within(&lock, left.min(LOOK_AGAIN))? {
+                    return Ok(Some(lock));
+                }
+                // Otherwise a process that kills its children while they dump core could have any
+                // number of helpers wait.
+                if left.is_zero() || !(self.asking.is_still)() {
+                    return Ok(None);
+                }
+            }
         };
-        let slot = self.first % self.turns;
+        let slot = self.asking.first % self.turns;
         let Some(lock) = within(slot)? else { return Ok(Err(self.refusal(full))) };
         if slot < own {
             return Ok(Ok(Taken { slot, lock, host: None }));
@@ -146,7 +172,7 @@ impl Seats<'_> {
         }
         // The host's have all gone to others, which is nothing to wait for.
         drop(lock);
-        let slot = self.first % own;
+        let slot = self.asking.first % own;
         Ok(within(slot)?
             .map(|lock| Taken { slot, lock, host: None })
             .ok_or_else(|| self.refusal(true)))
@@ -157,9 +183,11 @@ impl Seats<'_> {
         if self.turns <= OWN {
             return Ok(None);
         }
-        let Some(most) = Limits::set(self.limits.host_concurrent) else { return Ok(Some(None)) };
-        let dir = self.registry.host_limits_dir()?;
-        for slot in (0..most.min(LOOK)).map(|i| self.first.wrapping_add(i) % most) {
+        let Some(most) = Limits::set(self.asking.limits.host_concurrent) else {
+            return Ok(Some(None));
+        };
+        let dir = self.asking.registry.host_limits_dir()?;
+        for slot in (0..most.min(LOOK)).map(|i| self.asking.first.wrapping_add(i) % most) {
             let lock = open(&dir, slot)?;
             if file::try_lock(&lock)? {
                 return Ok(Some(Some(lock)));
@@ -170,16 +198,16 @@ impl Seats<'_> {
 
     /// Whoever waits has a process of its own for as long.
     fn no_room_to_wait(&self) -> Option<Refusal> {
-        let min_memory = self.limits.min_memory?;
+        let min_memory = self.asking.limits.min_memory?;
         let (total, available) = kernel::memory().ok()?;
         quota::memory(min_memory, total, available).err()
     }
 
     /// `full`: what was in the way are the turns of the host.
     fn refusal(&self, full: bool) -> Refusal {
-        let waited = self.limits.wait.unwrap_or(0);
+        let waited = self.asking.limits.wait.unwrap_or(0);
         let none = format_args!("and none was done in {waited} seconds");
-        match self.limits.host_concurrent.filter(|_| full && self.turns > OWN) {
+        match self.asking.limits.host_concurrent.filter(|_| full && self.turns > OWN) {
             Some(most) => Refusal::new(
                 "host_concurrent",
                 most,
@@ -188,8 +216,11 @@ impl Seats<'_> {
                 ),
             ),
             None => {
-                let key =
-                    if Some(self.turns) == self.limits.cores { "cores" } else { "concurrent" };
+                let key = if Some(self.turns) == self.asking.limits.cores {
+                    "cores"
+                } else {
+                    "concurrent"
+                };
                 Refusal::new(key, self.turns, format_args!("so many are being written, {none}"))
             }
         }

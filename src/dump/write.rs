@@ -88,8 +88,9 @@ impl Written {
     }
 }
 
-/// How long a writer that was killed has to end. One that sleeps in the target cannot.
-const LAST: Duration = Duration::from_secs(1);
+/// How long a writer that has said its last word has to end: the memory of a process that it held has
+/// to be taken down.
+const LAST: Duration = Duration::from_secs(30);
 
 /// A writer that has said its last word. It ends when nobody listens any more: the end of a process takes time, which on a busy processor would come before what the
 /// crashed process waits for.
@@ -100,10 +101,10 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Ends it.
-    pub fn end(self) -> Result<child::Ended> {
+    /// Ends it. `None`: it hangs.
+    pub fn end(self) -> Result<Option<child::Ended>> {
         drop(self.report);
-        self.writer.wait()
+        self.writer.end_within(LAST)
     }
 }
 
@@ -183,6 +184,9 @@ fn attempt(
             Heard::Line(line) => line,
             Heard::End => break,
             Heard::Nothing => return give_up(written, child, plan),
+            // Without a limit for slow targets nothing else ends one that its user has stopped.
+            Heard::Silence if child.is_stopped() => return give_up(written, child, plan),
+            Heard::Silence => continue,
         };
         let before = written.released;
         written = serde_json::from_slice(&line).unwrap_or(written);
@@ -198,30 +202,34 @@ fn attempt(
             return Ok((written, Some(Waiting { writer: child, report: read })));
         }
     }
-    let ended = child.wait()?;
+    let ended = child.end_within(LAST)?;
     // It may have made the file and not come to say so: then there is a short one, and else the record says too much.
     written.created = true;
     let limit = if plan.memory { ", as the container's memory limit does" } else { "" };
+    written.stuck = ended.is_none();
     written.reason = Some(match ended {
-        child::Ended::Signal(child::FORBIDDEN) => {
+        Some(child::Ended::Signal(child::FORBIDDEN)) => {
             "the writer was killed: it tried a system call that its filter does not allow".into()
         }
-        other => format!("the writer was killed ({other:?}){limit}"),
+        Some(other) => format!("the writer was killed ({other:?}){limit}"),
+        None => "the writer hangs in its end".into(),
     });
     Ok((written, None))
 }
 
 /// Nothing moves: the writer is killed. If it was only waiting for its own end, its last word holds.
 fn give_up(mut written: Written, child: Child, plan: &File) -> Result<(Written, Option<Waiting>)> {
-    child.kill()?;
-    written.stuck = child.wait_briefly(LAST)?.is_none();
+    written.stuck = child.end_now()?.is_none();
     written.given_up = true;
     if !written.done {
         let seconds = plan.patience.unwrap_or_default().as_secs();
-        written.reason = Some(format!(
-            "the target took nothing for {seconds} seconds (limits.stall) and was given up"
-        ));
         written.limit = Some(format!("stall = {seconds}"));
+        written.reason = Some(match plan.patience {
+            Some(_) => format!(
+                "the target took nothing for {seconds} seconds (limits.stall) and was given up"
+            ),
+            None => "the writer was stopped by a user of the container, and was given up".into(),
+        });
     }
     Ok((written, None))
 }

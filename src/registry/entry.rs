@@ -87,6 +87,32 @@ impl Entry {
         Ok(self)
     }
 
+    /// Under which name limits, quotas and records of this container are counted: by what stays the same
+    /// when it is started again under another ID. That is its user, where it is not root's; the names
+    /// that Kubernetes gives it; the volume and the pattern, where its cores go to a volume; else its ID.
+    /// All but IDs begin with a dot, which no ID does.
+    pub fn account(&self) -> String {
+        let hashed = |kind: &str, parts: &[&str]| {
+            let hash = blake3::hash(parts.join("\0").as_bytes()).to_hex();
+            format!(".{kind}-{}", &hash[..32])
+        };
+        let names = &self.names;
+        if let Some(uid) = self.user {
+            return format!(".user-{uid}");
+        }
+        if let (Some(space), Some(pod), Some(name)) =
+            (&names.pod_namespace, &names.pod_name, &names.container_name)
+        {
+            return hashed("pod", &[space, pod, name]);
+        }
+        match &self.place {
+            Place { location: Location::Volume, mount: Some((_, source)) } => {
+                hashed("volume", &[source, &self.pattern])
+            }
+            _ => names.container_id.clone(),
+        }
+    }
+
     pub(super) fn keys(&self) -> Vec<String> {
         let mut keys = vec![mount_key(self.init.mount_ns)];
         keys.extend(self.init.pid_ns.map(pid_key));

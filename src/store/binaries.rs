@@ -89,7 +89,12 @@ impl Binaries {
 
     /// Removes them all.
     pub fn clear(&self) -> Result<()> {
-        file::names(&self.0)?.iter().try_for_each(|name| file::unlink(&self.0, name))
+        for name in file::names(&self.0)? {
+            if let Err(e) = file::unlink(&self.0, &name) {
+                log::warn!("kept binary {name:?} cannot be removed, ignoring: {e:#}");
+            }
+        }
+        Ok(())
     }
 
     /// Removes what was left behind by a helper that was killed.
@@ -97,7 +102,10 @@ impl Binaries {
         for name in file::names(&self.0)? {
             let left = name.to_str().and_then(|n| n.strip_suffix(".new")).is_some_and(is_name);
             if left && file::stat_at(&self.0, &name).is_ok_and(|s| is_settled(s.modified)) {
-                file::unlink(&self.0, &name)?;
+                let removed = file::unlink(&self.0, &name);
+                if let Err(e) = removed {
+                    log::warn!("unfinished binary {name:?} cannot be removed, ignoring: {e:#}");
+                }
             }
         }
         Ok(())

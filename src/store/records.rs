@@ -5,12 +5,13 @@
 use super::{binaries, is_missing};
 use crate::record::Record;
 use crate::sys::watch::Watch;
-use crate::sys::{Errno, OwnedFd, file};
-use anyhow::{Context, Result};
+use crate::sys::{OwnedFd, file};
+use anyhow::{Context, Result, ensure};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 /// Largest file that is read, in bytes.
 const MAX: usize = 256 << 10;
@@ -61,6 +62,34 @@ impl Records {
         }
     }
 
+    /// The name of the file of this crash.
+    pub fn name_of(record: &Record) -> OsString {
+        name(record)
+    }
+
+    /// Counts one more crash in a record that stands for several, and returns how many it stands for.
+    /// `patience`: how long another process may have it.
+    ///
+    /// # Errors
+    /// It has gone, or cannot be written: then one crash is not counted.
+    pub fn count_one(&self, name: &OsStr, time: &str, patience: Duration) -> Result<u64> {
+        let file =
+            file::open_to_change(&self.0, name).with_context(|| format!("open record {name:?}"))?;
+        ensure!(
+            file::lock_within(&file, patience)?,
+            "record {name:?} is locked by another process"
+        );
+        let text = file::read_bounded(&file, MAX, "record")?;
+        let mut record = last(&text)?.with_context(|| format!("record {name:?} is empty"))?;
+        let count = record.crashes().saturating_add(1);
+        (record.count, record.last) = (Some(count), Some(time.to_owned()));
+        let mut line = serde_json::to_vec(&record).context("record to JSON")?;
+        line.push(b'\n');
+        // In the place of the old one, which is shorter or of the same length: a reader sees either.
+        file.write_all_at(&line, 0).context("write")?;
+        Ok(count)
+    }
+
     /// The names of all records, the oldest first.
     pub fn names(&self) -> Result<Vec<OsString>> {
         let mut names = file::names(&self.0)?;
@@ -95,12 +124,12 @@ impl Records {
     /// Removes what helpers left that were killed before they had said anything: empty files.
     pub fn sweep(&self) -> Result<()> {
         for name in self.names()? {
-            match file::stat_at(&self.0, &name) {
-                Ok(stat) if stat.size == 0 && binaries::is_settled(stat.modified) => {
-                    file::unlink(&self.0, &name)?
-                }
-                Ok(_) | Err(Errno::NOENT) => {}
-                Err(e) => return Err(e).with_context(|| format!("stat record {name:?}")),
+            let is_left =
+                |s: &file::Stat| s.regular && s.size == 0 && binaries::is_settled(s.modified);
+            if file::stat_at(&self.0, &name).is_ok_and(|stat| is_left(&stat))
+                && let Err(e) = file::unlink(&self.0, &name)
+            {
+                log::warn!("record {name:?} is empty and cannot be removed, ignoring: {e:#}");
             }
         }
         Ok(())

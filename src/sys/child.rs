@@ -7,6 +7,9 @@ use rustix::process::WaitOptions;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+/// How long a child that was killed has to end.
+const LAST: Duration = Duration::from_secs(1);
+
 /// A child of this process that runs our own code.
 #[derive(Debug)]
 pub struct Child(rustix::process::Pid);
@@ -63,15 +66,43 @@ impl Child {
         rustix::process::kill_process(self.0, rustix::process::Signal::KILL).context("kill")
     }
 
-    /// Waits at most so long. `None`: it has not ended, and is left to itself.
-    pub fn wait_briefly(self, time: Duration) -> Result<Option<Ended>> {
-        let pidfd = rustix::process::pidfd_open(self.0, rustix::process::PidfdFlags::empty())
-            .context("pidfd_open")?;
-        if wait_readable(&pidfd, Some(time))? { self.wait().map(Some) } else { Ok(None) }
+    /// Gives the child so long to end by itself, then kills it. `None`: it could not even be killed,
+    /// since it sleeps in a file system, and is left to itself.
+    ///
+    /// A child that acts with a user's rights can be stopped by that user (SIGSTOP), and would never
+    /// end by itself: this is the only way to wait for one.
+    pub fn end_within(self, time: Duration) -> Result<Option<Ended>> {
+        let pidfd = self.pidfd()?;
+        if !wait_readable(&pidfd, Some(time))? {
+            self.kill()?;
+            if !wait_readable(&pidfd, Some(LAST))? {
+                return Ok(None);
+            }
+        }
+        self.wait().map(Some)
     }
 
-    /// Waits until the child ends; its exit status, or the signal that killed it.
-    pub fn wait(self) -> Result<Ended> {
+    /// Kills the child. `None`: as in [`Child::end_within`].
+    pub fn end_now(self) -> Result<Option<Ended>> {
+        self.kill()?;
+        self.end_within(LAST)
+    }
+
+    /// Whether somebody has stopped the child (SIGSTOP, or a tracer).
+    pub fn is_stopped(&self) -> bool {
+        super::proc::Proc::open(self.0.as_raw_nonzero().get())
+            .and_then(|process| process.is_stopped())
+            .unwrap_or(false)
+    }
+
+    fn pidfd(&self) -> Result<std::os::fd::OwnedFd> {
+        rustix::process::pidfd_open(self.0, rustix::process::PidfdFlags::empty())
+            .context("pidfd_open")
+    }
+
+    /// Waits until the child ends; its exit status, or the signal that killed it. Only for one that
+    /// has ended already.
+    fn wait(self) -> Result<Ended> {
         loop {
             match rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
                 Ok(Some((_, status))) => {

@@ -50,7 +50,7 @@ mod tests {
             counter.add(3);
             0
         });
-        child.unwrap().wait().unwrap();
+        child.unwrap().end_within(std::time::Duration::from_secs(60)).unwrap();
         assert_eq!(counter.value(), 3);
     }
 }

@@ -138,6 +138,19 @@ pub fn open_read(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::Fi
     .map(Into::into)
 }
 
+/// Opens `name` below `dir` for reading and writing; the last component may not be a symbolic link.
+pub fn open_to_change(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    fs::openat(dir, name, flags, Mode::empty()).map(Into::into)
+}
+
+/// Opens `name` below `dir` for adding to its end, and makes it (0600) if it is missing.
+pub fn open_append(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
+    let flags =
+        OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).map(Into::into)
+}
+
 /// Reads at most `max` bytes; more than that is an error, never a silent cut.
 pub fn read_bounded(file: impl Read, max: usize, what: &str) -> Result<Vec<u8>> {
     let mut buf = Vec::with_capacity(4096.min(max + 1));
@@ -212,6 +225,31 @@ pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Resul
     }
 }
 
+/// The same for what must survive a loss of power: the bytes are on the disk before the name is, and the
+/// name when this returns. An empty directory in its place is removed.
+pub fn replace_durably(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+    use std::io::Write;
+    let temp = temporary(name);
+    let attempt = || -> Result<()> {
+        let mut file = create_new(&dir, &temp, mode)?;
+        file.write_all(content).with_context(|| format!("write({name:?})"))?;
+        fs::fsync(&file).with_context(|| format!("fsync({name:?})"))?;
+        let rename = || fs::renameat(&dir, &temp, &dir, name);
+        match rename() {
+            Err(Errno::ISDIR) => {
+                remove_empty_dir(&dir, name).map(drop).and_then(|()| Ok(rename()?))
+            }
+            other => other.map_err(Into::into),
+        }
+        .with_context(|| format!("renameat({name:?})"))?;
+        // A descriptor of O_PATH cannot be synced.
+        fs::fsync(reopen_dir(&dir)?).context("fsync of the directory")
+    };
+    attempt().inspect_err(|_| {
+        let _ = fs::unlinkat(&dir, &temp, AtFlags::empty());
+    })
+}
+
 fn temporary(name: &OsStr) -> OsString {
     let mut temp = name.to_os_string();
     temp.push(format!(".{}.new", std::process::id()));
@@ -273,6 +311,12 @@ pub fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
     let due =
         old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > every));
     due && replace(dir, stamp, b"", 0o600).is_ok()
+}
+
+/// How long ago that was: seconds since 1970. A time to come is now.
+pub fn age(time: i64) -> Duration {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.saturating_sub(Duration::from_secs(u64::try_from(time).unwrap_or(0)))
 }
 
 /// Removes a name; a missing one is no error.

@@ -262,7 +262,7 @@ mod tests {
 
     fn under_it(work: impl FnOnce() -> i32) -> Ended {
         let child = child::fork(|| if enter(&PROGRAM).is_ok() { work() } else { 99 }).unwrap();
-        child.wait().unwrap()
+        child.end_within(std::time::Duration::from_secs(60)).unwrap().unwrap()
     }
 
     #[test]

@@ -67,11 +67,8 @@ pub fn run(
         }
     })?;
     let (output, why) = listen(&read, bounds);
-    if why.is_some() {
-        child.kill()?;
-    }
-    let ended = child.wait()?;
-    let cut = why.or_else(|| match ended {
+    let ended = if why.is_some() { child.end_now() } else { child.end_within(bounds.time) }?;
+    let cut = why.or_else(|| match ended.unwrap_or(Ended::Exit(0)) {
         Ended::Exit(0) => None,
         Ended::Exit(_) => Some(format!(
             "its reader could not give up its rights: {}",

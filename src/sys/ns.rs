@@ -1,6 +1,6 @@
 //! Namespaces: their identity, their parents, and entering them.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -74,6 +74,47 @@ pub fn owner(user_ns: impl AsFd) -> Option<u32> {
         }
         here = above;
     }
+}
+
+/// The inode number of the initial PID namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
+const INITIAL_PID: u64 = 0xEFFF_FFFC;
+
+/// Whether this process is in the initial PID namespace.
+///
+/// # Errors
+/// It is not; in plain words.
+pub fn check_initial_pid() -> Result<()> {
+    ensure!(
+        own("pid")? == INITIAL_PID,
+        "this is not the host but a container in it (another PID namespace): kernel.core_pattern is the \
+         host's, install oci-coredump there"
+    );
+    Ok(())
+}
+
+/// Whether the kernel would find this very program under `helper`. It resolves the program of a
+/// `core_pattern` in the root of the initial process, so what leads there has to be our own file: a
+/// container (kind, Docker in Docker) may have the same path, and another file or none behind it.
+/// A service with a mount namespace of its own passes, since it sees the host's files.
+///
+/// # Errors
+/// The kernel would not; in plain words.
+///
+/// # References
+/// kernel/umh.c: helpers are children of kthreadd, which shares its root (`CLONE_FS`) with PID 1.
+pub fn check_initial(helper: &std::path::Path) -> Result<()> {
+    check_initial_pid()?;
+    let below = helper.strip_prefix("/").unwrap_or(helper);
+    let seen = std::path::Path::new("/proc/1/root").join(below);
+    let id = |path: &std::path::Path| rustix::fs::stat(path).map(|s| (s.st_dev, s.st_ino));
+    let ours = id(std::path::Path::new("/proc/self/exe")).context("stat(\"/proc/self/exe\")")?;
+    ensure!(
+        id(&seen) == Ok(ours),
+        "{} is not this program in the host's own root directory, where the kernel would look for it: \
+         this is a container or a chroot, install oci-coredump on the host",
+        helper.display()
+    );
+    Ok(())
 }
 
 /// Which kind of namespace to enter.

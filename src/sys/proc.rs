@@ -107,6 +107,13 @@ impl Proc {
         is_zombie(&self.read("stat")?).context("/proc/PID/stat is not understood")
     }
 
+    /// Whether it is stopped (SIGSTOP), or held by a tracer.
+    pub fn is_stopped(&self) -> Result<bool> {
+        let stat = self.read("stat")?;
+        let state = after_name(&stat).and_then(|mut fields| fields.next());
+        Ok(matches!(state.context("/proc/PID/stat is not understood")?, "T" | "t"))
+    }
+
     /// One of its resource limits, by the name that /proc/PID/limits gives it.
     pub fn limit(&self, name: &str) -> Result<Limit> {
         limit(&self.read("limits")?, name)

@@ -172,14 +172,6 @@ fn outside(map: &str, uid: u32) -> Option<u32> {
     })
 }
 
-/// Ends this process by SIGALRM after so many seconds.
-///
-/// # References
-/// alarm(2).
-pub fn end_after(seconds: u32) {
-    nix::unistd::alarm::set(seconds);
-}
-
 /// Whether this process is root of the initial user namespace, as far as /proc/self/uid_map can tell.
 pub fn is_host_root() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();

@@ -1,0 +1,55 @@
+//! A file for sysctl.d(5) with our values, so that they are there from the boot on, and again after
+//! systemd-sysctl has run. It sorts after systemd's and the distributions' 50- and 60-.
+
+use super::OUR_PIPE_LIMIT;
+use crate::sys::file;
+use std::path::Path;
+
+const NAME: &str = "61-oci-coredump.conf";
+
+/// How long it is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Until the next boot: /run/sysctl.d.
+    Boot,
+    /// Until it is removed: /etc/sysctl.d.
+    Removed,
+}
+
+impl Until {
+    fn directory(self) -> &'static str {
+        match self {
+            Until::Boot => "/run/sysctl.d",
+            Until::Removed => "/etc/sysctl.d",
+        }
+    }
+}
+
+/// Writes it, where systemd runs; /etc/sysctl.d also where it is there for another program. What fails
+/// is said and does not count: the pattern itself is in the kernel.
+pub fn write(until: Until, pattern: &str) {
+    let systemd = Path::new("/run/systemd/system").is_dir();
+    let directory = Path::new(until.directory());
+    if !systemd && (until == Until::Boot || !directory.is_dir()) {
+        return;
+    }
+    let text = format!(
+        "# Written by oci-coredump, removed by `oci-coredump uninstall`.\n\
+         kernel.core_pattern={pattern}\nkernel.core_pipe_limit={OUR_PIPE_LIMIT}\n"
+    );
+    let written = file::make_path(directory, 0o755)
+        .and_then(|dir| file::replace(dir, NAME.as_ref(), text.as_bytes(), 0o644));
+    if let Err(e) = written {
+        log::warn!("cannot write {}/{NAME}, ignoring: {e:#}", directory.display());
+    }
+}
+
+/// Removes both.
+pub fn remove() {
+    for until in [Until::Boot, Until::Removed] {
+        let Ok(dir) = file::open_dir(Path::new(until.directory())) else { continue };
+        if let Err(e) = file::unlink(dir, NAME.as_ref()) {
+            log::warn!("cannot remove {}/{NAME}, ignoring: {e:#}", until.directory());
+        }
+    }
+}
