@@ -72,10 +72,7 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     assert!(
         !own.join("sub/core.2").exists() && volume.join("core.3").exists() && precious.exists()
     );
-    assert!(
-        std::fs::symlink_metadata(own.join("link")).is_ok(),
-        "a link is no core: it stays"
-    );
+    assert!(std::fs::symlink_metadata(own.join("link")).is_ok(), "a link is no core: it stays");
     assert_eq!(std::fs::read_dir(store.join("records")).unwrap().count(), 0);
 }
 

@@ -3,6 +3,7 @@
 use super::facts::Facts;
 use super::plan::File;
 use super::writer::become_crasher;
+use crate::sys::cgroup::Groups;
 use crate::sys::jail::{self, Bounds};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, limit, process, resolve};
 use anyhow::Result;
@@ -23,7 +24,7 @@ pub enum Haste {
     Last,
 }
 
-/// Runs `work` in a child that has become the crasher, within bounds, and takes what it says: a line of JSON each, as far as they come.
+/// Runs `work` in a child that has become the crasher, in its control groups, within bounds, and takes what it says: a line of JSON each, as far as they come.
 pub fn run<T: for<'d> Deserialize<'d>>(
     facts: &Facts,
     plan: &File,
@@ -33,7 +34,9 @@ pub fn run<T: for<'d> Deserialize<'d>>(
     work: impl FnOnce(&OwnedFd, &mut Open),
 ) -> Result<Vec<T>> {
     let (read, write) = process::pipe()?;
-    let child = child::fork(|| {
+    let groups = Groups::open(&facts.cgroups);
+    let child = child::fork_into(groups.unified(), |there| {
+        groups.enter(there);
         let mut out = Open::from(write);
         // Where it hangs in a file system the process must not hang with it.
         process::release_stdin();

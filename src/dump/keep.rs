@@ -7,6 +7,7 @@
 use super::as_crasher::{self, Haste, say};
 use super::facts::Facts;
 use super::plan::File;
+use super::turn::Turn;
 use crate::config;
 use crate::corefile::{self, Module, Source, is_name};
 use crate::store::Store;
@@ -44,81 +45,137 @@ struct Seen {
     name: String,
     path: String,
     size: u64,
+    /// Bytes on disk: holes count nothing.
+    #[serde(default)]
+    disk: u64,
 }
 
-/// Keeps what belongs to the core that is the file `core`. Returns which are there now: paths, and names in the store.
-pub fn keep(
-    facts: &Facts,
-    plan: &File,
-    core: (u64, u64),
-    store: &Store,
-    most: &config::Binaries,
-    free: u64,
-) -> Result<BTreeMap<String, String>> {
-    let seen = as_crasher::run(facts, plan, &LOOK, Haste::Last, &[], |own, out| {
-        look(plan, core, most.max_file, own, out)
-    })?;
-    let (seen, large): (Vec<Seen>, Vec<Seen>) =
-        seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
-    for s in large {
-        log::info!(
-            "{:?} is not kept with its core: {} bytes are more than [binaries] max_file",
-            s.path,
-            s.size
-        );
-    }
-    if seen.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let kept = store.binaries()?;
-    let missing: Vec<&Seen> = seen.iter().filter(|s| kept.size(&s.name).is_none()).collect();
-    let coming = if missing.is_empty() {
-        BTreeSet::new()
-    } else {
-        add(facts, plan, &missing, &kept, most, free)?
-    };
-    // One of another size has been damaged since.
-    let is_there = |s: &Seen| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
-    Ok(seen.into_iter().filter(is_there).map(|s| (s.path, s.name)).collect())
+/// Who keeps, and what of it may be kept.
+pub struct Keeper<'a> {
+    /// What is known of the process.
+    pub facts: &'a Facts,
+    /// Its core's file.
+    pub plan: &'a File,
+    /// Device and inode number of the core.
+    pub core: (u64, u64),
+    /// For whom it counts.
+    pub account: &'a str,
+    /// Whose turn it is: a child that hangs keeps it.
+    pub turn: Option<&'a Turn>,
+    /// The configuration.
+    pub most: &'a config::Binaries,
+    /// Bytes that are free on the store's disk.
+    pub free: u64,
 }
 
-/// Copies those that there is room for. Returns those that another process has in hand at this moment: they will be there.
-fn add(
-    facts: &Facts,
-    plan: &File,
-    missing: &[&Seen],
-    kept: &Binaries,
-    most: &config::Binaries,
-    free: u64,
-) -> Result<BTreeSet<String>> {
-    let used = kept.all()?.iter().map(|(_, bytes)| bytes).fold(0, |a: u64, b| a.saturating_add(*b));
-    let mut room = most.max_total.saturating_sub(used).min(free / 2);
-    let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
-    for s in missing {
-        if s.size > room {
+/// How many bytes of the pot one account may have: a quarter, so that none of them can fill it.
+fn share(max_total: u64) -> u64 {
+    max_total / 4
+}
+
+impl Keeper<'_> {
+    /// Keeps what belongs to the core. Returns which are there now: paths, and names in the store.
+    pub fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
+        let Keeper { facts, plan, core, most, .. } = *self;
+        let turn: Vec<BorrowedFd<'_>> = self.turn.iter().flat_map(|t| t.fds()).collect();
+        let seen = as_crasher::run(facts, plan, &LOOK, Haste::Last, &turn, |own, out| {
+            look(plan, core, most.max_file, own, out)
+        })?;
+        let (seen, large): (Vec<Seen>, Vec<Seen>) =
+            seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
+        for s in large {
             log::info!(
-                "{:?} is not kept with its core: {} bytes are more than there is room for",
+                "{:?} is not kept with its core: {} bytes are more than [binaries] max_file",
                 s.path,
                 s.size
             );
-        } else if let Some(file) = kept.begin(&s.name) {
-            room -= s.size;
-            open.push((*s, file));
-        } else {
-            coming.insert(s.name.clone());
         }
+        if seen.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let kept = store.binaries()?;
+        let missing: Vec<&Seen> = seen.iter().filter(|s| kept.size(&s.name).is_none()).collect();
+        let coming = if missing.is_empty() { BTreeSet::new() } else { self.add(&missing, &kept)? };
+        // One of another size has been damaged since.
+        let is_there = |s: &Seen| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
+        let there: Vec<Seen> = seen.into_iter().filter(is_there).collect();
+        let mut left = share(most.max_total).saturating_sub(used(&kept, self.account)?);
+        for s in &there {
+            // What another account has brought counts for this one too, as far as it has room for it.
+            if let Some(rest) = left.checked_sub(s.disk)
+                && kept.size(&s.name).is_some()
+            {
+                left = rest;
+                kept.claim(self.account, &s.name)?;
+            }
+        }
+        Ok(there.into_iter().map(|s| (s.path, s.name)).collect())
     }
-    let files: Vec<BorrowedFd<'_>> = open.iter().map(|(_, file)| file.as_fd()).collect();
-    let bounds = Bounds { file: most.max_file, ..COPY };
-    let done = as_crasher::run::<String>(facts, plan, &bounds, Haste::Last, &files, |own, out| {
-        open.iter().filter(|(s, to)| copy(s, to, own).is_ok()).for_each(|(s, _)| say(out, &s.name));
-    });
-    let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();
-    for (s, file) in &open {
-        let whole = done.contains(&s.name) && file::stat(file)?.size == s.size;
-        if whole { kept.finish(&s.name)? } else { kept.abandon(&s.name)? }
+
+    /// Copies those that there is room for, where the account's own oldest ones make room. Returns those
+    /// that another process has in hand at this moment: they will be there.
+    fn add(&self, missing: &[&Seen], kept: &Binaries) -> Result<BTreeSet<String>> {
+        let Keeper { facts, plan, most, .. } = *self;
+        let used_by_all = kept.all()?.iter().fold(0, |a: u64, (_, bytes)| a.saturating_add(*bytes));
+        let mut room = most.max_total.saturating_sub(used_by_all).min(self.free / 2);
+        let mut own = share(most.max_total).saturating_sub(used(kept, self.account)?);
+        let needed: BTreeSet<&str> = missing.iter().map(|s| s.name.as_str()).collect();
+        let mut oldest = kept.of_account(self.account)?.into_iter();
+        let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
+        for s in missing {
+            while s.disk > room.min(own) {
+                let Some(old) = oldest.next() else { break };
+                if !needed.contains(old.id.as_str()) {
+                    kept.give_up(self.account, &old.id)?;
+                    own = own.saturating_add(old.bytes);
+                    room = room.saturating_add(old.bytes).min(self.free / 2);
+                }
+            }
+            if s.disk > room.min(own) {
+                log::info!(
+                    "{:?} is not kept with its core: {} bytes are more than this container has room \
+                     for",
+                    s.path,
+                    s.disk
+                );
+            } else if let Some(file) = kept.begin(&s.name) {
+                (room, own) = (room - s.disk, own - s.disk);
+                open.push((*s, file));
+            } else {
+                coming.insert(s.name.clone());
+            }
+        }
+        let turn = self.turn.iter().flat_map(|t| t.fds());
+        let files: Vec<BorrowedFd<'_>> =
+            open.iter().map(|(_, file)| file.as_fd()).chain(turn).collect();
+        let bounds = Bounds { file: most.max_file, ..COPY };
+        let done =
+            as_crasher::run::<String>(facts, plan, &bounds, Haste::Last, &files, |own, out| {
+                open.iter()
+                    .filter(|(s, to)| copy(s, to, own).is_ok())
+                    .for_each(|(s, _)| say(out, &s.name));
+            });
+        let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();
+        for (s, file) in &open {
+            let stat = file::stat(file)?;
+            // More than it had said would be more than its account was asked for.
+            let whole = stat.size == s.size && stat.allocated <= s.disk.saturating_add(SLACK);
+            if done.contains(&s.name) && whole {
+                kept.finish(&s.name)?;
+                kept.claim(self.account, &s.name)?;
+            } else {
+                kept.abandon(&s.name)?;
+            }
+        }
+        Ok(coming)
     }
-    Ok(coming)
+}
+
+/// How much more a copy may take on the store's disk than the file did on its own: larger blocks.
+const SLACK: u64 = 1 << 20;
+
+fn used(kept: &Binaries, account: &str) -> Result<u64> {
+    Ok(kept.of_account(account)?.iter().fold(0, |a, held| a.saturating_add(held.bytes)))
 }
 
 /// As the crasher: which files its core names, as far as they are still the same and can be read.
@@ -138,7 +195,8 @@ fn look(plan: &File, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open)
             corefile::name(&file, id.as_deref(), size)
         };
         if let Some(name) = name {
-            say(out, &Seen { name, path: module.path.clone(), size });
+            let disk = file::stat(&file).map_or(size, |s| s.allocated.min(size));
+            say(out, &Seen { name, path: module.path.clone(), size, disk });
         }
     }
 }
@@ -165,7 +223,7 @@ fn open(path: &str, own: &OwnedFd) -> Result<Open> {
 /// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked at when it is there.
 fn copy(seen: &Seen, to: &OwnedFd, own: &OwnedFd) -> Result<()> {
     let to = Open::from(to.try_clone()?);
-    file::copy_whole(&open(&seen.path, own)?, &to, seen.size)?;
+    file::copy_whole(&open(&seen.path, own)?, &to, seen.size, seen.disk.saturating_add(SLACK))?;
     let name = corefile::name(&to, corefile::build_id(&to).as_deref(), seen.size);
     ensure!(name.as_ref() == Some(&seen.name), "another file has the path now");
     Ok(())

@@ -49,7 +49,6 @@ use facts::Facts;
 use ledger::Ledger;
 use plan::{File, Plan};
 use quota::Kept;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -230,7 +229,7 @@ fn keep(
     finish(&mut record, written);
     record.seconds = Some(started.elapsed().as_secs_f64());
     if !given_up && termination::concerns(&record, config.termination_log) {
-        termination::write(facts, file, &record)
+        termination::write(facts, file, &record, turn.as_deref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     theirs::copy(&mut record, entry, id.map(|id| (inside, id)), turn.as_deref());
@@ -247,26 +246,25 @@ fn keep(
         writer.end()?;
     }
     if let Some(id) = id.filter(|_| config.binaries.keep && entry.user.is_none()) {
-        record.binaries = keep_binaries(facts, file, id, config)?;
+        let keeper = keep::Keeper {
+            facts,
+            plan: file,
+            core: id,
+            account: &entry.account(),
+            turn: turn.as_deref(),
+            most: &config.binaries,
+            free: kernel::free_bytes(&config.store).unwrap_or(0),
+        };
+        // A store that was removed meanwhile is not made again.
+        if let Some(store) = Store::look(&config.store)? {
+            record.binaries =
+                keeper.keep(&store).context("keep the executable and libraries of the core")?;
+        }
         if !record.binaries.is_empty() {
             ledger.say(&record);
         }
     }
     vacuum::now_and_then(config)
-}
-
-/// The process has been let go. What fails here leaves the core as it is.
-fn keep_binaries(
-    facts: &Facts,
-    file: &File,
-    core: (u64, u64),
-    config: &Config,
-) -> Result<BTreeMap<String, String>> {
-    let free = kernel::free_bytes(&config.store).unwrap_or(0);
-    // A store that was removed meanwhile is not made again.
-    let Some(store) = Store::look(&config.store)? else { return Ok(BTreeMap::new()) };
-    keep::keep(facts, file, core, &store, &config.binaries, free)
-        .context("keep the executable and libraries of the core")
 }
 
 /// Counts the core for the container's limits.

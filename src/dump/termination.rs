@@ -4,6 +4,7 @@
 use super::as_crasher::{self, Haste};
 use super::facts::Facts;
 use super::plan::File;
+use super::turn::Turn;
 use crate::config::TerminationLog;
 use crate::record::{Outcome, Record};
 use crate::report::one_line;
@@ -41,9 +42,10 @@ pub fn concerns(record: &Record, which: TerminationLog) -> bool {
 ///
 /// # Errors
 /// There is no child. What keeps it from writing is nobody's business.
-pub fn write(facts: &Facts, plan: &File, record: &Record) -> Result<()> {
+pub fn write(facts: &Facts, plan: &File, record: &Record, turn: Option<&Turn>) -> Result<()> {
     let text = line(record);
-    as_crasher::run::<()>(facts, plan, &BOUNDS, Haste::Now, &[], |own, _| {
+    let files: Vec<_> = turn.iter().flat_map(|t| t.fds()).collect();
+    as_crasher::run::<()>(facts, plan, &BOUNDS, Haste::Now, &files, |own, _| {
         let _ = put(&text, own);
     })?;
     Ok(())

@@ -141,13 +141,19 @@ fn attempt(
     let source = source(crash, facts, early);
     // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
     // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
-    let groups =
-        if early || plan.as_root { Groups::default() } else { Groups::open(&facts.cgroups) };
+    let groups = match early || plan.as_root {
+        true => Groups::default(),
+        false => Groups::open(&facts.cgroups),
+    };
+    // The thread that takes on the AppArmor profile could not be made there: better a core that is
+    // charged to nobody than none.
+    let needs_thread = facts.profile.is_some() && groups.is_short_of_processes(2);
+    let groups = if needs_thread { Groups::default() } else { groups };
     let moved = Counter::shared()?;
     let (read, report) = process::pipe()?;
     let (word, go) = process::pipe()?;
-    let child = child::fork_into(groups.unified(), |_| {
-        groups.enter();
+    let child = child::fork_into(groups.unified(), |there| {
+        groups.enter(there);
         // Without a hold the process just waits until its core is whole.
         let hold = if early { Hold::new().ok() } else { None };
         let mut report = Report::over(report);

@@ -4,13 +4,27 @@
 
 use crate::corefile::is_name;
 use crate::sys::{Errno, OwnedFd, file};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What is younger may belong to a crash whose record does not say so yet; an unfinished file that is older was left behind.
 const SETTLED: i64 = 600;
+
+/// Below it each account has a directory, with a hard link to each binary that counts for it.
+const BY: &str = "by";
+
+/// One that an account has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its name.
+    pub id: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// When it was needed last, in seconds since 1970.
+    pub needed: i64,
+}
 
 /// The kept binaries, open.
 #[derive(Debug)]
@@ -72,9 +86,51 @@ impl Binaries {
         file::unlink(&self.0, &unfinished(id))
     }
 
-    /// Removes one.
+    /// Removes one, whoever has it.
     pub fn remove(&self, id: &str) -> Result<()> {
+        if let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) {
+            for account in file::names(&by)? {
+                if let Ok(dir) = file::open_subdir(&by, &account) {
+                    file::unlink(dir, id.as_ref())?;
+                }
+            }
+        }
         file::unlink(&self.0, id.as_ref())
+    }
+
+    /// What an account has: names, bytes on disk and when they were needed last, the oldest first.
+    pub fn of_account(&self, account: &str) -> Result<Vec<Held>> {
+        let dir = self.account(account)?;
+        let held = |name: OsString| {
+            let stat = file::stat_at(&dir, &name).ok()?;
+            let id = name.into_string().ok()?;
+            Some(Held { id, bytes: stat.allocated, needed: stat.modified })
+        };
+        let mut all: Vec<Held> = file::names(&dir)?.into_iter().filter_map(held).collect();
+        all.sort_by_key(|held| held.needed);
+        Ok(all)
+    }
+
+    /// Counts one for an account. What several accounts have counts for each of them.
+    pub fn claim(&self, account: &str, id: &str) -> Result<()> {
+        let dir = self.account(account)?;
+        match file::stat_at(&dir, id.as_ref()) {
+            Ok(_) => Ok(()),
+            Err(_) => file::link(&self.0, id.as_ref(), dir, id.as_ref()),
+        }
+    }
+
+    /// The account gives one up. It goes where no other one has it.
+    pub fn give_up(&self, account: &str, id: &str) -> Result<()> {
+        file::unlink(self.account(account)?, id.as_ref())?;
+        match file::stat_at(&self.0, id.as_ref()) {
+            Ok(stat) if stat.links == 1 => file::unlink(&self.0, id.as_ref()),
+            _ => Ok(()),
+        }
+    }
+
+    fn account(&self, account: &str) -> Result<OwnedFd> {
+        file::make_dir(file::make_dir(&self.0, BY.as_ref(), 0o700)?, account.as_ref(), 0o700)
     }
 
     /// Which of them nothing needs, with their bytes on disk. Not those that were kept just now.
@@ -89,12 +145,21 @@ impl Binaries {
 
     /// Removes them all.
     pub fn clear(&self) -> Result<()> {
-        for name in file::names(&self.0)? {
-            if let Err(e) = file::unlink(&self.0, &name) {
-                log::warn!("kept binary {name:?} cannot be removed, ignoring: {e:#}");
+        let clear = |dir: &OwnedFd| -> Result<()> {
+            for name in file::names(dir)?.iter().filter(|name| *name != BY) {
+                if let Err(e) = file::unlink(dir, name) {
+                    log::warn!("kept binary {name:?} cannot be removed, ignoring: {e:#}");
+                }
             }
+            Ok(())
+        };
+        clear(&self.0)?;
+        let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) else { return Ok(()) };
+        for account in file::names(&by)? {
+            file::open_subdir(&by, &account).context("open an account").and_then(|d| clear(&d))?;
+            file::remove_empty_dir(&by, &account)?;
         }
-        Ok(())
+        file::remove_empty_dir(&self.0, BY.as_ref()).map(drop)
     }
 
     /// Removes what was left behind by a helper that was killed.

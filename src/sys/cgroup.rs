@@ -1,9 +1,10 @@
 //! Another process's control groups, so that what we write is charged to them.
 
 use super::proc::Cgroup;
+use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -11,10 +12,17 @@ use std::path::PathBuf;
 /// Where the hierarchies are mounted, by the convention that every distribution follows.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// The memory and block I/O groups of a process, open: cgroup v2's one group, or those two of v1. The root groups charge nobody and are left out.
+/// The controllers of cgroup v1 that account for work: whoever is in these groups works at the expense of
+/// the container. Not `freezer`, or a frozen writer could not be killed; not `pids`, whose limit a container
+/// may have reached: how many writers it has is bounded by its turns.
+const CHARGING: [&[u8]; 5] = [b"cpu", b"cpuacct", b"cpuset", b"memory", b"blkio"];
+
+/// The groups of a process in all controllers that account for work, open: cgroup v2's one group, or
+/// those of v1. The root groups charge nobody and are left out.
 ///
-/// The ordinary way in, a write to `cgroup.procs`, stops every fork and exit of the host for a grace period of RCU (milliseconds). A process that is started in its
-/// group, or a single thread that moves itself, does not.
+/// The ordinary way in, a write to `cgroup.procs`, stops every fork and exit of the host for a grace period
+/// of RCU (milliseconds). A process that is started in its group, or a single thread that moves itself, does
+/// not.
 #[derive(Debug, Default)]
 pub struct Groups {
     unified: Option<File>,
@@ -24,34 +32,21 @@ pub struct Groups {
 impl Groups {
     /// Opens them; one that has gone charges nobody any more.
     pub fn open(groups: &[Cgroup]) -> Self {
-        let open = |group: &Cgroup, file: &str| {
-            places(group).into_iter().find_map(|dir| {
-                File::options()
-                    .write(!file.is_empty())
-                    .read(file.is_empty())
-                    .open(dir.join(file))
-                    .ok()
-            })
-        };
         let charges = |g: &&Cgroup| {
-            g.controllers.split(|b| *b == b',').any(|c| c == b"memory" || c == b"blkio")
+            g.controllers.split(|b| *b == b',').any(|c| CHARGING.contains(&c)) && g.path != b"/"
         };
-        let below = |g: &&Cgroup| g.path != b"/";
-        // With memory in a hierarchy of its own, cgroup v2's group charges nothing.
-        let unified = if groups.iter().any(|g| charges(&g)) {
-            None
-        } else {
-            groups.iter().filter(below).find(|g| g.controllers.is_empty())
+        // With v1's controllers cgroup v2's group, of a hybrid layout, charges nothing.
+        let has_v1 =
+            groups.iter().any(|g| g.controllers.split(|b| *b == b',').any(|c| c == b"memory"));
+        let unified = groups.iter().find(|g| g.controllers.is_empty() && g.path != b"/");
+        let unified = unified.filter(|_| !has_v1).and_then(|g| {
+            places(g).into_iter().find_map(|dir| File::options().read(true).open(dir).ok())
+        });
+        let tasks = |g| {
+            let open = |dir: PathBuf| File::options().write(true).open(dir.join("tasks")).ok();
+            places(g).into_iter().find_map(open)
         };
-        Groups {
-            unified: unified.and_then(|g| open(g, "")),
-            tasks: groups
-                .iter()
-                .filter(charges)
-                .filter(below)
-                .filter_map(|g| open(g, "tasks"))
-                .collect(),
-        }
+        Groups { unified, tasks: groups.iter().filter(charges).filter_map(tasks).collect() }
     }
 
     /// The group of cgroup v2 that a child is to be started in, see [`super::child::fork_into`].
@@ -59,13 +54,83 @@ impl Groups {
         self.unified.as_ref().map(|f| f.as_fd())
     }
 
-    /// Moves this thread, the only one of its process, into the groups of v1. Returns whether it is in all of them.
+    /// Moves this process, which has one thread, into the groups. `started_there`: the group of cgroup v2
+    /// has it already. Where that has no room for a further process (`pids.max`), it cannot be started there
+    /// but may move there. Returns whether it is in all of them.
     ///
     /// # References
     /// Documentation/admin-guide/cgroup-v1/cgroups.rst: `tasks`; 0 is the writer itself.
-    pub fn enter(&self) -> bool {
-        self.tasks.iter().all(|mut tasks| tasks.write_all(b"0").is_ok())
+    /// Documentation/admin-guide/cgroup-v2.rst: "Organisational operations are not blocked by PIDs limits".
+    pub fn enter(&self, started_there: bool) -> bool {
+        let v1 = self.tasks.iter().all(|mut tasks| tasks.write_all(b"0").is_ok());
+        let move_to = |group: &File| {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let procs = rustix::fs::openat(group, "cgroup.procs", flags, Mode::empty());
+            procs.is_ok_and(|procs| rustix::io::write(procs, b"0").is_ok())
+        };
+        let v2 = started_there || self.unified.as_ref().is_none_or(move_to);
+        v1 && v2
     }
+
+    /// Whether the group of cgroup v2 has fewer than `n` processes and threads left (`pids.max`).
+    pub fn is_short_of_processes(&self, n: u64) -> bool {
+        let Some(group) = &self.unified else { return false };
+        match (number(group, "pids.max"), number(group, "pids.current")) {
+            (Some(most), Some(now)) => most.saturating_sub(now) < n,
+            _ => false,
+        }
+    }
+}
+
+/// How many bytes of memory a process in these groups may still take before a memory limit of one of
+/// them, or of one above, is reached; what is cached of files goes by itself. `None` without a limit.
+pub fn headroom(groups: &[Cgroup]) -> Option<u64> {
+    let v1 = groups.iter().find(|g| g.controllers.split(|b| *b == b',').any(|c| c == b"memory"));
+    let group = v1.or_else(|| groups.iter().find(|g| g.controllers.is_empty()))?;
+    let (limit, usage, files) = match group.controllers.is_empty() {
+        true => ("memory.max", "memory.current", ["inactive_file", "active_file"]),
+        false => (
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            ["total_inactive_file", "total_active_file"],
+        ),
+    };
+    let mut path = group.path.as_slice();
+    let mut least = None;
+    while path.len() > 1 {
+        let here = Cgroup { controllers: group.controllers.clone(), path: path.to_vec() };
+        let left = places(&here).into_iter().find_map(|dir| {
+            let dir = File::options().read(true).open(dir).ok()?;
+            // v1's "unlimited" is a number that no machine has.
+            let limit = number(&dir, limit).filter(|n| *n < 1 << 60)?;
+            let cached = field(&dir, "memory.stat", &files);
+            Some(limit.saturating_sub(number(&dir, usage)?.saturating_sub(cached)))
+        });
+        least = match (least, left) {
+            (Some(a), Some(b)) => Some(u64::min(a, b)),
+            (a, b) => a.or(b),
+        };
+        path = &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)];
+    }
+    least
+}
+
+fn text(dir: &File, name: &str) -> Option<String> {
+    let fd = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut text = String::new();
+    File::from(fd).take(64 << 10).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+fn number(dir: &File, name: &str) -> Option<u64> {
+    text(dir, name)?.trim().parse().ok()
+}
+
+/// The sum of some fields of a file of `name value` lines.
+fn field(dir: &File, name: &str, fields: &[&str]) -> u64 {
+    let text = text(dir, name).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.filter(|(n, _)| fields.contains(n)).filter_map(|(_, v)| v.parse::<u64>().ok()).sum()
 }
 
 fn places(group: &Cgroup) -> Vec<PathBuf> {

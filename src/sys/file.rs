@@ -409,17 +409,46 @@ pub fn clone_of(from: &std::fs::File, to: &std::fs::File) -> std::io::Result<()>
     Ok(fs::ioctl_ficlone(to, from)?)
 }
 
-/// Makes the new file `to` hold what `from` holds, `size` bytes: blocks are shared where the file system can do that.
+/// Makes the new file `to` hold what `from` holds, `size` bytes with its holes: blocks are shared where the
+/// file system can do that. At most `most` bytes are written.
+///
+/// # Errors
+/// There is more to write, or the file changed while it was copied.
 ///
 /// # References
-/// copy_file_range(2).
-pub fn copy_whole(from: &std::fs::File, to: &std::fs::File, size: u64) -> std::io::Result<()> {
+/// lseek(2): `SEEK_DATA`, `SEEK_HOLE`, Linux 3.1; copy_file_range(2).
+pub fn copy_whole(
+    from: &std::fs::File,
+    to: &std::fs::File,
+    size: u64,
+    most: u64,
+) -> std::io::Result<()> {
+    use std::io::Seek;
     if clone_of(from, to).is_err() {
-        std::io::copy(&mut from.take(size), &mut { to })?;
+        let (mut at, mut written) = (0, 0u64);
+        while at < size {
+            let start = match fs::seek(from, fs::SeekFrom::Data(at)) {
+                Ok(start) => start,
+                // Nothing but a hole to the end.
+                Err(Errno::NXIO) => break,
+                Err(e) => return Err(e.into()),
+            };
+            let end = fs::seek(from, fs::SeekFrom::Hole(start))?.min(size);
+            written = written.saturating_add(end.saturating_sub(start));
+            if written > most {
+                return Err(std::io::Error::other("there is more in the file than it had on disk"));
+            }
+            let (mut source, mut target) = (from, to);
+            source.seek(std::io::SeekFrom::Start(start))?;
+            target.seek(std::io::SeekFrom::Start(start))?;
+            std::io::copy(&mut source.take(end.saturating_sub(start)), &mut target)?;
+            at = end.max(start + 1);
+        }
+        to.set_len(size)?;
     }
-    match to.metadata()?.len() == size {
-        true => Ok(()),
-        false => Err(std::io::Error::other("the file changed while it was copied")),
+    match (from.metadata()?.len(), to.metadata()?.len()) {
+        (a, b) if a == size && b == size => Ok(()),
+        _ => Err(std::io::Error::other("the file changed while it was copied")),
     }
 }
 
