@@ -1,6 +1,6 @@
 //! /etc/oci-coredump/config.toml.
 
-use crate::limits::Limits;
+use crate::limits::{Limits, Size};
 use crate::pattern::Template;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -67,8 +67,12 @@ pub struct Config {
     pub binaries: Binaries,
     /// What of the store may stay; applied now and then.
     pub vacuum: Vacuum,
-    /// The OCI runtime that the wrapper becomes. Not set: runc, else crun, from /usr/bin, /usr/sbin, /usr/local/bin or /usr/local/sbin.
+    /// The OCI runtime that the wrapper becomes. Not set: runc, else crun, from /usr/bin, /usr/sbin,
+    /// /usr/local/bin or /usr/local/sbin.
     pub runtime: Option<PathBuf>,
+    /// What of the file was left out, and why: a line each.
+    #[serde(skip)]
+    pub problems: Vec<String>,
 }
 
 /// `[binaries]`: the executable and the libraries of a crash, kept in the store for the time after the container.
@@ -125,20 +129,9 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
     })
 }
 
-/// Bytes: a number, or text such as "512M".
+/// Bytes, as everywhere ([`Size`]).
 fn size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<u64, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Size {
-        Bytes(u64),
-        Text(String),
-    }
-    match Size::deserialize(from)? {
-        Size::Bytes(n) => Ok(n),
-        Size::Text(text) => Ok(crate::limits::bytes(&text)
-            .map_err(|e| serde::de::Error::custom(format!("{text:?}: {e}")))?
-            .unwrap_or(u64::MAX)),
-    }
+    Size::deserialize(from).map(|size| size.0)
 }
 
 impl Default for Config {
@@ -156,49 +149,87 @@ impl Default for Config {
             binaries: Binaries::default(),
             vacuum: Vacuum::default(),
             runtime: None,
+            problems: Vec::new(),
         }
     }
 }
 
 impl Config {
-    /// Parses and checks the text.
+    /// Parses the text, and insists on all of it.
     ///
     /// # Errors
-    /// Names the key, the value and the rule.
+    /// The first problem: names the key, the value and the rule.
     pub fn parse(text: &str) -> Result<Self> {
-        let mut config: Config = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(0, |s| {
-                text.as_bytes()[..s.start.min(text.len())].iter().filter(|b| **b == b'\n').count()
-            });
-            anyhow::anyhow!(
-                "line {}, `{}`: {}",
-                line + 1,
-                text.lines().nth(line).unwrap_or_default(),
-                e.message()
-            )
-        })?;
-        config.limits = std::mem::take(&mut config.limits).or(Limits::defaults());
-        if let Some(p) = &config.default_pattern {
-            Template::of_container(p.as_bytes())
-                .with_context(|| format!("default_pattern = {p:?}"))?;
+        let config = Self::read(text);
+        match config.problems.first() {
+            None => Ok(config),
+            Some(problem) => bail!("{problem}"),
         }
-        ensure!(
-            config.store.is_absolute(),
-            "store = {:?}: the path must be absolute",
-            config.store
-        );
-        if let Some(path) = config.runtime.as_ref().filter(|p| !p.is_absolute()) {
-            bail!("runtime = {path:?}: the path must be absolute");
-        }
-        Ok(config)
     }
 
-    /// Reads the configuration; an absent file is the default.
+    /// Reads what can be read: a bad key is left out, and said in `problems`; all others hold. A `strict`
+    /// that is neither true nor false counts as true.
+    pub fn read(text: &str) -> Self {
+        let mut problems = Vec::new();
+        let table = table(text, &mut problems);
+        let mut good = toml::Table::new();
+        for (key, value) in table {
+            match value {
+                // The keys of `select` are the administrator's own.
+                toml::Value::Table(inner) if key != "select" => {
+                    let mut part = toml::Table::new();
+                    for (name, value) in inner {
+                        let path = format!("[{key}] {name}");
+                        let alone = toml::Table::from_iter([(name.clone(), value.clone())]);
+                        let wrapped = toml::Table::from_iter([(key.clone(), alone.into())]);
+                        if check(&path, wrapped, text, &mut problems) {
+                            part.insert(name, value);
+                        }
+                    }
+                    good.insert(key, part.into());
+                }
+                value => {
+                    let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+                    if check(&key, alone, text, &mut problems) {
+                        good.insert(key, value);
+                    } else if key == "strict" {
+                        good.insert(key, true.into());
+                    }
+                }
+            }
+        }
+        // An unknown table is left with nothing in it.
+        good.retain(|key, value| {
+            let alone = toml::Table::from_iter([(key.to_string(), value.clone())]);
+            alone.try_into::<Config>().is_ok()
+        });
+        let mut config: Config = good.try_into().unwrap_or_default();
+        config.limits = std::mem::take(&mut config.limits).or(Limits::defaults());
+        config.problems = problems;
+        config
+    }
+
+    fn rules(&self) -> Result<()> {
+        if let Some(p) = &self.default_pattern {
+            Template::of_container(p.as_bytes())?;
+        }
+        ensure!(self.store.is_absolute(), "the path must be absolute");
+        ensure!(self.runtime.as_ref().is_none_or(|p| p.is_absolute()), "the path must be absolute");
+        Ok(())
+    }
+
+    /// Reads the configuration; an absent file is the default. What was left out is in the log.
+    ///
+    /// # Errors
+    /// It cannot be read at all.
     pub fn load() -> Result<Self> {
         Self::load_from(Path::new(PATH))
     }
 
     /// Reads the configuration of another path; an absent file is the default.
+    ///
+    /// # Errors
+    /// It cannot be read at all.
     pub fn load_from(path: &Path) -> Result<Self> {
         let file = match std::fs::File::open(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
@@ -207,7 +238,11 @@ impl Config {
         let text = crate::sys::file::read_bounded(file, MAX, &path.display().to_string())?;
         let text =
             String::from_utf8(text).with_context(|| format!("{} is not UTF-8", path.display()))?;
-        Self::parse(&text).with_context(|| path.display().to_string())
+        let config = Self::read(&text);
+        for problem in &config.problems {
+            log::error!("{}: {problem}, leaving it out", path.display());
+        }
+        Ok(config)
     }
 
     /// The default pattern, if it is meant for a container with these annotations.
@@ -218,6 +253,50 @@ impl Config {
             .all(|(key, glob)| annotations.get(key).is_some_and(|v| matches(glob, v)));
         self.default_pattern.as_deref().filter(|_| selected)
     }
+}
+
+/// Most lines that are left out because they are no TOML.
+const MOST_LINES: usize = 64;
+
+/// The text as TOML, without the lines that are none.
+fn table(text: &str, problems: &mut Vec<String>) -> toml::Table {
+    let mut lines: Vec<&str> = text.lines().collect();
+    for _ in 0..MOST_LINES {
+        let now = lines.join("\n");
+        let error = match now.parse::<toml::Table>() {
+            Ok(table) => return table,
+            Err(error) => error,
+        };
+        let start = error.span().map_or(0, |span| span.start.min(now.len()));
+        let at = now.as_bytes()[..start].iter().filter(|b| **b == b'\n').count();
+        let Some(line) = lines.get_mut(at.min(text.lines().count().saturating_sub(1))) else {
+            break;
+        };
+        if line.is_empty() {
+            problems.push(format!("line {}: {}", at + 1, error.message()));
+            // What is wrong began above: all that follows is in doubt.
+            lines.truncate(at.saturating_sub(1));
+            continue;
+        }
+        problems.push(format!("line {}, `{line}`: {}", at + 1, error.message()));
+        *line = "";
+    }
+    toml::Table::new()
+}
+
+/// Whether a key is good by itself.
+fn check(path: &str, alone: toml::Table, text: &str, problems: &mut Vec<String>) -> bool {
+    let parsed = alone.try_into::<Config>().map_err(|e| anyhow::anyhow!("{}", e.message().trim()));
+    let Err(why) = parsed.and_then(|config| config.rules()) else { return true };
+    let name = path.rsplit(' ').next().unwrap_or(path);
+    let is_it = |line: &str| {
+        line.trim_start().strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
+    let line = text.lines().enumerate().find(|(_, line)| is_it(line));
+    let shown =
+        line.map_or(path.to_owned(), |(n, line)| format!("line {}, `{}`", n + 1, line.trim()));
+    problems.push(format!("{shown}: {why:#}"));
+    false
 }
 
 /// Whether `glob` (`*` any run, `?` any one character) matches all of `text`.
@@ -281,6 +360,44 @@ mod tests {
             let e = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(e.contains(names), "{text}: {e}");
         }
+    }
+
+    #[test]
+    fn one_bad_key_takes_no_other_with_it() {
+        let good = "strict = true\nmode = \"kernel\"\nstore = \"/srv/c\"\n";
+        let rest = "[limits]\ncores = 3\n[select]\n\"team\" = \"a*\"\n";
+        for bad in [
+            "stricter = true",
+            "core_uses_pid = 7",
+            "default_pattern = \"|sh\"",
+            "runtime = \"runc\"",
+            "this is no TOML",
+            "termination_log = \"all\"",
+        ] {
+            let c = Config::read(&format!("{good}{bad}\n{rest}"));
+            assert_eq!(c.problems.len(), 1, "{bad}: {:?}", c.problems);
+            assert_eq!((c.strict, c.mode, c.store.to_str()), (true, Mode::Kernel, Some("/srv/c")));
+            assert_eq!((c.limits.cores, c.select.len()), (Some(3), 1), "{bad}");
+        }
+        for bad in ["rat = \"1/s\"", "rate = \"often\"", "keep = \"all\"", "cores = -1"] {
+            let c = Config::read(&format!("{good}{rest}[limits.x]\n").replace("[limits.x]\n", ""));
+            let with = Config::read(&format!("{good}[limits]\ncores = 3\n{bad}\n"));
+            assert_eq!(
+                (with.problems.len(), c.problems.len()),
+                (1, 0),
+                "{bad}: {:?}",
+                with.problems
+            );
+            let same = bad.starts_with("cores");
+            assert_eq!(
+                (with.strict, with.limits.cores),
+                (true, Some(3).filter(|_| !same)),
+                "{bad}"
+            );
+        }
+        // Whether it insists is not to be lost: a value that is none insists.
+        assert!(Config::read("strict = \"yes\"").strict);
+        assert!(Config::read("[unknown]\na = 1\n").problems.len() == 1);
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn record(text: &[u8]) {
 fn configuration(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let (text, value) = text.split_once('\0').unwrap_or((&text, "prod"));
-    let Ok(config) = Config::parse(text) else { return };
+    let config = Config::read(text);
     assert!(
         config.store.is_absolute() && config.runtime.as_ref().is_none_or(|path| path.is_absolute())
     );

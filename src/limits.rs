@@ -60,10 +60,29 @@ pub enum Keep {
     Oldest,
 }
 
-/// A number of bytes, written `512Mi`.
+/// A number of bytes: an integer, or text such as `512Mi`, `1.5G` and `unlimited` (`u64::MAX`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "IntegerOrText", into = "String")]
 pub struct Size(pub u64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum IntegerOrText {
+    Integer(i64),
+    Text(String),
+}
+
+impl TryFrom<IntegerOrText> for Size {
+    type Error = anyhow::Error;
+    fn try_from(value: IntegerOrText) -> Result<Self> {
+        match value {
+            IntegerOrText::Integer(n) => {
+                Ok(Size(u64::try_from(n).ok().context("a size cannot be negative")?))
+            }
+            IntegerOrText::Text(text) => text.try_into(),
+        }
+    }
+}
 
 /// What stays free of a file system or of memory: bytes, a percentage of it, or both (`5%, 1Gi`), of which the lesser counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,18 +231,20 @@ fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-/// A size: digits with an optional unit, `unlimited` for none. `K`, `M`, `G`, `T` count in 1024, in either case, with or without `i` and `B`.
+/// A size: a number with an optional fraction and unit, `unlimited` for none. `K`, `M`, `G`, `T` count in
+/// 1024, in either case, with or without `i` and `B`.
 ///
 /// # Errors
 /// The rule.
 pub fn bytes(text: &str) -> Result<Option<u64>> {
-    const RULE: &str = "expected a size like 0, 200K, 512Mi, 2G or unlimited";
+    const RULE: &str = "expected a size like 0, 200K, 512Mi, 1.5G or unlimited";
+    let text = text.trim();
     if text == "unlimited" {
         return Ok(None);
     }
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let unit = unit.to_ascii_lowercase();
+    let unit = unit.trim_start().to_ascii_lowercase();
     let shift = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
         "" if unit.is_empty() || unit == "b" => 0,
         "k" => 10,
@@ -232,9 +253,14 @@ pub fn bytes(text: &str) -> Result<Option<u64>> {
         "t" => 40,
         _ => bail!(RULE),
     };
-    let number: u64 = number.parse().ok().context(RULE)?;
-    ensure!(number <= u64::MAX >> shift >> 1, "the size does not fit in 63 bits");
-    Ok(Some(number << shift))
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole: u64 = whole.parse().ok().context(RULE)?;
+    // More digits than nine say nothing more of a size.
+    ensure!(!fraction.is_empty() && fraction.len() <= 9, RULE);
+    let parts: u64 = fraction.parse().ok().context(RULE)?;
+    let part = (u128::from(parts) << shift) / 10u128.pow(fraction.len() as u32);
+    ensure!(whole < u64::MAX >> shift >> 1, "the size does not fit in 63 bits");
+    Ok(Some((whole << shift) + part as u64))
 }
 
 impl Free {
@@ -251,7 +277,7 @@ impl Free {
 impl TryFrom<String> for Size {
     type Error = anyhow::Error;
     fn try_from(text: String) -> Result<Self> {
-        Ok(Size(bytes(&text)?.unwrap_or(0)))
+        Ok(Size(bytes(&text)?.unwrap_or(u64::MAX)))
     }
 }
 
@@ -300,6 +326,9 @@ impl TryFrom<String> for Rate {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == u64::MAX {
+            return f.write_str("unlimited");
+        }
         let unit = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")]
             .into_iter()
             .find(|(shift, _)| self.0 > 0 && self.0.is_multiple_of(1 << shift));

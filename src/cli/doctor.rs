@@ -69,6 +69,10 @@ pub fn run(out: &mut impl Write, wish: &Wish, json: bool) -> Result<ExitCode> {
 fn checks(wish: &Wish) -> Vec<Check> {
     let mut all = vec![root(), linux()];
     let (mut config, check) = match Config::load() {
+        Ok(c) if !c.problems.is_empty() => {
+            let what = format!("{}: {}", config::PATH, c.problems.join("; "));
+            (c, failure("config", what, "correct it; all other keys hold"))
+        }
         Ok(c) => {
             let there = Path::new(config::PATH).exists();
             (

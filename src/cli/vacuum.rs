@@ -4,7 +4,7 @@ use super::{Chosen, query, table};
 use crate::report::one_line;
 use crate::store::Store;
 use crate::vacuum::{Rules, Stock};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use std::io::Write;
 
 /// Applies the rules.
@@ -56,24 +56,12 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
     Ok(())
 }
 
-/// Bytes as people write them: `500M`, `2G`, `1.5GiB`; a K is 1,024.
+/// Bytes as everywhere: `500M`, `2G`, `1.5GiB`, `unlimited`; a K is 1,024.
+///
+/// # Errors
+/// The rule.
 pub fn parse_size(text: &str) -> Result<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim().to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => bail!("expected a size such as 500M or 2G"),
-    };
-    let number: f64 = number
-        .parse()
-        .ok()
-        .filter(|n: &f64| *n <= 1e9)
-        .context("expected a size such as 500M or 2G")?;
-    Ok((number * (1u64 << shift) as f64) as u64)
+    Ok(crate::limits::bytes(text)?.unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -101,6 +101,17 @@ fn by_pid_ns(facts: &Facts, registry: &Registry) -> Option<Entry> {
     None
 }
 
+const HOST_INIT: i32 = 1;
+
+/// Whether its soft RLIMIT_CORE is another one than 0.
+fn has_own_limit(process: &Proc) -> bool {
+    process.limit("Max core file size").is_ok_and(|limit| limit.soft != Some(0))
+}
+
+/// Whether a soft RLIMIT_CORE of 0 is the engine's: the crasher came in by `exec`, whose processes inherit
+/// nothing of what the hook set, and no process on the way from there to it has another soft limit. Else
+/// somebody in the container has set it to 0 on purpose: gpg does, for its secrets.
+///
 /// Walks up the parents. A process whose parent has ended is the init's child, so only what an engine put in from outside leaves the container.
 fn came_by_exec(facts: &Facts, entry: &Entry) -> bool {
     // Without a PID namespace of its own a container's orphans go to the host: nothing can be said.
@@ -120,7 +131,12 @@ fn came_by_exec(facts: &Facts, entry: &Entry) -> bool {
         // Only `status`: the namespaces of the host's init may be closed to us (an init that is not dumpable), and it is the
         // parent of everything that came in by a detached exec.
         match Proc::open(parent).and_then(|process| Ok((process.status()?, process))) {
-            Ok((status, _)) if status.ns_tgid.len() < 2 => return true,
+            // What started it from outside: where that has another soft limit, so had what it started.
+            // The host's init has only adopted it, and tells nothing.
+            Ok((status, process)) if status.ns_tgid.len() < 2 => {
+                return parent == HOST_INIT || !has_own_limit(&process);
+            }
+            Ok((_, process)) if has_own_limit(&process) => return false,
             Ok((status, process)) => {
                 parent = status.parent;
                 below = Some(process);

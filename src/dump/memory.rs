@@ -43,6 +43,8 @@ pub struct Source {
     pub pidfd: Option<OwnedFd>,
     /// Where its threads' lists of robust futexes begin; asked for an early release only.
     pub robust: Vec<u64>,
+    /// Most threads that may copy.
+    pub threads: usize,
 }
 
 impl Source {
@@ -132,7 +134,9 @@ fn run(
         ended: AtomicBool::new(false),
         start: Instant::now(),
     }));
-    let threads = process::cpus().clamp(1, if frames.is_some() { PACKERS } else { THREADS });
+    let threads = process::cpus()
+        .min(source.threads)
+        .clamp(1, if frames.is_some() { PACKERS } else { THREADS });
     let clocks: &'static [Clock] = Vec::leak((0..threads).map(|_| Clock::default()).collect());
     let (say, hear) = mpsc::channel();
     let mut running = 0;
@@ -320,6 +324,7 @@ mod tests {
             vdso: None,
             pidfd: Some(pidfd),
             robust: vec![],
+            threads: usize::MAX,
         };
         let source: &'static Source = Box::leak(Box::new(source));
         let file = tempfile::tempfile().unwrap();

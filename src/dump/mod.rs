@@ -40,7 +40,7 @@ use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
 use crate::sys::proc::{self, printable};
-use crate::sys::{kernel, process};
+use crate::sys::{cgroup, kernel, process};
 use crate::sysctl::Saved;
 use crate::vacuum;
 use anyhow::{Context, Result};
@@ -196,6 +196,9 @@ fn keep(
 ) -> Result<()> {
     let started = Instant::now();
     let mut record = begin(crash, facts, entry);
+    let (file, given_up_for_memory) =
+        plan::affordable(file.clone(), cgroup::headroom(&facts.cgroups));
+    let file = &file;
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
     // What a user says of the host he must show: he does in the end.
     let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
@@ -227,6 +230,9 @@ fn keep(
     }
     let id = written.id.filter(|_| written.created && !given_up);
     finish(&mut record, written);
+    if record.outcome == Outcome::Written && given_up_for_memory.is_some() {
+        record.reason = given_up_for_memory;
+    }
     record.seconds = Some(started.elapsed().as_secs_f64());
     if !given_up && termination::concerns(&record, config.termination_log) {
         termination::write(facts, file, &record, turn.as_deref())

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// The kernel's `min_coredump`: with a smaller limit no file is made at all.
 pub const PAGE: u64 = 4096;
 
+/// What is added to the name of a core that is compressed.
+const COMPRESSED: &[u8] = b".zst";
+
 /// The decision.
 #[derive(Debug)]
 pub enum Plan {
@@ -44,6 +47,8 @@ pub struct File {
     pub patience: Option<Duration>,
     /// What must stay free of the file system.
     pub min_free: Option<Free>,
+    /// Most threads that copy.
+    pub threads: usize,
 }
 
 /// Decides.
@@ -61,7 +66,7 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     let mut path =
         Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
     if entry.compress {
-        path.extend_from_slice(b".zst");
+        path.extend_from_slice(COMPRESSED);
     }
     let file = File {
         path,
@@ -72,9 +77,36 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
         early: entry.early,
         patience: None,
         min_free: None,
+        threads: usize::MAX,
         memory: entry.place.location == Location::Memory,
     };
     Plan::Write(entry, file)
+}
+
+/// What one thread that copies, or compresses, takes of memory, in bytes: its buffers, zstd's tables and
+/// window; and what a writer takes without any.
+const COPYING: u64 = 3 << 20;
+const COMPRESSING: u64 = 8 << 20;
+const WRITER: u64 = 2 << 20;
+
+/// The file as a container with so much memory left can afford it: fewer threads, and where not even one
+/// may compress, no compression. An option never costs the core. `headroom`: bytes until a memory limit, of
+/// which half is left to the container. Returns what was given up, for the record.
+pub fn affordable(mut file: File, headroom: Option<u64>) -> (File, Option<String>) {
+    let Some(headroom) = headroom else { return (file, None) };
+    let mut note = None;
+    let threads = |each: u64| usize::try_from((headroom / 2).saturating_sub(WRITER) / each);
+    if file.compress && threads(COMPRESSING) == Ok(0) {
+        file.compress = false;
+        file.path.truncate(file.path.len() - COMPRESSED.len());
+        note = Some(format!(
+            "it is not compressed: the container has {} KiB left of its memory limit",
+            headroom >> 10
+        ));
+    }
+    let each = if file.compress { COMPRESSING } else { COPYING };
+    file.threads = threads(each).unwrap_or(usize::MAX).max(1);
+    (file, note)
 }
 
 /// The file that a host's own file pattern makes of a crash, or why none. `fs.suid_dumpable=2` is the kernel's dump mode 2.
@@ -98,6 +130,7 @@ pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result
         memory: false,
         patience: None,
         min_free: None,
+        threads: usize::MAX,
     })
 }
 
@@ -173,6 +206,35 @@ mod tests {
                 "{own:?} {hard:?} {exec} {container:?}"
             );
         }
+    }
+
+    #[test]
+    fn compression_is_given_up_before_the_core() {
+        let file = File {
+            path: b"/d/core.1.zst".to_vec(),
+            compress: true,
+            limit: None,
+            unlink_first: true,
+            as_root: false,
+            early: false,
+            memory: false,
+            patience: None,
+            min_free: None,
+            threads: usize::MAX,
+        };
+        // headroom in MiB -> compressed, threads
+        for (mib, compress, threads) in
+            [(3, false, 1), (16, false, 2), (24, true, 1), (100, true, 6)]
+        {
+            let (file, note) = affordable(file.clone(), Some(mib << 20));
+            assert_eq!((file.compress, file.threads), (compress, threads), "{mib}");
+            assert_eq!(
+                (file.path.ends_with(b".zst"), note.is_none()),
+                (compress, compress),
+                "{mib}"
+            );
+        }
+        assert_eq!(affordable(file.clone(), None), (file, None));
     }
 
     #[test]

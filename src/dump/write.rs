@@ -138,7 +138,7 @@ fn attempt(
 ) -> Result<(Written, Option<Waiting>)> {
     // A parent that shares the memory would go on changing it.
     let early = plan.early && !is_shared(crash.said.host_pid, facts.status.parent);
-    let source = source(crash, facts, early);
+    let source = source(crash, facts, early, plan.threads);
     // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
     // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
     let groups = match early || plan.as_root {
@@ -241,7 +241,7 @@ fn give_up(mut written: Written, child: Child, plan: &File) -> Result<(Written, 
 }
 
 /// What the fast lane reads from: opened while we may, of the process that the pidfd names.
-fn source(crash: &Crash, facts: &Facts, early: bool) -> Option<Source> {
+fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<Source> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
     let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
     let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
@@ -251,5 +251,6 @@ fn source(crash: &Crash, facts: &Facts, early: bool) -> Option<Source> {
         vdso: facts.vdso,
         pidfd,
         robust,
+        threads,
     })
 }
