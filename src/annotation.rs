@@ -173,9 +173,16 @@ pub fn wishes(
                 .checked_mul(1 << 20)
                 .with_context(|| format!("{HUAWEI}: max_size is too large"))?,
         )),
-        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => {
-            Some(bytes(v).with_context(|| format!("{k} = {v:?}"))?)
-        }
+        // In its own words 0 is no limit, and a share of the disk is valid.
+        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match bytes(v) {
+            Ok(limit) => Some(limit.filter(|n| *n > 0)),
+            Err(e) => {
+                notes.push(format!(
+                    "{k} = {v:?}: {e:#}, going on without a limit of the container's"
+                ));
+                None
+            }
+        },
         _ => None,
     };
     let filter = view
@@ -184,12 +191,52 @@ pub fn wishes(
         .transpose()?;
     let compress = choice(&view, COMPRESS, ["none", "zstd"])?;
     let early = choice(&view, RELEASE, ["complete", "early"])?;
+    notes.extend(unknown(all));
     let limits = view
         .find(LIMITS)
         .map(|(k, v)| Limits::parse(v).with_context(|| format!("{k} = {v:?}")))
         .transpose()?
         .unwrap_or_default();
     Ok(Some(Wishes { key, pattern, limit, filter, compress, early, limits, notes }))
+}
+
+/// The settings that a container can say in our own keys.
+const SETTINGS: [&str; 7] =
+    ["pattern", "limit", "filter", "compress", "release", "limits", "required"];
+
+/// Keys of our own that nobody knows, a line each: most likely they are misspelt, and the container is
+/// without what it wanted.
+pub fn unknown(all: &Annotations) -> Vec<String> {
+    let setting = |key: &str| {
+        let (before, setting) = key.split_once("oci-coredump/")?;
+        let ours = before.is_empty() || before.ends_with('.');
+        (ours && !SETTINGS.contains(&setting)).then(|| setting.to_owned())
+    };
+    let line = |key: &String| {
+        let setting = setting(key)?;
+        let near = SETTINGS.iter().min_by_key(|known| distance(known, &setting));
+        let hint = near.filter(|known| distance(known, &setting) <= 2);
+        let hint = hint.map(|known| format!(" (did you mean `{known}`?)")).unwrap_or_default();
+        Some(format!("{key}: there is no such setting{hint}, ignoring"))
+    };
+    all.keys().filter_map(line).take(8).collect()
+}
+
+/// How many letters have to be changed, added or left out to make one word of the other, at most 9.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len().abs_diff(b.len()) > 8 {
+        return 9;
+    }
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut last = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let new = (last + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            last = std::mem::replace(&mut row[j + 1], new);
+        }
+    }
+    row[b.len()]
 }
 
 /// One of two words, the first being the default.

@@ -61,6 +61,9 @@ pub fn read(state: &State, config: &Config) -> Result<Asked> {
     let Some(wishes) =
         annotation::wishes(&annotations, container, config.default_for(&annotations)).transpose()
     else {
+        for line in annotation::unknown(&annotations) {
+            log::warn!("container {}: {line}", state.id);
+        }
         return Ok(Asked::Nothing);
     };
     if names.container_name.is_none() {
