@@ -9,6 +9,8 @@ mod files;
 mod helper;
 #[path = "attacks/identity.rs"]
 mod identity;
+#[path = "attacks/pot.rs"]
+mod pot;
 #[path = "attacks/privileges.rs"]
 mod privileges;
 #[path = "attacks/resources.rs"]

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod binaries;
+pub mod pot;
 mod records;
 
 #[cfg(any(test, fuzzing))]

@@ -12,6 +12,7 @@ use crate::config;
 use crate::corefile::{self, Module, Source, is_name};
 use crate::store::Store;
 use crate::store::binaries::Binaries;
+use crate::store::pot::{Pot, Wanted};
 use crate::sys::file;
 use crate::sys::jail::Bounds;
 use crate::sys::resolve::{self, Below};
@@ -31,6 +32,9 @@ const LOOK: Bounds =
 /// as left behind.
 const COPY: Bounds =
     Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
+
+/// How long another crash of the same container is waited for: as long as its copy may take.
+const TURN: Duration = COPY.time;
 
 /// Most files of one process.
 const MOST: usize = 256;
@@ -68,11 +72,6 @@ pub struct Keeper<'a> {
     pub free: u64,
 }
 
-/// How many bytes of the pot one account may have: a quarter, so that none of them can fill it.
-fn share(max_total: u64) -> u64 {
-    max_total / 4
-}
-
 impl Keeper<'_> {
     /// Keeps what belongs to the core. Returns which are there now: paths, and names in the store.
     pub fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
@@ -94,56 +93,52 @@ impl Keeper<'_> {
             return Ok(BTreeMap::new());
         }
         let kept = store.binaries()?;
-        let missing: Vec<&Seen> = seen.iter().filter(|s| kept.size(&s.name).is_none()).collect();
-        let coming = if missing.is_empty() { BTreeSet::new() } else { self.add(&missing, &kept)? };
-        // One of another size has been damaged since.
-        let is_there = |s: &Seen| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
-        let there: Vec<Seen> = seen.into_iter().filter(is_there).collect();
-        let mut left = share(most.max_total).saturating_sub(used(&kept, self.account)?);
-        for s in &there {
-            // What another account has brought counts for this one too, as far as it has room for it.
-            if let Some(rest) = left.checked_sub(s.disk)
-                && kept.size(&s.name).is_some()
-            {
-                left = rest;
-                kept.claim(self.account, &s.name)?;
+        let is_new = |s: &&Seen| kept.size(&s.name).is_none() || !kept.has(self.account, &s.name);
+        let new: Vec<&Seen> = seen.iter().filter(is_new).collect();
+        let mut coming = BTreeSet::new();
+        if !new.is_empty() {
+            match kept.alone(self.account, TURN)? {
+                Some(_alone) => coming = self.add(&new, &kept)?,
+                None => log::info!("another crash of this container is still being kept, ignoring"),
             }
         }
-        Ok(there.into_iter().map(|s| (s.path, s.name)).collect())
+        // One of another size has been damaged since.
+        let is_there = |s: &Seen| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
+        Ok(seen.into_iter().filter(is_there).map(|s| (s.path, s.name)).collect())
     }
 
-    /// Copies those that there is room for, where the account's own oldest ones make room. Returns those
-    /// that another process has in hand at this moment: they will be there.
-    fn add(&self, missing: &[&Seen], kept: &Binaries) -> Result<BTreeSet<String>> {
+    /// Copies those that are missing and that there is room for. What another account has brought counts for
+    /// this one too. Returns those that another account's keeper has in hand: they will be there.
+    fn add(&self, new: &[&Seen], kept: &Binaries) -> Result<BTreeSet<String>> {
         let Keeper { facts, plan, most, .. } = *self;
-        let used_by_all = kept.all()?.iter().fold(0, |a: u64, (_, bytes)| a.saturating_add(*bytes));
-        let mut room = most.max_total.saturating_sub(used_by_all).min(self.free / 2);
-        let mut own = share(most.max_total).saturating_sub(used(kept, self.account)?);
-        let needed: BTreeSet<&str> = missing.iter().map(|s| s.name.as_str()).collect();
-        let mut oldest = kept.of_account(self.account)?.into_iter();
+        let mut pot = self.pot(kept)?;
+        let needed: BTreeSet<&str> = new.iter().map(|s| s.name.as_str()).collect();
         let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
-        for s in missing {
-            while s.disk > room.min(own) {
-                let Some(old) = oldest.next() else { break };
-                if !needed.contains(old.id.as_str()) {
-                    kept.give_up(self.account, &old.id)?;
-                    own = own.saturating_add(old.bytes);
-                    room = room.saturating_add(old.bytes).min(self.free / 2);
-                }
-            }
-            if s.disk > room.min(own) {
+        for s in new {
+            let is_there = kept.take(&s.name).is_some();
+            let wanted = Wanted { id: &s.name, bytes: s.disk, is_there };
+            let Some(gone) = pot.make_room(self.account, wanted, &needed) else {
                 log::info!(
                     "{:?} is not kept with its core: {} bytes are more than this container has room \
                      for",
                     s.path,
                     s.disk
                 );
+                continue;
+            };
+            for (account, id) in &gone {
+                kept.give_up(account, id)?;
+            }
+            if is_there {
+                kept.claim(self.account, &s.name)?;
             } else if let Some(file) = kept.begin(&s.name) {
-                (room, own) = (room - s.disk, own - s.disk);
                 open.push((*s, file));
             } else {
                 coming.insert(s.name.clone());
             }
+        }
+        if open.is_empty() {
+            return Ok(coming);
         }
         let turn = self.turn.iter().flat_map(|t| t.fds());
         let files: Vec<BorrowedFd<'_>> =
@@ -169,14 +164,21 @@ impl Keeper<'_> {
         }
         Ok(coming)
     }
+
+    /// What there is now. Half of the disk's free space stays for others.
+    fn pot(&self, kept: &Binaries) -> Result<Pot> {
+        let used = kept.all()?.iter().fold(0, |a: u64, (_, bytes)| a.saturating_add(*bytes));
+        let mut accounts = Vec::new();
+        for account in kept.accounts()? {
+            let held = kept.of_account(&account)?;
+            accounts.push((account, held));
+        }
+        Ok(Pot::new(self.most.max_total, used, self.free / 2, accounts))
+    }
 }
 
 /// How much more a copy may take on the store's disk than the file did on its own: larger blocks.
 const SLACK: u64 = 1 << 20;
-
-fn used(kept: &Binaries, account: &str) -> Result<u64> {
-    Ok(kept.of_account(account)?.iter().fold(0, |a, held| a.saturating_add(held.bytes)))
-}
 
 /// As the crasher: which files its core names, as far as they are still the same and can be read.
 fn look(plan: &File, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open) {

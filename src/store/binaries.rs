@@ -7,7 +7,7 @@ use crate::sys::{Errno, OwnedFd, file};
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What is younger may belong to a crash whose record does not say so yet; an unfinished file that is older was left behind.
 const SETTLED: i64 = 600;
@@ -98,9 +98,16 @@ impl Binaries {
         file::unlink(&self.0, id.as_ref())
     }
 
+    /// Which accounts there are.
+    pub fn accounts(&self) -> Result<Vec<String>> {
+        let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) else { return Ok(Vec::new()) };
+        Ok(file::names(&by)?.into_iter().filter_map(|name| name.into_string().ok()).collect())
+    }
+
     /// What an account has: names, bytes on disk and when they were needed last, the oldest first.
     pub fn of_account(&self, account: &str) -> Result<Vec<Held>> {
-        let dir = self.account(account)?;
+        let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) else { return Ok(Vec::new()) };
+        let Ok(dir) = file::open_subdir(by, account.as_ref()) else { return Ok(Vec::new()) };
         let held = |name: OsString| {
             let stat = file::stat_at(&dir, &name).ok()?;
             let id = name.into_string().ok()?;
@@ -111,22 +118,40 @@ impl Binaries {
         Ok(all)
     }
 
-    /// Counts one for an account. What several accounts have counts for each of them.
+    /// Whether one counts for an account.
+    pub fn has(&self, account: &str, id: &str) -> bool {
+        let by = file::open_subdir(&self.0, BY.as_ref());
+        by.and_then(|by| file::open_subdir(by, account.as_ref()))
+            .and_then(|dir| file::stat_at(dir, id.as_ref()))
+            .is_ok()
+    }
+
+    /// Counts one for an account. What several accounts have counts for each of them, and stays until the last
+    /// gives it up.
+    ///
+    /// # Errors
+    /// It has gone.
     pub fn claim(&self, account: &str, id: &str) -> Result<()> {
-        let dir = self.account(account)?;
-        match file::stat_at(&dir, id.as_ref()) {
-            Ok(_) => Ok(()),
-            Err(_) => file::link(&self.0, id.as_ref(), dir, id.as_ref()),
-        }
+        file::link(&self.0, id.as_ref(), self.account(account)?, id.as_ref())
     }
 
     /// The account gives one up. It goes where no other one has it.
+    ///
+    /// # Errors
+    /// It cannot be removed.
     pub fn give_up(&self, account: &str, id: &str) -> Result<()> {
         file::unlink(self.account(account)?, id.as_ref())?;
         match file::stat_at(&self.0, id.as_ref()) {
             Ok(stat) if stat.links == 1 => file::unlink(&self.0, id.as_ref()),
             _ => Ok(()),
         }
+    }
+
+    /// For who adds to an account: one at a time, or two that know nothing of each other would have its share
+    /// twice. `None`: another one is at it for longer than `time`.
+    pub fn alone(&self, account: &str, time: Duration) -> Result<Option<OwnedFd>> {
+        let dir = self.account(account)?;
+        Ok(file::lock_within(&dir, time)?.then_some(dir))
     }
 
     fn account(&self, account: &str) -> Result<OwnedFd> {
@@ -162,8 +187,13 @@ impl Binaries {
         file::remove_empty_dir(&self.0, BY.as_ref()).map(drop)
     }
 
-    /// Removes what was left behind by a helper that was killed.
+    /// Removes what was left behind by a helper that was killed, and accounts that have nothing any more.
     pub fn sweep(&self) -> Result<()> {
+        if let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) {
+            for account in file::names(&by)? {
+                file::remove_empty_dir(&by, &account)?;
+            }
+        }
         for name in file::names(&self.0)? {
             let left = name.to_str().and_then(|n| n.strip_suffix(".new")).is_some_and(is_name);
             if left && file::stat_at(&self.0, &name).is_ok_and(|s| is_settled(s.modified)) {
