@@ -34,6 +34,9 @@ const MAX: usize = 64 << 10;
 const HOST: &str = ".host";
 const FORWARDED: &str = ".forwarded";
 
+/// How long the lock may be another process's.
+const LOCKED: Duration = Duration::from_secs(3);
+
 /// How long an account is remembered after the last crash that was counted for it.
 const ACCOUNTS: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -105,9 +108,17 @@ impl Registry {
     }
 
     /// Takes the lock under which entries and sysctls are changed; it goes with the returned descriptor.
+    /// Nothing of a container is touched under it, so that it is free again in milliseconds.
+    ///
+    /// # Errors
+    /// Another process has it for longer than a while.
     pub fn lock(&self) -> Result<OwnedFd> {
         let lock = file::make_dir(&self.run, "lock".as_ref(), 0o700)?;
-        file::lock(&lock)?;
+        ensure!(
+            file::lock_within(&lock, LOCKED)?,
+            "another oci-coredump has had the registry locked for {} seconds",
+            LOCKED.as_secs()
+        );
         Ok(lock)
     }
 

@@ -367,11 +367,11 @@ pub fn mend(config: &Config) -> Result<bool> {
     if config.mode != Mode::Dispatch || process::who() != Who::Root {
         return Ok(false);
     }
-    let Some(registry) = Registry::open() else { return Ok(false) };
     let now = core_pattern()?;
     if is_ours(&now) {
         return Ok(false);
     }
+    let Some(registry) = Registry::open() else { return Ok(false) };
     let Some(store) = Store::look(&config.store)? else { return Ok(false) };
     // Nothing was taken over, or it was given back.
     if Saved::load(&store).is_ok_and(|saved| saved.is_none()) {

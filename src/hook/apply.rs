@@ -1,5 +1,6 @@
 //! Applying a plan: step by step, and when one fails the steps before it are undone, the last one first.
 
+use super::inside::{self, Undo};
 use super::plan::{self, Plan, Step};
 use super::request::Request;
 use super::rootfs::{Made, Rootfs};
@@ -16,10 +17,8 @@ use anyhow::{Context, Result};
 
 /// What the steps work on.
 pub struct Site<'a> {
-    /// The registry, locked.
+    /// The registry.
     pub registry: &'a Registry,
-    /// The host's store.
-    pub store: &'a Store,
     /// The configuration.
     pub config: &'a Config,
     /// Whose hook this is.
@@ -28,18 +27,19 @@ pub struct Site<'a> {
     pub process: Proc,
     /// Its PID.
     pub pid: i32,
-    /// Its file system.
-    pub rootfs: Rootfs,
 }
 
-type Undo<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
-
-/// Applies the plan.
+/// Applies the plan. First what touches the container, by a child and under no lock; then what touches its
+/// processes, the registry and the kernel. `find`: its file system.
 ///
 /// # Errors
 /// The step that failed; nothing of the plan is left then.
-pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
-    let mut undo: Vec<(String, Undo<'_>)> = Vec::new();
+pub fn apply(
+    site: &Site<'_>,
+    request: &Request,
+    plan: &Plan,
+    find: impl FnOnce() -> Result<Rootfs>,
+) -> Result<()> {
     let mut entry = Entry {
         names: request.names.clone(),
         init: init(site)?,
@@ -55,16 +55,37 @@ pub fn apply(site: &Site<'_>, request: &Request, plan: &Plan) -> Result<()> {
         store: (site.who != Who::Root).then(|| site.config.store.clone()),
         user: None,
     };
-    for step in &plan.steps {
-        if let Err(e) = one(site, request, step, &mut entry, &mut undo) {
-            for (what, back) in undo.into_iter().rev() {
-                if let Err(e) = back() {
-                    log::warn!("cannot undo `{what}`, ignoring: {e:#}");
-                }
-            }
-            return Err(e.context(step.to_string()));
+    let (place, inside) = inside::run(|undo| {
+        // It lives until the child ends: whoever takes a step back needs it.
+        let rootfs: &Rootfs = Box::leak(Box::new(find()?));
+        let mut place = None;
+        for step in &plan.steps {
+            in_container(site, rootfs, request, step, &mut place, undo)
+                .with_context(|| step.to_string())?;
         }
+        Ok(place)
+    })?;
+    entry.place = place.unwrap_or_default();
+    let mut undo: Vec<(String, Undo<'_>)> = Vec::new();
+    let mut rest = || -> Result<()> {
+        for step in &plan.steps {
+            on_host(site, request, step, &mut entry, &mut undo)
+                .with_context(|| step.to_string())?;
+        }
+        Ok(())
+    };
+    if let Err(e) = rest() {
+        for (what, back) in undo.into_iter().rev() {
+            if let Err(e) = back() {
+                log::warn!("cannot undo `{what}`, ignoring: {e:#}");
+            }
+        }
+        if let Err(e) = inside.undo() {
+            log::warn!("cannot undo what was done in the container, ignoring: {e:#}");
+        }
+        return Err(e);
     }
+    inside.keep()?;
     if entry.place.location.is_lost_with_container() {
         log::info!(
             "container {}: cores of {:?} go away with the container ({})",
@@ -83,7 +104,58 @@ fn why_lost(entry: &Entry) -> &'static str {
     }
 }
 
-fn one<'a>(
+/// What of a step touches the container.
+fn in_container<'a>(
+    site: &'a Site<'_>,
+    rootfs: &'a Rootfs,
+    request: &'a Request,
+    step: &Step,
+    place: &mut Option<Place>,
+    undo: &mut Vec<(String, Undo<'a>)>,
+) -> Result<()> {
+    let id = request.names.container_id.as_str();
+    let mut later = |back: Undo<'a>| undo.push((step.to_string(), back));
+    match step {
+        Step::Directory { inside, volume } => {
+            let mut made = Made::default();
+            let found = rootfs.directory(inside, &mut made);
+            later(Box::new(move || {
+                made.undo();
+                Ok(())
+            }));
+            let (onto, found) = found?;
+            let store = Store::open(site.config)?;
+            let source = store.container_path(id);
+            let here = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
+            if here.location == Location::Store {
+                let dir = store.container_dir(id, rootfs.owner)?;
+                later(Box::new(move || store.forget_empty(id).map(drop)));
+                rootfs.give_label(&dir)?;
+                let tree = mount::clone_tree(&dir, false)?;
+                rootfs.attach(&tree, &onto)?;
+                later(Box::new(move || rootfs.detach(&tree)));
+            }
+            *place = Some(here);
+        }
+        Step::View => {
+            let pattern = request.wishes.pattern.to_string();
+            let view = site.registry.make_view(id, &pattern)?;
+            later(Box::new(|| site.registry.remove_view(id)));
+            rootfs.give_label(&view)?;
+            // A container whose request came to nothing must read the host's pattern: that is the one
+            // that holds for it.
+            if rootfs.show(&mount::clone_tree(&view, true)?)? {
+                later(Box::new(|| rootfs.hide()));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What of a step does not. The registry is locked for each write by itself: for files in /run, our own
+/// store's state and sysctls only.
+fn on_host<'a>(
     site: &'a Site<'_>,
     request: &'a Request,
     step: &Step,
@@ -93,34 +165,7 @@ fn one<'a>(
     let id = request.names.container_id.as_str();
     let mut later = |back: Undo<'a>| undo.push((step.to_string(), back));
     match step {
-        Step::Directory { inside, volume } => {
-            let mut made = Made::default();
-            let found = site.rootfs.directory(inside, &mut made);
-            later(Box::new(move || {
-                made.undo();
-                Ok(())
-            }));
-            let (onto, found) = found?;
-            let source = site.store.container_path(id);
-            entry.place = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
-            if entry.place.location == Location::Store {
-                let dir = site.store.container_dir(id, site.rootfs.owner)?;
-                later(Box::new(|| site.store.forget_empty(id).map(drop)));
-                site.rootfs.give_label(&dir)?;
-                let tree = mount::clone_tree(&dir, false)?;
-                site.rootfs.attach(&tree, &onto)?;
-                later(Box::new(move || site.rootfs.detach(&tree)));
-            }
-        }
-        Step::View => {
-            let view = site.registry.make_view(id, &entry.pattern)?;
-            later(Box::new(|| site.registry.remove_view(id)));
-            site.rootfs.give_label(&view)?;
-            // A container whose request came to nothing must read the host's pattern: that is the one that holds for it.
-            if site.rootfs.show(&mount::clone_tree(&view, true)?)? {
-                later(Box::new(|| site.rootfs.hide()));
-            }
-        }
+        Step::Directory { .. } | Step::View => {}
         Step::Limit(soft, may_raise) => {
             let old = site.process.limit("Max core file size")?;
             entry.soft_limit = Some(set_core_limit(site.pid, old, *soft, *may_raise)?);
@@ -130,27 +175,33 @@ fn one<'a>(
             let old = site.process.read("coredump_filter")?;
             site.process.write("coredump_filter", &format!("{mask:#x}"))?;
             later(Box::new(move || {
-                site.process.write(
-                    "coredump_filter",
-                    &format!("0x{}", String::from_utf8_lossy(&old).trim()),
-                )
+                let old = format!("0x{}", String::from_utf8_lossy(&old).trim());
+                site.process.write("coredump_filter", &old)
             }));
         }
         Step::Register => {
+            let _lock = site.registry.lock()?;
             site.registry.put(entry)?;
-            later(Box::new(|| site.registry.remove(id).map(drop)));
+            later(Box::new(|| {
+                let _lock = site.registry.lock()?;
+                site.registry.remove(id).map(drop)
+            }));
         }
         // It was found to be so already.
         Step::Dispatch if site.who != Who::Root => {}
         Step::Dispatch => {
+            let store = Store::open(site.config)?;
+            let _lock = site.registry.lock()?;
             let helper = std::env::current_exe().context("readlink(/proc/self/exe)")?;
-            if sysctl::take_over(site.store, &helper)? {
+            if sysctl::take_over(&store, &helper)? {
                 log::info!("kernel.core_pattern now starts {}", helper.display());
             }
         }
         Step::Kernel => {
+            let store = Store::open(site.config)?;
+            let _lock = site.registry.lock()?;
             let lives = |id: &str| site.registry.get(id).is_some_and(|e| e.init_lives());
-            sysctl::claim(site.store, site.config, id, &request.wishes.pattern, lives)?;
+            sysctl::claim(&store, site.config, id, &request.wishes.pattern, lives)?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 use super::apply::{self, Site};
 use super::bundle::Bundle;
+use super::inside;
 use super::plan::{self, Step};
 use super::request::Request;
 use super::rootfs::Rootfs;
@@ -80,7 +81,6 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
     });
     plan.steps.retain(|s| !matches!(s, Step::Limit(..) | Step::Filter(_)));
     let registry = Registry::create()?;
-    let _lock = registry.lock()?;
     if let Some(entry) = registry.get(id).filter(|e| e.refused.is_none() && e.init_lives()) {
         let since = if note_of(&registry, &entry).is_some() {
             "it was enabled: `disable` it first"
@@ -98,9 +98,8 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
         Some(inside) => rootfs.lacks(Path::new(inside))?,
         None => 0,
     };
-    let site =
-        Site { registry: &registry, store: &store, config, who: Who::Root, process, pid, rootfs };
-    apply::apply(&site, &request, &plan)?;
+    let site = Site { registry: &registry, config, who: Who::Root, process, pid };
+    apply::apply(&site, &request, &plan, || Rootfs::running(&Proc::open(pid)?, pid))?;
     let entry = registry.get(id).context("the entry of the container is gone")?;
     let mut before = Before { made, processes: Vec::new() };
     let mut notes = std::mem::take(&mut plan.notes);
@@ -116,7 +115,7 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
         file::replace(dir, id.as_ref(), &serde_json::to_vec(&before)?, 0o600)
     };
     if let Err(e) = rest() {
-        undo(&site.rootfs, &registry, &store, &entry, &before);
+        undo(pid, &registry, &store, &entry, &before);
         return Err(e);
     }
     notes.extend(differences(&plan.steps, &entry, &request));
@@ -129,7 +128,6 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
 /// It was not enabled.
 pub fn disable(id: &str, config: &Config) -> Result<()> {
     let registry = Registry::open().context("no container is registered")?;
-    let _lock = registry.lock()?;
     let entry = registry.get(id).with_context(|| format!("container {id} is not registered"))?;
     let Some(before) = note_of(&registry, &entry) else {
         bail!(
@@ -138,14 +136,15 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
     };
     let store = Store::open(config)?;
     if entry.init_lives() {
-        let rootfs = Rootfs::running(&Proc::open(entry.init.pid)?, entry.init.pid)?;
-        undo(&rootfs, &registry, &store, &entry, &before);
+        undo(entry.init.pid, &registry, &store, &entry, &before);
     } else {
+        let _lock = registry.lock()?;
         registry.remove(id)?;
         registry.remove_view(id)?;
     }
     file::unlink(notes_dir(&registry)?, id.as_ref())?;
     store.forget_empty(id)?;
+    let _lock = registry.lock()?;
     sysctl::release(&store, id)
 }
 
@@ -319,23 +318,32 @@ fn set_one(
 }
 
 /// Puts everything back, each as far as it can be.
-fn undo(rootfs: &Rootfs, registry: &Registry, store: &Store, entry: &Entry, before: &Before) {
+fn undo(pid: i32, registry: &Registry, store: &Store, entry: &Entry, before: &Before) {
     let id = entry.names.container_id.as_str();
     let attempt = |what: &str, result: Result<()>| {
         if let Err(e) = result {
             log::warn!("container {id}: cannot undo `{what}`, ignoring: {e:#}");
         }
     };
-    attempt("register", registry.remove(id).map(drop));
+    attempt("register", registry.lock().and_then(|_lock| registry.remove(id).map(drop)));
     attempt("limits", put_back(entry, before));
-    attempt("view", unshow(rootfs, registry, entry));
-    if let (Location::Store, Some((inside, source))) = (entry.place.location, &entry.place.mount) {
-        attempt(
-            "dump directory",
-            unmount(rootfs, inside, Path::new(source))
-                .and_then(|()| rootfs.remove_empty(Path::new(inside), before.made)),
-        );
-    }
+    let in_container = || {
+        inside::run(|_| {
+            let rootfs = Rootfs::running(&Proc::open(pid)?, pid)?;
+            attempt("view", unshow(&rootfs, registry, entry));
+            if let (Location::Store, Some((inside, source))) =
+                (entry.place.location, &entry.place.mount)
+            {
+                let removed = unmount(&rootfs, inside, Path::new(source))
+                    .and_then(|()| rootfs.remove_empty(Path::new(inside), before.made));
+                attempt("dump directory", removed);
+            }
+            Ok(())
+        })?
+        .1
+        .keep()
+    };
+    attempt("what is in the container", in_container());
     attempt("store", store.forget_empty(id).map(drop));
 }
 

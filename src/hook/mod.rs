@@ -6,6 +6,7 @@ mod bundle;
 mod conmon;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
+mod inside;
 pub mod live;
 mod monitor;
 mod plan;
@@ -47,6 +48,10 @@ pub fn run(stage: Option<Stage>) -> Result<(), Failure> {
         Config::default()
     });
     let failure = |error, stop: bool| Failure { error, stop };
+    // Another program may have set the kernel's pattern since: all containers that run would be without.
+    if let Err(e) = sysctl::mend(&config) {
+        log::warn!("kernel.core_pattern cannot be put back, ignoring: {e:#}");
+    }
     let state = read_state()
         .map_err(|e| failure(e, config.strict && stage.is_some_and(Stage::may_fail)))?;
     let stage = stage.unwrap_or_else(|| Stage::of(&state, is_registered(&state)));
@@ -115,23 +120,22 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
         ns::enter(process.namespace("user")?, ns::Kind::User)?;
         ns::copy_mounts()?;
     }
-    let mut rootfs = Rootfs::find(&process, pid, request.bundle.rootfs(&state.bundle))?;
-    rootfs.label = request.bundle.mount_label().filter(|_| selinux::is_on()).map(str::to_owned);
     let plan = plan::plan(request, config);
     for note in &plan.notes {
         log::warn!("container {}: {note}", state.id);
     }
     log::debug!("container {}: {plan}", state.id);
     let registry = Registry::create()?;
-    let _lock = registry.lock()?;
     let mut config = config.clone();
     users::adapt(&mut config)?;
-    let store = Store::open(&config)?;
-    apply::apply(
-        &Site { registry: &registry, store: &store, config: &config, who, process, pid, rootfs },
-        request,
-        &plan,
-    )
+    let find = || {
+        let mut rootfs =
+            Rootfs::find(&Proc::open(pid)?, pid, request.bundle.rootfs(&state.bundle))?;
+        rootfs.label = request.bundle.mount_label().filter(|_| selinux::is_on()).map(str::to_owned);
+        Ok(rootfs)
+    };
+    let site = Site { registry: &registry, config: &config, who, process, pid };
+    apply::apply(&site, request, &plan, find)
 }
 
 /// A user's hook cannot make the kernel call us; root has to have done it.
@@ -199,14 +203,24 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     if due {
         gone.extend(registry.sweep()?);
     }
-    if process::who() == Who::Root {
+    let is_root = process::who() == Who::Root;
+    if is_root && config.mode == Mode::Kernel {
         let store = Store::open(config)?;
-        for Gone { id, .. } in gone {
-            store.forget_empty(&id)?;
-            sysctl::release(&store, &id)
+        for Gone { id, .. } in &gone {
+            sysctl::release(&store, id)
                 .with_context(|| format!("kernel.core_pattern of container {id}"))?;
         }
-        drop(lock);
+    }
+    drop(lock);
+    if is_root {
+        let store = Store::open(config)?;
+        for Gone { id, .. } in gone {
+            if let Err(e) = store.forget_empty(&id) {
+                log::warn!(
+                    "the dump directory of container {id} cannot be removed, ignoring: {e:#}"
+                );
+            }
+        }
         return vacuum::now_and_then(config);
     }
     // podman, who runs this stage itself, does not tell where the user's home is: the entries do.

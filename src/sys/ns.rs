@@ -93,7 +93,7 @@ pub fn check_initial_pid() -> Result<()> {
 }
 
 /// Whether the kernel would find this very program under `helper`. It resolves the program of a
-/// `core_pattern` in the root of the initial process, so what leads there has to be our own file: a
+/// `core_pattern` in the root of its own threads, so what leads there has to be our own file: a
 /// container (kind, Docker in Docker) may have the same path, and another file or none behind it.
 /// A service with a mount namespace of its own passes, since it sees the host's files.
 ///
@@ -101,11 +101,11 @@ pub fn check_initial_pid() -> Result<()> {
 /// The kernel would not; in plain words.
 ///
 /// # References
-/// kernel/umh.c: helpers are children of kthreadd, which shares its root (`CLONE_FS`) with PID 1.
+/// kernel/umh.c: helpers are children of kthreadd, process 2 of the initial PID namespace.
 pub fn check_initial(helper: &std::path::Path) -> Result<()> {
     check_initial_pid()?;
     let below = helper.strip_prefix("/").unwrap_or(helper);
-    let seen = std::path::Path::new("/proc/1/root").join(below);
+    let seen = std::path::Path::new("/proc/2/root").join(below);
     let id = |path: &std::path::Path| rustix::fs::stat(path).map(|s| (s.st_dev, s.st_ino));
     let ours = id(std::path::Path::new("/proc/self/exe")).context("stat(\"/proc/self/exe\")")?;
     ensure!(

@@ -259,6 +259,23 @@ pub fn replace_stdin(with: impl AsFd) {
     let _ = rustix::stdio::dup2_stdin(with);
 }
 
+/// Standard input, output and error of a child become /dev/null: whoever started us does not wait for it.
+pub fn release_streams() {
+    if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+}
+
+/// This process is killed when its parent ends.
+///
+/// # References
+/// prctl(2): `PR_SET_PDEATHSIG`.
+pub fn end_with_parent() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+}
+
 /// The same with /dev/null.
 pub fn release_stdin() {
     if let Ok(null) = std::fs::File::open("/dev/null") {

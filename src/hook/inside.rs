@@ -1,0 +1,157 @@
+//! The part of the hook that touches the container: its file system may be served by somebody who does not
+//! answer (FUSE, NFS), so a child does it, for which nobody waits longer than a while, and under no lock.
+//!
+//! The child says what came of it, and stays until it is told whether that is kept. One that hangs is killed
+//! or, where it sleeps in such a file system, left behind: it has nothing of the runtime's open, and is
+//! killed as soon as it wakes up.
+
+use crate::sys::child::{self, Child};
+use crate::sys::{OwnedFd, process};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// How long the container's file systems may take to answer, all in all. Engines give a hook 10 seconds
+/// (hooks.d), and some less.
+pub const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Most bytes that the child says.
+const MOST: usize = 64 << 10;
+
+const KEEP: u8 = b'k';
+
+/// Takes a step back.
+pub type Undo<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
+
+/// What was done, as long as it can be taken back.
+pub struct Inside {
+    child: Child,
+    tell: OwnedFd,
+}
+
+impl Inside {
+    /// It stays as it is.
+    pub fn keep(self) -> Result<()> {
+        // One that has gone has nothing to take back any more.
+        let _ = process::write(&self.tell, &[KEEP]);
+        self.child.end_within(PATIENCE).map(drop)
+    }
+
+    /// It is taken back.
+    pub fn undo(self) -> Result<()> {
+        drop(self.tell);
+        match self.child.end_within(PATIENCE)? {
+            Some(_) => Ok(()),
+            None => {
+                bail!("the container's file system does not answer, leaving what was mounted there")
+            }
+        }
+    }
+}
+
+/// Does `work` in a child, which adds to the list how each step is taken back. Returns what it found.
+///
+/// # Errors
+/// Those of the work, which has been taken back then; or nothing was heard in time.
+pub fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
+    work: impl FnOnce(&mut Vec<(String, Undo<'a>)>) -> Result<T>,
+) -> Result<(T, Inside)> {
+    let (read, say) = process::pipe()?;
+    let (hear, tell) = process::pipe()?;
+    let child = child::fork(|| {
+        process::end_with_parent();
+        // The runtime waits until nobody has these any more.
+        process::release_streams();
+        let _ = process::close(&tell);
+        let mut undo = Vec::new();
+        let done = work(&mut undo).map_err(|e| format!("{e:#}"));
+        let failed = done.is_err();
+        let mut line = serde_json::to_vec(&done).unwrap_or_default();
+        line.push(b'\n');
+        let mut word = [0];
+        let _ = std::fs::File::from(say).write_all(&line);
+        if failed || process::read(&hear, &mut word) != Ok(1) || word[0] != KEEP {
+            for (what, back) in undo.into_iter().rev() {
+                if let Err(e) = back() {
+                    log::warn!("cannot undo `{what}`, ignoring: {e:#}");
+                }
+            }
+        }
+        0
+    })?;
+    match listen(&read) {
+        Ok(Ok(found)) => Ok((found, Inside { child, tell })),
+        Ok(Err(why)) => {
+            drop(tell);
+            child.end_within(PATIENCE)?;
+            bail!("{why}")
+        }
+        Err(e) => {
+            child.end_now()?;
+            Err(e)
+        }
+    }
+}
+
+fn listen<T: for<'d> Deserialize<'d>>(pipe: &OwnedFd) -> Result<Result<T, String>> {
+    let until = Instant::now() + PATIENCE;
+    let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
+    while !text.ends_with(b"\n") && text.len() < MOST {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || !process::wait_readable(pipe, Some(left))? {
+            bail!(
+                "a file system of the container does not answer: nothing came in {} seconds",
+                PATIENCE.as_secs()
+            );
+        }
+        match process::read(pipe, &mut buffer).context("read")? {
+            0 => break,
+            n => text.extend_from_slice(&buffer[..n]),
+        }
+    }
+    serde_json::from_slice(&text).context("who looked into the container has ended without a word")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn undone(path: &std::path::Path, tell: impl FnOnce(Inside) -> Result<()>) -> bool {
+        let (found, inside) = run(|undo| {
+            std::fs::write(path, "")?;
+            undo.push(("write".into(), Box::new(|| Ok(std::fs::remove_file(path)?))));
+            Ok(7)
+        })
+        .unwrap();
+        assert_eq!(found, 7);
+        tell(inside).unwrap();
+        !path.exists()
+    }
+
+    #[test]
+    fn kept_taken_back_and_failed() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!undone(&dir.path().join("kept"), Inside::keep));
+        assert!(undone(&dir.path().join("undone"), Inside::undo));
+        let path = dir.path().join("failed");
+        let failed = run::<()>(|undo| {
+            std::fs::write(&path, "")?;
+            undo.push(("write".into(), Box::new(|| Ok(std::fs::remove_file(&path)?))));
+            bail!("no")
+        });
+        assert_eq!((failed.err().unwrap().to_string(), path.exists()), ("no".into(), false));
+    }
+
+    #[test]
+    fn one_that_hangs_is_not_waited_for() {
+        let begun = Instant::now();
+        let hung = run::<()>(|_| {
+            loop {
+                std::thread::park();
+            }
+        });
+        assert!(hung.err().unwrap().to_string().contains("does not answer"));
+        assert!(begun.elapsed() >= PATIENCE);
+    }
+}
