@@ -5,6 +5,8 @@
 mod core_file;
 #[path = "attacks/files.rs"]
 mod files;
+#[path = "attacks/groups.rs"]
+mod groups;
 #[path = "attacks/helper.rs"]
 mod helper;
 #[path = "attacks/identity.rs"]

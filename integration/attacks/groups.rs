@@ -1,0 +1,99 @@
+//! Whose processor, disk and memory a dump takes: those of the container, in every controller, at its limits too.
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::ring::{bundle, crash, helpers};
+use crate::scene::{self, ECI, only_record};
+use crate::support::fuse::{Answer, Fuse};
+use crate::support::runtime::{Kind, Runtime};
+
+const MIB: u64 = 1 << 20;
+
+/// The groups of a process in the controllers that account for work.
+fn groups(pid: i32) -> BTreeSet<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    // Where memory has a hierarchy of its own, the group of cgroup v2 accounts for nothing.
+    let v1 = text.contains(":memory:");
+    let counts = |line: &&str| {
+        let controllers = line.split(':').nth(1).unwrap_or_default();
+        let charging = ["cpu", "cpuacct", "cpuset", "memory", "blkio"];
+        controllers.split(',').any(|c| charging.contains(&c)) || !v1 && line.starts_with("0::")
+    };
+    text.lines().filter(counts).map(str::to_owned).collect()
+}
+
+/// The writer is in all of the crasher's groups before its first byte, and the parent, which acts for the host, in
+/// none of them.
+#[test]
+fn row_32_the_writer_is_in_all_groups() {
+    let _host = scene::host();
+    let target = Fuse::mount();
+    let runtime = Runtime::new(Kind::Runc);
+    let (mut bundle, _volume) = bundle();
+    bundle.annotation(ECI, "/fuse/core").bind(target.path(), "/fuse");
+    let container = runtime.start(&bundle, "all-groups");
+    let wanted = groups(container.pid());
+    target.on_write(0, Answer::Hold);
+    std::thread::scope(|scope| {
+        let crashing = scope.spawn(|| crash(&container, "0:0", "", &["/bin/crasher", "null"]));
+        let held = target.wait_held(Duration::from_secs(30));
+        let now: Vec<_> = helpers().into_iter().map(groups).collect();
+        target.go_on();
+        crashing.join().unwrap();
+        let there = now.iter().filter(|g| **g == wanted).count();
+        assert!(held && now.len() == 2 && there == 1, "{now:#?}, wanted {wanted:#?}");
+        let other = now.iter().find(|g| **g != wanted).unwrap();
+        assert!(wanted.is_disjoint(other), "the parent is in {other:?}");
+    });
+}
+
+/// A container that may not have one process more still gets its core.
+#[test]
+fn row_32_a_container_at_its_pids_limit() {
+    let host = scene::host();
+    let runtime = Runtime::new(Kind::Runc);
+    let (mut bundle, volume) = bundle();
+    // The process that crashes is all that there may be.
+    bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 1 });
+    bundle.args(&["/bin/crasher", "--fill", "24", "null"]);
+    let container = runtime.create(&bundle, "full");
+    container.start();
+    container.wait_stopped();
+    host.settle();
+    let record = only_record(&host, "full");
+    assert_eq!(record["outcome"], "written", "{record:#}");
+    crate::core_file::read(&volume.path().join("core.1"));
+}
+
+/// A container with so little memory left that its compression does not fit: the core is whole, without it, and the
+/// record says so. With more it is compressed.
+#[test]
+fn row_39_compression_never_costs_the_core() {
+    const LIMIT: u64 = 64 * MIB;
+    let host = scene::host();
+    let runtime = Runtime::new(Kind::Runc);
+    for (fill, compressed) in [("60", false), ("56", false), ("24", true)] {
+        let id = format!("near-{fill}");
+        let (mut bundle, volume) = bundle();
+        bundle.annotation("oci-coredump/compress", "zstd");
+        bundle.config["linux"]["resources"]["memory"] = json!({ "limit": LIMIT, "swap": LIMIT });
+        bundle.args(&["/bin/crasher", "--fill", fill, "null"]);
+        let container = runtime.create(&bundle, &id);
+        container.start();
+        container.wait_stopped();
+        host.settle();
+        let record = only_record(&host, &id);
+        assert_eq!(record["outcome"], "written", "{fill} MiB: {record:#}");
+        let name = if compressed { "core.1.zst" } else { "core.1" };
+        let core = volume.path().join(name);
+        assert!(core.exists(), "{fill} MiB: {:?}, {record:#}", crate::ring::names(volume.path()));
+        if !compressed {
+            crate::core_file::read(&core);
+            let why = record["reason"].as_str().unwrap_or_default();
+            assert!(why.contains("not compressed"), "{record:#}");
+        }
+    }
+}
