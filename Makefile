@@ -28,6 +28,7 @@ bin := $(DESTDIR)$(PREFIX)/bin
 share := $(DESTDIR)$(PREFIX)/share
 hooks := $(share)/containers/oci/hooks.d
 man := $(share)/man/man1
+units := $(DESTDIR)$(PREFIX)/lib/systemd/system
 guest := $(DESTDIR)/usr/share/oci/hooks
 bash := $(share)/bash-completion/completions
 zsh := $(share)/zsh/vendor-completions
@@ -50,12 +51,13 @@ build:
 # Not a dependency on `build`: root often has no cargo.
 install:
 	@test -x "$(binary)" || $(MAKE) build
-	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish)
+	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish) $(units)
 	$(INSTALL) -m 0755 $(binary) $(libexec)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump-runtime
 	ln -sf oci-coredump $(libexec)/oci-coredump-runtime
 	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json >$(hooks)/oci-coredump.json
+	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service >$(units)/oci-coredump.service
 	$(binary) man >$(man)/oci-coredump.1
 	$(binary) completions bash >$(bash)/oci-coredump
 	$(binary) completions zsh >$(zsh)/_oci-coredump
@@ -66,7 +68,7 @@ uninstall:
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump $(man)/oci-coredump.1
 	rm -f $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
-	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
+	rm -f $(units)/oci-coredump.service $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 
 # kata-agent takes regular files only, no links to elsewhere, and calls each with its directory's name: one file under three names.
 kata-guest-hook:

@@ -58,7 +58,7 @@ put_back() {
 # The directories that `make install` will make, the innermost first.
 made=()
 for directory in /usr/libexec/oci{/hooks.d,} /usr/share/containers/oci{/hooks.d,} /usr/share/zsh{/vendor-completions,} \
-    /usr/share/fish{/vendor_completions.d,} /usr/share/man{/man1,}; do
+    /usr/share/fish{/vendor_completions.d,} /usr/share/man{/man1,} /usr/lib/systemd{/system,}; do
     [ -d "$directory" ] || made+=("$directory")
 done
 trap put_back EXIT

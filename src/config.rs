@@ -27,6 +27,17 @@ pub enum Mode {
     Kernel,
 }
 
+/// How a container sees its own directory of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreView {
+    /// It reads the cores that are there.
+    #[default]
+    Ro,
+    /// It may remove them, and put there what it likes.
+    Rw,
+}
+
 /// Of whose core the container's termination log tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,6 +72,9 @@ pub struct Config {
     pub limits: Limits,
     /// The host's store of cores and records.
     pub store: PathBuf,
+    /// Whether a container may write to its own directory of the store, other than by dumping core: `ro` or
+    /// `rw`. With `rw` it can fill the disk that the store is on.
+    pub store_view: StoreView,
     /// Whose core `/dev/termination-log` tells of, where the container has that file and it is empty: `init`, `any` or `off`.
     pub termination_log: TerminationLog,
     /// The programs that are kept with their cores.
@@ -145,6 +159,7 @@ impl Default for Config {
             allow_early_release: false,
             limits: Limits::defaults(),
             store: PathBuf::from("/var/lib/oci-coredump"),
+            store_view: StoreView::Ro,
             termination_log: TerminationLog::Init,
             binaries: Binaries::default(),
             vacuum: Vacuum::default(),

@@ -187,6 +187,13 @@ impl Template {
         out
     }
 
+    /// Whether a specifier stands in a directory of the path: somebody has to make that directory before a
+    /// core can be there.
+    pub fn varies_by_directory(&self) -> bool {
+        let end = self.text.iter().rposition(|b| *b == b'/').unwrap_or(0);
+        self.text[..end].contains(&b'%')
+    }
+
     /// The directory that exists before any crash: the longest directory prefix without a specifier. `None` for a relative template.
     /// `/cores/%e/core` has `/cores`, `/core` has `/`.
     pub fn directory(&self) -> Option<String> {

@@ -371,12 +371,12 @@ pub fn mend(config: &Config) -> Result<bool> {
     if is_ours(&now) {
         return Ok(false);
     }
-    let Some(registry) = Registry::open() else { return Ok(false) };
     let Some(store) = Store::look(&config.store)? else { return Ok(false) };
     // Nothing was taken over, or it was given back.
     if Saved::load(&store).is_ok_and(|saved| saved.is_none()) {
         return Ok(false);
     }
+    let registry = Registry::create()?;
     let _lock = registry.lock()?;
     let helper = std::env::current_exe().context("readlink(/proc/self/exe)")?;
     let mended = take_over(&store, &helper)?;

@@ -55,6 +55,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// Whether its core is in the store.
+    pub fn has_core(&self) -> bool {
+        self.core.is_some()
+    }
+
     /// The kept binaries that its core needs. One whose core has gone from the store, or with its container, needs none.
     fn needs(&self) -> impl Iterator<Item = &String> {
         let gone = self.record.outcome == Outcome::None
@@ -119,6 +124,12 @@ impl Stock {
             self.items.iter().filter_map(|i| i.core).fold(0, u64::saturating_add),
             self.sizes.values().copied().fold(0, u64::saturating_add),
         )
+    }
+
+    /// The crashes whose whole records are meant, the oldest first.
+    pub fn select(&self, takes: impl Fn(&Record) -> bool) -> Vec<&Item> {
+        let is = |item: &&Item| self.records.read(&item.name).is_some_and(|record| takes(&record));
+        self.items.iter().filter(is).collect()
     }
 
     /// How many binaries are kept.

@@ -11,13 +11,13 @@ use tempfile::TempDir;
 use super::host::{BINARY, Host};
 
 /// What the kernel passes, as `sysctl::HANDLE_ARGUMENTS` has it.
-const ARGUMENTS: &str = "handle %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
+const ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
 
 /// The helper as the kernel started it, in a shell: `"$@"` are its arguments, the first of which is `handle`.
 pub const AS_IT_IS: &str = "exec $helper \"$@\"";
 
 /// The same from a kernel older than 6.16: no pidfd.
-pub const WITHOUT_PIDFD: &str = "exec 3<&-\nexec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \"$7\" \"$8\" \"$9\" \"${10}\" \"${11}\" \"${12}\" \"\" \"${14}\" \"${15}\" \"${16}\" \"${17}\"";
+pub const WITHOUT_PIDFD: &str = "exec 3<&-\nexec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \"$7\" \"$8\" \"$9\" \"${10}\" \"${11}\" \"${12}\" \"${13}\" \"\" \"${15}\" \"${16}\" \"${17}\" \"${18}\"";
 
 /// The script, in the kernel's `core_pattern` until drop.
 pub struct Between<'h> {

@@ -35,6 +35,11 @@ impl Source {
 }
 
 impl Which {
+    /// Whether anything is said of which ones.
+    pub fn is_any(&self) -> bool {
+        !self.matches.is_empty() || self.since.is_some() || self.until.is_some()
+    }
+
     /// The store, and what to look for in it.
     pub fn choose(self) -> Result<(Chosen, Query)> {
         let now = jiff::ZonedDateTime::now();

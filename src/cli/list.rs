@@ -163,11 +163,19 @@ fn row(record: &Record, registry: Option<&Registry>, zone: &TimeZone) -> Vec<Cel
         record.uid.into(),
         record.gid.into(),
         record.signal_name.as_str().into(),
-        Cell(state.word().into(), colour(state)),
+        Cell(counted(state.word(), record), colour(state)),
         query::container(&record.names).into(),
         exe.into(),
         core.map_or("-".to_owned(), |c| table::size(locate::size(&c))).into(),
     ]
+}
+
+/// A word for several crashes that have one record.
+fn counted(word: &str, record: &Record) -> String {
+    match record.crashes() {
+        0 | 1 => word.to_owned(),
+        n => format!("{word} \u{d7}{n}"),
+    }
 }
 
 /// How a state looks on a terminal.

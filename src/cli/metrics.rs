@@ -65,7 +65,8 @@ fn text(records: &[&Record]) -> String {
         (BTreeMap::<&str, u64>::new(), BTreeMap::<&str, u64>::new(), BTreeMap::<&str, f64>::new());
     let (mut newest, mut longest) = (None, 0f64);
     for r in records {
-        *dumps.entry([outcome(r), reason(r), location(r), known(&r.signal_name)]).or_default() += 1;
+        *dumps.entry([outcome(r), reason(r), location(r), known(&r.signal_name)]).or_default() +=
+            r.crashes();
         *bytes.entry(location(r)).or_default() += r.size.unwrap_or(0);
         *on_disk.entry(location(r)).or_default() += r.disk_size.unwrap_or(0);
         *seconds.entry(location(r)).or_default() += r.seconds.unwrap_or(0.0);

@@ -13,12 +13,14 @@ mod locate;
 mod metrics;
 mod node;
 mod query;
+mod rm;
 mod setup;
 mod stack;
 mod table;
 mod vacuum;
 mod verbs;
 mod verify;
+mod watch;
 
 use crate::engine;
 use crate::report::{self, Door};
@@ -113,6 +115,21 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             Chosen::of(store)
                 .and_then(|chosen| vacuum::run(&mut out, &chosen, rules, dry_run))
                 .context("vacuum")?;
+        }
+        Verb::Rm { which, all, yes, dry_run } => {
+            anyhow::ensure!(
+                all || which.is_any(),
+                "rm: say which crashes (MATCH, --since, --until), or --all"
+            );
+            let (chosen, query) = which.choose().context("rm")?;
+            let options = rm::Options { yes, dry_run };
+            let code = rm::run(&mut out, &chosen, &query, &options).context("rm")?;
+            out.flush()?;
+            return Ok(code);
+        }
+        Verb::Watch => {
+            setup::need_root("watch")?;
+            watch::run().context("watch")?;
         }
         Verb::Metrics { textfile, store } => {
             Chosen::of(store)

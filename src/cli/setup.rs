@@ -53,14 +53,33 @@ pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
         "kernel.core_pattern = {pattern:?}{}",
         if changed { "" } else { " (it was already)" }
     )?;
-    if let Some(saved) = Saved::load(&store)? {
-        writeln!(
-            out,
-            "crashes outside of registered containers still go to {:?}",
-            saved.core_pattern
-        )?;
-    }
+    let earlier = Saved::load_or_default(&store).core_pattern;
+    writeln!(out, "crashes outside of registered containers still go to {earlier:?}")?;
+    sysctl::write_drop_in(sysctl::Until::Removed, &pattern);
+    systemctl(&["enable", "--now"]);
     Ok(())
+}
+
+/// The unit that puts the pattern back.
+const UNIT: &str = "oci-coredump.service";
+
+/// Asks systemd about our unit, where both are there. What fails is said: the host works without it.
+fn systemctl(what: &[&str]) {
+    let places =
+        ["/usr/lib/systemd/system", "/etc/systemd/system", "/usr/local/lib/systemd/system"];
+    let is_there = |dir: &&str| Path::new(dir).join(UNIT).exists();
+    if !Path::new("/run/systemd/system").is_dir() || !places.iter().any(|dir| is_there(&dir)) {
+        return;
+    }
+    let done = std::process::Command::new("/usr/bin/systemctl").args(what).arg(UNIT).output();
+    match done {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            log::warn!("systemctl {} {UNIT}, ignoring: {said}", what.join(" "));
+        }
+        Err(e) => log::warn!("cannot start systemctl, ignoring: {e}"),
+    }
 }
 
 /// Tells an engine of this program.
@@ -123,7 +142,7 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
     }
     engine::uninstall_all(out, dry_run)?;
     if dry_run {
-        let saved = Store::peek(&config).map(|s| Saved::load(&s)).transpose()?.flatten();
+        let saved = Store::peek(&config).and_then(|s| Saved::load(&s).unwrap_or(None));
         match saved {
             Some(s) => writeln!(
                 out,
@@ -139,6 +158,8 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
         )?;
         return Ok(());
     }
+    // First, or it would put the pattern back.
+    systemctl(&["disable", "--now"]);
     let registry = Registry::own();
     let _lock = registry.as_ref().map(Registry::lock).transpose()?;
     if let Some(store) = Store::peek(&config) {

@@ -217,6 +217,31 @@ pub enum Verb {
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
     },
+    /// Remove crashes: their records, and their cores where these are in the store.
+    ///
+    /// A core on a volume or in a container's own layer is not ours and stays; its record goes. A file that
+    /// has the core's name but is another one stays too.
+    ///
+    /// Example: oci-coredump rm shop --until yesterday
+    #[command(after_help = MATCH)]
+    Rm {
+        #[command(flatten)]
+        which: Which,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+        /// Do not ask for a confirmation.
+        #[arg(short, long, visible_alias = "force")]
+        yes: bool,
+        /// Say what would be removed, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Put kernel.core_pattern back whenever another program has overwritten it, until stopped.
+    ///
+    /// It looks every two seconds: the kernel tells nobody of a change. oci-coredump.service runs it, which
+    /// `install` enables where systemd runs.
+    Watch,
     /// Print metrics of the recorded crashes, as OpenMetrics text.
     ///
     /// Example: oci-coredump metrics --textfile /var/lib/node_exporter/textfile/oci-coredump.prom

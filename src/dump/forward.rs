@@ -56,7 +56,7 @@ pub fn forward(mut crash: Crash, saved: Saved, limits: &Limits) -> Result<()> {
                 }
             };
             let facts = Facts::gather(&crash)?;
-            let (written, waiting) = write::write(&crash, &facts, &file, None, |_| {})?;
+            let (written, waiting) = write::write(&crash, &facts, &file, None, None, |_| {})?;
             let stuck = written.stuck;
             if let Some(reason) = written.reason {
                 let path = file.path.escape_ascii();

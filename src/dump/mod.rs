@@ -40,7 +40,7 @@ use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
 use crate::sys::proc::{self, printable};
-use crate::sys::{cgroup, kernel, process};
+use crate::sys::{self, cgroup, kernel, process};
 use crate::sysctl::Saved;
 use crate::vacuum;
 use anyhow::{Context, Result};
@@ -207,12 +207,18 @@ fn keep(
     record.host_dir = host.as_ref().and_then(|_| Some(printable(mount?.1.as_ref())));
     // If this helper is killed, that is what the record goes on to say.
     record.truncated = true;
+    let store =
+        mount.filter(|_| entry.place.location == Location::Store).and_then(|(_, source)| {
+            let opened = sys::file::open_dir(source.as_ref());
+            opened.inspect_err(|e| log::warn!("{e:#}, going on without it")).ok()
+        });
     let (mut ledger, mut released_at) = (None, None);
-    let written = write::write(crash, facts, file, turn.as_deref(), |event| match event {
-        // While the writer becomes the crasher.
-        Event::Started => ledger.get_or_insert_with(|| Ledger::open(config)).say(&record),
-        Event::Released => released_at = Some(now()),
-    });
+    let written =
+        write::write(crash, facts, file, turn.as_deref(), store.as_ref(), |event| match event {
+            // While the writer becomes the crasher.
+            Event::Started => ledger.get_or_insert_with(|| Ledger::open(config)).say(&record),
+            Event::Released => released_at = Some(now()),
+        });
     let (written, waiting) = written.unwrap_or_else(|e| {
         (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None)
     });

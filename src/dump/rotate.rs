@@ -5,10 +5,12 @@ use crate::sys::file::Identity;
 use crate::sys::proc::os;
 use crate::sys::{Errno, OwnedFd, file, resolve};
 
+/// `store`: the container's directory in the host's store, if its cores go there.
+///
 /// Which of the cores are there, and which have gone: removed, renamed, replaced by another file.
-pub fn look(cores: &[Kept], root: &[u8]) -> (Vec<Kept>, Vec<Identity>) {
+pub fn look(cores: &[Kept], root: &[u8], store: Option<&OwnedFd>) -> (Vec<Kept>, Vec<Identity>) {
     let (there, gone): (Vec<_>, Vec<_>) =
-        cores.iter().cloned().partition(|core| !matches!(find(core, root), Found::Gone));
+        cores.iter().cloned().partition(|core| !matches!(find(core, root, store), Found::Gone));
     (there, gone.iter().map(|core| core.identity).collect())
 }
 
@@ -16,8 +18,8 @@ pub fn look(cores: &[Kept], root: &[u8]) -> (Vec<Kept>, Vec<Identity>) {
 ///
 /// # Errors
 /// Why it stays.
-pub fn remove(core: &Kept, root: &[u8]) -> Result<(), String> {
-    match find(core, root) {
+pub fn remove(core: &Kept, root: &[u8], store: Option<&OwnedFd>) -> Result<(), String> {
+    match find(core, root, store) {
         Found::Gone => Ok(()),
         Found::There(dir, name) => file::unlink(dir, os(name)).map_err(|e| format!("{e:#}")),
         Found::Unknown(why) => Err(why),
@@ -30,7 +32,7 @@ enum Found<'a> {
     Unknown(String),
 }
 
-fn find<'a>(core: &'a Kept, root: &[u8]) -> Found<'a> {
+fn find<'a>(core: &'a Kept, root: &[u8], store: Option<&OwnedFd>) -> Found<'a> {
     let Some(path) =
         core.path.as_deref().filter(|_| core.root.as_bytes() == root).map(str::as_bytes)
     else {
@@ -39,6 +41,7 @@ fn find<'a>(core: &'a Kept, root: &[u8]) -> Found<'a> {
     let at = path.iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1);
     let (dir, name) = path.split_at(at);
     let found = resolve::open_dir_as_process(dir)
+        .map(|dir| super::writer::from_the_hosts_side(dir, store))
         .and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
     match found {
         Ok((dir, found)) if found.is_same_file(&core.identity) => Found::There(dir, name),
@@ -78,12 +81,12 @@ mod tests {
         let elsewhere = Kept { root: "/jail".into(), ..cores[4].clone() };
         let cores = [&cores[..4], &[elsewhere], &cores[5..]].concat();
 
-        let (there, gone) = look(&cores, b"/");
+        let (there, gone) = look(&cores, b"/", None);
         assert_eq!(there, [cores[0].clone(), cores[4].clone()]);
         assert_eq!(gone, [1, 2, 3, 5].map(|i| cores[i].identity));
-        assert!(remove(&cores[4], b"/").is_err());
+        assert!(remove(&cores[4], b"/", None).is_err());
         for i in [0, 1, 2, 3, 5] {
-            remove(&cores[i], b"/").unwrap();
+            remove(&cores[i], b"/", None).unwrap();
         }
         let left: Vec<_> = ["kept", "replaced", "mine", "linked", "target", "elsewhere", "again"]
             .iter()

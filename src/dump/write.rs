@@ -108,7 +108,7 @@ impl Waiting {
     }
 }
 
-/// Writes the core that comes on stdin. Returns what became of it, and the writer if it has not ended.
+/// Writes the core that comes on stdin. `store`: the container's directory in the host's store. Returns what became of it, and the writer if it has not ended.
 ///
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
@@ -117,13 +117,14 @@ pub fn write(
     facts: &Facts,
     plan: &File,
     turn: Option<&Turn>,
+    store: Option<&OwnedFd>,
     mut on: impl FnMut(Event),
 ) -> Result<(Written, Option<Waiting>)> {
-    let (written, waiting) = attempt(crash, facts, plan, turn, &mut on)?;
+    let (written, waiting) = attempt(crash, facts, plan, turn, store, &mut on)?;
     match waiting {
         Some(writer) if written.again => {
             writer.end()?;
-            attempt(crash, facts, &File { early: false, ..plan.clone() }, turn, &mut on)
+            attempt(crash, facts, &File { early: false, ..plan.clone() }, turn, store, &mut on)
         }
         waiting => Ok((written, waiting)),
     }
@@ -134,6 +135,7 @@ fn attempt(
     facts: &Facts,
     plan: &File,
     turn: Option<&Turn>,
+    store: Option<&OwnedFd>,
     on: &mut impl FnMut(Event),
 ) -> Result<(Written, Option<Waiting>)> {
     // A parent that shares the memory would go on changing it.
@@ -158,7 +160,8 @@ fn attempt(
         let hold = if early { Hold::new().ok() } else { None };
         let mut report = Report::over(report);
         let confinement = facts.profile.as_ref().filter(|_| !plan.as_root).map(Confinement::open);
-        let opened = Opened { source, hold, label: Labeller::new(facts), confinement, moved };
+        let opened =
+            Opened { source, hold, label: Labeller::new(facts), confinement, moved, store };
         let keep = opened
             .files()
             .chain([report.as_fd(), word.as_fd()])

@@ -34,6 +34,9 @@ pub struct Opened<'a> {
     pub confinement: Option<Result<Confinement<'a>>>,
     /// Counts what moves.
     pub moved: Counter,
+    /// The container's directory in the host's store, from the host's side: the container sees it
+    /// read-only.
+    pub store: Option<&'a OwnedFd>,
 }
 
 impl Opened<'_> {
@@ -52,6 +55,7 @@ impl Opened<'_> {
             .flatten();
         let confinement = self.confinement.iter().flatten().map(AsFd::as_fd);
         source
+            .chain(self.store.map(|s| s.as_fd()))
             .chain(self.hold.as_ref().map(|h| h.as_fd()))
             .chain(self.label.iter().flat_map(Labeller::files))
             .chain(confinement)
@@ -127,8 +131,8 @@ pub fn copy(
     opened: Opened<'_>,
     report: &mut Report,
 ) {
-    let Opened { source, hold, label, confinement, moved } = opened;
-    let place = match Place::of(&plan.path) {
+    let Opened { source, hold, label, confinement, moved, store } = opened;
+    let place = match Place::of(&plan.path, store) {
         Ok(place) => place,
         Err(reason) => {
             return report.say(&Written { reason: Some(reason), done: true, ..Written::default() });
@@ -144,7 +148,7 @@ pub fn copy(
         return report.say(&Written { again: true, done: true, ..Written::default() });
     }
     let (there, mut gone) =
-        turn.map(|t| rotate::look(t.cores(), &facts.root_path)).unwrap_or_default();
+        turn.map(|t| rotate::look(t.cores(), &facts.root_path, store)).unwrap_or_default();
     let (room, old) = match room(plan, turn, &there, &space) {
         Ok(room) => room,
         Err(refusal) => return report.say(&Written { gone, ..Written::refused(refusal) }),
@@ -187,7 +191,7 @@ pub fn copy(
         }
     };
     for core in old.iter().map(|i| &there[*i]) {
-        if let Err(why) = rotate::remove(core, &facts.root_path) {
+        if let Err(why) = rotate::remove(core, &facts.root_path, store) {
             let _ = file::unlink(&place.dir, proc::os(place.name));
             let refusal =
                 Refusal::new("keep", "newest", format_args!("an older core has to go, but {why}"));
@@ -297,7 +301,7 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn of(path: &'a [u8]) -> Result<Self, String> {
+    fn of(path: &'a [u8], store: Option<&OwnedFd>) -> Result<Self, String> {
         let shown = path.escape_ascii().to_string();
         let fail = |call: &str, e: Errno| format!("{call} {shown:?}: {e}");
         if path.is_empty() {
@@ -312,7 +316,18 @@ impl<'a> Place<'a> {
         }
         let dir =
             resolve::open_dir_as_process(dir).map_err(|e| fail("open the directory of", e))?;
+        let dir = from_the_hosts_side(dir, store);
         Ok(Place { dir, name, shown })
+    }
+}
+
+/// The same directory by the host's mount of it, which is writable, where it is the container's in the
+/// store.
+pub fn from_the_hosts_side(dir: OwnedFd, store: Option<&OwnedFd>) -> OwnedFd {
+    let id = |fd: &OwnedFd| file::stat(fd).ok().map(|s| s.id);
+    match store {
+        Some(store) if id(store) == id(&dir) => store.try_clone().unwrap_or(dir),
+        _ => dir,
     }
 }
 

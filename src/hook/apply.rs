@@ -4,7 +4,7 @@ use super::inside::{self, Undo};
 use super::plan::{self, Plan, Step};
 use super::request::Request;
 use super::rootfs::{Made, Rootfs};
-use crate::config::Config;
+use crate::config::{Config, StoreView};
 use crate::record::Location;
 use crate::registry::{Entry, Init, Place, Registry};
 use crate::store::Store;
@@ -131,7 +131,9 @@ fn in_container<'a>(
                 let dir = store.container_dir(id, rootfs.owner)?;
                 later(Box::new(move || store.forget_empty(id).map(drop)));
                 rootfs.give_label(&dir)?;
-                let tree = mount::clone_tree(&dir, false)?;
+                // A user's store is on his own account.
+                let is_writable = site.who != Who::Root || site.config.store_view == StoreView::Rw;
+                let tree = mount::clone_tree(&dir, !is_writable)?;
                 rootfs.attach(&tree, &onto)?;
                 later(Box::new(move || rootfs.detach(&tree)));
             }

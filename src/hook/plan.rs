@@ -2,7 +2,7 @@
 
 use super::bundle::Volume;
 use super::request::Request;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, StoreView};
 use crate::record::Location;
 use crate::registry::Place;
 use std::fmt;
@@ -78,6 +78,16 @@ pub fn plan(request: &Request, config: &Config) -> Plan {
     let directory = directory
         .map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside), inside });
     let mut notes = request.wishes.notes.clone();
+    if let Some(Step::Directory { volume: None, .. }) = &directory
+        && config.store_view == StoreView::Ro
+        && request.wishes.pattern.varies_by_directory()
+    {
+        notes.push(
+            "a directory of the pattern holds a specifier: nobody can make it in the host's store; mount \
+             a volume there, or set store_view = \"rw\" in the configuration"
+                .into(),
+        );
+    }
     if request.wishes.early && !config.allow_early_release {
         notes.push("oci-coredump/release: early is not allowed here (allow_early_release in the configuration), ignoring".into());
     }

@@ -203,6 +203,9 @@ fn create(payload: &[u8], engine: i32, us: &Identity) -> CreateContainerResponse
         let request = CreateContainerRequest::decode(payload).context("CreateContainer")?;
         // Read anew each time: nobody wants to restart an engine for a line of ours.
         let config = Config::load_from(&us.config)?;
+        if let Err(e) = crate::sysctl::mend(&config) {
+            log::warn!("kernel.core_pattern cannot be put back, ignoring: {e:#}");
+        }
         // A hook whose program is gone would fail the container.
         ensure!(program.path.exists(), "{} is gone", program.path.display());
         let reach = Proc::open(engine)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX);

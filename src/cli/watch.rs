@@ -1,0 +1,48 @@
+//! `watch`: looks every two seconds whether the kernel still hands crashes to this program, and puts the
+//! pattern back where another program has overwritten it. The kernel tells nobody of a sysctl's change.
+
+use crate::config::Config;
+use crate::sysctl;
+use anyhow::Result;
+use std::time::{Duration, Instant};
+
+const EVERY: Duration = Duration::from_secs(2);
+
+/// So many times in a while ...
+const MOST: usize = 5;
+
+/// ... and it is left alone for as long: two programs that fight for it must not keep the host busy.
+const WHILE: Duration = Duration::from_secs(60);
+
+/// Goes on until it is stopped by a signal.
+///
+/// # Errors
+/// The configuration cannot be read.
+pub fn run() -> Result<()> {
+    let config = Config::load()?;
+    let mut mended: Vec<Instant> = Vec::new();
+    let mut last_error = None;
+    loop {
+        match sysctl::mend(&config) {
+            Ok(true) => mended.push(Instant::now()),
+            Ok(false) => last_error = None,
+            // Said once, not every two seconds.
+            Err(e) if last_error.as_ref() != Some(&e.to_string()) => {
+                log::error!("kernel.core_pattern cannot be put back, trying again: {e:#}");
+                last_error = Some(e.to_string());
+            }
+            Err(_) => {}
+        }
+        mended.retain(|at| at.elapsed() < WHILE);
+        if mended.len() >= MOST {
+            log::error!(
+                "another program has set kernel.core_pattern {MOST} times within {} seconds, leaving it \
+                 alone for as long: containers have no cores meanwhile",
+                WHILE.as_secs()
+            );
+            std::thread::sleep(WHILE);
+            mended.clear();
+        }
+        std::thread::sleep(EVERY);
+    }
+}
