@@ -72,12 +72,7 @@ fn severity(level: Level) -> u8 {
     }
 }
 
-/// Text from a container stays one line and moves no cursor.
-pub fn one_line(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
-}
+pub use crate::sys::text::one_line;
 
 /// systemd's native protocol: one datagram of `KEY=value` lines.
 fn to_journal(level: Level, line: &str) -> bool {
@@ -105,12 +100,4 @@ fn to_kernel(level: Level, line: &str) -> bool {
         .open("/dev/kmsg")
         .and_then(|mut f| f.write_all(text.as_bytes()))
         .is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn hostile_text_stays_one_line() {
-        assert_eq!(super::one_line("a\nb\x1b[2J\u{9b}é"), "a\\nb\\u{1b}[2J\\u{9b}é");
-    }
 }

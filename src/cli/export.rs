@@ -2,6 +2,7 @@
 
 use super::bundle::{Archive, Bundle};
 use super::info::{open_given, places};
+use super::locate::State;
 use super::query::Query;
 use super::{Chosen, locate, table};
 use crate::corefile::files::Places;
@@ -41,6 +42,11 @@ pub fn open(
     let registry = Registry::own();
     let core = match locate::core(record, registry.as_ref()) {
         Ok(core) => core,
+        Err(State::Overwritten) => bail!(
+            "the core of process {} is {}",
+            record.pid,
+            locate::overwriter(record, registry.as_ref(), &chosen.records(&Query::default())?)
+        ),
         Err(state) => bail!(
             "the core of process {} is {}{}",
             record.pid,

@@ -12,7 +12,7 @@ use crate::record::{Location, Outcome, Record};
 use crate::registry::Registry;
 use crate::report::one_line;
 use crate::sys::resolve;
-use crate::sys::{OwnedFd, file};
+use crate::sys::{OwnedFd, file, text};
 use anstyle::Style;
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
@@ -90,6 +90,15 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
             }
             Err(_) => None,
         };
+        let instead = match state {
+            State::Overwritten => Some(locate::overwriter(
+                &record,
+                registry.as_ref(),
+                &chosen.records(&Query::default())?,
+            )),
+            _ => None,
+        };
+        let reading = instead.map(|why| Err(anyhow::anyhow!(why))).or(reading);
         print(out, Some((&record, state, size)), reading, wish.json)?;
         out.flush()?;
     }
@@ -147,7 +156,7 @@ fn print(
             stacks: stacks.unwrap_or_default(),
             core_error: error.or(cut),
         };
-        writeln!(out, "{}", serde_json::to_string_pretty(&told)?)?;
+        writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&told)?))?;
         return Ok(());
     }
     let overview = reading.as_ref().map(|r| &r.overview);

@@ -7,6 +7,7 @@ use super::{Chosen, by_time, no_match};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
 use crate::store::{Records, Store};
+use crate::sys::text;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -124,7 +125,7 @@ fn show(
                 record,
             })
             .collect();
-        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+        writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&rows)?))?;
         return Ok(());
     }
     let zone = TimeZone::system();
@@ -135,7 +136,7 @@ fn show(
 fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) -> Result<()> {
     for record in records {
         let row = Row { corefile: locate::state(record, &locate::core(record, registry)), record };
-        writeln!(out, "{}", serde_json::to_string(&row)?)?;
+        writeln!(out, "{}", text::json(&serde_json::to_string(&row)?))?;
     }
     Ok(())
 }
@@ -183,7 +184,7 @@ pub fn colour(state: State) -> Style {
     let colour = match state {
         State::Present => AnsiColor::Green,
         State::Truncated | State::Inaccessible => AnsiColor::Yellow,
-        State::Missing => AnsiColor::Red,
+        State::Missing | State::Overwritten => AnsiColor::Red,
         State::None => return Style::new().dimmed(),
     };
     colour.on_default()

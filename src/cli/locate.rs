@@ -21,6 +21,8 @@ pub enum State {
     Truncated,
     /// There was one.
     Missing,
+    /// Another file has its name now: the core of another crash, or what the container put there.
+    Overwritten,
     /// It may be there, but we may not look.
     Inaccessible,
     /// There never was one.
@@ -34,14 +36,41 @@ impl State {
             State::Present => "present",
             State::Truncated => "truncated",
             State::Missing => "missing",
+            State::Overwritten => "overwritten",
             State::Inaccessible => "inaccessible",
             State::None => "none",
         }
     }
 }
 
-/// Opens the core of a record, or says why not.
+/// Opens the core of a record, or says why not. What has its name is its core only if it is the very
+/// file that was written; records of before that was kept have no identity to look at.
 pub fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
+    let file = named(record, registry)?;
+    match (&record.identity, file::identity(&file)) {
+        (Some(own), Ok(found)) if !own.is_same_file(&found) => Err(State::Overwritten),
+        (Some(_), Err(_)) => Err(State::Inaccessible),
+        _ => Ok(file),
+    }
+}
+
+/// What has the name of a record's core now, in words: the core of a later crash, or something else.
+pub fn overwriter(record: &Record, registry: Option<&Registry>, all: &[Record]) -> String {
+    let found = named(record, registry).ok().and_then(|file| file::identity(&file).ok());
+    // The newest that says so: a name can have changed hands more than once.
+    let later = found.and_then(|found| {
+        all.iter()
+            .rev()
+            .filter(|r| r.time >= record.time && *r != record)
+            .find(|r| r.identity.is_some_and(|id| id.is_same_file(&found)))
+    });
+    match later {
+        Some(r) => format!("overwritten by the core of process {} of {}", r.pid, r.time),
+        None => "overwritten by another file, which no record knows".into(),
+    }
+}
+
+fn named(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
     if record.outcome == Outcome::None {
         return Err(State::None);
     }

@@ -2,6 +2,7 @@
 
 use super::Chosen;
 use crate::record::{Location, Outcome, Record};
+use crate::report::one_line;
 use crate::store::Store;
 use crate::vacuum::Stock;
 use anyhow::{Context, Result};
@@ -52,7 +53,7 @@ fn family(text: &mut String, name: &str, unit: Option<&str>, help: &str) {
 fn sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
     let labels = labels
         .iter()
-        .map(|(key, value)| format!("{key}=\"{value}\""))
+        .map(|(key, value)| format!("{key}=\"{}\"", one_line(value)))
         .collect::<Vec<_>>()
         .join(",");
     let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };

@@ -109,7 +109,8 @@ pub enum Verb {
     },
     /// List the crashes, the newest last.
     ///
-    /// COREFILE is present, truncated (short), missing (it was there), inaccessible (you may not look) or none (never written; `info` says why).
+    /// COREFILE is present, truncated (short), missing (it was there), overwritten (another file
+    /// has its name), inaccessible (you may not look) or none (never written; `info` says why).
     ///
     /// Example: oci-coredump list pod=shop-0 --since yesterday
     #[command(after_help = MATCH)]

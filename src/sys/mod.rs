@@ -29,6 +29,7 @@ pub mod resolve;
 pub mod robust;
 pub mod selinux;
 pub mod socket;
+pub mod text;
 pub mod watch;
 
 pub use file::Stat;

@@ -331,13 +331,7 @@ pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
     find(8).or_else(|| find(4))
 }
 
-/// A path of /proc as text for a record: control characters and foreign bytes escaped.
-pub fn printable(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(s) if !s.chars().any(char::is_control) => s.to_owned(),
-        _ => bytes.escape_ascii().to_string(),
-    }
-}
+pub use super::text::printable;
 
 /// An `OsStr` of bytes.
 pub fn os(bytes: &[u8]) -> &OsStr {
