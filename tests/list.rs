@@ -251,3 +251,71 @@ fn colours_are_for_terminals() {
     let out = store.command(&[]).env("NO_COLOR", "1").output().unwrap();
     assert!(!out.stdout.contains(&0x1b));
 }
+
+/// Another file under an old record's name is not that record's core.
+#[test]
+fn a_record_knows_its_file() {
+    use oci_coredump::sys::file::identity;
+    let store = Store::new();
+    let volume = tempfile::tempdir().unwrap();
+    let (v, core) = (volume.path().to_str().unwrap(), volume.path().join("core"));
+    let add = |name: &str, time: &str, pid: i32| {
+        let id = identity(std::fs::File::open(&core).unwrap()).unwrap();
+        let record = serde_json::json!({"time": time, "pid": pid, "host_path": core, "host_dir": v,
+            "outcome": "written", "size": 3, "identity": id});
+        store.add(name, record);
+    };
+    std::fs::write(&core, "one").unwrap();
+    add("1.jsonl", "2026-03-10T10:30:00Z", 1);
+    assert_eq!(store.states(), ["present"]);
+    // Its owner may write to it.
+    std::fs::write(&core, "uno").unwrap();
+    assert_eq!(store.states(), ["present"]);
+    // The next crash; the first is kept somewhere, so that its inode is not given out again.
+    std::fs::rename(&core, volume.path().join("kept")).unwrap();
+    std::fs::write(&core, "two").unwrap();
+    add("2.jsonl", "2026-03-10T11:00:00Z", 2);
+    assert_eq!(store.states(), ["overwritten", "present"]);
+    let say = |verb: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
+        let out = command.arg(verb).arg("pid=1").arg("--store").arg(store.path()).args(args);
+        let out = out.output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&out.stdout), stderr(&out))
+    };
+    let by = "overwritten by the core of process 2 of 2026-03-10T11:00:00Z";
+    let to = volume.path().join("out");
+    for (verb, args) in
+        [("info", &[][..]), ("debug", &[]), ("export", &["-o", to.to_str().unwrap()])]
+    {
+        let said = say(verb, args);
+        assert!(said.contains(by), "{verb}: {said}");
+    }
+    assert!(!to.exists());
+    // Nobody's core.
+    std::fs::rename(&core, volume.path().join("kept2")).unwrap();
+    std::fs::write(&core, "three").unwrap();
+    assert_eq!(store.states(), ["overwritten", "overwritten"]);
+    assert!(say("info", &[]).contains("overwritten by another file"));
+}
+
+/// Names of before such names were escaped in records.
+#[test]
+fn names_that_deceive_are_escaped() {
+    let store = Store::new();
+    let name = "a\u{202e}cba\u{2028}\u{200b}\u{feff}\u{e0041}x";
+    store.add(
+        "1.jsonl",
+        serde_json::json!({"comm": name, "exe": name, "reason": name, "pod_name": name,
+        "core_path": name, "pattern": name, "image": name}),
+    );
+    let info = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
+        let out = command.arg("info").arg("--store").arg(store.path()).args(args).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    for text in [store.list(&[]), store.list(&["--json"]), info(&[]), info(&["--json"])] {
+        assert!(text.is_ascii() && text.contains("202e"), "{text}");
+    }
+    let rows: serde_json::Value = serde_json::from_str(&store.list(&["--json"])).unwrap();
+    assert_eq!(rows[0]["comm"], name);
+}

@@ -7,24 +7,26 @@
 //! lib/              -> root/..., by file name and SONAME: the paths in the core go through links that are not here
 //! debug/            separate debug information by build-id
 //! record.json       what is known of the crash
-//! README, gdb.sh
+//! gdb.sh, README
 //! ```
 
+use super::announced::Announced;
+use super::unpack;
 use crate::corefile::files::Places;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Match, Module};
 use crate::record::Record;
+use crate::sys::text;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 /// What a bundle is put into.
 pub trait Sink {
     /// A file, with its holes.
-    fn file(&mut self, name: &Path, file: &mut File) -> Result<()>;
+    fn file(&mut self, name: &Path, file: &mut Announced) -> Result<()>;
     /// A short text.
     fn text(&mut self, name: &Path, text: &str, program: bool) -> Result<()>;
     /// A symbolic link.
@@ -33,10 +35,10 @@ pub trait Sink {
 
 /// A bundle to be.
 pub struct Bundle {
-    core: File,
+    core: Announced,
     record: Option<Record>,
     /// Its files by name.
-    files: BTreeMap<PathBuf, File>,
+    files: BTreeMap<PathBuf, Announced>,
     links: BTreeMap<PathBuf, PathBuf>,
     /// What the debugger will miss.
     pub lacking: Vec<String>,
@@ -45,7 +47,9 @@ pub struct Bundle {
 impl Bundle {
     /// Collects what belongs to a core: only files that are the ones that were mapped.
     pub fn collect(core: File, record: Option<Record>, places: &Places) -> Result<Self> {
-        let reading = reader::read(&core, places)?;
+        // Before anything else: from here on its owner cannot make it longer for us.
+        let core = Announced::new(core)?;
+        let reading = reader::read(core.inner(), places)?;
         let mut bundle = Bundle {
             core,
             record,
@@ -58,9 +62,15 @@ impl Bundle {
             overview.modules.iter().zip(files).zip(matches).enumerate()
         {
             let good = matches!(verdict, Match::Same | Match::Unproven);
-            match (opened.file.filter(|_| good), inside(&module.path)) {
+            let file = opened.file.filter(|_| good);
+            match (file, inside(&module.path).filter(|path| bundle.has_place(path))) {
                 (Some((_, file)), Some(path)) => {
-                    bundle.add(module, &path, file, opened.debug, sonames[i].as_deref(), i == 0)
+                    let added = Announced::new(file).map(|file| {
+                        bundle.add(module, &path, file, opened.debug, sonames[i].as_deref(), i == 0)
+                    });
+                    if added.is_err() {
+                        bundle.lacking.push(module.path.clone());
+                    }
                 }
                 _ if module.path.starts_with('[') || !module.path.contains(".so") && i > 0 => {}
                 _ => bundle.lacking.push(module.path.clone()),
@@ -69,11 +79,19 @@ impl Bundle {
         Ok(bundle)
     }
 
+    /// Whether nothing is in the way: a core can name a file as a directory, too. And there is an end.
+    fn has_place(&self, path: &Path) -> bool {
+        let root = Path::new("root").join(path);
+        let in_the_way = |k: &PathBuf| *k != root && (k.starts_with(&root) || root.starts_with(k));
+        // With two links and debug information for each there are four times as many.
+        self.files.len() < unpack::MOST_ENTRIES / 8 && !self.files.keys().any(in_the_way)
+    }
+
     fn add(
         &mut self,
         module: &Module,
         path: &Path,
-        file: File,
+        file: Announced,
         debug: Option<File>,
         soname: Option<&str>,
         exe: bool,
@@ -88,8 +106,10 @@ impl Bundle {
                 self.links.entry(Path::new("lib").join(name)).or_insert_with(|| target.clone());
             }
         }
-        if let (Some(debug), Some(id)) =
-            (debug, module.build_id.as_deref().filter(|id| id.len() > 2))
+        let is_id =
+            |id: &&str| (3..=200).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_hexdigit());
+        if let (Some(Ok(debug)), Some(id)) =
+            (debug.map(Announced::new), module.build_id.as_deref().filter(is_id))
         {
             self.files.insert(
                 Path::new("debug/.build-id").join(&id[..2]).join(format!("{}.debug", &id[2..])),
@@ -99,13 +119,13 @@ impl Bundle {
         self.files.insert(root, file);
     }
 
-    /// Puts it all into a sink, always in the same order. `core` stands for the core where the sink need not have a copy.
-    pub fn write(mut self, sink: &mut dyn Sink, core: Option<&Path>) -> Result<()> {
-        sink.text("README".as_ref(), &self.readme(), false)?;
+    /// Puts it all into a sink, always in the same order. `without_core`: it is there already.
+    /// What a file has lost since it was opened is zeros, which is said, in the README too.
+    pub fn write(mut self, sink: &mut dyn Sink, without_core: bool) -> Result<()> {
         if let Some(record) = &self.record {
             sink.text(
                 "record.json".as_ref(),
-                &(serde_json::to_string_pretty(record)? + "\n"),
+                &(text::json(&serde_json::to_string_pretty(record)?) + "\n"),
                 false,
             )?;
         }
@@ -113,40 +133,50 @@ impl Bundle {
         for (name, target) in &self.links {
             sink.link(name, target)?;
         }
-        for (name, file) in &mut self.files {
-            file.rewind()?;
+        let mut shrunk = Vec::new();
+        let core = (Path::new("core"), &mut self.core);
+        let files = self.files.iter_mut().map(|(name, file)| (name.as_path(), file));
+        for (name, file) in files.chain((!without_core).then_some(core)) {
             sink.file(name, file)?;
-        }
-        match core {
-            Some(target) => sink.link("core".as_ref(), target),
-            None => {
-                self.core.rewind()?;
-                sink.file("core".as_ref(), &mut self.core)
+            if file.lacking > 0 {
+                let words = format!(
+                    "{} was made shorter while it was read: {} of its {} bytes are zeros here",
+                    name.display(),
+                    file.lacking,
+                    file.size
+                );
+                log::warn!("{words}");
+                shrunk.push(words);
             }
         }
+        sink.text("README".as_ref(), &self.readme(&shrunk), false)
     }
 
     /// The core.
-    pub fn core(&self) -> &File {
-        &self.core
+    pub fn core(&mut self) -> &mut Announced {
+        &mut self.core
     }
 
-    /// Bytes of all files.
+    /// Bytes of data of all files.
     pub fn size(&self) -> u64 {
-        self.files.values().chain([&self.core]).map(|f| f.metadata().map_or(0, |m| m.len())).sum()
+        self.files.values().chain([&self.core]).map(Announced::data).sum()
     }
 
-    fn readme(&self) -> String {
-        let mut text = String::from("A core dump, exported by oci-coredump.\n\n");
+    fn readme(&self, shrunk: &[String]) -> String {
+        let mut words = String::from("A core dump, exported by oci-coredump.\n\n");
         if let Some(r) = &self.record {
-            text += &format!("{}: {r}\n\n", r.time);
+            words += &format!("{}\n\n", text::one_line(&format!("{}: {r}", r.time)));
         }
-        text += "./gdb.sh opens it in gdb, with the executable and libraries that are in this directory; arguments are passed on.\n";
-        text += "`oci-coredump debug BUNDLE` opens the archive itself. The core holds the memory of the process, secrets included.\n";
+        words += "./gdb.sh opens it in gdb, with the executable and libraries that are in this directory; arguments are passed on.\n";
+        words += "`oci-coredump debug BUNDLE` opens the archive itself. The core holds the memory of the process, secrets included.\n";
         for path in &self.lacking {
-            text += &format!("\nNot in here, since the right file was not found: {path}");
+            let path = text::one_line(path);
+            words += &format!("\nNot in here, since the right file was not found: {path}");
         }
-        text + "\n"
+        for line in shrunk {
+            words += &format!("\n{}", text::one_line(line));
+        }
+        words + "\n"
     }
 }
 
@@ -156,62 +186,39 @@ fn inside(path: &str) -> Option<PathBuf> {
     let mut out = PathBuf::new();
     for component in path.components() {
         match component {
-            Component::Normal(name) => out.push(name),
+            // What no file system takes cannot be made here either.
+            Component::Normal(name) if name.len() <= 255 => out.push(name),
             Component::RootDir => {}
             _ => return None,
         }
     }
-    (out != Path::new("")).then_some(out)
+    let most = unpack::LONGEST - "../root/".len();
+    (out != Path::new("") && out.as_os_str().len() <= most).then_some(out)
 }
 
+/// No name of the container is in it, and none of the directory that it is in is ever part of a word
+/// that gdb reads: that directory may have any name, and is reached by a link that has a plain one.
 const GDB: &str = r#"#!/bin/sh
-# Opens the core in gdb. Scripts that the files in root/ ask for are not run.
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1
-exec gdb -iex "set auto-load off" -iex "set sysroot $here/root" -iex "set solib-search-path $here/lib" \
-    -iex "set debug-file-directory $here/debug:/usr/lib/debug" -se "$here/exe" -core "$here/core" "$@"
+# Opens the core in gdb, which reads no file that came with it but executable, libraries and core: no
+# settings, no scripts. HOME and the working directory are an empty directory, gone afterwards.
+case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
+here=$(CDPATH= cd -- "${here:-/}" && pwd -P && echo .) || exit 1
+here=${here%??}
+own=$(umask 077 && mktemp -d /tmp/oci-coredump-gdb.XXXXXX) || exit 1
+trap 'rm -rf "$own"' EXIT
+trap 'exit 129' HUP
+trap 'exit 143' TERM
+trap : INT
+mkdir "$own/home" && ln -s "$here" "$own/at" && cd "$own/home" || exit 1
+env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM="${TERM:-dumb}" \
+    LANG="${LANG:-C}" LC_ALL="${LC_ALL:-}" HOME="$own/home" XDG_CONFIG_HOME="$own/home" \
+    XDG_CACHE_HOME="$own/home" XDG_DATA_HOME="$own/home" \
+    gdb -nx -nh -iex "set auto-load off" -iex "set auto-load safe-path /dev/null/none" \
+    -iex "set debuginfod enabled off" -iex "set history save off" \
+    -iex "set sysroot $own/at/root" -iex "set solib-search-path $own/at/lib" \
+    -iex "set debug-file-directory $own/at/debug:/usr/lib/debug" \
+    -se "$own/at/exe" -core "$own/at/core" "$@"
 "#;
-
-/// A directory, which must be empty.
-pub struct Directory(pub PathBuf);
-
-impl Directory {
-    fn path(&self, name: &Path) -> Result<PathBuf> {
-        let path = self.0.join(name);
-        std::fs::create_dir_all(path.parent().unwrap_or(&self.0))
-            .with_context(|| format!("mkdir {}", path.display()))?;
-        Ok(path)
-    }
-
-    fn create(&self, name: &Path, mode: u32) -> Result<File> {
-        let path = self.path(name)?;
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&path)
-            .with_context(|| format!("create {}", path.display()))
-    }
-}
-
-impl Sink for Directory {
-    fn file(&mut self, name: &Path, file: &mut File) -> Result<()> {
-        let mut to = self.create(name, 0o600)?;
-        std::io::copy(file, &mut to).with_context(|| format!("write {}", name.display()))?;
-        // gdb warns of an executable that is newer than its core.
-        to.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1))
-            .context("futimens")
-    }
-
-    fn text(&mut self, name: &Path, text: &str, program: bool) -> Result<()> {
-        Ok(self.create(name, if program { 0o700 } else { 0o600 })?.write_all(text.as_bytes())?)
-    }
-
-    fn link(&mut self, name: &Path, target: &Path) -> Result<()> {
-        let path = self.path(name)?;
-        std::os::unix::fs::symlink(target, &path)
-            .with_context(|| format!("symlink {}", path.display()))
-    }
-}
 
 /// An archive. The same crash gives the same bytes: owners, modes and times in it are fixed.
 pub struct Archive<W: Write>(tar::Builder<W>, PathBuf);
@@ -240,9 +247,10 @@ impl<W: Write> Archive<W> {
 }
 
 impl<W: Write> Sink for Archive<W> {
-    fn file(&mut self, name: &Path, file: &mut File) -> Result<()> {
+    fn file(&mut self, name: &Path, file: &mut Announced) -> Result<()> {
+        let (mut header, map) = sparse(file)?;
         self.0
-            .append_file(self.1.join(name), file)
+            .append_data(&mut header, self.1.join(name), map.chain(file))
             .with_context(|| format!("archive {}", name.display()))
     }
 
@@ -263,6 +271,45 @@ impl<W: Write> Sink for Archive<W> {
             .append_link(&mut header, self.1.join(name), target)
             .with_context(|| format!("archive {}", name.display()))
     }
+}
+
+/// The header of a file, and the rest of its map of holes, as GNU tar has them: the sizes are those
+/// that were announced, and the reader of the file keeps to them.
+///
+/// # References
+/// GNU tar, "Storing Sparse Files", the old GNU format.
+fn sparse(file: &Announced) -> Result<(tar::Header, std::io::Cursor<Vec<u8>>)> {
+    let mut header = Archive::<Vec<u8>>::header(tar::EntryType::Regular, file.size, 0o644);
+    let mut map = Vec::new();
+    if file.data() == file.size {
+        return Ok((header, std::io::Cursor::new(map)));
+    }
+    header.set_entry_type(tar::EntryType::GNUSparse);
+    header.set_size(file.data());
+    let gnu = header.as_gnu_mut().context("a header of GNU tar")?;
+    gnu.set_real_size(file.size);
+    // The last piece says how long the file is, although it is a hole.
+    let mut pieces = file.pieces.clone();
+    if pieces.last().is_none_or(|(start, len)| start + len < file.size) {
+        pieces.push((file.size, 0));
+    }
+    let here = pieces.len().min(gnu.sparse.len());
+    for (slot, (start, len)) in gnu.sparse.iter_mut().zip(&pieces[..here]) {
+        slot.set_offset(*start);
+        slot.set_length(*len);
+    }
+    gnu.set_is_extended(pieces.len() > here);
+    let mut rest = pieces[here..].chunks(21).peekable();
+    while let Some(chunk) = rest.next() {
+        let mut block = tar::GnuExtSparseHeader::new();
+        for (slot, (start, len)) in block.sparse.iter_mut().zip(chunk) {
+            slot.set_offset(*start);
+            slot.set_length(*len);
+        }
+        block.set_is_extended(rest.peek().is_some());
+        map.extend_from_slice(block.as_bytes());
+    }
+    Ok((header, std::io::Cursor::new(map)))
 }
 
 #[cfg(test)]

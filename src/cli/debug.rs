@@ -1,19 +1,20 @@
 //! `debug`: a debugger on a crash, with the files that the process had, in the place that they had in its container.
 //!
-//! All of that is what a container wrote, and debuggers are large programs: one that root starts runs as the user that owns nothing, on copies.
+//! All of that is what a container wrote, and debuggers are large programs: one works on copies, kept
+//! apart from the caller's terminal, environment and settings, reads no script or setting that came
+//! with the core, and is nobody else's user where root starts it.
 
 use super::Chosen;
-use super::bundle::{Bundle, Directory};
+use super::bundle::Bundle;
 use super::export::{Subject, open};
+use super::private::Private;
 use super::query::Query;
-use super::table;
-use crate::corefile::plain::copy_sparse;
-use crate::sys::{file, kernel, process};
-use anyhow::{Context, Result, bail, ensure};
+use super::{table, unpack};
+use crate::corefile::plain::{is_compressed, plain};
+use crate::sys::{apart, file, kernel, process};
+use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
-use std::fs::File;
-use std::os::unix::fs::lchown;
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -26,14 +27,19 @@ pub struct Debugger {
     pub arguments: Vec<OsString>,
     /// As root, if root starts it.
     pub as_root: bool,
+    /// It may ask the servers of DEBUGINFOD_URLS.
+    pub debuginfod: bool,
 }
 
-/// The user and group that own nothing.
-const NOBODY: u32 = 65534;
-
 impl Debugger {
+    /// Root of a user namespace has no other IDs to give, and no more rights than its user.
     fn gives_up_rights(&self) -> bool {
-        process::effective_uid() == 0 && !self.as_root
+        process::is_host_root() && !self.as_root
+    }
+
+    fn private(&self) -> Result<Private> {
+        file::set_umask(0o077);
+        Private::new(self.gives_up_rights())
     }
 }
 
@@ -45,114 +51,139 @@ pub fn run(
     debugger: &Debugger,
 ) -> Result<ExitCode> {
     let (core, record, places) = open(chosen, query, subject)?;
-    let bundle = Bundle::collect(core, record, &places)?;
+    let mut bundle = Bundle::collect(core, record, &places)?;
     for path in &bundle.lacking {
         log::warn!("debug: {path:?}: the file that was mapped is not found, going on without it");
     }
-    // Whoever can write to the directory decides what the debugger loads: it is new, and ours alone.
-    let dir = temporary()?;
-    let core = bundle.core().try_clone().context("dup")?;
-    // The core stays where it is, and open here until the debugger has ended: its path may be a container's. Only who may not open it again needs a copy.
-    let link = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), process::number(&core)));
-    let copy = dir.path().join("core.copy");
-    if debugger.gives_up_rights() {
-        let (needed, free) =
-            (file::stat(&core)?.allocated, kernel::free_bytes(dir.path()).unwrap_or(0));
-        ensure!(
-            needed < free / 2,
-            "{} of {} would be needed for a copy of the core: --as-root opens it where it is, with a debugger that is root",
-            table::size(needed),
-            table::size(free)
-        );
-        let to = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&copy)
-            .context("copy the core")?;
-        file::clone_of(&core, &to).or_else(|_| copy_sparse(&core, &to)).context("copy the core")?;
+    let dir = debugger.private()?;
+    let (mut tree, path) = dir.tree("crash")?;
+    let (needed, free) = (bundle.size(), kernel::free_bytes(&path).unwrap_or(0));
+    ensure!(
+        needed < free / 2,
+        "{} of {} that are free would be needed for copies: half of that is the most",
+        table::size(needed),
+        table::size(free)
+    );
+    // Blocks are shared where the file system can do that; what was announced is what is taken.
+    let to = tree.create(Path::new("core"))?;
+    let announced = bundle.core();
+    let cloned = file::clone_of(announced.inner(), &to).is_ok();
+    if !cloned || to.metadata().context("fstat")?.len() < announced.size {
+        announced.copy_to(&to).context("copy the core")?;
+        if announced.lacking > 0 {
+            log::warn!(
+                "debug: the core was made shorter while it was copied: {} of its {} bytes are zeros here",
+                announced.lacking,
+                announced.size
+            );
+        }
+    } else {
+        to.set_len(announced.size).context("ftruncate")?;
     }
-    bundle.write(
-        &mut Directory(dir.path().to_owned()),
-        Some(if debugger.gives_up_rights() { Path::new("core.copy") } else { &link }),
-    )?;
-    start(dir.path(), dir.path(), debugger)
+    bundle.write(&mut tree, true)?;
+    start(dir, &path, debugger)
 }
 
 /// Opens a bundle that `export` has written.
 pub fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
-    let dir = temporary()?;
-    let unpack = || -> Result<()> {
-        let mut archive = tar::Archive::new(zstd::stream::read::Decoder::new(File::open(path)?)?);
-        archive.set_preserve_mtime(false);
-        // Names that lead out of the directory, also through links, are refused by the crate.
-        Ok(archive.unpack(dir.path())?)
+    let unpack = || -> Result<(Private, PathBuf)> {
+        let packed = super::info::open_given(path)?;
+        ensure!(is_compressed(&packed), "it is not compressed with zstd");
+        // In a jail, and bounded.
+        let tar = plain(packed)?;
+        let dir = debugger.private()?;
+        let (tree, at) = dir.tree("crash")?;
+        let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
+        unpack::unpack(&tar, &tree, room)?;
+        Ok((dir, at))
     };
-    unpack().with_context(|| format!("unpack {}", path.display()))?;
-    let top = std::fs::read_dir(dir.path())?.next().transpose()?.map(|e| e.path());
-    match top {
-        Some(top) if top.join("core").is_file() => start(&top, dir.path(), debugger),
-        _ => bail!(
-            "{} is no bundle of `oci-coredump export`: there is no core in it",
-            path.display()
-        ),
-    }
+    let (dir, at) = unpack().with_context(|| format!("unpack {}", path.display()))?;
+    start(dir, &at, debugger)
 }
 
-fn temporary() -> Result<tempfile::TempDir> {
-    tempfile::Builder::new()
-        .prefix("oci-coredump-")
-        .tempdir_in("/var/tmp")
-        .or_else(|_| tempfile::tempdir())
-        .context("make a temporary directory")
-}
-
-/// Starts it on the crash in `dir`, which is or is in `own`.
-fn start(dir: &Path, own: &Path, debugger: &Debugger) -> Result<ExitCode> {
-    let mut command = command(dir, debugger);
-    if debugger.gives_up_rights() {
-        give_away(own).context("give the copies away")?;
-        // Its settings are root's no more.
-        command.uid(NOBODY).gid(NOBODY).env("HOME", own).current_dir(own);
-    }
-    let status = process::run_in_foreground(&mut command)
-        .with_context(|| format!("start {}", debugger.program.display()))?;
-    ensure!(status.code().is_some(), "{} was killed: {status}", debugger.program.display());
-    Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
-}
-
-/// To the user that the debugger will be. Links are not followed.
-fn give_away(path: &Path) -> std::io::Result<()> {
-    lchown(path, Some(NOBODY), Some(NOBODY))?;
-    if std::fs::symlink_metadata(path)?.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            give_away(&entry?.path())?;
+/// Starts it on the crash in `at`, which is in `dir`, and removes that when it has ended.
+fn start(dir: Private, at: &Path, debugger: &Debugger) -> Result<ExitCode> {
+    let (_, home) = dir.tree("home")?;
+    let command = command(at, &home, debugger)?;
+    let end = apart::run(command, dir.owner)
+        .with_context(|| format!("start {}", debugger.program.display()));
+    drop(dir);
+    match end? {
+        apart::End::Interrupted(signal) => apart::die_of(signal),
+        apart::End::Exited(status) => {
+            ensure!(status.code().is_some(), "{} was killed: {status}", debugger.program.display());
+            Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
         }
     }
-    Ok(())
 }
 
-fn command(dir: &Path, debugger: &Debugger) -> Command {
-    let mut command = Command::new(&debugger.program);
-    let at = |name: &str| dir.join(name);
+/// What a debugger gets of the caller's environment, besides LC_*.
+const KEPT: [&str; 5] = ["TERM", "LANG", "COLUMNS", "LINES", "TZ"];
+const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The program is the one that the caller's shell would start.
+fn find(program: &Path) -> Result<PathBuf> {
+    if program.as_os_str().as_bytes().contains(&b'/') {
+        return std::path::absolute(program).context("its path");
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| SEARCH.into());
+    std::env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
+        .with_context(|| format!("start {}: it is in no directory of PATH", program.display()))
+}
+
+fn command(at: &Path, home: &Path, debugger: &Debugger) -> Result<Command> {
+    let mut command = Command::new(find(&debugger.program)?);
+    command.current_dir(home).env_clear().env("PATH", SEARCH);
+    for (name, value) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if KEPT.contains(&text.as_ref()) || text.starts_with("LC_") {
+            command.env(&name, value);
+        }
+    }
+    for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"]
+        .into_iter()
+        .chain(["XDG_STATE_HOME", "XDG_RUNTIME_DIR"])
+    {
+        command.env(name, home);
+    }
+    if let Some(urls) = std::env::var_os("DEBUGINFOD_URLS").filter(|_| debugger.debuginfod) {
+        command.env("DEBUGINFOD_URLS", urls);
+    }
+    let has_exe = std::fs::symlink_metadata(at.join("exe")).is_ok();
+    let at = |name: &str| at.join(name).display().to_string();
     let is_lldb =
         debugger.program.file_name().is_some_and(|n| n.to_string_lossy().starts_with("lldb"));
-    let has_exe = std::fs::symlink_metadata(at("exe")).is_ok();
     if is_lldb {
-        command.arg("-O").arg(format!("settings set target.exec-search-paths {:?}", at("lib")));
-        command
-            .arg("-O")
-            .arg(format!("settings set target.debug-file-search-paths {:?}", at("debug")));
+        command.arg("--no-lldbinit");
+        for setting in [
+            "target.load-cwd-lldbinit false".to_owned(),
+            "target.load-script-from-symbol-file false".to_owned(),
+            format!("symbols.enable-external-lookup {}", debugger.debuginfod),
+            format!("target.exec-search-paths {:?}", at("lib")),
+            format!("target.debug-file-search-paths {:?}", at("debug")),
+        ] {
+            command.arg("-O").arg(format!("settings set {setting}"));
+        }
         command.arg("--core").arg(at("core"));
         if has_exe {
             command.arg(at("exe"));
         }
     } else {
+        command.args(["-nx", "-nh"]);
         for setting in [
             // The binaries are a container's: what they would have gdb run is not run.
             "set auto-load off".to_owned(),
-            format!("set sysroot {}", at("root").display()),
-            format!("set solib-search-path {}", at("lib").display()),
-            format!("set debug-file-directory {}:/usr/lib/debug", at("debug").display()),
+            // An empty one would be the default again.
+            "set auto-load safe-path /dev/null/none".to_owned(),
+            format!("set debuginfod enabled {}", if debugger.debuginfod { "on" } else { "off" }),
+            "set history save off".to_owned(),
+            // What is made here has paths of plain characters: nothing in them has to be quoted.
+            format!("set sysroot {}", at("root")),
+            format!("set solib-search-path {}", at("lib")),
+            format!("set debug-file-directory {}:/usr/lib/debug", at("debug")),
         ] {
             command.arg("-iex").arg(setting);
         }
@@ -162,5 +193,5 @@ fn command(dir: &Path, debugger: &Debugger) -> Command {
         command.arg("-core").arg(at("core"));
     }
     command.args(&debugger.arguments);
-    command
+    Ok(command)
 }

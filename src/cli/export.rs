@@ -1,15 +1,16 @@
 //! `export`: a crash as one file that can be opened anywhere.
 
+use super::announced::Announced;
 use super::bundle::{Archive, Bundle};
 use super::info::{open_given, places};
 use super::locate::State;
 use super::query::Query;
 use super::{Chosen, locate, table};
 use crate::corefile::files::Places;
-use crate::corefile::plain::{copy_sparse, plain};
+use crate::corefile::plain::plain;
 use crate::record::Record;
 use crate::registry::Registry;
-use crate::sys::file;
+use crate::sys::{AsFd, file, file::NewFile};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
@@ -58,7 +59,9 @@ pub fn open(
     Ok((plain(core)?, Some(record.clone()), places))
 }
 
-/// Writes the bundle, or the core alone, to `output`; `-` is stdout. A file is there whole, or not at all; only its owner may read it.
+/// Writes the bundle, or the core alone, to `output`; `-` is stdout. A file is there whole, or not at
+/// all: until then it has no name, or one of a temporary file where the file system knows no files
+/// without. Only its owner may read it.
 pub fn run(
     chosen: &Chosen,
     query: &Query,
@@ -68,9 +71,11 @@ pub fn run(
 ) -> Result<()> {
     let (core, record, places) = open(chosen, query, subject)?;
     if output == Path::new("-") {
-        let out = std::io::stdout().lock();
+        let mut out = std::io::stdout().lock();
         return if core_only {
-            std::io::copy(&mut &core, &mut { out })?;
+            let mut core = Announced::new(core)?;
+            core.stream_to(&mut out)?;
+            say_lacking(&core);
             Ok(())
         } else {
             archive(Bundle::collect(core, record, &places)?, out, Path::new("coredump"))
@@ -78,22 +83,34 @@ pub fn run(
     }
     let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
     let dir = output.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
-    let temporary = tempfile::NamedTempFile::new_in(dir)
-        .with_context(|| format!("create a file in {}", dir.display()))?;
+    let dir = file::open_dir(dir)?;
+    let new = NewFile::create(dir.as_fd())
+        .with_context(|| format!("create a file for {}", output.display()))?;
     if core_only {
-        copy_sparse(&core, temporary.as_file())
-            .with_context(|| format!("write {}", output.display()))?;
+        let mut core = Announced::new(core)?;
+        core.copy_to(new.file()).with_context(|| format!("write {}", output.display()))?;
+        say_lacking(&core);
     } else {
         let top = name.to_string_lossy();
-        let top = top.strip_suffix(".tar.zst").unwrap_or("coredump");
-        archive(Bundle::collect(core, record, &places)?, temporary.as_file(), Path::new(top))
+        let top = top.strip_suffix(".tar.zst").filter(|top| is_plain(top)).unwrap_or("coredump");
+        archive(Bundle::collect(core, record, &places)?, new.file(), Path::new(top))
             .with_context(|| format!("write {}", output.display()))?;
     }
-    temporary
-        .persist(output)
-        .map_err(|e| e.error)
-        .with_context(|| format!("rename to {}", output.display()))?;
-    Ok(())
+    new.name(name).with_context(|| format!("rename to {}", output.display()))
+}
+
+fn is_plain(top: &str) -> bool {
+    !matches!(top, "" | "." | "..") && !top.chars().any(crate::sys::text::is_deceptive)
+}
+
+fn say_lacking(core: &Announced) {
+    if core.lacking > 0 {
+        log::warn!(
+            "export: the core was made shorter while it was read: {} of its {} bytes are zeros here",
+            core.lacking,
+            core.size
+        );
+    }
 }
 
 fn archive(bundle: Bundle, out: impl Write, top: &Path) -> Result<()> {
@@ -108,7 +125,7 @@ fn archive(bundle: Bundle, out: impl Write, top: &Path) -> Result<()> {
         Progress { out: encoder, done: 0, total, last: Instant::now(), shown: false },
         top,
     );
-    bundle.write(&mut archive, None)?;
+    bundle.write(&mut archive, false)?;
     let progress = archive.finish()?;
     progress.clear();
     progress.out.finish()?.flush()?;

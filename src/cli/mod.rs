@@ -1,5 +1,6 @@
 //! The user's verbs: each is started here, with what the command line says.
 
+mod announced;
 mod bundle;
 mod choose;
 mod debug;
@@ -12,11 +13,14 @@ mod list;
 mod locate;
 mod metrics;
 mod node;
+mod private;
 mod query;
 mod rm;
 mod setup;
 mod stack;
 mod table;
+mod tree;
+mod unpack;
 mod vacuum;
 mod verbs;
 mod verify;
@@ -82,8 +86,8 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             out.flush()?;
             return Ok(code);
         }
-        Verb::Debug { which, from, debugger, arguments, as_root } => {
-            let debugger = debug::Debugger { program: debugger, arguments, as_root };
+        Verb::Debug { which, from, debugger, arguments, as_root, debuginfod } => {
+            let debugger = debug::Debugger { program: debugger, arguments, as_root, debuginfod };
             if let [bundle] = which.matches.as_slice()
                 && bundle.ends_with(".tar.zst")
             {

@@ -160,6 +160,8 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
     }
     // First, or it would put the pattern back.
     systemctl(&["disable", "--now"]);
+    super::private::sweep();
+    super::private::remove_locks();
     let registry = Registry::own();
     let _lock = registry.as_ref().map(Registry::lock).transpose()?;
     if let Some(store) = Store::peek(&config) {

@@ -9,6 +9,9 @@ use std::io::Write;
 
 /// Applies the rules.
 pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -> Result<()> {
+    if !dry_run {
+        super::private::sweep();
+    }
     let Some(stock) = Store::look(&chosen.store)?.map(|s| Stock::take(&s)).transpose()?.flatten()
     else {
         writeln!(out, "nothing to do: no records in {}", chosen.store.display())?;

@@ -156,8 +156,8 @@ pub enum Verb {
     /// Open a crash in a debugger, the newest that matches, with the executable and libraries that it had.
     ///
     /// They are copied to a temporary directory, laid out as in the container, and removed when the debugger ends; only those with the build-id in the core
-    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. It all is what a container wrote: scripts that a file asks for are not run,
-    /// and a debugger that root starts runs as nobody, on a copy of the core.
+    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. It all is what a container wrote: the debugger reads no settings and
+    /// no scripts, has an empty HOME, which is its working directory, and a terminal of its own; one that root starts runs as a user that nobody else is.
     ///
     /// Example: oci-coredump debug nginx -A -batch -A -ex -A bt
     #[command(after_help = MATCH)]
@@ -172,9 +172,12 @@ pub enum Verb {
         /// One more argument for the debugger.
         #[arg(short = 'A', value_name = "ARGUMENT", allow_hyphen_values = true)]
         arguments: Vec<OsString>,
-        /// Run the debugger as root, if you are: without a copy of the core, and with whatever the core makes it do.
+        /// Run the debugger as root, if you are, with whatever the core makes it do.
         #[arg(long)]
         as_root: bool,
+        /// Let it ask the servers of DEBUGINFOD_URLS for what it misses: they learn which programs crash.
+        #[arg(long)]
+        debuginfod: bool,
     },
     /// Write a crash into one file: core, record, executable, libraries, and a script that opens them in gdb on any machine.
     ///

@@ -24,6 +24,8 @@ pub fn plain(core: File) -> Result<File> {
     if !is_compressed(&core) {
         return Ok(core);
     }
+    // What its owner adds meanwhile is not read.
+    let size = core.metadata().context("fstat")?.len();
     let file = tempfile::tempfile_in(PLACE)
         .or_else(|_| tempfile::tempfile())
         .context("make a temporary file")?;
@@ -36,8 +38,8 @@ pub fn plain(core: File) -> Result<File> {
         file: room,
     };
     let said = jail::run(&bounds, &[core.as_fd(), file.as_fd()], |out| {
-        let result =
-            zstd::stream::read::Decoder::new(&core).and_then(|from| copy_sparse(from, &file));
+        let result = zstd::stream::read::Decoder::new((&core).take(size))
+            .and_then(|from| copy_sparse(from, &file, room));
         let _ = match result {
             Ok(()) => out.write_all(b"ok"),
             Err(e) => write!(out, "{e}"),
@@ -53,8 +55,10 @@ pub fn plain(core: File) -> Result<File> {
     Ok(file)
 }
 
-/// Copies bytes into an empty file; runs of zeros become holes.
-pub fn copy_sparse(mut from: impl Read, mut to: &File) -> std::io::Result<()> {
+/// Copies bytes into an empty file; runs of zeros become holes. More than `most` bytes, holes and all,
+/// are an error: little can be packed to be much.
+fn copy_sparse(mut from: impl Read, mut to: &File, most: u64) -> std::io::Result<()> {
+    let mut all = 0;
     let mut buffer = vec![0; 64 << 10];
     loop {
         let mut n = 0;
@@ -69,6 +73,10 @@ pub fn copy_sparse(mut from: impl Read, mut to: &File) -> std::io::Result<()> {
         }
         if n == 0 {
             break;
+        }
+        all += n as u64;
+        if all > most {
+            return Err(std::io::Error::other("there is more in it than there is room for"));
         }
         for page in buffer[..n].chunks(4096) {
             if page.iter().all(|b| *b == 0) {

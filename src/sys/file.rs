@@ -452,6 +452,53 @@ pub fn copy_whole(
     }
 }
 
+/// Where a file holds data, up to `size`: offset and length of each piece. At most `most` pieces;
+/// where there are more, the smallest holes between them count as data.
+///
+/// # References
+/// lseek(2): `SEEK_DATA`, `SEEK_HOLE`, Linux 3.1; a file system that knows no holes says `EINVAL`, or
+/// that all is data.
+pub fn extents(
+    file: &std::fs::File,
+    size: u64,
+    most: usize,
+) -> rustix::io::Result<Vec<(u64, u64)>> {
+    let (mut all, mut gap, mut at) = (Vec::<(u64, u64)>::new(), 0, 0);
+    while at < size {
+        let start = match fs::seek(file, fs::SeekFrom::Data(at)) {
+            // The answer may be a hostile file system's.
+            Ok(start) => start.max(at),
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL) => at,
+            Err(e) => return Err(e),
+        };
+        if start >= size {
+            break;
+        }
+        let end = fs::seek(file, fs::SeekFrom::Hole(start)).unwrap_or(size);
+        let end = end.clamp(start + 1, size);
+        all.push((start, end - start));
+        while all.len() > most {
+            gap = (gap * 2).max(4096);
+            join(&mut all, gap);
+        }
+        at = end;
+    }
+    join(&mut all, 0);
+    Ok(all)
+}
+
+/// Makes one of pieces that no more than `gap` bytes are between.
+fn join(pieces: &mut Vec<(u64, u64)>, gap: u64) {
+    pieces.dedup_by(|next, before| {
+        let near = next.0 - (before.0 + before.1) <= gap;
+        if near {
+            before.1 = next.0 + next.1 - before.0;
+        }
+        near
+    });
+}
+
 /// Makes a new regular file for writing; whatever has the name already, a dangling link included, is an error.
 pub fn create_exclusive(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
     create(dir, name, mode, OFlags::WRONLY)
@@ -491,6 +538,74 @@ pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<Vec<u8>> {
         .into_bytes())
 }
 
+/// A file (0600) that has no name before it is whole: should its maker die, nothing is left.
+///
+/// # References
+/// open(2), `O_TMPFILE`, Linux 3.11; linkat(2) with `AT_SYMLINK_FOLLOW` of /proc/self/fd.
+#[derive(Debug)]
+pub struct NewFile {
+    dir: OwnedFd,
+    file: std::fs::File,
+    /// The name that it has meanwhile on a file system that knows no others.
+    temporary: Option<OsString>,
+}
+
+impl NewFile {
+    /// Makes it in an open directory.
+    pub fn create(dir: impl AsFd) -> Result<Self> {
+        let dir = reopen_dir(dir)?;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let (file, temporary) = match fs::openat(&dir, ".", flags, Mode::from_raw_mode(0o600)) {
+            Ok(file) => (file.into(), None),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                let name = temporary(OsStr::new(".oci-coredump"));
+                (
+                    create_readable(&dir, &name, 0o600).context("openat(O_CREAT|O_EXCL)")?.into(),
+                    Some(name),
+                )
+            }
+            Err(e) => return Err(e).context("openat(O_TMPFILE)"),
+        };
+        let new = NewFile { dir, file, temporary };
+        chmod(&new.file, 0o600)?;
+        Ok(new)
+    }
+
+    /// The file, for writing.
+    pub fn file(&self) -> &std::fs::File {
+        &self.file
+    }
+
+    /// Gives it its name, in the place of what had that.
+    pub fn name(mut self, name: &OsStr) -> Result<()> {
+        use std::os::fd::AsRawFd;
+        if self.temporary.is_none() {
+            let between = temporary(OsStr::new(".oci-coredump"));
+            let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            fs::linkat(fs::CWD, own.as_str(), &self.dir, &between, AtFlags::SYMLINK_FOLLOW)
+                .context("linkat")?;
+            self.temporary = Some(between);
+        }
+        let between = self.temporary.clone().unwrap_or_default();
+        fs::renameat(&self.dir, &between, &self.dir, name).context("renameat")?;
+        self.temporary = None;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(name) = &self.temporary {
+            let _ = fs::unlinkat(&self.dir, name, AtFlags::empty());
+        }
+    }
+}
+
+/// Makes the symbolic link `name` below `dir`; an existing name is an error.
+pub fn symlink(dir: impl AsFd, target: &OsStr, name: &OsStr) -> rustix::io::Result<()> {
+    fs::symlinkat(target, dir, name)
+}
+
 /// Changes into a directory by descriptor.
 pub fn change_dir(fd: impl AsFd) -> Result<()> {
     rustix::process::fchdir(fd).context("fchdir")
@@ -505,4 +620,27 @@ pub fn change_root(fd: impl AsFd) -> Result<()> {
 /// The file creation mask of this process.
 pub fn set_umask(mask: u32) {
     rustix::process::umask(Mode::from_raw_mode(mask));
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pieces_are_bounded() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::tempfile().unwrap();
+        for n in 0..100u64 {
+            file.write_all_at(&[1], n << 16).unwrap();
+        }
+        file.set_len(100 << 16).unwrap();
+        let all = super::extents(&file, 100 << 16, 1000).unwrap();
+        // Where the file system has no holes, all is one.
+        if all.len() > 1 {
+            assert_eq!((all.len(), all[1]), (100, (1 << 16, 4096)));
+            let few = super::extents(&file, 100 << 16, 10).unwrap();
+            assert!(few.len() <= 10 && few[0].0 == 0, "{few:?}");
+            let last = few.last().unwrap();
+            assert!(last.0 + last.1 > 99 << 16);
+            assert_eq!(super::extents(&file, 2 << 16, 1000).unwrap().len(), 2);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod apart;
 pub mod apparmor;
 pub mod cgroup;
 pub mod child;

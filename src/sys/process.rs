@@ -352,21 +352,6 @@ pub fn cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
 }
 
-/// Runs a program that has the terminal until it ends: what the user interrupts is it, not us.
-pub fn run_in_foreground(
-    command: &mut std::process::Command,
-) -> std::io::Result<std::process::ExitStatus> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-    extern "C" fn nothing(_: libc::c_int) {}
-    // A handler, unlike SIG_IGN, does not outlive the exec.
-    let quiet = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
-        // SAFETY: the handler does nothing, which is safe at any moment.
-        unsafe { sigaction(signal, &quiet) }?;
-    }
-    command.status()
-}
-
 #[cfg(test)]
 mod tests {
     use super::outside;

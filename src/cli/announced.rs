@@ -1,0 +1,142 @@
+//! A file of a container as it was announced: exactly the bytes that it had when it was opened,
+//! whatever its owner does meanwhile. What it has grown by is not read; what it has shrunk by is
+//! zeros, and counted.
+
+use crate::sys::file;
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+
+/// Most pieces of data of one file: a core that is full of small holes has some of them filled.
+const PIECES: usize = 1 << 18;
+
+/// A file, its size, and where its data was.
+#[derive(Debug)]
+pub struct Announced {
+    file: File,
+    /// Its size when it was opened, in bytes.
+    pub size: u64,
+    /// Offset and length of each piece of data; the rest is holes.
+    pub pieces: Vec<(u64, u64)>,
+    /// Bytes that were not there any more.
+    pub lacking: u64,
+    piece: usize,
+    at: u64,
+}
+
+impl Announced {
+    /// Takes size and holes down.
+    pub fn new(file: File) -> Result<Self> {
+        let size = file.metadata().context("fstat")?.len();
+        let pieces = file::extents(&file, size, PIECES).context("lseek(SEEK_DATA)")?;
+        Ok(Announced { file, size, pieces, lacking: 0, piece: 0, at: 0 })
+    }
+
+    /// The file itself.
+    pub fn inner(&self) -> &File {
+        &self.file
+    }
+
+    /// Bytes of its data.
+    pub fn data(&self) -> u64 {
+        self.pieces.iter().map(|(_, len)| len).sum()
+    }
+
+    /// Copies all into an empty file: holes, and pages that are nothing but zeros, are holes.
+    pub fn copy_to(&mut self, to: &File) -> Result<()> {
+        let mut buffer = vec![0; 64 << 10];
+        for (start, len) in self.pieces.clone() {
+            let (mut at, end) = (start, start + len);
+            while at < end {
+                let most = buffer.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+                self.read_exact(&mut buffer[..most]).context("read")?;
+                for page in buffer[..most].chunks(4096) {
+                    if page.iter().any(|b| *b != 0) {
+                        to.write_all_at(page, at).context("write")?;
+                    }
+                    at += page.len() as u64;
+                }
+            }
+        }
+        to.set_len(self.size).context("ftruncate")
+    }
+
+    /// Writes all, holes as zeros, to what cannot seek.
+    pub fn stream_to(&mut self, to: &mut impl Write) -> Result<()> {
+        let mut at = 0;
+        for (start, len) in self.pieces.clone() {
+            std::io::copy(&mut std::io::repeat(0).take(start - at), to)?;
+            std::io::copy(&mut self.by_ref().take(len), to)?;
+            at = start + len;
+        }
+        std::io::copy(&mut std::io::repeat(0).take(self.size - at), to)?;
+        Ok(())
+    }
+}
+
+/// Its pieces of data, one after the other.
+impl Read for Announced {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Some((start, len)) = self.pieces.get(self.piece).copied() else { return Ok(0) };
+        let most = buffer.len().min(usize::try_from(len - self.at).unwrap_or(usize::MAX));
+        let n = match self.file.read_at(&mut buffer[..most], start + self.at)? {
+            0 => {
+                buffer[..most].fill(0);
+                self.lacking += most as u64;
+                most
+            }
+            n => n,
+        };
+        self.at += n as u64;
+        if self.at == len {
+            (self.piece, self.at) = (self.piece + 1, 0);
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(bytes: &[u8]) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file
+    }
+
+    #[test]
+    fn exactly_what_was_announced() {
+        let bytes: Vec<u8> = (0..10_000u32).map(|n| n as u8 | 1).collect();
+        for (change, lacking) in [(10_000u64, 0u64), (20_000, 0), (7_000, 3_000), (0, 10_000)] {
+            let source = file(&bytes);
+            let mut announced = Announced::new(source.try_clone().unwrap()).unwrap();
+            if change > 10_000 {
+                source.write_all_at(&[9; 10_000], 10_000).unwrap();
+            } else {
+                source.set_len(change).unwrap();
+            }
+            let to = file(b"");
+            announced.copy_to(&to).unwrap();
+            let mut got = vec![0; to.metadata().unwrap().len() as usize];
+            to.read_exact_at(&mut got, 0).unwrap();
+            let kept = change.min(10_000) as usize;
+            assert_eq!((got.len(), announced.lacking), (10_000, lacking));
+            assert!(got[..kept] == bytes[..kept] && got[kept..].iter().all(|b| *b == 0));
+        }
+    }
+
+    #[test]
+    fn a_large_hole_costs_nothing() {
+        let source = file(b"start");
+        source.write_all_at(b"end", 1 << 40).unwrap();
+        let mut announced = Announced::new(source).unwrap();
+        let to = file(b"");
+        announced.copy_to(&to).unwrap();
+        assert_eq!(to.metadata().unwrap().len(), (1 << 40) + 3);
+        let mut end = [0; 3];
+        to.read_exact_at(&mut end, 1 << 40).unwrap();
+        assert_eq!(&end, b"end");
+    }
+}

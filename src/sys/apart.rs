@@ -1,0 +1,433 @@
+//! A program that is kept apart from its caller: a session of its own, a pseudo-terminal of its own
+//! whose bytes are carried to and from the caller's, no descriptor, no new rights, and where root
+//! starts it a user ID that nobody else has. It cannot open, read or type into the caller's terminal.
+//!
+//! # References
+//! setsid(2), pty(7), ioctl_tty(2) (`TIOCSCTTY`, `TIOCSTI`), signalfd(2), no_new_privs(7).
+
+use super::cred::{self, Credentials};
+use super::{child, process};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::termios::{self, SetArg, Termios};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+
+/// How it ended.
+#[derive(Debug)]
+pub enum End {
+    /// By itself.
+    Exited(ExitStatus),
+    /// It was killed, since this process is to end by this signal.
+    Interrupted(i32),
+}
+
+/// What is read at once. A pipe that is ready takes this much without blocking (`PIPE_BUF`).
+const PIECE: usize = 4096;
+/// Most bytes that are still carried after the program has ended, should others of its go on.
+const AFTER: usize = 1 << 20;
+
+/// The signals that end, stop or continue this process, or tell it of a new size or a dead child.
+const TOLD_OF: [Signal; 8] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
+    Signal::SIGCHLD,
+];
+
+/// Bytes on their way.
+struct Way {
+    from: Option<OwnedFd>,
+    to: Option<OwnedFd>,
+    waiting: Vec<u8>,
+    outward: bool,
+}
+
+impl Way {
+    fn new(from: impl AsFd, to: impl AsFd, outward: bool) -> Result<Self> {
+        let dup = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().context("dup");
+        let (from, to) = (Some(dup(from.as_fd())?), Some(dup(to.as_fd())?));
+        Ok(Way { from, to, waiting: Vec::new(), outward })
+    }
+
+    /// What to wait for.
+    fn next(&self) -> Option<PollFd<'_>> {
+        match (&self.from, &self.to) {
+            (Some(from), Some(_)) if self.waiting.is_empty() => {
+                Some(PollFd::new(from, PollFlags::IN))
+            }
+            (_, Some(to)) if !self.waiting.is_empty() => Some(PollFd::new(to, PollFlags::OUT)),
+            _ => None,
+        }
+    }
+
+    /// Reads or writes once; returns how many bytes came. An end on either side ends the way.
+    fn step(&mut self) -> usize {
+        let again = |e| e == rustix::io::Errno::AGAIN;
+        if self.waiting.is_empty() {
+            let Some(from) = &self.from else { return 0 };
+            let mut piece = [0; PIECE];
+            match process::read(from, &mut piece) {
+                Ok(0) => self.end_of_input(),
+                Ok(n) => {
+                    self.waiting.extend_from_slice(&piece[..n]);
+                    return n;
+                }
+                Err(e) if again(e) => {}
+                // A terminal that nobody has open any more: EIO.
+                Err(_) => self.end_of_input(),
+            }
+        } else if let Some(to) = &self.to {
+            match process::write(to, &self.waiting) {
+                Ok(n) => drop(self.waiting.drain(..n)),
+                Err(e) if again(e) => {}
+                Err(_) => (self.from, self.to) = (None, None),
+            }
+            if self.from.is_none() && self.waiting.is_empty() {
+                self.to = None;
+            }
+        }
+        0
+    }
+
+    fn end_of_input(&mut self) {
+        (self.from, self.to) = (None, None);
+    }
+}
+
+/// The caller's terminal, raw as long as this lives.
+struct Raw(Termios);
+
+impl Raw {
+    fn new() -> Result<Self> {
+        let before = termios::tcgetattr(process::stdin()).context("tcgetattr")?;
+        let raw = Raw(before);
+        raw.enter()?;
+        Ok(raw)
+    }
+
+    fn enter(&self) -> Result<()> {
+        let mut raw = self.0.clone();
+        termios::cfmakeraw(&mut raw);
+        termios::tcsetattr(process::stdin(), SetArg::TCSADRAIN, &raw).context("tcsetattr")
+    }
+
+    /// What came meanwhile, such as a terminal's answer that the program has provoked, is thrown
+    /// away: nobody's shell is to read it.
+    fn leave(&self) {
+        let _ = termios::tcsetattr(process::stdin(), SetArg::TCSAFLUSH, &self.0);
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Runs a program apart until it ends, as user and group `own` where that is given. Where stdin is a
+/// terminal, those of the three streams that are terminals are a new one; all others are pipes.
+///
+/// Afterwards this process must end soon: the signals that would end it stay blocked.
+///
+/// # Errors
+/// It could not be started.
+pub fn run(mut command: Command, own: Option<u32>) -> Result<End> {
+    let mut told_of = SigSet::empty();
+    TOLD_OF.into_iter().for_each(|s| told_of.add(s));
+    let mut blocked = told_of;
+    // A closed stdout is an error of write.
+    blocked.add(Signal::SIGPIPE);
+    blocked.thread_block().context("sigprocmask")?;
+    let signals = SignalFd::with_flags(&told_of, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("signalfd")?;
+    process::not_dumpable()?;
+
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let terminal = streams[0].is_terminal().then(|| open_terminal(own)).transpose()?;
+    let mut ways = Vec::new();
+    if let Some((master, _)) = &terminal {
+        ways.push(Way::new(streams[0], master, false)?);
+        ways.push(Way::new(master, streams[1], true)?);
+    }
+    for (n, stream) in streams.into_iter().enumerate() {
+        let theirs = match &terminal {
+            Some((_, slave)) if stream.is_terminal() => slave.try_clone().context("dup")?,
+            _ => {
+                let (read, write) = process::pipe()?;
+                let (ours, theirs) = if n == 0 { (write, read) } else { (read, write) };
+                unblock(&ours)?;
+                ways.push(match n {
+                    0 => Way::new(stream, ours, false)?,
+                    _ => Way::new(ours, stream, true)?,
+                });
+                theirs
+            }
+        };
+        match n {
+            0 => command.stdin(Stdio::from(theirs)),
+            1 => command.stdout(Stdio::from(theirs)),
+            _ => command.stderr(Stdio::from(theirs)),
+        };
+    }
+    let has_terminal = terminal.is_some();
+    // SAFETY: this process has one thread, so the child may go on to run any code.
+    unsafe { command.pre_exec(move || set_apart(has_terminal, own)) };
+    let child = command.spawn()?;
+    // With it go our copies of the program's streams.
+    drop(command);
+    let master = terminal.map(|(master, _)| master);
+    let raw = master.is_some().then(Raw::new).transpose();
+    let end = match raw {
+        Ok(raw) => relay(child, &signals, &mut ways, raw.as_ref(), master.as_ref(), own),
+        Err(e) => {
+            let mut child = child;
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(e)
+        }
+    };
+    if let Some(uid) = own {
+        end_all_of(uid);
+    }
+    end
+}
+
+fn relay(
+    mut child: std::process::Child,
+    signals: &SignalFd,
+    ways: &mut [Way],
+    raw: Option<&Raw>,
+    master: Option<&OwnedFd>,
+    own: Option<u32>,
+) -> Result<End> {
+    let mut ended: Option<ExitStatus> = None;
+    let mut after = 0;
+    loop {
+        let mut waiting = vec![PollFd::new(signals, PollFlags::IN)];
+        let mut who = Vec::new();
+        for (i, way) in ways.iter().enumerate() {
+            if let Some(fd) = way.next().filter(|_| ended.is_none() || way.outward) {
+                who.push(i);
+                waiting.push(fd);
+            }
+        }
+        // What the program had said is carried to its end, at the reader's pace; then that was all.
+        let blocked = ways.iter().any(|w| w.outward && w.to.is_some() && !w.waiting.is_empty());
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let time = (ended.is_some() && !blocked).then_some(&at_once);
+        match poll(&mut waiting, time) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => {}
+            Err(e) => return Err(e).context("poll"),
+        }
+        let ready: Vec<usize> = who
+            .into_iter()
+            .zip(&waiting[1..])
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|(i, _)| i)
+            .collect();
+        while let Ok(Some(signal)) = signals.read_signal() {
+            match signal.ssi_signo as i32 {
+                libc::SIGCHLD => {}
+                libc::SIGWINCH => copy_size(master),
+                libc::SIGCONT => drop(raw.map(Raw::enter)),
+                libc::SIGTSTP => {
+                    raw.map(Raw::leave);
+                    // SIGTSTP is blocked, and its meaning is kept: the shell sees a stopped job.
+                    let _ = nix::sys::signal::raise(Signal::SIGSTOP);
+                    let _ = raw.map(Raw::enter);
+                }
+                other => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Ok(End::Interrupted(other));
+                }
+            }
+        }
+        if ended.is_none() {
+            ended = child.try_wait().context("waitpid")?;
+            if let (Some(_), Some(uid)) = (ended, own) {
+                end_all_of(uid);
+            }
+        }
+        let mut moved = !ready.is_empty();
+        for i in ready {
+            let n = ways[i].step();
+            after += if ended.is_some() { n } else { 0 };
+            // The caller's terminal has gone.
+            if raw.is_some() && !ways[i].outward && ways[i].from.is_none() && ended.is_none() {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Ok(End::Interrupted(libc::SIGHUP));
+            }
+        }
+        moved |= blocked;
+        if let Some(status) = ended
+            && (!moved && time.is_some() || after > AFTER)
+        {
+            return Ok(End::Exited(status));
+        }
+    }
+}
+
+/// A pseudo-terminal like the caller's: the master, and the side of the program, which is its user's.
+fn open_terminal(own: Option<u32>) -> Result<(OwnedFd, OwnedFd)> {
+    let like = termios::tcgetattr(process::stdin()).context("tcgetattr")?;
+    let pty = nix::pty::openpty(None, &like).context("openpty")?;
+    for fd in [&pty.master, &pty.slave] {
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).context("fcntl(F_SETFD)")?;
+    }
+    unblock(&pty.master)?;
+    copy_size(Some(&pty.master));
+    if let Some(uid) = own {
+        super::file::chown(&pty.slave, uid, uid)?;
+    }
+    super::file::chmod(&pty.slave, 0o600)?;
+    Ok((pty.master, pty.slave))
+}
+
+fn unblock(fd: &OwnedFd) -> Result<()> {
+    rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK).context("fcntl(F_SETFL)")
+}
+
+/// Gives the pseudo-terminal the size of the caller's; the kernel tells the program.
+fn copy_size(master: Option<&OwnedFd>) {
+    let Some(master) = master else { return };
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the structure lives for both calls; the first fills it.
+    unsafe {
+        if libc::ioctl(0, libc::TIOCGWINSZ, &raw mut size) == 0 {
+            libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size);
+        }
+    }
+}
+
+/// In the child, just before the exec, when its streams are in their place.
+fn set_apart(has_terminal: bool, own: Option<u32>) -> std::io::Result<()> {
+    let other = |e: anyhow::Error| std::io::Error::other(format!("{e:#}"));
+    rustix::process::setsid()?;
+    // SAFETY: neither call touches memory of ours; the descriptors only get a flag.
+    unsafe {
+        if has_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+        if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none)?;
+    match own {
+        Some(uid) => become_user(uid).map_err(other)?,
+        None => rustix::thread::set_no_new_privs(true)?,
+    }
+    // After the change of IDs, which clears it.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+fn become_user(uid: u32) -> Result<()> {
+    let own = Credentials {
+        uid: [uid; 4],
+        gid: [uid; 4],
+        groups: Vec::new(),
+        effective: 0,
+        permitted: 0,
+    };
+    cred::assume(&own, None)
+}
+
+/// Kills all processes of a user ID that is this program's own: what a debugger has started, too.
+///
+/// # References
+/// kill(2): -1 is all that the caller may signal, itself not among them.
+pub fn end_all_of(uid: u32) {
+    // They may kill the child that kills them, if they are quick; not ten times.
+    for _ in 0..10 {
+        let attempt = || -> Result<()> {
+            become_user(uid)?;
+            let ids = [rustix::process::getuid().as_raw(), rustix::process::geteuid().as_raw()];
+            ensure!(uid > 0 && ids == [uid; 2], "setresuid did not take");
+            // SAFETY: kill touches no memory. All IDs of this child are the program's own.
+            match unsafe { libc::kill(-1, libc::SIGKILL) } {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()).context("kill(-1)"),
+            }
+        };
+        let Ok(child) = child::fork(|| {
+            i32::from(attempt().is_err_and(|e| {
+                e.root_cause().downcast_ref::<std::io::Error>().and_then(|e| e.raw_os_error())
+                    != Some(libc::ESRCH)
+            }))
+        }) else {
+            return;
+        };
+        let time = std::time::Duration::from_secs(5);
+        if matches!(child.end_within(time), Ok(Some(child::Ended::Exit(0)))) {
+            return;
+        }
+    }
+}
+
+/// Ends this process by a signal that it had blocked, as if it had not.
+pub fn die_of(signal: i32) -> ! {
+    if let Ok(signal) = Signal::try_from(signal) {
+        let mut set = SigSet::empty();
+        set.add(signal);
+        // SAFETY: SIG_DFL installs no handler.
+        let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
+        let _ = nix::sys::signal::raise(signal);
+        let _ = set.thread_unblock();
+    }
+    std::process::exit(128 + signal)
+}
+
+/// Starts a process that outlives this one, whatever that dies of, and then does `work`: nothing
+/// that ends this one ends it. It keeps stdout and stderr, so that who reads them to their end knows
+/// that the work is done, and the descriptors given.
+pub fn executor(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<Executor> {
+    let (read, write) = process::pipe()?;
+    let child = child::fork(|| {
+        let _ = SigSet::all().thread_block();
+        let _ = rustix::process::setsid();
+        let mut all = vec![read.as_fd()];
+        all.extend_from_slice(keep);
+        process::release_stdin();
+        if process::close_all_but(&all).is_err() {
+            return 1;
+        }
+        // The end of the pipe: nobody else has the other end.
+        let _ = process::read(&read, &mut [0]);
+        work();
+        0
+    })?;
+    Ok(Executor { alive: Some(write), child: Some(child) })
+}
+
+/// See [`executor`]. Dropped, it is waited for.
+#[derive(Debug)]
+pub struct Executor {
+    alive: Option<OwnedFd>,
+    child: Option<child::Child>,
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        drop(self.alive.take());
+        // Much may be to remove; it goes on by itself should it take longer.
+        if let Some(child) = self.child.take() {
+            let _ = child.end_within(std::time::Duration::from_secs(600));
+        }
+    }
+}
