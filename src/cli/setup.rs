@@ -68,7 +68,7 @@ fn systemctl(what: &[&str]) {
     let places =
         ["/usr/lib/systemd/system", "/etc/systemd/system", "/usr/local/lib/systemd/system"];
     let is_there = |dir: &&str| Path::new(dir).join(UNIT).exists();
-    if !Path::new("/run/systemd/system").is_dir() || !places.iter().any(|dir| is_there(&dir)) {
+    if !Path::new("/run/systemd/system").is_dir() || !places.iter().any(is_there) {
         return;
     }
     let done = std::process::Command::new("/usr/bin/systemctl").args(what).arg(UNIT).output();
