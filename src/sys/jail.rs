@@ -35,7 +35,10 @@ pub struct Said {
     pub cut: Option<String>,
 }
 
-/// The user and group that own nothing.
+/// The user and group of the jails that root makes: no other process has it, nor any file. Above what
+/// distributions, systemd and subordinate IDs use.
+const READER: u32 = 2_147_450_879;
+/// The user and group that own nothing: for root of a user namespace, which may not have the other.
 const NOBODY: u32 = 65534;
 
 /// Runs `work` in a jail. The caller must be single-threaded. `keep` are the descriptors, besides the pipe, that the child still has, under the same numbers.
@@ -80,7 +83,8 @@ pub fn run(
         Ended::Signal(n) if n == libc::SIGXFSZ => {
             Some(format!("its reader wanted to write more than {} MiB", bounds.file >> 20))
         }
-        Ended::Signal(n) if n == libc::SIGABRT => {
+        // An abort is a forbidden call, too.
+        Ended::Signal(n) if n == libc::SIGABRT || n == child::FORBIDDEN => {
             Some("its reader gave up: more memory than it may have, or a defect".into())
         }
         Ended::Signal(n) => Some(format!("its reader was killed by signal {n}")),
@@ -134,9 +138,13 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
         .and_then(|()| rustix::stdio::dup2_stderr(&null))
         .context("dup2")?;
     drop(null);
+    // While files can be opened.
+    let own = if process::is_host_root() { READER } else { NOBODY };
     let mut all = vec![out.as_fd()];
     all.extend_from_slice(keep);
     process::close_all_but(&all)?;
+    // Without a controlling terminal.
+    rustix::process::setsid().context("setsid")?;
     for (resource, most) in [
         (Resource::As, bounds.memory),
         (Resource::Cpu, bounds.cpu),
@@ -151,8 +159,8 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
     if rustix::process::geteuid().is_root() {
         cred::assume(
             &Credentials {
-                uid: [NOBODY; 4],
-                gid: [NOBODY; 4],
+                uid: [own; 4],
+                gid: [own; 4],
                 groups: Vec::new(),
                 effective: 0,
                 permitted: 0,
@@ -163,6 +171,9 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
         rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
         process::not_dumpable()?;
     }
+    // Who interrupts the parent ends this, too: it has left the terminal's session.
+    let death = Some(rustix::process::Signal::KILL);
+    rustix::process::set_parent_process_death_signal(death).context("prctl(PR_SET_PDEATHSIG)")?;
     filter::enter(&FILTER)
 }
 
@@ -181,8 +192,8 @@ const RULES: &[&[Rule]] = &[
         Allow(libc::SYS_getrandom),
         Allow(libc::SYS_rt_sigaction),
         Allow(libc::SYS_getpid),
-        // An abort: that is how it ends where it asks for more memory than it may have.
-        Allow(libc::SYS_tgkill),
+        // No tgkill, not even for an abort, which then ends as a forbidden call: there are other
+        // processes of its user.
     ],
 ];
 
@@ -214,7 +225,12 @@ mod tests {
 
     #[test]
     fn it_can_open_start_and_connect_nothing() {
-        let attempts: [fn(); 3] = [
+        let attempts: [fn(); 4] = [
+            // Signal 0 to the first process: whether it may.
+            || {
+                // SAFETY: touches no memory.
+                let _ = unsafe { libc::syscall(libc::SYS_tgkill, 1, 1, 0) };
+            },
             || drop(std::fs::File::open("/etc/passwd")),
             || drop(std::os::unix::net::UnixStream::pair()),
             || drop(std::process::Command::new("/bin/true").status()),
@@ -226,6 +242,35 @@ mod tests {
             });
             assert!(said.output.is_empty() && said.cut.is_some(), "{i}: {said:?}");
         }
+    }
+
+    #[test]
+    fn it_is_nobody_elses_and_has_no_terminal() {
+        let (read, write) = process::pipe().unwrap();
+        let child = child::fork(|| {
+            enter(&BOUNDS, &[], &std::fs::File::from(write)).map_or(1, |()| {
+                loop {
+                    std::hint::black_box(0);
+                }
+            })
+        })
+        .unwrap();
+        let id = child.id().as_raw_nonzero().to_string();
+        let path = format!("/proc/{id}/");
+        let status = || std::fs::read_to_string(format!("{path}status")).unwrap();
+        while !status().contains("Seccomp:\t2") {
+            std::thread::yield_now();
+        }
+        let stat = std::fs::read_to_string(format!("{path}stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        // Session and terminal.
+        assert_eq!((fields[3], fields[4]), (id.as_str(), "0"));
+        if process::is_host_root() {
+            assert!(status().contains(&format!("Uid:\t{READER}\t{READER}\t{READER}\t{READER}")));
+            assert!(status().contains("CapEff:\t0000000000000000"));
+        }
+        child.end_now().unwrap();
+        drop(read);
     }
 
     #[test]
