@@ -7,7 +7,7 @@ use crate::pattern::Handler;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::process::Who;
-use crate::sys::{kernel, process};
+use crate::sys::{kernel, process, text};
 use crate::sysctl::{self, Saved};
 use crate::users;
 use anyhow::Result;
@@ -48,7 +48,7 @@ fn failure(check: &'static str, text: impl Into<String>, hint: &str) -> Check {
 pub fn run(out: &mut impl Write, wish: &Wish, json: bool) -> Result<ExitCode> {
     let checks = checks(wish);
     if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&checks)?)?;
+        writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&checks)?))?;
     } else {
         for c in &checks {
             let verdict = match c.verdict {
@@ -56,9 +56,9 @@ pub fn run(out: &mut impl Write, wish: &Wish, json: bool) -> Result<ExitCode> {
                 Verdict::Warning => "warning",
                 Verdict::Failure => "failure",
             };
-            writeln!(out, "{verdict}  {:<12}  {}", c.check, c.text)?;
+            writeln!(out, "{verdict}  {:<12}  {}", c.check, text::one_line(&c.text))?;
             if let Some(hint) = &c.hint {
-                writeln!(out, "{:23}hint: {hint}", "")?;
+                writeln!(out, "{:23}hint: {}", "", text::one_line(hint))?;
             }
         }
     }

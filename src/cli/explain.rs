@@ -1,5 +1,6 @@
 //! `plan`: what the hook would do for a bundle.
 
+use crate::report::one_line;
 use crate::{config::Config, hook};
 use anyhow::{Context, Result};
 use std::io::Write;
@@ -19,6 +20,9 @@ pub fn run(
     let state = state
         .map(|p| std::fs::read(p).with_context(|| format!("read {}", p.display())))
         .transpose()?;
-    write!(out, "{}", hook::explain(bundle, state.as_deref(), &config)?)?;
+    let plan = hook::explain(bundle, state.as_deref(), &config)?.to_string();
+    for line in plan.lines() {
+        writeln!(out, "{}", one_line(line))?;
+    }
     Ok(())
 }

@@ -16,7 +16,7 @@ pub fn run(out: &mut impl Write, runtime: &Path, json: bool) -> Result<ExitCode>
     let checks = verify::run(runtime)?;
     let failed = checks.iter().filter(|c| c.verdict == Verdict::Failed).count();
     if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&checks)?)?;
+        writeln!(out, "{}", crate::sys::text::json(&serde_json::to_string_pretty(&checks)?))?;
     } else {
         for c in &checks {
             let verdict = if c.verdict == Verdict::Ok { "ok    " } else { "failed" };
