@@ -179,6 +179,6 @@ fn without_a_rule_nothing_is_removed() {
     assert_eq!(out.status.code(), Some(1));
     assert_eq!(
         String::from_utf8_lossy(&out.stderr),
-        "oci-coredump: vacuum: --max-size \"much\": expected a size such as 500M or 2G\n"
+        "oci-coredump: vacuum: --max-size \"much\": expected a size like 0, 200K, 512Mi, 1.5G or unlimited\n"
     );
 }

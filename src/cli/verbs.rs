@@ -245,6 +245,8 @@ pub enum Verb {
     ///
     /// It looks every two seconds: the kernel tells nobody of a change. oci-coredump.service runs it, which
     /// `install` enables where systemd runs.
+    ///
+    /// Example: oci-coredump watch
     Watch,
     /// Print metrics of the recorded crashes, as OpenMetrics text.
     ///
