@@ -5,6 +5,8 @@
 mod core_file;
 #[path = "attacks/files.rs"]
 mod files;
+#[path = "attacks/forwarded.rs"]
+mod forwarded;
 #[path = "attacks/groups.rs"]
 mod groups;
 #[path = "attacks/helper.rs"]
@@ -22,6 +24,8 @@ mod ring;
 #[path = "matrix/scene.rs"]
 #[allow(dead_code, reason = "the matrix uses the rest")]
 mod scene;
+#[path = "attacks/stopped.rs"]
+mod stopped;
 mod support;
 #[path = "attacks/words.rs"]
 mod words;

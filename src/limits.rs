@@ -138,6 +138,13 @@ impl Limits {
         }
     }
 
+    /// The same with a number of turns in any case: for whoever can stop what works for him, or make it
+    /// hang, and would have any number of processes wait.
+    pub fn with_turns(self) -> Self {
+        let concurrent = Self::set(self.concurrent).or(Self::defaults().concurrent);
+        Limits { concurrent, ..self }
+    }
+
     /// These limits as a container with an annotation has them: a number of its own counts where it is the lower one. Which cores it keeps is its own affair.
     pub fn lowered(&self, own: &Limits) -> Self {
         let tighter = |all: Option<Rate>, own: Option<Rate>| match (all, own) {

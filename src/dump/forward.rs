@@ -3,35 +3,29 @@
 use super::crash::Crash;
 use super::facts::Facts;
 use super::forwarded::{self, Most};
-use super::{plan, write};
+use super::turn::{Asked, Asking};
+use super::{plan, sparingly, write};
 use crate::limits::Limits;
-use crate::pattern::Handler;
+use crate::pattern::{Handler, Template};
 use crate::registry::Registry;
 use crate::sys::{pidfd, process};
 use crate::sysctl::{self, Saved};
 use anyhow::{Context, Result, bail};
 
+/// Whose process crashed, and what holds for it.
+pub struct Whose<'a> {
+    /// The user on the host; for one in a user namespace, who made that.
+    pub uid: u32,
+    /// Where turns are.
+    pub registry: Option<&'a Registry>,
+    /// The configuration's.
+    pub limits: &'a Limits,
+}
+
 /// Hands the crash on. A pipe program replaces this process, with the core untouched on stdin and the pidfd as descriptor 3, so this returns only where
 /// the handler is a file, nothing, or fails.
-pub fn forward(mut crash: Crash, saved: Saved, limits: &Limits) -> Result<()> {
-    let handler = saved.handler();
-    let pipe_limit = matches!(handler, Handler::Pipe(_)).then(|| saved.pipe_limit());
-    if !matches!(handler, Handler::Nothing) {
-        let most = Most::of(pipe_limit, limits);
-        let registry = Registry::create()?;
-        let is_still = || crash.pidfd.as_ref().is_none_or(pidfd::lives);
-        if !forwarded::enter(&registry, most, crash.said.uid, is_still)? {
-            let pid = crash.said.host_pid;
-            crate::report::sparingly(registry.dir(), "forwarded", || {
-                log::warn!(
-                    "process {pid} of the host: the earlier handler has as many crashes in hand as it \
-                     may, this one is skipped (further ones are not told of for a minute)"
-                )
-            });
-            return Ok(());
-        }
-    }
-    match handler {
+pub fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Result<()> {
+    match saved.handler() {
         Handler::Nothing => Ok(()),
         Handler::Socket => bail!(
             "the earlier handler {:?} is a socket, which only the kernel can connect to, dropping the \
@@ -39,34 +33,94 @@ pub fn forward(mut crash: Crash, saved: Saved, limits: &Limits) -> Result<()> {
             saved.core_pattern
         ),
         Handler::Pipe(args) => {
+            let most = Most::of(saved.pipe_limit(), whose.limits);
+            let is_still = || crash.pidfd.as_ref().is_none_or(pidfd::lives);
+            let entered = whose
+                .registry
+                .context("there is no run directory")
+                .and_then(|registry| forwarded::enter(registry, most, whose.uid, is_still));
+            match entered {
+                Ok(true) => {}
+                Ok(false) => {
+                    skip(whose, &crash);
+                    return Ok(());
+                }
+                Err(e) => uncounted(whose, &e),
+            }
             let args: Vec<_> = args.iter().map(|a| a.expand_argument(&crash.said)).collect();
             let program = args.first().context("the earlier handler names no program")?.clone();
             let pidfd = Vec::from_iter(crash.pidfd.take());
             Err(process::exec_as_kernel_would(crate::sys::proc::os(&program), &args, &pidfd))
                 .context("earlier handler")
         }
-        Handler::File(template) => {
-            let append_pid = sysctl::core_uses_pid()? != 0;
-            let file = match plan::host_file(&crash, &template, append_pid) {
-                Ok(file) => plan::File { patience: super::patience(limits), ..file },
-                // As the kernel: nothing is said of processes that may leave no core.
-                Err(reason) => {
-                    log::debug!("process {} of the host: no core: {reason}", crash.said.host_pid);
-                    return Ok(());
-                }
-            };
-            let facts = Facts::gather(&crash)?;
-            let (written, waiting) = write::write(&crash, &facts, &file, None, None, |_| {})?;
-            let stuck = written.stuck;
-            if let Some(reason) = written.reason {
-                let path = file.path.escape_ascii();
-                log::debug!("process {} of the host: core {path}: {reason}", crash.said.host_pid);
-            }
-            process::release_stdin();
-            if let Some(writer) = waiting {
-                writer.end()?;
-            }
-            if stuck { super::let_go(&crash, &facts) } else { Ok(()) }
-        }
+        Handler::File(template) => to_file(&crash, &template, whose),
     }
+}
+
+fn skip(whose: &Whose<'_>, crash: &Crash) {
+    let pid = crash.said.host_pid;
+    sparingly(whose.registry, "forwarded", || {
+        log::warn!(
+            "process {pid} of the host: the earlier handler has as many crashes in hand as it may, \
+             this one is skipped (further ones are not told of for a minute)"
+        )
+    });
+}
+
+/// The host's crashes are not lost for what is ours.
+fn uncounted(whose: &Whose<'_>, cause: &anyhow::Error) {
+    sparingly(whose.registry, "uncounted", || {
+        log::warn!("crashes of the host's cannot be counted, ignoring: {cause:#}")
+    });
+}
+
+/// As the kernel's file mode, under a turn of the user's: he can stop the writer, which acts as him, or
+/// have it hang in a file system of his. One that hangs keeps the turn.
+fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> {
+    let append_pid = sysctl::core_uses_pid()? != 0;
+    let file = match plan::host_file(crash, template, append_pid) {
+        Ok(file) => plan::File { patience: super::patience(whose.limits), ..file },
+        // As the kernel: nothing is said of processes that may leave no core.
+        Err(reason) => {
+            log::debug!("process {} of the host: no core: {reason}", crash.said.host_pid);
+            return Ok(());
+        }
+    };
+    let facts = Facts::gather(crash)?;
+    let Limits { concurrent, host_concurrent, wait, min_memory, .. } = whose.limits.clone();
+    let limits =
+        Limits { concurrent, host_concurrent, wait, min_memory, ..Limits::default() }.with_turns();
+    let asked = whose.registry.context("there is no run directory").and_then(|registry| {
+        let asking = Asking {
+            registry,
+            account: &format!(".uid-{}", whose.uid),
+            limits: &limits,
+            first: crash.said.host_pid as u64,
+            is_still: &|| facts.is_still(crash),
+        };
+        asking.ask(|| 0)
+    });
+    let turn = match asked {
+        Ok(Asked::Turn(turn)) => Some(turn),
+        Ok(Asked::Free) => None,
+        Ok(Asked::Refused(_)) => {
+            skip(whose, crash);
+            return Ok(());
+        }
+        Err(e) => {
+            uncounted(whose, &e);
+            None
+        }
+    };
+    let (written, waiting) = write::write(crash, &facts, &file, turn.as_deref(), None, |_| {})?;
+    let stuck = written.stuck;
+    if let Some(reason) = written.reason {
+        let path = file.path.escape_ascii();
+        log::debug!("process {} of the host: core {path}: {reason}", crash.said.host_pid);
+    }
+    process::release_stdin();
+    if let Some(writer) = waiting {
+        writer.end()?;
+    }
+    if stuck { super::let_go(crash, &facts) } else { Ok(()) }
 }

@@ -39,13 +39,15 @@ use crate::limits::Limits;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
+use crate::sys::child::{self, Ended};
 use crate::sys::proc::{self, printable};
-use crate::sys::{self, cgroup, kernel, process};
+use crate::sys::{self, cgroup, kernel, ns, process};
 use crate::sysctl::Saved;
 use crate::vacuum;
 use anyhow::{Context, Result};
 use crash::Crash;
 use facts::Facts;
+use forward::Whose;
 use ledger::Ledger;
 use plan::{File, Plan};
 use quota::Kept;
@@ -70,36 +72,46 @@ pub fn handle(args: &[OsString]) -> Result<()> {
         log::error!("{e:#}, using the defaults");
         Config::default()
     });
-    let registry = Registry::open();
+    // Turns are taken in it, those of users too, who have registered elsewhere.
+    let registry = Registry::open().or_else(|| Registry::create().ok());
     let facts = match Facts::gather(&crash) {
         Ok(facts) => facts,
         Err(e) => {
-            log::error!(
-                "process {} ({}) died of {}: {e:#}, treating it as the host's",
-                crash.said.host_pid,
-                comm(&crash),
-                signal_name(crash.said.signal)
-            );
-            return forward_it(crash, &config);
+            sparingly(registry.as_ref(), "unknown", || {
+                log::error!(
+                    "process {} ({}) died of {}: {e:#}, treating it as the host's",
+                    crash.said.host_pid,
+                    comm(&crash),
+                    signal_name(crash.said.signal)
+                )
+            });
+            let uid = crash.said.uid;
+            return forward_it(crash, uid, registry, &config);
         }
     };
     let origin = identify::identify(&facts, registry.as_ref())?;
     match plan::plan(&crash, &facts, origin) {
         Plan::Forward => {
+            let owner = facts.user_ns.as_ref().and_then(ns::owner).filter(|uid| *uid != 0);
+            let uid = owner.unwrap_or(crash.said.uid);
             // The earlier handler starts as the kernel would start it: with nothing of ours open.
-            drop((facts, registry));
-            forward_it(crash, &config)
+            drop(facts);
+            forward_it(crash, uid, registry, &config)
         }
         Plan::Discard(entry, reason) => {
             let why = NoCore { reason, limit: None };
             no_core(&crash, &facts, &entry, why, registry.as_ref(), &config)
         }
         Plan::Write(entry, file) => {
-            let limits = config.limits.lowered(&entry.limits);
+            let limits = match config.limits.lowered(&entry.limits) {
+                limits if entry.user.is_some() => limits.with_turns(),
+                limits => limits,
+            };
             let file = File { patience: patience(&limits), min_free: limits.min_free, ..file };
             let expected = || facts.task.memory_in_use().unwrap_or(0);
             let id = &entry.account();
-            let asked = registry.as_ref().map_or(Ok(Asked::Free), |r| {
+            let nowhere = || anyhow::anyhow!("there is no run directory");
+            let asked = registry.as_ref().ok_or_else(nowhere).and_then(|r| {
                 let asking = Asking {
                     registry: r,
                     account: id,
@@ -116,6 +128,14 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                     let why = NoCore { reason: refusal.reason, limit: Some(refusal.limit) };
                     return no_core(&crash, &facts, &entry, why, registry.as_ref(), &config);
                 }
+                // A user could have any number of helpers wait for what works for him.
+                Err(e) if entry.user.is_some() => {
+                    let why = NoCore {
+                        reason: format!("the user's limits cannot be looked at: {e:#}"),
+                        limit: None,
+                    };
+                    return no_core(&crash, &facts, &entry, why, registry.as_ref(), &config);
+                }
                 // A core that is not counted is better than none.
                 Err(e) => {
                     log::warn!("container {id}: its limits cannot be looked at, ignoring: {e:#}");
@@ -127,9 +147,25 @@ pub fn handle(args: &[OsString]) -> Result<()> {
     }
 }
 
-fn forward_it(crash: Crash, config: &Config) -> Result<()> {
-    let store = Store::open(config)?;
-    forward::forward(crash, Saved::load_or_default(&store), &config.limits)
+/// `uid`: whose process it was, on the host.
+fn forward_it(crash: Crash, uid: u32, registry: Option<Registry>, config: &Config) -> Result<()> {
+    let whose = Whose { uid, registry: registry.as_ref(), limits: &config.limits };
+    let done = Store::open(config)
+        .and_then(|store| forward::forward(crash, Saved::load_or_default(&store), &whose));
+    if let Err(e) = done {
+        sparingly(registry.as_ref(), "failed", || {
+            log::error!("a crash of the host's: {e:#} (further ones are not told of for a minute)")
+        });
+    }
+    Ok(())
+}
+
+/// Of what is not ours little is said. Without a run directory nobody knows how much was.
+fn sparingly(registry: Option<&Registry>, what: &str, say: impl FnOnce()) {
+    match registry {
+        Some(registry) => crate::report::sparingly(registry.dir(), what, say),
+        None => say(),
+    }
 }
 
 /// Why there is no core.
@@ -229,7 +265,7 @@ fn keep(
     if let Some(turn) = &turn {
         remember(turn, facts, &inside, &written);
     }
-    if written.created && mount.is_some() && !given_up && !is_at(host.as_deref(), written.id) {
+    if written.created && mount.is_some() && !given_up && !answers_at(host.as_deref(), written.id) {
         record.set_paths(Some(&inside), None);
         record.host_dir = None;
         record.location = if written.memory { Location::Memory } else { Location::Layer };
@@ -304,6 +340,16 @@ fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
 fn is_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
     let found = host.and_then(|path| std::fs::symlink_metadata(proc::os(path)).ok());
     found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == id)
+}
+
+/// The same, found out by a child: the volume may answer no more. One that hangs keeps the turn.
+fn answers_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let child = child::fork(|| {
+        process::release_stdin();
+        i32::from(!is_at(host, id))
+    });
+    matches!(child.and_then(|child| child.end_within(PATIENCE)), Ok(Some(Ended::Exit(0))))
 }
 
 fn finish(record: &mut Record, written: Written) {

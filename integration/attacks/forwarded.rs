@@ -1,0 +1,136 @@
+//! What goes to the earlier handler keeps to that handler's own limit, as the kernel would keep to it.
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::scene::{self, product};
+use crate::support::crasher::{compile, crasher};
+use crate::support::host::Host;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// An earlier handler (`gate.c`) that goes on until it is let go.
+struct Gate {
+    directory: TempDir,
+    program: PathBuf,
+}
+
+impl Gate {
+    fn new() -> Self {
+        let directory = TempDir::with_prefix("g").unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let program = directory.path().join("gate-handler");
+        fs::copy(compile("gate", include_str!("gate.c"), &[]), &program).unwrap();
+        fs::copy(crasher(), directory.path().join("crasher")).unwrap();
+        nix::unistd::mkfifo(&directory.path().join("gate"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        Self { directory, program }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Makes it the handler, with this limit, and then the product.
+    fn take_over(&self, host: &Host, limit: u32) {
+        let pattern = format!("|{} {}", self.program.display(), self.path().display());
+        host.set("kernel/core_pattern", &pattern);
+        host.set("kernel/core_pipe_limit", &limit.to_string());
+        assert!(product(&["install"]).status().unwrap().success());
+        assert_ne!(host.sysctl("kernel/core_pattern"), pattern);
+    }
+
+    /// How often it was started so far.
+    fn started(&self) -> usize {
+        fs::metadata(self.path().join("started")).map_or(0, |meta| meta.len() as usize)
+    }
+
+    /// How many run now.
+    fn running(&self) -> usize {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter(|entry| {
+            fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == self.program)
+        })
+        .count()
+    }
+
+    /// A process of a user without any rights crashes.
+    fn crash(&self) -> Child {
+        Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c"])
+            .arg(format!("ulimit -c unlimited; exec {}/crasher null", self.path().display()))
+            .current_dir("/")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// All that run go on, and all that come.
+    fn open(&self) -> fs::File {
+        fs::File::options().read(true).write(true).open(self.path().join("gate")).unwrap()
+    }
+}
+
+fn ended(children: &mut [Child]) -> usize {
+    children.iter_mut().filter_map(|child| child.try_wait().unwrap()).count()
+}
+
+fn wait_for_all(children: &mut [Child]) {
+    for child in children {
+        child.wait().unwrap();
+    }
+}
+
+fn wait_for(what: &str, is_so: &mut dyn FnMut() -> bool) {
+    let until = Instant::now() + SOON;
+    while !is_so() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(10)); // no event: the kernel's helpers are nobody's children
+    }
+}
+
+/// Sixteen at once, as the kernel would have had; of the others none waits, and none is left.
+#[test]
+fn row_29_the_earlier_handlers_own_limit() {
+    const LIMIT: usize = 16;
+    let host = scene::host();
+    let gate = Gate::new();
+    gate.take_over(&host, LIMIT as u32);
+    let mut children: Vec<_> = (0..60).map(|_| gate.crash()).collect();
+    wait_for("those beyond the limit are not skipped", &mut || {
+        ended(&mut children) == 60 - LIMIT && gate.started() == LIMIT
+    });
+    assert_eq!((gate.started(), gate.running()), (LIMIT, LIMIT));
+    let gate_is_open = gate.open();
+    wait_for_all(&mut children);
+    host.settle();
+    wait_for("handlers are left", &mut || gate.running() == 0);
+    assert_eq!(gate.started(), LIMIT, "one of those that were skipped came later");
+    // Those that are through do not count any more.
+    let mut again: Vec<_> = (0..4).map(|_| gate.crash()).collect();
+    wait_for_all(&mut again);
+    assert_eq!(gate.started(), LIMIT + 4);
+    drop(gate_is_open);
+}
+
+/// Without a limit of its own the kernel would run any number: ours are kept to, and nobody is skipped who has time.
+#[test]
+fn row_29_an_earlier_handler_without_a_limit() {
+    let host = scene::host();
+    host.configure("[limits]\nconcurrent = 4\nwait = 120\n");
+    let gate = Gate::new();
+    gate.take_over(&host, 0);
+    let mut children: Vec<_> = (0..20).map(|_| gate.crash()).collect();
+    wait_for("four are not handled", &mut || gate.started() == 4);
+    // Each of the others has a helper by now, which looks for room again and again.
+    wait_for("the others do not wait", &mut || crate::ring::helpers().len() == 16);
+    assert_eq!((gate.started(), gate.running()), (4, 4));
+    let gate_is_open = gate.open();
+    wait_for_all(&mut children);
+    host.settle();
+    assert_eq!(gate.started(), 20, "one that had time was skipped");
+    drop(gate_is_open);
+}
