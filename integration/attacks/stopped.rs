@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::ring::helpers;
 use crate::scene::{self, product};
 use crate::support::bare::{self, Container};
-use crate::support::crasher::compile;
+use crate::support::crasher::{compile, crasher};
 use crate::support::fuse::{Answer, Fuse};
 use crate::support::host::Host;
 use crate::support::require;
@@ -196,14 +196,38 @@ fn row_29_writers_that_cannot_be_killed_keep_the_hosts_turns() {
     else {
         return;
     };
+    // Whatever fails: nobody may wait for it any more when the host is put back.
+    let _last = scopeguard(|| target.go_on());
     target.on_write(0, Answer::Hold);
-    let stopper = Stopper::run(&user, 12, -1, Where::Host, scratch.path());
-    assert!(target.wait_held(Duration::ZERO), "nothing was ever held");
+    let crasher = user.program(crasher());
+    let script = format!("ulimit -c unlimited; exec {} null", crasher.display());
+    let crash = || {
+        let mut command = user.command("sh");
+        command.args(["-c", &script]).current_dir(scratch.path()).spawn().unwrap()
+    };
+    let mut children = vec![crash()];
+    assert!(target.wait_held(ALL), "nothing was ever held: {:?}", states());
+    children.extend((0..11).map(|_| crash()));
+    let until = Instant::now() + ALL;
+    while !children.iter_mut().all(|child| child.try_wait().unwrap().is_some()) {
+        assert!(Instant::now() < until, "a crashed process is pinned: {:?}", states());
+        std::thread::sleep(Duration::from_millis(20)); // wait(2) knows no time-out
+    }
     assert_another_gets_its_core(&host);
     wait_for_helpers(2, ALL);
     target.go_on();
     wait_for_helpers(0, ALL);
-    drop(stopper);
+}
+
+/// Does something at the end of its scope.
+fn scopeguard<F: Fn()>(last: F) -> impl Drop {
+    struct Last<F: Fn()>(F);
+    impl<F: Fn()> Drop for Last<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Last(last)
 }
 
 /// A container kills its processes while they wait for a turn: nobody goes on waiting for them.
