@@ -3,6 +3,7 @@
 use crate::memory;
 use crate::support::bare::compile;
 use crate::support::bundle::Bundle;
+use crate::support::fuse::{Answer, Fuse};
 use crate::support::host::{BINARY, Host};
 use crate::support::require;
 use crate::support::runtime::{Kind, Runtime};
@@ -10,8 +11,6 @@ use crate::template::{Core, Lane, Stage, Template, Way, assert_same, unlimited};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 fn stage(name: &'static str) -> Stage {
     Stage::new(name, "allow_early_release = true\n", &[("oci-coredump/release", "early")])
@@ -109,8 +108,11 @@ impl Drop for Writer {
     }
 }
 
-/// MiB of a core that takes its time.
-const LARGE: usize = 384;
+/// MiB of memory of the victim.
+const LARGE: usize = 64;
+
+/// Behind so many bytes its process has been let go: before, 4 MiB of small areas are copied at most, and the mapped files.
+const RELEASED: u64 = 16 << 20;
 
 /// The process is let go, its container ends and is deleted, and only then the core goes on: it lands on the volume all the same.
 #[test]
@@ -121,7 +123,7 @@ fn a_container_that_is_removed_meanwhile() {
     let host = Host::take();
     let binary = host.install();
     host.configure("allow_early_release = true\n");
-    let (volume, runtime) = (TempDir::with_prefix("volume").unwrap(), Runtime::new(Kind::Runc));
+    let (volume, runtime) = (Fuse::mount(), Runtime::new(Kind::Runc));
     let mut bundle = Bundle::new();
     bundle.rootfs().put(&compile("victim"), "/bin/victim");
     bundle
@@ -144,13 +146,15 @@ fn a_container_that_is_removed_meanwhile() {
     let mut ready = String::new();
     BufReader::new(container.stdout.take().unwrap()).read_line(&mut ready).unwrap();
     assert_eq!(ready, "ready\n");
+    // The volume does not answer, so that the core cannot be whole before the container has gone.
+    volume.on_write(RELEASED, Answer::Hold);
     container.stdin.take().unwrap().write_all(b"x").unwrap();
-
-    // Stopped while it writes, so that the core cannot be whole before the container has gone.
-    let helpers = until("a helper", || helpers().filter(|all| all.len() == 2));
-    let until_released = || (!container_lives(&runtime)).then_some(());
-    until("the process to be let go", until_released);
-    helpers.iter().for_each(|helper| kill_process(*helper, Signal::STOP).unwrap());
+    assert!(
+        volume.wait_held(crate::PATIENCE),
+        "nothing was written: {:?}, {:?}",
+        host.records(),
+        volume.names()
+    );
     let status = container.wait().unwrap();
     assert!(
         !runtime
@@ -163,22 +167,17 @@ fn a_container_that_is_removed_meanwhile() {
         "runc still knows it ({status})"
     );
     drop(bundle);
-    assert_eq!(
-        host.records_of("removed")[0]["outcome"],
-        "started",
-        "the core was whole before the container had gone"
-    );
-    helpers.iter().for_each(|helper| kill_process(*helper, Signal::CONT).unwrap());
+    assert_eq!(host.records_of("removed")[0]["outcome"], "started");
+    volume.go_on();
 
-    let record = until("the core to be whole", || {
-        host.records_of("removed").pop().filter(|record| record["outcome"] != "started")
-    });
+    host.settle();
+    let record = host.records_of("removed").pop().unwrap();
     assert_eq!(record["outcome"], "written", "{record}");
     assert!(
         record["released_at"].as_str().unwrap() < record["completed_at"].as_str().unwrap(),
         "{record}"
     );
-    let core = volume.path().join("core.1");
+    let core = volume.file("core.1");
     assert_eq!(record["host_path"], core.to_str().unwrap(), "{record}");
     assert!(memory(&core) == filled(LARGE << 20), "not the victim's memory");
 }
@@ -194,35 +193,4 @@ fn filled(bytes: usize) -> Vec<u8> {
         all.extend(state.to_ne_bytes());
     }
     all
-}
-
-/// The helper and its writer.
-fn helpers() -> Option<Vec<Pid>> {
-    let all = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
-    let ours = |pid: &Pid| {
-        let directory = format!("/proc/{}", pid.as_raw_nonzero());
-        std::fs::read_link(format!("{directory}/exe")).is_ok_and(|exe| exe.to_str() == Some(BINARY))
-            && std::fs::read(format!("{directory}/cmdline"))
-                .is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"handle"))
-    };
-    Some(all.filter(ours).collect())
-}
-
-fn container_lives(runtime: &Runtime) -> bool {
-    let output = runtime.command().args(["state", "removed"]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).contains("\"running\"")
-}
-
-/// Waits for what no event tells.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + crate::PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
