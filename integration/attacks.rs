@@ -13,6 +13,8 @@ mod groups;
 mod helper;
 #[path = "attacks/identity.rs"]
 mod identity;
+#[path = "attacks/neighbours.rs"]
+mod neighbours;
 #[path = "attacks/pot.rs"]
 mod pot;
 #[path = "attacks/privileges.rs"]

@@ -73,7 +73,7 @@ pub struct Config {
     /// The host's store of cores and records.
     pub store: PathBuf,
     /// Whether a container may write to its own directory of the store, other than by dumping core: `ro` or
-    /// `rw`. With `rw` it can fill the disk that the store is on.
+    /// `rw`. With `rw` it can fill the disk that the store is on. `mode = "kernel"` needs `rw`, and has it.
     pub store_view: StoreView,
     /// Whose core `/dev/termination-log` tells of, where the container has that file and it is empty: `init`, `any` or `off`.
     pub termination_log: TerminationLog,
@@ -231,6 +231,12 @@ impl Config {
         ensure!(self.store.is_absolute(), "the path must be absolute");
         ensure!(self.runtime.as_ref().is_none_or(|p| p.is_absolute()), "the path must be absolute");
         Ok(())
+    }
+
+    /// Whether containers may write to their directories of the store. With `mode = "kernel"` they must:
+    /// there the kernel makes the file as the crashed process itself.
+    pub fn container_writes_store(&self) -> bool {
+        self.store_view == StoreView::Rw || self.mode == Mode::Kernel
     }
 
     /// Reads the configuration; an absent file is the default. What was left out is in the log.

@@ -28,7 +28,7 @@ fn killed_at_every_step() {
     let program = bare::compile("victim");
     let sweep = compile("sweep", include_str!("sweep.c"), &[]);
     let script = format!(
-        "case ${{15}} in *calm*) exec $helper \"$@\";; esac\n\
+        "case ${{16}} in *calm*) exec $helper \"$@\";; esac\n\
          exec >/dev/null 2>&1\n\
          exec {} $(cat ${{0%/*}}/at) ${{0%/*}}/report $helper \"$@\"",
         sweep.display()

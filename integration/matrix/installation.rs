@@ -51,6 +51,7 @@ fn make_install_and_uninstall() {
     let expected = [
         "usr/bin/oci-coredump",
         "usr/bin/oci-coredump-runtime",
+        "usr/lib/systemd/system/oci-coredump.service",
         BINARY,
         "usr/libexec/oci/hooks.d/oci-coredump-runtime",
         "usr/share/bash-completion/completions/oci-coredump",

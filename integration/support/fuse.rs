@@ -53,9 +53,9 @@ struct State {
     taken: u64,
     /// Not after how many bytes, but behind which of a file.
     by_place: bool,
-    /// New files are not answered for.
-    hold_create: bool,
-    held_create: Vec<Vec<u8>>,
+    /// Requests of this operation are not answered.
+    hold: Option<u32>,
+    held_requests: Vec<Vec<u8>>,
     held: Vec<(u64, u64, Vec<u8>, u64)>,
 }
 
@@ -70,11 +70,12 @@ struct Node {
 }
 
 /// include/uapi/linux/fuse.h
-mod op {
+pub mod op {
     pub const LOOKUP: u32 = 1;
     pub const FORGET: u32 = 2;
     pub const GETATTR: u32 = 3;
     pub const SETATTR: u32 = 4;
+    pub const MKDIR: u32 = 9;
     pub const UNLINK: u32 = 10;
     pub const OPEN: u32 = 14;
     pub const READ: u32 = 15;
@@ -142,28 +143,33 @@ impl Fuse {
 
     /// From now on nobody gets an answer who makes a file.
     pub fn hold_create(&self) {
-        self.shared.lock().hold_create = true;
+        self.hold(op::CREATE);
     }
 
-    /// Waits until a write or a new file is held. False: none was, in that time.
+    /// From now on nobody gets an answer to this operation (one of [`op`]).
+    pub fn hold(&self, operation: u32) {
+        self.shared.lock().hold = Some(operation);
+    }
+
+    /// Waits until a request is held. False: none was, in that time.
     pub fn wait_held(&self, most: Duration) -> bool {
         let state = self.shared.lock();
         let (state, _) = self
             .shared
             .changed
             .wait_timeout_while(state, most, |state| {
-                state.held.is_empty() && state.held_create.is_empty()
+                state.held.is_empty() && state.held_requests.is_empty()
             })
             .unwrap();
-        !state.held.is_empty() || !state.held_create.is_empty()
+        !state.held.is_empty() || !state.held_requests.is_empty()
     }
 
     /// Takes the writes that are held, and all that come.
     pub fn go_on(&self) {
         let mut state = self.shared.lock();
         state.rule = None;
-        state.hold_create = false;
-        for request in std::mem::take(&mut state.held_create) {
+        state.hold = None;
+        for request in std::mem::take(&mut state.held_requests) {
             drop(state);
             self.shared.answer(&request);
             state = self.shared.lock();
@@ -299,6 +305,11 @@ impl Shared {
         let (code, unique, id) = (word(request, 4), long(request, 8), long(request, 16));
         let (header, body) = request.split_at(HEADER);
         let mut state = self.lock();
+        if state.hold == Some(code) {
+            state.held_requests.push(request.to_vec());
+            self.changed.notify_all();
+            return;
+        }
         let result = match code {
             op::FORGET | op::BATCH_FORGET | op::INTERRUPT => return,
             op::INIT => {
@@ -324,11 +335,6 @@ impl Shared {
                     .attributes(id)
                     .ok_or(libc_enoent())
                     .map(|attributes| [vec![0; 16], attributes].concat())
-            }
-            op::CREATE if state.hold_create => {
-                state.held_create.push(request.to_vec());
-                self.changed.notify_all();
-                return;
             }
             op::CREATE => {
                 state.last += 1;

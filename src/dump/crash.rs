@@ -35,7 +35,7 @@ const NAMES: [&str; 16] = [
 ];
 
 /// How many there must be: the numbers without which nothing can be done.
-const NEEDED: usize = 10;
+pub(super) const NEEDED: usize = 10;
 
 /// The list may be another version's: the program can be replaced while a pattern of before is in the
 /// kernel. What is added to the list comes at its end, and is ignored here where it is not known; what is

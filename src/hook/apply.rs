@@ -4,7 +4,7 @@ use super::inside::{self, Undo};
 use super::plan::{self, Plan, Step};
 use super::request::Request;
 use super::rootfs::{Made, Rootfs};
-use crate::config::{Config, StoreView};
+use crate::config::Config;
 use crate::record::Location;
 use crate::registry::{Entry, Init, Place, Registry};
 use crate::store::Store;
@@ -132,7 +132,7 @@ fn in_container<'a>(
                 later(Box::new(move || store.forget_empty(id).map(drop)));
                 rootfs.give_label(&dir)?;
                 // A user's store is on his own account.
-                let is_writable = site.who != Who::Root || site.config.store_view == StoreView::Rw;
+                let is_writable = site.who != Who::Root || site.config.container_writes_store();
                 let tree = mount::clone_tree(&dir, !is_writable)?;
                 rootfs.attach(&tree, &onto)?;
                 later(Box::new(move || rootfs.detach(&tree)));

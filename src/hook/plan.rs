@@ -2,7 +2,7 @@
 
 use super::bundle::Volume;
 use super::request::Request;
-use crate::config::{Config, Mode, StoreView};
+use crate::config::{Config, Mode};
 use crate::record::Location;
 use crate::registry::Place;
 use std::fmt;
@@ -79,7 +79,7 @@ pub fn plan(request: &Request, config: &Config) -> Plan {
         .map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside), inside });
     let mut notes = request.wishes.notes.clone();
     if let Some(Step::Directory { volume: None, .. }) = &directory
-        && config.store_view == StoreView::Ro
+        && !config.container_writes_store()
         && request.wishes.pattern.varies_by_directory()
     {
         notes.push(
