@@ -1,5 +1,7 @@
-//! The attacks of SECURITY.md's table, one test or more for every row, named after it: real crashes in real containers, by what a hostile author of a container
+//! The attacks of docs/attacks.md, one test or more for every row, named after it: real crashes in real containers, by what a hostile author of a container
 //! or a local user can do. Needs root and the machine's `core_pattern`: run it with `--test-threads=1`.
+#[path = "attacks/accounts.rs"]
+mod accounts;
 #[path = "matrix/core_file.rs"]
 #[allow(dead_code, reason = "the matrix uses the rest")]
 mod core_file;
@@ -19,10 +21,14 @@ mod neighbours;
 mod pot;
 #[path = "attacks/privileges.rs"]
 mod privileges;
+#[path = "attacks/reading.rs"]
+mod reading;
 #[path = "attacks/resources.rs"]
 mod resources;
 #[path = "attacks/ring.rs"]
 mod ring;
+#[path = "attacks/room.rs"]
+mod room;
 #[path = "matrix/scene.rs"]
 #[allow(dead_code, reason = "the matrix uses the rest")]
 mod scene;

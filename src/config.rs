@@ -4,7 +4,7 @@ use crate::limits::{Limits, Size};
 use crate::pattern::Template;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Where the configuration lies. It may be absent.
@@ -98,7 +98,8 @@ pub struct Binaries {
     /// Most bytes of one file; a larger one is not kept.
     #[serde(deserialize_with = "size")]
     pub max_file: u64,
-    /// Most bytes of all of them; what would go over it is not kept.
+    /// Most bytes of all of them, of which a container may have a quarter; the oldest of whoever has most
+    /// go for newer ones.
     #[serde(deserialize_with = "size")]
     pub max_total: u64,
 }
@@ -183,11 +184,17 @@ impl Config {
     }
 
     /// Reads what can be read: a bad key is left out, and said in `problems`; all others hold. A `strict`
-    /// that is neither true nor false counts as true.
+    /// that is neither true nor false counts as true, and with a `[select]` that cannot be read
+    /// `default_pattern` is for no container.
     pub fn read(text: &str) -> Self {
         let mut problems = Vec::new();
-        let table = table(text, &mut problems);
+        let (table, lost) = table(text, &mut problems);
         let mut good = toml::Table::new();
+        // What would be narrowed by a key that is lost is not to be without it.
+        let mut selects_nothing = lost.contains("select");
+        if lost.contains("strict") {
+            good.insert("strict".into(), true.into());
+        }
         for (key, value) in table {
             match value {
                 // The keys of `select` are the administrator's own.
@@ -209,6 +216,8 @@ impl Config {
                         good.insert(key, value);
                     } else if key == "strict" {
                         good.insert(key, true.into());
+                    } else if key == "select" {
+                        selects_nothing = true;
                     }
                 }
             }
@@ -220,6 +229,9 @@ impl Config {
         });
         let mut config: Config = good.try_into().unwrap_or_default();
         config.limits = std::mem::take(&mut config.limits).or(Limits::defaults());
+        if selects_nothing && config.default_pattern.take().is_some() {
+            problems.push("[select] cannot be read, so default_pattern is for nobody".into());
+        }
         config.problems = problems;
         config
     }
@@ -279,30 +291,47 @@ impl Config {
 /// Most lines that are left out because they are no TOML.
 const MOST_LINES: usize = 64;
 
-/// The text as TOML, without the lines that are none.
-fn table(text: &str, problems: &mut Vec<String>) -> toml::Table {
+/// The text as TOML, without the lines that are none; and the keys and tables of those lines.
+fn table(text: &str, problems: &mut Vec<String>) -> (toml::Table, BTreeSet<String>) {
     let mut lines: Vec<&str> = text.lines().collect();
+    let mut lost = BTreeSet::new();
     for _ in 0..MOST_LINES {
         let now = lines.join("\n");
         let error = match now.parse::<toml::Table>() {
-            Ok(table) => return table,
+            Ok(table) => return (table, lost),
             Err(error) => error,
         };
         let start = error.span().map_or(0, |span| span.start.min(now.len()));
         let at = now.as_bytes()[..start].iter().filter(|b| **b == b'\n').count();
-        let Some(line) = lines.get_mut(at.min(text.lines().count().saturating_sub(1))) else {
+        let at = at.min(lines.len().saturating_sub(1));
+        if lines.is_empty() {
             break;
-        };
-        if line.is_empty() {
+        }
+        lost.extend(key_of(lines[at]));
+        lost.extend(lines[..at].iter().rev().find_map(|line| table_of(line)));
+        if lines[at].is_empty() {
             problems.push(format!("line {}: {}", at + 1, error.message()));
             // What is wrong began above: all that follows is in doubt.
+            lost.extend(text.lines().skip(at.saturating_sub(1)).filter_map(key_of));
             lines.truncate(at.saturating_sub(1));
             continue;
         }
-        problems.push(format!("line {}, `{line}`: {}", at + 1, error.message()));
-        *line = "";
+        problems.push(format!("line {}, `{}`: {}", at + 1, lines[at], error.message()));
+        lines[at] = "";
     }
-    toml::Table::new()
+    lost.extend(text.lines().filter_map(key_of));
+    (toml::Table::new(), lost)
+}
+
+/// The name of a table, or the key, with which a line begins.
+fn key_of(line: &str) -> Option<String> {
+    let key = line.split_once('=').map(|(key, _)| key.trim().trim_matches('"').to_owned());
+    table_of(line).or(key)
+}
+
+fn table_of(line: &str) -> Option<String> {
+    let name = line.trim_start().strip_prefix('[')?;
+    Some(name.split([']', '.']).next().unwrap_or(name).trim().to_owned())
 }
 
 /// Whether a key is good by itself.
@@ -406,7 +435,23 @@ mod tests {
             assert_eq!((with.strict, with.limits.cores), (true, Some(3)), "{bad}");
         }
         // Whether it insists is not to be lost: a value that is none insists.
-        assert!(Config::read("strict = \"yes\"").strict);
+        for text in ["strict = \"yes\"", "strict = yes", "strict", "x = \"\"\"\nstrict = true"] {
+            assert!(Config::read(text).strict || text == "strict", "{text}");
+        }
+        // A pattern for some containers is not to be for all.
+        for select in
+            ["[select]\nteam = a", "[select\nteam = \"a\"", "[select]\nteam = 7", "select = 7"]
+        {
+            for text in [
+                format!("default_pattern = \"core\"\n{select}\n"),
+                format!("default_pattern = \"core\"\n{select}\n[limits]\ncores = 3\n"),
+            ] {
+                assert_eq!(Config::read(&text).default_pattern, None, "{text}");
+            }
+        }
+        let text = "default_pattern = \"core\"\n[limits]\ncores = x\n[select]\nteam = \"a\"\n";
+        let c = Config::read(text);
+        assert_eq!((c.default_pattern.as_deref(), c.select.len()), (Some("core"), 1));
         assert!(Config::read("[unknown]\na = 1\n").problems.len() == 1);
     }
 

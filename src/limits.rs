@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Limits of one container. What is not said is `None`; 0 is no limit, wherever a number stands.
+/// Limits of one container. What is not said is `None`; 0 is no limit, but for `wait`, where it is no waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -191,7 +191,7 @@ impl Limits {
             let (key, value) = (key.trim(), value.trim());
             let number = || {
                 value.parse::<u64>().with_context(|| {
-                    format!("{key}={value}: expected a whole number, 0 for no limit")
+                    format!("{key}={value}: expected a whole number; 0 is no limit (no waiting, for wait)")
                 })
             };
             let named = || format!("{key}={value}");

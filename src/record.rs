@@ -1,4 +1,5 @@
-//! What is known of one crash. A record is written for every crash of a registered container, also when there is no core.
+//! What is known of one crash of a registered container, also when there is no core; crashes without a core
+//! beyond a few in a minute are counted in one record.
 
 use crate::sys::file::Identity;
 use crate::sys::proc::printable;
@@ -62,6 +63,29 @@ pub struct Names {
     pub image: Option<String>,
 }
 
+impl Names {
+    /// The longest name that is kept, in bytes: image references have no other bound.
+    const LONGEST: usize = 1024;
+
+    /// Cuts what is longer: whoever wrote it would have records made that nobody reads.
+    pub fn bounded(mut self) -> Self {
+        let all = [
+            &mut self.container_name,
+            &mut self.pod_name,
+            &mut self.pod_namespace,
+            &mut self.image,
+        ];
+        for name in all.into_iter().flatten() {
+            let mut end = name.len().min(Self::LONGEST);
+            while !name.is_char_boundary(end) {
+                end -= 1;
+            }
+            name.truncate(end);
+        }
+        self
+    }
+}
+
 /// One crash, one flat JSON object. Strings from the container that are not plain text are escaped (`\xff`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -73,6 +97,9 @@ pub struct Record {
     /// The user of the host whose container it was, where that is not root's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
+    /// For whom the crash counts: what stays the same when the container is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// PID in the crasher's own PID namespace.
     pub pid: i32,
     /// PID on the host.

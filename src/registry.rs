@@ -14,12 +14,12 @@
 
 mod entry;
 
-pub use entry::{Entry, Init, Place, cgroup_keys, check_id, mount_key, pid_key};
+pub use entry::{Entry, Init, Place, cgroup_keys, check_id, mount_key, pid_key, pod_uid};
 
 use crate::config::RUN_DIR;
 use crate::record::Names;
 use crate::sys::process::{self, Who};
-use crate::sys::{file, resolve};
+use crate::sys::{budget, file, resolve};
 use crate::users;
 use anyhow::{Context, Result, ensure};
 use std::ffi::{OsStr, OsString};
@@ -114,10 +114,11 @@ impl Registry {
     /// Another process has it for longer than a while.
     pub fn lock(&self) -> Result<OwnedFd> {
         let lock = file::make_dir(&self.run, "lock".as_ref(), 0o700)?;
+        let patience = budget::left(LOCKED);
         ensure!(
-            file::lock_within(&lock, LOCKED)?,
-            "another oci-coredump has had the registry locked for {} seconds",
-            LOCKED.as_secs()
+            file::lock_within(&lock, patience)?,
+            "another oci-coredump has had the registry locked for {:.1} seconds",
+            patience.as_secs_f64()
         );
         Ok(lock)
     }
@@ -155,8 +156,9 @@ impl Registry {
         file::remove_empty_dir(&all, account.as_ref()).map(drop)
     }
 
-    /// Removes accounts that outlive their containers when nothing has come for them for a week.
-    fn forget_old_accounts(&self) -> Result<()> {
+    /// Removes accounts that outlive their containers when nothing has come for them for a week. There may
+    /// be many: not under the registry's lock.
+    pub fn forget_old_accounts(&self) -> Result<()> {
         let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
         for name in file::names(&all)? {
             let Some(account) = name.to_str().filter(|n| n.starts_with('.')) else { continue };
@@ -294,9 +296,6 @@ impl Registry {
                 }
                 gone.push(Gone { id, store: entry.and_then(|e| e.store) });
             }
-        }
-        if let Err(e) = self.forget_old_accounts() {
-            log::warn!("old accounts of limits cannot be removed, ignoring: {e:#}");
         }
         Ok(gone)
     }

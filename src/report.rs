@@ -4,6 +4,9 @@
 use crate::sys::socket;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
 
 /// See [`sparingly`].
 const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
@@ -40,7 +43,12 @@ impl Log for Reporter {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = one_line(&record.args().to_string());
+        let mut line = one_line(&head(&record.args().to_string(), LONGEST));
+        match may_say() {
+            (false, _) => return,
+            (true, true) => line.push_str(" (no more is said of this container in this minute)"),
+            (true, false) => {}
+        }
         if self.0 != Door::Host && (self.0 == Door::Stderr || record.level() <= Level::Warn) {
             let _ = writeln!(std::io::stderr(), "{IDENT}: {line}");
         }
@@ -62,6 +70,42 @@ pub fn sparingly(dir: impl crate::sys::AsFd, what: &str, say: impl FnOnce()) {
     }
 }
 
+/// Lines that an account may have in a minute.
+const LINES: u64 = 60;
+
+/// Where the lines of this process are counted.
+static COUNTED: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// From now on what is said counts for an account, whose directory this is, and what is said beyond
+/// [`LINES`] in a minute is not said: whoever makes a process crash has a line written.
+pub fn count_lines_in(dir: Option<OwnedFd>) {
+    if let Ok(mut counted) = COUNTED.lock() {
+        *counted = dir;
+    }
+}
+
+/// Whether one more line may be said in this minute, and whether it is the last. Two at a time may count
+/// as one.
+fn may_say() -> (bool, bool) {
+    let Ok(counted) = COUNTED.lock() else { return (true, false) };
+    let file = counted.as_ref().map(|dir| crate::sys::file::open_counter(dir, "lines".as_ref()));
+    let Some(Ok(file)) = file else { return (true, false) };
+    let minute = crate::sys::kernel::since_boot().as_secs() / 60;
+    let mut state = [0; 16];
+    let (then, count) = match file.read_exact_at(&mut state, 0) {
+        Ok(()) => (number(&state[..8]), number(&state[8..])),
+        Err(_) => (minute, 0),
+    };
+    let count = if then == minute { count.saturating_add(1) } else { 1 };
+    let state = [minute.to_ne_bytes(), count.to_ne_bytes()].concat();
+    let _ = file.write_all_at(&state, 0);
+    (count <= LINES, count == LINES)
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_ne_bytes(bytes.try_into().unwrap_or_default())
+}
+
 /// syslog(3) severities.
 fn severity(level: Level) -> u8 {
     match level {
@@ -72,6 +116,10 @@ fn severity(level: Level) -> u8 {
     }
 }
 
+/// Longest line, in bytes before it is escaped.
+const LONGEST: usize = 4096;
+
+use crate::sys::text::head;
 pub use crate::sys::text::one_line;
 
 /// systemd's native protocol: one datagram of `KEY=value` lines.

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! <store>/                  0700 root
-//!   containers/<id>/        1777, bind-mounted into the container
+//!   containers/<id>/        1777, bind-mounted into the container, read-only
 //!   records/<time>-<pid>-<id>.jsonl
 //!   binaries/<id>-<hash>    0600 root: executables and libraries of the cores
+//!   binaries/by/<account>/  links to those that count for an account
 //!   engines/<engine>.json   what `install ENGINE` changed
+//!   sysctl.json             what was there before us, with a copy
 //! ```
 
 pub mod binaries;
@@ -17,8 +19,8 @@ pub use records::last;
 pub use records::{RecordFile, Records};
 
 use crate::config::Config;
-use crate::sys::{Errno, file, resolve};
-use anyhow::{Context, Result};
+use crate::sys::{Errno, file, process, resolve};
+use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -40,9 +42,17 @@ impl Store {
     }
 
     /// Opens the store at `path`, making it if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be made; or, for root, somebody else could put another in its place: what is in it says
+    /// which program root starts for the crashes of the host.
     pub fn open_at(path: &Path) -> Result<Self> {
-        let dir =
-            file::make_path(path, 0o700).with_context(|| format!("store {}", path.display()))?;
+        let shown = || format!("store {}", path.display());
+        let dir = file::make_path(path, 0o700).with_context(shown)?;
+        if process::is_host_root() {
+            let real = path.canonicalize().with_context(shown)?;
+            file::check_own(&real).with_context(shown)?;
+        }
         Ok(Store { path: path.to_owned(), dir })
     }
 
@@ -55,10 +65,19 @@ impl Store {
     /// Opens the store at `path` to read it; `None` if there is none.
     ///
     /// # Errors
-    /// It is there, but may not be opened.
+    /// It is there, but may not be opened; or it is another user's: its records say where its cores are,
+    /// and whoever wrote them would have the reader open, or remove, any file that the reader may.
     pub fn look(path: &Path) -> Result<Option<Self>> {
         match file::open_dir(path).and_then(file::reopen_dir) {
-            Ok(dir) => Ok(Some(Store { path: path.to_owned(), dir })),
+            Ok(dir) => {
+                let owner = file::stat(&dir)?.uid;
+                ensure!(
+                    owner == 0 || owner == process::effective_uid(),
+                    "store {}: it is user {owner}'s, and is read as that user only (`sudo -u '#{owner}'`)",
+                    path.display()
+                );
+                Ok(Some(Store { path: path.to_owned(), dir }))
+            }
             Err(e) if is_missing(&e) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("open store {}", path.display())),
         }
@@ -94,8 +113,45 @@ impl Store {
             .then(|| format!("cores of {cores} container(s) and {records} record(s)")))
     }
 
+    /// Removes what is ours of the store at `path`, and the directory if that was all. Whether anything
+    /// else stays.
+    ///
+    /// # Errors
+    /// What cannot be removed.
+    pub fn purge(path: &Path) -> Result<bool> {
+        let Ok(dir) = file::open_dir(path) else { return Ok(false) };
+        for name in ["containers", "records", "binaries", "engines"] {
+            match std::fs::remove_dir_all(path.join(name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("remove {}/{name}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        for name in ["sysctl.json", "sysctl.json.copy"] {
+            file::unlink(&dir, name.as_ref())?;
+        }
+        let parent = path.parent().zip(path.file_name());
+        let Some((parent, name)) = parent else { return Ok(true) };
+        Ok(!file::remove_empty_dir(file::open_dir(parent)?, name)?)
+    }
+
     fn containers(&self) -> Result<OwnedFd> {
         file::make_dir(&self.dir, "containers".as_ref(), 0o700)
+    }
+
+    /// The containers that have a dump directory.
+    pub fn container_ids(&self) -> Result<Vec<String>> {
+        let names = match file::open_subdir(&self.dir, "containers".as_ref()) {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            dir => file::names(dir.context("open containers")?)?,
+        };
+        Ok(names.iter().filter_map(|name| Some(name.to_str()?.to_owned())).collect())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The host path of a container's dump directory.

@@ -12,7 +12,7 @@ use crate::pattern::{Handler, MAX_LEN, Template};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::process::{self, Who};
-use crate::sys::{file, ns};
+use crate::sys::{OwnedFd, file, ns};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -53,17 +53,23 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Reads what is saved, from the copy where the file is damaged or gone; `None` if nothing was taken
-    /// over.
+    /// Reads what is saved, from a copy where the file is damaged or gone; `None` if nothing was taken over.
+    /// The last copy is in the run directory: the store may have been removed, or be another one by now.
     ///
     /// # Errors
-    /// Both are damaged: names the first, and why.
+    /// All are damaged: names the first, and why.
     pub fn load(store: &Store) -> Result<Option<Self>> {
-        match (read(store, SAVED), read(store, COPY)) {
-            (Ok(Some(saved)), _) | (_, Ok(Some(saved))) => Ok(Some(saved)),
+        let of_store = match (read(store.dir(), SAVED), read(store.dir(), COPY)) {
+            (Ok(Some(saved)), _) | (_, Ok(Some(saved))) => return Ok(Some(saved)),
             (Err(e), _) | (_, Err(e)) => Err(e),
             (Ok(None), Ok(None)) => Ok(None),
-        }
+        };
+        Self::of_run().map_or(of_store, |saved| Ok(Some(saved)))
+    }
+
+    /// What the run directory knows.
+    pub fn of_run() -> Option<Self> {
+        read(Registry::open()?.dir(), SAVED).unwrap_or(None)
     }
 
     /// The same; where nothing is known, what the distribution has, or the kernel's own default.
@@ -72,7 +78,7 @@ impl Saved {
     }
 
     /// What stood there before is not known.
-    fn unknown() -> Self {
+    pub fn unknown() -> Self {
         let systemd = systemd_pipe();
         Saved {
             core_pipe_limit: if systemd.is_some() { SYSTEMD_PIPE_LIMIT } else { 0 },
@@ -86,7 +92,9 @@ impl Saved {
     fn save(&self, store: &Store) -> Result<()> {
         let text = serde_json::to_vec_pretty(self).context("to JSON")?;
         file::replace_durably(store.dir(), COPY.as_ref(), &text, 0o600)?;
-        file::replace_durably(store.dir(), SAVED.as_ref(), &text, 0o600)
+        file::replace_durably(store.dir(), SAVED.as_ref(), &text, 0o600)?;
+        Registry::open()
+            .map_or(Ok(()), |registry| file::replace(registry.dir(), SAVED.as_ref(), &text, 0o600))
     }
 
     /// The handler of everybody else's crashes. A socket of systemd's, to which only the kernel can
@@ -109,15 +117,19 @@ impl Saved {
     }
 }
 
-fn read(store: &Store, name: &str) -> Result<Option<Saved>> {
-    let file = match file::open_read(store.dir(), name.as_ref()) {
+fn read(dir: &OwnedFd, name: &str) -> Result<Option<Saved>> {
+    let file = match file::open_read(dir, name.as_ref()) {
         Err(crate::sys::Errno::NOENT) => return Ok(None),
-        other => other.with_context(|| format!("open {name} in the store"))?,
+        other => other.with_context(|| format!("open {name}"))?,
     };
+    // It names a program that root will start.
+    let stat = file::stat(&file)?;
+    ensure!(
+        stat.regular && stat.uid == process::effective_uid() && stat.mode & 0o022 == 0,
+        "{name} is not root's alone"
+    );
     let text = file::read_bounded(file, 1 << 16, name)?;
-    serde_json::from_slice(&text)
-        .map(Some)
-        .with_context(|| format!("{name} in the store is damaged"))
+    serde_json::from_slice(&text).map(Some).with_context(|| format!("{name} is damaged"))
 }
 
 /// The pattern by which systemd gets cores through a pipe, where it is installed: as its own
@@ -200,26 +212,7 @@ pub fn is_ours(pattern: &str) -> bool {
 
 /// The kernel runs the helper as root for every crash, so it must be root's own all the way: nobody else may replace it.
 pub fn check_helper(helper: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    for part in helper.ancestors() {
-        let meta =
-            std::fs::symlink_metadata(part).with_context(|| format!("stat {}", part.display()))?;
-        ensure!(
-            meta.uid() == 0,
-            "helper {}: {} belongs to user {}, not to root",
-            helper.display(),
-            part.display(),
-            meta.uid()
-        );
-        let sticky_dir = meta.is_dir() && meta.mode() & 0o1000 != 0;
-        ensure!(
-            meta.mode() & 0o022 == 0 || sticky_dir,
-            "helper {}: {} is writable by others",
-            helper.display(),
-            part.display()
-        );
-    }
-    Ok(())
+    file::check_own(helper).with_context(|| format!("helper {}", helper.display()))
 }
 
 /// Dispatch mode: makes sure that the kernel hands every crash to `helper`. What is there now, if it is not ours, becomes the handler of everybody
@@ -229,6 +222,12 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
     let now = core_pattern()?;
     let limit = core_pipe_limit()?;
     if now == ours && limit >= OUR_PIPE_LIMIT {
+        // The store is a new one.
+        if read(store.dir(), SAVED).is_ok_and(|saved| saved.is_none())
+            && let Some(saved) = Saved::load(store).unwrap_or(None)
+        {
+            saved.save(store)?;
+        }
         return Ok(false);
     }
     check_helper(helper)?;
@@ -349,9 +348,13 @@ pub fn restore(store: &Store) -> Result<Option<String>> {
     if core_pipe_limit()? == OUR_PIPE_LIMIT {
         write(PIPE_LIMIT, &saved.core_pipe_limit.to_string())?;
     }
-    for name in [COPY, SAVED] {
-        if let Err(e) = file::unlink(store.dir(), name.as_ref()) {
-            log::warn!("{name} in the store cannot be removed, ignoring: {e:#}");
+    let run = Registry::open();
+    let copies = [(Some(store.dir()), COPY), (Some(store.dir()), SAVED)];
+    for (dir, name) in copies.into_iter().chain([(run.as_ref().map(Registry::dir), SAVED)]) {
+        if let Some(dir) = dir
+            && let Err(e) = file::unlink(dir, name.as_ref())
+        {
+            log::warn!("{name} cannot be removed, ignoring: {e:#}");
         }
     }
     Ok(Some(said))

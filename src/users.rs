@@ -66,6 +66,11 @@ pub fn open_run_dir(uid: u32) -> Option<OwnedFd> {
     })
 }
 
+/// A group of this user's: that of his run directory.
+pub fn group_of(uid: u32) -> Option<u32> {
+    Some(file::stat(open_run_dir(uid)?).ok()?.gid)
+}
+
 /// A directory of this user in a directory of his.
 pub fn open_dir_of(dir: impl crate::sys::AsFd, name: &str, uid: u32) -> Option<OwnedFd> {
     let dir = resolve::resolve(dir, name.as_ref(), Below::NoLinks, true).ok()?;

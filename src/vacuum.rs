@@ -2,16 +2,19 @@
 //! record; one on a volume or in a layer is not ours and stays.
 
 use crate::config::{Config, RUN_DIR};
-use crate::record::{Location, Outcome, Record};
-use crate::store::{Records, Store, binaries::Binaries};
+use crate::record::{Location, Names, Outcome, Record};
+use crate::registry::{Registry, check_id};
+use crate::store::binaries::{Binaries, is_settled};
+use crate::store::{Records, Store};
 use crate::sys::file;
 use crate::sys::resolve::{self, Below};
 use crate::sys::{OwnedFd, proc};
 use anyhow::{Context, Result};
-use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
+use jiff::{SignedDuration, Timestamp};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often the configured rules are applied, at most.
@@ -24,7 +27,7 @@ pub struct Rules {
     pub max_size: Option<u64>,
     /// Crashes that are not older than this.
     pub since: Option<Timestamp>,
-    /// The newest, whatever the other rules say about fewer.
+    /// Most crashes: the newest stay, as far as the other rules let them.
     pub keep: Option<usize>,
 }
 
@@ -52,9 +55,30 @@ pub struct Item {
     /// Bytes on disk that go with its core in the store; `None` if there is none, or if the file that has
     /// its name is another one.
     core: Option<u64>,
+    /// The name of a core of a container that has gone, of which no record knows.
+    orphan: Option<OsString>,
 }
 
+/// How long a dump may be going on: a record that says so for longer is of a helper that was killed.
+const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+
 impl Item {
+    /// Whether there is no record of it: a core that was left behind.
+    pub fn is_orphan(&self) -> bool {
+        self.orphan.is_some()
+    }
+
+    /// For whom it counts.
+    fn account(&self) -> &str {
+        self.record.account.as_deref().unwrap_or(&self.record.names.container_id)
+    }
+
+    fn may_be_going_on(&self) -> bool {
+        let time = self.record.time.parse::<Timestamp>().ok();
+        self.record.outcome == Outcome::Started
+            && time.is_some_and(|time| Timestamp::now().duration_since(time) < LONGEST)
+    }
+
     /// Whether its core is in the store.
     pub fn has_core(&self) -> bool {
         self.core.is_some()
@@ -73,6 +97,7 @@ impl Item {
 pub struct Stock {
     /// The crashes.
     pub items: Vec<Item>,
+    store: PathBuf,
     records: Records,
     binaries: Option<Binaries>,
     /// Bytes on disk of each binary.
@@ -80,7 +105,7 @@ pub struct Stock {
 }
 
 /// What goes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Doomed<'a> {
     /// The crashes, the oldest first, with the bytes that go with each.
     pub crashes: Vec<(&'a Item, u64)>,
@@ -97,9 +122,12 @@ impl Stock {
         let mut items = Vec::new();
         for name in records.names()? {
             let Some(record) = records.read(&name) else { continue };
-            let core = Core::of(&record).map(|core| (core.id, core.bytes));
-            items.push((Item { name, record: slim(record), core: None }, core));
+            let core = Core::of(store.path(), &record).map(|core| (core.id, core.bytes));
+            items.push((Item { name, record: slim(record), core: None, orphan: None }, core));
         }
+        let known: BTreeSet<(u64, u64)> =
+            items.iter().filter_map(|(_, c)| Some(c.as_ref()?.0)).collect();
+        items.extend(orphans(store, &known)?);
         items.sort_by(|(a, _), (b, _)| a.record.time.cmp(&b.record.time));
         // A file counts once, for the newest of the records that name it: the older ones were overwritten.
         let mut seen = BTreeSet::new();
@@ -115,7 +143,7 @@ impl Stock {
             .unwrap_or_default()
             .into_iter()
             .collect();
-        Ok(Some(Stock { items, records, binaries, sizes }))
+        Ok(Some(Stock { items, store: store.path().to_owned(), records, binaries, sizes }))
     }
 
     /// Bytes on disk: cores in the store, kept binaries.
@@ -137,47 +165,28 @@ impl Stock {
         self.sizes.len()
     }
 
-    /// Which go, the oldest first. A dump that may be going on stays.
+    /// Which go, the oldest first. A dump that may be going on stays. Where there are too many crashes, or
+    /// too many bytes, the oldest of whoever has most of them goes: nobody's many cores are at the expense
+    /// of another's few.
     pub fn doomed(&self, rules: Rules) -> Result<Doomed<'_>> {
-        let mut users: BTreeMap<&String, usize> = BTreeMap::new();
-        for id in self.items.iter().flat_map(Item::needs) {
-            *users.entry(id).or_default() += 1;
-        }
-        let needed: BTreeSet<String> = users.keys().map(|id| (*id).clone()).collect();
-        let mut doomed = Doomed {
-            unneeded: self.binaries.as_ref().map_or(Ok(Vec::new()), |b| b.unneeded(&needed))?,
-            ..Doomed::default()
-        };
-        let (cores, binaries) = self.size();
-        let mut left = cores
-            .saturating_add(binaries)
-            .saturating_sub(doomed.unneeded.iter().map(|(_, bytes)| bytes).sum());
-        let mut number = self.items.len();
-        for item in &self.items {
-            let time = item.record.time.parse::<Timestamp>().ok();
-            let too_old = rules.since.is_some_and(|since| time.is_none_or(|t| t < since));
-            let too_many = rules.keep.is_some_and(|keep| number > keep);
-            let last: Vec<&String> = item
-                .needs()
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .filter(|id| users[*id] == item.needs().filter(|n| n == id).count())
-                .collect();
-            let bytes = last
-                .iter()
-                .filter_map(|id| self.sizes.get(*id))
-                .fold(item.core.unwrap_or(0), |a, b| a.saturating_add(*b));
-            let too_much = rules.max_size.is_some_and(|max| left > max) && bytes > 0;
-            if !(too_old || too_many || too_much) || item.record.outcome == Outcome::Started {
-                continue;
+        let mut plan = Thinning::new(self);
+        let unneeded = self.binaries.as_ref().map_or(Ok(Vec::new()), |b| {
+            b.unneeded(&plan.users.keys().map(|id| (*id).clone()).collect())
+        })?;
+        plan.left = plan.left.saturating_sub(unneeded.iter().map(|(_, bytes)| bytes).sum());
+        for at in 0..self.items.len() {
+            let time = self.items[at].record.time.parse::<Timestamp>().ok();
+            if rules.since.is_some_and(|since| time.is_none_or(|t| t < since)) {
+                plan.take(at);
             }
-            left = left.saturating_sub(bytes);
-            number -= 1;
-            item.needs().for_each(|id| *users.entry(id).or_default() -= 1);
-            doomed.left_over.extend(last.into_iter().cloned());
-            doomed.crashes.push((item, bytes));
         }
-        Ok(doomed)
+        if let Some(keep) = rules.keep {
+            plan.thin(|plan| plan.number > keep, |_| 1);
+        }
+        if let Some(max) = rules.max_size {
+            plan.thin(|plan| plan.left > max, |item| item.core.unwrap_or(0));
+        }
+        Ok(plan.doomed(unneeded))
     }
 
     /// Removes one crash. The core first: a record without its core says so, a core without its record is
@@ -186,13 +195,25 @@ impl Stock {
     /// # Errors
     /// It stays.
     pub fn remove(&self, item: &Item) -> Result<()> {
+        if let Some(name) = &item.orphan {
+            let dir = self.store.join("containers").join(&item.record.names.container_id);
+            return file::unlink(file::open_dir(&dir)?, name);
+        }
         if item.core.is_some()
             && let Some(record) = self.records.read(&item.name)
-            && let Some(core) = Core::of(&record)
+            && let Some(core) = Core::of(&self.store, &record)
         {
             file::unlink(&core.dir, &core.name)?;
         }
         self.records.remove(&item.name)
+    }
+
+    fn forget_empty(&self) -> Result<()> {
+        let Some(store) = Store::look(&self.store)? else { return Ok(()) };
+        for id in gone(&store)? {
+            store.forget_empty(&id)?;
+        }
+        Ok(())
     }
 
     /// Removes what is not needed any more, after the crashes: binaries, and what was left behind by
@@ -204,12 +225,141 @@ impl Stock {
             }
         };
         attempt("what killed helpers left of records", self.records.sweep());
+        attempt("an empty directory of a container that has gone", self.forget_empty());
         let Some(binaries) = &self.binaries else { return };
         attempt("what killed helpers left of binaries", binaries.sweep());
         for id in doomed.unneeded.iter().map(|(id, _)| id).chain(&doomed.left_over) {
             attempt(id, binaries.remove(id));
         }
     }
+}
+
+/// Which crashes are chosen to go, one after the other.
+struct Thinning<'a> {
+    stock: &'a Stock,
+    /// How many of those that stay need each binary.
+    users: BTreeMap<&'a String, usize>,
+    gone: BTreeMap<usize, u64>,
+    /// How many stay, and their bytes.
+    number: usize,
+    left: u64,
+    left_over: Vec<String>,
+}
+
+impl<'a> Thinning<'a> {
+    fn new(stock: &'a Stock) -> Self {
+        let mut users: BTreeMap<&String, usize> = BTreeMap::new();
+        for id in stock.items.iter().flat_map(Item::needs) {
+            *users.entry(id).or_default() += 1;
+        }
+        let (cores, binaries) = stock.size();
+        let (number, left) = (stock.items.len(), cores.saturating_add(binaries));
+        Thinning { stock, users, gone: BTreeMap::new(), number, left, left_over: Vec::new() }
+    }
+
+    /// The binaries that only this one needs by now.
+    fn last(&self, item: &'a Item) -> Vec<&'a String> {
+        let needs = item.needs().collect::<BTreeSet<_>>().into_iter();
+        let own = |id: &&String| item.needs().filter(|n| n == id).count();
+        needs.filter(|id| self.users[*id] == own(id)).collect()
+    }
+
+    /// The bytes that go with it.
+    fn bytes(&self, at: usize) -> u64 {
+        let item = &self.stock.items[at];
+        let sizes = self.last(item).into_iter().filter_map(|id| self.stock.sizes.get(id));
+        sizes.fold(item.core.unwrap_or(0), |a, b| a.saturating_add(*b))
+    }
+
+    /// Whether it was taken.
+    fn take(&mut self, at: usize) -> bool {
+        let item = &self.stock.items[at];
+        if item.may_be_going_on() || self.gone.contains_key(&at) {
+            return false;
+        }
+        let bytes = self.bytes(at);
+        self.left_over.extend(self.last(item).into_iter().cloned());
+        item.needs().for_each(|id| *self.users.entry(id).or_default() -= 1);
+        self.left = self.left.saturating_sub(bytes);
+        self.number -= 1;
+        self.gone.insert(at, bytes);
+        true
+    }
+
+    /// Takes, as long as there is too much, the oldest crash of the account for which `weight` adds up to
+    /// most. One with which no bytes go stays where bytes are meant.
+    fn thin(&mut self, is_too_much: impl Fn(&Self) -> bool, weight: impl Fn(&Item) -> u64) {
+        let mut accounts: BTreeMap<&str, (u64, VecDeque<usize>)> = BTreeMap::new();
+        for (at, item) in self.stock.items.iter().enumerate() {
+            if !self.gone.contains_key(&at) && !item.may_be_going_on() {
+                let (sum, crashes) = accounts.entry(item.account()).or_default();
+                *sum += weight(item);
+                crashes.push_back(at);
+            }
+        }
+        // Of equal ones that with the oldest crash comes last, and so first.
+        let mut by_weight: BTreeSet<(u64, Reverse<usize>, &str)> = accounts
+            .iter()
+            .filter_map(|(name, (sum, crashes))| Some((*sum, Reverse(*crashes.front()?), *name)))
+            .collect();
+        while is_too_much(self)
+            && let Some((_, _, name)) = by_weight.pop_last()
+        {
+            let Some((sum, crashes)) = accounts.get_mut(name) else { continue };
+            let Some(at) = crashes.pop_front() else { continue };
+            let item = &self.stock.items[at];
+            let weight = weight(item);
+            *sum -= weight;
+            if weight > 0 || self.bytes(at) > 0 {
+                self.take(at);
+            }
+            by_weight.extend(crashes.front().map(|next| (*sum, Reverse(*next), name)));
+        }
+    }
+
+    fn doomed(self, unneeded: Vec<(String, u64)>) -> Doomed<'a> {
+        let crashes =
+            self.gone.iter().map(|(at, bytes)| (&self.stock.items[*at], *bytes)).collect();
+        Doomed { crashes, unneeded, left_over: self.left_over }
+    }
+}
+
+/// Device and inode number of a core, and the bytes that the disk gets back with it.
+type Bytes = ((u64, u64), u64);
+
+/// The cores in the store that no record knows, of containers that have gone: of crashes whose record was
+/// damaged or removed by hand.
+fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Option<Bytes>)>> {
+    let mut found = Vec::new();
+    for container_id in gone(store)? {
+        let Ok(dir) = file::open_dir(&store.container_path(&container_id)) else { continue };
+        for name in file::names(file::reopen_dir(&dir)?)? {
+            let Ok(stat) = file::stat_at(&dir, &name) else { continue };
+            if !stat.regular || known.contains(&stat.id) || !is_settled(stat.modified) {
+                continue;
+            }
+            let time = Timestamp::from_second(stat.modified).unwrap_or_default();
+            let record = Record {
+                time: time.to_string(),
+                names: Names { container_id: container_id.clone(), ..Names::default() },
+                outcome: Outcome::Written,
+                location: Location::Store,
+                ..Record::default()
+            };
+            let item = Item { name: OsString::new(), record, core: None, orphan: Some(name) };
+            found.push((item, Some((stat.id, stat.allocated))));
+        }
+    }
+    Ok(found)
+}
+
+/// The containers of the store that are not registered any more.
+fn gone(store: &Store) -> Result<Vec<String>> {
+    let live: BTreeSet<String> =
+        Registry::open().map(|r| r.ids()).transpose()?.unwrap_or_default().into_iter().collect();
+    let mut ids = store.container_ids()?;
+    ids.retain(|id| check_id(id).is_ok() && !live.contains(id));
+    Ok(ids)
 }
 
 fn slim(record: Record) -> Record {
@@ -238,14 +388,18 @@ struct Core {
 impl Core {
     /// The file, if it still is the one of the record. The directory may be the container's: links in it
     /// do not lead out, and what has the name is never followed.
-    fn of(r: &Record) -> Option<Self> {
+    ///
+    /// Where that is the record has no say in: only below the directory that this store has for the
+    /// record's container.
+    fn of(store: &Path, r: &Record) -> Option<Self> {
         let path = r.host_bytes().filter(|_| r.location == Location::Store)?;
-        let dir = r.host_dir.as_ref()?;
-        let path = Path::new(proc::os(path.strip_prefix(dir.as_bytes())?));
+        check_id(&r.names.container_id).ok()?;
+        let dir = store.join("containers").join(&r.names.container_id);
+        let path = Path::new(proc::os(path.strip_prefix(r.host_dir.as_ref()?.as_bytes())?));
         let (parent, name) = (path.parent()?, path.file_name()?);
         let is_top = parent == Path::new("/") || parent == Path::new("");
         let parent = if is_top { OsStr::new(".") } else { parent.as_os_str() };
-        let top = file::open_dir(Path::new(dir)).ok()?;
+        let top = file::open_dir(&dir).ok()?;
         let dir = resolve::resolve(&top, parent, Below::InRoot, true).ok()?;
         let found = file::identity_at(&dir, name).ok()?;
         let stat = file::stat_at(&dir, name).ok()?;
@@ -255,9 +409,9 @@ impl Core {
     }
 }
 
-/// Whether the core of a record is in the store.
-pub fn has_core_in_store(record: &Record) -> bool {
-    Core::of(record).is_some()
+/// Whether the core of a record is in the store. For records of our own.
+pub fn has_core_in_store(store: &Path, record: &Record) -> bool {
+    Core::of(store, record).is_some()
 }
 
 /// Applies the configured rules, now and then. Nobody waits for this.
@@ -309,6 +463,7 @@ mod tests {
         Item {
             name: name.into(),
             core,
+            orphan: None,
             record: Record {
                 time: time.into(),
                 outcome,
@@ -324,16 +479,19 @@ mod tests {
         let store =
             Store::open(&Config { store: dir.path().join("store"), ..Config::default() }).unwrap();
         let sizes = sizes.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect();
-        (dir, Stock { items, records: store.records().unwrap(), binaries: None, sizes })
+        let records = store.records().unwrap();
+        let store = store.path().to_owned();
+        (dir, Stock { items, store, records, binaries: None, sizes })
     }
 
     #[test]
     fn the_oldest_go() {
+        let now = Timestamp::now().to_string();
         let (_dir, stock) = stock(
             vec![
                 item("a", "2026-01-01T00:00:00Z", Some(10), Outcome::Written, &[]),
                 item("b", "2026-01-02T00:00:00Z", None, Outcome::None, &[]),
-                item("c", "2026-01-03T00:00:00Z", Some(10), Outcome::Started, &[]),
+                item("c", &now, Some(10), Outcome::Started, &[]),
                 item("d", "2026-01-04T00:00:00Z", Some(10), Outcome::Written, &[]),
                 item("e", "2026-01-05T00:00:00Z", Some(10), Outcome::Written, &[]),
             ],
@@ -362,6 +520,37 @@ mod tests {
             gone(Rules { since: "2027-01-01T00:00:00Z".parse().ok(), ..Rules::default() }),
             "abde"
         );
+    }
+
+    /// One that crashes very often does so at its own expense.
+    #[test]
+    fn nobodys_many_are_at_the_expense_of_anothers_few() {
+        let mut items = vec![];
+        for day in 1..=9 {
+            let time = format!("2026-01-0{day}T00:00:00Z");
+            let of = |account: &str, core| {
+                let mut item = item(&format!("{account}{day}"), &time, core, Outcome::Written, &[]);
+                item.record.account = Some(account.into());
+                item
+            };
+            items.extend((day <= 2).then(|| of("few", Some(10))));
+            items.push(of("many", Some(10)));
+            items.push(of("volume", None));
+        }
+        let (_dir, stock) = stock(items, &[]);
+        let gone = |rules| -> Vec<String> {
+            let doomed = stock.doomed(rules).unwrap();
+            doomed.crashes.iter().map(|(i, _)| i.name.to_str().unwrap().into()).collect()
+        };
+        assert_eq!(
+            gone(Rules { keep: Some(16), ..Rules::default() }),
+            ["many1", "volume1", "many2", "volume2"]
+        );
+        assert_eq!(
+            gone(Rules { max_size: Some(80), ..Rules::default() }),
+            ["many1", "many2", "many3"]
+        );
+        assert_eq!(gone(Rules { max_size: Some(20), ..Rules::default() }).len(), 9);
     }
 
     /// A binary counts once, and goes with the last core that needs it.

@@ -19,8 +19,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use terminal::Terminal;
 
+fn myself() -> u32 {
+    std::fs::metadata("/proc/self").unwrap().uid()
+}
+
 fn is_root() -> bool {
-    std::fs::metadata("/proc/self").unwrap().uid() == 0
+    myself() == 0
 }
 
 /// Waits for what happens soon after something else.
@@ -441,8 +445,12 @@ fn copies_are_private_and_go_whatever_happens() {
     let (mut second, two) = waiting(&crash, "077");
     let mut owners = Vec::new();
     for dir in [&one, &two] {
-        owners.push(dir.metadata().unwrap().uid());
-        let mut stack = vec![dir.clone()];
+        owners.push(dir.join("crash").metadata().unwrap().uid());
+        // Root's own directory, through which the debugger reaches its own.
+        let meta = dir.metadata().unwrap();
+        let mode = if is_root() { 0o711 } else { 0o700 };
+        assert_eq!((meta.mode() & 0o7777, meta.uid()), (mode, myself()));
+        let mut stack = vec![dir.join("crash"), dir.join("home")];
         let mut seen = 0;
         while let Some(path) = stack.pop() {
             let meta = path.symlink_metadata().unwrap();
@@ -503,7 +511,9 @@ fn what_others_left_behind_is_swept() {
     symlink(store.path(), &link).unwrap();
     std::fs::create_dir(&foreign).unwrap();
     if is_root() {
-        std::os::unix::fs::chown(&left, Some(2_147_451_000), Some(2_147_451_000)).unwrap();
+        const ID: u32 = 2_147_451_000;
+        std::fs::write(left.join(format!("of-{ID}")), "").unwrap();
+        std::os::unix::fs::chown(left.join("crash"), Some(ID), Some(ID)).unwrap();
         std::os::unix::fs::chown(&foreign, Some(4242), Some(4242)).unwrap();
     }
     let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
@@ -516,4 +526,88 @@ fn what_others_left_behind_is_swept() {
     let _ = (std::fs::remove_file(&link), std::fs::remove_dir(&foreign));
     assert!(!left.exists());
     assert_eq!(stays, (true, is_root(), true));
+}
+
+/// A debugger that a core has taken over: it makes directories as deep as it can, links to what is not its
+/// own, and tries to have its directory removed by another name.
+#[test]
+fn what_a_debugger_leaves_is_removed_and_nothing_else() {
+    if !require::programs(&["gcc", "python3"]) {
+        return;
+    }
+    let crash = Crash::new();
+    let precious = crash.path("precious");
+    std::fs::create_dir_all(precious.join("kept")).unwrap();
+    let evil = crash.path("evil");
+    let script = format!(
+        "#!/usr/bin/env python3\n\
+         import os\n\
+         here = os.path.dirname(os.getcwd())\n\
+         print('AT<' + here + '>', flush=True)\n\
+         try:\n    os.rename(here, '/var/tmp/renamed-' + str(os.getpid()))\n    print('RENAMED')\n\
+         except OSError: pass\n\
+         os.symlink({:?}, 'link')\n\
+         os.mkdir('moved-1'); open('moved-1/x', 'w').close()\n\
+         for i in range(5000):\n    os.mkdir('d'); os.chdir('d')\n    os.symlink({:?}, 'l')\n\
+         os.chmod('.', 0)\n",
+        precious.to_str().unwrap(),
+        precious.to_str().unwrap()
+    );
+    std::fs::write(&evil, script).unwrap();
+    std::fs::set_permissions(&evil, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(crash.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let out = succeed(&mut crash.command("debug", &["--debugger", evil.to_str().unwrap()]));
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let (at, _) = text.split_once("AT<").unwrap().1.split_once('>').unwrap();
+    if is_root() {
+        assert!(!text.contains("RENAMED"), "it has renamed its directory");
+        assert!(at.starts_with("/var/tmp/oci-coredump-debug-") || at.starts_with("/tmp/"), "{at}");
+        soon("removal", || !Path::new(at).exists());
+    }
+    assert!(precious.join("kept").exists());
+}
+
+/// The records of a store say where its cores are: those of another user's are not believed, and one's own only
+/// of what is below the store.
+#[test]
+fn a_store_leads_nowhere_else() {
+    if !is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let victim = scratch.path().join("etc");
+    std::fs::create_dir(&victim).unwrap();
+    std::fs::write(victim.join("shadow"), "secret").unwrap();
+    let store = scratch.path().join("store");
+    std::fs::create_dir_all(store.join("records")).unwrap();
+    let record = serde_json::json!({
+        "time": "2026-03-10T10:30:00Z", "container_id": "4f3c9a1b2d5e", "pid": 12, "host_pid": 4711,
+        "tid": 12, "host_tid": 4711, "signal": 11, "signal_name": "SIGSEGV", "comm": "program",
+        "exe": "/bin/program", "uid": 0, "gid": 0, "dump_mode": 1, "pattern": "/core",
+        "core_path": "/shadow", "host_path": victim.join("shadow"), "host_dir": victim,
+        "location": "store", "truncated": false, "outcome": "written", "size": 6, "disk_size": 4096,
+        "reason": null
+    });
+    std::fs::write(store.join("records/1.jsonl"), format!("{record}\n")).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
+        command.args(args).arg("--store").arg(&store).output().unwrap()
+    };
+    std::os::unix::fs::chown(&store, Some(4321), Some(4321)).unwrap();
+    let verbs: [&[&str]; 6] = [
+        &["list"],
+        &["info"],
+        &["export", "-o", "-"],
+        &["debug", "--debugger", "/bin/true"],
+        &["rm", "--yes", "12"],
+        &["vacuum", "--keep", "0"],
+    ];
+    for verb in verbs {
+        let out = run(verb);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && said.contains("user 4321"), "{verb:?}: {said}");
+    }
+    std::os::unix::fs::chown(&store, Some(0), Some(0)).unwrap();
+    assert!(run(&["vacuum", "--keep", "0"]).status.success());
+    assert!(victim.join("shadow").exists(), "vacuum has left its store");
 }

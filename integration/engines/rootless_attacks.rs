@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{host, product};
 use crate::support::crasher::crasher;
-use crate::support::host::Host;
+use crate::support::host::{BINARY, Host};
 use crate::support::require;
 use crate::support::user::{self, User};
 
@@ -318,4 +319,259 @@ fn what_a_user_writes_is_not_believed() {
     assert!(victim.crash());
     assert_eq!(Victim::record(&host, pid)["host_path"], core.to_str().unwrap());
     assert_eq!(fs::read_dir(b.home().join("store/records")).unwrap().count(), 1);
+}
+
+/// The installed product, with arguments.
+fn verb(args: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(args);
+    command
+}
+
+/// What the user says of his container is not to be taken for root's.
+#[test]
+fn row_48_the_name_of_roots_container() {
+    let Some((host, a, _b, scratch)) = scene() else { return };
+    let scratch = scratch.path();
+    let place = Place::make(&a);
+    let victim = Victim::of(&a, scratch);
+    let mut registration = victim.registration();
+    registration["names"] = json!({
+        "container_id": "e3c2f5a94e37892fe080e3b081f3757e215c0ba1d369e56dfdc4fdabacb11e92",
+        "container_name": "shop", "pod_name": "bank-0", "pod_namespace": "prod",
+        "image": "x".repeat(60_000),
+    });
+    place.put(&victim, &registration.to_string());
+    assert!(victim.crash());
+    host.settle();
+    let run = |args: &[&str]| {
+        let output = verb(args).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let whose = format!("user {}", a.uid());
+    for verb in [&["list"][..], &["info"]] {
+        let (_, said) = run(verb);
+        assert!(said.contains(&whose) && said.len() < 8_000, "{verb:?}: {said}");
+    }
+    for name in ["shop", "container=shop", "pod=bank-0", "namespace=prod", "e3c2f5a94e37"] {
+        for verb in ["list", "info", "rm"] {
+            let args: &[&str] =
+                if verb == "rm" { &["rm", "--dry-run", name] } else { &[verb, name] };
+            assert!(!run(args).1.contains("shop"), "{args:?}: {}", run(args).1);
+        }
+    }
+    let (found, said) = run(&["list", "shop", &format!("user={}", a.uid())]);
+    assert!(found && said.contains("shop"), "{said}");
+}
+
+/// A line for each of his crashes, as fast as he can crash.
+#[test]
+fn row_49_the_hosts_log() {
+    let Some((host, a, _b, scratch)) = scene() else { return };
+    let scratch = scratch.path();
+    let place = Place::make(&a);
+    let log = Log::open();
+    let begun = Instant::now();
+    // Two lines each, if nothing bounds them: the crash, and that his copy cannot be written.
+    const CRASHES: usize = 80;
+    for _ in 0..CRASHES {
+        let victim = Victim::of(&a, scratch);
+        let mut registration = victim.registration();
+        registration["store"] = "/proc/nothing/there".into();
+        place.put(&victim, &registration.to_string());
+        assert!(victim.crash());
+    }
+    host.settle();
+    if let Some(lines) = log.map(Log::lines) {
+        let minutes = begun.elapsed().as_secs() as usize / 60 + 2;
+        println!("{lines} lines for {CRASHES} crashes in {:?}", begun.elapsed());
+        assert!((1..=60 * minutes).contains(&lines), "{lines} lines in {:?}", begun.elapsed());
+    }
+}
+
+/// A syslog of the test's own, where the machine has none: its queue is short, so that a thread empties it.
+struct Log {
+    reader: std::thread::JoinHandle<usize>,
+}
+
+impl Log {
+    const END: &str = "that is all";
+
+    fn open() -> Option<Self> {
+        let path = Path::new("/dev/log");
+        if path.exists() || Path::new("/run/systemd/journal/socket").exists() {
+            return None;
+        }
+        let socket = UnixDatagram::bind(path).unwrap();
+        let reader = std::thread::spawn(move || {
+            let (mut line, mut count) = ([0; 4096], 0);
+            while let Ok(n) = socket.recv(&mut line) {
+                let text = String::from_utf8_lossy(&line[..n]);
+                if text == Self::END {
+                    break;
+                }
+                count += usize::from(text.contains("oci-coredump"));
+            }
+            count
+        });
+        Some(Self { reader })
+    }
+
+    fn lines(self) -> usize {
+        let end = UnixDatagram::unbound().unwrap();
+        end.send_to(Self::END.as_bytes(), "/dev/log").unwrap();
+        let _ = fs::remove_file("/dev/log");
+        self.reader.join().unwrap()
+    }
+}
+
+/// A container of the user's that runs on after one of its processes has crashed.
+struct Running {
+    child: Child,
+    core: PathBuf,
+}
+
+impl Running {
+    /// `prepare` is done in its mount namespace before `program` crashes.
+    fn start(
+        user: &User,
+        place: &Place<'_>,
+        scratch: &Path,
+        prepare: &str,
+        program: &Path,
+    ) -> Self {
+        let directory = user.directory(&scratch.join("own"));
+        let mut command = user.command("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]).arg(format!(
+            "{prepare}\nulimit -Sc $(ulimit -Hc); {} --wait null; echo over; exec sleep 1000",
+            program.display()
+        ));
+        command.current_dir(&directory).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let mut victim = Victim { child, directory: directory.clone() };
+        let mut output = BufReader::new(victim.child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        let text = victim.registration().to_string();
+        for path in [place.index(&victim), place.dir.join("containers/theirs.json")] {
+            fs::write(&path, &text).unwrap();
+            user.own(&path, 0o600);
+        }
+        victim.child.stdin.take().unwrap().write_all(b"x").unwrap();
+        line.clear();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "over\n");
+        Self { child: victim.child, core: directory.join("theirs") }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const SECRET: &str = "TOPSECRET-of-root";
+
+/// The bundle that root exports of the user's crash.
+fn exported(user: &User, directory: &Path) -> Vec<u8> {
+    let bundle = directory.join("bundle.tar.zst");
+    let matches = ["theirs".to_owned(), format!("user={}", user.uid())];
+    let mut command = verb(&["export", "-o"]);
+    let output = command.arg(&bundle).args(matches).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let plain = Command::new("zstd").args(["-dc"]).arg(&bundle).output().unwrap();
+    assert!(plain.status.success());
+    plain.stdout
+}
+
+fn holds(all: &[u8], text: &str) -> bool {
+    all.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// Root reads the programs of a crash, which the core names: not what the crashed process could not read.
+#[test]
+fn row_54_a_core_that_names_what_is_roots() {
+    let Some((host, a, _b, scratch)) = scene() else { return };
+    if !require::programs(&["zstd"]) {
+        return;
+    }
+    let place = Place::make(&a);
+    let hidden =
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let secret = hidden.path().join("secretX");
+    fs::write(&secret, [fs::read(crasher()).unwrap(), SECRET.into()].concat()).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let program = scratch.path().join("crasher");
+    assert_eq!(program.as_os_str().len(), secret.as_os_str().len());
+    let running = Running::start(&a, &place, scratch.path(), "", &program);
+    host.settle();
+    // The same file, with another path in it.
+    let [old, new] = [&program, &secret].map(|p| p.to_str().unwrap().to_owned());
+    let script = "import sys\nf = open(sys.argv[1], 'r+b')\nd = f.read()\nassert d.count(sys.argv[2].encode())\n\
+                  f.seek(0)\nf.write(d.replace(sys.argv[2].encode(), sys.argv[3].encode()))";
+    let mut change = a.command("python3");
+    change.args(["-c", script]).arg(&running.core).args([&old, &new]);
+    assert!(change.status().unwrap().success());
+    assert!(!holds(&exported(&a, hidden.path()), SECRET), "root's own file is in the bundle");
+    // What he may read is there.
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(holds(&exported(&a, hidden.path()), SECRET));
+}
+
+/// Nor what his mount namespace shows at the place of debug information.
+#[test]
+fn row_54_debug_information_that_is_roots() {
+    let Some((host, a, _b, scratch)) = scene() else { return };
+    if !require::programs(&["zstd", "readelf"]) {
+        return;
+    }
+    let place = Place::make(&a);
+    let hidden =
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let secret = hidden.path().join("secret");
+    fs::write(&secret, SECRET).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let source = "#include <signal.h>\n#include <unistd.h>\nint main(void) { char c; if (write(1, \"ready\\n\", 6) < 0 || read(0, &c, 1) < 0) return 1; kill(getpid(), SIGSEGV); return 0; }\n";
+    let built = crate::support::crasher::compile("identified", source, &["-Wl,--build-id=sha1"]);
+    let program = scratch.path().join("identified");
+    fs::copy(built, &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let notes = Command::new("readelf").arg("-n").arg(&program).output().unwrap();
+    let notes = String::from_utf8(notes.stdout).unwrap();
+    let id = notes.split("Build ID: ").nth(1).unwrap().split_whitespace().next().unwrap();
+    let file = format!("/usr/lib/debug/.build-id/{}/{}.debug", &id[..2], &id[2..]);
+    let prepare = format!(
+        "mount -t tmpfs none /usr/lib/debug && mkdir -p ${{F%/*}} && : >$F && mount --bind {} $F || exit 1",
+        secret.display()
+    );
+    fs::create_dir_all("/usr/lib/debug").unwrap();
+    let prepare = format!("F={file}; {prepare}");
+    let _running = Running::start(&a, &place, scratch.path(), &prepare, &program);
+    host.settle();
+    assert!(!holds(&exported(&a, hidden.path()), SECRET), "root's own file is in the bundle");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(holds(&exported(&a, hidden.path()), SECRET), "what he may read is not");
+}
+
+/// The copy of the record is written with nothing but what is the user's.
+#[test]
+fn row_54_the_group_of_who_writes_the_copy() {
+    let Some((host, a, _b, scratch)) = scene() else { return };
+    let place = Place::make(&a);
+    for group in [65534, 0] {
+        let theirs = scratch.path().join(format!("of-{group}"));
+        fs::create_dir(&theirs).unwrap();
+        std::os::unix::fs::chown(&theirs, Some(0), Some(group)).unwrap();
+        fs::set_permissions(&theirs, fs::Permissions::from_mode(0o770)).unwrap();
+        let victim = Victim::of(&a, scratch.path());
+        let mut registration = victim.registration();
+        registration["store"] = json!(theirs.join("store"));
+        place.put(&victim, &registration.to_string());
+        assert!(victim.crash());
+        host.settle();
+        assert_eq!(fs::read_dir(&theirs).unwrap().count(), 0, "group {group}");
+    }
 }

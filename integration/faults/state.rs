@@ -3,7 +3,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
@@ -208,4 +208,59 @@ fn clock_jumps() {
     assert_eq!(host.records_of("clock").len(), times.len(), "one took another one's place");
     drop(between);
     calm.crash(&host, "afterwards");
+}
+
+/// The store's disk is frozen, as for a snapshot: a core that goes elsewhere does not wait for it, nor does a
+/// crash of the host's own. What the record would have said is in the log.
+#[test]
+fn store_frozen() {
+    let host = scene::host();
+    let disk = TempDir::with_prefix_in("disk", "/var/tmp").unwrap();
+    let (image, mounted) = (disk.path().join("image"), disk.path().join("mounted"));
+    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    fs::create_dir(&mounted).unwrap();
+    let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
+    run(Command::new("mkfs.ext4").args(["-q", "-m0"]).arg(&image));
+    run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mounted));
+    let _unmount = Last(|| {
+        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(&mounted).output();
+        let _ = Command::new("umount").arg("--lazy").arg(&mounted).output();
+    });
+    host.configure(&format!("store = {:?}\n", mounted.join("store").to_str().unwrap()));
+    let directory = TempDir::new().unwrap();
+    let container = Container::new("elsewhere", directory.path(), &[]);
+    let program = bare::compile("victim");
+    let mut victim = container.victim(&program, "tiny", 0);
+    victim.crash();
+    assert!(victim.ends_within(BOUND));
+    host.settle();
+
+    run(Command::new("fsfreeze").arg("--freeze").arg(&mounted));
+    let mut victim = container.victim(&program, "tiny", 0);
+    victim.crash();
+    let let_go = victim.ends_within(BOUND);
+    let scratch = TempDir::new().unwrap();
+    let mut own = Command::new("sh");
+    own.args(["-c", "ulimit -c unlimited; kill -SEGV $$"]).current_dir(scratch.path());
+    let mut own = own.spawn().unwrap();
+    let until = std::time::Instant::now() + BOUND;
+    while own.try_wait().unwrap().is_none() && std::time::Instant::now() < until {
+        std::thread::sleep(std::time::Duration::from_millis(10)); // wait(2) knows no time-out
+    }
+    let own_ended = own.try_wait().unwrap().is_some();
+    run(Command::new("fsfreeze").arg("--unfreeze").arg(&mounted));
+    own.wait().unwrap();
+    assert!(let_go, "the crashed process waits for the store");
+    assert!(own_ended, "the host's own crash waits for the store");
+    assert!(is_whole(&fs::read(victim.core()).unwrap()));
+    host.settle();
+}
+
+/// Does something at the end of its scope.
+struct Last<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Last<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }

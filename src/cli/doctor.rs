@@ -211,7 +211,7 @@ fn patterns(config: &Config) -> Vec<Check> {
         (Some(_), _) => warning(
             CHECK,
             format!("something has overwritten it with {now:?}"),
-            "the next container that asks repairs it; `oci-coredump install` does it now",
+            "oci-coredump.service repairs it within seconds, else the next hook of any container; `oci-coredump install` does it now",
         ),
         (None, _) => ok(CHECK, format!("{now:?}; the first container that asks takes it over")),
     });
@@ -228,7 +228,7 @@ fn patterns(config: &Config) -> Vec<Check> {
         all.push(match saved.as_ref().map(Saved::handler) {
             None => warning(
                 "forwarding",
-                "what core_pattern was before is not known: cores of the host's processes are dropped",
+                "what core_pattern was before is not known: crashes of the host's go to the distribution's handler, or to a file",
                 "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump install`",
             ),
             Some(Handler::Socket) => {

@@ -41,12 +41,21 @@ pub fn open(
         bail!("no crash in {} matches", chosen.store.display())
     };
     let registry = Registry::own();
-    let core = match locate::core(record, registry.as_ref()) {
+    let core = match locate::open(record, registry.as_ref()) {
         Ok(core) => core,
         Err(State::Overwritten) => bail!(
             "the core of process {} is {}",
             record.pid,
             locate::overwriter(record, registry.as_ref(), &chosen.records(&Query::default())?)
+        ),
+        Err(State::Unreachable) => bail!(
+            "the core of process {} is unreachable: the file system that it is on does not answer",
+            record.pid
+        ),
+        Err(State::Leased) => bail!(
+            "the core of process {} has a lease (fcntl(2), F_SETLEASE) that somebody in the container \
+             holds: try again after fs.lease-break-time seconds",
+            record.pid
         ),
         Err(state) => bail!(
             "the core of process {} is {}{}",

@@ -11,8 +11,9 @@ use crate::corefile::{Overview, ThreadStack};
 use crate::record::{Location, Outcome, Record};
 use crate::registry::Registry;
 use crate::report::one_line;
+use crate::sys::cred::Credentials;
 use crate::sys::resolve;
-use crate::sys::{OwnedFd, file, text};
+use crate::sys::{OwnedFd, file, process, text};
 use anstyle::Style;
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
@@ -78,7 +79,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         if i > 0 && !wish.json {
             writeln!(out)?;
         }
-        let core = locate::core(&record, registry.as_ref());
+        let core = locate::open(&record, registry.as_ref());
         let state = locate::state(&record, &core);
         let size =
             core.as_ref().ok().map(|c| (locate::size(c), file::stat(c).map_or(0, |s| s.allocated)));
@@ -126,13 +127,18 @@ pub fn places(
     sysroot: Option<&Path>,
     store: &Path,
 ) -> Result<Places> {
-    let root: Option<OwnedFd> = match sysroot {
-        Some(dir) => {
-            Some(file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display()))?)
-        }
-        None => locate::container_root(record, registry),
-    };
-    Ok(Places { own: Some(record.binaries.clone()), ..Places::usual(root, Some(store)) })
+    let given: Option<OwnedFd> = sysroot
+        .map(|dir| file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display())))
+        .transpose()?;
+    // The container's own: as the process that crashed.
+    let reader = (given.is_none() && process::is_host_root()).then(|| Credentials {
+        uid: [record.uid; 4],
+        gid: [record.gid; 4],
+        ..Credentials::default()
+    });
+    let root = given.or_else(|| locate::container_root(record, registry));
+    let own = Some(record.binaries.clone());
+    Ok(Places { own, reader, ..Places::usual(root, Some(store)) })
 }
 
 fn print(
@@ -233,6 +239,10 @@ fn of_record(
     all.extend(overview.map(|o| field("Arguments", &o.arguments)));
     all.push(field("Container", query::container(&r.names)));
     all.push(field("Container ID", &r.names.container_id));
+    all.extend(r.user.map(|uid| {
+        let whose = format!("user {uid}'s: what is said of the container is that user's word");
+        ("Registered", whose, Style::new().bold())
+    }));
     all.extend(r.names.pod_name.as_ref().map(|p| field("Pod", p)));
     all.extend(r.names.pod_namespace.as_ref().map(|n| field("Namespace", n)));
     all.extend(r.names.image.as_ref().map(|i| field("Image", i)));

@@ -1,6 +1,6 @@
 //! `list`: the crashes, newest last.
 
-use super::locate::{self, State};
+use super::locate::{self, Seen, State};
 use super::query::{self, Query};
 use super::table::{self, Cell, Column, left, right};
 use super::{Chosen, by_time, no_match};
@@ -118,24 +118,25 @@ fn show(
         return lines(out, records, registry);
     }
     if wish.json {
+        let seen = locate::look(records, registry)?;
         let rows: Vec<Row<'_>> = records
             .iter()
-            .map(|record| Row {
-                corefile: locate::state(record, &locate::core(record, registry)),
-                record,
-            })
+            .zip(seen)
+            .map(|(record, seen)| Row { corefile: seen.state, record })
             .collect();
         writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&rows)?))?;
         return Ok(());
     }
     let zone = TimeZone::system();
-    let rows: Vec<Vec<Cell>> = records.iter().map(|r| row(r, registry, &zone)).collect();
+    let seen = locate::look(records, registry)?;
+    let rows: Vec<Vec<Cell>> =
+        records.iter().zip(seen).map(|(record, seen)| row(record, seen, &zone)).collect();
     Ok(table::print(out, &COLUMNS, &rows)?)
 }
 
 fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) -> Result<()> {
-    for record in records {
-        let row = Row { corefile: locate::state(record, &locate::core(record, registry)), record };
+    for (record, seen) in records.iter().zip(locate::look(records, registry)?) {
+        let row = Row { corefile: seen.state, record };
         writeln!(out, "{}", text::json(&serde_json::to_string(&row)?))?;
     }
     Ok(())
@@ -148,15 +149,14 @@ fn follow(out: &mut impl Write, records: &[Record], wish: &Wish) -> Result<()> {
         return lines(out, records, registry.as_ref());
     }
     let zone = TimeZone::system();
-    for record in records {
-        table::print_loose(out, &row(record, registry.as_ref(), &zone))?;
+    for (record, seen) in records.iter().zip(locate::look(records, registry.as_ref())?) {
+        table::print_loose(out, &row(record, seen, &zone))?;
     }
     Ok(())
 }
 
-fn row(record: &Record, registry: Option<&Registry>, zone: &TimeZone) -> Vec<Cell> {
-    let core = locate::core(record, registry);
-    let state = locate::state(record, &core);
+fn row(record: &Record, seen: Seen, zone: &TimeZone) -> Vec<Cell> {
+    let state = seen.state;
     let exe = if record.exe.is_empty() { &record.comm } else { &record.exe };
     vec![
         time(&record.time, zone).into(),
@@ -165,9 +165,9 @@ fn row(record: &Record, registry: Option<&Registry>, zone: &TimeZone) -> Vec<Cel
         record.gid.into(),
         record.signal_name.as_str().into(),
         Cell(counted(state.word(), record), colour(state)),
-        query::container(&record.names).into(),
+        query::whose(record).into(),
         exe.into(),
-        core.map_or("-".to_owned(), |c| table::size(locate::size(&c))).into(),
+        seen.size.map_or("-".to_owned(), table::size).into(),
     ]
 }
 
@@ -183,7 +183,9 @@ fn counted(word: &str, record: &Record) -> String {
 pub fn colour(state: State) -> Style {
     let colour = match state {
         State::Present => AnsiColor::Green,
-        State::Truncated | State::Inaccessible => AnsiColor::Yellow,
+        State::Truncated | State::Inaccessible | State::Unreachable | State::Leased => {
+            AnsiColor::Yellow
+        }
         State::Missing | State::Overwritten => AnsiColor::Red,
         State::None => return Style::new().dimmed(),
     };

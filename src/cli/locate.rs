@@ -6,10 +6,13 @@ use crate::registry::Registry;
 use crate::sys::file;
 use crate::sys::proc::{self, Proc};
 use crate::sys::resolve::{self, Below};
-use crate::sys::{Errno, OwnedFd, ns};
+use crate::sys::{Errno, OwnedFd, child, ns, process};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// coredumpctl's column COREFILE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +28,10 @@ pub enum State {
     Overwritten,
     /// It may be there, but we may not look.
     Inaccessible,
+    /// The file system that it is on does not answer.
+    Unreachable,
+    /// Somebody has a lease on it (fcntl(2), `F_SETLEASE`), for `fs.lease-break-time` seconds at most.
+    Leased,
     /// There never was one.
     None,
 }
@@ -38,18 +45,111 @@ impl State {
             State::Missing => "missing",
             State::Overwritten => "overwritten",
             State::Inaccessible => "inaccessible",
+            State::Unreachable => "unreachable",
+            State::Leased => "leased",
             State::None => "none",
         }
     }
 }
 
+/// What is seen of a core from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its state.
+    pub state: State,
+    /// Its size now, in bytes, if it can be opened.
+    pub size: Option<u64>,
+}
+
+/// How long the file system of a core may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Looks at the cores of records, by a child: the volume of a container may be served by nobody any more,
+/// and who asks it could not even be killed. What else is on a volume that did not answer is not tried.
+///
+/// # Errors
+/// The child cannot be started.
+pub fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::Result<Vec<Seen>> {
+    let mut all = Vec::new();
+    let mut silent = BTreeSet::new();
+    while all.len() < records.len() {
+        let rest = &records[all.len()..];
+        let (read, write) = process::pipe()?;
+        let child = child::fork(|| {
+            let mut out = File::from(write);
+            for record in rest {
+                let seen = match silent.contains(&volume(record)) {
+                    true => Seen { state: State::Unreachable, size: None },
+                    false => look_at(record, registry),
+                };
+                let line = [&[seen.state as u8], &seen.size.unwrap_or(u64::MAX).to_ne_bytes()[..]];
+                if out.write_all(&line.concat()).is_err() {
+                    return 1;
+                }
+            }
+            0
+        })?;
+        let mut pipe = File::from(read);
+        while all.len() < records.len() {
+            let mut line = [0; 9];
+            let has_come = process::wait_readable(&pipe, Some(PATIENCE))?;
+            if !has_come || pipe.read_exact(&mut line).is_err() {
+                silent.insert(volume(&records[all.len()]));
+                all.push(Seen { state: State::Unreachable, size: None });
+                break;
+            }
+            let size = u64::from_ne_bytes(line[1..].try_into().unwrap_or_default());
+            let state = ALL[usize::from(line[0]).min(ALL.len() - 1)];
+            all.push(Seen { state, size: (size != u64::MAX).then_some(size) });
+        }
+        drop(pipe);
+        child.end_now()?;
+    }
+    Ok(all)
+}
+
+/// By their numbers.
+const ALL: [State; 8] = [
+    State::Present,
+    State::Truncated,
+    State::Missing,
+    State::Overwritten,
+    State::Inaccessible,
+    State::Unreachable,
+    State::Leased,
+    State::None,
+];
+
+fn look_at(record: &Record, registry: Option<&Registry>) -> Seen {
+    let core = core(record, registry);
+    Seen { state: state(record, &core), size: core.as_ref().ok().map(size) }
+}
+
+/// What answers for a core, or does not.
+fn volume(record: &Record) -> &str {
+    record.host_dir.as_deref().unwrap_or(&record.names.container_id)
+}
+
+/// The core of a record, opened if what it is on answers.
+///
+/// # Errors
+/// Its state.
+pub fn open(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
+    match look(std::slice::from_ref(record), registry).as_deref() {
+        Ok([Seen { state: State::Unreachable, .. }]) | Err(_) => Err(State::Unreachable),
+        _ => core(record, registry),
+    }
+}
+
 /// Opens the core of a record, or says why not. What has its name is its core only if it is the very
 /// file that was written; records of before that was kept have no identity to look at.
-pub fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
+fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
     let file = named(record, registry)?;
     match (&record.identity, file::identity(&file)) {
         (Some(own), Ok(found)) if !own.is_same_file(&found) => Err(State::Overwritten),
         (Some(_), Err(_)) => Err(State::Inaccessible),
+        // What a user says of where it is could be any file of the host.
+        (None, _) if record.user.is_some() => Err(State::Inaccessible),
         _ => Ok(file),
     }
 }
@@ -82,8 +182,10 @@ fn named(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
         }
         (None, None) => return Err(State::Missing),
     };
-    file.map_err(|e| {
-        if matches!(e, Errno::ACCESS | Errno::PERM) { State::Inaccessible } else { State::Missing }
+    file.map_err(|e| match e {
+        Errno::ACCESS | Errno::PERM => State::Inaccessible,
+        Errno::WOULDBLOCK => State::Leased,
+        _ => State::Missing,
     })
 }
 

@@ -14,7 +14,8 @@ use std::path::Path;
 /// Prints the metrics, or replaces the file `textfile` by them: node_exporter sees the old or the new ones whole.
 pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Result<()> {
     let stock = Store::look(&chosen.store)?.map(|s| Stock::take(&s)).transpose()?.flatten();
-    let records: Vec<&Record> = stock.iter().flat_map(|s| &s.items).map(|i| &i.record).collect();
+    let items = stock.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
+    let records: Vec<&Record> = items.map(|item| &item.record).collect();
     let mut text = text(&records);
     if let Some(stock) = &stock {
         let (cores, binaries) = stock.size();

@@ -65,6 +65,7 @@ pub fn run(out: &mut impl Write, action: Action, root: Option<&Path>, stay: bool
         Action::Serve => {
             tell(out, true)?;
             out.flush()?;
+            std::thread::spawn(keep_the_pattern);
             match engine::nri::run_connecting(Path::new(engine::nri::SOCKET))? {}
         }
         Action::Uninstall => {
@@ -72,7 +73,18 @@ pub fn run(out: &mut impl Write, action: Action, root: Option<&Path>, stay: bool
             take_away(out)?;
         }
     }
+    out.flush()?;
+    if stay && action == Action::Install {
+        keep_the_pattern();
+    }
     finish(out, stay)
+}
+
+/// What oci-coredump.service does on other hosts.
+fn keep_the_pattern() {
+    if let Err(e) = super::watch::run() {
+        log::error!("kernel.core_pattern is not watched: {e:#}");
+    }
 }
 
 /// A DaemonSet starts anew what has ended.

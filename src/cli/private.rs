@@ -1,5 +1,8 @@
 //! The copies that a debugger works on: a directory of its own, removed whatever this process dies of.
 //!
+//! The directory itself is the caller's, so that the debugger cannot rename it; what is in it is the
+//! debugger's. It is emptied by descriptors: a path could be led elsewhere meanwhile.
+//!
 //! A debugger that root starts has a user and group ID that nobody else has: one of [`IDS`], which no
 //! process runs as, and whose file in [`LOCKS`] nobody has locked.
 
@@ -8,6 +11,7 @@ use crate::sys::{AsFd, OwnedFd, apart, file, process};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +23,8 @@ const LOCKS: &str = "/run/oci-coredump-debug";
 /// Where the directories are: on disk, a core is large. Never where the environment says.
 const PLACES: [&str; 2] = ["/var/tmp", "/tmp"];
 const PREFIX: &str = "oci-coredump-debug-";
+/// The name of an empty file in it ends with the debugger's ID.
+const OWNER: &str = "of-";
 
 /// A directory of one debugger.
 #[derive(Debug)]
@@ -38,22 +44,24 @@ impl Private {
         sweep();
         let id = own_id.then(take_id).transpose()?;
         let owner = id.as_ref().map(|(uid, _)| *uid);
-        let (path, dir) = make()?;
-        let mut keep = vec![dir.as_fd()];
+        let (path, place, dir) = make()?;
+        let mut keep = vec![dir.as_fd(), place.as_fd()];
         keep.extend(id.iter().map(|(_, lock)| lock.as_fd()));
         let executor = apart::executor(&keep, || {
             if let Some(uid) = owner {
                 apart::end_all_of(uid);
             }
-            remove(&dir, &path);
+            remove(&place, &dir, path.file_name().unwrap_or_default());
         });
         let Ok(_executor) = executor else {
-            let _ = std::fs::remove_dir_all(&path);
+            remove(&place, &dir, path.file_name().unwrap_or_default());
             bail!("start the process that removes {}", path.display())
         };
-        file::chmod(&dir, 0o700)?;
+        // Another user must get through it to what is his.
+        file::chmod(&dir, if owner.is_some() { 0o711 } else { 0o700 })?;
         if let Some(uid) = owner {
-            file::chown(&dir, uid, uid)?;
+            // Of whose debugger it is, for a sweep.
+            file::create_new(&dir, format!("{OWNER}{uid}").as_ref(), 0o600)?;
         }
         Ok(Private { path, owner, dir, _executor })
     }
@@ -66,7 +74,7 @@ impl Private {
 }
 
 /// A new directory, and its lock, which a sweep of somebody else's may have had before us.
-fn make() -> Result<(PathBuf, OwnedFd)> {
+fn make() -> Result<(PathBuf, OwnedFd, OwnedFd)> {
     use std::os::unix::fs::PermissionsExt;
     let builder = || {
         let mut builder = tempfile::Builder::new();
@@ -85,7 +93,7 @@ fn make() -> Result<(PathBuf, OwnedFd)> {
         let mine = file::try_lock(&dir)?
             && file::stat_at(&parent, name).is_ok_and(|s| Some(s.id) == id_of(&dir));
         if mine {
-            return Ok((path, dir));
+            return Ok((path, parent, dir));
         }
     }
     bail!("make a directory in /var/tmp: each is removed at once")
@@ -95,10 +103,41 @@ fn id_of(dir: &OwnedFd) -> Option<(u64, u64)> {
     file::stat(dir).ok().map(|s| s.id)
 }
 
-/// Its owner may have given it another name.
-fn remove(dir: &OwnedFd, path: &Path) {
-    let now = std::fs::read_link(format!("/proc/self/fd/{}", process::number(dir)));
-    let _ = std::fs::remove_dir_all(now.as_deref().unwrap_or(path));
+/// Removes the directory `name` of `place` with all that is in it, if it is `dir` that has the name.
+fn remove(place: &OwnedFd, dir: &OwnedFd, name: &OsStr) {
+    let is_it = file::stat_at(place, name).is_ok_and(|s| Some(s.id) == id_of(dir));
+    let removed = empty(dir)
+        .and_then(|()| if is_it { file::remove_empty_dir(place, name).map(drop) } else { Ok(()) });
+    if let Err(e) = removed {
+        log::warn!("{name:?} of a debugger cannot be removed, ignoring: {e:#}");
+    }
+}
+
+/// Removes what is in a directory. No link is followed. Directories are moved up before they are emptied:
+/// a debugger can nest them as deep as it likes.
+fn empty(dir: &OwnedFd) -> Result<()> {
+    let again = |dir: &OwnedFd| file::open_subdir(dir, ".".as_ref()).context("open it again");
+    // Nobody can have made that name before.
+    let (mut moved, unique) = (0u64, RandomState::new().hash_one(0));
+    loop {
+        let names = file::names(again(dir)?)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        for name in names {
+            if file::unlink(dir, &name).is_ok() {
+                continue;
+            }
+            let sub = file::open_subdir(dir, &name).with_context(|| format!("open {name:?}"))?;
+            for inner in file::names(again(&sub)?)? {
+                if file::unlink(&sub, &inner).is_err() {
+                    moved += 1;
+                    file::rename_to(&sub, &inner, dir, format!("{unique:016x}-{moved}").as_ref())?;
+                }
+            }
+            file::remove_empty_dir(dir, &name)?;
+        }
+    }
 }
 
 /// An ID of [`IDS`] and its lock.
@@ -141,39 +180,42 @@ pub fn sweep() {
         };
         for name in file::names(&parent).unwrap_or_default() {
             if is_ours(&parent, &name) {
-                sweep_one(&parent, &name, &Path::new(place).join(&name));
+                sweep_one(&parent, &name);
             }
         }
     }
 }
 
-/// By name, and by an owner that nobody else can be.
+/// By name, and by its owner.
 fn is_ours(parent: &OwnedFd, name: &OsStr) -> bool {
     let me = process::effective_uid();
     name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
-        && file::stat_at(parent, name).is_ok_and(|s| s.uid == me || me == 0 && IDS.contains(&s.uid))
+        && file::stat_at(parent, name).is_ok_and(|s| s.uid == me)
 }
 
-fn sweep_one(parent: &OwnedFd, name: &OsString, path: &Path) {
+fn sweep_one(parent: &OwnedFd, name: &OsString) {
     let Ok(dir) = file::open_subdir(parent, name) else { return };
-    let Ok(owner) = file::stat(&dir).map(|s| s.uid) else { return };
-    let me = process::effective_uid();
-    if owner != me && !(me == 0 && IDS.contains(&owner)) {
+    if !file::stat(&dir).is_ok_and(|s| s.uid == process::effective_uid()) {
         return;
     }
     // What is left of its debugger could hold the lock for ever. A live one has the ID's lock, too.
-    let id = IDS.contains(&owner).then(|| {
+    let owner = file::open_subdir(&dir, ".".as_ref()).ok().and_then(|again| {
+        let names = file::names(again).ok()?;
+        names.iter().find_map(|n| n.to_str()?.strip_prefix(OWNER)?.parse::<u32>().ok())
+    });
+    let owner = owner.filter(|uid| IDS.contains(uid));
+    let id = owner.map(|uid| {
         let locks = file::make_path(Path::new(LOCKS), 0o700)?;
-        let lock = file::open_lock(&locks, owner.to_string().as_ref())?;
+        let lock = file::open_lock(&locks, uid.to_string().as_ref())?;
         anyhow::Ok((file::try_lock(&lock)?, lock))
     });
-    match &id {
-        Some(Ok((true, _))) => apart::end_all_of(owner),
-        Some(_) => return,
-        None => {}
+    match (&id, owner) {
+        (Some(Ok((true, _))), Some(uid)) => apart::end_all_of(uid),
+        (Some(_), _) => return,
+        (None, _) => {}
     }
     if file::try_lock(&dir).unwrap_or(false) {
-        remove(&dir, path);
+        remove(parent, &dir, name);
     }
 }
 

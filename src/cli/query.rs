@@ -36,9 +36,11 @@ enum Field {
     Pid,
     Signal,
     Core,
+    /// Whose rootless container it was.
+    User,
 }
 
-const FIELDS: [(&str, Field); 9] = [
+const FIELDS: [(&str, Field); 10] = [
     ("container", Field::Container),
     ("pod", Field::Pod),
     ("namespace", Field::Namespace),
@@ -48,6 +50,7 @@ const FIELDS: [(&str, Field); 9] = [
     ("pid", Field::Pid),
     ("signal", Field::Signal),
     ("core", Field::Core),
+    ("user", Field::User),
 ];
 
 impl Query {
@@ -77,7 +80,11 @@ impl Query {
             Ok(t) => self.since.is_none_or(|s| t >= s) && self.until.is_none_or(|u| t <= u),
             Err(_) => self.since.is_none() && self.until.is_none(),
         };
-        in_time && self.terms.iter().all(|t| t.takes(record))
+        // What a user says of his container could be the name of root's.
+        let is_said = record.user.is_none()
+            || self.terms.iter().any(|t| matches!(t, Term::Of(Field::User, _)))
+            || !self.terms.iter().any(Term::is_name);
+        in_time && is_said && self.terms.iter().all(|t| t.takes(record))
     }
 }
 
@@ -98,6 +105,12 @@ impl Term {
             Err(_) if word.starts_with('/') => Term::Path(word.to_owned()),
             Err(_) => Term::Name(word.to_owned()),
         })
+    }
+
+    /// Whether it is about what the engine says of a container.
+    fn is_name(&self) -> bool {
+        use Field::{Container, Image, Namespace, Pod};
+        matches!(self, Term::Name(_) | Term::Of(Container | Image | Namespace | Pod, _))
     }
 
     fn takes(&self, r: &Record) -> bool {
@@ -135,6 +148,7 @@ impl Field {
                     || r.signal_name.strip_prefix("SIG") == Some(value)
                     || value.parse() == Ok(r.signal)
             }
+            Field::User => value.parse().is_ok_and(|uid: u32| r.user == Some(uid)),
             Field::Core => [&r.core_path, &r.host_path]
                 .into_iter()
                 .flatten()
@@ -159,6 +173,12 @@ pub fn container(names: &Names) -> String {
         .chain([own])
         .collect::<Vec<_>>()
         .join("/")
+}
+
+/// The same, with the user whose container it was where that is not root.
+pub fn whose(record: &Record) -> String {
+    let name = container(&record.names);
+    record.user.map_or(name.clone(), |uid| format!("user {uid}: {name}"))
 }
 
 /// A point in time as people write it: RFC 3339, a date, a time of today, or how long ago.

@@ -164,12 +164,17 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
     super::private::remove_locks();
     let registry = Registry::own();
     let _lock = registry.as_ref().map(Registry::lock).transpose()?;
-    if let Some(store) = Store::peek(&config) {
-        match sysctl::restore(&store).context("uninstall")? {
-            Some(said) => writeln!(out, "{said}")?,
-            None => writeln!(out, "kernel.core_pattern was not taken over")?,
-        }
+    // What was there before is known without a store, too.
+    let store = Store::peek(&config).map_or_else(|| Store::open(&config), Ok);
+    let store = store.or_else(|e| {
+        log::warn!("{e:#}, using the default");
+        Store::open(&Config::default())
+    })?;
+    match sysctl::restore(&store).context("uninstall")? {
+        Some(said) => writeln!(out, "{said}")?,
+        None => writeln!(out, "kernel.core_pattern was not taken over")?,
     }
+    drop(store);
     let live = registry.as_ref().map_or(0, |r| {
         r.ids().map_or(0, |ids| {
             ids.iter()
@@ -184,10 +189,18 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
         )?;
     }
     remove(out, Path::new(RUN_DIR))?;
-    if purge {
-        remove(out, &config.store)?;
-    } else {
-        tidy(out, &config.store)?;
+    if purge { purge_store(out, &config.store) } else { tidy(out, &config.store) }
+}
+
+fn purge_store(out: &mut impl Write, store: &Path) -> Result<()> {
+    if !store.exists() {
+        return Ok(());
+    }
+    match Store::purge(store)? {
+        false => writeln!(out, "removed {}", store.display())?,
+        true => {
+            writeln!(out, "removed what is ours of {}: other files are there", store.display())?
+        }
     }
     Ok(())
 }
@@ -195,8 +208,12 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
 /// What is a user's own: his registrations, his records and cores. The kernel's settings are root's.
 fn uninstall_of_user(out: &mut impl Write, uid: u32, dry_run: bool, purge: bool) -> Result<()> {
     let store = users::own_store(uid)?;
-    let mut paths: Vec<PathBuf> = users::run_dir(uid).into_iter().collect();
-    paths.extend(purge.then(|| store.clone()));
+    if purge && dry_run {
+        writeln!(out, "would remove what is ours of {}", store.display())?;
+    } else if purge {
+        purge_store(out, &store)?;
+    }
+    let paths: Vec<PathBuf> = users::run_dir(uid).into_iter().collect();
     for path in paths {
         if dry_run {
             writeln!(out, "would remove {}", path.display())?;

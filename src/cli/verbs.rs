@@ -37,8 +37,9 @@ Environment: NO_COLOR (no colours, also on a terminal), TZ (in which times are s
 const MATCH: &str = "\
 A MATCH is a PID (in the container or on the host), the path of an executable or core, a name \
 (container, its ID or the head of it, pod, executable, comm, signal), or FIELD=VALUE with container, \
-pod, namespace, image, exe, comm, pid, signal or core. Names and values may hold * and ?. All MATCHes \
-must hold.";
+pod, namespace, image, exe, comm, pid, signal, core or user. Names and values may hold * and ?. All \
+MATCHes must hold. Names do not match what users have registered of their rootless containers, unless \
+user=UID is one of the MATCHes.";
 
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
@@ -55,8 +56,10 @@ pub struct Cli {
 pub enum Verb {
     /// Make the kernel hand crashes to this program now, not only when the first container asks.
     ///
-    /// What kernel.core_pattern was before is saved, and keeps getting the crashes of everything that is no registered container. Run it as root, by
-    /// the path at which the program will stay.
+    /// What kernel.core_pattern was before is saved, and keeps getting the crashes of everything that is no
+    /// registered container. Where systemd runs, /etc/sysctl.d/61-oci-coredump.conf sets the pattern from
+    /// the next boot on, and oci-coredump.service, where its unit is installed, keeps it. Run it as root,
+    /// by the path at which the program will stay.
     ///
     /// With an engine: tell that engine of this program instead. podman and CRI-O need it only where they do not read the standard hooks.d directory.
     ///
@@ -76,7 +79,8 @@ pub enum Verb {
     /// Give the kernel's settings back, and remove what this program keeps in /run.
     ///
     /// kernel.core_pattern, core_uses_pid and core_pipe_limit become what they were, unless somebody else has changed them since. Cores and records
-    /// stay, unless --purge is given. Engines that were told of this program are made to forget it first.
+    /// stay, unless --purge is given. The file in sysctl.d goes, and the service is stopped and disabled.
+    /// Engines that were told of this program are made to forget it first.
     ///
     /// With an engine: only make that engine forget it.
     ///
@@ -376,7 +380,7 @@ pub enum Verb {
     },
     /// The kernel's pipe helper; the kernel gives it its arguments.
     Handle {
-        /// The values of %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E of core(5).
+        /// A word for the version of the list, v1, and the values of %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E of core(5).
         specifiers: Vec<OsString>,
     },
     /// Print the man page.

@@ -1,11 +1,13 @@
-//! Finding the files of a core's modules: from the container while it is there, from a directory that looks like it, from the kept binaries. Only opened
-//! here, never read: whether it is the right one is for the jailed reader to say.
+//! Finding the files of a core's modules: from the container while it is there, from a directory that looks
+//! like it, from the kept binaries. Only opened here, never read: whether it is the right one is for the
+//! jailed reader to say. What is the container's is opened with the rights of the process that crashed: its
+//! core may name, and its mounts may show, any file of the host.
 
 use super::Module;
 use super::identity::{is_name, is_name_of};
-use crate::sys::OwnedFd;
-use crate::sys::file;
+use crate::sys::cred::{self, Credentials};
 use crate::sys::resolve::{self, Below};
+use crate::sys::{OwnedFd, file};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -41,24 +43,31 @@ pub struct Places {
     /// Of the kept ones only these, by the path of the module: those that the crashed process could read itself. Whoever gets its core gets them, and a core can
     /// name any.
     pub own: Option<BTreeMap<String, String>>,
-    /// Directories of debug information, laid out as gdb has it: `.build-id/ab/cdef.debug`.
+    /// The host's directories of debug information, laid out as gdb has it: `.build-id/ab/cdef.debug`.
     pub debug: Vec<OwnedFd>,
+    /// Who opens what is below `root`; `None` is the caller.
+    pub reader: Option<Credentials>,
 }
+
+/// The same in a container.
+const DEBUG: &str = "usr/lib/debug";
 
 impl Places {
     /// The usual places: `root`, the kept binaries of `store`, and the debug information that the container and the host have installed.
     pub fn usual(root: Option<OwnedFd>, store: Option<&Path>) -> Self {
         let host = |path: &Path| file::open_dir(path).ok();
-        let debug_in = |root: &OwnedFd| {
-            resolve::resolve(root, OsStr::new("usr/lib/debug"), Below::InRoot, true).ok()
-        };
-        let debug = root
-            .as_ref()
-            .and_then(debug_in)
-            .into_iter()
-            .chain(host(Path::new("/usr/lib/debug")))
-            .collect();
-        Places { root, kept: store.and_then(|s| host(&s.join("binaries"))), own: None, debug }
+        let debug = host(Path::new("/").join(DEBUG).as_path()).into_iter().collect();
+        let kept = store.and_then(|s| host(&s.join("binaries")));
+        Places { root, kept, own: None, debug, reader: None }
+    }
+
+    /// Opens a file below the container's root.
+    fn in_root(&self, path: &str) -> Option<File> {
+        let root = self.root.as_ref()?;
+        match &self.reader {
+            None => below(root, path, Below::InRoot),
+            Some(reader) => cred::run_as(reader, || below(root, path, Below::InRoot)).ok()?,
+        }
     }
 
     /// Opens what can be opened of a module. A kept binary comes first: it was taken at the crash, the container's may have been replaced since.
@@ -74,15 +83,11 @@ impl Places {
             ))
         };
         let path = module.path.trim_end_matches(" (deleted)");
-        let there = || {
-            Some((
-                Origin::Root,
-                below(self.root.as_ref()?, path.strip_prefix('/')?, Below::InRoot)?,
-            ))
-        };
+        let there = || Some((Origin::Root, self.in_root(path.strip_prefix('/')?)?));
         let debug = id.and_then(|id| {
             let name = format!(".build-id/{}/{}.debug", &id[..2], &id[2..]);
-            self.debug.iter().find_map(|d| below(d, &name, Below::InRoot))
+            self.in_root(&format!("{DEBUG}/{name}"))
+                .or_else(|| self.debug.iter().find_map(|d| below(d, &name, Below::InRoot)))
         });
         Opened { file: kept().or_else(there), debug }
     }

@@ -2,8 +2,8 @@
 
 use super::crash::Crash;
 use super::facts::Facts;
-use super::forwarded::{self, Most};
-use super::turn::{Asked, Asking};
+use super::forwarded::{self, Most, Who};
+use super::turn::{Asked, Asking, Pool};
 use super::{plan, sparingly, write};
 use crate::limits::Limits;
 use crate::pattern::{Handler, Template};
@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 
 /// Whose process crashed, and what holds for it.
 pub struct Whose<'a> {
-    /// The user on the host; for one in a user namespace, who made that.
-    pub uid: u32,
+    /// The user, and whether it is the host's own.
+    pub who: Who,
     /// Where turns are.
     pub registry: Option<&'a Registry>,
     /// The configuration's.
@@ -38,7 +38,7 @@ pub fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Result<()> 
             let entered = whose
                 .registry
                 .context("there is no run directory")
-                .and_then(|registry| forwarded::enter(registry, most, whose.uid, is_still));
+                .and_then(|registry| forwarded::enter(registry, most, whose.who, is_still));
             match entered {
                 Ok(true) => {}
                 Ok(false) => {
@@ -93,7 +93,8 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     let asked = whose.registry.context("there is no run directory").and_then(|registry| {
         let asking = Asking {
             registry,
-            account: &format!(".uid-{}", whose.uid),
+            account: &whose.who.account(),
+            pool: Pool::Others { is_contained: whose.who.is_contained },
             limits: &limits,
             first: crash.said.host_pid as u64,
             is_still: &|| facts.is_still(crash),

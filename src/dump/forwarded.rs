@@ -19,6 +19,26 @@ struct Busy {
     start_time: u64,
     /// Whose process crashed, on the host.
     uid: u32,
+    /// It was in a mount namespace of its own: a container's, most likely, which can take on any ID.
+    #[serde(default)]
+    is_contained: bool,
+}
+
+/// Whose crash it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// The user on the host; for one in a user namespace, who made that.
+    pub uid: u32,
+    /// It was in another mount namespace than the host's.
+    pub is_contained: bool,
+}
+
+impl Who {
+    /// Whose turns it takes. A container's root is not the host's; and IDs are many.
+    pub fn account(self) -> String {
+        let kind = if self.is_contained { "in" } else { "uid" };
+        format!(".{kind}-{}", self.uid % DOORS)
+    }
 }
 
 /// How many there may be.
@@ -28,6 +48,8 @@ pub struct Most {
     pub all: u64,
     /// Of one user; 0 is no limit.
     pub each: u64,
+    /// Of all that is not the host's own: the rest stays for that. 0 is no limit.
+    pub contained: u64,
     /// How long a further one waits.
     pub wait: Duration,
 }
@@ -41,16 +63,25 @@ impl Most {
             0 => Most {
                 all: limits.host_concurrent.unwrap_or(0),
                 each: limits.concurrent.unwrap_or(0),
+                contained: share(limits.host_concurrent.unwrap_or(0)),
                 wait: Duration::from_secs(limits.wait.unwrap_or(0)),
             },
-            n => Most { all: n.into(), each: 0, wait: Duration::ZERO },
+            n => Most { all: n.into(), each: 0, contained: 0, wait: Duration::ZERO },
         }
     }
 
-    fn has_room(self, busy: &[Busy], uid: u32) -> bool {
-        let of_user = busy.iter().filter(|b| b.uid == uid).count() as u64;
-        (self.all == 0 || (busy.len() as u64) < self.all) && (self.each == 0 || of_user < self.each)
+    fn has_room(self, busy: &[Busy], who: Who) -> bool {
+        let count = |is: fn(&Busy, Who) -> bool| busy.iter().filter(|b| is(b, who)).count() as u64;
+        let has = |most: u64, count: u64| most == 0 || count < most;
+        has(self.all, busy.len() as u64)
+            && has(self.each, count(|b, who| b.uid == who.uid))
+            && (!who.is_contained || has(self.contained, count(|b, _| b.is_contained)))
     }
+}
+
+/// What of the places of all those may have that are not the host's own.
+pub fn share(all: u64) -> u64 {
+    all - all / 4
 }
 
 const FILE: &str = "busy";
@@ -68,13 +99,13 @@ const AGAIN: Duration = Duration::from_millis(50);
 const STILL: Duration = Duration::from_secs(1);
 
 /// Of the crashes of a user that wait, one looks for room: a thousand of them would do little else. The
-/// doors have numbers, since a user may have many IDs.
-const DOORS: u32 = 256;
+/// doors have numbers, since a user may have many IDs: a container without a user namespace has all.
+pub const DOORS: u32 = 256;
 
 /// Entries from which on the dead ones are looked for, where there is room all the same.
 const MANY: usize = 1024;
 
-/// Notes that this process handles a crash of `uid`, where there is room for it; waits for that as long
+/// Notes that this process handles a crash of `who`, where there is room for it; waits for that as long
 /// as `most` says and `is_still` there. Returns whether there is.
 ///
 /// # Errors
@@ -82,26 +113,26 @@ const MANY: usize = 1024;
 pub fn enter(
     registry: &Registry,
     most: Most,
-    uid: u32,
+    who: Who,
     is_still: impl Fn() -> bool,
 ) -> Result<bool> {
     let until = Instant::now() + most.wait;
     let left = || until.saturating_duration_since(Instant::now());
     let dir = registry.forwarded_dir()?;
-    if attempt(&dir, most, uid)? {
+    if attempt(&dir, most, who)? {
         return Ok(true);
     }
     if most.wait.is_zero() || no_memory() {
         return Ok(false);
     }
-    let door = file::open_lock(&dir, format!("door-{}", uid % DOORS).as_ref())?;
+    let door = file::open_lock(&dir, format!("door-{}", who.uid % DOORS).as_ref())?;
     while !file::lock_within(&door, left().min(STILL))? {
         if left().is_zero() || !is_still() {
             return Ok(false);
         }
     }
     loop {
-        if attempt(&dir, most, uid)? {
+        if attempt(&dir, most, who)? {
             return Ok(true);
         }
         if left().is_zero() || !is_still() {
@@ -116,7 +147,7 @@ fn no_memory() -> bool {
     kernel::memory().is_ok_and(|(total, available)| available < total / 20)
 }
 
-fn attempt(dir: &OwnedFd, most: Most, uid: u32) -> Result<bool> {
+fn attempt(dir: &OwnedFd, most: Most, who: Who) -> Result<bool> {
     let lock = file::reopen_dir(dir)?;
     // Where so many come at once that the list is not to be had, there is no room for one more.
     if !file::lock_within(&lock, PATIENCE)? {
@@ -126,14 +157,15 @@ fn attempt(dir: &OwnedFd, most: Most, uid: u32) -> Result<bool> {
     let text = text.and_then(|f| file::read_bounded(f, MAX, FILE).ok()).unwrap_or_default();
     // A damaged list is an empty one.
     let mut busy: Vec<Busy> = serde_json::from_slice(&text).unwrap_or_default();
-    if !most.has_room(&busy, uid) || busy.len() >= MANY {
+    if !most.has_room(&busy, who) || busy.len() >= MANY {
         busy.retain(lives);
     }
-    if !most.has_room(&busy, uid) {
+    if !most.has_room(&busy, who) {
         return Ok(false);
     }
     let pid = std::process::id() as i32;
-    busy.push(Busy { pid, start_time: Proc::open(pid)?.start_time()?, uid });
+    let Who { uid, is_contained } = who;
+    busy.push(Busy { pid, start_time: Proc::open(pid)?.start_time()?, uid, is_contained });
     let text = serde_json::to_vec(&busy).context("list to JSON")?;
     file::replace(dir, FILE.as_ref(), &text, 0o600)?;
     Ok(true)
@@ -153,16 +185,29 @@ mod tests {
     #[test]
     fn as_the_kernel_would_or_by_our_own_limits() {
         let limits = Limits::defaults();
-        let busy = |uids: &[u32]| -> Vec<Busy> {
-            uids.iter().map(|uid| Busy { pid: 1, start_time: 1, uid: *uid }).collect()
+        let busy = |uids: &[u32], is_contained: bool| -> Vec<Busy> {
+            let of = |uid: &u32| Busy { pid: 1, start_time: 1, uid: *uid, is_contained };
+            uids.iter().map(of).collect()
         };
+        let of = |uid| Who { uid, is_contained: false };
+        // A container's root is not the host's.
+        assert_ne!(of(0).account(), Who { uid: 0, is_contained: true }.account());
+        assert_eq!(of(7).account(), of(7 + DOORS).account());
         let kernel = Most::of(2, &limits);
-        assert_eq!(kernel, Most { all: 2, each: 0, wait: Duration::ZERO });
-        assert!(kernel.has_room(&busy(&[7]), 7) && !kernel.has_room(&busy(&[7, 8]), 9));
+        assert_eq!(kernel, Most { all: 2, each: 0, contained: 0, wait: Duration::ZERO });
+        assert!(kernel.has_room(&busy(&[7], false), of(7)));
+        assert!(!kernel.has_room(&busy(&[7, 8], false), of(9)));
         let ours = Most::of(0, &limits);
-        assert_eq!((ours.all, ours.each), (256, 64));
-        assert!(!ours.has_room(&busy(&[7; 64]), 7) && ours.has_room(&busy(&[7; 64]), 8));
-        assert!(!ours.has_room(&busy(&[7; 256]), 8));
-        assert!(Most { all: 0, each: 0, wait: Duration::ZERO }.has_room(&busy(&[7; 999]), 7));
+        assert_eq!((ours.all, ours.each, ours.contained), (256, 64, 192));
+        assert!(!ours.has_room(&busy(&[7; 64], false), of(7)));
+        assert!(ours.has_room(&busy(&[7; 64], false), of(8)));
+        assert!(!ours.has_room(&busy(&[7; 256], false), of(8)));
+        // A container with any number of user IDs leaves places for the host's own.
+        let ids: Vec<u32> = (0..192).collect();
+        let contained = Who { uid: 500, is_contained: true };
+        assert!(!ours.has_room(&busy(&ids, true), contained));
+        assert!(ours.has_room(&busy(&ids, true), of(0)));
+        let none = Most { all: 0, each: 0, contained: 0, wait: Duration::ZERO };
+        assert!(none.has_room(&busy(&[7; 999], true), contained));
     }
 }

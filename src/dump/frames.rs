@@ -229,7 +229,12 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         (
             file.try_clone().unwrap(),
-            Arc::new(Target::new(file.into(), Counter::shared().unwrap(), room, FsType::Other)),
+            Arc::new(Target::new(
+                file.into(),
+                Counter::shared().unwrap(),
+                super::super::output::Space { room, floor: None },
+                FsType::Other,
+            )),
         )
     }
 

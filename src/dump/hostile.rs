@@ -1,6 +1,6 @@
 //! What hostile bytes may not do to the dispatcher; see [`crate::hostile`].
 
-use super::output::Target;
+use super::output::{Space, Target};
 use super::plan::{self, PAGE};
 use super::stream::{self, Bounds, Stop};
 use super::{crash, head, walk};
@@ -60,7 +60,7 @@ pub fn stream(data: &[u8]) {
     let target = Arc::new(Target::new(
         OwnedFd::from(file.try_clone().expect("a descriptor")),
         moved,
-        None,
+        Space::default(),
         FsType::Other,
     ));
     if start[0] & 4 != 0 {

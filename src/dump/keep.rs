@@ -82,13 +82,10 @@ impl Keeper<'_> {
         })?;
         let (seen, large): (Vec<Seen>, Vec<Seen>) =
             seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
-        for s in large {
-            log::info!(
-                "{:?} is not kept with its core: {} bytes are more than [binaries] max_file",
-                s.path,
-                s.size
-            );
-        }
+        say_not_kept(
+            &large.iter().collect::<Vec<_>>(),
+            "[binaries] max_file is less than its size",
+        );
         if seen.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -114,16 +111,12 @@ impl Keeper<'_> {
         let mut pot = self.pot(kept)?;
         let needed: BTreeSet<&str> = new.iter().map(|s| s.name.as_str()).collect();
         let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
+        let mut without_room = Vec::new();
         for s in new {
             let is_there = kept.take(&s.name).is_some();
             let wanted = Wanted { id: &s.name, bytes: s.disk, is_there };
             let Some(gone) = pot.make_room(self.account, wanted, &needed) else {
-                log::info!(
-                    "{:?} is not kept with its core: {} bytes are more than this container has room \
-                     for",
-                    s.path,
-                    s.disk
-                );
+                without_room.push(*s);
                 continue;
             };
             for (account, id) in &gone {
@@ -137,6 +130,7 @@ impl Keeper<'_> {
                 coming.insert(s.name.clone());
             }
         }
+        say_not_kept(&without_room, "this container has no room for it");
         if open.is_empty() {
             return Ok(coming);
         }
@@ -174,6 +168,21 @@ impl Keeper<'_> {
             accounts.push((account, held));
         }
         Ok(Pot::new(self.most.max_total, used, self.free / 2, accounts))
+    }
+}
+
+/// One line, however many there are.
+fn say_not_kept(files: &[&Seen], why: &str) {
+    if let [first, others @ ..] = files {
+        let others = match others.len() {
+            0 => String::new(),
+            n => format!(", and {n} more"),
+        };
+        log::info!(
+            "not kept with its core: {:?} of {} bytes ({why}){others}",
+            first.path,
+            first.size
+        );
     }
 }
 

@@ -4,8 +4,9 @@ use crate::sys::counter::Counter;
 use crate::sys::{OwnedFd, process};
 use std::time::Duration;
 
-/// Most bytes that the writer is listened to.
-const MOST: usize = 64 << 10;
+/// Most bytes that the writer is listened to: its last word may name all cores that are remembered
+/// (`quota::MOST`) as gone, and its first one all that have to go, of some 120 bytes each.
+const MOST: usize = 1 << 20;
 
 /// A wait is made of so many parts: the writer is given up after the first whole round of them in which nothing moved.
 const PARTS: u32 = 4;

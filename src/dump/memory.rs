@@ -329,8 +329,12 @@ mod tests {
         let source: &'static Source = Box::leak(Box::new(source));
         let file = tempfile::tempfile().unwrap();
         let moved = Counter::shared().unwrap();
-        let target =
-            Arc::new(Target::new(file.try_clone().unwrap().into(), moved, None, FsType::Other));
+        let target = Arc::new(Target::new(
+            file.try_clone().unwrap().into(),
+            moved,
+            super::super::output::Space::default(),
+            FsType::Other,
+        ));
         let child = child::fork(|| {
             let copied = filter::enter(&filter::COPY).is_ok()
                 && copy(source, vec![Load { offset: 0, address, size }], vec![], &target, None)

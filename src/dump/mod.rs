@@ -1,7 +1,8 @@
 //! The dispatcher: what the kernel starts for every crash. `crash` -> `facts` -> `identify` -> `plan` -> `write` -> the record, or `forward`.
 //!
-//! The order is part of the defence: say who crashed (it is not lost if anything later fails); pin; gather; verify again; decide; take on the crasher's
-//! credentials; make the file; stream; record. The ELF is never looked at with privileges.
+//! The order is part of the defence: pin; gather; verify again; decide; say who crashed, in a first record;
+//! take on the crasher's credentials; make the file; stream; record. The ELF is never looked at with
+//! privileges.
 
 mod as_crasher;
 mod crash;
@@ -48,13 +49,16 @@ use anyhow::{Context, Result};
 use crash::Crash;
 use facts::Facts;
 use forward::Whose;
+use forwarded::Who;
+use identify::Origin;
 use ledger::Ledger;
 use plan::{File, Plan};
 use quota::Kept;
+use rotate::Stored;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
-use turn::{Asked, Asking, Turn};
+use turn::{Asked, Asking, Pool, Turn};
 use write::{Event, Written};
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
@@ -74,6 +78,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
     });
     // Turns are taken in it, those of users too, who have registered elsewhere.
     let registry = Registry::open().or_else(|| Registry::create().ok());
+    crate::report::count_lines_in(registry.as_ref().and_then(|r| r.forwarded_dir().ok()));
     let facts = match Facts::gather(&crash) {
         Ok(facts) => facts,
         Err(e) => {
@@ -85,18 +90,24 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                     signal_name(crash.said.signal)
                 )
             });
-            let uid = crash.said.uid;
-            return forward_it(crash, uid, registry, &config);
+            // Nothing is known of it: it has no place that is the host's own.
+            let who = Who { uid: crash.said.uid, is_contained: true };
+            return forward_it(crash, who, registry, &config);
         }
     };
     let origin = identify::identify(&facts, registry.as_ref())?;
+    if let Origin::Container { entry, .. } = &origin {
+        let dir = registry.as_ref().and_then(|r| r.limits_dir(&entry.account()).ok());
+        crate::report::count_lines_in(dir);
+    }
     match plan::plan(&crash, &facts, origin) {
         Plan::Forward => {
             let owner = facts.user_ns.as_ref().and_then(ns::owner).filter(|uid| *uid != 0);
-            let uid = owner.unwrap_or(crash.said.uid);
+            let is_contained = ns::own("mnt").is_ok_and(|own| own != facts.mount_ns);
+            let who = Who { uid: owner.unwrap_or(crash.said.uid), is_contained };
             // The earlier handler starts as the kernel would start it: with nothing of ours open.
             drop(facts);
-            forward_it(crash, uid, registry, &config)
+            forward_it(crash, who, registry, &config)
         }
         Plan::Discard(entry, reason) => {
             let why = NoCore { reason, limit: None };
@@ -115,6 +126,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                 let asking = Asking {
                     registry: r,
                     account: id,
+                    pool: Pool::Containers,
                     limits: &limits,
                     first: crash.said.host_pid as u64,
                     is_still: &|| facts.is_still(&crash),
@@ -147,11 +159,29 @@ pub fn handle(args: &[OsString]) -> Result<()> {
     }
 }
 
-/// `uid`: whose process it was, on the host.
-fn forward_it(crash: Crash, uid: u32, registry: Option<Registry>, config: &Config) -> Result<()> {
-    let whose = Whose { uid, registry: registry.as_ref(), limits: &config.limits };
-    let done = Store::open(config)
-        .and_then(|store| forward::forward(crash, Saved::load_or_default(&store), &whose));
+/// `who`: whose process it was.
+fn forward_it(crash: Crash, who: Who, registry: Option<Registry>, config: &Config) -> Result<()> {
+    let whose = Whose { who, registry: registry.as_ref(), limits: &config.limits };
+    let known = |store: &Store| {
+        if !Saved::load(store).is_ok_and(|saved| saved.is_some()) {
+            sparingly(registry.as_ref(), "earlier", || {
+                log::warn!(
+                    "what kernel.core_pattern was before is not known: crashes of the host's go to the \
+                     distribution's handler, or to a file; `oci-coredump uninstall` and `install` mend it"
+                )
+            });
+        }
+        Saved::load_or_default(store)
+    };
+    // The store's disk may not answer: the host's own crashes do not wait for it.
+    let saved = Saved::of_run().unwrap_or_else(|| match Store::open(config) {
+        Ok(store) => known(&store),
+        Err(e) => {
+            sparingly(registry.as_ref(), "store", || log::error!("{e:#}, going on without it"));
+            Saved::unknown()
+        }
+    });
+    let done = forward::forward(crash, saved, &whose);
     if let Err(e) = done {
         sparingly(registry.as_ref(), "failed", || {
             log::error!("a crash of the host's: {e:#} (further ones are not told of for a minute)")
@@ -186,11 +216,14 @@ fn no_core(
 ) -> Result<()> {
     let mut record = begin(crash, facts, entry);
     (record.outcome, record.reason, record.limit) = (Outcome::None, Some(why.reason), why.limit);
-    let (ledger, account) = (Ledger::open(config), entry.account());
+    let (mut ledger, account) = (Ledger::new(config), entry.account());
     let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
-    let told = ledger
-        .records()
-        .and_then(|records| refusals::tell(registry, &account, most, records, &record));
+    let told = {
+        let (account, record) = (account.clone(), record.clone());
+        ledger.count(move |records| {
+            refusals::tell(Registry::open().as_ref(), &account, most, records, &record)
+        })
+    };
     process::release_stdin();
     match told {
         Ok(true) => {
@@ -199,6 +232,7 @@ fn no_core(
             let asking = |r| Asking {
                 registry: r,
                 account: &account,
+                pool: Pool::Containers,
                 limits: &config.limits,
                 first: crash.said.host_pid as u64,
                 is_still: &|| false,
@@ -226,7 +260,7 @@ fn keep(
     facts: &Facts,
     entry: &Entry,
     file: &File,
-    turn: Option<Box<Turn>>,
+    mut turn: Option<Box<Turn>>,
     registry: Option<&Registry>,
     config: &Config,
 ) -> Result<()> {
@@ -248,22 +282,49 @@ fn keep(
             let opened = sys::file::open_dir(source.as_ref());
             opened.inspect_err(|e| log::warn!("{e:#}, going on without it")).ok()
         });
-    let (mut ledger, mut released_at) = (None, None);
+    // Not a user's, whose memory is his word.
+    let is_stored = turn.iter().flat_map(|turn| turn.cores()).any(|core| core.stored.is_some());
+    let hosts = if is_stored && entry.user.is_none() { Store::peek(config) } else { None };
+    let stored = hosts.as_ref().map(Stored);
+    let mut gone = Vec::new();
+    if let (Some(turn), Some(stored)) = (&mut turn, &stored) {
+        gone = stored.gone(turn.cores());
+        turn.without(&gone);
+    }
+    let (mut ledger, mut released_at) = (Ledger::new(config), None);
     let written =
         write::write(crash, facts, file, turn.as_deref(), store.as_ref(), |event| match event {
             // While the writer becomes the crasher.
-            Event::Started => ledger.get_or_insert_with(|| Ledger::open(config)).say(&record),
+            Event::Started => ledger.say(&record),
+            Event::Goes(goes) => {
+                let cores = turn.iter().flat_map(|turn| turn.cores());
+                for core in cores.filter(|core| goes.contains(&core.identity)) {
+                    match stored.as_ref().map(|stored| stored.remove(core)) {
+                        Some(Ok(())) => gone.push(core.identity),
+                        Some(Err(e)) => log::warn!("an older core stays in the store: {e:#}"),
+                        None => {}
+                    }
+                }
+            }
             Event::Released => released_at = Some(now()),
         });
-    let (written, waiting) = written.unwrap_or_else(|e| {
+    let (mut written, waiting) = written.unwrap_or_else(|e| {
         (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None)
     });
+    written.gone.extend(gone);
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
     let (stuck, given_up) = (written.stuck, written.given_up);
     if let Some(turn) = &turn {
-        remember(turn, facts, &inside, &written);
+        // By the very file: what the container has mounted there is its own affair.
+        let in_store = store.as_ref().is_some_and(|dir| {
+            let (_, name) = writer::split(&inside);
+            let found = sys::file::identity_at(dir, proc::os(name)).ok();
+            found.zip(written.identity).is_some_and(|(found, core)| found.is_same_file(&core))
+        });
+        let stored = in_store.then(|| entry.names.container_id.clone());
+        remember(turn, facts, &inside, &written, stored);
     }
     if written.created && mount.is_some() && !given_up && !answers_at(host.as_deref(), written.id) {
         record.set_paths(Some(&inside), None);
@@ -281,9 +342,8 @@ fn keep(
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     theirs::copy(&mut record, entry, id.map(|id| (inside, id)), turn.as_deref());
-    let mut ledger = ledger.unwrap_or_else(|| Ledger::open(config));
     ledger.close(&record);
-    if let (Some(registry), Ok(records)) = (registry, ledger.records()) {
+    if let (Some(registry), Some(records)) = (registry, ledger.records()) {
         let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
         ledger::remember(registry, &entry.account(), most, records, &record);
     }
@@ -293,7 +353,9 @@ fn keep(
     if let Some(writer) = waiting {
         writer.end()?;
     }
-    if let Some(id) = id.filter(|_| config.binaries.keep && entry.user.is_none()) {
+    // A store that does not answer takes no binaries either.
+    let keeps = config.binaries.keep && entry.user.is_none() && ledger.records().is_some();
+    if let Some(id) = id.filter(|_| keeps) {
         let keeper = keep::Keeper {
             facts,
             plan: file,
@@ -316,7 +378,7 @@ fn keep(
 }
 
 /// Counts the core for the container's limits.
-fn remember(turn: &Turn, facts: &Facts, inside: &[u8], written: &Written) {
+fn remember(turn: &Turn, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let below = inside.strip_prefix(facts.root_path.strip_suffix(b"/").unwrap_or(&facts.root_path));
     let core = written.identity.map(|identity| Kept {
@@ -324,6 +386,7 @@ fn remember(turn: &Turn, facts: &Facts, inside: &[u8], written: &Written) {
         root: text(&facts.root_path).unwrap_or_default(),
         identity,
         size: written.disk_size.unwrap_or(0),
+        stored,
     });
     if let Err(e) = turn.end(core, &written.gone, !written.stuck) {
         log::warn!("this core cannot be counted, ignoring: {e:#}");
@@ -378,6 +441,7 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
         time: jiff::Timestamp::from_second(said.time).map(|t| t.to_string()).unwrap_or_default(),
         names: entry.names.clone(),
         user: entry.user,
+        account: Some(entry.account()),
         pid: said.pid,
         host_pid: said.host_pid,
         tid: said.tid,

@@ -3,7 +3,7 @@
 
 use super::stream::{CHUNK, Stop};
 use crate::sys::counter::Counter;
-use crate::sys::filesystem::FsType;
+use crate::sys::filesystem::{self, FsType};
 use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, process};
 use std::io::Write;
 use std::sync::Arc;
@@ -26,7 +26,11 @@ pub struct Target {
     written: AtomicU64,
     /// Most bytes on disk.
     room: u64,
+    /// What must stay free of the file system, in bytes. Others write there, too: it is looked at again
+    /// and again.
+    floor: Option<u64>,
     full: AtomicBool,
+    short: AtomicBool,
     /// Most bytes of one call: fewer where they take long, so that somebody sees them move.
     step: AtomicUsize,
 }
@@ -37,17 +41,30 @@ const SLOW: Duration = Duration::from_millis(500);
 /// Smaller than this is none.
 const SMALLEST: usize = 4096;
 
+/// After how many bytes it is looked how much is free. So many may be too many, of each dump at a time.
+const LOOK: u64 = 1 << 20;
+
+/// How much a target takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Most bytes on disk.
+    pub room: Option<u64>,
+    /// Bytes that must stay free of its file system.
+    pub floor: Option<u64>,
+}
+
 impl Target {
-    /// `room`: most bytes on disk. `kind`: of its file system.
-    pub fn new(file: OwnedFd, moved: Counter, room: Option<u64>, kind: FsType) -> Self {
+    /// `kind`: of its file system.
+    pub fn new(file: OwnedFd, moved: Counter, space: Space, kind: FsType) -> Self {
         let step = if kind == FsType::Served { 4 * SMALLEST } else { CHUNK };
-        let (written, full) = (AtomicU64::new(0), AtomicBool::new(false));
         Target {
             file,
             moved,
-            written,
-            room: room.unwrap_or(u64::MAX),
-            full,
+            written: AtomicU64::new(0),
+            room: space.room.unwrap_or(u64::MAX),
+            floor: space.floor.filter(|floor| *floor > 0),
+            full: AtomicBool::new(false),
+            short: AtomicBool::new(false),
             step: AtomicUsize::new(step),
         }
     }
@@ -60,6 +77,17 @@ impl Target {
     /// Whether the room was used up. What is written after that is only what makes the file readable.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether that was because others have taken what must stay free.
+    pub fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
+    }
+
+    /// Whether less is free than must stay. What cannot be asked is no reason to stop.
+    fn is_below_floor(&self) -> bool {
+        let space = || filesystem::space(&self.file).ok().filter(|space| space.total > 0);
+        self.floor.is_some_and(|floor| space().is_some_and(|space| space.available < floor))
     }
 
     /// The first `n` bytes stay, the others are written again.
@@ -82,10 +110,14 @@ impl Target {
         let step = self.step.load(Ordering::Relaxed);
         let mut bytes = &bytes[..bytes.len().min(step)];
         if !self.is_full() {
-            let left = self
-                .room
-                .saturating_sub(self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed));
-            if left == 0 {
+            let size = bytes.len() as u64;
+            let before = self.written.fetch_add(size, Ordering::Relaxed);
+            let left = self.room.saturating_sub(before);
+            let is_due = before / LOOK != (before + size) / LOOK;
+            if is_due && self.is_below_floor() {
+                self.short.store(true, Ordering::Relaxed);
+            }
+            if left == 0 || self.is_short() {
                 self.full.store(true, Ordering::Relaxed);
                 return Err(Stop::Full);
             }

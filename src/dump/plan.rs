@@ -49,6 +49,8 @@ pub struct File {
     pub min_free: Option<Free>,
     /// Most threads that copy.
     pub threads: usize,
+    /// The crasher has the mounts of its container's first process.
+    pub at_home: bool,
 }
 
 /// Decides.
@@ -78,6 +80,7 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
         patience: None,
         min_free: None,
         threads: usize::MAX,
+        at_home: facts.mount_ns == entry.init.mount_ns,
         memory: entry.place.location == Location::Memory,
     };
     Plan::Write(entry, file)
@@ -131,6 +134,7 @@ pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result
         patience: None,
         min_free: None,
         threads: usize::MAX,
+        at_home: true,
     })
 }
 
@@ -221,6 +225,7 @@ mod tests {
             patience: None,
             min_free: None,
             threads: usize::MAX,
+            at_home: true,
         };
         // headroom in MiB -> compressed, threads
         for (mib, compress, threads) in

@@ -54,6 +54,10 @@ pub struct Kept {
     pub path: Option<String>,
     /// That root.
     pub root: String,
+    /// The container in whose directory of the host's store it is, where it is there: it is looked for,
+    /// and removed, from the host's side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<String>,
     /// Which file it is.
     pub identity: Identity,
     /// Bytes on disk.
@@ -132,7 +136,10 @@ pub fn room(
         Keep::Oldest => 0..0,
     };
     let mut room = Room::default();
-    if let Some(most) = Limits::set(limits.cores) {
+    // What is forgotten would not count: where cores or bytes are counted there are no more than can be
+    // remembered.
+    let counted = Limits::set(limits.cores).or(limits.bytes.filter(|b| b.0 > 0).map(|_| u64::MAX));
+    if let Some(most) = counted.map(|most| most.min(MOST as u64)) {
         while (there.len() - room.remove.len() + others.len()) as u64 >= most {
             let Some(next) = goes.next() else {
                 return Err(Refusal::new(
@@ -184,6 +191,25 @@ pub fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, 
         )),
         left => Ok(Some(left)),
     }
+}
+
+/// Whether a file system that can have so many files in all, and so many more, has one for a core. Of them a
+/// share stays: that of `min_free`, else a hundredth.
+pub fn files(min_free: Free, total: u64, available: u64) -> Result<(), Refusal> {
+    let percent = match (min_free.percent, min_free.bytes) {
+        (Some(percent), _) => percent,
+        (None, Some(1..)) => 1,
+        (None, _) => 0,
+    };
+    let free = (u128::from(total) * u128::from(percent) / 100) as u64;
+    if total == 0 || percent == 0 || available > free {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        "min_free",
+        min_free,
+        format_args!("{available} of {total} files (inodes) are free, {free} must stay"),
+    ))
 }
 
 /// Whether the host, with so many bytes of memory of which so many are available, has room for a dump that waits.
@@ -255,6 +281,16 @@ mod tests {
     }
 
     #[test]
+    fn no_more_than_can_be_remembered() {
+        let there = kept(&[1; MOST]);
+        assert_eq!(room(&limits("bytes=1Gi"), &there, &[], 1).unwrap().remove, [0]);
+        assert_eq!(room(&limits("cores=5000"), &there, &[], 1).unwrap().remove, [0]);
+        let refused = room(&limits("bytes=1Gi, keep=oldest"), &there, &[], 1).unwrap_err();
+        assert_eq!(refused.limit, format!("cores = {MOST}"));
+        assert!(room(&limits("rate=1/s"), &there, &[], 1).unwrap().remove.is_empty());
+    }
+
+    #[test]
     fn what_is_on_its_way_takes_room() {
         let others = [Running { slot: 1, bytes: 700 << 10 }];
         assert_eq!(room(&limits("bytes=1Mi"), &[], &others, 1).unwrap().bytes, Some(324 << 10));
@@ -288,6 +324,11 @@ mod tests {
         assert_eq!(space(free("10%"), 1000 << 20, 100 << 20).unwrap_err().limit, "min_free = 10%");
         assert_eq!(space(free("0"), 1000, 0).unwrap(), None);
         assert_eq!(space(free("1Gi"), 0, 0).unwrap(), None);
+        assert!(files(free("5%, 1Gi"), 1000, 51).is_ok());
+        assert_eq!(files(free("5%, 1Gi"), 1000, 50).unwrap_err().limit, "min_free = 5%, 1Gi");
+        assert!(files(free("200Mi"), 1000, 10).is_err() && files(free("200Mi"), 1000, 11).is_ok());
+        // btrfs does not say how many.
+        assert!(files(free("0"), 1000, 0).is_ok() && files(free("5%"), 0, 0).is_ok());
     }
 
     #[test]

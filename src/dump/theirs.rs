@@ -8,17 +8,22 @@ use crate::store::Store;
 use crate::sys::child::{self, Ended};
 use crate::sys::cred::{self, Credentials};
 use crate::sys::proc::printable;
-use crate::sys::process;
+use crate::sys::text::one_line;
+use crate::sys::{AsFd, process};
+use crate::users;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::Duration;
 
-/// A group that owns nothing: the user's own are not known.
-const NO_GROUP: u32 = 65534;
+/// A group that nobody has, where none of the user's is known.
+const NO_GROUP: u32 = 2_147_450_879;
 
 /// How long the user's directories may take to answer. The parent keeps this deadline: the user could
 /// stop the child, and a directory of his may be a file system that he serves himself.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most bytes of the reason why there is none.
+const MOST: usize = 512;
 
 /// Writes the copy, as the user, into the store that his registration names. Whether the core is where it says on the host is found out by him too: then the
 /// record says so. `core`: its path inside, and the device and inode number of the file.
@@ -56,12 +61,17 @@ pub fn copy(
 fn as_user(uid: u32, turn: Option<&Turn>, work: impl FnOnce() -> Result<bool>) -> Result<bool> {
     const FOUND: i32 = 0;
     const NOT_FOUND: i32 = 2;
+    const FAILED: i32 = 1;
+    let (read, say) = process::pipe()?;
+    // root's would be a privilege.
+    let gid = users::group_of(uid).filter(|gid| *gid != 0).unwrap_or(NO_GROUP);
     let child = child::fork(|| {
         let attempt = || -> Result<bool> {
             process::release_stdin();
-            process::close_all_but(&turn.iter().flat_map(|t| t.fds()).collect::<Vec<_>>())?;
+            let turn = turn.iter().flat_map(|t| t.fds());
+            process::close_all_but(&turn.chain([say.as_fd()]).collect::<Vec<_>>())?;
             cred::assume(
-                &Credentials { uid: [uid; 4], gid: [NO_GROUP; 4], ..Credentials::default() },
+                &Credentials { uid: [uid; 4], gid: [gid; 4], ..Credentials::default() },
                 None,
             )?;
             work()
@@ -70,15 +80,24 @@ fn as_user(uid: u32, turn: Option<&Turn>, work: impl FnOnce() -> Result<bool>) -
             Ok(true) => FOUND,
             Ok(false) => NOT_FOUND,
             Err(e) => {
-                log::warn!("the copy of a record for user {uid}: {e:#}");
-                1
+                let why = one_line(&format!("{e:#}"));
+                let _ = process::write(&say, &why.as_bytes()[..why.len().min(MOST)]);
+                FAILED
             }
         }
     })?;
     match child.end_within(PATIENCE)? {
         Some(Ended::Exit(FOUND)) => Ok(true),
         Some(Ended::Exit(NOT_FOUND)) => Ok(false),
-        Some(Ended::Exit(_)) => bail!("its writer failed"),
+        Some(Ended::Exit(_)) => {
+            let mut why = [0; MOST];
+            let n = if process::wait_readable(&read, Some(Duration::ZERO))? {
+                process::read(&read, &mut why)?
+            } else {
+                0
+            };
+            bail!("{}", one_line(&String::from_utf8_lossy(&why[..n])))
+        }
         Some(Ended::Signal(n)) => bail!("its writer was killed by signal {n}"),
         None => bail!("its writer hangs in a file system of the user's, and was left behind"),
     }

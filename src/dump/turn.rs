@@ -1,15 +1,16 @@
 //! A container's turn: one of the few dumps that it may have at a time, and what is remembered of it between its crashes.
 //!
 //! ```text
-//! /run/oci-coredump/limits/<id>/    locked by whoever reads or changes `memory`; gone with the container
-//!   slot-<n>                        locked by the writer whose turn it is, and by nobody else: a writer that hangs keeps its turn
+//! /run/oci-coredump/limits/<account>/   locked by whoever reads or changes `memory`
+//!   slot-<n>                        locked by the writer whose turn it is, and by who else works for that crash: one that hangs keeps its turn
 //!   memory                          tokens, cores, dumps on their way
-//! /run/oci-coredump/limits/.host/   the same slots, of all containers together
+//! /run/oci-coredump/limits/.host/   the same slots, of all containers together; in .forwarded, of everybody else
 //! ```
 //!
 //! A container's first few turns are its own. Beyond them a turn takes one of the host's as well, so that a hundred containers that crash at once do not have a
 //! hundred times as many dumps as one may have; and yet none of them waits for another one, because nobody waits for a turn of the host's.
 
+use super::forwarded::share;
 use super::quota::{self, Kept, MOST, Memory, Refusal, Running};
 use crate::limits::{Limits, Size};
 use crate::registry::Registry;
@@ -18,8 +19,8 @@ use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, kernel};
 use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
-/// Largest memory that is read, in bytes: `MOST` cores with long paths.
-const MAX: usize = 8 << 20;
+/// Largest memory that is read, in bytes: `MOST` cores with paths of 4 KiB, of which each byte is escaped.
+const MAX: usize = 32 << 20;
 
 /// Turns where no number is set but the dumps on their way must be known.
 const MANY: u64 = 1024;
@@ -58,12 +59,43 @@ pub enum Asked {
     Refused(Refusal),
 }
 
+/// With whom the turns beyond the first few are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// All registered containers. The first [`OWN`] turns of each are its own.
+    Containers,
+    /// Everybody else. Who can take on any user ID has any number of accounts: nobody has turns of his own,
+    /// and a part is for the host's own processes alone.
+    Others {
+        /// It is not the host's own.
+        is_contained: bool,
+    },
+}
+
+impl Pool {
+    fn own(self, turns: u64) -> u64 {
+        match self {
+            Pool::Containers => turns.min(OWN),
+            Pool::Others { .. } => 0,
+        }
+    }
+
+    fn dir(self, registry: &Registry) -> Result<OwnedFd> {
+        match self {
+            Pool::Containers => registry.host_limits_dir(),
+            Pool::Others { .. } => registry.forwarded_dir(),
+        }
+    }
+}
+
 /// A crash that looks for a turn.
 pub struct Asking<'a> {
     /// Where turns are.
     pub registry: &'a Registry,
     /// Whose turns: [`crate::registry::Entry::account`].
     pub account: &'a str,
+    /// With whom they are shared.
+    pub pool: Pool,
     /// What holds for this container.
     pub limits: &'a Limits,
     /// Where to look first, so that the crashes of a storm do not all look at the same place.
@@ -132,7 +164,7 @@ struct Taken {
 impl Seats<'_> {
     /// Takes one. Where all are taken: waits for one of them, and does not look around any more, or a thousand who wait would do nothing else.
     fn take(&self) -> Result<Result<Taken, Refusal>> {
-        let own = self.turns.min(OWN);
+        let own = self.asking.pool.own(self.turns);
         if let Some((slot, lock)) = free(self.dir, 0, own, self.asking.first)? {
             return Ok(Ok(Taken { slot, lock, host: None }));
         }
@@ -148,8 +180,8 @@ impl Seats<'_> {
             return Ok(Err(refusal));
         }
         let until = Instant::now() + wait;
-        let within = |slot: u64| -> Result<Option<OwnedFd>> {
-            let lock = open(self.dir, slot)?;
+        let within = |dir: &OwnedFd, slot: u64| -> Result<Option<OwnedFd>> {
+            let lock = open(dir, slot)?;
             loop {
                 let left = until.saturating_duration_since(Instant::now());
                 if file::lock_within(&lock, left.min(LOOK_AGAIN))? {
@@ -163,30 +195,47 @@ impl Seats<'_> {
             }
         };
         let slot = self.asking.first % self.turns;
-        let Some(lock) = within(slot)? else { return Ok(Err(self.refusal(full))) };
+        let Some(lock) = within(self.dir, slot)? else { return Ok(Err(self.refusal(full))) };
         if slot < own {
             return Ok(Ok(Taken { slot, lock, host: None }));
         }
         if let Some(host) = self.of_host()? {
             return Ok(Ok(Taken { slot, lock, host }));
         }
+        if own == 0 {
+            let (pool, most) = (self.asking.pool.dir(self.asking.registry)?, self.shared().max(1));
+            return Ok(within(&pool, self.asking.first % most)?
+                .map(|host| Taken { slot, lock, host: Some(host) })
+                .ok_or_else(|| self.refusal(true)));
+        }
         // The host's have all gone to others, which is nothing to wait for.
         drop(lock);
         let slot = self.asking.first % own;
-        Ok(within(slot)?
+        Ok(within(self.dir, slot)?
             .map(|lock| Taken { slot, lock, host: None })
             .ok_or_else(|| self.refusal(true)))
     }
 
+    /// How many turns there are that are shared; 0 is no limit.
+    fn shared(&self) -> u64 {
+        let most = Limits::set(self.asking.limits.host_concurrent);
+        match self.asking.pool {
+            Pool::Containers => most.unwrap_or(0),
+            Pool::Others { is_contained: true } => share(most.unwrap_or(MANY)).max(1),
+            Pool::Others { is_contained: false } => most.unwrap_or(MANY),
+        }
+    }
+
     /// One of the host's turns, if one is free among a few; none where there is no such limit. The outer `None`: all of those are taken.
     fn of_host(&self) -> Result<Option<Option<OwnedFd>>> {
-        if self.turns <= OWN {
+        if self.turns <= self.asking.pool.own(self.turns) {
             return Ok(None);
         }
-        let Some(most) = Limits::set(self.asking.limits.host_concurrent) else {
+        let most = self.shared();
+        if most == 0 {
             return Ok(Some(None));
-        };
-        let dir = self.asking.registry.host_limits_dir()?;
+        }
+        let dir = self.asking.pool.dir(self.asking.registry)?;
         for slot in (0..most.min(LOOK)).map(|i| self.asking.first.wrapping_add(i) % most) {
             let lock = open(&dir, slot)?;
             if file::try_lock(&lock)? {
@@ -267,6 +316,11 @@ impl Turn {
     /// The cores that were written, the oldest first.
     pub fn cores(&self) -> &[Kept] {
         &self.cores
+    }
+
+    /// Those that have gone do not count.
+    pub fn without(&mut self, gone: &[Identity]) {
+        self.cores.retain(|core| !gone.contains(&core.identity));
     }
 
     /// Takes a token, and says that a dump is on its way.

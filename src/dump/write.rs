@@ -53,6 +53,9 @@ pub struct Written {
     /// Cores of the container that are not there any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<Identity>,
+    /// Cores in the host's store that have to go for this one: the parent's to remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goes: Vec<Identity>,
     /// What tells the file from others, once it is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
@@ -68,10 +71,12 @@ pub struct Written {
 }
 
 /// What the parent may do while the writer works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The writer has started, and will make the file when this has been dealt with.
     Started,
+    /// The file is made: these cores in the host's store have to go for it.
+    Goes(Vec<Identity>),
     /// The process has been let go before its core is whole.
     Released,
 }
@@ -198,7 +203,11 @@ fn attempt(
             Heard::Silence => continue,
         };
         let before = written.released;
+        let was_made = written.created;
         written = serde_json::from_slice(&line).unwrap_or(written);
+        if written.created && !was_made && !written.goes.is_empty() {
+            on(Event::Goes(written.goes.clone()));
+        }
         if written.released && !before {
             // The child has let go of its end already: with ours the process goes.
             on(Event::Released);
@@ -211,6 +220,9 @@ fn attempt(
             return Ok((written, Some(Waiting { writer: child, report: read })));
         }
     }
+    // Who is not listened to any more is not to wait for that.
+    drop(ear);
+    drop(read);
     let ended = child.end_within(LAST)?;
     // It may have made the file and not come to say so: then there is a short one, and else the record says too much.
     written.created = true;

@@ -4,10 +4,10 @@
 use super::facts::Facts;
 use super::label::{Labeller, Ready};
 use super::memory::Source;
-use super::output::Target;
+use super::output::{self, Target};
 use super::plan::File;
 use super::quota::{self, Kept, Refusal};
-use super::rotate;
+use super::rotate::View;
 use super::stream::{self, Bounds, Release, Stop};
 use super::turn::Turn;
 use super::write::Written;
@@ -142,13 +142,15 @@ pub fn copy(
         kind: FsType::Other,
         total: 0,
         available: 0,
+        files: 0,
+        files_available: 0,
     });
     // It would count as nobody's memory: a writer of an early release is in no group.
     if space.kind == FsType::Memory && plan.early {
         return report.say(&Written { again: true, done: true, ..Written::default() });
     }
-    let (there, mut gone) =
-        turn.map(|t| rotate::look(t.cores(), &facts.root_path, store)).unwrap_or_default();
+    let view = View { root: &facts.root_path, at_home: plan.at_home };
+    let (there, mut gone) = turn.map(|t| view.look(t.cores())).unwrap_or_default();
     let (room, old) = match room(plan, turn, &there, &space) {
         Ok(room) => room,
         Err(refusal) => return report.say(&Written { gone, ..Written::refused(refusal) }),
@@ -190,8 +192,10 @@ pub fn copy(
             });
         }
     };
-    for core in old.iter().map(|i| &there[*i]) {
-        if let Err(why) = rotate::remove(core, &facts.root_path, store) {
+    let (stored, old): (Vec<&Kept>, Vec<&Kept>) =
+        old.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
+    for core in old {
+        if let Err(why) = view.remove(core) {
             let _ = file::unlink(&place.dir, proc::os(place.name));
             let refusal =
                 Refusal::new("keep", "newest", format_args!("an older core has to go, but {why}"));
@@ -206,6 +210,7 @@ pub fn copy(
         id,
         memory: space.kind == FsType::Memory,
         note: ready.note,
+        goes: stored.iter().map(|core| core.identity).collect(),
         ..Written::default()
     };
     let begun = |released| Written {
@@ -217,7 +222,13 @@ pub fn copy(
     if let Err(e) = filter::enter(&filter::COPY) {
         return report.say(&Written { reason: Some(format!("{e:#}")), done: true, ..made });
     }
-    let target = Arc::new(Target::new(file, moved, room.as_ref().map(|r| r.0), space.kind));
+    // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
+    let min_free = plan.min_free.filter(|_| space.kind != FsType::Memory);
+    let takes = output::Space {
+        room: room.as_ref().map(|r| r.0),
+        floor: min_free.map(|free| free.of(space.total)),
+    };
+    let target = Arc::new(Target::new(file, moved, takes, space.kind));
     // It is closed by hand, below, also where a thread was left behind with it.
     std::mem::forget(target.clone());
     let bounds = Bounds { limit: plan.limit, file_size: facts.file_size };
@@ -239,7 +250,15 @@ pub fn copy(
     let identity =
         file::identity_at(&place.dir, proc::os(place.name)).ok().filter(|i| Some(i.id) == made.id);
     let stop = result.and(closed).err();
-    let cut = room.map(|r| r.1).filter(|_| stop == Some(Stop::Full));
+    let short = min_free.filter(|_| target.is_short()).map(|free| {
+        let floor = free.of(space.total);
+        Refusal::new(
+            "min_free",
+            free,
+            format_args!("others have written too: {floor} bytes must stay free"),
+        )
+    });
+    let cut = short.or(room.map(|r| r.1)).filter(|_| stop == Some(Stop::Full));
     let limit = cut.as_ref().map(|r| r.limit.clone());
     let reason = stop.map(|stop| match stop {
         Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", plan.limit.unwrap_or(0)),
@@ -276,6 +295,9 @@ type Room = (Option<(u64, Refusal)>, Vec<usize>);
 fn room(plan: &File, turn: Option<&Turn>, there: &[Kept], space: &Space) -> Result<Room, Refusal> {
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = plan.min_free.filter(|_| space.kind != FsType::Memory);
+    if let Some(min_free) = min_free {
+        quota::files(min_free, space.files, space.files_available)?;
+    }
     let by_space = min_free
         .map(|min_free| quota::space(min_free, space.total, space.available))
         .transpose()?

@@ -36,7 +36,8 @@ pub const RUNTIME_NAME: &str = "oci-coredump-runtime";
 pub enum Engine {
     /// By its daemon.json: a runtime that wraps the real one.
     Docker,
-    /// By an NRI plugin (containerd 2), or by the base specification of its CRI plugin (1.6, 1.7).
+    /// By an NRI plugin (containerd 2, and 1.7 where NRI is switched on), or by the base specification of
+    /// its CRI plugin.
     Containerd,
     /// By hooks.d.
     Podman,

@@ -242,6 +242,7 @@ fn init(site: &Site<'_>) -> Result<Init> {
         mount_ns_id: ns::mount_ns_id(&mount_ns),
         pid_ns: if first { Some(ns::inode(site.process.namespace("pid")?)?) } else { None },
         cgroup: own_cgroup(site)?,
+        pod_uid: crate::registry::pod_uid(&site.process.cgroups()?),
     })
 }
 

@@ -4,7 +4,7 @@ use crate::annotation::Annotations;
 use crate::sys::proc::MountPoint;
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Mount, Root};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
 /// Largest config.json that is read, in bytes.
@@ -21,7 +21,7 @@ pub fn annotations(text: &[u8]) -> Result<Annotations> {
 }
 
 /// The rest.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Bundle {
     root: Option<Root>,
     mounts: Option<Vec<Mount>>,
@@ -29,13 +29,13 @@ pub struct Bundle {
     linux: Option<Linux>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 struct Process {
     rlimits: Option<Vec<Rlimit>>,
 }
 
 /// Not `oci-spec`'s: a resource that it does not know is no reason to fail.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct Rlimit {
     r#type: String,
     #[serde(default)]
@@ -44,7 +44,7 @@ struct Rlimit {
     hard: u64,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Linux {
     readonly_paths: Option<Vec<PathBuf>>,

@@ -6,7 +6,7 @@
 //! killed as soon as it wakes up.
 
 use crate::sys::child::{self, Child};
-use crate::sys::{OwnedFd, process};
+use crate::sys::{OwnedFd, budget, process};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -35,13 +35,13 @@ impl Inside {
     pub fn keep(self) -> Result<()> {
         // One that has gone has nothing to take back any more.
         let _ = process::write(&self.tell, &[KEEP]);
-        self.child.end_within(PATIENCE).map(drop)
+        self.child.end_within(patience()).map(drop)
     }
 
     /// It is taken back.
     pub fn undo(self) -> Result<()> {
         drop(self.tell);
-        match self.child.end_within(PATIENCE)? {
+        match self.child.end_within(patience())? {
             Some(_) => Ok(()),
             None => {
                 bail!("the container's file system does not answer, leaving what was mounted there")
@@ -84,7 +84,7 @@ pub fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
         Ok(Ok(found)) => Ok((found, Inside { child, tell })),
         Ok(Err(why)) => {
             drop(tell);
-            child.end_within(PATIENCE)?;
+            child.end_within(patience())?;
             bail!("{why}")
         }
         Err(e) => {
@@ -94,15 +94,21 @@ pub fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
     }
 }
 
+/// What is left for the end of a child, and be it only to see that it does not come.
+fn patience() -> Duration {
+    budget::left(PATIENCE).max(Duration::from_millis(200))
+}
+
 fn listen<T: for<'d> Deserialize<'d>>(pipe: &OwnedFd) -> Result<Result<T, String>> {
-    let until = Instant::now() + PATIENCE;
+    let patience = budget::left(PATIENCE);
+    let until = Instant::now() + patience;
     let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
     while !text.ends_with(b"\n") && text.len() < MOST {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() || !process::wait_readable(pipe, Some(left))? {
             bail!(
-                "a file system of the container does not answer: nothing came in {} seconds",
-                PATIENCE.as_secs()
+                "a file system of the container does not answer: nothing came in {:.1} seconds",
+                patience.as_secs_f64()
             );
         }
         match process::read(pipe, &mut buffer).context("read")? {

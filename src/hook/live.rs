@@ -68,9 +68,18 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
     let id = target.names.container_id.as_str();
     crate::registry::check_id(id)?;
     let (pid, process) = init_of(target.pid)?;
-    let rootfs = Rootfs::running(&process, pid)?;
     let wishes = annotation::wishes(wishes, None, None)?.context("no pattern")?;
-    let bundle = bundle(&process, &rootfs, wishes.pattern.directory().as_deref())?;
+    let directory = wishes.pattern.directory();
+    // Its file system may be served by somebody who does not answer.
+    let ((bundle, made), looked) = inside::run(|_| {
+        let rootfs = Rootfs::running(&process, pid)?;
+        let made = match &directory {
+            Some(inside) if inside != "/" => rootfs.lacks(Path::new(inside))?,
+            _ => 0,
+        };
+        Ok((bundle(&process, &rootfs, directory.as_deref())?, made))
+    })?;
+    looked.keep()?;
     let request = Request { wishes, names: target.names.clone(), bundle };
     let mut plan = plan::plan(&request, config);
     // These two are for every process, not only for the first one.
@@ -90,14 +99,6 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
         bail!("it has the core pattern {:?} already, {since}", entry.pattern);
     }
     let store = Store::open(config)?;
-    let made = match plan
-        .steps
-        .iter()
-        .find_map(|s| if let Step::Directory { inside, .. } = s { Some(inside) } else { None })
-    {
-        Some(inside) => rootfs.lacks(Path::new(inside))?,
-        None => 0,
-    };
     let site = Site { registry: &registry, config, who: Who::Root, process, pid };
     apply::apply(&site, &request, &plan, || Rootfs::running(&Proc::open(pid)?, pid))?;
     let entry = registry.get(id).context("the entry of the container is gone")?;

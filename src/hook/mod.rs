@@ -1,5 +1,5 @@
-//! The OCI hook: `state` -> `request` -> `plan` -> `apply`. One line for whoever reads the log, and an exit code that never breaks a container which did
-//! not insist.
+//! The OCI hook: `state` -> `request` -> `plan` -> `apply`. One line for whoever reads the log, and the exit
+//! code 0 unless the container or the administrator insists.
 
 mod apply;
 mod bundle;
@@ -20,7 +20,7 @@ use crate::registry::{Entry, Gone, Init, Registry};
 use crate::store::Store;
 use crate::sys::proc::Proc;
 use crate::sys::process::{self, Who};
-use crate::sys::{file, ns, selinux};
+use crate::sys::{budget, file, ns, selinux, text};
 use crate::{sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
 use apply::Site;
@@ -28,6 +28,11 @@ use request::{Asked, Request};
 use rootfs::Rootfs;
 pub use state::Stage;
 use state::State;
+use std::time::{Duration, Instant};
+
+/// What all waits of a hook may take together: engines end a hook that runs over its time-out (10 seconds
+/// in ours), and the container with it.
+const BUDGET: Duration = Duration::from_secs(8);
 
 /// What went wrong, and whether the container must not start.
 #[derive(Debug)]
@@ -43,6 +48,7 @@ pub struct Failure {
 /// # Errors
 /// What went wrong. poststart and poststop never stop a container.
 pub fn run(stage: Option<Stage>) -> Result<(), Failure> {
+    budget::begin(BUDGET);
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("{e:#}, using the defaults");
         Config::default()
@@ -120,12 +126,20 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
         ns::enter(process.namespace("user")?, ns::Kind::User)?;
         ns::copy_mounts()?;
     }
+    let registry = Registry::create()?;
+    // Engines choose IDs, and two of them may choose one: what is the first one's is not the second one's.
+    if let Some(other) = registry.get(&state.id).filter(|e| e.refused.is_none() && e.init_lives()) {
+        ensure!(
+            other.init.pid == pid,
+            "another container with this ID runs already (process {}), and keeps it",
+            other.init.pid
+        );
+    }
     let plan = plan::plan(request, config);
     for note in &plan.notes {
         log::warn!("container {}: {note}", state.id);
     }
     log::debug!("container {}: {plan}", state.id);
-    let registry = Registry::create()?;
     let mut config = config.clone();
     users::adapt(&mut config)?;
     let find = || {
@@ -157,6 +171,9 @@ fn check_installed(uid: u32, config: &Config) -> Result<()> {
 /// Lets poststart and `doctor` know. A container that is already known, by the same process, keeps its entry.
 fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
     let Ok(registry) = Registry::create() else { return };
+    if registry.get(&state.id).is_some_and(|e| e.refused.is_none() && e.init_lives()) {
+        return;
+    }
     let Ok(_lock) = registry.lock() else { return };
     let init = || -> Result<Init> {
         let pid = state.process()?;
@@ -167,7 +184,7 @@ fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
         Entry {
             names,
             init: init().unwrap_or_default(),
-            refused: Some(format!("{why:#}")),
+            refused: Some(text::head(&format!("{why:#}"), 1024)),
             ..Entry::default()
         },
     );
@@ -185,10 +202,23 @@ fn poststart(state: &State) -> Result<()> {
     Ok(())
 }
 
+/// Whether the container of an entry has ended, for which a moment may be needed. If not, it is another one
+/// of the same ID that has.
+fn has_ended(entry: &Entry) -> bool {
+    let until = Instant::now() + budget::left(Duration::from_secs(1));
+    while entry.init_lives() {
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10)); // not a child of ours
+    }
+    true
+}
+
 /// The container is gone: its registration goes, its cores stay.
 fn poststop(state: &State, config: &Config) -> Result<()> {
     let Some(registry) = Registry::own() else { return Ok(()) };
-    let known = registry.get(&state.id);
+    let known = registry.get(&state.id).filter(has_ended);
     let due = registry.sweep_is_due();
     if known.is_none() && !due {
         return Ok(());
@@ -212,6 +242,9 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
         }
     }
     drop(lock);
+    if due && let Err(e) = registry.forget_old_accounts() {
+        log::warn!("old accounts of limits cannot be removed, ignoring: {e:#}");
+    }
     if is_root {
         let store = Store::open(config)?;
         for Gone { id, .. } in gone {

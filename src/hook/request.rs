@@ -69,6 +69,7 @@ pub fn read(state: &State, config: &Config) -> Result<Asked> {
     if names.container_name.is_none() {
         names.container_name = conmon::name(&state.id, &annotations);
     }
+    let names = names.bounded();
     let wishes = match wishes {
         Ok(wishes) => wishes,
         Err(why) => return Ok(Asked::Refused { names, required, why }),
@@ -78,8 +79,15 @@ pub fn read(state: &State, config: &Config) -> Result<Asked> {
 }
 
 /// The names that containerd's CRI and CRI-O give.
+/// On CRI-O a pod's own annotations stand beside those of the engine, and could be containerd's.
 fn names(id: &str, annotations: &Annotations) -> Names {
-    let first = |keys: [&str; 2]| keys.iter().find_map(|k| annotations.get(*k)).cloned();
+    let by_crio = annotations.get("io.container.manager").is_some_and(|m| m == "cri-o");
+    let first = |mut keys: [&str; 2]| {
+        if by_crio {
+            keys.reverse();
+        }
+        keys.iter().find_map(|k| annotations.get(*k)).cloned()
+    };
     Names {
         container_id: id.to_owned(),
         container_name: annotation::container_name(annotations).map(str::to_owned),

@@ -23,6 +23,9 @@ pub struct Init {
     pub pid_ns: Option<u64>,
     /// Its cgroup, where that is its own: the index key.
     pub cgroup: Option<String>,
+    /// The UID of its pod, where a kubelet has put it into that pod's cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
 }
 
 /// What lies behind the pattern's directory.
@@ -81,6 +84,7 @@ impl Entry {
             "store {:?} is not an absolute path",
             self.store
         );
+        self.names = self.names.bounded();
         // Its memory would count as nobody's.
         self.early = false;
         self.user = Some(uid);
@@ -88,9 +92,9 @@ impl Entry {
     }
 
     /// Under which name limits, quotas and records of this container are counted: by what stays the same
-    /// when it is started again under another ID. That is its user, where it is not root's; the names
-    /// that Kubernetes gives it; the volume and the pattern, where its cores go to a volume; else its ID.
-    /// All but IDs begin with a dot, which no ID does.
+    /// when it is started again under another ID. That is its user, where it is not root's; its pod and
+    /// its name in that; the volume and the pattern, where its cores go to a volume; else its ID. The pod
+    /// is known by its cgroup: annotations name any. All but IDs begin with a dot, which no ID does.
     pub fn account(&self) -> String {
         let hashed = |kind: &str, parts: &[&str]| {
             let hash = blake3::hash(parts.join("\0").as_bytes()).to_hex();
@@ -100,10 +104,8 @@ impl Entry {
         if let Some(uid) = self.user {
             return format!(".user-{uid}");
         }
-        if let (Some(space), Some(pod), Some(name)) =
-            (&names.pod_namespace, &names.pod_name, &names.container_name)
-        {
-            return hashed("pod", &[space, pod, name]);
+        if let (Some(uid), Some(name)) = (&self.init.pod_uid, &names.container_name) {
+            return hashed("pod", &[uid, name]);
         }
         match &self.place {
             Place { location: Location::Volume, mount: Some((_, source)) } => {
@@ -154,6 +156,23 @@ pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
     keys
 }
 
+/// The UID of the pod to which a process belongs, by the cgroups that a kubelet makes: `pod<UID>` below a
+/// `kubepods`, with `_` for `-` where systemd's names are used. The inmost counts.
+pub fn pod_uid(groups: &[Cgroup]) -> Option<String> {
+    let of = |group: &Cgroup| {
+        let path = String::from_utf8(group.path.clone()).ok()?;
+        let (_, below) = path.split_once("kubepods")?;
+        below.rsplit('/').find_map(|part| {
+            let part = part.strip_suffix(".slice").unwrap_or(part);
+            let (before, uid) = part.rsplit_once("pod")?;
+            let uid = uid.replace('_', "-");
+            let is_uid = uid.len() >= 32 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+            (is_uid && (before.is_empty() || before.ends_with('-'))).then_some(uid)
+        })
+    };
+    groups.iter().find_map(of)
+}
+
 /// Whether a container ID may be a file name: what runc accepts, and no dot file.
 pub fn check_id(id: &str) -> Result<()> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
@@ -179,6 +198,64 @@ mod tests {
         assert_eq!(keys(b"memory", b"/x"), ["cgroup-memory-!x"]);
         assert!(keys(b"", b"/").is_empty());
         assert!(keys(b"", &b"/x".repeat(200)).len() < 200);
+    }
+
+    #[test]
+    fn pods_are_known_by_their_cgroups() {
+        let of = |path: &str| {
+            pod_uid(&[
+                Cgroup { controllers: b"cpu".to_vec(), path: b"/".to_vec() },
+                Cgroup { controllers: vec![], path: path.as_bytes().to_vec() },
+            ])
+        };
+        const UID: &str = "0f3c8a1e-77aa-4c6e-9f3d-2b1f5a6e7d80";
+        let with_lines = UID.replace('-', "_");
+        for path in [
+            format!("/kubepods/besteffort/pod{UID}/8f3b"),
+            format!("/kubepods/pod{UID}/crio-8f3b"),
+            format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{with_lines}.slice/x.scope"
+            ),
+            format!(
+                "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{with_lines}.slice/y"
+            ),
+        ] {
+            assert_eq!(of(&path).as_deref(), Some(UID), "{path}");
+        }
+        // A static pod's is a hash of its manifest.
+        let hash = "0123456789abcdef0123456789abcdef";
+        assert_eq!(of(&format!("/kubepods/pod{hash}/x")).as_deref(), Some(hash));
+        for path in [
+            "/".to_owned(),
+            format!("/machine.slice/pod{UID}"),
+            "/kubepods/burstable/podshort/x".into(),
+            format!("/kubepods/tripod{UID}/x"),
+        ] {
+            assert_eq!(of(&path), None, "{path}");
+        }
+    }
+
+    /// A name alone is nobody's: any annotation may say it.
+    #[test]
+    fn accounts() {
+        let mut entry = Entry::default();
+        entry.names.container_id = "8f3b".into();
+        entry.names.container_name = Some("app".into());
+        entry.names.pod_name = Some("web-0".into());
+        entry.names.pod_namespace = Some("prod".into());
+        assert_eq!(entry.account(), "8f3b");
+        entry.place = Place {
+            location: Location::Volume,
+            mount: Some(("/dump".into(), "/srv/volume".into())),
+        };
+        assert!(entry.account().starts_with(".volume-"));
+        entry.init.pod_uid = Some("0f3c8a1e".into());
+        let pod = entry.account();
+        assert!(pod.starts_with(".pod-"));
+        entry.names.container_name = Some("sidecar".into());
+        assert_ne!(entry.account(), pod);
+        entry.user = Some(1000);
+        assert_eq!(entry.account(), ".user-1000");
     }
 
     #[test]

@@ -208,7 +208,7 @@ impl Binaries {
 }
 
 /// Whether a file that was written then is nobody's any more who is still at it.
-pub(super) fn is_settled(modified: i64) -> bool {
+pub fn is_settled(modified: i64) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     // A clock that was set back makes it so as well.
     !(0..=SETTLED).contains(&(now - modified))

@@ -13,8 +13,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-/// Largest file that is read, in bytes.
-const MAX: usize = 256 << 10;
+/// Largest file that is read, in bytes: three lines with paths of 4 KiB, of which each byte is escaped.
+const MAX: usize = 1 << 20;
+
+/// How long a record that cannot be read stays.
+const DAMAGED: Duration = Duration::from_secs(24 * 3600);
 
 /// The directory of the records, open.
 #[derive(Debug)]
@@ -35,6 +38,12 @@ impl RecordFile {
     pub fn add(&mut self, record: &Record) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("record to JSON")?;
         line.push(b'\n');
+        // What nobody can read would be lost, and the line before with it.
+        ensure!(
+            self.end as usize + line.len() <= MAX,
+            "a line of {} bytes would make the record larger than {MAX} bytes",
+            line.len()
+        );
         self.file.write_all_at(&line, self.end).context("write")?;
         self.end += line.len() as u64;
         Ok(())
@@ -105,10 +114,7 @@ impl Records {
 
     /// Reads one record. `None` if it has gone or is only being made, or is damaged, which is said.
     pub fn read(&self, name: &OsStr) -> Option<Record> {
-        let read = || -> Result<Option<Record>> {
-            last(&file::read_bounded(file::open_read(&self.0, name)?, MAX, "record")?)
-        };
-        read().unwrap_or_else(|e| {
+        self.text(name).unwrap_or_else(|e| {
             if !is_missing(&e) {
                 log::warn!("record {name:?} is not readable, ignoring: {e:#}");
             }
@@ -116,20 +122,27 @@ impl Records {
         })
     }
 
+    fn text(&self, name: &OsStr) -> Result<Option<Record>> {
+        last(&file::read_bounded(file::open_read(&self.0, name)?, MAX, "record")?)
+    }
+
     /// Removes a record; a missing one is no error.
     pub fn remove(&self, name: &OsStr) -> Result<()> {
         file::unlink(&self.0, name)
     }
 
-    /// Removes what helpers left that were killed before they had said anything: empty files.
+    /// Removes what helpers left that were killed before they had said anything, empty files, and what has
+    /// been damaged for a day.
     pub fn sweep(&self) -> Result<()> {
         for name in self.names()? {
-            let is_left =
-                |s: &file::Stat| s.regular && s.size == 0 && binaries::is_settled(s.modified);
-            if file::stat_at(&self.0, &name).is_ok_and(|stat| is_left(&stat))
+            let Ok(stat) = file::stat_at(&self.0, &name) else { continue };
+            let is_empty = stat.size == 0 && binaries::is_settled(stat.modified);
+            let is_damaged = || file::age(stat.modified) > DAMAGED && self.text(&name).is_err();
+            if stat.regular
+                && (is_empty || is_damaged())
                 && let Err(e) = file::unlink(&self.0, &name)
             {
-                log::warn!("record {name:?} is empty and cannot be removed, ignoring: {e:#}");
+                log::warn!("record {name:?} cannot be read or removed, ignoring: {e:#}");
             }
         }
         Ok(())

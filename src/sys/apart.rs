@@ -6,6 +6,7 @@
 //! setsid(2), pty(7), ioctl_tty(2) (`TIOCSCTTY`, `TIOCSTI`), signalfd(2), no_new_privs(7).
 
 use super::cred::{self, Credentials};
+use super::tame::Tame;
 use super::{child, process};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{SigSet, Signal};
@@ -49,13 +50,17 @@ struct Way {
     to: Option<OwnedFd>,
     waiting: Vec<u8>,
     outward: bool,
+    /// Where it leads to a terminal.
+    tame: Option<Tame>,
 }
 
 impl Way {
     fn new(from: impl AsFd, to: impl AsFd, outward: bool) -> Result<Self> {
         let dup = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().context("dup");
         let (from, to) = (Some(dup(from.as_fd())?), Some(dup(to.as_fd())?));
-        Ok(Way { from, to, waiting: Vec::new(), outward })
+        let to_terminal = outward && to.as_ref().is_some_and(IsTerminal::is_terminal);
+        let tame = to_terminal.then(Tame::default);
+        Ok(Way { from, to, waiting: Vec::new(), outward, tame })
     }
 
     /// What to wait for.
@@ -78,7 +83,10 @@ impl Way {
             match process::read(from, &mut piece) {
                 Ok(0) => self.end_of_input(),
                 Ok(n) => {
-                    self.waiting.extend_from_slice(&piece[..n]);
+                    match &mut self.tame {
+                        Some(tame) => self.waiting = tame.pass(&piece[..n]),
+                        None => self.waiting.extend_from_slice(&piece[..n]),
+                    }
                     return n;
                 }
                 Err(e) if again(e) => {}

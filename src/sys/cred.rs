@@ -68,6 +68,20 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     super::process::not_dumpable()
 }
 
+/// Does something in a thread that has nothing but these IDs: what it opens is what that user may open.
+/// The process itself stays what it is, but is not dumpable from then on.
+///
+/// # Errors
+/// There is no such thread, and nothing was done.
+pub fn run_as<T: Send>(c: &Credentials, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let as_user = || assume(c, None).map(|()| work());
+    std::thread::scope(|scope| {
+        let thread =
+            std::thread::Builder::new().spawn_scoped(scope, as_user).context("a thread")?;
+        thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the thread panicked")))
+    })
+}
+
 fn set_fs_id(id: u32, call: libc::c_long) {
     // SAFETY: setfsuid and setfsgid take one integer and touch no memory. They report nothing; the file's owner is checked after it was made.
     unsafe { libc::syscall(call, id) };

@@ -313,10 +313,45 @@ pub fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
     due && replace(dir, stamp, b"", 0o600).is_ok()
 }
 
+/// Opens a small file to read and write numbers in it, and makes it if it is missing.
+pub fn open_counter(dir: impl AsFd, name: &OsStr) -> Result<std::fs::File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))
+        .with_context(|| format!("openat({name:?}, O_RDWR)"))?;
+    Ok(fd.into())
+}
+
 /// How long ago that was: seconds since 1970. A time to come is now.
 pub fn age(time: i64) -> Duration {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.saturating_sub(Duration::from_secs(u64::try_from(time).unwrap_or(0)))
+}
+
+/// Whether a path is root's own all the way, so that nobody else may replace it: above it only sticky
+/// directories (/tmp) may be others' to write. No part of it is to be a symbolic link.
+///
+/// # Errors
+/// The part that is not, and why.
+pub fn check_own(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    for part in path.ancestors() {
+        let meta =
+            std::fs::symlink_metadata(part).with_context(|| format!("stat {}", part.display()))?;
+        let owner = meta.uid();
+        anyhow::ensure!(owner == 0, "{} belongs to user {owner}, not to root", part.display());
+        let is_sticky = meta.is_dir() && meta.mode() & 0o1000 != 0 && part != path;
+        anyhow::ensure!(
+            meta.mode() & 0o022 == 0 || is_sticky,
+            "{} is writable by others",
+            part.display()
+        );
+    }
+    Ok(())
+}
+
+/// Moves a name to another directory; what has the new name is replaced.
+pub fn rename_to(from: impl AsFd, name: &OsStr, to: impl AsFd, new: &OsStr) -> Result<()> {
+    fs::renameat(from, name, to, new).with_context(|| format!("renameat({name:?}, {new:?})"))
 }
 
 /// Removes a name; a missing one is no error.

@@ -33,6 +33,10 @@ pub struct Space {
     pub total: u64,
     /// Bytes that are there for everybody.
     pub available: u64,
+    /// Files that there can be; 0 where it does not say.
+    pub files: u64,
+    /// Of these so many more.
+    pub files_available: u64,
 }
 
 /// `fstatfs(2)`.
@@ -43,6 +47,8 @@ pub fn space(fd: impl AsFd) -> Result<Space> {
         kind: kind(s.f_type as i64),
         total: s.f_blocks.saturating_mul(unit),
         available: s.f_bavail.saturating_mul(unit),
+        files: s.f_files,
+        files_available: s.f_ffree,
     })
 }
 

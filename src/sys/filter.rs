@@ -83,6 +83,7 @@ pub static COPY: Program = program(&[
         Allow(libc::SYS_pwrite64),
         Allow(libc::SYS_ftruncate),
         Allow(libc::SYS_fstat),
+        Allow(libc::SYS_fstatfs),
         Allow(libc::SYS_newfstatat),
         Allow(libc::SYS_statx),
         fcntl(libc::F_SETPIPE_SZ),

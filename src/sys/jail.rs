@@ -125,6 +125,13 @@ pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
     }
 }
 
+/// Most memory that a reader may have for itself, in bytes: compressed sections can become anything.
+const OWN: u64 = 2 << 30;
+
+fn own_memory() -> u64 {
+    super::kernel::memory().map_or(OWN, |(_, available)| OWN.min(available / 2))
+}
+
 /// Gives everything up. The order is the defence: descriptors, limits, IDs, and the filter last, since it forbids the other calls.
 fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Result<()> {
     // What the runtime of the language says at an abort is not for the user's terminal.
@@ -147,6 +154,8 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
     rustix::process::setsid().context("setsid")?;
     for (resource, most) in [
         (Resource::As, bounds.memory),
+        // Maps of files take none of the host's memory for good; what is made of them does.
+        (Resource::Data, bounds.memory.min(own_memory())),
         (Resource::Cpu, bounds.cpu),
         (Resource::Core, 0),
         (Resource::Fsize, bounds.file),

@@ -7,6 +7,7 @@
 
 pub mod apart;
 pub mod apparmor;
+pub mod budget;
 pub mod cgroup;
 pub mod child;
 pub mod counter;
@@ -30,6 +31,7 @@ pub mod resolve;
 pub mod robust;
 pub mod selinux;
 pub mod socket;
+pub mod tame;
 pub mod text;
 pub mod watch;
 

@@ -39,6 +39,18 @@ pub fn is_deceptive(c: char) -> bool {
     c.is_control() || DECEPTIVE.iter().any(|(first, last)| (*first..=*last).contains(&n))
 }
 
+/// The start of a text, of so many bytes at most: what a container writes may be of any length.
+pub fn head(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let mut end = most;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}...", &text[..end])
+}
+
 /// Text on one line that moves no cursor and hides nothing: `\n`, `\u{202e}`.
 pub fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -1,0 +1,257 @@
+//! Who is counted for what: nobody spends what is another's, and nobody has it without number.
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::ring::{bundle, crash, helpers, names};
+use crate::scene::{self, ECI, ECI_PATTERN};
+use crate::support::bundle::Bundle;
+use crate::support::crasher::{compile, crasher, parent};
+use crate::support::fuse::{Answer, Fuse};
+use crate::support::host::{Host, RUN, STORE};
+use crate::support::runtime::{Kind, Runtime};
+
+/// Longer than anything here takes on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+
+fn wait_for(what: &str, is: impl Fn() -> bool) {
+    let until = Instant::now() + LONG;
+    while !is() {
+        assert!(Instant::now() < until, "{what} did not come about");
+        std::thread::sleep(Duration::from_millis(20)); // other processes' files have no events
+    }
+}
+
+/// What a pod's container has of containerd, or of who writes an annotation.
+fn name_as_pod(bundle: &mut Bundle) {
+    bundle
+        .annotation("io.kubernetes.cri.sandbox-namespace", "prod")
+        .annotation("io.kubernetes.cri.sandbox-name", "bank-0")
+        .annotation("io.kubernetes.cri.container-name", "app");
+}
+
+fn outcome(host: &Host, id: &str) -> Vec<String> {
+    host.records_of(id).iter().map(|r| r["outcome"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The names of a pod stand in annotations, which any container may have: they are nobody's account.
+#[test]
+fn row_41_the_names_of_another_pod() {
+    let host = scene::host();
+    host.configure("[limits]\nrate = \"3/day\"\nrecords = 8\nconcurrent = 4\nwait = 5\n");
+    let runtime = Runtime::new(Kind::Runc);
+    let (mut victim_bundle, volume) = bundle();
+    name_as_pod(&mut victim_bundle);
+    let victim = runtime.start(&victim_bundle, "victim");
+    let target = Fuse::mount();
+    let (mut evil_bundle, _volume) = bundle();
+    evil_bundle.annotation(ECI, "/fuse/core").bind(target.path(), "/fuse");
+    name_as_pod(&mut evil_bundle);
+    let evil = runtime.start(&evil_bundle, "evil");
+
+    crash(&victim, "0:0", "", &["/bin/crasher", "null"]);
+    // Its turns, its tokens, its records.
+    target.on_write(0, Answer::Hold);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| crash(&evil, "0:0", "", &["/bin/crasher", "null"]));
+        }
+        assert!(target.wait_held(LONG));
+        crash(&victim, "0:0", "", &["/bin/crasher", "null"]);
+        target.go_on();
+    });
+    evil.exec(&[
+        "/bin/sh",
+        "-c",
+        "ulimit -c unlimited; for i in $(seq 20); do /bin/crasher null; done 2>/dev/null; true",
+    ]);
+    host.settle();
+    assert_eq!(outcome(&host, "victim"), ["written", "written"]);
+    assert_eq!(names(volume.path()).len(), 2);
+    let refused = crash(&victim, "0:0", "--core 4095", &["/bin/crasher", "null"]);
+    host.settle();
+    assert!(
+        host.records_of("victim").iter().any(|r| r["pid"] == refused.0),
+        "the crash of one stands in the record of another: {:#?}",
+        host.records()
+    );
+}
+
+/// Crashes, each by another user ID: `uids FIRST COUNT [nowait]`.
+const UIDS: &str = r#"
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+	long first = atol(argv[1]), count = atol(argv[2]);
+	struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
+
+	if (setrlimit(RLIMIT_CORE, &unlimited))
+		return 3;
+	for (long i = 0; i < count; i++) {
+		pid_t pid = fork();
+		if (!pid) {
+			if (setgid(first + i) || setuid(first + i))
+				_exit(4);
+			prctl(PR_SET_DUMPABLE, 1);
+			kill(getpid(), SIGSEGV);
+			_exit(5);
+		}
+		if (argc < 4)
+			waitpid(pid, 0, 0);
+	}
+	while (wait(0) > 0)
+		;
+	return 0;
+}
+"#;
+
+/// A container that asks for nothing, and can take on any user ID.
+fn stranger(mount: Option<&Path>) -> Bundle {
+    let mut bundle = Bundle::new();
+    bundle.rootfs().put(&compile("uids", UIDS, &[]), "/bin/uids");
+    bundle.rlimit("RLIMIT_CORE", u64::MAX, u64::MAX);
+    if let Some(path) = mount {
+        bundle.bind(path, "/fuse");
+    }
+    bundle
+}
+
+/// Each ID was an account of its own in /run, and each had turns of its own.
+#[test]
+fn row_42_user_ids_without_number() {
+    let host = scene::host();
+    host.configure("[limits]\nhost_concurrent = 8\nconcurrent = 8\nwait = 1\nstall = 5\n");
+    host.set("kernel/core_pattern", "core.%p");
+    let runtime = Runtime::new(Kind::Runc);
+    let (calm_bundle, volume) = bundle();
+    let calm = runtime.start(&calm_bundle, "calm");
+    let target = Fuse::mount();
+    let stranger_bundle = stranger(Some(target.path()));
+    let stranger = runtime.start(&stranger_bundle, "stranger");
+    let accounts = || fs::read_dir(Path::new(RUN).join("limits")).map_or(0, Iterator::count);
+
+    stranger.exec(&["/bin/sh", "-c", "cd /tmp; /bin/uids 100000 400"]);
+    host.settle();
+    assert!(accounts() <= 256 + 8, "{} accounts", accounts());
+
+    // Their target does not answer: what is at work is bounded all the same, and a container's core comes.
+    target.on_write(0, Answer::Hold);
+    std::thread::scope(|scope| {
+        let crashing = scope
+            .spawn(|| stranger.exec(&["/bin/sh", "-c", "cd /fuse; /bin/uids 200000 200 nowait"]));
+        assert!(target.wait_held(LONG));
+        let mut most = 0;
+        while !crashing.is_finished() {
+            // Those that wait have a crashed process each, which counts for the container.
+            let writers = helpers().into_iter().filter(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/status"))
+                    .is_ok_and(|text| text.contains("NoNewPrivs:\t1"))
+            });
+            most = most.max(writers.count());
+            std::thread::sleep(Duration::from_millis(50)); // a sample, not a wait
+        }
+        assert!(most <= 6, "{most} writers: six of eight places are not the host's own");
+        let (pid, _) = crash(&calm, "0:0", "", &["/bin/crasher", "null"]);
+        assert_eq!(names(volume.path()), [format!("core.{pid}")]);
+        target.go_on();
+    });
+    host.settle();
+    stranger.remove();
+    calm.remove();
+    host.restore_sysctls();
+}
+
+/// What a container sends to the earlier handler leaves places for the host's own crashes.
+#[test]
+fn row_42_the_hosts_own_has_places_with_the_earlier_handler() {
+    let host = scene::host();
+    host.configure("[limits]\nhost_concurrent = 8\nwait = 1\n");
+    let directory = TempDir::with_prefix("handler").unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let at = |name: &str| directory.path().join(name);
+    // Slow for the container's, until the word is given.
+    let script = format!(
+        "#!/bin/sh\necho $1 >>{}\nwhile [ $1 -ge 100000 ] && [ ! -e {} ]; do sleep 0.05; done\n",
+        at("log").display(),
+        at("go").display()
+    );
+    fs::write(at("handler"), script).unwrap();
+    fs::set_permissions(at("handler"), fs::Permissions::from_mode(0o755)).unwrap();
+    host.set("kernel/core_pattern", &format!("|{} %u", at("handler").display()));
+    let runtime = Runtime::new(Kind::Runc);
+    let (calm_bundle, _volume) = bundle();
+    let calm = runtime.start(&calm_bundle, "calm");
+    let stranger_bundle = stranger(None);
+    let stranger = runtime.start(&stranger_bundle, "stranger");
+    let seen = |is: fn(&str) -> bool| {
+        fs::read_to_string(at("log")).unwrap_or_default().lines().filter(|l| is(l)).count()
+    };
+    std::thread::scope(|scope| {
+        let crashing = scope.spawn(|| stranger.exec(&["/bin/uids", "100000", "30", "nowait"]));
+        wait_for("six in the handler's hands", || seen(|l| l.starts_with("100")) >= 6);
+        let script = "ulimit -c unlimited; kill -SEGV $$";
+        Command::new("sh").args(["-c", script]).status().unwrap();
+        assert_eq!(seen(|l| l == "0"), 1, "the host's own crash was skipped");
+        assert_eq!(seen(|l| l.starts_with("100")), 6);
+        fs::write(at("go"), "").unwrap();
+        crashing.join().unwrap();
+    });
+    host.settle();
+    stranger.remove();
+    calm.remove();
+    host.restore_sysctls();
+}
+
+fn in_the_store() -> Bundle {
+    let mut bundle = scene::bundle();
+    bundle.rootfs().put(crasher(), "/bin/crasher");
+    bundle.rootfs().put(parent(), "/bin/parent");
+    bundle.annotation(ECI, ECI_PATTERN);
+    bundle
+}
+
+/// Two engines, or two namespaces of one, can have a container of the same ID.
+#[test]
+fn row_53_the_same_id_twice() {
+    let host = scene::host();
+    let (one, two) = (Runtime::new(Kind::Runc), Runtime::new(Kind::Runc));
+    let (mut first_bundle, mut second_bundle) = (in_the_store(), in_the_store());
+    for bundle in [&mut first_bundle, &mut second_bundle] {
+        bundle.hook("createRuntime", Path::new("/bin/true"), &["true"]);
+    }
+    let store: PathBuf = Path::new(STORE).join("containers/web");
+    let first = one.start(&first_bundle, "web");
+    let (before, _) = crash(&first, "0:0", "", &["/bin/crasher", "null"]);
+    let second = two.start(&second_bundle, "web");
+    assert!(
+        !second.exec(&["/bin/sh", "-c", "ls /pod/data/dump/core*"]).status.success(),
+        "the second one sees the first one's cores"
+    );
+    assert_ne!(second.sh("cat /proc/sys/kernel/core_pattern").trim(), ECI_PATTERN);
+    crash(&second, "0:0", "", &["/bin/crasher", "null"]);
+    second.remove();
+    let (after, _) = crash(&first, "0:0", "", &["/bin/crasher", "null"]);
+    let mut wanted = [before, after].map(|pid| format!("core-eci.{pid}"));
+    wanted.sort();
+    assert_eq!(names(&store), wanted, "the first one lost its cores to the second");
+    host.settle();
+    assert_eq!(outcome(&host, "web"), ["written", "written"]);
+    first.remove();
+
+    // One that has to have its cores does not start.
+    let first = one.start(&first_bundle, "web");
+    second_bundle.annotation("oci-coredump/required", "true");
+    let refused = two.try_create(&second_bundle, "web").map(|c| c.id().to_owned());
+    assert!(refused.as_ref().is_err_and(|log| log.contains("runs already")), "{refused:?}");
+    assert_eq!(first.sh("cat /proc/sys/kernel/core_pattern").trim(), ECI_PATTERN);
+}

@@ -1,0 +1,120 @@
+//! What a program that shows hostile text may say to a terminal: text, colours, the cursor. Not what sets
+//! titles, clipboards or modes that outlast it, nor what the terminal answers.
+//!
+//! # References
+//! ECMA-48; console_codes(4): control strings (OSC, DCS, APC, PM, SOS) end with ST, or with BEL.
+
+/// Where in a sequence the stream is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Text,
+    /// After ESC.
+    Escape,
+    /// In a control sequence: `ESC [` and what follows to its last byte.
+    Sequence,
+    /// In a control string, which is dropped.
+    Dropped,
+    /// After an ESC in it.
+    DroppedEscape,
+}
+
+/// A filter for one stream.
+#[derive(Debug, Default)]
+pub struct Tame {
+    state: State,
+    /// The sequence so far.
+    held: Vec<u8>,
+}
+
+const ESC: u8 = 0x1b;
+const BEL: u8 = 0x07;
+
+/// Longest control sequence.
+const LONGEST: usize = 64;
+
+/// The last bytes of control sequences that terminals answer (DA, DSR, DECRQM), or that set what outlasts
+/// the program: window operations (`t`), media copy (`i`), key mappings and the like (`p`, `q`).
+const DROPPED: &[u8] = b"cntipq";
+
+impl Tame {
+    /// What may pass of the next bytes.
+    pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len());
+        for byte in bytes {
+            self.one(*byte, &mut out);
+        }
+        out
+    }
+
+    fn one(&mut self, byte: u8, out: &mut Vec<u8>) {
+        self.state = match (self.state, byte) {
+            (State::Text, ESC) => State::Escape,
+            (State::Text, _) => {
+                out.push(byte);
+                State::Text
+            }
+            (State::Escape, b'[') => {
+                self.held.clear();
+                State::Sequence
+            }
+            (State::Escape, b']' | b'P' | b'X' | b'^' | b'_') => State::Dropped,
+            (State::Escape, ESC) => State::Escape,
+            // DECID, RIS: an answer, a reset.
+            (State::Escape, b'Z' | b'c') => State::Text,
+            (State::Escape, _) => {
+                out.extend([ESC, byte]);
+                State::Text
+            }
+            (State::Sequence, ESC) => State::Escape,
+            (State::Sequence, 0x40..=0x7e) => {
+                if !DROPPED.contains(&byte) && self.held.len() < LONGEST {
+                    out.extend([ESC, b'[']);
+                    out.append(&mut self.held);
+                    out.push(byte);
+                }
+                State::Text
+            }
+            (State::Sequence, _) => {
+                if self.held.len() < LONGEST {
+                    self.held.push(byte);
+                }
+                State::Sequence
+            }
+            (State::Dropped, BEL) | (State::DroppedEscape, b'\\') => State::Text,
+            (State::Dropped | State::DroppedEscape, ESC) => State::DroppedEscape,
+            // A string that never ends would take all that follows: a line does not belong to it.
+            (State::Dropped | State::DroppedEscape, b'\n' | b'\r') => {
+                out.push(byte);
+                State::Text
+            }
+            (State::Dropped | State::DroppedEscape, _) => State::Dropped,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes() {
+        for (said, passes) in [
+            ("plain \u{e9}\r\n\t\u{7}", "plain \u{e9}\r\n\t\u{7}"),
+            ("\x1b[1;31mred\x1b[0m\x1b[2K\x1b[10;20H", "\x1b[1;31mred\x1b[0m\x1b[2K\x1b[10;20H"),
+            ("\x1b[?2004h\x1bM\x1b=", "\x1b[?2004h\x1bM\x1b="),
+            ("a\x1b]0;title\x07b", "ab"),
+            ("a\x1b]52;c;cm0gLXJm\x1b\\b", "ab"),
+            ("a\x1bP$q\"p\x1b\\b\x1b_x\x1b\\c\x1b^x\x1b\\d\x1bXx\x1b\\e", "abcde"),
+            ("a\x1b[6nb\x1b[cc\x1b[>0cd\x1b[21te\x1bZf\x1bcg\x1b[?1$p\x1b[>qh", "abcdefgh"),
+            ("a\x1b]0;never ends\nb", "a\nb"),
+            ("a\x1b]0;x\x1b]0;y\x07b", "ab"),
+        ] {
+            let whole = Tame::default().pass(said.as_bytes());
+            assert_eq!(String::from_utf8(whole).unwrap(), passes, "{said:?}");
+            let mut tame = Tame::default();
+            let pieces: Vec<u8> = said.bytes().flat_map(|byte| tame.pass(&[byte])).collect();
+            assert_eq!(String::from_utf8(pieces).unwrap(), passes, "{said:?}");
+        }
+    }
+}
