@@ -1,4 +1,5 @@
-//! What can be known of a crash when its container, its image and its programs are gone: by what was kept with the core. Needs root, runc and gdb.
+//! What can be known of a crash when its container, its image and its programs are gone: by what
+//! was kept with the core. Needs root, runc and gdb.
 #![allow(clippy::duplicate_mod, reason = "the programs that die bring their own `require`")]
 
 mod support;
@@ -106,7 +107,8 @@ fn told(what: &str) -> Value {
     serde_json::from_slice(&product(&["info", "--json", what]).stdout).unwrap()
 }
 
-/// C, C++, Rust and Go in a container that has gone with its files: the functions are there, gdb's, and a bundle opens where nothing of the store is.
+/// C, C++, Rust and Go in a container that has gone with its files: the functions are there, gdb's,
+/// and a bundle opens where nothing of the store is.
 #[test]
 fn every_language_when_the_container_is_gone() {
     if !require::programs(&["runc", "gdb", "gcc", "g++", "rustc", "go", "tar", "zstd"]) {
@@ -241,7 +243,8 @@ fn the_first_process_itself() {
     assert!(told["seconds"].as_f64().is_some_and(|s| s > 0.0 && s < 60.0), "{told:#}");
 }
 
-/// Once for each content, for root only; what the process itself could not read is not kept; what is too large is not; and it can be switched off.
+/// Once for each content, for root only; what the process itself could not read is not kept; what
+/// is too large is not; and it can be switched off.
 #[test]
 fn what_is_kept_and_what_is_not() {
     if !require::programs(&["runc", "gcc"]) {
@@ -324,7 +327,8 @@ fn what_is_kept_and_what_is_not() {
     assert!(!binaries("kept").pop().unwrap().contains(&libc));
     fs::remove_dir_all(Path::new(STORE).join("binaries")).unwrap();
 
-    // A user's program that is closed to the user while it runs: root could read it, the process cannot.
+    // A user's program that is closed to the user while it runs: root could
+    // read it, the process cannot.
     for (mode, readable) in [(0o755, true), (0o711, false)] {
         let user = &["--user", "1000:1000"];
         let mut waiting = container
@@ -355,7 +359,8 @@ fn what_is_kept_and_what_is_not() {
     }
 }
 
-/// Another container has a program of the same build-id and size, which says other things, and has crashed first.
+/// Another container has a program of the same build-id and size, which says other
+/// things, and has crashed first.
 #[test]
 fn planted_by_another_container() {
     if !require::programs(&["runc", "gcc"]) {

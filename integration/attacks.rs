@@ -1,5 +1,6 @@
-//! The attacks of docs/attacks.md, one test or more for every row, named after it: real crashes in real containers, by what a hostile author of a container
-//! or a local user can do. Needs root and the machine's `core_pattern`: run it with `--test-threads=1`.
+//! The attacks of docs/attacks.md, one test or more for every row, named after it: real crashes in
+//! real containers, by what a hostile author of a container or a local user can do. Needs root and
+//! the machine's `core_pattern`: run it with `--test-threads=1`.
 #[path = "attacks/accounts.rs"]
 mod accounts;
 #[path = "matrix/core_file.rs"]

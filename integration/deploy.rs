@@ -1,5 +1,6 @@
-//! deploy/: the manifests against Kubernetes' published schemas, and the DaemonSet's pod for real, in podman, with a scratch directory as the node: installed,
-//! served, uninstalled, and the node as before. Needs root; changes nothing on the host.
+//! deploy/: the manifests against Kubernetes' published schemas, and the DaemonSet's pod for real,
+//! in podman, with a scratch directory as the node: installed, served, uninstalled, and the node as
+//! before. Needs root; changes nothing on the host.
 mod support;
 
 use std::collections::BTreeMap;
@@ -198,7 +199,8 @@ fn image() -> Podman {
     podman
 }
 
-/// The DaemonSet's container on a node, with the rights that the manifest gives it and no others. `podman`'s flags stand for the kubelet.
+/// The DaemonSet's container on a node, with the rights that the manifest gives it and no others.
+/// `podman`'s flags stand for the kubelet.
 fn pod(podman: &Podman, manifest: &Value, node: &Node, name: &str) -> Command {
     let spec = &manifest["spec"]["template"]["spec"];
     let container = &spec["containers"][0];
@@ -404,7 +406,8 @@ fn on_a_node_with_nri() {
     assert_eq!(node.photo(), before);
 }
 
-/// CRI-O, of which there is only the name: its hook file, and a drop-in where other directories are set.
+/// CRI-O, of which there is only the name: its hook file, and a drop-in where
+/// other directories are set.
 #[test]
 fn on_a_node_with_crio_and_on_others() {
     if !ready(&[]) {

@@ -1,8 +1,10 @@
-//! The differential oracle: every row of a table once under the kernel's own file mode and once through the project, in
-//! the same kind of container. What must be the same: the file's name, owner, mode, size, every byte that does not
-//! name a time or random number, what is allocated, the wait status, and that nothing else appeared anywhere.
+//! The differential oracle: every row of a table once under the kernel's own file mode and once
+//! through the project, in the same kind of container. What must be the same: the file's name,
+//! owner, mode, size, every byte that does not name a time or random number, what is allocated, the
+//! wait status, and that nothing else appeared anywhere.
 //!
-//! Needs root and runc. `ORACLE_ROWS=set-uid,limit` runs only the rows whose name contains one of these.
+//! Needs root and runc. `ORACLE_ROWS=set-uid,limit` runs only the rows whose
+//! name contains one of these.
 mod support;
 
 mod oracle {
@@ -144,7 +146,8 @@ fn observed(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Result<Obs
     })
 }
 
-/// Runs all rows, prints a line for each with what the kernel did, and fails with the list of those that differ.
+/// Runs all rows, prints a line for each with what the kernel did, and fails with the
+/// list of those that differ.
 fn judge(sides: &str, mut compare: impl FnMut(&Row) -> Result<(String, Vec<String>), String>) {
     let (mut failed, mut passed, started) = (Vec::new(), 0, Instant::now());
     for row in rows() {

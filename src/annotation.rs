@@ -1,6 +1,7 @@
 //! The dialects in which a container asks for its core pattern. Pure.
 //!
-//! In: the annotations of a bundle. Out: [`Wishes`], checked, with the notes that the log should have, or the refusal of a value.
+//! In: the annotations of a bundle. Out: [`Wishes`], checked, with the notes that the log should
+//! have, or the refusal of a value.
 
 use crate::limits::{Limits, bytes};
 use crate::pattern::Template;
@@ -42,7 +43,8 @@ const REQUIRED: &str = "oci-coredump/required";
 const HUAWEI: &str = "system.cci.io/coredump";
 const STARLINGX_SIZE: &str = "starlingx.io/core_max_size";
 
-/// The keys whose value is a pattern, the first that is present wins. Huawei's, whose value is JSON, stands fourth in the order.
+/// The keys whose value is a pattern, the first that is present wins. Huawei's, whose value is
+/// JSON, stands fourth in the order.
 const PATTERN_KEYS: [&str; 6] = [
     PATTERN,
     "k8s.aliyun.com/eci-core-pattern",
@@ -63,7 +65,8 @@ struct Huawei {
     max_size: Option<u64>,
 }
 
-/// Annotations as one container of a pod sees them: `<container>.oci-coredump/<setting>` goes before `oci-coredump/<setting>`.
+/// Annotations as one container of a pod sees them: `<container>.oci-coredump/<setting>` goes
+/// before `oci-coredump/<setting>`.
 struct View<'a> {
     all: &'a Annotations,
     container: Option<&'a str>,
@@ -93,7 +96,8 @@ pub const FOREIGN: [&str; 9] = [
     STARLINGX_OTHERS[2],
 ];
 
-/// Whether a key is one that may be read here, in whichever container of the pod it is for: any setting of ours, or one of the others' keys.
+/// Whether a key is one that may be read here, in whichever container of the pod it is for: any
+/// setting of ours, or one of the others' keys.
 pub fn is_own(key: &str) -> bool {
     key.starts_with("oci-coredump/") || key.contains(".oci-coredump/") || FOREIGN.contains(&key)
 }
@@ -112,12 +116,14 @@ pub fn container_name(all: &Annotations) -> Option<&str> {
         .map(String::as_str)
 }
 
-/// Whether the container insists: `oci-coredump/required`. A value that is neither `true` nor `false` insists too; the refusal then says so.
+/// Whether the container insists: `oci-coredump/required`. A value that is neither `true` nor
+/// `false` insists too; the refusal then says so.
 pub fn required(all: &Annotations, container: Option<&str>) -> bool {
     View { all, container }.find(REQUIRED).is_some_and(|(_, v)| v != "false")
 }
 
-/// Reads what a container asks for; `None` when it asks for nothing. `default`: the administrator's pattern for those.
+/// Reads what a container asks for; `None` when it asks for nothing. `default`: the
+/// administrator's pattern for those.
 ///
 /// # Errors
 /// Names the annotation, its value and the rule that it breaks.
@@ -204,8 +210,8 @@ pub fn wishes(
 const SETTINGS: [&str; 7] =
     ["pattern", "limit", "filter", "compress", "release", "limits", "required"];
 
-/// Keys of our own that nobody knows, a line each: most likely they are misspelt, and the container is
-/// without what it wanted.
+/// Keys of our own that nobody knows, a line each: most likely they are misspelt, and the container
+/// is without what it wanted.
 pub fn unknown(all: &Annotations) -> Vec<String> {
     let setting = |key: &str| {
         let (before, setting) = key.split_once("oci-coredump/")?;

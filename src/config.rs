@@ -57,39 +57,45 @@ pub enum TerminationLog {
 pub struct Config {
     /// `dispatch` or `kernel`.
     pub mode: Mode,
-    /// Append `.PID` where a pattern has no `%p`, as `kernel.core_uses_pid=1` does. ECI's behaviour.
+    /// Append `.PID` where a pattern has no `%p`, as
+    /// `kernel.core_uses_pid=1` does. ECI's behaviour.
     pub core_uses_pid: bool,
     /// Refuse to start a container whose request cannot be honoured.
     pub strict: bool,
     /// The pattern of containers that ask for nothing.
     pub default_pattern: Option<String>,
-    /// Which containers `default_pattern` is for: annotation key, and a glob (`*`, `?`) for its value. Empty: all.
+    /// Which containers `default_pattern` is for: annotation key, and a glob (`*`, `?`)
+    /// for its value. Empty: all.
     pub select: BTreeMap<String, String>,
-    /// Whether a container may ask with `oci-coredump/release: early` that its crashed process is let go before the core is whole. Its memory is then in
-    /// use until the core is, though nobody sees the process any more.
+    /// Whether a container may ask with `oci-coredump/release: early` that its crashed process is
+    /// let go before the core is whole. Its memory is then in use until the core is, though nobody
+    /// sees the process any more.
     pub allow_early_release: bool,
     /// What the cores of one container may take. Keys that are absent have their own defaults.
     pub limits: Limits,
     /// The host's store of cores and records.
     pub store: PathBuf,
-    /// Whether a container may write to its own directory of the store, other than by dumping core: `ro` or
-    /// `rw`. With `rw` it can fill the disk that the store is on. `mode = "kernel"` needs `rw`, and has it.
+    /// Whether a container may write to its own directory of the store, other than by dumping
+    /// core: `ro` or `rw`. With `rw` it can fill the disk that the store is on. `mode =
+    /// "kernel"` needs `rw`, and has it.
     pub store_view: StoreView,
-    /// Whose core `/dev/termination-log` tells of, where the container has that file and it is empty: `init`, `any` or `off`.
+    /// Whose core `/dev/termination-log` tells of, where the container has that file and it is
+    /// empty: `init`, `any` or `off`.
     pub termination_log: TerminationLog,
     /// The programs that are kept with their cores.
     pub binaries: Binaries,
     /// What of the store may stay; applied now and then.
     pub vacuum: Vacuum,
-    /// The OCI runtime that the wrapper becomes. Not set: runc, else crun, from /usr/bin, /usr/sbin,
-    /// /usr/local/bin or /usr/local/sbin.
+    /// The OCI runtime that the wrapper becomes. Not set: runc, else crun, from /usr/bin,
+    /// /usr/sbin, /usr/local/bin or /usr/local/sbin.
     pub runtime: Option<PathBuf>,
     /// What of the file was left out, and why: a line each.
     #[serde(skip)]
     pub problems: Vec<String>,
 }
 
-/// `[binaries]`: the executable and the libraries of a crash, kept in the store for the time after the container.
+/// `[binaries]`: the executable and the libraries of a crash, kept in the store for the
+/// time after the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Binaries {
@@ -98,8 +104,8 @@ pub struct Binaries {
     /// Most bytes of one file; a larger one is not kept.
     #[serde(deserialize_with = "size")]
     pub max_file: u64,
-    /// Most bytes of all of them, of which a container may have a quarter; the oldest of whoever has most
-    /// go for newer ones.
+    /// Most bytes of all of them, of which a container may have a quarter; the oldest of whoever
+    /// has most go for newer ones.
     #[serde(deserialize_with = "size")]
     pub max_total: u64,
 }
@@ -110,8 +116,8 @@ impl Default for Binaries {
     }
 }
 
-/// `[vacuum]`: the rules of `oci-coredump vacuum`, applied by the program itself after crashes and when containers end. Without one only the binaries are removed
-/// that no core needs any more.
+/// `[vacuum]`: the rules of `oci-coredump vacuum`, applied by the program itself after crashes and
+/// when containers end. Without one only the binaries are removed that no core needs any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vacuum {
@@ -183,9 +189,9 @@ impl Config {
         }
     }
 
-    /// Reads what can be read: a bad key is left out, and said in `problems`; all others hold. A `strict`
-    /// that is neither true nor false counts as true, and with a `[select]` that cannot be read
-    /// `default_pattern` is for no container.
+    /// Reads what can be read: a bad key is left out, and said in `problems`; all others hold. A
+    /// `strict` that is neither true nor false counts as true, and with a `[select]` that cannot be
+    /// read `default_pattern` is for no container.
     pub fn read(text: &str) -> Self {
         let mut problems = Vec::new();
         let (table, lost) = table(text, &mut problems);
@@ -245,8 +251,8 @@ impl Config {
         Ok(())
     }
 
-    /// Whether containers may write to their directories of the store. With `mode = "kernel"` they must:
-    /// there the kernel makes the file as the crashed process itself.
+    /// Whether containers may write to their directories of the store. With `mode = "kernel"` they
+    /// must: there the kernel makes the file as the crashed process itself.
     pub fn container_writes_store(&self) -> bool {
         self.store_view == StoreView::Rw || self.mode == Mode::Kernel
     }
@@ -352,7 +358,8 @@ fn check(path: &str, alone: toml::Table, text: &str, problems: &mut Vec<String>)
 /// Whether `glob` (`*` any run, `?` any one character) matches all of `text`.
 pub fn matches(glob: &str, text: &str) -> bool {
     let (g, t): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
-    // Linear memory, quadratic time at worst: `reach[i]` says whether the glob so far matches the first i characters.
+    // Linear memory, quadratic time at worst: `reach[i]` says whether the glob so far
+    // matches the first i characters.
     let mut reach = vec![false; t.len() + 1];
     reach[0] = true;
     for c in g {
@@ -486,7 +493,11 @@ mod tests {
 
     #[test]
     fn selection() {
-        let c = Config::parse("default_pattern = \"core\"\n[select]\n\"io.kubernetes.cri.sandbox-namespace\" = \"prod-*\"").unwrap();
+        let c = Config::parse(
+            "default_pattern = \"core\"\n[select]\n\
+             \"io.kubernetes.cri.sandbox-namespace\" = \"prod-*\"",
+        )
+        .unwrap();
         let with = |v: &str| {
             BTreeMap::from([("io.kubernetes.cri.sandbox-namespace".to_owned(), v.to_owned())])
         };

@@ -1,6 +1,8 @@
-//! What hostile bytes may not do: a function for each of our readers, which reads any bytes whatever and asserts what must hold of the result.
+//! What hostile bytes may not do: a function for each of our readers, which reads any bytes
+//! whatever and asserts what must hold of the result.
 //!
-//! For the fuzz targets in `fuzz/`; no part of the program. Their seeds are replayed here as a plain test.
+//! For the fuzz targets in `fuzz/`; no part of the program. Their seeds are
+//! replayed here as a plain test.
 
 use crate::annotation::{self, Annotations};
 use crate::config::{self, Config};
@@ -82,7 +84,8 @@ pub fn asked(all: &Annotations) {
     );
 }
 
-/// What must hold of a pattern that a container may have: it is a file, and no crash makes it lead upwards.
+/// What must hold of a pattern that a container may have: it is a file, and no
+/// crash makes it lead upwards.
 fn granted(template: &Template, names: &[u8]) {
     let text = template.text();
     assert!(
@@ -203,7 +206,8 @@ fn spec(text: &[u8]) {
     assert_eq!(again, None, "{}", String::from_utf8_lossy(&edited));
 }
 
-/// A core, and a file for each of its modules: the size of the former (4 bytes, little-endian), then one behind the other.
+/// A core, and a file for each of its modules: the size of the former (4 bytes, little-endian),
+/// then one behind the other.
 fn corefile(data: &[u8]) {
     let Some((size, rest)) = data.split_first_chunk::<4>() else { return };
     let (core, file) = rest.split_at(rest.len().min(u32::from_le_bytes(*size) as usize));

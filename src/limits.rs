@@ -1,23 +1,27 @@
-//! How much one container's cores may take: the words of the configuration's `[limits]` and of the annotation `oci-coredump/limits`. Pure.
+//! How much one container's cores may take: the words of the configuration's `[limits]` and of the
+//! annotation `oci-coredump/limits`. Pure.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Limits of one container. What is not said is `None`; 0 is no limit, but for `wait`, where it is no waiting.
+/// Limits of one container. What is not said is `None`; 0 is no limit, but for
+/// `wait`, where it is no waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Dumps at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u64>,
-    /// Dumps of all containers at the same time, beyond the first few of each, which need nothing that is shared. The host's only.
+    /// Dumps of all containers at the same time, beyond the first few of each, which need nothing
+    /// that is shared. The host's only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_concurrent: Option<u64>,
     /// Seconds that a further one waits for its turn before it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<u64>,
-    /// What of the host's memory stays available: below it nothing waits, since every dump that waits has a process of its own. The host's only.
+    /// What of the host's memory stays available: below it nothing waits, since every dump that
+    /// waits has a process of its own. The host's only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_memory: Option<Free>,
     /// Cores that are kept.
@@ -35,14 +39,15 @@ pub struct Limits {
     /// Cores in a span of time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
-    /// Cores that may come at once before `rate` counts; as many as `rate` has where it is not said.
+    /// Cores that may come at once before `rate` counts; as many as `rate`
+    /// has where it is not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
     /// Seconds without any progress after which a target is given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall: Option<u64>,
-    /// Records that are kept of the crashes: beyond it the oldest go, but for those whose core is in the
-    /// store. The host's only.
+    /// Records that are kept of the crashes: beyond it the oldest go, but for those whose core is
+    /// in the store. The host's only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
 }
@@ -84,7 +89,8 @@ impl TryFrom<IntegerOrText> for Size {
     }
 }
 
-/// What stays free of a file system or of memory: bytes, a percentage of it, or both (`5%, 1Gi`), of which the lesser counts.
+/// What stays free of a file system or of memory: bytes, a percentage of it, or both (`5%, 1Gi`),
+/// of which the lesser counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Free {
@@ -105,7 +111,8 @@ pub struct Rate {
 }
 
 impl Limits {
-    /// What holds where the administrator says nothing: nothing that anybody meets but in a storm, on a full disk or on a target that hangs.
+    /// What holds where the administrator says nothing: nothing that anybody meets but in a storm,
+    /// on a full disk or on a target that hangs.
     pub fn defaults() -> Self {
         let free = Free { bytes: Some(1 << 30), percent: Some(5) };
         Limits {
@@ -138,14 +145,15 @@ impl Limits {
         }
     }
 
-    /// The same with a number of turns in any case: for whoever can stop what works for him, or make it
-    /// hang, and would have any number of processes wait.
+    /// The same with a number of turns in any case: for whoever can stop what works for him, or
+    /// make it hang, and would have any number of processes wait.
     pub fn with_turns(self) -> Self {
         let concurrent = Self::set(self.concurrent).or(Self::defaults().concurrent);
         Limits { concurrent, ..self }
     }
 
-    /// These limits as a container with an annotation has them: a number of its own counts where it is the lower one. Which cores it keeps is its own affair.
+    /// These limits as a container with an annotation has them: a number of its own counts where it
+    /// is the lower one. Which cores it keeps is its own affair.
     pub fn lowered(&self, own: &Limits) -> Self {
         let tighter = |all: Option<Rate>, own: Option<Rate>| match (all, own) {
             (Some(a), Some(o)) => Some(
@@ -191,7 +199,10 @@ impl Limits {
             let (key, value) = (key.trim(), value.trim());
             let number = || {
                 value.parse::<u64>().with_context(|| {
-                    format!("{key}={value}: expected a whole number; 0 is no limit (no waiting, for wait)")
+                    format!(
+                        "{key}={value}: expected a whole number; 0 is no limit (no waiting, for \
+                         wait)"
+                    )
                 })
             };
             let named = || format!("{key}={value}");
@@ -238,8 +249,8 @@ fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-/// A size: a number with an optional fraction and unit, `unlimited` for none. `K`, `M`, `G`, `T` count in
-/// 1024, in either case, with or without `i` and `B`.
+/// A size: a number with an optional fraction and unit, `unlimited` for none. `K`, `M`, `G`, `T`
+/// count in 1024, in either case, with or without `i` and `B`.
 ///
 /// # Errors
 /// The rule.

@@ -1,4 +1,5 @@
-//! The door: which verb. `hook` and `handle` go their short way before anything of a command-line parser is touched.
+//! The door: which verb. `hook` and `handle` go their short way before anything of a
+//! command-line parser is touched.
 
 #![no_main]
 
@@ -12,7 +13,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Called by the C library, without what Rust's own start does before: it reads /proc/self/maps to guard the stack of a program that never goes deep.
+/// Called by the C library, without what Rust's own start does before: it reads /proc/self/maps to
+/// guard the stack of a program that never goes deep.
 fn start(args: Vec<OsString>) -> ExitCode {
     // First of all: the real runtime inherits everything that this process is, its umask too.
     if args

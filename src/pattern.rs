@@ -1,14 +1,15 @@
 //! core(5) templates: parse, validate, expand. Pure.
 //!
-//! In: the bytes of a `core_pattern`. Out: a [`Template`] and, with the facts of a crash, the file name that the kernel would have made of it.
-//! Never: a file, a process, a clock.
+//! In: the bytes of a `core_pattern`. Out: a [`Template`] and, with the facts of a crash, the file
+//! name that the kernel would have made of it. Never: a file, a process, a clock.
 
 use std::fmt;
 
 /// The kernel's `CORENAME_MAX_SIZE` is 128 bytes with the NUL.
 pub const MAX_LEN: usize = 127;
 
-/// The values of core(5)'s specifiers for one crash. `hostname`, `comm`, `exe_name` and `exe_path` are already escaped, as the kernel escapes them.
+/// The values of core(5)'s specifiers for one crash. `hostname`, `comm`, `exe_name` and `exe_path`
+/// are already escaped, as the kernel escapes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Specifiers {
     /// `%p`: thread-group ID in the crasher's own PID namespace.
@@ -33,7 +34,8 @@ pub struct Specifiers {
     pub limit: u64,
     /// `%C`: CPU. A kernel that does not know the specifier (6.1 does not) drops it everywhere.
     pub cpu: Option<i32>,
-    /// `%F`: the number of the pidfd, where the kernel gave one; in arguments of a pipe helper only.
+    /// `%F`: the number of the pidfd, where the kernel gave one; in
+    /// arguments of a pipe helper only.
     pub pidfd: Option<i32>,
     /// `%h`
     pub hostname: Vec<u8>,
@@ -117,7 +119,8 @@ impl Template {
             return Err(Refusal::Control(*b));
         }
         let template = Self::of_host(text);
-        // An unknown specifier vanishes: `/a/.%z./core` becomes `/a/../core`. So the rule judges what is left.
+        // An unknown specifier vanishes: `/a/.%z./core` becomes `/a/../core`. So the
+        // rule judges what is left.
         let shape = template.expand_argument(&Specifiers::shape());
         if shape.split(|b| *b == b'/').any(|c| c == b"..") {
             return Err(Refusal::Parent);
@@ -125,7 +128,8 @@ impl Template {
         Ok(template)
     }
 
-    /// A template of the host's own, taken as it is: the administrator is trusted, and the kernel refuses nothing either.
+    /// A template of the host's own, taken as it is: the administrator is trusted, and the
+    /// kernel refuses nothing either.
     pub fn of_host(text: &[u8]) -> Self {
         let mut pieces = Vec::new();
         let mut literal = Vec::new();
@@ -160,8 +164,9 @@ impl Template {
         self.text.first() != Some(&b'/')
     }
 
-    /// The file name for one crash. `append_pid`: `kernel.core_uses_pid`, which acts only where the template has no `%p`. There is no pidfd in a file
-    /// name: to the kernel's file mode `%F` is an unknown specifier.
+    /// The file name for one crash. `append_pid`: `kernel.core_uses_pid`, which acts only where
+    /// the template has no `%p`. There is no pidfd in a file name: to the kernel's file mode
+    /// `%F` is an unknown specifier.
     pub fn expand(&self, with: &Specifiers, append_pid: bool) -> Vec<u8> {
         let mut out = self.pieces_of(with, |specifier| specifier != b'F');
         if append_pid && !self.pieces.contains(&Piece::Specifier(b'p')) {
@@ -170,7 +175,8 @@ impl Template {
         out
     }
 
-    /// The text for one crash, without the PID that `core_uses_pid` appends: an argument of a pipe helper.
+    /// The text for one crash, without the PID that `core_uses_pid` appends: an
+    /// argument of a pipe helper.
     pub fn expand_argument(&self, with: &Specifiers) -> Vec<u8> {
         self.pieces_of(with, |_| true)
     }
@@ -187,15 +193,15 @@ impl Template {
         out
     }
 
-    /// Whether a specifier stands in a directory of the path: somebody has to make that directory before a
-    /// core can be there.
+    /// Whether a specifier stands in a directory of the path: somebody has to make that directory
+    /// before a core can be there.
     pub fn varies_by_directory(&self) -> bool {
         let end = self.text.iter().rposition(|b| *b == b'/').unwrap_or(0);
         self.text[..end].contains(&b'%')
     }
 
-    /// The directory that exists before any crash: the longest directory prefix without a specifier. `None` for a relative template.
-    /// `/cores/%e/core` has `/cores`, `/core` has `/`.
+    /// The directory that exists before any crash: the longest directory prefix without a
+    /// specifier. `None` for a relative template. `/cores/%e/core` has `/cores`, `/core` has `/`.
     pub fn directory(&self) -> Option<String> {
         if self.is_relative() {
             return None;
@@ -266,7 +272,8 @@ pub enum Handler {
 }
 
 impl Handler {
-    /// Reads a `core_pattern`, without its final newline. A pipe's arguments are split before anything is expanded (Linux 5.3).
+    /// Reads a `core_pattern`, without its final newline. A pipe's arguments are split before
+    /// anything is expanded (Linux 5.3).
     pub fn of(pattern: &[u8]) -> Self {
         match pattern.first() {
             None => Handler::Nothing,

@@ -1,5 +1,5 @@
-//! What is known of one crash of a registered container, also when there is no core; crashes without a core
-//! beyond a few in a minute are counted in one record.
+//! What is known of one crash of a registered container, also when there is no core; crashes
+//! without a core beyond a few in a minute are counted in one record.
 
 use crate::sys::file::Identity;
 use crate::sys::proc::printable;
@@ -86,7 +86,8 @@ impl Names {
     }
 }
 
-/// One crash, one flat JSON object. Strings from the container that are not plain text are escaped (`\xff`).
+/// One crash, one flat JSON object. Strings from the container that are not plain
+/// text are escaped (`\xff`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// When the dump started, RFC 3339 in UTC.
@@ -128,7 +129,8 @@ pub struct Record {
     pub core_path: Option<String>,
     /// Path of the core on the host, where one is known.
     pub host_path: Option<String>,
-    /// The host's directory at the head of `host_path` that the container saw: the administrator's down to here, the container's below.
+    /// The host's directory at the head of `host_path` that the container saw: the administrator's
+    /// down to here, the container's below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_dir: Option<String>,
     /// The bytes of `core_path` in hexadecimal, where it is not that text itself.
@@ -162,12 +164,13 @@ pub struct Record {
     /// Which limit of the configuration or the annotation acted, and its value: `stall = 30`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
-    /// The executable and the libraries that were mapped, as far as the process itself could read them: their paths in the container, and under which names they
-    /// are kept in the store. No others of the store belong to this core.
+    /// The executable and the libraries that were mapped, as far as the process itself could read
+    /// them: their paths in the container, and under which names they are kept in the store. No
+    /// others of the store belong to this core.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub binaries: BTreeMap<String, String>,
-    /// How many crashes this record stands for, where it is more than one: refused crashes of one kind
-    /// are counted. `time` is when the first one was, the rest of the record is of that one.
+    /// How many crashes this record stands for, where it is more than one: refused crashes of one
+    /// kind are counted. `time` is when the first one was, the rest of the record is of that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// When the last of them was.
@@ -237,7 +240,8 @@ impl fmt::Display for Record {
     }
 }
 
-/// The name of a signal whose action is Core; others, which only a newer kernel would send, by number.
+/// The name of a signal whose action is Core; others, which only a newer
+/// kernel would send, by number.
 pub fn signal_name(signal: i32) -> String {
     let name = match signal {
         3 => "SIGQUIT",

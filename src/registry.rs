@@ -1,4 +1,5 @@
-//! What the hook tells the dispatcher: one file a container, found by its mount namespace, PID namespace or cgroup without reading the others.
+//! What the hook tells the dispatcher: one file a container, found by its mount namespace, PID
+//! namespace or cgroup without reading the others.
 //!
 //! ```text
 //! /run/oci-coredump/              0700 root
@@ -6,7 +7,8 @@
 //!   containers/<id>.json          the entry
 //!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
 //!   limits/<account>/             what limits need between two crashes, see `Entry::account`
-//!   limits/.host/, .forwarded/    the same of all of them together, and of everybody else's crashes
+//!   limits/.host/                 the same of all containers together
+//!   limits/.forwarded/            the same of crashes that are no container's
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //! ```
 //!
@@ -107,8 +109,9 @@ impl Registry {
         Some(Registry { run, containers, index, user: None })
     }
 
-    /// Takes the lock under which entries and sysctls are changed; it goes with the returned descriptor.
-    /// Nothing of a container is touched under it, so that it is free again in milliseconds.
+    /// Takes the lock under which entries and sysctls are changed; it goes with the
+    /// returned descriptor. Nothing of a container is touched under it, so that it is
+    /// free again in milliseconds.
     ///
     /// # Errors
     /// Another process has it for longer than a while.
@@ -156,8 +159,8 @@ impl Registry {
         file::remove_empty_dir(&all, account.as_ref()).map(drop)
     }
 
-    /// Removes accounts that outlive their containers when nothing has come for them for a week. There may
-    /// be many: not under the registry's lock.
+    /// Removes accounts that outlive their containers when nothing has come for them for a week.
+    /// There may be many: not under the registry's lock.
     pub fn forget_old_accounts(&self) -> Result<()> {
         let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
         for name in file::names(&all)? {
@@ -208,11 +211,13 @@ impl Registry {
         self.read(&self.containers, &name)?.map_err(|e| self.complain(&name, &e)).ok()
     }
 
-    /// The entry behind an index key. A damaged one still says that there is a container, and which: its entry is a refusal that says why.
+    /// The entry behind an index key. A damaged one still says that there is a container, and
+    /// which: its entry is a refusal that says why.
     pub fn find(&self, key: &str) -> Option<Entry> {
         let (container_id, cause) = match self.read(&self.index, key.as_ref())? {
             Ok(entry) => return Some(entry),
-            // A user may write there what he likes, and would decide about crashes that are not his.
+            // A user may write there what he likes, and would decide about
+            // crashes that are not his.
             Err(e) if self.user.is_some() => {
                 self.complain(key.as_ref(), &e);
                 return None;
@@ -239,7 +244,8 @@ impl Registry {
             .find(|id| inode(&self.containers, &file_name(id)) == Some(wanted))
     }
 
-    /// Removes an entry, its index names (unless another container took them over since) and its view. A missing one is no error.
+    /// Removes an entry, its index names (unless another container took them over since) and its
+    /// view. A missing one is no error.
     pub fn remove(&self, id: &str) -> Result<Option<Entry>> {
         if let Err(e) = self.forget_limits(id) {
             log::warn!("what limits need of container {id} cannot be removed, ignoring: {e:#}");
@@ -282,8 +288,9 @@ impl Registry {
             .collect())
     }
 
-    /// Removes the entries whose container is gone: the init has ended, and no process is left in its mount namespace that the entry could serve.
-    /// Only runc tells us of a container that failed to start, so this is how the others' entries go.
+    /// Removes the entries whose container is gone: the init has ended, and no process is left in
+    /// its mount namespace that the entry could serve. Only runc tells us of a container that
+    /// failed to start, so this is how the others' entries go.
     pub fn sweep(&self) -> Result<Vec<Gone>> {
         let mut gone = Vec::new();
         for id in self.ids()? {
@@ -300,7 +307,8 @@ impl Registry {
         Ok(gone)
     }
 
-    /// Whether it is time for that: it reads every entry, so at most once a minute, and never while a container waits to start. Answers yes once.
+    /// Whether it is time for that: it reads every entry, so at most once a minute, and never while
+    /// a container waits to start. Answers yes once.
     pub fn sweep_is_due(&self) -> bool {
         const EVERY: Duration = Duration::from_secs(60);
         file::is_due(&self.run, SWEPT.as_ref(), EVERY)

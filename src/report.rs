@@ -1,5 +1,6 @@
-//! One line to the host's log: the journal where there is one, else syslog, else the kernel's log. Behind the `log` crate, so that the rest of
-//! the program says `log::warn!` and knows nothing of this.
+//! One line to the host's log: the journal where there is one, else syslog, else the
+//! kernel's log. Behind the `log` crate, so that the rest of the program says `log::warn!`
+//! and knows nothing of this.
 
 use crate::sys::socket;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -26,7 +27,8 @@ pub enum Door {
 
 struct Reporter(Door);
 
-/// Sends the `log` macros to the given place from now on. `debug` lines only where the user asked for them.
+/// Sends the `log` macros to the given place from now on. `debug` lines only
+/// where the user asked for them.
 pub fn init(door: Door, verbose: bool) {
     let level = if verbose { LevelFilter::Debug } else { LevelFilter::Info };
     if log::set_boxed_logger(Box::new(Reporter(door))).is_ok() {
@@ -62,8 +64,8 @@ impl Log for Reporter {
     fn flush(&self) {}
 }
 
-/// Says something of which there may be very much: once a minute. `dir` is the run directory, `what`
-/// the name of the stamp in it.
+/// Says something of which there may be very much: once a minute. `dir` is the run directory,
+/// `what` the name of the stamp in it.
 pub fn sparingly(dir: impl crate::sys::AsFd, what: &str, say: impl FnOnce()) {
     if crate::sys::file::is_due(dir, format!("said-{what}").as_ref(), EVERY) {
         say();
@@ -84,8 +86,8 @@ pub fn count_lines_in(dir: Option<OwnedFd>) {
     }
 }
 
-/// Whether one more line may be said in this minute, and whether it is the last. Two at a time may count
-/// as one.
+/// Whether one more line may be said in this minute, and whether it is the last. Two
+/// at a time may count as one.
 fn may_say() -> (bool, bool) {
     let Ok(counted) = COUNTED.lock() else { return (true, false) };
     let file = counted.as_ref().map(|dir| crate::sys::file::open_counter(dir, "lines".as_ref()));

@@ -25,7 +25,8 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// The mode of a directory that we make for cores: everybody in the container may add, nobody may remove another's.
+/// The mode of a directory that we make for cores: everybody in the container may add,
+/// nobody may remove another's.
 pub const DUMP_DIR_MODE: u32 = 0o1777;
 
 /// An open store.
@@ -44,8 +45,8 @@ impl Store {
     /// Opens the store at `path`, making it if it is not there.
     ///
     /// # Errors
-    /// It cannot be made; or, for root, somebody else could put another in its place: what is in it says
-    /// which program root starts for the crashes of the host.
+    /// It cannot be made; or, for root, somebody else could put another in its place: what is in it
+    /// says which program root starts for the crashes of the host.
     pub fn open_at(path: &Path) -> Result<Self> {
         let shown = || format!("store {}", path.display());
         let dir = file::make_path(path, 0o700).with_context(shown)?;
@@ -65,15 +66,17 @@ impl Store {
     /// Opens the store at `path` to read it; `None` if there is none.
     ///
     /// # Errors
-    /// It is there, but may not be opened; or it is another user's: its records say where its cores are,
-    /// and whoever wrote them would have the reader open, or remove, any file that the reader may.
+    /// It is there, but may not be opened; or it is another user's: its records say where
+    /// its cores are, and whoever wrote them would have the reader open, or remove, any
+    /// file that the reader may.
     pub fn look(path: &Path) -> Result<Option<Self>> {
         match file::open_dir(path).and_then(file::reopen_dir) {
             Ok(dir) => {
                 let owner = file::stat(&dir)?.uid;
                 ensure!(
                     owner == 0 || owner == process::effective_uid(),
-                    "store {}: it is user {owner}'s, and is read as that user only (`sudo -u '#{owner}'`)",
+                    "store {}: it is user {owner}'s, and is read as that user only (`sudo -u \
+                     '#{owner}'`)",
                     path.display()
                 );
                 Ok(Some(Store { path: path.to_owned(), dir }))
@@ -92,7 +95,8 @@ impl Store {
         }
     }
 
-    /// Removes the directories of the store that are empty, and the store with them. What stays, in words.
+    /// Removes the directories of the store that are empty, and the store with
+    /// them. What stays, in words.
     pub fn tidy(&self) -> Result<Option<String>> {
         let containers = self.containers()?;
         let mut cores = 0;
@@ -113,8 +117,8 @@ impl Store {
             .then(|| format!("cores of {cores} container(s) and {records} record(s)")))
     }
 
-    /// Removes what is ours of the store at `path`, and the directory if that was all. Whether anything
-    /// else stays.
+    /// Removes what is ours of the store at `path`, and the directory if that was all.
+    /// Whether anything else stays.
     ///
     /// # Errors
     /// What cannot be removed.
@@ -159,7 +163,8 @@ impl Store {
         self.path.join("containers").join(id)
     }
 
-    /// The dump directory of a container, made if it is missing, owned by the container's root user.
+    /// The dump directory of a container, made if it is missing, owned by
+    /// the container's root user.
     pub fn container_dir(&self, id: &str, owner: (u32, u32)) -> Result<OwnedFd> {
         let dir = file::make_dir(self.containers()?, OsStr::new(id), DUMP_DIR_MODE)?;
         file::chown(&dir, owner.0, owner.1)?;

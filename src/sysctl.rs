@@ -1,7 +1,8 @@
 //! The kernel's one `core_pattern`: taken over, repaired, given back.
 //!
-//! The values that were there before are saved once, in the store, and given back by [`restore`]. Every write is read back and compared: since
-//! Linux 6.17 the kernel accepts a pattern that it will refuse to use.
+//! The values that were there before are saved once, in the store, and given back by
+//! [`restore`]. Every write is read back and compared: since Linux 6.17 the kernel accepts a
+//! pattern that it will refuse to use.
 
 mod drop_in;
 
@@ -21,8 +22,9 @@ const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 const USES_PID: &str = "/proc/sys/kernel/core_uses_pid";
 const PIPE_LIMIT: &str = "/proc/sys/kernel/core_pipe_limit";
 
-/// How many crashes at once the kernel may have in the hands of the helper, each waiting for it. 0 would mean that it does not wait, and over the
-/// limit a crash leaves nothing, so it is far above what a host can run.
+/// How many crashes at once the kernel may have in the hands of the helper, each waiting for it.
+/// 0 would mean that it does not wait, and over the limit a crash leaves nothing, so it is far
+/// above what a host can run.
 pub const OUR_PIPE_LIMIT: u32 = 65_535;
 
 /// What the kernel tells the dispatcher, in this order; `dump::crash` reads it.
@@ -53,8 +55,9 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Reads what is saved, from a copy where the file is damaged or gone; `None` if nothing was taken over.
-    /// The last copy is in the run directory: the store may have been removed, or be another one by now.
+    /// Reads what is saved, from a copy where the file is damaged or gone; `None` if nothing
+    /// was taken over. The last copy is in the run directory: the store may have been removed,
+    /// or be another one by now.
     ///
     /// # Errors
     /// All are damaged: names the first, and why.
@@ -171,7 +174,8 @@ fn number(path: &str) -> Result<u32> {
     text.trim().parse().with_context(|| format!("{path} holds {text:?}"))
 }
 
-/// Writes a sysctl and compares what the kernel then says. With a newline, since an empty write changes nothing.
+/// Writes a sysctl and compares what the kernel then says. With a newline, since an
+/// empty write changes nothing.
 fn write(path: &str, value: &str) -> Result<()> {
     std::fs::write(path, format!("{value}\n"))
         .with_context(|| format!("write {value:?} to {path}"))?;
@@ -186,7 +190,8 @@ fn write(path: &str, value: &str) -> Result<()> {
 /// The pattern that makes the kernel start `helper`.
 ///
 /// # Errors
-/// The path cannot stand in a `core_pattern`: white space splits it, `%` is a specifier, and the whole has 127 bytes at most.
+/// The path cannot stand in a `core_pattern`: white space splits it, `%` is a specifier, and the
+/// whole has 127 bytes at most.
 pub fn dispatch_pattern(helper: &Path) -> Result<String> {
     let path = helper.to_str().with_context(|| format!("helper path {helper:?} is not UTF-8"))?;
     ensure!(path.starts_with('/'), "helper path {path:?} is not absolute");
@@ -203,20 +208,23 @@ pub fn dispatch_pattern(helper: &Path) -> Result<String> {
     Ok(pattern)
 }
 
-/// Whether a pattern starts this program, wherever it is installed: never the handler of everybody else, or the two would call each other.
+/// Whether a pattern starts this program, wherever it is installed: never the handler of everybody
+/// else, or the two would call each other.
 pub fn is_ours(pattern: &str) -> bool {
     let mut words = pattern.strip_prefix('|').unwrap_or("").split_whitespace();
     words.next().is_some_and(|p| p.rsplit('/').next() == Some("oci-coredump"))
         && words.next() == Some("handle")
 }
 
-/// The kernel runs the helper as root for every crash, so it must be root's own all the way: nobody else may replace it.
+/// The kernel runs the helper as root for every crash, so it must be root's own all the way:
+/// nobody else may replace it.
 pub fn check_helper(helper: &Path) -> Result<()> {
     file::check_own(helper).with_context(|| format!("helper {}", helper.display()))
 }
 
-/// Dispatch mode: makes sure that the kernel hands every crash to `helper`. What is there now, if it is not ours, becomes the handler of everybody
-/// else's crashes. Returns whether something was written. The caller holds the registry's lock.
+/// Dispatch mode: makes sure that the kernel hands every crash to `helper`. What is there now, if
+/// it is not ours, becomes the handler of everybody else's crashes. Returns whether something was
+/// written. The caller holds the registry's lock.
 pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
     let ours = dispatch_pattern(helper)?;
     let now = core_pattern()?;
@@ -268,7 +276,8 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Kernel mode: puts a container's own pattern into the kernel. Of two containers with different patterns the first keeps it.
+/// Kernel mode: puts a container's own pattern into the kernel. Of two containers with different
+/// patterns the first keeps it.
 ///
 /// # Errors
 /// The conflict, naming the owner. The caller holds the registry's lock.
@@ -295,7 +304,8 @@ pub fn claim(
     saved.owners.retain(|o| o != id && lives(o));
     if let (Some(owner), true) = (saved.owners.first(), saved.ours != text) {
         bail!(
-            "the kernel's core_pattern is {:?} for container {owner}, who keeps it (mode = \"kernel\" has one pattern for all)",
+            "the kernel's core_pattern is {:?} for container {owner}, who keeps it (mode = \
+             \"kernel\" has one pattern for all)",
             saved.ours
         );
     }
@@ -325,9 +335,9 @@ pub fn release(store: &Store, id: &str) -> Result<()> {
     saved.save(store)
 }
 
-/// Gives the sysctls back, unless somebody else has changed them since: then theirs stay. Where what was
-/// saved is damaged or gone, the default takes its place. Returns what was given back, in words; `None`
-/// if there was nothing to give back.
+/// Gives the sysctls back, unless somebody else has changed them since: then theirs stay. Where
+/// what was saved is damaged or gone, the default takes its place. Returns what was given back, in
+/// words; `None` if there was nothing to give back.
 pub fn restore(store: &Store) -> Result<Option<String>> {
     drop_in::remove();
     let now = core_pattern()?;
@@ -360,9 +370,9 @@ pub fn restore(store: &Store) -> Result<Option<String>> {
     Ok(Some(said))
 }
 
-/// Puts our pattern back where another program has overwritten it since the take-over; what that program
-/// has written becomes the handler of everybody else's crashes. Cheap where nothing is to be done.
-/// Returns whether it was necessary.
+/// Puts our pattern back where another program has overwritten it since the take-over; what that
+/// program has written becomes the handler of everybody else's crashes. Cheap where nothing is to
+/// be done. Returns whether it was necessary.
 ///
 /// # Errors
 /// It cannot be put back.

@@ -1,12 +1,14 @@
-//! What belongs to users who run containers without being root. A user's hook may not write where root's does, so it registers here, and his cores and
-//! records have a store of his own:
+//! What belongs to users who run containers without being root. A user's hook may not write where
+//! root's does, so it registers here, and his cores and records have a store of his own:
 //!
 //! ```text
-//! /run/user/<uid>/oci-coredump, else /tmp/podman-run-<uid>/oci-coredump      0700, as /run/oci-coredump is root's; of a user with and without a session
-//! ~/.local/share/oci-coredump                                                0700, as /var/lib/oci-coredump is root's
+//! /run/user/<uid>/oci-coredump              0700    as root's /run/oci-coredump
+//! /tmp/podman-run-<uid>/oci-coredump        0700    the same, of a user without a session
+//! ~/.local/share/oci-coredump               0700    as root's /var/lib/oci-coredump
 //! ```
 //!
-//! The dispatcher, as root, looks there only for a process of that very user's namespaces ([`crate::sys::ns::owner`]), over which he has all power anyway.
+//! The dispatcher, as root, looks there only for a process of that very user's namespaces
+//! ([`crate::sys::ns::owner`]), over which he has all power anyway.
 
 use crate::sys::file;
 use crate::sys::process::{self, Who};
@@ -19,8 +21,8 @@ use std::path::{Path, PathBuf};
 /// The directory that is ours, in each of those that a user may have.
 const NAME: &str = "oci-coredump";
 
-/// Where a user may have a run directory, below `/`: logind's, and podman's for a user without a session. Never what a variable of his says: the
-/// dispatcher, who has none, must find the same.
+/// Where a user may have a run directory, below `/`: logind's, and podman's for a user without a
+/// session. Never what a variable of his says: the dispatcher, who has none, must find the same.
 fn places(uid: u32) -> [String; 2] {
     [format!("run/user/{uid}"), format!("tmp/podman-run-{uid}")]
 }
@@ -56,7 +58,8 @@ pub fn run_dir(uid: u32) -> Option<PathBuf> {
     places(uid).into_iter().map(|p| Path::new("/").join(p).join(NAME)).find(|p| p.is_dir())
 }
 
-/// The same as root sees it, opened through nothing but the user's own directories; no link is followed.
+/// The same as root sees it, opened through nothing but the user's own
+/// directories; no link is followed.
 pub fn open_run_dir(uid: u32) -> Option<OwnedFd> {
     let root = file::open_dir(Path::new("/")).ok()?;
     places(uid).into_iter().find_map(|place| {

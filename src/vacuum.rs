@@ -1,5 +1,6 @@
-//! What the store holds, and what of it goes: the oldest crashes, by rules, and the kept binaries that no core needs any more. A core in the store goes with its
-//! record; one on a volume or in a layer is not ours and stays.
+//! What the store holds, and what of it goes: the oldest crashes, by rules, and the kept binaries
+//! that no core needs any more. A core in the store goes with its record; one on a volume or in a
+//! layer is not ours and stays.
 
 use crate::config::{Config, RUN_DIR};
 use crate::record::{Location, Names, Outcome, Record};
@@ -52,14 +53,15 @@ pub struct Item {
     name: OsString,
     /// Its record, without what is not needed here: there may be very many.
     pub record: Record,
-    /// Bytes on disk that go with its core in the store; `None` if there is none, or if the file that has
-    /// its name is another one.
+    /// Bytes on disk that go with its core in the store; `None` if there is none, or if the file
+    /// that has its name is another one.
     core: Option<u64>,
     /// The name of a core of a container that has gone, of which no record knows.
     orphan: Option<OsString>,
 }
 
-/// How long a dump may be going on: a record that says so for longer is of a helper that was killed.
+/// How long a dump may be going on: a record that says so for longer is of
+/// a helper that was killed.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 
 impl Item {
@@ -84,7 +86,8 @@ impl Item {
         self.core.is_some()
     }
 
-    /// The kept binaries that its core needs. One whose core has gone from the store, or with its container, needs none.
+    /// The kept binaries that its core needs. One whose core has gone from the store, or with
+    /// its container, needs none.
     fn needs(&self) -> impl Iterator<Item = &String> {
         let gone = self.record.outcome == Outcome::None
             || self.record.location == Location::Store && self.core.is_none();
@@ -129,7 +132,8 @@ impl Stock {
             items.iter().filter_map(|(_, c)| Some(c.as_ref()?.0)).collect();
         items.extend(orphans(store, &known)?);
         items.sort_by(|(a, _), (b, _)| a.record.time.cmp(&b.record.time));
-        // A file counts once, for the newest of the records that name it: the older ones were overwritten.
+        // A file counts once, for the newest of the records that name it: the
+        // older ones were overwritten.
         let mut seen = BTreeSet::new();
         for (item, core) in items.iter_mut().rev() {
             item.core = core.filter(|(id, _)| seen.insert(*id)).map(|(_, bytes)| bytes);
@@ -165,9 +169,9 @@ impl Stock {
         self.sizes.len()
     }
 
-    /// Which go, the oldest first. A dump that may be going on stays. Where there are too many crashes, or
-    /// too many bytes, the oldest of whoever has most of them goes: nobody's many cores are at the expense
-    /// of another's few.
+    /// Which go, the oldest first. A dump that may be going on stays. Where there are too many
+    /// crashes, or too many bytes, the oldest of whoever has most of them goes: nobody's many cores
+    /// are at the expense of another's few.
     pub fn doomed(&self, rules: Rules) -> Result<Doomed<'_>> {
         let mut plan = Thinning::new(self);
         let unneeded = self.binaries.as_ref().map_or(Ok(Vec::new()), |b| {
@@ -189,8 +193,8 @@ impl Stock {
         Ok(plan.doomed(unneeded))
     }
 
-    /// Removes one crash. The core first: a record without its core says so, a core without its record is
-    /// lost. What has gone already is no error, and what is another file by now stays.
+    /// Removes one crash. The core first: a record without its core says so, a core without its
+    /// record is lost. What has gone already is no error, and what is another file by now stays.
     ///
     /// # Errors
     /// It stays.
@@ -216,8 +220,8 @@ impl Stock {
         Ok(())
     }
 
-    /// Removes what is not needed any more, after the crashes: binaries, and what was left behind by
-    /// helpers that were killed. What cannot be removed is said, and the next one is tried.
+    /// Removes what is not needed any more, after the crashes: binaries, and what was left behind
+    /// by helpers that were killed. What cannot be removed is said, and the next one is tried.
     pub fn tidy(&self, doomed: &Doomed<'_>) {
         let attempt = |what: &str, result: Result<()>| {
             if let Err(e) = result {
@@ -286,8 +290,8 @@ impl<'a> Thinning<'a> {
         true
     }
 
-    /// Takes, as long as there is too much, the oldest crash of the account for which `weight` adds up to
-    /// most. One with which no bytes go stays where bytes are meant.
+    /// Takes, as long as there is too much, the oldest crash of the account for which `weight` adds
+    /// up to most. One with which no bytes go stays where bytes are meant.
     fn thin(&mut self, is_too_much: impl Fn(&Self) -> bool, weight: impl Fn(&Item) -> u64) {
         let mut accounts: BTreeMap<&str, (u64, VecDeque<usize>)> = BTreeMap::new();
         for (at, item) in self.stock.items.iter().enumerate() {
@@ -327,8 +331,8 @@ impl<'a> Thinning<'a> {
 /// Device and inode number of a core, and the bytes that the disk gets back with it.
 type Bytes = ((u64, u64), u64);
 
-/// The cores in the store that no record knows, of containers that have gone: of crashes whose record was
-/// damaged or removed by hand.
+/// The cores in the store that no record knows, of containers that have gone: of crashes whose
+/// record was damaged or removed by hand.
 fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Option<Bytes>)>> {
     let mut found = Vec::new();
     for container_id in gone(store)? {
@@ -386,8 +390,8 @@ struct Core {
 }
 
 impl Core {
-    /// The file, if it still is the one of the record. The directory may be the container's: links in it
-    /// do not lead out, and what has the name is never followed.
+    /// The file, if it still is the one of the record. The directory may be the container's: links
+    /// in it do not lead out, and what has the name is never followed.
     ///
     /// Where that is the record has no say in: only below the directory that this store has for the
     /// record's container.
@@ -448,7 +452,8 @@ pub fn now_and_then(config: &Config) -> Result<()> {
     apply().context("vacuum")
 }
 
-/// Whether something that is done at most once in a while is due, and if so, notes that it is done now.
+/// Whether something that is done at most once in a while is due, and if so,
+/// notes that it is done now.
 pub fn is_due(what: &str, every: Duration) -> bool {
     file::open_dir(RUN_DIR.as_ref()).is_ok_and(|dir| file::is_due(&dir, what.as_ref(), every))
 }

@@ -1,4 +1,5 @@
-//! `export` and `debug`: a crash whose program is gone by then, opened from the kept binaries and from a bundle.
+//! `export` and `debug`: a crash whose program is gone by then, opened from the kept
+//! binaries and from a bundle.
 
 #[allow(dead_code)]
 mod stacks;
@@ -36,7 +37,8 @@ fn a_crash_whose_container_is_gone() {
             "-A",
             "-ex",
             "-A",
-            "python import os; print('IDS', os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME'])",
+            "python import os; print('IDS', os.getresuid(), os.getresgid(), os.getgroups(), \
+             os.environ['HOME'])",
         ];
         let told = |args: &[&str]| {
             String::from_utf8(crash.run("debug", &[&ids, args].concat()).stdout).unwrap()
@@ -134,7 +136,8 @@ fn failures_leave_no_file() {
     assert_eq!(left, 0);
 }
 
-/// A core can name any build-id. Its owner gets only the kept files that the crashed process could read itself, as its record has them.
+/// A core can name any build-id. Its owner gets only the kept files that the crashed process could
+/// read itself, as its record has them.
 #[test]
 fn kept_files_of_others_stay_out() {
     if !require::programs(&["gdb", "gcc", "tar", "zstd"]) {

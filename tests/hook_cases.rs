@@ -1,5 +1,6 @@
-//! Case directories for the hook: in each a bundle's `config.json`, perhaps a `state.json` and a `config.toml`; `expected` is what `oci-coredump plan` says.
-//! `BLESS=1 cargo test --test hook_cases` writes the expected side anew.
+//! Case directories for the hook: in each a bundle's `config.json`, perhaps a `state.json` and a
+//! `config.toml`; `expected` is what `oci-coredump plan` says. `BLESS=1 cargo test --test
+//! hook_cases` writes the expected side anew.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Attacks on whoever opens a core: bundles that `export` has not made, files that change while they
-//! are read, debuggers that are led by what they open.
+//! Attacks on whoever opens a core: bundles that `export` has not made, files that change while
+//! they are read, debuggers that are led by what they open.
 
 #[path = "stacks/kept.rs"]
 #[allow(dead_code)]
@@ -292,7 +292,10 @@ fn nothing_that_comes_with_a_core_or_a_caller_is_read() {
     let evil = crash.path("evil.tar.zst");
     let mut args = vec![evil.to_str().unwrap().to_owned()];
     args.extend(python(
-        "import os\nprint('ENV', sorted(os.environ))\nprint('CWD', os.getcwd() == os.environ['HOME'], os.listdir('.'))\nprint('FDS', [f for f in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/'+f) and 'secret' in os.readlink('/proc/self/fd/'+f)])",
+        "import os\nprint('ENV', sorted(os.environ))\n\
+         print('CWD', os.getcwd() == os.environ['HOME'], os.listdir('.'))\n\
+         print('FDS', [f for f in os.listdir('/proc/self/fd') if \
+         os.path.exists('/proc/self/fd/'+f) and 'secret' in os.readlink('/proc/self/fd/'+f)])",
     ));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let secret = crash.path("secret");
@@ -346,7 +349,14 @@ fn the_callers_terminal_is_out_of_reach() {
     let ran = crash.path("ran");
     // It types into every terminal that it can open. An outer shell would read it afterwards.
     let attack = format!(
-        "import os,fcntl,glob\nprint('SESSION', os.getsid(0)==os.getpid(), os.isatty(0), os.get_terminal_size(0).columns)\nparent=os.getppid()\ndef t(p):\n try:\n  fd=os.open(p,os.O_RDWR|os.O_NOCTTY)\n except OSError as e:\n  return 'no'\n for c in '\\ntouch {}\\n':\n  try:\n   fcntl.ioctl(fd,0x5412,c.encode())\n  except OSError as e:\n   return 'opened'\n return 'typed'\nprint('PARENT', [t('/proc/%d/fd/%d'%(parent,n)) for n in range(3)])\nprint('TTY', t('/dev/tty'))",
+        "import os,fcntl,glob\n\
+         print('SESSION', os.getsid(0)==os.getpid(), os.isatty(0), \
+         os.get_terminal_size(0).columns)\nparent=os.getppid()\n\
+         def t(p):\n try:\n  fd=os.open(p,os.O_RDWR|os.O_NOCTTY)\n except OSError as e:\n  return \
+         'no'\n for c in '\\ntouch {}\\n':\n  try:\n   fcntl.ioctl(fd,0x5412,c.encode())\n  except \
+         OSError as e:\n   return 'opened'\n return 'typed'\n\
+         print('PARENT', [t('/proc/%d/fd/%d'%(parent,n)) for n in range(3)])\n\
+         print('TTY', t('/dev/tty'))",
         ran.display()
     );
     let args = python(&attack);
@@ -528,8 +538,8 @@ fn what_others_left_behind_is_swept() {
     assert_eq!(stays, (true, is_root(), true));
 }
 
-/// A debugger that a core has taken over: it makes directories as deep as it can, links to what is not its
-/// own, and tries to have its directory removed by another name.
+/// A debugger that a core has taken over: it makes directories as deep as it can, links to what is
+/// not its own, and tries to have its directory removed by another name.
 #[test]
 fn what_a_debugger_leaves_is_removed_and_nothing_else() {
     if !require::programs(&["gcc", "python3"]) {
@@ -567,8 +577,8 @@ fn what_a_debugger_leaves_is_removed_and_nothing_else() {
     assert!(precious.join("kept").exists());
 }
 
-/// The records of a store say where its cores are: those of another user's are not believed, and one's own only
-/// of what is below the store.
+/// The records of a store say where its cores are: those of another user's are not believed, and
+/// one's own only of what is below the store.
 #[test]
 fn a_store_leads_nowhere_else() {
     if !is_root() {

@@ -38,7 +38,8 @@ fn outcome(host: &Host, id: &str) -> Vec<String> {
     host.records_of(id).iter().map(|r| r["outcome"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The names of a pod stand in annotations, which any container may have: they are nobody's account.
+/// The names of a pod stand in annotations, which any container may have:
+/// they are nobody's account.
 #[test]
 fn row_41_the_names_of_another_pod() {
     let host = scene::host();
@@ -144,7 +145,8 @@ fn row_42_user_ids_without_number() {
     host.settle();
     assert!(accounts() <= 256 + 8, "{} accounts", accounts());
 
-    // Their target does not answer: what is at work is bounded all the same, and a container's core comes.
+    // Their target does not answer: what is at work is bounded all the same, and
+    // a container's core comes.
     target.on_write(0, Answer::Hold);
     std::thread::scope(|scope| {
         let crashing = scope

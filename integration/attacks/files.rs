@@ -1,4 +1,5 @@
-//! File systems made to lead a root writer astray: in the container when it crashes, on the target's name, and under the hook when it starts.
+//! File systems made to lead a root writer astray: in the container when it crashes, on the
+//! target's name, and under the hook when it starts.
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -24,7 +25,8 @@ fn lure() -> TempDir {
     lure
 }
 
-/// The dump directory becomes a link to one of the host's after the container was started, in every way that a container can name one.
+/// The dump directory becomes a link to one of the host's after the container was started, in every
+/// way that a container can name one.
 #[test]
 fn row_03_crafted_file_system() {
     let host = scene::host();
@@ -35,7 +37,8 @@ fn row_03_crafted_file_system() {
     let (mut bundle, _volume) = bundle();
     let data = bundle.rootfs().host_path("/data");
     fs::create_dir_all(&data).unwrap();
-    // Not empty: nothing is mounted there, so that the container can put what it likes in its place.
+    // Not empty: nothing is mounted there, so that the container can put
+    // what it likes in its place.
     fs::write(data.join("kept"), "kept").unwrap();
     bundle.annotation(ECI, "/data/core");
     let container = runtime.start(&bundle, "crafted");
@@ -63,8 +66,9 @@ fn row_03_crafted_file_system() {
     );
 }
 
-/// The pattern names a directory that the host has too: by a process with another root, by a set-user-ID program, whose core the kernel itself would write
-/// below the host's root, and by one that is the container's in all but its mounts.
+/// The pattern names a directory that the host has too: by a process with another root, by a
+/// set-user-ID program, whose core the kernel itself would write below the host's root, and by one
+/// that is the container's in all but its mounts.
 #[test]
 fn row_04_absolute_pattern_in_the_hosts_root() {
     let host = scene::host();
@@ -92,7 +96,8 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
     assert_eq!(names(volume.path()).len(), 1, "the set-user-ID program's core is there");
     assert_eq!(tree(lure.path()), before);
     assert_eq!(host.records_of("absolute").len(), 3);
-    // What the pattern names is the host's for a process in the host's mount namespace: it is nobody's but the earlier handler's.
+    // What the pattern names is the host's for a process in the host's mount namespace: it is
+    // nobody's but the earlier handler's.
     let elsewhere = TempDir::with_prefix("elsewhere").unwrap();
     let mut guest = Command::new("nsenter");
     guest
@@ -111,8 +116,8 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
     assert_eq!(host.records_of("absolute").len(), 3);
 }
 
-/// Whatever has the target's name already: the file of another one is not written, a FIFO is not waited for, a device not opened. The core is a new file, or there is
-/// none.
+/// Whatever has the target's name already: the file of another one is not written, a FIFO is not
+/// waited for, a device not opened. The core is a new file, or there is none.
 #[test]
 fn row_05_something_at_the_targets_name() {
     let host = scene::host();
@@ -164,8 +169,9 @@ fn row_05_something_at_the_targets_name() {
     drop(listener);
 }
 
-/// The root file system of the image has a link to a directory of the host where the dump directory should be; then it changes between a link and a directory
-/// while containers are started. Nothing is ever made or mounted outside.
+/// The root file system of the image has a link to a directory of the host where the dump directory
+/// should be; then it changes between a link and a directory while containers are started. Nothing
+/// is ever made or mounted outside.
 #[test]
 fn row_20_symlink_under_the_hook() {
     let _host = scene::host();
@@ -215,7 +221,8 @@ fn row_20_symlink_under_the_hook() {
     assert!(!mounts().contains(&there.to_string()), "{}", mounts());
 }
 
-/// Every file that this project makes lies below its own directories, which nobody else may even enter: there is no name that somebody could take before.
+/// Every file that this project makes lies below its own directories, which nobody else may even
+/// enter: there is no name that somebody could take before.
 #[test]
 fn row_21_temporary_files() {
     let host = scene::host();

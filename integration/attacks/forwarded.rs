@@ -1,4 +1,5 @@
-//! What goes to the earlier handler keeps to that handler's own limit, as the kernel would keep to it.
+//! What goes to the earlier handler keeps to that handler's own limit, as
+//! the kernel would keep to it.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -88,7 +89,8 @@ fn wait_for(what: &str, is_so: &mut dyn FnMut() -> bool) {
     let until = Instant::now() + SOON;
     while !is_so() {
         assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_millis(10)); // no event: the kernel's helpers are nobody's children
+        // no event: the kernel's helpers are nobody's children
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -116,7 +118,8 @@ fn row_29_the_earlier_handlers_own_limit() {
     drop(gate_is_open);
 }
 
-/// Without a limit of its own the kernel would run any number: ours are kept to, and nobody is skipped who has time.
+/// Without a limit of its own the kernel would run any number: ours are kept to, and
+/// nobody is skipped who has time.
 #[test]
 fn row_29_an_earlier_handler_without_a_limit() {
     let host = scene::host();

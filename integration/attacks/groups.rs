@@ -1,4 +1,5 @@
-//! Whose processor, disk and memory a dump takes: those of the container, in every controller, at its limits too.
+//! Whose processor, disk and memory a dump takes: those of the container, in every
+//! controller, at its limits too.
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
@@ -25,8 +26,8 @@ fn groups(pid: i32) -> BTreeSet<String> {
     text.lines().filter(counts).map(str::to_owned).collect()
 }
 
-/// The writer is in all of the crasher's groups before its first byte, and the parent, which acts for the host, in
-/// none of them.
+/// The writer is in all of the crasher's groups before its first byte, and the parent, which acts
+/// for the host, in none of them.
 #[test]
 fn row_32_the_writer_is_in_all_groups() {
     let _host = scene::host();
@@ -68,8 +69,8 @@ fn row_32_a_container_at_its_pids_limit() {
     crate::core_file::read(&volume.path().join("core.1"));
 }
 
-/// A container with so little memory left that its compression does not fit: the core is whole, without it, and the
-/// record says so. With more it is compressed.
+/// A container with so little memory left that its compression does not fit: the core is whole,
+/// without it, and the record says so. With more it is compressed.
 #[test]
 fn row_39_compression_never_costs_the_core() {
     const LIMIT: u64 = 64 * MIB;

@@ -31,8 +31,9 @@ fn sockets(pid: i32) -> Vec<String> {
         .collect()
 }
 
-/// There is no socket: nothing of ours listens, not even in the middle of a dump. What is left is to call the verbs by hand: as an ordinary user, and by root's
-/// mistake for a process that has not crashed.
+/// There is no socket: nothing of ours listens, not even in the middle of a dump. What is
+/// left is to call the verbs by hand: as an ordinary user, and by root's mistake for a
+/// process that has not crashed.
 #[test]
 fn row_11_impostor_of_the_kernel() {
     let host = scene::host();
@@ -108,9 +109,15 @@ fn row_11_impostor_of_the_kernel() {
     unchanged("handle, by a user");
     run(product(&words.each_ref().map(String::as_str)).env("PATH", "/nowhere"));
     unchanged("handle, by root, of a process that has not crashed");
-    let state = serde_json::json!({ "ociVersion": "1.0.2", "id": "forged", "status": "creating", "pid": container.init(), "bundle": elsewhere.path() });
-    fs::write(elsewhere.path().join("config.json"), r#"{"ociVersion":"1.0.2","root":{"path":"/"},"annotations":{"oci-coredump/pattern":"/tmp/core"}}"#)
-        .unwrap();
+    let state = serde_json::json!({
+        "ociVersion": "1.0.2", "id": "forged", "status": "creating", "pid": container.init(),
+        "bundle": elsewhere.path(),
+    });
+    let config = serde_json::json!({
+        "ociVersion": "1.0.2", "root": { "path": "/" },
+        "annotations": { "oci-coredump/pattern": "/tmp/core" },
+    });
+    fs::write(elsewhere.path().join("config.json"), config.to_string()).unwrap();
     let mut hook = as_nobody(BINARY, &["hook", "createRuntime"])
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
@@ -130,8 +137,8 @@ fn row_11_impostor_of_the_kernel() {
     assert!(target.names().contains(&format!("core.{pid}")), "the real crash counts all the same");
 }
 
-/// A helper that somebody else could replace is not given to the kernel; a container cannot change the pattern, nor reach the program behind it; what changes all
-/// the same is told and mended.
+/// A helper that somebody else could replace is not given to the kernel; a container cannot change
+/// the pattern, nor reach the program behind it; what changes all the same is told and mended.
 #[test]
 fn row_17_tampering_with_the_pattern_or_the_helper() {
     let host = scene::host();
@@ -162,12 +169,14 @@ fn row_17_tampering_with_the_pattern_or_the_helper() {
     for attempt in [
         "echo '|/evil' >/proc/sys/kernel/core_pattern",
         "umount /proc/sys/kernel/core_pattern && echo '|/evil' >/proc/sys/kernel/core_pattern",
-        "mkdir -p /tmp/p && mount -t proc proc /tmp/p && echo '|/evil' >/tmp/p/sys/kernel/core_pattern",
+        "mkdir -p /tmp/p && mount -t proc proc /tmp/p && echo '|/evil' \
+         >/tmp/p/sys/kernel/core_pattern",
     ] {
         assert!(!container.exec(&["/bin/sh", "-c", attempt]).status.success(), "{attempt}");
         assert_eq!(host.sysctl("kernel/core_pattern"), ours, "{attempt}");
     }
-    // No file of the project is in the container: neither the program nor the registry, but the one line that it may read.
+    // No file of the project is in the container: neither the program nor the registry, but the
+    // one line that it may read.
     let mounts = container.sh("cat /proc/1/mountinfo");
     let ours_in_it: Vec<_> = mounts.lines().filter(|line| line.contains("oci-coredump")).collect();
     assert!(!ours_in_it.is_empty(), "{mounts}");

@@ -13,7 +13,8 @@ use crate::support::bundle::Bundle;
 use crate::support::host::RUN;
 use crate::support::runtime::{Kind, Runtime};
 
-/// A process with a given PID in the mount namespace of another one. Others on the machine start processes too: it is tried until it succeeds.
+/// A process with a given PID in the mount namespace of another one. Others on the machine start
+/// processes too: it is tried until it succeeds.
 fn with_pid(wanted: u32, namespace_of: u32) -> Child {
     for _ in 0..1000 {
         fs::write("/proc/sys/kernel/ns_last_pid", (wanted - 1).to_string()).unwrap();
@@ -32,8 +33,10 @@ fn with_pid(wanted: u32, namespace_of: u32) -> Child {
     panic!("PID {wanted} was never to be had");
 }
 
-/// The crasher is killed while its helper is being started, and its PID given to a process of another container. That one must not be taken for it: its
-/// directory, its rights and its name are not the crasher's. The helper's start is the moment that a hostile process can stretch, by load; here it is a gate.
+/// The crasher is killed while its helper is being started, and its PID given to a process of
+/// another container. That one must not be taken for it: its directory, its rights and its name
+/// are not the crasher's. The helper's start is the moment that a hostile process can stretch,
+/// by load; here it is a gate.
 fn pid_reused(exec: &str) {
     let host = scene::host();
     let (mine, others) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -75,7 +78,8 @@ fn row_01_pid_reused_where_the_kernel_gives_no_pidfd() {
     pid_reused(WITHOUT_PIDFD);
 }
 
-/// The same host name, the same comm, the same file names, the same user: none of that is who a process is.
+/// The same host name, the same comm, the same file names, the same user: none of
+/// that is who a process is.
 #[test]
 fn row_09_impostor_of_another_container() {
     let host = scene::host();
@@ -95,8 +99,8 @@ fn row_09_impostor_of_another_container() {
     drop((one, two));
 }
 
-/// A container that was killed without its hooks leaves its entry behind. The kernel gives the number of its mount namespace to the next one; a crash there is
-/// nobody's.
+/// A container that was killed without its hooks leaves its entry behind. The kernel gives the
+/// number of its mount namespace to the next one; a crash there is nobody's.
 #[test]
 fn row_09_number_of_a_dead_containers_namespace() {
     let host = scene::host();
@@ -137,8 +141,10 @@ fn row_09_number_of_a_dead_containers_namespace() {
     assert_eq!(names(elsewhere.path()), [format!("host.{pid}")], "it is the host's");
 }
 
-/// A browser's sandbox in a container: its own user, PID and mount namespace, and its own file system where the dump directory is. It is the container's, its core
-/// lands where the crasher itself could have written it, and nothing is said of the host's directory behind the container's.
+/// A browser's sandbox in a container: its own user, PID and mount namespace, and its
+/// own file system where the dump directory is. It is the container's, its core lands
+/// where the crasher itself could have written it, and nothing is said of the host's
+/// directory behind the container's.
 #[test]
 fn row_10_sandbox_within_the_container() {
     let host = scene::host();
@@ -173,7 +179,8 @@ fn row_10_sandbox_within_the_container() {
     );
 }
 
-/// A comm made for parsers of /proc/PID/stat (of the init, whose state and start time are read there) and of status (of the crasher).
+/// A comm made for parsers of /proc/PID/stat (of the init, whose state and start time are read
+/// there) and of status (of the crasher).
 #[test]
 fn row_16_comm_made_for_parsers() {
     let host = scene::host();
@@ -181,7 +188,8 @@ fn row_16_comm_made_for_parsers() {
     let (mut bundle, volume) = bundle();
     // Read from the first parenthesis, this init is a zombie; and any field after is another one.
     let init = hex(b"i) Z 1 1 1 (");
-    // `--wait` reads from fd 0, which runtimes give as /dev/null: it would die at once. A FIFO that nobody writes to holds it.
+    // `--wait` reads from fd 0, which runtimes give as /dev/null: it would die at once. A FIFO that
+    // nobody writes to holds it.
     bundle.shell(&format!(
         "mkfifo /tmp/never; exec 0<>/tmp/never; exec /bin/crasher --comm {init} --wait null"
     ));
@@ -211,7 +219,8 @@ fn row_16_comm_made_for_parsers() {
     );
 }
 
-/// What this project calls a container is not what the annotation's author says, whatever dialect: `PATTERN` is not the host's.
+/// What this project calls a container is not what the annotation's author says, whatever dialect:
+/// `PATTERN` is not the host's.
 #[test]
 fn row_22_foreign_crashes_go_where_they_went() {
     let host = scene::host();
@@ -221,7 +230,8 @@ fn row_22_foreign_crashes_go_where_they_went() {
     let (bundle, volume) = bundle();
     let container = runtime.start(&bundle, "registered");
     assert!(host.sysctl("kernel/core_pattern").starts_with('|'));
-    // A process of the host, and one of a container that asks for nothing, whose pattern's directory is there as well.
+    // A process of the host, and one of a container that asks for nothing, whose pattern's
+    // directory is there as well.
     let mut victim =
         Victim::beside(std::process::id(), earlier.path(), &bare::compile("victim"), "tiny", 0);
     victim.crash();

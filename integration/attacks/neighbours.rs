@@ -1,5 +1,5 @@
-//! What one container does to its host and its neighbours: their disk, their inodes, their starts, their
-//! pattern. And a process's own wish, which is nobody else's to overrule.
+//! What one container does to its host and its neighbours: their disk, their inodes, their starts,
+//! their pattern. And a process's own wish, which is nobody else's to overrule.
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -36,12 +36,13 @@ fn wait_for(what: &str, is: impl Fn() -> bool) {
     let until = Instant::now() + LONG;
     while !is() {
         assert!(Instant::now() < until, "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(20)); // sysctls and files of scripts have no events
+        // sysctls and files of scripts have no events
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// With a read-only root the dump directory was all that a container could write to, and it was the host's
-/// disk. It reads its cores there, and root's and a user's are made as before.
+/// With a read-only root the dump directory was all that a container could write to, and it was the
+/// host's disk. It reads its cores there, and root's and a user's are made as before.
 #[test]
 fn row_30_the_dump_directory_is_no_disk() {
     let host = scene::host();
@@ -103,7 +104,8 @@ fn row_31_refused_crashes_are_one_record() {
     let (bundle, volume) = bundle();
     let container = runtime.start(&bundle, "loops");
     let script = format!(
-        "ulimit -c unlimited; for i in $(seq {CRASHES}); do /bin/crasher null; done 2>/dev/null; true"
+        "ulimit -c unlimited; for i in $(seq {CRASHES}); do /bin/crasher null; done 2>/dev/null; \
+         true"
     );
     container.sh(&script);
     host.settle();
@@ -155,8 +157,8 @@ impl Gate {
     }
 }
 
-/// The volume of a container that starts does not answer one of the hook's calls: the container starts
-/// without its cores, and others start, dump and go as if nothing was.
+/// The volume of a container that starts does not answer one of the hook's calls: the container
+/// starts without its cores, and others start, dump and go as if nothing was.
 fn hung_volume(operation: u32) -> bool {
     let host = scene::host();
     let runtime = Runtime::new(Kind::Runc);
@@ -342,7 +344,8 @@ fn without_core(command: &Command) -> Command {
     shell
 }
 
-/// gpg sets its own soft limit to 0 for its secrets. That an engine's exec has a 0 is nobody's wish.
+/// gpg sets its own soft limit to 0 for its secrets. That an engine's exec
+/// has a 0 is nobody's wish.
 #[test]
 fn row_37_a_process_that_wants_no_core() {
     let host = scene::host();

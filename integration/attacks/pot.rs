@@ -33,8 +33,8 @@ fn programs(container: &Container<'_>, host: &Host, numbers: std::ops::Range<u32
     }
 }
 
-/// Sparse programs cost what they have on the disk; full ones fill the container's own share only, of which its
-/// newest are kept; and after all that the neighbour's program is kept.
+/// Sparse programs cost what they have on the disk; full ones fill the container's own share only,
+/// of which its newest are kept; and after all that the neighbour's program is kept.
 #[test]
 fn row_31_the_pot_of_kept_programs() {
     let host = crate::scene::host();

@@ -16,8 +16,9 @@ use crate::support::fuse::{Answer, Fuse};
 use crate::support::host::{RUN, STORE};
 use crate::support::runtime::{Kind, Runtime};
 
-/// A user crashes a set-user-ID program: with what a program of root has read, the core would be a way to root. Also where the administrator has set
-/// `fs.suid_dumpable` to 1, which makes the kernel call it an ordinary one.
+/// A user crashes a set-user-ID program: with what a program of root has read, the core would be a
+/// way to root. Also where the administrator has set `fs.suid_dumpable` to 1, which makes the
+/// kernel call it an ordinary one.
 #[test]
 fn row_02_core_of_a_set_user_id_program() {
     let host = scene::host();
@@ -72,7 +73,8 @@ fn row_06_world_readable_core() {
     }
 }
 
-/// A password in the environment, and one on the command line: both are in the core, which is the owner's, and nowhere else.
+/// A password in the environment, and one on the command line: both are in the core, which is the
+/// owner's, and nowhere else.
 #[test]
 fn row_15_environment_and_arguments() {
     const SECRET: &str = "correct-horse-battery";
@@ -113,8 +115,9 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// The helper, and its writer, die of what they are made to stumble over. The kernel must not start another helper for that, no core of the helper (it holds
-/// the container's memory) may appear, and the crash keeps its record.
+/// The helper, and its writer, die of what they are made to stumble over. The kernel must not start
+/// another helper for that, no core of the helper (it holds the container's memory) may appear, and
+/// the crash keeps its record.
 #[test]
 fn row_18_helper_that_crashes_itself() {
     let host = scene::host();
@@ -131,7 +134,8 @@ fn row_18_helper_that_crashes_itself() {
         let both = helpers();
         let (parent, writer) = relation(&both);
         let hit = if victim_of_the_signal == "writer" { writer } else { parent };
-        // It is about to be killed: it may not be one of those whose memory everybody can read, either.
+        // It is about to be killed: it may not be one of those whose memory
+        // everybody can read, either.
         assert_eq!(
             fs::metadata(format!("/proc/{writer}/mem")).unwrap().uid(),
             0,
@@ -222,8 +226,8 @@ fn the_writer_has_nothing_that_the_crasher_had_not() {
             "{limits}"
         );
         assert_eq!(environ, "");
-        // Standard input (the core), output and error, the report, the file and its directory, and what the fast
-        // lane reads.
+        // Standard input (the core), output and error, the report, the file and its directory, and
+        // what the fast lane reads.
         assert!(descriptors <= 10, "{descriptors} descriptors are open");
     });
 }

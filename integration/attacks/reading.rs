@@ -1,5 +1,5 @@
-//! Who looks at cores, and at a container that runs: what the container's file systems do is not theirs to
-//! wait for.
+//! Who looks at cores, and at a container that runs: what the container's file systems do
+//! is not theirs to wait for.
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ fn ends_within(child: &mut Child, most: Duration) -> Option<ExitStatus> {
     None
 }
 
-/// One dead volume took `list` away from the administrator, for all containers, and each attempt left a
-/// process that could not be killed.
+/// One dead volume took `list` away from the administrator, for all containers, and each attempt
+/// left a process that could not be killed.
 #[test]
 fn row_46_a_volume_that_does_not_answer() {
     let host = scene::host();

@@ -33,8 +33,9 @@ fn number(group: &Path, names: [&str; 2]) -> u64 {
     text.trim().parse().unwrap()
 }
 
-/// A volume in memory, a process that fills half of what the pod may have, and a core of the same size: together they are more. The host would pay for what the
-/// pod may not have; instead the core stops there. Early release is no way round.
+/// A volume in memory, a process that fills half of what the pod may have, and a core of the same
+/// size: together they are more. The host would pay for what the pod may not have; instead the core
+/// stops there. Early release is no way round.
 #[test]
 fn row_13_core_beyond_the_memory_limit() {
     const LIMIT: u64 = 64 * MIB;
@@ -78,7 +79,8 @@ fn row_13_core_beyond_the_memory_limit() {
     }
 }
 
-/// The largest process of the pod is one that has nothing to do with the crash. It must not be the one that is killed for the core's sake.
+/// The largest process of the pod is one that has nothing to do with the crash. It must not be the
+/// one that is killed for the core's sake.
 #[test]
 fn row_13_core_at_the_cost_of_another_process() {
     const LIMIT: u64 = 64 * MIB;
@@ -111,7 +113,8 @@ fn settled(host: &crate::support::host::Host, id: &str) -> serde_json::Value {
     }
 }
 
-/// Where a core's memory and disk traffic count: in the groups of the crasher, in every hierarchy that has such accounts, from before the first byte.
+/// Where a core's memory and disk traffic count: in the groups of the crasher, in every hierarchy
+/// that has such accounts, from before the first byte.
 #[test]
 fn row_13_the_writer_is_in_the_crashers_groups() {
     let _host = scene::host();

@@ -1,4 +1,5 @@
-//! The place of the fights: a container of runc whose cores go to a volume, with the crashing programs in it, and another one beside it to be hurt.
+//! The place of the fights: a container of runc whose cores go to a volume, with the crashing
+//! programs in it, and another one beside it to be hurt.
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,7 +17,8 @@ use crate::support::runtime::Container;
 /// Where the cores of the containers go.
 pub const PATTERN: &str = "/dump/core";
 
-/// A bundle with the crashing programs, and the volume at /dump, which every user of the container may write.
+/// A bundle with the crashing programs, and the volume at /dump, which every user
+/// of the container may write.
 pub fn bundle() -> (Bundle, TempDir) {
     let volume = TempDir::with_prefix("volume").unwrap();
     fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o1777)).unwrap();

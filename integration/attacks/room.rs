@@ -1,4 +1,5 @@
-//! The host's disk: what must stay free of it, what counts of a container, and what goes to make room.
+//! The host's disk: what must stay free of it, what counts of a container,
+//! and what goes to make room.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -128,8 +129,8 @@ fn row_43_inodes_stay_free() {
     assert!(records.iter().any(|r| by_limit(&r)), "{records:#?}");
 }
 
-/// From a mount namespace of its own, with something mounted over the directory, no core was to be seen: they
-/// were forgotten, and the container had as many as it liked.
+/// From a mount namespace of its own, with something mounted over the directory, no core was to be
+/// seen: they were forgotten, and the container had as many as it liked.
 #[test]
 fn row_44_cores_are_not_forgotten_from_elsewhere() {
     let host = scene::host();
@@ -153,7 +154,8 @@ fn row_44_cores_are_not_forgotten_from_elsewhere() {
     }
 }
 
-/// The host's store is the host's: another user's old core, and one of an earlier start, go as well.
+/// The host's store is the host's: another user's old core, and one of an
+/// earlier start, go as well.
 #[test]
 fn row_44_the_host_removes_what_is_in_its_store() {
     let host = scene::host();
@@ -192,8 +194,8 @@ int main(int argc, char **argv)
 }
 "#;
 
-/// Names and paths of the container's making made a record that nobody could read: its crash was not
-/// listed, and its core in the store was nobody's.
+/// Names and paths of the container's making made a record that nobody could read: its crash was
+/// not listed, and its core in the store was nobody's.
 #[test]
 fn row_47_no_record_is_too_large_to_be_read() {
     let host = scene::host();
@@ -227,7 +229,8 @@ fn row_47_no_record_is_too_large_to_be_read() {
     assert!(!store_of("large").exists(), "{:?}", names(&store_of("large")));
 }
 
-/// A core of a container that has gone, whose record is damaged or was removed: vacuum counts and frees it.
+/// A core of a container that has gone, whose record is damaged or was removed:
+/// vacuum counts and frees it.
 #[test]
 fn row_47_cores_without_a_record() {
     let host = scene::host();
@@ -312,7 +315,8 @@ impl Handler {
     }
 }
 
-/// The store moves, or goes with a full disk: what handled the host's crashes before us is known all the same.
+/// The store moves, or goes with a full disk: what handled the host's crashes before
+/// us is known all the same.
 #[test]
 fn row_52_the_earlier_handler_outlives_the_store() {
     let host = scene::host();

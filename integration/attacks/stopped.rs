@@ -1,4 +1,5 @@
-//! Who acts with a user's rights can be stopped by that user: root waits for him a bounded time, and for a bounded number of them.
+//! Who acts with a user's rights can be stopped by that user: root waits for him a bounded time,
+//! and for a bounded number of them.
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -18,8 +19,8 @@ use crate::support::host::Host;
 use crate::support::require;
 use crate::support::user::{self, User};
 
-/// Everything that a helper may wait for, together: ten seconds for a copy, `stall` and its last part, ten for one that is stopped without such a limit, and a busy
-/// machine.
+/// Everything that a helper may wait for, together: ten seconds for a copy, `stall` and its last
+/// part, ten for one that is stopped without such a limit, and a busy machine.
 const ALL: Duration = Duration::from_secs(60);
 
 /// `stopper.c` as a user.
@@ -160,7 +161,8 @@ fn row_28_the_writer_is_stopped() {
     println!("stopped {}, at most {} helpers", stopper.stopped, stopper.peak);
 }
 
-/// Without a limit for slow targets, and without one for dumps: a user's have a number all the same.
+/// Without a limit for slow targets, and without one for dumps: a user's
+/// have a number all the same.
 #[test]
 fn row_28_the_writer_is_stopped_where_nothing_is_limited() {
     let Some((host, user, scratch)) = prepared("stall = 0\nconcurrent = 0", "core") else {
@@ -187,7 +189,8 @@ fn row_28_the_writer_of_the_hosts_own_pattern_is_stopped() {
     println!("stopped {}, at most {} helpers", stopper.stopped, stopper.peak);
 }
 
-/// The user's target does not answer, so that not even SIGKILL ends the writers: they keep their turns, and there are no more of them than turns.
+/// The user's target does not answer, so that not even SIGKILL ends the writers: they keep their
+/// turns, and there are no more of them than turns.
 #[test]
 fn row_29_writers_that_cannot_be_killed_keep_the_hosts_turns() {
     let target = Fuse::mount();

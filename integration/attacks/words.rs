@@ -6,7 +6,8 @@ use crate::ring::{bundle, crash, hex, names};
 use crate::scene::{self, ECI, product};
 use crate::support::runtime::{Kind, Runtime};
 
-/// A process's name is in the file's name, in the record, in the log, and on the administrator's terminal.
+/// A process's name is in the file's name, in the record, in the log, and on the
+/// administrator's terminal.
 #[test]
 fn row_07_hostile_names() {
     let host = scene::host();
@@ -44,7 +45,8 @@ fn row_07_hostile_names() {
     }
     let now = names(volume.path().parent().unwrap());
     assert!(!now.iter().any(|name| name == "x" && !outside.contains(name)), "{now:?}");
-    // Each is one record, none of them says what its comm says, and none writes on the terminal what it likes.
+    // Each is one record, none of them says what its comm says, and none writes on
+    // the terminal what it likes.
     let records = host.records_of("names");
     assert!(
         records.len() == comms.len() + 1
@@ -66,7 +68,8 @@ fn row_07_hostile_names() {
     );
 }
 
-/// An annotation that the kernel would run as root: not in the mode in which no annotation ever reaches the kernel, and not in the one in which they do.
+/// An annotation that the kernel would run as root: not in the mode in which no annotation ever
+/// reaches the kernel, and not in the one in which they do.
 #[test]
 fn row_08_annotation_that_names_a_program() {
     let host = scene::host();

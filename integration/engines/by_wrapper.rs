@@ -67,7 +67,10 @@ fn over_every_runtime() {
         let mut bundle = Bundle::new();
         bundle.rootfs().put(crasher(), "/bin/crasher");
         // What a program inherits is the same.
-        bundle.shell("umask; ulimit -a; grep -E '^(Sig|Shd|NoNewPrivs|Seccomp)' /proc/self/status; ls /proc/self/fd; cat /proc/self/oom_score_adj");
+        bundle.shell(
+            "umask; ulimit -a; grep -E '^(Sig|Shd|NoNewPrivs|Seccomp)' /proc/self/status; ls \
+             /proc/self/fd; cat /proc/self/oom_score_adj",
+        );
         bundle.write();
         let path = bundle.path().to_str().unwrap().to_owned();
         let inherits = ["run", "--bundle", &path, "inherits"];

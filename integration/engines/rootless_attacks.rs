@@ -1,7 +1,9 @@
-//! What a user registers counts for processes in his own user namespaces, and for nobody else's; and what he writes there is not believed.
+//! What a user registers counts for processes in his own user namespaces, and for nobody else's;
+//! and what he writes there is not believed.
 //!
-//! Every attack is the same registration, which serves for the user's own process, with one thing changed. A crash that is none of his goes to the
-//! handler that was there before: a file in the working directory.
+//! Every attack is the same registration, which serves for the user's own process, with one
+//! thing changed. A crash that is none of his goes to the handler that was there before: a file
+//! in the working directory.
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -62,7 +64,8 @@ impl Victim {
         Self::start(command, scratch)
     }
 
-    /// In a user namespace of root's, in which the user's ID is root: as root's podman makes one with `--uidmap 0:UID:1`.
+    /// In a user namespace of root's, in which the user's ID is root: as root's podman makes
+    /// one with `--uidmap 0:UID:1`.
     fn of_root_as(user: &User, scratch: &Path) -> Self {
         let mut holder =
             Command::new("unshare").args(["--user", "sleep", "infinity"]).spawn().unwrap();
@@ -103,13 +106,18 @@ impl Victim {
         let mount_ns: u64 = self.mount_ns().parse().unwrap();
         json!({
             "names": {"container_id": "theirs"},
-            "init": {"pid": self.child.id(), "start_time": start, "mount_ns": mount_ns, "mount_ns_id": null, "pid_ns": null, "cgroup": null},
-            "pattern": format!("{}/theirs", self.directory.display()), "append_pid": false, "limit": null, "soft_limit": null,
+            "init": {
+                "pid": self.child.id(), "start_time": start, "mount_ns": mount_ns,
+                "mount_ns_id": null, "pid_ns": null, "cgroup": null,
+            },
+            "pattern": format!("{}/theirs", self.directory.display()), "append_pid": false,
+            "limit": null, "soft_limit": null,
             "place": {"location": "layer", "mount": null}, "refused": null,
         })
     }
 
-    /// Lets it crash. Whether its core went where the registration says; else the host's handler had it. It takes a bounded time in any case.
+    /// Lets it crash. Whether its core went where the registration says; else the host's handler
+    /// had it. It takes a bounded time in any case.
     fn crash(mut self) -> bool {
         self.child.stdin.take().unwrap().write_all(b"x").unwrap();
         let until = Instant::now() + Duration::from_secs(30);
@@ -287,7 +295,8 @@ fn what_a_user_writes_is_not_believed() {
         set(&b.run_dir(), 0o700);
     }
 
-    // One that is in order, but for what it says of the host: where the core is seen, and where a copy of the record is to go.
+    // One that is in order, but for what it says of the host: where the core is seen, and where a
+    // copy of the record is to go.
     let etc = Path::new("/etc/ocd-test");
     for store in [etc.to_owned(), a.home().join("store")] {
         let victim = Victim::of(&b, scratch);
@@ -389,7 +398,8 @@ fn row_49_the_hosts_log() {
     }
 }
 
-/// A syslog of the test's own, where the machine has none: its queue is short, so that a thread empties it.
+/// A syslog of the test's own, where the machine has none: its queue is short, so
+/// that a thread empties it.
 struct Log {
     reader: std::thread::JoinHandle<usize>,
 }
@@ -491,7 +501,8 @@ fn holds(all: &[u8], text: &str) -> bool {
     all.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
-/// Root reads the programs of a crash, which the core names: not what the crashed process could not read.
+/// Root reads the programs of a crash, which the core names: not what the
+/// crashed process could not read.
 #[test]
 fn row_54_a_core_that_names_what_is_roots() {
     let Some((host, a, _b, scratch)) = scene() else { return };
@@ -510,7 +521,8 @@ fn row_54_a_core_that_names_what_is_roots() {
     host.settle();
     // The same file, with another path in it.
     let [old, new] = [&program, &secret].map(|p| p.to_str().unwrap().to_owned());
-    let script = "import sys\nf = open(sys.argv[1], 'r+b')\nd = f.read()\nassert d.count(sys.argv[2].encode())\n\
+    let script = "import sys\nf = open(sys.argv[1], 'r+b')\nd = f.read()\n\
+                  assert d.count(sys.argv[2].encode())\n\
                   f.seek(0)\nf.write(d.replace(sys.argv[2].encode(), sys.argv[3].encode()))";
     let mut change = a.command("python3");
     change.args(["-c", script]).arg(&running.core).args([&old, &new]);
@@ -534,7 +546,10 @@ fn row_54_debug_information_that_is_roots() {
     let secret = hidden.path().join("secret");
     fs::write(&secret, SECRET).unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-    let source = "#include <signal.h>\n#include <unistd.h>\nint main(void) { char c; if (write(1, \"ready\\n\", 6) < 0 || read(0, &c, 1) < 0) return 1; kill(getpid(), SIGSEGV); return 0; }\n";
+    let source = "#include <signal.h>\n#include <unistd.h>\n\
+                  int main(void) \
+                  { char c; if (write(1, \"ready\\n\", 6) < 0 || read(0, &c, 1) < 0) return 1; \
+                  kill(getpid(), SIGSEGV); return 0; }\n";
     let built = crate::support::crasher::compile("identified", source, &["-Wl,--build-id=sha1"]);
     let program = scratch.path().join("identified");
     fs::copy(built, &program).unwrap();
@@ -544,7 +559,8 @@ fn row_54_debug_information_that_is_roots() {
     let id = notes.split("Build ID: ").nth(1).unwrap().split_whitespace().next().unwrap();
     let file = format!("/usr/lib/debug/.build-id/{}/{}.debug", &id[..2], &id[2..]);
     let prepare = format!(
-        "mount -t tmpfs none /usr/lib/debug && mkdir -p ${{F%/*}} && : >$F && mount --bind {} $F || exit 1",
+        "mount -t tmpfs none /usr/lib/debug && mkdir -p ${{F%/*}} && : >$F && mount --bind {} $F \
+         || exit 1",
         secret.display()
     );
     fs::create_dir_all("/usr/lib/debug").unwrap();

@@ -1,4 +1,5 @@
-//! Targets that fail in the middle: the record names the cause, and the file holds what is whole and nothing behind it.
+//! Targets that fail in the middle: the record names the cause, and the file holds what is
+//! whole and nothing behind it.
 use std::fs;
 use std::path::Path;
 
@@ -108,7 +109,8 @@ fn fails(
     }
 }
 
-/// The memory that the victim filled holds no page of zeros, so a page of zeros in the file is one that was never written.
+/// The memory that the victim filled holds no page of zeros, so a page of zeros in the file is
+/// one that was never written.
 fn assert_no_gaps(core: &[u8], what: &str) {
     let header = FileHeader64::<LittleEndian>::parse(core).unwrap();
     let segments = header.program_headers(LittleEndian, core).unwrap();
@@ -130,7 +132,8 @@ fn on_fuse(fault: &str, errno: Errno) {
     host.configure("allow_early_release = true\n");
     let target = Fuse::mount();
     let fail = Answer::Fail(errno as i32);
-    // Before the release the small parts are written, wherever they belong; what comes then is what is to fail.
+    // Before the release the small parts are written, wherever they belong; what
+    // comes then is what is to fail.
     let before = |way: &str| {
         if way == "early" { target.on_write(6 * MIB, fail) } else { target.beyond(3 * MIB, fail) }
     };

@@ -12,11 +12,14 @@ use crate::support::between::{Between, wait_gone};
 use crate::support::crasher::compile;
 use crate::witness::{BOUND, Calm, assert_told, forget, is_whole, record};
 
-/// Calls between two kills of the sweep; every one of them with `OCI_COREDUMP_SWEEP=1`, which takes minutes.
+/// Calls between two kills of the sweep; every one of them with
+/// `OCI_COREDUMP_SWEEP=1`, which takes minutes.
 const STRIDE: usize = 5;
 
-/// The helper, and each process that it starts, killed at the entry of each of its system calls in turn, from before the first instruction of ours to after the last.
-/// The other processes go on. A helper that has not come as far as the record leaves none: nobody else knows of the crash yet, and there is no file then either.
+/// The helper, and each process that it starts, killed at the entry of each of its system calls in
+/// turn, from before the first instruction of ours to after the last. The other processes go on. A
+/// helper that has not come as far as the record leaves none: nobody else knows of the crash yet,
+/// and there is no file then either.
 #[test]
 fn killed_at_every_step() {
     let stride =
@@ -35,7 +38,8 @@ fn killed_at_every_step() {
     );
     let between = Between::new(&host, &script);
     let report = between.path().join("report");
-    // One crash, in which the process `who` is killed at its `at`-th call, or nobody where that is 0: its PID, what was killed, and how many calls each process made.
+    // One crash, in which the process `who` is killed at its `at`-th call, or nobody where that is
+    // 0: its PID, what was killed, and how many calls each process made.
     let crash = |who: usize, at: usize, what: &str| {
         fs::write(between.path().join("at"), format!("{who} {at}")).unwrap();
         let mut victim = container.victim(&program, "tiny", 0);
@@ -44,7 +48,8 @@ fn killed_at_every_step() {
         let until = Instant::now() + BOUND;
         while !report.exists() {
             assert!(Instant::now() < until, "{what}: the helper is still there: {:?}", helpers());
-            std::thread::sleep(Duration::from_millis(2)); // the kernel's child: there is nothing to wait on
+            // the kernel's child: there is nothing to wait on
+            std::thread::sleep(Duration::from_millis(2));
         }
         let text = fs::read_to_string(&report).unwrap();
         fs::remove_file(&report).unwrap();
@@ -102,7 +107,8 @@ fn killed_at_every_step() {
             }
         }
         println!(
-            "process {who}: killed at {steps} of {count} calls: {} before the record, {short} in the middle, {whole} when the core was whole",
+            "process {who}: killed at {steps} of {count} calls: {} before the record, {short} in \
+             the middle, {whole} when the core was whole",
             silent.len()
         );
         assert!(steps >= count / stride / 2, "process {who}: {steps} kills, {count} calls");

@@ -45,7 +45,8 @@ impl Drop for Small {
     }
 }
 
-/// There is no room for another registration: its container starts (or does not, where it insists), and those that are registered keep their cores.
+/// There is no room for another registration: its container starts (or does not, where it insists),
+/// and those that are registered keep their cores.
 #[test]
 fn run_directory_full() {
     let host = scene::host();
@@ -72,7 +73,8 @@ fn run_directory_full() {
     drop(small);
 }
 
-/// There is no room for records: the core is not held up by that, and the log has what the record would have said.
+/// There is no room for records: the core is not held up by that, and the log has what
+/// the record would have said.
 #[test]
 fn store_full() {
     let host = scene::host();
@@ -89,7 +91,8 @@ fn store_full() {
     assert_eq!(left, [] as [&str; 0], "half a record");
 }
 
-/// A registration that is cut off, or is something else: its container's crash is told as such, and the others do not notice.
+/// A registration that is cut off, or is something else: its container's crash is told as such, and
+/// the others do not notice.
 #[test]
 fn registration_damaged() {
     let host = scene::host();
@@ -176,8 +179,9 @@ fn configuration_unreadable() {
     crashes(&host, "too large");
 }
 
-/// The host's clock jumps: to the epoch, before it, far ahead, and back to the same second. What the helper knows of the time is what the kernel tells it of the
-/// crash; it is told the wrong one here. Time-outs go by the monotonic clock.
+/// The host's clock jumps: to the epoch, before it, far ahead, and back to the same second. What
+/// the helper knows of the time is what the kernel tells it of the crash; it is told the wrong one
+/// here. Time-outs go by the monotonic clock.
 #[test]
 fn clock_jumps() {
     let host = scene::host();
@@ -186,7 +190,9 @@ fn clock_jumps() {
     let calm = Calm::new();
     let program = bare::compile("victim");
     let script = "t=$(cat ${0%/*}/t)\n\
-                  exec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \"$7\" \"$8\" \"$9\" \"${10}\" \"$t\" \"${12}\" \"${13}\" \"${14}\" \"${15}\" \"${16}\" \"${17}\" \"${18}\"";
+                  exec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \"$7\" \"$8\" \"$9\" \
+                  \"${10}\" \"$t\" \"${12}\" \"${13}\" \"${14}\" \"${15}\" \"${16}\" \"${17}\" \
+                  \"${18}\"";
     let between = Between::new(&host, script);
     let times = [
         "0",
@@ -210,8 +216,8 @@ fn clock_jumps() {
     calm.crash(&host, "afterwards");
 }
 
-/// The store's disk is frozen, as for a snapshot: a core that goes elsewhere does not wait for it, nor does a
-/// crash of the host's own. What the record would have said is in the log.
+/// The store's disk is frozen, as for a snapshot: a core that goes elsewhere does not wait for it,
+/// nor does a crash of the host's own. What the record would have said is in the log.
 #[test]
 fn store_frozen() {
     let host = scene::host();

@@ -84,7 +84,8 @@ impl std::fmt::Display for Peak {
         let Self { helpers, turns, anonymous, taken } = self;
         write!(
             f,
-            "at most {helpers} helper processes, {turns} dumps had their turn, {anonymous} KiB of their own memory together, {taken} KiB less available"
+            "at most {helpers} helper processes, {turns} dumps had their turn, {anonymous} KiB of \
+             their own memory together, {taken} KiB less available"
         )
     }
 }
@@ -196,8 +197,9 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
     assert!(written >= peak.turns, "{written}: {peak:?}");
 }
 
-/// A thousand processes of twenty containers, or as many as the environment says. Each core is there and whole, or its record names the limit that refused it; a
-/// container that has nothing to do with it gets its core meanwhile, and others start.
+/// A thousand processes of twenty containers, or as many as the environment says. Each core is
+/// there and whole, or its record names the limit that refused it; a container that has nothing to
+/// do with it gets its core meanwhile, and others start.
 #[test]
 fn a_thousand_processes_at_once() {
     let all = all();
@@ -206,7 +208,8 @@ fn a_thousand_processes_at_once() {
     let calm = Calm::new();
     let runtime = Runtime::new(Kind::Runc);
     let (mut bundle, _volume) = crate::ring::bundle();
-    // How long a start takes is to be seen; ten seconds, which the other tests give their hooks, is what an engine might call too long.
+    // How long a start takes is to be seen; ten seconds, which the other tests give their hooks, is
+    // what an engine might call too long.
     for hook in bundle.config["hooks"]
         .as_object_mut()
         .unwrap()
@@ -290,7 +293,8 @@ fn a_thousand_processes_at_once() {
         }
     }
     println!(
-        "storm: {all} processes of {CONTAINERS} containers in {took:.1?}: {written} cores, refused: {refused:?}"
+        "storm: {all} processes of {CONTAINERS} containers in {took:.1?}: {written} cores, \
+         refused: {refused:?}"
     );
     println!("storm: {peak}");
     println!(
@@ -304,7 +308,8 @@ fn a_thousand_processes_at_once() {
     assert_eq!(written + refused.values().sum::<usize>(), all);
     // Some are counted that have just found out that it is not theirs.
     assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
-    // A helper and its writer need about a megabyte each while they work: bounded by what crashes, never by the size of a core.
+    // A helper and its writer need about a megabyte each while they work: bounded by what crashes,
+    // never by the size of a core.
     assert!(peak.anonymous < all as u64 * 4 * 1024, "{peak:?}");
     assert!(*during.last().unwrap() < PATIENCE, "{during:?}");
 }

@@ -67,7 +67,8 @@ pub fn assert_told(host: &Host, container: &str, directory: &Path, what: &str) {
     }
 }
 
-/// A container beside the one that has the trouble; its program is named `calm`, so that a script can tell it apart.
+/// A container beside the one that has the trouble; its program is named `calm`, so that a
+/// script can tell it apart.
 pub struct Calm {
     container: Container,
     directory: TempDir,

@@ -1,4 +1,5 @@
-//! Early release: what the process was when it died is what the core says, whatever happens to its threads, its memory and its container meanwhile.
+//! Early release: what the process was when it died is what the core says, whatever happens to its
+//! threads, its memory and its container meanwhile.
 
 use crate::memory;
 use crate::support::bare::compile;
@@ -60,7 +61,8 @@ fn kinds_of_memory() {
     }
 }
 
-/// Where its memory cannot be held, is its parent's too, or cannot all be read in time, the process waits as usual.
+/// Where its memory cannot be held, is its parent's too, or cannot all be read in time,
+/// the process waits as usual.
 #[test]
 fn no_release_without_a_hold() {
     let stage = stage("hold");
@@ -111,10 +113,12 @@ impl Drop for Writer {
 /// MiB of memory of the victim.
 const LARGE: usize = 64;
 
-/// Behind so many bytes its process has been let go: before, 4 MiB of small areas are copied at most, and the mapped files.
+/// Behind so many bytes its process has been let go: before, 4 MiB of small areas are copied at
+/// most, and the mapped files.
 const RELEASED: u64 = 16 << 20;
 
-/// The process is let go, its container ends and is deleted, and only then the core goes on: it lands on the volume all the same.
+/// The process is let go, its container ends and is deleted, and only then the core goes on: it
+/// lands on the volume all the same.
 #[test]
 fn a_container_that_is_removed_meanwhile() {
     if !require::programs(&["runc"]) {

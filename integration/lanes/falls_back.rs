@@ -1,5 +1,6 @@
-//! Whatever is taken away from the fast lane, the core is the same: it finds another way, or leaves all of it to the stream. And the limits of the process
-//! cut every lane where they cut the kernel's own file.
+//! Whatever is taken away from the fast lane, the core is the same: it finds another way, or
+//! leaves all of it to the stream. And the limits of the process cut every lane where they
+//! cut the kernel's own file.
 
 use crate::template::{Lane, Stage, Template, Way, assert_same, limit, unlimited};
 use rustix::process::Resource;
@@ -47,7 +48,8 @@ fn small_without_a_system_call() {
     }
 }
 
-/// A read that only the dead process could answer, long after the first byte was written: the stream begins again.
+/// A read that only the dead process could answer, long after the first byte was
+/// written: the stream begins again.
 #[test]
 fn in_the_middle() {
     let stage = Stage::new("middle", "", &[]);
@@ -63,7 +65,8 @@ fn limits_are_exact() {
     let whole = stage.core(&mut template, Way::Kernel, unlimited).unwrap();
     let (emitted, size) = (whole.sent, whole.bytes.len() as u64);
     assert!(emitted < size - (1 << 20), "no holes: {emitted} of {size}");
-    // Below: cut. Between what is emitted and the size: whole, but not for the fast lane, which does not count. Above: whole.
+    // Below: cut. Between what is emitted and the size: whole, but not for the fast lane, which
+    // does not count. Above: whole.
     let core =
         [5 << 20, emitted - 4096, emitted - 1, emitted, emitted + 1, size - 1, size, size + 1];
     let fsize = [5 << 20, size - 4096, size - 1, size, size + 1];

@@ -1,4 +1,5 @@
-//! Every kind of memory: the kernel's file, the stream's and the fast lane's are the same in every byte.
+//! Every kind of memory: the kernel's file, the stream's and the fast lane's
+//! are the same in every byte.
 
 use crate::support::crasher::compile_as;
 use crate::support::require;
@@ -10,7 +11,8 @@ fn number(pid: Pid) -> i32 {
     pid.as_raw_nonzero().get()
 }
 
-/// One kind after the other: the template's kind and argument, the filters to try, and the lane that the project takes.
+/// One kind after the other: the template's kind and argument, the filters to try, and the
+/// lane that the project takes.
 fn judge(stage: &Stage, kind: &str, argument: &str, filters: &[u32], expected: Lane) {
     let mut template = Template::start(&stage.container, kind, argument);
     for mask in filters {
@@ -62,7 +64,8 @@ fn small_ones() {
     assert_eq!(stage.same(&mut template, Way::Project, unlimited), Lane::Stream);
 }
 
-/// As most programs are: dynamic, and not a copy. Its stack protector is another one each time, so that there is no core to compare with.
+/// As most programs are: dynamic, and not a copy. Its stack protector is another one each time, so
+/// that there is no core to compare with.
 #[test]
 fn a_small_dynamic_program() {
     let stage = Stage::new("small-dynamic", "", &[]);

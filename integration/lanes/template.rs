@@ -1,8 +1,9 @@
-//! Identical processes that crash one after the other: one for the kernel's file mode, one for each way in which the project writes a core. What is compared
-//! is the whole file, notes included.
+//! Identical processes that crash one after the other: one for the kernel's file mode, one for each
+//! way in which the project writes a core. What is compared is the whole file, notes included.
 //!
-//! Which way was taken is seen from outside: what the kernel writes into the pipe counts as written by the crashed process (`wchar` of proc_pid_io(5)), and
-//! its parent inherits the count. The fast lane leaves the memory in the pipe unread.
+//! Which way was taken is seen from outside: what the kernel writes into the pipe counts as written
+//! by the crashed process (`wchar` of proc_pid_io(5)), and its parent inherits the count. The fast
+//! lane leaves the memory in the pipe unread.
 
 use crate::core_bytes::{describe, masked};
 use crate::support::bare::Container;
@@ -53,7 +54,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// Which way it came. In the pipe there is room for a little, and the kernel writes page after page.
+    /// Which way it came. In the pipe there is room for a little, and the
+    /// kernel writes page after page.
     pub fn lane(&self) -> Lane {
         let size = self.bytes.len() as u64;
         match self.sent {
@@ -111,7 +113,8 @@ impl Stage {
         self.host.set("kernel/core_pattern", &pattern);
     }
 
-    /// Lets a copy of the template crash, and takes its core away. `ready` sees the copy before it dies.
+    /// Lets a copy of the template crash, and takes its core away. `ready`
+    /// sees the copy before it dies.
     pub fn core(&self, template: &mut Template, way: Way, ready: impl FnOnce(Pid)) -> Option<Core> {
         self.set(way);
         let before = written(template.child.id());
@@ -149,11 +152,13 @@ impl Stage {
                 return record;
             }
             assert!(Instant::now() < until, "the core was never complete: {record}");
-            std::thread::sleep(Duration::from_millis(5)); // no event: the helper is no child of ours
+            // no event: the helper is no child of ours
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// The kernel's core, the stream's and the one of `way` are the same; and which lane `way` took.
+    /// The kernel's core, the stream's and the one of `way` are the same;
+    /// and which lane `way` took.
     pub fn same(&self, template: &mut Template, way: Way, ready: impl Fn(Pid)) -> Lane {
         let what = format!("{}, {way:?}", template.what);
         let [kernel, stream, ours] = [Way::Kernel, Way::Stream, way].map(|way| {
@@ -214,7 +219,8 @@ impl Template {
 
     pub fn of(container: &Container, program: &Path, kind: &str, argument: &str) -> Self {
         let mut command = container.command();
-        // What the kernel writes into each thread's block whenever it runs (rseq(2)) is never the same.
+        // What the kernel writes into each thread's block whenever it runs
+        // (rseq(2)) is never the same.
         command.args([
             "env",
             "--ignore-environment",

@@ -1,4 +1,5 @@
-//! Row 12: crash loops fill nothing. Each limit is met by real crashes; what is asserted are files, and the limit that the record names.
+//! Row 12: crash loops fill nothing. Each limit is met by real crashes; what is asserted are files,
+//! and the limit that the record names.
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -129,7 +130,8 @@ fn the_newest_cores_are_kept() {
         }
         assert_eq!(cores.iter().map(|core| core.exists()).collect::<Vec<_>>(), kept, "{name}");
     }
-    // Two crashers, one container: a core that somebody took away makes room for another one, and no other file goes.
+    // Two crashers, one container: a core that somebody took away makes room for another
+    // one, and no other file goes.
     let container = Container::new("taken", directory.path(), &[(LIMITS, "cores=2")]);
     let next = || {
         let crash = tiny(&host, "taken", &container);
@@ -175,7 +177,8 @@ fn bytes_are_bounded() {
         last = Some(crash.0);
     }
     assert!(used(directory.path()) - base > MOST / 2, "too much was removed");
-    // The last one stays whole when the next one is larger than all that may be kept: that one is cut.
+    // The last one stays whole when the next one is larger than all that may
+    // be kept: that one is cut.
     let large = crash(&host, "rotated", &container, "random", 24);
     assert_eq!(
         (&large.1["outcome"], &large.1["limit"]),
@@ -443,7 +446,9 @@ fn nothing_is_remembered_without_need() {
     assert_written(&tiny(&host, "gone", &container));
     assert!(limits.join("gone").join("memory").exists());
     drop(container);
-    let state = json!({ "ociVersion": "1.0.2", "id": "gone", "status": "stopped", "bundle": directory.path() });
+    let state = json!({
+        "ociVersion": "1.0.2", "id": "gone", "status": "stopped", "bundle": directory.path(),
+    });
     let mut hook =
         Command::new(BINARY).args(["hook", "poststop"]).stdin(Stdio::piped()).spawn().unwrap();
     hook.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();

@@ -1,4 +1,5 @@
-//! Row 14: a target that takes no more pins nobody. It is served by the test itself, over FUSE, and does not answer.
+//! Row 14: a target that takes no more pins nobody. It is served by the test itself, over
+//! FUSE, and does not answer.
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -33,7 +34,8 @@ fn victim(container: &Container, size: usize) -> Victim {
     container.victim(&compile("victim"), "random", size)
 }
 
-/// The process has its own status, as if its core had been written: nobody killed it for its target's sake.
+/// The process has its own status, as if its core had been written: nobody killed
+/// it for its target's sake.
 fn assert_let_go(victim: &mut Victim, since: Instant, what: &str) {
     assert!(
         victim.ends_within(Duration::from_secs(STALL) + SLACK),
@@ -107,7 +109,8 @@ fn row_14_target_that_stops_answering_writes() {
         assert!(target.wait_held(Duration::ZERO), "{way}: nothing was ever held");
         target.go_on();
         assert_nobody_is_left(way);
-        // The writer was killed: nothing has been written since but what the target had in hand. (The fast lane does not write from front to back.)
+        // The writer was killed: nothing has been written since but what the target had in hand.
+        // (The fast lane does not write from front to back.)
         let name = victim.core().file_name().unwrap().to_str().unwrap();
         let size = target
             .content(&format!("{name}{}", if way == "zstd" { ".zst" } else { "" }))

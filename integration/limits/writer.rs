@@ -1,4 +1,5 @@
-//! What the process that writes a core is while it writes: the crasher's credentials and nothing more. Looked at in /proc while its target holds it.
+//! What the process that writes a core is while it writes: the crasher's credentials and nothing
+//! more. Looked at in /proc while its target holds it.
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -64,7 +65,8 @@ fn descriptors(pid: &str) -> Vec<String> {
     all
 }
 
-/// Writes a core of a victim as `prepare` makes its container, to a target that takes some and then no more, and looks at the writer.
+/// Writes a core of a victim as `prepare` makes its container, to a target that takes some and then
+/// no more, and looks at the writer.
 fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     if !require::programs(&["runc"]) {
         return;
@@ -127,9 +129,9 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
         (0, 0),
         "{name}: the writer is dumpable: its own user may read its memory"
     );
-    // The kernel's pipe and the report, standard output and error, the process to copy, the turn, the file and its
-    // directory.
-    // Its cores go to a volume, for which they count under a name that is a hash.
+    // The kernel's pipe and the report, standard output and error, the process to copy, the
+    // turn, the file and its directory. Its cores go to a volume, for which they count
+    // under a name that is a hash.
     let account = fs::read_dir("/run/oci-coredump/limits").unwrap().find_map(|entry| {
         let name = entry.unwrap().file_name().into_string().unwrap();
         name.starts_with(".volume-").then_some(name)

@@ -23,7 +23,8 @@ fn by(engine: &Engine) -> String {
 }
 
 /// What a container can see of it.
-const LOOK: &str = "cat /proc/sys/kernel/core_pattern; grep 'Max core' /proc/1/limits; cat /proc/1/coredump_filter; ls -d /pod /pod/data /pod/data/dump 2>&1; \
+const LOOK: &str = "cat /proc/sys/kernel/core_pattern; grep 'Max core' /proc/1/limits; cat \
+                    /proc/1/coredump_filter; ls -d /pod /pod/data /pod/data/dump 2>&1; \
                     cut -d' ' -f4- /proc/self/mountinfo";
 
 fn succeed(args: &[&str]) -> String {
@@ -108,7 +109,10 @@ fn processes_volumes_and_refusals() {
     let volume = TempDir::new().unwrap();
     let mut plain = bundle();
     plain.bind(volume.path(), "/data").rlimit("RLIMIT_CORE", 0, 1 << 30);
-    plain.shell("(while [ ! -e /data/go ]; do sleep 0.05; done; /bin/victim wait segv >/data/ended; sleep 1000) & sleep 1000");
+    plain.shell(
+        "(while [ ! -e /data/go ]; do sleep 0.05; done; /bin/victim wait segv >/data/ended; sleep \
+         1000) & sleep 1000",
+    );
     let container = runtime.start(&plain, "running");
     let pid = container.pid().to_string();
     succeed(&["enable", "running", "--pid", &pid, "--pattern", "/data/dump/core"]);
@@ -116,7 +120,8 @@ fn processes_volumes_and_refusals() {
     let ended = loop {
         match fs::read_to_string(volume.path().join("ended")) {
             Ok(text) if text.ends_with('\n') => break crate::scene::ended(&text),
-            _ => std::thread::sleep(std::time::Duration::from_millis(10)), // a file of the container can only be polled
+            // a file of the container can only be polled
+            _ => std::thread::sleep(std::time::Duration::from_millis(10)),
         }
     };
     assert_eq!(ended.1, 11 | 0x80);

@@ -1,4 +1,5 @@
-//! What outlives what: cores their containers, patterns a restart, the container's registration nothing.
+//! What outlives what: cores their containers, patterns a restart, the
+//! container's registration nothing.
 use std::fs;
 use std::path::Path;
 
@@ -112,7 +113,8 @@ fn podman_restart() {
     }
 }
 
-/// A container for which nobody ran poststop (its runtime was killed): another one's end takes its registration back.
+/// A container for which nobody ran poststop (its runtime was killed): another one's end
+/// takes its registration back.
 #[test]
 fn a_registration_that_nobody_took_back() {
     let _host = host();

@@ -1,5 +1,6 @@
-//! What a test needs from the machine. With `CI` set, a missing tool is a failure; without it the test says
-//! `SKIPPED: why` on the real standard error (libtest does not capture that) and goes home.
+//! What a test needs from the machine. With `CI` set, a missing tool is a failure;
+//! without it the test says `SKIPPED: why` on the real standard error (libtest does not
+//! capture that) and goes home.
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// True when every one of `programs` is there. Else: a failure in CI, a counted `SKIPPED` line at home.
+/// True when every one of `programs` is there. Else: a failure in CI, a
+/// counted `SKIPPED` line at home.
 #[must_use]
 pub fn programs(programs: &[&str]) -> bool {
     match programs.iter().find(|program| find(program).is_none()) {

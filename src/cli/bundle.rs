@@ -1,10 +1,12 @@
-//! A crash with everything that a debugger needs, in one layout for `debug` (a temporary directory) and `export` (an archive):
+//! A crash with everything that a debugger needs, in one layout for `debug` (a temporary directory)
+//! and `export` (an archive):
 //!
 //! ```text
 //! core              the core, decompressed
 //! exe               -> root/...
 //! root/             executable and libraries under the paths that they had
-//! lib/              -> root/..., by file name and SONAME: the paths in the core go through links that are not here
+//! lib/              -> root/..., by file name and SONAME, since the paths in the core may go
+//!                   through symbolic links that are not here
 //! debug/            separate debug information by build-id
 //! record.json       what is known of the crash
 //! gdb.sh, README
@@ -79,7 +81,8 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Whether nothing is in the way: a core can name a file as a directory, too. And there is an end.
+    /// Whether nothing is in the way: a core can name a file as a directory,
+    /// too. And there is an end.
     fn has_place(&self, path: &Path) -> bool {
         let root = Path::new("root").join(path);
         let in_the_way = |k: &PathBuf| *k != root && (k.starts_with(&root) || root.starts_with(k));
@@ -167,8 +170,10 @@ impl Bundle {
         if let Some(r) = &self.record {
             words += &format!("{}\n\n", text::one_line(&format!("{}: {r}", r.time)));
         }
-        words += "./gdb.sh opens it in gdb, with the executable and libraries that are in this directory; arguments are passed on.\n";
-        words += "`oci-coredump debug BUNDLE` opens the archive itself. The core holds the memory of the process, secrets included.\n";
+        words += "./gdb.sh opens it in gdb, with the executable and libraries that are in this \
+                  directory; arguments are passed on.\n";
+        words += "`oci-coredump debug BUNDLE` opens the archive itself. The core holds the memory \
+                  of the process, secrets included.\n";
         for path in &self.lacking {
             let path = text::one_line(path);
             words += &format!("\nNot in here, since the right file was not found: {path}");
@@ -180,7 +185,8 @@ impl Bundle {
     }
 }
 
-/// A path of the core, below a directory: plain components only, since whoever wrote the core chose it.
+/// A path of the core, below a directory: plain components only, since
+/// whoever wrote the core chose it.
 fn inside(path: &str) -> Option<PathBuf> {
     let path = Path::new(path.trim_end_matches(" (deleted)"));
     let mut out = PathBuf::new();
@@ -196,11 +202,13 @@ fn inside(path: &str) -> Option<PathBuf> {
     (out != Path::new("") && out.as_os_str().len() <= most).then_some(out)
 }
 
-/// No name of the container is in it, and none of the directory that it is in is ever part of a word
-/// that gdb reads: that directory may have any name, and is reached by a link that has a plain one.
+/// No name of the container is in it, and none of the directory that it is in is ever
+/// part of a word that gdb reads: that directory may have any name, and is reached by a
+/// link that has a plain one.
 const GDB: &str = r#"#!/bin/sh
-# Opens the core in gdb, which reads no file that came with it but executable, libraries and core: no
-# settings, no scripts. HOME and the working directory are an empty directory, gone afterwards.
+# Opens the core in gdb, which reads the executable, the libraries and the core and no other file
+# that came with them: no settings, no scripts. HOME and the working directory are an empty
+# directory, which is removed afterwards.
 case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
 here=$(CDPATH= cd -- "${here:-/}" && pwd -P && echo .) || exit 1
 here=${here%??}

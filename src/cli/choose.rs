@@ -16,7 +16,8 @@ pub struct Which {
     /// Only crashes that match.
     #[arg(value_name = "MATCH")]
     pub matches: Vec<String>,
-    /// Not before this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today, yesterday, 2h, "90 minutes ago".
+    /// Not before this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today,
+    /// yesterday, 2h, "90 minutes ago".
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
     /// Not after this time.

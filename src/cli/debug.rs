@@ -1,8 +1,9 @@
-//! `debug`: a debugger on a crash, with the files that the process had, in the place that they had in its container.
+//! `debug`: a debugger on a crash, with the files that the process had, in the place that
+//! they had in its container.
 //!
-//! All of that is what a container wrote, and debuggers are large programs: one works on copies, kept
-//! apart from the caller's terminal, environment and settings, reads no script or setting that came
-//! with the core, and is nobody else's user where root starts it.
+//! All of that is what a container wrote, and debuggers are large programs: one works on copies,
+//! kept apart from the caller's terminal, environment and settings, reads no script or setting that
+//! came with the core, and is nobody else's user where root starts it.
 
 use super::Chosen;
 use super::bundle::Bundle;
@@ -72,7 +73,8 @@ pub fn run(
         announced.copy_to(&to).context("copy the core")?;
         if announced.lacking > 0 {
             log::warn!(
-                "debug: the core was made shorter while it was copied: {} of its {} bytes are zeros here",
+                "debug: the core was made shorter while it was copied: {} of its {} bytes are \
+                 zeros here",
                 announced.lacking,
                 announced.size
             );

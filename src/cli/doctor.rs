@@ -113,7 +113,8 @@ fn checks(wish: &Wish) -> Vec<Check> {
 
 /// What early release costs, where it is allowed.
 fn early(config: &Config) -> Option<Check> {
-    let told = "containers may ask for it: the memory of a crashed process then stays in use until its core is whole, and counts as nobody's";
+    let told = "containers may ask for it: the memory of a crashed process then stays in use until \
+                its core is whole, and counts as nobody's";
     config.allow_early_release.then(|| ok("release", told))
 }
 
@@ -141,7 +142,8 @@ fn linux() -> Check {
         v if v < (6, 16) => ok(
             "kernel",
             format!(
-                "{text}; the crasher is known by its PID and CoreDumping, not by a pidfd (Linux 6.16)"
+                "{text}; the crasher is known by its PID and CoreDumping, not by a pidfd (Linux \
+                 6.16)"
             ),
         ),
         _ => ok("kernel", format!("{text}, with pidfds for crashers")),
@@ -211,7 +213,8 @@ fn patterns(config: &Config) -> Vec<Check> {
         (Some(_), _) => warning(
             CHECK,
             format!("something has overwritten it with {now:?}"),
-            "oci-coredump.service repairs it within seconds, else the next hook of any container; `oci-coredump install` does it now",
+            "oci-coredump.service repairs it within seconds, else the next hook of any container; \
+             `oci-coredump install` does it now",
         ),
         (None, _) => ok(CHECK, format!("{now:?}; the first container that asks takes it over")),
     });
@@ -220,33 +223,52 @@ fn patterns(config: &Config) -> Vec<Check> {
             Ok(limit) if limit >= sysctl::OUR_PIPE_LIMIT => {}
             Ok(limit) => all.push(warning(
                 "pipe limit",
-                format!("kernel.core_pipe_limit is {limit}: with 0 the kernel does not wait, over it crashes are lost"),
+                format!(
+                    "kernel.core_pipe_limit is {limit}: with 0 the kernel does not wait, over it \
+                     crashes are lost"
+                ),
                 "run `oci-coredump install`",
             )),
-            Err(e) => all.push(warning("pipe limit", format!("{e:#}"), "kernel.core_pipe_limit must be readable")),
+            Err(e) => all.push(warning(
+                "pipe limit",
+                format!("{e:#}"),
+                "kernel.core_pipe_limit must be readable",
+            )),
         }
         all.push(match saved.as_ref().map(Saved::handler) {
             None => warning(
                 "forwarding",
-                "what core_pattern was before is not known: crashes of the host's go to the distribution's handler, or to a file",
+                "what core_pattern was before is not known: crashes of the host's go to the \
+                 distribution's handler, or to a file",
                 "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump install`",
             ),
-            Some(Handler::Socket) => {
-                warning("forwarding", "the earlier handler is a socket, which only the kernel can connect to", "configure that handler as a pipe program")
-            }
+            Some(Handler::Socket) => warning(
+                "forwarding",
+                "the earlier handler is a socket, which only the kernel can connect to",
+                "configure that handler as a pipe program",
+            ),
             Some(Handler::Pipe(args)) => {
-                let program = args.first().map(|a| PathBuf::from(a.to_string())).unwrap_or_default();
+                let program =
+                    args.first().map(|a| PathBuf::from(a.to_string())).unwrap_or_default();
                 if program.exists() {
                     ok("forwarding", format!("other crashes go on to {}", program.display()))
                 } else {
                     warning(
                         "forwarding",
-                        format!("the earlier handler {} is gone: cores of the host's processes are lost", program.display()),
-                        "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump install`",
+                        format!(
+                            "the earlier handler {} is gone: cores of the host's processes are \
+                             lost",
+                            program.display()
+                        ),
+                        "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump \
+                         install`",
                     )
                 }
             }
-            Some(Handler::File(t)) => ok("forwarding", format!("other crashes write the file {:?}, as before", t.to_string())),
+            Some(Handler::File(t)) => ok(
+                "forwarding",
+                format!("other crashes write the file {:?}, as before", t.to_string()),
+            ),
             Some(Handler::Nothing) => ok("forwarding", "other crashes write nothing, as before"),
         });
     }
@@ -313,7 +335,8 @@ fn ways(config: &Config, wish: &Wish) -> Vec<Check> {
     all
 }
 
-/// What `install ENGINE` has changed must still be there; the engine's own upgrades like to replace its files.
+/// What `install ENGINE` has changed must still be there; the engine's own upgrades
+/// like to replace its files.
 fn engines(config: &Config) -> Vec<Check> {
     const CHECK: &str = "engine";
     let of = |(engine, state): (Engine, Result<Vec<PathBuf>>)| {

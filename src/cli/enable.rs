@@ -1,4 +1,5 @@
-//! `enable` and `disable`: a container that is running already gets its own core pattern. Which process a name means is for its engine's own tool to say.
+//! `enable` and `disable`: a container that is running already gets its own core pattern. Which
+//! process a name means is for its engine's own tool to say.
 
 use super::setup::need_root;
 use crate::annotation::Annotations;
@@ -13,7 +14,8 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::Command;
 
-/// Asked in this order, without `--by`. podman and Docker before the runtimes below them: they know more names.
+/// Asked in this order, without `--by`. podman and Docker before the runtimes below
+/// them: they know more names.
 const TOOLS: [&str; 9] = [
     "podman",
     "docker",
@@ -76,7 +78,8 @@ fn by_pid(pid: i32, name: Option<&str>) -> Result<Target> {
     Ok(Target { names: Names { container_id: id, ..Names::default() }, pid })
 }
 
-/// The container's ID, where its engine has named the control group by it: `libpod-ID.scope`, `docker-ID.scope`, `ID`.
+/// The container's ID, where its engine has named the control group by it:
+/// `libpod-ID.scope`, `docker-ID.scope`, `ID`.
 fn id_of_group(path: &[u8]) -> Option<String> {
     let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
     let mut words = std::str::from_utf8(path).ok()?.split(['/', '-', '.', ':']);
@@ -87,7 +90,13 @@ fn by_tool(name: &str, by: Option<&str>) -> Result<Target> {
     ensure!(!name.starts_with('-') && !name.is_empty(), "{name:?} is no container's name");
     let Some(command) = by else {
         let found = TOOLS.iter().find_map(|tool| ask(tool, name).ok());
-        return found.with_context(|| format!("no tool knows a running container {name:?}: asked {}; name one with --by, or give --pid", TOOLS.join(", ")));
+        return found.with_context(|| {
+            format!(
+                "no tool knows a running container {name:?}: asked {}; name one with --by, or give \
+                 --pid",
+                TOOLS.join(", ")
+            )
+        });
     };
     ask(command, name)
 }
@@ -200,7 +209,8 @@ mod tests {
             )),
             is("ab", "web", 0)
         );
-        let cri = r#"{"status":{"id":"c","metadata":{"name":"app"},"labels":{"io.kubernetes.pod.name":"p-0"}},"info":{"pid":9}}"#;
+        let cri = r#"{"status":{"id":"c","metadata":{"name":"app"},
+            "labels":{"io.kubernetes.pod.name":"p-0"}},"info":{"pid":9}}"#;
         assert_eq!(of_cri(cri).unwrap().names.pod_name.as_deref(), Some("p-0"));
         assert_eq!(told(of_cri(cri)), is("c", "app", 9));
         assert_eq!(

@@ -53,7 +53,8 @@ pub fn open(
             record.pid
         ),
         Err(State::Leased) => bail!(
-            "the core of process {} has a lease (fcntl(2), F_SETLEASE) that somebody in the container \
+            "the core of process {} has a lease (fcntl(2), F_SETLEASE) that somebody in the \
+             container \
              holds: try again after fs.lease-break-time seconds",
             record.pid
         ),
@@ -68,9 +69,9 @@ pub fn open(
     Ok((plain(core)?, Some(record.clone()), places))
 }
 
-/// Writes the bundle, or the core alone, to `output`; `-` is stdout. A file is there whole, or not at
-/// all: until then it has no name, or one of a temporary file where the file system knows no files
-/// without. Only its owner may read it.
+/// Writes the bundle, or the core alone, to `output`; `-` is stdout. A file is there whole, or not
+/// at all: until then it has no name, or one of a temporary file where the file system knows no
+/// files without. Only its owner may read it.
 pub fn run(
     chosen: &Chosen,
     query: &Query,
@@ -115,7 +116,8 @@ fn is_plain(top: &str) -> bool {
 fn say_lacking(core: &Announced) {
     if core.lacking > 0 {
         log::warn!(
-            "export: the core was made shorter while it was read: {} of its {} bytes are zeros here",
+            "export: the core was made shorter while it was read: {} of its {} bytes are zeros \
+             here",
             core.lacking,
             core.size
         );

@@ -57,7 +57,8 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         None if wish.follow => Some(chosen.make_store()?),
         found => found,
     };
-    // The watch comes before the first look, and what that look saw is what is not shown again: nothing falls between them.
+    // The watch comes before the first look, and what that look saw is what is not shown again:
+    // nothing falls between them.
     let mut live = match &store {
         Some(store) if wish.follow => {
             Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?)

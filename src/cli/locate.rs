@@ -1,5 +1,5 @@
-//! Where the core of a record is now. What lies below a volume or a container's root is the container's: it is opened by descriptor, below a root that it
-//! cannot leave.
+//! Where the core of a record is now. What lies below a volume or a container's root is the
+//! container's: it is opened by descriptor, below a root that it cannot leave.
 
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
@@ -30,7 +30,8 @@ pub enum State {
     Inaccessible,
     /// The file system that it is on does not answer.
     Unreachable,
-    /// Somebody has a lease on it (fcntl(2), `F_SETLEASE`), for `fs.lease-break-time` seconds at most.
+    /// Somebody has a lease on it (fcntl(2), `F_SETLEASE`), for
+    /// `fs.lease-break-time` seconds at most.
     Leased,
     /// There never was one.
     None,
@@ -64,8 +65,9 @@ pub struct Seen {
 /// How long the file system of a core may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Looks at the cores of records, by a child: the volume of a container may be served by nobody any more,
-/// and who asks it could not even be killed. What else is on a volume that did not answer is not tried.
+/// Looks at the cores of records, by a child: the volume of a container may be served by
+/// nobody any more, and who asks it could not even be killed. What else is on a volume that
+/// did not answer is not tried.
 ///
 /// # Errors
 /// The child cannot be started.
@@ -141,8 +143,8 @@ pub fn open(record: &Record, registry: Option<&Registry>) -> Result<File, State>
     }
 }
 
-/// Opens the core of a record, or says why not. What has its name is its core only if it is the very
-/// file that was written; records of before that was kept have no identity to look at.
+/// Opens the core of a record, or says why not. What has its name is its core only if it is the
+/// very file that was written; records of before that was kept have no identity to look at.
 fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
     let file = named(record, registry)?;
     match (&record.identity, file::identity(&file)) {
@@ -154,7 +156,8 @@ fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
     }
 }
 
-/// What has the name of a record's core now, in words: the core of a later crash, or something else.
+/// What has the name of a record's core now, in words: the core of a later
+/// crash, or something else.
 pub fn overwriter(record: &Record, registry: Option<&Registry>, all: &[Record]) -> String {
     let found = named(record, registry).ok().and_then(|file| file::identity(&file).ok());
     // The newest that says so: a name can have changed hands more than once.
@@ -189,7 +192,8 @@ fn named(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
     })
 }
 
-/// Below the volume, names and links are the container's: they stay inside. Without a known volume no link is followed at all.
+/// Below the volume, names and links are the container's: they stay inside. Without a known volume
+/// no link is followed at all.
 fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
     let errno = |e: anyhow::Error| e.root_cause().downcast_ref().copied().unwrap_or(Errno::NOENT);
     let relative = |path: &[u8]| path[path.iter().take_while(|b| **b == b'/').count()..].to_vec();
@@ -208,7 +212,8 @@ fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
     }
 }
 
-/// The root directory of a record's container that still runs: its init process is the registered one, seen through the same open /proc/PID.
+/// The root directory of a record's container that still runs: its init process is the registered
+/// one, seen through the same open /proc/PID.
 pub fn container_root(record: &Record, registry: Option<&Registry>) -> Option<OwnedFd> {
     let id = &record.names.container_id;
     let entry = match record.user {

@@ -11,7 +11,8 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
-/// Prints the metrics, or replaces the file `textfile` by them: node_exporter sees the old or the new ones whole.
+/// Prints the metrics, or replaces the file `textfile` by them: node_exporter sees the
+/// old or the new ones whole.
 pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Result<()> {
     let stock = Store::look(&chosen.store)?.map(|s| Stock::take(&s)).transpose()?.flatten();
     let items = stock.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
@@ -23,7 +24,8 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Re
             &mut text,
             "store_bytes",
             Some("bytes"),
-            "Bytes on disk in the store: its cores, and the executables and libraries that are kept with cores.",
+            "Bytes on disk in the store: its cores, and the executables and libraries that are \
+             kept with cores.",
         );
         sample(&mut text, "store_bytes", &[("kind", "cores")], cores);
         sample(&mut text, "store_bytes", &[("kind", "binaries")], binaries);
@@ -193,8 +195,14 @@ mod tests {
         records[2].reason = Some("RLIMIT_CORE is 0 bytes, less than one page".into());
         let text = text(&records.iter().collect::<Vec<_>>());
         for line in [
-            r#"oci_coredump_records{outcome="written",reason="none",location="store",signal="SIGSEGV"} 2"#,
-            r#"oci_coredump_records{outcome="none",reason="rlimit-core",location="store",signal="other"} 1"#,
+            concat!(
+                r#"oci_coredump_records{outcome="written",reason="none","#,
+                r#"location="store",signal="SIGSEGV"} 2"#
+            ),
+            concat!(
+                r#"oci_coredump_records{outcome="none",reason="rlimit-core","#,
+                r#"location="store",signal="other"} 1"#
+            ),
             r#"oci_coredump_core_bytes{location="store"} 120"#,
             r#"oci_coredump_core_disk_bytes{location="store"} 60"#,
             r#"oci_coredump_dump_seconds{location="store"} 0.75"#,

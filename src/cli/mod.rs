@@ -39,8 +39,8 @@ use verbs::{Cli, Verb};
 
 /// Runs a verb. What fails is one line on stderr.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    // `main` has cleared it for what is privileged; what a person makes is no one else's to write. `debug` sets a
-    // stricter one.
+    // `main` has cleared it for what is privileged; what a person makes is no one else's to write.
+    // `debug` sets a stricter one.
     crate::sys::file::set_umask(0o022);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,

@@ -1,8 +1,10 @@
-//! `node`: a Kubernetes node, from inside a pod of a DaemonSet: the program is put on the host, the host's own copy tells its engine, and is its NRI plugin for as
-//! long as the pod runs; `uninstall` takes everything back.
+//! `node`: a Kubernetes node, from inside a pod of a DaemonSet: the program is put on the host,
+//! the host's own copy tells its engine, and is its NRI plugin for as long as the pod runs;
+//! `uninstall` takes everything back.
 //!
 //! ```text
-//! pod: node serve --root /host  --chroot, place, exec-->  host's copy: node serve  --install ENGINE-->  NRI plugin, for ever
+//! pod:          node serve --root /host   places a copy on the host, chroot, exec
+//! host's copy:  node serve                install ENGINE, then NRI plugin until it is ended
 //! ```
 
 use super::setup;
@@ -21,7 +23,8 @@ use std::time::Duration;
 /// Where the program lies on a host, as `make install` has it.
 const DIRECTORY: &str = "/usr/libexec/oci/hooks.d";
 const PROGRAM: &str = "/usr/libexec/oci/hooks.d/oci-coredump";
-/// What `node` has put on the host, and so may take away: a JSON array of paths, in the order in which they were made.
+/// What `node` has put on the host, and so may take away: a JSON array of paths, in the
+/// order in which they were made.
 const PLACED: &str = "/usr/libexec/oci/hooks.d/.oci-coredump-node.json";
 /// Links to the program: where, and what they say.
 const LINKS: [(&str, &str); 3] = [
@@ -52,7 +55,8 @@ impl Action {
     }
 }
 
-/// Runs it. `root`: where the host's root directory is mounted, seen from a pod; without it this is the host's own copy.
+/// Runs it. `root`: where the host's root directory is mounted, seen from a pod; without it
+/// this is the host's own copy.
 ///
 /// # Errors
 /// What cannot be read, understood or written.
@@ -133,7 +137,8 @@ fn placed() -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Puts the program and its links on the host. Every path is written down before the next one is made.
+/// Puts the program and its links on the host. Every path is written down
+/// before the next one is made.
 fn place(out: &mut impl Write, mut own: File) -> Result<()> {
     let mut placed = placed()?;
     let missing: Vec<&Path> =
@@ -149,7 +154,8 @@ fn place(out: &mut impl Write, mut own: File) -> Result<()> {
     let there = |path: &str| Path::new(path).symlink_metadata().is_ok();
     if there(PROGRAM) && !known(PROGRAM, &placed) {
         bail!(
-            "{PROGRAM} is there and was not put there by this: remove that installation first (`make uninstall`)"
+            "{PROGRAM} is there and was not put there by this: remove that installation first \
+             (`make uninstall`)"
         );
     }
     // A new file and a rename: the kernel may be running the old one.
@@ -186,7 +192,8 @@ fn write_down(placed: &[PathBuf]) -> Result<()> {
     file::replace(&dir, name, &serde_json::to_vec(placed)?, 0o644).context(PLACED)
 }
 
-/// Takes away what was placed, the last first; a directory in which somebody else has something stays.
+/// Takes away what was placed, the last first; a directory in which somebody
+/// else has something stays.
 fn take_away(out: &mut impl Write) -> Result<()> {
     let placed = placed()?;
     if placed.is_empty() {
@@ -213,7 +220,8 @@ fn take_away(out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Tells the engines of Kubernetes. `plugin`: this process will be their NRI plugin; two plugins that set the same limit would fail containers.
+/// Tells the engines of Kubernetes. `plugin`: this process will be their NRI plugin; two plugins
+/// that set the same limit would fail containers.
 fn tell(out: &mut impl Write, plugin: bool) -> Result<()> {
     let engines = detect::of_kubernetes();
     ensure!(!engines.is_empty(), "neither containerd nor CRI-O is on this host");
@@ -223,7 +231,8 @@ fn tell(out: &mut impl Write, plugin: bool) -> Result<()> {
         if plugin && engine::takes_plugin(engine, &options)? {
             ensure!(
                 told.iter().all(|(e, _)| *e != engine),
-                "{} starts this plugin by itself already (`oci-coredump install`): `oci-coredump uninstall {0}` and restart it first",
+                "{} starts this plugin by itself already (`oci-coredump install`): `oci-coredump \
+                 uninstall {0}` and restart it first",
                 engine.name()
             );
             writeln!(out, "{}: by NRI, as long as this runs", engine.name())?;

@@ -1,10 +1,11 @@
-//! The copies that a debugger works on: a directory of its own, removed whatever this process dies of.
+//! The copies that a debugger works on: a directory of its own, removed
+//! whatever this process dies of.
 //!
-//! The directory itself is the caller's, so that the debugger cannot rename it; what is in it is the
-//! debugger's. It is emptied by descriptors: a path could be led elsewhere meanwhile.
+//! The directory itself is the caller's, so that the debugger cannot rename it; what is in it is
+//! the debugger's. It is emptied by descriptors: a path could be led elsewhere meanwhile.
 //!
-//! A debugger that root starts has a user and group ID that nobody else has: one of [`IDS`], which no
-//! process runs as, and whose file in [`LOCKS`] nobody has locked.
+//! A debugger that root starts has a user and group ID that nobody else has: one of [`IDS`], which
+//! no process runs as, and whose file in [`LOCKS`] nobody has locked.
 
 use super::tree::Tree;
 use crate::sys::{AsFd, OwnedFd, apart, file, process};
@@ -103,7 +104,8 @@ fn id_of(dir: &OwnedFd) -> Option<(u64, u64)> {
     file::stat(dir).ok().map(|s| s.id)
 }
 
-/// Removes the directory `name` of `place` with all that is in it, if it is `dir` that has the name.
+/// Removes the directory `name` of `place` with all that is in it, if it is `dir` that has the
+/// name.
 fn remove(place: &OwnedFd, dir: &OwnedFd, name: &OsStr) {
     let is_it = file::stat_at(place, name).is_ok_and(|s| Some(s.id) == id_of(dir));
     let removed = empty(dir)
@@ -113,8 +115,8 @@ fn remove(place: &OwnedFd, dir: &OwnedFd, name: &OsStr) {
     }
 }
 
-/// Removes what is in a directory. No link is followed. Directories are moved up before they are emptied:
-/// a debugger can nest them as deep as it likes.
+/// Removes what is in a directory. No link is followed. Directories are moved up before they are
+/// emptied: a debugger can nest them as deep as it likes.
 fn empty(dir: &OwnedFd) -> Result<()> {
     let again = |dir: &OwnedFd| file::open_subdir(dir, ".".as_ref()).context("open it again");
     // Nobody can have made that name before.

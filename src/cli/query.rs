@@ -214,7 +214,8 @@ pub fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
     }
     let Ok(span) = text.parse::<Span>() else {
         bail!(
-            "expected a date (2026-01-31), a time (14:30), both, RFC 3339, today, yesterday, or how long ago (2h, \"90 minutes ago\")"
+            "expected a date (2026-01-31), a time (14:30), both, RFC 3339, today, yesterday, or \
+             how long ago (2h, \"90 minutes ago\")"
         );
     };
     let back = if span.is_negative() { span } else { span.negate() };

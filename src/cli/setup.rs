@@ -34,7 +34,8 @@ pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     if config.mode == Mode::Kernel {
         writeln!(
             out,
-            "mode = \"kernel\": each container's own pattern goes into the kernel when it starts; nothing to do now"
+            "mode = \"kernel\": each container's own pattern goes into the kernel when it starts; \
+             nothing to do now"
         )?;
         return Ok(());
     }
@@ -63,7 +64,8 @@ pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
 /// The unit that puts the pattern back.
 const UNIT: &str = "oci-coredump.service";
 
-/// Asks systemd about our unit, where both are there. What fails is said: the host works without it.
+/// Asks systemd about our unit, where both are there. What fails is said:
+/// the host works without it.
 fn systemctl(what: &[&str]) {
     let places =
         ["/usr/lib/systemd/system", "/etc/systemd/system", "/usr/local/lib/systemd/system"];
@@ -185,7 +187,8 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
     if live > 0 {
         writeln!(
             out,
-            "{live} running container(s) lose their own core_pattern until they are started anew with the hook in place"
+            "{live} running container(s) lose their own core_pattern until they are started anew \
+             with the hook in place"
         )?;
     }
     remove(out, Path::new(RUN_DIR))?;
@@ -205,7 +208,8 @@ fn purge_store(out: &mut impl Write, store: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is a user's own: his registrations, his records and cores. The kernel's settings are root's.
+/// What is a user's own: his registrations, his records and cores. The
+/// kernel's settings are root's.
 fn uninstall_of_user(out: &mut impl Write, uid: u32, dry_run: bool, purge: bool) -> Result<()> {
     let store = users::own_store(uid)?;
     if purge && dry_run {

@@ -1,4 +1,5 @@
-//! Stacks, printed: threads that stand at the same place together, then the modules that stand on a stack.
+//! Stacks, printed: threads that stand at the same place together, then the
+//! modules that stand on a stack.
 
 use super::table::{self, left};
 use crate::corefile::files::Origin;

@@ -1,5 +1,5 @@
-//! A directory that a bundle is put into, by descriptor: 0700 and 0600 whatever the umask, each owned
-//! from the start by who is to read it, and no symbolic link on the way is followed.
+//! A directory that a bundle is put into, by descriptor: 0700 and 0600 whatever the umask, each
+//! owned from the start by who is to read it, and no symbolic link on the way is followed.
 
 use super::announced::Announced;
 use super::bundle::Sink;

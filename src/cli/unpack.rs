@@ -1,5 +1,6 @@
-//! Opens what `export` has packed, or what pretends to be that: only the names that it makes, each
-//! once, regular files and links that stay inside. Owners and modes of an archive are not looked at.
+//! Opens what `export` has packed, or what pretends to be that: only the names that it
+//! makes, each once, regular files and links that stay inside. Owners and modes of an
+//! archive are not looked at.
 
 use super::tree::{Tree, make_old};
 use crate::sys::file;

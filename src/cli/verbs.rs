@@ -1,4 +1,5 @@
-//! The command line: the text of `--help`, the man page and the completions come from this one definition.
+//! The command line: the text of `--help`, the man page and the completions come
+//! from this one definition.
 
 use super::choose::{Source, Which};
 use super::node;
@@ -35,11 +36,15 @@ Environment: NO_COLOR (no colours, also on a terminal), TZ (in which times are s
 
 /// What MATCH means; every verb that takes it says so.
 const MATCH: &str = "\
-A MATCH is a PID (in the container or on the host), the path of an executable or core, a name \
-(container, its ID or the head of it, pod, executable, comm, signal), or FIELD=VALUE with container, \
-pod, namespace, image, exe, comm, pid, signal, core or user. Names and values may hold * and ?. All \
-MATCHes must hold. Names do not match what users have registered of their rootless containers, unless \
-user=UID is one of the MATCHes.";
+                     A MATCH is a PID (in the container or on the host), the path of an executable \
+                     or core, a name \
+                     (container, its ID or the head of it, pod, executable, comm, signal), or \
+                     FIELD=VALUE with container, \
+                     pod, namespace, image, exe, comm, pid, signal, core or user. Names and values \
+                     may hold * and ?. All \
+                     MATCHes must hold. Names do not match what users have registered of their \
+                     rootless containers, unless \
+                     user=UID is one of the MATCHes.";
 
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
@@ -56,12 +61,13 @@ pub struct Cli {
 pub enum Verb {
     /// Make the kernel hand crashes to this program now, not only when the first container asks.
     ///
-    /// What kernel.core_pattern was before is saved, and keeps getting the crashes of everything that is no
-    /// registered container. Where systemd runs, /etc/sysctl.d/61-oci-coredump.conf sets the pattern from
-    /// the next boot on, and oci-coredump.service, where its unit is installed, keeps it. Run it as root,
-    /// by the path at which the program will stay.
+    /// What kernel.core_pattern was before is saved, and keeps getting the crashes of everything
+    /// that is no registered container. Where systemd runs, /etc/sysctl.d/61-oci-coredump.conf sets
+    /// the pattern from the next boot on, and oci-coredump.service, where its unit is installed,
+    /// keeps it. Run it as root, by the path at which the program will stay.
     ///
-    /// With an engine: tell that engine of this program instead. podman and CRI-O need it only where they do not read the standard hooks.d directory.
+    /// With an engine: tell that engine of this program instead. podman and CRI-O need it only
+    /// where they do not read the standard hooks.d directory.
     ///
     /// Example: oci-coredump install docker --dry-run
     Install {
@@ -78,9 +84,10 @@ pub enum Verb {
     },
     /// Give the kernel's settings back, and remove what this program keeps in /run.
     ///
-    /// kernel.core_pattern, core_uses_pid and core_pipe_limit become what they were, unless somebody else has changed them since. Cores and records
-    /// stay, unless --purge is given. The file in sysctl.d goes, and the service is stopped and disabled.
-    /// Engines that were told of this program are made to forget it first.
+    /// kernel.core_pattern, core_uses_pid and core_pipe_limit become what they were, unless
+    /// somebody else has changed them since. Cores and records stay, unless --purge is given. The
+    /// file in sysctl.d goes, and the service is stopped and disabled. Engines that were told of
+    /// this program are made to forget it first.
     ///
     /// With an engine: only make that engine forget it.
     ///
@@ -97,8 +104,9 @@ pub enum Verb {
     },
     /// Check everything that a core on its way depends on, and say what to do.
     ///
-    /// Each line is ok, warning or failure. Exit status 1 if there is a failure. Of the engines those are looked at that are on this machine: by which way
-    /// they come to this program, whether that is in place, and whether annotations arrive by it.
+    /// Each line is ok, warning or failure. Exit status 1 if there is a failure. Of the engines
+    /// those are looked at that are on this machine: by which way they come to this program,
+    /// whether that is in place, and whether annotations arrive by it.
     ///
     /// Example: oci-coredump doctor containerd --json
     Doctor {
@@ -134,10 +142,12 @@ pub enum Verb {
         #[arg(short, long, conflicts_with = "reverse")]
         follow: bool,
     },
-    /// Show everything that is known of a crash, the newest that matches, with the stack of every thread.
+    /// Show everything that is known of a crash, the newest that matches, with
+    /// the stack of every thread.
     ///
-    /// Functions come from the container's own files while it runs, else from the kept binaries; a file counts only if its build-id is the one in the
-    /// core. The core is read by a process without any rights.
+    /// Functions come from the container's own files while it runs, else from the kept
+    /// binaries; a file counts only if its build-id is the one in the core. The core is read by
+    /// a process without any rights.
     ///
     /// Example: oci-coredump info nginx --since today
     #[command(after_help = MATCH)]
@@ -148,20 +158,26 @@ pub enum Verb {
         #[arg(short = 'n', value_name = "N", default_value_t = 1, hide_default_value = true)]
         newest: usize,
         /// Read this core file, whether there is a record of it or not.
-        #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until", "newest"])]
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until",
+        "newest"])]
         core: Option<PathBuf>,
-        /// Take executables and libraries from below this directory instead of the container's root.
+        /// Take executables and libraries from below this directory instead of the container's
+        /// root.
         #[arg(long, value_name = "DIR")]
         sysroot: Option<PathBuf>,
         /// Print JSON, one object for each crash.
         #[arg(long)]
         json: bool,
     },
-    /// Open a crash in a debugger, the newest that matches, with the executable and libraries that it had.
+    /// Open a crash in a debugger, the newest that matches, with the executable
+    /// and libraries that it had.
     ///
-    /// They are copied to a temporary directory, laid out as in the container, and removed when the debugger ends; only those with the build-id in the core
-    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. It all is what a container wrote: the debugger reads no settings and
-    /// no scripts, has an empty HOME, which is its working directory, and a terminal of its own; one that root starts runs as a user that nobody else is.
+    /// They are copied to a temporary directory, laid out as in the container, and removed
+    /// when the debugger ends; only those with the build-id in the core are taken. A MATCH
+    /// that ends in .tar.zst is a bundle that `export` has written. It all is what a
+    /// container wrote: the debugger reads no settings and no scripts, has an empty HOME,
+    /// which is its working directory, and a terminal of its own; one that root starts runs
+    /// as a user that nobody else is.
     ///
     /// Example: oci-coredump debug nginx -A -batch -A -ex -A bt
     #[command(after_help = MATCH)]
@@ -179,13 +195,16 @@ pub enum Verb {
         /// Run the debugger as root, if you are, with whatever the core makes it do.
         #[arg(long)]
         as_root: bool,
-        /// Let it ask the servers of DEBUGINFOD_URLS for what it misses: they learn which programs crash.
+        /// Let it ask the servers of DEBUGINFOD_URLS for what it misses: they
+        /// learn which programs crash.
         #[arg(long)]
         debuginfod: bool,
     },
-    /// Write a crash into one file: core, record, executable, libraries, and a script that opens them in gdb on any machine.
+    /// Write a crash into one file: core, record, executable, libraries, and a script that opens
+    /// them in gdb on any machine.
     ///
-    /// The file is a tar archive, compressed with zstd; the same crash gives the same bytes, and holes of the core stay holes. Only its owner may read it.
+    /// The file is a tar archive, compressed with zstd; the same crash gives the same bytes, and
+    /// holes of the core stay holes. Only its owner may read it.
     ///
     /// Example: oci-coredump export nginx -o nginx.tar.zst
     #[command(after_help = MATCH)]
@@ -203,11 +222,14 @@ pub enum Verb {
     },
     /// Remove the oldest crashes: their records, and their cores where these are in the store.
     ///
-    /// Cores on volumes and in containers are not touched. A crash that one of the rules names goes; kept executables and libraries go with the last core that
-    /// needs them. The rules of `[vacuum]` in the configuration are applied by themselves, after crashes and when containers end.
+    /// Cores on volumes and in containers are not touched. A crash that one of the rules
+    /// names goes; kept executables and libraries go with the last core that needs them.
+    /// The rules of `[vacuum]` in the configuration are applied by themselves, after
+    /// crashes and when containers end.
     ///
     /// Example: oci-coredump vacuum --max-age "2 weeks" --max-size 10G --dry-run
-    #[command(group(clap::ArgGroup::new("rules").args(["max_size", "max_age", "keep"]).multiple(true).required(true)))]
+    #[command(group(clap::ArgGroup::new("rules").args(["max_size", "max_age",
+    "keep"]).multiple(true).required(true)))]
     Vacuum {
         /// Most bytes on disk of all cores in the store and what is kept with them: 500M, 10G.
         #[arg(long, value_name = "SIZE")]
@@ -227,8 +249,8 @@ pub enum Verb {
     },
     /// Remove crashes: their records, and their cores where these are in the store.
     ///
-    /// A core on a volume or in a container's own layer is not ours and stays; its record goes. A file that
-    /// has the core's name but is another one stays too.
+    /// A core on a volume or in a container's own layer is not ours and stays; its record goes. A
+    /// file that has the core's name but is another one stays too.
     ///
     /// Example: oci-coredump rm shop --until yesterday
     #[command(after_help = MATCH)]
@@ -247,8 +269,8 @@ pub enum Verb {
     },
     /// Put kernel.core_pattern back whenever another program has overwritten it, until stopped.
     ///
-    /// It looks every two seconds: the kernel tells nobody of a change. oci-coredump.service runs it, which
-    /// `install` enables where systemd runs.
+    /// It looks every two seconds: the kernel tells nobody of a change. oci-coredump.service runs
+    /// it, which `install` enables where systemd runs.
     ///
     /// Example: oci-coredump watch
     Watch,
@@ -265,12 +287,15 @@ pub enum Verb {
     },
     /// Give a container that is running its own core pattern, without a restart.
     ///
-    /// What the hook would have done at its start is done now: the dump directory, its view of core_pattern, RLIMIT_CORE of all its processes, the registration. A
-    /// name or ID is looked up with podman, docker, nerdctl, crictl, ctr, runc, crun or youki, whichever knows it; with --by by that command alone; with --pid
-    /// nobody is asked. What is not as if the container had been started so is said in a line each.
+    /// What the hook would have done at its start is done now: the dump directory, its view of
+    /// core_pattern, RLIMIT_CORE of all its processes, the registration. A name or ID is looked up
+    /// with podman, docker, nerdctl, crictl, ctr, runc, crun or youki, whichever knows it; with
+    /// --by by that command alone; with --pid nobody is asked. What is not as if the container had
+    /// been started so is said in a line each.
     ///
     /// Example: oci-coredump enable web --pattern /pod/data/dump/core-eci --limit 2G
-    #[command(group(clap::ArgGroup::new("target").args(["container", "pid"]).multiple(true).required(true)))]
+    #[command(group(clap::ArgGroup::new("target").args(["container",
+    "pid"]).multiple(true).required(true)))]
     Enable {
         /// Its name or ID.
         container: Option<String>,
@@ -310,7 +335,8 @@ pub enum Verb {
     Plan {
         /// The bundle: a directory with a config.json.
         bundle: PathBuf,
-        /// The state that a runtime would give the hook; only the container ID matters here, which else is the bundle's name.
+        /// The state that a runtime would give the hook; only the container ID matters here, which
+        /// else is the bundle's name.
         #[arg(long, value_name = "FILE")]
         state: Option<PathBuf>,
         /// Use this configuration instead of /etc/oci-coredump/config.toml.
@@ -319,14 +345,16 @@ pub enum Verb {
     },
     /// Install on a Kubernetes node, from a pod: see deploy/.
     ///
-    /// The program is copied to the host, whose root is mounted at DIR; the host's copy tells containerd or CRI-O, whichever is there, and with `serve` is the
-    /// NRI plugin as long as the pod runs. Refuses to replace a program that somebody else has installed.
+    /// The program is copied to the host, whose root is mounted at DIR; the host's copy tells
+    /// containerd or CRI-O, whichever is there, and with `serve` is the NRI plugin as long as the
+    /// pod runs. Refuses to replace a program that somebody else has installed.
     ///
     /// Example: oci-coredump node serve --root /host
     Node {
         /// What to do.
         action: node::Action,
-        /// Where the host's root is mounted. Without it: this is the host, and the program is in its place.
+        /// Where the host's root is mounted. Without it: this is the host, and
+        /// the program is in its place.
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
         /// Do not end when all is done.
@@ -335,9 +363,10 @@ pub enum Verb {
     },
     /// Check whether an OCI runtime does for its hooks what a hook like this one needs.
     ///
-    /// Order and namespaces of the hooks, the state that they are given, mounts and limits that they set, and what comes of one that fails. A few containers are
-    /// started in a scratch directory, with this program as their hooks and their only file: no image, no network. Needs root. Exit status 1 if something is
-    /// failed.
+    /// Order and namespaces of the hooks, the state that they are given, mounts and limits that
+    /// they set, and what comes of one that fails. A few containers are started in a scratch
+    /// directory, with this program as their hooks and their only file: no image, no network. Needs
+    /// root. Exit status 1 if something is failed.
     ///
     /// Example: oci-coredump verify --runtime /usr/sbin/runc
     Verify {
@@ -360,7 +389,8 @@ pub enum Verb {
         /// What it does besides.
         deeds: Vec<crate::verify::Deed>,
     },
-    /// Serve an engine as its NRI plugin, by connecting to its socket; for ever, across restarts of the engine.
+    /// Serve an engine as its NRI plugin, by connecting to its socket; for ever,
+    /// across restarts of the engine.
     ///
     /// Usually the engine starts the plugin itself: `oci-coredump install containerd`.
     ///
@@ -372,15 +402,17 @@ pub enum Verb {
     },
     /// The OCI hook, for runtimes: the container's state is read from stdin.
     ///
-    /// Without a stage it is found out from the state. createRuntime fails only where the container (annotation oci-coredump/required) or the
-    /// administrator (strict = true) insists; poststart and poststop never do.
+    /// Without a stage it is found out from the state. createRuntime fails only where the
+    /// container (annotation oci-coredump/required) or the administrator (strict = true) insists;
+    /// poststart and poststop never do.
     Hook {
         /// createRuntime, prestart, poststart or poststop.
         stage: Option<String>,
     },
     /// The kernel's pipe helper; the kernel gives it its arguments.
     Handle {
-        /// A word for the version of the list, v1, and the values of %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E of core(5).
+        /// A word for the version of the list, v1, and the values of %P %p %I %i %u %g %d %s %t %c
+        /// %C %F %h %e %f %E of core(5).
         specifiers: Vec<OsString>,
     },
     /// Print the man page.

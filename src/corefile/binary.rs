@@ -1,4 +1,5 @@
-//! One module's file: is it the one that was mapped, where are its unwind tables, what function and line is at an address.
+//! One module's file: is it the one that was mapped, where are its unwind tables, what function
+//! and line is at an address.
 
 use super::modules::Found;
 use super::walk::Place;
@@ -135,8 +136,9 @@ impl<'d> Binary<'d> {
         self.file.as_ref()?.segments().find_map(|s| s.data_range(address, size).ok().flatten())
     }
 
-    /// Whether an address is in a function that a signal handler called in the name of the instruction that went wrong: what it would return to is that
-    /// instruction, not the one after a call. Go does so for every nil that is dereferenced.
+    /// Whether an address is in a function that a signal handler called in the name of the
+    /// instruction that went wrong: what it would return to is that instruction, not the one after
+    /// a call. Go does so for every nil that is dereferenced.
     pub fn is_injected(&self, address: u64) -> bool {
         let find = || {
             self.file.as_ref()?.section_by_name(".gopclntab")?;
@@ -202,7 +204,8 @@ impl<'d> Binary<'d> {
     }
 }
 
-/// Source lines of binaries; making one parses the debug information's index, so it is made once, for a binary that some stack goes through.
+/// Source lines of binaries; making one parses the debug information's index, so it is made once,
+/// for a binary that some stack goes through.
 pub struct Lines<'b>(Vec<OnceCell<Option<Context<Slice<'b>>>>>);
 
 impl<'b> Lines<'b> {
@@ -211,7 +214,8 @@ impl<'b> Lines<'b> {
         Lines((0..count).map(|_| OnceCell::new()).collect())
     }
 
-    /// What is at a place of a stack: the functions that the compiler put into each other there, the innermost first.
+    /// What is at a place of a stack: the functions that the compiler put into each other
+    /// there, the innermost first.
     pub fn describe(
         &self,
         place: &Place,

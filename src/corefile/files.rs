@@ -1,7 +1,7 @@
-//! Finding the files of a core's modules: from the container while it is there, from a directory that looks
-//! like it, from the kept binaries. Only opened here, never read: whether it is the right one is for the
-//! jailed reader to say. What is the container's is opened with the rights of the process that crashed: its
-//! core may name, and its mounts may show, any file of the host.
+//! Finding the files of a core's modules: from the container while it is there, from a directory
+//! that looks like it, from the kept binaries. Only opened here, never read: whether it is the
+//! right one is for the jailed reader to say. What is the container's is opened with the rights of
+//! the process that crashed: its core may name, and its mounts may show, any file of the host.
 
 use super::Module;
 use super::identity::{is_name, is_name_of};
@@ -40,10 +40,11 @@ pub struct Places {
     pub root: Option<OwnedFd>,
     /// `<store>/binaries`: files named by their build-id in hexadecimal, and their content.
     pub kept: Option<OwnedFd>,
-    /// Of the kept ones only these, by the path of the module: those that the crashed process could read itself. Whoever gets its core gets them, and a core can
-    /// name any.
+    /// Of the kept ones only these, by the path of the module: those that the crashed process could
+    /// read itself. Whoever gets its core gets them, and a core can name any.
     pub own: Option<BTreeMap<String, String>>,
-    /// The host's directories of debug information, laid out as gdb has it: `.build-id/ab/cdef.debug`.
+    /// The host's directories of debug information, laid out as gdb has it:
+    /// `.build-id/ab/cdef.debug`.
     pub debug: Vec<OwnedFd>,
     /// Who opens what is below `root`; `None` is the caller.
     pub reader: Option<Credentials>,
@@ -53,7 +54,8 @@ pub struct Places {
 const DEBUG: &str = "usr/lib/debug";
 
 impl Places {
-    /// The usual places: `root`, the kept binaries of `store`, and the debug information that the container and the host have installed.
+    /// The usual places: `root`, the kept binaries of `store`, and the debug information that the
+    /// container and the host have installed.
     pub fn usual(root: Option<OwnedFd>, store: Option<&Path>) -> Self {
         let host = |path: &Path| file::open_dir(path).ok();
         let debug = host(Path::new("/").join(DEBUG).as_path()).into_iter().collect();
@@ -70,7 +72,8 @@ impl Places {
         }
     }
 
-    /// Opens what can be opened of a module. A kept binary comes first: it was taken at the crash, the container's may have been replaced since.
+    /// Opens what can be opened of a module. A kept binary comes first: it was taken at the crash,
+    /// the container's may have been replaced since.
     pub fn open(&self, module: &Module) -> Opened {
         let id = module
             .build_id
@@ -92,7 +95,8 @@ impl Places {
         Opened { file: kept().or_else(there), debug }
     }
 
-    /// Under which name the module's file is kept: as the record says. Without a record that with the build-id, if it is the only one: anybody may have made another.
+    /// Under which name the module's file is kept: as the record says. Without a record that with
+    /// the build-id, if it is the only one: anybody may have made another.
     fn kept_name(&self, module: &Module) -> Option<String> {
         if let Some(own) = &self.own {
             return own.get(&module.path).filter(|name| is_name(name)).cloned();

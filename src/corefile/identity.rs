@@ -1,5 +1,6 @@
-//! By what an executable or library is known when it is kept: its build-id, from its notes, for the debugger, and its content, which nobody else's file has, whatever
-//! it calls itself. The file is hostile: a bounded number of bounded reads, never a mapping of it.
+//! By what an executable or library is known when it is kept: its build-id, from its notes, for the
+//! debugger, and its content, which nobody else's file has, whatever it calls itself. The file is
+//! hostile: a bounded number of bounded reads, never a mapping of it.
 
 use super::image::Source;
 use object::elf::{self, FileHeader32, FileHeader64};
@@ -13,12 +14,14 @@ const MAX_NOTES: usize = 64 << 10;
 
 /// What stands before the content's hash where there is no build-id.
 const NONE: &str = "content";
-/// Bytes of the hash of the content, BLAKE3, that are in a name: for another file with the same ones 2^128 would have to be tried.
+/// Bytes of the hash of the content, BLAKE3, that are in a name: for another file with the same
+/// ones 2^128 would have to be tried.
 const HASH: usize = 16;
 /// Bytes of a build-id that is one: linkers make 8, 16 or 20.
 const BUILD_ID: std::ops::RangeInclusive<usize> = 4..=64;
 
-/// Whether this can be the name of a kept file: a build-id in hexadecimal and the hash of the content, `BUILD_ID-HASH`.
+/// Whether this can be the name of a kept file: a build-id in hexadecimal and the hash of the
+/// content, `BUILD_ID-HASH`.
 pub fn is_name(name: &str) -> bool {
     let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_id = |id: &str| id == NONE || BUILD_ID.contains(&(id.len() / 2)) && hex(id);
@@ -30,7 +33,8 @@ pub fn is_name_of(name: &str, build_id: &str) -> bool {
     is_name(name) && name.split_once('-').is_some_and(|(id, _)| id == build_id)
 }
 
-/// The name of an ELF file that has this build-id; `None` if it is none, or has more than `most` bytes.
+/// The name of an ELF file that has this build-id; `None` if it is none, or
+/// has more than `most` bytes.
 pub fn name(file: &dyn Source, build_id: Option<&str>, most: u64) -> Option<String> {
     let mut buffer = vec![0; 128 << 10];
     let (mut hasher, mut at) = (blake3::Hasher::new(), 0);

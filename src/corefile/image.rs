@@ -1,4 +1,5 @@
-//! The ELF side of a core: header, segments, notes. Only 64-bit little-endian ones; others are named and refused.
+//! The ELF side of a core: header, segments, notes. Only 64-bit little-endian ones;
+//! others are named and refused.
 
 use super::memory::Memory;
 use super::notes::Notes;
@@ -171,7 +172,8 @@ fn load(p: &ProgramHeader64<LE>) -> Load {
 fn segments(source: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<ProgramHeader64<LE>>> {
     let mut count = u32::from(header.e_phnum(LE));
     if count == u32::from(elf::PN_XNUM) {
-        // Above 65,534 the number stands in the first section header's sh_info, at the end of the file.
+        // Above 65,534 the number stands in the first section header's
+        // sh_info, at the end of the file.
         let mut section = [0; 64];
         let got = source.read_at(header.e_shoff(LE), &mut section);
         ensure!(

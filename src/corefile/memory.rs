@@ -1,4 +1,5 @@
-//! The process's memory, as far as the core has it. Read in blocks that are kept, a bounded number of them: a stack is read word by word.
+//! The process's memory, as far as the core has it. Read in blocks that are kept, a bounded number
+//! of them: a stack is read word by word.
 
 use super::image::{Load, Source};
 use std::cell::RefCell;

@@ -1,13 +1,15 @@
 //! What a core file says: who died, of what, and where each thread was.
 //!
 //! ```text
-//! file --image--> Image --overview--> Overview        what is in the core alone: signal, program, threads, modules with their build-ids
-//!                    |
-//!                    +--walk (framehop)--> frames --binary (addr2line, object)--> ThreadStack, one for each thread, the crashing one first
+//! file --image--> Image --overview--> Overview    what the core alone says: signal, program,
+//!                   |                             threads, modules with their build-ids
+//!                   +--walk (framehop)--> frames --binary (addr2line, object)--> ThreadStack
+//!                                                 one for each thread, the crashing one first
 //! ```
 //!
-//! The core and the binaries are hostile: everything here but `reader` and `files` runs in [`crate::sys::jail`], and gives back plain values, or an error
-//! that says what is wrong with the file. `reader` starts the jails, `files` finds the binaries for them.
+//! The core and the binaries are hostile: everything here but `reader` and `files` runs in
+//! [`crate::sys::jail`], and gives back plain values, or an error that says what is wrong with the
+//! file. `reader` starts the jails, `files` finds the binaries for them.
 
 mod binary;
 mod identity;
@@ -142,7 +144,8 @@ pub struct Bytes<'d> {
     pub debug: Option<&'d [u8]>,
 }
 
-/// Follows the stack of every thread. `bytes` are those of [`Overview::modules`], in that order. `tell` gets the verdict on each of them, then each thread.
+/// Follows the stack of every thread. `bytes` are those of [`Overview::modules`], in that order.
+/// `tell` gets the verdict on each of them, then each thread.
 ///
 /// # Errors
 /// It is no core that we can read, or `tell` failed.

@@ -1,4 +1,5 @@
-//! Which files with code were mapped where, and what they call themselves: the first page of each ELF file is in the core (coredump_filter bit 4).
+//! Which files with code were mapped where, and what they call themselves: the first page of each
+//! ELF file is in the core (coredump_filter bit 4).
 
 use super::Module;
 use super::image::{Image, Load};
@@ -49,7 +50,8 @@ pub fn of(image: &Image<'_>) -> Vec<Found> {
     }
     let has_code = |m: &Module| {
         let inside = |l: &&Load| l.address < m.end && l.address.saturating_add(l.size) > m.start;
-        // The kernel has every mapping among its segments; gdb's generate-core-file leaves those out that it does not dump, code for one.
+        // The kernel has every mapping among its segments; gdb's generate-core-file leaves those
+        // out that it does not dump, code for one.
         let part = |l: &Load| {
             l.address.saturating_add(l.size).min(m.end).saturating_sub(l.address.max(m.start))
         };
@@ -83,7 +85,8 @@ pub fn of(image: &Image<'_>) -> Vec<Found> {
     found
 }
 
-/// Bias and build-id, from the ELF header in memory. Without it the file is taken to be linked at 0, as every shared object is.
+/// Bias and build-id, from the ELF header in memory. Without it the file is taken to be linked at
+/// 0, as every shared object is.
 fn read_head(image: &Image<'_>, said: Module) -> Found {
     let head = image.memory.up_to(said.start, MAX_HEAD);
     let mut found = Found { bias: said.start, said, image: None };

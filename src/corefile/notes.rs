@@ -1,7 +1,9 @@
-//! The notes of a core: threads with their registers, the signal, the table of mapped files, the auxiliary vector.
+//! The notes of a core: threads with their registers, the signal, the table of mapped
+//! files, the auxiliary vector.
 //!
-//! `object` takes the notes apart; the layouts of what is in them are the kernel's (`include/uapi/linux/elfcore.h`, `fs/binfmt_elf.c`), and no crate that is
-//! kept up has them for a core of another process.
+//! `object` takes the notes apart; the layouts of what is in them are the kernel's
+//! (`include/uapi/linux/elfcore.h`, `fs/binfmt_elf.c`), and no crate that is kept up has them for
+//! a core of another process.
 
 use super::image::Machine;
 use super::signal::Signal;
@@ -90,7 +92,8 @@ impl Notes {
                     self.auxv = pairs.take_while(|(k, _)| *k != 0).collect();
                 }
                 (b"CORE", elf::NT_PRPSINFO) => {
-                    // struct elf_prpsinfo: state and flags (16), user, group, pid, ppid, pgrp, sid (24), pr_fname[16], pr_psargs[80].
+                    // struct elf_prpsinfo: state and flags (16), user, group, pid, ppid, pgrp, sid
+                    // (24), pr_fname[16], pr_psargs[80].
                     self.pid = i32_at(d, 24).unwrap_or(0);
                     self.comm = text(d.get(40..56));
                     self.arguments = text(d.get(56..136));
@@ -130,7 +133,8 @@ impl Notes {
     }
 }
 
-/// NT_FILE: how many, the page size, (start, end, offset in pages) for each, then the paths, each ended by a NUL.
+/// NT_FILE: how many, the page size, (start, end, offset in pages) for each, then the
+/// paths, each ended by a NUL.
 fn files(d: &[u8]) -> Option<Vec<Mapping>> {
     let (count, page) = (usize::try_from(u64_at(d, 0)?).ok()?, u64_at(d, 8)?);
     let rows = d.get(16..)?;

@@ -1,4 +1,5 @@
-//! A core as the kernel wrote it: one that was compressed is decompressed first, into a file without a name, with its holes.
+//! A core as the kernel wrote it: one that was compressed is decompressed first, into a file
+//! without a name, with its holes.
 
 use crate::sys::jail::{self, Bounds};
 use crate::sys::{AsFd, kernel};
@@ -19,7 +20,8 @@ pub fn is_compressed(core: &File) -> bool {
     core.read_at(&mut start, 0).is_ok_and(|n| n == 4) && start == ZSTD
 }
 
-/// The core itself, decompressed where it has to be. The decompressor runs in a jail; it may fill at most half of what is free.
+/// The core itself, decompressed where it has to be. The decompressor runs in a jail; it may fill
+/// at most half of what is free.
 pub fn plain(core: File) -> Result<File> {
     if !is_compressed(&core) {
         return Ok(core);
@@ -55,8 +57,8 @@ pub fn plain(core: File) -> Result<File> {
     Ok(file)
 }
 
-/// Copies bytes into an empty file; runs of zeros become holes. More than `most` bytes, holes and all,
-/// are an error: little can be packed to be much.
+/// Copies bytes into an empty file; runs of zeros become holes. More than `most` bytes, holes and
+/// all, are an error: little can be packed to be much.
 fn copy_sparse(mut from: impl Read, mut to: &File, most: u64) -> std::io::Result<()> {
     let mut all = 0;
     let mut buffer = vec![0; 64 << 10];

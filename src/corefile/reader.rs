@@ -1,5 +1,6 @@
-//! Starts the jails in which a core is read: one for what it says itself, one with its binaries for the stacks. What comes back is bounded, and may be part
-//! of the answer: some information is better than none.
+//! Starts the jails in which a core is read: one for what it says itself, one with its
+//! binaries for the stacks. What comes back is bounded, and may be part of the answer: some
+//! information is better than none.
 
 use super::files::{Opened, Places};
 use super::{Bytes, Match, Overview, ThreadStack, Told, overview, stacks};

@@ -1,4 +1,5 @@
-//! The signal in words: what `si_code` and the address mean, from `include/uapi/asm-generic/siginfo.h`.
+//! The signal in words: what `si_code` and the address mean, from
+//! `include/uapi/asm-generic/siginfo.h`.
 
 use super::image::Machine;
 use super::notes::{i32_at, u64_at};
@@ -40,7 +41,9 @@ impl Signal {
         if code == SI_KERNEL {
             signal.words = Some(match (number, machine) {
                 // The CPU tells no address for these.
-                (11, Machine::X86_64) => "general protection fault: the address is not canonical, or the instruction is not allowed".into(),
+                (11, Machine::X86_64) => "general protection fault: the address is not canonical, \
+                                          or the instruction is not allowed"
+                    .into(),
                 _ => "sent by the kernel".into(),
             });
             return Some(signal);
@@ -163,7 +166,8 @@ mod tests {
                 11,
                 0x80,
                 [0; 4],
-                "general protection fault: the address is not canonical, or the instruction is not allowed",
+                "general protection fault: the address is not canonical, or the instruction is not \
+                 allowed",
             ),
             (6, -6, [12, 1000, 0, 0], "sent by process 12 (user 1000) with tgkill or raise"),
             (3, 0, [0, -1, 0, 0], "sent by process 0 (user 4294967295) with kill"),

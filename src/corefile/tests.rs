@@ -1,7 +1,8 @@
 use super::*;
 use proptest::prelude::*;
 
-/// A core made by hand: two threads, an NT_FILE row, a stack of frame pointers in one segment, code that is not dumped in another.
+/// A core made by hand: two threads, an NT_FILE row, a stack of frame pointers in one segment, code
+/// that is not dumped in another.
 fn core() -> Vec<u8> {
     let note = |kind: u32, desc: &[u8]| -> Vec<u8> {
         let mut n = [5u32, desc.len() as u32, kind]
@@ -111,7 +112,11 @@ proptest! {
 
     /// Whatever stands in a core, reading it ends, and with an error at worst.
     #[test]
-    fn nothing_that_is_damaged_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12), cut in any::<prop::sample::Index>(), whole in any::<bool>()) {
+    fn nothing_that_is_damaged_panics(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        cut in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+    ) {
         let mut bytes = core();
         for (at, value) in changes {
             let at = at.index(bytes.len());

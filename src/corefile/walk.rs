@@ -1,4 +1,5 @@
-//! Following a stack, by framehop; what framehop leaves to its caller is here: signal frames, a jump to nowhere, the end.
+//! Following a stack, by framehop; what framehop leaves to its caller is here: signal frames, a
+//! jump to nowhere, the end.
 
 use super::binary::Binary;
 use super::image::{Image, Machine};
@@ -91,7 +92,8 @@ impl<'b> Walker<'b> {
                 self.interrupted(now.sp)
                     .ok_or_else(|| "the interrupted registers are not in the core".to_owned())
             } else if exact && !self.is_code(now.pc) {
-                // A call to where no code is: the caller is the one that put the return address there.
+                // A call to where no code is: the caller is the one that put
+                // the return address there.
                 self.caller_of_nothing(now)
                     .ok_or_else(|| "there is no code here, and no return address".to_owned())
             } else {
@@ -128,7 +130,8 @@ impl<'b> Walker<'b> {
         }
     }
 
-    /// Without its file the functions of a module can be followed by frame pointers only, which most code does not have.
+    /// Without its file the functions of a module can be followed by frame pointers only,
+    /// which most code does not have.
     fn why(&self, why: String, module: Option<usize>) -> String {
         self.lacks(module).map_or_else(|| why.clone(), |lacks| format!("{why}; {lacks}"))
     }
@@ -165,7 +168,8 @@ impl<'b> Walker<'b> {
                 Ok(pc.map(|pc| Registers { pc, sp: r.sp(), fp: r.bp(), lr: 0 }))
             }
             Engine::Aarch64(unwinder, cache) => {
-                // User addresses have at most 48 bits (52 with LVA, which nobody gets without asking); above them may stand a signature.
+                // User addresses have at most 48 bits (52 with LVA, which nobody gets without
+                // asking); above them may stand a signature.
                 let mask = PtrAuthMask((1 << 48) - 1);
                 let mut r = UnwindRegsAarch64::new_with_ptr_auth_mask(mask, now.lr, now.sp, now.fp);
                 let pc = unwinder
@@ -187,7 +191,8 @@ impl<'b> Walker<'b> {
         }
     }
 
-    /// `rt_sigreturn` stands in the C library or the vDSO, with or without tables; its instructions are part of the ABI, and gdb knows it by them too.
+    /// `rt_sigreturn` stands in the C library or the vDSO, with or without tables; its instructions
+    /// are part of the ABI, and gdb knows it by them too.
     fn is_trampoline(&self, pc: u64, module: Option<usize>) -> bool {
         let code: &[&[u8]] = match self.image.machine {
             // mov $15, %rax (or %eax); syscall
@@ -209,18 +214,21 @@ impl<'b> Walker<'b> {
         })
     }
 
-    /// What the kernel saved when it called a signal handler: `struct rt_sigframe` from where the stack pointer is when the handler has returned.
+    /// What the kernel saved when it called a signal handler: `struct rt_sigframe` from where the
+    /// stack pointer is when the handler has returned.
     fn interrupted(&self, sp: u64) -> Option<Registers> {
         let word = |offset: u64| self.image.memory.word(sp.checked_add(offset)?);
         match self.image.machine {
-            // ucontext: flags, link, stack (40 bytes), then r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
+            // ucontext: flags, link, stack (40 bytes), then r8 to r15, rdi, rsi, rbp,
+            // rbx, rdx, rax, rcx, rsp, rip.
             Machine::X86_64 => Some(Registers {
                 pc: word(40 + 8 * 16)?,
                 sp: word(40 + 8 * 15)?,
                 fp: word(40 + 8 * 10)?,
                 lr: 0,
             }),
-            // siginfo (128 bytes), ucontext to its mcontext (176), fault address, x0 to x30, sp, pc.
+            // siginfo (128 bytes), ucontext to its mcontext (176), fault
+            // address, x0 to x30, sp, pc.
             Machine::Aarch64 => {
                 let register = |i: u64| word(128 + 176 + 8 + 8 * i);
                 Some(Registers {

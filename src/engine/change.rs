@@ -212,7 +212,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Applies the changes that are not done yet. They are written down first: what was begun can always be undone.
+    /// Applies the changes that are not done yet. They are written down first: what was
+    /// begun can always be undone.
     ///
     /// # Errors
     /// The change that failed; those before it are undone.
@@ -265,7 +266,8 @@ impl Ledger {
     }
 }
 
-/// The ledger after more changes. The first text of a file that we have changed twice is the one to go back to.
+/// The ledger after more changes. The first text of a file that we have changed twice
+/// is the one to go back to.
 fn merged(mut ledger: Vec<Change>, new: &[&Change]) -> Vec<Change> {
     for change in new {
         let known = ledger.iter_mut().find(|old| old.path() == change.path());
@@ -281,7 +283,8 @@ fn merged(mut ledger: Vec<Change>, new: &[&Change]) -> Vec<Change> {
     ledger
 }
 
-/// Takes only our own part out of a text that somebody else has changed since, given what it was before; `None`: it stays as it is.
+/// Takes only our own part out of a text that somebody else has changed since, given what it was
+/// before; `None`: it stays as it is.
 type WithoutUs<'a> = &'a dyn Fn(&str, Option<&str>) -> Result<Option<String>>;
 
 fn undo(change: &Change, without_us: WithoutUs<'_>, dry_run: bool) -> Result<Option<String>> {

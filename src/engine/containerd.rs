@@ -1,7 +1,10 @@
-//! containerd: an NRI plugin where it can have one; else, for its CRI plugin, a base specification with our hooks, and the annotations let through.
+//! containerd: an NRI plugin where it can have one; else, for its CRI plugin, a base specification
+//! with our hooks, and the annotations let through.
 //!
-//! The merge rules differ. Up to 1.7 a drop-in *replaces* the whole table of a plugin, so the main file is edited; from 2.0 on (version 3) drop-ins are
-//! merged, if the main file imports them. A table of a runtime replaces that runtime's defaults in both, so ours says the runtime's type too.
+//! The merge rules differ. Up to 1.7 a drop-in *replaces* the whole table of a plugin, so
+//! the main file is edited; from 2.0 on (version 3) drop-ins are merged, if the main file
+//! imports them. A table of a runtime replaces that runtime's defaults in both, so ours
+//! says the runtime's type too.
 
 use super::change::{Change, Plan};
 use super::{Options, Program, nri, spec};
@@ -99,7 +102,8 @@ fn make<'a>(doc: &'a mut DocumentMut, path: &[&str]) -> Result<&'a mut dyn Table
     Ok(table)
 }
 
-/// The runtimes of a configuration that are native containers, runc's shim; at least the default one.
+/// The runtimes of a configuration that are native containers, runc's shim;
+/// at least the default one.
 pub fn runtimes(text: &str, version: i64) -> Result<Vec<Runtime>> {
     let doc = parse(text)?;
     let mut out = Vec::new();
@@ -121,7 +125,8 @@ pub fn runtimes(text: &str, version: i64) -> Result<Vec<Runtime>> {
     Ok(out)
 }
 
-/// Gives runtimes our base specification, and lets the annotations through to them. `from`: where their lists stand, when that is another file.
+/// Gives runtimes our base specification, and lets the annotations through to them. `from`: where
+/// their lists stand, when that is another file.
 ///
 /// # Errors
 /// It is no configuration of containerd.
@@ -191,7 +196,8 @@ pub fn enable_nri(text: &str, by_default: bool) -> Result<Option<String>> {
     Ok(Some(doc.to_string()))
 }
 
-/// Takes out what [`add`] and [`enable_nri`] put in; where `before` had something else there, that comes back.
+/// Takes out what [`add`] and [`enable_nri`] put in; where `before` had something
+/// else there, that comes back.
 ///
 /// # Errors
 /// It is no configuration of containerd.
@@ -242,8 +248,9 @@ pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
     Ok(doc.to_string())
 }
 
-/// The base specification: a whole one with our hooks. containerd's own default has an RLIMIT_NOFILE of 1024, which its CRI plugin does not give pods:
-/// `of_admin` is false for that one, and it loses its limits.
+/// The base specification: a whole one with our hooks. containerd's own default has an
+/// RLIMIT_NOFILE of 1024, which its CRI plugin does not give pods: `of_admin` is false for that
+/// one, and it loses its limits.
 ///
 /// # Errors
 /// It is no config.json.
@@ -312,7 +319,8 @@ pub struct Told {
     pub missing: Vec<&'static str>,
 }
 
-/// Looks at a configuration with its drop-ins. `usual`: whether the program at the usual place reads it.
+/// Looks at a configuration with its drop-ins. `usual`: whether the program at
+/// the usual place reads it.
 ///
 /// # Errors
 /// It is no configuration of containerd.
@@ -365,7 +373,8 @@ pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
     let old = text.as_deref().unwrap_or_default();
     let in_file = || file.display().to_string();
     let said = version(old).with_context(in_file)?;
-    // The program at the usual place is the one that reads the usual file; another file tells by its version.
+    // The program at the usual place is the one that reads the usual file; another
+    // file tells by its version.
     let program_says = options
         .config
         .is_none()

@@ -1,6 +1,8 @@
-//! CRI-O: it reads hooks.d by itself; where the administrator has set other directories, a drop-in adds the standard one to them.
+//! CRI-O: it reads hooks.d by itself; where the administrator has set other directories, a drop-in
+//! adds the standard one to them.
 //!
-//! A value of a later drop-in replaces the earlier ones, lists included (crio.conf.d(5)), so ours repeats the list that is in force.
+//! A value of a later drop-in replaces the earlier ones, lists included (crio.conf.d(5)), so ours
+//! repeats the list that is in force.
 
 use super::change::{Change, Plan};
 use super::{Program, hooks_dir};
@@ -31,7 +33,8 @@ pub fn plan(config: &Path, program: &Program) -> Result<Plan> {
 mod tests {
     use super::*;
 
-    /// What CRI-O makes of a configuration directory: crio.conf(5), then crio.conf.d(5) in lexical order, each value replacing the earlier one.
+    /// What CRI-O makes of a configuration directory: crio.conf(5), then crio.conf.d(5) in lexical
+    /// order, each value replacing the earlier one.
     fn hooks_dirs(config: &Path) -> Option<Vec<String>> {
         let mut paths = vec![config.to_owned()];
         let mut drop_ins: Vec<_> = std::fs::read_dir(config.with_file_name("crio.conf.d"))

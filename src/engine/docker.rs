@@ -22,7 +22,8 @@ fn print(map: Map<String, Value>) -> Result<String> {
     Ok(serde_json::to_string_pretty(&Value::Object(map))? + "\n")
 }
 
-/// Adds the runtime, and makes it the default unless another than runc is that already. The new text, and whether it is the default.
+/// Adds the runtime, and makes it the default unless another than runc is that already. The new
+/// text, and whether it is the default.
 ///
 /// # Errors
 /// It is no daemon.json.

@@ -1,4 +1,5 @@
-//! The `hooks_dir` setting that podman and CRI-O share: where they look for hooks.d files, and the file that we put there.
+//! The `hooks_dir` setting that podman and CRI-O share: where they look for hooks.d files, and
+//! the file that we put there.
 
 use super::Program;
 use super::change::{Change, Plan};
@@ -14,7 +15,8 @@ pub const FILE: &str = "oci-coredump.json";
 /// How the name of a drop-in of ours ends.
 const OURS: &str = "oci-coredump.conf";
 
-/// The list that is in force, of the files that say it, the later ones winning; `None`: the engine's default.
+/// The list that is in force, of the files that say it, the later ones winning;
+/// `None`: the engine's default.
 ///
 /// # Errors
 /// A file is no TOML.
@@ -47,11 +49,13 @@ pub fn drop_in(in_force: Option<Vec<String>>, wanted: &[&str], table: &str) -> O
     list.extend(missing);
     let list: Array = list.into_iter().collect();
     Some(format!(
-        "# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n[{table}]\nhooks_dir = {list}\n"
+        "# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n[{table}]\n\
+         hooks_dir = {list}\n"
     ))
 }
 
-/// The files of a configuration with its drop-ins, in the order in which they are read; without ours.
+/// The files of a configuration with its drop-ins, in the order in which
+/// they are read; without ours.
 pub fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut files = all_files(main, drop_ins)?;
     files.retain(|(path, _)| {
@@ -81,7 +85,8 @@ pub fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String
     Ok(out)
 }
 
-/// The path of our drop-in: after every other one that says where hooks are, since the last one counts.
+/// The path of our drop-in: after every other one that says where hooks are,
+/// since the last one counts.
 pub fn own_file(
     drop_ins: &Path,
     first_choice: &str,
@@ -98,7 +103,8 @@ pub fn own_file(
     Ok(drop_ins.join(name))
 }
 
-/// The hooks.d file of the standard directory, where no `make install` has put one that starts this program.
+/// The hooks.d file of the standard directory, where no `make install` has put one
+/// that starts this program.
 pub fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
     let path = Path::new(STANDARD).join(FILE);
     let program = program.text()?;

@@ -1,6 +1,8 @@
-//! What `doctor` says of an engine: by which way it comes to this program, whether that way is whole, and whether annotations arrive by it.
+//! What `doctor` says of an engine: by which way it comes to this program, whether that way is
+//! whole, and whether annotations arrive by it.
 //!
-//! In: the engine's configuration, read and never run; what lies where it looks. Nothing is changed.
+//! In: the engine's configuration, read and never run; what lies where it
+//! looks. Nothing is changed.
 
 use super::{Engine, Program, containerd, docker, hooks_dir, nri};
 use anyhow::{Context, Result};
@@ -96,7 +98,8 @@ fn leads_to_us(path: &Path, program: &Program) -> Option<Finding> {
     }
 }
 
-/// podman and CRI-O: which of the directories that they read has our file. A file whose program is missing they skip, and say nothing.
+/// podman and CRI-O: which of the directories that they read has our file. A file whose program is
+/// missing they skip, and say nothing.
 fn by_hooks(
     main: &[&Path],
     drop_ins: &Path,
@@ -215,10 +218,18 @@ fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Findi
             )
         }));
         if hooks.is_empty() && runtime.missing.is_empty() {
-            found.push(good(format!("pods of runtime {name} by the base specification {}; the annotations are let through", base.display())));
+            found.push(good(format!(
+                "pods of runtime {name} by the base specification {}; the annotations are let \
+                 through",
+                base.display()
+            )));
         } else if hooks.is_empty() {
             found.push(broken(
-                format!("runtime {name}: pod_annotations and container_annotations do not let {} through", runtime.missing.join(", ")),
+                format!(
+                    "runtime {name}: pod_annotations and container_annotations do not let {} \
+                     through",
+                    runtime.missing.join(", ")
+                ),
                 "run `oci-coredump install containerd --way spec`",
             ));
         }

@@ -76,7 +76,11 @@ fn docker_by_its_runtimes() {
     std::os::unix::fs::symlink("oci-coredump", m.path("oci-coredump-runtime")).unwrap();
     let (states, text) = m.look(Engine::Docker, "daemon.json");
     assert!(states == [State::Doubtful] && text.contains("the default one is runc"), "{text}");
-    m.write("daemon.json", r#"{"default-runtime": "oci-coredump", "runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#);
+    m.write(
+        "daemon.json",
+        r#"{"default-runtime": "oci-coredump",
+            "runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#,
+    );
     assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Good]);
     m.write("daemon.json", "{");
     assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Doubtful]);
@@ -101,7 +105,8 @@ fn containerd_by_nri_and_by_its_specification() {
     assert_eq!(m.look(Engine::Containerd, "config.toml").0, [State::Broken]);
     fs::remove_file(m.path("plugins/90-oci-coredump")).unwrap();
 
-    let table = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ocdtest]\nbase_runtime_spec = '/etc/oci-coredump/containerd-base-ocdtest.json'\n";
+    let table = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ocdtest]\n\
+                 base_runtime_spec = '/etc/oci-coredump/containerd-base-ocdtest.json'\n";
     m.write("config.toml", &format!("version = 2\n{table}"));
     let (states, text) = m.look(Engine::Containerd, "config.toml");
     assert!(states == [State::Broken] && text.contains("does not exist"), "{text}");

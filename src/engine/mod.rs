@@ -1,12 +1,14 @@
-//! The ways into the engines: what makes each of them call the hook, and the limit that its `exec` gives.
+//! The ways into the engines: what makes each of them call the hook, and the
+//! limit that its `exec` gives.
 //!
 //! ```text
-//! install ENGINE:  docker, containerd, podman, crio  --Plan-->  change  --(host, ledger)-->  undone by uninstall ENGINE
-//!                  (text in, text out)
-//! install --detect: which of them are there (detect)
-//! at run time:     runtime    Docker, ctr: an OCI runtime that edits the bundle and becomes the real one
-//!                  nri        containerd, CRI-O: a plugin that adjusts containers at their creation
-//!                  precreate  podman: edits the configuration before the runtime sees it
+//! install ENGINE:    docker, containerd, podman, crio  --Plan-->  change  --> host, ledger
+//!                    (text in, text out)                          undone by uninstall ENGINE
+//! install --detect:  detect: which of them are installed
+//! at run time:       runtime    Docker, ctr: an OCI runtime that edits the bundle and then
+//!                               executes the real one
+//!                    nri        containerd, CRI-O: a plugin that adjusts new containers
+//!                    precreate  podman: edits the configuration before the runtime sees it
 //! ```
 
 pub mod change;
@@ -36,8 +38,8 @@ pub const RUNTIME_NAME: &str = "oci-coredump-runtime";
 pub enum Engine {
     /// By its daemon.json: a runtime that wraps the real one.
     Docker,
-    /// By an NRI plugin (containerd 2, and 1.7 where NRI is switched on), or by the base specification of
-    /// its CRI plugin.
+    /// By an NRI plugin (containerd 2, and 1.7 where NRI is switched on), or by the base
+    /// specification of its CRI plugin.
     Containerd,
     /// By hooks.d.
     Podman,
@@ -69,7 +71,8 @@ impl Engine {
         })
     }
 
-    /// Takes only our own part out of a file which somebody else has changed since. `before`: what it was before us, if it was.
+    /// Takes only our own part out of a file which somebody else has changed since. `before`: what
+    /// it was before us, if it was.
     fn without_us(self, text: &str, before: Option<&str>) -> Result<Option<String>> {
         match self {
             Engine::Docker => docker::remove(text).map(Some),
@@ -92,7 +95,8 @@ pub struct Options {
     /// docker: only for containers that are started with `--runtime oci-coredump`.
     #[arg(long, requires = "engine")]
     pub no_default: bool,
-    /// podman: set RLIMIT_CORE in the configuration too, by a precreate hook. CRI-O does not read its directory.
+    /// podman: set RLIMIT_CORE in the configuration too, by a precreate hook. CRI-O
+    /// does not read its directory.
     #[arg(long, requires = "engine")]
     pub precreate: bool,
 }
@@ -172,7 +176,8 @@ pub fn install(
     Ok(())
 }
 
-/// Makes an engine forget this program: every file as it was, or, where somebody else has changed it since, without our part.
+/// Makes an engine forget this program: every file as it was, or, where somebody else has changed
+/// it since, without our part.
 ///
 /// # Errors
 /// What cannot be put back; the rest is, and what is left can be tried again.
@@ -189,12 +194,14 @@ pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<
     match engine {
         Engine::Docker => writeln!(
             out,
-            "note: `systemctl restart docker` before the program is removed (a reload keeps a default runtime that is no longer configured); \
+            "note: `systemctl restart docker` before the program is removed (a reload keeps a \
+             default runtime that is no longer configured); \
              containers that were made meanwhile name the runtime oci-coredump: make them anew"
         )?,
         Engine::Containerd => writeln!(
             out,
-            "note: `systemctl restart containerd` before the program is removed; running containers go on"
+            "note: `systemctl restart containerd` before the program is removed; running \
+             containers go on"
         )?,
         Engine::Podman | Engine::Crio => {}
     }

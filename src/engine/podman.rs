@@ -1,5 +1,6 @@
-//! podman: it reads hooks.d by itself. The precreate hook, which sets RLIMIT_CORE before the runtime starts, lies in a directory of its own: CRI-O
-//! refuses to start when it finds that stage in the one they share.
+//! podman: it reads hooks.d by itself. The precreate hook, which sets RLIMIT_CORE before the
+//! runtime starts, lies in a directory of its own: CRI-O refuses to start when it finds that
+//! stage in the one they share.
 
 use super::change::{Change, Plan};
 use super::{Options, Program, hooks_dir, spec};
@@ -10,11 +11,15 @@ use std::path::Path;
 /// Where the precreate hook lies.
 pub const PRECREATE: &str = "/etc/oci-coredump/podman-hooks.d";
 
-/// The hooks.d file of the precreate hook: for every container, since which one asks is decided by the program, default pattern included.
+/// The hooks.d file of the precreate hook: for every container, since which one asks is decided by
+/// the program, default pattern included.
 pub fn precreate_file(program: &str) -> Result<String> {
     let hook = json!({
         "version": "1.0.0",
-        "hook": {"path": program, "args": ["oci-coredump", "hook", "precreate"], "timeout": spec::HOOK_TIMEOUT},
+        "hook": {
+            "path": program, "args": ["oci-coredump", "hook", "precreate"],
+            "timeout": spec::HOOK_TIMEOUT,
+        },
         "when": {"always": true},
         "stages": ["precreate"],
     });

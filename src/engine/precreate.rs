@@ -1,4 +1,5 @@
-//! podman's own hook stage: the container's configuration on stdin, the one that the runtime gets on stdout.
+//! podman's own hook stage: the container's configuration on stdin, the one that
+//! the runtime gets on stdout.
 
 use super::{Program, runtime, spec};
 use crate::config::Config;
@@ -9,7 +10,8 @@ use std::io::Write;
 /// Largest configuration that is read, in bytes.
 const MAX: usize = 16 << 20;
 
-/// Hands the configuration on, edited for a container that asks. Whatever goes wrong, what came in goes out: podman would refuse the container.
+/// Hands the configuration on, edited for a container that asks. Whatever goes wrong, what came in
+/// goes out: podman would refuse the container.
 ///
 /// # Errors
 /// It cannot be read or written.

@@ -1,7 +1,8 @@
 //! The runtime wrapper: edits the bundle of a container that asks, then becomes the real runtime.
 //!
-//! In: the command line of an OCI runtime, whichever version of whichever runtime. Out: the real runtime, with the very same command line. Nothing that
-//! goes wrong on the way keeps it from being started, and everything that is not understood is handed on untouched.
+//! In: the command line of an OCI runtime, whichever version of whichever runtime. Out: the real
+//! runtime, with the very same command line. Nothing that goes wrong on the way keeps it from being
+//! started, and everything that is not understood is handed on untouched.
 
 use super::{Program, spec};
 use crate::config::Config;
@@ -20,7 +21,8 @@ const MAX: usize = 16 << 20;
 const DIRECTORIES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
 const NAMES: [&str; 2] = ["runc", "crun"];
 
-/// Options of runc, crun and youki that take the next word as their value: without dashes, before the verb and after it.
+/// Options of runc, crun and youki that take the next word as their value: without dashes,
+/// before the verb and after it.
 const GLOBAL: [&str; 8] = ["root", "r", "log", "l", "log-format", "log-level", "criu", "rootless"];
 const GLOBAL_CRUN: [&str; 1] = ["cgroup-manager"];
 const CREATE: [&str; 7] =
@@ -135,7 +137,8 @@ fn exec(mut args: &[OsString]) -> Call {
     Call::Other
 }
 
-/// The whole way: edit what there is to edit, become the real runtime. `args`: without the program's name. Returns only if there is no runtime to become.
+/// The whole way: edit what there is to edit, become the real runtime. `args`: without the
+/// program's name. Returns only if there is no runtime to become.
 pub fn run(args: &[OsString]) -> anyhow::Error {
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("runtime: {e:#}, using the defaults");
@@ -187,7 +190,8 @@ pub(super) fn reach() -> Result<u64> {
     Ok(Proc::open(std::process::id() as i32)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX))
 }
 
-/// Replaces a file by what `edit` makes of it: a new file beside it and a rename, with the old one's mode.
+/// Replaces a file by what `edit` makes of it: a new file beside it and a
+/// rename, with the old one's mode.
 fn rewrite(path: &Path, edit: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>>) -> Result<()> {
     let whole = std::fs::canonicalize(path).with_context(|| format!("open {}", path.display()))?;
     let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
@@ -240,7 +244,8 @@ mod tests {
         for (line, config) in [
             ("create --bundle /b c1", "/b/config.json"),
             (
-                "--root /run/runc --log /l.json --log-format json create --bundle /b --pid-file /p --console-socket /s c1",
+                "--root /run/runc --log /l.json --log-format json create --bundle /b --pid-file /p \
+                 --console-socket /s c1",
                 "/b/config.json",
             ),
             ("--systemd-cgroup --debug run -d -b /b --preserve-fds 2 c1", "/b/config.json"),

@@ -1,4 +1,5 @@
-//! What an engine's specification of a container, or of a process that joins one, needs for a core. Pure: text in, text out.
+//! What an engine's specification of a container, or of a process that joins one, needs for a
+//! core. Pure: text in, text out.
 
 use crate::annotation::{self, Annotations};
 use crate::config::Config;
@@ -18,9 +19,11 @@ const CORE: &str = "RLIMIT_CORE";
 /// A container that asks for something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asks {
-    /// The RLIMIT_CORE that it asks for, in bytes, `u64::MAX` for unlimited; `None`: whatever lets it have a core.
+    /// The RLIMIT_CORE that it asks for, in bytes, `u64::MAX` for unlimited; `None`:
+    /// whatever lets it have a core.
     pub limit: Option<u64>,
-    /// Whether the request is valid. One that is not still gets the hook, which says so and refuses the container if it insists.
+    /// Whether the request is valid. One that is not still gets the hook, which says so and refuses
+    /// the container if it insists.
     pub valid: bool,
 }
 
@@ -38,9 +41,10 @@ pub fn asks(annotations: &Annotations, config: &Config) -> Option<Asks> {
     }
 }
 
-/// The RLIMIT_CORE, soft and hard, to be set where `there` is set now; `None`: leave it. Only the soft limit changes: the hard one stays what is there,
-/// or what the container would inherit, `reach`. A runtime may not be allowed to exceed that, and a container must not fail for want of a core. (The hook,
-/// which can try, raises it where it may.)
+/// The RLIMIT_CORE, soft and hard, to be set where `there` is set now; `None`: leave it. Only the
+/// soft limit changes: the hard one stays what is there, or what the container would inherit,
+/// `reach`. A runtime may not be allowed to exceed that, and a container must not fail for want of
+/// a core. (The hook, which can try, raises it where it may.)
 pub fn core_limit(asked: Option<u64>, there: Option<(u64, u64)>, reach: u64) -> Option<(u64, u64)> {
     let wanted = asked.unwrap_or(u64::MAX);
     let new = match there {
@@ -53,7 +57,8 @@ pub fn core_limit(asked: Option<u64>, there: Option<(u64, u64)>, reach: u64) -> 
     (new.1 <= reach && there != Some(new)).then_some(new)
 }
 
-/// Edits a bundle's config.json for a container that asks; `None` for all others, and where nothing is missing.
+/// Edits a bundle's config.json for a container that asks; `None` for all others, and
+/// where nothing is missing.
 ///
 /// # Errors
 /// It is no config.json.
@@ -75,7 +80,8 @@ pub fn edit(text: &[u8], config: &Config, program: &Path, reach: u64) -> Result<
     Ok((hooked || limited).then(|| spec.to_string().into_bytes()))
 }
 
-/// Edits the process that joins a container (`exec --process`), whose own soft limit is `limit`; `None` where nothing is missing.
+/// Edits the process that joins a container (`exec --process`), whose own soft limit is `limit`;
+/// `None` where nothing is missing.
 ///
 /// # Errors
 /// It is no process of a config.json.
@@ -90,7 +96,8 @@ pub fn edit_process(text: &[u8], limit: u64, reach: u64) -> Result<Option<Vec<u8
     Ok(changed.then(|| process.to_string().into_bytes()))
 }
 
-/// Adds our hooks to those that are there, unless they are there already. Whether anything was missing.
+/// Adds our hooks to those that are there, unless they are there already.
+/// Whether anything was missing.
 pub fn add_hooks(spec: &mut Map<String, Value>, program: &Path) -> Result<bool> {
     let program = program.to_str().context("the path of this program is not UTF-8")?;
     let hooks = object(spec.entry("hooks").or_insert(Value::Null), "hooks")?;
@@ -181,7 +188,8 @@ mod tests {
         assert_eq!(
             edited(r#"{"z":1,"args":["a"]}"#).unwrap(),
             format!(
-                r#"{{"z":1,"args":["a"],"rlimits":[{{"type":"RLIMIT_CORE","hard":{MAX},"soft":{MAX}}}]}}"#
+                "{{\"z\":1,\"args\":[\"a\"],\
+                 \"rlimits\":[{{\"type\":\"RLIMIT_CORE\",\"hard\":{MAX},\"soft\":{MAX}}}]}}"
             )
         );
         assert_eq!(edited(r#"{"rlimits":[{"type":"RLIMIT_CORE","hard":5,"soft":5}]}"#), None);

@@ -1,4 +1,5 @@
-//! Applying a plan: step by step, and when one fails the steps before it are undone, the last one first.
+//! Applying a plan: step by step, and when one fails the steps before it are
+//! undone, the last one first.
 
 use super::inside::{self, Undo};
 use super::plan::{self, Plan, Step};
@@ -29,8 +30,8 @@ pub struct Site<'a> {
     pub pid: i32,
 }
 
-/// Applies the plan. First what touches the container, by a child and under no lock; then what touches its
-/// processes, the registry and the kernel. `find`: its file system.
+/// Applies the plan. First what touches the container, by a child and under no lock; then what
+/// touches its processes, the registry and the kernel. `find`: its file system.
 ///
 /// # Errors
 /// The step that failed; nothing of the plan is left then.
@@ -144,8 +145,8 @@ fn in_container<'a>(
             let view = site.registry.make_view(id, &pattern)?;
             later(Box::new(|| site.registry.remove_view(id)));
             rootfs.give_label(&view)?;
-            // A container whose request came to nothing must read the host's pattern: that is the one
-            // that holds for it.
+            // A container whose request came to nothing must read the host's pattern: that is
+            // the one that holds for it.
             if rootfs.show(&mount::clone_tree(&view, true)?)? {
                 later(Box::new(|| rootfs.hide()));
             }
@@ -155,8 +156,8 @@ fn in_container<'a>(
     Ok(())
 }
 
-/// What of a step does not. The registry is locked for each write by itself: for files in /run, our own
-/// store's state and sysctls only.
+/// What of a step does not. The registry is locked for each write by itself: for files in /run, our
+/// own store's state and sysctls only.
 fn on_host<'a>(
     site: &'a Site<'_>,
     request: &'a Request,
@@ -209,7 +210,8 @@ fn on_host<'a>(
     Ok(())
 }
 
-/// Sets a soft limit, and the hard one with it where it stands in the way and may be raised. Returns the soft limit that it is now.
+/// Sets a soft limit, and the hard one with it where it stands in the way and may be raised.
+/// Returns the soft limit that it is now.
 pub fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Result<u64> {
     let infinite = |l: Option<u64>| l.unwrap_or(u64::MAX);
     let finite = |l: u64| (l != u64::MAX).then_some(l);
@@ -221,7 +223,8 @@ pub fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Resul
             return Ok(soft);
         }
         log::warn!(
-            "process {pid}: the hard RLIMIT_CORE is {hard} and cannot be raised to {soft}, using {hard}"
+            "process {pid}: the hard RLIMIT_CORE is {hard} and cannot be raised to {soft}, using \
+             {hard}"
         );
     }
     let soft = soft.min(hard);
@@ -229,7 +232,8 @@ pub fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Resul
     Ok(soft)
 }
 
-/// The marks by which the dispatcher knows this container. None of them may be the host's own, or every crash of the host would be the container's.
+/// The marks by which the dispatcher knows this container. None of them may be the host's own, or
+/// every crash of the host would be the container's.
 fn init(site: &Site<'_>) -> Result<Init> {
     let mount_ns = site.process.namespace("mnt")?;
     let status = site.process.status()?;
@@ -246,7 +250,8 @@ fn init(site: &Site<'_>) -> Result<Init> {
     })
 }
 
-/// Its cgroup in the first hierarchy in which it is not where we are, nor at the root: v2 before v1.
+/// Its cgroup in the first hierarchy in which it is not where we are, nor
+/// at the root: v2 before v1.
 fn own_cgroup(site: &Site<'_>) -> Result<Option<String>> {
     let ours = Proc::open(std::process::id() as i32)?.cgroups()?;
     let mut theirs = site.process.cgroups()?;

@@ -1,4 +1,5 @@
-//! A bundle's config.json, as far as the hook needs it. Fields that are unknown here are nobody's error.
+//! A bundle's config.json, as far as the hook needs it. Fields that are
+//! unknown here are nobody's error.
 
 use crate::annotation::Annotations;
 use crate::sys::proc::MountPoint;
@@ -66,7 +67,8 @@ impl Bundle {
         serde_json::from_slice(text).context("config.json")
     }
 
-    /// What a config.json would say of a container that runs, as far as its mounts show it. `mounts` are its own, `source` tells the host's directory of one.
+    /// What a config.json would say of a container that runs, as far as its mounts show it.
+    /// `mounts` are its own, `source` tells the host's directory of one.
     pub fn of_running(
         mounts: &[MountPoint],
         source: impl Fn(&MountPoint) -> Option<PathBuf>,
@@ -100,8 +102,8 @@ impl Bundle {
         bundle.join(self.root.as_ref().map_or(Path::new("rootfs"), |r| r.path()))
     }
 
-    /// The mount that covers `directory`: of those at it or above it the nearest, of equal ones the last. By name only; what really is there the
-    /// hook sees in the container's mount namespace.
+    /// The mount that covers `directory`: of those at it or above it the nearest, of equal ones the
+    /// last. By name only; what really is there the hook sees in the container's mount namespace.
     pub fn volume_at(&self, directory: &str) -> Option<Volume> {
         let wanted = Path::new(directory);
         let mut best: Option<(usize, &Mount)> = None;
@@ -137,7 +139,8 @@ impl Bundle {
         self.linux.as_ref()?.mount_label.as_deref().filter(|label| !label.is_empty())
     }
 
-    /// Whether the container cannot write the host's sysctls: then it may see its own pattern in the place of the host's.
+    /// Whether the container cannot write the host's sysctls: then it may see its own pattern
+    /// in the place of the host's.
     pub fn hides_sysctls(&self) -> bool {
         let paths = self.linux.iter().filter_map(|l| l.readonly_paths.as_ref()).flatten();
         paths.into_iter().any(|p| Path::new("/proc/sys/kernel/core_pattern").starts_with(p))
@@ -160,11 +163,16 @@ fn normal(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    const CONFIG: &[u8] = br#"{"root":{"path":"rootfs","readonly":true},"annotations":{"a":"b"},"future":{"x":1},
-        "process":{"rlimits":[{"type":"RLIMIT_NEW","soft":1,"hard":1},{"type":"RLIMIT_CORE","soft":0,"hard":5}]},
-        "linux":{"readonlyPaths":["/proc/bus","/proc/sys"],"mountLabel":"system_u:object_r:container_file_t:s0:c1,c2"},
-        "mounts":[{"destination":"/proc","type":"proc","source":"proc"},{"destination":"/data","type":"bind","source":"/srv/a","options":["rbind"]},
-                  {"destination":"/data/./dump/","source":"/srv/b","options":["bind","ro"]},{"destination":"/tmp","type":"tmpfs","source":"tmpfs"}]}"#;
+    const CONFIG: &[u8] = br#"{"root":{"path":"rootfs","readonly":true},
+        "annotations":{"a":"b"},"future":{"x":1},
+        "process":{"rlimits":[{"type":"RLIMIT_NEW","soft":1,"hard":1},
+                              {"type":"RLIMIT_CORE","soft":0,"hard":5}]},
+        "linux":{"readonlyPaths":["/proc/bus","/proc/sys"],
+                 "mountLabel":"system_u:object_r:container_file_t:s0:c1,c2"},
+        "mounts":[{"destination":"/proc","type":"proc","source":"proc"},
+                  {"destination":"/data","type":"bind","source":"/srv/a","options":["rbind"]},
+                  {"destination":"/data/./dump/","source":"/srv/b","options":["bind","ro"]},
+                  {"destination":"/tmp","type":"tmpfs","source":"tmpfs"}]}"#;
 
     #[test]
     fn reads_what_it_needs() {

@@ -1,5 +1,5 @@
-//! The name of a container of podman's. Its configuration does not have it; the monitor that podman starts for each container, above the runtime and us, is
-//! told it.
+//! The name of a container of podman's. Its configuration does not have it; the monitor that podman
+//! starts for each container, above the runtime and us, is told it.
 
 use crate::sys::proc::{Proc, printable};
 use std::path::Path;
@@ -26,7 +26,8 @@ pub fn name(id: &str, annotations: &crate::annotation::Annotations) -> Option<St
     None
 }
 
-/// What a command line of conmon(8) says of the container `id`: `--cid ID --name NAME`, as podman writes them `-c` and `-n`.
+/// What a command line of conmon(8) says of the container `id`: `--cid ID --name NAME`, as podman
+/// writes them `-c` and `-n`.
 fn named(line: &[u8], id: &str) -> Option<String> {
     let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
     let program = words.first().and_then(|w| std::str::from_utf8(w).ok()).map(Path::new)?;
@@ -42,7 +43,8 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let line = b"/usr/bin/conmon\0--api-version\x001\0-c\0abc\0-u\0abc\0-r\0/usr/bin/crun\0-n\0shop\0--exit-dir\0/run\0";
+        let line = b"/usr/bin/conmon\0--api-version\x001\0-c\0abc\0-u\0abc\0\
+                     -r\0/usr/bin/crun\0-n\0shop\0--exit-dir\0/run\0";
         assert_eq!(named(line, "abc").as_deref(), Some("shop"));
         assert_eq!(named(line, "ab"), None);
         assert_eq!(named(b"/usr/bin/crun\0-c\0abc\0-n\0shop\0", "abc"), None);

@@ -1,9 +1,10 @@
-//! The part of the hook that touches the container: its file system may be served by somebody who does not
-//! answer (FUSE, NFS), so a child does it, for which nobody waits longer than a while, and under no lock.
+//! The part of the hook that touches the container: its file system may be served by somebody
+//! who does not answer (FUSE, NFS), so a child does it, for which nobody waits longer than a
+//! while, and under no lock.
 //!
-//! The child says what came of it, and stays until it is told whether that is kept. One that hangs is killed
-//! or, where it sleeps in such a file system, left behind: it has nothing of the runtime's open, and is
-//! killed as soon as it wakes up.
+//! The child says what came of it, and stays until it is told whether that is kept. One that hangs
+//! is killed or, where it sleeps in such a file system, left behind: it has nothing of the
+//! runtime's open, and is killed as soon as it wakes up.
 
 use crate::sys::child::{self, Child};
 use crate::sys::{OwnedFd, budget, process};
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// How long the container's file systems may take to answer, all in all. Engines give a hook 10 seconds
-/// (hooks.d), and some less.
+/// How long the container's file systems may take to answer, all in all. Engines give a hook 10
+/// seconds (hooks.d), and some less.
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Most bytes that the child says.
@@ -50,7 +51,8 @@ impl Inside {
     }
 }
 
-/// Does `work` in a child, which adds to the list how each step is taken back. Returns what it found.
+/// Does `work` in a child, which adds to the list how each step is taken
+/// back. Returns what it found.
 ///
 /// # Errors
 /// Those of the work, which has been taken back then; or nothing was heard in time.

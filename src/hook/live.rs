@@ -1,5 +1,6 @@
-//! A container that is running already: what the hook would have done at its start is done now, and undone again. What was there before is noted in
-//! `/run/oci-coredump/enabled/<id>`, so that it can be put back.
+//! A container that is running already: what the hook would have done at its start is done
+//! now, and undone again. What was there before is noted in `/run/oci-coredump/enabled/<id>`,
+//! so that it can be put back.
 
 use super::apply::{self, Site};
 use super::bundle::Bundle;
@@ -28,7 +29,8 @@ const SYSCTL: &str = "/proc/sys/kernel/core_pattern";
 /// Most bytes of a note.
 const MAX: usize = 4 << 20;
 
-/// How often new processes are looked for: one that forks before its own limit is set has a child with the old one.
+/// How often new processes are looked for: one that forks before its own limit is set has
+/// a child with the old one.
 const ROUNDS: usize = 8;
 
 /// A container that runs.
@@ -60,7 +62,8 @@ struct Process {
     filter: Option<String>,
 }
 
-/// Gives a running container its core pattern. `wishes` are the annotations that it would have asked with. Returns what there is to say, a line each.
+/// Gives a running container its core pattern. `wishes` are the annotations that it would have
+/// asked with. Returns what there is to say, a line each.
 ///
 /// # Errors
 /// What could not be done; nothing of it is left then.
@@ -132,7 +135,8 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
     let entry = registry.get(id).with_context(|| format!("container {id} is not registered"))?;
     let Some(before) = note_of(&registry, &entry) else {
         bail!(
-            "container {id} has its pattern since its start, by its annotations: that cannot be taken back while it runs"
+            "container {id} has its pattern since its start, by its annotations: that cannot be \
+             taken back while it runs"
         );
     };
     let store = Store::open(config)?;
@@ -201,7 +205,8 @@ fn init_of(pid: i32) -> Result<(i32, Proc)> {
     bail!("process {pid}: the first process of its PID namespace cannot be seen")
 }
 
-/// The mount that covers the dump directory, with the host's directory behind it if that is certain.
+/// The mount that covers the dump directory, with the host's directory
+/// behind it if that is certain.
 fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bundle> {
     let inside = mount_points(&process.read("mountinfo")?);
     let host = mount_points(&Proc::open(std::process::id() as i32)?.read("mountinfo")?);
@@ -232,7 +237,8 @@ fn sources(wanted: &MountPoint, host: &[MountPoint]) -> Vec<PathBuf> {
     all.into_iter().map(|(h, rest)| join(&h.target, rest)).collect()
 }
 
-/// The container's processes: those in its mount namespace, its PID namespace, or its control group.
+/// The container's processes: those in its mount namespace, its PID
+/// namespace, or its control group.
 fn processes(entry: &Entry) -> Result<Vec<(i32, Proc)>> {
     let of = |process: &Proc| {
         let space = |name: &str| process.namespace(name).and_then(ns::inode).ok();
@@ -252,7 +258,8 @@ fn processes(entry: &Entry) -> Result<Vec<(i32, Proc)>> {
         .collect())
 }
 
-/// Sets limit and filter of every process that does not have them yet, until there is no new one. What one had before is added to `done`.
+/// Sets limit and filter of every process that does not have them yet, until there is no new one.
+/// What one had before is added to `done`.
 fn set_processes(
     entry: &Entry,
     limit: Option<(u64, bool)>,
@@ -366,7 +373,8 @@ fn unmount(rootfs: &Rootfs, inside: &str, source: &Path) -> Result<()> {
     }
 }
 
-/// Limits and filters: of a process that was there, its own; of one that came since, those that the first process had.
+/// Limits and filters: of a process that was there, its own; of one that came since, those
+/// that the first process had.
 fn put_back(entry: &Entry, before: &Before) -> Result<()> {
     let known: BTreeMap<(i32, u64), &Process> =
         before.processes.iter().map(|p| ((p.pid, p.start_time), p)).collect();
@@ -399,7 +407,11 @@ fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> 
         );
     }
     if entry.place.location == Location::Layer && request.wishes.pattern.directory().is_some() {
-        all.push("its cores go away with the container: no volume is mounted at the directory, and something is in it".to_owned());
+        all.push(
+            "its cores go away with the container: no volume is mounted at the directory, and \
+             something is in it"
+                .to_owned(),
+        );
     }
     if entry.place.location == Location::Memory {
         all.push("its cores go away with the container: the directory is memory-backed".to_owned());

@@ -1,5 +1,5 @@
-//! The OCI hook: `state` -> `request` -> `plan` -> `apply`. One line for whoever reads the log, and the exit
-//! code 0 unless the container or the administrator insists.
+//! The OCI hook: `state` -> `request` -> `plan` -> `apply`. One line for whoever reads the log, and
+//! the exit code 0 unless the container or the administrator insists.
 
 mod apply;
 mod bundle;
@@ -30,8 +30,8 @@ pub use state::Stage;
 use state::State;
 use std::time::{Duration, Instant};
 
-/// What all waits of a hook may take together: engines end a hook that runs over its time-out (10 seconds
-/// in ours), and the container with it.
+/// What all waits of a hook may take together: engines end a hook that runs over its time-out (10
+/// seconds in ours), and the container with it.
 const BUDGET: Duration = Duration::from_secs(8);
 
 /// What went wrong, and whether the container must not start.
@@ -39,7 +39,8 @@ const BUDGET: Duration = Duration::from_secs(8);
 pub struct Failure {
     /// The cause.
     pub error: anyhow::Error,
-    /// Whether the container insists (`oci-coredump/required`), or the administrator does (`strict`).
+    /// Whether the container insists (`oci-coredump/required`), or the
+    /// administrator does (`strict`).
     pub stop: bool,
 }
 
@@ -54,7 +55,8 @@ pub fn run(stage: Option<Stage>) -> Result<(), Failure> {
         Config::default()
     });
     let failure = |error, stop: bool| Failure { error, stop };
-    // Another program may have set the kernel's pattern since: all containers that run would be without.
+    // Another program may have set the kernel's pattern since: all containers
+    // that run would be without.
     if let Err(e) = sysctl::mend(&config) {
         log::warn!("kernel.core_pattern cannot be put back, ignoring: {e:#}");
     }
@@ -75,7 +77,8 @@ fn read_state() -> Result<State> {
     State::parse(&file::read_bounded(std::io::stdin().lock(), state::MAX, "the state on stdin")?)
 }
 
-/// The entry of the state's container, if it is of this very process: an ID may have been used before.
+/// The entry of the state's container, if it is of this very process: an ID
+/// may have been used before.
 fn entry_of(state: &State) -> Option<Entry> {
     let entry = Registry::own()?.get(&state.id)?;
     (state.process().ok()? == entry.init.pid && entry.init_lives()).then_some(entry)
@@ -122,12 +125,14 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
     let pid = state.process()?;
     let process = Proc::open(pid)?;
     if who != Who::Root && process::effective_uid() != 0 {
-        // A runtime that the user started outside of any user namespace: what may be done to the container may be done in its own.
+        // A runtime that the user started outside of any user namespace: what may be done to the
+        // container may be done in its own.
         ns::enter(process.namespace("user")?, ns::Kind::User)?;
         ns::copy_mounts()?;
     }
     let registry = Registry::create()?;
-    // Engines choose IDs, and two of them may choose one: what is the first one's is not the second one's.
+    // Engines choose IDs, and two of them may choose one: what is the first
+    // one's is not the second one's.
     if let Some(other) = registry.get(&state.id).filter(|e| e.refused.is_none() && e.init_lives()) {
         ensure!(
             other.init.pid == pid,
@@ -162,13 +167,15 @@ fn check_installed(uid: u32, config: &Config) -> Result<()> {
     let program = std::env::current_exe().unwrap_or_default();
     ensure!(
         sysctl::is_ours(&now),
-        "kernel.core_pattern is {now:?}, and only root may change it: for the containers of user {uid} the administrator must run `{} install` once",
+        "kernel.core_pattern is {now:?}, and only root may change it: for the containers of user \
+         {uid} the administrator must run `{} install` once",
         program.display()
     );
     Ok(())
 }
 
-/// Lets poststart and `doctor` know. A container that is already known, by the same process, keeps its entry.
+/// Lets poststart and `doctor` know. A container that is already known, by the same
+/// process, keeps its entry.
 fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
     let Ok(registry) = Registry::create() else { return };
     if registry.get(&state.id).is_some_and(|e| e.refused.is_none() && e.init_lives()) {
@@ -202,8 +209,8 @@ fn poststart(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Whether the container of an entry has ended, for which a moment may be needed. If not, it is another one
-/// of the same ID that has.
+/// Whether the container of an entry has ended, for which a moment may be needed. If not, it is
+/// another one of the same ID that has.
 fn has_ended(entry: &Entry) -> bool {
     let until = Instant::now() + budget::left(Duration::from_secs(1));
     while entry.init_lives() {
@@ -312,7 +319,8 @@ pub fn stage(word: Option<&str>) -> Result<Option<Stage>> {
         Some(word) => match Stage::named(word) {
             Some(stage) => Ok(Some(stage)),
             None => bail!(
-                "hook stage {word:?}: expected createRuntime, prestart, poststart, poststop, or none"
+                "hook stage {word:?}: expected createRuntime, prestart, poststart, poststop, or \
+                 none"
             ),
         },
     }

@@ -1,9 +1,11 @@
-//! Programs that stand for a whole kernel: what runs in them is no container of this one, and crashes there are not this kernel's.
+//! Programs that stand for a whole kernel: what runs in them is no container of this one, and
+//! crashes there are not this kernel's.
 
 use crate::sys::proc::{Proc, printable};
 use anyhow::Error;
 
-/// Monitors of virtual machines, as Kata Containers starts them; by the head of their names, since QEMU's ends with the machine's type.
+/// Monitors of virtual machines, as Kata Containers starts them; by the head of their names, since
+/// QEMU's ends with the machine's type.
 const MONITORS: [&str; 6] =
     ["qemu-", "cloud-hypervisor", "firecracker", "stratovirt", "containerd-shim-kata", "kata-"];
 /// gVisor's sentry is runsc itself, started from a descriptor.
@@ -13,7 +15,8 @@ const SENTRIES: [&str; 2] = ["runsc", "gvisor"];
 fn what(program: &str) -> Option<&'static str> {
     if MONITORS.iter().any(|m| program.starts_with(m)) {
         return Some(
-            "the monitor of a virtual machine; its guest has a kernel of its own, install the guest hook there (`make kata-guest-hook`)",
+            "the monitor of a virtual machine; its guest has a kernel of its own, install the \
+             guest hook there (`make kata-guest-hook`)",
         );
     }
     SENTRIES
@@ -22,7 +25,8 @@ fn what(program: &str) -> Option<&'static str> {
         .then_some("a kernel in user space, which dumps no cores")
 }
 
-/// The cause for which the process of a state is no container's, in place of `why`, where its program tells.
+/// The cause for which the process of a state is no container's, in place of
+/// `why`, where its program tells.
 pub fn explain(process: &Proc, pid: i32, why: Error) -> Error {
     let exe = process.link("exe").unwrap_or_default();
     let names = [

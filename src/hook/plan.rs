@@ -10,7 +10,8 @@ use std::fmt;
 /// One step. They are applied in the order of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// See to it that the pattern's directory is there, and that cores in it outlive the container where that is possible.
+    /// See to it that the pattern's directory is there, and that cores in it outlive the
+    /// container where that is possible.
     Directory {
         /// Where, inside.
         inside: String,
@@ -19,7 +20,8 @@ pub enum Step {
     },
     /// Show the container its own pattern in `/proc/sys/kernel/core_pattern`.
     View,
-    /// Soft RLIMIT_CORE in bytes, `u64::MAX` for unlimited; and whether the hard limit may be raised for it.
+    /// Soft RLIMIT_CORE in bytes, `u64::MAX` for unlimited; and whether the hard
+    /// limit may be raised for it.
     Limit(u64, bool),
     /// `coredump_filter`.
     Filter(u32),
@@ -83,13 +85,18 @@ pub fn plan(request: &Request, config: &Config) -> Plan {
         && request.wishes.pattern.varies_by_directory()
     {
         notes.push(
-            "a directory of the pattern holds a specifier: nobody can make it in the host's store; mount \
+            "a directory of the pattern holds a specifier: nobody can make it in the host's store; \
+             mount \
              a volume there, or set store_view = \"rw\" in the configuration"
                 .into(),
         );
     }
     if request.wishes.early && !config.allow_early_release {
-        notes.push("oci-coredump/release: early is not allowed here (allow_early_release in the configuration), ignoring".into());
+        notes.push(
+            "oci-coredump/release: early is not allowed here (allow_early_release in the \
+             configuration), ignoring"
+                .into(),
+        );
     }
     let mut steps: Vec<Step> = directory.into_iter().collect();
     if request.bundle.hides_sysctls() {
@@ -105,8 +112,9 @@ pub fn plan(request: &Request, config: &Config) -> Plan {
     Plan { steps, notes }
 }
 
-/// A container that asks for a core wants one: its soft limit becomes what its annotation says, else unlimited. A soft limit above 0 in config.json was
-/// set by somebody on purpose and stays; a hard limit there is never exceeded.
+/// A container that asks for a core wants one: its soft limit becomes what its annotation says,
+/// else unlimited. A soft limit above 0 in config.json was set by somebody on purpose and stays; a
+/// hard limit there is never exceeded.
 fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
     let asked = request.wishes.limit.map(|l| l.unwrap_or(u64::MAX));
     match (asked, request.bundle.core_limit()) {
@@ -114,8 +122,11 @@ fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
         (asked, Some((_, hard))) => {
             let wanted = asked.unwrap_or(u64::MAX);
             if hard == 0 && wanted > 0 {
-                notes
-                    .push("the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, or start the container with `--ulimit core=-1`".into());
+                notes.push(
+                    "the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, \
+                     or start the container with `--ulimit core=-1`"
+                        .into(),
+                );
             }
             Some(Step::Limit(wanted.min(hard), false))
         }
@@ -134,7 +145,8 @@ pub struct Found {
     pub empty: bool,
 }
 
-/// Where cores land, and so whether the host's store is mounted there. Something that is there already is never hidden.
+/// Where cores land, and so whether the host's store is mounted there. Something that is
+/// there already is never hidden.
 pub fn place(found: Found, directory: &str, volume: Option<&Volume>, store: &str) -> Place {
     let known = |v: &Volume| v.source.clone().map(|s| (v.target.clone(), s));
     match found {

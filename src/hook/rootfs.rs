@@ -1,4 +1,5 @@
-//! The container's file system, from outside: found by descriptor, resolved below its root, never by a path of the host.
+//! The container's file system, from outside: found by descriptor, resolved below its root,
+//! never by a path of the host.
 
 use super::monitor;
 use super::plan::Found;
@@ -21,7 +22,8 @@ pub struct Rootfs {
     pivoted: Option<OwnedFd>,
     /// User and group of the container's root, as our own user namespace numbers them.
     pub owner: (u32, u32),
-    /// The SELinux label that what is put into the container must have, so that it may use it. `None` where SELinux is off.
+    /// The SELinux label that what is put into the container must have, so that it may use it.
+    /// `None` where SELinux is off.
     pub label: Option<String>,
 }
 
@@ -30,7 +32,8 @@ pub struct Rootfs {
 pub struct Made(Vec<(OwnedFd, OsString)>);
 
 impl Rootfs {
-    /// Finds the file system of a container process. `path`: the bundle's root file system, absolute.
+    /// Finds the file system of a container process. `path`: the bundle's
+    /// root file system, absolute.
     ///
     /// # Errors
     /// The process is in the host's mount namespace, or is no native container: a VMM or a sentry.
@@ -42,7 +45,8 @@ impl Rootfs {
         let mount_ns = process.namespace("mnt")?;
         ensure!(
             ns::inode(&mount_ns)? != ns::own("mnt")?,
-            "unsupported runtime or container: process {pid} is in the host's mount namespace (a VMM, or a container without one of its own)"
+            "unsupported runtime or container: process {pid} is in the host's mount namespace (a \
+             VMM, or a container without one of its own)"
         );
         let root = process.directory("root")?;
         let here = file::open_dir(&path).and_then(file::stat).map(|s| s.id).ok();
@@ -56,7 +60,8 @@ impl Rootfs {
             let (_, is_mount) = found.inside(|root| filesystem::mount_of(root))?;
             ensure!(
                 is_mount,
-                "unsupported runtime: {} is no mount point in the mount namespace of process {pid} (a VMM or a sentry?)",
+                "unsupported runtime: {} is no mount point in the mount namespace of process {pid} \
+                 (a VMM or a sentry?)",
                 found.path.display()
             );
         }
@@ -71,7 +76,8 @@ impl Rootfs {
         let mount_ns = process.namespace("mnt")?;
         ensure!(
             ns::inode(&mount_ns)? != ns::own("mnt")?,
-            "process {pid} is in the host's mount namespace: it is in no container, or in one without its own"
+            "process {pid} is in the host's mount namespace: it is in no container, or in one \
+             without its own"
         );
         let root = process.directory("root")?;
         // No config.json says it; engines give it to all of the container's files.
@@ -165,7 +171,8 @@ impl Rootfs {
         })
     }
 
-    /// Puts the container's own pattern over `/proc/sys/kernel/core_pattern`. A container without a /proc has none to see: `false`.
+    /// Puts the container's own pattern over `/proc/sys/kernel/core_pattern`. A container without a
+    /// /proc has none to see: `false`.
     pub fn show(&self, view: &OwnedFd) -> Result<bool> {
         self.inside(|root| {
             let sysctl = match resolve::resolve(
@@ -206,7 +213,8 @@ impl Rootfs {
         self.label.as_ref().map_or(Ok(()), |label| selinux::set_label(to, label))
     }
 
-    /// Walks down `path` below `root` and makes what is missing: the last directory for everybody (1777), those above it 0755, all owned by the container's root.
+    /// Walks down `path` below `root` and makes what is missing: the last directory for everybody
+    /// (1777), those above it 0755, all owned by the container's root.
     fn make_below(&self, root: &OwnedFd, path: &Path, made: &mut Made) -> Result<OwnedFd> {
         let names: Vec<&OsStr> = path
             .components()
@@ -216,7 +224,8 @@ impl Rootfs {
         let mut walked = PathBuf::new();
         for (i, name) in names.iter().enumerate() {
             walked.push(name);
-            // From the root each time, so that a link which leads elsewhere in the container is followed as the container would.
+            // From the root each time, so that a link which leads elsewhere in the container is
+            // followed as the container would.
             match resolve::resolve(root, walked.as_os_str(), Below::InRoot, true) {
                 Ok(next) => here = next,
                 Err(Errno::NOENT) => {

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 /// Largest state that is read, in bytes.
 pub const MAX: usize = 1 << 20;
 
-/// State of the OCI runtime-spec, as far as we need it and as the runtimes really write it: Kata's status is empty, crun's may be `starting`, the PID may be
-/// missing, 0 or -1. (Which is why the strict type of `oci-spec` cannot serve here; it takes `{}` and refuses those.)
+/// State of the OCI runtime-spec, as far as we need it and as the runtimes really write it: Kata's
+/// status is empty, crun's may be `starting`, the PID may be missing, 0 or -1. (Which is why the
+/// strict type of `oci-spec` cannot serve here; it takes `{}` and refuses those.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct State {
     /// Container ID.
@@ -17,7 +18,8 @@ pub struct State {
     /// Status; see [`Stage::of`].
     #[serde(default)]
     pub status: String,
-    /// PID of the container process in the runtime namespace. Only meaningful at createRuntime, prestart and poststart.
+    /// PID of the container process in the runtime namespace. Only meaningful at
+    /// createRuntime, prestart and poststart.
     #[serde(default)]
     pub pid: Option<i64>,
     /// Absolute path of the bundle.
@@ -68,8 +70,10 @@ impl Stage {
         }
     }
 
-    /// The stage when the command line names none, as in a hooks.d file, which has one list of arguments for all its stages. The status alone does not tell
-    /// createRuntime from poststart (both can be `created`), so what tells them apart is whether this container process is registered already.
+    /// The stage when the command line names none, as in a hooks.d file, which has one list of
+    /// arguments for all its stages. The status alone does not tell createRuntime from
+    /// poststart (both can be `created`), so what tells them apart is whether this container
+    /// process is registered already.
     pub fn of(state: &State, registered: bool) -> Self {
         match state.status.as_str() {
             "stopped" => Stage::Poststop,
@@ -92,9 +96,11 @@ mod tests {
 
     #[test]
     fn the_runtimes_dialects() {
-        let runc = br#"{"ociVersion":"1.0.2","id":"a","status":"creating","pid":12,"bundle":"/b","annotations":{"x":"y"}}"#;
+        let runc = br#"{"ociVersion":"1.0.2","id":"a","status":"creating","pid":12,
+            "bundle":"/b","annotations":{"x":"y"}}"#;
         assert_eq!(State::parse(runc).unwrap().process().unwrap(), 12);
-        let crun = b"{\n \"id\": \"a\", \"pid\": 12, \"root\": \"\\/b\\/rootfs\", \"bundle\": \"\\/b\", \"status\": \"created\"\n}";
+        let crun = b"{\n \"id\": \"a\", \"pid\": 12, \"root\": \"\\/b\\/rootfs\", \
+            \"bundle\": \"\\/b\", \"status\": \"created\"\n}";
         assert_eq!(State::parse(crun).unwrap().bundle, PathBuf::from("/b"));
         for stopped in [
             r#"{"id":"a","status":"stopped","bundle":"/b"}"#,

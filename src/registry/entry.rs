@@ -33,7 +33,8 @@ pub struct Init {
 pub struct Place {
     /// On what cores land.
     pub location: Location,
-    /// A directory inside the container and the host's directory that it shows, where both are known.
+    /// A directory inside the container and the host's directory that it
+    /// shows, where both are known.
     pub mount: Option<(String, String)>,
 }
 
@@ -50,7 +51,8 @@ pub struct Entry {
     pub append_pid: bool,
     /// Most bytes of one core, where the container says so.
     pub limit: Option<u64>,
-    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for unlimited; poststart sets it again.
+    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for
+    /// unlimited; poststart sets it again.
     pub soft_limit: Option<u64>,
     /// Compress cores with zstd.
     #[serde(default)]
@@ -68,13 +70,15 @@ pub struct Entry {
     /// The store of the user who registered this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<PathBuf>,
-    /// That user, where it is not root. Nothing that stands in a file: it is who the file belongs to.
+    /// That user, where it is not root. Nothing that stands in a file: it
+    /// is who the file belongs to.
     #[serde(skip)]
     pub user: Option<u32>,
 }
 
 impl Entry {
-    /// An entry that a user wrote, held to the rules that root's hook keeps by itself. What it says of places on the host is his word, and no more.
+    /// An entry that a user wrote, held to the rules that root's hook keeps by itself. What it says
+    /// of places on the host is his word, and no more.
     pub(super) fn checked(mut self, uid: u32) -> Result<Self> {
         check_id(&self.names.container_id)?;
         Template::of_container(self.pattern.as_bytes())?;
@@ -91,10 +95,11 @@ impl Entry {
         Ok(self)
     }
 
-    /// Under which name limits, quotas and records of this container are counted: by what stays the same
-    /// when it is started again under another ID. That is its user, where it is not root's; its pod and
-    /// its name in that; the volume and the pattern, where its cores go to a volume; else its ID. The pod
-    /// is known by its cgroup: annotations name any. All but IDs begin with a dot, which no ID does.
+    /// Under which name limits, quotas and records of this container are counted: by what stays
+    /// the same when it is started again under another ID. That is its user, where it is not
+    /// root's; its pod and its name in that; the volume and the pattern, where its cores go to a
+    /// volume; else its ID. The pod is known by its cgroup: annotations name any. All but IDs
+    /// begin with a dot, which no ID does.
     pub fn account(&self) -> String {
         let hashed = |kind: &str, parts: &[&str]| {
             let hash = blake3::hash(parts.join("\0").as_bytes()).to_hex();
@@ -156,8 +161,8 @@ pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
     keys
 }
 
-/// The UID of the pod to which a process belongs, by the cgroups that a kubelet makes: `pod<UID>` below a
-/// `kubepods`, with `_` for `-` where systemd's names are used. The inmost counts.
+/// The UID of the pod to which a process belongs, by the cgroups that a kubelet makes: `pod<UID>`
+/// below a `kubepods`, with `_` for `-` where systemd's names are used. The inmost counts.
 pub fn pod_uid(groups: &[Cgroup]) -> Option<String> {
     let of = |group: &Cgroup| {
         let path = String::from_utf8(group.path.clone()).ok()?;
@@ -214,7 +219,8 @@ mod tests {
             format!("/kubepods/besteffort/pod{UID}/8f3b"),
             format!("/kubepods/pod{UID}/crio-8f3b"),
             format!(
-                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{with_lines}.slice/x.scope"
+                "/kubepods.slice/kubepods-burstable.slice/\
+                 kubepods-burstable-pod{with_lines}.slice/x.scope"
             ),
             format!(
                 "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{with_lines}.slice/y"

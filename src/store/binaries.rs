@@ -1,6 +1,8 @@
-//! Executables and libraries of crashes, one file for each content, for the time when their container has gone. They may be private: only root reads them.
+//! Executables and libraries of crashes, one file for each content, for the time when their
+//! container has gone. They may be private: only root reads them.
 //!
-//! A new one is written under a name that only one process can have, and gets its own when it is whole.
+//! A new one is written under a name that only one process can have, and gets
+//! its own when it is whole.
 
 use crate::corefile::is_name;
 use crate::sys::{Errno, OwnedFd, file};
@@ -9,7 +11,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What is younger may belong to a crash whose record does not say so yet; an unfinished file that is older was left behind.
+/// What is younger may belong to a crash whose record does not say so yet; an unfinished file that
+/// is older was left behind.
 const SETTLED: i64 = 600;
 
 /// Below it each account has a directory, with a hard link to each binary that counts for it.
@@ -126,8 +129,8 @@ impl Binaries {
             .is_ok()
     }
 
-    /// Counts one for an account. What several accounts have counts for each of them, and stays until the last
-    /// gives it up.
+    /// Counts one for an account. What several accounts have counts for each of them, and stays
+    /// until the last gives it up.
     ///
     /// # Errors
     /// It has gone.
@@ -147,8 +150,8 @@ impl Binaries {
         }
     }
 
-    /// For who adds to an account: one at a time, or two that know nothing of each other would have its share
-    /// twice. `None`: another one is at it for longer than `time`.
+    /// For who adds to an account: one at a time, or two that know nothing of each other would have
+    /// its share twice. `None`: another one is at it for longer than `time`.
     pub fn alone(&self, account: &str, time: Duration) -> Result<Option<OwnedFd>> {
         let dir = self.account(account)?;
         Ok(file::lock_within(&dir, time)?.then_some(dir))
@@ -187,7 +190,8 @@ impl Binaries {
         file::remove_empty_dir(&self.0, BY.as_ref()).map(drop)
     }
 
-    /// Removes what was left behind by a helper that was killed, and accounts that have nothing any more.
+    /// Removes what was left behind by a helper that was killed, and accounts
+    /// that have nothing any more.
     pub fn sweep(&self) -> Result<()> {
         if let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) {
             for account in file::names(&by)? {

@@ -1,4 +1,5 @@
-//! How the pot of kept binaries is shared out: who may keep how much, and what goes for it. Decisions over values only.
+//! How the pot of kept binaries is shared out: who may keep how much, and what goes for it.
+//! Decisions over values only.
 
 use super::binaries::Held;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,16 +45,16 @@ impl Pot {
         Pot { total, used, free, accounts: accounts.into_iter().collect() }
     }
 
-    /// Most bytes of one account: a quarter, so that one that does its worst leaves most of the pot to others,
-    /// and an ordinary one needs not count its libraries.
+    /// Most bytes of one account: a quarter, so that one that does its worst leaves most of the pot
+    /// to others, and an ordinary one needs not count its libraries.
     fn share(&self) -> u64 {
         self.total / 4
     }
 
-    /// Whether an account may keep one more, and what goes for it. Its own oldest go when its share is used
-    /// up; where the pot is full, the oldest of whoever has most, so that a new container's programs are kept
-    /// also when others have filled it. What goes is counted as gone, the new one as there. Never one of
-    /// `needed`. `None`: it is not kept, and nothing goes in vain.
+    /// Whether an account may keep one more, and what goes for it. Its own oldest go when its share
+    /// is used up; where the pot is full, the oldest of whoever has most, so that a new container's
+    /// programs are kept also when others have filled it. What goes is counted as gone, the new one
+    /// as there. Never one of `needed`. `None`: it is not kept, and nothing goes in vain.
     pub fn make_room(
         &mut self,
         account: &str,
@@ -123,7 +124,8 @@ mod tests {
         all.iter().map(held).collect()
     }
 
-    /// Of a pot of 400 bytes, with 1,000 free: what goes when `account` wants `bytes` for the file "new".
+    /// Of a pot of 400 bytes, with 1,000 free: what goes when `account` wants
+    /// `bytes` for the file "new".
     fn goes(account: &str, bytes: u64, is_there: bool, pot: &[(&str, &[(&str, u64)])]) -> String {
         let ids: BTreeMap<&str, u64> =
             pot.iter().flat_map(|(_, all)| all.iter().copied()).collect();
@@ -149,7 +151,8 @@ mod tests {
         assert_eq!(goes("a", 100, false, &[]), "");
         // More than a share, whatever would go for it.
         assert_eq!(goes("a", 101, false, &[("a", &[("1", 50)])]), "none");
-        // A share that is used up: the account's own oldest, as many as needed, not those of this crash.
+        // A share that is used up: the account's own oldest, as many as
+        // needed, not those of this crash.
         let full: &[(&str, u64)] = &[("1", 30), ("libc", 20), ("2", 30), ("3", 20)];
         assert_eq!(goes("a", 20, false, &[("a", full)]), "a/1");
         assert_eq!(goes("a", 55, false, &[("a", full)]), "a/1 a/2");

@@ -1,6 +1,8 @@
-//! The records: a file for each crash, and in it a line of JSON for each time that more was known of it. The last whole line holds.
+//! The records: a file for each crash, and in it a line of JSON for each time that more was known
+//! of it. The last whole line holds.
 //!
-//! A helper that is killed, or for which there is no room any more, leaves the line before; and for a crash one file is made, which is most of what a record costs.
+//! A helper that is killed, or for which there is no room any more, leaves the line before; and for
+//! a crash one file is made, which is most of what a record costs.
 
 use super::{binaries, is_missing};
 use crate::record::Record;
@@ -13,7 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-/// Largest file that is read, in bytes: three lines with paths of 4 KiB, of which each byte is escaped.
+/// Largest file that is read, in bytes: three lines with paths of 4 KiB, of
+/// which each byte is escaped.
 const MAX: usize = 1 << 20;
 
 /// How long a record that cannot be read stays.
@@ -32,7 +35,8 @@ pub struct RecordFile {
 }
 
 impl RecordFile {
-    /// Adds what is known now. A line that could not be written whole is none, and the next one takes its place.
+    /// Adds what is known now. A line that could not be written whole is none, and the
+    /// next one takes its place.
     ///
     /// A file that was removed meanwhile stays removed.
     pub fn add(&mut self, record: &Record) -> Result<()> {
@@ -76,8 +80,8 @@ impl Records {
         name(record)
     }
 
-    /// Counts one more crash in a record that stands for several, and returns how many it stands for.
-    /// `patience`: how long another process may have it.
+    /// Counts one more crash in a record that stands for several, and returns how many it stands
+    /// for. `patience`: how long another process may have it.
     ///
     /// # Errors
     /// It has gone, or cannot be written: then one crash is not counted.
@@ -94,7 +98,8 @@ impl Records {
         (record.count, record.last) = (Some(count), Some(time.to_owned()));
         let mut line = serde_json::to_vec(&record).context("record to JSON")?;
         line.push(b'\n');
-        // In the place of the old one, which is shorter or of the same length: a reader sees either.
+        // In the place of the old one, which is shorter or of the same
+        // length: a reader sees either.
         file.write_all_at(&line, 0).context("write")?;
         Ok(count)
     }
@@ -131,8 +136,8 @@ impl Records {
         file::unlink(&self.0, name)
     }
 
-    /// Removes what helpers left that were killed before they had said anything, empty files, and what has
-    /// been damaged for a day.
+    /// Removes what helpers left that were killed before they had said anything, empty files, and
+    /// what has been damaged for a day.
     pub fn sweep(&self) -> Result<()> {
         for name in self.names()? {
             let Ok(stat) = file::stat_at(&self.0, &name) else { continue };

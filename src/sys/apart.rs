@@ -1,6 +1,7 @@
-//! A program that is kept apart from its caller: a session of its own, a pseudo-terminal of its own
-//! whose bytes are carried to and from the caller's, no descriptor, no new rights, and where root
-//! starts it a user ID that nobody else has. It cannot open, read or type into the caller's terminal.
+//! A program that is kept apart from its caller: a session of its own, a pseudo-terminal of
+//! its own whose bytes are carried to and from the caller's, no descriptor, no new rights,
+//! and where root starts it a user ID that nobody else has. It cannot open, read or type
+//! into the caller's terminal.
 //!
 //! # References
 //! setsid(2), pty(7), ioctl_tty(2) (`TIOCSCTTY`, `TIOCSTI`), signalfd(2), no_new_privs(7).
@@ -141,8 +142,8 @@ impl Drop for Raw {
     }
 }
 
-/// Runs a program apart until it ends, as user and group `own` where that is given. Where stdin is a
-/// terminal, those of the three streams that are terminals are a new one; all others are pipes.
+/// Runs a program apart until it ends, as user and group `own` where that is given. Where stdin is
+/// a terminal, those of the three streams that are terminals are a new one; all others are pipes.
 ///
 /// Afterwards this process must end soon: the signals that would end it stay blocked.
 ///
@@ -287,7 +288,8 @@ fn relay(
     }
 }
 
-/// A pseudo-terminal like the caller's: the master, and the side of the program, which is its user's.
+/// A pseudo-terminal like the caller's: the master, and the side of the
+/// program, which is its user's.
 fn open_terminal(own: Option<u32>) -> Result<(OwnedFd, OwnedFd)> {
     let like = termios::tcgetattr(process::stdin()).context("tcgetattr")?;
     let pty = nix::pty::openpty(None, &like).context("openpty")?;
@@ -402,8 +404,8 @@ pub fn die_of(signal: i32) -> ! {
 }
 
 /// Starts a process that outlives this one, whatever that dies of, and then does `work`: nothing
-/// that ends this one ends it. It keeps stdout and stderr, so that who reads them to their end knows
-/// that the work is done, and the descriptors given.
+/// that ends this one ends it. It keeps stdout and stderr, so that who reads them to their end
+/// knows that the work is done, and the descriptors given.
 pub fn executor(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<Executor> {
     let (read, write) = process::pipe()?;
     let child = child::fork(|| {

@@ -1,7 +1,8 @@
 //! AppArmor: the profile that confines a process, and doing something under it.
 //!
-//! A thread that has taken on a profile cannot put it off, so it is one of its own, which ends. The profile's rules for signals and the like do not reach the rest
-//! of the process, and what the thread has opened the others may use.
+//! A thread that has taken on a profile cannot put it off, so it is one of its own, which ends. The
+//! profile's rules for signals and the like do not reach the rest of the process, and what the
+//! thread has opened the others may use.
 
 use super::file;
 use super::proc::Proc;
@@ -17,7 +18,8 @@ const CURRENT: &str = "attr/apparmor/current";
 pub struct Profile(String);
 
 impl Profile {
-    /// That of a task. `None` where nothing is enforced: AppArmor is off, the task is not confined, or its profile only complains.
+    /// That of a task. `None` where nothing is enforced: AppArmor is off, the task is not confined,
+    /// or its profile only complains.
     ///
     /// # References
     /// aa_getcon(2).

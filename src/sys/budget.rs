@@ -1,5 +1,5 @@
-//! How long this process may take, all in all: an engine gives a hook a few seconds, and what the hook
-//! waits for may come one after the other.
+//! How long this process may take, all in all: an engine gives a hook a few seconds, and what the
+//! hook waits for may come one after the other.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

@@ -12,17 +12,17 @@ use std::path::PathBuf;
 /// Where the hierarchies are mounted, by the convention that every distribution follows.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// The controllers of cgroup v1 that account for work: whoever is in these groups works at the expense of
-/// the container. Not `freezer`, or a frozen writer could not be killed; not `pids`, whose limit a container
-/// may have reached: how many writers it has is bounded by its turns.
+/// The controllers of cgroup v1 that account for work: whoever is in these groups works at the
+/// expense of the container. Not `freezer`, or a frozen writer could not be killed; not `pids`,
+/// whose limit a container may have reached: how many writers it has is bounded by its turns.
 const CHARGING: [&[u8]; 5] = [b"cpu", b"cpuacct", b"cpuset", b"memory", b"blkio"];
 
-/// The groups of a process in all controllers that account for work, open: cgroup v2's one group, or
-/// those of v1. The root groups charge nobody and are left out.
+/// The groups of a process in all controllers that account for work, open: cgroup v2's one group,
+/// or those of v1. The root groups charge nobody and are left out.
 ///
-/// The ordinary way in, a write to `cgroup.procs`, stops every fork and exit of the host for a grace period
-/// of RCU (milliseconds). A process that is started in its group, or a single thread that moves itself, does
-/// not.
+/// The ordinary way in, a write to `cgroup.procs`, stops every fork and exit of the host for a
+/// grace period of RCU (milliseconds). A process that is started in its group, or a single thread
+/// that moves itself, does not.
 #[derive(Debug, Default)]
 pub struct Groups {
     unified: Option<File>,
@@ -54,13 +54,14 @@ impl Groups {
         self.unified.as_ref().map(|f| f.as_fd())
     }
 
-    /// Moves this process, which has one thread, into the groups. `started_there`: the group of cgroup v2
-    /// has it already. Where that has no room for a further process (`pids.max`), it cannot be started there
-    /// but may move there. Returns whether it is in all of them.
+    /// Moves this process, which has one thread, into the groups. `started_there`: the group of
+    /// cgroup v2 has it already. Where that has no room for a further process (`pids.max`), it
+    /// cannot be started there but may move there. Returns whether it is in all of them.
     ///
     /// # References
-    /// Documentation/admin-guide/cgroup-v1/cgroups.rst: `tasks`; 0 is the writer itself.
-    /// Documentation/admin-guide/cgroup-v2.rst: "Organisational operations are not blocked by PIDs limits".
+    /// Documentation/admin-guide/cgroup-v1/cgroups.rst: `tasks`; 0 is the writer
+    /// itself. Documentation/admin-guide/cgroup-v2.rst: "Organisational operations are
+    /// not blocked by PIDs limits".
     pub fn enter(&self, started_there: bool) -> bool {
         let v1 = self.tasks.iter().all(|mut tasks| tasks.write_all(b"0").is_ok());
         let move_to = |group: &File| {
@@ -82,8 +83,9 @@ impl Groups {
     }
 }
 
-/// How many bytes of memory a process in these groups may still take before a memory limit of one of
-/// them, or of one above, is reached; what is cached of files goes by itself. `None` without a limit.
+/// How many bytes of memory a process in these groups may still take before a memory
+/// limit of one of them, or of one above, is reached; what is cached of files goes by
+/// itself. `None` without a limit.
 pub fn headroom(groups: &[Cgroup]) -> Option<u64> {
     let v1 = groups.iter().find(|g| g.controllers.split(|b| *b == b',').any(|c| c == b"memory"));
     let group = v1.or_else(|| groups.iter().find(|g| g.controllers.is_empty()))?;

@@ -14,17 +14,20 @@ const LAST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Child(rustix::process::Pid);
 
-/// Runs `work` in a forked child and exits it with what `work` returns. The caller must be single-threaded.
+/// Runs `work` in a forked child and exits it with what `work` returns. The
+/// caller must be single-threaded.
 pub fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
-    // SAFETY: the process has one thread, so the child may go on to run any code; it leaves by _exit and never returns into the caller.
+    // SAFETY: the process has one thread, so the child may go on to run any code; it leaves by
+    // _exit and never returns into the caller.
     match unsafe { nix::unistd::fork() }.context("fork")? {
         nix::unistd::ForkResult::Parent { child } => Child::new(child.as_raw()),
         nix::unistd::ForkResult::Child => leave(work()),
     }
 }
 
-/// The same, with the child started in a group of cgroup v2 (an open directory of it). `work` is told whether it is there; if the kernel does not want it, the
-/// child is started where this process is.
+/// The same, with the child started in a group of cgroup v2 (an open directory of it).
+/// `work` is told whether it is there; if the kernel does not want it, the child is
+/// started where this process is.
 ///
 /// # References
 /// clone(2): `CLONE_INTO_CGROUP`, Linux 5.7.
@@ -37,8 +40,9 @@ pub fn fork_into(group: Option<BorrowedFd<'_>>, work: impl FnOnce(bool) -> i32) 
         // SAFETY: a struct of integers.
         ..unsafe { std::mem::zeroed() }
     };
-    // SAFETY: as in `fork`; without a stack of its own the child goes on with a copy of this one. The C library learns nothing of the child: it still has the parent's
-    // thread ID for its only thread, which serves nothing but raise(3) to that thread.
+    // SAFETY: as in `fork`; without a stack of its own the child goes on with a copy of this one.
+    // The C library learns nothing of the child: it still has the parent's thread ID for its only
+    // thread, which serves nothing but raise(3) to that thread.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<clone_args>()) } {
         0 => leave(work(true)),
         -1 => fork(|| work(false)),
@@ -66,11 +70,11 @@ impl Child {
         rustix::process::kill_process(self.0, rustix::process::Signal::KILL).context("kill")
     }
 
-    /// Gives the child so long to end by itself, then kills it. `None`: it could not even be killed,
-    /// since it sleeps in a file system, and is left to itself.
+    /// Gives the child so long to end by itself, then kills it. `None`: it could not even be
+    /// killed, since it sleeps in a file system, and is left to itself.
     ///
-    /// A child that acts with a user's rights can be stopped by that user (SIGSTOP), and would never
-    /// end by itself: this is the only way to wait for one.
+    /// A child that acts with a user's rights can be stopped by that user (SIGSTOP), and would
+    /// never end by itself: this is the only way to wait for one.
     pub fn end_within(self, time: Duration) -> Result<Option<Ended>> {
         let pidfd = self.pidfd()?;
         if !wait_readable(&pidfd, Some(time))? {

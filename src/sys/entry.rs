@@ -1,11 +1,12 @@
-//! `main`, as the C library calls it. Compiled into the program, not the library: a test has its own.
+//! `main`, as the C library calls it. Compiled into the program, not the
+//! library: a test has its own.
 
 use oci_coredump::sys::process;
 use std::ffi::{c_char, c_int};
 use std::process::ExitCode;
 
-/// What Rust's own start does and we need: the standard streams are open, so that no file of ours gets their numbers; a write to a closed pipe is an error, not
-/// the end.
+/// What Rust's own start does and we need: the standard streams are open, so that no file of ours
+/// gets their numbers; a write to a closed pipe is an error, not the end.
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
     if process::make_streams_safe().is_err() {

@@ -59,7 +59,8 @@ fn known(s: &fs::Stat) -> Stat {
     }
 }
 
-/// What tells a file from all others, now and later: a file system gives the inode number of a file that has gone to the next one.
+/// What tells a file from all others, now and later: a file system gives the inode number of a file
+/// that has gone to the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// Device and inode number.
@@ -72,9 +73,10 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether both are the same file. Where the file system says when a file was made, that and the inode number decide, so that
-    /// a file which its owner has written to is still that file; elsewhere the time of the last write has to be the same.
-    /// The device number does not count: it may be another one after the next boot.
+    /// Whether both are the same file. Where the file system says when a file was made, that and
+    /// the inode number decide, so that a file which its owner has written to is still that file;
+    /// elsewhere the time of the last write has to be the same. The device number does not count:
+    /// it may be another one after the next boot.
     pub fn is_same_file(&self, other: &Self) -> bool {
         let same_time = match (self.born, other.born) {
             (Some(a), Some(b)) => a == b,
@@ -121,7 +123,8 @@ fn identified(s: &fs::Statx) -> Identity {
     }
 }
 
-/// Opens a directory of the host by its absolute path. For paths of this project and of the administrator only, never for a container's.
+/// Opens a directory of the host by its absolute path. For paths of this project and of the
+/// administrator only, never for a container's.
 pub fn open_dir(path: &Path) -> Result<OwnedFd> {
     fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))
@@ -171,7 +174,8 @@ pub fn open_subdir(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> 
     )
 }
 
-/// Opens the directory `name` below `dir`, and makes it if it is missing. `mode` is exact: `main` has cleared the umask.
+/// Opens the directory `name` below `dir`, and makes it if it is missing. `mode` is exact:
+/// `main` has cleared the umask.
 pub fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
     match open_subdir(&dir, name) {
         Err(Errno::NOENT) => {}
@@ -184,7 +188,8 @@ pub fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
     open_subdir(&dir, name).with_context(|| format!("openat({name:?}, O_DIRECTORY|O_NOFOLLOW)"))
 }
 
-/// Makes every missing directory of the host path `path` and opens the last one, which is set to `mode` when it is made.
+/// Makes every missing directory of the host path `path` and opens the last one, which is set
+/// to `mode` when it is made.
 pub fn make_path(path: &Path, mode: u32) -> Result<OwnedFd> {
     if let Ok(dir) = open_subdir(fs::CWD, path.as_os_str()) {
         return Ok(dir);
@@ -211,7 +216,8 @@ pub fn chmod(fd: impl AsFd, mode: u32) -> Result<()> {
     fs::fchmod(fd, Mode::from_raw_mode(mode)).with_context(|| format!("fchmod({mode:#o})"))
 }
 
-/// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader sees the old or the new one whole.
+/// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader
+/// sees the old or the new one whole.
 pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
     let temp = temporary(name);
     match write_new(&dir, &temp, content, mode).and_then(|()| {
@@ -225,8 +231,8 @@ pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Resul
     }
 }
 
-/// The same for what must survive a loss of power: the bytes are on the disk before the name is, and the
-/// name when this returns. An empty directory in its place is removed.
+/// The same for what must survive a loss of power: the bytes are on the disk before the name is,
+/// and the name when this returns. An empty directory in its place is removed.
 pub fn replace_durably(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
     let temp = temporary(name);
@@ -303,7 +309,8 @@ pub fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
     )
 }
 
-/// Whether something that is done at most once in a while is due, by the age of the empty file `stamp`; if so, notes that it is done now.
+/// Whether something that is done at most once in a while is due, by the age of the empty file
+/// `stamp`; if so, notes that it is done now.
 pub fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
     let old =
         open_read(&dir, stamp).ok().and_then(|f| f.metadata().and_then(|m| m.modified()).ok());
@@ -327,8 +334,8 @@ pub fn age(time: i64) -> Duration {
     since.saturating_sub(Duration::from_secs(u64::try_from(time).unwrap_or(0)))
 }
 
-/// Whether a path is root's own all the way, so that nobody else may replace it: above it only sticky
-/// directories (/tmp) may be others' to write. No part of it is to be a symbolic link.
+/// Whether a path is root's own all the way, so that nobody else may replace it: above it only
+/// sticky directories (/tmp) may be others' to write. No part of it is to be a symbolic link.
 ///
 /// # Errors
 /// The part that is not, and why.
@@ -360,7 +367,8 @@ pub fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
         .with_context(|| format!("unlinkat({name:?})"))
 }
 
-/// Removes an empty directory. A missing one, or one with something in it, is left and is no error: returns whether it went.
+/// Removes an empty directory. A missing one, or one with something in it, is left and is no
+/// error: returns whether it went.
 pub fn remove_empty_dir(dir: impl AsFd, name: &OsStr) -> Result<bool> {
     match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
         Ok(()) => Ok(true),
@@ -400,12 +408,14 @@ pub fn is_empty_dir(dir: impl AsFd) -> Result<bool> {
     Ok(true)
 }
 
-/// Takes the exclusive lock of an open file or directory; waits for it. It goes when the descriptor is closed.
+/// Takes the exclusive lock of an open file or directory; waits for it. It goes when
+/// the descriptor is closed.
 pub fn lock(fd: impl AsFd) -> Result<()> {
     fs::flock(fd, fs::FlockOperation::LockExclusive).context("flock(LOCK_EX)")
 }
 
-/// Opens an empty file `name` below `dir` to lock it, and makes it if it is missing. Nothing can be written to it.
+/// Opens an empty file `name` below `dir` to lock it, and makes it if it is missing.
+/// Nothing can be written to it.
 pub fn open_lock(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))
@@ -421,7 +431,8 @@ pub fn try_lock(fd: impl AsFd) -> Result<bool> {
     }
 }
 
-/// Waits for the exclusive lock, at most so long; in the order in which they came. Whether it is ours now.
+/// Waits for the exclusive lock, at most so long; in the order in which they
+/// came. Whether it is ours now.
 pub fn lock_within(fd: impl AsFd, time: Duration) -> Result<bool> {
     if time.is_zero() {
         return try_lock(fd);
@@ -444,8 +455,8 @@ pub fn clone_of(from: &std::fs::File, to: &std::fs::File) -> std::io::Result<()>
     Ok(fs::ioctl_ficlone(to, from)?)
 }
 
-/// Makes the new file `to` hold what `from` holds, `size` bytes with its holes: blocks are shared where the
-/// file system can do that. At most `most` bytes are written.
+/// Makes the new file `to` hold what `from` holds, `size` bytes with its holes: blocks are shared
+/// where the file system can do that. At most `most` bytes are written.
 ///
 /// # Errors
 /// There is more to write, or the file changed while it was copied.
@@ -491,8 +502,8 @@ pub fn copy_whole(
 /// where there are more, the smallest holes between them count as data.
 ///
 /// # References
-/// lseek(2): `SEEK_DATA`, `SEEK_HOLE`, Linux 3.1; a file system that knows no holes says `EINVAL`, or
-/// that all is data.
+/// lseek(2): `SEEK_DATA`, `SEEK_HOLE`, Linux 3.1; a file system that knows no holes says
+/// `EINVAL`, or that all is data.
 pub fn extents(
     file: &std::fs::File,
     size: u64,
@@ -534,7 +545,8 @@ fn join(pieces: &mut Vec<(u64, u64)>, gap: u64) {
     });
 }
 
-/// Makes a new regular file for writing; whatever has the name already, a dangling link included, is an error.
+/// Makes a new regular file for writing; whatever has the name already, a dangling
+/// link included, is an error.
 pub fn create_exclusive(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
     create(dir, name, mode, OFlags::WRONLY)
 }

@@ -1,5 +1,6 @@
-//! Filters of system calls for processes that have given up their rights: what is not named kills the process. The programs are made by the compiler, so that
-//! a filter costs its process one system call.
+//! Filters of system calls for processes that have given up their rights: what is not
+//! named kills the process. The programs are made by the compiler, so that a filter costs
+//! its process one system call.
 
 use anyhow::{Context, Result};
 use seccompiler::sock_filter;
@@ -9,7 +10,8 @@ use seccompiler::sock_filter;
 pub enum Rule {
     /// The call is allowed.
     Allow(i64),
-    /// The call is allowed if the low half of argument `.1`, masked by `.2`, is `.3`. Other rules may name the same call.
+    /// The call is allowed if the low half of argument `.1`, masked by `.2`, is `.3`. Other
+    /// rules may name the same call.
     AllowIf(i64, u32, u32, u32),
     /// The call fails with this error.
     Fail(i64, i32),
@@ -38,7 +40,8 @@ pub const BASE: &[Rule] = &[
     Allow(libc::SYS_exit_group),
 ];
 
-/// Threads of this process, and nothing else that clone(2) makes. The flags of clone3 lie in memory, where no filter can look; C libraries then take the other.
+/// Threads of this process, and nothing else that clone(2) makes. The flags of clone3 lie in
+/// memory, where no filter can look; C libraries then take the other.
 pub const THREADS: &[Rule] = &[
     AllowIf(libc::SYS_clone, 0, (libc::CLONE_THREAD | NEW) as u32, libc::CLONE_THREAD as u32),
     Fail(libc::SYS_clone3, libc::ENOSYS),
@@ -68,7 +71,8 @@ pub const fn fcntl(command: i32) -> Rule {
     AllowIf(libc::SYS_fcntl, 1, u32::MAX, command as u32)
 }
 
-/// For a process that copies from a pipe, or from another one's memory, to a file that is open, by several threads. It can open, start and send nothing.
+/// For a process that copies from a pipe, or from another one's memory, to a file that is open, by
+/// several threads. It can open, start and send nothing.
 pub static COPY: Program = program(&[
     BASE,
     THREADS,
@@ -106,8 +110,10 @@ const ARCH: u32 = 0xc000_003e;
 const ARCH: u32 = 0xc000_00b7;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-/// The kernel tries every number that there is when it takes a filter, to know those that are always allowed, and gives up at an instruction that it does not expect:
-/// with this one as the first a filter costs a process half as much. (What is gained otherwise, some nanoseconds a call, no copy makes enough calls for.)
+/// The kernel tries every number that there is when it takes a filter, to know those that are
+/// always allowed, and gives up at an instruction that it does not expect: with this one as the
+/// first a filter costs a process half as much. (What is gained otherwise, some nanoseconds a call,
+/// no copy makes enough calls for.)
 ///
 /// # References
 /// kernel/seccomp.c: seccomp_is_const_allow(), Linux 5.11.
@@ -134,7 +140,8 @@ const KILL: usize = 1;
 /// Makes the filter: a binary search for the number.
 ///
 /// # References
-/// seccomp(2); `struct seccomp_data`: the number at 0, the architecture at 4, the arguments from 16 on.
+/// seccomp(2); `struct seccomp_data`: the number at 0, the architecture at 4,
+/// the arguments from 16 on.
 pub const fn program(lists: &[&[Rule]]) -> Program {
     let mut rules = [Allow(-1); MOST];
     let mut count = 0;
@@ -237,12 +244,14 @@ const fn number(rule: Rule) -> i64 {
         Allow(call) | AllowIf(call, ..) | Fail(call, _) => call,
     }
 }
-/// From now on this process may do nothing else, nor may the threads that it starts. It must have one thread.
+/// From now on this process may do nothing else, nor may the threads that it
+/// starts. It must have one thread.
 ///
 /// # References
 /// seccomp(2), Linux 3.17; `SECCOMP_RET_KILL_PROCESS`, Linux 4.14.
 pub fn enter(program: &Program) -> Result<()> {
-    // One heap for all threads: to give back a part of a second one glibc opens a file of /proc first.
+    // One heap for all threads: to give back a part of a second one glibc
+    // opens a file of /proc first.
     #[cfg(target_env = "gnu")]
     // SAFETY: called by the only thread; it only sets a number of the allocator's.
     unsafe {

@@ -1,5 +1,6 @@
-//! A child process for reading what somebody hostile wrote: no rights, no way to open anything, bounded in memory, processor time and wall time. It has the
-//! descriptors that it is given, and a pipe to say what it found.
+//! A child process for reading what somebody hostile wrote: no rights, no way to open anything,
+//! bounded in memory, processor time and wall time. It has the descriptors that it is given, and a
+//! pipe to say what it found.
 
 use super::child::{self, Ended};
 use super::cred::{self, Credentials};
@@ -35,13 +36,14 @@ pub struct Said {
     pub cut: Option<String>,
 }
 
-/// The user and group of the jails that root makes: no other process has it, nor any file. Above what
-/// distributions, systemd and subordinate IDs use.
+/// The user and group of the jails that root makes: no other process has it, nor any file. Above
+/// what distributions, systemd and subordinate IDs use.
 const READER: u32 = 2_147_450_879;
 /// The user and group that own nothing: for root of a user namespace, which may not have the other.
 const NOBODY: u32 = 65534;
 
-/// Runs `work` in a jail. The caller must be single-threaded. `keep` are the descriptors, besides the pipe, that the child still has, under the same numbers.
+/// Runs `work` in a jail. The caller must be single-threaded. `keep` are the descriptors, besides
+/// the pipe, that the child still has, under the same numbers.
 ///
 /// # Errors
 /// There is no child. What happens in it is in [`Said`].
@@ -59,7 +61,8 @@ pub fn run(
         match enter(bounds, keep, &out) {
             Ok(()) => {
                 work(&mut out);
-                // It closes by itself with the process; std would first ask whether it is open, which is one more call to allow.
+                // It closes by itself with the process; std would first ask whether it is open,
+                // which is one more call to allow.
                 std::mem::forget(out);
                 0
             }
@@ -92,7 +95,8 @@ pub fn run(
     Ok(Said { output, cut })
 }
 
-/// Reads what a child says until it ends, or for too long, or too much: then why it was not listened to any longer.
+/// Reads what a child says until it ends, or for too long, or too much: then why it was
+/// not listened to any longer.
 pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
     let end = Instant::now() + bounds.time;
     let mut output = Vec::new();
@@ -125,14 +129,16 @@ pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
     }
 }
 
-/// Most memory that a reader may have for itself, in bytes: compressed sections can become anything.
+/// Most memory that a reader may have for itself, in bytes: compressed
+/// sections can become anything.
 const OWN: u64 = 2 << 30;
 
 fn own_memory() -> u64 {
     super::kernel::memory().map_or(OWN, |(_, available)| OWN.min(available / 2))
 }
 
-/// Gives everything up. The order is the defence: descriptors, limits, IDs, and the filter last, since it forbids the other calls.
+/// Gives everything up. The order is the defence: descriptors, limits, IDs, and the filter last,
+/// since it forbids the other calls.
 fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Result<()> {
     // What the runtime of the language says at an abort is not for the user's terminal.
     let null = std::fs::OpenOptions::new()
@@ -186,7 +192,8 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
     filter::enter(&FILTER)
 }
 
-/// Reading, writing to what was given, memory, and ending: nothing that opens, sends or starts anything. What else is tried kills the child.
+/// Reading, writing to what was given, memory, and ending: nothing that opens, sends or starts
+/// anything. What else is tried kills the child.
 const RULES: &[&[Rule]] = &[
     filter::BASE,
     &[
@@ -220,8 +227,8 @@ mod tests {
         file: 0,
     };
 
-    /// Tests run on threads; the jail is entered all the same, since the child touches nothing that another thread could hold a lock of but the allocator,
-    /// which glibc puts in order at fork.
+    /// Tests run on threads; the jail is entered all the same, since the child touches nothing that
+    /// another thread could hold a lock of but the allocator, which glibc puts in order at fork.
     fn jailed(bounds: &Bounds, work: impl FnOnce(&mut dyn Write)) -> Said {
         run(bounds, &[], work).unwrap()
     }

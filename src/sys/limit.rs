@@ -38,7 +38,8 @@ pub fn set_core_of(process: i32, limit: Limit) -> Result<()> {
     Ok(())
 }
 
-/// Bounds this process for good: address space in bytes, processor time in seconds, and the bytes of a file.
+/// Bounds this process for good: address space in bytes, processor time in
+/// seconds, and the bytes of a file.
 ///
 /// # References
 /// setrlimit(2).
@@ -54,7 +55,8 @@ pub fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sets this process's `RLIMIT_FSIZE`, soft limit only: how the crasher's own limit cuts its core, as in the kernel's file mode.
+/// Sets this process's `RLIMIT_FSIZE`, soft limit only: how the crasher's own limit cuts its core,
+/// as in the kernel's file mode.
 pub fn set_own_file_size(bytes: Option<u64>) -> Result<()> {
     let hard = rustix::process::getrlimit(Resource::Fsize).maximum;
     let current = match (bytes, hard) {

@@ -18,12 +18,14 @@ pub struct Span {
     pub size: usize,
 }
 
-/// The memory of one thread's process. `mem` is bound to that address space for ever; the ID is not, so whoever reads must look at the pidfd afterwards.
+/// The memory of one thread's process. `mem` is bound to that address space for ever; the ID is
+/// not, so whoever reads must look at the pidfd afterwards.
 #[derive(Debug)]
 pub struct Memory {
     thread: i32,
     mem: OwnedFd,
-    /// Whether process_vm_readv may still be tried: Yama or a missing capability forbid it once and for all.
+    /// Whether process_vm_readv may still be tried: Yama or a missing capability
+    /// forbid it once and for all.
     direct: AtomicBool,
 }
 
@@ -43,13 +45,15 @@ impl Memory {
         self.mem.try_clone()
     }
 
-    /// Reads `spans`, one after the other, into `buffer`, whose size is theirs together. A page that cannot be read is zeros, which is what the kernel writes.
+    /// Reads `spans`, one after the other, into `buffer`, whose size is theirs together. A page
+    /// that cannot be read is zeros, which is what the kernel writes.
     ///
     /// # Errors
     /// `ESRCH`: the process has gone.
     ///
     /// # References
-    /// process_vm_readv(2), Linux 3.2, at most 1,024 spans (`UIO_MAXIOV`); proc_pid_mem(5), which reads what the process itself may not (`PROT_NONE`).
+    /// process_vm_readv(2), Linux 3.2, at most 1,024 spans (`UIO_MAXIOV`); proc_pid_mem(5), which
+    /// reads what the process itself may not (`PROT_NONE`).
     pub fn read(&self, spans: &[Span], buffer: &mut [u8]) -> Result<(), Errno> {
         let mut done = 0;
         if self.direct.load(Ordering::Relaxed) {
@@ -82,8 +86,10 @@ impl Memory {
 
     /// Through /proc/PID/mem, page by page where something is in the way.
     fn read_by_mem(&self, mut address: u64, mut buffer: &mut [u8]) -> Result<(), Errno> {
-        // An offset of /proc/PID/mem is signed, so there is no way to the legacy vsyscall page, the only one in the kernel's half of the address space. All
-        // processes have the same one, so our own serves; nearly everywhere it can only be executed (`vsyscall=xonly`), and is zeros in a core.
+        // An offset of /proc/PID/mem is signed, so there is no way to the legacy vsyscall
+        // page, the only one in the kernel's half of the address space. All processes have the
+        // same one, so our own serves; nearly everywhere it can only be executed
+        // (`vsyscall=xonly`), and is zeros in a core.
         if address > i64::MAX as u64 {
             let remote = [RemoteIoVec { base: address as usize, len: buffer.len() }];
             let got =
@@ -111,7 +117,8 @@ impl Memory {
     }
 }
 
-/// Whether two processes have the same memory, as a process and its parent between vfork(2) and exec. `false` where the kernel does not tell.
+/// Whether two processes have the same memory, as a process and its parent between vfork(2) and
+/// exec. `false` where the kernel does not tell.
 ///
 /// # References
 /// kcmp(2), Linux 3.5 (`CONFIG_KCMP`).

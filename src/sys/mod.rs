@@ -1,7 +1,9 @@
-//! The kernel: the only place with `unsafe`, and the only one that names `nix`, `rustix`, `libc` or `caps`.
+//! The kernel: the only place with `unsafe`, and the only one that names `nix`,
+//! `rustix`, `libc` or `caps`.
 //!
-//! One kernel interface per file. Errors print like strace (`openat2(3, "a/b", O_PATH): ENOENT`), so that a line of the log is enough to
-//! find the call. Nothing here knows what a container or a core dump is.
+//! One kernel interface per file. Errors print like strace (`openat2(3, "a/b", O_PATH):
+//! ENOENT`), so that a line of the log is enough to find the call. Nothing here knows what a
+//! container or a core dump is.
 
 #![allow(unsafe_code)]
 

@@ -24,7 +24,8 @@ mod ioctl {
     );
 }
 
-/// The inode number of a namespace: unique among the namespaces that live now, reused after one has gone.
+/// The inode number of a namespace: unique among the namespaces that live now,
+/// reused after one has gone.
 pub fn inode(ns: impl AsFd) -> Result<u64> {
     Ok(super::file::stat(ns)?.id.1)
 }
@@ -38,14 +39,17 @@ pub fn own(name: &str) -> Result<u64> {
 /// The number of a mount namespace that is never reused, where the kernel has it.
 ///
 /// # References
-/// `NS_GET_MNTNS_ID`, ioctl_nsfs(2), Linux 6.11. // KERNEL(6.11): make it mandatory then, and drop the other proofs of identity.
+/// `NS_GET_MNTNS_ID`, ioctl_nsfs(2), Linux 6.11. // KERNEL(6.11): make it mandatory then, and drop
+/// the other proofs of identity.
 pub fn mount_ns_id(ns: impl AsFd) -> Option<u64> {
     let mut id = 0u64;
-    // SAFETY: the ioctl writes one u64 through the pointer, which is valid for the call; other kernels answer ENOTTY.
+    // SAFETY: the ioctl writes one u64 through the pointer, which is valid for the call;
+    // other kernels answer ENOTTY.
     unsafe { ioctl::ns_get_mntns_id(ns.as_fd().as_raw_fd(), &mut id) }.ok().map(|_| id)
 }
 
-/// The parent of a PID or user namespace, or `None` where it is the initial one or outside of what we may see.
+/// The parent of a PID or user namespace, or `None` where it is the initial one or
+/// outside of what we may see.
 ///
 /// # References
 /// `NS_GET_PARENT`, ioctl_nsfs(2), Linux 4.9.
@@ -54,11 +58,13 @@ pub fn parent(ns: impl AsFd) -> Option<OwnedFd> {
     unsafe { ioctl::ns_get_parent(ns.as_fd().as_raw_fd()).ok().map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
-/// Whose a user namespace is: the user, as we number users, who made the outermost of the user namespaces that it is in, below our own. All that is in
-/// them is his: he has every capability over it. `None` for our own namespace, and for one that is not below it.
+/// Whose a user namespace is: the user, as we number users, who made the outermost of the user
+/// namespaces that it is in, below our own. All that is in them is his: he has every capability
+/// over it. `None` for our own namespace, and for one that is not below it.
 ///
 /// # References
-/// `NS_GET_OWNER_UID`, ioctl_nsfs(2), Linux 4.11; user_namespaces(7), "Interaction of user namespaces and other types of namespaces".
+/// `NS_GET_OWNER_UID`, ioctl_nsfs(2), Linux 4.11; user_namespaces(7), "Interaction of user
+/// namespaces and other types of namespaces".
 pub fn owner(user_ns: impl AsFd) -> Option<u32> {
     let own = own("user").ok()?;
     let mut here = user_ns.as_fd().try_clone_to_owned().ok()?;
@@ -86,7 +92,8 @@ const INITIAL_PID: u64 = 0xEFFF_FFFC;
 pub fn check_initial_pid() -> Result<()> {
     ensure!(
         own("pid")? == INITIAL_PID,
-        "this is not the host but a container in it (another PID namespace): kernel.core_pattern is the \
+        "this is not the host but a container in it (another PID namespace): kernel.core_pattern \
+         is the \
          host's, install oci-coredump there"
     );
     Ok(())
@@ -110,7 +117,8 @@ pub fn check_initial(helper: &std::path::Path) -> Result<()> {
     let ours = id(std::path::Path::new("/proc/self/exe")).context("stat(\"/proc/self/exe\")")?;
     ensure!(
         id(&seen) == Ok(ours),
-        "{} is not this program in the host's own root directory, where the kernel would look for it: \
+        "{} is not this program in the host's own root directory, where the kernel would look for \
+         it: \
          this is a container or a chroot, install oci-coredump on the host",
         helper.display()
     );
@@ -141,7 +149,8 @@ pub fn enter(ns: impl AsFd, kind: Kind) -> Result<()> {
     }
 }
 
-/// Leaves the mount namespace for a copy of it, which belongs to our user namespace. The process must be single-threaded.
+/// Leaves the mount namespace for a copy of it, which belongs to our user namespace. The
+/// process must be single-threaded.
 ///
 /// # References
 /// unshare(2), `CLONE_NEWNS`; mount_namespaces(7).
@@ -154,7 +163,8 @@ pub fn copy_mounts() -> Result<()> {
 /// Runs `work` inside a mount namespace and comes back, root and working directory included.
 ///
 /// # Errors
-/// Those of `work`, and of entering. A way back that fails aborts the process: no later host path may be resolved in a container.
+/// Those of `work`, and of entering. A way back that fails aborts the process: no later host path
+/// may be resolved in a container.
 pub fn inside_mount_ns<T>(ns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use super::file;
     let home = file::open_dir("/".as_ref())?;

@@ -1,4 +1,5 @@
-//! Which pages of a process exist: what tells a page of zeros that the program wrote from one that was never there.
+//! Which pages of a process exist: what tells a page of zeros that the program wrote from
+//! one that was never there.
 
 use linux_raw_sys::general::{
     PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, page_region, pm_scan_arg,
@@ -20,7 +21,8 @@ nix::ioctl_readwrite!(
     pm_scan_arg
 );
 
-/// An open /proc/PID/pagemap. It keeps the address space described, not alive, and needs no privilege after it was opened.
+/// An open /proc/PID/pagemap. It keeps the address space described, not alive, and needs no
+/// privilege after it was opened.
 #[derive(Debug)]
 pub struct Pagemap(OwnedFd);
 
@@ -33,17 +35,20 @@ impl Pagemap {
         Pagemap(fd)
     }
 
-    /// Whether the page at `address` (a multiple of the page size) is there, in memory or in swap, and is not the kernel's shared page of zeros:
-    /// what the kernel's file mode emits, where it leaves a hole for all others.
+    /// Whether the page at `address` (a multiple of the page size) is there, in memory or in swap,
+    /// and is not the kernel's shared page of zeros: what the kernel's file mode emits, where it
+    /// leaves a hole for all others.
     pub fn emitted(&self, address: u64) -> bool {
         let mut runs = Vec::new();
         self.runs(address, address + PAGE, 1, &mut runs).is_ok() && !runs.is_empty()
     }
 
-    /// Appends the runs of such pages between `start` and `end`, at most `pages` of them, and returns how far it looked.
+    /// Appends the runs of such pages between `start` and `end`, at most `pages` of them, and
+    /// returns how far it looked.
     ///
     /// # References
-    /// `PAGEMAP_SCAN`, Documentation/admin-guide/mm/pagemap.rst, Linux 6.7. Older kernels cannot name the page of zeros: a page that is present counts.
+    /// `PAGEMAP_SCAN`, Documentation/admin-guide/mm/pagemap.rst, Linux 6.7. Older kernels cannot
+    /// name the page of zeros: a page that is present counts.
     pub fn runs(
         &self,
         start: u64,
@@ -62,8 +67,8 @@ impl Pagemap {
         }
     }
 
-    /// All runs of such pages between `start` and `end`, however far they are apart. `None` where there are more than 256, or more than so many pages, or the kernel
-    /// cannot tell.
+    /// All runs of such pages between `start` and `end`, however far they are apart. `None` where
+    /// there are more than 256, or more than so many pages, or the kernel cannot tell.
     pub fn all(&self, start: u64, end: u64, pages: u64) -> Option<Vec<Run>> {
         let mut found = [NOTHING; 257];
         let (runs, looked) = self.scan(start, end, pages, &mut found).ok()?;
@@ -93,7 +98,8 @@ impl Pagemap {
             category_anyof_mask: (PAGE_IS_PRESENT | PAGE_IS_SWAPPED).into(),
             return_mask: (PAGE_IS_PRESENT | PAGE_IS_SWAPPED).into(),
         };
-        // SAFETY: `arg` and the regions that it points to live for the whole call, and the sizes given are theirs.
+        // SAFETY: `arg` and the regions that it points to live for the whole call, and
+        // the sizes given are theirs.
         match unsafe { pagemap_scan(self.0.as_raw_fd(), &mut arg) } {
             Ok(n) => Ok((found.iter().take(n as usize).map(|r| (r.start, r.end)), arg.walk_end)),
             Err(e) => Err(rustix::io::Errno::from_raw_os_error(e as i32)),

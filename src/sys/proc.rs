@@ -1,7 +1,8 @@
-//! /proc/PID by descriptor: every fact of one process is read below one directory that was opened once.
+//! /proc/PID by descriptor: every fact of one process is read below one
+//! directory that was opened once.
 //!
-//! The parsers work on bytes: comm and cgroup names need not be UTF-8, and a container chooses them (which is why the `procfs` crate, which
-//! reads text, cannot serve here).
+//! The parsers work on bytes: comm and cgroup names need not be UTF-8, and a container chooses them
+//! (which is why the `procfs` crate, which reads text, cannot serve here).
 
 use super::cred::Credentials;
 use super::file;
@@ -17,7 +18,8 @@ use std::path::PathBuf;
 /// Most bytes that a file of /proc is read to.
 const MAX: usize = 1 << 20;
 
-/// An open /proc/PID or /proc/PID/task/TID. Reads fail with ESRCH once the task was reaped; they never reach another one.
+/// An open /proc/PID or /proc/PID/task/TID. Reads fail with ESRCH once the task was reaped;
+/// they never reach another one.
 #[derive(Debug)]
 pub struct Proc(OwnedFd);
 
@@ -33,7 +35,8 @@ impl Proc {
         Ok(Proc(dir))
     }
 
-    /// Opens the task `tid` of this process: unlike /proc/PID itself it stays complete when the thread-group leader has already gone.
+    /// Opens the task `tid` of this process: unlike /proc/PID itself it stays complete when the
+    /// thread-group leader has already gone.
     pub fn task(&self, tid: i32) -> Result<Self> {
         self.open_at(&format!("task/{tid}"), OFlags::PATH | OFlags::DIRECTORY).map(Proc)
     }
@@ -87,7 +90,8 @@ impl Proc {
         Status::parse(&self.read("status")?).context("/proc/PID/status is not understood")
     }
 
-    /// Bytes of memory that it has of its own, in use or swapped out; pages of mapped files are not.
+    /// Bytes of memory that it has of its own, in use or swapped out; pages of mapped files are
+    /// not.
     pub fn memory_in_use(&self) -> Result<u64> {
         let status = self.read("status")?;
         let kilobytes = |key: &str| {
@@ -156,7 +160,8 @@ pub struct Status {
 }
 
 impl Status {
-    /// Parses the text. A newline in the name is escaped by the kernel, so that every line but the first is the kernel's own.
+    /// Parses the text. A newline in the name is escaped by the kernel, so that every line but the
+    /// first is the kernel's own.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let field = |key| field(text, key);
         let numbers = |key| -> Option<Vec<u32>> {
@@ -195,7 +200,8 @@ pub fn start_time(stat: &[u8]) -> Option<u64> {
     after_name(stat)?.nth(19)?.parse().ok()
 }
 
-/// Fields 3 and 20 of /proc/PID/stat: a leader that has ended before its other threads is a zombie too, but the process lives.
+/// Fields 3 and 20 of /proc/PID/stat: a leader that has ended before its other threads is a zombie
+/// too, but the process lives.
 pub fn is_zombie(stat: &[u8]) -> Option<bool> {
     let mut fields = after_name(stat)?;
     let ended = matches!(fields.next()?, "Z" | "X" | "x");
@@ -308,13 +314,15 @@ pub const AT_SECURE: u64 = libc::AT_SECURE;
 /// Where the vDSO is mapped.
 pub const AT_SYSINFO_EHDR: u64 = libc::AT_SYSINFO_EHDR;
 
-/// A value of /proc/PID/auxv: pairs of 64-bit words; of 32-bit words for a 32-bit program. `None` where the entry is missing.
+/// A value of /proc/PID/auxv: pairs of 64-bit words; of 32-bit words for a 32-bit program. `None`
+/// where the entry is missing.
 ///
 /// # References
 /// getauxval(3), proc_pid_auxv(5).
 pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
     const AT_NULL: u64 = 0;
-    // No entry's key reaches this; in pairs misread as 64-bit, the value of the first one stands in the key's upper half.
+    // No entry's key reaches this; in pairs misread as 64-bit, the value of the first one
+    // stands in the key's upper half.
     const KEYS: u64 = 1 << 16;
     let find = |width: usize| {
         let word = |b: &[u8]| match b.len() {
@@ -342,9 +350,10 @@ pub fn os(bytes: &[u8]) -> &OsStr {
 mod tests {
     use super::*;
 
-    const STATUS: &[u8] =
-        b"Name:\ta)\\nUid:\t0 0 0 0 \xff\nUmask:\t0077\nState:\tS\nPPid:\t7\nUid:\t1000\t1001\t1002\t1003\nGid:\t1\t2\t3\t4\nGroups:\t4 24 \n\
-NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDumping:\t1\n";
+    const STATUS: &[u8] = b"Name:\ta)\\nUid:\t0 0 0 0 \xff\nUmask:\t0077\nState:\tS\nPPid:\t7\n\
+                            Uid:\t1000\t1001\t1002\t1003\nGid:\t1\t2\t3\t4\nGroups:\t4 24 \n\
+                            NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\n\
+                            CapEff:\t00000000a80425fb\nCoreDumping:\t1\n";
 
     #[test]
     fn status_survives_a_hostile_name() {
@@ -392,7 +401,8 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
     #[test]
     fn mounts() {
         let text = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
-90 80 0:5 /sys /proc/sys ro,nosuid - proc proc rw\n91 80 254:0 /srv/a\\040b /data/\\134x rw - ext4 /dev/root rw\nshort\n";
+                     90 80 0:5 /sys /proc/sys ro,nosuid - proc proc rw\n\
+                     91 80 254:0 /srv/a\\040b /data/\\134x rw - ext4 /dev/root rw\nshort\n";
         let m = mount_points(text);
         assert_eq!(
             (m.len(), m[0].target.as_path(), m[0].read_only),
@@ -410,8 +420,9 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
 
     #[test]
     fn limits() {
-        let text =
-            b"Limit  Soft  Hard  Units\nMax file size             4096       unlimited   bytes     \nMax core file size        0  18446744073709551614 bytes\n";
+        let text = b"Limit  Soft  Hard  Units\n\
+                     Max file size             4096       unlimited   bytes     \n\
+                     Max core file size        0  18446744073709551614 bytes\n";
         assert_eq!(limit(text, "Max file size"), Some(Limit { soft: Some(4096), hard: None }));
         assert_eq!(
             limit(text, "Max core file size"),

@@ -9,11 +9,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Lets a process that is dumping core go on to its end, with the status that it has, although somebody still has the other end of the kernel's pipe: the
-/// kernel waits in it until it is interrupted, and does not take a tracer's interruption for anything else. This process must end soon after.
+/// Lets a process that is dumping core go on to its end, with the status that it has,
+/// although somebody still has the other end of the kernel's pipe: the kernel waits in it
+/// until it is interrupted, and does not take a tracer's interruption for anything else. This
+/// process must end soon after.
 ///
 /// # References
-/// ptrace(2), `PTRACE_SEIZE` and `PTRACE_INTERRUPT`, Linux 3.4; `wait_for_dump_helpers` and `dump_emit` in fs/coredump.c.
+/// ptrace(2), `PTRACE_SEIZE` and `PTRACE_INTERRUPT`, Linux 3.4; `wait_for_dump_helpers` and
+/// `dump_emit` in fs/coredump.c.
 pub fn interrupt_dump(thread: i32) -> Result<()> {
     for (request, name) in
         [(libc::PTRACE_SEIZE, "PTRACE_SEIZE"), (libc::PTRACE_INTERRUPT, "PTRACE_INTERRUPT")]
@@ -27,9 +30,11 @@ pub fn interrupt_dump(thread: i32) -> Result<()> {
     Ok(())
 }
 
-/// Closes a file and says what the file system has to say: some write only now. It must not be used any more.
+/// Closes a file and says what the file system has to say: some write only now. It
+/// must not be used any more.
 pub fn close(fd: impl AsFd) -> rustix::io::Result<()> {
-    // SAFETY: the caller is a child that leaves by _exit: no destructor closes this number a second time.
+    // SAFETY: the caller is a child that leaves by _exit: no destructor closes
+    // this number a second time.
     match unsafe { libc::close(fd.as_fd().as_raw_fd()) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()
@@ -51,9 +56,11 @@ pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
     }
 }
 
-/// Replaces this process by `program` with an empty environment, as the kernel starts its helpers. Returns only on failure.
+/// Replaces this process by `program` with an empty environment, as the kernel starts its
+/// helpers. Returns only on failure.
 ///
-/// `keep` stay open over the exec; file descriptors 1 and 2 are closed, which is how the kernel starts a pipe helper.
+/// `keep` stay open over the exec; file descriptors 1 and 2 are closed, which is how the
+/// kernel starts a pipe helper.
 pub fn exec_as_kernel_would(program: &OsStr, args: &[Vec<u8>], keep: &[OwnedFd]) -> anyhow::Error {
     let attempt = || -> Result<()> {
         let path = CString::new(program.as_bytes()).context("program path holds a NUL")?;
@@ -92,7 +99,8 @@ pub fn not_dumpable() -> Result<()> {
         .context("prctl(PR_SET_DUMPABLE, 0)")
 }
 
-/// Where memory runs out, this process is killed before any other of its group: a core in memory must not cost an innocent process its life.
+/// Where memory runs out, this process is killed before any other of its group: a core in memory
+/// must not cost an innocent process its life.
 ///
 /// # References
 /// proc_pid_oom_score_adj(5), Linux 2.6.36: raising it needs no rights.
@@ -101,7 +109,8 @@ pub fn first_to_go() -> Result<()> {
         .context("write 1000 to /proc/self/oom_score_adj")
 }
 
-/// Opens /dev/null for each of the standard streams that is closed, and makes writes to a closed pipe report `EPIPE` instead of killing this process.
+/// Opens /dev/null for each of the standard streams that is closed, and makes writes to a closed
+/// pipe report `EPIPE` instead of killing this process.
 pub fn make_streams_safe() -> Result<()> {
     for fd in 0..=2 {
         // SAFETY: fcntl(F_GETFD) on a number that may not be open only reports EBADF.
@@ -146,7 +155,8 @@ pub enum Who {
     User(u32),
 }
 
-/// Finds it out, once, by /proc/self/uid_map: of a namespace in a namespace it tells the number that the outer one knows.
+/// Finds it out, once, by /proc/self/uid_map: of a namespace in a namespace it tells the number
+/// that the outer one knows.
 ///
 /// # References
 /// user_namespaces(7).
@@ -172,7 +182,8 @@ fn outside(map: &str, uid: u32) -> Option<u32> {
     })
 }
 
-/// Whether this process is root of the initial user namespace, as far as /proc/self/uid_map can tell.
+/// Whether this process is root of the initial user namespace, as far as
+/// /proc/self/uid_map can tell.
 pub fn is_host_root() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
@@ -183,19 +194,22 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe2")
 }
 
-/// Enlarges a pipe, as far as the system allows. Less than asked is no error: it only makes more system calls.
+/// Enlarges a pipe, as far as the system allows. Less than asked is no error: it
+/// only makes more system calls.
 pub fn enlarge_pipe(pipe: impl AsFd, bytes: usize) {
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, bytes);
 }
 
-/// Takes over a descriptor that this process was started with, such as the pidfd that the kernel gives its helper. `None` if it is not open.
+/// Takes over a descriptor that this process was started with, such as the pidfd that the kernel
+/// gives its helper. `None` if it is not open.
 pub fn inherited(fd: i32) -> Option<OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: fcntl(F_GETFD) on a number that may not be open only reports EBADF.
     if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
         return None;
     }
-    // SAFETY: it is open, above the standard three, and called once, before this process opens anything that it could be confused with.
+    // SAFETY: it is open, above the standard three, and called once, before this process opens
+    // anything that it could be confused with.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).ok()?;
     Some(fd)
@@ -237,7 +251,8 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut first = 3u32;
     for stop in keep.into_iter().chain([u32::MAX]) {
         if first < stop {
-            // SAFETY: for a child that leaves by _exit: no destructor closes these numbers a second time.
+            // SAFETY: for a child that leaves by _exit: no destructor closes
+            // these numbers a second time.
             let r = unsafe { libc::syscall(libc::SYS_close_range, first, stop - 1, 0) };
             if r != 0 {
                 return Err(std::io::Error::last_os_error()).context("close_range");
@@ -253,13 +268,14 @@ pub fn stdin() -> BorrowedFd<'static> {
     rustix::stdio::stdin()
 }
 
-/// Lets go of standard input by putting another descriptor in its place: the kernel, which waits for its pipe to be closed by all who have it, lets the
-/// crashed process go. May be done again.
+/// Lets go of standard input by putting another descriptor in its place: the kernel, which waits
+/// for its pipe to be closed by all who have it, lets the crashed process go. May be done again.
 pub fn replace_stdin(with: impl AsFd) {
     let _ = rustix::stdio::dup2_stdin(with);
 }
 
-/// Standard input, output and error of a child become /dev/null: whoever started us does not wait for it.
+/// Standard input, output and error of a child become /dev/null: whoever
+/// started us does not wait for it.
 pub fn release_streams() {
     if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(&null);
@@ -302,7 +318,8 @@ pub fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
         // SAFETY: the structure lives for the call, and nothing is asked back.
         unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }
     };
-    // SAFETY: the handler does nothing, which is safe at any moment. Calls are not started again after it.
+    // SAFETY: the handler does nothing, which is safe at any moment. Calls are
+    // not started again after it.
     unsafe {
         sigaction(
             Signal::SIGALRM,

@@ -45,7 +45,8 @@ pub fn resolve(
     }
 }
 
-/// Opens the regular file `path` below `root` for reading. Whatever else has the name (a FIFO, a device) is found out before it is opened: `EINVAL`.
+/// Opens the regular file `path` below `root` for reading. Whatever else has the name (a FIFO, a
+/// device) is found out before it is opened: `EINVAL`.
 ///
 /// # References
 /// openat2(2), Linux 5.6; proc(5), `/proc/self/fd`: how an `O_PATH` descriptor is opened again.
@@ -57,7 +58,8 @@ pub fn open_file_below(
     open_file_by(own_files().map_err(|_| Errno::NOENT)?, root, path, below, OFlags::RDONLY)
 }
 
-/// The directory in which this process's descriptors can be opened again: for a process that will have another root, where /proc may be missing or lie.
+/// The directory in which this process's descriptors can be opened again: for a process that will
+/// have another root, where /proc may be missing or lie.
 ///
 /// # References
 /// proc(5), `/proc/self/fd`.
@@ -75,7 +77,8 @@ pub fn open_file_in(
     open_file_by(own, root, path, below, OFlags::RDONLY)
 }
 
-/// Opens the regular file `name` in a directory for writing, as a process that has changed its root since: not through a link, and nothing else that has the name.
+/// Opens the regular file `name` in a directory for writing, as a process that has changed its root
+/// since: not through a link, and nothing else that has the name.
 pub fn open_to_write_in(
     own: impl AsFd,
     dir: impl AsFd,
@@ -106,7 +109,8 @@ fn open_file_by(
     .map(Into::into)
 }
 
-/// Opens a directory as any program of this process would, below its root and from its working directory, but through no magic link.
+/// Opens a directory as any program of this process would, below its root and from its working
+/// directory, but through no magic link.
 pub fn open_dir_as_process(path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     fs::openat2(fs::CWD, OsStr::from_bytes(path), flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)

@@ -1,4 +1,5 @@
-//! The robust futexes of another process's threads: the kernel marks them when a thread ends that holds them.
+//! The robust futexes of another process's threads: the kernel marks them when a
+//! thread ends that holds them.
 
 /// Where the lists of some threads begin; of those that have one.
 ///

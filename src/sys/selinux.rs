@@ -1,6 +1,8 @@
-//! SELinux: which label the kernel would give a file of another process's making, whether its policy lets that process make it, and giving it.
+//! SELinux: which label the kernel would give a file of another process's making, whether its
+//! policy lets that process make it, and giving it.
 //!
-//! The policy is asked; nothing of it is known here. Where the kernel has none that costs one system call.
+//! The policy is asked; nothing of it is known here. Where the kernel has none
+//! that costs one system call.
 
 use super::file;
 use super::proc::Proc;
@@ -14,7 +16,8 @@ use std::os::unix::ffi::OsStrExt;
 /// Where selinuxfs is mounted, since Linux 3.0.
 const ROOT: &str = "/sys/fs/selinux";
 
-/// The extended attribute that is a file's label. The kernel answers by what it goes by itself, whatever the file system keeps.
+/// The extended attribute that is a file's label. The kernel answers by what it goes by itself,
+/// whatever the file system keeps.
 const XATTR: &str = "security.selinux";
 
 /// The kernel's own bound of a question and its answer.
@@ -48,7 +51,8 @@ impl Subject {
     }
 }
 
-/// The label of what `fd` refers to, which may not be an `O_PATH` descriptor. `None` where SELinux is off.
+/// The label of what `fd` refers to, which may not be an `O_PATH` descriptor.
+/// `None` where SELinux is off.
 pub fn label_of(fd: impl AsFd) -> Result<Option<String>> {
     if !is_on() {
         return Ok(None);
@@ -59,8 +63,9 @@ pub fn label_of(fd: impl AsFd) -> Result<Option<String>> {
     Ok(context_of(buffer[..n].to_vec()).and_then(|label| String::from_utf8(label).ok()))
 }
 
-/// Gives a file or directory a label, where SELinux is on: elsewhere it would be nothing but a note in the file system. One on a file system that has no labels of its
-/// own (a `context=` mount, NFS) keeps what that gives to all.
+/// Gives a file or directory a label, where SELinux is on: elsewhere it would be nothing but a note
+/// in the file system. One on a file system that has no labels of its own (a `context=` mount, NFS)
+/// keeps what that gives to all.
 ///
 /// # References
 /// setfilecon(3), which writes the NUL too.
@@ -109,12 +114,15 @@ impl Policy {
         self.read("enforce").map_or(true, |text| text != "0")
     }
 
-    /// Asks what would happen if `subject` made the regular file `name` in a directory, which becomes the working directory.
+    /// Asks what would happen if `subject` made the regular file `name` in a directory, which
+    /// becomes the working directory.
     ///
     /// # References
-    /// `may_create()`, `may_link()` and `selinux_determine_inode_label()` in security/selinux/hooks.c: what the kernel asks, and in which order it decides.
+    /// `may_create()`, `may_link()` and `selinux_determine_inode_label()` in
+    /// security/selinux/hooks.c: what the kernel asks, and in which order it decides.
     pub fn ask(&self, subject: &Subject, dir: impl AsFd, name: &OsStr) -> Result<Answer> {
-        // An `O_PATH` descriptor has no attributes, and with search permission alone there is no other one.
+        // An `O_PATH` descriptor has no attributes, and with search permission
+        // alone there is no other one.
         file::change_dir(dir)?;
         let parent =
             xattr(".".as_ref()).context("getxattr(the directory, \"security.selinux\")")?;
@@ -148,7 +156,8 @@ impl Policy {
         Ok(Answer { label, denied, may_replace })
     }
 
-    /// From now on this thread's new files have this label, where the file system has labels of its own.
+    /// From now on this thread's new files have this label, where the file
+    /// system has labels of its own.
     ///
     /// # References
     /// setfscreatecon(3).
@@ -240,7 +249,8 @@ fn context_of(mut text: Vec<u8>) -> Option<Vec<u8>> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Whether an answer of `access` (allowed, decided, two of auditing, a number, flags) allows what is the `n`th right of its class. A permissive domain may do all.
+/// Whether an answer of `access` (allowed, decided, two of auditing, a number, flags) allows what
+/// is the `n`th right of its class. A permissive domain may do all.
 fn allows(answer: &str, n: u32) -> Option<bool> {
     let mut words = answer.split_whitespace();
     let allowed = u32::from_str_radix(words.next()?, 16).ok()?;

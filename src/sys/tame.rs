@@ -1,5 +1,5 @@
-//! What a program that shows hostile text may say to a terminal: text, colours, the cursor. Not what sets
-//! titles, clipboards or modes that outlast it, nor what the terminal answers.
+//! What a program that shows hostile text may say to a terminal: text, colours, the cursor. Not
+//! what sets titles, clipboards or modes that outlast it, nor what the terminal answers.
 //!
 //! # References
 //! ECMA-48; console_codes(4): control strings (OSC, DCS, APC, PM, SOS) end with ST, or with BEL.
@@ -33,8 +33,9 @@ const BEL: u8 = 0x07;
 /// Longest control sequence.
 const LONGEST: usize = 64;
 
-/// The last bytes of control sequences that terminals answer (DA, DSR, DECRQM), or that set what outlasts
-/// the program: window operations (`t`), media copy (`i`), key mappings and the like (`p`, `q`).
+/// The last bytes of control sequences that terminals answer (DA, DSR, DECRQM), or that
+/// set what outlasts the program: window operations (`t`), media copy (`i`), key
+/// mappings and the like (`p`, `q`).
 const DROPPED: &[u8] = b"cntipq";
 
 impl Tame {

@@ -25,8 +25,8 @@ impl Until {
     }
 }
 
-/// Writes it, where systemd runs; /etc/sysctl.d also where it is there for another program. What fails
-/// is said and does not count: the pattern itself is in the kernel.
+/// Writes it, where systemd runs; /etc/sysctl.d also where it is there for another program. What
+/// fails is said and does not count: the pattern itself is in the kernel.
 pub fn write(until: Until, pattern: &str) {
     let systemd = Path::new("/run/systemd/system").is_dir();
     let directory = Path::new(until.directory());

@@ -22,7 +22,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// A container without hooks, with a read-only root and a program that writes what it sees and waits to be killed.
+    /// A container without hooks, with a read-only root and a program that writes what it
+    /// sees and waits to be killed.
     pub fn new() -> Result<Self> {
         let scratch = tempfile::Builder::new()
             .prefix("oci-coredump-verify-")
@@ -135,13 +136,25 @@ impl Bundle {
             "hooks": {},
             "mounts": [
                 { "destination": "/proc", "type": "proc", "source": "proc" },
-                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"] },
-                { "destination": format!("{INSIDE}/program"), "type": "bind", "source": self.program, "options": ["bind", "ro"] },
-                { "destination": format!("{INSIDE}/report"), "type": "bind", "source": self.path("report"), "options": ["bind", "rw"] },
+                {
+                    "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "mode=755", "size=65536k"],
+                },
+                {
+                    "destination": format!("{INSIDE}/program"), "type": "bind",
+                    "source": self.program, "options": ["bind", "ro"],
+                },
+                {
+                    "destination": format!("{INSIDE}/report"), "type": "bind",
+                    "source": self.path("report"), "options": ["bind", "rw"],
+                },
             ],
             "linux": {
                 "cgroupsPath": format!("/{}", self.id),
-                "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }],
+                "namespaces": [
+                    { "type": "pid" }, { "type": "network" }, { "type": "ipc" },
+                    { "type": "uts" }, { "type": "mount" },
+                ],
                 "readonlyPaths": ["/proc/sys"],
             },
         })

@@ -13,7 +13,8 @@ pub const LIMIT: u64 = 0x12_3000;
 /// What there is to judge.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Life {
-    /// The container's ID; the annotation, the hooks' variable, and the texts that are mounted say the same.
+    /// The container's ID; the annotation, the hooks' variable, and the texts that
+    /// are mounted say the same.
     pub id: String,
     /// Absolute.
     pub bundle: PathBuf,
@@ -21,7 +22,8 @@ pub struct Life {
     pub own: Sight,
     /// What `state` said between create and start.
     pub state: Value,
-    /// How many lines there were when create had returned, when start had, and when the program had written its own.
+    /// How many lines there were when create had returned, when start had, and when the
+    /// program had written its own.
     pub marks: [usize; 3],
     /// All of it, in the order in which it was written.
     pub sights: Vec<Sight>,

@@ -6,7 +6,8 @@
 //!    '----refuse, limits: containers of their own----> Check
 //! ```
 //!
-//! Nothing here reads what the runtime says of itself: what counts is what its hooks and its container saw.
+//! Nothing here reads what the runtime says of itself: what counts is what its
+//! hooks and its container saw.
 
 mod bundle;
 mod life;
@@ -62,7 +63,8 @@ fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
     if holds { Ok(found.into()) } else { Err(found.into()) }
 }
 
-/// Checks a runtime: starts and removes a few containers with it, in a scratch directory of its own. Root of the host only.
+/// Checks a runtime: starts and removes a few containers with it, in a scratch directory of its
+/// own. Root of the host only.
 ///
 /// # Errors
 /// The runtime cannot be started at all, or the scratch directory cannot be made.

@@ -83,7 +83,8 @@ fn drop_text(_: String) -> String {
     String::new()
 }
 
-/// runc up to 1.5.1 runs it at the end of create: that is early for the specification, and no harm to a hook that sets limits.
+/// runc up to 1.5.1 runs it at the end of create: that is early for the specification, and no harm
+/// to a hook that sets limits.
 fn poststart(life: &Life, created: usize, started: usize) -> Result<String, String> {
     let at = life.place("poststart")?;
     if at >= started {

@@ -1,4 +1,5 @@
-//! The hook's and the container's side: this program again, which does the deeds that it is told, and writes down what it sees.
+//! The hook's and the container's side: this program again, which does the deeds that it is told,
+//! and writes down what it sees.
 
 use crate::sys::file;
 use crate::sys::limit::{self, Limit};
@@ -35,7 +36,8 @@ const LIFE: Duration = Duration::from_secs(60);
 /// What a hook does besides looking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// Mounts this directory of the host at [`VOLUME`] of the container, which it makes; and the file beside it, `view`, over [`VIEW`].
+    /// Mounts this directory of the host at [`VOLUME`] of the container, which it makes; and the
+    /// file beside it, `view`, over [`VIEW`].
     Mount(PathBuf),
     /// Sets the container's soft RLIMIT_CORE.
     Limit(u64),
@@ -224,7 +226,8 @@ fn init(pid: i32) -> Result<Init> {
     })
 }
 
-/// As the real hook does it: what is to be mounted is opened on the host, and put onto a descriptor below the container's root.
+/// As the real hook does it: what is to be mounted is opened on the host, and put onto a descriptor
+/// below the container's root.
 fn mount_into(pid: i32, directory: &Path, sight: &Sight) -> Result<()> {
     let bundle = sight
         .state
@@ -261,7 +264,8 @@ fn set_limit(pid: i32, soft: u64) -> Result<()> {
     let hard = Proc::open(pid)?.limit(CORE)?.hard;
     if hard.is_some_and(|h| h < soft) {
         bail!(
-            "the container's hard RLIMIT_CORE is {}, lower than {soft}: start this with a higher one",
+            "the container's hard RLIMIT_CORE is {}, lower than {soft}: start this with a higher \
+             one",
             hard.unwrap_or_default()
         );
     }

@@ -23,7 +23,8 @@ pub struct Said {
     pub text: String,
 }
 
-/// The container of a bundle. Killed and deleted when it goes away, whatever its runtime thinks of it.
+/// The container of a bundle. Killed and deleted when it goes away, whatever
+/// its runtime thinks of it.
 pub struct Container<'a> {
     runtime: &'a Path,
     /// Its bundle.
@@ -73,7 +74,8 @@ impl<'a> Container<'a> {
         Ok(serde_json::from_slice(&fs::read(self.bundle.path("stdout"))?).ok())
     }
 
-    /// Waits, as long as a call may take, until the program has written what it sees: `false` if it never does.
+    /// Waits, as long as a call may take, until the program has written what it sees:
+    /// `false` if it never does.
     pub fn wait_for_program(&self) -> Result<bool> {
         let seen = || sights(&self.bundle.report()).iter().any(|s| s.stage == "program");
         let until = Instant::now() + DEADLINE;
@@ -87,7 +89,8 @@ impl<'a> Container<'a> {
         Ok(seen())
     }
 
-    /// Waits, as long as a call may take, until the runtime says that it is stopped, or does not know it any more.
+    /// Waits, as long as a call may take, until the runtime says that it is stopped, or
+    /// does not know it any more.
     pub fn wait_until_stopped(&self) -> Result<bool> {
         let until = Instant::now() + DEADLINE;
         while !self.stopped()? {
@@ -103,7 +106,8 @@ impl<'a> Container<'a> {
         Ok(self.state()?.is_none_or(|s| s["status"] == "stopped"))
     }
 
-    /// One call of the runtime. Its output goes to files: the container inherits them, a pipe would stay open as long as it lives.
+    /// One call of the runtime. Its output goes to files: the container inherits them, a pipe would
+    /// stay open as long as it lives.
     fn call(&self, args: &[&str]) -> Result<Said> {
         let (out, err) = (self.bundle.path("stdout"), self.bundle.path("stderr"));
         let mut child = Command::new(self.runtime)

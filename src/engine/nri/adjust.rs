@@ -10,7 +10,8 @@ use crate::engine::spec;
 
 const CORE: &str = "RLIMIT_CORE";
 
-/// The adjustment; `None` for a container that asks for nothing. `program`: the hook. `reach`: the hard limit that runtimes of this engine have.
+/// The adjustment; `None` for a container that asks for nothing. `program`: the hook. `reach`: the
+/// hard limit that runtimes of this engine have.
 pub fn adjust(
     request: &CreateContainerRequest,
     config: &Config,
@@ -19,7 +20,8 @@ pub fn adjust(
 ) -> Option<ContainerAdjustment> {
     let (pod, container) = (request.pod.clone().unwrap_or_default(), request.container.as_ref()?);
     let names = names(&pod, container);
-    // What the hook will see in config.json: what the engine has put there, our keys of the pod, the names.
+    // What the hook will see in config.json: what the engine has put there, our
+    // keys of the pod, the names.
     let mut all = pod.annotations.clone();
     all.extend(names.clone());
     all.extend(container.annotations.clone());
@@ -44,7 +46,8 @@ pub fn adjust(
     })
 }
 
-/// Who the container is, in the words of containerd's CRI plugin, where the engine has not said it in its own.
+/// Who the container is, in the words of containerd's CRI plugin, where the engine
+/// has not said it in its own.
 fn names(pod: &PodSandbox, container: &Container) -> Annotations {
     let image = container.image.as_ref().map_or("", |i| &i.name);
     [
@@ -173,7 +176,11 @@ mod tests {
 
     #[test]
     fn the_administrators_selection() {
-        let config = Config::parse("default_pattern = \"/d/core\"\n[select]\n\"io.kubernetes.cri.sandbox-namespace\" = \"shop\"\n\"team\" = \"*\"").unwrap();
+        let config = Config::parse(
+            "default_pattern = \"/d/core\"\n[select]\n\
+             \"io.kubernetes.cri.sandbox-namespace\" = \"shop\"\n\"team\" = \"*\"",
+        )
+        .unwrap();
         let a = adjust(&request(&[("team", "a")], Container::default()), &config, "/p", 0).unwrap();
         assert_eq!((a.annotations["team"].as_str(), a.rlimits.len()), ("a", 0));
         assert_eq!(adjust(&request(&[], Container::default()), &config, "/p", 0), None);

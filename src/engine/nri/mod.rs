@@ -1,14 +1,20 @@
-//! The NRI plugin: containerd and CRI-O ask it about every container that they create, and it adjusts those that ask for a core pattern.
+//! The NRI plugin: containerd and CRI-O ask it about every container that they create, and it
+//! adjusts those that ask for a core pattern.
 //!
-//! In: the engine's socket. Out: hooks, RLIMIT_CORE (so that exec'd processes have it too) and names. One thread, no state: an answer depends on the
-//! question alone, and none waits for anything, so that the engine's two seconds are never used up. What cannot be understood is answered with no adjustment.
+//! In: the engine's socket. Out: hooks, RLIMIT_CORE (so that exec'd processes have it too) and
+//! names. One thread, no state: an answer depends on the question alone, and none waits for
+//! anything, so that the engine's two seconds are never used up. What cannot be understood is
+//! answered with no adjustment.
 //!
-//! The dump directory is not mounted by an adjustment but by the hook that is adjusted in. Whether there is a volume, and whether something lies there that
-//! must not be hidden, is to be seen only in the container's mount namespace, after the mounts of the image, the engine and the pod: an adjustment would have
-//! to guess it, would hide what an image has there, and would leave a directory in the store for each container that fails to start.
+//! The dump directory is not mounted by an adjustment but by the hook that is adjusted in. Whether
+//! there is a volume, and whether something lies there that must not be hidden, is to be seen only
+//! in the container's mount namespace, after the mounts of the image, the engine and the pod: an
+//! adjustment would have to guess it, would hide what an image has there, and would leave a
+//! directory in the store for each container that fails to start.
 //!
-//! Not the `ttrpc` crate: its server and client want sockets of their own, which the engine's one multiplexed socket does not give, and what would be
-//! left of it, a header of ten bytes and two messages, is less than its dependencies.
+//! Not the `ttrpc` crate: its server and client want sockets of their own, which the engine's one
+//! multiplexed socket does not give, and what would be left of it, a header of ten bytes and two
+//! messages, is less than its dependencies.
 
 mod adjust;
 mod messages;
@@ -106,7 +112,8 @@ pub fn run_connecting(path: &Path) -> Result<std::convert::Infallible> {
     }
 }
 
-/// Who we are. The path is the one of the start: a newer version that was installed since lies there too, while /proc/self/exe says "(deleted)".
+/// Who we are. The path is the one of the start: a newer version that was installed since lies
+/// there too, while /proc/self/exe says "(deleted)".
 struct Identity {
     name: String,
     index: String,

@@ -1,7 +1,7 @@
 //! The wire: two connections over one socket, ttrpc messages in them.
 //!
 //! ```text
-//! frame:    u32 connection, u32 length, bytes                      (big endian; containerd/nri, pkg/net/multiplex)
+//! frame:    u32 connection, u32 length, bytes      (big endian; containerd/nri, pkg/net/multiplex)
 //! message:  u32 length, u32 stream, u8 kind, u8 flags, payload     (containerd/ttrpc, PROTOCOL.md)
 //! ```
 //!
