@@ -111,7 +111,7 @@ faults: test-deps
 
 # The unit tests with every access to memory checked. Without those that enter the jail: it bounds the address space, of which AddressSanitizer needs terabytes.
 sanitize:
-	ASAN_OPTIONS=detect_leaks=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --lib --target-dir $(target)/sanitize -- --skip jail --skip plain
+	ASAN_OPTIONS=detect_leaks=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --lib --target-dir $(target)/sanitize -- --skip sandbox --skip plain
 
 # What of it makes no system call that Miri does not know. Needs a nightly toolchain with the components miri and rust-src.
 miri:

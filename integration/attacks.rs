@@ -8,12 +8,16 @@ mod accounts;
 mod core_file;
 #[path = "attacks/files.rs"]
 mod files;
+#[path = "attacks/fixture.rs"]
+mod fixture;
 #[path = "attacks/forwarded.rs"]
 mod forwarded;
 #[path = "attacks/groups.rs"]
 mod groups;
 #[path = "attacks/helper.rs"]
 mod helper;
+#[path = "attacks/hostile_names.rs"]
+mod hostile_names;
 #[path = "attacks/identity.rs"]
 mod identity;
 #[path = "attacks/neighbours.rs"]
@@ -26,8 +30,6 @@ mod privileges;
 mod reading;
 #[path = "attacks/resources.rs"]
 mod resources;
-#[path = "attacks/ring.rs"]
-mod ring;
 #[path = "attacks/room.rs"]
 mod room;
 #[path = "matrix/scene.rs"]
@@ -36,5 +38,3 @@ mod scene;
 #[path = "attacks/stopped.rs"]
 mod stopped;
 mod support;
-#[path = "attacks/words.rs"]
-mod words;

@@ -9,11 +9,11 @@ mod containers;
 mod core_file;
 #[path = "faults/disks.rs"]
 mod disks;
+#[path = "attacks/fixture.rs"]
+#[allow(dead_code, reason = "the attacks use the rest")]
+mod fixture;
 #[path = "faults/kills.rs"]
 mod kills;
-#[path = "attacks/ring.rs"]
-#[allow(dead_code, reason = "the attacks use the rest")]
-mod ring;
 #[path = "matrix/scene.rs"]
 #[allow(dead_code, reason = "the matrix uses the rest")]
 mod scene;

@@ -7,7 +7,7 @@
 #[allow(unsafe_code)]
 mod entry;
 
-use oci_coredump::report::{self, Door};
+use oci_coredump::report::{self, LogTarget};
 use oci_coredump::{cli, dump, engine, hook};
 use std::ffi::OsString;
 use std::path::Path;
@@ -43,7 +43,7 @@ fn is_help(word: &OsString) -> bool {
 }
 
 fn handle(args: &[OsString]) -> ExitCode {
-    report::init(Door::Host, false);
+    report::init(LogTarget::Host, false);
     last_words(1);
     match dump::handle(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -55,7 +55,7 @@ fn handle(args: &[OsString]) -> ExitCode {
 }
 
 fn run_hook(stage: Option<&OsString>) -> ExitCode {
-    report::init(Door::HostAndStderr, false);
+    report::init(LogTarget::HostAndStderr, false);
     last_words(0);
     let word = stage.map(|s| s.to_string_lossy());
     let failed = hook::stage(word.as_deref())
@@ -77,7 +77,7 @@ fn run_hook(stage: Option<&OsString>) -> ExitCode {
 
 /// An engine's plugin: what it has to say goes to the host's log.
 fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
-    report::init(Door::Host, false);
+    report::init(LogTarget::Host, false);
     last_words(1);
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,7 +90,7 @@ fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
 
 /// podman's own stage.
 fn precreate() -> ExitCode {
-    report::init(Door::HostAndStderr, false);
+    report::init(LogTarget::HostAndStderr, false);
     match engine::precreate::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -103,7 +103,7 @@ fn precreate() -> ExitCode {
 /// Whatever happens, the real runtime is started.
 fn run_runtime(mut args: Vec<OsString>) -> ExitCode {
     args.remove(0);
-    report::init(Door::Host, false);
+    report::init(LogTarget::Host, false);
     let again = args.clone();
     std::panic::set_hook(Box::new(move |info| {
         log::error!("runtime: this is a defect of oci-coredump, please report it: {info}");

@@ -16,7 +16,7 @@ const IDENT: &str = "oci-coredump";
 
 /// Where lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum LogTarget {
     /// The hook and the dispatcher: the host's log.
     Host,
     /// The hook also tells the engine, on stderr, which shows it when the container does not start.
@@ -25,13 +25,13 @@ pub enum Door {
     Stderr,
 }
 
-struct Reporter(Door);
+struct Reporter(LogTarget);
 
 /// Sends the `log` macros to the given place from now on. `debug` lines only
 /// where the user asked for them.
-pub fn init(door: Door, verbose: bool) {
+pub fn init(target: LogTarget, verbose: bool) {
     let level = if verbose { LevelFilter::Debug } else { LevelFilter::Info };
-    if log::set_boxed_logger(Box::new(Reporter(door))).is_ok() {
+    if log::set_boxed_logger(Box::new(Reporter(target))).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -51,10 +51,12 @@ impl Log for Reporter {
             (true, true) => line.push_str(" (no more is said of this container in this minute)"),
             (true, false) => {}
         }
-        if self.0 != Door::Host && (self.0 == Door::Stderr || record.level() <= Level::Warn) {
+        if self.0 != LogTarget::Host
+            && (self.0 == LogTarget::Stderr || record.level() <= Level::Warn)
+        {
             let _ = writeln!(std::io::stderr(), "{IDENT}: {line}");
         }
-        if self.0 != Door::Stderr {
+        if self.0 != LogTarget::Stderr {
             let _ = to_journal(record.level(), &line)
                 || to_syslog(record.level(), &line)
                 || to_kernel(record.level(), &line);

@@ -97,7 +97,7 @@ impl Item {
 
 /// All crashes, the oldest first, and the binaries.
 #[derive(Debug)]
-pub struct Stock {
+pub struct Inventory {
     /// The crashes.
     pub items: Vec<Item>,
     store: PathBuf,
@@ -109,7 +109,7 @@ pub struct Stock {
 
 /// What goes.
 #[derive(Debug)]
-pub struct Doomed<'a> {
+pub struct RemovalPlan<'a> {
     /// The crashes, the oldest first, with the bytes that go with each.
     pub crashes: Vec<(&'a Item, u64)>,
     /// Binaries that nobody needed before, with their bytes.
@@ -118,7 +118,7 @@ pub struct Doomed<'a> {
     left_over: Vec<String>,
 }
 
-impl Stock {
+impl Inventory {
     /// Looks at everything; `None` if there are no records.
     pub fn take(store: &Store) -> Result<Option<Self>> {
         let Some(records) = store.look_at_records()? else { return Ok(None) };
@@ -147,7 +147,7 @@ impl Stock {
             .unwrap_or_default()
             .into_iter()
             .collect();
-        Ok(Some(Stock { items, store: store.path().to_owned(), records, binaries, sizes }))
+        Ok(Some(Inventory { items, store: store.path().to_owned(), records, binaries, sizes }))
     }
 
     /// Bytes on disk: cores in the store, kept binaries.
@@ -172,25 +172,25 @@ impl Stock {
     /// Which go, the oldest first. A dump that may be going on stays. Where there are too many
     /// crashes, or too many bytes, the oldest of whoever has most of them goes: nobody's many cores
     /// are at the expense of another's few.
-    pub fn doomed(&self, rules: Rules) -> Result<Doomed<'_>> {
-        let mut plan = Thinning::new(self);
+    pub fn plan_removal(&self, rules: Rules) -> Result<RemovalPlan<'_>> {
+        let mut planner = RemovalPlanner::new(self);
         let unneeded = self.binaries.as_ref().map_or(Ok(Vec::new()), |b| {
-            b.unneeded(&plan.users.keys().map(|id| (*id).clone()).collect())
+            b.unneeded(&planner.users.keys().map(|id| (*id).clone()).collect())
         })?;
-        plan.left = plan.left.saturating_sub(unneeded.iter().map(|(_, bytes)| bytes).sum());
+        planner.left = planner.left.saturating_sub(unneeded.iter().map(|(_, bytes)| bytes).sum());
         for at in 0..self.items.len() {
             let time = self.items[at].record.time.parse::<Timestamp>().ok();
             if rules.since.is_some_and(|since| time.is_none_or(|t| t < since)) {
-                plan.take(at);
+                planner.take(at);
             }
         }
         if let Some(keep) = rules.keep {
-            plan.thin(|plan| plan.number > keep, |_| 1);
+            planner.thin(|planner| planner.number > keep, |_| 1);
         }
         if let Some(max) = rules.max_size {
-            plan.thin(|plan| plan.left > max, |item| item.core.unwrap_or(0));
+            planner.thin(|planner| planner.left > max, |item| item.core.unwrap_or(0));
         }
-        Ok(plan.doomed(unneeded))
+        Ok(planner.finish(unneeded))
     }
 
     /// Removes one crash. The core first: a record without its core says so, a core without its
@@ -222,7 +222,7 @@ impl Stock {
 
     /// Removes what is not needed any more, after the crashes: binaries, and what was left behind
     /// by helpers that were killed. What cannot be removed is said, and the next one is tried.
-    pub fn tidy(&self, doomed: &Doomed<'_>) {
+    pub fn tidy(&self, plan: &RemovalPlan<'_>) {
         let attempt = |what: &str, result: Result<()>| {
             if let Err(e) = result {
                 log::warn!("vacuum: {what} cannot be removed, ignoring: {e:#}");
@@ -232,15 +232,15 @@ impl Stock {
         attempt("an empty directory of a container that has gone", self.forget_empty());
         let Some(binaries) = &self.binaries else { return };
         attempt("what killed helpers left of binaries", binaries.sweep());
-        for id in doomed.unneeded.iter().map(|(id, _)| id).chain(&doomed.left_over) {
+        for id in plan.unneeded.iter().map(|(id, _)| id).chain(&plan.left_over) {
             attempt(id, binaries.remove(id));
         }
     }
 }
 
 /// Which crashes are chosen to go, one after the other.
-struct Thinning<'a> {
-    stock: &'a Stock,
+struct RemovalPlanner<'a> {
+    inventory: &'a Inventory,
     /// How many of those that stay need each binary.
     users: BTreeMap<&'a String, usize>,
     gone: BTreeMap<usize, u64>,
@@ -250,15 +250,22 @@ struct Thinning<'a> {
     left_over: Vec<String>,
 }
 
-impl<'a> Thinning<'a> {
-    fn new(stock: &'a Stock) -> Self {
+impl<'a> RemovalPlanner<'a> {
+    fn new(inventory: &'a Inventory) -> Self {
         let mut users: BTreeMap<&String, usize> = BTreeMap::new();
-        for id in stock.items.iter().flat_map(Item::needs) {
+        for id in inventory.items.iter().flat_map(Item::needs) {
             *users.entry(id).or_default() += 1;
         }
-        let (cores, binaries) = stock.size();
-        let (number, left) = (stock.items.len(), cores.saturating_add(binaries));
-        Thinning { stock, users, gone: BTreeMap::new(), number, left, left_over: Vec::new() }
+        let (cores, binaries) = inventory.size();
+        let (number, left) = (inventory.items.len(), cores.saturating_add(binaries));
+        RemovalPlanner {
+            inventory,
+            users,
+            gone: BTreeMap::new(),
+            number,
+            left,
+            left_over: Vec::new(),
+        }
     }
 
     /// The binaries that only this one needs by now.
@@ -270,14 +277,14 @@ impl<'a> Thinning<'a> {
 
     /// The bytes that go with it.
     fn bytes(&self, at: usize) -> u64 {
-        let item = &self.stock.items[at];
-        let sizes = self.last(item).into_iter().filter_map(|id| self.stock.sizes.get(id));
+        let item = &self.inventory.items[at];
+        let sizes = self.last(item).into_iter().filter_map(|id| self.inventory.sizes.get(id));
         sizes.fold(item.core.unwrap_or(0), |a, b| a.saturating_add(*b))
     }
 
     /// Whether it was taken.
     fn take(&mut self, at: usize) -> bool {
-        let item = &self.stock.items[at];
+        let item = &self.inventory.items[at];
         if item.may_be_going_on() || self.gone.contains_key(&at) {
             return false;
         }
@@ -294,7 +301,7 @@ impl<'a> Thinning<'a> {
     /// up to most. One with which no bytes go stays where bytes are meant.
     fn thin(&mut self, is_too_much: impl Fn(&Self) -> bool, weight: impl Fn(&Item) -> u64) {
         let mut accounts: BTreeMap<&str, (u64, VecDeque<usize>)> = BTreeMap::new();
-        for (at, item) in self.stock.items.iter().enumerate() {
+        for (at, item) in self.inventory.items.iter().enumerate() {
             if !self.gone.contains_key(&at) && !item.may_be_going_on() {
                 let (sum, crashes) = accounts.entry(item.account()).or_default();
                 *sum += weight(item);
@@ -311,7 +318,7 @@ impl<'a> Thinning<'a> {
         {
             let Some((sum, crashes)) = accounts.get_mut(name) else { continue };
             let Some(at) = crashes.pop_front() else { continue };
-            let item = &self.stock.items[at];
+            let item = &self.inventory.items[at];
             let weight = weight(item);
             *sum -= weight;
             if weight > 0 || self.bytes(at) > 0 {
@@ -321,10 +328,10 @@ impl<'a> Thinning<'a> {
         }
     }
 
-    fn doomed(self, unneeded: Vec<(String, u64)>) -> Doomed<'a> {
+    fn finish(self, unneeded: Vec<(String, u64)>) -> RemovalPlan<'a> {
         let crashes =
-            self.gone.iter().map(|(at, bytes)| (&self.stock.items[*at], *bytes)).collect();
-        Doomed { crashes, unneeded, left_over: self.left_over }
+            self.gone.iter().map(|(at, bytes)| (&self.inventory.items[*at], *bytes)).collect();
+        RemovalPlan { crashes, unneeded, left_over: self.left_over }
     }
 }
 
@@ -427,15 +434,15 @@ pub fn now_and_then(config: &Config) -> Result<()> {
         return Ok(());
     }
     let apply = || -> Result<()> {
-        let Some(stock) =
-            Store::look(&config.store)?.map(|s| Stock::take(&s)).transpose()?.flatten()
+        let Some(inventory) =
+            Store::look(&config.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten()
         else {
             return Ok(());
         };
-        let doomed = stock.doomed(Rules::configured(config, Timestamp::now()))?;
-        for (item, bytes) in &doomed.crashes {
+        let plan = inventory.plan_removal(Rules::configured(config, Timestamp::now()))?;
+        for (item, bytes) in &plan.crashes {
             let of = &item.record;
-            if let Err(e) = stock.remove(item) {
+            if let Err(e) = inventory.remove(item) {
                 let id = &of.names.container_id;
                 log::warn!("vacuum: the crash of {} in container {id} stays: {e:#}", of.time);
                 continue;
@@ -446,7 +453,7 @@ pub fn now_and_then(config: &Config) -> Result<()> {
                 item.record.names.container_id
             );
         }
-        stock.tidy(&doomed);
+        inventory.tidy(&plan);
         Ok(())
     };
     apply().context("vacuum")
@@ -479,20 +486,20 @@ mod tests {
         }
     }
 
-    fn stock(items: Vec<Item>, sizes: &[(&str, u64)]) -> (tempfile::TempDir, Stock) {
+    fn inventory(items: Vec<Item>, sizes: &[(&str, u64)]) -> (tempfile::TempDir, Inventory) {
         let dir = tempfile::tempdir().unwrap();
         let store =
             Store::open(&Config { store: dir.path().join("store"), ..Config::default() }).unwrap();
         let sizes = sizes.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect();
         let records = store.records().unwrap();
         let store = store.path().to_owned();
-        (dir, Stock { items, store, records, binaries: None, sizes })
+        (dir, Inventory { items, store, records, binaries: None, sizes })
     }
 
     #[test]
     fn the_oldest_go() {
         let now = Timestamp::now().to_string();
-        let (_dir, stock) = stock(
+        let (_dir, inventory) = inventory(
             vec![
                 item("a", "2026-01-01T00:00:00Z", Some(10), Outcome::Written, &[]),
                 item("b", "2026-01-02T00:00:00Z", None, Outcome::None, &[]),
@@ -503,8 +510,8 @@ mod tests {
             &[],
         );
         let gone = |rules| {
-            stock
-                .doomed(rules)
+            inventory
+                .plan_removal(rules)
                 .unwrap()
                 .crashes
                 .iter()
@@ -542,10 +549,10 @@ mod tests {
             items.push(of("many", Some(10)));
             items.push(of("volume", None));
         }
-        let (_dir, stock) = stock(items, &[]);
+        let (_dir, inventory) = inventory(items, &[]);
         let gone = |rules| -> Vec<String> {
-            let doomed = stock.doomed(rules).unwrap();
-            doomed.crashes.iter().map(|(i, _)| i.name.to_str().unwrap().into()).collect()
+            let plan = inventory.plan_removal(rules).unwrap();
+            plan.crashes.iter().map(|(i, _)| i.name.to_str().unwrap().into()).collect()
         };
         assert_eq!(
             gone(Rules { keep: Some(16), ..Rules::default() }),
@@ -561,7 +568,7 @@ mod tests {
     /// A binary counts once, and goes with the last core that needs it.
     #[test]
     fn binaries_count_and_go_with_the_last() {
-        let (_dir, stock) = stock(
+        let (_dir, inventory) = inventory(
             vec![
                 item("a", "2026-01-01T00:00:00Z", Some(10), Outcome::Written, &["libc", "app"]),
                 item(
@@ -576,17 +583,17 @@ mod tests {
             ],
             &[("libc", 100), ("app", 30), ("tool", 7)],
         );
-        assert_eq!(stock.size(), (20, 137));
+        assert_eq!(inventory.size(), (20, 137));
         let gone = |max_size| {
-            let doomed =
-                stock.doomed(Rules { max_size: Some(max_size), ..Rules::default() }).unwrap();
+            let plan = inventory
+                .plan_removal(Rules { max_size: Some(max_size), ..Rules::default() })
+                .unwrap();
             (
-                doomed
-                    .crashes
+                plan.crashes
                     .iter()
                     .map(|(i, bytes)| (i.name.to_str().unwrap(), *bytes))
                     .collect::<Vec<_>>(),
-                doomed.left_over.join(" "),
+                plan.left_over.join(" "),
             )
         };
         assert_eq!(gone(157), (vec![], String::new()));

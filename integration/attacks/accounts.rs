@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{bundle, crash, helpers, names};
+use crate::fixture::{bundle, crash, helpers, names};
 use crate::scene::{self, ECI, ECI_PATTERN};
 use crate::support::bundle::Bundle;
 use crate::support::crasher::{compile, crasher, parent};

@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::TempDir;
 
 use crate::core_file::{self, owner_and_mode};
-use crate::ring::{bundle, crash, names, tree};
+use crate::fixture::{bundle, crash, names, tree};
 use crate::scene::{self, ECI};
 use crate::support::host::{RUN, STORE};
 use crate::support::runtime::{Kind, Runtime};

@@ -129,7 +129,7 @@ fn row_29_an_earlier_handler_without_a_limit() {
     let mut children: Vec<_> = (0..20).map(|_| gate.crash()).collect();
     wait_for("four are not handled", &mut || gate.started() == 4);
     // Each of the others has a helper by now, which looks for room again and again.
-    wait_for("the others do not wait", &mut || crate::ring::helpers().len() == 16);
+    wait_for("the others do not wait", &mut || crate::fixture::helpers().len() == 16);
     assert_eq!((gate.started(), gate.running()), (4, 4));
     let gate_is_open = gate.open();
     wait_for_all(&mut children);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::ring::{bundle, crash, helpers};
+use crate::fixture::{bundle, crash, helpers};
 use crate::scene::{self, ECI, only_record};
 use crate::support::fuse::{Answer, Fuse};
 use crate::support::runtime::{Kind, Runtime};
@@ -90,7 +90,11 @@ fn row_39_compression_never_costs_the_core() {
         assert_eq!(record["outcome"], "written", "{fill} MiB: {record:#}");
         let name = if compressed { "core.1.zst" } else { "core.1" };
         let core = volume.path().join(name);
-        assert!(core.exists(), "{fill} MiB: {:?}, {record:#}", crate::ring::names(volume.path()));
+        assert!(
+            core.exists(),
+            "{fill} MiB: {:?}, {record:#}",
+            crate::fixture::names(volume.path())
+        );
         if !compressed {
             crate::core_file::read(&core);
             let why = record["reason"].as_str().unwrap_or_default();

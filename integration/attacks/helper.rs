@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::ring::{as_nobody, bundle, crash, helpers, names, tree};
+use crate::fixture::{as_nobody, bundle, crash, helpers, names, tree};
 use crate::scene::{self, product};
 use crate::support::bare;
 use crate::support::fuse::{Answer, Fuse};

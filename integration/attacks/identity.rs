@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{PATTERN, bundle, crash, hex, names};
+use crate::fixture::{PATTERN, bundle, crash, hex, names};
 use crate::scene::{self, ECI, only_record};
 use crate::support::bare::{self, Victim};
 use crate::support::between::{AS_IT_IS, Gate, WITHOUT_PIDFD};

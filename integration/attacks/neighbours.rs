@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{bundle, crash, names};
+use crate::fixture::{bundle, crash, names};
 use crate::scene::{self, ECI, ECI_PATTERN, product};
 use crate::support::bundle::Bundle;
 use crate::support::crasher::{crasher, parent};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::ring::{bundle, crash, helpers};
+use crate::fixture::{bundle, crash, helpers};
 use crate::support::host::{Host, STORE};
 use crate::support::runtime::{Container, Kind, Runtime};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::core_file::owner_and_mode;
-use crate::ring::{as_nobody, bundle, crash, helpers, names, tree};
+use crate::fixture::{as_nobody, bundle, crash, helpers, names, tree};
 use crate::scene::{self, only_record};
 use crate::support::bare;
 use crate::support::between::wait_gone;

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::ring::{bundle, crash, names};
+use crate::fixture::{bundle, crash, names};
 use crate::scene::{self, ECI, product};
 use crate::support::fuse::{Fuse, op};
 use crate::support::runtime::{Kind, Runtime};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::ring::{bundle, crash, helpers, names};
+use crate::fixture::{bundle, crash, helpers, names};
 use crate::scene::{self, ECI, only_record};
 use crate::support::fuse::{Answer, Fuse};
 use crate::support::runtime::{Kind, Runtime};

@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
 use tempfile::TempDir;
 
-use crate::ring::{bundle, crash, names};
+use crate::fixture::{bundle, crash, names};
 use crate::scene::{self, ECI, ECI_PATTERN, product};
 use crate::support::bundle::{Bundle, DEFAULT_CAPABILITIES};
 use crate::support::crasher::{compile, crasher, parent};

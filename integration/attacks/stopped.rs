@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::helpers;
+use crate::fixture::helpers;
 use crate::scene::{self, product};
 use crate::support::bare::{self, Container};
 use crate::support::crasher::{compile, crasher};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{bundle, helpers};
+use crate::fixture::{bundle, helpers};
 use crate::scene::{self, ECI};
 use crate::support::bare::{self, Container};
 use crate::support::between::wait_gone;

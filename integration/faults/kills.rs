@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{helpers, names};
+use crate::fixture::{helpers, names};
 use crate::scene;
 use crate::support::bare::{self, Container};
 use crate::support::between::{Between, wait_gone};

@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
 use crate::disks::Tmpfs;
-use crate::ring::{bundle, crash, names};
+use crate::fixture::{bundle, crash, names};
 use crate::scene::{self, only_record};
 use crate::support::bare::{self, Container};
 use crate::support::between::Between;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::helpers;
+use crate::fixture::helpers;
 use crate::scene;
 use crate::support::bare::Container;
 use crate::support::crasher::compile;
@@ -207,7 +207,7 @@ fn a_thousand_processes_at_once() {
     let host = scene::host();
     let calm = Calm::new();
     let runtime = Runtime::new(Kind::Runc);
-    let (mut bundle, _volume) = crate::ring::bundle();
+    let (mut bundle, _volume) = crate::fixture::bundle();
     // How long a start takes is to be seen; ten seconds, which the other tests give their hooks, is
     // what an engine might call too long.
     for hook in bundle.config["hooks"]

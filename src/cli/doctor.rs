@@ -45,8 +45,8 @@ fn failure(check: &'static str, text: impl Into<String>, hint: &str) -> Check {
 }
 
 /// Runs all checks and prints them.
-pub fn run(out: &mut impl Write, wish: &Wish, json: bool) -> Result<ExitCode> {
-    let checks = checks(wish);
+pub fn run(out: &mut impl Write, args: &Args, json: bool) -> Result<ExitCode> {
+    let checks = checks(args);
     if json {
         writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&checks)?))?;
     } else {
@@ -66,7 +66,7 @@ pub fn run(out: &mut impl Write, wish: &Wish, json: bool) -> Result<ExitCode> {
     Ok(if worst == Some(Verdict::Failure) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn checks(wish: &Wish) -> Vec<Check> {
+fn checks(args: &Args) -> Vec<Check> {
     let mut all = vec![root(), linux()];
     let (mut config, check) = match Config::load() {
         Ok(c) if !c.problems.is_empty() => {
@@ -104,7 +104,7 @@ fn checks(wish: &Wish) -> Vec<Check> {
     all.push(helper());
     all.extend(patterns(&config));
     all.push(suid());
-    all.extend(ways(&config, wish));
+    all.extend(ways(&config, args));
     all.extend(engines(&config));
     all.push(store(&config));
     all.extend(containers());
@@ -294,7 +294,7 @@ fn suid() -> Check {
 
 /// Which engines are looked at: those that are here, or were told; or the one that was asked for.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
+pub struct Args {
     /// This one only.
     pub engine: Option<Engine>,
     /// Its configuration.
@@ -302,18 +302,18 @@ pub struct Wish {
 }
 
 /// The way from each engine to this program.
-fn ways(config: &Config, wish: &Wish) -> Vec<Check> {
+fn ways(config: &Config, args: &Args) -> Vec<Check> {
     let program = match Program::own() {
         Ok(program) => program,
         Err(e) => return vec![failure("engines", format!("{e:#}"), "/proc must be mounted")],
     };
     let told: Vec<Engine> = engine::told(config).into_iter().map(|(engine, _)| engine).collect();
     let meant = |e: &Engine| {
-        wish.engine.map_or_else(|| look::is_there(*e) || told.contains(e), |only| only == *e)
+        args.engine.map_or_else(|| look::is_there(*e) || told.contains(e), |only| only == *e)
     };
     let mut all = Vec::new();
     for engine in Engine::ALL.into_iter().filter(meant) {
-        let found = look::look(engine, wish.config.as_deref(), &program);
+        let found = look::look(engine, args.config.as_deref(), &program);
         all.extend(found.into_iter().map(|f| Check {
             check: engine.name(),
             verdict: match f.state {

@@ -1,7 +1,7 @@
 //! `enable` and `disable`: a container that is running already gets its own core pattern. Which
 //! process a name means is for its engine's own tool to say.
 
-use super::setup::need_root;
+use super::install::need_root;
 use crate::annotation::Annotations;
 use crate::config::Config;
 use crate::hook::live::{self, Target};

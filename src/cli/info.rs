@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub struct Wish {
+pub struct Args {
     /// How many, the newest.
     pub newest: usize,
     /// A core file instead of records.
@@ -55,28 +55,28 @@ struct Told {
 }
 
 /// Prints what is known.
-pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) -> Result<ExitCode> {
-    if let Some(path) = &wish.core {
+pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) -> Result<ExitCode> {
+    if let Some(path) = &args.core {
         let core = open_given(path)?;
         let places = Places::usual(
-            wish.sysroot.as_deref().map(file::open_dir).transpose()?,
+            args.sysroot.as_deref().map(file::open_dir).transpose()?,
             Some(&chosen.store),
         );
         let reading = plain(core)
             .and_then(|core| reader::read(&core, &places))
             .with_context(|| format!("{} cannot be read", path.display()))?;
-        print(out, None, Some(Ok(reading)), wish.json)?;
+        print(out, None, Some(Ok(reading)), args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut records = chosen.records(query)?;
-    let skip = records.len().saturating_sub(wish.newest);
+    let skip = records.len().saturating_sub(args.newest);
     records.drain(..skip);
     if records.is_empty() {
         return no_match("info", &chosen.store);
     }
     let registry = Registry::own();
     for (i, record) in records.into_iter().enumerate() {
-        if i > 0 && !wish.json {
+        if i > 0 && !args.json {
             writeln!(out)?;
         }
         let core = locate::open(&record, registry.as_ref());
@@ -86,7 +86,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         let reading = match core {
             Ok(core) => {
                 let places =
-                    places(&record, registry.as_ref(), wish.sysroot.as_deref(), &chosen.store)?;
+                    places(&record, registry.as_ref(), args.sysroot.as_deref(), &chosen.store)?;
                 Some(plain(core).and_then(|core| reader::read(&core, &places)))
             }
             Err(_) => None,
@@ -100,7 +100,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
             _ => None,
         };
         let reading = instead.map(|why| Err(anyhow::anyhow!(why))).or(reading);
-        print(out, Some((&record, state, size)), reading, wish.json)?;
+        print(out, Some((&record, state, size)), reading, args.json)?;
         out.flush()?;
     }
     Ok(ExitCode::SUCCESS)

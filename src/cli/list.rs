@@ -32,7 +32,7 @@ const COLUMNS: [Column; 9] = [
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub struct Wish {
+pub struct Args {
     /// Most rows, the newest.
     pub newest: Option<usize>,
     /// Newest first.
@@ -52,15 +52,15 @@ struct Row<'a> {
 }
 
 /// Prints the crashes that match.
-pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) -> Result<ExitCode> {
+pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) -> Result<ExitCode> {
     let store = match Store::look(&chosen.store)? {
-        None if wish.follow => Some(chosen.make_store()?),
+        None if args.follow => Some(chosen.make_store()?),
         found => found,
     };
     // The watch comes before the first look, and what that look saw is what is not shown again:
     // nothing falls between them.
     let mut live = match &store {
-        Some(store) if wish.follow => {
+        Some(store) if args.follow => {
             Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?)
         }
         _ => None,
@@ -69,24 +69,24 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         Some((_, dir, seen)) => by_time(fresh(dir, seen, query)?),
         None => chosen.records(query)?,
     };
-    let skip = wish.newest.map_or(0, |n| records.len().saturating_sub(n));
+    let skip = args.newest.map_or(0, |n| records.len().saturating_sub(n));
     records.drain(..skip);
-    if wish.reverse {
+    if args.reverse {
         records.reverse();
     }
     if records.is_empty() && live.is_none() {
-        if wish.json {
+        if args.json {
             writeln!(out, "[]")?;
         }
         return no_match("list", &chosen.store);
     }
     let registry = Registry::own();
-    show(out, &records, registry.as_ref(), wish)?;
+    show(out, &records, registry.as_ref(), args)?;
     out.flush()?;
     if let Some((watch, dir, mut seen)) = live {
         loop {
             watch.wait().context("wait for records")?;
-            follow(out, &fresh(&dir, &mut seen, query)?, wish)?;
+            follow(out, &fresh(&dir, &mut seen, query)?, args)?;
             out.flush()?;
         }
     }
@@ -113,12 +113,12 @@ fn show(
     out: &mut impl Write,
     records: &[Record],
     registry: Option<&Registry>,
-    wish: &Wish,
+    args: &Args,
 ) -> Result<()> {
-    if wish.json && wish.follow {
+    if args.json && args.follow {
         return lines(out, records, registry);
     }
-    if wish.json {
+    if args.json {
         let seen = locate::look(records, registry)?;
         let rows: Vec<Row<'_>> = records
             .iter()
@@ -144,9 +144,9 @@ fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) 
 }
 
 /// A row that comes later has no column to stand in: its values stand two blanks apart.
-fn follow(out: &mut impl Write, records: &[Record], wish: &Wish) -> Result<()> {
+fn follow(out: &mut impl Write, records: &[Record], args: &Args) -> Result<()> {
     let registry = Registry::own();
-    if wish.json {
+    if args.json {
         return lines(out, records, registry.as_ref());
     }
     let zone = TimeZone::system();

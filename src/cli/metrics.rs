@@ -4,7 +4,7 @@ use super::Chosen;
 use crate::record::{Location, Outcome, Record};
 use crate::report::one_line;
 use crate::store::Store;
-use crate::vacuum::Stock;
+use crate::vacuum::Inventory;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,12 +14,12 @@ use std::path::Path;
 /// Prints the metrics, or replaces the file `textfile` by them: node_exporter sees the
 /// old or the new ones whole.
 pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Result<()> {
-    let stock = Store::look(&chosen.store)?.map(|s| Stock::take(&s)).transpose()?.flatten();
-    let items = stock.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
+    let inventory = Store::look(&chosen.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten();
+    let items = inventory.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
     let records: Vec<&Record> = items.map(|item| &item.record).collect();
     let mut text = text(&records);
-    if let Some(stock) = &stock {
-        let (cores, binaries) = stock.size();
+    if let Some(inventory) = &inventory {
+        let (cores, binaries) = inventory.size();
         family(
             &mut text,
             "store_bytes",
@@ -35,7 +35,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Re
             None,
             "Executables and libraries that are kept with cores.",
         );
-        sample(&mut text, "store_binaries", &[], stock.binaries());
+        sample(&mut text, "store_binaries", &[], inventory.binaries());
     }
     text += "# EOF\n";
     let Some(path) = textfile else { return Ok(out.write_all(text.as_bytes())?) };

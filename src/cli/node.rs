@@ -7,7 +7,7 @@
 //! host's copy:  node serve                install ENGINE, then NRI plugin until it is ended
 //! ```
 
-use super::setup;
+use super::install;
 use crate::config::Config;
 use crate::engine::{self, Options, detect};
 use crate::sys::file;
@@ -73,7 +73,7 @@ pub fn run(out: &mut impl Write, action: Action, root: Option<&Path>, stay: bool
             match engine::nri::run_connecting(Path::new(engine::nri::SOCKET))? {}
         }
         Action::Uninstall => {
-            setup::uninstall(out, false, false)?;
+            install::uninstall(out, false, false)?;
             take_away(out)?;
         }
     }
@@ -237,7 +237,7 @@ fn tell(out: &mut impl Write, plugin: bool) -> Result<()> {
             );
             writeln!(out, "{}: by NRI, as long as this runs", engine.name())?;
         } else {
-            setup::install_engine(out, engine, &options, false)?;
+            install::install_engine(out, engine, &options, false)?;
         }
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! The command line: the text of `--help`, the man page and the completions come
 //! from this one definition.
 
-use super::choose::{Source, Which};
 use super::node;
+use super::selection::{Source, Which};
 use crate::engine::{self, Engine};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -387,7 +387,7 @@ pub enum Verb {
         /// The scratch directory on the host.
         scratch: PathBuf,
         /// What it does besides.
-        deeds: Vec<crate::verify::Deed>,
+        actions: Vec<crate::verify::Action>,
     },
     /// Serve an engine as its NRI plugin, by connecting to its socket; for ever,
     /// across restarts of the engine.

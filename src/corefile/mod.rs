@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The core and the binaries are hostile: everything here but `reader` and `files` runs in
-//! [`crate::sys::jail`], and gives back plain values, or an error that says what is wrong with the
+//! [`crate::sys::sandbox`], and gives back plain values, or an error that says what is wrong with the
 //! file. `reader` starts the jails, `files` finds the binaries for them.
 
 mod binary;

@@ -1,7 +1,7 @@
 //! A core as the kernel wrote it: one that was compressed is decompressed first, into a file
 //! without a name, with its holes.
 
-use crate::sys::jail::{self, Bounds};
+use crate::sys::sandbox::{self, Bounds};
 use crate::sys::{AsFd, kernel};
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
@@ -39,7 +39,7 @@ pub fn plain(core: File) -> Result<File> {
         output: 4096,
         file: room,
     };
-    let said = jail::run(&bounds, &[core.as_fd(), file.as_fd()], |out| {
+    let said = sandbox::run(&bounds, &[core.as_fd(), file.as_fd()], |out| {
         let result = zstd::stream::read::Decoder::new((&core).take(size))
             .and_then(|from| copy_sparse(from, &file, room));
         let _ = match result {

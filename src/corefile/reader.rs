@@ -5,8 +5,8 @@
 use super::files::{Opened, Places};
 use super::{Bytes, Match, Overview, ThreadStack, Told, overview, stacks};
 use crate::sys::AsFd;
-use crate::sys::jail::{self, Bounds};
 use crate::sys::map::Map;
+use crate::sys::sandbox::{self, Bounds};
 use anyhow::{Result, anyhow};
 use std::fs::File;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub struct Reading {
 /// # Errors
 /// Why it cannot be read.
 pub fn look(core: &File) -> Result<Overview> {
-    let said = jail::run(&QUICK, &[core.as_fd()], |out| {
+    let said = sandbox::run(&QUICK, &[core.as_fd()], |out| {
         let answer = overview(core).map_err(|e| format!("{e:#}"));
         let _ = out.write_all(&serde_json::to_vec(&answer).unwrap_or_default());
     })?;
@@ -62,7 +62,7 @@ pub fn read(core: &File, places: &Places) -> Result<Reading> {
     keep.extend(files.iter().flat_map(|f| {
         f.file.iter().map(|(_, file)| file.as_fd()).chain(f.debug.as_ref().map(|d| d.as_fd()))
     }));
-    let said = jail::run(&FULL, &keep, |out| {
+    let said = sandbox::run(&FULL, &keep, |out| {
         // A file that cannot be mapped is one that was not found.
         let maps: Vec<_> = files
             .iter()

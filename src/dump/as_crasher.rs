@@ -4,7 +4,7 @@ use super::facts::Facts;
 use super::plan::File;
 use super::writer::become_crasher;
 use crate::sys::cgroup::Groups;
-use crate::sys::jail::{self, Bounds};
+use crate::sys::sandbox::{self, Bounds};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, limit, process, resolve};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,7 @@ pub fn run<T: for<'d> Deserialize<'d>>(
         }
         0
     })?;
-    let (said, cut) = jail::listen(&read, bounds);
+    let (said, cut) = sandbox::listen(&read, bounds);
     // One that sleeps in the container's file system cannot end, and is left to itself.
     if cut.is_some() { child.end_now() } else { child.end_within(LAST) }?;
     Ok(said.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())

@@ -10,8 +10,8 @@ use super::output::Target;
 use super::plan::PAGE;
 use super::stream::Stop;
 use crate::sys::Errno;
-use crate::sys::hold::{Held, Hold};
 use crate::sys::memory::Span;
+use crate::sys::pinned_memory::{Held, Hold};
 use std::sync::Arc;
 
 /// Areas up to this size are copied before the release, ...

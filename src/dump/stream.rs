@@ -12,8 +12,8 @@ use super::memory::{self, Failed, Source};
 use super::output::{Output, Sink, Sparse, Target, Zstd};
 use super::plan::PAGE;
 use super::small;
-use crate::sys::hold::Hold;
 use crate::sys::pagemap::Pagemap;
+use crate::sys::pinned_memory::Hold;
 use crate::sys::{AsFd, Errno};
 use std::sync::Arc;
 

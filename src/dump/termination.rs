@@ -8,7 +8,7 @@ use super::turn::Turn;
 use crate::config::TerminationLog;
 use crate::record::{Outcome, Record};
 use crate::report::one_line;
-use crate::sys::jail::Bounds;
+use crate::sys::sandbox::Bounds;
 use crate::sys::{OwnedFd, file, resolve};
 use anyhow::{Result, ensure};
 use std::time::Duration;

@@ -14,7 +14,7 @@ use super::write::Written;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
-use crate::sys::hold::Hold;
+use crate::sys::pinned_memory::Hold;
 use crate::sys::{
     AsFd, BorrowedFd, Errno, OwnedFd, cred, file, filter, limit, ns, proc, process, resolve,
 };

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 /// A file, mapped privately and for reading only.
 ///
-/// For processes that can be lost ([`super::jail`]): whoever owns the file may cut it while it is
+/// For processes that can be lost ([`super::sandbox`]): whoever owns the file may cut it while it is
 /// mapped, and reading then ends in SIGBUS.
 #[derive(Debug)]
 pub struct Map {

@@ -74,7 +74,7 @@ impl Bundle {
     }
 
     /// The words after `verify-probe` for a stage.
-    fn words(&self, program: &str, stage: &str, report: &Path, deeds: &[String]) -> Value {
+    fn words(&self, program: &str, stage: &str, report: &Path, actions: &[String]) -> Value {
         let mut words = vec![
             program.to_owned(),
             "verify-probe".to_owned(),
@@ -82,12 +82,12 @@ impl Bundle {
             report.display().to_string(),
         ];
         words.push(self.scratch.path().display().to_string());
-        words.extend_from_slice(deeds);
+        words.extend_from_slice(actions);
         json!(words)
     }
 
     /// Adds a hook to a stage; it reports under `name`.
-    pub fn hook(&mut self, stage: &str, name: &str, timeout: Option<u64>, deeds: &[String]) {
+    pub fn hook(&mut self, stage: &str, name: &str, timeout: Option<u64>, actions: &[String]) {
         // Only this stage's path is one of the container (config.md, "POSIX-platform Hooks").
         let inside = stage == "startContainer";
         let program =
@@ -99,7 +99,7 @@ impl Bundle {
         };
         let hook = json!({
             "path": program,
-            "args": self.words("oci-coredump", name, &report, deeds),
+            "args": self.words("oci-coredump", name, &report, actions),
             "env": [format!("{VARIABLE}={}", self.id)],
             "timeout": timeout.unwrap_or(TIMEOUT),
         });

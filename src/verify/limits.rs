@@ -1,7 +1,7 @@
 //! Whether a hook may set the container's limits.
 
 use super::bundle::Bundle;
-use super::life::{LIMIT, Life};
+use super::lifecycle::{LIMIT, Lifecycle};
 use super::probe::core_of;
 use super::runtime::Container;
 use super::{Check, check, hold};
@@ -12,8 +12,8 @@ use std::path::Path;
 const SUBJECT: &str = "limits";
 
 /// The checks; one needs a container of its own.
-pub fn checks(life: &Life, runtime: &Path) -> Result<Vec<Check>> {
-    let kept = life.of("program").and_then(|s| hold(s.core == Some(LIMIT), found(s.core)));
+pub fn checks(lifecycle: &Lifecycle, runtime: &Path) -> Result<Vec<Check>> {
+    let kept = lifecycle.of("program").and_then(|s| hold(s.core == Some(LIMIT), found(s.core)));
     Ok(vec![
         check(
             SUBJECT,

@@ -1,7 +1,7 @@
 //! `verify`: does an OCI runtime do for its hooks what a hook like ours needs?
 //!
 //! ```text
-//! runtime --life--> Life --order, state, namespaces, mounts, limits--> Check
+//! runtime --lifecycle--> Lifecycle --order, state, namespaces, mounts, limits--> Check
 //!    |  (one container, its hooks and program are this program: each writes what it sees)
 //!    '----refuse, limits: containers of their own----> Check
 //! ```
@@ -10,7 +10,7 @@
 //! hooks and its container saw.
 
 mod bundle;
-mod life;
+mod lifecycle;
 mod limits;
 mod mounts;
 mod namespaces;
@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use std::path::Path;
 
-pub use probe::{Deed, Sight, probe};
+pub use probe::{Action, Observation, probe};
 
 /// What came of one need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -71,12 +71,12 @@ fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
 pub fn run(runtime: &Path) -> Result<Vec<Check>> {
     let runtime =
         std::fs::canonicalize(runtime).with_context(|| format!("runtime {}", runtime.display()))?;
-    let life = life::live(&runtime)?;
-    let mut checks = order::checks(&life);
-    checks.extend(state::checks(&life));
-    checks.extend(namespaces::checks(&life));
-    checks.extend(mounts::checks(&life));
-    checks.extend(limits::checks(&life, &runtime)?);
+    let lifecycle = lifecycle::live(&runtime)?;
+    let mut checks = order::checks(&lifecycle);
+    checks.extend(state::checks(&lifecycle));
+    checks.extend(namespaces::checks(&lifecycle));
+    checks.extend(mounts::checks(&lifecycle));
+    checks.extend(limits::checks(&lifecycle, &runtime)?);
     checks.extend(refuse::checks(&runtime)?);
     Ok(checks)
 }

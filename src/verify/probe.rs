@@ -1,4 +1,4 @@
-//! The hook's and the container's side: this program again, which does the deeds that it is told,
+//! The hook's and the container's side: this program again, which does the actions that it is told,
 //! and writes down what it sees.
 
 use crate::sys::file;
@@ -35,7 +35,7 @@ const LIFE: Duration = Duration::from_secs(60);
 
 /// What a hook does besides looking.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Action {
     /// Mounts this directory of the host at [`VOLUME`] of the container, which it makes; and the
     /// file beside it, `view`, over [`VIEW`].
     Mount(PathBuf),
@@ -47,16 +47,16 @@ pub enum Deed {
     Hang,
 }
 
-impl FromStr for Deed {
+impl FromStr for Action {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
         let number = |n: &str| n.parse::<u64>().map_err(|e| format!("{word:?}: {e}"));
         match word.split_once(':').unwrap_or((word, "")) {
-            ("mount", path) => Ok(Deed::Mount(path.into())),
-            ("limit", n) => Ok(Deed::Limit(number(n)?)),
-            ("exit", n) => Ok(Deed::Exit(u8::try_from(number(n)?).map_err(|e| e.to_string())?)),
-            ("hang", "") => Ok(Deed::Hang),
+            ("mount", path) => Ok(Action::Mount(path.into())),
+            ("limit", n) => Ok(Action::Limit(number(n)?)),
+            ("exit", n) => Ok(Action::Exit(u8::try_from(number(n)?).map_err(|e| e.to_string())?)),
+            ("hang", "") => Ok(Action::Hang),
             _ => Err(format!("{word:?}: expected mount:DIR, limit:N, exit:N or hang")),
         }
     }
@@ -65,7 +65,7 @@ impl FromStr for Deed {
 /// What one hook, or the container's program, saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Sight {
+pub struct Observation {
     /// Its stage, with a number where there are several; `program` for the container's own.
     pub stage: String,
     /// The state on stdin.
@@ -108,32 +108,32 @@ pub struct Init {
 ///
 /// # Errors
 /// The report cannot be written.
-pub fn probe(stage: &str, report: &Path, scratch: &Path, deeds: &[Deed]) -> Result<u8> {
-    let mut sight = look(stage, scratch);
-    let pid = sight
+pub fn probe(stage: &str, report: &Path, scratch: &Path, actions: &[Action]) -> Result<u8> {
+    let mut observation = look(stage, scratch);
+    let pid = observation
         .state
         .as_ref()
         .and_then(|s| s["pid"].as_i64())
         .and_then(|p| i32::try_from(p).ok())
         .filter(|p| *p > 1);
     let mut code = 0;
-    for deed in deeds {
-        let done = match (deed, pid) {
-            (Deed::Mount(directory), Some(pid)) => mount_into(pid, directory, &sight),
-            (Deed::Limit(soft), Some(pid)) => set_limit(pid, *soft),
-            (Deed::Exit(status), _) => {
+    for action in actions {
+        let done = match (action, pid) {
+            (Action::Mount(directory), Some(pid)) => mount_into(pid, directory, &observation),
+            (Action::Limit(soft), Some(pid)) => set_limit(pid, *soft),
+            (Action::Exit(status), _) => {
                 code = *status;
                 Ok(())
             }
-            (Deed::Hang, _) => Ok(()),
-            (_, None) => Err(anyhow::anyhow!("the state names no process for {deed:?}")),
+            (Action::Hang, _) => Ok(()),
+            (_, None) => Err(anyhow::anyhow!("the state names no process for {action:?}")),
         };
         if let Err(e) = done {
-            sight.errors.push(format!("{e:#}"));
+            observation.errors.push(format!("{e:#}"));
         }
     }
     // One write to the end of the file: lines of several processes stay whole.
-    let line = serde_json::to_string(&sight)? + "\n";
+    let line = serde_json::to_string(&observation)? + "\n";
     let mut file = OpenOptions::new()
         .append(true)
         .open(report)
@@ -141,52 +141,53 @@ pub fn probe(stage: &str, report: &Path, scratch: &Path, deeds: &[Deed]) -> Resu
     file.write_all(line.as_bytes()).with_context(|| format!("write {}", report.display()))?;
     drop(file);
     // Not for ever: a runtime that forgets about it must not leave it behind.
-    if stage == "program" || deeds.contains(&Deed::Hang) {
+    if stage == "program" || actions.contains(&Action::Hang) {
         std::thread::sleep(LIFE);
     }
     Ok(code)
 }
 
-fn look(stage: &str, scratch: &Path) -> Sight {
-    let mut sight = Sight {
+fn look(stage: &str, scratch: &Path) -> Observation {
+    let mut observation = Observation {
         stage: stage.to_owned(),
         variable: std::env::var(VARIABLE).ok(),
-        ..Sight::default()
+        ..Observation::default()
     };
-    sight.inside = Path::new(INSIDE).join("inside").exists();
-    sight.outside = scratch.join("outside").exists();
-    sight.namespaces = own_namespaces();
-    sight.core = File::open("/proc/self/limits")
+    observation.inside = Path::new(INSIDE).join("inside").exists();
+    observation.outside = scratch.join("outside").exists();
+    observation.namespaces = own_namespaces();
+    observation.core = File::open("/proc/self/limits")
         .ok()
         .and_then(|f| core(&file::read_bounded(f, 1 << 16, "limits").ok()?));
     if stage == "program" {
-        sight.volume = std::fs::read_to_string(Path::new("/").join(VOLUME).join("token")).ok();
-        sight.view = std::fs::read_to_string(Path::new("/").join(VIEW)).ok();
-        return sight;
+        observation.volume =
+            std::fs::read_to_string(Path::new("/").join(VOLUME).join("token")).ok();
+        observation.view = std::fs::read_to_string(Path::new("/").join(VIEW)).ok();
+        return observation;
     }
     match file::read_bounded(std::io::stdin().lock(), 1 << 20, "the state on stdin")
         .and_then(|text| Ok(serde_json::from_slice::<Value>(&text)?))
     {
-        Ok(state) => sight.state = Some(state),
-        Err(e) => sight.errors.push(format!("the state on stdin: {e:#}")),
+        Ok(state) => observation.state = Some(state),
+        Err(e) => observation.errors.push(format!("the state on stdin: {e:#}")),
     }
-    let text = |key: &str| sight.state.as_ref().and_then(|s| s[key].as_str());
-    sight.annotation =
+    let text = |key: &str| observation.state.as_ref().and_then(|s| s[key].as_str());
+    observation.annotation =
         text("bundle").and_then(|bundle| annotation(&Path::new(bundle).join("config.json")));
     // Elsewhere the number is of another PID namespace than /proc, or of nobody.
     if ["prestart", "createRuntime", "poststart"].iter().any(|s| stage.starts_with(s)) {
-        let pid = sight.state.as_ref().and_then(|s| s["pid"].as_i64());
+        let pid = observation.state.as_ref().and_then(|s| s["pid"].as_i64());
         match pid.and_then(|p| i32::try_from(p).ok()).context("the state has no pid").and_then(init)
         {
-            Ok(init) => sight.init = Some(init),
-            Err(e) => sight.errors.push(format!("the process of the state: {e:#}")),
+            Ok(init) => observation.init = Some(init),
+            Err(e) => observation.errors.push(format!("the process of the state: {e:#}")),
         }
     }
-    sight
+    observation
 }
 
 /// The lines of a report.
-pub fn sights(report: &str) -> Vec<Sight> {
+pub fn observations(report: &str) -> Vec<Observation> {
     report.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -228,8 +229,8 @@ fn init(pid: i32) -> Result<Init> {
 
 /// As the real hook does it: what is to be mounted is opened on the host, and put onto a descriptor
 /// below the container's root.
-fn mount_into(pid: i32, directory: &Path, sight: &Sight) -> Result<()> {
-    let bundle = sight
+fn mount_into(pid: i32, directory: &Path, observation: &Observation) -> Result<()> {
+    let bundle = observation
         .state
         .as_ref()
         .and_then(|s| s["bundle"].as_str())
@@ -277,12 +278,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deeds() {
-        assert_eq!("limit:5".parse(), Ok(Deed::Limit(5)));
-        assert_eq!("mount:/a:b".parse(), Ok(Deed::Mount("/a:b".into())));
-        assert_eq!("exit:3".parse(), Ok(Deed::Exit(3)));
+    fn actions() {
+        assert_eq!("limit:5".parse(), Ok(Action::Limit(5)));
+        assert_eq!("mount:/a:b".parse(), Ok(Action::Mount("/a:b".into())));
+        assert_eq!("exit:3".parse(), Ok(Action::Exit(3)));
         for bad in ["", "limit:", "limit:x", "exit:300", "hang:1", "dance"] {
-            assert!(bad.parse::<Deed>().is_err(), "{bad}");
+            assert!(bad.parse::<Action>().is_err(), "{bad}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A hook that refuses: the container does not start.
 
 use super::bundle::Bundle;
-use super::probe::sights;
+use super::probe::observations;
 use super::runtime::{Container, Said};
 use super::{Check, check};
 use anyhow::Result;
@@ -39,13 +39,13 @@ pub fn checks(runtime: &Path) -> Result<Vec<Check>> {
 
 fn refusing(
     runtime: &Path,
-    deeds: &[&str],
+    actions: &[&str],
     timeout: Option<u64>,
     judge: impl Fn(Said, Duration) -> Result<String, String>,
 ) -> Result<Result<String, String>> {
     let mut bundle = Bundle::new()?;
-    let deeds: Vec<String> = deeds.iter().map(|d| (*d).to_owned()).collect();
-    bundle.hook("createRuntime", "createRuntime", timeout, &deeds);
+    let actions: Vec<String> = actions.iter().map(|d| (*d).to_owned()).collect();
+    bundle.hook("createRuntime", "createRuntime", timeout, &actions);
     let before = Instant::now();
     let (container, said) = Container::create(runtime, &bundle)?;
     let took = before.elapsed();
@@ -57,7 +57,7 @@ fn refusing(
             found = Err("the container starts".into());
         }
     }
-    let seen = sights(&bundle.report());
+    let seen = observations(&bundle.report());
     if seen.iter().any(|s| s.stage == "program") {
         found = Err("the program runs".into());
     } else if !seen.iter().any(|s| s.stage == "createRuntime") {

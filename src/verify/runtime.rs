@@ -1,7 +1,7 @@
 //! The runtime's command line, as an engine calls it.
 
 use super::bundle::Bundle;
-use super::probe::sights;
+use super::probe::observations;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -77,7 +77,7 @@ impl<'a> Container<'a> {
     /// Waits, as long as a call may take, until the program has written what it sees:
     /// `false` if it never does.
     pub fn wait_for_program(&self) -> Result<bool> {
-        let seen = || sights(&self.bundle.report()).iter().any(|s| s.stage == "program");
+        let seen = || observations(&self.bundle.report()).iter().any(|s| s.stage == "program");
         let until = Instant::now() + DEADLINE;
         while !seen() && Instant::now() < until {
             // Looked at once more: it may have written while the runtime was asked.

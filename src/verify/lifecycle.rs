@@ -1,7 +1,7 @@
 //! The life of one container with a hook in every stage, and what all of them saw.
 
 use super::bundle::Bundle;
-use super::probe::{Sight, own_namespaces, sights};
+use super::probe::{Observation, observations, own_namespaces};
 use super::runtime::{Container, Said};
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -12,36 +12,39 @@ pub const LIMIT: u64 = 0x12_3000;
 
 /// What there is to judge.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Life {
+pub struct Lifecycle {
     /// The container's ID; the annotation, the hooks' variable, and the texts that
     /// are mounted say the same.
     pub id: String,
     /// Absolute.
     pub bundle: PathBuf,
     /// Of this process: the runtime's.
-    pub own: Sight,
+    pub own: Observation,
     /// What `state` said between create and start.
     pub state: Value,
     /// How many lines there were when create had returned, when start had, and when the
     /// program had written its own.
     pub marks: [usize; 3],
     /// All of it, in the order in which it was written.
-    pub sights: Vec<Sight>,
+    pub observations: Vec<Observation>,
     /// /proc/PID/cgroup of the running program.
     pub cgroup: String,
     /// Calls that failed.
     pub trouble: Vec<String>,
 }
 
-impl Life {
+impl Lifecycle {
     /// What the hook of this name saw; the first time, if it ran more than once.
-    pub fn of(&self, stage: &str) -> Result<&Sight, String> {
-        self.sights.iter().find(|s| s.stage == stage).ok_or_else(|| format!("{stage} did not run"))
+    pub fn of(&self, stage: &str) -> Result<&Observation, String> {
+        self.observations
+            .iter()
+            .find(|s| s.stage == stage)
+            .ok_or_else(|| format!("{stage} did not run"))
     }
 
     /// Where in the report it stands.
     pub fn place(&self, stage: &str) -> Result<usize, String> {
-        self.sights
+        self.observations
             .iter()
             .position(|s| s.stage == stage)
             .ok_or_else(|| format!("{stage} did not run"))
@@ -49,10 +52,10 @@ impl Life {
 }
 
 /// Runs it.
-pub fn live(runtime: &Path) -> Result<Life> {
+pub fn live(runtime: &Path) -> Result<Lifecycle> {
     let mut bundle = Bundle::new()?;
     let volume = bundle.path("volume");
-    for (stage, name, deeds) in [
+    for (stage, name, actions) in [
         ("prestart", "prestart", vec![]),
         (
             "createRuntime",
@@ -65,35 +68,39 @@ pub fn live(runtime: &Path) -> Result<Life> {
         ("poststart", "poststart", vec![]),
         ("poststop", "poststop", vec![]),
     ] {
-        bundle.hook(stage, name, None, &deeds);
+        bundle.hook(stage, name, None, &actions);
     }
-    let own = Sight { namespaces: own_namespaces(), ..Sight::default() };
-    let mut life =
-        Life { id: bundle.id.clone(), bundle: bundle.path("bundle"), own, ..Life::default() };
+    let own = Observation { namespaces: own_namespaces(), ..Observation::default() };
+    let mut lifecycle = Lifecycle {
+        id: bundle.id.clone(),
+        bundle: bundle.path("bundle"),
+        own,
+        ..Lifecycle::default()
+    };
     let (container, said) = Container::create(runtime, &bundle)?;
-    let note = |said: Said, life: &mut Life| {
-        life.trouble.extend((!said.success).then_some(said.text));
+    let note = |said: Said, lifecycle: &mut Lifecycle| {
+        lifecycle.trouble.extend((!said.success).then_some(said.text));
         said.success
     };
-    let count = || sights(&bundle.report()).len();
-    if note(said, &mut life) {
-        life.marks[0] = count();
-        life.state = container.state()?.unwrap_or_default();
-        let started = note(container.start()?, &mut life);
-        life.marks[1] = count();
+    let count = || observations(&bundle.report()).len();
+    if note(said, &mut lifecycle) {
+        lifecycle.marks[0] = count();
+        lifecycle.state = container.state()?.unwrap_or_default();
+        let started = note(container.start()?, &mut lifecycle);
+        lifecycle.marks[1] = count();
         if started && !container.wait_for_program()? {
-            life.trouble.push("the program did not run".into());
+            lifecycle.trouble.push("the program did not run".into());
         }
-        life.marks[2] = count();
-        life.cgroup = cgroup(&life.state).unwrap_or_default();
-        note(container.kill()?, &mut life);
+        lifecycle.marks[2] = count();
+        lifecycle.cgroup = cgroup(&lifecycle.state).unwrap_or_default();
+        note(container.kill()?, &mut lifecycle);
         if !container.wait_until_stopped()? {
-            life.trouble.push("the container did not stop after SIGKILL".into());
+            lifecycle.trouble.push("the container did not stop after SIGKILL".into());
         }
-        note(container.delete()?, &mut life);
+        note(container.delete()?, &mut lifecycle);
     }
-    life.sights = sights(&bundle.report());
-    Ok(life)
+    lifecycle.observations = observations(&bundle.report());
+    Ok(lifecycle)
 }
 
 fn cgroup(state: &Value) -> Result<String> {

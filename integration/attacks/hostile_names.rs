@@ -2,7 +2,7 @@
 use std::process::Command;
 
 use crate::core_file;
-use crate::ring::{bundle, crash, hex, names};
+use crate::fixture::{bundle, crash, hex, names};
 use crate::scene::{self, ECI, product};
 use crate::support::runtime::{Kind, Runtime};
 
