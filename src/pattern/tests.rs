@@ -67,7 +67,7 @@ fn a_container_may_ask_for_a_file_only() {
         (b"core\n", Err(Refusal::Control(b'\n'))),
         (b"/a/../core", Err(Refusal::Parent)),
         (b"/a/.%z./core", Err(Refusal::Parent)),
-        // With core_uses_pid a file all the same: `/cores/.12`.
+        // With core_uses_pid this names a file all the same: `/cores/.12`.
         (b"/cores/", Ok(())),
         (b"/cores/%z", Ok(())),
     ];
@@ -107,7 +107,7 @@ fn handlers_of_the_host() {
     assert_eq!(args, ["/usr/lib/helper", "4012", "a!b %p", "3"]);
 }
 
-/// The kernel's loop, written down once more as literally as Rust allows, to compare with.
+/// The kernel's loop, written again as literally as Rust allows, for comparison.
 fn kernel(pattern: &[u8], s: &Specifiers, uses_pid: bool) -> Vec<u8> {
     let (mut out, mut i, mut pid_in_pattern) = (Vec::new(), 0, false);
     while i < pattern.len() {
@@ -120,7 +120,7 @@ fn kernel(pattern: &[u8], s: &Specifiers, uses_pid: bool) -> Vec<u8> {
                 Some(b'%') => out.push(b'%'),
                 Some(c) => {
                     pid_in_pattern |= *c == b'p';
-                    // %F is known to the pipe mode only.
+                    // %F is known only where the pattern is a pipe.
                     if *c != b'F' {
                         s.append(*c, &mut out);
                     }
