@@ -81,7 +81,7 @@ const LINES: u64 = 60;
 static COUNTED: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// From now on counts lines for the account whose directory this is, and drops those beyond
-/// [`LINES`] in a minute: anyone who makes a process crash causes a line.
+/// `LINES` in a minute: anyone who makes a process crash causes a line.
 pub fn count_lines_in(dir: Option<OwnedFd>) {
     if let Ok(mut counted) = COUNTED.lock() {
         *counted = dir;

@@ -1,4 +1,5 @@
-//! `doctor`: everything that a core on its way depends on, one verdict each.
+//! `doctor`: checks everything that a core depends on between the crash and the
+//! file, with a verdict for each.
 
 use crate::config::{self, Config, Mode, RUN_DIR};
 use crate::engine::look::{self, State};
@@ -111,7 +112,7 @@ fn checks(args: &Args) -> Vec<Check> {
     all
 }
 
-/// What early release costs, where it is allowed.
+/// The cost of early release, if it is allowed.
 fn early(config: &Config) -> Option<Check> {
     let told = "containers may ask for it: the memory of a crashed process then stays in use until \
                 its core is whole, and counts as nobody's";
@@ -292,16 +293,16 @@ fn suid() -> Check {
     }
 }
 
-/// Which engines are looked at: those that are here, or were told; or the one that was asked for.
+/// Selects the engines to check: those found or configured, or the one that was named.
 #[derive(Clone, Debug, Default)]
 pub struct Args {
-    /// This one only.
+    /// Check only this engine.
     pub engine: Option<Engine>,
-    /// Its configuration.
+    /// Its configuration file, if it is not at the usual path.
     pub config: Option<PathBuf>,
 }
 
-/// The way from each engine to this program.
+/// For each engine, how it starts this program and whether that is in place.
 fn ways(config: &Config, args: &Args) -> Vec<Check> {
     let program = match Program::own() {
         Ok(program) => program,
@@ -335,8 +336,7 @@ fn ways(config: &Config, args: &Args) -> Vec<Check> {
     all
 }
 
-/// What `install ENGINE` has changed must still be there; the engine's own upgrades
-/// like to replace its files.
+/// What `install ENGINE` changed must still be there: upgrades of an engine may replace its files.
 fn engines(config: &Config) -> Vec<Check> {
     const CHECK: &str = "engine";
     let of = |(engine, state): (Engine, Result<Vec<PathBuf>>)| {

@@ -1,4 +1,4 @@
-//! `info`: everything that is known of a crash, with the stack of every thread.
+//! `info`: prints everything that is known about a crash, with the stack of every thread.
 
 use super::list::{colour, time};
 use super::locate::{self, State};
@@ -23,23 +23,23 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What the command line asks for.
+/// The options of the command line.
 #[derive(Debug)]
 pub struct Args {
-    /// How many, the newest.
+    /// Show this many of the newest crashes.
     pub newest: usize,
-    /// A core file instead of records.
+    /// A core file to use in place of records.
     pub core: Option<PathBuf>,
     /// The directory that holds the container's files.
     pub sysroot: Option<PathBuf>,
-    /// JSON instead of text.
+    /// Print JSON in place of text.
     pub json: bool,
 }
 
-/// A record, the state of its core, and its size now: in bytes, and on disk.
+/// A record, the state of its core, and the core's size now: in bytes, and on disk.
 type Found<'a> = (&'a Record, State, Option<(u64, u64)>);
 
-/// One crash, as JSON shows it.
+/// One crash as JSON.
 #[derive(Debug, Default, Serialize)]
 struct Told {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -49,12 +49,12 @@ struct Told {
     core: Option<Overview>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stacks: Vec<ThreadStack>,
-    /// Why the core could not be read, or not to its end.
+    /// Why the core could not be read, or not completely.
     #[serde(skip_serializing_if = "Option::is_none")]
     core_error: Option<String>,
 }
 
-/// Prints what is known.
+/// Prints the selected crashes.
 pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.core {
         let core = open_given(path)?;
@@ -106,7 +106,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) ->
     Ok(ExitCode::SUCCESS)
 }
 
-/// A core that the user named.
+/// Opens a core file that the user named.
 pub fn open_given(path: &Path) -> Result<File> {
     let dir = file::open_dir(match path.parent() {
         Some(p) if p != Path::new("") => p,
@@ -120,7 +120,7 @@ pub fn open_given(path: &Path) -> Result<File> {
     })
 }
 
-/// Where the files of a record's container are to be found.
+/// The directories in which the files of a record's container are searched.
 pub fn places(
     record: &Record,
     registry: Option<&Registry>,
@@ -130,7 +130,7 @@ pub fn places(
     let given: Option<OwnedFd> = sysroot
         .map(|dir| file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display())))
         .transpose()?;
-    // The container's own: as the process that crashed.
+    // Files in the container itself are read with the rights of the crashed process.
     let reader = (given.is_none() && process::is_host_root()).then(|| Credentials {
         uid: [record.uid; 4],
         gid: [record.gid; 4],

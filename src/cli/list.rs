@@ -1,4 +1,4 @@
-//! `list`: the crashes, newest last.
+//! `list`: prints the crashes, the newest last.
 
 use super::locate::{self, Seen, State};
 use super::query::{self, Query};
@@ -30,20 +30,20 @@ const COLUMNS: [Column; 9] = [
     right("SIZE"),
 ];
 
-/// What the command line asks for.
+/// The options of the command line.
 #[derive(Debug)]
 pub struct Args {
-    /// Most rows, the newest.
+    /// Most rows, counted from the newest.
     pub newest: Option<usize>,
-    /// Newest first.
+    /// Print the newest first.
     pub reverse: bool,
-    /// One JSON array; with `follow` one object a line.
+    /// Print one JSON array; with `follow` one object on each line.
     pub json: bool,
-    /// Go on with the crashes that come.
+    /// Keep running and print new crashes.
     pub follow: bool,
 }
 
-/// A record and what is left of its core, as JSON shows it.
+/// A record and the state of its core, as JSON.
 #[derive(Serialize)]
 struct Row<'a> {
     #[serde(flatten)]
@@ -51,14 +51,14 @@ struct Row<'a> {
     corefile: State,
 }
 
-/// Prints the crashes that match.
+/// Prints the matching crashes.
 pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) -> Result<ExitCode> {
     let store = match Store::look(&chosen.store)? {
         None if args.follow => Some(chosen.make_store()?),
         found => found,
     };
-    // The watch comes before the first look, and what that look saw is what is not shown again:
-    // nothing falls between them.
+    // The watch starts before the first reading, and what that reading found is not printed again:
+    // so no crash is missed in between.
     let mut live = match &store {
         Some(store) if args.follow => {
             Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?)
@@ -93,7 +93,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) ->
     Ok(ExitCode::SUCCESS)
 }
 
-/// The records that are finished now and were not before, as far as they match.
+/// The matching records that are finished now and were not before.
 fn fresh(dir: &Records, seen: &mut BTreeSet<OsString>, query: &Query) -> Result<Vec<Record>> {
     let mut out = Vec::new();
     for name in dir.names()? {
@@ -143,7 +143,8 @@ fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) 
     Ok(())
 }
 
-/// A row that comes later has no column to stand in: its values stand two blanks apart.
+/// A row that is printed later cannot align with the columns above: its values
+/// are separated by two blanks.
 fn follow(out: &mut impl Write, records: &[Record], args: &Args) -> Result<()> {
     let registry = Registry::own();
     if args.json {
@@ -172,7 +173,7 @@ fn row(record: &Record, seen: Seen, zone: &TimeZone) -> Vec<Cell> {
     ]
 }
 
-/// A word for several crashes that have one record.
+/// Adds to a word the number of crashes that a record stands for.
 fn counted(word: &str, record: &Record) -> String {
     match record.crashes() {
         0 | 1 => word.to_owned(),
@@ -180,7 +181,7 @@ fn counted(word: &str, record: &Record) -> String {
     }
 }
 
-/// How a state looks on a terminal.
+/// The style of a state on a terminal.
 pub fn colour(state: State) -> Style {
     let colour = match state {
         State::Present => AnsiColor::Green,

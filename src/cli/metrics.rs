@@ -1,4 +1,4 @@
-//! `metrics`: what the records add up to, as OpenMetrics text.
+//! `metrics`: sums over the records, in the OpenMetrics text format.
 
 use super::Chosen;
 use crate::record::{Location, Outcome, Record};
@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
-/// Prints the metrics, or replaces the file `textfile` by them: node_exporter sees the
-/// old or the new ones whole.
+/// Prints the metrics, or replaces the file `textfile` with them
+/// atomically, as node_exporter needs.
 pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Result<()> {
     let inventory = Store::look(&chosen.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten();
     let items = inventory.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
@@ -46,7 +46,8 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Re
         .with_context(|| format!("write {}", path.display()))
 }
 
-/// The head of a family of gauges: records are removed again, so nothing here only grows.
+/// The header of a metric family. All are gauges: records are removed again, so
+/// that no number only grows.
 fn family(text: &mut String, name: &str, unit: Option<&str>, help: &str) {
     let _ = writeln!(text, "# TYPE oci_coredump_{name} gauge");
     let _ = unit.map(|unit| writeln!(text, "# UNIT oci_coredump_{name} {unit}"));
@@ -112,7 +113,7 @@ fn text(records: &[&Record]) -> String {
     t
 }
 
-/// Why there is no core, or a short one: a record's reason, as one of few words.
+/// Maps a record's reason for no core, or an incomplete one, to one of a few words.
 fn reason(r: &Record) -> &'static str {
     const KNOWN: [(&str, &str); 14] = [
         ("limits.", "limits"),
@@ -159,7 +160,7 @@ fn location(r: &Record) -> &'static str {
     }
 }
 
-/// A label has few values, and none that a container could choose.
+/// The signal as a label. Labels have few values, and none that a container could choose.
 fn known(signal: &str) -> &str {
     if signal.len() < 12
         && signal.starts_with("SIG")

@@ -1,4 +1,4 @@
-//! The user's verbs: each is started here, with what the command line says.
+//! The commands for users: dispatches the parsed command line.
 
 mod announced;
 mod bundle;
@@ -37,10 +37,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use verbs::{Cli, Verb};
 
-/// Runs a verb. What fails is one line on stderr.
+/// Runs the command line. An error is one line on stderr.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    // `main` has cleared it for what is privileged; what a person makes is no one else's to write.
-    // `debug` sets a stricter one.
+    // `main` cleared the umask for the privileged verbs; files that a user makes here are writable
+    // only by that user. `debug` sets a stricter mask.
     crate::sys::file::set_umask(0o022);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -52,7 +52,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     report::init(LogTarget::Stderr, cli.verbose);
     match verb(cli.verb) {
         Ok(code) => code,
-        // Whoever reads our output may stop reading.
+        // A reader that closes our output is no error.
         Err(e)
             if e.chain()
                 .filter_map(|e| e.downcast_ref::<std::io::Error>())
@@ -68,7 +68,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn verb(verb: Verb) -> Result<ExitCode> {
-    // Colours go away by themselves where stdout is no terminal, and with NO_COLOR.
+    // Without colours if stdout is no terminal, or with NO_COLOR.
     let mut out = std::io::BufWriter::new(anstream::AutoStream::auto(std::io::stdout().lock()));
     match verb {
         Verb::List { which, newest, reverse, json, follow } => {
@@ -192,7 +192,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "oci-coredump", &mut text);
             out.write_all(&text)?;
         }
-        // `main` takes these two before any of this; only `--help` comes here.
+        // `main` runs these two without the parser; only their `--help` comes here.
         Verb::Hook { .. } | Verb::Handle { .. } => return Ok(ExitCode::FAILURE),
     }
     out.flush()?;

@@ -1,4 +1,4 @@
-//! `rm`: crashes that match go, each with its core where that is in the store.
+//! `rm`: removes the matching crashes, each with its core if that is in the store.
 
 use super::query::{self, Query};
 use super::{Chosen, no_match};
@@ -9,19 +9,19 @@ use anyhow::{Result, bail, ensure};
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
-/// What the command line says besides MATCH.
+/// The options of the command line besides MATCH.
 #[derive(Debug)]
 pub struct Options {
-    /// Do not ask.
+    /// Do not ask for confirmation.
     pub yes: bool,
-    /// Say what would go, and remove nothing.
+    /// Print what would be removed, and remove nothing.
     pub dry_run: bool,
 }
 
-/// Removes them, each by itself: what cannot be removed is said, and the next one is tried.
+/// Removes them one by one. A failure is printed, and the next one is tried.
 ///
 /// # Errors
-/// Nobody has confirmed it, or the store cannot be read.
+/// The removal was not confirmed, or the store cannot be read.
 pub fn run(
     out: &mut impl Write,
     chosen: &Chosen,

@@ -1,4 +1,4 @@
-//! `vacuum`: the oldest crashes go.
+//! `vacuum`: removes the oldest crashes.
 
 use super::{Chosen, query, table};
 use crate::report::one_line;
@@ -7,7 +7,7 @@ use crate::vacuum::{Inventory, Rules};
 use anyhow::{Result, ensure};
 use std::io::Write;
 
-/// Applies the rules.
+/// Applies the rules, and prints what they remove.
 pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -> Result<()> {
     if !dry_run {
         super::private::sweep();
@@ -60,10 +60,10 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
     Ok(())
 }
 
-/// Bytes as everywhere: `500M`, `2G`, `1.5GiB`, `unlimited`; a K is 1,024.
+/// Parses a size: `500M`, `2G`, `1.5GiB`, `unlimited`. K is 1,024.
 ///
 /// # Errors
-/// The rule.
+/// States the rule.
 pub fn parse_size(text: &str) -> Result<u64> {
     Ok(crate::limits::bytes(text)?.unwrap_or(u64::MAX))
 }
