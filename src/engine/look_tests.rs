@@ -1,7 +1,7 @@
 use super::*;
 use std::fs;
 
-/// A machine: a directory with a program of ours and configurations.
+/// A scratch directory with a program and configurations.
 struct Machine(tempfile::TempDir);
 
 impl Machine {
@@ -26,7 +26,7 @@ impl Machine {
         path
     }
 
-    /// The states of what is found, and the first text.
+    /// The states of all findings, and the text of the first.
     fn look(&self, engine: Engine, config: &str) -> (Vec<State>, String) {
         let found =
             look(engine, Some(&self.path(config)), &Program { path: self.path("oci-coredump") });
@@ -100,7 +100,7 @@ fn containerd_by_nri_and_by_its_specification() {
     m.write("config.toml", &format!("version = 3\n{nri}disable = true\n"));
     let (states, text) = m.look(Engine::Containerd, "config.toml");
     assert!(states == [State::Broken] && text.contains("switched off"), "{text}");
-    // Off when nothing is said, up to 1.7.
+    // Disabled by default up to 1.7.
     m.write("config.toml", &format!("version = 2\n{nri}"));
     assert_eq!(m.look(Engine::Containerd, "config.toml").0, [State::Broken]);
     fs::remove_file(m.path("plugins/90-oci-coredump")).unwrap();
@@ -110,7 +110,7 @@ fn containerd_by_nri_and_by_its_specification() {
     m.write("config.toml", &format!("version = 2\n{table}"));
     let (states, text) = m.look(Engine::Containerd, "config.toml");
     assert!(states == [State::Broken] && text.contains("does not exist"), "{text}");
-    // Somebody else's base specification is none of ours.
+    // A base specification that is not ours.
     m.write(
         "config.toml",
         &format!("version = 2\n{}", table.replace("containerd-base-ocdtest", "theirs")),

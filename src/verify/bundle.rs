@@ -1,4 +1,5 @@
-//! A bundle whose hooks and program are this program. It needs no image: the binary is static.
+//! A bundle whose hooks and program are this program. It needs no image,
+//! since the binary is static.
 
 use super::probe::{ANNOTATION, INSIDE, VARIABLE};
 use anyhow::{Context, Result};
@@ -8,22 +9,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Seconds that a hook may take.
+/// Seconds that a runtime gives a hook.
 const TIMEOUT: u64 = 10;
 
-/// A scratch directory with a bundle. All of it goes away with it.
+/// A scratch directory with a bundle. Dropping it removes everything.
 pub struct Bundle {
     scratch: TempDir,
     program: PathBuf,
-    /// Container ID, and the name that nobody else has.
+    /// Container ID, which no other container has.
     pub id: String,
-    /// config.json, until it is written.
+    /// The content of config.json, before it is written.
     pub config: Value,
 }
 
 impl Bundle {
-    /// A container without hooks, with a read-only root and a program that writes what it
-    /// sees and waits to be killed.
+    /// A container without hooks, with a read-only root and a program that reports what it observes
+    /// and then waits to be killed.
     pub fn new() -> Result<Self> {
         let scratch = tempfile::Builder::new()
             .prefix("oci-coredump-verify-")
@@ -73,7 +74,7 @@ impl Bundle {
         fs::read_to_string(self.path("report/seen")).unwrap_or_default()
     }
 
-    /// The words after `verify-probe` for a stage.
+    /// The arguments after `verify-probe` for a stage.
     fn words(&self, program: &str, stage: &str, report: &Path, actions: &[String]) -> Value {
         let mut words = vec![
             program.to_owned(),
@@ -86,9 +87,9 @@ impl Bundle {
         json!(words)
     }
 
-    /// Adds a hook to a stage; it reports under `name`.
+    /// Adds a hook to a stage. It reports under `name`; `timeout` is in seconds.
     pub fn hook(&mut self, stage: &str, name: &str, timeout: Option<u64>, actions: &[String]) {
-        // Only this stage's path is one of the container (config.md, "POSIX-platform Hooks").
+        // Only for this stage is the path one in the container (config.md, "POSIX-platform Hooks").
         let inside = stage == "startContainer";
         let program =
             if inside { PathBuf::from(format!("{INSIDE}/program")) } else { self.program.clone() };
@@ -110,7 +111,7 @@ impl Bundle {
         }
     }
 
-    /// Writes config.json.
+    /// Writes config.json to the bundle.
     pub fn write(&self) -> Result<()> {
         fs::write(self.path("bundle/config.json"), serde_json::to_vec_pretty(&self.config)?)
             .context("write config.json")

@@ -1,4 +1,5 @@
-//! The life of one container with a hook in every stage, and what all of them saw.
+//! Runs one container through its lifecycle with a hook in every stage, and
+//! collects what they observe.
 
 use super::bundle::Bundle;
 use super::probe::{Observation, observations, own_namespaces};
@@ -7,29 +8,29 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The soft RLIMIT_CORE that the createRuntime hook sets, in bytes: no one's default.
+/// The soft RLIMIT_CORE that the createRuntime hook sets, in bytes: a value that is no default.
 pub const LIMIT: u64 = 0x12_3000;
 
-/// What there is to judge.
+/// The observations of one container.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lifecycle {
-    /// The container's ID; the annotation, the hooks' variable, and the texts that
-    /// are mounted say the same.
+    /// The container's ID. The annotation, the hooks' variable and the mounted
+    /// texts have the same value.
     pub id: String,
-    /// Absolute.
+    /// Absolute path of the bundle.
     pub bundle: PathBuf,
     /// Of this process: the runtime's.
     pub own: Observation,
-    /// What `state` said between create and start.
+    /// The output of `state` between create and start.
     pub state: Value,
-    /// How many lines there were when create had returned, when start had, and when the
-    /// program had written its own.
+    /// How many lines the report had when create had returned, when start had returned, and when
+    /// the program had written its own.
     pub marks: [usize; 3],
     /// All of it, in the order in which it was written.
     pub observations: Vec<Observation>,
     /// /proc/PID/cgroup of the running program.
     pub cgroup: String,
-    /// Calls that failed.
+    /// Calls of the runtime that failed.
     pub trouble: Vec<String>,
 }
 
@@ -42,7 +43,7 @@ impl Lifecycle {
             .ok_or_else(|| format!("{stage} did not run"))
     }
 
-    /// Where in the report it stands.
+    /// Its position in the report.
     pub fn place(&self, stage: &str) -> Result<usize, String> {
         self.observations
             .iter()
@@ -51,7 +52,7 @@ impl Lifecycle {
     }
 }
 
-/// Runs it.
+/// Runs the container.
 pub fn live(runtime: &Path) -> Result<Lifecycle> {
     let mut bundle = Bundle::new()?;
     let volume = bundle.path("volume");

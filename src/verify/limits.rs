@@ -1,4 +1,4 @@
-//! Whether a hook may set the container's limits.
+//! Checks whether a hook can set the container's limits.
 
 use super::bundle::Bundle;
 use super::lifecycle::{LIMIT, Lifecycle};
@@ -11,7 +11,7 @@ use std::path::Path;
 
 const SUBJECT: &str = "limits";
 
-/// The checks; one needs a container of its own.
+/// The checks. One of them starts a container of its own.
 pub fn checks(lifecycle: &Lifecycle, runtime: &Path) -> Result<Vec<Check>> {
     let kept = lifecycle.of("program").and_then(|s| hold(s.core == Some(LIMIT), found(s.core)));
     Ok(vec![

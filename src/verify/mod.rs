@@ -26,30 +26,30 @@ use std::path::Path;
 
 pub use probe::{Action, Observation, probe};
 
-/// What came of one need.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// The runtime does it.
+    /// The runtime does what is needed.
     Ok,
     /// It does not.
     Failed,
 }
 
-/// One need of a hook, and whether the runtime meets it.
+/// Something that a hook needs, and whether the runtime provides it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What it is about.
+    /// What it concerns, such as `order` or `limits`.
     pub subject: &'static str,
     /// What a hook needs.
     pub need: &'static str,
-    /// Whether it has it.
+    /// Whether the runtime provides it.
     pub verdict: Verdict,
-    /// What was found.
+    /// What was observed.
     pub found: String,
 }
 
-/// A need that is met, or not; with what was found.
+/// Turns the result of a check into a [`Check`].
 fn check(subject: &'static str, need: &'static str, found: Result<String, String>) -> Check {
     let (verdict, found) = match found {
         Ok(found) => (Verdict::Ok, found),
@@ -58,13 +58,13 @@ fn check(subject: &'static str, need: &'static str, found: Result<String, String
     Check { subject, need, verdict, found }
 }
 
-/// `found` where it holds.
+/// `Ok` with `found` if the condition holds, else `Err` with it.
 fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
     if holds { Ok(found.into()) } else { Err(found.into()) }
 }
 
-/// Checks a runtime: starts and removes a few containers with it, in a scratch directory of its
-/// own. Root of the host only.
+/// Checks a runtime: starts and removes a few containers with it, in a scratch directory.
+/// Only for root of the host.
 ///
 /// # Errors
 /// The runtime cannot be started at all, or the scratch directory cannot be made.

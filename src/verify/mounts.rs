@@ -1,11 +1,11 @@
-//! What createRuntime puts into the container.
+//! Checks the mounts that a createRuntime hook makes in the container.
 
 use super::lifecycle::Lifecycle;
 use super::{Check, check, hold};
 
 const SUBJECT: &str = "mounts";
 
-/// The checks.
+/// The checks, on one container.
 pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
     let done = || {
         lifecycle.of("createRuntime 1").and_then(|s| hold(s.errors.is_empty(), s.errors.join("; ")))

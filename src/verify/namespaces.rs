@@ -1,4 +1,4 @@
-//! Where the hooks run, and what of the container is there by then.
+//! Checks in which namespaces the hooks run, and what of the container exists by then.
 
 use super::lifecycle::Lifecycle;
 use super::{Check, check, hold};
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 const SUBJECT: &str = "namespaces";
 
-/// The checks.
+/// The checks, on one container.
 pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
     vec![
         check(
@@ -81,7 +81,7 @@ fn rooted(lifecycle: &Lifecycle) -> Result<String, String> {
     )
 }
 
-/// The process that the state names is in the same namespaces as the program later.
+/// Whether the process that the state names is in the same namespaces as the program later.
 fn there(lifecycle: &Lifecycle) -> Result<String, String> {
     let init = lifecycle
         .of("createRuntime 1")?
@@ -89,7 +89,7 @@ fn there(lifecycle: &Lifecycle) -> Result<String, String> {
         .as_ref()
         .ok_or("the state's process could not be looked at")?;
     let mut expected = lifecycle.of("program")?.namespaces.clone();
-    // A process moves into a new PID namespace only with its children.
+    // A process enters a new PID namespace only with its children.
     expected.remove("pid");
     let other = differ(&expected, &init.namespaces);
     hold(

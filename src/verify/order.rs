@@ -1,11 +1,11 @@
-//! When the hooks run.
+//! Checks when the hooks run.
 
 use super::lifecycle::Lifecycle;
 use super::{Check, check, hold};
 
 const SUBJECT: &str = "order";
 
-/// The checks.
+/// The checks, on one container.
 pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
     let [created, started, programmed] = lifecycle.marks;
     let place = |stage: &str| lifecycle.place(stage);
@@ -87,8 +87,8 @@ fn drop_text(_: String) -> String {
     String::new()
 }
 
-/// runc up to 1.5.1 runs it at the end of create: that is early for the specification, and no harm
-/// to a hook that sets limits.
+/// runc up to 1.5.1 runs poststart at the end of create. That is earlier than the specification
+/// says, but does no harm to a hook that sets limits.
 fn poststart(lifecycle: &Lifecycle, created: usize, started: usize) -> Result<String, String> {
     let at = lifecycle.place("poststart")?;
     if at >= started {

@@ -1,5 +1,5 @@
-//! The hook's and the container's side: this program again, which does the actions that it is told,
-//! and writes down what it sees.
+//! The part of `verify` that runs as a hook or as the container's program: performs the actions
+//! that it is told, and reports what it observes.
 
 use crate::sys::file;
 use crate::sys::limit::{self, Limit};
@@ -16,34 +16,35 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Where the container has what it needs for us.
+/// The directory in the container that holds what this program needs there.
 pub const INSIDE: &str = "/verify";
-/// The directory that a hook makes and mounts on, inside.
+/// The directory in the container that a hook makes and mounts on.
 pub const VOLUME: &str = "verify/volume";
-/// The file that it mounts on, inside.
+/// The file in the container that a hook mounts on.
 pub const VIEW: &str = "proc/sys/kernel/core_pattern";
-/// The variable that config.json gives a hook.
+/// The environment variable that config.json gives a hook.
 pub const VARIABLE: &str = "OCI_COREDUMP_VERIFY";
-/// The annotation by which a container asks.
+/// The annotation of the container.
 pub const ANNOTATION: &str = "oci-coredump.verify/token";
 
 const NAMESPACES: [&str; 6] = ["mnt", "pid", "net", "ipc", "uts", "user"];
 const CORE: &str = "Max core file size";
 
-/// How long the program lives, and a hook that is told to hang: longer than anybody waits for it.
+/// How long the program, or a hook that is told to hang, lives: longer than
+/// any runtime waits for it.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// What a hook does besides looking.
+/// An action of a hook besides observing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Mounts this directory of the host at [`VOLUME`] of the container, which it makes; and the
-    /// file beside it, `view`, over [`VIEW`].
+    /// Mount this directory of the host at `VOLUME` in the container, which is made for it, and the
+    /// file `view` beside it over `VIEW`.
     Mount(PathBuf),
-    /// Sets the container's soft RLIMIT_CORE.
+    /// Set the container's soft RLIMIT_CORE, in bytes.
     Limit(u64),
-    /// Ends with this exit status.
+    /// Exit with this status.
     Exit(u8),
-    /// Does not end.
+    /// Keep running.
     Hang,
 }
 
@@ -66,29 +67,29 @@ impl FromStr for Action {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Observation {
-    /// Its stage, with a number where there are several; `program` for the container's own.
+    /// Its stage, with a number if there are several; `program` for the container's own program.
     pub stage: String,
     /// The state on stdin.
     pub state: Option<Value>,
     /// Its namespaces, by inode number.
     pub namespaces: BTreeMap<String, u64>,
-    /// Its soft RLIMIT_CORE.
+    /// Its soft RLIMIT_CORE in bytes.
     pub core: Option<u64>,
-    /// The variable that config.json gave it.
+    /// Value of the environment variable from config.json.
     pub variable: Option<String>,
-    /// It sees the container's root as `/`.
+    /// Whether it has the container's root as `/`.
     pub inside: bool,
-    /// It sees the host's scratch directory.
+    /// Whether it can see the scratch directory of the host.
     pub outside: bool,
     /// The annotation in the bundle's config.json.
     pub annotation: Option<String>,
-    /// The container's process, as the state names it.
+    /// The container's process that the state names.
     pub init: Option<Init>,
-    /// What it reads in the volume that a hook has mounted.
+    /// The file that it reads in the volume that a hook mounted.
     pub volume: Option<String>,
-    /// What it reads in the file that a hook has mounted something on.
+    /// The content of the file that a hook mounted over.
     pub view: Option<String>,
-    /// What went wrong.
+    /// Actions and readings that failed.
     pub errors: Vec<String>,
 }
 
@@ -96,15 +97,15 @@ pub struct Observation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Init {
-    /// Its namespaces.
+    /// Its namespaces, by inode number.
     pub namespaces: BTreeMap<String, u64>,
-    /// Where something is mounted in its mount namespace.
+    /// The mount points in its mount namespace.
     pub mounts: Vec<PathBuf>,
     /// Its /proc/PID/cgroup.
     pub cgroup: String,
 }
 
-/// Looks, does, writes one line to the end of `report`.
+/// Observes, performs the actions, and appends one line to `report`.
 ///
 /// # Errors
 /// The report cannot be written.
@@ -132,7 +133,7 @@ pub fn probe(stage: &str, report: &Path, scratch: &Path, actions: &[Action]) -> 
             observation.errors.push(format!("{e:#}"));
         }
     }
-    // One write to the end of the file: lines of several processes stay whole.
+    // One write at the end of the file, so that lines of several processes stay whole.
     let line = serde_json::to_string(&observation)? + "\n";
     let mut file = OpenOptions::new()
         .append(true)
@@ -140,7 +141,7 @@ pub fn probe(stage: &str, report: &Path, scratch: &Path, actions: &[Action]) -> 
         .with_context(|| format!("open {}", report.display()))?;
     file.write_all(line.as_bytes()).with_context(|| format!("write {}", report.display()))?;
     drop(file);
-    // Not for ever: a runtime that forgets about it must not leave it behind.
+    // For a bounded time: a runtime that forgets the process must not leave it behind.
     if stage == "program" || actions.contains(&Action::Hang) {
         std::thread::sleep(LIFE);
     }
@@ -174,7 +175,7 @@ fn look(stage: &str, scratch: &Path) -> Observation {
     let text = |key: &str| observation.state.as_ref().and_then(|s| s[key].as_str());
     observation.annotation =
         text("bundle").and_then(|bundle| annotation(&Path::new(bundle).join("config.json")));
-    // Elsewhere the number is of another PID namespace than /proc, or of nobody.
+    // In other stages the number is of another PID namespace than /proc, or of no process.
     if ["prestart", "createRuntime", "poststart"].iter().any(|s| stage.starts_with(s)) {
         let pid = observation.state.as_ref().and_then(|s| s["pid"].as_i64());
         match pid.and_then(|p| i32::try_from(p).ok()).context("the state has no pid").and_then(init)
@@ -186,7 +187,7 @@ fn look(stage: &str, scratch: &Path) -> Observation {
     observation
 }
 
-/// The lines of a report.
+/// Parses the lines of a report.
 pub fn observations(report: &str) -> Vec<Observation> {
     report.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -227,8 +228,8 @@ fn init(pid: i32) -> Result<Init> {
     })
 }
 
-/// As the real hook does it: what is to be mounted is opened on the host, and put onto a descriptor
-/// below the container's root.
+/// As the real hook does it: opens what is to be mounted on the host, and attaches it to a
+/// descriptor below the container's root.
 fn mount_into(pid: i32, directory: &Path, observation: &Observation) -> Result<()> {
     let bundle = observation
         .state

@@ -1,4 +1,4 @@
-//! A hook that refuses: the container does not start.
+//! Checks that a container does not start if a hook fails.
 
 use super::bundle::Bundle;
 use super::probe::observations;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const SUBJECT: &str = "refusal";
-/// Seconds that the hook which never ends is given, and how long the runtime may take to end it.
+/// Seconds that a hook which never ends is given, and that the runtime may take to end it.
 const TIMEOUT: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,7 +50,7 @@ fn refusing(
     let (container, said) = Container::create(runtime, &bundle)?;
     let took = before.elapsed();
     let mut found = judge(said.clone(), took);
-    // A runtime that does not mind may start it all the same.
+    // A runtime that ignores the failure may start the container all the same.
     if said.success {
         let started = container.start()?;
         if started.success {

@@ -1,4 +1,4 @@
-//! What a hook is told: the state on stdin, config.json, its own variables.
+//! Checks what is passed to a hook: the state on stdin, config.json, its environment variable.
 
 use super::lifecycle::Lifecycle;
 use super::probe::{ANNOTATION, Observation};
@@ -8,7 +8,7 @@ const SUBJECT: &str = "state";
 const ALL: [&str; 6] =
     ["prestart", "createRuntime 1", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// The checks.
+/// The checks, on one container.
 pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
     let bundle = lifecycle.bundle.to_string_lossy();
     vec![
@@ -74,7 +74,7 @@ fn text<'a>(observation: &'a Observation, key: &str) -> &'a str {
     observation.state.as_ref().and_then(|s| s[key].as_str()).unwrap_or_default()
 }
 
-/// Whether it holds in each of the stages; names those in which it does not.
+/// Whether a condition holds in each of the stages; names those in which it does not.
 fn all(
     lifecycle: &Lifecycle,
     stages: &[&str],
