@@ -1,13 +1,13 @@
-//! A file as bytes in memory.
+//! Maps a file into memory.
 
 use anyhow::{Context, Result, ensure};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::os::fd::AsFd;
 
-/// A file, mapped privately and for reading only.
+/// A file, mapped privately and read-only.
 ///
-/// For processes that can be lost ([`super::sandbox`]): whoever owns the file may cut it while it is
-/// mapped, and reading then ends in SIGBUS.
+/// For processes that may be lost ([`super::sandbox`]): the file's owner can truncate it while it
+/// is mapped, and reading then ends in SIGBUS.
 #[derive(Debug)]
 pub struct Map {
     address: *mut std::ffi::c_void,

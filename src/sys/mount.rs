@@ -1,5 +1,5 @@
-//! The new mount API: a mount is cut out of the host's tree, given its flags, and put onto an open
-//! descriptor; no string path is ever mounted on.
+//! The new mount API: a mount is cloned from the host's tree, given its flags, and attached to an
+//! open descriptor. Nothing is mounted on a string path.
 
 use anyhow::{Context, Result};
 use linux_raw_sys::general::{
@@ -47,7 +47,7 @@ pub fn clone_tree(source: impl AsFd, read_only: bool) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-/// Attaches a detached tree onto what `target` refers to, in the current mount namespace.
+/// Attaches a detached tree to what `target` refers to, in the current mount namespace.
 ///
 /// # References
 /// move_mount(2), Linux 5.2.
