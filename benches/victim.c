@@ -1,4 +1,5 @@
-// A process to crash: `victim KIND MIB`. It makes its memory, says "ready", waits for a byte on stdin, prints the monotonic time in nanoseconds, and aborts.
+// A process to crash: `victim KIND MIB`. It makes its memory, says "ready", waits for a byte on
+// stdin, prints the monotonic time in nanoseconds, and aborts.
 //   random     MIB of random bytes: nothing in it can be left out
 //   text       MIB of words, every fourth page zeros that were written
 //   scattered  MIB mapped, every sixteenth page touched

@@ -1,5 +1,5 @@
-//! The attacks of docs/attacks.md, one test or more for every row, named after it: real crashes in
-//! real containers, by what a hostile author of a container or a local user can do. Needs root and
+//! The attacks of docs/attacks.md, at least one test for every row, named after it: real crashes in
+//! real containers, with the means of a hostile container author or a local user. Needs root and
 //! the machine's `core_pattern`: run it with `--test-threads=1`.
 #[path = "attacks/accounts.rs"]
 mod accounts;

@@ -1,6 +1,6 @@
-//! Other projects' tests of hooks, from checkouts that the caller names, unchanged: with the
+//! Other projects' tests of hooks, unchanged, from checkouts that the caller names: with the
 //! runtime itself, through our wrapper, and through our wrapper with our hooks in every container.
-//! The same tests must pass. `make conformance` starts this; `cargo test` alone does not.
+//! The same tests must pass each time. `make conformance` starts this; `cargo test` alone does not.
 mod support;
 
 use std::collections::BTreeMap;
@@ -30,8 +30,7 @@ const CONTEST: [&str; 9] = [
     "poststop_fail",
 ];
 
-/// The checkout that a variable names. `make conformance` sets those that it was
-/// given; the others are left out.
+/// The checkout that a variable names; suites whose variable is not set are skipped.
 fn checkout(variable: &str, needs: &[&str]) -> Option<PathBuf> {
     let Some(source) = std::env::var_os(variable).filter(|v| !v.is_empty()) else {
         println!("{variable} is not set: left out");
@@ -124,7 +123,7 @@ fn output(command: &mut Command) -> String {
 fn runc_hooks_bats() {
     let Some(source) = checkout("RUNC_SRC", &["tests/integration/hooks.bats"]) else { return };
     assert!(require::programs(&["runc", "bats", "jq", "script", "gcc"]), "hooks.bats needs them");
-    // A copy: the images go into it, and the checkout stays as it is.
+    // A copy, since the images are put into it and the checkout must stay unchanged.
     let scratch = TempDir::new().unwrap();
     let tests = scratch.path().join("tests");
     assert!(
@@ -148,8 +147,8 @@ fn runc_hooks_bats() {
     });
 }
 
-/// What hooks.bats takes from its Debian image: a shell, grep, ldconfig and their libraries; this
-/// machine's own. An image that is there is left alone.
+/// The images of hooks.bats: a shell, grep, ldconfig and their libraries, from this machine instead
+/// of Debian's image. Existing images are kept.
 fn images(directory: &Path) {
     fs::create_dir_all(directory).unwrap();
     let script = "set -e; r=$(mktemp -d); \
@@ -197,7 +196,7 @@ fn youki_contest() {
     )
     .unwrap();
     three_times(Kind::Youki, |runtime| {
-        // contest resolves links, and our wrapper is known by its link's name.
+        // contest resolves links, and the wrapper is recognised by the name of its link.
         let runtime = script(
             &scratch.path().join("runtime"),
             &format!("#!/bin/sh\nexec {} \"$@\"\n", runtime.display()),

@@ -1,6 +1,6 @@
-//! Faults: the helper killed at every step, containers that go in the middle of a dump, disks that
-//! fail, state that is damaged, storms. Nobody hangs, the record is there, no short file passes
-//! for a whole one, and another container's core is whole. Needs root and the machine's
+//! Faults: the helper killed at every step, containers that disappear during a dump, failing disks,
+//! damaged state, storms. No process hangs, the record is there, no incomplete file passes for a
+//! complete one, and another container's core is complete. Needs root and the machine's
 //! `core_pattern`: `--test-threads=1`.
 #[path = "faults/containers.rs"]
 mod containers;

@@ -28,7 +28,7 @@ use support::host::Host;
 use support::require;
 use support::runtime::{Kind, Runtime};
 
-/// The masks and the crasher are right only if the kernel agrees with itself.
+/// The masks and the crasher are correct only if two runs of the kernel's mode agree.
 #[test]
 fn the_kernel_agrees_with_itself() {
     let Some(host) = host() else { return };
@@ -61,7 +61,7 @@ fn the_project_agrees_with_the_kernel() {
 
 type Mutation = Box<dyn Fn(&mut Observed)>;
 
-/// A comparison that sees nothing would let every row pass.
+/// A comparison that detects nothing would let every row pass.
 #[test]
 fn every_kind_of_difference_is_seen() {
     let Some(host) = host() else { return };
@@ -133,7 +133,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// A row that cannot even be carried out must not keep the others from being run.
+/// A row that cannot be carried out must not keep the others from running.
 fn observed(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Result<Observed, String> {
     let result = catch_unwind(AssertUnwindSafe(|| observe(host, runtime, row, side)));
     host.restore(&row.sysctls.iter().map(|(name, _)| *name).collect::<Vec<_>>());

@@ -1,5 +1,5 @@
-//! `oci-coredump verify`: the real runtimes pass, and one that does not do as it should is told
-//! what it does not do. Needs root; changes nothing on the host.
+//! `oci-coredump verify`: the real runtimes pass, and for a runtime with a fault that fault is
+//! reported. Needs root; changes nothing on the host.
 mod support;
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use support::require;
 use support::runtime::{Kind, script, steady};
 use tempfile::TempDir;
 
-/// The needs that are not met, and the exit status. Nothing may be left of the containers.
+/// The checks that failed, and the exit status. Nothing may be left of the containers.
 fn verify(runtime: &Path) -> (BTreeSet<String>, Option<i32>) {
     let scratch = TempDir::new().unwrap();
     let mut command = alone();
@@ -93,7 +93,7 @@ fn a_runtime_that_does_less_is_found_out() {
     if !require::programs(&["runc", "python3"]) {
         return;
     }
-    // What each of them does wrong, and exactly what it is told.
+    // Each fault, and exactly the checks that report it.
     for (edit, expected) in [
         (
             "[l.reverse() for l in h.values()]",
@@ -146,7 +146,7 @@ fn a_runtime_without_create_runtime_is_found_out() {
         ["limits", "mounts", "namespaces", "order", "refusal", "state"].map(String::from).into();
     let dropped = broken("h.pop('createRuntime', 0)");
     assert_eq!(subjects(&dropped), everything, "{dropped:#?}");
-    // In the next stage, the container's mount namespace, it can do nothing of what it is for.
+    // In the next stage, the container's mount namespace, the hook can do none of its actions.
     let later = broken(
         "h.update(createContainer=h.pop('createRuntime', []) + h.get('createContainer', []))",
     );
@@ -173,7 +173,7 @@ fn what_is_no_runtime() {
             && String::from_utf8_lossy(&none.stderr).contains("/nowhere/runc"),
         "{none:?}"
     );
-    // It says yes to everything and does nothing.
+    // A program that reports success and does nothing.
     let yes = run("/bin/true");
     let said = String::from_utf8_lossy(&yes.stdout);
     assert!(

@@ -149,7 +149,7 @@ fn the_precreate_file_is_one_that_podman_takes() {
         serde_json::from_str(&podman::precreate_file(PROGRAM).unwrap()).unwrap();
     assert_eq!(file["stages"].to_string(), r#"["precreate"]"#);
     assert_eq!(file["hook"]["path"], PROGRAM);
-    // The directory that CRI-O reads is another one.
+    // CRI-O reads another directory.
     assert!(
         !podman::PRECREATE.starts_with("/usr/share/containers")
             && !podman::PRECREATE.starts_with("/etc/containers")

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const STAGES: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// What is wrong with a hook file.
+/// The errors of a hook file.
 fn errors(file: &Value) -> Vec<String> {
     let mut errors = Vec::new();
     let empty = Map::new();
@@ -76,7 +76,7 @@ fn the_file_of_hooks_d() {
         file["stages"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert_eq!(stages, BTreeSet::from(["createRuntime", "poststart", "poststop"]));
 
-    // The rules bite.
+    // The rules do refuse mistakes.
     for (pointer, value) in [
         ("/version", "2.0.0".into()),
         ("/stages", serde_json::json!(["precreate"])),

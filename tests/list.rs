@@ -1,4 +1,4 @@
-//! `list`, as people and scripts run it, over stores written by hand.
+//! `list` as people and scripts run it, over hand-written stores.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -116,7 +116,7 @@ fn states_of_the_core() {
         (format!("{v}/whole"), "truncated", "truncated"),
         (format!("{v}/whole"), "started", "truncated"),
         (format!("{v}/gone"), "written", "missing"),
-        // What a container may plant on its volume: ways out of it, and a file
+        // Files that a container may put on its volume: ways out of it, and a file
         // whose open never returns.
         (format!("{v}/link"), "written", "missing"),
         (up, "written", "missing"),
@@ -214,7 +214,7 @@ fn a_thousand_in_well_under_a_second() {
         assert_eq!(store.list(&[]).lines().count(), 1001);
         start.elapsed()
     };
-    // The quickest of a few: what else the machine does is not the program's time.
+    // The fastest of several runs, since other work on the machine is not the program's time.
     let took = (0..5).map(|_| list()).min().unwrap();
     println!("1,000 records: {took:?}");
     assert!(took < Duration::from_millis(500), "{took:?}");
@@ -308,7 +308,7 @@ fn a_record_knows_its_file() {
         assert!(said.contains(by), "{verb}: {said}");
     }
     assert!(!to.exists());
-    // Nobody's core.
+    // A core of no record.
     std::fs::rename(&core, volume.path().join("kept2")).unwrap();
     std::fs::write(&core, "three").unwrap();
     assert_eq!(store.states(), ["overwritten", "overwritten"]);

@@ -251,7 +251,7 @@ fn files_count_by_build_id() {
     assert!(text().contains("in its root") && text().contains("middle at "), "{}", text());
 }
 
-/// What is wrong with a file is one line.
+/// A damaged file is reported in one line.
 #[test]
 fn damaged_cores_are_named() {
     if !require::programs(&["gdb", "gcc"]) {

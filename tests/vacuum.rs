@@ -1,4 +1,4 @@
-//! `vacuum` and `metrics` over a store written by hand.
+//! `vacuum` and `metrics` over a hand-written store.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -42,7 +42,7 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     for f in [&own.join("core.1"), &own.join("sub/core.2"), &volume.join("core.3"), &precious] {
         std::fs::write(f, b"hello").unwrap();
     }
-    // What a container may plant in its directory.
+    // Files that a container may put into its directory.
     symlink(dir.path(), own.join("out")).unwrap();
     symlink(&precious, own.join("link")).unwrap();
     add(&store, "0", &own.join("core.1"), &own, "store");
@@ -83,8 +83,8 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     assert_eq!(std::fs::read_dir(store.join("records")).unwrap().count(), 0);
 }
 
-/// What is kept with a core goes with the last core that needs it, and what nothing needs goes at
-/// once; neither what is kept just now, nor what is foreign.
+/// What is kept with a core is removed with the last core that needs it, and what no core needs is
+/// removed at once; but not what was kept just now, nor foreign files.
 #[test]
 fn kept_binaries() {
     let dir = tempfile::tempdir().unwrap();
@@ -131,7 +131,7 @@ fn kept_binaries() {
         String::from_utf8(run(&store, &["vacuum", "--keep", "2", "--dry-run"]).stdout).unwrap();
     assert!(said.contains("would remove 1 binaries that no core needs") && left() == all, "{said}");
     // The core of the third crash is removed by hand: then it needs nothing, and
-    // its record is no trouble.
+    // its record is no problem.
     run(&store, &["vacuum", "--keep", "2"]);
     let others = || [id(5), format!("{}.new", id(7)), "README".into()];
     assert_eq!(left(), others().into_iter().chain([id(2), id(3)]).collect());
@@ -147,8 +147,8 @@ fn kept_binaries() {
     assert!(String::from_utf8(out.stdout).unwrap().contains("missing"));
 }
 
-/// A helper that was killed before it could say anything leaves an empty file: it goes once it is
-/// old. No other file does, and none that is being begun.
+/// A helper that was killed before its first line leaves an empty file, which is removed once it is
+/// old. No other file is, nor one that has just been created.
 #[test]
 fn what_a_killed_helper_left() {
     let dir = tempfile::tempdir().unwrap();

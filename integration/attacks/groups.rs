@@ -1,5 +1,5 @@
-//! Whose processor, disk and memory a dump takes: those of the container, in every
-//! controller, at its limits too.
+//! The processor time, disk traffic and memory of a dump are charged to the container, in every
+//! controller, even at its limits.
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::runtime::{Kind, Runtime};
 
 const MIB: u64 = 1 << 20;
 
-/// The groups of a process in the controllers that account for work.
+/// The groups of a process in the accounting controllers.
 fn groups(pid: i32) -> BTreeSet<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     // Where memory has a hierarchy of its own, the group of cgroup v2 accounts for nothing.
@@ -26,8 +26,8 @@ fn groups(pid: i32) -> BTreeSet<String> {
     text.lines().filter(counts).map(str::to_owned).collect()
 }
 
-/// The writer is in all of the crasher's groups before its first byte, and the parent, which acts
-/// for the host, in none of them.
+/// The writer is in all groups of the crashed process before it writes the first byte; the parent,
+/// which acts for the host, is in none of them.
 #[test]
 fn row_32_the_writer_is_in_all_groups() {
     let _host = scene::host();
@@ -51,13 +51,13 @@ fn row_32_the_writer_is_in_all_groups() {
     });
 }
 
-/// A container that may not have one process more still gets its core.
+/// A container at its limit of processes still gets its core.
 #[test]
 fn row_32_a_container_at_its_pids_limit() {
     let host = scene::host();
     let runtime = Runtime::new(Kind::Runc);
     let (mut bundle, volume) = bundle();
-    // The process that crashes is all that there may be.
+    // The crashing process is all that the limit allows.
     bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 1 });
     bundle.args(&["/bin/crasher", "--fill", "24", "null"]);
     let container = runtime.create(&bundle, "full");
@@ -69,8 +69,8 @@ fn row_32_a_container_at_its_pids_limit() {
     crate::core_file::read(&volume.path().join("core.1"));
 }
 
-/// A container with so little memory left that its compression does not fit: the core is whole,
-/// without it, and the record says so. With more it is compressed.
+/// A container with too little memory left for the compression gets a complete, uncompressed core,
+/// and the record says so. With more memory the core is compressed.
 #[test]
 fn row_39_compression_never_costs_the_core() {
     const LIMIT: u64 = 64 * MIB;

@@ -1,8 +1,10 @@
 /*
- * stopper N SOFT [REGISTRY STORE]: N processes crash with this soft RLIMIT_CORE (negative: all that is allowed), one after the other. Behind each, SIGSTOP goes to
- * whatever comes with our user ID and one of the next process IDs: the children of the dispatcher that act as us. Then the crashed process is killed.
- * With a REGISTRY our mount namespace is registered there as a container of ours, whose cores and records go to STORE.
- * Prints "stopped N" in the end, and stays until its standard input ends.
+ * stopper N SOFT [REGISTRY STORE]: N processes crash with this soft RLIMIT_CORE (negative: all that
+ * is allowed), one after the other. Behind each, SIGSTOP goes to whatever comes with our user ID
+ * and one of the next process IDs: the children of the dispatcher that act as us. Then the crashed
+ * process is killed. With a REGISTRY our mount namespace is registered there as a container of
+ * ours, whose cores and records go to STORE. Prints "stopped N" in the end, and stays until its
+ * standard input ends.
  */
 #include <signal.h>
 #include <stdio.h>

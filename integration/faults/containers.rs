@@ -1,4 +1,4 @@
-//! Containers that are killed, removed or frozen while their core is being written, and a program
+//! Containers that are killed, removed or frozen while their core is written, and a program
 //! that is replaced meanwhile.
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::host::BINARY;
 use crate::support::runtime::{Kind, Runtime};
 use crate::witness::{BOUND, Calm, is_whole, settled};
 
-/// Nothing of this host takes longer.
+/// Upper bound for any step of this test.
 fn bounded(runtime: &Runtime, args: &[&str]) -> bool {
     let state = runtime.command();
     let root = state.get_args().nth(1).unwrap().to_str().unwrap().to_owned();
@@ -119,7 +119,7 @@ fn killed_removed_or_frozen_in_the_middle() {
     }
 }
 
-/// An upgrade renames the new program over the old one, or even takes it away first.
+/// An upgrade renames the new program over the old one, or removes it first.
 #[test]
 fn program_replaced_during_a_dump() {
     let host = scene::host();
@@ -136,8 +136,8 @@ fn program_replaced_during_a_dump() {
             fs::remove_file(BINARY).unwrap();
         }
         host.install();
-        // The new one serves the next crash while the old one is still at work; its target
-        // is not the one that hangs.
+        // The new program serves the next crash while the old one is still working, on a
+        // target that does not hang.
         let beside = TempDir::new().unwrap();
         let next = Container::new("next", beside.path(), &[]);
         let mut quick = next.victim(&victim, "tiny", 0);

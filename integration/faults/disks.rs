@@ -1,5 +1,5 @@
-//! Targets that fail in the middle: the record names the cause, and the file holds what is
-//! whole and nothing behind it.
+//! Targets that fail in the middle: the record names the cause, and the file holds complete data up
+//! to some point and nothing after it.
 use std::fs;
 use std::path::Path;
 
@@ -62,12 +62,12 @@ const WAYS: [Way; 4] = [
     ("zstd", 12, &[("oci-coredump/compress", "zstd")]),
 ];
 
-/// An error as the records have it.
+/// An error in the form of the records.
 fn words(errno: Errno) -> String {
     std::io::Error::from_raw_os_error(errno as i32).to_string()
 }
 
-/// Crashes a victim whose pages hold no zeros, and looks at what is left.
+/// Crashes a victim whose pages are not zero, and examines what is left.
 fn fails(
     host: &Host,
     directory: &Path,
@@ -109,7 +109,7 @@ fn fails(
     }
 }
 
-/// The memory that the victim filled holds no page of zeros, so a page of zeros in the file is
+/// The memory that the victim filled has no page of zeros, so a page of zeros in the file is
 /// one that was never written.
 fn assert_no_gaps(core: &[u8], what: &str) {
     let header = FileHeader64::<LittleEndian>::parse(core).unwrap();

@@ -12,14 +12,14 @@ use crate::support::between::{Between, wait_gone};
 use crate::support::crasher::compile;
 use crate::witness::{BOUND, Calm, assert_told, forget, is_whole, record};
 
-/// Calls between two kills of the sweep; every one of them with
-/// `OCI_COREDUMP_SWEEP=1`, which takes minutes.
+/// Number of calls between two kills of the sweep. With `OCI_COREDUMP_SWEEP=1` every call is
+/// one, which takes minutes.
 const STRIDE: usize = 5;
 
-/// The helper, and each process that it starts, killed at the entry of each of its system calls in
-/// turn, from before the first instruction of ours to after the last. The other processes go on. A
-/// helper that has not come as far as the record leaves none: nobody else knows of the crash yet,
-/// and there is no file then either.
+/// The helper, and each process that it starts, is killed at the entry of each of its system calls
+/// in turn, from before our first instruction to after the last. The other processes continue. A
+/// helper that has not come as far as the record leaves none: no other process knows of the crash
+/// yet, and there is no file then either.
 #[test]
 fn killed_at_every_step() {
     let stride =
@@ -62,13 +62,14 @@ fn killed_at_every_step() {
         };
         (victim, killed, calls)
     };
-    // The first one makes what is made once.
+    // The first crash creates what is created only once.
     let (_, _, calls) = (crash(0, 0, "nobody"), forget(directory.path()), crash(0, 0, "nobody").2);
     assert!(calls.len() >= 2, "the writer is not seen: {calls:?}");
     let mut total = 0;
     for (who, count) in calls.into_iter().enumerate() {
         let (mut steps, mut silent, mut short, mut whole, mut beyond) = (0, Vec::new(), 0, 0, 0);
-        // Not each run makes the same number of calls: on until it has ended before that.
+        // Runs differ in the number of calls, so this continues until the
+        // process ends before the call.
         for at in (1..).step_by(stride) {
             let what = format!("process {who} killed at its call {at}");
             forget(directory.path());
@@ -99,7 +100,7 @@ fn killed_at_every_step() {
                 }
                 Some(record) => {
                     assert_eq!(record["truncated"], true, "{what}: {record:#}");
-                    // Who listens to the writer has the last word.
+                    // The process that listens to the writer writes the last line.
                     assert!(who == 0 || record["outcome"] != "started", "{what}: {record:#}");
                     assert!(who < 2, "{what}: its end changed the core: {record:#}");
                     short += 1;
@@ -154,7 +155,7 @@ fn killed_at_any_moment_of_a_large_dump() {
                 assert!(Instant::now() < until, "{what}: no writer was seen");
                 std::thread::yield_now();
             };
-            // Not an event: any moment is a good one, and they should differ.
+            // There is no event: any moment will do, and they should differ.
             std::thread::sleep(Duration::from_micros(round * 1500));
             let pid = nix::unistd::Pid::from_raw(both[round as usize % 2]);
             hit +=

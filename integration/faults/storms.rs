@@ -39,7 +39,7 @@ fn available() -> u64 {
     kib(&fs::read_to_string("/proc/meminfo").unwrap(), "MemAvailable")
 }
 
-/// How many dumps have their turn: the slots that are locked.
+/// Number of dumps in progress: the slots that are locked.
 fn turns() -> usize {
     let locked = locked();
     let directories = fs::read_dir(Path::new(RUN).join("limits"))
@@ -141,7 +141,8 @@ fn all() -> usize {
     std::env::var("OCI_COREDUMP_STORM").ok().and_then(|n| n.parse().ok()).unwrap_or(1000)
 }
 
-/// The same onto a target that takes nothing for a while: all that may run do, and all others wait.
+/// The same onto a target that takes nothing for a while: all dumps that may
+/// run do, and all others wait.
 #[test]
 fn a_thousand_processes_onto_a_target_that_does_not_answer() {
     let all = all();
@@ -158,7 +159,7 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
     let (before, begun) = (available(), Instant::now());
     drop(writer);
     let (mut peak, mut last, mut since) = (Peak::default(), 0, Instant::now());
-    // Until nothing has come for a while, and well before these limits.
+    // Until nothing has happened for a while, and well before these limits.
     while since.elapsed() < Duration::from_millis(1500) && begun.elapsed() < Duration::from_secs(20)
     {
         peak.look(before);
@@ -193,13 +194,13 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
     );
     assert!(peak.turns >= 4 * CONTAINERS, "the storm did not come: {peak:?}");
     assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
-    // Who has had his turn has his core; of the others those who did not wait too long.
+    // Every dump that had a slot has its core; of the others, those that did not wait too long.
     assert!(written >= peak.turns, "{written}: {peak:?}");
 }
 
 /// A thousand processes of twenty containers, or as many as the environment says. Each core is
-/// there and whole, or its record names the limit that refused it; a container that has nothing to
-/// do with it gets its core meanwhile, and others start.
+/// complete, or its record names the limit that refused it. A container that is not involved gets
+/// its core meanwhile, and others start.
 #[test]
 fn a_thousand_processes_at_once() {
     let all = all();
@@ -306,7 +307,7 @@ fn a_thousand_processes_at_once() {
     );
     println!("storm: another container's cores took {calms:.0?}");
     assert_eq!(written + refused.values().sum::<usize>(), all);
-    // Some are counted that have just found out that it is not theirs.
+    // Some are counted that have just found out that the slot is not theirs.
     assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
     // A helper and its writer need about a megabyte each while they work: bounded by what crashes,
     // never by the size of a core.

@@ -1,8 +1,11 @@
 /*
- * sweep WHO N REPORT PROGRAM ARGUMENTS...: runs the program, and kills its process WHO (0 itself, 1 the first that it starts, ...) with SIGKILL when that one is
- * about to make its N-th system call, threads counted together. The call is not made, and all others go on. With N = 0 nobody is killed.
+ * sweep WHO N REPORT PROGRAM ARGUMENTS...: runs the program, and kills its process WHO (0 itself, 1
+ * the first that it starts, ...) with SIGKILL when that one is about to make its N-th system call,
+ * threads counted together. The call is not made, and all others go on. With N = 0 nobody is
+ * killed.
  *
- * When all have ended the file REPORT appears: "killed NUMBER" with the call's number or "whole", then how many calls each process made.
+ * When all have ended the file REPORT appears: "killed NUMBER" with the call's number or "whole",
+ * then how many calls each process made.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,6 +1,5 @@
-//! Whatever is taken away from the fast lane, the core is the same: it finds another way, or
-//! leaves all of it to the stream. And the limits of the process cut every lane where they
-//! cut the kernel's own file.
+//! Whatever the fast lane lacks, the core is the same: another way is found, or everything is left
+//! to the stream. The process's limits cut every kind of core where they cut the kernel's own file.
 
 use crate::template::{Lane, Stage, Template, Way, assert_same, limit, unlimited};
 use rustix::process::Resource;
@@ -48,7 +47,7 @@ fn small_without_a_system_call() {
     }
 }
 
-/// A read that only the dead process could answer, long after the first byte was
+/// A read that only the dead process could have answered, long after the first byte was
 /// written: the stream begins again.
 #[test]
 fn in_the_middle() {
@@ -57,7 +56,7 @@ fn in_the_middle() {
     assert_eq!(stage.same(&mut template, Way::Project, unlimited), Lane::Stream);
 }
 
-/// RLIMIT_CORE counts what is emitted, RLIMIT_FSIZE where in the file it lands.
+/// RLIMIT_CORE counts the bytes that are emitted, RLIMIT_FSIZE their offset in the file.
 #[test]
 fn limits_are_exact() {
     let stage = Stage::new("limits", "", &[]);

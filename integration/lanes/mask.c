@@ -1,5 +1,6 @@
 /*
- * `mask WHAT ARGUMENT...`: becomes `HELPER handle ARGUMENT...` without some system calls, as on an older kernel or under a stricter one. The letters of WHAT:
+ * `mask WHAT ARGUMENT...`: becomes `HELPER handle ARGUMENT...` without some system calls, as on an
+ * older kernel or under a stricter one. The letters of WHAT:
  *
  *   s   ioctl(PAGEMAP_SCAN): ENOTTY, as before Linux 6.7
  *   v   process_vm_readv: EPERM

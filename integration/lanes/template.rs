@@ -1,9 +1,9 @@
-//! Identical processes that crash one after the other: one for the kernel's file mode, one for each
-//! way in which the project writes a core. What is compared is the whole file, notes included.
+//! Identical processes that crash one after the other: one for the kernel's file mode, and one for
+//! each way in which the project writes a core. The whole file is compared, including the notes.
 //!
-//! Which way was taken is seen from outside: what the kernel writes into the pipe counts as written
-//! by the crashed process (`wchar` of proc_pid_io(5)), and its parent inherits the count. The fast
-//! lane leaves the memory in the pipe unread.
+//! The way that was taken is seen from outside: what the kernel writes into the pipe counts as
+//! written by the crashed process (`wchar` of proc_pid_io(5)), and its parent inherits the count.
+//! The fast lane leaves the memory in the pipe unread.
 
 use crate::core_bytes::{describe, masked};
 use crate::support::bare::Container;
@@ -28,22 +28,22 @@ const SIGSEGV_AND_CORE: i32 = 11 | 0x80;
 pub enum Way {
     /// By the kernel.
     Kernel,
-    /// By the project, which may choose.
+    /// By the project, as it chooses.
     Project,
     /// By the project, without a pidfd of the process: always the stream.
     Stream,
-    /// By the project, behind a program that takes some system calls away; see `mask.c`.
+    /// By the project, below a program that disables some system calls; see `mask.c`.
     Without(&'static str),
 }
 
-/// Which way the bytes came.
+/// The way that the bytes took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     Fast,
     Stream,
 }
 
-/// A core, and how it came about.
+/// A core, and how it was written.
 pub struct Core {
     pub bytes: Vec<u8>,
     /// 512 bytes each.
@@ -54,8 +54,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// Which way it came. In the pipe there is room for a little, and the
-    /// kernel writes page after page.
+    /// The way that it took. The pipe holds only a little, and the kernel writes page after page.
     pub fn lane(&self) -> Lane {
         let size = self.bytes.len() as u64;
         match self.sent {
@@ -114,7 +113,7 @@ impl Stage {
     }
 
     /// Lets a copy of the template crash, and takes its core away. `ready`
-    /// sees the copy before it dies.
+    /// runs before the copy dies.
     pub fn core(&self, template: &mut Template, way: Way, ready: impl FnOnce(Pid)) -> Option<Core> {
         self.set(way);
         let before = written(template.child.id());
@@ -140,7 +139,7 @@ impl Stage {
         Some(core)
     }
 
-    /// The record of a crash, when its last word is written.
+    /// The record of a crash, once it is complete.
     pub fn complete(&self, pid: Pid) -> Value {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -219,8 +218,8 @@ impl Template {
 
     pub fn of(container: &Container, program: &Path, kind: &str, argument: &str) -> Self {
         let mut command = container.command();
-        // What the kernel writes into each thread's block whenever it runs
-        // (rseq(2)) is never the same.
+        // The kernel writes to each thread's block whenever the thread runs
+        // (rseq(2)), so it is never the same.
         command.args([
             "env",
             "--ignore-environment",
@@ -235,7 +234,7 @@ impl Template {
         Template { child, output, what: format!("{kind} {argument}") }
     }
 
-    /// Makes a copy, and returns it when it waits for the word.
+    /// Makes a copy, and returns it when it waits to be told to crash.
     pub fn copy(&mut self) -> Pid {
         self.say(b'c');
         let until = Instant::now() + PATIENCE;
@@ -258,12 +257,12 @@ impl Template {
         }
     }
 
-    /// Gives the word.
+    /// Sends a command byte.
     pub fn say(&mut self, word: u8) {
         self.child.stdin.as_mut().unwrap().write_all(&[word]).unwrap();
     }
 
-    /// Gives the word, and waits for the end.
+    /// Sends the command to crash, and waits for the end.
     pub fn end(&mut self) -> i32 {
         self.say(b'g');
         self.wait()

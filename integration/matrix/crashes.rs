@@ -1,4 +1,4 @@
-//! Who may crash in a container, and of what.
+//! Which processes may crash in a container, and of which signals.
 use std::path::Path;
 
 use crate::core_file::{self, Crashed};
@@ -146,7 +146,7 @@ fn a_thread_that_is_not_the_leader() {
     }
 }
 
-/// Who it was: the identity that the engine gave in annotations, the user,
+/// The record identifies the crash: the names that the engine gave in annotations, the user,
 /// and the PIDs on both sides.
 #[test]
 fn the_record_says_who() {

@@ -1,5 +1,5 @@
-//! Every dialect in which a container may ask, and the administrator's default
-//! for those that do not ask.
+//! Every dialect in which a container may request a pattern, and the administrator's
+//! default for those that do not.
 use std::fs;
 
 use crate::scene::{ECI, bundle, crash, host};

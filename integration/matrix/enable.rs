@@ -1,4 +1,4 @@
-//! A container that is running already gets its own core pattern, and gives it back.
+//! A running container gets its own core pattern, and gives it back.
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -87,7 +87,8 @@ fn a_running_container() {
             format!("container {id} is as it was before\n"),
             "{what}"
         );
-        // The host's pattern has become ours meanwhile, which a container without its own reads.
+        // The host's pattern has become ours in the meantime, which a
+        // container without its own sees.
         let rest = |text: &str| text.split_once('\n').unwrap().1.to_owned();
         assert_eq!(rest(&container.sh(LOOK)), rest(&before), "{what}");
         assert!(
@@ -101,7 +102,7 @@ fn a_running_container() {
     }
 }
 
-/// Processes that run already, whoever started them; a volume; and who is refused.
+/// Processes that run already, whoever started them; a volume; and containers that are refused.
 #[test]
 fn processes_volumes_and_refusals() {
     let host = host();
@@ -158,7 +159,7 @@ fn processes_volumes_and_refusals() {
         &["enable", "nobody", "--by", "runc --root /nonexistent", "--pattern", "core"],
         "runc --root /nonexistent: ",
     );
-    // What the hook has given is not taken back.
+    // `disable` does not undo what the hook did.
     let mut hooked = bundle();
     hooked.annotation(crate::scene::ECI, ECI_PATTERN);
     let hooked = runtime.start(&hooked, "hooked");

@@ -1,4 +1,4 @@
-//! Everybody else's crashes: they go to the handler that was there before, and it
+//! Crashes outside of registered containers: they go to the earlier handler, which
 //! cannot tell the difference.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -51,7 +51,7 @@ impl Handler {
     }
 
     /// What the handler saw of the one crash since it was last asked. The kernel did not wait for
-    /// it: the core is renamed last.
+    /// the handler, which renames the core last.
     fn seen(&self) -> Seen {
         let file = |name: &str| self.directory.path().join(name);
         let until = Instant::now() + PATIENCE;
@@ -139,11 +139,11 @@ fn a_pipe_handler() {
     };
     assert_eq!(without_pids(&after, second_pid), without_pids(&before, pid));
 
-    // A container's crash is none of its business.
+    // A container's crash does not reach it.
     crash(|script| container.sh(script), "segv");
     assert!(!handler.was_called());
 
-    // A container that has asked for nothing is somebody else too.
+    // A container that requested nothing is treated like the host.
     let stranger_bundle = Bundle::new();
     crate::scene::fill(stranger_bundle.rootfs());
     let stranger = runtime.start(&stranger_bundle, "stranger");
@@ -220,7 +220,7 @@ fn a_file_pattern_with_a_limit() {
     );
 }
 
-/// An empty pattern: nobody wants the host's cores, and nobody gets them.
+/// An empty pattern: cores of the host are not wanted, and none is written.
 #[test]
 fn no_handler() {
     let host = host();
@@ -265,7 +265,7 @@ fn an_overwritten_pattern() {
     assert_eq!(host.sysctl("kernel/core_pattern"), new.pattern("%P %s"));
 }
 
-/// `uninstall` gives every sysctl back, whatever it was.
+/// `uninstall` restores every sysctl, whatever its value was.
 #[test]
 fn uninstall_gives_every_sysctl_back() {
     let host = host();
@@ -287,7 +287,7 @@ fn uninstall_gives_every_sysctl_back() {
     for (name, value) in sysctls {
         assert_eq!(host.sysctl(name), value, "{name}");
     }
-    // Twice is once.
+    // A second time changes nothing.
     uninstall();
     assert_eq!(host.sysctl("kernel/core_pattern"), sysctls[0].1);
 }

@@ -1,4 +1,4 @@
-//! Containers that the hook has no business with: nothing about them, or the host, may differ.
+//! Containers that request nothing: nothing about them, or the host, may differ.
 use std::fs;
 use std::path::Path;
 
@@ -57,7 +57,7 @@ fn a_container_without_annotation() {
     }
 }
 
-/// A limit in config.json is the container's own business, as long as it asks for nothing.
+/// A limit in config.json is the container's own choice, as long as it requests nothing.
 #[test]
 fn a_container_without_annotation_but_with_a_limit() {
     let host = host();
@@ -68,8 +68,7 @@ fn a_container_without_annotation_but_with_a_limit() {
     }
 }
 
-/// The pause container of a pod carries the pod's annotations; it has no
-/// crashes that anybody wants.
+/// The pause container of a pod carries the pod's annotations, but its crashes are of no interest.
 #[test]
 fn a_sandbox() {
     let host = host();

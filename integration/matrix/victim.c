@@ -1,5 +1,6 @@
 /*
- * A program with a bug, as people have them: built with debug information, so that gdb can show where it died.
+ * A program with a bug, as people have them: built with debug information, so that gdb can show
+ * where it died.
  *
  *   victim NAME      dies of SIGNAME by doing what the kernel sends it for: abrt bus fpe ill quit segv sys trap xcpu xfsz
  *   victim thread    a thread that is not the leader dies of SIGSEGV; prints "TID\n" first

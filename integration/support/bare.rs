@@ -1,6 +1,5 @@
-//! A container without a runtime: a process with a mount namespace of its own, made known to
-//! the dispatcher by the real hook. And victims in it, which are children of the test, so
-//! that it sees how they end.
+//! A container without a runtime: a process with a mount namespace of its own, registered by the
+//! real hook. And victims in it, which are children of the test, so that it sees how they end.
 
 use super::host::BINARY;
 use nix::time::{ClockId, clock_gettime};
@@ -9,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// A process with a mount namespace of its own, made known to the dispatcher by the real hook: what
-/// a container is to it. No OCI runtime is in the way of the measurements.
+/// A process with a mount namespace of its own, registered by the real hook: all that the
+/// dispatcher needs of a container. No OCI runtime disturbs the measurements.
 pub struct Container {
     init: Child,
     directory: PathBuf,
@@ -28,8 +27,8 @@ impl Container {
         while namespace(&init.id().to_string()) == namespace("self") {
             std::thread::yield_now();
         }
-        // Something that is there is not covered by the host's store, so that the test finds
-        // the cores by the same path.
+        // A file, so that the host's store is not mounted over the directory and the test finds the
+        // cores under the same path.
         std::fs::write(directory.join("not-empty"), "").unwrap();
         let bundle = tempfile::tempdir().unwrap();
         let mut wishes = serde_json::json!({
@@ -87,7 +86,7 @@ impl Drop for Container {
     }
 }
 
-/// A process that waits for the word to crash.
+/// A process that waits to be told to crash.
 pub struct Victim {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -149,7 +148,7 @@ impl Victim {
         self.child.wait().unwrap()
     }
 
-    /// Gives the word.
+    /// Tells it to crash.
     pub fn crash(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
     }

@@ -1,5 +1,5 @@
-//! A script between the kernel and the helper: what happens to a helper that is slow to start, is
-//! killed, or is told something else.
+//! A script between the kernel and the helper: for helpers that start slowly, are
+//! killed, or get other arguments.
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -71,7 +71,7 @@ impl<'h> Gate<'h> {
         let fifo = |name: &str| {
             let path = between.path().join(name);
             nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
-            // Both ends, so that nobody waits for the other one to open it.
+            // Opened at both ends, so that no open waits for the other end.
             OpenOptions::new().read(true).write(true).open(path).unwrap()
         };
         let (arrived, go) = (BufReader::new(fifo("arrived")), fifo("go"));

@@ -307,8 +307,8 @@ impl Drop for Container<'_> {
     }
 }
 
-/// A program for callers that cannot try again themselves, as [`Runtime::output`] does: youki's
-/// stumbles are called once more. Others are themselves.
+/// A program for callers that cannot retry themselves, as [`Runtime::output`] does: it calls youki
+/// again when it fails in that way. Other runtimes are returned unchanged.
 pub fn steady(kind: Kind, directory: &Path, program: &Path) -> PathBuf {
     if kind != Kind::Youki {
         return program.to_owned();

@@ -1,5 +1,5 @@
-//! The virtual machine: its root file system is made here, its kernel is Debian's, unpacked.
-//! Emulated, since a machine that is virtual itself has no other way.
+//! The virtual machine: its root file system is made here, and its kernel is unpacked from Debian's
+//! package. Emulated, since nested virtualization may not be available.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 /*
- * A program that dies of a signal, freestanding, so that nothing in its memory depends on a C library's start-up.
+ * A program that dies of a signal, freestanding, so that nothing in its memory depends on a C
+ * library's start-up.
  *
  *   crasher [OPTION...] DEATH
  *
@@ -18,8 +19,9 @@
  * --fill MIB       so much written memory besides
  * --tail MIB       so much memory besides of which only the first page is touched
  *
- * The memory pattern: 96 pages of anonymous memory, a third written, a third untouched, a third (--zeros) written with
- * zeros, else untouched; 4 pages of its own executable mapped privately, one of them written; 4 shared pages.
+ * The memory pattern: 96 pages of anonymous memory, a third written, a third untouched, a third
+ * (--zeros) written with zeros, else untouched; 4 pages of its own executable mapped privately, one
+ * of them written; 4 shared pages.
  */
 #ifndef __x86_64__
 #error "this program is written for x86-64"
@@ -107,7 +109,8 @@ static void write_byte(char *at, char value)
 	*(volatile char *)at = value;
 }
 
-/* All of these are in the core or not, with data or as a hole, by a rule of their own in mm/gup.c or fs/coredump.c. */
+/* All of these are in the core or not, with data or as a hole, by a rule of their own in
+ * mm/gup.c or fs/coredump.c. */
 static void odd(void)
 {
 	/* Written, then made inaccessible: dumped all the same. */
@@ -119,7 +122,8 @@ static void odd(void)
 	char *private = (char *)map(8 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	write_byte(private, 'p');
 	must(call(__NR_madvise, private, 8 * PAGE, MADV_DONTDUMP), "MADV_DONTDUMP");
-	/* Only read: the kernel's shared page of zeros. One page is written, else it would not be dumped. */
+	/* Only read: the kernel's shared page of zeros. One page is written, else it would not
+	 * be dumped. */
 	char *read = (char *)map(64 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	write_byte(read + 9 * PAGE, 'r');
 	for (int page = 0; page < 64; page += 2)
@@ -132,7 +136,8 @@ static void odd(void)
 	must(call(__NR_madvise, split + 60 * PAGE, 8 * PAGE, MADV_DONTNEED), "MADV_DONTNEED");
 	/* Guard pages: Linux 6.13, not known before. */
 	call(__NR_madvise, split + 70 * PAGE, 3 * PAGE, 102);
-	/* A file of which most pages were never looked at, one was written; and one that ends in the mapping's second page. */
+	/* A file of which most pages were never looked at, one was written; and one that ends in
+	 * the mapping's second page. */
 	long fd = open_file("/bin/busybox");
 	if (fd >= 0) {
 		char *file = (char *)call6(__NR_mmap, 0, 200 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 3 * PAGE);

@@ -3,8 +3,9 @@
  *
  *   parent [OPTION...] -- PROGRAM [ARGUMENT...]
  *
- * prints "ended PID STATUS\n": the PID as this process sees it, and the raw wait status in decimal. The program gets an
- * empty environment, no address randomization, no huge pages. As PID 1 of a container it also reaps what is left to it.
+ * prints "ended PID STATUS\n": the PID as this process sees it, and the raw wait status in decimal.
+ * The program gets an empty environment, no address randomization, no huge pages. As PID 1 of a
+ * container it also reaps what is left to it.
  *
  * In this process:
  * --sh SCRIPT           first run sh -c SCRIPT, which must succeed
@@ -17,7 +18,8 @@
  * --mount-namespace     unshare a mount namespace
  * --tmpfs DIR           mount a tmpfs there
  * In the program's process, in this order:
- * --umask OCTAL, --core BYTES|unlimited|inherit, --fsize BYTES (the soft limits), --filter MASK (coredump_filter), --cpu N,
+ * --umask OCTAL, --core BYTES|unlimited|inherit, --fsize BYTES (the soft limits), --filter MASK
+ * (coredump_filter), --cpu N,
  * --chroot DIR, --chdir DIR,
  * --drop CAP (a number, from the bounding set), --groups A,B, --gid N, --uid N, --ambient CAP
  */
@@ -220,7 +222,8 @@ static void run_program(void)
 	if (plan.ambient)
 		keep_ambient(atoi(plan.ambient));
 	must(personality(ADDR_NO_RANDOMIZE), "personality");
-	/* Whether there is a huge page to be had differs from run to run, and all of it would be dumped. */
+	/* Whether there is a huge page to be had differs from run to run, and all of it would be
+	 * dumped. */
 	must(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), "PR_SET_THP_DISABLE");
 	execve(plan.program[0], plan.program, nothing);
 	fail(plan.program[0]);
@@ -256,7 +259,8 @@ int main(int argc, char **argv)
 		run_script();
 	if (plan.hostname)
 		set_hostname();
-	/* PIDs are given out in ascending order: use up those before the wanted one. The supervisor has the last of them. */
+	/* PIDs are given out in ascending order: use up those before the wanted one. The
+	 * supervisor has the last of them. */
 	int wanted = plan.pid ? atoi(plan.pid) - 1 : 0;
 	pid_t supervisor;
 	for (;;) {
