@@ -39,8 +39,9 @@ static int enroll(const char *registry, const char *store)
 	if (!file)
 		return -1;
 	fprintf(file,
-		"{\"names\":{\"container_id\":\"stopper\"},\"init\":{\"pid\":%d,\"start_time\":%lu,\"mount_ns\":%lu,\"mount_ns_id\":null,"
-		"\"pid_ns\":null,\"cgroup\":null},\"pattern\":\"%s/core\",\"append_pid\":true,\"limit\":null,\"soft_limit\":null,"
+		"{\"names\":{\"container_id\":\"stopper\"},\"init\":{\"pid\":%d,\"start_time\":%lu,"
+		"\"mount_ns\":%lu,\"mount_ns_id\":null,\"pid_ns\":null,\"cgroup\":null},"
+		"\"pattern\":\"%s/core\",\"append_pid\":true,\"limit\":null,\"soft_limit\":null,"
 		"\"place\":{\"location\":\"layer\",\"mount\":null},\"refused\":null,\"store\":\"%s\"}",
 		getpid(), strtoul(field, NULL, 10), (unsigned long)ns.st_ino, store, store);
 	fclose(file);

@@ -63,7 +63,8 @@ int main(int argc, char **argv)
 		close(fd);
 	waitpid(child, &status, 0);
 	ptrace(PTRACE_SETOPTIONS, child, 0,
-	       PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL);
+	       PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+		       PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL);
 	whose(child);
 	ptrace(PTRACE_SYSCALL, child, 0, 0);
 	while ((thread = waitpid(-1, &status, __WALL)) > 0 || errno == EINTR) {

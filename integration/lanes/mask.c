@@ -51,7 +51,9 @@ int main(int argc, char **argv)
 		struct sock_filter own[] = {
 			LOAD(nr),
 			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, r->call, 0, 4),
-			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args) + 8 * (r->argument < 0 ? 0 : r->argument)),
+			BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+				 offsetof(struct seccomp_data, args) +
+					 8 * (r->argument < 0 ? 0 : r->argument)),
 			BPF_STMT(BPF_ALU | BPF_AND | BPF_K, r->bits),
 			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, r->value, 0, 1),
 			FAIL(r->error),

@@ -111,7 +111,8 @@ static void files(void)
 {
 	int fd = file();
 	/* Each reaches over the end of the file. The pages beyond cannot be read. */
-	char *clean = map(16 * PAGE, MAP_PRIVATE, fd), *changed = map(16 * PAGE, MAP_PRIVATE, fd), *shared = map(16 * PAGE, MAP_SHARED, fd);
+	char *clean = map(16 * PAGE, MAP_PRIVATE, fd), *changed = map(16 * PAGE, MAP_PRIVATE, fd);
+	char *shared = map(16 * PAGE, MAP_SHARED, fd);
 	must(mprotect(clean, 16 * PAGE, PROT_READ) == 0, "mprotect");
 	changed[PAGE] = 1;
 	changed[5 * PAGE + 3000] = 2;
@@ -172,7 +173,8 @@ static void inaccessible(void)
 {
 	must(mprotect(full(64 * PAGE) + 8 * PAGE, 16 * PAGE, PROT_NONE) == 0, "mprotect");
 	must(mprotect(full(64 * PAGE) + 8 * PAGE, 16 * PAGE, PROT_WRITE) == 0, "mprotect");
-	must(mmap(NULL, 64 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED, "mmap");
+	must(mmap(NULL, 64 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED,
+	     "mmap");
 	char *at = full(64 * PAGE);
 	/* Linux 6.13; elsewhere a page like others. */
 	(void)madvise(at + 20 * PAGE, 3 * PAGE, MADV_GUARD_INSTALL);
@@ -228,8 +230,10 @@ static void never_filled(void)
 	char *at = map(bytes, MAP_SHARED, fd);
 	fill(at, bytes / 2 & -PAGE);
 	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = { .range = { (uintptr_t)at, bytes }, .mode = UFFDIO_REGISTER_MODE_MISSING };
-	must(ioctl(uffd, UFFDIO_API, &api) == 0 && ioctl(uffd, UFFDIO_REGISTER, &range) == 0, "UFFDIO_REGISTER");
+	struct uffdio_register range = { .range = { (uintptr_t)at, bytes },
+					 .mode = UFFDIO_REGISTER_MODE_MISSING };
+	must(ioctl(uffd, UFFDIO_API, &api) == 0 && ioctl(uffd, UFFDIO_REGISTER, &range) == 0,
+	     "UFFDIO_REGISTER");
 }
 
 static volatile int held;
@@ -378,8 +382,10 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*make)(void);
-	} makers[] = { { "files", files }, { "shared", shared }, { "transparent", transparent }, { "hugetlb", hugetlb }, { "left-out", left_out },
-		       { "inaccessible", inaccessible }, { "swapped", swapped }, { "segments", segments }, { "changed", changed } };
+	} makers[] = { { "files", files }, { "shared", shared }, { "transparent", transparent },
+		       { "hugetlb", hugetlb }, { "left-out", left_out },
+		       { "inaccessible", inaccessible }, { "swapped", swapped },
+		       { "segments", segments }, { "changed", changed } };
 	small = !strncmp(kind, "small-", 6);
 	if (small)
 		kind += 6;
@@ -399,8 +405,10 @@ int main(int argc, char **argv)
 		if (syscall(SYS_read, private->warm ? 0 : -1, &private->byte, 1) != 1 && private->warm)
 			return 0;
 		int sharing = is("sharer");
-		make_child(sharing ? sharers_stack : childs_stack, CLONE_NEWPID | SIGCHLD, !private->warm ? leave : sharing ? sharer : child);
+		make_child(sharing ? sharers_stack : childs_stack, CLONE_NEWPID | SIGCHLD,
+			   !private->warm ? leave : sharing ? sharer : child);
 		syscall(SYS_wait4, -1, &private->status, 0, NULL);
-		syscall(SYS_sendto, private->warm ? 1 : -1, &private->status, sizeof private->status, 0, NULL, 0);
+		syscall(SYS_sendto, private->warm ? 1 : -1, &private->status,
+			sizeof private->status, 0, NULL, 0);
 	}
 }

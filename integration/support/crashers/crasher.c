@@ -4,9 +4,11 @@
  *
  *   crasher [OPTION...] DEATH
  *
- * DEATH            how: null (SIGSEGV), bus (SIGBUS), div (SIGFPE), ud2 (SIGILL), int3 (SIGTRAP), abort (SIGABRT),
+ * DEATH            how: null (SIGSEGV), bus (SIGBUS), div (SIGFPE), ud2 (SIGILL), int3 (SIGTRAP),
+ *                  abort (SIGABRT),
  *                  a signal number, which it then sends to itself, or exit
- * --wait           when all is set up, write "ready\n" to fd 1 and read a byte from fd 0 before dying
+ * --wait           when all is set up, write "ready\n" to fd 1 and read a byte from fd 0 before
+ *                  dying
  * --threads N      be N threads; the others sleep in futex(2)
  * --in-thread      the thread that was started last dies, not the leader
  * --comm HEX       name of the dying thread, any bytes
@@ -14,7 +16,8 @@
  * --chdir DIR, --chroot DIR    as the program itself, after it was started
  * --dumpable N     prctl(PR_SET_DUMPABLE)
  * --zeros          some of the pages of the memory pattern are touched, but hold zeros only
- * --odd            more mappings, of every kind that the kernel treats in its own way (see odd() below)
+ * --odd            more mappings, of every kind that the kernel treats in its own way (see odd()
+ *                  below)
  * --leader-exits   with --in-thread: the leader has ended already
  * --fill MIB       so much written memory besides
  * --tail MIB       so much memory besides of which only the first page is touched
@@ -140,7 +143,8 @@ static void odd(void)
 	 * the mapping's second page. */
 	long fd = open_file("/bin/busybox");
 	if (fd >= 0) {
-		char *file = (char *)call6(__NR_mmap, 0, 200 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 3 * PAGE);
+		char *file = (char *)call6(__NR_mmap, 0, 200 * PAGE, PROT_READ | PROT_WRITE,
+					   MAP_PRIVATE, fd, 3 * PAGE);
 		write_byte(file + 100 * PAGE, 'f');
 		char *shared = (char *)call6(__NR_mmap, 0, 40 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
 		(void)*(volatile char *)(shared + 7 * PAGE);
@@ -257,7 +261,8 @@ static void sleep_for_ever(void)
 /* Starts job in a thread on the stack that ends at top. */
 static void start(char *top, void (*job)(void))
 {
-	long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, result;
+	long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+	long result;
 	*(void (**)(void))(top - 16) = job;
 	__asm__ volatile("xorl %%edx, %%edx\n\t"
 			 "xorl %%r10d, %%r10d\n\t"
@@ -323,7 +328,8 @@ __attribute__((noinline, used)) static void begin(long *stack)
 	if (threads > 1) {
 		char *stacks = (char *)map((threads - 1) * 2 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 		for (long started = 1; started < threads; started++)
-			start(stacks + started * 2 * PAGE, in_thread && started == threads - 1 ? die : sleep_for_ever);
+			start(stacks + started * 2 * PAGE,
+			      in_thread && started == threads - 1 ? die : sleep_for_ever);
 	}
 	if (leader_exits)
 		call(__NR_exit, 0, 0, 0);

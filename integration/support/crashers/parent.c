@@ -12,7 +12,8 @@
  * --hostname HEX        sethostname, any bytes
  * --hold                after it has printed, wait for the end of file on fd 0
  * --pid N               the program's PID (in this PID namespace) will be N
- * In a process between this one and the program, which stays until the end of file when --hold is given:
+ * In a process between this one and the program, which stays until the end of file when --hold is
+ * given:
  * --user-namespace      become --uid and --gid, then unshare a user namespace in which they are 0
  * --pid-namespace       unshare a PID namespace: the program will be PID 1 there
  * --mount-namespace     unshare a mount namespace
@@ -42,7 +43,8 @@
 #include <unistd.h>
 
 static struct {
-	const char *script, *hostname, *tmpfs, *umask, *core, *fsize, *cpu, *chroot, *chdir, *groups, *uid, *gid, *ambient, *pid, *filter;
+	const char *script, *hostname, *tmpfs, *umask, *core, *fsize, *cpu, *chroot, *chdir, *groups;
+	const char *uid, *gid, *ambient, *pid, *filter;
 	const char *drop[8];
 	int drops, hold, user_namespace, pid_namespace, mount_namespace;
 	char **program;
@@ -64,9 +66,11 @@ static void parse(char **argv)
 {
 	static const struct { const char *name; const char **value; } with_value[] = {
 		{ "--sh", &plan.script }, { "--hostname", &plan.hostname }, { "--tmpfs", &plan.tmpfs },
-		{ "--umask", &plan.umask }, { "--core", &plan.core }, { "--fsize", &plan.fsize }, { "--cpu", &plan.cpu },
+		{ "--umask", &plan.umask }, { "--core", &plan.core }, { "--fsize", &plan.fsize },
+		{ "--cpu", &plan.cpu },
 		{ "--chroot", &plan.chroot }, { "--chdir", &plan.chdir }, { "--groups", &plan.groups },
-		{ "--uid", &plan.uid }, { "--gid", &plan.gid }, { "--ambient", &plan.ambient }, { "--pid", &plan.pid },
+		{ "--uid", &plan.uid }, { "--gid", &plan.gid }, { "--ambient", &plan.ambient },
+		{ "--pid", &plan.pid },
 		{ "--filter", &plan.filter },
 	};
 	for (argv++; *argv && strcmp(*argv, "--"); argv++) {
@@ -187,7 +191,9 @@ static void keep_ambient(int capability)
 	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
 	struct __user_cap_data_struct data[2] = { 0 };
 	unsigned bit = 1U << (capability % 32);
-	data[capability / 32].permitted = data[capability / 32].effective = data[capability / 32].inheritable = bit;
+	data[capability / 32].permitted = bit;
+	data[capability / 32].effective = bit;
+	data[capability / 32].inheritable = bit;
 	must(syscall(SYS_capset, &header, data), "capset");
 	must(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0), "PR_CAP_AMBIENT_RAISE");
 }
