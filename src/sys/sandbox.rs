@@ -229,13 +229,13 @@ mod tests {
 
     /// Tests run on threads. Entering the sandbox is safe all the same: the child uses nothing that
     /// another thread could have locked except the allocator, which glibc makes consistent at fork.
-    fn jailed(bounds: &Bounds, work: impl FnOnce(&mut dyn Write)) -> Said {
+    fn sandboxed(bounds: &Bounds, work: impl FnOnce(&mut dyn Write)) -> Said {
         run(bounds, &[], work).unwrap()
     }
 
     #[test]
     fn what_it_says_arrives() {
-        let said = jailed(&BOUNDS, |out| out.write_all(b"hello").unwrap());
+        let said = sandboxed(&BOUNDS, |out| out.write_all(b"hello").unwrap());
         assert_eq!((said.output.as_slice(), said.cut), (&b"hello"[..], None));
     }
 
@@ -252,7 +252,7 @@ mod tests {
             || drop(std::process::Command::new("/bin/true").status()),
         ];
         for (i, attempt) in attempts.into_iter().enumerate() {
-            let said = jailed(&BOUNDS, |out| {
+            let said = sandboxed(&BOUNDS, |out| {
                 attempt();
                 let _ = out.write_all(b"still here");
             });
@@ -291,24 +291,24 @@ mod tests {
 
     #[test]
     fn it_is_bounded() {
-        let said = jailed(&Bounds { cpu: 1, ..BOUNDS }, |_| {
+        let said = sandboxed(&Bounds { cpu: 1, ..BOUNDS }, |_| {
             loop {
                 std::hint::black_box(0);
             }
         });
         assert_eq!(said.cut.as_deref(), Some("its reader had used 1 seconds of processor time"));
-        let said = jailed(&Bounds { time: Duration::from_millis(100), ..BOUNDS }, |_| {
+        let said = sandboxed(&Bounds { time: Duration::from_millis(100), ..BOUNDS }, |_| {
             loop {
                 std::hint::black_box(0);
             }
         });
         assert!(said.cut.unwrap().starts_with("its reader took more than"));
-        let said = jailed(&BOUNDS, |out| {
+        let said = sandboxed(&BOUNDS, |out| {
             let big = vec![1u8; 2 << 30];
             let _ = out.write_all(&big[..10]);
         });
         assert!(said.output.is_empty() && said.cut.is_some());
-        let said = jailed(&BOUNDS, |out| while out.write_all(&[0; 4096]).is_ok() {});
+        let said = sandboxed(&BOUNDS, |out| while out.write_all(&[0; 4096]).is_ok() {});
         assert_eq!(said.output.len(), BOUNDS.output);
         assert!(said.cut.unwrap().starts_with("there is more"));
     }
