@@ -69,6 +69,7 @@ uninstall:
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump $(man)/oci-coredump.1
 	rm -f $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(units)/oci-coredump.service $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
+	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) 2>/dev/null || :
 
 # kata-agent takes regular files only, no links to elsewhere, and calls each with its directory's name: one file under three names.
 kata-guest-hook:

@@ -4,7 +4,7 @@
 //! With the crasher's eyes: a child that has become it finds them by its core and sees what they are; what it cannot open is not kept. A second one, which is
 //! started only if something is not there yet, copies into files that were opened for it. The parent opens nothing of the container.
 
-use super::as_crasher::{self, Haste, say};
+use super::as_crasher::{self, Charge, Haste, say};
 use super::facts::Facts;
 use super::plan::File;
 use super::turn::Turn;
@@ -66,6 +66,8 @@ pub struct Keeper<'a> {
     pub account: &'a str,
     /// Whose turn it is: a child that hangs keeps it.
     pub turn: Option<&'a Turn>,
+    /// Who pays for it.
+    pub charge: Charge<'a>,
     /// The configuration.
     pub most: &'a config::Binaries,
     /// Bytes that are free on the store's disk.
@@ -77,9 +79,10 @@ impl Keeper<'_> {
     pub fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
         let Keeper { facts, plan, core, most, .. } = *self;
         let turn: Vec<BorrowedFd<'_>> = self.turn.iter().flat_map(|t| t.fds()).collect();
-        let seen = as_crasher::run(facts, plan, &LOOK, Haste::Last, &turn, |own, out| {
-            look(plan, core, most.max_file, own, out)
-        })?;
+        let seen =
+            as_crasher::run(facts, plan, &LOOK, Haste::Last, self.charge, &turn, |own, out| {
+                look(plan, core, most.max_file, own, out)
+            })?;
         let (seen, large): (Vec<Seen>, Vec<Seen>) =
             seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
         say_not_kept(
@@ -138,12 +141,19 @@ impl Keeper<'_> {
         let files: Vec<BorrowedFd<'_>> =
             open.iter().map(|(_, file)| file.as_fd()).chain(turn).collect();
         let bounds = Bounds { file: most.max_file, ..COPY };
-        let done =
-            as_crasher::run::<String>(facts, plan, &bounds, Haste::Last, &files, |own, out| {
+        let done = as_crasher::run::<String>(
+            facts,
+            plan,
+            &bounds,
+            Haste::Last,
+            self.charge,
+            &files,
+            |own, out| {
                 open.iter()
                     .filter(|(s, to)| copy(s, to, own).is_ok())
                     .for_each(|(s, _)| say(out, &s.name));
-            });
+            },
+        );
         let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();
         for (s, file) in &open {
             let stat = file::stat(file)?;

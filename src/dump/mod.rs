@@ -42,10 +42,11 @@ use crate::registry::{Entry, Registry};
 use crate::store::Store;
 use crate::sys::child::{self, Ended};
 use crate::sys::proc::{self, printable};
-use crate::sys::{self, cgroup, kernel, ns, process};
+use crate::sys::{self, cgroup, kernel, ns, pidfd, process};
 use crate::sysctl::Saved;
 use crate::vacuum;
 use anyhow::{Context, Result};
+use as_crasher::Charge;
 use crash::Crash;
 use facts::Facts;
 use forward::Whose;
@@ -356,8 +357,14 @@ fn keep(
     // A store that does not answer takes no binaries either.
     let keeps = config.binaries.keep && entry.user.is_none() && ledger.records().is_some();
     if let Some(id) = id.filter(|_| keeps) {
+        // The container goes with its first process, which may be the one that has crashed.
+        let first = (entry.init.pid != crash.said.host_pid)
+            .then(|| pidfd::open(entry.init.pid).ok())
+            .flatten()
+            .filter(|_| entry.init_lives());
         let keeper = keep::Keeper {
             facts,
+            charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
             plan: file,
             core: id,
             account: &entry.account(),

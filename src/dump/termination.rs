@@ -1,7 +1,7 @@
 //! One line where Kubernetes looks when a container has ended: `/dev/termination-log`, which `kubectl describe pod` shows. Written before the process is let go, since the
 //! kubelet reads it as soon as that has gone.
 
-use super::as_crasher::{self, Haste};
+use super::as_crasher::{self, Charge, Haste};
 use super::facts::Facts;
 use super::plan::File;
 use super::turn::Turn;
@@ -45,7 +45,7 @@ pub fn concerns(record: &Record, which: TerminationLog) -> bool {
 pub fn write(facts: &Facts, plan: &File, record: &Record, turn: Option<&Turn>) -> Result<()> {
     let text = line(record);
     let files: Vec<_> = turn.iter().flat_map(|t| t.fds()).collect();
-    as_crasher::run::<()>(facts, plan, &BOUNDS, Haste::Now, &files, |own, _| {
+    as_crasher::run::<()>(facts, plan, &BOUNDS, Haste::Now, Charge::Crasher, &files, |own, _| {
         let _ = put(&text, own);
     })?;
     Ok(())
