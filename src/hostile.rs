@@ -22,10 +22,10 @@ pub const TARGETS: [Target; 14] = [
     ("bundle", hook::hostile::bundle),
     ("annotations", annotations),
     ("template", template),
-    ("argv", dump::hostile::argv),
+    ("argv", dump::invariants::argv),
     ("proc", proc_files),
     ("mountinfo", mountinfo),
-    ("stream", dump::hostile::stream),
+    ("stream", dump::invariants::stream),
     ("entry", entry),
     ("record", record),
     ("config", configuration),
@@ -161,7 +161,7 @@ fn entry(text: &[u8]) {
         let id = &entry.names.container_id;
         assert!(!id.contains('/') && id != "." && id != "..");
     }
-    dump::hostile::place(&entry);
+    dump::invariants::place(&entry);
 }
 
 /// A file of the store: a record, or the saved sysctls.

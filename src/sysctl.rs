@@ -25,7 +25,7 @@ const PIPE_LIMIT: &str = "/proc/sys/kernel/core_pipe_limit";
 /// limit a crash leaves nothing, so it is far above what a host can run.
 pub const OUR_PIPE_LIMIT: u32 = 65_535;
 
-/// What the kernel tells the dispatcher, in this order; `dump::crash` reads it.
+/// What the kernel tells the dispatcher, in this order; `dump::crash::arguments` reads it.
 pub const HANDLE_ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
 
 const SAVED: &str = "sysctl.json";

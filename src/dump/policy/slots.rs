@@ -1,17 +1,21 @@
-//! A container's turn: one of the few dumps that it may have at a time, and what is remembered of it between its crashes.
+//! A container's slots: the few dumps that it may have at a time, and what is remembered of it
+//! between its crashes.
 //!
 //! ```text
 //! /run/oci-coredump/limits/<account>/   locked by whoever reads or changes `memory`
-//!   slot-<n>                        locked by the writer whose turn it is, and by who else works for that crash: one that hangs keeps its turn
-//!   memory                          tokens, cores, dumps on their way
-//! /run/oci-coredump/limits/.host/   the same slots, of all containers together; in .forwarded, of everybody else
+//!   slot-<n>       locked by the writer that has it, and by every other child that works for that
+//!                  crash: one that hangs keeps the slot
+//!   memory         tokens, cores, dumps on their way
+//! /run/oci-coredump/limits/.host/       the same slots, of all containers together;
+//!                                       in .forwarded, of everybody else
 //! ```
 //!
-//! A container's first few turns are its own. Beyond them a turn takes one of the host's as well, so that a hundred containers that crash at once do not have a
-//! hundred times as many dumps as one may have; and yet none of them waits for another one, because nobody waits for a turn of the host's.
+//! A container's first few slots are its own. Beyond them a slot takes one of the host's as well: a
+//! hundred containers that crash at once do not have a hundred times as many dumps as one may have.
+//! None of them waits for another one, because nobody waits for a slot of the host's.
 
-use super::forwarded::share;
-use super::quota::{self, Kept, MOST, Memory, Refusal, Running};
+use crate::dump::forwarded::share;
+use crate::dump::policy::quota::{self, Kept, MOST, Memory, Refusal, Running};
 use crate::limits::{Limits, Size};
 use crate::registry::Registry;
 use crate::sys::file::Identity;
@@ -19,7 +23,8 @@ use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, kernel};
 use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
-/// Largest memory that is read, in bytes: `MOST` cores with paths of 4 KiB, of which each byte is escaped.
+/// Largest memory that is read, in bytes: `MOST` cores with paths of 4 KiB, of which each byte is
+/// escaped.
 const MAX: usize = 32 << 20;
 
 /// Turns where no number is set but the dumps on their way must be known.
@@ -28,44 +33,45 @@ const MANY: u64 = 1024;
 /// Turns of a container that need none of the host's.
 const OWN: u64 = 4;
 
-/// At how many of the host's is looked: in a storm a thousand look, and would do little else.
+/// How many of the host's slots are tried: when a thousand crashes come at once, trying more would
+/// be most of their work.
 const LOOK: u64 = 8;
 
-/// How often who waits looks whether its process is still there.
+/// How often a crash that waits checks that its process is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A turn. It ends with the processes that have its descriptors.
+/// A slot. It ends with the processes that have its descriptors.
 #[derive(Debug)]
-pub struct Turn {
+pub struct Slot {
     dir: OwnedFd,
-    slot: u64,
+    number: u64,
     lock: OwnedFd,
-    /// The turn of the host's that goes with it.
+    /// The slot of the host's that goes with it.
     host: Option<OwnedFd>,
     limits: Limits,
-    /// Taken from the memory when the turn began: the cores that are there, and the other dumps.
+    /// Taken from the memory when the slot began: the cores that are there, and the other dumps.
     cores: Vec<Kept>,
     others: Vec<Running>,
     expected: u64,
 }
 
-/// What came of asking for a turn.
+/// What came of asking for a slot.
 pub enum Asked {
     /// No limit needs one.
     Free,
-    /// It is the container's turn.
-    Turn(Box<Turn>),
+    /// It is the container's slot.
+    Slot(Box<Slot>),
     /// A limit acted.
     Refused(Refusal),
 }
 
-/// With whom the turns beyond the first few are shared.
+/// With whom the slots beyond the first few are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pool {
-    /// All registered containers. The first [`OWN`] turns of each are its own.
+    /// All registered containers. The first [`OWN`] slots of each are its own.
     Containers,
-    /// Everybody else. Who can take on any user ID has any number of accounts: nobody has turns of his own,
-    /// and a part is for the host's own processes alone.
+    /// Everybody else. Who can take on any user ID has any number of accounts: nobody has slots of
+    /// his own, and a part is for the host's own processes alone.
     Others {
         /// It is not the host's own.
         is_contained: bool,
@@ -73,9 +79,9 @@ pub enum Pool {
 }
 
 impl Pool {
-    fn own(self, turns: u64) -> u64 {
+    fn own(self, slots: u64) -> u64 {
         match self {
-            Pool::Containers => turns.min(OWN),
+            Pool::Containers => slots.min(OWN),
             Pool::Others { .. } => 0,
         }
     }
@@ -88,11 +94,11 @@ impl Pool {
     }
 }
 
-/// A crash that looks for a turn.
+/// A crash that looks for a slot.
 pub struct Asking<'a> {
-    /// Where turns are.
+    /// Where slots are.
     pub registry: &'a Registry,
-    /// Whose turns: [`crate::registry::Entry::account`].
+    /// Whose slots: [`crate::registry::Entry::account`].
     pub account: &'a str,
     /// With whom they are shared.
     pub pool: Pool,
@@ -105,83 +111,85 @@ pub struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Asks for a turn for a dump, and waits for it as long as `limits.wait` says. `expected` bytes are
-    /// to be written.
+    /// Asks for a slot for a dump, and waits for it as long as `limits.wait` says. `expected` bytes
+    /// are to be written.
     ///
     /// # Errors
     /// The run directory cannot be used.
     pub fn ask(&self, expected: impl FnOnce() -> u64) -> Result<Asked> {
         let remembers = quota::has_memory(self.limits);
-        let Some(turns) = quota::turns(self.limits).or(remembers.then_some(MANY)) else {
+        let Some(slots) = quota::slots(self.limits).or(remembers.then_some(MANY)) else {
             return Ok(Asked::Free);
         };
         let dir = self.registry.limits_dir(self.account)?;
-        let Taken { slot, lock, host } = match (Seats { dir: &dir, turns, asking: self }).take()? {
-            Ok(taken) => taken,
-            Err(refusal) => return Ok(Asked::Refused(refusal)),
-        };
-        let mut turn = self.turn(dir, slot, lock, host);
+        let Taken { number, lock, host } =
+            match (Semaphore { dir: &dir, slots, asking: self }).take()? {
+                Ok(taken) => taken,
+                Err(refusal) => return Ok(Asked::Refused(refusal)),
+            };
+        let mut slot = self.slot(dir, number, lock, host);
         if remembers {
-            turn.expected = expected();
-            if let Err(refusal) = turn.begin()? {
+            slot.expected = expected();
+            if let Err(refusal) = slot.begin()? {
                 return Ok(Asked::Refused(refusal));
             }
         }
-        Ok(Asked::Turn(Box::new(turn)))
+        Ok(Asked::Slot(Box::new(slot)))
     }
 
-    /// One of the account's turns for work that is no dump, if one is free at this moment.
+    /// One of the account's slots for work that is no dump, if one is free at this moment.
     ///
     /// # Errors
     /// The run directory cannot be used.
-    pub fn at_once(&self) -> Result<Option<Turn>> {
+    pub fn at_once(&self) -> Result<Option<Slot>> {
         let dir = self.registry.limits_dir(self.account)?;
-        let turns = quota::turns(self.limits).unwrap_or(MANY).min(OWN);
-        let found = free(&dir, 0, turns, self.first)?;
-        Ok(found.map(|(slot, lock)| self.turn(dir, slot, lock, None)))
+        let slots = quota::slots(self.limits).unwrap_or(MANY).min(OWN);
+        let found = free(&dir, 0, slots, self.first)?;
+        Ok(found.map(|(number, lock)| self.slot(dir, number, lock, None)))
     }
 
-    fn turn(&self, dir: OwnedFd, slot: u64, lock: OwnedFd, host: Option<OwnedFd>) -> Turn {
+    fn slot(&self, dir: OwnedFd, number: u64, lock: OwnedFd, host: Option<OwnedFd>) -> Slot {
         let limits = self.limits.clone();
-        Turn { dir, slot, lock, host, limits, cores: Vec::new(), others: Vec::new(), expected: 0 }
+        Slot { dir, number, lock, host, limits, cores: Vec::new(), others: Vec::new(), expected: 0 }
     }
 }
 
-/// The turns of an account, as one of its crashes looks for one.
-struct Seats<'a> {
+/// The slots of an account, as one of its crashes looks for one.
+struct Semaphore<'a> {
     dir: &'a OwnedFd,
-    turns: u64,
+    slots: u64,
     asking: &'a Asking<'a>,
 }
 
 /// One of them, locked.
 struct Taken {
-    slot: u64,
+    number: u64,
     lock: OwnedFd,
     host: Option<OwnedFd>,
 }
 
-impl Seats<'_> {
-    /// Takes one. Where all are taken: waits for one of them, and does not look around any more, or a thousand who wait would do nothing else.
+impl Semaphore<'_> {
+    /// Takes one. Where all are taken: waits for one of them, and does not look around any more, or
+    /// a thousand who wait would do nothing else.
     fn take(&self) -> Result<Result<Taken, Refusal>> {
-        let own = self.asking.pool.own(self.turns);
-        if let Some((slot, lock)) = free(self.dir, 0, own, self.asking.first)? {
-            return Ok(Ok(Taken { slot, lock, host: None }));
+        let own = self.asking.pool.own(self.slots);
+        if let Some((number, lock)) = free(self.dir, 0, own, self.asking.first)? {
+            return Ok(Ok(Taken { number, lock, host: None }));
         }
         let host = self.of_host()?;
         let full = host.is_none();
         if let Some(host) = host
-            && let Some((slot, lock)) = free(self.dir, own, self.turns, self.asking.first)?
+            && let Some((number, lock)) = free(self.dir, own, self.slots, self.asking.first)?
         {
-            return Ok(Ok(Taken { slot, lock, host }));
+            return Ok(Ok(Taken { number, lock, host }));
         }
         let wait = Duration::from_secs(self.asking.limits.wait.unwrap_or(0));
         if let Some(refusal) = self.no_room_to_wait().filter(|_| !wait.is_zero()) {
             return Ok(Err(refusal));
         }
         let until = Instant::now() + wait;
-        let within = |dir: &OwnedFd, slot: u64| -> Result<Option<OwnedFd>> {
-            let lock = open(dir, slot)?;
+        let within = |dir: &OwnedFd, number: u64| -> Result<Option<OwnedFd>> {
+            let lock = open(dir, number)?;
             loop {
                 let left = until.saturating_duration_since(Instant::now());
                 if file::lock_within(&lock, left.min(LOOK_AGAIN))? {
@@ -194,29 +202,29 @@ impl Seats<'_> {
                 }
             }
         };
-        let slot = self.asking.first % self.turns;
-        let Some(lock) = within(self.dir, slot)? else { return Ok(Err(self.refusal(full))) };
-        if slot < own {
-            return Ok(Ok(Taken { slot, lock, host: None }));
+        let number = self.asking.first % self.slots;
+        let Some(lock) = within(self.dir, number)? else { return Ok(Err(self.refusal(full))) };
+        if number < own {
+            return Ok(Ok(Taken { number, lock, host: None }));
         }
         if let Some(host) = self.of_host()? {
-            return Ok(Ok(Taken { slot, lock, host }));
+            return Ok(Ok(Taken { number, lock, host }));
         }
         if own == 0 {
             let (pool, most) = (self.asking.pool.dir(self.asking.registry)?, self.shared().max(1));
             return Ok(within(&pool, self.asking.first % most)?
-                .map(|host| Taken { slot, lock, host: Some(host) })
+                .map(|host| Taken { number, lock, host: Some(host) })
                 .ok_or_else(|| self.refusal(true)));
         }
         // The host's have all gone to others, which is nothing to wait for.
         drop(lock);
-        let slot = self.asking.first % own;
-        Ok(within(self.dir, slot)?
-            .map(|lock| Taken { slot, lock, host: None })
+        let number = self.asking.first % own;
+        Ok(within(self.dir, number)?
+            .map(|lock| Taken { number, lock, host: None })
             .ok_or_else(|| self.refusal(true)))
     }
 
-    /// How many turns there are that are shared; 0 is no limit.
+    /// How many slots there are that are shared; 0 is no limit.
     fn shared(&self) -> u64 {
         let most = Limits::set(self.asking.limits.host_concurrent);
         match self.asking.pool {
@@ -226,9 +234,10 @@ impl Seats<'_> {
         }
     }
 
-    /// One of the host's turns, if one is free among a few; none where there is no such limit. The outer `None`: all of those are taken.
+    /// One of the host's slots, if one is free among a few; none where there is no such limit. The
+    /// outer `None`: all of those are taken.
     fn of_host(&self) -> Result<Option<Option<OwnedFd>>> {
-        if self.turns <= self.asking.pool.own(self.turns) {
+        if self.slots <= self.asking.pool.own(self.slots) {
             return Ok(None);
         }
         let most = self.shared();
@@ -236,8 +245,8 @@ impl Seats<'_> {
             return Ok(Some(None));
         }
         let dir = self.asking.pool.dir(self.asking.registry)?;
-        for slot in (0..most.min(LOOK)).map(|i| self.asking.first.wrapping_add(i) % most) {
-            let lock = open(&dir, slot)?;
+        for number in (0..most.min(LOOK)).map(|i| self.asking.first.wrapping_add(i) % most) {
+            let lock = open(&dir, number)?;
             if file::try_lock(&lock)? {
                 return Ok(Some(Some(lock)));
             }
@@ -245,18 +254,18 @@ impl Seats<'_> {
         Ok(None)
     }
 
-    /// Whoever waits has a process of its own for as long.
+    /// A crash that waits keeps a process of ours alive, which takes memory of the host.
     fn no_room_to_wait(&self) -> Option<Refusal> {
         let min_memory = self.asking.limits.min_memory?;
         let (total, available) = kernel::memory().ok()?;
         quota::memory(min_memory, total, available).err()
     }
 
-    /// `full`: what was in the way are the turns of the host.
+    /// `full`: what was in the way are the slots of the host.
     fn refusal(&self, full: bool) -> Refusal {
         let waited = self.asking.limits.wait.unwrap_or(0);
         let none = format_args!("and none was done in {waited} seconds");
-        match self.asking.limits.host_concurrent.filter(|_| full && self.turns > OWN) {
+        match self.asking.limits.host_concurrent.filter(|_| full && self.slots > OWN) {
             Some(most) => Refusal::new(
                 "host_concurrent",
                 most,
@@ -265,40 +274,41 @@ impl Seats<'_> {
                 ),
             ),
             None => {
-                let key = if Some(self.turns) == self.asking.limits.cores {
+                let key = if Some(self.slots) == self.asking.limits.cores {
                     "cores"
                 } else {
                     "concurrent"
                 };
-                Refusal::new(key, self.turns, format_args!("so many are being written, {none}"))
+                Refusal::new(key, self.slots, format_args!("so many are being written, {none}"))
             }
         }
     }
 }
 
-fn open(dir: &OwnedFd, slot: u64) -> Result<OwnedFd> {
-    file::open_lock(dir, format!("slot-{slot}").as_ref())
+fn open(dir: &OwnedFd, number: u64) -> Result<OwnedFd> {
+    file::open_lock(dir, format!("slot-{number}").as_ref())
 }
 
 /// One of the slots `from..to` that nobody has, locked.
 fn free(dir: &OwnedFd, from: u64, to: u64, first: u64) -> Result<Option<(u64, OwnedFd)>> {
     let count = to - from;
-    for slot in (0..count).map(|i| from + (first + i) % count) {
-        let lock = open(dir, slot)?;
+    for number in (0..count).map(|i| from + (first + i) % count) {
+        let lock = open(dir, number)?;
         if file::try_lock(&lock)? {
-            return Ok(Some((slot, lock)));
+            return Ok(Some((number, lock)));
         }
     }
     Ok(None)
 }
 
-impl Turn {
-    /// What the writer keeps open, so that a turn lasts as long as its writer.
+impl Slot {
+    /// What the writer keeps open, so that a slot lasts as long as its writer.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(&self.lock).chain(&self.host).map(|lock| lock.as_fd())
     }
 
-    /// What makes room for this core, if the cores `there` are those that are left of [`Turn::cores`].
+    /// What makes room for this core, if the cores `there` are those that are left of
+    /// [`Slot::cores`].
     pub fn room(&self, there: &[Kept]) -> Result<quota::Room, Refusal> {
         quota::room(&self.limits, there, &self.others, self.expected)
     }
@@ -338,16 +348,17 @@ impl Turn {
                 Err(refusal) => return Ok(Err(refusal)),
             }
         }
-        // Whose slot is free, or ours now, has ended without a word.
-        memory.running.retain(|r| r.slot != self.slot && self.is_taken(r.slot));
+        // A dump whose slot is free, or ours now, has ended without saying so.
+        memory.running.retain(|r| r.slot != self.number && self.is_taken(r.slot));
         self.others.clone_from(&memory.running);
         self.cores.clone_from(&memory.cores);
-        memory.running.push(Running { slot: self.slot, bytes: self.expected });
+        memory.running.push(Running { slot: self.number, bytes: self.expected });
         self.write(&memory)?;
         Ok(Ok(()))
     }
 
-    /// Remembers what came of it. `gone`: cores that are not there any more. `ended`: the writer has.
+    /// Remembers what came of it. `gone`: cores that are not there any more. `ended`: the writer
+    /// has.
     ///
     /// # Errors
     /// The memory could not be written.
@@ -358,7 +369,7 @@ impl Turn {
         let _locked = self.locked()?;
         let mut memory = self.read();
         if ended {
-            memory.running.retain(|r| r.slot != self.slot);
+            memory.running.retain(|r| r.slot != self.number);
         }
         // The file system may have given the number of one that has gone to the new one.
         memory.cores.retain(|k| {
@@ -377,8 +388,8 @@ impl Turn {
         Ok(again)
     }
 
-    fn is_taken(&self, slot: u64) -> bool {
-        open(&self.dir, slot).and_then(|f| file::try_lock(&f)).is_ok_and(|free| !free)
+    fn is_taken(&self, number: u64) -> bool {
+        open(&self.dir, number).and_then(|f| file::try_lock(&f)).is_ok_and(|free| !free)
     }
 
     /// A memory that is damaged is none.

@@ -1,6 +1,7 @@
-//! What /proc says of the crasher, gathered below one directory descriptor and verified after the last read.
+//! What /proc says of the crasher, gathered below one directory descriptor and verified after the
+//! last read.
 
-use super::crash::Crash;
+use crate::dump::crash::arguments::Crash;
 use crate::sys::apparmor::Profile;
 use crate::sys::limit::Limit;
 use crate::sys::proc::{self, Cgroup, Proc, Status};
@@ -8,7 +9,8 @@ use crate::sys::selinux::Subject;
 use crate::sys::{OwnedFd, ns, pidfd};
 use anyhow::{Context, Result, ensure};
 
-/// Everything that the later stages need to know of the crasher. Nothing reads /proc/PID after this but the walk to its parents.
+/// Everything that the later stages need to know of the crasher. Nothing reads /proc/PID after this
+/// but the walk to its parents.
 #[derive(Debug)]
 pub struct Facts {
     /// IDs, capabilities, umask of the crashing thread.
@@ -17,7 +19,8 @@ pub struct Facts {
     pub mount_ns: u64,
     /// The number of it that is never reused.
     pub mount_ns_id: Option<u64>,
-    /// The mount namespace itself, which holds what is mounted in it: with the last process of a container it would go, and with it where the core is, before anything is kept.
+    /// The mount namespace itself, which holds what is mounted in it: with the last process of a
+    /// container it would go, and with it where the core is, before anything is kept.
     pub mounts: OwnedFd,
     /// Its user namespace, where that is not ours.
     pub user_ns: Option<OwnedFd>,
@@ -52,7 +55,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads them from the crashing thread's own directory: the leader's is empty when the leader has already gone.
+    /// Reads them from the crashing thread's own directory: the leader's is empty when the leader
+    /// has already gone.
     ///
     /// # Errors
     /// Something could not be read, or the process is not the one that crashed.
@@ -80,7 +84,8 @@ impl Facts {
             root_path: task.link("root")?,
             cwd_path: task.link("cwd")?,
             exe: task.link("exe").unwrap_or_default(),
-            // A program without the entry was not started by execve: nothing is known of it, so it is treated as the worst.
+            // A program without the entry was not started by execve: nothing is known of it, so it
+            // is treated as the worst.
             secure: proc::auxiliary(&auxv, proc::AT_SECURE).is_none_or(|v| v != 0),
             vdso: proc::auxiliary(&auxv, proc::AT_SYSINFO_EHDR),
             file_size: limit("Max file size")?.soft,
@@ -102,9 +107,10 @@ impl Facts {
         }
     }
 
-    /// The last look, after the last read: is this still the process that crashed? With a pidfd that is certain: a process that has not
-    /// ended has kept its ID. Without one its ID could have been
-    /// taken over in between, so the process must be dumping core at this moment, before and after.
+    /// The last look, after the last read: is this still the process that crashed? With a pidfd
+    /// that is certain: a process that has not ended has kept its ID. Without one its ID could have
+    /// been taken over in between, so the process must be dumping core at this moment, before and
+    /// after.
     fn verify(&self, crash: &Crash, process: &Proc) -> Result<()> {
         if let Some(fd) = &crash.pidfd {
             ensure!(pidfd::lives(fd), "process {} has gone", crash.said.host_pid);

@@ -1,8 +1,8 @@
 //! What to do with a crash. Pure: facts in, a decision out.
 
-use super::crash::Crash;
-use super::facts::Facts;
-use super::identify::Origin;
+use crate::dump::crash::arguments::Crash;
+use crate::dump::crash::container::Origin;
+use crate::dump::crash::facts::Facts;
 use crate::limits::Free;
 use crate::pattern::Template;
 use crate::record::Location;
@@ -19,7 +19,7 @@ const COMPRESSED: &[u8] = b".zst";
 #[derive(Debug)]
 pub enum Plan {
     /// Write the core for this container.
-    Write(Box<Entry>, File),
+    Write(Box<Entry>, CoreFile),
     /// No core for this container, and why.
     Discard(Box<Entry>, String),
     /// The handler that was there before has it.
@@ -28,14 +28,15 @@ pub enum Plan {
 
 /// The file to write, as the kernel's file mode would.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
+pub struct CoreFile {
     /// Absolute, or relative to the crasher's working directory; resolved below its root.
     pub path: Vec<u8>,
     /// Most bytes emitted; holes are free. `None` is unlimited.
     pub limit: Option<u64>,
     /// Remove what has the name (dump mode 1), or fail on it (dump mode 2).
     pub unlink_first: bool,
-    /// Dump mode 2: as root from our own root instead of as the crasher from its own. Only for the host's own file pattern, never for a container.
+    /// Dump mode 2: as root from our own root instead of as the crasher from its own. Only for the
+    /// host's own file pattern, never for a container.
     pub as_root: bool,
     /// Compress with zstd. Limits count the bytes before that.
     pub compress: bool,
@@ -70,7 +71,7 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     if entry.compress {
         path.extend_from_slice(COMPRESSED);
     }
-    let file = File {
+    let file = CoreFile {
         path,
         limit,
         unlink_first: true,
@@ -86,16 +87,16 @@ pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     Plan::Write(entry, file)
 }
 
-/// What one thread that copies, or compresses, takes of memory, in bytes: its buffers, zstd's tables and
-/// window; and what a writer takes without any.
+/// What one thread that copies, or compresses, takes of memory, in bytes: its buffers, zstd's
+/// tables and window; and what a writer takes without any.
 const COPYING: u64 = 3 << 20;
 const COMPRESSING: u64 = 8 << 20;
 const WRITER: u64 = 2 << 20;
 
-/// The file as a container with so much memory left can afford it: fewer threads, and where not even one
-/// may compress, no compression. An option never costs the core. `headroom`: bytes until a memory limit, of
-/// which half is left to the container. Returns what was given up, for the record.
-pub fn affordable(mut file: File, headroom: Option<u64>) -> (File, Option<String>) {
+/// The file as a container with so much memory left can afford it: fewer threads, and where not
+/// even one may compress, no compression. An option never costs the core. `headroom`: bytes until a
+/// memory limit, of which half is left to the container. Returns what was given up, for the record.
+pub fn affordable(mut file: CoreFile, headroom: Option<u64>) -> (CoreFile, Option<String>) {
     let Some(headroom) = headroom else { return (file, None) };
     let mut note = None;
     let threads = |each: u64| usize::try_from((headroom / 2).saturating_sub(WRITER) / each);
@@ -112,8 +113,9 @@ pub fn affordable(mut file: File, headroom: Option<u64>) -> (File, Option<String
     (file, note)
 }
 
-/// The file that a host's own file pattern makes of a crash, or why none. `fs.suid_dumpable=2` is the kernel's dump mode 2.
-pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result<File, String> {
+/// The file that a host's own file pattern makes of a crash, or why none. `fs.suid_dumpable=2` is
+/// the kernel's dump mode 2.
+pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result<CoreFile, String> {
     let path = template.expand(&crash.said, append_pid);
     let suid = crash.said.dump_mode == 2;
     let limit = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
@@ -123,7 +125,7 @@ pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result
     if suid && path.first() != Some(&b'/') {
         return Err("a set-user-ID program dumps core to an absolute path only".into());
     }
-    Ok(File {
+    Ok(CoreFile {
         path,
         limit,
         unlink_first: !suid,
@@ -143,17 +145,22 @@ fn withheld(crash: &Crash, facts: &Facts) -> Option<String> {
     let mode = crash.said.dump_mode;
     if mode != 1 {
         return Some(format!(
-            "dump mode {mode} (a set-user-ID program, or one that may not be read): its core is not for the container's user"
+            "dump mode {mode} (a set-user-ID program, or one that may not be read): its core is \
+             not for the container's user"
         ));
     }
     if facts.secure || facts.status.credentials.mixed() {
-        return Some("a set-user-ID or set-group-ID program, or one with file capabilities: its core is not for the container's user".into());
+        return Some(
+            "a set-user-ID or set-group-ID program, or one with file capabilities: its core is not \
+             for the container's user"
+                .into(),
+        );
     }
     None
 }
 
-/// The process's own soft limit. An engine's exec does not inherit what the hook set: for such a process 0 under a hard limit above it means "never
-/// set", and the container's limit counts.
+/// The process's own soft limit. An engine's exec does not inherit what the hook set: for such a
+/// process 0 under a hard limit above it means "never set", and the container's limit counts.
 fn limit_of(
     own: Option<u64>,
     hard: Option<u64>,
@@ -173,14 +180,16 @@ fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-/// The core's path inside the container, for the record: in its mount namespace, without empty and `.` components.
+/// The core's path inside the container, for the record: in its mount namespace, without empty and
+/// `.` components.
 pub fn inside_path(path: &[u8], root: &[u8], cwd: &[u8]) -> Vec<u8> {
     let start = if path.first() == Some(&b'/') { root } else { cwd };
     let components = start.split(|b| *b == b'/').chain(path.split(|b| *b == b'/'));
     components.filter(|c| !matches!(*c, b"" | b".")).flat_map(|c| [b"/", c].concat()).collect()
 }
 
-/// The same file on the host, if the mount behind the pattern's directory is known and the path lies below it.
+/// The same file on the host, if the mount behind the pattern's directory is known and the path
+/// lies below it.
 pub fn host_path(inside: &[u8], mount: Option<&(String, String)>) -> Option<Vec<u8>> {
     let (target, source) = mount?;
     let rest = inside.strip_prefix(target.trim_end_matches('/').as_bytes())?;
@@ -214,7 +223,7 @@ mod tests {
 
     #[test]
     fn compression_is_given_up_before_the_core() {
-        let file = File {
+        let file = CoreFile {
             path: b"/d/core.1.zst".to_vec(),
             compress: true,
             limit: None,

@@ -1,12 +1,13 @@
 //! Whose process crashed: a registered container's, or the host's.
 
-use super::facts::Facts;
+use crate::dump::crash::facts::Facts;
 use crate::registry::{self, Entry, Registry};
 use crate::sys::proc::Proc;
 use crate::sys::{OwnedFd, ns};
 use anyhow::Result;
 
-/// How many levels of parents or PID namespaces are walked at most; the kernel allows 32 nested PID namespaces.
+/// How many levels of parents or PID namespaces are walked at most; the kernel allows 32 nested PID
+/// namespaces.
 const DEPTH: usize = 64;
 
 /// Where the crasher belongs.
@@ -23,9 +24,11 @@ pub enum Origin {
     Host,
 }
 
-/// Finds the container by mount namespace, else by cgroup, else by the PID namespaces above the crasher's own.
+/// Finds the container by mount namespace, else by cgroup, else by the PID namespaces above the
+/// crasher's own.
 ///
-/// A process in our own mount namespace is the host's, whatever else it shares with a container: a path of the container would be the host's there.
+/// A process in our own mount namespace is the host's, whatever else it shares with a container: a
+/// path of the container would be the host's there.
 pub fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
     let own = ns::own("mnt")?;
     let found = match registry {
@@ -45,8 +48,9 @@ pub fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
     })
 }
 
-/// A user's registrations count for what is in a user namespace of his, over which he has all power anyway: he can say where its cores go, and nobody
-/// else's. (Root's own user namespaces are for root's registry alone.)
+/// A user's registrations count for what is in a user namespace of his, over which he has all power
+/// anyway: he can say where its cores go, and nobody else's. (Root's own user namespaces are for
+/// root's registry alone.)
 fn of_user(facts: &Facts, user_ns: &OwnedFd) -> Option<Entry> {
     let uid = ns::owner(user_ns).filter(|uid| *uid != 0)?;
     let registry = Registry::of_user(uid)?;
@@ -63,8 +67,8 @@ fn in_cgroup_of(facts: &Facts, entry: &Entry) -> bool {
         .is_some_and(|key| facts.cgroups.iter().flat_map(registry::cgroup_keys).any(|k| k == *key))
 }
 
-/// The inode number alone may have been another container's before: it counts with the number that is never reused, with the init still there, or with
-/// the cgroup as well.
+/// The inode number alone may have been another container's before: it counts with the number that
+/// is never reused, with the init still there, or with the cgroup as well.
 fn by_mount_ns(facts: &Facts, registry: &Registry) -> Option<Entry> {
     let entry = registry.find(&registry::mount_key(facts.mount_ns))?;
     // Damaged: it does not say who its init was.
@@ -87,7 +91,8 @@ fn by_cgroup(facts: &Facts, registry: &Registry) -> Option<Entry> {
     keys.filter_map(|k| registry.find(&k)).find(bound)
 }
 
-/// A sandbox inside the container (a browser's, say) has its own mount and PID namespace; one of the PID namespaces above is the container's.
+/// A sandbox inside the container (a browser's, say) has its own mount and PID namespace; one of
+/// the PID namespaces above is the container's.
 fn by_pid_ns(facts: &Facts, registry: &Registry) -> Option<Entry> {
     let mut next = Some(facts.pid_ns.try_clone().ok()?);
     for _ in 0..DEPTH {
@@ -108,11 +113,13 @@ fn has_own_limit(process: &Proc) -> bool {
     process.limit("Max core file size").is_ok_and(|limit| limit.soft != Some(0))
 }
 
-/// Whether a soft RLIMIT_CORE of 0 is the engine's: the crasher came in by `exec`, whose processes inherit
-/// nothing of what the hook set, and no process on the way from there to it has another soft limit. Else
-/// somebody in the container has set it to 0 on purpose: gpg does, for its secrets.
+/// Whether a soft RLIMIT_CORE of 0 is the engine's: the crasher came in by `exec`, whose processes
+/// inherit nothing of what the hook set, and no process on the way from there to it has another
+/// soft limit. Else somebody in the container has set it to 0 on purpose: gpg does, for its
+/// secrets.
 ///
-/// Walks up the parents. A process whose parent has ended is the init's child, so only what an engine put in from outside leaves the container.
+/// Walks up the parents. A process whose parent has ended is the init's child, so only what an
+/// engine put in from outside leaves the container.
 fn came_by_exec(facts: &Facts, entry: &Entry) -> bool {
     // Without a PID namespace of its own a container's orphans go to the host: nothing can be said.
     if entry.init.pid_ns.is_none() {
@@ -128,11 +135,11 @@ fn came_by_exec(facts: &Facts, entry: &Entry) -> bool {
         if parent == 0 {
             return true;
         }
-        // Only `status`: the namespaces of the host's init may be closed to us (an init that is not dumpable), and it is the
-        // parent of everything that came in by a detached exec.
+        // Only `status`: the namespaces of the host's init may be closed to us (an init that is not
+        // dumpable), and it is the parent of everything that came in by a detached exec.
         match Proc::open(parent).and_then(|process| Ok((process.status()?, process))) {
-            // What started it from outside: where that has another soft limit, so had what it started.
-            // The host's init has only adopted it, and tells nothing.
+            // What started it from outside: where that has another soft limit, so had what it
+            // started. The host's init has only adopted it, and tells nothing.
             Ok((status, process)) if status.ns_tgid.len() < 2 => {
                 return parent == HOST_INIT || !has_own_limit(&process);
             }
@@ -141,7 +148,8 @@ fn came_by_exec(facts: &Facts, entry: &Entry) -> bool {
                 parent = status.parent;
                 below = Some(process);
             }
-            // It has ended since, as an engine's `exec` does when its process is started: there is another parent now.
+            // It has ended since, as an engine's `exec` does when its process is started: there is
+            // another parent now.
             Err(_) => match below.as_ref().unwrap_or(&facts.task).status() {
                 Ok(status) if status.parent != parent => parent = status.parent,
                 _ => return false,

@@ -1,7 +1,8 @@
-//! The core's SELinux label, and whether the crasher may make the file at all by SELinux's policy: the kernel's file mode does both as the crasher, but our writer, which
-//! has become it in all else, is still in the domain of the kernel's helpers, which may do more.
+//! The core's SELinux label, and whether the crasher may make the file at all by SELinux's policy:
+//! the kernel's file mode does both as the crasher, but our writer, which has become it in all
+//! else, is still in the domain of the kernel's helpers, which may do more.
 
-use super::facts::Facts;
+use crate::dump::crash::facts::Facts;
 use crate::sys::proc::os;
 use crate::sys::selinux::{Policy, Subject};
 use crate::sys::{BorrowedFd, OwnedFd};
@@ -34,10 +35,12 @@ impl<'a> Labeller<'a> {
         self.policy.iter().flat_map(Policy::files)
     }
 
-    /// To be called by the writer before it makes `name` in `dir`, which becomes its working directory.
+    /// To be called by the writer before it makes `name` in `dir`, which becomes its working
+    /// directory.
     ///
     /// # Errors
-    /// Why there may be no core: the policy forbids it, or the label cannot be given. With the helper's label the containers beside could read it.
+    /// Why there may be no core: the policy forbids it, or the label cannot be given. With the
+    /// helper's label the containers beside could read it.
     pub fn prepare(&self, dir: &OwnedFd, name: &[u8]) -> Result<Ready, String> {
         let policy = self.policy.as_ref().map_err(|e| format!("SELinux: {e:#}"))?;
         match self.attempt(policy, dir, name) {
@@ -62,7 +65,8 @@ impl<'a> Labeller<'a> {
     }
 }
 
-/// What becomes of a denial (`Ok`) or a failure. A denial that is not enforced is none, and the kernel's own log is full of them.
+/// What becomes of a denial (`Ok`) or a failure. A denial that is not enforced is none, and the
+/// kernel's own log is full of them.
 fn decide(what: Result<String, String>, enforced: bool) -> Result<Ready, String> {
     match (what, enforced) {
         (Ok(denied), true) => Err(format!("Permission denied by SELinux ({denied})")),

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-/// A crash as the kernel told it. Everything but the names is a number of the kernel's own; the names are what a container chose, escaped by the kernel.
+/// A crash as the kernel told it. Everything but the names is a number of the kernel's own; the
+/// names are what a container chose, escaped by the kernel.
 #[derive(Debug)]
 pub struct Crash {
     /// The values of core(5)'s specifiers.
@@ -35,12 +36,12 @@ const NAMES: [&str; 16] = [
 ];
 
 /// How many there must be: the numbers without which nothing can be done.
-pub(super) const NEEDED: usize = 10;
+pub const NEEDED: usize = 10;
 
-/// The list may be another version's: the program can be replaced while a pattern of before is in the
-/// kernel. What is added to the list comes at its end, and is ignored here where it is not known; what is
-/// missing at its end counts as empty.
-pub(super) fn parse(args: &[OsString]) -> Result<Specifiers> {
+/// The list may be another version's: the program can be replaced while a pattern of before is in
+/// the kernel. What is added to the list comes at its end, and is ignored here where it is not
+/// known; what is missing at its end counts as empty.
+pub fn parse(args: &[OsString]) -> Result<Specifiers> {
     let is_version = |word: &OsString| {
         word.as_bytes()
             .strip_prefix(b"v")

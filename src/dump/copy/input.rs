@@ -1,11 +1,12 @@
 //! The kernel's end of the pipe.
 
-use super::output::Target;
-use super::stream::{CHUNK, Stop};
+use crate::dump::copy::lanes::{CHUNK, Stop};
+use crate::dump::copy::output::Target;
 use crate::sys::{AsFd, process};
 use std::sync::Arc;
 
-/// Most bytes of a read, and of a peek: few enough that the buffer's pages, which the kernel clears at their first use, do not cost more than a small core itself.
+/// Most bytes of a read, and of a peek: few enough that the buffer's pages, which the kernel clears
+/// at their first use, do not cost more than a small core itself.
 pub const READ: usize = 128 << 10;
 
 /// Most bytes of a read of the head: what comes behind it is often not read at all.

@@ -1,4 +1,5 @@
-//! The head of an ELF core: just enough of it to know where the kernel's units end and how large the whole is. The bytes are hostile.
+//! The head of an ELF core: just enough of it to know where the kernel's units end and how large
+//! the whole is. The bytes are hostile.
 
 use object::elf::{FileHeader32, FileHeader64, ProgramHeader32, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -55,8 +56,8 @@ impl Note {
         object::elf::NoteType(self.kind) == object::elf::NT_FILE
     }
 
-    /// The units in which the kernel emits the content: one, but for the layout of the x86 state, which goes component by component
-    /// (`struct x86_xfeat_component`, Linux 6.12).
+    /// The units in which the kernel emits the content: one, but for the layout of the x86 state,
+    /// which goes component by component (`struct x86_xfeat_component`, Linux 6.12).
     pub fn parts(self) -> impl Iterator<Item = usize> {
         const NT_X86_XSAVE_LAYOUT: u32 = 0x205;
         const COMPONENT: usize = 16;
@@ -70,7 +71,8 @@ impl Head {
     pub const LONGEST_START: usize =
         size_of::<FileHeader64<Endianness>>() + size_of::<ProgramHeader64<Endianness>>();
 
-    /// Reads the start of a core; `None` if it is not one as Linux writes it: the program headers behind the header, the notes first among them.
+    /// Reads the start of a core; `None` if it is not one as Linux writes it: the program headers
+    /// behind the header, the notes first among them.
     pub fn of(start: &[u8]) -> Option<Self> {
         match start.get(4)? {
             1 => Self::read::<FileHeader32<Endianness>>(start, false),
@@ -90,7 +92,8 @@ impl Head {
         {
             return None;
         }
-        // With more than 65,534 segments e_phnum says PN_XNUM and the number stands at the end of the file; but the notes follow the headers at once.
+        // With more than 65,534 segments e_phnum says PN_XNUM and the number stands at the end of
+        // the file; but the notes follow the headers at once.
         let space = notes.checked_sub(header_size as u64)?;
         let segments = space / segment_size as u64;
         if space % segment_size as u64 != 0 || segments == 0 {
@@ -129,7 +132,8 @@ impl Head {
         }
     }
 
-    /// The thread pointer in the contents of a note of registers of a 64-bit x86 program: `fs_base` of `struct elf_prstatus`.
+    /// The thread pointer in the contents of a note of registers of a 64-bit x86 program: `fs_base`
+    /// of `struct elf_prstatus`.
     pub fn thread_pointer(registers: &[u8]) -> Option<u64> {
         const FS_BASE: usize = 112 + 21 * 8;
         Some(u64::from_ne_bytes(registers.get(FS_BASE..FS_BASE + 8)?.try_into().ok()?))

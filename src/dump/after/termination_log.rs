@@ -1,11 +1,12 @@
-//! One line where Kubernetes looks when a container has ended: `/dev/termination-log`, which `kubectl describe pod` shows. Written before the process is let go, since the
-//! kubelet reads it as soon as that has gone.
+//! One line where Kubernetes looks when a container has ended: `/dev/termination-log`, which
+//! `kubectl describe pod` shows. Written before the process is let go, since the kubelet reads it
+//! as soon as that has gone.
 
-use super::as_crasher::{self, Haste};
-use super::facts::Facts;
-use super::plan::File;
-use super::turn::Turn;
 use crate::config::TerminationLog;
+use crate::dump::crash::facts::Facts;
+use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::slots::Slot;
+use crate::dump::writer::as_crasher::{self, Haste};
 use crate::record::{Outcome, Record};
 use crate::report::one_line;
 use crate::sys::jail::Bounds;
@@ -42,10 +43,15 @@ pub fn concerns(record: &Record, which: TerminationLog) -> bool {
 ///
 /// # Errors
 /// There is no child. What keeps it from writing is nobody's business.
-pub fn write(facts: &Facts, plan: &File, record: &Record, turn: Option<&Turn>) -> Result<()> {
+pub fn write(
+    facts: &Facts,
+    core_file: &CoreFile,
+    record: &Record,
+    slot: Option<&Slot>,
+) -> Result<()> {
     let text = line(record);
-    let files: Vec<_> = turn.iter().flat_map(|t| t.fds()).collect();
-    as_crasher::run::<()>(facts, plan, &BOUNDS, Haste::Now, &files, |own, _| {
+    let files: Vec<_> = slot.iter().flat_map(|t| t.fds()).collect();
+    as_crasher::run::<()>(facts, core_file, &BOUNDS, Haste::Now, &files, |own, _| {
         let _ = put(&text, own);
     })?;
     Ok(())

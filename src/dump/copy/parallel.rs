@@ -1,12 +1,13 @@
-//! The fast lane beside the stream: the head comes through the pipe, the memory from the process itself while the kernel waits in the pipe. Several threads,
-//! large reads, no page that was never there. Whenever something is in the way the stream, which is still unread, gives the same file.
+//! The fast lane beside the stream: the head comes through the pipe, the memory from the process
+//! itself while the kernel waits in the pipe. Several threads, large reads, no page that was never
+//! there. Whenever something is in the way the stream, which is still unread, gives the same file.
 
-use super::early::{Done, next_open};
-use super::frames::{Frames, Packer};
-use super::head::{Head, Load};
-use super::output::Target;
-use super::stream::{Stop, runs};
-use super::walk::{BATCH, Batch, Piece, Walk, mapped_files};
+use crate::dump::copy::early_release::{Done, next_open};
+use crate::dump::copy::frames::{Frames, Packer};
+use crate::dump::copy::head::{Head, Load};
+use crate::dump::copy::lanes::{Stop, runs};
+use crate::dump::copy::output::Target;
+use crate::dump::copy::regions::{BATCH, Batch, Piece, Walk, mapped_files};
 use crate::sys::memory::{Memory, Span};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{Errno, OwnedFd, pidfd, process};
@@ -27,10 +28,12 @@ const PACKERS: usize = 16;
 /// Bytes of a thread's stack.
 const STACK: usize = 256 << 10;
 
-/// A read that takes longer is stuck: a page that only the crashed process itself could have filled (userfaultfd). The kernel does not fall for that.
+/// A read that takes longer is stuck: a page that only the crashed process itself could have filled
+/// (userfaultfd). The kernel does not fall for that.
 const STUCK: Duration = Duration::from_secs(2);
 
-/// What the lane reads from. All of it was opened with root's rights, for the process that the pidfd names.
+/// What the lane reads from. All of it was opened with root's rights, for the process that the
+/// pidfd names.
 #[derive(Debug)]
 pub struct Source {
     /// Its memory.
@@ -48,13 +51,15 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads, and says whether that was the crasher's. `held`: the process has gone, and its memory is held.
+    /// Reads, and says whether that was the crasher's. `held`: the process has gone, and its memory
+    /// is held.
     ///
     /// # Errors
     /// [`Stop::Ended`]: it was not, or is not there any more.
     pub fn read(&self, spans: &[Span], buffer: &mut [u8], held: bool) -> Result<(), Stop> {
         let read = self.memory.read(spans, buffer);
-        // Only now is it certain whose memory that was: the ID could have been another's by the time of the read.
+        // Only now is it certain whose memory that was: the ID could have been another's by the
+        // time of the read.
         if read == Err(Errno::SRCH) || !(held || self.alive()) {
             return Err(Stop::Ended);
         }
@@ -70,14 +75,15 @@ impl Source {
 /// Why the lane gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
-    /// The stream can do it, if it is still there. If not: why there is no more, and up to where the file is whole.
+    /// The stream can do it, if it is still there. If not: why there is no more, and up to where
+    /// the file is whole.
     Stream(Stop, u64),
     /// The process has gone; the file is whole up to here.
     Ended(u64),
 }
 
-/// Whether the lane can give the file that the stream would give, and the mapped files if so. `room`: how many bytes may be emitted; a limit that could act
-/// is exact only on the stream.
+/// Whether the lane can give the file that the stream would give, and the mapped files if so.
+/// `room`: how many bytes may be emitted; a limit that could act is exact only on the stream.
 pub fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
     let plain = head.is_wide() && head.segments < 0xffff && head.end >= WORTH && head.end <= room;
     // Without the list of mapped files nothing says which pages may be left out.
@@ -91,8 +97,8 @@ pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> O
     hear.recv_timeout(STUCK).ok()
 }
 
-/// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has been let go, its memory is held, and this much of it is
-/// copied already.
+/// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has
+/// been let go, its memory is held, and this much of it is copied already.
 pub fn copy(
     source: &'static Source,
     loads: Vec<Load>,
@@ -121,7 +127,8 @@ fn run(
     held: Option<Done>,
     frames: Option<&'static Frames>,
 ) -> Result<(), Failed> {
-    // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it. It ends with this process.
+    // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it.
+    // It ends with this process.
     let work: &'static Work = Box::leak(Box::new(Work {
         walk: Mutex::new(walk),
         source,
@@ -160,7 +167,8 @@ fn run(
         for clock in &stuck {
             work.give_up(clock.batch.load(Ordering::SeqCst), Stop::Memory(Errno::TIMEDOUT));
         }
-        // The others may be in the middle of a write, which would come after whatever the caller does to the file.
+        // The others may be in the middle of a write, which would come after whatever the caller
+        // does to the file.
         if stuck.len() == running {
             break;
         }
@@ -193,7 +201,8 @@ struct Work {
     /// The file, if it is a compressed one.
     frames: Option<&'static Frames>,
     walk: Mutex<Walk>,
-    /// The file is whole up to here: the start of the first batch that failed. Batches are handed out in the order of the file.
+    /// The file is whole up to here: the start of the first batch that failed. Batches are handed
+    /// out in the order of the file.
     whole: AtomicU64,
     /// What failed first.
     cause: Mutex<Option<Stop>>,
@@ -257,7 +266,8 @@ impl Work {
         let read = self.source.read(spans, buffer, self.held.is_some());
         clock.since.store(0, Ordering::SeqCst);
         read?;
-        // Another thread may have been given up while this one was reading: then the file belongs to the stream.
+        // Another thread may have been given up while this one was reading: then the file belongs
+        // to the stream.
         if self.stop.load(Ordering::SeqCst) {
             return Err(Stop::Memory(Errno::CANCELED));
         }
@@ -276,7 +286,8 @@ impl Work {
         Ok(())
     }
 
-    /// Writes a run of a piece, without what was copied before the release: that is the process as it was when it died.
+    /// Writes a run of a piece, without what was copied before the release: that is the process as
+    /// it was when it died.
     fn write(&self, piece: &Piece, bytes: &[u8], run: Range<usize>) -> Result<(), Stop> {
         let Some(done) = &self.held else {
             return self.target.write_at(&bytes[run.clone()], piece.offset + run.start as u64);
@@ -308,7 +319,8 @@ mod tests {
     use crate::sys::filter;
     use crate::sys::proc::Proc;
 
-    /// Of our own memory, by a child with the filter of the copying stage: all that the threads do is in it.
+    /// Of our own memory, by a child with the filter of the copying stage: all that the threads do
+    /// is in it.
     #[test]
     fn works_under_its_filter() {
         let memory: Vec<u8> =
@@ -332,7 +344,7 @@ mod tests {
         let target = Arc::new(Target::new(
             file.try_clone().unwrap().into(),
             moved,
-            super::super::output::Space::default(),
+            crate::dump::copy::output::Space::default(),
             FsType::Other,
         ));
         let child = child::fork(|| {

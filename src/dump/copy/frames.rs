@@ -1,11 +1,12 @@
-//! A compressed core of several threads: each compresses what it has read, as frames of its own, and in the order of the core they are written. Frames that
-//! follow one another are one file to whoever reads zstd.
+//! A compressed core of several threads: each compresses what it has read, as frames of its own,
+//! and in the order of the core they are written. Frames that follow one another are one file to
+//! whoever reads zstd.
 //!
 //! The file always ends where a frame does, so that what there is of it can be read.
 
-use super::output::{LEVEL, Target};
-use super::stream::Stop;
-use super::walk::{BATCH, Batch};
+use crate::dump::copy::lanes::Stop;
+use crate::dump::copy::output::{LEVEL, Target};
+use crate::dump::copy::regions::{BATCH, Batch};
 use crate::sys::file;
 use crate::sys::{Errno, process};
 use std::io::Result;
@@ -59,7 +60,8 @@ impl Frames {
         Ok(Frames { target: target.clone(), start, base, zeros, order, turn: Condvar::new() })
     }
 
-    /// Compresses a batch and writes it when those before it are written. `bytes`: of its pieces, one after the other. `stop`: there will be no more turns.
+    /// Compresses a batch and writes it when those before it are written. `bytes`: of its pieces,
+    /// one after the other. `stop`: there will be no more turns.
     pub fn put(
         &self,
         packer: &mut Packer,
@@ -105,7 +107,8 @@ impl Frames {
         process::set_size(&*self.target, end).map_err(Stop::Write)
     }
 
-    /// Takes away all frames of these threads: another way begins where they did, at the end of the file, which is where write(2) still stands.
+    /// Takes away all frames of these threads: another way begins where they did, at the end of the
+    /// file, which is where write(2) still stands.
     pub fn back(&self) -> std::result::Result<(), Stop> {
         self.target.again_from(self.base);
         process::set_size(&*self.target, self.base).map_err(Stop::Write)
@@ -135,7 +138,8 @@ impl Frames {
 fn compressor() -> Result<Compressor<'static>> {
     let mut compressor = Compressor::new(LEVEL)?;
     compressor.include_checksum(true)?;
-    // As the level has it for whole files. For a piece as small as a batch the library looks for shorter matches, which is a third slower on text and finds less.
+    // As the level has it for whole files. For a piece as small as a batch the library looks for
+    // shorter matches, which is a third slower on text and finds less.
     compressor.set_parameter(CParameter::MinMatch(7))?;
     Ok(compressor)
 }
@@ -218,8 +222,8 @@ impl Packer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::walk::Piece;
     use super::*;
+    use crate::dump::copy::regions::Piece;
     use crate::sys::counter::Counter;
     use crate::sys::filesystem::FsType;
     use crate::sys::memory::Span;
@@ -232,7 +236,7 @@ mod tests {
             Arc::new(Target::new(
                 file.into(),
                 Counter::shared().unwrap(),
-                super::super::output::Space { room, floor: None },
+                crate::dump::copy::output::Space { room, floor: None },
                 FsType::Other,
             )),
         )

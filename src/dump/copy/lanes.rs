@@ -1,17 +1,20 @@
-//! The copy: the kernel's stream in, a file with the kernel's holes out. Runs with the crasher's rights only.
+//! The copy: the kernel's stream in, a file with the kernel's holes out. Runs with the crasher's
+//! rights only.
 //!
-//! The kernel emits a core in units (a header, a note, a page) and stops before the unit that would go over RLIMIT_CORE. It leaves the pages that
-//! were never there as holes, which cost nothing. In a pipe all that is lost: zeros come for holes, and no limit holds. Here both are made again.
-//! One difference is wanted: a page that is there but holds only zeros counts against the limit as in the kernel, and yet becomes a hole.
+//! The kernel emits a core in units (a header, a note, a page) and stops before the unit that would
+//! go over RLIMIT_CORE. It leaves the pages that were never there as holes, which cost nothing. In
+//! a pipe all that is lost: zeros come for holes, and no limit holds. Here both are made again. One
+//! difference is wanted: a page that is there but holds only zeros counts against the limit as in
+//! the kernel, and yet becomes a hole.
 
-use super::early::{self, Done};
-use super::frames::Frames;
-use super::head::{Head, Load};
-use super::input::{Input, READ};
-use super::memory::{self, Failed, Source};
-use super::output::{Output, Sink, Sparse, Target, Zstd};
-use super::plan::PAGE;
-use super::small;
+use crate::dump::copy::early_release::{self, Done};
+use crate::dump::copy::frames::Frames;
+use crate::dump::copy::head::{Head, Load};
+use crate::dump::copy::input::{Input, READ};
+use crate::dump::copy::output::{Output, Sink, Sparse, Target, Zstd};
+use crate::dump::copy::parallel::{self, Failed, Source};
+use crate::dump::copy::small_core;
+use crate::dump::policy::plan::PAGE;
 use crate::sys::hold::Hold;
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, Errno};
@@ -53,8 +56,9 @@ impl Bounds {
     }
 }
 
-/// Copies a core. `Ok` when it is whole; else why not, and what could be written is in the file. With a `source` the memory comes from the process itself
-/// where that gives the same file; else all of it comes through the pipe.
+/// Copies a core. `Ok` when it is whole; else why not, and what could be written is in the file.
+/// With a `source` the memory comes from the process itself where that gives the same file; else
+/// all of it comes through the pipe.
 ///
 /// With a `release` the process is let go early if that lane is taken.
 pub fn copy(
@@ -98,7 +102,7 @@ fn packed<I: AsFd>(
     mut source: Option<Source>,
 ) -> Result<(), Stop> {
     let Start { head, files, .. } = head(input, output)?;
-    if let Some(files) = memory::suits(&head, files.as_deref(), bounds.room())
+    if let Some(files) = parallel::suits(&head, files.as_deref(), bounds.room())
         && let Some(source) = source.take_if(|s| s.pidfd.is_some())
     {
         output.flush()?;
@@ -106,7 +110,7 @@ fn packed<I: AsFd>(
         output.sink.close(start)?;
         let frames: &'static Frames =
             Box::leak(Box::new(Frames::new(target, start).map_err(|_| Stop::Write(Errno::NOMEM))?));
-        let copied = memory::compress(
+        let copied = parallel::compress(
             Box::leak(Box::new(source)),
             head.loads.clone(),
             files,
@@ -118,7 +122,8 @@ fn packed<I: AsFd>(
         }) {
             Ok(()) => return Ok(()),
             Err(Failed::Ended(_)) => return frames.cut().and(Err(Stop::Ended)),
-            // Frames are written one after the other: there is nothing behind what failed, and no other way to write it.
+            // Frames are written one after the other: there is nothing behind what failed, and no
+            // other way to write it.
             Err(Failed::Stream(why @ (Stop::Full | Stop::Write(_)), _)) => {
                 return frames.cut().and(Err(why));
             }
@@ -142,19 +147,20 @@ fn sparse<I: AsFd>(
     let Start { head, files, threads } = head(input, output)?;
     let small = source
         .as_ref()
-        .and_then(|source| small::pieces(&head, files.as_deref(), bounds.room(), source));
+        .and_then(|source| small_core::pieces(&head, files.as_deref(), bounds.room(), source));
     if let (Some(pieces), Some(source)) = (small, &source) {
         let target = &output.sink.0.clone();
         output.flush()?;
-        match small::copy(source, &pieces, target) {
+        match small_core::copy(source, &pieces, target) {
             Ok(()) => return output.end_at(head.end),
             Err(Failed::Ended(whole)) => return ended(output, whole.min(head.end)),
-            // Pieces are written from front to back: what lies behind the first failure is not there.
+            // Pieces are written from front to back: what lies behind the first failure is not
+            // there.
             Err(Failed::Stream(why @ (Stop::Full | Stop::Write(_)), _)) => return Err(why),
             Err(Failed::Stream(..)) => target.again_from(output.position),
         }
     }
-    if let Some(files) = memory::suits(&head, files.as_deref(), bounds.room())
+    if let Some(files) = parallel::suits(&head, files.as_deref(), bounds.room())
         && let Some(source) = source.take_if(|s| s.pidfd.is_some())
     {
         let target = &output.sink.0.clone();
@@ -166,11 +172,11 @@ fn sparse<I: AsFd>(
         let released = matches!(held, Ok(Some(_)));
         let open = |held: &Option<Done>, load: &&Load| {
             held.as_ref().is_none_or(|done| {
-                early::next_open(done, load.address, load.address + load.size).is_some()
+                early_release::next_open(done, load.address, load.address + load.size).is_some()
             })
         };
         let rest = |held| {
-            memory::copy(
+            parallel::copy(
                 source,
                 head.loads.iter().filter(|load| open(&held, load)).copied().collect(),
                 files,
@@ -180,13 +186,15 @@ fn sparse<I: AsFd>(
         };
         match held.and_then(rest) {
             Ok(()) => return output.end_at(head.end),
-            // The threads do not write from front to back: what lies behind the first failure has gaps that nobody could tell from zeros.
+            // The threads do not write from front to back: what lies behind the first failure has
+            // gaps that nobody could tell from zeros.
             Err(Failed::Stream(why, whole)) if released || why == Stop::Full => {
                 return output.end_at(whole.clamp(output.position, head.end)).and(Err(why));
             }
             Err(Failed::Ended(whole)) => return ended(output, whole.min(head.end)),
-            // Nothing of the pipe was read, so the stream writes the same bytes again to the same places. But the lane does not write from front to back:
-            // where it ran out of space, what it has of the end would take the place of what is missing before.
+            // Nothing of the pipe was read, so the stream writes the same bytes again to the same
+            // places. But the lane does not write from front to back: where it ran out of space,
+            // what it has of the end would take the place of what is missing before.
             Err(Failed::Stream(..)) => {
                 output.end_at(output.position)?;
                 target.again_from(output.position);
@@ -255,7 +263,8 @@ impl Release<'_> {
         if threads.is_empty() {
             return Ok(None);
         }
-        let Some((held, done)) = early::prepare(self.hold, source, head, files, threads, target)?
+        let Some((held, done)) =
+            early_release::prepare(self.hold, source, head, files, threads, target)?
         else {
             return Ok(None);
         };
@@ -267,7 +276,8 @@ impl Release<'_> {
     }
 }
 
-/// Headers and notes, unit by unit. What is not an ELF core of a kind that we know has no head: all of it is then taken for pages.
+/// Headers and notes, unit by unit. What is not an ELF core of a kind that we know has no head: all
+/// of it is then taken for pages.
 fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Result<Start, Stop> {
     let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else {
         return Ok(Start::default());
@@ -404,7 +414,8 @@ fn data<I: AsFd, S: Sink>(
     }
 }
 
-/// The runs of pages that do not hold zeros only; what lies between becomes a hole. The last page may be short.
+/// The runs of pages that do not hold zeros only; what lies between becomes a hole. The last page
+/// may be short.
 pub fn runs(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     const SIZE: usize = PAGE as usize;
     let mut at = 0;

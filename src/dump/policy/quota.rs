@@ -1,4 +1,5 @@
-//! Whether a container may have one more core, and what must go for it. Pure: what is known in, a decision out.
+//! Whether a container may have one more core, and what must go for it. Pure: what is known in, a
+//! decision out.
 
 use crate::limits::{Free, Keep, Limits, Rate};
 use crate::sys::file::Identity;
@@ -54,8 +55,8 @@ pub struct Kept {
     pub path: Option<String>,
     /// That root.
     pub root: String,
-    /// The container in whose directory of the host's store it is, where it is there: it is looked for,
-    /// and removed, from the host's side.
+    /// The container in whose directory of the host's store it is, where it is there: it is looked
+    /// for, and removed, from the host's side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<String>,
     /// Which file it is.
@@ -67,13 +68,14 @@ pub struct Kept {
 /// A dump on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
-    /// Its turn.
+    /// The number of its slot.
     pub slot: u64,
     /// How many bytes are to be expected of it.
     pub bytes: u64,
 }
 
-/// What must go so that one more core can come, by place in the list that was given, and how many bytes the new one may have.
+/// What must go so that one more core can come, by place in the list that was given, and how many
+/// bytes the new one may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// The oldest first.
@@ -83,7 +85,7 @@ pub struct Room {
 }
 
 /// How many dumps of a container may run: no more than cores that it may keep.
-pub fn turns(limits: &Limits) -> Option<u64> {
+pub fn slots(limits: &Limits) -> Option<u64> {
     match (Limits::set(limits.concurrent), Limits::set(limits.cores)) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -121,7 +123,8 @@ pub fn take(
     Ok(Bucket { tokens: tokens - 1.0, at: now })
 }
 
-/// Makes room for one core of about `expected` bytes beside those that are there and the others that are on their way.
+/// Makes room for one core of about `expected` bytes beside those that are there and the others
+/// that are on their way.
 pub fn room(
     limits: &Limits,
     there: &[Kept],
@@ -136,8 +139,8 @@ pub fn room(
         Keep::Oldest => 0..0,
     };
     let mut room = Room::default();
-    // What is forgotten would not count: where cores or bytes are counted there are no more than can be
-    // remembered.
+    // What is forgotten would not count: where cores or bytes are counted there are no more than
+    // can be remembered.
     let counted = Limits::set(limits.cores).or(limits.bytes.filter(|b| b.0 > 0).map(|_| u64::MAX));
     if let Some(most) = counted.map(|most| most.min(MOST as u64)) {
         while (there.len() - room.remove.len() + others.len()) as u64 >= most {
@@ -166,7 +169,7 @@ pub fn room(
             used -= there[next].size;
         }
         let left = most.0.saturating_sub(used);
-        if left < super::plan::PAGE {
+        if left < crate::dump::policy::plan::PAGE {
             return Err(Refusal::new(
                 "bytes",
                 most,
@@ -184,7 +187,7 @@ pub fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, 
     match available.saturating_sub(free) {
         // A file system that does not say its size has no limit.
         _ if free == 0 || total == 0 => Ok(None),
-        left if left < super::plan::PAGE => Err(Refusal::new(
+        left if left < crate::dump::policy::plan::PAGE => Err(Refusal::new(
             "min_free",
             min_free,
             format_args!("{available} of {total} bytes are free, {free} must stay"),
@@ -193,8 +196,8 @@ pub fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, 
     }
 }
 
-/// Whether a file system that can have so many files in all, and so many more, has one for a core. Of them a
-/// share stays: that of `min_free`, else a hundredth.
+/// Whether a file system that can have so many files in all, and so many more, has one for a core.
+/// Of them a share stays: that of `min_free`, else a hundredth.
 pub fn files(min_free: Free, total: u64, available: u64) -> Result<(), Refusal> {
     let percent = match (min_free.percent, min_free.bytes) {
         (Some(percent), _) => percent,
@@ -212,14 +215,16 @@ pub fn files(min_free: Free, total: u64, available: u64) -> Result<(), Refusal> 
     ))
 }
 
-/// Whether the host, with so many bytes of memory of which so many are available, has room for a dump that waits.
+/// Whether the host, with so many bytes of memory of which so many are available, has room for a
+/// dump that waits.
 pub fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Refusal> {
     match min_memory.of(total) {
         must if available < must => Err(Refusal::new(
             "min_memory",
             min_memory,
             format_args!(
-                "{available} bytes of the host's memory are available, too few for a dump that waits for its turn"
+                "{available} bytes of the host's memory are available, too few for a \
+                 dump that waits for its turn"
             ),
         )),
         _ => Ok(()),
@@ -240,7 +245,8 @@ mod tests {
 
     #[test]
     fn which_cores_go() {
-        // limits, sizes of what is there, others on their way, expected -> what goes, and the room or the limit that acts
+        // limits, sizes of what is there, others on their way, expected -> what goes, and the room
+        // or the limit that acts
         type Row<'a> =
             (&'a str, &'a [u64], usize, u64, Result<(&'a [usize], Option<u64>), &'a str>);
         let table: [Row<'_>; 14] = [
@@ -311,7 +317,8 @@ mod tests {
         assert!(at(2000, None).unwrap_err().contains("due in 29 seconds"));
         assert!(at(31_000, None).is_ok());
         assert!(at(31_500, None).is_err());
-        // Never more than the burst, however long it was quiet; a clock that goes backwards gives nothing.
+        // Never more than the burst, however long it was quiet; a clock that goes backwards gives
+        // nothing.
         assert!(at(1 << 40, Some(1)).is_ok());
         assert!(at(1 << 40, Some(1)).is_err());
         assert!(at(5, Some(1)).is_err());

@@ -1,9 +1,11 @@
-//! Which parts of the memory are read, in the order of the file, without ever holding the list of them all.
+//! Which parts of the memory are read, in the order of the file, without ever holding the list of
+//! them all.
 //!
-//! Of memory that belongs to no file only the pages that exist: the others were never touched, and the kernel leaves them as holes. Of a mapped file
-//! everything: a page that is not mapped yet has contents all the same.
+//! Of memory that belongs to no file only the pages that exist: the others were never touched, and
+//! the kernel leaves them as holes. Of a mapped file everything: a page that is not mapped yet has
+//! contents all the same.
 
-use super::head::Load;
+use crate::dump::copy::head::Load;
 use crate::sys::Errno;
 use crate::sys::memory::Span;
 use crate::sys::pagemap::Pagemap;
@@ -118,7 +120,8 @@ fn piece(load: &Load, run: (u64, u64)) -> Piece {
     }
 }
 
-/// The starts of the mappings in the contents of an NT_FILE note: count, page size, then start, end and offset of each. `None` if it is not whole.
+/// The starts of the mappings in the contents of an NT_FILE note: count, page size, then start, end
+/// and offset of each. `None` if it is not whole.
 pub fn mapped_files(note: &[u8]) -> Option<Vec<u64>> {
     let word = |i: usize| Some(u64::from_ne_bytes(note.get(i * 8..i * 8 + 8)?.try_into().ok()?));
     let count = usize::try_from(word(0)?).ok().filter(|n| *n <= note.len() / 24)?;
@@ -141,7 +144,8 @@ mod tests {
         assert_eq!(mapped_files(b""), None);
     }
 
-    /// Of our own process: touched and untouched pages of one mapping, and the same again as if it were a file.
+    /// Of our own process: touched and untouched pages of one mapping, and the same again as if it
+    /// were a file.
     #[test]
     fn walks_what_exists() {
         let memory = vec![0u8; 64 << 20];

@@ -1,7 +1,9 @@
-//! The copy of a record that a user gets, whose container it was: the store of the records is root's alone.
+//! The copy of a record that a user gets, whose container it was: the store of the records is
+//! root's alone.
 
-use super::turn::Turn;
-use super::{is_at, plan};
+use crate::dump::is_at;
+use crate::dump::policy::plan;
+use crate::dump::policy::slots::Slot;
 use crate::record::{Location, Record};
 use crate::registry::Entry;
 use crate::store::Store;
@@ -18,24 +20,25 @@ use std::time::Duration;
 /// A group that nobody has, where none of the user's is known.
 const NO_GROUP: u32 = 2_147_450_879;
 
-/// How long the user's directories may take to answer. The parent keeps this deadline: the user could
-/// stop the child, and a directory of his may be a file system that he serves himself.
+/// How long the user's directories may take to answer. The parent keeps this deadline: the user
+/// could stop the child, and a directory of his may be a file system that he serves himself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Most bytes of the reason why there is none.
 const MOST: usize = 512;
 
-/// Writes the copy, as the user, into the store that his registration names. Whether the core is where it says on the host is found out by him too: then the
-/// record says so. `core`: its path inside, and the device and inode number of the file.
+/// Writes the copy, as the user, into the store that his registration names. Whether the core is
+/// where it says on the host is found out by him too: then the record says so. `core`: its path
+/// inside, and the device and inode number of the file.
 ///
 /// Nothing for a container of root's.
 ///
-/// `turn`: whose it is, which a child that hangs keeps.
+/// `slot`: whose it is, which a child that hangs keeps.
 pub fn copy(
     record: &mut Record,
     entry: &Entry,
     core: Option<(Vec<u8>, (u64, u64))>,
-    turn: Option<&Turn>,
+    slot: Option<&Slot>,
 ) {
     let Some(uid) = entry.user else { return };
     let host = core
@@ -45,7 +48,7 @@ pub fn copy(
     if record.location == Location::Store {
         record.location = Location::Volume;
     }
-    match as_user(uid, turn, || write(record, entry, host.clone())) {
+    match as_user(uid, slot, || write(record, entry, host.clone())) {
         Ok(at_host) => {
             let inside = core.as_ref().map(|(inside, _)| inside.as_slice());
             record.set_paths(
@@ -58,7 +61,7 @@ pub fn copy(
 }
 
 /// Runs `work` as the user, with none of our rights, in the host's namespaces.
-fn as_user(uid: u32, turn: Option<&Turn>, work: impl FnOnce() -> Result<bool>) -> Result<bool> {
+fn as_user(uid: u32, slot: Option<&Slot>, work: impl FnOnce() -> Result<bool>) -> Result<bool> {
     const FOUND: i32 = 0;
     const NOT_FOUND: i32 = 2;
     const FAILED: i32 = 1;
@@ -68,8 +71,8 @@ fn as_user(uid: u32, turn: Option<&Turn>, work: impl FnOnce() -> Result<bool>) -
     let child = child::fork(|| {
         let attempt = || -> Result<bool> {
             process::release_stdin();
-            let turn = turn.iter().flat_map(|t| t.fds());
-            process::close_all_but(&turn.chain([say.as_fd()]).collect::<Vec<_>>())?;
+            let slot = slot.iter().flat_map(|t| t.fds());
+            process::close_all_but(&slot.chain([say.as_fd()]).collect::<Vec<_>>())?;
             cred::assume(
                 &Credentials { uid: [uid; 4], gid: [gid; 4], ..Credentials::default() },
                 None,

@@ -1,16 +1,17 @@
-//! The writer: a child that has become the crasher: its root, working directory, umask, IDs, groups, capabilities, user namespace. What it can touch is what the
-//! crashed process could have touched itself.
+//! The writer: a child that has become the crasher: its root, working directory, umask, IDs,
+//! groups, capabilities, user namespace. What it can touch is what the crashed process could have
+//! touched itself.
 
-use super::facts::Facts;
-use super::label::{Labeller, Ready};
-use super::memory::Source;
-use super::output::{self, Target};
-use super::plan::File;
-use super::quota::{self, Kept, Refusal};
-use super::rotate::View;
-use super::stream::{self, Bounds, Release, Stop};
-use super::turn::Turn;
-use super::write::Written;
+use crate::dump::copy::lanes::{self, Bounds, Release, Stop};
+use crate::dump::copy::output::{self, Target};
+use crate::dump::copy::parallel::Source;
+use crate::dump::crash::facts::Facts;
+use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::quota::{self, Kept, Refusal};
+use crate::dump::policy::slots::Slot;
+use crate::dump::writer::label::{Labeller, Ready};
+use crate::dump::writer::parent::Written;
+use crate::dump::writer::rotate::View;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
@@ -91,22 +92,22 @@ impl AsFd for Report {
     }
 }
 
-/// Gives up everything that the crasher does not have, all descriptors but the standard three and `keep`. The order is the defence: what needs rights first, the
-/// rights themselves last.
+/// Gives up everything that the crasher does not have, all descriptors but the standard three and
+/// `keep`. The order is the defence: what needs rights first, the rights themselves last.
 pub fn become_crasher<'a>(
     facts: &'a Facts,
-    plan: &File,
+    core_file: &CoreFile,
     mut keep: Vec<BorrowedFd<'a>>,
 ) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_file_size_signal()?;
-    if plan.memory {
+    if core_file.memory {
         process::first_to_go()?;
     }
     file::set_umask(facts.status.umask);
     limit::set_own_file_size(facts.file_size)?;
     let mut credentials = facts.status.credentials.clone();
-    if plan.as_root {
+    if core_file.as_root {
         credentials.uid[3] = 0;
         file::change_dir(file::open_dir("/".as_ref())?)?;
     } else {
@@ -126,13 +127,13 @@ pub fn become_crasher<'a>(
 /// As the crasher: makes the file and copies the stream.
 pub fn copy(
     facts: &Facts,
-    plan: &File,
-    turn: Option<&Turn>,
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
     opened: Opened<'_>,
     report: &mut Report,
 ) {
     let Opened { source, hold, label, confinement, moved, store } = opened;
-    let place = match Place::of(&plan.path, store) {
+    let place = match Place::of(&core_file.path, store) {
         Ok(place) => place,
         Err(reason) => {
             return report.say(&Written { reason: Some(reason), done: true, ..Written::default() });
@@ -146,12 +147,12 @@ pub fn copy(
         files_available: 0,
     });
     // It would count as nobody's memory: a writer of an early release is in no group.
-    if space.kind == FsType::Memory && plan.early {
+    if space.kind == FsType::Memory && core_file.early {
         return report.say(&Written { again: true, done: true, ..Written::default() });
     }
-    let view = View { root: &facts.root_path, at_home: plan.at_home };
-    let (there, mut gone) = turn.map(|t| view.look(t.cores())).unwrap_or_default();
-    let (room, old) = match room(plan, turn, &there, &space) {
+    let view = View { root: &facts.root_path, at_home: core_file.at_home };
+    let (there, mut gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
+    let (room, old) = match room(core_file, slot, &there, &space) {
         Ok(room) => room,
         Err(refusal) => return report.say(&Written { gone, ..Written::refused(refusal) }),
     };
@@ -170,7 +171,7 @@ pub fn copy(
     let make = || {
         create(
             &place,
-            plan.unlink_first && !ready.keep_old,
+            core_file.unlink_first && !ready.keep_old,
             facts.status.credentials.uid[3],
             facts.user_ns.is_some(),
         )
@@ -223,7 +224,7 @@ pub fn copy(
         return report.say(&Written { reason: Some(format!("{e:#}")), done: true, ..made });
     }
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
-    let min_free = plan.min_free.filter(|_| space.kind != FsType::Memory);
+    let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
     let takes = output::Space {
         room: room.as_ref().map(|r| r.0),
         floor: min_free.map(|free| free.of(space.total)),
@@ -231,7 +232,7 @@ pub fn copy(
     let target = Arc::new(Target::new(file, moved, takes, space.kind));
     // It is closed by hand, below, also where a thread was left behind with it.
     std::mem::forget(target.clone());
-    let bounds = Bounds { limit: plan.limit, file_size: facts.file_size };
+    let bounds = Bounds { limit: core_file.limit, file_size: facts.file_size };
     let mut released = false;
     let mut go = || {
         process::replace_stdin(&report.0);
@@ -239,9 +240,9 @@ pub fn copy(
         released = true;
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
-    let result = match plan.compress {
-        true => stream::compress(process::stdin(), &target, &bounds, source),
-        false => stream::copy(process::stdin(), &target, &bounds, source, release),
+    let result = match core_file.compress {
+        true => lanes::compress(process::stdin(), &target, &bounds, source),
+        false => lanes::copy(process::stdin(), &target, &bounds, source, release),
     };
     let stat = file::stat(&*target).ok();
     // A file system may refuse only now what it has taken before.
@@ -261,7 +262,7 @@ pub fn copy(
     let cut = short.or(room.map(|r| r.1)).filter(|_| stop == Some(Stop::Full));
     let limit = cut.as_ref().map(|r| r.limit.clone());
     let reason = stop.map(|stop| match stop {
-        Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", plan.limit.unwrap_or(0)),
+        Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", core_file.limit.unwrap_or(0)),
         Stop::Write(Errno::FBIG) => format!(
             "RLIMIT_FSIZE of the process was reached ({} bytes)",
             facts.file_size.unwrap_or(0)
@@ -289,12 +290,18 @@ pub fn copy(
     });
 }
 
-/// How many bytes the core may have on disk, with what is to be said if it has more; and which of the cores that are there have to go for it.
+/// How many bytes the core may have on disk, with what is to be said if it has more; and which of
+/// the cores that are there have to go for it.
 type Room = (Option<(u64, Refusal)>, Vec<usize>);
 
-fn room(plan: &File, turn: Option<&Turn>, there: &[Kept], space: &Space) -> Result<Room, Refusal> {
+fn room(
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
+    there: &[Kept],
+    space: &Space,
+) -> Result<Room, Refusal> {
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
-    let min_free = plan.min_free.filter(|_| space.kind != FsType::Memory);
+    let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
     if let Some(min_free) = min_free {
         quota::files(min_free, space.files, space.files_available)?;
     }
@@ -307,15 +314,16 @@ fn room(plan: &File, turn: Option<&Turn>, there: &[Kept], space: &Space) -> Resu
     };
     let by_space =
         by_space.zip(min_free).map(|(bytes, free)| cut(bytes, "min_free", free.to_string()));
-    let Some(turn) = turn else { return Ok((by_space, Vec::new())) };
-    let room = turn.room(there)?;
+    let Some(slot) = slot else { return Ok((by_space, Vec::new())) };
+    let room = slot.room(there)?;
     let by_bytes =
-        room.bytes.zip(turn.bytes()).map(|(bytes, most)| cut(bytes, "bytes", most.to_string()));
+        room.bytes.zip(slot.bytes()).map(|(bytes, most)| cut(bytes, "bytes", most.to_string()));
     Ok((by_space.into_iter().chain(by_bytes).min_by_key(|r| r.0), room.remove))
 }
 
-/// Where the core goes: the directory, which is opened once for all that is done there, and the name. Symbolic links in the path are followed as the crasher
-/// would, magic links (`/proc/self/root`) are not.
+/// Where the core goes: the directory, which is opened once for all that is done there, and the
+/// name. Symbolic links in the path are followed as the crasher would, magic links
+/// (`/proc/self/root`) are not.
 struct Place<'a> {
     dir: OwnedFd,
     name: &'a [u8],
@@ -343,8 +351,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The same directory by the host's mount of it, which is writable, where it is the container's in the
-/// store.
+/// The same directory by the host's mount of it, which is writable, where it is the container's in
+/// the store.
 pub fn from_the_hosts_side(dir: OwnedFd, store: Option<&OwnedFd>) -> OwnedFd {
     let id = |fd: &OwnedFd| file::stat(fd).ok().map(|s| s.id);
     match store {
@@ -361,7 +369,8 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW, then look at what was opened.
+/// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
+/// then look at what was opened.
 fn create(
     place: &Place<'_>,
     unlink_first: bool,
@@ -377,7 +386,8 @@ fn create(
         _ => format!("open {shown:?}: {e}"),
     })?;
     let stat = file::stat(&fd).map_err(|e| format!("{shown:?}: {e:#}"))?;
-    // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan lets no process through whose IDs differ.
+    // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
+    // lets no process through whose IDs differ.
     let owner = if mapped { process::effective_uid() } else { fs_uid };
     let rule = match stat {
         s if !s.regular => "it is not a regular file",

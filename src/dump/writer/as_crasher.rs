@@ -1,8 +1,9 @@
-//! Small work in a child that has become the crasher: bounded in memory and time, and only listened to.
+//! Small work in a child that has become the crasher: bounded in memory and time, and only listened
+//! to.
 
-use super::facts::Facts;
-use super::plan::File;
-use super::writer::become_crasher;
+use crate::dump::crash::facts::Facts;
+use crate::dump::policy::plan::CoreFile;
+use crate::dump::writer::child::become_crasher;
 use crate::sys::cgroup::Groups;
 use crate::sys::jail::{self, Bounds};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, limit, process, resolve};
@@ -20,14 +21,16 @@ const LAST: Duration = Duration::from_secs(1);
 pub enum Haste {
     /// The crashed process waits for this.
     Now,
-    /// Nobody waits, and other crashes go first. Not the parent: what it holds in the store others wait for.
+    /// Nobody waits, and other crashes go first. Not the parent: what it holds in the store others
+    /// wait for.
     Last,
 }
 
-/// Runs `work` in a child that has become the crasher, in its control groups, within bounds, and takes what it says: a line of JSON each, as far as they come.
+/// Runs `work` in a child that has become the crasher, in its control groups, within bounds, and
+/// takes what it says: a line of JSON each, as far as they come.
 pub fn run<T: for<'d> Deserialize<'d>>(
     facts: &Facts,
-    plan: &File,
+    core_file: &CoreFile,
     bounds: &Bounds,
     haste: Haste,
     files: &[BorrowedFd<'_>],
@@ -46,7 +49,7 @@ pub fn run<T: for<'d> Deserialize<'d>>(
         let ready = || -> Result<OwnedFd> {
             let own = resolve::own_files()?;
             let keep = [files, &[out.as_fd(), own.as_fd()]].concat();
-            become_crasher(facts, plan, keep)?;
+            become_crasher(facts, core_file, keep)?;
             limit::bound_own(bounds.memory, bounds.cpu, bounds.file)?;
             Ok(own)
         };

@@ -26,8 +26,8 @@ const MAX: usize = 16 << 20;
 /// How long another process may have the list.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the store may take for one line of a record. Its disk may be frozen or gone, and the crashed
-/// process waits.
+/// How long the store may take for one line of a record. Its disk may be frozen or gone, and the
+/// crashed process waits.
 const PROMPT: Duration = Duration::from_secs(2);
 
 /// How long for counting one more crash, which waits for two locks besides.
@@ -48,7 +48,8 @@ enum State {
 }
 
 impl Ledger {
-    /// Opens nothing yet. That the store cannot be opened is said where there is something to write.
+    /// Opens nothing yet. That the store cannot be opened is said where there is something to
+    /// write.
     pub fn new(config: &Config) -> Self {
         Ledger { config: Arc::new(config.clone()), state: State::Closed }
     }
@@ -112,8 +113,8 @@ impl Ledger {
         }
     }
 
-    /// What became of the core. The process is let go when it is in the record, and does not wait for
-    /// the log.
+    /// What became of the core. The process is let go when it is in the record, and does not wait
+    /// for the log.
     pub fn close(&mut self, record: &Record) {
         self.say(record);
         process::release_stdin();
@@ -148,8 +149,8 @@ impl State {
     }
 }
 
-/// Does something that takes the time of the store's disk, in a thread: one that sleeps there cannot be
-/// ended, only left behind, and ends with its call. What it had is lost then.
+/// Does something that takes the time of the store's disk, in a thread: one that sleeps there
+/// cannot be ended, only left behind, and ends with its call. What it had is lost then.
 fn timely<T: Send + 'static>(
     time: Duration,
     state: State,
@@ -170,8 +171,8 @@ fn timely<T: Send + 'static>(
     done
 }
 
-/// Notes a record of the account, and removes its oldest ones where it has more than `most`. One whose
-/// core is in the store stays: those are removed by `vacuum` and `rm`, with their cores.
+/// Notes a record of the account, and removes its oldest ones where it has more than `most`. One
+/// whose core is in the store stays: those are removed by `vacuum` and `rm`, with their cores.
 pub fn remember(registry: &Registry, account: &str, most: u64, records: &Records, record: &Record) {
     let attempt = || -> Result<()> {
         let dir = registry.limits_dir(account)?;
@@ -192,14 +193,15 @@ pub fn remember(registry: &Registry, account: &str, most: u64, records: &Records
     }
 }
 
-/// Whether the list, which was `before` bytes long and is `after` long now, may hold too many names. Once
-/// for each eighth of `most`: where nothing can be removed, few look in vain.
+/// Whether the list, which was `before` bytes long and is `after` long now, may hold too many
+/// names. Once for each eighth of `most`: where nothing can be removed, few look in vain.
 fn is_due(before: u64, after: u64, most: u64) -> bool {
     let step = (most / 8).max(1).saturating_mul(SHORTEST);
     after > most.saturating_mul(SHORTEST) && before / step != after / step
 }
 
-/// Removes the oldest records until an eighth of `most` is free, so that this is done now and then only.
+/// Removes the oldest records until an eighth of `most` is free, so that this is done now and then
+/// only.
 fn trim(dir: &OwnedFd, most: u64, records: &Records) -> Result<()> {
     let lock = file::reopen_dir(dir)?;
     if !file::lock_within(&lock, PATIENCE)? {

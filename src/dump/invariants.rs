@@ -1,9 +1,11 @@
 //! What hostile bytes may not do to the dispatcher; see [`crate::hostile`].
 
-use super::output::{Space, Target};
-use super::plan::{self, PAGE};
-use super::stream::{self, Bounds, Stop};
-use super::{crash, head, walk};
+use crate::dump::copy::head;
+use crate::dump::copy::lanes::{self, Bounds, Stop};
+use crate::dump::copy::output::{Space, Target};
+use crate::dump::copy::regions;
+use crate::dump::crash::arguments;
+use crate::dump::policy::plan::{self, PAGE};
 use crate::registry::Entry;
 use crate::sys::OwnedFd;
 use crate::sys::counter::Counter;
@@ -18,9 +20,10 @@ use std::sync::{Arc, OnceLock};
 pub fn argv(text: &[u8]) {
     let all: Vec<OsString> =
         text.split(|b| *b == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
-    if let Ok(said) = crash::parse(&all) {
-        // Nobody is known without the numbers; what stands behind the last name is another version's.
-        assert!(all.len() >= crash::NEEDED);
+    if let Ok(said) = arguments::parse(&all) {
+        // Nobody is known without the numbers; what stands behind the last name is another
+        // version's.
+        assert!(all.len() >= arguments::NEEDED);
         let path = crate::pattern::Template::of_host(b"/c/%p%P%i%I%u%g%d%s%t%h%e%f%E%c%C%F")
             .expand(&said, true);
         let inside = plan::inside_path(&path, b"/", b"/");
@@ -28,7 +31,8 @@ pub fn argv(text: &[u8]) {
     }
 }
 
-/// What the dispatcher makes of an entry: a path on the host only below the directory that the entry names.
+/// What the dispatcher makes of an entry: a path on the host only below the directory that the
+/// entry names.
 pub fn place(entry: &Entry) {
     let path = crate::pattern::Template::of_host(entry.pattern.as_bytes())
         .expand(&crate::hostile::crash(b""), entry.append_pid);
@@ -40,9 +44,11 @@ pub fn place(entry: &Entry) {
     }
 }
 
-/// A core in the pipe, behind a byte of choices and two numbers of four bytes: RLIMIT_CORE and RLIMIT_FSIZE.
+/// A core in the pipe, behind a byte of choices and two numbers of four bytes: RLIMIT_CORE and
+/// RLIMIT_FSIZE.
 ///
-/// The file holds what came, up to where it ends; if the copy says that it is whole it is, and no limit is passed.
+/// The file holds what came, up to where it ends; if the copy says that it is whole it is, and no
+/// limit is passed.
 pub fn stream(data: &[u8]) {
     let Some((start, core)) = data.split_first_chunk::<9>() else { return };
     let number = |at: usize| {
@@ -64,10 +70,10 @@ pub fn stream(data: &[u8]) {
         FsType::Other,
     ));
     if start[0] & 4 != 0 {
-        let _ = stream::compress(&pipe, &target, &bounds, None);
+        let _ = lanes::compress(&pipe, &target, &bounds, None);
         return;
     }
-    let result = stream::copy(&pipe, &target, &bounds, None, None);
+    let result = lanes::copy(&pipe, &target, &bounds, None, None);
     let mut written = Vec::new();
     let mut file: File = file;
     file.rewind().and_then(|()| file.read_to_end(&mut written)).expect("a file");
@@ -95,5 +101,5 @@ pub fn stream(data: &[u8]) {
         "{data} bytes are over the limit: {result:?}"
     );
     assert!(result != Err(Stop::Limit) || bounds.limit.is_some());
-    let _ = (walk::mapped_files(core), head::Head::thread_pointer(core));
+    let _ = (regions::mapped_files(core), head::Head::thread_pointer(core));
 }

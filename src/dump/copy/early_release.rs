@@ -1,14 +1,17 @@
-//! Early release: the crashed process is let go while its memory is held, and its core is completed behind it.
+//! Early release: the crashed process is let go while its memory is held, and its core is completed
+//! behind it.
 //!
-//! What others can still change is copied before: mapped files and memory that is shared, which the list of mapped files names too. And what the dying threads
-//! themselves change: the kernel clears the word that `set_tid_address` named and marks the robust futexes that they hold. The former lies in the threads' own
-//! blocks or in small areas of data, the latter are followed from the heads of their lists.
+//! What others can still change is copied before: mapped files and memory that is shared, which the
+//! list of mapped files names too. And what the dying threads themselves change: the kernel clears
+//! the word that `set_tid_address` named and marks the robust futexes that they hold. The former
+//! lies in the threads' own blocks or in small areas of data, the latter are followed from the
+//! heads of their lists.
 
-use super::head::{Head, Load};
-use super::memory::{self, Failed, Source};
-use super::output::Target;
-use super::plan::PAGE;
-use super::stream::Stop;
+use crate::dump::copy::head::{Head, Load};
+use crate::dump::copy::lanes::Stop;
+use crate::dump::copy::output::Target;
+use crate::dump::copy::parallel::{self, Failed, Source};
+use crate::dump::policy::plan::PAGE;
 use crate::sys::Errno;
 use crate::sys::hold::{Held, Hold};
 use crate::sys::memory::Span;
@@ -20,17 +23,20 @@ const SMALL: u64 = 256 << 10;
 /// ... as long as there are no more than this many bytes of them.
 const MOST: u64 = 4 << 20;
 
-/// Where a thread keeps what the kernel writes when it ends: pages around its thread pointer, where C libraries keep the thread's block.
+/// Where a thread keeps what the kernel writes when it ends: pages around its thread pointer, where
+/// C libraries keep the thread's block.
 const AROUND: u64 = 2 * PAGE;
 
 /// The kernel follows a list of robust futexes no further than this: `ROBUST_LIST_LIMIT`.
 const LONGEST: usize = 2048;
 
-/// What is copied already: sorted starts and ends of addresses that the rest of the copy leaves alone.
+/// What is copied already: sorted starts and ends of addresses that the rest of the copy leaves
+/// alone.
 pub type Done = Vec<(u64, u64)>;
 
-/// Holds the memory, and copies what others or the end of the process would change. `files`: the starts of the mapped files; `threads`: the thread pointers,
-/// from the notes. `None` if the memory cannot be held: then nothing was written.
+/// Holds the memory, and copies what others or the end of the process would change. `files`: the
+/// starts of the mapped files; `threads`: the thread pointers, from the notes. `None` if the memory
+/// cannot be held: then nothing was written.
 ///
 /// # Errors
 /// What is to be copied cannot be read.
@@ -44,7 +50,7 @@ pub fn prepare(
 ) -> Result<Option<(Held, Done)>, Failed> {
     let hold = |load: &Load| hold.hold(source.memory.mem().ok()?, load.address).ok();
     let Some(held) = head.loads.first().and_then(hold) else { return Ok(None) };
-    let robust = memory::within(|| robust(source))
+    let robust = parallel::within(|| robust(source))
         .ok_or(Failed::Stream(Stop::Memory(Errno::TIMEDOUT), 0))?;
     let done = merge([areas(head, files, threads), robust].concat());
     let loads: Vec<Load> = done
@@ -53,7 +59,7 @@ pub fn prepare(
         .collect();
     // All of it is read, also what is not mapped yet.
     let all = loads.iter().map(|load| load.address).collect();
-    match memory::copy(source, loads, all, target, None) {
+    match parallel::copy(source, loads, all, target, None) {
         Ok(()) => Ok(Some((held, done))),
         // Between the areas nothing is copied yet.
         Err(Failed::Ended(_)) => Err(Failed::Ended(0)),

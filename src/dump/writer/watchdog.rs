@@ -1,4 +1,5 @@
-//! Listening to the writer: its lines, its end, and whether anything moves at all. No thread and no clock: the wait for the next line has an end.
+//! The watchdog reads what the writer reports, and notices its end and whether any bytes move. It
+//! needs no thread and no timer: each wait for the next line ends by itself.
 
 use crate::sys::counter::Counter;
 use crate::sys::{OwnedFd, process};
@@ -8,27 +9,28 @@ use std::time::Duration;
 /// (`quota::MOST`) as gone, and its first one all that have to go, of some 120 bytes each.
 const MOST: usize = 1 << 20;
 
-/// A wait is made of so many parts: the writer is given up after the first whole round of them in which nothing moved.
+/// A wait is made of so many parts. The writer is given up when nothing moved in that many of them
+/// in a row.
 const PARTS: u32 = 4;
 
-/// Where nothing may move for ever, somebody looks after this time whether the writer still runs.
+/// Without a limit on stalls, the caller is told after this time to check whether the writer runs.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// What was heard.
+/// What the watchdog noticed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Notice {
     /// A line, without its end.
     Line(Vec<u8>),
     /// The writer has closed its end.
     End,
     /// Nothing came, and nothing moved, for as long as that may be.
-    Nothing,
-    /// The same for a while ([`LOOK`]), where it may be for ever.
-    Silence,
+    Stalled,
+    /// Nothing came, and nothing moved for [`LOOK`], where no limit on stalls is set.
+    Quiet,
 }
 
-/// The ear.
-pub struct Ear<'a> {
+/// The watchdog.
+pub struct Watchdog<'a> {
     pipe: &'a OwnedFd,
     moved: Counter,
     /// How long nothing may move; `None` is for ever.
@@ -37,23 +39,23 @@ pub struct Ear<'a> {
     heard: usize,
 }
 
-impl<'a> Ear<'a> {
+impl<'a> Watchdog<'a> {
     /// `moved`: what the writer counts while it reads and writes.
     pub fn new(pipe: &'a OwnedFd, moved: Counter, patience: Option<Duration>) -> Self {
-        Ear { pipe, moved, patience, buffer: Vec::new(), heard: 0 }
+        Watchdog { pipe, moved, patience, buffer: Vec::new(), heard: 0 }
     }
 
-    /// The next thing.
-    pub fn next(&mut self) -> Heard {
+    /// Waits for the next line, the end, or a stall.
+    pub fn next(&mut self) -> Notice {
         let (mut last, mut still) = (self.moved.value(), 0);
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
                 line.pop();
-                return Heard::Line(line);
+                return Notice::Line(line);
             }
             if self.heard > MOST {
-                return Heard::End;
+                return Notice::End;
             }
             if matches!(
                 process::wait_readable(self.pipe, Some(self.patience.unwrap_or(LOOK) / PARTS)),
@@ -63,7 +65,7 @@ impl<'a> Ear<'a> {
                 still = if now == last { still + 1 } else { 0 };
                 last = now;
                 if still >= PARTS {
-                    return if self.patience.is_some() { Heard::Nothing } else { Heard::Silence };
+                    return if self.patience.is_some() { Notice::Stalled } else { Notice::Quiet };
                 }
                 continue;
             }
@@ -73,7 +75,7 @@ impl<'a> Ear<'a> {
             self.buffer.truncate(start + got);
             self.heard += got;
             if got == 0 {
-                return Heard::End;
+                return Notice::End;
             }
         }
     }
@@ -86,14 +88,14 @@ mod tests {
     #[test]
     fn lines_and_their_end() {
         let (read, write) = process::pipe().unwrap();
-        let mut ear = Ear::new(&read, Counter::shared().unwrap(), None);
+        let mut watchdog = Watchdog::new(&read, Counter::shared().unwrap(), None);
         process::write(&write, b"one\ntwo\nthr").unwrap();
         assert_eq!(
-            (ear.next(), ear.next()),
-            (Heard::Line(b"one".to_vec()), Heard::Line(b"two".to_vec()))
+            (watchdog.next(), watchdog.next()),
+            (Notice::Line(b"one".to_vec()), Notice::Line(b"two".to_vec()))
         );
         drop(write);
-        assert_eq!(ear.next(), Heard::End);
+        assert_eq!(watchdog.next(), Notice::End);
     }
 
     #[test]
@@ -108,8 +110,8 @@ mod tests {
             }
             std::time::Instant::now()
         });
-        let mut ear = Ear::new(&read, moved, Some(patience));
-        assert_eq!(ear.next(), Heard::Nothing);
+        let mut watchdog = Watchdog::new(&read, moved, Some(patience));
+        assert_eq!(watchdog.next(), Notice::Stalled);
         let given_up = std::time::Instant::now();
         assert!(
             given_up.duration_since(mover.join().unwrap()) >= patience * 3 / 4,

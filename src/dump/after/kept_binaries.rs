@@ -1,15 +1,16 @@
-//! After the process was let go: its executable and libraries go into the store, so that its core can be read when the container is gone. Nobody waits
-//! for this, and everybody else goes first.
+//! After the process was let go: its executable and libraries go into the store, so that its core
+//! can be read when the container is gone. Nobody waits for this, and everybody else goes first.
 //!
-//! With the crasher's eyes: a child that has become it finds them by its core and sees what they are; what it cannot open is not kept. A second one, which is
-//! started only if something is not there yet, copies into files that were opened for it. The parent opens nothing of the container.
+//! With the crasher's eyes: a child that has become it finds them by its core and sees what they
+//! are; what it cannot open is not kept. A second one, which is started only if something is not
+//! there yet, copies into files that were opened for it. The parent opens nothing of the container.
 
-use super::as_crasher::{self, Haste, say};
-use super::facts::Facts;
-use super::plan::File;
-use super::turn::Turn;
 use crate::config;
 use crate::corefile::{self, Module, Source, is_name};
+use crate::dump::crash::facts::Facts;
+use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::slots::Slot;
+use crate::dump::writer::as_crasher::{self, Haste, say};
 use crate::store::Store;
 use crate::store::binaries::Binaries;
 use crate::store::pot::{Pot, Wanted};
@@ -28,8 +29,8 @@ use std::time::Duration;
 const LOOK: Bounds =
     Bounds { memory: 1 << 30, cpu: 30, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
 
-/// For copying them; `file` is what is configured. The container's mounts are held that long; and it is less than the age at which an unfinished file counts
-/// as left behind.
+/// For copying them; `file` is what is configured. The container's mounts are held that long; and
+/// it is less than the age at which an unfinished file counts as left behind.
 const COPY: Bounds =
     Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
 
@@ -59,13 +60,13 @@ pub struct Keeper<'a> {
     /// What is known of the process.
     pub facts: &'a Facts,
     /// Its core's file.
-    pub plan: &'a File,
+    pub core_file: &'a CoreFile,
     /// Device and inode number of the core.
     pub core: (u64, u64),
     /// For whom it counts.
     pub account: &'a str,
-    /// Whose turn it is: a child that hangs keeps it.
-    pub turn: Option<&'a Turn>,
+    /// Whose slot it is: a child that hangs keeps it.
+    pub slot: Option<&'a Slot>,
     /// The configuration.
     pub most: &'a config::Binaries,
     /// Bytes that are free on the store's disk.
@@ -75,10 +76,10 @@ pub struct Keeper<'a> {
 impl Keeper<'_> {
     /// Keeps what belongs to the core. Returns which are there now: paths, and names in the store.
     pub fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
-        let Keeper { facts, plan, core, most, .. } = *self;
-        let turn: Vec<BorrowedFd<'_>> = self.turn.iter().flat_map(|t| t.fds()).collect();
-        let seen = as_crasher::run(facts, plan, &LOOK, Haste::Last, &turn, |own, out| {
-            look(plan, core, most.max_file, own, out)
+        let Keeper { facts, core_file, core, most, .. } = *self;
+        let slot: Vec<BorrowedFd<'_>> = self.slot.iter().flat_map(|t| t.fds()).collect();
+        let seen = as_crasher::run(facts, core_file, &LOOK, Haste::Last, &slot, |own, out| {
+            look(core_file, core, most.max_file, own, out)
         })?;
         let (seen, large): (Vec<Seen>, Vec<Seen>) =
             seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
@@ -104,10 +105,11 @@ impl Keeper<'_> {
         Ok(seen.into_iter().filter(is_there).map(|s| (s.path, s.name)).collect())
     }
 
-    /// Copies those that are missing and that there is room for. What another account has brought counts for
-    /// this one too. Returns those that another account's keeper has in hand: they will be there.
+    /// Copies those that are missing and that there is room for. What another account has brought
+    /// counts for this one too. Returns those that another account's keeper has in hand: they will
+    /// be there.
     fn add(&self, new: &[&Seen], kept: &Binaries) -> Result<BTreeSet<String>> {
-        let Keeper { facts, plan, most, .. } = *self;
+        let Keeper { facts, core_file, most, .. } = *self;
         let mut pot = self.pot(kept)?;
         let needed: BTreeSet<&str> = new.iter().map(|s| s.name.as_str()).collect();
         let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
@@ -134,16 +136,22 @@ impl Keeper<'_> {
         if open.is_empty() {
             return Ok(coming);
         }
-        let turn = self.turn.iter().flat_map(|t| t.fds());
+        let slot = self.slot.iter().flat_map(|t| t.fds());
         let files: Vec<BorrowedFd<'_>> =
-            open.iter().map(|(_, file)| file.as_fd()).chain(turn).collect();
+            open.iter().map(|(_, file)| file.as_fd()).chain(slot).collect();
         let bounds = Bounds { file: most.max_file, ..COPY };
-        let done =
-            as_crasher::run::<String>(facts, plan, &bounds, Haste::Last, &files, |own, out| {
+        let done = as_crasher::run::<String>(
+            facts,
+            core_file,
+            &bounds,
+            Haste::Last,
+            &files,
+            |own, out| {
                 open.iter()
                     .filter(|(s, to)| copy(s, to, own).is_ok())
                     .for_each(|(s, _)| say(out, &s.name));
-            });
+            },
+        );
         let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();
         for (s, file) in &open {
             let stat = file::stat(file)?;
@@ -190,8 +198,8 @@ fn say_not_kept(files: &[&Seen], why: &str) {
 const SLACK: u64 = 1 << 20;
 
 /// As the crasher: which files its core names, as far as they are still the same and can be read.
-fn look(plan: &File, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open) {
-    let Ok(modules) = modules(plan, core) else { return };
+fn look(core_file: &CoreFile, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open) {
+    let Ok(modules) = modules(core_file, core) else { return };
     for module in modules.iter().take(MOST) {
         let Ok(file) = open(&module.path, own) else { continue };
         let id = corefile::build_id(&file);
@@ -212,12 +220,13 @@ fn look(plan: &File, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open)
     }
 }
 
-/// The core names them. It was made by this process's twin a moment ago; whether it still has its name is looked at.
-fn modules(plan: &File, core: (u64, u64)) -> Result<Vec<Module>> {
-    let (dir, name) = super::writer::split(&plan.path);
+/// The core names them. It was made by this process's twin a moment ago; whether it still has its
+/// name is looked at.
+fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
+    let (dir, name) = crate::dump::writer::child::split(&core_file.path);
     let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
     ensure!(file::stat(&file)?.id == core, "another file has the core's name");
-    if !plan.compress {
+    if !core_file.compress {
         return Ok(corefile::overview(&file)?.modules);
     }
     let mut start = Vec::new();
@@ -231,7 +240,8 @@ fn open(path: &str, own: &OwnedFd) -> Result<Open> {
     Ok(resolve::open_file_in(own, file::open_dir("/".as_ref())?, path.as_ref(), Below::InRoot)?)
 }
 
-/// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked at when it is there.
+/// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked
+/// at when it is there.
 fn copy(seen: &Seen, to: &OwnedFd, own: &OwnedFd) -> Result<()> {
     let to = Open::from(to.try_clone()?);
     file::copy_whole(&open(&seen.path, own)?, &to, seen.size, seen.disk.saturating_add(SLACK))?;

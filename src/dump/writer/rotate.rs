@@ -1,11 +1,12 @@
 //! The cores that a container has already, and removing some of them for a new one.
 //!
-//! Those on volumes and in layers are looked for by the writer, as the crashed process sees them, and
-//! removed with its rights: what it may not remove stays. Those in the host's store are the host's to
-//! look for and to remove: what the container sees there is its own affair, and it sees it read-only.
+//! Those on volumes and in layers are looked for by the writer, as the crashed process sees them,
+//! and removed with its rights: what it may not remove stays. Those in the host's store are the
+//! host's to look for and to remove: what the container sees there is its own affair, and it sees
+//! it read-only.
 
-use super::quota::Kept;
-use super::writer::split;
+use crate::dump::policy::quota::Kept;
+use crate::dump::writer::child::split;
 use crate::registry::check_id;
 use crate::store::Store;
 use crate::sys::file::Identity;
@@ -16,12 +17,14 @@ use crate::sys::{Errno, OwnedFd, file, resolve};
 pub struct View<'a> {
     /// Its root directory, as a path.
     pub root: &'a [u8],
-    /// It has the mounts of the container's first process. With others it does not see what is there.
+    /// It has the mounts of the container's first process. With others it does not see what is
+    /// there.
     pub at_home: bool,
 }
 
 impl View<'_> {
-    /// Which of the cores are there, and which have gone: removed, renamed, replaced by another file.
+    /// Which of the cores are there, and which have gone: removed, renamed, replaced by another
+    /// file.
     pub fn look(&self, cores: &[Kept]) -> (Vec<Kept>, Vec<Identity>) {
         let is_there =
             |core: &Kept| core.stored.is_some() || !matches!(self.find(core), Found::Gone);

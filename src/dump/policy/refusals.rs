@@ -1,10 +1,10 @@
-//! Crashes without a core, as many of them as there may be: the first few of a container in a minute
-//! have a record each, and those beyond are counted in one record for each kind of reason.
+//! Crashes without a core, as many of them as there may be: the first few of a container in a
+//! minute have a record each, and those beyond are counted in one record for each kind of reason.
 //!
 //! Which way a crash goes is decided in /run, under the lock of the container's account, without
 //! touching the store. The count itself is in the record, under that file's own lock.
 
-use super::ledger;
+use crate::dump::after::ledger;
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::store::Records;
@@ -75,8 +75,8 @@ fn kind(record: &Record) -> &str {
     record.limit.as_deref().and_then(|limit| limit.split_whitespace().next()).unwrap_or("withheld")
 }
 
-/// Tells of a crash without a core. `most`: records that the account may have. Returns whether the crash
-/// has a record of its own.
+/// Tells of a crash without a core. `most`: records that the account may have. Returns whether the
+/// crash has a record of its own.
 ///
 /// # Errors
 /// It could not be told; the log has it then.

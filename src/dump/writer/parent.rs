@@ -1,15 +1,15 @@
-//! Writing the core, as the parent of who does it: starts the writer, listens to it, gives it up where nothing moves. It stays root, touches nothing of the container,
-//! and keeps the record.
+//! Writing the core, as the parent of who does it: starts the writer, listens to it, gives it up
+//! where nothing moves. It stays root, touches nothing of the container, and keeps the record.
 
-use super::crash::Crash;
-use super::facts::Facts;
-use super::label::Labeller;
-use super::listen::{Ear, Heard};
-use super::memory::Source;
-use super::plan::File;
-use super::quota::Refusal;
-use super::turn::Turn;
-use super::writer::{Opened, Report, become_crasher, copy};
+use crate::dump::copy::parallel::Source;
+use crate::dump::crash::arguments::Crash;
+use crate::dump::crash::facts::Facts;
+use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::quota::Refusal;
+use crate::dump::policy::slots::Slot;
+use crate::dump::writer::child::{Opened, Report, become_crasher, copy};
+use crate::dump::writer::label::Labeller;
+use crate::dump::writer::watchdog::{Notice, Watchdog};
 use crate::sys::apparmor::Confinement;
 use crate::sys::cgroup::Groups;
 use crate::sys::child::{self, Child};
@@ -93,12 +93,12 @@ impl Written {
     }
 }
 
-/// How long a writer that has said its last word has to end: the memory of a process that it held has
-/// to be taken down.
+/// How long a writer that has said its last word has to end: the memory of a process that it held
+/// has to be taken down.
 const LAST: Duration = Duration::from_secs(30);
 
-/// A writer that has said its last word. It ends when nobody listens any more: the end of a process takes time, which on a busy processor would come before what the
-/// crashed process waits for.
+/// A writer that has said its last word. It ends when nobody listens any more: the end of a process
+/// takes time, which on a busy processor would come before what the crashed process waits for.
 #[derive(Debug)]
 pub struct Waiting {
     writer: Child,
@@ -113,23 +113,31 @@ impl Waiting {
     }
 }
 
-/// Writes the core that comes on stdin. `store`: the container's directory in the host's store. Returns what became of it, and the writer if it has not ended.
+/// Writes the core that comes on stdin. `store`: the container's directory in the host's store.
+/// Returns what became of it, and the writer if it has not ended.
 ///
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
 pub fn write(
     crash: &Crash,
     facts: &Facts,
-    plan: &File,
-    turn: Option<&Turn>,
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
     store: Option<&OwnedFd>,
     mut on: impl FnMut(Event),
 ) -> Result<(Written, Option<Waiting>)> {
-    let (written, waiting) = attempt(crash, facts, plan, turn, store, &mut on)?;
+    let (written, waiting) = attempt(crash, facts, core_file, slot, store, &mut on)?;
     match waiting {
         Some(writer) if written.again => {
             writer.end()?;
-            attempt(crash, facts, &File { early: false, ..plan.clone() }, turn, store, &mut on)
+            attempt(
+                crash,
+                facts,
+                &CoreFile { early: false, ..core_file.clone() },
+                slot,
+                store,
+                &mut on,
+            )
         }
         waiting => Ok((written, waiting)),
     }
@@ -138,17 +146,19 @@ pub fn write(
 fn attempt(
     crash: &Crash,
     facts: &Facts,
-    plan: &File,
-    turn: Option<&Turn>,
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
     store: Option<&OwnedFd>,
     on: &mut impl FnMut(Event),
 ) -> Result<(Written, Option<Waiting>)> {
     // A parent that shares the memory would go on changing it.
-    let early = plan.early && !is_shared(crash.said.host_pid, facts.status.parent);
-    let source = source(crash, facts, early, plan.threads);
-    // The page cache of the core, and on a memory-backed volume the core itself, count as the container's, as in the kernel's file mode. Not after an early
-    // release: an engine that cleans up the group of a container that has gone would kill us. A group that is gone already cannot be joined, and needs no limit.
-    let groups = match early || plan.as_root {
+    let early = core_file.early && !is_shared(crash.said.host_pid, facts.status.parent);
+    let source = source(crash, facts, early, core_file.threads);
+    // The page cache of the core, and on a memory-backed volume the core itself, count as the
+    // container's, as in the kernel's file mode. Not after an early release: an engine that cleans
+    // up the group of a container that has gone would kill us. A group that is gone already cannot
+    // be joined, and needs no limit.
+    let groups = match early || core_file.as_root {
         true => Groups::default(),
         false => Groups::open(&facts.cgroups),
     };
@@ -164,20 +174,22 @@ fn attempt(
         // Without a hold the process just waits until its core is whole.
         let hold = if early { Hold::new().ok() } else { None };
         let mut report = Report::over(report);
-        let confinement = facts.profile.as_ref().filter(|_| !plan.as_root).map(Confinement::open);
+        let confinement =
+            facts.profile.as_ref().filter(|_| !core_file.as_root).map(Confinement::open);
         let opened =
             Opened { source, hold, label: Labeller::new(facts), confinement, moved, store };
         let keep = opened
             .files()
             .chain([report.as_fd(), word.as_fd()])
-            .chain(turn.iter().flat_map(|t| t.fds()))
+            .chain(slot.iter().flat_map(|t| t.fds()))
             .collect();
-        match become_crasher(facts, plan, keep) {
-            // A parent that is killed before the record is there says nothing: then there is no file either.
+        match become_crasher(facts, core_file, keep) {
+            // A parent that is killed before the record is there says nothing: then there is no
+            // file either.
             Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
             Ok(()) => {
                 let _ = process::close(&word);
-                copy(facts, plan, turn, opened, &mut report);
+                copy(facts, core_file, slot, opened, &mut report);
                 report.wait_until_unheard();
             }
             Err(e) => report.say(&Written {
@@ -192,15 +204,15 @@ fn attempt(
     // If it has gone already, its report says so.
     let _ = process::write(&go, &[1]);
     let mut written = Written::default();
-    let mut ear = Ear::new(&read, moved, plan.patience);
+    let mut watchdog = Watchdog::new(&read, moved, core_file.patience);
     loop {
-        let line = match ear.next() {
-            Heard::Line(line) => line,
-            Heard::End => break,
-            Heard::Nothing => return give_up(written, child, plan),
+        let line = match watchdog.next() {
+            Notice::Line(line) => line,
+            Notice::End => break,
+            Notice::Stalled => return give_up(written, child, core_file),
             // Without a limit for slow targets nothing else ends one that its user has stopped.
-            Heard::Silence if child.is_stopped() => return give_up(written, child, plan),
-            Heard::Silence => continue,
+            Notice::Quiet if child.is_stopped() => return give_up(written, child, core_file),
+            Notice::Quiet => continue,
         };
         let before = written.released;
         let was_made = written.created;
@@ -221,12 +233,13 @@ fn attempt(
         }
     }
     // Who is not listened to any more is not to wait for that.
-    drop(ear);
+    drop(watchdog);
     drop(read);
     let ended = child.end_within(LAST)?;
-    // It may have made the file and not come to say so: then there is a short one, and else the record says too much.
+    // It may have made the file and not come to say so: then there is a short one, and else the
+    // record says too much.
     written.created = true;
-    let limit = if plan.memory { ", as the container's memory limit does" } else { "" };
+    let limit = if core_file.memory { ", as the container's memory limit does" } else { "" };
     written.stuck = ended.is_none();
     written.reason = Some(match ended {
         Some(child::Ended::Signal(child::FORBIDDEN)) => {
@@ -238,14 +251,19 @@ fn attempt(
     Ok((written, None))
 }
 
-/// Nothing moves: the writer is killed. If it was only waiting for its own end, its last word holds.
-fn give_up(mut written: Written, child: Child, plan: &File) -> Result<(Written, Option<Waiting>)> {
+/// Nothing moves: the writer is killed. If it was only waiting for its own end, its last word
+/// holds.
+fn give_up(
+    mut written: Written,
+    child: Child,
+    core_file: &CoreFile,
+) -> Result<(Written, Option<Waiting>)> {
     written.stuck = child.end_now()?.is_none();
     written.given_up = true;
     if !written.done {
-        let seconds = plan.patience.unwrap_or_default().as_secs();
+        let seconds = core_file.patience.unwrap_or_default().as_secs();
         written.limit = Some(format!("stall = {seconds}"));
-        written.reason = Some(match plan.patience {
+        written.reason = Some(match core_file.patience {
             Some(_) => format!(
                 "the target took nothing for {seconds} seconds (limits.stall) and was given up"
             ),

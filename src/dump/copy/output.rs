@@ -1,7 +1,7 @@
-//! The core on its way to the disk: the kernel's accounts of what counts against RLIMIT_CORE and where the file ends, over a file with holes or a
-//! compressed one.
+//! The core on its way to the disk: the kernel's accounts of what counts against RLIMIT_CORE and
+//! where the file ends, over a file with holes or a compressed one.
 
-use super::stream::{CHUNK, Stop};
+use crate::dump::copy::lanes::{CHUNK, Stop};
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType};
 use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, process};
@@ -26,8 +26,8 @@ pub struct Target {
     written: AtomicU64,
     /// Most bytes on disk.
     room: u64,
-    /// What must stay free of the file system, in bytes. Others write there, too: it is looked at again
-    /// and again.
+    /// What must stay free of the file system, in bytes. Others write there, too: it is looked at
+    /// again and again.
     floor: Option<u64>,
     full: AtomicBool,
     short: AtomicBool,
@@ -35,13 +35,15 @@ pub struct Target {
     step: AtomicUsize,
 }
 
-/// A call that takes longer than this is followed by a smaller one, one that takes less than half of it by a larger one.
+/// A call that takes longer than this is followed by a smaller one, one that takes less than half
+/// of it by a larger one.
 const SLOW: Duration = Duration::from_millis(500);
 
 /// Smaller than this is none.
 const SMALLEST: usize = 4096;
 
-/// After how many bytes it is looked how much is free. So many may be too many, of each dump at a time.
+/// After how many bytes it is looked how much is free. So many may be too many, of each dump at a
+/// time.
 const LOOK: u64 = 1 << 20;
 
 /// How much a target takes.
@@ -74,7 +76,8 @@ impl Target {
         self.moved.add(n as u64);
     }
 
-    /// Whether the room was used up. What is written after that is only what makes the file readable.
+    /// Whether the room was used up. What is written after that is only what makes the file
+    /// readable.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
@@ -179,7 +182,8 @@ pub struct Zstd {
     room: u64,
 }
 
-/// The crashed process is waiting. Levels below 0 take as long for text, and programs become a seventh larger by them.
+/// The crashed process is waiting. Levels below 0 take as long for text, and programs become a
+/// seventh larger by them.
 pub const LEVEL: i32 = 1;
 
 impl Zstd {
@@ -269,7 +273,8 @@ pub struct Output<S> {
     pub position: u64,
     /// Bytes that count against the limit so far.
     emitted: u64,
-    /// Where the last byte that the kernel would have emitted ends: the size of a file that is cut there.
+    /// Where the last byte that the kernel would have emitted ends: the size of a file that is cut
+    /// there.
     pub reach: u64,
     limit: u64,
     /// Small units on their way to the file, ending at `position`.
@@ -328,7 +333,8 @@ impl<S: Sink> Output<S> {
         Ok(())
     }
 
-    /// A core that ends in a hole has its full size all the same. The kernel emits the last byte for that, so it counts.
+    /// A core that ends in a hole has its full size all the same. The kernel emits the last byte
+    /// for that, so it counts.
     pub fn finish(&mut self) -> Result<(), Stop> {
         self.flush()?;
         if self.position > self.reach {
@@ -342,7 +348,8 @@ impl<S: Sink> Output<S> {
         self.sink.end(end)
     }
 
-    /// After a stop: the file ends where the kernel's would, behind the last byte emitted. Zeros at the very end may be a hole here.
+    /// After a stop: the file ends where the kernel's would, behind the last byte emitted. Zeros at
+    /// the very end may be a hole here.
     pub fn cut(&mut self) -> Result<(), Stop> {
         self.flush()?;
         self.sink.end(self.reach)

@@ -1,30 +1,33 @@
 //! The fast lane for a small core: the pages that exist, in few reads, by one thread.
 //!
-//! A small process has touched a fraction of what it maps; through the pipe the rest comes as zeros, page by page. Nothing watches the reads as in the lane for
-//! large cores, so none may be able to hang: of memory that belongs to no file only pages that exist are read, and where a page of a mapped file does not
-//! exist (it would have to come from its file system, or from whoever handles its faults) the core comes through the pipe. That is so in processes that were
-//! forked: of a program or library the kernel dumps the first page, which they have often never touched.
+//! A small process has touched a fraction of what it maps; through the pipe the rest comes as
+//! zeros, page by page. Nothing watches the reads as in the lane for large cores, so none may be
+//! able to hang: of memory that belongs to no file only pages that exist are read, and where a page
+//! of a mapped file does not exist (it would have to come from its file system, or from whoever
+//! handles its faults) the core comes through the pipe. That is so in processes that were forked:
+//! of a program or library the kernel dumps the first page, which they have often never touched.
 
-use super::head::{Head, Load};
-use super::memory::{Failed, Source, WORTH};
-use super::output::Target;
-use super::plan::PAGE;
-use super::stream::{Stop, runs};
-use super::walk::{BATCH, Piece, mapped_files};
+use crate::dump::copy::head::{Head, Load};
+use crate::dump::copy::lanes::{Stop, runs};
+use crate::dump::copy::output::Target;
+use crate::dump::copy::parallel::{Failed, Source, WORTH};
+use crate::dump::copy::regions::{BATCH, Piece, mapped_files};
+use crate::dump::policy::plan::PAGE;
 use crate::sys::memory::Span;
 use crate::sys::pagemap::Run;
 
 /// Below this many bytes the pipe costs no more than looking.
 const LEAST: u64 = 64 << 10;
 
-/// Most pages that are looked at: memory that is not dumped is seen too, and there can be much of it.
+/// Most pages that are looked at: memory that is not dumped is seen too, and there can be much of
+/// it.
 const PAGES: u64 = 4 * WORTH / PAGE;
 
 /// Most spans of one read; the kernel takes 1,024.
 const SPANS: usize = 256;
 
-/// What is read, in the order of the file; `None` where this lane is not for this core. `room`: how many bytes may be emitted; a limit that could act is exact only
-/// on the stream.
+/// What is read, in the order of the file; `None` where this lane is not for this core. `room`: how
+/// many bytes may be emitted; a limit that could act is exact only on the stream.
 pub fn pieces(head: &Head, files: Option<&[u8]>, room: u64, source: &Source) -> Option<Vec<Piece>> {
     let plain = head.is_wide()
         && (LEAST..WORTH).contains(&head.end)
@@ -41,12 +44,14 @@ pub fn pieces(head: &Head, files: Option<&[u8]>, room: u64, source: &Source) -> 
     choose(&head.loads, &files, source.vdso, &source.pagemap.all(low, high, PAGES)?)
 }
 
-/// The legacy vsyscall page, the only one in the kernel's half of the address space: no page map shows it.
+/// The legacy vsyscall page, the only one in the kernel's half of the address space: no page map
+/// shows it.
 fn is_legacy(load: &Load) -> bool {
     load.address > i64::MAX as u64
 }
 
-/// Of the loads what has to be read, if these runs of pages are all that exist. The vDSO the kernel gives whoever reads it, whether its pages exist or not.
+/// Of the loads what has to be read, if these runs of pages are all that exist. The vDSO the kernel
+/// gives whoever reads it, whether its pages exist or not.
 fn choose(loads: &[Load], files: &[u64], vdso: Option<u64>, exist: &[Run]) -> Option<Vec<Piece>> {
     let mut out = Vec::new();
     for load in loads {
@@ -78,7 +83,8 @@ fn choose(loads: &[Load], files: &[u64], vdso: Option<u64>, exist: &[Run]) -> Op
 /// Copies them to their places in the file, whose size the caller sets.
 ///
 /// # Errors
-/// [`Failed::Stream`]: the stream, of which nothing behind the head was used, can still give the file.
+/// [`Failed::Stream`]: the stream, of which nothing behind the head was used, can still give the
+/// file.
 pub fn copy(source: &Source, pieces: &[Piece], target: &Target) -> Result<(), Failed> {
     let mut buffer = vec![0u8; BATCH.min(pieces.iter().map(|p| p.span.size).sum())];
     let mut left = pieces.iter().flat_map(parts).peekable();
