@@ -47,4 +47,6 @@ pub mod engine;
 pub mod hook;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod verify;

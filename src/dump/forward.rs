@@ -1,7 +1,6 @@
 //! Crashes of processes that belong to no registered container: the handler that was there before
 //! gets them, as if we were not here.
 
-use super::sparingly;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
 use crate::dump::forwarded::{self, Most, Who};
@@ -82,7 +81,7 @@ fn uncounted(whose: &Whose<'_>, cause: &anyhow::Error) {
 fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> {
     let append_pid = sysctl::core_uses_pid()? != 0;
     let file = match plan::host_file(crash, template, append_pid) {
-        Ok(file) => plan::CoreFile { patience: super::patience(whose.limits), ..file },
+        Ok(file) => plan::CoreFile { patience: plan::patience(whose.limits), ..file },
         // As the kernel: nothing is said of processes that may leave no core.
         Err(reason) => {
             log::debug!("process {} of the host: no core: {reason}", crash.said.host_pid);
@@ -126,5 +125,13 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     if let Some(writer) = waiting {
         writer.end()?;
     }
-    if stuck { super::let_go(crash, &facts) } else { Ok(()) }
+    if stuck { parent::let_go(crash, &facts) } else { Ok(()) }
+}
+
+/// Of what is not ours little is said. Without a run directory nobody knows how much was.
+pub fn sparingly(registry: Option<&Registry>, what: &str, say: impl FnOnce()) {
+    match registry {
+        Some(registry) => crate::report::sparingly(registry.dir(), what, say),
+        None => say(),
+    }
 }

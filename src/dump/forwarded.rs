@@ -4,6 +4,7 @@
 //! how long it runs: its process ID and start time are noted, and count for as long as that process
 //! lives.
 
+use crate::dump::policy::quota::share;
 use crate::limits::Limits;
 use crate::registry::Registry;
 use crate::sys::proc::{self, Proc};
@@ -79,11 +80,6 @@ impl Most {
             && has(self.each, count(|b, who| b.uid == who.uid))
             && (!who.is_contained || has(self.contained, count(|b, _| b.is_contained)))
     }
-}
-
-/// What of the places of all those may have that are not the host's own.
-pub fn share(all: u64) -> u64 {
-    all - all / 4
 }
 
 const FILE: &str = "busy";

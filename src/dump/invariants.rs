@@ -1,11 +1,12 @@
 //! What hostile bytes may not do to the dispatcher; see [`crate::hostile`].
 
-use crate::dump::copy::head;
-use crate::dump::copy::lanes::{self, Bounds, Stop};
-use crate::dump::copy::output::{Space, Target};
-use crate::dump::copy::regions;
+use crate::dump::copy::lanes;
+use crate::dump::copy::pages::PAGE;
+use crate::dump::copy::stop::{Bounds, Stop};
+use crate::dump::copy::target::{Space, Target};
+use crate::dump::copy::{head, regions};
 use crate::dump::crash::arguments;
-use crate::dump::policy::plan::{self, PAGE};
+use crate::dump::policy::plan;
 use crate::registry::Entry;
 use crate::sys::OwnedFd;
 use crate::sys::counter::Counter;
@@ -35,7 +36,7 @@ pub fn argv(text: &[u8]) {
 /// entry names.
 pub fn place(entry: &Entry) {
     let path = crate::pattern::Template::of_host(entry.pattern.as_bytes())
-        .expand(&crate::hostile::crash(b""), entry.append_pid);
+        .expand(&crate::invariants::crash(b""), entry.append_pid);
     let inside = plan::inside_path(&path, b"/", b"/srv");
     if let (Some(host), Some((_, source))) =
         (plan::host_path(&inside, entry.place.mount.as_ref()), &entry.place.mount)

@@ -1,6 +1,6 @@
-//! The dispatcher: what the kernel starts for every crash. `crash` says who crashed and whose container
-//! it was, `policy` decides, `writer` makes the file and `copy` fills it, `after` keeps the record.
-//! Crashes of no container go to the earlier handler, by `forward`.
+//! The dispatcher: what the kernel starts for every crash. `crash` says who crashed and whose
+//! container it was, `policy` decides, `writer` makes the file and `copy` fills it, `after` keeps
+//! the record. Crashes of no container go to the earlier handler, by `forward`.
 //!
 //! The order is part of the defence: pin; gather; verify again; decide; say who crashed, in a first
 //! record; take on the crasher's credentials; make the file; stream; record. The ELF is never
@@ -17,33 +17,31 @@ mod policy;
 mod writer;
 
 use crate::config::Config;
-use crate::limits::Limits;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
-use crate::sys::child::{self, Ended};
 use crate::sys::proc::{self, printable};
 use crate::sys::{self, cgroup, kernel, ns, process};
 use crate::sysctl::Saved;
 use crate::vacuum;
 use after::ledger::{self, Ledger};
-use after::{kept_binaries, termination_log, user_record};
+use after::on_host::answers_at;
+use after::{kept_binaries, refused, termination_log, user_record};
 use anyhow::{Context, Result};
-use copy::lanes;
+use copy::pages;
 use crash::arguments::Crash;
 use crash::container::{self, Origin};
 use crash::facts::Facts;
-use forward::Whose;
+use forward::{Whose, sparingly};
 use forwarded::Who;
 use policy::plan::{self, CoreFile, Plan};
 use policy::quota::Kept;
-use policy::refusals;
 use policy::slots::{Asked, Asking, Pool, Slot};
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant};
-use writer::child::split;
-use writer::parent::{self, Event, Written};
+use std::time::Instant;
+use writer::parent;
+use writer::place::split;
+use writer::protocol::{Event, Written};
 use writer::rotate::Stored;
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record
@@ -56,7 +54,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
     let crash = Crash::from_arguments(args)?;
     if crash.pidfd.is_none() {
         // All of it will come through the pipe: the kernel fills it while we look around.
-        process::enlarge_pipe(process::stdin(), lanes::CHUNK);
+        process::enlarge_pipe(process::stdin(), pages::CHUNK);
     }
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("{e:#}, using the defaults");
@@ -104,7 +102,8 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                 limits if entry.user.is_some() => limits.with_turns(),
                 limits => limits,
             };
-            let file = CoreFile { patience: patience(&limits), min_free: limits.min_free, ..file };
+            let file =
+                CoreFile { patience: plan::patience(&limits), min_free: limits.min_free, ..file };
             let expected = || facts.task.memory_in_use().unwrap_or(0);
             let id = &entry.account();
             let nowhere = || anyhow::anyhow!("there is no run directory");
@@ -152,9 +151,9 @@ fn forward_it(crash: Crash, who: Who, registry: Option<Registry>, config: &Confi
         if !Saved::load(store).is_ok_and(|saved| saved.is_some()) {
             sparingly(registry.as_ref(), "earlier", || {
                 log::warn!(
-                    "what kernel.core_pattern was before is not known: crashes of the \
-                     host's go to the distribution's handler, or to a file; `oci-coredump uninstall` \
-                     and `install` mend it"
+                    "what kernel.core_pattern was before is not known: crashes of the host's go to \
+                     the distribution's handler, or to a file; `oci-coredump uninstall` and \
+                     `install` mend it"
                 )
             });
         }
@@ -175,14 +174,6 @@ fn forward_it(crash: Crash, who: Who, registry: Option<Registry>, config: &Confi
         });
     }
     Ok(())
-}
-
-/// Of what is not ours little is said. Without a run directory nobody knows how much was.
-fn sparingly(registry: Option<&Registry>, what: &str, say: impl FnOnce()) {
-    match registry {
-        Some(registry) => crate::report::sparingly(registry.dir(), what, say),
-        None => say(),
-    }
 }
 
 /// Why there is no core.
@@ -208,7 +199,7 @@ fn no_core(
     let told = {
         let (account, record) = (account.clone(), record.clone());
         ledger.count(move |records| {
-            refusals::tell(Registry::open().as_ref(), &account, most, records, &record)
+            refused::tell(Registry::open().as_ref(), &account, most, records, &record)
         })
     };
     process::release_stdin();
@@ -235,10 +226,6 @@ fn no_core(
         Err(e) => log::error!("cannot save the record of this crash: {e:#}: {record}"),
     }
     vacuum::now_and_then(config)
-}
-
-fn patience(limits: &Limits) -> Option<Duration> {
-    Limits::set(limits.stall).map(Duration::from_secs)
 }
 
 /// A crash of a container with a core to come: the record is there before the first byte, and again
@@ -336,7 +323,7 @@ fn keep(
         ledger::remember(registry, &entry.account(), most, records, &record);
     }
     if stuck {
-        return let_go(crash, facts);
+        return parent::let_go(crash, facts);
     }
     if let Some(writer) = waiting {
         writer.end()?;
@@ -379,30 +366,6 @@ fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored
     if let Err(e) = slot.end(core, &written.gone, !written.stuck) {
         log::warn!("this core cannot be counted, ignoring: {e:#}");
     }
-}
-
-/// The writer hangs in the target and has the kernel's pipe: the process would wait for as long as
-/// the target does.
-fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
-    if facts.is_still(crash) { process::interrupt_dump(crash.said.host_tid) } else { Ok(()) }
-}
-
-/// The path on the host follows from what the hook saw when the container was made. Since then the
-/// container may have changed its directories, and a process of it can have another root or other
-/// mounts: the path is the core's only if it leads to the very file that was written.
-fn is_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
-    let found = host.and_then(|path| std::fs::symlink_metadata(proc::os(path)).ok());
-    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == id)
-}
-
-/// The same, found out by a child: the volume may answer no more. One that hangs keeps the slot.
-fn answers_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let child = child::fork(|| {
-        process::release_stdin();
-        i32::from(!is_at(host, id))
-    });
-    matches!(child.and_then(|child| child.end_within(PATIENCE)), Ok(Some(Ended::Exit(0))))
 }
 
 fn finish(record: &mut Record, written: Written) {

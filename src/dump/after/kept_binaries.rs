@@ -1,9 +1,9 @@
-//! After the process was let go: its executable and libraries go into the store, so that its core
-//! can be read when the container is gone. Nobody waits for this, and everybody else goes first.
+//! After the process was let go, its executable and libraries go into the store, so that its core
+//! can be read when the container is gone. Nobody waits for this, and all other work goes first.
 //!
-//! With the crasher's eyes: a child that has become it finds them by its core and sees what they
-//! are; what it cannot open is not kept. A second one, which is started only if something is not
-//! there yet, copies into files that were opened for it. The parent opens nothing of the container.
+//! A child that has become the crasher finds them by its core and says which they are; what it
+//! cannot open is not kept. A second one, started only if something is missing in the store, copies
+//! into files that were opened for it. The parent opens nothing of the container.
 
 use crate::config;
 use crate::corefile::{self, Module, Source, is_name};
@@ -11,6 +11,7 @@ use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slots::Slot;
 use crate::dump::writer::as_crasher::{self, Haste, say};
+use crate::dump::writer::place::split;
 use crate::store::Store;
 use crate::store::binaries::Binaries;
 use crate::store::pot::{Pot, Wanted};
@@ -223,7 +224,7 @@ fn look(core_file: &CoreFile, core: (u64, u64), most: u64, own: &OwnedFd, out: &
 /// The core names them. It was made by this process's twin a moment ago; whether it still has its
 /// name is looked at.
 fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
-    let (dir, name) = crate::dump::writer::child::split(&core_file.path);
+    let (dir, name) = split(&core_file.path);
     let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
     ensure!(file::stat(&file)?.id == core, "another file has the core's name");
     if !core_file.compress {

@@ -3,5 +3,7 @@
 
 pub mod kept_binaries;
 pub mod ledger;
+pub mod on_host;
+pub mod refused;
 pub mod termination_log;
 pub mod user_record;

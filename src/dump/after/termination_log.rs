@@ -1,6 +1,6 @@
-//! One line where Kubernetes looks when a container has ended: `/dev/termination-log`, which
-//! `kubectl describe pod` shows. Written before the process is let go, since the kubelet reads it
-//! as soon as that has gone.
+//! One line in `/dev/termination-log`, which Kubernetes shows when a container has ended (`kubectl
+//! describe pod`). Written before the process is let go, since the kubelet reads it as soon as that
+//! has gone.
 
 use crate::config::TerminationLog;
 use crate::dump::crash::facts::Facts;

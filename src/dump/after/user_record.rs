@@ -1,7 +1,6 @@
-//! The copy of a record that a user gets, whose container it was: the store of the records is
-//! root's alone.
+//! The copy of the record for the user whose container it was: the store of the records is root's.
 
-use crate::dump::is_at;
+use super::on_host::is_at;
 use crate::dump::policy::plan;
 use crate::dump::policy::slots::Slot;
 use crate::record::{Location, Record};

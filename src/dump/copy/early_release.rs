@@ -1,17 +1,19 @@
 //! Early release: the crashed process is let go while its memory is held, and its core is completed
-//! behind it.
+//! after that.
 //!
-//! What others can still change is copied before: mapped files and memory that is shared, which the
-//! list of mapped files names too. And what the dying threads themselves change: the kernel clears
-//! the word that `set_tid_address` named and marks the robust futexes that they hold. The former
-//! lies in the threads' own blocks or in small areas of data, the latter are followed from the
-//! heads of their lists.
+//! What can still change is copied before. Others can change mapped files and shared memory, both
+//! of which the list of mapped files names. The dying threads change two things themselves: the
+//! kernel clears the word that `set_tid_address` named, and marks the robust futexes that they
+//! hold. The word lies in a thread's own block or in a small area of data; the futexes are found
+//! from the heads of their lists.
 
-use crate::dump::copy::head::{Head, Load};
-use crate::dump::copy::lanes::Stop;
-use crate::dump::copy::output::Target;
-use crate::dump::copy::parallel::{self, Failed, Source};
-use crate::dump::policy::plan::PAGE;
+use super::head::{Head, Load};
+use super::pages::PAGE;
+use super::parallel;
+use super::source::{Failed, Source};
+use super::spans::{Spans, merge};
+use super::stop::Stop;
+use super::target::Target;
 use crate::sys::Errno;
 use crate::sys::hold::{Held, Hold};
 use crate::sys::memory::Span;
@@ -30,10 +32,6 @@ const AROUND: u64 = 2 * PAGE;
 /// The kernel follows a list of robust futexes no further than this: `ROBUST_LIST_LIMIT`.
 const LONGEST: usize = 2048;
 
-/// What is copied already: sorted starts and ends of addresses that the rest of the copy leaves
-/// alone.
-pub type Done = Vec<(u64, u64)>;
-
 /// Holds the memory, and copies what others or the end of the process would change. `files`: the
 /// starts of the mapped files; `threads`: the thread pointers, from the notes. `None` if the memory
 /// cannot be held: then nothing was written.
@@ -47,7 +45,7 @@ pub fn prepare(
     files: &[u64],
     threads: &[u64],
     target: &Arc<Target>,
-) -> Result<Option<(Held, Done)>, Failed> {
+) -> Result<Option<(Held, Spans)>, Failed> {
     let hold = |load: &Load| hold.hold(source.memory.mem().ok()?, load.address).ok();
     let Some(held) = head.loads.first().and_then(hold) else { return Ok(None) };
     let robust = parallel::within(|| robust(source))
@@ -68,7 +66,7 @@ pub fn prepare(
 }
 
 /// Mapped files, threads' blocks and small areas.
-fn areas(head: &Head, files: &[u64], threads: &[u64]) -> Done {
+fn areas(head: &Head, files: &[u64], threads: &[u64]) -> Spans {
     let mut files = files.to_vec();
     files.sort_unstable();
     let mut room = MOST;
@@ -77,7 +75,7 @@ fn areas(head: &Head, files: &[u64], threads: &[u64]) -> Done {
     };
     let loads =
         head.loads.iter().filter(|load| files.binary_search(&load.address).is_ok() || small(load));
-    let mut spans: Done = loads.map(|load| (load.address, load.address + load.size)).collect();
+    let mut spans: Spans = loads.map(|load| (load.address, load.address + load.size)).collect();
     for pointer in threads {
         let start = (pointer & !(PAGE - 1)).saturating_sub(AROUND - PAGE);
         spans.push((start, start.saturating_add(2 * AROUND)));
@@ -89,7 +87,7 @@ fn areas(head: &Head, files: &[u64], threads: &[u64]) -> Done {
 ///
 /// # References
 /// get_robust_list(2); Documentation/locking/robust-futex-ABI.rst.
-fn robust(source: &Source) -> Done {
+fn robust(source: &Source) -> Spans {
     let word = |address: u64| {
         let mut bytes = [0; 8];
         // What cannot be read is zero here, and the end of the list for the kernel.
@@ -98,7 +96,7 @@ fn robust(source: &Source) -> Done {
             .read(&[Span { address, size: bytes.len() }], &mut bytes)
             .map_or(0, |()| u64::from_ne_bytes(bytes))
     };
-    let mut pages = Done::new();
+    let mut pages = Spans::new();
     for head in &source.robust {
         let offset = word(head + 8);
         // The lowest bit of an entry tells something else.
@@ -132,56 +130,9 @@ fn part(load: &Load, span: &(u64, u64)) -> Option<Load> {
     })
 }
 
-/// Sorts, and joins what touches.
-fn merge(mut spans: Done) -> Done {
-    spans.sort_unstable();
-    let mut out: Done = Vec::new();
-    for (start, end) in spans {
-        match out.last_mut() {
-            Some(last) if start <= last.1 => last.1 = last.1.max(end),
-            _ => out.push((start, end)),
-        }
-    }
-    out
-}
-
-/// The part of a run of addresses from `at` on that is not done yet, if there is any.
-pub fn next_open(done: &Done, at: u64, end: u64) -> Option<(u64, u64)> {
-    let mut at = at;
-    let mut stop = end;
-    for (start, after) in &done[done.partition_point(|d| d.1 <= at)..] {
-        if at < *start {
-            stop = end.min(*start);
-            break;
-        }
-        at = *after;
-    }
-    (at < stop).then_some((at, stop))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_open() {
-        let done = merge(vec![(30, 40), (10, 20), (15, 25)]);
-        assert_eq!(done, [(10, 25), (30, 40)]);
-        let all = |mut at, end| {
-            let mut out = vec![];
-            while let Some((a, b)) = next_open(&done, at, end) {
-                out.push((a, b));
-                at = b;
-            }
-            out
-        };
-        assert_eq!(all(0, 50), [(0, 10), (25, 30), (40, 50)]);
-        assert_eq!(all(12, 20), []);
-        assert_eq!(all(12, 28), [(25, 28)]);
-        assert_eq!(all(40, 41), [(40, 41)]);
-        assert_eq!(merge(vec![]), []);
-        assert_eq!(next_open(&vec![], 1, 2), Some((1, 2)));
-    }
 
     #[test]
     fn parts_of_loads() {

@@ -1,12 +1,13 @@
-//! A compressed core of several threads: each compresses what it has read, as frames of its own,
-//! and in the order of the core they are written. Frames that follow one another are one file to
-//! whoever reads zstd.
+//! A compressed core made by several threads. Each compresses what it has read as frames of its
+//! own, and they are written in the order of the core. Frames that follow one another are one file
+//! to every reader of zstd.
 //!
-//! The file always ends where a frame does, so that what there is of it can be read.
+//! The file always ends where a frame does, so that a core that is cut can be read up to there.
 
-use crate::dump::copy::lanes::Stop;
-use crate::dump::copy::output::{LEVEL, Target};
-use crate::dump::copy::regions::{BATCH, Batch};
+use super::regions::{BATCH, Batch};
+use super::sink::LEVEL;
+use super::stop::Stop;
+use super::target::Target;
 use crate::sys::file;
 use crate::sys::{Errno, process};
 use std::io::Result;
@@ -236,7 +237,7 @@ mod tests {
             Arc::new(Target::new(
                 file.into(),
                 Counter::shared().unwrap(),
-                crate::dump::copy::output::Space { room, floor: None },
+                crate::dump::copy::target::Space { room, floor: None },
                 FsType::Other,
             )),
         )

@@ -1,7 +1,8 @@
 //! The kernel's end of the pipe.
 
-use crate::dump::copy::lanes::{CHUNK, Stop};
-use crate::dump::copy::output::Target;
+use super::pages::CHUNK;
+use super::stop::Stop;
+use super::target::Target;
 use crate::sys::{AsFd, process};
 use std::sync::Arc;
 

@@ -1,60 +1,27 @@
 //! The copy: the kernel's stream in, a file with the kernel's holes out. Runs with the crasher's
 //! rights only.
 //!
-//! The kernel emits a core in units (a header, a note, a page) and stops before the unit that would
-//! go over RLIMIT_CORE. It leaves the pages that were never there as holes, which cost nothing. In
-//! a pipe all that is lost: zeros come for holes, and no limit holds. Here both are made again. One
-//! difference is wanted: a page that is there but holds only zeros counts against the limit as in
-//! the kernel, and yet becomes a hole.
+//! Three lanes give the same file: the memory of a small process in few reads (`small_core`), that
+//! of a large one by several threads (`parallel`), and the kernel's pipe (`pipe`), which always
+//! works.
 
-use crate::dump::copy::early_release::{self, Done};
-use crate::dump::copy::frames::Frames;
-use crate::dump::copy::head::{Head, Load};
-use crate::dump::copy::input::{Input, READ};
-use crate::dump::copy::output::{Output, Sink, Sparse, Target, Zstd};
-use crate::dump::copy::parallel::{self, Failed, Source};
-use crate::dump::copy::small_core;
-use crate::dump::policy::plan::PAGE;
+use super::early_release;
+use super::frames::Frames;
+use super::head::{Head, Load};
+use super::input::Input;
+use super::output::Output;
+use super::parallel;
+use super::pipe::{Start, body, head};
+use super::sink::{Sparse, Zstd};
+use super::small_core;
+use super::source::{Failed, Source};
+use super::spans::Spans;
+use super::spans::next_open;
+use super::stop::{Bounds, Stop};
+use super::target::Target;
 use crate::sys::hold::Hold;
-use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, Errno};
 use std::sync::Arc;
-
-/// What the kernel may send ahead, and the most that is held in memory.
-pub const CHUNK: usize = 1 << 20;
-
-/// Why the copy ended before the end of the core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// The next unit would go over RLIMIT_CORE.
-    Limit,
-    /// The target took no more.
-    Write(Errno),
-    /// The room that a limit leaves on the target is used up.
-    Full,
-    /// The stream could not be read.
-    Read(Errno),
-    /// The memory of the process, which has been let go, could not be read.
-    Memory(Errno),
-    /// The stream ended early: the crasher was killed.
-    Ended,
-}
-
-/// What bounds a core, and how exactly.
-#[derive(Debug, Default)]
-pub struct Bounds {
-    /// RLIMIT_CORE: most bytes emitted.
-    pub limit: Option<u64>,
-    /// RLIMIT_FSIZE: most bytes of the file.
-    pub file_size: Option<u64>,
-}
-
-impl Bounds {
-    /// What both leave.
-    fn room(&self) -> u64 {
-        self.limit.unwrap_or(u64::MAX).min(self.file_size.unwrap_or(u64::MAX))
-    }
-}
 
 /// Copies a core. `Ok` when it is whole; else why not, and what could be written is in the file.
 /// With a `source` the memory comes from the process itself where that gives the same file; else
@@ -170,9 +137,9 @@ fn sparse<I: AsFd>(
         let held = release
             .map_or(Ok(None), |release| release.act(source, &head, &files, &threads, target));
         let released = matches!(held, Ok(Some(_)));
-        let open = |held: &Option<Done>, load: &&Load| {
+        let open = |held: &Option<Spans>, load: &&Load| {
             held.as_ref().is_none_or(|done| {
-                early_release::next_open(done, load.address, load.address + load.size).is_some()
+                next_open(done, load.address, load.address + load.size).is_some()
             })
         };
         let rest = |held| {
@@ -210,37 +177,6 @@ fn ended(output: &mut Output<Sparse>, whole: u64) -> Result<(), Stop> {
     Err(Stop::Ended)
 }
 
-/// What comes after the head.
-fn body<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
-    output: &mut Output<S>,
-    bounds: &Bounds,
-    source: Option<Source>,
-    head: &Head,
-) -> Result<(), Stop> {
-    input.expect_all();
-    data(
-        input,
-        output,
-        &head.loads,
-        source.filter(|_| bounds.limit.is_some()).map(|s| s.pagemap).as_ref(),
-    )?;
-    if output.position < head.end {
-        return Err(Stop::Ended);
-    }
-    output.finish()
-}
-
-/// What the start of a core told.
-#[derive(Default)]
-struct Start {
-    head: Head,
-    /// The contents of NT_FILE, if there is one.
-    files: Option<Vec<u8>>,
-    /// The thread pointers.
-    threads: Vec<u64>,
-}
-
 /// How the process is let go early.
 pub struct Release<'a> {
     /// What its memory is held with.
@@ -258,7 +194,7 @@ impl Release<'_> {
         files: &[u64],
         threads: &[u64],
         target: &Arc<Target>,
-    ) -> Result<Option<Done>, Failed> {
+    ) -> Result<Option<Spans>, Failed> {
         // On other architectures than x86-64 nothing says where the threads' blocks are.
         if threads.is_empty() {
             return Ok(None);
@@ -274,176 +210,4 @@ impl Release<'_> {
         std::mem::forget(held);
         Ok(Some(done))
     }
-}
-
-/// Headers and notes, unit by unit. What is not an ELF core of a kind that we know has no head: all
-/// of it is then taken for pages.
-fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Result<Start, Stop> {
-    let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else {
-        return Ok(Start::default());
-    };
-    let mut files: Option<Vec<u8>> = None;
-    let mut threads = Vec::new();
-    let mut registers = Vec::new();
-    unit(input, output, head.header_size)?;
-    for _ in 0..head.segments {
-        let bytes = input.take(head.segment_size)?;
-        head.add_segment(bytes);
-        output.account(output.position, bytes.len() as u64)?;
-        output.put(bytes)?;
-    }
-    while output.position < head.notes_end {
-        let note = Head::note(input.peek(12)?).ok_or(Stop::Ended)?;
-        unit(input, output, 12)?;
-        unit(input, output, note.name)?;
-        gap(input, output, 4)?;
-        if note.is_files() {
-            unit_kept(input, output, note.content, files.insert(Vec::new()))?;
-        } else if note.is_registers() {
-            registers.clear();
-            unit_kept(input, output, note.content, &mut registers)?;
-            threads.extend(Head::thread_pointer(&registers));
-        } else {
-            for part in note.parts() {
-                unit(input, output, part)?;
-            }
-        }
-        gap(input, output, 4)?;
-    }
-    gap(input, output, PAGE)?;
-    Ok(Start { head, files, threads })
-}
-
-/// One unit of the kernel's: all of it or nothing.
-fn unit<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
-    output: &mut Output<S>,
-    size: usize,
-) -> Result<(), Stop> {
-    copy_unit(input, output, size, |_| {})
-}
-
-/// The same, keeping a copy. The kernel bounds the list of mapped files to 4 MiB.
-fn unit_kept<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
-    output: &mut Output<S>,
-    size: usize,
-    kept: &mut Vec<u8>,
-) -> Result<(), Stop> {
-    copy_unit(input, output, size, |bytes| kept.extend_from_slice(bytes))
-}
-
-fn copy_unit<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
-    output: &mut Output<S>,
-    size: usize,
-    mut seen: impl FnMut(&[u8]),
-) -> Result<(), Stop> {
-    output.account(output.position, size as u64)?;
-    let mut left = size;
-    while left > 0 {
-        let bytes = match input.take(left.min(READ)) {
-            Ok(bytes) => bytes,
-            Err(stop) => {
-                // Of a unit that does not come whole the file has what came.
-                output.reach = output.position;
-                return Err(stop);
-            }
-        };
-        left -= bytes.len();
-        seen(bytes);
-        output.put(bytes)?;
-    }
-    Ok(())
-}
-
-/// The kernel's alignment: a hole in a file, zeros in a pipe.
-fn gap<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
-    output: &mut Output<S>,
-    align: u64,
-) -> Result<(), Stop> {
-    let n = output.position.next_multiple_of(align) - output.position;
-    if n > 0 {
-        let bytes = input.take(n as usize)?;
-        if align == PAGE {
-            output.skip(n)?;
-        } else {
-            output.put(bytes)?;
-        }
-    }
-    Ok(())
-}
-
-/// The memory: pages, each one unit.
-fn data<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
-    output: &mut Output<S>,
-    loads: &[Load],
-    pagemap: Option<&Pagemap>,
-) -> Result<(), Stop> {
-    let mut loads = loads.iter().peekable();
-    loop {
-        let chunk = input.peek(READ)?;
-        let size = chunk.len();
-        if size == 0 {
-            return Ok(());
-        }
-        // A run of pages that are written together.
-        let mut run = 0;
-        let mut at = 0;
-        while at < size {
-            let page = &chunk[at..size.min(at + PAGE as usize)];
-            let end = at + page.len();
-            let offset = output.position + (at - run) as u64;
-            let hole = page.len() == PAGE as usize && is_zero(page);
-            let free = hole
-                && !pagemap
-                    .is_some_and(|m| address(&mut loads, offset).is_some_and(|a| m.emitted(a)));
-            let fits = if free { Ok(()) } else { output.account(offset, page.len() as u64) };
-            if hole || fits.is_err() {
-                output.pages(&chunk[run..at])?;
-                fits?;
-                output.skip(PAGE)?;
-                run = end;
-            }
-            at = end;
-        }
-        output.pages(&chunk[run..size])?;
-        input.consume(size);
-    }
-}
-
-/// The runs of pages that do not hold zeros only; what lies between becomes a hole. The last page
-/// may be short.
-pub fn runs(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-    const SIZE: usize = PAGE as usize;
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let page = |at: usize| &bytes[at..bytes.len().min(at + SIZE)];
-        while at < bytes.len() && is_zero(page(at)) {
-            at += SIZE;
-        }
-        let start = at;
-        while at < bytes.len() && !is_zero(page(at)) {
-            at += SIZE;
-        }
-        (start < bytes.len()).then(|| start..bytes.len().min(at))
-    })
-}
-
-fn is_zero(page: &[u8]) -> bool {
-    const ZERO: [u8; PAGE as usize] = [0; PAGE as usize];
-    page == &ZERO[..page.len()]
-}
-
-/// The address of the page at an offset of the file; offsets only grow.
-fn address<'l>(
-    loads: &mut std::iter::Peekable<impl Iterator<Item = &'l Load>>,
-    offset: u64,
-) -> Option<u64> {
-    while loads.peek().is_some_and(|l| l.offset + l.size <= offset) {
-        loads.next();
-    }
-    loads.peek().filter(|l| l.offset <= offset).map(|l| l.address + (offset - l.offset))
 }

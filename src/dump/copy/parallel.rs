@@ -1,16 +1,17 @@
-//! The fast lane beside the stream: the head comes through the pipe, the memory from the process
-//! itself while the kernel waits in the pipe. Several threads, large reads, no page that was never
-//! there. Whenever something is in the way the stream, which is still unread, gives the same file.
+//! The lane for a large core: the head comes through the pipe, the memory from the process itself
+//! while the kernel waits in the pipe. Several threads make large reads, and leave out pages that
+//! were never touched. Where that fails, the stream is still unread and gives the same file.
 
-use crate::dump::copy::early_release::{Done, next_open};
-use crate::dump::copy::frames::{Frames, Packer};
-use crate::dump::copy::head::{Head, Load};
-use crate::dump::copy::lanes::{Stop, runs};
-use crate::dump::copy::output::Target;
-use crate::dump::copy::regions::{BATCH, Batch, Piece, Walk, mapped_files};
-use crate::sys::memory::{Memory, Span};
-use crate::sys::pagemap::Pagemap;
-use crate::sys::{Errno, OwnedFd, pidfd, process};
+use super::frames::{Frames, Packer};
+use super::head::{Head, Load};
+use super::pages::runs;
+use super::regions::{BATCH, Batch, Piece, Walk, mapped_files};
+use super::source::{Failed, Source};
+use super::spans::{Spans, next_open};
+use super::stop::Stop;
+use super::target::Target;
+use crate::sys::memory::Span;
+use crate::sys::{Errno, process};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -31,56 +32,6 @@ const STACK: usize = 256 << 10;
 /// A read that takes longer is stuck: a page that only the crashed process itself could have filled
 /// (userfaultfd). The kernel does not fall for that.
 const STUCK: Duration = Duration::from_secs(2);
-
-/// What the lane reads from. All of it was opened with root's rights, for the process that the
-/// pidfd names.
-#[derive(Debug)]
-pub struct Source {
-    /// Its memory.
-    pub memory: Memory,
-    /// Which pages of it exist.
-    pub pagemap: Pagemap,
-    /// Where the vDSO is mapped.
-    pub vdso: Option<u64>,
-    /// The process; without it there is no fast lane.
-    pub pidfd: Option<OwnedFd>,
-    /// Where its threads' lists of robust futexes begin; asked for an early release only.
-    pub robust: Vec<u64>,
-    /// Most threads that may copy.
-    pub threads: usize,
-}
-
-impl Source {
-    /// Reads, and says whether that was the crasher's. `held`: the process has gone, and its memory
-    /// is held.
-    ///
-    /// # Errors
-    /// [`Stop::Ended`]: it was not, or is not there any more.
-    pub fn read(&self, spans: &[Span], buffer: &mut [u8], held: bool) -> Result<(), Stop> {
-        let read = self.memory.read(spans, buffer);
-        // Only now is it certain whose memory that was: the ID could have been another's by the
-        // time of the read.
-        if read == Err(Errno::SRCH) || !(held || self.alive()) {
-            return Err(Stop::Ended);
-        }
-        read.map_err(Stop::Memory)
-    }
-
-    /// Whether what was just read was the crasher's.
-    pub fn alive(&self) -> bool {
-        self.pidfd.as_ref().is_some_and(pidfd::lives)
-    }
-}
-
-/// Why the lane gave up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failed {
-    /// The stream can do it, if it is still there. If not: why there is no more, and up to where
-    /// the file is whole.
-    Stream(Stop, u64),
-    /// The process has gone; the file is whole up to here.
-    Ended(u64),
-}
 
 /// Whether the lane can give the file that the stream would give, and the mapped files if so.
 /// `room`: how many bytes may be emitted; a limit that could act is exact only on the stream.
@@ -104,7 +55,7 @@ pub fn copy(
     loads: Vec<Load>,
     files: Vec<u64>,
     target: &Arc<Target>,
-    held: Option<Done>,
+    held: Option<Spans>,
 ) -> Result<(), Failed> {
     run(source, Walk::new(loads, files), target, held, None)
 }
@@ -124,7 +75,7 @@ fn run(
     source: &'static Source,
     walk: Walk,
     target: &Arc<Target>,
-    held: Option<Done>,
+    held: Option<Spans>,
     frames: Option<&'static Frames>,
 ) -> Result<(), Failed> {
     // A thread that is stuck in a read cannot be freed, only left behind, and what it uses with it.
@@ -197,7 +148,7 @@ struct Clock {
 struct Work {
     source: &'static Source,
     target: Arc<Target>,
-    held: Option<Done>,
+    held: Option<Spans>,
     /// The file, if it is a compressed one.
     frames: Option<&'static Frames>,
     walk: Mutex<Walk>,
@@ -317,6 +268,9 @@ mod tests {
     use crate::sys::counter::Counter;
     use crate::sys::filesystem::FsType;
     use crate::sys::filter;
+    use crate::sys::memory::Memory;
+    use crate::sys::pagemap::Pagemap;
+    use crate::sys::pidfd;
     use crate::sys::proc::Proc;
 
     /// Of our own memory, by a child with the filter of the copying stage: all that the threads do
@@ -344,7 +298,7 @@ mod tests {
         let target = Arc::new(Target::new(
             file.try_clone().unwrap().into(),
             moved,
-            crate::dump::copy::output::Space::default(),
+            crate::dump::copy::target::Space::default(),
             FsType::Other,
         ));
         let child = child::fork(|| {

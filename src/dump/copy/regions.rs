@@ -1,11 +1,11 @@
-//! Which parts of the memory are read, in the order of the file, without ever holding the list of
-//! them all.
+//! Which regions of the memory are read, in the order of the file, in batches: the whole list is
+//! never held.
 //!
-//! Of memory that belongs to no file only the pages that exist: the others were never touched, and
-//! the kernel leaves them as holes. Of a mapped file everything: a page that is not mapped yet has
-//! contents all the same.
+//! Of memory that belongs to no file only the pages that exist are read: the kernel leaves the
+//! others as holes. Of a mapped file everything is: a page that is not mapped yet has contents all
+//! the same.
 
-use crate::dump::copy::head::Load;
+use super::head::Load;
 use crate::sys::Errno;
 use crate::sys::memory::Span;
 use crate::sys::pagemap::Pagemap;

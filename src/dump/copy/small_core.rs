@@ -1,18 +1,19 @@
-//! The fast lane for a small core: the pages that exist, in few reads, by one thread.
+//! The lane for a small core: the pages that exist, in few reads, by one thread.
 //!
 //! A small process has touched a fraction of what it maps; through the pipe the rest comes as
-//! zeros, page by page. Nothing watches the reads as in the lane for large cores, so none may be
-//! able to hang: of memory that belongs to no file only pages that exist are read, and where a page
-//! of a mapped file does not exist (it would have to come from its file system, or from whoever
-//! handles its faults) the core comes through the pipe. That is so in processes that were forked:
-//! of a program or library the kernel dumps the first page, which they have often never touched.
+//! zeros, page by page. Nothing watches these reads as in the parallel lane, so none may be able to
+//! hang. Of memory that belongs to no file only pages that exist are read. Where a page of a mapped
+//! file does not exist, it would have to come from its file system or from whoever handles its
+//! faults: then the core comes through the pipe. That is so in forked processes: the kernel dumps
+//! the first page of each program and library, which they have often never touched.
 
-use crate::dump::copy::head::{Head, Load};
-use crate::dump::copy::lanes::{Stop, runs};
-use crate::dump::copy::output::Target;
-use crate::dump::copy::parallel::{Failed, Source, WORTH};
-use crate::dump::copy::regions::{BATCH, Piece, mapped_files};
-use crate::dump::policy::plan::PAGE;
+use super::head::{Head, Load};
+use super::pages::{PAGE, runs};
+use super::parallel::WORTH;
+use super::regions::{BATCH, Piece, mapped_files};
+use super::source::{Failed, Source};
+use super::stop::Stop;
+use super::target::Target;
 use crate::sys::memory::Span;
 use crate::sys::pagemap::Run;
 

@@ -1,6 +1,6 @@
-//! Whose process crashed: a registered container's, or the host's.
+//! Whose process crashed: that of a registered container, or the host's.
 
-use crate::dump::crash::facts::Facts;
+use super::facts::Facts;
 use crate::registry::{self, Entry, Registry};
 use crate::sys::proc::Proc;
 use crate::sys::{OwnedFd, ns};

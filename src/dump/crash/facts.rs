@@ -1,7 +1,7 @@
 //! What /proc says of the crasher, gathered below one directory descriptor and verified after the
 //! last read.
 
-use crate::dump::crash::arguments::Crash;
+use super::arguments::Crash;
 use crate::sys::apparmor::Profile;
 use crate::sys::limit::Limit;
 use crate::sys::proc::{self, Cgroup, Proc, Status};

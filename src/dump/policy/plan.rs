@@ -1,16 +1,14 @@
 //! What to do with a crash. Pure: facts in, a decision out.
 
+use crate::dump::copy::pages::PAGE;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
-use crate::limits::Free;
+use crate::limits::{Free, Limits};
 use crate::pattern::Template;
 use crate::record::Location;
 use crate::registry::Entry;
 use std::time::Duration;
-
-/// The kernel's `min_coredump`: with a smaller limit no file is made at all.
-pub const PAGE: u64 = 4096;
 
 /// What is added to the name of a core that is compressed.
 const COMPRESSED: &[u8] = b".zst";
@@ -178,6 +176,11 @@ fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
+}
+
+/// How long the target may take nothing: `limits.stall`.
+pub fn patience(limits: &Limits) -> Option<Duration> {
+    Limits::set(limits.stall).map(Duration::from_secs)
 }
 
 /// The core's path inside the container, for the record: in its mount namespace, without empty and

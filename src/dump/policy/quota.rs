@@ -1,6 +1,7 @@
 //! Whether a container may have one more core, and what must go for it. Pure: what is known in, a
 //! decision out.
 
+use crate::dump::copy::pages::PAGE;
 use crate::limits::{Free, Keep, Limits, Rate};
 use crate::sys::file::Identity;
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,11 @@ pub fn slots(limits: &Limits) -> Option<u64> {
     }
 }
 
+/// What of the places of all those may have that are not the host's own.
+pub fn share(all: u64) -> u64 {
+    all - all / 4
+}
+
 /// Whether anything is to be remembered of the container.
 pub fn has_memory(limits: &Limits) -> bool {
     limits.rate.is_some()
@@ -169,7 +175,7 @@ pub fn room(
             used -= there[next].size;
         }
         let left = most.0.saturating_sub(used);
-        if left < crate::dump::policy::plan::PAGE {
+        if left < PAGE {
             return Err(Refusal::new(
                 "bytes",
                 most,
@@ -187,7 +193,7 @@ pub fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, 
     match available.saturating_sub(free) {
         // A file system that does not say its size has no limit.
         _ if free == 0 || total == 0 => Ok(None),
-        left if left < crate::dump::policy::plan::PAGE => Err(Refusal::new(
+        left if left < PAGE => Err(Refusal::new(
             "min_free",
             min_free,
             format_args!("{available} of {total} bytes are free, {free} must stay"),

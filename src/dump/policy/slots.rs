@@ -14,8 +14,7 @@
 //! hundred containers that crash at once do not have a hundred times as many dumps as one may have.
 //! None of them waits for another one, because nobody waits for a slot of the host's.
 
-use crate::dump::forwarded::share;
-use crate::dump::policy::quota::{self, Kept, MOST, Memory, Refusal, Running};
+use super::quota::{self, Kept, MOST, Memory, Refusal, Running, share};
 use crate::limits::{Limits, Size};
 use crate::registry::Registry;
 use crate::sys::file::Identity;

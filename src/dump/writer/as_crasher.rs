@@ -1,9 +1,9 @@
 //! Small work in a child that has become the crasher: bounded in memory and time, and only listened
 //! to.
 
+use super::crasher::become_crasher;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::writer::child::become_crasher;
 use crate::sys::cgroup::Groups;
 use crate::sys::jail::{self, Bounds};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, limit, process, resolve};

@@ -1,26 +1,25 @@
-//! The writer: a child that has become the crasher: its root, working directory, umask, IDs,
-//! groups, capabilities, user namespace. What it can touch is what the crashed process could have
-//! touched itself.
+//! The writer: a child that has become the crasher makes the file and copies the core into it. What
+//! it can touch is what the crashed process could have touched itself.
 
-use crate::dump::copy::lanes::{self, Bounds, Release, Stop};
-use crate::dump::copy::output::{self, Target};
-use crate::dump::copy::parallel::Source;
+use super::label::{Labeller, Ready};
+use super::place::{Place, create};
+use super::protocol::{Report, Written};
+use super::rotate::View;
+use crate::dump::copy::lanes::{self, Release};
+use crate::dump::copy::source::Source;
+use crate::dump::copy::stop::{Bounds, Stop};
+use crate::dump::copy::target;
+use crate::dump::copy::target::Target;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::quota::{self, Kept, Refusal};
 use crate::dump::policy::slots::Slot;
-use crate::dump::writer::label::{Labeller, Ready};
-use crate::dump::writer::parent::Written;
-use crate::dump::writer::rotate::View;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
 use crate::sys::hold::Hold;
-use crate::sys::{
-    AsFd, BorrowedFd, Errno, OwnedFd, cred, file, filter, limit, ns, proc, process, resolve,
-};
-use anyhow::{Context, Result};
-use std::io::Write;
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, file, filter, proc, process};
+use anyhow::Result;
 use std::sync::Arc;
 
 /// What the writer opens while it still can.
@@ -61,67 +60,6 @@ impl Opened<'_> {
             .chain(self.label.iter().flat_map(Labeller::files))
             .chain(confinement)
     }
-}
-
-/// The writer's words to its parent.
-pub struct Report(std::fs::File);
-
-impl Report {
-    /// Over the end of a pipe.
-    pub fn over(pipe: OwnedFd) -> Self {
-        Report(pipe.into())
-    }
-
-    /// Until the parent has closed its end, or is gone.
-    pub fn wait_until_unheard(&self) {
-        // There is never anything to read at this end: it ends with an error.
-        let _ = process::wait_readable(&self.0, None);
-    }
-
-    /// A report that cannot be delivered has nobody left to read it.
-    pub fn say(&mut self, written: &Written) {
-        let mut line = serde_json::to_vec(written).unwrap_or_default();
-        line.push(b'\n');
-        let _ = self.0.write_all(&line);
-    }
-}
-
-impl AsFd for Report {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// Gives up everything that the crasher does not have, all descriptors but the standard three and
-/// `keep`. The order is the defence: what needs rights first, the rights themselves last.
-pub fn become_crasher<'a>(
-    facts: &'a Facts,
-    core_file: &CoreFile,
-    mut keep: Vec<BorrowedFd<'a>>,
-) -> Result<()> {
-    process::not_dumpable()?;
-    process::ignore_file_size_signal()?;
-    if core_file.memory {
-        process::first_to_go()?;
-    }
-    file::set_umask(facts.status.umask);
-    limit::set_own_file_size(facts.file_size)?;
-    let mut credentials = facts.status.credentials.clone();
-    if core_file.as_root {
-        credentials.uid[3] = 0;
-        file::change_dir(file::open_dir("/".as_ref())?)?;
-    } else {
-        if facts.profile.is_some() {
-            // For AppArmor a path of another mount namespace has no beginning.
-            ns::enter(&facts.mounts, ns::Kind::Mount)?;
-        }
-        file::change_root(&facts.root).context("the crasher's root")?;
-        file::change_dir(&facts.cwd).context("the crasher's working directory")?;
-    }
-    keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
-    process::close_all_but(&keep)?;
-    cred::assume(&credentials, facts.user_ns.as_ref())?;
-    facts.user_ns.as_ref().map_or(Ok(()), process::close).context("close")
 }
 
 /// As the crasher: makes the file and copies the stream.
@@ -225,7 +163,7 @@ pub fn copy(
     }
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
-    let takes = output::Space {
+    let takes = target::Space {
         room: room.as_ref().map(|r| r.0),
         floor: min_free.map(|free| free.of(space.total)),
     };
@@ -235,7 +173,7 @@ pub fn copy(
     let bounds = Bounds { limit: core_file.limit, file_size: facts.file_size };
     let mut released = false;
     let mut go = || {
-        process::replace_stdin(&report.0);
+        process::replace_stdin(&*report);
         report.say(&begun(true));
         released = true;
     };
@@ -276,7 +214,7 @@ pub fn copy(
         }
     });
     // The end of this process is not waited for.
-    process::replace_stdin(&report.0);
+    process::replace_stdin(&*report);
     report.say(&Written {
         size: stat.map(|s| s.size),
         disk_size: stat.map(|s| s.allocated),
@@ -319,84 +257,4 @@ fn room(
     let by_bytes =
         room.bytes.zip(slot.bytes()).map(|(bytes, most)| cut(bytes, "bytes", most.to_string()));
     Ok((by_space.into_iter().chain(by_bytes).min_by_key(|r| r.0), room.remove))
-}
-
-/// Where the core goes: the directory, which is opened once for all that is done there, and the
-/// name. Symbolic links in the path are followed as the crasher would, magic links
-/// (`/proc/self/root`) are not.
-struct Place<'a> {
-    dir: OwnedFd,
-    name: &'a [u8],
-    shown: String,
-}
-
-impl<'a> Place<'a> {
-    fn of(path: &'a [u8], store: Option<&OwnedFd>) -> Result<Self, String> {
-        let shown = path.escape_ascii().to_string();
-        let fail = |call: &str, e: Errno| format!("{call} {shown:?}: {e}");
-        if path.is_empty() {
-            return Err(fail("open", Errno::NOENT));
-        }
-        if path.len() >= 4096 {
-            return Err(fail("open", Errno::NAMETOOLONG));
-        }
-        let (dir, name) = split(path);
-        if matches!(name, b"" | b"." | b"..") {
-            return Err(fail("open", Errno::ISDIR));
-        }
-        let dir =
-            resolve::open_dir_as_process(dir).map_err(|e| fail("open the directory of", e))?;
-        let dir = from_the_hosts_side(dir, store);
-        Ok(Place { dir, name, shown })
-    }
-}
-
-/// The same directory by the host's mount of it, which is writable, where it is the container's in
-/// the store.
-pub fn from_the_hosts_side(dir: OwnedFd, store: Option<&OwnedFd>) -> OwnedFd {
-    let id = |fd: &OwnedFd| file::stat(fd).ok().map(|s| s.id);
-    match store {
-        Some(store) if id(store) == id(&dir) => store.try_clone().unwrap_or(dir),
-        _ => dir,
-    }
-}
-
-/// The directory of a path, and the name in it.
-pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(i) => (&path[..=i], &path[i + 1..]),
-        None => (b".", path),
-    }
-}
-
-/// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
-/// then look at what was opened.
-fn create(
-    place: &Place<'_>,
-    unlink_first: bool,
-    fs_uid: u32,
-    mapped: bool,
-) -> Result<OwnedFd, String> {
-    let Place { dir, name, shown } = place;
-    let removed = if unlink_first { file::unlink(dir, proc::os(name)) } else { Ok(()) };
-    let fd = file::create_exclusive(dir, proc::os(name), 0o600).map_err(|e| match removed {
-        Err(why) if e == Errno::EXIST => {
-            format!("open {shown:?}: {e}, and it cannot be removed: {why:#}")
-        }
-        _ => format!("open {shown:?}: {e}"),
-    })?;
-    let stat = file::stat(&fd).map_err(|e| format!("{shown:?}: {e:#}"))?;
-    // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
-    // lets no process through whose IDs differ.
-    let owner = if mapped { process::effective_uid() } else { fs_uid };
-    let rule = match stat {
-        s if !s.regular => "it is not a regular file",
-        s if s.links != 1 => "it has more than one link",
-        s if s.uid != owner => "the file system gives new files another owner",
-        s if s.mode & 0o677 != 0o600 => {
-            "umask or file system take away the owner's right to read and write it"
-        }
-        _ => return Ok(fd),
-    };
-    Err(format!("{shown:?} was made, but {rule}"))
 }

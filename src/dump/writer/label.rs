@@ -1,6 +1,6 @@
-//! The core's SELinux label, and whether the crasher may make the file at all by SELinux's policy:
-//! the kernel's file mode does both as the crasher, but our writer, which has become it in all
-//! else, is still in the domain of the kernel's helpers, which may do more.
+//! The core's SELinux label, and whether SELinux's policy lets the crasher make the file at all.
+//! The kernel's file mode does both as the crasher. Our writer has become it in all else, but is
+//! still in the domain of the kernel's helpers, which may do more.
 
 use crate::dump::crash::facts::Facts;
 use crate::sys::proc::os;

@@ -3,7 +3,10 @@
 
 pub mod as_crasher;
 pub mod child;
+pub mod crasher;
 pub mod label;
 pub mod parent;
+pub mod place;
+pub mod protocol;
 pub mod rotate;
 pub mod watchdog;

@@ -1,97 +1,26 @@
-//! Writing the core, as the parent of who does it: starts the writer, listens to it, gives it up
-//! where nothing moves. It stays root, touches nothing of the container, and keeps the record.
+//! The parent side of writing a core: it starts the writer, reads its messages, and gives it up
+//! when no bytes move. It stays root, touches nothing of the container, and keeps the record.
 
-use crate::dump::copy::parallel::Source;
+use super::child::{Opened, copy};
+use super::crasher::become_crasher;
+use super::label::Labeller;
+use super::protocol::{Event, Report, Written};
+use super::watchdog::{Notice, Watchdog};
+use crate::dump::copy::source::Source;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::quota::Refusal;
 use crate::dump::policy::slots::Slot;
-use crate::dump::writer::child::{Opened, Report, become_crasher, copy};
-use crate::dump::writer::label::Labeller;
-use crate::dump::writer::watchdog::{Notice, Watchdog};
 use crate::sys::apparmor::Confinement;
 use crate::sys::cgroup::Groups;
 use crate::sys::child::{self, Child};
 use crate::sys::counter::Counter;
-use crate::sys::file::Identity;
 use crate::sys::hold::Hold;
 use crate::sys::memory::{Memory, is_shared};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, OwnedFd, process, robust};
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
-
-/// What became of the file. The child tells it as a line of JSON.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
-    /// Whether the file was made.
-    pub created: bool,
-    /// Size in bytes, once it is known.
-    pub size: Option<u64>,
-    /// Bytes on disk, likewise.
-    pub disk_size: Option<u64>,
-    /// Device and inode number.
-    pub id: Option<(u64, u64)>,
-    /// Whether it is on a memory-backed file system.
-    pub memory: bool,
-    /// Why it is short, or was not made.
-    pub reason: Option<String>,
-    /// Whether the process has been let go.
-    #[serde(default)]
-    pub released: bool,
-    /// Nothing was read yet: an early release is not for this target.
-    #[serde(default)]
-    pub again: bool,
-    /// Whether this is the writer's last word.
-    #[serde(default)]
-    pub done: bool,
-    /// Which limit acted, and its value.
-    #[serde(default)]
-    pub limit: Option<String>,
-    /// Cores of the container that are not there any more.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gone: Vec<Identity>,
-    /// Cores in the host's store that have to go for this one: the parent's to remove.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub goes: Vec<Identity>,
-    /// What tells the file from others, once it is complete.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
-    /// What went wrong and does not count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// The target was given up: it must not be touched again.
-    #[serde(skip)]
-    pub given_up: bool,
-    /// The writer could not even be killed: it hangs in the target, with the kernel's pipe.
-    #[serde(skip)]
-    pub stuck: bool,
-}
-
-/// What the parent may do while the writer works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The writer has started, and will make the file when this has been dealt with.
-    Started,
-    /// The file is made: these cores in the host's store have to go for it.
-    Goes(Vec<Identity>),
-    /// The process has been let go before its core is whole.
-    Released,
-}
-
-impl Written {
-    /// A limit acted.
-    pub fn refused(refusal: Refusal) -> Self {
-        Written {
-            reason: Some(refusal.reason),
-            limit: Some(refusal.limit),
-            done: true,
-            ..Written::default()
-        }
-    }
-}
 
 /// How long a writer that has said its last word has to end: the memory of a process that it held
 /// has to be taken down.
@@ -286,4 +215,10 @@ fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<S
         robust,
         threads,
     })
+}
+
+/// The writer hangs in the target and has the kernel's pipe: the process would wait for as long as
+/// the target does.
+pub fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
+    if facts.is_still(crash) { process::interrupt_dump(crash.said.host_tid) } else { Ok(()) }
 }

@@ -5,8 +5,8 @@
 //! host's to look for and to remove: what the container sees there is its own affair, and it sees
 //! it read-only.
 
+use super::place::split;
 use crate::dump::policy::quota::Kept;
-use crate::dump::writer::child::split;
 use crate::registry::check_id;
 use crate::store::Store;
 use crate::sys::file::Identity;
