@@ -24,6 +24,8 @@
 //! shared   report, store, registry, users, sysctl, corefile, vacuum   effects that the doors need
 //! doors    hook, dump, engine, verify, cli                    never each other, except cli, which may start any
 //! ```
+//!
+//! Nor do files use each other in a circle, but for those that `tests/layers.rs` names.
 
 pub mod sys;
 
