@@ -117,7 +117,7 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     };
     let (written, waiting) = parent::write(crash, &facts, &file, slot.as_deref(), None, |_| {})?;
     let stuck = written.stuck;
-    if let Some(reason) = written.reason {
+    if let Some(reason) = written.finished.reason {
         let path = file.path.escape_ascii();
         log::debug!("process {} of the host: core {path}: {reason}", crash.said.host_pid);
     }

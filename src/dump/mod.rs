@@ -39,9 +39,8 @@ use policy::quota::Kept;
 use policy::slots::{Asked, Asking, Pool, Slot};
 use std::ffi::OsString;
 use std::time::Instant;
-use writer::parent;
+use writer::parent::{self, Event, Written};
 use writer::place::split;
-use writer::protocol::{Event, Written};
 use writer::rotate::Stored;
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record
@@ -283,10 +282,9 @@ fn keep(
             }
             Event::Released => released_at = Some(now()),
         });
-    let (mut written, waiting) = written.unwrap_or_else(|e| {
-        (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None)
-    });
-    written.gone.extend(gone);
+    let (mut written, waiting) =
+        written.unwrap_or_else(|e| (Written::nothing(format!("{e:#}")), None));
+    written.finished.gone.extend(gone);
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
@@ -296,17 +294,23 @@ fn keep(
         let in_store = store.as_ref().is_some_and(|dir| {
             let (_, name) = split(&inside);
             let found = sys::file::identity_at(dir, proc::os(name)).ok();
-            found.zip(written.identity).is_some_and(|(found, core)| found.is_same_file(&core))
+            found
+                .zip(written.finished.identity)
+                .is_some_and(|(found, core)| found.is_same_file(&core))
         });
         let stored = in_store.then(|| entry.names.container_id.clone());
         remember(slot, facts, &inside, &written, stored);
     }
-    if written.created && mount.is_some() && !given_up && !answers_at(host.as_deref(), written.id) {
+    if let Some(made) = written.made
+        && mount.is_some()
+        && !given_up
+        && !answers_at(host.as_deref(), made.id)
+    {
         record.set_paths(Some(&inside), None);
         record.host_dir = None;
-        record.location = if written.memory { Location::Memory } else { Location::Layer };
+        record.location = if made.memory { Location::Memory } else { Location::Layer };
     }
-    let id = written.id.filter(|_| written.created && !given_up);
+    let id = written.made.and_then(|made| made.id).filter(|_| !given_up);
     finish(&mut record, written);
     if record.outcome == Outcome::Written && given_up_for_memory.is_some() {
         record.reason = given_up_for_memory;
@@ -354,31 +358,33 @@ fn keep(
 
 /// Counts the core for the container's limits.
 fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
+    let finished = &written.finished;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let below = inside.strip_prefix(facts.root_path.strip_suffix(b"/").unwrap_or(&facts.root_path));
-    let core = written.identity.map(|identity| Kept {
+    let core = finished.identity.map(|identity| Kept {
         path: below.and_then(text),
         root: text(&facts.root_path).unwrap_or_default(),
         identity,
-        size: written.disk_size.unwrap_or(0),
+        size: finished.disk_size.unwrap_or(0),
         stored,
     });
-    if let Err(e) = slot.end(core, &written.gone, !written.stuck) {
+    if let Err(e) = slot.end(core, &finished.gone, !written.stuck) {
         log::warn!("this core cannot be counted, ignoring: {e:#}");
     }
 }
 
 fn finish(record: &mut Record, written: Written) {
-    record.outcome = match (written.created, &written.reason) {
-        (false, _) => Outcome::None,
-        (true, Some(_)) => Outcome::Truncated,
-        (true, None) => Outcome::Written,
+    let Written { made, finished, .. } = written;
+    record.outcome = match (made, &finished.reason) {
+        (None, _) => Outcome::None,
+        (Some(_), Some(_)) => Outcome::Truncated,
+        (Some(_), None) => Outcome::Written,
     };
     record.truncated = record.outcome == Outcome::Truncated;
-    (record.reason, record.limit) = (written.reason, written.limit);
-    if written.created {
+    (record.reason, record.limit) = (finished.reason, finished.limit);
+    if made.is_some() {
         (record.size, record.disk_size, record.identity) =
-            (written.size, written.disk_size, written.identity);
+            (finished.size, finished.disk_size, finished.identity);
         if record.reason.is_none() && record.location.is_lost_with_container() {
             record.reason = Some("the core goes away with the container".into());
         }

@@ -3,7 +3,7 @@
 
 use super::label::{Labeller, Ready};
 use super::place::{Place, create};
-use super::protocol::{Report, Written};
+use super::protocol::{Finished, Made, Message, Report};
 use super::rotate::View;
 use crate::dump::copy::lanes::{self, Release};
 use crate::dump::copy::source::Source;
@@ -62,7 +62,7 @@ impl Opened<'_> {
     }
 }
 
-/// As the crasher: makes the file and copies the stream.
+/// As the crasher: makes the file, copies the core into it, and reports.
 pub fn copy(
     facts: &Facts,
     core_file: &CoreFile,
@@ -70,12 +70,12 @@ pub fn copy(
     opened: Opened<'_>,
     report: &mut Report,
 ) {
+    let failed = |reason, gone| Message::Done(Finished::failed(reason, gone));
+    let refused = |refusal, gone| Message::Done(Finished::refused(refusal, gone));
     let Opened { source, hold, label, confinement, moved, store } = opened;
     let place = match Place::of(&core_file.path, store) {
         Ok(place) => place,
-        Err(reason) => {
-            return report.say(&Written { reason: Some(reason), done: true, ..Written::default() });
-        }
+        Err(reason) => return report.say(&failed(reason, Vec::new())),
     };
     let space = filesystem::space(&place.dir).unwrap_or(Space {
         kind: FsType::Other,
@@ -86,25 +86,18 @@ pub fn copy(
     });
     // It would count as nobody's memory: a writer of an early release is in no group.
     if space.kind == FsType::Memory && core_file.early {
-        return report.say(&Written { again: true, done: true, ..Written::default() });
+        return report.say(&Message::Retry);
     }
     let view = View { root: &facts.root_path, at_home: core_file.at_home };
     let (there, mut gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
     let (room, old) = match room(core_file, slot, &there, &space) {
         Ok(room) => room,
-        Err(refusal) => return report.say(&Written { gone, ..Written::refused(refusal) }),
+        Err(refusal) => return report.say(&refused(refusal, gone)),
     };
     let ready =
         match label.as_ref().map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name)) {
             Ok(ready) => ready,
-            Err(why) => {
-                return report.say(&Written {
-                    reason: Some(format!("open {:?}: {why}", place.shown)),
-                    done: true,
-                    gone,
-                    ..Written::default()
-                });
-            }
+            Err(why) => return report.say(&failed(format!("open {:?}: {why}", place.shown), gone)),
         };
     let make = || {
         create(
@@ -122,14 +115,7 @@ pub fn copy(
     };
     let file = match made {
         Ok(file) => file,
-        Err(reason) => {
-            return report.say(&Written {
-                reason: Some(reason),
-                done: true,
-                gone,
-                ..Written::default()
-            });
-        }
+        Err(reason) => return report.say(&failed(reason, gone)),
     };
     let (stored, old): (Vec<&Kept>, Vec<&Kept>) =
         old.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
@@ -138,28 +124,19 @@ pub fn copy(
             let _ = file::unlink(&place.dir, proc::os(place.name));
             let refusal =
                 Refusal::new("keep", "newest", format_args!("an older core has to go, but {why}"));
-            return report.say(&Written { gone, ..Written::refused(refusal) });
+            return report.say(&refused(refusal, gone));
         }
         gone.push(core.identity);
     }
     // If this process is killed from now on, the parent knows at least that there is a file.
     let id = file::stat(&file).ok().map(|s| s.id);
-    let made = Written {
-        created: true,
-        id,
-        memory: space.kind == FsType::Memory,
-        note: ready.note,
+    report.say(&Message::Created {
+        made: Made { id, memory: space.kind == FsType::Memory },
         goes: stored.iter().map(|core| core.identity).collect(),
-        ..Written::default()
-    };
-    let begun = |released| Written {
-        reason: Some("the writer was interrupted".into()),
-        released,
-        ..made.clone()
-    };
-    report.say(&begun(false));
+        note: ready.note,
+    });
     if let Err(e) = filter::enter(&filter::COPY) {
-        return report.say(&Written { reason: Some(format!("{e:#}")), done: true, ..made });
+        return report.say(&failed(format!("{e:#}"), Vec::new()));
     }
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
@@ -171,11 +148,9 @@ pub fn copy(
     // It is closed by hand, below, also where a thread was left behind with it.
     std::mem::forget(target.clone());
     let bounds = Bounds { limit: core_file.limit, file_size: facts.file_size };
-    let mut released = false;
     let mut go = || {
         process::replace_stdin(&*report);
-        report.say(&begun(true));
-        released = true;
+        report.say(&Message::Released);
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
     let result = match core_file.compress {
@@ -187,7 +162,7 @@ pub fn copy(
     let closed = process::close(&*target).map_err(Stop::Write);
     // By its name, and last: some file systems know only now when it was written to.
     let identity =
-        file::identity_at(&place.dir, proc::os(place.name)).ok().filter(|i| Some(i.id) == made.id);
+        file::identity_at(&place.dir, proc::os(place.name)).ok().filter(|i| Some(i.id) == id);
     let stop = result.and(closed).err();
     let short = min_free.filter(|_| target.is_short()).map(|free| {
         let floor = free.of(space.total);
@@ -215,17 +190,14 @@ pub fn copy(
     });
     // The end of this process is not waited for.
     process::replace_stdin(&*report);
-    report.say(&Written {
+    report.say(&Message::Done(Finished {
         size: stat.map(|s| s.size),
         disk_size: stat.map(|s| s.allocated),
+        identity,
         reason,
         limit,
         gone,
-        identity,
-        released,
-        done: true,
-        ..made
-    });
+    }));
 }
 
 /// How many bytes the core may have on disk, with what is to be said if it has more; and which of

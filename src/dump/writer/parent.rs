@@ -4,7 +4,7 @@
 use super::child::{Opened, copy};
 use super::crasher::become_crasher;
 use super::label::Labeller;
-use super::protocol::{Event, Report, Written};
+use super::protocol::{Finished, Heard, Made, Message, Report};
 use super::watchdog::{Notice, Watchdog};
 use crate::dump::copy::source::Source;
 use crate::dump::crash::arguments::Crash;
@@ -15,12 +15,52 @@ use crate::sys::apparmor::Confinement;
 use crate::sys::cgroup::Groups;
 use crate::sys::child::{self, Child};
 use crate::sys::counter::Counter;
+use crate::sys::file::Identity;
 use crate::sys::hold::Hold;
 use crate::sys::memory::{Memory, is_shared};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{AsFd, OwnedFd, process, robust};
 use anyhow::Result;
 use std::time::Duration;
+
+/// What became of the file, as far as the parent knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The file, if one was made.
+    pub made: Option<Made>,
+    /// What became of the core.
+    pub finished: Finished,
+    /// The target was given up: it must not be touched again.
+    pub given_up: bool,
+    /// The writer could not even be killed: it hangs in the target, with the kernel's pipe.
+    pub stuck: bool,
+}
+
+impl Written {
+    /// There is no file, and why.
+    pub fn nothing(reason: String) -> Self {
+        Written { finished: Finished::failed(reason, Vec::new()), ..Written::default() }
+    }
+}
+
+/// What the parent may do while the writer works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The writer has started, and will make the file when this has been dealt with.
+    Started,
+    /// The file is made: these cores in the host's store have to go for it.
+    Goes(Vec<Identity>),
+    /// The process has been let go before its core is whole.
+    Released,
+}
+
+/// What came of one writer.
+enum Attempt {
+    /// It is over. The writer, if it has not ended.
+    Over(Written, Option<Waiting>),
+    /// It has to be done again, without an early release.
+    Retry(Waiting),
+}
 
 /// How long a writer that has said its last word has to end: the memory of a process that it held
 /// has to be taken down.
@@ -55,20 +95,16 @@ pub fn write(
     store: Option<&OwnedFd>,
     mut on: impl FnMut(Event),
 ) -> Result<(Written, Option<Waiting>)> {
-    let (written, waiting) = attempt(crash, facts, core_file, slot, store, &mut on)?;
-    match waiting {
-        Some(writer) if written.again => {
-            writer.end()?;
-            attempt(
-                crash,
-                facts,
-                &CoreFile { early: false, ..core_file.clone() },
-                slot,
-                store,
-                &mut on,
-            )
-        }
-        waiting => Ok((written, waiting)),
+    let writer = match attempt(crash, facts, core_file, slot, store, &mut on)? {
+        Attempt::Over(written, waiting) => return Ok((written, waiting)),
+        Attempt::Retry(writer) => writer,
+    };
+    writer.end()?;
+    let core_file = CoreFile { early: false, ..core_file.clone() };
+    match attempt(crash, facts, &core_file, slot, store, &mut on)? {
+        Attempt::Over(written, waiting) => Ok((written, waiting)),
+        // Only a writer with an early release asks for it.
+        Attempt::Retry(writer) => Ok((Written::default(), Some(writer))),
     }
 }
 
@@ -79,7 +115,7 @@ fn attempt(
     slot: Option<&Slot>,
     store: Option<&OwnedFd>,
     on: &mut impl FnMut(Event),
-) -> Result<(Written, Option<Waiting>)> {
+) -> Result<Attempt> {
     // A parent that shares the memory would go on changing it.
     let early = core_file.early && !is_shared(crash.said.host_pid, facts.status.parent);
     let source = source(crash, facts, early, core_file.threads);
@@ -121,18 +157,17 @@ fn attempt(
                 copy(facts, core_file, slot, opened, &mut report);
                 report.wait_until_unheard();
             }
-            Err(e) => report.say(&Written {
-                reason: Some(format!("cannot become the crasher: {e:#}")),
-                done: true,
-                ..Written::default()
-            }),
+            Err(e) => report.say(&Message::Done(Finished::failed(
+                format!("cannot become the crasher: {e:#}"),
+                Vec::new(),
+            ))),
         }
         0
     })?;
     on(Event::Started);
     // If it has gone already, its report says so.
     let _ = process::write(&go, &[1]);
-    let mut written = Written::default();
+    let (mut written, mut heard, mut note) = (Written::default(), Heard::default(), None);
     let mut watchdog = Watchdog::new(&read, moved, core_file.patience);
     loop {
         let line = match watchdog.next() {
@@ -143,22 +178,32 @@ fn attempt(
             Notice::Quiet if child.is_stopped() => return give_up(written, child, core_file),
             Notice::Quiet => continue,
         };
-        let before = written.released;
-        let was_made = written.created;
-        written = serde_json::from_slice(&line).unwrap_or(written);
-        if written.created && !was_made && !written.goes.is_empty() {
-            on(Event::Goes(written.goes.clone()));
-        }
-        if written.released && !before {
-            // The child has let go of its end already: with ours the process goes.
-            on(Event::Released);
-            process::replace_stdin(&read);
-        }
-        if written.done {
-            if let Some(note) = &written.note {
-                log::warn!("process {}: {note}, ignoring", crash.said.host_pid);
+        match heard.message(&line) {
+            None => {}
+            Some(Message::Created { made, goes, note: new }) => {
+                (written.made, note) = (Some(made), new);
+                // Unless more is known later.
+                written.finished.reason = Some("the writer was interrupted".into());
+                if !goes.is_empty() {
+                    on(Event::Goes(goes));
+                }
             }
-            return Ok((written, Some(Waiting { writer: child, report: read })));
+            Some(Message::Released) => {
+                // The child has let go of its end already: with ours the process goes.
+                on(Event::Released);
+                process::replace_stdin(&read);
+            }
+            Some(Message::Retry) => {
+                return Ok(Attempt::Retry(Waiting { writer: child, report: read }));
+            }
+            Some(Message::Done(finished)) => {
+                if let Some(note) = note {
+                    log::warn!("process {}: {note}, ignoring", crash.said.host_pid);
+                }
+                written.finished = finished;
+                let waiting = Waiting { writer: child, report: read };
+                return Ok(Attempt::Over(written, Some(waiting)));
+            }
         }
     }
     // Who is not listened to any more is not to wait for that.
@@ -167,39 +212,32 @@ fn attempt(
     let ended = child.end_within(LAST)?;
     // It may have made the file and not come to say so: then there is a short one, and else the
     // record says too much.
-    written.created = true;
+    written.made.get_or_insert_default();
     let limit = if core_file.memory { ", as the container's memory limit does" } else { "" };
     written.stuck = ended.is_none();
-    written.reason = Some(match ended {
+    written.finished.reason = Some(match ended {
         Some(child::Ended::Signal(child::FORBIDDEN)) => {
             "the writer was killed: it tried a system call that its filter does not allow".into()
         }
         Some(other) => format!("the writer was killed ({other:?}){limit}"),
         None => "the writer hangs in its end".into(),
     });
-    Ok((written, None))
+    Ok(Attempt::Over(written, None))
 }
 
-/// Nothing moves: the writer is killed. If it was only waiting for its own end, its last word
-/// holds.
-fn give_up(
-    mut written: Written,
-    child: Child,
-    core_file: &CoreFile,
-) -> Result<(Written, Option<Waiting>)> {
+/// Nothing moves: the writer is killed.
+fn give_up(mut written: Written, child: Child, core_file: &CoreFile) -> Result<Attempt> {
     written.stuck = child.end_now()?.is_none();
     written.given_up = true;
-    if !written.done {
-        let seconds = core_file.patience.unwrap_or_default().as_secs();
-        written.limit = Some(format!("stall = {seconds}"));
-        written.reason = Some(match core_file.patience {
-            Some(_) => format!(
-                "the target took nothing for {seconds} seconds (limits.stall) and was given up"
-            ),
-            None => "the writer was stopped by a user of the container, and was given up".into(),
-        });
-    }
-    Ok((written, None))
+    let seconds = core_file.patience.unwrap_or_default().as_secs();
+    written.finished.limit = Some(format!("stall = {seconds}"));
+    written.finished.reason = Some(match core_file.patience {
+        Some(_) => {
+            format!("the target took nothing for {seconds} seconds (limits.stall) and was given up")
+        }
+        None => "the writer was stopped by a user of the container, and was given up".into(),
+    });
+    Ok(Attempt::Over(written, None))
 }
 
 /// What the fast lane reads from: opened while we may, of the process that the pidfd names.

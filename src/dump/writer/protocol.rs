@@ -1,4 +1,4 @@
-//! What the writer tells its parent.
+//! What the writer tells its parent: a line of JSON for each message.
 
 use crate::dump::policy::quota::Refusal;
 use crate::sys::file::Identity;
@@ -6,77 +6,91 @@ use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 
-/// What became of the file. The child tells it as a line of JSON.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
-    /// Whether the file was made.
-    pub created: bool,
-    /// Size in bytes, once it is known.
-    pub size: Option<u64>,
-    /// Bytes on disk, likewise.
-    pub disk_size: Option<u64>,
+/// A message of the writer. `Created` comes once at most, then `Released` once at most; the last
+/// one is `Retry` or `Done`, after which the writer waits for its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// The file was made.
+    Created {
+        /// The file.
+        made: Made,
+        /// Cores in the host's store that have to go for this one: the parent's to remove.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        goes: Vec<Identity>,
+        /// What went wrong and does not count.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// The process was let go before its core is whole.
+    Released,
+    /// Nothing was read yet, and no file made: an early release is not for this target.
+    Retry,
+    /// What became of the core. Without `Created` before it there is no file.
+    Done(Finished),
+}
+
+/// A file that was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
     /// Device and inode number.
     pub id: Option<(u64, u64)>,
     /// Whether it is on a memory-backed file system.
     pub memory: bool,
+}
+
+/// What became of the core.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Finished {
+    /// Size of the file in bytes.
+    pub size: Option<u64>,
+    /// Bytes on disk.
+    pub disk_size: Option<u64>,
+    /// What tells the file from others.
+    pub identity: Option<Identity>,
     /// Why it is short, or was not made.
     pub reason: Option<String>,
-    /// Whether the process has been let go.
-    #[serde(default)]
-    pub released: bool,
-    /// Nothing was read yet: an early release is not for this target.
-    #[serde(default)]
-    pub again: bool,
-    /// Whether this is the writer's last word.
-    #[serde(default)]
-    pub done: bool,
     /// Which limit acted, and its value.
-    #[serde(default)]
     pub limit: Option<String>,
     /// Cores of the container that are not there any more.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<Identity>,
-    /// Cores in the host's store that have to go for this one: the parent's to remove.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub goes: Vec<Identity>,
-    /// What tells the file from others, once it is complete.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
-    /// What went wrong and does not count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// The target was given up: it must not be touched again.
-    #[serde(skip)]
-    pub given_up: bool,
-    /// The writer could not even be killed: it hangs in the target, with the kernel's pipe.
-    #[serde(skip)]
-    pub stuck: bool,
 }
 
-/// What the parent may do while the writer works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The writer has started, and will make the file when this has been dealt with.
-    Started,
-    /// The file is made: these cores in the host's store have to go for it.
-    Goes(Vec<Identity>),
-    /// The process has been let go before its core is whole.
-    Released,
-}
+impl Finished {
+    /// The core was not written, or only in part.
+    pub fn failed(reason: String, gone: Vec<Identity>) -> Self {
+        Finished { reason: Some(reason), gone, ..Finished::default() }
+    }
 
-impl Written {
     /// A limit acted.
-    pub fn refused(refusal: Refusal) -> Self {
-        Written {
-            reason: Some(refusal.reason),
-            limit: Some(refusal.limit),
-            done: true,
-            ..Written::default()
-        }
+    pub fn refused(refusal: Refusal, gone: Vec<Identity>) -> Self {
+        Finished { limit: Some(refusal.limit), ..Finished::failed(refusal.reason, gone) }
     }
 }
 
-/// The writer's words to its parent.
+/// What was heard of a writer, so that each message is acted on once.
+#[derive(Debug, Default)]
+pub struct Heard {
+    created: bool,
+    released: bool,
+}
+
+impl Heard {
+    /// The message in a line. `None`: there is none to act on, since the line is damaged or says
+    /// again what was said before.
+    pub fn message(&mut self, line: &[u8]) -> Option<Message> {
+        let message = serde_json::from_slice(line).ok()?;
+        let again = match &message {
+            Message::Created { .. } => std::mem::replace(&mut self.created, true),
+            Message::Released => std::mem::replace(&mut self.released, true),
+            Message::Retry | Message::Done(_) => false,
+        };
+        (!again).then_some(message)
+    }
+}
+
+/// The writer's end of the pipe to its parent.
 pub struct Report(std::fs::File);
 
 impl Report {
@@ -92,8 +106,8 @@ impl Report {
     }
 
     /// A report that cannot be delivered has nobody left to read it.
-    pub fn say(&mut self, written: &Written) {
-        let mut line = serde_json::to_vec(written).unwrap_or_default();
+    pub fn say(&mut self, message: &Message) {
+        let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
         let _ = self.0.write_all(&line);
     }
@@ -102,5 +116,46 @@ impl Report {
 impl AsFd for Report {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_is_a_line() {
+        let made = Made { id: Some((7, 9)), memory: true };
+        let goes = vec![Identity::default()];
+        let note = Some("one\ntwo".to_owned());
+        let refused = Finished::refused(Refusal::new("cores", 3, "too many"), goes.clone());
+        let messages = [
+            Message::Created { made, goes, note },
+            Message::Created { made: Made::default(), goes: Vec::new(), note: None },
+            Message::Released,
+            Message::Retry,
+            Message::Done(Finished { size: Some(1), ..Finished::default() }),
+            Message::Done(refused),
+        ];
+        for message in messages {
+            let line = serde_json::to_string(&message).unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<Message>(&line).unwrap(), message, "{line}");
+        }
+    }
+
+    #[test]
+    fn each_message_is_acted_on_once() {
+        let line = |message: &Message| serde_json::to_vec(message).unwrap();
+        let created =
+            Message::Created { made: Made::default(), goes: vec![Identity::default()], note: None };
+        let mut heard = Heard::default();
+        assert_eq!(heard.message(b"{\"Created\":"), None, "a damaged line");
+        assert_eq!(heard.message(&line(&created)), Some(created.clone()));
+        assert_eq!(heard.message(&line(&created)), None);
+        assert_eq!(heard.message(&line(&Message::Released)), Some(Message::Released));
+        assert_eq!(heard.message(&line(&Message::Released)), None);
+        let done = Message::Done(Finished::default());
+        assert_eq!(heard.message(&line(&done)), Some(done));
     }
 }
