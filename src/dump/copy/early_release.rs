@@ -32,13 +32,49 @@ const AROUND: u64 = 2 * PAGE;
 /// The kernel follows a list of robust futexes no further than this: `ROBUST_LIST_LIMIT`.
 const LONGEST: usize = 2048;
 
+/// How the process is let go early.
+pub struct Release<'a> {
+    /// What its memory is held with.
+    pub hold: Hold,
+    /// Lets it go.
+    pub go: &'a mut dyn FnMut(),
+}
+
+impl Release<'_> {
+    /// Lets the process go, if its memory can be held; else it waits as usual.
+    ///
+    /// # Errors
+    /// What is to be copied before cannot be read.
+    pub fn act(
+        self,
+        source: &'static Source,
+        head: &Head,
+        files: &[u64],
+        threads: &[u64],
+        target: &Arc<Target>,
+    ) -> Result<Option<Spans>, Failed> {
+        // On other architectures than x86-64 nothing says where the threads' blocks are.
+        if threads.is_empty() {
+            return Ok(None);
+        }
+        let Some((held, done)) = prepare(self.hold, source, head, files, threads, target)? else {
+            return Ok(None);
+        };
+        source.memory.detach();
+        (self.go)();
+        // For as long as this process lives.
+        std::mem::forget(held);
+        Ok(Some(done))
+    }
+}
+
 /// Holds the memory, and copies what others or the end of the process would change. `files`: the
 /// starts of the mapped files; `threads`: the thread pointers, from the notes. `None` if the memory
 /// cannot be held: then nothing was written.
 ///
 /// # Errors
 /// What is to be copied cannot be read.
-pub fn prepare(
+fn prepare(
     hold: Hold,
     source: &'static Source,
     head: &Head,

@@ -108,11 +108,11 @@ impl Frames {
         process::set_size(&*self.target, end).map_err(Stop::Write)
     }
 
-    /// Takes away all frames of these threads: another way begins where they did, at the end of the
-    /// file, which is where write(2) still stands.
-    pub fn back(&self) -> std::result::Result<(), Stop> {
-        self.target.again_from(self.base);
-        process::set_size(&*self.target, self.base).map_err(Stop::Write)
+    /// Takes away all frames of these threads, and returns where in the file they began: another
+    /// way begins there, at the end of the file, which is where write(2) still stands.
+    pub fn back(&self) -> std::result::Result<u64, Stop> {
+        process::set_size(&*self.target, self.base).map_err(Stop::Write)?;
+        Ok(self.base)
     }
 
     fn zeros(&self, order: &mut Order, mut frames: u64) -> std::result::Result<(), Stop> {
