@@ -69,6 +69,7 @@ uninstall:
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump $(man)/oci-coredump.1
 	rm -f $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(units)/oci-coredump.service $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
+	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) 2>/dev/null || :
 
 # kata-agent takes regular files only, no links to elsewhere, and calls each with its directory's name: one file under three names.
 kata-guest-hook:
@@ -116,7 +117,7 @@ sanitize:
 # What of it makes no system call that Miri does not know. Needs a nightly toolchain with the components miri and rust-src.
 miri:
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --lib --target-dir $(target)/miri -- \
-		sys::proc sys::cgroup::tests::where sys::limit dump::copy::early_release dump::copy::head dump::copy::regions::tests::files \
+		sys::proc sys::cgroup::tests::where sys::limit dump::copy::early_release dump::copy::spans dump::copy::head dump::copy::regions::tests::files \
 		dump::crash::arguments dump::policy::plan
 
 # Their test programs must have been built, as those projects say. Root, and the machine's core_pattern for some seconds.

@@ -21,7 +21,7 @@ use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
 use crate::sys::proc::{self, printable};
-use crate::sys::{self, cgroup, kernel, ns, process};
+use crate::sys::{self, cgroup, kernel, ns, pidfd, process};
 use crate::sysctl::Saved;
 use crate::vacuum;
 use after::ledger::{self, Ledger};
@@ -39,6 +39,7 @@ use policy::quota::Kept;
 use policy::slots::{Asked, Asking, Pool, Slot};
 use std::ffi::OsString;
 use std::time::Instant;
+use writer::as_crasher::Charge;
 use writer::parent::{self, Event, Written};
 use writer::place::split;
 use writer::rotate::Stored;
@@ -335,8 +336,14 @@ fn keep(
     // A store that does not answer takes no binaries either.
     let keeps = config.binaries.keep && entry.user.is_none() && ledger.records().is_some();
     if let Some(id) = id.filter(|_| keeps) {
+        // The container goes with its first process, which may be the one that has crashed.
+        let first = (entry.init.pid != crash.said.host_pid)
+            .then(|| pidfd::open(entry.init.pid).ok())
+            .flatten()
+            .filter(|_| entry.init_lives());
         let keeper = kept_binaries::Keeper {
             facts,
+            charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
             core_file: file,
             core: id,
             account: &entry.account(),

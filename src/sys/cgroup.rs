@@ -82,6 +82,20 @@ impl Groups {
     }
 }
 
+/// Moves a process, which has one thread, from such groups to the root of their hierarchies. The groups of a
+/// container that has gone cannot be removed as long as somebody is in them.
+pub fn leave(groups: &[Cgroup], pid: i32) {
+    for group in groups {
+        let root = Cgroup { controllers: group.controllers.clone(), path: b"/".to_vec() };
+        let name = if group.controllers.is_empty() { "cgroup.procs" } else { "tasks" };
+        let file = places(&root)
+            .into_iter()
+            .find_map(|dir| File::options().write(true).open(dir.join(name)).ok());
+        // Where it is at the root already, nothing changes.
+        let _ = file.map(|mut file| file.write_all(pid.to_string().as_bytes()));
+    }
+}
+
 /// How many bytes of memory a process in these groups may still take before a memory limit of one of
 /// them, or of one above, is reached; what is cached of files goes by itself. `None` without a limit.
 pub fn headroom(groups: &[Cgroup]) -> Option<u64> {

@@ -56,4 +56,7 @@ pub fn remove() {
             log::warn!("cannot remove {}/{NAME}, ignoring: {e:#}", until.directory());
         }
     }
+    // It was made for this file, as a rule.
+    let run = file::open_dir(Path::new("/run"));
+    let _ = run.and_then(|run| file::remove_empty_dir(run, "sysctl.d".as_ref()));
 }

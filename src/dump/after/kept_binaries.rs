@@ -10,7 +10,7 @@ use crate::corefile::{self, Module, Source, is_name};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slots::Slot;
-use crate::dump::writer::as_crasher::{self, Haste, say};
+use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
 use crate::dump::writer::place::split;
 use crate::store::Store;
 use crate::store::binaries::Binaries;
@@ -68,6 +68,8 @@ pub struct Keeper<'a> {
     pub account: &'a str,
     /// Whose slot it is: a child that hangs keeps it.
     pub slot: Option<&'a Slot>,
+    /// Who pays for it.
+    pub charge: Charge<'a>,
     /// The configuration.
     pub most: &'a config::Binaries,
     /// Bytes that are free on the store's disk.
@@ -79,9 +81,15 @@ impl Keeper<'_> {
     pub fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
         let Keeper { facts, core_file, core, most, .. } = *self;
         let slot: Vec<BorrowedFd<'_>> = self.slot.iter().flat_map(|t| t.fds()).collect();
-        let seen = as_crasher::run(facts, core_file, &LOOK, Haste::Last, &slot, |own, out| {
-            look(core_file, core, most.max_file, own, out)
-        })?;
+        let seen = as_crasher::run(
+            facts,
+            core_file,
+            &LOOK,
+            Haste::Last,
+            self.charge,
+            &slot,
+            |own, out| look(core_file, core, most.max_file, own, out),
+        )?;
         let (seen, large): (Vec<Seen>, Vec<Seen>) =
             seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
         say_not_kept(
@@ -146,6 +154,7 @@ impl Keeper<'_> {
             core_file,
             &bounds,
             Haste::Last,
+            self.charge,
             &files,
             |own, out| {
                 open.iter()

@@ -6,7 +6,7 @@ use crate::config::TerminationLog;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slots::Slot;
-use crate::dump::writer::as_crasher::{self, Haste};
+use crate::dump::writer::as_crasher::{self, Charge, Haste};
 use crate::record::{Outcome, Record};
 use crate::report::one_line;
 use crate::sys::jail::Bounds;
@@ -51,9 +51,17 @@ pub fn write(
 ) -> Result<()> {
     let text = line(record);
     let files: Vec<_> = slot.iter().flat_map(|t| t.fds()).collect();
-    as_crasher::run::<()>(facts, core_file, &BOUNDS, Haste::Now, &files, |own, _| {
-        let _ = put(&text, own);
-    })?;
+    as_crasher::run::<()>(
+        facts,
+        core_file,
+        &BOUNDS,
+        Haste::Now,
+        Charge::Crasher,
+        &files,
+        |own, _| {
+            let _ = put(&text, own);
+        },
+    )?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use super::crasher::become_crasher;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::sys::cgroup::Groups;
+use crate::sys::cgroup::{self, Groups};
 use crate::sys::jail::{self, Bounds};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, limit, process, resolve};
 use anyhow::Result;
@@ -26,18 +26,34 @@ pub enum Haste {
     Last,
 }
 
-/// Runs `work` in a child that has become the crasher, in its control groups, within bounds, and
-/// takes what it says: a line of JSON each, as far as they come.
+/// Who pays.
+#[derive(Clone, Copy, Debug)]
+pub enum Charge<'a> {
+    /// The crasher's control groups.
+    Crasher,
+    /// The same, as long as this process lives (its pidfd): then the container goes, and its groups
+    /// must be empty for that.
+    Until(&'a OwnedFd),
+    /// Nobody: the container is going.
+    Nobody,
+}
+
+/// Runs `work` in a child that has become the crasher, within bounds, and takes what it says: a
+/// line of JSON each, as far as they come.
 pub fn run<T: for<'d> Deserialize<'d>>(
     facts: &Facts,
     core_file: &CoreFile,
     bounds: &Bounds,
     haste: Haste,
+    charge: Charge<'_>,
     files: &[BorrowedFd<'_>],
     work: impl FnOnce(&OwnedFd, &mut Open),
 ) -> Result<Vec<T>> {
     let (read, write) = process::pipe()?;
-    let groups = Groups::open(&facts.cgroups);
+    let groups = match charge {
+        Charge::Nobody => Groups::default(),
+        _ => Groups::open(&facts.cgroups),
+    };
     let child = child::fork_into(groups.unified(), |there| {
         groups.enter(there);
         let mut out = Open::from(write);
@@ -59,7 +75,13 @@ pub fn run<T: for<'d> Deserialize<'d>>(
         }
         0
     })?;
-    let (said, cut) = jail::listen(&read, bounds);
+    let last = match charge {
+        Charge::Until(process) => Some(process),
+        _ => None,
+    };
+    let pid = child.id().as_raw_nonzero().get();
+    let mut leave = || cgroup::leave(&facts.cgroups, pid);
+    let (said, cut) = jail::listen_beside(&read, bounds, last, &mut leave);
     // One that sleeps in the container's file system cannot end, and is left to itself.
     if cut.is_some() { child.end_now() } else { child.end_within(LAST) }?;
     Ok(said.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
