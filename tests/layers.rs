@@ -128,8 +128,8 @@ fn every_module_uses_only_what_stands_below_it() {
         }
         let mine = layer(me).unwrap_or_else(|| {
             panic!(
-                "src/{file}: module `{me}` is in no layer of tests/layers.rs; say in src/lib.rs where \
-                 it stands"
+                "src/{file}: module `{me}` is in no layer of tests/layers.rs; say in src/lib.rs \
+                 where it stands"
             )
         });
         for other in used(&text) {

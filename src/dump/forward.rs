@@ -128,7 +128,8 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     if stuck { parent::let_go(crash, &facts) } else { Ok(()) }
 }
 
-/// Of what is not ours little is said. Without a run directory nobody knows how much was.
+/// Limits how often crashes that are not a container's are logged. Without a run directory there is
+/// nothing to count in, and all are.
 pub fn sparingly(registry: Option<&Registry>, what: &str, say: impl FnOnce()) {
     match registry {
         Some(registry) => crate::report::sparingly(registry.dir(), what, say),

@@ -90,15 +90,15 @@ const MAX: usize = 1 << 20;
 /// How long the list may be another process's.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often the crash that is at the door looks again, ...
+/// How often the crash that looks for room looks again, ...
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// ... and how often those behind it see whether their process is still there.
+/// ... and how often those behind it check that their process is still there.
 const STILL: Duration = Duration::from_secs(1);
 
-/// Of the crashes of a user that wait, one looks for room: a thousand of them would do little else.
-/// The doors have numbers, since a user may have many IDs: a container without a user namespace has
-/// all.
+/// Of the crashes of a user that wait, only one at a time looks for room: a thousand would do
+/// little else. Users are spread over this many locks, since one may have many IDs: a container
+/// without a user namespace has all of them.
 pub const DOORS: u32 = 256;
 
 /// Entries from which on the dead ones are looked for, where there is room all the same.
@@ -141,7 +141,7 @@ pub fn enter(
     }
 }
 
-/// Whoever waits has a process of its own for as long.
+/// A crash that waits keeps a process of ours alive, which takes memory of the host.
 fn no_memory() -> bool {
     kernel::memory().is_ok_and(|(total, available)| available < total / 20)
 }

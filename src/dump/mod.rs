@@ -53,14 +53,15 @@ pub fn handle(args: &[OsString]) -> Result<()> {
     process::not_dumpable()?;
     let crash = Crash::from_arguments(args)?;
     if crash.pidfd.is_none() {
-        // All of it will come through the pipe: the kernel fills it while we look around.
+        // All of the core will come through the pipe: the kernel fills it while the facts are
+        // gathered.
         process::enlarge_pipe(process::stdin(), pages::CHUNK);
     }
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("{e:#}, using the defaults");
         Config::default()
     });
-    // Turns are taken in it, those of users too, who have registered elsewhere.
+    // Slots are taken in it, also those of users, whose registries are elsewhere.
     let registry = Registry::open().or_else(|| Registry::create().ok());
     crate::report::count_lines_in(registry.as_ref().and_then(|r| r.forwarded_dir().ok()));
     let facts = match Facts::gather(&crash) {
@@ -74,7 +75,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                     signal_name(crash.said.signal)
                 )
             });
-            // Nothing is known of it: it has no place that is the host's own.
+            // Nothing is known of it, so it gets none of the slots that are the host's own.
             let who = Who { uid: crash.said.uid, is_contained: true };
             return forward_it(crash, who, registry, &config);
         }
@@ -183,7 +184,8 @@ struct NoCore {
     limit: Option<String>,
 }
 
-/// There will be no core: nothing of the container was touched, and nothing is waited for.
+/// Records that there will be no core. Nothing of the container was touched, and the process is let
+/// go at once.
 fn no_core(
     crash: &Crash,
     facts: &Facts,
@@ -206,7 +208,7 @@ fn no_core(
     match told {
         Ok(true) => {
             log::warn!("{record}");
-            // Whose copy has no slot at this moment has none at all: nobody waits for one.
+            // The user's copy is made only if a slot is free at this moment: nothing waits for one.
             let asking = |r| Asking {
                 registry: r,
                 account: &account,
@@ -245,7 +247,8 @@ fn keep(
         plan::affordable(file.clone(), cgroup::headroom(&facts.cgroups));
     let file = &file;
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
-    // What a user says of the host he must show: he does in the end.
+    // What a user's registration says of paths on the host is not trusted: it is checked with his
+    // rights, at the end.
     let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
     let host = plan::host_path(&inside, mount);
     record.set_paths(Some(&inside), host.as_deref());
@@ -257,7 +260,7 @@ fn keep(
             let opened = sys::file::open_dir(source.as_ref());
             opened.inspect_err(|e| log::warn!("{e:#}, going on without it")).ok()
         });
-    // Not a user's, whose memory is his word.
+    // Not for a user's container: what his registration says is not trusted.
     let is_stored = slot.iter().flat_map(|slot| slot.cores()).any(|core| core.stored.is_some());
     let hosts = if is_stored && entry.user.is_none() { Store::peek(config) } else { None };
     let stored = hosts.as_ref().map(Stored);
@@ -269,7 +272,7 @@ fn keep(
     let (mut ledger, mut released_at) = (Ledger::new(config), None);
     let written =
         parent::write(crash, facts, file, slot.as_deref(), store.as_ref(), |event| match event {
-            // While the writer becomes the crasher.
+            // The first record is written while the writer becomes the crasher.
             Event::Started => ledger.say(&record),
             Event::Goes(goes) => {
                 let cores = slot.iter().flat_map(|slot| slot.cores());
@@ -291,7 +294,7 @@ fn keep(
     }
     let (stuck, given_up) = (written.stuck, written.given_up);
     if let Some(slot) = &slot {
-        // By the very file: what the container has mounted there is its own affair.
+        // Compared as a file: the container may have mounted something else at the path.
         let in_store = store.as_ref().is_some_and(|dir| {
             let (_, name) = split(&inside);
             let found = sys::file::identity_at(dir, proc::os(name)).ok();
@@ -333,7 +336,7 @@ fn keep(
     if let Some(writer) = waiting {
         writer.end()?;
     }
-    // A store that does not answer takes no binaries either.
+    // A store that did not answer is not asked again.
     let keeps = config.binaries.keep && entry.user.is_none() && ledger.records().is_some();
     if let Some(id) = id.filter(|_| keeps) {
         // The container goes with its first process, which may be the one that has crashed.

@@ -56,7 +56,7 @@ struct Seen {
     disk: u64,
 }
 
-/// Who keeps, and what of it may be kept.
+/// What is to be kept, and how much of it may be.
 pub struct Keeper<'a> {
     /// What is known of the process.
     pub facts: &'a Facts,
@@ -68,7 +68,7 @@ pub struct Keeper<'a> {
     pub account: &'a str,
     /// Whose slot it is: a child that hangs keeps it.
     pub slot: Option<&'a Slot>,
-    /// Who pays for it.
+    /// Whose control groups its children run in.
     pub charge: Charge<'a>,
     /// The configuration.
     pub most: &'a config::Binaries,

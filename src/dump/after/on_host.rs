@@ -13,7 +13,8 @@ pub fn is_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
     found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == id)
 }
 
-/// The same, found out by a child: the volume may answer no more. One that hangs keeps the slot.
+/// The same, checked by a child, since the volume may not answer any more. A child that hangs keeps
+/// the slot.
 pub fn answers_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
     const PATIENCE: Duration = Duration::from_secs(5);
     let child = child::fork(|| {

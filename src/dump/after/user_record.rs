@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::Duration;
 
-/// A group that nobody has, where none of the user's is known.
+/// A group ID that is in use nowhere, for a user whose group is not known.
 const NO_GROUP: u32 = 2_147_450_879;
 
 /// How long the user's directories may take to answer. The parent keeps this deadline: the user
@@ -30,9 +30,9 @@ const MOST: usize = 512;
 /// where it says on the host is found out by him too: then the record says so. `core`: its path
 /// inside, and the device and inode number of the file.
 ///
-/// Nothing for a container of root's.
+/// For a container of root's it does nothing.
 ///
-/// `slot`: whose it is, which a child that hangs keeps.
+/// `slot`: the container's, which a child that hangs keeps.
 pub fn copy(
     record: &mut Record,
     entry: &Entry,
@@ -43,7 +43,7 @@ pub fn copy(
     let host = core
         .as_ref()
         .and_then(|(inside, id)| Some((plan::host_path(inside, entry.place.mount.as_ref())?, *id)));
-    // Root's store is not meant.
+    // The user's container writes to a store of his own, not to root's.
     if record.location == Location::Store {
         record.location = Location::Volume;
     }
@@ -65,7 +65,7 @@ fn as_user(uid: u32, slot: Option<&Slot>, work: impl FnOnce() -> Result<bool>) -
     const NOT_FOUND: i32 = 2;
     const FAILED: i32 = 1;
     let (read, say) = process::pipe()?;
-    // root's would be a privilege.
+    // The group root would be a privilege.
     let gid = users::group_of(uid).filter(|gid| *gid != 0).unwrap_or(NO_GROUP);
     let child = child::fork(|| {
         let attempt = || -> Result<bool> {

@@ -24,7 +24,7 @@ const ZEROS: u64 = 1 << 20;
 /// Most bytes of the core in one frame.
 const MOST: usize = ZEROS as usize + BATCH;
 
-/// How often a thread that waits for its turn looks whether there still is one.
+/// How often a thread that waits for its turn to write checks whether the copy was stopped.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The file, and whose turn it is.
@@ -61,8 +61,8 @@ impl Frames {
         Ok(Frames { target: target.clone(), start, base, zeros, order, turn: Condvar::new() })
     }
 
-    /// Compresses a batch and writes it when those before it are written. `bytes`: of its pieces,
-    /// one after the other. `stop`: there will be no more turns.
+    /// Compresses a batch and writes it when those before it are written. `bytes`: those of its
+    /// pieces, one after the other. `stop`: the copy was stopped.
     pub fn put(
         &self,
         packer: &mut Packer,
@@ -91,7 +91,7 @@ impl Frames {
         Ok(())
     }
 
-    /// No more comes: the core has this size.
+    /// Ends the file: the core has this size.
     pub fn end(&self, size: u64) -> std::result::Result<(), Stop> {
         let mut order = self.order.lock().map_err(|_| Stop::Write(Errno::IO))?;
         let zeros = size.saturating_sub(order.core);
@@ -139,8 +139,8 @@ impl Frames {
 fn compressor() -> Result<Compressor<'static>> {
     let mut compressor = Compressor::new(LEVEL)?;
     compressor.include_checksum(true)?;
-    // As the level has it for whole files. For a piece as small as a batch the library looks for
-    // shorter matches, which is a third slower on text and finds less.
+    // What this level uses for whole files. For data as small as a batch the library would look for
+    // shorter matches, which is a third slower on text and compresses less.
     compressor.set_parameter(CParameter::MinMatch(7))?;
     Ok(compressor)
 }
@@ -163,7 +163,7 @@ enum Part {
 }
 
 impl Packer {
-    /// One that has made nothing yet.
+    /// A new one.
     pub fn new() -> Result<Self> {
         let frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(MOST));
         Ok(Packer {

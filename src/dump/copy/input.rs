@@ -1,4 +1,4 @@
-//! The kernel's end of the pipe.
+//! The stream that the kernel writes, read in pieces.
 
 use super::pages::CHUNK;
 use super::stop::Stop;
@@ -30,7 +30,7 @@ impl<I: AsFd> Input<I> {
         Input { pipe, target: target.clone(), buffer: vec![0; READ], step: HEAD, start: 0, end: 0 }
     }
 
-    /// All of it is going to be read.
+    /// Prepares for reading all of it, in large pieces.
     pub fn expect_all(&mut self) {
         self.step = READ;
         process::enlarge_pipe(&self.pipe, CHUNK);

@@ -49,14 +49,14 @@ impl<S: Sink> Output<S> {
         if self.pending.len() >= CHUNK { self.flush() } else { Ok(()) }
     }
 
-    /// Writes what is on its way.
+    /// Writes the small units that were collected.
     pub fn flush(&mut self) -> Result<(), Stop> {
         let at = self.position - self.pending.len() as u64;
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() { Ok(()) } else { self.sink.write(&pending, at) }
     }
 
-    /// Leaves a hole.
+    /// Leaves a hole of `n` bytes.
     pub fn skip(&mut self, n: u64) -> Result<(), Stop> {
         self.flush()?;
         self.position += n;
@@ -83,7 +83,7 @@ impl<S: Sink> Output<S> {
         self.sink.end(self.position)
     }
 
-    /// The file ends here, whatever others have written.
+    /// Ends the file here, whatever the other lanes have written.
     pub fn end_at(&mut self, end: u64) -> Result<(), Stop> {
         self.sink.end(end)
     }

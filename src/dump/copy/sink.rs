@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub trait Sink {
     /// Writes `bytes` at `offset`; what was left out before them are zeros.
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Stop>;
-    /// No more comes: the core has this size.
+    /// Ends the file: the core has this size.
     fn end(&mut self, size: u64) -> Result<(), Stop>;
 }
 
@@ -36,8 +36,8 @@ pub struct Zstd {
     room: u64,
 }
 
-/// The crashed process is waiting. Levels below 0 take as long for text, and programs become a
-/// seventh larger by them.
+/// A fast level, since the crashed process waits. Levels below 0 are no faster on text, and
+/// programs become a seventh larger with them.
 pub const LEVEL: i32 = 1;
 
 impl Zstd {

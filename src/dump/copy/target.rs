@@ -9,20 +9,21 @@ use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, process};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// The file that is written: how far it has come, and how far it may.
+/// The file that is written: how many bytes it has, and how many it may have.
 pub struct Target {
     file: OwnedFd,
-    /// Every byte that moves counts, for whoever watches.
+    /// Counts each byte that is read or written, for the watchdog.
     moved: Counter,
     written: AtomicU64,
     /// Most bytes on disk.
     room: u64,
-    /// What must stay free of the file system, in bytes. Others write there, too: it is looked at
+    /// How many bytes of the file system must stay free. Others write there too, so this is checked
     /// again and again.
     floor: Option<u64>,
     full: AtomicBool,
     short: AtomicBool,
-    /// Most bytes of one call: fewer where they take long, so that somebody sees them move.
+    /// Most bytes of one call. Slow targets get smaller calls, so that the watchdog sees bytes
+    /// move.
     step: AtomicUsize,
 }
 
@@ -30,11 +31,11 @@ pub struct Target {
 /// of it by a larger one.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Smaller than this is none.
+/// Smallest size of a call.
 const SMALLEST: usize = 4096;
 
-/// After how many bytes it is looked how much is free. So many may be too many, of each dump at a
-/// time.
+/// How often the free space is checked, in bytes written. Each dump may exceed the limit by as
+/// much.
 const LOOK: u64 = 1 << 20;
 
 /// How much a target takes.
@@ -62,7 +63,7 @@ impl Target {
         }
     }
 
-    /// Something came in.
+    /// Counts bytes that were read.
     pub fn moved(&self, n: usize) {
         self.moved.add(n as u64);
     }
@@ -73,18 +74,18 @@ impl Target {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Whether that was because others have taken what must stay free.
+    /// Whether the target is full because others have used space that must stay free.
     pub fn is_short(&self) -> bool {
         self.short.load(Ordering::Relaxed)
     }
 
-    /// Whether less is free than must stay. What cannot be asked is no reason to stop.
+    /// Whether less is free than must stay free. Where that cannot be found out, the copy goes on.
     fn is_below_floor(&self) -> bool {
         let space = || filesystem::space(&self.file).ok().filter(|space| space.total > 0);
         self.floor.is_some_and(|floor| space().is_some_and(|space| space.available < floor))
     }
 
-    /// The first `n` bytes stay, the others are written again.
+    /// The first `n` bytes stay, the others will be written again.
     pub fn again_from(&self, n: u64) {
         self.written.store(n, Ordering::Relaxed);
     }

@@ -26,10 +26,10 @@ use std::time::{Duration, Instant};
 /// escaped.
 const MAX: usize = 32 << 20;
 
-/// Turns where no number is set but the dumps on their way must be known.
+/// Slots where no number is set, but the dumps on their way must be known.
 const MANY: u64 = 1024;
 
-/// Turns of a container that need none of the host's.
+/// Slots of a container that need none of the host's.
 const OWN: u64 = 4;
 
 /// How many of the host's slots are tried: when a thousand crashes come at once, trying more would
@@ -39,13 +39,13 @@ const LOOK: u64 = 8;
 /// How often a crash that waits checks that its process is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A slot. It ends with the processes that have its descriptors.
+/// A slot that was taken. It is free again when the last process with its descriptors has ended.
 #[derive(Debug)]
 pub struct Slot {
     dir: OwnedFd,
     number: u64,
     lock: OwnedFd,
-    /// The slot of the host's that goes with it.
+    /// The slot of the host's that was taken with it, beyond the container's own.
     host: Option<OwnedFd>,
     limits: Limits,
     /// Taken from the memory when the slot began: the cores that are there, and the other dumps.
@@ -56,11 +56,11 @@ pub struct Slot {
 
 /// What came of asking for a slot.
 pub enum Asked {
-    /// No limit needs one.
+    /// No limit is set that needs slots.
     Free,
-    /// It is the container's slot.
+    /// A slot was taken.
     Slot(Box<Slot>),
-    /// A limit acted.
+    /// A limit forbids the core.
     Refused(Refusal),
 }
 
@@ -103,7 +103,7 @@ pub struct Asking<'a> {
     pub pool: Pool,
     /// What holds for this container.
     pub limits: &'a Limits,
-    /// Where to look first, so that the crashes of a storm do not all look at the same place.
+    /// Which slot to try first, so that crashes at the same time do not all try the same one.
     pub first: u64,
     /// Whether the crashed process is still there: nobody waits for one that was killed.
     pub is_still: &'a dyn Fn() -> bool,
@@ -168,8 +168,8 @@ struct Taken {
 }
 
 impl Semaphore<'_> {
-    /// Takes one. Where all are taken: waits for one of them, and does not look around any more, or
-    /// a thousand who wait would do nothing else.
+    /// Takes a slot. Where all are taken it waits for one of them, and does not try the others
+    /// again: a thousand crashes that wait would do nothing else.
     fn take(&self) -> Result<Result<Taken, Refusal>> {
         let own = self.asking.pool.own(self.slots);
         if let Some((number, lock)) = free(self.dir, 0, own, self.asking.first)? {
@@ -215,7 +215,8 @@ impl Semaphore<'_> {
                 .map(|host| Taken { number, lock, host: Some(host) })
                 .ok_or_else(|| self.refusal(true)));
         }
-        // The host's have all gone to others, which is nothing to wait for.
+        // Others have all of the host's slots, and nobody waits for those: this crash waits for one
+        // of its own container's.
         drop(lock);
         let number = self.asking.first % own;
         Ok(within(self.dir, number)?
@@ -260,7 +261,7 @@ impl Semaphore<'_> {
         quota::memory(min_memory, total, available).err()
     }
 
-    /// `full`: what was in the way are the slots of the host.
+    /// `full`: the host's slots were all taken.
     fn refusal(&self, full: bool) -> Refusal {
         let waited = self.asking.limits.wait.unwrap_or(0);
         let none = format_args!("and none was done in {waited} seconds");
@@ -327,7 +328,7 @@ impl Slot {
         &self.cores
     }
 
-    /// Those that have gone do not count.
+    /// Forgets cores that are not there any more.
     pub fn without(&mut self, gone: &[Identity]) {
         self.cores.retain(|core| !gone.contains(&core.identity));
     }
@@ -370,7 +371,7 @@ impl Slot {
         if ended {
             memory.running.retain(|r| r.slot != self.number);
         }
-        // The file system may have given the number of one that has gone to the new one.
+        // The file system may have reused the inode number of a core that has gone for the new one.
         memory.cores.retain(|k| {
             !gone.contains(&k.identity)
                 && core.as_ref().is_none_or(|c| c.identity.id != k.identity.id)
@@ -391,7 +392,7 @@ impl Slot {
         open(&self.dir, number).and_then(|f| file::try_lock(&f)).is_ok_and(|free| !free)
     }
 
-    /// A memory that is damaged is none.
+    /// A damaged memory counts as an empty one.
     fn read(&self) -> Memory {
         let text = file::open_read(&self.dir, "memory".as_ref())
             .ok()

@@ -1,5 +1,5 @@
-//! Small work in a child that has become the crasher: bounded in memory and time, and only listened
-//! to.
+//! Short tasks in a child that has become the crasher, bounded in memory and time. The parent only
+//! reads what it reports.
 
 use super::crasher::become_crasher;
 use crate::dump::crash::facts::Facts;
@@ -13,33 +13,33 @@ use std::fs::File as Open;
 use std::io::Write;
 use std::time::Duration;
 
-/// How long a child that was killed, or has said all, has to end.
+/// How long a child has to end after it was killed or has closed its pipe.
 const LAST: Duration = Duration::from_secs(1);
 
-/// Who goes first.
+/// How urgent the work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Haste {
     /// The crashed process waits for this.
     Now,
-    /// Nobody waits, and other crashes go first. Not the parent: what it holds in the store others
-    /// wait for.
+    /// Nobody waits for it, so the child runs at a lower priority. The parent does not: others wait
+    /// for what it holds in the store.
     Last,
 }
 
-/// Who pays.
+/// Whose control groups the child runs in.
 #[derive(Clone, Copy, Debug)]
 pub enum Charge<'a> {
     /// The crasher's control groups.
     Crasher,
-    /// The same, as long as this process lives (its pidfd): then the container goes, and its groups
-    /// must be empty for that.
+    /// The same, as long as the process of this pidfd lives. Its end is the end of the container,
+    /// whose groups must be empty then.
     Until(&'a OwnedFd),
-    /// Nobody: the container is going.
+    /// None: the container is going.
     Nobody,
 }
 
-/// Runs `work` in a child that has become the crasher, within bounds, and takes what it says: a
-/// line of JSON each, as far as they come.
+/// Runs `work` in a child that has become the crasher, within bounds, and returns what it reported,
+/// a line of JSON each. Damaged lines are left out.
 pub fn run<T: for<'d> Deserialize<'d>>(
     facts: &Facts,
     core_file: &CoreFile,
@@ -57,7 +57,7 @@ pub fn run<T: for<'d> Deserialize<'d>>(
     let child = child::fork_into(groups.unified(), |there| {
         groups.enter(there);
         let mut out = Open::from(write);
-        // Where it hangs in a file system the process must not hang with it.
+        // The crashed process must not wait where this child hangs in a file system.
         process::release_stdin();
         if haste == Haste::Last {
             process::step_back();
@@ -82,12 +82,12 @@ pub fn run<T: for<'d> Deserialize<'d>>(
     let pid = child.id().as_raw_nonzero().get();
     let mut leave = || cgroup::leave(&facts.cgroups, pid);
     let (said, cut) = jail::listen_beside(&read, bounds, last, &mut leave);
-    // One that sleeps in the container's file system cannot end, and is left to itself.
+    // A child that hangs in the container's file system cannot be killed, and is left behind.
     if cut.is_some() { child.end_now() } else { child.end_within(LAST) }?;
     Ok(said.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
-/// Says one thing to the parent.
+/// Reports one thing to the parent.
 pub fn say(out: &mut Open, line: &impl Serialize) {
     let mut text = serde_json::to_vec(line).unwrap_or_default();
     text.push(b'\n');

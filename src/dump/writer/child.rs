@@ -22,9 +22,9 @@ use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, file, filter, proc, process};
 use anyhow::Result;
 use std::sync::Arc;
 
-/// What the writer opens while it still can.
+/// What the writer opens before it becomes the crasher.
 pub struct Opened<'a> {
-    /// What the fast lane reads from.
+    /// The memory of the process, for the faster lanes.
     pub source: Option<Source>,
     /// For an early release.
     pub hold: Option<Hold>,
@@ -40,7 +40,7 @@ pub struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    /// All of it that is a descriptor.
+    /// All descriptors in it, which stay open.
     pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let source = self
             .source
@@ -84,7 +84,8 @@ pub fn copy(
         files: 0,
         files_available: 0,
     });
-    // It would count as nobody's memory: a writer of an early release is in no group.
+    // The memory of that file system would be charged to nobody: a writer with an early release is
+    // in no control group.
     if space.kind == FsType::Memory && core_file.early {
         return report.say(&Message::Retry);
     }
@@ -145,7 +146,7 @@ pub fn copy(
         floor: min_free.map(|free| free.of(space.total)),
     };
     let target = Arc::new(Target::new(file, moved, takes, space.kind));
-    // It is closed by hand, below, also where a thread was left behind with it.
+    // It is closed explicitly below, even where a thread that hangs still has it.
     std::mem::forget(target.clone());
     let bounds = Bounds { limit: core_file.limit, file_size: facts.file_size };
     let mut go = || {
@@ -158,9 +159,10 @@ pub fn copy(
         false => lanes::copy(process::stdin(), &target, &bounds, source, release),
     };
     let stat = file::stat(&*target).ok();
-    // A file system may refuse only now what it has taken before.
+    // Some file systems report a failed write only here.
     let closed = process::close(&*target).map_err(Stop::Write);
-    // By its name, and last: some file systems know only now when it was written to.
+    // Last, and by its name: some file systems know the time of the last write only after the
+    // close.
     let identity =
         file::identity_at(&place.dir, proc::os(place.name)).ok().filter(|i| Some(i.id) == id);
     let stop = result.and(closed).err();
@@ -188,7 +190,7 @@ pub fn copy(
             "the kernel stopped sending: the process was killed or frozen while it dumped".into()
         }
     });
-    // The end of this process is not waited for.
+    // The crashed process does not wait for the end of this one.
     process::replace_stdin(&*report);
     report.say(&Message::Done(Finished {
         size: stat.map(|s| s.size),

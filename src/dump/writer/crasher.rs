@@ -7,8 +7,8 @@ use crate::dump::policy::plan::CoreFile;
 use crate::sys::{AsFd, BorrowedFd, cred, file, limit, ns, process};
 use anyhow::{Context, Result};
 
-/// Gives up everything that the crasher does not have, all descriptors but the standard three and
-/// `keep`. The order is the defence: what needs rights first, the rights themselves last.
+/// Gives up everything that the crasher does not have, and all descriptors but the standard three
+/// and `keep`. The order matters: what needs rights comes first, the rights themselves go last.
 pub fn become_crasher<'a>(
     facts: &'a Facts,
     core_file: &CoreFile,
@@ -27,7 +27,7 @@ pub fn become_crasher<'a>(
         file::change_dir(file::open_dir("/".as_ref())?)?;
     } else {
         if facts.profile.is_some() {
-            // For AppArmor a path of another mount namespace has no beginning.
+            // AppArmor cannot resolve the path of a file that is in another mount namespace.
             ns::enter(&facts.mounts, ns::Kind::Mount)?;
         }
         file::change_root(&facts.root).context("the crasher's root")?;

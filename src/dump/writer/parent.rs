@@ -62,12 +62,13 @@ enum Attempt {
     Retry(Waiting),
 }
 
-/// How long a writer that has said its last word has to end: the memory of a process that it held
-/// has to be taken down.
+/// How long a writer has to end after its last message: after an early release the kernel frees the
+/// memory of the crashed process then.
 const LAST: Duration = Duration::from_secs(30);
 
-/// A writer that has said its last word. It ends when nobody listens any more: the end of a process
-/// takes time, which on a busy processor would come before what the crashed process waits for.
+/// A writer that has sent its last message. It ends when the parent closes its end of the pipe, not
+/// before: on a busy processor the end of this process would delay what the crashed process waits
+/// for.
 #[derive(Debug)]
 pub struct Waiting {
     writer: Child,
@@ -116,7 +117,7 @@ fn attempt(
     store: Option<&OwnedFd>,
     on: &mut impl FnMut(Event),
 ) -> Result<Attempt> {
-    // A parent that shares the memory would go on changing it.
+    // A parent that shares the memory (vfork) would go on changing it.
     let early = core_file.early && !is_shared(crash.said.host_pid, facts.status.parent);
     let source = source(crash, facts, early, core_file.threads);
     // The page cache of the core, and on a memory-backed volume the core itself, count as the
@@ -149,7 +150,7 @@ fn attempt(
             .chain(slot.iter().flat_map(|t| t.fds()))
             .collect();
         match become_crasher(facts, core_file, keep) {
-            // A parent that is killed before the record is there says nothing: then there is no
+            // A parent that is killed before the record exists sends no go-ahead. Then there is no
             // file either.
             Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
             Ok(()) => {
@@ -165,7 +166,7 @@ fn attempt(
         0
     })?;
     on(Event::Started);
-    // If it has gone already, its report says so.
+    // If the writer has ended already, its last message is in the pipe.
     let _ = process::write(&go, &[1]);
     let (mut written, mut heard, mut note) = (Written::default(), Heard::default(), None);
     let mut watchdog = Watchdog::new(&read, moved, core_file.patience);
@@ -206,12 +207,12 @@ fn attempt(
             }
         }
     }
-    // Who is not listened to any more is not to wait for that.
+    // The writer waits until this end is closed.
     drop(watchdog);
     drop(read);
     let ended = child.end_within(LAST)?;
-    // It may have made the file and not come to say so: then there is a short one, and else the
-    // record says too much.
+    // It may have been killed between making the file and saying so. The record then names a
+    // truncated core, which may not exist.
     written.made.get_or_insert_default();
     let limit = if core_file.memory { ", as the container's memory limit does" } else { "" };
     written.stuck = ended.is_none();
@@ -240,7 +241,7 @@ fn give_up(mut written: Written, child: Child, core_file: &CoreFile) -> Result<A
     Ok(Attempt::Over(written, None))
 }
 
-/// What the fast lane reads from: opened while we may, of the process that the pidfd names.
+/// The memory of the process that the pidfd names, opened while we have the rights.
 fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<Source> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
     let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
@@ -255,8 +256,8 @@ fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<S
     })
 }
 
-/// The writer hangs in the target and has the kernel's pipe: the process would wait for as long as
-/// the target does.
+/// Interrupts the dump in the kernel. For a writer that hangs in its target with the kernel's pipe
+/// open: the crashed process would wait as long.
 pub fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
     if facts.is_still(crash) { process::interrupt_dump(crash.said.host_tid) } else { Ok(()) }
 }

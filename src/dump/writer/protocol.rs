@@ -63,7 +63,7 @@ impl Finished {
         Finished { reason: Some(reason), gone, ..Finished::default() }
     }
 
-    /// A limit acted.
+    /// A limit forbids the core.
     pub fn refused(refusal: Refusal, gone: Vec<Identity>) -> Self {
         Finished { limit: Some(refusal.limit), ..Finished::failed(refusal.reason, gone) }
     }
@@ -94,18 +94,18 @@ impl Heard {
 pub struct Report(std::fs::File);
 
 impl Report {
-    /// Over the end of a pipe.
+    /// Reports into this end of a pipe.
     pub fn over(pipe: OwnedFd) -> Self {
         Report(pipe.into())
     }
 
-    /// Until the parent has closed its end, or is gone.
+    /// Waits until the parent has closed its end, or has ended.
     pub fn wait_until_unheard(&self) {
         // There is never anything to read at this end: it ends with an error.
         let _ = process::wait_readable(&self.0, None);
     }
 
-    /// A report that cannot be delivered has nobody left to read it.
+    /// Sends a message. If that fails, there is no parent any more to read it.
     pub fn say(&mut self, message: &Message) {
         let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
