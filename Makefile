@@ -117,7 +117,8 @@ sanitize:
 # What of it makes no system call that Miri does not know. Needs a nightly toolchain with the components miri and rust-src.
 miri:
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --lib --target-dir $(target)/miri -- \
-		sys::proc sys::cgroup::tests::where sys::limit dump::early dump::head dump::walk::tests::files dump::crash dump::plan
+		sys::proc sys::cgroup::tests::where sys::limit dump::copy::early_release dump::copy::spans dump::copy::head dump::copy::regions::tests::files \
+		dump::crash::arguments dump::policy::plan
 
 # Their test programs must have been built, as those projects say. Root, and the machine's core_pattern for some seconds.
 conformance: export PATH := $(PATH):$(tools)/bin

@@ -78,7 +78,7 @@ impl Store {
                 );
                 Ok(Some(Store { path: path.to_owned(), dir }))
             }
-            Err(e) if is_missing(&e) => Ok(None),
+            Err(e) if file::is_missing(&e) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("open store {}", path.display())),
         }
     }
@@ -191,8 +191,4 @@ impl Store {
     pub fn dir(&self) -> &OwnedFd {
         &self.dir
     }
-}
-
-fn is_missing(e: &anyhow::Error) -> bool {
-    e.root_cause().downcast_ref() == Some(&Errno::NOENT)
 }

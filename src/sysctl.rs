@@ -5,7 +5,7 @@
 
 mod drop_in;
 
-pub use drop_in::{Until, write as write_drop_in};
+pub use drop_in::{OUR_PIPE_LIMIT, Until, write as write_drop_in};
 
 use crate::config::{Config, Mode};
 use crate::pattern::{Handler, MAX_LEN, Template};
@@ -21,11 +21,7 @@ const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 const USES_PID: &str = "/proc/sys/kernel/core_uses_pid";
 const PIPE_LIMIT: &str = "/proc/sys/kernel/core_pipe_limit";
 
-/// How many crashes at once the kernel may have in the hands of the helper, each waiting for it. 0 would mean that it does not wait, and over the
-/// limit a crash leaves nothing, so it is far above what a host can run.
-pub const OUR_PIPE_LIMIT: u32 = 65_535;
-
-/// What the kernel tells the dispatcher, in this order; `dump::crash` reads it.
+/// What the kernel tells the dispatcher, in this order; `dump::crash::arguments` reads it.
 pub const HANDLE_ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
 
 const SAVED: &str = "sysctl.json";

@@ -2,7 +2,7 @@
 //!
 //! A helper that is killed, or for which there is no room any more, leaves the line before; and for a crash one file is made, which is most of what a record costs.
 
-use super::{binaries, is_missing};
+use super::binaries;
 use crate::record::Record;
 use crate::sys::watch::Watch;
 use crate::sys::{OwnedFd, file};
@@ -115,7 +115,7 @@ impl Records {
     /// Reads one record. `None` if it has gone or is only being made, or is damaged, which is said.
     pub fn read(&self, name: &OsStr) -> Option<Record> {
         self.text(name).unwrap_or_else(|e| {
-            if !is_missing(&e) {
+            if !file::is_missing(&e) {
                 log::warn!("record {name:?} is not readable, ignoring: {e:#}");
             }
             None

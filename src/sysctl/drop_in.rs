@@ -1,9 +1,13 @@
 //! A file for sysctl.d(5) with our values, so that they are there from the boot on, and again after
 //! systemd-sysctl has run. It sorts after systemd's and the distributions' 50- and 60-.
 
-use super::OUR_PIPE_LIMIT;
 use crate::sys::file;
 use std::path::Path;
+
+/// How many crashes at once the kernel may have in the hands of the helper, each waiting for it. 0
+/// would mean that it does not wait, and over the limit a crash leaves nothing, so it is far above
+/// what a host can run.
+pub const OUR_PIPE_LIMIT: u32 = 65_535;
 
 const NAME: &str = "61-oci-coredump.conf";
 
@@ -25,8 +29,8 @@ impl Until {
     }
 }
 
-/// Writes it, where systemd runs; /etc/sysctl.d also where it is there for another program. What fails
-/// is said and does not count: the pattern itself is in the kernel.
+/// Writes it, where systemd runs; /etc/sysctl.d also where it is there for another program. What
+/// fails is said and does not count: the pattern itself is in the kernel.
 pub fn write(until: Until, pattern: &str) {
     let systemd = Path::new("/run/systemd/system").is_dir();
     let directory = Path::new(until.directory());

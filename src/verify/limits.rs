@@ -1,10 +1,10 @@
 //! Whether a hook may set the container's limits.
 
 use super::bundle::Bundle;
+use super::check::{Check, check, hold};
 use super::life::{LIMIT, Life};
 use super::probe::core_of;
 use super::runtime::Container;
-use super::{Check, check, hold};
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;

@@ -9,6 +9,7 @@
 //! Nothing here reads what the runtime says of itself: what counts is what its hooks and its container saw.
 
 mod bundle;
+mod check;
 mod life;
 mod limits;
 mod mounts;
@@ -20,47 +21,10 @@ mod runtime;
 mod state;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use std::path::Path;
 
+pub use check::{Check, Verdict};
 pub use probe::{Deed, Sight, probe};
-
-/// What came of one need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// The runtime does it.
-    Ok,
-    /// It does not.
-    Failed,
-}
-
-/// One need of a hook, and whether the runtime meets it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What it is about.
-    pub subject: &'static str,
-    /// What a hook needs.
-    pub need: &'static str,
-    /// Whether it has it.
-    pub verdict: Verdict,
-    /// What was found.
-    pub found: String,
-}
-
-/// A need that is met, or not; with what was found.
-fn check(subject: &'static str, need: &'static str, found: Result<String, String>) -> Check {
-    let (verdict, found) = match found {
-        Ok(found) => (Verdict::Ok, found),
-        Err(found) => (Verdict::Failed, found),
-    };
-    Check { subject, need, verdict, found }
-}
-
-/// `found` where it holds.
-fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
-    if holds { Ok(found.into()) } else { Err(found.into()) }
-}
 
 /// Checks a runtime: starts and removes a few containers with it, in a scratch directory of its own. Root of the host only.
 ///

@@ -1,7 +1,7 @@
 //! What createRuntime puts into the container.
 
+use super::check::{Check, check, hold};
 use super::life::Life;
-use super::{Check, check, hold};
 
 const SUBJECT: &str = "mounts";
 

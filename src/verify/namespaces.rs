@@ -1,7 +1,7 @@
 //! Where the hooks run, and what of the container is there by then.
 
+use super::check::{Check, check, hold};
 use super::life::Life;
-use super::{Check, check, hold};
 use std::collections::BTreeMap;
 
 const SUBJECT: &str = "namespaces";

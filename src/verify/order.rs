@@ -1,7 +1,7 @@
 //! When the hooks run.
 
+use super::check::{Check, check, hold};
 use super::life::Life;
-use super::{Check, check, hold};
 
 const SUBJECT: &str = "order";
 

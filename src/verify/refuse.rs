@@ -1,9 +1,9 @@
 //! A hook that refuses: the container does not start.
 
 use super::bundle::Bundle;
+use super::check::{Check, check};
 use super::probe::sights;
 use super::runtime::{Container, Said};
-use super::{Check, check};
 use anyhow::Result;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! What a hook is told: the state on stdin, config.json, its own variables.
 
+use super::check::{Check, check, hold};
 use super::life::Life;
 use super::probe::{ANNOTATION, Sight};
-use super::{Check, check, hold};
 
 const SUBJECT: &str = "state";
 const ALL: [&str; 6] =
