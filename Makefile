@@ -87,6 +87,8 @@ uninstall:
 	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(units)/oci-coredump.service
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
+	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
+		2>/dev/null || :
 
 # kata-agent runs regular files only, no symbolic links, and calls each with the name of its
 # directory: so this is one file under three names.
@@ -147,8 +149,9 @@ sanitize:
 miri:
 	MIRIFLAGS=-Zmiri-disable-isolation \
 		$(CARGO) +nightly miri test --locked --lib --target-dir $(target)/miri -- \
-		sys::proc sys::cgroup::tests::where sys::limit dump::early dump::head \
-		dump::walk::tests::files dump::crash dump::plan
+		sys::proc sys::cgroup::tests::where sys::limit dump::copy::early_release \
+		dump::copy::spans dump::copy::head dump::copy::regions::tests::files \
+		dump::crash::arguments dump::policy::plan
 
 # The test programs must have been built, as those projects describe. Needs root, and the machine's
 # core_pattern for some seconds.

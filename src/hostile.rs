@@ -4,10 +4,11 @@
 //! For the fuzz targets in `fuzz/`; not part of the program. The seeds are
 //! replayed here as a plain test.
 
-use crate::annotation::{self, Annotations};
+use crate::annotation::Annotations;
 use crate::config::{self, Config};
 use crate::corefile::{self, Bytes, overview, stacks};
-use crate::pattern::{Handler, MAX_LEN, Specifiers, Template};
+use crate::invariants::{asked, crash, granted};
+use crate::pattern::{Handler, Template};
 use crate::registry::{self, Entry};
 use crate::report;
 use crate::store;
@@ -24,10 +25,10 @@ pub const TARGETS: [Target; 14] = [
     ("bundle", hook::hostile::bundle),
     ("annotations", annotations),
     ("template", template),
-    ("argv", dump::hostile::argv),
+    ("argv", dump::invariants::argv),
     ("proc", proc_files),
     ("mountinfo", mountinfo),
-    ("stream", dump::hostile::stream),
+    ("stream", dump::invariants::stream),
     ("entry", entry),
     ("record", record),
     ("config", configuration),
@@ -35,30 +36,6 @@ pub const TARGETS: [Target; 14] = [
     ("corefile", corefile),
     ("identity", identity),
 ];
-
-/// Text as the kernel escapes it in a file name: not empty, no `/`, and neither `.` nor `..`.
-pub fn escaped(text: &[u8]) -> Vec<u8> {
-    let mut name: Vec<u8> = text.iter().map(|b| if *b == b'/' { b'!' } else { *b }).collect();
-    match name.as_slice() {
-        b"" => name.push(b'!'),
-        b"." | b".." => name[0] = b'!',
-        _ => {}
-    }
-    name
-}
-
-/// The specifiers of a crash whose names the input gives.
-pub fn crash(text: &[u8]) -> Specifiers {
-    let word = |n| escaped(text.split(|b| *b == b'\n').nth(n).unwrap_or_default());
-    Specifiers {
-        hostname: word(0),
-        comm: word(1),
-        exe_name: word(2),
-        exe_path: word(3),
-        pid: text.len() as i32,
-        ..Specifiers::default()
-    }
-}
 
 /// Annotations: a line `key=value` for each; `;` stands for a newline in a value.
 fn annotations(text: &[u8]) {
@@ -69,47 +46,6 @@ fn annotations(text: &[u8]) {
         .map(|(k, v)| (k.to_owned(), v.replace(';', "\n")))
         .collect();
     asked(&all);
-}
-
-/// What must hold of every request that is granted.
-pub fn asked(all: &Annotations) {
-    let container = annotation::container_name(all);
-    annotation::is_sandbox(all);
-    annotation::required(all, container);
-    let Ok(Some(wishes)) = annotation::wishes(all, container, Some("core")) else { return };
-    granted(&wishes.pattern, b"..\n.\n\n/../x");
-    assert!(
-        wishes.limit.flatten().is_none_or(|bytes| bytes <= i64::MAX as u64)
-            && wishes.filter.is_none_or(|mask| mask <= 0x1ff)
-    );
-}
-
-/// What must hold of a pattern that a container may have: it names a file, and no crash
-/// makes its path lead upwards.
-fn granted(template: &Template, names: &[u8]) {
-    let text = template.text();
-    assert!(
-        !text.is_empty()
-            && text.len() <= MAX_LEN
-            && !matches!(text[0], b'|' | b'@')
-            && !text.iter().any(u8::is_ascii_control)
-    );
-    for append_pid in [false, true] {
-        let path = template.expand(&crash(names), append_pid);
-        assert!(
-            !path.split(|b| *b == b'/').any(|part| part == b".."),
-            "{template}: {}",
-            path.escape_ascii()
-        );
-    }
-    if let Some(directory) = template.directory() {
-        assert!(
-            directory.starts_with('/')
-                && !directory.contains("//")
-                && !directory.split('/').any(|part| part == ".."),
-            "{template}: {directory}"
-        );
-    }
 }
 
 /// A template, a NUL, and the names of a crash, one on each line.
@@ -164,7 +100,7 @@ fn entry(text: &[u8]) {
         let id = &entry.names.container_id;
         assert!(!id.contains('/') && id != "." && id != "..");
     }
-    dump::hostile::place(&entry);
+    dump::invariants::place(&entry);
 }
 
 /// A file of the store: a record, or the saved sysctls.

@@ -80,7 +80,7 @@ impl Store {
                 );
                 Ok(Some(Store { path: path.to_owned(), dir }))
             }
-            Err(e) if is_missing(&e) => Ok(None),
+            Err(e) if file::is_missing(&e) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("open store {}", path.display())),
         }
     }
@@ -195,8 +195,4 @@ impl Store {
     pub fn dir(&self) -> &OwnedFd {
         &self.dir
     }
-}
-
-fn is_missing(e: &anyhow::Error) -> bool {
-    e.root_cause().downcast_ref() == Some(&Errno::NOENT)
 }

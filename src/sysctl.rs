@@ -6,7 +6,7 @@
 
 mod drop_in;
 
-pub use drop_in::{Until, write as write_drop_in};
+pub use drop_in::{OUR_PIPE_LIMIT, Until, write as write_drop_in};
 
 use crate::config::{Config, Mode};
 use crate::pattern::{Handler, MAX_LEN, Template};
@@ -22,12 +22,7 @@ const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 const USES_PID: &str = "/proc/sys/kernel/core_uses_pid";
 const PIPE_LIMIT: &str = "/proc/sys/kernel/core_pipe_limit";
 
-/// `kernel.core_pipe_limit` while the pattern is ours: how many crashes the kernel may have with
-/// the helper at once, waiting for each. With 0 it would not wait; beyond the limit a crash leaves
-/// nothing. So it is far above what a host can run.
-pub const OUR_PIPE_LIMIT: u32 = 65_535;
-
-/// The arguments of the dispatcher, in this order. `dump::crash` parses them.
+/// The arguments of the dispatcher, in this order. `dump::crash::arguments` parses them.
 pub const HANDLE_ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
 
 const SAVED: &str = "sysctl.json";

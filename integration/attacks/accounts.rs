@@ -82,6 +82,41 @@ fn row_41_the_names_of_another_pod() {
     );
 }
 
+/// Under a kubelet each start is another container: what it may have is its pod's, on a
+/// volume and in the host's store.
+#[test]
+fn row_41_a_crash_loop_of_a_pod() {
+    const UID: &str = "0f3c8a1e-77aa-4c6e-9f3d-2b1f5a6e7d80";
+    let host = scene::host();
+    host.configure("[limits]\ncores = 2\n");
+    let runtime = Runtime::new(Kind::Runc);
+    let volume = TempDir::with_prefix("volume").unwrap();
+    let starts = |kind: &str, pod: &str, prepare: &dyn Fn(&mut Bundle)| {
+        for i in 0..5 {
+            let id = format!("{kind}-{i}");
+            let mut bundle = in_the_store();
+            name_as_pod(&mut bundle);
+            prepare(&mut bundle);
+            bundle.config["linux"]["cgroupsPath"] =
+                format!("/kubepods/besteffort/pod{pod}/{id}").into();
+            let container = runtime.start(&bundle, &id);
+            crash(&container, "0:0", "", &["/bin/crasher", "null"]);
+            host.settle();
+            container.remove();
+        }
+    };
+    starts("volume", UID, &|bundle| {
+        bundle.annotation(ECI, "/dump/core-%t-%P").bind(volume.path(), "/dump");
+    });
+    assert_eq!(names(volume.path()).len(), 2);
+    starts("store", &UID.replace('0', "1"), &|_| ());
+    let stored = |i: i32| {
+        fs::read_dir(Path::new(STORE).join(format!("containers/store-{i}")))
+            .map_or(0, Iterator::count)
+    };
+    assert_eq!([0, 1, 2, 3, 4].map(stored), [0, 0, 0, 1, 1]);
+}
+
 /// Crashes, each by another user ID: `uids FIRST COUNT [nowait]`.
 const UIDS: &str = r#"
 #include <signal.h>

@@ -2,13 +2,17 @@
 //! controller, even at its limits.
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::fixture::{bundle, crash, helpers};
 use crate::scene::{self, ECI, only_record};
-use crate::support::fuse::{Answer, Fuse};
+use crate::support::crasher::crasher;
+use crate::support::fuse::{Answer, Fuse, op};
 use crate::support::runtime::{Kind, Runtime};
 
 const MIB: u64 = 1 << 20;
@@ -49,6 +53,40 @@ fn row_32_the_writer_is_in_all_groups() {
         let other = now.iter().find(|g| **g != wanted).unwrap();
         assert!(wanted.is_disjoint(other), "the parent is in {other:?}");
     });
+}
+
+/// The process that keeps the programs of a core continues after the crashed process was released.
+/// When the container is removed its groups are empty all the same, or its runtime could not remove
+/// them.
+#[test]
+fn row_32_a_keeper_does_not_hold_the_groups_of_a_container_that_goes() {
+    let host = scene::host();
+    let target = Fuse::mount();
+    let program = target.path().join("crasher");
+    fs::copy(crasher(), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let runtime = Runtime::new(Kind::Runc);
+    let (mut bundle, volume) = bundle();
+    bundle.bind(target.path(), "/fuse");
+    let container = runtime.start(&bundle, "goes");
+    let script = "ulimit -c unlimited; exec /fuse/crasher --wait null";
+    let mut command = container.exec_command(&[], &["/bin/sh", "-c", script]);
+    let mut victim = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(victim.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    target.hold(op::OPEN);
+    victim.stdin.take().unwrap().write_all(b"x").unwrap();
+    victim.wait().unwrap();
+    assert!(target.wait_held(Duration::from_secs(30)), "nobody looks at the program");
+    let group = groups(container.pid());
+    let there = || helpers().into_iter().filter(|pid| groups(*pid) == group).count();
+    assert_eq!(there(), 1, "the keeper is not in the container's groups");
+    container.remove();
+    assert_eq!(there(), 0, "the keeper is in the groups of a container that has gone");
+    target.go_on();
+    host.settle();
+    assert_eq!(crate::fixture::names(volume.path()).len(), 1);
 }
 
 /// A container at its limit of processes still gets its core.

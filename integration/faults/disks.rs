@@ -24,18 +24,18 @@ pub struct Tmpfs(TempDir);
 impl Tmpfs {
     pub fn new(bytes: u64) -> Self {
         let directory = TempDir::with_prefix("tmpfs").unwrap();
-        Self::over(directory.path(), bytes);
+        Self::over(directory.path(), bytes, 0o1777);
         Self(directory)
     }
 
     /// Mounts one over a directory; the caller unmounts it.
-    pub fn over(path: &Path, bytes: u64) {
+    pub fn over(path: &Path, bytes: u64, mode: u32) {
         mount(
             Some("test"),
             path,
             Some("tmpfs"),
             MsFlags::empty(),
-            Some(format!("size={bytes}").as_str()),
+            Some(format!("size={bytes},mode={mode:o}").as_str()),
         )
         .unwrap();
     }

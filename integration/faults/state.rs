@@ -25,7 +25,7 @@ impl Small {
     fn over(path: &'static str, bytes: u64) -> Self {
         fs::create_dir_all(path).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
-        Tmpfs::over(path.as_ref(), bytes);
+        Tmpfs::over(path.as_ref(), bytes, 0o700);
         Self(path)
     }
 

@@ -1,9 +1,9 @@
 //! Everything crashes at once.
 use std::fs;
 use std::io::{BufRead, BufReader, PipeReader, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -313,4 +313,76 @@ fn a_thousand_processes_at_once() {
     // never by the size of a core.
     assert!(peak.anonymous < all as u64 * 4 * 1024, "{peak:?}");
     assert!(*during.last().unwrap() < PATIENCE, "{during:?}");
+}
+
+/// A thousand of the host's own, which go to an earlier handler that the kernel would
+/// run two at a time: no more of it run through us, the others are skipped, and a
+/// container's core comes meanwhile.
+#[test]
+fn a_thousand_crashes_of_the_hosts_own() {
+    const AT_ONCE: usize = 2;
+    let all = all();
+    let host = scene::host();
+    let directory = TempDir::with_prefix("handler").unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let script = directory.path().join("handler");
+    fs::write(&script, "#!/bin/sh\ncat >/dev/null\nsleep 0.2\necho >>\"${0%/*}/handled\"\n")
+        .unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    host.set("kernel/core_pattern", &format!("|{} %P", script.display()));
+    host.set("kernel/core_pipe_limit", &AT_ONCE.to_string());
+    let calm = Calm::new();
+    let running = || {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let is_it = |line: Vec<u8>| {
+            line.split(|b| *b == 0).nth(1) == Some(script.as_os_str().as_encoded_bytes())
+        };
+        all.filter(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(is_it)).count()
+    };
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut storm = Command::new(compile("storm", include_str!("storm.c"), &[]))
+        .args([&all.to_string(), "256"])
+        .stdin(reader)
+        .stdout(Stdio::piped())
+        .current_dir(directory.path())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(storm.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let (before, begun, over) = (available(), Instant::now(), AtomicBool::new(false));
+    let (peak, handlers, took, calmly) = std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let (mut peak, mut handlers) = (Peak::default(), 0);
+            while !over.load(Ordering::SeqCst) {
+                peak.look(before);
+                handlers = handlers.max(running());
+                std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
+            }
+            (peak, handlers)
+        });
+        drop(writer);
+        let at = Instant::now();
+        calm.crash(&host, "in the storm of the host's own");
+        let calmly = at.elapsed();
+        line.clear();
+        output.read_to_string(&mut line).unwrap();
+        assert!(storm.wait().unwrap().success());
+        let took = begun.elapsed();
+        over.store(true, Ordering::SeqCst);
+        let (peak, handlers) = sampler.join().unwrap();
+        (peak, handlers, took, calmly)
+    });
+    assert_eq!(line, format!("ended {all} {all}\n"));
+    let handled = fs::read_to_string(directory.path().join("handled")).unwrap_or_default();
+    println!(
+        "storm of the host's own: {all} processes in {took:.1?}: {} handled, at most {handlers} at \
+         a \
+         time; {peak}; a container's core took {calmly:.0?}",
+        handled.lines().count()
+    );
+    assert!((1..=AT_ONCE).contains(&handlers), "{handlers} of the earlier handler at a time");
+    assert!(handled.lines().count() >= AT_ONCE && took < PATIENCE, "{took:?}");
 }

@@ -93,6 +93,9 @@ fn make_install_and_uninstall() {
 
     make("uninstall", root);
     assert_eq!(files(root), Vec::<PathBuf>::new());
+    for directory in ["usr/libexec/oci", "usr/share/containers/oci"] {
+        assert!(!root.join(directory).exists(), "{directory} stays");
+    }
 }
 
 /// `install` and `uninstall` of the binary: the host part.

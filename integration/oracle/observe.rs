@@ -72,11 +72,13 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
             bundle.rlimit("RLIMIT_CORE", u64::MAX, u64::MAX);
         }
         Side::Project => {
-            // What is kept comes after the end of the process: here nothing
-            // but the core is looked at.
+            // What is kept comes after the end of the process: here nothing but the core is looked
+            // at. Rows that prepare the directory must be able to.
+            let prepares = row.parent.iter().any(|option| option.contains("/cores"));
             host.configure(&format!(
-                "core_uses_pid = {}\n[binaries]\nkeep = false\n",
-                row.uses_pid
+                "core_uses_pid = {}\nstore_view = \"{}\"\n[binaries]\nkeep = false\n",
+                row.uses_pid,
+                if prepares { "rw" } else { "ro" }
             ));
             bundle
                 .coredump_hooks(Path::new(BINARY))

@@ -1,10 +1,12 @@
-//! Crashes of processes that belong to no registered container: the handler that was there before gets them, as if we were not here.
+//! Crashes of processes that belong to no registered container: the handler that was there before
+//! gets them, as if we were not here.
 
-use super::crash::Crash;
-use super::facts::Facts;
-use super::forwarded::{self, Most, Who};
-use super::turn::{Asked, Asking, Pool};
-use super::{plan, sparingly, write};
+use crate::dump::crash::arguments::Crash;
+use crate::dump::crash::facts::Facts;
+use crate::dump::forwarded::{self, Most, Who};
+use crate::dump::policy::plan;
+use crate::dump::policy::slots::{Asked, Asking, Pool};
+use crate::dump::writer::parent;
 use crate::limits::Limits;
 use crate::pattern::{Handler, Template};
 use crate::registry::Registry;
@@ -16,20 +18,20 @@ use anyhow::{Context, Result, bail};
 pub struct Whose<'a> {
     /// The user, and whether it is the host's own.
     pub who: Who,
-    /// Where turns are.
+    /// Where slots are.
     pub registry: Option<&'a Registry>,
     /// The configuration's.
     pub limits: &'a Limits,
 }
 
-/// Hands the crash on. A pipe program replaces this process, with the core untouched on stdin and the pidfd as descriptor 3, so this returns only where
-/// the handler is a file, nothing, or fails.
+/// Hands the crash on. A pipe program replaces this process, with the core untouched on stdin and
+/// the pidfd as descriptor 3, so this returns only where the handler is a file, nothing, or fails.
 pub fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Result<()> {
     match saved.handler() {
         Handler::Nothing => Ok(()),
         Handler::Socket => bail!(
-            "the earlier handler {:?} is a socket, which only the kernel can connect to, dropping the \
-             core",
+            "the earlier handler {:?} is a socket, which only the kernel can connect to, \
+             dropping the core",
             saved.core_pattern
         ),
         Handler::Pipe(args) => {
@@ -74,12 +76,12 @@ fn uncounted(whose: &Whose<'_>, cause: &anyhow::Error) {
     });
 }
 
-/// As the kernel's file mode, under a turn of the user's: he can stop the writer, which acts as him, or
-/// have it hang in a file system of his. One that hangs keeps the turn.
+/// As the kernel's file mode, under a slot of the user's: he can stop the writer, which acts as
+/// him, or have it hang in a file system of his. One that hangs keeps the slot.
 fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> {
     let append_pid = sysctl::core_uses_pid()? != 0;
     let file = match plan::host_file(crash, template, append_pid) {
-        Ok(file) => plan::File { patience: super::patience(whose.limits), ..file },
+        Ok(file) => plan::CoreFile { patience: plan::patience(whose.limits), ..file },
         // As the kernel: nothing is said of processes that may leave no core.
         Err(reason) => {
             log::debug!("process {} of the host: no core: {reason}", crash.said.host_pid);
@@ -101,8 +103,8 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
         };
         asking.ask(|| 0)
     });
-    let turn = match asked {
-        Ok(Asked::Turn(turn)) => Some(turn),
+    let slot = match asked {
+        Ok(Asked::Slot(slot)) => Some(slot),
         Ok(Asked::Free) => None,
         Ok(Asked::Refused(_)) => {
             skip(whose, crash);
@@ -113,9 +115,9 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
             None
         }
     };
-    let (written, waiting) = write::write(crash, &facts, &file, turn.as_deref(), None, |_| {})?;
+    let (written, waiting) = parent::write(crash, &facts, &file, slot.as_deref(), None, |_| {})?;
     let stuck = written.stuck;
-    if let Some(reason) = written.reason {
+    if let Some(reason) = written.finished.reason {
         let path = file.path.escape_ascii();
         log::debug!("process {} of the host: core {path}: {reason}", crash.said.host_pid);
     }
@@ -123,5 +125,14 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     if let Some(writer) = waiting {
         writer.end()?;
     }
-    if stuck { super::let_go(crash, &facts) } else { Ok(()) }
+    if stuck { parent::let_go(crash, &facts) } else { Ok(()) }
+}
+
+/// Limits how often crashes that are not a container's are logged. Without a run directory there is
+/// nothing to count in, and all are.
+pub fn sparingly(registry: Option<&Registry>, what: &str, say: impl FnOnce()) {
+    match registry {
+        Some(registry) => crate::report::sparingly(registry.dir(), what, say),
+        None => say(),
+    }
 }

@@ -1,8 +1,10 @@
 //! How many crashes of everybody else are in the hands of the earlier handler.
 //!
-//! A pipe program takes the place of this process, with nothing of ours open, so no lock can tell how
-//! long it runs: its process ID and start time are noted, and count for as long as that process lives.
+//! A pipe program takes the place of this process, with nothing of ours open, so no lock can tell
+//! how long it runs: its process ID and start time are noted, and count for as long as that process
+//! lives.
 
+use crate::dump::policy::quota::share;
 use crate::limits::Limits;
 use crate::registry::Registry;
 use crate::sys::proc::{self, Proc};
@@ -19,7 +21,8 @@ struct Busy {
     start_time: u64,
     /// Whose process crashed, on the host.
     uid: u32,
-    /// It was in a mount namespace of its own: a container's, most likely, which can take on any ID.
+    /// It was in a mount namespace of its own: a container's, most likely, which can take on any
+    /// ID.
     #[serde(default)]
     is_contained: bool,
 }
@@ -34,7 +37,7 @@ pub struct Who {
 }
 
 impl Who {
-    /// Whose turns it takes. A container's root is not the host's; and IDs are many.
+    /// Whose slots it takes. A container's root is not the host's; and IDs are many.
     pub fn account(self) -> String {
         let kind = if self.is_contained { "in" } else { "uid" };
         format!(".{kind}-{}", self.uid % DOORS)
@@ -55,9 +58,9 @@ pub struct Most {
 }
 
 impl Most {
-    /// What the kernel would have kept to: `core_pipe_limit` as it was before us. Where that was 0 it
-    /// knows no limit: then `limits.host_concurrent` and `limits.concurrent` hold, and a further crash
-    /// waits as long as one of a container would.
+    /// What the kernel would have kept to: `core_pipe_limit` as it was before us. Where that was 0
+    /// it knows no limit: then `limits.host_concurrent` and `limits.concurrent` hold, and a further
+    /// crash waits as long as one of a container would.
     pub fn of(pipe_limit: u32, limits: &Limits) -> Self {
         match pipe_limit {
             0 => Most {
@@ -79,11 +82,6 @@ impl Most {
     }
 }
 
-/// What of the places of all those may have that are not the host's own.
-pub fn share(all: u64) -> u64 {
-    all - all / 4
-}
-
 const FILE: &str = "busy";
 
 /// Largest list that is read, in bytes.
@@ -92,21 +90,22 @@ const MAX: usize = 1 << 20;
 /// How long the list may be another process's.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often the crash that is at the door looks again, ...
+/// How often the crash that looks for room looks again, ...
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// ... and how often those behind it see whether their process is still there.
+/// ... and how often those behind it check that their process is still there.
 const STILL: Duration = Duration::from_secs(1);
 
-/// Of the crashes of a user that wait, one looks for room: a thousand of them would do little else. The
-/// doors have numbers, since a user may have many IDs: a container without a user namespace has all.
+/// Of the crashes of a user that wait, only one at a time looks for room: a thousand would do
+/// little else. Users are spread over this many locks, since one may have many IDs: a container
+/// without a user namespace has all of them.
 pub const DOORS: u32 = 256;
 
 /// Entries from which on the dead ones are looked for, where there is room all the same.
 const MANY: usize = 1024;
 
-/// Notes that this process handles a crash of `who`, where there is room for it; waits for that as long
-/// as `most` says and `is_still` there. Returns whether there is.
+/// Notes that this process handles a crash of `who`, where there is room for it; waits for that as
+/// long as `most` says and `is_still` there. Returns whether there is.
 ///
 /// # Errors
 /// The run directory cannot be used.
@@ -142,7 +141,7 @@ pub fn enter(
     }
 }
 
-/// Whoever waits has a process of its own for as long.
+/// A crash that waits keeps a process of ours alive, which takes memory of the host.
 fn no_memory() -> bool {
     kernel::memory().is_ok_and(|(total, available)| available < total / 20)
 }

@@ -1,67 +1,51 @@
-//! The dispatcher: what the kernel starts for every crash. `crash` -> `facts` -> `identify` -> `plan` -> `write` -> the record, or `forward`.
+//! The dispatcher: what the kernel starts for every crash. `crash` says who crashed and whose
+//! container it was, `policy` decides, `writer` makes the file and `copy` fills it, `after` keeps
+//! the record. Crashes of no container go to the earlier handler, by `forward`.
 //!
-//! The order is part of the defence: pin; gather; verify again; decide; say who crashed, in a first record;
-//! take on the crasher's credentials; make the file; stream; record. The ELF is never looked at with
-//! privileges.
+//! The order is part of the defence: pin; gather; verify again; decide; say who crashed, in a first
+//! record; take on the crasher's credentials; make the file; stream; record. The ELF is never
+//! looked at with privileges.
 
-mod as_crasher;
+mod after;
+mod copy;
 mod crash;
-mod early;
-mod facts;
 mod forward;
 mod forwarded;
-mod frames;
-mod head;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
-mod identify;
-mod input;
-mod keep;
-mod label;
-mod ledger;
-mod listen;
-mod memory;
-mod output;
-mod plan;
-mod quota;
-mod refusals;
-mod rotate;
-mod small;
-mod stream;
-mod termination;
-mod theirs;
-mod turn;
-mod walk;
-mod write;
+pub mod invariants;
+mod policy;
 mod writer;
 
 use crate::config::Config;
-use crate::limits::Limits;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
-use crate::sys::child::{self, Ended};
 use crate::sys::proc::{self, printable};
-use crate::sys::{self, cgroup, kernel, ns, process};
+use crate::sys::{self, cgroup, kernel, ns, pidfd, process};
 use crate::sysctl::Saved;
 use crate::vacuum;
+use after::ledger::{self, Ledger};
+use after::on_host::answers_at;
+use after::{kept_binaries, refused, termination_log, user_record};
 use anyhow::{Context, Result};
-use crash::Crash;
-use facts::Facts;
-use forward::Whose;
+use copy::pages;
+use crash::arguments::Crash;
+use crash::container::{self, Origin};
+use crash::facts::Facts;
+use forward::{Whose, sparingly};
 use forwarded::Who;
-use identify::Origin;
-use ledger::Ledger;
-use plan::{File, Plan};
-use quota::Kept;
-use rotate::Stored;
+use policy::plan::{self, CoreFile, Plan};
+use policy::quota::Kept;
+use policy::slots::{Asked, Asking, Pool, Slot};
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant};
-use turn::{Asked, Asking, Pool, Turn};
-use write::{Event, Written};
+use std::time::Instant;
+use writer::as_crasher::Charge;
+use writer::parent::{self, Event, Written};
+use writer::place::split;
+use writer::rotate::Stored;
 
-/// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record written; the kernel has been waiting for that.
+/// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record
+/// written; the kernel has been waiting for that.
 ///
 /// # Errors
 /// What could not be done; the crash itself is in the log by then.
@@ -69,14 +53,15 @@ pub fn handle(args: &[OsString]) -> Result<()> {
     process::not_dumpable()?;
     let crash = Crash::from_arguments(args)?;
     if crash.pidfd.is_none() {
-        // All of it will come through the pipe: the kernel fills it while we look around.
-        process::enlarge_pipe(process::stdin(), stream::CHUNK);
+        // All of the core will come through the pipe: the kernel fills it while the facts are
+        // gathered.
+        process::enlarge_pipe(process::stdin(), pages::CHUNK);
     }
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("{e:#}, using the defaults");
         Config::default()
     });
-    // Turns are taken in it, those of users too, who have registered elsewhere.
+    // Slots are taken in it, also those of users, whose registries are elsewhere.
     let registry = Registry::open().or_else(|| Registry::create().ok());
     crate::report::count_lines_in(registry.as_ref().and_then(|r| r.forwarded_dir().ok()));
     let facts = match Facts::gather(&crash) {
@@ -90,12 +75,12 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                     signal_name(crash.said.signal)
                 )
             });
-            // Nothing is known of it: it has no place that is the host's own.
+            // Nothing is known of it, so it gets none of the slots that are the host's own.
             let who = Who { uid: crash.said.uid, is_contained: true };
             return forward_it(crash, who, registry, &config);
         }
     };
-    let origin = identify::identify(&facts, registry.as_ref())?;
+    let origin = container::identify(&facts, registry.as_ref())?;
     if let Origin::Container { entry, .. } = &origin {
         let dir = registry.as_ref().and_then(|r| r.limits_dir(&entry.account()).ok());
         crate::report::count_lines_in(dir);
@@ -118,7 +103,8 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                 limits if entry.user.is_some() => limits.with_turns(),
                 limits => limits,
             };
-            let file = File { patience: patience(&limits), min_free: limits.min_free, ..file };
+            let file =
+                CoreFile { patience: plan::patience(&limits), min_free: limits.min_free, ..file };
             let expected = || facts.task.memory_in_use().unwrap_or(0);
             let id = &entry.account();
             let nowhere = || anyhow::anyhow!("there is no run directory");
@@ -133,9 +119,9 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                 };
                 asking.ask(expected)
             });
-            let turn = match asked {
+            let slot = match asked {
                 Ok(Asked::Free) => None,
-                Ok(Asked::Turn(turn)) => Some(turn),
+                Ok(Asked::Slot(slot)) => Some(slot),
                 Ok(Asked::Refused(refusal)) => {
                     let why = NoCore { reason: refusal.reason, limit: Some(refusal.limit) };
                     return no_core(&crash, &facts, &entry, why, registry.as_ref(), &config);
@@ -154,7 +140,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
                     None
                 }
             };
-            keep(&crash, &facts, &entry, &file, turn, registry.as_ref(), &config)
+            keep(&crash, &facts, &entry, &file, slot, registry.as_ref(), &config)
         }
     }
 }
@@ -166,8 +152,9 @@ fn forward_it(crash: Crash, who: Who, registry: Option<Registry>, config: &Confi
         if !Saved::load(store).is_ok_and(|saved| saved.is_some()) {
             sparingly(registry.as_ref(), "earlier", || {
                 log::warn!(
-                    "what kernel.core_pattern was before is not known: crashes of the host's go to the \
-                     distribution's handler, or to a file; `oci-coredump uninstall` and `install` mend it"
+                    "what kernel.core_pattern was before is not known: crashes of the host's go to \
+                     the distribution's handler, or to a file; `oci-coredump uninstall` and \
+                     `install` mend it"
                 )
             });
         }
@@ -190,14 +177,6 @@ fn forward_it(crash: Crash, who: Who, registry: Option<Registry>, config: &Confi
     Ok(())
 }
 
-/// Of what is not ours little is said. Without a run directory nobody knows how much was.
-fn sparingly(registry: Option<&Registry>, what: &str, say: impl FnOnce()) {
-    match registry {
-        Some(registry) => crate::report::sparingly(registry.dir(), what, say),
-        None => say(),
-    }
-}
-
 /// Why there is no core.
 struct NoCore {
     reason: String,
@@ -205,7 +184,8 @@ struct NoCore {
     limit: Option<String>,
 }
 
-/// There will be no core: nothing of the container was touched, and nothing is waited for.
+/// Records that there will be no core. Nothing of the container was touched, and the process is let
+/// go at once.
 fn no_core(
     crash: &Crash,
     facts: &Facts,
@@ -221,14 +201,14 @@ fn no_core(
     let told = {
         let (account, record) = (account.clone(), record.clone());
         ledger.count(move |records| {
-            refusals::tell(Registry::open().as_ref(), &account, most, records, &record)
+            refused::tell(Registry::open().as_ref(), &account, most, records, &record)
         })
     };
     process::release_stdin();
     match told {
         Ok(true) => {
             log::warn!("{record}");
-            // Whose copy has no turn at this moment has none at all: nobody waits for one.
+            // The user's copy is made only if a slot is free at this moment: nothing waits for one.
             let asking = |r| Asking {
                 registry: r,
                 account: &account,
@@ -239,9 +219,9 @@ fn no_core(
             };
             if entry.user.is_some()
                 && let Some(registry) = registry
-                && let Some(turn) = asking(registry).at_once()?
+                && let Some(slot) = asking(registry).at_once()?
             {
-                theirs::copy(&mut record, entry, None, Some(&turn));
+                user_record::copy(&mut record, entry, None, Some(&slot));
             }
         }
         Ok(false) => {}
@@ -250,17 +230,14 @@ fn no_core(
     vacuum::now_and_then(config)
 }
 
-fn patience(limits: &Limits) -> Option<Duration> {
-    Limits::set(limits.stall).map(Duration::from_secs)
-}
-
-/// A crash of a container with a core to come: the record is there before the first byte, and again when it is known what became of it.
+/// A crash of a container with a core to come: the record is there before the first byte, and again
+/// when it is known what became of it.
 fn keep(
     crash: &Crash,
     facts: &Facts,
     entry: &Entry,
-    file: &File,
-    mut turn: Option<Box<Turn>>,
+    file: &CoreFile,
+    mut slot: Option<Box<Slot>>,
     registry: Option<&Registry>,
     config: &Config,
 ) -> Result<()> {
@@ -270,7 +247,8 @@ fn keep(
         plan::affordable(file.clone(), cgroup::headroom(&facts.cgroups));
     let file = &file;
     let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
-    // What a user says of the host he must show: he does in the end.
+    // What a user's registration says of paths on the host is not trusted: it is checked with his
+    // rights, at the end.
     let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
     let host = plan::host_path(&inside, mount);
     record.set_paths(Some(&inside), host.as_deref());
@@ -282,22 +260,22 @@ fn keep(
             let opened = sys::file::open_dir(source.as_ref());
             opened.inspect_err(|e| log::warn!("{e:#}, going on without it")).ok()
         });
-    // Not a user's, whose memory is his word.
-    let is_stored = turn.iter().flat_map(|turn| turn.cores()).any(|core| core.stored.is_some());
+    // Not for a user's container: what his registration says is not trusted.
+    let is_stored = slot.iter().flat_map(|slot| slot.cores()).any(|core| core.stored.is_some());
     let hosts = if is_stored && entry.user.is_none() { Store::peek(config) } else { None };
     let stored = hosts.as_ref().map(Stored);
     let mut gone = Vec::new();
-    if let (Some(turn), Some(stored)) = (&mut turn, &stored) {
-        gone = stored.gone(turn.cores());
-        turn.without(&gone);
+    if let (Some(slot), Some(stored)) = (&mut slot, &stored) {
+        gone = stored.gone(slot.cores());
+        slot.without(&gone);
     }
     let (mut ledger, mut released_at) = (Ledger::new(config), None);
     let written =
-        write::write(crash, facts, file, turn.as_deref(), store.as_ref(), |event| match event {
-            // While the writer becomes the crasher.
+        parent::write(crash, facts, file, slot.as_deref(), store.as_ref(), |event| match event {
+            // The first record is written while the writer becomes the crasher.
             Event::Started => ledger.say(&record),
             Event::Goes(goes) => {
-                let cores = turn.iter().flat_map(|turn| turn.cores());
+                let cores = slot.iter().flat_map(|slot| slot.cores());
                 for core in cores.filter(|core| goes.contains(&core.identity)) {
                     match stored.as_ref().map(|stored| stored.remove(core)) {
                         Some(Ok(())) => gone.push(core.identity),
@@ -308,60 +286,71 @@ fn keep(
             }
             Event::Released => released_at = Some(now()),
         });
-    let (mut written, waiting) = written.unwrap_or_else(|e| {
-        (Written { reason: Some(format!("{e:#}")), ..Written::default() }, None)
-    });
-    written.gone.extend(gone);
+    let (mut written, waiting) =
+        written.unwrap_or_else(|e| (Written::nothing(format!("{e:#}")), None));
+    written.finished.gone.extend(gone);
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
     let (stuck, given_up) = (written.stuck, written.given_up);
-    if let Some(turn) = &turn {
-        // By the very file: what the container has mounted there is its own affair.
+    if let Some(slot) = &slot {
+        // Compared as a file: the container may have mounted something else at the path.
         let in_store = store.as_ref().is_some_and(|dir| {
-            let (_, name) = writer::split(&inside);
+            let (_, name) = split(&inside);
             let found = sys::file::identity_at(dir, proc::os(name)).ok();
-            found.zip(written.identity).is_some_and(|(found, core)| found.is_same_file(&core))
+            found
+                .zip(written.finished.identity)
+                .is_some_and(|(found, core)| found.is_same_file(&core))
         });
         let stored = in_store.then(|| entry.names.container_id.clone());
-        remember(turn, facts, &inside, &written, stored);
+        remember(slot, facts, &inside, &written, stored);
     }
-    if written.created && mount.is_some() && !given_up && !answers_at(host.as_deref(), written.id) {
+    if let Some(made) = written.made
+        && mount.is_some()
+        && !given_up
+        && !answers_at(host.as_deref(), made.id)
+    {
         record.set_paths(Some(&inside), None);
         record.host_dir = None;
-        record.location = if written.memory { Location::Memory } else { Location::Layer };
+        record.location = if made.memory { Location::Memory } else { Location::Layer };
     }
-    let id = written.id.filter(|_| written.created && !given_up);
+    let id = written.made.and_then(|made| made.id).filter(|_| !given_up);
     finish(&mut record, written);
     if record.outcome == Outcome::Written && given_up_for_memory.is_some() {
         record.reason = given_up_for_memory;
     }
     record.seconds = Some(started.elapsed().as_secs_f64());
-    if !given_up && termination::concerns(&record, config.termination_log) {
-        termination::write(facts, file, &record, turn.as_deref())
+    if !given_up && termination_log::concerns(&record, config.termination_log) {
+        termination_log::write(facts, file, &record, slot.as_deref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
-    theirs::copy(&mut record, entry, id.map(|id| (inside, id)), turn.as_deref());
+    user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
     ledger.close(&record);
     if let (Some(registry), Some(records)) = (registry, ledger.records()) {
         let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
         ledger::remember(registry, &entry.account(), most, records, &record);
     }
     if stuck {
-        return let_go(crash, facts);
+        return parent::let_go(crash, facts);
     }
     if let Some(writer) = waiting {
         writer.end()?;
     }
-    // A store that does not answer takes no binaries either.
+    // A store that did not answer is not asked again.
     let keeps = config.binaries.keep && entry.user.is_none() && ledger.records().is_some();
     if let Some(id) = id.filter(|_| keeps) {
-        let keeper = keep::Keeper {
+        // The container goes with its first process, which may be the one that has crashed.
+        let first = (entry.init.pid != crash.said.host_pid)
+            .then(|| pidfd::open(entry.init.pid).ok())
+            .flatten()
+            .filter(|_| entry.init_lives());
+        let keeper = kept_binaries::Keeper {
             facts,
-            plan: file,
+            charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
+            core_file: file,
             core: id,
             account: &entry.account(),
-            turn: turn.as_deref(),
+            slot: slot.as_deref(),
             most: &config.binaries,
             free: kernel::free_bytes(&config.store).unwrap_or(0),
         };
@@ -378,54 +367,34 @@ fn keep(
 }
 
 /// Counts the core for the container's limits.
-fn remember(turn: &Turn, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
+fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
+    let finished = &written.finished;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let below = inside.strip_prefix(facts.root_path.strip_suffix(b"/").unwrap_or(&facts.root_path));
-    let core = written.identity.map(|identity| Kept {
+    let core = finished.identity.map(|identity| Kept {
         path: below.and_then(text),
         root: text(&facts.root_path).unwrap_or_default(),
         identity,
-        size: written.disk_size.unwrap_or(0),
+        size: finished.disk_size.unwrap_or(0),
         stored,
     });
-    if let Err(e) = turn.end(core, &written.gone, !written.stuck) {
+    if let Err(e) = slot.end(core, &finished.gone, !written.stuck) {
         log::warn!("this core cannot be counted, ignoring: {e:#}");
     }
 }
 
-/// The writer hangs in the target and has the kernel's pipe: the process would wait for as long as the target does.
-fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
-    if facts.is_still(crash) { process::interrupt_dump(crash.said.host_tid) } else { Ok(()) }
-}
-
-/// The path on the host follows from what the hook saw when the container was made. Since then the container may have changed its directories, and a
-/// process of it can have another root or other mounts: the path is the core's only if it leads to the very file that was written.
-fn is_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
-    let found = host.and_then(|path| std::fs::symlink_metadata(proc::os(path)).ok());
-    found.is_some_and(|meta| Some((meta.dev(), meta.ino())) == id)
-}
-
-/// The same, found out by a child: the volume may answer no more. One that hangs keeps the turn.
-fn answers_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let child = child::fork(|| {
-        process::release_stdin();
-        i32::from(!is_at(host, id))
-    });
-    matches!(child.and_then(|child| child.end_within(PATIENCE)), Ok(Some(Ended::Exit(0))))
-}
-
 fn finish(record: &mut Record, written: Written) {
-    record.outcome = match (written.created, &written.reason) {
-        (false, _) => Outcome::None,
-        (true, Some(_)) => Outcome::Truncated,
-        (true, None) => Outcome::Written,
+    let Written { made, finished, .. } = written;
+    record.outcome = match (made, &finished.reason) {
+        (None, _) => Outcome::None,
+        (Some(_), Some(_)) => Outcome::Truncated,
+        (Some(_), None) => Outcome::Written,
     };
     record.truncated = record.outcome == Outcome::Truncated;
-    (record.reason, record.limit) = (written.reason, written.limit);
-    if written.created {
+    (record.reason, record.limit) = (finished.reason, finished.limit);
+    if made.is_some() {
         (record.size, record.disk_size, record.identity) =
-            (written.size, written.disk_size, written.identity);
+            (finished.size, finished.disk_size, finished.identity);
         if record.reason.is_none() && record.location.is_lost_with_container() {
             record.reason = Some("the core goes away with the container".into());
         }

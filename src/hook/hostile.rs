@@ -20,7 +20,7 @@ pub fn state(text: &[u8]) {
 /// A config.json, from parsing to the plan.
 pub fn bundle(text: &[u8]) {
     let Ok(annotations) = bundle::annotations(text) else { return };
-    crate::hostile::asked(&annotations);
+    crate::invariants::asked(&annotations);
     let Ok(Some(wishes)) = annotation::wishes(
         &annotations,
         annotation::container_name(&annotations),

@@ -4,7 +4,7 @@
 //! A helper that is killed, or for which there is no space left, leaves the line before. Each crash
 //! creates only one file, which is most of what a record costs.
 
-use super::{binaries, is_missing};
+use super::binaries;
 use crate::record::Record;
 use crate::sys::watch::Watch;
 use crate::sys::{OwnedFd, file};
@@ -120,7 +120,7 @@ impl Records {
     /// Reads one record. `None` if it is gone, still empty, or damaged; the last is logged.
     pub fn read(&self, name: &OsStr) -> Option<Record> {
         self.text(name).unwrap_or_else(|e| {
-            if !is_missing(&e) {
+            if !file::is_missing(&e) {
                 log::warn!("record {name:?} is not readable, ignoring: {e:#}");
             }
             None

@@ -84,6 +84,20 @@ impl Groups {
     }
 }
 
+/// Moves a process, which has one thread, from such groups to the root of their hierarchies. The
+/// groups of a container that is gone cannot be removed while a process is in them.
+pub fn leave(groups: &[Cgroup], pid: i32) {
+    for group in groups {
+        let root = Cgroup { controllers: group.controllers.clone(), path: b"/".to_vec() };
+        let name = if group.controllers.is_empty() { "cgroup.procs" } else { "tasks" };
+        let file = places(&root)
+            .into_iter()
+            .find_map(|dir| File::options().write(true).open(dir.join(name)).ok());
+        // Where it is at the root already, nothing changes.
+        let _ = file.map(|mut file| file.write_all(pid.to_string().as_bytes()));
+    }
+}
+
 /// Bytes of memory that a process in these groups may still take before it reaches a memory limit
 /// of one of them or their ancestors. The page cache of files does not count, since it is
 /// reclaimed. `None` without a limit.

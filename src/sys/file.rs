@@ -672,6 +672,11 @@ pub fn set_umask(mask: u32) {
     rustix::process::umask(Mode::from_raw_mode(mask));
 }
 
+/// Whether the cause of an error is that there is no such file.
+pub fn is_missing(e: &anyhow::Error) -> bool {
+    e.root_cause().downcast_ref() == Some(&Errno::NOENT)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

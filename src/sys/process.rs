@@ -57,6 +57,17 @@ pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
     }
 }
 
+/// The same for two descriptors: for each, whether there is something to read.
+pub fn wait_readable_either(fds: [BorrowedFd<'_>; 2], time: Duration) -> Result<[bool; 2]> {
+    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+    let mut all = fds.each_ref().map(|fd| PollFd::new(fd, PollFlags::IN));
+    match poll(&mut all, Some(&time)) {
+        Ok(_) => Ok(all.map(|fd| !fd.revents().is_empty())),
+        Err(rustix::io::Errno::INTR) => Ok([false; 2]),
+        Err(e) => Err(e).context("poll"),
+    }
+}
+
 /// Replaces this process by `program` with an empty environment, as the kernel starts its
 /// helpers. Returns only on failure.
 ///

@@ -99,6 +99,16 @@ pub fn run(
 /// Reads the output of a child until it ends, exceeds its time, or writes too much; then also
 /// returns why the reading stopped.
 pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
+    listen_beside(pipe, bounds, None, &mut || {})
+}
+
+/// The same. If `other` becomes readable in the meantime, `then` is called, once.
+pub fn listen_beside(
+    pipe: &OwnedFd,
+    bounds: &Bounds,
+    mut other: Option<&OwnedFd>,
+    then: &mut dyn FnMut(),
+) -> (Vec<u8>, Option<String>) {
     let end = Instant::now() + bounds.time;
     let mut output = Vec::new();
     let mut buffer = vec![0; 64 << 10];
@@ -110,7 +120,18 @@ pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
                 Some(format!("its reader took more than {} seconds", bounds.time.as_secs())),
             );
         }
-        match process::wait_readable(pipe, Some(left)) {
+        let is_ready = match other {
+            None => process::wait_readable(pipe, Some(left)),
+            Some(fd) => {
+                let ready = process::wait_readable_either([pipe.as_fd(), fd.as_fd()], left);
+                if matches!(ready, Ok([_, true])) {
+                    other = None;
+                    then();
+                }
+                ready.map(|[is_ready, _]| is_ready)
+            }
+        };
+        match is_ready {
             Ok(false) => continue,
             Ok(true) => {}
             Err(e) => return (output, Some(format!("{e:#}"))),

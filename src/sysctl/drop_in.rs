@@ -1,9 +1,13 @@
 //! A sysctl.d(5) file with our values, so that they hold from boot on, and again after
 //! systemd-sysctl has run. It sorts after the files of systemd and the distributions, 50- and 60-.
 
-use super::OUR_PIPE_LIMIT;
 use crate::sys::file;
 use std::path::Path;
+
+/// `kernel.core_pipe_limit` while the pattern is ours: how many crashes the kernel may have with
+/// the helper at once, waiting for each. With 0 it would not wait; beyond the limit a crash leaves
+/// nothing. So it is far above what a host can run.
+pub const OUR_PIPE_LIMIT: u32 = 65_535;
 
 const NAME: &str = "61-oci-coredump.conf";
 
@@ -52,4 +56,7 @@ pub fn remove() {
             log::warn!("cannot remove {}/{NAME}, ignoring: {e:#}", until.directory());
         }
     }
+    // It was made for this file, as a rule.
+    let run = file::open_dir(Path::new("/run"));
+    let _ = run.and_then(|run| file::remove_empty_dir(run, "sysctl.d".as_ref()));
 }

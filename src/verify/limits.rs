@@ -1,10 +1,10 @@
 //! Checks whether a hook can set the container's limits.
 
 use super::bundle::Bundle;
+use super::check::{Check, check, hold};
 use super::lifecycle::{LIMIT, Lifecycle};
 use super::probe::core_of;
 use super::runtime::Container;
-use super::{Check, check, hold};
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;

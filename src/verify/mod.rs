@@ -10,6 +10,7 @@
 //! hooks and its container saw.
 
 mod bundle;
+mod check;
 mod lifecycle;
 mod limits;
 mod mounts;
@@ -21,47 +22,10 @@ mod runtime;
 mod state;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use std::path::Path;
 
+pub use check::{Check, Verdict};
 pub use probe::{Action, Observation, probe};
-
-/// The result of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// The runtime does what is needed.
-    Ok,
-    /// It does not.
-    Failed,
-}
-
-/// Something that a hook needs, and whether the runtime provides it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What it concerns, such as `order` or `limits`.
-    pub subject: &'static str,
-    /// What a hook needs.
-    pub need: &'static str,
-    /// Whether the runtime provides it.
-    pub verdict: Verdict,
-    /// What was observed.
-    pub found: String,
-}
-
-/// Turns the result of a check into a [`Check`].
-fn check(subject: &'static str, need: &'static str, found: Result<String, String>) -> Check {
-    let (verdict, found) = match found {
-        Ok(found) => (Verdict::Ok, found),
-        Err(found) => (Verdict::Failed, found),
-    };
-    Check { subject, need, verdict, found }
-}
-
-/// `Ok` with `found` if the condition holds, else `Err` with it.
-fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
-    if holds { Ok(found.into()) } else { Err(found.into()) }
-}
 
 /// Checks a runtime: starts and removes a few containers with it, in a scratch directory.
 /// Only for root of the host.

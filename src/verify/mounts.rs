@@ -1,7 +1,7 @@
 //! Checks the mounts that a createRuntime hook makes in the container.
 
+use super::check::{Check, check, hold};
 use super::lifecycle::Lifecycle;
-use super::{Check, check, hold};
 
 const SUBJECT: &str = "mounts";
 

@@ -1,7 +1,7 @@
 //! Checks in which namespaces the hooks run, and what of the container exists by then.
 
+use super::check::{Check, check, hold};
 use super::lifecycle::Lifecycle;
-use super::{Check, check, hold};
 use std::collections::BTreeMap;
 
 const SUBJECT: &str = "namespaces";

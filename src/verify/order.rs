@@ -1,7 +1,7 @@
 //! Checks when the hooks run.
 
+use super::check::{Check, check, hold};
 use super::lifecycle::Lifecycle;
-use super::{Check, check, hold};
 
 const SUBJECT: &str = "order";
 

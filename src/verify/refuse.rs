@@ -1,9 +1,9 @@
 //! Checks that a container does not start if a hook fails.
 
 use super::bundle::Bundle;
+use super::check::{Check, check};
 use super::probe::observations;
 use super::runtime::{Container, Said};
-use super::{Check, check};
 use anyhow::Result;
 use std::path::Path;
 use std::time::{Duration, Instant};

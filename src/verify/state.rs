@@ -1,8 +1,8 @@
 //! Checks what is passed to a hook: the state on stdin, config.json, its environment variable.
 
+use super::check::{Check, check, hold};
 use super::lifecycle::Lifecycle;
 use super::probe::{ANNOTATION, Observation};
-use super::{Check, check, hold};
 
 const SUBJECT: &str = "state";
 const ALL: [&str; 6] =

@@ -1,0 +1,261 @@
+//! After the process was let go, its executable and libraries go into the store, so that its core
+//! can be read when the container is gone. Nobody waits for this, and all other work goes first.
+//!
+//! A child that has become the crasher finds them by its core and says which they are; what it
+//! cannot open is not kept. A second one, started only if something is missing in the store, copies
+//! into files that were opened for it. The parent opens nothing of the container.
+
+use crate::config;
+use crate::corefile::{self, Module, Source, is_name};
+use crate::dump::crash::facts::Facts;
+use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::slots::Slot;
+use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
+use crate::dump::writer::place::split;
+use crate::store::Store;
+use crate::store::binaries::Binaries;
+use crate::store::pot::{Pot, Wanted};
+use crate::sys::file;
+use crate::sys::resolve::{self, Below};
+use crate::sys::sandbox::Bounds;
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc};
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File as Open;
+use std::io::Read;
+use std::time::Duration;
+
+/// For finding them. What is said goes into the record, which is read back up to a size only.
+const LOOK: Bounds =
+    Bounds { memory: 1 << 30, cpu: 30, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
+
+/// For copying them; `file` is what is configured. The container's mounts are held that long; and
+/// it is less than the age at which an unfinished file counts as left behind.
+const COPY: Bounds =
+    Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
+
+/// How long another crash of the same container is waited for: as long as its copy may take.
+const TURN: Duration = COPY.time;
+
+/// Most files of one process.
+const MOST: usize = 256;
+
+/// How much of a compressed core is decompressed: its notes stand at its start.
+const START: u64 = 16 << 20;
+
+/// A file that was mapped, as the first child saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    /// Under which name it is kept; empty where it is too large for that.
+    name: String,
+    path: String,
+    size: u64,
+    /// Bytes on disk: holes count nothing.
+    #[serde(default)]
+    disk: u64,
+}
+
+/// What is to be kept, and how much of it may be.
+pub struct Keeper<'a> {
+    /// What is known of the process.
+    pub facts: &'a Facts,
+    /// Its core's file.
+    pub core_file: &'a CoreFile,
+    /// Device and inode number of the core.
+    pub core: (u64, u64),
+    /// For whom it counts.
+    pub account: &'a str,
+    /// Whose slot it is: a child that hangs keeps it.
+    pub slot: Option<&'a Slot>,
+    /// Whose control groups its children run in.
+    pub charge: Charge<'a>,
+    /// The configuration.
+    pub most: &'a config::Binaries,
+    /// Bytes that are free on the store's disk.
+    pub free: u64,
+}
+
+impl Keeper<'_> {
+    /// Keeps what belongs to the core. Returns which are there now: paths, and names in the store.
+    pub fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
+        let Keeper { facts, core_file, core, most, .. } = *self;
+        let slot: Vec<BorrowedFd<'_>> = self.slot.iter().flat_map(|t| t.fds()).collect();
+        let seen = as_crasher::run(
+            facts,
+            core_file,
+            &LOOK,
+            Haste::Last,
+            self.charge,
+            &slot,
+            |own, out| look(core_file, core, most.max_file, own, out),
+        )?;
+        let (seen, large): (Vec<Seen>, Vec<Seen>) =
+            seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
+        say_not_kept(
+            &large.iter().collect::<Vec<_>>(),
+            "[binaries] max_file is less than its size",
+        );
+        if seen.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let kept = store.binaries()?;
+        let is_new = |s: &&Seen| kept.size(&s.name).is_none() || !kept.has(self.account, &s.name);
+        let new: Vec<&Seen> = seen.iter().filter(is_new).collect();
+        let mut coming = BTreeSet::new();
+        if !new.is_empty() {
+            match kept.alone(self.account, TURN)? {
+                Some(_alone) => coming = self.add(&new, &kept)?,
+                None => log::info!("another crash of this container is still being kept, ignoring"),
+            }
+        }
+        // One of another size has been damaged since.
+        let is_there = |s: &Seen| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
+        Ok(seen.into_iter().filter(is_there).map(|s| (s.path, s.name)).collect())
+    }
+
+    /// Copies those that are missing and that there is room for. What another account has brought
+    /// counts for this one too. Returns those that another account's keeper has in hand: they will
+    /// be there.
+    fn add(&self, new: &[&Seen], kept: &Binaries) -> Result<BTreeSet<String>> {
+        let Keeper { facts, core_file, most, .. } = *self;
+        let mut pot = self.pot(kept)?;
+        let needed: BTreeSet<&str> = new.iter().map(|s| s.name.as_str()).collect();
+        let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
+        let mut without_room = Vec::new();
+        for s in new {
+            let is_there = kept.take(&s.name).is_some();
+            let wanted = Wanted { id: &s.name, bytes: s.disk, is_there };
+            let Some(gone) = pot.make_room(self.account, wanted, &needed) else {
+                without_room.push(*s);
+                continue;
+            };
+            for (account, id) in &gone {
+                kept.give_up(account, id)?;
+            }
+            if is_there {
+                kept.claim(self.account, &s.name)?;
+            } else if let Some(file) = kept.begin(&s.name) {
+                open.push((*s, file));
+            } else {
+                coming.insert(s.name.clone());
+            }
+        }
+        say_not_kept(&without_room, "this container has no room for it");
+        if open.is_empty() {
+            return Ok(coming);
+        }
+        let slot = self.slot.iter().flat_map(|t| t.fds());
+        let files: Vec<BorrowedFd<'_>> =
+            open.iter().map(|(_, file)| file.as_fd()).chain(slot).collect();
+        let bounds = Bounds { file: most.max_file, ..COPY };
+        let done = as_crasher::run::<String>(
+            facts,
+            core_file,
+            &bounds,
+            Haste::Last,
+            self.charge,
+            &files,
+            |own, out| {
+                open.iter()
+                    .filter(|(s, to)| copy(s, to, own).is_ok())
+                    .for_each(|(s, _)| say(out, &s.name));
+            },
+        );
+        let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();
+        for (s, file) in &open {
+            let stat = file::stat(file)?;
+            // More than it had said would be more than its account was asked for.
+            let whole = stat.size == s.size && stat.allocated <= s.disk.saturating_add(SLACK);
+            if done.contains(&s.name) && whole {
+                kept.finish(&s.name)?;
+                kept.claim(self.account, &s.name)?;
+            } else {
+                kept.abandon(&s.name)?;
+            }
+        }
+        Ok(coming)
+    }
+
+    /// What there is now. Half of the disk's free space stays for others.
+    fn pot(&self, kept: &Binaries) -> Result<Pot> {
+        let used = kept.all()?.iter().fold(0, |a: u64, (_, bytes)| a.saturating_add(*bytes));
+        let mut accounts = Vec::new();
+        for account in kept.accounts()? {
+            let held = kept.of_account(&account)?;
+            accounts.push((account, held));
+        }
+        Ok(Pot::new(self.most.max_total, used, self.free / 2, accounts))
+    }
+}
+
+/// One line, however many there are.
+fn say_not_kept(files: &[&Seen], why: &str) {
+    if let [first, others @ ..] = files {
+        let others = match others.len() {
+            0 => String::new(),
+            n => format!(", and {n} more"),
+        };
+        log::info!(
+            "not kept with its core: {:?} of {} bytes ({why}){others}",
+            first.path,
+            first.size
+        );
+    }
+}
+
+/// How much more a copy may take on the store's disk than the file did on its own: larger blocks.
+const SLACK: u64 = 1 << 20;
+
+/// As the crasher: which files its core names, as far as they are still the same and can be read.
+fn look(core_file: &CoreFile, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open) {
+    let Ok(modules) = modules(core_file, core) else { return };
+    for module in modules.iter().take(MOST) {
+        let Ok(file) = open(&module.path, own) else { continue };
+        let id = corefile::build_id(&file);
+        // Without its first page the core does not know better.
+        if module.build_id.is_some() && module.build_id != id {
+            continue;
+        }
+        let size = file.size();
+        let name = if size > most {
+            Some(String::new())
+        } else {
+            corefile::name(&file, id.as_deref(), size)
+        };
+        if let Some(name) = name {
+            let disk = file::stat(&file).map_or(size, |s| s.allocated.min(size));
+            say(out, &Seen { name, path: module.path.clone(), size, disk });
+        }
+    }
+}
+
+/// The core names them. It was made by this process's twin a moment ago; whether it still has its
+/// name is looked at.
+fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
+    let (dir, name) = split(&core_file.path);
+    let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
+    ensure!(file::stat(&file)?.id == core, "another file has the core's name");
+    if !core_file.compress {
+        return Ok(corefile::overview(&file)?.modules);
+    }
+    let mut start = Vec::new();
+    // A frame that goes on is no error here.
+    let _ = zstd::stream::read::Decoder::new(file)?.take(START).read_to_end(&mut start);
+    Ok(corefile::overview(&start)?.modules)
+}
+
+/// Opens a mapped file, below the root that this process has.
+fn open(path: &str, own: &OwnedFd) -> Result<Open> {
+    Ok(resolve::open_file_in(own, file::open_dir("/".as_ref())?, path.as_ref(), Below::InRoot)?)
+}
+
+/// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked
+/// at when it is there.
+fn copy(seen: &Seen, to: &OwnedFd, own: &OwnedFd) -> Result<()> {
+    let to = Open::from(to.try_clone()?);
+    file::copy_whole(&open(&seen.path, own)?, &to, seen.size, seen.disk.saturating_add(SLACK))?;
+    let name = corefile::name(&to, corefile::build_id(&to).as_deref(), seen.size);
+    ensure!(name.as_ref() == Some(&seen.name), "another file has the path now");
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! The copy of the record for the user whose container it was: the store of the records is root's.
+
+use super::on_host::is_at;
+use crate::dump::policy::plan;
+use crate::dump::policy::slots::Slot;
+use crate::record::{Location, Record};
+use crate::registry::Entry;
+use crate::store::Store;
+use crate::sys::child::{self, Ended};
+use crate::sys::cred::{self, Credentials};
+use crate::sys::proc::printable;
+use crate::sys::text::one_line;
+use crate::sys::{AsFd, process};
+use crate::users;
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::time::Duration;
+
+/// A group ID that is in use nowhere, for a user whose group is not known.
+const NO_GROUP: u32 = 2_147_450_879;
+
+/// How long the user's directories may take to answer. The parent keeps this deadline: the user
+/// could stop the child, and a directory of his may be a file system that he serves himself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most bytes of the reason why there is none.
+const MOST: usize = 512;
+
+/// Writes the copy, as the user, into the store that his registration names. Whether the core is
+/// where it says on the host is found out by him too: then the record says so. `core`: its path
+/// inside, and the device and inode number of the file.
+///
+/// For a container of root's it does nothing.
+///
+/// `slot`: the container's, which a child that hangs keeps.
+pub fn copy(
+    record: &mut Record,
+    entry: &Entry,
+    core: Option<(Vec<u8>, (u64, u64))>,
+    slot: Option<&Slot>,
+) {
+    let Some(uid) = entry.user else { return };
+    let host = core
+        .as_ref()
+        .and_then(|(inside, id)| Some((plan::host_path(inside, entry.place.mount.as_ref())?, *id)));
+    // The user's container writes to a store of his own, not to root's.
+    if record.location == Location::Store {
+        record.location = Location::Volume;
+    }
+    match as_user(uid, slot, || write(record, entry, host.clone())) {
+        Ok(at_host) => {
+            let inside = core.as_ref().map(|(inside, _)| inside.as_slice());
+            record.set_paths(
+                inside,
+                host.as_ref().filter(|_| at_host).map(|(path, _)| path.as_slice()),
+            );
+        }
+        Err(e) => log::warn!("user {uid} gets no copy of the record: {e:#}"),
+    }
+}
+
+/// Runs `work` as the user, with none of our rights, in the host's namespaces.
+fn as_user(uid: u32, slot: Option<&Slot>, work: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    const FOUND: i32 = 0;
+    const NOT_FOUND: i32 = 2;
+    const FAILED: i32 = 1;
+    let (read, say) = process::pipe()?;
+    // The group root would be a privilege.
+    let gid = users::group_of(uid).filter(|gid| *gid != 0).unwrap_or(NO_GROUP);
+    let child = child::fork(|| {
+        let attempt = || -> Result<bool> {
+            process::release_stdin();
+            let slot = slot.iter().flat_map(|t| t.fds());
+            process::close_all_but(&slot.chain([say.as_fd()]).collect::<Vec<_>>())?;
+            cred::assume(
+                &Credentials { uid: [uid; 4], gid: [gid; 4], ..Credentials::default() },
+                None,
+            )?;
+            work()
+        };
+        match attempt() {
+            Ok(true) => FOUND,
+            Ok(false) => NOT_FOUND,
+            Err(e) => {
+                let why = one_line(&format!("{e:#}"));
+                let _ = process::write(&say, &why.as_bytes()[..why.len().min(MOST)]);
+                FAILED
+            }
+        }
+    })?;
+    match child.end_within(PATIENCE)? {
+        Some(Ended::Exit(FOUND)) => Ok(true),
+        Some(Ended::Exit(NOT_FOUND)) => Ok(false),
+        Some(Ended::Exit(_)) => {
+            let mut why = [0; MOST];
+            let n = if process::wait_readable(&read, Some(Duration::ZERO))? {
+                process::read(&read, &mut why)?
+            } else {
+                0
+            };
+            bail!("{}", one_line(&String::from_utf8_lossy(&why[..n])))
+        }
+        Some(Ended::Signal(n)) => bail!("its writer was killed by signal {n}"),
+        None => bail!("its writer hangs in a file system of the user's, and was left behind"),
+    }
+}
+
+fn write(record: &Record, entry: &Entry, host: Option<(Vec<u8>, (u64, u64))>) -> Result<bool> {
+    let host = host.filter(|(path, id)| is_at(Some(path), Some(*id))).map(|(path, _)| path);
+    let Some(store) = &entry.store else { return Ok(host.is_some()) };
+    let mut copy = Record { user: None, ..record.clone() };
+    if let (Some(path), Some((_, source))) = (&host, &entry.place.mount) {
+        let inside = record.core_bytes();
+        copy.set_paths(inside.as_deref(), Some(path));
+        copy.host_dir = Some(printable(source.as_ref()));
+        copy.location = entry.place.location;
+    }
+    Store::open_at(Path::new(store))
+        .and_then(|s| s.records())?
+        .begin(&copy)
+        .with_context(|| format!("{}", store.display()))?;
+    Ok(host.is_some())
+}

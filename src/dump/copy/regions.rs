@@ -1,0 +1,188 @@
+//! Which regions of the memory are read, in the order of the file, in batches: the whole list is
+//! never held.
+//!
+//! Of memory that belongs to no file only the pages that exist are read: the kernel leaves the
+//! others as holes. Of a mapped file everything is: a page that is not mapped yet has contents all
+//! the same.
+
+use super::head::Load;
+use crate::sys::Errno;
+use crate::sys::memory::Span;
+use crate::sys::pagemap::Pagemap;
+
+/// Most bytes of a batch: one read.
+pub const BATCH: usize = 256 << 10;
+
+/// Most parts of a batch.
+const PARTS: usize = 256;
+
+/// Ranges of up to this many bytes are cheaper read than asked about.
+const SMALL: u64 = 16 * 4096;
+
+/// A part of the memory, and where it goes in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where in the file.
+    pub offset: u64,
+    /// Where in the process.
+    pub span: Span,
+}
+
+/// What is read at once, in ascending order of the file.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// How many batches there were before it.
+    pub number: u64,
+    /// Where in the file the one before it ends.
+    pub from: u64,
+    /// Its parts; none at the end of the walk.
+    pub pieces: Vec<Piece>,
+}
+
+impl Batch {
+    /// Where in the file it ends.
+    pub fn end(&self) -> u64 {
+        self.pieces.last().map_or(self.from, |p| p.offset + p.span.size as u64)
+    }
+}
+
+/// The walk over the memory of a core.
+pub struct Walk {
+    loads: Vec<Load>,
+    /// Starts of the mapped files, sorted.
+    files: Vec<u64>,
+    /// The next load, and how far into it.
+    next: (usize, u64),
+    /// Batches so far, and where in the file the last one ends.
+    past: (u64, u64),
+    runs: Vec<(u64, u64)>,
+}
+
+impl Walk {
+    /// `files`: the starts of all mappings that NT_FILE names.
+    pub fn new(loads: Vec<Load>, mut files: Vec<u64>) -> Self {
+        files.sort_unstable();
+        Walk { loads, files, next: (0, 0), past: (0, 0), runs: Vec::new() }
+    }
+
+    /// Where in the file the next batch starts, or before.
+    pub fn reached(&self) -> u64 {
+        let (index, done) = self.next;
+        self.loads.get(index).map_or(u64::MAX, |load| load.offset + done.min(load.size))
+    }
+
+    /// Fills the next batch.
+    ///
+    /// # Errors
+    /// The page map cannot be read.
+    pub fn batch(&mut self, pagemap: &Pagemap, batch: &mut Batch) -> Result<(), Errno> {
+        (batch.number, batch.from) = self.past;
+        let out = &mut batch.pieces;
+        out.clear();
+        let mut room = BATCH as u64;
+        while room > 0 && out.len() < PARTS {
+            let (index, done) = self.next;
+            let Some(&load) = self.loads.get(index) else { break };
+            if done >= load.size {
+                self.next = (index + 1, 0);
+                continue;
+            }
+            let looked = if load.size <= SMALL || self.files.binary_search(&load.address).is_ok() {
+                let n = room.min(load.size - done);
+                out.push(piece(&load, (load.address + done, load.address + done + n)));
+                room -= n;
+                done + n
+            } else {
+                self.runs.clear();
+                let looked = pagemap.runs(
+                    load.address + done,
+                    load.address + load.size,
+                    (room / 4096).max(1),
+                    &mut self.runs,
+                )?;
+                for run in &self.runs {
+                    room = room.saturating_sub(run.1 - run.0);
+                    out.push(piece(&load, *run));
+                }
+                looked.saturating_sub(load.address).max(done + 4096)
+            };
+            self.next = (index, looked);
+        }
+        self.past = (batch.number + 1, batch.end());
+        Ok(())
+    }
+}
+
+fn piece(load: &Load, run: (u64, u64)) -> Piece {
+    Piece {
+        offset: load.offset + (run.0 - load.address),
+        span: Span { address: run.0, size: (run.1 - run.0) as usize },
+    }
+}
+
+/// The starts of the mappings in the contents of an NT_FILE note: count, page size, then start, end
+/// and offset of each. `None` if it is not whole.
+pub fn mapped_files(note: &[u8]) -> Option<Vec<u64>> {
+    let word = |i: usize| Some(u64::from_ne_bytes(note.get(i * 8..i * 8 + 8)?.try_into().ok()?));
+    let count = usize::try_from(word(0)?).ok().filter(|n| *n <= note.len() / 24)?;
+    (0..count).map(|i| word(2 + 3 * i)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_note() {
+        let note = |words: &[u64]| words.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
+        assert_eq!(
+            mapped_files(&note(&[2, 4096, 0x1000, 0x2000, 0, 0x5000, 0x6000, 1])),
+            Some(vec![0x1000, 0x5000])
+        );
+        assert_eq!(mapped_files(&note(&[3, 4096, 0x1000, 0x2000, 0])), None);
+        assert_eq!(mapped_files(&note(&[u64::MAX, 4096])), None);
+        assert_eq!(mapped_files(b""), None);
+    }
+
+    /// Of our own process: touched and untouched pages of one mapping, and the same again as if it
+    /// were a file.
+    #[test]
+    fn walks_what_exists() {
+        let memory = vec![0u8; 64 << 20];
+        let first = (memory.as_ptr() as u64 + 1).next_multiple_of(2 << 20);
+        let load = Load { offset: 8192, address: first, size: 32 << 20 };
+        let pagemap = Pagemap::new(std::fs::File::open("/proc/self/pagemap").unwrap().into());
+        let walk = |files: Vec<u64>| {
+            let mut walk = Walk::new(vec![load], files);
+            let (mut batch, mut all) = (Batch::default(), Vec::new());
+            loop {
+                walk.batch(&pagemap, &mut batch).unwrap();
+                assert!(batch.pieces.iter().map(|p| p.span.size).sum::<usize>() <= BATCH);
+                if batch.pieces.is_empty() {
+                    return all;
+                }
+                all.append(&mut batch.pieces);
+            }
+        };
+        let total = |pieces: &[Piece]| pieces.iter().map(|p| p.span.size as u64).sum::<u64>();
+        assert_eq!(total(&walk(vec![first])), load.size);
+        let mut memory = memory;
+        let at = |a: u64| (a - memory.as_ptr() as u64) as usize;
+        let (low, high) = (at(first), at(first + (20 << 20)));
+        memory[low] = 1;
+        memory[high] = 1;
+        let pieces = walk(vec![]);
+        assert!(
+            pieces.windows(2).all(|w| w[0].offset + w[0].span.size as u64 <= w[1].offset),
+            "not ascending"
+        );
+        for touched in [first, first + (20 << 20)] {
+            let holds = |p: &&Piece| {
+                p.span.address <= touched && touched < p.span.address + p.span.size as u64
+            };
+            let piece = pieces.iter().find(holds).expect("a touched page is not walked");
+            assert_eq!(piece.offset - 8192, piece.span.address - first);
+        }
+        assert!(total(&pieces) < load.size, "untouched pages are walked");
+    }
+}

@@ -1,0 +1,56 @@
+//! The memory of the crashed process, as the faster lanes read it.
+
+use super::stop::Stop;
+use crate::sys::memory::{Memory, Span};
+use crate::sys::pagemap::Pagemap;
+use crate::sys::{Errno, OwnedFd, pidfd};
+
+/// What the lane reads from. All of it was opened with root's rights, for the process that the
+/// pidfd names.
+#[derive(Debug)]
+pub struct Source {
+    /// Its memory.
+    pub memory: Memory,
+    /// Which pages of it exist.
+    pub pagemap: Pagemap,
+    /// Where the vDSO is mapped.
+    pub vdso: Option<u64>,
+    /// The process; without it there is no fast lane.
+    pub pidfd: Option<OwnedFd>,
+    /// Where its threads' lists of robust futexes begin; asked for an early release only.
+    pub robust: Vec<u64>,
+    /// Most threads that may copy.
+    pub threads: usize,
+}
+
+impl Source {
+    /// Reads, and says whether that was the crasher's. `held`: the process has gone, and its memory
+    /// is held.
+    ///
+    /// # Errors
+    /// [`Stop::Ended`]: it was not, or is not there any more.
+    pub fn read(&self, spans: &[Span], buffer: &mut [u8], held: bool) -> Result<(), Stop> {
+        let read = self.memory.read(spans, buffer);
+        // Only now is it certain whose memory that was: the ID could have been another's by the
+        // time of the read.
+        if read == Err(Errno::SRCH) || !(held || self.alive()) {
+            return Err(Stop::Ended);
+        }
+        read.map_err(Stop::Memory)
+    }
+
+    /// Whether what was just read was the crasher's.
+    pub fn alive(&self) -> bool {
+        self.pidfd.as_ref().is_some_and(pidfd::lives)
+    }
+}
+
+/// Why the lane gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// The stream can do it, if it is still there. If not: why there is no more, and up to where
+    /// the file is whole.
+    Stream(Stop, u64),
+    /// The process has gone; the file is whole up to here.
+    Ended(u64),
+}

@@ -1,0 +1,277 @@
+//! What to do with a crash. Pure: facts in, a decision out.
+
+use crate::dump::copy::pages::PAGE;
+use crate::dump::crash::arguments::Crash;
+use crate::dump::crash::container::Origin;
+use crate::dump::crash::facts::Facts;
+use crate::limits::{Free, Limits};
+use crate::pattern::Template;
+use crate::record::Location;
+use crate::registry::Entry;
+use std::time::Duration;
+
+/// What is added to the name of a core that is compressed.
+const COMPRESSED: &[u8] = b".zst";
+
+/// The decision.
+#[derive(Debug)]
+pub enum Plan {
+    /// Write the core for this container.
+    Write(Box<Entry>, CoreFile),
+    /// No core for this container, and why.
+    Discard(Box<Entry>, String),
+    /// The handler that was there before has it.
+    Forward,
+}
+
+/// The file to write, as the kernel's file mode would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreFile {
+    /// Absolute, or relative to the crasher's working directory; resolved below its root.
+    pub path: Vec<u8>,
+    /// Most bytes emitted; holes are free. `None` is unlimited.
+    pub limit: Option<u64>,
+    /// Remove what has the name (dump mode 1), or fail on it (dump mode 2).
+    pub unlink_first: bool,
+    /// Dump mode 2: as root from our own root instead of as the crasher from its own. Only for the
+    /// host's own file pattern, never for a container.
+    pub as_root: bool,
+    /// Compress with zstd. Limits count the bytes before that.
+    pub compress: bool,
+    /// Let the process go before the file is whole.
+    pub early: bool,
+    /// It is on a memory-backed volume, as far as the hook could see.
+    pub memory: bool,
+    /// How long the target may take nothing. `None` is for ever.
+    pub patience: Option<Duration>,
+    /// What must stay free of the file system.
+    pub min_free: Option<Free>,
+    /// Most threads that copy.
+    pub threads: usize,
+    /// The crasher has the mounts of its container's first process.
+    pub at_home: bool,
+}
+
+/// Decides.
+pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
+    let Origin::Container { entry, by_exec } = origin else { return Plan::Forward };
+    if let Some(reason) = entry.refused.clone().or_else(|| withheld(crash, facts)) {
+        return Plan::Discard(entry, reason);
+    }
+    let own = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
+    let soft = limit_of(own, facts.core.hard, by_exec, entry.limit);
+    let limit = smaller(soft, entry.limit);
+    if let Some(bytes) = limit.filter(|l| *l < PAGE) {
+        return Plan::Discard(entry, format!("RLIMIT_CORE is {bytes} bytes, less than one page"));
+    }
+    let mut path =
+        Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
+    if entry.compress {
+        path.extend_from_slice(COMPRESSED);
+    }
+    let file = CoreFile {
+        path,
+        limit,
+        unlink_first: true,
+        as_root: false,
+        compress: entry.compress,
+        early: entry.early,
+        patience: None,
+        min_free: None,
+        threads: usize::MAX,
+        at_home: facts.mount_ns == entry.init.mount_ns,
+        memory: entry.place.location == Location::Memory,
+    };
+    Plan::Write(entry, file)
+}
+
+/// What one thread that copies, or compresses, takes of memory, in bytes: its buffers, zstd's
+/// tables and window; and what a writer takes without any.
+const COPYING: u64 = 3 << 20;
+const COMPRESSING: u64 = 8 << 20;
+const WRITER: u64 = 2 << 20;
+
+/// The file as a container with so much memory left can afford it: fewer threads, and where not
+/// even one may compress, no compression. An option never costs the core. `headroom`: bytes until a
+/// memory limit, of which half is left to the container. Returns what was given up, for the record.
+pub fn affordable(mut file: CoreFile, headroom: Option<u64>) -> (CoreFile, Option<String>) {
+    let Some(headroom) = headroom else { return (file, None) };
+    let mut note = None;
+    let threads = |each: u64| usize::try_from((headroom / 2).saturating_sub(WRITER) / each);
+    if file.compress && threads(COMPRESSING) == Ok(0) {
+        file.compress = false;
+        file.path.truncate(file.path.len() - COMPRESSED.len());
+        note = Some(format!(
+            "it is not compressed: the container has {} KiB left of its memory limit",
+            headroom >> 10
+        ));
+    }
+    let each = if file.compress { COMPRESSING } else { COPYING };
+    file.threads = threads(each).unwrap_or(usize::MAX).max(1);
+    (file, note)
+}
+
+/// The file that a host's own file pattern makes of a crash, or why none. `fs.suid_dumpable=2` is
+/// the kernel's dump mode 2.
+pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result<CoreFile, String> {
+    let path = template.expand(&crash.said, append_pid);
+    let suid = crash.said.dump_mode == 2;
+    let limit = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
+    if limit.is_some_and(|l| l < PAGE) {
+        return Err("RLIMIT_CORE is less than one page".into());
+    }
+    if suid && path.first() != Some(&b'/') {
+        return Err("a set-user-ID program dumps core to an absolute path only".into());
+    }
+    Ok(CoreFile {
+        path,
+        limit,
+        unlink_first: !suid,
+        as_root: suid,
+        compress: false,
+        early: false,
+        memory: false,
+        patience: None,
+        min_free: None,
+        threads: usize::MAX,
+        at_home: true,
+    })
+}
+
+/// Why the container's user may not have this core, whatever the limit says.
+fn withheld(crash: &Crash, facts: &Facts) -> Option<String> {
+    let mode = crash.said.dump_mode;
+    if mode != 1 {
+        return Some(format!(
+            "dump mode {mode} (a set-user-ID program, or one that may not be read): its core is \
+             not for the container's user"
+        ));
+    }
+    if facts.secure || facts.status.credentials.mixed() {
+        return Some(
+            "a set-user-ID or set-group-ID program, or one with file capabilities: its core is not \
+             for the container's user"
+                .into(),
+        );
+    }
+    None
+}
+
+/// The process's own soft limit. An engine's exec does not inherit what the hook set: for such a
+/// process 0 under a hard limit above it means "never set", and the container's limit counts.
+fn limit_of(
+    own: Option<u64>,
+    hard: Option<u64>,
+    by_exec: bool,
+    container: Option<u64>,
+) -> Option<u64> {
+    match own {
+        Some(0) if by_exec && hard != Some(0) => smaller(hard, container),
+        own => own,
+    }
+}
+
+fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// How long the target may take nothing: `limits.stall`.
+pub fn patience(limits: &Limits) -> Option<Duration> {
+    Limits::set(limits.stall).map(Duration::from_secs)
+}
+
+/// The core's path inside the container, for the record: in its mount namespace, without empty and
+/// `.` components.
+pub fn inside_path(path: &[u8], root: &[u8], cwd: &[u8]) -> Vec<u8> {
+    let start = if path.first() == Some(&b'/') { root } else { cwd };
+    let components = start.split(|b| *b == b'/').chain(path.split(|b| *b == b'/'));
+    components.filter(|c| !matches!(*c, b"" | b".")).flat_map(|c| [b"/", c].concat()).collect()
+}
+
+/// The same file on the host, if the mount behind the pattern's directory is known and the path
+/// lies below it.
+pub fn host_path(inside: &[u8], mount: Option<&(String, String)>) -> Option<Vec<u8>> {
+    let (target, source) = mount?;
+    let rest = inside.strip_prefix(target.trim_end_matches('/').as_bytes())?;
+    rest.starts_with(b"/").then(|| [source.trim_end_matches('/').as_bytes(), rest].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_as_the_kernel_and_the_exec_exception() {
+        // own, hard, by exec, container -> effective
+        let table = [
+            (Some(0), None, false, None, Some(0)),
+            (Some(0), None, true, None, None),
+            (Some(0), None, true, Some(5000), Some(5000)),
+            (Some(0), Some(4096), true, None, Some(4096)),
+            (Some(0), Some(0), true, None, Some(0)),
+            (Some(8192), None, true, None, Some(8192)),
+            (None, None, false, Some(1), None),
+        ];
+        for (own, hard, exec, container, expected) in table {
+            assert_eq!(
+                limit_of(own, hard, exec, container),
+                expected,
+                "{own:?} {hard:?} {exec} {container:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn compression_is_given_up_before_the_core() {
+        let file = CoreFile {
+            path: b"/d/core.1.zst".to_vec(),
+            compress: true,
+            limit: None,
+            unlink_first: true,
+            as_root: false,
+            early: false,
+            memory: false,
+            patience: None,
+            min_free: None,
+            threads: usize::MAX,
+            at_home: true,
+        };
+        // headroom in MiB -> compressed, threads
+        for (mib, compress, threads) in
+            [(3, false, 1), (16, false, 2), (24, true, 1), (100, true, 6)]
+        {
+            let (file, note) = affordable(file.clone(), Some(mib << 20));
+            assert_eq!((file.compress, file.threads), (compress, threads), "{mib}");
+            assert_eq!(
+                (file.path.ends_with(b".zst"), note.is_none()),
+                (compress, compress),
+                "{mib}"
+            );
+        }
+        assert_eq!(affordable(file.clone(), None), (file, None));
+    }
+
+    #[test]
+    fn paths_for_the_record() {
+        let inside = |path: &str, root: &str, cwd: &str| {
+            String::from_utf8(inside_path(path.as_bytes(), root.as_bytes(), cwd.as_bytes()))
+                .unwrap()
+        };
+        assert_eq!(inside("/d/core.1", "/", "/w"), "/d/core.1");
+        assert_eq!(inside("/d/core.1", "/jail", "/jail/w"), "/jail/d/core.1");
+        assert_eq!(inside("core.1", "/", "/w"), "/w/core.1");
+        assert_eq!(inside("./core.1", "/", "/"), "/core.1");
+        assert_eq!(inside("//d/.//core.1", "/", "/"), "/d/core.1");
+        let host = |inside: &str, target: &str| {
+            let mount = (target.to_owned(), "/srv/vol/".to_owned());
+            host_path(inside.as_bytes(), Some(&mount)).map(|path| String::from_utf8(path).unwrap())
+        };
+        assert_eq!(host("/d/core.1", "/d").as_deref(), Some("/srv/vol/core.1"));
+        assert_eq!(host("/d/x/core.1", "/d/").as_deref(), Some("/srv/vol/x/core.1"));
+        assert_eq!(host("/data/core.1", "/d"), None);
+        assert_eq!(host_path(b"/d/core.1", None), None);
+    }
+}

@@ -1,0 +1,411 @@
+//! A container's slots: the few dumps that it may have at a time, and what is remembered of it
+//! between its crashes.
+//!
+//! ```text
+//! /run/oci-coredump/limits/<account>/   locked by whoever reads or changes `memory`
+//!   slot-<n>       locked by the writer that has it, and by every other child that works for that
+//!                  crash: one that hangs keeps the slot
+//!   memory         tokens, cores, dumps on their way
+//! /run/oci-coredump/limits/.host/       the same slots, of all containers together;
+//!                                       in .forwarded, of everybody else
+//! ```
+//!
+//! A container's first few slots are its own. Beyond them a slot takes one of the host's as well: a
+//! hundred containers that crash at once do not have a hundred times as many dumps as one may have.
+//! None of them waits for another one, because nobody waits for a slot of the host's.
+
+use super::quota::{self, Kept, MOST, Memory, Refusal, Running, share};
+use crate::limits::{Limits, Size};
+use crate::registry::Registry;
+use crate::sys::file::Identity;
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, kernel};
+use anyhow::{Context, Result};
+use std::time::{Duration, Instant};
+
+/// Largest memory that is read, in bytes: `MOST` cores with paths of 4 KiB, of which each byte is
+/// escaped.
+const MAX: usize = 32 << 20;
+
+/// Slots where no number is set, but the dumps on their way must be known.
+const MANY: u64 = 1024;
+
+/// Slots of a container that need none of the host's.
+const OWN: u64 = 4;
+
+/// How many of the host's slots are tried: when a thousand crashes come at once, trying more would
+/// be most of their work.
+const LOOK: u64 = 8;
+
+/// How often a crash that waits checks that its process is still there.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A slot that was taken. It is free again when the last process with its descriptors has ended.
+#[derive(Debug)]
+pub struct Slot {
+    dir: OwnedFd,
+    number: u64,
+    lock: OwnedFd,
+    /// The slot of the host's that was taken with it, beyond the container's own.
+    host: Option<OwnedFd>,
+    limits: Limits,
+    /// Taken from the memory when the slot began: the cores that are there, and the other dumps.
+    cores: Vec<Kept>,
+    others: Vec<Running>,
+    expected: u64,
+}
+
+/// What came of asking for a slot.
+pub enum Asked {
+    /// No limit is set that needs slots.
+    Free,
+    /// A slot was taken.
+    Slot(Box<Slot>),
+    /// A limit forbids the core.
+    Refused(Refusal),
+}
+
+/// With whom the slots beyond the first few are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// All registered containers. The first [`OWN`] slots of each are its own.
+    Containers,
+    /// Everybody else. Who can take on any user ID has any number of accounts: nobody has slots of
+    /// his own, and a part is for the host's own processes alone.
+    Others {
+        /// It is not the host's own.
+        is_contained: bool,
+    },
+}
+
+impl Pool {
+    fn own(self, slots: u64) -> u64 {
+        match self {
+            Pool::Containers => slots.min(OWN),
+            Pool::Others { .. } => 0,
+        }
+    }
+
+    fn dir(self, registry: &Registry) -> Result<OwnedFd> {
+        match self {
+            Pool::Containers => registry.host_limits_dir(),
+            Pool::Others { .. } => registry.forwarded_dir(),
+        }
+    }
+}
+
+/// A crash that looks for a slot.
+pub struct Asking<'a> {
+    /// Where slots are.
+    pub registry: &'a Registry,
+    /// Whose slots: [`crate::registry::Entry::account`].
+    pub account: &'a str,
+    /// With whom they are shared.
+    pub pool: Pool,
+    /// What holds for this container.
+    pub limits: &'a Limits,
+    /// Which slot to try first, so that crashes at the same time do not all try the same one.
+    pub first: u64,
+    /// Whether the crashed process is still there: nobody waits for one that was killed.
+    pub is_still: &'a dyn Fn() -> bool,
+}
+
+impl Asking<'_> {
+    /// Asks for a slot for a dump, and waits for it as long as `limits.wait` says. `expected` bytes
+    /// are to be written.
+    ///
+    /// # Errors
+    /// The run directory cannot be used.
+    pub fn ask(&self, expected: impl FnOnce() -> u64) -> Result<Asked> {
+        let remembers = quota::has_memory(self.limits);
+        let Some(slots) = quota::slots(self.limits).or(remembers.then_some(MANY)) else {
+            return Ok(Asked::Free);
+        };
+        let dir = self.registry.limits_dir(self.account)?;
+        let Taken { number, lock, host } =
+            match (Semaphore { dir: &dir, slots, asking: self }).take()? {
+                Ok(taken) => taken,
+                Err(refusal) => return Ok(Asked::Refused(refusal)),
+            };
+        let mut slot = self.slot(dir, number, lock, host);
+        if remembers {
+            slot.expected = expected();
+            if let Err(refusal) = slot.begin()? {
+                return Ok(Asked::Refused(refusal));
+            }
+        }
+        Ok(Asked::Slot(Box::new(slot)))
+    }
+
+    /// One of the account's slots for work that is no dump, if one is free at this moment.
+    ///
+    /// # Errors
+    /// The run directory cannot be used.
+    pub fn at_once(&self) -> Result<Option<Slot>> {
+        let dir = self.registry.limits_dir(self.account)?;
+        let slots = quota::slots(self.limits).unwrap_or(MANY).min(OWN);
+        let found = free(&dir, 0, slots, self.first)?;
+        Ok(found.map(|(number, lock)| self.slot(dir, number, lock, None)))
+    }
+
+    fn slot(&self, dir: OwnedFd, number: u64, lock: OwnedFd, host: Option<OwnedFd>) -> Slot {
+        let limits = self.limits.clone();
+        Slot { dir, number, lock, host, limits, cores: Vec::new(), others: Vec::new(), expected: 0 }
+    }
+}
+
+/// The slots of an account, as one of its crashes looks for one.
+struct Semaphore<'a> {
+    dir: &'a OwnedFd,
+    slots: u64,
+    asking: &'a Asking<'a>,
+}
+
+/// One of them, locked.
+struct Taken {
+    number: u64,
+    lock: OwnedFd,
+    host: Option<OwnedFd>,
+}
+
+impl Semaphore<'_> {
+    /// Takes a slot. Where all are taken it waits for one of them, and does not try the others
+    /// again: a thousand crashes that wait would do nothing else.
+    fn take(&self) -> Result<Result<Taken, Refusal>> {
+        let own = self.asking.pool.own(self.slots);
+        if let Some((number, lock)) = free(self.dir, 0, own, self.asking.first)? {
+            return Ok(Ok(Taken { number, lock, host: None }));
+        }
+        let host = self.of_host()?;
+        let full = host.is_none();
+        if let Some(host) = host
+            && let Some((number, lock)) = free(self.dir, own, self.slots, self.asking.first)?
+        {
+            return Ok(Ok(Taken { number, lock, host }));
+        }
+        let wait = Duration::from_secs(self.asking.limits.wait.unwrap_or(0));
+        if let Some(refusal) = self.no_room_to_wait().filter(|_| !wait.is_zero()) {
+            return Ok(Err(refusal));
+        }
+        let until = Instant::now() + wait;
+        let within = |dir: &OwnedFd, number: u64| -> Result<Option<OwnedFd>> {
+            let lock = open(dir, number)?;
+            loop {
+                let left = until.saturating_duration_since(Instant::now());
+                if file::lock_within(&lock, left.min(LOOK_AGAIN))? {
+                    return Ok(Some(lock));
+                }
+                // Otherwise a process that kills its children while they dump core could have any
+                // number of helpers wait.
+                if left.is_zero() || !(self.asking.is_still)() {
+                    return Ok(None);
+                }
+            }
+        };
+        let number = self.asking.first % self.slots;
+        let Some(lock) = within(self.dir, number)? else { return Ok(Err(self.refusal(full))) };
+        if number < own {
+            return Ok(Ok(Taken { number, lock, host: None }));
+        }
+        if let Some(host) = self.of_host()? {
+            return Ok(Ok(Taken { number, lock, host }));
+        }
+        if own == 0 {
+            let (pool, most) = (self.asking.pool.dir(self.asking.registry)?, self.shared().max(1));
+            return Ok(within(&pool, self.asking.first % most)?
+                .map(|host| Taken { number, lock, host: Some(host) })
+                .ok_or_else(|| self.refusal(true)));
+        }
+        // Others have all of the host's slots, and nobody waits for those: this crash waits for one
+        // of its own container's.
+        drop(lock);
+        let number = self.asking.first % own;
+        Ok(within(self.dir, number)?
+            .map(|lock| Taken { number, lock, host: None })
+            .ok_or_else(|| self.refusal(true)))
+    }
+
+    /// How many slots there are that are shared; 0 is no limit.
+    fn shared(&self) -> u64 {
+        let most = Limits::set(self.asking.limits.host_concurrent);
+        match self.asking.pool {
+            Pool::Containers => most.unwrap_or(0),
+            Pool::Others { is_contained: true } => share(most.unwrap_or(MANY)).max(1),
+            Pool::Others { is_contained: false } => most.unwrap_or(MANY),
+        }
+    }
+
+    /// One of the host's slots, if one is free among a few; none where there is no such limit. The
+    /// outer `None`: all of those are taken.
+    fn of_host(&self) -> Result<Option<Option<OwnedFd>>> {
+        if self.slots <= self.asking.pool.own(self.slots) {
+            return Ok(None);
+        }
+        let most = self.shared();
+        if most == 0 {
+            return Ok(Some(None));
+        }
+        let dir = self.asking.pool.dir(self.asking.registry)?;
+        for number in (0..most.min(LOOK)).map(|i| self.asking.first.wrapping_add(i) % most) {
+            let lock = open(&dir, number)?;
+            if file::try_lock(&lock)? {
+                return Ok(Some(Some(lock)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A crash that waits keeps a process of ours alive, which takes memory of the host.
+    fn no_room_to_wait(&self) -> Option<Refusal> {
+        let min_memory = self.asking.limits.min_memory?;
+        let (total, available) = kernel::memory().ok()?;
+        quota::memory(min_memory, total, available).err()
+    }
+
+    /// `full`: the host's slots were all taken.
+    fn refusal(&self, full: bool) -> Refusal {
+        let waited = self.asking.limits.wait.unwrap_or(0);
+        let none = format_args!("and none was done in {waited} seconds");
+        match self.asking.limits.host_concurrent.filter(|_| full && self.slots > OWN) {
+            Some(most) => Refusal::new(
+                "host_concurrent",
+                most,
+                format_args!(
+                    "so many are being written beyond the first {OWN} of each container, {none}"
+                ),
+            ),
+            None => {
+                let key = if Some(self.slots) == self.asking.limits.cores {
+                    "cores"
+                } else {
+                    "concurrent"
+                };
+                Refusal::new(key, self.slots, format_args!("so many are being written, {none}"))
+            }
+        }
+    }
+}
+
+fn open(dir: &OwnedFd, number: u64) -> Result<OwnedFd> {
+    file::open_lock(dir, format!("slot-{number}").as_ref())
+}
+
+/// One of the slots `from..to` that nobody has, locked.
+fn free(dir: &OwnedFd, from: u64, to: u64, first: u64) -> Result<Option<(u64, OwnedFd)>> {
+    let count = to - from;
+    for number in (0..count).map(|i| from + (first + i) % count) {
+        let lock = open(dir, number)?;
+        if file::try_lock(&lock)? {
+            return Ok(Some((number, lock)));
+        }
+    }
+    Ok(None)
+}
+
+impl Slot {
+    /// What the writer keeps open, so that a slot lasts as long as its writer.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(&self.lock).chain(&self.host).map(|lock| lock.as_fd())
+    }
+
+    /// What makes room for this core, if the cores `there` are those that are left of
+    /// [`Slot::cores`].
+    pub fn room(&self, there: &[Kept]) -> Result<quota::Room, Refusal> {
+        quota::room(&self.limits, there, &self.others, self.expected)
+    }
+
+    /// Whether the core is to be remembered.
+    pub fn remembers(&self) -> bool {
+        quota::has_memory(&self.limits)
+    }
+
+    /// `limits.bytes`.
+    pub fn bytes(&self) -> Option<Size> {
+        self.limits.bytes
+    }
+
+    /// The cores that were written, the oldest first.
+    pub fn cores(&self) -> &[Kept] {
+        &self.cores
+    }
+
+    /// Forgets cores that are not there any more.
+    pub fn without(&mut self, gone: &[Identity]) {
+        self.cores.retain(|core| !gone.contains(&core.identity));
+    }
+
+    /// Takes a token, and says that a dump is on its way.
+    fn begin(&mut self) -> Result<Result<(), Refusal>> {
+        let _locked = self.locked()?;
+        let mut memory = self.read();
+        if let Some(rate) = self.limits.rate {
+            match quota::take(
+                memory.bucket,
+                rate,
+                self.limits.burst,
+                kernel::since_boot().as_millis() as u64,
+            ) {
+                Ok(bucket) => memory.bucket = Some(bucket),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+        // A dump whose slot is free, or ours now, has ended without saying so.
+        memory.running.retain(|r| r.slot != self.number && self.is_taken(r.slot));
+        self.others.clone_from(&memory.running);
+        self.cores.clone_from(&memory.cores);
+        memory.running.push(Running { slot: self.number, bytes: self.expected });
+        self.write(&memory)?;
+        Ok(Ok(()))
+    }
+
+    /// Remembers what came of it. `gone`: cores that are not there any more. `ended`: the writer
+    /// has.
+    ///
+    /// # Errors
+    /// The memory could not be written.
+    pub fn end(&self, core: Option<Kept>, gone: &[Identity], ended: bool) -> Result<()> {
+        if !self.remembers() {
+            return Ok(());
+        }
+        let _locked = self.locked()?;
+        let mut memory = self.read();
+        if ended {
+            memory.running.retain(|r| r.slot != self.number);
+        }
+        // The file system may have reused the inode number of a core that has gone for the new one.
+        memory.cores.retain(|k| {
+            !gone.contains(&k.identity)
+                && core.as_ref().is_none_or(|c| c.identity.id != k.identity.id)
+        });
+        memory.cores.extend(core);
+        let surplus = memory.cores.len().saturating_sub(MOST);
+        memory.cores.drain(..surplus);
+        self.write(&memory)
+    }
+
+    fn locked(&self) -> Result<OwnedFd> {
+        let again = file::reopen_dir(&self.dir)?;
+        file::lock(&again)?;
+        Ok(again)
+    }
+
+    fn is_taken(&self, number: u64) -> bool {
+        open(&self.dir, number).and_then(|f| file::try_lock(&f)).is_ok_and(|free| !free)
+    }
+
+    /// A damaged memory counts as an empty one.
+    fn read(&self) -> Memory {
+        let text = file::open_read(&self.dir, "memory".as_ref())
+            .ok()
+            .and_then(|f| file::read_bounded(f, MAX, "memory").ok());
+        text.and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
+    }
+
+    fn write(&self, memory: &Memory) -> Result<()> {
+        file::replace(
+            &self.dir,
+            "memory".as_ref(),
+            &serde_json::to_vec(memory).context("memory to JSON")?,
+            0o600,
+        )
+    }
+}

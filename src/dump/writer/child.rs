@@ -1,0 +1,234 @@
+//! The writer: a child that has become the crasher makes the file and copies the core into it. What
+//! it can touch is what the crashed process could have touched itself.
+
+use super::label::{Labeller, Ready};
+use super::place::{Place, create};
+use super::protocol::{Finished, Made, Message, Report};
+use super::rotate::View;
+use crate::dump::copy::early_release::Release;
+use crate::dump::copy::lanes;
+use crate::dump::copy::source::Source;
+use crate::dump::copy::stop::{Bounds, Stop};
+use crate::dump::copy::target::{self, Target};
+use crate::dump::crash::facts::Facts;
+use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::quota::{self, Kept, Refusal};
+use crate::dump::policy::slots::Slot;
+use crate::sys::apparmor::Confinement;
+use crate::sys::counter::Counter;
+use crate::sys::filesystem::{self, FsType, Space};
+use crate::sys::pinned_memory::Hold;
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, file, filter, proc, process};
+use anyhow::Result;
+use std::sync::Arc;
+
+/// What the writer opens before it becomes the crasher.
+pub struct Opened<'a> {
+    /// The memory of the process, for the faster lanes.
+    pub source: Option<Source>,
+    /// For an early release.
+    pub hold: Option<Hold>,
+    /// Asks SELinux.
+    pub label: Option<Labeller<'a>>,
+    /// Takes on the AppArmor profile.
+    pub confinement: Option<Result<Confinement<'a>>>,
+    /// Counts what moves.
+    pub moved: Counter,
+    /// The container's directory in the host's store, from the host's side: the container sees it
+    /// read-only.
+    pub store: Option<&'a OwnedFd>,
+}
+
+impl Opened<'_> {
+    /// All descriptors in it, which stay open.
+    pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let source = self
+            .source
+            .iter()
+            .flat_map(|s| {
+                [
+                    Some(s.memory.as_fd()),
+                    Some(s.pagemap.as_fd()),
+                    s.pidfd.as_ref().map(|p| p.as_fd()),
+                ]
+            })
+            .flatten();
+        let confinement = self.confinement.iter().flatten().map(AsFd::as_fd);
+        source
+            .chain(self.store.map(|s| s.as_fd()))
+            .chain(self.hold.as_ref().map(|h| h.as_fd()))
+            .chain(self.label.iter().flat_map(Labeller::files))
+            .chain(confinement)
+    }
+}
+
+/// As the crasher: makes the file, copies the core into it, and reports.
+pub fn copy(
+    facts: &Facts,
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
+    opened: Opened<'_>,
+    report: &mut Report,
+) {
+    let failed = |reason, gone| Message::Done(Finished::failed(reason, gone));
+    let refused = |refusal, gone| Message::Done(Finished::refused(refusal, gone));
+    let Opened { source, hold, label, confinement, moved, store } = opened;
+    let place = match Place::of(&core_file.path, store) {
+        Ok(place) => place,
+        Err(reason) => return report.say(&failed(reason, Vec::new())),
+    };
+    let space = filesystem::space(&place.dir).unwrap_or(Space {
+        kind: FsType::Other,
+        total: 0,
+        available: 0,
+        files: 0,
+        files_available: 0,
+    });
+    // The memory of that file system would be charged to nobody: a writer with an early release is
+    // in no control group.
+    if space.kind == FsType::Memory && core_file.early {
+        return report.say(&Message::Retry);
+    }
+    let view = View { root: &facts.root_path, at_home: core_file.at_home };
+    let (there, mut gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
+    let (room, old) = match room(core_file, slot, &there, &space) {
+        Ok(room) => room,
+        Err(refusal) => return report.say(&refused(refusal, gone)),
+    };
+    let ready =
+        match label.as_ref().map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name)) {
+            Ok(ready) => ready,
+            Err(why) => return report.say(&failed(format!("open {:?}: {why}", place.shown), gone)),
+        };
+    let make = || {
+        create(
+            &place,
+            core_file.unlink_first && !ready.keep_old,
+            facts.status.credentials.uid[3],
+            facts.user_ns.is_some(),
+        )
+    };
+    let made = match confinement {
+        None => make(),
+        Some(confinement) => confinement
+            .and_then(|c| c.run(make))
+            .unwrap_or_else(|e| Err(format!("open {:?}: {e:#}", place.shown))),
+    };
+    let file = match made {
+        Ok(file) => file,
+        Err(reason) => return report.say(&failed(reason, gone)),
+    };
+    let (stored, old): (Vec<&Kept>, Vec<&Kept>) =
+        old.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
+    for core in old {
+        if let Err(why) = view.remove(core) {
+            let _ = file::unlink(&place.dir, proc::os(place.name));
+            let refusal =
+                Refusal::new("keep", "newest", format_args!("an older core has to go, but {why}"));
+            return report.say(&refused(refusal, gone));
+        }
+        gone.push(core.identity);
+    }
+    // If this process is killed from now on, the parent knows at least that there is a file.
+    let id = file::stat(&file).ok().map(|s| s.id);
+    report.say(&Message::Created {
+        made: Made { id, memory: space.kind == FsType::Memory },
+        goes: stored.iter().map(|core| core.identity).collect(),
+        note: ready.note,
+    });
+    if let Err(e) = filter::enter(&filter::COPY) {
+        return report.say(&failed(format!("{e:#}"), Vec::new()));
+    }
+    // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
+    let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
+    let takes = target::Space {
+        room: room.as_ref().map(|r| r.0),
+        floor: min_free.map(|free| free.of(space.total)),
+    };
+    let target = Arc::new(Target::new(file, moved, takes, space.kind));
+    // It is closed explicitly below, even where a thread that hangs still has it.
+    std::mem::forget(target.clone());
+    let bounds = Bounds { limit: core_file.limit, file_size: facts.file_size };
+    let mut go = || {
+        process::replace_stdin(&*report);
+        report.say(&Message::Released);
+    };
+    let release = hold.map(|hold| Release { hold, go: &mut go });
+    let result = match core_file.compress {
+        true => lanes::compress(process::stdin(), &target, &bounds, source),
+        false => lanes::copy(process::stdin(), &target, &bounds, source, release),
+    };
+    let stat = file::stat(&*target).ok();
+    // Some file systems report a failed write only here.
+    let closed = process::close(&*target).map_err(Stop::Write);
+    // Last, and by its name: some file systems know the time of the last write only after the
+    // close.
+    let identity =
+        file::identity_at(&place.dir, proc::os(place.name)).ok().filter(|i| Some(i.id) == id);
+    let stop = result.and(closed).err();
+    let short = min_free.filter(|_| target.is_short()).map(|free| {
+        let floor = free.of(space.total);
+        Refusal::new(
+            "min_free",
+            free,
+            format_args!("others have written too: {floor} bytes must stay free"),
+        )
+    });
+    let cut = short.or(room.map(|r| r.1)).filter(|_| stop == Some(Stop::Full));
+    let limit = cut.as_ref().map(|r| r.limit.clone());
+    let reason = stop.map(|stop| match stop {
+        Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", core_file.limit.unwrap_or(0)),
+        Stop::Write(Errno::FBIG) => format!(
+            "RLIMIT_FSIZE of the process was reached ({} bytes)",
+            facts.file_size.unwrap_or(0)
+        ),
+        Stop::Write(e) => format!("write: {e}"),
+        Stop::Full => cut.map(|r| r.reason).unwrap_or_default(),
+        Stop::Read(e) => format!("read from the kernel: {e}"),
+        Stop::Memory(e) => format!("read of the process's memory after its release: {e}"),
+        Stop::Ended => {
+            "the kernel stopped sending: the process was killed or frozen while it dumped".into()
+        }
+    });
+    // The crashed process does not wait for the end of this one.
+    process::replace_stdin(&*report);
+    report.say(&Message::Done(Finished {
+        size: stat.map(|s| s.size),
+        disk_size: stat.map(|s| s.allocated),
+        identity,
+        reason,
+        limit,
+        gone,
+    }));
+}
+
+/// How many bytes the core may have on disk, with what is to be said if it has more; and which of
+/// the cores that are there have to go for it.
+type Room = (Option<(u64, Refusal)>, Vec<usize>);
+
+fn room(
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
+    there: &[Kept],
+    space: &Space,
+) -> Result<Room, Refusal> {
+    // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
+    let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
+    if let Some(min_free) = min_free {
+        quota::files(min_free, space.files, space.files_available)?;
+    }
+    let by_space = min_free
+        .map(|min_free| quota::space(min_free, space.total, space.available))
+        .transpose()?
+        .flatten();
+    let cut = |bytes: u64, key, value: String| {
+        (bytes, Refusal::new(key, value, format_args!("the core was cut at {bytes} bytes")))
+    };
+    let by_space =
+        by_space.zip(min_free).map(|(bytes, free)| cut(bytes, "min_free", free.to_string()));
+    let Some(slot) = slot else { return Ok((by_space, Vec::new())) };
+    let room = slot.room(there)?;
+    let by_bytes =
+        room.bytes.zip(slot.bytes()).map(|(bytes, most)| cut(bytes, "bytes", most.to_string()));
+    Ok((by_space.into_iter().chain(by_bytes).min_by_key(|r| r.0), room.remove))
+}

@@ -1,0 +1,40 @@
+//! Becoming the crasher: its root, working directory, umask, IDs, groups, capabilities and user
+//! namespace. What a child can touch after that is what the crashed process could have touched
+//! itself.
+
+use crate::dump::crash::facts::Facts;
+use crate::dump::policy::plan::CoreFile;
+use crate::sys::{AsFd, BorrowedFd, cred, file, limit, ns, process};
+use anyhow::{Context, Result};
+
+/// Gives up everything that the crasher does not have, and all descriptors but the standard three
+/// and `keep`. The order matters: what needs rights comes first, the rights themselves go last.
+pub fn become_crasher<'a>(
+    facts: &'a Facts,
+    core_file: &CoreFile,
+    mut keep: Vec<BorrowedFd<'a>>,
+) -> Result<()> {
+    process::not_dumpable()?;
+    process::ignore_file_size_signal()?;
+    if core_file.memory {
+        process::first_to_go()?;
+    }
+    file::set_umask(facts.status.umask);
+    limit::set_own_file_size(facts.file_size)?;
+    let mut credentials = facts.status.credentials.clone();
+    if core_file.as_root {
+        credentials.uid[3] = 0;
+        file::change_dir(file::open_dir("/".as_ref())?)?;
+    } else {
+        if facts.profile.is_some() {
+            // AppArmor cannot resolve the path of a file that is in another mount namespace.
+            ns::enter(&facts.mounts, ns::Kind::Mount)?;
+        }
+        file::change_root(&facts.root).context("the crasher's root")?;
+        file::change_dir(&facts.cwd).context("the crasher's working directory")?;
+    }
+    keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
+    process::close_all_but(&keep)?;
+    cred::assume(&credentials, facts.user_ns.as_ref())?;
+    facts.user_ns.as_ref().map_or(Ok(()), process::close).context("close")
+}

@@ -1,0 +1,263 @@
+//! The parent side of writing a core: it starts the writer, reads its messages, and gives it up
+//! when no bytes move. It stays root, touches nothing of the container, and keeps the record.
+
+use super::child::{Opened, copy};
+use super::crasher::become_crasher;
+use super::label::Labeller;
+use super::protocol::{Finished, Heard, Made, Message, Report};
+use super::watchdog::{Notice, Watchdog};
+use crate::dump::copy::source::Source;
+use crate::dump::crash::arguments::Crash;
+use crate::dump::crash::facts::Facts;
+use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::slots::Slot;
+use crate::sys::apparmor::Confinement;
+use crate::sys::cgroup::Groups;
+use crate::sys::child::{self, Child};
+use crate::sys::counter::Counter;
+use crate::sys::file::Identity;
+use crate::sys::memory::{Memory, is_shared};
+use crate::sys::pagemap::Pagemap;
+use crate::sys::pinned_memory::Hold;
+use crate::sys::{AsFd, OwnedFd, process, robust};
+use anyhow::Result;
+use std::time::Duration;
+
+/// What became of the file, as far as the parent knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The file, if one was made.
+    pub made: Option<Made>,
+    /// What became of the core.
+    pub finished: Finished,
+    /// The target was given up: it must not be touched again.
+    pub given_up: bool,
+    /// The writer could not even be killed: it hangs in the target, with the kernel's pipe.
+    pub stuck: bool,
+}
+
+impl Written {
+    /// There is no file, and why.
+    pub fn nothing(reason: String) -> Self {
+        Written { finished: Finished::failed(reason, Vec::new()), ..Written::default() }
+    }
+}
+
+/// What the parent may do while the writer works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The writer has started, and will make the file when this has been dealt with.
+    Started,
+    /// The file is made: these cores in the host's store have to go for it.
+    Goes(Vec<Identity>),
+    /// The process has been let go before its core is whole.
+    Released,
+}
+
+/// What came of one writer.
+enum Attempt {
+    /// It is over. The writer, if it has not ended.
+    Over(Written, Option<Waiting>),
+    /// It has to be done again, without an early release.
+    Retry(Waiting),
+}
+
+/// How long a writer has to end after its last message: after an early release the kernel frees the
+/// memory of the crashed process then.
+const LAST: Duration = Duration::from_secs(30);
+
+/// A writer that has sent its last message. It ends when the parent closes its end of the pipe, not
+/// before: on a busy processor the end of this process would delay what the crashed process waits
+/// for.
+#[derive(Debug)]
+pub struct Waiting {
+    writer: Child,
+    report: OwnedFd,
+}
+
+impl Waiting {
+    /// Ends it. `None`: it hangs.
+    pub fn end(self) -> Result<Option<child::Ended>> {
+        drop(self.report);
+        self.writer.end_within(LAST)
+    }
+}
+
+/// Writes the core that comes on stdin. `store`: the container's directory in the host's store.
+/// Returns what became of it, and the writer if it has not ended.
+///
+/// # Errors
+/// The child could not be started. Everything that happens in it is in [`Written`].
+pub fn write(
+    crash: &Crash,
+    facts: &Facts,
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
+    store: Option<&OwnedFd>,
+    mut on: impl FnMut(Event),
+) -> Result<(Written, Option<Waiting>)> {
+    let writer = match attempt(crash, facts, core_file, slot, store, &mut on)? {
+        Attempt::Over(written, waiting) => return Ok((written, waiting)),
+        Attempt::Retry(writer) => writer,
+    };
+    writer.end()?;
+    let core_file = CoreFile { early: false, ..core_file.clone() };
+    match attempt(crash, facts, &core_file, slot, store, &mut on)? {
+        Attempt::Over(written, waiting) => Ok((written, waiting)),
+        // Only a writer with an early release asks for it.
+        Attempt::Retry(writer) => Ok((Written::default(), Some(writer))),
+    }
+}
+
+fn attempt(
+    crash: &Crash,
+    facts: &Facts,
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
+    store: Option<&OwnedFd>,
+    on: &mut impl FnMut(Event),
+) -> Result<Attempt> {
+    // A parent that shares the memory (vfork) would go on changing it.
+    let early = core_file.early && !is_shared(crash.said.host_pid, facts.status.parent);
+    let source = source(crash, facts, early, core_file.threads);
+    // The page cache of the core, and on a memory-backed volume the core itself, count as the
+    // container's, as in the kernel's file mode. Not after an early release: an engine that cleans
+    // up the group of a container that has gone would kill us. A group that is gone already cannot
+    // be joined, and needs no limit.
+    let groups = match early || core_file.as_root {
+        true => Groups::default(),
+        false => Groups::open(&facts.cgroups),
+    };
+    // The thread that takes on the AppArmor profile could not be made there: better a core that is
+    // charged to nobody than none.
+    let needs_thread = facts.profile.is_some() && groups.is_short_of_processes(2);
+    let groups = if needs_thread { Groups::default() } else { groups };
+    let moved = Counter::shared()?;
+    let (read, report) = process::pipe()?;
+    let (word, go) = process::pipe()?;
+    let child = child::fork_into(groups.unified(), |there| {
+        groups.enter(there);
+        // Without a hold the process just waits until its core is whole.
+        let hold = if early { Hold::new().ok() } else { None };
+        let mut report = Report::over(report);
+        let confinement =
+            facts.profile.as_ref().filter(|_| !core_file.as_root).map(Confinement::open);
+        let opened =
+            Opened { source, hold, label: Labeller::new(facts), confinement, moved, store };
+        let keep = opened
+            .files()
+            .chain([report.as_fd(), word.as_fd()])
+            .chain(slot.iter().flat_map(|t| t.fds()))
+            .collect();
+        match become_crasher(facts, core_file, keep) {
+            // A parent that is killed before the record exists sends no go-ahead. Then there is no
+            // file either.
+            Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
+            Ok(()) => {
+                let _ = process::close(&word);
+                copy(facts, core_file, slot, opened, &mut report);
+                report.wait_until_unheard();
+            }
+            Err(e) => report.say(&Message::Done(Finished::failed(
+                format!("cannot become the crasher: {e:#}"),
+                Vec::new(),
+            ))),
+        }
+        0
+    })?;
+    on(Event::Started);
+    // If the writer has ended already, its last message is in the pipe.
+    let _ = process::write(&go, &[1]);
+    let (mut written, mut heard, mut note) = (Written::default(), Heard::default(), None);
+    let mut watchdog = Watchdog::new(&read, moved, core_file.patience);
+    loop {
+        let line = match watchdog.next() {
+            Notice::Line(line) => line,
+            Notice::End => break,
+            Notice::Stalled => return give_up(written, child, core_file),
+            // Without a limit for slow targets nothing else ends one that its user has stopped.
+            Notice::Quiet if child.is_stopped() => return give_up(written, child, core_file),
+            Notice::Quiet => continue,
+        };
+        match heard.message(&line) {
+            None => {}
+            Some(Message::Created { made, goes, note: new }) => {
+                (written.made, note) = (Some(made), new);
+                // Unless more is known later.
+                written.finished.reason = Some("the writer was interrupted".into());
+                if !goes.is_empty() {
+                    on(Event::Goes(goes));
+                }
+            }
+            Some(Message::Released) => {
+                // The child has let go of its end already: with ours the process goes.
+                on(Event::Released);
+                process::replace_stdin(&read);
+            }
+            Some(Message::Retry) => {
+                return Ok(Attempt::Retry(Waiting { writer: child, report: read }));
+            }
+            Some(Message::Done(finished)) => {
+                if let Some(note) = note {
+                    log::warn!("process {}: {note}, ignoring", crash.said.host_pid);
+                }
+                written.finished = finished;
+                let waiting = Waiting { writer: child, report: read };
+                return Ok(Attempt::Over(written, Some(waiting)));
+            }
+        }
+    }
+    // The writer waits until this end is closed.
+    drop(watchdog);
+    drop(read);
+    let ended = child.end_within(LAST)?;
+    // It may have been killed between making the file and saying so. The record then names a
+    // truncated core, which may not exist.
+    written.made.get_or_insert_default();
+    let limit = if core_file.memory { ", as the container's memory limit does" } else { "" };
+    written.stuck = ended.is_none();
+    written.finished.reason = Some(match ended {
+        Some(child::Ended::Signal(child::FORBIDDEN)) => {
+            "the writer was killed: it tried a system call that its filter does not allow".into()
+        }
+        Some(other) => format!("the writer was killed ({other:?}){limit}"),
+        None => "the writer hangs in its end".into(),
+    });
+    Ok(Attempt::Over(written, None))
+}
+
+/// Nothing moves: the writer is killed.
+fn give_up(mut written: Written, child: Child, core_file: &CoreFile) -> Result<Attempt> {
+    written.stuck = child.end_now()?.is_none();
+    written.given_up = true;
+    let seconds = core_file.patience.unwrap_or_default().as_secs();
+    written.finished.limit = Some(format!("stall = {seconds}"));
+    written.finished.reason = Some(match core_file.patience {
+        Some(_) => {
+            format!("the target took nothing for {seconds} seconds (limits.stall) and was given up")
+        }
+        None => "the writer was stopped by a user of the container, and was given up".into(),
+    });
+    Ok(Attempt::Over(written, None))
+}
+
+/// The memory of the process that the pidfd names, opened while we have the rights.
+fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<Source> {
+    let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
+    let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
+    let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
+    Some(Source {
+        memory,
+        pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?),
+        vdso: facts.vdso,
+        pidfd,
+        robust,
+        threads,
+    })
+}
+
+/// Interrupts the dump in the kernel. For a writer that hangs in its target with the kernel's pipe
+/// open: the crashed process would wait as long.
+pub fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
+    if facts.is_still(crash) { process::interrupt_dump(crash.said.host_tid) } else { Ok(()) }
+}

@@ -1,0 +1,161 @@
+//! What the writer tells its parent: a line of JSON for each message.
+
+use crate::dump::policy::quota::Refusal;
+use crate::sys::file::Identity;
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+
+/// A message of the writer. `Created` comes once at most, then `Released` once at most; the last
+/// one is `Retry` or `Done`, after which the writer waits for its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// The file was made.
+    Created {
+        /// The file.
+        made: Made,
+        /// Cores in the host's store that have to go for this one: the parent's to remove.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        goes: Vec<Identity>,
+        /// What went wrong and does not count.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// The process was let go before its core is whole.
+    Released,
+    /// Nothing was read yet, and no file made: an early release is not for this target.
+    Retry,
+    /// What became of the core. Without `Created` before it there is no file.
+    Done(Finished),
+}
+
+/// A file that was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Device and inode number.
+    pub id: Option<(u64, u64)>,
+    /// Whether it is on a memory-backed file system.
+    pub memory: bool,
+}
+
+/// What became of the core.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Finished {
+    /// Size of the file in bytes.
+    pub size: Option<u64>,
+    /// Bytes on disk.
+    pub disk_size: Option<u64>,
+    /// What tells the file from others.
+    pub identity: Option<Identity>,
+    /// Why it is short, or was not made.
+    pub reason: Option<String>,
+    /// Which limit acted, and its value.
+    pub limit: Option<String>,
+    /// Cores of the container that are not there any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<Identity>,
+}
+
+impl Finished {
+    /// The core was not written, or only in part.
+    pub fn failed(reason: String, gone: Vec<Identity>) -> Self {
+        Finished { reason: Some(reason), gone, ..Finished::default() }
+    }
+
+    /// A limit forbids the core.
+    pub fn refused(refusal: Refusal, gone: Vec<Identity>) -> Self {
+        Finished { limit: Some(refusal.limit), ..Finished::failed(refusal.reason, gone) }
+    }
+}
+
+/// What was heard of a writer, so that each message is acted on once.
+#[derive(Debug, Default)]
+pub struct Heard {
+    created: bool,
+    released: bool,
+}
+
+impl Heard {
+    /// The message in a line. `None`: there is none to act on, since the line is damaged or says
+    /// again what was said before.
+    pub fn message(&mut self, line: &[u8]) -> Option<Message> {
+        let message = serde_json::from_slice(line).ok()?;
+        let again = match &message {
+            Message::Created { .. } => std::mem::replace(&mut self.created, true),
+            Message::Released => std::mem::replace(&mut self.released, true),
+            Message::Retry | Message::Done(_) => false,
+        };
+        (!again).then_some(message)
+    }
+}
+
+/// The writer's end of the pipe to its parent.
+pub struct Report(std::fs::File);
+
+impl Report {
+    /// Reports into this end of a pipe.
+    pub fn over(pipe: OwnedFd) -> Self {
+        Report(pipe.into())
+    }
+
+    /// Waits until the parent has closed its end, or has ended.
+    pub fn wait_until_unheard(&self) {
+        // There is never anything to read at this end: it ends with an error.
+        let _ = process::wait_readable(&self.0, None);
+    }
+
+    /// Sends a message. If that fails, there is no parent any more to read it.
+    pub fn say(&mut self, message: &Message) {
+        let mut line = serde_json::to_vec(message).unwrap_or_default();
+        line.push(b'\n');
+        let _ = self.0.write_all(&line);
+    }
+}
+
+impl AsFd for Report {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_is_a_line() {
+        let made = Made { id: Some((7, 9)), memory: true };
+        let goes = vec![Identity::default()];
+        let note = Some("one\ntwo".to_owned());
+        let refused = Finished::refused(Refusal::new("cores", 3, "too many"), goes.clone());
+        let messages = [
+            Message::Created { made, goes, note },
+            Message::Created { made: Made::default(), goes: Vec::new(), note: None },
+            Message::Released,
+            Message::Retry,
+            Message::Done(Finished { size: Some(1), ..Finished::default() }),
+            Message::Done(refused),
+        ];
+        for message in messages {
+            let line = serde_json::to_string(&message).unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<Message>(&line).unwrap(), message, "{line}");
+        }
+    }
+
+    #[test]
+    fn each_message_is_acted_on_once() {
+        let line = |message: &Message| serde_json::to_vec(message).unwrap();
+        let created =
+            Message::Created { made: Made::default(), goes: vec![Identity::default()], note: None };
+        let mut heard = Heard::default();
+        assert_eq!(heard.message(b"{\"Created\":"), None, "a damaged line");
+        assert_eq!(heard.message(&line(&created)), Some(created.clone()));
+        assert_eq!(heard.message(&line(&created)), None);
+        assert_eq!(heard.message(&line(&Message::Released)), Some(Message::Released));
+        assert_eq!(heard.message(&line(&Message::Released)), None);
+        let done = Message::Done(Finished::default());
+        assert_eq!(heard.message(&line(&done)), Some(done));
+    }
+}

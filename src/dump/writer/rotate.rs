@@ -1,0 +1,172 @@
+//! The cores that a container has already, and removing some of them for a new one.
+//!
+//! Those on volumes and in layers are looked for by the writer, as the crashed process sees them,
+//! and removed with its rights: what it may not remove stays. Those in the host's store are the
+//! host's to look for and to remove: what the container sees there is its own affair, and it sees
+//! it read-only.
+
+use super::place::split;
+use crate::dump::policy::quota::Kept;
+use crate::registry::check_id;
+use crate::store::Store;
+use crate::sys::file::Identity;
+use crate::sys::proc::os;
+use crate::sys::{Errno, OwnedFd, file, resolve};
+
+/// What the crashed process sees of its container's cores.
+pub struct View<'a> {
+    /// Its root directory, as a path.
+    pub root: &'a [u8],
+    /// It has the mounts of the container's first process. With others it does not see what is
+    /// there.
+    pub at_home: bool,
+}
+
+impl View<'_> {
+    /// Which of the cores are there, and which have gone: removed, renamed, replaced by another
+    /// file.
+    pub fn look(&self, cores: &[Kept]) -> (Vec<Kept>, Vec<Identity>) {
+        let is_there =
+            |core: &Kept| core.stored.is_some() || !matches!(self.find(core), Found::Gone);
+        let (there, gone): (Vec<_>, Vec<_>) = cores.iter().cloned().partition(is_there);
+        (there, gone.iter().map(|core| core.identity).collect())
+    }
+
+    /// Removes a core that is not in the store, if what has its name is that very file.
+    ///
+    /// # Errors
+    /// Why it stays.
+    pub fn remove(&self, core: &Kept) -> Result<(), String> {
+        match self.find(core) {
+            Found::Gone => Ok(()),
+            Found::There(dir, name) => file::unlink(dir, os(name)).map_err(|e| format!("{e:#}")),
+            Found::Unknown(why) => Err(why),
+        }
+    }
+
+    fn find<'a>(&self, core: &'a Kept) -> Found<'a> {
+        let path = core.path.as_deref().filter(|_| core.root.as_bytes() == self.root);
+        let Some(path) = path.map(str::as_bytes) else {
+            return Found::Unknown("it was written by a process with another root".into());
+        };
+        let (dir, name) = split(path);
+        let found = resolve::open_dir_as_process(dir)
+            .and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
+        match found {
+            Ok((dir, found)) if found.is_same_file(&core.identity) => Found::There(dir, name),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) if self.at_home => Found::Gone,
+            Ok(_) => Found::Unknown("the process that crashes has other mounts".into()),
+            Err(e) => Found::Unknown(format!("{}: {e}", path.escape_ascii())),
+        }
+    }
+}
+
+enum Found<'a> {
+    There(OwnedFd, &'a [u8]),
+    Gone,
+    Unknown(String),
+}
+
+/// Cores in the host's store, looked at by the host.
+pub struct Stored<'a>(pub &'a Store);
+
+impl Stored<'_> {
+    /// Those that have gone.
+    pub fn gone(&self, cores: &[Kept]) -> Vec<Identity> {
+        let is_gone = |core: &&Kept| core.stored.is_some() && self.find(core).is_none();
+        cores.iter().filter(is_gone).map(|core| core.identity).collect()
+    }
+
+    /// Removes one. That it has gone is no error.
+    ///
+    /// # Errors
+    /// It stays.
+    pub fn remove(&self, core: &Kept) -> anyhow::Result<()> {
+        self.find(core).map_or(Ok(()), |(dir, name)| file::unlink(dir, os(name)))
+    }
+
+    fn find<'a>(&self, core: &'a Kept) -> Option<(OwnedFd, &'a [u8])> {
+        let id = core.stored.as_deref().filter(|id| check_id(id).is_ok())?;
+        let dir = file::open_dir(&self.0.container_path(id)).ok()?;
+        let (_, name) = split(core.path.as_deref()?.as_bytes());
+        let found = file::identity_at(&dir, os(name)).ok()?;
+        found.is_same_file(&core.identity).then_some((dir, name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_very_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let core = |name: &str| {
+            std::fs::write(path(name), name).unwrap();
+            let identity =
+                file::identity_at(file::open_dir(dir.path()).unwrap(), name.as_ref()).unwrap();
+            Kept {
+                path: Some(path(name).to_str().unwrap().into()),
+                root: "/".into(),
+                identity,
+                size: 4,
+                stored: None,
+            }
+        };
+        let cores = ["kept", "replaced", "renamed", "linked", "elsewhere", "again"].map(core);
+        // Very likely under the same number.
+        std::fs::remove_file(path("again")).unwrap();
+        std::fs::write(path("again"), "mine").unwrap();
+        std::fs::write(path("other"), "").unwrap();
+        std::fs::rename(path("other"), path("replaced")).unwrap();
+        std::fs::rename(path("renamed"), path("mine")).unwrap();
+        std::fs::rename(path("linked"), path("target")).unwrap();
+        std::os::unix::fs::symlink("target", path("linked")).unwrap();
+        let elsewhere = Kept { root: "/jail".into(), ..cores[4].clone() };
+        let cores = [&cores[..4], &[elsewhere], &cores[5..]].concat();
+
+        let view = |root, at_home| View { root, at_home };
+        let (there, gone) = view(b"/", true).look(&cores);
+        assert_eq!(there, [cores[0].clone(), cores[4].clone()]);
+        assert_eq!(gone, [1, 2, 3, 5].map(|i| cores[i].identity));
+        // A process with other mounts knows of none that it has gone.
+        assert_eq!(view(b"/", false).look(&cores).1, []);
+        assert!(view(b"/", true).remove(&cores[4]).is_err());
+        for i in [0, 1, 2, 3, 5] {
+            view(b"/", true).remove(&cores[i]).unwrap();
+        }
+        let left: Vec<_> = ["kept", "replaced", "mine", "linked", "target", "elsewhere", "again"]
+            .iter()
+            .filter(|n| path(n).symlink_metadata().is_ok())
+            .copied()
+            .collect();
+        assert_eq!(left, ["replaced", "mine", "linked", "target", "elsewhere", "again"]);
+    }
+
+    /// What the container sees does not count.
+    #[test]
+    fn in_the_store_by_the_hosts_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_at(&dir.path().join("store")).unwrap();
+        let of = |id: &str| {
+            let dir = store.container_dir(id, (0, 0)).unwrap();
+            std::fs::write(store.container_path(id).join("core.7"), id).unwrap();
+            let identity = file::identity_at(dir, "core.7".as_ref()).unwrap();
+            let path = Some("/nowhere/core.7".into());
+            let stored = Some(id.to_owned());
+            Kept { path, root: "/".into(), identity, size: 4, stored }
+        };
+        let cores = ["first", "second", "third"].map(of);
+        std::fs::remove_file(store.container_path("second").join("core.7")).unwrap();
+        let view = View { root: b"/jail", at_home: true };
+        assert_eq!(view.look(&cores).1, [], "not the container's to say");
+        assert_eq!(Stored(&store).gone(&cores), [cores[1].identity]);
+        let led_away = Kept { stored: Some("../records".into()), ..cores[2].clone() };
+        for core in [&cores[0], &cores[1], &led_away] {
+            Stored(&store).remove(core).unwrap();
+        }
+        assert!(!store.container_path("first").join("core.7").exists());
+        assert!(store.container_path("third").join("core.7").exists());
+    }
+}

@@ -1,0 +1,70 @@
+//! Invariants of patterns and requests, whatever bytes they were made of. For the readers of
+//! untrusted input in [`crate::hostile`] and in the entry points.
+
+use crate::annotation::{self, Annotations};
+use crate::pattern::{MAX_LEN, Specifiers, Template};
+
+/// Text as the kernel escapes it in a file name: not empty, no `/`, and neither `.` nor `..`.
+pub fn escaped(text: &[u8]) -> Vec<u8> {
+    let mut name: Vec<u8> = text.iter().map(|b| if *b == b'/' { b'!' } else { *b }).collect();
+    match name.as_slice() {
+        b"" => name.push(b'!'),
+        b"." | b".." => name[0] = b'!',
+        _ => {}
+    }
+    name
+}
+
+/// The specifiers of a crash whose names the input gives.
+pub fn crash(text: &[u8]) -> Specifiers {
+    let word = |n| escaped(text.split(|b| *b == b'\n').nth(n).unwrap_or_default());
+    Specifiers {
+        hostname: word(0),
+        comm: word(1),
+        exe_name: word(2),
+        exe_path: word(3),
+        pid: text.len() as i32,
+        ..Specifiers::default()
+    }
+}
+
+/// What must hold of every request that is granted.
+pub fn asked(all: &Annotations) {
+    let container = annotation::container_name(all);
+    annotation::is_sandbox(all);
+    annotation::required(all, container);
+    let Ok(Some(wishes)) = annotation::wishes(all, container, Some("core")) else { return };
+    granted(&wishes.pattern, b"..\n.\n\n/../x");
+    assert!(
+        wishes.limit.flatten().is_none_or(|bytes| bytes <= i64::MAX as u64)
+            && wishes.filter.is_none_or(|mask| mask <= 0x1ff)
+    );
+}
+
+/// What must hold of a pattern that a container may have: it names a file, and no crash
+/// makes its path lead upwards.
+pub fn granted(template: &Template, names: &[u8]) {
+    let text = template.text();
+    assert!(
+        !text.is_empty()
+            && text.len() <= MAX_LEN
+            && !matches!(text[0], b'|' | b'@')
+            && !text.iter().any(u8::is_ascii_control)
+    );
+    for append_pid in [false, true] {
+        let path = template.expand(&crash(names), append_pid);
+        assert!(
+            !path.split(|b| *b == b'/').any(|part| part == b".."),
+            "{template}: {}",
+            path.escape_ascii()
+        );
+    }
+    if let Some(directory) = template.directory() {
+        assert!(
+            directory.starts_with('/')
+                && !directory.contains("//")
+                && !directory.split('/').any(|part| part == ".."),
+            "{template}: {directory}"
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! The result of checking one thing that a hook needs from a runtime.
+
+use serde::Serialize;
+
+/// The result of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The runtime does what is needed.
+    Ok,
+    /// It does not.
+    Failed,
+}
+
+/// Something that a hook needs, and whether the runtime provides it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What it concerns, such as `order` or `limits`.
+    pub subject: &'static str,
+    /// What a hook needs.
+    pub need: &'static str,
+    /// Whether the runtime provides it.
+    pub verdict: Verdict,
+    /// What was observed.
+    pub found: String,
+}
+
+/// Turns the result of a check into a [`Check`].
+pub fn check(subject: &'static str, need: &'static str, found: Result<String, String>) -> Check {
+    let (verdict, found) = match found {
+        Ok(found) => (Verdict::Ok, found),
+        Err(found) => (Verdict::Failed, found),
+    };
+    Check { subject, need, verdict, found }
+}
+
+/// `Ok` with `found` if the condition holds, else `Err` with it.
+pub fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
+    if holds { Ok(found.into()) } else { Err(found.into()) }
+}
