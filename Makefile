@@ -1,17 +1,23 @@
 # oci-coredump: build, install, try, test.
 #
 #   make              one static binary
-#   make install      DESTDIR and PREFIX as usual; then `oci-coredump install` for the host part, or just start a container
+#   make install      DESTDIR and PREFIX as usual; then `oci-coredump install` for the host part,
+#                     or just start a container
 #   make uninstall
-#   make demo         two containers, two core patterns, on this machine, which is put back as it was
+#   make demo         two containers, two core patterns, on this machine, which is restored
 #   make test         everything that .ci/run runs
-#   make fuzz         all fuzz targets, each until its curve is flat; make sanitize: the unit tests under AddressSanitizer
-#   make faults       the faults and storms, with the helper killed at every one of its system calls; as root
-#   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...   other projects' tests of hooks, from your checkouts, through us
+#   make fuzz         all fuzz targets, each until its curve is flat
+#   make sanitize     the unit tests under AddressSanitizer
+#   make faults       faults and storms, with the helper killed at every one of its system calls;
+#                     as root
+#   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...
+#                     other projects' tests of hooks, from your checkouts, through this program
 #   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
-#   make kata-guest-hook DESTDIR=ROOTFS   the guest's part for Kata Containers, into the tree of a guest image
+#   make kata-guest-hook DESTDIR=ROOTFS
+#                     the guest's part for Kata Containers, into the tree of a guest image
 #   make bench        the table of goals: ours against the kernel's file mode, as root
-#   make bench-scaling   time and memory against size, threads, mappings, containers, simultaneous crashes: docs/scaling.md, as root
+#   make bench-scaling   time and memory against size, threads, mappings, containers and
+#                     simultaneous crashes: docs/scaling.md, as root
 #   make deps         what demo and test need from apt; asks for root only for that
 
 PREFIX ?= /usr
@@ -20,8 +26,10 @@ INSTALL ?= install
 
 target := $(or $(CARGO_TARGET_DIR),target)
 host := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-# .cargo/config.toml names the target, so the binary is below its name. Without rustc (sudo make install): whichever was built.
-binary := $(or $(if $(host),$(target)/$(host)/release/oci-coredump),$(firstword $(wildcard $(target)/*/release/oci-coredump)))
+# .cargo/config.toml names the target, so the binary is in a directory of that name. Without rustc
+# (sudo make install): whichever was built.
+built := $(firstword $(wildcard $(target)/*/release/oci-coredump))
+binary := $(or $(if $(host),$(target)/$(host)/release/oci-coredump),$(built))
 
 libexec := $(DESTDIR)$(PREFIX)/libexec/oci/hooks.d
 bin := $(DESTDIR)$(PREFIX)/bin
@@ -34,16 +42,22 @@ bash := $(share)/bash-completion/completions
 zsh := $(share)/zsh/vendor-completions
 fish := $(share)/fish/vendor_completions.d
 
-# Tools of the tests that are no packages, or whose package would change the machine.
+# Tools of the tests that are not packaged, or whose package would change the machine.
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/oci-coredump-test
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 
 # runc: on a host with hybrid cgroups podman's own choice, crun, starts nothing.
 demo_packages := podman runc busybox-static gdb gcc libc6-dev
-test_packages := $(demo_packages) strace g++ golang-go zstd crun conmon systemd bsdutils util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
+test_packages := $(demo_packages) strace g++ golang-go zstd crun conmon systemd bsdutils \
+	util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
 	qemu-system-x86 checkpolicy apparmor cpio
 
-.PHONY: build install uninstall kata-guest-hook demo test fuzz faults sanitize miri conformance bench bench-scaling deps demo-deps test-deps clean
+# A runner for the tests that need root: `--config` for cargo, $(1) are further variables.
+root_runner = $(if $(as_root),--config \
+	"target.'cfg(unix)'.runner = 'sudo env $(if $(1),$(1) )HOME=$(HOME) PATH=$(PATH)'")
+
+.PHONY: build install uninstall kata-guest-hook demo test fuzz faults sanitize miri conformance \
+	bench bench-scaling deps demo-deps test-deps clean
 
 build:
 	$(CARGO) build --release --locked
@@ -56,79 +70,99 @@ install:
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump-runtime
 	ln -sf oci-coredump $(libexec)/oci-coredump-runtime
-	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json >$(hooks)/oci-coredump.json
-	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service >$(units)/oci-coredump.service
+	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json \
+		>$(hooks)/oci-coredump.json
+	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service \
+		>$(units)/oci-coredump.service
 	$(binary) man >$(man)/oci-coredump.1
 	$(binary) completions bash >$(bash)/oci-coredump
 	$(binary) completions zsh >$(zsh)/_oci-coredump
 	$(binary) completions fish >$(fish)/oci-coredump.fish
 
-# The host part first (`oci-coredump uninstall`): the kernel must not be left with the name of a program that is gone.
+# The host part first (`oci-coredump uninstall`): the kernel must not be left with the path of a
+# program that is gone.
 uninstall:
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
-	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump $(man)/oci-coredump.1
-	rm -f $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
-	rm -f $(units)/oci-coredump.service $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
-	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) 2>/dev/null || :
+	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
+	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
+	rm -f $(units)/oci-coredump.service
+	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
+	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
+		2>/dev/null || :
 
-# kata-agent takes regular files only, no links to elsewhere, and calls each with its directory's name: one file under three names.
+# kata-agent runs regular files only, no symbolic links, and calls each with the name of its
+# directory: so this is one file under three names.
 kata-guest-hook:
-	@test -n "$(DESTDIR)" || { echo "kata-guest-hook: say DESTDIR=ROOTFS, the tree of the guest image; this is nothing for the host itself" >&2; exit 2; }
+	@test -n "$(DESTDIR)" || { \
+		echo "kata-guest-hook: set DESTDIR=ROOTFS, the tree of the guest image;" \
+			"this must not be installed on the host itself" >&2; \
+		exit 2; \
+	}
 	@test -x "$(binary)" || $(MAKE) build
-	$(INSTALL) -d $(foreach stage,prestart poststart poststop,$(guest)/$(stage)) $(DESTDIR)/etc/oci-coredump
+	$(INSTALL) -d $(foreach stage,prestart poststart poststop,$(guest)/$(stage)) \
+		$(DESTDIR)/etc/oci-coredump
 	$(INSTALL) -m 0755 $(binary) $(guest)/prestart/oci-coredump
 	ln -f $(guest)/prestart/oci-coredump $(guest)/poststart/oci-coredump
 	ln -f $(guest)/prestart/oci-coredump $(guest)/poststop/oci-coredump
 	$(INSTALL) -m 0644 hooks.d/kata/config.toml $(DESTDIR)/etc/oci-coredump/config.toml
 
 image: build
-	podman build --tag $(or $(IMAGE),localhost/oci-coredump:0.1.0) --file deploy/Containerfile $(dir $(binary))
+	podman build --tag $(or $(IMAGE),localhost/oci-coredump:0.1.0) \
+		--file deploy/Containerfile $(dir $(binary))
 
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)
 
-# Root for the integration tests only: they start containers and set the kernel's core_pattern.
+# Only the integration tests run as root: they start containers and set the kernel's core_pattern.
 test: export PATH := $(PATH):$(tools)/bin
-# Every part runs, whatever failed before it; what failed is said at the end.
+# Every part runs, whatever failed before it; the failed ones are listed at the end.
 test: test-deps build
 	@failed=; \
 	part() { echo "$$*"; "$$@" || failed="$$failed; $$*"; }; \
 	part $(CARGO) fmt --check; \
 	part $(CARGO) clippy --locked --all-targets -- -D warnings; \
 	part $(CARGO) test --locked --doc; \
-	part $(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env $(if $(CI),CI=$(CI)) HOME=$(HOME) PATH=$(PATH)'") \
+	part $(CARGO) $(call root_runner,$(if $(CI),CI=$(CI))) \
 		test --locked --no-fail-fast --lib --tests -- --test-threads=1; \
 	part env PROFILE=dev fuzz/run.sh 3; \
 	test -z "$$failed" || { echo "make test: failed:$${failed#;}" >&2; exit 1; }
 
-# Every reader of hostile bytes until half of its time has brought next to nothing; an hour or more.
+# Every reader of untrusted input, until half of its time has found next to nothing. Takes an hour
+# or more.
 fuzz:
 	fuzz/run.sh plateau
 
 # `make test` kills at every fifth of the calls.
 faults: test-deps
-	OCI_COREDUMP_SWEEP=1 $(CARGO) $(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env OCI_COREDUMP_SWEEP=1 HOME=$(HOME) PATH=$(PATH)'") \
+	OCI_COREDUMP_SWEEP=1 $(CARGO) $(call root_runner,OCI_COREDUMP_SWEEP=1) \
 		test --locked --test faults -- --test-threads=1 --nocapture
 
-# The unit tests with every access to memory checked. Without those that enter the jail: it bounds the address space, of which AddressSanitizer needs terabytes.
+# The unit tests with every memory access checked, except those that enter the sandbox: it bounds
+# the address space, of which AddressSanitizer needs terabytes.
 sanitize:
-	ASAN_OPTIONS=detect_leaks=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --lib --target-dir $(target)/sanitize -- --skip jail --skip plain
+	ASAN_OPTIONS=detect_leaks=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
+		$(CARGO) test --locked --lib --target-dir $(target)/sanitize -- \
+		--skip sandbox --skip plain
 
-# What of it makes no system call that Miri does not know. Needs a nightly toolchain with the components miri and rust-src.
+# The unit tests that make no system call unknown to Miri. Needs a nightly toolchain with the
+# components miri and rust-src.
 miri:
-	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --locked --lib --target-dir $(target)/miri -- \
-		sys::proc sys::cgroup::tests::where sys::limit dump::copy::early_release dump::copy::spans dump::copy::head dump::copy::regions::tests::files \
+	MIRIFLAGS=-Zmiri-disable-isolation \
+		$(CARGO) +nightly miri test --locked --lib --target-dir $(target)/miri -- \
+		sys::proc sys::cgroup::tests::where sys::limit dump::copy::early_release \
+		dump::copy::spans dump::copy::head dump::copy::regions::tests::files \
 		dump::crash::arguments dump::policy::plan
 
-# Their test programs must have been built, as those projects say. Root, and the machine's core_pattern for some seconds.
+# The test programs must have been built, as those projects describe. Needs root, and the machine's
+# core_pattern for some seconds.
 conformance: export PATH := $(PATH):$(tools)/bin
+conformance: sources = RUNC_SRC=$(RUNC_SRC) CRUN_SRC=$(CRUN_SRC) YOUKI_SRC=$(YOUKI_SRC)
 conformance: test-deps
 	@integration/packages.sh bats jq
-	RUNC_SRC=$(RUNC_SRC) CRUN_SRC=$(CRUN_SRC) YOUKI_SRC=$(YOUKI_SRC) $(CARGO) \
-		$(if $(as_root),--config "target.'cfg(unix)'.runner = 'sudo env HOME=$(HOME) PATH=$(PATH) RUNC_SRC=$(RUNC_SRC) CRUN_SRC=$(CRUN_SRC) YOUKI_SRC=$(YOUKI_SRC)'") \
+	$(sources) $(CARGO) $(call root_runner,$(sources)) \
 		test --locked --test conformance -- --test-threads=1 --nocapture
 
-# Ratios to the kernel's own file mode; on a machine that does nothing else.
+# Ratios to the kernel's own file mode. Run it on a machine that does nothing else.
 bench:
 	@integration/packages.sh $(demo_packages) runc strace systemd
 	@integration/tools.sh $(tools)

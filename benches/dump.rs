@@ -1,5 +1,6 @@
-//! `make bench`: the rows of the table of goals, each interleaved with the kernel's own file mode in the same run. Prints ratios, and asserts no time.
-//! Root; nothing else may crash on the machine meanwhile. `cargo bench --bench dump -- WORD...` runs the rows whose name has one of the words.
+//! `make bench`: the rows of the table of goals, each interleaved with the kernel's own file mode
+//! in the same run. Prints ratios, and asserts no time. Root; nothing else may crash on the machine
+//! meanwhile. `cargo bench --bench dump -- WORD...` runs the rows whose name has one of the words.
 
 #[path = "../integration/support/mod.rs"]
 mod support;
@@ -25,7 +26,8 @@ fn main() {
         std::fs::read_to_string("/proc/loadavg").unwrap().trim()
     );
     println!(
-        "ratio: ours / the kernel's file mode, or what the row says; median of {ROUNDS} interleaved rounds"
+        "ratio: ours / the kernel's file mode, or what the row says; median of {ROUNDS} \
+         interleaved rounds"
     );
     let bench = Bench::new();
     println!("\n{:<44} {:>7}  {:<17} {:>9}", "figure", "ratio", "(least .. most)", "goal");
@@ -228,7 +230,8 @@ impl Bench {
         method != Method::Systemd || self.patterns.systemd.is_some()
     }
 
-    /// How long the parent waits when the process is let go before its core is whole, which should not grow with the core.
+    /// How long the parent waits when the process is let go before its core is whole, which
+    /// should not grow with the core.
     fn early(&self, name: &str) {
         // Onto a disk: on a memory-backed volume nobody is released early.
         let container = Container::new(
@@ -312,7 +315,8 @@ impl Bench {
         }
     }
 
-    /// The most memory that the helper and its child have at any moment of a dump, looked at all the time.
+    /// The most memory that the helper and its child have at any moment of a
+    /// dump, looked at all the time.
     fn memory(&self, container: &Container) {
         self.patterns.choose(&self.host, Method::Ours, container.directory());
         let mut victim = container.victim(&self.victim, "random", 1024);
@@ -365,7 +369,10 @@ impl Bench {
             r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"}}"#,
         )
         .unwrap();
-        let state = serde_json::json!({ "id": "x", "status": "creating", "pid": std::process::id(), "bundle": bundle.path() }).to_string();
+        let state = serde_json::json!({
+            "id": "x", "status": "creating", "pid": std::process::id(), "bundle": bundle.path(),
+        })
+        .to_string();
         let mut hook = Command::new("strace")
             .arg("-fo")
             .arg(file)
@@ -417,10 +424,12 @@ fn helpers_memory() -> u64 {
     most
 }
 
-/// How often a hook stands in a configuration: what one adds is less than the machine's own ups and downs.
+/// How often a hook stands in a configuration: what one adds is less than the
+/// machine's own ups and downs.
 const COPIES: usize = 16;
 
-/// Every order of four in turn: what a run leaves for the machine to clean up is paid by the next one.
+/// Every order of four in turn: what a run leaves for the machine to clean
+/// up is paid by the next one.
 fn order(round: usize) -> [usize; 4] {
     let mut rest = vec![0, 1, 2, 3];
     [round % 4, round / 4 % 3, round / 12 % 2, 0].map(|i| rest.remove(i))
@@ -444,7 +453,9 @@ fn hook() {
         config["process"]["terminal"] = false.into();
         config["process"]["args"] = serde_json::json!(["/nothing"]);
         if let Some(hook) = hook {
-            let one = serde_json::json!({ "path": hook, "args": ["oci-coredump", "hook", "createRuntime"] });
+            let one = serde_json::json!({
+                "path": hook, "args": ["oci-coredump", "hook", "createRuntime"],
+            });
             config["hooks"] = serde_json::json!({ "createRuntime": vec![one; copies] });
         }
         if annotated {
@@ -492,7 +503,8 @@ fn hook() {
     let [c, plain, annotated] =
         [added(&times[1], COPIES), added(&times[2], COPIES), added(&times[3], 1)];
     println!(
-        "runc run: {:.2} ms; one static C hook that does nothing adds {c:.2} ms (of {COPIES} in a row)",
+        "runc run: {:.2} ms; one static C hook that does nothing adds {c:.2} ms (of {COPIES} in a \
+         row)",
         spread(times[0].clone()).0
     );
     for (name, value, goal) in [

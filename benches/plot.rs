@@ -7,7 +7,8 @@ use std::path::Path;
 const WIDE: u32 = 480;
 const HIGH: u32 = 320;
 
-/// Draws all series into one SVG, both axes logarithmic: a straight line that rises with the diagonal grows in proportion, a flat one not at all.
+/// Draws all series into one SVG, both axes logarithmic: a straight line that rises with the
+/// diagonal grows in proportion, a flat one not at all.
 pub fn draw(path: &Path, all: &[Series]) {
     let rows = all.len().div_ceil(2);
     let root = SVGBackend::new(path, (2 * WIDE, rows as u32 * HIGH)).into_drawing_area();

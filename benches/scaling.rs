@@ -1,6 +1,8 @@
-//! `make bench-scaling`: time and memory of a crash against the size of the core, threads, mappings, registered containers and simultaneous crashes, beside the
-//! kernel's own file mode. Writes docs/scaling.md and docs/scaling.svg; asserts no time. Root; nothing else may crash on the machine meanwhile.
-//! `cargo bench --bench scaling -- WORD...` runs the series whose name has one of the words and prints them only.
+//! `make bench-scaling`: time and memory of a crash against the size of the core, threads,
+//! mappings, registered containers and simultaneous crashes, beside the kernel's own file mode.
+//! Writes docs/scaling.md and docs/scaling.svg; asserts no time. Root; nothing else may crash on
+//! the machine meanwhile. `cargo bench --bench scaling -- WORD...` runs the series whose name has
+//! one of the words and prints them only.
 
 #[path = "../integration/support/mod.rs"]
 mod support;
@@ -69,13 +71,16 @@ fn main() {
 
 fn table(all: &[Series]) -> String {
     let mut out = format!(
-        "# Scaling\n\n`make bench-scaling`, medians of {ROUNDS} interleaved rounds on tmpfs, {}.\n\n![curves](scaling.svg)\n",
+        "# Scaling\n\n\
+         `make bench-scaling`, medians of {ROUNDS} interleaved rounds on tmpfs, {}.\n\n\
+         ![curves](scaling.svg)\n",
         scene::machine()
     );
     for series in all {
         let _ = write!(
             out,
-            "\n| {} | kernel's file mode, {unit} | ours, {unit} | helpers together, MiB |\n|---:|---:|---:|---:|\n",
+            "\n| {} | kernel's file mode, {unit} | ours, {unit} | helpers together, MiB |\n\
+             |---:|---:|---:|---:|\n",
             series.name,
             unit = series.unit
         );
@@ -115,7 +120,8 @@ impl Bench {
         self.crash(&mut victims, method)
     }
 
-    /// Milliseconds from the first death until the last is known, and the most memory of all helpers, MiB.
+    /// Milliseconds from the first death until the last is known, and the most
+    /// memory of all helpers, MiB.
     fn crash(&self, victims: &mut [Victim], method: Method) -> (f64, f64) {
         let peak = AtomicU64::new(0);
         let end = AtomicBool::new(false);
@@ -203,7 +209,8 @@ impl Bench {
     }
 }
 
-/// Makes the registry as large as if so many other containers were registered: entries and index as the hook makes them.
+/// Makes the registry as large as if so many other containers were registered: entries and
+/// index as the hook makes them.
 fn register(count: usize) {
     let run = Path::new(RUN);
     let model: serde_json::Value =
@@ -240,7 +247,11 @@ fn hook(pattern: Option<&str>) -> f64 {
     init.args(["--mount", "--propagation", "private", "sh", "-c", "echo; read x"]);
     let mut init = init.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Read::read_exact(init.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-    let state = serde_json::json!({ "ociVersion": "1.0.2", "id": "hooked", "status": "creating", "pid": init.id(), "bundle": bundle.path() }).to_string();
+    let state = serde_json::json!({
+        "ociVersion": "1.0.2", "id": "hooked", "status": "creating", "pid": init.id(),
+        "bundle": bundle.path(),
+    })
+    .to_string();
     let call = |stage: &str| {
         let start = now();
         let mut hook = Command::new(BINARY)

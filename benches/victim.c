@@ -1,4 +1,5 @@
-// A process to crash: `victim KIND MIB`. It makes its memory, says "ready", waits for a byte on stdin, prints the monotonic time in nanoseconds, and aborts.
+// A process to crash: `victim KIND MIB`. It makes its memory, says "ready", waits for a byte on
+// stdin, prints the monotonic time in nanoseconds, and aborts.
 //   random     MIB of random bytes: nothing in it can be left out
 //   text       MIB of words, every fourth page zeros that were written
 //   scattered  MIB mapped, every sixteenth page touched
@@ -27,7 +28,8 @@ static void *wait_for_ever(void *unused) {
 }
 
 static char *map(size_t bytes) {
-    char *p = mmap(0, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    char *p = mmap(0, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (p == MAP_FAILED) {
         perror("mmap");
         exit(1);
@@ -43,7 +45,8 @@ static void fill(char *page, size_t bytes) {
 }
 
 int main(int argc, char **argv) {
-    static const char *words[] = {"the ", "core ", "of ", "a ", "container ", "lands ", "where ", "it ", "asked ", "and ", "stays "};
+    static const char *words[] = {"the ", "core ", "of ", "a ", "container ", "lands ", "where ",
+                                  "it ", "asked ", "and ", "stays "};
     const char *kind = argc > 1 ? argv[1] : "tiny";
     size_t n = argc > 2 ? strtoul(argv[2], 0, 0) : 0, bytes = n << 20;
     if (!strcmp(kind, "random")) {
@@ -77,7 +80,8 @@ int main(int argc, char **argv) {
         pthread_attr_setstacksize(&attr, 16384);
         for (size_t i = 0; i < n; i++) {
             pthread_t thread;
-            if (pthread_create(&thread, &attr, wait_for_ever, 0)) return perror("pthread_create"), 1;
+            if (pthread_create(&thread, &attr, wait_for_ever, 0))
+                return perror("pthread_create"), 1;
         }
     }
     char go;

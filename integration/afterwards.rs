@@ -1,4 +1,5 @@
-//! What can be known of a crash when its container, its image and its programs are gone: by what was kept with the core. Needs root, runc and gdb.
+//! What can be learned of a crash when its container, image and programs are gone, from what was
+//! kept with the core. Needs root, runc and gdb.
 #![allow(clippy::duplicate_mod, reason = "the programs that die bring their own `require`")]
 
 mod support;
@@ -22,7 +23,7 @@ use support::host::{BINARY, Host, RUN, STORE};
 use support::require;
 use support::runtime::{Kind, Runtime};
 
-/// A program that dies, and the functions that matter on the stack of the thread that did it.
+/// A program that dies, and the functions that matter on the stack of the crashing thread.
 struct Case {
     name: &'static str,
     build: &'static [&'static str],
@@ -98,7 +99,7 @@ fn product(args: &[&str]) -> Output {
 fn kept() -> BTreeSet<String> {
     let Ok(all) = fs::read_dir(Path::new(STORE).join("binaries")) else { return BTreeSet::new() };
     let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    // What each account has stands below `by`.
+    // The files of each account are below `by`.
     names.filter(|name| name != "by").collect()
 }
 
@@ -106,14 +107,15 @@ fn told(what: &str) -> Value {
     serde_json::from_slice(&product(&["info", "--json", what]).stdout).unwrap()
 }
 
-/// C, C++, Rust and Go in a container that has gone with its files: the functions are there, gdb's, and a bundle opens where nothing of the store is.
+/// C, C++, Rust and Go in a container that is gone with its files: the stack shows the same
+/// functions as gdb, and an exported bundle opens on a machine without the store.
 #[test]
 fn every_language_when_the_container_is_gone() {
     if !require::programs(&["runc", "gdb", "gcc", "g++", "rustc", "go", "tar", "zstd"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    // The debugger is nobody, and reads a script there.
+    // The debugger runs as an unprivileged user, and reads a script there.
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut bundle = Bundle::new();
     bundle
@@ -164,7 +166,7 @@ fn every_language_when_the_container_is_gone() {
             "{}",
             case.name
         );
-        // gdb, with what `debug` gives it.
+        // gdb, with the arguments that `debug` gives it.
         let mut args = vec!["debug", &exe, "-A", "-nx", "-A", "-q", "-A", "-batch"];
         let script = names_them(dir.path());
         script.iter().for_each(|a| args.extend(["-A", a]));
@@ -176,7 +178,7 @@ fn every_language_when_the_container_is_gone() {
         frames.iter().rev().take(3).rev().map(|f| f["function"].as_str().unwrap_or("??")).collect();
     assert_eq!(ours, ["main.main", "runtime.main", "runtime.goexit"], "{told:#}");
 
-    // In another container's root, with nothing but gdb and what it is made of.
+    // In another container's root, with only gdb and its libraries.
     let file = dir.path().join("crash.tar.zst");
     product(&["export", "exe=/app/cpp-exception", "-o", file.to_str().unwrap()]);
     drop(host);
@@ -207,7 +209,8 @@ fn every_language_when_the_container_is_gone() {
     assert!(lines.len() == 3 && lines[2].contains("exception.cpp:"), "{out:?}");
 }
 
-/// The first process of a container takes its mounts with it, the one that the core is on too.
+/// The end of the first process removes the container's mounts, including
+/// the one that the core is on.
 #[test]
 fn the_first_process_itself() {
     if !require::programs(&["runc", "gcc"]) {
@@ -241,7 +244,8 @@ fn the_first_process_itself() {
     assert!(told["seconds"].as_f64().is_some_and(|s| s > 0.0 && s < 60.0), "{told:#}");
 }
 
-/// Once for each content, for root only; what the process itself could not read is not kept; what is too large is not; and it can be switched off.
+/// One file for each content, readable by root only. Not kept are files that the process itself
+/// could not read and files that are too large; and keeping can be disabled.
 #[test]
 fn what_is_kept_and_what_is_not() {
     if !require::programs(&["runc", "gcc"]) {
@@ -312,7 +316,7 @@ fn what_is_kept_and_what_is_not() {
         assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o600, 0, 0), "{id}");
     }
 
-    // A second crash changes nothing; and a kept file that was damaged is not told of.
+    // A second crash changes nothing, and a damaged kept file is not used.
     let before = all.iter().map(|id| at(id).metadata().unwrap().ino()).collect::<Vec<_>>();
     fs::write(at(&libc), b"another").unwrap();
     container.exec(&["/app/program"]);
@@ -324,7 +328,8 @@ fn what_is_kept_and_what_is_not() {
     assert!(!binaries("kept").pop().unwrap().contains(&libc));
     fs::remove_dir_all(Path::new(STORE).join("binaries")).unwrap();
 
-    // A user's program that is closed to the user while it runs: root could read it, the process cannot.
+    // A user's program that is made unreadable for the user while it runs: root could
+    // read it, the process cannot.
     for (mode, readable) in [(0o755, true), (0o711, false)] {
         let user = &["--user", "1000:1000"];
         let mut waiting = container
@@ -355,7 +360,8 @@ fn what_is_kept_and_what_is_not() {
     }
 }
 
-/// Another container has a program of the same build-id and size, which says other things, and has crashed first.
+/// Another container has crashed first with a program of the same build-id and
+/// size but different content.
 #[test]
 fn planted_by_another_container() {
     if !require::programs(&["runc", "gcc"]) {
@@ -402,7 +408,7 @@ fn planted_by_another_container() {
     }
 }
 
-/// The rules of the configuration, after a crash; not after every one.
+/// The configured rules are applied after a crash, but not after every one.
 #[test]
 fn the_store_is_cleaned_by_itself() {
     if !require::programs(&["runc", "gcc"]) {
@@ -430,7 +436,7 @@ fn the_store_is_cleaned_by_itself() {
     assert!(stamp.exists());
     assert_eq!(crash(), (2, 2, 1));
     fs::remove_file(&stamp).unwrap();
-    // The binary stays for the one that is left.
+    // The binary stays for the remaining crash.
     assert_eq!(crash(), (1, 1, 1));
     container.remove();
 }

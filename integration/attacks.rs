@@ -1,5 +1,6 @@
-//! The attacks of docs/attacks.md, one test or more for every row, named after it: real crashes in real containers, by what a hostile author of a container
-//! or a local user can do. Needs root and the machine's `core_pattern`: run it with `--test-threads=1`.
+//! The attacks of docs/attacks.md, at least one test for every row, named after it: real crashes in
+//! real containers, with the means of a hostile container author or a local user. Needs root and
+//! the machine's `core_pattern`: run it with `--test-threads=1`.
 #[path = "attacks/accounts.rs"]
 mod accounts;
 #[path = "matrix/core_file.rs"]
@@ -7,12 +8,16 @@ mod accounts;
 mod core_file;
 #[path = "attacks/files.rs"]
 mod files;
+#[path = "attacks/fixture.rs"]
+mod fixture;
 #[path = "attacks/forwarded.rs"]
 mod forwarded;
 #[path = "attacks/groups.rs"]
 mod groups;
 #[path = "attacks/helper.rs"]
 mod helper;
+#[path = "attacks/hostile_names.rs"]
+mod hostile_names;
 #[path = "attacks/identity.rs"]
 mod identity;
 #[path = "attacks/neighbours.rs"]
@@ -25,8 +30,6 @@ mod privileges;
 mod reading;
 #[path = "attacks/resources.rs"]
 mod resources;
-#[path = "attacks/ring.rs"]
-mod ring;
 #[path = "attacks/room.rs"]
 mod room;
 #[path = "matrix/scene.rs"]
@@ -35,5 +38,3 @@ mod scene;
 #[path = "attacks/stopped.rs"]
 mod stopped;
 mod support;
-#[path = "attacks/words.rs"]
-mod words;

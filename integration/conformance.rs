@@ -1,5 +1,6 @@
-//! Other projects' tests of hooks, from checkouts that the caller names, unchanged: with the runtime itself, through our wrapper, and through our wrapper with
-//! our hooks in every container. The same tests must pass. `make conformance` starts this; `cargo test` alone does not.
+//! Other projects' tests of hooks, unchanged, from checkouts that the caller names: with the
+//! runtime itself, through our wrapper, and through our wrapper with our hooks in every container.
+//! The same tests must pass each time. `make conformance` starts this; `cargo test` alone does not.
 mod support;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ const CONTEST: [&str; 9] = [
     "poststop_fail",
 ];
 
-/// The checkout that a variable names. `make conformance` sets those that it was given; the others are left out.
+/// The checkout that a variable names; suites whose variable is not set are skipped.
 fn checkout(variable: &str, needs: &[&str]) -> Option<PathBuf> {
     let Some(source) = std::env::var_os(variable).filter(|v| !v.is_empty()) else {
         println!("{variable} is not set: left out");
@@ -122,7 +123,7 @@ fn output(command: &mut Command) -> String {
 fn runc_hooks_bats() {
     let Some(source) = checkout("RUNC_SRC", &["tests/integration/hooks.bats"]) else { return };
     assert!(require::programs(&["runc", "bats", "jq", "script", "gcc"]), "hooks.bats needs them");
-    // A copy: the images go into it, and the checkout stays as it is.
+    // A copy, since the images are put into it and the checkout must stay unchanged.
     let scratch = TempDir::new().unwrap();
     let tests = scratch.path().join("tests");
     assert!(
@@ -146,13 +147,18 @@ fn runc_hooks_bats() {
     });
 }
 
-/// What hooks.bats takes from its Debian image: a shell, grep, ldconfig and their libraries; this machine's own. An image that is there is left alone.
+/// The images of hooks.bats: a shell, grep, ldconfig and their libraries, from this machine instead
+/// of Debian's image. Existing images are kept.
 fn images(directory: &Path) {
     fs::create_dir_all(directory).unwrap();
-    let script = "set -e; r=$(mktemp -d); mkdir -p $r/bin $r/sbin $r/lib $r/etc $r/dev $r/proc $r/sys $r/tmp; \
-        for p in sh grep; do f=$(readlink -f $(command -v $p)); cp $f $r/bin/$p; ldd $f | grep -o '/[^ ]*' | while read l; do mkdir -p $r$(dirname $l); cp -L $l $r$l; done; done; \
+    let script = "set -e; r=$(mktemp -d); \
+        mkdir -p $r/bin $r/sbin $r/lib $r/etc $r/dev $r/proc $r/sys $r/tmp; \
+        for p in sh grep; do f=$(readlink -f $(command -v $p)); cp $f $r/bin/$p; \
+        ldd $f | grep -o '/[^ ]*' | while read l; do mkdir -p $r$(dirname $l); cp -L $l $r$l; done; \
+        done; \
         cp /sbin/ldconfig $r/sbin/; printf '/lib\\n/lib/x86_64-linux-gnu\\n' >$r/etc/ld.so.conf; \
-        for i in busybox-amd64.tar.xz debian-amd64.tar.xz hello-world-amd64.tar; do [ -e $i ] || tar -C $r -cf $i .; done; rm -r $r";
+        for i in busybox-amd64.tar.xz debian-amd64.tar.xz hello-world-amd64.tar; do \
+        [ -e $i ] || tar -C $r -cf $i .; done; rm -r $r";
     let status = Command::new("sh").args(["-c", script]).current_dir(directory).status().unwrap();
     assert!(status.success(), "the root file system for hooks.bats");
 }
@@ -190,7 +196,7 @@ fn youki_contest() {
     )
     .unwrap();
     three_times(Kind::Youki, |runtime| {
-        // contest resolves links, and our wrapper is known by its link's name.
+        // contest resolves links, and the wrapper is recognised by the name of its link.
         let runtime = script(
             &scratch.path().join("runtime"),
             &format!("#!/bin/sh\nexec {} \"$@\"\n", runtime.display()),

@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
-# Two containers, two core patterns, one kernel: `demo.sh BINARY`, as root; `make demo` builds the binary first.
+# Two containers, two core patterns, one kernel: `demo.sh BINARY`, as root.
+# `make demo` builds the binary first.
 #
-# Installs the product, starts two containers with different annotations, crashes a program in each, shows where the cores
-# are and what they tell, and puts the host back as it was: also after a failure and after ^C.
+# Installs the product, starts two containers with different annotations, crashes a program in
+# each, shows where the cores are and what they say, and restores the host, even after a failure
+# or ^C.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 binary=${1:?usage: demo.sh BINARY}
 installed=/usr/libexec/oci/hooks.d/oci-coredump
 [ "$(id -u)" = 0 ] || { echo "demo.sh: the kernel's core_pattern is set by root only" >&2; exit 1; }
-[ ! -e "$installed" ] || { echo "demo.sh: $installed is installed already: uninstall it first" >&2; exit 1; }
+if [ -e "$installed" ]; then
+    echo "demo.sh: $installed is installed already: uninstall it first" >&2
+    exit 1
+fi
 
 scratch=$(mktemp -d /tmp/demo.XXXXXX)
 chmod 755 "$scratch"
@@ -45,7 +50,8 @@ put_back() {
         find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} + 2>/dev/null
         for directory in "${made[@]}"; do rmdir "$directory" 2>/dev/null; done
     fi
-    awk -v below="$scratch/" 'index($2, below) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount --lazy
+    awk -v below="$scratch/" 'index($2, below) == 1 { print $2 }' /proc/mounts |
+        sort -r | xargs -r umount --lazy
     rm -rf "$scratch"
     if [ "$(cd /proc/sys/kernel && head -n 1 "${sysctls[@]}")" = "$before" ]; then
         title "The host is as it was: kernel.core_pattern = $(cat /proc/sys/kernel/core_pattern)"
@@ -57,7 +63,8 @@ put_back() {
 }
 # The directories that `make install` will make, the innermost first.
 made=()
-for directory in /usr/libexec/oci{/hooks.d,} /usr/share/containers/oci{/hooks.d,} /usr/share/zsh{/vendor-completions,} \
+for directory in /usr/libexec/oci{/hooks.d,} /usr/share/containers/oci{/hooks.d,} \
+    /usr/share/zsh{/vendor-completions,} \
     /usr/share/fish{/vendor_completions.d,} /usr/share/man{/man1,} /usr/lib/systemd{/system,}; do
     [ -d "$directory" ] || made+=("$directory")
 done
@@ -77,7 +84,8 @@ make_image() {
 }
 
 configure_podman() {
-    # Without systemd podman cannot use it; without CAP_SYS_RESOURCE root cannot raise limits; crun does not like hybrid cgroups.
+    # Without systemd podman cannot use it; without CAP_SYS_RESOURCE root cannot raise limits; crun
+    # refuses hybrid cgroups.
     local engine='' containers=''
     [ -d /run/systemd/system ] || engine+=$'cgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
     [ ! -e /sys/fs/cgroup/unified/cgroup.controllers ] || engine+=$'runtime = "runc"\n'

@@ -1,5 +1,6 @@
-//! deploy/: the manifests against Kubernetes' published schemas, and the DaemonSet's pod for real, in podman, with a scratch directory as the node: installed,
-//! served, uninstalled, and the node as before. Needs root; changes nothing on the host.
+//! deploy/: validates the manifests against the published Kubernetes schemas, and runs the
+//! DaemonSet's pod in podman with a scratch directory as the node: install, serve, uninstall, and
+//! the node as before. Needs root; changes nothing on the host.
 mod support;
 
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ fn render(directory: &str) -> Vec<u8> {
     output.stdout
 }
 
-/// Their documents, or what the schemas of these versions have against them.
+/// The documents of the manifests, or the schemas' objections to them.
 fn validate(manifests: &[u8], versions: &[&str]) -> Result<Vec<Value>, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/deploy/validate.py");
     let mut python = Command::new("python3");
@@ -82,7 +83,7 @@ fn manifests() {
             validate(&manifests, &VERSIONS).unwrap_or_else(|e| panic!("{directory}: {e}"));
         let found: Vec<&str> = documents.iter().map(|d| d["kind"].as_str().unwrap()).collect();
         assert_eq!(found, kinds, "{directory}");
-        // The schemas bite.
+        // The schemas do refuse mistakes.
         for (good, bad) in [("containers:", "container:"), ("kind: D", "kind: d")] {
             let broken = String::from_utf8(manifests.clone()).unwrap().replace(good, bad);
             assert!(validate(broken.as_bytes(), &VERSIONS[..1]).is_err(), "{directory}: {bad}");
@@ -110,7 +111,7 @@ fn manifests() {
     }
 }
 
-/// A node: a directory with what of a host's root the program looks at.
+/// A node: a directory with the parts of a host's root that the program looks at.
 struct Node {
     root: TempDir,
 }
@@ -198,7 +199,8 @@ fn image() -> Podman {
     podman
 }
 
-/// The DaemonSet's container on a node, with the rights that the manifest gives it and no others. `podman`'s flags stand for the kubelet.
+/// The DaemonSet's container on a node, with the rights that the manifest gives it and no others.
+/// `podman`'s flags stand for the kubelet.
 fn pod(podman: &Podman, manifest: &Value, node: &Node, name: &str) -> Command {
     let spec = &manifest["spec"]["template"]["spec"];
     let container = &spec["containers"][0];
@@ -207,7 +209,7 @@ fn pod(podman: &Podman, manifest: &Value, node: &Node, name: &str) -> Command {
         value.as_array().unwrap().iter().map(|w| w.as_str().unwrap().to_owned()).collect()
     };
     let mut command = podman.command();
-    // It never ends by itself: a test that waits for something which it does not say must.
+    // Ended after a time, in case a test waits for output that does not come.
     command.args([
         "run",
         "--rm",
@@ -222,7 +224,7 @@ fn pod(podman: &Podman, manifest: &Value, node: &Node, name: &str) -> Command {
         "--name",
         name,
     ]);
-    // Below the one that `Podman` removes in the end.
+    // Below the cgroup that `Podman` removes at the end.
     command
         .arg("--cgroup-parent")
         .arg(Path::new("/").join(podman.hooks().parent().unwrap().file_name().unwrap()));
@@ -299,7 +301,7 @@ impl Drop for Serving<'_> {
     }
 }
 
-/// Takes everything back, which must succeed.
+/// Uninstalls, which must succeed.
 fn uninstall(podman: &Podman, node: &Node) -> String {
     let output = pod(podman, &daemon_set("uninstall"), node, "uninstall").output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -353,7 +355,7 @@ fn on_a_node_with_an_old_containerd() {
             && node.has("usr/libexec/oci/hooks.d/oci-coredump-runtime")
     );
     drop(serving);
-    // An upgrade: the same again, over what is there; then a node that is asked twice to forget.
+    // An upgrade installs again over the present files; then a node is uninstalled twice.
     let installed = node.photo();
     drop(Serving::until(
         &podman,
@@ -404,7 +406,8 @@ fn on_a_node_with_nri() {
     assert_eq!(node.photo(), before);
 }
 
-/// CRI-O, of which there is only the name: its hook file, and a drop-in where other directories are set.
+/// CRI-O, of which only the name exists here: its hook file, and a drop-in where
+/// other directories are set.
 #[test]
 fn on_a_node_with_crio_and_on_others() {
     if !ready(&[]) {
@@ -439,7 +442,7 @@ fn on_a_node_with_crio_and_on_others() {
     uninstall(&podman, &node);
     assert_eq!(node.photo(), before);
 
-    // What somebody else has installed is neither replaced nor removed.
+    // A program that somebody else has installed is neither replaced nor removed.
     node.write(PROGRAM, "theirs");
     let before = node.photo();
     let refused = pod(&podman, &manifest, &node, "theirs").output().unwrap();

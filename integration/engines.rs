@@ -1,5 +1,5 @@
-//! The engines, real daemons in scratch directories: install, run, crash, core in place, uninstall, host as before. Needs root and the machine's
-//! `core_pattern`: run it with `--test-threads=1`.
+//! The engines, real daemons in scratch directories: install, run, crash, core in place, uninstall,
+//! host as before. Needs root and the machine's `core_pattern`: run it with `--test-threads=1`.
 #[path = "engines/by_hooks.rs"]
 mod by_hooks;
 #[path = "engines/by_wrapper.rs"]
@@ -89,7 +89,8 @@ fn core_of(host: &Host, container: &str) -> Value {
     record
 }
 
-/// Gives a running container a pattern by the tool of its engine, crashes in it, and takes the pattern back.
+/// Gives a running container a pattern by the tool of its engine, crashes in it,
+/// and takes the pattern back.
 fn enabled(host: &Host, id: &str, name: &str, by: Command, crash: impl Fn()) {
     let words: Vec<&str> = std::iter::once(by.get_program())
         .chain(by.get_args())

@@ -1,5 +1,7 @@
-//! Faults: the helper killed at every step, containers that go in the middle of a dump, disks that fail, state that is damaged, storms. Nobody hangs, the record is
-//! there, no short file passes for a whole one, and another container's core is whole. Needs root and the machine's `core_pattern`: `--test-threads=1`.
+//! Faults: the helper killed at every step, containers that disappear during a dump, failing disks,
+//! damaged state, storms. No process hangs, the record is there, no incomplete file passes for a
+//! complete one, and another container's core is complete. Needs root and the machine's
+//! `core_pattern`: `--test-threads=1`.
 #[path = "faults/containers.rs"]
 mod containers;
 #[path = "matrix/core_file.rs"]
@@ -7,11 +9,11 @@ mod containers;
 mod core_file;
 #[path = "faults/disks.rs"]
 mod disks;
+#[path = "attacks/fixture.rs"]
+#[allow(dead_code, reason = "the attacks use the rest")]
+mod fixture;
 #[path = "faults/kills.rs"]
 mod kills;
-#[path = "attacks/ring.rs"]
-#[allow(dead_code, reason = "the attacks use the rest")]
-mod ring;
 #[path = "matrix/scene.rs"]
 #[allow(dead_code, reason = "the matrix uses the rest")]
 mod scene;

@@ -1,5 +1,6 @@
-//! The ways a core can be written (the fast lane, early release, compressed) against the kernel's own file mode: the same memory, byte for byte.
-//! Root; a process with its own mount namespace stands for the container, made known by the real hook.
+//! The ways to write a core (the fast lane, early release, compressed) against the kernel's own
+//! file mode: the same memory, byte for byte. Needs root. A process with its own mount namespace
+//! stands for the container, registered by the real hook.
 
 mod support;
 
@@ -25,7 +26,7 @@ use support::bare::{Container, compile};
 use support::host::Host;
 use tempfile::TempDir;
 
-/// How long a core may take after its process has gone.
+/// How long a core may take after its process is gone.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Scene {
@@ -73,7 +74,8 @@ impl Scene {
                 return (record["core_path"].as_str().unwrap().into(), record);
             }
             assert!(Instant::now() < until, "the core was never complete: {record}");
-            std::thread::sleep(Duration::from_millis(5)); // no event: the helper is no child of ours
+            // no event: the helper is no child of ours
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -90,7 +92,8 @@ impl Scene {
     }
 }
 
-/// What the victim filled: the largest mapping of the core. Where it lies differs from run to run, what is in it does not.
+/// The memory that the victim filled: the largest mapping of the core. Its address differs from run
+/// to run, its content does not.
 fn memory(core: &Path) -> Vec<u8> {
     let bytes = std::fs::read(core).unwrap();
     let elf = ElfFile64::<Endianness>::parse(bytes.as_slice())

@@ -1,5 +1,6 @@
-//! What the writer of a core may do, and how much one container's cores may take: against real targets that hang, and real storms. Root; needs the machine's
-//! `core_pattern`: run it with `--test-threads=1`.
+//! The rights of a core's writer, and the limits for the cores of one container: against
+//! real targets that hang, and real storms. Needs root and the machine's `core_pattern`: run
+//! it with `--test-threads=1`.
 #[path = "limits/quota.rs"]
 mod quota;
 #[path = "limits/stall.rs"]

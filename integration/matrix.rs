@@ -1,5 +1,6 @@
-//! The runtime matrix: what containers see and get, on runc, crun and youki directly and on podman over runc and crun,
-//! with real crashes. Needs root and the machine's `core_pattern`: run it with `--test-threads=1`.
+//! The runtime matrix: what containers see and get, on runc, crun and youki directly and on
+//! podman over runc and crun, with real crashes. Needs root and the machine's `core_pattern`: run
+//! it with `--test-threads=1`.
 #[path = "matrix/core_file.rs"]
 mod core_file;
 #[path = "matrix/crashes.rs"]

@@ -1,8 +1,10 @@
-//! The differential oracle: every row of a table once under the kernel's own file mode and once through the project, in
-//! the same kind of container. What must be the same: the file's name, owner, mode, size, every byte that does not
-//! name a time or random number, what is allocated, the wait status, and that nothing else appeared anywhere.
+//! The differential oracle: every row of a table once under the kernel's own file mode and once
+//! through the project, in the same kind of container. What must be the same: the file's name,
+//! owner, mode, size, every byte that does not name a time or random number, what is allocated, the
+//! wait status, and that nothing else appeared anywhere.
 //!
-//! Needs root and runc. `ORACLE_ROWS=set-uid,limit` runs only the rows whose name contains one of these.
+//! Needs root and runc. `ORACLE_ROWS=set-uid,limit` runs only the rows whose
+//! name contains one of these.
 mod support;
 
 mod oracle {
@@ -26,7 +28,7 @@ use support::host::Host;
 use support::require;
 use support::runtime::{Kind, Runtime};
 
-/// The masks and the crasher are right only if the kernel agrees with itself.
+/// The masks and the crasher are correct only if two runs of the kernel's mode agree.
 #[test]
 fn the_kernel_agrees_with_itself() {
     let Some(host) = host() else { return };
@@ -59,7 +61,7 @@ fn the_project_agrees_with_the_kernel() {
 
 type Mutation = Box<dyn Fn(&mut Observed)>;
 
-/// A comparison that sees nothing would let every row pass.
+/// A comparison that detects nothing would let every row pass.
 #[test]
 fn every_kind_of_difference_is_seen() {
     let Some(host) = host() else { return };
@@ -131,7 +133,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// A row that cannot even be carried out must not keep the others from being run.
+/// A row that cannot be carried out must not keep the others from running.
 fn observed(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Result<Observed, String> {
     let result = catch_unwind(AssertUnwindSafe(|| observe(host, runtime, row, side)));
     host.restore(&row.sysctls.iter().map(|(name, _)| *name).collect::<Vec<_>>());
@@ -144,7 +146,8 @@ fn observed(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Result<Obs
     })
 }
 
-/// Runs all rows, prints a line for each with what the kernel did, and fails with the list of those that differ.
+/// Runs all rows, prints a line for each with what the kernel did, and fails with the
+/// list of those that differ.
 fn judge(sides: &str, mut compare: impl FnMut(&Row) -> Result<(String, Vec<String>), String>) {
     let (mut failed, mut passed, started) = (Vec::new(), 0, Instant::now());
     for row in rows() {

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs those of the named Debian packages that are missing. Says which, and asks for root for nothing else.
+# Installs those of the named Debian packages that are missing. Prints which, and asks for root only
+# for that.
 set -eu
 
 missing=
@@ -17,4 +18,5 @@ fi
 echo "Installing with apt-get:$missing"
 $sudo apt-get update -qq
 # shellcheck disable=SC2086 # package names hold no spaces
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null
+$sudo env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -qq -y --no-install-recommends $missing >/dev/null

@@ -1,17 +1,21 @@
 #!/bin/sh
-# Tools of the tests that apt cannot install, or should not: `tools.sh DIRECTORY` puts them in DIRECTORY/bin.
+# Tools of the tests that apt cannot install, or should not: `tools.sh DIRECTORY`
+# puts them in DIRECTORY/bin.
 set -eu
 directory=$1
 mkdir -p "$directory/bin"
 PATH=$PATH:$directory/bin:$HOME/.cargo/bin
 
-# Debian has no youki. Built outside of this project: its cargo configuration asks for static programs.
+# Debian has no youki. Built outside of this project: its cargo configuration
+# asks for static programs.
 if ! command -v youki >/dev/null; then
     echo "Building youki with cargo install (a few minutes, once)"
-    (cd / && cargo install youki --version 0.7.0 --locked --no-default-features --features v1,v2 --root "$directory" --quiet)
+    (cd / && cargo install youki --version 0.7.0 --locked --no-default-features \
+        --features v1,v2 --root "$directory" --quiet)
 fi
 
-# Installing systemd-coredump would make it the machine's core handler at once: it is unpacked instead.
+# Installing systemd-coredump would make it the machine's core handler at
+# once: it is unpacked instead.
 if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-coredump" ]; then
     echo "Unpacking systemd-coredump"
     scratch=$(mktemp -d)
@@ -28,12 +32,16 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
 fi
 
 # A kernel for a virtual machine, the distribution's own: installed, it would become the machine's.
-kernel_package() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1; }
+kernel_package() {
+    apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+        sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1
+}
 if [ ! -f "$directory/kernel/vmlinuz" ] && [ "$(dpkg --print-architecture)" = amd64 ]; then
     fresh=$(mktemp -d "$directory/fresh.XXXXXX")
     cd "$fresh"
     # As above.
-    if ! { package=$(kernel_package) && [ -n "$package" ] && apt-get download -qq "$package" 2>/dev/null; }; then
+    if ! { package=$(kernel_package) && [ -n "$package" ] &&
+        apt-get download -qq "$package" 2>/dev/null; }; then
         $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
         package=$(kernel_package)
         [ -z "$package" ] || apt-get download -qq "$package"
@@ -53,12 +61,15 @@ fi
 # Kubernetes' published schemas, with a validator: no Debian package has them.
 if [ ! -d "$directory/python/kubernetes_validate" ]; then
     echo "Fetching kubernetes-validate"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$directory/python" kubernetes-validate==1.37.0
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+        --target "$directory/python" kubernetes-validate==1.37.0
 fi
 
-# Newer engines than the machine's, unpacked: Go programs run on an older Debian as they are. Installed, they would replace the machine's.
-# kubectl too. Suite, package, version and sum (amd64): by its sum a package is taken from the pool, whatever the suite has now. Once the pool has dropped it, the suite's
-# own version, which the archive has signed, takes its place, and that is said.
+# Newer engines than the machine's, unpacked: Go programs run on an older Debian as they are.
+# Installed, they would replace the machine's. kubectl too. Suite, package, version and checksum
+# (amd64): a package is taken from the pool by its checksum, whatever the suite has now. Once the
+# pool has dropped it, the suite's own version, which the archive has signed, takes its place, and
+# a message says so.
 pins='trixie containerd 1.7.24~ds1-6+deb13u1 ed708deb96fe476a3bce4efa5c0538dfbcf717ab9a7c7944ba7260342c25899c
 trixie docker.io 26.1.5+dfsg1-9+deb13u1+b1 53ae1a99f15113f0a0d2226808ec0d24ee31b3b87b87ab8ec35be09a1a2ee13b
 trixie docker-cli 26.1.5+dfsg1-9+deb13u1+b1 596647bc4ffaaaf2e2321116b8a10f6a6086ada797c17a7117798cb391a72776
@@ -72,15 +83,19 @@ current() {
     suite=$1 package=$2 scratch=$3
     mkdir -p "$scratch/lists/partial" "$scratch/archives/partial"
     : >"$scratch/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $suite main" >"$scratch/sources.list"
-    set -- -qq -o Dir::State="$scratch" -o Dir::State::status="$scratch/status" -o Dir::Cache="$scratch" -o Dir::Etc::sourcelist="$scratch/sources.list" \
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $archive $suite main" \
+        >"$scratch/sources.list"
+    set -- -qq -o Dir::State="$scratch" -o Dir::State::status="$scratch/status" \
+        -o Dir::Cache="$scratch" -o Dir::Etc::sourcelist="$scratch/sources.list" \
         -o Dir::Etc::sourceparts=/nonexistent -o APT::Sandbox::User=root
     apt-get "$@" update
     (cd "$scratch/debs" && apt-get "$@" download "$package")
 }
 
-# From the archive that this machine uses already; where that is none of Debian's, the tests of those engines say that they are skipped.
-archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/$' | head -n 1)
+# From the archive that this machine uses already. If that is not Debian's, the tests of those
+# engines report that they are skipped.
+archive=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+    grep '/debian/$' | head -n 1)
 for suite in trixie sid; do
     wanted=$(echo "$pins" | grep "^$suite ")
     [ "$(cat "$directory/$suite/pins" 2>/dev/null)" = "$wanted" ] && continue
@@ -95,10 +110,14 @@ for suite in trixie sid; do
             *) source=$package ;;
         esac
         url=${archive}pool/main/$(echo "$source" | cut -c 1)/$source/${package}_${version}_amd64.deb
-        [ "$(dpkg --print-architecture)" = amd64 ] && /usr/lib/apt/apt-helper download-file "$url" "$fresh/debs/$package.deb" "SHA256:$sum" >/dev/null 2>&1 && continue
+        [ "$(dpkg --print-architecture)" = amd64 ] &&
+            /usr/lib/apt/apt-helper download-file "$url" "$fresh/debs/$package.deb" \
+                "SHA256:$sum" >/dev/null 2>&1 &&
+            continue
         rm -f "$fresh/debs/$package.deb"
         current "$suite" "$package" "$fresh"
-        echo "Debian has no $package $version any more: taking $(cd "$fresh/debs" && ls "${package}"_*)"
+        taken=$(cd "$fresh/debs" && ls "${package}"_*) || taken=
+        echo "Debian has no $package $version any more: taking $taken"
     done
     for package in "$fresh"/debs/*.deb; do dpkg-deb --extract "$package" "$fresh/tree"; done
     echo "$wanted" >"$fresh/tree/pins"

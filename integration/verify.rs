@@ -1,4 +1,5 @@
-//! `oci-coredump verify`: the real runtimes pass, and one that does not do as it should is told what it does not do. Needs root; changes nothing on the host.
+//! `oci-coredump verify`: the real runtimes pass, and for a runtime with a fault that fault is
+//! reported. Needs root; changes nothing on the host.
 mod support;
 
 use std::collections::BTreeSet;
@@ -11,7 +12,7 @@ use support::require;
 use support::runtime::{Kind, script, steady};
 use tempfile::TempDir;
 
-/// The needs that are not met, and the exit status. Nothing may be left of the containers.
+/// The checks that failed, and the exit status. Nothing may be left of the containers.
 fn verify(runtime: &Path) -> (BTreeSet<String>, Option<i32>) {
     let scratch = TempDir::new().unwrap();
     let mut command = alone();
@@ -28,7 +29,8 @@ fn verify(runtime: &Path) -> (BTreeSet<String>, Option<i32>) {
     (failed.collect(), output.status.code())
 }
 
-/// The program; where cgroups are hybrid, which crun refuses, in a mount namespace without the second hierarchy.
+/// The program; where cgroups are hybrid, which crun refuses, in a mount namespace
+/// without the second hierarchy.
 fn alone() -> Command {
     let program = env!("CARGO_BIN_EXE_oci-coredump");
     if !Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists() {
@@ -67,12 +69,16 @@ fn broken(edit: &str) -> BTreeSet<String> {
     let runc = require::find("runc").unwrap();
     fs::write(
         directory.path().join("edit.py"),
-        format!("import json, sys\np = sys.argv[1]\nc = json.load(open(p))\nh = c['hooks']\n{edit}\njson.dump(c, open(p, 'w'))\n"),
+        format!(
+            "import json, sys\np = sys.argv[1]\nc = json.load(open(p))\nh = c['hooks']\n{edit}\n\
+             json.dump(c, open(p, 'w'))\n"
+        ),
     )
     .unwrap();
     // `--root DIR create --bundle DIR ID`
     let text = format!(
-        "#!/bin/sh -e\n[ \"$3\" != create ] || python3 {}/edit.py \"$5/config.json\"\nexec {} \"$@\"\n",
+        "#!/bin/sh -e\n[ \"$3\" != create ] || python3 {}/edit.py \"$5/config.json\"\n\
+         exec {} \"$@\"\n",
         directory.path().display(),
         runc.display()
     );
@@ -87,7 +93,7 @@ fn a_runtime_that_does_less_is_found_out() {
     if !require::programs(&["runc", "python3"]) {
         return;
     }
-    // What each of them does wrong, and exactly what it is told.
+    // Each fault, and exactly the checks that report it.
     for (edit, expected) in [
         (
             "[l.reverse() for l in h.values()]",
@@ -100,10 +106,10 @@ fn a_runtime_that_does_less_is_found_out() {
             &["state: config.json in the bundle can be read, with its annotations"],
         ),
         (
-            "c['process'].setdefault('rlimits', [{'type': 'RLIMIT_CORE', 'soft': 4096, 'hard': 1 << 40}])",
-            &[
-                "limits: RLIMIT_CORE that createRuntime sets is the program's, where config.json has none",
-            ],
+            "c['process'].setdefault('rlimits', \
+             [{'type': 'RLIMIT_CORE', 'soft': 4096, 'hard': 1 << 40}])",
+            &["limits: RLIMIT_CORE that createRuntime sets is the program's, \
+               where config.json has none"],
         ),
         (
             "[x.update(path='/bin/true') for l in h.values() for x in l if 'exit:3' in x['args']]",
@@ -140,7 +146,7 @@ fn a_runtime_without_create_runtime_is_found_out() {
         ["limits", "mounts", "namespaces", "order", "refusal", "state"].map(String::from).into();
     let dropped = broken("h.pop('createRuntime', 0)");
     assert_eq!(subjects(&dropped), everything, "{dropped:#?}");
-    // In the next stage, the container's mount namespace, it can do nothing of what it is for.
+    // In the next stage, the container's mount namespace, the hook can do none of its actions.
     let later = broken(
         "h.update(createContainer=h.pop('createRuntime', []) + h.get('createContainer', []))",
     );
@@ -167,7 +173,7 @@ fn what_is_no_runtime() {
             && String::from_utf8_lossy(&none.stderr).contains("/nowhere/runc"),
         "{none:?}"
     );
-    // It says yes to everything and does nothing.
+    // A program that reports success and does nothing.
     let yes = run("/bin/true");
     let said = String::from_utf8_lossy(&yes.stdout);
     assert!(

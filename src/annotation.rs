@@ -1,6 +1,8 @@
-//! The dialects in which a container asks for its core pattern. Pure.
+//! Reads the annotations by which a container requests a core pattern, in this project's own keys
+//! and in those of several cloud providers. Pure.
 //!
-//! In: the annotations of a bundle. Out: [`Wishes`], checked, with the notes that the log should have, or the refusal of a value.
+//! In: the annotations of a bundle. Out: checked [`Wishes`] with notes for the log, or an error
+//! that names the value refused.
 
 use crate::limits::{Limits, bytes};
 use crate::pattern::Template;
@@ -11,24 +13,24 @@ use std::collections::BTreeMap;
 /// Annotations of a bundle.
 pub type Annotations = BTreeMap<String, String>;
 
-/// What a container asks for.
+/// A container's request, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wishes {
-    /// The key that the pattern came from.
+    /// The annotation that the pattern came from, or `default_pattern`.
     pub key: String,
-    /// The pattern.
+    /// The pattern, checked for a container.
     pub pattern: Template,
-    /// Most bytes of one core. The outer `None`: nothing was said; the inner: unlimited.
+    /// Most bytes of one core. Outer `None`: the container did not say; inner `None`: unlimited.
     pub limit: Option<Option<u64>>,
-    /// `coredump_filter` mask.
+    /// `coredump_filter` mask, 0 to 0x1ff.
     pub filter: Option<u32>,
     /// Compress cores with zstd while they are written.
     pub compress: bool,
-    /// Let the crashed process go before its core is whole.
+    /// Release the crashed process before its core is complete.
     pub early: bool,
-    /// Lower limits than the host's.
+    /// Limits of the container's own. They count only where they are lower than the host's.
     pub limits: Limits,
-    /// What was ignored, and why: one line each.
+    /// What was ignored and why, one line each, for the log.
     pub notes: Vec<String>,
 }
 
@@ -42,7 +44,8 @@ const REQUIRED: &str = "oci-coredump/required";
 const HUAWEI: &str = "system.cci.io/coredump";
 const STARLINGX_SIZE: &str = "starlingx.io/core_max_size";
 
-/// The keys whose value is a pattern, the first that is present wins. Huawei's, whose value is JSON, stands fourth in the order.
+/// The keys whose value is a pattern, in order of precedence: the first that is present wins.
+/// Huawei's, the fourth, has JSON as its value.
 const PATTERN_KEYS: [&str; 6] = [
     PATTERN,
     "k8s.aliyun.com/eci-core-pattern",
@@ -52,18 +55,19 @@ const PATTERN_KEYS: [&str; 6] = [
     "starlingx.io/core_pattern",
 ];
 
-/// StarlingX's other keys: understood as far as they do not change a name or a limit.
+/// StarlingX's other keys. They are accepted; a note in the log says that they are ignored.
 const STARLINGX_OTHERS: [&str; 3] =
     ["starlingx.io/core_compression", "starlingx.io/core_max_used", "starlingx.io/core_min_free"];
 
-/// Huawei CCI: the unit of `max_size` is MiB and its default 1024, as far as they document it.
+/// Huawei CCI's value. `max_size` is in MiB and defaults to 1024, according to their documentation.
 #[derive(Deserialize)]
 struct Huawei {
     core_pattern: Option<String>,
     max_size: Option<u64>,
 }
 
-/// Annotations as one container of a pod sees them: `<container>.oci-coredump/<setting>` goes before `oci-coredump/<setting>`.
+/// The annotations as one container of a pod sees them: `<container>.oci-coredump/<setting>` takes
+/// precedence over `oci-coredump/<setting>`.
 struct View<'a> {
     all: &'a Annotations,
     container: Option<&'a str>,
@@ -80,7 +84,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// The keys of others that are read here.
+/// The keys of other projects that are read here.
 pub const FOREIGN: [&str; 9] = [
     PATTERN_KEYS[1],
     PATTERN_KEYS[2],
@@ -93,18 +97,19 @@ pub const FOREIGN: [&str; 9] = [
     STARLINGX_OTHERS[2],
 ];
 
-/// Whether a key is one that may be read here, in whichever container of the pod it is for: any setting of ours, or one of the others' keys.
+/// Whether a key is read here, for any container of the pod: a setting of
+/// ours or one of [`FOREIGN`].
 pub fn is_own(key: &str) -> bool {
     key.starts_with("oci-coredump/") || key.contains(".oci-coredump/") || FOREIGN.contains(&key)
 }
 
-/// A pod's sandbox runs nothing of the pod's.
+/// Whether this is a pod's sandbox container, which runs no program of the pod.
 pub fn is_sandbox(all: &Annotations) -> bool {
     let is = |key: &str| all.get(key).map(String::as_str) == Some("sandbox");
     is("io.kubernetes.cri.container-type") || is("io.kubernetes.cri-o.ContainerType")
 }
 
-/// What the pod calls this container, as containerd's CRI and CRI-O say it.
+/// The container's name within its pod, as containerd's CRI plugin and CRI-O annotate it.
 pub fn container_name(all: &Annotations) -> Option<&str> {
     ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"]
         .iter()
@@ -112,12 +117,14 @@ pub fn container_name(all: &Annotations) -> Option<&str> {
         .map(String::as_str)
 }
 
-/// Whether the container insists: `oci-coredump/required`. A value that is neither `true` nor `false` insists too; the refusal then says so.
+/// Whether the container must not start without its core pattern: `oci-coredump/required`. A value
+/// that is neither `true` nor `false` counts as `true`; [`wishes`] then refuses it.
 pub fn required(all: &Annotations, container: Option<&str>) -> bool {
     View { all, container }.find(REQUIRED).is_some_and(|(_, v)| v != "false")
 }
 
-/// Reads what a container asks for; `None` when it asks for nothing. `default`: the administrator's pattern for those.
+/// Reads what a container requests; `None` if it requests nothing. `default` is the administrator's
+/// pattern for containers that request none.
 ///
 /// # Errors
 /// Names the annotation, its value and the rule that it breaks.
@@ -173,7 +180,8 @@ pub fn wishes(
                 .checked_mul(1 << 20)
                 .with_context(|| format!("{HUAWEI}: max_size is too large"))?,
         )),
-        // In its own words 0 is no limit, and a share of the disk is valid.
+        // StarlingX: 0 means no limit, and a percentage of the disk is valid
+        // but has no counterpart here.
         (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match bytes(v) {
             Ok(limit) => Some(limit.filter(|n| *n > 0)),
             Err(e) => {
@@ -200,12 +208,12 @@ pub fn wishes(
     Ok(Some(Wishes { key, pattern, limit, filter, compress, early, limits, notes }))
 }
 
-/// The settings that a container can say in our own keys.
+/// The settings that a container may give in our own keys.
 const SETTINGS: [&str; 7] =
     ["pattern", "limit", "filter", "compress", "release", "limits", "required"];
 
-/// Keys of our own that nobody knows, a line each: most likely they are misspelt, and the container is
-/// without what it wanted.
+/// One line for each key of ours that names no setting: most likely it is misspelt, and the
+/// container does not get what it asked for.
 pub fn unknown(all: &Annotations) -> Vec<String> {
     let setting = |key: &str| {
         let (before, setting) = key.split_once("oci-coredump/")?;
@@ -222,7 +230,8 @@ pub fn unknown(all: &Annotations) -> Vec<String> {
     all.keys().filter_map(line).take(8).collect()
 }
 
-/// How many letters have to be changed, added or left out to make one word of the other, at most 9.
+/// Edit distance of two words: how many letters must be changed, inserted or deleted. 9 stands for
+/// 9 or more where the lengths differ by more than 8.
 fn distance(a: &str, b: &str) -> usize {
     if a.len().abs_diff(b.len()) > 8 {
         return 9;
@@ -239,7 +248,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// One of two words, the first being the default.
+/// A value that must be one of two words, the first being the default. `true` for the second.
 fn choice(view: &View<'_>, key: &str, words: [&str; 2]) -> Result<bool> {
     match view.find(key) {
         None => Ok(false),

@@ -1,4 +1,7 @@
-//! /etc/oci-coredump/config.toml.
+//! The configuration file, /etc/oci-coredump/config.toml.
+//!
+//! In: its text. Out: a [`Config`]. A key that cannot be read is left out, with a line in
+//! [`Config::problems`]; the other keys hold.
 
 use crate::limits::{Limits, Size};
 use crate::pattern::Template;
@@ -7,99 +10,107 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Where the configuration lies. It may be absent.
+/// Path of the configuration file, which may be absent.
 pub const PATH: &str = "/etc/oci-coredump/config.toml";
 
-/// Where the hook and the dispatcher meet; gone at the next boot, as the containers are.
+/// The state that the hook and the dispatcher share. On tmpfs: it is gone after a
+/// reboot, as the containers are.
 pub const RUN_DIR: &str = "/run/oci-coredump";
 
 /// Largest configuration that is read, in bytes.
 const MAX: usize = 1 << 20;
 
-/// Which way the kernel's one pattern is used.
+/// How the kernel's one `core_pattern` is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// The kernel hands every crash to `oci-coredump handle`: many containers, many patterns.
+    /// The kernel pipes every crash to `oci-coredump handle`: a pattern for each container.
     #[default]
     Dispatch,
-    /// The kernel writes the file itself, by the container's pattern: one-pod VMs, Kata guests.
+    /// The kernel writes the file itself, by the pattern of the container. One pattern for the
+    /// whole kernel: for VMs that run one pod, and Kata guests.
     Kernel,
 }
 
-/// How a container sees its own directory of the store.
+/// How a container's own directory of the store is mounted into it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreView {
-    /// It reads the cores that are there.
+    /// Read-only: the container can read its cores.
     #[default]
     Ro,
-    /// It may remove them, and put there what it likes.
+    /// Writable: it can also remove them, and create files of any size.
     Rw,
 }
 
-/// Of whose core the container's termination log tells.
+/// Which process's core is reported in the container's /dev/termination-log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TerminationLog {
-    /// Nobody's.
+    /// No process's.
     Off,
-    /// The first process's, with which the container ends.
+    /// The init process's, with which the container ends.
     #[default]
     Init,
     /// Any process's.
     Any,
 }
 
-/// The administrator's settings.
+/// The administrator's settings. docs/configuration.md describes each key with its default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `dispatch` or `kernel`.
     pub mode: Mode,
-    /// Append `.PID` where a pattern has no `%p`, as `kernel.core_uses_pid=1` does. ECI's behaviour.
+    /// Append `.PID` to a pattern that has no `%p`, as `kernel.core_uses_pid=1`
+    /// does, and as Alibaba ECI does.
     pub core_uses_pid: bool,
     /// Refuse to start a container whose request cannot be honoured.
     pub strict: bool,
-    /// The pattern of containers that ask for nothing.
+    /// The pattern of containers that request none.
     pub default_pattern: Option<String>,
-    /// Which containers `default_pattern` is for: annotation key, and a glob (`*`, `?`) for its value. Empty: all.
+    /// The containers that `default_pattern` applies to: annotation key, and a glob (`*`, `?`) that
+    /// its value must match. Empty: all containers.
     pub select: BTreeMap<String, String>,
-    /// Whether a container may ask with `oci-coredump/release: early` that its crashed process is let go before the core is whole. Its memory is then in
-    /// use until the core is, though nobody sees the process any more.
+    /// Whether a container may request, with `oci-coredump/release: early`, that a crashed process
+    /// is released before its core is complete. Its memory then stays in use until the core is
+    /// complete, although the process is no longer visible.
     pub allow_early_release: bool,
-    /// What the cores of one container may take. Keys that are absent have their own defaults.
+    /// Limits for the cores of one container. Absent keys have their own defaults.
     pub limits: Limits,
     /// The host's store of cores and records.
     pub store: PathBuf,
-    /// Whether a container may write to its own directory of the store, other than by dumping core: `ro` or
-    /// `rw`. With `rw` it can fill the disk that the store is on. `mode = "kernel"` needs `rw`, and has it.
+    /// Whether a container may write to its own directory of the store other than by
+    /// dumping core: `ro` or `rw`. With `rw` it can fill the disk that the store is on.
+    /// `mode = "kernel"` implies `rw`.
     pub store_view: StoreView,
-    /// Whose core `/dev/termination-log` tells of, where the container has that file and it is empty: `init`, `any` or `off`.
+    /// Which core is reported in the container's `/dev/termination-log`, if it has that file and
+    /// the file is empty: `init`, `any` or `off`.
     pub termination_log: TerminationLog,
-    /// The programs that are kept with their cores.
+    /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
-    /// What of the store may stay; applied now and then.
+    /// What may stay in the store. The rules are applied from time to time.
     pub vacuum: Vacuum,
-    /// The OCI runtime that the wrapper becomes. Not set: runc, else crun, from /usr/bin, /usr/sbin,
-    /// /usr/local/bin or /usr/local/sbin.
+    /// The OCI runtime that the wrapper executes. Not set: runc, else crun, from /usr/bin,
+    /// /usr/sbin, /usr/local/bin or /usr/local/sbin.
     pub runtime: Option<PathBuf>,
-    /// What of the file was left out, and why: a line each.
+    /// What was left out of the file and why, one line each.
     #[serde(skip)]
     pub problems: Vec<String>,
 }
 
-/// `[binaries]`: the executable and the libraries of a crash, kept in the store for the time after the container.
+/// `[binaries]`: the executable and libraries of a crash, kept in the store for use
+/// after the container is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Binaries {
-    /// Whether they are kept at all.
+    /// Whether they are kept.
     pub keep: bool,
-    /// Most bytes of one file; a larger one is not kept.
+    /// Most bytes of one file; a larger file is not kept.
     #[serde(deserialize_with = "size")]
     pub max_file: u64,
-    /// Most bytes of all of them, of which a container may have a quarter; the oldest of whoever has most
-    /// go for newer ones.
+    /// Most bytes of all of them. One account may have a quarter. To make room for a newer file,
+    /// the oldest file of the account that has most is removed.
     #[serde(deserialize_with = "size")]
     pub max_total: u64,
 }
@@ -110,18 +121,18 @@ impl Default for Binaries {
     }
 }
 
-/// `[vacuum]`: the rules of `oci-coredump vacuum`, applied by the program itself after crashes and when containers end. Without one only the binaries are removed
-/// that no core needs any more.
+/// `[vacuum]`: the rules of `oci-coredump vacuum`, which the program also applies by itself after
+/// crashes and when containers end. Without a rule, only binaries that no core needs are removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Vacuum {
-    /// Most bytes on disk of the store: cores and binaries.
+    /// Most bytes on disk of the store, cores and binaries together.
     #[serde(deserialize_with = "some_size")]
     pub max_size: Option<u64>,
-    /// Oldest crash, in seconds.
+    /// Greatest age of a crash, in seconds.
     #[serde(deserialize_with = "some_age")]
     pub max_age: Option<u64>,
-    /// Most crashes.
+    /// Most crashes that are kept.
     pub keep: Option<usize>,
 }
 
@@ -129,7 +140,7 @@ fn some_size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::
     size(from).map(Some)
 }
 
-/// A time such as "30d" or "2 weeks"; a day has 24 hours.
+/// A time such as "30d" or "2 weeks", in seconds. A day has 24 hours.
 fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(from)?;
     let span = text
@@ -144,7 +155,7 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
     })
 }
 
-/// Bytes, as everywhere ([`Size`]).
+/// A size in bytes, in any form of [`Size`].
 fn size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<u64, D::Error> {
     Size::deserialize(from).map(|size| size.0)
 }
@@ -171,7 +182,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Parses the text, and insists on all of it.
+    /// Parses the text strictly.
     ///
     /// # Errors
     /// The first problem: names the key, the value and the rule.
@@ -183,21 +194,22 @@ impl Config {
         }
     }
 
-    /// Reads what can be read: a bad key is left out, and said in `problems`; all others hold. A `strict`
-    /// that is neither true nor false counts as true, and with a `[select]` that cannot be read
-    /// `default_pattern` is for no container.
+    /// Reads as much as possible: a bad key is left out and reported in `problems`, and the others
+    /// hold. A `strict` that is neither true nor false counts as true. If `[select]` cannot be
+    /// read, `default_pattern` applies to no container.
     pub fn read(text: &str) -> Self {
         let mut problems = Vec::new();
         let (table, lost) = table(text, &mut problems);
         let mut good = toml::Table::new();
-        // What would be narrowed by a key that is lost is not to be without it.
+        // A `default_pattern` that was to be narrowed by a lost key must
+        // not apply to all containers.
         let mut selects_nothing = lost.contains("select");
         if lost.contains("strict") {
             good.insert("strict".into(), true.into());
         }
         for (key, value) in table {
             match value {
-                // The keys of `select` are the administrator's own.
+                // The keys of `select` are annotation names, which the administrator chooses.
                 toml::Value::Table(inner) if key != "select" => {
                     let mut part = toml::Table::new();
                     for (name, value) in inner {
@@ -222,7 +234,7 @@ impl Config {
                 }
             }
         }
-        // An unknown table is left with nothing in it.
+        // Remove unknown tables, which are empty by now.
         good.retain(|key, value| {
             let alone = toml::Table::from_iter([(key.to_string(), value.clone())]);
             alone.try_into::<Config>().is_ok()
@@ -245,24 +257,24 @@ impl Config {
         Ok(())
     }
 
-    /// Whether containers may write to their directories of the store. With `mode = "kernel"` they must:
-    /// there the kernel makes the file as the crashed process itself.
+    /// Whether containers may write to their directories of the store. With `mode = "kernel"` they
+    /// must, since the kernel creates the core as the crashed process.
     pub fn container_writes_store(&self) -> bool {
         self.store_view == StoreView::Rw || self.mode == Mode::Kernel
     }
 
-    /// Reads the configuration; an absent file is the default. What was left out is in the log.
+    /// Reads the configuration; an absent file means the defaults. What was left out is logged.
     ///
     /// # Errors
-    /// It cannot be read at all.
+    /// The file cannot be read at all.
     pub fn load() -> Result<Self> {
         Self::load_from(Path::new(PATH))
     }
 
-    /// Reads the configuration of another path; an absent file is the default.
+    /// Reads the configuration of another path; an absent file means the defaults.
     ///
     /// # Errors
-    /// It cannot be read at all.
+    /// The file cannot be read at all.
     pub fn load_from(path: &Path) -> Result<Self> {
         let file = match std::fs::File::open(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
@@ -278,7 +290,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The default pattern, if it is meant for a container with these annotations.
+    /// The default pattern, if it applies to a container with these annotations.
     pub fn default_for(&self, annotations: &BTreeMap<String, String>) -> Option<&str> {
         let selected = self
             .select
@@ -288,10 +300,11 @@ impl Config {
     }
 }
 
-/// Most lines that are left out because they are no TOML.
+/// Most lines that are left out because they are not TOML.
 const MOST_LINES: usize = 64;
 
-/// The text as TOML, without the lines that are none; and the keys and tables of those lines.
+/// Parses the text as TOML without the lines that are not TOML, and returns the keys and tables
+/// that those lines began with.
 fn table(text: &str, problems: &mut Vec<String>) -> (toml::Table, BTreeSet<String>) {
     let mut lines: Vec<&str> = text.lines().collect();
     let mut lost = BTreeSet::new();
@@ -311,7 +324,7 @@ fn table(text: &str, problems: &mut Vec<String>) -> (toml::Table, BTreeSet<Strin
         lost.extend(lines[..at].iter().rev().find_map(|line| table_of(line)));
         if lines[at].is_empty() {
             problems.push(format!("line {}: {}", at + 1, error.message()));
-            // What is wrong began above: all that follows is in doubt.
+            // The mistake may have begun earlier, so every key after it is in doubt.
             lost.extend(text.lines().skip(at.saturating_sub(1)).filter_map(key_of));
             lines.truncate(at.saturating_sub(1));
             continue;
@@ -323,7 +336,7 @@ fn table(text: &str, problems: &mut Vec<String>) -> (toml::Table, BTreeSet<Strin
     (toml::Table::new(), lost)
 }
 
-/// The name of a table, or the key, with which a line begins.
+/// The name of the table, or the key, that a line begins with.
 fn key_of(line: &str) -> Option<String> {
     let key = line.split_once('=').map(|(key, _)| key.trim().trim_matches('"').to_owned());
     table_of(line).or(key)
@@ -334,7 +347,7 @@ fn table_of(line: &str) -> Option<String> {
     Some(name.split([']', '.']).next().unwrap_or(name).trim().to_owned())
 }
 
-/// Whether a key is good by itself.
+/// Whether a key is valid by itself.
 fn check(path: &str, alone: toml::Table, text: &str, problems: &mut Vec<String>) -> bool {
     let parsed = alone.try_into::<Config>().map_err(|e| anyhow::anyhow!("{}", e.message().trim()));
     let Err(why) = parsed.and_then(|config| config.rules()) else { return true };
@@ -352,7 +365,8 @@ fn check(path: &str, alone: toml::Table, text: &str, problems: &mut Vec<String>)
 /// Whether `glob` (`*` any run, `?` any one character) matches all of `text`.
 pub fn matches(glob: &str, text: &str) -> bool {
     let (g, t): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
-    // Linear memory, quadratic time at worst: `reach[i]` says whether the glob so far matches the first i characters.
+    // Linear memory, quadratic time at worst: `reach[i]` says whether the glob so far
+    // matches the first i characters.
     let mut reach = vec![false; t.len() + 1];
     reach[0] = true;
     for c in g {
@@ -434,11 +448,11 @@ mod tests {
             assert_eq!(with.problems.len(), 1, "{bad}: {:?}", with.problems);
             assert_eq!((with.strict, with.limits.cores), (true, Some(3)), "{bad}");
         }
-        // Whether it insists is not to be lost: a value that is none insists.
+        // That a container insists must not get lost: an invalid value counts as true.
         for text in ["strict = \"yes\"", "strict = yes", "strict", "x = \"\"\"\nstrict = true"] {
             assert!(Config::read(text).strict || text == "strict", "{text}");
         }
-        // A pattern for some containers is not to be for all.
+        // A pattern for some containers must not become one for all.
         for select in
             ["[select]\nteam = a", "[select\nteam = \"a\"", "[select]\nteam = 7", "select = 7"]
         {
@@ -486,7 +500,11 @@ mod tests {
 
     #[test]
     fn selection() {
-        let c = Config::parse("default_pattern = \"core\"\n[select]\n\"io.kubernetes.cri.sandbox-namespace\" = \"prod-*\"").unwrap();
+        let c = Config::parse(
+            "default_pattern = \"core\"\n[select]\n\
+             \"io.kubernetes.cri.sandbox-namespace\" = \"prod-*\"",
+        )
+        .unwrap();
         let with = |v: &str| {
             BTreeMap::from([("io.kubernetes.cri.sandbox-namespace".to_owned(), v.to_owned())])
         };

@@ -1,8 +1,8 @@
-//! What hostile bytes may not do: a function for each of our readers, which reads any bytes
-//! whatever and asserts what must hold of the result.
+//! Fuzz targets and their invariants: for each reader of untrusted bytes a function that reads any
+//! input and asserts what must hold of the result.
 //!
-//! For the fuzz targets in `fuzz/`; no part of the program. Their seeds are replayed here as a
-//! plain test.
+//! For the fuzz targets in `fuzz/`; not part of the program. The seeds are
+//! replayed here as a plain test.
 
 use crate::annotation::Annotations;
 use crate::config::{self, Config};
@@ -16,10 +16,10 @@ use crate::sys::proc::{self, Status};
 use crate::sysctl::Saved;
 use crate::{dump, engine, hook};
 
-/// A reader of hostile bytes.
+/// A name, and the function that reads the bytes and asserts its invariants.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets, by the names that `fuzz/run.sh` takes.
 pub const TARGETS: [Target; 14] = [
     ("state", hook::hostile::state),
     ("bundle", hook::hostile::bundle),
@@ -37,7 +37,7 @@ pub const TARGETS: [Target; 14] = [
     ("identity", identity),
 ];
 
-/// A line `key=value` for each annotation, `;` for a newline.
+/// Annotations: a line `key=value` for each; `;` stands for a newline in a value.
 fn annotations(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let all: Annotations = text
@@ -48,7 +48,7 @@ fn annotations(text: &[u8]) {
     asked(&all);
 }
 
-/// A template, a NUL, and the names of a crash in lines.
+/// A template, a NUL, and the names of a crash, one on each line.
 fn template(text: &[u8]) {
     let mut parts = text.splitn(2, |b| *b == 0);
     let (pattern, names) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -60,7 +60,7 @@ fn template(text: &[u8]) {
     }
 }
 
-/// The first byte says which file of /proc.
+/// The first byte selects the file of /proc whose reader is tested.
 fn proc_files(text: &[u8]) {
     let Some((which, text)) = text.split_first() else { return };
     match which % 6 {
@@ -80,7 +80,7 @@ fn proc_files(text: &[u8]) {
     }
 }
 
-/// /proc/PID/mountinfo.
+/// A /proc/PID/mountinfo.
 fn mountinfo(text: &[u8]) {
     let lines = text.split(|b| *b == b'\n').count();
     let points = proc::mount_points(text);
@@ -90,7 +90,7 @@ fn mountinfo(text: &[u8]) {
     );
 }
 
-/// A file of the registry.
+/// An entry of the registry.
 fn entry(text: &[u8]) {
     let Ok(entry) = serde_json::from_slice::<Entry>(text) else { return };
     let again: Entry = serde_json::from_slice(&serde_json::to_vec(&entry).expect("it was JSON"))
@@ -116,7 +116,7 @@ fn record(text: &[u8]) {
     }
 }
 
-/// config.toml, behind it a NUL and a value for `[select]`.
+/// A config.toml, then a NUL and a value for `[select]`.
 fn configuration(text: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let (text, value) = text.split_once('\0').unwrap_or((&text, "prod"));
@@ -133,7 +133,8 @@ fn configuration(text: &[u8]) {
     assert_eq!(config.default_for(&all).is_some(), config.default_pattern.is_some() && all_match);
 }
 
-/// A config.json that the runtime wrapper edits: once is enough, and what was there stays.
+/// A config.json that the runtime wrapper edits: a second edit changes nothing, and what
+/// the file held before stays.
 fn spec(text: &[u8]) {
     let (config, program) = (Config::default(), std::path::Path::new("/usr/libexec/oci-coredump"));
     let Ok(Some(edited)) = engine::spec::edit(text, &config, program, u64::MAX) else { return };
@@ -142,8 +143,8 @@ fn spec(text: &[u8]) {
     assert_eq!(again, None, "{}", String::from_utf8_lossy(&edited));
 }
 
-/// A core, and a file for each of its modules: the size of the former (4 bytes, little-endian),
-/// then one behind the other.
+/// A core, and a file for each of its modules: the size of the core (4 bytes, little-endian), then
+/// the files one after the other.
 fn corefile(data: &[u8]) {
     let Some((size, rest)) = data.split_first_chunk::<4>() else { return };
     let (core, file) = rest.split_at(rest.len().min(u32::from_le_bytes(*size) as usize));
@@ -153,7 +154,7 @@ fn corefile(data: &[u8]) {
     let _ = stacks(&core, &bytes, &mut |_| Ok(()));
 }
 
-/// An executable or library that is to be kept.
+/// An executable or library that is to be kept with a core.
 fn identity(file: &[u8]) {
     let file = file.to_vec();
     if let Some(name) = corefile::name(&file, corefile::build_id(&file).as_deref(), 1 << 20) {
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// Every seed and every input that once broke something.
+    /// Replays every seed and every input that once broke something.
     #[test]
     fn replay() {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");

@@ -1,10 +1,10 @@
-//! What must hold of patterns and requests whatever bytes they were made of; used by the readers of
-//! hostile bytes in [`crate::hostile`] and in the doors.
+//! Invariants of patterns and requests, whatever bytes they were made of. For the readers of
+//! untrusted input in [`crate::hostile`] and in the entry points.
 
 use crate::annotation::{self, Annotations};
 use crate::pattern::{MAX_LEN, Specifiers, Template};
 
-/// Text that the kernel escapes in a file name: no `/`, not empty, neither `.` nor `..`.
+/// Text as the kernel escapes it in a file name: not empty, no `/`, and neither `.` nor `..`.
 pub fn escaped(text: &[u8]) -> Vec<u8> {
     let mut name: Vec<u8> = text.iter().map(|b| if *b == b'/' { b'!' } else { *b }).collect();
     match name.as_slice() {
@@ -15,7 +15,7 @@ pub fn escaped(text: &[u8]) -> Vec<u8> {
     name
 }
 
-/// A crash of which the bytes choose the names.
+/// The specifiers of a crash whose names the input gives.
 pub fn crash(text: &[u8]) -> Specifiers {
     let word = |n| escaped(text.split(|b| *b == b'\n').nth(n).unwrap_or_default());
     Specifiers {
@@ -41,8 +41,8 @@ pub fn asked(all: &Annotations) {
     );
 }
 
-/// What must hold of a pattern that a container may have: it is a file, and no crash makes it lead
-/// upwards.
+/// What must hold of a pattern that a container may have: it names a file, and no crash
+/// makes its path lead upwards.
 pub fn granted(template: &Template, names: &[u8]) {
     let text = template.text();
     assert!(

@@ -6,23 +6,29 @@
 //! hook:    stdin --read--> State --request--> Request --plan--> Plan --apply--> exit code
 //!                    (bounded)     (valid, or a refusal)  (pure)    (ordered, undone on failure)
 //!
-//!                       /run/oci-coredump/containers/<id>.json          the only thing that both sides share
+//!          /run/oci-coredump/containers/<id>.json    the only state that both paths share
 //!
-//! handle:  argv, stdin --crash--> Crash --facts--> Facts --identify--> Origin --plan--> Plan --write--> Written --record--> Record
-//!                   (the kernel said)  (/proc said,      (container,    (keep, forward,  (streamed, as    (one log line,
-//!                                       re-verified)      host)          discard + why)   the crasher)     one JSON file)
+//! handle:  argv, stdin
+//!            --crash-->     Crash      what the kernel said
+//!            --facts-->     Facts      what /proc says, read and verified again
+//!            --identify-->  Origin     a container, or the host
+//!            --plan-->      Plan       keep, forward, or discard and why
+//!            --write-->     Written    streamed, as the crashed process
+//!            --record-->    Record     one line in the log, one JSON file
 //! ```
 //!
-//! `engine` makes the engines call the hook: it edits their specifications of containers, and their configuration. `verify` asks a runtime whether it does for
-//! its hooks what ours needs.
+//! `engine` makes the engines call the hook: it edits their specifications of containers, and their
+//! configuration. `verify` asks a runtime whether it does for its hooks what ours needs.
 //!
 //! Layers, each may use only what stands before it; `tests/layers.rs` holds everyone to it:
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! words    pattern, record, limits, config, annotation          values, no effects
-//! shared   report, store, registry, users, sysctl, corefile, vacuum   effects that the doors need
-//! doors    hook, dump, engine, verify, cli                    never each other, except cli, which may start any
+//! shared   report, store, registry, users, sysctl, corefile, vacuum
+//!          effects that several entry points need
+//! entry    hook, dump, engine, verify, cli
+//!          never each other, except cli, which may start any
 //! ```
 //!
 //! Nor do files use each other in a circle, but for those that `tests/layers.rs` names.

@@ -1,62 +1,66 @@
-//! How much one container's cores may take: the words of the configuration's `[limits]` and of the annotation `oci-coredump/limits`. Pure.
+//! Limits for the cores of one container: the keys of the configuration's `[limits]` and of the
+//! annotation `oci-coredump/limits`. Pure.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Limits of one container. What is not said is `None`; 0 is no limit, but for `wait`, where it is no waiting.
+/// Limits of one container. `None` means not given. 0 means no limit, except for `wait`,
+/// where it means no waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Dumps at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u64>,
-    /// Dumps of all containers at the same time, beyond the first few of each, which need nothing that is shared. The host's only.
+    /// Dumps of all containers together at the same time. The first few of each container do not
+    /// count, since they use nothing that is shared. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_concurrent: Option<u64>,
-    /// Seconds that a further one waits for its turn before it is refused.
+    /// Seconds that a further dump waits for its turn before it is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<u64>,
-    /// What of the host's memory stays available: below it nothing waits, since every dump that waits has a process of its own. The host's only.
+    /// How much of the host's memory must stay available for a dump to wait: each waiting dump
+    /// holds a process. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_memory: Option<Free>,
     /// Cores that are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cores: Option<u64>,
-    /// Which of them.
+    /// Which cores are kept when there would be more than `cores`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// Bytes on disk that all kept cores may have together.
+    /// Bytes on disk of all kept cores together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<Size>,
-    /// What stays free of the file system that cores are written to.
+    /// Space that must stay free on the file system that cores are written to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_free: Option<Free>,
     /// Cores in a span of time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
-    /// Cores that may come at once before `rate` counts; as many as `rate` has where it is not said.
+    /// Cores that may be written at once before `rate` counts. Not given: the number in `rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
-    /// Seconds without any progress after which a target is given up.
+    /// Seconds without progress after which writing to a target is given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall: Option<u64>,
-    /// Records that are kept of the crashes: beyond it the oldest go, but for those whose core is in the
-    /// store. The host's only.
+    /// Records of crashes that are kept. Beyond that the oldest are removed, except those whose
+    /// core is in the store. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
 }
 
-/// Which cores are kept when a new one would be too many.
+/// Which cores are kept when a new one would be one too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Keep {
-    /// The newest: the oldest goes.
+    /// The newest: the oldest core is removed.
     #[default]
     Newest,
-    /// The first one, which often tells most, and the newest.
+    /// The first, which often tells most, and the newest.
     FirstAndNewest,
-    /// The oldest: nothing is removed, the new one is refused.
+    /// The oldest: no core is removed, and the new one is refused.
     Oldest,
 }
 
@@ -84,28 +88,30 @@ impl TryFrom<IntegerOrText> for Size {
     }
 }
 
-/// What stays free of a file system or of memory: bytes, a percentage of it, or both (`5%, 1Gi`), of which the lesser counts.
+/// How much of a file system or of memory must stay free: bytes, a percentage, or both (`5%, 1Gi`),
+/// of which the lesser applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Free {
-    /// Bytes.
+    /// An absolute number of bytes.
     pub bytes: Option<u64>,
-    /// 0 to 100.
+    /// A percentage of the whole, 0 to 100.
     pub percent: Option<u64>,
 }
 
-/// So many in so many seconds, written `10/min`.
+/// A number of events in a span of time, written `10/min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rate {
-    /// How many.
+    /// How many events the span allows.
     pub count: u64,
-    /// In how many seconds.
+    /// Length of the span in seconds.
     pub seconds: u64,
 }
 
 impl Limits {
-    /// What holds where the administrator says nothing: nothing that anybody meets but in a storm, on a full disk or on a target that hangs.
+    /// The defaults where the administrator sets nothing. They take effect only in a crash storm,
+    /// on a full disk or on a target that hangs.
     pub fn defaults() -> Self {
         let free = Free { bytes: Some(1 << 30), percent: Some(5) };
         Limits {
@@ -120,7 +126,7 @@ impl Limits {
         }
     }
 
-    /// These limits, and those of `other` where they say nothing.
+    /// These limits, completed with those of `other` where they give nothing.
     pub fn or(self, other: Self) -> Self {
         Limits {
             concurrent: self.concurrent.or(other.concurrent),
@@ -138,14 +144,16 @@ impl Limits {
         }
     }
 
-    /// The same with a number of turns in any case: for whoever can stop what works for him, or make it
-    /// hang, and would have any number of processes wait.
+    /// These limits with `concurrent` set in any case: the default applies where it is not set. For
+    /// users who can stop the process that writes on their behalf, or make it hang, and could
+    /// otherwise have any number of processes wait.
     pub fn with_turns(self) -> Self {
         let concurrent = Self::set(self.concurrent).or(Self::defaults().concurrent);
         Limits { concurrent, ..self }
     }
 
-    /// These limits as a container with an annotation has them: a number of its own counts where it is the lower one. Which cores it keeps is its own affair.
+    /// These limits, lowered by a container's annotation: a value of its own counts only where it
+    /// is lower. Which of its cores are kept (`keep`) is the container's own choice.
     pub fn lowered(&self, own: &Limits) -> Self {
         let tighter = |all: Option<Rate>, own: Option<Rate>| match (all, own) {
             (Some(a), Some(o)) => Some(
@@ -191,7 +199,10 @@ impl Limits {
             let (key, value) = (key.trim(), value.trim());
             let number = || {
                 value.parse::<u64>().with_context(|| {
-                    format!("{key}={value}: expected a whole number; 0 is no limit (no waiting, for wait)")
+                    format!(
+                        "{key}={value}: expected a whole number; 0 is no limit (no waiting, for \
+                         wait)"
+                    )
                 })
             };
             let named = || format!("{key}={value}");
@@ -224,13 +235,13 @@ impl Limits {
         Ok(limits)
     }
 
-    /// A number that limits.
+    /// A limit that is set; 0 counts as not set.
     pub fn set(number: Option<u64>) -> Option<u64> {
         number.filter(|n| *n > 0)
     }
 }
 
-/// The lower one, where 0 and nothing are no limit.
+/// The lower of two limits, where 0 and `None` mean no limit.
 fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (Limits::set(a), Limits::set(b)) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -238,11 +249,11 @@ fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-/// A size: a number with an optional fraction and unit, `unlimited` for none. `K`, `M`, `G`, `T` count in
-/// 1024, in either case, with or without `i` and `B`.
+/// Parses a size: a number with an optional fraction and unit, or `unlimited` (`None`). `K`, `M`,
+/// `G` and `T` are powers of 1024, in either case, with or without `i` and `B`.
 ///
 /// # Errors
-/// The rule.
+/// States the rule.
 pub fn bytes(text: &str) -> Result<Option<u64>> {
     const RULE: &str = "expected a size like 0, 200K, 512Mi, 1.5G or unlimited";
     let text = text.trim();
@@ -262,7 +273,7 @@ pub fn bytes(text: &str) -> Result<Option<u64>> {
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let whole: u64 = whole.parse().ok().context(RULE)?;
-    // More digits than nine say nothing more of a size.
+    // More than nine digits add nothing to a size.
     ensure!(!fraction.is_empty() && fraction.len() <= 9, RULE);
     let parts: u64 = fraction.parse().ok().context(RULE)?;
     let part = (u128::from(parts) << shift) / 10u128.pow(fraction.len() as u32);
@@ -271,7 +282,7 @@ pub fn bytes(text: &str) -> Result<Option<u64>> {
 }
 
 impl Free {
-    /// How many bytes must be free of `total`.
+    /// How many bytes of `total` must stay free.
     pub fn of(self, total: u64) -> u64 {
         let share = self.percent.map(|p| (u128::from(total) * u128::from(p) / 100) as u64);
         match (self.bytes, share) {
@@ -422,7 +433,7 @@ mod tests {
             ),
             (Some(50), Some(2), Some(4), Some(50))
         );
-        // Of the host's own a container's entry, whatever stands in it, changes nothing.
+        // A container's entry cannot change the limits that only the host sets.
         let greedy = Limits {
             host_concurrent: Some(9999),
             min_memory: Some(Free::default()),
@@ -431,7 +442,7 @@ mod tests {
         };
         assert_eq!(all.lowered(&greedy), all);
         assert_eq!(with("keep=first-and-newest").keep, Some(Keep::FirstAndNewest));
-        // What the administrator does not limit the container may.
+        // What the administrator does not limit, the container may limit.
         assert_eq!(Limits::default().lowered(&Limits::parse("cores=3").unwrap()).cores, Some(3));
     }
 

@@ -1,4 +1,6 @@
-//! The door: which verb. `hook` and `handle` go their short way before anything of a command-line parser is touched.
+//! Entry point and subcommand dispatch. The names `hook` and `handle`, and the names under which
+//! the engines start this program, are recognised here; everything else goes to the command-line
+//! parser, which those paths never load.
 
 #![no_main]
 
@@ -6,22 +8,24 @@
 #[allow(unsafe_code)]
 mod entry;
 
-use oci_coredump::report::{self, Door};
+use oci_coredump::report::{self, LogTarget};
 use oci_coredump::{cli, dump, engine, hook};
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Called by the C library, without what Rust's own start does before: it reads /proc/self/maps to guard the stack of a program that never goes deep.
+/// Called by the C library in place of Rust's own start-up, which reads /proc/self/maps to guard
+/// the stack; this program needs no such guard.
 fn start(args: Vec<OsString>) -> ExitCode {
-    // First of all: the real runtime inherits everything that this process is, its umask too.
+    // Before anything else is changed: the real runtime inherits the state of this
+    // process, including its umask.
     if args
         .first()
         .is_some_and(|name| Path::new(name).file_name() == Some(engine::RUNTIME_NAME.as_ref()))
     {
         return run_runtime(args);
     }
-    // What we make has exactly the mode that we say, whoever started us.
+    // Files and directories get exactly the mode that the code names, whatever umask was inherited.
     oci_coredump::sys::file::set_umask(0);
     if args.first().is_some_and(|name| engine::nri::is_plugin(name)) {
         return plugin(engine::nri::run_started);
@@ -29,7 +33,7 @@ fn start(args: Vec<OsString>) -> ExitCode {
     match args.get(1).and_then(|verb| verb.to_str()) {
         Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),
         Some("hook") if args.get(2).is_some_and(|a| a == "precreate") => precreate(),
-        // A hook of a Kata guest: the agent names the stage and nothing else.
+        // A hook in a Kata guest: kata-agent passes the name of the stage and nothing else.
         Some("prestart" | "poststart" | "poststop") if args.len() == 2 => run_hook(args.get(1)),
         Some("hook") if args.get(2).is_none_or(|a| !is_help(a)) => run_hook(args.get(2)),
         _ => cli::run(args),
@@ -41,7 +45,7 @@ fn is_help(word: &OsString) -> bool {
 }
 
 fn handle(args: &[OsString]) -> ExitCode {
-    report::init(Door::Host, false);
+    report::init(LogTarget::Host, false);
     last_words(1);
     match dump::handle(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,7 +57,7 @@ fn handle(args: &[OsString]) -> ExitCode {
 }
 
 fn run_hook(stage: Option<&OsString>) -> ExitCode {
-    report::init(Door::HostAndStderr, false);
+    report::init(LogTarget::HostAndStderr, false);
     last_words(0);
     let word = stage.map(|s| s.to_string_lossy());
     let failed = hook::stage(word.as_deref())
@@ -73,9 +77,9 @@ fn run_hook(stage: Option<&OsString>) -> ExitCode {
     }
 }
 
-/// An engine's plugin: what it has to say goes to the host's log.
+/// Serves an engine as its NRI plugin. Errors go to the host's log.
 fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
-    report::init(Door::Host, false);
+    report::init(LogTarget::Host, false);
     last_words(1);
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,9 +90,9 @@ fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// podman's own stage.
+/// podman's `precreate` stage, which edits the configuration before the runtime reads it.
 fn precreate() -> ExitCode {
-    report::init(Door::HostAndStderr, false);
+    report::init(LogTarget::HostAndStderr, false);
     match engine::precreate::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -98,14 +102,14 @@ fn precreate() -> ExitCode {
     }
 }
 
-/// Whatever happens, the real runtime is started.
+/// Runs as the OCI runtime wrapper. Whatever fails here, the real runtime is still executed.
 fn run_runtime(mut args: Vec<OsString>) -> ExitCode {
     args.remove(0);
-    report::init(Door::Host, false);
+    report::init(LogTarget::Host, false);
     let again = args.clone();
     std::panic::set_hook(Box::new(move |info| {
         log::error!("runtime: this is a defect of oci-coredump, please report it: {info}");
-        // Nothing but an exec may follow a panic; if that fails too, the status says so.
+        // After a panic only exec is safe; if it fails too, the exit status says so.
         let _ = engine::runtime::hand_on(&again);
         std::process::exit(1)
     }));
@@ -115,7 +119,8 @@ fn run_runtime(mut args: Vec<OsString>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A defect of ours is one line in the log. It does not stop a container.
+/// Logs a panic as one line and exits with `code`: 0 for the hook, so that a defect here does not
+/// keep a container from starting.
 fn last_words(code: i32) {
     std::panic::set_hook(Box::new(move |info| {
         log::error!("this is a defect of oci-coredump, please report it: {info}");

@@ -1,14 +1,15 @@
 //! core(5) templates: parse, validate, expand. Pure.
 //!
-//! In: the bytes of a `core_pattern`. Out: a [`Template`] and, with the facts of a crash, the file name that the kernel would have made of it.
-//! Never: a file, a process, a clock.
+//! In: the bytes of a `core_pattern`. Out: a [`Template`] and, given the facts of a crash, the file
+//! name that the kernel would have made of it. No access to files, processes or the clock.
 
 use std::fmt;
 
-/// The kernel's `CORENAME_MAX_SIZE` is 128 bytes with the NUL.
+/// The longest pattern in bytes: the kernel's `CORENAME_MAX_SIZE` is 128 including the NUL.
 pub const MAX_LEN: usize = 127;
 
-/// The values of core(5)'s specifiers for one crash. `hostname`, `comm`, `exe_name` and `exe_path` are already escaped, as the kernel escapes them.
+/// The values of core(5)'s specifiers for one crash. `hostname`, `comm`, `exe_name` and `exe_path`
+/// are already escaped, as the kernel escapes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Specifiers {
     /// `%p`: thread-group ID in the crasher's own PID namespace.
@@ -31,17 +32,18 @@ pub struct Specifiers {
     pub time: i64,
     /// `%c`: soft `RLIMIT_CORE` in bytes; `u64::MAX` is unlimited.
     pub limit: u64,
-    /// `%C`: CPU. A kernel that does not know the specifier (6.1 does not) drops it everywhere.
+    /// `%C`: CPU number. `None` if the kernel does not know the specifier (6.1 does
+    /// not), which then drops it.
     pub cpu: Option<i32>,
-    /// `%F`: the number of the pidfd, where the kernel gave one; in arguments of a pipe helper only.
+    /// `%F`: number of the pidfd, if the kernel gave one. Only in arguments of a pipe helper.
     pub pidfd: Option<i32>,
-    /// `%h`
+    /// `%h`: host name, escaped.
     pub hostname: Vec<u8>,
-    /// `%e`
+    /// `%e`: comm of the crashing thread, escaped.
     pub comm: Vec<u8>,
-    /// `%f`
+    /// `%f`: file name of the executable, escaped.
     pub exe_name: Vec<u8>,
-    /// `%E`
+    /// `%E`: path of the executable, escaped.
     pub exe_path: Vec<u8>,
 }
 
@@ -61,17 +63,17 @@ pub struct Template {
 /// Why a container's pattern is refused. Displayed after the name of the annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Nothing in it.
+    /// The text is empty.
     Empty,
-    /// Starts with `|`: a program on the host.
+    /// It starts with `|`: a program on the host.
     Pipe,
-    /// Starts with `@`: a socket on the host.
+    /// It starts with `@`: a socket on the host.
     Socket,
-    /// Longer than 127 bytes.
+    /// It is longer than 127 bytes; holds its length.
     TooLong(usize),
-    /// Holds a NUL or another control character.
+    /// It contains a NUL or another control character.
     Control(u8),
-    /// Has `..` as a path component.
+    /// It has `..` as a path component.
     Parent,
 }
 
@@ -99,7 +101,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Template {
-    /// A pattern that a container asks for: a file, and nothing else.
+    /// Parses a pattern that a container requests, which may name a file and nothing else.
     ///
     /// # Errors
     /// The first rule that the text breaks.
@@ -117,7 +119,8 @@ impl Template {
             return Err(Refusal::Control(*b));
         }
         let template = Self::of_host(text);
-        // An unknown specifier vanishes: `/a/.%z./core` becomes `/a/../core`. So the rule judges what is left.
+        // An unknown specifier expands to nothing: `/a/.%z./core` becomes `/a/../core`. So the rule
+        // is applied to the expanded path.
         let shape = template.expand_argument(&Specifiers::shape());
         if shape.split(|b| *b == b'/').any(|c| c == b"..") {
             return Err(Refusal::Parent);
@@ -125,14 +128,15 @@ impl Template {
         Ok(template)
     }
 
-    /// A template of the host's own, taken as it is: the administrator is trusted, and the kernel refuses nothing either.
+    /// Parses a template of the host's, which is accepted as it is: the administrator is trusted,
+    /// and the kernel refuses nothing either.
     pub fn of_host(text: &[u8]) -> Self {
         let mut pieces = Vec::new();
         let mut literal = Vec::new();
         let mut bytes = text.iter().copied();
         while let Some(b) = bytes.next() {
             match (b, if b == b'%' { bytes.next() } else { Some(b) }) {
-                // A single % at the end is dropped.
+                // A single % at the end is dropped, as in the kernel.
                 (_, None) => break,
                 (b'%', Some(b'%')) => literal.push(b'%'),
                 (b'%', Some(letter)) => {
@@ -150,18 +154,19 @@ impl Template {
         Template { text: text.to_vec(), pieces }
     }
 
-    /// The text that it was made from.
+    /// The text that the template was parsed from.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Whether the name is resolved against the crasher's working directory.
+    /// Whether the expanded name is relative to the crashed process's working directory.
     pub fn is_relative(&self) -> bool {
         self.text.first() != Some(&b'/')
     }
 
-    /// The file name for one crash. `append_pid`: `kernel.core_uses_pid`, which acts only where the template has no `%p`. There is no pidfd in a file
-    /// name: to the kernel's file mode `%F` is an unknown specifier.
+    /// The file name for one crash. `append_pid` stands for `kernel.core_uses_pid`, which takes
+    /// effect only if the template has no `%p`. `%F` expands to nothing: in its file mode the
+    /// kernel does not know that specifier.
     pub fn expand(&self, with: &Specifiers, append_pid: bool) -> Vec<u8> {
         let mut out = self.pieces_of(with, |specifier| specifier != b'F');
         if append_pid && !self.pieces.contains(&Piece::Specifier(b'p')) {
@@ -170,7 +175,8 @@ impl Template {
         out
     }
 
-    /// The text for one crash, without the PID that `core_uses_pid` appends: an argument of a pipe helper.
+    /// The text for one crash without the PID that `core_uses_pid` appends: an
+    /// argument of a pipe helper.
     pub fn expand_argument(&self, with: &Specifiers) -> Vec<u8> {
         self.pieces_of(with, |_| true)
     }
@@ -187,15 +193,15 @@ impl Template {
         out
     }
 
-    /// Whether a specifier stands in a directory of the path: somebody has to make that directory before a
-    /// core can be there.
+    /// Whether a directory of the path contains a specifier. Such a directory must be made before a
+    /// core can be written to it.
     pub fn varies_by_directory(&self) -> bool {
         let end = self.text.iter().rposition(|b| *b == b'/').unwrap_or(0);
         self.text[..end].contains(&b'%')
     }
 
-    /// The directory that exists before any crash: the longest directory prefix without a specifier. `None` for a relative template.
-    /// `/cores/%e/core` has `/cores`, `/core` has `/`.
+    /// The directory that can exist before any crash: the longest directory prefix without a
+    /// specifier. `/cores/%e/core` has `/cores`, `/core` has `/`. `None` for a relative template.
     pub fn directory(&self) -> Option<String> {
         if self.is_relative() {
             return None;
@@ -215,7 +221,7 @@ impl fmt::Display for Template {
 }
 
 impl Specifiers {
-    /// A stand-in for every crash: each value is some plain word, as escaped values are.
+    /// Stand-in values for any crash: each is a plain word, as escaped values are.
     fn shape() -> Self {
         let word = || b"x".to_vec();
         Specifiers {
@@ -227,7 +233,7 @@ impl Specifiers {
         }
     }
 
-    /// Appends the value of one specifier; an unknown letter is nothing, as in the kernel.
+    /// Appends the value of one specifier. An unknown letter adds nothing, as in the kernel.
     fn append(&self, letter: u8, out: &mut Vec<u8>) {
         let text = match letter {
             b'h' => return out.extend_from_slice(&self.hostname),
@@ -252,21 +258,22 @@ impl Specifiers {
     }
 }
 
-/// What a host's `core_pattern` names.
+/// What a `core_pattern` of the host makes the kernel do with a core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Handler {
-    /// A program that the core is piped to, with its arguments; the first is its path.
+    /// Pipe it to a program. The first element is its path, the others are its arguments.
     Pipe(Vec<Template>),
-    /// A socket; only the kernel can connect to it.
+    /// Send it to a socket, to which only the kernel can connect.
     Socket,
-    /// A file.
+    /// Write it to a file.
     File(Template),
-    /// Nothing: no core is written.
+    /// Write no core.
     Nothing,
 }
 
 impl Handler {
-    /// Reads a `core_pattern`, without its final newline. A pipe's arguments are split before anything is expanded (Linux 5.3).
+    /// Reads a `core_pattern` without its final newline. A pipe's arguments are split before
+    /// anything is expanded (Linux 5.3).
     pub fn of(pattern: &[u8]) -> Self {
         match pattern.first() {
             None => Handler::Nothing,

@@ -1,5 +1,5 @@
-//! What is known of one crash of a registered container, also when there is no core; crashes without a core
-//! beyond a few in a minute are counted in one record.
+//! What is known about one crash of a registered container, including crashes without a core.
+//! Beyond a few a minute, crashes without a core are counted in one record.
 
 use crate::sys::file::Identity;
 use crate::sys::proc::printable;
@@ -7,49 +7,49 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Where a core lands, which decides how long it lives.
+/// Storage location of a core, which determines how long it is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Location {
-    /// A volume that the container mounts: it stays when the container goes.
+    /// A volume that the container mounts: kept when the container is removed.
     Volume,
-    /// The host's store, bind-mounted into the container: it stays.
+    /// The host's store, which is bind-mounted into the container: kept.
     Store,
-    /// Memory-backed (tmpfs): it goes away with the container, and counts as its memory.
+    /// Memory (tmpfs): removed with the container, and counted as the container's memory.
     Memory,
-    /// The container's own layer: it goes away with the container.
+    /// The container's own writable layer: removed with the container.
     #[default]
     Layer,
 }
 
 impl Location {
-    /// Whether the core goes away with the container.
+    /// Whether the core is removed with the container.
     pub fn is_lost_with_container(self) -> bool {
         matches!(self, Location::Memory | Location::Layer)
     }
 }
 
-/// What became of the core.
+/// The result of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// Being written; a record that keeps saying so belongs to a helper that was killed.
+    /// The core is being written. A record that stays in this state is of a helper that was killed.
     #[default]
     Started,
-    /// Whole.
+    /// The core is complete.
     Written,
-    /// A file is there, but it is short.
+    /// There is a file, but it is incomplete.
     Truncated,
-    /// No file.
+    /// There is no file.
     None,
 }
 
-/// Who a container is, in the words of its engine. Empty where nobody said.
+/// The container's names, as its engine gave them. Absent where the engine gave none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names {
-    /// Container ID, from the runtime.
+    /// Container ID, from the runtime's state.
     pub container_id: String,
-    /// Container name.
+    /// Container name within the pod or the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
     /// Pod name.
@@ -64,10 +64,11 @@ pub struct Names {
 }
 
 impl Names {
-    /// The longest name that is kept, in bytes: image references have no other bound.
+    /// Longest name that is kept, in bytes. An image reference, for one, has no bound of its own.
     const LONGEST: usize = 1024;
 
-    /// Cuts what is longer: whoever wrote it would have records made that nobody reads.
+    /// Cuts names longer than 1024 bytes: whoever wrote them could otherwise cause
+    /// records too long to be read.
     pub fn bounded(mut self) -> Self {
         let all = [
             &mut self.container_name,
@@ -86,31 +87,33 @@ impl Names {
     }
 }
 
-/// One crash, one flat JSON object. Strings from the container that are not plain text are escaped (`\xff`).
+/// One crash as a flat JSON object. Strings from the container that are not plain
+/// text are escaped (`\xff`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// When the dump started, RFC 3339 in UTC.
     pub time: String,
-    /// The container.
+    /// The names of the container.
     #[serde(flatten)]
     pub names: Names,
-    /// The user of the host whose container it was, where that is not root's.
+    /// The host user who runs the container, if that is not root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
-    /// For whom the crash counts: what stays the same when the container is started again.
+    /// The account that the crash counts for. It stays the same when the
+    /// container is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// PID in the crasher's own PID namespace.
     pub pid: i32,
     /// PID on the host.
     pub host_pid: i32,
-    /// Crashing thread, own PID namespace.
+    /// Crashing thread's ID in its own PID namespace.
     pub tid: i32,
-    /// Crashing thread on the host.
+    /// Crashing thread's ID on the host.
     pub host_tid: i32,
     /// Signal number.
     pub signal: i32,
-    /// Signal name, `SIGSEGV`.
+    /// Signal name, such as `SIGSEGV`.
     pub signal_name: String,
     /// comm of the crashing thread, as core(5)'s `%e` gives it (`/` as `!`).
     pub comm: String,
@@ -122,58 +125,61 @@ pub struct Record {
     pub gid: u32,
     /// Dump mode: 1 normal, 2 set-user-ID.
     pub dump_mode: u32,
-    /// The container's pattern.
+    /// The pattern that the container requested.
     pub pattern: String,
     /// Path of the core inside the container.
     pub core_path: Option<String>,
-    /// Path of the core on the host, where one is known.
+    /// Path of the core on the host, if known.
     pub host_path: Option<String>,
-    /// The host's directory at the head of `host_path` that the container saw: the administrator's down to here, the container's below.
+    /// The leading directory of `host_path`, up to where the container's view begins: the
+    /// administrator controls the path down to it, the container what is below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_dir: Option<String>,
-    /// The bytes of `core_path` in hexadecimal, where it is not that text itself.
+    /// The bytes of `core_path` in hexadecimal, if they are not plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core_path_hex: Option<String>,
-    /// The same of `host_path`.
+    /// The bytes of `host_path` in hexadecimal, if they are not plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_path_hex: Option<String>,
-    /// On what the core is.
+    /// Storage location of the core.
     pub location: Location,
-    /// Size in bytes.
+    /// Size of the core in bytes.
     pub size: Option<u64>,
-    /// Bytes on disk.
+    /// Bytes that the core takes on disk.
     pub disk_size: Option<u64>,
-    /// Which file the core is: what has its name later may be the core of another crash.
+    /// Identity of the core's file. A later file of the same name may be the core of another crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// Whether the file is short, or still may be.
+    /// Whether the file is incomplete, or may still turn out so.
     pub truncated: bool,
-    /// What became of the core.
+    /// The result of the dump.
     pub outcome: Outcome,
-    /// How long it took to write the core, in seconds.
+    /// How long writing the core took, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
-    /// When the process was let go, where that was before its core was whole.
+    /// When the process was released, if that was before its core was complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<String>,
-    /// When the core was whole, where the process was let go before.
+    /// When the core was complete, if the process was released before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<String>,
-    /// Which limit of the configuration or the annotation acted, and its value: `stall = 30`.
+    /// The limit of the configuration or the annotation that took effect,
+    /// with its value: `stall = 30`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
-    /// The executable and the libraries that were mapped, as far as the process itself could read them: their paths in the container, and under which names they
-    /// are kept in the store. No others of the store belong to this core.
+    /// The mapped executable and libraries that the process itself could read: path in the
+    /// container, and the name under which the file is kept in the store. No other files of the
+    /// store belong to this core.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub binaries: BTreeMap<String, String>,
-    /// How many crashes this record stands for, where it is more than one: refused crashes of one kind
-    /// are counted. `time` is when the first one was, the rest of the record is of that one.
+    /// How many crashes this record stands for, if more than one: refused crashes of one kind are
+    /// counted. `time` and all other fields are those of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// When the last of them was.
+    /// When the last of them happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
-    /// Why there is no core, or why it is short; also what the reader should know of a whole one.
+    /// Why there is no core, or why it is incomplete; also remarks on a complete one.
     pub reason: Option<String>,
 }
 
@@ -183,18 +189,18 @@ impl Record {
         self.count.unwrap_or(1)
     }
 
-    /// Says where the core is, inside the container and on the host.
+    /// Sets the paths of the core inside the container and on the host.
     pub fn set_paths(&mut self, core: Option<&[u8]>, host: Option<&[u8]>) {
         (self.core_path, self.core_path_hex) = text_and_hex(core);
         (self.host_path, self.host_path_hex) = text_and_hex(host);
     }
 
-    /// The path of the core inside the container, byte for byte.
+    /// The path of the core inside the container, as bytes.
     pub fn core_bytes(&self) -> Option<Vec<u8>> {
         bytes(self.core_path.as_ref(), self.core_path_hex.as_ref())
     }
 
-    /// The path of the core on the host, byte for byte.
+    /// The path of the core on the host, as bytes.
     pub fn host_bytes(&self) -> Option<Vec<u8>> {
         bytes(self.host_path.as_ref(), self.host_path_hex.as_ref())
     }
@@ -211,7 +217,7 @@ fn bytes(text: Option<&String>, hex: Option<&String>) -> Option<Vec<u8>> {
     (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(hex.get(i..i + 2)?, 16).ok()).collect()
 }
 
-/// The one line of the log.
+/// The line for the log.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "container {}", self.names.container_id)?;
@@ -237,7 +243,8 @@ impl fmt::Display for Record {
     }
 }
 
-/// The name of a signal whose action is Core; others, which only a newer kernel would send, by number.
+/// The name of a signal whose default action is to dump core. Others, which only a newer kernel
+/// would send, appear by number.
 pub fn signal_name(signal: i32) -> String {
     let name = match signal {
         3 => "SIGQUIT",

@@ -1,4 +1,5 @@
-//! What the hook tells the dispatcher: one file a container, found by its mount namespace, PID namespace or cgroup without reading the others.
+//! What the hook tells the dispatcher: one file a container, found by its mount namespace, PID
+//! namespace or cgroup without reading the others.
 //!
 //! ```text
 //! /run/oci-coredump/              0700 root
@@ -6,7 +7,8 @@
 //!   containers/<id>.json          the entry
 //!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
 //!   limits/<account>/             what limits need between two crashes, see `Entry::account`
-//!   limits/.host/, .forwarded/    the same of all of them together, and of everybody else's crashes
+//!   limits/.host/                 the same of all containers together
+//!   limits/.forwarded/            the same of crashes that are no container's
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //! ```
 //!
@@ -30,25 +32,26 @@ use std::time::Duration;
 /// Largest entry that is read, in bytes.
 const MAX: usize = 64 << 10;
 
-/// The account of all containers together, and that of everybody else's crashes.
+/// The account of all containers together, and the account of crashes that
+/// go to the earlier handler.
 const HOST: &str = ".host";
 const FORWARDED: &str = ".forwarded";
 
-/// How long the lock may be another process's.
+/// How long another process may hold the lock before the caller gives up.
 const LOCKED: Duration = Duration::from_secs(3);
 
 /// How long an account is remembered after the last crash that was counted for it.
 const ACCOUNTS: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Its age tells when the entries were swept last.
+/// Stamp file: its modification time is that of the last sweep.
 const SWEPT: &str = "swept";
 
-/// A container whose entry was removed.
+/// A container whose entry was removed by [`Registry::sweep`].
 #[derive(Debug)]
 pub struct Gone {
-    /// Its ID.
+    /// The container's ID.
     pub id: String,
-    /// The store of its user, where it is not root's.
+    /// The store of the container's user, if that is not root.
     pub store: Option<PathBuf>,
 }
 
@@ -56,18 +59,18 @@ fn file_name(id: &str) -> OsString {
     format!("{id}.json").into()
 }
 
-/// The registry's directories, open.
+/// The registry's directories, opened.
 #[derive(Debug)]
 pub struct Registry {
     run: OwnedFd,
     containers: OwnedFd,
     index: OwnedFd,
-    /// Whose it is, where the reader is root and it is another's.
+    /// The user that the registry belongs to, if root reads it and it is not root's.
     user: Option<u32>,
 }
 
 impl Registry {
-    /// Opens the registry of whoever runs this, making its directories.
+    /// Opens the registry of the user who runs this, making its directories.
     pub fn create() -> Result<Self> {
         let path = match process::who() {
             Who::Root => PathBuf::from(RUN_DIR),
@@ -79,12 +82,12 @@ impl Registry {
         Ok(Registry { run, containers, index, user: None })
     }
 
-    /// Opens root's registry if there is one.
+    /// Opens root's registry if it exists.
     pub fn open() -> Option<Self> {
         Self::open_at(Path::new(RUN_DIR))
     }
 
-    /// Opens the registry of whoever runs this, if there is one.
+    /// Opens the registry of the user who runs this, if it exists.
     pub fn own() -> Option<Self> {
         match process::who() {
             Who::Root => Self::open(),
@@ -92,7 +95,7 @@ impl Registry {
         }
     }
 
-    /// For root: opens the registry of a user, if there is one, to read what of it can be believed.
+    /// For root: opens a user's registry, if it exists, to read the entries that pass the checks.
     pub fn of_user(uid: u32) -> Option<Self> {
         let run = users::open_run_dir(uid)?;
         let sub = |name: &str| users::open_dir_of(&run, name, uid);
@@ -107,11 +110,12 @@ impl Registry {
         Some(Registry { run, containers, index, user: None })
     }
 
-    /// Takes the lock under which entries and sysctls are changed; it goes with the returned descriptor.
-    /// Nothing of a container is touched under it, so that it is free again in milliseconds.
+    /// Takes the lock under which entries and sysctls are changed. Dropping the returned
+    /// descriptor releases it. The holder touches nothing of a container, so that it is
+    /// released within milliseconds.
     ///
     /// # Errors
-    /// Another process has it for longer than a while.
+    /// Another process has held it for three seconds.
     pub fn lock(&self) -> Result<OwnedFd> {
         let lock = file::make_dir(&self.run, "lock".as_ref(), 0o700)?;
         let patience = budget::left(LOCKED);
@@ -123,30 +127,30 @@ impl Registry {
         Ok(lock)
     }
 
-    /// The project's run directory.
+    /// The run directory of the project, /run/oci-coredump for root.
     pub fn dir(&self) -> &OwnedFd {
         &self.run
     }
 
-    /// The directory in which the dispatcher remembers what limits need, of one account
-    /// ([`Entry::account`]).
+    /// The directory in which the dispatcher keeps the state of an account's limits between
+    /// crashes; for accounts see [`Entry::account`].
     pub fn limits_dir(&self, account: &str) -> Result<OwnedFd> {
         check_id(account.strip_prefix('.').unwrap_or(account))?;
         let all = file::make_dir(&self.run, "limits".as_ref(), 0o700)?;
         file::make_dir(all, account.as_ref(), 0o700)
     }
 
-    /// The same of all containers together.
+    /// The directory for the limits of all containers together.
     pub fn host_limits_dir(&self) -> Result<OwnedFd> {
         self.limits_dir(HOST)
     }
 
-    /// The same of the crashes that go to the earlier handler.
+    /// The directory for the limits of crashes that go to the earlier handler.
     pub fn forwarded_dir(&self) -> Result<OwnedFd> {
         self.limits_dir(FORWARDED)
     }
 
-    /// Removes the directory of one account with all that is in it.
+    /// Removes the directory of one account and everything in it.
     pub fn forget_limits(&self, account: &str) -> Result<()> {
         let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
         let Ok(dir) = file::open_subdir(&all, account.as_ref()) else { return Ok(()) };
@@ -156,8 +160,8 @@ impl Registry {
         file::remove_empty_dir(&all, account.as_ref()).map(drop)
     }
 
-    /// Removes accounts that outlive their containers when nothing has come for them for a week. There may
-    /// be many: not under the registry's lock.
+    /// Removes the accounts that outlive their containers and have had no crash for a week. There
+    /// may be many, so this does not run under the registry's lock.
     pub fn forget_old_accounts(&self) -> Result<()> {
         let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
         for name in file::names(&all)? {
@@ -201,18 +205,20 @@ impl Registry {
         Ok(())
     }
 
-    /// The entry of a container ID. A damaged one is no entry, and the log says so.
+    /// The entry of a container ID. A damaged entry counts as absent and is logged.
     pub fn get(&self, id: &str) -> Option<Entry> {
         check_id(id).ok()?;
         let name = file_name(id);
         self.read(&self.containers, &name)?.map_err(|e| self.complain(&name, &e)).ok()
     }
 
-    /// The entry behind an index key. A damaged one still says that there is a container, and which: its entry is a refusal that says why.
+    /// The entry of an index key. A damaged entry still shows that there is a container: the result
+    /// is then a refused entry with its ID, if that can be found, and the reason.
     pub fn find(&self, key: &str) -> Option<Entry> {
         let (container_id, cause) = match self.read(&self.index, key.as_ref())? {
             Ok(entry) => return Some(entry),
-            // A user may write there what he likes, and would decide about crashes that are not his.
+            // A user may write anything into his own registry. A damaged entry of his must not
+            // decide about crashes that are not his.
             Err(e) if self.user.is_some() => {
                 self.complain(key.as_ref(), &e);
                 return None;
@@ -227,7 +233,7 @@ impl Registry {
         })
     }
 
-    /// The container whose entry an index key is a further name of.
+    /// The ID of the container whose entry an index key is a hard link to.
     fn owner(&self, key: &str) -> Option<String> {
         let inode = |dir: &OwnedFd, name: &OsStr| {
             Some(file::stat(file::open_read(dir, name).ok()?).ok()?.id)
@@ -239,14 +245,16 @@ impl Registry {
             .find(|id| inode(&self.containers, &file_name(id)) == Some(wanted))
     }
 
-    /// Removes an entry, its index names (unless another container took them over since) and its view. A missing one is no error.
+    /// Removes an entry, its view, and its index keys unless another container has taken them over.
+    /// A missing entry is no error.
     pub fn remove(&self, id: &str) -> Result<Option<Entry>> {
         if let Err(e) = self.forget_limits(id) {
             log::warn!("what limits need of container {id} cannot be removed, ignoring: {e:#}");
         }
         let Some(old) = self.get(id) else {
             check_id(id)?;
-            // A damaged entry does not say what its index names are.
+            // A damaged entry does not say what its index keys are, so all
+            // keys are compared with it.
             let all = if file::open_read(&self.containers, &file_name(id)).is_ok() {
                 file::names(&self.index)?
             } else {
@@ -282,14 +290,15 @@ impl Registry {
             .collect())
     }
 
-    /// Removes the entries whose container is gone: the init has ended, and no process is left in its mount namespace that the entry could serve.
-    /// Only runc tells us of a container that failed to start, so this is how the others' entries go.
+    /// Removes the entries of containers that are gone: the init process has ended, and no process
+    /// is left in its mount namespace that the entry could serve. Only runc runs a hook for a
+    /// container that failed to start; the entries of other runtimes' containers are removed here.
     pub fn sweep(&self) -> Result<Vec<Gone>> {
         let mut gone = Vec::new();
         for id in self.ids()? {
             let entry = self.get(&id);
             if entry.as_ref().is_none_or(|e| !e.init_lives()) {
-                // One that is damaged in some way does not keep the others from being swept.
+                // One damaged entry must not keep the others from being swept.
                 if let Err(e) = self.remove(&id).and_then(|_| self.remove_view(&id)) {
                     log::warn!("the entry of container {id} cannot be removed, ignoring: {e:#}");
                     continue;
@@ -300,13 +309,14 @@ impl Registry {
         Ok(gone)
     }
 
-    /// Whether it is time for that: it reads every entry, so at most once a minute, and never while a container waits to start. Answers yes once.
+    /// Whether a sweep is due. A sweep reads every entry, so it runs at most once a minute and
+    /// never while a container waits to start. Answers yes to one caller only.
     pub fn sweep_is_due(&self) -> bool {
         const EVERY: Duration = Duration::from_secs(60);
         file::is_due(&self.run, SWEPT.as_ref(), EVERY)
     }
 
-    /// Writes the file that a container reads as its `/proc/sys/kernel/core_pattern`, and opens it.
+    /// Writes the file that the container sees as `/proc/sys/kernel/core_pattern`, and opens it.
     pub fn make_view(&self, id: &str, pattern: &str) -> Result<OwnedFd> {
         check_id(id)?;
         let views = file::make_dir(&self.run, "views".as_ref(), 0o700)?;
@@ -314,13 +324,13 @@ impl Registry {
         Ok(file::open_read(&views, id.as_ref())?.into())
     }
 
-    /// Removes that file. A mount of it stays readable.
+    /// Removes the file that [`Registry::make_view`] wrote. A mount of it stays readable.
     pub fn remove_view(&self, id: &str) -> Result<()> {
         check_id(id)?;
         file::unlink(file::make_dir(&self.run, "views".as_ref(), 0o700)?, id.as_ref())
     }
 
-    /// `None` if there is no such entry; an error if it is damaged.
+    /// `None` if there is no such entry, an error if it is damaged.
     fn read(&self, dir: &OwnedFd, name: &OsStr) -> Option<Result<Entry>> {
         match self.user {
             None => file::open_read(dir, name).ok().map(parse),
@@ -341,7 +351,8 @@ fn parse(file: std::fs::File) -> Result<Entry> {
     Ok(serde_json::from_slice(&file::read_bounded(file, MAX, "registry entry")?)?)
 }
 
-/// Whatever else has the name, a link, a FIFO, a device, is not even opened.
+/// Reads an entry of user `uid`. Anything other than a regular file under this name, such as a
+/// link, a FIFO or a device, is not even opened.
 fn read_of(uid: u32, dir: &OwnedFd, name: &OsStr) -> Option<Result<Entry>> {
     let file = match resolve::open_file_below(dir, name, resolve::Below::NoLinks) {
         Err(crate::sys::Errno::NOENT) => return None,

@@ -1,5 +1,5 @@
-//! One line to the host's log: the journal where there is one, else syslog, else the kernel's log. Behind the `log` crate, so that the rest of
-//! the program says `log::warn!` and knows nothing of this.
+//! Writes each message as one line to the host's log: to the journal, else to syslog, else to the
+//! kernel's log. The rest of the program uses the macros of the `log` crate.
 
 use crate::sys::socket;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -8,28 +8,30 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
-/// See [`sparingly`].
+/// How often [`sparingly`] runs its argument at most.
 const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
 const IDENT: &str = "oci-coredump";
 
-/// Where lines go.
+/// Where messages go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// The hook and the dispatcher: the host's log.
+pub enum LogTarget {
+    /// The hook and the dispatcher: to the host's log.
     Host,
-    /// The hook also tells the engine, on stderr, which shows it when the container does not start.
+    /// The hook: warnings and errors also to stderr, which the engine shows when the
+    /// container does not start.
     HostAndStderr,
-    /// The user's verbs: stderr.
+    /// Commands that a user runs: to stderr.
     Stderr,
 }
 
-struct Reporter(Door);
+struct Reporter(LogTarget);
 
-/// Sends the `log` macros to the given place from now on. `debug` lines only where the user asked for them.
-pub fn init(door: Door, verbose: bool) {
+/// Sends the messages of the `log` macros to `target` from now on.
+/// `verbose` includes debug messages.
+pub fn init(target: LogTarget, verbose: bool) {
     let level = if verbose { LevelFilter::Debug } else { LevelFilter::Info };
-    if log::set_boxed_logger(Box::new(Reporter(door))).is_ok() {
+    if log::set_boxed_logger(Box::new(Reporter(target))).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -49,10 +51,12 @@ impl Log for Reporter {
             (true, true) => line.push_str(" (no more is said of this container in this minute)"),
             (true, false) => {}
         }
-        if self.0 != Door::Host && (self.0 == Door::Stderr || record.level() <= Level::Warn) {
+        if self.0 != LogTarget::Host
+            && (self.0 == LogTarget::Stderr || record.level() <= Level::Warn)
+        {
             let _ = writeln!(std::io::stderr(), "{IDENT}: {line}");
         }
-        if self.0 != Door::Stderr {
+        if self.0 != LogTarget::Stderr {
             let _ = to_journal(record.level(), &line)
                 || to_syslog(record.level(), &line)
                 || to_kernel(record.level(), &line);
@@ -62,30 +66,30 @@ impl Log for Reporter {
     fn flush(&self) {}
 }
 
-/// Says something of which there may be very much: once a minute. `dir` is the run directory, `what`
-/// the name of the stamp in it.
+/// Runs `say` at most once a minute, for messages that could otherwise be very many. `dir` is the
+/// run directory, and `what` names the stamp file in it.
 pub fn sparingly(dir: impl crate::sys::AsFd, what: &str, say: impl FnOnce()) {
     if crate::sys::file::is_due(dir, format!("said-{what}").as_ref(), EVERY) {
         say();
     }
 }
 
-/// Lines that an account may have in a minute.
+/// Most lines of one account in a minute.
 const LINES: u64 = 60;
 
-/// Where the lines of this process are counted.
+/// The directory in which the lines of this process are counted.
 static COUNTED: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// From now on what is said counts for an account, whose directory this is, and what is said beyond
-/// [`LINES`] in a minute is not said: whoever makes a process crash has a line written.
+/// From now on counts lines for the account whose directory this is, and drops those beyond
+/// `LINES` in a minute: anyone who makes a process crash causes a line.
 pub fn count_lines_in(dir: Option<OwnedFd>) {
     if let Ok(mut counted) = COUNTED.lock() {
         *counted = dir;
     }
 }
 
-/// Whether one more line may be said in this minute, and whether it is the last. Two at a time may count
-/// as one.
+/// Whether one more line may be written in this minute, and whether it is the last. Two that are
+/// written at the same moment may count as one.
 fn may_say() -> (bool, bool) {
     let Ok(counted) = COUNTED.lock() else { return (true, false) };
     let file = counted.as_ref().map(|dir| crate::sys::file::open_counter(dir, "lines".as_ref()));
@@ -116,7 +120,7 @@ fn severity(level: Level) -> u8 {
     }
 }
 
-/// Longest line, in bytes before it is escaped.
+/// Longest line in bytes, before escaping.
 const LONGEST: usize = 4096;
 
 use crate::sys::text::head;
@@ -131,12 +135,12 @@ fn to_journal(level: Level, line: &str) -> bool {
     socket::send("/run/systemd/journal/socket", text.as_bytes())
 }
 
-/// RFC 3164, facility daemon.
+/// syslog by RFC 3164, facility daemon.
 fn to_syslog(level: Level, line: &str) -> bool {
     socket::send("/dev/log", format!("<{}>{IDENT}: {line}", 24 + severity(level)).as_bytes())
 }
 
-/// /dev/kmsg takes one record a write, at most 1 KiB with its prefix.
+/// The kernel's log: /dev/kmsg takes one record for each write, at most 1 KiB with its prefix.
 fn to_kernel(level: Level, line: &str) -> bool {
     let mut end = line.len().min(900);
     while !line.is_char_boundary(end) {

@@ -1,13 +1,13 @@
-//! The host's store: cores of containers that mount no volume, and the records of all.
+//! The host's store: cores of containers that mount no volume, and the records of all crashes.
 //!
 //! ```text
 //! <store>/                  0700 root
 //!   containers/<id>/        1777, bind-mounted into the container, read-only
 //!   records/<time>-<pid>-<id>.jsonl
 //!   binaries/<id>-<hash>    0600 root: executables and libraries of the cores
-//!   binaries/by/<account>/  links to those that count for an account
+//!   binaries/by/<account>/  links to the binaries that count for an account
 //!   engines/<engine>.json   what `install ENGINE` changed
-//!   sysctl.json             what was there before us, with a copy
+//!   sysctl.json             the sysctls as they were before, with a copy
 //! ```
 
 pub mod binaries;
@@ -25,10 +25,11 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// The mode of a directory that we make for cores: everybody in the container may add, nobody may remove another's.
+/// Mode of the directories that are made for cores: everyone in the container may add files, and no
+/// one may remove another's.
 pub const DUMP_DIR_MODE: u32 = 0o1777;
 
-/// An open store.
+/// An opened store.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
@@ -36,16 +37,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store, making it if it is not there.
+    /// Opens the configured store, making it if it does not exist.
     pub fn open(config: &Config) -> Result<Self> {
         Self::open_at(&config.store)
     }
 
-    /// Opens the store at `path`, making it if it is not there.
+    /// Opens the store at `path`, making it if it does not exist.
     ///
     /// # Errors
-    /// It cannot be made; or, for root, somebody else could put another in its place: what is in it says
-    /// which program root starts for the crashes of the host.
+    /// It cannot be made. Or, for root: another user could replace it. The store names the program
+    /// that root starts for the crashes of the host.
     pub fn open_at(path: &Path) -> Result<Self> {
         let shown = || format!("store {}", path.display());
         let dir = file::make_path(path, 0o700).with_context(shown)?;
@@ -56,24 +57,25 @@ impl Store {
         Ok(Store { path: path.to_owned(), dir })
     }
 
-    /// Opens the store if there is one.
+    /// Opens the configured store if it exists.
     pub fn peek(config: &Config) -> Option<Self> {
         let dir = file::open_dir(&config.store).and_then(file::reopen_dir).ok()?;
         Some(Store { path: config.store.clone(), dir })
     }
 
-    /// Opens the store at `path` to read it; `None` if there is none.
+    /// Opens the store at `path` for reading; `None` if it does not exist.
     ///
     /// # Errors
-    /// It is there, but may not be opened; or it is another user's: its records say where its cores are,
-    /// and whoever wrote them would have the reader open, or remove, any file that the reader may.
+    /// It exists but cannot be opened, or it belongs to another user: its records name files, and
+    /// whoever wrote them could make the reader open or remove any file that the reader may.
     pub fn look(path: &Path) -> Result<Option<Self>> {
         match file::open_dir(path).and_then(file::reopen_dir) {
             Ok(dir) => {
                 let owner = file::stat(&dir)?.uid;
                 ensure!(
                     owner == 0 || owner == process::effective_uid(),
-                    "store {}: it is user {owner}'s, and is read as that user only (`sudo -u '#{owner}'`)",
+                    "store {}: it is user {owner}'s, and is read as that user only (`sudo -u \
+                     '#{owner}'`)",
                     path.display()
                 );
                 Ok(Some(Store { path: path.to_owned(), dir }))
@@ -83,7 +85,7 @@ impl Store {
         }
     }
 
-    /// The directory of the records, if there is one.
+    /// The directory of the records, if it exists.
     pub fn look_at_records(&self) -> Result<Option<Records>> {
         match resolve::resolve(&self.dir, "records".as_ref(), resolve::Below::NoLinks, true) {
             Ok(dir) => Ok(Some(Records::new(file::reopen_dir(dir)?))),
@@ -92,7 +94,8 @@ impl Store {
         }
     }
 
-    /// Removes the directories of the store that are empty, and the store with them. What stays, in words.
+    /// Removes the empty directories of the store, and the store itself if it is empty then.
+    /// Returns a description of what stays.
     pub fn tidy(&self) -> Result<Option<String>> {
         let containers = self.containers()?;
         let mut cores = 0;
@@ -113,11 +116,11 @@ impl Store {
             .then(|| format!("cores of {cores} container(s) and {records} record(s)")))
     }
 
-    /// Removes what is ours of the store at `path`, and the directory if that was all. Whether anything
-    /// else stays.
+    /// Removes all parts of the store at `path` that this project made, and the directory if it is
+    /// empty then. Returns whether anything else is left.
     ///
     /// # Errors
-    /// What cannot be removed.
+    /// Names what cannot be removed.
     pub fn purge(path: &Path) -> Result<bool> {
         let Ok(dir) = file::open_dir(path) else { return Ok(false) };
         for name in ["containers", "records", "binaries", "engines"] {
@@ -140,7 +143,7 @@ impl Store {
         file::make_dir(&self.dir, "containers".as_ref(), 0o700)
     }
 
-    /// The containers that have a dump directory.
+    /// IDs of the containers that have a dump directory.
     pub fn container_ids(&self) -> Result<Vec<String>> {
         let names = match file::open_subdir(&self.dir, "containers".as_ref()) {
             Err(Errno::NOENT) => return Ok(Vec::new()),
@@ -149,17 +152,18 @@ impl Store {
         Ok(names.iter().filter_map(|name| Some(name.to_str()?.to_owned())).collect())
     }
 
-    /// Where it is.
+    /// The path that the store was opened at.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The host path of a container's dump directory.
+    /// Path on the host of a container's dump directory.
     pub fn container_path(&self, id: &str) -> PathBuf {
         self.path.join("containers").join(id)
     }
 
-    /// The dump directory of a container, made if it is missing, owned by the container's root user.
+    /// The dump directory of a container, made if it does not exist. `owner` is the user and group
+    /// ID of the container's root.
     pub fn container_dir(&self, id: &str, owner: (u32, u32)) -> Result<OwnedFd> {
         let dir = file::make_dir(self.containers()?, OsStr::new(id), DUMP_DIR_MODE)?;
         file::chown(&dir, owner.0, owner.1)?;
@@ -167,27 +171,27 @@ impl Store {
         Ok(dir)
     }
 
-    /// Removes a container's dump directory if no core came.
+    /// Removes a container's dump directory if it is empty. Returns whether it did.
     pub fn forget_empty(&self, id: &str) -> Result<bool> {
         file::remove_empty_dir(self.containers()?, OsStr::new(id))
     }
 
-    /// Opens the directory of the records.
+    /// Opens the directory of the records, making it if it does not exist.
     pub fn records(&self) -> Result<Records> {
         Ok(Records::new(file::make_dir(&self.dir, "records".as_ref(), 0o700)?))
     }
 
-    /// Opens the directory of the kept binaries, made if it is missing.
+    /// Opens the directory of the kept binaries, making it if it does not exist.
     pub fn binaries(&self) -> Result<binaries::Binaries> {
         Ok(binaries::Binaries::new(file::make_dir(&self.dir, "binaries".as_ref(), 0o700)?))
     }
 
-    /// The same, if there is one.
+    /// Opens the directory of the kept binaries if it exists.
     pub fn look_at_binaries(&self) -> Option<binaries::Binaries> {
         file::open_subdir(&self.dir, "binaries".as_ref()).ok().map(binaries::Binaries::new)
     }
 
-    /// Where the saved sysctls lie.
+    /// The directory of the store, which holds the saved sysctls.
     pub fn dir(&self) -> &OwnedFd {
         &self.dir
     }

@@ -1,7 +1,8 @@
-//! The kernel's one `core_pattern`: taken over, repaired, given back.
+//! The kernel's one `core_pattern`: takes it over, repairs it and restores it.
 //!
-//! The values that were there before are saved once, in the store, and given back by [`restore`]. Every write is read back and compared: since
-//! Linux 6.17 the kernel accepts a pattern that it will refuse to use.
+//! The previous values are saved once, in the store, and put back by [`restore`].
+//! Every write is read back and compared: since Linux 6.17 the kernel accepts a
+//! pattern that it will refuse to use.
 
 mod drop_in;
 
@@ -21,39 +22,41 @@ const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 const USES_PID: &str = "/proc/sys/kernel/core_uses_pid";
 const PIPE_LIMIT: &str = "/proc/sys/kernel/core_pipe_limit";
 
-/// What the kernel tells the dispatcher, in this order; `dump::crash::arguments` reads it.
+/// The arguments of the dispatcher, in this order. `dump::crash::arguments` parses them.
 pub const HANDLE_ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
 
 const SAVED: &str = "sysctl.json";
 
-/// A second copy, written before the first: a loss of power damages one of them at most.
+/// A second copy, written before the first: a power failure damages at most one of them.
 const COPY: &str = "sysctl.json.copy";
 
-/// systemd's own `kernel.core_pipe_limit`, in its 50-coredump.conf.
+/// systemd's `kernel.core_pipe_limit`, from its 50-coredump.conf.
 const SYSTEMD_PIPE_LIMIT: u32 = 16;
 
-/// The sysctls as they were before us, and as we left them.
+/// The sysctls as they were before this project changed them, and what it wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
-    /// `kernel.core_pattern` before us: the handler of everybody else's crashes.
+    /// `kernel.core_pattern` before the take-over. It names the handler of all crashes that are
+    /// no registered container's.
     pub core_pattern: String,
-    /// `kernel.core_uses_pid` before us.
+    /// `kernel.core_uses_pid` before the take-over.
     pub core_uses_pid: u32,
-    /// `kernel.core_pipe_limit` before us.
+    /// `kernel.core_pipe_limit` before the take-over.
     pub core_pipe_limit: u32,
-    /// In kernel mode: the containers whose pattern is in the kernel, all with the same one.
+    /// In kernel mode: the containers whose pattern is in the kernel. All have the same one.
     #[serde(default)]
     pub owners: Vec<String>,
-    /// What we wrote last.
+    /// The `core_pattern` that this project wrote last.
     pub ours: String,
 }
 
 impl Saved {
-    /// Reads what is saved, from a copy where the file is damaged or gone; `None` if nothing was taken over.
-    /// The last copy is in the run directory: the store may have been removed, or be another one by now.
+    /// Reads the saved values, or a copy if the file is damaged or missing; `None` if
+    /// nothing was taken over. The last copy is in the run directory, since the store may
+    /// have been removed or replaced.
     ///
     /// # Errors
-    /// All are damaged: names the first, and why.
+    /// All are damaged: names the first, and the reason.
     pub fn load(store: &Store) -> Result<Option<Self>> {
         let of_store = match (read(store.dir(), SAVED), read(store.dir(), COPY)) {
             (Ok(Some(saved)), _) | (_, Ok(Some(saved))) => return Ok(Some(saved)),
@@ -63,17 +66,18 @@ impl Saved {
         Self::of_run().map_or(of_store, |saved| Ok(Some(saved)))
     }
 
-    /// What the run directory knows.
+    /// The copy in the run directory, if it is there and readable.
     pub fn of_run() -> Option<Self> {
         read(Registry::open()?.dir(), SAVED).unwrap_or(None)
     }
 
-    /// The same; where nothing is known, what the distribution has, or the kernel's own default.
+    /// The saved values. If none can be read: what the distribution
+    /// configures, or the kernel's default.
     pub fn load_or_default(store: &Store) -> Self {
         Self::load(store).unwrap_or(None).unwrap_or_else(Self::unknown)
     }
 
-    /// What stood there before is not known.
+    /// The values to assume where none are saved.
     pub fn unknown() -> Self {
         let systemd = systemd_pipe();
         Saved {
@@ -93,8 +97,9 @@ impl Saved {
             .map_or(Ok(()), |registry| file::replace(registry.dir(), SAVED.as_ref(), &text, 0o600))
     }
 
-    /// The handler of everybody else's crashes. A socket of systemd's, to which only the kernel can
-    /// connect, is replaced by the program that the same systemd ships for pipes.
+    /// The earlier handler, which gets all crashes that are no registered container's.
+    /// systemd's socket, which accepts only the kernel, is replaced by the pipe program
+    /// that systemd ships as well.
     pub fn handler(&self) -> Handler {
         match Handler::of(self.core_pattern.as_bytes()) {
             Handler::Socket if self.core_pattern.contains("/systemd/coredump") => {
@@ -104,7 +109,7 @@ impl Saved {
         }
     }
 
-    /// `core_pipe_limit` for that handler, where it is a program.
+    /// `kernel.core_pipe_limit` for the earlier handler, if it is a program.
     pub fn pipe_limit(&self) -> u32 {
         match self.core_pattern.starts_with('@') {
             true => SYSTEMD_PIPE_LIMIT,
@@ -118,7 +123,7 @@ fn read(dir: &OwnedFd, name: &str) -> Result<Option<Saved>> {
         Err(crate::sys::Errno::NOENT) => return Ok(None),
         other => other.with_context(|| format!("open {name}"))?,
     };
-    // It names a program that root will start.
+    // The file names a program that root will start, so only root may be able to write it.
     let stat = file::stat(&file)?;
     ensure!(
         stat.regular && stat.uid == process::effective_uid() && stat.mode & 0o022 == 0,
@@ -128,8 +133,8 @@ fn read(dir: &OwnedFd, name: &str) -> Result<Option<Saved>> {
     serde_json::from_slice(&text).map(Some).with_context(|| format!("{name} is damaged"))
 }
 
-/// The pattern by which systemd gets cores through a pipe, where it is installed: as its own
-/// configuration has it.
+/// The pattern that pipes cores to systemd-coredump, as systemd's own configuration has it;
+/// `None` if it is not installed.
 fn systemd_pipe() -> Option<String> {
     const PROGRAM: &str = "/usr/lib/systemd/systemd-coredump";
     let configured = std::fs::read_to_string("/usr/lib/sysctl.d/50-coredump.conf").ok();
@@ -143,7 +148,7 @@ fn systemd_pipe() -> Option<String> {
         .or_else(|| is_there.then(|| format!("|{PROGRAM} %P %u %g %s %t %c %h %d %F")))
 }
 
-/// `kernel.core_pattern` now, without its newline.
+/// `kernel.core_pattern` now, without its final newline.
 pub fn core_pattern() -> Result<String> {
     let text = std::fs::read(PATTERN).with_context(|| format!("read {PATTERN}"))?;
     let text = String::from_utf8(text).map_err(|e| {
@@ -152,12 +157,12 @@ pub fn core_pattern() -> Result<String> {
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
-/// `kernel.core_uses_pid` now.
+/// `kernel.core_uses_pid` now: 0 or 1.
 pub fn core_uses_pid() -> Result<u32> {
     number(USES_PID)
 }
 
-/// `kernel.core_pipe_limit` now.
+/// `kernel.core_pipe_limit` now: a number of processes, 0 for no limit and no waiting.
 pub fn core_pipe_limit() -> Result<u32> {
     number(PIPE_LIMIT)
 }
@@ -167,7 +172,8 @@ fn number(path: &str) -> Result<u32> {
     text.trim().parse().with_context(|| format!("{path} holds {text:?}"))
 }
 
-/// Writes a sysctl and compares what the kernel then says. With a newline, since an empty write changes nothing.
+/// Writes a sysctl, reads it back and compares. The newline is needed since an
+/// empty write changes nothing.
 fn write(path: &str, value: &str) -> Result<()> {
     std::fs::write(path, format!("{value}\n"))
         .with_context(|| format!("write {value:?} to {path}"))?;
@@ -182,7 +188,8 @@ fn write(path: &str, value: &str) -> Result<()> {
 /// The pattern that makes the kernel start `helper`.
 ///
 /// # Errors
-/// The path cannot stand in a `core_pattern`: white space splits it, `%` is a specifier, and the whole has 127 bytes at most.
+/// The path cannot be used in a `core_pattern`: white space would split it, `%` starts a specifier,
+/// and the whole pattern has at most 127 bytes.
 pub fn dispatch_pattern(helper: &Path) -> Result<String> {
     let path = helper.to_str().with_context(|| format!("helper path {helper:?} is not UTF-8"))?;
     ensure!(path.starts_with('/'), "helper path {path:?} is not absolute");
@@ -199,20 +206,25 @@ pub fn dispatch_pattern(helper: &Path) -> Result<String> {
     Ok(pattern)
 }
 
-/// Whether a pattern starts this program, wherever it is installed: never the handler of everybody else, or the two would call each other.
+/// Whether a pattern starts this program, wherever it is installed. Such a pattern is never taken
+/// for the earlier handler, or the two would start each other.
 pub fn is_ours(pattern: &str) -> bool {
     let mut words = pattern.strip_prefix('|').unwrap_or("").split_whitespace();
     words.next().is_some_and(|p| p.rsplit('/').next() == Some("oci-coredump"))
         && words.next() == Some("handle")
 }
 
-/// The kernel runs the helper as root for every crash, so it must be root's own all the way: nobody else may replace it.
+/// Checks that only root can replace the helper, which the kernel runs as root for every crash.
+///
+/// # Errors
+/// Names the part of the path that another user could change.
 pub fn check_helper(helper: &Path) -> Result<()> {
     file::check_own(helper).with_context(|| format!("helper {}", helper.display()))
 }
 
-/// Dispatch mode: makes sure that the kernel hands every crash to `helper`. What is there now, if it is not ours, becomes the handler of everybody
-/// else's crashes. Returns whether something was written. The caller holds the registry's lock.
+/// Dispatch mode: makes the kernel pipe every crash to `helper`. The previous pattern, if it is
+/// not ours, becomes the earlier handler. Returns whether anything was written. The caller
+/// holds the registry's lock.
 pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
     let ours = dispatch_pattern(helper)?;
     let now = core_pattern()?;
@@ -236,10 +248,10 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
         !is_ours(&now) && !old.as_ref().is_some_and(|s| !s.owners.is_empty() && s.ours == now);
     let saved = match old {
         Some(s) if !foreign => Saved { ours: ours.clone(), owners: vec![], ..s },
-        // Ours is in the kernel, but what was there before is lost.
+        // The kernel has our pattern already, but the previous values are lost.
         None if !foreign => Saved { ours: ours.clone(), ..Saved::unknown() },
         old => {
-            // A limit that still is ours was not part of what the other one wrote.
+            // A `core_pipe_limit` that still is ours was not set by whoever wrote the pattern.
             let before = old.map_or(0, |s| s.core_pipe_limit);
             let core_pipe_limit = if limit == OUR_PIPE_LIMIT { before } else { limit };
             Saved {
@@ -264,10 +276,11 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Kernel mode: puts a container's own pattern into the kernel. Of two containers with different patterns the first keeps it.
+/// Kernel mode: writes a container's own pattern to the kernel. If two containers have different
+/// patterns, the first keeps its own. The caller holds the registry's lock.
 ///
 /// # Errors
-/// The conflict, naming the owner. The caller holds the registry's lock.
+/// The conflict, naming the container that keeps the pattern.
 pub fn claim(
     store: &Store,
     config: &Config,
@@ -291,7 +304,8 @@ pub fn claim(
     saved.owners.retain(|o| o != id && lives(o));
     if let (Some(owner), true) = (saved.owners.first(), saved.ours != text) {
         bail!(
-            "the kernel's core_pattern is {:?} for container {owner}, who keeps it (mode = \"kernel\" has one pattern for all)",
+            "the kernel's core_pattern is {:?} for container {owner}, who keeps it (mode = \
+             \"kernel\" has one pattern for all)",
             saved.ours
         );
     }
@@ -308,7 +322,7 @@ pub fn claim(
     Ok(())
 }
 
-/// Kernel mode: `id` is gone; the last owner gives the pattern back.
+/// Kernel mode: container `id` is gone. After the last owner the earlier pattern is put back.
 pub fn release(store: &Store, id: &str) -> Result<()> {
     let Ok(Some(mut saved)) = Saved::load(store) else { return Ok(()) };
     if !saved.owners.iter().any(|o| o == id) {
@@ -321,9 +335,9 @@ pub fn release(store: &Store, id: &str) -> Result<()> {
     saved.save(store)
 }
 
-/// Gives the sysctls back, unless somebody else has changed them since: then theirs stay. Where what was
-/// saved is damaged or gone, the default takes its place. Returns what was given back, in words; `None`
-/// if there was nothing to give back.
+/// Puts the saved sysctls back, unless another program has changed them since. If the saved values
+/// are damaged or missing, the default takes their place. Returns a description of what was put
+/// back, `None` if there was nothing to do.
 pub fn restore(store: &Store) -> Result<Option<String>> {
     drop_in::remove();
     let now = core_pattern()?;
@@ -356,12 +370,12 @@ pub fn restore(store: &Store) -> Result<Option<String>> {
     Ok(Some(said))
 }
 
-/// Puts our pattern back where another program has overwritten it since the take-over; what that program
-/// has written becomes the handler of everybody else's crashes. Cheap where nothing is to be done.
-/// Returns whether it was necessary.
+/// Writes our pattern again if another program has overwritten it since the take-over; the other
+/// program's pattern becomes the earlier handler. Cheap if nothing has to be done. Returns
+/// whether it was necessary.
 ///
 /// # Errors
-/// It cannot be put back.
+/// It cannot be written.
 pub fn mend(config: &Config) -> Result<bool> {
     if config.mode != Mode::Dispatch || process::who() != Who::Root {
         return Ok(false);
@@ -371,7 +385,7 @@ pub fn mend(config: &Config) -> Result<bool> {
         return Ok(false);
     }
     let Some(store) = Store::look(&config.store)? else { return Ok(false) };
-    // Nothing was taken over, or it was given back.
+    // Nothing was taken over, or it was put back.
     if Saved::load(&store).is_ok_and(|saved| saved.is_none()) {
         return Ok(false);
     }

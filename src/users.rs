@@ -1,12 +1,15 @@
-//! What belongs to users who run containers without being root. A user's hook may not write where root's does, so it registers here, and his cores and
-//! records have a store of his own:
+//! Directories of users who run containers without being root. A user's hook may not
+//! write to root's directories, so it registers here, and the user's cores and records
+//! have a store of their own:
 //!
 //! ```text
-//! /run/user/<uid>/oci-coredump, else /tmp/podman-run-<uid>/oci-coredump      0700, as /run/oci-coredump is root's; of a user with and without a session
-//! ~/.local/share/oci-coredump                                                0700, as /var/lib/oci-coredump is root's
+//! /run/user/<uid>/oci-coredump              0700    as root's /run/oci-coredump
+//! /tmp/podman-run-<uid>/oci-coredump        0700    the same, of a user without a session
+//! ~/.local/share/oci-coredump               0700    as root's /var/lib/oci-coredump
 //! ```
 //!
-//! The dispatcher, as root, looks there only for a process of that very user's namespaces ([`crate::sys::ns::owner`]), over which he has all power anyway.
+//! The dispatcher, as root, reads them only for a process in that user's own namespaces
+//! ([`crate::sys::ns::owner`]), over which the user has full control anyway.
 
 use crate::sys::file;
 use crate::sys::process::{self, Who};
@@ -16,19 +19,20 @@ use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// The directory that is ours, in each of those that a user may have.
+/// Name of this project's directory within a user's run and data directories.
 const NAME: &str = "oci-coredump";
 
-/// Where a user may have a run directory, below `/`: logind's, and podman's for a user without a session. Never what a variable of his says: the
-/// dispatcher, who has none, must find the same.
+/// The places of a user's run directory, relative to `/`: logind's, and podman's for a user without
+/// a session. Environment variables are not used: the dispatcher, which has none of the user's,
+/// must find the same directory.
 fn places(uid: u32) -> [String; 2] {
     [format!("run/user/{uid}"), format!("tmp/podman-run-{uid}")]
 }
 
-/// The directory in which this user registers; made if it is missing.
+/// The directory in which this user's containers are registered, made if it does not exist.
 ///
 /// # Errors
-/// It cannot be made, or somebody else made it before.
+/// It cannot be made, or another user made it first.
 pub fn make_run_dir(uid: u32) -> Result<PathBuf> {
     let [session, other] = places(uid).map(|p| Path::new("/").join(p));
     let parent = if session.is_dir() { session } else { other };
@@ -44,19 +48,20 @@ pub fn make_run_dir(uid: u32) -> Result<PathBuf> {
     Ok(parent.join(NAME))
 }
 
-/// Removes podman's place for users without a session, where we have made it and nothing is in it.
+/// Removes podman's run directory for users without a session, if this
+/// project made it and it is empty.
 pub fn remove_made(uid: u32) {
     let [_, other] = places(uid);
-    // What is not empty is podman's.
+    // Not empty: podman uses it.
     let _ = std::fs::remove_dir(Path::new("/").join(other));
 }
 
-/// The directory in which this user registers, if there is one.
+/// The directory in which this user's containers are registered, if it exists.
 pub fn run_dir(uid: u32) -> Option<PathBuf> {
     places(uid).into_iter().map(|p| Path::new("/").join(p).join(NAME)).find(|p| p.is_dir())
 }
 
-/// The same as root sees it, opened through nothing but the user's own directories; no link is followed.
+/// The same directory, for root: opened through the user's own directories only, following no link.
 pub fn open_run_dir(uid: u32) -> Option<OwnedFd> {
     let root = file::open_dir(Path::new("/")).ok()?;
     places(uid).into_iter().find_map(|place| {
@@ -66,37 +71,39 @@ pub fn open_run_dir(uid: u32) -> Option<OwnedFd> {
     })
 }
 
-/// A group of this user's: that of his run directory.
+/// A group of this user: the group of his run directory.
 pub fn group_of(uid: u32) -> Option<u32> {
     Some(file::stat(open_run_dir(uid)?).ok()?.gid)
 }
 
-/// A directory of this user in a directory of his.
+/// Opens a directory of this user within another of his.
 pub fn open_dir_of(dir: impl crate::sys::AsFd, name: &str, uid: u32) -> Option<OwnedFd> {
     let dir = resolve::resolve(dir, name.as_ref(), Below::NoLinks, true).ok()?;
     is_of(&file::stat(&dir).ok()?, uid).then_some(dir)
 }
 
-/// Whether a file or directory is this user's, and nobody else may write it.
+/// Whether a file or directory belongs to this user and only the user may write to it.
 pub fn is_of(stat: &Stat, uid: u32) -> bool {
     stat.uid == uid && stat.mode & 0o022 == 0
 }
 
-/// The store of whoever runs this program, where it is not root.
+/// The store of the user `uid`, who runs this program and is not root.
 pub fn own_store(uid: u32) -> Result<PathBuf> {
     let variable =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
     match data {
         Some(data) => Ok(data.join(NAME)),
-        // A runtime that hands its hooks no environment: until the user has logged out.
+        // The runtime gives its hooks no environment: use the run directory, which is
+        // removed when the user logs out.
         None => {
             Ok(make_run_dir(uid).context("neither XDG_DATA_HOME nor HOME is set")?.join("store"))
         }
     }
 }
 
-/// The configuration as it holds for whoever runs this program: a user has a store of his own.
+/// Adapts the configuration to the user who runs this program: one other than
+/// root has a store of his own.
 pub fn adapt(config: &mut crate::config::Config) -> Result<()> {
     if let Who::User(uid) = process::who() {
         config.store = own_store(uid)?;

@@ -1,5 +1,6 @@
-//! What the store holds, and what of it goes: the oldest crashes, by rules, and the kept binaries that no core needs any more. A core in the store goes with its
-//! record; one on a volume or in a layer is not ours and stays.
+//! Inventory of the store, and removal of the oldest crashes by rules, together with the kept
+//! binaries that no core needs any more. A core in the store is removed with its record; one on a
+//! volume or in a container's layer is not ours and stays.
 
 use crate::config::{Config, RUN_DIR};
 use crate::record::{Location, Names, Outcome, Record};
@@ -17,22 +18,22 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often the configured rules are applied, at most.
+/// Shortest time between two applications of the configured rules.
 const EVERY: Duration = Duration::from_secs(600);
 
-/// What may stay.
+/// Rules for what may stay.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
-    /// Bytes on disk of all cores in the store, and of the binaries that are kept with them.
+    /// Most bytes on disk of all cores in the store and the binaries kept with them.
     pub max_size: Option<u64>,
-    /// Crashes that are not older than this.
+    /// Crashes before this time are removed.
     pub since: Option<Timestamp>,
-    /// Most crashes: the newest stay, as far as the other rules let them.
+    /// Most crashes: the newest stay, unless another rule removes them.
     pub keep: Option<usize>,
 }
 
 impl Rules {
-    /// The administrator's, at this time.
+    /// The configured rules, at the time `now`.
     pub fn configured(config: &Config, now: Timestamp) -> Self {
         let age = config
             .vacuum
@@ -50,25 +51,26 @@ impl Rules {
 #[derive(Clone, Debug)]
 pub struct Item {
     name: OsString,
-    /// Its record, without what is not needed here: there may be very many.
+    /// Its record, without the fields that are not needed here, since there may be very many.
     pub record: Record,
-    /// Bytes on disk that go with its core in the store; `None` if there is none, or if the file that has
-    /// its name is another one.
+    /// Bytes on disk that removing its core from the store would free. `None` if it has no core
+    /// there, or if another file has its name.
     core: Option<u64>,
-    /// The name of a core of a container that has gone, of which no record knows.
+    /// File name of a core that has no record, of a container that is gone.
     orphan: Option<OsString>,
 }
 
-/// How long a dump may be going on: a record that says so for longer is of a helper that was killed.
+/// Longest time that a dump may be in progress. A record that says so for longer is of
+/// a helper that was killed.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 
 impl Item {
-    /// Whether there is no record of it: a core that was left behind.
+    /// Whether this is a core without a record.
     pub fn is_orphan(&self) -> bool {
         self.orphan.is_some()
     }
 
-    /// For whom it counts.
+    /// The account that the crash counts for.
     fn account(&self) -> &str {
         self.record.account.as_deref().unwrap_or(&self.record.names.container_id)
     }
@@ -84,7 +86,8 @@ impl Item {
         self.core.is_some()
     }
 
-    /// The kept binaries that its core needs. One whose core has gone from the store, or with its container, needs none.
+    /// The kept binaries that its core needs. None if its core is gone, from the
+    /// store or with its container.
     fn needs(&self) -> impl Iterator<Item = &String> {
         let gone = self.record.outcome == Outcome::None
             || self.record.location == Location::Store && self.core.is_none();
@@ -92,31 +95,31 @@ impl Item {
     }
 }
 
-/// All crashes, the oldest first, and the binaries.
+/// All crashes, the oldest first, and the kept binaries.
 #[derive(Debug)]
-pub struct Stock {
-    /// The crashes.
+pub struct Inventory {
+    /// The crashes, the oldest first.
     pub items: Vec<Item>,
     store: PathBuf,
     records: Records,
     binaries: Option<Binaries>,
-    /// Bytes on disk of each binary.
+    /// Bytes on disk of each kept binary.
     sizes: BTreeMap<String, u64>,
 }
 
-/// What goes.
+/// What is to be removed.
 #[derive(Debug)]
-pub struct Doomed<'a> {
-    /// The crashes, the oldest first, with the bytes that go with each.
+pub struct RemovalPlan<'a> {
+    /// The crashes, the oldest first, with the bytes that removing each one frees.
     pub crashes: Vec<(&'a Item, u64)>,
-    /// Binaries that nobody needed before, with their bytes.
+    /// Binaries that no core needs, with their bytes.
     pub unneeded: Vec<(String, u64)>,
-    /// Binaries that nobody needs then.
+    /// Binaries that no core will need once the crashes are removed.
     left_over: Vec<String>,
 }
 
-impl Stock {
-    /// Looks at everything; `None` if there are no records.
+impl Inventory {
+    /// Takes the inventory of a store; `None` if there are no records.
     pub fn take(store: &Store) -> Result<Option<Self>> {
         let Some(records) = store.look_at_records()? else { return Ok(None) };
         let mut items = Vec::new();
@@ -129,7 +132,8 @@ impl Stock {
             items.iter().filter_map(|(_, c)| Some(c.as_ref()?.0)).collect();
         items.extend(orphans(store, &known)?);
         items.sort_by(|(a, _), (b, _)| a.record.time.cmp(&b.record.time));
-        // A file counts once, for the newest of the records that name it: the older ones were overwritten.
+        // A file counts once, for the newest record that names it: the
+        // older cores were overwritten.
         let mut seen = BTreeSet::new();
         for (item, core) in items.iter_mut().rev() {
             item.core = core.filter(|(id, _)| seen.insert(*id)).map(|(_, bytes)| bytes);
@@ -143,10 +147,10 @@ impl Stock {
             .unwrap_or_default()
             .into_iter()
             .collect();
-        Ok(Some(Stock { items, store: store.path().to_owned(), records, binaries, sizes }))
+        Ok(Some(Inventory { items, store: store.path().to_owned(), records, binaries, sizes }))
     }
 
-    /// Bytes on disk: cores in the store, kept binaries.
+    /// Bytes on disk of the cores in the store, and of the kept binaries.
     pub fn size(&self) -> (u64, u64) {
         (
             self.items.iter().filter_map(|i| i.core).fold(0, u64::saturating_add),
@@ -154,46 +158,47 @@ impl Stock {
         )
     }
 
-    /// The crashes whose whole records are meant, the oldest first.
+    /// The crashes whose complete record `takes` accepts, the oldest first.
     pub fn select(&self, takes: impl Fn(&Record) -> bool) -> Vec<&Item> {
         let is = |item: &&Item| self.records.read(&item.name).is_some_and(|record| takes(&record));
         self.items.iter().filter(is).collect()
     }
 
-    /// How many binaries are kept.
+    /// Number of kept binaries.
     pub fn binaries(&self) -> usize {
         self.sizes.len()
     }
 
-    /// Which go, the oldest first. A dump that may be going on stays. Where there are too many crashes, or
-    /// too many bytes, the oldest of whoever has most of them goes: nobody's many cores are at the expense
-    /// of another's few.
-    pub fn doomed(&self, rules: Rules) -> Result<Doomed<'_>> {
-        let mut plan = Thinning::new(self);
+    /// Plans what the rules remove, the oldest crash first. A dump that may be in progress stays.
+    /// If there are too many crashes or bytes, the oldest crash of the account that has most is
+    /// removed, so that an account with few keeps them.
+    pub fn plan_removal(&self, rules: Rules) -> Result<RemovalPlan<'_>> {
+        let mut planner = RemovalPlanner::new(self);
         let unneeded = self.binaries.as_ref().map_or(Ok(Vec::new()), |b| {
-            b.unneeded(&plan.users.keys().map(|id| (*id).clone()).collect())
+            b.unneeded(&planner.users.keys().map(|id| (*id).clone()).collect())
         })?;
-        plan.left = plan.left.saturating_sub(unneeded.iter().map(|(_, bytes)| bytes).sum());
+        planner.left = planner.left.saturating_sub(unneeded.iter().map(|(_, bytes)| bytes).sum());
         for at in 0..self.items.len() {
             let time = self.items[at].record.time.parse::<Timestamp>().ok();
             if rules.since.is_some_and(|since| time.is_none_or(|t| t < since)) {
-                plan.take(at);
+                planner.take(at);
             }
         }
         if let Some(keep) = rules.keep {
-            plan.thin(|plan| plan.number > keep, |_| 1);
+            planner.thin(|planner| planner.number > keep, |_| 1);
         }
         if let Some(max) = rules.max_size {
-            plan.thin(|plan| plan.left > max, |item| item.core.unwrap_or(0));
+            planner.thin(|planner| planner.left > max, |item| item.core.unwrap_or(0));
         }
-        Ok(plan.doomed(unneeded))
+        Ok(planner.finish(unneeded))
     }
 
-    /// Removes one crash. The core first: a record without its core says so, a core without its record is
-    /// lost. What has gone already is no error, and what is another file by now stays.
+    /// Removes one crash. The core is removed first: a record without its core says so, but a
+    /// core without its record is lost. What is gone already is no error, and a file that is not
+    /// that core any more stays.
     ///
     /// # Errors
-    /// It stays.
+    /// The crash could not be removed and stays.
     pub fn remove(&self, item: &Item) -> Result<()> {
         if let Some(name) = &item.orphan {
             let dir = self.store.join("containers").join(&item.record.names.container_id);
@@ -216,9 +221,9 @@ impl Stock {
         Ok(())
     }
 
-    /// Removes what is not needed any more, after the crashes: binaries, and what was left behind by
-    /// helpers that were killed. What cannot be removed is said, and the next one is tried.
-    pub fn tidy(&self, doomed: &Doomed<'_>) {
+    /// Removes, after the crashes, what is not needed any more: binaries, and the leftovers of
+    /// helpers that were killed. A failure is logged, and the rest is tried.
+    pub fn tidy(&self, plan: &RemovalPlan<'_>) {
         let attempt = |what: &str, result: Result<()>| {
             if let Err(e) = result {
                 log::warn!("vacuum: {what} cannot be removed, ignoring: {e:#}");
@@ -228,52 +233,59 @@ impl Stock {
         attempt("an empty directory of a container that has gone", self.forget_empty());
         let Some(binaries) = &self.binaries else { return };
         attempt("what killed helpers left of binaries", binaries.sweep());
-        for id in doomed.unneeded.iter().map(|(id, _)| id).chain(&doomed.left_over) {
+        for id in plan.unneeded.iter().map(|(id, _)| id).chain(&plan.left_over) {
             attempt(id, binaries.remove(id));
         }
     }
 }
 
-/// Which crashes are chosen to go, one after the other.
-struct Thinning<'a> {
-    stock: &'a Stock,
-    /// How many of those that stay need each binary.
+/// Selects the crashes to remove, one after the other.
+struct RemovalPlanner<'a> {
+    inventory: &'a Inventory,
+    /// How many of the remaining crashes need each binary.
     users: BTreeMap<&'a String, usize>,
     gone: BTreeMap<usize, u64>,
-    /// How many stay, and their bytes.
+    /// Number of the remaining crashes, and their bytes (`left`).
     number: usize,
     left: u64,
     left_over: Vec<String>,
 }
 
-impl<'a> Thinning<'a> {
-    fn new(stock: &'a Stock) -> Self {
+impl<'a> RemovalPlanner<'a> {
+    fn new(inventory: &'a Inventory) -> Self {
         let mut users: BTreeMap<&String, usize> = BTreeMap::new();
-        for id in stock.items.iter().flat_map(Item::needs) {
+        for id in inventory.items.iter().flat_map(Item::needs) {
             *users.entry(id).or_default() += 1;
         }
-        let (cores, binaries) = stock.size();
-        let (number, left) = (stock.items.len(), cores.saturating_add(binaries));
-        Thinning { stock, users, gone: BTreeMap::new(), number, left, left_over: Vec::new() }
+        let (cores, binaries) = inventory.size();
+        let (number, left) = (inventory.items.len(), cores.saturating_add(binaries));
+        RemovalPlanner {
+            inventory,
+            users,
+            gone: BTreeMap::new(),
+            number,
+            left,
+            left_over: Vec::new(),
+        }
     }
 
-    /// The binaries that only this one needs by now.
+    /// The binaries that among the remaining crashes only this one needs.
     fn last(&self, item: &'a Item) -> Vec<&'a String> {
         let needs = item.needs().collect::<BTreeSet<_>>().into_iter();
         let own = |id: &&String| item.needs().filter(|n| n == id).count();
         needs.filter(|id| self.users[*id] == own(id)).collect()
     }
 
-    /// The bytes that go with it.
+    /// The bytes that removing this crash frees.
     fn bytes(&self, at: usize) -> u64 {
-        let item = &self.stock.items[at];
-        let sizes = self.last(item).into_iter().filter_map(|id| self.stock.sizes.get(id));
+        let item = &self.inventory.items[at];
+        let sizes = self.last(item).into_iter().filter_map(|id| self.inventory.sizes.get(id));
         sizes.fold(item.core.unwrap_or(0), |a, b| a.saturating_add(*b))
     }
 
-    /// Whether it was taken.
+    /// Selects a crash for removal. Returns whether it was selected now.
     fn take(&mut self, at: usize) -> bool {
-        let item = &self.stock.items[at];
+        let item = &self.inventory.items[at];
         if item.may_be_going_on() || self.gone.contains_key(&at) {
             return false;
         }
@@ -286,18 +298,18 @@ impl<'a> Thinning<'a> {
         true
     }
 
-    /// Takes, as long as there is too much, the oldest crash of the account for which `weight` adds up to
-    /// most. One with which no bytes go stays where bytes are meant.
+    /// While there is too much, selects the oldest crash of the account for which `weight` adds up
+    /// to most. A crash that frees no bytes is skipped where `weight` is in bytes.
     fn thin(&mut self, is_too_much: impl Fn(&Self) -> bool, weight: impl Fn(&Item) -> u64) {
         let mut accounts: BTreeMap<&str, (u64, VecDeque<usize>)> = BTreeMap::new();
-        for (at, item) in self.stock.items.iter().enumerate() {
+        for (at, item) in self.inventory.items.iter().enumerate() {
             if !self.gone.contains_key(&at) && !item.may_be_going_on() {
                 let (sum, crashes) = accounts.entry(item.account()).or_default();
                 *sum += weight(item);
                 crashes.push_back(at);
             }
         }
-        // Of equal ones that with the oldest crash comes last, and so first.
+        // Of equal accounts the one with the oldest crash sorts last, and is taken first.
         let mut by_weight: BTreeSet<(u64, Reverse<usize>, &str)> = accounts
             .iter()
             .filter_map(|(name, (sum, crashes))| Some((*sum, Reverse(*crashes.front()?), *name)))
@@ -307,7 +319,7 @@ impl<'a> Thinning<'a> {
         {
             let Some((sum, crashes)) = accounts.get_mut(name) else { continue };
             let Some(at) = crashes.pop_front() else { continue };
-            let item = &self.stock.items[at];
+            let item = &self.inventory.items[at];
             let weight = weight(item);
             *sum -= weight;
             if weight > 0 || self.bytes(at) > 0 {
@@ -317,18 +329,18 @@ impl<'a> Thinning<'a> {
         }
     }
 
-    fn doomed(self, unneeded: Vec<(String, u64)>) -> Doomed<'a> {
+    fn finish(self, unneeded: Vec<(String, u64)>) -> RemovalPlan<'a> {
         let crashes =
-            self.gone.iter().map(|(at, bytes)| (&self.stock.items[*at], *bytes)).collect();
-        Doomed { crashes, unneeded, left_over: self.left_over }
+            self.gone.iter().map(|(at, bytes)| (&self.inventory.items[*at], *bytes)).collect();
+        RemovalPlan { crashes, unneeded, left_over: self.left_over }
     }
 }
 
-/// Device and inode number of a core, and the bytes that the disk gets back with it.
+/// Device and inode number of a core, and the bytes on disk that removing it frees.
 type Bytes = ((u64, u64), u64);
 
-/// The cores in the store that no record knows, of containers that have gone: of crashes whose record was
-/// damaged or removed by hand.
+/// The cores in the store that have no record and whose container is gone: the record was
+/// damaged, or removed by hand.
 fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Option<Bytes>)>> {
     let mut found = Vec::new();
     for container_id in gone(store)? {
@@ -353,7 +365,7 @@ fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Opt
     Ok(found)
 }
 
-/// The containers of the store that are not registered any more.
+/// The containers with a directory in the store that are not registered any more.
 fn gone(store: &Store) -> Result<Vec<String>> {
     let live: BTreeSet<String> =
         Registry::open().map(|r| r.ids()).transpose()?.unwrap_or_default().into_iter().collect();
@@ -375,22 +387,23 @@ fn slim(record: Record) -> Record {
     }
 }
 
-/// The core of a record in the store.
+/// The core in the store of one record.
 struct Core {
     dir: OwnedFd,
     name: OsString,
     /// Device and inode number.
     id: (u64, u64),
-    /// Bytes that the disk gets back with it.
+    /// Bytes on disk that removing it frees.
     bytes: u64,
 }
 
 impl Core {
-    /// The file, if it still is the one of the record. The directory may be the container's: links in it
-    /// do not lead out, and what has the name is never followed.
+    /// The record's core, if the file still is the one that the record describes. The directory
+    /// may be the container's: links in it do not lead out of it, and the file itself is never
+    /// followed if it is a link.
     ///
-    /// Where that is the record has no say in: only below the directory that this store has for the
-    /// record's container.
+    /// The record cannot choose the directory: only the one that this store has for the
+    /// record's container is searched.
     fn of(store: &Path, r: &Record) -> Option<Self> {
         let path = r.host_bytes().filter(|_| r.location == Location::Store)?;
         check_id(&r.names.container_id).ok()?;
@@ -409,29 +422,29 @@ impl Core {
     }
 }
 
-/// Whether the core of a record is in the store. For records of our own.
+/// Whether the core of a record is in the store. For records that this project wrote.
 pub fn has_core_in_store(store: &Path, record: &Record) -> bool {
     Core::of(store, record).is_some()
 }
 
-/// Applies the configured rules, now and then. Nobody waits for this.
+/// Applies the configured rules, at most every ten minutes. No crash and no container waits for it.
 ///
 /// # Errors
-/// What could not be looked at or removed.
+/// What could not be read or removed.
 pub fn now_and_then(config: &Config) -> Result<()> {
     if !is_due("vacuumed", EVERY) {
         return Ok(());
     }
     let apply = || -> Result<()> {
-        let Some(stock) =
-            Store::look(&config.store)?.map(|s| Stock::take(&s)).transpose()?.flatten()
+        let Some(inventory) =
+            Store::look(&config.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten()
         else {
             return Ok(());
         };
-        let doomed = stock.doomed(Rules::configured(config, Timestamp::now()))?;
-        for (item, bytes) in &doomed.crashes {
+        let plan = inventory.plan_removal(Rules::configured(config, Timestamp::now()))?;
+        for (item, bytes) in &plan.crashes {
             let of = &item.record;
-            if let Err(e) = stock.remove(item) {
+            if let Err(e) = inventory.remove(item) {
                 let id = &of.names.container_id;
                 log::warn!("vacuum: the crash of {} in container {id} stays: {e:#}", of.time);
                 continue;
@@ -442,13 +455,14 @@ pub fn now_and_then(config: &Config) -> Result<()> {
                 item.record.names.container_id
             );
         }
-        stock.tidy(&doomed);
+        inventory.tidy(&plan);
         Ok(())
     };
     apply().context("vacuum")
 }
 
-/// Whether something that is done at most once in a while is due, and if so, notes that it is done now.
+/// Whether a recurring task is due, which runs at most once in `every`. If so,
+/// records that it runs now.
 pub fn is_due(what: &str, every: Duration) -> bool {
     file::open_dir(RUN_DIR.as_ref()).is_ok_and(|dir| file::is_due(&dir, what.as_ref(), every))
 }
@@ -474,20 +488,20 @@ mod tests {
         }
     }
 
-    fn stock(items: Vec<Item>, sizes: &[(&str, u64)]) -> (tempfile::TempDir, Stock) {
+    fn inventory(items: Vec<Item>, sizes: &[(&str, u64)]) -> (tempfile::TempDir, Inventory) {
         let dir = tempfile::tempdir().unwrap();
         let store =
             Store::open(&Config { store: dir.path().join("store"), ..Config::default() }).unwrap();
         let sizes = sizes.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect();
         let records = store.records().unwrap();
         let store = store.path().to_owned();
-        (dir, Stock { items, store, records, binaries: None, sizes })
+        (dir, Inventory { items, store, records, binaries: None, sizes })
     }
 
     #[test]
     fn the_oldest_go() {
         let now = Timestamp::now().to_string();
-        let (_dir, stock) = stock(
+        let (_dir, inventory) = inventory(
             vec![
                 item("a", "2026-01-01T00:00:00Z", Some(10), Outcome::Written, &[]),
                 item("b", "2026-01-02T00:00:00Z", None, Outcome::None, &[]),
@@ -498,8 +512,8 @@ mod tests {
             &[],
         );
         let gone = |rules| {
-            stock
-                .doomed(rules)
+            inventory
+                .plan_removal(rules)
                 .unwrap()
                 .crashes
                 .iter()
@@ -522,7 +536,7 @@ mod tests {
         );
     }
 
-    /// One that crashes very often does so at its own expense.
+    /// Crashing very often costs an account its own crashes only.
     #[test]
     fn nobodys_many_are_at_the_expense_of_anothers_few() {
         let mut items = vec![];
@@ -537,10 +551,10 @@ mod tests {
             items.push(of("many", Some(10)));
             items.push(of("volume", None));
         }
-        let (_dir, stock) = stock(items, &[]);
+        let (_dir, inventory) = inventory(items, &[]);
         let gone = |rules| -> Vec<String> {
-            let doomed = stock.doomed(rules).unwrap();
-            doomed.crashes.iter().map(|(i, _)| i.name.to_str().unwrap().into()).collect()
+            let plan = inventory.plan_removal(rules).unwrap();
+            plan.crashes.iter().map(|(i, _)| i.name.to_str().unwrap().into()).collect()
         };
         assert_eq!(
             gone(Rules { keep: Some(16), ..Rules::default() }),
@@ -553,10 +567,10 @@ mod tests {
         assert_eq!(gone(Rules { max_size: Some(20), ..Rules::default() }).len(), 9);
     }
 
-    /// A binary counts once, and goes with the last core that needs it.
+    /// A binary counts once, and is removed with the last core that needs it.
     #[test]
     fn binaries_count_and_go_with_the_last() {
-        let (_dir, stock) = stock(
+        let (_dir, inventory) = inventory(
             vec![
                 item("a", "2026-01-01T00:00:00Z", Some(10), Outcome::Written, &["libc", "app"]),
                 item(
@@ -571,17 +585,17 @@ mod tests {
             ],
             &[("libc", 100), ("app", 30), ("tool", 7)],
         );
-        assert_eq!(stock.size(), (20, 137));
+        assert_eq!(inventory.size(), (20, 137));
         let gone = |max_size| {
-            let doomed =
-                stock.doomed(Rules { max_size: Some(max_size), ..Rules::default() }).unwrap();
+            let plan = inventory
+                .plan_removal(Rules { max_size: Some(max_size), ..Rules::default() })
+                .unwrap();
             (
-                doomed
-                    .crashes
+                plan.crashes
                     .iter()
                     .map(|(i, bytes)| (i.name.to_str().unwrap(), *bytes))
                     .collect::<Vec<_>>(),
-                doomed.left_over.join(" "),
+                plan.left_over.join(" "),
             )
         };
         assert_eq!(gone(157), (vec![], String::new()));

@@ -1,10 +1,13 @@
-//! Case directories for the editors of engines' files: `input` and what each editor makes of it. `BLESS=1 cargo test --test engine_cases` writes the
-//! expected side anew.
+//! Case directories for the editors of engines' files: `input` and what each editor makes of it.
+//! `BLESS=1 cargo test --test engine_cases` writes the expected side anew.
 //!
 //! ```text
-//! tests/engines/runtime/<case>/     config.json, perhaps config.toml     -> expected: the edited config.json, or why none
-//! tests/engines/docker/<case>/      daemon.json                          -> installed, removed
-//! tests/engines/containerd/<case>/  config.toml of version 2 or 3        -> installed, removed (and, version 3, imports)
+//! tests/engines/runtime/<case>/     config.json, perhaps config.toml
+//!                                   -> expected: the edited config.json, or why none
+//! tests/engines/docker/<case>/      daemon.json
+//!                                   -> installed, removed
+//! tests/engines/containerd/<case>/  config.toml of version 2 or 3
+//!                                   -> installed, removed (and, version 3, imports)
 //! ```
 
 use oci_coredump::config::Config;
@@ -122,7 +125,9 @@ fn containerd_config() {
 
 #[test]
 fn a_base_specification_has_our_hooks_and_no_limits_of_containerd() {
-    let default = r#"{"ociVersion":"1.0.2","process":{"cwd":"/","rlimits":[{"type":"RLIMIT_NOFILE","soft":1024,"hard":1024}]},"mounts":[]}"#;
+    let default = r#"{"ociVersion":"1.0.2",
+        "process":{"cwd":"/","rlimits":[{"type":"RLIMIT_NOFILE","soft":1024,"hard":1024}]},
+        "mounts":[]}"#;
     let of = |admin| {
         serde_json::from_str::<serde_json::Value>(
             &containerd::base_spec(default, admin, Path::new(PROGRAM)).unwrap(),
@@ -144,7 +149,7 @@ fn the_precreate_file_is_one_that_podman_takes() {
         serde_json::from_str(&podman::precreate_file(PROGRAM).unwrap()).unwrap();
     assert_eq!(file["stages"].to_string(), r#"["precreate"]"#);
     assert_eq!(file["hook"]["path"], PROGRAM);
-    // The directory that CRI-O reads is another one.
+    // CRI-O reads another directory.
     assert!(
         !podman::PRECREATE.starts_with("/usr/share/containers")
             && !podman::PRECREATE.starts_with("/etc/containers")

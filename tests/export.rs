@@ -1,4 +1,5 @@
-//! `export` and `debug`: a crash whose program is gone by then, opened from the kept binaries and from a bundle.
+//! `export` and `debug`: opens a crash whose program is gone, from the kept
+//! binaries and from a bundle.
 
 #[allow(dead_code)]
 mod stacks;
@@ -28,7 +29,8 @@ fn a_crash_whose_container_is_gone() {
     );
     has_stack(&crash.run("debug", &BACKTRACE));
 
-    // Started by root, gdb is a user that nobody else is: it may be led by what a container wrote.
+    // If root starts it, gdb runs under a user ID that nothing else has, since a
+    // container's files may take it over.
     if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
         let ids = [
             "-A",
@@ -36,7 +38,8 @@ fn a_crash_whose_container_is_gone() {
             "-A",
             "-ex",
             "-A",
-            "python import os; print('IDS', os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME'])",
+            "python import os; print('IDS', os.getresuid(), os.getresgid(), os.getgroups(), \
+             os.environ['HOME'])",
         ];
         let told = |args: &[&str]| {
             String::from_utf8(crash.run("debug", &[&ids, args].concat()).stdout).unwrap()
@@ -62,7 +65,7 @@ fn a_crash_whose_container_is_gone() {
     assert_eq!(bundle.metadata().unwrap().mode() & 0o777, 0o600);
     has_stack(&crash.run("debug", &[&[bundle.to_str().unwrap()], &BACKTRACE[..]].concat()));
 
-    // Elsewhere, with nothing but gdb.
+    // Opened elsewhere, with only gdb.
     let there = crash.path("there");
     std::fs::create_dir(&there).unwrap();
     succeed(Command::new("tar").arg("-C").arg(&there).args(["--zstd", "-xf"]).arg(&bundle));
@@ -134,7 +137,8 @@ fn failures_leave_no_file() {
     assert_eq!(left, 0);
 }
 
-/// A core can name any build-id. Its owner gets only the kept files that the crashed process could read itself, as its record has them.
+/// A core can name any build-id. Its owner gets only the kept files that the crashed process itself
+/// could read, as listed in its record.
 #[test]
 fn kept_files_of_others_stay_out() {
     if !require::programs(&["gdb", "gcc", "tar", "zstd"]) {

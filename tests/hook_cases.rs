@@ -1,5 +1,6 @@
-//! Case directories for the hook: in each a bundle's `config.json`, perhaps a `state.json` and a `config.toml`; `expected` is what `oci-coredump plan` says.
-//! `BLESS=1 cargo test --test hook_cases` writes the expected side anew.
+//! Case directories for the hook: each has a bundle's `config.json`, perhaps a `state.json` and a
+//! `config.toml`; `expected` is the output of `oci-coredump plan`. `BLESS=1 cargo test --test
+//! hook_cases` rewrites the expected side.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +24,7 @@ fn cases() {
         }
         let output = command.output().unwrap();
         let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-        // Where the project lies is no part of the answer.
+        // The project's path is not part of the output.
         let said = String::from_utf8(said).unwrap().replace(dir.to_str().unwrap(), "BUNDLE");
         let said = format!("{said}exit {}\n", output.status.code().unwrap());
         let file = dir.join("expected");

@@ -1,15 +1,17 @@
-//! The file for podman and CRI-O, by the rules that both document: oci-hooks(5), schema 1.0.0, and crio.conf(5). No CRI-O can be had for the tests; podman, which
-//! reads the same format by the same package, starts containers with this very file in `integration/matrix`.
+//! The file for podman and CRI-O, by the rules that both document: oci-hooks(5), schema 1.0.0, and
+//! crio.conf(5). No CRI-O can be had for the tests; podman, which reads the same format by the same
+//! package, starts containers with this very file in `integration/matrix`.
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-/// The stages of the runtime specification. A stage that CRI-O does not know keeps it from starting: podman's `precreate` is one.
+/// The stages of the runtime specification. A stage that CRI-O does not know keeps it from
+/// starting: podman's `precreate` is one.
 const STAGES: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// What is wrong with a hook file.
+/// The errors of a hook file.
 fn errors(file: &Value) -> Vec<String> {
     let mut errors = Vec::new();
     let empty = Map::new();
@@ -66,14 +68,15 @@ fn the_file_of_hooks_d() {
             .unwrap();
     let file: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(errors(&file), Vec::<String>::new());
-    // For every container: which one asks is the program's to decide, by annotations that CRI-O would not match (its own `io.kubernetes.cri-o.*` among them,
-    // crio.conf(5)) and by the default pattern.
+    // For every container: which one asks is the program's to decide, by annotations that
+    // CRI-O would not match (its own `io.kubernetes.cri-o.*` among them, crio.conf(5))
+    // and by the default pattern.
     assert_eq!(file["when"], serde_json::json!({ "always": true }));
     let stages: BTreeSet<&str> =
         file["stages"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert_eq!(stages, BTreeSet::from(["createRuntime", "poststart", "poststop"]));
 
-    // The rules bite.
+    // The rules do refuse mistakes.
     for (pointer, value) in [
         ("/version", "2.0.0".into()),
         ("/stages", serde_json::json!(["precreate"])),

@@ -22,7 +22,6 @@ const CIRCLES: &[&[&str]] = &[
     // What the verbs share (`Chosen`, `no_match`, `by_time`) out of `cli/mod.rs`, which starts
     // them.
     &[
-        "cli/choose.rs",
         "cli/debug.rs",
         "cli/export.rs",
         "cli/info.rs",
@@ -30,6 +29,7 @@ const CIRCLES: &[&[&str]] = &[
         "cli/metrics.rs",
         "cli/mod.rs",
         "cli/rm.rs",
+        "cli/selection.rs",
         "cli/vacuum.rs",
         "cli/verbs.rs",
     ],

@@ -1,4 +1,4 @@
-//! `list`, as people and scripts run it, over stores written by hand.
+//! `list` as people and scripts run it, over hand-written stores.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -21,9 +21,12 @@ impl Store {
     /// One record, with these members changed.
     fn add(&self, name: &str, changes: serde_json::Value) {
         let mut record = serde_json::json!({
-            "time": "2026-03-10T10:30:00Z", "container_id": "4f3c9a1b2d5e6f708192", "pid": 12, "host_pid": 4711, "tid": 12, "host_tid": 4711,
-            "signal": 11, "signal_name": "SIGSEGV", "comm": "nginx", "exe": "/usr/sbin/nginx", "uid": 0, "gid": 0, "dump_mode": 1, "pattern": "core",
-            "core_path": null, "host_path": null, "location": "volume", "size": null, "disk_size": null, "truncated": false, "outcome": "none",
+            "time": "2026-03-10T10:30:00Z", "container_id": "4f3c9a1b2d5e6f708192", "pid": 12,
+            "host_pid": 4711, "tid": 12, "host_tid": 4711,
+            "signal": 11, "signal_name": "SIGSEGV", "comm": "nginx", "exe": "/usr/sbin/nginx",
+            "uid": 0, "gid": 0, "dump_mode": 1, "pattern": "core",
+            "core_path": null, "host_path": null, "location": "volume", "size": null,
+            "disk_size": null, "truncated": false, "outcome": "none",
             "reason": null
         });
         for (key, value) in changes.as_object().unwrap() {
@@ -65,7 +68,13 @@ fn stderr(out: &Output) -> String {
 fn a_table() {
     let store = Store::new();
     store.add("1.jsonl", serde_json::json!({}));
-    store.add("2.jsonl", serde_json::json!({"time": "2026-03-10T11:00:00Z", "pid": 7, "container_name": "web", "pod_name": "shop-0", "pod_namespace": "prod"}));
+    store.add(
+        "2.jsonl",
+        serde_json::json!({
+            "time": "2026-03-10T11:00:00Z", "pid": 7,
+            "container_name": "web", "pod_name": "shop-0", "pod_namespace": "prod",
+        }),
+    );
     let expected = "\
 TIME                         PID  UID  GID  SIG      COREFILE  CONTAINER        EXE              SIZE
 Tue 2026-03-10 10:30:00 UTC   12    0    0  SIGSEGV  none      4f3c9a1b2d5e     /usr/sbin/nginx     -
@@ -107,7 +116,8 @@ fn states_of_the_core() {
         (format!("{v}/whole"), "truncated", "truncated"),
         (format!("{v}/whole"), "started", "truncated"),
         (format!("{v}/gone"), "written", "missing"),
-        // What a container may plant on its volume: ways out of it, and a file whose open never returns.
+        // Files that a container may put on its volume: ways out of it, and a file
+        // whose open never returns.
         (format!("{v}/link"), "written", "missing"),
         (up, "written", "missing"),
         (format!("{v}/fifo"), "written", "missing"),
@@ -133,12 +143,18 @@ fn a_core_whose_name_is_no_text() {
     std::fs::write(&core, [0; 100]).unwrap();
     let bytes = core.as_os_str().as_bytes();
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let record = serde_json::json!({"host_path": bytes.escape_ascii().to_string(), "host_dir": volume.path(), "outcome": "written", "size": 100});
+    let record = serde_json::json!({
+        "host_path": bytes.escape_ascii().to_string(), "host_dir": volume.path(),
+        "outcome": "written", "size": 100,
+    });
     store.add("1.jsonl", record.clone());
     assert_eq!(store.states(), ["missing"]);
     store.add(
         "1.jsonl",
-        serde_json::json!({"host_path_hex": hex, "host_path": record["host_path"], "host_dir": volume.path(), "outcome": "written", "size": 100}),
+        serde_json::json!({
+            "host_path_hex": hex, "host_path": record["host_path"], "host_dir": volume.path(),
+            "outcome": "written", "size": 100,
+        }),
     );
     assert_eq!(store.states(), ["present"]);
     assert!(store.list(&[&format!("core={}*", volume.path().display())]).contains("present"));
@@ -165,7 +181,8 @@ fn damaged_and_absent() {
     let out = store.command(&[]).output().unwrap();
     assert!(out.status.success());
     assert!(stderr(&out).contains("\"2.jsonl\" is not readable, ignoring"), "{}", stderr(&out));
-    // The default store is the machine's own: it may have crashes, and who runs this may have no access to it.
+    // The default store is the machine's own: it may have crashes, and who runs this
+    // may have no access to it.
     let empty = Store::new();
     let mut absent = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
     absent.args(["list", "--store", "/nonexistent/store"]);
@@ -197,7 +214,7 @@ fn a_thousand_in_well_under_a_second() {
         assert_eq!(store.list(&[]).lines().count(), 1001);
         start.elapsed()
     };
-    // The quickest of a few: what else the machine does is not the program's time.
+    // The fastest of several runs, since other work on the machine is not the program's time.
     let took = (0..5).map(|_| list()).min().unwrap();
     println!("1,000 records: {took:?}");
     assert!(took < Duration::from_millis(500), "{took:?}");
@@ -291,7 +308,7 @@ fn a_record_knows_its_file() {
         assert!(said.contains(by), "{verb}: {said}");
     }
     assert!(!to.exists());
-    // Nobody's core.
+    // A core of no record.
     std::fs::rename(&core, volume.path().join("kept2")).unwrap();
     std::fs::write(&core, "three").unwrap();
     assert_eq!(store.states(), ["overwritten", "overwritten"]);

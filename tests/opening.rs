@@ -1,5 +1,5 @@
-//! Attacks on whoever opens a core: bundles that `export` has not made, files that change while they
-//! are read, debuggers that are led by what they open.
+//! Attacks on whoever opens a core: bundles that `export` did not make, files that change while
+//! they are read, debuggers that their input takes over.
 
 #[path = "stacks/kept.rs"]
 #[allow(dead_code)]
@@ -133,8 +133,7 @@ fn refused(what: &str, path: &Path, says: &str) {
     );
 }
 
-/// The owner of a core adds to it, or cuts it, while it is read: `export` waits for its reader
-/// meanwhile.
+/// The owner of a core appends to it, or truncates it, while `export` waits for its reader.
 #[test]
 fn a_core_that_changes_while_it_is_exported() {
     if !require::programs(&["gdb", "gcc", "tar"]) {
@@ -268,7 +267,7 @@ fn nothing_that_comes_with_a_core_or_a_caller_is_read() {
     for name in [".gdbinit", ".gdbearlyinit", ".config/gdb/gdbinit", ".config/gdb/gdbearlyinit"] {
         std::fs::write(home.join(name), &evil).unwrap();
     }
-    // One that a container has made: its exported executable has a script beside it, and in it.
+    // A bundle made by a container: its exported executable has a script beside it, and one in it.
     let bundle = crash.export("b.tar.zst", &[]);
     let there = crash.path("there");
     std::fs::create_dir(&there).unwrap();
@@ -292,7 +291,10 @@ fn nothing_that_comes_with_a_core_or_a_caller_is_read() {
     let evil = crash.path("evil.tar.zst");
     let mut args = vec![evil.to_str().unwrap().to_owned()];
     args.extend(python(
-        "import os\nprint('ENV', sorted(os.environ))\nprint('CWD', os.getcwd() == os.environ['HOME'], os.listdir('.'))\nprint('FDS', [f for f in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/'+f) and 'secret' in os.readlink('/proc/self/fd/'+f)])",
+        "import os\nprint('ENV', sorted(os.environ))\n\
+         print('CWD', os.getcwd() == os.environ['HOME'], os.listdir('.'))\n\
+         print('FDS', [f for f in os.listdir('/proc/self/fd') if \
+         os.path.exists('/proc/self/fd/'+f) and 'secret' in os.readlink('/proc/self/fd/'+f)])",
     ));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let secret = crash.path("secret");
@@ -346,7 +348,14 @@ fn the_callers_terminal_is_out_of_reach() {
     let ran = crash.path("ran");
     // It types into every terminal that it can open. An outer shell would read it afterwards.
     let attack = format!(
-        "import os,fcntl,glob\nprint('SESSION', os.getsid(0)==os.getpid(), os.isatty(0), os.get_terminal_size(0).columns)\nparent=os.getppid()\ndef t(p):\n try:\n  fd=os.open(p,os.O_RDWR|os.O_NOCTTY)\n except OSError as e:\n  return 'no'\n for c in '\\ntouch {}\\n':\n  try:\n   fcntl.ioctl(fd,0x5412,c.encode())\n  except OSError as e:\n   return 'opened'\n return 'typed'\nprint('PARENT', [t('/proc/%d/fd/%d'%(parent,n)) for n in range(3)])\nprint('TTY', t('/dev/tty'))",
+        "import os,fcntl,glob\n\
+         print('SESSION', os.getsid(0)==os.getpid(), os.isatty(0), \
+         os.get_terminal_size(0).columns)\nparent=os.getppid()\n\
+         def t(p):\n try:\n  fd=os.open(p,os.O_RDWR|os.O_NOCTTY)\n except OSError as e:\n  return \
+         'no'\n for c in '\\ntouch {}\\n':\n  try:\n   fcntl.ioctl(fd,0x5412,c.encode())\n  except \
+         OSError as e:\n   return 'opened'\n return 'typed'\n\
+         print('PARENT', [t('/proc/%d/fd/%d'%(parent,n)) for n in range(3)])\n\
+         print('TTY', t('/dev/tty'))",
         ran.display()
     );
     let args = python(&attack);
@@ -378,7 +387,7 @@ fn the_callers_terminal_is_out_of_reach() {
     } else {
         assert!(!said.contains("PARENT ['typed"), "{said}");
     }
-    // Whatever was typed for the shell it has read before this.
+    // Whatever was typed, the shell has read it before this.
     terminal.type_keys("echo THE'RE'\n");
     terminal.wait_for("THERE");
     assert!(!ran.exists(), "the debugger has typed into its caller's shell");
@@ -396,7 +405,7 @@ fn a_person_at_the_debugger() {
     terminal.wait_for("(gdb) ");
     terminal.type_keys("print 6*7\n");
     terminal.wait_for("= 42");
-    // What is interrupted is what the debugger does, not the debugger.
+    // An interrupt reaches what the debugger does, not the debugger.
     terminal.type_keys("python import time; print('SLE'+'EPS', flush=True); time.sleep(600)\n");
     terminal.wait_for("SLEEPS");
     terminal.type_keys("\x03");
@@ -482,7 +491,7 @@ fn copies_are_private_and_go_whatever_happens() {
     // A sweep leaves what is in use.
     succeed(&mut crash.command("vacuum", &["--keep", "9"]));
     assert!(one.exists() && two.exists());
-    // The end of its words is an end.
+    // End of file on its stdin ends it.
     drop(first.stdin.take());
     assert!(first.wait().unwrap().success());
     soon("removal after the end", || !one.exists());
@@ -498,7 +507,7 @@ fn copies_are_private_and_go_whatever_happens() {
     }
 }
 
-/// What was left by one that could not even clean up, and what only looks like that.
+/// What a killed process could not clean up is swept, and what only looks like that is not.
 #[test]
 fn what_others_left_behind_is_swept() {
     let store = tempfile::tempdir().unwrap();
@@ -528,8 +537,8 @@ fn what_others_left_behind_is_swept() {
     assert_eq!(stays, (true, is_root(), true));
 }
 
-/// A debugger that a core has taken over: it makes directories as deep as it can, links to what is not its
-/// own, and tries to have its directory removed by another name.
+/// A debugger that a core has taken over: it makes directories as deep as it can, links to what is
+/// not its own, and tries to have its directory removed by another name.
 #[test]
 fn what_a_debugger_leaves_is_removed_and_nothing_else() {
     if !require::programs(&["gcc", "python3"]) {
@@ -567,8 +576,8 @@ fn what_a_debugger_leaves_is_removed_and_nothing_else() {
     assert!(precious.join("kept").exists());
 }
 
-/// The records of a store say where its cores are: those of another user's are not believed, and one's own only
-/// of what is below the store.
+/// The records of a store say where its cores are. Those of another user's store are not trusted,
+/// and one's own only for what is below the store.
 #[test]
 fn a_store_leads_nowhere_else() {
     if !is_root() {

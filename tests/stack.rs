@@ -1,7 +1,9 @@
-//! `info` on real cores: the functions on the stack of the crashing thread are those that gdb names, in the same order.
+//! `info` on real cores: the functions on the stack of the crashing thread are those that gdb
+//! names, in the same order.
 //!
-//! The cores are made by gdb's generate-core-file, so that nothing of the machine is changed. Left out of gdb's side are tail-call frames: functions that
-//! gdb concludes must have been passed through, though no trace of them is on the stack.
+//! The cores are made by gdb's generate-core-file, so that nothing of the machine is changed. Left
+//! out of gdb's side are tail-call frames: functions that gdb concludes must have been passed
+//! through, though no trace of them is on the stack.
 
 mod stacks;
 
@@ -202,7 +204,8 @@ fn go_through_its_signal_frame_to_main() {
     );
 }
 
-/// A file that has the module's path but is another build is not used; a kept binary with the right build-id is.
+/// A file that has the module's path but is another build is not used; a kept binary
+/// with the right build-id is.
 #[test]
 fn files_count_by_build_id() {
     if !require::programs(&["gdb", "gcc"]) {
@@ -248,7 +251,7 @@ fn files_count_by_build_id() {
     assert!(text().contains("in its root") && text().contains("middle at "), "{}", text());
 }
 
-/// What is wrong with a file is one line.
+/// A damaged file is reported in one line.
 #[test]
 fn damaged_cores_are_named() {
     if !require::programs(&["gdb", "gcc"]) {

@@ -1,4 +1,5 @@
-//! What the linker made: a program that needs nothing of the host, lies at no fixed address, and of which nothing can be both written and executed.
+//! Properties of the linked program: it needs nothing of the host, has no fixed address, and none
+//! of its memory is both writable and executable.
 
 use object::elf::{
     DF_1_NOW, DF_1_PIE, DF_BIND_NOW, DT_FLAGS, DT_FLAGS_1, DT_NEEDED, DT_RPATH, DT_RUNPATH,
@@ -8,7 +9,8 @@ use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol};
 use std::path::{Path, PathBuf};
 
-/// The program that was built for the tests, and the one that is installed, where that is built: `make test` does so first.
+/// The program that was built for the tests, and the one that is installed, where that is built:
+/// `make test` does so first.
 fn programs() -> Vec<PathBuf> {
     let debug = PathBuf::from(env!("CARGO_BIN_EXE_oci-coredump"));
     let release = debug.parent().unwrap().with_file_name("release").join("oci-coredump");
@@ -77,7 +79,7 @@ fn static_and_position_independent() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The rules see something: a dynamic program of the host breaks them.
+/// The rules detect something: a dynamic program of the host breaks them.
 #[test]
 fn a_dynamic_program_breaks_the_rules() {
     let wrong = wrong(Path::new("/bin/sh")).join("\n");

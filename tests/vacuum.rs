@@ -1,4 +1,4 @@
-//! `vacuum` and `metrics` over a store written by hand.
+//! `vacuum` and `metrics` over a hand-written store.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -7,9 +7,12 @@ use std::process::{Command, Output};
 
 fn add(store: &Path, name: &str, host_path: &Path, host_dir: &Path, location: &str) {
     let record = serde_json::json!({
-        "time": format!("2026-03-1{name}T10:30:00Z"), "container_id": "c1", "pid": 1, "host_pid": 1, "tid": 1, "host_tid": 1, "signal": 11,
-        "signal_name": "SIGSEGV", "comm": "a", "exe": "/a", "uid": 0, "gid": 0, "dump_mode": 1, "pattern": "/d/core", "core_path": "/d/core",
-        "host_path": host_path, "host_dir": host_dir, "location": location, "size": 5, "disk_size": 4096, "truncated": false, "outcome": "written",
+        "time": format!("2026-03-1{name}T10:30:00Z"), "container_id": "c1", "pid": 1,
+        "host_pid": 1, "tid": 1, "host_tid": 1, "signal": 11,
+        "signal_name": "SIGSEGV", "comm": "a", "exe": "/a", "uid": 0, "gid": 0, "dump_mode": 1,
+        "pattern": "/d/core", "core_path": "/d/core",
+        "host_path": host_path, "host_dir": host_dir, "location": location, "size": 5,
+        "disk_size": 4096, "truncated": false, "outcome": "written",
         "reason": null
     });
     std::fs::write(store.join("records").join(format!("{name}.jsonl")), record.to_string())
@@ -39,7 +42,7 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     for f in [&own.join("core.1"), &own.join("sub/core.2"), &volume.join("core.3"), &precious] {
         std::fs::write(f, b"hello").unwrap();
     }
-    // What a container may plant in its directory.
+    // Files that a container may put into its directory.
     symlink(dir.path(), own.join("out")).unwrap();
     symlink(&precious, own.join("link")).unwrap();
     add(&store, "0", &own.join("core.1"), &own, "store");
@@ -56,7 +59,11 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     assert!(own.join("core.1").exists());
 
     let metrics = String::from_utf8(run(&store, &["metrics"]).stdout).unwrap();
-    assert!(metrics.contains("oci_coredump_records{outcome=\"written\",reason=\"none\",location=\"store\",signal=\"SIGSEGV\"} 6"), "{metrics}");
+    let records = concat!(
+        r#"oci_coredump_records{outcome="written",reason="none","#,
+        r#"location="store",signal="SIGSEGV"} 6"#
+    );
+    assert!(metrics.contains(records), "{metrics}");
     assert!(
         metrics.contains("oci_coredump_store_bytes{kind=\"cores\"} ")
             && metrics.ends_with("# EOF\n"),
@@ -76,7 +83,8 @@ fn cores_in_the_store_go_with_their_records_and_no_others() {
     assert_eq!(std::fs::read_dir(store.join("records")).unwrap().count(), 0);
 }
 
-/// What is kept with a core goes with the last core that needs it, and what nothing needs goes at once; neither what is kept just now, nor what is foreign.
+/// What is kept with a core is removed with the last core that needs it, and what no core needs is
+/// removed at once; but not what was kept just now, nor foreign files.
 #[test]
 fn kept_binaries() {
     let dir = tempfile::tempdir().unwrap();
@@ -122,7 +130,8 @@ fn kept_binaries() {
     let said =
         String::from_utf8(run(&store, &["vacuum", "--keep", "2", "--dry-run"]).stdout).unwrap();
     assert!(said.contains("would remove 1 binaries that no core needs") && left() == all, "{said}");
-    // The core of the third crash is removed by hand: then it needs nothing, and its record is no trouble.
+    // The core of the third crash is removed by hand: then it needs nothing, and
+    // its record is no problem.
     run(&store, &["vacuum", "--keep", "2"]);
     let others = || [id(5), format!("{}.new", id(7)), "README".into()];
     assert_eq!(left(), others().into_iter().chain([id(2), id(3)]).collect());
@@ -138,7 +147,8 @@ fn kept_binaries() {
     assert!(String::from_utf8(out.stdout).unwrap().contains("missing"));
 }
 
-/// A helper that was killed before it could say anything leaves an empty file: it goes once it is old. No other file does, and none that is being begun.
+/// A helper that was killed before its first line leaves an empty file, which is removed once it is
+/// old. No other file is, nor one that has just been created.
 #[test]
 fn what_a_killed_helper_left() {
     let dir = tempfile::tempdir().unwrap();
@@ -181,6 +191,7 @@ fn without_a_rule_nothing_is_removed() {
     assert_eq!(out.status.code(), Some(1));
     assert_eq!(
         String::from_utf8_lossy(&out.stderr),
-        "oci-coredump: vacuum: --max-size \"much\": expected a size like 0, 200K, 512Mi, 1.5G or unlimited\n"
+        "oci-coredump: vacuum: --max-size \"much\": expected a size like 0, 200K, 512Mi, 1.5G or \
+         unlimited\n"
     );
 }

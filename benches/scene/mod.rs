@@ -93,8 +93,9 @@ pub fn take_core(victim: &Victim, method: Method) -> bool {
         || core(victim, method).inspect(|core| remove(core, method)).is_some()
 }
 
-/// What systemd-coredump keeps is removed at the end of a row ([`tidy`]): on an ext4 without a journal, whoever makes a file passes all the inodes that were freed
-/// in the last half minute one by one, and that would be the next method in turn.
+/// What systemd-coredump keeps is removed at the end of a row ([`tidy`]): on an ext4 without a
+/// journal, whoever makes a file passes all the inodes that were freed in the last half minute one
+/// by one, and that would be the next method in turn.
 fn remove(core: &Path, method: Method) {
     if method != Method::Systemd {
         std::fs::remove_file(core).unwrap();

@@ -7,7 +7,10 @@ pub mod mutate;
 /// # Panics
 /// The reader does: that is what is looked for. Or there is none of this name.
 pub fn run(name: &str, data: &[u8]) {
-    let (_, target) = oci_coredump::hostile::TARGETS.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no target {name}"));
+    let (_, target) = oci_coredump::hostile::TARGETS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .unwrap_or_else(|| panic!("no target {name}"));
     target(data);
 }
 
@@ -16,6 +19,8 @@ pub fn run(name: &str, data: &[u8]) {
 macro_rules! target {
     ($name:expr) => {
         libfuzzer_sys::fuzz_target!(|data: &[u8]| $crate::run($name, data));
-        libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| { $crate::mutate::mutate($name, data, size, max_size, seed) });
+        libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+            $crate::mutate::mutate($name, data, size, max_size, seed)
+        });
     };
 }

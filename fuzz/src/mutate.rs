@@ -1,5 +1,6 @@
-//! Mutations of JSON as JSON, and of the configuration line by line: bytes changed at random seldom give a document that another branch of a deserializer takes.
-//! Every second mutation is still one of libFuzzer's own, as all are for what is neither.
+//! Mutations of JSON as JSON, and of the configuration line by line: bytes changed at random seldom
+//! give a document that another branch of a deserializer takes. Every second mutation is still one
+//! of libFuzzer's own, as all are for what is neither.
 
 use libfuzzer_sys::fuzzer_mutate;
 use serde_json::{Value, json};
@@ -7,7 +8,8 @@ use serde_json::{Value, json};
 /// Targets that read JSON.
 const JSON: [&str; 5] = ["state", "bundle", "entry", "record", "spec"];
 
-/// `LLVMFuzzerCustomMutator`: changes the first `size` bytes of `data`, and returns how many there are now, `max` at most.
+/// `LLVMFuzzerCustomMutator`: changes the first `size` bytes of `data`, and returns how many
+/// there are now, `max` at most.
 pub fn mutate(target: &str, data: &mut [u8], size: usize, max: usize, seed: u32) -> usize {
     let mut random = Random(u64::from(seed) << 1 | 1);
     if random.below(2) == 0
@@ -41,7 +43,8 @@ fn change_toml(text: &str, random: &mut Random) -> String {
     lines.join("\n")
 }
 
-/// The text with something changed in its document; in one of its lines where each is a document, as those of records are.
+/// The text with something changed in its document; in one of its lines where each is a
+/// document, as those of records are.
 fn change_json(text: &str, random: &mut Random) -> Option<String> {
     if let Ok(document) = serde_json::from_str(text) {
         return Some(change_document(document, random));
@@ -67,18 +70,24 @@ fn change_document(mut document: Value, random: &mut Random) -> String {
 /// The keys of the configuration, and of its tables.
 #[rustfmt::skip]
 const KEYS: &[&str] = &[
-    "mode", "core_uses_pid", "strict", "default_pattern", "select", "allow_early_release", "limits", "store", "termination_log", "binaries", "vacuum", "runtime", "keep",
-    "max_file", "max_total", "max_size", "max_age", "concurrent", "host_concurrent", "min_memory", "bytes", "cores", "min_free", "rate", "burst", "wait", "stall", "x", "\"\"", "'a'",
+    "mode", "core_uses_pid", "strict", "default_pattern", "select", "allow_early_release",
+    "limits", "store", "termination_log", "binaries", "vacuum", "runtime", "keep",
+    "max_file", "max_total", "max_size", "max_age", "concurrent", "host_concurrent", "min_memory",
+    "bytes", "cores", "min_free", "rate", "burst", "wait", "stall", "x", "\"\"", "'a'",
     "a b",
 ];
 
 /// Values of every type and form, and what is nearly one.
 #[rustfmt::skip]
 const VALUES: &[&str] = &[
-    "true", "false", "0", "1", "-1", "+5", "18446744073709551615", "-9223372036854775808", "0xff", "0o17", "0b101", "1_000", "1.5", "-0.0", "1e5", "1.5e-3", "inf", "-inf",
-    "nan", r#""x""#, r#""""#, r#""10G""#, r#""30d""#, r#""off""#, r#""5/min""#, r#""kernel""#, r#""\u00e9\n\t\"""#, r#""\U0001F600""#, "'lit'", "\"\"\"a\n b\"\"\"",
-    "\"\"\"\\\n a\"\"\"", "'''a\nb'''", "[]", "[1, 2,]", r#"["a", 'b']"#, r#"[[1], ["x"]]"#, "[\n # c\n 1,\n]", "{}", "{ x = 1 }", r#"{ a.b = 2, c = "d" }"#, "1979-05-27",
-    "07:32:00.999", "1979-05-27T07:32:00Z", "1979-05-27 07:32:00.5-07:00", "tru", "\"open", "'open", "[1", "{ a = 1", "1__0", "0x", r#""\q""#, "1979-13-40", "01", "1.", "1e", "",
+    "true", "false", "0", "1", "-1", "+5", "18446744073709551615", "-9223372036854775808", "0xff",
+    "0o17", "0b101", "1_000", "1.5", "-0.0", "1e5", "1.5e-3", "inf", "-inf",
+    "nan", r#""x""#, r#""""#, r#""10G""#, r#""30d""#, r#""off""#, r#""5/min""#, r#""kernel""#,
+    r#""\u00e9\n\t\"""#, r#""\U0001F600""#, "'lit'", "\"\"\"a\n b\"\"\"",
+    "\"\"\"\\\n a\"\"\"", "'''a\nb'''", "[]", "[1, 2,]", r#"["a", 'b']"#, r#"[[1], ["x"]]"#,
+    "[\n # c\n 1,\n]", "{}", "{ x = 1 }", r#"{ a.b = 2, c = "d" }"#, "1979-05-27",
+    "07:32:00.999", "1979-05-27T07:32:00Z", "1979-05-27 07:32:00.5-07:00", "tru", "\"open",
+    "'open", "[1", "{ a = 1", "1__0", "0x", r#""\q""#, "1979-13-40", "01", "1.", "1e", "",
 ];
 
 /// A line with a key of the configuration.
@@ -187,7 +196,8 @@ fn with_a_key_twice(document: &Value, text: String, random: &mut Random) -> Stri
     let mut n = random.below(count(document));
     let mut copy = document.clone();
     let Some(Value::Object(all)) = nth(&mut copy, &mut n) else { return text };
-    let keys: Vec<String> = all.keys().map(|key| Value::from(key.as_str()).to_string() + ":").collect();
+    let keys: Vec<String> =
+        all.keys().map(|key| Value::from(key.as_str()).to_string() + ":").collect();
     let Some(key) = random.one(&keys) else { return text };
     text.replacen(key.as_str(), &format!("{key}{},{key}", some_value(document, random)), 1)
 }

@@ -1,4 +1,5 @@
-//! Who is counted for what: nobody spends what is another's, and nobody has it without number.
+//! Accounts: no container uses up the limits of another, and none has an
+//! unlimited number of accounts.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{bundle, crash, helpers, names};
+use crate::fixture::{bundle, crash, helpers, names};
 use crate::scene::{self, ECI, ECI_PATTERN};
 use crate::support::bundle::Bundle;
 use crate::support::crasher::{compile, crasher, parent};
@@ -26,7 +27,7 @@ fn wait_for(what: &str, is: impl Fn() -> bool) {
     }
 }
 
-/// What a pod's container has of containerd, or of who writes an annotation.
+/// Names the container as containerd, or the author of an annotation, would.
 fn name_as_pod(bundle: &mut Bundle) {
     bundle
         .annotation("io.kubernetes.cri.sandbox-namespace", "prod")
@@ -38,7 +39,7 @@ fn outcome(host: &Host, id: &str) -> Vec<String> {
     host.records_of(id).iter().map(|r| r["outcome"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The names of a pod stand in annotations, which any container may have: they are nobody's account.
+/// A pod's names in annotations select no account, since any container may have them.
 #[test]
 fn row_41_the_names_of_another_pod() {
     let host = scene::host();
@@ -54,7 +55,7 @@ fn row_41_the_names_of_another_pod() {
     let evil = runtime.start(&evil_bundle, "evil");
 
     crash(&victim, "0:0", "", &["/bin/crasher", "null"]);
-    // Its turns, its tokens, its records.
+    // Its slots, its tokens, its records.
     target.on_write(0, Answer::Hold);
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -81,8 +82,8 @@ fn row_41_the_names_of_another_pod() {
     );
 }
 
-/// Under a kubelet each start is another container: what it may have is its pod's, on a volume and in the
-/// host's store.
+/// Under a kubelet each start is another container: what it may have is its pod's, on a
+/// volume and in the host's store.
 #[test]
 fn row_41_a_crash_loop_of_a_pod() {
     const UID: &str = "0f3c8a1e-77aa-4c6e-9f3d-2b1f5a6e7d80";
@@ -150,7 +151,7 @@ int main(int argc, char **argv)
 }
 "#;
 
-/// A container that asks for nothing, and can take on any user ID.
+/// A container that requests nothing and can switch to any user ID.
 fn stranger(mount: Option<&Path>) -> Bundle {
     let mut bundle = Bundle::new();
     bundle.rootfs().put(&compile("uids", UIDS, &[]), "/bin/uids");
@@ -161,7 +162,7 @@ fn stranger(mount: Option<&Path>) -> Bundle {
     bundle
 }
 
-/// Each ID was an account of its own in /run, and each had turns of its own.
+/// Each user ID used to have an account of its own in /run, with slots of its own.
 #[test]
 fn row_42_user_ids_without_number() {
     let host = scene::host();
@@ -179,7 +180,8 @@ fn row_42_user_ids_without_number() {
     host.settle();
     assert!(accounts() <= 256 + 8, "{} accounts", accounts());
 
-    // Their target does not answer: what is at work is bounded all the same, and a container's core comes.
+    // Their target does not answer: the number of dumps in progress is bounded, and a
+    // container's core is written.
     target.on_write(0, Answer::Hold);
     std::thread::scope(|scope| {
         let crashing = scope
@@ -187,7 +189,7 @@ fn row_42_user_ids_without_number() {
         assert!(target.wait_held(LONG));
         let mut most = 0;
         while !crashing.is_finished() {
-            // Those that wait have a crashed process each, which counts for the container.
+            // Each waiting helper has a crashed process, which counts for the container.
             let writers = helpers().into_iter().filter(|pid| {
                 fs::read_to_string(format!("/proc/{pid}/status"))
                     .is_ok_and(|text| text.contains("NoNewPrivs:\t1"))
@@ -206,7 +208,7 @@ fn row_42_user_ids_without_number() {
     host.restore_sysctls();
 }
 
-/// What a container sends to the earlier handler leaves places for the host's own crashes.
+/// The crashes that a container sends to the earlier handler leave slots for the host's own.
 #[test]
 fn row_42_the_hosts_own_has_places_with_the_earlier_handler() {
     let host = scene::host();
@@ -214,7 +216,7 @@ fn row_42_the_hosts_own_has_places_with_the_earlier_handler() {
     let directory = TempDir::with_prefix("handler").unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let at = |name: &str| directory.path().join(name);
-    // Slow for the container's, until the word is given.
+    // Slow for the container's crashes until the gate opens.
     let script = format!(
         "#!/bin/sh\necho $1 >>{}\nwhile [ $1 -ge 100000 ] && [ ! -e {} ]; do sleep 0.05; done\n",
         at("log").display(),
@@ -255,7 +257,7 @@ fn in_the_store() -> Bundle {
     bundle
 }
 
-/// Two engines, or two namespaces of one, can have a container of the same ID.
+/// Two engines, or two namespaces of one engine, can have containers with the same ID.
 #[test]
 fn row_53_the_same_id_twice() {
     let host = scene::host();
@@ -283,7 +285,7 @@ fn row_53_the_same_id_twice() {
     assert_eq!(outcome(&host, "web"), ["written", "written"]);
     first.remove();
 
-    // One that has to have its cores does not start.
+    // A container that requires its core pattern does not start.
     let first = one.start(&first_bundle, "web");
     second_bundle.annotation("oci-coredump/required", "true");
     let refused = two.try_create(&second_bundle, "web").map(|c| c.id().to_owned());

@@ -1,4 +1,5 @@
-//! File systems made to lead a root writer astray: in the container when it crashes, on the target's name, and under the hook when it starts.
+//! File systems made to mislead a writer that runs as root: in the container when it crashes, at
+//! the name of the target, and under the hook when a container starts.
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -11,12 +12,12 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::TempDir;
 
 use crate::core_file::{self, owner_and_mode};
-use crate::ring::{bundle, crash, names, tree};
+use crate::fixture::{bundle, crash, names, tree};
 use crate::scene::{self, ECI};
 use crate::support::host::{RUN, STORE};
 use crate::support::runtime::{Kind, Runtime};
 
-/// A directory of the host that everybody may write, with a file in it.
+/// A directory of the host that everybody may write to, with a file in it.
 fn lure() -> TempDir {
     let lure = TempDir::with_prefix("lure").unwrap();
     fs::set_permissions(lure.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -24,7 +25,8 @@ fn lure() -> TempDir {
     lure
 }
 
-/// The dump directory becomes a link to one of the host's after the container was started, in every way that a container can name one.
+/// After the container's start, its dump directory becomes a link to a directory of the host, in
+/// every way that a container can name one.
 #[test]
 fn row_03_crafted_file_system() {
     let host = scene::host();
@@ -35,7 +37,7 @@ fn row_03_crafted_file_system() {
     let (mut bundle, _volume) = bundle();
     let data = bundle.rootfs().host_path("/data");
     fs::create_dir_all(&data).unwrap();
-    // Not empty: nothing is mounted there, so that the container can put what it likes in its place.
+    // Not empty, so that nothing is mounted there and the container can replace it.
     fs::write(data.join("kept"), "kept").unwrap();
     bundle.annotation(ECI, "/data/core");
     let container = runtime.start(&bundle, "crafted");
@@ -63,8 +65,9 @@ fn row_03_crafted_file_system() {
     );
 }
 
-/// The pattern names a directory that the host has too: by a process with another root, by a set-user-ID program, whose core the kernel itself would write
-/// below the host's root, and by one that is the container's in all but its mounts.
+/// The pattern names a directory that exists on the host too. The crash is of a process with
+/// another root, of a set-user-ID program, whose core the kernel itself would write below the
+/// host's root, and of a process that is in the container in everything but its mounts.
 #[test]
 fn row_04_absolute_pattern_in_the_hosts_root() {
     let host = scene::host();
@@ -92,7 +95,8 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
     assert_eq!(names(volume.path()).len(), 1, "the set-user-ID program's core is there");
     assert_eq!(tree(lure.path()), before);
     assert_eq!(host.records_of("absolute").len(), 3);
-    // What the pattern names is the host's for a process in the host's mount namespace: it is nobody's but the earlier handler's.
+    // For a process in the host's mount namespace the pattern would name a directory of the host:
+    // its crash goes to the earlier handler.
     let elsewhere = TempDir::with_prefix("elsewhere").unwrap();
     let mut guest = Command::new("nsenter");
     guest
@@ -111,8 +115,8 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
     assert_eq!(host.records_of("absolute").len(), 3);
 }
 
-/// Whatever has the target's name already: the file of another one is not written, a FIFO is not waited for, a device not opened. The core is a new file, or there is
-/// none.
+/// Something exists at the name of the target: another user's file is not overwritten, a FIFO is
+/// not waited for, a device is not opened. The core is a new file, or there is none.
 #[test]
 fn row_05_something_at_the_targets_name() {
     let host = scene::host();
@@ -164,8 +168,9 @@ fn row_05_something_at_the_targets_name() {
     drop(listener);
 }
 
-/// The root file system of the image has a link to a directory of the host where the dump directory should be; then it changes between a link and a directory
-/// while containers are started. Nothing is ever made or mounted outside.
+/// The root file system of the image has a link to a directory of the host in place of the dump
+/// directory, which then switches between a link and a directory while containers start. Nothing is
+/// made or mounted outside of the root file system.
 #[test]
 fn row_20_symlink_under_the_hook() {
     let _host = scene::host();
@@ -215,7 +220,8 @@ fn row_20_symlink_under_the_hook() {
     assert!(!mounts().contains(&there.to_string()), "{}", mounts());
 }
 
-/// Every file that this project makes lies below its own directories, which nobody else may even enter: there is no name that somebody could take before.
+/// Every file that this project makes is below its own directories, which only root may enter, so
+/// that nobody can create a file of that name first.
 #[test]
 fn row_21_temporary_files() {
     let host = scene::host();
@@ -230,7 +236,7 @@ fn row_21_temporary_files() {
     let before = ours();
     let runtime = Runtime::new(Kind::Runc);
     let (bundle, _volume) = bundle();
-    // The most careless engine: no umask at all.
+    // An engine without any umask.
     let mut create = Command::new("sh");
     bundle.write();
     let command = format!(

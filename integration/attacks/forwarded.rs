@@ -1,4 +1,4 @@
-//! What goes to the earlier handler keeps to that handler's own limit, as the kernel would keep to it.
+//! Crashes that go to the earlier handler respect that handler's own limit, as the kernel would.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::support::host::Host;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// An earlier handler (`gate.c`) that goes on until it is let go.
+/// An earlier handler (`gate.c`) that does not end until the gate opens.
 struct Gate {
     directory: TempDir,
     program: PathBuf,
@@ -34,7 +34,7 @@ impl Gate {
         self.directory.path()
     }
 
-    /// Makes it the handler, with this limit, and then the product.
+    /// Makes it the earlier handler, with this limit, and then installs the product.
     fn take_over(&self, host: &Host, limit: u32) {
         let pattern = format!("|{} {}", self.program.display(), self.path().display());
         host.set("kernel/core_pattern", &pattern);
@@ -43,12 +43,12 @@ impl Gate {
         assert_ne!(host.sysctl("kernel/core_pattern"), pattern);
     }
 
-    /// How often it was started so far.
+    /// How often it was started.
     fn started(&self) -> usize {
         fs::metadata(self.path().join("started")).map_or(0, |meta| meta.len() as usize)
     }
 
-    /// How many run now.
+    /// How many are running.
     fn running(&self) -> usize {
         let all = fs::read_dir("/proc").unwrap().flatten();
         all.filter(|entry| {
@@ -57,7 +57,7 @@ impl Gate {
         .count()
     }
 
-    /// A process of a user without any rights crashes.
+    /// A process of an unprivileged user crashes.
     fn crash(&self) -> Child {
         Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c"])
@@ -68,7 +68,7 @@ impl Gate {
             .unwrap()
     }
 
-    /// All that run go on, and all that come.
+    /// Opens the gate for all handlers that run and all that follow.
     fn open(&self) -> fs::File {
         fs::File::options().read(true).write(true).open(self.path().join("gate")).unwrap()
     }
@@ -88,11 +88,13 @@ fn wait_for(what: &str, is_so: &mut dyn FnMut() -> bool) {
     let until = Instant::now() + SOON;
     while !is_so() {
         assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_millis(10)); // no event: the kernel's helpers are nobody's children
+        // no event: the kernel's helpers are nobody's children
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Sixteen at once, as the kernel would have had; of the others none waits, and none is left.
+/// Sixteen at once, as with the kernel. Of the other crashes none waits,
+/// and nothing is left of them.
 #[test]
 fn row_29_the_earlier_handlers_own_limit() {
     const LIMIT: usize = 16;
@@ -109,14 +111,15 @@ fn row_29_the_earlier_handlers_own_limit() {
     host.settle();
     wait_for("handlers are left", &mut || gate.running() == 0);
     assert_eq!(gate.started(), LIMIT, "one of those that were skipped came later");
-    // Those that are through do not count any more.
+    // Handlers that have ended do not count any more.
     let mut again: Vec<_> = (0..4).map(|_| gate.crash()).collect();
     wait_for_all(&mut again);
     assert_eq!(gate.started(), LIMIT + 4);
     drop(gate_is_open);
 }
 
-/// Without a limit of its own the kernel would run any number: ours are kept to, and nobody is skipped who has time.
+/// Without a limit the kernel would run any number of handlers. This project's own limit applies,
+/// and a crash that can wait is not skipped.
 #[test]
 fn row_29_an_earlier_handler_without_a_limit() {
     let host = scene::host();
@@ -126,7 +129,7 @@ fn row_29_an_earlier_handler_without_a_limit() {
     let mut children: Vec<_> = (0..20).map(|_| gate.crash()).collect();
     wait_for("four are not handled", &mut || gate.started() == 4);
     // Each of the others has a helper by now, which looks for room again and again.
-    wait_for("the others do not wait", &mut || crate::ring::helpers().len() == 16);
+    wait_for("the others do not wait", &mut || crate::fixture::helpers().len() == 16);
     assert_eq!((gate.started(), gate.running()), (4, 4));
     let gate_is_open = gate.open();
     wait_for_all(&mut children);

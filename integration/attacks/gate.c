@@ -1,5 +1,6 @@
 /*
- * An earlier handler, `|gate DIRECTORY`: it takes the whole core, says so by a byte in DIRECTORY/started, and ends when the FIFO DIRECTORY/gate has a writer.
+ * An earlier handler, `|gate DIRECTORY`: it takes the whole core, says so by a byte in
+ * DIRECTORY/started, and ends when the FIFO DIRECTORY/gate has a writer.
  */
 #include <fcntl.h>
 #include <unistd.h>

@@ -1,4 +1,5 @@
-//! Whose processor, disk and memory a dump takes: those of the container, in every controller, at its limits too.
+//! The processor time, disk traffic and memory of a dump are charged to the container, in every
+//! controller, even at its limits.
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::ring::{bundle, crash, helpers};
+use crate::fixture::{bundle, crash, helpers};
 use crate::scene::{self, ECI, only_record};
 use crate::support::crasher::crasher;
 use crate::support::fuse::{Answer, Fuse, op};
@@ -16,7 +17,7 @@ use crate::support::runtime::{Kind, Runtime};
 
 const MIB: u64 = 1 << 20;
 
-/// The groups of a process in the controllers that account for work.
+/// The groups of a process in the accounting controllers.
 fn groups(pid: i32) -> BTreeSet<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     // Where memory has a hierarchy of its own, the group of cgroup v2 accounts for nothing.
@@ -29,8 +30,8 @@ fn groups(pid: i32) -> BTreeSet<String> {
     text.lines().filter(counts).map(str::to_owned).collect()
 }
 
-/// The writer is in all of the crasher's groups before its first byte, and the parent, which acts for the host, in
-/// none of them.
+/// The writer is in all groups of the crashed process before it writes the first byte; the parent,
+/// which acts for the host, is in none of them.
 #[test]
 fn row_32_the_writer_is_in_all_groups() {
     let _host = scene::host();
@@ -54,8 +55,9 @@ fn row_32_the_writer_is_in_all_groups() {
     });
 }
 
-/// Who keeps the programs of a core works on after its process has been let go. When the container goes its
-/// groups are empty all the same, or its runtime could not remove them.
+/// The process that keeps the programs of a core continues after the crashed process was released.
+/// When the container is removed its groups are empty all the same, or its runtime could not remove
+/// them.
 #[test]
 fn row_32_a_keeper_does_not_hold_the_groups_of_a_container_that_goes() {
     let host = scene::host();
@@ -84,16 +86,16 @@ fn row_32_a_keeper_does_not_hold_the_groups_of_a_container_that_goes() {
     assert_eq!(there(), 0, "the keeper is in the groups of a container that has gone");
     target.go_on();
     host.settle();
-    assert_eq!(crate::ring::names(volume.path()).len(), 1);
+    assert_eq!(crate::fixture::names(volume.path()).len(), 1);
 }
 
-/// A container that may not have one process more still gets its core.
+/// A container at its limit of processes still gets its core.
 #[test]
 fn row_32_a_container_at_its_pids_limit() {
     let host = scene::host();
     let runtime = Runtime::new(Kind::Runc);
     let (mut bundle, volume) = bundle();
-    // The process that crashes is all that there may be.
+    // The crashing process is all that the limit allows.
     bundle.config["linux"]["resources"]["pids"] = json!({ "limit": 1 });
     bundle.args(&["/bin/crasher", "--fill", "24", "null"]);
     let container = runtime.create(&bundle, "full");
@@ -105,8 +107,8 @@ fn row_32_a_container_at_its_pids_limit() {
     crate::core_file::read(&volume.path().join("core.1"));
 }
 
-/// A container with so little memory left that its compression does not fit: the core is whole, without it, and the
-/// record says so. With more it is compressed.
+/// A container with too little memory left for the compression gets a complete, uncompressed core,
+/// and the record says so. With more memory the core is compressed.
 #[test]
 fn row_39_compression_never_costs_the_core() {
     const LIMIT: u64 = 64 * MIB;
@@ -126,7 +128,11 @@ fn row_39_compression_never_costs_the_core() {
         assert_eq!(record["outcome"], "written", "{fill} MiB: {record:#}");
         let name = if compressed { "core.1.zst" } else { "core.1" };
         let core = volume.path().join(name);
-        assert!(core.exists(), "{fill} MiB: {:?}, {record:#}", crate::ring::names(volume.path()));
+        assert!(
+            core.exists(),
+            "{fill} MiB: {:?}, {record:#}",
+            crate::fixture::names(volume.path())
+        );
         if !compressed {
             crate::core_file::read(&core);
             let why = record["reason"].as_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The helper itself: who may start it, talk to it, or put something else in its place.
+//! The helper: who may start it, send to it, or replace it.
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::ring::{as_nobody, bundle, crash, helpers, names, tree};
+use crate::fixture::{as_nobody, bundle, crash, helpers, names, tree};
 use crate::scene::{self, product};
 use crate::support::bare;
 use crate::support::fuse::{Answer, Fuse};
 use crate::support::host::{BINARY, RUN, STORE};
 use crate::support::runtime::{Kind, Runtime};
 
-/// The inodes of sockets that a process has.
+/// Inodes of the sockets that a process has open.
 fn sockets(pid: i32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     entries
@@ -31,8 +31,8 @@ fn sockets(pid: i32) -> Vec<String> {
         .collect()
 }
 
-/// There is no socket: nothing of ours listens, not even in the middle of a dump. What is left is to call the verbs by hand: as an ordinary user, and by root's
-/// mistake for a process that has not crashed.
+/// The project listens on no socket, not even during a dump. What is left is to run the verbs by
+/// hand: as an ordinary user, and, by root's mistake, for a process that has not crashed.
 #[test]
 fn row_11_impostor_of_the_kernel() {
     let host = scene::host();
@@ -49,7 +49,7 @@ fn row_11_impostor_of_the_kernel() {
     assert_eq!(open.concat(), [] as [String; 0], "a helper has a socket");
     assert!(!listening.contains("oci-coredump"), "{listening}");
 
-    // A healthy process of the container, said to have crashed.
+    // A healthy process of the container that is claimed to have crashed.
     let mut healthy = container.victim(&bare::compile("victim"), "tiny", 0);
     let pid = healthy.pid().to_string();
     let forged = |pidfd: &'static str| {
@@ -75,7 +75,7 @@ fn row_11_impostor_of_the_kernel() {
         words.map(str::to_owned)
     };
     host.settle();
-    // That it went to the earlier handler, and what has been said, is noted.
+    // Without the notes on what went to the earlier handler and on what was logged.
     let state = || {
         let mut run = tree(Path::new(RUN));
         run.retain(|path, _| {
@@ -108,9 +108,15 @@ fn row_11_impostor_of_the_kernel() {
     unchanged("handle, by a user");
     run(product(&words.each_ref().map(String::as_str)).env("PATH", "/nowhere"));
     unchanged("handle, by root, of a process that has not crashed");
-    let state = serde_json::json!({ "ociVersion": "1.0.2", "id": "forged", "status": "creating", "pid": container.init(), "bundle": elsewhere.path() });
-    fs::write(elsewhere.path().join("config.json"), r#"{"ociVersion":"1.0.2","root":{"path":"/"},"annotations":{"oci-coredump/pattern":"/tmp/core"}}"#)
-        .unwrap();
+    let state = serde_json::json!({
+        "ociVersion": "1.0.2", "id": "forged", "status": "creating", "pid": container.init(),
+        "bundle": elsewhere.path(),
+    });
+    let config = serde_json::json!({
+        "ociVersion": "1.0.2", "root": { "path": "/" },
+        "annotations": { "oci-coredump/pattern": "/tmp/core" },
+    });
+    fs::write(elsewhere.path().join("config.json"), config.to_string()).unwrap();
     let mut hook = as_nobody(BINARY, &["hook", "createRuntime"])
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
@@ -130,8 +136,9 @@ fn row_11_impostor_of_the_kernel() {
     assert!(target.names().contains(&format!("core.{pid}")), "the real crash counts all the same");
 }
 
-/// A helper that somebody else could replace is not given to the kernel; a container cannot change the pattern, nor reach the program behind it; what changes all
-/// the same is told and mended.
+/// A helper that another user could replace is not given to the kernel. A container
+/// can neither change the pattern nor reach the program in it. A change by other means
+/// is reported and repaired.
 #[test]
 fn row_17_tampering_with_the_pattern_or_the_helper() {
     let host = scene::host();
@@ -162,12 +169,14 @@ fn row_17_tampering_with_the_pattern_or_the_helper() {
     for attempt in [
         "echo '|/evil' >/proc/sys/kernel/core_pattern",
         "umount /proc/sys/kernel/core_pattern && echo '|/evil' >/proc/sys/kernel/core_pattern",
-        "mkdir -p /tmp/p && mount -t proc proc /tmp/p && echo '|/evil' >/tmp/p/sys/kernel/core_pattern",
+        "mkdir -p /tmp/p && mount -t proc proc /tmp/p && echo '|/evil' \
+         >/tmp/p/sys/kernel/core_pattern",
     ] {
         assert!(!container.exec(&["/bin/sh", "-c", attempt]).status.success(), "{attempt}");
         assert_eq!(host.sysctl("kernel/core_pattern"), ours, "{attempt}");
     }
-    // No file of the project is in the container: neither the program nor the registry, but the one line that it may read.
+    // The container contains no file of the project, neither the program nor the registry, except
+    // the one line that it may read.
     let mounts = container.sh("cat /proc/1/mountinfo");
     let ours_in_it: Vec<_> = mounts.lines().filter(|line| line.contains("oci-coredump")).collect();
     assert!(!ours_in_it.is_empty(), "{mounts}");

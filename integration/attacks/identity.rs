@@ -1,11 +1,12 @@
-//! Who crashed: reused PIDs, impostors, sandboxes in containers, names made to be misread.
+//! Identity of the crashed process: reused PIDs, impostors, sandboxes inside
+//! containers, misleading names.
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{PATTERN, bundle, crash, hex, names};
+use crate::fixture::{PATTERN, bundle, crash, hex, names};
 use crate::scene::{self, ECI, only_record};
 use crate::support::bare::{self, Victim};
 use crate::support::between::{AS_IT_IS, Gate, WITHOUT_PIDFD};
@@ -13,7 +14,8 @@ use crate::support::bundle::Bundle;
 use crate::support::host::RUN;
 use crate::support::runtime::{Kind, Runtime};
 
-/// A process with a given PID in the mount namespace of another one. Others on the machine start processes too: it is tried until it succeeds.
+/// Starts a process with a given PID in the mount namespace of another one. Other processes on the
+/// machine may take the PID, so this is tried until it succeeds.
 fn with_pid(wanted: u32, namespace_of: u32) -> Child {
     for _ in 0..1000 {
         fs::write("/proc/sys/kernel/ns_last_pid", (wanted - 1).to_string()).unwrap();
@@ -32,8 +34,10 @@ fn with_pid(wanted: u32, namespace_of: u32) -> Child {
     panic!("PID {wanted} was never to be had");
 }
 
-/// The crasher is killed while its helper is being started, and its PID given to a process of another container. That one must not be taken for it: its
-/// directory, its rights and its name are not the crasher's. The helper's start is the moment that a hostile process can stretch, by load; here it is a gate.
+/// The crashed process is killed while its helper is being started, and its PID goes to a
+/// process of another container. The helper must not take that process, with its directory,
+/// rights and name, for the crashed one. A hostile process can delay the start of a helper
+/// by load; here a gate does.
 fn pid_reused(exec: &str) {
     let host = scene::host();
     let (mine, others) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -75,7 +79,7 @@ fn row_01_pid_reused_where_the_kernel_gives_no_pidfd() {
     pid_reused(WITHOUT_PIDFD);
 }
 
-/// The same host name, the same comm, the same file names, the same user: none of that is who a process is.
+/// The same host name, comm, file names and user do not make two processes the same.
 #[test]
 fn row_09_impostor_of_another_container() {
     let host = scene::host();
@@ -95,8 +99,8 @@ fn row_09_impostor_of_another_container() {
     drop((one, two));
 }
 
-/// A container that was killed without its hooks leaves its entry behind. The kernel gives the number of its mount namespace to the next one; a crash there is
-/// nobody's.
+/// A container that was killed without its hooks leaves its entry behind. The kernel reuses the
+/// number of its mount namespace; a crash in the new namespace is not the container's.
 #[test]
 fn row_09_number_of_a_dead_containers_namespace() {
     let host = scene::host();
@@ -137,8 +141,10 @@ fn row_09_number_of_a_dead_containers_namespace() {
     assert_eq!(names(elsewhere.path()), [format!("host.{pid}")], "it is the host's");
 }
 
-/// A browser's sandbox in a container: its own user, PID and mount namespace, and its own file system where the dump directory is. It is the container's, its core
-/// lands where the crasher itself could have written it, and nothing is said of the host's directory behind the container's.
+/// A browser's sandbox in a container, with its own user, PID and mount namespaces and another
+/// file system at the dump directory. The crash is the container's, its core is written where the
+/// crashed process itself could have written it, and the record does not name the host's
+/// directory behind the container's.
 #[test]
 fn row_10_sandbox_within_the_container() {
     let host = scene::host();
@@ -173,21 +179,24 @@ fn row_10_sandbox_within_the_container() {
     );
 }
 
-/// A comm made for parsers of /proc/PID/stat (of the init, whose state and start time are read there) and of status (of the crasher).
+/// A comm made for parsers of /proc/PID/stat (of the init, whose state and start time are read
+/// there) and status (of the crashed process).
 #[test]
 fn row_16_comm_made_for_parsers() {
     let host = scene::host();
     let runtime = Runtime::new(Kind::Runc);
     let (mut bundle, volume) = bundle();
-    // Read from the first parenthesis, this init is a zombie; and any field after is another one.
+    // Parsed from the first parenthesis, this init would be a zombie, and all
+    // further fields would be wrong.
     let init = hex(b"i) Z 1 1 1 (");
-    // `--wait` reads from fd 0, which runtimes give as /dev/null: it would die at once. A FIFO that nobody writes to holds it.
+    // `--wait` reads from fd 0, which runtimes give as /dev/null: it would die at once. A FIFO that
+    // nobody writes to holds it.
     bundle.shell(&format!(
         "mkfifo /tmp/never; exec 0<>/tmp/never; exec /bin/crasher --comm {init} --wait null"
     ));
     let container = runtime.start(&bundle, "parsers");
     container.wait_for_stdout("ready");
-    // The end of another container sweeps what the hook takes for dead.
+    // The end of another container removes the entries of containers that the hook takes for dead.
     let (beside, _volume) = self::bundle();
     runtime.start(&beside, "beside").remove();
     assert!(fs::exists(format!("{RUN}/swept")).unwrap(), "nothing was swept");
@@ -211,7 +220,8 @@ fn row_16_comm_made_for_parsers() {
     );
 }
 
-/// What this project calls a container is not what the annotation's author says, whatever dialect: `PATTERN` is not the host's.
+/// Crashes outside of registered containers go to the earlier handler,
+/// whatever the annotations say.
 #[test]
 fn row_22_foreign_crashes_go_where_they_went() {
     let host = scene::host();
@@ -221,7 +231,8 @@ fn row_22_foreign_crashes_go_where_they_went() {
     let (bundle, volume) = bundle();
     let container = runtime.start(&bundle, "registered");
     assert!(host.sysctl("kernel/core_pattern").starts_with('|'));
-    // A process of the host, and one of a container that asks for nothing, whose pattern's directory is there as well.
+    // A process of the host, and one of a container that asks for nothing, whose pattern's
+    // directory is there as well.
     let mut victim =
         Victim::beside(std::process::id(), earlier.path(), &bare::compile("victim"), "tiny", 0);
     victim.crash();

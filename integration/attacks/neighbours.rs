@@ -1,5 +1,5 @@
-//! What one container does to its host and its neighbours: their disk, their inodes, their starts, their
-//! pattern. And a process's own wish, which is nobody else's to overrule.
+//! What a container could do to its host and its neighbours: use up their disk, inodes, start times
+//! and pattern. Also a process's own limit of 0, which nobody else may override.
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{bundle, crash, names};
+use crate::fixture::{bundle, crash, names};
 use crate::scene::{self, ECI, ECI_PATTERN, product};
 use crate::support::bundle::Bundle;
 use crate::support::crasher::{crasher, parent};
@@ -36,12 +36,14 @@ fn wait_for(what: &str, is: impl Fn() -> bool) {
     let until = Instant::now() + LONG;
     while !is() {
         assert!(Instant::now() < until, "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(20)); // sysctls and files of scripts have no events
+        // sysctls and files of scripts have no events
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// With a read-only root the dump directory was all that a container could write to, and it was the host's
-/// disk. It reads its cores there, and root's and a user's are made as before.
+/// With a read-only root the dump directory was all that a container could write to, and it
+/// was the host's disk. Now it is read-only for the container, and the cores of root and of a
+/// user are written as before.
 #[test]
 fn row_30_the_dump_directory_is_no_disk() {
     let host = scene::host();
@@ -81,7 +83,7 @@ fn row_30_the_dump_directory_is_no_disk() {
     assert_eq!(written.count(), 2);
 }
 
-/// Who wants it back says so.
+/// The administrator can make it writable.
 #[test]
 fn row_30_unless_the_administrator_wants_it() {
     let host = scene::host();
@@ -93,7 +95,7 @@ fn row_30_unless_the_administrator_wants_it() {
     assert_eq!(names(&store_of("writer")), ["mine"]);
 }
 
-/// Refused crashes had a record each, until the host had no inode left.
+/// Every refused crash had a record of its own, until the host ran out of inodes.
 #[test]
 fn row_31_refused_crashes_are_one_record() {
     const CRASHES: usize = 60;
@@ -103,13 +105,15 @@ fn row_31_refused_crashes_are_one_record() {
     let (bundle, volume) = bundle();
     let container = runtime.start(&bundle, "loops");
     let script = format!(
-        "ulimit -c unlimited; for i in $(seq {CRASHES}); do /bin/crasher null; done 2>/dev/null; true"
+        "ulimit -c unlimited; for i in $(seq {CRASHES}); do /bin/crasher null; done 2>/dev/null; \
+         true"
     );
     container.sh(&script);
     host.settle();
     assert_eq!(names(volume.path()).len(), 1);
     let records = host.records_of("loops");
-    // Five of their own in a minute, of which the loop may touch two, or on a busy machine three.
+    // Five records in each minute; the loop may run into a second minute, or on a
+    // busy machine into a third.
     assert!((3..=17).contains(&records.len()), "{} records", records.len());
     let counted = records.iter().map(|r| r["count"].as_u64().unwrap_or(1)).sum::<u64>();
     assert_eq!(counted as usize, CRASHES, "{records:#?}");
@@ -126,7 +130,7 @@ fn row_31_refused_crashes_are_one_record() {
     assert!(text.contains(&format!("×{}", sum["count"])), "{text}");
 }
 
-/// A `createRuntime` hook before ours: it says that it is there, and waits for the word.
+/// A `createRuntime` hook before ours, which reports that it runs and then waits.
 struct Gate(TempDir);
 
 impl Gate {
@@ -155,8 +159,8 @@ impl Gate {
     }
 }
 
-/// The volume of a container that starts does not answer one of the hook's calls: the container starts
-/// without its cores, and others start, dump and go as if nothing was.
+/// The volume of a container that starts does not answer one of the hook's calls: the container
+/// starts without its cores, and others start, dump and go as if nothing was.
 fn hung_volume(operation: u32) -> bool {
     let host = scene::host();
     let runtime = Runtime::new(Kind::Runc);
@@ -201,7 +205,7 @@ fn row_33_a_volume_that_does_not_answer_delays_nobody() {
     println!("held: {held:?}");
 }
 
-/// A directory in place of a core kept every vacuum from going on.
+/// A directory in place of a core used to stop every vacuum.
 #[test]
 fn row_34_a_directory_in_place_of_a_core() {
     let host = scene::host();
@@ -225,7 +229,7 @@ fn row_34_a_directory_in_place_of_a_core() {
     assert!(cores[1].join("in it").exists(), "what is not a core was removed: {said}");
 }
 
-/// A loss of power left what was there before us empty, and nothing worked any more.
+/// A power failure left the saved sysctls empty, and nothing worked any more.
 #[test]
 fn row_34_damaged_state() {
     let host = scene::host();
@@ -258,7 +262,7 @@ fn row_34_damaged_state() {
     }
 }
 
-/// In a privileged container the kernel would look for the program on the host, and not find it.
+/// From a privileged container the kernel would look for the program on the host, and not find it.
 #[test]
 fn row_35_the_pattern_is_taken_over_from_the_host_only() {
     let host = scene::host();
@@ -279,7 +283,7 @@ fn row_35_the_pattern_is_taken_over_from_the_host_only() {
         assert_eq!(host.sysctl("kernel/core_pattern"), before, "{what}: {said}");
         assert_eq!(said.trim().lines().count(), 1, "{what}: {said}");
     }
-    // The way of a DaemonSet: a mount namespace in which the very same program is seen.
+    // As a DaemonSet does it: a mount namespace in which the same program is seen.
     let output = Command::new("unshare").args(["--mount", BINARY, "install"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(host.sysctl("kernel/core_pattern").starts_with(&format!("|{BINARY} ")));
@@ -306,7 +310,7 @@ fn row_36_an_overwritten_pattern_comes_back() {
     let container = runtime.start(&bundle, "running");
     let ours = host.sysctl("kernel/core_pattern");
     assert!(product(&["install"]).output().unwrap().status.success());
-    // For the next boot, and for each run of systemd-sysctl.
+    // For the next boot, and for every run of systemd-sysctl.
     if drop_in.parent().unwrap().is_dir() {
         let text = fs::read_to_string(drop_in).unwrap();
         assert!(text.contains(&format!("kernel.core_pattern={ours}")), "{text}");
@@ -320,14 +324,14 @@ fn row_36_an_overwritten_pattern_comes_back() {
     assert_eq!(names(volume.path()), [format!("core.{pid}")]);
     drop(watch);
 
-    // Without it: the next hook of any container, at any stage.
+    // Without the service: the next hook of any container repairs it, at any stage.
     let (short_bundle, _short_volume) = self::bundle();
     let short = runtime.start(&short_bundle, "short");
     host.set("kernel/core_pattern", FOREIGN);
     short.remove();
     wait_for("the pattern, by poststop", is_back);
 
-    // What the other program wrote is the host's own now.
+    // The pattern of the other program is the host's own now.
     scene::uninstall();
     assert_eq!(host.sysctl("kernel/core_pattern"), FOREIGN);
     assert!(!drop_in.exists(), "uninstall left its drop-in");
@@ -342,7 +346,8 @@ fn without_core(command: &Command) -> Command {
     shell
 }
 
-/// gpg sets its own soft limit to 0 for its secrets. That an engine's exec has a 0 is nobody's wish.
+/// gpg sets its soft limit to 0 to protect its secrets. A limit of 0 that an engine's exec
+/// sets has no such meaning.
 #[test]
 fn row_37_a_process_that_wants_no_core() {
     let host = scene::host();
@@ -354,13 +359,13 @@ fn row_37_a_process_that_wants_no_core() {
         host.settle();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    // The engine's 0: the program itself, and one below a shell.
+    // The engine's 0, for the program itself and for one below a shell.
     exec(&["/bin/crasher", "null"]);
     assert_eq!(names(volume.path()).len(), 1);
     exec(&["/bin/sh", "-c", "/bin/crasher null; true"]);
     assert_eq!(names(volume.path()).len(), 2);
 
-    // Its own 0, below a shell that has another limit.
+    // A limit of 0 of its own, below a shell that has another limit.
     let script = "ulimit -Sc unlimited; (ulimit -Sc 0; exec /bin/crasher null); echo status $?";
     assert_eq!(exec(&["/bin/sh", "-c", script]).trim(), "status 139");
     assert_eq!(names(volume.path()).len(), 2, "what wanted no core has one");

@@ -1,17 +1,17 @@
-//! What is kept of one container's programs at the cost of another's.
+//! Kept programs of one container at the expense of another's.
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::ring::{bundle, crash, helpers};
+use crate::fixture::{bundle, crash, helpers};
 use crate::support::host::{Host, STORE};
 use crate::support::runtime::{Container, Kind, Runtime};
 
 const MIB: u64 = 1 << 20;
 
-/// The programs of the last crash of a container that are kept: where, and bytes on disk.
+/// The kept programs of a container's last crash: path, and bytes on disk.
 fn kept(host: &Host, id: &str) -> Vec<(PathBuf, u64)> {
     let record = host.records_of(id).pop().unwrap();
     let names = record["binaries"].as_object().unwrap_or(&serde_json::Map::new()).clone();
@@ -20,7 +20,7 @@ fn kept(host: &Host, id: &str) -> Vec<(PathBuf, u64)> {
     found.map(|path| (path.clone(), path.metadata().unwrap().blocks() * 512)).collect()
 }
 
-/// Crashes of programs that are all different, and large. `holes`: the size is not on the disk.
+/// Crashes of large programs that all differ. `holes`: their size is not allocated on disk.
 fn programs(container: &Container<'_>, host: &Host, numbers: std::ops::Range<u32>, grow: &str) {
     for n in numbers {
         let file = format!("/tmp/big{n}");
@@ -33,8 +33,8 @@ fn programs(container: &Container<'_>, host: &Host, numbers: std::ops::Range<u32
     }
 }
 
-/// Sparse programs cost what they have on the disk; full ones fill the container's own share only, of which its
-/// newest are kept; and after all that the neighbour's program is kept.
+/// Sparse programs count with their allocated size. Full ones use up only the container's own
+/// share, of which the newest are kept. After that a neighbour's program is kept as well.
 #[test]
 fn row_31_the_pot_of_kept_programs() {
     let host = crate::scene::host();
@@ -56,7 +56,7 @@ fn row_31_the_pot_of_kept_programs() {
         assert!(meta.blocks() * 512 < 2 * MIB, "{} bytes for a file of holes", meta.blocks() * 512);
     }
 
-    // Eight of 15 MiB are more than the pot. Two are more than a share of it.
+    // Eight of 15 MiB are more than the total; two are more than one share.
     programs(&greedy, &host, 10..18, "head -c 15728640 /dev/urandom >>");
     let newest = kept(&host, "greedy");
     assert_eq!(newest.len(), 1, "of its own the oldest go: {newest:?}");

@@ -1,4 +1,4 @@
-//! Cores, records and helpers that somebody wants to read or to use who may not.
+//! Cores, records and helpers that somebody without permission tries to read or to use.
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::core_file::owner_and_mode;
-use crate::ring::{as_nobody, bundle, crash, helpers, names, tree};
+use crate::fixture::{as_nobody, bundle, crash, helpers, names, tree};
 use crate::scene::{self, only_record};
 use crate::support::bare;
 use crate::support::between::wait_gone;
@@ -16,8 +16,9 @@ use crate::support::fuse::{Answer, Fuse};
 use crate::support::host::{RUN, STORE};
 use crate::support::runtime::{Kind, Runtime};
 
-/// A user crashes a set-user-ID program: with what a program of root has read, the core would be a way to root. Also where the administrator has set
-/// `fs.suid_dumpable` to 1, which makes the kernel call it an ordinary one.
+/// A user crashes a set-user-ID program. A core with data that a program of root has read would be
+/// a way to root, even if the administrator has set `fs.suid_dumpable` to 1, with which the kernel
+/// treats the program as an ordinary one.
 #[test]
 fn row_02_core_of_a_set_user_id_program() {
     let host = scene::host();
@@ -50,7 +51,7 @@ fn row_02_core_of_a_set_user_id_program() {
     }
 }
 
-/// The process takes its umask away, so that its core would be for everybody to read.
+/// The process clears its umask, which would make its core world-readable.
 #[test]
 fn row_06_world_readable_core() {
     let _host = scene::host();
@@ -72,7 +73,8 @@ fn row_06_world_readable_core() {
     }
 }
 
-/// A password in the environment, and one on the command line: both are in the core, which is the owner's, and nowhere else.
+/// A password in the environment and one on the command line are in the core, which belongs to
+/// the owner, and nowhere else.
 #[test]
 fn row_15_environment_and_arguments() {
     const SECRET: &str = "correct-horse-battery";
@@ -96,7 +98,7 @@ fn row_15_environment_and_arguments() {
             "{path:?} is open to others: {mode:o}"
         );
     }
-    // Not even which programs crash is for other users to know.
+    // Other users must not even learn which programs crash.
     for path in [STORE, RUN] {
         assert!(
             !as_nobody("ls", &[path]).output().unwrap().status.success(),
@@ -113,8 +115,9 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// The helper, and its writer, die of what they are made to stumble over. The kernel must not start another helper for that, no core of the helper (it holds
-/// the container's memory) may appear, and the crash keeps its record.
+/// The helper and its writer crash themselves. The kernel must not start another helper
+/// for that, no core of the helper, which holds the container's memory, may appear, and
+/// the crash keeps its record.
 #[test]
 fn row_18_helper_that_crashes_itself() {
     let host = scene::host();
@@ -131,13 +134,14 @@ fn row_18_helper_that_crashes_itself() {
         let both = helpers();
         let (parent, writer) = relation(&both);
         let hit = if victim_of_the_signal == "writer" { writer } else { parent };
-        // It is about to be killed: it may not be one of those whose memory everybody can read, either.
+        // It is about to be killed, and must not become a process whose memory
+        // everybody can read either.
         assert_eq!(
             fs::metadata(format!("/proc/{writer}/mem")).unwrap().uid(),
             0,
             "the writer could be traced by the container"
         );
-        // Of the signals that dump core, one that the language's runtime does not handle.
+        // A signal that dumps core and that Rust's runtime does not handle.
         assert!(Command::new("kill").args(["-ILL", &hit.to_string()]).status().unwrap().success());
         if hit == parent {
             wait_gone(parent, Duration::from_secs(10));
@@ -160,7 +164,7 @@ fn row_18_helper_that_crashes_itself() {
     }
 }
 
-/// Parent and child of two processes.
+/// Which of two processes is the parent, and which the child.
 fn relation(pids: &[i32]) -> (i32, i32) {
     let parent = |pid: i32| -> i32 {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -170,7 +174,7 @@ fn relation(pids: &[i32]) -> (i32, i32) {
     if parent(*a) == *b { (*b, *a) } else { (*a, *b) }
 }
 
-/// Point 2 of the design, seen from outside: what a long dump runs as.
+/// What a long dump runs as, seen from outside (point 2 of the design).
 #[test]
 fn the_writer_has_nothing_that_the_crasher_had_not() {
     let _host = scene::host();
@@ -214,7 +218,7 @@ fn the_writer_has_nothing_that_the_crasher_had_not() {
         for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
             assert_eq!(field(set), "0000000000000000", "{set}");
         }
-        // With that the bounding set means nothing.
+        // With that the bounding set has no effect.
         assert_eq!(field("NoNewPrivs:"), "1");
         assert!(
             limits.lines().any(|line| line.starts_with("Max core file size")
@@ -222,8 +226,8 @@ fn the_writer_has_nothing_that_the_crasher_had_not() {
             "{limits}"
         );
         assert_eq!(environ, "");
-        // Standard input (the core), output and error, the report, the file and its directory, and what the fast
-        // lane reads.
+        // Standard input (the core), output and error, the report, the file and its directory, and
+        // what the fast lane reads.
         assert!(descriptors <= 10, "{descriptors} descriptors are open");
     });
 }

@@ -1,15 +1,16 @@
-//! Who looks at cores, and at a container that runs: what the container's file systems do is not theirs to
-//! wait for.
+//! Reading cores, and looking at running containers: no command waits for a container's file
+//! system.
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::ring::{bundle, crash, names};
+use crate::fixture::{bundle, crash, names};
 use crate::scene::{self, ECI, product};
 use crate::support::fuse::{Fuse, op};
 use crate::support::runtime::{Kind, Runtime};
 
-/// Every verb waits for a container's file system three or four seconds; and a busy machine.
+/// Every verb waits at most three or four seconds for a container's file system; the
+/// rest is for a busy machine.
 const BOUND: Duration = Duration::from_secs(40);
 
 fn ends_within(child: &mut Child, most: Duration) -> Option<ExitStatus> {
@@ -23,8 +24,8 @@ fn ends_within(child: &mut Child, most: Duration) -> Option<ExitStatus> {
     None
 }
 
-/// One dead volume took `list` away from the administrator, for all containers, and each attempt left a
-/// process that could not be killed.
+/// One volume without its server blocked `list` for all containers, and each attempt left a process
+/// that could not be killed.
 #[test]
 fn row_46_a_volume_that_does_not_answer() {
     let host = scene::host();
@@ -40,7 +41,7 @@ fn row_46_a_volume_that_does_not_answer() {
     }
     host.settle();
     let pid = hung.pid().to_string();
-    // The state of `hung` is in what is said, and `calm` is seen as ever.
+    // The output shows the state of `hung`, and `calm` as usual.
     let table: [(&[&str], &[&str]); 8] = [
         (&["list"], &["unreachable", "present"]),
         (&["list", "--json"], &["\"unreachable\"", "\"present\""]),
@@ -67,7 +68,7 @@ fn row_46_a_volume_that_does_not_answer() {
     }
 }
 
-/// Who holds a lease on his core hid it: it was said to be missing.
+/// A lease on a core made it appear missing.
 #[test]
 fn row_46_a_lease() {
     let host = scene::host();

@@ -1,11 +1,11 @@
-//! What a container takes that is not its own: memory, time, space.
+//! Resources that a container takes beyond its own: memory, time, space.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::ring::{bundle, crash, helpers, names};
+use crate::fixture::{bundle, crash, helpers, names};
 use crate::scene::{self, ECI, only_record};
 use crate::support::fuse::{Answer, Fuse};
 use crate::support::runtime::{Kind, Runtime};
@@ -33,8 +33,9 @@ fn number(group: &Path, names: [&str; 2]) -> u64 {
     text.trim().parse().unwrap()
 }
 
-/// A volume in memory, a process that fills half of what the pod may have, and a core of the same size: together they are more. The host would pay for what the
-/// pod may not have; instead the core stops there. Early release is no way round.
+/// A volume in memory, a process that uses half of the pod's memory, and a core of the same size:
+/// together they exceed the limit. The host would have to provide the rest; instead the core is cut
+/// there. Early release does not avoid that.
 #[test]
 fn row_13_core_beyond_the_memory_limit() {
     const LIMIT: u64 = 64 * MIB;
@@ -70,7 +71,7 @@ fn row_13_core_beyond_the_memory_limit() {
         );
         assert!(peak <= LIMIT, "{peak}");
         assert_eq!(container.status(), "running", "an innocent process of the pod was killed");
-        // The neighbour has not noticed.
+        // The neighbour is not affected.
         let (pid, _) = crash(&calm, "0:0", "", &["/bin/crasher", "null"]);
         crate::core_file::read(&calms_volume.path().join(format!("core.{pid}")));
         println!("{release}: peak {peak} of {LIMIT}, {used} bytes of core kept; {why}");
@@ -78,7 +79,8 @@ fn row_13_core_beyond_the_memory_limit() {
     }
 }
 
-/// The largest process of the pod is one that has nothing to do with the crash. It must not be the one that is killed for the core's sake.
+/// The largest process of the pod has nothing to do with the crash, and must not be killed
+/// to make room for the core.
 #[test]
 fn row_13_core_at_the_cost_of_another_process() {
     const LIMIT: u64 = 64 * MIB;
@@ -87,7 +89,7 @@ fn row_13_core_at_the_cost_of_another_process() {
     let (mut bundle, _volume) = bundle();
     bundle.annotation(ECI, "/memory/core").tmpfs("/memory", 512 * MIB);
     bundle.config["linux"]["resources"]["memory"] = json!({ "limit": LIMIT, "swap": LIMIT });
-    // A FIFO that nobody writes to holds it; its memory is there when it says so.
+    // A FIFO without a writer holds it; its memory is filled when it says so.
     bundle.shell("mkfifo /tmp/never; exec 0<>/tmp/never; exec /bin/crasher --fill 36 --wait null");
     let container = runtime.start(&bundle, "bystander");
     container.wait_for_stdout("ready");
@@ -98,7 +100,7 @@ fn row_13_core_at_the_cost_of_another_process() {
     assert!(record["reason"].as_str().unwrap().contains("memory limit"), "{record:#}");
 }
 
-/// The record, when it is no more about to change.
+/// The record, once it no longer changes.
 fn settled(host: &crate::support::host::Host, id: &str) -> serde_json::Value {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
@@ -111,7 +113,8 @@ fn settled(host: &crate::support::host::Host, id: &str) -> serde_json::Value {
     }
 }
 
-/// Where a core's memory and disk traffic count: in the groups of the crasher, in every hierarchy that has such accounts, from before the first byte.
+/// The groups to which a core's memory and disk traffic are charged: those of the crashed process,
+/// in every accounting hierarchy, from before the first byte.
 #[test]
 fn row_13_the_writer_is_in_the_crashers_groups() {
     let _host = scene::host();

@@ -1,4 +1,5 @@
-//! The host's disk: what must stay free of it, what counts of a container, and what goes to make room.
+//! The host's disk: the space that must stay free, what counts for a container, and
+//! what is removed to make room.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
 use tempfile::TempDir;
 
-use crate::ring::{bundle, crash, names};
+use crate::fixture::{bundle, crash, names};
 use crate::scene::{self, ECI, ECI_PATTERN, product};
 use crate::support::bundle::{Bundle, DEFAULT_CAPABILITIES};
 use crate::support::crasher::{compile, crasher, parent};
@@ -72,7 +73,7 @@ fn crashes(container: &Container<'_>, script: &str) {
     container.exec(&["/bin/sh", "-c", &format!("ulimit -c unlimited; {script}; true")]);
 }
 
-/// Each dump saw the same free space before its first byte, and all together took it.
+/// Every dump saw the same free space before its first byte, and together they used all of it.
 #[test]
 fn row_43_many_at_a_time_leave_what_must_stay_free() {
     const FLOOR: u64 = 200 * MIB;
@@ -92,7 +93,7 @@ fn row_43_many_at_a_time_leave_what_must_stay_free() {
             "for i in 1 2 3 4 5 6 7 8 9 10; do /bin/crasher --fill 60 null & done; wait",
         );
         host.settle();
-        // Each of ten may be a few MiB ahead of what it has seen.
+        // Each of ten dumps may be a few MiB ahead of the space that it has seen.
         assert!(disk.free() > FLOOR - 60 * MIB, "{id}: {} MiB are free", disk.free() / MIB);
         let records = host.records_of(id);
         assert_eq!(records.len(), 10, "{id}");
@@ -108,7 +109,7 @@ fn row_43_many_at_a_time_leave_what_must_stay_free() {
     }
 }
 
-/// A core of one page takes an inode as a large one does.
+/// A core of one page takes an inode like a large one.
 #[test]
 fn row_43_inodes_stay_free() {
     let host = scene::host();
@@ -128,8 +129,8 @@ fn row_43_inodes_stay_free() {
     assert!(records.iter().any(|r| by_limit(&r)), "{records:#?}");
 }
 
-/// From a mount namespace of its own, with something mounted over the directory, no core was to be seen: they
-/// were forgotten, and the container had as many as it liked.
+/// From a mount namespace with another mount over the directory no core was visible: the cores were
+/// forgotten, and the container could have any number.
 #[test]
 fn row_44_cores_are_not_forgotten_from_elsewhere() {
     let host = scene::host();
@@ -153,7 +154,8 @@ fn row_44_cores_are_not_forgotten_from_elsewhere() {
     }
 }
 
-/// The host's store is the host's: another user's old core, and one of an earlier start, go as well.
+/// The host may remove everything in its own store: another user's old core,
+/// and one of an earlier start.
 #[test]
 fn row_44_the_host_removes_what_is_in_its_store() {
     let host = scene::host();
@@ -192,8 +194,8 @@ int main(int argc, char **argv)
 }
 "#;
 
-/// Names and paths of the container's making made a record that nobody could read: its crash was not
-/// listed, and its core in the store was nobody's.
+/// Names and paths chosen by the container made a record too large to be read: the crash was not
+/// listed, and its core in the store belonged to no crash.
 #[test]
 fn row_47_no_record_is_too_large_to_be_read() {
     let host = scene::host();
@@ -227,7 +229,8 @@ fn row_47_no_record_is_too_large_to_be_read() {
     assert!(!store_of("large").exists(), "{:?}", names(&store_of("large")));
 }
 
-/// A core of a container that has gone, whose record is damaged or was removed: vacuum counts and frees it.
+/// vacuum counts and removes a core of a container that is gone and whose record
+/// is damaged or was removed.
 #[test]
 fn row_47_cores_without_a_record() {
     let host = scene::host();
@@ -244,7 +247,7 @@ fn row_47_cores_without_a_record() {
         for entry in fs::read_dir(Path::new(STORE).join("records")).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
         }
-        // Long enough ago to be nobody's work in progress.
+        // Old enough not to be work in progress.
         for id in ["gone", "running"] {
             for name in names(&store_of(id)) {
                 let file = fs::File::options().write(true).open(store_of(id).join(name)).unwrap();
@@ -260,7 +263,7 @@ fn row_47_cores_without_a_record() {
     }
 }
 
-/// One that crashes very often took the place of the cores of all others.
+/// A container that crashes very often displaced the cores of all others.
 #[test]
 fn row_51_vacuum_takes_from_who_has_most() {
     let host = scene::host();
@@ -280,7 +283,7 @@ fn row_51_vacuum_takes_from_who_has_most() {
     assert_eq!(host.records_of("many").len(), 8);
 }
 
-/// A handler that says which user's crash it got.
+/// A handler that records which user's crash it received.
 struct Handler(TempDir);
 
 impl Handler {
@@ -300,7 +303,7 @@ impl Handler {
         format!("|{}/h %u", self.0.path().display())
     }
 
-    /// Whether a crash of the host's comes there.
+    /// Whether a crash of the host reaches it.
     fn gets_one(&self, host: &Host) -> bool {
         let seen =
             || fs::read_to_string(self.0.path().join("log")).map_or(0, |t| t.lines().count());
@@ -312,7 +315,7 @@ impl Handler {
     }
 }
 
-/// The store moves, or goes with a full disk: what handled the host's crashes before us is known all the same.
+/// The store is moved, or is on a full disk: the earlier handler is still known.
 #[test]
 fn row_52_the_earlier_handler_outlives_the_store() {
     let host = scene::host();
@@ -337,7 +340,7 @@ fn row_52_the_earlier_handler_outlives_the_store() {
     host.restore_sysctls();
 }
 
-/// What is remembered and has gone was more than the writer could say, and each crash hung.
+/// The list of removed cores was longer than the writer could report, and each crash hung.
 #[test]
 fn row_44_many_cores_that_have_gone() {
     let host = scene::host();
@@ -358,7 +361,7 @@ fn row_44_many_cores_that_have_gone() {
     assert!(record["reason"].as_str().unwrap_or_default().contains("RLIMIT_CORE"), "{record:#}");
 }
 
-/// What is in the store says which program root starts: it is nobody's but root's.
+/// The store names the program that root starts, so only root may own it.
 #[test]
 fn row_55_a_store_that_is_not_roots() {
     let host = scene::host();
@@ -370,7 +373,7 @@ fn row_55_a_store_that_is_not_roots() {
     let ran = at("ran");
     fs::write(at("evil"), format!("#!/bin/sh\n: >{}\n", ran.display())).unwrap();
     fs::set_permissions(at("evil"), fs::Permissions::from_mode(0o755)).unwrap();
-    // Made by the user before us, or in a directory of his.
+    // Made by the user beforehand, or in a directory of the user's.
     for (store, is_there) in [(at("store"), true), (at("other"), false)] {
         host.configure(&format!("store = {:?}\n", store.to_str().unwrap()));
         if is_there {
@@ -390,7 +393,7 @@ fn row_55_a_store_that_is_not_roots() {
         assert!(!output.status.success() && said.contains("4321"), "{said}");
         assert_eq!(host.sysctl("kernel/core_pattern"), handler.pattern());
     }
-    // The configuration is changed while we are installed.
+    // The configuration changes while the product is installed.
     host.configure("");
     assert!(product(&["install"]).status().unwrap().success());
     host.configure(&format!("store = {:?}\n", at("store").to_str().unwrap()));
@@ -402,7 +405,7 @@ fn row_55_a_store_that_is_not_roots() {
     host.restore_sysctls();
 }
 
-/// `store` may be a directory in which others have something.
+/// `store` may be a directory that also contains other files.
 #[test]
 fn row_55_purge_takes_only_what_is_ours() {
     let host = scene::host();

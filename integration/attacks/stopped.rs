@@ -1,4 +1,5 @@
-//! Who acts with a user's rights can be stopped by that user: root waits for him a bounded time, and for a bounded number of them.
+//! A user can stop every process that acts with that user's rights. Root waits for such processes a
+//! bounded time, and for a bounded number of them.
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::helpers;
+use crate::fixture::helpers;
 use crate::scene::{self, product};
 use crate::support::bare::{self, Container};
 use crate::support::crasher::{compile, crasher};
@@ -18,8 +19,8 @@ use crate::support::host::Host;
 use crate::support::require;
 use crate::support::user::{self, User};
 
-/// Everything that a helper may wait for, together: ten seconds for a copy, `stall` and its last part, ten for one that is stopped without such a limit, and a busy
-/// machine.
+/// The sum of all waits of a helper: ten seconds for a copy, `stall` and its last part, ten for one
+/// that is stopped without such a limit, and time for a busy machine.
 const ALL: Duration = Duration::from_secs(60);
 
 /// `stopper.c` as a user.
@@ -31,14 +32,15 @@ struct Stopper {
     peak: usize,
 }
 
-/// Not in a user namespace of his own, or in one that he registered.
+/// Where the processes run: outside of a user namespace of the user's, or in one
+/// that the user registered.
 enum Where<'a> {
     Host,
     Registered(&'a Path),
 }
 
 impl Stopper {
-    /// Runs it to its last crash.
+    /// Runs it up to its last crash.
     fn run(user: &User, times: usize, soft: i64, place: Where<'_>, cwd: &Path) -> Self {
         let program = user.program(&compile("stopper", include_str!("stopper.c"), &[]));
         let mut command = match place {
@@ -88,7 +90,7 @@ impl Drop for Stopper {
     }
 }
 
-/// Waits until no more than `most` processes of the dispatcher are there.
+/// Waits until at most `most` processes of the dispatcher are left.
 fn wait_for_helpers(most: usize, time: Duration) {
     let until = Instant::now() + time;
     while helpers().len() > most {
@@ -121,7 +123,7 @@ fn store(user: &User, scratch: &TempDir) -> PathBuf {
     user.directory(&scratch.path().join("store"))
 }
 
-/// Another container, of root's: it gets its core meanwhile.
+/// A container of root's gets its core in the meantime.
 fn assert_another_gets_its_core(host: &Host) {
     let cores = TempDir::with_prefix_in("other", "/var/tmp").unwrap();
     let container = Container::new("other", cores.path(), &[]);
@@ -132,35 +134,37 @@ fn assert_another_gets_its_core(host: &Host) {
     assert_eq!(record["outcome"], "written", "{record:#}");
 }
 
-/// He asks for no cores: what is stopped is the child that makes his copy of the record.
+/// The user requests no cores: the process that is stopped is the child that writes the
+/// user's copy of the record.
 #[test]
 fn row_28_the_copy_of_a_record_is_stopped() {
     let Some((host, user, scratch)) = prepared("", "core") else { return };
     let store = store(&user, &scratch);
     let stopper = Stopper::run(&user, 150, 0, Where::Registered(&store), scratch.path());
     assert!(stopper.stopped > 0, "nothing was ever stopped");
-    // Four of his turns, each a helper and its child, and those that come and go.
+    // Four slots of the user, each with a helper and its child, and those that come and go.
     assert!(stopper.peak <= 4 * 2 + 24, "{} helpers at a time", stopper.peak);
     assert_another_gets_its_core(&host);
     wait_for_helpers(0, ALL);
     println!("stopped {}, at most {} helpers", stopper.stopped, stopper.peak);
 }
 
-/// What is stopped is the writer of his core.
+/// The process that is stopped is the writer of the core.
 #[test]
 fn row_28_the_writer_is_stopped() {
     let Some((host, user, scratch)) = prepared("stall = 2\nconcurrent = 6", "core") else { return };
     let store = store(&user, &scratch);
     let stopper = Stopper::run(&user, 100, -1, Where::Registered(&store), scratch.path());
     assert!(stopper.stopped > 0, "nothing was ever stopped");
-    // Turns, each a helper and its child; those whose process was killed while they waited.
+    // Slots, each with a helper and its child, and helpers whose process was
+    // killed while they waited.
     assert!(stopper.peak <= 6 * 2 + 4 * 2 + 40, "{} helpers at a time", stopper.peak);
     assert_another_gets_its_core(&host);
     wait_for_helpers(0, ALL);
     println!("stopped {}, at most {} helpers", stopper.stopped, stopper.peak);
 }
 
-/// Without a limit for slow targets, and without one for dumps: a user's have a number all the same.
+/// Without a limit for slow targets and without one for dumps, a user's dumps are still bounded.
 #[test]
 fn row_28_the_writer_is_stopped_where_nothing_is_limited() {
     let Some((host, user, scratch)) = prepared("stall = 0\nconcurrent = 0", "core") else {
@@ -173,7 +177,7 @@ fn row_28_the_writer_is_stopped_where_nothing_is_limited() {
     wait_for_helpers(0, ALL);
 }
 
-/// The writer of the host's own file pattern acts as the user as well.
+/// The writer of the host's own file pattern acts as the user too.
 #[test]
 fn row_28_the_writer_of_the_hosts_own_pattern_is_stopped() {
     let Some((host, user, scratch)) = prepared("stall = 2\nconcurrent = 6", "core.%p") else {
@@ -187,7 +191,8 @@ fn row_28_the_writer_of_the_hosts_own_pattern_is_stopped() {
     println!("stopped {}, at most {} helpers", stopper.stopped, stopper.peak);
 }
 
-/// The user's target does not answer, so that not even SIGKILL ends the writers: they keep their turns, and there are no more of them than turns.
+/// The user's target does not answer, so that not even SIGKILL ends the writers: they keep their
+/// slots, and there are never more writers than slots.
 #[test]
 fn row_29_writers_that_cannot_be_killed_keep_the_hosts_turns() {
     let target = Fuse::mount();
@@ -196,7 +201,7 @@ fn row_29_writers_that_cannot_be_killed_keep_the_hosts_turns() {
     else {
         return;
     };
-    // Whatever fails: nobody may wait for it any more when the host is put back.
+    // Whatever fails, no process may wait for the target any more when the host is restored.
     let _last = scopeguard(|| target.go_on());
     target.on_write(0, Answer::Hold);
     let crasher = user.program(crasher());
@@ -219,7 +224,7 @@ fn row_29_writers_that_cannot_be_killed_keep_the_hosts_turns() {
     wait_for_helpers(0, ALL);
 }
 
-/// Does something at the end of its scope.
+/// Runs a function at the end of the scope.
 fn scopeguard<F: Fn()>(last: F) -> impl Drop {
     struct Last<F: Fn()>(F);
     impl<F: Fn()> Drop for Last<F> {
@@ -230,7 +235,7 @@ fn scopeguard<F: Fn()>(last: F) -> impl Drop {
     Last(last)
 }
 
-/// A container kills its processes while they wait for a turn: nobody goes on waiting for them.
+/// A container kills its processes while they wait for a slot: no helper goes on waiting for them.
 #[test]
 fn row_29_processes_that_are_killed_while_their_helpers_wait() {
     let host = scene::host();

@@ -1,8 +1,10 @@
 /*
- * stopper N SOFT [REGISTRY STORE]: N processes crash with this soft RLIMIT_CORE (negative: all that is allowed), one after the other. Behind each, SIGSTOP goes to
- * whatever comes with our user ID and one of the next process IDs: the children of the dispatcher that act as us. Then the crashed process is killed.
- * With a REGISTRY our mount namespace is registered there as a container of ours, whose cores and records go to STORE.
- * Prints "stopped N" in the end, and stays until its standard input ends.
+ * stopper N SOFT [REGISTRY STORE]: N processes crash with this soft RLIMIT_CORE (negative: all that
+ * is allowed), one after the other. Behind each, SIGSTOP goes to whatever comes with our user ID
+ * and one of the next process IDs: the children of the dispatcher that act as us. Then the crashed
+ * process is killed. With a REGISTRY our mount namespace is registered there as a container of
+ * ours, whose cores and records go to STORE. Prints "stopped N" in the end, and stays until its
+ * standard input ends.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -37,8 +39,9 @@ static int enroll(const char *registry, const char *store)
 	if (!file)
 		return -1;
 	fprintf(file,
-		"{\"names\":{\"container_id\":\"stopper\"},\"init\":{\"pid\":%d,\"start_time\":%lu,\"mount_ns\":%lu,\"mount_ns_id\":null,"
-		"\"pid_ns\":null,\"cgroup\":null},\"pattern\":\"%s/core\",\"append_pid\":true,\"limit\":null,\"soft_limit\":null,"
+		"{\"names\":{\"container_id\":\"stopper\"},\"init\":{\"pid\":%d,\"start_time\":%lu,"
+		"\"mount_ns\":%lu,\"mount_ns_id\":null,\"pid_ns\":null,\"cgroup\":null},"
+		"\"pattern\":\"%s/core\",\"append_pid\":true,\"limit\":null,\"soft_limit\":null,"
 		"\"place\":{\"location\":\"layer\",\"mount\":null},\"refused\":null,\"store\":\"%s\"}",
 		getpid(), strtoul(field, NULL, 10), (unsigned long)ns.st_ino, store, store);
 	fclose(file);

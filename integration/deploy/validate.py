@@ -1,4 +1,6 @@
-"""Manifests on stdin, against the published Kubernetes schemas of the versions that are named; prints them as JSON."""
+"""Validates the manifests on stdin against the published Kubernetes schemas of the versions named as
+arguments, and prints them as JSON.
+"""
 import json
 import sys
 

@@ -1,4 +1,5 @@
-//! podman and CRI-O: their drop-ins, podman by its REST API, and podman's precreate hook, which edits what the runtime gets.
+//! podman and CRI-O: their drop-ins, podman by its REST API, and podman's precreate hook, which
+//! edits what the runtime gets.
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,7 +16,8 @@ use crate::support::runtime::Kind;
 use super::photo::Photo;
 use super::{core_of, doctor_says, host, product};
 
-/// No CRI-O is in Debian: what it would read is checked by the rules of crio.conf.d(5), and that all of it goes again.
+/// CRI-O is not in Debian. What it would read is checked by the rules of crio.conf.d(5), and that
+/// uninstalling removes all of it.
 #[test]
 fn drop_ins_of_podman_and_crio() {
     let _host = host();
@@ -114,7 +116,8 @@ fn post(socket: &Path, path: &str, body: &Value) -> (u32, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     let body = body.to_string();
     let head = format!(
-        "POST {path} HTTP/1.0\r\nHost: podman\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST {path} HTTP/1.0\r\nHost: podman\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all((head + &body).as_bytes()).unwrap();
@@ -124,8 +127,8 @@ fn post(socket: &Path, path: &str, body: &Value) -> (u32, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// ECI's parameter of its API, in the dress of podman's: annotations in the body of the request. By the hook that `install podman` has put into the standard
-/// directory.
+/// podman's counterpart of ECI's API parameter: annotations in the body of the request. Uses the
+/// hook that `install podman` has put into the standard directory.
 #[test]
 fn podman_by_its_rest_api() {
     if !require::programs(&["podman", "crun"]) {
@@ -154,7 +157,8 @@ fn podman_by_its_rest_api() {
     let limit = |kind: &str| json!({"type": kind, "soft": 1024, "hard": 1024});
     let create = |name: &str, annotations: Value| {
         let body = json!({
-            "name": name, "image": IMAGE, "command": ["sleep", "1000"], "netns": {"nsmode": "none"}, "cgroup_parent": podman.cgroup(),
+            "name": name, "image": IMAGE, "command": ["sleep", "1000"],
+            "netns": {"nsmode": "none"}, "cgroup_parent": podman.cgroup(),
             "r_limits": [limit("nofile"), limit("nproc")], "annotations": annotations,
         });
         let (status, answer) = post(&socket, "/v4.0.0/libpod/containers/create", &body);
@@ -175,7 +179,8 @@ fn podman_by_its_rest_api() {
     podman.exec("silent", &["/bin/crasher", "null"]);
     assert!(podman.sh("asks", "ls /pod/data/dump").starts_with("core-eci."));
     let record = core_of(&host, &asks);
-    // podman's configuration does not have the name; a person knows the container by nothing else.
+    // podman's configuration does not contain the name, which is all that a
+    // user knows of the container.
     assert_eq!(
         (&record["container_name"], &record["location"]),
         (&"asks".into(), &"store".into()),

@@ -67,7 +67,10 @@ fn over_every_runtime() {
         let mut bundle = Bundle::new();
         bundle.rootfs().put(crasher(), "/bin/crasher");
         // What a program inherits is the same.
-        bundle.shell("umask; ulimit -a; grep -E '^(Sig|Shd|NoNewPrivs|Seccomp)' /proc/self/status; ls /proc/self/fd; cat /proc/self/oom_score_adj");
+        bundle.shell(
+            "umask; ulimit -a; grep -E '^(Sig|Shd|NoNewPrivs|Seccomp)' /proc/self/status; ls \
+             /proc/self/fd; cat /proc/self/oom_score_adj",
+        );
         bundle.write();
         let path = bundle.path().to_str().unwrap().to_owned();
         let inherits = ["run", "--bundle", &path, "inherits"];
@@ -81,7 +84,7 @@ fn over_every_runtime() {
         assert!(theirs.stdout.starts_with(b"0022\n"), "{theirs:?}");
 
         bundle.shell("/bin/crasher null; exit 7");
-        // Who does not ask: not a byte of config.json is another.
+        // A container that requests nothing: not a byte of config.json changes.
         let before = std::fs::read(bundle.write()).unwrap();
         let id = format!("silent-{}", kind.name());
         assert_eq!(
@@ -92,7 +95,7 @@ fn over_every_runtime() {
         );
         assert_eq!(std::fs::read(bundle.path().join("config.json")).unwrap(), before);
         assert!(host.records_of(&id).is_empty());
-        // One that cannot be edited is the real one's to judge.
+        // A file that cannot be edited is left to the real runtime.
         std::fs::write(bundle.path().join("config.json"), "{\"annotations\": 5").unwrap();
         let (ours, theirs) =
             (wrapper(&["run", "--bundle", &path, &id]), real(&["run", "--bundle", &path, &id]));

@@ -25,7 +25,8 @@ pub struct Pod<'c> {
 }
 
 impl Containerd {
-    /// Makes the scratch directory with a configuration of that version; `nri`: whether a version 2 file switches NRI on. Not started yet.
+    /// Makes the scratch directory with a configuration of that version; `nri`: whether a version 2
+    /// file switches NRI on. Not started yet.
     pub fn prepare(suite: Suite, version: u32, nri: bool) -> Self {
         // Sockets have short names only.
         let scratch = tempfile::Builder::new().prefix("ctd").tempdir_in("/run").unwrap();
@@ -48,7 +49,8 @@ impl Containerd {
         self.file("containerd.sock")
     }
 
-    /// Starts it, with a soft RLIMIT_CORE of 0 as a shell's would be, and imports the image when it is new.
+    /// Starts it, with a soft RLIMIT_CORE of 0 as a shell's would be, and imports
+    /// the image when it is new.
     pub fn start(&mut self) {
         let mut command = self.suite.command("containerd");
         let path =
@@ -60,7 +62,8 @@ impl Containerd {
         if !self.ctr(&["images", "list", "-q"]).contains(IMAGE) {
             let archive = image::make(self.scratch.path());
             let archive = archive.to_str().unwrap();
-            // By the client, as it was in containerd 1: the daemon's own way unpacks for the snapshotters of its configuration only.
+            // By the client, as it was in containerd 1: the daemon's own way unpacks for the
+            // snapshotters of its configuration only.
             let local = if self.suite == Suite::Sid { vec!["--local"] } else { vec![] };
             self.ctr(
                 &[vec!["images", "import", "--snapshotter", "native"], local, vec![archive]]
@@ -131,9 +134,11 @@ impl Containerd {
         let annotations: Vec<_> =
             annotations.iter().map(|(key, value)| json!({"1": key, "2": value})).collect();
         let logs = self.file("logs");
-        // PodSandboxConfig: metadata, log_directory, annotations, linux.security_context.namespace_options.network = NODE.
+        // PodSandboxConfig: metadata, log_directory, annotations,
+        // linux.security_context.namespace_options.network = NODE.
         let config = json!({
-            "1": {"1": name, "2": format!("uid-{name}"), "3": "shop"}, "3": logs, "7": annotations, "8": {"2": {"1": {"1": 2}}},
+            "1": {"1": name, "2": format!("uid-{name}"), "3": "shop"}, "3": logs, "7": annotations,
+            "8": {"2": {"1": {"1": 2}}},
         });
         let id =
             self.cri("RunPodSandbox", &json!({"1": config}))["1"][0].as_str().unwrap().to_owned();
@@ -152,10 +157,17 @@ impl Drop for Containerd {
 impl Pod<'_> {
     /// A running container of the pod; its ID.
     pub fn container(&self, name: &str) -> String {
-        // LinuxContainerSecurityContext: namespace_options (network = NODE, pid = CONTAINER), readonly_paths as a kubelet gives them.
-        let security = json!({"3": {"1": 2, "2": 1}, "14": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]});
+        // LinuxContainerSecurityContext: namespace_options (network = NODE, pid = CONTAINER),
+        // readonly_paths as a kubelet gives them.
+        let security = json!({
+            "3": {"1": 2, "2": 1},
+            "14": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        });
         // ContainerConfig: metadata, image, command, log_path, linux.security_context.
-        let config = json!({"1": {"1": name}, "2": {"1": IMAGE}, "3": ["/bin/sleep", "1000"], "11": format!("{name}.log"), "15": {"2": security}});
+        let config = json!({
+            "1": {"1": name}, "2": {"1": IMAGE}, "3": ["/bin/sleep", "1000"],
+            "11": format!("{name}.log"), "15": {"2": security},
+        });
         let request = json!({"1": self.id, "2": config, "3": self.config});
         let id =
             self.containerd.cri("CreateContainer", &request)["1"][0].as_str().unwrap().to_owned();

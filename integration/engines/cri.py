@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""One call of the CRI, the interface by which a kubelet drives an engine: cri.py SOCKET METHOD REQUEST
+"""Makes one call of the CRI, the interface between a kubelet and an engine.
 
-The request is JSON whose keys are protobuf field numbers: a string or a message ({}) is one field, a list a repeated one, a number a varint. The answer
-comes back in the same form, every field as a list; what is no UTF-8 text stays out. So no generated code is needed, only python3-grpcio.
+cri.py SOCKET METHOD REQUEST
+
+The request is JSON whose keys are protobuf field numbers: a string or a message ({}) is one field, a
+list is a repeated field, a number is a varint. The answer has the same form, with every field as a
+list; fields that are not UTF-8 text are left out. So no generated code is needed, only
+python3-grpcio.
 """
 import json
 import sys
@@ -57,7 +61,9 @@ def decode(data):
 socket, method, request = sys.argv[1:]
 options = [("grpc.default_authority", "localhost")]
 with grpc.insecure_channel(f"unix://{socket}", options=options) as channel:
-    call = channel.unary_unary(f"/runtime.v1.{method}", request_serializer=encode, response_deserializer=decode)
+    call = channel.unary_unary(
+        f"/runtime.v1.{method}", request_serializer=encode, response_deserializer=decode
+    )
     try:
         print(json.dumps(call(json.loads(request), timeout=60, wait_for_ready=True)))
     except grpc.RpcError as error:

@@ -56,7 +56,8 @@ impl Docker {
         let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while self.docker(&["info", "--format", "{{.DefaultRuntime}}"]).trim() != default_runtime {
             assert!(std::time::Instant::now() < until, "dockerd does not take its configuration");
-            std::thread::sleep(std::time::Duration::from_millis(50)); // a reload tells nobody that it is done
+            // a reload tells nobody that it is done
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
 

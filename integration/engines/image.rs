@@ -25,7 +25,8 @@ pub fn make(scratch: &Path) -> PathBuf {
     let sum = run(Command::new("sha256sum").arg(scratch.join("layer.tar")));
     let digest = sum.split(' ').next().unwrap();
     let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "os": "linux",
         "config": {"Cmd": ["/bin/sleep", "1000"], "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });

@@ -1,4 +1,5 @@
-//! What installing and uninstalling must leave as it was: every file of the directories that an installation may touch, and the sysctls.
+//! A snapshot of everything that installing and uninstalling must leave as it was: every file of
+//! the directories that an installation may touch, and the sysctls.
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

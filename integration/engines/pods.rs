@@ -13,7 +13,8 @@ const PROGRAMS: [&str; 3] = ["containerd", "ctr", "containerd-shim-runc-v2"];
 const ASKS: [(&str, &str); 2] =
     [("oci-coredump/pattern", "/dump/all"), ("two.oci-coredump/pattern", "/cores/%e-of-two")];
 
-/// Crashes in both containers of a pod, by ExecSync; `limited`: whether the engine gives an exec the container's limit.
+/// Crashes in both containers of a pod, by ExecSync; `limited`: whether the engine gives an
+/// exec the container's limit.
 fn crash_in_both(host: &Host, pod: &Pod<'_>, limited: bool) {
     let (one, two) = (pod.container("one"), pod.container("two"));
     if limited {
@@ -154,7 +155,8 @@ fn by_spec(suite: Suite, version: u32) {
     pod.remove();
     nothing_for_silent_pods(&host, &containerd);
     containerd.stop();
-    // An administrator who lets nothing through: pods that ask get nothing, and doctor is who says so.
+    // An administrator who lets nothing through: pods that ask get nothing,
+    // and doctor is who says so.
     let file = if version == 3 { drop_ins.join("oci-coredump.toml") } else { config.clone() };
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("\"oci-coredump/*\"", "\"other/*\"")).unwrap();

@@ -1,4 +1,5 @@
-//! Containers of users who are not root: podman as such a user over runc and crun, and runc by hand. Root has run `install`, and nothing else.
+//! Containers of users who are not root: podman as such a user over runc and crun, and runc by
+//! hand. Root has run `install`, and nothing else.
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -103,7 +104,8 @@ fn program(user: &User, runtime: &str) -> PathBuf {
     }
     let script = user.directory(&user.home().join("bin")).join("crun");
     let text = format!(
-        "#!/bin/sh\nexec unshare -m sh -c 'mount -t tmpfs none /sys/fs/cgroup/unified; exec \"$@\"' crun {} \"$@\"\n",
+        "#!/bin/sh\nexec unshare -m sh -c 'mount -t tmpfs none /sys/fs/cgroup/unified; exec \
+         \"$@\"' crun {} \"$@\"\n",
         real.display()
     );
     fs::write(&script, text).unwrap();
@@ -116,7 +118,8 @@ fn product_of(user: &User, args: &[&str]) -> String {
     run(user.command(BINARY).args(args))
 }
 
-/// The only record of the container, as root has it, and the user's copy; its core is there, whole, and belongs to `owner`.
+/// The only record of the container, as root has it, and the user's copy; its core is there,
+/// whole, and belongs to `owner`.
 fn core_of(host: &Host, user: &User, container: &str, owner: u32) -> (Value, Value) {
     let record = super::core_of(host, container);
     assert_eq!(record["user"], user.uid(), "{record}");
@@ -174,7 +177,8 @@ fn by_podman(runtime: &str) {
     let before = Photo::take(&paths);
     let asks = ["--annotation", "oci-coredump/pattern=/dump/core.%e"];
 
-    // Nobody has installed it: the container starts, unless it insists, and doctor says what root must do.
+    // Nobody has installed it: the container starts, unless it insists, and
+    // doctor says what root must do.
     podman.start("early", &asks);
     assert_eq!(
         podman.sh("early", "cat /proc/sys/kernel/core_pattern; ls -d /dump || echo none"),
@@ -265,9 +269,15 @@ fn runc_of_a_user() {
     config["process"]["terminal"] = false.into();
     config["process"]["args"] =
         json!(["/bin/sh", "-c", "cat /proc/sys/kernel/core_pattern; /bin/crasher null; exit 7"]);
-    config["annotations"] = json!({"oci-coredump/pattern": "/dump/core", "oci-coredump/limit": "1M", "oci-coredump/filter": "0x13"});
+    config["annotations"] = json!({
+        "oci-coredump/pattern": "/dump/core", "oci-coredump/limit": "1M",
+        "oci-coredump/filter": "0x13",
+    });
     for stage in ["createRuntime", "poststart", "poststop"] {
-        config["hooks"][stage] = json!([{"path": BINARY, "args": ["oci-coredump", "hook", stage], "env": [format!("HOME={}", user.home().display())]}]);
+        config["hooks"][stage] = json!([{
+            "path": BINARY, "args": ["oci-coredump", "hook", stage],
+            "env": [format!("HOME={}", user.home().display())],
+        }]);
     }
     fs::write(bundle.join("config.json"), config.to_string()).unwrap();
     product(&["install"]);

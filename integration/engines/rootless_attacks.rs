@@ -1,7 +1,9 @@
-//! What a user registers counts for processes in his own user namespaces, and for nobody else's; and what he writes there is not believed.
+//! A user's registration counts only for processes in that user's own user namespaces, and what the
+//! user writes in it is not trusted.
 //!
-//! Every attack is the same registration, which serves for the user's own process, with one thing changed. A crash that is none of his goes to the
-//! handler that was there before: a file in the working directory.
+//! Every attack is the same registration, which is valid for the user's own process,
+//! with one thing changed. A crash of another process goes to the earlier handler: a
+//! file in the working directory.
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -62,7 +64,8 @@ impl Victim {
         Self::start(command, scratch)
     }
 
-    /// In a user namespace of root's, in which the user's ID is root: as root's podman makes one with `--uidmap 0:UID:1`.
+    /// In a user namespace of root's, in which the user's ID is root: as root's podman makes
+    /// one with `--uidmap 0:UID:1`.
     fn of_root_as(user: &User, scratch: &Path) -> Self {
         let mut holder =
             Command::new("unshare").args(["--user", "sleep", "infinity"]).spawn().unwrap();
@@ -95,7 +98,7 @@ impl Victim {
         link.to_str().unwrap().trim_start_matches("mnt:[").trim_end_matches(']').to_owned()
     }
 
-    /// A registration of it that is in order: its cores are to lie beside its working directory.
+    /// A valid registration of it: its cores go beside its working directory.
     fn registration(&self) -> Value {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let start: u64 =
@@ -103,13 +106,18 @@ impl Victim {
         let mount_ns: u64 = self.mount_ns().parse().unwrap();
         json!({
             "names": {"container_id": "theirs"},
-            "init": {"pid": self.child.id(), "start_time": start, "mount_ns": mount_ns, "mount_ns_id": null, "pid_ns": null, "cgroup": null},
-            "pattern": format!("{}/theirs", self.directory.display()), "append_pid": false, "limit": null, "soft_limit": null,
+            "init": {
+                "pid": self.child.id(), "start_time": start, "mount_ns": mount_ns,
+                "mount_ns_id": null, "pid_ns": null, "cgroup": null,
+            },
+            "pattern": format!("{}/theirs", self.directory.display()), "append_pid": false,
+            "limit": null, "soft_limit": null,
             "place": {"location": "layer", "mount": null}, "refused": null,
         })
     }
 
-    /// Lets it crash. Whether its core went where the registration says; else the host's handler had it. It takes a bounded time in any case.
+    /// Lets it crash, within a bounded time. Returns whether its core went where the registration
+    /// says; otherwise the host's handler has it.
     fn crash(mut self) -> bool {
         self.child.stdin.take().unwrap().write_all(b"x").unwrap();
         let until = Instant::now() + Duration::from_secs(30);
@@ -181,7 +189,7 @@ fn a_user_registers_for_himself_only() {
     let scratch = scratch.path();
     let place = Place::make(&a);
 
-    // His own: it counts, and is said to be his.
+    // The user's own process: the registration counts, and the record names the user.
     let own = Victim::of(&a, scratch);
     place.put(&own, &own.registration().to_string());
     let pid = own.child.id();
@@ -275,7 +283,7 @@ fn what_a_user_writes_is_not_believed() {
         attack(&victim);
         assert!(!victim.crash(), "{what}");
         assert!(host.records().is_empty(), "{what}: {:#?}", host.records());
-        // As it was.
+        // Restore it.
         let kept = b.run_dir().join("kept");
         if kept.exists() {
             fs::remove_file(&place.dir).unwrap();
@@ -287,7 +295,8 @@ fn what_a_user_writes_is_not_believed() {
         set(&b.run_dir(), 0o700);
     }
 
-    // One that is in order, but for what it says of the host: where the core is seen, and where a copy of the record is to go.
+    // A valid registration, except for what it says of the host: where the core is seen, and where
+    // a copy of the record goes.
     let etc = Path::new("/etc/ocd-test");
     for store in [etc.to_owned(), a.home().join("store")] {
         let victim = Victim::of(&b, scratch);
@@ -308,7 +317,8 @@ fn what_a_user_writes_is_not_believed() {
         assert_eq!(record["core_path"], core.to_str().unwrap());
         assert!(!store.exists(), "{store:?}");
     }
-    // The same with what is true: it is found out as the user, and copied to the user.
+    // The same with true values: they are verified as the user, and the
+    // record is copied to the user.
     let victim = Victim::of(&b, scratch);
     let mut registration = victim.registration();
     registration["place"] =
@@ -328,7 +338,7 @@ fn verb(args: &[&str]) -> Command {
     command
 }
 
-/// What the user says of his container is not to be taken for root's.
+/// A name that the user gives a container must not be taken for that of root's.
 #[test]
 fn row_48_the_name_of_roots_container() {
     let Some((host, a, _b, scratch)) = scene() else { return };
@@ -364,7 +374,7 @@ fn row_48_the_name_of_roots_container() {
     assert!(found && said.contains("shop"), "{said}");
 }
 
-/// A line for each of his crashes, as fast as he can crash.
+/// One line for each of the user's crashes, as fast as they can happen.
 #[test]
 fn row_49_the_hosts_log() {
     let Some((host, a, _b, scratch)) = scene() else { return };
@@ -389,7 +399,8 @@ fn row_49_the_hosts_log() {
     }
 }
 
-/// A syslog of the test's own, where the machine has none: its queue is short, so that a thread empties it.
+/// A syslog of the test's own, where the machine has none: its queue is short, so
+/// that a thread empties it.
 struct Log {
     reader: std::thread::JoinHandle<usize>,
 }
@@ -491,7 +502,8 @@ fn holds(all: &[u8], text: &str) -> bool {
     all.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
-/// Root reads the programs of a crash, which the core names: not what the crashed process could not read.
+/// Root reads the programs of a crash, which the core names: only those that the
+/// crashed process could read.
 #[test]
 fn row_54_a_core_that_names_what_is_roots() {
     let Some((host, a, _b, scratch)) = scene() else { return };
@@ -510,18 +522,19 @@ fn row_54_a_core_that_names_what_is_roots() {
     host.settle();
     // The same file, with another path in it.
     let [old, new] = [&program, &secret].map(|p| p.to_str().unwrap().to_owned());
-    let script = "import sys\nf = open(sys.argv[1], 'r+b')\nd = f.read()\nassert d.count(sys.argv[2].encode())\n\
+    let script = "import sys\nf = open(sys.argv[1], 'r+b')\nd = f.read()\n\
+                  assert d.count(sys.argv[2].encode())\n\
                   f.seek(0)\nf.write(d.replace(sys.argv[2].encode(), sys.argv[3].encode()))";
     let mut change = a.command("python3");
     change.args(["-c", script]).arg(&running.core).args([&old, &new]);
     assert!(change.status().unwrap().success());
     assert!(!holds(&exported(&a, hidden.path()), SECRET), "root's own file is in the bundle");
-    // What he may read is there.
+    // A file that the user may read is included.
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(holds(&exported(&a, hidden.path()), SECRET));
 }
 
-/// Nor what his mount namespace shows at the place of debug information.
+/// Files that the user's mount namespace shows in place of debug information are not read either.
 #[test]
 fn row_54_debug_information_that_is_roots() {
     let Some((host, a, _b, scratch)) = scene() else { return };
@@ -534,7 +547,10 @@ fn row_54_debug_information_that_is_roots() {
     let secret = hidden.path().join("secret");
     fs::write(&secret, SECRET).unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-    let source = "#include <signal.h>\n#include <unistd.h>\nint main(void) { char c; if (write(1, \"ready\\n\", 6) < 0 || read(0, &c, 1) < 0) return 1; kill(getpid(), SIGSEGV); return 0; }\n";
+    let source = "#include <signal.h>\n#include <unistd.h>\n\
+                  int main(void) \
+                  { char c; if (write(1, \"ready\\n\", 6) < 0 || read(0, &c, 1) < 0) return 1; \
+                  kill(getpid(), SIGSEGV); return 0; }\n";
     let built = crate::support::crasher::compile("identified", source, &["-Wl,--build-id=sha1"]);
     let program = scratch.path().join("identified");
     fs::copy(built, &program).unwrap();
@@ -544,7 +560,8 @@ fn row_54_debug_information_that_is_roots() {
     let id = notes.split("Build ID: ").nth(1).unwrap().split_whitespace().next().unwrap();
     let file = format!("/usr/lib/debug/.build-id/{}/{}.debug", &id[..2], &id[2..]);
     let prepare = format!(
-        "mount -t tmpfs none /usr/lib/debug && mkdir -p ${{F%/*}} && : >$F && mount --bind {} $F || exit 1",
+        "mount -t tmpfs none /usr/lib/debug && mkdir -p ${{F%/*}} && : >$F && mount --bind {} $F \
+         || exit 1",
         secret.display()
     );
     fs::create_dir_all("/usr/lib/debug").unwrap();
@@ -556,7 +573,7 @@ fn row_54_debug_information_that_is_roots() {
     assert!(holds(&exported(&a, hidden.path()), SECRET), "what he may read is not");
 }
 
-/// The copy of the record is written with nothing but what is the user's.
+/// The copy of the record is written with the user's rights only.
 #[test]
 fn row_54_the_group_of_who_writes_the_copy() {
     let Some((host, a, _b, scratch)) = scene() else { return };

@@ -1,4 +1,5 @@
-//! Which programs: those of the machine, or those of a newer Debian, unpacked by `integration/tools.sh` and run as they are.
+//! Which programs: those of the machine, or those of a newer Debian, unpacked by
+//! `integration/tools.sh` and run as they are.
 use std::path::PathBuf;
 use std::process::Command;
 

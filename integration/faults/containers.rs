@@ -1,4 +1,5 @@
-//! Containers that are killed, removed or frozen while their core is being written, and a program that is replaced meanwhile.
+//! Containers that are killed, removed or frozen while their core is written, and a program
+//! that is replaced meanwhile.
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{bundle, helpers};
+use crate::fixture::{bundle, helpers};
 use crate::scene::{self, ECI};
 use crate::support::bare::{self, Container};
 use crate::support::between::wait_gone;
@@ -15,7 +16,7 @@ use crate::support::host::BINARY;
 use crate::support::runtime::{Kind, Runtime};
 use crate::witness::{BOUND, Calm, is_whole, settled};
 
-/// Nothing of this host takes longer.
+/// Upper bound for any step of this test.
 fn bounded(runtime: &Runtime, args: &[&str]) -> bool {
     let state = runtime.command();
     let root = state.get_args().nth(1).unwrap().to_str().unwrap().to_owned();
@@ -59,7 +60,8 @@ fn killed_removed_or_frozen_in_the_middle() {
                 Answer::Hold,
             );
             let line = format!(
-                "(/bin/parent --core unlimited -- /bin/crasher --fill {fill} null) >/dev/null 2>&1 &"
+                "(/bin/parent --core unlimited -- /bin/crasher --fill {fill} null) >/dev/null 2>&1 \
+                 &"
             );
             container.sh(&line);
             assert!(target.wait_held(Duration::from_secs(10)), "{what}: nothing was written");
@@ -98,7 +100,8 @@ fn killed_removed_or_frozen_in_the_middle() {
                 "{what}: {record:#}"
             );
             assert_eq!(record["truncated"], !whole, "{what}: {record:#}");
-            // The kernel stops dumping a process that is killed or frozen, here as in its file mode; only what was released before is beyond that.
+            // The kernel stops dumping a process that is killed or frozen, here as in its file
+            // mode; only what was released before is beyond that.
             if release == "early" && fill == "12" {
                 assert!(whole, "{what}: {record:#}");
             } else {
@@ -116,7 +119,7 @@ fn killed_removed_or_frozen_in_the_middle() {
     }
 }
 
-/// An upgrade renames the new program over the old one, or even takes it away first.
+/// An upgrade renames the new program over the old one, or removes it first.
 #[test]
 fn program_replaced_during_a_dump() {
     let host = scene::host();
@@ -133,7 +136,8 @@ fn program_replaced_during_a_dump() {
             fs::remove_file(BINARY).unwrap();
         }
         host.install();
-        // The new one serves the next crash while the old one is still at work; its target is not the one that hangs.
+        // The new program serves the next crash while the old one is still working, on a
+        // target that does not hang.
         let beside = TempDir::new().unwrap();
         let next = Container::new("next", beside.path(), &[]);
         let mut quick = next.victim(&victim, "tiny", 0);

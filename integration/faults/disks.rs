@@ -1,4 +1,5 @@
-//! Targets that fail in the middle: the record names the cause, and the file holds what is whole and nothing behind it.
+//! Targets that fail in the middle: the record names the cause, and the file holds complete data up
+//! to some point and nothing after it.
 use std::fs;
 use std::path::Path;
 
@@ -61,12 +62,12 @@ const WAYS: [Way; 4] = [
     ("zstd", 12, &[("oci-coredump/compress", "zstd")]),
 ];
 
-/// An error as the records have it.
+/// An error in the form of the records.
 fn words(errno: Errno) -> String {
     std::io::Error::from_raw_os_error(errno as i32).to_string()
 }
 
-/// Crashes a victim whose pages hold no zeros, and looks at what is left.
+/// Crashes a victim whose pages are not zero, and examines what is left.
 fn fails(
     host: &Host,
     directory: &Path,
@@ -108,7 +109,8 @@ fn fails(
     }
 }
 
-/// The memory that the victim filled holds no page of zeros, so a page of zeros in the file is one that was never written.
+/// The memory that the victim filled has no page of zeros, so a page of zeros in the file is
+/// one that was never written.
 fn assert_no_gaps(core: &[u8], what: &str) {
     let header = FileHeader64::<LittleEndian>::parse(core).unwrap();
     let segments = header.program_headers(LittleEndian, core).unwrap();
@@ -130,7 +132,8 @@ fn on_fuse(fault: &str, errno: Errno) {
     host.configure("allow_early_release = true\n");
     let target = Fuse::mount();
     let fail = Answer::Fail(errno as i32);
-    // Before the release the small parts are written, wherever they belong; what comes then is what is to fail.
+    // Before the release the small parts are written, wherever they belong; what
+    // comes then is what is to fail.
     let before = |way: &str| {
         if way == "early" { target.on_write(6 * MIB, fail) } else { target.beyond(3 * MIB, fail) }
     };

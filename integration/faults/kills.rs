@@ -5,18 +5,21 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::{helpers, names};
+use crate::fixture::{helpers, names};
 use crate::scene;
 use crate::support::bare::{self, Container};
 use crate::support::between::{Between, wait_gone};
 use crate::support::crasher::compile;
 use crate::witness::{BOUND, Calm, assert_told, forget, is_whole, record};
 
-/// Calls between two kills of the sweep; every one of them with `OCI_COREDUMP_SWEEP=1`, which takes minutes.
+/// Number of calls between two kills of the sweep. With `OCI_COREDUMP_SWEEP=1` every call is
+/// one, which takes minutes.
 const STRIDE: usize = 5;
 
-/// The helper, and each process that it starts, killed at the entry of each of its system calls in turn, from before the first instruction of ours to after the last.
-/// The other processes go on. A helper that has not come as far as the record leaves none: nobody else knows of the crash yet, and there is no file then either.
+/// The helper, and each process that it starts, is killed at the entry of each of its system calls
+/// in turn, from before our first instruction to after the last. The other processes continue. A
+/// helper that has not come as far as the record leaves none: no other process knows of the crash
+/// yet, and there is no file then either.
 #[test]
 fn killed_at_every_step() {
     let stride =
@@ -35,7 +38,8 @@ fn killed_at_every_step() {
     );
     let between = Between::new(&host, &script);
     let report = between.path().join("report");
-    // One crash, in which the process `who` is killed at its `at`-th call, or nobody where that is 0: its PID, what was killed, and how many calls each process made.
+    // One crash, in which the process `who` is killed at its `at`-th call, or nobody where that is
+    // 0: its PID, what was killed, and how many calls each process made.
     let crash = |who: usize, at: usize, what: &str| {
         fs::write(between.path().join("at"), format!("{who} {at}")).unwrap();
         let mut victim = container.victim(&program, "tiny", 0);
@@ -44,7 +48,8 @@ fn killed_at_every_step() {
         let until = Instant::now() + BOUND;
         while !report.exists() {
             assert!(Instant::now() < until, "{what}: the helper is still there: {:?}", helpers());
-            std::thread::sleep(Duration::from_millis(2)); // the kernel's child: there is nothing to wait on
+            // the kernel's child: there is nothing to wait on
+            std::thread::sleep(Duration::from_millis(2));
         }
         let text = fs::read_to_string(&report).unwrap();
         fs::remove_file(&report).unwrap();
@@ -57,14 +62,15 @@ fn killed_at_every_step() {
         };
         (victim, killed, calls)
     };
-    // The first one makes what is made once.
+    // The first crash creates what is created only once.
     let (_, _, calls) = (crash(0, 0, "nobody"), forget(directory.path()), crash(0, 0, "nobody").2);
     assert!(calls.len() >= 2, "the writer is not seen: {calls:?}");
     let mut total = 0;
     for (who, count) in calls.into_iter().enumerate() {
         let (mut steps, mut silent, mut short, mut whole) = (0, Vec::new(), 0, 0);
         let (mut beyond, mut missed) = (0, 0);
-        // Not each run makes the same number of calls: on until it has ended before that.
+        // Runs differ in the number of calls, so this continues until the process ends before the
+        // call.
         for at in (1..).step_by(stride) {
             let what = format!("process {who} killed at its call {at}");
             forget(directory.path());
@@ -97,7 +103,7 @@ fn killed_at_every_step() {
                 }
                 Some(record) => {
                     assert_eq!(record["truncated"], true, "{what}: {record:#}");
-                    // Who listens to the writer has the last word.
+                    // The process that listens to the writer writes the last line.
                     assert!(who == 0 || record["outcome"] != "started", "{what}: {record:#}");
                     assert!(who < 2, "{what}: its end changed the core: {record:#}");
                     short += 1;
@@ -105,7 +111,8 @@ fn killed_at_every_step() {
             }
         }
         println!(
-            "process {who}: killed at {steps} of {count} calls: {} before the record, {short} in the middle, {whole} when the core was whole",
+            "process {who}: killed at {steps} of {count} calls: {} before the record, {short} in \
+             the middle, {whole} when the core was whole",
             silent.len()
         );
         assert!(steps >= count / stride / 2, "process {who}: {steps} kills, {count} calls");
@@ -151,7 +158,7 @@ fn killed_at_any_moment_of_a_large_dump() {
                 assert!(Instant::now() < until, "{what}: no writer was seen");
                 std::thread::yield_now();
             };
-            // Not an event: any moment is a good one, and they should differ.
+            // There is no event: any moment will do, and they should differ.
             std::thread::sleep(Duration::from_micros(round * 1500));
             let pid = nix::unistd::Pid::from_raw(both[round as usize % 2]);
             hit +=

@@ -1,4 +1,5 @@
-//! What the helper reads and keeps besides cores: full, damaged, unreadable, or from another time.
+//! State that the helper reads and keeps besides cores: full, damaged,
+//! unreadable, or from another time.
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +10,7 @@ use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
 use crate::disks::Tmpfs;
-use crate::ring::{bundle, crash, names};
+use crate::fixture::{bundle, crash, names};
 use crate::scene::{self, only_record};
 use crate::support::bare::{self, Container};
 use crate::support::between::Between;
@@ -28,7 +29,7 @@ impl Small {
         Self(path)
     }
 
-    /// Takes all that is left.
+    /// Uses up all space that is left.
     fn fill(&self) {
         let all = std::iter::repeat_n(0u8, 16 << 20).collect::<Vec<_>>();
         assert!(
@@ -45,7 +46,8 @@ impl Drop for Small {
     }
 }
 
-/// There is no room for another registration: its container starts (or does not, where it insists), and those that are registered keep their cores.
+/// There is no room for another registration: its container starts (or does not, if it requires the
+/// pattern), and registered containers keep their cores.
 #[test]
 fn run_directory_full() {
     let host = scene::host();
@@ -72,7 +74,8 @@ fn run_directory_full() {
     drop(small);
 }
 
-/// There is no room for records: the core is not held up by that, and the log has what the record would have said.
+/// There is no room for records: the core is written all the same, and the log has what
+/// the record would have said.
 #[test]
 fn store_full() {
     let host = scene::host();
@@ -89,7 +92,8 @@ fn store_full() {
     assert_eq!(left, [] as [&str; 0], "half a record");
 }
 
-/// A registration that is cut off, or is something else: its container's crash is told as such, and the others do not notice.
+/// A registration that is truncated or is something else: its container's crash is reported as
+/// such, and other containers are not affected.
 #[test]
 fn registration_damaged() {
     let host = scene::host();
@@ -109,7 +113,7 @@ fn registration_damaged() {
         ("too long", many),
     ];
     for (what, bytes) in damages {
-        // In place: its further names are links.
+        // Overwritten in place, since its index keys are hard links.
         fs::write(&entry, bytes).unwrap();
         let mut victim = container.victim(&program, "tiny", 0);
         victim.crash();
@@ -123,7 +127,7 @@ fn registration_damaged() {
         );
         assert_eq!(names(directory.path()), ["not-empty"], "{what}");
     }
-    // The end of another container takes it away, with all of its names.
+    // The end of another container removes it with all of its index keys.
     let mut hook = scene::product(&["hook", "poststop"]).stdin(Stdio::piped()).spawn().unwrap();
     hook.stdin
         .take()
@@ -144,7 +148,7 @@ fn registration_damaged() {
     drop(container);
 }
 
-/// A configuration that cannot be read does not cost a core: the defaults hold.
+/// An unreadable configuration does not cost a core: the defaults apply.
 #[test]
 fn configuration_unreadable() {
     let host = scene::host();
@@ -176,8 +180,9 @@ fn configuration_unreadable() {
     crashes(&host, "too large");
 }
 
-/// The host's clock jumps: to the epoch, before it, far ahead, and back to the same second. What the helper knows of the time is what the kernel tells it of the
-/// crash; it is told the wrong one here. Time-outs go by the monotonic clock.
+/// The host's clock jumps: to the epoch, before it, far ahead, and back to the same second. The
+/// helper only knows the time of the crash that the kernel passes, which is wrong here.
+/// Time-outs use the monotonic clock.
 #[test]
 fn clock_jumps() {
     let host = scene::host();
@@ -186,7 +191,9 @@ fn clock_jumps() {
     let calm = Calm::new();
     let program = bare::compile("victim");
     let script = "t=$(cat ${0%/*}/t)\n\
-                  exec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \"$7\" \"$8\" \"$9\" \"${10}\" \"$t\" \"${12}\" \"${13}\" \"${14}\" \"${15}\" \"${16}\" \"${17}\" \"${18}\"";
+                  exec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \"$7\" \"$8\" \"$9\" \
+                  \"${10}\" \"$t\" \"${12}\" \"${13}\" \"${14}\" \"${15}\" \"${16}\" \"${17}\" \
+                  \"${18}\"";
     let between = Between::new(&host, script);
     let times = [
         "0",
@@ -210,8 +217,8 @@ fn clock_jumps() {
     calm.crash(&host, "afterwards");
 }
 
-/// The store's disk is frozen, as for a snapshot: a core that goes elsewhere does not wait for it, nor does a
-/// crash of the host's own. What the record would have said is in the log.
+/// The store's disk is frozen, as for a snapshot. A core that goes elsewhere does not wait for it,
+/// nor does a crash of the host. What the record would have said is in the log.
 #[test]
 fn store_frozen() {
     let host = scene::host();
@@ -256,7 +263,7 @@ fn store_frozen() {
     host.settle();
 }
 
-/// Does something at the end of its scope.
+/// Runs a function at the end of the scope.
 struct Last<F: Fn()>(F);
 
 impl<F: Fn()> Drop for Last<F> {

@@ -1,6 +1,7 @@
 /*
- * storm N KIB: N processes, each with so much written memory, which crash when fd 0 comes to its end. Prints "ready\n" when all are there, and in the end
- * "ended N M": how many died of SIGSEGV, and for how many of them the kernel had a core dumped.
+ * storm N KIB: N processes, each with so much written memory, which crash when fd 0 comes to its
+ * end. Prints "ready\n" when all are there, and in the end "ended N M": how many died of SIGSEGV,
+ * and for how many of them the kernel had a core dumped.
  */
 #include <signal.h>
 #include <stdio.h>

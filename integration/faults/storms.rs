@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::ring::helpers;
+use crate::fixture::helpers;
 use crate::scene;
 use crate::support::bare::Container;
 use crate::support::crasher::compile;
@@ -39,7 +39,7 @@ fn available() -> u64 {
     kib(&fs::read_to_string("/proc/meminfo").unwrap(), "MemAvailable")
 }
 
-/// How many dumps have their turn: the slots that are locked.
+/// Number of dumps in progress: the slots that are locked.
 fn turns() -> usize {
     let locked = locked();
     let directories = fs::read_dir(Path::new(RUN).join("limits"))
@@ -84,7 +84,8 @@ impl std::fmt::Display for Peak {
         let Self { helpers, turns, anonymous, taken } = self;
         write!(
             f,
-            "at most {helpers} helper processes, {turns} dumps had their turn, {anonymous} KiB of their own memory together, {taken} KiB less available"
+            "at most {helpers} helper processes, {turns} dumps had their turn, {anonymous} KiB of \
+             their own memory together, {taken} KiB less available"
         )
     }
 }
@@ -140,7 +141,8 @@ fn all() -> usize {
     std::env::var("OCI_COREDUMP_STORM").ok().and_then(|n| n.parse().ok()).unwrap_or(1000)
 }
 
-/// The same onto a target that takes nothing for a while: all that may run do, and all others wait.
+/// The same onto a target that takes nothing for a while: all dumps that may
+/// run do, and all others wait.
 #[test]
 fn a_thousand_processes_onto_a_target_that_does_not_answer() {
     let all = all();
@@ -157,7 +159,7 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
     let (before, begun) = (available(), Instant::now());
     drop(writer);
     let (mut peak, mut last, mut since) = (Peak::default(), 0, Instant::now());
-    // Until nothing has come for a while, and well before these limits.
+    // Until nothing has happened for a while, and well before these limits.
     while since.elapsed() < Duration::from_millis(1500) && begun.elapsed() < Duration::from_secs(20)
     {
         peak.look(before);
@@ -192,12 +194,13 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
     );
     assert!(peak.turns >= 4 * CONTAINERS, "the storm did not come: {peak:?}");
     assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
-    // Who has had his turn has his core; of the others those who did not wait too long.
+    // Every dump that had a slot has its core; of the others, those that did not wait too long.
     assert!(written >= peak.turns, "{written}: {peak:?}");
 }
 
-/// A thousand processes of twenty containers, or as many as the environment says. Each core is there and whole, or its record names the limit that refused it; a
-/// container that has nothing to do with it gets its core meanwhile, and others start.
+/// A thousand processes of twenty containers, or as many as the environment says. Each core is
+/// complete, or its record names the limit that refused it. A container that is not involved gets
+/// its core meanwhile, and others start.
 #[test]
 fn a_thousand_processes_at_once() {
     let all = all();
@@ -205,8 +208,9 @@ fn a_thousand_processes_at_once() {
     let host = scene::host();
     let calm = Calm::new();
     let runtime = Runtime::new(Kind::Runc);
-    let (mut bundle, _volume) = crate::ring::bundle();
-    // How long a start takes is to be seen; ten seconds, which the other tests give their hooks, is what an engine might call too long.
+    let (mut bundle, _volume) = crate::fixture::bundle();
+    // How long a start takes is to be seen; ten seconds, which the other tests give their hooks, is
+    // what an engine might call too long.
     for hook in bundle.config["hooks"]
         .as_object_mut()
         .unwrap()
@@ -290,7 +294,8 @@ fn a_thousand_processes_at_once() {
         }
     }
     println!(
-        "storm: {all} processes of {CONTAINERS} containers in {took:.1?}: {written} cores, refused: {refused:?}"
+        "storm: {all} processes of {CONTAINERS} containers in {took:.1?}: {written} cores, \
+         refused: {refused:?}"
     );
     println!("storm: {peak}");
     println!(
@@ -302,15 +307,17 @@ fn a_thousand_processes_at_once() {
     );
     println!("storm: another container's cores took {calms:.0?}");
     assert_eq!(written + refused.values().sum::<usize>(), all);
-    // Some are counted that have just found out that it is not theirs.
+    // Some are counted that have just found out that the slot is not theirs.
     assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
-    // A helper and its writer need about a megabyte each while they work: bounded by what crashes, never by the size of a core.
+    // A helper and its writer need about a megabyte each while they work: bounded by what crashes,
+    // never by the size of a core.
     assert!(peak.anonymous < all as u64 * 4 * 1024, "{peak:?}");
     assert!(*during.last().unwrap() < PATIENCE, "{during:?}");
 }
 
-/// A thousand of the host's own, which go to an earlier handler that the kernel would run two at a time: no
-/// more of it run through us, the others are skipped, and a container's core comes meanwhile.
+/// A thousand of the host's own, which go to an earlier handler that the kernel would
+/// run two at a time: no more of it run through us, the others are skipped, and a
+/// container's core comes meanwhile.
 #[test]
 fn a_thousand_crashes_of_the_hosts_own() {
     const AT_ONCE: usize = 2;
@@ -371,7 +378,8 @@ fn a_thousand_crashes_of_the_hosts_own() {
     assert_eq!(line, format!("ended {all} {all}\n"));
     let handled = fs::read_to_string(directory.path().join("handled")).unwrap_or_default();
     println!(
-        "storm of the host's own: {all} processes in {took:.1?}: {} handled, at most {handlers} at a \
+        "storm of the host's own: {all} processes in {took:.1?}: {} handled, at most {handlers} at \
+         a \
          time; {peak}; a container's core took {calmly:.0?}",
         handled.lines().count()
     );

@@ -1,8 +1,11 @@
 /*
- * sweep WHO N REPORT PROGRAM ARGUMENTS...: runs the program, and kills its process WHO (0 itself, 1 the first that it starts, ...) with SIGKILL when that one is
- * about to make its N-th system call, threads counted together. The call is not made, and all others go on. With N = 0 nobody is killed.
+ * sweep WHO N REPORT PROGRAM ARGUMENTS...: runs the program, and kills its process WHO (0 itself, 1
+ * the first that it starts, ...) with SIGKILL when that one is about to make its N-th system call,
+ * threads counted together. The call is not made, and all others go on. With N = 0 nobody is
+ * killed.
  *
- * When all have ended the file REPORT appears: "killed NUMBER" with the call's number or "whole", then how many calls each process made.
+ * When all have ended the file REPORT appears: "killed NUMBER" with the call's number or "whole",
+ * then how many calls each process made.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -60,7 +63,8 @@ int main(int argc, char **argv)
 		close(fd);
 	waitpid(child, &status, 0);
 	ptrace(PTRACE_SETOPTIONS, child, 0,
-	       PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL);
+	       PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+		       PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL);
 	whose(child);
 	ptrace(PTRACE_SYSCALL, child, 0, 0);
 	while ((thread = waitpid(-1, &status, __WALL)) > 0 || errno == EINTR) {

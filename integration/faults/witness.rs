@@ -1,4 +1,4 @@
-//! What must hold whatever happens.
+//! What must hold after any fault.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::bare::{self, Container};
 use crate::support::host::{Host, STORE};
 
-/// Nothing that a crash waits for may take longer.
+/// Upper bound for everything that a crash waits for.
 pub const BOUND: Duration = Duration::from_secs(20);
 
 /// Whether a core ends where its last segment does.
@@ -31,7 +31,7 @@ pub fn record(host: &Host, container: &str, pid: u32) -> Option<Value> {
     host.records_of(container).into_iter().find(|record| record["host_pid"] == pid)
 }
 
-/// The record of a crash, when it is no more about to change.
+/// The record of a crash, once it no longer changes.
 pub fn settled(host: &Host, container: &str, pid: u32) -> Value {
     let until = Instant::now() + BOUND;
     loop {
@@ -45,7 +45,7 @@ pub fn settled(host: &Host, container: &str, pid: u32) -> Value {
     }
 }
 
-/// Every file in the directory has its record, and one that is short has one that says so.
+/// Every file in the directory has its record, and the record of an incomplete file says so.
 pub fn assert_told(host: &Host, container: &str, directory: &Path, what: &str) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -67,7 +67,8 @@ pub fn assert_told(host: &Host, container: &str, directory: &Path, what: &str) {
     }
 }
 
-/// A container beside the one that has the trouble; its program is named `calm`, so that a script can tell it apart.
+/// A container beside the one with the fault. Its program is named `calm`, so that a
+/// script can distinguish it.
 pub struct Calm {
     container: Container,
     directory: TempDir,
@@ -83,7 +84,7 @@ impl Calm {
         Self { container, directory, program }
     }
 
-    /// Its core, at this moment, is whole, within the bound.
+    /// Its core, written now, is complete within the bound.
     pub fn crash(&self, host: &Host, what: &str) {
         let mut victim = self.container.victim(&self.program, "tiny", 0);
         victim.crash();

@@ -1,4 +1,5 @@
-//! Early release: what the process was when it died is what the core says, whatever happens to its threads, its memory and its container meanwhile.
+//! Early release: the core shows the process as it was when it died, whatever happens to its
+//! threads, its memory and its container in the meantime.
 
 use crate::memory;
 use crate::support::bare::compile;
@@ -54,13 +55,14 @@ fn kinds_of_memory() {
             &[("oci-coredump/release", "early")],
         );
         for kind in ["shared", "inaccessible", "transparent"] {
-            // In memory the core would be nobody's: there the process waits.
+            // In memory the core would be charged to no one, so there the process waits.
             judge(&stage, kind, Way::Project, (place != "/dev/shm", Lane::Fast));
         }
     }
 }
 
-/// Where its memory cannot be held, is its parent's too, or cannot all be read in time, the process waits as usual.
+/// If its memory cannot be pinned, is shared with its parent, or cannot all be read in time,
+/// the process waits as usual.
 #[test]
 fn no_release_without_a_hold() {
     let stage = stage("hold");
@@ -71,7 +73,7 @@ fn no_release_without_a_hold() {
     judge(&stage, "never-filled", Way::Project, (false, Lane::Stream));
 }
 
-/// A living process changes the memory that it shares with the dead one.
+/// A living process changes memory that it shares with the dead one.
 #[test]
 fn memory_that_others_change() {
     let stage = stage("changed");
@@ -111,10 +113,12 @@ impl Drop for Writer {
 /// MiB of memory of the victim.
 const LARGE: usize = 64;
 
-/// Behind so many bytes its process has been let go: before, 4 MiB of small areas are copied at most, and the mapped files.
+/// After this many bytes the process has been released: before, at most 4 MiB of small areas and
+/// the mapped files are copied.
 const RELEASED: u64 = 16 << 20;
 
-/// The process is let go, its container ends and is deleted, and only then the core goes on: it lands on the volume all the same.
+/// The process is released, its container ends and is deleted, and the core is completed
+/// only then, on the volume.
 #[test]
 fn a_container_that_is_removed_meanwhile() {
     if !require::programs(&["runc"]) {
@@ -146,7 +150,7 @@ fn a_container_that_is_removed_meanwhile() {
     let mut ready = String::new();
     BufReader::new(container.stdout.take().unwrap()).read_line(&mut ready).unwrap();
     assert_eq!(ready, "ready\n");
-    // The volume does not answer, so that the core cannot be whole before the container has gone.
+    // The volume does not answer, so that the core cannot be complete before the container is gone.
     volume.on_write(RELEASED, Answer::Hold);
     container.stdin.take().unwrap().write_all(b"x").unwrap();
     assert!(

@@ -1,5 +1,5 @@
-//! Whatever is taken away from the fast lane, the core is the same: it finds another way, or leaves all of it to the stream. And the limits of the process
-//! cut every lane where they cut the kernel's own file.
+//! Whatever the fast lane lacks, the core is the same: another way is found, or everything is left
+//! to the stream. The process's limits cut every kind of core where they cut the kernel's own file.
 
 use crate::template::{Lane, Stage, Template, Way, assert_same, limit, unlimited};
 use rustix::process::Resource;
@@ -47,7 +47,8 @@ fn small_without_a_system_call() {
     }
 }
 
-/// A read that only the dead process could answer, long after the first byte was written: the stream begins again.
+/// A read that only the dead process could have answered, long after the first byte was
+/// written: the stream begins again.
 #[test]
 fn in_the_middle() {
     let stage = Stage::new("middle", "", &[]);
@@ -55,7 +56,7 @@ fn in_the_middle() {
     assert_eq!(stage.same(&mut template, Way::Project, unlimited), Lane::Stream);
 }
 
-/// RLIMIT_CORE counts what is emitted, RLIMIT_FSIZE where in the file it lands.
+/// RLIMIT_CORE counts the bytes that are emitted, RLIMIT_FSIZE their offset in the file.
 #[test]
 fn limits_are_exact() {
     let stage = Stage::new("limits", "", &[]);
@@ -63,7 +64,8 @@ fn limits_are_exact() {
     let whole = stage.core(&mut template, Way::Kernel, unlimited).unwrap();
     let (emitted, size) = (whole.sent, whole.bytes.len() as u64);
     assert!(emitted < size - (1 << 20), "no holes: {emitted} of {size}");
-    // Below: cut. Between what is emitted and the size: whole, but not for the fast lane, which does not count. Above: whole.
+    // Below: cut. Between what is emitted and the size: whole, but not for the fast lane, which
+    // does not count. Above: whole.
     let core =
         [5 << 20, emitted - 4096, emitted - 1, emitted, emitted + 1, size - 1, size, size + 1];
     let fsize = [5 << 20, size - 4096, size - 1, size, size + 1];

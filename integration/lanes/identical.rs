@@ -1,4 +1,5 @@
-//! Every kind of memory: the kernel's file, the stream's and the fast lane's are the same in every byte.
+//! Every kind of memory: the files of the kernel, the stream and the fast lane
+//! are the same in every byte.
 
 use crate::support::crasher::compile_as;
 use crate::support::require;
@@ -10,7 +11,8 @@ fn number(pid: Pid) -> i32 {
     pid.as_raw_nonzero().get()
 }
 
-/// One kind after the other: the template's kind and argument, the filters to try, and the lane that the project takes.
+/// Checks one kind: the template's kind and argument, the filters to try, and the way that the
+/// project is expected to take.
 fn judge(stage: &Stage, kind: &str, argument: &str, filters: &[u32], expected: Lane) {
     let mut template = Template::start(&stage.container, kind, argument);
     for mask in filters {
@@ -38,7 +40,8 @@ fn kinds_of_memory() {
     judge(&stage, "sharer", "", &FILTERS, Lane::Fast);
 }
 
-/// A small core is read in another way: what exists, unless a page of a mapped file does not.
+/// A small core is read in another way: the pages that exist, unless a page
+/// of a mapped file does not.
 #[test]
 fn small_ones() {
     let stage = Stage::new("small", "", &[]);
@@ -49,11 +52,11 @@ fn small_ones() {
     {
         judge(&stage, &format!("small-{kind}"), argument, &[0x33, 0x1], Lane::Fast);
     }
-    // Code that was never run.
+    // Code that was never executed.
     judge(&stage, "small-plain", "", &[0x5, 0x1ff], Lane::Stream);
     judge(&stage, "small-files", file, &FILTERS, Lane::Stream);
     judge(&stage, "small-shared", "", &FILTERS, Lane::Stream);
-    // Pages that a process handles itself: whoever touched one would wait for ever.
+    // Pages that a process handles itself with userfaultfd: touching one would wait for ever.
     judge(&stage, "small-never-filled", "", &FILTERS, Lane::Stream);
     judge(&stage, "small-never-first", "", &FILTERS, Lane::Stream);
     // A copy of a process has touched its libraries less than the process.
@@ -62,7 +65,8 @@ fn small_ones() {
     assert_eq!(stage.same(&mut template, Way::Project, unlimited), Lane::Stream);
 }
 
-/// As most programs are: dynamic, and not a copy. Its stack protector is another one each time, so that there is no core to compare with.
+/// Like most programs: dynamic, and not a copy. Its stack protector differs in every run, so that
+/// there is no core to compare with.
 #[test]
 fn a_small_dynamic_program() {
     let stage = Stage::new("small-dynamic", "", &[]);

@@ -1,5 +1,6 @@
 /*
- * `mask WHAT ARGUMENT...`: becomes `HELPER handle ARGUMENT...` without some system calls, as on an older kernel or under a stricter one. The letters of WHAT:
+ * `mask WHAT ARGUMENT...`: becomes `HELPER handle ARGUMENT...` without some system calls, as on an
+ * older kernel or under a stricter one. The letters of WHAT:
  *
  *   s   ioctl(PAGEMAP_SCAN): ENOTTY, as before Linux 6.7
  *   v   process_vm_readv: EPERM
@@ -50,7 +51,9 @@ int main(int argc, char **argv)
 		struct sock_filter own[] = {
 			LOAD(nr),
 			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, r->call, 0, 4),
-			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args) + 8 * (r->argument < 0 ? 0 : r->argument)),
+			BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+				 offsetof(struct seccomp_data, args) +
+					 8 * (r->argument < 0 ? 0 : r->argument)),
 			BPF_STMT(BPF_ALU | BPF_AND | BPF_K, r->bits),
 			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, r->value, 0, 1),
 			FAIL(r->error),

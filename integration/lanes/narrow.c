@@ -1,6 +1,7 @@
 /*
- * A 32-bit program, freestanding, that is started by `template exec`: it fills 12 MiB, removes what is random in it, waits for a byte and dies of SIGSEGV.
- * Compiled with -m32, which needs no 32-bit C library for this.
+ * A 32-bit program, freestanding, that is started by `template exec`: it fills 12 MiB, removes what
+ * is random in it, waits for a byte and dies of SIGSEGV. Compiled with -m32, which needs no 32-bit
+ * C library for this.
  */
 #define AT_RANDOM 25
 #define SIZE (12 << 20)

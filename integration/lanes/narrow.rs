@@ -1,11 +1,13 @@
-//! The bytes of a 32-bit core that differ from run to run: as in `core_bytes`, at the offsets of the narrow structures.
+//! The bytes of a 32-bit core that differ from run to run: as in `core_bytes`, at the offsets
+//! of the narrow structures.
 
 use object::Endianness;
 use object::read::elf::{ElfFile32, ProgramHeader};
 use std::ops::Range;
 
 const NT_PRSTATUS: u32 = 1;
-/// `pr_utime` to `pr_cstime` of struct compat_elf_prstatus: four pairs of 32-bit words behind the IDs.
+/// `pr_utime` to `pr_cstime` of struct compat_elf_prstatus: four pairs of
+/// 32-bit words behind the IDs.
 const TIMES: Range<usize> = 40..72;
 const NT_X86_XSTATE: u32 = 0x202;
 /// XSTATE_BV, of which the SSE bit is up to the processor.

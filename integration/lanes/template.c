@@ -3,9 +3,12 @@
  *
  *   template [small-]KIND [ARGUMENT]
  *
- * It makes its memory and then serves two kinds of bytes on fd 0. "c": it makes a child, PID 1 of a PID namespace of its own, with the same memory and the
- * same addresses; when the child has ended its raw wait status (four bytes) is sent to the socket fd 1, which, unlike a write, counts nowhere. "g" is for the child, which waits for it and then dies of
- * SIGSEGV. Nothing that differs from child to child is ever stored where a child could see it, so that their cores are the same in every byte of memory.
+ * It makes its memory and then serves two kinds of bytes on fd 0. "c": it makes a child, PID 1 of a
+ * PID namespace of its own, with the same memory and the same addresses; when the child has ended
+ * its raw wait status (four bytes) is sent to the socket fd 1, which, unlike a write, counts
+ * nowhere. "g" is for the child, which waits for it and then dies of SIGSEGV. Nothing that differs
+ * from child to child is ever stored where a child could see it, so that their cores are the same
+ * in every byte of memory.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -108,7 +111,8 @@ static void files(void)
 {
 	int fd = file();
 	/* Each reaches over the end of the file. The pages beyond cannot be read. */
-	char *clean = map(16 * PAGE, MAP_PRIVATE, fd), *changed = map(16 * PAGE, MAP_PRIVATE, fd), *shared = map(16 * PAGE, MAP_SHARED, fd);
+	char *clean = map(16 * PAGE, MAP_PRIVATE, fd), *changed = map(16 * PAGE, MAP_PRIVATE, fd);
+	char *shared = map(16 * PAGE, MAP_SHARED, fd);
 	must(mprotect(clean, 16 * PAGE, PROT_READ) == 0, "mprotect");
 	changed[PAGE] = 1;
 	changed[5 * PAGE + 3000] = 2;
@@ -140,7 +144,8 @@ static void transparent(void)
 	char *at = huge_aligned(5 * HUGE_PAGE);
 	must(madvise(at, 5 * HUGE_PAGE, MADV_HUGEPAGE) == 0, "MADV_HUGEPAGE");
 	fill(at, HUGE_PAGE);
-	/* One of which most is zeros, the huge page of zeros, one never touched, and one of which a piece is unmapped. */
+	/* One of which most is zeros, the huge page of zeros, one never touched, and one of
+	 * which a piece is unmapped. */
 	at[HUGE_PAGE + 5 * PAGE] = 1;
 	(void)*(volatile char *)(at + 2 * HUGE_PAGE);
 	fill(at + 4 * HUGE_PAGE, HUGE_PAGE);
@@ -168,7 +173,8 @@ static void inaccessible(void)
 {
 	must(mprotect(full(64 * PAGE) + 8 * PAGE, 16 * PAGE, PROT_NONE) == 0, "mprotect");
 	must(mprotect(full(64 * PAGE) + 8 * PAGE, 16 * PAGE, PROT_WRITE) == 0, "mprotect");
-	must(mmap(NULL, 64 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED, "mmap");
+	must(mmap(NULL, 64 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED,
+	     "mmap");
 	char *at = full(64 * PAGE);
 	/* Linux 6.13; elsewhere a page like others. */
 	(void)madvise(at + 20 * PAGE, 3 * PAGE, MADV_GUARD_INSTALL);
@@ -224,8 +230,10 @@ static void never_filled(void)
 	char *at = map(bytes, MAP_SHARED, fd);
 	fill(at, bytes / 2 & -PAGE);
 	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = { .range = { (uintptr_t)at, bytes }, .mode = UFFDIO_REGISTER_MODE_MISSING };
-	must(ioctl(uffd, UFFDIO_API, &api) == 0 && ioctl(uffd, UFFDIO_REGISTER, &range) == 0, "UFFDIO_REGISTER");
+	struct uffdio_register range = { .range = { (uintptr_t)at, bytes },
+					 .mode = UFFDIO_REGISTER_MODE_MISSING };
+	must(ioctl(uffd, UFFDIO_API, &api) == 0 && ioctl(uffd, UFFDIO_REGISTER, &range) == 0,
+	     "UFFDIO_REGISTER");
 }
 
 static volatile int held;
@@ -237,7 +245,8 @@ static void *hold(void *mutex)
 	return sleep_for_ever(NULL);
 }
 
-/* Threads that die with robust mutexes in their hands, which lie in the midst of the largest piece of memory: the kernel marks them. */
+/* Threads that die with robust mutexes in their hands, which lie in the midst of the largest
+ * piece of memory: the kernel marks them. */
 static void robust(void)
 {
 	pthread_mutexattr_t attributes;
@@ -258,7 +267,8 @@ static void nothing(int signal)
 	(void)signal;
 }
 
-/* Memory that a living process shares, and changes all the time once it was sent SIGUSR1. Its ID stands in a file. */
+/* Memory that a living process shares, and changes all the time once it was sent SIGUSR1. Its ID
+ * stands in a file. */
 static void changed(void)
 {
 	size_t bytes = 48 * MIB;
@@ -306,7 +316,8 @@ __attribute__((noinline, used)) static void child(void)
 }
 
 void make_child(char *stack, long flags, void (*run)(void));
-/* clone(2) by hand: the child starts on a stack of its own, with nothing in its registers. The parent keeps the child's ID nowhere. */
+/* clone(2) by hand: the child starts on a stack of its own, with nothing in its registers. The
+ * parent keeps the child's ID nowhere. */
 __asm__("make_child:\n\t"
 	"pushq %rbx\n\t"
 	"movq %rdx, %rbx\n\t"
@@ -358,7 +369,8 @@ __attribute__((used)) static void sharer(void)
 {
 	make_child(childs_stack, CLONE_VM | CLONE_NEWPID | SIGCHLD, child);
 	syscall(SYS_wait4, -1, &private->status, __WALL, NULL);
-	/* It dies in the same way, so that whoever waits sees it. Its own core is none of anybody's business. */
+	/* It dies in the same way, so that whoever waits sees it. Its own core is none of
+	 * anybody's business. */
 	syscall(SYS_exit_group, WIFSIGNALED(private->status) ? 100 + WTERMSIG(private->status) : 1);
 }
 
@@ -370,8 +382,10 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*make)(void);
-	} makers[] = { { "files", files }, { "shared", shared }, { "transparent", transparent }, { "hugetlb", hugetlb }, { "left-out", left_out },
-		       { "inaccessible", inaccessible }, { "swapped", swapped }, { "segments", segments }, { "changed", changed } };
+	} makers[] = { { "files", files }, { "shared", shared }, { "transparent", transparent },
+		       { "hugetlb", hugetlb }, { "left-out", left_out },
+		       { "inaccessible", inaccessible }, { "swapped", swapped },
+		       { "segments", segments }, { "changed", changed } };
 	small = !strncmp(kind, "small-", 6);
 	if (small)
 		kind += 6;
@@ -385,13 +399,16 @@ int main(int argc, char **argv)
 	sharers_stack = stack_top();
 	private = (void *)anonymous(PAGE);
 	must(madvise(private, PAGE, MADV_WIPEONFORK) == 0, "MADV_WIPEONFORK");
-	/* The first round is for the stack: what calls leave there is the same from then on. Its child ends at once, and nobody is told. */
+	/* The first round is for the stack: what calls leave there is the same from then on. Its
+	 * child ends at once, and nobody is told. */
 	for (;; private->warm = 1) {
 		if (syscall(SYS_read, private->warm ? 0 : -1, &private->byte, 1) != 1 && private->warm)
 			return 0;
 		int sharing = is("sharer");
-		make_child(sharing ? sharers_stack : childs_stack, CLONE_NEWPID | SIGCHLD, !private->warm ? leave : sharing ? sharer : child);
+		make_child(sharing ? sharers_stack : childs_stack, CLONE_NEWPID | SIGCHLD,
+			   !private->warm ? leave : sharing ? sharer : child);
 		syscall(SYS_wait4, -1, &private->status, 0, NULL);
-		syscall(SYS_sendto, private->warm ? 1 : -1, &private->status, sizeof private->status, 0, NULL, 0);
+		syscall(SYS_sendto, private->warm ? 1 : -1, &private->status,
+			sizeof private->status, 0, NULL, 0);
 	}
 }

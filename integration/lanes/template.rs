@@ -1,8 +1,9 @@
-//! Identical processes that crash one after the other: one for the kernel's file mode, one for each way in which the project writes a core. What is compared
-//! is the whole file, notes included.
+//! Identical processes that crash one after the other: one for the kernel's file mode, and one for
+//! each way in which the project writes a core. The whole file is compared, including the notes.
 //!
-//! Which way was taken is seen from outside: what the kernel writes into the pipe counts as written by the crashed process (`wchar` of proc_pid_io(5)), and
-//! its parent inherits the count. The fast lane leaves the memory in the pipe unread.
+//! The way that was taken is seen from outside: what the kernel writes into the pipe counts as
+//! written by the crashed process (`wchar` of proc_pid_io(5)), and its parent inherits the count.
+//! The fast lane leaves the memory in the pipe unread.
 
 use crate::core_bytes::{describe, masked};
 use crate::support::bare::Container;
@@ -27,22 +28,22 @@ const SIGSEGV_AND_CORE: i32 = 11 | 0x80;
 pub enum Way {
     /// By the kernel.
     Kernel,
-    /// By the project, which may choose.
+    /// By the project, as it chooses.
     Project,
     /// By the project, without a pidfd of the process: always the stream.
     Stream,
-    /// By the project, behind a program that takes some system calls away; see `mask.c`.
+    /// By the project, below a program that disables some system calls; see `mask.c`.
     Without(&'static str),
 }
 
-/// Which way the bytes came.
+/// The way that the bytes took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     Fast,
     Stream,
 }
 
-/// A core, and how it came about.
+/// A core, and how it was written.
 pub struct Core {
     pub bytes: Vec<u8>,
     /// 512 bytes each.
@@ -53,7 +54,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// Which way it came. In the pipe there is room for a little, and the kernel writes page after page.
+    /// The way that it took. The pipe holds only a little, and the kernel writes page after page.
     pub fn lane(&self) -> Lane {
         let size = self.bytes.len() as u64;
         match self.sent {
@@ -111,7 +112,8 @@ impl Stage {
         self.host.set("kernel/core_pattern", &pattern);
     }
 
-    /// Lets a copy of the template crash, and takes its core away. `ready` sees the copy before it dies.
+    /// Lets a copy of the template crash, and takes its core away. `ready`
+    /// runs before the copy dies.
     pub fn core(&self, template: &mut Template, way: Way, ready: impl FnOnce(Pid)) -> Option<Core> {
         self.set(way);
         let before = written(template.child.id());
@@ -137,7 +139,7 @@ impl Stage {
         Some(core)
     }
 
-    /// The record of a crash, when its last word is written.
+    /// The record of a crash, once it is complete.
     pub fn complete(&self, pid: Pid) -> Value {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -149,11 +151,13 @@ impl Stage {
                 return record;
             }
             assert!(Instant::now() < until, "the core was never complete: {record}");
-            std::thread::sleep(Duration::from_millis(5)); // no event: the helper is no child of ours
+            // no event: the helper is no child of ours
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// The kernel's core, the stream's and the one of `way` are the same; and which lane `way` took.
+    /// The kernel's core, the stream's and the one of `way` are the same;
+    /// and which lane `way` took.
     pub fn same(&self, template: &mut Template, way: Way, ready: impl Fn(Pid)) -> Lane {
         let what = format!("{}, {way:?}", template.what);
         let [kernel, stream, ours] = [Way::Kernel, Way::Stream, way].map(|way| {
@@ -214,7 +218,8 @@ impl Template {
 
     pub fn of(container: &Container, program: &Path, kind: &str, argument: &str) -> Self {
         let mut command = container.command();
-        // What the kernel writes into each thread's block whenever it runs (rseq(2)) is never the same.
+        // The kernel writes to each thread's block whenever the thread runs
+        // (rseq(2)), so it is never the same.
         command.args([
             "env",
             "--ignore-environment",
@@ -229,7 +234,7 @@ impl Template {
         Template { child, output, what: format!("{kind} {argument}") }
     }
 
-    /// Makes a copy, and returns it when it waits for the word.
+    /// Makes a copy, and returns it when it waits to be told to crash.
     pub fn copy(&mut self) -> Pid {
         self.say(b'c');
         let until = Instant::now() + PATIENCE;
@@ -252,12 +257,12 @@ impl Template {
         }
     }
 
-    /// Gives the word.
+    /// Sends a command byte.
     pub fn say(&mut self, word: u8) {
         self.child.stdin.as_mut().unwrap().write_all(&[word]).unwrap();
     }
 
-    /// Gives the word, and waits for the end.
+    /// Sends the command to crash, and waits for the end.
     pub fn end(&mut self) -> i32 {
         self.say(b'g');
         self.wait()

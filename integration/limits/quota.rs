@@ -1,4 +1,5 @@
-//! Row 12: crash loops fill nothing. Each limit is met by real crashes; what is asserted are files, and the limit that the record names.
+//! Row 12: crash loops fill nothing. Each limit is reached by real crashes; asserted are the files,
+//! and the limit that the record names.
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +17,7 @@ use crate::support::require;
 
 const LIMITS: &str = "oci-coredump/limits";
 
-/// A dump of a few pages, on a busy machine.
+/// Upper bound for a dump of a few pages on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
 fn host(limits: &str) -> Host {
@@ -30,7 +31,7 @@ fn directory() -> TempDir {
     TempDir::with_prefix_in("quota", "/var/tmp").unwrap()
 }
 
-/// Crashes a process of the container: where its core would be, and the record.
+/// Crashes a process of the container. Returns where its core would be, and the record.
 fn crash(
     host: &Host,
     name: &str,
@@ -117,7 +118,7 @@ fn the_newest_cores_are_kept() {
     for (name, annotation, kept) in [
         ("newest", "cores=2", [false, false, true, true]),
         ("first", "cores=2, keep=first-and-newest", [true, false, false, true]),
-        // The administrator's number cannot be raised.
+        // The container cannot raise the administrator's number.
         ("more", "cores=100", [false, true, true, true]),
     ] {
         let container = Container::new(name, directory.path(), &[(LIMITS, annotation)]);
@@ -129,7 +130,8 @@ fn the_newest_cores_are_kept() {
         }
         assert_eq!(cores.iter().map(|core| core.exists()).collect::<Vec<_>>(), kept, "{name}");
     }
-    // Two crashers, one container: a core that somebody took away makes room for another one, and no other file goes.
+    // Two crashers in one container: a core that somebody removed makes room for another, and
+    // no other file is removed.
     let container = Container::new("taken", directory.path(), &[(LIMITS, "cores=2")]);
     let next = || {
         let crash = tiny(&host, "taken", &container);
@@ -175,7 +177,8 @@ fn bytes_are_bounded() {
         last = Some(crash.0);
     }
     assert!(used(directory.path()) - base > MOST / 2, "too much was removed");
-    // The last one stays whole when the next one is larger than all that may be kept: that one is cut.
+    // The last core stays complete when the next one is larger than the limit
+    // for all: that one is cut.
     let large = crash(&host, "rotated", &container, "random", 24);
     assert_eq!(
         (&large.1["outcome"], &large.1["limit"]),
@@ -230,7 +233,7 @@ fn free_space_stays() {
         assert!((0.4..0.9).contains(&disk.free()), "{way}: {} is free", disk.free());
     }
     drop((container, disk));
-    // A container's own memory is no disk of anybody.
+    // A container's memory is not a disk of the host.
     let memory = TempDir::with_prefix_in("quota", "/dev/shm").unwrap();
     host.configure("[limits]\nmin_free = \"100%\"\n");
     assert_written(&tiny(&host, "memory", &Container::new("memory", memory.path(), &[])));
@@ -265,7 +268,7 @@ fn row_12_one_containers_storm_is_its_own() {
         (0..2).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
     held.iter_mut().for_each(|v| v.crash());
     assert!(target.wait_held(SOON));
-    // The third has to wait, and others do not notice.
+    // The third has to wait; other containers are not affected.
     let mut third = container.victim(&compile("victim"), "tiny", 0);
     let since = Instant::now();
     third.crash();
@@ -275,14 +278,14 @@ fn row_12_one_containers_storm_is_its_own() {
     let record =
         |pid: u32| host.records_of("storm").into_iter().find(|r| r["host_pid"] == pid).unwrap();
     assert_eq!(record(third.pid())["limit"], "concurrent = 2", "{:#}", record(third.pid()));
-    // The writers hang even after they were given up: it is still their turn.
+    // The writers hang even after they were given up, and keep their slots.
     held.iter_mut().for_each(|v| assert!(v.ends_within(SOON)));
     assert_eq!(record(held[0].pid())["limit"], "stall = 2");
     let mut fourth = container.victim(&compile("victim"), "tiny", 0);
     fourth.crash();
     assert!(fourth.ends_within(SOON));
     assert_eq!(record(fourth.pid())["limit"], "concurrent = 2", "{:#}", record(fourth.pid()));
-    // They can end now, and turns are free again.
+    // They can end now, and the slots become free.
     target.go_on();
     let until = Instant::now() + SOON;
     loop {
@@ -296,7 +299,7 @@ fn row_12_one_containers_storm_is_its_own() {
     }
 }
 
-/// How many of the slots in a directory are taken.
+/// Number of slots in a directory that are taken.
 fn taken(directory: &Path) -> usize {
     let locked = locked();
     fs::read_dir(directory)
@@ -306,7 +309,7 @@ fn taken(directory: &Path) -> usize {
         .count()
 }
 
-/// All containers together have a bound, and yet nobody waits for another container's dumps.
+/// All containers together have a bound, and yet none waits for another container's dumps.
 #[test]
 fn row_12_all_containers_storms_together() {
     const OWN: usize = 4;
@@ -324,7 +327,7 @@ fn row_12_all_containers_storms_together() {
             std::thread::sleep(Duration::from_millis(5)); // the helpers are no children of ours
         }
     };
-    // The first container takes all that is shared. The second has its own, and no more.
+    // The first container uses all shared slots. The second has its own, and no more.
     for (more, (name, container)) in [2, 0].into_iter().zip(&storms) {
         for _ in 0..OWN + more {
             let mut victim = container.victim(&compile("victim"), "tiny", 0);
@@ -361,7 +364,7 @@ fn row_12_all_containers_storms_together() {
     until("the host's turns are not free again", &|| taken(&limits.join(".host")) == 0);
 }
 
-/// A writer that cannot be killed keeps what it has of the host's, too: it is there.
+/// A writer that cannot be killed keeps its slot of the host too, since it still exists.
 #[test]
 fn a_writer_that_hangs_keeps_the_hosts_turn() {
     let host = host("host_concurrent = 1\nstall = 2\nwait = 1");
@@ -387,7 +390,7 @@ fn a_writer_that_hangs_keeps_the_hosts_turn() {
     }
 }
 
-/// Where the host is short of memory nobody waits, and who has a turn is not concerned.
+/// If the host is short of memory no dump waits, and dumps with a slot are not affected.
 #[test]
 fn row_12_nobody_waits_without_memory() {
     let host = host("concurrent = 1\nwait = 60\nmin_memory = \"100%\"");
@@ -444,7 +447,9 @@ fn nothing_is_remembered_without_need() {
     assert_written(&tiny(&host, "gone", &container));
     assert!(limits.join("gone").join("memory").exists());
     drop(container);
-    let state = json!({ "ociVersion": "1.0.2", "id": "gone", "status": "stopped", "bundle": directory.path() });
+    let state = json!({
+        "ociVersion": "1.0.2", "id": "gone", "status": "stopped", "bundle": directory.path(),
+    });
     let mut hook =
         Command::new(BINARY).args(["hook", "poststop"]).stdin(Stdio::piped()).spawn().unwrap();
     hook.stdin.take().unwrap().write_all(state.to_string().as_bytes()).unwrap();

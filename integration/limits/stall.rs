@@ -1,4 +1,5 @@
-//! Row 14: a target that takes no more pins nobody. It is served by the test itself, over FUSE, and does not answer.
+//! Row 14: a target that accepts no more data holds up no process. The test itself serves it over
+//! FUSE, and does not answer.
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::support::host::{BINARY, Host};
 /// `limits.stall`, in seconds.
 const STALL: u64 = 2;
 
-/// Beyond it: its last part, the second that a killed writer has, and a busy machine.
+/// Time beyond the limit: its last part, the second that a killed writer has, and a busy machine.
 const SLACK: Duration = Duration::from_secs(8);
 
 type Way = (&'static str, usize, &'static [(&'static str, &'static str)]);
@@ -33,7 +34,8 @@ fn victim(container: &Container, size: usize) -> Victim {
     container.victim(&compile("victim"), "random", size)
 }
 
-/// The process has its own status, as if its core had been written: nobody killed it for its target's sake.
+/// The process has its own exit status, as if its core had been written: it was not
+/// killed because of its target.
 fn assert_let_go(victim: &mut Victim, since: Instant, what: &str) {
     assert!(
         victim.ends_within(Duration::from_secs(STALL) + SLACK),
@@ -107,7 +109,8 @@ fn row_14_target_that_stops_answering_writes() {
         assert!(target.wait_held(Duration::ZERO), "{way}: nothing was ever held");
         target.go_on();
         assert_nobody_is_left(way);
-        // The writer was killed: nothing has been written since but what the target had in hand. (The fast lane does not write from front to back.)
+        // The writer was killed: nothing has been written since but what the target had in hand.
+        // (The fast lane does not write from front to back.)
         let name = victim.core().file_name().unwrap().to_str().unwrap();
         let size = target
             .content(&format!("{name}{}", if way == "zstd" { ".zst" } else { "" }))
@@ -135,7 +138,7 @@ fn row_14_target_that_does_not_answer_for_a_new_file() {
     assert_nobody_is_left("create");
 }
 
-/// Nothing of it takes longer than the limit, all of it does.
+/// No single write takes longer than the limit, but all of them together do.
 #[test]
 fn a_slow_target_that_moves_gets_all() {
     let host = host(1);
@@ -162,7 +165,7 @@ fn a_slow_target_that_moves_gets_all() {
     assert!(core.len() > 1 << 20);
 }
 
-/// 0 switches it off: then only the target decides.
+/// 0 disables the limit: then only the target decides.
 #[test]
 fn no_limit_waits() {
     let host = host(0);

@@ -1,4 +1,5 @@
-//! What the process that writes a core is while it writes: the crasher's credentials and nothing more. Looked at in /proc while its target holds it.
+//! The process that writes a core has the credentials of the crashed process and nothing more.
+//! Examined in /proc while its target blocks it.
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,7 +14,7 @@ use crate::support::runtime::{Kind, Runtime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The one process for which this is true; waited for.
+/// Waits for the one process for which `is` is true.
 fn find(what: &str, is: impl Fn(&str) -> bool) -> String {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -42,7 +43,7 @@ fn is_helper(pid: &str) -> bool {
     fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))
 }
 
-/// Where a magic link leads.
+/// The target of a magic link: device and inode.
 fn place(pid: &str, link: &str) -> (u64, u64) {
     let meta = fs::metadata(format!("/proc/{pid}/{link}"))
         .unwrap_or_else(|e| panic!("/proc/{pid}/{link}: {e}"));
@@ -64,7 +65,8 @@ fn descriptors(pid: &str) -> Vec<String> {
     all
 }
 
-/// Writes a core of a victim as `prepare` makes its container, to a target that takes some and then no more, and looks at the writer.
+/// Writes a core of a victim in a container that `prepare` sets up, to a target that accepts some
+/// data and then blocks, and examines the writer.
 fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     if !require::programs(&["runc"]) {
         return;
@@ -127,9 +129,9 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
         (0, 0),
         "{name}: the writer is dumpable: its own user may read its memory"
     );
-    // The kernel's pipe and the report, standard output and error, the process to copy, the turn, the file and its
-    // directory.
-    // Its cores go to a volume, for which they count under a name that is a hash.
+    // The kernel's pipe and the report, standard output and error, the process to copy, the
+    // turn, the file and its directory. Its cores go to a volume, for which they count
+    // under a name that is a hash.
     let account = fs::read_dir("/run/oci-coredump/limits").unwrap().find_map(|entry| {
         let name = entry.unwrap().file_name().into_string().unwrap();
         name.starts_with(".volume-").then_some(name)
@@ -156,7 +158,7 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     container.remove();
 }
 
-/// Before it has its file it has no filter yet, but already nothing of the helper's.
+/// Before it has opened its file it has no filter yet, but already nothing of the helper's.
 #[test]
 fn before_it_has_its_file() {
     let host = Host::take();

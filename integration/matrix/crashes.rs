@@ -1,4 +1,4 @@
-//! Who may crash in a container, and of what.
+//! Which processes may crash in a container, and of which signals.
 use std::path::Path;
 
 use crate::core_file::{self, Crashed};
@@ -96,7 +96,8 @@ fn the_first_process_under_podman() {
     }
 }
 
-/// A child of the init, which waits for it: with the limit inherited from the init, no exec in sight.
+/// A child of the init, which waits for it: with the limit inherited from
+/// the init, no exec in sight.
 #[test]
 fn a_child_of_the_first_process() {
     let host = host();
@@ -119,7 +120,8 @@ fn a_child_of_the_first_process() {
     }
 }
 
-/// A thread that is not the leader: the file is named by the process, the core and the record name the thread.
+/// A thread that is not the leader: the file is named by the process, the core and
+/// the record name the thread.
 #[test]
 fn a_thread_that_is_not_the_leader() {
     let host = host();
@@ -144,7 +146,8 @@ fn a_thread_that_is_not_the_leader() {
     }
 }
 
-/// Who it was: the identity that the engine gave in annotations, the user, and the PIDs on both sides.
+/// The record identifies the crash: the names that the engine gave in annotations, the user,
+/// and the PIDs on both sides.
 #[test]
 fn the_record_says_who() {
     let host = host();
@@ -165,11 +168,14 @@ fn the_record_says_who() {
     let (pid, _) = ended(&String::from_utf8(output.stdout).unwrap());
     let record = only_record(&host, "named");
     assert_eq!(record["pid"], pid, "{record:#}");
-    // The victim was born after the init, of which the host's PID is known, and PIDs of the test's short time only grow.
+    // The victim was born after the init, of which the host's PID is known, and PIDs of the
+    // test's short time only grow.
     assert!(record["host_pid"].as_i64().unwrap() > container.pid().into(), "{record:#}");
     let expected = serde_json::json!({
-        "uid": 1000, "gid": 1000, "comm": "victim", "exe": "/bin/victim", "pattern": ECI_PATTERN, "container_name": "web",
-        "pod_name": "shop", "pod_namespace": "market", "image": "registry.example/web:1", "dump_mode": 1,
+        "uid": 1000, "gid": 1000, "comm": "victim", "exe": "/bin/victim", "pattern": ECI_PATTERN,
+        "container_name": "web",
+        "pod_name": "shop", "pod_namespace": "market", "image": "registry.example/web:1",
+        "dump_mode": 1,
         "truncated": false,
     });
     for (key, value) in expected.as_object().unwrap() {

@@ -1,4 +1,5 @@
-//! Every dialect in which a container may ask, and the administrator's default for those that do not ask.
+//! Every dialect in which a container may request a pattern, and the administrator's
+//! default for those that do not.
 use std::fs;
 
 use crate::scene::{ECI, bundle, crash, host};
@@ -50,7 +51,8 @@ const DIALECTS: [Case; 15] = [
         "/d/own",
         UNLIMITED,
     ),
-    // A setting for one container of the pod wins over the pod's; another container's does not count.
+    // A setting for one container of the pod wins over the pod's; another
+    // container's does not count.
     (
         &[
             ("io.kubernetes.cri.container-name", "web"),
@@ -150,12 +152,16 @@ fn the_limit_limits() {
     }
 }
 
-/// `core`, ECI's own default, for the containers that the administrator selects: ECI's API parameter CorePattern.
+/// `core`, ECI's own default, for the containers that the administrator selects: ECI's
+/// API parameter CorePattern.
 #[test]
 fn the_default_pattern() {
     let host = host();
     let before = host.sysctl("kernel/core_pattern");
-    host.configure("default_pattern = \"core\"\n[select]\n\"io.kubernetes.cri.sandbox-namespace\" = \"market*\"\n");
+    host.configure(
+        "default_pattern = \"core\"\n[select]\n\
+         \"io.kubernetes.cri.sandbox-namespace\" = \"market*\"\n",
+    );
     for kind in Kind::installed() {
         let runtime = Runtime::new(kind);
         let start = |annotations: &[(&str, &str)]| -> Bundle {

@@ -1,4 +1,5 @@
-//! The demonstration of Alibaba's documentation, and what it could not show: two containers at once, each its own pattern.
+//! The demonstration of Alibaba's documentation, and what it could not show: two containers at
+//! once, each its own pattern.
 use std::fs;
 use std::path::Path;
 
@@ -12,8 +13,8 @@ const SIGQUIT: i32 = 3;
 const SIGSEGV: i32 = 11;
 const CORE_DUMPED: i32 = 0x80;
 
-/// A shell by exec, a program in it, `^\`: "Quit (core dumped)", and the core is where the annotation said, in the
-/// container and, after the container is gone, in the host's store.
+/// A shell by exec, a program in it, `^\`: "Quit (core dumped)", and the core is where the
+/// annotation said, in the container and, after the container is gone, in the host's store.
 #[test]
 fn the_demonstration_of_eci() {
     let host = host();
@@ -52,7 +53,8 @@ fn the_demonstration_of_eci() {
     }
 }
 
-/// Two containers on one kernel: each reads its own pattern, and each core is where its container asked and nowhere else.
+/// Two containers on one kernel: each reads its own pattern, and each core is where its
+/// container asked and nowhere else.
 #[test]
 fn two_containers_two_patterns() {
     let host = host();

@@ -1,4 +1,4 @@
-//! A container that is running already gets its own core pattern, and gives it back.
+//! A running container gets its own core pattern, and gives it back.
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +23,8 @@ fn by(engine: &Engine) -> String {
 }
 
 /// What a container can see of it.
-const LOOK: &str = "cat /proc/sys/kernel/core_pattern; grep 'Max core' /proc/1/limits; cat /proc/1/coredump_filter; ls -d /pod /pod/data /pod/data/dump 2>&1; \
+const LOOK: &str = "cat /proc/sys/kernel/core_pattern; grep 'Max core' /proc/1/limits; cat \
+                    /proc/1/coredump_filter; ls -d /pod /pod/data /pod/data/dump 2>&1; \
                     cut -d' ' -f4- /proc/self/mountinfo";
 
 fn succeed(args: &[&str]) -> String {
@@ -86,7 +87,8 @@ fn a_running_container() {
             format!("container {id} is as it was before\n"),
             "{what}"
         );
-        // The host's pattern has become ours meanwhile, which a container without its own reads.
+        // The host's pattern has become ours in the meantime, which a
+        // container without its own sees.
         let rest = |text: &str| text.split_once('\n').unwrap().1.to_owned();
         assert_eq!(rest(&container.sh(LOOK)), rest(&before), "{what}");
         assert!(
@@ -100,7 +102,7 @@ fn a_running_container() {
     }
 }
 
-/// Processes that run already, whoever started them; a volume; and who is refused.
+/// Processes that run already, whoever started them; a volume; and containers that are refused.
 #[test]
 fn processes_volumes_and_refusals() {
     let host = host();
@@ -108,7 +110,10 @@ fn processes_volumes_and_refusals() {
     let volume = TempDir::new().unwrap();
     let mut plain = bundle();
     plain.bind(volume.path(), "/data").rlimit("RLIMIT_CORE", 0, 1 << 30);
-    plain.shell("(while [ ! -e /data/go ]; do sleep 0.05; done; /bin/victim wait segv >/data/ended; sleep 1000) & sleep 1000");
+    plain.shell(
+        "(while [ ! -e /data/go ]; do sleep 0.05; done; /bin/victim wait segv >/data/ended; sleep \
+         1000) & sleep 1000",
+    );
     let container = runtime.start(&plain, "running");
     let pid = container.pid().to_string();
     succeed(&["enable", "running", "--pid", &pid, "--pattern", "/data/dump/core"]);
@@ -116,7 +121,8 @@ fn processes_volumes_and_refusals() {
     let ended = loop {
         match fs::read_to_string(volume.path().join("ended")) {
             Ok(text) if text.ends_with('\n') => break crate::scene::ended(&text),
-            _ => std::thread::sleep(std::time::Duration::from_millis(10)), // a file of the container can only be polled
+            // a file of the container can only be polled
+            _ => std::thread::sleep(std::time::Duration::from_millis(10)),
         }
     };
     assert_eq!(ended.1, 11 | 0x80);
@@ -153,7 +159,7 @@ fn processes_volumes_and_refusals() {
         &["enable", "nobody", "--by", "runc --root /nonexistent", "--pattern", "core"],
         "runc --root /nonexistent: ",
     );
-    // What the hook has given is not taken back.
+    // `disable` does not undo what the hook did.
     let mut hooked = bundle();
     hooked.annotation(crate::scene::ECI, ECI_PATTERN);
     let hooked = runtime.start(&hooked, "hooked");

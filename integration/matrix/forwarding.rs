@@ -1,4 +1,5 @@
-//! Everybody else's crashes: they go to the handler that was there before, and it cannot tell the difference.
+//! Crashes outside of registered containers: they go to the earlier handler, which
+//! cannot tell the difference.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -49,13 +50,15 @@ impl Handler {
         format!("|{} {} {arguments}", self.program.display(), self.directory.path().display())
     }
 
-    /// What the handler saw of the one crash since it was last asked. The kernel did not wait for it: the core is renamed last.
+    /// What the handler saw of the one crash since it was last asked. The kernel did not wait for
+    /// the handler, which renames the core last.
     fn seen(&self) -> Seen {
         let file = |name: &str| self.directory.path().join(name);
         let until = Instant::now() + PATIENCE;
         while !file("core").exists() {
             assert!(Instant::now() < until, "the earlier handler was not called");
-            std::thread::sleep(Duration::from_millis(5)); // no event: the kernel's helpers have no parent of ours
+            // no event: the kernel's helpers have no parent of ours
+            std::thread::sleep(Duration::from_millis(5));
         }
         let text = |name: &str| fs::read_to_string(file(name)).unwrap();
         let seen = Seen {
@@ -87,7 +90,8 @@ fn crash_on_host(directory: &Path) -> (i32, i32) {
     ended(&String::from_utf8(output.stdout).unwrap())
 }
 
-/// The kernel's handler is the product now: what the tests see of somebody else's handler was forwarded.
+/// The kernel's handler is the product now: what the tests see of somebody
+/// else's handler was forwarded.
 fn assert_taken_over(host: &Host) {
     let pattern = host.sysctl("kernel/core_pattern");
     assert!(
@@ -102,8 +106,8 @@ fn annotated() -> Bundle {
     bundle
 }
 
-/// The same crash before and after the product takes over: same arguments but for PIDs and the time, same standard input,
-/// same pidfd on descriptor 3, same user.
+/// The same crash before and after the product takes over: same arguments but for PIDs and the
+/// time, same standard input, same pidfd on descriptor 3, same user.
 #[test]
 fn a_pipe_handler() {
     let host = host();
@@ -135,11 +139,11 @@ fn a_pipe_handler() {
     };
     assert_eq!(without_pids(&after, second_pid), without_pids(&before, pid));
 
-    // A container's crash is none of its business.
+    // A container's crash does not reach it.
     crash(|script| container.sh(script), "segv");
     assert!(!handler.was_called());
 
-    // A container that has asked for nothing is somebody else too.
+    // A container that requested nothing is treated like the host.
     let stranger_bundle = Bundle::new();
     crate::scene::fill(stranger_bundle.rootfs());
     let stranger = runtime.start(&stranger_bundle, "stranger");
@@ -159,7 +163,8 @@ fn a_pipe_handler() {
     );
 }
 
-/// A file pattern: the core is where the kernel would have put it, with the kernel's name, owner and mode.
+/// A file pattern: the core is where the kernel would have put it, with the
+/// kernel's name, owner and mode.
 #[test]
 fn a_file_pattern() {
     let host = host();
@@ -190,7 +195,8 @@ fn a_file_pattern() {
     assert_eq!(fs::read_dir(cores.path()).unwrap().count(), 2);
 }
 
-/// A file pattern keeps to the soft limit of the crasher, which the kernel does not enforce for a pipe.
+/// A file pattern keeps to the soft limit of the crasher, which the kernel
+/// does not enforce for a pipe.
 #[test]
 fn a_file_pattern_with_a_limit() {
     let host = host();
@@ -214,7 +220,7 @@ fn a_file_pattern_with_a_limit() {
     );
 }
 
-/// An empty pattern: nobody wants the host's cores, and nobody gets them.
+/// An empty pattern: cores of the host are not wanted, and none is written.
 #[test]
 fn no_handler() {
     let host = host();
@@ -233,8 +239,8 @@ fn no_handler() {
     assert_eq!(host.sysctl("kernel/core_pattern"), "");
 }
 
-/// Something (systemd-sysctl does it) writes core_pattern later: the next container's start repairs that, and the
-/// newcomer is then the handler of everybody else.
+/// Something (systemd-sysctl does it) writes core_pattern later: the next container's start repairs
+/// that, and the newcomer is then the handler of everybody else.
 #[test]
 fn an_overwritten_pattern() {
     let host = host();
@@ -259,7 +265,7 @@ fn an_overwritten_pattern() {
     assert_eq!(host.sysctl("kernel/core_pattern"), new.pattern("%P %s"));
 }
 
-/// `uninstall` gives every sysctl back, whatever it was.
+/// `uninstall` restores every sysctl, whatever its value was.
 #[test]
 fn uninstall_gives_every_sysctl_back() {
     let host = host();
@@ -281,13 +287,14 @@ fn uninstall_gives_every_sysctl_back() {
     for (name, value) in sysctls {
         assert_eq!(host.sysctl(name), value, "{name}");
     }
-    // Twice is once.
+    // A second time changes nothing.
     uninstall();
     assert_eq!(host.sysctl("kernel/core_pattern"), sysctls[0].1);
 }
 
-/// systemd's handler, as Debian's systemd-coredump has it in core_pattern, with the receiving side of its socket as
-/// systemd would start it. It keeps the core of a host process, and never hears of a container's.
+/// systemd's handler, as Debian's systemd-coredump has it in core_pattern, with the receiving
+/// side of its socket as systemd would start it. It keeps the core of a host process, and
+/// never hears of a container's.
 #[test]
 fn systemd_coredump() {
     let host = host();
@@ -311,7 +318,8 @@ fn systemd_coredump() {
             break kept;
         }
         assert!(Instant::now() < until, "systemd-coredump kept no core of {pid}");
-        std::thread::sleep(Duration::from_millis(5)); // no event: systemd's receiver is not our child
+        // no event: systemd's receiver is not our child
+        std::thread::sleep(Duration::from_millis(5));
     };
     for core in &kept {
         fs::remove_file(core).unwrap();

@@ -1,5 +1,6 @@
 /*
- * Somebody else's core handler, as it may stand in core_pattern: `|handler DIRECTORY ARGUMENT...`. In DIRECTORY it writes
+ * Somebody else's core handler, as it may stand in core_pattern: `|handler DIRECTORY ARGUMENT...`.
+ * In DIRECTORY it writes
  *   argv   its arguments, each ended by a NUL
  *   fd3    what descriptor 3 is: /proc/self/fdinfo/3, or nothing when there is none
  *   ids    its own "UID GID\n" and, by its cwd, where it was started

@@ -1,4 +1,5 @@
-//! `make install`: what is put where, that the hooks.d file means what podman reads, and that `uninstall` takes it back.
+//! `make install`: what is put where, that the hooks.d file means what podman reads, and that
+//! `uninstall` takes it back.
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -118,7 +119,8 @@ fn the_host_part() {
     assert!(!Path::new(crate::support::host::RUN).exists());
 }
 
-/// What the demo changes on the host and must put back: the sysctls, and the files and directories of the installation.
+/// What the demo changes on the host and must put back: the sysctls, and the files and
+/// directories of the installation.
 fn traces(host: &Host) -> Vec<String> {
     let sysctls = ["kernel/core_pattern", "kernel/core_uses_pid", "kernel/core_pipe_limit"]
         .map(|name| host.sysctl(name));
@@ -149,8 +151,8 @@ fn demo() -> Command {
     command
 }
 
-/// The demo of the README, by podman with its own hooks directory: both patterns, both cores, the backtrace, and the host
-/// as it was.
+/// The demo of the README, by podman with its own hooks directory: both patterns, both cores, the
+/// backtrace, and the host as it was.
 #[test]
 fn the_demo() {
     if !require::programs(&["podman", "busybox", "gdb", "gcc", "make"]) {

@@ -1,5 +1,5 @@
-//! Kata Containers, without Kata: the tree for its guest, called as the agent in the guest calls it; and the host's side, where the process of the state is a
-//! virtual machine's monitor.
+//! Kata Containers, without Kata: the tree for its guest, called as the agent in the guest calls
+//! it; and the host's side, where the process of the state is a virtual machine's monitor.
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +28,8 @@ fn guest() -> TempDir {
     tree
 }
 
-/// The agent's rule: regular files below `<guest_hook_path>/<stage>` that anybody may execute, no links; called by their name, with the stage.
+/// The agent's rule: regular files below `<guest_hook_path>/<stage>` that anybody may execute, no
+/// links; called by their name, with the stage.
 fn hooks(tree: &Path, stage: &str) -> Vec<(PathBuf, Vec<String>)> {
     let entries =
         fs::read_dir(tree.join("usr/share/oci/hooks").join(stage)).unwrap().map(Result::unwrap);
@@ -91,7 +92,8 @@ impl Drop for Monitor {
     }
 }
 
-/// On Kata's host the state names the monitor. Whether it has a mount namespace of its own or not: one line, nothing done, and the pod starts.
+/// On Kata's host the state names the monitor. Whether it has a mount namespace of its own or not:
+/// one line, nothing done, and the pod starts.
 #[test]
 fn the_host() {
     let host = host();
@@ -106,7 +108,10 @@ fn the_host() {
         } else {
             json!({ ECI: ECI_PATTERN })
         };
-        let text = json!({ "ociVersion": "1.0.2", "root": { "path": "rootfs" }, "annotations": annotations }).to_string();
+        let text = json!({
+            "ociVersion": "1.0.2", "root": { "path": "rootfs" }, "annotations": annotations,
+        })
+        .to_string();
         fs::write(directory.path().join("config.json"), text).unwrap();
     };
     for jailed in [false, true] {
@@ -120,7 +125,10 @@ fn the_host() {
         }
         for required in [false, true] {
             config(required);
-            let state = json!({ "ociVersion": "1.0.2", "id": format!("kata-{required}"), "status": "", "pid": monitor.0.id(), "bundle": directory.path() });
+            let state = json!({
+                "ociVersion": "1.0.2", "id": format!("kata-{required}"), "status": "",
+                "pid": monitor.0.id(), "bundle": directory.path(),
+            });
             let mut hook = Command::new(BINARY)
                 .args(["hook", "createRuntime"])
                 .stdin(Stdio::piped())

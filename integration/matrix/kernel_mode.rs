@@ -1,4 +1,5 @@
-//! `mode = "kernel"`: the kernel itself writes the file, by the one pattern of the one pod, as in ECI's virtual machines.
+//! `mode = "kernel"`: the kernel itself writes the file, by the one pattern of the one pod, as
+//! in ECI's virtual machines.
 use std::path::Path;
 
 use crate::core_file::{self, Crashed};
@@ -12,7 +13,8 @@ fn kernel_mode() -> Host {
     host
 }
 
-/// The sysctl is the pattern itself; a core of the container's init and of an exec'd process, written by the kernel.
+/// The sysctl is the pattern itself; a core of the container's init and of an exec'd
+/// process, written by the kernel.
 #[test]
 fn the_kernel_writes_the_core() {
     let host = kernel_mode();
@@ -31,7 +33,8 @@ fn the_kernel_writes_the_core() {
             "{kind:?}"
         );
 
-        // Nobody between the kernel and the file: an exec'd process has the limit that its engine gave it.
+        // Nobody between the kernel and the file: an exec'd process has the
+        // limit that its engine gave it.
         let (pid, status) =
             crash(|script| container.sh(&format!("ulimit -c unlimited; {script}")), "segv");
         assert_eq!(status, 11 | 0x80, "{kind:?}");
@@ -43,7 +46,8 @@ fn the_kernel_writes_the_core() {
     }
 }
 
-/// A second container with another pattern starts, but the first keeps the kernel's one pattern until it ends.
+/// A second container with another pattern starts, but the first keeps the kernel's
+/// one pattern until it ends.
 #[test]
 fn a_conflict() {
     let host = kernel_mode();

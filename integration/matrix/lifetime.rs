@@ -1,4 +1,5 @@
-//! What outlives what: cores their containers, patterns a restart, the container's registration nothing.
+//! Lifetimes: cores outlive their containers, patterns a restart, and nothing outlives the
+//! container's registration.
 use std::fs;
 use std::path::Path;
 
@@ -112,7 +113,8 @@ fn podman_restart() {
     }
 }
 
-/// A container for which nobody ran poststop (its runtime was killed): another one's end takes its registration back.
+/// A container whose poststop hook did not run, since its runtime was killed: the end of another
+/// one removes its registration.
 #[test]
 fn a_registration_that_nobody_took_back() {
     let _host = host();

@@ -1,4 +1,5 @@
-//! Offline analysis, as ECI's documentation goes on: a second container mounts the volume, lists the core and opens it.
+//! Offline analysis, as ECI's documentation goes on: a second container mounts the volume,
+//! lists the core and opens it.
 use std::os::unix::fs::symlink;
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Where a core lands: the container's own volume, the host's store, or the container's own layer; and who can use it.
+//! Where a core lands: the container's own volume, the host's store, or the container's own
+//! layer; and who can use it.
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ fn store(id: &str) -> PathBuf {
     Path::new(STORE).join("containers").join(id)
 }
 
-/// A directory on a volume which is not there yet is made there, usable by every user of the container.
+/// A directory on a volume which is not there yet is made there, usable by
+/// every user of the container.
 #[test]
 fn below_a_volume() {
     let host = host();
@@ -50,8 +52,8 @@ fn below_a_volume() {
     }
 }
 
-/// A directory of the image that holds something is never covered: the core goes beside it, away with the container,
-/// and the record says so.
+/// A directory of the image that holds something is never covered: the core goes beside it, away
+/// with the container, and the record says so.
 #[test]
 fn a_directory_with_something_in_it() {
     let host = host();
@@ -94,7 +96,8 @@ fn an_empty_directory() {
     }
 }
 
-/// Under a read-only root the missing directory is still made, and the store mounted on it is writable.
+/// Under a read-only root the missing directory is still made, and the store
+/// mounted on it is writable.
 #[test]
 fn a_read_only_root() {
     let _host = host();
@@ -123,8 +126,9 @@ fn a_read_only_root() {
     }
 }
 
-/// A user namespace: the container's root is nobody special on the host, and still gets its cores, as does its user 1000.
-/// By the init and its child: an exec of youki 0.7 does not join the user namespace.
+/// A user namespace: the container's root is nobody special on the host, and still gets
+/// its cores, as does its user 1000. By the init and its child: an exec of youki 0.7 does
+/// not join the user namespace.
 #[test]
 fn a_user_namespace() {
     let host = host();
@@ -134,7 +138,10 @@ fn a_user_namespace() {
             let id = format!("userns-{}-{uid}", kind.name());
             let mut bundle = bundle();
             bundle.annotation(ECI, "/pod/data/dump/core-eci").user(uid, uid).user_namespace();
-            bundle.shell("cat /proc/sys/kernel/core_pattern; /bin/victim wait segv; stat -c %u:%g:%a /pod/data/dump/*; sleep 1000");
+            bundle.shell(
+                "cat /proc/sys/kernel/core_pattern; /bin/victim wait segv; stat -c %u:%g:%a \
+                 /pod/data/dump/*; sleep 1000",
+            );
             let container = runtime.start(&bundle, &id);
             // In the container it is the crasher's own file.
             let expected = format!("{uid}:{uid}:600\n");
@@ -190,7 +197,8 @@ fn nothing_on_the_host() {
     }
 }
 
-/// A memory-backed volume: the core is there for the container to use, and the record says that it goes away with it.
+/// A memory-backed volume: the core is there for the container to use, and the record says
+/// that it goes away with it.
 #[test]
 fn a_volume_in_memory() {
     let host = host();
@@ -207,8 +215,8 @@ fn a_volume_in_memory() {
     }
 }
 
-/// A container that may write the host's sysctls must not be shown another value than it would write over; its core is
-/// where it asked all the same.
+/// A container that may write the host's sysctls must not be shown another value than it would
+/// write over; its core is where it asked all the same.
 #[test]
 fn a_privileged_container() {
     let host = host();
@@ -228,7 +236,8 @@ fn a_privileged_container() {
     }
 }
 
-/// A container in the host's PID namespace: it is known by its mount namespace, and its PIDs are the host's.
+/// A container in the host's PID namespace: it is known by its mount namespace,
+/// and its PIDs are the host's.
 #[test]
 fn the_pid_namespace_of_the_host() {
     let host = host();

@@ -1,5 +1,5 @@
-//! Requests that cannot be honoured: the container starts all the same, one clear line says why, and with
-//! `oci-coredump/required` it does not start.
+//! Requests that cannot be honoured: the container starts all the same, one clear line says why,
+//! and with `oci-coredump/required` it does not start.
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -151,8 +151,9 @@ fn one_line_says_why() {
     drop(host);
 }
 
-/// Kata's runtime gives the PID of a virtual machine monitor, gVisor's that of the sentry: a process in the host's own
-/// mount namespace. Taking that for a container's init would change the host's /proc and mounts.
+/// Kata's runtime gives the PID of a virtual machine monitor, gVisor's that of the sentry: a
+/// process in the host's own mount namespace. Taking that for a container's init would change
+/// the host's /proc and mounts.
 #[test]
 fn a_process_of_the_host_is_no_container() {
     let host = host();
@@ -168,7 +169,8 @@ fn a_process_of_the_host_is_no_container() {
         bundle.write();
         let mut monitor = Command::new("sleep").arg("1000").spawn().unwrap();
         let state = json!({
-            "ociVersion": "1.0.2", "id": "vm", "status": "creating", "pid": monitor.id(), "bundle": bundle.path(),
+            "ociVersion": "1.0.2", "id": "vm", "status": "creating", "pid": monitor.id(),
+            "bundle": bundle.path(),
             "annotations": bundle.config["annotations"],
         });
         let output = call("createRuntime", &state);
@@ -188,7 +190,9 @@ fn later_stages_always_succeed() {
     for stage in ["poststart", "poststop"] {
         let states = [
             json!({}),
-            json!({ "id": "gone", "status": "stopped", "bundle": "/nonexistent", "ociVersion": "1.0.2" }),
+            json!({
+                "id": "gone", "status": "stopped", "bundle": "/nonexistent", "ociVersion": "1.0.2",
+            }),
         ];
         for state in states {
             let output = call(stage, &state);

@@ -1,4 +1,5 @@
-//! The matrix itself: the product installed on the host, and the engines that start containers with its hook.
+//! The matrix itself: the product installed on the host, and the engines that start
+//! containers with its hook.
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! The line that `kubectl describe pod` shows: written into the container's termination log when its first process dumps core, and into nothing else.
+//! The line that `kubectl describe pod` shows: written to the container's termination log when its
+//! first process dumps core, and to nothing else.
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +36,8 @@ fn the_first_process() {
         let scratch = TempDir::new().unwrap();
         let log = scratch.path().join("log");
         let number = Cell::new(0);
-        // Another ID each time: a user may not replace another's core in the store of one container.
+        // Another ID each time: a user may not replace another's core in
+        // the store of one container.
         let run = |bundle: &Bundle| {
             number.set(number.get() + 1);
             // Not `run`: youki's does not notice the end of a program that dies at once.
@@ -54,7 +56,8 @@ fn the_first_process() {
                 "{kind:?}"
             );
         }
-        // What the program said itself stays; one that the crasher may not write is not written.
+        // The program's own text stays, and a file that the crashed process may
+        // not write to is not written.
         assert_eq!(
             run(with_log(&log, "out of coffee").args(&["/bin/victim", "segv"])),
             "out of coffee",
@@ -70,7 +73,8 @@ fn the_first_process() {
             "",
             "{kind:?}"
         );
-        // A child's core is not what ended the container, unless the administrator wants to know all the same.
+        // A child's core did not end the container, and is reported only if the
+        // administrator wants that.
         let mut child = with_log(&log, "");
         child.args(&["/bin/victim", "wait", "segv"]);
         assert_eq!(run(&child), "", "{kind:?}");
@@ -88,7 +92,8 @@ fn the_first_process() {
     }
 }
 
-/// What a container can put there instead: a link, a FIFO, a device. The dispatcher is root, and must not be led.
+/// What a container can put in its place: a link, a FIFO, a device. The dispatcher, which is
+/// root, must not follow them.
 #[test]
 fn traps_at_the_log() {
     let host = host();

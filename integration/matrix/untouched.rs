@@ -1,4 +1,4 @@
-//! Containers that the hook has no business with: nothing about them, or the host, may differ.
+//! Containers that request nothing: nothing about them, or the host, may differ.
 use std::fs;
 use std::path::Path;
 
@@ -7,12 +7,17 @@ use crate::support::bundle::Bundle;
 use crate::support::host::{Host, RUN, STORE};
 use crate::support::runtime::{Kind, Runtime};
 
-/// What a container can see of its surroundings; numbers that differ from start to start are left out.
+/// What a container can see of its surroundings; numbers that differ from
+/// start to start are left out.
 fn surroundings(runtime: &Runtime, bundle: &Bundle) -> String {
     let container = runtime.start(bundle, "surroundings");
-    // mountinfo(5): without the IDs of the mounts and the device numbers of their superblocks, and the optional tags.
-    let mounts = container.sh("sed -E 's/^[0-9]+ [0-9]+ [0-9]+:[0-9]+ //; s/(shared|master):[0-9]+ //g' /proc/1/mountinfo");
-    let rest = container.sh("cat /proc/1/limits /proc/1/coredump_filter /proc/sys/kernel/core_pattern ; ls / /proc/sys/kernel; id; pwd");
+    // mountinfo(5): without the IDs of the mounts and the device numbers of their
+    // superblocks, and the optional tags.
+    let mounts = container
+        .sh("sed -E 's/^[0-9]+ [0-9]+ [0-9]+:[0-9]+ //; s/(shared|master):[0-9]+ //g' \
+             /proc/1/mountinfo");
+    let rest = container.sh("cat /proc/1/limits /proc/1/coredump_filter \
+                             /proc/sys/kernel/core_pattern ; ls / /proc/sys/kernel; id; pwd");
     let config = fs::read_to_string(bundle.path().join("config.json")).unwrap();
     container.remove();
     assert_eq!(
@@ -52,7 +57,7 @@ fn a_container_without_annotation() {
     }
 }
 
-/// A limit in config.json is the container's own business, as long as it asks for nothing.
+/// A limit in config.json is the container's own choice, as long as it requests nothing.
 #[test]
 fn a_container_without_annotation_but_with_a_limit() {
     let host = host();
@@ -63,7 +68,7 @@ fn a_container_without_annotation_but_with_a_limit() {
     }
 }
 
-/// The pause container of a pod carries the pod's annotations; it has no crashes that anybody wants.
+/// The pause container of a pod carries the pod's annotations, but its crashes are of no interest.
 #[test]
 fn a_sandbox() {
     let host = host();

@@ -1,11 +1,14 @@
 /*
- * A program with a bug, as people have them: built with debug information, so that gdb can show where it died.
+ * A program with a bug, as people have them: built with debug information, so that gdb can show
+ * where it died.
  *
- *   victim NAME      dies of SIGNAME by doing what the kernel sends it for: abrt bus fpe ill quit segv sys trap xcpu xfsz
+ *   victim NAME      dies of SIGNAME by doing what the kernel sends it for: abrt bus fpe ill quit
+ *                    segv sys trap xcpu xfsz
  *   victim thread    a thread that is not the leader dies of SIGSEGV; prints "TID\n" first
  *   victim pause     prints "ready\n" and waits for somebody to press ^\
- *   victim wait HOW  starts itself with HOW and waits; prints "ended PID STATUS\n" (raw wait status). Unlike the oracle's
- *                    `parent` it changes nothing about the child: podman's seccomp filter does not let it.
+ *   victim wait HOW  starts itself with HOW and waits; prints "ended PID STATUS\n" (raw wait
+ *                    status). Unlike the oracle's `parent` it changes nothing about the child:
+ *                    podman's seccomp filter does not allow that.
  */
 #define _GNU_SOURCE
 #include <errno.h>

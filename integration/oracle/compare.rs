@@ -90,7 +90,8 @@ pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String
     differences
 }
 
-/// Where the kernel had no space for more: what the project has beyond that is expected, if there is anything.
+/// Where the kernel had no space for more: what the project has beyond that is
+/// expected, if there is anything.
 fn more_fits(expected: &mut Observed, ours: &Observed, differences: &mut Vec<String>) {
     for (path, change) in &mut expected.changes {
         let (Change::Added(kernel), Some(Change::Added(own))) = (change, ours.changes.get(path))
@@ -104,7 +105,8 @@ fn more_fits(expected: &mut Observed, ours: &Observed, differences: &mut Vec<Str
             ));
             continue;
         }
-        // Pages that are in the kernel's file must be the same; those behind them are the project's own.
+        // Pages that are in the kernel's file must be the same; those behind
+        // them are the project's own.
         let common = kernel.content.len();
         kernel.content.extend_from_slice(&own.content[common..]);
         kernel.data.extend(
@@ -230,7 +232,10 @@ fn bytes(path: &str, kernel: &Node, ours: &Node, differences: &mut Vec<String>) 
     let Some((first, (a, b))) = different.first() else { return };
     let where_ = describe(&one, *first);
     let count = different.len();
-    differences.push(format!("{path}: {count} bytes differ, first at {first} ({where_}): kernel {a:#04x}, project {b:#04x}"));
+    differences.push(format!(
+        "{path}: {count} bytes differ, first at {first} ({where_}): kernel {a:#04x}, project \
+         {b:#04x}"
+    ));
 }
 
 /// Compares what is allocated: the kernel's file first. `None` if all is well.
@@ -246,7 +251,8 @@ fn same_allocation(kernel: &Node, other: &Node) -> Option<String> {
     })
 }
 
-/// The project leaves every page of zeros as a hole; everything else is allocated where the kernel allocates it.
+/// The project leaves every page of zeros as a hole; everything else is allocated
+/// where the kernel allocates it.
 fn same_but_for_zeros(kernel: &Node, ours: &Node) -> Option<String> {
     // A last page that is cut is no page of memory, but of the notes.
     let zero = |page: usize| {

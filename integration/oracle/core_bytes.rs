@@ -4,10 +4,11 @@
 //! |---|---|---|
 //! | `pr_utime`, `pr_stime`, `pr_cutime`, `pr_cstime` | NT_PRSTATUS | CPU time used |
 //! | the 16 bytes that AT_RANDOM points to | stack | fresh random bytes for every execve |
-//! | bit 1 (SSE) of XSTATE_BV | NT_X86_XSTATE | the processor may say so of registers that hold their initial values |
-//! | order of the threads after the first | PT_NOTE | they arrive as they are scheduled: sorted by TID here |
+//! | bit 1 (SSE) of XSTATE_BV | NT_X86_XSTATE | may be set for registers in their initial state |
+//! | order of the threads after the first | PT_NOTE | order of arrival: sorted by TID here |
 //!
-//! PIDs need no mask: those in a core are of the crasher's own PID namespace, where the tests choose them.
+//! PIDs need no mask: those in a core are of the crasher's own PID namespace,
+//! where the tests choose them.
 use std::ops::Range;
 
 const NT_PRSTATUS: u32 = 1;
@@ -21,11 +22,12 @@ const PT_NOTE: u32 = 4;
 /// Offsets in struct elf_prstatus of x86-64: four struct timeval after the PIDs.
 const PRSTATUS_PID: usize = 32;
 const PRSTATUS_TIMES: Range<usize> = 48..112;
-/// Offset of `pr_flag` in struct elf_prpsinfo of x86-64, and PF_SUPERPRIV (0x100) in its second byte.
+/// Offset of `pr_flag` in struct elf_prpsinfo of x86-64, and PF_SUPERPRIV
+/// (0x100) in its second byte.
 const PRPSINFO_FLAG: usize = 8;
 const PF_SUPERPRIV_SECOND_BYTE: u8 = 0x01;
-/// Offset of XSTATE_BV in the XSAVE area (Intel SDM, volume 1, 13.4.2), and the bit whose value is up to the processor
-/// (13.6, "XINUSE\[1\]").
+/// Offset of XSTATE_BV in the XSAVE area (Intel SDM, volume 1, 13.4.2), and the bit whose value is
+/// up to the processor (13.6, "XINUSE\[1\]").
 const XSTATE_BV: usize = 512;
 const XSTATE_BV_SSE: u8 = 1 << 1;
 
@@ -34,7 +36,8 @@ pub fn is_core(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF") && bytes.get(16..18) == Some(&[4, 0])
 }
 
-/// The core with those bytes zeroed. A truncated one is masked as far as it goes; what is no core stays as it is.
+/// The core with those bytes zeroed. A truncated one is masked as far as it goes; what
+/// is no core stays as it is.
 pub fn masked(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     if !is_core(&bytes) {

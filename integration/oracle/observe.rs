@@ -1,4 +1,5 @@
-//! A row, carried out once: in a container of runc under the kernel's own file mode, or with the project's hook.
+//! A row, carried out once: in a container of runc under the kernel's own file mode,
+//! or with the project's hook.
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -50,7 +51,8 @@ pub struct Observed {
     pub tid: i64,
     /// The project's records of the container.
     pub records: Vec<Value>,
-    /// Device and inode of what a record's `core_path` is in the container, and its `host_path` on the host.
+    /// Device and inode of what a record's `core_path` is in the container, and
+    /// its `host_path` on the host.
     pub core_path: Option<(u64, u64)>,
     pub host_path: Option<(u64, u64)>,
 }
@@ -70,8 +72,8 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
             bundle.rlimit("RLIMIT_CORE", u64::MAX, u64::MAX);
         }
         Side::Project => {
-            // What is kept comes after the end of the process: here nothing but the core is looked at.
-            // Rows that prepare the directory must be able to.
+            // What is kept comes after the end of the process: here nothing but the core is looked
+            // at. Rows that prepare the directory must be able to.
             let prepares = row.parent.iter().any(|option| option.contains("/cores"));
             host.configure(&format!(
                 "core_uses_pid = {}\nstore_view = \"{}\"\n[binaries]\nkeep = false\n",
@@ -194,7 +196,8 @@ impl<'r> Running<'r> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // The parent holds until the end of its input; then the container ends by itself and runc deletes it.
+        // The parent holds until the end of its input; then the container ends by
+        // itself and runc deletes it.
         self.input.take();
         let until = Instant::now() + DEADLINE;
         while self.child.try_wait().unwrap().is_none() && Instant::now() < until {
@@ -241,7 +244,8 @@ impl Crash {
         let threads = || {
             fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path())
         };
-        // Every thread sleeps where it will sleep when it is killed: then its registers are the same in every run.
+        // Every thread sleeps where it will sleep when it is killed: then its registers
+        // are the same in every run.
         until(
             || threads().all(|thread| matches!(state(&thread), Some('S' | 'Z'))),
             "the threads never came to rest",
@@ -360,7 +364,8 @@ impl Spots {
     fn stray(&self, bundle: &Path, id: &str) -> Vec<String> {
         let mut stray = Vec::new();
         for (spot, before) in &self.names {
-            // Nobody else makes anything in these two; in the others only what looks like a core is ours.
+            // Nobody else makes anything in these two; in the others only what
+            // looks like a core is ours.
             let ours = spot == Path::new("/") || spot == bundle;
             let new = entries(spot).into_iter().filter(|path| !before.contains(path));
             let looks = |path: &Path| {

@@ -1,27 +1,32 @@
-//! One row of the table: how a container is made, how a process in it dies, and what the kernel's pipe mode forces.
+//! One row of the table: how a container is made, how a process in it dies, and what the
+//! kernel's pipe mode forces.
 use crate::support::bundle::Bundle;
 
-/// A difference between the kernel's file mode and the project that a row is known to have. It is asserted: a row where
-/// it goes away fails too.
+/// A difference between the kernel's file mode and the project that a row is known to have. It is
+/// asserted: a row where it goes away fails too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forced {
     /// None: all is the same.
     Nothing,
-    /// No core is kept in either, but in pipe mode the kernel sets WCOREDUMP before anybody knows that.
+    /// No core is kept in either, but in pipe mode the kernel sets WCOREDUMP
+    /// before anybody knows that.
     CoreFlag,
-    /// The process gained privileges by its executable and fs.suid_dumpable lets it dump: the kernel's file mode keeps
-    /// a core, the project never hands one to a container. WCOREDUMP is set in both.
+    /// The process gained privileges by its executable and fs.suid_dumpable lets it dump:
+    /// the kernel's file mode keeps a core, the project never hands one to a container.
+    /// WCOREDUMP is set in both.
     NoCoreOfPrivileged,
-    /// The same in dump mode 2: the kernel resolves the pattern in the host's root, as root, so its core is on the host.
+    /// The same in dump mode 2: the kernel resolves the pattern in the host's root, as root,
+    /// so its core is on the host.
     EscapesToHost,
-    /// The file system gets full. The project stores no pages of zeros, so more of the core fits: the kernel's file is
-    /// the beginning of the project's.
+    /// The file system gets full. The project stores no pages of zeros, so more of the core fits:
+    /// the kernel's file is the beginning of the project's.
     MoreFits,
-    /// To make the file takes a capability, and the kernel makes it as the crasher: the core itself says (PF_SUPERPRIV
-    /// in `pr_flag` of NT_PRPSINFO) that the process used one. The project's child makes it, so that bit is not set.
+    /// To make the file takes a capability, and the kernel makes it as the crasher: the core itself
+    /// says (PF_SUPERPRIV in `pr_flag` of NT_PRPSINFO) that the process used one. The project's
+    /// child makes it, so that bit is not set.
     PrivilegeUsed,
-    /// The hook refuses the template. The container starts without a pattern of its own, so the handler that was there
-    /// before has the crash: `core` in the working directory.
+    /// The hook refuses the template. The container starts without a pattern of its own, so the
+    /// handler that was there before has the crash: `core` in the working directory.
     Refused,
 }
 
@@ -43,15 +48,17 @@ pub struct Row {
     /// What is done to the bundle in both.
     pub prepare: fn(&mut Bundle),
     pub forced: Forced,
-    /// Where the project says that the core is: `volume`, `store`, `memory`, `layer`. `None` where the row is not about that.
+    /// Where the project says that the core is: `volume`, `store`, `memory`, `layer`. `None` where
+    /// the row is not about that.
     pub location: Option<&'static str>,
-    /// The kernel randomizes the process's addresses in spite of personality(2), so two cores of it cannot be compared
-    /// byte by byte.
+    /// The kernel randomizes the process's addresses in spite of personality(2), so two cores of it
+    /// cannot be compared byte by byte.
     pub randomized: bool,
 }
 
 impl Row {
-    /// A root process of one thread that dies of SIGSEGV; the core goes to /cores/core.100; all limits unlimited.
+    /// A root process of one thread that dies of SIGSEGV; the core goes to
+    /// /cores/core.100; all limits unlimited.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),

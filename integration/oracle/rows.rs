@@ -1,4 +1,4 @@
-//! The table.
+//! The table of rows.
 mod large;
 mod names;
 mod places;

@@ -1,6 +1,7 @@
 //! What is in a tree of files, and what changed between two looks at it.
 //!
-//! A container's tree is read through `/proc/PID/root`, so its mounts are seen as its own processes see them.
+//! A container's tree is read through `/proc/PID/root`, so its mounts are seen as
+//! its own processes see them.
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};

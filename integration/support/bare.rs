@@ -1,5 +1,5 @@
-//! A container without a runtime: a process with a mount namespace of its own, made known to the dispatcher by the real hook. And victims in it, which are
-//! children of the test, so that it sees how they end.
+//! A container without a runtime: a process with a mount namespace of its own, registered by the
+//! real hook. And victims in it, which are children of the test, so that it sees how they end.
 
 use super::host::BINARY;
 use nix::time::{ClockId, clock_gettime};
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// A process with a mount namespace of its own, made known to the dispatcher by the real hook: what a container is to it. No OCI runtime is in the way of the
-/// measurements.
+/// A process with a mount namespace of its own, registered by the real hook: all that the
+/// dispatcher needs of a container. No OCI runtime disturbs the measurements.
 pub struct Container {
     init: Child,
     directory: PathBuf,
@@ -27,16 +27,25 @@ impl Container {
         while namespace(&init.id().to_string()) == namespace("self") {
             std::thread::yield_now();
         }
-        // Something that is there is not covered by the host's store, so that the test finds the cores by the same path.
+        // A file, so that the host's store is not mounted over the directory and the test finds the
+        // cores under the same path.
         std::fs::write(directory.join("not-empty"), "").unwrap();
         let bundle = tempfile::tempdir().unwrap();
-        let mut wishes = serde_json::json!({ "oci-coredump/pattern": format!("{}/core.%p", directory.display()), "oci-coredump/required": "true" });
+        let mut wishes = serde_json::json!({
+            "oci-coredump/pattern": format!("{}/core.%p", directory.display()),
+            "oci-coredump/required": "true",
+        });
         for (key, value) in annotations {
             wishes[*key] = (*value).into();
         }
-        let config = serde_json::json!({ "ociVersion": "1.0.2", "root": { "path": "/" }, "annotations": wishes });
+        let config = serde_json::json!({
+            "ociVersion": "1.0.2", "root": { "path": "/" }, "annotations": wishes,
+        });
         std::fs::write(bundle.path().join("config.json"), config.to_string()).unwrap();
-        let state = serde_json::json!({ "ociVersion": "1.0.2", "id": name, "status": "creating", "pid": init.id(), "bundle": bundle.path() });
+        let state = serde_json::json!({
+            "ociVersion": "1.0.2", "id": name, "status": "creating", "pid": init.id(),
+            "bundle": bundle.path(),
+        });
         let mut hook = Command::new(BINARY)
             .args(["hook", "createRuntime"])
             .stdin(Stdio::piped())
@@ -77,7 +86,7 @@ impl Drop for Container {
     }
 }
 
-/// A process that waits for the word to crash.
+/// A process that waits to be told to crash.
 pub struct Victim {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -128,7 +137,8 @@ impl Victim {
             if now() > until {
                 return false;
             }
-            std::thread::sleep(Duration::from_millis(2)); // a child can be waited for with a bound only by asking again
+            // a child can be waited for with a bound only by asking again
+            std::thread::sleep(Duration::from_millis(2));
         }
         true
     }
@@ -138,7 +148,7 @@ impl Victim {
         self.child.wait().unwrap()
     }
 
-    /// Gives the word.
+    /// Tells it to crash.
     pub fn crash(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
     }

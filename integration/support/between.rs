@@ -1,4 +1,5 @@
-//! A script between the kernel and the helper: what happens to a helper that is slow to start, is killed, or is told something else.
+//! A script between the kernel and the helper: for helpers that start slowly, are
+//! killed, or get other arguments.
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -13,11 +14,14 @@ use super::host::{BINARY, Host};
 /// What the kernel passes, as `sysctl::HANDLE_ARGUMENTS` has it.
 const ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
 
-/// The helper as the kernel started it, in a shell: `"$@"` are its arguments, the first of which is `handle`.
+/// The helper as the kernel started it, in a shell: `"$@"` are its arguments, the
+/// first of which is `handle`.
 pub const AS_IT_IS: &str = "exec $helper \"$@\"";
 
 /// The same from a kernel older than 6.16: no pidfd.
-pub const WITHOUT_PIDFD: &str = "exec 3<&-\nexec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \"$7\" \"$8\" \"$9\" \"${10}\" \"${11}\" \"${12}\" \"${13}\" \"\" \"${15}\" \"${16}\" \"${17}\" \"${18}\"";
+pub const WITHOUT_PIDFD: &str = "exec 3<&-\nexec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \
+                                 \"$7\" \"$8\" \"$9\" \"${10}\" \"${11}\" \"${12}\" \"${13}\" \"\" \
+                                 \"${15}\" \"${16}\" \"${17}\" \"${18}\"";
 
 /// The script, in the kernel's `core_pattern` until drop.
 pub struct Between<'h> {
@@ -67,7 +71,7 @@ impl<'h> Gate<'h> {
         let fifo = |name: &str| {
             let path = between.path().join(name);
             nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
-            // Both ends, so that nobody waits for the other one to open it.
+            // Opened at both ends, so that no open waits for the other end.
             OpenOptions::new().read(true).write(true).open(path).unwrap()
         };
         let (arrived, go) = (BufReader::new(fifo("arrived")), fifo("go"));
@@ -93,6 +97,7 @@ pub fn wait_gone(pid: i32, most: Duration) {
     let until = Instant::now() + most;
     while Path::new(&format!("/proc/{pid}")).exists() {
         assert!(Instant::now() < until, "process {pid} is still there");
-        std::thread::sleep(Duration::from_millis(2)); // the kernel's child: there is nothing to wait on
+        // the kernel's child: there is nothing to wait on
+        std::thread::sleep(Duration::from_millis(2));
     }
 }

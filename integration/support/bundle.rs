@@ -1,9 +1,13 @@
-//! An OCI bundle in a temporary directory: a root file system and a `config.json` that the test edits as JSON.
+//! An OCI bundle in a temporary directory: a root file system and a `config.json`
+//! that the test edits as JSON.
 //!
 //! ```ignore
 //! let mut bundle = Bundle::new();
 //! bundle.rootfs().put(&crasher, "/bin/crasher");
-//! bundle.args(&["/bin/crasher", "segv"]).annotation("oci-coredump/pattern", "/dump/core").bind(volume, "/dump");
+//! bundle
+//!     .args(&["/bin/crasher", "segv"])
+//!     .annotation("oci-coredump/pattern", "/dump/core")
+//!     .bind(volume, "/dump");
 //! let output = Runtime::new(Kind::Runc).run(&bundle, "one");
 //! ```
 use std::fs;
@@ -47,8 +51,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// A bundle as `runc spec` would make it (no terminal, `sleep 1000` as the program, an absolute `root.path`,
-    /// no rlimits, Docker's capabilities, root user), without any hook or annotation.
+    /// A bundle as `runc spec` would make it (no terminal, `sleep 1000` as the program, an absolute
+    /// `root.path`, no rlimits, Docker's capabilities, root user), without any hook or annotation.
     pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("bundle").tempdir().unwrap();
         // A container in a user namespace must be able to reach its root.
@@ -82,7 +86,8 @@ impl Bundle {
         self.args(&["/bin/sh", "-c", script])
     }
 
-    /// Puts a program and the libraries that it is linked with into the root file system, the libraries under the paths that they have here.
+    /// Puts a program and the libraries that it is linked with into the root file system, the
+    /// libraries under the paths that they have here.
     pub fn put_dynamic(&self, program: &Path, inside: &str) {
         self.rootfs.put_dynamic(program, inside);
     }
@@ -147,7 +152,8 @@ impl Bundle {
         self
     }
 
-    /// Adds a hook to a stage (`createRuntime`, `poststart`, ...): `args` includes argv\[0\]. Timeout ten seconds.
+    /// Adds a hook to a stage (`createRuntime`, `poststart`, ...): `args` includes
+    /// argv\[0\]. Timeout ten seconds.
     pub fn hook(&mut self, stage: &str, path: &Path, args: &[&str]) -> &mut Self {
         if self.config["hooks"][stage].is_null() {
             self.config["hooks"][stage] = json!([]);
@@ -163,8 +169,8 @@ impl Bundle {
         self
     }
 
-    /// A user namespace that maps 0.. to [`USERNS_BASE`]..; the files of the root file system are given to those IDs,
-    /// so call it after everything has been put there.
+    /// A user namespace that maps 0.. to [`USERNS_BASE`]..; the files of the root file system are
+    /// given to those IDs, so call it after everything has been put there.
     pub fn user_namespace(&mut self) -> &mut Self {
         self.rootfs.shift_owners(USERNS_BASE);
         let map = json!([{ "containerID": 0, "hostID": USERNS_BASE, "size": USERNS_SIZE }]);
@@ -241,13 +247,17 @@ fn default_config(root: &Path) -> Value {
         "linux": {
             "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
             "namespaces": [
-                { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
+                { "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" },
+                { "type": "mount" },
             ],
             "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-                "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
+                "/proc/scsi",
             ],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+            "readonlyPaths": [
+                "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+            ],
         },
     })
 }

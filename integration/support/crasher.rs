@@ -1,9 +1,11 @@
 //! The crashing programs, compiled once by gcc: static, so that they run in any root file system.
 //!
-//! * [`crasher`] is freestanding (no C library): its memory is the same in every run but for the 16 bytes of AT_RANDOM.
-//!   `crasher null` dies of SIGSEGV at once; its options are at the top of `crashers/crasher.c`.
-//! * [`parent`] starts it in a given environment (credentials, limits, namespaces, PID) and tells its PID and raw wait
-//!   status on standard output; its options are at the top of `crashers/parent.c`.
+//! * [`crasher`] is freestanding (no C library): its memory is the same in every run but for
+//!   the 16 bytes of AT_RANDOM. `crasher null` dies of SIGSEGV at once; its options are at the
+//!   top of `crashers/crasher.c`.
+//! * [`parent`] starts it in a given environment (credentials, limits, namespaces, PID)
+//!   and tells its PID and raw wait status on standard output; its options are at the
+//!   top of `crashers/parent.c`.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,7 +34,8 @@ pub fn parent() -> &'static Path {
     PATH.get_or_init(|| compile("parent", include_str!("crashers/parent.c"), &[]))
 }
 
-/// Compiles a C source into a static program with debug information; the same source is compiled once.
+/// Compiles a C source into a static program with debug information; the
+/// same source is compiled once.
 pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     compile_as(name, source, &[&["-static"], flags].concat())
 }
@@ -46,7 +49,8 @@ pub fn compile_as(name: &str, source: &str, flags: &[&str]) -> PathBuf {
     if program.exists() && fs::read(&kept).is_ok_and(|old| old == source.as_bytes()) {
         return program;
     }
-    // Test binaries may run at the same time: each compiles in a directory of its own, then the last rename wins.
+    // Test binaries may run at the same time: each compiles in a directory of its own,
+    // then the last rename wins.
     let own = tempfile::tempdir_in(&directory).unwrap();
     let (fresh, text) = (own.path().join(name), own.path().join(format!("{name}.c")));
     fs::write(&text, source).unwrap();

@@ -1,4 +1,5 @@
-//! A daemon in a scratch directory: started, waited for by its socket, stopped on drop with everything that it left running or mounted there.
+//! A daemon in a scratch directory: started, waited for by its socket, stopped on drop with
+//! everything that it left running or mounted there.
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `command`, whose files are all below `scratch`, and waits until it listens at `socket`.
+    /// Starts `command`, whose files are all below `scratch`, and waits
+    /// until it listens at `socket`.
     pub fn start(mut command: Command, scratch: &Path, socket: &Path) -> Self {
         let log = scratch.join(format!(
             "{}.log",
@@ -42,7 +44,8 @@ impl Daemon {
                 "{command:?}: {ended:?}\n{}",
                 daemon.log()
             );
-            std::thread::sleep(Duration::from_millis(20)); // until there is a socket there is nothing to wait on
+            // until there is a socket there is nothing to wait on
+            std::thread::sleep(Duration::from_millis(20));
         }
         daemon
     }
@@ -88,7 +91,8 @@ fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-/// Kills what still runs with a path of the directory on its command line (shims), and takes off what is still mounted below it.
+/// Kills what still runs with a path of the directory on its command line (shims), and takes off
+/// what is still mounted below it.
 fn clean(scratch: &Path) {
     let name = scratch.to_str().unwrap();
     for entry in fs::read_dir("/proc").unwrap().flatten() {

@@ -1,11 +1,13 @@
-//! A directory on a FUSE file system of the test's own: it takes what is written to it, fails with an error of the test's choice, or does not answer at all.
+//! A directory on a FUSE file system of the test's own: it takes what is written to it, fails with
+//! an error of the test's choice, or does not answer at all.
 //!
 //! ```ignore
 //! let target = Fuse::mount();
 //! target.on_write(1 << 20, Answer::Fail(Errno::EIO as i32));   // after so many bytes
 //! ```
 //!
-//! One flat directory, writable by everybody like /tmp; names and owners as the kernel tells them; everything in memory.
+//! One flat directory, writable by everybody like /tmp; names and owners as the kernel tells
+//! them; everything in memory.
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -135,7 +137,8 @@ impl Fuse {
         state.rule = Some((after, answer));
     }
 
-    /// Every write that ends behind so many bytes of its file gets this answer: a disk that is bad from there on.
+    /// Every write that ends behind so many bytes of its file gets this answer: a disk
+    /// that is bad from there on.
     pub fn beyond(&self, size: u64, answer: Answer) {
         self.on_write(size, answer);
         self.shared.lock().by_place = true;
@@ -209,7 +212,8 @@ impl Fuse {
 impl Drop for Fuse {
     fn drop(&mut self) {
         self.go_on();
-        // Lazily: somebody may still have it open. The server ends when the last one has gone, and nobody waits for that.
+        // Lazily: somebody may still have it open. The server ends when the last one has gone,
+        // and nobody waits for that.
         if let Err(cause) = umount2(self.directory.path(), MntFlags::MNT_DETACH) {
             eprintln!("umount {:?}: {cause}", self.directory.path());
         }
@@ -373,7 +377,8 @@ impl Shared {
                     }
                     Answer::Fail(error) => Err(error),
                     Answer::Late(milliseconds) => {
-                        std::thread::sleep(Duration::from_millis(milliseconds)); // what is tested is a slow target
+                        // what is tested is a slow target
+                        std::thread::sleep(Duration::from_millis(milliseconds));
                         state.write(id, offset, data)
                     }
                     Answer::Hold => {

@@ -1,10 +1,11 @@
-//! The host's global state: the lock that serializes every test on the machine, the sysctls, the files that the
-//! project installs, and the records that it leaves behind. Whatever a test changes here is put back on drop, after a
-//! panic too; values that a killed test left changed are put back by the next one.
+//! The host's global state: the lock that serializes every test on the machine, the sysctls, the
+//! files that the project installs, and the records that it leaves behind. Whatever a test
+//! changes here is put back on drop, after a panic too; values that a killed test left changed
+//! are put back by the next one.
 //!
 //! ```ignore
-//! let host = Host::take();             // the lock is held and the machine is clean until the end of the scope
-//! let binary = host.install();         // copied to /usr/libexec/oci/hooks.d/oci-coredump
+//! let host = Host::take();        // the lock is held and the machine is clean until it is dropped
+//! let binary = host.install();    // copied to /usr/libexec/oci/hooks.d/oci-coredump
 //! host.configure("core_uses_pid = false\n");
 //! host.set("kernel/core_uses_pid", "1");
 //! ```
@@ -20,7 +21,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
-/// Where `make install` puts the binary; the kernel is given this path, so it must be short and the host's own.
+/// Where `make install` puts the binary; the kernel is given this path, so it must be
+/// short and the host's own.
 pub const BINARY: &str = "/usr/libexec/oci/hooks.d/oci-coredump";
 /// The administrator's configuration.
 pub const CONFIG: &str = "/etc/oci-coredump/config.toml";
@@ -47,14 +49,15 @@ const SYSCTLS: [&str; 8] = [
 /// The machine, ours alone until drop.
 pub struct Host {
     lock: Flock<File>,
-    /// The machine's own values; they stand in the lock file too, for whoever comes after a test that was killed.
+    /// The machine's own values; they stand in the lock file too, for whoever comes
+    /// after a test that was killed.
     saved: String,
     installed: RefCell<Vec<PathBuf>>,
 }
 
 impl Host {
-    /// Waits for the lock, and makes the machine as if the project had never been installed on it: its binary,
-    /// configuration, registrations and store are moved aside until drop.
+    /// Waits for the lock, and makes the machine as if the project had never been installed on it:
+    /// its binary, configuration, registrations and store are moved aside until drop.
     pub fn take() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "the integration tests need root");
         let file = OpenOptions::new()
@@ -137,12 +140,14 @@ impl Host {
         records
     }
 
-    /// Waits until nothing of the dispatcher runs any more: it goes on after it has let the crashed process go.
+    /// Waits until nothing of the dispatcher runs any more: it goes on after it has
+    /// let the crashed process go.
     pub fn settle(&self) {
         let until = Instant::now() + Duration::from_secs(60);
         while let Some(pid) = dispatcher() {
             assert!(Instant::now() < until, "the dispatcher {pid} does not end");
-            std::thread::sleep(Duration::from_millis(5)); // it is nobody's child that could be waited for
+            // it is nobody's child that could be waited for
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -197,7 +202,8 @@ impl Drop for Host {
     }
 }
 
-/// The inodes of the files that somebody has locked by flock(2). Not by trying: that would take the lock.
+/// The inodes of the files that somebody has locked by flock(2). Not by trying:
+/// that would take the lock.
 pub fn locked() -> BTreeSet<u64> {
     let locks = fs::read_to_string("/proc/locks").unwrap();
     // "1: FLOCK  ADVISORY  WRITE 712 00:1a:4711 0 EOF"; those with an arrow wait.

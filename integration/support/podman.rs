@@ -1,5 +1,5 @@
-//! podman over a given runtime, with a storage, a run directory, a cgroup and a hooks directory of its own; all of it is
-//! removed on drop, containers and mounts first.
+//! podman over a given runtime, with a storage, a run directory, a cgroup and a hooks directory of
+//! its own; all of it is removed on drop, containers and mounts first.
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,8 +22,8 @@ pub struct Podman {
 }
 
 impl Podman {
-    /// podman over `kind`, with the image [`IMAGE`]: the busybox root file system after `fill` put its files in.
-    /// podman and the runtime must be there: ask `require::programs` first.
+    /// podman over `kind`, with the image [`IMAGE`]: the busybox root file system after `fill` put
+    /// its files in. podman and the runtime must be there: ask `require::programs` first.
     pub fn new(kind: Kind, fill: impl FnOnce(&Rootfs)) -> Self {
         let scratch = tempfile::Builder::new().prefix("podman").tempdir().unwrap();
         // A container in a user namespace must be able to reach its root.
@@ -71,7 +71,8 @@ impl Podman {
             .arg(self.runtime.program())
             .arg("--hooks-dir")
             .arg(self.hooks())
-            // No systemd, no network, no journal: the tests run in containers and virtual machines too.
+            // No systemd, no network, no journal: the tests run in containers
+            // and virtual machines too.
             .args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"])
             .stdin(Stdio::null());
         command
@@ -140,7 +141,8 @@ impl Drop for Podman {
             Ok(output) if output.status.success() => {}
             other => eprintln!("podman rm: {other:?}"),
         }
-        // conmon's last act is a `podman container cleanup`, which mounts the storage again: first wait for them to be gone.
+        // conmon's last act is a `podman container cleanup`, which mounts the storage again: first
+        // wait for them to be gone.
         remove_cgroups(&self.cgroup());
         unmount_below(self.scratch.path());
     }
@@ -183,6 +185,7 @@ fn remove_cgroup(directory: &Path) {
             eprintln!("remove cgroup {directory:?}: {cause}");
             return;
         }
-        std::thread::sleep(Duration::from_millis(10)); // conmon is still ending; a cgroup has no event for that on v1
+        // conmon is still ending; a cgroup has no event for that on v1
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -1,5 +1,5 @@
-//! What a test needs from the machine. With `CI` set, a missing tool is a failure; without it the test says
-//! `SKIPPED: why` on the real standard error (libtest does not capture that) and goes home.
+//! Requirements of a test. With `CI` set, a missing tool is a failure; without it the test prints
+//! `SKIPPED: why` on the real standard error (which libtest does not capture) and ends.
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// True when every one of `programs` is there. Else: a failure in CI, a counted `SKIPPED` line at home.
+/// True if every one of `programs` is there. Otherwise a failure in CI, and a counted
+/// `SKIPPED` line elsewhere.
 #[must_use]
 pub fn programs(programs: &[&str]) -> bool {
     match programs.iter().find(|program| find(program).is_none()) {

@@ -1,4 +1,5 @@
-//! A root file system for containers: busybox with all its applets, two users, and whatever the test puts in.
+//! A root file system for containers: busybox with all its applets, two users, and
+//! whatever the test puts in.
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -6,14 +7,16 @@ use std::process::Command;
 
 use super::require;
 
-/// A directory that is a container's `/`. It belongs to the bundle (or test) whose directory it was made in.
+/// A directory that is a container's `/`. It belongs to the bundle (or test) whose
+/// directory it was made in.
 pub struct Rootfs {
     path: PathBuf,
 }
 
 impl Rootfs {
-    /// Makes `path` (which must not exist) and fills it: /bin/busybox and its applets, /etc/passwd with root and user
-    /// (1000), the mount points of the runtimes' default specification, /tmp with the sticky bit, /home/user.
+    /// Makes `path` (which must not exist) and fills it: /bin/busybox and its applets, /etc/passwd
+    /// with root and user (1000), the mount points of the runtimes' default specification, /tmp
+    /// with the sticky bit, /home/user.
     pub fn make(path: &Path) -> Self {
         let rootfs = Self { path: path.to_owned() };
         for directory in [
@@ -81,7 +84,8 @@ impl Rootfs {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Where the container's absolute path `inside` is on the host. Follows nothing: for paths that the test itself made.
+    /// Where the container's absolute path `inside` is on the host. Follows nothing: for paths
+    /// that the test itself made.
     pub fn host_path(&self, inside: &str) -> PathBuf {
         self.path.join(inside.strip_prefix('/').expect("a path in a container is absolute"))
     }
@@ -91,7 +95,8 @@ impl Rootfs {
         &self.path
     }
 
-    /// Shifts the owner of every file by `base`, as an engine does for a container with a user namespace.
+    /// Shifts the owner of every file by `base`, as an engine does for a
+    /// container with a user namespace.
     pub fn shift_owners(&self, base: u32) {
         shift(&self.path, base);
     }

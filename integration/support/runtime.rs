@@ -1,8 +1,9 @@
 //! The OCI runtimes, called as an engine calls them, each in a scratch `--root` of its own.
 //!
-//! [`Runtime::run`] starts a bundle in the foreground; [`Runtime::create`] gives a [`Container`], which is killed and
-//! deleted when it goes out of scope, on panic too. What the container's init prints is in [`Container::stdout`] and
-//! [`Container::stderr`]: files, since a pipe would be held open for as long as the container lives.
+//! [`Runtime::run`] starts a bundle in the foreground; [`Runtime::create`] gives a [`Container`],
+//! which is killed and deleted when it goes out of scope, on panic too. What the container's init
+//! prints is in [`Container::stdout`] and [`Container::stderr`]: files, since a pipe would be held
+//! open for as long as the container lives.
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -65,7 +66,8 @@ impl Runtime {
         self.kind
     }
 
-    /// What an engine must be given as the runtime's path: on a host with hybrid cgroups it is a script for crun.
+    /// What an engine must be given as the runtime's path: on a host with hybrid
+    /// cgroups it is a script for crun.
     pub fn program(&self) -> &Path {
         &self.program
     }
@@ -87,8 +89,8 @@ impl Runtime {
         }
     }
 
-    /// youki 0.7 runs from a sealed copy of itself, and does not try again when the kernel still holds a page of it (fcntl(2): EBUSY). That is before it
-    /// has done anything.
+    /// youki 0.7 runs from a sealed copy of itself, and does not try again when the kernel still
+    /// holds a page of it (fcntl(2): EBUSY). That is before it has done anything.
     fn stumbled(&self, log: &str) -> bool {
         self.kind == Kind::Youki && log.contains("failed to seal /proc/self/exe")
     }
@@ -176,7 +178,8 @@ impl Container<'_> {
         i32::try_from(self.state()["pid"].as_i64().unwrap()).unwrap()
     }
 
-    /// `exec`: another process in the container, as root in `/`. The output and exit status are the process's.
+    /// `exec`: another process in the container, as root in `/`. The output and exit
+    /// status are the process's.
     pub fn exec(&self, args: &[&str]) -> Output {
         self.runtime.output(&mut self.exec_command(&[], args))
     }
@@ -208,7 +211,8 @@ impl Container<'_> {
             let mut options = vec!["--detach", "--console-socket", socket.to_str().unwrap()];
             let process = self.bundle.join("process.json");
             if self.runtime.kind == Kind::Youki {
-                // youki ignores --tty: a terminal must be asked for in a process of config.json's form.
+                // youki ignores --tty: a terminal must be asked for in a
+                // process of config.json's form.
                 let config = fs::read(self.bundle.join("config.json")).unwrap();
                 let mut wanted =
                     serde_json::from_slice::<Value>(&config).unwrap()["process"].take();
@@ -246,7 +250,8 @@ impl Container<'_> {
                 self.runtime.kind.name(),
                 self.id
             );
-            std::thread::sleep(Duration::from_millis(20)); // there is no event: the runtime can only be polled
+            // there is no event: the runtime can only be polled
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -302,12 +307,15 @@ impl Drop for Container<'_> {
     }
 }
 
-/// A program for callers that cannot try again themselves, as [`Runtime::output`] does: youki's stumbles are called once more. Others are themselves.
+/// A program for callers that cannot retry themselves, as [`Runtime::output`] does: it calls youki
+/// again when it fails in that way. Other runtimes are returned unchanged.
 pub fn steady(kind: Kind, directory: &Path, program: &Path) -> PathBuf {
     if kind != Kind::Youki {
         return program.to_owned();
     }
-    let text = "#!/bin/sh\nlog=$(mktemp)\nwhile :; do\n    \"PROGRAM\" \"$@\" 2>\"$log\"; status=$?\n    grep -q 'failed to seal' \"$log\" || break\ndone\n\
+    let text = "#!/bin/sh\nlog=$(mktemp)\n\
+                while :; do\n    \"PROGRAM\" \"$@\" 2>\"$log\"; status=$?\n    grep -q 'failed to \
+                seal' \"$log\" || break\ndone\n\
                 cat \"$log\" >&2; rm \"$log\"; exit $status\n";
     script(&directory.join("steady"), &text.replace("PROGRAM", &program.display().to_string()))
 }
@@ -319,7 +327,8 @@ pub fn script(path: &Path, text: &str) -> PathBuf {
     path.to_owned()
 }
 
-/// crun refuses a host with hybrid cgroups; there it gets a mount namespace in which the second hierarchy is not mounted.
+/// crun refuses a host with hybrid cgroups; there it gets a mount namespace in which the second
+/// hierarchy is not mounted.
 fn program(kind: Kind, scratch: &Path) -> PathBuf {
     let program =
         require::find(kind.name()).unwrap_or_else(|| panic!("{} is not installed", kind.name()));
@@ -328,7 +337,8 @@ fn program(kind: Kind, scratch: &Path) -> PathBuf {
     }
     let script = scratch.join("crun");
     let text = format!(
-        "#!/bin/sh\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec \"$@\"' crun {} \"$@\"\n",
+        "#!/bin/sh\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified; exec \"$@\"' crun {} \
+         \"$@\"\n",
         program.display()
     );
     fs::write(&script, text).unwrap();

@@ -1,4 +1,5 @@
-//! systemd's handler of core dumps, as Debian has it in core_pattern, with the receiving side of its socket as systemd would start it.
+//! systemd's handler of core dumps, as Debian has it in core_pattern, with the receiving side of
+//! its socket as systemd would start it.
 
 use super::require;
 use std::fs;
@@ -9,7 +10,8 @@ use tempfile::TempDir;
 
 const SOCKET: &str = "/run/systemd/coredump";
 
-/// What systemd-coredump.socket and its service are where systemd runs. Ended with the test. Where systemd itself listens, nothing is started.
+/// What systemd-coredump.socket and its service are where systemd runs. Ended with the test. Where
+/// systemd itself listens, nothing is started.
 pub struct Systemd {
     /// What belongs into core_pattern.
     pub pattern: String,
@@ -18,7 +20,8 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    /// `None` if there is no systemd-coredump on this machine; `make deps` unpacks it where it is not installed.
+    /// `None` if there is no systemd-coredump on this machine; `make deps` unpacks it
+    /// where it is not installed.
     pub fn start() -> Option<Self> {
         let installed = Path::new("/usr/lib/systemd/systemd-coredump");
         let found = if installed.exists() {

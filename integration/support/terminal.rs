@@ -1,5 +1,6 @@
-//! A person at a terminal, typing and reading: a pseudo-terminal that a runtime made for a process in the container and
-//! handed over by its console socket, as to an engine; or, for podman, a command on a terminal that script(1) makes.
+//! A person at a terminal, typing and reading: a pseudo-terminal that a runtime made for a process
+//! in the container and handed over by its console socket, as to an engine; or, for podman, a
+//! command on a terminal that script(1) makes.
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -24,7 +25,8 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Starts `command` (program and arguments; its environment and streams are not taken) on a new terminal.
+    /// Starts `command` (program and arguments; its environment and streams are not
+    /// taken) on a new terminal.
     pub fn start(command: &Command) -> Self {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let line: Vec<_> =
@@ -40,8 +42,8 @@ impl Terminal {
         Self { child: Some(child), keyboard, screen, unread: Vec::new() }
     }
 
-    /// The terminal that a runtime sends to the console socket `path`. `call` starts the runtime, after the socket is
-    /// there and before it is waited for.
+    /// The terminal that a runtime sends to the console socket `path`. `call` starts the runtime,
+    /// after the socket is there and before it is waited for.
     pub fn receive(path: &Path, call: impl FnOnce()) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         call();
@@ -74,7 +76,8 @@ impl Terminal {
         self.keyboard.flush().unwrap();
     }
 
-    /// Waits until `text` has been printed; returns everything up to its end that was not returned before.
+    /// Waits until `text` has been printed; returns everything up to its end
+    /// that was not returned before.
     pub fn wait_for(&mut self, text: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -117,7 +120,8 @@ impl Drop for Terminal {
     }
 }
 
-/// What comes out of `output`, as it comes. Ends with the end of the file, or the EIO that a terminal has there.
+/// What comes out of `output`, as it comes. Ends with the end of the file, or the EIO
+/// that a terminal has there.
 fn show(mut output: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (sender, screen) = channel();
     std::thread::spawn(move || {

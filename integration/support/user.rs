@@ -1,4 +1,5 @@
-//! A user of the host, with subordinate IDs and a run directory as logind makes it. All of it is gone on drop.
+//! A user of the host, with subordinate IDs and a run directory as logind makes it.
+//! All of it is gone on drop.
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Row 19, where AppArmor is in SELinux's place: a core is made only where the crasher's profile (`profiles`) lets it. The oracle is the kernel's own file mode.
+//! Row 19, where AppArmor is in SELinux's place: a core is made only where the crasher's profile
+//! (`profiles`) lets it. The oracle is the kernel's own file mode.
 use std::fs;
 
 use crate::machine::CONFINED;

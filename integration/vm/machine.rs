@@ -1,4 +1,5 @@
-//! The virtual machine: its root file system is made here, its kernel is Debian's, unpacked. Emulated, since a machine that is virtual itself has no other way.
+//! The virtual machine: its root file system is made here, and its kernel is unpacked from Debian's
+//! package. Emulated, since nested virtualization may not be available.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use crate::support::crasher::{crasher, parent};
 use crate::support::require;
 use crate::support::rootfs::Rootfs;
 
-/// From the start of the machine until it is off again; far more than it takes, for a host that is busy.
+/// From the start of the machine until it is off again; far more than it
+/// takes, for a host that is busy.
 const DEADLINE: Duration = Duration::from_secs(1200);
 
 /// A machine, and the tests of it.
@@ -41,7 +43,8 @@ pub static CONFINED: Machine = Machine {
 };
 
 impl Machine {
-    /// Runs a test: inside by itself, outside by the machine. The body is a closure of the test itself, and so has its name.
+    /// Runs a test: inside by itself, outside by the machine. The body is a closure of the test
+    /// itself, and so has its name.
     pub fn run<F: FnOnce()>(&self, body: F) {
         if std::env::var_os("OCI_COREDUMP_MACHINE").is_some() {
             return body();
@@ -80,7 +83,8 @@ impl Machine {
         }
         if kernel.is_none() {
             require::skip(
-                "there is no kernel for a virtual machine (integration/tools.sh unpacks it, on x86-64)",
+                "there is no kernel for a virtual machine (integration/tools.sh unpacks it, on \
+                 x86-64)",
             );
         }
         let kernel = kernel?;
@@ -128,7 +132,8 @@ impl Machine {
                 child.kill().unwrap();
                 child.wait().unwrap();
             }
-            std::thread::sleep(Duration::from_millis(50)); // no event: the machine is another program
+            // no event: the machine is another program
+            std::thread::sleep(Duration::from_millis(50));
         }
         let said = |name: &str| {
             String::from_utf8_lossy(&fs::read(at(name)).unwrap_or_default()).replace('\r', "")

@@ -1,4 +1,5 @@
-//! A kernel before 6.16 gives its helper no pidfd, and before 6.7 no list of the pages that exist: who crashed is proven otherwise, and the core comes through the pipe.
+//! A kernel before 6.16 gives its helper no pidfd, and before 6.7 no list of the pages that exist:
+//! who crashed is proven otherwise, and the core comes through the pipe.
 use crate::core_bytes::{describe, masked};
 use crate::machine::DEBIAN;
 use crate::scene::{self, only_record};

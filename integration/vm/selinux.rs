@@ -1,5 +1,6 @@
-//! Row 19: the core has the label that its crasher would have given it, and is made only where that could have made it. The policy is `policy.conf`; the oracle is what the
-//! kernel does in its own file mode, with the same container.
+//! Row 19: the core has the label that its crasher would have given it, and is made only where that
+//! could have made it. The policy is `policy.conf`; the oracle is what the kernel does in its own
+//! file mode, with the same container.
 use std::fs;
 use std::path::Path;
 
@@ -82,13 +83,15 @@ fn attempt(container: &Container<'_>, script: &str) -> (bool, String) {
     )
 }
 
-/// The volume is everybody's, as podman's `:z` makes it, so that the categories of the core are all that is between it and the other containers.
+/// The volume is everybody's, as podman's `:z` makes it, so that the categories of the core are all
+/// that is between it and the other containers.
 #[test]
 fn row_19_the_core_has_the_label_of_its_crasher() {
     DEBIAN.run(|| {
         let host = Enforced::host();
         let shared = files("s0");
-        // By name, by the domain alone, and with other categories. The shell has asked for a label itself, as setfscreatecon(3) does.
+        // By name, by the domain alone, and with other categories. The shell has asked for a label
+        // itself, as setfscreatecon(3) does.
         let own =
             &format!("printf '%s' {} >/proc/self/attr/fscreate; kill -SEGV $$", files("s0:c1,c2"));
         let cases: [(&str, &str, &str, &[&str], &str); 4] = [
@@ -164,7 +167,8 @@ fn row_19_other_categories_cannot_read_the_core() {
     });
 }
 
-/// Root by the file system's modes, but not by the policy: the kernel makes no core there, nor takes away what is not the container's.
+/// Root by the file system's modes, but not by the policy: the kernel makes no core there, nor
+/// takes away what is not the container's.
 #[test]
 fn row_19_no_core_where_the_crasher_may_make_none() {
     DEBIAN.run(|| {
@@ -218,7 +222,8 @@ fn row_19_no_core_where_the_crasher_may_make_none() {
     });
 }
 
-/// What the hook puts into the container has the container's label: else a confined process could neither read its pattern nor leave a core.
+/// What the hook puts into the container has the container's label: else a confined process could
+/// neither read its pattern nor leave a core.
 #[test]
 fn row_19_a_confined_container_can_use_the_store() {
     DEBIAN.run(|| {

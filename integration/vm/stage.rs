@@ -1,4 +1,5 @@
-//! Containers whose first process starts the program that dies: it is always PID 100, whoever writes the core.
+//! Containers whose first process starts the program that dies: it is always PID
+//! 100, whoever writes the core.
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;

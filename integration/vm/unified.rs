@@ -65,7 +65,8 @@ fn has_writer(group: &Path) -> bool {
     })
 }
 
-/// A volume in memory, a process that fills most of what the pod may have, and a core of the same size: together they are more.
+/// A volume in memory, a process that fills most of what the pod may have, and a core of the same
+/// size: together they are more.
 #[test]
 fn row_13_core_beyond_memory_max() {
     DEBIAN.run(|| {
@@ -83,7 +84,8 @@ fn row_13_core_beyond_memory_max() {
                 let mut seen = false;
                 while !over.load(Ordering::SeqCst) {
                     seen |= has_writer(&group);
-                    std::thread::sleep(Duration::from_millis(1)); // no event: a group can only be looked at
+                    // no event: a group can only be looked at
+                    std::thread::sleep(Duration::from_millis(1));
                 }
                 seen
             });

@@ -156,8 +156,10 @@ fn refusals_name_the_key_the_value_and_the_rule() {
 
 proptest! {
     #[test]
-    fn any_text_is_an_answer(key in 0..PATTERN_KEYS.len(), value in ".{0,140}", limit in ".{0,12}", filter in ".{0,8}") {
-        let list = of(&[(PATTERN_KEYS[key], &value), ("oci-coredump/limit", &limit), ("oci-coredump/filter", &filter)]);
+    fn any_text_is_an_answer(key in 0..PATTERN_KEYS.len(), value in ".{0,140}", limit in ".{0,12}",
+    filter in ".{0,8}") {
+        let list = of(&[(PATTERN_KEYS[key], &value), ("oci-coredump/limit", &limit),
+        ("oci-coredump/filter", &filter)]);
         if let Ok(Some(w)) = wishes(&list, None, None) {
             prop_assert!(Template::of_container(w.pattern.text()).is_ok());
             prop_assert!(w.filter.is_none_or(|f| f <= 0x1ff));

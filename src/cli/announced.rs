@@ -1,6 +1,5 @@
-//! A file of a container as it was announced: exactly the bytes that it had when it was opened,
-//! whatever its owner does meanwhile. What it has grown by is not read; what it has shrunk by is
-//! zeros, and counted.
+//! A container's file as it was when it was opened, with its size fixed at that moment. What the
+//! owner appends later is not read; what the owner removes reads as zeros and is counted.
 
 use crate::sys::file;
 use anyhow::{Context, Result};
@@ -8,25 +7,25 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 
-/// Most pieces of data of one file: a core that is full of small holes has some of them filled.
+/// Most pieces of data of one file. A core with more small holes gets some of them filled.
 const PIECES: usize = 1 << 18;
 
-/// A file, its size, and where its data was.
+/// An opened file with its size and the positions of its data.
 #[derive(Debug)]
 pub struct Announced {
     file: File,
     /// Its size when it was opened, in bytes.
     pub size: u64,
-    /// Offset and length of each piece of data; the rest is holes.
+    /// Offset and length in bytes of each piece of data; the rest is holes.
     pub pieces: Vec<(u64, u64)>,
-    /// Bytes that were not there any more.
+    /// Bytes that were gone when they were read.
     pub lacking: u64,
     piece: usize,
     at: u64,
 }
 
 impl Announced {
-    /// Takes size and holes down.
+    /// Records the file's size and holes.
     pub fn new(file: File) -> Result<Self> {
         let size = file.metadata().context("fstat")?.len();
         let pieces = file::extents(&file, size, PIECES).context("lseek(SEEK_DATA)")?;
@@ -38,12 +37,12 @@ impl Announced {
         &self.file
     }
 
-    /// Bytes of its data.
+    /// Bytes of data, holes excluded.
     pub fn data(&self) -> u64 {
         self.pieces.iter().map(|(_, len)| len).sum()
     }
 
-    /// Copies all into an empty file: holes, and pages that are nothing but zeros, are holes.
+    /// Copies the whole file into an empty one. Holes stay holes, and pages of zeros become holes.
     pub fn copy_to(&mut self, to: &File) -> Result<()> {
         let mut buffer = vec![0; 64 << 10];
         for (start, len) in self.pieces.clone() {
@@ -62,7 +61,7 @@ impl Announced {
         to.set_len(self.size).context("ftruncate")
     }
 
-    /// Writes all, holes as zeros, to what cannot seek.
+    /// Writes the whole file, holes as zeros, to a stream that cannot seek.
     pub fn stream_to(&mut self, to: &mut impl Write) -> Result<()> {
         let mut at = 0;
         for (start, len) in self.pieces.clone() {
@@ -75,7 +74,7 @@ impl Announced {
     }
 }
 
-/// Its pieces of data, one after the other.
+/// Reads the pieces of data one after the other, without the holes.
 impl Read for Announced {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let Some((start, len)) = self.pieces.get(self.piece).copied() else { return Ok(0) };

@@ -1,10 +1,12 @@
-//! A crash with everything that a debugger needs, in one layout for `debug` (a temporary directory) and `export` (an archive):
+//! A crash with everything that a debugger needs, in one layout for `debug` (a temporary directory)
+//! and `export` (an archive):
 //!
 //! ```text
 //! core              the core, decompressed
 //! exe               -> root/...
 //! root/             executable and libraries under the paths that they had
-//! lib/              -> root/..., by file name and SONAME: the paths in the core go through links that are not here
+//! lib/              -> root/..., by file name and SONAME, since the paths in the core may go
+//!                   through symbolic links that are not here
 //! debug/            separate debug information by build-id
 //! record.json       what is known of the crash
 //! gdb.sh, README
@@ -23,31 +25,31 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
-/// What a bundle is put into.
+/// Where the files of a bundle are written.
 pub trait Sink {
-    /// A file, with its holes.
+    /// Adds a file with its holes.
     fn file(&mut self, name: &Path, file: &mut Announced) -> Result<()>;
-    /// A short text.
+    /// Adds a short text; `program` makes it executable.
     fn text(&mut self, name: &Path, text: &str, program: bool) -> Result<()>;
-    /// A symbolic link.
+    /// Adds a symbolic link.
     fn link(&mut self, name: &Path, target: &Path) -> Result<()>;
 }
 
-/// A bundle to be.
+/// A bundle that is being put together.
 pub struct Bundle {
     core: Announced,
     record: Option<Record>,
-    /// Its files by name.
+    /// Its files by their path in the bundle.
     files: BTreeMap<PathBuf, Announced>,
     links: BTreeMap<PathBuf, PathBuf>,
-    /// What the debugger will miss.
+    /// What the debugger will not find, one line each.
     pub lacking: Vec<String>,
 }
 
 impl Bundle {
-    /// Collects what belongs to a core: only files that are the ones that were mapped.
+    /// Collects the files of a core. A file is taken only if it is the one that was mapped.
     pub fn collect(core: File, record: Option<Record>, places: &Places) -> Result<Self> {
-        // Before anything else: from here on its owner cannot make it longer for us.
+        // First of all, so that from here on its owner cannot make it longer.
         let core = Announced::new(core)?;
         let reading = reader::read(core.inner(), places)?;
         let mut bundle = Bundle {
@@ -79,11 +81,13 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Whether nothing is in the way: a core can name a file as a directory, too. And there is an end.
+    /// Whether `path` is free: a core can name one path as a file and as a directory. Also
+    /// bounds the number of files.
     fn has_place(&self, path: &Path) -> bool {
         let root = Path::new("root").join(path);
         let in_the_way = |k: &PathBuf| *k != root && (k.starts_with(&root) || root.starts_with(k));
-        // With two links and debug information for each there are four times as many.
+        // With two links and the debug information for each file, there are
+        // four times as many entries.
         self.files.len() < unpack::MOST_ENTRIES / 8 && !self.files.keys().any(in_the_way)
     }
 
@@ -119,8 +123,9 @@ impl Bundle {
         self.files.insert(root, file);
     }
 
-    /// Puts it all into a sink, always in the same order. `without_core`: it is there already.
-    /// What a file has lost since it was opened is zeros, which is said, in the README too.
+    /// Writes everything to a sink, always in the same order. `without_core`: the core
+    /// is there already. What a file has lost since it was opened reads as zeros; the
+    /// log and the README say so.
     pub fn write(mut self, sink: &mut dyn Sink, without_core: bool) -> Result<()> {
         if let Some(record) = &self.record {
             sink.text(
@@ -152,12 +157,12 @@ impl Bundle {
         sink.text("README".as_ref(), &self.readme(&shrunk), false)
     }
 
-    /// The core.
+    /// The core, decompressed.
     pub fn core(&mut self) -> &mut Announced {
         &mut self.core
     }
 
-    /// Bytes of data of all files.
+    /// Bytes of data of all files, holes excluded.
     pub fn size(&self) -> u64 {
         self.files.values().chain([&self.core]).map(Announced::data).sum()
     }
@@ -167,8 +172,10 @@ impl Bundle {
         if let Some(r) = &self.record {
             words += &format!("{}\n\n", text::one_line(&format!("{}: {r}", r.time)));
         }
-        words += "./gdb.sh opens it in gdb, with the executable and libraries that are in this directory; arguments are passed on.\n";
-        words += "`oci-coredump debug BUNDLE` opens the archive itself. The core holds the memory of the process, secrets included.\n";
+        words += "./gdb.sh opens it in gdb, with the executable and libraries that are in this \
+                  directory; arguments are passed on.\n";
+        words += "`oci-coredump debug BUNDLE` opens the archive itself. The core holds the memory \
+                  of the process, secrets included.\n";
         for path in &self.lacking {
             let path = text::one_line(path);
             words += &format!("\nNot in here, since the right file was not found: {path}");
@@ -180,13 +187,14 @@ impl Bundle {
     }
 }
 
-/// A path of the core, below a directory: plain components only, since whoever wrote the core chose it.
+/// A path from the core, made relative. Only plain components are accepted, since whoever wrote the
+/// core chose it. `None` if it has others.
 fn inside(path: &str) -> Option<PathBuf> {
     let path = Path::new(path.trim_end_matches(" (deleted)"));
     let mut out = PathBuf::new();
     for component in path.components() {
         match component {
-            // What no file system takes cannot be made here either.
+            // No file system accepts a longer name, so it cannot be made here either.
             Component::Normal(name) if name.len() <= 255 => out.push(name),
             Component::RootDir => {}
             _ => return None,
@@ -196,11 +204,12 @@ fn inside(path: &str) -> Option<PathBuf> {
     (out != Path::new("") && out.as_os_str().len() <= most).then_some(out)
 }
 
-/// No name of the container is in it, and none of the directory that it is in is ever part of a word
-/// that gdb reads: that directory may have any name, and is reached by a link that has a plain one.
+/// The script contains no name from the container. The directory that it is in may have any name,
+/// so gdb reaches it through a link with a plain one.
 const GDB: &str = r#"#!/bin/sh
-# Opens the core in gdb, which reads no file that came with it but executable, libraries and core: no
-# settings, no scripts. HOME and the working directory are an empty directory, gone afterwards.
+# Opens the core in gdb, which reads the executable, the libraries and the core and no other file
+# that came with them: no settings, no scripts. HOME and the working directory are an empty
+# directory, which is removed afterwards.
 case $0 in */*) here=${0%/*} ;; *) here=. ;; esac
 here=$(CDPATH= cd -- "${here:-/}" && pwd -P && echo .) || exit 1
 here=${here%??}
@@ -220,18 +229,18 @@ env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM="$
     -se "$own/at/exe" -core "$own/at/core" "$@"
 "#;
 
-/// An archive. The same crash gives the same bytes: owners, modes and times in it are fixed.
+/// A tar archive. The same crash gives the same bytes: owners, modes and times are fixed.
 pub struct Archive<W: Write>(tar::Builder<W>, PathBuf);
 
 impl<W: Write> Archive<W> {
-    /// `top` is the directory that all is in.
+    /// `top` is the directory in the archive that contains everything.
     pub fn new(out: W, top: &Path) -> Self {
         let mut builder = tar::Builder::new(out);
         builder.mode(tar::HeaderMode::Deterministic);
         Archive(builder, top.to_owned())
     }
 
-    /// Ends the archive.
+    /// Finishes the archive.
     pub fn finish(self) -> Result<W> {
         Ok(self.0.into_inner()?)
     }
@@ -273,8 +282,8 @@ impl<W: Write> Sink for Archive<W> {
     }
 }
 
-/// The header of a file, and the rest of its map of holes, as GNU tar has them: the sizes are those
-/// that were announced, and the reader of the file keeps to them.
+/// The header of a sparse file and the rest of its map, in GNU tar's format. The sizes are those
+/// recorded in [`Announced`], to which its reader keeps.
 ///
 /// # References
 /// GNU tar, "Storing Sparse Files", the old GNU format.
@@ -288,7 +297,7 @@ fn sparse(file: &Announced) -> Result<(tar::Header, std::io::Cursor<Vec<u8>>)> {
     header.set_size(file.data());
     let gnu = header.as_gnu_mut().context("a header of GNU tar")?;
     gnu.set_real_size(file.size);
-    // The last piece says how long the file is, although it is a hole.
+    // The end of the last piece gives the size of the file, even if it is in a hole.
     let mut pieces = file.pieces.clone();
     if pieces.last().is_none_or(|(start, len)| start + len < file.size) {
         pieces.push((file.size, 0));

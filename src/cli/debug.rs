@@ -1,8 +1,10 @@
-//! `debug`: a debugger on a crash, with the files that the process had, in the place that they had in its container.
+//! `debug`: opens a crash in a debugger, with the files that the process had under the paths that
+//! they had in its container.
 //!
-//! All of that is what a container wrote, and debuggers are large programs: one works on copies, kept
-//! apart from the caller's terminal, environment and settings, reads no script or setting that came
-//! with the core, and is nobody else's user where root starts it.
+//! All of these files were written by a container, and debuggers are large programs. So the
+//! debugger works on copies, separate from the caller's terminal, environment and settings, and
+//! reads no script or setting that came with the core. If root starts it, it runs under a user ID
+//! that no other process has.
 
 use super::Chosen;
 use super::bundle::Bundle;
@@ -18,21 +20,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Which debugger, and its further arguments.
+/// The debugger and how it is started.
 #[derive(Debug)]
 pub struct Debugger {
     /// Its name or path.
     pub program: PathBuf,
-    /// What is added to its command line.
+    /// Further arguments for it.
     pub arguments: Vec<OsString>,
-    /// As root, if root starts it.
+    /// Whether it stays root if root starts it.
     pub as_root: bool,
-    /// It may ask the servers of DEBUGINFOD_URLS.
+    /// Whether it may query the servers in DEBUGINFOD_URLS.
     pub debuginfod: bool,
 }
 
 impl Debugger {
-    /// Root of a user namespace has no other IDs to give, and no more rights than its user.
+    /// Root of a user namespace is excluded: it has no other IDs to give, and no
+    /// more rights than its user.
     fn gives_up_rights(&self) -> bool {
         process::is_host_root() && !self.as_root
     }
@@ -43,7 +46,7 @@ impl Debugger {
     }
 }
 
-/// Opens the newest crash that matches.
+/// Opens the newest matching crash.
 pub fn run(
     chosen: &Chosen,
     query: &Query,
@@ -64,7 +67,8 @@ pub fn run(
         table::size(needed),
         table::size(free)
     );
-    // Blocks are shared where the file system can do that; what was announced is what is taken.
+    // Blocks are shared with the original if the file system can do that. Only
+    // the recorded size is copied.
     let to = tree.create(Path::new("core"))?;
     let announced = bundle.core();
     let cloned = file::clone_of(announced.inner(), &to).is_ok();
@@ -72,7 +76,8 @@ pub fn run(
         announced.copy_to(&to).context("copy the core")?;
         if announced.lacking > 0 {
             log::warn!(
-                "debug: the core was made shorter while it was copied: {} of its {} bytes are zeros here",
+                "debug: the core was made shorter while it was copied: {} of its {} bytes are \
+                 zeros here",
                 announced.lacking,
                 announced.size
             );
@@ -89,7 +94,7 @@ pub fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
     let unpack = || -> Result<(Private, PathBuf)> {
         let packed = super::info::open_given(path)?;
         ensure!(is_compressed(&packed), "it is not compressed with zstd");
-        // In a jail, and bounded.
+        // Decompressed in a sandbox, up to a maximum size.
         let tar = plain(packed)?;
         let dir = debugger.private()?;
         let (tree, at) = dir.tree("crash")?;
@@ -101,7 +106,8 @@ pub fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
     start(dir, &at, debugger)
 }
 
-/// Starts it on the crash in `at`, which is in `dir`, and removes that when it has ended.
+/// Starts the debugger on the crash in `at`, which lies in `dir`, and
+/// removes `dir` when it has ended.
 fn start(dir: Private, at: &Path, debugger: &Debugger) -> Result<ExitCode> {
     let (_, home) = dir.tree("home")?;
     let command = command(at, &home, debugger)?;
@@ -117,11 +123,11 @@ fn start(dir: Private, at: &Path, debugger: &Debugger) -> Result<ExitCode> {
     }
 }
 
-/// What a debugger gets of the caller's environment, besides LC_*.
+/// Environment variables of the caller that the debugger gets, besides LC_*.
 const KEPT: [&str; 5] = ["TERM", "LANG", "COLUMNS", "LINES", "TZ"];
 const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The program is the one that the caller's shell would start.
+/// Finds the program that the caller's shell would start.
 fn find(program: &Path) -> Result<PathBuf> {
     if program.as_os_str().as_bytes().contains(&b'/') {
         return std::path::absolute(program).context("its path");
@@ -174,13 +180,13 @@ fn command(at: &Path, home: &Path, debugger: &Debugger) -> Result<Command> {
     } else {
         command.args(["-nx", "-nh"]);
         for setting in [
-            // The binaries are a container's: what they would have gdb run is not run.
+            // The executables come from a container; gdb must not run what they ask for.
             "set auto-load off".to_owned(),
-            // An empty one would be the default again.
+            // An empty path would mean the default again.
             "set auto-load safe-path /dev/null/none".to_owned(),
             format!("set debuginfod enabled {}", if debugger.debuginfod { "on" } else { "off" }),
             "set history save off".to_owned(),
-            // What is made here has paths of plain characters: nothing in them has to be quoted.
+            // The paths made here consist of plain characters, so that nothing needs quoting.
             format!("set sysroot {}", at("root")),
             format!("set solib-search-path {}", at("lib")),
             format!("set debug-file-directory {}:/usr/lib/debug", at("debug")),

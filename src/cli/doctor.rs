@@ -1,4 +1,5 @@
-//! `doctor`: everything that a core on its way depends on, one verdict each.
+//! `doctor`: checks everything that a core depends on between the crash and the
+//! file, with a verdict for each.
 
 use crate::config::{self, Config, Mode, RUN_DIR};
 use crate::engine::look::{self, State};
@@ -45,8 +46,8 @@ fn failure(check: &'static str, text: impl Into<String>, hint: &str) -> Check {
 }
 
 /// Runs all checks and prints them.
-pub fn run(out: &mut impl Write, wish: &Wish, json: bool) -> Result<ExitCode> {
-    let checks = checks(wish);
+pub fn run(out: &mut impl Write, args: &Args, json: bool) -> Result<ExitCode> {
+    let checks = checks(args);
     if json {
         writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&checks)?))?;
     } else {
@@ -66,7 +67,7 @@ pub fn run(out: &mut impl Write, wish: &Wish, json: bool) -> Result<ExitCode> {
     Ok(if worst == Some(Verdict::Failure) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn checks(wish: &Wish) -> Vec<Check> {
+fn checks(args: &Args) -> Vec<Check> {
     let mut all = vec![root(), linux()];
     let (mut config, check) = match Config::load() {
         Ok(c) if !c.problems.is_empty() => {
@@ -104,16 +105,17 @@ fn checks(wish: &Wish) -> Vec<Check> {
     all.push(helper());
     all.extend(patterns(&config));
     all.push(suid());
-    all.extend(ways(&config, wish));
+    all.extend(ways(&config, args));
     all.extend(engines(&config));
     all.push(store(&config));
     all.extend(containers());
     all
 }
 
-/// What early release costs, where it is allowed.
+/// The cost of early release, if it is allowed.
 fn early(config: &Config) -> Option<Check> {
-    let told = "containers may ask for it: the memory of a crashed process then stays in use until its core is whole, and counts as nobody's";
+    let told = "containers may ask for it: the memory of a crashed process then stays in use until \
+                its core is whole, and counts as nobody's";
     config.allow_early_release.then(|| ok("release", told))
 }
 
@@ -141,7 +143,8 @@ fn linux() -> Check {
         v if v < (6, 16) => ok(
             "kernel",
             format!(
-                "{text}; the crasher is known by its PID and CoreDumping, not by a pidfd (Linux 6.16)"
+                "{text}; the crasher is known by its PID and CoreDumping, not by a pidfd (Linux \
+                 6.16)"
             ),
         ),
         _ => ok("kernel", format!("{text}, with pidfds for crashers")),
@@ -211,7 +214,8 @@ fn patterns(config: &Config) -> Vec<Check> {
         (Some(_), _) => warning(
             CHECK,
             format!("something has overwritten it with {now:?}"),
-            "oci-coredump.service repairs it within seconds, else the next hook of any container; `oci-coredump install` does it now",
+            "oci-coredump.service repairs it within seconds, else the next hook of any container; \
+             `oci-coredump install` does it now",
         ),
         (None, _) => ok(CHECK, format!("{now:?}; the first container that asks takes it over")),
     });
@@ -220,33 +224,52 @@ fn patterns(config: &Config) -> Vec<Check> {
             Ok(limit) if limit >= sysctl::OUR_PIPE_LIMIT => {}
             Ok(limit) => all.push(warning(
                 "pipe limit",
-                format!("kernel.core_pipe_limit is {limit}: with 0 the kernel does not wait, over it crashes are lost"),
+                format!(
+                    "kernel.core_pipe_limit is {limit}: with 0 the kernel does not wait, over it \
+                     crashes are lost"
+                ),
                 "run `oci-coredump install`",
             )),
-            Err(e) => all.push(warning("pipe limit", format!("{e:#}"), "kernel.core_pipe_limit must be readable")),
+            Err(e) => all.push(warning(
+                "pipe limit",
+                format!("{e:#}"),
+                "kernel.core_pipe_limit must be readable",
+            )),
         }
         all.push(match saved.as_ref().map(Saved::handler) {
             None => warning(
                 "forwarding",
-                "what core_pattern was before is not known: crashes of the host's go to the distribution's handler, or to a file",
+                "what core_pattern was before is not known: crashes of the host's go to the \
+                 distribution's handler, or to a file",
                 "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump install`",
             ),
-            Some(Handler::Socket) => {
-                warning("forwarding", "the earlier handler is a socket, which only the kernel can connect to", "configure that handler as a pipe program")
-            }
+            Some(Handler::Socket) => warning(
+                "forwarding",
+                "the earlier handler is a socket, which only the kernel can connect to",
+                "configure that handler as a pipe program",
+            ),
             Some(Handler::Pipe(args)) => {
-                let program = args.first().map(|a| PathBuf::from(a.to_string())).unwrap_or_default();
+                let program =
+                    args.first().map(|a| PathBuf::from(a.to_string())).unwrap_or_default();
                 if program.exists() {
                     ok("forwarding", format!("other crashes go on to {}", program.display()))
                 } else {
                     warning(
                         "forwarding",
-                        format!("the earlier handler {} is gone: cores of the host's processes are lost", program.display()),
-                        "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump install`",
+                        format!(
+                            "the earlier handler {} is gone: cores of the host's processes are \
+                             lost",
+                            program.display()
+                        ),
+                        "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump \
+                         install`",
                     )
                 }
             }
-            Some(Handler::File(t)) => ok("forwarding", format!("other crashes write the file {:?}, as before", t.to_string())),
+            Some(Handler::File(t)) => ok(
+                "forwarding",
+                format!("other crashes write the file {:?}, as before", t.to_string()),
+            ),
             Some(Handler::Nothing) => ok("forwarding", "other crashes write nothing, as before"),
         });
     }
@@ -270,28 +293,28 @@ fn suid() -> Check {
     }
 }
 
-/// Which engines are looked at: those that are here, or were told; or the one that was asked for.
+/// Selects the engines to check: those found or configured, or the one that was named.
 #[derive(Clone, Debug, Default)]
-pub struct Wish {
-    /// This one only.
+pub struct Args {
+    /// Check only this engine.
     pub engine: Option<Engine>,
-    /// Its configuration.
+    /// Its configuration file, if it is not at the usual path.
     pub config: Option<PathBuf>,
 }
 
-/// The way from each engine to this program.
-fn ways(config: &Config, wish: &Wish) -> Vec<Check> {
+/// For each engine, how it starts this program and whether that is in place.
+fn ways(config: &Config, args: &Args) -> Vec<Check> {
     let program = match Program::own() {
         Ok(program) => program,
         Err(e) => return vec![failure("engines", format!("{e:#}"), "/proc must be mounted")],
     };
     let told: Vec<Engine> = engine::told(config).into_iter().map(|(engine, _)| engine).collect();
     let meant = |e: &Engine| {
-        wish.engine.map_or_else(|| look::is_there(*e) || told.contains(e), |only| only == *e)
+        args.engine.map_or_else(|| look::is_there(*e) || told.contains(e), |only| only == *e)
     };
     let mut all = Vec::new();
     for engine in Engine::ALL.into_iter().filter(meant) {
-        let found = look::look(engine, wish.config.as_deref(), &program);
+        let found = look::look(engine, args.config.as_deref(), &program);
         all.extend(found.into_iter().map(|f| Check {
             check: engine.name(),
             verdict: match f.state {
@@ -313,7 +336,7 @@ fn ways(config: &Config, wish: &Wish) -> Vec<Check> {
     all
 }
 
-/// What `install ENGINE` has changed must still be there; the engine's own upgrades like to replace its files.
+/// What `install ENGINE` changed must still be there: upgrades of an engine may replace its files.
 fn engines(config: &Config) -> Vec<Check> {
     const CHECK: &str = "engine";
     let of = |(engine, state): (Engine, Result<Vec<PathBuf>>)| {

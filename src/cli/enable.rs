@@ -1,6 +1,7 @@
-//! `enable` and `disable`: a container that is running already gets its own core pattern. Which process a name means is for its engine's own tool to say.
+//! `enable` and `disable`: give a running container its own core pattern, and undo that. The
+//! engine's own tool resolves a name to a process.
 
-use super::setup::need_root;
+use super::install::need_root;
 use crate::annotation::Annotations;
 use crate::config::Config;
 use crate::hook::live::{self, Target};
@@ -13,7 +14,8 @@ use serde_json::Value;
 use std::io::Write;
 use std::process::Command;
 
-/// Asked in this order, without `--by`. podman and Docker before the runtimes below them: they know more names.
+/// The tools that are asked without `--by`, in this order: podman and Docker before the runtimes
+/// below them, since they know more names.
 const TOOLS: [&str; 9] = [
     "podman",
     "docker",
@@ -26,7 +28,7 @@ const TOOLS: [&str; 9] = [
     "youki",
 ];
 
-/// Enables it.
+/// Enables a container's core pattern.
 pub fn run(
     out: &mut impl Write,
     container: Option<&str>,
@@ -54,7 +56,7 @@ pub fn run(
     Ok(())
 }
 
-/// Disables it.
+/// Undoes [`run`] for a container.
 pub fn disable(out: &mut impl Write, word: &str) -> Result<()> {
     need_root("disable")?;
     let id = live::find(word)?;
@@ -76,7 +78,8 @@ fn by_pid(pid: i32, name: Option<&str>) -> Result<Target> {
     Ok(Target { names: Names { container_id: id, ..Names::default() }, pid })
 }
 
-/// The container's ID, where its engine has named the control group by it: `libpod-ID.scope`, `docker-ID.scope`, `ID`.
+/// The container's ID, if its engine named the cgroup after it:
+/// `libpod-ID.scope`, `docker-ID.scope`, `ID`.
 fn id_of_group(path: &[u8]) -> Option<String> {
     let is_id = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
     let mut words = std::str::from_utf8(path).ok()?.split(['/', '-', '.', ':']);
@@ -87,12 +90,18 @@ fn by_tool(name: &str, by: Option<&str>) -> Result<Target> {
     ensure!(!name.starts_with('-') && !name.is_empty(), "{name:?} is no container's name");
     let Some(command) = by else {
         let found = TOOLS.iter().find_map(|tool| ask(tool, name).ok());
-        return found.with_context(|| format!("no tool knows a running container {name:?}: asked {}; name one with --by, or give --pid", TOOLS.join(", ")));
+        return found.with_context(|| {
+            format!(
+                "no tool knows a running container {name:?}: asked {}; name one with --by, or give \
+                 --pid",
+                TOOLS.join(", ")
+            )
+        });
     };
     ask(command, name)
 }
 
-/// Asks one tool, whose dialect is known by its name; any other is taken for an OCI runtime.
+/// Asks one tool. Its name determines how it is called; an unknown one is taken for an OCI runtime.
 fn ask(command: &str, name: &str) -> Result<Target> {
     let mut words = command.split_whitespace();
     let program = words.next().context("--by names no command")?;
@@ -137,7 +146,7 @@ fn pid_at(value: &Value, pointer: &str) -> Option<i32> {
 
 fn of_engine(text: &str) -> Option<Target> {
     let v: Value = serde_json::from_str(text).ok()?;
-    // podman 4 and nerdctl give an array.
+    // podman 4 and nerdctl return an array.
     let v = if let Value::Array(all) = v { all.into_iter().next()? } else { v };
     let names = Names {
         container_id: text_at(&v, "/Id").or_else(|| text_at(&v, "/ID"))?,
@@ -161,7 +170,7 @@ fn of_cri(text: &str) -> Option<Target> {
     Some(Target { names, pid: pid_at(&v, "/info/pid")? })
 }
 
-/// `ctr tasks list`: TASK, PID, STATUS.
+/// Finds the container in the output of `ctr tasks list`: TASK, PID, STATUS.
 fn of_tasks(text: &str, name: &str) -> Option<Target> {
     let mut rows = text.lines().skip(1).map(|l| l.split_whitespace().collect::<Vec<_>>());
     let row = rows.find(|r| r.first() == Some(&name) && r.get(2) == Some(&"RUNNING"))?;
@@ -200,7 +209,8 @@ mod tests {
             )),
             is("ab", "web", 0)
         );
-        let cri = r#"{"status":{"id":"c","metadata":{"name":"app"},"labels":{"io.kubernetes.pod.name":"p-0"}},"info":{"pid":9}}"#;
+        let cri = r#"{"status":{"id":"c","metadata":{"name":"app"},
+            "labels":{"io.kubernetes.pod.name":"p-0"}},"info":{"pid":9}}"#;
         assert_eq!(of_cri(cri).unwrap().names.pod_name.as_deref(), Some("p-0"));
         assert_eq!(told(of_cri(cri)), is("c", "app", 9));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `export`: a crash as one file that can be opened anywhere.
+//! `export`: writes a crash to one file that can be opened on any machine.
 
 use super::announced::Announced;
 use super::bundle::{Archive, Bundle};
@@ -17,16 +17,16 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What a verb is about: a record that matches, or a core file that the user named.
+/// The subject of a verb: a matching record, or a core file that the user named.
 #[derive(Debug, Default)]
 pub struct Subject {
-    /// A core file instead of a record.
+    /// A core file to use in place of a record.
     pub core: Option<PathBuf>,
     /// The directory that holds the container's files.
     pub sysroot: Option<PathBuf>,
 }
 
-/// Its core, decompressed, and where its files are.
+/// Opens the core, decompressed, and finds the places of its files.
 pub fn open(
     chosen: &Chosen,
     query: &Query,
@@ -53,7 +53,8 @@ pub fn open(
             record.pid
         ),
         Err(State::Leased) => bail!(
-            "the core of process {} has a lease (fcntl(2), F_SETLEASE) that somebody in the container \
+            "the core of process {} has a lease (fcntl(2), F_SETLEASE) that somebody in the \
+             container \
              holds: try again after fs.lease-break-time seconds",
             record.pid
         ),
@@ -68,9 +69,9 @@ pub fn open(
     Ok((plain(core)?, Some(record.clone()), places))
 }
 
-/// Writes the bundle, or the core alone, to `output`; `-` is stdout. A file is there whole, or not at
-/// all: until then it has no name, or one of a temporary file where the file system knows no files
-/// without. Only its owner may read it.
+/// Writes the bundle, or only the core, to `output`; `-` is stdout. The file appears only when it
+/// is complete: until then it has no name, or a temporary one if the file system does not support
+/// unnamed files. Only its owner may read it.
 pub fn run(
     chosen: &Chosen,
     query: &Query,
@@ -115,7 +116,8 @@ fn is_plain(top: &str) -> bool {
 fn say_lacking(core: &Announced) {
     if core.lacking > 0 {
         log::warn!(
-            "export: the core was made shorter while it was read: {} of its {} bytes are zeros here",
+            "export: the core was made shorter while it was read: {} of its {} bytes are zeros \
+             here",
             core.lacking,
             core.size
         );
@@ -141,7 +143,7 @@ fn archive(bundle: Bundle, out: impl Write, top: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Says on a terminal how far it is, not more often than is pleasant.
+/// Shows the progress on a terminal, at most a few times a second.
 struct Progress<W> {
     out: W,
     done: u64,
@@ -163,7 +165,7 @@ impl<W: Write> Write for Progress<W> {
         let n = self.out.write(bytes)?;
         self.done += n as u64;
         if self.last.elapsed() > Duration::from_millis(200) && std::io::stderr().is_terminal() {
-            // Holes are not written, so this may end early.
+            // Holes are not written, so this may end below 100 %.
             eprint!(
                 "\rexport: {} of at most {}\x1b[K",
                 table::size(self.done),

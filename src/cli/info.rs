@@ -1,4 +1,4 @@
-//! `info`: everything that is known of a crash, with the stack of every thread.
+//! `info`: prints everything that is known about a crash, with the stack of every thread.
 
 use super::list::{colour, time};
 use super::locate::{self, State};
@@ -23,23 +23,23 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What the command line asks for.
+/// The options of the command line.
 #[derive(Debug)]
-pub struct Wish {
-    /// How many, the newest.
+pub struct Args {
+    /// Show this many of the newest crashes.
     pub newest: usize,
-    /// A core file instead of records.
+    /// A core file to use in place of records.
     pub core: Option<PathBuf>,
     /// The directory that holds the container's files.
     pub sysroot: Option<PathBuf>,
-    /// JSON instead of text.
+    /// Print JSON in place of text.
     pub json: bool,
 }
 
-/// A record, the state of its core, and its size now: in bytes, and on disk.
+/// A record, the state of its core, and the core's size now: in bytes, and on disk.
 type Found<'a> = (&'a Record, State, Option<(u64, u64)>);
 
-/// One crash, as JSON shows it.
+/// One crash as JSON.
 #[derive(Debug, Default, Serialize)]
 struct Told {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -49,34 +49,34 @@ struct Told {
     core: Option<Overview>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stacks: Vec<ThreadStack>,
-    /// Why the core could not be read, or not to its end.
+    /// Why the core could not be read, or not completely.
     #[serde(skip_serializing_if = "Option::is_none")]
     core_error: Option<String>,
 }
 
-/// Prints what is known.
-pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) -> Result<ExitCode> {
-    if let Some(path) = &wish.core {
+/// Prints the selected crashes.
+pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) -> Result<ExitCode> {
+    if let Some(path) = &args.core {
         let core = open_given(path)?;
         let places = Places::usual(
-            wish.sysroot.as_deref().map(file::open_dir).transpose()?,
+            args.sysroot.as_deref().map(file::open_dir).transpose()?,
             Some(&chosen.store),
         );
         let reading = plain(core)
             .and_then(|core| reader::read(&core, &places))
             .with_context(|| format!("{} cannot be read", path.display()))?;
-        print(out, None, Some(Ok(reading)), wish.json)?;
+        print(out, None, Some(Ok(reading)), args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut records = chosen.records(query)?;
-    let skip = records.len().saturating_sub(wish.newest);
+    let skip = records.len().saturating_sub(args.newest);
     records.drain(..skip);
     if records.is_empty() {
         return no_match("info", &chosen.store);
     }
     let registry = Registry::own();
     for (i, record) in records.into_iter().enumerate() {
-        if i > 0 && !wish.json {
+        if i > 0 && !args.json {
             writeln!(out)?;
         }
         let core = locate::open(&record, registry.as_ref());
@@ -86,7 +86,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         let reading = match core {
             Ok(core) => {
                 let places =
-                    places(&record, registry.as_ref(), wish.sysroot.as_deref(), &chosen.store)?;
+                    places(&record, registry.as_ref(), args.sysroot.as_deref(), &chosen.store)?;
                 Some(plain(core).and_then(|core| reader::read(&core, &places)))
             }
             Err(_) => None,
@@ -100,13 +100,13 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
             _ => None,
         };
         let reading = instead.map(|why| Err(anyhow::anyhow!(why))).or(reading);
-        print(out, Some((&record, state, size)), reading, wish.json)?;
+        print(out, Some((&record, state, size)), reading, args.json)?;
         out.flush()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A core that the user named.
+/// Opens a core file that the user named.
 pub fn open_given(path: &Path) -> Result<File> {
     let dir = file::open_dir(match path.parent() {
         Some(p) if p != Path::new("") => p,
@@ -120,7 +120,7 @@ pub fn open_given(path: &Path) -> Result<File> {
     })
 }
 
-/// Where the files of a record's container are to be found.
+/// The directories in which the files of a record's container are searched.
 pub fn places(
     record: &Record,
     registry: Option<&Registry>,
@@ -130,7 +130,7 @@ pub fn places(
     let given: Option<OwnedFd> = sysroot
         .map(|dir| file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display())))
         .transpose()?;
-    // The container's own: as the process that crashed.
+    // Files in the container itself are read with the rights of the crashed process.
     let reader = (given.is_none() && process::is_host_root()).then(|| Credentials {
         uid: [record.uid; 4],
         gid: [record.gid; 4],

@@ -1,4 +1,4 @@
-//! `list`: the crashes, newest last.
+//! `list`: prints the crashes, the newest last.
 
 use super::locate::{self, Seen, State};
 use super::query::{self, Query};
@@ -30,20 +30,20 @@ const COLUMNS: [Column; 9] = [
     right("SIZE"),
 ];
 
-/// What the command line asks for.
+/// The options of the command line.
 #[derive(Debug)]
-pub struct Wish {
-    /// Most rows, the newest.
+pub struct Args {
+    /// Most rows, counted from the newest.
     pub newest: Option<usize>,
-    /// Newest first.
+    /// Print the newest first.
     pub reverse: bool,
-    /// One JSON array; with `follow` one object a line.
+    /// Print one JSON array; with `follow` one object on each line.
     pub json: bool,
-    /// Go on with the crashes that come.
+    /// Keep running and print new crashes.
     pub follow: bool,
 }
 
-/// A record and what is left of its core, as JSON shows it.
+/// A record and the state of its core, as JSON.
 #[derive(Serialize)]
 struct Row<'a> {
     #[serde(flatten)]
@@ -51,15 +51,16 @@ struct Row<'a> {
     corefile: State,
 }
 
-/// Prints the crashes that match.
-pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) -> Result<ExitCode> {
+/// Prints the matching crashes.
+pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) -> Result<ExitCode> {
     let store = match Store::look(&chosen.store)? {
-        None if wish.follow => Some(chosen.make_store()?),
+        None if args.follow => Some(chosen.make_store()?),
         found => found,
     };
-    // The watch comes before the first look, and what that look saw is what is not shown again: nothing falls between them.
+    // The watch starts before the first reading, and what that reading found is not printed again:
+    // so no crash is missed in between.
     let mut live = match &store {
-        Some(store) if wish.follow => {
+        Some(store) if args.follow => {
             Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?)
         }
         _ => None,
@@ -68,31 +69,31 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, wish: &Wish) ->
         Some((_, dir, seen)) => by_time(fresh(dir, seen, query)?),
         None => chosen.records(query)?,
     };
-    let skip = wish.newest.map_or(0, |n| records.len().saturating_sub(n));
+    let skip = args.newest.map_or(0, |n| records.len().saturating_sub(n));
     records.drain(..skip);
-    if wish.reverse {
+    if args.reverse {
         records.reverse();
     }
     if records.is_empty() && live.is_none() {
-        if wish.json {
+        if args.json {
             writeln!(out, "[]")?;
         }
         return no_match("list", &chosen.store);
     }
     let registry = Registry::own();
-    show(out, &records, registry.as_ref(), wish)?;
+    show(out, &records, registry.as_ref(), args)?;
     out.flush()?;
     if let Some((watch, dir, mut seen)) = live {
         loop {
             watch.wait().context("wait for records")?;
-            follow(out, &fresh(&dir, &mut seen, query)?, wish)?;
+            follow(out, &fresh(&dir, &mut seen, query)?, args)?;
             out.flush()?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The records that are finished now and were not before, as far as they match.
+/// The matching records that are finished now and were not before.
 fn fresh(dir: &Records, seen: &mut BTreeSet<OsString>, query: &Query) -> Result<Vec<Record>> {
     let mut out = Vec::new();
     for name in dir.names()? {
@@ -112,12 +113,12 @@ fn show(
     out: &mut impl Write,
     records: &[Record],
     registry: Option<&Registry>,
-    wish: &Wish,
+    args: &Args,
 ) -> Result<()> {
-    if wish.json && wish.follow {
+    if args.json && args.follow {
         return lines(out, records, registry);
     }
-    if wish.json {
+    if args.json {
         let seen = locate::look(records, registry)?;
         let rows: Vec<Row<'_>> = records
             .iter()
@@ -142,10 +143,11 @@ fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) 
     Ok(())
 }
 
-/// A row that comes later has no column to stand in: its values stand two blanks apart.
-fn follow(out: &mut impl Write, records: &[Record], wish: &Wish) -> Result<()> {
+/// A row that is printed later cannot align with the columns above: its values
+/// are separated by two blanks.
+fn follow(out: &mut impl Write, records: &[Record], args: &Args) -> Result<()> {
     let registry = Registry::own();
-    if wish.json {
+    if args.json {
         return lines(out, records, registry.as_ref());
     }
     let zone = TimeZone::system();
@@ -171,7 +173,7 @@ fn row(record: &Record, seen: Seen, zone: &TimeZone) -> Vec<Cell> {
     ]
 }
 
-/// A word for several crashes that have one record.
+/// Adds to a word the number of crashes that a record stands for.
 fn counted(word: &str, record: &Record) -> String {
     match record.crashes() {
         0 | 1 => word.to_owned(),
@@ -179,7 +181,7 @@ fn counted(word: &str, record: &Record) -> String {
     }
 }
 
-/// How a state looks on a terminal.
+/// The style of a state on a terminal.
 pub fn colour(state: State) -> Style {
     let colour = match state {
         State::Present => AnsiColor::Green,

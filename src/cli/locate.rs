@@ -1,5 +1,5 @@
-//! Where the core of a record is now. What lies below a volume or a container's root is the container's: it is opened by descriptor, below a root that it
-//! cannot leave.
+//! Finds the core of a record and its state now. Everything below a volume or a container's root is
+//! under the container's control: it is opened by descriptor, below a root that it cannot leave.
 
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
@@ -14,30 +14,32 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-/// coredumpctl's column COREFILE.
+/// State of a core: coredumpctl's column COREFILE, with further values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// A whole core.
+    /// The core is complete.
     Present,
-    /// A short one.
+    /// The core is there but incomplete.
     Truncated,
-    /// There was one.
+    /// There was a core, but it is gone.
     Missing,
-    /// Another file has its name now: the core of another crash, or what the container put there.
+    /// Another file has its name: the core of another crash, or a file that the container put
+    /// there.
     Overwritten,
-    /// It may be there, but we may not look.
+    /// It may be there, but this user may not look.
     Inaccessible,
     /// The file system that it is on does not answer.
     Unreachable,
-    /// Somebody has a lease on it (fcntl(2), `F_SETLEASE`), for `fs.lease-break-time` seconds at most.
+    /// Another process holds a lease on it (fcntl(2), `F_SETLEASE`), which can delay an open for
+    /// `fs.lease-break-time` seconds.
     Leased,
-    /// There never was one.
+    /// No core was written.
     None,
 }
 
 impl State {
-    /// The column's word.
+    /// The word in the column.
     pub fn word(self) -> &'static str {
         match self {
             State::Present => "present",
@@ -52,20 +54,21 @@ impl State {
     }
 }
 
-/// What is seen of a core from outside.
+/// What is known of a core without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its state.
     pub state: State,
-    /// Its size now, in bytes, if it can be opened.
+    /// Its size now in bytes, if it can be opened.
     pub size: Option<u64>,
 }
 
 /// How long the file system of a core may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Looks at the cores of records, by a child: the volume of a container may be served by nobody any more,
-/// and who asks it could not even be killed. What else is on a volume that did not answer is not tried.
+/// Finds the states of the records' cores, in a child process: the file system of a container's
+/// volume may have lost its server, and a process that waits for it cannot even be killed. After a
+/// volume has not answered, nothing else on it is tried.
 ///
 /// # Errors
 /// The child cannot be started.
@@ -108,7 +111,7 @@ pub fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::Result<V
     Ok(all)
 }
 
-/// By their numbers.
+/// The states by the numbers that the child reports.
 const ALL: [State; 8] = [
     State::Present,
     State::Truncated,
@@ -125,15 +128,15 @@ fn look_at(record: &Record, registry: Option<&Registry>) -> Seen {
     Seen { state: state(record, &core), size: core.as_ref().ok().map(size) }
 }
 
-/// What answers for a core, or does not.
+/// The directory whose file system must answer for this record's core.
 fn volume(record: &Record) -> &str {
     record.host_dir.as_deref().unwrap_or(&record.names.container_id)
 }
 
-/// The core of a record, opened if what it is on answers.
+/// Opens the core of a record, if its file system answers.
 ///
 /// # Errors
-/// Its state.
+/// The state of a core that cannot be opened.
 pub fn open(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
     match look(std::slice::from_ref(record), registry).as_deref() {
         Ok([Seen { state: State::Unreachable, .. }]) | Err(_) => Err(State::Unreachable),
@@ -141,23 +144,24 @@ pub fn open(record: &Record, registry: Option<&Registry>) -> Result<File, State>
     }
 }
 
-/// Opens the core of a record, or says why not. What has its name is its core only if it is the very
-/// file that was written; records of before that was kept have no identity to look at.
+/// Opens the core of a record, or returns why not. A file of that name is the core only if it is
+/// the very file that was written. Old records have no identity to compare.
 fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
     let file = named(record, registry)?;
     match (&record.identity, file::identity(&file)) {
         (Some(own), Ok(found)) if !own.is_same_file(&found) => Err(State::Overwritten),
         (Some(_), Err(_)) => Err(State::Inaccessible),
-        // What a user says of where it is could be any file of the host.
+        // A path that a user claims could be any file of the host.
         (None, _) if record.user.is_some() => Err(State::Inaccessible),
         _ => Ok(file),
     }
 }
 
-/// What has the name of a record's core now, in words: the core of a later crash, or something else.
+/// Describes the file that has the name of a record's core now: the core of a later
+/// crash, or something else.
 pub fn overwriter(record: &Record, registry: Option<&Registry>, all: &[Record]) -> String {
     let found = named(record, registry).ok().and_then(|file| file::identity(&file).ok());
-    // The newest that says so: a name can have changed hands more than once.
+    // The newest record that matches: a name can be taken over more than once.
     let later = found.and_then(|found| {
         all.iter()
             .rev()
@@ -189,7 +193,8 @@ fn named(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
     })
 }
 
-/// Below the volume, names and links are the container's: they stay inside. Without a known volume no link is followed at all.
+/// Opens a core on the host. Names and links below the volume `dir` are under the container's
+/// control and cannot lead out of it. Without a known volume no link is followed at all.
 fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
     let errno = |e: anyhow::Error| e.root_cause().downcast_ref().copied().unwrap_or(Errno::NOENT);
     let relative = |path: &[u8]| path[path.iter().take_while(|b| **b == b'/').count()..].to_vec();
@@ -208,7 +213,8 @@ fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
     }
 }
 
-/// The root directory of a record's container that still runs: its init process is the registered one, seen through the same open /proc/PID.
+/// The root directory of a record's container, if that still runs: its init process must be the
+/// registered one, seen through one opened /proc/PID.
 pub fn container_root(record: &Record, registry: Option<&Registry>) -> Option<OwnedFd> {
     let id = &record.names.container_id;
     let entry = match record.user {
@@ -217,17 +223,17 @@ pub fn container_root(record: &Record, registry: Option<&Registry>) -> Option<Ow
     };
     let init = Proc::open(entry.init.pid).ok()?;
     let root = init.directory("root").ok()?;
-    // A user can name any process: only those in a namespace of his are his.
+    // A user can name any process; only one in a namespace of that user is accepted.
     let his = entry.user.is_none() || init.namespace("user").ok().and_then(ns::owner) == entry.user;
     (his && init.start_time().ok()? == entry.init.start_time).then_some(root)
 }
 
-/// Size in bytes.
+/// Size in bytes, 0 if it cannot be read.
 pub fn size(core: &File) -> u64 {
     core.metadata().map_or(0, |m| m.len())
 }
 
-/// The word for the column.
+/// The state of a record's core, given the result of opening it.
 pub fn state(record: &Record, core: &Result<File, State>) -> State {
     match core {
         Err(state) => *state,

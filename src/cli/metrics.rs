@@ -1,29 +1,31 @@
-//! `metrics`: what the records add up to, as OpenMetrics text.
+//! `metrics`: sums over the records, in the OpenMetrics text format.
 
 use super::Chosen;
 use crate::record::{Location, Outcome, Record};
 use crate::report::one_line;
 use crate::store::Store;
-use crate::vacuum::Stock;
+use crate::vacuum::Inventory;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
-/// Prints the metrics, or replaces the file `textfile` by them: node_exporter sees the old or the new ones whole.
+/// Prints the metrics, or replaces the file `textfile` with them
+/// atomically, as node_exporter needs.
 pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Result<()> {
-    let stock = Store::look(&chosen.store)?.map(|s| Stock::take(&s)).transpose()?.flatten();
-    let items = stock.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
+    let inventory = Store::look(&chosen.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten();
+    let items = inventory.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
     let records: Vec<&Record> = items.map(|item| &item.record).collect();
     let mut text = text(&records);
-    if let Some(stock) = &stock {
-        let (cores, binaries) = stock.size();
+    if let Some(inventory) = &inventory {
+        let (cores, binaries) = inventory.size();
         family(
             &mut text,
             "store_bytes",
             Some("bytes"),
-            "Bytes on disk in the store: its cores, and the executables and libraries that are kept with cores.",
+            "Bytes on disk in the store: its cores, and the executables and libraries that are \
+             kept with cores.",
         );
         sample(&mut text, "store_bytes", &[("kind", "cores")], cores);
         sample(&mut text, "store_bytes", &[("kind", "binaries")], binaries);
@@ -33,7 +35,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Re
             None,
             "Executables and libraries that are kept with cores.",
         );
-        sample(&mut text, "store_binaries", &[], stock.binaries());
+        sample(&mut text, "store_binaries", &[], inventory.binaries());
     }
     text += "# EOF\n";
     let Some(path) = textfile else { return Ok(out.write_all(text.as_bytes())?) };
@@ -44,7 +46,8 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Re
         .with_context(|| format!("write {}", path.display()))
 }
 
-/// The head of a family of gauges: records are removed again, so nothing here only grows.
+/// The header of a metric family. All are gauges: records are removed again, so
+/// that no number only grows.
 fn family(text: &mut String, name: &str, unit: Option<&str>, help: &str) {
     let _ = writeln!(text, "# TYPE oci_coredump_{name} gauge");
     let _ = unit.map(|unit| writeln!(text, "# UNIT oci_coredump_{name} {unit}"));
@@ -110,7 +113,7 @@ fn text(records: &[&Record]) -> String {
     t
 }
 
-/// Why there is no core, or a short one: a record's reason, as one of few words.
+/// Maps a record's reason for no core, or an incomplete one, to one of a few words.
 fn reason(r: &Record) -> &'static str {
     const KNOWN: [(&str, &str); 14] = [
         ("limits.", "limits"),
@@ -157,7 +160,7 @@ fn location(r: &Record) -> &'static str {
     }
 }
 
-/// A label has few values, and none that a container could choose.
+/// The signal as a label. Labels have few values, and none that a container could choose.
 fn known(signal: &str) -> &str {
     if signal.len() < 12
         && signal.starts_with("SIG")
@@ -193,8 +196,14 @@ mod tests {
         records[2].reason = Some("RLIMIT_CORE is 0 bytes, less than one page".into());
         let text = text(&records.iter().collect::<Vec<_>>());
         for line in [
-            r#"oci_coredump_records{outcome="written",reason="none",location="store",signal="SIGSEGV"} 2"#,
-            r#"oci_coredump_records{outcome="none",reason="rlimit-core",location="store",signal="other"} 1"#,
+            concat!(
+                r#"oci_coredump_records{outcome="written",reason="none","#,
+                r#"location="store",signal="SIGSEGV"} 2"#
+            ),
+            concat!(
+                r#"oci_coredump_records{outcome="none",reason="rlimit-core","#,
+                r#"location="store",signal="other"} 1"#
+            ),
             r#"oci_coredump_core_bytes{location="store"} 120"#,
             r#"oci_coredump_core_disk_bytes{location="store"} 60"#,
             r#"oci_coredump_dump_seconds{location="store"} 0.75"#,

@@ -1,22 +1,22 @@
-//! The user's verbs: each is started here, with what the command line says.
+//! The commands for users: dispatches the parsed command line.
 
 mod announced;
 mod bundle;
-mod choose;
 mod debug;
 mod doctor;
 mod enable;
-mod explain;
 mod export;
 mod info;
+mod install;
 mod list;
 mod locate;
 mod metrics;
 mod node;
+mod plan;
 mod private;
 mod query;
 mod rm;
-mod setup;
+mod selection;
 mod stack;
 mod table;
 mod tree;
@@ -27,20 +27,20 @@ mod verify;
 mod watch;
 
 use crate::engine;
-use crate::report::{self, Door};
+use crate::report::{self, LogTarget};
 use anyhow::{Context, Result};
-use choose::{Chosen, by_time, no_match};
 use clap::{CommandFactory, Parser};
+use selection::{Chosen, by_time, no_match};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use verbs::{Cli, Verb};
 
-/// Runs a verb. What fails is one line on stderr.
+/// Runs the command line. An error is one line on stderr.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    // `main` has cleared it for what is privileged; what a person makes is no one else's to write. `debug` sets a
-    // stricter one.
+    // `main` cleared the umask for the privileged verbs; files that a user makes here are writable
+    // only by that user. `debug` sets a stricter mask.
     crate::sys::file::set_umask(0o022);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -49,10 +49,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };
-    report::init(Door::Stderr, cli.verbose);
+    report::init(LogTarget::Stderr, cli.verbose);
     match verb(cli.verb) {
         Ok(code) => code,
-        // Whoever reads our output may stop reading.
+        // A reader that closes our output is no error.
         Err(e)
             if e.chain()
                 .filter_map(|e| e.downcast_ref::<std::io::Error>())
@@ -68,13 +68,13 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 fn verb(verb: Verb) -> Result<ExitCode> {
-    // Colours go away by themselves where stdout is no terminal, and with NO_COLOR.
+    // Without colours if stdout is no terminal, or with NO_COLOR.
     let mut out = std::io::BufWriter::new(anstream::AutoStream::auto(std::io::stdout().lock()));
     match verb {
         Verb::List { which, newest, reverse, json, follow } => {
             let (chosen, query) = which.choose().context("list")?;
             let code =
-                list::run(&mut out, &chosen, &query, &list::Wish { newest, reverse, json, follow })
+                list::run(&mut out, &chosen, &query, &list::Args { newest, reverse, json, follow })
                     .context("list")?;
             out.flush()?;
             return Ok(code);
@@ -82,7 +82,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Info { which, newest, core, sysroot, json } => {
             let (chosen, query) = which.choose().context("info")?;
             let code =
-                info::run(&mut out, &chosen, &query, &info::Wish { newest, core, sysroot, json })
+                info::run(&mut out, &chosen, &query, &info::Args { newest, core, sysroot, json })
                     .context("info")?;
             out.flush()?;
             return Ok(code);
@@ -133,7 +133,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             return Ok(code);
         }
         Verb::Watch => {
-            setup::need_root("watch")?;
+            install::need_root("watch")?;
             watch::run().context("watch")?;
         }
         Verb::Metrics { textfile, store } => {
@@ -157,29 +157,29 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Disable { container } => enable::disable(&mut out, &container).context("disable")?,
         Verb::Install { engine: Some(engine), options, dry_run, .. } => {
-            setup::install_engine(&mut out, engine, &options, dry_run)?
+            install::install_engine(&mut out, engine, &options, dry_run)?
         }
         Verb::Install { detect: true, options, dry_run, .. } => {
-            setup::install_detected(&mut out, &options, dry_run)?
+            install::install_detected(&mut out, &options, dry_run)?
         }
-        Verb::Install { dry_run, .. } => setup::install(&mut out, dry_run)?,
+        Verb::Install { dry_run, .. } => install::install(&mut out, dry_run)?,
         Verb::Uninstall { engine: Some(engine), dry_run, .. } => {
-            setup::uninstall_engine(&mut out, engine, dry_run)?
+            install::uninstall_engine(&mut out, engine, dry_run)?
         }
-        Verb::Uninstall { dry_run, purge, .. } => setup::uninstall(&mut out, dry_run, purge)?,
+        Verb::Uninstall { dry_run, purge, .. } => install::uninstall(&mut out, dry_run, purge)?,
         Verb::Doctor { engine, config, json } => {
-            return doctor::run(&mut out, &doctor::Wish { engine, config }, json);
+            return doctor::run(&mut out, &doctor::Args { engine, config }, json);
         }
         Verb::Plan { bundle, state, config } => {
-            explain::run(&mut out, &bundle, state.as_deref(), config.as_deref())?
+            plan::run(&mut out, &bundle, state.as_deref(), config.as_deref())?
         }
         Verb::Node { action, root, stay } => node::run(&mut out, action, root.as_deref(), stay)
             .with_context(|| format!("node {action:?}").to_lowercase())?,
         Verb::Verify { runtime, json } => {
             return verify::run(&mut out, &runtime, json).context("verify");
         }
-        Verb::VerifyProbe { stage, report, scratch, deeds } => {
-            return Ok(ExitCode::from(crate::verify::probe(&stage, &report, &scratch, &deeds)?));
+        Verb::VerifyProbe { stage, report, scratch, actions } => {
+            return Ok(ExitCode::from(crate::verify::probe(&stage, &report, &scratch, &actions)?));
         }
         Verb::Nri { socket } => match engine::nri::run_connecting(&socket)? {},
         Verb::Man => {
@@ -192,7 +192,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "oci-coredump", &mut text);
             out.write_all(&text)?;
         }
-        // `main` takes these two before any of this; only `--help` comes here.
+        // `main` runs these two without the parser; only their `--help` comes here.
         Verb::Hook { .. } | Verb::Handle { .. } => return Ok(ExitCode::FAILURE),
     }
     out.flush()?;

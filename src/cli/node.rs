@@ -1,11 +1,13 @@
-//! `node`: a Kubernetes node, from inside a pod of a DaemonSet: the program is put on the host, the host's own copy tells its engine, and is its NRI plugin for as
-//! long as the pod runs; `uninstall` takes everything back.
+//! `node`: installs on a Kubernetes node from a pod of a DaemonSet. Copies the program to the host;
+//! the host's copy configures the engine and serves as its NRI plugin for as long as the pod runs.
+//! `uninstall` undoes all of it.
 //!
 //! ```text
-//! pod: node serve --root /host  --chroot, place, exec-->  host's copy: node serve  --install ENGINE-->  NRI plugin, for ever
+//! pod:          node serve --root /host   places a copy on the host, chroot, exec
+//! host's copy:  node serve                install ENGINE, then NRI plugin until it is ended
 //! ```
 
-use super::setup;
+use super::install;
 use crate::config::Config;
 use crate::engine::{self, Options, detect};
 use crate::sys::file;
@@ -18,12 +20,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Where the program lies on a host, as `make install` has it.
+/// Where the program is placed on a host, the same directory as `make install` uses.
 const DIRECTORY: &str = "/usr/libexec/oci/hooks.d";
 const PROGRAM: &str = "/usr/libexec/oci/hooks.d/oci-coredump";
-/// What `node` has put on the host, and so may take away: a JSON array of paths, in the order in which they were made.
+/// What `node` has placed on the host, and so may remove: a JSON array of paths in the
+/// order in which they were made.
 const PLACED: &str = "/usr/libexec/oci/hooks.d/.oci-coredump-node.json";
-/// Links to the program: where, and what they say.
+/// Links to the program: path and target.
 const LINKS: [(&str, &str); 3] = [
     ("/usr/libexec/oci/hooks.d/oci-coredump-runtime", "oci-coredump"),
     ("/usr/bin/oci-coredump", "../libexec/oci/hooks.d/oci-coredump"),
@@ -34,11 +37,12 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Action {
-    /// Put the program on the host and tell the engine; containerd needs a restart then.
+    /// Copy the program to the host and configure the engine. containerd needs a restart then.
     Install,
-    /// The same, but be the NRI plugin of the engine, so that it needs no restart. Does not end.
+    /// The same, but serve as the engine's NRI plugin, so that it needs no
+    /// restart. Runs until stopped.
     Serve,
-    /// Take everything back.
+    /// Undo all of it.
     Uninstall,
 }
 
@@ -52,7 +56,8 @@ impl Action {
     }
 }
 
-/// Runs it. `root`: where the host's root directory is mounted, seen from a pod; without it this is the host's own copy.
+/// Runs an action. `root` is where the host's root directory is mounted, seen from the pod; without
+/// it this is the host's own copy.
 ///
 /// # Errors
 /// What cannot be read, understood or written.
@@ -69,7 +74,7 @@ pub fn run(out: &mut impl Write, action: Action, root: Option<&Path>, stay: bool
             match engine::nri::run_connecting(Path::new(engine::nri::SOCKET))? {}
         }
         Action::Uninstall => {
-            setup::uninstall(out, false, false)?;
+            install::uninstall(out, false, false)?;
             take_away(out)?;
         }
     }
@@ -80,14 +85,14 @@ pub fn run(out: &mut impl Write, action: Action, root: Option<&Path>, stay: bool
     finish(out, stay)
 }
 
-/// What oci-coredump.service does on other hosts.
+/// Restores `core_pattern` in a loop, as oci-coredump.service does on other hosts.
 fn keep_the_pattern() {
     if let Err(e) = super::watch::run() {
         log::error!("kernel.core_pattern is not watched: {e:#}");
     }
 }
 
-/// A DaemonSet starts anew what has ended.
+/// With `stay` never returns, since a DaemonSet starts again what has ended.
 fn finish(out: &mut impl Write, stay: bool) -> Result<()> {
     out.flush()?;
     if stay {
@@ -98,7 +103,8 @@ fn finish(out: &mut impl Write, stay: bool) -> Result<()> {
     Ok(())
 }
 
-/// From the pod to the host's own copy of this program, which knows only paths of the host.
+/// Leaves the pod and executes the host's own copy of this program, which
+/// sees only the host's paths.
 fn enter(out: &mut impl Write, action: Action, root: &Path, stay: bool) -> Result<()> {
     let own = File::open("/proc/self/exe").context("open this program")?;
     let dir =
@@ -124,7 +130,7 @@ fn enter(out: &mut impl Write, action: Action, root: &Path, stay: bool) -> Resul
         .with_context(|| format!("execve({PROGRAM:?}) on the host"))
 }
 
-/// What was placed before; nothing where the file is not there.
+/// The paths placed before; none if the list does not exist.
 fn placed() -> Result<Vec<PathBuf>> {
     match fs::read(PLACED) {
         Ok(text) => serde_json::from_slice(&text).context(PLACED),
@@ -133,7 +139,7 @@ fn placed() -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Puts the program and its links on the host. Every path is written down before the next one is made.
+/// Copies the program and its links to the host. Every path is recorded before it is made.
 fn place(out: &mut impl Write, mut own: File) -> Result<()> {
     let mut placed = placed()?;
     let missing: Vec<&Path> =
@@ -149,10 +155,11 @@ fn place(out: &mut impl Write, mut own: File) -> Result<()> {
     let there = |path: &str| Path::new(path).symlink_metadata().is_ok();
     if there(PROGRAM) && !known(PROGRAM, &placed) {
         bail!(
-            "{PROGRAM} is there and was not put there by this: remove that installation first (`make uninstall`)"
+            "{PROGRAM} is there and was not put there by this: remove that installation first \
+             (`make uninstall`)"
         );
     }
-    // A new file and a rename: the kernel may be running the old one.
+    // A new file and a rename, since the kernel may be running the old one.
     let new = format!("{PROGRAM}.new");
     let _ = fs::remove_file(&new);
     let mut copy = OpenOptions::new()
@@ -186,7 +193,7 @@ fn write_down(placed: &[PathBuf]) -> Result<()> {
     file::replace(&dir, name, &serde_json::to_vec(placed)?, 0o644).context(PLACED)
 }
 
-/// Takes away what was placed, the last first; a directory in which somebody else has something stays.
+/// Removes what was placed, the last first. A directory that has other files in it stays.
 fn take_away(out: &mut impl Write) -> Result<()> {
     let placed = placed()?;
     if placed.is_empty() {
@@ -213,7 +220,9 @@ fn take_away(out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Tells the engines of Kubernetes. `plugin`: this process will be their NRI plugin; two plugins that set the same limit would fail containers.
+/// Configures the Kubernetes engines that are found. `plugin`: this process will be
+/// their NRI plugin; they must not start another one, since two plugins that set the
+/// same limit would fail containers.
 fn tell(out: &mut impl Write, plugin: bool) -> Result<()> {
     let engines = detect::of_kubernetes();
     ensure!(!engines.is_empty(), "neither containerd nor CRI-O is on this host");
@@ -223,12 +232,13 @@ fn tell(out: &mut impl Write, plugin: bool) -> Result<()> {
         if plugin && engine::takes_plugin(engine, &options)? {
             ensure!(
                 told.iter().all(|(e, _)| *e != engine),
-                "{} starts this plugin by itself already (`oci-coredump install`): `oci-coredump uninstall {0}` and restart it first",
+                "{} starts this plugin by itself already (`oci-coredump install`): `oci-coredump \
+                 uninstall {0}` and restart it first",
                 engine.name()
             );
             writeln!(out, "{}: by NRI, as long as this runs", engine.name())?;
         } else {
-            setup::install_engine(out, engine, &options, false)?;
+            install::install_engine(out, engine, &options, false)?;
         }
     }
     Ok(())

@@ -1,10 +1,11 @@
-//! The copies that a debugger works on: a directory of its own, removed whatever this process dies of.
+//! The directory with the copies that a debugger works on. It is removed however this process ends.
 //!
-//! The directory itself is the caller's, so that the debugger cannot rename it; what is in it is the
-//! debugger's. It is emptied by descriptors: a path could be led elsewhere meanwhile.
+//! The directory belongs to the caller, so that the debugger cannot rename it; what is
+//! in it belongs to the debugger. It is emptied through descriptors, since a path could
+//! be made to lead elsewhere.
 //!
-//! A debugger that root starts has a user and group ID that nobody else has: one of [`IDS`], which no
-//! process runs as, and whose file in [`LOCKS`] nobody has locked.
+//! A debugger that root starts gets a user and group ID that nothing else has: one of [`IDS`] that
+//! no process runs as and whose file in [`LOCKS`] is not locked.
 
 use super::tree::Tree;
 use crate::sys::{AsFd, OwnedFd, apart, file, process};
@@ -15,31 +16,33 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Above all that distributions, systemd (uid-ranges: to 2147418111) and subordinate IDs use, below
-/// what does not fit in 31 bits.
+/// Above all IDs of distributions, systemd (uid-ranges: to 2147418111) and subordinate
+/// ranges, and within 31 bits.
 pub const IDS: Range<u32> = 2_147_450_880..2_147_451_904;
-/// One empty file for each ID that was ever used, locked while it is.
+/// Has an empty file for each ID that was ever used, which is locked while the ID is in use.
 const LOCKS: &str = "/run/oci-coredump-debug";
-/// Where the directories are: on disk, a core is large. Never where the environment says.
+/// Where the directories are made: on disk, since a core is large. Never
+/// taken from the environment.
 const PLACES: [&str; 2] = ["/var/tmp", "/tmp"];
 const PREFIX: &str = "oci-coredump-debug-";
-/// The name of an empty file in it ends with the debugger's ID.
+/// Prefix of an empty file in the directory; the debugger's user ID follows.
 const OWNER: &str = "of-";
 
-/// A directory of one debugger.
+/// The directory of one debugger.
 #[derive(Debug)]
 pub struct Private {
-    /// Its path: of plain characters only.
+    /// Its path, of plain characters only.
     pub path: PathBuf,
-    /// The user and group ID of the debugger, where it is not the caller's.
+    /// The user and group ID of the debugger, if they are not the caller's.
     pub owner: Option<u32>,
-    /// The lock says that somebody still works here.
+    /// Locked for as long as the directory is in use.
     dir: OwnedFd,
     _executor: apart::Executor,
 }
 
 impl Private {
-    /// Makes one, after what others left behind is gone. `own_id`: the debugger is not to be us.
+    /// Makes a directory, after removing what killed processes left. `own_id`: give the
+    /// debugger an ID of its own.
     pub fn new(own_id: bool) -> Result<Self> {
         sweep();
         let id = own_id.then(take_id).transpose()?;
@@ -57,23 +60,23 @@ impl Private {
             remove(&place, &dir, path.file_name().unwrap_or_default());
             bail!("start the process that removes {}", path.display())
         };
-        // Another user must get through it to what is his.
+        // Another user ID must be able to pass through to its own files.
         file::chmod(&dir, if owner.is_some() { 0o711 } else { 0o700 })?;
         if let Some(uid) = owner {
-            // Of whose debugger it is, for a sweep.
+            // Tells a later sweep whose debugger it is.
             file::create_new(&dir, format!("{OWNER}{uid}").as_ref(), 0o600)?;
         }
         Ok(Private { path, owner, dir, _executor })
     }
 
-    /// The directory `name` in it, which is made, and its path.
+    /// Makes the directory `name` in it, and returns it with its path.
     pub fn tree(&self, name: &str) -> Result<(Tree, PathBuf)> {
         let top = Tree { root: self.dir.try_clone().context("dup")?, owner: self.owner };
         Ok((Tree { root: top.dir(Path::new(name))?, ..top }, self.path.join(name)))
     }
 }
 
-/// A new directory, and its lock, which a sweep of somebody else's may have had before us.
+/// Makes and locks a new directory. The sweep of another process may have locked it first.
 fn make() -> Result<(PathBuf, OwnedFd, OwnedFd)> {
     use std::os::unix::fs::PermissionsExt;
     let builder = || {
@@ -103,7 +106,7 @@ fn id_of(dir: &OwnedFd) -> Option<(u64, u64)> {
     file::stat(dir).ok().map(|s| s.id)
 }
 
-/// Removes the directory `name` of `place` with all that is in it, if it is `dir` that has the name.
+/// Removes the directory `name` of `place` with everything in it, if `name` still is `dir`.
 fn remove(place: &OwnedFd, dir: &OwnedFd, name: &OsStr) {
     let is_it = file::stat_at(place, name).is_ok_and(|s| Some(s.id) == id_of(dir));
     let removed = empty(dir)
@@ -113,11 +116,11 @@ fn remove(place: &OwnedFd, dir: &OwnedFd, name: &OsStr) {
     }
 }
 
-/// Removes what is in a directory. No link is followed. Directories are moved up before they are emptied:
-/// a debugger can nest them as deep as it likes.
+/// Removes everything in a directory, following no link. Subdirectories are moved up before they
+/// are emptied, since a debugger can nest them to any depth.
 fn empty(dir: &OwnedFd) -> Result<()> {
     let again = |dir: &OwnedFd| file::open_subdir(dir, ".".as_ref()).context("open it again");
-    // Nobody can have made that name before.
+    // A name that cannot have been made before.
     let (mut moved, unique) = (0u64, RandomState::new().hash_one(0));
     loop {
         let names = file::names(again(dir)?)?;
@@ -140,7 +143,7 @@ fn empty(dir: &OwnedFd) -> Result<()> {
     }
 }
 
-/// An ID of [`IDS`] and its lock.
+/// Takes an unused ID of [`IDS`] with its lock.
 fn take_id() -> Result<(u32, OwnedFd)> {
     let locks = file::make_path(Path::new(LOCKS), 0o700)?;
     let used = used_ids()?;
@@ -154,12 +157,12 @@ fn take_id() -> Result<(u32, OwnedFd)> {
     bail!("each user ID from {} to {} is in use by a debugger", IDS.start, IDS.end - 1)
 }
 
-/// The IDs of all processes.
+/// The user IDs of all processes.
 fn used_ids() -> Result<BTreeSet<u32>> {
     let mut used = BTreeSet::new();
     for entry in std::fs::read_dir("/proc").context("read /proc")?.flatten() {
         let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        // One that has ended meanwhile has none.
+        // A process that has ended in the meantime has none.
         let status = std::fs::read(entry.path().join("status")).ok().filter(|_| is_process);
         let status = status.unwrap_or_default();
         for line in status.split(|b| *b == b'\n') {
@@ -172,7 +175,7 @@ fn used_ids() -> Result<BTreeSet<u32>> {
     Ok(used)
 }
 
-/// Removes what debuggers left behind that were killed: directories of ours that nobody has locked.
+/// Removes the directories that killed processes left: ours that are not locked.
 pub fn sweep() {
     for place in PLACES {
         let Ok(parent) = file::open_dir(Path::new(place)).and_then(file::reopen_dir) else {
@@ -186,7 +189,7 @@ pub fn sweep() {
     }
 }
 
-/// By name, and by its owner.
+/// Whether it is a directory of this module, by its name and owner.
 fn is_ours(parent: &OwnedFd, name: &OsStr) -> bool {
     let me = process::effective_uid();
     name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
@@ -198,7 +201,8 @@ fn sweep_one(parent: &OwnedFd, name: &OsString) {
     if !file::stat(&dir).is_ok_and(|s| s.uid == process::effective_uid()) {
         return;
     }
-    // What is left of its debugger could hold the lock for ever. A live one has the ID's lock, too.
+    // A process that the debugger left behind could hold the lock for ever. A live one
+    // holds the lock of its ID too.
     let owner = file::open_subdir(&dir, ".".as_ref()).ok().and_then(|again| {
         let names = file::names(again).ok()?;
         names.iter().find_map(|n| n.to_str()?.strip_prefix(OWNER)?.parse::<u32>().ok())
@@ -219,7 +223,7 @@ fn sweep_one(parent: &OwnedFd, name: &OsString) {
     }
 }
 
-/// What `uninstall` takes away besides: the locks that nobody has.
+/// Removes the lock files that are not locked, for `uninstall`.
 pub fn remove_locks() {
     let Ok(locks) = file::open_dir(Path::new(LOCKS)).and_then(file::reopen_dir) else { return };
     for name in file::names(&locks).unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! Which crashes are meant: the MATCH words, `--since` and `--until`. Pure; the clock is given.
+//! Selects crashes by the MATCH words, `--since` and `--until`. Pure; the time now is an argument.
 
 use crate::config::matches as glob;
 use crate::record::{Names, Record};
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::civil::{DateTime, Time};
 use jiff::{Span, Timestamp, ZonedDateTime};
 
-/// All of it must hold.
+/// The conditions, all of which must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Query {
     terms: Vec<Term>,
@@ -36,7 +36,7 @@ enum Field {
     Pid,
     Signal,
     Core,
-    /// Whose rootless container it was.
+    /// The user whose rootless container it was.
     User,
 }
 
@@ -54,7 +54,7 @@ const FIELDS: [(&str, Field); 10] = [
 ];
 
 impl Query {
-    /// Understands the words of a command line.
+    /// Parses the words of a command line.
     ///
     /// # Errors
     /// Names the word and what was expected.
@@ -74,13 +74,13 @@ impl Query {
         })
     }
 
-    /// Whether the record is meant.
+    /// Whether the record matches.
     pub fn takes(&self, record: &Record) -> bool {
         let in_time = match record.time.parse::<Timestamp>() {
             Ok(t) => self.since.is_none_or(|s| t >= s) && self.until.is_none_or(|u| t <= u),
             Err(_) => self.since.is_none() && self.until.is_none(),
         };
-        // What a user says of his container could be the name of root's.
+        // The names that a user gave a container could be those of root's.
         let is_said = record.user.is_none()
             || self.terms.iter().any(|t| matches!(t, Term::Of(Field::User, _)))
             || !self.terms.iter().any(Term::is_name);
@@ -107,7 +107,7 @@ impl Term {
         })
     }
 
-    /// Whether it is about what the engine says of a container.
+    /// Whether the condition is on a name that the engine gave a container.
     fn is_name(&self) -> bool {
         use Field::{Container, Image, Namespace, Pod};
         matches!(self, Term::Name(_) | Term::Of(Container | Image | Namespace | Pod, _))
@@ -161,7 +161,7 @@ fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// A container in one word: `namespace/pod/container`, its name, or the head of its ID.
+/// A container in one word: `namespace/pod/container`, its name, or the beginning of its ID.
 pub fn container(names: &Names) -> String {
     let own = names
         .container_name
@@ -175,16 +175,16 @@ pub fn container(names: &Names) -> String {
         .join("/")
 }
 
-/// The same, with the user whose container it was where that is not root.
+/// The same, with the user whose container it was if that is not root.
 pub fn whose(record: &Record) -> String {
     let name = container(&record.names);
     record.user.map_or(name.clone(), |uid| format!("user {uid}: {name}"))
 }
 
-/// A point in time as people write it: RFC 3339, a date, a time of today, or how long ago.
+/// Parses a point in time: RFC 3339, a date, a time of today, or how long ago.
 ///
 /// # Errors
-/// None of these.
+/// The text is none of these.
 pub fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
     let text = text.trim();
     let day = |days: i32| -> Result<Timestamp> {
@@ -214,7 +214,8 @@ pub fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
     }
     let Ok(span) = text.parse::<Span>() else {
         bail!(
-            "expected a date (2026-01-31), a time (14:30), both, RFC 3339, today, yesterday, or how long ago (2h, \"90 minutes ago\")"
+            "expected a date (2026-01-31), a time (14:30), both, RFC 3339, today, yesterday, or \
+             how long ago (2h, \"90 minutes ago\")"
         );
     };
     let back = if span.is_negative() { span } else { span.negate() };

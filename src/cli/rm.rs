@@ -1,27 +1,27 @@
-//! `rm`: crashes that match go, each with its core where that is in the store.
+//! `rm`: removes the matching crashes, each with its core if that is in the store.
 
 use super::query::{self, Query};
 use super::{Chosen, no_match};
 use crate::report::one_line;
 use crate::store::Store;
-use crate::vacuum::{Item, Rules, Stock};
+use crate::vacuum::{Inventory, Item, Rules};
 use anyhow::{Result, bail, ensure};
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
-/// What the command line says besides MATCH.
+/// The options of the command line besides MATCH.
 #[derive(Debug)]
 pub struct Options {
-    /// Do not ask.
+    /// Do not ask for confirmation.
     pub yes: bool,
-    /// Say what would go, and remove nothing.
+    /// Print what would be removed, and remove nothing.
     pub dry_run: bool,
 }
 
-/// Removes them, each by itself: what cannot be removed is said, and the next one is tried.
+/// Removes them one by one. A failure is printed, and the next one is tried.
 ///
 /// # Errors
-/// Nobody has confirmed it, or the store cannot be read.
+/// The removal was not confirmed, or the store cannot be read.
 pub fn run(
     out: &mut impl Write,
     chosen: &Chosen,
@@ -29,10 +29,12 @@ pub fn run(
     options: &Options,
 ) -> Result<ExitCode> {
     let store = Store::look(&chosen.store)?;
-    let stock = store.as_ref().map(Stock::take).transpose()?.flatten();
+    let inventory = store.as_ref().map(Inventory::take).transpose()?.flatten();
     let items: Vec<&Item> =
-        stock.iter().flat_map(|s| s.select(|record| query.takes(record))).collect();
-    let (Some(store), Some(stock)) = (&store, &stock) else { return no_match("rm", &chosen.store) };
+        inventory.iter().flat_map(|s| s.select(|record| query.takes(record))).collect();
+    let (Some(store), Some(inventory)) = (&store, &inventory) else {
+        return no_match("rm", &chosen.store);
+    };
     if items.is_empty() {
         return no_match("rm", &chosen.store);
     }
@@ -44,7 +46,7 @@ pub fn run(
     for item in &items {
         let what = describe(item);
         if !options.dry_run
-            && let Err(e) = stock.remove(item)
+            && let Err(e) = inventory.remove(item)
         {
             log::error!("rm: {what} stays: {e:#}");
             left += 1;
@@ -53,9 +55,9 @@ pub fn run(
         writeln!(out, "{verb} {what}")?;
     }
     if !options.dry_run
-        && let Some(rest) = Stock::take(store)?
+        && let Some(rest) = Inventory::take(store)?
     {
-        rest.tidy(&rest.doomed(Rules::default())?);
+        rest.tidy(&rest.plan_removal(Rules::default())?);
     }
     Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -72,7 +74,8 @@ fn describe(item: &Item) -> String {
 fn confirm(out: &mut impl Write, items: &[&Item]) -> Result<()> {
     ensure!(
         std::io::stdin().is_terminal(),
-        "{} crashes match: nobody can be asked here, say --yes to remove them, --dry-run to see them",
+        "{} crashes match: nobody can be asked here, say --yes to remove them, --dry-run to see \
+         them",
         items.len()
     );
     for item in items {

@@ -1,4 +1,4 @@
-//! Stacks, printed: threads that stand at the same place together, then the modules that stand on a stack.
+//! Prints stacks: threads with equal stacks together, then the modules that appear in them.
 
 use super::table::{self, left};
 use crate::corefile::files::Origin;
@@ -40,7 +40,8 @@ pub fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
     list_modules(out, reading)
 }
 
-/// The crashing thread alone; the others by equal stacks, in the order of their first.
+/// Groups the threads: the crashing one alone; the others by equal stacks, in the
+/// order of their first thread.
 fn groups(threads: &[ThreadStack]) -> Vec<Vec<&ThreadStack>> {
     let mut all: Vec<Vec<&ThreadStack>> = Vec::new();
     for (i, thread) in threads.iter().enumerate() {

@@ -1,16 +1,16 @@
-//! Output for people: aligned columns, human sizes, colours that only a terminal gets.
+//! Output for people: aligned columns, sizes with units, colours on a terminal only.
 
 use crate::report::one_line;
 use anstyle::Style;
 use std::io::Write;
 use unicode_width::UnicodeWidthStr;
 
-/// One column.
+/// A column of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// Its head.
+    /// Its heading.
     pub head: &'static str,
-    /// Whether it holds numbers.
+    /// Whether it is right-aligned, as numbers are.
     pub right: bool,
 }
 
@@ -24,7 +24,7 @@ pub const fn right(head: &'static str) -> Column {
     Column { head, right: true }
 }
 
-/// A cell: text, and how it looks on a terminal.
+/// A cell: its text, and its style on a terminal.
 #[derive(Clone, Debug)]
 pub struct Cell(pub String, pub Style);
 
@@ -34,7 +34,7 @@ impl<T: ToString> From<T> for Cell {
     }
 }
 
-/// Prints rows under their heads; the last column is not padded.
+/// Prints rows under their headings; the last column is not padded.
 pub fn print(out: &mut impl Write, columns: &[Column], rows: &[Vec<Cell>]) -> std::io::Result<()> {
     let rows: Vec<Vec<Cell>> =
         rows.iter().map(|r| r.iter().map(|c| Cell(one_line(&c.0), c.1)).collect()).collect();
@@ -43,7 +43,7 @@ pub fn print(out: &mut impl Write, columns: &[Column], rows: &[Vec<Cell>]) -> st
     rows.iter().try_for_each(|row| print_row(out, columns, &widths, row))
 }
 
-/// Prints one row whose neighbours are not known yet.
+/// Prints one row whose columns cannot be aligned, since later rows are not known.
 pub fn print_loose(out: &mut impl Write, row: &[Cell]) -> std::io::Result<()> {
     for (i, Cell(text, style)) in row.iter().enumerate() {
         let (gap, text) = (if i == 0 { "" } else { "  " }, one_line(text));
@@ -82,7 +82,7 @@ fn print_row(
     writeln!(out)
 }
 
-/// Bytes as people say them: three figures and a binary unit.
+/// Bytes as text: three digits and a binary unit.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
     let mut unit = 0;

@@ -1,5 +1,5 @@
-//! A directory that a bundle is put into, by descriptor: 0700 and 0600 whatever the umask, each owned
-//! from the start by who is to read it, and no symbolic link on the way is followed.
+//! Writes a bundle into a directory, by descriptor. Modes are 0700 and 0600 whatever the umask,
+//! every file belongs to its reader from the start, and no symbolic link is followed.
 
 use super::announced::Announced;
 use super::bundle::Sink;
@@ -11,16 +11,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// A directory, which must be empty and one's own.
+/// A directory, which must be empty and writable by its owner only.
 pub struct Tree {
-    /// It.
+    /// The directory, opened.
     pub root: OwnedFd,
-    /// The user and group that all in it belongs to, where that is not who makes it.
+    /// The user and group ID of everything in it, if they are not the caller's.
     pub owner: Option<u32>,
 }
 
 impl Tree {
-    /// Makes and opens the directory `path` below it.
+    /// Makes the directory `path` below it, and opens it.
     pub fn dir(&self, path: &Path) -> Result<OwnedFd> {
         let mut dir = self.root.try_clone().context("dup")?;
         for component in path.components() {
@@ -46,7 +46,7 @@ impl Tree {
         self.owner.map_or(Ok(()), |uid| file::chown(fd, uid, uid))
     }
 
-    /// Makes the new file `name`.
+    /// Creates the file `name`, which must not exist.
     pub fn create(&self, name: &Path) -> Result<std::fs::File> {
         let (dir, last) = self.place(name)?;
         let file = file::create_new(dir, last, 0o600)?;
@@ -61,7 +61,7 @@ impl Tree {
     }
 }
 
-/// gdb warns of an executable that is newer than its core.
+/// Sets an old modification time: gdb warns about an executable that is newer than its core.
 pub fn make_old(file: &std::fs::File) -> Result<()> {
     file.set_modified(UNIX_EPOCH + Duration::from_secs(1)).context("futimens")
 }

@@ -1,5 +1,6 @@
-//! Opens what `export` has packed, or what pretends to be that: only the names that it makes, each
-//! once, regular files and links that stay inside. Owners and modes of an archive are not looked at.
+//! Unpacks an archive that `export` has written, or one that only looks like it. Accepted are only
+//! the names that `export` makes, each once, regular files, and links that stay inside. Owners and
+//! modes in the archive are ignored.
 
 use super::tree::{Tree, make_old};
 use crate::sys::file;
@@ -14,11 +15,11 @@ use tar::{EntryType, GnuExtSparseHeader, Header};
 pub const MOST_ENTRIES: usize = 20_000;
 /// Most bytes of a name in a bundle, without its top directory.
 pub const LONGEST: usize = 2048;
-/// Most pieces of data of one file: what [`super::announced`] makes, and some more.
+/// Most pieces of data of one file: more than [`super::announced`] makes.
 const PIECES: usize = 1 << 19;
 const BLOCK: u64 = 512;
 
-/// What an entry may be.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
     /// A regular file.
@@ -27,7 +28,8 @@ pub enum Kind<'a> {
     Link(&'a [u8]),
 }
 
-/// Whether `export` makes an entry of this name, which is below the bundle's directory.
+/// Checks that `export` could have made an entry of this name, which is relative
+/// to the bundle's directory.
 ///
 /// # Errors
 /// The rule that it breaks.
@@ -67,17 +69,17 @@ fn plain(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     }
 }
 
-/// What has been unpacked, and what may be yet.
+/// What has been unpacked, and what still may be.
 struct State<'a> {
     into: &'a Tree,
     top: Option<Vec<u8>>,
     seen: BTreeSet<Vec<u8>>,
     entries: usize,
-    /// Bytes of data that there is still room for.
+    /// Bytes of data that may still be written.
     room: u64,
 }
 
-/// Unpacks the archive `tar`, which is not compressed any more: `room` bytes of data at most.
+/// Unpacks the decompressed archive `tar`, up to `room` bytes of data.
 ///
 /// # Errors
 /// Names the entry, and the rule that it breaks.
@@ -184,7 +186,7 @@ impl State<'_> {
     }
 }
 
-/// The next header, unless there is the block of zeros that ends an archive.
+/// The next header, or `None` at the block of zeros that ends an archive.
 fn next(from: &mut impl Read) -> Result<Option<Header>> {
     let mut block = [0; BLOCK as usize];
     from.read_exact(&mut block).context("it is no tar archive, or not a whole one")?;
@@ -201,7 +203,7 @@ fn next(from: &mut impl Read) -> Result<Option<Header>> {
     Ok(Some(header))
 }
 
-/// The name that the next entry has, or that its link leads to.
+/// Reads a long name: that of the next entry, or of its link's target.
 fn long(from: &mut impl Read, header: &Header) -> Result<Vec<u8>> {
     let size = header.entry_size().context("the size of a name")?;
     ensure!(size <= 2 * LONGEST as u64, "a name has at most {LONGEST} bytes");

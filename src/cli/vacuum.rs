@@ -1,33 +1,34 @@
-//! `vacuum`: the oldest crashes go.
+//! `vacuum`: removes the oldest crashes.
 
 use super::{Chosen, query, table};
 use crate::report::one_line;
 use crate::store::Store;
-use crate::vacuum::{Rules, Stock};
+use crate::vacuum::{Inventory, Rules};
 use anyhow::{Result, ensure};
 use std::io::Write;
 
-/// Applies the rules.
+/// Applies the rules, and prints what they remove.
 pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -> Result<()> {
     if !dry_run {
         super::private::sweep();
     }
-    let Some(stock) = Store::look(&chosen.store)?.map(|s| Stock::take(&s)).transpose()?.flatten()
+    let Some(inventory) =
+        Store::look(&chosen.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten()
     else {
         writeln!(out, "nothing to do: no records in {}", chosen.store.display())?;
         return Ok(());
     };
-    let doomed = stock.doomed(rules)?;
+    let plan = inventory.plan_removal(rules)?;
     let verb = if dry_run { "would remove" } else { "removed" };
     let (mut bytes, mut left) = (0u64, 0);
-    for (item, size) in &doomed.crashes {
+    for (item, size) in &plan.crashes {
         let what = format!(
             "{} {} of {}",
             item.record.time,
             item.record.comm,
             query::container(&item.record.names)
         );
-        if !dry_run && let Err(e) = stock.remove(item) {
+        if !dry_run && let Err(e) = inventory.remove(item) {
             log::error!("vacuum: the crash {what:?} stays: {e:#}");
             left += 1;
             continue;
@@ -36,33 +37,33 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
         bytes = bytes.saturating_add(*size);
     }
     let unneeded =
-        doomed.unneeded.iter().map(|(_, bytes)| bytes).fold(0, |a: u64, b| a.saturating_add(*b));
-    if !doomed.unneeded.is_empty() {
+        plan.unneeded.iter().map(|(_, bytes)| bytes).fold(0, |a: u64, b| a.saturating_add(*b));
+    if !plan.unneeded.is_empty() {
         writeln!(
             out,
             "{verb} {} binaries that no core needs ({})",
-            doomed.unneeded.len(),
+            plan.unneeded.len(),
             table::size(unneeded)
         )?;
     }
     if !dry_run {
-        stock.tidy(&doomed);
+        inventory.tidy(&plan);
     }
-    let (count, bytes) = (doomed.crashes.len() - left, table::size(bytes.saturating_add(unneeded)));
+    let (count, bytes) = (plan.crashes.len() - left, table::size(bytes.saturating_add(unneeded)));
     writeln!(
         out,
         "{count} of {} crashes, {bytes}{}",
-        stock.items.len(),
+        inventory.items.len(),
         if dry_run { " would go" } else { " freed" }
     )?;
     ensure!(left == 0, "{left} crashes could not be removed");
     Ok(())
 }
 
-/// Bytes as everywhere: `500M`, `2G`, `1.5GiB`, `unlimited`; a K is 1,024.
+/// Parses a size: `500M`, `2G`, `1.5GiB`, `unlimited`. K is 1,024.
 ///
 /// # Errors
-/// The rule.
+/// States the rule.
 pub fn parse_size(text: &str) -> Result<u64> {
     Ok(crate::limits::bytes(text)?.unwrap_or(u64::MAX))
 }

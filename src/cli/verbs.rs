@@ -1,51 +1,56 @@
-//! The command line: the text of `--help`, the man page and the completions come from this one definition.
+//! The command line. `--help`, the man page and the completions are all made from this definition.
 
-use super::choose::{Source, Which};
 use super::node;
+use super::selection::{Source, Which};
 use crate::engine::{self, Engine};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 const AFTER: &str = "\
-A container asks with an annotation:
+A container requests its pattern with an annotation:
 
   podman run --annotation k8s.aliyun.com/eci-core-pattern=/pod/data/dump/core-eci IMAGE
 
-The core of a process that dies in it then appears, in the container, as /pod/data/dump/core-eci.PID.
+When a process in it dies of a signal that dumps core, the core is, in the container,
+/pod/data/dump/core-eci.PID.
 
 Files:
-  /etc/oci-coredump/config.toml        settings; need not exist
-  /run/oci-coredump/                   the containers that are registered
+  /etc/oci-coredump/config.toml        settings; may be absent
+  /run/oci-coredump/                   the registered containers
   /var/lib/oci-coredump/containers/    cores of containers that mount no volume for them
   /var/lib/oci-coredump/records/       one file for every crash, of lines of JSON
-  /var/lib/oci-coredump/binaries/      executables and libraries of the cores, by build-id and content
+  /var/lib/oci-coredump/binaries/      executables and libraries of the cores,
+                                       by build-id and content
 
 Settings of what is kept, with their defaults:
-  termination_log = \"init\"    whose core /dev/termination-log of the container tells of: init, any, off
+  termination_log = \"init\"    which core is reported in the container's /dev/termination-log:
+                              that of the init process, of any process, or none (init, any, off)
   [binaries]                  executables and libraries of the cores
     keep = true
-    max_file = \"1G\"           most bytes of one; a larger one is not kept
-    max_total = \"4G\"          most bytes of all
+    max_file = \"1G\"           most bytes of one file; a larger one is not kept
+    max_total = \"4G\"          most bytes of all files together
   [vacuum]                    the rules of `vacuum`, applied after crashes and when containers end
     max_size, max_age, keep   none
 
-Exit status: 0 done, also if the reader of a pipe went away; 1 failed, no crash matched, or `doctor` found a failure; 2 the command line is wrong.
-Environment: NO_COLOR (no colours, also on a terminal), TZ (in which times are shown and read).";
+Exit status: 0 success, also if the reader of a pipe has closed it; 1 failure, no crash matched, or
+`doctor` found a failure; 2 wrong command line.
+Environment: NO_COLOR (no colours, even on a terminal), TZ (time zone in which times are shown and
+read).";
 
-/// What MATCH means; every verb that takes it says so.
+/// What MATCH means, for the `--help` of every verb that takes it.
 const MATCH: &str = "\
-A MATCH is a PID (in the container or on the host), the path of an executable or core, a name \
-(container, its ID or the head of it, pod, executable, comm, signal), or FIELD=VALUE with container, \
-pod, namespace, image, exe, comm, pid, signal, core or user. Names and values may hold * and ?. All \
-MATCHes must hold. Names do not match what users have registered of their rootless containers, unless \
-user=UID is one of the MATCHes.";
+    A MATCH is a PID (in the container or on the host), the path of an executable or a core, a \
+    name (of a container, the beginning of its ID, a pod, an executable, a comm or a signal), or \
+    FIELD=VALUE, where FIELD is container, pod, namespace, image, exe, comm, pid, signal, core \
+    or user. Names and values may contain * and ?. A crash must match all of them. A name does \
+    not match the rootless containers of users unless user=UID is one of the MATCHes.";
 
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
 #[command(name = "oci-coredump", version, after_help = AFTER, max_term_width = 100)]
 pub struct Cli {
-    /// Say what is done in detail, on stderr.
+    /// Report in detail on stderr what is done.
     #[arg(short, long, global = true)]
     pub verbose: bool,
     #[command(subcommand)]
@@ -56,55 +61,59 @@ pub struct Cli {
 pub enum Verb {
     /// Make the kernel hand crashes to this program now, not only when the first container asks.
     ///
-    /// What kernel.core_pattern was before is saved, and keeps getting the crashes of everything that is no
-    /// registered container. Where systemd runs, /etc/sysctl.d/61-oci-coredump.conf sets the pattern from
-    /// the next boot on, and oci-coredump.service, where its unit is installed, keeps it. Run it as root,
-    /// by the path at which the program will stay.
+    /// The previous kernel.core_pattern is saved, and its handler keeps getting all crashes
+    /// that are no registered container's. Where systemd runs,
+    /// /etc/sysctl.d/61-oci-coredump.conf sets the pattern at every boot, and
+    /// oci-coredump.service, if its unit is installed, puts it back when another program
+    /// overwrites it. Run this as root, from the path at which the program will stay.
     ///
-    /// With an engine: tell that engine of this program instead. podman and CRI-O need it only where they do not read the standard hooks.d directory.
+    /// With an ENGINE: configure that engine to use this program, and do nothing else. podman and
+    /// CRI-O need it only if they do not read the standard hooks.d directory.
     ///
     /// Example: oci-coredump install docker --dry-run
     Install {
-        /// Tell this engine.
+        /// Configure this engine.
         engine: Option<Engine>,
         #[command(flatten)]
         options: engine::Options,
-        /// Tell every engine that is on this host.
+        /// Configure every engine that is found on this host.
         #[arg(long, conflicts_with = "engine")]
         detect: bool,
-        /// Say what would be done, and do nothing.
+        /// Print what would be done, and change nothing.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Give the kernel's settings back, and remove what this program keeps in /run.
+    /// Restore the kernel's settings, and remove what this program keeps in /run.
     ///
-    /// kernel.core_pattern, core_uses_pid and core_pipe_limit become what they were, unless somebody else has changed them since. Cores and records
-    /// stay, unless --purge is given. The file in sysctl.d goes, and the service is stopped and disabled.
-    /// Engines that were told of this program are made to forget it first.
+    /// kernel.core_pattern, core_uses_pid and core_pipe_limit get their previous values back,
+    /// unless another program has changed them since. Cores and records stay, unless --purge is
+    /// given. The file in sysctl.d is removed, and the service is stopped and disabled. The
+    /// configuration of every engine that uses this program is restored first.
     ///
-    /// With an engine: only make that engine forget it.
+    /// With an ENGINE: only restore that engine's configuration.
     ///
     /// Example: oci-coredump uninstall --purge
     Uninstall {
-        /// Make this engine forget.
+        /// Restore this engine's configuration.
         engine: Option<Engine>,
-        /// Say what would be done, and do nothing.
+        /// Print what would be done, and change nothing.
         #[arg(long)]
         dry_run: bool,
-        /// Remove the cores and records in the store too.
+        /// Also remove the cores and records in the store.
         #[arg(long, conflicts_with = "engine")]
         purge: bool,
     },
-    /// Check everything that a core on its way depends on, and say what to do.
+    /// Check everything that a core depends on between the crash and the file, with advice.
     ///
-    /// Each line is ok, warning or failure. Exit status 1 if there is a failure. Of the engines those are looked at that are on this machine: by which way
-    /// they come to this program, whether that is in place, and whether annotations arrive by it.
+    /// Each line is ok, a warning or a failure. The exit status is 1 if there is a failure. For
+    /// every engine that is found on this host it shows how the engine is to start this program,
+    /// whether that is configured, and whether annotations reach this program.
     ///
     /// Example: oci-coredump doctor containerd --json
     Doctor {
-        /// Of the engines look at this one only.
+        /// Check only this engine.
         engine: Option<Engine>,
-        /// The engine's configuration file, where it is not the usual one.
+        /// The engine's configuration file, if it is not at the usual path.
         #[arg(long, value_name = "FILE", requires = "engine")]
         config: Option<PathBuf>,
         /// Print a JSON array of {"check", "verdict", "text", "hint"}.
@@ -113,55 +122,67 @@ pub enum Verb {
     },
     /// List the crashes, the newest last.
     ///
-    /// COREFILE is present, truncated (short), missing (it was there), overwritten (another file
-    /// has its name), inaccessible (you may not look) or none (never written; `info` says why).
+    /// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
+    /// overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
+    /// file system does not answer; leased, another process holds a lease on it; none, it was never
+    /// written (`info` shows why).
     ///
     /// Example: oci-coredump list pod=shop-0 --since yesterday
     #[command(after_help = MATCH)]
     List {
         #[command(flatten)]
         which: Which,
-        /// Only the newest N.
+        /// List only the newest N.
         #[arg(short = 'n', value_name = "N")]
         newest: Option<usize>,
-        /// The newest first.
+        /// List the newest first.
         #[arg(short, long)]
         reverse: bool,
-        /// Print a JSON array of records; with --follow one object a line.
+        /// Print a JSON array of records; with --follow one object on each line.
         #[arg(long)]
         json: bool,
-        /// Go on printing crashes as they come.
+        /// Keep running and print new crashes as they happen.
         #[arg(short, long, conflicts_with = "reverse")]
         follow: bool,
     },
-    /// Show everything that is known of a crash, the newest that matches, with the stack of every thread.
+    /// Show everything that is known about the newest matching crash, with
+    /// the stack of every thread.
     ///
-    /// Functions come from the container's own files while it runs, else from the kept binaries; a file counts only if its build-id is the one in the
-    /// core. The core is read by a process without any rights.
+    /// Function names come from the container's own files while it runs, else from the kept
+    /// executables and libraries. A file is used only if its build-id is the one in the core. A
+    /// process without any privileges reads the core.
     ///
     /// Example: oci-coredump info nginx --since today
     #[command(after_help = MATCH)]
     Info {
         #[command(flatten)]
         which: Which,
-        /// The newest N instead of one.
+        /// Show the newest N crashes instead of one.
         #[arg(short = 'n', value_name = "N", default_value_t = 1, hide_default_value = true)]
         newest: usize,
-        /// Read this core file, whether there is a record of it or not.
-        #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until", "newest"])]
+        /// Read this core file; it needs no record.
+        #[arg(
+            long,
+            value_name = "FILE",
+            conflicts_with_all = ["matches", "since", "until", "newest"]
+        )]
         core: Option<PathBuf>,
-        /// Take executables and libraries from below this directory instead of the container's root.
+        /// Take executables and libraries from below this directory instead of the container's
+        /// root.
         #[arg(long, value_name = "DIR")]
         sysroot: Option<PathBuf>,
         /// Print JSON, one object for each crash.
         #[arg(long)]
         json: bool,
     },
-    /// Open a crash in a debugger, the newest that matches, with the executable and libraries that it had.
+    /// Open the newest matching crash in a debugger, with the executable and libraries that it had.
     ///
-    /// They are copied to a temporary directory, laid out as in the container, and removed when the debugger ends; only those with the build-id in the core
-    /// are taken. A MATCH that ends in .tar.zst is a bundle that `export` has written. It all is what a container wrote: the debugger reads no settings and
-    /// no scripts, has an empty HOME, which is its working directory, and a terminal of its own; one that root starts runs as a user that nobody else is.
+    /// They are copied to a temporary directory, laid out as in the container, and removed when
+    /// the debugger ends. Only files with the build-id in the core are used. A MATCH that ends in
+    /// .tar.zst is a bundle that `export` has written. All of these files come from a container
+    /// and are not trusted: the debugger reads no settings and no scripts, has an empty HOME as
+    /// its working directory and a terminal of its own, and if root starts it, it runs as a user
+    /// ID that nothing else uses.
     ///
     /// Example: oci-coredump debug nginx -A -batch -A -ex -A bt
     #[command(after_help = MATCH)]
@@ -170,22 +191,26 @@ pub enum Verb {
         which: Which,
         #[command(flatten)]
         from: Source,
-        /// Which debugger: gdb, lldb, or the path of one.
+        /// The debugger: gdb, lldb, or the path of one.
         #[arg(long, value_name = "PROGRAM", default_value = "gdb")]
         debugger: PathBuf,
-        /// One more argument for the debugger.
+        /// Pass one more argument to the debugger; may be repeated.
         #[arg(short = 'A', value_name = "ARGUMENT", allow_hyphen_values = true)]
         arguments: Vec<OsString>,
-        /// Run the debugger as root, if you are, with whatever the core makes it do.
+        /// Run the debugger as root, if you are root. Whatever the core makes
+        /// it do is then done as root.
         #[arg(long)]
         as_root: bool,
-        /// Let it ask the servers of DEBUGINFOD_URLS for what it misses: they learn which programs crash.
+        /// Let the debugger fetch missing debug information from the servers in DEBUGINFOD_URLS,
+        /// which then learn which programs crash.
         #[arg(long)]
         debuginfod: bool,
     },
-    /// Write a crash into one file: core, record, executable, libraries, and a script that opens them in gdb on any machine.
+    /// Write a crash to one file: core, record, executable, libraries, and a script that opens
+    /// them in gdb on any machine.
     ///
-    /// The file is a tar archive, compressed with zstd; the same crash gives the same bytes, and holes of the core stay holes. Only its owner may read it.
+    /// The file is a tar archive, compressed with zstd. The same crash gives the same bytes, and
+    /// holes in the core stay holes. Only its owner may read it.
     ///
     /// Example: oci-coredump export nginx -o nginx.tar.zst
     #[command(after_help = MATCH)]
@@ -197,94 +222,106 @@ pub enum Verb {
         /// Write to this file; - is stdout.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
-        /// Write the core alone, decompressed.
+        /// Write only the core, decompressed.
         #[arg(long)]
         core_only: bool,
     },
-    /// Remove the oldest crashes: their records, and their cores where these are in the store.
+    /// Remove the oldest crashes: their records, and their cores if these are in the store.
     ///
-    /// Cores on volumes and in containers are not touched. A crash that one of the rules names goes; kept executables and libraries go with the last core that
-    /// needs them. The rules of `[vacuum]` in the configuration are applied by themselves, after crashes and when containers end.
+    /// Cores on volumes and in containers are not touched. A crash is removed if any of the given
+    /// rules applies to it. Kept executables and libraries are removed with the last core that
+    /// needs them. The rules in `[vacuum]` of the configuration are applied automatically, after
+    /// crashes and when containers end.
     ///
     /// Example: oci-coredump vacuum --max-age "2 weeks" --max-size 10G --dry-run
-    #[command(group(clap::ArgGroup::new("rules").args(["max_size", "max_age", "keep"]).multiple(true).required(true)))]
+    #[command(group(
+        clap::ArgGroup::new("rules")
+            .args(["max_size", "max_age", "keep"])
+            .multiple(true)
+            .required(true)
+    ))]
     Vacuum {
-        /// Most bytes on disk of all cores in the store and what is kept with them: 500M, 10G.
+        /// Most bytes on disk of all cores in the store and the files kept with them: 500M, 10G.
         #[arg(long, value_name = "SIZE")]
         max_size: Option<String>,
-        /// Remove what is older than this: 30d, "2 weeks", or a date.
+        /// Remove crashes older than this: 30d, "2 weeks", or a date.
         #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
         max_age: Option<String>,
-        /// Keep the newest N, at most.
+        /// Keep at most the newest N crashes.
         #[arg(long, value_name = "N")]
         keep: Option<usize>,
-        /// Say what would be removed, and remove nothing.
+        /// Print what would be removed, and remove nothing.
         #[arg(long)]
         dry_run: bool,
-        /// Work on this store instead of the configured one.
+        /// Use this store instead of the configured one.
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
     },
-    /// Remove crashes: their records, and their cores where these are in the store.
+    /// Remove crashes: their records, and their cores if these are in the store.
     ///
-    /// A core on a volume or in a container's own layer is not ours and stays; its record goes. A file that
-    /// has the core's name but is another one stays too.
+    /// A core on a volume or in a container's own layer does not belong to this program and stays;
+    /// its record is removed. A file that has the core's name but is a different file stays too.
     ///
     /// Example: oci-coredump rm shop --until yesterday
     #[command(after_help = MATCH)]
     Rm {
         #[command(flatten)]
         which: Which,
-        /// All of them.
+        /// Remove all crashes.
         #[arg(long)]
         all: bool,
-        /// Do not ask for a confirmation.
+        /// Do not ask for confirmation.
         #[arg(short, long, visible_alias = "force")]
         yes: bool,
-        /// Say what would be removed, and remove nothing.
+        /// Print what would be removed, and remove nothing.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Put kernel.core_pattern back whenever another program has overwritten it, until stopped.
+    /// Restore kernel.core_pattern whenever another program has overwritten it, until stopped.
     ///
-    /// It looks every two seconds: the kernel tells nobody of a change. oci-coredump.service runs it, which
-    /// `install` enables where systemd runs.
+    /// It checks every two seconds, since the kernel does not announce a change.
+    /// oci-coredump.service runs this command; `install` enables the service where systemd runs.
     ///
     /// Example: oci-coredump watch
     Watch,
-    /// Print metrics of the recorded crashes, as OpenMetrics text.
+    /// Print metrics of the recorded crashes in the OpenMetrics text format.
     ///
     /// Example: oci-coredump metrics --textfile /var/lib/node_exporter/textfile/oci-coredump.prom
     Metrics {
-        /// Replace this file, for node_exporter's textfile collector.
+        /// Replace this file, for node_exporter's textfile collector, instead of printing.
         #[arg(long, value_name = "PATH")]
         textfile: Option<PathBuf>,
         /// Read this store instead of the configured one.
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
     },
-    /// Give a container that is running its own core pattern, without a restart.
+    /// Give a running container its own core pattern, without a restart.
     ///
-    /// What the hook would have done at its start is done now: the dump directory, its view of core_pattern, RLIMIT_CORE of all its processes, the registration. A
-    /// name or ID is looked up with podman, docker, nerdctl, crictl, ctr, runc, crun or youki, whichever knows it; with --by by that command alone; with --pid
-    /// nobody is asked. What is not as if the container had been started so is said in a line each.
+    /// Does now what the hook would have done when the container started: makes the dump directory,
+    /// mounts the container's view of core_pattern, sets RLIMIT_CORE of all its processes and
+    /// registers it. The name or ID is looked up with podman, docker, nerdctl, crictl, ctr, runc,
+    /// crun or youki, whichever knows it; with --by only with the given command; with --pid with
+    /// none. Each difference from a container that was started this way is printed on a line.
     ///
     /// Example: oci-coredump enable web --pattern /pod/data/dump/core-eci --limit 2G
-    #[command(group(clap::ArgGroup::new("target").args(["container", "pid"]).multiple(true).required(true)))]
+    #[command(group(
+        clap::ArgGroup::new("target").args(["container", "pid"]).multiple(true).required(true)
+    ))]
     Enable {
-        /// Its name or ID.
+        /// Name or ID of the container.
         container: Option<String>,
-        /// A process of it; the name is then only what it is to be called, or left out.
+        /// Process ID of one of its processes. CONTAINER is then only the name to register it
+        /// under, and may be omitted.
         #[arg(long, value_name = "PID", conflicts_with = "by")]
         pid: Option<i32>,
-        /// Ask this command for it, with its own options.
+        /// Look the container up with this command.
         #[arg(
             long,
             value_name = "COMMAND",
-            help = "Ask this command for it, with its options, such as \"runc --root /run/x\""
+            help = "Look it up with this command and its options, such as \"runc --root /run/x\""
         )]
         by: Option<String>,
-        /// The pattern, as the annotation would have it: a core(5) template.
+        /// The pattern, as in the annotation: a core(5) template.
         #[arg(long)]
         pattern: String,
         /// Most bytes of one core: 0, 200K, 512Mi, 2G, unlimited.
@@ -293,24 +330,25 @@ pub enum Verb {
         /// coredump_filter of its processes, such as 0x33.
         #[arg(long, value_name = "MASK")]
         filter: Option<String>,
-        /// none or zstd.
+        /// Compression of the cores: none or zstd.
         #[arg(long, value_name = "HOW")]
         compress: Option<String>,
     },
-    /// Take back what `enable` did; the container is as before, its cores stay.
+    /// Undo what `enable` did. The container is as before; its cores stay.
     ///
     /// Example: oci-coredump disable web
     Disable {
-        /// Its name or ID, or the head of that.
+        /// Name or ID of the container, or the beginning of the ID.
         container: String,
     },
-    /// Print what the hook would do for a bundle, and touch nothing.
+    /// Print what the hook would do for a bundle, and change nothing.
     ///
     /// Example: oci-coredump plan /run/containers/storage/overlay-containers/ID/userdata
     Plan {
         /// The bundle: a directory with a config.json.
         bundle: PathBuf,
-        /// The state that a runtime would give the hook; only the container ID matters here, which else is the bundle's name.
+        /// A file with the state that a runtime would pass to the hook. Only the container ID in it
+        /// is used; without this option the ID is the name of the bundle's directory.
         #[arg(long, value_name = "FILE")]
         state: Option<PathBuf>,
         /// Use this configuration instead of /etc/oci-coredump/config.toml.
@@ -319,25 +357,28 @@ pub enum Verb {
     },
     /// Install on a Kubernetes node, from a pod: see deploy/.
     ///
-    /// The program is copied to the host, whose root is mounted at DIR; the host's copy tells containerd or CRI-O, whichever is there, and with `serve` is the
-    /// NRI plugin as long as the pod runs. Refuses to replace a program that somebody else has installed.
+    /// The program is copied to the host, whose root is mounted at DIR. The host's copy configures
+    /// containerd or CRI-O, whichever is there, and with `serve` runs as its NRI plugin for as long
+    /// as the pod runs. A program that somebody else has installed is not replaced.
     ///
     /// Example: oci-coredump node serve --root /host
     Node {
         /// What to do.
         action: node::Action,
-        /// Where the host's root is mounted. Without it: this is the host, and the program is in its place.
+        /// Where the host's root is mounted. Without it, this is the host and the
+        /// program is in its place already.
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
-        /// Do not end when all is done.
+        /// Keep running when done, so that a DaemonSet does not start the pod again.
         #[arg(long)]
         stay: bool,
     },
-    /// Check whether an OCI runtime does for its hooks what a hook like this one needs.
+    /// Check whether an OCI runtime treats its hooks as a hook like this one needs.
     ///
-    /// Order and namespaces of the hooks, the state that they are given, mounts and limits that they set, and what comes of one that fails. A few containers are
-    /// started in a scratch directory, with this program as their hooks and their only file: no image, no network. Needs root. Exit status 1 if something is
-    /// failed.
+    /// Checks the order and namespaces of the hooks, the state passed to them, the mounts and
+    /// limits that they set, and what follows when one fails. It starts a few containers in a
+    /// scratch directory, with this program as their hooks and their only file: no image, no
+    /// network. Needs root. The exit status is 1 if a check failed.
     ///
     /// Example: oci-coredump verify --runtime /usr/sbin/runc
     Verify {
@@ -348,39 +389,42 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// A hook, or the program, of a container of `verify`.
+    /// Runs as a hook, or as the program, of a container that `verify` starts.
     #[command(hide = true)]
     VerifyProbe {
         /// The name under which it reports.
         stage: String,
-        /// The file to whose end it writes what it sees.
+        /// The file to which it appends what it observes.
         report: PathBuf,
         /// The scratch directory on the host.
         scratch: PathBuf,
-        /// What it does besides.
-        deeds: Vec<crate::verify::Deed>,
+        /// What it does besides reporting.
+        actions: Vec<crate::verify::Action>,
     },
-    /// Serve an engine as its NRI plugin, by connecting to its socket; for ever, across restarts of the engine.
+    /// Serve an engine as its NRI plugin, by connecting to its socket. Runs until stopped, and
+    /// reconnects when the engine restarts.
     ///
     /// Usually the engine starts the plugin itself: `oci-coredump install containerd`.
     ///
     /// Example: oci-coredump nri --socket /var/run/nri/nri.sock
     Nri {
-        /// The engine's socket.
+        /// The engine's NRI socket.
         #[arg(long, value_name = "PATH", default_value = engine::nri::SOCKET)]
         socket: PathBuf,
     },
-    /// The OCI hook, for runtimes: the container's state is read from stdin.
+    /// The OCI hook, started by runtimes: reads the container's state from stdin.
     ///
-    /// Without a stage it is found out from the state. createRuntime fails only where the container (annotation oci-coredump/required) or the
-    /// administrator (strict = true) insists; poststart and poststop never do.
+    /// Without a STAGE the stage is derived from the state. createRuntime fails only if the
+    /// container (annotation oci-coredump/required) or the administrator (strict = true) requires
+    /// the core pattern; poststart and poststop never fail.
     Hook {
         /// createRuntime, prestart, poststart or poststop.
         stage: Option<String>,
     },
-    /// The kernel's pipe helper; the kernel gives it its arguments.
+    /// The pipe helper, started by the kernel with its arguments.
     Handle {
-        /// A word for the version of the list, v1, and the values of %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E of core(5).
+        /// The version of the argument list, v1, and the values of %P %p %I %i %u %g %d %s %t %c %C
+        /// %F %h %e %f %E of core(5).
         specifiers: Vec<OsString>,
     },
     /// Print the man page.
@@ -391,7 +435,7 @@ pub enum Verb {
     ///
     /// Example: oci-coredump completions bash > /etc/bash_completion.d/oci-coredump
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: clap_complete::Shell,
     },
 }
@@ -415,7 +459,7 @@ mod tests {
                 .to_string();
             assert!(about.len() > 10, "{}: {about}", verb.get_name());
             let long = verb.get_long_about().map(ToString::to_string).unwrap_or_default();
-            // The two that only machines start have none.
+            // The verbs that only machines start have no example.
             assert!(
                 long.contains("Example: oci-coredump ")
                     || ["hook", "handle", "verify-probe"].contains(&verb.get_name()),

@@ -1,5 +1,6 @@
-//! `watch`: looks every two seconds whether the kernel still hands crashes to this program, and puts the
-//! pattern back where another program has overwritten it. The kernel tells nobody of a sysctl's change.
+//! `watch`: looks every two seconds whether the kernel still hands crashes to this program,
+//! and puts the pattern back where another program has overwritten it. The kernel tells
+//! nobody of a sysctl's change.
 
 use crate::config::Config;
 use crate::sysctl;
@@ -11,7 +12,8 @@ const EVERY: Duration = Duration::from_secs(2);
 /// So many times in a while ...
 const MOST: usize = 5;
 
-/// ... and it is left alone for as long: two programs that fight for it must not keep the host busy.
+/// ... and it is left alone for as long: two programs that fight for it
+/// must not keep the host busy.
 const WHILE: Duration = Duration::from_secs(60);
 
 /// Goes on until it is stopped by a signal.
@@ -36,7 +38,8 @@ pub fn run() -> Result<()> {
         mended.retain(|at| at.elapsed() < WHILE);
         if mended.len() >= MOST {
             log::error!(
-                "another program has set kernel.core_pattern {MOST} times within {} seconds, leaving it \
+                "another program has set kernel.core_pattern {MOST} times within {} seconds, \
+                 leaving it \
                  alone for as long: containers have no cores meanwhile",
                 WHILE.as_secs()
             );

@@ -1,4 +1,5 @@
-//! One module's file: is it the one that was mapped, where are its unwind tables, what function and line is at an address.
+//! The file of one module: whether it is the file that was mapped, its unwind tables, and the
+//! function and source line at an address.
 
 use super::modules::Found;
 use super::walk::Place;
@@ -16,16 +17,16 @@ use std::ops::Range;
 type Elf<'d> = ElfFile<'d, FileHeader64<LE>>;
 type Slice<'d> = EndianSlice<'d, LittleEndian>;
 
-/// A module's file, taken apart as far as anybody asks.
+/// A module's file. Its parts are read only when they are needed.
 #[derive(Default)]
 pub struct Binary<'d> {
-    /// Whether it is the one that was mapped; nothing of another one is used.
+    /// Whether it is the file that was mapped. If not, nothing of it is used.
     pub verdict: Match,
     file: Option<Elf<'d>>,
     debug: Option<Elf<'d>>,
     symbols: OnceCell<Vec<Symbol<'d>>>,
     dwarf: OnceCell<DwarfSections<Cow<'d, [u8]>>>,
-    /// Where Go's `runtime.sigpanic` is.
+    /// Addresses of Go's `runtime.sigpanic`.
     injected: OnceCell<Option<Range<u64>>>,
     /// `.debug_frame`, which may be compressed.
     debug_frame: OnceCell<Option<Cow<'d, [u8]>>>,
@@ -35,12 +36,12 @@ pub struct Binary<'d> {
 struct Symbol<'d> {
     address: u64,
     size: u64,
-    /// Of several names for one address the best known comes last: local, weak, global.
+    /// Among several names for one address the best known sorts last: local, weak, global.
     rank: u8,
     name: &'d [u8],
 }
 
-/// Hexadecimal, for a build-id of 1 to 64 bytes.
+/// Hexadecimal text of a build-id of 1 to 64 bytes.
 pub fn hex(bytes: &[u8]) -> Option<String> {
     use std::fmt::Write;
     (1..=64).contains(&bytes.len()).then(|| {
@@ -51,7 +52,7 @@ pub fn hex(bytes: &[u8]) -> Option<String> {
     })
 }
 
-/// Opens a module's file, and its debug information if that is the same build.
+/// Opens a module's file, and its debug information if that is of the same build.
 pub fn open<'d>(module: &'d Found, bytes: Bytes<'d>) -> Binary<'d> {
     let id = module.said.build_id.as_deref();
     let Some(data) = module.image.as_deref().or(bytes.file) else { return Binary::default() };
@@ -79,7 +80,7 @@ fn build_id(file: &Elf<'_>) -> Option<String> {
     hex(file.build_id().ok()??)
 }
 
-/// The sections that hold unwind tables, by address in the file's image.
+/// The sections with unwind tables, by address in the file's image.
 pub struct Tables<'b> {
     /// `.text`, for functions without tables.
     pub text: Option<(Range<u64>, &'b [u8])>,
@@ -122,7 +123,7 @@ impl<'d> Binary<'d> {
         })
     }
 
-    /// The name by which programs are linked with it.
+    /// The name by which programs are linked with it (DT_SONAME).
     pub fn soname(&self) -> Option<String> {
         let table = self.file.as_ref()?.elf_dynamic_table().ok()?;
         let entry = table.iter().find(|d| d.tag == object::elf::DT_SONAME)?;
@@ -135,8 +136,9 @@ impl<'d> Binary<'d> {
         self.file.as_ref()?.segments().find_map(|s| s.data_range(address, size).ok().flatten())
     }
 
-    /// Whether an address is in a function that a signal handler called in the name of the instruction that went wrong: what it would return to is that
-    /// instruction, not the one after a call. Go does so for every nil that is dereferenced.
+    /// Whether an address is in a function that a signal handler called on behalf of the faulting
+    /// instruction: its return address is that instruction, not the one after a call. Go does this
+    /// for every nil dereference.
     pub fn is_injected(&self, address: u64) -> bool {
         let find = || {
             self.file.as_ref()?.section_by_name(".gopclntab")?;
@@ -162,7 +164,7 @@ impl<'d> Binary<'d> {
                         .and_then(|i| elf.section_by_index(i).ok())
                         .is_some_and(|s| s.kind() == object::SectionKind::Text);
                     let Ok(name) = s.name_bytes() else { continue };
-                    // Mapping symbols of ARM ($x, $d) are no functions.
+                    // Mapping symbols of ARM ($x, $d) are not functions.
                     if in_code && !name.is_empty() && !name.starts_with(b"$") {
                         let rank = if s.is_local() { 0 } else { 1 + u8::from(!s.is_weak()) };
                         all.push(Symbol { address: s.address(), size: s.size(), rank, name });
@@ -174,7 +176,7 @@ impl<'d> Binary<'d> {
         })
     }
 
-    /// The symbol that covers an address. One without a size reaches to the next one.
+    /// The symbol that covers an address. A symbol without a size reaches to the next one.
     fn symbol(&self, address: u64) -> Option<&'d [u8]> {
         let symbols = self.symbols();
         let end = symbols.partition_point(|s| s.address <= address);
@@ -202,16 +204,17 @@ impl<'d> Binary<'d> {
     }
 }
 
-/// Source lines of binaries; making one parses the debug information's index, so it is made once, for a binary that some stack goes through.
+/// Source lines of binaries. The index of the debug information is parsed once for each binary,
+/// when a stack goes through it.
 pub struct Lines<'b>(Vec<OnceCell<Option<Context<Slice<'b>>>>>);
 
 impl<'b> Lines<'b> {
-    /// For as many binaries.
+    /// An empty cache for `count` binaries.
     pub fn new(count: usize) -> Self {
         Lines((0..count).map(|_| OnceCell::new()).collect())
     }
 
-    /// What is at a place of a stack: the functions that the compiler put into each other there, the innermost first.
+    /// The functions at a place of a stack, including inlined ones, the innermost first.
     pub fn describe(
         &self,
         place: &Place,
@@ -268,7 +271,7 @@ impl<'b> Lines<'b> {
     }
 }
 
-/// A name of a file or function is the container's: one line, and not without end.
+/// Makes a name of a file or function, which the container chose, one line of bounded length.
 fn bounded(name: &str) -> String {
     const MAX: usize = 1024;
     let text = printable(name.as_bytes());

@@ -1,7 +1,7 @@
-//! Finding the files of a core's modules: from the container while it is there, from a directory that looks
-//! like it, from the kept binaries. Only opened here, never read: whether it is the right one is for the
-//! jailed reader to say. What is the container's is opened with the rights of the process that crashed: its
-//! core may name, and its mounts may show, any file of the host.
+//! Finds the files of a core's modules: in the container while it runs, in a directory with its
+//! files, among the kept binaries. The files are only opened here; the sandboxed reader decides
+//! whether they are the right ones. Files in the container are opened with the rights of the
+//! crashed process, since its core may name, and its mounts may show, any file of the host.
 
 use super::Module;
 use super::identity::{is_name, is_name_of};
@@ -18,13 +18,13 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
-    /// Kept in the store.
+    /// Among the kept binaries in the store.
     Kept,
-    /// In the container, which still runs, or in the directory given instead.
+    /// In the running container, or in the directory given in its place.
     Root,
 }
 
-/// A module's file and its debug information, open.
+/// A module's file and its debug information, opened.
 #[derive(Debug, Default)]
 pub struct Opened {
     /// The file.
@@ -33,27 +33,29 @@ pub struct Opened {
     pub debug: Option<File>,
 }
 
-/// Where to look. None of it need be there.
+/// Where to look. Any of these may be missing.
 #[derive(Debug, Default)]
 pub struct Places {
-    /// The container's root directory, or one like it. Links in it do not lead out of it.
+    /// The root directory of the container, or one like it. Links in it do not lead out of it.
     pub root: Option<OwnedFd>,
-    /// `<store>/binaries`: files named by their build-id in hexadecimal, and their content.
+    /// `<store>/binaries`: files named by their build-id in hexadecimal and a hash of their
+    /// content.
     pub kept: Option<OwnedFd>,
-    /// Of the kept ones only these, by the path of the module: those that the crashed process could read itself. Whoever gets its core gets them, and a core can
-    /// name any.
+    /// The kept binaries that may be used, by the path of the module: those that the crashed
+    /// process itself could read. Whoever gets the core gets these files, and a core can name any.
     pub own: Option<BTreeMap<String, String>>,
-    /// The host's directories of debug information, laid out as gdb has it: `.build-id/ab/cdef.debug`.
+    /// Directories of debug information on the host, in gdb's layout: `.build-id/ab/cdef.debug`.
     pub debug: Vec<OwnedFd>,
-    /// Who opens what is below `root`; `None` is the caller.
+    /// The credentials with which files below `root` are opened; `None` for the caller's own.
     pub reader: Option<Credentials>,
 }
 
-/// The same in a container.
+/// The directory of debug information in a container.
 const DEBUG: &str = "usr/lib/debug";
 
 impl Places {
-    /// The usual places: `root`, the kept binaries of `store`, and the debug information that the container and the host have installed.
+    /// The usual places: `root`, the kept binaries of `store`, and the debug information installed
+    /// in the container and on the host.
     pub fn usual(root: Option<OwnedFd>, store: Option<&Path>) -> Self {
         let host = |path: &Path| file::open_dir(path).ok();
         let debug = host(Path::new("/").join(DEBUG).as_path()).into_iter().collect();
@@ -70,7 +72,8 @@ impl Places {
         }
     }
 
-    /// Opens what can be opened of a module. A kept binary comes first: it was taken at the crash, the container's may have been replaced since.
+    /// Opens the files of a module that can be opened. A kept binary is preferred: it was copied at
+    /// the crash, while the container's file may have been replaced since.
     pub fn open(&self, module: &Module) -> Opened {
         let id = module
             .build_id
@@ -92,7 +95,8 @@ impl Places {
         Opened { file: kept().or_else(there), debug }
     }
 
-    /// Under which name the module's file is kept: as the record says. Without a record that with the build-id, if it is the only one: anybody may have made another.
+    /// The name under which the module's file is kept: the one in the record. Without a record, the
+    /// one with the build-id if it is the only one, since anyone may have made another.
     fn kept_name(&self, module: &Module) -> Option<String> {
         if let Some(own) = &self.own {
             return own.get(&module.path).filter(|name| is_name(name)).cloned();

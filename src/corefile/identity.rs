@@ -1,36 +1,40 @@
-//! By what an executable or library is known when it is kept: its build-id, from its notes, for the debugger, and its content, which nobody else's file has, whatever
-//! it calls itself. The file is hostile: a bounded number of bounded reads, never a mapping of it.
+//! Names the kept executables and libraries: by the build-id, which the debugger looks for, and by
+//! a hash of the content, which no other file shares whatever build-id it claims. The file is not
+//! trusted: a bounded number of bounded reads, and it is never mapped.
 
 use super::image::Source;
 use object::elf::{self, FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
 use object::{Endianness, Pod};
 
-/// Most program headers that are looked at; linkers make about ten.
+/// Most program headers that are read; linkers make about ten.
 const MAX_SEGMENTS: usize = 256;
-/// Most bytes of one segment of notes.
+/// Most bytes of one note segment.
 const MAX_NOTES: usize = 64 << 10;
 
-/// What stands before the content's hash where there is no build-id.
+/// Stands in place of the build-id in the name of a file without one.
 const NONE: &str = "content";
-/// Bytes of the hash of the content, BLAKE3, that are in a name: for another file with the same ones 2^128 would have to be tried.
+/// Bytes of the content's BLAKE3 hash in a name: to find another file with the same ones,
+/// 2^128 would have to be tried.
 const HASH: usize = 16;
-/// Bytes of a build-id that is one: linkers make 8, 16 or 20.
+/// Valid lengths of a build-id in bytes; linkers make 8, 16 or 20.
 const BUILD_ID: std::ops::RangeInclusive<usize> = 4..=64;
 
-/// Whether this can be the name of a kept file: a build-id in hexadecimal and the hash of the content, `BUILD_ID-HASH`.
+/// Whether this can be the name of a kept file: `BUILD_ID-HASH`, a build-id in hexadecimal
+/// and the hash of the content.
 pub fn is_name(name: &str) -> bool {
     let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_id = |id: &str| id == NONE || BUILD_ID.contains(&(id.len() / 2)) && hex(id);
     name.split_once('-').is_some_and(|(id, hash)| is_id(id) && hash.len() == 2 * HASH && hex(hash))
 }
 
-/// Whether this is the name of a kept file that says it has this build-id. There may be several.
+/// Whether this is the name of a kept file that claims this build-id. There may be several.
 pub fn is_name_of(name: &str, build_id: &str) -> bool {
     is_name(name) && name.split_once('-').is_some_and(|(id, _)| id == build_id)
 }
 
-/// The name of an ELF file that has this build-id; `None` if it is none, or has more than `most` bytes.
+/// The name of an ELF file that has this build-id; `None` if it is not such a file or
+/// has more than `most` bytes.
 pub fn name(file: &dyn Source, build_id: Option<&str>, most: u64) -> Option<String> {
     let mut buffer = vec![0; 128 << 10];
     let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
@@ -117,7 +121,8 @@ mod tests {
         assert!(
             a != b && is_name(&a) && a.starts_with(NONE) && Some(&a) == with("a", None).as_ref()
         );
-        // The same build-id makes no other file the same; nor does the same content with another.
+        // Files with the same build-id differ in content, and files with the
+        // same content in build-id.
         let (a, b) = (with("a", Some("00112233")).unwrap(), with("b", Some("00112233")).unwrap());
         assert!(
             a != b

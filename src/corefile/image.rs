@@ -1,4 +1,5 @@
-//! The ELF side of a core: header, segments, notes. Only 64-bit little-endian ones; others are named and refused.
+//! The ELF structure of a core: header, segments, notes. 64-bit little-endian only; other
+//! cores are named and refused.
 
 use super::memory::Memory;
 use super::notes::Notes;
@@ -9,11 +10,11 @@ use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use std::fmt;
 
-/// Bytes at offsets: an open file, or memory.
+/// Bytes at offsets, of an open file or of memory.
 pub trait Source {
     /// Size in bytes.
     fn size(&self) -> u64;
-    /// Fills `buffer` from `offset` as far as there are bytes; returns how many.
+    /// Fills `buffer` from `offset`, as far as there are bytes, and returns their number.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> usize;
 }
 
@@ -50,12 +51,12 @@ impl Source for Vec<u8> {
     }
 }
 
-/// Most segments: the kernel's own bound is vm.max_map_count, 65,530 unless raised.
+/// Most segments. The kernel's own bound is vm.max_map_count, 65,530 unless raised.
 const MAX_SEGMENTS: u32 = 1 << 20;
-/// Most bytes of notes. 10,000 threads have about 40 MiB with AVX-512 and AMX.
+/// Most bytes of notes. 10,000 threads with AVX-512 and AMX have about 40 MiB.
 const MAX_NOTES: u64 = 256 << 20;
 
-/// What the machine calls its registers and calls.
+/// The processor architecture, which determines registers and system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
     /// AMD64.
@@ -73,28 +74,28 @@ impl fmt::Display for Machine {
     }
 }
 
-/// A part of the process's memory.
+/// A PT_LOAD segment: a part of the process's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Where in the process.
+    /// Address in the process.
     pub address: u64,
-    /// Bytes in the process.
+    /// Size in the process, in bytes.
     pub size: u64,
-    /// Where in the file.
+    /// Offset in the file.
     pub offset: u64,
-    /// Bytes in the file.
+    /// Size in the file, in bytes.
     pub in_file: u64,
-    /// Whether it may be executed.
+    /// Whether it is executable.
     pub code: bool,
 }
 
-/// A core file, taken apart.
+/// A parsed core file.
 pub struct Image<'s> {
-    /// Which machine.
+    /// Its architecture.
     pub machine: Machine,
-    /// Segments by address.
+    /// Segments, sorted by address.
     pub loads: Vec<Load>,
-    /// What the notes say.
+    /// The contents of its notes.
     pub notes: Notes,
     /// The memory that was dumped.
     pub memory: Memory<'s>,
@@ -102,10 +103,10 @@ pub struct Image<'s> {
 }
 
 impl<'s> Image<'s> {
-    /// Takes a core apart.
+    /// Parses a core.
     ///
     /// # Errors
-    /// What it is instead, or what is wrong with it.
+    /// What the file is instead, or what is wrong with it.
     pub fn parse(source: &'s dyn Source) -> Result<Self> {
         let mut start = [0; 64];
         let got = source.read_at(0, &mut start);
@@ -143,13 +144,13 @@ impl<'s> Image<'s> {
         Ok(Image { machine, loads, notes, memory, size: source.size() })
     }
 
-    /// Bytes that the segments promise and the file does not have.
+    /// Bytes that the segments announce but the file does not have.
     pub fn missing(&self) -> u64 {
         let end = self.loads.iter().map(|l| l.offset.saturating_add(l.in_file)).max().unwrap_or(0);
         end.saturating_sub(self.size)
     }
 
-    /// Whether code may be executed at an address.
+    /// Whether the memory at an address is executable.
     pub fn is_code(&self, address: u64) -> bool {
         let i = self.loads.partition_point(|l| l.address <= address);
         i > 0
@@ -171,7 +172,8 @@ fn load(p: &ProgramHeader64<LE>) -> Load {
 fn segments(source: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<ProgramHeader64<LE>>> {
     let mut count = u32::from(header.e_phnum(LE));
     if count == u32::from(elf::PN_XNUM) {
-        // Above 65,534 the number stands in the first section header's sh_info, at the end of the file.
+        // For more than 65,534 segments the number is in sh_info of the first section
+        // header, at the end of the file.
         let mut section = [0; 64];
         let got = source.read_at(header.e_shoff(LE), &mut section);
         ensure!(
@@ -202,7 +204,7 @@ fn segments(source: &dyn Source, header: &FileHeader64<LE>) -> Result<Vec<Progra
 }
 
 fn read_notes(source: &dyn Source, p: &ProgramHeader64<LE>) -> Result<Vec<u8>> {
-    // A cut file has at most what is left of it.
+    // A truncated file has at most the rest of it.
     let size = p.p_filesz(LE).min(source.size().saturating_sub(p.p_offset(LE)));
     ensure!(size <= MAX_NOTES, "it claims {size} bytes of notes");
     let mut bytes = vec![0; size as usize];

@@ -1,28 +1,30 @@
-//! The process's memory, as far as the core has it. Read in blocks that are kept, a bounded number of them: a stack is read word by word.
+//! The process's memory, as far as the core contains it. Read in blocks, of which a bounded number
+//! is cached, since a stack is read word by word.
 
 use super::image::{Load, Source};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 const BLOCK: u64 = 4096;
-/// 16 MiB of blocks.
+/// Most cached blocks: 16 MiB.
 const MAX_BLOCKS: usize = 4096;
 
 /// Memory by address.
 pub struct Memory<'s> {
     source: &'s dyn Source,
     loads: Vec<Load>,
-    /// Blocks of the file by number, short at its end.
+    /// Cached blocks by their number in the file; the last one may be short.
     blocks: RefCell<HashMap<u64, Vec<u8>>>,
 }
 
 impl<'s> Memory<'s> {
-    /// `loads` by address.
+    /// `loads` are sorted by address.
     pub fn new(source: &'s dyn Source, loads: Vec<Load>) -> Self {
         Memory { source, loads, blocks: RefCell::default() }
     }
 
-    /// Fills the buffer, or nothing: what the core does not have is not zeros.
+    /// Fills the whole buffer, or returns `None`: memory that the core does
+    /// not contain is not zeros.
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Option<()> {
         let (mut address, mut rest) = (address, buffer);
         while !rest.is_empty() {
@@ -37,14 +39,14 @@ impl<'s> Memory<'s> {
         Some(())
     }
 
-    /// A number of 8 bytes.
+    /// A little-endian number of 8 bytes.
     pub fn word(&self, address: u64) -> Option<u64> {
         let mut bytes = [0; 8];
         self.read(address, &mut bytes)?;
         Some(u64::from_le_bytes(bytes))
     }
 
-    /// At most `max` bytes from an address, as many as are there without a gap.
+    /// At most `max` bytes from an address, up to the first gap.
     pub fn up_to(&self, address: u64, max: usize) -> Vec<u8> {
         let there = self.find(address).map_or(0, |l| l.in_file - (address - l.address));
         let mut bytes = vec![0; usize::try_from(there).unwrap_or(usize::MAX).min(max)];

@@ -1,13 +1,15 @@
-//! What a core file says: who died, of what, and where each thread was.
+//! Reads a core file: which process died, of what, and where each thread was.
 //!
 //! ```text
-//! file --image--> Image --overview--> Overview        what is in the core alone: signal, program, threads, modules with their build-ids
-//!                    |
-//!                    +--walk (framehop)--> frames --binary (addr2line, object)--> ThreadStack, one for each thread, the crashing one first
+//! file --image--> Image --overview--> Overview    what the core alone says: signal, program,
+//!                   |                             threads, modules with their build-ids
+//!                   +--walk (framehop)--> frames --binary (addr2line, object)--> ThreadStack
+//!                                                 one for each thread, the crashing one first
 //! ```
 //!
-//! The core and the binaries are hostile: everything here but `reader` and `files` runs in [`crate::sys::jail`], and gives back plain values, or an error
-//! that says what is wrong with the file. `reader` starts the jails, `files` finds the binaries for them.
+//! The core and the binaries are not trusted: everything here except `reader` and `files` runs in a
+//! [`crate::sys::sandbox`], and returns plain values, or an error that says what is wrong with the
+//! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
 mod identity;
@@ -29,95 +31,95 @@ pub use signal::Signal;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// What the core alone says.
+/// What the core alone says, without any other file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overview {
-    /// `x86-64`, `AArch64`.
+    /// Architecture: `x86-64` or `AArch64`.
     pub machine: String,
-    /// Process ID in the crasher's PID namespace.
+    /// Process ID in the crasher's own PID namespace.
     pub pid: i32,
     /// comm of the process, from NT_PRPSINFO.
     pub comm: String,
-    /// Its command line as far as NT_PRPSINFO has it (80 bytes).
+    /// Its command line, as far as NT_PRPSINFO has it (80 bytes).
     pub arguments: String,
-    /// The signal that killed it.
+    /// The signal that it died of.
     pub signal: Option<Signal>,
-    /// Threads.
+    /// Number of threads.
     pub threads: usize,
-    /// Bytes of memory that the core should have and the file has not.
+    /// Bytes of memory that the core announces but the file does not have.
     pub missing: u64,
-    /// Files with code that were mapped, the executable first.
+    /// Mapped files with code, the executable first.
     pub modules: Vec<Module>,
 }
 
 /// A mapped file with code.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
-    /// Its path in the container when it was mapped; control characters escaped.
+    /// Its path in the container when it was mapped, with control characters escaped.
     pub path: String,
     /// Build-id in hexadecimal, if its first page is in the core and has one.
     pub build_id: Option<String>,
-    /// Lowest address.
+    /// Lowest mapped address.
     pub start: u64,
-    /// One past the highest.
+    /// One past the highest mapped address.
     pub end: u64,
 }
 
-/// What became of the search for a module's file, as the jailed reader found it.
+/// Whether a module's file is the one that was mapped, as the sandboxed reader found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Match {
     /// Not looked for, or not found.
     #[default]
     Absent,
-    /// The same build-id.
+    /// It has the same build-id.
     Same,
-    /// Neither the core nor the file says a build-id.
+    /// Neither the core nor the file has a build-id.
     Unproven,
-    /// Another build-id: not used.
+    /// It has another build-id, and is not used.
     Other,
-    /// Not an ELF file that we can read: not used.
+    /// It is not a readable ELF file, and is not used.
     Damaged,
 }
 
-/// What stands on a stack where a signal handler was called, in gdb's words.
+/// Stands for the frame of a signal handler's caller, in gdb's words.
 pub const TRAMPOLINE: &str = "<signal handler called>";
 
 /// A function on a stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// Where it was; for all but the first the address it would have returned to.
+    /// Where the thread was, or, for all frames but the first, the return address.
     pub address: u64,
     /// Function, demangled, if a symbol covers the address.
     pub function: Option<String>,
     /// Source file, from the debug information.
     pub file: Option<String>,
-    /// Line in it.
+    /// Line in the source file.
     pub line: Option<u32>,
-    /// Whether the compiler put it into the next one.
+    /// Whether it is inlined into the next frame.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inlined: bool,
-    /// Which of [`Overview::modules`].
+    /// Index in [`Overview::modules`].
     pub module: Option<usize>,
-    /// Offset in the module's file image: address less the load bias.
+    /// Offset in the module's file image: the address minus the load bias.
     pub offset: Option<u64>,
 }
 
 /// The stack of one thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadStack {
-    /// Thread ID in the crasher's PID namespace.
+    /// Thread ID in the crasher's own PID namespace.
     pub tid: i32,
-    /// The innermost function first.
+    /// Its functions, the innermost first.
     pub frames: Vec<Frame>,
-    /// Why the stack may go on where `frames` ends.
+    /// Why the stack may go on after the last frame.
     pub cut: Option<String>,
 }
 
 /// Reads what the core alone says.
 ///
 /// # Errors
-/// It is no core that we can read, and why.
+/// The file is not a core that can be read, with the reason.
 pub fn overview(source: &dyn Source) -> Result<Overview> {
     let image = Image::parse(source)?;
     let modules = modules::of(&image);
@@ -138,14 +140,15 @@ pub fn overview(source: &dyn Source) -> Result<Overview> {
 pub struct Bytes<'d> {
     /// The file itself.
     pub file: Option<&'d [u8]>,
-    /// Its debug information, where that is a file of its own.
+    /// Its debug information, if that is a separate file.
     pub debug: Option<&'d [u8]>,
 }
 
-/// Follows the stack of every thread. `bytes` are those of [`Overview::modules`], in that order. `tell` gets the verdict on each of them, then each thread.
+/// Unwinds the stack of every thread. `bytes` are the files of [`Overview::modules`], in that
+/// order. `tell` is called with the verdict on each file, then with each thread.
 ///
 /// # Errors
-/// It is no core that we can read, or `tell` failed.
+/// The file is not a core that can be read, or `tell` failed.
 pub fn stacks(
     source: &dyn Source,
     bytes: &[Bytes<'_>],
@@ -174,16 +177,16 @@ pub fn stacks(
     Ok(())
 }
 
-/// What [`stacks`] tells, one after the other.
+/// A partial result of [`stacks`], in the order in which they are reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
-    /// Whether the files are the ones that were mapped.
+    /// For each module, whether its file is the one that was mapped.
     Matches(Vec<Match>),
-    /// DT_SONAME of each of them.
+    /// DT_SONAME of each module.
     Sonames(Vec<Option<String>>),
-    /// One thread.
+    /// The stack of one thread.
     Thread(ThreadStack),
-    /// Nothing more comes, and why.
+    /// Nothing more follows, for this reason.
     Failed(String),
 }
 

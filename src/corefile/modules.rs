@@ -1,4 +1,5 @@
-//! Which files with code were mapped where, and what they call themselves: the first page of each ELF file is in the core (coredump_filter bit 4).
+//! The mapped files with code, with their addresses and build-ids. The first page of each ELF file
+//! is in the core (coredump_filter bit 4).
 
 use super::Module;
 use super::image::{Image, Load};
@@ -7,26 +8,26 @@ use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
 
-/// A module, and what following a stack needs of it.
+/// A module, with what unwinding needs.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// For the reader.
+    /// What is reported to the caller.
     pub said: Module,
-    /// What is added to an address in the file's image to get the one in memory.
+    /// The load bias: address in memory minus address in the file's image.
     pub bias: u64,
-    /// The whole image, for a module that is no file: the vDSO.
+    /// The whole image, for a module that has no file: the vDSO.
     pub image: Option<Vec<u8>>,
 }
 
-/// AT_SYSINFO_EHDR of the auxiliary vector: where the vDSO is.
+/// AT_SYSINFO_EHDR of the auxiliary vector: the address of the vDSO.
 const VDSO: u64 = 33;
-/// AT_ENTRY: where the executable starts.
+/// AT_ENTRY of the auxiliary vector: the entry point of the executable.
 const ENTRY: u64 = 9;
-/// The vDSO has two pages, or a few.
+/// Most bytes of the vDSO, which has a few pages.
 const MAX_VDSO: usize = 64 << 10;
-/// A first page, and the notes that may stand on the second.
+/// Most bytes of a module's first pages: its header, and notes that may be on the second page.
 const MAX_HEAD: usize = 64 << 10;
-/// Most modules that are taken.
+/// Most modules that are read.
 const MAX: usize = 4096;
 
 /// Finds the modules of a core, the executable first, then by address.
@@ -34,7 +35,7 @@ pub fn of(image: &Image<'_>) -> Vec<Found> {
     let mut groups: Vec<(Module, Vec<u8>)> = Vec::new();
     for file in &image.notes.files {
         match groups.last_mut() {
-            // The parts of one file follow each other; offset 0 starts it anew.
+            // The mappings of one file are consecutive; offset 0 begins a new module.
             Some((m, path)) if *path == file.path && file.offset > 0 => m.end = m.end.max(file.end),
             _ => groups.push((
                 Module {
@@ -49,7 +50,8 @@ pub fn of(image: &Image<'_>) -> Vec<Found> {
     }
     let has_code = |m: &Module| {
         let inside = |l: &&Load| l.address < m.end && l.address.saturating_add(l.size) > m.start;
-        // The kernel has every mapping among its segments; gdb's generate-core-file leaves those out that it does not dump, code for one.
+        // The kernel writes a segment for every mapping; gdb's generate-core-file omits those that
+        // it does not dump, such as code.
         let part = |l: &Load| {
             l.address.saturating_add(l.size).min(m.end).saturating_sub(l.address.max(m.start))
         };
@@ -83,7 +85,8 @@ pub fn of(image: &Image<'_>) -> Vec<Found> {
     found
 }
 
-/// Bias and build-id, from the ELF header in memory. Without it the file is taken to be linked at 0, as every shared object is.
+/// Bias and build-id, from the ELF header in memory. Without that, the file is assumed to be linked
+/// at 0, as every shared object is.
 fn read_head(image: &Image<'_>, said: Module) -> Found {
     let head = image.memory.up_to(said.start, MAX_HEAD);
     let mut found = Found { bias: said.start, said, image: None };
@@ -99,7 +102,8 @@ fn read_head(image: &Image<'_>, said: Module) -> Found {
     found
 }
 
-/// The first segment to be loaded tells where the file's first page wanted to be.
+/// Computes the load bias: the first PT_LOAD segment gives the address that the file's
+/// first page was linked at.
 pub fn bias(segments: &[ProgramHeader64<LE>], start: u64) -> Option<u64> {
     let first = segments.iter().find(|p| p.p_type(LE) == elf::PT_LOAD)?;
     Some(start.wrapping_sub(first.p_vaddr(LE).wrapping_sub(first.p_offset(LE))))

@@ -1,7 +1,9 @@
-//! The notes of a core: threads with their registers, the signal, the table of mapped files, the auxiliary vector.
+//! The notes of a core: threads with their registers, the signal, the table of mapped
+//! files, the auxiliary vector.
 //!
-//! `object` takes the notes apart; the layouts of what is in them are the kernel's (`include/uapi/linux/elfcore.h`, `fs/binfmt_elf.c`), and no crate that is
-//! kept up has them for a core of another process.
+//! `object` splits the notes. The layouts of their contents are the kernel's
+//! (`include/uapi/linux/elfcore.h`, `fs/binfmt_elf.c`); no maintained crate has them for
+//! the core of another process.
 
 use super::image::Machine;
 use super::signal::Signal;
@@ -12,25 +14,25 @@ use object::elf::{self, FileHeader64};
 use object::read::elf::NoteIterator;
 use std::collections::BTreeMap;
 
-/// The registers that a stack is followed with.
+/// The registers that unwinding starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registers {
-    /// Where the thread was.
+    /// Program counter.
     pub pc: u64,
     /// Stack pointer.
     pub sp: u64,
-    /// Frame pointer: rbp, x29.
+    /// Frame pointer: rbp or x29.
     pub fp: u64,
-    /// Link register, x30; 0 on machines that have none.
+    /// Link register, x30; 0 on architectures without one.
     pub lr: u64,
 }
 
 /// A thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thread {
-    /// Its ID in the crasher's PID namespace.
+    /// Its ID in the crasher's own PID namespace.
     pub tid: i32,
-    /// Where it was.
+    /// Its registers when it was dumped.
     pub registers: Registers,
 }
 
@@ -43,34 +45,35 @@ pub struct Mapping {
     pub end: u64,
     /// Offset in the file, in bytes.
     pub offset: u64,
-    /// Its path.
+    /// Path of the file, as bytes.
     pub path: Vec<u8>,
 }
 
-/// All that we take from the notes.
+/// What is read from the notes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// Threads; the kernel puts the one that dumped first.
+    /// Threads; the kernel puts the one that caused the dump first.
     pub threads: Vec<Thread>,
-    /// NT_SIGINFO, or the signal alone from NT_PRSTATUS.
+    /// From NT_SIGINFO, or only the number from NT_PRSTATUS.
     pub signal: Option<Signal>,
-    /// NT_FILE.
+    /// Rows of NT_FILE.
     pub files: Vec<Mapping>,
-    /// NT_AUXV.
+    /// Entries of NT_AUXV, by type.
     pub auxv: BTreeMap<u64, u64>,
     /// Process ID in its own PID namespace.
     pub pid: i32,
-    /// comm.
+    /// comm of the process.
     pub comm: String,
-    /// Command line, cut at 80 bytes.
+    /// Command line, cut after 80 bytes.
     pub arguments: String,
 }
 
-/// Most threads and mappings that are taken: each costs memory.
+/// Most threads, and most mappings, that are read, since each takes memory.
 const MAX: usize = 1 << 16;
 
 impl Notes {
-    /// Takes the notes of one segment. A damaged one ends the segment: what came before it counts.
+    /// Reads the notes of one segment. A damaged note ends the segment;
+    /// what came before it is kept.
     pub fn add(&mut self, machine: Machine, bytes: &[u8]) -> Result<()> {
         let mut notes = NoteIterator::<FileHeader64<LE>>::new(LE, 4, bytes)?;
         while let Ok(Some(note)) = notes.next() {
@@ -90,7 +93,8 @@ impl Notes {
                     self.auxv = pairs.take_while(|(k, _)| *k != 0).collect();
                 }
                 (b"CORE", elf::NT_PRPSINFO) => {
-                    // struct elf_prpsinfo: state and flags (16), user, group, pid, ppid, pgrp, sid (24), pr_fname[16], pr_psargs[80].
+                    // struct elf_prpsinfo: state and flags (16), user, group, pid, ppid, pgrp, sid
+                    // (24), pr_fname[16], pr_psargs[80].
                     self.pid = i32_at(d, 24).unwrap_or(0);
                     self.comm = text(d.get(40..56));
                     self.arguments = text(d.get(56..136));
@@ -130,7 +134,8 @@ impl Notes {
     }
 }
 
-/// NT_FILE: how many, the page size, (start, end, offset in pages) for each, then the paths, each ended by a NUL.
+/// NT_FILE: the count, the page size, then (start, end, offset in pages) for each file, then the
+/// paths, each ended by a NUL.
 fn files(d: &[u8]) -> Option<Vec<Mapping>> {
     let (count, page) = (usize::try_from(u64_at(d, 0)?).ok()?, u64_at(d, 8)?);
     let rows = d.get(16..)?;

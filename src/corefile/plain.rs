@@ -1,6 +1,7 @@
-//! A core as the kernel wrote it: one that was compressed is decompressed first, into a file without a name, with its holes.
+//! A core as the kernel wrote it. A compressed one is first decompressed into an
+//! unnamed file, with its holes.
 
-use crate::sys::jail::{self, Bounds};
+use crate::sys::sandbox::{self, Bounds};
 use crate::sys::{AsFd, kernel};
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Where the file is made: on disk, a core is large.
+/// Directory of the unnamed file: on disk, since a core is large.
 const PLACE: &str = "/var/tmp";
 
 /// Whether the file is compressed.
@@ -19,12 +20,13 @@ pub fn is_compressed(core: &File) -> bool {
     core.read_at(&mut start, 0).is_ok_and(|n| n == 4) && start == ZSTD
 }
 
-/// The core itself, decompressed where it has to be. The decompressor runs in a jail; it may fill at most half of what is free.
+/// The core itself, decompressed if necessary. The decompressor runs in a sandbox, and may use at
+/// most half of the free space.
 pub fn plain(core: File) -> Result<File> {
     if !is_compressed(&core) {
         return Ok(core);
     }
-    // What its owner adds meanwhile is not read.
+    // What the owner appends from now on is not read.
     let size = core.metadata().context("fstat")?.len();
     let file = tempfile::tempfile_in(PLACE)
         .or_else(|_| tempfile::tempfile())
@@ -37,7 +39,7 @@ pub fn plain(core: File) -> Result<File> {
         output: 4096,
         file: room,
     };
-    let said = jail::run(&bounds, &[core.as_fd(), file.as_fd()], |out| {
+    let said = sandbox::run(&bounds, &[core.as_fd(), file.as_fd()], |out| {
         let result = zstd::stream::read::Decoder::new((&core).take(size))
             .and_then(|from| copy_sparse(from, &file, room));
         let _ = match result {
@@ -48,21 +50,21 @@ pub fn plain(core: File) -> Result<File> {
     let words = String::from_utf8_lossy(&said.output).into_owned();
     if said.cut.is_some() || words != "ok" {
         let why = said.cut.unwrap_or(words);
-        // A core that was cut while it was written: the head of it is worth something.
+        // The beginning of a core that was cut while it was written is still useful.
         ensure!(file.metadata()?.len() > 0, "decompress: {why}");
         log::warn!("decompress: {why}, going on with what came before");
     }
     Ok(file)
 }
 
-/// Copies bytes into an empty file; runs of zeros become holes. More than `most` bytes, holes and all,
-/// are an error: little can be packed to be much.
+/// Copies bytes into an empty file; runs of zeros become holes. More than `most` bytes, including
+/// holes, are an error, since a small file can decompress to a very large one.
 fn copy_sparse(mut from: impl Read, mut to: &File, most: u64) -> std::io::Result<()> {
     let mut all = 0;
     let mut buffer = vec![0; 64 << 10];
     loop {
         let mut n = 0;
-        // Whole blocks, so that a hole is seen as one.
+        // Whole blocks, so that holes are recognised.
         while n < buffer.len() {
             match from.read(&mut buffer[n..]) {
                 Ok(0) => break,

@@ -1,45 +1,46 @@
-//! Starts the jails in which a core is read: one for what it says itself, one with its binaries for the stacks. What comes back is bounded, and may be part
-//! of the answer: some information is better than none.
+//! Starts the sandboxes in which a core is read: one for what the core alone says, one
+//! with its binaries for the stacks. Results are bounded, and may be partial: some
+//! information is better than none.
 
 use super::files::{Opened, Places};
 use super::{Bytes, Match, Overview, ThreadStack, Told, overview, stacks};
 use crate::sys::AsFd;
-use crate::sys::jail::{self, Bounds};
 use crate::sys::map::Map;
+use crate::sys::sandbox::{self, Bounds};
 use anyhow::{Result, anyhow};
 use std::fs::File;
 use std::time::Duration;
 
-/// For reading the core alone.
+/// Bounds for reading the core alone.
 const QUICK: Bounds =
     Bounds { memory: 2 << 30, cpu: 10, time: Duration::from_secs(20), output: 16 << 20, file: 0 };
-/// With its binaries, which are mapped: debug information can have gigabytes.
+/// Bounds for reading it with its binaries, which are mapped: debug information can have gigabytes.
 const FULL: Bounds =
     Bounds { memory: 16 << 30, cpu: 60, time: Duration::from_secs(120), output: 64 << 20, file: 0 };
 
-/// All that was found out.
+/// Everything that was read.
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// What the core says itself.
+    /// What the core alone says.
     pub overview: Overview,
-    /// For each module its files.
+    /// The files of each module.
     pub files: Vec<Opened>,
-    /// For each module whether its file is the right one.
+    /// For each module, whether its file is the right one.
     pub matches: Vec<Match>,
-    /// For each module the name by which others are linked with it, if it has one.
+    /// For each module, the name by which others are linked with it, if it has one.
     pub sonames: Vec<Option<String>>,
-    /// For each thread its stack.
+    /// The stack of each thread.
     pub threads: Vec<ThreadStack>,
-    /// Why there may be more.
+    /// Why the result may be incomplete.
     pub cut: Option<String>,
 }
 
-/// Reads what the core says itself.
+/// Reads what the core alone says.
 ///
 /// # Errors
 /// Why it cannot be read.
 pub fn look(core: &File) -> Result<Overview> {
-    let said = jail::run(&QUICK, &[core.as_fd()], |out| {
+    let said = sandbox::run(&QUICK, &[core.as_fd()], |out| {
         let answer = overview(core).map_err(|e| format!("{e:#}"));
         let _ = out.write_all(&serde_json::to_vec(&answer).unwrap_or_default());
     })?;
@@ -50,7 +51,7 @@ pub fn look(core: &File) -> Result<Overview> {
     }
 }
 
-/// Reads the core and follows all stacks.
+/// Reads the core and unwinds all stacks.
 ///
 /// # Errors
 /// Why it cannot be read.
@@ -61,8 +62,8 @@ pub fn read(core: &File, places: &Places) -> Result<Reading> {
     keep.extend(files.iter().flat_map(|f| {
         f.file.iter().map(|(_, file)| file.as_fd()).chain(f.debug.as_ref().map(|d| d.as_fd()))
     }));
-    let said = jail::run(&FULL, &keep, |out| {
-        // A file that cannot be mapped is one that was not found.
+    let said = sandbox::run(&FULL, &keep, |out| {
+        // A file that cannot be mapped counts as not found.
         let maps: Vec<_> = files
             .iter()
             .map(|f| {
@@ -90,7 +91,7 @@ pub fn read(core: &File, places: &Places) -> Result<Reading> {
             Ok(Told::Sonames(names)) => reading.sonames = names,
             Ok(Told::Thread(thread)) => reading.threads.push(thread),
             Ok(Told::Failed(why)) => reading.cut = Some(why),
-            // The last one may be cut.
+            // The last line may be incomplete.
             Err(_) => {}
         }
     }

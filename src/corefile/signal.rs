@@ -1,4 +1,5 @@
-//! The signal in words: what `si_code` and the address mean, from `include/uapi/asm-generic/siginfo.h`.
+//! Describes a signal in words: the meaning of `si_code` and of the address, from
+//! `include/uapi/asm-generic/siginfo.h`.
 
 use super::image::Machine;
 use super::notes::{i32_at, u64_at};
@@ -8,17 +9,17 @@ use serde::{Deserialize, Serialize};
 /// The signal that killed a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signal {
-    /// Its number.
+    /// Signal number.
     pub number: i32,
-    /// Its name.
+    /// Signal name, such as `SIGSEGV`.
     pub name: String,
     /// `si_code`, if the core has NT_SIGINFO.
     pub code: Option<i32>,
     /// What happened, in words.
     pub words: Option<String>,
-    /// The address that it is about.
+    /// The address that the signal concerns.
     pub address: Option<u64>,
-    /// Who sent it, if a process did: its ID as the crasher saw it.
+    /// The process that sent it, if one did: its ID in the crasher's PID namespace.
     pub sender: Option<i32>,
 }
 
@@ -39,8 +40,10 @@ impl Signal {
         }
         if code == SI_KERNEL {
             signal.words = Some(match (number, machine) {
-                // The CPU tells no address for these.
-                (11, Machine::X86_64) => "general protection fault: the address is not canonical, or the instruction is not allowed".into(),
+                // The CPU reports no address for these.
+                (11, Machine::X86_64) => "general protection fault: the address is not canonical, \
+                                          or the instruction is not allowed"
+                    .into(),
                 _ => "sent by the kernel".into(),
             });
             return Some(signal);
@@ -53,7 +56,7 @@ impl Signal {
                 "system call {} is not allowed (seccomp)",
                 i32_at(d, 24).unwrap_or(-1)
             )),
-            // An access that went wrong is about the address; an instruction that did stands at it.
+            // A failed access concerns the address; a failed instruction is at the address.
             (4 | 5 | 8, Some(w)) => Some(about.map_or(w.to_owned(), |a| format!("{w} at {a:#x}"))),
             (11, Some(w)) if matches!(code, 3 | 4) => {
                 Some(about.map_or(w.to_owned(), |a| format!("{w} at {a:#x}")))
@@ -64,7 +67,7 @@ impl Signal {
         Some(signal)
     }
 
-    /// Says so if it was the process that sent it to itself.
+    /// Says so if the process sent the signal to itself.
     pub fn of_process(self, pid: i32) -> Self {
         let words = if self.sender == Some(pid) {
             Some("raised by the process itself (abort, raise)".into())
@@ -77,7 +80,7 @@ impl Signal {
 
 const SI_KERNEL: i32 = 0x80;
 
-/// Codes of a signal that somebody sent.
+/// Codes of a signal that was sent.
 fn sent(code: i32, pid: Option<i32>, uid: Option<i32>) -> Option<String> {
     let who = || Some(format!("process {} (user {})", pid?, uid?.cast_unsigned()));
     Some(match code {
@@ -163,7 +166,8 @@ mod tests {
                 11,
                 0x80,
                 [0; 4],
-                "general protection fault: the address is not canonical, or the instruction is not allowed",
+                "general protection fault: the address is not canonical, or the instruction is not \
+                 allowed",
             ),
             (6, -6, [12, 1000, 0, 0], "sent by process 12 (user 1000) with tgkill or raise"),
             (3, 0, [0, -1, 0, 0], "sent by process 0 (user 4294967295) with kill"),

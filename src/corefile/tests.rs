@@ -1,7 +1,8 @@
 use super::*;
 use proptest::prelude::*;
 
-/// A core made by hand: two threads, an NT_FILE row, a stack of frame pointers in one segment, code that is not dumped in another.
+/// A core made by hand: two threads, one row of NT_FILE, a stack with frame pointers in one
+/// segment, and code that is not dumped in another.
 fn core() -> Vec<u8> {
     let note = |kind: u32, desc: &[u8]| -> Vec<u8> {
         let mut n = [5u32, desc.len() as u32, kind]
@@ -93,7 +94,7 @@ fn without_files_by_frame_pointers() {
     let addresses = |i: usize| all[i].frames.iter().map(|f| f.address).collect::<Vec<u64>>();
     assert_eq!(all.iter().map(|t| t.tid).collect::<Vec<_>>(), [12, 13]);
     assert_eq!(addresses(0), [CODE + 0x10, CODE + 0x20, CODE + 0x28]);
-    // A jump to 0: the caller is on top of the stack.
+    // A jump to 0: the top of the stack is the caller.
     assert_eq!(addresses(1), [0, CODE + 0x30]);
     assert!(all[0].cut.as_deref().unwrap().contains("was not found"), "{:?}", all[0].cut);
 }
@@ -109,9 +110,13 @@ fn a_cut_core_says_how_much_is_missing() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
-    /// Whatever stands in a core, reading it ends, and with an error at worst.
+    /// Reading a core ends whatever it contains, at worst with an error.
     #[test]
-    fn nothing_that_is_damaged_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12), cut in any::<prop::sample::Index>(), whole in any::<bool>()) {
+    fn nothing_that_is_damaged_panics(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        cut in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+    ) {
         let mut bytes = core();
         for (at, value) in changes {
             let at = at.index(bytes.len());

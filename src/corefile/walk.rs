@@ -1,4 +1,5 @@
-//! Following a stack, by framehop; what framehop leaves to its caller is here: signal frames, a jump to nowhere, the end.
+//! Unwinds stacks with framehop, and handles what framehop leaves to its caller: signal frames,
+//! jumps to addresses without code, and the end of the stack.
 
 use super::binary::Binary;
 use super::image::{Image, Machine};
@@ -8,28 +9,28 @@ use framehop::aarch64::{CacheAarch64, PtrAuthMask, UnwindRegsAarch64, UnwinderAa
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Unwinder};
 
-/// Most functions of one stack that are shown.
+/// Most frames of one stack that are shown.
 const MAX_FRAMES: usize = 512;
 
-/// A place on a stack.
+/// A frame of a stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// Where the thread was, or would return to.
+    /// Where the thread was, or the address that a call returns to.
     pub address: u64,
-    /// An address in the same instruction: of a call that would return, the last byte of the call.
+    /// An address within the same instruction; for a return address, the last byte of the call.
     pub lookup: u64,
-    /// Which module it is in.
+    /// Index of the module that contains it.
     pub module: Option<usize>,
-    /// Whether it is the kernel's or the C library's way back from a signal handler.
+    /// Whether it is the code of the kernel or the C library that returns from a signal handler.
     pub trampoline: bool,
 }
 
-/// A stack.
+/// An unwound stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Walked {
-    /// The innermost first.
+    /// Its frames, the innermost first.
     pub frames: Vec<Place>,
-    /// Why it may go on.
+    /// Why the stack may go on after the last frame.
     pub cut: Option<String>,
 }
 
@@ -38,7 +39,7 @@ enum Engine<'b> {
     Aarch64(UnwinderAarch64<&'b [u8]>, CacheAarch64),
 }
 
-/// Follows the stacks of one core.
+/// Unwinds the stacks of one core.
 pub struct Walker<'b> {
     image: &'b Image<'b>,
     modules: &'b [Found],
@@ -47,7 +48,7 @@ pub struct Walker<'b> {
 }
 
 impl<'b> Walker<'b> {
-    /// Takes the unwind tables of all modules whose file is known.
+    /// Loads the unwind tables of all modules whose file is known.
     pub fn new(image: &'b Image<'b>, modules: &'b [Found], binaries: &'b [Binary<'b>]) -> Self {
         let engine = match image.machine {
             Machine::X86_64 => {
@@ -72,11 +73,11 @@ impl<'b> Walker<'b> {
         Walker { image, modules, binaries, engine }
     }
 
-    /// Follows one thread's stack.
+    /// Unwinds the stack of one thread.
     pub fn walk(&mut self, thread: &Thread) -> Walked {
         let mut walked = Walked::default();
         let mut now = thread.registers;
-        // Whether `now.pc` is where the thread was, and not where a call would return to.
+        // Whether `now.pc` is where the thread was, and not a return address.
         let mut exact = true;
         loop {
             let lookup = if exact { now.pc } else { now.pc.wrapping_sub(1) };
@@ -91,13 +92,14 @@ impl<'b> Walker<'b> {
                 self.interrupted(now.sp)
                     .ok_or_else(|| "the interrupted registers are not in the core".to_owned())
             } else if exact && !self.is_code(now.pc) {
-                // A call to where no code is: the caller is the one that put the return address there.
+                // A call to an address without code: the caller is the one that
+                // pushed the return address.
                 self.caller_of_nothing(now)
                     .ok_or_else(|| "there is no code here, and no return address".to_owned())
             } else {
                 match self.step(now, exact) {
                     Ok(None) => {
-                        // Without tables this means that the frame pointer was none.
+                        // Without tables this means that the register did not hold a frame pointer.
                         walked.cut = self.lacks(module);
                         return walked;
                     }
@@ -128,7 +130,8 @@ impl<'b> Walker<'b> {
         }
     }
 
-    /// Without its file the functions of a module can be followed by frame pointers only, which most code does not have.
+    /// Adds to the reason that a module's file is missing. Without it only frame pointers can be
+    /// followed, which most code does not have.
     fn why(&self, why: String, module: Option<usize>) -> String {
         self.lacks(module).map_or_else(|| why.clone(), |lacks| format!("{why}; {lacks}"))
     }
@@ -165,7 +168,8 @@ impl<'b> Walker<'b> {
                 Ok(pc.map(|pc| Registers { pc, sp: r.sp(), fp: r.bp(), lr: 0 }))
             }
             Engine::Aarch64(unwinder, cache) => {
-                // User addresses have at most 48 bits (52 with LVA, which nobody gets without asking); above them may stand a signature.
+                // User addresses have at most 48 bits (52 with LVA, which only programs get that
+                // ask for it); the bits above may be a pointer authentication code.
                 let mask = PtrAuthMask((1 << 48) - 1);
                 let mut r = UnwindRegsAarch64::new_with_ptr_auth_mask(mask, now.lr, now.sp, now.fp);
                 let pc = unwinder
@@ -187,7 +191,8 @@ impl<'b> Walker<'b> {
         }
     }
 
-    /// `rt_sigreturn` stands in the C library or the vDSO, with or without tables; its instructions are part of the ABI, and gdb knows it by them too.
+    /// Whether `pc` is at `rt_sigreturn`, in the C library or the vDSO, with or without tables. Its
+    /// instructions are part of the ABI, and gdb recognises it by them too.
     fn is_trampoline(&self, pc: u64, module: Option<usize>) -> bool {
         let code: &[&[u8]] = match self.image.machine {
             // mov $15, %rax (or %eax); syscall
@@ -209,18 +214,21 @@ impl<'b> Walker<'b> {
         })
     }
 
-    /// What the kernel saved when it called a signal handler: `struct rt_sigframe` from where the stack pointer is when the handler has returned.
+    /// The registers that the kernel saved when it called a signal handler: `struct rt_sigframe`,
+    /// read from the stack pointer after the handler's return.
     fn interrupted(&self, sp: u64) -> Option<Registers> {
         let word = |offset: u64| self.image.memory.word(sp.checked_add(offset)?);
         match self.image.machine {
-            // ucontext: flags, link, stack (40 bytes), then r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
+            // ucontext: flags, link, stack (40 bytes), then r8 to r15, rdi, rsi, rbp,
+            // rbx, rdx, rax, rcx, rsp, rip.
             Machine::X86_64 => Some(Registers {
                 pc: word(40 + 8 * 16)?,
                 sp: word(40 + 8 * 15)?,
                 fp: word(40 + 8 * 10)?,
                 lr: 0,
             }),
-            // siginfo (128 bytes), ucontext to its mcontext (176), fault address, x0 to x30, sp, pc.
+            // siginfo (128 bytes), ucontext to its mcontext (176), fault
+            // address, x0 to x30, sp, pc.
             Machine::Aarch64 => {
                 let register = |i: u64| word(128 + 176 + 8 + 8 * i);
                 Some(Registers {

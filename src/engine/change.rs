@@ -1,4 +1,4 @@
-//! What an installation changes on the host: planned, applied as a whole, written down, undone.
+//! The changes of an installation to the host: planned, applied as a whole, recorded, and undone.
 
 use crate::config::Config;
 use crate::store::Store;
@@ -13,40 +13,40 @@ use std::path::{Path, PathBuf};
 /// Largest ledger that is read, in bytes.
 const MAX: usize = 16 << 20;
 
-/// One change.
+/// One change to the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     /// A file gets a new text.
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Its text before; `None`: it was not there.
+        /// Its text before; `None` if it did not exist.
         before: Option<String>,
-        /// Its text after.
+        /// Its text after the change.
         after: String,
     },
     /// A symbolic link is made.
     Link {
-        /// Where.
+        /// Path of the link.
         path: PathBuf,
-        /// What it says.
+        /// Target of the link.
         target: PathBuf,
     },
-    /// A directory is made, for one of the others.
+    /// A directory is made, for one of the other changes.
     Directory {
-        /// Which.
+        /// Path of the directory.
         path: PathBuf,
     },
 }
 
 impl Change {
-    /// The change that makes a file say `after`, from what it says now.
+    /// The change that makes `after` the text of a file, compared with its present text.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn file(path: &Path, after: String) -> Result<Self> {
-        // A link to the file that is really meant stays a link.
+        // A symbolic link to the file stays a link.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let before = super::read(&path)?;
         Ok(Change::File { path, before, after })
@@ -69,7 +69,7 @@ impl Change {
         }
     }
 
-    /// Whether it still is as we left it.
+    /// Whether it still is as it was left.
     fn stands(&self) -> bool {
         match self {
             Change::File { path, after, .. } => {
@@ -80,7 +80,7 @@ impl Change {
         }
     }
 
-    /// One line.
+    /// The change as one line of text.
     pub fn summary(&self) -> String {
         match self {
             Change::File { path, before: None, .. } => format!("new file {}", path.display()),
@@ -97,7 +97,7 @@ impl Change {
             Change::File { path, after, .. } => write(path, after),
             Change::Link { path, target } => std::os::unix::fs::symlink(target, path)
                 .with_context(|| format!("symlink {}", path.display())),
-            // Never more, whatever the umask of the administrator's shell.
+            // The mode is exact, whatever the umask of the administrator's shell.
             Change::Directory { path } => std::fs::DirBuilder::new()
                 .mode(0o755)
                 .create(path)
@@ -106,7 +106,7 @@ impl Change {
     }
 }
 
-/// A new file beside the old one and a rename, with the old one's mode and owner.
+/// Writes a new file beside the old one and renames it, with the old file's mode and owner.
 fn write(path: &Path, text: &str) -> Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         anyhow::bail!("{} is no file", path.display())
@@ -128,9 +128,9 @@ fn write(path: &Path, text: &str) -> Result<()> {
 /// What will be done, and what is left to the administrator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In order.
+    /// The changes, in the order in which they are applied.
     pub changes: Vec<Change>,
-    /// One line each.
+    /// What the administrator has to do or know, one line each.
     pub notes: Vec<String>,
 }
 
@@ -149,7 +149,7 @@ impl Plan {
     }
 }
 
-/// Every change; of a file the whole new text.
+/// Prints every change; for a file, its whole new text.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for change in self.changes.iter().filter(|c| !c.is_done()) {
@@ -165,7 +165,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// What was done for one engine, kept in the store for the undoing.
+/// What was done for one engine, kept in the store so that it can be undone.
 pub struct Ledger {
     dir: OwnedFd,
     store: OwnedFd,
@@ -175,14 +175,14 @@ pub struct Ledger {
 const DIRECTORY: &str = "engines";
 
 impl Ledger {
-    /// The ledger of an engine, to be written.
+    /// Opens the ledger of an engine for writing.
     pub fn of(config: &Config, engine: &str) -> Result<Self> {
         let store = Store::open(config)?.dir().try_clone().context("dup")?;
         let dir = file::make_dir(&store, DIRECTORY.as_ref(), 0o700)?;
         Ok(Ledger { dir, store, name: format!("{engine}.json") })
     }
 
-    /// The ledger of an engine, if it has one.
+    /// Opens the ledger of an engine, if it has one.
     pub fn peek(config: &Config, engine: &str) -> Result<Option<Self>> {
         if !config.store.join(DIRECTORY).join(format!("{engine}.json")).exists() {
             return Ok(None);
@@ -212,7 +212,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Applies the changes that are not done yet. They are written down first: what was begun can always be undone.
+    /// Applies the changes that are not done yet. They are recorded first, so that
+    /// whatever was begun can be undone.
     ///
     /// # Errors
     /// The change that failed; those before it are undone.
@@ -230,11 +231,11 @@ impl Ledger {
             self.save(&old)?;
             return Err(e);
         }
-        // Nothing was to be done and nothing had been: no empty ledger stays.
+        // Nothing was to be done now or before: do not leave an empty ledger.
         self.save(&merged(old, &new))
     }
 
-    /// Everything that was changed and is no longer as we left it.
+    /// The paths that were changed and are no longer as they were left.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -242,10 +243,10 @@ impl Ledger {
         Ok(self.load()?.iter().filter(|c| !c.stands()).map(|c| c.path().to_owned()).collect())
     }
 
-    /// Undoes everything, the last change first. What was done, or would be, a line each.
+    /// Undoes everything, the last change first. Returns what was done, or would be, one line each.
     ///
     /// # Errors
-    /// What cannot be undone stays written down.
+    /// Names what cannot be undone; it stays recorded.
     pub fn undo(
         &self,
         dry_run: bool,
@@ -265,7 +266,8 @@ impl Ledger {
     }
 }
 
-/// The ledger after more changes. The first text of a file that we have changed twice is the one to go back to.
+/// The ledger after further changes. For a file that was changed twice, the first text
+/// before is the one to restore.
 fn merged(mut ledger: Vec<Change>, new: &[&Change]) -> Vec<Change> {
     for change in new {
         let known = ledger.iter_mut().find(|old| old.path() == change.path());
@@ -281,7 +283,8 @@ fn merged(mut ledger: Vec<Change>, new: &[&Change]) -> Vec<Change> {
     ledger
 }
 
-/// Takes only our own part out of a text that somebody else has changed since, given what it was before; `None`: it stays as it is.
+/// Removes only our part of a text that another program has changed since, given the text before
+/// our change. `None` leaves the file as it is.
 type WithoutUs<'a> = &'a dyn Fn(&str, Option<&str>) -> Result<Option<String>>;
 
 fn undo(change: &Change, without_us: WithoutUs<'_>, dry_run: bool) -> Result<Option<String>> {
@@ -329,7 +332,7 @@ fn undo(change: &Change, without_us: WithoutUs<'_>, dry_run: bool) -> Result<Opt
             Ok(Some(format!("{would}remove {}", path.display())))
         }
         Change::Directory { path } => {
-            // Somebody else may have put something there since.
+            // Another program may have put something into it since.
             let gone = dry_run || std::fs::remove_dir(path).is_ok();
             Ok(gone.then(|| format!("{would}remove {} if it is empty", path.display())))
         }
@@ -358,7 +361,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(at("x/link")).unwrap(), "c");
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(std::fs::metadata(at("x/y")).unwrap().permissions().mode() & 0o022, 0);
-        // A second time, with another text, as a newer version would.
+        // A second time with another text, as a newer version would do.
         ledger.apply(&[Change::file(&at("old"), "bb".into()).unwrap()]).unwrap();
         let ledger = Ledger::peek(&config(dir.path()), "docker").unwrap().unwrap();
         assert!(!ledger.undo(true, |_, _| unreachable!()).unwrap().is_empty());

@@ -1,7 +1,10 @@
-//! containerd: an NRI plugin where it can have one; else, for its CRI plugin, a base specification with our hooks, and the annotations let through.
+//! Configures containerd: an NRI plugin if it supports one; else, for its CRI plugin, a base
+//! specification with our hooks, and annotations that are passed through.
 //!
-//! The merge rules differ. Up to 1.7 a drop-in *replaces* the whole table of a plugin, so the main file is edited; from 2.0 on (version 3) drop-ins are
-//! merged, if the main file imports them. A table of a runtime replaces that runtime's defaults in both, so ours says the runtime's type too.
+//! The merge rules differ between versions. Up to 1.7 a drop-in replaces the whole table of a
+//! plugin, so the main file is edited. From 2.0 on (version 3) drop-ins are merged, if the main
+//! file imports them. In both, the table of a runtime replaces that runtime's defaults, so ours
+//! repeats the runtime's type.
 
 use super::change::{Change, Plan};
 use super::{Options, Program, nri, spec};
@@ -10,25 +13,26 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, value};
 
-/// How containerd is told.
+/// How containerd is made to start this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Way {
     /// A plugin in /opt/nri/plugins: containerd 2, or 1.7 with NRI switched on.
     Nri,
-    /// A base specification of the CRI plugin: all versions, pods only.
+    /// A base specification of the CRI plugin: all versions, but only pods.
     Spec,
 }
 
-/// Where containerd looks for NRI plugins when nothing is said.
+/// Where containerd looks for NRI plugins by default.
 const NRI_PLUGINS: &str = "/opt/nri/plugins";
 const NRI_TABLE: &str = "io.containerd.nri.v1.nri";
 
-/// Our drop-in.
+/// File name of our drop-in.
 const DROP_IN: &str = "oci-coredump.toml";
 
 const RUNC: &str = "io.containerd.runc.v2";
 
-/// The annotations that must reach the hook, as containerd's patterns: `*` does not cross a `/`.
+/// The annotations that must reach the hook, as containerd's patterns, in which
+/// `*` does not match a `/`.
 const ANNOTATIONS: [&str; 7] = [
     "oci-coredump/*",
     "*.oci-coredump/*",
@@ -46,7 +50,7 @@ fn cri(version: i64) -> &'static str {
     if version >= 3 { "io.containerd.cri.v1.runtime" } else { "io.containerd.grpc.v1.cri" }
 }
 
-/// Where our base specification of a runtime lies.
+/// Path of our base specification for a runtime.
 fn base_path(runtime: &str) -> Result<PathBuf> {
     ensure!(
         runtime.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)),
@@ -55,12 +59,12 @@ fn base_path(runtime: &str) -> Result<PathBuf> {
     Ok(Path::new(config::PATH).with_file_name(format!("containerd-base-{runtime}.json")))
 }
 
-/// A runtime that gets a base specification, and the one that it had.
+/// A runtime that gets a base specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runtime {
     /// Its name in the configuration.
     pub name: String,
-    /// The base specification that the administrator gave it.
+    /// The base specification that the administrator configured for it before.
     pub base: Option<PathBuf>,
 }
 
@@ -73,17 +77,17 @@ fn parse(text: &str) -> Result<DocumentMut> {
     })
 }
 
-/// The version that the configuration's text says.
+/// The version in the text of a configuration.
 pub fn version(text: &str) -> Result<Option<i64>> {
     Ok(parse(text)?.get("version").and_then(Item::as_integer))
 }
 
-/// The table at a path below `item`, without making any.
+/// The table at a path below `item`, if it exists.
 fn find<'a>(doc: &'a DocumentMut, path: &[&str]) -> Option<&'a dyn TableLike> {
     path.iter().try_fold(doc.as_item(), |item, key| item.get(key)).and_then(Item::as_table_like)
 }
 
-/// The table at a path, made where it is missing.
+/// The table at a path, made if it does not exist.
 fn make<'a>(doc: &'a mut DocumentMut, path: &[&str]) -> Result<&'a mut dyn TableLike> {
     let mut table: &mut dyn TableLike = doc.as_table_mut();
     for (i, key) in path.iter().enumerate() {
@@ -99,7 +103,8 @@ fn make<'a>(doc: &'a mut DocumentMut, path: &[&str]) -> Result<&'a mut dyn Table
     Ok(table)
 }
 
-/// The runtimes of a configuration that are native containers, runc's shim; at least the default one.
+/// The runtimes of a configuration that start native containers with runc's shim,
+/// at least the default one.
 pub fn runtimes(text: &str, version: i64) -> Result<Vec<Runtime>> {
     let doc = parse(text)?;
     let mut out = Vec::new();
@@ -121,10 +126,11 @@ pub fn runtimes(text: &str, version: i64) -> Result<Vec<Runtime>> {
     Ok(out)
 }
 
-/// Gives runtimes our base specification, and lets the annotations through to them. `from`: where their lists stand, when that is another file.
+/// Gives runtimes our base specification, and passes the annotations through to them. `from`: the
+/// text with their present lists, if that is another file.
 ///
 /// # Errors
-/// It is no configuration of containerd.
+/// The text is not a configuration of containerd.
 pub fn add(text: &str, from: &str, version: i64, runtimes: &[Runtime]) -> Result<String> {
     let mut doc = parse(text)?;
     let other = parse(from)?;
@@ -159,7 +165,7 @@ pub fn add(text: &str, from: &str, version: i64, runtimes: &[Runtime]) -> Result
     Ok(doc.to_string())
 }
 
-/// Makes the main file import the drop-ins of a directory; `None` when it does.
+/// Makes the main file import the drop-ins of a directory; `None` if it does already.
 pub fn import(text: &str, pattern: &str, by_default: bool) -> Result<Option<String>> {
     let mut doc = parse(text)?;
     if doc.get("imports").is_none() {
@@ -179,7 +185,7 @@ pub fn import(text: &str, pattern: &str, by_default: bool) -> Result<Option<Stri
     Ok(Some(doc.to_string()))
 }
 
-/// Switches NRI on; `None` when it is. `by_default`: whether it is when nothing is said.
+/// Enables NRI; `None` if it is enabled. `by_default`: whether it is enabled when nothing is set.
 pub fn enable_nri(text: &str, by_default: bool) -> Result<Option<String>> {
     let mut doc = parse(text)?;
     let said =
@@ -191,10 +197,11 @@ pub fn enable_nri(text: &str, by_default: bool) -> Result<Option<String>> {
     Ok(Some(doc.to_string()))
 }
 
-/// Takes out what [`add`] and [`enable_nri`] put in; where `before` had something else there, that comes back.
+/// Removes what [`add`] and [`enable_nri`] added. Where `before` had
+/// another value, that is put back.
 ///
 /// # Errors
-/// It is no configuration of containerd.
+/// The text is not a configuration of containerd.
 pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
     let mut doc = parse(text)?;
     let old = parse(before.unwrap_or_default())?;
@@ -226,7 +233,7 @@ pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
                     table.remove(key);
                 }
             }
-            // A table that was ours alone.
+            // A table that only we added.
             if had.is_none()
                 && table.len() == 1
                 && table.get("runtime_type").and_then(Item::as_str) == Some(RUNC)
@@ -242,11 +249,12 @@ pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
     Ok(doc.to_string())
 }
 
-/// The base specification: a whole one with our hooks. containerd's own default has an RLIMIT_NOFILE of 1024, which its CRI plugin does not give pods:
-/// `of_admin` is false for that one, and it loses its limits.
+/// Makes a base specification with our hooks from a complete one. containerd's own default sets an
+/// RLIMIT_NOFILE of 1024, which its CRI plugin does not give to pods: for that one `of_admin` is
+/// false, and its limits are removed.
 ///
 /// # Errors
-/// It is no config.json.
+/// The text is not a config.json.
 pub fn base_spec(text: &str, of_admin: bool, program: &Path) -> Result<String> {
     let mut spec: serde_json::Value = serde_json::from_str(text).context("base specification")?;
     let map = spec.as_object_mut().context("base specification: expected an object")?;
@@ -259,7 +267,7 @@ pub fn base_spec(text: &str, of_admin: bool, program: &Path) -> Result<String> {
     Ok(serde_json::to_string_pretty(&spec)? + "\n")
 }
 
-/// Says a program of containerd's something, by its fixed paths.
+/// Runs one of containerd's programs, by its fixed paths, and returns its output.
 fn ask(program: &str, args: &[&str]) -> Result<String> {
     let paths = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"]
         .map(|d| Path::new(d).join(program));
@@ -282,7 +290,7 @@ fn ask(program: &str, args: &[&str]) -> Result<String> {
         .with_context(|| format!("{} {}: not UTF-8", path.display(), args.join(" ")))
 }
 
-/// Major and minor number in what `containerd --version` prints.
+/// Major and minor number in the output of `containerd --version`.
 pub fn release(text: &str) -> Option<(u64, u64)> {
     text.split_whitespace().find_map(|word| {
         let mut numbers = word.trim_start_matches('v').split('.');
@@ -290,12 +298,12 @@ pub fn release(text: &str) -> Option<(u64, u64)> {
     })
 }
 
-/// What a configuration says of us.
+/// What a configuration contains that concerns us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether NRI is on.
+    /// Whether NRI is enabled.
     pub nri: bool,
-    /// Where it looks for plugins.
+    /// Where containerd looks for NRI plugins.
     pub plugins: PathBuf,
     /// The runtimes of its CRI plugin.
     pub runtimes: Vec<Told>,
@@ -308,14 +316,15 @@ pub struct Told {
     pub name: String,
     /// Its base specification, if it is ours.
     pub base: Option<PathBuf>,
-    /// Our annotations that one of its lists does not let through.
+    /// Our annotations that one of its lists does not pass through.
     pub missing: Vec<&'static str>,
 }
 
-/// Looks at a configuration with its drop-ins. `usual`: whether the program at the usual place reads it.
+/// Reads a configuration with its drop-ins. `usual`: whether the program at the usual path reads
+/// it.
 ///
 /// # Errors
-/// It is no configuration of containerd.
+/// The text is not a configuration of containerd.
 pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
     let doc = parse(text).with_context(|| file.display().to_string())?;
     let said = doc.get("version").and_then(Item::as_integer);
@@ -359,13 +368,14 @@ pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
     Ok(seen)
 }
 
-/// What installing does.
+/// Plans the changes of `install containerd`.
 pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
     let text = super::read(file)?;
     let old = text.as_deref().unwrap_or_default();
     let in_file = || file.display().to_string();
     let said = version(old).with_context(in_file)?;
-    // The program at the usual place is the one that reads the usual file; another file tells by its version.
+    // The program at the usual path reads the file at the usual path; for another file
+    // the version in it counts.
     let program_says = options
         .config
         .is_none()
@@ -386,7 +396,7 @@ pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
             file.display()
         );
     }
-    // Containerd 2 reads files of version 2 too, and the names in them are version 2's.
+    // containerd 2 also reads files of version 2, with the names of version 2.
     let version = said.unwrap_or(if release.0 >= 2 { 3 } else { 2 });
     let nri_by_default = release.0 >= 2;
     let has_nri = release >= (1, 7)

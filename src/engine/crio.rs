@@ -1,6 +1,8 @@
-//! CRI-O: it reads hooks.d by itself; where the administrator has set other directories, a drop-in adds the standard one to them.
+//! Configures CRI-O, which reads hooks.d by itself. If the administrator has set other directories,
+//! a drop-in adds the standard one.
 //!
-//! A value of a later drop-in replaces the earlier ones, lists included (crio.conf.d(5)), so ours repeats the list that is in force.
+//! A value in a later drop-in replaces the earlier ones, even if it is a list (crio.conf.d(5)), so
+//! ours repeats the list in force.
 
 use super::change::{Change, Plan};
 use super::{Program, hooks_dir};
@@ -10,7 +12,7 @@ use std::path::Path;
 const TABLE: &str = "crio.runtime";
 const TABLES: [&str; 2] = ["crio", "runtime"];
 
-/// What installing does.
+/// Plans the changes of `install crio`.
 pub fn plan(config: &Path, program: &Program) -> Result<Plan> {
     let mut plan = Plan::default();
     let drop_ins = config.with_file_name("crio.conf.d");
@@ -31,7 +33,8 @@ pub fn plan(config: &Path, program: &Program) -> Result<Plan> {
 mod tests {
     use super::*;
 
-    /// What CRI-O makes of a configuration directory: crio.conf(5), then crio.conf.d(5) in lexical order, each value replacing the earlier one.
+    /// The list in force for a configuration directory: crio.conf(5), then crio.conf.d(5) in
+    /// lexical order, each value replacing the earlier one.
     fn hooks_dirs(config: &Path) -> Option<Vec<String>> {
         let mut paths = vec![config.to_owned()];
         let mut drop_ins: Vec<_> = std::fs::read_dir(config.with_file_name("crio.conf.d"))
@@ -114,7 +117,7 @@ mod tests {
             let expected =
                 expected.map(|dirs| dirs.into_iter().map(str::to_owned).collect::<Vec<_>>());
             assert_eq!(hooks_dirs(&config), expected, "{name}");
-            // Once more changes nothing.
+            // A second time changes nothing.
             if let Some((path, text)) = drop_in(&super::plan(&config, &program).unwrap()) {
                 assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{name}");
             }

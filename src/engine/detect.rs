@@ -1,9 +1,9 @@
-//! Which engines a host has.
+//! Detects the engines of a host.
 
 use super::Engine;
 use std::path::Path;
 
-/// The sign of an engine: its socket, or its program.
+/// What shows that an engine is there: its socket, or its program.
 const SIGNS: [(Engine, &[&str]); 4] = [
     (
         Engine::Docker,
@@ -22,7 +22,7 @@ pub fn detect() -> Vec<Engine> {
     among(|path| path.exists())
 }
 
-/// Those that serve a kubelet.
+/// The engines of this host that serve a kubelet.
 pub fn of_kubernetes() -> Vec<Engine> {
     detect().into_iter().filter(|e| matches!(e, Engine::Containerd | Engine::Crio)).collect()
 }

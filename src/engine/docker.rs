@@ -1,4 +1,5 @@
-//! Docker: a runtime of its own in daemon.json, and the default one where that is free.
+//! Configures Docker: adds a runtime to daemon.json, and makes it the default
+//! if the default is not set.
 
 use super::change::{Change, Plan};
 use super::{Options, Program};
@@ -22,10 +23,11 @@ fn print(map: Map<String, Value>) -> Result<String> {
     Ok(serde_json::to_string_pretty(&Value::Object(map))? + "\n")
 }
 
-/// Adds the runtime, and makes it the default unless another than runc is that already. The new text, and whether it is the default.
+/// Adds the runtime, and makes it the default unless one other than runc is. Returns the new text
+/// and whether it is the default.
 ///
 /// # Errors
-/// It is no daemon.json.
+/// The text is not a daemon.json.
 pub fn add(text: &str, runtime: &str, default: bool) -> Result<(String, bool)> {
     let mut map = parse(text)?;
     let free =
@@ -43,10 +45,10 @@ pub fn add(text: &str, runtime: &str, default: bool) -> Result<(String, bool)> {
     Ok((print(map)?, is_default))
 }
 
-/// Takes out what [`add`] put in.
+/// Removes what [`add`] added.
 ///
 /// # Errors
-/// It is no daemon.json.
+/// The text is not a daemon.json.
 pub fn remove(text: &str) -> Result<String> {
     let mut map = parse(text)?;
     if let Some(runtimes) = map.get_mut("runtimes").and_then(Value::as_object_mut) {
@@ -61,17 +63,17 @@ pub fn remove(text: &str) -> Result<String> {
     print(map)
 }
 
-/// The path of our runtime, and the name of the default one, as far as a daemon.json says.
+/// The path of our runtime and the name of the default runtime in a daemon.json.
 ///
 /// # Errors
-/// It is no daemon.json.
+/// The text is not a daemon.json.
 pub fn runtime(text: &str) -> Result<(Option<PathBuf>, Option<String>)> {
     let map = parse(text)?;
     let path = map.get("runtimes").and_then(|r| r[NAME]["path"].as_str()).map(PathBuf::from);
     Ok((path, map.get("default-runtime").and_then(Value::as_str).map(str::to_owned)))
 }
 
-/// What installing does.
+/// Plans the changes of `install docker`.
 pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan> {
     let mut plan = Plan::default();
     let link = program.runtime();
@@ -86,7 +88,7 @@ pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan>
     let runtime = link.to_str().context("the path of this program is not UTF-8")?;
     let (new, default) =
         add(&old, runtime, !options.no_default).with_context(|| config.display().to_string())?;
-    // What says the same already keeps its form.
+    // A text with the same meaning keeps its form.
     if parse(&old)? != parse(&new)? {
         plan.add(Change::file(config, new)?);
     }

@@ -1,4 +1,5 @@
-//! The `hooks_dir` setting that podman and CRI-O share: where they look for hooks.d files, and the file that we put there.
+//! The `hooks_dir` setting that podman and CRI-O share, which lists the directories with hooks.d
+//! files, and the file that is placed there.
 
 use super::Program;
 use super::change::{Change, Plan};
@@ -6,18 +7,19 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut};
 
-/// Where both look when nothing is said.
+/// The directory that both read by default.
 pub const STANDARD: &str = "/usr/share/containers/oci/hooks.d";
 
-/// What our file is called there.
+/// File name of our hook.
 pub const FILE: &str = "oci-coredump.json";
-/// How the name of a drop-in of ours ends.
+/// End of the name of our drop-in.
 const OURS: &str = "oci-coredump.conf";
 
-/// The list that is in force, of the files that say it, the later ones winning; `None`: the engine's default.
+/// The list in force, given the files that set it, of which the last one counts.
+/// `None`: the engine's default.
 ///
 /// # Errors
-/// A file is no TOML.
+/// A file is not TOML.
 pub fn in_force(files: &[(PathBuf, String)], tables: &[&str]) -> Result<Option<Vec<String>>> {
     let mut found = None;
     for (path, text) in files {
@@ -33,7 +35,7 @@ pub fn in_force(files: &[(PathBuf, String)], tables: &[&str]) -> Result<Option<V
     Ok(found)
 }
 
-/// The text of a drop-in that adds `wanted` to the list in force; `None` when it is there already.
+/// The text of a drop-in that adds `wanted` to the list in force; `None` if it is in the list.
 pub fn drop_in(in_force: Option<Vec<String>>, wanted: &[&str], table: &str) -> Option<String> {
     let mut list = in_force.unwrap_or_else(|| vec![STANDARD.to_owned()]);
     let missing: Vec<_> = wanted
@@ -47,11 +49,13 @@ pub fn drop_in(in_force: Option<Vec<String>>, wanted: &[&str], table: &str) -> O
     list.extend(missing);
     let list: Array = list.into_iter().collect();
     Some(format!(
-        "# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n[{table}]\nhooks_dir = {list}\n"
+        "# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n[{table}]\n\
+         hooks_dir = {list}\n"
     ))
 }
 
-/// The files of a configuration with its drop-ins, in the order in which they are read; without ours.
+/// The files of a configuration with its drop-ins, in the order in which
+/// they are read, without ours.
 pub fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut files = all_files(main, drop_ins)?;
     files.retain(|(path, _)| {
@@ -60,7 +64,7 @@ pub fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> 
     Ok(files)
 }
 
-/// The same with ours.
+/// The same, with ours.
 pub fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut paths: Vec<PathBuf> = main.iter().map(|p| (*p).to_owned()).collect();
     let mut more: Vec<PathBuf> = match std::fs::read_dir(drop_ins) {
@@ -81,7 +85,8 @@ pub fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String
     Ok(out)
 }
 
-/// The path of our drop-in: after every other one that says where hooks are, since the last one counts.
+/// The path of our drop-in. It sorts after every other one that sets the list,
+/// since the last one counts.
 pub fn own_file(
     drop_ins: &Path,
     first_choice: &str,
@@ -98,7 +103,8 @@ pub fn own_file(
     Ok(drop_ins.join(name))
 }
 
-/// The hooks.d file of the standard directory, where no `make install` has put one that starts this program.
+/// Adds the hooks.d file to the standard directory, unless `make install` has put one there
+/// that starts this program.
 pub fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
     let path = Path::new(STANDARD).join(FILE);
     let program = program.text()?;

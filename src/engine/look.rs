@@ -1,30 +1,32 @@
-//! What `doctor` says of an engine: by which way it comes to this program, whether that way is whole, and whether annotations arrive by it.
+//! The checks of `doctor` for an engine: how it starts this program, whether that is complete, and
+//! whether annotations reach the hook.
 //!
-//! In: the engine's configuration, read and never run; what lies where it looks. Nothing is changed.
+//! In: the engine's configuration, which is read but never run, and the files that it
+//! names. Nothing is changed.
 
 use super::{Engine, Program, containerd, docker, hooks_dir, nri};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
-/// How good it is.
+/// The verdict on a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// As it should be.
     Good,
-    /// It may be meant so.
+    /// It may be intended.
     Doubtful,
-    /// Containers that ask get no cores.
+    /// Containers that request cores get none.
     Broken,
 }
 
-/// One thing that was looked at, in one line; and what to do about it.
+/// One finding in a line, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How good it is.
+    /// The verdict.
     pub state: State,
     /// What was found.
     pub text: String,
-    /// What to do, where there is something to do.
+    /// What to do, if anything.
     pub hint: Option<String>,
 }
 
@@ -40,7 +42,7 @@ fn broken(text: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding { state: State::Broken, text: text.into(), hint: Some(hint.into()) }
 }
 
-/// Looks at one engine. `config`: its configuration, where that is not the usual one.
+/// Checks one engine. `config`: its configuration file, if it is not at the usual path.
 pub fn look(engine: Engine, config: Option<&Path>, program: &Program) -> Vec<Finding> {
     let usual = config.is_none();
     let config = config.unwrap_or(engine.config());
@@ -76,7 +78,7 @@ pub fn is_there(engine: Engine) -> bool {
         || (engine != Engine::Podman && engine.config().exists())
 }
 
-/// A path that shall lead to this program.
+/// A finding if a path that should lead to this program does not.
 fn leads_to_us(path: &Path, program: &Program) -> Option<Finding> {
     match std::fs::canonicalize(path) {
         Ok(there) if there == program.path => None,
@@ -96,7 +98,8 @@ fn leads_to_us(path: &Path, program: &Program) -> Option<Finding> {
     }
 }
 
-/// podman and CRI-O: which of the directories that they read has our file. A file whose program is missing they skip, and say nothing.
+/// podman and CRI-O: which of the directories that they read has our file. They silently skip a
+/// file whose program is missing.
 fn by_hooks(
     main: &[&Path],
     drop_ins: &Path,
@@ -140,7 +143,7 @@ fn by_hooks(
     Ok(found)
 }
 
-/// Docker: the runtime of daemon.json. Its containers' annotations all arrive.
+/// Docker: the runtime in daemon.json. All annotations of its containers reach the hook.
 fn docker(config: &Path, program: &Program) -> Result<Vec<Finding>> {
     let text = super::read(config)?.unwrap_or_default();
     let (path, default) = docker::runtime(&text).with_context(|| config.display().to_string())?;
@@ -174,7 +177,7 @@ fn docker(config: &Path, program: &Program) -> Result<Vec<Finding>> {
     }])
 }
 
-/// containerd: by NRI, by a base specification, or not at all.
+/// containerd: through NRI, a base specification, or not at all.
 fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Finding>> {
     let text = super::read(config)?.unwrap_or_default();
     let seen = containerd::seen(config, &text, usual)?;
@@ -215,10 +218,18 @@ fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Findi
             )
         }));
         if hooks.is_empty() && runtime.missing.is_empty() {
-            found.push(good(format!("pods of runtime {name} by the base specification {}; the annotations are let through", base.display())));
+            found.push(good(format!(
+                "pods of runtime {name} by the base specification {}; the annotations are let \
+                 through",
+                base.display()
+            )));
         } else if hooks.is_empty() {
             found.push(broken(
-                format!("runtime {name}: pod_annotations and container_annotations do not let {} through", runtime.missing.join(", ")),
+                format!(
+                    "runtime {name}: pod_annotations and container_annotations do not let {} \
+                     through",
+                    runtime.missing.join(", ")
+                ),
                 "run `oci-coredump install containerd --way spec`",
             ));
         }
@@ -236,7 +247,7 @@ fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Findi
     Ok(found)
 }
 
-/// Our plugin among an engine's: `NN-oci-coredump`.
+/// Our plugin in an engine's directory: `NN-oci-coredump`.
 fn plugin_in(directory: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(directory).ok()?.flatten().map(|e| e.path());
     entries.into_iter().find(|path| {
@@ -244,7 +255,7 @@ fn plugin_in(directory: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Whether a process was started by this path.
+/// Whether a process was started from this path.
 fn runs(path: &Path) -> bool {
     let lines = std::fs::read_dir("/proc")
         .into_iter()
@@ -256,7 +267,7 @@ fn runs(path: &Path) -> bool {
         .any(|line| line.split(|b| *b == 0).next() == Some(path.as_os_str().as_encoded_bytes()))
 }
 
-/// What is wrong with the hooks of a base specification.
+/// What is wrong with the hooks of a base specification, one line each.
 fn hooks_of(text: &str, program: &Program) -> Result<Vec<String>> {
     let value: serde_json::Value = serde_json::from_str(text)?;
     let ours = program.text()?;

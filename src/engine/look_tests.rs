@@ -1,7 +1,7 @@
 use super::*;
 use std::fs;
 
-/// A machine: a directory with a program of ours and configurations.
+/// A scratch directory with a program and configurations.
 struct Machine(tempfile::TempDir);
 
 impl Machine {
@@ -26,7 +26,7 @@ impl Machine {
         path
     }
 
-    /// The states of what is found, and the first text.
+    /// The states of all findings, and the text of the first.
     fn look(&self, engine: Engine, config: &str) -> (Vec<State>, String) {
         let found =
             look(engine, Some(&self.path(config)), &Program { path: self.path("oci-coredump") });
@@ -76,7 +76,11 @@ fn docker_by_its_runtimes() {
     std::os::unix::fs::symlink("oci-coredump", m.path("oci-coredump-runtime")).unwrap();
     let (states, text) = m.look(Engine::Docker, "daemon.json");
     assert!(states == [State::Doubtful] && text.contains("the default one is runc"), "{text}");
-    m.write("daemon.json", r#"{"default-runtime": "oci-coredump", "runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#);
+    m.write(
+        "daemon.json",
+        r#"{"default-runtime": "oci-coredump",
+            "runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#,
+    );
     assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Good]);
     m.write("daemon.json", "{");
     assert_eq!(m.look(Engine::Docker, "daemon.json").0, [State::Doubtful]);
@@ -96,16 +100,17 @@ fn containerd_by_nri_and_by_its_specification() {
     m.write("config.toml", &format!("version = 3\n{nri}disable = true\n"));
     let (states, text) = m.look(Engine::Containerd, "config.toml");
     assert!(states == [State::Broken] && text.contains("switched off"), "{text}");
-    // Off when nothing is said, up to 1.7.
+    // Disabled by default up to 1.7.
     m.write("config.toml", &format!("version = 2\n{nri}"));
     assert_eq!(m.look(Engine::Containerd, "config.toml").0, [State::Broken]);
     fs::remove_file(m.path("plugins/90-oci-coredump")).unwrap();
 
-    let table = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ocdtest]\nbase_runtime_spec = '/etc/oci-coredump/containerd-base-ocdtest.json'\n";
+    let table = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ocdtest]\n\
+                 base_runtime_spec = '/etc/oci-coredump/containerd-base-ocdtest.json'\n";
     m.write("config.toml", &format!("version = 2\n{table}"));
     let (states, text) = m.look(Engine::Containerd, "config.toml");
     assert!(states == [State::Broken] && text.contains("does not exist"), "{text}");
-    // Somebody else's base specification is none of ours.
+    // A base specification that is not ours.
     m.write(
         "config.toml",
         &format!("version = 2\n{}", table.replace("containerd-base-ocdtest", "theirs")),

@@ -1,12 +1,14 @@
-//! The ways into the engines: what makes each of them call the hook, and the limit that its `exec` gives.
+//! Configures the engines so that each of them starts the hook and gives its
+//! `exec` processes the limit.
 //!
 //! ```text
-//! install ENGINE:  docker, containerd, podman, crio  --Plan-->  change  --(host, ledger)-->  undone by uninstall ENGINE
-//!                  (text in, text out)
-//! install --detect: which of them are there (detect)
-//! at run time:     runtime    Docker, ctr: an OCI runtime that edits the bundle and becomes the real one
-//!                  nri        containerd, CRI-O: a plugin that adjusts containers at their creation
-//!                  precreate  podman: edits the configuration before the runtime sees it
+//! install ENGINE:    docker, containerd, podman, crio  --Plan-->  change  --> host, ledger
+//!                    (text in, text out)                          undone by uninstall ENGINE
+//! install --detect:  detect: which of them are installed
+//! at run time:       runtime    Docker, ctr: an OCI runtime that edits the bundle and then
+//!                               executes the real one
+//!                    nri        containerd, CRI-O: a plugin that adjusts new containers
+//!                    precreate  podman: edits the configuration before the runtime sees it
 //! ```
 
 pub mod change;
@@ -28,28 +30,28 @@ use change::{Change, Ledger, Plan};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The name by which this program is an OCI runtime.
+/// The name under which this program acts as an OCI runtime.
 pub const RUNTIME_NAME: &str = "oci-coredump-runtime";
 
-/// An engine that can be told of this program.
+/// An engine that can be configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Engine {
-    /// By its daemon.json: a runtime that wraps the real one.
+    /// Through its daemon.json: a runtime that wraps the real one.
     Docker,
-    /// By an NRI plugin (containerd 2, and 1.7 where NRI is switched on), or by the base specification of
-    /// its CRI plugin.
+    /// Through an NRI plugin (containerd 2, and 1.7 with NRI enabled), or the base
+    /// specification of its CRI plugin.
     Containerd,
-    /// By hooks.d.
+    /// Through hooks.d.
     Podman,
-    /// By hooks.d.
+    /// Through hooks.d.
     Crio,
 }
 
 impl Engine {
-    /// All of them.
+    /// All engines.
     pub const ALL: [Engine; 4] = [Engine::Docker, Engine::Containerd, Engine::Podman, Engine::Crio];
 
-    /// As the command line spells it.
+    /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Engine::Docker => "docker",
@@ -59,7 +61,7 @@ impl Engine {
         }
     }
 
-    /// The engine's own configuration, where nothing else is said.
+    /// The usual path of the engine's configuration.
     fn config(self) -> &'static Path {
         Path::new(match self {
             Engine::Docker => "/etc/docker/daemon.json",
@@ -69,53 +71,58 @@ impl Engine {
         })
     }
 
-    /// Takes only our own part out of a file which somebody else has changed since. `before`: what it was before us, if it was.
+    /// Removes only our part of a file that another program has changed since. `before`: its text
+    /// before our change, if it existed.
     fn without_us(self, text: &str, before: Option<&str>) -> Result<Option<String>> {
         match self {
             Engine::Docker => docker::remove(text).map(Some),
             Engine::Containerd => containerd::remove(text, before).map(Some),
-            // These are whole files of our own.
+            // These files are entirely ours.
             Engine::Podman | Engine::Crio => Ok(None),
         }
     }
 }
 
-/// How an engine is to be told.
+/// How to configure an engine.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
-    /// The engine's configuration file, where it is not the usual one.
+    /// The engine's configuration file, if it is not at the usual path.
     #[arg(long, value_name = "FILE", requires = "engine")]
     pub config: Option<PathBuf>,
-    /// containerd: by which way; else what this containerd can do.
+    /// containerd: how it starts this program; by default what its version supports.
     #[arg(long, requires = "engine")]
     pub way: Option<containerd::Way>,
-    /// docker: only for containers that are started with `--runtime oci-coredump`.
+    /// docker: use it only for containers that are started with `--runtime oci-coredump`.
     #[arg(long, requires = "engine")]
     pub no_default: bool,
-    /// podman: set RLIMIT_CORE in the configuration too, by a precreate hook. CRI-O does not read its directory.
+    /// podman: set RLIMIT_CORE in the configuration too, with a precreate hook in a directory
+    /// that CRI-O does not read.
     #[arg(long, requires = "engine")]
     pub precreate: bool,
 }
 
-/// This program, where engines will find it.
+/// This program, at a path where engines can find it.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// The binary.
+    /// Path of the binary.
     pub path: PathBuf,
 }
 
 impl Program {
-    /// This very one.
+    /// The running program.
     pub fn own() -> Result<Self> {
         Ok(Program { path: std::env::current_exe().context("readlink(/proc/self/exe)")? })
     }
 
-    /// The link by which it is a runtime.
+    /// Path of the link under which it acts as a runtime.
     pub fn runtime(&self) -> PathBuf {
         self.path.with_file_name(RUNTIME_NAME)
     }
 
-    /// Its path as text: configurations are text.
+    /// Its path as text, as configurations need it.
+    ///
+    /// # Errors
+    /// The path is not UTF-8.
     pub fn text(&self) -> Result<&str> {
         self.path.to_str().context("the path of this program is not UTF-8")
     }
@@ -130,10 +137,10 @@ fn plan(engine: Engine, config: &Path, options: &Options, program: &Program) -> 
     }
 }
 
-/// Whether installing would give the engine an NRI plugin to start by itself.
+/// Whether installing would give the engine an NRI plugin that the engine starts itself.
 ///
 /// # Errors
-/// Its configuration cannot be read or understood.
+/// The engine's configuration cannot be read or understood.
 pub fn takes_plugin(engine: Engine, options: &Options) -> Result<bool> {
     let config = options.config.as_deref().unwrap_or(engine.config());
     let plan = plan(engine, config, options, &Program::own()?)
@@ -142,10 +149,10 @@ pub fn takes_plugin(engine: Engine, options: &Options) -> Result<bool> {
         && plan.changes.iter().any(|c| matches!(c, Change::Link { .. })))
 }
 
-/// Tells an engine of this program.
+/// Configures an engine to use this program.
 ///
 /// # Errors
-/// What cannot be read, understood or written; nothing is left half done.
+/// What cannot be read, understood or written. No partial change is left.
 pub fn install(
     out: &mut impl Write,
     engine: Engine,
@@ -172,10 +179,11 @@ pub fn install(
     Ok(())
 }
 
-/// Makes an engine forget this program: every file as it was, or, where somebody else has changed it since, without our part.
+/// Restores an engine's configuration: every file as it was, or, if another program has changed
+/// it since, without our part.
 ///
 /// # Errors
-/// What cannot be put back; the rest is, and what is left can be tried again.
+/// What cannot be restored. Everything else is, and the rest can be tried again.
 pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
     let context = || format!("uninstall {}", engine.name());
     let Some(ledger) = Ledger::peek(&config_or_default(), engine.name())? else {
@@ -189,19 +197,21 @@ pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<
     match engine {
         Engine::Docker => writeln!(
             out,
-            "note: `systemctl restart docker` before the program is removed (a reload keeps a default runtime that is no longer configured); \
+            "note: `systemctl restart docker` before the program is removed (a reload keeps a \
+             default runtime that is no longer configured); \
              containers that were made meanwhile name the runtime oci-coredump: make them anew"
         )?,
         Engine::Containerd => writeln!(
             out,
-            "note: `systemctl restart containerd` before the program is removed; running containers go on"
+            "note: `systemctl restart containerd` before the program is removed; running \
+             containers go on"
         )?,
         Engine::Podman | Engine::Crio => {}
     }
     Ok(())
 }
 
-/// Makes every engine forget this program: its configuration must not name a program that is gone.
+/// Restores the configuration of every engine, so that none names a program that is gone.
 pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
     for engine in Engine::ALL {
         if Ledger::peek(&config_or_default(), engine.name())?.is_some() {
@@ -211,7 +221,7 @@ pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
     Ok(())
 }
 
-/// The engines that were told of this program, and what is no longer as it was left then.
+/// The engines that were configured, with the paths that are no longer as they were left.
 pub fn told(config: &Config) -> Vec<(Engine, Result<Vec<PathBuf>>)> {
     let state = |engine: Engine| {
         Ledger::peek(config, engine.name())
@@ -221,12 +231,12 @@ pub fn told(config: &Config) -> Vec<(Engine, Result<Vec<PathBuf>>)> {
     Engine::ALL.into_iter().filter_map(|engine| Some((engine, state(engine)?))).collect()
 }
 
-/// A configuration that cannot be read must not keep the host from being put back.
+/// The configuration, or the defaults if it cannot be read, which must not prevent a restoration.
 fn config_or_default() -> Config {
     Config::load().unwrap_or_default()
 }
 
-/// The text of a file; `None` when it is not there.
+/// The text of a file; `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

@@ -1,5 +1,6 @@
-//! podman: it reads hooks.d by itself. The precreate hook, which sets RLIMIT_CORE before the runtime starts, lies in a directory of its own: CRI-O
-//! refuses to start when it finds that stage in the one they share.
+//! Configures podman, which reads hooks.d by itself. The precreate hook, which sets RLIMIT_CORE
+//! before the runtime starts, is in a directory of its own: CRI-O refuses to start when it finds
+//! that stage in the directory that they share.
 
 use super::change::{Change, Plan};
 use super::{Options, Program, hooks_dir, spec};
@@ -7,21 +8,25 @@ use anyhow::Result;
 use serde_json::json;
 use std::path::Path;
 
-/// Where the precreate hook lies.
+/// The directory of the precreate hook.
 pub const PRECREATE: &str = "/etc/oci-coredump/podman-hooks.d";
 
-/// The hooks.d file of the precreate hook: for every container, since which one asks is decided by the program, default pattern included.
+/// The hooks.d file of the precreate hook. It applies to every container, since the program decides
+/// which ones request a pattern, taking the default pattern into account.
 pub fn precreate_file(program: &str) -> Result<String> {
     let hook = json!({
         "version": "1.0.0",
-        "hook": {"path": program, "args": ["oci-coredump", "hook", "precreate"], "timeout": spec::HOOK_TIMEOUT},
+        "hook": {
+            "path": program, "args": ["oci-coredump", "hook", "precreate"],
+            "timeout": spec::HOOK_TIMEOUT,
+        },
         "when": {"always": true},
         "stages": ["precreate"],
     });
     Ok(serde_json::to_string_pretty(&hook)? + "\n")
 }
 
-/// What installing does.
+/// Plans the changes of `install podman`.
 pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan> {
     let mut plan = Plan::default();
     let drop_ins = config.with_file_name("containers.conf.d");

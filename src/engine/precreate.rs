@@ -1,4 +1,5 @@
-//! podman's own hook stage: the container's configuration on stdin, the one that the runtime gets on stdout.
+//! podman's own hook stage: the container's configuration on stdin, the one
+//! for the runtime on stdout.
 
 use super::{Program, runtime, spec};
 use crate::config::Config;
@@ -9,10 +10,11 @@ use std::io::Write;
 /// Largest configuration that is read, in bytes.
 const MAX: usize = 16 << 20;
 
-/// Hands the configuration on, edited for a container that asks. Whatever goes wrong, what came in goes out: podman would refuse the container.
+/// Passes the configuration on, edited for a container that requests a pattern. If anything fails,
+/// the input is passed on unchanged, since podman would otherwise refuse the container.
 ///
 /// # Errors
-/// It cannot be read or written.
+/// The configuration cannot be read or written.
 pub fn run() -> Result<()> {
     let text = file::read_bounded(std::io::stdin().lock(), MAX, "the configuration on stdin")?;
     let edited = edit(&text).unwrap_or_else(|e| {

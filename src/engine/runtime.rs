@@ -1,7 +1,9 @@
-//! The runtime wrapper: edits the bundle of a container that asks, then becomes the real runtime.
+//! The OCI runtime wrapper: edits the bundle of a container that requests a pattern, then
+//! executes the real runtime.
 //!
-//! In: the command line of an OCI runtime, whichever version of whichever runtime. Out: the real runtime, with the very same command line. Nothing that
-//! goes wrong on the way keeps it from being started, and everything that is not understood is handed on untouched.
+//! In: the command line of an OCI runtime, of any version. Out: the real runtime with the same
+//! command line. No failure here keeps the runtime from being started, and whatever is not
+//! understood is passed on unchanged.
 
 use super::{Program, spec};
 use crate::config::Config;
@@ -13,14 +15,15 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
-/// Largest config.json or process that is read, in bytes.
+/// Largest config.json or process file that is read, in bytes.
 const MAX: usize = 16 << 20;
 
-/// Where the real runtime is looked for; never on PATH.
+/// Where the real runtime is looked for. PATH is not used.
 const DIRECTORIES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
 const NAMES: [&str; 2] = ["runc", "crun"];
 
-/// Options of runc, crun and youki that take the next word as their value: without dashes, before the verb and after it.
+/// Options of runc, crun and youki that take the next word as their value, without dashes:
+/// before the verb and after it.
 const GLOBAL: [&str; 8] = ["root", "r", "log", "l", "log-format", "log-level", "criu", "rootless"];
 const GLOBAL_CRUN: [&str; 1] = ["cgroup-manager"];
 const CREATE: [&str; 7] =
@@ -47,24 +50,24 @@ const EXEC: [&str; 19] = [
     "seccomp",
 ];
 
-/// What a command line is about, as far as it concerns us.
+/// What a command line asks for, as far as it concerns the wrapper.
 #[derive(Debug, PartialEq, Eq)]
 enum Call {
-    /// `create` and `run`: this is the container's config.json.
+    /// `create` and `run`, with the container's config.json.
     Create(PathBuf),
-    /// `exec --process`: a process for this container.
+    /// `exec --process`, with the file of the process and the container's ID.
     Exec { process: PathBuf, id: String },
-    /// Everything else.
+    /// Any other command.
     Other,
 }
 
-/// One option with its value, or a word that is none.
+/// An option with its value, or a word that is no option.
 enum Word<'a> {
     Option(&'a str, Option<&'a OsStr>),
     Plain(&'a OsStr),
 }
 
-/// Takes the next option or word off the front. `valued`: the options that have a value.
+/// Takes the next option or word off the front. `valued`: the options that take a value.
 fn next<'a>(args: &mut &'a [OsString], valued: &[&str]) -> Option<Word<'a>> {
     let (first, rest) = args.split_first()?;
     *args = rest;
@@ -90,7 +93,7 @@ fn call(args: &[OsString]) -> Call {
         match next(&mut rest, &global) {
             None => return Call::Other,
             Some(Word::Plain(verb)) => break verb,
-            // `runtime --help create` is no create.
+            // `runtime --help create` does not create anything.
             Some(Word::Option("help" | "h" | "version" | "v", _)) => return Call::Other,
             Some(Word::Option(..)) => {}
         }
@@ -111,7 +114,7 @@ fn create(mut args: &[OsString]) -> Call {
             Word::Option("config" | "f", Some(value)) => config = value.into(),
             Word::Option("help" | "h", _) => return Call::Other,
             Word::Option(..) => {}
-            // crun and youki take options after the ID too; runc refuses them.
+            // crun and youki accept options after the ID; runc refuses them.
             Word::Plain(_) => named = true,
         }
     }
@@ -135,7 +138,8 @@ fn exec(mut args: &[OsString]) -> Call {
     Call::Other
 }
 
-/// The whole way: edit what there is to edit, become the real runtime. `args`: without the program's name. Returns only if there is no runtime to become.
+/// Edits what has to be edited, then executes the real runtime. `args`: without the program's name.
+/// Returns only if there is no runtime to execute.
 pub fn run(args: &[OsString]) -> anyhow::Error {
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("runtime: {e:#}, using the defaults");
@@ -147,7 +151,7 @@ pub fn run(args: &[OsString]) -> anyhow::Error {
     become_real(args, &config)
 }
 
-/// Becomes the real runtime without having done anything: all that is left after a defect of ours.
+/// Executes the real runtime without having done anything: all that is left after a defect here.
 pub fn hand_on(args: &[OsString]) -> anyhow::Error {
     become_real(args, &Config::load().unwrap_or_default())
 }
@@ -182,12 +186,14 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
     }
 }
 
-/// The hard RLIMIT_CORE that we, and so the runtime, have: setting more could fail the container.
+/// The hard RLIMIT_CORE of this process, and so of the runtime, in bytes: setting more
+/// could fail the container.
 pub(super) fn reach() -> Result<u64> {
     Ok(Proc::open(std::process::id() as i32)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX))
 }
 
-/// Replaces a file by what `edit` makes of it: a new file beside it and a rename, with the old one's mode.
+/// Replaces a file with the result of `edit`: a new file beside it and a rename,
+/// with the old file's mode.
 fn rewrite(path: &Path, edit: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>>) -> Result<()> {
     let whole = std::fs::canonicalize(path).with_context(|| format!("open {}", path.display()))?;
     let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
@@ -207,7 +213,7 @@ fn rewrite(path: &Path, edit: impl FnOnce(&[u8]) -> Result<Option<Vec<u8>>>) -> 
     attempt().with_context(|| path.display().to_string())
 }
 
-/// The runtime that we stand before.
+/// The path of the real runtime.
 fn real(config: &Config) -> Result<PathBuf> {
     let own = std::env::current_exe().ok();
     let usable = |p: &Path| {
@@ -240,7 +246,8 @@ mod tests {
         for (line, config) in [
             ("create --bundle /b c1", "/b/config.json"),
             (
-                "--root /run/runc --log /l.json --log-format json create --bundle /b --pid-file /p --console-socket /s c1",
+                "--root /run/runc --log /l.json --log-format json create --bundle /b --pid-file /p \
+                 --console-socket /s c1",
                 "/b/config.json",
             ),
             ("--systemd-cgroup --debug run -d -b /b --preserve-fds 2 c1", "/b/config.json"),

@@ -1,4 +1,5 @@
-//! What an engine's specification of a container, or of a process that joins one, needs for a core. Pure: text in, text out.
+//! Edits an engine's specification of a container, or of a process that joins one, so that it can
+//! have a core. Pure: text in, text out.
 
 use crate::annotation::{self, Annotations};
 use crate::config::Config;
@@ -7,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// The stages in which the hook works.
+/// The stages that the hook is added to.
 pub const STAGES: [&str; 3] = ["createRuntime", "poststart", "poststop"];
 
 /// Seconds that a runtime waits for the hook.
@@ -15,16 +16,18 @@ pub const HOOK_TIMEOUT: u64 = 10;
 
 const CORE: &str = "RLIMIT_CORE";
 
-/// A container that asks for something.
+/// The request of a container, as far as the specification needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asks {
-    /// The RLIMIT_CORE that it asks for, in bytes, `u64::MAX` for unlimited; `None`: whatever lets it have a core.
+    /// The RLIMIT_CORE that it requests, in bytes, `u64::MAX` for unlimited; `None`
+    /// for any that allows a core.
     pub limit: Option<u64>,
-    /// Whether the request is valid. One that is not still gets the hook, which says so and refuses the container if it insists.
+    /// Whether the request is valid. An invalid one still gets the hook, which reports it and
+    /// refuses the container if it insists.
     pub valid: bool,
 }
 
-/// Whether a container asks for something, by its annotations.
+/// The request in the annotations of a container, if there is one.
 pub fn asks(annotations: &Annotations, config: &Config) -> Option<Asks> {
     if annotation::is_sandbox(annotations) {
         return None;
@@ -38,13 +41,14 @@ pub fn asks(annotations: &Annotations, config: &Config) -> Option<Asks> {
     }
 }
 
-/// The RLIMIT_CORE, soft and hard, to be set where `there` is set now; `None`: leave it. Only the soft limit changes: the hard one stays what is there,
-/// or what the container would inherit, `reach`. A runtime may not be allowed to exceed that, and a container must not fail for want of a core. (The hook,
-/// which can try, raises it where it may.)
+/// The RLIMIT_CORE to set, soft and hard, where `there` is set now; `None` leaves it. Only the soft
+/// limit is changed. The hard limit stays what is there, or `reach`, which the container would
+/// inherit: a runtime may not be allowed to exceed that, and a container must not fail for want of
+/// a core. (The hook, which can try, raises it where it may.)
 pub fn core_limit(asked: Option<u64>, there: Option<(u64, u64)>, reach: u64) -> Option<(u64, u64)> {
     let wanted = asked.unwrap_or(u64::MAX);
     let new = match there {
-        // Somebody set it on purpose.
+        // Somebody set it deliberately.
         Some((soft, _)) if soft > 0 && asked.is_none() => return None,
         Some((_, hard)) => (wanted.min(hard), hard),
         None if wanted > reach => return None,
@@ -53,10 +57,11 @@ pub fn core_limit(asked: Option<u64>, there: Option<(u64, u64)>, reach: u64) -> 
     (new.1 <= reach && there != Some(new)).then_some(new)
 }
 
-/// Edits a bundle's config.json for a container that asks; `None` for all others, and where nothing is missing.
+/// Edits a bundle's config.json for a container that requests a pattern; `None` for other
+/// containers and if nothing is missing.
 ///
 /// # Errors
-/// It is no config.json.
+/// The text is not a config.json.
 pub fn edit(text: &[u8], config: &Config, program: &Path, reach: u64) -> Result<Option<Vec<u8>>> {
     #[derive(Deserialize)]
     struct Only {
@@ -75,13 +80,14 @@ pub fn edit(text: &[u8], config: &Config, program: &Path, reach: u64) -> Result<
     Ok((hooked || limited).then(|| spec.to_string().into_bytes()))
 }
 
-/// Edits the process that joins a container (`exec --process`), whose own soft limit is `limit`; `None` where nothing is missing.
+/// Edits a process that joins a container (`exec --process`), whose own soft limit is `limit`
+/// bytes; `None` if nothing is missing.
 ///
 /// # Errors
-/// It is no process of a config.json.
+/// The text is not a process of a config.json.
 pub fn edit_process(text: &[u8], limit: u64, reach: u64) -> Result<Option<Vec<u8>>> {
     let mut process: Value = serde_json::from_slice(text).context("process")?;
-    // A soft limit that the engine gave on purpose stays: only the engine knows which.
+    // A soft limit that the engine set deliberately stays: only the engine knows which it is.
     let asked = (core_limit_of(object(&mut process, "process")?)?
         .is_none_or(|(soft, _)| soft == 0))
     .then_some(limit);
@@ -90,7 +96,7 @@ pub fn edit_process(text: &[u8], limit: u64, reach: u64) -> Result<Option<Vec<u8
     Ok(changed.then(|| process.to_string().into_bytes()))
 }
 
-/// Adds our hooks to those that are there, unless they are there already. Whether anything was missing.
+/// Adds our hooks to the present ones, unless they are among them. Returns whether any was missing.
 pub fn add_hooks(spec: &mut Map<String, Value>, program: &Path) -> Result<bool> {
     let program = program.to_str().context("the path of this program is not UTF-8")?;
     let hooks = object(spec.entry("hooks").or_insert(Value::Null), "hooks")?;
@@ -105,7 +111,7 @@ pub fn add_hooks(spec: &mut Map<String, Value>, program: &Path) -> Result<bool> 
     Ok(changed)
 }
 
-/// One hook of config.json.
+/// One hook in the form of config.json.
 fn hook(program: &str, stage: &str) -> Value {
     json!({"path": program, "args": ["oci-coredump", "hook", stage], "timeout": HOOK_TIMEOUT})
 }
@@ -181,7 +187,8 @@ mod tests {
         assert_eq!(
             edited(r#"{"z":1,"args":["a"]}"#).unwrap(),
             format!(
-                r#"{{"z":1,"args":["a"],"rlimits":[{{"type":"RLIMIT_CORE","hard":{MAX},"soft":{MAX}}}]}}"#
+                "{{\"z\":1,\"args\":[\"a\"],\
+                 \"rlimits\":[{{\"type\":\"RLIMIT_CORE\",\"hard\":{MAX},\"soft\":{MAX}}}]}}"
             )
         );
         assert_eq!(edited(r#"{"rlimits":[{"type":"RLIMIT_CORE","hard":5,"soft":5}]}"#), None);

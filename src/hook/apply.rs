@@ -1,4 +1,4 @@
-//! Applying a plan: step by step, and when one fails the steps before it are undone, the last one first.
+//! Applies a plan step by step. If a step fails, those before it are undone, the last one first.
 
 use super::inside::{self, Undo};
 use super::plan::{self, Plan, Step};
@@ -21,19 +21,19 @@ pub struct Site<'a> {
     pub registry: &'a Registry,
     /// The configuration.
     pub config: &'a Config,
-    /// Whose hook this is.
+    /// The user whose hook this is.
     pub who: Who,
     /// The container's init process.
     pub process: Proc,
-    /// Its PID.
+    /// PID of the container's init process.
     pub pid: i32,
 }
 
-/// Applies the plan. First what touches the container, by a child and under no lock; then what touches its
-/// processes, the registry and the kernel. `find`: its file system.
+/// Applies the plan: first the steps that touch the container, in a child and under no lock; then
+/// those that touch its processes, the registry and the kernel. `find` opens its file system.
 ///
 /// # Errors
-/// The step that failed; nothing of the plan is left then.
+/// The step that failed. Then nothing of the plan is left.
 pub fn apply(
     site: &Site<'_>,
     request: &Request,
@@ -56,7 +56,7 @@ pub fn apply(
         user: None,
     };
     let (place, inside) = inside::run(|undo| {
-        // It lives until the child ends: whoever takes a step back needs it.
+        // Needed until the child ends: undoing a step uses it.
         let rootfs: &Rootfs = Box::leak(Box::new(find()?));
         let mut place = None;
         for step in &plan.steps {
@@ -104,7 +104,7 @@ fn why_lost(entry: &Entry) -> &'static str {
     }
 }
 
-/// What of a step touches the container.
+/// The part of a step that touches the container.
 fn in_container<'a>(
     site: &'a Site<'_>,
     rootfs: &'a Rootfs,
@@ -131,7 +131,7 @@ fn in_container<'a>(
                 let dir = store.container_dir(id, rootfs.owner)?;
                 later(Box::new(move || store.forget_empty(id).map(drop)));
                 rootfs.give_label(&dir)?;
-                // A user's store is on his own account.
+                // A user's store uses that user's own disk quota.
                 let is_writable = site.who != Who::Root || site.config.container_writes_store();
                 let tree = mount::clone_tree(&dir, !is_writable)?;
                 rootfs.attach(&tree, &onto)?;
@@ -144,8 +144,8 @@ fn in_container<'a>(
             let view = site.registry.make_view(id, &pattern)?;
             later(Box::new(|| site.registry.remove_view(id)));
             rootfs.give_label(&view)?;
-            // A container whose request came to nothing must read the host's pattern: that is the one
-            // that holds for it.
+            // A container whose request failed must see the host's pattern, which is
+            // the one in effect for it.
             if rootfs.show(&mount::clone_tree(&view, true)?)? {
                 later(Box::new(|| rootfs.hide()));
             }
@@ -155,8 +155,8 @@ fn in_container<'a>(
     Ok(())
 }
 
-/// What of a step does not. The registry is locked for each write by itself: for files in /run, our own
-/// store's state and sysctls only.
+/// The part of a step that touches only the host: files in /run, the state of the store, sysctls.
+/// The registry is locked for each write by itself.
 fn on_host<'a>(
     site: &'a Site<'_>,
     request: &'a Request,
@@ -189,7 +189,7 @@ fn on_host<'a>(
                 site.registry.remove(id).map(drop)
             }));
         }
-        // It was found to be so already.
+        // Checked before: the kernel starts this program already.
         Step::Dispatch if site.who != Who::Root => {}
         Step::Dispatch => {
             let store = Store::open(site.config)?;
@@ -209,7 +209,8 @@ fn on_host<'a>(
     Ok(())
 }
 
-/// Sets a soft limit, and the hard one with it where it stands in the way and may be raised. Returns the soft limit that it is now.
+/// Sets a soft limit in bytes, and the hard limit with it if that is lower and may be raised.
+/// Returns the resulting soft limit.
 pub fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Result<u64> {
     let infinite = |l: Option<u64>| l.unwrap_or(u64::MAX);
     let finite = |l: u64| (l != u64::MAX).then_some(l);
@@ -221,7 +222,8 @@ pub fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Resul
             return Ok(soft);
         }
         log::warn!(
-            "process {pid}: the hard RLIMIT_CORE is {hard} and cannot be raised to {soft}, using {hard}"
+            "process {pid}: the hard RLIMIT_CORE is {hard} and cannot be raised to {soft}, using \
+             {hard}"
         );
     }
     let soft = soft.min(hard);
@@ -229,11 +231,13 @@ pub fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Resul
     Ok(soft)
 }
 
-/// The marks by which the dispatcher knows this container. None of them may be the host's own, or every crash of the host would be the container's.
+/// The identity by which the dispatcher recognises this container. Nothing in it may be the host's
+/// own, or every crash on the host would count as the container's.
 fn init(site: &Site<'_>) -> Result<Init> {
     let mount_ns = site.process.namespace("mnt")?;
     let status = site.process.status()?;
-    // PID 1 of its own namespace: not the host's, nor one that it shares with another container.
+    // PID 1 of its own PID namespace, which is neither the host's nor one
+    // shared with another container.
     let first = status.ns_tgid.len() > 1 && status.ns_tgid.last() == Some(&1);
     Ok(Init {
         pid: site.pid,
@@ -246,7 +250,7 @@ fn init(site: &Site<'_>) -> Result<Init> {
     })
 }
 
-/// Its cgroup in the first hierarchy in which it is not where we are, nor at the root: v2 before v1.
+/// Its cgroup in the first hierarchy in which that is neither ours nor the root: v2 before v1.
 fn own_cgroup(site: &Site<'_>) -> Result<Option<String>> {
     let ours = Proc::open(std::process::id() as i32)?.cgroups()?;
     let mut theirs = site.process.cgroups()?;
@@ -257,7 +261,7 @@ fn own_cgroup(site: &Site<'_>) -> Result<Option<String>> {
         .find_map(|g| crate::registry::cgroup_keys(g).into_iter().next()))
 }
 
-/// Records a refusal where poststart and `doctor` find it.
+/// Records a refusal for poststart and `doctor`.
 pub fn refuse(registry: &Registry, entry: Entry) {
     if let Err(e) = registry.put(&entry) {
         log::warn!(

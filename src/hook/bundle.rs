@@ -1,4 +1,4 @@
-//! A bundle's config.json, as far as the hook needs it. Fields that are unknown here are nobody's error.
+//! Reads a bundle's config.json, as far as the hook needs it. Unknown fields are ignored.
 
 use crate::annotation::Annotations;
 use crate::sys::proc::MountPoint;
@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 /// Largest config.json that is read, in bytes.
 pub const MAX: usize = 16 << 20;
 
-/// The annotations alone: all that a container which asks for nothing is read for.
+/// Parses only the annotations: nothing else is read for a container that requests nothing.
 pub fn annotations(text: &[u8]) -> Result<Annotations> {
     #[derive(Deserialize)]
     struct Only {
@@ -20,7 +20,7 @@ pub fn annotations(text: &[u8]) -> Result<Annotations> {
     Ok(only.annotations.unwrap_or_default())
 }
 
-/// The rest.
+/// The parts of config.json that the hook needs.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Bundle {
     root: Option<Root>,
@@ -34,7 +34,7 @@ struct Process {
     rlimits: Option<Vec<Rlimit>>,
 }
 
-/// Not `oci-spec`'s: a resource that it does not know is no reason to fail.
+/// `oci-spec`'s type is not used, since it fails on resources that it does not know.
 #[derive(Debug, Deserialize, Serialize)]
 struct Rlimit {
     r#type: String,
@@ -51,12 +51,12 @@ struct Linux {
     mount_label: Option<String>,
 }
 
-/// What a mount of config.json puts into the container.
+/// The source of a directory in the container, according to a mount of config.json.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// Where, inside.
+    /// Where it is mounted in the container.
     pub target: String,
-    /// The host's directory, for a bind mount.
+    /// The directory on the host, for a bind mount.
     pub source: Option<String>,
 }
 
@@ -66,7 +66,8 @@ impl Bundle {
         serde_json::from_slice(text).context("config.json")
     }
 
-    /// What a config.json would say of a container that runs, as far as its mounts show it. `mounts` are its own, `source` tells the host's directory of one.
+    /// Builds the equivalent of config.json for a running container, as far as its mounts show it.
+    /// `mounts` are its own; `source` finds the host's directory of one.
     pub fn of_running(
         mounts: &[MountPoint],
         source: impl Fn(&MountPoint) -> Option<PathBuf>,
@@ -95,13 +96,13 @@ impl Bundle {
         }
     }
 
-    /// The root file system, absolute: `root.path` may be relative to the bundle.
+    /// Absolute path of the root file system: `root.path` may be relative to the bundle.
     pub fn rootfs(&self, bundle: &Path) -> PathBuf {
         bundle.join(self.root.as_ref().map_or(Path::new("rootfs"), |r| r.path()))
     }
 
-    /// The mount that covers `directory`: of those at it or above it the nearest, of equal ones the last. By name only; what really is there the
-    /// hook sees in the container's mount namespace.
+    /// The mount that covers `directory`: the nearest at or above it, and the last of equal ones.
+    /// By name only; the hook checks in the container's mount namespace what is really there.
     pub fn volume_at(&self, directory: &str) -> Option<Volume> {
         let wanted = Path::new(directory);
         let mut best: Option<(usize, &Mount)> = None;
@@ -126,18 +127,19 @@ impl Bundle {
         })
     }
 
-    /// The RLIMIT_CORE that config.json sets itself, soft and hard.
+    /// The RLIMIT_CORE in config.json, soft and hard, in bytes.
     pub fn core_limit(&self) -> Option<(u64, u64)> {
         let limits = self.process.as_ref()?.rlimits.as_ref()?;
         limits.iter().find(|l| l.r#type == "RLIMIT_CORE").map(|l| (l.soft, l.hard))
     }
 
-    /// The SELinux label of the container's files, where it has one: what it may write to.
+    /// The SELinux label of the container's files, which it may write to, if there is one.
     pub fn mount_label(&self) -> Option<&str> {
         self.linux.as_ref()?.mount_label.as_deref().filter(|label| !label.is_empty())
     }
 
-    /// Whether the container cannot write the host's sysctls: then it may see its own pattern in the place of the host's.
+    /// Whether the container cannot write the host's sysctls. Only then may its own pattern be
+    /// shown in place of the host's.
     pub fn hides_sysctls(&self) -> bool {
         let paths = self.linux.iter().filter_map(|l| l.readonly_paths.as_ref()).flatten();
         paths.into_iter().any(|p| Path::new("/proc/sys/kernel/core_pattern").starts_with(p))
@@ -160,11 +162,16 @@ fn normal(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    const CONFIG: &[u8] = br#"{"root":{"path":"rootfs","readonly":true},"annotations":{"a":"b"},"future":{"x":1},
-        "process":{"rlimits":[{"type":"RLIMIT_NEW","soft":1,"hard":1},{"type":"RLIMIT_CORE","soft":0,"hard":5}]},
-        "linux":{"readonlyPaths":["/proc/bus","/proc/sys"],"mountLabel":"system_u:object_r:container_file_t:s0:c1,c2"},
-        "mounts":[{"destination":"/proc","type":"proc","source":"proc"},{"destination":"/data","type":"bind","source":"/srv/a","options":["rbind"]},
-                  {"destination":"/data/./dump/","source":"/srv/b","options":["bind","ro"]},{"destination":"/tmp","type":"tmpfs","source":"tmpfs"}]}"#;
+    const CONFIG: &[u8] = br#"{"root":{"path":"rootfs","readonly":true},
+        "annotations":{"a":"b"},"future":{"x":1},
+        "process":{"rlimits":[{"type":"RLIMIT_NEW","soft":1,"hard":1},
+                              {"type":"RLIMIT_CORE","soft":0,"hard":5}]},
+        "linux":{"readonlyPaths":["/proc/bus","/proc/sys"],
+                 "mountLabel":"system_u:object_r:container_file_t:s0:c1,c2"},
+        "mounts":[{"destination":"/proc","type":"proc","source":"proc"},
+                  {"destination":"/data","type":"bind","source":"/srv/a","options":["rbind"]},
+                  {"destination":"/data/./dump/","source":"/srv/b","options":["bind","ro"]},
+                  {"destination":"/tmp","type":"tmpfs","source":"tmpfs"}]}"#;
 
     #[test]
     fn reads_what_it_needs() {

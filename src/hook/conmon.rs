@@ -1,13 +1,14 @@
-//! The name of a container of podman's. Its configuration does not have it; the monitor that podman starts for each container, above the runtime and us, is
-//! told it.
+//! Finds the name of podman's containers. Their configuration does not contain it;
+//! conmon, the monitor that podman starts for each container as a parent of the runtime,
+//! has it on its command line.
 
 use crate::sys::proc::{Proc, printable};
 use std::path::Path;
 
-/// The engine's annotation by which a container of podman's is known.
+/// The annotation that identifies a container of podman's.
 const MANAGER: (&str, &str) = ("io.container.manager", "libpod");
 
-/// How many of our parents are looked at: the runtime, perhaps a wrapper or two of it, then conmon.
+/// How many parents are examined: the runtime, perhaps a wrapper or two of it, then conmon.
 const DEPTH: usize = 6;
 
 /// The name of the container, if podman runs it.
@@ -26,7 +27,8 @@ pub fn name(id: &str, annotations: &crate::annotation::Annotations) -> Option<St
     None
 }
 
-/// What a command line of conmon(8) says of the container `id`: `--cid ID --name NAME`, as podman writes them `-c` and `-n`.
+/// The name in a command line of conmon(8) for the container `id`: `--cid ID --name NAME`, which
+/// podman writes as `-c` and `-n`.
 fn named(line: &[u8], id: &str) -> Option<String> {
     let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
     let program = words.first().and_then(|w| std::str::from_utf8(w).ok()).map(Path::new)?;
@@ -42,7 +44,8 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let line = b"/usr/bin/conmon\0--api-version\x001\0-c\0abc\0-u\0abc\0-r\0/usr/bin/crun\0-n\0shop\0--exit-dir\0/run\0";
+        let line = b"/usr/bin/conmon\0--api-version\x001\0-c\0abc\0-u\0abc\0\
+                     -r\0/usr/bin/crun\0-n\0shop\0--exit-dir\0/run\0";
         assert_eq!(named(line, "abc").as_deref(), Some("shop"));
         assert_eq!(named(line, "ab"), None);
         assert_eq!(named(b"/usr/bin/crun\0-c\0abc\0-n\0shop\0", "abc"), None);

@@ -1,4 +1,4 @@
-//! What hostile bytes may not do to the hook; see [`crate::hostile`].
+//! Invariants of the hook for untrusted input; see [`crate::hostile`].
 
 use super::bundle::{self, Bundle};
 use super::plan;
@@ -17,7 +17,7 @@ pub fn state(text: &[u8]) {
     let _ = [false, true].map(|registered| Stage::of(&state, registered).may_fail());
 }
 
-/// A config.json, as far as the plan.
+/// A config.json, from parsing to the plan.
 pub fn bundle(text: &[u8]) {
     let Ok(annotations) = bundle::annotations(text) else { return };
     crate::invariants::asked(&annotations);

@@ -1,9 +1,9 @@
-//! The part of the hook that touches the container: its file system may be served by somebody who does not
-//! answer (FUSE, NFS), so a child does it, for which nobody waits longer than a while, and under no lock.
+//! The part of the hook that touches the container. The container's file system may have a server
+//! that does not answer (FUSE, NFS), so a child does this, under no lock and with a time limit.
 //!
-//! The child says what came of it, and stays until it is told whether that is kept. One that hangs is killed
-//! or, where it sleeps in such a file system, left behind: it has nothing of the runtime's open, and is
-//! killed as soon as it wakes up.
+//! The child reports its result, and stays until it is told whether that is kept. A child that
+//! hangs is killed or, if it sleeps in such a file system, left behind: it holds no descriptor of
+//! the runtime, and is killed as soon as it wakes up.
 
 use crate::sys::child::{self, Child};
 use crate::sys::{OwnedFd, budget, process};
@@ -12,33 +12,33 @@ use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// How long the container's file systems may take to answer, all in all. Engines give a hook 10 seconds
-/// (hooks.d), and some less.
+/// How long the container's file systems may take to answer altogether. Engines give a hook 10
+/// seconds (hooks.d), and some less.
 pub const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Most bytes that the child says.
+/// Most bytes of the child's report.
 const MOST: usize = 64 << 10;
 
 const KEEP: u8 = b'k';
 
-/// Takes a step back.
+/// Undoes a step.
 pub type Undo<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 
-/// What was done, as long as it can be taken back.
+/// What was done, for as long as it can be undone.
 pub struct Inside {
     child: Child,
     tell: OwnedFd,
 }
 
 impl Inside {
-    /// It stays as it is.
+    /// Keeps it.
     pub fn keep(self) -> Result<()> {
-        // One that has gone has nothing to take back any more.
+        // A child that is gone cannot undo anything any more.
         let _ = process::write(&self.tell, &[KEEP]);
         self.child.end_within(patience()).map(drop)
     }
 
-    /// It is taken back.
+    /// Undoes it.
     pub fn undo(self) -> Result<()> {
         drop(self.tell);
         match self.child.end_within(patience())? {
@@ -50,10 +50,11 @@ impl Inside {
     }
 }
 
-/// Does `work` in a child, which adds to the list how each step is taken back. Returns what it found.
+/// Runs `work` in a child. `work` adds to the list how each of its steps is
+/// undone. Returns its result.
 ///
 /// # Errors
-/// Those of the work, which has been taken back then; or nothing was heard in time.
+/// An error of `work`, whose steps are undone then; or the child did not report in time.
 pub fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
     work: impl FnOnce(&mut Vec<(String, Undo<'a>)>) -> Result<T>,
 ) -> Result<(T, Inside)> {
@@ -61,7 +62,7 @@ pub fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
     let (hear, tell) = process::pipe()?;
     let child = child::fork(|| {
         process::end_with_parent();
-        // The runtime waits until nobody has these any more.
+        // The runtime waits until no process has these descriptors open.
         process::release_streams();
         let _ = process::close(&tell);
         let mut undo = Vec::new();
@@ -94,7 +95,7 @@ pub fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
     }
 }
 
-/// What is left for the end of a child, and be it only to see that it does not come.
+/// The time that is left for a child to end, or to be found hanging.
 fn patience() -> Duration {
     budget::left(PATIENCE).max(Duration::from_millis(200))
 }

@@ -1,5 +1,6 @@
-//! A container that is running already: what the hook would have done at its start is done now, and undone again. What was there before is noted in
-//! `/run/oci-coredump/enabled/<id>`, so that it can be put back.
+//! Enables the core pattern of a running container: does now what the hook would have done at its
+//! start, and undoes that again. The previous state is recorded in
+//! `/run/oci-coredump/enabled/<id>`.
 
 use super::apply::{self, Site};
 use super::bundle::Bundle;
@@ -25,22 +26,23 @@ use std::path::{Path, PathBuf};
 const CORE_LIMIT: &str = "Max core file size";
 const SYSCTL: &str = "/proc/sys/kernel/core_pattern";
 
-/// Most bytes of a note.
+/// Most bytes of a recorded state.
 const MAX: usize = 4 << 20;
 
-/// How often new processes are looked for: one that forks before its own limit is set has a child with the old one.
+/// How often new processes are looked for. A process that forks before its own limit is set has
+/// a child with the old one.
 const ROUNDS: usize = 8;
 
-/// A container that runs.
+/// A running container.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Who it is.
+    /// Its names.
     pub names: Names,
-    /// One of its processes.
+    /// PID of one of its processes.
     pub pid: i32,
 }
 
-/// What was there before.
+/// The state before.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Before {
     /// How many of the last components of the dump directory were made.
@@ -48,29 +50,30 @@ struct Before {
     processes: Vec<Process>,
 }
 
-/// A process, and what was changed of it.
+/// A process whose settings were changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Process {
     pid: i32,
     start_time: u64,
-    /// RLIMIT_CORE before; `u64::MAX` is unlimited.
+    /// Soft RLIMIT_CORE before, in bytes; `u64::MAX` is unlimited.
     soft: u64,
     hard: u64,
-    /// `coredump_filter` before, where it was changed.
+    /// `coredump_filter` before, if it was changed.
     filter: Option<String>,
 }
 
-/// Gives a running container its core pattern. `wishes` are the annotations that it would have asked with. Returns what there is to say, a line each.
+/// Gives a running container its core pattern. `wishes` are the annotations that it would have had.
+/// Returns remarks for the user, one line each.
 ///
 /// # Errors
-/// What could not be done; nothing of it is left then.
+/// What could not be done. Nothing of it is left then.
 pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<Vec<String>> {
     let id = target.names.container_id.as_str();
     crate::registry::check_id(id)?;
     let (pid, process) = init_of(target.pid)?;
     let wishes = annotation::wishes(wishes, None, None)?.context("no pattern")?;
     let directory = wishes.pattern.directory();
-    // Its file system may be served by somebody who does not answer.
+    // Its file system may have a server that does not answer.
     let ((bundle, made), looked) = inside::run(|_| {
         let rootfs = Rootfs::running(&process, pid)?;
         let made = match &directory {
@@ -82,7 +85,7 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
     looked.keep()?;
     let request = Request { wishes, names: target.names.clone(), bundle };
     let mut plan = plan::plan(&request, config);
-    // These two are for every process, not only for the first one.
+    // These two apply to every process, not only to the first one.
     let set = plan.steps.iter().fold((None, None), |set, step| match step {
         Step::Limit(soft, raise) => (Some((*soft, *raise)), set.1),
         Step::Filter(mask) => (set.0, Some(*mask)),
@@ -123,16 +126,17 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
     Ok(notes)
 }
 
-/// Takes it back: the container is as it was before [`enable`]. Its cores stay.
+/// Undoes [`enable`]: the container is as it was before. Its cores stay.
 ///
 /// # Errors
-/// It was not enabled.
+/// The container was not enabled.
 pub fn disable(id: &str, config: &Config) -> Result<()> {
     let registry = Registry::open().context("no container is registered")?;
     let entry = registry.get(id).with_context(|| format!("container {id} is not registered"))?;
     let Some(before) = note_of(&registry, &entry) else {
         bail!(
-            "container {id} has its pattern since its start, by its annotations: that cannot be taken back while it runs"
+            "container {id} has its pattern since its start, by its annotations: that cannot be \
+             taken back while it runs"
         );
     };
     let store = Store::open(config)?;
@@ -149,10 +153,10 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
     sysctl::release(&store, id)
 }
 
-/// The registered container that a person means by an ID, the head of one, or a name.
+/// The registered container that a user means by an ID, the beginning of one, or a name.
 ///
 /// # Errors
-/// None, or several.
+/// There is none, or there are several.
 pub fn find(word: &str) -> Result<String> {
     let registry = Registry::open().context("no container is registered")?;
     let is = |e: &Entry| {
@@ -173,7 +177,7 @@ fn notes_dir(registry: &Registry) -> Result<OwnedFd> {
     file::make_dir(registry.dir(), "enabled".as_ref(), 0o700)
 }
 
-/// The note on a container; one on an earlier container of that ID does not count.
+/// The recorded state of a container. That of an earlier container with the same ID does not count.
 fn note_of(registry: &Registry, entry: &Entry) -> Option<Before> {
     let file =
         file::open_read(notes_dir(registry).ok()?, entry.names.container_id.as_ref()).ok()?;
@@ -183,7 +187,8 @@ fn note_of(registry: &Registry, entry: &Entry) -> Option<Before> {
     before.processes.iter().any(is_init).then_some(before)
 }
 
-/// The first process of the container that this one is in: of its PID namespace, where it has one.
+/// The first process of the container that this process is in: of its PID
+/// namespace, if it has its own.
 fn init_of(pid: i32) -> Result<(i32, Proc)> {
     let process = Proc::open(pid).with_context(|| format!("process {pid}"))?;
     let status = process.status()?;
@@ -201,7 +206,8 @@ fn init_of(pid: i32) -> Result<(i32, Proc)> {
     bail!("process {pid}: the first process of its PID namespace cannot be seen")
 }
 
-/// The mount that covers the dump directory, with the host's directory behind it if that is certain.
+/// The mount that covers the dump directory, with the directory on the host
+/// behind it if that is certain.
 fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bundle> {
     let inside = mount_points(&process.read("mountinfo")?);
     let host = mount_points(&Proc::open(std::process::id() as i32)?.read("mountinfo")?);
@@ -219,7 +225,7 @@ fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bu
     }))
 }
 
-/// Where on the host a mount's directory can be, the likeliest first.
+/// Where on the host the directory of a mount can be, the most likely path first.
 fn sources(wanted: &MountPoint, host: &[MountPoint]) -> Vec<PathBuf> {
     let mut all: Vec<_> = host
         .iter()
@@ -232,7 +238,7 @@ fn sources(wanted: &MountPoint, host: &[MountPoint]) -> Vec<PathBuf> {
     all.into_iter().map(|(h, rest)| join(&h.target, rest)).collect()
 }
 
-/// The container's processes: those in its mount namespace, its PID namespace, or its control group.
+/// The container's processes: those in its mount namespace, its PID namespace or its cgroup.
 fn processes(entry: &Entry) -> Result<Vec<(i32, Proc)>> {
     let of = |process: &Proc| {
         let space = |name: &str| process.namespace(name).and_then(ns::inode).ok();
@@ -252,7 +258,8 @@ fn processes(entry: &Entry) -> Result<Vec<(i32, Proc)>> {
         .collect())
 }
 
-/// Sets limit and filter of every process that does not have them yet, until there is no new one. What one had before is added to `done`.
+/// Sets limit and filter of every process that does not have them yet, until no new one appears.
+/// Adds the previous values to `done`.
 fn set_processes(
     entry: &Entry,
     limit: Option<(u64, bool)>,
@@ -318,7 +325,7 @@ fn set_one(
     Ok(before)
 }
 
-/// Puts everything back, each as far as it can be.
+/// Restores everything, each part as far as possible.
 fn undo(pid: i32, registry: &Registry, store: &Store, entry: &Entry, before: &Before) {
     let id = entry.names.container_id.as_str();
     let attempt = |what: &str, result: Result<()>| {
@@ -349,7 +356,7 @@ fn undo(pid: i32, registry: &Registry, store: &Store, entry: &Entry, before: &Be
 }
 
 fn unshow(rootfs: &Rootfs, registry: &Registry, entry: &Entry) -> Result<()> {
-    // Our file lies where the kernel's was; a container without it reads the kernel's.
+    // Our file is mounted over the kernel's, and without it the container sees the kernel's again.
     if let Some((shown, _)) = rootfs.look(SYSCTL, false)?
         && filesystem::fs_type(&shown)? != filesystem::FsType::Proc
     {
@@ -366,7 +373,8 @@ fn unmount(rootfs: &Rootfs, inside: &str, source: &Path) -> Result<()> {
     }
 }
 
-/// Limits and filters: of a process that was there, its own; of one that came since, those that the first process had.
+/// Restores limits and filters: of a process that was there, its own; of a later one,
+/// those of the first process.
 fn put_back(entry: &Entry, before: &Before) -> Result<()> {
     let known: BTreeMap<(i32, u64), &Process> =
         before.processes.iter().map(|p| ((p.pid, p.start_time), p)).collect();
@@ -381,7 +389,7 @@ fn put_back(entry: &Entry, before: &Before) -> Result<()> {
             .filter
             .as_ref()
             .map_or(Ok(()), |f| process.write("coredump_filter", &format!("0x{f}")));
-        // One that has ended meanwhile needs neither.
+        // A process that has ended in the meantime needs neither.
         if process.start_time().is_ok() {
             limited.and(filtered)?;
         }
@@ -389,7 +397,7 @@ fn put_back(entry: &Entry, before: &Before) -> Result<()> {
     Ok(())
 }
 
-/// What is not as if the container had been started with the hook.
+/// The differences from a container that was started with the hook, one line each.
 fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> {
     let mut all = Vec::new();
     if !steps.contains(&Step::View) {
@@ -399,7 +407,11 @@ fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> 
         );
     }
     if entry.place.location == Location::Layer && request.wishes.pattern.directory().is_some() {
-        all.push("its cores go away with the container: no volume is mounted at the directory, and something is in it".to_owned());
+        all.push(
+            "its cores go away with the container: no volume is mounted at the directory, and \
+             something is in it"
+                .to_owned(),
+        );
     }
     if entry.place.location == Location::Memory {
         all.push("its cores go away with the container: the directory is memory-backed".to_owned());

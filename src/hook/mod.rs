@@ -1,5 +1,5 @@
-//! The OCI hook: `state` -> `request` -> `plan` -> `apply`. One line for whoever reads the log, and the exit
-//! code 0 unless the container or the administrator insists.
+//! The OCI hook: `state` -> `request` -> `plan` -> `apply`. Reports in one line, and exits with 0
+//! unless the container or the administrator requires the core pattern.
 
 mod apply;
 mod bundle;
@@ -30,23 +30,25 @@ pub use state::Stage;
 use state::State;
 use std::time::{Duration, Instant};
 
-/// What all waits of a hook may take together: engines end a hook that runs over its time-out (10 seconds
-/// in ours), and the container with it.
+/// Time limit for all waits of a hook together: engines end a hook that exceeds its time-out (10
+/// seconds in our configuration), and the container with it.
 const BUDGET: Duration = Duration::from_secs(8);
 
-/// What went wrong, and whether the container must not start.
+/// An error, and whether the container must not start.
 #[derive(Debug)]
 pub struct Failure {
     /// The cause.
     pub error: anyhow::Error,
-    /// Whether the container insists (`oci-coredump/required`), or the administrator does (`strict`).
+    /// Whether the container (`oci-coredump/required`) or the administrator (`strict`)
+    /// requires the core pattern.
     pub stop: bool,
 }
 
-/// `oci-coredump hook [STAGE]`: the state on stdin. Without a stage it is found out.
+/// Runs `oci-coredump hook [STAGE]`, with the state on stdin. Without a stage it
+/// is derived from the state.
 ///
 /// # Errors
-/// What went wrong. poststart and poststop never stop a container.
+/// The cause. In poststart and poststop it never stops a container.
 pub fn run(stage: Option<Stage>) -> Result<(), Failure> {
     budget::begin(BUDGET);
     let config = Config::load().unwrap_or_else(|e| {
@@ -54,7 +56,8 @@ pub fn run(stage: Option<Stage>) -> Result<(), Failure> {
         Config::default()
     });
     let failure = |error, stop: bool| Failure { error, stop };
-    // Another program may have set the kernel's pattern since: all containers that run would be without.
+    // Another program may have set the kernel's pattern since, and then no running
+    // container would get cores.
     if let Err(e) = sysctl::mend(&config) {
         log::warn!("kernel.core_pattern cannot be put back, ignoring: {e:#}");
     }
@@ -75,7 +78,7 @@ fn read_state() -> Result<State> {
     State::parse(&file::read_bounded(std::io::stdin().lock(), state::MAX, "the state on stdin")?)
 }
 
-/// The entry of the state's container, if it is of this very process: an ID may have been used before.
+/// The entry of the state's container, if it is of the same process: IDs are reused.
 fn entry_of(state: &State) -> Option<Entry> {
     let entry = Registry::own()?.get(&state.id)?;
     (state.process().ok()? == entry.init.pid && entry.init_lives()).then_some(entry)
@@ -122,12 +125,13 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
     let pid = state.process()?;
     let process = Proc::open(pid)?;
     if who != Who::Root && process::effective_uid() != 0 {
-        // A runtime that the user started outside of any user namespace: what may be done to the container may be done in its own.
+        // The runtime was started outside any user namespace by a user: what may be done to the
+        // container is done from within its own.
         ns::enter(process.namespace("user")?, ns::Kind::User)?;
         ns::copy_mounts()?;
     }
     let registry = Registry::create()?;
-    // Engines choose IDs, and two of them may choose one: what is the first one's is not the second one's.
+    // Engines choose IDs, and two engines may choose the same one. The entry belongs to the first.
     if let Some(other) = registry.get(&state.id).filter(|e| e.refused.is_none() && e.init_lives()) {
         ensure!(
             other.init.pid == pid,
@@ -152,7 +156,7 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
     apply::apply(&site, request, &plan, find)
 }
 
-/// A user's hook cannot make the kernel call us; root has to have done it.
+/// A user's hook cannot set the kernel's pattern; root must have done that.
 fn check_installed(uid: u32, config: &Config) -> Result<()> {
     ensure!(
         config.mode == Mode::Dispatch,
@@ -162,13 +166,15 @@ fn check_installed(uid: u32, config: &Config) -> Result<()> {
     let program = std::env::current_exe().unwrap_or_default();
     ensure!(
         sysctl::is_ours(&now),
-        "kernel.core_pattern is {now:?}, and only root may change it: for the containers of user {uid} the administrator must run `{} install` once",
+        "kernel.core_pattern is {now:?}, and only root may change it: for the containers of user \
+         {uid} the administrator must run `{} install` once",
         program.display()
     );
     Ok(())
 }
 
-/// Lets poststart and `doctor` know. A container that is already known, by the same process, keeps its entry.
+/// Records the refusal for poststart and `doctor`. A container whose same process is
+/// registered already keeps its entry.
 fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
     let Ok(registry) = Registry::create() else { return };
     if registry.get(&state.id).is_some_and(|e| e.refused.is_none() && e.init_lives()) {
@@ -190,7 +196,8 @@ fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
     );
 }
 
-/// runc sets the RLIMIT_CORE of config.json after the createRuntime hooks, over ours.
+/// Sets the limit again: runc sets the RLIMIT_CORE of config.json after the
+/// createRuntime hooks, replacing ours.
 fn poststart(state: &State) -> Result<()> {
     let Some(entry) = entry_of(state) else { return Ok(()) };
     let Some(soft) = entry.soft_limit else { return Ok(()) };
@@ -202,8 +209,8 @@ fn poststart(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Whether the container of an entry has ended, for which a moment may be needed. If not, it is another one
-/// of the same ID that has.
+/// Whether the container of an entry has ended, which may take a moment. If not, another
+/// container of the same ID has.
 fn has_ended(entry: &Entry) -> bool {
     let until = Instant::now() + budget::left(Duration::from_secs(1));
     while entry.init_lives() {
@@ -215,7 +222,7 @@ fn has_ended(entry: &Entry) -> bool {
     true
 }
 
-/// The container is gone: its registration goes, its cores stay.
+/// The container is gone: removes its registration; its cores stay.
 fn poststop(state: &State, config: &Config) -> Result<()> {
     let Some(registry) = Registry::own() else { return Ok(()) };
     let known = registry.get(&state.id).filter(has_ended);
@@ -256,7 +263,8 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
         }
         return vacuum::now_and_then(config);
     }
-    // podman, who runs this stage itself, does not tell where the user's home is: the entries do.
+    // podman, which runs this stage itself, does not pass the user's home directory;
+    // the entries have the store.
     for (id, store) in gone.into_iter().filter_map(|g| Some((g.id, g.store?))) {
         if let Some(store) = Store::look(&store)? {
             store.forget_empty(&id)?;
@@ -265,10 +273,10 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// What the hook would do for a bundle, as text: its plan, or why nothing. Touches nothing.
+/// The plan of the hook for a bundle as text, or the reason why there is none. Changes nothing.
 ///
 /// # Errors
-/// config.json cannot be read, or the state is none.
+/// config.json cannot be read, or the state is invalid.
 pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) -> Result<String> {
     let bundle = std::path::absolute(bundle)?;
     let id = bundle.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
@@ -302,17 +310,18 @@ pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) 
     })
 }
 
-/// Reads the stage of the command line.
+/// Parses the stage on the command line.
 ///
 /// # Errors
-/// An unknown word; the list of the known ones.
+/// An unknown word, with the list of the known ones.
 pub fn stage(word: Option<&str>) -> Result<Option<Stage>> {
     match word {
         None => Ok(None),
         Some(word) => match Stage::named(word) {
             Some(stage) => Ok(Some(stage)),
             None => bail!(
-                "hook stage {word:?}: expected createRuntime, prestart, poststart, poststop, or none"
+                "hook stage {word:?}: expected createRuntime, prestart, poststart, poststop, or \
+                 none"
             ),
         },
     }

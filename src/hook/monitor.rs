@@ -1,19 +1,22 @@
-//! Programs that stand for a whole kernel: what runs in them is no container of this one, and crashes there are not this kernel's.
+//! Recognises programs that run a kernel of their own: what runs in them is not a container of this
+//! kernel, and crashes there are not reported by it.
 
 use crate::sys::proc::{Proc, printable};
 use anyhow::Error;
 
-/// Monitors of virtual machines, as Kata Containers starts them; by the head of their names, since QEMU's ends with the machine's type.
+/// Monitors of virtual machines that Kata Containers starts. Compared with the beginning of the
+/// program's name, since QEMU's ends with the machine type.
 const MONITORS: [&str; 6] =
     ["qemu-", "cloud-hypervisor", "firecracker", "stratovirt", "containerd-shim-kata", "kata-"];
 /// gVisor's sentry is runsc itself, started from a descriptor.
 const SENTRIES: [&str; 2] = ["runsc", "gvisor"];
 
-/// What the program of this name is, if it is one of them.
+/// A description of the program with this name, if it is one of them.
 fn what(program: &str) -> Option<&'static str> {
     if MONITORS.iter().any(|m| program.starts_with(m)) {
         return Some(
-            "the monitor of a virtual machine; its guest has a kernel of its own, install the guest hook there (`make kata-guest-hook`)",
+            "the monitor of a virtual machine; its guest has a kernel of its own, install the \
+             guest hook there (`make kata-guest-hook`)",
         );
     }
     SENTRIES
@@ -22,7 +25,8 @@ fn what(program: &str) -> Option<&'static str> {
         .then_some("a kernel in user space, which dumps no cores")
 }
 
-/// The cause for which the process of a state is no container's, in place of `why`, where its program tells.
+/// Replaces the error `why` for the process of a state, if its program shows that
+/// it is no native container.
 pub fn explain(process: &Proc, pid: i32, why: Error) -> Error {
     let exe = process.link("exe").unwrap_or_default();
     let names = [
@@ -53,7 +57,7 @@ mod tests {
             assert!(what(monitor).unwrap().contains("kata-guest-hook"), "{monitor}");
         }
         assert!(what("runsc-sandbox").unwrap().contains("no cores"));
-        // What containers run.
+        // Programs that containers run.
         for init in ["runc", "runc:[2:INIT]", "crun", "youki", "exe", "nginx", "my-qemu-", ""] {
             assert_eq!(what(init), None, "{init}");
         }

@@ -1,4 +1,4 @@
-//! What the hook will do for a container. Pure; a plan prints as the list of its steps.
+//! Plans what the hook does for a container. Pure; a plan prints as the list of its steps.
 
 use super::bundle::Volume;
 use super::request::Request;
@@ -7,27 +7,29 @@ use crate::record::Location;
 use crate::registry::Place;
 use std::fmt;
 
-/// One step. They are applied in the order of the plan.
+/// One step. Steps are applied in the order of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// See to it that the pattern's directory is there, and that cores in it outlive the container where that is possible.
+    /// Ensure that the pattern's directory exists, and that cores in it outlive
+    /// the container if possible.
     Directory {
-        /// Where, inside.
+        /// Path of the directory in the container.
         inside: String,
         /// The mount of config.json that covers it, by name.
         volume: Option<Volume>,
     },
     /// Show the container its own pattern in `/proc/sys/kernel/core_pattern`.
     View,
-    /// Soft RLIMIT_CORE in bytes, `u64::MAX` for unlimited; and whether the hard limit may be raised for it.
+    /// Set the soft RLIMIT_CORE, in bytes, `u64::MAX` for unlimited; and whether the hard
+    /// limit may be raised for it.
     Limit(u64, bool),
-    /// `coredump_filter`.
+    /// Set `coredump_filter`, 0 to 0x1ff.
     Filter(u32),
-    /// Tell the dispatcher.
+    /// Register the container for the dispatcher.
     Register,
-    /// Make sure that the kernel hands crashes to the dispatcher.
+    /// Ensure that the kernel pipes crashes to the dispatcher.
     Dispatch,
-    /// Put the pattern itself into the kernel.
+    /// Write the pattern itself to the kernel.
     Kernel,
 }
 
@@ -56,12 +58,12 @@ impl fmt::Display for Step {
     }
 }
 
-/// The steps for one container, and what the log should say of them.
+/// The steps for one container, and notes for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// In order.
+    /// The steps, in the order in which they are applied.
     pub steps: Vec<Step>,
-    /// One line each.
+    /// Notes for the log, one line each.
     pub notes: Vec<String>,
 }
 
@@ -72,7 +74,7 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Makes the plan.
+/// Plans the steps for a request.
 pub fn plan(request: &Request, config: &Config) -> Plan {
     let directory = request.wishes.pattern.directory().filter(|d| d != "/");
     let directory = directory
@@ -83,13 +85,18 @@ pub fn plan(request: &Request, config: &Config) -> Plan {
         && request.wishes.pattern.varies_by_directory()
     {
         notes.push(
-            "a directory of the pattern holds a specifier: nobody can make it in the host's store; mount \
+            "a directory of the pattern holds a specifier: nobody can make it in the host's store; \
+             mount \
              a volume there, or set store_view = \"rw\" in the configuration"
                 .into(),
         );
     }
     if request.wishes.early && !config.allow_early_release {
-        notes.push("oci-coredump/release: early is not allowed here (allow_early_release in the configuration), ignoring".into());
+        notes.push(
+            "oci-coredump/release: early is not allowed here (allow_early_release in the \
+             configuration), ignoring"
+                .into(),
+        );
     }
     let mut steps: Vec<Step> = directory.into_iter().collect();
     if request.bundle.hides_sysctls() {
@@ -105,8 +112,8 @@ pub fn plan(request: &Request, config: &Config) -> Plan {
     Plan { steps, notes }
 }
 
-/// A container that asks for a core wants one: its soft limit becomes what its annotation says, else unlimited. A soft limit above 0 in config.json was
-/// set by somebody on purpose and stays; a hard limit there is never exceeded.
+/// The soft limit to set: what the annotation gives, else unlimited. A soft limit above 0 in
+/// config.json was set deliberately and stays; a hard limit there is never exceeded.
 fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
     let asked = request.wishes.limit.map(|l| l.unwrap_or(u64::MAX));
     match (asked, request.bundle.core_limit()) {
@@ -114,8 +121,11 @@ fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
         (asked, Some((_, hard))) => {
             let wanted = asked.unwrap_or(u64::MAX);
             if hard == 0 && wanted > 0 {
-                notes
-                    .push("the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, or start the container with `--ulimit core=-1`".into());
+                notes.push(
+                    "the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, \
+                     or start the container with `--ulimit core=-1`"
+                        .into(),
+                );
             }
             Some(Step::Limit(wanted.min(hard), false))
         }
@@ -123,18 +133,19 @@ fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
     }
 }
 
-/// What the hook found at the pattern's directory, in the container's mount namespace.
+/// What the hook finds at the pattern's directory in the container's mount namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// It is on another mount than the root file system.
+    /// Whether it is on another mount than the root file system.
     pub mounted: bool,
-    /// It is on a memory-backed file system.
+    /// Whether its file system is memory-backed.
     pub memory: bool,
-    /// It has nothing in it.
+    /// Whether it is empty.
     pub empty: bool,
 }
 
-/// Where cores land, and so whether the host's store is mounted there. Something that is there already is never hidden.
+/// The storage location of cores, which determines whether the host's store is mounted there.
+/// Existing files are never hidden.
 pub fn place(found: Found, directory: &str, volume: Option<&Volume>, store: &str) -> Place {
     let known = |v: &Volume| v.source.clone().map(|s| (v.target.clone(), s));
     match found {
@@ -173,7 +184,7 @@ mod tests {
             Place { location: Location::Store, mount: Some(("/d/x".into(), "/store/c".into())) }
         );
         assert_eq!(at(false, false, false, None).location, Location::Layer);
-        // A container whose whole root is in memory can still have the store.
+        // A container whose whole root is in memory can still use the store.
         assert_eq!(at(false, true, true, None).location, Location::Store);
     }
 }

@@ -1,4 +1,4 @@
-//! What a container asks of the hook, checked.
+//! A container's request to the hook, checked.
 
 use super::bundle::{self, Bundle};
 use super::conmon;
@@ -12,41 +12,41 @@ use anyhow::{Context, Result};
 /// A valid request of one container.
 #[derive(Debug)]
 pub struct Request {
-    /// What it asks for.
+    /// Pattern and settings.
     pub wishes: Wishes,
-    /// Who it is.
+    /// The container's names.
     pub names: Names,
-    /// Its config.json.
+    /// The parts of its config.json that the hook needs.
     pub bundle: Bundle,
 }
 
-/// Why there is nothing to do, or what to do.
+/// The result of reading a bundle.
 #[derive(Debug)]
 pub enum Asked {
-    /// Nothing was asked for, or it is a pod's sandbox.
+    /// No pattern was requested, or it is a pod's sandbox.
     Nothing,
-    /// Something was asked for that breaks a rule.
+    /// The request breaks a rule.
     Refused {
-        /// Who asks.
+        /// The container's names.
         names: Names,
-        /// Whether it insists.
+        /// Whether the container must not start without its core pattern.
         required: bool,
-        /// The rule.
+        /// The rule that is broken.
         why: anyhow::Error,
     },
     /// A valid request.
     Request {
-        /// It.
+        /// The request.
         request: Box<Request>,
-        /// Whether it insists.
+        /// Whether the container must not start without its core pattern.
         required: bool,
     },
 }
 
-/// Reads `<bundle>/config.json`; for a container that asks for nothing, its annotations only.
+/// Reads `<bundle>/config.json`; for a container that requests nothing, only its annotations.
 ///
 /// # Errors
-/// config.json is missing, too large or no JSON.
+/// config.json is missing, too large or not JSON.
 pub fn read(state: &State, config: &Config) -> Result<Asked> {
     let path = state.bundle.join("config.json");
     let open = std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
@@ -78,8 +78,8 @@ pub fn read(state: &State, config: &Config) -> Result<Asked> {
     Ok(Asked::Request { request: Box::new(request), required })
 }
 
-/// The names that containerd's CRI and CRI-O give.
-/// On CRI-O a pod's own annotations stand beside those of the engine, and could be containerd's.
+/// The names that containerd's CRI plugin and CRI-O give. On CRI-O a pod's own annotations are
+/// mixed with those of the engine, and could look like containerd's.
 fn names(id: &str, annotations: &Annotations) -> Names {
     let by_crio = annotations.get("io.container.manager").is_some_and(|m| m == "cri-o");
     let first = |mut keys: [&str; 2]| {

@@ -1,4 +1,5 @@
-//! The container's file system, from outside: found by descriptor, resolved below its root, never by a path of the host.
+//! The container's file system, seen from the host: opened by descriptor, with paths resolved below
+//! its root, never through a path of the host.
 
 use super::monitor;
 use super::plan::Found;
@@ -12,16 +13,17 @@ use anyhow::{Context, Result, bail, ensure};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// A container whose namespaces exist and whose program does not run yet.
+/// A container whose namespaces exist, and whose program usually does not run yet.
 #[derive(Debug)]
 pub struct Rootfs {
     mount_ns: OwnedFd,
     path: PathBuf,
-    /// The root of a runtime that has pivoted already (youki up to 0.5.7).
+    /// The root directory, if the runtime has called pivot_root already (youki up to 0.5.7).
     pivoted: Option<OwnedFd>,
-    /// User and group of the container's root, as our own user namespace numbers them.
+    /// User and group ID of the container's root, in our own user namespace.
     pub owner: (u32, u32),
-    /// The SELinux label that what is put into the container must have, so that it may use it. `None` where SELinux is off.
+    /// The SELinux label that files need which are put into the container, so that it may use them.
+    /// `None` if SELinux is off.
     pub label: Option<String>,
 }
 
@@ -30,10 +32,12 @@ pub struct Rootfs {
 pub struct Made(Vec<(OwnedFd, OsString)>);
 
 impl Rootfs {
-    /// Finds the file system of a container process. `path`: the bundle's root file system, absolute.
+    /// Finds the file system of a container process. `path`: the bundle's
+    /// root file system, absolute.
     ///
     /// # Errors
-    /// The process is in the host's mount namespace, or is no native container: a VMM or a sentry.
+    /// The process is in the host's mount namespace, or is not a native
+    /// container but a VMM or a sentry.
     pub fn find(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
         Self::find_native(process, pid, path).map_err(|e| monitor::explain(process, pid, e))
     }
@@ -42,12 +46,13 @@ impl Rootfs {
         let mount_ns = process.namespace("mnt")?;
         ensure!(
             ns::inode(&mount_ns)? != ns::own("mnt")?,
-            "unsupported runtime or container: process {pid} is in the host's mount namespace (a VMM, or a container without one of its own)"
+            "unsupported runtime or container: process {pid} is in the host's mount namespace (a \
+             VMM, or a container without one of its own)"
         );
         let root = process.directory("root")?;
         let here = file::open_dir(&path).and_then(file::stat).map(|s| s.id).ok();
         let pivoted = (Some(file::stat(&root)?.id) == here).then_some(root);
-        // Of our own user namespace /proc tells how it looks from outside; within, root is root.
+        // For our own user namespace /proc shows the mapping to the outside; within it, root is 0.
         let inside = process::who() != process::Who::Root
             && ns::inode(process.namespace("user")?)? == ns::own("user")?;
         let owner = if inside { (0, 0) } else { process.mapped_root()? };
@@ -56,14 +61,15 @@ impl Rootfs {
             let (_, is_mount) = found.inside(|root| filesystem::mount_of(root))?;
             ensure!(
                 is_mount,
-                "unsupported runtime: {} is no mount point in the mount namespace of process {pid} (a VMM or a sentry?)",
+                "unsupported runtime: {} is no mount point in the mount namespace of process {pid} \
+                 (a VMM or a sentry?)",
                 found.path.display()
             );
         }
         Ok(found)
     }
 
-    /// The file system of a container that runs: what the process has as its root.
+    /// The file system of a running container: the root directory of the process.
     ///
     /// # Errors
     /// The process is in the host's mount namespace.
@@ -71,10 +77,11 @@ impl Rootfs {
         let mount_ns = process.namespace("mnt")?;
         ensure!(
             ns::inode(&mount_ns)? != ns::own("mnt")?,
-            "process {pid} is in the host's mount namespace: it is in no container, or in one without its own"
+            "process {pid} is in the host's mount namespace: it is in no container, or in one \
+             without its own"
         );
         let root = process.directory("root")?;
-        // No config.json says it; engines give it to all of the container's files.
+        // No config.json is at hand; engines give all of the container's files the same label.
         let label = file::reopen_dir(&root).and_then(selinux::label_of).unwrap_or_else(|e| {
             log::warn!(
                 "process {pid}: the SELinux label of its root is not known, ignoring: {e:#}"
@@ -90,7 +97,7 @@ impl Rootfs {
         })
     }
 
-    /// How many of the last components of a path are not there, in the container.
+    /// How many of the last components of a path in the container do not exist.
     pub fn lacks(&self, inside: &Path) -> Result<usize> {
         let there = |root: &OwnedFd, p: &Path| {
             let name = p.strip_prefix("/").unwrap_or(p).as_os_str();
@@ -116,7 +123,7 @@ impl Rootfs {
         })
     }
 
-    /// The file or directory `inside`, if it is there, and what `stat` says of it.
+    /// Opens the file or directory `inside`, if it exists, and returns it with its status.
     pub fn look(&self, inside: &str, directory: bool) -> Result<Option<(OwnedFd, file::Stat)>> {
         let found = self.inside(|root| {
             match resolve::resolve(
@@ -142,10 +149,10 @@ impl Rootfs {
         })
     }
 
-    /// Makes the directory `inside` if it is missing, and looks at it.
+    /// Makes the directory `inside` if it does not exist, and examines it.
     ///
     /// # Errors
-    /// It is no directory, cannot be made, or is on a file system that holds no files.
+    /// It is not a directory, cannot be made, or is on a file system that holds no files.
     pub fn directory(&self, inside: &str, made: &mut Made) -> Result<(OwnedFd, Found)> {
         self.inside(|root| {
             let dir = self
@@ -165,7 +172,8 @@ impl Rootfs {
         })
     }
 
-    /// Puts the container's own pattern over `/proc/sys/kernel/core_pattern`. A container without a /proc has none to see: `false`.
+    /// Mounts the container's own pattern over `/proc/sys/kernel/core_pattern`. `false` if
+    /// the container has no /proc.
     pub fn show(&self, view: &OwnedFd) -> Result<bool> {
         self.inside(|root| {
             let sysctl = match resolve::resolve(
@@ -186,7 +194,7 @@ impl Rootfs {
         })
     }
 
-    /// Takes the view off again.
+    /// Unmounts the view.
     pub fn hide(&self) -> Result<()> {
         self.inside(|root| {
             let directory =
@@ -196,17 +204,18 @@ impl Rootfs {
         })
     }
 
-    /// Attaches a detached tree onto a directory that [`Rootfs::directory`] found.
+    /// Attaches a detached mount tree to a directory that [`Rootfs::directory`] found.
     pub fn attach(&self, tree: &OwnedFd, onto: &OwnedFd) -> Result<()> {
         self.inside(|_| mount::attach(tree, onto).context("the dump directory"))
     }
 
-    /// Lets the container use a directory or file that was made for it.
+    /// Gives a directory or file the label that lets the container use it.
     pub fn give_label(&self, to: &OwnedFd) -> Result<()> {
         self.label.as_ref().map_or(Ok(()), |label| selinux::set_label(to, label))
     }
 
-    /// Walks down `path` below `root` and makes what is missing: the last directory for everybody (1777), those above it 0755, all owned by the container's root.
+    /// Walks down `path` below `root` and makes the missing directories, owned by the container's
+    /// root: the last with mode 1777, those above it with 0755.
     fn make_below(&self, root: &OwnedFd, path: &Path, made: &mut Made) -> Result<OwnedFd> {
         let names: Vec<&OsStr> = path
             .components()
@@ -216,7 +225,8 @@ impl Rootfs {
         let mut walked = PathBuf::new();
         for (i, name) in names.iter().enumerate() {
             walked.push(name);
-            // From the root each time, so that a link which leads elsewhere in the container is followed as the container would.
+            // Resolved from the root each time, so that a link is followed as the
+            // container would follow it.
             match resolve::resolve(root, walked.as_os_str(), Below::InRoot, true) {
                 Ok(next) => here = next,
                 Err(Errno::NOENT) => {
@@ -244,14 +254,14 @@ impl Rootfs {
         Ok(here)
     }
 
-    /// Takes an attached tree off again.
+    /// Unmounts an attached tree.
     pub fn detach(&self, tree: &OwnedFd) -> Result<()> {
         self.inside(|_| mount::detach_dir(tree))
     }
 }
 
 impl Made {
-    /// Removes the directories again, the last one first, as far as nothing is in them.
+    /// Removes the directories again, the last one first, as far as they are empty.
     pub fn undo(self) {
         for (parent, name) in self.0.into_iter().rev() {
             if let Err(e) = file::remove_empty_dir(&parent, &name) {

@@ -1,4 +1,4 @@
-//! The state that a runtime hands its hooks, and the stage that it is for.
+//! The state that a runtime passes to its hooks, and the stage that it is for.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -7,17 +7,19 @@ use std::path::PathBuf;
 /// Largest state that is read, in bytes.
 pub const MAX: usize = 1 << 20;
 
-/// State of the OCI runtime-spec, as far as we need it and as the runtimes really write it: Kata's status is empty, crun's may be `starting`, the PID may be
-/// missing, 0 or -1. (Which is why the strict type of `oci-spec` cannot serve here; it takes `{}` and refuses those.)
+/// The state of the OCI runtime-spec, as far as it is needed and as the runtimes really write it:
+/// Kata's status is empty, crun's may be `starting`, and the PID may be missing, 0 or -1. (So the
+/// strict type of `oci-spec` cannot be used; it accepts `{}` and refuses these.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct State {
     /// Container ID.
     #[serde(default)]
     pub id: String,
-    /// Status; see [`Stage::of`].
+    /// Status, such as `creating`; see [`Stage::of`].
     #[serde(default)]
     pub status: String,
-    /// PID of the container process in the runtime namespace. Only meaningful at createRuntime, prestart and poststart.
+    /// PID of the container process in the runtime namespace. Only meaningful at
+    /// createRuntime, prestart and poststart.
     #[serde(default)]
     pub pid: Option<i64>,
     /// Absolute path of the bundle.
@@ -26,7 +28,7 @@ pub struct State {
 }
 
 impl State {
-    /// Parses and checks what came on stdin.
+    /// Parses and checks the text from stdin.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let state: State =
             serde_json::from_slice(text).context("the state on stdin is no OCI state")?;
@@ -39,17 +41,20 @@ impl State {
         Ok(state)
     }
 
-    /// The PID, where it is one of a process that can be a container's.
+    /// The PID, if it can be that of a container's process.
+    ///
+    /// # Errors
+    /// The PID is missing or not above 1.
     pub fn process(&self) -> Result<i32> {
         let pid = self.pid.and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 1);
         pid.with_context(|| format!("the state names no container process (pid {:?})", self.pid))
     }
 }
 
-/// When a runtime calls.
+/// The stage of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// createRuntime, and prestart, its deprecated name.
+    /// createRuntime, and its deprecated form prestart.
     CreateRuntime,
     /// poststart.
     Poststart,
@@ -58,7 +63,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The stage of a word on the command line.
+    /// The stage with this name on the command line.
     pub fn named(word: &str) -> Option<Self> {
         match word {
             "createRuntime" | "prestart" => Some(Stage::CreateRuntime),
@@ -68,19 +73,21 @@ impl Stage {
         }
     }
 
-    /// The stage when the command line names none, as in a hooks.d file, which has one list of arguments for all its stages. The status alone does not tell
-    /// createRuntime from poststart (both can be `created`), so what tells them apart is whether this container process is registered already.
+    /// The stage if the command line names none, as in a hooks.d file, which has one list of
+    /// arguments for all its stages. The status alone does not distinguish createRuntime
+    /// from poststart (both can be `created`), so it also matters whether this container
+    /// process is registered already.
     pub fn of(state: &State, registered: bool) -> Self {
         match state.status.as_str() {
             "stopped" => Stage::Poststop,
-            // Kata says nothing at all, and the process that is gone has no PID.
+            // Kata's status is empty, and a process that is gone has no PID.
             "" if state.process().is_err() => Stage::Poststop,
             _ if registered => Stage::Poststart,
             _ => Stage::CreateRuntime,
         }
     }
 
-    /// Whether a failure may stop the container: never after it has started.
+    /// Whether a failure may stop the container, which is never the case after it has started.
     pub fn may_fail(self) -> bool {
         self == Stage::CreateRuntime
     }
@@ -92,9 +99,11 @@ mod tests {
 
     #[test]
     fn the_runtimes_dialects() {
-        let runc = br#"{"ociVersion":"1.0.2","id":"a","status":"creating","pid":12,"bundle":"/b","annotations":{"x":"y"}}"#;
+        let runc = br#"{"ociVersion":"1.0.2","id":"a","status":"creating","pid":12,
+            "bundle":"/b","annotations":{"x":"y"}}"#;
         assert_eq!(State::parse(runc).unwrap().process().unwrap(), 12);
-        let crun = b"{\n \"id\": \"a\", \"pid\": 12, \"root\": \"\\/b\\/rootfs\", \"bundle\": \"\\/b\", \"status\": \"created\"\n}";
+        let crun = b"{\n \"id\": \"a\", \"pid\": 12, \"root\": \"\\/b\\/rootfs\", \
+            \"bundle\": \"\\/b\", \"status\": \"created\"\n}";
         assert_eq!(State::parse(crun).unwrap().bundle, PathBuf::from("/b"));
         for stopped in [
             r#"{"id":"a","status":"stopped","bundle":"/b"}"#,

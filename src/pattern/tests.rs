@@ -67,7 +67,7 @@ fn a_container_may_ask_for_a_file_only() {
         (b"core\n", Err(Refusal::Control(b'\n'))),
         (b"/a/../core", Err(Refusal::Parent)),
         (b"/a/.%z./core", Err(Refusal::Parent)),
-        // With core_uses_pid a file all the same: `/cores/.12`.
+        // With core_uses_pid this names a file all the same: `/cores/.12`.
         (b"/cores/", Ok(())),
         (b"/cores/%z", Ok(())),
     ];
@@ -107,7 +107,7 @@ fn handlers_of_the_host() {
     assert_eq!(args, ["/usr/lib/helper", "4012", "a!b %p", "3"]);
 }
 
-/// The kernel's loop, written down once more as literally as Rust allows, to compare with.
+/// The kernel's loop, written again as literally as Rust allows, for comparison.
 fn kernel(pattern: &[u8], s: &Specifiers, uses_pid: bool) -> Vec<u8> {
     let (mut out, mut i, mut pid_in_pattern) = (Vec::new(), 0, false);
     while i < pattern.len() {
@@ -120,7 +120,7 @@ fn kernel(pattern: &[u8], s: &Specifiers, uses_pid: bool) -> Vec<u8> {
                 Some(b'%') => out.push(b'%'),
                 Some(c) => {
                     pid_in_pattern |= *c == b'p';
-                    // %F is known to the pipe mode only.
+                    // %F is known only where the pattern is a pipe.
                     if *c != b'F' {
                         s.append(*c, &mut out);
                     }
@@ -143,9 +143,13 @@ proptest! {
     }
 
     #[test]
-    fn no_accepted_pattern_starts_a_program_or_leaves_its_root(text in proptest::collection::vec(any::<u8>(), 0..140)) {
+    fn no_accepted_pattern_starts_a_program_or_leaves_its_root(
+        text in proptest::collection::vec(any::<u8>(), 0..140)
+    ) {
         // Mostly bytes that matter to the rules.
-        let text: Vec<u8> = text.iter().map(|b| if b % 3 == 0 { b"%/.pze|@"[usize::from(b / 3 % 8)] } else { *b }).collect();
+        let likely = |b: u8| b"%/.pze|@"[usize::from(b / 3 % 8)];
+        let text: Vec<u8> =
+            text.iter().map(|b| if b % 3 == 0 { likely(*b) } else { *b }).collect();
         if let Ok(t) = Template::of_container(&text) {
             prop_assert!(text.len() <= MAX_LEN && !matches!(text[0], b'|' | b'@'));
             prop_assert!(!text.iter().any(|b| *b < b' '));

@@ -1,4 +1,4 @@
-//! What is known of a registered container, and the names under which it is found.
+//! The entry of a registered container, and the index keys under which it is found.
 
 use crate::limits::Limits;
 use crate::pattern::Template;
@@ -8,73 +8,80 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Who the container's init process is, so that a reused number of any kind does not match.
+/// Identity of the container's init process, complete enough that reused numbers do not match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Init {
     /// PID on the host.
     pub pid: i32,
-    /// Its start, clock ticks since boot.
+    /// Its start time, in clock ticks since boot.
     pub start_time: u64,
     /// Inode of its mount namespace.
     pub mount_ns: u64,
-    /// Number of its mount namespace that is never reused, where the kernel has one.
+    /// Number of its mount namespace that is never reused, if the kernel has one.
     pub mount_ns_id: Option<u64>,
-    /// Inode of its PID namespace, where it is the first process of it.
+    /// Inode of its PID namespace, if it is PID 1 of that namespace.
     pub pid_ns: Option<u64>,
-    /// Its cgroup, where that is its own: the index key.
+    /// Its cgroup as an index key, if the cgroup is the container's own.
     pub cgroup: Option<String>,
-    /// The UID of its pod, where a kubelet has put it into that pod's cgroup.
+    /// The UID of its pod, if a kubelet placed it in that pod's cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
 }
 
-/// What lies behind the pattern's directory.
+/// Where the cores of the container are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// On what cores land.
+    /// Storage location of the directory in the pattern.
     pub location: Location,
-    /// A directory inside the container and the host's directory that it shows, where both are known.
+    /// A directory inside the container and the host's directory that is mounted
+    /// there, if both are known.
     pub mount: Option<(String, String)>,
 }
 
-/// One container.
+/// One registered container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// ID and names.
+    /// Container ID and the other names.
     pub names: Names,
-    /// The init process.
+    /// Identity of the init process.
     pub init: Init,
     /// The core(5) template.
     pub pattern: String,
     /// `kernel.core_uses_pid` for this container.
     pub append_pid: bool,
-    /// Most bytes of one core, where the container says so.
+    /// Most bytes of one core, if the container gives a limit.
     pub limit: Option<u64>,
-    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for unlimited; poststart sets it again.
+    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for
+    /// unlimited. poststart sets it again.
     pub soft_limit: Option<u64>,
     /// Compress cores with zstd.
     #[serde(default)]
     pub compress: bool,
-    /// Let the crashed process go before its core is whole.
+    /// Release the crashed process before its core is complete.
     #[serde(default)]
     pub early: bool,
-    /// Lower limits than the host's, where the container says so.
+    /// Limits of the container's own, lower than the host's.
     #[serde(default)]
     pub limits: Limits,
-    /// Where cores land.
+    /// Where its cores are stored.
     pub place: Place,
-    /// Why the request was refused; such an entry is in no index.
+    /// Why the request was refused. A refused entry has no index keys.
     pub refused: Option<String>,
-    /// The store of the user who registered this.
+    /// The store of the user who registered the container, if that is not root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<PathBuf>,
-    /// That user, where it is not root. Nothing that stands in a file: it is who the file belongs to.
+    /// The user who registered the container, if that is not root. Taken from the owner of the
+    /// entry's file, never from its content.
     #[serde(skip)]
     pub user: Option<u32>,
 }
 
 impl Entry {
-    /// An entry that a user wrote, held to the rules that root's hook keeps by itself. What it says of places on the host is his word, and no more.
+    /// Applies to an entry that a user wrote the rules that root's hook follows by itself. What
+    /// such an entry says of places on the host is an unverified claim.
+    ///
+    /// # Errors
+    /// Names the rule that the entry breaks.
     pub(super) fn checked(mut self, uid: u32) -> Result<Self> {
         check_id(&self.names.container_id)?;
         Template::of_container(self.pattern.as_bytes())?;
@@ -85,16 +92,17 @@ impl Entry {
             self.store
         );
         self.names = self.names.bounded();
-        // Its memory would count as nobody's.
+        // The memory of a released process would be counted for no one.
         self.early = false;
         self.user = Some(uid);
         Ok(self)
     }
 
-    /// Under which name limits, quotas and records of this container are counted: by what stays the same
-    /// when it is started again under another ID. That is its user, where it is not root's; its pod and
-    /// its name in that; the volume and the pattern, where its cores go to a volume; else its ID. The pod
-    /// is known by its cgroup: annotations name any. All but IDs begin with a dot, which no ID does.
+    /// The account that limits, quotas and records of this container count for: something that
+    /// stays the same when it is started again under another ID. That is its user, if not root;
+    /// else its pod and its name in the pod; else the volume and the pattern, if its cores go to a
+    /// volume; else its ID. The pod is taken from the cgroup, since annotations can name any pod.
+    /// All accounts but IDs begin with a dot, which no ID does.
     pub fn account(&self) -> String {
         let hashed = |kind: &str, parts: &[&str]| {
             let hash = blake3::hash(parts.join("\0").as_bytes()).to_hex();
@@ -122,7 +130,7 @@ impl Entry {
         keys
     }
 
-    /// Whether the init process of the entry is the process that has its PID now.
+    /// Whether the process with the init's PID now is still the init process of the entry.
     pub fn init_lives(&self) -> bool {
         let Ok(process) = Proc::open(self.init.pid) else { return false };
         process.start_time().is_ok_and(|t| t == self.init.start_time)
@@ -140,14 +148,14 @@ pub fn pid_key(inode: u64) -> String {
     format!("pid-{inode}")
 }
 
-/// Index keys of a cgroup and everything above it, the nearest first; none for the root.
+/// Index keys of a cgroup and its ancestors, the nearest first. The root has none.
 pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
     let mut keys = Vec::new();
     let mut path = group.path.as_slice();
     while path.len() > 1 {
         let name = format!("cgroup-{}-{}", group.controllers.escape_ascii(), path.escape_ascii())
             .replace('/', "!");
-        // A longer one cannot be a file name: it was never registered either.
+        // A longer key cannot be a file name, so it was never registered either.
         if name.len() <= 255 {
             keys.push(name);
         }
@@ -156,8 +164,8 @@ pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
     keys
 }
 
-/// The UID of the pod to which a process belongs, by the cgroups that a kubelet makes: `pod<UID>` below a
-/// `kubepods`, with `_` for `-` where systemd's names are used. The inmost counts.
+/// The UID of the pod that a process belongs to, from the cgroups that a kubelet makes: `pod<UID>`
+/// below `kubepods`, with `_` for `-` where systemd names are used. The innermost one counts.
 pub fn pod_uid(groups: &[Cgroup]) -> Option<String> {
     let of = |group: &Cgroup| {
         let path = String::from_utf8(group.path.clone()).ok()?;
@@ -173,7 +181,11 @@ pub fn pod_uid(groups: &[Cgroup]) -> Option<String> {
     groups.iter().find_map(of)
 }
 
-/// Whether a container ID may be a file name: what runc accepts, and no dot file.
+/// Checks that a container ID can be a file name: the characters that runc
+/// accepts, and no leading dot.
+///
+/// # Errors
+/// Names the ID.
 pub fn check_id(id: &str) -> Result<()> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
     ensure!(
@@ -214,7 +226,8 @@ mod tests {
             format!("/kubepods/besteffort/pod{UID}/8f3b"),
             format!("/kubepods/pod{UID}/crio-8f3b"),
             format!(
-                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{with_lines}.slice/x.scope"
+                "/kubepods.slice/kubepods-burstable.slice/\
+                 kubepods-burstable-pod{with_lines}.slice/x.scope"
             ),
             format!(
                 "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{with_lines}.slice/y"
@@ -222,7 +235,7 @@ mod tests {
         ] {
             assert_eq!(of(&path).as_deref(), Some(UID), "{path}");
         }
-        // A static pod's is a hash of its manifest.
+        // A static pod's UID is a hash of its manifest.
         let hash = "0123456789abcdef0123456789abcdef";
         assert_eq!(of(&format!("/kubepods/pod{hash}/x")).as_deref(), Some(hash));
         for path in [
@@ -235,7 +248,7 @@ mod tests {
         }
     }
 
-    /// A name alone is nobody's: any annotation may say it.
+    /// A name alone selects no account, since any annotation may give it.
     #[test]
     fn accounts() {
         let mut entry = Entry::default();

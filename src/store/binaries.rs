@@ -1,6 +1,8 @@
-//! Executables and libraries of crashes, one file for each content, for the time when their container has gone. They may be private: only root reads them.
+//! Executables and libraries of crashes, one file for each content, for use after their container
+//! is gone. Only root can read them, since they may be private.
 //!
-//! A new one is written under a name that only one process can have, and gets its own when it is whole.
+//! A new file is written under a name that only one process can have, and is
+//! renamed when it is complete.
 
 use crate::corefile::is_name;
 use crate::sys::{Errno, OwnedFd, file};
@@ -9,24 +11,26 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What is younger may belong to a crash whose record does not say so yet; an unfinished file that is older was left behind.
+/// Seconds. A younger file may belong to a crash whose record does not name it yet; an older
+/// unfinished file was left behind.
 const SETTLED: i64 = 600;
 
-/// Below it each account has a directory, with a hard link to each binary that counts for it.
+/// Directory with a subdirectory for each account, which has a hard link to each binary
+/// that counts for the account.
 const BY: &str = "by";
 
-/// One that an account has.
+/// A binary that counts for an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Its name.
+    /// Its name in the store.
     pub id: String,
     /// Bytes on disk.
     pub bytes: u64,
-    /// When it was needed last, in seconds since 1970.
+    /// When a crash needed it last, in seconds since 1970.
     pub needed: i64,
 }
 
-/// The kept binaries, open.
+/// The opened directory of the kept binaries.
 #[derive(Debug)]
 pub struct Binaries(OwnedFd);
 
@@ -35,17 +39,18 @@ fn unfinished(id: &str) -> OsString {
 }
 
 impl Binaries {
-    /// Those in this directory.
+    /// The binaries in this directory.
     pub(super) fn new(dir: OwnedFd) -> Self {
         Binaries(dir)
     }
 
-    /// The size in bytes of a kept one.
+    /// The size in bytes of a kept binary.
     pub fn size(&self, id: &str) -> Option<u64> {
         Some(file::stat_at(&self.0, id.as_ref()).ok().filter(|s| s.regular)?.size)
     }
 
-    /// The same, of one that is needed from now on: it stays until that can be seen by its record.
+    /// The size in bytes of a kept binary that a crash needs from now on. It is not removed until
+    /// the crash's record can name it.
     pub fn take(&self, id: &str) -> Option<u64> {
         file::touch(&self.0, id.as_ref()).ok()?;
         self.size(id)
@@ -62,7 +67,8 @@ impl Binaries {
             .collect())
     }
 
-    /// A new file for a binary, to be written; `None` if another process has that in hand.
+    /// Creates the unfinished file of a binary, to be written; `None` if
+    /// another process is writing it.
     pub fn begin(&self, id: &str) -> Option<OwnedFd> {
         let name = unfinished(id);
         match file::create_readable(&self.0, &name, 0o600) {
@@ -76,17 +82,17 @@ impl Binaries {
         }
     }
 
-    /// It is whole: from now on it has its name.
+    /// The unfinished file is complete: gives it its name.
     pub fn finish(&self, id: &str) -> Result<()> {
         file::rename_new(&self.0, &unfinished(id), id.as_ref()).map(drop)
     }
 
-    /// It did not come about.
+    /// Discards an unfinished file.
     pub fn abandon(&self, id: &str) -> Result<()> {
         file::unlink(&self.0, &unfinished(id))
     }
 
-    /// Removes one, whoever has it.
+    /// Removes a binary, whichever accounts have it.
     pub fn remove(&self, id: &str) -> Result<()> {
         if let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) {
             for account in file::names(&by)? {
@@ -98,13 +104,13 @@ impl Binaries {
         file::unlink(&self.0, id.as_ref())
     }
 
-    /// Which accounts there are.
+    /// The accounts that have a directory.
     pub fn accounts(&self) -> Result<Vec<String>> {
         let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) else { return Ok(Vec::new()) };
         Ok(file::names(&by)?.into_iter().filter_map(|name| name.into_string().ok()).collect())
     }
 
-    /// What an account has: names, bytes on disk and when they were needed last, the oldest first.
+    /// The binaries of an account, the one that was needed longest ago first.
     pub fn of_account(&self, account: &str) -> Result<Vec<Held>> {
         let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) else { return Ok(Vec::new()) };
         let Ok(dir) = file::open_subdir(by, account.as_ref()) else { return Ok(Vec::new()) };
@@ -118,7 +124,7 @@ impl Binaries {
         Ok(all)
     }
 
-    /// Whether one counts for an account.
+    /// Whether a binary counts for an account.
     pub fn has(&self, account: &str, id: &str) -> bool {
         let by = file::open_subdir(&self.0, BY.as_ref());
         by.and_then(|by| file::open_subdir(by, account.as_ref()))
@@ -126,16 +132,16 @@ impl Binaries {
             .is_ok()
     }
 
-    /// Counts one for an account. What several accounts have counts for each of them, and stays until the last
-    /// gives it up.
+    /// Makes a binary count for an account. A binary of several accounts counts for each of them,
+    /// and stays until the last one gives it up.
     ///
     /// # Errors
-    /// It has gone.
+    /// The binary is gone.
     pub fn claim(&self, account: &str, id: &str) -> Result<()> {
         file::link(&self.0, id.as_ref(), self.account(account)?, id.as_ref())
     }
 
-    /// The account gives one up. It goes where no other one has it.
+    /// Makes a binary count no longer for an account. If no other account has it, it is removed.
     ///
     /// # Errors
     /// It cannot be removed.
@@ -147,8 +153,8 @@ impl Binaries {
         }
     }
 
-    /// For who adds to an account: one at a time, or two that know nothing of each other would have its share
-    /// twice. `None`: another one is at it for longer than `time`.
+    /// A lock for adding to an account: two processes that do not know of each other could use its
+    /// share twice. `None` if another process holds it for longer than `time`.
     pub fn alone(&self, account: &str, time: Duration) -> Result<Option<OwnedFd>> {
         let dir = self.account(account)?;
         Ok(file::lock_within(&dir, time)?.then_some(dir))
@@ -158,7 +164,8 @@ impl Binaries {
         file::make_dir(file::make_dir(&self.0, BY.as_ref(), 0o700)?, account.as_ref(), 0o700)
     }
 
-    /// Which of them nothing needs, with their bytes on disk. Not those that were kept just now.
+    /// The binaries that no core needs, with their bytes on disk, except
+    /// those that were kept just now.
     pub fn unneeded(&self, needed: &BTreeSet<String>) -> Result<Vec<(String, u64)>> {
         let mut all = self.all()?;
         all.retain(|(id, _)| {
@@ -168,7 +175,7 @@ impl Binaries {
         Ok(all)
     }
 
-    /// Removes them all.
+    /// Removes all binaries.
     pub fn clear(&self) -> Result<()> {
         let clear = |dir: &OwnedFd| -> Result<()> {
             for name in file::names(dir)?.iter().filter(|name| *name != BY) {
@@ -187,7 +194,7 @@ impl Binaries {
         file::remove_empty_dir(&self.0, BY.as_ref()).map(drop)
     }
 
-    /// Removes what was left behind by a helper that was killed, and accounts that have nothing any more.
+    /// Removes unfinished files that a killed helper left, and accounts without binaries.
     pub fn sweep(&self) -> Result<()> {
         if let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) {
             for account in file::names(&by)? {
@@ -207,10 +214,11 @@ impl Binaries {
     }
 }
 
-/// Whether a file that was written then is nobody's any more who is still at it.
+/// Whether a file modified at this time, in seconds since 1970, is too old to be still in use by
+/// the process that wrote it.
 pub fn is_settled(modified: i64) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-    // A clock that was set back makes it so as well.
+    // A modification time in the future counts as old too: the clock was set back.
     !(0..=SETTLED).contains(&(now - modified))
 }
 
@@ -234,19 +242,19 @@ mod tests {
         kept.begin(id).unwrap();
         kept.abandon(id).unwrap();
         assert_eq!(kept.size(id), Some(5));
-        // It was kept just now; later nothing needs it.
+        // It was kept just now; no core needs it later.
         assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap(), []);
         let old = std::fs::File::open(dir.path().join(id)).unwrap();
         old.set_modified(UNIX_EPOCH).unwrap();
         assert_eq!(kept.unneeded(&BTreeSet::from([id.to_owned()])).unwrap(), []);
         assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap().len(), 1);
-        // Another crash has come that needs it, and has not said so yet.
+        // Another crash needs it and has no record of that yet.
         assert_eq!(
             (kept.take(id), kept.take("content-00112233445566778899aabbccddeeff")),
             (Some(5), None)
         );
         assert_eq!(kept.unneeded(&BTreeSet::new()).unwrap(), []);
-        // A helper that was killed left its file; the next one takes over.
+        // A killed helper left its unfinished file; the next helper takes over.
         let left = std::fs::File::from(kept.begin(id).unwrap());
         left.set_modified(UNIX_EPOCH).unwrap();
         assert!(kept.begin(id).is_some());

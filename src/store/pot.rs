@@ -1,40 +1,42 @@
-//! How the pot of kept binaries is shared out: who may keep how much, and what goes for it. Decisions over values only.
+//! Shares the space for kept binaries among accounts: who may keep how much, and what is removed
+//! for it. Pure decisions over values.
 
 use super::binaries::Held;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Most files of one account: an empty one takes an inode too.
+/// Most files of one account, since an empty file takes an inode too.
 const MOST_FILES: usize = 1024;
 
-/// What goes: from which account, and which file.
+/// A removal: the account, and the name of its file.
 pub type Gone = (String, String);
 
-/// What there is, in bytes on disk.
+/// The kept binaries and the space for them, in bytes on disk.
 #[derive(Clone, Debug)]
 pub struct Pot {
-    /// Most of all files: `[binaries] max_total`.
+    /// Most bytes of all files together: `[binaries] max_total`.
     total: u64,
-    /// What they take now, those that no account has included.
+    /// Bytes of all files now, including those of no account.
     used: u64,
-    /// What may still be taken of the disk.
+    /// Bytes that may still be taken from the disk.
     free: u64,
-    /// What each account has, the oldest first. A file that several have counts for each of them.
+    /// The files of each account, the oldest first. A file of several
+    /// accounts counts for each of them.
     accounts: BTreeMap<String, Vec<Held>>,
 }
 
-/// What is to be kept.
+/// A file that is to be kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// Its name.
     pub id: &'a str,
-    /// Bytes on disk.
+    /// Its bytes on disk.
     pub bytes: u64,
-    /// Whether it is in the pot already, for another account.
+    /// Whether the file is kept already, for another account.
     pub is_there: bool,
 }
 
 impl Pot {
-    /// A pot as it is found.
+    /// The state as it is found on disk.
     pub fn new(
         total: u64,
         used: u64,
@@ -44,16 +46,17 @@ impl Pot {
         Pot { total, used, free, accounts: accounts.into_iter().collect() }
     }
 
-    /// Most bytes of one account: a quarter, so that one that does its worst leaves most of the pot to others,
-    /// and an ordinary one needs not count its libraries.
+    /// Most bytes of one account: a quarter of all, so that an account which fills its share leaves
+    /// most to the others, and an ordinary one has room for its libraries.
     fn share(&self) -> u64 {
         self.total / 4
     }
 
-    /// Whether an account may keep one more, and what goes for it. Its own oldest go when its share is used
-    /// up; where the pot is full, the oldest of whoever has most, so that a new container's programs are kept
-    /// also when others have filled it. What goes is counted as gone, the new one as there. Never one of
-    /// `needed`. `None`: it is not kept, and nothing goes in vain.
+    /// Whether an account may keep one more file, and what is removed for it. If its share is used
+    /// up, its own oldest files are removed. If the whole space is used up, the oldest files of the
+    /// account that has most are removed, so that a new container's programs are kept even when
+    /// others have filled the space. Updates the state accordingly. Files in `needed` are never
+    /// removed. `None` means that the file is not kept, and then nothing is removed.
     pub fn make_room(
         &mut self,
         account: &str,
@@ -96,13 +99,13 @@ impl Pot {
         held.fold(0, |sum, held| sum.saturating_add(held.bytes))
     }
 
-    /// Who has most, if that is more than `own` bytes.
+    /// The account that has most, if that is more than `own` bytes.
     fn largest(&self, own: u64) -> Option<String> {
         let all = self.accounts.keys().map(|account| (self.bytes_of(account), account));
         all.max().filter(|(bytes, _)| *bytes > own).map(|(_, account)| account.clone())
     }
 
-    /// Takes the oldest from an account. Its bytes are free where no other one has it.
+    /// Removes the oldest file from an account. Its bytes become free if no other account has it.
     fn take_oldest(&mut self, account: &str, needed: &BTreeSet<&str>) -> Option<String> {
         let held = self.accounts.get_mut(account)?;
         let old = held.remove(held.iter().position(|h| !needed.contains(h.id.as_str()))?);
@@ -123,7 +126,8 @@ mod tests {
         all.iter().map(held).collect()
     }
 
-    /// Of a pot of 400 bytes, with 1,000 free: what goes when `account` wants `bytes` for the file "new".
+    /// With a total of 400 bytes and 1,000 free on disk: what is removed when `account` wants
+    /// `bytes` for the file "new".
     fn goes(account: &str, bytes: u64, is_there: bool, pot: &[(&str, &[(&str, u64)])]) -> String {
         let ids: BTreeMap<&str, u64> =
             pot.iter().flat_map(|(_, all)| all.iter().copied()).collect();
@@ -145,19 +149,20 @@ mod tests {
 
     #[test]
     fn who_makes_room() {
-        // Room enough.
+        // There is room.
         assert_eq!(goes("a", 100, false, &[]), "");
-        // More than a share, whatever would go for it.
+        // More than a share, whatever were removed for it.
         assert_eq!(goes("a", 101, false, &[("a", &[("1", 50)])]), "none");
-        // A share that is used up: the account's own oldest, as many as needed, not those of this crash.
+        // A share that is used up: the account's own oldest files, as many as needed,
+        // except those of this crash.
         let full: &[(&str, u64)] = &[("1", 30), ("libc", 20), ("2", 30), ("3", 20)];
         assert_eq!(goes("a", 20, false, &[("a", full)]), "a/1");
         assert_eq!(goes("a", 55, false, &[("a", full)]), "a/1 a/2");
         assert_eq!(goes("a", 80, false, &[("a", full)]), "a/1 a/2 a/3");
         assert_eq!(goes("a", 81, false, &[("a", full)]), "none");
-        // Others do not care.
+        // Other accounts are not affected.
         assert_eq!(goes("b", 100, false, &[("a", full)]), "");
-        // A full pot: of whoever has most, until there is room.
+        // The whole space is used up: files of the account that has most, until there is room.
         let many: &[(&str, &[(&str, u64)])] = &[
             ("a", &[("1", 50), ("2", 40)]),
             ("b", &[("3", 60), ("4", 40)]),
@@ -167,7 +172,7 @@ mod tests {
         assert_eq!(goes("e", 11, false, many), "");
         assert_eq!(goes("e", 50, false, many), "c/5");
         assert_eq!(goes("e", 90, false, many), "c/5");
-        // Nobody has more than it would have: its own, or none.
+        // No account has more than this one would have: its own files, or none.
         assert_eq!(goes("c", 50, false, many), "c/5");
         let even: &[(&str, &[(&str, u64)])] = &[
             ("a", &[("1", 100)]),
@@ -177,7 +182,7 @@ mod tests {
         ];
         assert_eq!(goes("e", 100, false, even), "none");
         assert_eq!(goes("e", 99, false, even), "d/4");
-        // What two have is free only when both have given it up.
+        // The bytes of a file of two accounts become free only when both have given it up.
         let shared: &[(&str, &[(&str, u64)])] = &[
             ("a", &[("1", 100)]),
             ("b", &[("1", 100)]),
@@ -186,7 +191,7 @@ mod tests {
             ("e", &[("4", 60)]),
         ];
         assert_eq!(goes("f", 60, false, shared), "d/3");
-        // One that is there already takes of the share only.
+        // A file that is kept already takes only from the share.
         assert_eq!(goes("a", 100, true, even), "a/1");
         assert_eq!(goes("e", 100, true, even), "");
     }
@@ -199,7 +204,7 @@ mod tests {
         let new = Wanted { id: "new", bytes: 0, is_there: false };
         let gone = pot.make_room("a", new, &BTreeSet::new());
         assert_eq!(gone, Some(vec![("a".to_owned(), "0".to_owned())]));
-        // Once it is there it is not counted again.
+        // A file that is kept already is not counted again.
         assert_eq!(pot.make_room("a", new, &BTreeSet::new()), Some(vec![]));
     }
 

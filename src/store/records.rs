@@ -1,6 +1,8 @@
-//! The records: a file for each crash, and in it a line of JSON for each time that more was known of it. The last whole line holds.
+//! The records: a file for each crash, with a line of JSON for each stage of its dump. The last
+//! complete line is the record.
 //!
-//! A helper that is killed, or for which there is no room any more, leaves the line before; and for a crash one file is made, which is most of what a record costs.
+//! A helper that is killed, or for which there is no space left, leaves the line before. Each crash
+//! creates only one file, which is most of what a record costs.
 
 use super::binaries;
 use crate::record::Record;
@@ -13,32 +15,34 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-/// Largest file that is read, in bytes: three lines with paths of 4 KiB, of which each byte is escaped.
+/// Largest file that is read, in bytes: three lines with paths of 4 KiB in
+/// which each byte is escaped.
 const MAX: usize = 1 << 20;
 
-/// How long a record that cannot be read stays.
+/// How long an unreadable record is kept before it is removed.
 const DAMAGED: Duration = Duration::from_secs(24 * 3600);
 
-/// The directory of the records, open.
+/// The opened directory of the records.
 #[derive(Debug)]
 pub struct Records(OwnedFd);
 
-/// The file of one crash, open for what is to come.
+/// The file of one crash, opened for further lines.
 #[derive(Debug)]
 pub struct RecordFile {
     file: File,
-    /// Where the next line goes.
+    /// Offset in bytes at which the next line is written.
     end: u64,
 }
 
 impl RecordFile {
-    /// Adds what is known now. A line that could not be written whole is none, and the next one takes its place.
+    /// Adds a line with what is known now. If it could not be written completely, it does not
+    /// count, and the next line overwrites it.
     ///
-    /// A file that was removed meanwhile stays removed.
+    /// A file that was removed in the meantime stays removed.
     pub fn add(&mut self, record: &Record) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("record to JSON")?;
         line.push(b'\n');
-        // What nobody can read would be lost, and the line before with it.
+        // A file that is too large to be read would lose this line and the one before.
         ensure!(
             self.end as usize + line.len() <= MAX,
             "a line of {} bytes would make the record larger than {MAX} bytes",
@@ -55,10 +59,10 @@ impl Records {
         Records(dir)
     }
 
-    /// Begins the file of a crash with what is known at first.
+    /// Creates the file of a crash with its first line.
     ///
     /// # Errors
-    /// It could not be written: then there is no file either.
+    /// It could not be written; then no file is left.
     pub fn begin(&self, record: &Record) -> Result<RecordFile> {
         let name = name(record);
         let mut begun = RecordFile { file: file::create_new(&self.0, &name, 0o600)?, end: 0 };
@@ -71,16 +75,16 @@ impl Records {
         }
     }
 
-    /// The name of the file of this crash.
+    /// The name of this crash's file.
     pub fn name_of(record: &Record) -> OsString {
         name(record)
     }
 
-    /// Counts one more crash in a record that stands for several, and returns how many it stands for.
-    /// `patience`: how long another process may have it.
+    /// Counts one more crash in a record that stands for several, and returns the new number.
+    /// `patience`: how long another process may hold the record's lock.
     ///
     /// # Errors
-    /// It has gone, or cannot be written: then one crash is not counted.
+    /// The record is gone or cannot be written; then one crash is not counted.
     pub fn count_one(&self, name: &OsStr, time: &str, patience: Duration) -> Result<u64> {
         let file =
             file::open_to_change(&self.0, name).with_context(|| format!("open record {name:?}"))?;
@@ -94,7 +98,8 @@ impl Records {
         (record.count, record.last) = (Some(count), Some(time.to_owned()));
         let mut line = serde_json::to_vec(&record).context("record to JSON")?;
         line.push(b'\n');
-        // In the place of the old one, which is shorter or of the same length: a reader sees either.
+        // Overwrites the old line, which is shorter or of the same length: a
+        // reader sees one or the other.
         file.write_all_at(&line, 0).context("write")?;
         Ok(count)
     }
@@ -107,12 +112,12 @@ impl Records {
         Ok(names)
     }
 
-    /// How many files there are, whatever they are.
+    /// Number of files in the directory, of whatever kind.
     pub fn count(&self) -> Result<usize> {
         Ok(file::names(&self.0)?.len())
     }
 
-    /// Reads one record. `None` if it has gone or is only being made, or is damaged, which is said.
+    /// Reads one record. `None` if it is gone, still empty, or damaged; the last is logged.
     pub fn read(&self, name: &OsStr) -> Option<Record> {
         self.text(name).unwrap_or_else(|e| {
             if !file::is_missing(&e) {
@@ -131,8 +136,8 @@ impl Records {
         file::unlink(&self.0, name)
     }
 
-    /// Removes what helpers left that were killed before they had said anything, empty files, and what has
-    /// been damaged for a day.
+    /// Removes empty files, which helpers leave that are killed before their first line, and
+    /// records that have been damaged for a day.
     pub fn sweep(&self) -> Result<()> {
         for name in self.names()? {
             let Ok(stat) = file::stat_at(&self.0, &name) else { continue };
@@ -148,16 +153,16 @@ impl Records {
         Ok(())
     }
 
-    /// Starts watching for what is added from now on.
+    /// Starts watching for files that are added from now on.
     pub fn watch(&self) -> Result<Watch> {
         Watch::directory(&self.0)
     }
 }
 
-/// The last whole record of a file; an empty file has none.
+/// The last complete record of a file; an empty file has none.
 ///
 /// # Errors
-/// There is something, but no record.
+/// The file is not empty but contains no record.
 pub fn last(text: &[u8]) -> Result<Option<Record>> {
     let mut last = None;
     for record in serde_json::Deserializer::from_slice(text).into_iter() {
@@ -170,7 +175,7 @@ pub fn last(text: &[u8]) -> Result<Option<Record>> {
     Ok(last)
 }
 
-/// Sorts by time; unique since a PID dies once in a second.
+/// The name sorts by time. It is unique, since a PID is not reused within a second.
 fn name(record: &Record) -> OsString {
     let time: String = record.time.chars().filter(char::is_ascii_alphanumeric).collect();
     let id: String = record.names.container_id.chars().take(12).collect();
@@ -200,11 +205,11 @@ mod tests {
             (lines(std::slice::from_ref(&started)), lines(&[started.clone(), written.clone()]));
         assert_eq!(last(&one).unwrap(), Some(started.clone()));
         assert_eq!(last(&both).unwrap(), Some(written.clone()));
-        // Killed, or out of space, in the middle of the second.
+        // Killed, or out of space, in the middle of the second line.
         for end in one.len()..both.len() - 1 {
             assert_eq!(last(&both[..end]).unwrap(), Some(started.clone()), "{end}");
         }
-        // A longer line did not come whole, and a shorter one took its place.
+        // A longer line was not written completely, and a shorter one overwrote it.
         assert_eq!(last(&[&both, &both[both.len() - 9..]].concat()).unwrap(), Some(written));
         assert_eq!(last(b"").unwrap(), None);
         for damaged in [&one[..one.len() / 2], b"[]", b"{}", b"\xff"] {

@@ -1,6 +1,7 @@
-//! A program that is kept apart from its caller: a session of its own, a pseudo-terminal of its own
-//! whose bytes are carried to and from the caller's, no descriptor, no new rights, and where root
-//! starts it a user ID that nobody else has. It cannot open, read or type into the caller's terminal.
+//! Runs a program separated from its caller: in a session of its own, on a pseudo-terminal of its
+//! own whose bytes are copied to and from the caller's, without other descriptors or new
+//! privileges, and, if root starts it, under a user ID that nothing else has. It cannot open, read
+//! or type into the caller's terminal.
 //!
 //! # References
 //! setsid(2), pty(7), ioctl_tty(2) (`TIOCSCTTY`, `TIOCSTI`), signalfd(2), no_new_privs(7).
@@ -18,21 +19,22 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 
-/// How it ended.
+/// How the program ended.
 #[derive(Debug)]
 pub enum End {
-    /// By itself.
+    /// It exited by itself.
     Exited(ExitStatus),
     /// It was killed, since this process is to end by this signal.
     Interrupted(i32),
 }
 
-/// What is read at once. A pipe that is ready takes this much without blocking (`PIPE_BUF`).
+/// Bytes that are read at once. A pipe that is ready takes this much without blocking (`PIPE_BUF`).
 const PIECE: usize = 4096;
-/// Most bytes that are still carried after the program has ended, should others of its go on.
+/// Most bytes that are still copied after the program has ended, in case other
+/// processes of it keep writing.
 const AFTER: usize = 1 << 20;
 
-/// The signals that end, stop or continue this process, or tell it of a new size or a dead child.
+/// Signals that end, stop or continue this process, or report a new terminal size or a dead child.
 const TOLD_OF: [Signal; 8] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -44,13 +46,13 @@ const TOLD_OF: [Signal; 8] = [
     Signal::SIGCHLD,
 ];
 
-/// Bytes on their way.
+/// A copy from one descriptor to another.
 struct Way {
     from: Option<OwnedFd>,
     to: Option<OwnedFd>,
     waiting: Vec<u8>,
     outward: bool,
-    /// Where it leads to a terminal.
+    /// The filter for output to a terminal.
     tame: Option<Tame>,
 }
 
@@ -63,7 +65,7 @@ impl Way {
         Ok(Way { from, to, waiting: Vec::new(), outward, tame })
     }
 
-    /// What to wait for.
+    /// The event to wait for.
     fn next(&self) -> Option<PollFd<'_>> {
         match (&self.from, &self.to) {
             (Some(from), Some(_)) if self.waiting.is_empty() => {
@@ -74,7 +76,8 @@ impl Way {
         }
     }
 
-    /// Reads or writes once; returns how many bytes came. An end on either side ends the way.
+    /// Reads or writes once, and returns how many bytes were read. End of file on
+    /// either side ends the copy.
     fn step(&mut self) -> usize {
         let again = |e| e == rustix::io::Errno::AGAIN;
         if self.waiting.is_empty() {
@@ -90,7 +93,7 @@ impl Way {
                     return n;
                 }
                 Err(e) if again(e) => {}
-                // A terminal that nobody has open any more: EIO.
+                // EIO: no process has the terminal open any more.
                 Err(_) => self.end_of_input(),
             }
         } else if let Some(to) = &self.to {
@@ -111,7 +114,7 @@ impl Way {
     }
 }
 
-/// The caller's terminal, raw as long as this lives.
+/// The caller's terminal, in raw mode for as long as this lives.
 struct Raw(Termios);
 
 impl Raw {
@@ -128,8 +131,8 @@ impl Raw {
         termios::tcsetattr(process::stdin(), SetArg::TCSADRAIN, &raw).context("tcsetattr")
     }
 
-    /// What came meanwhile, such as a terminal's answer that the program has provoked, is thrown
-    /// away: nobody's shell is to read it.
+    /// Discards pending input, such as a terminal's answer that the program has provoked: the
+    /// caller's shell must not read it.
     fn leave(&self) {
         let _ = termios::tcsetattr(process::stdin(), SetArg::TCSAFLUSH, &self.0);
     }
@@ -141,18 +144,19 @@ impl Drop for Raw {
     }
 }
 
-/// Runs a program apart until it ends, as user and group `own` where that is given. Where stdin is a
-/// terminal, those of the three streams that are terminals are a new one; all others are pipes.
+/// Runs a program until it ends, under the user and group ID `own` if given. If
+/// stdin is a terminal, those of the three streams that are terminals become a new
+/// one; all others become pipes.
 ///
 /// Afterwards this process must end soon: the signals that would end it stay blocked.
 ///
 /// # Errors
-/// It could not be started.
+/// The program could not be started.
 pub fn run(mut command: Command, own: Option<u32>) -> Result<End> {
     let mut told_of = SigSet::empty();
     TOLD_OF.into_iter().for_each(|s| told_of.add(s));
     let mut blocked = told_of;
-    // A closed stdout is an error of write.
+    // So that a closed stdout is an error of write.
     blocked.add(Signal::SIGPIPE);
     blocked.thread_block().context("sigprocmask")?;
     let signals = SignalFd::with_flags(&told_of, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
@@ -190,7 +194,7 @@ pub fn run(mut command: Command, own: Option<u32>) -> Result<End> {
     // SAFETY: this process has one thread, so the child may go on to run any code.
     unsafe { command.pre_exec(move || set_apart(has_terminal, own)) };
     let child = command.spawn()?;
-    // With it go our copies of the program's streams.
+    // Drops our copies of the program's streams.
     drop(command);
     let master = terminal.map(|(master, _)| master);
     let raw = master.is_some().then(Raw::new).transpose();
@@ -228,7 +232,7 @@ fn relay(
                 waiting.push(fd);
             }
         }
-        // What the program had said is carried to its end, at the reader's pace; then that was all.
+        // What the program wrote before its end is copied completely, at the reader's pace.
         let blocked = ways.iter().any(|w| w.outward && w.to.is_some() && !w.waiting.is_empty());
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let time = (ended.is_some() && !blocked).then_some(&at_once);
@@ -250,7 +254,8 @@ fn relay(
                 libc::SIGCONT => drop(raw.map(Raw::enter)),
                 libc::SIGTSTP => {
                     raw.map(Raw::leave);
-                    // SIGTSTP is blocked, and its meaning is kept: the shell sees a stopped job.
+                    // SIGTSTP is blocked; SIGSTOP has the same effect, so that the
+                    // shell sees a stopped job.
                     let _ = nix::sys::signal::raise(Signal::SIGSTOP);
                     let _ = raw.map(Raw::enter);
                 }
@@ -271,7 +276,7 @@ fn relay(
         for i in ready {
             let n = ways[i].step();
             after += if ended.is_some() { n } else { 0 };
-            // The caller's terminal has gone.
+            // The caller's terminal is gone.
             if raw.is_some() && !ways[i].outward && ways[i].from.is_none() && ended.is_none() {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -287,7 +292,8 @@ fn relay(
     }
 }
 
-/// A pseudo-terminal like the caller's: the master, and the side of the program, which is its user's.
+/// A pseudo-terminal like the caller's: the master, and the program's side, which
+/// belongs to the program's user.
 fn open_terminal(own: Option<u32>) -> Result<(OwnedFd, OwnedFd)> {
     let like = termios::tcgetattr(process::stdin()).context("tcgetattr")?;
     let pty = nix::pty::openpty(None, &like).context("openpty")?;
@@ -307,7 +313,7 @@ fn unblock(fd: &OwnedFd) -> Result<()> {
     rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK).context("fcntl(F_SETFL)")
 }
 
-/// Gives the pseudo-terminal the size of the caller's; the kernel tells the program.
+/// Sets the pseudo-terminal's size to that of the caller's; the kernel notifies the program.
 fn copy_size(master: Option<&OwnedFd>) {
     let Some(master) = master else { return };
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
@@ -319,7 +325,7 @@ fn copy_size(master: Option<&OwnedFd>) {
     }
 }
 
-/// In the child, just before the exec, when its streams are in their place.
+/// Runs in the child just before exec, when its streams are in place.
 fn set_apart(has_terminal: bool, own: Option<u32>) -> std::io::Result<()> {
     let other = |e: anyhow::Error| std::io::Error::other(format!("{e:#}"));
     rustix::process::setsid()?;
@@ -356,12 +362,13 @@ fn become_user(uid: u32) -> Result<()> {
     cred::assume(&own, None)
 }
 
-/// Kills all processes of a user ID that is this program's own: what a debugger has started, too.
+/// Kills all processes with this user ID, which is the program's own, including those
+/// that a debugger has started.
 ///
 /// # References
-/// kill(2): -1 is all that the caller may signal, itself not among them.
+/// kill(2): -1 signals all processes that the caller may signal, except itself.
 pub fn end_all_of(uid: u32) {
-    // They may kill the child that kills them, if they are quick; not ten times.
+    // The processes may be quick enough to kill the child that kills them, but not ten times.
     for _ in 0..10 {
         let attempt = || -> Result<()> {
             become_user(uid)?;
@@ -388,7 +395,7 @@ pub fn end_all_of(uid: u32) {
     }
 }
 
-/// Ends this process by a signal that it had blocked, as if it had not.
+/// Ends this process by a signal that it had blocked.
 pub fn die_of(signal: i32) -> ! {
     if let Ok(signal) = Signal::try_from(signal) {
         let mut set = SigSet::empty();
@@ -401,9 +408,9 @@ pub fn die_of(signal: i32) -> ! {
     std::process::exit(128 + signal)
 }
 
-/// Starts a process that outlives this one, whatever that dies of, and then does `work`: nothing
-/// that ends this one ends it. It keeps stdout and stderr, so that who reads them to their end knows
-/// that the work is done, and the descriptors given.
+/// Starts a process that outlives this one, however this one ends, and then runs `work`. Nothing
+/// that ends this process ends that one. It keeps stdout and stderr, so that whoever reads them to
+/// their end knows that the work is done, and the given descriptors.
 pub fn executor(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<Executor> {
     let (read, write) = process::pipe()?;
     let child = child::fork(|| {
@@ -415,7 +422,7 @@ pub fn executor(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<Executor
         if process::close_all_but(&all).is_err() {
             return 1;
         }
-        // The end of the pipe: nobody else has the other end.
+        // End of file: no other process has the other end.
         let _ = process::read(&read, &mut [0]);
         work();
         0
@@ -423,7 +430,7 @@ pub fn executor(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<Executor
     Ok(Executor { alive: Some(write), child: Some(child) })
 }
 
-/// See [`executor`]. Dropped, it is waited for.
+/// See [`executor`]. Dropping it waits for the process.
 #[derive(Debug)]
 pub struct Executor {
     alive: Option<OwnedFd>,
@@ -433,7 +440,7 @@ pub struct Executor {
 impl Drop for Executor {
     fn drop(&mut self) {
         drop(self.alive.take());
-        // Much may be to remove; it goes on by itself should it take longer.
+        // There may be much to remove; the process continues by itself if it takes longer.
         if let Some(child) = self.child.take() {
             let _ = child.end_within(std::time::Duration::from_secs(600));
         }

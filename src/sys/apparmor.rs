@@ -1,7 +1,8 @@
-//! AppArmor: the profile that confines a process, and doing something under it.
+//! AppArmor: the profile that confines a process, and running code under it.
 //!
-//! A thread that has taken on a profile cannot put it off, so it is one of its own, which ends. The profile's rules for signals and the like do not reach the rest
-//! of the process, and what the thread has opened the others may use.
+//! A thread cannot leave a profile again, so the code runs in a thread of its own, which then ends.
+//! The profile's rules for signals and the like do not apply to the rest of the process, and the
+//! other threads may use what this one has opened.
 
 use super::file;
 use super::proc::Proc;
@@ -9,15 +10,16 @@ use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The file of a task that tells its profile and takes another one, since Linux 5.8.
+/// The file of a task that shows its profile and sets another one, since Linux 5.8.
 const CURRENT: &str = "attr/apparmor/current";
 
-/// A profile, or several that hold together, as the kernel writes them.
+/// A profile, or several stacked ones, as the kernel writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile(String);
 
 impl Profile {
-    /// That of a task. `None` where nothing is enforced: AppArmor is off, the task is not confined, or its profile only complains.
+    /// The profile of a task. `None` if nothing is enforced: AppArmor is off, the task is not
+    /// confined, or its profile is in complain mode.
     ///
     /// # References
     /// aa_getcon(2).
@@ -33,7 +35,7 @@ fn enforced(text: &[u8]) -> Option<Profile> {
     matches!(mode, "enforce" | "kill" | "mixed").then(|| Profile(name.to_owned()))
 }
 
-/// Takes threads of this process into a profile, also when it has another root and other IDs since.
+/// Puts threads of this process under a profile, even after it has changed its root and IDs.
 #[derive(Debug)]
 pub struct Confinement<'a> {
     profile: &'a Profile,
@@ -41,15 +43,15 @@ pub struct Confinement<'a> {
 }
 
 impl<'a> Confinement<'a> {
-    /// To be called by the very process while it still has our root.
+    /// To be called by the process itself while it still has our root directory.
     pub fn open(profile: &'a Profile) -> Result<Self> {
         Ok(Confinement { profile, tasks: file::open_dir("/proc/self/task".as_ref())? })
     }
 
-    /// Does something in a thread that is under the profile.
+    /// Runs `work` in a thread that is under the profile.
     ///
     /// # Errors
-    /// There is no such thread, and nothing was done.
+    /// The thread could not be put under it, and nothing was done.
     ///
     /// # References
     /// aa_change_profile(2).

@@ -1,4 +1,4 @@
-//! Another process's control groups, so that what we write is charged to them.
+//! The cgroups of another process, so that what this program writes is charged to them.
 
 use super::proc::Cgroup;
 use rustix::fs::{Mode, OFlags};
@@ -9,20 +9,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Where the hierarchies are mounted, by the convention that every distribution follows.
+/// Where the hierarchies are mounted in every distribution.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// The controllers of cgroup v1 that account for work: whoever is in these groups works at the expense of
-/// the container. Not `freezer`, or a frozen writer could not be killed; not `pids`, whose limit a container
-/// may have reached: how many writers it has is bounded by its turns.
+/// The accounting controllers of cgroup v1: work of a process in these groups is charged to the
+/// container. Not `freezer`, in which a frozen writer could not be killed; not `pids`, whose limit
+/// a container may have reached: the number of its writers is bounded by `concurrent`.
 const CHARGING: [&[u8]; 5] = [b"cpu", b"cpuacct", b"cpuset", b"memory", b"blkio"];
 
-/// The groups of a process in all controllers that account for work, open: cgroup v2's one group, or
-/// those of v1. The root groups charge nobody and are left out.
+/// The groups of a process in all accounting controllers, opened: cgroup v2's one group, or those
+/// of v1. Root groups charge no one and are omitted.
 ///
-/// The ordinary way in, a write to `cgroup.procs`, stops every fork and exit of the host for a grace period
-/// of RCU (milliseconds). A process that is started in its group, or a single thread that moves itself, does
-/// not.
+/// The usual way in, a write to `cgroup.procs`, stops every fork and exit on the host for an
+/// RCU grace period (milliseconds). A process that is started in its group, or a single thread
+/// that moves itself, does not.
 #[derive(Debug, Default)]
 pub struct Groups {
     unified: Option<File>,
@@ -30,12 +30,12 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Opens them; one that has gone charges nobody any more.
+    /// Opens them. A group that is gone charges no one any more.
     pub fn open(groups: &[Cgroup]) -> Self {
         let charges = |g: &&Cgroup| {
             g.controllers.split(|b| *b == b',').any(|c| CHARGING.contains(&c)) && g.path != b"/"
         };
-        // With v1's controllers cgroup v2's group, of a hybrid layout, charges nothing.
+        // With controllers in v1, the v2 group of a hybrid layout charges nothing.
         let has_v1 =
             groups.iter().any(|g| g.controllers.split(|b| *b == b',').any(|c| c == b"memory"));
         let unified = groups.iter().find(|g| g.controllers.is_empty() && g.path != b"/");
@@ -49,18 +49,19 @@ impl Groups {
         Groups { unified, tasks: groups.iter().filter(charges).filter_map(tasks).collect() }
     }
 
-    /// The group of cgroup v2 that a child is to be started in, see [`super::child::fork_into`].
+    /// The group of cgroup v2 to start a child in, see [`super::child::fork_into`].
     pub fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(|f| f.as_fd())
     }
 
-    /// Moves this process, which has one thread, into the groups. `started_there`: the group of cgroup v2
-    /// has it already. Where that has no room for a further process (`pids.max`), it cannot be started there
-    /// but may move there. Returns whether it is in all of them.
+    /// Moves this process, which has one thread, into the groups. `started_there`: it is in the
+    /// group of cgroup v2 already. If that group has no room for another process (`pids.max`), a
+    /// process cannot be started there but may move there. Returns whether it is in all of them.
     ///
     /// # References
-    /// Documentation/admin-guide/cgroup-v1/cgroups.rst: `tasks`; 0 is the writer itself.
-    /// Documentation/admin-guide/cgroup-v2.rst: "Organisational operations are not blocked by PIDs limits".
+    /// Documentation/admin-guide/cgroup-v1/cgroups.rst: `tasks`; 0 is the writer
+    /// itself. Documentation/admin-guide/cgroup-v2.rst: "Organisational operations are
+    /// not blocked by PIDs limits".
     pub fn enter(&self, started_there: bool) -> bool {
         let v1 = self.tasks.iter().all(|mut tasks| tasks.write_all(b"0").is_ok());
         let move_to = |group: &File| {
@@ -72,7 +73,8 @@ impl Groups {
         v1 && v2
     }
 
-    /// Whether the group of cgroup v2 has fewer than `n` processes and threads left (`pids.max`).
+    /// Whether fewer than `n` further processes and threads fit into the group
+    /// of cgroup v2 (`pids.max`).
     pub fn is_short_of_processes(&self, n: u64) -> bool {
         let Some(group) = &self.unified else { return false };
         match (number(group, "pids.max"), number(group, "pids.current")) {
@@ -82,8 +84,8 @@ impl Groups {
     }
 }
 
-/// Moves a process, which has one thread, from such groups to the root of their hierarchies. The groups of a
-/// container that has gone cannot be removed as long as somebody is in them.
+/// Moves a process, which has one thread, from such groups to the root of their hierarchies. The
+/// groups of a container that is gone cannot be removed while a process is in them.
 pub fn leave(groups: &[Cgroup], pid: i32) {
     for group in groups {
         let root = Cgroup { controllers: group.controllers.clone(), path: b"/".to_vec() };
@@ -96,8 +98,9 @@ pub fn leave(groups: &[Cgroup], pid: i32) {
     }
 }
 
-/// How many bytes of memory a process in these groups may still take before a memory limit of one of
-/// them, or of one above, is reached; what is cached of files goes by itself. `None` without a limit.
+/// Bytes of memory that a process in these groups may still take before it reaches a memory limit
+/// of one of them or their ancestors. The page cache of files does not count, since it is
+/// reclaimed. `None` without a limit.
 pub fn headroom(groups: &[Cgroup]) -> Option<u64> {
     let v1 = groups.iter().find(|g| g.controllers.split(|b| *b == b',').any(|c| c == b"memory"));
     let group = v1.or_else(|| groups.iter().find(|g| g.controllers.is_empty()))?;
@@ -115,7 +118,7 @@ pub fn headroom(groups: &[Cgroup]) -> Option<u64> {
         let here = Cgroup { controllers: group.controllers.clone(), path: path.to_vec() };
         let left = places(&here).into_iter().find_map(|dir| {
             let dir = File::options().read(true).open(dir).ok()?;
-            // v1's "unlimited" is a number that no machine has.
+            // v1 expresses "unlimited" as a number beyond any machine's memory.
             let limit = number(&dir, limit).filter(|n| *n < 1 << 60)?;
             let cached = field(&dir, "memory.stat", &files);
             Some(limit.saturating_sub(number(&dir, usage)?.saturating_sub(cached)))
@@ -140,7 +143,7 @@ fn number(dir: &File, name: &str) -> Option<u64> {
     text(dir, name)?.trim().parse().ok()
 }
 
-/// The sum of some fields of a file of `name value` lines.
+/// The sum of some fields in a file of `name value` lines.
 fn field(dir: &File, name: &str, fields: &[&str]) -> u64 {
     let text = text(dir, name).unwrap_or_default();
     let lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -150,7 +153,7 @@ fn field(dir: &File, name: &str, fields: &[&str]) -> u64 {
 fn places(group: &Cgroup) -> Vec<PathBuf> {
     let below = |top: &str| PathBuf::from(ROOT).join(top).join(OsStr::from_bytes(&group.path[1..]));
     if group.controllers.is_empty() {
-        // The second is systemd's hybrid layout.
+        // The second is for systemd's hybrid layout.
         return vec![below(""), below("unified")];
     }
     let all = String::from_utf8_lossy(&group.controllers);

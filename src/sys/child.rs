@@ -1,4 +1,4 @@
-//! Children of this process that run our own code.
+//! Child processes that run our own code.
 
 use super::process::wait_readable;
 use anyhow::{Context, Result};
@@ -7,24 +7,25 @@ use rustix::process::WaitOptions;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// How long a child that was killed has to end.
+/// How long a killed child may take to end.
 const LAST: Duration = Duration::from_secs(1);
 
-/// A child of this process that runs our own code.
+/// A child process that runs our own code.
 #[derive(Debug)]
 pub struct Child(rustix::process::Pid);
 
-/// Runs `work` in a forked child and exits it with what `work` returns. The caller must be single-threaded.
+/// Runs `work` in a forked child, which exits with its result. The caller must be single-threaded.
 pub fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
-    // SAFETY: the process has one thread, so the child may go on to run any code; it leaves by _exit and never returns into the caller.
+    // SAFETY: the process has one thread, so the child may go on to run any code; it leaves by
+    // _exit and never returns into the caller.
     match unsafe { nix::unistd::fork() }.context("fork")? {
         nix::unistd::ForkResult::Parent { child } => Child::new(child.as_raw()),
         nix::unistd::ForkResult::Child => leave(work()),
     }
 }
 
-/// The same, with the child started in a group of cgroup v2 (an open directory of it). `work` is told whether it is there; if the kernel does not want it, the
-/// child is started where this process is.
+/// The same, with the child started in a group of cgroup v2, given as an open directory. `work` is
+/// told whether it is there; if the kernel refuses, the child is started in this process's group.
 ///
 /// # References
 /// clone(2): `CLONE_INTO_CGROUP`, Linux 5.7.
@@ -37,8 +38,9 @@ pub fn fork_into(group: Option<BorrowedFd<'_>>, work: impl FnOnce(bool) -> i32) 
         // SAFETY: a struct of integers.
         ..unsafe { std::mem::zeroed() }
     };
-    // SAFETY: as in `fork`; without a stack of its own the child goes on with a copy of this one. The C library learns nothing of the child: it still has the parent's
-    // thread ID for its only thread, which serves nothing but raise(3) to that thread.
+    // SAFETY: as in `fork`; without a stack of its own the child goes on with a copy of this one.
+    // The C library learns nothing of the child: it still has the parent's thread ID for its only
+    // thread, which serves nothing but raise(3) to that thread.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<clone_args>()) } {
         0 => leave(work(true)),
         -1 => fork(|| work(false)),
@@ -56,21 +58,21 @@ impl Child {
         rustix::process::Pid::from_raw(id).map(Child).context("fork returned no process ID")
     }
 
-    /// Its process ID, which stays its own until it was waited for.
+    /// Its process ID, which is not reused until the child was waited for.
     pub fn id(&self) -> rustix::process::Pid {
         self.0
     }
 
-    /// Kills the child; it is still to be waited for.
+    /// Kills the child, which must still be waited for.
     pub fn kill(&self) -> Result<()> {
         rustix::process::kill_process(self.0, rustix::process::Signal::KILL).context("kill")
     }
 
-    /// Gives the child so long to end by itself, then kills it. `None`: it could not even be killed,
-    /// since it sleeps in a file system, and is left to itself.
+    /// Waits for the child to end, and kills it after `time`. `None`: it could not even be killed,
+    /// since it sleeps in a file system, and is left behind.
     ///
-    /// A child that acts with a user's rights can be stopped by that user (SIGSTOP), and would never
-    /// end by itself: this is the only way to wait for one.
+    /// A child that runs with a user's rights can be stopped by that user (SIGSTOP) and would then
+    /// never end: only this function, which kills it, may wait for one.
     pub fn end_within(self, time: Duration) -> Result<Option<Ended>> {
         let pidfd = self.pidfd()?;
         if !wait_readable(&pidfd, Some(time))? {
@@ -82,13 +84,13 @@ impl Child {
         self.wait().map(Some)
     }
 
-    /// Kills the child. `None`: as in [`Child::end_within`].
+    /// Kills the child and waits for it. `None`: as in [`Child::end_within`].
     pub fn end_now(self) -> Result<Option<Ended>> {
         self.kill()?;
         self.end_within(LAST)
     }
 
-    /// Whether somebody has stopped the child (SIGSTOP, or a tracer).
+    /// Whether the child is stopped, by SIGSTOP or a tracer.
     pub fn is_stopped(&self) -> bool {
         super::proc::Proc::open(self.0.as_raw_nonzero().get())
             .and_then(|process| process.is_stopped())
@@ -100,8 +102,7 @@ impl Child {
             .context("pidfd_open")
     }
 
-    /// Waits until the child ends; its exit status, or the signal that killed it. Only for one that
-    /// has ended already.
+    /// Waits for a child that has ended already: its exit status, or the signal that killed it.
     fn wait(self) -> Result<Ended> {
         loop {
             match rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
@@ -124,8 +125,8 @@ pub const FORBIDDEN: i32 = libc::SIGSYS;
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// By itself, with this status.
+    /// It exited with this status.
     Exit(i32),
-    /// By this signal.
+    /// It was killed by this signal.
     Signal(i32),
 }

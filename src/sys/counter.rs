@@ -1,10 +1,10 @@
-//! A number that this process and its children see.
+//! A number in memory that this process shares with its children.
 
 use anyhow::{Context, Result};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A counter that starts at 0. It stays for as long as the process lives.
+/// A counter that starts at 0. It exists for as long as the process.
 #[derive(Clone, Copy, Debug)]
 pub struct Counter(&'static AtomicU64);
 
@@ -28,7 +28,7 @@ impl Counter {
         Ok(Counter(unsafe { &*page.cast::<AtomicU64>() }))
     }
 
-    /// Counts.
+    /// Adds `n`.
     pub fn add(self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }

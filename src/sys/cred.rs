@@ -1,4 +1,4 @@
-//! Taking on another process's credentials, for good.
+//! Takes on the credentials of another process, irreversibly.
 
 use anyhow::{Context, Result};
 use caps::CapSet;
@@ -6,7 +6,8 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What the kernel checks when a process touches a file. IDs are as the initial user namespace sees them.
+/// The credentials that the kernel checks when a process accesses a file. IDs are those of
+/// the initial user namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// Real, effective, saved and file-system user ID.
@@ -15,24 +16,28 @@ pub struct Credentials {
     pub gid: [u32; 4],
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// Effective capabilities, a bit mask as in `CapEff` of /proc/PID/status, valid in the process's own user namespace.
+    /// Effective capabilities, a bit mask as in `CapEff` of /proc/PID/status, valid in the
+    /// process's own user namespace.
     pub effective: u64,
     /// Permitted capabilities, `CapPrm`.
     pub permitted: u64,
 }
 
 impl Credentials {
-    /// Whether real and effective IDs differ: a set-user-ID or set-group-ID program, or one that switched.
+    /// Whether real and effective IDs differ: a set-user-ID or set-group-ID program,
+    /// or one that changed them.
     pub fn mixed(&self) -> bool {
         self.uid[0] != self.uid[1] || self.gid[0] != self.gid[1]
     }
 }
 
-/// Turns this process, which must be single-threaded, into one with exactly `c`, inside `user_ns` where the crasher has one of its own.
-/// There is no way back: no_new_privs, so that no execve gives it anything (the bounding set, which only execve looks at, stays: emptying it takes 41 system calls),
+/// Gives this process, which must be single-threaded, exactly the credentials `c`, inside `user_ns`
+/// if the crashed process has its own. It is irreversible: no_new_privs, so that no execve gives it
+/// anything (the bounding set, which only execve uses, stays: emptying it takes 41 system calls),
 /// and securebits as the kernel gives them to a new process of that namespace.
 ///
-/// The order is the defence: IDs while we may still set any; the namespace while we still have rights over it; capabilities last.
+/// The order matters for security: IDs while any can still be set; the namespace while we still
+/// have rights over it; capabilities last.
 ///
 /// # References
 /// credentials(7), capabilities(7), setns(2), user_namespaces(7).
@@ -55,7 +60,8 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     if let Some(ns) = user_ns {
         super::ns::enter(ns.as_fd(), super::ns::Kind::User)?;
     }
-    // In a user namespace that is all; outside of one the kernel's helper may lack what an administrator took from it.
+    // In a user namespace that is all. Outside of one, the kernel's helper may lack capabilities
+    // that an administrator removed.
     let have = rustix::thread::capabilities(None).context("capget")?.permitted.bits();
     let set = |mask| CapabilitySet::from_bits_retain(mask & have);
     let sets = CapabilitySets {
@@ -68,11 +74,11 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     super::process::not_dumpable()
 }
 
-/// Does something in a thread that has nothing but these IDs: what it opens is what that user may open.
-/// The process itself stays what it is, but is not dumpable from then on.
+/// Runs `work` in a thread that has only these credentials: what it opens is what that user may
+/// open. The process itself keeps its own, but is not dumpable from then on.
 ///
 /// # Errors
-/// There is no such thread, and nothing was done.
+/// The thread could not get them, and nothing was done.
 pub fn run_as<T: Send>(c: &Credentials, work: impl FnOnce() -> T + Send) -> Result<T> {
     let as_user = || assume(c, None).map(|()| work());
     std::thread::scope(|scope| {
@@ -83,6 +89,7 @@ pub fn run_as<T: Send>(c: &Credentials, work: impl FnOnce() -> T + Send) -> Resu
 }
 
 fn set_fs_id(id: u32, call: libc::c_long) {
-    // SAFETY: setfsuid and setfsgid take one integer and touch no memory. They report nothing; the file's owner is checked after it was made.
+    // SAFETY: setfsuid and setfsgid take one integer and touch no memory. They report nothing; the
+    // file's owner is checked after it was made.
     unsafe { libc::syscall(call, id) };
 }

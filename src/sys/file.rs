@@ -1,4 +1,5 @@
-//! Files and directories by descriptor: open once, then everything relative to what was opened.
+//! Files and directories by descriptor: a directory is opened once, and
+//! everything else relative to it.
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, StatxFlags};
@@ -11,7 +12,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// What `fstat` says, as far as the callers care.
+/// The fields of `fstat` that callers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Device and inode number: the identity of a file on this kernel.
@@ -59,22 +60,24 @@ fn known(s: &fs::Stat) -> Stat {
     }
 }
 
-/// What tells a file from all others, now and later: a file system gives the inode number of a file that has gone to the next one.
+/// What distinguishes a file from all others, now and later: a file system reuses the inode
+/// number of a file that is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// Device and inode number.
     pub id: (u64, u64),
-    /// When it was last written to: seconds and nanoseconds.
+    /// When it was last written to: seconds and nanoseconds since 1970.
     pub modified: (i64, u64),
-    /// When it was made, where the file system says that: seconds and nanoseconds.
+    /// When it was created, if the file system records that: seconds and nanoseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub born: Option<(i64, u64)>,
 }
 
 impl Identity {
-    /// Whether both are the same file. Where the file system says when a file was made, that and the inode number decide, so that
-    /// a file which its owner has written to is still that file; elsewhere the time of the last write has to be the same.
-    /// The device number does not count: it may be another one after the next boot.
+    /// Whether both are the same file. If the file system records the creation time, that and the
+    /// inode number decide, so that a file which its owner has written to is still the same; else
+    /// the time of the last write must be equal. The device number does not count, since it may
+    /// differ after the next boot.
     pub fn is_same_file(&self, other: &Self) -> bool {
         let same_time = match (self.born, other.born) {
             (Some(a), Some(b)) => a == b,
@@ -97,7 +100,7 @@ pub fn identity(fd: impl AsFd) -> rustix::io::Result<Identity> {
     )?))
 }
 
-/// The identity of the regular file `name` below `dir`; a symbolic link is none.
+/// The identity of the regular file `name` below `dir`; an error for a symbolic link.
 pub fn identity_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Identity> {
     let s = fs::statx(
         dir,
@@ -121,7 +124,8 @@ fn identified(s: &fs::Statx) -> Identity {
     }
 }
 
-/// Opens a directory of the host by its absolute path. For paths of this project and of the administrator only, never for a container's.
+/// Opens a directory of the host by its absolute path. Only for paths of this project and the
+/// administrator, never for a container's.
 pub fn open_dir(path: &Path) -> Result<OwnedFd> {
     fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))
@@ -151,7 +155,7 @@ pub fn open_append(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::
     fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).map(Into::into)
 }
 
-/// Reads at most `max` bytes; more than that is an error, never a silent cut.
+/// Reads at most `max` bytes; more is an error, never a silent truncation.
 pub fn read_bounded(file: impl Read, max: usize, what: &str) -> Result<Vec<u8>> {
     let mut buf = Vec::with_capacity(4096.min(max + 1));
     file.take(max as u64 + 1).read_to_end(&mut buf).with_context(|| format!("read {what}"))?;
@@ -171,7 +175,8 @@ pub fn open_subdir(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> 
     )
 }
 
-/// Opens the directory `name` below `dir`, and makes it if it is missing. `mode` is exact: `main` has cleared the umask.
+/// Opens the directory `name` below `dir`, making it if it does not exist. `mode` is exact, since
+/// `main` has cleared the umask.
 pub fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
     match open_subdir(&dir, name) {
         Err(Errno::NOENT) => {}
@@ -184,7 +189,8 @@ pub fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
     open_subdir(&dir, name).with_context(|| format!("openat({name:?}, O_DIRECTORY|O_NOFOLLOW)"))
 }
 
-/// Makes every missing directory of the host path `path` and opens the last one, which is set to `mode` when it is made.
+/// Makes every missing directory of the host path `path` and opens the last one, which
+/// gets `mode` when it is made.
 pub fn make_path(path: &Path, mode: u32) -> Result<OwnedFd> {
     if let Ok(dir) = open_subdir(fs::CWD, path.as_os_str()) {
         return Ok(dir);
@@ -211,7 +217,8 @@ pub fn chmod(fd: impl AsFd, mode: u32) -> Result<()> {
     fs::fchmod(fd, Mode::from_raw_mode(mode)).with_context(|| format!("fchmod({mode:#o})"))
 }
 
-/// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader sees the old or the new one whole.
+/// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader
+/// sees the old or the new one complete.
 pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
     let temp = temporary(name);
     match write_new(&dir, &temp, content, mode).and_then(|()| {
@@ -225,8 +232,8 @@ pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Resul
     }
 }
 
-/// The same for what must survive a loss of power: the bytes are on the disk before the name is, and the
-/// name when this returns. An empty directory in its place is removed.
+/// The same for what must survive a power failure: the bytes are on disk before the name is, and
+/// the name when this returns. An empty directory in its place is removed.
 pub fn replace_durably(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
     let temp = temporary(name);
@@ -269,14 +276,16 @@ pub fn create_new(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<std::fs::Fi
         .with_context(|| format!("openat({name:?}, O_CREAT|O_EXCL)"))
 }
 
-/// Gives the file `from` the further name `to` in another directory, replacing what had it.
+/// Gives the file `from` the additional name `to` in another directory,
+/// replacing a file of that name.
 pub fn link(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) -> Result<()> {
     let _ = fs::unlinkat(&to_dir, to, AtFlags::empty());
     fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())
         .with_context(|| format!("linkat({from:?}, {to:?})"))
 }
 
-/// Renames a file of a directory to a name that nothing has yet; returns whether that was so.
+/// Renames a file within a directory to a name that does not exist yet.
+/// Returns whether that was so.
 pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
     let made = match fs::linkat(&dir, from, &dir, to, AtFlags::empty()) {
         Err(Errno::EXIST) => false,
@@ -289,7 +298,7 @@ pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
     Ok(made)
 }
 
-/// Says that the bytes of a file were changed now.
+/// Sets a file's modification time to now.
 ///
 /// # References
 /// utimensat(2).
@@ -303,17 +312,18 @@ pub fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
     )
 }
 
-/// Whether something that is done at most once in a while is due, by the age of the empty file `stamp`; if so, notes that it is done now.
+/// Whether a recurring task is due, by the age of the empty file `stamp`. If so,
+/// records that it runs now.
 pub fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
     let old =
         open_read(&dir, stamp).ok().and_then(|f| f.metadata().and_then(|m| m.modified()).ok());
-    // A clock that was set back makes it due as well.
+    // A clock that was set back makes it due too.
     let due =
         old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > every));
     due && replace(dir, stamp, b"", 0o600).is_ok()
 }
 
-/// Opens a small file to read and write numbers in it, and makes it if it is missing.
+/// Opens a small file for reading and writing numbers, making it if it does not exist.
 pub fn open_counter(dir: impl AsFd, name: &OsStr) -> Result<std::fs::File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))
@@ -321,17 +331,17 @@ pub fn open_counter(dir: impl AsFd, name: &OsStr) -> Result<std::fs::File> {
     Ok(fd.into())
 }
 
-/// How long ago that was: seconds since 1970. A time to come is now.
+/// Time since `time`, which is in seconds since 1970. A time in the future counts as now.
 pub fn age(time: i64) -> Duration {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.saturating_sub(Duration::from_secs(u64::try_from(time).unwrap_or(0)))
 }
 
-/// Whether a path is root's own all the way, so that nobody else may replace it: above it only sticky
-/// directories (/tmp) may be others' to write. No part of it is to be a symbolic link.
+/// Checks that only root can replace a path: of the directories above it, others may write only to
+/// sticky ones (/tmp), and no part of it is a symbolic link.
 ///
 /// # Errors
-/// The part that is not, and why.
+/// The part that another user could change, and why.
 pub fn check_own(path: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     for part in path.ancestors() {
@@ -349,18 +359,19 @@ pub fn check_own(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Moves a name to another directory; what has the new name is replaced.
+/// Moves a name to another directory, replacing a file with the new name.
 pub fn rename_to(from: impl AsFd, name: &OsStr, to: impl AsFd, new: &OsStr) -> Result<()> {
     fs::renameat(from, name, to, new).with_context(|| format!("renameat({name:?}, {new:?})"))
 }
 
-/// Removes a name; a missing one is no error.
+/// Removes a name. A missing one is no error.
 pub fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
     ignore_missing(fs::unlinkat(dir, name, AtFlags::empty()))
         .with_context(|| format!("unlinkat({name:?})"))
 }
 
-/// Removes an empty directory. A missing one, or one with something in it, is left and is no error: returns whether it went.
+/// Removes an empty directory, and returns whether it did. One that is missing
+/// or not empty is no error.
 pub fn remove_empty_dir(dir: impl AsFd, name: &OsStr) -> Result<bool> {
     match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
         Ok(()) => Ok(true),
@@ -400,19 +411,21 @@ pub fn is_empty_dir(dir: impl AsFd) -> Result<bool> {
     Ok(true)
 }
 
-/// Takes the exclusive lock of an open file or directory; waits for it. It goes when the descriptor is closed.
+/// Takes the exclusive lock of an open file or directory, waiting for it. Closing
+/// the descriptor releases it.
 pub fn lock(fd: impl AsFd) -> Result<()> {
     fs::flock(fd, fs::FlockOperation::LockExclusive).context("flock(LOCK_EX)")
 }
 
-/// Opens an empty file `name` below `dir` to lock it, and makes it if it is missing. Nothing can be written to it.
+/// Opens an empty file `name` below `dir` for locking, making it if it does not exist.
+/// Nothing can be written to it.
 pub fn open_lock(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))
         .with_context(|| format!("openat({name:?}, O_CREAT)"))
 }
 
-/// Takes the exclusive lock if nobody has it. Whether it is ours now.
+/// Takes the exclusive lock if it is free. Returns whether it did.
 pub fn try_lock(fd: impl AsFd) -> Result<bool> {
     match fs::flock(fd, fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
@@ -421,7 +434,8 @@ pub fn try_lock(fd: impl AsFd) -> Result<bool> {
     }
 }
 
-/// Waits for the exclusive lock, at most so long; in the order in which they came. Whether it is ours now.
+/// Waits for the exclusive lock for at most `time`; waiters get it in the order in which they came.
+/// Returns whether it was taken.
 pub fn lock_within(fd: impl AsFd, time: Duration) -> Result<bool> {
     if time.is_zero() {
         return try_lock(fd);
@@ -444,7 +458,7 @@ pub fn clone_of(from: &std::fs::File, to: &std::fs::File) -> std::io::Result<()>
     Ok(fs::ioctl_ficlone(to, from)?)
 }
 
-/// Makes the new file `to` hold what `from` holds, `size` bytes with its holes: blocks are shared where the
+/// Copies `size` bytes of `from` with their holes to the new file `to`; blocks are shared if the
 /// file system can do that. At most `most` bytes are written.
 ///
 /// # Errors
@@ -464,7 +478,7 @@ pub fn copy_whole(
         while at < size {
             let start = match fs::seek(from, fs::SeekFrom::Data(at)) {
                 Ok(start) => start,
-                // Nothing but a hole to the end.
+                // Only a hole up to the end.
                 Err(Errno::NXIO) => break,
                 Err(e) => return Err(e.into()),
             };
@@ -488,11 +502,11 @@ pub fn copy_whole(
 }
 
 /// Where a file holds data, up to `size`: offset and length of each piece. At most `most` pieces;
-/// where there are more, the smallest holes between them count as data.
+/// if there are more, the smallest holes between them count as data.
 ///
 /// # References
-/// lseek(2): `SEEK_DATA`, `SEEK_HOLE`, Linux 3.1; a file system that knows no holes says `EINVAL`, or
-/// that all is data.
+/// lseek(2): `SEEK_DATA`, `SEEK_HOLE`, Linux 3.1; a file system without holes returns
+/// `EINVAL`, or that all is data.
 pub fn extents(
     file: &std::fs::File,
     size: u64,
@@ -501,7 +515,7 @@ pub fn extents(
     let (mut all, mut gap, mut at) = (Vec::<(u64, u64)>::new(), 0, 0);
     while at < size {
         let start = match fs::seek(file, fs::SeekFrom::Data(at)) {
-            // The answer may be a hostile file system's.
+            // The answer may come from a hostile file system.
             Ok(start) => start.max(at),
             Err(Errno::NXIO) => break,
             Err(Errno::INVAL) => at,
@@ -523,7 +537,7 @@ pub fn extents(
     Ok(all)
 }
 
-/// Makes one of pieces that no more than `gap` bytes are between.
+/// Joins pieces with at most `gap` bytes between them.
 fn join(pieces: &mut Vec<(u64, u64)>, gap: u64) {
     pieces.dedup_by(|next, before| {
         let near = next.0 - (before.0 + before.1) <= gap;
@@ -534,12 +548,13 @@ fn join(pieces: &mut Vec<(u64, u64)>, gap: u64) {
     });
 }
 
-/// Makes a new regular file for writing; whatever has the name already, a dangling link included, is an error.
+/// Creates a new regular file for writing. An existing name, including a
+/// dangling link, is an error.
 pub fn create_exclusive(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
     create(dir, name, mode, OFlags::WRONLY)
 }
 
-/// The same, for reading what was written, too.
+/// The same, also for reading what was written.
 pub fn create_readable(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
     create(dir, name, mode, OFlags::RDWR)
 }
@@ -573,7 +588,7 @@ pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<Vec<u8>> {
         .into_bytes())
 }
 
-/// A file (0600) that has no name before it is whole: should its maker die, nothing is left.
+/// A file (0600) that has no name until it is complete: if its creator dies, nothing is left.
 ///
 /// # References
 /// open(2), `O_TMPFILE`, Linux 3.11; linkat(2) with `AT_SYMLINK_FOLLOW` of /proc/self/fd.
@@ -581,12 +596,12 @@ pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<Vec<u8>> {
 pub struct NewFile {
     dir: OwnedFd,
     file: std::fs::File,
-    /// The name that it has meanwhile on a file system that knows no others.
+    /// Its temporary name, on a file system without unnamed files.
     temporary: Option<OsString>,
 }
 
 impl NewFile {
-    /// Makes it in an open directory.
+    /// Creates it in an open directory.
     pub fn create(dir: impl AsFd) -> Result<Self> {
         let dir = reopen_dir(dir)?;
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
@@ -611,7 +626,7 @@ impl NewFile {
         &self.file
     }
 
-    /// Gives it its name, in the place of what had that.
+    /// Gives it its name, replacing a file of that name.
     pub fn name(mut self, name: &OsStr) -> Result<()> {
         use std::os::fd::AsRawFd;
         if self.temporary.is_none() {
@@ -652,7 +667,7 @@ pub fn change_root(fd: impl AsFd) -> Result<()> {
     rustix::process::chroot(".").context("chroot(\".\")")
 }
 
-/// The file creation mask of this process.
+/// Sets the file creation mask of this process.
 pub fn set_umask(mask: u32) {
     rustix::process::umask(Mode::from_raw_mode(mask));
 }
@@ -673,7 +688,7 @@ mod tests {
         }
         file.set_len(100 << 16).unwrap();
         let all = super::extents(&file, 100 << 16, 1000).unwrap();
-        // Where the file system has no holes, all is one.
+        // On a file system without holes all is one piece.
         if all.len() > 1 {
             assert_eq!((all.len(), all[1]), (100, (1 << 16, 4096)));
             let few = super::extents(&file, 100 << 16, 10).unwrap();

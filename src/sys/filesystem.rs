@@ -1,4 +1,4 @@
-//! File systems: of what type one is, how much room it has, where it is mounted.
+//! File systems: their type, their free space, and the mount that a descriptor is on.
 
 use anyhow::{Context, Result};
 use rustix::fs::{self, AtFlags};
@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 pub enum FsType {
     /// proc(5).
     Proc,
-    /// sysfs, cgroup, debugfs and the like: no place for files.
+    /// sysfs, cgroup, debugfs and the like, which hold no ordinary files.
     Kernel,
     /// In memory: tmpfs, ramfs.
     Memory,
@@ -24,18 +24,18 @@ pub fn fs_type(fd: impl AsFd) -> Result<FsType> {
     space(fd).map(|s| s.kind)
 }
 
-/// A file system.
+/// Type and size of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Its type.
     pub kind: FsType,
-    /// Its size in bytes; 0 where it does not say.
+    /// Its size in bytes; 0 if it reports none.
     pub total: u64,
-    /// Bytes that are there for everybody.
+    /// Bytes available to unprivileged users.
     pub available: u64,
-    /// Files that there can be; 0 where it does not say.
+    /// Number of inodes; 0 if it reports none.
     pub files: u64,
-    /// Of these so many more.
+    /// Number of free inodes.
     pub files_available: u64,
 }
 
@@ -72,7 +72,7 @@ fn kind(magic: i64) -> FsType {
     }
 }
 
-/// Which mount a descriptor is on, and whether it is that mount's root.
+/// ID of the mount that a descriptor is on, and whether it is that mount's root.
 ///
 /// # References
 /// statx(2): `STATX_MNT_ID` (Linux 5.8), `STATX_ATTR_MOUNT_ROOT` (Linux 5.8).

@@ -1,5 +1,6 @@
-//! Filters of system calls for processes that have given up their rights: what is not named kills the process. The programs are made by the compiler, so that
-//! a filter costs its process one system call.
+//! System call filters for processes that have given up their privileges: a call that is not
+//! listed kills the process. The programs are made by the compiler, so that a filter costs
+//! its process one system call.
 
 use anyhow::{Context, Result};
 use seccompiler::sock_filter;
@@ -9,7 +10,8 @@ use seccompiler::sock_filter;
 pub enum Rule {
     /// The call is allowed.
     Allow(i64),
-    /// The call is allowed if the low half of argument `.1`, masked by `.2`, is `.3`. Other rules may name the same call.
+    /// The call is allowed if the low half of argument `.1`, masked with `.2`, equals `.3`.
+    /// Several rules may name one call.
     AllowIf(i64, u32, u32, u32),
     /// The call fails with this error.
     Fail(i64, i32),
@@ -17,7 +19,7 @@ pub enum Rule {
 
 use Rule::{Allow, AllowIf, Fail};
 
-/// What every such process needs: memory that is not code, the time, its own end.
+/// What every such process needs: non-executable memory, the time, its own end.
 pub const BASE: &[Rule] = &[
     AllowIf(libc::SYS_mmap, 2, libc::PROT_EXEC as u32, 0),
     AllowIf(libc::SYS_mprotect, 2, libc::PROT_EXEC as u32, 0),
@@ -38,11 +40,12 @@ pub const BASE: &[Rule] = &[
     Allow(libc::SYS_exit_group),
 ];
 
-/// Threads of this process, and nothing else that clone(2) makes. The flags of clone3 lie in memory, where no filter can look; C libraries then take the other.
+/// Creating threads, and nothing else that clone(2) can create. The flags of clone3 are in memory,
+/// where a filter cannot see them; C libraries then fall back to clone.
 pub const THREADS: &[Rule] = &[
     AllowIf(libc::SYS_clone, 0, (libc::CLONE_THREAD | NEW) as u32, libc::CLONE_THREAD as u32),
     Fail(libc::SYS_clone3, libc::ENOSYS),
-    // The C library's own signals, at the first thread.
+    // The C library's own signals, set up with the first thread.
     Allow(libc::SYS_rt_sigaction),
     Allow(libc::SYS_set_robust_list),
     Allow(libc::SYS_rseq),
@@ -68,7 +71,8 @@ pub const fn fcntl(command: i32) -> Rule {
     AllowIf(libc::SYS_fcntl, 1, u32::MAX, command as u32)
 }
 
-/// For a process that copies from a pipe, or from another one's memory, to a file that is open, by several threads. It can open, start and send nothing.
+/// For a process that copies from a pipe, or from another process's memory, to an open file, with
+/// several threads. It cannot open, start or send anything.
 pub static COPY: Program = program(&[
     BASE,
     THREADS,
@@ -76,7 +80,7 @@ pub static COPY: Program = program(&[
         Allow(libc::SYS_read),
         Allow(libc::SYS_pread64),
         Allow(libc::SYS_process_vm_readv),
-        // Of this process's own memory, for the page that all processes have.
+        // For reading its own memory, for the page that all processes share.
         Allow(libc::SYS_getpid),
         ioctl(super::pagemap::SCAN),
         Allow(libc::SYS_write),
@@ -87,10 +91,10 @@ pub static COPY: Program = program(&[
         Allow(libc::SYS_newfstatat),
         Allow(libc::SYS_statx),
         fcntl(libc::F_SETPIPE_SZ),
-        // Before std closes a descriptor it asks whether it is open.
+        // std checks that a descriptor is open before it closes it.
         fcntl(libc::F_GETFD),
         fcntl(libc::F_DUPFD_CLOEXEC),
-        // The kernel's end of the pipe is let go.
+        // For releasing the kernel's end of the pipe.
         #[cfg(target_arch = "x86_64")]
         Allow(libc::SYS_dup2),
         Allow(libc::SYS_dup3),
@@ -106,8 +110,10 @@ const ARCH: u32 = 0xc000_003e;
 const ARCH: u32 = 0xc000_00b7;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-/// The kernel tries every number that there is when it takes a filter, to know those that are always allowed, and gives up at an instruction that it does not expect:
-/// with this one as the first a filter costs a process half as much. (What is gained otherwise, some nanoseconds a call, no copy makes enough calls for.)
+/// When the kernel takes a filter it evaluates it for every call number, to find those that are
+/// always allowed, and stops at an instruction that it does not expect. With this one first, a
+/// filter costs a process half as much. (What the evaluation would gain, some nanoseconds for each
+/// call, no copy makes enough calls for.)
 ///
 /// # References
 /// kernel/seccomp.c: seccomp_is_const_allow(), Linux 5.11.
@@ -117,24 +123,25 @@ const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-/// Most instructions: a jump is of one byte. A filter that has more does not compile.
+/// Most instructions, since a jump has one byte. A longer filter does not compile.
 const MOST: usize = 256;
 
-/// A filter as the kernel takes it.
+/// A filter in the form that the kernel takes.
 #[derive(Debug)]
 pub struct Program {
     code: [sock_filter; MOST],
     size: usize,
 }
 
-/// The two ends of every filter, by their distance from the last instruction.
+/// Distance of the two final instructions from the end.
 const ALLOW: usize = 0;
 const KILL: usize = 1;
 
-/// Makes the filter: a binary search for the number.
+/// Builds the filter: a binary search for the call number.
 ///
 /// # References
-/// seccomp(2); `struct seccomp_data`: the number at 0, the architecture at 4, the arguments from 16 on.
+/// seccomp(2); `struct seccomp_data`: the number at 0, the architecture at 4,
+/// the arguments from 16 on.
 pub const fn program(lists: &[&[Rule]]) -> Program {
     let mut rules = [Allow(-1); MOST];
     let mut count = 0;
@@ -142,7 +149,7 @@ pub const fn program(lists: &[&[Rule]]) -> Program {
     while l < lists.len() {
         let mut r = 0;
         while r < lists[l].len() {
-            // Sorted as they come, by number.
+            // Insertion sort by number.
             let mut i = count;
             while i > 0 && number(rules[i - 1]) > number(lists[l][r]) {
                 rules[i] = rules[i - 1];
@@ -154,7 +161,7 @@ pub const fn program(lists: &[&[Rule]]) -> Program {
         }
         l += 1;
     }
-    // Jumps go forwards only, so it is made from its end.
+    // Jumps only go forward, so the program is built from its end.
     let mut made =
         Program { code: [const { sock_filter { code: 0, jt: 0, jf: 0, k: 0 } }; MOST], size: 0 };
     made.add(RETURN, libc::SECCOMP_RET_ALLOW);
@@ -169,7 +176,7 @@ pub const fn program(lists: &[&[Rule]]) -> Program {
 }
 
 impl Program {
-    /// Adds an instruction before all others; returns its distance from the end.
+    /// Prepends an instruction; returns its distance from the end.
     const fn add(&mut self, code: u16, k: u32) -> usize {
         self.code[self.size] = sock_filter { code, jt: 0, jf: 0, k };
         self.size += 1;
@@ -183,7 +190,7 @@ impl Program {
         at
     }
 
-    /// The search among some of the sorted rules; returns where it starts.
+    /// Builds the search among some of the sorted rules; returns where it starts.
     const fn search(&mut self, rules: &[Rule], from: usize, to: usize) -> usize {
         let mut middle = (from + to) / 2;
         // Rules of one call stay together.
@@ -204,7 +211,7 @@ impl Program {
         self.jump(AT_LEAST, number(rules[middle]) as u32, high, low)
     }
 
-    /// The rules of one call.
+    /// Builds the checks of one call's rules.
     const fn call(&mut self, rules: &[Rule], from: usize, to: usize) -> usize {
         let mut next = KILL;
         let mut r = to;
@@ -237,12 +244,13 @@ const fn number(rule: Rule) -> i64 {
         Allow(call) | AllowIf(call, ..) | Fail(call, _) => call,
     }
 }
-/// From now on this process may do nothing else, nor may the threads that it starts. It must have one thread.
+/// Restricts this process, which must have one thread, and the threads that it starts
+/// to what the program allows.
 ///
 /// # References
 /// seccomp(2), Linux 3.17; `SECCOMP_RET_KILL_PROCESS`, Linux 4.14.
 pub fn enter(program: &Program) -> Result<()> {
-    // One heap for all threads: to give back a part of a second one glibc opens a file of /proc first.
+    // One heap for all threads: to shrink a second one, glibc first opens a file of /proc.
     #[cfg(target_env = "gnu")]
     // SAFETY: called by the only thread; it only sets a number of the allocator's.
     unsafe {

@@ -1,9 +1,9 @@
-//! The running kernel, and its file systems' room.
+//! The running kernel: version, uptime, memory, free disk space.
 
 use anyhow::{Context, Result};
 use std::path::Path;
 
-/// Major and minor version; (0, 0) if the kernel does not say it in the usual way.
+/// Major and minor version; (0, 0) if the release string has an unusual form.
 pub fn version() -> (u32, u32) {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
@@ -11,7 +11,7 @@ pub fn version() -> (u32, u32) {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
-/// How long this machine runs, time asleep included. No clock that anybody can set.
+/// Time since boot, including suspend. Unlike the wall clock it cannot be set.
 ///
 /// # References
 /// clock_gettime(2), `CLOCK_BOOTTIME`, Linux 2.6.39.
@@ -20,7 +20,7 @@ pub fn since_boot() -> std::time::Duration {
     std::time::Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
-/// How many bytes of memory this machine has, and how many of them can be had without swapping.
+/// Bytes of memory of this machine, and bytes available without swapping.
 ///
 /// # References
 /// proc_meminfo(5): `MemTotal`, `MemAvailable`, Linux 3.14.

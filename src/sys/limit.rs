@@ -3,12 +3,12 @@
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Resource, Rlimit};
 
-/// A soft and a hard limit; `None` is `RLIM_INFINITY`.
+/// A soft and a hard limit in the resource's unit; `None` is `RLIM_INFINITY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What is enforced.
+    /// The limit that is enforced.
     pub soft: Option<u64>,
-    /// How far the soft limit may be raised.
+    /// The value up to which the soft limit may be raised.
     pub hard: Option<u64>,
 }
 
@@ -38,7 +38,8 @@ pub fn set_core_of(process: i32, limit: Limit) -> Result<()> {
     Ok(())
 }
 
-/// Bounds this process for good: address space in bytes, processor time in seconds, and the bytes of a file.
+/// Irreversibly bounds this process: address space in bytes, processor time in
+/// seconds, and bytes of a file.
 ///
 /// # References
 /// setrlimit(2).
@@ -54,7 +55,8 @@ pub fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
     Ok(())
 }
 
-/// Sets this process's `RLIMIT_FSIZE`, soft limit only: how the crasher's own limit cuts its core, as in the kernel's file mode.
+/// Sets this process's soft `RLIMIT_FSIZE`, so that the crashed process's own limit truncates its
+/// core, as in the kernel's file mode.
 pub fn set_own_file_size(bytes: Option<u64>) -> Result<()> {
     let hard = rustix::process::getrlimit(Resource::Fsize).maximum;
     let current = match (bytes, hard) {

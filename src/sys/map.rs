@@ -1,12 +1,13 @@
-//! A file as bytes in memory.
+//! Maps a file into memory.
 
 use anyhow::{Context, Result, ensure};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::os::fd::AsFd;
 
-/// A file, mapped privately and for reading only.
+/// A file, mapped privately and read-only.
 ///
-/// For processes that can be lost ([`super::jail`]): whoever owns the file may cut it while it is mapped, and reading then ends in SIGBUS.
+/// For processes that may be lost ([`super::sandbox`]): the file's owner can truncate it while it
+/// is mapped, and reading then ends in SIGBUS.
 #[derive(Debug)]
 pub struct Map {
     address: *mut std::ffi::c_void,
@@ -22,7 +23,8 @@ impl Map {
         let size =
             usize::try_from(super::file::stat(&file)?.size).context("the file is too large")?;
         ensure!(size > 0, "the file is empty");
-        // SAFETY: a new mapping at an address that the kernel chooses touches nothing that is there.
+        // SAFETY: a new mapping at an address that the kernel chooses
+        // touches nothing that is there.
         let address = unsafe {
             mmap(std::ptr::null_mut(), size, ProtFlags::READ, MapFlags::PRIVATE, file, 0)
         }
@@ -35,8 +37,9 @@ impl std::ops::Deref for Map {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: address and size are those of a mapping that lives as long as `self`. Its bytes change only if somebody writes to the file meanwhile;
-        // the parsers copy what they decide on, and the process that runs them has nothing to lose.
+        // SAFETY: address and size are those of a mapping that lives as long as `self`. Its bytes
+        // change only if somebody writes to the file meanwhile; the parsers copy what they decide
+        // on, and the process that runs them has nothing to lose.
         unsafe { std::slice::from_raw_parts(self.address.cast(), self.size) }
     }
 }

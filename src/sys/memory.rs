@@ -12,44 +12,48 @@ const PAGE: usize = 4096;
 /// A part of an address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Where it starts.
+    /// Its first address.
     pub address: u64,
-    /// Bytes.
+    /// Its length in bytes.
     pub size: usize,
 }
 
-/// The memory of one thread's process. `mem` is bound to that address space for ever; the ID is not, so whoever reads must look at the pidfd afterwards.
+/// The memory of one thread's process. `mem` stays bound to that address space; the thread ID may
+/// be reused, so a reader must check the pidfd afterwards.
 #[derive(Debug)]
 pub struct Memory {
     thread: i32,
     mem: OwnedFd,
-    /// Whether process_vm_readv may still be tried: Yama or a missing capability forbid it once and for all.
+    /// Whether process_vm_readv may still be tried. Yama or a missing
+    /// capability forbids it for good.
     direct: AtomicBool,
 }
 
 impl Memory {
-    /// `mem` is /proc/PID/mem, opened by somebody who may; `thread` a thread of that process.
+    /// `mem` is /proc/PID/mem, opened by a process that may; `thread` is a thread of that process.
     pub fn new(thread: i32, mem: OwnedFd) -> Self {
         Memory { thread, mem, direct: AtomicBool::new(true) }
     }
 
-    /// From now on by /proc/PID/mem alone: the process may end, its ID may become another's.
+    /// From now on reads only through /proc/PID/mem: the process may end, and its ID may be reused.
     pub fn detach(&self) {
         self.direct.store(false, Ordering::SeqCst);
     }
 
-    /// /proc/PID/mem once more.
+    /// A second descriptor of /proc/PID/mem.
     pub fn mem(&self) -> std::io::Result<OwnedFd> {
         self.mem.try_clone()
     }
 
-    /// Reads `spans`, one after the other, into `buffer`, whose size is theirs together. A page that cannot be read is zeros, which is what the kernel writes.
+    /// Reads `spans`, one after the other, into `buffer`, which has their total size. A page that
+    /// cannot be read becomes zeros, as in the kernel's core.
     ///
     /// # Errors
-    /// `ESRCH`: the process has gone.
+    /// `ESRCH`: the process is gone.
     ///
     /// # References
-    /// process_vm_readv(2), Linux 3.2, at most 1,024 spans (`UIO_MAXIOV`); proc_pid_mem(5), which reads what the process itself may not (`PROT_NONE`).
+    /// process_vm_readv(2), Linux 3.2, at most 1,024 spans (`UIO_MAXIOV`); proc_pid_mem(5), which
+    /// reads what the process itself may not (`PROT_NONE`).
     pub fn read(&self, spans: &[Span], buffer: &mut [u8]) -> Result<(), Errno> {
         let mut done = 0;
         if self.direct.load(Ordering::Relaxed) {
@@ -80,10 +84,12 @@ impl Memory {
         Ok(())
     }
 
-    /// Through /proc/PID/mem, page by page where something is in the way.
+    /// Reads through /proc/PID/mem, page by page if some cannot be read.
     fn read_by_mem(&self, mut address: u64, mut buffer: &mut [u8]) -> Result<(), Errno> {
-        // An offset of /proc/PID/mem is signed, so there is no way to the legacy vsyscall page, the only one in the kernel's half of the address space. All
-        // processes have the same one, so our own serves; nearly everywhere it can only be executed (`vsyscall=xonly`), and is zeros in a core.
+        // Offsets of /proc/PID/mem are signed, so the legacy vsyscall page, the only one in
+        // the kernel's half of the address space, cannot be reached. All processes have the
+        // same one, so our own is used; nearly everywhere it is execute-only
+        // (`vsyscall=xonly`), and zeros in a core.
         if address > i64::MAX as u64 {
             let remote = [RemoteIoVec { base: address as usize, len: buffer.len() }];
             let got =
@@ -111,7 +117,8 @@ impl Memory {
     }
 }
 
-/// Whether two processes have the same memory, as a process and its parent between vfork(2) and exec. `false` where the kernel does not tell.
+/// Whether two processes share their memory, as a process and its parent do between vfork(2) and
+/// exec. `false` if the kernel cannot tell.
 ///
 /// # References
 /// kcmp(2), Linux 3.5 (`CONFIG_KCMP`).

@@ -1,7 +1,9 @@
-//! The kernel: the only place with `unsafe`, and the only one that names `nix`, `rustix`, `libc` or `caps`.
+//! The kernel: the only place with `unsafe`, and the only one that names `nix`,
+//! `rustix`, `libc` or `caps`.
 //!
-//! One kernel interface per file. Errors print like strace (`openat2(3, "a/b", O_PATH): ENOENT`), so that a line of the log is enough to
-//! find the call. Nothing here knows what a container or a core dump is.
+//! One kernel interface per file. Errors print like strace (`openat2(3, "a/b", O_PATH):
+//! ENOENT`), so that a line of the log is enough to find the call. Nothing here knows what a
+//! container or a core dump is.
 
 #![allow(unsafe_code)]
 
@@ -15,8 +17,6 @@ pub mod cred;
 pub mod file;
 pub mod filesystem;
 pub mod filter;
-pub mod hold;
-pub mod jail;
 pub mod kernel;
 pub mod limit;
 pub mod map;
@@ -25,10 +25,12 @@ pub mod mount;
 pub mod ns;
 pub mod pagemap;
 pub mod pidfd;
+pub mod pinned_memory;
 pub mod proc;
 pub mod process;
 pub mod resolve;
 pub mod robust;
+pub mod sandbox;
 pub mod selinux;
 pub mod socket;
 pub mod tame;

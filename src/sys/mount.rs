@@ -1,4 +1,5 @@
-//! The new mount API: a mount is cut out of the host's tree, given its flags, and put onto an open descriptor; no string path is ever mounted on.
+//! The new mount API: a mount is cloned from the host's tree, given its flags, and attached to an
+//! open descriptor. Nothing is mounted on a string path.
 
 use anyhow::{Context, Result};
 use linux_raw_sys::general::{
@@ -7,7 +8,8 @@ use linux_raw_sys::general::{
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// A detached copy of the file or directory `source`, ready to be attached in any mount namespace: private, nosuid, nodev, noexec, and read-only if asked.
+/// A detached copy of the file or directory `source`, ready to be attached in any mount namespace:
+/// private, nosuid, nodev, noexec, and read-only if asked.
 ///
 /// # References
 /// open_tree(2) (Linux 5.2), mount_setattr(2) (Linux 5.12).
@@ -26,7 +28,8 @@ pub fn clone_tree(source: impl AsFd, read_only: bool) -> Result<OwnedFd> {
         propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };
-    // SAFETY: `attr` is valid for its size for the whole call, the path is a NUL-terminated literal. No crate has this call yet (rustix 1.1, nix 0.31).
+    // SAFETY: `attr` is valid for its size for the whole call, the path is a NUL-terminated
+    // literal. No crate has this call yet (rustix 1.1, nix 0.31).
     let r = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -44,7 +47,7 @@ pub fn clone_tree(source: impl AsFd, read_only: bool) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-/// Attaches a detached tree onto what `target` refers to, in the current mount namespace.
+/// Attaches a detached tree to what `target` refers to, in the current mount namespace.
 ///
 /// # References
 /// move_mount(2), Linux 5.2.
@@ -53,14 +56,16 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
     rustix::mount::move_mount(tree, "", target, "", flags).context("move_mount")
 }
 
-/// Detaches the topmost mount on the file `name` in `directory`, in the current mount namespace. Changes the working directory.
+/// Detaches the topmost mount on the file `name` in `directory`, in the current mount namespace.
+/// Changes the working directory.
 pub fn detach_file(directory: impl AsFd, name: &str) -> Result<()> {
     super::file::change_dir(directory)?;
     rustix::mount::unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
         .with_context(|| format!("umount2({name:?}, MNT_DETACH)"))
 }
 
-/// Detaches the mount whose root directory `mount` refers to, in the current mount namespace. Changes the working directory.
+/// Detaches the mount whose root directory `mount` refers to, in the current mount namespace.
+/// Changes the working directory.
 pub fn detach_dir(mount: impl AsFd) -> Result<()> {
     super::file::change_dir(mount)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).context("umount2(\".\", MNT_DETACH)")

@@ -24,7 +24,7 @@ mod ioctl {
     );
 }
 
-/// The inode number of a namespace: unique among the namespaces that live now, reused after one has gone.
+/// The inode number of a namespace. Unique among existing namespaces, but reused after one is gone.
 pub fn inode(ns: impl AsFd) -> Result<u64> {
     Ok(super::file::stat(ns)?.id.1)
 }
@@ -35,17 +35,20 @@ pub fn own(name: &str) -> Result<u64> {
     Ok(rustix::fs::stat(&path).with_context(|| format!("stat({path:?})"))?.st_ino)
 }
 
-/// The number of a mount namespace that is never reused, where the kernel has it.
+/// The number of a mount namespace that is never reused, if the kernel has it.
 ///
 /// # References
-/// `NS_GET_MNTNS_ID`, ioctl_nsfs(2), Linux 6.11. // KERNEL(6.11): make it mandatory then, and drop the other proofs of identity.
+/// `NS_GET_MNTNS_ID`, ioctl_nsfs(2), Linux 6.11. // KERNEL(6.11): make it mandatory then, and drop
+/// the other proofs of identity.
 pub fn mount_ns_id(ns: impl AsFd) -> Option<u64> {
     let mut id = 0u64;
-    // SAFETY: the ioctl writes one u64 through the pointer, which is valid for the call; other kernels answer ENOTTY.
+    // SAFETY: the ioctl writes one u64 through the pointer, which is valid for the call;
+    // other kernels answer ENOTTY.
     unsafe { ioctl::ns_get_mntns_id(ns.as_fd().as_raw_fd(), &mut id) }.ok().map(|_| id)
 }
 
-/// The parent of a PID or user namespace, or `None` where it is the initial one or outside of what we may see.
+/// The parent of a PID or user namespace; `None` if it is the initial one or outside of
+/// what this process may see.
 ///
 /// # References
 /// `NS_GET_PARENT`, ioctl_nsfs(2), Linux 4.9.
@@ -54,16 +57,18 @@ pub fn parent(ns: impl AsFd) -> Option<OwnedFd> {
     unsafe { ioctl::ns_get_parent(ns.as_fd().as_raw_fd()).ok().map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
-/// Whose a user namespace is: the user, as we number users, who made the outermost of the user namespaces that it is in, below our own. All that is in
-/// them is his: he has every capability over it. `None` for our own namespace, and for one that is not below it.
+/// The owner of a user namespace: the user, in our own user namespace, who created the outermost of
+/// its ancestors below our own. That user has every capability over everything in it. `None` for
+/// our own namespace, and for one that is not below it.
 ///
 /// # References
-/// `NS_GET_OWNER_UID`, ioctl_nsfs(2), Linux 4.11; user_namespaces(7), "Interaction of user namespaces and other types of namespaces".
+/// `NS_GET_OWNER_UID`, ioctl_nsfs(2), Linux 4.11; user_namespaces(7), "Interaction of user
+/// namespaces and other types of namespaces".
 pub fn owner(user_ns: impl AsFd) -> Option<u32> {
     let own = own("user").ok()?;
     let mut here = user_ns.as_fd().try_clone_to_owned().ok()?;
     loop {
-        // Nested 32 deep at most.
+        // The kernel allows at most 32 levels.
         let above = parent(&here)?;
         if inode(&above).ok()? == own {
             let mut uid: libc::uid_t = 0;
@@ -79,26 +84,28 @@ pub fn owner(user_ns: impl AsFd) -> Option<u32> {
 /// The inode number of the initial PID namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 const INITIAL_PID: u64 = 0xEFFF_FFFC;
 
-/// Whether this process is in the initial PID namespace.
+/// Checks that this process is in the initial PID namespace.
 ///
 /// # Errors
-/// It is not; in plain words.
+/// It is not.
 pub fn check_initial_pid() -> Result<()> {
     ensure!(
         own("pid")? == INITIAL_PID,
-        "this is not the host but a container in it (another PID namespace): kernel.core_pattern is the \
+        "this is not the host but a container in it (another PID namespace): kernel.core_pattern \
+         is the \
          host's, install oci-coredump there"
     );
     Ok(())
 }
 
-/// Whether the kernel would find this very program under `helper`. It resolves the program of a
-/// `core_pattern` in the root of its own threads, so what leads there has to be our own file: a
-/// container (kind, Docker in Docker) may have the same path, and another file or none behind it.
-/// A service with a mount namespace of its own passes, since it sees the host's files.
+/// Checks that the kernel would find this very program at the path `helper`. It resolves the
+/// program of a `core_pattern` from the root directory of its own threads, so the path must
+/// lead to our own file there: in a container (kind, Docker in Docker) the same path may
+/// lead to another file or to none. A service with a mount namespace of its own passes,
+/// since it sees the host's files.
 ///
 /// # Errors
-/// The kernel would not; in plain words.
+/// The kernel would not find it.
 ///
 /// # References
 /// kernel/umh.c: helpers are children of kthreadd, process 2 of the initial PID namespace.
@@ -110,19 +117,20 @@ pub fn check_initial(helper: &std::path::Path) -> Result<()> {
     let ours = id(std::path::Path::new("/proc/self/exe")).context("stat(\"/proc/self/exe\")")?;
     ensure!(
         id(&seen) == Ok(ours),
-        "{} is not this program in the host's own root directory, where the kernel would look for it: \
+        "{} is not this program in the host's own root directory, where the kernel would look for \
+         it: \
          this is a container or a chroot, install oci-coredump on the host",
         helper.display()
     );
     Ok(())
 }
 
-/// Which kind of namespace to enter.
+/// The kind of a namespace to enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Mount namespace; root and working directory become those of the namespace.
+    /// Mount namespace. Root and working directory become those of the namespace.
     Mount,
-    /// User namespace; all capabilities in it, none outside.
+    /// User namespace: gives all capabilities in it, and none outside.
     User,
 }
 
@@ -141,7 +149,8 @@ pub fn enter(ns: impl AsFd, kind: Kind) -> Result<()> {
     }
 }
 
-/// Leaves the mount namespace for a copy of it, which belongs to our user namespace. The process must be single-threaded.
+/// Moves this process, which must be single-threaded, to a copy of its mount namespace, which then
+/// belongs to our user namespace.
 ///
 /// # References
 /// unshare(2), `CLONE_NEWNS`; mount_namespaces(7).
@@ -151,10 +160,11 @@ pub fn copy_mounts() -> Result<()> {
         .context("unshare(CLONE_NEWNS)")
 }
 
-/// Runs `work` inside a mount namespace and comes back, root and working directory included.
+/// Runs `work` inside a mount namespace and returns, with the former root and working directory.
 ///
 /// # Errors
-/// Those of `work`, and of entering. A way back that fails aborts the process: no later host path may be resolved in a container.
+/// Those of `work`, and of entering. If the return fails, the process aborts: no host path may be
+/// resolved in a container later.
 pub fn inside_mount_ns<T>(ns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use super::file;
     let home = file::open_dir("/".as_ref())?;

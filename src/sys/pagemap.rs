@@ -1,4 +1,5 @@
-//! Which pages of a process exist: what tells a page of zeros that the program wrote from one that was never there.
+//! Finds the pages of a process that exist, to distinguish a page of zeros that the program wrote
+//! from one that was never touched.
 
 use linux_raw_sys::general::{
     PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, page_region, pm_scan_arg,
@@ -20,30 +21,34 @@ nix::ioctl_readwrite!(
     pm_scan_arg
 );
 
-/// An open /proc/PID/pagemap. It keeps the address space described, not alive, and needs no privilege after it was opened.
+/// An open /proc/PID/pagemap. It refers to the address space without keeping it, and
+/// reading it needs no privilege.
 #[derive(Debug)]
 pub struct Pagemap(OwnedFd);
 
-/// A run of pages, `start` up to but without `end`.
+/// A run of pages: addresses from `start` up to but not including `end`.
 pub type Run = (u64, u64);
 
 impl Pagemap {
-    /// Takes an open /proc/PID/pagemap.
+    /// Wraps an open /proc/PID/pagemap.
     pub fn new(fd: OwnedFd) -> Self {
         Pagemap(fd)
     }
 
-    /// Whether the page at `address` (a multiple of the page size) is there, in memory or in swap, and is not the kernel's shared page of zeros:
-    /// what the kernel's file mode emits, where it leaves a hole for all others.
+    /// Whether the page at `address` (a multiple of the page size) exists, in memory or in swap,
+    /// and is not the kernel's shared zero page. The kernel's file mode writes these pages, and
+    /// leaves a hole for all others.
     pub fn emitted(&self, address: u64) -> bool {
         let mut runs = Vec::new();
         self.runs(address, address + PAGE, 1, &mut runs).is_ok() && !runs.is_empty()
     }
 
-    /// Appends the runs of such pages between `start` and `end`, at most `pages` of them, and returns how far it looked.
+    /// Appends the runs of such pages between `start` and `end`, at most `pages` pages, and returns
+    /// the address up to which it looked.
     ///
     /// # References
-    /// `PAGEMAP_SCAN`, Documentation/admin-guide/mm/pagemap.rst, Linux 6.7. Older kernels cannot name the page of zeros: a page that is present counts.
+    /// `PAGEMAP_SCAN`, Documentation/admin-guide/mm/pagemap.rst, Linux 6.7. Older kernels cannot
+    /// identify the zero page: a page that is present counts.
     pub fn runs(
         &self,
         start: u64,
@@ -62,8 +67,8 @@ impl Pagemap {
         }
     }
 
-    /// All runs of such pages between `start` and `end`, however far they are apart. `None` where there are more than 256, or more than so many pages, or the kernel
-    /// cannot tell.
+    /// All runs of such pages between `start` and `end`, however far apart. `None` if there are
+    /// more than 256 runs or more than `pages` pages, or the kernel cannot tell.
     pub fn all(&self, start: u64, end: u64, pages: u64) -> Option<Vec<Run>> {
         let mut found = [NOTHING; 257];
         let (runs, looked) = self.scan(start, end, pages, &mut found).ok()?;
@@ -71,7 +76,7 @@ impl Pagemap {
         (looked >= end && runs.len() < found.len()).then_some(runs)
     }
 
-    /// At most so many pages.
+    /// Scans for at most `pages` pages.
     fn scan<'f>(
         &self,
         start: u64,
@@ -93,14 +98,15 @@ impl Pagemap {
             category_anyof_mask: (PAGE_IS_PRESENT | PAGE_IS_SWAPPED).into(),
             return_mask: (PAGE_IS_PRESENT | PAGE_IS_SWAPPED).into(),
         };
-        // SAFETY: `arg` and the regions that it points to live for the whole call, and the sizes given are theirs.
+        // SAFETY: `arg` and the regions that it points to live for the whole call, and
+        // the sizes given are theirs.
         match unsafe { pagemap_scan(self.0.as_raw_fd(), &mut arg) } {
             Ok(n) => Ok((found.iter().take(n as usize).map(|r| (r.start, r.end)), arg.walk_end)),
             Err(e) => Err(rustix::io::Errno::from_raw_os_error(e as i32)),
         }
     }
 
-    /// The same from the entries themselves: bits 63 (present) and 62 (swapped).
+    /// The same, from the entries themselves: bits 63 (present) and 62 (swapped).
     fn entries(&self, start: u64, end: u64, out: &mut Vec<Run>) -> rustix::io::Result<u64> {
         let mut buffer = [0u8; 512 * 8];
         let mut at = start;

@@ -1,4 +1,4 @@
-//! pidfds: a process that cannot be mistaken for another one.
+//! pidfds: references to processes that stay valid when a process ID is reused.
 
 use rustix::process::{Pid, PidfdFlags};
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,8 @@
-//! /proc/PID by descriptor: every fact of one process is read below one directory that was opened once.
+//! /proc/PID by descriptor: all facts of one process are read below one
+//! directory that was opened once.
 //!
-//! The parsers work on bytes: comm and cgroup names need not be UTF-8, and a container chooses them (which is why the `procfs` crate, which
-//! reads text, cannot serve here).
+//! The parsers work on bytes: comm and cgroup names need not be UTF-8, and a container chooses them
+//! (so the `procfs` crate, which reads text, cannot be used).
 
 use super::cred::Credentials;
 use super::file;
@@ -17,7 +18,8 @@ use std::path::PathBuf;
 /// Most bytes that a file of /proc is read to.
 const MAX: usize = 1 << 20;
 
-/// An open /proc/PID or /proc/PID/task/TID. Reads fail with ESRCH once the task was reaped; they never reach another one.
+/// An open /proc/PID or /proc/PID/task/TID. Reads fail with ESRCH once the task was reaped;
+/// they never reach another one.
 #[derive(Debug)]
 pub struct Proc(OwnedFd);
 
@@ -33,7 +35,8 @@ impl Proc {
         Ok(Proc(dir))
     }
 
-    /// Opens the task `tid` of this process: unlike /proc/PID itself it stays complete when the thread-group leader has already gone.
+    /// Opens the task `tid` of this process. Unlike /proc/PID it stays complete when the
+    /// thread-group leader is gone.
     pub fn task(&self, tid: i32) -> Result<Self> {
         self.open_at(&format!("task/{tid}"), OFlags::PATH | OFlags::DIRECTORY).map(Proc)
     }
@@ -49,17 +52,17 @@ impl Proc {
             .with_context(|| format!("openat(/proc/PID, {name:?})"))
     }
 
-    /// Reads a file whole.
+    /// Reads one of its files completely, 1 MiB at most.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         file::read_bounded(std::fs::File::from(self.open_at(name, OFlags::RDONLY)?), MAX, name)
     }
 
-    /// Opens a file for reading.
+    /// Opens one of its files for reading.
     pub fn open_file(&self, name: &str) -> Result<OwnedFd> {
         self.open_at(name, OFlags::RDONLY)
     }
 
-    /// Opens the directory that a magic link (`root`, `cwd`) stands for.
+    /// Opens the directory that a magic link (`root`, `cwd`) refers to.
     pub fn directory(&self, name: &str) -> Result<OwnedFd> {
         self.open_at(name, OFlags::PATH | OFlags::DIRECTORY)
     }
@@ -87,7 +90,7 @@ impl Proc {
         Status::parse(&self.read("status")?).context("/proc/PID/status is not understood")
     }
 
-    /// Bytes of memory that it has of its own, in use or swapped out; pages of mapped files are not.
+    /// Bytes of its anonymous memory, in use or swapped out, without pages of mapped files.
     pub fn memory_in_use(&self) -> Result<u64> {
         let status = self.read("status")?;
         let kilobytes = |key: &str| {
@@ -97,30 +100,31 @@ impl Proc {
         Ok((own + kilobytes("RssShmem").unwrap_or(0) + kilobytes("VmSwap").unwrap_or(0)) << 10)
     }
 
-    /// When the process started, in clock ticks since boot: with the PID the identity of a process.
+    /// Start time of the process, in clock ticks since boot. Together with the PID
+    /// it identifies the process.
     pub fn start_time(&self) -> Result<u64> {
         start_time(&self.read("stat")?).context("/proc/PID/stat is not understood")
     }
 
-    /// Whether nothing of it runs any more and only its parent has not asked yet.
+    /// Whether it has ended completely and was only not waited for yet.
     pub fn is_zombie(&self) -> Result<bool> {
         is_zombie(&self.read("stat")?).context("/proc/PID/stat is not understood")
     }
 
-    /// Whether it is stopped (SIGSTOP), or held by a tracer.
+    /// Whether it is stopped, by SIGSTOP or a tracer.
     pub fn is_stopped(&self) -> Result<bool> {
         let stat = self.read("stat")?;
         let state = after_name(&stat).and_then(|mut fields| fields.next());
         Ok(matches!(state.context("/proc/PID/stat is not understood")?, "T" | "t"))
     }
 
-    /// One of its resource limits, by the name that /proc/PID/limits gives it.
+    /// One of its resource limits, by its name in /proc/PID/limits.
     pub fn limit(&self, name: &str) -> Result<Limit> {
         limit(&self.read("limits")?, name)
             .with_context(|| format!("/proc/PID/limits has no {name:?}"))
     }
 
-    /// The user and group on the host that are root inside its user namespace.
+    /// The user and group ID on the host that are root in its user namespace.
     pub fn mapped_root(&self) -> Result<(u32, u32)> {
         let root = |name| {
             mapped_root(&self.read(name)?).with_context(|| format!("/proc/PID/{name} maps no root"))
@@ -128,7 +132,7 @@ impl Proc {
         Ok((root("uid_map")?, root("gid_map")?))
     }
 
-    /// Its control groups, one for each hierarchy, as the host sees them.
+    /// Its cgroups, one for each hierarchy, as the host sees them.
     pub fn cgroups(&self) -> Result<Vec<Cgroup>> {
         Ok(cgroups(&self.read("cgroup")?))
     }
@@ -140,23 +144,24 @@ impl AsFd for Proc {
     }
 }
 
-/// What /proc/PID/status says, as far as we ask.
+/// Fields of /proc/PID/status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// File creation mask.
     pub umask: u32,
-    /// Parent, in the reader's PID namespace; 0 where it is outside.
+    /// PID of the parent in the reader's PID namespace; 0 if it is outside.
     pub parent: i32,
     /// IDs, groups, effective capabilities.
     pub credentials: Credentials,
-    /// The thread-group's ID in each PID namespace, from the reader's to its own.
+    /// The thread group's ID in each PID namespace, from the reader's to its own.
     pub ns_tgid: Vec<i32>,
     /// Whether the process is dumping core now; `None` before Linux 4.15.
     pub core_dumping: Option<bool>,
 }
 
 impl Status {
-    /// Parses the text. A newline in the name is escaped by the kernel, so that every line but the first is the kernel's own.
+    /// Parses the text. The kernel escapes a newline in the name, so that every line but the
+    /// first is the kernel's own.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let field = |key| field(text, key);
         let numbers = |key| -> Option<Vec<u32>> {
@@ -190,12 +195,13 @@ fn field<'a>(status: &'a [u8], key: &str) -> Option<&'a str> {
     std::str::from_utf8(&line[key.len() + 1..]).ok().map(str::trim)
 }
 
-/// Field 22 of /proc/PID/stat. The name before it may hold anything, a `)` included.
+/// Field 22 of /proc/PID/stat. The name before it may contain anything, even a `)`.
 pub fn start_time(stat: &[u8]) -> Option<u64> {
     after_name(stat)?.nth(19)?.parse().ok()
 }
 
-/// Fields 3 and 20 of /proc/PID/stat: a leader that has ended before its other threads is a zombie too, but the process lives.
+/// Fields 3 and 20 of /proc/PID/stat. A leader that has ended before its other threads is a zombie
+/// too, although the process lives.
 pub fn is_zombie(stat: &[u8]) -> Option<bool> {
     let mut fields = after_name(stat)?;
     let ended = matches!(fields.next()?, "Z" | "X" | "x");
@@ -203,7 +209,7 @@ pub fn is_zombie(stat: &[u8]) -> Option<bool> {
     Some(ended && threads <= 1)
 }
 
-/// The fields from the third on.
+/// The fields from the third on, after the name.
 fn after_name(stat: &[u8]) -> Option<std::str::SplitWhitespace<'_>> {
     let after = stat.iter().rposition(|b| *b == b')')? + 1;
     Some(std::str::from_utf8(stat.get(after..)?).ok()?.split_whitespace())
@@ -214,7 +220,7 @@ fn after_name(stat: &[u8]) -> Option<std::str::SplitWhitespace<'_>> {
 pub struct Cgroup {
     /// The controllers of the hierarchy; empty for cgroup v2.
     pub controllers: Vec<u8>,
-    /// Where in the hierarchy.
+    /// Path in the hierarchy.
     pub path: Vec<u8>,
 }
 
@@ -236,11 +242,11 @@ pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
 pub struct MountPoint {
     /// `major:minor` of the file system.
     pub device: String,
-    /// What of the file system is mounted.
+    /// The part of the file system that is mounted.
     pub root: PathBuf,
-    /// Where, below the process's root.
+    /// The mount point, below the process's root.
     pub target: PathBuf,
-    /// Whether this mount of it may not be written to.
+    /// Whether this mount is read-only.
     pub read_only: bool,
 }
 
@@ -261,7 +267,7 @@ pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
     text.split(|b| *b == b'\n').filter_map(parse).collect()
 }
 
-/// Undoes the kernel's `\040` for a blank, and so on.
+/// Decodes the kernel's escapes, such as `\040` for a blank.
 fn unescape(word: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = word;
@@ -302,19 +308,21 @@ pub fn limit(text: &[u8], name: &str) -> Option<Limit> {
     Some(Limit { soft: value()?, hard: value()? })
 }
 
-/// Whether a program was started set-user-ID, set-group-ID or with file capabilities: not 0 then.
+/// Not 0 if a program was started set-user-ID, set-group-ID or with file capabilities.
 pub const AT_SECURE: u64 = libc::AT_SECURE;
 
-/// Where the vDSO is mapped.
+/// Address at which the vDSO is mapped.
 pub const AT_SYSINFO_EHDR: u64 = libc::AT_SYSINFO_EHDR;
 
-/// A value of /proc/PID/auxv: pairs of 64-bit words; of 32-bit words for a 32-bit program. `None` where the entry is missing.
+/// A value of /proc/PID/auxv, which consists of pairs of 64-bit words, or of 32-bit words for a
+/// 32-bit program. `None` if there is no such entry.
 ///
 /// # References
 /// getauxval(3), proc_pid_auxv(5).
 pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
     const AT_NULL: u64 = 0;
-    // No entry's key reaches this; in pairs misread as 64-bit, the value of the first one stands in the key's upper half.
+    // Keys are smaller than this. In 32-bit pairs misread as 64-bit ones, the upper half of a key
+    // is the value of the first pair.
     const KEYS: u64 = 1 << 16;
     let find = |width: usize| {
         let word = |b: &[u8]| match b.len() {
@@ -333,7 +341,7 @@ pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
 
 pub use super::text::printable;
 
-/// An `OsStr` of bytes.
+/// Bytes as an `OsStr`.
 pub fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
@@ -342,9 +350,10 @@ pub fn os(bytes: &[u8]) -> &OsStr {
 mod tests {
     use super::*;
 
-    const STATUS: &[u8] =
-        b"Name:\ta)\\nUid:\t0 0 0 0 \xff\nUmask:\t0077\nState:\tS\nPPid:\t7\nUid:\t1000\t1001\t1002\t1003\nGid:\t1\t2\t3\t4\nGroups:\t4 24 \n\
-NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDumping:\t1\n";
+    const STATUS: &[u8] = b"Name:\ta)\\nUid:\t0 0 0 0 \xff\nUmask:\t0077\nState:\tS\nPPid:\t7\n\
+                            Uid:\t1000\t1001\t1002\t1003\nGid:\t1\t2\t3\t4\nGroups:\t4 24 \n\
+                            NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\n\
+                            CapEff:\t00000000a80425fb\nCoreDumping:\t1\n";
 
     #[test]
     fn status_survives_a_hostile_name() {
@@ -392,7 +401,8 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
     #[test]
     fn mounts() {
         let text = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
-90 80 0:5 /sys /proc/sys ro,nosuid - proc proc rw\n91 80 254:0 /srv/a\\040b /data/\\134x rw - ext4 /dev/root rw\nshort\n";
+                     90 80 0:5 /sys /proc/sys ro,nosuid - proc proc rw\n\
+                     91 80 254:0 /srv/a\\040b /data/\\134x rw - ext4 /dev/root rw\nshort\n";
         let m = mount_points(text);
         assert_eq!(
             (m.len(), m[0].target.as_path(), m[0].read_only),
@@ -410,8 +420,9 @@ NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\nCapEff:\t00000000a80425fb\nCoreDump
 
     #[test]
     fn limits() {
-        let text =
-            b"Limit  Soft  Hard  Units\nMax file size             4096       unlimited   bytes     \nMax core file size        0  18446744073709551614 bytes\n";
+        let text = b"Limit  Soft  Hard  Units\n\
+                     Max file size             4096       unlimited   bytes     \n\
+                     Max core file size        0  18446744073709551614 bytes\n";
         assert_eq!(limit(text, "Max file size"), Some(Limit { soft: Some(4096), hard: None }));
         assert_eq!(
             limit(text, "Max core file size"),

@@ -1,4 +1,4 @@
-//! This process: its descriptors, exec, signals, what it may be asked for.
+//! This process: its descriptors, exec, signals, credentials.
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,11 +9,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// Lets a process that is dumping core go on to its end, with the status that it has, although somebody still has the other end of the kernel's pipe: the
-/// kernel waits in it until it is interrupted, and does not take a tracer's interruption for anything else. This process must end soon after.
+/// Lets a process that is dumping core continue to its end, with the exit status that it has,
+/// although somebody still holds the other end of the kernel's pipe. The kernel waits for the
+/// pipe until it is interrupted, and a tracer's interruption has no other effect. This
+/// process must end soon after.
 ///
 /// # References
-/// ptrace(2), `PTRACE_SEIZE` and `PTRACE_INTERRUPT`, Linux 3.4; `wait_for_dump_helpers` and `dump_emit` in fs/coredump.c.
+/// ptrace(2), `PTRACE_SEIZE` and `PTRACE_INTERRUPT`, Linux 3.4; `wait_for_dump_helpers` and
+/// `dump_emit` in fs/coredump.c.
 pub fn interrupt_dump(thread: i32) -> Result<()> {
     for (request, name) in
         [(libc::PTRACE_SEIZE, "PTRACE_SEIZE"), (libc::PTRACE_INTERRUPT, "PTRACE_INTERRUPT")]
@@ -27,9 +30,11 @@ pub fn interrupt_dump(thread: i32) -> Result<()> {
     Ok(())
 }
 
-/// Closes a file and says what the file system has to say: some write only now. It must not be used any more.
+/// Closes a file and returns the file system's error: some file systems write only now. The
+/// descriptor must not be used any more.
 pub fn close(fd: impl AsFd) -> rustix::io::Result<()> {
-    // SAFETY: the caller is a child that leaves by _exit: no destructor closes this number a second time.
+    // SAFETY: the caller is a child that leaves by _exit: no destructor closes
+    // this number a second time.
     match unsafe { libc::close(fd.as_fd().as_raw_fd()) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()
@@ -38,7 +43,8 @@ pub fn close(fd: impl AsFd) -> rustix::io::Result<()> {
     }
 }
 
-/// Waits until there is something to read (the end is), at most so long. Whether there is.
+/// Waits until there is something to read, or end of file, for at most `time`.
+/// Returns whether there is.
 pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
     let time =
         time.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
@@ -51,7 +57,7 @@ pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
     }
 }
 
-/// The same for two: which of them has something.
+/// The same for two descriptors: for each, whether there is something to read.
 pub fn wait_readable_either(fds: [BorrowedFd<'_>; 2], time: Duration) -> Result<[bool; 2]> {
     let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
     let mut all = fds.each_ref().map(|fd| PollFd::new(fd, PollFlags::IN));
@@ -62,9 +68,11 @@ pub fn wait_readable_either(fds: [BorrowedFd<'_>; 2], time: Duration) -> Result<
     }
 }
 
-/// Replaces this process by `program` with an empty environment, as the kernel starts its helpers. Returns only on failure.
+/// Replaces this process by `program` with an empty environment, as the kernel starts its
+/// helpers. Returns only on failure.
 ///
-/// `keep` stay open over the exec; file descriptors 1 and 2 are closed, which is how the kernel starts a pipe helper.
+/// `keep` stay open across the exec; descriptors 1 and 2 are closed, as when the
+/// kernel starts a pipe helper.
 pub fn exec_as_kernel_would(program: &OsStr, args: &[Vec<u8>], keep: &[OwnedFd]) -> anyhow::Error {
     let attempt = || -> Result<()> {
         let path = CString::new(program.as_bytes()).context("program path holds a NUL")?;
@@ -97,27 +105,30 @@ pub fn exec_as_kernel_would(program: &OsStr, args: &[Vec<u8>], keep: &[OwnedFd])
     }
 }
 
-/// Nobody may trace this process or read its memory, and it leaves no core itself.
+/// Makes this process not dumpable: nobody may trace it or read its memory, and
+/// it leaves no core itself.
 pub fn not_dumpable() -> Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .context("prctl(PR_SET_DUMPABLE, 0)")
 }
 
-/// Where memory runs out, this process is killed before any other of its group: a core in memory must not cost an innocent process its life.
+/// If memory runs out, this process is killed before any other of its group: a core in memory must
+/// not cost another process its life.
 ///
 /// # References
-/// proc_pid_oom_score_adj(5), Linux 2.6.36: raising it needs no rights.
+/// proc_pid_oom_score_adj(5), Linux 2.6.36: raising it needs no privilege.
 pub fn first_to_go() -> Result<()> {
     std::fs::write("/proc/self/oom_score_adj", "1000")
         .context("write 1000 to /proc/self/oom_score_adj")
 }
 
-/// Opens /dev/null for each of the standard streams that is closed, and makes writes to a closed pipe report `EPIPE` instead of killing this process.
+/// Opens /dev/null for each of the standard streams that is closed, and makes writes to a closed
+/// pipe fail with `EPIPE` instead of killing this process.
 pub fn make_streams_safe() -> Result<()> {
     for fd in 0..=2 {
         // SAFETY: fcntl(F_GETFD) on a number that may not be open only reports EBADF.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-            // The lowest number that is free is this one.
+            // The lowest free number is this one.
             let null =
                 rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
                     .context("open /dev/null")?;
@@ -135,7 +146,7 @@ pub fn make_streams_safe() -> Result<()> {
     Ok(())
 }
 
-/// Makes writes report `EFBIG` instead of killing this process.
+/// Makes writes beyond the file size limit fail with `EFBIG` instead of killing this process.
 pub fn ignore_file_size_signal() -> Result<()> {
     // SAFETY: SIG_IGN installs no handler.
     unsafe {
@@ -148,16 +159,17 @@ pub fn ignore_file_size_signal() -> Result<()> {
     Ok(())
 }
 
-/// Who runs this process, on the host.
+/// The user who runs this process, on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// Root, in the initial user namespace or in one of his own.
+    /// Root, in the initial user namespace or in a user namespace of root's.
     Root,
-    /// This user, by the host's number; perhaps as root of a user namespace of his own.
+    /// This user, by the ID on the host; possibly as root of a user namespace of his own.
     User(u32),
 }
 
-/// Finds it out, once, by /proc/self/uid_map: of a namespace in a namespace it tells the number that the outer one knows.
+/// Determines the user, once, from /proc/self/uid_map. In a nested namespace, that gives the
+/// ID that the outer one uses.
 ///
 /// # References
 /// user_namespaces(7).
@@ -168,13 +180,13 @@ pub fn who() -> Who {
         match outside(&map, effective_uid()) {
             Some(0) => Who::Root,
             Some(uid) => Who::User(uid),
-            // Without a map every ID is the overflow one: nobody's.
+            // Without a map every ID is the overflow ID, which belongs to no one.
             None => Who::User(effective_uid()),
         }
     })
 }
 
-/// The number outside of a user namespace, by its map, of a user inside.
+/// The ID outside of a user namespace of a user inside, by its map.
 fn outside(map: &str, uid: u32) -> Option<u32> {
     map.lines().find_map(|line| {
         let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
@@ -183,7 +195,7 @@ fn outside(map: &str, uid: u32) -> Option<u32> {
     })
 }
 
-/// Whether this process is root of the initial user namespace, as far as /proc/self/uid_map can tell.
+/// Whether this process is root of the initial user namespace, as far as /proc/self/uid_map shows.
 pub fn is_host_root() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
@@ -194,19 +206,22 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe2")
 }
 
-/// Enlarges a pipe, as far as the system allows. Less than asked is no error: it only makes more system calls.
+/// Enlarges a pipe, as far as the system allows. A smaller pipe is no error: it
+/// only needs more system calls.
 pub fn enlarge_pipe(pipe: impl AsFd, bytes: usize) {
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, bytes);
 }
 
-/// Takes over a descriptor that this process was started with, such as the pidfd that the kernel gives its helper. `None` if it is not open.
+/// Takes over a descriptor that this process was started with, such as the pidfd that the kernel
+/// passes to its helper. `None` if it is not open.
 pub fn inherited(fd: i32) -> Option<OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: fcntl(F_GETFD) on a number that may not be open only reports EBADF.
     if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
         return None;
     }
-    // SAFETY: it is open, above the standard three, and called once, before this process opens anything that it could be confused with.
+    // SAFETY: it is open, above the standard three, and called once, before this process opens
+    // anything that it could be confused with.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).ok()?;
     Some(fd)
@@ -217,7 +232,7 @@ pub fn number(fd: impl AsFd) -> i32 {
     fd.as_fd().as_raw_fd()
 }
 
-/// `write(2)`, started again when a signal interrupts it.
+/// `write(2)`, restarted when a signal interrupts it.
 pub fn write(fd: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
     loop {
         match rustix::io::write(&fd, bytes) {
@@ -227,7 +242,7 @@ pub fn write(fd: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
     }
 }
 
-/// `pwrite(2)`: at most this many bytes at this offset; returns how many.
+/// `pwrite(2)`: writes at most these bytes at this offset, and returns how many.
 pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<usize> {
     loop {
         match rustix::io::pwrite(&fd, bytes, offset) {
@@ -237,7 +252,7 @@ pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<
     }
 }
 
-/// Closes every descriptor of this process but the standard three and those given.
+/// Closes every descriptor of this process except the standard three and those given.
 ///
 /// # References
 /// close_range(2), Linux 5.9.
@@ -248,7 +263,8 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut first = 3u32;
     for stop in keep.into_iter().chain([u32::MAX]) {
         if first < stop {
-            // SAFETY: for a child that leaves by _exit: no destructor closes these numbers a second time.
+            // SAFETY: for a child that leaves by _exit: no destructor closes
+            // these numbers a second time.
             let r = unsafe { libc::syscall(libc::SYS_close_range, first, stop - 1, 0) };
             if r != 0 {
                 return Err(std::io::Error::last_os_error()).context("close_range");
@@ -264,13 +280,14 @@ pub fn stdin() -> BorrowedFd<'static> {
     rustix::stdio::stdin()
 }
 
-/// Lets go of standard input by putting another descriptor in its place: the kernel, which waits for its pipe to be closed by all who have it, lets the
-/// crashed process go. May be done again.
+/// Replaces standard input by another descriptor. The kernel, which waits until every holder of its
+/// pipe has closed it, then releases the crashed process. May be repeated.
 pub fn replace_stdin(with: impl AsFd) {
     let _ = rustix::stdio::dup2_stdin(with);
 }
 
-/// Standard input, output and error of a child become /dev/null: whoever started us does not wait for it.
+/// Replaces a child's standard input, output and error by /dev/null, so that no
+/// reader of them waits for it.
 pub fn release_streams() {
     if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(&null);
@@ -279,7 +296,7 @@ pub fn release_streams() {
     }
 }
 
-/// This process is killed when its parent ends.
+/// Makes the kernel kill this process when its parent ends.
 ///
 /// # References
 /// prctl(2): `PR_SET_PDEATHSIG`.
@@ -287,17 +304,17 @@ pub fn end_with_parent() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 
-/// The same with /dev/null.
+/// Replaces standard input by /dev/null; see [`replace_stdin`].
 pub fn release_stdin() {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         replace_stdin(null);
     }
 }
 
-/// Does `work`, whose one system call fails with `EINTR` when the time is over.
+/// Runs `work`, whose one system call fails with `EINTR` after `time`.
 ///
 /// # References
-/// setitimer(2): once more each second, should the first come before the call.
+/// setitimer(2): repeated each second, in case the first signal comes before the call.
 pub fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     extern "C" fn nothing(_: libc::c_int) {}
@@ -313,7 +330,8 @@ pub fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
         // SAFETY: the structure lives for the call, and nothing is asked back.
         unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }
     };
-    // SAFETY: the handler does nothing, which is safe at any moment. Calls are not started again after it.
+    // SAFETY: the handler does nothing, which is safe at any moment. Calls are
+    // not started again after it.
     unsafe {
         sigaction(
             Signal::SIGALRM,
@@ -327,7 +345,7 @@ pub fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
     Ok(done)
 }
 
-/// `read(2)`, started again when a signal interrupts it.
+/// `read(2)`, restarted when a signal interrupts it.
 pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
     loop {
         match rustix::io::read(&fd, &mut *buffer) {
@@ -342,15 +360,16 @@ pub fn set_size(file: impl AsFd, size: u64) -> rustix::io::Result<()> {
     rustix::fs::ftruncate(file, size)
 }
 
-/// The effective user ID, as this process's user namespace numbers it.
+/// The effective user ID in this process's user namespace.
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Lets everybody else go first: a hundred processes that are only nice have a share that is felt.
+/// Lets all other processes run first: a hundred processes that are merely nice
+/// would take a noticeable share.
 ///
 /// # References
-/// sched(7), `SCHED_IDLE`, Linux 2.6.23: needs no rights.
+/// sched(7), `SCHED_IDLE`, Linux 2.6.23: needs no privilege.
 pub fn step_back() {
     // SAFETY: reads the structure, which lives for the call.
     unsafe {
@@ -358,7 +377,7 @@ pub fn step_back() {
     };
 }
 
-/// How many CPUs this process may run on.
+/// Number of CPUs that this process may run on.
 pub fn cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
 }

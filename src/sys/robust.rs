@@ -1,6 +1,7 @@
-//! The robust futexes of another process's threads: the kernel marks them when a thread ends that holds them.
+//! The robust futexes of another process's threads, which the kernel marks when a
+//! thread that holds them ends.
 
-/// Where the lists of some threads begin; of those that have one.
+/// Addresses of the robust lists of some threads, for those that have one.
 ///
 /// # References
 /// get_robust_list(2), Linux 2.6.17: needs the right to trace them.

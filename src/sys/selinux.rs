@@ -1,6 +1,8 @@
-//! SELinux: which label the kernel would give a file of another process's making, whether its policy lets that process make it, and giving it.
+//! SELinux: the label that the kernel would give to a file made by another process, whether the
+//! policy lets that process make it, and setting the label.
 //!
-//! The policy is asked; nothing of it is known here. Where the kernel has none that costs one system call.
+//! The loaded policy is queried; this module knows nothing of its content. Where the kernel has
+//! none, that costs one system call.
 
 use super::file;
 use super::proc::Proc;
@@ -14,28 +16,29 @@ use std::os::unix::ffi::OsStrExt;
 /// Where selinuxfs is mounted, since Linux 3.0.
 const ROOT: &str = "/sys/fs/selinux";
 
-/// The extended attribute that is a file's label. The kernel answers by what it goes by itself, whatever the file system keeps.
+/// The extended attribute with a file's label. The kernel answers with the label in use,
+/// whatever the file system stores.
 const XATTR: &str = "security.selinux";
 
-/// The kernel's own bound of a question and its answer.
+/// The kernel's own bound, in bytes, of a query and its answer.
 const MOST: usize = 4096;
 
-/// Whether the kernel has SELinux running.
+/// Whether SELinux is enabled in the kernel.
 pub fn is_on() -> bool {
     rustix::fs::access("/sys/fs/selinux/create", Access::EXISTS).is_ok()
 }
 
-/// A process as SELinux sees it.
+/// A process in SELinux's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// Its own context.
     context: Vec<u8>,
-    /// The label that it has asked for all files that it makes (setfscreatecon(3)).
+    /// The label that it has set for all files that it makes (setfscreatecon(3)).
     chosen: Option<Vec<u8>>,
 }
 
 impl Subject {
-    /// Reads it of a task. `None` where SELinux is off.
+    /// Reads the context of a task. `None` if SELinux is off.
     ///
     /// # References
     /// proc_pid_attr(5).
@@ -48,7 +51,8 @@ impl Subject {
     }
 }
 
-/// The label of what `fd` refers to, which may not be an `O_PATH` descriptor. `None` where SELinux is off.
+/// The label of what `fd` refers to, which may not be an `O_PATH` descriptor.
+/// `None` if SELinux is off.
 pub fn label_of(fd: impl AsFd) -> Result<Option<String>> {
     if !is_on() {
         return Ok(None);
@@ -59,8 +63,9 @@ pub fn label_of(fd: impl AsFd) -> Result<Option<String>> {
     Ok(context_of(buffer[..n].to_vec()).and_then(|label| String::from_utf8(label).ok()))
 }
 
-/// Gives a file or directory a label, where SELinux is on: elsewhere it would be nothing but a note in the file system. One on a file system that has no labels of its
-/// own (a `context=` mount, NFS) keeps what that gives to all.
+/// Sets the label of a file or directory if SELinux is on; elsewhere it would only be an attribute
+/// in the file system. A file on a file system without labels of its own (a `context=` mount, NFS)
+/// keeps the one that applies to all of it.
 ///
 /// # References
 /// setfilecon(3), which writes the NUL too.
@@ -72,26 +77,26 @@ pub fn set_label(fd: impl AsFd, label: &str) -> Result<()> {
     }
 }
 
-/// The policy, reachable from a process that has another root and other IDs since.
+/// The policy, usable by a process that has changed its root and IDs since.
 #[derive(Debug)]
 pub struct Policy {
     fs: OwnedFd,
     chosen: OwnedFd,
 }
 
-/// What the policy says of a file that is to be made.
+/// The policy's answer for a file that is to be made.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The label that it would have.
     pub label: Vec<u8>,
-    /// What the process may not do that it would have to.
+    /// The right that the process would need but does not have.
     pub denied: Option<String>,
-    /// Whether it may remove what has the name.
+    /// Whether it may remove an existing file of that name.
     pub may_replace: bool,
 }
 
 impl Policy {
-    /// Opens it for this thread, which is the one to make the file.
+    /// Opens the policy for this thread, which must be the one that makes the file.
     pub fn open() -> Result<Self> {
         let chosen = "/proc/thread-self/attr/fscreate";
         let chosen = rustix::fs::open(chosen, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
@@ -99,22 +104,25 @@ impl Policy {
         Ok(Policy { fs: file::open_dir(ROOT.as_ref())?, chosen })
     }
 
-    /// What has to stay open.
+    /// The descriptors that have to stay open.
     pub fn files(&self) -> [BorrowedFd<'_>; 2] {
         [self.fs.as_fd(), self.chosen.as_fd()]
     }
 
-    /// Whether what it says is enforced. Unless it says that it is not, it is.
+    /// Whether its answers are enforced. Assumed unless it says otherwise.
     pub fn is_enforced(&self) -> bool {
         self.read("enforce").map_or(true, |text| text != "0")
     }
 
-    /// Asks what would happen if `subject` made the regular file `name` in a directory, which becomes the working directory.
+    /// Asks what would happen if `subject` made the regular file `name` in a directory, which
+    /// becomes the working directory.
     ///
     /// # References
-    /// `may_create()`, `may_link()` and `selinux_determine_inode_label()` in security/selinux/hooks.c: what the kernel asks, and in which order it decides.
+    /// `may_create()`, `may_link()` and `selinux_determine_inode_label()` in
+    /// security/selinux/hooks.c: what the kernel checks, and in which order it decides.
     pub fn ask(&self, subject: &Subject, dir: impl AsFd, name: &OsStr) -> Result<Answer> {
-        // An `O_PATH` descriptor has no attributes, and with search permission alone there is no other one.
+        // An `O_PATH` descriptor has no attributes, and with search permission
+        // alone no other can be had.
         file::change_dir(dir)?;
         let parent =
             xattr(".".as_ref()).context("getxattr(the directory, \"security.selinux\")")?;
@@ -148,7 +156,8 @@ impl Policy {
         Ok(Answer { label, denied, may_replace })
     }
 
-    /// From now on this thread's new files have this label, where the file system has labels of its own.
+    /// Gives this thread's new files this label from now on, on file systems
+    /// with labels of their own.
     ///
     /// # References
     /// setfscreatecon(3).
@@ -195,7 +204,7 @@ impl Policy {
         Ok(None)
     }
 
-    /// One question for each time that the file is opened.
+    /// Sends one query. Each needs the file to be opened anew.
     fn transact(&self, name: &str, words: &[&[u8]]) -> Result<Vec<u8>> {
         let words = words.join(&b' ');
         let ask = || -> rustix::io::Result<Vec<u8>> {
@@ -226,21 +235,22 @@ impl Policy {
     }
 }
 
-/// The label of a name in the working directory, links not followed.
+/// The label of a name in the working directory, not following links.
 fn xattr(name: &OsStr) -> Result<Vec<u8>> {
     let mut buffer = [0; MOST];
     let n = rustix::fs::lgetxattr(name, XATTR, &mut buffer[..])?;
     context_of(buffer[..n].to_vec()).context("it is empty")
 }
 
-/// A context without the NUL at its end. `None`: there is none.
+/// A context without the NUL at its end; `None` if it is empty.
 fn context_of(mut text: Vec<u8>) -> Option<Vec<u8>> {
     let end = text.iter().position(|b| matches!(b, 0 | b'\n')).unwrap_or(text.len());
     text.truncate(end);
     (!text.is_empty()).then_some(text)
 }
 
-/// Whether an answer of `access` (allowed, decided, two of auditing, a number, flags) allows what is the `n`th right of its class. A permissive domain may do all.
+/// Whether an answer of `access` (allowed, decided, two of auditing, a number, flags) grants the
+/// `n`th right of its class. A permissive domain has all rights.
 fn allows(answer: &str, n: u32) -> Option<bool> {
     let mut words = answer.split_whitespace();
     let allowed = u32::from_str_radix(words.next()?, 16).ok()?;
@@ -249,7 +259,7 @@ fn allows(answer: &str, n: u32) -> Option<bool> {
     Some(permissive || allowed & 1u32.checked_shl(n.checked_sub(1)?)? != 0)
 }
 
-/// A name as the kernel reads it in a question.
+/// A name in the escaped form that the kernel reads in a query.
 fn escaped(name: &[u8]) -> Vec<u8> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     name.iter()
@@ -275,7 +285,7 @@ mod tests {
 
     #[test]
     fn answers_of_the_policy() {
-        // allowed, the right -> may it
+        // allowed, the right -> whether it is granted
         let table = [
             ("13 ffffffff 0 ffffffff 7 0", 1, Some(true)),
             ("13 ffffffff 0 ffffffff 7 0", 3, Some(false)),

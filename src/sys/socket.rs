@@ -1,15 +1,16 @@
-//! One datagram to a log daemon, and who is at the other end of a stream.
+//! Datagrams to a log daemon, and the peer of a stream socket.
 
 use anyhow::{Context, Result};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 
-/// Sends `bytes` to the datagram socket at `path` without ever waiting. Whether it was taken.
+/// Sends `bytes` to the datagram socket at `path` without blocking. Returns
+/// whether they were accepted.
 pub fn send(path: &str, bytes: &[u8]) -> bool {
     let Ok(socket) = UnixDatagram::unbound() else { return false };
     socket.set_nonblocking(true).is_ok() && socket.send_to(bytes, path).is_ok()
 }
 
-/// The process that made or connected the other end.
+/// PID of the process that made or connected the other end.
 ///
 /// # References
 /// unix(7), `SO_PEERCRED`.

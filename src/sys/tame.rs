@@ -1,21 +1,22 @@
-//! What a program that shows hostile text may say to a terminal: text, colours, the cursor. Not what sets
-//! titles, clipboards or modes that outlast it, nor what the terminal answers.
+//! Filters what a program that displays hostile text may send to a terminal. Text, colours and
+//! cursor movement pass; titles, clipboards, modes that outlast the program, and requests that
+//! the terminal answers do not.
 //!
 //! # References
 //! ECMA-48; console_codes(4): control strings (OSC, DCS, APC, PM, SOS) end with ST, or with BEL.
 
-/// Where in a sequence the stream is.
+/// Position of the stream within an escape sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]
     Text,
     /// After ESC.
     Escape,
-    /// In a control sequence: `ESC [` and what follows to its last byte.
+    /// In a control sequence: `ESC [` and the bytes up to its final one.
     Sequence,
     /// In a control string, which is dropped.
     Dropped,
-    /// After an ESC in it.
+    /// After an ESC in a control string.
     DroppedEscape,
 }
 
@@ -30,15 +31,16 @@ pub struct Tame {
 const ESC: u8 = 0x1b;
 const BEL: u8 = 0x07;
 
-/// Longest control sequence.
+/// Longest control sequence in bytes.
 const LONGEST: usize = 64;
 
-/// The last bytes of control sequences that terminals answer (DA, DSR, DECRQM), or that set what outlasts
-/// the program: window operations (`t`), media copy (`i`), key mappings and the like (`p`, `q`).
+/// Final bytes of control sequences that terminals answer (DA, DSR, DECRQM), or that
+/// set what outlasts the program: window operations (`t`), media copy (`i`), key
+/// mappings and the like (`p`, `q`).
 const DROPPED: &[u8] = b"cntipq";
 
 impl Tame {
-    /// What may pass of the next bytes.
+    /// Returns what may pass of the next bytes.
     pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len());
         for byte in bytes {
@@ -60,7 +62,7 @@ impl Tame {
             }
             (State::Escape, b']' | b'P' | b'X' | b'^' | b'_') => State::Dropped,
             (State::Escape, ESC) => State::Escape,
-            // DECID, RIS: an answer, a reset.
+            // DECID asks for an answer, RIS resets the terminal.
             (State::Escape, b'Z' | b'c') => State::Text,
             (State::Escape, _) => {
                 out.extend([ESC, byte]);
@@ -83,7 +85,7 @@ impl Tame {
             }
             (State::Dropped, BEL) | (State::DroppedEscape, b'\\') => State::Text,
             (State::Dropped | State::DroppedEscape, ESC) => State::DroppedEscape,
-            // A string that never ends would take all that follows: a line does not belong to it.
+            // A string without an end would drop everything after it, so a line break ends it.
             (State::Dropped | State::DroppedEscape, b'\n' | b'\r') => {
                 out.push(byte);
                 State::Text

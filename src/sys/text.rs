@@ -1,10 +1,10 @@
-//! Text that somebody hostile chose, made safe to show. One rule for the journal, tables, messages
-//! and files: what moves the cursor, changes the order in which text is read, or cannot be seen is
-//! written as an escape. Pure.
+//! Makes text that somebody hostile chose safe to show. One rule for the journal, tables,
+//! messages and files: characters that move the cursor, change the reading order or are
+//! invisible are escaped. Pure.
 
-/// Characters that are not what they look like, or look like nothing: Unicode's Bidi_Control,
+/// Characters that look like others, or like nothing: Unicode's Bidi_Control,
 /// Default_Ignorable_Code_Point, line and paragraph separators, and interlinear annotations.
-/// Variation selectors are among them: two names that differ in nothing else look the same.
+/// Variation selectors are included: two names that differ only in them look the same.
 ///
 /// # References
 /// Unicode 15, PropList.txt and DerivedCoreProperties.txt; UTR #36, 3 (non-visual security).
@@ -33,13 +33,13 @@ const DECEPTIVE: [(u32, u32); 22] = [
     (0x100000, 0x10FFFF),
 ];
 
-/// Whether a character may not be shown as it is.
+/// Whether a character must not be shown as it is.
 pub fn is_deceptive(c: char) -> bool {
     let n = u32::from(c);
     c.is_control() || DECEPTIVE.iter().any(|(first, last)| (*first..=*last).contains(&n))
 }
 
-/// The start of a text, of so many bytes at most: what a container writes may be of any length.
+/// The start of a text, `most` bytes at most, since a container can write text of any length.
 pub fn head(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
@@ -51,7 +51,7 @@ pub fn head(text: &str, most: usize) -> String {
     format!("{}...", &text[..end])
 }
 
-/// Text on one line that moves no cursor and hides nothing: `\n`, `\u{202e}`.
+/// Text as one line in which no character moves the cursor or is hidden: `\n`, `\u{202e}`.
 pub fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -60,8 +60,8 @@ pub fn one_line(text: &str) -> String {
     out
 }
 
-/// Bytes of a path or a name as text for a record: where there is anything that may not be shown,
-/// or that is no UTF-8, everything but ASCII is escaped.
+/// Bytes of a path or a name as text for a record. If they are not UTF-8 or contain a character
+/// that must not be shown, everything but ASCII is escaped.
 pub fn printable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(s) if !s.chars().any(is_deceptive) => s.to_owned(),
@@ -69,12 +69,12 @@ pub fn printable(bytes: &[u8]) -> String {
     }
 }
 
-/// JSON that means the same and can be shown: such characters stand in its strings only, where JSON
-/// has an escape for each.
+/// JSON with the same meaning that is safe to show. Such characters occur only in its strings,
+/// where JSON has an escape for each.
 pub fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        // Outside of strings a line feed is JSON's own.
+        // A line feed outside of strings is part of JSON's layout.
         if is_deceptive(c) && c != '\n' {
             let mut units = [0; 2];
             c.encode_utf16(&mut units).iter().for_each(|u| out += &format!("\\u{u:04x}"));

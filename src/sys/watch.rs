@@ -1,4 +1,4 @@
-//! Waiting until something changes in a directory.
+//! Waits until something changes in a directory.
 
 use anyhow::{Context, Result};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -10,13 +10,15 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 pub struct Watch(OwnedFd);
 
 impl Watch {
-    /// Starts watching: what is put into the directory, or written to a file of it, from now on is not missed.
+    /// Starts watching. Anything put into the directory, or written to a file in
+    /// it, is reported from now on.
     ///
     /// # References
     /// inotify(7), Linux 2.6.13.
     pub fn directory(dir: impl AsFd) -> Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC).context("inotify_init1")?;
-        // inotify has no call that takes a descriptor; the magic link leads to the directory that was opened, whatever its path is now.
+        // inotify has no call that takes a descriptor; the magic link leads to the directory that
+        // was opened, whatever its path is now.
         let path = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
         inotify::add_watch(
             &fd,
@@ -27,7 +29,8 @@ impl Watch {
         Ok(Watch(fd))
     }
 
-    /// Waits for the next change. What changed is for the caller to see: events can be lost, the directory cannot.
+    /// Waits for the next change. The caller must look for itself what changed,
+    /// since events can be lost.
     pub fn wait(&self) -> Result<()> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.0, &mut buffer);

@@ -1,17 +1,17 @@
-//! A file for sysctl.d(5) with our values, so that they are there from the boot on, and again after
-//! systemd-sysctl has run. It sorts after systemd's and the distributions' 50- and 60-.
+//! A sysctl.d(5) file with our values, so that they hold from boot on, and again after
+//! systemd-sysctl has run. It sorts after the files of systemd and the distributions, 50- and 60-.
 
 use crate::sys::file;
 use std::path::Path;
 
-/// How many crashes at once the kernel may have in the hands of the helper, each waiting for it. 0
-/// would mean that it does not wait, and over the limit a crash leaves nothing, so it is far above
-/// what a host can run.
+/// `kernel.core_pipe_limit` while the pattern is ours: how many crashes the kernel may have with
+/// the helper at once, waiting for each. With 0 it would not wait; beyond the limit a crash leaves
+/// nothing. So it is far above what a host can run.
 pub const OUR_PIPE_LIMIT: u32 = 65_535;
 
 const NAME: &str = "61-oci-coredump.conf";
 
-/// How long it is to hold.
+/// How long the values should hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// Until the next boot: /run/sysctl.d.
@@ -29,8 +29,8 @@ impl Until {
     }
 }
 
-/// Writes it, where systemd runs; /etc/sysctl.d also where it is there for another program. What
-/// fails is said and does not count: the pattern itself is in the kernel.
+/// Writes the file if systemd runs; the one in /etc/sysctl.d also if that directory exists for
+/// another program. A failure is only logged, since the kernel has the pattern already.
 pub fn write(until: Until, pattern: &str) {
     let systemd = Path::new("/run/systemd/system").is_dir();
     let directory = Path::new(until.directory());
@@ -48,7 +48,7 @@ pub fn write(until: Until, pattern: &str) {
     }
 }
 
-/// Removes both.
+/// Removes both files.
 pub fn remove() {
     for until in [Until::Boot, Until::Removed] {
         let Ok(dir) = file::open_dir(Path::new(until.directory())) else { continue };

@@ -1,4 +1,5 @@
-//! A bundle whose hooks and program are this program. It needs no image: the binary is static.
+//! A bundle whose hooks and program are this program. It needs no image,
+//! since the binary is static.
 
 use super::probe::{ANNOTATION, INSIDE, VARIABLE};
 use anyhow::{Context, Result};
@@ -8,21 +9,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Seconds that a hook may take.
+/// Seconds that a runtime gives a hook.
 const TIMEOUT: u64 = 10;
 
-/// A scratch directory with a bundle. All of it goes away with it.
+/// A scratch directory with a bundle. Dropping it removes everything.
 pub struct Bundle {
     scratch: TempDir,
     program: PathBuf,
-    /// Container ID, and the name that nobody else has.
+    /// Container ID, which no other container has.
     pub id: String,
-    /// config.json, until it is written.
+    /// The content of config.json, before it is written.
     pub config: Value,
 }
 
 impl Bundle {
-    /// A container without hooks, with a read-only root and a program that writes what it sees and waits to be killed.
+    /// A container without hooks, with a read-only root and a program that reports what it observes
+    /// and then waits to be killed.
     pub fn new() -> Result<Self> {
         let scratch = tempfile::Builder::new()
             .prefix("oci-coredump-verify-")
@@ -72,8 +74,8 @@ impl Bundle {
         fs::read_to_string(self.path("report/seen")).unwrap_or_default()
     }
 
-    /// The words after `verify-probe` for a stage.
-    fn words(&self, program: &str, stage: &str, report: &Path, deeds: &[String]) -> Value {
+    /// The arguments after `verify-probe` for a stage.
+    fn words(&self, program: &str, stage: &str, report: &Path, actions: &[String]) -> Value {
         let mut words = vec![
             program.to_owned(),
             "verify-probe".to_owned(),
@@ -81,13 +83,13 @@ impl Bundle {
             report.display().to_string(),
         ];
         words.push(self.scratch.path().display().to_string());
-        words.extend_from_slice(deeds);
+        words.extend_from_slice(actions);
         json!(words)
     }
 
-    /// Adds a hook to a stage; it reports under `name`.
-    pub fn hook(&mut self, stage: &str, name: &str, timeout: Option<u64>, deeds: &[String]) {
-        // Only this stage's path is one of the container (config.md, "POSIX-platform Hooks").
+    /// Adds a hook to a stage. It reports under `name`; `timeout` is in seconds.
+    pub fn hook(&mut self, stage: &str, name: &str, timeout: Option<u64>, actions: &[String]) {
+        // Only for this stage is the path one in the container (config.md, "POSIX-platform Hooks").
         let inside = stage == "startContainer";
         let program =
             if inside { PathBuf::from(format!("{INSIDE}/program")) } else { self.program.clone() };
@@ -98,7 +100,7 @@ impl Bundle {
         };
         let hook = json!({
             "path": program,
-            "args": self.words("oci-coredump", name, &report, deeds),
+            "args": self.words("oci-coredump", name, &report, actions),
             "env": [format!("{VARIABLE}={}", self.id)],
             "timeout": timeout.unwrap_or(TIMEOUT),
         });
@@ -109,7 +111,7 @@ impl Bundle {
         }
     }
 
-    /// Writes config.json.
+    /// Writes config.json to the bundle.
     pub fn write(&self) -> Result<()> {
         fs::write(self.path("bundle/config.json"), serde_json::to_vec_pretty(&self.config)?)
             .context("write config.json")
@@ -135,13 +137,25 @@ impl Bundle {
             "hooks": {},
             "mounts": [
                 { "destination": "/proc", "type": "proc", "source": "proc" },
-                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"] },
-                { "destination": format!("{INSIDE}/program"), "type": "bind", "source": self.program, "options": ["bind", "ro"] },
-                { "destination": format!("{INSIDE}/report"), "type": "bind", "source": self.path("report"), "options": ["bind", "rw"] },
+                {
+                    "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["nosuid", "mode=755", "size=65536k"],
+                },
+                {
+                    "destination": format!("{INSIDE}/program"), "type": "bind",
+                    "source": self.program, "options": ["bind", "ro"],
+                },
+                {
+                    "destination": format!("{INSIDE}/report"), "type": "bind",
+                    "source": self.path("report"), "options": ["bind", "rw"],
+                },
             ],
             "linux": {
                 "cgroupsPath": format!("/{}", self.id),
-                "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }],
+                "namespaces": [
+                    { "type": "pid" }, { "type": "network" }, { "type": "ipc" },
+                    { "type": "uts" }, { "type": "mount" },
+                ],
                 "readonlyPaths": ["/proc/sys"],
             },
         })

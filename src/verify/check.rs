@@ -1,31 +1,31 @@
-//! A need of a hook, and whether a runtime meets it.
+//! The result of checking one thing that a hook needs from a runtime.
 
 use serde::Serialize;
 
-/// What came of one need.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// The runtime does it.
+    /// The runtime does what is needed.
     Ok,
     /// It does not.
     Failed,
 }
 
-/// One need of a hook, and whether the runtime meets it.
+/// Something that a hook needs, and whether the runtime provides it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What it is about.
+    /// What it concerns, such as `order` or `limits`.
     pub subject: &'static str,
     /// What a hook needs.
     pub need: &'static str,
-    /// Whether it has it.
+    /// Whether the runtime provides it.
     pub verdict: Verdict,
-    /// What was found.
+    /// What was observed.
     pub found: String,
 }
 
-/// A need that is met, or not; with what was found.
+/// Turns the result of a check into a [`Check`].
 pub fn check(subject: &'static str, need: &'static str, found: Result<String, String>) -> Check {
     let (verdict, found) = match found {
         Ok(found) => (Verdict::Ok, found),
@@ -34,7 +34,7 @@ pub fn check(subject: &'static str, need: &'static str, found: Result<String, St
     Check { subject, need, verdict, found }
 }
 
-/// `found` where it holds.
+/// `Ok` with `found` if the condition holds, else `Err` with it.
 pub fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
     if holds { Ok(found.into()) } else { Err(found.into()) }
 }

@@ -1,8 +1,8 @@
-//! Whether a hook may set the container's limits.
+//! Checks whether a hook can set the container's limits.
 
 use super::bundle::Bundle;
 use super::check::{Check, check, hold};
-use super::life::{LIMIT, Life};
+use super::lifecycle::{LIMIT, Lifecycle};
 use super::probe::core_of;
 use super::runtime::Container;
 use anyhow::Result;
@@ -11,9 +11,9 @@ use std::path::Path;
 
 const SUBJECT: &str = "limits";
 
-/// The checks; one needs a container of its own.
-pub fn checks(life: &Life, runtime: &Path) -> Result<Vec<Check>> {
-    let kept = life.of("program").and_then(|s| hold(s.core == Some(LIMIT), found(s.core)));
+/// The checks. One of them starts a container of its own.
+pub fn checks(lifecycle: &Lifecycle, runtime: &Path) -> Result<Vec<Check>> {
+    let kept = lifecycle.of("program").and_then(|s| hold(s.core == Some(LIMIT), found(s.core)));
     Ok(vec![
         check(
             SUBJECT,

@@ -1,16 +1,17 @@
 //! `verify`: does an OCI runtime do for its hooks what a hook like ours needs?
 //!
 //! ```text
-//! runtime --life--> Life --order, state, namespaces, mounts, limits--> Check
+//! runtime --lifecycle--> Lifecycle --order, state, namespaces, mounts, limits--> Check
 //!    |  (one container, its hooks and program are this program: each writes what it sees)
 //!    '----refuse, limits: containers of their own----> Check
 //! ```
 //!
-//! Nothing here reads what the runtime says of itself: what counts is what its hooks and its container saw.
+//! Nothing here reads what the runtime says of itself: what counts is what its
+//! hooks and its container saw.
 
 mod bundle;
 mod check;
-mod life;
+mod lifecycle;
 mod limits;
 mod mounts;
 mod namespaces;
@@ -24,21 +25,22 @@ use anyhow::{Context, Result};
 use std::path::Path;
 
 pub use check::{Check, Verdict};
-pub use probe::{Deed, Sight, probe};
+pub use probe::{Action, Observation, probe};
 
-/// Checks a runtime: starts and removes a few containers with it, in a scratch directory of its own. Root of the host only.
+/// Checks a runtime: starts and removes a few containers with it, in a scratch directory.
+/// Only for root of the host.
 ///
 /// # Errors
 /// The runtime cannot be started at all, or the scratch directory cannot be made.
 pub fn run(runtime: &Path) -> Result<Vec<Check>> {
     let runtime =
         std::fs::canonicalize(runtime).with_context(|| format!("runtime {}", runtime.display()))?;
-    let life = life::live(&runtime)?;
-    let mut checks = order::checks(&life);
-    checks.extend(state::checks(&life));
-    checks.extend(namespaces::checks(&life));
-    checks.extend(mounts::checks(&life));
-    checks.extend(limits::checks(&life, &runtime)?);
+    let lifecycle = lifecycle::live(&runtime)?;
+    let mut checks = order::checks(&lifecycle);
+    checks.extend(state::checks(&lifecycle));
+    checks.extend(namespaces::checks(&lifecycle));
+    checks.extend(mounts::checks(&lifecycle));
+    checks.extend(limits::checks(&lifecycle, &runtime)?);
     checks.extend(refuse::checks(&runtime)?);
     Ok(checks)
 }

@@ -1,17 +1,18 @@
-//! What createRuntime puts into the container.
+//! Checks the mounts that a createRuntime hook makes in the container.
 
 use super::check::{Check, check, hold};
-use super::life::Life;
+use super::lifecycle::Lifecycle;
 
 const SUBJECT: &str = "mounts";
 
-/// The checks.
-pub fn checks(life: &Life) -> Vec<Check> {
-    let done =
-        || life.of("createRuntime 1").and_then(|s| hold(s.errors.is_empty(), s.errors.join("; ")));
-    let reads = |what: fn(&super::Sight) -> &Option<String>| {
-        done().and_then(|_| life.of("program")).and_then(|s| match what(s) {
-            Some(text) if text.trim_end() == life.id => Ok(String::new()),
+/// The checks, on one container.
+pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+    let done = || {
+        lifecycle.of("createRuntime 1").and_then(|s| hold(s.errors.is_empty(), s.errors.join("; ")))
+    };
+    let reads = |what: fn(&super::Observation) -> &Option<String>| {
+        done().and_then(|_| lifecycle.of("program")).and_then(|s| match what(s) {
+            Some(text) if text.trim_end() == lifecycle.id => Ok(String::new()),
             Some(_) => Err("the program reads something else there".into()),
             None => Err("the program finds nothing there".into()),
         })

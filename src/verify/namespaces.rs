@@ -1,39 +1,47 @@
-//! Where the hooks run, and what of the container is there by then.
+//! Checks in which namespaces the hooks run, and what of the container exists by then.
 
 use super::check::{Check, check, hold};
-use super::life::Life;
+use super::lifecycle::Lifecycle;
 use std::collections::BTreeMap;
 
 const SUBJECT: &str = "namespaces";
 
-/// The checks.
-pub fn checks(life: &Life) -> Vec<Check> {
+/// The checks, on one container.
+pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
     vec![
         check(
             SUBJECT,
             "createRuntime runs in the runtime's namespaces",
-            as_runtime(life, "createRuntime 1"),
+            as_runtime(lifecycle, "createRuntime 1"),
         ),
-        check(SUBJECT, "poststart runs in the runtime's namespaces", as_runtime(life, "poststart")),
-        check(SUBJECT, "poststop runs in the runtime's namespaces", as_runtime(life, "poststop")),
+        check(
+            SUBJECT,
+            "poststart runs in the runtime's namespaces",
+            as_runtime(lifecycle, "poststart"),
+        ),
+        check(
+            SUBJECT,
+            "poststop runs in the runtime's namespaces",
+            as_runtime(lifecycle, "poststop"),
+        ),
         check(
             SUBJECT,
             "createContainer runs in the container's mount namespace",
-            in_container(life, "createContainer"),
+            in_container(lifecycle, "createContainer"),
         ),
         check(
             SUBJECT,
             "startContainer runs in the container's mount namespace",
-            in_container(life, "startContainer"),
+            in_container(lifecycle, "startContainer"),
         ),
-        check(SUBJECT, "startContainer has the container's root as /", rooted(life)),
-        check(SUBJECT, "the container's namespaces are there at createRuntime", there(life)),
+        check(SUBJECT, "startContainer has the container's root as /", rooted(lifecycle)),
+        check(SUBJECT, "the container's namespaces are there at createRuntime", there(lifecycle)),
         check(
             SUBJECT,
             "createRuntime runs before the pivot, with the root mounted at its place",
-            before_pivot(life),
+            before_pivot(lifecycle),
         ),
-        check(SUBJECT, "the process is in its cgroup at createRuntime", cgroup(life)),
+        check(SUBJECT, "the process is in its cgroup at createRuntime", cgroup(lifecycle)),
     ]
 }
 
@@ -45,41 +53,43 @@ fn differ(a: &BTreeMap<String, u64>, b: &BTreeMap<String, u64>) -> String {
         .join(", ")
 }
 
-fn as_runtime(life: &Life, stage: &str) -> Result<String, String> {
-    let sight = life.of(stage)?;
-    let other = differ(&life.own.namespaces, &sight.namespaces);
+fn as_runtime(lifecycle: &Lifecycle, stage: &str) -> Result<String, String> {
+    let observation = lifecycle.of(stage)?;
+    let other = differ(&lifecycle.own.namespaces, &observation.namespaces);
     hold(
-        other.is_empty() && sight.outside,
+        other.is_empty() && observation.outside,
         if other.is_empty() { String::new() } else { format!("in another namespace: {other}") },
     )
 }
 
-fn in_container(life: &Life, stage: &str) -> Result<String, String> {
-    let (hook, program) =
-        (life.of(stage)?.namespaces.get("mnt"), life.of("program")?.namespaces.get("mnt"));
+fn in_container(lifecycle: &Lifecycle, stage: &str) -> Result<String, String> {
+    let (hook, program) = (
+        lifecycle.of(stage)?.namespaces.get("mnt"),
+        lifecycle.of("program")?.namespaces.get("mnt"),
+    );
     hold(
         hook.is_some() && hook == program,
         if hook == program { "" } else { "in another mount namespace than the program" },
     )
 }
 
-fn rooted(life: &Life) -> Result<String, String> {
-    let sight = life.of("startContainer")?;
+fn rooted(lifecycle: &Lifecycle) -> Result<String, String> {
+    let observation = lifecycle.of("startContainer")?;
     hold(
-        sight.inside && !sight.outside,
-        if sight.outside { "it sees the host's files" } else { "" },
+        observation.inside && !observation.outside,
+        if observation.outside { "it sees the host's files" } else { "" },
     )
 }
 
-/// The process that the state names is in the same namespaces as the program later.
-fn there(life: &Life) -> Result<String, String> {
-    let init = life
+/// Whether the process that the state names is in the same namespaces as the program later.
+fn there(lifecycle: &Lifecycle) -> Result<String, String> {
+    let init = lifecycle
         .of("createRuntime 1")?
         .init
         .as_ref()
         .ok_or("the state's process could not be looked at")?;
-    let mut expected = life.of("program")?.namespaces.clone();
-    // A process moves into a new PID namespace only with its children.
+    let mut expected = lifecycle.of("program")?.namespaces.clone();
+    // A process enters a new PID namespace only with its children.
     expected.remove("pid");
     let other = differ(&expected, &init.namespaces);
     hold(
@@ -88,13 +98,13 @@ fn there(life: &Life) -> Result<String, String> {
     )
 }
 
-fn before_pivot(life: &Life) -> Result<String, String> {
-    let init = life
+fn before_pivot(lifecycle: &Lifecycle) -> Result<String, String> {
+    let init = lifecycle
         .of("createRuntime 1")?
         .init
         .as_ref()
         .ok_or("the state's process could not be looked at")?;
-    let root = life.bundle.join("rootfs");
+    let root = lifecycle.bundle.join("rootfs");
     let mounted = init.mounts.contains(&root);
     hold(
         mounted,
@@ -106,12 +116,12 @@ fn before_pivot(life: &Life) -> Result<String, String> {
     )
 }
 
-fn cgroup(life: &Life) -> Result<String, String> {
-    let init = life
+fn cgroup(lifecycle: &Lifecycle) -> Result<String, String> {
+    let init = lifecycle
         .of("createRuntime 1")?
         .init
         .as_ref()
         .ok_or("the state's process could not be looked at")?;
-    let same = !life.cgroup.is_empty() && init.cgroup == life.cgroup;
+    let same = !lifecycle.cgroup.is_empty() && init.cgroup == lifecycle.cgroup;
     hold(same, if same { "" } else { "it was in another than the running program" })
 }

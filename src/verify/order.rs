@@ -1,14 +1,14 @@
-//! When the hooks run.
+//! Checks when the hooks run.
 
 use super::check::{Check, check, hold};
-use super::life::Life;
+use super::lifecycle::Lifecycle;
 
 const SUBJECT: &str = "order";
 
-/// The checks.
-pub fn checks(life: &Life) -> Vec<Check> {
-    let [created, started, programmed] = life.marks;
-    let place = |stage: &str| life.place(stage);
+/// The checks, on one container.
+pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+    let [created, started, programmed] = lifecycle.marks;
+    let place = |stage: &str| lifecycle.place(stage);
     let during_create = |stage: &str| {
         place(stage).and_then(|at| {
             hold(at < created, if at < created { "" } else { "it ran after create had returned" })
@@ -22,7 +22,7 @@ pub fn checks(life: &Life) -> Vec<Check> {
             )
         })
     };
-    let names: Vec<&str> = life.sights.iter().map(|s| s.stage.as_str()).collect();
+    let names: Vec<&str> = lifecycle.observations.iter().map(|s| s.stage.as_str()).collect();
     let twice: Vec<&str> = names
         .iter()
         .enumerate()
@@ -33,7 +33,7 @@ pub fn checks(life: &Life) -> Vec<Check> {
         check(
             SUBJECT,
             "create, start, kill and delete succeed with a hook in every stage",
-            hold(life.trouble.is_empty(), life.trouble.join("; ")),
+            hold(lifecycle.trouble.is_empty(), lifecycle.trouble.join("; ")),
         ),
         check(
             SUBJECT,
@@ -64,7 +64,11 @@ pub fn checks(life: &Life) -> Vec<Check> {
                 hold(at >= created, if at >= created { "" } else { "it ran in create" })
             }),
         ),
-        check(SUBJECT, "poststart has run when start returns", poststart(life, created, started)),
+        check(
+            SUBJECT,
+            "poststart has run when start returns",
+            poststart(lifecycle, created, started),
+        ),
         check(
             SUBJECT,
             "poststop runs in delete",
@@ -83,13 +87,14 @@ fn drop_text(_: String) -> String {
     String::new()
 }
 
-/// runc up to 1.5.1 runs it at the end of create: that is early for the specification, and no harm to a hook that sets limits.
-fn poststart(life: &Life, created: usize, started: usize) -> Result<String, String> {
-    let at = life.place("poststart")?;
+/// runc up to 1.5.1 runs poststart at the end of create. That is earlier than the specification
+/// says, but does no harm to a hook that sets limits.
+fn poststart(lifecycle: &Lifecycle, created: usize, started: usize) -> Result<String, String> {
+    let at = lifecycle.place("poststart")?;
     if at >= started {
         return Err("it ran after start had returned".into());
     }
-    Ok(match life.place("program") {
+    Ok(match lifecycle.place("program") {
         _ if at < created => "at the end of create, not in start as the specification has it",
         Ok(program) if program < at => "after the program had started",
         _ => "before the program had written anything",

@@ -1,4 +1,5 @@
-//! The hook's and the container's side: this program again, which does the deeds that it is told, and writes down what it sees.
+//! The part of `verify` that runs as a hook or as the container's program: performs the actions
+//! that it is told, and reports what it observes.
 
 use crate::sys::file;
 use crate::sys::limit::{self, Limit};
@@ -15,46 +16,48 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Where the container has what it needs for us.
+/// The directory in the container that holds what this program needs there.
 pub const INSIDE: &str = "/verify";
-/// The directory that a hook makes and mounts on, inside.
+/// The directory in the container that a hook makes and mounts on.
 pub const VOLUME: &str = "verify/volume";
-/// The file that it mounts on, inside.
+/// The file in the container that a hook mounts on.
 pub const VIEW: &str = "proc/sys/kernel/core_pattern";
-/// The variable that config.json gives a hook.
+/// The environment variable that config.json gives a hook.
 pub const VARIABLE: &str = "OCI_COREDUMP_VERIFY";
-/// The annotation by which a container asks.
+/// The annotation of the container.
 pub const ANNOTATION: &str = "oci-coredump.verify/token";
 
 const NAMESPACES: [&str; 6] = ["mnt", "pid", "net", "ipc", "uts", "user"];
 const CORE: &str = "Max core file size";
 
-/// How long the program lives, and a hook that is told to hang: longer than anybody waits for it.
+/// How long the program, or a hook that is told to hang, lives: longer than
+/// any runtime waits for it.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// What a hook does besides looking.
+/// An action of a hook besides observing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
-    /// Mounts this directory of the host at [`VOLUME`] of the container, which it makes; and the file beside it, `view`, over [`VIEW`].
+pub enum Action {
+    /// Mount this directory of the host at `VOLUME` in the container, which is made for it, and the
+    /// file `view` beside it over `VIEW`.
     Mount(PathBuf),
-    /// Sets the container's soft RLIMIT_CORE.
+    /// Set the container's soft RLIMIT_CORE, in bytes.
     Limit(u64),
-    /// Ends with this exit status.
+    /// Exit with this status.
     Exit(u8),
-    /// Does not end.
+    /// Keep running.
     Hang,
 }
 
-impl FromStr for Deed {
+impl FromStr for Action {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
         let number = |n: &str| n.parse::<u64>().map_err(|e| format!("{word:?}: {e}"));
         match word.split_once(':').unwrap_or((word, "")) {
-            ("mount", path) => Ok(Deed::Mount(path.into())),
-            ("limit", n) => Ok(Deed::Limit(number(n)?)),
-            ("exit", n) => Ok(Deed::Exit(u8::try_from(number(n)?).map_err(|e| e.to_string())?)),
-            ("hang", "") => Ok(Deed::Hang),
+            ("mount", path) => Ok(Action::Mount(path.into())),
+            ("limit", n) => Ok(Action::Limit(number(n)?)),
+            ("exit", n) => Ok(Action::Exit(u8::try_from(number(n)?).map_err(|e| e.to_string())?)),
+            ("hang", "") => Ok(Action::Hang),
             _ => Err(format!("{word:?}: expected mount:DIR, limit:N, exit:N or hang")),
         }
     }
@@ -63,30 +66,30 @@ impl FromStr for Deed {
 /// What one hook, or the container's program, saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Sight {
-    /// Its stage, with a number where there are several; `program` for the container's own.
+pub struct Observation {
+    /// Its stage, with a number if there are several; `program` for the container's own program.
     pub stage: String,
     /// The state on stdin.
     pub state: Option<Value>,
     /// Its namespaces, by inode number.
     pub namespaces: BTreeMap<String, u64>,
-    /// Its soft RLIMIT_CORE.
+    /// Its soft RLIMIT_CORE in bytes.
     pub core: Option<u64>,
-    /// The variable that config.json gave it.
+    /// Value of the environment variable from config.json.
     pub variable: Option<String>,
-    /// It sees the container's root as `/`.
+    /// Whether it has the container's root as `/`.
     pub inside: bool,
-    /// It sees the host's scratch directory.
+    /// Whether it can see the scratch directory of the host.
     pub outside: bool,
     /// The annotation in the bundle's config.json.
     pub annotation: Option<String>,
-    /// The container's process, as the state names it.
+    /// The container's process that the state names.
     pub init: Option<Init>,
-    /// What it reads in the volume that a hook has mounted.
+    /// The file that it reads in the volume that a hook mounted.
     pub volume: Option<String>,
-    /// What it reads in the file that a hook has mounted something on.
+    /// The content of the file that a hook mounted over.
     pub view: Option<String>,
-    /// What went wrong.
+    /// Actions and readings that failed.
     pub errors: Vec<String>,
 }
 
@@ -94,97 +97,98 @@ pub struct Sight {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Init {
-    /// Its namespaces.
+    /// Its namespaces, by inode number.
     pub namespaces: BTreeMap<String, u64>,
-    /// Where something is mounted in its mount namespace.
+    /// The mount points in its mount namespace.
     pub mounts: Vec<PathBuf>,
     /// Its /proc/PID/cgroup.
     pub cgroup: String,
 }
 
-/// Looks, does, writes one line to the end of `report`.
+/// Observes, performs the actions, and appends one line to `report`.
 ///
 /// # Errors
 /// The report cannot be written.
-pub fn probe(stage: &str, report: &Path, scratch: &Path, deeds: &[Deed]) -> Result<u8> {
-    let mut sight = look(stage, scratch);
-    let pid = sight
+pub fn probe(stage: &str, report: &Path, scratch: &Path, actions: &[Action]) -> Result<u8> {
+    let mut observation = look(stage, scratch);
+    let pid = observation
         .state
         .as_ref()
         .and_then(|s| s["pid"].as_i64())
         .and_then(|p| i32::try_from(p).ok())
         .filter(|p| *p > 1);
     let mut code = 0;
-    for deed in deeds {
-        let done = match (deed, pid) {
-            (Deed::Mount(directory), Some(pid)) => mount_into(pid, directory, &sight),
-            (Deed::Limit(soft), Some(pid)) => set_limit(pid, *soft),
-            (Deed::Exit(status), _) => {
+    for action in actions {
+        let done = match (action, pid) {
+            (Action::Mount(directory), Some(pid)) => mount_into(pid, directory, &observation),
+            (Action::Limit(soft), Some(pid)) => set_limit(pid, *soft),
+            (Action::Exit(status), _) => {
                 code = *status;
                 Ok(())
             }
-            (Deed::Hang, _) => Ok(()),
-            (_, None) => Err(anyhow::anyhow!("the state names no process for {deed:?}")),
+            (Action::Hang, _) => Ok(()),
+            (_, None) => Err(anyhow::anyhow!("the state names no process for {action:?}")),
         };
         if let Err(e) = done {
-            sight.errors.push(format!("{e:#}"));
+            observation.errors.push(format!("{e:#}"));
         }
     }
-    // One write to the end of the file: lines of several processes stay whole.
-    let line = serde_json::to_string(&sight)? + "\n";
+    // One write at the end of the file, so that lines of several processes stay whole.
+    let line = serde_json::to_string(&observation)? + "\n";
     let mut file = OpenOptions::new()
         .append(true)
         .open(report)
         .with_context(|| format!("open {}", report.display()))?;
     file.write_all(line.as_bytes()).with_context(|| format!("write {}", report.display()))?;
     drop(file);
-    // Not for ever: a runtime that forgets about it must not leave it behind.
-    if stage == "program" || deeds.contains(&Deed::Hang) {
+    // For a bounded time: a runtime that forgets the process must not leave it behind.
+    if stage == "program" || actions.contains(&Action::Hang) {
         std::thread::sleep(LIFE);
     }
     Ok(code)
 }
 
-fn look(stage: &str, scratch: &Path) -> Sight {
-    let mut sight = Sight {
+fn look(stage: &str, scratch: &Path) -> Observation {
+    let mut observation = Observation {
         stage: stage.to_owned(),
         variable: std::env::var(VARIABLE).ok(),
-        ..Sight::default()
+        ..Observation::default()
     };
-    sight.inside = Path::new(INSIDE).join("inside").exists();
-    sight.outside = scratch.join("outside").exists();
-    sight.namespaces = own_namespaces();
-    sight.core = File::open("/proc/self/limits")
+    observation.inside = Path::new(INSIDE).join("inside").exists();
+    observation.outside = scratch.join("outside").exists();
+    observation.namespaces = own_namespaces();
+    observation.core = File::open("/proc/self/limits")
         .ok()
         .and_then(|f| core(&file::read_bounded(f, 1 << 16, "limits").ok()?));
     if stage == "program" {
-        sight.volume = std::fs::read_to_string(Path::new("/").join(VOLUME).join("token")).ok();
-        sight.view = std::fs::read_to_string(Path::new("/").join(VIEW)).ok();
-        return sight;
+        observation.volume =
+            std::fs::read_to_string(Path::new("/").join(VOLUME).join("token")).ok();
+        observation.view = std::fs::read_to_string(Path::new("/").join(VIEW)).ok();
+        return observation;
     }
     match file::read_bounded(std::io::stdin().lock(), 1 << 20, "the state on stdin")
         .and_then(|text| Ok(serde_json::from_slice::<Value>(&text)?))
     {
-        Ok(state) => sight.state = Some(state),
-        Err(e) => sight.errors.push(format!("the state on stdin: {e:#}")),
+        Ok(state) => observation.state = Some(state),
+        Err(e) => observation.errors.push(format!("the state on stdin: {e:#}")),
     }
-    let text = |key: &str| sight.state.as_ref().and_then(|s| s[key].as_str());
-    sight.annotation =
+    let text = |key: &str| observation.state.as_ref().and_then(|s| s[key].as_str());
+    observation.annotation =
         text("bundle").and_then(|bundle| annotation(&Path::new(bundle).join("config.json")));
-    // Elsewhere the number is of another PID namespace than /proc, or of nobody.
+    // In other stages the number is of another PID namespace than /proc, or of no process.
     if ["prestart", "createRuntime", "poststart"].iter().any(|s| stage.starts_with(s)) {
-        let pid = sight.state.as_ref().and_then(|s| s["pid"].as_i64());
+        let pid = observation.state.as_ref().and_then(|s| s["pid"].as_i64());
         match pid.and_then(|p| i32::try_from(p).ok()).context("the state has no pid").and_then(init)
         {
-            Ok(init) => sight.init = Some(init),
-            Err(e) => sight.errors.push(format!("the process of the state: {e:#}")),
+            Ok(init) => observation.init = Some(init),
+            Err(e) => observation.errors.push(format!("the process of the state: {e:#}")),
         }
     }
-    sight
+    observation
 }
 
-/// The lines of a report.
-pub fn sights(report: &str) -> Vec<Sight> {
+/// Parses the lines of a report.
+pub fn observations(report: &str) -> Vec<Observation> {
     report.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -224,9 +228,10 @@ fn init(pid: i32) -> Result<Init> {
     })
 }
 
-/// As the real hook does it: what is to be mounted is opened on the host, and put onto a descriptor below the container's root.
-fn mount_into(pid: i32, directory: &Path, sight: &Sight) -> Result<()> {
-    let bundle = sight
+/// As the real hook does it: opens what is to be mounted on the host, and attaches it to a
+/// descriptor below the container's root.
+fn mount_into(pid: i32, directory: &Path, observation: &Observation) -> Result<()> {
+    let bundle = observation
         .state
         .as_ref()
         .and_then(|s| s["bundle"].as_str())
@@ -261,7 +266,8 @@ fn set_limit(pid: i32, soft: u64) -> Result<()> {
     let hard = Proc::open(pid)?.limit(CORE)?.hard;
     if hard.is_some_and(|h| h < soft) {
         bail!(
-            "the container's hard RLIMIT_CORE is {}, lower than {soft}: start this with a higher one",
+            "the container's hard RLIMIT_CORE is {}, lower than {soft}: start this with a higher \
+             one",
             hard.unwrap_or_default()
         );
     }
@@ -273,12 +279,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deeds() {
-        assert_eq!("limit:5".parse(), Ok(Deed::Limit(5)));
-        assert_eq!("mount:/a:b".parse(), Ok(Deed::Mount("/a:b".into())));
-        assert_eq!("exit:3".parse(), Ok(Deed::Exit(3)));
+    fn actions() {
+        assert_eq!("limit:5".parse(), Ok(Action::Limit(5)));
+        assert_eq!("mount:/a:b".parse(), Ok(Action::Mount("/a:b".into())));
+        assert_eq!("exit:3".parse(), Ok(Action::Exit(3)));
         for bad in ["", "limit:", "limit:x", "exit:300", "hang:1", "dance"] {
-            assert!(bad.parse::<Deed>().is_err(), "{bad}");
+            assert!(bad.parse::<Action>().is_err(), "{bad}");
         }
     }
 }

@@ -1,15 +1,15 @@
-//! A hook that refuses: the container does not start.
+//! Checks that a container does not start if a hook fails.
 
 use super::bundle::Bundle;
 use super::check::{Check, check};
-use super::probe::sights;
+use super::probe::observations;
 use super::runtime::{Container, Said};
 use anyhow::Result;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 const SUBJECT: &str = "refusal";
-/// Seconds that the hook which never ends is given, and how long the runtime may take to end it.
+/// Seconds that a hook which never ends is given, and that the runtime may take to end it.
 const TIMEOUT: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -39,25 +39,25 @@ pub fn checks(runtime: &Path) -> Result<Vec<Check>> {
 
 fn refusing(
     runtime: &Path,
-    deeds: &[&str],
+    actions: &[&str],
     timeout: Option<u64>,
     judge: impl Fn(Said, Duration) -> Result<String, String>,
 ) -> Result<Result<String, String>> {
     let mut bundle = Bundle::new()?;
-    let deeds: Vec<String> = deeds.iter().map(|d| (*d).to_owned()).collect();
-    bundle.hook("createRuntime", "createRuntime", timeout, &deeds);
+    let actions: Vec<String> = actions.iter().map(|d| (*d).to_owned()).collect();
+    bundle.hook("createRuntime", "createRuntime", timeout, &actions);
     let before = Instant::now();
     let (container, said) = Container::create(runtime, &bundle)?;
     let took = before.elapsed();
     let mut found = judge(said.clone(), took);
-    // A runtime that does not mind may start it all the same.
+    // A runtime that ignores the failure may start the container all the same.
     if said.success {
         let started = container.start()?;
         if started.success {
             found = Err("the container starts".into());
         }
     }
-    let seen = sights(&bundle.report());
+    let seen = observations(&bundle.report());
     if seen.iter().any(|s| s.stage == "program") {
         found = Err("the program runs".into());
     } else if !seen.iter().any(|s| s.stage == "createRuntime") {

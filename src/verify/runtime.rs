@@ -1,7 +1,7 @@
-//! The runtime's command line, as an engine calls it.
+//! Calls a runtime's command line as an engine does.
 
 use super::bundle::Bundle;
-use super::probe::sights;
+use super::probe::observations;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -9,24 +9,25 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// No call takes longer, or it is ended and counts as failed.
+/// The longest that a call may take; after that it is ended and counts as failed.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// How often is looked where there is nothing to wait for.
+/// How often a state is polled that has no event.
 const TICK: Duration = Duration::from_millis(5);
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// It ended with status 0.
+    /// Whether it exited with status 0.
     pub success: bool,
-    /// How it ended, and the end of what it printed on stderr.
+    /// How it ended, and the end of its stderr.
     pub text: String,
 }
 
-/// The container of a bundle. Killed and deleted when it goes away, whatever its runtime thinks of it.
+/// The container of a bundle. Dropping it kills and deletes the container, whatever
+/// state the runtime reports.
 pub struct Container<'a> {
     runtime: &'a Path,
-    /// Its bundle.
+    /// The bundle that it was created from.
     pub bundle: &'a Bundle,
 }
 
@@ -39,7 +40,7 @@ impl Drop for Container<'_> {
 }
 
 impl<'a> Container<'a> {
-    /// `create`: the container that came of it, or not.
+    /// Calls `create`. The container may exist or not.
     pub fn create(runtime: &'a Path, bundle: &'a Bundle) -> Result<(Self, Said)> {
         bundle.write()?;
         let container = Container { runtime, bundle };
@@ -49,22 +50,22 @@ impl<'a> Container<'a> {
         Ok((container, said))
     }
 
-    /// `start`.
+    /// Calls `start`.
     pub fn start(&self) -> Result<Said> {
         self.call(&["start", &self.bundle.id])
     }
 
-    /// `kill` with SIGKILL.
+    /// Calls `kill` with SIGKILL.
     pub fn kill(&self) -> Result<Said> {
         self.call(&["kill", &self.bundle.id, "KILL"])
     }
 
-    /// `delete`.
+    /// Calls `delete`.
     pub fn delete(&self) -> Result<Said> {
         self.call(&["delete", &self.bundle.id])
     }
 
-    /// `state`; `None`: it knows no such container.
+    /// Calls `state`; `None` if the runtime does not know the container.
     pub fn state(&self) -> Result<Option<Value>> {
         let said = self.call(&["state", &self.bundle.id])?;
         if !said.success {
@@ -73,12 +74,13 @@ impl<'a> Container<'a> {
         Ok(serde_json::from_slice(&fs::read(self.bundle.path("stdout"))?).ok())
     }
 
-    /// Waits, as long as a call may take, until the program has written what it sees: `false` if it never does.
+    /// Waits, at most as long as a call may take, until the program has reported.
+    /// `false` if it never does.
     pub fn wait_for_program(&self) -> Result<bool> {
-        let seen = || sights(&self.bundle.report()).iter().any(|s| s.stage == "program");
+        let seen = || observations(&self.bundle.report()).iter().any(|s| s.stage == "program");
         let until = Instant::now() + DEADLINE;
         while !seen() && Instant::now() < until {
-            // Looked at once more: it may have written while the runtime was asked.
+            // Checks once more, since it may have reported while the runtime was asked.
             if self.stopped()? {
                 return Ok(seen());
             }
@@ -87,7 +89,8 @@ impl<'a> Container<'a> {
         Ok(seen())
     }
 
-    /// Waits, as long as a call may take, until the runtime says that it is stopped, or does not know it any more.
+    /// Waits, at most as long as a call may take, until the runtime reports that the container is
+    /// stopped or does not know it any more.
     pub fn wait_until_stopped(&self) -> Result<bool> {
         let until = Instant::now() + DEADLINE;
         while !self.stopped()? {
@@ -103,7 +106,8 @@ impl<'a> Container<'a> {
         Ok(self.state()?.is_none_or(|s| s["status"] == "stopped"))
     }
 
-    /// One call of the runtime. Its output goes to files: the container inherits them, a pipe would stay open as long as it lives.
+    /// Calls the runtime. Its output goes to files: the container inherits them, and would keep a
+    /// pipe open for as long as it lives.
     fn call(&self, args: &[&str]) -> Result<Said> {
         let (out, err) = (self.bundle.path("stdout"), self.bundle.path("stderr"));
         let mut child = Command::new(self.runtime)

@@ -1,28 +1,32 @@
-//! What a hook is told: the state on stdin, config.json, its own variables.
+//! Checks what is passed to a hook: the state on stdin, config.json, its environment variable.
 
 use super::check::{Check, check, hold};
-use super::life::Life;
-use super::probe::{ANNOTATION, Sight};
+use super::lifecycle::Lifecycle;
+use super::probe::{ANNOTATION, Observation};
 
 const SUBJECT: &str = "state";
 const ALL: [&str; 6] =
     ["prestart", "createRuntime 1", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// The checks.
-pub fn checks(life: &Life) -> Vec<Check> {
-    let bundle = life.bundle.to_string_lossy();
+/// The checks, on one container.
+pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+    let bundle = lifecycle.bundle.to_string_lossy();
     vec![
         check(
             SUBJECT,
             "the state comes whole on stdin, and ends there",
-            all(life, &ALL, |s| s.state.is_some()),
+            all(lifecycle, &ALL, |s| s.state.is_some()),
         ),
-        check(SUBJECT, "id is the container's", all(life, &ALL, |s| text(s, "id") == life.id)),
+        check(
+            SUBJECT,
+            "id is the container's",
+            all(lifecycle, &ALL, |s| text(s, "id") == lifecycle.id),
+        ),
         check(
             SUBJECT,
             "bundle is the absolute path of the bundle",
             all(
-                life,
+                lifecycle,
                 &["prestart", "createRuntime 1", "createContainer", "poststart", "poststop"],
                 |s| text(s, "bundle") == bundle,
             ),
@@ -30,48 +34,56 @@ pub fn checks(life: &Life) -> Vec<Check> {
         check(
             SUBJECT,
             "status is creating or created at createRuntime",
-            status(life, "createRuntime 1", &["creating", "created"]),
+            status(lifecycle, "createRuntime 1", &["creating", "created"]),
         ),
         check(
             SUBJECT,
             "status is created or running at poststart",
-            status(life, "poststart", &["created", "running"]),
+            status(lifecycle, "poststart", &["created", "running"]),
         ),
-        check(SUBJECT, "status is stopped at poststop", status(life, "poststop", &["stopped"])),
+        check(
+            SUBJECT,
+            "status is stopped at poststop",
+            status(lifecycle, "poststop", &["stopped"]),
+        ),
         check(
             SUBJECT,
             "pid at createRuntime is the container's, on the host",
-            pid(life, "createRuntime 1"),
+            pid(lifecycle, "createRuntime 1"),
         ),
-        check(SUBJECT, "pid at poststart is the same", pid(life, "poststart")),
+        check(SUBJECT, "pid at poststart is the same", pid(lifecycle, "poststart")),
         check(
             SUBJECT,
             "config.json in the bundle can be read, with its annotations",
-            configs(life),
+            configs(lifecycle),
         ),
         check(
             SUBJECT,
             "annotations of the state, if there are any, are the container's",
-            annotations(life),
+            annotations(lifecycle),
         ),
         check(
             SUBJECT,
             "a hook's env arrives",
-            all(life, &ALL, |s| s.variable.as_deref() == Some(life.id.as_str())),
+            all(lifecycle, &ALL, |s| s.variable.as_deref() == Some(lifecycle.id.as_str())),
         ),
     ]
 }
 
-fn text<'a>(sight: &'a Sight, key: &str) -> &'a str {
-    sight.state.as_ref().and_then(|s| s[key].as_str()).unwrap_or_default()
+fn text<'a>(observation: &'a Observation, key: &str) -> &'a str {
+    observation.state.as_ref().and_then(|s| s[key].as_str()).unwrap_or_default()
 }
 
-/// Whether it holds in each of the stages; names those in which it does not.
-fn all(life: &Life, stages: &[&str], holds: impl Fn(&Sight) -> bool) -> Result<String, String> {
+/// Whether a condition holds in each of the stages; names those in which it does not.
+fn all(
+    lifecycle: &Lifecycle,
+    stages: &[&str],
+    holds: impl Fn(&Observation) -> bool,
+) -> Result<String, String> {
     let not: Vec<String> = stages
         .iter()
-        .filter_map(|stage| match life.of(stage) {
-            Ok(sight) if holds(sight) => None,
+        .filter_map(|stage| match lifecycle.of(stage) {
+            Ok(observation) if holds(observation) => None,
             Ok(_) => Some(format!("not in {stage}")),
             Err(missing) => Some(missing),
         })
@@ -79,17 +91,17 @@ fn all(life: &Life, stages: &[&str], holds: impl Fn(&Sight) -> bool) -> Result<S
     hold(not.is_empty(), not.join(", "))
 }
 
-fn status(life: &Life, stage: &str, expected: &[&str]) -> Result<String, String> {
-    let found = text(life.of(stage)?, "status");
+fn status(lifecycle: &Lifecycle, stage: &str, expected: &[&str]) -> Result<String, String> {
+    let found = text(lifecycle.of(stage)?, "status");
     hold(
         expected.contains(&found),
         if found.is_empty() { "none".to_owned() } else { found.to_owned() },
     )
 }
 
-fn pid(life: &Life, stage: &str) -> Result<String, String> {
-    let number = life.of(stage)?.state.as_ref().and_then(|s| s["pid"].as_i64());
-    let expected = life.state["pid"].as_i64();
+fn pid(lifecycle: &Lifecycle, stage: &str) -> Result<String, String> {
+    let number = lifecycle.of(stage)?.state.as_ref().and_then(|s| s["pid"].as_i64());
+    let expected = lifecycle.state["pid"].as_i64();
     let same = number.is_some() && number == expected;
     hold(
         same,
@@ -101,17 +113,18 @@ fn pid(life: &Life, stage: &str) -> Result<String, String> {
     )
 }
 
-fn configs(life: &Life) -> Result<String, String> {
-    all(life, &["createRuntime 1", "poststart", "poststop"], |s| {
-        s.annotation.as_deref() == Some(life.id.as_str())
+fn configs(lifecycle: &Lifecycle) -> Result<String, String> {
+    all(lifecycle, &["createRuntime 1", "poststart", "poststop"], |s| {
+        s.annotation.as_deref() == Some(lifecycle.id.as_str())
     })
 }
 
-fn annotations(life: &Life) -> Result<String, String> {
-    match life.of("createRuntime 1")?.state.as_ref().and_then(|s| s["annotations"].as_object()) {
+fn annotations(lifecycle: &Lifecycle) -> Result<String, String> {
+    match lifecycle.of("createRuntime 1")?.state.as_ref().and_then(|s| s["annotations"].as_object())
+    {
         None => Ok("there are none: read them from config.json".into()),
         Some(map) => hold(
-            map.get(ANNOTATION).and_then(|v| v.as_str()) == Some(&life.id),
+            map.get(ANNOTATION).and_then(|v| v.as_str()) == Some(&lifecycle.id),
             if map.is_empty() { "none" } else { "" },
         ),
     }

@@ -4,7 +4,8 @@ use crate::stacks::{build, dump, succeed};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// A store with one record, its core on a volume, its executable among the kept binaries, and nowhere else.
+/// A store with one record, its core on a volume, its executable among the kept
+/// binaries, and nowhere else.
 pub struct Crash {
     pub dir: tempfile::TempDir,
     pub core: PathBuf,
@@ -23,9 +24,12 @@ impl Crash {
         std::fs::rename(&core, volume.join("core.12")).unwrap();
         let crash = Crash { core: volume.join("core.12"), dir };
         let mut record = serde_json::json!({
-            "time": "2026-03-10T10:30:00Z", "container_id": "4f3c9a1b2d5e6f708192", "pid": 12, "host_pid": 4711, "tid": 12, "host_tid": 4711,
-            "signal": 11, "signal_name": "SIGSEGV", "comm": "program", "exe": program, "uid": 0, "gid": 0, "dump_mode": 1, "pattern": "/dump/core",
-            "core_path": "/dump/core.12", "host_path": crash.core, "host_dir": volume, "location": "volume", "truncated": false, "outcome": "written",
+            "time": "2026-03-10T10:30:00Z", "container_id": "4f3c9a1b2d5e6f708192", "pid": 12,
+            "host_pid": 4711, "tid": 12, "host_tid": 4711,
+            "signal": 11, "signal_name": "SIGSEGV", "comm": "program", "exe": program, "uid": 0,
+            "gid": 0, "dump_mode": 1, "pattern": "/dump/core",
+            "core_path": "/dump/core.12", "host_path": crash.core, "host_dir": volume,
+            "location": "volume", "truncated": false, "outcome": "written",
             "size": crash.core.metadata().unwrap().len(), "disk_size": null, "reason": null
         });
         let write = |record: &serde_json::Value| {

@@ -1,4 +1,5 @@
-//! Programs that die, and their cores, made by gdb's generate-core-file, so that nothing of the machine is changed.
+//! Programs that die, and their cores, made by gdb's generate-core-file, so that nothing
+//! of the machine is changed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -74,7 +75,8 @@ pub fn gdb_functions(program: &Path, core: &Path) -> Vec<String> {
     functions(&succeed(gdb().args(names_them(dir.path())).arg(program).arg(core)))
 }
 
-/// Arguments that make a gdb which knows program and core print the functions. The script lies in `dir`.
+/// Arguments that make a gdb which knows program and core print the functions.
+/// The script lies in `dir`.
 pub fn names_them(dir: &Path) -> [String; 6] {
     const SCRIPT: &str = "python
 f = gdb.newest_frame()
@@ -99,8 +101,9 @@ pub fn functions(out: &Output) -> Vec<String> {
         .collect()
 }
 
-/// The last component of a name, without what the two sides write differently: arguments of functions and types, the trait of a method, which of several
-/// names of one address, how a closure is numbered.
+/// The last component of a name, without what the two sides write differently: arguments
+/// of functions and types, the trait of a method, which of several names of one address,
+/// how a closure is numbered.
 pub fn plain(name: &str) -> String {
     if name.starts_with("<signal") {
         return name.to_owned();

@@ -1,5 +1,5 @@
-//! Cores of more than 8 MiB, whose memory the project reads from the process itself instead of from the kernel's pipe.
-//! The file must not show it.
+//! Cores of more than 8 MiB, whose memory the project reads from the process itself instead of from
+//! the kernel's pipe. The file must not show it.
 use super::places::{occupy, tmpfs_of};
 use super::privileges::{USER, add_capability};
 use crate::oracle::row::{Forced, Row};

@@ -1,4 +1,5 @@
-//! Where the file goes: directories that are missing, read-only, full; a target that exists already; kinds of place.
+//! Where the file goes: directories that are missing, read-only, full; a target that
+//! exists already; kinds of place.
 use std::fs;
 
 use crate::oracle::row::{Forced, Row};
@@ -12,7 +13,8 @@ pub fn rows() -> Vec<Row> {
 
 fn directories() -> Vec<Row> {
     vec![
-        // In the project's run: a volume, the host's store (an empty directory) or the container's own layer.
+        // In the project's run: a volume, the host's store (an empty directory) or
+        // the container's own layer.
         Row::new("place-volume").prepare(volume).location("volume"),
         Row::new("place-tmpfs")
             .prepare(|bundle| {
@@ -22,12 +24,19 @@ fn directories() -> Vec<Row> {
         Row::new("place-store").zeros().location("store"),
         Row::new("place-layer").prepare(occupy).zeros().location("layer"),
         Row::new("place-deep").pattern("/cores/a/b/core").script("mkdir -p -m 1777 /cores/a/b"),
-        Row::new("place-through-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "/cores", "/link")),
-        Row::new("place-through-relative-symlink").pattern("/link/core").prepare(|bundle| symlink(bundle, "./bin/../cores", "/link")),
+        Row::new("place-through-symlink")
+            .pattern("/link/core")
+            .prepare(|bundle| symlink(bundle, "/cores", "/link")),
+        Row::new("place-through-relative-symlink")
+            .pattern("/link/core")
+            .prepare(|bundle| symlink(bundle, "./bin/../cores", "/link")),
         Row::new("place-symlink-retargeted")
             .location("layer")
             .pattern("/cores/link/core")
-            .script("{ umount /cores/link && rmdir /cores/link; } 2>/dev/null; mkdir -m 1777 /cwd/two && ln -s /cwd/two /cores/link")
+            .script(
+                "{ umount /cores/link && rmdir /cores/link; } 2>/dev/null; mkdir -m 1777 /cwd/two \
+                 && ln -s /cwd/two /cores/link",
+            )
             .prepare(|bundle| {
                 occupy(bundle);
                 super::privileges::add_capability(bundle, "CAP_SYS_ADMIN");
@@ -57,15 +66,28 @@ fn directories() -> Vec<Row> {
         Row::new("full-in-notes").prepare(|bundle| tmpfs_of(bundle, 1)),
         Row::new("full-in-memory").prepare(|bundle| tmpfs_of(bundle, 3)),
         Row::new("full").prepare(|bundle| tmpfs_of(bundle, 16)).forced(Forced::MoreFits),
-        Row::new("full-odd").prepare(|bundle| tmpfs_of(bundle, 17)).script("head -c 5000 /dev/zero > /cores/other").forced(Forced::MoreFits),
-        Row::new("full-already").prepare(|bundle| tmpfs_of(bundle, 16)).script("head -c 100000 /dev/zero > /cores/other 2>/dev/null; true"),
+        Row::new("full-odd")
+            .prepare(|bundle| tmpfs_of(bundle, 17))
+            .script("head -c 5000 /dev/zero > /cores/other")
+            .forced(Forced::MoreFits),
+        Row::new("full-already")
+            .prepare(|bundle| tmpfs_of(bundle, 16))
+            .script("head -c 100000 /dev/zero > /cores/other 2>/dev/null; true"),
         Row::new("full-of-inodes")
             .forced(Forced::CoreFlag)
             .prepare(|bundle| {
-                bundle.mount("tmpfs", "tmpfs", "/cores", &["nosuid", "nodev", "mode=1777", "nr_inodes=2"]);
+                bundle.mount(
+                    "tmpfs",
+                    "tmpfs",
+                    "/cores",
+                    &["nosuid", "nodev", "mode=1777", "nr_inodes=2"],
+                );
             })
             .script("echo > /cores/one; ! touch /cores/two"),
-        Row::new("full-in-zeros").zeros().prepare(|bundle| tmpfs_of(bundle, 50)).forced(Forced::MoreFits),
+        Row::new("full-in-zeros")
+            .zeros()
+            .prepare(|bundle| tmpfs_of(bundle, 50))
+            .forced(Forced::MoreFits),
     ]
 }
 
@@ -96,7 +118,8 @@ fn symlink(bundle: &mut Bundle, target: &str, link: &str) {
     std::os::unix::fs::symlink(target, bundle.rootfs().host_path(link)).unwrap();
 }
 
-/// What is at /cores/core.100 already, each as root and, where it makes a difference, as somebody else.
+/// What is at /cores/core.100 already, each as root and, where it makes a
+/// difference, as somebody else.
 fn targets() -> Vec<Row> {
     let user = "--uid 1000 --gid 1000";
     let big = "head -c 3000000 /dev/zero | tr '\\0' x > /cores/core.100";

@@ -72,7 +72,8 @@ fn users() -> Vec<Row> {
     ]
 }
 
-/// Executables that change credentials or that cannot be read, and what fs.suid_dumpable makes of them.
+/// Executables that change credentials or that cannot be read, and what
+/// fs.suid_dumpable makes of them.
 fn privileged() -> Vec<Row> {
     let row = |name, dumpable| {
         Row::new(name)

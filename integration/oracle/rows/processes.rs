@@ -29,8 +29,9 @@ fn signals() -> Vec<Row> {
     ]
 }
 
-/// The kernel counts whole units: a header, a note's name, its content, a component of the layout note. Where the file ends
-/// under a limit shows each of them; the notes of one thread end between these on most processors.
+/// The kernel counts whole units: a header, a note's name, its content, a component of the layout
+/// note. Where the file ends under a limit shows each of them; the notes of one thread end between
+/// these on most processors.
 fn limits_in_the_notes() -> impl Iterator<Item = Row> {
     (4200..5300)
         .step_by(40)
@@ -94,7 +95,8 @@ fn memory() -> Vec<Row> {
             .pattern("/cores/core.%i.%p.%e.%E"),
         Row::new("memory-odd").crasher("--odd"),
         Row::new("memory-odd-all").crasher("--odd").parent("--filter 0x1ff"),
-        // Some processors save so much for each thread that all of them are more than the kernel's default allows.
+        // Some processors save so much for each thread that all of them are more than
+        // the kernel's default allows.
         Row::new("threads-1000")
             .crasher("--threads 1000")
             .sysctl("kernel/core_file_note_size_limit", "16777216"),

@@ -1,11 +1,14 @@
 /*
- * A program that dies of a signal, freestanding, so that nothing in its memory depends on a C library's start-up.
+ * A program that dies of a signal, freestanding, so that nothing in its memory depends on a C
+ * library's start-up.
  *
  *   crasher [OPTION...] DEATH
  *
- * DEATH            how: null (SIGSEGV), bus (SIGBUS), div (SIGFPE), ud2 (SIGILL), int3 (SIGTRAP), abort (SIGABRT),
+ * DEATH            how: null (SIGSEGV), bus (SIGBUS), div (SIGFPE), ud2 (SIGILL), int3 (SIGTRAP),
+ *                  abort (SIGABRT),
  *                  a signal number, which it then sends to itself, or exit
- * --wait           when all is set up, write "ready\n" to fd 1 and read a byte from fd 0 before dying
+ * --wait           when all is set up, write "ready\n" to fd 1 and read a byte from fd 0 before
+ *                  dying
  * --threads N      be N threads; the others sleep in futex(2)
  * --in-thread      the thread that was started last dies, not the leader
  * --comm HEX       name of the dying thread, any bytes
@@ -13,13 +16,15 @@
  * --chdir DIR, --chroot DIR    as the program itself, after it was started
  * --dumpable N     prctl(PR_SET_DUMPABLE)
  * --zeros          some of the pages of the memory pattern are touched, but hold zeros only
- * --odd            more mappings, of every kind that the kernel treats in its own way (see odd() below)
+ * --odd            more mappings, of every kind that the kernel treats in its own way (see odd()
+ *                  below)
  * --leader-exits   with --in-thread: the leader has ended already
  * --fill MIB       so much written memory besides
  * --tail MIB       so much memory besides of which only the first page is touched
  *
- * The memory pattern: 96 pages of anonymous memory, a third written, a third untouched, a third (--zeros) written with
- * zeros, else untouched; 4 pages of its own executable mapped privately, one of them written; 4 shared pages.
+ * The memory pattern: 96 pages of anonymous memory, a third written, a third untouched, a third
+ * (--zeros) written with zeros, else untouched; 4 pages of its own executable mapped privately, one
+ * of them written; 4 shared pages.
  */
 #ifndef __x86_64__
 #error "this program is written for x86-64"
@@ -107,7 +112,8 @@ static void write_byte(char *at, char value)
 	*(volatile char *)at = value;
 }
 
-/* All of these are in the core or not, with data or as a hole, by a rule of their own in mm/gup.c or fs/coredump.c. */
+/* All of these are in the core or not, with data or as a hole, by a rule of their own in
+ * mm/gup.c or fs/coredump.c. */
 static void odd(void)
 {
 	/* Written, then made inaccessible: dumped all the same. */
@@ -119,7 +125,8 @@ static void odd(void)
 	char *private = (char *)map(8 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	write_byte(private, 'p');
 	must(call(__NR_madvise, private, 8 * PAGE, MADV_DONTDUMP), "MADV_DONTDUMP");
-	/* Only read: the kernel's shared page of zeros. One page is written, else it would not be dumped. */
+	/* Only read: the kernel's shared page of zeros. One page is written, else it would not
+	 * be dumped. */
 	char *read = (char *)map(64 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	write_byte(read + 9 * PAGE, 'r');
 	for (int page = 0; page < 64; page += 2)
@@ -132,10 +139,12 @@ static void odd(void)
 	must(call(__NR_madvise, split + 60 * PAGE, 8 * PAGE, MADV_DONTNEED), "MADV_DONTNEED");
 	/* Guard pages: Linux 6.13, not known before. */
 	call(__NR_madvise, split + 70 * PAGE, 3 * PAGE, 102);
-	/* A file of which most pages were never looked at, one was written; and one that ends in the mapping's second page. */
+	/* A file of which most pages were never looked at, one was written; and one that ends in
+	 * the mapping's second page. */
 	long fd = open_file("/bin/busybox");
 	if (fd >= 0) {
-		char *file = (char *)call6(__NR_mmap, 0, 200 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 3 * PAGE);
+		char *file = (char *)call6(__NR_mmap, 0, 200 * PAGE, PROT_READ | PROT_WRITE,
+					   MAP_PRIVATE, fd, 3 * PAGE);
 		write_byte(file + 100 * PAGE, 'f');
 		char *shared = (char *)call6(__NR_mmap, 0, 40 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
 		(void)*(volatile char *)(shared + 7 * PAGE);
@@ -252,7 +261,8 @@ static void sleep_for_ever(void)
 /* Starts job in a thread on the stack that ends at top. */
 static void start(char *top, void (*job)(void))
 {
-	long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, result;
+	long flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+	long result;
 	*(void (**)(void))(top - 16) = job;
 	__asm__ volatile("xorl %%edx, %%edx\n\t"
 			 "xorl %%r10d, %%r10d\n\t"
@@ -318,7 +328,8 @@ __attribute__((noinline, used)) static void begin(long *stack)
 	if (threads > 1) {
 		char *stacks = (char *)map((threads - 1) * 2 * PAGE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 		for (long started = 1; started < threads; started++)
-			start(stacks + started * 2 * PAGE, in_thread && started == threads - 1 ? die : sleep_for_ever);
+			start(stacks + started * 2 * PAGE,
+			      in_thread && started == threads - 1 ? die : sleep_for_ever);
 	}
 	if (leader_exits)
 		call(__NR_exit, 0, 0, 0);

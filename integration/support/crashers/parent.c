@@ -3,21 +3,24 @@
  *
  *   parent [OPTION...] -- PROGRAM [ARGUMENT...]
  *
- * prints "ended PID STATUS\n": the PID as this process sees it, and the raw wait status in decimal. The program gets an
- * empty environment, no address randomization, no huge pages. As PID 1 of a container it also reaps what is left to it.
+ * prints "ended PID STATUS\n": the PID as this process sees it, and the raw wait status in decimal.
+ * The program gets an empty environment, no address randomization, no huge pages. As PID 1 of a
+ * container it also reaps what is left to it.
  *
  * In this process:
  * --sh SCRIPT           first run sh -c SCRIPT, which must succeed
  * --hostname HEX        sethostname, any bytes
  * --hold                after it has printed, wait for the end of file on fd 0
  * --pid N               the program's PID (in this PID namespace) will be N
- * In a process between this one and the program, which stays until the end of file when --hold is given:
+ * In a process between this one and the program, which stays until the end of file when --hold is
+ * given:
  * --user-namespace      become --uid and --gid, then unshare a user namespace in which they are 0
  * --pid-namespace       unshare a PID namespace: the program will be PID 1 there
  * --mount-namespace     unshare a mount namespace
  * --tmpfs DIR           mount a tmpfs there
  * In the program's process, in this order:
- * --umask OCTAL, --core BYTES|unlimited|inherit, --fsize BYTES (the soft limits), --filter MASK (coredump_filter), --cpu N,
+ * --umask OCTAL, --core BYTES|unlimited|inherit, --fsize BYTES (the soft limits), --filter MASK
+ * (coredump_filter), --cpu N,
  * --chroot DIR, --chdir DIR,
  * --drop CAP (a number, from the bounding set), --groups A,B, --gid N, --uid N, --ambient CAP
  */
@@ -40,7 +43,8 @@
 #include <unistd.h>
 
 static struct {
-	const char *script, *hostname, *tmpfs, *umask, *core, *fsize, *cpu, *chroot, *chdir, *groups, *uid, *gid, *ambient, *pid, *filter;
+	const char *script, *hostname, *tmpfs, *umask, *core, *fsize, *cpu, *chroot, *chdir, *groups;
+	const char *uid, *gid, *ambient, *pid, *filter;
 	const char *drop[8];
 	int drops, hold, user_namespace, pid_namespace, mount_namespace;
 	char **program;
@@ -62,9 +66,11 @@ static void parse(char **argv)
 {
 	static const struct { const char *name; const char **value; } with_value[] = {
 		{ "--sh", &plan.script }, { "--hostname", &plan.hostname }, { "--tmpfs", &plan.tmpfs },
-		{ "--umask", &plan.umask }, { "--core", &plan.core }, { "--fsize", &plan.fsize }, { "--cpu", &plan.cpu },
+		{ "--umask", &plan.umask }, { "--core", &plan.core }, { "--fsize", &plan.fsize },
+		{ "--cpu", &plan.cpu },
 		{ "--chroot", &plan.chroot }, { "--chdir", &plan.chdir }, { "--groups", &plan.groups },
-		{ "--uid", &plan.uid }, { "--gid", &plan.gid }, { "--ambient", &plan.ambient }, { "--pid", &plan.pid },
+		{ "--uid", &plan.uid }, { "--gid", &plan.gid }, { "--ambient", &plan.ambient },
+		{ "--pid", &plan.pid },
 		{ "--filter", &plan.filter },
 	};
 	for (argv++; *argv && strcmp(*argv, "--"); argv++) {
@@ -185,7 +191,9 @@ static void keep_ambient(int capability)
 	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
 	struct __user_cap_data_struct data[2] = { 0 };
 	unsigned bit = 1U << (capability % 32);
-	data[capability / 32].permitted = data[capability / 32].effective = data[capability / 32].inheritable = bit;
+	data[capability / 32].permitted = bit;
+	data[capability / 32].effective = bit;
+	data[capability / 32].inheritable = bit;
 	must(syscall(SYS_capset, &header, data), "capset");
 	must(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0), "PR_CAP_AMBIENT_RAISE");
 }
@@ -220,7 +228,8 @@ static void run_program(void)
 	if (plan.ambient)
 		keep_ambient(atoi(plan.ambient));
 	must(personality(ADDR_NO_RANDOMIZE), "personality");
-	/* Whether there is a huge page to be had differs from run to run, and all of it would be dumped. */
+	/* Whether there is a huge page to be had differs from run to run, and all of it would be
+	 * dumped. */
 	must(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), "PR_SET_THP_DISABLE");
 	execve(plan.program[0], plan.program, nothing);
 	fail(plan.program[0]);
@@ -256,7 +265,8 @@ int main(int argc, char **argv)
 		run_script();
 	if (plan.hostname)
 		set_hostname();
-	/* PIDs are given out in ascending order: use up those before the wanted one. The supervisor has the last of them. */
+	/* PIDs are given out in ascending order: use up those before the wanted one. The
+	 * supervisor has the last of them. */
 	int wanted = plan.pid ? atoi(plan.pid) - 1 : 0;
 	pid_t supervisor;
 	for (;;) {

@@ -9,7 +9,7 @@ use crate::dump::policy::slots::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste};
 use crate::record::{Outcome, Record};
 use crate::report::one_line;
-use crate::sys::jail::Bounds;
+use crate::sys::sandbox::Bounds;
 use crate::sys::{OwnedFd, file, resolve};
 use anyhow::{Result, ensure};
 use std::time::Duration;

@@ -15,8 +15,8 @@ use super::spans::{Spans, merge};
 use super::stop::Stop;
 use super::target::Target;
 use crate::sys::Errno;
-use crate::sys::hold::{Held, Hold};
 use crate::sys::memory::Span;
+use crate::sys::pinned_memory::{Held, Hold};
 use std::sync::Arc;
 
 /// Areas up to this size are copied before the release, ...

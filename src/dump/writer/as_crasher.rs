@@ -5,7 +5,7 @@ use super::crasher::become_crasher;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::sys::cgroup::{self, Groups};
-use crate::sys::jail::{self, Bounds};
+use crate::sys::sandbox::{self, Bounds};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, limit, process, resolve};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ pub fn run<T: for<'d> Deserialize<'d>>(
     };
     let pid = child.id().as_raw_nonzero().get();
     let mut leave = || cgroup::leave(&facts.cgroups, pid);
-    let (said, cut) = jail::listen_beside(&read, bounds, last, &mut leave);
+    let (said, cut) = sandbox::listen_beside(&read, bounds, last, &mut leave);
     // A child that hangs in the container's file system cannot be killed, and is left behind.
     if cut.is_some() { child.end_now() } else { child.end_within(LAST) }?;
     Ok(said.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())

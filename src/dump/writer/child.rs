@@ -17,7 +17,7 @@ use crate::dump::policy::slots::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
-use crate::sys::hold::Hold;
+use crate::sys::pinned_memory::Hold;
 use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, file, filter, proc, process};
 use anyhow::Result;
 use std::sync::Arc;

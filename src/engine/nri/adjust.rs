@@ -1,4 +1,4 @@
-//! What a container that asks gets at its creation. Pure.
+//! The adjustment for a container that requests a pattern. Pure.
 
 use super::messages::{
     Container, ContainerAdjustment, CreateContainerRequest, Hook, Hooks, OptionalInt, PodSandbox,
@@ -10,7 +10,8 @@ use crate::engine::spec;
 
 const CORE: &str = "RLIMIT_CORE";
 
-/// The adjustment; `None` for a container that asks for nothing. `program`: the hook. `reach`: the hard limit that runtimes of this engine have.
+/// The adjustment; `None` for a container that requests nothing. `program`: the hook. `reach`: the
+/// hard limit that runtimes of this engine have, in bytes.
 pub fn adjust(
     request: &CreateContainerRequest,
     config: &Config,
@@ -19,7 +20,8 @@ pub fn adjust(
 ) -> Option<ContainerAdjustment> {
     let (pod, container) = (request.pod.clone().unwrap_or_default(), request.container.as_ref()?);
     let names = names(&pod, container);
-    // What the hook will see in config.json: what the engine has put there, our keys of the pod, the names.
+    // The annotations that the hook will see in config.json: those of the engine, our keys
+    // of the pod, and the names.
     let mut all = pod.annotations.clone();
     all.extend(names.clone());
     all.extend(container.annotations.clone());
@@ -44,7 +46,8 @@ pub fn adjust(
     })
 }
 
-/// Who the container is, in the words of containerd's CRI plugin, where the engine has not said it in its own.
+/// The container's names in the annotations of containerd's CRI plugin, if the
+/// engine has not set its own.
 fn names(pod: &PodSandbox, container: &Container) -> Annotations {
     let image = container.image.as_ref().map_or("", |i| &i.name);
     [
@@ -68,7 +71,7 @@ fn names(pod: &PodSandbox, container: &Container) -> Annotations {
     .collect()
 }
 
-/// Our hooks, but for those that a base specification or hooks.d has put there already.
+/// Our hooks, except those that a base specification or hooks.d has added already.
 fn hooks(there: Option<&Hooks>, program: &str) -> Option<Hooks> {
     let there = there.cloned().unwrap_or_default();
     let ours = |list: &[Hook], stage: &str| -> Vec<Hook> {
@@ -173,7 +176,11 @@ mod tests {
 
     #[test]
     fn the_administrators_selection() {
-        let config = Config::parse("default_pattern = \"/d/core\"\n[select]\n\"io.kubernetes.cri.sandbox-namespace\" = \"shop\"\n\"team\" = \"*\"").unwrap();
+        let config = Config::parse(
+            "default_pattern = \"/d/core\"\n[select]\n\
+             \"io.kubernetes.cri.sandbox-namespace\" = \"shop\"\n\"team\" = \"*\"",
+        )
+        .unwrap();
         let a = adjust(&request(&[("team", "a")], Container::default()), &config, "/p", 0).unwrap();
         assert_eq!((a.annotations["team"].as_str(), a.rlimits.len()), ("a", 0));
         assert_eq!(adjust(&request(&[], Container::default()), &config, "/p", 0), None);

@@ -1,6 +1,8 @@
-//! The messages of NRI, as far as we read or write them. Fields that are not here are skipped when read, and left unset when written.
+//! The NRI messages, as far as they are read or written here. Other fields are skipped when reading
+//! and left unset when writing.
 //!
-//! Names and numbers: containerd/nri, pkg/api/api.proto (`nri.pkg.api.v1alpha1`), unchanged since NRI 0.4; the last two: containerd/ttrpc, request.proto.
+//! Names and numbers: containerd/nri, pkg/api/api.proto (`nri.pkg.api.v1alpha1`), unchanged since
+//! NRI 0.4; the last two: containerd/ttrpc, request.proto.
 
 #![allow(missing_docs, reason = "the names are the protocol's")]
 

@@ -1,14 +1,20 @@
-//! The NRI plugin: containerd and CRI-O ask it about every container that they create, and it adjusts those that ask for a core pattern.
+//! The NRI plugin: containerd and CRI-O call it for every container that they create, and it
+//! adjusts those that request a core pattern.
 //!
-//! In: the engine's socket. Out: hooks, RLIMIT_CORE (so that exec'd processes have it too) and names. One thread, no state: an answer depends on the
-//! question alone, and none waits for anything, so that the engine's two seconds are never used up. What cannot be understood is answered with no adjustment.
+//! In: the engine's socket. Out: hooks, RLIMIT_CORE (so that exec'd processes have it too) and
+//! names. One thread and no state: an answer depends only on the call and waits for nothing, so
+//! that the engine's limit of two seconds is never reached. A call that cannot be understood is
+//! answered with no adjustment.
 //!
-//! The dump directory is not mounted by an adjustment but by the hook that is adjusted in. Whether there is a volume, and whether something lies there that
-//! must not be hidden, is to be seen only in the container's mount namespace, after the mounts of the image, the engine and the pod: an adjustment would have
-//! to guess it, would hide what an image has there, and would leave a directory in the store for each container that fails to start.
+//! The dump directory is not mounted by an adjustment but by the hook that is added. Whether there
+//! is a volume, and whether something exists there that must not be hidden, can only be seen in the
+//! container's mount namespace, after the mounts of the image, the engine and the pod. An
+//! adjustment would have to guess it, would hide what an image has there, and would leave a
+//! directory in the store for each container that fails to start.
 //!
-//! Not the `ttrpc` crate: its server and client want sockets of their own, which the engine's one multiplexed socket does not give, and what would be
-//! left of it, a header of ten bytes and two messages, is less than its dependencies.
+//! The `ttrpc` crate is not used: its server and client need sockets of their own, which the
+//! engine's one multiplexed socket does not offer. What would remain of it, a header of ten bytes
+//! and two messages, is less than its dependencies.
 
 mod adjust;
 mod messages;
@@ -30,19 +36,20 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where engines listen for plugins that were not started by them.
+/// Where engines accept plugins that they did not start.
 pub const SOCKET: &str = "/var/run/nri/nri.sock";
 
-/// What the engine tells a plugin that it starts.
+/// Environment variable with the descriptor of the socket, in a plugin that the engine starts.
 const SOCKET_VARIABLE: &str = "NRI_PLUGIN_SOCKET";
 
 const NAME: &str = "oci-coredump";
-/// Plugins are asked in the order of these: late, so that we see what others have set.
+/// Index of the plugin. Plugins are called in this order: late, so that it
+/// sees what others have set.
 pub const INDEX: &str = "90";
-/// How a plugin of ours is called, behind its index.
+/// Name of the plugin after its index.
 pub const SUFFIX: &str = "-oci-coredump";
 
-/// gRPC's code for a method that is not there.
+/// gRPC's status code for a method that does not exist.
 const UNIMPLEMENTED: i32 = 12;
 
 /// Whether an engine has started this program as its plugin `NN-oci-coredump`.
@@ -51,10 +58,10 @@ pub fn is_plugin(own_name: &OsStr) -> bool {
     name.ends_with(SUFFIX) && std::env::var_os(SOCKET_VARIABLE).is_some()
 }
 
-/// Serves the engine that has started us, until it goes.
+/// Serves the engine that has started this process, until the engine ends.
 ///
 /// # Errors
-/// The socket is none, or the engine breaks the protocol.
+/// The socket is not valid, or the engine breaks the protocol.
 pub fn run_started() -> Result<()> {
     let number = std::env::var(SOCKET_VARIABLE)
         .ok()
@@ -73,7 +80,7 @@ pub fn run_started() -> Result<()> {
     serve(UnixStream::from(fd), &us)
 }
 
-/// Connects to an engine and serves it; for ever, since engines are restarted.
+/// Connects to an engine and serves it. Reconnects for ever, since engines are restarted.
 ///
 /// # Errors
 /// This program does not know its own path.
@@ -97,7 +104,7 @@ pub fn run_connecting(path: &Path) -> Result<std::convert::Infallible> {
             Ok(()) => "the engine has closed the connection".to_owned(),
             Err(e) => format!("{e:#}"),
         };
-        // Once, not every second.
+        // Log a failure once, not every second.
         if now != said {
             log::warn!("nri: {now}, trying again every second");
             said = now;
@@ -106,12 +113,13 @@ pub fn run_connecting(path: &Path) -> Result<std::convert::Infallible> {
     }
 }
 
-/// Who we are. The path is the one of the start: a newer version that was installed since lies there too, while /proc/self/exe says "(deleted)".
+/// The plugin's own paths. That of the program is recorded at the start: a newer version is
+/// installed at the same path, while /proc/self/exe would say "(deleted)".
 struct Identity {
     name: String,
     index: String,
     program: Program,
-    /// The configuration; [`config::PATH`].
+    /// Path of the configuration; [`config::PATH`].
     config: PathBuf,
 }
 
@@ -157,7 +165,7 @@ fn registered(payload: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The answer to any question.
+/// The answer to a call.
 fn answer(payload: &[u8], engine: i32, us: &Identity) -> Response {
     let ok = |payload: Vec<u8>| Response { status: None, payload };
     let done = Request::decode(payload).context("request").and_then(|request| {
@@ -178,7 +186,7 @@ fn answer(payload: &[u8], engine: i32, us: &Identity) -> Response {
                 Some(messages::SynchronizeResponse { more }.encode_to_vec())
             }
             "CreateContainer" => Some(create(&request.payload, engine, us).encode_to_vec()),
-            // Events that we have not asked for; their answers have no fields that must be set.
+            // Events that were not subscribed to. Their answers have no fields that must be set.
             "Shutdown" | "StateChange" => Some(Vec::new()),
             _ => None,
         })
@@ -196,17 +204,18 @@ fn answer(payload: &[u8], engine: i32, us: &Identity) -> Response {
     }
 }
 
-/// Whatever goes wrong, the container starts, without us.
+/// The adjustment of a new container. After a failure it is empty, and the container
+/// starts without a core pattern.
 fn create(payload: &[u8], engine: i32, us: &Identity) -> CreateContainerResponse {
     let program = &us.program;
     let attempt = || -> Result<_> {
         let request = CreateContainerRequest::decode(payload).context("CreateContainer")?;
-        // Read anew each time: nobody wants to restart an engine for a line of ours.
+        // Read for every container, so that a change needs no restart of the engine.
         let config = Config::load_from(&us.config)?;
         if let Err(e) = crate::sysctl::mend(&config) {
             log::warn!("kernel.core_pattern cannot be put back, ignoring: {e:#}");
         }
-        // A hook whose program is gone would fail the container.
+        // A hook whose program is missing would fail the container.
         ensure!(program.path.exists(), "{} is gone", program.path.display());
         let reach = Proc::open(engine)?.limit("Max core file size")?.hard.unwrap_or(u64::MAX);
         Ok(adjust::adjust(&request, &config, program.text()?, reach))
@@ -222,7 +231,7 @@ fn create(payload: &[u8], engine: i32, us: &Identity) -> CreateContainerResponse
 mod tests {
     use super::*;
 
-    /// A plugin of no configuration: what the machine's own says is not asked.
+    /// A plugin without a configuration, so that the machine's own is not used.
     fn plugin(program: &str) -> Identity {
         Identity {
             name: "p".into(),
@@ -261,7 +270,7 @@ mod tests {
         assert_eq!(ask("Configure", vec![]).payload, [0x10, 8]);
         assert_eq!(ask("Synchronize", vec![0x18, 1]).payload, [0x10, 1]);
         assert_eq!(ask("CreateContainer", vec![]), Response::default());
-        // Nonsense is answered with no adjustment, not with a failure of the container.
+        // A malformed call is answered with no adjustment, not with a failure of the container.
         assert_eq!(ask("CreateContainer", vec![0xff; 9]), Response::default());
         assert_eq!(ask("Shutdown", vec![]), Response::default());
         assert_eq!(ask("New", vec![]).status.unwrap().code, UNIMPLEMENTED);
@@ -277,7 +286,7 @@ mod tests {
         let request = Request::decode(message.payload.as_slice()).unwrap();
         assert_eq!((connection, request.method.as_str()), (Connection::Runtime, "RegisterPlugin"));
         assert_eq!(request.payload, b"\x0a\x01p\x12\x0210");
-        // The engine asks before it has answered, as containerd does.
+        // The engine calls before it has answered, as containerd does.
         let configure = Request {
             service: messages::PLUGIN.into(),
             method: "Configure".into(),

@@ -1,50 +1,50 @@
-//! The wire: two connections over one socket, ttrpc messages in them.
+//! The wire protocol: two connections over one socket, with ttrpc messages in them.
 //!
 //! ```text
-//! frame:    u32 connection, u32 length, bytes                      (big endian; containerd/nri, pkg/net/multiplex)
+//! frame:    u32 connection, u32 length, bytes      (big endian; containerd/nri, pkg/net/multiplex)
 //! message:  u32 length, u32 stream, u8 kind, u8 flags, payload     (containerd/ttrpc, PROTOCOL.md)
 //! ```
 //!
-//! A message may lie in several frames, and a frame may hold several messages.
+//! A message may be split over several frames, and a frame may hold several messages.
 
 use anyhow::{Context, Result, ensure};
 use std::io::{ErrorKind, Read, Write};
 
-/// ttrpc's limit of a payload, in bytes.
+/// ttrpc's maximum payload, in bytes.
 const PAYLOAD: usize = 4 << 20;
 const HEADER: usize = 10;
 const FRAME: usize = HEADER + PAYLOAD;
 
-/// A connection of the two.
+/// One of the two connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
-    /// The engine asks, we answer.
+    /// The engine calls, we answer.
     Plugin = 1,
-    /// We ask, the engine answers.
+    /// We call, the engine answers.
     Runtime = 2,
 }
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A call.
     Request = 1,
-    /// Its answer.
+    /// The answer to a call.
     Response = 2,
 }
 
 /// A ttrpc message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Which call: odd numbers, ever larger, chosen by who calls.
+    /// Number of the call: odd and increasing, chosen by the caller.
     pub stream: u32,
     /// Whether it is the call or its answer.
     pub kind: Kind,
-    /// A `Request` or `Response` of protobuf.
+    /// A `Request` or `Response` in protobuf encoding.
     pub payload: Vec<u8>,
 }
 
-/// The socket, and what of unfinished messages has come.
+/// The socket, and the received parts of incomplete messages.
 #[derive(Debug)]
 pub struct Mux<S> {
     socket: S,
@@ -56,7 +56,7 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 impl<S: Read + Write> Mux<S> {
-    /// A new one.
+    /// Wraps a connected socket.
     pub fn new(socket: S) -> Self {
         Mux { socket, pending: Default::default() }
     }
@@ -81,10 +81,10 @@ impl<S: Read + Write> Mux<S> {
         self.socket.write_all(&bytes).context("write")
     }
 
-    /// The next whole message; `None`: the engine has closed the connection.
+    /// The next complete message; `None` if the engine has closed the connection.
     ///
     /// # Errors
-    /// What came breaks the protocol.
+    /// The input breaks the protocol.
     pub fn receive(&mut self) -> Result<Option<(Connection, Message)>> {
         loop {
             for connection in [Connection::Plugin, Connection::Runtime] {
@@ -108,7 +108,7 @@ impl<S: Read + Write> Mux<S> {
             ensure!(length <= FRAME, "a frame of {length} bytes breaks the protocol");
             let mut bytes = vec![0; length];
             self.socket.read_exact(&mut bytes).context("read")?;
-            // Connections that nobody opened here are somebody's future.
+            // Other connections may be added to the protocol in future: skipped.
             if let Some(pending) =
                 (connection as usize).checked_sub(1).and_then(|i| self.pending.get_mut(i))
             {
@@ -122,7 +122,7 @@ impl<S: Read + Write> Mux<S> {
     }
 }
 
-/// Takes the first message off; kinds other than ours (streams) are left out.
+/// Takes the first message off. Messages of other kinds (streams) are skipped.
 fn take(pending: &mut Vec<u8>) -> Result<Option<Message>> {
     loop {
         if pending.len() < HEADER {
@@ -155,7 +155,7 @@ mod tests {
         Message { stream, kind: Kind::Request, payload: payload.to_vec() }
     }
 
-    /// What one `send` writes, frame header and all.
+    /// What one `send` writes, including the frame header.
     fn sent(connection: Connection, message: &Message) -> Vec<u8> {
         let mut mux = Mux::new(Cursor::new(Vec::new()));
         mux.send(connection, message).unwrap();

@@ -1,4 +1,5 @@
-//! The place of the fights: a container of runc whose cores go to a volume, with the crashing programs in it, and another one beside it to be hurt.
+//! The fixture of the attacks: a container of runc whose cores go to a volume, with the crashing
+//! programs in it, and a second container that is to be harmed.
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,10 +14,11 @@ use crate::support::crasher::{crasher, parent};
 use crate::support::host::BINARY;
 use crate::support::runtime::Container;
 
-/// Where the cores of the containers go.
+/// The pattern of the containers.
 pub const PATTERN: &str = "/dump/core";
 
-/// A bundle with the crashing programs, and the volume at /dump, which every user of the container may write.
+/// A bundle with the crashing programs, and the volume at /dump, which every user
+/// of the container may write.
 pub fn bundle() -> (Bundle, TempDir) {
     let volume = TempDir::with_prefix("volume").unwrap();
     fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o1777)).unwrap();
@@ -27,7 +29,8 @@ pub fn bundle() -> (Bundle, TempDir) {
     (bundle, volume)
 }
 
-/// `parent OPTIONS -- PROGRAM...` by exec as a user: PID in the container and raw wait status.
+/// Runs `parent OPTIONS -- PROGRAM...` by exec as a user. Returns the PID in the
+/// container and the raw wait status.
 pub fn crash(container: &Container<'_>, user: &str, options: &str, program: &[&str]) -> (i32, i32) {
     let mut args = vec!["/bin/parent", "--core", "unlimited"];
     args.extend(options.split_whitespace());
@@ -41,7 +44,7 @@ pub fn crash(container: &Container<'_>, user: &str, options: &str, program: &[&s
     ))
 }
 
-/// `crasher --comm`, in its hexadecimal.
+/// The hexadecimal form that `crasher --comm` takes.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -74,7 +77,7 @@ pub fn tree(directory: &Path) -> BTreeMap<PathBuf, (u32, u32, u64, Vec<u8>)> {
     all
 }
 
-/// A command as a user of the host who has nothing but that ID.
+/// A command as a user of the host who has only that ID.
 pub fn as_nobody(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     command
@@ -83,7 +86,7 @@ pub fn as_nobody(program: &str, args: &[&str]) -> Command {
     command
 }
 
-/// The PIDs that run the installed binary now.
+/// The PIDs of all processes of the installed binary.
 pub fn helpers() -> Vec<i32> {
     let numbers = fs::read_dir("/proc")
         .unwrap()

@@ -1,4 +1,4 @@
-//! `install` and `uninstall`: the host part, done and undone.
+//! `install` and `uninstall`: set the kernel's pattern and configure engines, and undo that.
 
 use crate::config::{Config, Mode, RUN_DIR};
 use crate::engine::{self, Engine};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The path at which the kernel will find this program: where a link leads, not the link.
+/// The path under which the kernel will find this program, with links resolved.
 fn helper() -> Result<PathBuf> {
     std::env::current_exe().context("readlink(/proc/self/exe)")
 }
@@ -24,7 +24,7 @@ pub fn need_root(verb: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes the kernel's pattern over now.
+/// Makes the kernel hand crashes to this program now.
 pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     let config = Config::load()?;
     let helper = helper()?;
@@ -34,7 +34,8 @@ pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     if config.mode == Mode::Kernel {
         writeln!(
             out,
-            "mode = \"kernel\": each container's own pattern goes into the kernel when it starts; nothing to do now"
+            "mode = \"kernel\": each container's own pattern goes into the kernel when it starts; \
+             nothing to do now"
         )?;
         return Ok(());
     }
@@ -60,10 +61,11 @@ pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     Ok(())
 }
 
-/// The unit that puts the pattern back.
+/// The systemd unit that restores the pattern.
 const UNIT: &str = "oci-coredump.service";
 
-/// Asks systemd about our unit, where both are there. What fails is said: the host works without it.
+/// Calls systemctl for our unit, if both exist. A failure is only logged: the
+/// host works without the unit.
 fn systemctl(what: &[&str]) {
     let places =
         ["/usr/lib/systemd/system", "/etc/systemd/system", "/usr/local/lib/systemd/system"];
@@ -82,7 +84,7 @@ fn systemctl(what: &[&str]) {
     }
 }
 
-/// Tells an engine of this program.
+/// Configures an engine to use this program.
 pub fn install_engine(
     out: &mut impl Write,
     engine: Engine,
@@ -96,7 +98,7 @@ pub fn install_engine(
     engine::install(out, engine, options, dry_run)
 }
 
-/// Tells every engine that is there; one that cannot be told does not keep the others from it.
+/// Configures every engine that is found. A failure with one does not prevent the others.
 pub fn install_detected(
     out: &mut impl Write,
     options: &engine::Options,
@@ -119,7 +121,7 @@ pub fn install_detected(
     })
 }
 
-/// Makes an engine forget it.
+/// Restores an engine's configuration.
 pub fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
     if !dry_run {
         need_root("uninstall")?;
@@ -127,9 +129,9 @@ pub fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> 
     engine::uninstall(out, engine, dry_run)
 }
 
-/// Gives everything back.
+/// Undoes everything.
 pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()> {
-    // A configuration that cannot be read must not keep the host from being put back.
+    // An unreadable configuration must not prevent this.
     let config = Config::load().unwrap_or_else(|e| {
         log::warn!("{e:#}, using the defaults");
         Config::default()
@@ -158,13 +160,13 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
         )?;
         return Ok(());
     }
-    // First, or it would put the pattern back.
+    // The service first, or it would restore our pattern.
     systemctl(&["disable", "--now"]);
     super::private::sweep();
     super::private::remove_locks();
     let registry = Registry::own();
     let _lock = registry.as_ref().map(Registry::lock).transpose()?;
-    // What was there before is known without a store, too.
+    // The previous values are known even without a store.
     let store = Store::peek(&config).map_or_else(|| Store::open(&config), Ok);
     let store = store.or_else(|e| {
         log::warn!("{e:#}, using the default");
@@ -185,7 +187,8 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
     if live > 0 {
         writeln!(
             out,
-            "{live} running container(s) lose their own core_pattern until they are started anew with the hook in place"
+            "{live} running container(s) lose their own core_pattern until they are started anew \
+             with the hook in place"
         )?;
     }
     remove(out, Path::new(RUN_DIR))?;
@@ -205,7 +208,8 @@ fn purge_store(out: &mut impl Write, store: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is a user's own: his registrations, his records and cores. The kernel's settings are root's.
+/// Removes what belongs to a user: registrations, records and cores. The
+/// kernel's settings are root's.
 fn uninstall_of_user(out: &mut impl Write, uid: u32, dry_run: bool, purge: bool) -> Result<()> {
     let store = users::own_store(uid)?;
     if purge && dry_run {
@@ -231,7 +235,7 @@ fn uninstall_of_user(out: &mut impl Write, uid: u32, dry_run: bool, purge: bool)
     Ok(())
 }
 
-/// Removes what is empty of a store, and says what stays.
+/// Removes the empty parts of a store, and prints what stays.
 fn tidy(out: &mut impl Write, store: &Path) -> Result<()> {
     if let Some(left) = Store::look(store)?.map(|s| s.tidy()).transpose()?.flatten() {
         writeln!(out, "{left} stay in {} (--purge removes them)", store.display())?;

@@ -1,4 +1,4 @@
-//! Which crashes, and of which store, a verb is about.
+//! Command-line options that select crashes and a store.
 
 use super::export;
 use super::query::Query;
@@ -10,16 +10,17 @@ use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Which crashes a verb is about.
+/// Selects the crashes that a verb works on.
 #[derive(Debug, clap::Args)]
 pub struct Which {
     /// Only crashes that match.
     #[arg(value_name = "MATCH")]
     pub matches: Vec<String>,
-    /// Not before this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today, yesterday, 2h, "90 minutes ago".
+    /// Only crashes since this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today,
+    /// yesterday, 2h, "90 minutes ago".
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
-    /// Not after this time.
+    /// Only crashes until this time, in the same forms.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
     /// Read this store instead of the configured one.
@@ -28,19 +29,19 @@ pub struct Which {
 }
 
 impl Source {
-    /// The same, for the verbs.
+    /// The same options as values for the verbs.
     pub fn subject(self) -> export::Subject {
         export::Subject { core: self.core, sysroot: self.sysroot }
     }
 }
 
 impl Which {
-    /// Whether anything is said of which ones.
+    /// Whether any option restricts the crashes.
     pub fn is_any(&self) -> bool {
         !self.matches.is_empty() || self.since.is_some() || self.until.is_some()
     }
 
-    /// The store, and what to look for in it.
+    /// The store, and the query for its records.
     pub fn choose(self) -> Result<(Chosen, Query)> {
         let now = jiff::ZonedDateTime::now();
         let query =
@@ -49,10 +50,10 @@ impl Which {
     }
 }
 
-/// What a verb is about, if that is no record.
+/// Selects a core file in place of a record.
 #[derive(Debug, clap::Args)]
 pub struct Source {
-    /// Take this core file, whether there is a record of it or not.
+    /// Take this core file; it needs no record.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until"])]
     core: Option<PathBuf>,
     /// Take executables and libraries from below this directory instead of the container's root.
@@ -63,12 +64,13 @@ pub struct Source {
 /// The store that a verb reads.
 #[derive(Debug)]
 pub struct Chosen {
-    /// Its path.
+    /// The path of the store.
     pub store: PathBuf,
 }
 
 impl Chosen {
-    /// The store that was named, or the configured one; a user's own where it is not root who asks.
+    /// The store at the given path, else the configured one. A user other than
+    /// root has a store of his own.
     pub fn of(store: Option<PathBuf>) -> Result<Self> {
         let configured = || {
             let mut config = Config::load()?;
@@ -78,7 +80,7 @@ impl Chosen {
         Ok(Chosen { store: store.map_or_else(configured, Ok)? })
     }
 
-    /// The records that match, the oldest first.
+    /// The matching records, the oldest first.
     pub fn records(&self, query: &Query) -> Result<Vec<Record>> {
         let Some(records) =
             Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten()
@@ -95,19 +97,19 @@ impl Chosen {
         ))
     }
 
-    /// Opens the store, making it if it is not there.
+    /// Opens the store, making it if it does not exist.
     pub fn make_store(&self) -> Result<Store> {
         Store::open(&Config { store: self.store.clone(), ..Config::default() })
     }
 }
 
-/// The oldest first.
+/// Sorts by time, the oldest first.
 pub fn by_time(mut records: Vec<Record>) -> Vec<Record> {
     records.sort_by(|a, b| a.time.cmp(&b.time));
     records
 }
 
-/// Nothing to show is a failure, as it is for coredumpctl.
+/// Reports that no crash matches. That is a failure, as with coredumpctl.
 pub fn no_match(verb: &str, store: &Path) -> Result<ExitCode> {
     log::error!("{verb}: no crash in {} matches", store.display());
     Ok(ExitCode::FAILURE)

@@ -1,5 +1,6 @@
-//! A child process for reading what somebody hostile wrote: no rights, no way to open anything, bounded in memory, processor time and wall time. It has the
-//! descriptors that it is given, and a pipe to say what it found.
+//! A child process for reading untrusted input: no privileges, no way to open anything, and
+//! bounded memory, processor time and wall time. It has the descriptors that it is given,
+//! and a pipe for its output.
 
 use super::child::{self, Ended};
 use super::cred::{self, Credentials};
@@ -11,40 +12,42 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// What a jailed child may use.
+/// Bounds of a sandboxed child.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Address space, in bytes.
     pub memory: u64,
     /// Processor time, in seconds.
     pub cpu: u64,
-    /// Wall time.
+    /// Wall time until it is killed.
     pub time: Duration,
-    /// Most bytes that it may say.
+    /// Most bytes of its output.
     pub output: usize,
-    /// Most bytes that a file it was given to write may have.
+    /// Most bytes of a file that it writes to.
     pub file: u64,
 }
 
-/// What a jailed child said, and why it stopped.
+/// The output of a sandboxed child, and why it stopped.
 #[derive(Debug)]
 pub struct Said {
-    /// Its words, as far as they came.
+    /// The output, possibly truncated.
     pub output: Vec<u8>,
-    /// Why there may be more to say; `None` if it came to its end.
+    /// Why the output is incomplete; `None` if the child came to its end.
     pub cut: Option<String>,
 }
 
-/// The user and group of the jails that root makes: no other process has it, nor any file. Above what
-/// distributions, systemd and subordinate IDs use.
+/// The user and group ID of the sandboxes that root makes: no other process has it, nor does any
+/// file. Above the IDs of distributions, systemd and subordinate ranges.
 const READER: u32 = 2_147_450_879;
-/// The user and group that own nothing: for root of a user namespace, which may not have the other.
+/// The user and group ID that own nothing, for root of a user namespace,
+/// which may not use the other.
 const NOBODY: u32 = 65534;
 
-/// Runs `work` in a jail. The caller must be single-threaded. `keep` are the descriptors, besides the pipe, that the child still has, under the same numbers.
+/// Runs `work` in a sandbox. The caller must be single-threaded. `keep` are the descriptors that
+/// the child has besides the pipe, under the same numbers.
 ///
 /// # Errors
-/// There is no child. What happens in it is in [`Said`].
+/// The child could not be started. What happens in it is in [`Said`].
 ///
 /// # References
 /// seccomp(2), Linux 3.17; setrlimit(2); credentials(7).
@@ -59,7 +62,8 @@ pub fn run(
         match enter(bounds, keep, &out) {
             Ok(()) => {
                 work(&mut out);
-                // It closes by itself with the process; std would first ask whether it is open, which is one more call to allow.
+                // The end of the process closes it. std would check first that it is open, which
+                // is one more call to allow.
                 std::mem::forget(out);
                 0
             }
@@ -83,7 +87,7 @@ pub fn run(
         Ended::Signal(n) if n == libc::SIGXFSZ => {
             Some(format!("its reader wanted to write more than {} MiB", bounds.file >> 20))
         }
-        // An abort is a forbidden call, too.
+        // An abort ends as a forbidden call too.
         Ended::Signal(n) if n == libc::SIGABRT || n == child::FORBIDDEN => {
             Some("its reader gave up: more memory than it may have, or a defect".into())
         }
@@ -92,12 +96,13 @@ pub fn run(
     Ok(Said { output, cut })
 }
 
-/// Reads what a child says until it ends, or for too long, or too much: then why it was not listened to any longer.
+/// Reads the output of a child until it ends, exceeds its time, or writes too much; then also
+/// returns why the reading stopped.
 pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
     listen_beside(pipe, bounds, None, &mut || {})
 }
 
-/// The same. When `other` becomes readable meanwhile, `then` is done, once.
+/// The same. If `other` becomes readable in the meantime, `then` is called, once.
 pub fn listen_beside(
     pipe: &OwnedFd,
     bounds: &Bounds,
@@ -146,16 +151,17 @@ pub fn listen_beside(
     }
 }
 
-/// Most memory that a reader may have for itself, in bytes: compressed sections can become anything.
+/// Most memory of a reader's own, in bytes: compressed sections can expand to any size.
 const OWN: u64 = 2 << 30;
 
 fn own_memory() -> u64 {
     super::kernel::memory().map_or(OWN, |(_, available)| OWN.min(available / 2))
 }
 
-/// Gives everything up. The order is the defence: descriptors, limits, IDs, and the filter last, since it forbids the other calls.
+/// Gives up all privileges. The order matters for security: descriptors, limits, IDs, and the
+/// filter last, since it forbids the other calls.
 fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Result<()> {
-    // What the runtime of the language says at an abort is not for the user's terminal.
+    // What Rust's runtime prints at an abort must not reach the user's terminal.
     let null = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -166,16 +172,16 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
         .and_then(|()| rustix::stdio::dup2_stderr(&null))
         .context("dup2")?;
     drop(null);
-    // While files can be opened.
+    // While files can still be opened.
     let own = if process::is_host_root() { READER } else { NOBODY };
     let mut all = vec![out.as_fd()];
     all.extend_from_slice(keep);
     process::close_all_but(&all)?;
-    // Without a controlling terminal.
+    // Detach from the controlling terminal.
     rustix::process::setsid().context("setsid")?;
     for (resource, most) in [
         (Resource::As, bounds.memory),
-        // Maps of files take none of the host's memory for good; what is made of them does.
+        // Mapped files do not take the host's memory for good; data made from them does.
         (Resource::Data, bounds.memory.min(own_memory())),
         (Resource::Cpu, bounds.cpu),
         (Resource::Core, 0),
@@ -201,13 +207,14 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
         rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
         process::not_dumpable()?;
     }
-    // Who interrupts the parent ends this, too: it has left the terminal's session.
+    // Ends with the parent, since this process has left the terminal's session and gets no SIGINT.
     let death = Some(rustix::process::Signal::KILL);
     rustix::process::set_parent_process_death_signal(death).context("prctl(PR_SET_PDEATHSIG)")?;
     filter::enter(&FILTER)
 }
 
-/// Reading, writing to what was given, memory, and ending: nothing that opens, sends or starts anything. What else is tried kills the child.
+/// Reading, writing to given files, memory, and ending: nothing that opens, sends or starts
+/// anything. Any other call kills the child.
 const RULES: &[&[Rule]] = &[
     filter::BASE,
     &[
@@ -222,8 +229,8 @@ const RULES: &[&[Rule]] = &[
         Allow(libc::SYS_getrandom),
         Allow(libc::SYS_rt_sigaction),
         Allow(libc::SYS_getpid),
-        // No tgkill, not even for an abort, which then ends as a forbidden call: there are other
-        // processes of its user.
+        // No tgkill, not even for an abort, which then ends as a forbidden call: other
+        // processes have the same user ID.
     ],
 ];
 
@@ -241,22 +248,22 @@ mod tests {
         file: 0,
     };
 
-    /// Tests run on threads; the jail is entered all the same, since the child touches nothing that another thread could hold a lock of but the allocator,
-    /// which glibc puts in order at fork.
-    fn jailed(bounds: &Bounds, work: impl FnOnce(&mut dyn Write)) -> Said {
+    /// Tests run on threads. Entering the sandbox is safe all the same: the child uses nothing that
+    /// another thread could have locked except the allocator, which glibc makes consistent at fork.
+    fn sandboxed(bounds: &Bounds, work: impl FnOnce(&mut dyn Write)) -> Said {
         run(bounds, &[], work).unwrap()
     }
 
     #[test]
     fn what_it_says_arrives() {
-        let said = jailed(&BOUNDS, |out| out.write_all(b"hello").unwrap());
+        let said = sandboxed(&BOUNDS, |out| out.write_all(b"hello").unwrap());
         assert_eq!((said.output.as_slice(), said.cut), (&b"hello"[..], None));
     }
 
     #[test]
     fn it_can_open_start_and_connect_nothing() {
         let attempts: [fn(); 4] = [
-            // Signal 0 to the first process: whether it may.
+            // Signal 0 to the first process only tests the permission.
             || {
                 // SAFETY: touches no memory.
                 let _ = unsafe { libc::syscall(libc::SYS_tgkill, 1, 1, 0) };
@@ -266,7 +273,7 @@ mod tests {
             || drop(std::process::Command::new("/bin/true").status()),
         ];
         for (i, attempt) in attempts.into_iter().enumerate() {
-            let said = jailed(&BOUNDS, |out| {
+            let said = sandboxed(&BOUNDS, |out| {
                 attempt();
                 let _ = out.write_all(b"still here");
             });
@@ -305,24 +312,24 @@ mod tests {
 
     #[test]
     fn it_is_bounded() {
-        let said = jailed(&Bounds { cpu: 1, ..BOUNDS }, |_| {
+        let said = sandboxed(&Bounds { cpu: 1, ..BOUNDS }, |_| {
             loop {
                 std::hint::black_box(0);
             }
         });
         assert_eq!(said.cut.as_deref(), Some("its reader had used 1 seconds of processor time"));
-        let said = jailed(&Bounds { time: Duration::from_millis(100), ..BOUNDS }, |_| {
+        let said = sandboxed(&Bounds { time: Duration::from_millis(100), ..BOUNDS }, |_| {
             loop {
                 std::hint::black_box(0);
             }
         });
         assert!(said.cut.unwrap().starts_with("its reader took more than"));
-        let said = jailed(&BOUNDS, |out| {
+        let said = sandboxed(&BOUNDS, |out| {
             let big = vec![1u8; 2 << 30];
             let _ = out.write_all(&big[..10]);
         });
         assert!(said.output.is_empty() && said.cut.is_some());
-        let said = jailed(&BOUNDS, |out| while out.write_all(&[0; 4096]).is_ok() {});
+        let said = sandboxed(&BOUNDS, |out| while out.write_all(&[0; 4096]).is_ok() {});
         assert_eq!(said.output.len(), BOUNDS.output);
         assert!(said.cut.unwrap().starts_with("there is more"));
     }

@@ -1,12 +1,13 @@
-//! Names and annotations that are made to be taken for something else.
+//! Names and annotations made to be mistaken for something else.
 use std::process::Command;
 
 use crate::core_file;
-use crate::ring::{bundle, crash, hex, names};
+use crate::fixture::{bundle, crash, hex, names};
 use crate::scene::{self, ECI, product};
 use crate::support::runtime::{Kind, Runtime};
 
-/// A process's name is in the file's name, in the record, in the log, and on the administrator's terminal.
+/// A process's name appears in the file name, in the record, in the log and on the
+/// administrator's terminal.
 #[test]
 fn row_07_hostile_names() {
     let host = scene::host();
@@ -44,7 +45,8 @@ fn row_07_hostile_names() {
     }
     let now = names(volume.path().parent().unwrap());
     assert!(!now.iter().any(|name| name == "x" && !outside.contains(name)), "{now:?}");
-    // Each is one record, none of them says what its comm says, and none writes on the terminal what it likes.
+    // Each crash is one record, the comm injects nothing into it, and no output contains
+    // control sequences of its own.
     let records = host.records_of("names");
     assert!(
         records.len() == comms.len() + 1
@@ -66,7 +68,8 @@ fn row_07_hostile_names() {
     );
 }
 
-/// An annotation that the kernel would run as root: not in the mode in which no annotation ever reaches the kernel, and not in the one in which they do.
+/// An annotation that the kernel would run as root. Refused both in the mode in which no annotation
+/// ever reaches the kernel and in the one in which they do.
 #[test]
 fn row_08_annotation_that_names_a_program() {
     let host = scene::host();
@@ -91,7 +94,7 @@ fn row_08_annotation_that_names_a_program() {
                 "starlingx.io/core_pattern",
                 "alibabacloud.com/core-pattern",
             ];
-            // One of them in every dialect, the others in one.
+            // One of the patterns in every dialect, the others in one.
             for key in if *pattern == program { &keys[..] } else { &keys[..1] } {
                 let (mut bundle, _volume) = bundle();
                 bundle.annotation(ECI, "/dump/core");
@@ -104,7 +107,7 @@ fn row_08_annotation_that_names_a_program() {
                 }
             }
         }
-        // In dispatch mode a good one does not come there either.
+        // In dispatch mode a valid one does not reach the kernel either.
         if mode == "dispatch" {
             let (mut bundle, _volume) = bundle();
             bundle.annotation(ECI, "/dump/marked-by-the-annotation");

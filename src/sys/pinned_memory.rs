@@ -1,5 +1,6 @@
-//! Keeping an address space after its process has ended: a thread of ours sleeps in the middle of a read of /proc/PID/mem, and as long as it does the kernel
-//! does not take the memory down. What it sleeps on is a page of ours that never comes (userfaultfd).
+//! Keeps an address space after its process has ended. A thread of ours sleeps in the middle of a
+//! read of /proc/PID/mem, and until that ends the kernel does not tear the memory down. The read
+//! waits for a page of ours that never arrives (userfaultfd).
 
 use anyhow::{Context, Result, ensure};
 use linux_raw_sys::general::{
@@ -29,7 +30,7 @@ mod ioctl {
     );
 }
 
-/// A page that never comes. Made with privileges, used without.
+/// A page that never arrives. Created with privileges, used without.
 #[derive(Debug)]
 pub struct Hold {
     uffd: OwnedFd,
@@ -37,7 +38,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Makes it. Needs CAP_SYS_PTRACE where `vm.unprivileged_userfaultfd` is 0, and belongs to this process alone, not to a child.
+    /// Creates it. Needs CAP_SYS_PTRACE if `vm.unprivileged_userfaultfd` is 0. It works in this
+    /// process only, not in a child.
     ///
     /// # References
     /// userfaultfd(2), ioctl_userfaultfd(2), Linux 4.3.
@@ -69,12 +71,14 @@ impl Hold {
         Ok(Hold { uffd, page })
     }
 
-    /// Holds the address space of `mem`, an open /proc/PID/mem, by reading one byte at `address`, which must be readable. When this returns the memory stays, for
-    /// as long as this process lives.
+    /// Pins the address space of `mem`, an open /proc/PID/mem, by reading one byte at
+    /// `address`, which must be readable. When this returns, the memory stays for as
+    /// long as this process lives.
     pub fn hold(self, mem: OwnedFd, address: u64) -> Result<Held> {
         let page = self.page;
         let thread = move || {
-            // SAFETY: the page is mapped for ever, and nobody else touches it: the read writes at most one byte there, and never does.
+            // SAFETY: the page is mapped for ever, and nobody else touches it: the read writes at
+            // most one byte there, and never does.
             let byte = unsafe { std::slice::from_raw_parts_mut(page as *mut u8, 1) };
             let _ = rustix::io::pread(&mem, byte, address);
         };
@@ -82,13 +86,14 @@ impl Hold {
         let mut fds = [PollFd::new(&self.uffd, PollFlags::IN)];
         let ready = poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))
             .context("poll(userfaultfd)")?;
-        // The fault is reported from inside of the read, which has taken its hold on the memory by then.
+        // The fault is reported from within the read, which holds a
+        // reference to the memory by then.
         ensure!(ready == 1, "the read of /proc/PID/mem at {address:#x} failed");
         Ok(Held(self.uffd))
     }
 }
 
-/// An address space that is held until this process ends.
+/// An address space that is pinned until this process ends.
 #[derive(Debug)]
 pub struct Held(#[expect(dead_code, reason = "closing it would let the reader go")] OwnedFd);
 

@@ -1,4 +1,4 @@
-//! `plan`: what the hook would do for a bundle.
+//! `plan`: prints what the hook would do for a bundle.
 
 use crate::report::one_line;
 use crate::{config::Config, hook};
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use std::io::Write;
 use std::path::Path;
 
-/// Prints the plan, or why there is none.
+/// Prints the plan, or the reason why there is none.
 pub fn run(
     out: &mut impl Write,
     bundle: &Path,

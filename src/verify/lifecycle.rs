@@ -1,0 +1,110 @@
+//! Runs one container through its lifecycle with a hook in every stage, and
+//! collects what they observe.
+
+use super::bundle::Bundle;
+use super::probe::{Observation, observations, own_namespaces};
+use super::runtime::{Container, Said};
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The soft RLIMIT_CORE that the createRuntime hook sets, in bytes: a value that is no default.
+pub const LIMIT: u64 = 0x12_3000;
+
+/// The observations of one container.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lifecycle {
+    /// The container's ID. The annotation, the hooks' variable and the mounted
+    /// texts have the same value.
+    pub id: String,
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// Of this process: the runtime's.
+    pub own: Observation,
+    /// The output of `state` between create and start.
+    pub state: Value,
+    /// How many lines the report had when create had returned, when start had returned, and when
+    /// the program had written its own.
+    pub marks: [usize; 3],
+    /// All of it, in the order in which it was written.
+    pub observations: Vec<Observation>,
+    /// /proc/PID/cgroup of the running program.
+    pub cgroup: String,
+    /// Calls of the runtime that failed.
+    pub trouble: Vec<String>,
+}
+
+impl Lifecycle {
+    /// What the hook of this name saw; the first time, if it ran more than once.
+    pub fn of(&self, stage: &str) -> Result<&Observation, String> {
+        self.observations
+            .iter()
+            .find(|s| s.stage == stage)
+            .ok_or_else(|| format!("{stage} did not run"))
+    }
+
+    /// Its position in the report.
+    pub fn place(&self, stage: &str) -> Result<usize, String> {
+        self.observations
+            .iter()
+            .position(|s| s.stage == stage)
+            .ok_or_else(|| format!("{stage} did not run"))
+    }
+}
+
+/// Runs the container.
+pub fn live(runtime: &Path) -> Result<Lifecycle> {
+    let mut bundle = Bundle::new()?;
+    let volume = bundle.path("volume");
+    for (stage, name, actions) in [
+        ("prestart", "prestart", vec![]),
+        (
+            "createRuntime",
+            "createRuntime 1",
+            vec![format!("mount:{}", volume.display()), format!("limit:{LIMIT}")],
+        ),
+        ("createRuntime", "createRuntime 2", vec![]),
+        ("createContainer", "createContainer", vec![]),
+        ("startContainer", "startContainer", vec![]),
+        ("poststart", "poststart", vec![]),
+        ("poststop", "poststop", vec![]),
+    ] {
+        bundle.hook(stage, name, None, &actions);
+    }
+    let own = Observation { namespaces: own_namespaces(), ..Observation::default() };
+    let mut lifecycle = Lifecycle {
+        id: bundle.id.clone(),
+        bundle: bundle.path("bundle"),
+        own,
+        ..Lifecycle::default()
+    };
+    let (container, said) = Container::create(runtime, &bundle)?;
+    let note = |said: Said, lifecycle: &mut Lifecycle| {
+        lifecycle.trouble.extend((!said.success).then_some(said.text));
+        said.success
+    };
+    let count = || observations(&bundle.report()).len();
+    if note(said, &mut lifecycle) {
+        lifecycle.marks[0] = count();
+        lifecycle.state = container.state()?.unwrap_or_default();
+        let started = note(container.start()?, &mut lifecycle);
+        lifecycle.marks[1] = count();
+        if started && !container.wait_for_program()? {
+            lifecycle.trouble.push("the program did not run".into());
+        }
+        lifecycle.marks[2] = count();
+        lifecycle.cgroup = cgroup(&lifecycle.state).unwrap_or_default();
+        note(container.kill()?, &mut lifecycle);
+        if !container.wait_until_stopped()? {
+            lifecycle.trouble.push("the container did not stop after SIGKILL".into());
+        }
+        note(container.delete()?, &mut lifecycle);
+    }
+    lifecycle.observations = observations(&bundle.report());
+    Ok(lifecycle)
+}
+
+fn cgroup(state: &Value) -> Result<String> {
+    let pid = state["pid"].as_i64().context("no pid")?;
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).context("cgroup")
+}
