@@ -88,7 +88,7 @@ uninstall:
 	rm -f $(units)/oci-coredump.service
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
-		2>/dev/null || :
+		$(fish) $(dir $(fish)) 2>/dev/null || :
 
 # kata-agent runs regular files only, no symbolic links, and calls each with the name of its
 # directory: so this is one file under three names.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// Path of the configuration file, which may be absent.
 pub const PATH: &str = "/etc/oci-coredump/config.toml";
@@ -205,6 +206,7 @@ impl Config {
         // not apply to all containers.
         let mut selects_nothing = lost.contains("select");
         if lost.contains("strict") {
+            problems.push(format!("strict is in a line that cannot be read{STRICT}"));
             good.insert("strict".into(), true.into());
         }
         for (key, value) in table {
@@ -227,6 +229,9 @@ impl Config {
                     if check(&key, alone, text, &mut problems) {
                         good.insert(key, value);
                     } else if key == "strict" {
+                        if let Some(problem) = problems.last_mut() {
+                            problem.push_str(STRICT);
+                        }
                         good.insert(key, true.into());
                     } else if key == "select" {
                         selects_nothing = true;
@@ -284,8 +289,9 @@ impl Config {
         let text =
             String::from_utf8(text).with_context(|| format!("{} is not UTF-8", path.display()))?;
         let config = Self::read(&text);
-        for problem in &config.problems {
-            log::error!("{}: {problem}, leaving it out", path.display());
+        for problem in config.problems.iter().filter(|problem| is_new(problem)) {
+            let end = if problem.ends_with(STRICT) { "" } else { ", leaving it out" };
+            log::error!("{}: {problem}{end}", path.display());
         }
         Ok(config)
     }
@@ -298,6 +304,16 @@ impl Config {
             .all(|(key, glob)| annotations.get(key).is_some_and(|v| matches(glob, v)));
         self.default_pattern.as_deref().filter(|_| selected)
     }
+}
+
+/// What becomes of a `strict` that cannot be read.
+const STRICT: &str =
+    "; it counts as true: containers whose requests cannot be honoured do not start";
+
+/// Whether this process has not reported a problem before: a verb may read the file more than once.
+fn is_new(problem: &str) -> bool {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    SAID.lock().map_or(true, |mut said| said.insert(problem.to_owned()))
 }
 
 /// Most lines that are left out because they are not TOML.

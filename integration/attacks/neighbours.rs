@@ -282,6 +282,10 @@ fn row_35_the_pattern_is_taken_over_from_the_host_only() {
         assert!(!output.status.success(), "{what}: {said}");
         assert_eq!(host.sysctl("kernel/core_pattern"), before, "{what}: {said}");
         assert_eq!(said.trim().lines().count(), 1, "{what}: {said}");
+        let script = script.replace(" install", " doctor");
+        let output =
+            Command::new("unshare").args(options).args(["sh", "-c", &script]).output().unwrap();
+        assert!(!output.status.success(), "{what}: doctor finds no fault: {output:?}");
     }
     // As a DaemonSet does it: a mount namespace in which the same program is seen.
     let output = Command::new("unshare").args(["--mount", BINARY, "install"]).output().unwrap();

@@ -82,7 +82,10 @@ impl Runtime {
     /// Runs a command of the runtime, or of what stands before it, to its end.
     pub fn output(&self, command: &mut Command) -> Output {
         loop {
-            let output = command.output().unwrap();
+            let output = match self.kind {
+                Kind::Youki => nudged(command),
+                _ => command.output().unwrap(),
+            };
             if output.status.success() || !self.stumbled(&String::from_utf8_lossy(&output.stderr)) {
                 return output;
             }
@@ -145,6 +148,24 @@ impl Runtime {
         // Usually it is gone already and the runtime complains: nobody needs to hear that.
         self.output(command.args(["delete", "--force", id]));
     }
+}
+
+/// Runs youki, whose `run` on a busy machine misses the end of a container that ends at once: the SIGCHLD
+/// comes before it waits for signals. It is sent one now and then.
+fn nudged(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || done.send(child.wait_with_output().unwrap()));
+        loop {
+            match ended.recv_timeout(Duration::from_secs(2)) {
+                Ok(output) => return output,
+                Err(_) => drop(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCHLD)),
+            }
+        }
+    })
 }
 
 /// A container that exists. Killed and deleted on drop.

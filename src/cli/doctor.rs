@@ -8,7 +8,7 @@ use crate::pattern::Handler;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::process::Who;
-use crate::sys::{kernel, process, text};
+use crate::sys::{kernel, ns, process, text};
 use crate::sysctl::{self, Saved};
 use crate::users;
 use anyhow::Result;
@@ -121,7 +121,11 @@ fn early(config: &Config) -> Option<Check> {
 
 fn root() -> Check {
     if process::is_host_root() {
-        ok("privileges", "root of the host")
+        let own = std::env::current_exe().unwrap_or_default();
+        match ns::check_initial(&own) {
+            Ok(()) => ok("privileges", "root of the host"),
+            Err(e) => failure("privileges", format!("{e:#}"), "run it on the host itself"),
+        }
     } else {
         warning(
             "privileges",

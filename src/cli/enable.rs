@@ -1,7 +1,6 @@
 //! `enable` and `disable`: give a running container its own core pattern, and undo that. The
 //! engine's own tool resolves a name to a process.
 
-use super::install::need_root;
 use crate::annotation::Annotations;
 use crate::config::Config;
 use crate::hook::live::{self, Target};
@@ -9,6 +8,7 @@ use crate::record::Names;
 use crate::registry::check_id;
 use crate::report::one_line;
 use crate::sys::proc::Proc;
+use crate::sys::process;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::io::Write;
@@ -36,7 +36,7 @@ pub fn run(
     by: Option<&str>,
     wishes: &Annotations,
 ) -> Result<()> {
-    need_root("enable")?;
+    need_root()?;
     let target = match (pid, container) {
         (Some(pid), name) => by_pid(pid, name)?,
         (None, Some(name)) => by_tool(name, by)?,
@@ -58,7 +58,7 @@ pub fn run(
 
 /// Undoes [`run`] for a container.
 pub fn disable(out: &mut impl Write, word: &str) -> Result<()> {
-    need_root("disable")?;
+    need_root()?;
     let id = live::find(word)?;
     live::disable(&id, &Config::load()?)?;
     writeln!(out, "container {id} is as it was before")?;
@@ -185,6 +185,14 @@ fn of_runtime(text: &str) -> Option<Target> {
     let runs = matches!(v.get("status")?.as_str()?, "running" | "created");
     let names = Names { container_id: text_at(&v, "/id")?, ..Names::default() };
     Some(Target { names, pid: pid_at(&v, "/pid").filter(|_| runs)? })
+}
+
+fn need_root() -> Result<()> {
+    ensure!(
+        process::is_host_root(),
+        "only root of the host may do it; run it with sudo, outside of any container"
+    );
+    Ok(())
 }
 
 #[cfg(test)]

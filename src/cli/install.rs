@@ -167,6 +167,7 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
     let registry = Registry::own();
     let _lock = registry.as_ref().map(Registry::lock).transpose()?;
     // The previous values are known even without a store.
+    let had_store = config.store.exists();
     let store = Store::peek(&config).map_or_else(|| Store::open(&config), Ok);
     let store = store.or_else(|e| {
         log::warn!("{e:#}, using the default");
@@ -192,7 +193,12 @@ pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()>
         )?;
     }
     remove(out, Path::new(RUN_DIR))?;
-    if purge { purge_store(out, &config.store) } else { tidy(out, &config.store) }
+    match (purge, had_store) {
+        (true, true) => purge_store(out, &config.store),
+        // Made just now, to look into.
+        (true, false) => Store::purge(&config.store).map(drop),
+        (false, _) => tidy(out, &config.store),
+    }
 }
 
 fn purge_store(out: &mut impl Write, store: &Path) -> Result<()> {

@@ -37,6 +37,35 @@ use std::path::Path;
 use std::process::ExitCode;
 use verbs::{Cli, Verb};
 
+/// The manual page: the program, and the synopsis, description and options of each verb.
+fn man_page() -> anyhow::Result<Vec<u8>> {
+    let mut all = Cli::command();
+    all.build();
+    let mut text = Vec::new();
+    let page = clap_mangen::Man::new(all.clone());
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    for verb in all.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let name = verb.get_name().to_uppercase();
+        writeln!(text, ".SH {name}")?;
+        let page = clap_mangen::Man::new(verb.clone());
+        let mut part = Vec::new();
+        page.render_description_section(&mut part)?;
+        page.render_synopsis_section(&mut part)?;
+        page.render_options_section(&mut part)?;
+        page.render_extra_section(&mut part)?;
+        // As parts of the verb's section.
+        text.extend_from_slice(
+            &String::from_utf8_lossy(&part).replace(".SH ", ".SS ").into_bytes(),
+        );
+    }
+    page.render_extra_section(&mut text)?;
+    Ok(text)
+}
+
 /// Runs the command line. An error is one line on stderr.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     // `main` cleared the umask for the privileged verbs; files that a user makes here are writable
@@ -182,11 +211,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             return Ok(ExitCode::from(crate::verify::probe(&stage, &report, &scratch, &actions)?));
         }
         Verb::Nri { socket } => match engine::nri::run_connecting(&socket)? {},
-        Verb::Man => {
-            let mut text = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut text)?;
-            out.write_all(&text)?;
-        }
+        Verb::Man => out.write_all(&man_page()?)?,
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "oci-coredump", &mut text);

@@ -84,7 +84,7 @@ fn leads_to_us(path: &Path, program: &Program) -> Option<Finding> {
         Ok(there) if there == program.path => None,
         Ok(there) => Some(doubtful(
             format!(
-                "{} is {}, not this program, {}",
+                "{} leads to {}, not to this program, {}",
                 path.display(),
                 there.display(),
                 program.path.display()

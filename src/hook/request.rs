@@ -64,6 +64,12 @@ pub fn read(state: &State, config: &Config) -> Result<Asked> {
         for line in annotation::unknown(&annotations) {
             log::warn!("container {}: {line}", state.id);
         }
+        if required {
+            let why = anyhow::anyhow!(
+                "oci-coredump/required is set, but no annotation asks for a pattern"
+            );
+            return Ok(Asked::Refused { names: names.bounded(), required, why });
+        }
         return Ok(Asked::Nothing);
     };
     if names.container_name.is_none() {
@@ -103,6 +109,25 @@ fn names(id: &str, annotations: &Annotations) -> Names {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who insists on cores and says no pattern has made a mistake.
+    #[test]
+    fn required_without_a_pattern() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |annotations: &str| {
+            let text = format!("{{\"annotations\": {{{annotations}}}}}");
+            std::fs::write(dir.path().join("config.json"), text).unwrap();
+            let bundle = dir.path().to_owned();
+            let state = State { id: "one".into(), bundle, ..State::default() };
+            read(&state, &Config::default()).unwrap()
+        };
+        let required = "\"oci-coredump/required\": \"true\"";
+        assert!(matches!(of(required), Asked::Refused { required: true, .. }));
+        let misspelt = format!("{required}, \"oci-coredump/patern\": \"/core\"");
+        assert!(matches!(of(&misspelt), Asked::Refused { required: true, .. }));
+        assert!(matches!(of("\"a\": \"b\""), Asked::Nothing));
+        assert!(matches!(of("\"oci-coredump/required\": \"false\""), Asked::Nothing));
+    }
 
     #[test]
     fn names_of_both_dialects() {
