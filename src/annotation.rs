@@ -11,11 +11,11 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Annotations of a bundle.
-pub type Annotations = BTreeMap<String, String>;
+pub(crate) type Annotations = BTreeMap<String, String>;
 
 /// A container's request, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wishes {
+pub(crate) struct Wishes {
     /// The annotation that the pattern came from, or `default_pattern`.
     pub key: String,
     /// The pattern, checked for a container.
@@ -85,7 +85,7 @@ impl<'a> View<'a> {
 }
 
 /// The keys of other projects that are read here.
-pub const FOREIGN: [&str; 9] = [
+pub(crate) const FOREIGN: [&str; 9] = [
     PATTERN_KEYS[1],
     PATTERN_KEYS[2],
     HUAWEI,
@@ -99,18 +99,18 @@ pub const FOREIGN: [&str; 9] = [
 
 /// Whether a key is read here, for any container of the pod: a setting of
 /// ours or one of [`FOREIGN`].
-pub fn is_own(key: &str) -> bool {
+pub(crate) fn is_own(key: &str) -> bool {
     key.starts_with("oci-coredump/") || key.contains(".oci-coredump/") || FOREIGN.contains(&key)
 }
 
 /// Whether this is a pod's sandbox container, which runs no program of the pod.
-pub fn is_sandbox(all: &Annotations) -> bool {
+pub(crate) fn is_sandbox(all: &Annotations) -> bool {
     let is = |key: &str| all.get(key).map(String::as_str) == Some("sandbox");
     is("io.kubernetes.cri.container-type") || is("io.kubernetes.cri-o.ContainerType")
 }
 
 /// The container's name within its pod, as containerd's CRI plugin and CRI-O annotate it.
-pub fn container_name(all: &Annotations) -> Option<&str> {
+pub(crate) fn container_name(all: &Annotations) -> Option<&str> {
     ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"]
         .iter()
         .find_map(|k| all.get(*k))
@@ -119,7 +119,7 @@ pub fn container_name(all: &Annotations) -> Option<&str> {
 
 /// Whether the container must not start without its core pattern: `oci-coredump/required`. A value
 /// that is neither `true` nor `false` counts as `true`; [`wishes`] then refuses it.
-pub fn required(all: &Annotations, container: Option<&str>) -> bool {
+pub(crate) fn required(all: &Annotations, container: Option<&str>) -> bool {
     View { all, container }.find(REQUIRED).is_some_and(|(_, v)| v != "false")
 }
 
@@ -128,7 +128,7 @@ pub fn required(all: &Annotations, container: Option<&str>) -> bool {
 ///
 /// # Errors
 /// Names the annotation, its value and the rule that it breaks.
-pub fn wishes(
+pub(crate) fn wishes(
     all: &Annotations,
     container: Option<&str>,
     default: Option<&str>,
@@ -214,7 +214,7 @@ const SETTINGS: [&str; 7] =
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the
 /// container does not get what it asked for.
-pub fn unknown(all: &Annotations) -> Vec<String> {
+pub(crate) fn unknown(all: &Annotations) -> Vec<String> {
     let setting = |key: &str| {
         let (before, setting) = key.split_once("oci-coredump/")?;
         let ours = before.is_empty() || before.ends_with('.');

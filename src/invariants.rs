@@ -5,7 +5,7 @@ use crate::annotation::{self, Annotations};
 use crate::pattern::{MAX_LEN, Specifiers, Template};
 
 /// Text as the kernel escapes it in a file name: not empty, no `/`, and neither `.` nor `..`.
-pub fn escaped(text: &[u8]) -> Vec<u8> {
+pub(crate) fn escaped(text: &[u8]) -> Vec<u8> {
     let mut name: Vec<u8> = text.iter().map(|b| if *b == b'/' { b'!' } else { *b }).collect();
     match name.as_slice() {
         b"" => name.push(b'!'),
@@ -16,7 +16,7 @@ pub fn escaped(text: &[u8]) -> Vec<u8> {
 }
 
 /// The specifiers of a crash whose names the input gives.
-pub fn crash(text: &[u8]) -> Specifiers {
+pub(crate) fn crash(text: &[u8]) -> Specifiers {
     let word = |n| escaped(text.split(|b| *b == b'\n').nth(n).unwrap_or_default());
     Specifiers {
         hostname: word(0),
@@ -29,7 +29,7 @@ pub fn crash(text: &[u8]) -> Specifiers {
 }
 
 /// What must hold of every request that is granted.
-pub fn asked(all: &Annotations) {
+pub(crate) fn asked(all: &Annotations) {
     let container = annotation::container_name(all);
     annotation::is_sandbox(all);
     annotation::required(all, container);
@@ -43,7 +43,7 @@ pub fn asked(all: &Annotations) {
 
 /// What must hold of a pattern that a container may have: it names a file, and no crash
 /// makes its path lead upwards.
-pub fn granted(template: &Template, names: &[u8]) {
+pub(crate) fn granted(template: &Template, names: &[u8]) {
     let text = template.text();
     assert!(
         !text.is_empty()

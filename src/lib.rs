@@ -33,21 +33,23 @@
 //!
 //! Nor do files use each other in a circle, but for those that `tests/layers.rs` names.
 
+#![warn(unreachable_pub)]
+
 pub mod sys;
 
-pub mod annotation;
+mod annotation;
 pub mod config;
-pub mod limits;
-pub mod pattern;
-pub mod record;
+mod limits;
+mod pattern;
+mod record;
 
-pub mod corefile;
-pub mod registry;
+mod corefile;
+mod registry;
 pub mod report;
-pub mod store;
-pub mod sysctl;
-pub mod users;
-pub mod vacuum;
+mod store;
+mod sysctl;
+mod users;
+mod vacuum;
 
 pub mod cli;
 pub mod dump;
@@ -56,5 +58,5 @@ pub mod hook;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 #[cfg(any(test, fuzzing))]
-pub mod invariants;
-pub mod verify;
+mod invariants;
+mod verify;

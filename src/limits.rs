@@ -254,7 +254,7 @@ fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 ///
 /// # Errors
 /// States the rule.
-pub fn bytes(text: &str) -> Result<Option<u64>> {
+pub(crate) fn bytes(text: &str) -> Result<Option<u64>> {
     const RULE: &str = "expected a size like 0, 200K, 512Mi, 1.5G or unlimited";
     let text = text.trim();
     if text == "unlimited" {

@@ -6,12 +6,12 @@
 use std::fmt;
 
 /// The longest pattern in bytes: the kernel's `CORENAME_MAX_SIZE` is 128 including the NUL.
-pub const MAX_LEN: usize = 127;
+pub(crate) const MAX_LEN: usize = 127;
 
 /// The values of core(5)'s specifiers for one crash. `hostname`, `comm`, `exe_name` and `exe_path`
 /// are already escaped, as the kernel escapes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Specifiers {
+pub(crate) struct Specifiers {
     /// `%p`: thread-group ID in the crasher's own PID namespace.
     pub pid: i32,
     /// `%P`: thread-group ID in the initial PID namespace.
@@ -55,14 +55,14 @@ enum Piece {
 
 /// A parsed template. Equal texts are equal templates.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template {
+pub(crate) struct Template {
     text: Vec<u8>,
     pieces: Vec<Piece>,
 }
 
 /// Why a container's pattern is refused. Displayed after the name of the annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The text is empty.
     Empty,
     /// It starts with `|`: a program on the host.
@@ -105,7 +105,7 @@ impl Template {
     ///
     /// # Errors
     /// The first rule that the text breaks.
-    pub fn of_container(text: &[u8]) -> Result<Self, Refusal> {
+    pub(crate) fn of_container(text: &[u8]) -> Result<Self, Refusal> {
         match text.first() {
             None => return Err(Refusal::Empty),
             Some(b'|') => return Err(Refusal::Pipe),
@@ -130,7 +130,7 @@ impl Template {
 
     /// Parses a template of the host's, which is accepted as it is: the administrator is trusted,
     /// and the kernel refuses nothing either.
-    pub fn of_host(text: &[u8]) -> Self {
+    pub(crate) fn of_host(text: &[u8]) -> Self {
         let mut pieces = Vec::new();
         let mut literal = Vec::new();
         let mut bytes = text.iter().copied();
@@ -155,19 +155,19 @@ impl Template {
     }
 
     /// The text that the template was parsed from.
-    pub fn text(&self) -> &[u8] {
+    pub(crate) fn text(&self) -> &[u8] {
         &self.text
     }
 
     /// Whether the expanded name is relative to the crashed process's working directory.
-    pub fn is_relative(&self) -> bool {
+    pub(crate) fn is_relative(&self) -> bool {
         self.text.first() != Some(&b'/')
     }
 
     /// The file name for one crash. `append_pid` stands for `kernel.core_uses_pid`, which takes
     /// effect only if the template has no `%p`. `%F` expands to nothing: in its file mode the
     /// kernel does not know that specifier.
-    pub fn expand(&self, with: &Specifiers, append_pid: bool) -> Vec<u8> {
+    pub(crate) fn expand(&self, with: &Specifiers, append_pid: bool) -> Vec<u8> {
         let mut out = self.pieces_of(with, |specifier| specifier != b'F');
         if append_pid && !self.pieces.contains(&Piece::Specifier(b'p')) {
             out.extend(format!(".{}", with.pid).bytes());
@@ -177,7 +177,7 @@ impl Template {
 
     /// The text for one crash without the PID that `core_uses_pid` appends: an
     /// argument of a pipe helper.
-    pub fn expand_argument(&self, with: &Specifiers) -> Vec<u8> {
+    pub(crate) fn expand_argument(&self, with: &Specifiers) -> Vec<u8> {
         self.pieces_of(with, |_| true)
     }
 
@@ -195,14 +195,14 @@ impl Template {
 
     /// Whether a directory of the path contains a specifier. Such a directory must be made before a
     /// core can be written to it.
-    pub fn varies_by_directory(&self) -> bool {
+    pub(crate) fn varies_by_directory(&self) -> bool {
         let end = self.text.iter().rposition(|b| *b == b'/').unwrap_or(0);
         self.text[..end].contains(&b'%')
     }
 
     /// The directory that can exist before any crash: the longest directory prefix without a
     /// specifier. `/cores/%e/core` has `/cores`, `/core` has `/`. `None` for a relative template.
-    pub fn directory(&self) -> Option<String> {
+    pub(crate) fn directory(&self) -> Option<String> {
         if self.is_relative() {
             return None;
         }
@@ -260,7 +260,7 @@ impl Specifiers {
 
 /// What a `core_pattern` of the host makes the kernel do with a core.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Handler {
+pub(crate) enum Handler {
     /// Pipe it to a program. The first element is its path, the others are its arguments.
     Pipe(Vec<Template>),
     /// Send it to a socket, to which only the kernel can connect.
@@ -274,7 +274,7 @@ pub enum Handler {
 impl Handler {
     /// Reads a `core_pattern` without its final newline. A pipe's arguments are split before
     /// anything is expanded (Linux 5.3).
-    pub fn of(pattern: &[u8]) -> Self {
+    pub(crate) fn of(pattern: &[u8]) -> Self {
         match pattern.first() {
             None => Handler::Nothing,
             Some(b'@') => Handler::Socket,

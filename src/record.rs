@@ -10,7 +10,7 @@ use std::fmt;
 /// Storage location of a core, which determines how long it is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Location {
+pub(crate) enum Location {
     /// A volume that the container mounts: kept when the container is removed.
     Volume,
     /// The host's store, which is bind-mounted into the container: kept.
@@ -24,7 +24,7 @@ pub enum Location {
 
 impl Location {
     /// Whether the core is removed with the container.
-    pub fn is_lost_with_container(self) -> bool {
+    pub(crate) fn is_lost_with_container(self) -> bool {
         matches!(self, Location::Memory | Location::Layer)
     }
 }
@@ -32,7 +32,7 @@ impl Location {
 /// The result of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The core is being written. A record that stays in this state is of a helper that was killed.
     #[default]
     Started,
@@ -90,7 +90,7 @@ impl Names {
 /// One crash as a flat JSON object. Strings from the container that are not plain
 /// text are escaped (`\xff`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// When the dump started, RFC 3339 in UTC.
     pub time: String,
     /// The names of the container.
@@ -185,23 +185,23 @@ pub struct Record {
 
 impl Record {
     /// How many crashes this record stands for.
-    pub fn crashes(&self) -> u64 {
+    pub(crate) fn crashes(&self) -> u64 {
         self.count.unwrap_or(1)
     }
 
     /// Sets the paths of the core inside the container and on the host.
-    pub fn set_paths(&mut self, core: Option<&[u8]>, host: Option<&[u8]>) {
+    pub(crate) fn set_paths(&mut self, core: Option<&[u8]>, host: Option<&[u8]>) {
         (self.core_path, self.core_path_hex) = text_and_hex(core);
         (self.host_path, self.host_path_hex) = text_and_hex(host);
     }
 
     /// The path of the core inside the container, as bytes.
-    pub fn core_bytes(&self) -> Option<Vec<u8>> {
+    pub(crate) fn core_bytes(&self) -> Option<Vec<u8>> {
         bytes(self.core_path.as_ref(), self.core_path_hex.as_ref())
     }
 
     /// The path of the core on the host, as bytes.
-    pub fn host_bytes(&self) -> Option<Vec<u8>> {
+    pub(crate) fn host_bytes(&self) -> Option<Vec<u8>> {
         bytes(self.host_path.as_ref(), self.host_path_hex.as_ref())
     }
 }
@@ -245,7 +245,7 @@ impl fmt::Display for Record {
 
 /// The name of a signal whose default action is to dump core. Others, which only a newer kernel
 /// would send, appear by number.
-pub fn signal_name(signal: i32) -> String {
+pub(crate) fn signal_name(signal: i32) -> String {
     let name = match signal {
         3 => "SIGQUIT",
         4 => "SIGILL",

@@ -16,7 +16,7 @@
 
 mod entry;
 
-pub use entry::{Entry, Init, Place, cgroup_keys, check_id, mount_key, pid_key, pod_uid};
+pub(crate) use entry::{Entry, Init, Place, cgroup_keys, check_id, mount_key, pid_key, pod_uid};
 
 use crate::config::RUN_DIR;
 use crate::record::Names;
@@ -48,7 +48,7 @@ const SWEPT: &str = "swept";
 
 /// A container whose entry was removed by [`Registry::sweep`].
 #[derive(Debug)]
-pub struct Gone {
+pub(crate) struct Gone {
     /// The container's ID.
     pub id: String,
     /// The store of the container's user, if that is not root.
@@ -61,7 +61,7 @@ fn file_name(id: &str) -> OsString {
 
 /// The registry's directories, opened.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     run: OwnedFd,
     containers: OwnedFd,
     index: OwnedFd,
@@ -71,7 +71,7 @@ pub struct Registry {
 
 impl Registry {
     /// Opens the registry of the user who runs this, making its directories.
-    pub fn create() -> Result<Self> {
+    pub(crate) fn create() -> Result<Self> {
         let path = match process::who() {
             Who::Root => PathBuf::from(RUN_DIR),
             Who::User(uid) => users::make_run_dir(uid)?,
@@ -83,12 +83,12 @@ impl Registry {
     }
 
     /// Opens root's registry if it exists.
-    pub fn open() -> Option<Self> {
+    pub(crate) fn open() -> Option<Self> {
         Self::open_at(Path::new(RUN_DIR))
     }
 
     /// Opens the registry of the user who runs this, if it exists.
-    pub fn own() -> Option<Self> {
+    pub(crate) fn own() -> Option<Self> {
         match process::who() {
             Who::Root => Self::open(),
             Who::User(uid) => Self::open_at(&users::run_dir(uid)?),
@@ -96,7 +96,7 @@ impl Registry {
     }
 
     /// For root: opens a user's registry, if it exists, to read the entries that pass the checks.
-    pub fn of_user(uid: u32) -> Option<Self> {
+    pub(crate) fn of_user(uid: u32) -> Option<Self> {
         let run = users::open_run_dir(uid)?;
         let sub = |name: &str| users::open_dir_of(&run, name, uid);
         let (containers, index) = (sub("containers")?, sub("index")?);
@@ -116,7 +116,7 @@ impl Registry {
     ///
     /// # Errors
     /// Another process has held it for three seconds.
-    pub fn lock(&self) -> Result<OwnedFd> {
+    pub(crate) fn lock(&self) -> Result<OwnedFd> {
         let lock = file::make_dir(&self.run, "lock".as_ref(), 0o700)?;
         let patience = budget::left(LOCKED);
         ensure!(
@@ -128,30 +128,30 @@ impl Registry {
     }
 
     /// The run directory of the project, /run/oci-coredump for root.
-    pub fn dir(&self) -> &OwnedFd {
+    pub(crate) fn dir(&self) -> &OwnedFd {
         &self.run
     }
 
     /// The directory in which the dispatcher keeps the state of an account's limits between
     /// crashes; for accounts see [`Entry::account`].
-    pub fn limits_dir(&self, account: &str) -> Result<OwnedFd> {
+    pub(crate) fn limits_dir(&self, account: &str) -> Result<OwnedFd> {
         check_id(account.strip_prefix('.').unwrap_or(account))?;
         let all = file::make_dir(&self.run, "limits".as_ref(), 0o700)?;
         file::make_dir(all, account.as_ref(), 0o700)
     }
 
     /// The directory for the limits of all containers together.
-    pub fn host_limits_dir(&self) -> Result<OwnedFd> {
+    pub(crate) fn host_limits_dir(&self) -> Result<OwnedFd> {
         self.limits_dir(HOST)
     }
 
     /// The directory for the limits of crashes that go to the earlier handler.
-    pub fn forwarded_dir(&self) -> Result<OwnedFd> {
+    pub(crate) fn forwarded_dir(&self) -> Result<OwnedFd> {
         self.limits_dir(FORWARDED)
     }
 
     /// Removes the directory of one account and everything in it.
-    pub fn forget_limits(&self, account: &str) -> Result<()> {
+    pub(crate) fn forget_limits(&self, account: &str) -> Result<()> {
         let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
         let Ok(dir) = file::open_subdir(&all, account.as_ref()) else { return Ok(()) };
         for name in file::names(&dir)? {
@@ -162,7 +162,7 @@ impl Registry {
 
     /// Removes the accounts that outlive their containers and have had no crash for a week. There
     /// may be many, so this does not run under the registry's lock.
-    pub fn forget_old_accounts(&self) -> Result<()> {
+    pub(crate) fn forget_old_accounts(&self) -> Result<()> {
         let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
         for name in file::names(&all)? {
             let Some(account) = name.to_str().filter(|n| n.starts_with('.')) else { continue };
@@ -186,7 +186,7 @@ impl Registry {
     }
 
     /// Adds or replaces an entry.
-    pub fn put(&self, entry: &Entry) -> Result<()> {
+    pub(crate) fn put(&self, entry: &Entry) -> Result<()> {
         check_id(&entry.names.container_id)?;
         self.remove(&entry.names.container_id)?;
         let name = file_name(&entry.names.container_id);
@@ -206,7 +206,7 @@ impl Registry {
     }
 
     /// The entry of a container ID. A damaged entry counts as absent and is logged.
-    pub fn get(&self, id: &str) -> Option<Entry> {
+    pub(crate) fn get(&self, id: &str) -> Option<Entry> {
         check_id(id).ok()?;
         let name = file_name(id);
         self.read(&self.containers, &name)?.map_err(|e| self.complain(&name, &e)).ok()
@@ -214,7 +214,7 @@ impl Registry {
 
     /// The entry of an index key. A damaged entry still shows that there is a container: the result
     /// is then a refused entry with its ID, if that can be found, and the reason.
-    pub fn find(&self, key: &str) -> Option<Entry> {
+    pub(crate) fn find(&self, key: &str) -> Option<Entry> {
         let (container_id, cause) = match self.read(&self.index, key.as_ref())? {
             Ok(entry) => return Some(entry),
             // A user may write anything into his own registry. A damaged entry of his must not
@@ -247,7 +247,7 @@ impl Registry {
 
     /// Removes an entry, its view, and its index keys unless another container has taken them over.
     /// A missing entry is no error.
-    pub fn remove(&self, id: &str) -> Result<Option<Entry>> {
+    pub(crate) fn remove(&self, id: &str) -> Result<Option<Entry>> {
         if let Err(e) = self.forget_limits(id) {
             log::warn!("what limits need of container {id} cannot be removed, ignoring: {e:#}");
         }
@@ -280,7 +280,7 @@ impl Registry {
     }
 
     /// All container IDs that have an entry.
-    pub fn ids(&self) -> Result<Vec<String>> {
+    pub(crate) fn ids(&self) -> Result<Vec<String>> {
         let names = file::names(&self.containers)?;
         Ok(names
             .iter()
@@ -293,7 +293,7 @@ impl Registry {
     /// Removes the entries of containers that are gone: the init process has ended, and no process
     /// is left in its mount namespace that the entry could serve. Only runc runs a hook for a
     /// container that failed to start; the entries of other runtimes' containers are removed here.
-    pub fn sweep(&self) -> Result<Vec<Gone>> {
+    pub(crate) fn sweep(&self) -> Result<Vec<Gone>> {
         let mut gone = Vec::new();
         for id in self.ids()? {
             let entry = self.get(&id);
@@ -311,13 +311,13 @@ impl Registry {
 
     /// Whether a sweep is due. A sweep reads every entry, so it runs at most once a minute and
     /// never while a container waits to start. Answers yes to one caller only.
-    pub fn sweep_is_due(&self) -> bool {
+    pub(crate) fn sweep_is_due(&self) -> bool {
         const EVERY: Duration = Duration::from_secs(60);
         file::is_due(&self.run, SWEPT.as_ref(), EVERY)
     }
 
     /// Writes the file that the container sees as `/proc/sys/kernel/core_pattern`, and opens it.
-    pub fn make_view(&self, id: &str, pattern: &str) -> Result<OwnedFd> {
+    pub(crate) fn make_view(&self, id: &str, pattern: &str) -> Result<OwnedFd> {
         check_id(id)?;
         let views = file::make_dir(&self.run, "views".as_ref(), 0o700)?;
         file::replace(&views, id.as_ref(), format!("{pattern}\n").as_bytes(), 0o444)?;
@@ -325,7 +325,7 @@ impl Registry {
     }
 
     /// Removes the file that [`Registry::make_view`] wrote. A mount of it stays readable.
-    pub fn remove_view(&self, id: &str) -> Result<()> {
+    pub(crate) fn remove_view(&self, id: &str) -> Result<()> {
         check_id(id)?;
         file::unlink(file::make_dir(&self.run, "views".as_ref(), 0o700)?, id.as_ref())
     }

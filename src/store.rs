@@ -10,13 +10,13 @@
 //!   sysctl.json             the sysctls as they were before, with a copy
 //! ```
 
-pub mod binaries;
-pub mod pot;
+pub(crate) mod binaries;
+pub(crate) mod pot;
 mod records;
 
 #[cfg(any(test, fuzzing))]
-pub use records::last;
-pub use records::{RecordFile, Records};
+pub(crate) use records::last;
+pub(crate) use records::{RecordFile, Records};
 
 use crate::config::Config;
 use crate::sys::{Errno, file, process, resolve};
@@ -27,18 +27,18 @@ use std::path::{Path, PathBuf};
 
 /// Mode of the directories that are made for cores: everyone in the container may add files, and no
 /// one may remove another's.
-pub const DUMP_DIR_MODE: u32 = 0o1777;
+pub(crate) const DUMP_DIR_MODE: u32 = 0o1777;
 
 /// An opened store.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     path: PathBuf,
     dir: OwnedFd,
 }
 
 impl Store {
     /// Opens the configured store, making it if it does not exist.
-    pub fn open(config: &Config) -> Result<Self> {
+    pub(crate) fn open(config: &Config) -> Result<Self> {
         Self::open_at(&config.store)
     }
 
@@ -47,7 +47,7 @@ impl Store {
     /// # Errors
     /// It cannot be made. Or, for root: another user could replace it. The store names the program
     /// that root starts for the crashes of the host.
-    pub fn open_at(path: &Path) -> Result<Self> {
+    pub(crate) fn open_at(path: &Path) -> Result<Self> {
         let shown = || format!("store {}", path.display());
         let dir = file::make_path(path, 0o700).with_context(shown)?;
         if process::is_host_root() {
@@ -58,7 +58,7 @@ impl Store {
     }
 
     /// Opens the configured store if it exists.
-    pub fn peek(config: &Config) -> Option<Self> {
+    pub(crate) fn peek(config: &Config) -> Option<Self> {
         let dir = file::open_dir(&config.store).and_then(file::reopen_dir).ok()?;
         Some(Store { path: config.store.clone(), dir })
     }
@@ -68,7 +68,7 @@ impl Store {
     /// # Errors
     /// It exists but cannot be opened, or it belongs to another user: its records name files, and
     /// whoever wrote them could make the reader open or remove any file that the reader may.
-    pub fn look(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn look(path: &Path) -> Result<Option<Self>> {
         match file::open_dir(path).and_then(file::reopen_dir) {
             Ok(dir) => {
                 let owner = file::stat(&dir)?.uid;
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// The directory of the records, if it exists.
-    pub fn look_at_records(&self) -> Result<Option<Records>> {
+    pub(crate) fn look_at_records(&self) -> Result<Option<Records>> {
         match resolve::resolve(&self.dir, "records".as_ref(), resolve::Below::NoLinks, true) {
             Ok(dir) => Ok(Some(Records::new(file::reopen_dir(dir)?))),
             Err(Errno::NOENT) => Ok(None),
@@ -96,7 +96,7 @@ impl Store {
 
     /// Removes the empty directories of the store, and the store itself if it is empty then.
     /// Returns a description of what stays.
-    pub fn tidy(&self) -> Result<Option<String>> {
+    pub(crate) fn tidy(&self) -> Result<Option<String>> {
         let containers = self.containers()?;
         let mut cores = 0;
         for name in file::names(&containers)? {
@@ -121,7 +121,7 @@ impl Store {
     ///
     /// # Errors
     /// Names what cannot be removed.
-    pub fn purge(path: &Path) -> Result<bool> {
+    pub(crate) fn purge(path: &Path) -> Result<bool> {
         let Ok(dir) = file::open_dir(path) else { return Ok(false) };
         for name in ["containers", "records", "binaries", "engines"] {
             match std::fs::remove_dir_all(path.join(name)) {
@@ -144,7 +144,7 @@ impl Store {
     }
 
     /// IDs of the containers that have a dump directory.
-    pub fn container_ids(&self) -> Result<Vec<String>> {
+    pub(crate) fn container_ids(&self) -> Result<Vec<String>> {
         let names = match file::open_subdir(&self.dir, "containers".as_ref()) {
             Err(Errno::NOENT) => return Ok(Vec::new()),
             dir => file::names(dir.context("open containers")?)?,
@@ -153,18 +153,18 @@ impl Store {
     }
 
     /// The path that the store was opened at.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Path on the host of a container's dump directory.
-    pub fn container_path(&self, id: &str) -> PathBuf {
+    pub(crate) fn container_path(&self, id: &str) -> PathBuf {
         self.path.join("containers").join(id)
     }
 
     /// The dump directory of a container, made if it does not exist. `owner` is the user and group
     /// ID of the container's root.
-    pub fn container_dir(&self, id: &str, owner: (u32, u32)) -> Result<OwnedFd> {
+    pub(crate) fn container_dir(&self, id: &str, owner: (u32, u32)) -> Result<OwnedFd> {
         let dir = file::make_dir(self.containers()?, OsStr::new(id), DUMP_DIR_MODE)?;
         file::chown(&dir, owner.0, owner.1)?;
         file::chmod(&dir, DUMP_DIR_MODE)?;
@@ -172,27 +172,27 @@ impl Store {
     }
 
     /// Removes a container's dump directory if it is empty. Returns whether it did.
-    pub fn forget_empty(&self, id: &str) -> Result<bool> {
+    pub(crate) fn forget_empty(&self, id: &str) -> Result<bool> {
         file::remove_empty_dir(self.containers()?, OsStr::new(id))
     }
 
     /// Opens the directory of the records, making it if it does not exist.
-    pub fn records(&self) -> Result<Records> {
+    pub(crate) fn records(&self) -> Result<Records> {
         Ok(Records::new(file::make_dir(&self.dir, "records".as_ref(), 0o700)?))
     }
 
     /// Opens the directory of the kept binaries, making it if it does not exist.
-    pub fn binaries(&self) -> Result<binaries::Binaries> {
+    pub(crate) fn binaries(&self) -> Result<binaries::Binaries> {
         Ok(binaries::Binaries::new(file::make_dir(&self.dir, "binaries".as_ref(), 0o700)?))
     }
 
     /// Opens the directory of the kept binaries if it exists.
-    pub fn look_at_binaries(&self) -> Option<binaries::Binaries> {
+    pub(crate) fn look_at_binaries(&self) -> Option<binaries::Binaries> {
         file::open_subdir(&self.dir, "binaries".as_ref()).ok().map(binaries::Binaries::new)
     }
 
     /// The directory of the store, which holds the saved sysctls.
-    pub fn dir(&self) -> &OwnedFd {
+    pub(crate) fn dir(&self) -> &OwnedFd {
         &self.dir
     }
 }

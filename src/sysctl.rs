@@ -6,7 +6,7 @@
 
 mod drop_in;
 
-pub use drop_in::{OUR_PIPE_LIMIT, Until, write as write_drop_in};
+pub(crate) use drop_in::{OUR_PIPE_LIMIT, Until, write as write_drop_in};
 
 use crate::config::{Config, Mode};
 use crate::pattern::{Handler, MAX_LEN, Template};
@@ -23,7 +23,8 @@ const USES_PID: &str = "/proc/sys/kernel/core_uses_pid";
 const PIPE_LIMIT: &str = "/proc/sys/kernel/core_pipe_limit";
 
 /// The arguments of the dispatcher, in this order. `dump::crash::arguments` parses them.
-pub const HANDLE_ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
+pub(crate) const HANDLE_ARGUMENTS: &str =
+    "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
 
 const SAVED: &str = "sysctl.json";
 
@@ -35,7 +36,7 @@ const SYSTEMD_PIPE_LIMIT: u32 = 16;
 
 /// The sysctls as they were before this project changed them, and what it wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
+pub(crate) struct Saved {
     /// `kernel.core_pattern` before the take-over. It names the handler of all crashes that are
     /// no registered container's.
     pub core_pattern: String,
@@ -57,7 +58,7 @@ impl Saved {
     ///
     /// # Errors
     /// All are damaged: names the first, and the reason.
-    pub fn load(store: &Store) -> Result<Option<Self>> {
+    pub(crate) fn load(store: &Store) -> Result<Option<Self>> {
         let of_store = match (read(store.dir(), SAVED), read(store.dir(), COPY)) {
             (Ok(Some(saved)), _) | (_, Ok(Some(saved))) => return Ok(Some(saved)),
             (Err(e), _) | (_, Err(e)) => Err(e),
@@ -67,18 +68,18 @@ impl Saved {
     }
 
     /// The copy in the run directory, if it is there and readable.
-    pub fn of_run() -> Option<Self> {
+    pub(crate) fn of_run() -> Option<Self> {
         read(Registry::open()?.dir(), SAVED).unwrap_or(None)
     }
 
     /// The saved values. If none can be read: what the distribution
     /// configures, or the kernel's default.
-    pub fn load_or_default(store: &Store) -> Self {
+    pub(crate) fn load_or_default(store: &Store) -> Self {
         Self::load(store).unwrap_or(None).unwrap_or_else(Self::unknown)
     }
 
     /// The values to assume where none are saved.
-    pub fn unknown() -> Self {
+    pub(crate) fn unknown() -> Self {
         let systemd = systemd_pipe();
         Saved {
             core_pipe_limit: if systemd.is_some() { SYSTEMD_PIPE_LIMIT } else { 0 },
@@ -100,7 +101,7 @@ impl Saved {
     /// The earlier handler, which gets all crashes that are no registered container's.
     /// systemd's socket, which accepts only the kernel, is replaced by the pipe program
     /// that systemd ships as well.
-    pub fn handler(&self) -> Handler {
+    pub(crate) fn handler(&self) -> Handler {
         match Handler::of(self.core_pattern.as_bytes()) {
             Handler::Socket if self.core_pattern.contains("/systemd/coredump") => {
                 systemd_pipe().map_or(Handler::Socket, |pattern| Handler::of(pattern.as_bytes()))
@@ -110,7 +111,7 @@ impl Saved {
     }
 
     /// `kernel.core_pipe_limit` for the earlier handler, if it is a program.
-    pub fn pipe_limit(&self) -> u32 {
+    pub(crate) fn pipe_limit(&self) -> u32 {
         match self.core_pattern.starts_with('@') {
             true => SYSTEMD_PIPE_LIMIT,
             false => self.core_pipe_limit,
@@ -149,7 +150,7 @@ fn systemd_pipe() -> Option<String> {
 }
 
 /// `kernel.core_pattern` now, without its final newline.
-pub fn core_pattern() -> Result<String> {
+pub(crate) fn core_pattern() -> Result<String> {
     let text = std::fs::read(PATTERN).with_context(|| format!("read {PATTERN}"))?;
     let text = String::from_utf8(text).map_err(|e| {
         anyhow::anyhow!("kernel.core_pattern is not UTF-8: {}", e.as_bytes().escape_ascii())
@@ -158,12 +159,12 @@ pub fn core_pattern() -> Result<String> {
 }
 
 /// `kernel.core_uses_pid` now: 0 or 1.
-pub fn core_uses_pid() -> Result<u32> {
+pub(crate) fn core_uses_pid() -> Result<u32> {
     number(USES_PID)
 }
 
 /// `kernel.core_pipe_limit` now: a number of processes, 0 for no limit and no waiting.
-pub fn core_pipe_limit() -> Result<u32> {
+pub(crate) fn core_pipe_limit() -> Result<u32> {
     number(PIPE_LIMIT)
 }
 
@@ -190,7 +191,7 @@ fn write(path: &str, value: &str) -> Result<()> {
 /// # Errors
 /// The path cannot be used in a `core_pattern`: white space would split it, `%` starts a specifier,
 /// and the whole pattern has at most 127 bytes.
-pub fn dispatch_pattern(helper: &Path) -> Result<String> {
+pub(crate) fn dispatch_pattern(helper: &Path) -> Result<String> {
     let path = helper.to_str().with_context(|| format!("helper path {helper:?} is not UTF-8"))?;
     ensure!(path.starts_with('/'), "helper path {path:?} is not absolute");
     ensure!(
@@ -208,7 +209,7 @@ pub fn dispatch_pattern(helper: &Path) -> Result<String> {
 
 /// Whether a pattern starts this program, wherever it is installed. Such a pattern is never taken
 /// for the earlier handler, or the two would start each other.
-pub fn is_ours(pattern: &str) -> bool {
+pub(crate) fn is_ours(pattern: &str) -> bool {
     let mut words = pattern.strip_prefix('|').unwrap_or("").split_whitespace();
     words.next().is_some_and(|p| p.rsplit('/').next() == Some("oci-coredump"))
         && words.next() == Some("handle")
@@ -218,14 +219,14 @@ pub fn is_ours(pattern: &str) -> bool {
 ///
 /// # Errors
 /// Names the part of the path that another user could change.
-pub fn check_helper(helper: &Path) -> Result<()> {
+pub(crate) fn check_helper(helper: &Path) -> Result<()> {
     file::check_own(helper).with_context(|| format!("helper {}", helper.display()))
 }
 
 /// Dispatch mode: makes the kernel pipe every crash to `helper`. The previous pattern, if it is
 /// not ours, becomes the earlier handler. Returns whether anything was written. The caller
 /// holds the registry's lock.
-pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
+pub(crate) fn take_over(store: &Store, helper: &Path) -> Result<bool> {
     let ours = dispatch_pattern(helper)?;
     let now = core_pattern()?;
     let limit = core_pipe_limit()?;
@@ -281,7 +282,7 @@ pub fn take_over(store: &Store, helper: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// The conflict, naming the container that keeps the pattern.
-pub fn claim(
+pub(crate) fn claim(
     store: &Store,
     config: &Config,
     id: &str,
@@ -323,7 +324,7 @@ pub fn claim(
 }
 
 /// Kernel mode: container `id` is gone. After the last owner the earlier pattern is put back.
-pub fn release(store: &Store, id: &str) -> Result<()> {
+pub(crate) fn release(store: &Store, id: &str) -> Result<()> {
     let Ok(Some(mut saved)) = Saved::load(store) else { return Ok(()) };
     if !saved.owners.iter().any(|o| o == id) {
         return Ok(());
@@ -338,7 +339,7 @@ pub fn release(store: &Store, id: &str) -> Result<()> {
 /// Puts the saved sysctls back, unless another program has changed them since. If the saved values
 /// are damaged or missing, the default takes their place. Returns a description of what was put
 /// back, `None` if there was nothing to do.
-pub fn restore(store: &Store) -> Result<Option<String>> {
+pub(crate) fn restore(store: &Store) -> Result<Option<String>> {
     drop_in::remove();
     let now = core_pattern()?;
     let saved = match Saved::load(store) {
@@ -376,7 +377,7 @@ pub fn restore(store: &Store) -> Result<Option<String>> {
 ///
 /// # Errors
 /// It cannot be written.
-pub fn mend(config: &Config) -> Result<bool> {
+pub(crate) fn mend(config: &Config) -> Result<bool> {
     if config.mode != Mode::Dispatch || process::who() != Who::Root {
         return Ok(false);
     }

@@ -33,7 +33,7 @@ fn places(uid: u32) -> [String; 2] {
 ///
 /// # Errors
 /// It cannot be made, or another user made it first.
-pub fn make_run_dir(uid: u32) -> Result<PathBuf> {
+pub(crate) fn make_run_dir(uid: u32) -> Result<PathBuf> {
     let [session, other] = places(uid).map(|p| Path::new("/").join(p));
     let parent = if session.is_dir() { session } else { other };
     let dir = file::make_path(&parent, 0o700)?;
@@ -50,19 +50,19 @@ pub fn make_run_dir(uid: u32) -> Result<PathBuf> {
 
 /// Removes podman's run directory for users without a session, if this
 /// project made it and it is empty.
-pub fn remove_made(uid: u32) {
+pub(crate) fn remove_made(uid: u32) {
     let [_, other] = places(uid);
     // Not empty: podman uses it.
     let _ = std::fs::remove_dir(Path::new("/").join(other));
 }
 
 /// The directory in which this user's containers are registered, if it exists.
-pub fn run_dir(uid: u32) -> Option<PathBuf> {
+pub(crate) fn run_dir(uid: u32) -> Option<PathBuf> {
     places(uid).into_iter().map(|p| Path::new("/").join(p).join(NAME)).find(|p| p.is_dir())
 }
 
 /// The same directory, for root: opened through the user's own directories only, following no link.
-pub fn open_run_dir(uid: u32) -> Option<OwnedFd> {
+pub(crate) fn open_run_dir(uid: u32) -> Option<OwnedFd> {
     let root = file::open_dir(Path::new("/")).ok()?;
     places(uid).into_iter().find_map(|place| {
         let above = resolve::resolve(&root, OsStr::new(&place), Below::NoLinks, true).ok()?;
@@ -72,23 +72,23 @@ pub fn open_run_dir(uid: u32) -> Option<OwnedFd> {
 }
 
 /// A group of this user: the group of his run directory.
-pub fn group_of(uid: u32) -> Option<u32> {
+pub(crate) fn group_of(uid: u32) -> Option<u32> {
     Some(file::stat(open_run_dir(uid)?).ok()?.gid)
 }
 
 /// Opens a directory of this user within another of his.
-pub fn open_dir_of(dir: impl crate::sys::AsFd, name: &str, uid: u32) -> Option<OwnedFd> {
+pub(crate) fn open_dir_of(dir: impl crate::sys::AsFd, name: &str, uid: u32) -> Option<OwnedFd> {
     let dir = resolve::resolve(dir, name.as_ref(), Below::NoLinks, true).ok()?;
     is_of(&file::stat(&dir).ok()?, uid).then_some(dir)
 }
 
 /// Whether a file or directory belongs to this user and only the user may write to it.
-pub fn is_of(stat: &Stat, uid: u32) -> bool {
+pub(crate) fn is_of(stat: &Stat, uid: u32) -> bool {
     stat.uid == uid && stat.mode & 0o022 == 0
 }
 
 /// The store of the user `uid`, who runs this program and is not root.
-pub fn own_store(uid: u32) -> Result<PathBuf> {
+pub(crate) fn own_store(uid: u32) -> Result<PathBuf> {
     let variable =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
@@ -104,7 +104,7 @@ pub fn own_store(uid: u32) -> Result<PathBuf> {
 
 /// Adapts the configuration to the user who runs this program: one other than
 /// root has a store of his own.
-pub fn adapt(config: &mut crate::config::Config) -> Result<()> {
+pub(crate) fn adapt(config: &mut crate::config::Config) -> Result<()> {
     if let Who::User(uid) = process::who() {
         config.store = own_store(uid)?;
     }

@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(600);
 
 /// Rules for what may stay.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Most bytes on disk of all cores in the store and the binaries kept with them.
     pub max_size: Option<u64>,
     /// Crashes before this time are removed.
@@ -34,7 +34,7 @@ pub struct Rules {
 
 impl Rules {
     /// The configured rules, at the time `now`.
-    pub fn configured(config: &Config, now: Timestamp) -> Self {
+    pub(crate) fn configured(config: &Config, now: Timestamp) -> Self {
         let age = config
             .vacuum
             .max_age
@@ -49,7 +49,7 @@ impl Rules {
 
 /// One crash.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub(crate) struct Item {
     name: OsString,
     /// Its record, without the fields that are not needed here, since there may be very many.
     pub record: Record,
@@ -66,7 +66,7 @@ const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 
 impl Item {
     /// Whether this is a core without a record.
-    pub fn is_orphan(&self) -> bool {
+    pub(crate) fn is_orphan(&self) -> bool {
         self.orphan.is_some()
     }
 
@@ -82,7 +82,7 @@ impl Item {
     }
 
     /// Whether its core is in the store.
-    pub fn has_core(&self) -> bool {
+    pub(crate) fn has_core(&self) -> bool {
         self.core.is_some()
     }
 
@@ -97,7 +97,7 @@ impl Item {
 
 /// All crashes, the oldest first, and the kept binaries.
 #[derive(Debug)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     /// The crashes, the oldest first.
     pub items: Vec<Item>,
     store: PathBuf,
@@ -109,7 +109,7 @@ pub struct Inventory {
 
 /// What is to be removed.
 #[derive(Debug)]
-pub struct RemovalPlan<'a> {
+pub(crate) struct RemovalPlan<'a> {
     /// The crashes, the oldest first, with the bytes that removing each one frees.
     pub crashes: Vec<(&'a Item, u64)>,
     /// Binaries that no core needs, with their bytes.
@@ -120,7 +120,7 @@ pub struct RemovalPlan<'a> {
 
 impl Inventory {
     /// Takes the inventory of a store; `None` if there are no records.
-    pub fn take(store: &Store) -> Result<Option<Self>> {
+    pub(crate) fn take(store: &Store) -> Result<Option<Self>> {
         let Some(records) = store.look_at_records()? else { return Ok(None) };
         let mut items = Vec::new();
         for name in records.names()? {
@@ -151,7 +151,7 @@ impl Inventory {
     }
 
     /// Bytes on disk of the cores in the store, and of the kept binaries.
-    pub fn size(&self) -> (u64, u64) {
+    pub(crate) fn size(&self) -> (u64, u64) {
         (
             self.items.iter().filter_map(|i| i.core).fold(0, u64::saturating_add),
             self.sizes.values().copied().fold(0, u64::saturating_add),
@@ -159,20 +159,20 @@ impl Inventory {
     }
 
     /// The crashes whose complete record `takes` accepts, the oldest first.
-    pub fn select(&self, takes: impl Fn(&Record) -> bool) -> Vec<&Item> {
+    pub(crate) fn select(&self, takes: impl Fn(&Record) -> bool) -> Vec<&Item> {
         let is = |item: &&Item| self.records.read(&item.name).is_some_and(|record| takes(&record));
         self.items.iter().filter(is).collect()
     }
 
     /// Number of kept binaries.
-    pub fn binaries(&self) -> usize {
+    pub(crate) fn binaries(&self) -> usize {
         self.sizes.len()
     }
 
     /// Plans what the rules remove, the oldest crash first. A dump that may be in progress stays.
     /// If there are too many crashes or bytes, the oldest crash of the account that has most is
     /// removed, so that an account with few keeps them.
-    pub fn plan_removal(&self, rules: Rules) -> Result<RemovalPlan<'_>> {
+    pub(crate) fn plan_removal(&self, rules: Rules) -> Result<RemovalPlan<'_>> {
         let mut planner = RemovalPlanner::new(self);
         let unneeded = self.binaries.as_ref().map_or(Ok(Vec::new()), |b| {
             b.unneeded(&planner.users.keys().map(|id| (*id).clone()).collect())
@@ -199,7 +199,7 @@ impl Inventory {
     ///
     /// # Errors
     /// The crash could not be removed and stays.
-    pub fn remove(&self, item: &Item) -> Result<()> {
+    pub(crate) fn remove(&self, item: &Item) -> Result<()> {
         if let Some(name) = &item.orphan {
             let dir = self.store.join("containers").join(&item.record.names.container_id);
             return file::unlink(file::open_dir(&dir)?, name);
@@ -223,7 +223,7 @@ impl Inventory {
 
     /// Removes, after the crashes, what is not needed any more: binaries, and the leftovers of
     /// helpers that were killed. A failure is logged, and the rest is tried.
-    pub fn tidy(&self, plan: &RemovalPlan<'_>) {
+    pub(crate) fn tidy(&self, plan: &RemovalPlan<'_>) {
         let attempt = |what: &str, result: Result<()>| {
             if let Err(e) = result {
                 log::warn!("vacuum: {what} cannot be removed, ignoring: {e:#}");
@@ -423,7 +423,7 @@ impl Core {
 }
 
 /// Whether the core of a record is in the store. For records that this project wrote.
-pub fn has_core_in_store(store: &Path, record: &Record) -> bool {
+pub(crate) fn has_core_in_store(store: &Path, record: &Record) -> bool {
     Core::of(store, record).is_some()
 }
 
@@ -431,7 +431,7 @@ pub fn has_core_in_store(store: &Path, record: &Record) -> bool {
 ///
 /// # Errors
 /// What could not be read or removed.
-pub fn now_and_then(config: &Config) -> Result<()> {
+pub(crate) fn now_and_then(config: &Config) -> Result<()> {
     if !is_due("vacuumed", EVERY) {
         return Ok(());
     }
@@ -463,7 +463,7 @@ pub fn now_and_then(config: &Config) -> Result<()> {
 
 /// Whether a recurring task is due, which runs at most once in `every`. If so,
 /// records that it runs now.
-pub fn is_due(what: &str, every: Duration) -> bool {
+pub(crate) fn is_due(what: &str, every: Duration) -> bool {
     file::open_dir(RUN_DIR.as_ref()).is_ok_and(|dir| file::is_due(&dir, what.as_ref(), every))
 }
 

@@ -338,6 +338,8 @@ fn graph(files: &[(String, String)]) -> Graph {
     let passed_on = |me: &[String], name: &String| -> Option<Vec<String>> {
         let code = &codes[modules.get(me)?];
         let mut all = Vec::new();
+        let code =
+            code.replace("pub(crate) use ", "pub use ").replace("pub(super) use ", "pub use ");
         for tree in code.split("pub use ").skip(1) {
             expand(tree.split(';').next()?, &[], &mut all);
         }

@@ -12,7 +12,7 @@ const PIECES: usize = 1 << 18;
 
 /// An opened file with its size and the positions of its data.
 #[derive(Debug)]
-pub struct Announced {
+pub(super) struct Announced {
     file: File,
     /// Its size when it was opened, in bytes.
     pub size: u64,
@@ -26,24 +26,24 @@ pub struct Announced {
 
 impl Announced {
     /// Records the file's size and holes.
-    pub fn new(file: File) -> Result<Self> {
+    pub(super) fn new(file: File) -> Result<Self> {
         let size = file.metadata().context("fstat")?.len();
         let pieces = file::extents(&file, size, PIECES).context("lseek(SEEK_DATA)")?;
         Ok(Announced { file, size, pieces, lacking: 0, piece: 0, at: 0 })
     }
 
     /// The file itself.
-    pub fn inner(&self) -> &File {
+    pub(super) fn inner(&self) -> &File {
         &self.file
     }
 
     /// Bytes of data, holes excluded.
-    pub fn data(&self) -> u64 {
+    pub(super) fn data(&self) -> u64 {
         self.pieces.iter().map(|(_, len)| len).sum()
     }
 
     /// Copies the whole file into an empty one. Holes stay holes, and pages of zeros become holes.
-    pub fn copy_to(&mut self, to: &File) -> Result<()> {
+    pub(super) fn copy_to(&mut self, to: &File) -> Result<()> {
         let mut buffer = vec![0; 64 << 10];
         for (start, len) in self.pieces.clone() {
             let (mut at, end) = (start, start + len);
@@ -62,7 +62,7 @@ impl Announced {
     }
 
     /// Writes the whole file, holes as zeros, to a stream that cannot seek.
-    pub fn stream_to(&mut self, to: &mut impl Write) -> Result<()> {
+    pub(super) fn stream_to(&mut self, to: &mut impl Write) -> Result<()> {
         let mut at = 0;
         for (start, len) in self.pieces.clone() {
             std::io::copy(&mut std::io::repeat(0).take(start - at), to)?;

@@ -26,7 +26,7 @@ use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 /// Where the files of a bundle are written.
-pub trait Sink {
+pub(super) trait Sink {
     /// Adds a file with its holes.
     fn file(&mut self, name: &Path, file: &mut Announced) -> Result<()>;
     /// Adds a short text; `program` makes it executable.
@@ -36,7 +36,7 @@ pub trait Sink {
 }
 
 /// A bundle that is being put together.
-pub struct Bundle {
+pub(super) struct Bundle {
     core: Announced,
     record: Option<Record>,
     /// Its files by their path in the bundle.
@@ -48,7 +48,7 @@ pub struct Bundle {
 
 impl Bundle {
     /// Collects the files of a core. A file is taken only if it is the one that was mapped.
-    pub fn collect(core: File, record: Option<Record>, places: &Places) -> Result<Self> {
+    pub(super) fn collect(core: File, record: Option<Record>, places: &Places) -> Result<Self> {
         // First of all, so that from here on its owner cannot make it longer.
         let core = Announced::new(core)?;
         let reading = reader::read(core.inner(), places)?;
@@ -126,7 +126,7 @@ impl Bundle {
     /// Writes everything to a sink, always in the same order. `without_core`: the core
     /// is there already. What a file has lost since it was opened reads as zeros; the
     /// log and the README say so.
-    pub fn write(mut self, sink: &mut dyn Sink, without_core: bool) -> Result<()> {
+    pub(super) fn write(mut self, sink: &mut dyn Sink, without_core: bool) -> Result<()> {
         if let Some(record) = &self.record {
             sink.text(
                 "record.json".as_ref(),
@@ -158,12 +158,12 @@ impl Bundle {
     }
 
     /// The core, decompressed.
-    pub fn core(&mut self) -> &mut Announced {
+    pub(super) fn core(&mut self) -> &mut Announced {
         &mut self.core
     }
 
     /// Bytes of data of all files, holes excluded.
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.files.values().chain([&self.core]).map(Announced::data).sum()
     }
 
@@ -230,18 +230,18 @@ env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM="$
 "#;
 
 /// A tar archive. The same crash gives the same bytes: owners, modes and times are fixed.
-pub struct Archive<W: Write>(tar::Builder<W>, PathBuf);
+pub(super) struct Archive<W: Write>(tar::Builder<W>, PathBuf);
 
 impl<W: Write> Archive<W> {
     /// `top` is the directory in the archive that contains everything.
-    pub fn new(out: W, top: &Path) -> Self {
+    pub(super) fn new(out: W, top: &Path) -> Self {
         let mut builder = tar::Builder::new(out);
         builder.mode(tar::HeaderMode::Deterministic);
         Archive(builder, top.to_owned())
     }
 
     /// Finishes the archive.
-    pub fn finish(self) -> Result<W> {
+    pub(super) fn finish(self) -> Result<W> {
         Ok(self.0.into_inner()?)
     }
 

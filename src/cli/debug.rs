@@ -22,7 +22,7 @@ use std::process::{Command, ExitCode};
 
 /// The debugger and how it is started.
 #[derive(Debug)]
-pub struct Debugger {
+pub(super) struct Debugger {
     /// Its name or path.
     pub program: PathBuf,
     /// Further arguments for it.
@@ -47,7 +47,7 @@ impl Debugger {
 }
 
 /// Opens the newest matching crash.
-pub fn run(
+pub(super) fn run(
     chosen: &Chosen,
     query: &Query,
     subject: &Subject,
@@ -90,7 +90,7 @@ pub fn run(
 }
 
 /// Opens a bundle that `export` has written.
-pub fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
+pub(super) fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
     let unpack = || -> Result<(Private, PathBuf)> {
         let packed = super::info::open_given(path)?;
         ensure!(is_compressed(&packed), "it is not compressed with zstd");

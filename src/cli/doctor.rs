@@ -46,7 +46,7 @@ fn failure(check: &'static str, text: impl Into<String>, hint: &str) -> Check {
 }
 
 /// Runs all checks and prints them.
-pub fn run(out: &mut impl Write, args: &Args, json: bool) -> Result<ExitCode> {
+pub(super) fn run(out: &mut impl Write, args: &Args, json: bool) -> Result<ExitCode> {
     let checks = checks(args);
     if json {
         writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&checks)?))?;
@@ -299,7 +299,7 @@ fn suid() -> Check {
 
 /// Selects the engines to check: those found or configured, or the one that was named.
 #[derive(Clone, Debug, Default)]
-pub struct Args {
+pub(super) struct Args {
     /// Check only this engine.
     pub engine: Option<Engine>,
     /// Its configuration file, if it is not at the usual path.

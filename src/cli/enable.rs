@@ -29,7 +29,7 @@ const TOOLS: [&str; 9] = [
 ];
 
 /// Enables a container's core pattern.
-pub fn run(
+pub(super) fn run(
     out: &mut impl Write,
     container: Option<&str>,
     pid: Option<i32>,
@@ -57,7 +57,7 @@ pub fn run(
 }
 
 /// Undoes [`run`] for a container.
-pub fn disable(out: &mut impl Write, word: &str) -> Result<()> {
+pub(super) fn disable(out: &mut impl Write, word: &str) -> Result<()> {
     need_root()?;
     let id = live::find(word)?;
     live::disable(&id, &Config::load()?)?;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 /// The subject of a verb: a matching record, or a core file that the user named.
 #[derive(Debug, Default)]
-pub struct Subject {
+pub(super) struct Subject {
     /// A core file to use in place of a record.
     pub core: Option<PathBuf>,
     /// The directory that holds the container's files.
@@ -27,7 +27,7 @@ pub struct Subject {
 }
 
 /// Opens the core, decompressed, and finds the places of its files.
-pub fn open(
+pub(super) fn open(
     chosen: &Chosen,
     query: &Query,
     subject: &Subject,
@@ -72,7 +72,7 @@ pub fn open(
 /// Writes the bundle, or only the core, to `output`; `-` is stdout. The file appears only when it
 /// is complete: until then it has no name, or a temporary one if the file system does not support
 /// unnamed files. Only its owner may read it.
-pub fn run(
+pub(super) fn run(
     chosen: &Chosen,
     query: &Query,
     subject: &Subject,

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 /// The options of the command line.
 #[derive(Debug)]
-pub struct Args {
+pub(super) struct Args {
     /// Show this many of the newest crashes.
     pub newest: usize,
     /// A core file to use in place of records.
@@ -55,7 +55,12 @@ struct Told {
 }
 
 /// Prints the selected crashes.
-pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) -> Result<ExitCode> {
+pub(super) fn run(
+    out: &mut impl Write,
+    chosen: &Chosen,
+    query: &Query,
+    args: &Args,
+) -> Result<ExitCode> {
     if let Some(path) = &args.core {
         let core = open_given(path)?;
         let places = Places::usual(
@@ -107,7 +112,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) ->
 }
 
 /// Opens a core file that the user named.
-pub fn open_given(path: &Path) -> Result<File> {
+pub(super) fn open_given(path: &Path) -> Result<File> {
     let dir = file::open_dir(match path.parent() {
         Some(p) if p != Path::new("") => p,
         _ => Path::new("."),
@@ -121,7 +126,7 @@ pub fn open_given(path: &Path) -> Result<File> {
 }
 
 /// The directories in which the files of a record's container are searched.
-pub fn places(
+pub(super) fn places(
     record: &Record,
     registry: Option<&Registry>,
     sysroot: Option<&Path>,

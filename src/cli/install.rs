@@ -16,7 +16,7 @@ fn helper() -> Result<PathBuf> {
     std::env::current_exe().context("readlink(/proc/self/exe)")
 }
 
-pub fn need_root(verb: &str) -> Result<()> {
+pub(super) fn need_root(verb: &str) -> Result<()> {
     ensure!(
         process::is_host_root(),
         "{verb}: only root of the host may do it; run it with sudo, outside of any container"
@@ -25,7 +25,7 @@ pub fn need_root(verb: &str) -> Result<()> {
 }
 
 /// Makes the kernel hand crashes to this program now.
-pub fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
+pub(super) fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     let config = Config::load()?;
     let helper = helper()?;
     let pattern = sysctl::dispatch_pattern(&helper).context("install")?;
@@ -85,7 +85,7 @@ fn systemctl(what: &[&str]) {
 }
 
 /// Configures an engine to use this program.
-pub fn install_engine(
+pub(super) fn install_engine(
     out: &mut impl Write,
     engine: Engine,
     options: &engine::Options,
@@ -99,7 +99,7 @@ pub fn install_engine(
 }
 
 /// Configures every engine that is found. A failure with one does not prevent the others.
-pub fn install_detected(
+pub(super) fn install_detected(
     out: &mut impl Write,
     options: &engine::Options,
     dry_run: bool,
@@ -122,7 +122,7 @@ pub fn install_detected(
 }
 
 /// Restores an engine's configuration.
-pub fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
+pub(super) fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
     if !dry_run {
         need_root("uninstall")?;
     }
@@ -130,7 +130,7 @@ pub fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> 
 }
 
 /// Undoes everything.
-pub fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()> {
+pub(super) fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()> {
     // An unreadable configuration must not prevent this.
     let config = Config::load().unwrap_or_else(|e| {
         log::warn!("{e:#}, using the defaults");

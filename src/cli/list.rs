@@ -32,7 +32,7 @@ const COLUMNS: [Column; 9] = [
 
 /// The options of the command line.
 #[derive(Debug)]
-pub struct Args {
+pub(super) struct Args {
     /// Most rows, counted from the newest.
     pub newest: Option<usize>,
     /// Print the newest first.
@@ -52,7 +52,12 @@ struct Row<'a> {
 }
 
 /// Prints the matching crashes.
-pub fn run(out: &mut impl Write, chosen: &Chosen, query: &Query, args: &Args) -> Result<ExitCode> {
+pub(super) fn run(
+    out: &mut impl Write,
+    chosen: &Chosen,
+    query: &Query,
+    args: &Args,
+) -> Result<ExitCode> {
     let store = match Store::look(&chosen.store)? {
         None if args.follow => Some(chosen.make_store()?),
         found => found,
@@ -182,7 +187,7 @@ fn counted(word: &str, record: &Record) -> String {
 }
 
 /// The style of a state on a terminal.
-pub fn colour(state: State) -> Style {
+pub(super) fn colour(state: State) -> Style {
     let colour = match state {
         State::Present => AnsiColor::Green,
         State::Truncated | State::Inaccessible | State::Unreachable | State::Leased => {
@@ -195,7 +200,7 @@ pub fn colour(state: State) -> Style {
 }
 
 /// A record's time as coredumpctl prints it, in the reader's time zone.
-pub fn time(text: &str, zone: &TimeZone) -> String {
+pub(super) fn time(text: &str, zone: &TimeZone) -> String {
     match text.parse::<Timestamp>() {
         Ok(t) => t.to_zoned_datetime(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
         Err(_) => text.to_owned(),

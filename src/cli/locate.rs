@@ -17,7 +17,7 @@ use std::time::Duration;
 /// State of a core: coredumpctl's column COREFILE, with further values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(super) enum State {
     /// The core is complete.
     Present,
     /// The core is there but incomplete.
@@ -40,7 +40,7 @@ pub enum State {
 
 impl State {
     /// The word in the column.
-    pub fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             State::Present => "present",
             State::Truncated => "truncated",
@@ -56,7 +56,7 @@ impl State {
 
 /// What is known of a core without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub(super) struct Seen {
     /// Its state.
     pub state: State,
     /// Its size now in bytes, if it can be opened.
@@ -72,7 +72,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// The child cannot be started.
-pub fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::Result<Vec<Seen>> {
+pub(super) fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::Result<Vec<Seen>> {
     let mut all = Vec::new();
     let mut silent = BTreeSet::new();
     while all.len() < records.len() {
@@ -137,7 +137,7 @@ fn volume(record: &Record) -> &str {
 ///
 /// # Errors
 /// The state of a core that cannot be opened.
-pub fn open(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
+pub(super) fn open(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
     match look(std::slice::from_ref(record), registry).as_deref() {
         Ok([Seen { state: State::Unreachable, .. }]) | Err(_) => Err(State::Unreachable),
         _ => core(record, registry),
@@ -159,7 +159,7 @@ fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
 
 /// Describes the file that has the name of a record's core now: the core of a later
 /// crash, or something else.
-pub fn overwriter(record: &Record, registry: Option<&Registry>, all: &[Record]) -> String {
+pub(super) fn overwriter(record: &Record, registry: Option<&Registry>, all: &[Record]) -> String {
     let found = named(record, registry).ok().and_then(|file| file::identity(&file).ok());
     // The newest record that matches: a name can be taken over more than once.
     let later = found.and_then(|found| {
@@ -215,7 +215,7 @@ fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
 
 /// The root directory of a record's container, if that still runs: its init process must be the
 /// registered one, seen through one opened /proc/PID.
-pub fn container_root(record: &Record, registry: Option<&Registry>) -> Option<OwnedFd> {
+pub(super) fn container_root(record: &Record, registry: Option<&Registry>) -> Option<OwnedFd> {
     let id = &record.names.container_id;
     let entry = match record.user {
         Some(uid) => Registry::of_user(uid)?.get(id)?,
@@ -229,12 +229,12 @@ pub fn container_root(record: &Record, registry: Option<&Registry>) -> Option<Ow
 }
 
 /// Size in bytes, 0 if it cannot be read.
-pub fn size(core: &File) -> u64 {
+pub(super) fn size(core: &File) -> u64 {
     core.metadata().map_or(0, |m| m.len())
 }
 
 /// The state of a record's core, given the result of opening it.
-pub fn state(record: &Record, core: &Result<File, State>) -> State {
+pub(super) fn state(record: &Record, core: &Result<File, State>) -> State {
     match core {
         Err(state) => *state,
         Ok(core)

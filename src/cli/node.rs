@@ -36,7 +36,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Action {
+pub(super) enum Action {
     /// Copy the program to the host and configure the engine. containerd needs a restart then.
     Install,
     /// The same, but serve as the engine's NRI plugin, so that it needs no
@@ -61,7 +61,12 @@ impl Action {
 ///
 /// # Errors
 /// What cannot be read, understood or written.
-pub fn run(out: &mut impl Write, action: Action, root: Option<&Path>, stay: bool) -> Result<()> {
+pub(super) fn run(
+    out: &mut impl Write,
+    action: Action,
+    root: Option<&Path>,
+    stay: bool,
+) -> Result<()> {
     if let Some(root) = root {
         return enter(out, action, root, stay);
     }

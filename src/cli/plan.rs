@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// Prints the plan, or the reason why there is none.
-pub fn run(
+pub(super) fn run(
     out: &mut impl Write,
     bundle: &Path,
     state: Option<&Path>,

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// Above all IDs of distributions, systemd (uid-ranges: to 2147418111) and subordinate
 /// ranges, and within 31 bits.
-pub const IDS: Range<u32> = 2_147_450_880..2_147_451_904;
+pub(super) const IDS: Range<u32> = 2_147_450_880..2_147_451_904;
 /// Has an empty file for each ID that was ever used, which is locked while the ID is in use.
 const LOCKS: &str = "/run/oci-coredump-debug";
 /// Where the directories are made: on disk, since a core is large. Never
@@ -30,7 +30,7 @@ const OWNER: &str = "of-";
 
 /// The directory of one debugger.
 #[derive(Debug)]
-pub struct Private {
+pub(super) struct Private {
     /// Its path, of plain characters only.
     pub path: PathBuf,
     /// The user and group ID of the debugger, if they are not the caller's.
@@ -43,7 +43,7 @@ pub struct Private {
 impl Private {
     /// Makes a directory, after removing what killed processes left. `own_id`: give the
     /// debugger an ID of its own.
-    pub fn new(own_id: bool) -> Result<Self> {
+    pub(super) fn new(own_id: bool) -> Result<Self> {
         sweep();
         let id = own_id.then(take_id).transpose()?;
         let owner = id.as_ref().map(|(uid, _)| *uid);
@@ -70,7 +70,7 @@ impl Private {
     }
 
     /// Makes the directory `name` in it, and returns it with its path.
-    pub fn tree(&self, name: &str) -> Result<(Tree, PathBuf)> {
+    pub(super) fn tree(&self, name: &str) -> Result<(Tree, PathBuf)> {
         let top = Tree { root: self.dir.try_clone().context("dup")?, owner: self.owner };
         Ok((Tree { root: top.dir(Path::new(name))?, ..top }, self.path.join(name)))
     }
@@ -176,7 +176,7 @@ fn used_ids() -> Result<BTreeSet<u32>> {
 }
 
 /// Removes the directories that killed processes left: ours that are not locked.
-pub fn sweep() {
+pub(super) fn sweep() {
     for place in PLACES {
         let Ok(parent) = file::open_dir(Path::new(place)).and_then(file::reopen_dir) else {
             continue;
@@ -224,7 +224,7 @@ fn sweep_one(parent: &OwnedFd, name: &OsString) {
 }
 
 /// Removes the lock files that are not locked, for `uninstall`.
-pub fn remove_locks() {
+pub(super) fn remove_locks() {
     let Ok(locks) = file::open_dir(Path::new(LOCKS)).and_then(file::reopen_dir) else { return };
     for name in file::names(&locks).unwrap_or_default() {
         if file::open_lock(&locks, &name).and_then(file::try_lock).unwrap_or(false) {

@@ -8,7 +8,7 @@ use jiff::{Span, Timestamp, ZonedDateTime};
 
 /// The conditions, all of which must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Query {
+pub(super) struct Query {
     terms: Vec<Term>,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
@@ -58,7 +58,7 @@ impl Query {
     ///
     /// # Errors
     /// Names the word and what was expected.
-    pub fn parse(
+    pub(super) fn parse(
         words: &[String],
         since: Option<&str>,
         until: Option<&str>,
@@ -75,7 +75,7 @@ impl Query {
     }
 
     /// Whether the record matches.
-    pub fn takes(&self, record: &Record) -> bool {
+    pub(super) fn takes(&self, record: &Record) -> bool {
         let in_time = match record.time.parse::<Timestamp>() {
             Ok(t) => self.since.is_none_or(|s| t >= s) && self.until.is_none_or(|u| t <= u),
             Err(_) => self.since.is_none() && self.until.is_none(),
@@ -162,7 +162,7 @@ fn base(path: &str) -> &str {
 }
 
 /// A container in one word: `namespace/pod/container`, its name, or the beginning of its ID.
-pub fn container(names: &Names) -> String {
+pub(super) fn container(names: &Names) -> String {
     let own = names
         .container_name
         .clone()
@@ -176,7 +176,7 @@ pub fn container(names: &Names) -> String {
 }
 
 /// The same, with the user whose container it was if that is not root.
-pub fn whose(record: &Record) -> String {
+pub(super) fn whose(record: &Record) -> String {
     let name = container(&record.names);
     record.user.map_or(name.clone(), |uid| format!("user {uid}: {name}"))
 }
@@ -185,7 +185,7 @@ pub fn whose(record: &Record) -> String {
 ///
 /// # Errors
 /// The text is none of these.
-pub fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
+pub(super) fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
     let text = text.trim();
     let day = |days: i32| -> Result<Timestamp> {
         Ok(now.start_of_day()?.checked_sub(Span::new().days(days))?.timestamp())

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 /// The options of the command line besides MATCH.
 #[derive(Debug)]
-pub struct Options {
+pub(super) struct Options {
     /// Do not ask for confirmation.
     pub yes: bool,
     /// Print what would be removed, and remove nothing.
@@ -22,7 +22,7 @@ pub struct Options {
 ///
 /// # Errors
 /// The removal was not confirmed, or the store cannot be read.
-pub fn run(
+pub(super) fn run(
     out: &mut impl Write,
     chosen: &Chosen,
     query: &Query,

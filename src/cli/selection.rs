@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 /// Selects the crashes that a verb works on.
 #[derive(Debug, clap::Args)]
-pub struct Which {
+pub(super) struct Which {
     /// Only crashes that match.
     #[arg(value_name = "MATCH")]
     pub matches: Vec<String>,
@@ -30,19 +30,19 @@ pub struct Which {
 
 impl Source {
     /// The same options as values for the verbs.
-    pub fn subject(self) -> export::Subject {
+    pub(super) fn subject(self) -> export::Subject {
         export::Subject { core: self.core, sysroot: self.sysroot }
     }
 }
 
 impl Which {
     /// Whether any option restricts the crashes.
-    pub fn is_any(&self) -> bool {
+    pub(super) fn is_any(&self) -> bool {
         !self.matches.is_empty() || self.since.is_some() || self.until.is_some()
     }
 
     /// The store, and the query for its records.
-    pub fn choose(self) -> Result<(Chosen, Query)> {
+    pub(super) fn choose(self) -> Result<(Chosen, Query)> {
         let now = jiff::ZonedDateTime::now();
         let query =
             Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
@@ -52,7 +52,7 @@ impl Which {
 
 /// Selects a core file in place of a record.
 #[derive(Debug, clap::Args)]
-pub struct Source {
+pub(super) struct Source {
     /// Take this core file; it needs no record.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until"])]
     core: Option<PathBuf>,
@@ -63,7 +63,7 @@ pub struct Source {
 
 /// The store that a verb reads.
 #[derive(Debug)]
-pub struct Chosen {
+pub(super) struct Chosen {
     /// The path of the store.
     pub store: PathBuf,
 }
@@ -71,7 +71,7 @@ pub struct Chosen {
 impl Chosen {
     /// The store at the given path, else the configured one. A user other than
     /// root has a store of his own.
-    pub fn of(store: Option<PathBuf>) -> Result<Self> {
+    pub(super) fn of(store: Option<PathBuf>) -> Result<Self> {
         let configured = || {
             let mut config = Config::load()?;
             users::adapt(&mut config)?;
@@ -81,7 +81,7 @@ impl Chosen {
     }
 
     /// The matching records, the oldest first.
-    pub fn records(&self, query: &Query) -> Result<Vec<Record>> {
+    pub(super) fn records(&self, query: &Query) -> Result<Vec<Record>> {
         let Some(records) =
             Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten()
         else {
@@ -98,19 +98,19 @@ impl Chosen {
     }
 
     /// Opens the store, making it if it does not exist.
-    pub fn make_store(&self) -> Result<Store> {
+    pub(super) fn make_store(&self) -> Result<Store> {
         Store::open(&Config { store: self.store.clone(), ..Config::default() })
     }
 }
 
 /// Sorts by time, the oldest first.
-pub fn by_time(mut records: Vec<Record>) -> Vec<Record> {
+pub(super) fn by_time(mut records: Vec<Record>) -> Vec<Record> {
     records.sort_by(|a, b| a.time.cmp(&b.time));
     records
 }
 
 /// Reports that no crash matches. That is a failure, as with coredumpctl.
-pub fn no_match(verb: &str, store: &Path) -> Result<ExitCode> {
+pub(super) fn no_match(verb: &str, store: &Path) -> Result<ExitCode> {
     log::error!("{verb}: no crash in {} matches", store.display());
     Ok(ExitCode::FAILURE)
 }

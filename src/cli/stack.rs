@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 /// Prints all stacks of a core.
-pub fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
+pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
     let modules = &reading.overview.modules;
     for group in groups(&reading.threads) {
         let ids: Vec<String> = group.iter().map(|t| t.tid.to_string()).collect();

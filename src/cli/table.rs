@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 /// A column of a table.
 #[derive(Clone, Copy, Debug)]
-pub struct Column {
+pub(super) struct Column {
     /// Its heading.
     pub head: &'static str,
     /// Whether it is right-aligned, as numbers are.
@@ -15,18 +15,18 @@ pub struct Column {
 }
 
 /// A left-aligned column.
-pub const fn left(head: &'static str) -> Column {
+pub(super) const fn left(head: &'static str) -> Column {
     Column { head, right: false }
 }
 
 /// A right-aligned column.
-pub const fn right(head: &'static str) -> Column {
+pub(super) const fn right(head: &'static str) -> Column {
     Column { head, right: true }
 }
 
 /// A cell: its text, and its style on a terminal.
 #[derive(Clone, Debug)]
-pub struct Cell(pub String, pub Style);
+pub(super) struct Cell(pub String, pub Style);
 
 impl<T: ToString> From<T> for Cell {
     fn from(text: T) -> Self {
@@ -35,7 +35,11 @@ impl<T: ToString> From<T> for Cell {
 }
 
 /// Prints rows under their headings; the last column is not padded.
-pub fn print(out: &mut impl Write, columns: &[Column], rows: &[Vec<Cell>]) -> std::io::Result<()> {
+pub(super) fn print(
+    out: &mut impl Write,
+    columns: &[Column],
+    rows: &[Vec<Cell>],
+) -> std::io::Result<()> {
     let rows: Vec<Vec<Cell>> =
         rows.iter().map(|r| r.iter().map(|c| Cell(one_line(&c.0), c.1)).collect()).collect();
     let widths = widths(columns, &rows);
@@ -44,7 +48,7 @@ pub fn print(out: &mut impl Write, columns: &[Column], rows: &[Vec<Cell>]) -> st
 }
 
 /// Prints one row whose columns cannot be aligned, since later rows are not known.
-pub fn print_loose(out: &mut impl Write, row: &[Cell]) -> std::io::Result<()> {
+pub(super) fn print_loose(out: &mut impl Write, row: &[Cell]) -> std::io::Result<()> {
     for (i, Cell(text, style)) in row.iter().enumerate() {
         let (gap, text) = (if i == 0 { "" } else { "  " }, one_line(text));
         write!(out, "{gap}{style}{text}{style:#}")?;
@@ -83,7 +87,7 @@ fn print_row(
 }
 
 /// Bytes as text: three digits and a binary unit.
-pub fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
     let mut unit = 0;
     let mut n = bytes as f64;

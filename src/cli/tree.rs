@@ -12,7 +12,7 @@ use std::path::{Component, Path};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A directory, which must be empty and writable by its owner only.
-pub struct Tree {
+pub(super) struct Tree {
     /// The directory, opened.
     pub root: OwnedFd,
     /// The user and group ID of everything in it, if they are not the caller's.
@@ -21,7 +21,7 @@ pub struct Tree {
 
 impl Tree {
     /// Makes the directory `path` below it, and opens it.
-    pub fn dir(&self, path: &Path) -> Result<OwnedFd> {
+    pub(super) fn dir(&self, path: &Path) -> Result<OwnedFd> {
         let mut dir = self.root.try_clone().context("dup")?;
         for component in path.components() {
             let Component::Normal(name) = component else {
@@ -47,7 +47,7 @@ impl Tree {
     }
 
     /// Creates the file `name`, which must not exist.
-    pub fn create(&self, name: &Path) -> Result<std::fs::File> {
+    pub(super) fn create(&self, name: &Path) -> Result<std::fs::File> {
         let (dir, last) = self.place(name)?;
         let file = file::create_new(dir, last, 0o600)?;
         file::chmod(&file, 0o600)?;
@@ -62,7 +62,7 @@ impl Tree {
 }
 
 /// Sets an old modification time: gdb warns about an executable that is newer than its core.
-pub fn make_old(file: &std::fs::File) -> Result<()> {
+pub(super) fn make_old(file: &std::fs::File) -> Result<()> {
     file.set_modified(UNIX_EPOCH + Duration::from_secs(1)).context("futimens")
 }
 

@@ -12,16 +12,16 @@ use std::path::Path;
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
 /// Most entries of a bundle.
-pub const MOST_ENTRIES: usize = 20_000;
+pub(super) const MOST_ENTRIES: usize = 20_000;
 /// Most bytes of a name in a bundle, without its top directory.
-pub const LONGEST: usize = 2048;
+pub(super) const LONGEST: usize = 2048;
 /// Most pieces of data of one file: more than [`super::announced`] makes.
 const PIECES: usize = 1 << 19;
 const BLOCK: u64 = 512;
 
 /// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind<'a> {
+pub(super) enum Kind<'a> {
     /// A regular file.
     File,
     /// A symbolic link with this target.
@@ -33,7 +33,7 @@ pub enum Kind<'a> {
 ///
 /// # Errors
 /// The rule that it breaks.
-pub fn check(name: &[u8], kind: Kind<'_>) -> Result<(), &'static str> {
+pub(super) fn check(name: &[u8], kind: Kind<'_>) -> Result<(), &'static str> {
     let parts = plain(name)?;
     let is_hex = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_hexdigit);
     match (parts.as_slice(), kind) {
@@ -83,7 +83,7 @@ struct State<'a> {
 ///
 /// # Errors
 /// Names the entry, and the rule that it breaks.
-pub fn unpack(tar: &File, into: &Tree, room: u64) -> Result<()> {
+pub(super) fn unpack(tar: &File, into: &Tree, room: u64) -> Result<()> {
     let mut from = BufReader::new(tar);
     from.rewind().context("lseek")?;
     let mut state = State { into, top: None, seen: BTreeSet::new(), entries: 0, room };

@@ -8,7 +8,12 @@ use anyhow::{Result, ensure};
 use std::io::Write;
 
 /// Applies the rules, and prints what they remove.
-pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -> Result<()> {
+pub(super) fn run(
+    out: &mut impl Write,
+    chosen: &Chosen,
+    rules: Rules,
+    dry_run: bool,
+) -> Result<()> {
     if !dry_run {
         super::private::sweep();
     }
@@ -64,7 +69,7 @@ pub fn run(out: &mut impl Write, chosen: &Chosen, rules: Rules, dry_run: bool) -
 ///
 /// # Errors
 /// States the rule.
-pub fn parse_size(text: &str) -> Result<u64> {
+pub(super) fn parse_size(text: &str) -> Result<u64> {
     Ok(crate::limits::bytes(text)?.unwrap_or(u64::MAX))
 }
 

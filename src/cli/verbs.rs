@@ -49,7 +49,7 @@ const MATCH: &str = "\
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
 #[command(name = "oci-coredump", version, after_help = AFTER, max_term_width = 100)]
-pub struct Cli {
+pub(super) struct Cli {
     /// Report in detail on stderr what is done.
     #[arg(short, long, global = true)]
     pub verbose: bool,
@@ -58,7 +58,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Make the kernel hand crashes to this program now, not only when the first container asks.
     ///
     /// The previous kernel.core_pattern is saved, and its handler keeps getting all crashes

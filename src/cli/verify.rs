@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Checks a runtime and prints what came of it.
-pub fn run(out: &mut impl Write, runtime: &Path, json: bool) -> Result<ExitCode> {
+pub(super) fn run(out: &mut impl Write, runtime: &Path, json: bool) -> Result<ExitCode> {
     ensure!(
         process::is_host_root(),
         "only root of the host can start containers; run it with sudo, outside of any container"

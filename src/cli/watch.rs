@@ -20,7 +20,7 @@ const WHILE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// The configuration cannot be read.
-pub fn run() -> Result<()> {
+pub(super) fn run() -> Result<()> {
     let config = Config::load()?;
     let mut mended: Vec<Instant> = Vec::new();
     let mut last_error = None;

@@ -19,7 +19,7 @@ type Slice<'d> = EndianSlice<'d, LittleEndian>;
 
 /// A module's file. Its parts are read only when they are needed.
 #[derive(Default)]
-pub struct Binary<'d> {
+pub(super) struct Binary<'d> {
     /// Whether it is the file that was mapped. If not, nothing of it is used.
     pub verdict: Match,
     file: Option<Elf<'d>>,
@@ -42,7 +42,7 @@ struct Symbol<'d> {
 }
 
 /// Hexadecimal text of a build-id of 1 to 64 bytes.
-pub fn hex(bytes: &[u8]) -> Option<String> {
+pub(super) fn hex(bytes: &[u8]) -> Option<String> {
     use std::fmt::Write;
     (1..=64).contains(&bytes.len()).then(|| {
         bytes.iter().fold(String::new(), |mut s, b| {
@@ -53,7 +53,7 @@ pub fn hex(bytes: &[u8]) -> Option<String> {
 }
 
 /// Opens a module's file, and its debug information if that is of the same build.
-pub fn open<'d>(module: &'d Found, bytes: Bytes<'d>) -> Binary<'d> {
+pub(super) fn open<'d>(module: &'d Found, bytes: Bytes<'d>) -> Binary<'d> {
     let id = module.said.build_id.as_deref();
     let Some(data) = module.image.as_deref().or(bytes.file) else { return Binary::default() };
     let Ok(file) = Elf::parse(data) else {
@@ -81,7 +81,7 @@ fn build_id(file: &Elf<'_>) -> Option<String> {
 }
 
 /// The sections with unwind tables, by address in the file's image.
-pub struct Tables<'b> {
+pub(super) struct Tables<'b> {
     /// `.text`, for functions without tables.
     pub text: Option<(Range<u64>, &'b [u8])>,
     /// `.eh_frame_hdr`.
@@ -96,7 +96,7 @@ pub struct Tables<'b> {
 
 impl<'d> Binary<'d> {
     /// Its unwind tables.
-    pub fn tables(&self) -> Option<Tables<'_>> {
+    pub(super) fn tables(&self) -> Option<Tables<'_>> {
         let file = self.file.as_ref()?;
         let range =
             |s: &dyn Fn() -> Option<(u64, u64)>| s().and_then(|(a, n)| Some(a..a.checked_add(n)?));
@@ -124,7 +124,7 @@ impl<'d> Binary<'d> {
     }
 
     /// The name by which programs are linked with it (DT_SONAME).
-    pub fn soname(&self) -> Option<String> {
+    pub(super) fn soname(&self) -> Option<String> {
         let table = self.file.as_ref()?.elf_dynamic_table().ok()?;
         let entry = table.iter().find(|d| d.tag == object::elf::DT_SONAME)?;
         let name = entry.string(table.strings()).ok()?;
@@ -132,14 +132,14 @@ impl<'d> Binary<'d> {
     }
 
     /// Bytes of the file's image.
-    pub fn code(&self, address: u64, size: u64) -> Option<&'d [u8]> {
+    pub(super) fn code(&self, address: u64, size: u64) -> Option<&'d [u8]> {
         self.file.as_ref()?.segments().find_map(|s| s.data_range(address, size).ok().flatten())
     }
 
     /// Whether an address is in a function that a signal handler called on behalf of the faulting
     /// instruction: its return address is that instruction, not the one after a call. Go does this
     /// for every nil dereference.
-    pub fn is_injected(&self, address: u64) -> bool {
+    pub(super) fn is_injected(&self, address: u64) -> bool {
         let find = || {
             self.file.as_ref()?.section_by_name(".gopclntab")?;
             let s = self.symbols().iter().find(|s| s.name == b"runtime.sigpanic")?;
@@ -206,16 +206,16 @@ impl<'d> Binary<'d> {
 
 /// Source lines of binaries. The index of the debug information is parsed once for each binary,
 /// when a stack goes through it.
-pub struct Lines<'b>(Vec<OnceCell<Option<Context<Slice<'b>>>>>);
+pub(super) struct Lines<'b>(Vec<OnceCell<Option<Context<Slice<'b>>>>>);
 
 impl<'b> Lines<'b> {
     /// An empty cache for `count` binaries.
-    pub fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize) -> Self {
         Lines((0..count).map(|_| OnceCell::new()).collect())
     }
 
     /// The functions at a place of a stack, including inlined ones, the innermost first.
-    pub fn describe(
+    pub(super) fn describe(
         &self,
         place: &Place,
         modules: &[Found],

@@ -17,7 +17,7 @@ use std::path::Path;
 /// Where a module's file was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub(crate) enum Origin {
     /// Among the kept binaries in the store.
     Kept,
     /// In the running container, or in the directory given in its place.
@@ -26,7 +26,7 @@ pub enum Origin {
 
 /// A module's file and its debug information, opened.
 #[derive(Debug, Default)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// The file.
     pub file: Option<(Origin, File)>,
     /// Its separate debug information.
@@ -35,7 +35,7 @@ pub struct Opened {
 
 /// Where to look. Any of these may be missing.
 #[derive(Debug, Default)]
-pub struct Places {
+pub(crate) struct Places {
     /// The root directory of the container, or one like it. Links in it do not lead out of it.
     pub root: Option<OwnedFd>,
     /// `<store>/binaries`: files named by their build-id in hexadecimal and a hash of their
@@ -56,7 +56,7 @@ const DEBUG: &str = "usr/lib/debug";
 impl Places {
     /// The usual places: `root`, the kept binaries of `store`, and the debug information installed
     /// in the container and on the host.
-    pub fn usual(root: Option<OwnedFd>, store: Option<&Path>) -> Self {
+    pub(crate) fn usual(root: Option<OwnedFd>, store: Option<&Path>) -> Self {
         let host = |path: &Path| file::open_dir(path).ok();
         let debug = host(Path::new("/").join(DEBUG).as_path()).into_iter().collect();
         let kept = store.and_then(|s| host(&s.join("binaries")));
@@ -74,7 +74,7 @@ impl Places {
 
     /// Opens the files of a module that can be opened. A kept binary is preferred: it was copied at
     /// the crash, while the container's file may have been replaced since.
-    pub fn open(&self, module: &Module) -> Opened {
+    pub(crate) fn open(&self, module: &Module) -> Opened {
         let id = module
             .build_id
             .as_deref()

@@ -22,20 +22,20 @@ const BUILD_ID: std::ops::RangeInclusive<usize> = 4..=64;
 
 /// Whether this can be the name of a kept file: `BUILD_ID-HASH`, a build-id in hexadecimal
 /// and the hash of the content.
-pub fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let is_id = |id: &str| id == NONE || BUILD_ID.contains(&(id.len() / 2)) && hex(id);
     name.split_once('-').is_some_and(|(id, hash)| is_id(id) && hash.len() == 2 * HASH && hex(hash))
 }
 
 /// Whether this is the name of a kept file that claims this build-id. There may be several.
-pub fn is_name_of(name: &str, build_id: &str) -> bool {
+pub(super) fn is_name_of(name: &str, build_id: &str) -> bool {
     is_name(name) && name.split_once('-').is_some_and(|(id, _)| id == build_id)
 }
 
 /// The name of an ELF file that has this build-id; `None` if it is not such a file or
 /// has more than `most` bytes.
-pub fn name(file: &dyn Source, build_id: Option<&str>, most: u64) -> Option<String> {
+pub(crate) fn name(file: &dyn Source, build_id: Option<&str>, most: u64) -> Option<String> {
     let mut buffer = vec![0; 128 << 10];
     let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
     while at <= most {
@@ -57,7 +57,7 @@ pub fn name(file: &dyn Source, build_id: Option<&str>, most: u64) -> Option<Stri
 }
 
 /// The build-id of an ELF file, in hexadecimal.
-pub fn build_id(file: &dyn Source) -> Option<String> {
+pub(crate) fn build_id(file: &dyn Source) -> Option<String> {
     let mut head = [0; 64];
     let got = file.read_at(0, &mut head);
     let head = &head[..got];

@@ -11,7 +11,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use std::fmt;
 
 /// Bytes at offsets, of an open file or of memory.
-pub trait Source {
+pub(crate) trait Source {
     /// Size in bytes.
     fn size(&self) -> u64;
     /// Fills `buffer` from `offset`, as far as there are bytes, and returns their number.
@@ -58,7 +58,7 @@ const MAX_NOTES: u64 = 256 << 20;
 
 /// The processor architecture, which determines registers and system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Machine {
+pub(crate) enum Machine {
     /// AMD64.
     X86_64,
     /// 64-bit ARM.
@@ -76,7 +76,7 @@ impl fmt::Display for Machine {
 
 /// A PT_LOAD segment: a part of the process's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load {
+pub(crate) struct Load {
     /// Address in the process.
     pub address: u64,
     /// Size in the process, in bytes.
@@ -90,7 +90,7 @@ pub struct Load {
 }
 
 /// A parsed core file.
-pub struct Image<'s> {
+pub(crate) struct Image<'s> {
     /// Its architecture.
     pub machine: Machine,
     /// Segments, sorted by address.
@@ -107,7 +107,7 @@ impl<'s> Image<'s> {
     ///
     /// # Errors
     /// What the file is instead, or what is wrong with it.
-    pub fn parse(source: &'s dyn Source) -> Result<Self> {
+    pub(crate) fn parse(source: &'s dyn Source) -> Result<Self> {
         let mut start = [0; 64];
         let got = source.read_at(0, &mut start);
         ensure!(got > 0, "it is empty");
@@ -145,13 +145,13 @@ impl<'s> Image<'s> {
     }
 
     /// Bytes that the segments announce but the file does not have.
-    pub fn missing(&self) -> u64 {
+    pub(crate) fn missing(&self) -> u64 {
         let end = self.loads.iter().map(|l| l.offset.saturating_add(l.in_file)).max().unwrap_or(0);
         end.saturating_sub(self.size)
     }
 
     /// Whether the memory at an address is executable.
-    pub fn is_code(&self, address: u64) -> bool {
+    pub(crate) fn is_code(&self, address: u64) -> bool {
         let i = self.loads.partition_point(|l| l.address <= address);
         i > 0
             && self.loads[i - 1].code

@@ -10,7 +10,7 @@ const BLOCK: u64 = 4096;
 const MAX_BLOCKS: usize = 4096;
 
 /// Memory by address.
-pub struct Memory<'s> {
+pub(crate) struct Memory<'s> {
     source: &'s dyn Source,
     loads: Vec<Load>,
     /// Cached blocks by their number in the file; the last one may be short.
@@ -19,13 +19,13 @@ pub struct Memory<'s> {
 
 impl<'s> Memory<'s> {
     /// `loads` are sorted by address.
-    pub fn new(source: &'s dyn Source, loads: Vec<Load>) -> Self {
+    pub(crate) fn new(source: &'s dyn Source, loads: Vec<Load>) -> Self {
         Memory { source, loads, blocks: RefCell::default() }
     }
 
     /// Fills the whole buffer, or returns `None`: memory that the core does
     /// not contain is not zeros.
-    pub fn read(&self, address: u64, buffer: &mut [u8]) -> Option<()> {
+    pub(crate) fn read(&self, address: u64, buffer: &mut [u8]) -> Option<()> {
         let (mut address, mut rest) = (address, buffer);
         while !rest.is_empty() {
             let load = self.find(address)?;
@@ -40,14 +40,14 @@ impl<'s> Memory<'s> {
     }
 
     /// A little-endian number of 8 bytes.
-    pub fn word(&self, address: u64) -> Option<u64> {
+    pub(crate) fn word(&self, address: u64) -> Option<u64> {
         let mut bytes = [0; 8];
         self.read(address, &mut bytes)?;
         Some(u64::from_le_bytes(bytes))
     }
 
     /// At most `max` bytes from an address, up to the first gap.
-    pub fn up_to(&self, address: u64, max: usize) -> Vec<u8> {
+    pub(crate) fn up_to(&self, address: u64, max: usize) -> Vec<u8> {
         let there = self.find(address).map_or(0, |l| l.in_file - (address - l.address));
         let mut bytes = vec![0; usize::try_from(there).unwrap_or(usize::MAX).min(max)];
         match self.read(address, &mut bytes) {

@@ -20,20 +20,20 @@ mod notes;
 mod signal;
 mod walk;
 
-pub mod files;
-pub mod plain;
-pub mod reader;
+pub(crate) mod files;
+pub(crate) mod plain;
+pub(crate) mod reader;
 
-pub use identity::{build_id, is_name, name};
-pub use image::{Image, Source};
-pub use signal::Signal;
+pub(crate) use identity::{build_id, is_name, name};
+pub(crate) use image::{Image, Source};
+pub(crate) use signal::Signal;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 /// What the core alone says, without any other file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Overview {
+pub(crate) struct Overview {
     /// Architecture: `x86-64` or `AArch64`.
     pub machine: String,
     /// Process ID in the crasher's own PID namespace.
@@ -54,7 +54,7 @@ pub struct Overview {
 
 /// A mapped file with code.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Module {
+pub(crate) struct Module {
     /// Its path in the container when it was mapped, with control characters escaped.
     pub path: String,
     /// Build-id in hexadecimal, if its first page is in the core and has one.
@@ -68,7 +68,7 @@ pub struct Module {
 /// Whether a module's file is the one that was mapped, as the sandboxed reader found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Match {
+pub(crate) enum Match {
     /// Not looked for, or not found.
     #[default]
     Absent,
@@ -83,11 +83,11 @@ pub enum Match {
 }
 
 /// Stands for the frame of a signal handler's caller, in gdb's words.
-pub const TRAMPOLINE: &str = "<signal handler called>";
+pub(crate) const TRAMPOLINE: &str = "<signal handler called>";
 
 /// A function on a stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// Where the thread was, or, for all frames but the first, the return address.
     pub address: u64,
     /// Function, demangled, if a symbol covers the address.
@@ -107,7 +107,7 @@ pub struct Frame {
 
 /// The stack of one thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ThreadStack {
+pub(crate) struct ThreadStack {
     /// Thread ID in the crasher's own PID namespace.
     pub tid: i32,
     /// Its functions, the innermost first.
@@ -120,7 +120,7 @@ pub struct ThreadStack {
 ///
 /// # Errors
 /// The file is not a core that can be read, with the reason.
-pub fn overview(source: &dyn Source) -> Result<Overview> {
+pub(crate) fn overview(source: &dyn Source) -> Result<Overview> {
     let image = Image::parse(source)?;
     let modules = modules::of(&image);
     Ok(Overview {
@@ -137,7 +137,7 @@ pub fn overview(source: &dyn Source) -> Result<Overview> {
 
 /// A module's file and its separate debug information, mapped.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bytes<'d> {
+pub(crate) struct Bytes<'d> {
     /// The file itself.
     pub file: Option<&'d [u8]>,
     /// Its debug information, if that is a separate file.
@@ -149,7 +149,7 @@ pub struct Bytes<'d> {
 ///
 /// # Errors
 /// The file is not a core that can be read, or `tell` failed.
-pub fn stacks(
+pub(crate) fn stacks(
     source: &dyn Source,
     bytes: &[Bytes<'_>],
     tell: &mut dyn FnMut(Told) -> Result<()>,
@@ -179,7 +179,7 @@ pub fn stacks(
 
 /// A partial result of [`stacks`], in the order in which they are reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Told {
+pub(crate) enum Told {
     /// For each module, whether its file is the one that was mapped.
     Matches(Vec<Match>),
     /// DT_SONAME of each module.

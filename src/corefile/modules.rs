@@ -10,7 +10,7 @@ use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
 
 /// A module, with what unwinding needs.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub(super) struct Found {
     /// What is reported to the caller.
     pub said: Module,
     /// The load bias: address in memory minus address in the file's image.
@@ -31,7 +31,7 @@ const MAX_HEAD: usize = 64 << 10;
 const MAX: usize = 4096;
 
 /// Finds the modules of a core, the executable first, then by address.
-pub fn of(image: &Image<'_>) -> Vec<Found> {
+pub(super) fn of(image: &Image<'_>) -> Vec<Found> {
     let mut groups: Vec<(Module, Vec<u8>)> = Vec::new();
     for file in &image.notes.files {
         match groups.last_mut() {
@@ -104,7 +104,7 @@ fn read_head(image: &Image<'_>, said: Module) -> Found {
 
 /// Computes the load bias: the first PT_LOAD segment gives the address that the file's
 /// first page was linked at.
-pub fn bias(segments: &[ProgramHeader64<LE>], start: u64) -> Option<u64> {
+pub(super) fn bias(segments: &[ProgramHeader64<LE>], start: u64) -> Option<u64> {
     let first = segments.iter().find(|p| p.p_type(LE) == elf::PT_LOAD)?;
     Some(start.wrapping_sub(first.p_vaddr(LE).wrapping_sub(first.p_offset(LE))))
 }

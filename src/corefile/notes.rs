@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 /// The registers that unwinding starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Registers {
+pub(crate) struct Registers {
     /// Program counter.
     pub pc: u64,
     /// Stack pointer.
@@ -29,7 +29,7 @@ pub struct Registers {
 
 /// A thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Thread {
+pub(crate) struct Thread {
     /// Its ID in the crasher's own PID namespace.
     pub tid: i32,
     /// Its registers when it was dumped.
@@ -38,7 +38,7 @@ pub struct Thread {
 
 /// A row of NT_FILE.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// First address.
     pub start: u64,
     /// One past the last.
@@ -51,7 +51,7 @@ pub struct Mapping {
 
 /// What is read from the notes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
+pub(crate) struct Notes {
     /// Threads; the kernel puts the one that caused the dump first.
     pub threads: Vec<Thread>,
     /// From NT_SIGINFO, or only the number from NT_PRSTATUS.
@@ -74,7 +74,7 @@ const MAX: usize = 1 << 16;
 impl Notes {
     /// Reads the notes of one segment. A damaged note ends the segment;
     /// what came before it is kept.
-    pub fn add(&mut self, machine: Machine, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn add(&mut self, machine: Machine, bytes: &[u8]) -> Result<()> {
         let mut notes = NoteIterator::<FileHeader64<LE>>::new(LE, 4, bytes)?;
         while let Ok(Some(note)) = notes.next() {
             let d = note.desc();
@@ -154,12 +154,12 @@ fn files(d: &[u8]) -> Option<Vec<Mapping>> {
 }
 
 /// A little-endian number of 8 bytes.
-pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// A little-endian number of 4 bytes.
-pub fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+pub(super) fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
     Some(i32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 

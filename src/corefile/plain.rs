@@ -15,14 +15,14 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const PLACE: &str = "/var/tmp";
 
 /// Whether the file is compressed.
-pub fn is_compressed(core: &File) -> bool {
+pub(crate) fn is_compressed(core: &File) -> bool {
     let mut start = [0; 4];
     core.read_at(&mut start, 0).is_ok_and(|n| n == 4) && start == ZSTD
 }
 
 /// The core itself, decompressed if necessary. The decompressor runs in a sandbox, and may use at
 /// most half of the free space.
-pub fn plain(core: File) -> Result<File> {
+pub(crate) fn plain(core: File) -> Result<File> {
     if !is_compressed(&core) {
         return Ok(core);
     }

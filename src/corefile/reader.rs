@@ -20,7 +20,7 @@ const FULL: Bounds =
 
 /// Everything that was read.
 #[derive(Debug, Default)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// What the core alone says.
     pub overview: Overview,
     /// The files of each module.
@@ -39,7 +39,7 @@ pub struct Reading {
 ///
 /// # Errors
 /// Why it cannot be read.
-pub fn look(core: &File) -> Result<Overview> {
+pub(crate) fn look(core: &File) -> Result<Overview> {
     let said = sandbox::run(&QUICK, &[core.as_fd()], |out| {
         let answer = overview(core).map_err(|e| format!("{e:#}"));
         let _ = out.write_all(&serde_json::to_vec(&answer).unwrap_or_default());
@@ -55,7 +55,7 @@ pub fn look(core: &File) -> Result<Overview> {
 ///
 /// # Errors
 /// Why it cannot be read.
-pub fn read(core: &File, places: &Places) -> Result<Reading> {
+pub(crate) fn read(core: &File, places: &Places) -> Result<Reading> {
     let overview = look(core)?;
     let files: Vec<Opened> = overview.modules.iter().map(|m| places.open(m)).collect();
     let mut keep = vec![core.as_fd()];

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The signal that killed a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signal {
+pub(crate) struct Signal {
     /// Signal number.
     pub number: i32,
     /// Signal name, such as `SIGSEGV`.
@@ -25,12 +25,12 @@ pub struct Signal {
 
 impl Signal {
     /// A signal of which only the number is known.
-    pub fn bare(number: i32) -> Self {
+    pub(crate) fn bare(number: i32) -> Self {
         Signal { number, name: signal_name(number), ..Signal::default() }
     }
 
     /// Reads a `siginfo_t`: si_signo at 0, si_code at 8, the union at 16.
-    pub fn of_siginfo(d: &[u8], machine: Machine) -> Option<Self> {
+    pub(crate) fn of_siginfo(d: &[u8], machine: Machine) -> Option<Self> {
         let (number, code) = (i32_at(d, 0)?, i32_at(d, 8)?);
         let mut signal = Signal { code: Some(code), ..Signal::bare(number) };
         if code <= 0 {
@@ -68,7 +68,7 @@ impl Signal {
     }
 
     /// Says so if the process sent the signal to itself.
-    pub fn of_process(self, pid: i32) -> Self {
+    pub(crate) fn of_process(self, pid: i32) -> Self {
         let words = if self.sender == Some(pid) {
             Some("raised by the process itself (abort, raise)".into())
         } else {

@@ -14,7 +14,7 @@ const MAX_FRAMES: usize = 512;
 
 /// A frame of a stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub(super) struct Place {
     /// Where the thread was, or the address that a call returns to.
     pub address: u64,
     /// An address within the same instruction; for a return address, the last byte of the call.
@@ -27,7 +27,7 @@ pub struct Place {
 
 /// An unwound stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Walked {
+pub(super) struct Walked {
     /// Its frames, the innermost first.
     pub frames: Vec<Place>,
     /// Why the stack may go on after the last frame.
@@ -40,7 +40,7 @@ enum Engine<'b> {
 }
 
 /// Unwinds the stacks of one core.
-pub struct Walker<'b> {
+pub(super) struct Walker<'b> {
     image: &'b Image<'b>,
     modules: &'b [Found],
     binaries: &'b [Binary<'b>],
@@ -49,7 +49,11 @@ pub struct Walker<'b> {
 
 impl<'b> Walker<'b> {
     /// Loads the unwind tables of all modules whose file is known.
-    pub fn new(image: &'b Image<'b>, modules: &'b [Found], binaries: &'b [Binary<'b>]) -> Self {
+    pub(super) fn new(
+        image: &'b Image<'b>,
+        modules: &'b [Found],
+        binaries: &'b [Binary<'b>],
+    ) -> Self {
         let engine = match image.machine {
             Machine::X86_64 => {
                 let mut unwinder = UnwinderX86_64::new();
@@ -74,7 +78,7 @@ impl<'b> Walker<'b> {
     }
 
     /// Unwinds the stack of one thread.
-    pub fn walk(&mut self, thread: &Thread) -> Walked {
+    pub(super) fn walk(&mut self, thread: &Thread) -> Walked {
         let mut walked = Walked::default();
         let mut now = thread.registers;
         // Whether `now.pc` is where the thread was, and not a return address.

@@ -15,7 +15,7 @@ use crate::sysctl::{self, Saved};
 use anyhow::{Context, Result, bail};
 
 /// Whose process crashed, and what holds for it.
-pub struct Whose<'a> {
+pub(super) struct Whose<'a> {
     /// The user, and whether it is the host's own.
     pub who: Who,
     /// Where slots are.
@@ -26,7 +26,7 @@ pub struct Whose<'a> {
 
 /// Hands the crash on. A pipe program replaces this process, with the core untouched on stdin and
 /// the pidfd as descriptor 3, so this returns only where the handler is a file, nothing, or fails.
-pub fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Result<()> {
+pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Result<()> {
     match saved.handler() {
         Handler::Nothing => Ok(()),
         Handler::Socket => bail!(
@@ -130,7 +130,7 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
 
 /// Limits how often crashes that are not a container's are logged. Without a run directory there is
 /// nothing to count in, and all are.
-pub fn sparingly(registry: Option<&Registry>, what: &str, say: impl FnOnce()) {
+pub(super) fn sparingly(registry: Option<&Registry>, what: &str, say: impl FnOnce()) {
     match registry {
         Some(registry) => crate::report::sparingly(registry.dir(), what, say),
         None => say(),

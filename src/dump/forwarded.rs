@@ -29,7 +29,7 @@ struct Busy {
 
 /// Whose crash it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Who {
+pub(super) struct Who {
     /// The user on the host; for one in a user namespace, who made that.
     pub uid: u32,
     /// It was in another mount namespace than the host's.
@@ -38,7 +38,7 @@ pub struct Who {
 
 impl Who {
     /// Whose slots it takes. A container's root is not the host's; and IDs are many.
-    pub fn account(self) -> String {
+    pub(super) fn account(self) -> String {
         let kind = if self.is_contained { "in" } else { "uid" };
         format!(".{kind}-{}", self.uid % DOORS)
     }
@@ -46,7 +46,7 @@ impl Who {
 
 /// How many there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Most {
+pub(super) struct Most {
     /// Of all users; 0 is no limit.
     pub all: u64,
     /// Of one user; 0 is no limit.
@@ -61,7 +61,7 @@ impl Most {
     /// What the kernel would have kept to: `core_pipe_limit` as it was before us. Where that was 0
     /// it knows no limit: then `limits.host_concurrent` and `limits.concurrent` hold, and a further
     /// crash waits as long as one of a container would.
-    pub fn of(pipe_limit: u32, limits: &Limits) -> Self {
+    pub(super) fn of(pipe_limit: u32, limits: &Limits) -> Self {
         match pipe_limit {
             0 => Most {
                 all: limits.host_concurrent.unwrap_or(0),
@@ -99,7 +99,7 @@ const STILL: Duration = Duration::from_secs(1);
 /// Of the crashes of a user that wait, only one at a time looks for room: a thousand would do
 /// little else. Users are spread over this many locks, since one may have many IDs: a container
 /// without a user namespace has all of them.
-pub const DOORS: u32 = 256;
+pub(super) const DOORS: u32 = 256;
 
 /// Entries from which on the dead ones are looked for, where there is room all the same.
 const MANY: usize = 1024;
@@ -109,7 +109,7 @@ const MANY: usize = 1024;
 ///
 /// # Errors
 /// The run directory cannot be used.
-pub fn enter(
+pub(super) fn enter(
     registry: &Registry,
     most: Most,
     who: Who,

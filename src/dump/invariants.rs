@@ -34,7 +34,7 @@ pub fn argv(text: &[u8]) {
 
 /// What the dispatcher makes of an entry: a path on the host only below the directory that the
 /// entry names.
-pub fn place(entry: &Entry) {
+pub(crate) fn place(entry: &Entry) {
     let path = crate::pattern::Template::of_host(entry.pattern.as_bytes())
         .expand(&crate::invariants::crash(b""), entry.append_pid);
     let inside = plan::inside_path(&path, b"/", b"/srv");

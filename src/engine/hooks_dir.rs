@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut};
 
 /// The directory that both read by default.
-pub const STANDARD: &str = "/usr/share/containers/oci/hooks.d";
+pub(super) const STANDARD: &str = "/usr/share/containers/oci/hooks.d";
 
 /// File name of our hook.
-pub const FILE: &str = "oci-coredump.json";
+pub(super) const FILE: &str = "oci-coredump.json";
 /// End of the name of our drop-in.
 const OURS: &str = "oci-coredump.conf";
 
@@ -20,7 +20,10 @@ const OURS: &str = "oci-coredump.conf";
 ///
 /// # Errors
 /// A file is not TOML.
-pub fn in_force(files: &[(PathBuf, String)], tables: &[&str]) -> Result<Option<Vec<String>>> {
+pub(super) fn in_force(
+    files: &[(PathBuf, String)],
+    tables: &[&str],
+) -> Result<Option<Vec<String>>> {
     let mut found = None;
     for (path, text) in files {
         let doc: DocumentMut = text.parse().with_context(|| path.display().to_string())?;
@@ -36,7 +39,11 @@ pub fn in_force(files: &[(PathBuf, String)], tables: &[&str]) -> Result<Option<V
 }
 
 /// The text of a drop-in that adds `wanted` to the list in force; `None` if it is in the list.
-pub fn drop_in(in_force: Option<Vec<String>>, wanted: &[&str], table: &str) -> Option<String> {
+pub(super) fn drop_in(
+    in_force: Option<Vec<String>>,
+    wanted: &[&str],
+    table: &str,
+) -> Option<String> {
     let mut list = in_force.unwrap_or_else(|| vec![STANDARD.to_owned()]);
     let missing: Vec<_> = wanted
         .iter()
@@ -56,7 +63,7 @@ pub fn drop_in(in_force: Option<Vec<String>>, wanted: &[&str], table: &str) -> O
 
 /// The files of a configuration with its drop-ins, in the order in which
 /// they are read, without ours.
-pub fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
+pub(super) fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut files = all_files(main, drop_ins)?;
     files.retain(|(path, _)| {
         !path.file_name().unwrap_or_default().to_string_lossy().ends_with(OURS)
@@ -65,7 +72,7 @@ pub fn files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> 
 }
 
 /// The same, with ours.
-pub fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
+pub(super) fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut paths: Vec<PathBuf> = main.iter().map(|p| (*p).to_owned()).collect();
     let mut more: Vec<PathBuf> = match std::fs::read_dir(drop_ins) {
         Ok(entries) => entries
@@ -87,7 +94,7 @@ pub fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf, String
 
 /// The path of our drop-in. It sorts after every other one that sets the list,
 /// since the last one counts.
-pub fn own_file(
+pub(super) fn own_file(
     drop_ins: &Path,
     first_choice: &str,
     files: &[(PathBuf, String)],
@@ -105,7 +112,7 @@ pub fn own_file(
 
 /// Adds the hooks.d file to the standard directory, unless `make install` has put one there
 /// that starts this program.
-pub fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
+pub(super) fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
     let path = Path::new(STANDARD).join(FILE);
     let program = program.text()?;
     let text = include_str!("../../hooks.d/oci-coredump.json")

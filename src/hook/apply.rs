@@ -16,7 +16,7 @@ use crate::sysctl;
 use anyhow::{Context, Result};
 
 /// What the steps work on.
-pub struct Site<'a> {
+pub(super) struct Site<'a> {
     /// The registry.
     pub registry: &'a Registry,
     /// The configuration.
@@ -34,7 +34,7 @@ pub struct Site<'a> {
 ///
 /// # Errors
 /// The step that failed. Then nothing of the plan is left.
-pub fn apply(
+pub(super) fn apply(
     site: &Site<'_>,
     request: &Request,
     plan: &Plan,
@@ -211,7 +211,7 @@ fn on_host<'a>(
 
 /// Sets a soft limit in bytes, and the hard limit with it if that is lower and may be raised.
 /// Returns the resulting soft limit.
-pub fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Result<u64> {
+pub(super) fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Result<u64> {
     let infinite = |l: Option<u64>| l.unwrap_or(u64::MAX);
     let finite = |l: u64| (l != u64::MAX).then_some(l);
     let hard = infinite(old.hard);
@@ -262,7 +262,7 @@ fn own_cgroup(site: &Site<'_>) -> Result<Option<String>> {
 }
 
 /// Records a refusal for poststart and `doctor`.
-pub fn refuse(registry: &Registry, entry: Entry) {
+pub(super) fn refuse(registry: &Registry, entry: Entry) {
     if let Err(e) = registry.put(&entry) {
         log::warn!(
             "cannot note the refusal of container {}, ignoring: {e:#}",

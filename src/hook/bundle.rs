@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
 /// Largest config.json that is read, in bytes.
-pub const MAX: usize = 16 << 20;
+pub(super) const MAX: usize = 16 << 20;
 
 /// Parses only the annotations: nothing else is read for a container that requests nothing.
-pub fn annotations(text: &[u8]) -> Result<Annotations> {
+pub(super) fn annotations(text: &[u8]) -> Result<Annotations> {
     #[derive(Deserialize)]
     struct Only {
         annotations: Option<Annotations>,
@@ -22,7 +22,7 @@ pub fn annotations(text: &[u8]) -> Result<Annotations> {
 
 /// The parts of config.json that the hook needs.
 #[derive(Debug, Default, Deserialize, Serialize)]
-pub struct Bundle {
+pub(super) struct Bundle {
     root: Option<Root>,
     mounts: Option<Vec<Mount>>,
     process: Option<Process>,
@@ -53,7 +53,7 @@ struct Linux {
 
 /// The source of a directory in the container, according to a mount of config.json.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
+pub(super) struct Volume {
     /// Where it is mounted in the container.
     pub target: String,
     /// The directory on the host, for a bind mount.
@@ -62,13 +62,13 @@ pub struct Volume {
 
 impl Bundle {
     /// Parses config.json.
-    pub fn parse(text: &[u8]) -> Result<Self> {
+    pub(super) fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).context("config.json")
     }
 
     /// Builds the equivalent of config.json for a running container, as far as its mounts show it.
     /// `mounts` are its own; `source` finds the host's directory of one.
-    pub fn of_running(
+    pub(super) fn of_running(
         mounts: &[MountPoint],
         source: impl Fn(&MountPoint) -> Option<PathBuf>,
     ) -> Self {
@@ -97,13 +97,13 @@ impl Bundle {
     }
 
     /// Absolute path of the root file system: `root.path` may be relative to the bundle.
-    pub fn rootfs(&self, bundle: &Path) -> PathBuf {
+    pub(super) fn rootfs(&self, bundle: &Path) -> PathBuf {
         bundle.join(self.root.as_ref().map_or(Path::new("rootfs"), |r| r.path()))
     }
 
     /// The mount that covers `directory`: the nearest at or above it, and the last of equal ones.
     /// By name only; the hook checks in the container's mount namespace what is really there.
-    pub fn volume_at(&self, directory: &str) -> Option<Volume> {
+    pub(super) fn volume_at(&self, directory: &str) -> Option<Volume> {
         let wanted = Path::new(directory);
         let mut best: Option<(usize, &Mount)> = None;
         for mount in self.mounts.iter().flatten() {
@@ -128,19 +128,19 @@ impl Bundle {
     }
 
     /// The RLIMIT_CORE in config.json, soft and hard, in bytes.
-    pub fn core_limit(&self) -> Option<(u64, u64)> {
+    pub(super) fn core_limit(&self) -> Option<(u64, u64)> {
         let limits = self.process.as_ref()?.rlimits.as_ref()?;
         limits.iter().find(|l| l.r#type == "RLIMIT_CORE").map(|l| (l.soft, l.hard))
     }
 
     /// The SELinux label of the container's files, which it may write to, if there is one.
-    pub fn mount_label(&self) -> Option<&str> {
+    pub(super) fn mount_label(&self) -> Option<&str> {
         self.linux.as_ref()?.mount_label.as_deref().filter(|label| !label.is_empty())
     }
 
     /// Whether the container cannot write the host's sysctls. Only then may its own pattern be
     /// shown in place of the host's.
-    pub fn hides_sysctls(&self) -> bool {
+    pub(super) fn hides_sysctls(&self) -> bool {
         let paths = self.linux.iter().filter_map(|l| l.readonly_paths.as_ref()).flatten();
         paths.into_iter().any(|p| Path::new("/proc/sys/kernel/core_pattern").starts_with(p))
     }

@@ -12,7 +12,7 @@ const MANAGER: (&str, &str) = ("io.container.manager", "libpod");
 const DEPTH: usize = 6;
 
 /// The name of the container, if podman runs it.
-pub fn name(id: &str, annotations: &crate::annotation::Annotations) -> Option<String> {
+pub(super) fn name(id: &str, annotations: &crate::annotation::Annotations) -> Option<String> {
     if annotations.get(MANAGER.0).map(String::as_str) != Some(MANAGER.1) {
         return None;
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// How long the container's file systems may take to answer altogether. Engines give a hook 10
 /// seconds (hooks.d), and some less.
-pub const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Most bytes of the child's report.
 const MOST: usize = 64 << 10;
@@ -22,24 +22,24 @@ const MOST: usize = 64 << 10;
 const KEEP: u8 = b'k';
 
 /// Undoes a step.
-pub type Undo<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
+pub(super) type Undo<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 
 /// What was done, for as long as it can be undone.
-pub struct Inside {
+pub(super) struct Inside {
     child: Child,
     tell: OwnedFd,
 }
 
 impl Inside {
     /// Keeps it.
-    pub fn keep(self) -> Result<()> {
+    pub(super) fn keep(self) -> Result<()> {
         // A child that is gone cannot undo anything any more.
         let _ = process::write(&self.tell, &[KEEP]);
         self.child.end_within(patience()).map(drop)
     }
 
     /// Undoes it.
-    pub fn undo(self) -> Result<()> {
+    pub(super) fn undo(self) -> Result<()> {
         drop(self.tell);
         match self.child.end_within(patience())? {
             Some(_) => Ok(()),
@@ -55,7 +55,7 @@ impl Inside {
 ///
 /// # Errors
 /// An error of `work`, whose steps are undone then; or the child did not report in time.
-pub fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
+pub(super) fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
     work: impl FnOnce(&mut Vec<(String, Undo<'a>)>) -> Result<T>,
 ) -> Result<(T, Inside)> {
     let (read, say) = process::pipe()?;

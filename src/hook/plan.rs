@@ -9,7 +9,7 @@ use std::fmt;
 
 /// One step. Steps are applied in the order of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// Ensure that the pattern's directory exists, and that cores in it outlive
     /// the container if possible.
     Directory {
@@ -60,7 +60,7 @@ impl fmt::Display for Step {
 
 /// The steps for one container, and notes for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub(super) struct Plan {
     /// The steps, in the order in which they are applied.
     pub steps: Vec<Step>,
     /// Notes for the log, one line each.
@@ -75,7 +75,7 @@ impl fmt::Display for Plan {
 }
 
 /// Plans the steps for a request.
-pub fn plan(request: &Request, config: &Config) -> Plan {
+pub(super) fn plan(request: &Request, config: &Config) -> Plan {
     let directory = request.wishes.pattern.directory().filter(|d| d != "/");
     let directory = directory
         .map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside), inside });
@@ -135,7 +135,7 @@ fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
 
 /// What the hook finds at the pattern's directory in the container's mount namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     /// Whether it is on another mount than the root file system.
     pub mounted: bool,
     /// Whether its file system is memory-backed.
@@ -146,7 +146,7 @@ pub struct Found {
 
 /// The storage location of cores, which determines whether the host's store is mounted there.
 /// Existing files are never hidden.
-pub fn place(found: Found, directory: &str, volume: Option<&Volume>, store: &str) -> Place {
+pub(super) fn place(found: Found, directory: &str, volume: Option<&Volume>, store: &str) -> Place {
     let known = |v: &Volume| v.source.clone().map(|s| (v.target.clone(), s));
     match found {
         Found { memory: true, mounted: true, .. } => {

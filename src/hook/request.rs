@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 /// A valid request of one container.
 #[derive(Debug)]
-pub struct Request {
+pub(super) struct Request {
     /// Pattern and settings.
     pub wishes: Wishes,
     /// The container's names.
@@ -22,7 +22,7 @@ pub struct Request {
 
 /// The result of reading a bundle.
 #[derive(Debug)]
-pub enum Asked {
+pub(super) enum Asked {
     /// No pattern was requested, or it is a pod's sandbox.
     Nothing,
     /// The request breaks a rule.
@@ -47,7 +47,7 @@ pub enum Asked {
 ///
 /// # Errors
 /// config.json is missing, too large or not JSON.
-pub fn read(state: &State, config: &Config) -> Result<Asked> {
+pub(super) fn read(state: &State, config: &Config) -> Result<Asked> {
     let path = state.bundle.join("config.json");
     let open = std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
     let text = file::read_bounded(open, bundle::MAX, &path.display().to_string())?;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// A container whose namespaces exist, and whose program usually does not run yet.
 #[derive(Debug)]
-pub struct Rootfs {
+pub(super) struct Rootfs {
     mount_ns: OwnedFd,
     path: PathBuf,
     /// The root directory, if the runtime has called pivot_root already (youki up to 0.5.7).
@@ -29,7 +29,7 @@ pub struct Rootfs {
 
 /// Directories that were made, so that they can be removed again.
 #[derive(Debug, Default)]
-pub struct Made(Vec<(OwnedFd, OsString)>);
+pub(super) struct Made(Vec<(OwnedFd, OsString)>);
 
 impl Rootfs {
     /// Finds the file system of a container process. `path`: the bundle's
@@ -38,7 +38,7 @@ impl Rootfs {
     /// # Errors
     /// The process is in the host's mount namespace, or is not a native
     /// container but a VMM or a sentry.
-    pub fn find(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
+    pub(super) fn find(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
         Self::find_native(process, pid, path).map_err(|e| monitor::explain(process, pid, e))
     }
 
@@ -73,7 +73,7 @@ impl Rootfs {
     ///
     /// # Errors
     /// The process is in the host's mount namespace.
-    pub fn running(process: &Proc, pid: i32) -> Result<Self> {
+    pub(super) fn running(process: &Proc, pid: i32) -> Result<Self> {
         let mount_ns = process.namespace("mnt")?;
         ensure!(
             ns::inode(&mount_ns)? != ns::own("mnt")?,
@@ -98,7 +98,7 @@ impl Rootfs {
     }
 
     /// How many of the last components of a path in the container do not exist.
-    pub fn lacks(&self, inside: &Path) -> Result<usize> {
+    pub(super) fn lacks(&self, inside: &Path) -> Result<usize> {
         let there = |root: &OwnedFd, p: &Path| {
             let name = p.strip_prefix("/").unwrap_or(p).as_os_str();
             name.is_empty() || resolve::resolve(root, name, Below::InRoot, true).is_ok()
@@ -107,7 +107,7 @@ impl Rootfs {
     }
 
     /// Removes the directory `inside` and those above it, `count` in all, as far as they are empty.
-    pub fn remove_empty(&self, inside: &Path, count: usize) -> Result<()> {
+    pub(super) fn remove_empty(&self, inside: &Path, count: usize) -> Result<()> {
         self.inside(|root| {
             for path in inside.ancestors().take(count) {
                 let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { break };
@@ -124,7 +124,11 @@ impl Rootfs {
     }
 
     /// Opens the file or directory `inside`, if it exists, and returns it with its status.
-    pub fn look(&self, inside: &str, directory: bool) -> Result<Option<(OwnedFd, file::Stat)>> {
+    pub(super) fn look(
+        &self,
+        inside: &str,
+        directory: bool,
+    ) -> Result<Option<(OwnedFd, file::Stat)>> {
         let found = self.inside(|root| {
             match resolve::resolve(
                 root,
@@ -142,7 +146,7 @@ impl Rootfs {
     }
 
     /// Runs `work` in the container's mount namespace, with its root directory.
-    pub fn inside<T>(&self, work: impl FnOnce(&OwnedFd) -> Result<T>) -> Result<T> {
+    pub(super) fn inside<T>(&self, work: impl FnOnce(&OwnedFd) -> Result<T>) -> Result<T> {
         ns::inside_mount_ns(&self.mount_ns, || match &self.pivoted {
             Some(root) => work(root),
             None => work(&file::open_dir(&self.path).context("the container's root file system")?),
@@ -153,7 +157,7 @@ impl Rootfs {
     ///
     /// # Errors
     /// It is not a directory, cannot be made, or is on a file system that holds no files.
-    pub fn directory(&self, inside: &str, made: &mut Made) -> Result<(OwnedFd, Found)> {
+    pub(super) fn directory(&self, inside: &str, made: &mut Made) -> Result<(OwnedFd, Found)> {
         self.inside(|root| {
             let dir = self
                 .make_below(root, Path::new(inside), made)
@@ -174,7 +178,7 @@ impl Rootfs {
 
     /// Mounts the container's own pattern over `/proc/sys/kernel/core_pattern`. `false` if
     /// the container has no /proc.
-    pub fn show(&self, view: &OwnedFd) -> Result<bool> {
+    pub(super) fn show(&self, view: &OwnedFd) -> Result<bool> {
         self.inside(|root| {
             let sysctl = match resolve::resolve(
                 root,
@@ -195,7 +199,7 @@ impl Rootfs {
     }
 
     /// Unmounts the view.
-    pub fn hide(&self) -> Result<()> {
+    pub(super) fn hide(&self) -> Result<()> {
         self.inside(|root| {
             let directory =
                 resolve::resolve(root, "proc/sys/kernel".as_ref(), Below::NoLinks, true)
@@ -205,12 +209,12 @@ impl Rootfs {
     }
 
     /// Attaches a detached mount tree to a directory that [`Rootfs::directory`] found.
-    pub fn attach(&self, tree: &OwnedFd, onto: &OwnedFd) -> Result<()> {
+    pub(super) fn attach(&self, tree: &OwnedFd, onto: &OwnedFd) -> Result<()> {
         self.inside(|_| mount::attach(tree, onto).context("the dump directory"))
     }
 
     /// Gives a directory or file the label that lets the container use it.
-    pub fn give_label(&self, to: &OwnedFd) -> Result<()> {
+    pub(super) fn give_label(&self, to: &OwnedFd) -> Result<()> {
         self.label.as_ref().map_or(Ok(()), |label| selinux::set_label(to, label))
     }
 
@@ -255,14 +259,14 @@ impl Rootfs {
     }
 
     /// Unmounts an attached tree.
-    pub fn detach(&self, tree: &OwnedFd) -> Result<()> {
+    pub(super) fn detach(&self, tree: &OwnedFd) -> Result<()> {
         self.inside(|_| mount::detach_dir(tree))
     }
 }
 
 impl Made {
     /// Removes the directories again, the last one first, as far as they are empty.
-    pub fn undo(self) {
+    pub(super) fn undo(self) {
         for (parent, name) in self.0.into_iter().rev() {
             if let Err(e) = file::remove_empty_dir(&parent, &name) {
                 log::warn!("cannot remove the directory {name:?} that was made, ignoring: {e:#}");

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::path::PathBuf;
 
 /// Largest state that is read, in bytes.
-pub const MAX: usize = 1 << 20;
+pub(super) const MAX: usize = 1 << 20;
 
 /// The state of the OCI runtime-spec, as far as it is needed and as the runtimes really write it:
 /// Kata's status is empty, crun's may be `starting`, and the PID may be missing, 0 or -1. (So the

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// Identity of the container's init process, complete enough that reused numbers do not match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Init {
+pub(crate) struct Init {
     /// PID on the host.
     pub pid: i32,
     /// Its start time, in clock ticks since boot.
@@ -30,7 +30,7 @@ pub struct Init {
 
 /// Where the cores of the container are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub(crate) struct Place {
     /// Storage location of the directory in the pattern.
     pub location: Location,
     /// A directory inside the container and the host's directory that is mounted
@@ -40,7 +40,7 @@ pub struct Place {
 
 /// One registered container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Container ID and the other names.
     pub names: Names,
     /// Identity of the init process.
@@ -103,7 +103,7 @@ impl Entry {
     /// else its pod and its name in the pod; else the volume and the pattern, if its cores go to a
     /// volume; else its ID. The pod is taken from the cgroup, since annotations can name any pod.
     /// All accounts but IDs begin with a dot, which no ID does.
-    pub fn account(&self) -> String {
+    pub(crate) fn account(&self) -> String {
         let hashed = |kind: &str, parts: &[&str]| {
             let hash = blake3::hash(parts.join("\0").as_bytes()).to_hex();
             format!(".{kind}-{}", &hash[..32])
@@ -131,7 +131,7 @@ impl Entry {
     }
 
     /// Whether the process with the init's PID now is still the init process of the entry.
-    pub fn init_lives(&self) -> bool {
+    pub(crate) fn init_lives(&self) -> bool {
         let Ok(process) = Proc::open(self.init.pid) else { return false };
         process.start_time().is_ok_and(|t| t == self.init.start_time)
             && process.is_zombie().is_ok_and(|zombie| !zombie)
@@ -139,17 +139,17 @@ impl Entry {
 }
 
 /// Index key of a mount namespace.
-pub fn mount_key(inode: u64) -> String {
+pub(crate) fn mount_key(inode: u64) -> String {
     format!("mnt-{inode}")
 }
 
 /// Index key of a PID namespace.
-pub fn pid_key(inode: u64) -> String {
+pub(crate) fn pid_key(inode: u64) -> String {
     format!("pid-{inode}")
 }
 
 /// Index keys of a cgroup and its ancestors, the nearest first. The root has none.
-pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
+pub(crate) fn cgroup_keys(group: &Cgroup) -> Vec<String> {
     let mut keys = Vec::new();
     let mut path = group.path.as_slice();
     while path.len() > 1 {
@@ -166,7 +166,7 @@ pub fn cgroup_keys(group: &Cgroup) -> Vec<String> {
 
 /// The UID of the pod that a process belongs to, from the cgroups that a kubelet makes: `pod<UID>`
 /// below `kubepods`, with `_` for `-` where systemd names are used. The innermost one counts.
-pub fn pod_uid(groups: &[Cgroup]) -> Option<String> {
+pub(crate) fn pod_uid(groups: &[Cgroup]) -> Option<String> {
     let of = |group: &Cgroup| {
         let path = String::from_utf8(group.path.clone()).ok()?;
         let (_, below) = path.split_once("kubepods")?;
@@ -186,7 +186,7 @@ pub fn pod_uid(groups: &[Cgroup]) -> Option<String> {
 ///
 /// # Errors
 /// Names the ID.
-pub fn check_id(id: &str) -> Result<()> {
+pub(crate) fn check_id(id: &str) -> Result<()> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
     ensure!(
         !id.is_empty() && id.len() <= 200 && !id.starts_with('.') && id.bytes().all(legal),

@@ -21,7 +21,7 @@ const BY: &str = "by";
 
 /// A binary that counts for an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub(crate) struct Held {
     /// Its name in the store.
     pub id: String,
     /// Bytes on disk.
@@ -32,7 +32,7 @@ pub struct Held {
 
 /// The opened directory of the kept binaries.
 #[derive(Debug)]
-pub struct Binaries(OwnedFd);
+pub(crate) struct Binaries(OwnedFd);
 
 fn unfinished(id: &str) -> OsString {
     format!("{id}.new").into()
@@ -45,19 +45,19 @@ impl Binaries {
     }
 
     /// The size in bytes of a kept binary.
-    pub fn size(&self, id: &str) -> Option<u64> {
+    pub(crate) fn size(&self, id: &str) -> Option<u64> {
         Some(file::stat_at(&self.0, id.as_ref()).ok().filter(|s| s.regular)?.size)
     }
 
     /// The size in bytes of a kept binary that a crash needs from now on. It is not removed until
     /// the crash's record can name it.
-    pub fn take(&self, id: &str) -> Option<u64> {
+    pub(crate) fn take(&self, id: &str) -> Option<u64> {
         file::touch(&self.0, id.as_ref()).ok()?;
         self.size(id)
     }
 
     /// All of them: name and bytes on disk.
-    pub fn all(&self) -> Result<Vec<(String, u64)>> {
+    pub(crate) fn all(&self) -> Result<Vec<(String, u64)>> {
         let names = file::names(&self.0)?;
         let ids = names.iter().filter_map(|n| n.to_str()).filter(|n| is_name(n));
         Ok(ids
@@ -69,7 +69,7 @@ impl Binaries {
 
     /// Creates the unfinished file of a binary, to be written; `None` if
     /// another process is writing it.
-    pub fn begin(&self, id: &str) -> Option<OwnedFd> {
+    pub(crate) fn begin(&self, id: &str) -> Option<OwnedFd> {
         let name = unfinished(id);
         match file::create_readable(&self.0, &name, 0o600) {
             Err(Errno::EXIST)
@@ -83,17 +83,17 @@ impl Binaries {
     }
 
     /// The unfinished file is complete: gives it its name.
-    pub fn finish(&self, id: &str) -> Result<()> {
+    pub(crate) fn finish(&self, id: &str) -> Result<()> {
         file::rename_new(&self.0, &unfinished(id), id.as_ref()).map(drop)
     }
 
     /// Discards an unfinished file.
-    pub fn abandon(&self, id: &str) -> Result<()> {
+    pub(crate) fn abandon(&self, id: &str) -> Result<()> {
         file::unlink(&self.0, &unfinished(id))
     }
 
     /// Removes a binary, whichever accounts have it.
-    pub fn remove(&self, id: &str) -> Result<()> {
+    pub(crate) fn remove(&self, id: &str) -> Result<()> {
         if let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) {
             for account in file::names(&by)? {
                 if let Ok(dir) = file::open_subdir(&by, &account) {
@@ -105,13 +105,13 @@ impl Binaries {
     }
 
     /// The accounts that have a directory.
-    pub fn accounts(&self) -> Result<Vec<String>> {
+    pub(crate) fn accounts(&self) -> Result<Vec<String>> {
         let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) else { return Ok(Vec::new()) };
         Ok(file::names(&by)?.into_iter().filter_map(|name| name.into_string().ok()).collect())
     }
 
     /// The binaries of an account, the one that was needed longest ago first.
-    pub fn of_account(&self, account: &str) -> Result<Vec<Held>> {
+    pub(crate) fn of_account(&self, account: &str) -> Result<Vec<Held>> {
         let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) else { return Ok(Vec::new()) };
         let Ok(dir) = file::open_subdir(by, account.as_ref()) else { return Ok(Vec::new()) };
         let held = |name: OsString| {
@@ -125,7 +125,7 @@ impl Binaries {
     }
 
     /// Whether a binary counts for an account.
-    pub fn has(&self, account: &str, id: &str) -> bool {
+    pub(crate) fn has(&self, account: &str, id: &str) -> bool {
         let by = file::open_subdir(&self.0, BY.as_ref());
         by.and_then(|by| file::open_subdir(by, account.as_ref()))
             .and_then(|dir| file::stat_at(dir, id.as_ref()))
@@ -137,7 +137,7 @@ impl Binaries {
     ///
     /// # Errors
     /// The binary is gone.
-    pub fn claim(&self, account: &str, id: &str) -> Result<()> {
+    pub(crate) fn claim(&self, account: &str, id: &str) -> Result<()> {
         file::link(&self.0, id.as_ref(), self.account(account)?, id.as_ref())
     }
 
@@ -145,7 +145,7 @@ impl Binaries {
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn give_up(&self, account: &str, id: &str) -> Result<()> {
+    pub(crate) fn give_up(&self, account: &str, id: &str) -> Result<()> {
         file::unlink(self.account(account)?, id.as_ref())?;
         match file::stat_at(&self.0, id.as_ref()) {
             Ok(stat) if stat.links == 1 => file::unlink(&self.0, id.as_ref()),
@@ -155,7 +155,7 @@ impl Binaries {
 
     /// A lock for adding to an account: two processes that do not know of each other could use its
     /// share twice. `None` if another process holds it for longer than `time`.
-    pub fn alone(&self, account: &str, time: Duration) -> Result<Option<OwnedFd>> {
+    pub(crate) fn alone(&self, account: &str, time: Duration) -> Result<Option<OwnedFd>> {
         let dir = self.account(account)?;
         Ok(file::lock_within(&dir, time)?.then_some(dir))
     }
@@ -166,7 +166,7 @@ impl Binaries {
 
     /// The binaries that no core needs, with their bytes on disk, except
     /// those that were kept just now.
-    pub fn unneeded(&self, needed: &BTreeSet<String>) -> Result<Vec<(String, u64)>> {
+    pub(crate) fn unneeded(&self, needed: &BTreeSet<String>) -> Result<Vec<(String, u64)>> {
         let mut all = self.all()?;
         all.retain(|(id, _)| {
             !needed.contains(id)
@@ -176,7 +176,7 @@ impl Binaries {
     }
 
     /// Removes all binaries.
-    pub fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         let clear = |dir: &OwnedFd| -> Result<()> {
             for name in file::names(dir)?.iter().filter(|name| *name != BY) {
                 if let Err(e) = file::unlink(dir, name) {
@@ -195,7 +195,7 @@ impl Binaries {
     }
 
     /// Removes unfinished files that a killed helper left, and accounts without binaries.
-    pub fn sweep(&self) -> Result<()> {
+    pub(crate) fn sweep(&self) -> Result<()> {
         if let Ok(by) = file::open_subdir(&self.0, BY.as_ref()) {
             for account in file::names(&by)? {
                 file::remove_empty_dir(&by, &account)?;
@@ -216,7 +216,7 @@ impl Binaries {
 
 /// Whether a file modified at this time, in seconds since 1970, is too old to be still in use by
 /// the process that wrote it.
-pub fn is_settled(modified: i64) -> bool {
+pub(crate) fn is_settled(modified: i64) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     // A modification time in the future counts as old too: the clock was set back.
     !(0..=SETTLED).contains(&(now - modified))

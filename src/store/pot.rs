@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 const MOST_FILES: usize = 1024;
 
 /// A removal: the account, and the name of its file.
-pub type Gone = (String, String);
+pub(crate) type Gone = (String, String);
 
 /// The kept binaries and the space for them, in bytes on disk.
 #[derive(Clone, Debug)]
-pub struct Pot {
+pub(crate) struct Pot {
     /// Most bytes of all files together: `[binaries] max_total`.
     total: u64,
     /// Bytes of all files now, including those of no account.
@@ -26,7 +26,7 @@ pub struct Pot {
 
 /// A file that is to be kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     /// Its name.
     pub id: &'a str,
     /// Its bytes on disk.
@@ -37,7 +37,7 @@ pub struct Wanted<'a> {
 
 impl Pot {
     /// The state as it is found on disk.
-    pub fn new(
+    pub(crate) fn new(
         total: u64,
         used: u64,
         free: u64,
@@ -57,7 +57,7 @@ impl Pot {
     /// account that has most are removed, so that a new container's programs are kept even when
     /// others have filled the space. Updates the state accordingly. Files in `needed` are never
     /// removed. `None` means that the file is not kept, and then nothing is removed.
-    pub fn make_room(
+    pub(crate) fn make_room(
         &mut self,
         account: &str,
         new: Wanted<'_>,

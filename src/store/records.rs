@@ -24,11 +24,11 @@ const DAMAGED: Duration = Duration::from_secs(24 * 3600);
 
 /// The opened directory of the records.
 #[derive(Debug)]
-pub struct Records(OwnedFd);
+pub(crate) struct Records(OwnedFd);
 
 /// The file of one crash, opened for further lines.
 #[derive(Debug)]
-pub struct RecordFile {
+pub(crate) struct RecordFile {
     file: File,
     /// Offset in bytes at which the next line is written.
     end: u64,
@@ -39,7 +39,7 @@ impl RecordFile {
     /// count, and the next line overwrites it.
     ///
     /// A file that was removed in the meantime stays removed.
-    pub fn add(&mut self, record: &Record) -> Result<()> {
+    pub(crate) fn add(&mut self, record: &Record) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("record to JSON")?;
         line.push(b'\n');
         // A file that is too large to be read would lose this line and the one before.
@@ -63,7 +63,7 @@ impl Records {
     ///
     /// # Errors
     /// It could not be written; then no file is left.
-    pub fn begin(&self, record: &Record) -> Result<RecordFile> {
+    pub(crate) fn begin(&self, record: &Record) -> Result<RecordFile> {
         let name = name(record);
         let mut begun = RecordFile { file: file::create_new(&self.0, &name, 0o600)?, end: 0 };
         match begun.add(record) {
@@ -76,7 +76,7 @@ impl Records {
     }
 
     /// The name of this crash's file.
-    pub fn name_of(record: &Record) -> OsString {
+    pub(crate) fn name_of(record: &Record) -> OsString {
         name(record)
     }
 
@@ -85,7 +85,7 @@ impl Records {
     ///
     /// # Errors
     /// The record is gone or cannot be written; then one crash is not counted.
-    pub fn count_one(&self, name: &OsStr, time: &str, patience: Duration) -> Result<u64> {
+    pub(crate) fn count_one(&self, name: &OsStr, time: &str, patience: Duration) -> Result<u64> {
         let file =
             file::open_to_change(&self.0, name).with_context(|| format!("open record {name:?}"))?;
         ensure!(
@@ -105,7 +105,7 @@ impl Records {
     }
 
     /// The names of all records, the oldest first.
-    pub fn names(&self) -> Result<Vec<OsString>> {
+    pub(crate) fn names(&self) -> Result<Vec<OsString>> {
         let mut names = file::names(&self.0)?;
         names.retain(|n| n.as_bytes().ends_with(b".jsonl"));
         names.sort_unstable();
@@ -113,12 +113,12 @@ impl Records {
     }
 
     /// Number of files in the directory, of whatever kind.
-    pub fn count(&self) -> Result<usize> {
+    pub(crate) fn count(&self) -> Result<usize> {
         Ok(file::names(&self.0)?.len())
     }
 
     /// Reads one record. `None` if it is gone, still empty, or damaged; the last is logged.
-    pub fn read(&self, name: &OsStr) -> Option<Record> {
+    pub(crate) fn read(&self, name: &OsStr) -> Option<Record> {
         self.text(name).unwrap_or_else(|e| {
             if !file::is_missing(&e) {
                 log::warn!("record {name:?} is not readable, ignoring: {e:#}");
@@ -132,13 +132,13 @@ impl Records {
     }
 
     /// Removes a record; a missing one is no error.
-    pub fn remove(&self, name: &OsStr) -> Result<()> {
+    pub(crate) fn remove(&self, name: &OsStr) -> Result<()> {
         file::unlink(&self.0, name)
     }
 
     /// Removes empty files, which helpers leave that are killed before their first line, and
     /// records that have been damaged for a day.
-    pub fn sweep(&self) -> Result<()> {
+    pub(crate) fn sweep(&self) -> Result<()> {
         for name in self.names()? {
             let Ok(stat) = file::stat_at(&self.0, &name) else { continue };
             let is_empty = stat.size == 0 && binaries::is_settled(stat.modified);
@@ -154,7 +154,7 @@ impl Records {
     }
 
     /// Starts watching for files that are added from now on.
-    pub fn watch(&self) -> Result<Watch> {
+    pub(crate) fn watch(&self) -> Result<Watch> {
         Watch::directory(&self.0)
     }
 }
@@ -163,7 +163,7 @@ impl Records {
 ///
 /// # Errors
 /// The file is not empty but contains no record.
-pub fn last(text: &[u8]) -> Result<Option<Record>> {
+pub(crate) fn last(text: &[u8]) -> Result<Option<Record>> {
     let mut last = None;
     for record in serde_json::Deserializer::from_slice(text).into_iter() {
         match record {

@@ -7,13 +7,13 @@ use std::path::Path;
 /// `kernel.core_pipe_limit` while the pattern is ours: how many crashes the kernel may have with
 /// the helper at once, waiting for each. With 0 it would not wait; beyond the limit a crash leaves
 /// nothing. So it is far above what a host can run.
-pub const OUR_PIPE_LIMIT: u32 = 65_535;
+pub(crate) const OUR_PIPE_LIMIT: u32 = 65_535;
 
 const NAME: &str = "61-oci-coredump.conf";
 
 /// How long the values should hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Until {
+pub(crate) enum Until {
     /// Until the next boot: /run/sysctl.d.
     Boot,
     /// Until it is removed: /etc/sysctl.d.
@@ -31,7 +31,7 @@ impl Until {
 
 /// Writes the file if systemd runs; the one in /etc/sysctl.d also if that directory exists for
 /// another program. A failure is only logged, since the kernel has the pattern already.
-pub fn write(until: Until, pattern: &str) {
+pub(crate) fn write(until: Until, pattern: &str) {
     let systemd = Path::new("/run/systemd/system").is_dir();
     let directory = Path::new(until.directory());
     if !systemd && (until == Until::Boot || !directory.is_dir()) {
@@ -49,7 +49,7 @@ pub fn write(until: Until, pattern: &str) {
 }
 
 /// Removes both files.
-pub fn remove() {
+pub(super) fn remove() {
     for until in [Until::Boot, Until::Removed] {
         let Ok(dir) = file::open_dir(Path::new(until.directory())) else { continue };
         if let Err(e) = file::unlink(dir, NAME.as_ref()) {

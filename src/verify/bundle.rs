@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const TIMEOUT: u64 = 10;
 
 /// A scratch directory with a bundle. Dropping it removes everything.
-pub struct Bundle {
+pub(super) struct Bundle {
     scratch: TempDir,
     program: PathBuf,
     /// Container ID, which no other container has.
@@ -25,7 +25,7 @@ pub struct Bundle {
 impl Bundle {
     /// A container without hooks, with a read-only root and a program that reports what it observes
     /// and then waits to be killed.
-    pub fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let scratch = tempfile::Builder::new()
             .prefix("oci-coredump-verify-")
             .tempdir()
@@ -65,12 +65,12 @@ impl Bundle {
     }
 
     /// A path in the scratch directory.
-    pub fn path(&self, below: &str) -> PathBuf {
+    pub(super) fn path(&self, below: &str) -> PathBuf {
         self.scratch.path().join(below)
     }
 
     /// The lines that hooks and program have written so far, each a JSON object.
-    pub fn report(&self) -> String {
+    pub(super) fn report(&self) -> String {
         fs::read_to_string(self.path("report/seen")).unwrap_or_default()
     }
 
@@ -88,7 +88,13 @@ impl Bundle {
     }
 
     /// Adds a hook to a stage. It reports under `name`; `timeout` is in seconds.
-    pub fn hook(&mut self, stage: &str, name: &str, timeout: Option<u64>, actions: &[String]) {
+    pub(super) fn hook(
+        &mut self,
+        stage: &str,
+        name: &str,
+        timeout: Option<u64>,
+        actions: &[String],
+    ) {
         // Only for this stage is the path one in the container (config.md, "POSIX-platform Hooks").
         let inside = stage == "startContainer";
         let program =
@@ -112,7 +118,7 @@ impl Bundle {
     }
 
     /// Writes config.json to the bundle.
-    pub fn write(&self) -> Result<()> {
+    pub(super) fn write(&self) -> Result<()> {
         fs::write(self.path("bundle/config.json"), serde_json::to_vec_pretty(&self.config)?)
             .context("write config.json")
     }

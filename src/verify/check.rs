@@ -5,7 +5,7 @@ use serde::Serialize;
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The runtime does what is needed.
     Ok,
     /// It does not.
@@ -14,7 +14,7 @@ pub enum Verdict {
 
 /// Something that a hook needs, and whether the runtime provides it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// What it concerns, such as `order` or `limits`.
     pub subject: &'static str,
     /// What a hook needs.
@@ -26,7 +26,11 @@ pub struct Check {
 }
 
 /// Turns the result of a check into a [`Check`].
-pub fn check(subject: &'static str, need: &'static str, found: Result<String, String>) -> Check {
+pub(super) fn check(
+    subject: &'static str,
+    need: &'static str,
+    found: Result<String, String>,
+) -> Check {
     let (verdict, found) = match found {
         Ok(found) => (Verdict::Ok, found),
         Err(found) => (Verdict::Failed, found),
@@ -35,6 +39,6 @@ pub fn check(subject: &'static str, need: &'static str, found: Result<String, St
 }
 
 /// `Ok` with `found` if the condition holds, else `Err` with it.
-pub fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
+pub(super) fn hold(holds: bool, found: impl Into<String>) -> Result<String, String> {
     if holds { Ok(found.into()) } else { Err(found.into()) }
 }

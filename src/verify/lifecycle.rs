@@ -9,11 +9,11 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// The soft RLIMIT_CORE that the createRuntime hook sets, in bytes: a value that is no default.
-pub const LIMIT: u64 = 0x12_3000;
+pub(super) const LIMIT: u64 = 0x12_3000;
 
 /// The observations of one container.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Lifecycle {
+pub(super) struct Lifecycle {
     /// The container's ID. The annotation, the hooks' variable and the mounted
     /// texts have the same value.
     pub id: String,
@@ -36,7 +36,7 @@ pub struct Lifecycle {
 
 impl Lifecycle {
     /// What the hook of this name saw; the first time, if it ran more than once.
-    pub fn of(&self, stage: &str) -> Result<&Observation, String> {
+    pub(super) fn of(&self, stage: &str) -> Result<&Observation, String> {
         self.observations
             .iter()
             .find(|s| s.stage == stage)
@@ -44,7 +44,7 @@ impl Lifecycle {
     }
 
     /// Its position in the report.
-    pub fn place(&self, stage: &str) -> Result<usize, String> {
+    pub(super) fn place(&self, stage: &str) -> Result<usize, String> {
         self.observations
             .iter()
             .position(|s| s.stage == stage)
@@ -53,7 +53,7 @@ impl Lifecycle {
 }
 
 /// Runs the container.
-pub fn live(runtime: &Path) -> Result<Lifecycle> {
+pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
     let mut bundle = Bundle::new()?;
     let volume = bundle.path("volume");
     for (stage, name, actions) in [

@@ -12,7 +12,7 @@ use std::path::Path;
 const SUBJECT: &str = "limits";
 
 /// The checks. One of them starts a container of its own.
-pub fn checks(lifecycle: &Lifecycle, runtime: &Path) -> Result<Vec<Check>> {
+pub(super) fn checks(lifecycle: &Lifecycle, runtime: &Path) -> Result<Vec<Check>> {
     let kept = lifecycle.of("program").and_then(|s| hold(s.core == Some(LIMIT), found(s.core)));
     Ok(vec![
         check(

@@ -24,15 +24,15 @@ mod state;
 use anyhow::{Context, Result};
 use std::path::Path;
 
-pub use check::{Check, Verdict};
-pub use probe::{Action, Observation, probe};
+pub(crate) use check::{Check, Verdict};
+pub(crate) use probe::{Action, probe};
 
 /// Checks a runtime: starts and removes a few containers with it, in a scratch directory.
 /// Only for root of the host.
 ///
 /// # Errors
 /// The runtime cannot be started at all, or the scratch directory cannot be made.
-pub fn run(runtime: &Path) -> Result<Vec<Check>> {
+pub(crate) fn run(runtime: &Path) -> Result<Vec<Check>> {
     let runtime =
         std::fs::canonicalize(runtime).with_context(|| format!("runtime {}", runtime.display()))?;
     let lifecycle = lifecycle::live(&runtime)?;

@@ -2,15 +2,16 @@
 
 use super::check::{Check, check, hold};
 use super::lifecycle::Lifecycle;
+use super::probe::Observation;
 
 const SUBJECT: &str = "mounts";
 
 /// The checks, on one container.
-pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
     let done = || {
         lifecycle.of("createRuntime 1").and_then(|s| hold(s.errors.is_empty(), s.errors.join("; ")))
     };
-    let reads = |what: fn(&super::Observation) -> &Option<String>| {
+    let reads = |what: fn(&Observation) -> &Option<String>| {
         done().and_then(|_| lifecycle.of("program")).and_then(|s| match what(s) {
             Some(text) if text.trim_end() == lifecycle.id => Ok(String::new()),
             Some(_) => Err("the program reads something else there".into()),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 const SUBJECT: &str = "namespaces";
 
 /// The checks, on one container.
-pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
     vec![
         check(
             SUBJECT,

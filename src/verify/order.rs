@@ -6,7 +6,7 @@ use super::lifecycle::Lifecycle;
 const SUBJECT: &str = "order";
 
 /// The checks, on one container.
-pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
     let [created, started, programmed] = lifecycle.marks;
     let place = |stage: &str| lifecycle.place(stage);
     let during_create = |stage: &str| {

@@ -17,15 +17,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// The directory in the container that holds what this program needs there.
-pub const INSIDE: &str = "/verify";
+pub(super) const INSIDE: &str = "/verify";
 /// The directory in the container that a hook makes and mounts on.
-pub const VOLUME: &str = "verify/volume";
+pub(super) const VOLUME: &str = "verify/volume";
 /// The file in the container that a hook mounts on.
-pub const VIEW: &str = "proc/sys/kernel/core_pattern";
+pub(super) const VIEW: &str = "proc/sys/kernel/core_pattern";
 /// The environment variable that config.json gives a hook.
-pub const VARIABLE: &str = "OCI_COREDUMP_VERIFY";
+pub(super) const VARIABLE: &str = "OCI_COREDUMP_VERIFY";
 /// The annotation of the container.
-pub const ANNOTATION: &str = "oci-coredump.verify/token";
+pub(super) const ANNOTATION: &str = "oci-coredump.verify/token";
 
 const NAMESPACES: [&str; 6] = ["mnt", "pid", "net", "ipc", "uts", "user"];
 const CORE: &str = "Max core file size";
@@ -36,7 +36,7 @@ const LIFE: Duration = Duration::from_secs(60);
 
 /// An action of a hook besides observing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Mount this directory of the host at `VOLUME` in the container, which is made for it, and the
     /// file `view` beside it over `VIEW`.
     Mount(PathBuf),
@@ -66,7 +66,7 @@ impl FromStr for Action {
 /// What one hook, or the container's program, saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Observation {
+pub(crate) struct Observation {
     /// Its stage, with a number if there are several; `program` for the container's own program.
     pub stage: String,
     /// The state on stdin.
@@ -96,7 +96,7 @@ pub struct Observation {
 /// The process that a state names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Init {
+pub(crate) struct Init {
     /// Its namespaces, by inode number.
     pub namespaces: BTreeMap<String, u64>,
     /// The mount points in its mount namespace.
@@ -109,7 +109,7 @@ pub struct Init {
 ///
 /// # Errors
 /// The report cannot be written.
-pub fn probe(stage: &str, report: &Path, scratch: &Path, actions: &[Action]) -> Result<u8> {
+pub(crate) fn probe(stage: &str, report: &Path, scratch: &Path, actions: &[Action]) -> Result<u8> {
     let mut observation = look(stage, scratch);
     let pid = observation
         .state
@@ -188,12 +188,12 @@ fn look(stage: &str, scratch: &Path) -> Observation {
 }
 
 /// Parses the lines of a report.
-pub fn observations(report: &str) -> Vec<Observation> {
+pub(super) fn observations(report: &str) -> Vec<Observation> {
     report.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The namespaces of this process, by inode number.
-pub fn own_namespaces() -> BTreeMap<String, u64> {
+pub(super) fn own_namespaces() -> BTreeMap<String, u64> {
     NAMESPACES.iter().filter_map(|n| Some(((*n).to_owned(), ns::own(n).ok()?))).collect()
 }
 
@@ -202,7 +202,7 @@ fn core(limits: &[u8]) -> Option<u64> {
 }
 
 /// The soft RLIMIT_CORE of a process; `u64::MAX` for unlimited.
-pub fn core_of(pid: i32) -> Result<u64> {
+pub(super) fn core_of(pid: i32) -> Result<u64> {
     core(&Proc::open(pid)?.read("limits")?).context("/proc/PID/limits is not understood")
 }
 

@@ -14,7 +14,7 @@ const TIMEOUT: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The checks, each with a container of its own.
-pub fn checks(runtime: &Path) -> Result<Vec<Check>> {
+pub(super) fn checks(runtime: &Path) -> Result<Vec<Check>> {
     let refused = |said: Said, _: Duration| {
         if said.success { Err("create succeeded".to_owned()) } else { Ok(String::new()) }
     };

@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// The result of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub(super) struct Said {
     /// Whether it exited with status 0.
     pub success: bool,
     /// How it ended, and the end of its stderr.
@@ -25,7 +25,7 @@ pub struct Said {
 
 /// The container of a bundle. Dropping it kills and deletes the container, whatever
 /// state the runtime reports.
-pub struct Container<'a> {
+pub(super) struct Container<'a> {
     runtime: &'a Path,
     /// The bundle that it was created from.
     pub bundle: &'a Bundle,
@@ -41,7 +41,7 @@ impl Drop for Container<'_> {
 
 impl<'a> Container<'a> {
     /// Calls `create`. The container may exist or not.
-    pub fn create(runtime: &'a Path, bundle: &'a Bundle) -> Result<(Self, Said)> {
+    pub(super) fn create(runtime: &'a Path, bundle: &'a Bundle) -> Result<(Self, Said)> {
         bundle.write()?;
         let container = Container { runtime, bundle };
         let directory = bundle.path("bundle");
@@ -51,22 +51,22 @@ impl<'a> Container<'a> {
     }
 
     /// Calls `start`.
-    pub fn start(&self) -> Result<Said> {
+    pub(super) fn start(&self) -> Result<Said> {
         self.call(&["start", &self.bundle.id])
     }
 
     /// Calls `kill` with SIGKILL.
-    pub fn kill(&self) -> Result<Said> {
+    pub(super) fn kill(&self) -> Result<Said> {
         self.call(&["kill", &self.bundle.id, "KILL"])
     }
 
     /// Calls `delete`.
-    pub fn delete(&self) -> Result<Said> {
+    pub(super) fn delete(&self) -> Result<Said> {
         self.call(&["delete", &self.bundle.id])
     }
 
     /// Calls `state`; `None` if the runtime does not know the container.
-    pub fn state(&self) -> Result<Option<Value>> {
+    pub(super) fn state(&self) -> Result<Option<Value>> {
         let said = self.call(&["state", &self.bundle.id])?;
         if !said.success {
             return Ok(None);
@@ -76,7 +76,7 @@ impl<'a> Container<'a> {
 
     /// Waits, at most as long as a call may take, until the program has reported.
     /// `false` if it never does.
-    pub fn wait_for_program(&self) -> Result<bool> {
+    pub(super) fn wait_for_program(&self) -> Result<bool> {
         let seen = || observations(&self.bundle.report()).iter().any(|s| s.stage == "program");
         let until = Instant::now() + DEADLINE;
         while !seen() && Instant::now() < until {
@@ -91,7 +91,7 @@ impl<'a> Container<'a> {
 
     /// Waits, at most as long as a call may take, until the runtime reports that the container is
     /// stopped or does not know it any more.
-    pub fn wait_until_stopped(&self) -> Result<bool> {
+    pub(super) fn wait_until_stopped(&self) -> Result<bool> {
         let until = Instant::now() + DEADLINE;
         while !self.stopped()? {
             if Instant::now() > until {

@@ -9,7 +9,7 @@ const ALL: [&str; 6] =
     ["prestart", "createRuntime 1", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// The checks, on one container.
-pub fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
     let bundle = lifecycle.bundle.to_string_lossy();
     vec![
         check(

@@ -57,7 +57,7 @@ struct Seen {
 }
 
 /// What is to be kept, and how much of it may be.
-pub struct Keeper<'a> {
+pub(crate) struct Keeper<'a> {
     /// What is known of the process.
     pub facts: &'a Facts,
     /// Its core's file.
@@ -78,7 +78,7 @@ pub struct Keeper<'a> {
 
 impl Keeper<'_> {
     /// Keeps what belongs to the core. Returns which are there now: paths, and names in the store.
-    pub fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
+    pub(crate) fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
         let Keeper { facts, core_file, core, most, .. } = *self;
         let slot: Vec<BorrowedFd<'_>> = self.slot.iter().flat_map(|t| t.fds()).collect();
         let seen = as_crasher::run(

@@ -34,7 +34,7 @@ const PROMPT: Duration = Duration::from_secs(2);
 const COUNTING: Duration = Duration::from_secs(6);
 
 /// The record of one crash.
-pub struct Ledger {
+pub(crate) struct Ledger {
     config: Arc<Config>,
     state: State,
 }
@@ -50,12 +50,12 @@ enum State {
 impl Ledger {
     /// Opens nothing yet. That the store cannot be opened is said where there is something to
     /// write.
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Ledger { config: Arc::new(config.clone()), state: State::Closed }
     }
 
     /// The directory of the records, if it could be opened and has answered so far.
-    pub fn records(&self) -> Option<&Records> {
+    pub(crate) fn records(&self) -> Option<&Records> {
         match &self.state {
             State::Open(records, _) => Some(records),
             _ => None,
@@ -66,7 +66,7 @@ impl Ledger {
     ///
     /// # Errors
     /// They could not be opened, or do not answer.
-    pub fn count<T: Send + 'static>(
+    pub(crate) fn count<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&Records) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -89,7 +89,7 @@ impl Ledger {
     }
 
     /// Says what is known now. If that cannot be saved it is in the log all the same.
-    pub fn say(&mut self, record: &Record) {
+    pub(crate) fn say(&mut self, record: &Record) {
         let (config, shared) = (self.config.clone(), record.clone());
         let mut said = Ok(());
         let before = std::mem::replace(&mut self.state, State::Closed);
@@ -115,7 +115,7 @@ impl Ledger {
 
     /// What became of the core. The process is let go when it is in the record, and does not wait
     /// for the log.
-    pub fn close(&mut self, record: &Record) {
+    pub(crate) fn close(&mut self, record: &Record) {
         self.say(record);
         process::release_stdin();
         match record.outcome {
@@ -186,7 +186,13 @@ fn timely<T: Send + 'static>(
 
 /// Notes a record of the account, and removes its oldest ones where it has more than `most`. One
 /// whose core is in the store stays: those are removed by `vacuum` and `rm`, with their cores.
-pub fn remember(registry: &Registry, account: &str, most: u64, records: &Records, record: &Record) {
+pub(crate) fn remember(
+    registry: &Registry,
+    account: &str,
+    most: u64,
+    records: &Records,
+    record: &Record,
+) {
     let attempt = || -> Result<()> {
         let dir = registry.limits_dir(account)?;
         let mut list =

@@ -27,7 +27,7 @@ const FILE: &str = "refusals";
 ///
 /// # Errors
 /// It could not be told; the log has it then.
-pub fn tell(
+pub(crate) fn tell(
     registry: Option<&Registry>,
     account: &str,
     most: u64,

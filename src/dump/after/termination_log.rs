@@ -30,7 +30,7 @@ const BOUNDS: Bounds = Bounds {
 };
 
 /// Whether this crash is one to be told of.
-pub fn concerns(record: &Record, which: TerminationLog) -> bool {
+pub(crate) fn concerns(record: &Record, which: TerminationLog) -> bool {
     let one_that_counts = match which {
         TerminationLog::Off => false,
         TerminationLog::Init => record.pid == 1,
@@ -43,7 +43,7 @@ pub fn concerns(record: &Record, which: TerminationLog) -> bool {
 ///
 /// # Errors
 /// There is no child. What keeps it from writing is nobody's business.
-pub fn write(
+pub(crate) fn write(
     facts: &Facts,
     core_file: &CoreFile,
     record: &Record,

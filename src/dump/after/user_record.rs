@@ -33,7 +33,7 @@ const MOST: usize = 512;
 /// For a container of root's it does nothing.
 ///
 /// `slot`: the container's, which a child that hangs keeps.
-pub fn copy(
+pub(crate) fn copy(
     record: &mut Record,
     entry: &Entry,
     core: Option<(Vec<u8>, (u64, u64))>,

@@ -33,7 +33,7 @@ const AROUND: u64 = 2 * PAGE;
 const LONGEST: usize = 2048;
 
 /// How the process is let go early.
-pub struct Release<'a> {
+pub(crate) struct Release<'a> {
     /// What its memory is held with.
     pub hold: Hold,
     /// Lets it go.
@@ -45,7 +45,7 @@ impl Release<'_> {
     ///
     /// # Errors
     /// What is to be copied before cannot be read.
-    pub fn act(
+    pub(crate) fn act(
         self,
         source: &'static Source,
         head: &Head,

@@ -28,7 +28,7 @@ const MOST: usize = ZEROS as usize + BATCH;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The file, and whose turn it is.
-pub struct Frames {
+pub(crate) struct Frames {
     target: Arc<Target>,
     /// Where in the core the first frame starts.
     start: u64,
@@ -54,7 +54,7 @@ const AT_ONCE: u64 = 256;
 
 impl Frames {
     /// After `start` bytes of a core, whose frame is whole and in the file.
-    pub fn new(target: &Arc<Target>, start: u64) -> Result<Self> {
+    pub(crate) fn new(target: &Arc<Target>, start: u64) -> Result<Self> {
         let zeros = compressor()?.compress(&vec![0; ZEROS as usize])?.repeat(AT_ONCE as usize);
         let base = file::stat(&**target).map_err(std::io::Error::other)?.size;
         let order = Mutex::new(Order { next: 0, core: start, file: base });
@@ -63,7 +63,7 @@ impl Frames {
 
     /// Compresses a batch and writes it when those before it are written. `bytes`: those of its
     /// pieces, one after the other. `stop`: the copy was stopped.
-    pub fn put(
+    pub(crate) fn put(
         &self,
         packer: &mut Packer,
         batch: &Batch,
@@ -92,7 +92,7 @@ impl Frames {
     }
 
     /// Ends the file: the core has this size.
-    pub fn end(&self, size: u64) -> std::result::Result<(), Stop> {
+    pub(crate) fn end(&self, size: u64) -> std::result::Result<(), Stop> {
         let mut order = self.order.lock().map_err(|_| Stop::Write(Errno::IO))?;
         let zeros = size.saturating_sub(order.core);
         self.zeros(&mut order, zeros / ZEROS)?;
@@ -103,14 +103,14 @@ impl Frames {
     }
 
     /// Takes away what is not a whole frame.
-    pub fn cut(&self) -> std::result::Result<(), Stop> {
+    pub(crate) fn cut(&self) -> std::result::Result<(), Stop> {
         let end = self.order.lock().map_err(|_| Stop::Write(Errno::IO))?.file;
         process::set_size(&*self.target, end).map_err(Stop::Write)
     }
 
     /// Takes away all frames of these threads, and returns where in the file they began: another
     /// way begins there, at the end of the file, which is where write(2) still stands.
-    pub fn back(&self) -> std::result::Result<u64, Stop> {
+    pub(crate) fn back(&self) -> std::result::Result<u64, Stop> {
         process::set_size(&*self.target, self.base).map_err(Stop::Write)?;
         Ok(self.base)
     }
@@ -146,7 +146,7 @@ fn compressor() -> Result<Compressor<'static>> {
 }
 
 /// What one thread makes frames with. Its memory is bounded by MOST.
-pub struct Packer {
+pub(crate) struct Packer {
     compressor: Compressor<'static>,
     /// Pieces with zeros between them.
     plain: Vec<u8>,
@@ -164,7 +164,7 @@ enum Part {
 
 impl Packer {
     /// A new one.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(MOST));
         Ok(Packer {
             compressor: compressor()?,

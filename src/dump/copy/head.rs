@@ -7,7 +7,7 @@ use object::{Endianness, ReadRef};
 
 /// Memory in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load {
+pub(crate) struct Load {
     /// Where in the file.
     pub offset: u64,
     /// Where in the process.
@@ -18,7 +18,7 @@ pub struct Load {
 
 /// What the head says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Head {
+pub(crate) struct Head {
     wide: bool,
     endian: Endianness,
     /// Size of the ELF header.
@@ -37,7 +37,7 @@ pub struct Head {
 
 /// The sizes of one note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Note {
+pub(crate) struct Note {
     /// Bytes of its name.
     pub name: usize,
     /// Bytes of its contents.
@@ -47,18 +47,18 @@ pub struct Note {
 
 impl Note {
     /// Whether it holds the registers of a thread.
-    pub fn is_registers(self) -> bool {
+    pub(crate) fn is_registers(self) -> bool {
         object::elf::NoteType(self.kind) == object::elf::NT_PRSTATUS
     }
 
     /// Whether it lists the mapped files.
-    pub fn is_files(self) -> bool {
+    pub(crate) fn is_files(self) -> bool {
         object::elf::NoteType(self.kind) == object::elf::NT_FILE
     }
 
     /// The units in which the kernel emits the content: one, but for the layout of the x86 state,
     /// which goes component by component (`struct x86_xfeat_component`, Linux 6.12).
-    pub fn parts(self) -> impl Iterator<Item = usize> {
+    pub(crate) fn parts(self) -> impl Iterator<Item = usize> {
         const NT_X86_XSAVE_LAYOUT: u32 = 0x205;
         const COMPONENT: usize = 16;
         let part = if self.kind == NT_X86_XSAVE_LAYOUT { COMPONENT } else { self.content.max(1) };
@@ -68,12 +68,12 @@ impl Note {
 
 impl Head {
     /// Bytes that [`Head::of`] needs: a header and the first program header, of the wide kind.
-    pub const LONGEST_START: usize =
+    pub(crate) const LONGEST_START: usize =
         size_of::<FileHeader64<Endianness>>() + size_of::<ProgramHeader64<Endianness>>();
 
     /// Reads the start of a core; `None` if it is not one as Linux writes it: the program headers
     /// behind the header, the notes first among them.
-    pub fn of(start: &[u8]) -> Option<Self> {
+    pub(crate) fn of(start: &[u8]) -> Option<Self> {
         match start.get(4)? {
             1 => Self::read::<FileHeader32<Endianness>>(start, false),
             2 => Self::read::<FileHeader64<Endianness>>(start, true),
@@ -103,12 +103,12 @@ impl Head {
     }
 
     /// Whether it is of a 64-bit program.
-    pub fn is_wide(&self) -> bool {
+    pub(crate) fn is_wide(&self) -> bool {
         self.wide
     }
 
     /// Takes the next program header.
-    pub fn add_segment(&mut self, bytes: &[u8]) {
+    pub(crate) fn add_segment(&mut self, bytes: &[u8]) {
         if self.wide {
             self.add::<ProgramHeader64<Endianness>>(bytes);
         } else {
@@ -134,13 +134,13 @@ impl Head {
 
     /// The thread pointer in the contents of a note of registers of a 64-bit x86 program: `fs_base`
     /// of `struct elf_prstatus`.
-    pub fn thread_pointer(registers: &[u8]) -> Option<u64> {
+    pub(crate) fn thread_pointer(registers: &[u8]) -> Option<u64> {
         const FS_BASE: usize = 112 + 21 * 8;
         Some(u64::from_ne_bytes(registers.get(FS_BASE..FS_BASE + 8)?.try_into().ok()?))
     }
 
     /// Reads the 12 bytes before a note.
-    pub fn note(bytes: &[u8]) -> Option<Note> {
+    pub(crate) fn note(bytes: &[u8]) -> Option<Note> {
         let word = |i: usize| Some(u32::from_ne_bytes(bytes.get(i..i + 4)?.try_into().ok()?));
         Some(Note { name: word(0)? as usize, content: word(4)? as usize, kind: word(8)? })
     }

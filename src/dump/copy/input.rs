@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 /// Most bytes of a read, and of a peek: few enough that the buffer's pages, which the kernel clears
 /// at their first use, do not cost more than a small core itself.
-pub const READ: usize = 128 << 10;
+pub(crate) const READ: usize = 128 << 10;
 
 /// Most bytes of a read of the head: what comes behind it is often not read at all.
 const HEAD: usize = 8 << 10;
 
 /// The kernel's stream, read in pieces.
-pub struct Input<I> {
+pub(crate) struct Input<I> {
     pipe: I,
     target: Arc<Target>,
     buffer: Vec<u8>,
@@ -26,18 +26,18 @@ pub struct Input<I> {
 
 impl<I: AsFd> Input<I> {
     /// Takes the read end of a pipe. What comes in moves `target` too.
-    pub fn new(pipe: I, target: &Arc<Target>) -> Self {
+    pub(crate) fn new(pipe: I, target: &Arc<Target>) -> Self {
         Input { pipe, target: target.clone(), buffer: vec![0; READ], step: HEAD, start: 0, end: 0 }
     }
 
     /// Prepares for reading all of it, in large pieces.
-    pub fn expect_all(&mut self) {
+    pub(crate) fn expect_all(&mut self) {
         self.step = READ;
         process::enlarge_pipe(&self.pipe, CHUNK);
     }
 
     /// The next `n` bytes (at most `READ`), or as many as there are before the end.
-    pub fn peek(&mut self, n: usize) -> Result<&[u8], Stop> {
+    pub(crate) fn peek(&mut self, n: usize) -> Result<&[u8], Stop> {
         if self.buffer.len() - self.start < n {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -57,12 +57,12 @@ impl<I: AsFd> Input<I> {
     }
 
     /// Takes `n` bytes that were seen.
-    pub fn consume(&mut self, n: usize) {
+    pub(crate) fn consume(&mut self, n: usize) {
         self.start += n;
     }
 
     /// Exactly the next `n` bytes, taken.
-    pub fn take(&mut self, n: usize) -> Result<&[u8], Stop> {
+    pub(crate) fn take(&mut self, n: usize) -> Result<&[u8], Stop> {
         if self.peek(n)?.len() < n {
             return Err(Stop::Ended);
         }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 /// all of it comes through the pipe.
 ///
 /// With a `release` the process is let go early if the parallel lane is taken.
-pub fn copy(
+pub(crate) fn copy(
     pipe: impl AsFd,
     target: &Arc<Target>,
     bounds: &Bounds,
@@ -48,7 +48,7 @@ pub fn copy(
 }
 
 /// The same, compressed.
-pub fn compress(
+pub(crate) fn compress(
     pipe: impl AsFd,
     target: &Arc<Target>,
     bounds: &Bounds,

@@ -1,19 +1,19 @@
 //! Copying the core, with the crasher's rights only: through the kernel's pipe, or faster from the
 //! memory of the process itself.
 
-pub mod early_release;
-pub mod frames;
-pub mod head;
-pub mod input;
-pub mod lanes;
-pub mod output;
-pub mod pages;
-pub mod parallel;
-pub mod pipe;
-pub mod regions;
-pub mod sink;
-pub mod small_core;
-pub mod source;
-pub mod spans;
-pub mod stop;
-pub mod target;
+pub(super) mod early_release;
+pub(super) mod frames;
+pub(super) mod head;
+pub(super) mod input;
+pub(super) mod lanes;
+pub(super) mod output;
+pub(super) mod pages;
+pub(super) mod parallel;
+pub(super) mod pipe;
+pub(super) mod regions;
+pub(super) mod sink;
+pub(super) mod small_core;
+pub(super) mod source;
+pub(super) mod spans;
+pub(super) mod stop;
+pub(super) mod target;

@@ -6,7 +6,7 @@ use super::sink::Sink;
 use super::stop::Stop;
 
 /// The file being written, with the kernel's accounts.
-pub struct Output<S> {
+pub(crate) struct Output<S> {
     /// Where it goes.
     pub sink: S,
     /// Where the next byte goes.
@@ -23,7 +23,7 @@ pub struct Output<S> {
 
 impl<S: Sink> Output<S> {
     /// A new file, empty. `limit`: most bytes emitted.
-    pub fn new(sink: S, limit: Option<u64>) -> Self {
+    pub(crate) fn new(sink: S, limit: Option<u64>) -> Self {
         Output {
             sink,
             position: 0,
@@ -35,7 +35,7 @@ impl<S: Sink> Output<S> {
     }
 
     /// Accounts for one unit of the kernel's, `n` bytes at `offset`.
-    pub fn account(&mut self, offset: u64, n: u64) -> Result<(), Stop> {
+    pub(crate) fn account(&mut self, offset: u64, n: u64) -> Result<(), Stop> {
         self.emitted =
             self.emitted.checked_add(n).filter(|e| *e <= self.limit).ok_or(Stop::Limit)?;
         self.reach = offset + n;
@@ -43,28 +43,28 @@ impl<S: Sink> Output<S> {
     }
 
     /// Writes bytes that are accounted for, small ones later.
-    pub fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         self.position += bytes.len() as u64;
         self.pending.extend_from_slice(bytes);
         if self.pending.len() >= CHUNK { self.flush() } else { Ok(()) }
     }
 
     /// Writes the small units that were collected.
-    pub fn flush(&mut self) -> Result<(), Stop> {
+    pub(crate) fn flush(&mut self) -> Result<(), Stop> {
         let at = self.position - self.pending.len() as u64;
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() { Ok(()) } else { self.sink.write(&pending, at) }
     }
 
     /// Leaves a hole of `n` bytes.
-    pub fn skip(&mut self, n: u64) -> Result<(), Stop> {
+    pub(crate) fn skip(&mut self, n: u64) -> Result<(), Stop> {
         self.flush()?;
         self.position += n;
         Ok(())
     }
 
     /// Writes whole pages straight from the input; they are accounted for.
-    pub fn pages(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+    pub(crate) fn pages(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         self.flush()?;
         if !bytes.is_empty() {
             self.sink.write(bytes, self.position)?;
@@ -75,7 +75,7 @@ impl<S: Sink> Output<S> {
 
     /// A core that ends in a hole has its full size all the same. The kernel emits the last byte
     /// for that, so it counts.
-    pub fn finish(&mut self) -> Result<(), Stop> {
+    pub(crate) fn finish(&mut self) -> Result<(), Stop> {
         self.flush()?;
         if self.position > self.reach {
             self.account(self.position - 1, 1)?;
@@ -84,13 +84,13 @@ impl<S: Sink> Output<S> {
     }
 
     /// Ends the file here, whatever the other lanes have written.
-    pub fn end_at(&mut self, end: u64) -> Result<(), Stop> {
+    pub(crate) fn end_at(&mut self, end: u64) -> Result<(), Stop> {
         self.sink.end(end)
     }
 
     /// After a stop: the file ends where the kernel's would, behind the last byte emitted. Zeros at
     /// the very end may be a hole here.
-    pub fn cut(&mut self) -> Result<(), Stop> {
+    pub(crate) fn cut(&mut self) -> Result<(), Stop> {
         self.flush()?;
         self.sink.end(self.reach)
     }

@@ -2,14 +2,14 @@
 
 /// Bytes of a page. A core with a smaller limit is not made at all, as in the kernel
 /// (`min_coredump`).
-pub const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// What the kernel may send ahead, and the most that is held in memory.
-pub const CHUNK: usize = 1 << 20;
+pub(crate) const CHUNK: usize = 1 << 20;
 
 /// The runs of pages that do not hold zeros only; what lies between becomes a hole. The last page
 /// may be short.
-pub fn runs(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+pub(crate) fn runs(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     const SIZE: usize = PAGE as usize;
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -25,7 +25,7 @@ pub fn runs(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
     })
 }
 
-pub fn is_zero(page: &[u8]) -> bool {
+pub(crate) fn is_zero(page: &[u8]) -> bool {
     const ZERO: [u8; PAGE as usize] = [0; PAGE as usize];
     page == &ZERO[..page.len()]
 }

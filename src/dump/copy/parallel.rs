@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// Below this many bytes threads and page maps cost more than they bring.
-pub const WORTH: u64 = 8 << 20;
+pub(crate) const WORTH: u64 = 8 << 20;
 
 /// Most threads. More do not help one file, ...
 const THREADS: usize = 4;
@@ -35,14 +35,14 @@ const STUCK: Duration = Duration::from_secs(2);
 
 /// Whether the lane can give the file that the stream would give, and the mapped files if so.
 /// `room`: how many bytes may be emitted; a limit that could act is exact only on the stream.
-pub fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
+pub(crate) fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
     let plain = head.is_wide() && head.segments < 0xffff && head.end >= WORTH && head.end <= room;
     // Without the list of mapped files nothing says which pages may be left out.
     files.filter(|_| plain).and_then(mapped_files)
 }
 
 /// What `work` gives, or `None` if that takes too long: it reads where a read can be stuck.
-pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(crate) fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (say, hear) = mpsc::channel();
     std::thread::Builder::new().stack_size(STACK).spawn(move || say.send(work())).ok()?;
     hear.recv_timeout(STUCK).ok()
@@ -50,7 +50,7 @@ pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> O
 
 /// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has
 /// been let go, its memory is held, and this much of it is copied already.
-pub fn copy(
+pub(crate) fn copy(
     source: &'static Source,
     loads: Vec<Load>,
     files: Vec<u64>,
@@ -61,7 +61,7 @@ pub fn copy(
 }
 
 /// The same, compressed, with the memory as it is now.
-pub fn compress(
+pub(crate) fn compress(
     source: &'static Source,
     loads: Vec<Load>,
     files: Vec<u64>,

@@ -18,7 +18,7 @@ use crate::sys::AsFd;
 use crate::sys::pagemap::Pagemap;
 
 /// What comes after the head.
-pub fn body<I: AsFd, S: Sink>(
+pub(crate) fn body<I: AsFd, S: Sink>(
     input: &mut Input<I>,
     output: &mut Output<S>,
     bounds: &Bounds,
@@ -40,7 +40,7 @@ pub fn body<I: AsFd, S: Sink>(
 
 /// What the start of a core told.
 #[derive(Default)]
-pub struct Start {
+pub(crate) struct Start {
     /// The head itself.
     pub head: Head,
     /// The contents of NT_FILE, if there is one.
@@ -51,7 +51,10 @@ pub struct Start {
 
 /// Headers and notes, unit by unit. What is not an ELF core of a kind that we know has no head: all
 /// of it is then taken for pages.
-pub fn head<I: AsFd, S: Sink>(input: &mut Input<I>, output: &mut Output<S>) -> Result<Start, Stop> {
+pub(crate) fn head<I: AsFd, S: Sink>(
+    input: &mut Input<I>,
+    output: &mut Output<S>,
+) -> Result<Start, Stop> {
     let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else {
         return Ok(Start::default());
     };

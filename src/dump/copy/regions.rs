@@ -11,7 +11,7 @@ use crate::sys::memory::Span;
 use crate::sys::pagemap::Pagemap;
 
 /// Most bytes of a batch: one read.
-pub const BATCH: usize = 256 << 10;
+pub(crate) const BATCH: usize = 256 << 10;
 
 /// Most parts of a batch.
 const PARTS: usize = 256;
@@ -21,7 +21,7 @@ const SMALL: u64 = 16 * 4096;
 
 /// A part of the memory, and where it goes in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// Where in the file.
     pub offset: u64,
     /// Where in the process.
@@ -30,7 +30,7 @@ pub struct Piece {
 
 /// What is read at once, in ascending order of the file.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// How many batches there were before it.
     pub number: u64,
     /// Where in the file the one before it ends.
@@ -41,13 +41,13 @@ pub struct Batch {
 
 impl Batch {
     /// Where in the file it ends.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.pieces.last().map_or(self.from, |p| p.offset + p.span.size as u64)
     }
 }
 
 /// The walk over the memory of a core.
-pub struct Walk {
+pub(crate) struct Walk {
     loads: Vec<Load>,
     /// Starts of the mapped files, sorted.
     files: Vec<u64>,
@@ -60,13 +60,13 @@ pub struct Walk {
 
 impl Walk {
     /// `files`: the starts of all mappings that NT_FILE names.
-    pub fn new(loads: Vec<Load>, mut files: Vec<u64>) -> Self {
+    pub(crate) fn new(loads: Vec<Load>, mut files: Vec<u64>) -> Self {
         files.sort_unstable();
         Walk { loads, files, next: (0, 0), past: (0, 0), runs: Vec::new() }
     }
 
     /// Where in the file the next batch starts, or before.
-    pub fn reached(&self) -> u64 {
+    pub(crate) fn reached(&self) -> u64 {
         let (index, done) = self.next;
         self.loads.get(index).map_or(u64::MAX, |load| load.offset + done.min(load.size))
     }
@@ -75,7 +75,7 @@ impl Walk {
     ///
     /// # Errors
     /// The page map cannot be read.
-    pub fn batch(&mut self, pagemap: &Pagemap, batch: &mut Batch) -> Result<(), Errno> {
+    pub(crate) fn batch(&mut self, pagemap: &Pagemap, batch: &mut Batch) -> Result<(), Errno> {
         (batch.number, batch.from) = self.past;
         let out = &mut batch.pieces;
         out.clear();
@@ -122,7 +122,7 @@ fn piece(load: &Load, run: (u64, u64)) -> Piece {
 
 /// The starts of the mappings in the contents of an NT_FILE note: count, page size, then start, end
 /// and offset of each. `None` if it is not whole.
-pub fn mapped_files(note: &[u8]) -> Option<Vec<u64>> {
+pub(crate) fn mapped_files(note: &[u8]) -> Option<Vec<u64>> {
     let word = |i: usize| Some(u64::from_ne_bytes(note.get(i * 8..i * 8 + 8)?.try_into().ok()?));
     let count = usize::try_from(word(0)?).ok().filter(|n| *n <= note.len() / 24)?;
     (0..count).map(|i| word(2 + 3 * i)).collect()

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 /// What takes the bytes of a core, in ascending order of their offsets.
-pub trait Sink {
+pub(crate) trait Sink {
     /// Writes `bytes` at `offset`; what was left out before them are zeros.
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Stop>;
     /// Ends the file: the core has this size.
@@ -15,7 +15,7 @@ pub trait Sink {
 }
 
 /// A file in which zeros that were left out are holes.
-pub struct Sparse(pub Arc<Target>);
+pub(crate) struct Sparse(pub Arc<Target>);
 
 impl Sink for Sparse {
     fn write(&mut self, bytes: &[u8], offset: u64) -> Result<(), Stop> {
@@ -28,7 +28,7 @@ impl Sink for Sparse {
 }
 
 /// A zstd frame, compressed in one pass.
-pub struct Zstd {
+pub(crate) struct Zstd {
     encoder: Option<zstd::Encoder<'static, Appending>>,
     target: Arc<Target>,
     at: u64,
@@ -38,11 +38,11 @@ pub struct Zstd {
 
 /// A fast level, since the crashed process waits. Levels below 0 are no faster on text, and
 /// programs become a seventh larger with them.
-pub const LEVEL: i32 = 1;
+pub(crate) const LEVEL: i32 = 1;
 
 impl Zstd {
     /// A frame for what comes after the first `at` bytes of a core. `room`: most bytes of the core.
-    pub fn new(target: &Arc<Target>, at: u64, room: Option<u64>) -> Result<Self, Stop> {
+    pub(crate) fn new(target: &Arc<Target>, at: u64, room: Option<u64>) -> Result<Self, Stop> {
         let new = || {
             let mut encoder = zstd::Encoder::new(Appending(target.clone()), LEVEL)?;
             encoder.include_checksum(true)?;
@@ -76,7 +76,7 @@ impl Zstd {
     }
 
     /// Ends the frame, which holds the first `size` bytes of the core.
-    pub fn close(&mut self, size: u64) -> Result<(), Stop> {
+    pub(crate) fn close(&mut self, size: u64) -> Result<(), Stop> {
         self.zeros_to(size)?;
         self.encoder
             .take()

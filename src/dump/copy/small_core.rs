@@ -29,7 +29,12 @@ const SPANS: usize = 256;
 
 /// What is read, in the order of the file; `None` where this lane is not for this core. `room`: how
 /// many bytes may be emitted; a limit that could act is exact only on the stream.
-pub fn pieces(head: &Head, files: Option<&[u8]>, room: u64, source: &Source) -> Option<Vec<Piece>> {
+pub(crate) fn pieces(
+    head: &Head,
+    files: Option<&[u8]>,
+    room: u64,
+    source: &Source,
+) -> Option<Vec<Piece>> {
     let plain = head.is_wide()
         && (LEAST..WORTH).contains(&head.end)
         && head.end <= room
@@ -86,7 +91,7 @@ fn choose(loads: &[Load], files: &[u64], vdso: Option<u64>, exist: &[Run]) -> Op
 /// # Errors
 /// [`Failed::Stream`]: the stream, of which nothing behind the head was used, can still give the
 /// file.
-pub fn copy(source: &Source, pieces: &[Piece], target: &Target) -> Result<(), Failed> {
+pub(crate) fn copy(source: &Source, pieces: &[Piece], target: &Target) -> Result<(), Failed> {
     let mut buffer = vec![0u8; BATCH.min(pieces.iter().map(|p| p.span.size).sum())];
     let mut left = pieces.iter().flat_map(parts).peekable();
     let (mut batch, mut spans) = (Vec::new(), Vec::new());

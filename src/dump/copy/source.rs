@@ -8,7 +8,7 @@ use crate::sys::{Errno, OwnedFd, pidfd};
 /// What the lane reads from. All of it was opened with root's rights, for the process that the
 /// pidfd names.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// Its memory.
     pub memory: Memory,
     /// Which pages of it exist.
@@ -29,7 +29,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Stop::Ended`]: it was not, or is not there any more.
-    pub fn read(&self, spans: &[Span], buffer: &mut [u8], held: bool) -> Result<(), Stop> {
+    pub(crate) fn read(&self, spans: &[Span], buffer: &mut [u8], held: bool) -> Result<(), Stop> {
         let read = self.memory.read(spans, buffer);
         // Only now is it certain whose memory that was: the ID could have been another's by the
         // time of the read.
@@ -40,14 +40,14 @@ impl Source {
     }
 
     /// Whether what was just read was the crasher's.
-    pub fn alive(&self) -> bool {
+    pub(crate) fn alive(&self) -> bool {
         self.pidfd.as_ref().is_some_and(pidfd::lives)
     }
 }
 
 /// Why the lane gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failed {
+pub(crate) enum Failed {
     /// The stream can do it, if it is still there. If not: why there is no more, and up to where
     /// the file is whole.
     Stream(Stop, u64),

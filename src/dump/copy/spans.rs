@@ -2,10 +2,10 @@
 
 /// What is copied already: sorted starts and ends of addresses that the rest of the copy leaves
 /// alone.
-pub type Spans = Vec<(u64, u64)>;
+pub(crate) type Spans = Vec<(u64, u64)>;
 
 /// Sorts, and joins what touches.
-pub fn merge(mut spans: Spans) -> Spans {
+pub(crate) fn merge(mut spans: Spans) -> Spans {
     spans.sort_unstable();
     let mut out: Spans = Vec::new();
     for (start, end) in spans {
@@ -18,7 +18,7 @@ pub fn merge(mut spans: Spans) -> Spans {
 }
 
 /// The part of a run of addresses from `at` on that is not done yet, if there is any.
-pub fn next_open(done: &Spans, at: u64, end: u64) -> Option<(u64, u64)> {
+pub(crate) fn next_open(done: &Spans, at: u64, end: u64) -> Option<(u64, u64)> {
     let mut at = at;
     let mut stop = end;
     for (start, after) in &done[done.partition_point(|d| d.1 <= at)..] {

@@ -4,7 +4,7 @@ use crate::sys::Errno;
 
 /// Why the copy ended before the end of the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// The next unit would go over RLIMIT_CORE.
     Limit,
     /// The target took no more.
@@ -21,7 +21,7 @@ pub enum Stop {
 
 /// What bounds a core, and how exactly.
 #[derive(Debug, Default)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// RLIMIT_CORE: most bytes emitted.
     pub limit: Option<u64>,
     /// RLIMIT_FSIZE: most bytes of the file.
@@ -30,7 +30,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// What both leave.
-    pub fn room(&self) -> u64 {
+    pub(crate) fn room(&self) -> u64 {
         self.limit.unwrap_or(u64::MAX).min(self.file_size.unwrap_or(u64::MAX))
     }
 }

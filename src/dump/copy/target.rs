@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The file that is written: how many bytes it has, and how many it may have.
-pub struct Target {
+pub(crate) struct Target {
     file: OwnedFd,
     /// Counts each byte that is read or written, for the watchdog.
     moved: Counter,
@@ -40,7 +40,7 @@ const LOOK: u64 = 1 << 20;
 
 /// How much a target takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
+pub(crate) struct Space {
     /// Most bytes on disk.
     pub room: Option<u64>,
     /// Bytes that must stay free of its file system.
@@ -49,7 +49,7 @@ pub struct Space {
 
 impl Target {
     /// `kind`: of its file system.
-    pub fn new(file: OwnedFd, moved: Counter, space: Space, kind: FsType) -> Self {
+    pub(crate) fn new(file: OwnedFd, moved: Counter, space: Space, kind: FsType) -> Self {
         let step = if kind == FsType::Served { 4 * SMALLEST } else { CHUNK };
         Target {
             file,
@@ -64,18 +64,18 @@ impl Target {
     }
 
     /// Counts bytes that were read.
-    pub fn moved(&self, n: usize) {
+    pub(crate) fn moved(&self, n: usize) {
         self.moved.add(n as u64);
     }
 
     /// Whether the room was used up. What is written after that is only what makes the file
     /// readable.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
     /// Whether the target is full because others have used space that must stay free.
-    pub fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         self.short.load(Ordering::Relaxed)
     }
 
@@ -86,12 +86,12 @@ impl Target {
     }
 
     /// The first `n` bytes stay, the others will be written again.
-    pub fn again_from(&self, n: u64) {
+    pub(crate) fn again_from(&self, n: u64) {
         self.written.store(n, Ordering::Relaxed);
     }
 
     /// Whether there is room for `n` bytes more; if not, it is used up.
-    pub fn fits(&self, n: usize) -> bool {
+    pub(crate) fn fits(&self, n: usize) -> bool {
         let fits = n as u64 <= self.room.saturating_sub(self.written.load(Ordering::Relaxed));
         self.full.fetch_or(!fits, Ordering::Relaxed);
         fits
@@ -131,7 +131,7 @@ impl Target {
     }
 
     /// Writes all of `bytes` at an offset.
-    pub fn write_at(&self, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> {
+    pub(crate) fn write_at(&self, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> {
         while !bytes.is_empty() {
             match self.call(bytes, |b| process::write_at(&self.file, b, at))? {
                 0 => return Err(Stop::Write(Errno::NOSPC)),
@@ -142,7 +142,7 @@ impl Target {
     }
 
     /// Writes the start of `bytes` at the end of the file.
-    pub fn append(&self, bytes: &[u8]) -> Result<usize, Stop> {
+    pub(crate) fn append(&self, bytes: &[u8]) -> Result<usize, Stop> {
         self.call(bytes, |b| process::write(&self.file, b))
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 /// A crash as the kernel told it. Everything but the names is a number of the kernel's own; the
 /// names are what a container chose, escaped by the kernel.
 #[derive(Debug)]
-pub struct Crash {
+pub(crate) struct Crash {
     /// The values of core(5)'s specifiers.
     pub said: Specifiers,
     /// The crasher, pinned, where the kernel gives a pidfd (Linux 6.16).
@@ -21,7 +21,7 @@ impl Crash {
     ///
     /// # Errors
     /// The argument that is missing or no number.
-    pub fn from_arguments(args: &[OsString]) -> Result<Self> {
+    pub(crate) fn from_arguments(args: &[OsString]) -> Result<Self> {
         let mut said = parse(args)?;
         // KERNEL(6.16): drop the Option when %F can be assumed.
         let pidfd = said.pidfd.and_then(process::inherited);
@@ -36,12 +36,12 @@ const NAMES: [&str; 16] = [
 ];
 
 /// How many there must be: the numbers without which nothing can be done.
-pub const NEEDED: usize = 10;
+pub(crate) const NEEDED: usize = 10;
 
 /// The list may be another version's: the program can be replaced while a pattern of before is in
 /// the kernel. What is added to the list comes at its end, and is ignored here where it is not
 /// known; what is missing at its end counts as empty.
-pub fn parse(args: &[OsString]) -> Result<Specifiers> {
+pub(crate) fn parse(args: &[OsString]) -> Result<Specifiers> {
     let is_version = |word: &OsString| {
         word.as_bytes()
             .strip_prefix(b"v")

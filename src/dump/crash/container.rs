@@ -12,7 +12,7 @@ const DEPTH: usize = 64;
 
 /// Where the crasher belongs.
 #[derive(Debug)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// To this container.
     Container {
         /// Its entry.
@@ -29,7 +29,7 @@ pub enum Origin {
 ///
 /// A process in our own mount namespace is the host's, whatever else it shares with a container: a
 /// path of the container would be the host's there.
-pub fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
+pub(crate) fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
     let own = ns::own("mnt")?;
     let found = match registry {
         Some(r) if facts.mount_ns != own => {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 /// Everything that the later stages need to know of the crasher. Nothing reads /proc/PID after this
 /// but the walk to its parents.
 #[derive(Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// IDs, capabilities, umask of the crashing thread.
     pub status: Status,
     /// The number of its mount namespace.
@@ -60,7 +60,7 @@ impl Facts {
     ///
     /// # Errors
     /// Something could not be read, or the process is not the one that crashed.
-    pub fn gather(crash: &Crash) -> Result<Self> {
+    pub(crate) fn gather(crash: &Crash) -> Result<Self> {
         let process = Proc::open(crash.said.host_pid)?;
         let task = process.task(crash.said.host_tid)?;
         let status = task.status()?;
@@ -100,7 +100,7 @@ impl Facts {
     }
 
     /// Whether the process that crashed is still dumping.
-    pub fn is_still(&self, crash: &Crash) -> bool {
+    pub(crate) fn is_still(&self, crash: &Crash) -> bool {
         match &crash.pidfd {
             Some(fd) => pidfd::lives(fd),
             None => self.task.status().is_ok_and(|s| s.core_dumping == Some(true)),

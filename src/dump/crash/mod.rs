@@ -1,5 +1,5 @@
 //! Who crashed: what the kernel's arguments and /proc say, and whose container it was.
 
-pub mod arguments;
-pub mod container;
-pub mod facts;
+pub(super) mod arguments;
+pub(super) mod container;
+pub(super) mod facts;

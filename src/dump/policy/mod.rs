@@ -1,7 +1,7 @@
 //! What becomes of a crash: the core's file and its limits, which older cores go, how many dumps
 //! run at a time, and which refusals have a record of their own.
 
-pub mod plan;
-pub mod quota;
-pub mod refusals;
-pub mod slots;
+pub(super) mod plan;
+pub(super) mod quota;
+pub(super) mod refusals;
+pub(super) mod slots;

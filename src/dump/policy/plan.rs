@@ -15,7 +15,7 @@ const COMPRESSED: &[u8] = b".zst";
 
 /// The decision.
 #[derive(Debug)]
-pub enum Plan {
+pub(crate) enum Plan {
     /// Write the core for this container.
     Write(Box<Entry>, CoreFile),
     /// No core for this container, and why.
@@ -26,7 +26,7 @@ pub enum Plan {
 
 /// The file to write, as the kernel's file mode would.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CoreFile {
+pub(crate) struct CoreFile {
     /// Absolute, or relative to the crasher's working directory; resolved below its root.
     pub path: Vec<u8>,
     /// Most bytes emitted; holes are free. `None` is unlimited.
@@ -53,7 +53,7 @@ pub struct CoreFile {
 }
 
 /// Decides.
-pub fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
+pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     let Origin::Container { entry, by_exec } = origin else { return Plan::Forward };
     if let Some(reason) = entry.refused.clone().or_else(|| withheld(crash, facts)) {
         return Plan::Discard(entry, reason);
@@ -94,7 +94,7 @@ const WRITER: u64 = 2 << 20;
 /// The file as a container with so much memory left can afford it: fewer threads, and where not
 /// even one may compress, no compression. An option never costs the core. `headroom`: bytes until a
 /// memory limit, of which half is left to the container. Returns what was given up, for the record.
-pub fn affordable(mut file: CoreFile, headroom: Option<u64>) -> (CoreFile, Option<String>) {
+pub(crate) fn affordable(mut file: CoreFile, headroom: Option<u64>) -> (CoreFile, Option<String>) {
     let Some(headroom) = headroom else { return (file, None) };
     let mut note = None;
     let threads = |each: u64| usize::try_from((headroom / 2).saturating_sub(WRITER) / each);
@@ -113,7 +113,11 @@ pub fn affordable(mut file: CoreFile, headroom: Option<u64>) -> (CoreFile, Optio
 
 /// The file that a host's own file pattern makes of a crash, or why none. `fs.suid_dumpable=2` is
 /// the kernel's dump mode 2.
-pub fn host_file(crash: &Crash, template: &Template, append_pid: bool) -> Result<CoreFile, String> {
+pub(crate) fn host_file(
+    crash: &Crash,
+    template: &Template,
+    append_pid: bool,
+) -> Result<CoreFile, String> {
     let path = template.expand(&crash.said, append_pid);
     let suid = crash.said.dump_mode == 2;
     let limit = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
@@ -179,13 +183,13 @@ fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 /// How long the target may take nothing: `limits.stall`.
-pub fn patience(limits: &Limits) -> Option<Duration> {
+pub(crate) fn patience(limits: &Limits) -> Option<Duration> {
     Limits::set(limits.stall).map(Duration::from_secs)
 }
 
 /// The core's path inside the container, for the record: in its mount namespace, without empty and
 /// `.` components.
-pub fn inside_path(path: &[u8], root: &[u8], cwd: &[u8]) -> Vec<u8> {
+pub(crate) fn inside_path(path: &[u8], root: &[u8], cwd: &[u8]) -> Vec<u8> {
     let start = if path.first() == Some(&b'/') { root } else { cwd };
     let components = start.split(|b| *b == b'/').chain(path.split(|b| *b == b'/'));
     components.filter(|c| !matches!(*c, b"" | b".")).flat_map(|c| [b"/", c].concat()).collect()
@@ -193,7 +197,7 @@ pub fn inside_path(path: &[u8], root: &[u8], cwd: &[u8]) -> Vec<u8> {
 
 /// The same file on the host, if the mount behind the pattern's directory is known and the path
 /// lies below it.
-pub fn host_path(inside: &[u8], mount: Option<&(String, String)>) -> Option<Vec<u8>> {
+pub(crate) fn host_path(inside: &[u8], mount: Option<&(String, String)>) -> Option<Vec<u8>> {
     let (target, source) = mount?;
     let rest = inside.strip_prefix(target.trim_end_matches('/').as_bytes())?;
     rest.starts_with(b"/").then(|| [source.trim_end_matches('/').as_bytes(), rest].concat())

@@ -7,11 +7,11 @@ use crate::sys::file::Identity;
 use serde::{Deserialize, Serialize};
 
 /// Most cores that are remembered of a container; the oldest are forgotten first.
-pub const MOST: usize = 1024;
+pub(crate) const MOST: usize = 1024;
 
 /// Why a core was refused or cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The limit and its value, for the record: `cores = 3`.
     pub limit: String,
     /// The same in words.
@@ -20,7 +20,11 @@ pub struct Refusal {
 
 impl Refusal {
     /// `key` of `[limits]`, its value, and what it met.
-    pub fn new(key: &str, value: impl std::fmt::Display, reason: impl std::fmt::Display) -> Self {
+    pub(crate) fn new(
+        key: &str,
+        value: impl std::fmt::Display,
+        reason: impl std::fmt::Display,
+    ) -> Self {
         Refusal {
             limit: format!("{key} = {value}"),
             reason: format!("limits.{key} = {value}: {reason}"),
@@ -31,7 +35,7 @@ impl Refusal {
 /// What is remembered of a container between its crashes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// The tokens of `rate`.
     pub bucket: Option<Bucket>,
     /// The cores that were written, the oldest first.
@@ -42,7 +46,7 @@ pub struct Memory {
 
 /// Tokens, and when they were counted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// How many; a part of one counts.
     pub tokens: f64,
     /// Milliseconds since the boot.
@@ -51,7 +55,7 @@ pub struct Bucket {
 
 /// A core that was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// Its path below the root that its process had. `None`: no text, so it is only counted.
     pub path: Option<String>,
     /// That root.
@@ -68,7 +72,7 @@ pub struct Kept {
 
 /// A dump on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Running {
+pub(crate) struct Running {
     /// The number of its slot.
     pub slot: u64,
     /// How many bytes are to be expected of it.
@@ -78,7 +82,7 @@ pub struct Running {
 /// What must go so that one more core can come, by place in the list that was given, and how many
 /// bytes the new one may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+pub(crate) struct Room {
     /// The oldest first.
     pub remove: Vec<usize>,
     /// `None` is without a limit.
@@ -86,7 +90,7 @@ pub struct Room {
 }
 
 /// How many dumps of a container may run: no more than cores that it may keep.
-pub fn slots(limits: &Limits) -> Option<u64> {
+pub(crate) fn slots(limits: &Limits) -> Option<u64> {
     match (Limits::set(limits.concurrent), Limits::set(limits.cores)) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -94,19 +98,19 @@ pub fn slots(limits: &Limits) -> Option<u64> {
 }
 
 /// What of the places of all those may have that are not the host's own.
-pub fn share(all: u64) -> u64 {
+pub(crate) fn share(all: u64) -> u64 {
     all - all / 4
 }
 
 /// Whether anything is to be remembered of the container.
-pub fn has_memory(limits: &Limits) -> bool {
+pub(crate) fn has_memory(limits: &Limits) -> bool {
     limits.rate.is_some()
         || Limits::set(limits.cores).is_some()
         || limits.bytes.is_some_and(|b| b.0 > 0)
 }
 
 /// Takes a token, if there is one. `now`: milliseconds since the boot.
-pub fn take(
+pub(crate) fn take(
     bucket: Option<Bucket>,
     rate: Rate,
     burst: Option<u64>,
@@ -131,7 +135,7 @@ pub fn take(
 
 /// Makes room for one core of about `expected` bytes beside those that are there and the others
 /// that are on their way.
-pub fn room(
+pub(crate) fn room(
     limits: &Limits,
     there: &[Kept],
     others: &[Running],
@@ -188,7 +192,7 @@ pub fn room(
 }
 
 /// How many bytes a file system of this size has for a core. Both in bytes.
-pub fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, Refusal> {
+pub(crate) fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, Refusal> {
     let free = min_free.of(total);
     match available.saturating_sub(free) {
         // A file system that does not say its size has no limit.
@@ -204,7 +208,7 @@ pub fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, 
 
 /// Whether a file system that can have so many files in all, and so many more, has one for a core.
 /// Of them a share stays: that of `min_free`, else a hundredth.
-pub fn files(min_free: Free, total: u64, available: u64) -> Result<(), Refusal> {
+pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Refusal> {
     let percent = match (min_free.percent, min_free.bytes) {
         (Some(percent), _) => percent,
         (None, Some(1..)) => 1,
@@ -223,7 +227,7 @@ pub fn files(min_free: Free, total: u64, available: u64) -> Result<(), Refusal> 
 
 /// Whether the host, with so many bytes of memory of which so many are available, has room for a
 /// dump that waits.
-pub fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Refusal> {
+pub(crate) fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Refusal> {
     match min_memory.of(total) {
         must if available < must => Err(Refusal::new(
             "min_memory",

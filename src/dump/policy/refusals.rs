@@ -14,7 +14,7 @@ const COUNTED: u64 = 60 * 60 * 1000;
 /// What is remembered of an account.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Told {
+pub(crate) struct Told {
     /// The minute since the boot in which `own` was counted.
     minute: u64,
     /// Records of their own in that minute.
@@ -26,7 +26,7 @@ pub struct Told {
 
 /// How a crash without a core is told.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// In a record of its own.
     Own,
     /// In a new record, which counts from now on.
@@ -36,7 +36,7 @@ pub enum Way {
 }
 
 /// Decides how a crash is told of, and counts it. `now`: milliseconds since the boot.
-pub fn decide(told: &mut Told, kind: &str, now: u64) -> Way {
+pub(crate) fn decide(told: &mut Told, kind: &str, now: u64) -> Way {
     let minute = now / 60_000;
     if told.minute != minute {
         (told.minute, told.own) = (minute, 0);
@@ -53,7 +53,7 @@ pub fn decide(told: &mut Told, kind: &str, now: u64) -> Way {
 
 /// The kind of a reason: the limit that acted, without its value, or that none did. A container can
 /// choose numbers in reasons, but no kinds.
-pub fn kind(record: &Record) -> &str {
+pub(crate) fn kind(record: &Record) -> &str {
     record.limit.as_deref().and_then(|limit| limit.split_whitespace().next()).unwrap_or("withheld")
 }
 

@@ -41,7 +41,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A slot that was taken. It is free again when the last process with its descriptors has ended.
 #[derive(Debug)]
-pub struct Slot {
+pub(crate) struct Slot {
     dir: OwnedFd,
     number: u64,
     lock: OwnedFd,
@@ -55,7 +55,7 @@ pub struct Slot {
 }
 
 /// What came of asking for a slot.
-pub enum Asked {
+pub(crate) enum Asked {
     /// No limit is set that needs slots.
     Free,
     /// A slot was taken.
@@ -66,7 +66,7 @@ pub enum Asked {
 
 /// With whom the slots beyond the first few are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pool {
+pub(crate) enum Pool {
     /// All registered containers. The first [`OWN`] slots of each are its own.
     Containers,
     /// Everybody else. Who can take on any user ID has any number of accounts: nobody has slots of
@@ -94,7 +94,7 @@ impl Pool {
 }
 
 /// A crash that looks for a slot.
-pub struct Asking<'a> {
+pub(crate) struct Asking<'a> {
     /// Where slots are.
     pub registry: &'a Registry,
     /// Whose slots: [`crate::registry::Entry::account`].
@@ -115,7 +115,7 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// The run directory cannot be used.
-    pub fn ask(&self, expected: impl FnOnce() -> u64) -> Result<Asked> {
+    pub(crate) fn ask(&self, expected: impl FnOnce() -> u64) -> Result<Asked> {
         let remembers = quota::has_memory(self.limits);
         let Some(slots) = quota::slots(self.limits).or(remembers.then_some(MANY)) else {
             return Ok(Asked::Free);
@@ -140,7 +140,7 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// The run directory cannot be used.
-    pub fn at_once(&self) -> Result<Option<Slot>> {
+    pub(crate) fn at_once(&self) -> Result<Option<Slot>> {
         let dir = self.registry.limits_dir(self.account)?;
         let slots = quota::slots(self.limits).unwrap_or(MANY).min(OWN);
         let found = free(&dir, 0, slots, self.first)?;
@@ -303,33 +303,33 @@ fn free(dir: &OwnedFd, from: u64, to: u64, first: u64) -> Result<Option<(u64, Ow
 
 impl Slot {
     /// What the writer keeps open, so that a slot lasts as long as its writer.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(&self.lock).chain(&self.host).map(|lock| lock.as_fd())
     }
 
     /// What makes room for this core, if the cores `there` are those that are left of
     /// [`Slot::cores`].
-    pub fn room(&self, there: &[Kept]) -> Result<quota::Room, Refusal> {
+    pub(crate) fn room(&self, there: &[Kept]) -> Result<quota::Room, Refusal> {
         quota::room(&self.limits, there, &self.others, self.expected)
     }
 
     /// Whether the core is to be remembered.
-    pub fn remembers(&self) -> bool {
+    pub(crate) fn remembers(&self) -> bool {
         quota::has_memory(&self.limits)
     }
 
     /// `limits.bytes`.
-    pub fn bytes(&self) -> Option<Size> {
+    pub(crate) fn bytes(&self) -> Option<Size> {
         self.limits.bytes
     }
 
     /// The cores that were written, the oldest first.
-    pub fn cores(&self) -> &[Kept] {
+    pub(crate) fn cores(&self) -> &[Kept] {
         &self.cores
     }
 
     /// Forgets cores that are not there any more.
-    pub fn without(&mut self, gone: &[Identity]) {
+    pub(crate) fn without(&mut self, gone: &[Identity]) {
         self.cores.retain(|core| !gone.contains(&core.identity));
     }
 
@@ -362,7 +362,7 @@ impl Slot {
     ///
     /// # Errors
     /// The memory could not be written.
-    pub fn end(&self, core: Option<Kept>, gone: &[Identity], ended: bool) -> Result<()> {
+    pub(crate) fn end(&self, core: Option<Kept>, gone: &[Identity], ended: bool) -> Result<()> {
         if !self.remembers() {
             return Ok(());
         }

@@ -18,7 +18,7 @@ const LAST: Duration = Duration::from_secs(1);
 
 /// How urgent the work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Haste {
+pub(crate) enum Haste {
     /// The crashed process waits for this.
     Now,
     /// Nobody waits for it, so the child runs at a lower priority. The parent does not: others wait
@@ -28,7 +28,7 @@ pub enum Haste {
 
 /// Whose control groups the child runs in.
 #[derive(Clone, Copy, Debug)]
-pub enum Charge<'a> {
+pub(crate) enum Charge<'a> {
     /// The crasher's control groups.
     Crasher,
     /// The same, as long as the process of this pidfd lives. Its end is the end of the container,
@@ -40,7 +40,7 @@ pub enum Charge<'a> {
 
 /// Runs `work` in a child that has become the crasher, within bounds, and returns what it reported,
 /// a line of JSON each. Damaged lines are left out.
-pub fn run<T: for<'d> Deserialize<'d>>(
+pub(crate) fn run<T: for<'d> Deserialize<'d>>(
     facts: &Facts,
     core_file: &CoreFile,
     bounds: &Bounds,
@@ -88,7 +88,7 @@ pub fn run<T: for<'d> Deserialize<'d>>(
 }
 
 /// Reports one thing to the parent.
-pub fn say(out: &mut Open, line: &impl Serialize) {
+pub(crate) fn say(out: &mut Open, line: &impl Serialize) {
     let mut text = serde_json::to_vec(line).unwrap_or_default();
     text.push(b'\n');
     let _ = out.write_all(&text);

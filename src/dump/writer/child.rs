@@ -23,7 +23,7 @@ use anyhow::Result;
 use std::sync::Arc;
 
 /// What the writer opens before it becomes the crasher.
-pub struct Opened<'a> {
+pub(crate) struct Opened<'a> {
     /// The memory of the process, for the faster lanes.
     pub source: Option<Source>,
     /// For an early release.
@@ -41,7 +41,7 @@ pub struct Opened<'a> {
 
 impl Opened<'_> {
     /// All descriptors in it, which stay open.
-    pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let source = self
             .source
             .iter()
@@ -63,7 +63,7 @@ impl Opened<'_> {
 }
 
 /// As the crasher: makes the file, copies the core into it, and reports.
-pub fn copy(
+pub(crate) fn copy(
     facts: &Facts,
     core_file: &CoreFile,
     slot: Option<&Slot>,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 /// Gives up everything that the crasher does not have, and all descriptors but the standard three
 /// and `keep`. The order matters: what needs rights comes first, the rights themselves go last.
-pub fn become_crasher<'a>(
+pub(crate) fn become_crasher<'a>(
     facts: &'a Facts,
     core_file: &CoreFile,
     mut keep: Vec<BorrowedFd<'a>>,

@@ -10,14 +10,14 @@ use anyhow::Result;
 
 /// What the writer asks.
 #[derive(Debug)]
-pub struct Labeller<'a> {
+pub(crate) struct Labeller<'a> {
     subject: &'a Result<Subject>,
     policy: Result<Policy>,
 }
 
 /// The next file that is made has its label.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Ready {
+pub(crate) struct Ready {
     /// The crasher may not remove what has the name.
     pub keep_old: bool,
     /// What went wrong and does not count.
@@ -26,12 +26,12 @@ pub struct Ready {
 
 impl<'a> Labeller<'a> {
     /// To be called by the writer while it still has our root. `None` where SELinux is off.
-    pub fn new(facts: &'a Facts) -> Option<Self> {
+    pub(crate) fn new(facts: &'a Facts) -> Option<Self> {
         facts.subject.as_ref().map(|subject| Labeller { subject, policy: Policy::open() })
     }
 
     /// What has to stay open.
-    pub fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.policy.iter().flat_map(Policy::files)
     }
 
@@ -41,7 +41,7 @@ impl<'a> Labeller<'a> {
     /// # Errors
     /// Why there may be no core: the policy forbids it, or the label cannot be given. With the
     /// helper's label the containers beside could read it.
-    pub fn prepare(&self, dir: &OwnedFd, name: &[u8]) -> Result<Ready, String> {
+    pub(crate) fn prepare(&self, dir: &OwnedFd, name: &[u8]) -> Result<Ready, String> {
         let policy = self.policy.as_ref().map_err(|e| format!("SELinux: {e:#}"))?;
         match self.attempt(policy, dir, name) {
             Ok((None, keep_old)) => Ok(Ready { keep_old, note: None }),

@@ -1,12 +1,12 @@
 //! Writing the core: the parent stays root and touches nothing of the container, the child becomes
 //! the crasher and makes the file.
 
-pub mod as_crasher;
-pub mod child;
-pub mod crasher;
-pub mod label;
-pub mod parent;
-pub mod place;
-pub mod protocol;
-pub mod rotate;
-pub mod watchdog;
+pub(super) mod as_crasher;
+pub(super) mod child;
+pub(super) mod crasher;
+pub(super) mod label;
+pub(super) mod parent;
+pub(super) mod place;
+pub(super) mod protocol;
+pub(super) mod rotate;
+pub(super) mod watchdog;

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 /// What became of the file, as far as the parent knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub(crate) struct Written {
     /// The file, if one was made.
     pub made: Option<Made>,
     /// What became of the core.
@@ -38,14 +38,14 @@ pub struct Written {
 
 impl Written {
     /// There is no file, and why.
-    pub fn nothing(reason: String) -> Self {
+    pub(crate) fn nothing(reason: String) -> Self {
         Written { finished: Finished::failed(reason, Vec::new()), ..Written::default() }
     }
 }
 
 /// What the parent may do while the writer works.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// The writer has started, and will make the file when this has been dealt with.
     Started,
     /// The file is made: these cores in the host's store have to go for it.
@@ -70,14 +70,14 @@ const LAST: Duration = Duration::from_secs(30);
 /// before: on a busy processor the end of this process would delay what the crashed process waits
 /// for.
 #[derive(Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     writer: Child,
     report: OwnedFd,
 }
 
 impl Waiting {
     /// Ends it. `None`: it hangs.
-    pub fn end(self) -> Result<Option<child::Ended>> {
+    pub(crate) fn end(self) -> Result<Option<child::Ended>> {
         drop(self.report);
         self.writer.end_within(LAST)
     }
@@ -88,7 +88,7 @@ impl Waiting {
 ///
 /// # Errors
 /// The child could not be started. Everything that happens in it is in [`Written`].
-pub fn write(
+pub(crate) fn write(
     crash: &Crash,
     facts: &Facts,
     core_file: &CoreFile,
@@ -258,6 +258,6 @@ fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<S
 
 /// Interrupts the dump in the kernel. For a writer that hangs in its target with the kernel's pipe
 /// open: the crashed process would wait as long.
-pub fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
+pub(crate) fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
     if facts.is_still(crash) { process::interrupt_dump(crash.said.host_tid) } else { Ok(()) }
 }

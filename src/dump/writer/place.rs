@@ -5,7 +5,7 @@ use crate::sys::{Errno, OwnedFd, file, proc, process, resolve};
 /// Where the core goes: the directory, which is opened once for all that is done there, and the
 /// name. Symbolic links in the path are followed as the crasher would, magic links
 /// (`/proc/self/root`) are not.
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     /// The directory, opened.
     pub dir: OwnedFd,
     /// The name in it.
@@ -19,7 +19,7 @@ impl<'a> Place<'a> {
     ///
     /// # Errors
     /// There is no such directory, or the path names no file.
-    pub fn of(path: &'a [u8], store: Option<&OwnedFd>) -> Result<Self, String> {
+    pub(crate) fn of(path: &'a [u8], store: Option<&OwnedFd>) -> Result<Self, String> {
         let shown = path.escape_ascii().to_string();
         let fail = |call: &str, e: Errno| format!("{call} {shown:?}: {e}");
         if path.is_empty() {
@@ -41,7 +41,7 @@ impl<'a> Place<'a> {
 
 /// The same directory by the host's mount of it, which is writable, where it is the container's in
 /// the store.
-pub fn from_the_hosts_side(dir: OwnedFd, store: Option<&OwnedFd>) -> OwnedFd {
+pub(crate) fn from_the_hosts_side(dir: OwnedFd, store: Option<&OwnedFd>) -> OwnedFd {
     let id = |fd: &OwnedFd| file::stat(fd).ok().map(|s| s.id);
     match store {
         Some(store) if id(store) == id(&dir) => store.try_clone().unwrap_or(dir),
@@ -50,7 +50,7 @@ pub fn from_the_hosts_side(dir: OwnedFd, store: Option<&OwnedFd>) -> OwnedFd {
 }
 
 /// The directory of a path, and the name in it.
-pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(i) => (&path[..=i], &path[i + 1..]),
         None => (b".", path),
@@ -59,7 +59,7 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
 /// then look at what was opened.
-pub fn create(
+pub(crate) fn create(
     place: &Place<'_>,
     unlink_first: bool,
     fs_uid: u32,

@@ -9,7 +9,7 @@ use std::io::Write;
 /// A message of the writer. `Created` comes once at most, then `Released` once at most; the last
 /// one is `Retry` or `Done`, after which the writer waits for its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Message {
+pub(crate) enum Message {
     /// The file was made.
     Created {
         /// The file.
@@ -31,7 +31,7 @@ pub enum Message {
 
 /// A file that was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub(crate) struct Made {
     /// Device and inode number.
     pub id: Option<(u64, u64)>,
     /// Whether it is on a memory-backed file system.
@@ -41,7 +41,7 @@ pub struct Made {
 /// What became of the core.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Finished {
+pub(crate) struct Finished {
     /// Size of the file in bytes.
     pub size: Option<u64>,
     /// Bytes on disk.
@@ -59,19 +59,19 @@ pub struct Finished {
 
 impl Finished {
     /// The core was not written, or only in part.
-    pub fn failed(reason: String, gone: Vec<Identity>) -> Self {
+    pub(crate) fn failed(reason: String, gone: Vec<Identity>) -> Self {
         Finished { reason: Some(reason), gone, ..Finished::default() }
     }
 
     /// A limit forbids the core.
-    pub fn refused(refusal: Refusal, gone: Vec<Identity>) -> Self {
+    pub(crate) fn refused(refusal: Refusal, gone: Vec<Identity>) -> Self {
         Finished { limit: Some(refusal.limit), ..Finished::failed(refusal.reason, gone) }
     }
 }
 
 /// What was heard of a writer, so that each message is acted on once.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub(crate) struct Heard {
     created: bool,
     released: bool,
 }
@@ -79,7 +79,7 @@ pub struct Heard {
 impl Heard {
     /// The message in a line. `None`: there is none to act on, since the line is damaged or says
     /// again what was said before.
-    pub fn message(&mut self, line: &[u8]) -> Option<Message> {
+    pub(crate) fn message(&mut self, line: &[u8]) -> Option<Message> {
         let message = serde_json::from_slice(line).ok()?;
         let again = match &message {
             Message::Created { .. } => std::mem::replace(&mut self.created, true),
@@ -91,22 +91,22 @@ impl Heard {
 }
 
 /// The writer's end of the pipe to its parent.
-pub struct Report(std::fs::File);
+pub(crate) struct Report(std::fs::File);
 
 impl Report {
     /// Reports into this end of a pipe.
-    pub fn over(pipe: OwnedFd) -> Self {
+    pub(crate) fn over(pipe: OwnedFd) -> Self {
         Report(pipe.into())
     }
 
     /// Waits until the parent has closed its end, or has ended.
-    pub fn wait_until_unheard(&self) {
+    pub(crate) fn wait_until_unheard(&self) {
         // There is never anything to read at this end: it ends with an error.
         let _ = process::wait_readable(&self.0, None);
     }
 
     /// Sends a message. If that fails, there is no parent any more to read it.
-    pub fn say(&mut self, message: &Message) {
+    pub(crate) fn say(&mut self, message: &Message) {
         let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
         let _ = self.0.write_all(&line);

@@ -14,7 +14,7 @@ use crate::sys::proc::os;
 use crate::sys::{Errno, OwnedFd, file, resolve};
 
 /// What the crashed process sees of its container's cores.
-pub struct View<'a> {
+pub(crate) struct View<'a> {
     /// Its root directory, as a path.
     pub root: &'a [u8],
     /// It has the mounts of the container's first process. With others it does not see what is
@@ -25,7 +25,7 @@ pub struct View<'a> {
 impl View<'_> {
     /// Which of the cores are there, and which have gone: removed, renamed, replaced by another
     /// file.
-    pub fn look(&self, cores: &[Kept]) -> (Vec<Kept>, Vec<Identity>) {
+    pub(crate) fn look(&self, cores: &[Kept]) -> (Vec<Kept>, Vec<Identity>) {
         let is_there =
             |core: &Kept| core.stored.is_some() || !matches!(self.find(core), Found::Gone);
         let (there, gone): (Vec<_>, Vec<_>) = cores.iter().cloned().partition(is_there);
@@ -36,7 +36,7 @@ impl View<'_> {
     ///
     /// # Errors
     /// Why it stays.
-    pub fn remove(&self, core: &Kept) -> Result<(), String> {
+    pub(crate) fn remove(&self, core: &Kept) -> Result<(), String> {
         match self.find(core) {
             Found::Gone => Ok(()),
             Found::There(dir, name) => file::unlink(dir, os(name)).map_err(|e| format!("{e:#}")),
@@ -68,11 +68,11 @@ enum Found<'a> {
 }
 
 /// Cores in the host's store, looked at by the host.
-pub struct Stored<'a>(pub &'a Store);
+pub(crate) struct Stored<'a>(pub &'a Store);
 
 impl Stored<'_> {
     /// Those that have gone.
-    pub fn gone(&self, cores: &[Kept]) -> Vec<Identity> {
+    pub(crate) fn gone(&self, cores: &[Kept]) -> Vec<Identity> {
         let is_gone = |core: &&Kept| core.stored.is_some() && self.find(core).is_none();
         cores.iter().filter(is_gone).map(|core| core.identity).collect()
     }
@@ -81,7 +81,7 @@ impl Stored<'_> {
     ///
     /// # Errors
     /// It stays.
-    pub fn remove(&self, core: &Kept) -> anyhow::Result<()> {
+    pub(crate) fn remove(&self, core: &Kept) -> anyhow::Result<()> {
         self.find(core).map_or(Ok(()), |(dir, name)| file::unlink(dir, os(name)))
     }
 

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// What the watchdog noticed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// A line, without its end.
     Line(Vec<u8>),
     /// The writer has closed its end.
@@ -30,7 +30,7 @@ pub enum Notice {
 }
 
 /// The watchdog.
-pub struct Watchdog<'a> {
+pub(crate) struct Watchdog<'a> {
     pipe: &'a OwnedFd,
     moved: Counter,
     /// How long nothing may move; `None` is for ever.
@@ -41,12 +41,12 @@ pub struct Watchdog<'a> {
 
 impl<'a> Watchdog<'a> {
     /// `moved`: what the writer counts while it reads and writes.
-    pub fn new(pipe: &'a OwnedFd, moved: Counter, patience: Option<Duration>) -> Self {
+    pub(crate) fn new(pipe: &'a OwnedFd, moved: Counter, patience: Option<Duration>) -> Self {
         Watchdog { pipe, moved, patience, buffer: Vec::new(), heard: 0 }
     }
 
     /// Waits for the next line, the end, or a stall.
-    pub fn next(&mut self) -> Notice {
+    pub(crate) fn next(&mut self) -> Notice {
         let (mut last, mut still) = (self.moved.value(), 0);
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {

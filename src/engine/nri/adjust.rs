@@ -12,7 +12,7 @@ const CORE: &str = "RLIMIT_CORE";
 
 /// The adjustment; `None` for a container that requests nothing. `program`: the hook. `reach`: the
 /// hard limit that runtimes of this engine have, in bytes.
-pub fn adjust(
+pub(super) fn adjust(
     request: &CreateContainerRequest,
     config: &Config,
     program: &str,

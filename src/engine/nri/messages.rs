@@ -10,14 +10,14 @@ use prost::Message;
 use std::collections::BTreeMap;
 
 /// Service names, for ttrpc.
-pub const PLUGIN: &str = "nri.pkg.api.v1alpha1.Plugin";
-pub const RUNTIME: &str = "nri.pkg.api.v1alpha1.Runtime";
+pub(super) const PLUGIN: &str = "nri.pkg.api.v1alpha1.Plugin";
+pub(super) const RUNTIME: &str = "nri.pkg.api.v1alpha1.Runtime";
 
 /// The bit of `Event.CREATE_CONTAINER` (4) in `ConfigureResponse.events`.
-pub const CREATE_CONTAINER: i32 = 1 << (4 - 1);
+pub(super) const CREATE_CONTAINER: i32 = 1 << (4 - 1);
 
 #[derive(Clone, PartialEq, Message)]
-pub struct RegisterPluginRequest {
+pub(super) struct RegisterPluginRequest {
     #[prost(string, tag = "1")]
     pub plugin_name: String,
     #[prost(string, tag = "2")]
@@ -25,7 +25,7 @@ pub struct RegisterPluginRequest {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct ConfigureRequest {
+pub(super) struct ConfigureRequest {
     #[prost(string, tag = "2")]
     pub runtime_name: String,
     #[prost(string, tag = "3")]
@@ -33,25 +33,25 @@ pub struct ConfigureRequest {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct ConfigureResponse {
+pub(super) struct ConfigureResponse {
     #[prost(int32, tag = "2")]
     pub events: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct SynchronizeRequest {
+pub(super) struct SynchronizeRequest {
     #[prost(bool, tag = "3")]
     pub more: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct SynchronizeResponse {
+pub(super) struct SynchronizeResponse {
     #[prost(bool, tag = "2")]
     pub more: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct CreateContainerRequest {
+pub(super) struct CreateContainerRequest {
     #[prost(message, optional, tag = "1")]
     pub pod: Option<PodSandbox>,
     #[prost(message, optional, tag = "2")]
@@ -59,13 +59,13 @@ pub struct CreateContainerRequest {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct CreateContainerResponse {
+pub(super) struct CreateContainerResponse {
     #[prost(message, optional, tag = "1")]
     pub adjust: Option<ContainerAdjustment>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct PodSandbox {
+pub(super) struct PodSandbox {
     #[prost(string, tag = "2")]
     pub name: String,
     #[prost(string, tag = "3")]
@@ -77,7 +77,7 @@ pub struct PodSandbox {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Container {
+pub(super) struct Container {
     #[prost(string, tag = "1")]
     pub id: String,
     #[prost(string, tag = "3")]
@@ -94,13 +94,13 @@ pub struct Container {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Image {
+pub(super) struct Image {
     #[prost(string, tag = "1")]
     pub name: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Hooks {
+pub(super) struct Hooks {
     #[prost(message, repeated, tag = "2")]
     pub create_runtime: Vec<Hook>,
     #[prost(message, repeated, tag = "5")]
@@ -110,7 +110,7 @@ pub struct Hooks {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Hook {
+pub(super) struct Hook {
     #[prost(string, tag = "1")]
     pub path: String,
     #[prost(string, repeated, tag = "2")]
@@ -121,14 +121,14 @@ pub struct Hook {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct OptionalInt {
+pub(super) struct OptionalInt {
     #[prost(int64, tag = "1")]
     pub value: i64,
 }
 
 /// `POSIXRlimit`: the hard limit comes first.
 #[derive(Clone, PartialEq, Message)]
-pub struct Rlimit {
+pub(super) struct Rlimit {
     #[prost(string, tag = "1")]
     pub r#type: String,
     #[prost(uint64, tag = "2")]
@@ -138,7 +138,7 @@ pub struct Rlimit {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct ContainerAdjustment {
+pub(super) struct ContainerAdjustment {
     #[prost(btree_map = "string, string", tag = "2")]
     pub annotations: BTreeMap<String, String>,
     #[prost(message, optional, tag = "5")]
@@ -148,7 +148,7 @@ pub struct ContainerAdjustment {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Request {
+pub(super) struct Request {
     #[prost(string, tag = "1")]
     pub service: String,
     #[prost(string, tag = "2")]
@@ -158,7 +158,7 @@ pub struct Request {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Response {
+pub(super) struct Response {
     #[prost(message, optional, tag = "1")]
     pub status: Option<Status>,
     #[prost(bytes = "vec", tag = "2")]
@@ -167,7 +167,7 @@ pub struct Response {
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
-pub struct Status {
+pub(super) struct Status {
     #[prost(int32, tag = "1")]
     pub code: i32,
     #[prost(string, tag = "2")]

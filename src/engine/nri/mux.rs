@@ -17,7 +17,7 @@ const FRAME: usize = HEADER + PAYLOAD;
 
 /// One of the two connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
+pub(super) enum Connection {
     /// The engine calls, we answer.
     Plugin = 1,
     /// We call, the engine answers.
@@ -26,7 +26,7 @@ pub enum Connection {
 
 /// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A call.
     Request = 1,
     /// The answer to a call.
@@ -35,7 +35,7 @@ pub enum Kind {
 
 /// A ttrpc message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub(super) struct Message {
     /// Number of the call: odd and increasing, chosen by the caller.
     pub stream: u32,
     /// Whether it is the call or its answer.
@@ -46,7 +46,7 @@ pub struct Message {
 
 /// The socket, and the received parts of incomplete messages.
 #[derive(Debug)]
-pub struct Mux<S> {
+pub(super) struct Mux<S> {
     socket: S,
     pending: [Vec<u8>; 2],
 }
@@ -57,7 +57,7 @@ fn number(bytes: &[u8]) -> u32 {
 
 impl<S: Read + Write> Mux<S> {
     /// Wraps a connected socket.
-    pub fn new(socket: S) -> Self {
+    pub(super) fn new(socket: S) -> Self {
         Mux { socket, pending: Default::default() }
     }
 
@@ -65,7 +65,7 @@ impl<S: Read + Write> Mux<S> {
     ///
     /// # Errors
     /// The engine is gone, or the message is larger than ttrpc allows.
-    pub fn send(&mut self, connection: Connection, message: &Message) -> Result<()> {
+    pub(super) fn send(&mut self, connection: Connection, message: &Message) -> Result<()> {
         ensure!(
             message.payload.len() <= PAYLOAD,
             "a message of {} bytes is larger than ttrpc allows",
@@ -85,7 +85,7 @@ impl<S: Read + Write> Mux<S> {
     ///
     /// # Errors
     /// The input breaks the protocol.
-    pub fn receive(&mut self) -> Result<Option<(Connection, Message)>> {
+    pub(super) fn receive(&mut self) -> Result<Option<(Connection, Message)>> {
         loop {
             for connection in [Connection::Plugin, Connection::Runtime] {
                 if let Some(message) = take(&mut self.pending[connection as usize - 1])? {
