@@ -5,7 +5,7 @@
 #                     or just start a container
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is restored
-#   make test         everything that .ci/run runs
+#   make test         everything that .ci/run runs; TEST=NAME: only the tests whose name holds NAME
 #   make fuzz         all fuzz targets, each until its curve is flat
 #   make sanitize     the unit tests under AddressSanitizer
 #   make faults       faults and storms, with the helper killed at every one of its system calls;
@@ -117,6 +117,10 @@ demo: demo-deps build
 test: export PATH := $(PATH):$(tools)/bin
 # Every part runs, whatever failed before it; the failed ones are listed at the end.
 test: test-deps build
+ifdef TEST
+	$(CARGO) $(call root_runner,$(if $(CI),CI=$(CI))) \
+		test --locked --no-fail-fast --lib --tests -- --test-threads=1 $(TEST)
+else
 	@failed=; \
 	part() { echo "$$*"; "$$@" || failed="$$failed; $$*"; }; \
 	part $(CARGO) fmt --check; \
@@ -126,6 +130,7 @@ test: test-deps build
 		test --locked --no-fail-fast --lib --tests -- --test-threads=1; \
 	part env PROFILE=dev fuzz/run.sh 3; \
 	test -z "$$failed" || { echo "make test: failed:$${failed#;}" >&2; exit 1; }
+endif
 
 # Every reader of untrusted input, until half of its time has found next to nothing. Takes an hour
 # or more.
