@@ -365,7 +365,7 @@ fn table_of(line: &str) -> Option<String> {
 
 /// Whether a key is valid by itself.
 fn check(path: &str, alone: toml::Table, text: &str, problems: &mut Vec<String>) -> bool {
-    let parsed = alone.try_into::<Config>().map_err(|e| anyhow::anyhow!("{}", e.message().trim()));
+    let parsed = alone.try_into::<Config>().map_err(|e| anyhow::anyhow!("{}", plain(e.message())));
     let Err(why) = parsed.and_then(|config| config.rules()) else { return true };
     let name = path.rsplit(' ').next().unwrap_or(path);
     let is_it = |line: &str| {
@@ -376,6 +376,26 @@ fn check(path: &str, alone: toml::Table, text: &str, problems: &mut Vec<String>)
         line.map_or(path.to_owned(), |(n, line)| format!("line {}, `{}`", n + 1, line.trim()));
     problems.push(format!("{shown}: {why:#}"));
     false
+}
+
+/// A message of the parser without the words of the programming language.
+fn plain(message: &str) -> String {
+    let mut text = message.trim().to_owned();
+    for (theirs, ours) in [
+        ("expected u64", "expected a whole number that is not negative"),
+        ("expected usize", "expected a whole number that is not negative"),
+        ("expected u32", "expected a whole number that is not negative"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a string", "expected text in quotes"),
+        ("expected path string", "expected a path in quotes"),
+        ("expected a map", "expected a table"),
+    ] {
+        text = text.replace(theirs, ours);
+    }
+    match text.find("expected struct ") {
+        Some(at) => format!("{}expected a table", &text[..at]),
+        None => text,
+    }
 }
 
 /// Whether `glob` (`*` any run, `?` any one character) matches all of `text`.
@@ -418,6 +438,19 @@ mod tests {
             (c.limits.cores, c.limits.concurrent, c.limits.stall),
             (Some(5), Some(0), Limits::defaults().stall)
         );
+    }
+
+    #[test]
+    fn messages_are_plain() {
+        for (text, says) in [
+            ("[limits]\ncores = \"x\"", "expected a whole number that is not negative"),
+            ("[vacuum]\nkeep = true", "expected a whole number that is not negative"),
+            ("limits = 3", "expected a table"),
+            ("core_uses_pid = 3", "expected true or false"),
+        ] {
+            let problems = Config::read(text).problems.join("; ");
+            assert!(problems.contains(says), "{text}: {problems}");
+        }
     }
 
     #[test]
