@@ -31,6 +31,10 @@
 //!          never each other, except cli, which may start any
 //! ```
 //!
+//! The rooms of `dump`: `crash` (what the kernel and /proc say), `policy` (plan, quota, slots),
+//! `writer` (the child that becomes the crashed process), `copy` (the lanes), `after` (the record and
+//! what is kept), and `forward` for everybody else's crashes.
+//!
 //! Nor do files use each other in a circle, but for those that `tests/layers.rs` names.
 
 #![warn(unreachable_pub)]

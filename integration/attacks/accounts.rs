@@ -4,28 +4,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::{bundle, crash, helpers, names};
+use crate::fixture::{LONG, bundle, crash, helpers, in_the_store, names, wait_for};
 use crate::scene::{self, ECI, ECI_PATTERN};
 use crate::support::bundle::Bundle;
-use crate::support::crasher::{compile, crasher, parent};
+use crate::support::crasher::compile;
 use crate::support::fuse::{Answer, Fuse};
 use crate::support::host::{Host, RUN, STORE};
 use crate::support::runtime::{Kind, Runtime};
-
-/// Longer than anything here takes on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
-
-fn wait_for(what: &str, is: impl Fn() -> bool) {
-    let until = Instant::now() + LONG;
-    while !is() {
-        assert!(Instant::now() < until, "{what} did not come about");
-        std::thread::sleep(Duration::from_millis(20)); // other processes' files have no events
-    }
-}
 
 /// Names the container as containerd, or the author of an annotation, would.
 fn name_as_pod(bundle: &mut Bundle) {
@@ -247,14 +236,6 @@ fn row_42_the_hosts_own_has_places_with_the_earlier_handler() {
     stranger.remove();
     calm.remove();
     host.restore_sysctls();
-}
-
-fn in_the_store() -> Bundle {
-    let mut bundle = scene::bundle();
-    bundle.rootfs().put(crasher(), "/bin/crasher");
-    bundle.rootfs().put(parent(), "/bin/parent");
-    bundle.annotation(ECI, ECI_PATTERN);
-    bundle
 }
 
 /// Two engines, or two namespaces of one engine, can have containers with the same ID.

@@ -5,26 +5,51 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::scene::{ECI, ended};
+use crate::scene::{ECI, ECI_PATTERN, ended};
 use crate::support::bundle::Bundle;
 use crate::support::crasher::{crasher, parent};
-use crate::support::host::BINARY;
+use crate::support::host::{BINARY, STORE};
 use crate::support::runtime::Container;
 
 /// The pattern of the containers.
 pub const PATTERN: &str = "/dump/core";
+
+/// Longer than anything takes on a busy machine.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// Waits for what has no event: other processes' files, and sysctls.
+pub fn wait_for(what: &str, is: impl Fn() -> bool) {
+    let until = Instant::now() + LONG;
+    while !is() {
+        assert!(Instant::now() < until, "{what} has not happened");
+        std::thread::sleep(Duration::from_millis(20)); // nothing wakes us
+    }
+}
+
+/// A bundle with the crashing programs, whose cores go to the host's store.
+pub fn in_the_store() -> Bundle {
+    let mut bundle = crate::scene::bundle();
+    bundle.rootfs().put(crasher(), "/bin/crasher");
+    bundle.rootfs().put(parent(), "/bin/parent");
+    bundle.annotation(ECI, ECI_PATTERN);
+    bundle
+}
+
+/// A container's directory in the host's store.
+pub fn store_of(id: &str) -> PathBuf {
+    Path::new(STORE).join("containers").join(id)
+}
 
 /// A bundle with the crashing programs, and the volume at /dump, which every user
 /// of the container may write.
 pub fn bundle() -> (Bundle, TempDir) {
     let volume = TempDir::with_prefix("volume").unwrap();
     fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-    let mut bundle = crate::scene::bundle();
-    bundle.rootfs().put(crasher(), "/bin/crasher");
-    bundle.rootfs().put(parent(), "/bin/parent");
+    let mut bundle = in_the_store();
     bundle.annotation(ECI, PATTERN).bind(volume.path(), "/dump");
     (bundle, volume)
 }

@@ -2,44 +2,19 @@
 //! and pattern. Also a process's own limit of 0, which nobody else may override.
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::{bundle, crash, names};
-use crate::scene::{self, ECI, ECI_PATTERN, product};
+use crate::fixture::{bundle, crash, in_the_store, names, store_of, wait_for};
+use crate::scene::{self, ECI, product};
 use crate::support::bundle::Bundle;
-use crate::support::crasher::{crasher, parent};
+use crate::support::crasher::crasher;
 use crate::support::fuse::{Fuse, op};
 use crate::support::host::{BINARY, STORE};
 use crate::support::runtime::{Container, Kind, Runtime};
-
-/// Longer than anything here takes on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
-
-/// A bundle whose cores go to the host's store.
-fn in_the_store() -> Bundle {
-    let mut bundle = scene::bundle();
-    bundle.rootfs().put(crasher(), "/bin/crasher");
-    bundle.rootfs().put(parent(), "/bin/parent");
-    bundle.annotation(ECI, ECI_PATTERN);
-    bundle
-}
-
-fn store_of(id: &str) -> PathBuf {
-    Path::new(STORE).join("containers").join(id)
-}
-
-fn wait_for(what: &str, is: impl Fn() -> bool) {
-    let until = Instant::now() + LONG;
-    while !is() {
-        assert!(Instant::now() < until, "{what} did not come about");
-        // sysctls and files of scripts have no events
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 /// With a read-only root the dump directory was all that a container could write to, and it
 /// was the host's disk. Now it is read-only for the container, and the cores of root and of a

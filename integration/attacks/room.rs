@@ -9,10 +9,10 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
 use tempfile::TempDir;
 
-use crate::fixture::{bundle, crash, names};
-use crate::scene::{self, ECI, ECI_PATTERN, product};
-use crate::support::bundle::{Bundle, DEFAULT_CAPABILITIES};
-use crate::support::crasher::{compile, crasher, parent};
+use crate::fixture::{bundle, crash, in_the_store, names, store_of};
+use crate::scene::{self, ECI, product};
+use crate::support::bundle::DEFAULT_CAPABILITIES;
+use crate::support::crasher::compile;
 use crate::support::host::{Host, RUN, STORE};
 use crate::support::runtime::{Container, Kind, Runtime};
 
@@ -54,21 +54,6 @@ impl Drop for Disk {
     }
 }
 
-fn with_programs(mut bundle: Bundle) -> Bundle {
-    bundle.rootfs().put(crasher(), "/bin/crasher");
-    bundle.rootfs().put(parent(), "/bin/parent");
-    bundle.annotation(ECI, ECI_PATTERN);
-    bundle
-}
-
-fn in_the_store() -> Bundle {
-    with_programs(scene::bundle())
-}
-
-fn store_of(id: &str) -> PathBuf {
-    Path::new(STORE).join("containers").join(id)
-}
-
 fn crashes(container: &Container<'_>, script: &str) {
     container.exec(&["/bin/sh", "-c", &format!("ulimit -c unlimited; {script}; true")]);
 }
@@ -82,7 +67,7 @@ fn row_43_many_at_a_time_leave_what_must_stay_free() {
     let disk = Disk::new(400 * MIB, &[]);
     let runtime = Runtime::new(Kind::Runc);
     for (id, compress) in [("many", false), ("compressed", true)] {
-        let mut bundle = with_programs(scene::bundle());
+        let mut bundle = in_the_store();
         bundle.annotation(ECI, "/dump/core").bind(&disk.mounted, "/dump");
         if compress {
             bundle.annotation("oci-coredump/compress", "zstd");
@@ -116,7 +101,7 @@ fn row_43_inodes_stay_free() {
     let disk = Disk::new(64 * MIB, &["-N", "512"]);
     host.configure("[limits]\nmin_free = \"20%\"\n");
     let runtime = Runtime::new(Kind::Runc);
-    let mut bundle = with_programs(scene::bundle());
+    let mut bundle = in_the_store();
     bundle.annotation(ECI, "/dump/core").bind(&disk.mounted, "/dump");
     bundle.annotation("oci-coredump/limit", "8K");
     let container = runtime.start(&bundle, "small");
