@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::Value;
@@ -138,8 +138,11 @@ fn bundle(row: &Row) -> Bundle {
     bundle
 }
 
+/// Seconds since 1970 by the clock that the kernel takes `%t` from. It moves at the timer's ticks:
+/// just after the turn of a second the fine clock is a second ahead of it.
 fn seconds() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME_COARSE).unwrap();
+    now.tv_sec().try_into().unwrap()
 }
 
 /// `runc run` in the foreground, its init's standard input and output in our hands.
