@@ -43,17 +43,6 @@ const CIRCLES: &[&[&str]] = &[
     ],
     // `Source`, `Load`, `Machine`, and the readers of numbers in a leaf.
     &["corefile/image.rs", "corefile/memory.rs", "corefile/notes.rs", "corefile/signal.rs"],
-    // `Options` and `Program` out of `engine/mod.rs`, which starts the editors.
-    &[
-        "engine/change.rs",
-        "engine/containerd.rs",
-        "engine/crio.rs",
-        "engine/docker.rs",
-        "engine/hooks_dir.rs",
-        "engine/mod.rs",
-        "engine/nri/mod.rs",
-        "engine/podman.rs",
-    ],
 ];
 
 fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
