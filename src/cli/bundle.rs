@@ -14,7 +14,7 @@
 
 use super::announced::Announced;
 use super::unpack;
-use crate::corefile::files::Places;
+use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Match, Module};
 use crate::record::Record;
@@ -48,7 +48,11 @@ pub(super) struct Bundle {
 
 impl Bundle {
     /// Collects the files of a core. A file is taken only if it is the one that was mapped.
-    pub(super) fn collect(core: File, record: Option<Record>, places: &Places) -> Result<Self> {
+    pub(super) fn collect(
+        core: File,
+        record: Option<Record>,
+        places: &SearchPaths,
+    ) -> Result<Self> {
         // First of all, so that from here on its owner cannot make it longer.
         let core = Announced::new(core)?;
         let reading = reader::read(core.inner(), places)?;

@@ -12,7 +12,7 @@ use super::export::{Subject, open};
 use super::private::Private;
 use super::query::Query;
 use super::{table, unpack};
-use crate::corefile::plain::{is_compressed, plain};
+use crate::corefile::decompress::{decompressed, is_compressed};
 use crate::sys::{apart, file, kernel, process};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
@@ -95,7 +95,7 @@ pub(super) fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
         let packed = super::info::open_given(path)?;
         ensure!(is_compressed(&packed), "it is not compressed with zstd");
         // Decompressed in a sandbox, up to a maximum size.
-        let tar = plain(packed)?;
+        let tar = decompressed(packed)?;
         let dir = debugger.private()?;
         let (tree, at) = dir.tree("crash")?;
         let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;

@@ -6,8 +6,8 @@ use super::info::{open_given, places};
 use super::locate::State;
 use super::query::Query;
 use super::{Chosen, locate, table};
-use crate::corefile::files::Places;
-use crate::corefile::plain::plain;
+use crate::corefile::decompress::decompressed;
+use crate::corefile::files::SearchPaths;
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::sys::{AsFd, file, file::NewFile};
@@ -31,10 +31,14 @@ pub(super) fn open(
     chosen: &Chosen,
     query: &Query,
     subject: &Subject,
-) -> Result<(File, Option<Record>, Places)> {
+) -> Result<(File, Option<Record>, SearchPaths)> {
     if let Some(path) = &subject.core {
         let root = subject.sysroot.as_deref().map(file::open_dir).transpose()?;
-        return Ok((plain(open_given(path)?)?, None, Places::usual(root, Some(&chosen.store))));
+        return Ok((
+            decompressed(open_given(path)?)?,
+            None,
+            SearchPaths::usual(root, Some(&chosen.store)),
+        ));
     }
     let records = chosen.records(query)?;
     let Some(record) = records.last() else {
@@ -66,7 +70,7 @@ pub(super) fn open(
         ),
     };
     let places = places(record, registry.as_ref(), subject.sysroot.as_deref(), &chosen.store)?;
-    Ok((plain(core)?, Some(record.clone()), places))
+    Ok((decompressed(core)?, Some(record.clone()), places))
 }
 
 /// Writes the bundle, or only the core, to `output`; `-` is stdout. The file appears only when it

@@ -4,8 +4,8 @@ use super::list::{colour, time};
 use super::locate::{self, State};
 use super::query::{self, Query};
 use super::{Chosen, no_match, stack, table};
-use crate::corefile::files::Places;
-use crate::corefile::plain::plain;
+use crate::corefile::decompress::decompressed;
+use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Overview, ThreadStack};
 use crate::record::{Location, Outcome, Record};
@@ -63,11 +63,11 @@ pub(super) fn run(
 ) -> Result<ExitCode> {
     if let Some(path) = &args.core {
         let core = open_given(path)?;
-        let places = Places::usual(
+        let places = SearchPaths::usual(
             args.sysroot.as_deref().map(file::open_dir).transpose()?,
             Some(&chosen.store),
         );
-        let reading = plain(core)
+        let reading = decompressed(core)
             .and_then(|core| reader::read(&core, &places))
             .with_context(|| format!("{} cannot be read", path.display()))?;
         print(out, None, Some(Ok(reading)), args.json)?;
@@ -92,7 +92,7 @@ pub(super) fn run(
             Ok(core) => {
                 let places =
                     places(&record, registry.as_ref(), args.sysroot.as_deref(), &chosen.store)?;
-                Some(plain(core).and_then(|core| reader::read(&core, &places)))
+                Some(decompressed(core).and_then(|core| reader::read(&core, &places)))
             }
             Err(_) => None,
         };
@@ -131,7 +131,7 @@ pub(super) fn places(
     registry: Option<&Registry>,
     sysroot: Option<&Path>,
     store: &Path,
-) -> Result<Places> {
+) -> Result<SearchPaths> {
     let given: Option<OwnedFd> = sysroot
         .map(|dir| file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display())))
         .transpose()?;
@@ -143,7 +143,7 @@ pub(super) fn places(
     });
     let root = given.or_else(|| locate::container_root(record, registry));
     let own = Some(record.binaries.clone());
-    Ok(Places { own, reader, ..Places::usual(root, Some(store)) })
+    Ok(SearchPaths { own, reader, ..SearchPaths::usual(root, Some(store)) })
 }
 
 fn print(
@@ -196,12 +196,12 @@ fn field(name: &'static str, text: impl Into<String>) -> Field {
 }
 
 fn signal(number: i32, name: &str, overview: Option<&Overview>) -> Field {
-    let words = overview
+    let meaning = overview
         .and_then(|o| o.signal.as_ref())
         .filter(|s| s.number == number)
-        .and_then(|s| s.words.clone());
+        .and_then(|s| s.meaning.clone());
     let text =
-        words.map_or_else(|| format!("{name} ({number})"), |w| format!("{name} ({number}): {w}"));
+        meaning.map_or_else(|| format!("{name} ({number})"), |w| format!("{name} ({number}): {w}"));
     ("Signal", text, Style::new().bold())
 }
 
