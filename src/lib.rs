@@ -35,7 +35,7 @@
 //! `writer` (the child that becomes the crashed process), `copy` (the lanes), `after` (the record and
 //! what is kept), and `forward` for everybody else's crashes.
 //!
-//! Nor do files use each other in a circle, but for those that `tests/layers.rs` names.
+//! Nor do files use each other in a circle.
 
 #![warn(unreachable_pub)]
 
