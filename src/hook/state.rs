@@ -12,7 +12,6 @@ pub(super) const MAX: usize = 1 << 20;
 /// strict type of `oci-spec` cannot be used; it accepts `{}` and refuses these.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct State {
-    /// Container ID.
     #[serde(default)]
     pub id: String,
     /// Status, such as `creating`; see [`Stage::of`].
@@ -56,9 +55,7 @@ impl State {
 pub enum Stage {
     /// createRuntime, and its deprecated form prestart.
     CreateRuntime,
-    /// poststart.
     Poststart,
-    /// poststop.
     Poststop,
 }
 

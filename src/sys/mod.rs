@@ -2,8 +2,8 @@
 //! `rustix`, `libc` or `caps`.
 //!
 //! One kernel interface per file. Errors print like strace (`openat2(3, "a/b", O_PATH):
-//! ENOENT`), so that a line of the log is enough to find the call. Nothing here knows what a
-//! container or a core dump is.
+//! ENOENT`), so that a line of the log is enough to find the call. Nothing here knows of requests,
+//! registered containers, records or the format of a core.
 
 #![allow(unsafe_code)]
 
