@@ -36,6 +36,7 @@ const ROUNDS: usize = 8;
 /// A running container that `enable` is to work on.
 #[derive(Clone, Debug)]
 pub struct Target {
+    /// Its ID, and the names that its engine gives it.
     pub names: Names,
     /// PID of one of its processes.
     pub pid: i32,

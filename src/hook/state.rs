@@ -55,7 +55,9 @@ impl State {
 pub enum Stage {
     /// createRuntime, and its deprecated form prestart.
     CreateRuntime,
+    /// poststart: the container's program runs.
     Poststart,
+    /// poststop: the container is being deleted.
     Poststop,
 }
 
