@@ -2,11 +2,6 @@
 //! file mode: the same memory, byte for byte. Needs root. A process with its own mount namespace
 //! stands for the container, registered by the real hook.
 
-mod support;
-
-#[allow(dead_code, reason = "the oracle uses the rest of it")]
-#[path = "oracle/core_bytes.rs"]
-mod core_bytes;
 mod lanes {
     pub mod early;
     pub mod falls_back;
@@ -21,8 +16,8 @@ use object::{Endianness, Object};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
-use support::bare::{Container, compile};
+use std::time::Duration;
+use support::bare::{self, Container};
 use support::host::Host;
 use tempfile::TempDir;
 
@@ -37,10 +32,8 @@ struct Scene {
 
 impl Scene {
     fn new(configuration: &str) -> Self {
-        let host = Host::take();
-        host.install();
-        host.configure(configuration);
-        Scene { victim: compile("victim"), directory: TempDir::with_prefix("lanes").unwrap(), host }
+        let host = Host::installed(configuration);
+        Scene { victim: bare::victim(), directory: TempDir::with_prefix("lanes").unwrap(), host }
     }
 
     fn container(&self, name: &str, annotations: &[(&str, &str)]) -> Container {
@@ -60,23 +53,15 @@ impl Scene {
         victim.end();
         // As the record writes it: in UTC, to the millisecond.
         let ended = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let record = self
-                .host
-                .records_of(name)
-                .pop()
-                .expect("the record is there before the process has gone");
-            if record["outcome"] != "started" {
-                assert_eq!(record["outcome"], "written", "{record}");
-                let released = record["released_at"].as_str().unwrap_or_default();
-                assert!(released <= ended.as_str(), "released at {released}, but gone by {ended}");
-                return (record["core_path"].as_str().unwrap().into(), record);
-            }
-            assert!(Instant::now() < until, "the core was never complete: {record}");
-            // no event: the helper is no child of ours
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        assert!(
+            self.host.record_of(name, victim.pid()).is_some(),
+            "the record is there before the process has gone"
+        );
+        let record = self.host.complete_record(name, victim.pid());
+        assert_eq!(record["outcome"], "written", "{record}");
+        let released = record["released_at"].as_str().unwrap_or_default();
+        assert!(released <= ended.as_str(), "released at {released}, but gone by {ended}");
+        (record["core_path"].as_str().unwrap().into(), record)
     }
 
     /// The core that the kernel itself writes of the same victim.

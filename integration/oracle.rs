@@ -5,11 +5,9 @@
 //!
 //! Needs root and runc. `ORACLE_ROWS=set-uid,limit` runs only the rows whose
 //! name contains one of these.
-mod support;
 
 mod oracle {
     pub mod compare;
-    pub mod core_bytes;
     pub mod observe;
     pub mod row;
     pub mod rows;
@@ -20,10 +18,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use oracle::compare;
-use oracle::core_bytes;
 use oracle::observe::{Observed, Side, observe};
 use oracle::row::{Forced, Row};
 use oracle::snapshot::{Change, Node};
+use support::core_bytes;
 use support::host::Host;
 use support::require;
 use support::runtime::{Kind, Runtime};

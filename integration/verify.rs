@@ -1,6 +1,5 @@
 //! `oci-coredump verify`: the real runtimes pass, and for a runtime with a fault that fault is
 //! reported. Needs root; changes nothing on the host.
-mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,19 +31,13 @@ fn verify(runtime: &Path) -> (BTreeSet<String>, Option<i32>) {
 /// The program; where cgroups are hybrid, which crun refuses, in a mount namespace
 /// without the second hierarchy.
 fn alone() -> Command {
-    let program = env!("CARGO_BIN_EXE_oci-coredump");
+    let program = support::program::program();
     if !Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists() {
         return Command::new(program);
     }
     let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "sh",
-        "-c",
-        "umount /sys/fs/cgroup/unified; exec \"$@\"",
-        "sh",
-        program,
-    ]);
+    command.args(["--mount", "sh", "-c", "umount /sys/fs/cgroup/unified; exec \"$@\"", "sh"]);
+    command.arg(program);
     command
 }
 
@@ -162,7 +155,7 @@ fn a_runtime_without_create_runtime_is_found_out() {
 fn what_is_no_runtime() {
     require::root();
     let run = |path: &str| -> Output {
-        Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+        Command::new(support::program::program())
             .args(["verify", "--runtime", path])
             .output()
             .unwrap()

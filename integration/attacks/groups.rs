@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::fixture::{bundle, crash, helpers};
-use crate::scene::{self, ECI, only_record};
-use crate::support::crasher::crasher;
-use crate::support::fuse::{Answer, Fuse, op};
-use crate::support::runtime::{Kind, Runtime};
+use support::crasher::crasher;
+use support::fixture::{bundle, crash};
+use support::fuse::{Answer, Fuse, op};
+use support::processes::helpers;
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, ECI, only_record};
 
 const MIB: u64 = 1 << 20;
 
@@ -86,7 +87,7 @@ fn row_32_a_keeper_does_not_hold_the_groups_of_a_container_that_goes() {
     assert_eq!(there(), 0, "the keeper is in the groups of a container that has gone");
     target.go_on();
     host.settle();
-    assert_eq!(crate::fixture::names(volume.path()).len(), 1);
+    assert_eq!(support::fixture::names(volume.path()).len(), 1);
 }
 
 /// A container at its limit of processes still gets its core.
@@ -104,7 +105,7 @@ fn row_32_a_container_at_its_pids_limit() {
     host.settle();
     let record = only_record(&host, "full");
     assert_eq!(record["outcome"], "written", "{record:#}");
-    crate::core_file::read(&volume.path().join("core.1"));
+    support::core_file::read(&volume.path().join("core.1"));
 }
 
 /// A container with too little memory left for the compression gets a complete, uncompressed core,
@@ -131,10 +132,10 @@ fn row_39_compression_never_costs_the_core() {
         assert!(
             core.exists(),
             "{fill} MiB: {:?}, {record:#}",
-            crate::fixture::names(volume.path())
+            support::fixture::names(volume.path())
         );
         if !compressed {
-            crate::core_file::read(&core);
+            support::core_file::read(&core);
             let why = record["reason"].as_str().unwrap_or_default();
             assert!(why.contains("not compressed"), "{record:#}");
         }

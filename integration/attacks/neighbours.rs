@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::{bundle, crash, in_the_store, names, store_of, wait_for};
-use crate::scene::{self, ECI, product};
-use crate::support::bundle::Bundle;
-use crate::support::crasher::crasher;
-use crate::support::fuse::{Fuse, op};
-use crate::support::host::{BINARY, STORE};
-use crate::support::runtime::{Container, Kind, Runtime};
+use support::bundle::Bundle;
+use support::crasher::crasher;
+use support::fixture::{LONG, bundle, crash, in_the_store, names, store_of};
+use support::fuse::{Fuse, op};
+use support::host::{BINARY, STORE};
+use support::runtime::{Container, Kind, Runtime};
+use support::scene::{self, ECI, product};
+use support::wait::wait_for;
 
 /// With a read-only root the dump directory was all that a container could write to, and it
 /// was the host's disk. Now it is read-only for the container, and the cores of root and of a
@@ -126,7 +127,7 @@ impl Gate {
 
     fn arrived(&self) {
         let path = self.0.path().join("arrived");
-        wait_for("the gate", || path.exists());
+        wait_for("the gate", LONG, || path.exists());
     }
 
     fn pass(&self) {
@@ -298,7 +299,7 @@ fn row_36_an_overwritten_pattern_comes_back() {
     let is_back = || host.sysctl("kernel/core_pattern") == ours;
     let watch = Watch(product(&["watch"]).stderr(Stdio::null()).spawn().unwrap());
     host.set("kernel/core_pattern", FOREIGN);
-    wait_for("the pattern, by watch", is_back);
+    wait_for("the pattern, by watch", LONG, is_back);
     let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "null"]);
     assert_eq!(names(volume.path()), [format!("core.{pid}")]);
     drop(watch);
@@ -308,7 +309,7 @@ fn row_36_an_overwritten_pattern_comes_back() {
     let short = runtime.start(&short_bundle, "short");
     host.set("kernel/core_pattern", FOREIGN);
     short.remove();
-    wait_for("the pattern, by poststop", is_back);
+    wait_for("the pattern, by poststop", LONG, is_back);
 
     // The pattern of the other program is the host's own now.
     scene::uninstall();

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::core_file::owner_and_mode;
-use crate::fixture::{as_nobody, bundle, crash, helpers, names, tree};
-use crate::scene::{self, only_record};
-use crate::support::bare;
-use crate::support::between::wait_gone;
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use support::bare;
+use support::core_file::owner_and_mode;
+use support::fixture::{as_nobody, bundle, crash, names, tree};
+use support::fuse::{Answer, Fuse};
+use support::host::{RUN, STORE};
+use support::processes::helpers;
+use support::processes::wait_gone;
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, only_record};
 
 /// A user crashes a set-user-ID program. A core with data that a program of root has read would be
 /// a way to root, even if the administrator has set `fs.suid_dumpable` to 1, with which the kernel
@@ -128,7 +129,7 @@ fn row_18_helper_that_crashes_itself() {
         let id = format!("stumble-{victim_of_the_signal}");
         let container = bare::Container::new(&id, target.path(), &[]);
         target.on_write(0, Answer::Hold);
-        let mut victim = container.victim(&bare::compile("victim"), "tiny", 0);
+        let mut victim = container.victim(&bare::victim(), "tiny", 0);
         victim.crash();
         assert!(target.wait_held(Duration::from_secs(10)));
         let both = helpers();
@@ -181,7 +182,7 @@ fn the_writer_has_nothing_that_the_crasher_had_not() {
     let target = Fuse::mount();
     let runtime = Runtime::new(Kind::Runc);
     let (mut bundle, _volume) = bundle();
-    bundle.annotation(crate::scene::ECI, "/fuse/core").bind(target.path(), "/fuse");
+    bundle.annotation(support::scene::ECI, "/fuse/core").bind(target.path(), "/fuse");
     let container = runtime.start(&bundle, "poor");
     target.on_write(0, Answer::Hold);
     let options = ["--user", "1000:1000", "--additional-gids", "7", "--additional-gids", "8"];

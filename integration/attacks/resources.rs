@@ -1,14 +1,16 @@
 //! Resources that a container takes beyond its own: memory, time, space.
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::fixture::{bundle, crash, helpers, names};
-use crate::scene::{self, ECI, only_record};
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::runtime::{Kind, Runtime};
+use support::fixture::{bundle, crash, names};
+use support::fuse::{Answer, Fuse};
+use support::processes::helpers;
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, ECI, only_record};
+use support::wait::wait_for;
 
 const MIB: u64 = 1 << 20;
 
@@ -73,7 +75,7 @@ fn row_13_core_beyond_the_memory_limit() {
         assert_eq!(container.status(), "running", "an innocent process of the pod was killed");
         // The neighbour is not affected.
         let (pid, _) = crash(&calm, "0:0", "", &["/bin/crasher", "null"]);
-        crate::core_file::read(&calms_volume.path().join(format!("core.{pid}")));
+        support::core_file::read(&calms_volume.path().join(format!("core.{pid}")));
         println!("{release}: peak {peak} of {LIMIT}, {used} bytes of core kept; {why}");
         container.remove();
     }
@@ -101,16 +103,10 @@ fn row_13_core_at_the_cost_of_another_process() {
 }
 
 /// The record, once it no longer changes.
-fn settled(host: &crate::support::host::Host, id: &str) -> serde_json::Value {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        let record = only_record(host, id);
-        if record["outcome"] != "started" {
-            return record;
-        }
-        assert!(Instant::now() < until, "{record:#}");
-        std::thread::sleep(Duration::from_millis(5)); // the helper is no child of ours
-    }
+fn settled(host: &support::host::Host, id: &str) -> serde_json::Value {
+    wait_for(&format!("that the record of {id} is complete"), Duration::from_secs(60), || {
+        Some(only_record(host, id)).filter(|record| record["outcome"] != "started")
+    })
 }
 
 /// The groups to which a core's memory and disk traffic are charged: those of the crashed process,

@@ -8,10 +8,10 @@ use super::docker::Docker;
 use super::photo::Photo;
 use super::suite::Suite;
 use super::{core_of, doctor_says, enabled, host, product};
-use crate::support::bundle::Bundle;
-use crate::support::crasher::crasher;
-use crate::support::host::{BINARY, Host};
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::Bundle;
+use support::crasher::crasher;
+use support::host::{BINARY, Host};
+use support::runtime::{Kind, Runtime};
 
 /// The wrapper's link, where `make install` puts it; gone on drop.
 struct Link(PathBuf);

@@ -3,18 +3,20 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::{bundle, helpers};
-use crate::scene::{self, ECI};
-use crate::support::bare::{self, Container};
-use crate::support::between::wait_gone;
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::BINARY;
-use crate::support::runtime::{Kind, Runtime};
 use crate::witness::{BOUND, Calm, is_whole, settled};
+use support::bare::{self, Container};
+use support::fixture::bundle;
+use support::fuse::{Answer, Fuse};
+use support::host::BINARY;
+use support::processes::helpers;
+use support::processes::wait_gone;
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, ECI};
+use support::wait::becomes;
 
 /// Upper bound for any step of this test.
 fn bounded(runtime: &Runtime, args: &[&str]) -> bool {
@@ -125,7 +127,7 @@ fn program_replaced_during_a_dump() {
     let host = scene::host();
     let target = Fuse::mount();
     let container = Container::new("upgraded", target.path(), &[]);
-    let victim = bare::compile("victim");
+    let victim = bare::victim();
     for how in ["renamed over", "removed"] {
         target.on_write(64 << 10, Answer::Hold);
         let mut crashing = container.victim(&victim, "random", 24);
@@ -152,10 +154,6 @@ fn program_replaced_during_a_dump() {
         assert!(crashing.ends_within(BOUND), "{how}");
         assert_eq!(settled(&host, "upgraded", crashing.pid())["outcome"], "written", "{how}");
         assert!(is_whole(&target.content(&format!("core.{}", crashing.pid())).unwrap()), "{how}");
-        let until = Instant::now() + BOUND;
-        while !helpers().is_empty() {
-            assert!(Instant::now() < until, "{how}: a helper stays");
-            std::thread::yield_now();
-        }
+        assert!(becomes(BOUND, || helpers().is_empty()), "{how}: a helper stays");
     }
 }

@@ -2,16 +2,16 @@
 //! threads, its memory and its container in the meantime.
 
 use crate::memory;
-use crate::support::bare::compile;
-use crate::support::bundle::Bundle;
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{BINARY, Host};
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
 use crate::template::{Core, Lane, Stage, Template, Way, assert_same, unlimited};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use support::bare;
+use support::bundle::Bundle;
+use support::fuse::{Answer, Fuse};
+use support::host::{BINARY, Host};
+use support::require;
+use support::runtime::{Kind, Runtime};
 
 fn stage(name: &'static str) -> Stage {
     Stage::new(name, "allow_early_release = true\n", &[("oci-coredump/release", "early")])
@@ -129,7 +129,7 @@ fn a_container_that_is_removed_meanwhile() {
     host.configure("allow_early_release = true\n");
     let (volume, runtime) = (Fuse::mount(), Runtime::new(Kind::Runc));
     let mut bundle = Bundle::new();
-    bundle.rootfs().put(&compile("victim"), "/bin/victim");
+    bundle.rootfs().put(&bare::victim(), "/bin/victim");
     bundle
         .args(&["/bin/victim", "random", &LARGE.to_string()])
         .bind(volume.path(), "/dump")

@@ -1,11 +1,12 @@
 //! Every kind of memory: the files of the kernel, the stream and the fast lane
 //! are the same in every byte.
 
-use crate::support::crasher::compile_as;
-use crate::support::require;
-use crate::template::{Lane, Stage, Template, Way, field, filter, run, unlimited};
+use crate::template::{Lane, Stage, Template, Way, filter, run, unlimited};
 use rustix::process::Pid;
 use std::path::Path;
+use support::crasher::compile_as;
+use support::processes::field;
+use support::require;
 
 fn number(pid: Pid) -> i32 {
     pid.as_raw_nonzero().get()

@@ -1,12 +1,12 @@
 //! Which processes may crash in a container, and of which signals.
 use std::path::Path;
 
-use crate::core_file::{self, Crashed};
-use crate::scene::{ECI, ECI_PATTERN, bundle, crash, ended, host, only_record};
-use crate::support::host::STORE;
-use crate::support::podman::Podman;
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
+use support::core_file::{self, Crashed};
+use support::host::STORE;
+use support::podman::Podman;
+use support::require;
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, ECI_PATTERN, bundle, crash, ended, host, only_record};
 
 /// signal(7): the ten whose action is "Core".
 const SIGNALS: [(&str, i32); 10] = [
@@ -84,8 +84,8 @@ fn the_first_process_under_podman() {
         if !require::programs(&["podman", kind.name()]) {
             continue;
         }
-        let podman = Podman::new(kind, crate::scene::fill);
-        crate::scene::hooks(&podman);
+        let podman = Podman::new(kind, support::scene::fill);
+        support::scene::hooks(&podman);
         let annotation = format!("{ECI}={ECI_PATTERN}");
         let output =
             podman.run(&["--name", "dies", "--annotation", &annotation], &["/bin/victim", "segv"]);

@@ -2,9 +2,9 @@
 //! default for those that do not.
 use std::fs;
 
-use crate::scene::{ECI, bundle, crash, host};
-use crate::support::bundle::Bundle;
-use crate::support::runtime::{Container, Kind, Runtime};
+use support::bundle::Bundle;
+use support::runtime::{Container, Kind, Runtime};
+use support::scene::{ECI, bundle, crash, host};
 
 const UNLIMITED: &str = "unlimited";
 
@@ -130,11 +130,11 @@ fn the_limit_limits() {
             let id = format!("limit-{}-{limit}", kind.name());
             let container = runtime.start(&bundle, &id);
             container.wait_stopped();
-            let (pid, _) = crate::scene::ended(&container.stdout());
+            let (pid, _) = support::scene::ended(&container.stdout());
             container.remove();
-            let record = crate::scene::only_record(&host, &id);
+            let record = support::scene::only_record(&host, &id);
             assert_eq!(record["outcome"], outcome, "{kind:?}: {record:#}");
-            let core = std::path::Path::new(crate::support::host::STORE)
+            let core = std::path::Path::new(support::host::STORE)
                 .join(format!("containers/{id}/core.{pid}"));
             match outcome {
                 "none" => {
@@ -146,7 +146,7 @@ fn the_limit_limits() {
                     (1..=8192).contains(&core.metadata().unwrap().len()),
                     "{kind:?}: {record:#}"
                 ),
-                _ => assert_eq!(crate::core_file::read(&core).tid, pid, "{kind:?}"),
+                _ => assert_eq!(support::core_file::read(&core).tid, pid, "{kind:?}"),
             }
         }
     }

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::core_file::{self, Crashed};
-use crate::scene::{ECI, ECI_PATTERN, Engine, crash, host, only_record};
-use crate::support::host::STORE;
+use support::core_file::{self, Crashed};
+use support::host::STORE;
+use support::scene::{ECI, ECI_PATTERN, Engine, crash, host, only_record};
 
 const SIGQUIT: i32 = 3;
 const SIGSEGV: i32 = 11;

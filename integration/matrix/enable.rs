@@ -5,10 +5,12 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::core_file::{self, Crashed};
-use crate::scene::{ECI_PATTERN, Engine, bundle, crash, host, only_record, product};
-use crate::support::host::{RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use std::time::Duration;
+use support::core_file::{self, Crashed};
+use support::host::{RUN, STORE};
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI_PATTERN, Engine, bundle, crash, host, only_record, product};
+use support::wait::wait_for;
 
 /// The command that knows the engine's containers, as `--by` takes it.
 fn by(engine: &Engine) -> String {
@@ -118,13 +120,10 @@ fn processes_volumes_and_refusals() {
     let pid = container.pid().to_string();
     succeed(&["enable", "running", "--pid", &pid, "--pattern", "/data/dump/core"]);
     fs::write(volume.path().join("go"), "").unwrap();
-    let ended = loop {
-        match fs::read_to_string(volume.path().join("ended")) {
-            Ok(text) if text.ends_with('\n') => break crate::scene::ended(&text),
-            // a file of the container can only be polled
-            _ => std::thread::sleep(std::time::Duration::from_millis(10)),
-        }
-    };
+    let ended = wait_for("the crash of a process that ran before", Duration::from_secs(60), || {
+        let text = fs::read_to_string(volume.path().join("ended")).ok()?;
+        text.ends_with('\n').then(|| support::scene::ended(&text))
+    });
     assert_eq!(ended.1, 11 | 0x80);
     let core = volume.path().join(format!("dump/core.{}", ended.0));
     assert_eq!(core_file::read(&core), Crashed { signal: 11, tid: ended.0 });
@@ -161,7 +160,7 @@ fn processes_volumes_and_refusals() {
     );
     // `disable` does not undo what the hook did.
     let mut hooked = bundle();
-    hooked.annotation(crate::scene::ECI, ECI_PATTERN);
+    hooked.annotation(support::scene::ECI, ECI_PATTERN);
     let hooked = runtime.start(&hooked, "hooked");
     refused(&["disable", "hooked"], "since its start, by its annotations");
     refused(

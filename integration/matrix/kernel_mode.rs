@@ -2,10 +2,10 @@
 //! in ECI's virtual machines.
 use std::path::Path;
 
-use crate::core_file::{self, Crashed};
-use crate::scene::{ECI, ECI_PATTERN, bundle, crash, host, uninstall};
-use crate::support::host::{Host, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use support::core_file::{self, Crashed};
+use support::host::{Host, STORE};
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, ECI_PATTERN, bundle, crash, host, uninstall};
 
 fn kernel_mode() -> Host {
     let host = host();

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::core_file::{self, Crashed};
-use crate::scene::{ECI, ECI_PATTERN, Engine, bundle, crash, host};
-use crate::support::host::{RUN, STORE};
-use crate::support::podman::Podman;
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
+use support::core_file::{self, Crashed};
+use support::host::{RUN, STORE};
+use support::podman::Podman;
+use support::require;
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, ECI_PATTERN, Engine, bundle, crash, host};
 
 fn stored(id: &str, pid: i32) -> std::path::PathBuf {
     Path::new(STORE).join("containers").join(id).join(format!("core-eci.{pid}"))
@@ -86,8 +86,8 @@ fn podman_restart() {
         if !require::programs(&["podman", kind.name()]) {
             continue;
         }
-        let podman = Podman::new(kind, crate::scene::fill);
-        crate::scene::hooks(&podman);
+        let podman = Podman::new(kind, support::scene::fill);
+        support::scene::hooks(&podman);
         let annotation = format!("{ECI}={ECI_PATTERN}");
         let id = podman.start("again", &["--annotation", &annotation], &["sleep", "1000"]);
         let (first, _) = crash(|script| podman.sh("again", script), "segv");

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::core_file;
-use crate::scene::{ECI, Engine, crash, host, victim};
-use crate::support::bundle::Bundle;
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::Bundle;
+use support::core_file;
+use support::require;
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, Engine, crash, host, victim};
 
 /// Innermost first: `main` called the second, which called the first.
 const FRAMES: [&str; 3] = ["parse_length", "handle_request", "main"];
@@ -64,14 +64,14 @@ fn gdb_in_a_second_container() {
     }
     let runtime = Runtime::new(Kind::Runc);
     let volume = TempDir::new().unwrap();
-    let mut crashing = crate::scene::bundle();
+    let mut crashing = support::scene::bundle();
     crashing.annotation(ECI, "/pod/data/dump/core-eci").bind(volume.path(), "/pod/data/dump");
     let container = runtime.start(&crashing, "crashes");
     let (pid, _) = crash(|script| container.sh(script), "segv");
     container.remove();
 
     let mut analysis = Bundle::new();
-    crate::scene::fill(analysis.rootfs());
+    support::scene::fill(analysis.rootfs());
     for directory in ["lib", "lib64"] {
         symlink(format!("usr/{directory}"), analysis.rootfs().host_path(&format!("/{directory}")))
             .unwrap();

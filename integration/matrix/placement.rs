@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::core_file::{self, Crashed, owner_and_mode};
-use crate::scene::{ECI, bundle, crash, ended, host, only_record};
-use crate::support::bundle::USERNS_BASE;
-use crate::support::host::STORE;
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::USERNS_BASE;
+use support::core_file::{self, Crashed, owner_and_mode};
+use support::host::STORE;
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, bundle, crash, ended, host, only_record};
 
 fn store(id: &str) -> PathBuf {
     Path::new(STORE).join("containers").join(id)

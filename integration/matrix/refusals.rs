@@ -5,9 +5,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::scene::{ECI, bundle, host, product};
-use crate::support::bundle::Bundle;
-use crate::support::runtime::{Container, Kind, Runtime};
+use support::bundle::Bundle;
+use support::runtime::{Container, Kind, Runtime};
+use support::scene::{ECI, bundle, host, product};
 
 /// Patterns that are no file name (security: attack 8), with what is wrong with them.
 fn refused() -> Vec<(&'static str, String)> {

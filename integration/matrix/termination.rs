@@ -7,9 +7,9 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::scene::{bundle, host};
-use crate::support::bundle::Bundle;
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::Bundle;
+use support::runtime::{Kind, Runtime};
+use support::scene::{bundle, host};
 
 const LOG: &str = "/dev/termination-log";
 const LINE: &str = "core dumped: /dump/core.1 (SIGSEGV in victim)";
@@ -114,6 +114,6 @@ fn traps_at_the_log() {
         host.settle();
         assert_eq!(fs::read_to_string(bundle.rootfs().host_path(target)).unwrap(), "", "{trap}");
         assert_eq!(host.records_of("trap").len(), 1, "{trap}");
-        fs::remove_dir_all(Path::new(crate::support::host::STORE).join("records")).unwrap();
+        fs::remove_dir_all(Path::new(support::host::STORE).join("records")).unwrap();
     }
 }

@@ -2,10 +2,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::scene::{ECI, ECI_PATTERN, bundle, host};
-use crate::support::bundle::Bundle;
-use crate::support::host::{Host, RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::Bundle;
+use support::host::{Host, RUN, STORE};
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, ECI_PATTERN, bundle, host};
 
 /// What a container can see of its surroundings; numbers that differ from
 /// start to start are left out.

@@ -1,6 +1,6 @@
 //! One row of the table: how a container is made, how a process in it dies, and what the
 //! kernel's pipe mode forces.
-use crate::support::bundle::Bundle;
+use support::bundle::Bundle;
 
 /// A difference between the kernel's file mode and the project that a row is known to have. It is
 /// asserted: a row where it goes away fails too.

@@ -5,14 +5,14 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::bundle::Bundle;
-use crate::support::crasher::compile;
-use crate::support::host::{BINARY, Host};
-use crate::support::podman::Podman;
-use crate::support::require;
-use crate::support::rootfs::Rootfs;
-use crate::support::runtime::{Container, Kind, Runtime};
-use crate::support::terminal::Terminal;
+use crate::bundle::Bundle;
+use crate::crasher::compile;
+use crate::host::{BINARY, Host};
+use crate::podman::Podman;
+use crate::require;
+use crate::rootfs::Rootfs;
+use crate::runtime::{Container, Kind, Runtime};
+use crate::terminal::Terminal;
 
 /// ECI's annotation.
 pub const ECI: &str = "k8s.aliyun.com/eci-core-pattern";
@@ -21,7 +21,7 @@ pub const ECI_PATTERN: &str = "/pod/data/dump/core-eci";
 
 /// The program that dies; see `victim.c`.
 pub fn victim() -> PathBuf {
-    compile("victim", include_str!("victim.c"), &["-O0"])
+    compile("victim", include_str!("../matrix/victim.c"), &["-O0"])
 }
 
 /// What every container of the matrix has in /bin.
@@ -31,9 +31,7 @@ pub fn fill(rootfs: &Rootfs) {
 
 /// The host with the product installed and nothing set up: the first container does that.
 pub fn host() -> Host {
-    let host = Host::take();
-    host.install();
-    host
+    Host::installed("")
 }
 
 /// A bundle with the victim and the product's hooks.
@@ -46,7 +44,7 @@ pub fn bundle() -> Bundle {
 
 /// Gives podman the hooks.d file of the repository, as `make install` does.
 pub fn hooks(podman: &Podman) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks.d/oci-coredump.json");
+    let file = crate::program::repository().join("hooks.d/oci-coredump.json");
     std::fs::copy(file, podman.hooks().join("oci-coredump.json")).unwrap();
 }
 
