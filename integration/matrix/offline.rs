@@ -11,6 +11,8 @@ use support::require;
 use support::runtime::{Kind, Runtime};
 use support::scene::{ECI, Engine, crash, host, victim};
 
+support::per_engine!(a_second_container_lists_the_core);
+
 /// Innermost first: `main` called the second, which called the first.
 const FRAMES: [&str; 3] = ["parse_length", "handle_request", "main"];
 
@@ -28,31 +30,23 @@ fn assert_backtrace(printed: &str) {
     assert!(printed.contains("SIGSEGV"), "{printed}");
 }
 
-#[test]
-fn a_second_container_lists_the_core() {
+fn a_second_container_lists_the_core(engine: Engine) {
     let _host = host();
     if !require::programs(&["gdb"]) {
         return;
     }
-    for engine in Engine::all() {
-        let what = engine.name();
-        let volume = TempDir::new().unwrap();
-        let volumes = [(volume.path(), "/pod/data/dump")];
-        let first = engine.start(
-            "crashes",
-            &[(ECI, "/pod/data/dump/core-eci")],
-            &volumes,
-            &["sleep", "1000"],
-        );
-        let (pid, _) = crash(|script| first.sh(script), "segv");
-        first.remove();
+    let volume = TempDir::new().unwrap();
+    let volumes = [(volume.path(), "/pod/data/dump")];
+    let first =
+        engine.start("crashes", &[(ECI, "/pod/data/dump/core-eci")], &volumes, &["sleep", "1000"]);
+    let (pid, _) = crash(|script| first.sh(script), "segv");
+    first.remove();
 
-        let second = engine.start("looks", &[], &volumes, &["sleep", "1000"]);
-        let name = format!("core-eci.{pid}");
-        assert_eq!(second.sh("ls /pod/data/dump"), format!("{name}\n"), "{what}");
-        second.remove();
-        assert_backtrace(&core_file::backtrace(&victim(), &volume.path().join(&name)));
-    }
+    let second = engine.start("looks", &[], &volumes, &["sleep", "1000"]);
+    let name = format!("core-eci.{pid}");
+    assert_eq!(second.sh("ls /pod/data/dump"), format!("{name}\n"));
+    second.remove();
+    assert_backtrace(&core_file::backtrace(&victim(), &volume.path().join(&name)));
 }
 
 /// gdb itself runs in the second container: the host's, with the host's /usr, read-only.

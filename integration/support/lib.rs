@@ -3,6 +3,7 @@
 pub mod bare;
 pub mod between;
 pub mod bundle;
+pub mod cases;
 pub mod core_bytes;
 pub mod core_file;
 pub mod crasher;

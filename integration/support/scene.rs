@@ -9,7 +9,6 @@ use crate::bundle::Bundle;
 use crate::crasher::compile;
 use crate::host::{BINARY, Host};
 use crate::podman::Podman;
-use crate::require;
 use crate::rootfs::Rootfs;
 use crate::runtime::{Container, Kind, Runtime};
 use crate::terminal::Terminal;
@@ -68,24 +67,16 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// runc, crun and youki directly, podman over runc and over crun, with the hooks of hooks.d.
-    pub fn all() -> impl Iterator<Item = Self> {
-        let direct = Kind::installed().map(|kind| Self::Direct(Runtime::new(kind)));
-        let under_podman = [Kind::Runc, Kind::Crun]
-            .into_iter()
-            .filter(|kind| require::programs(&["podman", kind.name()]));
-        direct.chain(under_podman.map(|kind| {
-            let podman = Podman::new(kind, fill);
-            hooks(&podman);
-            Self::Podman(podman)
-        }))
+    /// A runtime by itself.
+    pub fn direct(kind: Kind) -> Self {
+        Self::Direct(Runtime::new(kind))
     }
 
-    pub fn name(&self) -> String {
-        match self {
-            Self::Direct(runtime) => runtime.kind().name().to_owned(),
-            Self::Podman(podman) => format!("podman over {}", podman.kind().name()),
-        }
+    /// podman over a runtime, with the hooks of hooks.d.
+    pub fn podman(kind: Kind) -> Self {
+        let podman = Podman::new(kind, fill);
+        hooks(&podman);
+        Self::Podman(podman)
     }
 
     /// Starts a container with annotations and volumes (host directory, directory inside).
