@@ -107,32 +107,34 @@ fn assert_same(kernel: &Path, ours: &Path, what: &str) {
     );
 }
 
-const KINDS: [(&str, usize); 3] = [("random", 32), ("text", 32), ("scattered", 64)];
+support::cases!(the_fast_lane: random("random", 32), text("text", 32), scattered("scattered", 64));
 
-#[test]
-fn the_fast_lane() {
+fn the_fast_lane(kind: &str, size: usize) {
     let scene = Scene::new("");
     let container = scene.container("lane", &[]);
-    for (kind, size) in KINDS {
-        let (core, record) = scene.crash(&container, "lane", kind, size);
-        assert_eq!(record.get("released_at"), None, "nobody asked for that");
-        assert_same(&scene.kernels(&container, kind, size), &core, kind);
-    }
+    let (core, record) = scene.crash(&container, "lane", kind, size);
+    assert_eq!(record.get("released_at"), None, "nobody asked for that");
+    assert_same(&scene.kernels(&container, kind, size), &core, kind);
 }
 
-#[test]
-fn early_release() {
+support::cases!(early_release: random("random", 32), text("text", 32), scattered("scattered", 64));
+
+fn early_release(kind: &str, size: usize) {
     let scene = Scene::new("allow_early_release = true\n");
     let container = scene.container("early", &[("oci-coredump/release", "early")]);
-    for (kind, size) in KINDS {
-        let (core, record) = scene.crash(&container, "early", kind, size);
-        let at = |key: &str| {
-            record[key].as_str().unwrap_or_else(|| panic!("{kind}: no {key}: {record}")).to_owned()
-        };
-        assert!(at("released_at") <= at("completed_at"), "{record}");
-        assert_same(&scene.kernels(&container, kind, size), &core, kind);
-    }
-    // A core too small for the fast lane is whole before its process goes.
+    let (core, record) = scene.crash(&container, "early", kind, size);
+    let at = |key: &str| {
+        record[key].as_str().unwrap_or_else(|| panic!("{kind}: no {key}: {record}")).to_owned()
+    };
+    assert!(at("released_at") <= at("completed_at"), "{record}");
+    assert_same(&scene.kernels(&container, kind, size), &core, kind);
+}
+
+/// A core too small for the fast lane is whole before its process goes.
+#[test]
+fn early_release_of_a_small_core() {
+    let scene = Scene::new("allow_early_release = true\n");
+    let container = scene.container("early", &[("oci-coredump/release", "early")]);
     let (core, record) = scene.crash(&container, "early", "tiny", 0);
     assert_eq!(record.get("released_at"), None);
     assert!(core.exists());
@@ -147,28 +149,27 @@ fn early_release_is_the_administrators_to_allow() {
     assert_same(&scene.kernels(&container, "random", 32), &core, "random");
 }
 
-#[test]
-fn compressed() {
+support::cases!(compressed: random("random", 32), text("text", 32), scattered("scattered", 64));
+
+fn compressed(kind: &str, size: usize) {
     let scene = Scene::new("");
     let container = scene.container("zstd", &[("oci-coredump/compress", "zstd")]);
-    for (kind, size) in KINDS {
-        let (core, _) = scene.crash(&container, "zstd", kind, size);
-        assert_eq!(core.extension().and_then(|e| e.to_str()), Some("zst"));
-        let plain = scene.directory.path().join("plain");
-        let unpacked = Command::new("zstd")
-            .args(["--decompress", "--force", "--quiet", "-o"])
-            .arg(&plain)
-            .arg(&core)
-            .status()
-            .expect("zstd");
-        assert!(unpacked.success(), "zstd cannot read {}", core.display());
-        assert_same(&scene.kernels(&container, kind, size), &plain, kind);
-        if kind != "random" {
-            assert!(
-                core.metadata().unwrap().len() < plain.metadata().unwrap().len() / 2,
-                "{kind} was not compressed"
-            );
-        }
+    let (core, _) = scene.crash(&container, "zstd", kind, size);
+    assert_eq!(core.extension().and_then(|e| e.to_str()), Some("zst"));
+    let plain = scene.directory.path().join("plain");
+    let unpacked = Command::new("zstd")
+        .args(["--decompress", "--force", "--quiet", "-o"])
+        .arg(&plain)
+        .arg(&core)
+        .status()
+        .expect("zstd");
+    assert!(unpacked.success(), "zstd cannot read {}", core.display());
+    assert_same(&scene.kernels(&container, kind, size), &plain, kind);
+    if kind != "random" {
+        assert!(
+            core.metadata().unwrap().len() < plain.metadata().unwrap().len() / 2,
+            "{kind} was not compressed"
+        );
     }
 }
 

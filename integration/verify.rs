@@ -74,35 +74,28 @@ fn broken(edit: &str) -> BTreeSet<String> {
     failed
 }
 
-#[test]
-fn a_runtime_that_does_less_is_found_out() {
-    require::root();
-    if !require::programs(&["runc", "python3"]) {
-        return;
-    }
-    // Each fault, and exactly the checks that report it.
-    for (edit, expected) in [
-        (
+support::cases!(a_runtime_that_does_less_is_found_out:
+        reversed(
             "[l.reverse() for l in h.values()]",
-            &["order: hooks of one stage run in the listed order"][..],
+            &["order: hooks of one stage run in the listed order"],
         ),
-        ("h.update(prestart=h.get('prestart', []) * 2)", &["order: no hook runs twice"]),
-        ("[x.pop('env') for l in h.values() for x in l]", &["state: a hook's env arrives"]),
-        (
+        twice("h.update(prestart=h.get('prestart', []) * 2)", &["order: no hook runs twice"]),
+        no_env("[x.pop('env') for l in h.values() for x in l]", &["state: a hook's env arrives"]),
+        no_annotations(
             "c.pop('annotations')",
             &["state: config.json in the bundle can be read, with its annotations"],
         ),
-        (
+        another_limit(
             "c['process'].setdefault('rlimits', \
              [{'type': 'RLIMIT_CORE', 'soft': 4096, 'hard': 1 << 40}])",
             &["limits: RLIMIT_CORE that createRuntime sets is the program's, \
                where config.json has none"],
         ),
-        (
+        no_refusal(
             "[x.update(path='/bin/true') for l in h.values() for x in l if 'exit:3' in x['args']]",
             &["refusal: a createRuntime hook that fails stops the container"],
         ),
-        (
+        no_poststop(
             "h.pop('poststop', 0)",
             &[
                 "namespaces: poststop runs in the runtime's namespaces",
@@ -115,8 +108,13 @@ fn a_runtime_that_does_less_is_found_out() {
                 "state: the state comes whole on stdin, and ends there",
             ],
         ),
-    ] {
-        assert_eq!(broken(edit), expected.iter().map(|s| (*s).to_owned()).collect(), "{edit}");
+);
+
+/// Each fault, and exactly the checks that report it.
+fn a_runtime_that_does_less_is_found_out(edit: &str, expected: &[&str]) {
+    require::root();
+    if require::programs(&["runc", "python3"]) {
+        assert_eq!(broken(edit), expected.iter().map(|s| (*s).to_owned()).collect());
     }
 }
 

@@ -108,36 +108,31 @@ fn row_32_a_container_at_its_pids_limit() {
     support::core_file::read(&volume.path().join("core.1"));
 }
 
+support::cases!(row_39_compression_never_costs_the_core: full("60", false), nearly_full("56", false), with_room("24", true));
+
 /// A container with too little memory left for the compression gets a complete, uncompressed core,
 /// and the record says so. With more memory the core is compressed.
-#[test]
-fn row_39_compression_never_costs_the_core() {
+fn row_39_compression_never_costs_the_core(fill: &str, compressed: bool) {
     const LIMIT: u64 = 64 * MIB;
     let host = scene::host();
     let runtime = Runtime::new(Kind::Runc);
-    for (fill, compressed) in [("60", false), ("56", false), ("24", true)] {
-        let id = format!("near-{fill}");
-        let (mut bundle, volume) = bundle();
-        bundle.annotation("oci-coredump/compress", "zstd");
-        bundle.config["linux"]["resources"]["memory"] = json!({ "limit": LIMIT, "swap": LIMIT });
-        bundle.args(&["/bin/crasher", "--fill", fill, "null"]);
-        let container = runtime.create(&bundle, &id);
-        container.start();
-        container.wait_stopped();
-        host.settle();
-        let record = only_record(&host, &id);
-        assert_eq!(record["outcome"], "written", "{fill} MiB: {record:#}");
-        let name = if compressed { "core.1.zst" } else { "core.1" };
-        let core = volume.path().join(name);
-        assert!(
-            core.exists(),
-            "{fill} MiB: {:?}, {record:#}",
-            support::fixture::names(volume.path())
-        );
-        if !compressed {
-            support::core_file::read(&core);
-            let why = record["reason"].as_str().unwrap_or_default();
-            assert!(why.contains("not compressed"), "{record:#}");
-        }
+    let id = format!("near-{fill}");
+    let (mut bundle, volume) = bundle();
+    bundle.annotation("oci-coredump/compress", "zstd");
+    bundle.config["linux"]["resources"]["memory"] = json!({ "limit": LIMIT, "swap": LIMIT });
+    bundle.args(&["/bin/crasher", "--fill", fill, "null"]);
+    let container = runtime.create(&bundle, &id);
+    container.start();
+    container.wait_stopped();
+    host.settle();
+    let record = only_record(&host, &id);
+    assert_eq!(record["outcome"], "written", "{fill} MiB: {record:#}");
+    let name = if compressed { "core.1.zst" } else { "core.1" };
+    let core = volume.path().join(name);
+    assert!(core.exists(), "{fill} MiB: {:?}, {record:#}", support::fixture::names(volume.path()));
+    if !compressed {
+        support::core_file::read(&core);
+        let why = record["reason"].as_str().unwrap_or_default();
+        assert!(why.contains("not compressed"), "{record:#}");
     }
 }

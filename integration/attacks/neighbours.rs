@@ -205,37 +205,36 @@ fn row_34_a_directory_in_place_of_a_core() {
     assert!(cores[1].join("in it").exists(), "what is not a core was removed: {said}");
 }
 
+support::cases!(row_34_damaged_state: empty(b""), cut_off(b"{"), garbage(b"\xff\xff\xff\xff"), a_number(b"{\"core_pattern\":7}"));
+
 /// A power failure left the saved sysctls empty, and nothing worked any more.
-#[test]
-fn row_34_damaged_state() {
+fn row_34_damaged_state(damage: &[u8]) {
     let host = scene::host();
     let runtime = Runtime::new(Kind::Runc);
     let before = host.sysctl("kernel/core_pattern");
-    for damage in [&b""[..], b"{", b"\xff\xff\xff\xff", b"{\"core_pattern\":7}"] {
-        let bundle = in_the_store();
-        drop(runtime.start(&bundle, "first"));
-        for name in ["sysctl.json", "sysctl.json.copy"] {
-            fs::write(Path::new(STORE).join(name), damage).unwrap();
-        }
-        let container = runtime.start(&bundle, "second");
-        let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "null"]);
-        assert!(store_of("second").join(format!("core-eci.{pid}")).exists(), "{damage:?}");
-        // A crash of the host's own.
-        let scratch = TempDir::new().unwrap();
-        let script = format!("ulimit -c unlimited; {} null; true", crasher().display());
-        let host_crash = Command::new("sh").args(["-c", &script]).current_dir(&scratch).output();
-        assert!(host_crash.unwrap().status.success());
-        host.settle();
-        if !before.starts_with(['|', '/', '@']) {
-            assert_eq!(names(scratch.path()).len(), 1, "the host's own core is lost: {damage:?}");
-        }
-        for verb in ["install", "uninstall"] {
-            let output = product(&[verb]).output().unwrap();
-            assert!(output.status.success(), "{verb}, {damage:?}: {output:?}");
-        }
-        assert_eq!(host.sysctl("kernel/core_pattern"), before, "{damage:?}");
-        container.remove();
+    let bundle = in_the_store();
+    drop(runtime.start(&bundle, "first"));
+    for name in ["sysctl.json", "sysctl.json.copy"] {
+        fs::write(Path::new(STORE).join(name), damage).unwrap();
     }
+    let container = runtime.start(&bundle, "second");
+    let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "null"]);
+    assert!(store_of("second").join(format!("core-eci.{pid}")).exists(), "{damage:?}");
+    // A crash of the host's own.
+    let scratch = TempDir::new().unwrap();
+    let script = format!("ulimit -c unlimited; {} null; true", crasher().display());
+    let host_crash = Command::new("sh").args(["-c", &script]).current_dir(&scratch).output();
+    assert!(host_crash.unwrap().status.success());
+    host.settle();
+    if !before.starts_with(['|', '/', '@']) {
+        assert_eq!(names(scratch.path()).len(), 1, "the host's own core is lost: {damage:?}");
+    }
+    for verb in ["install", "uninstall"] {
+        let output = product(&[verb]).output().unwrap();
+        assert!(output.status.success(), "{verb}, {damage:?}: {output:?}");
+    }
+    assert_eq!(host.sysctl("kernel/core_pattern"), before, "{damage:?}");
+    container.remove();
 }
 
 /// From a privileged container the kernel would look for the program on the host, and not find it.

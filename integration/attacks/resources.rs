@@ -35,50 +35,48 @@ fn number(group: &Path, names: [&str; 2]) -> u64 {
     text.trim().parse().unwrap()
 }
 
+support::cases!(row_13_core_beyond_the_memory_limit: late("late"), early("early"));
+
 /// A volume in memory, a process that uses half of the pod's memory, and a core of the same size:
 /// together they exceed the limit. The host would have to provide the rest; instead the core is cut
 /// there. Early release does not avoid that.
-#[test]
-fn row_13_core_beyond_the_memory_limit() {
+fn row_13_core_beyond_the_memory_limit(release: &str) {
     const LIMIT: u64 = 64 * MIB;
     let host = scene::host();
     host.configure("allow_early_release = true\n");
     let runtime = Runtime::new(Kind::Runc);
     let (calm, calms_volume) = bundle();
     let calm = runtime.start(&calm, "calm");
-    for release in ["late", "early"] {
-        let id = format!("greedy-{release}");
-        let (mut bundle, _volume) = bundle();
-        bundle.annotation(ECI, "/memory/core").tmpfs("/memory", 512 * MIB);
-        if release == "early" {
-            bundle.annotation("oci-coredump/release", "early");
-        }
-        bundle.config["linux"]["resources"]["memory"] = json!({ "limit": LIMIT, "swap": LIMIT });
-        let container = runtime.start(&bundle, &id);
-        let group = memory_group(container.pid());
-        assert_eq!(number(&group, ["memory.limit_in_bytes", "memory.max"]), LIMIT);
-        let (_, status) = crash(&container, "0:0", "", &["/bin/crasher", "--fill", "44", "null"]);
-        assert_ne!(status, 0);
-        let peak = number(&group, ["memory.max_usage_in_bytes", "memory.peak"]);
-        let record = settled(&host, &id);
-        assert_eq!(record["outcome"], "truncated", "{record:#}");
-        let why = record["reason"].as_str().unwrap();
-        assert!(why.contains("memory limit"), "{why}");
-        let size: u64 = container.sh("cat /memory/core* | wc -c").trim().parse().unwrap();
-        let used: u64 =
-            container.sh("du -k /memory | cut -f 1").trim().parse::<u64>().unwrap() * 1024;
-        assert!(
-            used < LIMIT - 44 * MIB + MIB,
-            "{used} bytes are in the pod's memory beside the process ({size} in the file)"
-        );
-        assert!(peak <= LIMIT, "{peak}");
-        assert_eq!(container.status(), "running", "an innocent process of the pod was killed");
-        // The neighbour is not affected.
-        let (pid, _) = crash(&calm, "0:0", "", &["/bin/crasher", "null"]);
-        support::core_file::read(&calms_volume.path().join(format!("core.{pid}")));
-        println!("{release}: peak {peak} of {LIMIT}, {used} bytes of core kept; {why}");
-        container.remove();
+    let id = format!("greedy-{release}");
+    let (mut bundle, _volume) = bundle();
+    bundle.annotation(ECI, "/memory/core").tmpfs("/memory", 512 * MIB);
+    if release == "early" {
+        bundle.annotation("oci-coredump/release", "early");
     }
+    bundle.config["linux"]["resources"]["memory"] = json!({ "limit": LIMIT, "swap": LIMIT });
+    let container = runtime.start(&bundle, &id);
+    let group = memory_group(container.pid());
+    assert_eq!(number(&group, ["memory.limit_in_bytes", "memory.max"]), LIMIT);
+    let (_, status) = crash(&container, "0:0", "", &["/bin/crasher", "--fill", "44", "null"]);
+    assert_ne!(status, 0);
+    let peak = number(&group, ["memory.max_usage_in_bytes", "memory.peak"]);
+    let record = settled(&host, &id);
+    assert_eq!(record["outcome"], "truncated", "{record:#}");
+    let why = record["reason"].as_str().unwrap();
+    assert!(why.contains("memory limit"), "{why}");
+    let size: u64 = container.sh("cat /memory/core* | wc -c").trim().parse().unwrap();
+    let used: u64 = container.sh("du -k /memory | cut -f 1").trim().parse::<u64>().unwrap() * 1024;
+    assert!(
+        used < LIMIT - 44 * MIB + MIB,
+        "{used} bytes are in the pod's memory beside the process ({size} in the file)"
+    );
+    assert!(peak <= LIMIT, "{peak}");
+    assert_eq!(container.status(), "running", "an innocent process of the pod was killed");
+    // The neighbour is not affected.
+    let (pid, _) = crash(&calm, "0:0", "", &["/bin/crasher", "null"]);
+    support::core_file::read(&calms_volume.path().join(format!("core.{pid}")));
+    println!("{release}: peak {peak} of {LIMIT}, {used} bytes of core kept; {why}");
+    container.remove();
 }
 
 /// The largest process of the pod has nothing to do with the crash, and must not be killed

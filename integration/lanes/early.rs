@@ -45,20 +45,24 @@ fn what_the_end_of_the_threads_changes() {
     judge(&stage, "threads", Way::Project, (true, Lane::Fast));
 }
 
-#[test]
-fn kinds_of_memory() {
-    for place in ["/var/tmp", "/dev/shm"] {
-        let stage = Stage::below(
-            place,
-            "kinds",
-            "allow_early_release = true\n",
-            &[("oci-coredump/release", "early")],
-        );
-        for kind in ["shared", "inaccessible", "transparent"] {
-            // In memory the core would be charged to no one, so there the process waits.
-            judge(&stage, kind, Way::Project, (place != "/dev/shm", Lane::Fast));
-        }
-    }
+// In memory the core would be charged to no one, so there the process waits.
+support::cases!(kinds_of_memory:
+    shared_to_disk("shared", "/var/tmp", true),
+    inaccessible_to_disk("inaccessible", "/var/tmp", true),
+    transparent_to_disk("transparent", "/var/tmp", true),
+    shared_to_memory("shared", "/dev/shm", false),
+    inaccessible_to_memory("inaccessible", "/dev/shm", false),
+    transparent_to_memory("transparent", "/dev/shm", false),
+);
+
+fn kinds_of_memory(kind: &str, place: &str, released: bool) {
+    let stage = Stage::below(
+        place,
+        "kinds",
+        "allow_early_release = true\n",
+        &[("oci-coredump/release", "early")],
+    );
+    judge(&stage, kind, Way::Project, (released, Lane::Fast));
 }
 
 /// If its memory cannot be pinned, is shared with its parent, or cannot all be read in time,

@@ -27,24 +27,18 @@ fn without_a_system_call() {
     }
 }
 
-#[test]
-fn small_without_a_system_call() {
+support::cases!(small_without_a_system_call:
+    pagemap_scan("s", Lane::Stream),
+    process_vm_readv("v", Lane::Fast), // by /proc/PID/mem
+    process_vm_readv_and_mem("vp", Lane::Stream),
+    threads("t", Lane::Fast), // none is needed
+    dumpable("d", Lane::Stream),
+);
+
+fn small_without_a_system_call(what: &'static str, expected: Lane) {
     let stage = Stage::new("small-without", "", &[]);
     let mut template = Template::start(&stage.container, "small-plain", "");
-    let table = [
-        ("s", Lane::Stream), // a kernel without PAGEMAP_SCAN
-        ("v", Lane::Fast),   // process_vm_readv forbidden: /proc/PID/mem
-        ("vp", Lane::Stream),
-        ("t", Lane::Fast), // no thread is needed
-        ("d", Lane::Stream),
-    ];
-    for (what, expected) in table {
-        assert_eq!(
-            stage.same(&mut template, Way::Without(what), unlimited),
-            expected,
-            "without {what}"
-        );
-    }
+    assert_eq!(stage.same(&mut template, Way::Without(what), unlimited), expected);
 }
 
 /// A read that only the dead process could have answered, long after the first byte was

@@ -109,27 +109,32 @@ impl Drop for Disk {
     }
 }
 
-#[test]
-fn the_newest_cores_are_kept() {
+// The container cannot raise the administrator's number.
+support::cases!(the_newest_cores_are_kept:
+    newest("cores=2", [false, false, true, true]),
+    first("cores=2, keep=first-and-newest", [true, false, false, true]),
+    more("cores=100", [false, true, true, true]),
+);
+
+fn the_newest_cores_are_kept(annotation: &str, kept: [bool; 4]) {
     let host = host("cores = 3");
     let directory = directory();
-    for (name, annotation, kept) in [
-        ("newest", "cores=2", [false, false, true, true]),
-        ("first", "cores=2, keep=first-and-newest", [true, false, false, true]),
-        // The container cannot raise the administrator's number.
-        ("more", "cores=100", [false, true, true, true]),
-    ] {
-        let container = Container::new(name, directory.path(), &[(LIMITS, annotation)]);
-        let mut cores = Vec::new();
-        for _ in kept {
-            let crash = tiny(&host, name, &container);
-            assert_written(&crash);
-            cores.push(crash.0);
-        }
-        assert_eq!(cores.iter().map(|core| core.exists()).collect::<Vec<_>>(), kept, "{name}");
+    let container = Container::new("newest", directory.path(), &[(LIMITS, annotation)]);
+    let mut cores = Vec::new();
+    for _ in kept {
+        let crash = tiny(&host, "newest", &container);
+        assert_written(&crash);
+        cores.push(crash.0);
     }
-    // Two crashers in one container: a core that somebody removed makes room for another, and
-    // no other file is removed.
+    assert_eq!(cores.iter().map(|core| core.exists()).collect::<Vec<_>>(), kept);
+}
+
+/// Two crashers in one container: a core that somebody removed makes room for another, and no
+/// other file is removed.
+#[test]
+fn only_cores_are_removed() {
+    let host = host("cores = 3");
+    let directory = directory();
     let container = Container::new("taken", directory.path(), &[(LIMITS, "cores=2")]);
     let next = || {
         let crash = tiny(&host, "taken", &container);

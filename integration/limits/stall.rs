@@ -18,12 +18,6 @@ const STALL: u64 = 2;
 /// Time beyond the limit: its last part, the second that a killed writer has, and a busy machine.
 const SLACK: Duration = Duration::from_secs(8);
 
-type Way = (&'static str, usize, &'static [(&'static str, &'static str)]);
-
-/// MiB of memory, annotations: through the pipe, by the fast lane, compressed.
-const WAYS: [Way; 3] =
-    [("pipe", 4, &[]), ("fast", 24, &[]), ("zstd", 24, &[("oci-coredump/compress", "zstd")])];
-
 fn host(stall: u64) -> Host {
     Host::installed(&format!("[limits]\nstall = {stall}\n"))
 }
@@ -73,33 +67,30 @@ fn assert_nobody_is_left(what: &str) {
     );
 }
 
-#[test]
-fn row_14_target_that_stops_answering_writes() {
+support::cases!(row_14_target_that_stops_answering_writes: pipe("pipe", 4, &[]), fast("fast", 24, &[]), zstd("zstd", 24, &[("oci-coredump/compress", "zstd")]));
+
+/// By `size` MiB of memory and the annotations: through the pipe, by the fast lane, compressed.
+fn row_14_target_that_stops_answering_writes(way: &str, size: usize, annotations: &[(&str, &str)]) {
     let host = host(STALL);
-    for (way, size, annotations) in WAYS {
-        let target = Fuse::mount();
-        target.on_write(1 << 20, Answer::Hold);
-        let container = Container::new(way, target.path(), annotations);
-        let mut victim = victim(&container, size);
-        let since = Instant::now();
-        victim.crash();
-        assert_let_go(&mut victim, since, way);
-        assert_says_so(&host.record(way), "truncated", way);
-        assert!(target.wait_held(Duration::ZERO), "{way}: nothing was ever held");
-        target.go_on();
-        assert_nobody_is_left(way);
-        // The writer was killed: nothing has been written since but what the target had in hand.
-        // (The fast lane does not write from front to back.)
-        let name = victim.core().file_name().unwrap().to_str().unwrap();
-        let size = target
-            .content(&format!("{name}{}", if way == "zstd" { ".zst" } else { "" }))
-            .expect("there is no file")
-            .len();
-        assert!(
-            way == "fast" || size <= (1 << 20) + (256 << 10),
-            "{way}: {size} bytes, it went on"
-        );
-    }
+    let target = Fuse::mount();
+    target.on_write(1 << 20, Answer::Hold);
+    let container = Container::new(way, target.path(), annotations);
+    let mut victim = victim(&container, size);
+    let since = Instant::now();
+    victim.crash();
+    assert_let_go(&mut victim, since, way);
+    assert_says_so(&host.record(way), "truncated", way);
+    assert!(target.wait_held(Duration::ZERO), "{way}: nothing was ever held");
+    target.go_on();
+    assert_nobody_is_left(way);
+    // The writer was killed: nothing has been written since but what the target had in hand.
+    // (The fast lane does not write from front to back.)
+    let name = victim.core().file_name().unwrap().to_str().unwrap();
+    let size = target
+        .content(&format!("{name}{}", if way == "zstd" { ".zst" } else { "" }))
+        .expect("there is no file")
+        .len();
+    assert!(way == "fast" || size <= (1 << 20) + (256 << 10), "{way}: {size} bytes, it went on");
 }
 
 #[test]

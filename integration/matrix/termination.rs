@@ -81,28 +81,26 @@ fn the_first_process(kind: Kind) {
     host.configure("");
 }
 
+support::cases!(traps_at_the_log: 
+    link("ln -s /bin/target /dev/termination-log"),
+    fifo("mkfifo /dev/termination-log"),
+    device("ln -s /dev/null /dev/termination-log"),
+    directory("mkdir /dev/termination-log"));
+
 /// What a container can put in its place: a link, a FIFO, a device. The dispatcher, which is
 /// root, must not follow them.
-#[test]
-fn traps_at_the_log() {
+fn traps_at_the_log(trap: &str) {
     let host = host();
     let runtime = Runtime::new(Kind::Runc);
     let target = "/bin/target";
-    for trap in [
-        "ln -s /bin/target /dev/termination-log",
-        "mkfifo /dev/termination-log",
-        "ln -s /dev/null /dev/termination-log",
-        "mkdir /dev/termination-log",
-    ] {
-        let mut bundle = bundle();
-        fs::write(bundle.rootfs().host_path(target), "").unwrap();
-        bundle
-            .annotation("oci-coredump/pattern", "/dump/core")
-            .shell(&format!("{trap}; exec /bin/victim segv"));
-        runtime.run(&bundle, "trap");
-        host.settle();
-        assert_eq!(fs::read_to_string(bundle.rootfs().host_path(target)).unwrap(), "", "{trap}");
-        assert_eq!(host.records_of("trap").len(), 1, "{trap}");
-        fs::remove_dir_all(Path::new(support::host::STORE).join("records")).unwrap();
-    }
+    let mut bundle = bundle();
+    fs::write(bundle.rootfs().host_path(target), "").unwrap();
+    bundle
+        .annotation("oci-coredump/pattern", "/dump/core")
+        .shell(&format!("{trap}; exec /bin/victim segv"));
+    runtime.run(&bundle, "trap");
+    host.settle();
+    assert_eq!(fs::read_to_string(bundle.rootfs().host_path(target)).unwrap(), "", "{trap}");
+    assert_eq!(host.records_of("trap").len(), 1, "{trap}");
+    fs::remove_dir_all(Path::new(support::host::STORE).join("records")).unwrap();
 }
