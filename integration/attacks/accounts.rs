@@ -186,7 +186,7 @@ fn row_42_user_ids_without_number() {
                     .is_ok_and(|text| text.contains("NoNewPrivs:\t1"))
             });
             most = most.max(writers.count());
-            std::thread::sleep(Duration::from_millis(50)); // a sample, not a wait
+            std::thread::sleep(Duration::from_millis(50)); // It takes samples and waits for nothing.
         }
         assert!(most <= 6, "{most} writers: six of eight places are not the host's own");
         let (pid, _) = crash(&calm, "0:0", "", &["/bin/crasher", "null"]);

@@ -155,7 +155,7 @@ fn listed(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Where the product may write.
+/// The paths that the product may change.
 fn touched(user: &User) -> Vec<PathBuf> {
     vec![
         user.run_dir().join("oci-coredump"),

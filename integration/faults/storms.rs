@@ -166,7 +166,7 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
         if peak.helpers > last {
             (last, since) = (peak.helpers, Instant::now());
         }
-        std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
+        std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
     }
     let at = Instant::now();
     calm.crash(&host, "in the storm");
@@ -251,7 +251,7 @@ fn a_thousand_processes_at_once() {
             let mut peak = Peak::default();
             while !over.load(Ordering::SeqCst) {
                 peak.look(before);
-                std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
+                std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
             }
             peak
         });
@@ -358,7 +358,7 @@ fn a_thousand_crashes_of_the_hosts_own() {
             while !over.load(Ordering::SeqCst) {
                 peak.look(before);
                 handlers = handlers.max(running());
-                std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
+                std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
             }
             (peak, handlers)
         });

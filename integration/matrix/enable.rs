@@ -26,7 +26,7 @@ fn by(engine: &Engine) -> String {
     }
 }
 
-/// What a container can see of it.
+/// A script that prints all that a container can see of its pattern.
 const LOOK: &str = "cat /proc/sys/kernel/core_pattern; grep 'Max core' /proc/1/limits; cat \
                     /proc/1/coredump_filter; ls -d /pod /pod/data /pod/data/dump 2>&1; \
                     cut -d' ' -f4- /proc/self/mountinfo";

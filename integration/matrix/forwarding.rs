@@ -29,7 +29,7 @@ struct Handler {
     program: PathBuf,
 }
 
-/// What it saw.
+/// What the handler saw of one crash.
 #[derive(Debug)]
 struct Seen {
     arguments: Vec<String>,

@@ -29,14 +29,14 @@ pub const MARKER: &str = "core.of.the.oracle";
 /// Nothing in a row takes this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Who writes the core.
+/// The side of the comparison: who writes the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Kernel,
     Project,
 }
 
-/// What came of it.
+/// What a crash left behind.
 #[derive(Clone)]
 pub struct Observed {
     /// The raw wait status that the crasher's parent got.

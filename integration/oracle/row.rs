@@ -13,7 +13,7 @@ pub enum Forced {
     CoreFlag,
     /// The process gained privileges by its executable and fs.suid_dumpable lets it dump:
     /// the kernel's file mode keeps a core, the project never hands one to a container.
-    /// WCOREDUMP is set in both.
+    /// The wait status says on both sides that a core was dumped.
     NoCoreOfPrivileged,
     /// The same in dump mode 2: the kernel resolves the pattern in the host's root, as root,
     /// so its core is on the host.

@@ -49,7 +49,7 @@ const SYSCTLS: [&str; 8] = [
     "vm/nr_hugepages",
 ];
 
-/// The machine, ours alone until drop.
+/// The machine, which no other test uses until this is dropped.
 pub struct Host {
     lock: Flock<File>,
     /// The machine's own values; they stand in the lock file too, for whoever comes

@@ -16,7 +16,7 @@ use support::wait::wait_for;
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 64 * MIB;
 
-/// The one group of a process.
+/// The cgroup of a process, in a hierarchy of version 2.
 fn group(pid: i32) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = text
