@@ -1,4 +1,6 @@
-//! What the integration tests share, one subject a file. Every test binary uses a part of it.
+//! What the integration tests and the benchmarks share, one subject a file. `tests/` of the product
+//! uses the parts that need no root.
+#![allow(clippy::new_without_default, reason = "what is made here has an effect on the machine")]
 
 pub mod bare;
 pub mod between;
