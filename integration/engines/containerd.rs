@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::image::{self, IMAGE, run};
 use super::suite::Suite;
-use crate::support::daemon::Daemon;
+use support::daemon::Daemon;
 
 /// A running containerd with the image.
 pub struct Containerd {
@@ -119,7 +119,7 @@ impl Containerd {
 
     /// One call of the CRI, which must succeed.
     pub fn cri(&self, method: &str, request: &Value) -> Value {
-        let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/engines/cri.py");
+        let client = support::program::repository().join("integration/engines/cri.py");
         // Debian's own Python: that is where the package python3-grpcio puts its module.
         let answer = run(Command::new("/usr/bin/python3")
             .arg(client)

@@ -5,7 +5,7 @@ use super::containerd::{Containerd, Pod};
 use super::photo::Photo;
 use super::suite::Suite;
 use super::{core_of, doctor_says, host, product};
-use crate::support::host::{BINARY, Host};
+use support::host::{BINARY, Host};
 
 const PROGRAMS: [&str; 3] = ["containerd", "ctr", "containerd-shim-runc-v2"];
 
@@ -97,11 +97,7 @@ fn plugin_of(path: &std::path::Path) -> i32 {
         std::fs::read(format!("/proc/{pid}/cmdline"))
             .is_ok_and(|line| line.starts_with(path.as_os_str().as_encoded_bytes()))
     };
-    let all = std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    all.into_iter().find(started).unwrap_or_else(|| panic!("no plugin {path:?} runs"))
+    support::processes::all().find(started).unwrap_or_else(|| panic!("no plugin {path:?} runs"))
 }
 
 #[test]
