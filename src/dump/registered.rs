@@ -1,9 +1,9 @@
 //! Crashes of registered containers: with a core ([`with_core`]), or without one and why
 //! ([`without_core`]).
 
-use super::after::ledger::{self, Ledger};
+use super::after::ledger::Ledger;
 use super::after::on_host::answers_at;
-use super::after::{kept_binaries, refused, termination_log, user_record};
+use super::after::{kept_binaries, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
 use super::policy::plan::{self, CoreFile};
@@ -44,14 +44,9 @@ pub(super) fn without_core(
 ) -> Result<()> {
     let mut record = begin(crash, facts, entry);
     (record.outcome, record.reason, record.limit) = (Outcome::None, Some(why.reason), why.limit);
-    let (mut ledger, account) = (Ledger::new(config), entry.account());
+    let (mut ledger, account) = (Ledger::new(config, std::iter::empty()), entry.account());
     let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
-    let told = {
-        let (account, record) = (account.clone(), record.clone());
-        ledger.count(move |records| {
-            refused::tell(Registry::open().as_ref(), &account, most, records, &record)
-        })
-    };
+    let told = ledger.refuse(&record, &account, most);
     process::release_stdin();
     match told {
         Ok(true) => {
@@ -117,7 +112,8 @@ pub(super) fn with_core(
         gone = stored.gone(slot.cores());
         slot.without(&gone);
     }
-    let (mut ledger, mut released_at) = (Ledger::new(config), None);
+    let (mut ledger, mut released_at) =
+        (Ledger::new(config, slot.iter().flat_map(|slot| slot.fds())), None);
     let written =
         parent::write(crash, facts, file, slot.as_deref(), store.as_ref(), |event| match event {
             // The first record is written while the writer becomes the crasher.
@@ -174,9 +170,9 @@ pub(super) fn with_core(
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
     ledger.close(&record);
-    if let (Some(registry), Some(records)) = (registry, ledger.records()) {
+    if registry.is_some() {
         let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
-        ledger::remember(registry, &entry.account(), most, records, &record);
+        ledger.note(&record, &entry.account(), most);
     }
     if stuck {
         return parent::let_go(crash, facts);
@@ -185,7 +181,7 @@ pub(super) fn with_core(
         writer.end()?;
     }
     // A store that did not answer is not asked again.
-    let keeps = config.binaries.keep && entry.user.is_none() && ledger.records().is_some();
+    let keeps = config.binaries.keep && entry.user.is_none() && ledger.is_open();
     if let Some(id) = id.filter(|_| keeps) {
         // The container goes with its first process, which may be the one that has crashed.
         let first = (entry.init.pid != crash.said.host_pid)
