@@ -34,7 +34,7 @@ pub(crate) const DUMP_DIR_MODE: u32 = 0o1777;
 /// afterwards.
 static CHECKED: OnceLock<PathBuf> = OnceLock::new();
 
-/// An opened store.
+/// A store that exists, by its path and its open directory.
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,

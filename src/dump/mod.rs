@@ -5,6 +5,10 @@
 //! The order is part of the defence: pin; gather; verify again; decide; say who crashed, in a first
 //! record; take on the crasher's credentials; make the file; stream; record. The ELF is never
 //! looked at with privileges.
+//!
+//! Who crashed is in the error of whatever fails before that record. It is not a line of its own in
+//! the log before everything else: how many lines an account may have in a minute can be looked up
+//! only when it is known whose process it was, and whoever crashes often would fill the log.
 
 mod after;
 mod copy;
@@ -23,7 +27,7 @@ use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::{ns, process};
 use crate::sysctl::Saved;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use copy::pages;
 use crash::arguments::Crash;
 use crash::container::{self, Origin};
@@ -39,10 +43,17 @@ use std::ffi::OsString;
 /// written; the kernel has been waiting for that.
 ///
 /// # Errors
-/// What could not be done; the crash itself is in the log by then.
+/// What could not be done, and who crashed.
 pub fn handle(args: &[OsString]) -> Result<()> {
     process::not_dumpable()?;
     let crash = Crash::from_arguments(args)?;
+    let (pid, signal) = (crash.said.host_pid, signal_name(crash.said.signal));
+    let who = format!("process {pid} ({}) died of {signal}", comm(&crash));
+    dispatch(crash, &who).context(who)
+}
+
+/// `who`: whose crash it was and of what, for messages.
+fn dispatch(crash: Crash, who: &str) -> Result<()> {
     if crash.pidfd.is_none() {
         // All of the core will come through the pipe: the kernel fills it while the facts are
         // gathered.
@@ -59,12 +70,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
         Ok(facts) => facts,
         Err(e) => {
             sparingly(registry.as_ref(), "unknown", || {
-                log::error!(
-                    "process {} ({}) died of {}: {e:#}, treating it as the host's",
-                    crash.said.host_pid,
-                    comm(&crash),
-                    signal_name(crash.said.signal)
-                )
+                log::error!("{who}: {e:#}, treating it as the host's")
             });
             // Nothing is known of it, so it gets none of the slots that are the host's own.
             let who = Who { uid: crash.said.uid, is_contained: true };

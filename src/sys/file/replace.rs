@@ -103,7 +103,7 @@ impl NewFile {
         Ok(new)
     }
 
-    /// The file, for writing.
+    /// The file, still without its final name, for writing.
     pub fn file(&self) -> &std::fs::File {
         &self.file
     }
