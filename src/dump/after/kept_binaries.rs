@@ -9,7 +9,7 @@ use crate::config;
 use crate::corefile::{self, Module, is_name};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::slots::Slot;
+use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
 use crate::dump::writer::place::split;
 use crate::elf::{self, Source};
