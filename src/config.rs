@@ -70,8 +70,9 @@ pub struct Config {
     pub strict: bool,
     /// The pattern of containers that request none.
     pub default_pattern: Option<String>,
-    /// The containers that `default_pattern` applies to: annotation key, and a glob (`*`, `?`) that
-    /// its value must match. Empty: all containers.
+    /// The containers that `default_pattern` applies to: annotation key or one of the words
+    /// `namespace`, `pod`, `container`, `image`, `engine`, and a glob (`*`, `?`) that its value must
+    /// match. Empty: all containers.
     pub select: BTreeMap<String, String>,
     /// Whether a container may request, with `oci-coredump/release: early`, that a crashed process
     /// is released before its core is complete. Its memory then stays in use until the core is
@@ -85,8 +86,8 @@ pub struct Config {
     /// dumping core: `ro` or `rw`. With `rw` it can fill the disk that the store is on.
     /// `mode = "kernel"` implies `rw`.
     pub store_view: StoreView,
-    /// Which core is reported in the container's `/dev/termination-log`, if it has that file and
-    /// the file is empty: `init`, `any` or `off`.
+    /// Which crash is reported in the container's termination log, if it has that file and the file
+    /// is empty: `init`, `any` or `off`.
     pub termination_log: TerminationLog,
     /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
@@ -296,7 +297,8 @@ impl Config {
         Ok(config)
     }
 
-    /// The default pattern, if it applies to a container with these annotations.
+    /// The default pattern, if it applies to a container with these annotations, which have the
+    /// words of `[select]` among them.
     pub fn default_for(&self, annotations: &BTreeMap<String, String>) -> Option<&str> {
         let selected = self
             .select
