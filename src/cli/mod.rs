@@ -19,6 +19,7 @@ mod rm;
 mod selection;
 mod stack;
 mod table;
+mod tools;
 mod tree;
 mod unpack;
 mod vacuum;
