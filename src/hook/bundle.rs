@@ -84,7 +84,7 @@ impl Life<'_> {
 }
 
 impl Bundle {
-    /// Parses config.json.
+    /// Parses the text of a config.json.
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).context("config.json")
     }
