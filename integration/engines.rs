@@ -12,6 +12,8 @@ mod docker;
 mod image;
 #[path = "engines/photo.rs"]
 mod photo;
+#[path = "engines/podman_pods.rs"]
+mod podman_pods;
 #[path = "engines/pods.rs"]
 mod pods;
 #[path = "engines/rootless.rs"]

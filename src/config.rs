@@ -77,7 +77,9 @@ pub struct Config {
     /// The pattern of containers that ask for none, by the rules for annotations.
     pub default_pattern: Option<String>,
     /// The containers that `default_pattern` is for: all whose named annotations match a glob
-    /// (`*`, `?`). Without this table: all containers.
+    /// (`*`, `?`). The words `namespace`, `pod`, `container`, `image` and `engine` (`containerd`,
+    /// `cri-o`, `docker`, `podman`) stand for what each engine calls otherwise; one that is not
+    /// known matches nothing. Without this table: all containers.
     pub select: BTreeMap<String, String>,
     /// Containers may ask for `oci-coredump/release: early`. The memory of a crashed process then
     /// stays in use until its core is complete, although the process is no longer visible.
@@ -91,8 +93,8 @@ pub struct Config {
     /// `rw` it can remove cores, create files of its own, and fill the disk that the store is on.
     /// `mode = "kernel"` implies `rw`.
     pub store_view: StoreView,
-    /// The processes whose core is reported in the container's `/dev/termination-log`, if that file
-    /// is there and empty: the first process, any process, or none.
+    /// The processes whose crash is reported in the container's termination log, if that file is
+    /// there and empty: the first process, any process, or none.
     pub termination_log: TerminationLog,
     /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
@@ -211,7 +213,8 @@ impl Config {
         self.store_view == StoreView::Rw || self.mode == Mode::Kernel
     }
 
-    /// The default pattern, if it applies to a container with these annotations.
+    /// The default pattern, if it applies to a container with these annotations, which have the
+    /// words of `[select]` among them.
     pub fn default_for(&self, annotations: &BTreeMap<String, String>) -> Option<&str> {
         let selected = self
             .select

@@ -27,7 +27,7 @@ const EXAMPLES: [(&str, &str); 11] = [
     ("vacuum.max_size", "\"10G\""),
     ("vacuum.max_age", "\"30d\""),
     ("vacuum.keep", "1000"),
-    ("select.\"io.kubernetes.cri.sandbox-namespace\"", "\"prod-*\""),
+    ("select.namespace", "\"prod-*\""),
 ];
 
 /// A value that is written as text of a form that docs/configuration.md describes.

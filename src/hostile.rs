@@ -137,9 +137,11 @@ fn configuration(text: &[u8]) {
 /// the file held before stays.
 fn spec(text: &[u8]) {
     let (config, program) = (Config::default(), std::path::Path::new("/usr/libexec/oci-coredump"));
-    let Ok(Some(edited)) = engine::spec::edit(text, &config, program, u64::MAX) else { return };
-    let again =
-        engine::spec::edit(&edited, &config, program, u64::MAX).expect("what we write we read");
+    let Ok(Some(edited)) = engine::spec::edit(text, None, &config, program, u64::MAX) else {
+        return;
+    };
+    let again = engine::spec::edit(&edited, None, &config, program, u64::MAX)
+        .expect("what we write we read");
     assert_eq!(again, None, "{}", String::from_utf8_lossy(&edited));
 }
 

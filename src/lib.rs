@@ -25,7 +25,7 @@
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! words    pattern, record, limits, config, annotation          values, no effects
-//! shared   elf, report, store, registry, users, sysctl, corefile, vacuum
+//! shared   elf, report, store, registry, users, sysctl, corefile, vacuum, identity
 //!          effects that several entry points need
 //! entry    hook, dump, engine, verify, cli
 //!          never each other, except cli, which may start any
@@ -49,6 +49,7 @@ mod record;
 
 mod corefile;
 mod elf;
+mod identity;
 mod registry;
 pub mod report;
 mod store;

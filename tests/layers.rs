@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 4] = [
     &["sys"],
     &["pattern", "record", "limits", "config", "annotation"],
-    &["elf", "report", "store", "registry", "users", "sysctl", "corefile", "vacuum"],
+    &["elf", "report", "store", "registry", "users", "sysctl", "corefile", "vacuum", "identity"],
     &["hook", "dump", "engine", "verify", "cli"],
 ];
 

@@ -230,7 +230,12 @@ fn under_docker(suite: Suite) {
     let crash =
         |name: &str| docker.try_docker(&["exec", name, "/bin/crasher", "null"]).status.code();
     assert_eq!((crash("asks"), crash("silent")), (Some(139), Some(139)));
-    assert_eq!(core_of(&host, &asks)["pattern"], "/dump/core-eci");
+    let record = core_of(&host, &asks);
+    assert_eq!(
+        ["pattern", "container_name", "image"].map(|key| record[key].as_str().unwrap_or_default()),
+        ["/dump/core-eci", "asks", super::image::IMAGE],
+        "{record:#}"
+    );
     assert!(host.records_of(&silent).is_empty());
     enabled(&host, &silent, "silent", docker.command(&[]), || {
         assert_eq!(crash("silent"), Some(139))

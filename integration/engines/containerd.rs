@@ -157,6 +157,13 @@ impl Drop for Containerd {
 impl Pod<'_> {
     /// A running container of the pod; its ID.
     pub fn container(&self, name: &str) -> String {
+        self.container_with(name, &[])
+    }
+
+    /// The same, with directories of the host at these places in it, as a kubelet mounts volumes.
+    pub fn container_with(&self, name: &str, volumes: &[(&Path, &str)]) -> String {
+        let mounts: Vec<_> =
+            volumes.iter().map(|(host, inside)| json!({"1": inside, "2": host})).collect();
         // LinuxContainerSecurityContext: namespace_options (network = NODE, pid = CONTAINER),
         // readonly_paths as a kubelet gives them.
         let security = json!({
@@ -166,7 +173,7 @@ impl Pod<'_> {
         // ContainerConfig: metadata, image, command, log_path, linux.security_context.
         let config = json!({
             "1": {"1": name}, "2": {"1": IMAGE}, "3": ["/bin/sleep", "1000"],
-            "11": format!("{name}.log"), "15": {"2": security},
+            "7": mounts, "11": format!("{name}.log"), "15": {"2": security},
         });
         let request = json!({"1": self.id, "2": config, "3": self.config});
         let id =

@@ -145,7 +145,7 @@ fn processes_volumes_and_refusals() {
     );
     refused(
         &["enable", "nobody", "--by", "runc --root /nonexistent", "--pattern", "core"],
-        "runc --root /nonexistent: ",
+        "runc --root /nonexistent",
     );
     // `disable` does not undo what the hook did.
     let mut hooked = bundle();

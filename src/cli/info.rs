@@ -244,7 +244,9 @@ fn place(location: Location) -> &'static str {
     match location {
         Location::Volume => "a volume: it stays when the container goes",
         Location::Store => "the host's store: it stays when the container goes",
+        Location::OwnVolume => "a volume that is removed with the container: it goes away with it",
         Location::Memory => "a memory-backed volume: it goes away with the container",
+        Location::PodMemory => "the pod's memory: it goes away with the pod",
         Location::Layer => "the container's own layer: it goes away with the container",
     }
 }

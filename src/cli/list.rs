@@ -193,7 +193,9 @@ pub(super) fn colour(state: State) -> Style {
         State::Truncated | State::Inaccessible | State::Unreachable | State::Leased => {
             AnsiColor::Yellow
         }
-        State::Missing | State::Overwritten => AnsiColor::Red,
+        State::Missing | State::Overwritten | State::WithContainer | State::WithPod => {
+            AnsiColor::Red
+        }
         State::None => return Style::new().dimmed(),
     };
     colour.on_default()

@@ -155,7 +155,9 @@ fn location(r: &Record) -> &'static str {
     match r.location {
         Location::Volume => "volume",
         Location::Store => "store",
+        Location::OwnVolume => "own volume",
         Location::Memory => "memory",
+        Location::PodMemory => "pod memory",
         Location::Layer => "layer",
     }
 }

@@ -22,6 +22,7 @@ mod sink;
 mod stack;
 mod subject;
 mod table;
+mod tools;
 mod tree;
 mod unpack;
 mod vacuum;

@@ -116,7 +116,7 @@ pub(super) enum Verb {
     /// List the crashes, the newest last.
     ///
     /// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
-    /// overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
+    /// removed with its container, or with its pod: it was where only these keep it; overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
     /// file system does not answer; leased, another process holds a lease on it; none, it was never
     /// written (`info` shows why).
     ///
@@ -292,16 +292,16 @@ pub(super) enum Verb {
     ///
     /// Does now what the hook would have done when the container started: makes the dump directory,
     /// mounts the container's view of core_pattern, sets RLIMIT_CORE of all its processes and
-    /// registers it. The name or ID is looked up with podman, docker, nerdctl, crictl, ctr, runc,
-    /// crun or youki, whichever knows it; with --by only with the given command; with --pid with
-    /// none. Each difference from a container that was started this way is printed on a line.
+    /// registers it. podman, docker, nerdctl, crictl, ctr, runc, crun and youki are asked for it at
+    /// once, as far as they are installed, for three seconds at most; with --by only the given
+    /// command; with --pid none. Each difference from a container that was started this way is printed on a line.
     ///
     /// Example: oci-coredump enable web --pattern /pod/data/dump/core-eci --limit 2G
     #[command(group(
         clap::ArgGroup::new("target").args(["container", "pid"]).multiple(true).required(true)
     ))]
     Enable {
-        /// Name or ID of the container.
+        /// Name or ID of the container, the beginning of the ID, or POD/NAME.
         container: Option<String>,
         /// Process ID of one of its processes. CONTAINER is then only the name to register it
         /// under, and may be omitted.
@@ -331,7 +331,7 @@ pub(super) enum Verb {
     ///
     /// Example: oci-coredump disable web
     Disable {
-        /// Name or ID of the container, or the beginning of the ID.
+        /// Name or ID of the container, the beginning of the ID, or POD/NAME.
         container: String,
     },
     /// Print what the hook would do for a bundle, and change nothing.

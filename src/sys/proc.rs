@@ -267,6 +267,20 @@ pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
     text.split(|b| *b == b'\n').filter_map(parse).collect()
 }
 
+/// Where the root directory of a process comes from, in the text of its mountinfo: the upper layer of
+/// an overlay, else the directory of the file system that is mounted there.
+///
+/// # References
+/// proc_pid_mountinfo(5); the options of an overlay end the line.
+pub fn root_mount(text: &[u8]) -> Option<Vec<u8>> {
+    let words = |line: &[u8]| line.split(|b| *b == b' ').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let last =
+        text.split(|b| *b == b'\n').map(words).rfind(|w| w.get(4).is_some_and(|t| t == b"/"))?;
+    let mut options = last.last()?.split(|b| *b == b',');
+    let upper = options.find_map(|option| option.strip_prefix(b"upperdir="));
+    Some(unescape(upper.unwrap_or(&last[3])))
+}
+
 /// Decodes the kernel's escapes, such as `\040` for a blank.
 fn unescape(word: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
