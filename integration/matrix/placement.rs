@@ -23,7 +23,8 @@ support::per_runtime!(
     nothing_on_the_host,
     a_volume_in_memory,
     a_privileged_container,
-    the_pid_namespace_of_the_host
+    the_pid_namespace_of_the_host,
+    a_nested_root
 );
 
 fn store(id: &str) -> PathBuf {
@@ -229,49 +230,40 @@ fn the_pid_namespace_of_the_host(kind: Kind) {
 
 /// Below another root in the container: the core is found where the directory is the container's own
 /// all the same, else the record names that root.
-#[test]
-fn a_nested_root() {
+fn a_nested_root(kind: Kind) {
     let host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let id = format!("nested-{}", kind.name());
-        let mut bundle = bundle();
-        bundle.annotation(ECI, "/dump/core");
-        bundle.capabilities(&["CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_DAC_OVERRIDE"]);
-        let container = runtime.start(&bundle, &id);
-        let record = |crash: &str| {
-            container.sh(crash);
-            host.settle();
-            let record = only_record(&host, &id);
-            fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
-            record
-        };
-        let make = "mkdir -p /inner/bin /inner/dump && cp /bin/victim /inner/bin/";
-        let own = record(&format!("{make} && chroot /inner /bin/victim segv || true"));
-        assert_eq!((own["location"].as_str(), &own["host_path"]), (Some("layer"), &Value::Null));
-        let why = own["reason"].as_str().unwrap();
-        assert!(
-            why.ends_with("it is in a nested root, /inner in the container"),
-            "{kind:?}: {why}"
-        );
+    let runtime = Runtime::new(kind);
+    let id = format!("nested-{}", kind.name());
+    let mut bundle = bundle();
+    bundle.annotation(ECI, "/dump/core");
+    bundle.capabilities(&["CAP_SYS_ADMIN", "CAP_SYS_CHROOT", "CAP_DAC_OVERRIDE"]);
+    let container = runtime.start(&bundle, &id);
+    let record = |crash: &str| {
+        container.sh(crash);
+        host.settle();
+        let record = only_record(&host, &id);
+        fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
+        record
+    };
+    let make = "mkdir -p /inner/bin /inner/dump && cp /bin/victim /inner/bin/";
+    let own = record(&format!("{make} && chroot /inner /bin/victim segv || true"));
+    assert_eq!((own["location"].as_str(), &own["host_path"]), (Some("layer"), &Value::Null));
+    let why = own["reason"].as_str().unwrap();
+    assert!(why.ends_with("it is in a nested root, /inner in the container"), "{why}");
 
-        // With a mount namespace of its own, as a container in the container has.
-        let pivot = "mount --bind /inner /inner && cd /inner && mkdir -p old && pivot_root . old && \
-                     exec /bin/victim segv";
-        let own = record(&format!("unshare -m sh -c '{pivot}' || true"));
-        let why = own["reason"].as_str().unwrap();
-        assert!(
-            why.contains("nested root, ") && why.ends_with("/inner in the container"),
-            "{kind:?}: {why}"
-        );
+    // With a mount namespace of its own, as a container in the container has.
+    let pivot = "mount --bind /inner /inner && cd /inner && mkdir -p old && pivot_root . old && \
+                 exec /bin/victim segv";
+    let own = record(&format!("unshare -m sh -c '{pivot}' || true"));
+    let why = own["reason"].as_str().unwrap();
+    assert!(why.contains("nested root, ") && why.ends_with("/inner in the container"), "{why}");
 
-        let same = record(
-            "unshare -m sh -c 'mount --bind /dump /inner/dump && chroot /inner /bin/victim segv' || \
-             true",
-        );
-        assert_eq!(same["location"], "store", "{kind:?}: {same:#}");
-        let core = same["host_path"].as_str().unwrap();
-        assert!(Path::new(core).starts_with(store(&id)), "{kind:?}: {core}");
-        assert_eq!(core_file::read(Path::new(core)).signal, 11, "{kind:?}");
-    }
+    let same = record(
+        "unshare -m sh -c 'mount --bind /dump /inner/dump && chroot /inner /bin/victim segv' || \
+         true",
+    );
+    assert_eq!(same["location"], "store", "{same:#}");
+    let core = same["host_path"].as_str().unwrap();
+    assert!(Path::new(core).starts_with(store(&id)), "{core}");
+    assert_eq!(core_file::read(Path::new(core)).signal, 11);
 }
