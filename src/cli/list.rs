@@ -2,8 +2,8 @@
 
 use super::locate::{self, Seen, State};
 use super::query::{self, Query};
+use super::selection::{Chosen, by_time, no_match};
 use super::table::{self, Cell, Column, left, right};
-use super::{Chosen, by_time, no_match};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
 use crate::store::{Records, Store};

@@ -1,6 +1,6 @@
 //! `metrics`: sums over the records, in the OpenMetrics text format.
 
-use super::Chosen;
+use super::selection::Chosen;
 use crate::record::{Location, Outcome, Record};
 use crate::report::one_line;
 use crate::store::Store;

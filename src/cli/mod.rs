@@ -1,6 +1,7 @@
 //! The commands for users: dispatches the parsed command line.
 
 mod announced;
+mod archive;
 mod bundle;
 mod debug;
 mod doctor;
@@ -17,7 +18,9 @@ mod private;
 mod query;
 mod rm;
 mod selection;
+mod sink;
 mod stack;
+mod subject;
 mod table;
 mod tree;
 mod unpack;
@@ -30,7 +33,7 @@ use crate::engine;
 use crate::report::{self, LogTarget};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
-use selection::{Chosen, by_time, no_match};
+use selection::Chosen;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -130,12 +133,12 @@ fn verb(verb: Verb) -> Result<ExitCode> {
                 return debug::run_bundle(Path::new(bundle), &debugger).context("debug");
             }
             let (chosen, query) = which.choose().context("debug")?;
-            return debug::run(&chosen, &query, &from.subject(), &debugger).context("debug");
+            return debug::run(&chosen, &query, &from, &debugger).context("debug");
         }
         Verb::Export { which, from, output, core_only } => {
             let (chosen, query) = which.choose().context("export")?;
             drop(out);
-            export::run(&chosen, &query, &from.subject(), &output, core_only).context("export")?;
+            export::run(&chosen, &query, &from, &output, core_only).context("export")?;
             return Ok(ExitCode::SUCCESS);
         }
         Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {

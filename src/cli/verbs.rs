@@ -1,7 +1,8 @@
 //! The command line. `--help`, the man page and the completions are all made from this definition.
 
 use super::node;
-use super::selection::{Source, Which};
+use super::selection::Which;
+use super::subject::Subject;
 use crate::engine::{self, Engine};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -182,7 +183,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        from: Source,
+        from: Subject,
         /// The debugger: gdb, lldb, or the path of one.
         #[arg(long, value_name = "PROGRAM", default_value = "gdb")]
         debugger: PathBuf,
@@ -210,7 +211,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        from: Source,
+        from: Subject,
         /// Write to this file; - is stdout.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,

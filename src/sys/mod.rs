@@ -17,6 +17,7 @@ pub mod cgroup;
 pub mod child;
 pub mod counter;
 pub mod cred;
+pub mod executor;
 pub mod file;
 pub mod filesystem;
 pub mod filter;

@@ -5,7 +5,7 @@
 use crate::config::TerminationLog;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::slots::Slot;
+use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste};
 use crate::record::{Outcome, Record};
 use crate::report::one_line;
