@@ -24,8 +24,8 @@
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    pattern, record, limits, config, annotation          values, no effects
-//! shared   report, store, registry, users, sysctl, corefile, vacuum
+//! words    cause, pattern, record, limits, config, annotation          values, no effects
+//! shared   report, store, registry, users, sysctl, corefile, crash_counts, vacuum
 //!          effects that several entry points need
 //! entry    hook, dump, engine, verify, cli
 //!          never each other, except cli, which may start any
@@ -42,12 +42,14 @@
 pub mod sys;
 
 mod annotation;
+mod cause;
 pub mod config;
 mod limits;
 mod pattern;
 mod record;
 
 mod corefile;
+mod crash_counts;
 mod registry;
 pub mod report;
 mod store;

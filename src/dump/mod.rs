@@ -16,7 +16,9 @@ pub mod invariants;
 mod policy;
 mod writer;
 
+use crate::cause::Cause;
 use crate::config::Config;
+use crate::crash_counts::CrashCounts;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
@@ -94,9 +96,8 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             drop(facts);
             forward_it(crash, who, registry, &config)
         }
-        Plan::Discard(entry, reason) => {
-            let why = NoCore { reason, limit: None };
-            no_core(&crash, &facts, &entry, why, registry.as_ref(), &config)
+        Plan::Discard(entry, cause) => {
+            no_core(&crash, &facts, &entry, &cause, registry.as_ref(), &config)
         }
         Plan::Write(entry, file) => {
             let limits = match config.limits.lowered(&entry.limits) {
@@ -122,17 +123,14 @@ pub fn handle(args: &[OsString]) -> Result<()> {
             let slot = match asked {
                 Ok(Asked::Free) => None,
                 Ok(Asked::Slot(slot)) => Some(slot),
-                Ok(Asked::Refused(refusal)) => {
-                    let why = NoCore { reason: refusal.reason, limit: Some(refusal.limit) };
-                    return no_core(&crash, &facts, &entry, why, registry.as_ref(), &config);
+                Ok(Asked::Refused(cause)) => {
+                    return no_core(&crash, &facts, &entry, &cause, registry.as_ref(), &config);
                 }
                 // A user could have any number of helpers wait for what works for him.
                 Err(e) if entry.user.is_some() => {
-                    let why = NoCore {
-                        reason: format!("the user's limits cannot be looked at: {e:#}"),
-                        limit: None,
-                    };
-                    return no_core(&crash, &facts, &entry, why, registry.as_ref(), &config);
+                    let cause =
+                        Cause::Failed(format!("the user's limits cannot be looked at: {e:#}"));
+                    return no_core(&crash, &facts, &entry, &cause, registry.as_ref(), &config);
                 }
                 // A core that is not counted is better than none.
                 Err(e) => {
@@ -177,25 +175,19 @@ fn forward_it(crash: Crash, who: Who, registry: Option<Registry>, config: &Confi
     Ok(())
 }
 
-/// Why there is no core.
-struct NoCore {
-    reason: String,
-    /// The limit that acted, with its value.
-    limit: Option<String>,
-}
-
 /// Records that there will be no core. Nothing of the container was touched, and the process is let
 /// go at once.
 fn no_core(
     crash: &Crash,
     facts: &Facts,
     entry: &Entry,
-    why: NoCore,
+    cause: &Cause,
     registry: Option<&Registry>,
     config: &Config,
 ) -> Result<()> {
     let mut record = begin(crash, facts, entry);
-    (record.outcome, record.reason, record.limit) = (Outcome::None, Some(why.reason), why.limit);
+    record.outcome = Outcome::None;
+    record.set_cause(Some(cause));
     let (mut ledger, account) = (Ledger::new(config), entry.account());
     let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
     let told = {
@@ -205,6 +197,7 @@ fn no_core(
         })
     };
     process::release_stdin();
+    count(registry, &record);
     match told {
         Ok(true) => {
             log::warn!("{record}");
@@ -287,7 +280,7 @@ fn keep(
             Event::Released => released_at = Some(now()),
         });
     let (mut written, waiting) =
-        written.unwrap_or_else(|e| (Written::nothing(format!("{e:#}")), None));
+        written.unwrap_or_else(|e| (Written::nothing(Cause::Failed(format!("{e:#}"))), None));
     written.finished.gone.extend(gone);
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
@@ -326,6 +319,7 @@ fn keep(
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
     ledger.close(&record);
+    count(registry, &record);
     if let (Some(registry), Some(records)) = (registry, ledger.records()) {
         let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
         ledger::remember(registry, &entry.account(), most, records, &record);
@@ -366,6 +360,13 @@ fn keep(
     vacuum::now_and_then(config)
 }
 
+/// Counts the crash for `metrics`. The process has been let go by then.
+fn count(registry: Option<&Registry>, record: &Record) {
+    if let Some(Err(e)) = registry.map(|registry| CrashCounts::count(registry, record)) {
+        log::warn!("this crash cannot be counted for `metrics`, ignoring: {e:#}");
+    }
+}
+
 /// Counts the core for the container's limits.
 fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
     let finished = &written.finished;
@@ -385,13 +386,13 @@ fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored
 
 fn finish(record: &mut Record, written: Written) {
     let Written { made, finished, .. } = written;
-    record.outcome = match (made, &finished.reason) {
+    record.outcome = match (made, &finished.cause) {
         (None, _) => Outcome::None,
         (Some(_), Some(_)) => Outcome::Truncated,
         (Some(_), None) => Outcome::Written,
     };
     record.truncated = record.outcome == Outcome::Truncated;
-    (record.reason, record.limit) = (finished.reason, finished.limit);
+    record.set_cause(finished.cause.as_ref());
     if made.is_some() {
         (record.size, record.disk_size, record.identity) =
             (finished.size, finished.disk_size, finished.identity);

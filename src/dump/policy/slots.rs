@@ -14,7 +14,8 @@
 //! hundred containers that crash at once do not have a hundred times as many dumps as one may have.
 //! None of them waits for another one, because nobody waits for a slot of the host's.
 
-use super::quota::{self, Kept, MOST, Memory, Refusal, Running, share};
+use super::quota::{self, Kept, MOST, Memory, Running, share};
+use crate::cause::{Cause, Word};
 use crate::limits::{Limits, Size};
 use crate::registry::Registry;
 use crate::sys::file::Identity;
@@ -61,7 +62,7 @@ pub(crate) enum Asked {
     /// A slot was taken.
     Slot(Box<Slot>),
     /// A limit forbids the core.
-    Refused(Refusal),
+    Refused(Cause),
 }
 
 /// With whom the slots beyond the first few are shared.
@@ -170,7 +171,7 @@ struct Taken {
 impl Semaphore<'_> {
     /// Takes a slot. Where all are taken it waits for one of them, and does not try the others
     /// again: a thousand crashes that wait would do nothing else.
-    fn take(&self) -> Result<Result<Taken, Refusal>> {
+    fn take(&self) -> Result<Result<Taken, Cause>> {
         let own = self.asking.pool.own(self.slots);
         if let Some((number, lock)) = free(self.dir, 0, own, self.asking.first)? {
             return Ok(Ok(Taken { number, lock, host: None }));
@@ -255,19 +256,19 @@ impl Semaphore<'_> {
     }
 
     /// A crash that waits keeps a process of ours alive, which takes memory of the host.
-    fn no_room_to_wait(&self) -> Option<Refusal> {
+    fn no_room_to_wait(&self) -> Option<Cause> {
         let min_memory = self.asking.limits.min_memory?;
         let (total, available) = kernel::memory().ok()?;
         quota::memory(min_memory, total, available).err()
     }
 
     /// `full`: the host's slots were all taken.
-    fn refusal(&self, full: bool) -> Refusal {
+    fn refusal(&self, full: bool) -> Cause {
         let waited = self.asking.limits.wait.unwrap_or(0);
         let none = format_args!("and none was done in {waited} seconds");
         match self.asking.limits.host_concurrent.filter(|_| full && self.slots > OWN) {
-            Some(most) => Refusal::new(
-                "host_concurrent",
+            Some(most) => Cause::limit(
+                Word::HostConcurrent,
                 most,
                 format_args!(
                     "so many are being written beyond the first {OWN} of each container, {none}"
@@ -275,11 +276,11 @@ impl Semaphore<'_> {
             ),
             None => {
                 let key = if Some(self.slots) == self.asking.limits.cores {
-                    "cores"
+                    Word::Cores
                 } else {
-                    "concurrent"
+                    Word::Concurrent
                 };
-                Refusal::new(key, self.slots, format_args!("so many are being written, {none}"))
+                Cause::limit(key, self.slots, format_args!("so many are being written, {none}"))
             }
         }
     }
@@ -309,7 +310,7 @@ impl Slot {
 
     /// What makes room for this core, if the cores `there` are those that are left of
     /// [`Slot::cores`].
-    pub(crate) fn room(&self, there: &[Kept]) -> Result<quota::Room, Refusal> {
+    pub(crate) fn room(&self, there: &[Kept]) -> Result<quota::Room, Cause> {
         quota::room(&self.limits, there, &self.others, self.expected)
     }
 
@@ -334,7 +335,7 @@ impl Slot {
     }
 
     /// Takes a token, and says that a dump is on its way.
-    fn begin(&mut self) -> Result<Result<(), Refusal>> {
+    fn begin(&mut self) -> Result<Result<(), Cause>> {
         let _locked = self.locked()?;
         let mut memory = self.read();
         if let Some(rate) = self.limits.rate {
