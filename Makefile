@@ -50,7 +50,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 demo_packages := podman runc busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) strace g++ golang-go zstd crun conmon systemd bsdutils \
 	util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
-	qemu-system-x86 checkpolicy apparmor cpio
+	qemu-system-x86 checkpolicy apparmor cpio prometheus
 
 # A runner for the tests that need root: `--config` for cargo, $(1) are further variables.
 root_runner = $(if $(as_root),--config \

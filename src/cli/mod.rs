@@ -17,6 +17,7 @@ mod private;
 mod query;
 mod rm;
 mod selection;
+mod serve;
 mod stack;
 mod table;
 mod tree;
@@ -165,7 +166,11 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             install::need_root("watch")?;
             watch::run().context("watch")?;
         }
-        Verb::Metrics { textfile, store } => {
+        Verb::Metrics { listen: Some(address), store, .. } => {
+            let chosen = Chosen::of(store).context("metrics")?;
+            match serve::run(address, || metrics::all(&chosen.store)).context("metrics")? {}
+        }
+        Verb::Metrics { textfile, store, .. } => {
             Chosen::of(store)
                 .and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref()))
                 .context("metrics")?;
