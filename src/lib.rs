@@ -24,7 +24,7 @@
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    cause, pattern, record, limits, config, annotation          values, no effects
+//! words    bytes, cause, pattern, record, limits, config, annotation          values, no effects
 //! shared   report, store, registry, users, sysctl, corefile, crash_counts, vacuum
 //!          effects that several entry points need
 //! entry    hook, dump, engine, verify, cli
@@ -42,6 +42,7 @@
 pub mod sys;
 
 mod annotation;
+mod bytes;
 mod cause;
 pub mod config;
 mod limits;

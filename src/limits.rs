@@ -1,7 +1,8 @@
 //! Limits for the cores of one container: the keys of the configuration's `[limits]` and of the
 //! annotation `oci-coredump/limits`. Pure.
 
-use anyhow::{Context, Result, bail, ensure};
+use crate::bytes::{Bytes, Limit};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -32,7 +33,7 @@ pub struct Limits {
     pub keep: Option<Keep>,
     /// Bytes on disk of all kept cores together.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<Size>,
+    pub bytes: Option<Limit>,
     /// Space that must stay free on the file system that cores are written to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_free: Option<Free>,
@@ -62,30 +63,6 @@ pub enum Keep {
     FirstAndNewest,
     /// The oldest: no core is removed, and the new one is refused.
     Oldest,
-}
-
-/// A number of bytes: an integer, or text such as `512Mi`, `1.5G` and `unlimited` (`u64::MAX`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "IntegerOrText", into = "String")]
-pub struct Size(pub u64);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum IntegerOrText {
-    Integer(i64),
-    Text(String),
-}
-
-impl TryFrom<IntegerOrText> for Size {
-    type Error = anyhow::Error;
-    fn try_from(value: IntegerOrText) -> Result<Self> {
-        match value {
-            IntegerOrText::Integer(n) => {
-                Ok(Size(u64::try_from(n).ok().context("a size cannot be negative")?))
-            }
-            IntegerOrText::Text(text) => text.try_into(),
-        }
-    }
 }
 
 /// How much of a file system or of memory must stay free: bytes, a percentage, or both (`5%, 1Gi`),
@@ -177,7 +154,7 @@ impl Limits {
             },
             cores: lower(self.cores, own.cores),
             keep: own.keep.or(self.keep),
-            bytes: lower(self.bytes.map(|s| s.0), own.bytes.map(|s| s.0)).map(Size),
+            bytes: lower(self.most_bytes(), own.most_bytes()).map(Limit::Finite),
             min_free: self.min_free,
             rate: tighter(self.rate, own.rate),
             burst: lower(self.burst, own.burst.or(own.rate.map(|r| r.count))),
@@ -218,9 +195,7 @@ impl Limits {
                         _ => bail!("keep={value}: expected newest, first-and-newest or oldest"),
                     })
                 }
-                "bytes" => {
-                    limits.bytes = Some(Size::try_from(value.to_owned()).with_context(named)?)
-                }
+                "bytes" => limits.bytes = Some(value.parse().with_context(named)?),
                 "rate" => limits.rate = Some(Rate::try_from(value.to_owned()).with_context(named)?),
                 "burst" => limits.burst = Some(number()?),
                 "stall" => limits.stall = Some(number()?),
@@ -233,6 +208,11 @@ impl Limits {
             }
         }
         Ok(limits)
+    }
+
+    /// Most bytes of all kept cores, if there is such a limit: neither 0 nor `unlimited` is one.
+    pub(crate) fn most_bytes(&self) -> Option<u64> {
+        Self::set(self.bytes.and_then(Limit::finite))
     }
 
     /// A limit that is set; 0 counts as not set.
@@ -249,38 +229,6 @@ fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-/// Parses a size: a number with an optional fraction and unit, or `unlimited` (`None`). `K`, `M`,
-/// `G` and `T` are powers of 1024, in either case, with or without `i` and `B`.
-///
-/// # Errors
-/// States the rule.
-pub(crate) fn bytes(text: &str) -> Result<Option<u64>> {
-    const RULE: &str = "expected a size like 0, 200K, 512Mi, 1.5G or unlimited";
-    let text = text.trim();
-    if text == "unlimited" {
-        return Ok(None);
-    }
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.trim_start().to_ascii_lowercase();
-    let shift = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
-        "" if unit.is_empty() || unit == "b" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => bail!(RULE),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let whole: u64 = whole.parse().ok().context(RULE)?;
-    // More than nine digits add nothing to a size.
-    ensure!(!fraction.is_empty() && fraction.len() <= 9, RULE);
-    let parts: u64 = fraction.parse().ok().context(RULE)?;
-    let part = (u128::from(parts) << shift) / 10u128.pow(fraction.len() as u32);
-    ensure!(whole < u64::MAX >> shift >> 1, "the size does not fit in 63 bits");
-    Ok(Some((whole << shift) + part as u64))
-}
-
 impl Free {
     /// How many bytes of `total` must stay free.
     pub fn of(self, total: u64) -> u64 {
@@ -289,13 +237,6 @@ impl Free {
             (Some(b), Some(s)) => b.min(s),
             (b, s) => b.or(s).unwrap_or(0),
         }
-    }
-}
-
-impl TryFrom<String> for Size {
-    type Error = anyhow::Error;
-    fn try_from(text: String) -> Result<Self> {
-        Ok(Size(bytes(&text)?.unwrap_or(u64::MAX)))
     }
 }
 
@@ -314,10 +255,8 @@ impl TryFrom<String> for Free {
                     )
                 }
                 None => {
-                    free.bytes = Some(
-                        bytes(part)?
-                            .with_context(|| format!("{part:?}: expected 1Gi, 5% or both"))?,
-                    )
+                    let rule = || format!("{part:?}: expected 1Gi, 5% or both");
+                    free.bytes = Some(part.parse::<Bytes>().with_context(rule)?.0)
                 }
             }
         }
@@ -342,27 +281,12 @@ impl TryFrom<String> for Rate {
     }
 }
 
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == u64::MAX {
-            return f.write_str("unlimited");
-        }
-        let unit = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")]
-            .into_iter()
-            .find(|(shift, _)| self.0 > 0 && self.0.is_multiple_of(1 << shift));
-        match unit {
-            Some((shift, name)) => write!(f, "{}{name}", self.0 >> shift),
-            None => write!(f, "{}", self.0),
-        }
-    }
-}
-
 impl fmt::Display for Free {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.percent, self.bytes) {
-            (Some(p), Some(b)) => write!(f, "{p}%, {}", Size(b)),
+            (Some(p), Some(b)) => write!(f, "{p}%, {}", Bytes(b)),
             (Some(p), None) => write!(f, "{p}%"),
-            (None, b) => write!(f, "{}", Size(b.unwrap_or(0))),
+            (None, b) => write!(f, "{}", Bytes(b.unwrap_or(0))),
         }
     }
 }
@@ -376,12 +300,6 @@ impl fmt::Display for Rate {
             _ => "day",
         };
         write!(f, "{}/{unit}", self.count)
-    }
-}
-
-impl From<Size> for String {
-    fn from(s: Size) -> String {
-        s.to_string()
     }
 }
 
@@ -406,7 +324,7 @@ mod tests {
         let all = Limits {
             cores: Some(10),
             rate: Some(Rate { count: 10, seconds: 60 }),
-            bytes: Some(Size(1 << 30)),
+            bytes: Some(Limit::Finite(1 << 30)),
             ..Limits::defaults()
         };
         let with = |text: &str| all.lowered(&Limits::parse(text).unwrap());
@@ -416,7 +334,7 @@ mod tests {
         );
         assert_eq!(
             (low.cores, low.bytes, low.rate.unwrap().to_string().as_str()),
-            (Some(3), Some(Size(1 << 20)), "1/min")
+            (Some(3), Some(Limit::Finite(1 << 20)), "1/min")
         );
         assert_eq!((low.concurrent, low.stall, low.wait), (Some(2), Some(5), Some(0)));
         assert_eq!(Limits { burst: None, ..high }, all);
@@ -477,7 +395,7 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let limits = Limits {
-            bytes: Some(Size(3 << 20)),
+            bytes: Some(Limit::Finite(3 << 20)),
             rate: Some(Rate { count: 7, seconds: 3600 }),
             keep: Some(Keep::FirstAndNewest),
             ..Limits::defaults()

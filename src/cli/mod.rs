@@ -27,6 +27,7 @@ mod verbs;
 mod verify;
 mod watch;
 
+use crate::bytes::Limit;
 use crate::engine;
 use crate::report::{self, LogTarget};
 use anyhow::{Context, Result};
@@ -134,16 +135,14 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {
-            let max_size = max_size
-                .map(|s| vacuum::parse_size(&s).with_context(|| format!("--max-size {s:?}")))
-                .transpose()
-                .context("vacuum")?;
+            let size = |s: String| s.parse::<Limit>().with_context(|| format!("--max-size {s:?}"));
+            let max_size = max_size.map(size).transpose().context("vacuum")?;
             let age = |t: String| {
                 query::when(&t, &jiff::ZonedDateTime::now())
                     .with_context(|| format!("--max-age {t:?}"))
             };
             let rules = crate::vacuum::Rules {
-                max_size,
+                max_size: max_size.and_then(Limit::finite),
                 since: max_age.map(age).transpose().context("vacuum")?,
                 keep,
             };

@@ -2,6 +2,7 @@
 //! have a core. Pure: text in, text out.
 
 use crate::annotation::{self, Annotations};
+use crate::bytes::Limit;
 use crate::config::Config;
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -34,9 +35,7 @@ pub fn asks(annotations: &Annotations, config: &Config) -> Option<Asks> {
     }
     let container = annotation::container_name(annotations);
     match annotation::wishes(annotations, container, config.default_for(annotations)) {
-        Ok(wishes) => {
-            Some(Asks { limit: wishes?.limit.map(|l| l.unwrap_or(u64::MAX)), valid: true })
-        }
+        Ok(wishes) => Some(Asks { limit: wishes?.limit.map(Limit::raw), valid: true }),
         Err(_) => Some(Asks { limit: None, valid: false }),
     }
 }

@@ -1,5 +1,6 @@
 //! The entry of a registered container, and the index keys under which it is found.
 
+use crate::bytes::Limit;
 use crate::limits::Limits;
 use crate::pattern::Template;
 use crate::record::{Location, Names};
@@ -50,10 +51,10 @@ pub(crate) struct Entry {
     /// `kernel.core_uses_pid` for this container.
     pub append_pid: bool,
     /// Most bytes of one core, if the container gives a limit.
-    pub limit: Option<u64>,
-    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for
-    /// unlimited. poststart sets it again.
-    pub soft_limit: Option<u64>,
+    #[serde(default)]
+    pub limit: Limit,
+    /// The soft RLIMIT_CORE that the hook set. poststart sets it again.
+    pub soft_limit: Option<Limit>,
     /// Compress cores with zstd.
     #[serde(default)]
     pub compress: bool,

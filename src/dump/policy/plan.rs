@@ -1,5 +1,6 @@
 //! What to do with a crash. Pure: facts in, a decision out.
 
+use crate::bytes::Limit;
 use crate::cause::Cause;
 use crate::dump::copy::pages::PAGE;
 use crate::dump::crash::arguments::Crash;
@@ -60,9 +61,9 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
     if let Some(cause) = refused.or_else(|| withheld(crash, facts)) {
         return Plan::Discard(entry, cause);
     }
-    let own = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
-    let soft = limit_of(own, facts.core.hard, by_exec, entry.limit);
-    let limit = smaller(soft, entry.limit);
+    let own = Limit::from_raw(crash.said.limit).finite();
+    let soft = limit_of(own, facts.core.hard, by_exec, entry.limit.finite());
+    let limit = smaller(soft, entry.limit.finite());
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
         return Plan::Discard(entry, Cause::RlimitCoreTooLow(bytes));
     }
@@ -122,7 +123,7 @@ pub(crate) fn host_file(
 ) -> Result<CoreFile, Cause> {
     let path = template.expand(&crash.said, append_pid);
     let suid = crash.said.dump_mode == 2;
-    let limit = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
+    let limit = Limit::from_raw(crash.said.limit).finite();
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
         return Err(Cause::RlimitCoreTooLow(bytes));
     }

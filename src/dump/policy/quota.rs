@@ -1,6 +1,7 @@
 //! Whether a container may have one more core, and what must go for it. Pure: what is known in, a
 //! decision out.
 
+use crate::bytes::Bytes;
 use crate::cause::{Cause, Word};
 use crate::dump::copy::pages::PAGE;
 use crate::limits::{Free, Keep, Limits, Rate};
@@ -82,9 +83,7 @@ pub(crate) fn share(all: u64) -> u64 {
 
 /// Whether anything is to be remembered of the container.
 pub(crate) fn has_memory(limits: &Limits) -> bool {
-    limits.rate.is_some()
-        || Limits::set(limits.cores).is_some()
-        || limits.bytes.is_some_and(|b| b.0 > 0)
+    limits.rate.is_some() || Limits::set(limits.cores).is_some() || limits.most_bytes().is_some()
 }
 
 /// Takes a token, if there is one. `now`: milliseconds since the boot.
@@ -129,7 +128,7 @@ pub(crate) fn room(
     let mut room = Room::default();
     // What is forgotten would not count: where cores or bytes are counted there are no more than
     // can be remembered.
-    let counted = Limits::set(limits.cores).or(limits.bytes.filter(|b| b.0 > 0).map(|_| u64::MAX));
+    let counted = Limits::set(limits.cores).or(limits.most_bytes().map(|_| u64::MAX));
     if let Some(most) = counted.map(|most| most.min(MOST as u64)) {
         while (there.len() - room.remove.len() + others.len()) as u64 >= most {
             let Some(next) = goes.next() else {
@@ -142,7 +141,7 @@ pub(crate) fn room(
             room.remove.push(next);
         }
     }
-    if let Some(most) = limits.bytes.filter(|b| b.0 > 0) {
+    if let Some(most) = limits.most_bytes() {
         let coming: u64 = others.iter().map(|o| o.bytes).sum();
         let mut used = coming
             + there
@@ -151,16 +150,16 @@ pub(crate) fn room(
                 .filter(|(i, _)| !room.remove.contains(i))
                 .map(|(_, k)| k.size)
                 .sum::<u64>();
-        while used.saturating_add(expected) > most.0 {
+        while used.saturating_add(expected) > most {
             let Some(next) = goes.next() else { break };
             room.remove.push(next);
             used -= there[next].size;
         }
-        let left = most.0.saturating_sub(used);
+        let left = most.saturating_sub(used);
         if left < PAGE {
             return Err(Cause::limit(
                 Word::Bytes,
-                most,
+                Bytes(most),
                 format_args!("{used} bytes are kept or on their way, and none of them may go"),
             ));
         }

@@ -15,8 +15,9 @@
 //! None of them waits for another one, because nobody waits for a slot of the host's.
 
 use super::quota::{self, Kept, MOST, Memory, Running, share};
+use crate::bytes::Bytes;
 use crate::cause::{Cause, Word};
-use crate::limits::{Limits, Size};
+use crate::limits::Limits;
 use crate::registry::Registry;
 use crate::sys::file::Identity;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, kernel};
@@ -320,8 +321,8 @@ impl Slot {
     }
 
     /// `limits.bytes`.
-    pub(crate) fn bytes(&self) -> Option<Size> {
-        self.limits.bytes
+    pub(crate) fn bytes(&self) -> Option<Bytes> {
+        self.limits.most_bytes().map(Bytes)
     }
 
     /// The cores that were written, the oldest first.
