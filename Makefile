@@ -36,6 +36,7 @@ bin := $(DESTDIR)$(PREFIX)/bin
 share := $(DESTDIR)$(PREFIX)/share
 hooks := $(share)/containers/oci/hooks.d
 man := $(share)/man/man1
+doc := $(share)/doc/oci-coredump
 units := $(DESTDIR)$(PREFIX)/lib/systemd/system
 guest := $(DESTDIR)/usr/share/oci/hooks
 bash := $(share)/bash-completion/completions
@@ -65,7 +66,8 @@ build:
 # Not a dependency on `build`: root often has no cargo.
 install:
 	@test -x "$(binary)" || $(MAKE) build
-	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish) $(units)
+	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish) $(units) \
+		$(doc)
 	$(INSTALL) -m 0755 $(binary) $(libexec)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump-runtime
@@ -74,6 +76,7 @@ install:
 		>$(hooks)/oci-coredump.json
 	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service \
 		>$(units)/oci-coredump.service
+	$(INSTALL) -m 0644 docs/config.toml $(doc)/config.toml
 	$(binary) man >$(man)/oci-coredump.1
 	$(binary) completions bash >$(bash)/oci-coredump
 	$(binary) completions zsh >$(zsh)/_oci-coredump
@@ -85,10 +88,10 @@ uninstall:
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
 	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
-	rm -f $(units)/oci-coredump.service
+	rm -f $(units)/oci-coredump.service $(doc)/config.toml
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
-		$(fish) $(dir $(fish)) 2>/dev/null || :
+		$(fish) $(dir $(fish)) $(doc) 2>/dev/null || :
 
 # kata-agent runs regular files only, no symbolic links, and calls each with the name of its
 # directory: so this is one file under three names.

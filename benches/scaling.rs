@@ -72,7 +72,7 @@ fn main() {
 fn table(all: &[Series]) -> String {
     let mut out = format!(
         "# Scaling\n\n\
-         `make bench-scaling`, medians of {ROUNDS} interleaved rounds on tmpfs, {}.\n\n\
+         `make bench-scaling`, medians of {ROUNDS} interleaved rounds on tmpfs,\n{}.\n\n\
          ![curves](scaling.svg)\n",
         scene::machine()
     );

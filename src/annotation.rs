@@ -211,7 +211,7 @@ pub(crate) fn wishes(
 }
 
 /// The settings that a container may give in our own keys.
-const SETTINGS: [&str; 7] =
+pub(crate) const SETTINGS: [&str; 7] =
     ["pattern", "limit", "filter", "compress", "release", "limits", "required"];
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the

@@ -24,6 +24,7 @@ const MAX: usize = 1 << 20;
 
 /// How the kernel's one `core_pattern` is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The kernel pipes every crash to `oci-coredump handle`: a pattern for each container.
@@ -36,6 +37,7 @@ pub enum Mode {
 
 /// How a container's own directory of the store is mounted into it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StoreView {
     /// Read-only: the container can read its cores.
@@ -47,6 +49,7 @@ pub enum StoreView {
 
 /// Which process's core is reported in the container's /dev/termination-log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TerminationLog {
     /// No process's.
@@ -58,43 +61,47 @@ pub enum TerminationLog {
     Any,
 }
 
-/// The administrator's settings. docs/configuration.md describes each key with its default.
+/// The administrator's settings. The comments on the keys are also their documentation for users:
+/// `documents.rs` makes the tables of docs/configuration.md and docs/config.toml from them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// `dispatch` or `kernel`.
+    /// `dispatch`: the kernel hands every crash to this program; many containers, many patterns.
+    /// `kernel`: the container's pattern goes into the kernel itself, for virtual machines with one
+    /// pod; a second container with another pattern is refused.
     pub mode: Mode,
-    /// Append `.PID` to a pattern that has no `%p`, as `kernel.core_uses_pid=1`
-    /// does, and as Alibaba ECI does.
+    /// Append `.PID` to a pattern that has no `%p`, as `kernel.core_uses_pid=1` does, and as
+    /// Alibaba ECI does.
     pub core_uses_pid: bool,
-    /// Refuse to start a container whose request cannot be honoured.
+    /// Do not start a container whose request cannot be honoured.
     pub strict: bool,
-    /// The pattern of containers that request none.
+    /// The pattern of containers that ask for none, by the rules for annotations.
     pub default_pattern: Option<String>,
-    /// The containers that `default_pattern` applies to: annotation key, and a glob (`*`, `?`) that
-    /// its value must match. Empty: all containers.
+    /// The containers that `default_pattern` is for: all whose named annotations match a glob
+    /// (`*`, `?`). Without this table: all containers.
     pub select: BTreeMap<String, String>,
-    /// Whether a container may request, with `oci-coredump/release: early`, that a crashed process
-    /// is released before its core is complete. Its memory then stays in use until the core is
-    /// complete, although the process is no longer visible.
+    /// Containers may ask for `oci-coredump/release: early`. The memory of a crashed process then
+    /// stays in use until its core is complete, although the process is no longer visible.
     pub allow_early_release: bool,
     /// Limits for the cores of one container. Absent keys have their own defaults.
     pub limits: Limits,
-    /// The host's store of cores and records.
+    /// An absolute path: the host's store of cores and records. It and every directory above it
+    /// must be root's. The store of a user's containers is in the user's home directory.
     pub store: PathBuf,
-    /// Whether a container may write to its own directory of the store other than by
-    /// dumping core: `ro` or `rw`. With `rw` it can fill the disk that the store is on.
+    /// How a container of root's sees its own directory of the store: read-only or writable. With
+    /// `rw` it can remove cores, create files of its own, and fill the disk that the store is on.
     /// `mode = "kernel"` implies `rw`.
     pub store_view: StoreView,
-    /// Which core is reported in the container's `/dev/termination-log`, if it has that file and
-    /// the file is empty: `init`, `any` or `off`.
+    /// The processes whose core is reported in the container's `/dev/termination-log`, if that file
+    /// is there and empty: the first process, any process, or none.
     pub termination_log: TerminationLog,
     /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
     /// What may stay in the store. The rules are applied from time to time.
     pub vacuum: Vacuum,
-    /// The OCI runtime that the wrapper executes. Not set: runc, else crun, from /usr/bin,
-    /// /usr/sbin, /usr/local/bin or /usr/local/sbin.
+    /// An absolute path: the OCI runtime that `oci-coredump-runtime` executes. Without it: runc,
+    /// else crun, from /usr/bin, /usr/sbin, /usr/local/bin or /usr/local/sbin.
     pub runtime: Option<PathBuf>,
     /// What was left out of the file and why, one line each.
     #[serde(skip)]
@@ -104,9 +111,11 @@ pub struct Config {
 /// `[binaries]`: the executable and libraries of a crash, kept in the store for use
 /// after the container is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Binaries {
-    /// Whether they are kept.
+    /// Keep the executable and the libraries of a crash with its core. None are kept of rootless
+    /// containers.
     pub keep: bool,
     /// Most bytes of one file; a larger file is not kept.
     pub max_file: Limit,
@@ -124,14 +133,16 @@ impl Default for Binaries {
 /// `[vacuum]`: the rules of `oci-coredump vacuum`, which the program also applies by itself after
 /// crashes and when containers end. Without a rule, only binaries that no core needs are removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Vacuum {
-    /// Most bytes on disk of the store, cores and binaries together.
+    /// Most bytes on disk of the cores in the store and the binaries together.
     pub max_size: Limit,
-    /// Greatest age of a crash, in seconds.
+    /// Greatest age of a crash, such as `30d`, `2 weeks` or `12h`; a day has 24 hours.
     #[serde(deserialize_with = "some_age")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_age: Option<u64>,
-    /// Most crashes that are kept.
+    /// Most crashes that are kept; the oldest of the account that has most go first.
     pub keep: Option<usize>,
 }
 

@@ -59,6 +59,8 @@ mod users;
 mod vacuum;
 
 pub mod cli;
+#[cfg(test)]
+mod documents;
 pub mod dump;
 pub mod engine;
 pub mod hook;

@@ -9,44 +9,49 @@ use std::fmt;
 /// Limits of one container. `None` means not given. 0 means no limit, except for `wait`,
 /// where it means no waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Dumps at the same time.
+    /// Dumps of one account at the same time; 0 is no limit, except that a user's rootless
+    /// containers then have 64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u64>,
-    /// Dumps of all containers together at the same time. The first few of each container do not
+    /// Dumps of all containers together at the same time. The first 4 of each container do not
     /// count, since they use nothing that is shared. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_concurrent: Option<u64>,
-    /// Seconds that a further dump waits for its turn before it is refused.
+    /// Seconds that a further dump waits for its turn before it is refused; 0: it does not wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<u64>,
-    /// How much of the host's memory must stay available for a dump to wait: each waiting dump
-    /// holds a process. Set by the host only.
+    /// How much of the host's memory must be available for a dump to wait: each waiting dump holds
+    /// a process. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_memory: Option<Free>,
-    /// Cores that are kept.
+    /// Cores that are kept, 1,024 at most; also the most dumps at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cores: Option<u64>,
-    /// Which cores are kept when there would be more than `cores`.
+    /// Which cores are kept when there would be more than `cores`; without it `newest`. With
+    /// `oldest` none is removed, and the new one is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// Bytes on disk of all kept cores together.
+    /// Bytes on disk of all kept cores together, of which there are then 1,024 at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<Limit>,
-    /// Space that must stay free on the file system that cores are written to.
+    /// What must stay free on the file system that a core is written to; checked before it and
+    /// after each MiB. The percentage also holds for inodes (1 % where only bytes are given). Set
+    /// by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_free: Option<Free>,
-    /// Cores in a span of time.
+    /// Cores in a span of time: `N/s`, `N/min`, `N/h` or `N/day`, with N from 1 to 1,000,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
-    /// Cores that may be written at once before `rate` counts. Not given: the number in `rate`.
+    /// Cores that may be written at once before `rate` counts; without it the number in `rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
     /// Seconds without progress after which writing to a target is given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall: Option<u64>,
-    /// Records of crashes that are kept. Beyond that the oldest are removed, except those whose
+    /// Records of one account that are kept. Beyond that the oldest are removed, except those whose
     /// core is in the store. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
@@ -54,6 +59,7 @@ pub struct Limits {
 
 /// Which cores are kept when a new one would be one too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Keep {
     /// The newest: the oldest core is removed.

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 /// one may remove another's.
 pub(crate) const DUMP_DIR_MODE: u32 = 0o1777;
 
-/// An opened store.
+/// A store that exists, by its path and its open directory.
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,

@@ -57,6 +57,7 @@ fn make_install_and_uninstall() {
         "usr/libexec/oci/hooks.d/oci-coredump-runtime",
         "usr/share/bash-completion/completions/oci-coredump",
         "usr/share/containers/oci/hooks.d/oci-coredump.json",
+        "usr/share/doc/oci-coredump/config.toml",
         "usr/share/fish/vendor_completions.d/oci-coredump.fish",
         "usr/share/man/man1/oci-coredump.1",
         "usr/share/zsh/vendor-completions/_oci-coredump",

@@ -39,6 +39,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use verbs::{Cli, Verb};
 
+/// The definition of the command line, for the documents that are made from it.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The manual page: the program, and the synopsis, description and options of each verb.
 fn man_page() -> anyhow::Result<Vec<u8>> {
     let mut all = Cli::command();

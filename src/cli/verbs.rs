@@ -17,21 +17,13 @@ When a process in it dies of a signal that dumps core, the core is, in the conta
 
 Files:
   /etc/oci-coredump/config.toml        settings; may be absent
+  /usr/share/doc/oci-coredump/config.toml
+                                       all settings with their defaults, explained
   /run/oci-coredump/                   the registered containers
   /var/lib/oci-coredump/containers/    cores of containers that mount no volume for them
   /var/lib/oci-coredump/records/       one file for every crash, of lines of JSON
   /var/lib/oci-coredump/binaries/      executables and libraries of the cores,
                                        by build-id and content
-
-Settings of what is kept, with their defaults:
-  termination_log = \"init\"    which core is reported in the container's /dev/termination-log:
-                              that of the init process, of any process, or none (init, any, off)
-  [binaries]                  executables and libraries of the cores
-    keep = true
-    max_file = \"1G\"           most bytes of one file; a larger one is not kept
-    max_total = \"4G\"          most bytes of all files together
-  [vacuum]                    the rules of `vacuum`, applied after crashes and when containers end
-    max_size, max_age, keep   none
 
 Exit status: 0 success, also if the reader of a pipe has closed it; 1 failure, no crash matched, or
 `doctor` found a failure; 2 wrong command line.

@@ -18,13 +18,11 @@ use anyhow::{Context, Result};
 
 /// What the steps work on.
 pub(super) struct Site<'a> {
-    /// The registry.
     pub registry: &'a Registry,
-    /// The configuration.
     pub config: &'a Config,
     /// The user whose hook this is.
     pub who: Who,
-    /// The container's init process.
+    /// The container's init process, by its directory in /proc.
     pub process: Proc,
     /// PID of the container's init process.
     pub pid: i32,

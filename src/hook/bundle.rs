@@ -61,7 +61,7 @@ pub(super) struct Volume {
 }
 
 impl Bundle {
-    /// Parses config.json.
+    /// Parses the text of a config.json.
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).context("config.json")
     }

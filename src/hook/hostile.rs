@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::record::Names;
 use std::path::Path;
 
-/// A state on stdin.
+/// Reads a state, as a runtime passes it on stdin.
 pub fn state(text: &[u8]) {
     let Ok(state) = State::parse(text) else { return };
     crate::registry::check_id(&state.id).expect("it was checked");

@@ -34,16 +34,16 @@ const MAX: usize = 4 << 20;
 /// a child with the old one.
 const ROUNDS: usize = 8;
 
-/// A running container.
+/// A running container that `enable` is to work on.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its names.
+    /// Its ID, and the names that its engine gives it.
     pub names: Names,
     /// PID of one of its processes.
     pub pid: i32,
 }
 
-/// The state before.
+/// What `enable` has changed, as it was before.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Before {
     /// How many of the last components of the dump directory were made.

@@ -38,7 +38,7 @@ const BUDGET: Duration = Duration::from_secs(8);
 /// An error, and whether the container must not start.
 #[derive(Debug)]
 pub struct Failure {
-    /// The cause.
+    /// Why the request was refused or could not be carried out.
     pub error: anyhow::Error,
     /// Whether the container (`oci-coredump/required`) or the administrator (`strict`)
     /// requires the core pattern.

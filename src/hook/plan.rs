@@ -140,7 +140,7 @@ pub(super) struct Found {
     pub mounted: bool,
     /// Whether its file system is memory-backed.
     pub memory: bool,
-    /// Whether it is empty.
+    /// Whether the directory has no entries.
     pub empty: bool,
 }
 

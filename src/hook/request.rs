@@ -12,9 +12,8 @@ use anyhow::{Context, Result};
 /// A valid request of one container.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// Pattern and settings.
+    /// The settings that the container asks for.
     pub wishes: Wishes,
-    /// The container's names.
     pub names: Names,
     /// The parts of its config.json that the hook needs.
     pub bundle: Bundle,
@@ -27,16 +26,14 @@ pub(super) enum Asked {
     Nothing,
     /// The request breaks a rule.
     Refused {
-        /// The container's names.
         names: Names,
         /// Whether the container must not start without its core pattern.
         required: bool,
         /// The rule that is broken.
         why: anyhow::Error,
     },
-    /// A valid request.
+    /// The container asks for a pattern, and all of its values are valid.
     Request {
-        /// The request.
         request: Box<Request>,
         /// Whether the container must not start without its core pattern.
         required: bool,

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Identity of the container's init process, complete enough that reused numbers do not match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Init {
-    /// PID on the host.
+    /// PID of the init process in the initial PID namespace.
     pub pid: i32,
     /// Its start time, in clock ticks since boot.
     pub start_time: u64,
@@ -39,23 +39,23 @@ pub(crate) struct Place {
     pub mount: Option<(String, String)>,
 }
 
-/// One registered container.
+/// A registered container, as /run/oci-coredump/containers/<id>.json has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// Container ID and the other names.
     pub names: Names,
     /// Identity of the init process.
     pub init: Init,
-    /// The core(5) template.
+    /// The pattern: a core(5) template.
     pub pattern: String,
-    /// `kernel.core_uses_pid` for this container.
+    /// Whether `.PID` is appended to a pattern without `%p`, as `kernel.core_uses_pid=1` does.
     pub append_pid: bool,
     /// Most bytes of one core, if the container gives a limit.
     #[serde(default)]
     pub limit: Limit,
     /// The soft RLIMIT_CORE that the hook set. poststart sets it again.
     pub soft_limit: Option<Limit>,
-    /// Compress cores with zstd.
+    /// Whether cores are compressed with zstd while they are written.
     #[serde(default)]
     pub compress: bool,
     /// Release the crashed process before its core is complete.

@@ -19,10 +19,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 
-/// How the program ended.
+/// How a program that was started apart has ended.
 #[derive(Debug)]
 pub enum End {
-    /// It exited by itself.
+    /// It exited by itself or by a signal, with this status.
     Exited(ExitStatus),
     /// It was killed, since this process is to end by this signal.
     Interrupted(i32),

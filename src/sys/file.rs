@@ -17,15 +17,15 @@ use std::time::{Duration, SystemTime};
 pub struct Stat {
     /// Device and inode number: the identity of a file on this kernel.
     pub id: (u64, u64),
-    /// Permission bits, `07777`.
+    /// Permission bits with set-user-ID, set-group-ID and sticky: `st_mode & 07777`.
     pub mode: u32,
     /// Owner, as the initial user namespace sees it.
     pub uid: u32,
     /// Group, as the initial user namespace sees it.
     pub gid: u32,
-    /// Hard links.
+    /// Number of hard links; 0 after the last name is removed.
     pub links: u64,
-    /// Size in bytes.
+    /// Size in bytes, with holes.
     pub size: u64,
     /// Bytes allocated on disk (`st_blocks` times 512).
     pub allocated: u64,
@@ -35,7 +35,7 @@ pub struct Stat {
     pub modified: i64,
 }
 
-/// `fstat(2)`.
+/// Returns what fstat(2) says of an open file.
 pub fn stat(fd: impl AsFd) -> Result<Stat> {
     Ok(known(&fs::fstat(fd).context("fstat")?))
 }
@@ -64,7 +64,7 @@ fn known(s: &fs::Stat) -> Stat {
 /// number of a file that is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
-    /// Device and inode number.
+    /// Device (`makedev` of statx's major and minor number) and inode number.
     pub id: (u64, u64),
     /// When it was last written to: seconds and nanoseconds since 1970.
     pub modified: (i64, u64),
@@ -621,7 +621,7 @@ impl NewFile {
         Ok(new)
     }
 
-    /// The file, for writing.
+    /// The file, still without its final name, for writing.
     pub fn file(&self) -> &std::fs::File {
         &self.file
     }
