@@ -58,7 +58,7 @@ pub(crate) enum Event {
 /// What came of one writer.
 enum Attempt {
     /// It is over. The writer, if it has not ended.
-    Over(Written, Option<Waiting>),
+    Over(Box<Written>, Option<Waiting>),
     /// It has to be done again, without an early release.
     Retry(Waiting),
 }
@@ -98,13 +98,13 @@ pub(crate) fn write(
     mut on: impl FnMut(Event),
 ) -> Result<(Written, Option<Waiting>)> {
     let writer = match attempt(crash, facts, core_file, slot, store, &mut on)? {
-        Attempt::Over(written, waiting) => return Ok((written, waiting)),
+        Attempt::Over(written, waiting) => return Ok((*written, waiting)),
         Attempt::Retry(writer) => writer,
     };
     writer.end()?;
     let core_file = CoreFile { early: false, ..core_file.clone() };
     match attempt(crash, facts, &core_file, slot, store, &mut on)? {
-        Attempt::Over(written, waiting) => Ok((written, waiting)),
+        Attempt::Over(written, waiting) => Ok((*written, waiting)),
         // Only a writer with an early release asks for it.
         Attempt::Retry(writer) => Ok((Written::default(), Some(writer))),
     }
@@ -204,7 +204,7 @@ fn attempt(
                 }
                 written.finished = finished;
                 let waiting = Waiting { writer: child, report: read };
-                return Ok(Attempt::Over(written, Some(waiting)));
+                return Ok(Attempt::Over(Box::new(written), Some(waiting)));
             }
         }
     }
@@ -221,7 +221,7 @@ fn attempt(
         Some(other) => Cause::WriterKilled { how: format!("{other:?}"), memory: core_file.memory },
         None => Cause::WriterHangs,
     });
-    Ok(Attempt::Over(written, None))
+    Ok(Attempt::Over(Box::new(written), None))
 }
 
 /// Nothing moves: the writer is killed.
@@ -230,7 +230,7 @@ fn give_up(mut written: Written, child: Child, core_file: &CoreFile) -> Result<A
     written.given_up = true;
     let stall = |patience: Duration| Cause::Stall(patience.as_secs());
     written.finished.cause = Some(core_file.patience.map_or(Cause::WriterStopped, stall));
-    Ok(Attempt::Over(written, None))
+    Ok(Attempt::Over(Box::new(written), None))
 }
 
 /// The memory of the process that the pidfd names, opened while we have the rights.
