@@ -6,7 +6,8 @@ mod read;
 
 pub use glob::matches;
 
-use crate::limits::{Limits, Size};
+use crate::bytes::Limit;
+use crate::limits::Limits;
 use crate::pattern::Template;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -118,19 +119,15 @@ pub struct Binaries {
     /// containers.
     pub keep: bool,
     /// Most bytes of one file; a larger file is not kept.
-    #[serde(deserialize_with = "size")]
-    #[cfg_attr(test, schemars(with = "Size"))]
-    pub max_file: u64,
+    pub max_file: Limit,
     /// Most bytes of all of them. One account may have a quarter. To make room for a newer file,
     /// the oldest file of the account that has most is removed.
-    #[serde(deserialize_with = "size")]
-    #[cfg_attr(test, schemars(with = "Size"))]
-    pub max_total: u64,
+    pub max_total: Limit,
 }
 
 impl Default for Binaries {
     fn default() -> Self {
-        Binaries { keep: true, max_file: 1 << 30, max_total: 4 << 30 }
+        Binaries { keep: true, max_file: Limit::Finite(1 << 30), max_total: Limit::Finite(4 << 30) }
     }
 }
 
@@ -141,19 +138,13 @@ impl Default for Binaries {
 #[serde(deny_unknown_fields, default)]
 pub struct Vacuum {
     /// Most bytes on disk of the cores in the store and the binaries together.
-    #[serde(deserialize_with = "some_size")]
-    #[cfg_attr(test, schemars(with = "Option<Size>"))]
-    pub max_size: Option<u64>,
+    pub max_size: Limit,
     /// Greatest age of a crash, such as `30d`, `2 weeks` or `12h`; a day has 24 hours.
     #[serde(deserialize_with = "some_age")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_age: Option<u64>,
     /// Most crashes that are kept; the oldest of the account that has most go first.
     pub keep: Option<usize>,
-}
-
-fn some_size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
-    size(from).map(Some)
 }
 
 /// A time such as "30d" or "2 weeks", in seconds. A day has 24 hours.
@@ -169,11 +160,6 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
             "{text:?}: expected a time in weeks, days or hours, such as \"30d\""
         ))
     })
-}
-
-/// A size in bytes, in any form of [`Size`].
-fn size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<u64, D::Error> {
-    Size::deserialize(from).map(|size| size.0)
 }
 
 impl Default for Config {
@@ -250,17 +236,24 @@ mod tests {
         let c = Config::parse("[binaries]\nmax_file = \"512Mi\"\nmax_total = \"unlimited\"")
             .unwrap()
             .binaries;
-        assert_eq!((c.keep, c.max_file, c.max_total), (true, 512 << 20, u64::MAX));
+        assert_eq!(
+            (c.keep, c.max_file, c.max_total),
+            (true, Limit::Finite(512 << 20), Limit::Unlimited)
+        );
         let v = Config::parse("[vacuum]\nmax_size = \"10G\"\nmax_age = \"2 weeks\"\nkeep = 100")
             .unwrap()
             .vacuum;
         assert_eq!(
             v,
-            Vacuum { max_size: Some(10 << 30), max_age: Some(14 * 86400), keep: Some(100) }
+            Vacuum {
+                max_size: Limit::Finite(10 << 30),
+                max_age: Some(14 * 86400),
+                keep: Some(100)
+            }
         );
         assert_eq!(
             Config::parse("[binaries]\nkeep = false\nmax_file = 7").unwrap().binaries,
-            Binaries { keep: false, max_file: 7, ..Binaries::default() }
+            Binaries { keep: false, max_file: Limit::Finite(7), ..Binaries::default() }
         );
     }
 

@@ -24,8 +24,8 @@
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    pattern, record, limits, config, annotation          values, no effects
-//! shared   elf, report, store, registry, users, sysctl, corefile, vacuum, identity
+//! words    bytes, cause, pattern, record, limits, config, annotation    values, no effects
+//! shared   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, identity
 //!          effects that several entry points need
 //! entry    hook, dump, engine, verify, cli
 //!          never each other, except cli, which may start any
@@ -42,12 +42,15 @@
 pub mod sys;
 
 mod annotation;
+mod bytes;
+mod cause;
 pub mod config;
 mod limits;
 mod pattern;
 mod record;
 
 mod corefile;
+mod crash_counts;
 mod elf;
 mod identity;
 mod registry;

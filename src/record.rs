@@ -1,6 +1,7 @@
 //! What is known about one crash of a registered container, including crashes without a core.
 //! Beyond a few a minute, crashes without a core are counted in one record.
 
+use crate::cause::{Cause, Word};
 use crate::sys::file::Identity;
 use crate::sys::proc::printable;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,18 @@ impl Location {
     pub(crate) fn is_lost_with_container(self) -> bool {
         self.goes_with() == Some(Owner::Container)
     }
+
+    /// The word for it in a record.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Location::Volume => "volume",
+            Location::Store => "store",
+            Location::OwnVolume => "own volume",
+            Location::Memory => "memory",
+            Location::PodMemory => "pod memory",
+            Location::Layer => "layer",
+        }
+    }
 }
 
 /// What takes a core with it when it goes.
@@ -77,6 +90,18 @@ pub(crate) enum Outcome {
     Truncated,
     /// There is no file.
     None,
+}
+
+impl Outcome {
+    /// The word for it in a record.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Started => "started",
+            Outcome::Written => "written",
+            Outcome::Truncated => "truncated",
+            Outcome::None => "none",
+        }
+    }
 }
 
 /// The container's names, as its engine gave them. Absent where the engine gave none.
@@ -234,7 +259,11 @@ pub(crate) struct Record {
     /// When the last of them happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
-    /// Why there is no core, or why it is incomplete; also remarks on a complete one.
+    /// Why there is no core, or why it is incomplete, in one word. Records that older versions wrote
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Word>,
+    /// The same in prose; also remarks on a complete core.
     pub reason: Option<String>,
 }
 
@@ -242,6 +271,13 @@ impl Record {
     /// How many crashes this record stands for.
     pub(crate) fn crashes(&self) -> u64 {
         self.count.unwrap_or(1)
+    }
+
+    /// Sets why there is no core, or why it is incomplete.
+    pub(crate) fn set_cause(&mut self, cause: Option<&Cause>) {
+        self.cause = cause.map(Cause::word);
+        self.limit = cause.and_then(Cause::acted);
+        self.reason = cause.map(Cause::to_string);
     }
 
     /// Sets the paths of the core inside the container and on the host.

@@ -7,8 +7,19 @@ use std::path::{Path, PathBuf};
 /// From the bottom up. A module may use those of the layers below it, and those named beside it.
 const LAYERS: [&[&str]; 4] = [
     &["sys"],
-    &["pattern", "record", "limits", "config", "annotation"],
-    &["elf", "report", "store", "registry", "users", "sysctl", "corefile", "vacuum", "identity"],
+    &["bytes", "cause", "pattern", "record", "limits", "config", "annotation"],
+    &[
+        "elf",
+        "report",
+        "store",
+        "registry",
+        "users",
+        "sysctl",
+        "corefile",
+        "crash_counts",
+        "vacuum",
+        "identity",
+    ],
     &["hook", "dump", "engine", "verify", "cli"],
 ];
 

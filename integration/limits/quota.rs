@@ -21,11 +21,11 @@ const LIMITS: &str = "oci-coredump/limits";
 /// Upper bound for a dump of a few pages on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-fn host(limits: &str) -> Host {
+pub(super) fn host(limits: &str) -> Host {
     Host::installed(&format!("[limits]\n{limits}\n"))
 }
 
-fn directory() -> TempDir {
+pub(super) fn directory() -> TempDir {
     TempDir::with_prefix_in("quota", "/var/tmp").unwrap()
 }
 
@@ -48,7 +48,7 @@ fn crash(
     (victim.core().to_owned(), record.unwrap_or_else(|| panic!("{name}: a crash without a record")))
 }
 
-fn tiny(host: &Host, name: &str, container: &Container) -> (PathBuf, Value) {
+pub(super) fn tiny(host: &Host, name: &str, container: &Container) -> (PathBuf, Value) {
     crash(host, name, container, "tiny", 0)
 }
 

@@ -18,6 +18,7 @@ mod private;
 mod query;
 mod rm;
 mod selection;
+mod serve;
 mod sink;
 mod stack;
 mod subject;
@@ -30,6 +31,7 @@ mod verbs;
 mod verify;
 mod watch;
 
+use crate::bytes::Limit;
 use crate::engine;
 use crate::report::{self, LogTarget};
 use anyhow::{Context, Result};
@@ -143,16 +145,14 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {
-            let max_size = max_size
-                .map(|s| vacuum::parse_size(&s).with_context(|| format!("--max-size {s:?}")))
-                .transpose()
-                .context("vacuum")?;
+            let size = |s: String| s.parse::<Limit>().with_context(|| format!("--max-size {s:?}"));
+            let max_size = max_size.map(size).transpose().context("vacuum")?;
             let age = |t: String| {
                 query::when(&t, &jiff::ZonedDateTime::now())
                     .with_context(|| format!("--max-age {t:?}"))
             };
             let rules = crate::vacuum::Rules {
-                max_size,
+                max_size: max_size.and_then(Limit::finite),
                 since: max_age.map(age).transpose().context("vacuum")?,
                 keep,
             };
@@ -175,7 +175,11 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             install::need_root("watch")?;
             watch::run().context("watch")?;
         }
-        Verb::Metrics { textfile, store } => {
+        Verb::Metrics { listen: Some(address), store, .. } => {
+            let chosen = Chosen::of(store).context("metrics")?;
+            match serve::run(address, || metrics::all(&chosen.store)).context("metrics")? {}
+        }
+        Verb::Metrics { textfile, store, .. } => {
             Chosen::of(store)
                 .and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref()))
                 .context("metrics")?;

@@ -277,13 +277,20 @@ pub(super) enum Verb {
     ///
     /// Example: oci-coredump watch
     Watch,
-    /// Print metrics of the recorded crashes in the OpenMetrics text format.
+    /// Print metrics of crashes in the text format of Prometheus, or serve them.
+    ///
+    /// Crashes are counted since the boot, whatever becomes of their records; sizes are sums over
+    /// the records that are there. With --listen the connections are served by a process without
+    /// privileges, on the path /metrics.
     ///
     /// Example: oci-coredump metrics --textfile /var/lib/node_exporter/textfile/oci-coredump.prom
     Metrics {
         /// Replace this file, for node_exporter's textfile collector, instead of printing.
         #[arg(long, value_name = "PATH")]
         textfile: Option<PathBuf>,
+        /// Serve them over HTTP on this address and port, until stopped: 127.0.0.1:9950.
+        #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "textfile")]
+        listen: Option<std::net::SocketAddr>,
         /// Read this store instead of the configured one.
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,

@@ -14,7 +14,9 @@ use super::writer::as_crasher::Charge;
 use super::writer::parent::{self, Event, Written};
 use super::writer::place::split;
 use super::writer::rotate::Stored;
+use crate::cause::Cause;
 use crate::config::Config;
+use crate::crash_counts::CrashCounts;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
@@ -24,26 +26,19 @@ use crate::vacuum;
 use anyhow::{Context, Result};
 use std::time::Instant;
 
-/// Why there is no core.
-pub(super) struct NoCore {
-    /// The reason, as the record says it.
-    pub reason: String,
-    /// The limit that acted, with its value.
-    pub limit: Option<String>,
-}
-
 /// Records that there will be no core. Nothing of the container was touched, and the process is let
 /// go at once.
 pub(super) fn without_core(
     crash: &Crash,
     facts: &Facts,
     entry: &Entry,
-    why: NoCore,
+    cause: &Cause,
     registry: Option<&Registry>,
     config: &Config,
 ) -> Result<()> {
     let mut record = begin(crash, facts, entry);
-    (record.outcome, record.reason, record.limit) = (Outcome::None, Some(why.reason), why.limit);
+    record.outcome = Outcome::None;
+    record.set_cause(Some(cause));
     let (mut ledger, account) = (Ledger::new(config, std::iter::empty()), entry.account());
     let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
     let told = ledger.refuse(&record, &account, most);
@@ -70,6 +65,7 @@ pub(super) fn without_core(
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     process::release_stdin();
+    count(registry, &record);
     match told {
         Ok(true) => {
             log::warn!("{record}");
@@ -141,7 +137,7 @@ pub(super) fn with_core(
             Event::Released => released_at = Some(now()),
         });
     let (mut written, waiting) =
-        written.unwrap_or_else(|e| (Written::nothing(format!("{e:#}")), None));
+        written.unwrap_or_else(|e| (Written::nothing(Cause::Failed(format!("{e:#}"))), None));
     written.finished.gone.extend(gone);
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
@@ -192,6 +188,7 @@ pub(super) fn with_core(
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
     ledger.close(&record);
+    count(registry, &record);
     if registry.is_some() {
         let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
         ledger.note(&record, &entry.account(), most);
@@ -232,6 +229,13 @@ pub(super) fn with_core(
     vacuum::now_and_then(config)
 }
 
+/// Counts the crash for `metrics`. The process has been let go by then.
+fn count(registry: Option<&Registry>, record: &Record) {
+    if let Some(Err(e)) = registry.map(|registry| CrashCounts::count(registry, record)) {
+        log::warn!("this crash cannot be counted for `metrics`, ignoring: {e:#}");
+    }
+}
+
 /// Counts the core for the container's limits.
 fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
     let finished = &written.finished;
@@ -264,13 +268,13 @@ fn nested_root(facts: &Facts) -> String {
 /// `nested`: the root that the core is below, if not its container's.
 fn finish(record: &mut Record, written: Written, nested: Option<String>) {
     let Written { made, finished, .. } = written;
-    record.outcome = match (made, &finished.reason) {
+    record.outcome = match (made, &finished.cause) {
         (None, _) => Outcome::None,
         (Some(_), Some(_)) => Outcome::Truncated,
         (Some(_), None) => Outcome::Written,
     };
     record.truncated = record.outcome == Outcome::Truncated;
-    (record.reason, record.limit) = (finished.reason, finished.limit);
+    record.set_cause(finished.cause.as_ref());
     if made.is_some() {
         (record.size, record.disk_size, record.identity) =
             (finished.size, finished.disk_size, finished.identity);

@@ -181,7 +181,7 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
             else {
                 return Ok(());
             };
-            let limit = entry.limit.unwrap_or(u64::MAX);
+            let limit = entry.limit.raw();
             rewrite(&process, |text| spec::edit_process(text, limit, reach()?))
         }
     }

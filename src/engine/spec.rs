@@ -2,6 +2,7 @@
 //! have a core. Pure: text in, text out.
 
 use crate::annotation::{self, Annotations};
+use crate::bytes::Limit;
 use crate::config::Config;
 use crate::identity::{self, Identity};
 use anyhow::{Context, Result};
@@ -40,9 +41,7 @@ pub(crate) fn asks(
     let container = identity.names.container_name.as_deref();
     let default = config.default_for(&identity.selectable(annotations));
     match annotation::wishes(annotations, container, default) {
-        Ok(wishes) => {
-            Some(Asks { limit: wishes?.limit.map(|l| l.unwrap_or(u64::MAX)), valid: true })
-        }
+        Ok(wishes) => Some(Asks { limit: wishes?.limit.map(Limit::raw), valid: true }),
         Err(_) => Some(Asks { limit: None, valid: false }),
     }
 }

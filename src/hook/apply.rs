@@ -5,11 +5,12 @@ use super::plan::{self, Plan, Step};
 use super::request::Request;
 use super::rootfs::{Made, Rootfs};
 use super::volume;
+use crate::bytes::Limit;
 use crate::config::Config;
 use crate::record::Location;
 use crate::registry::{Entry, Init, Place, Registry};
 use crate::store::Store;
-use crate::sys::limit::{self, Limit};
+use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::Proc;
 use crate::sys::process::Who;
 use crate::sys::{mount, ns};
@@ -45,7 +46,7 @@ pub(super) fn apply(
         init: init(site)?,
         pattern: request.wishes.pattern.to_string(),
         append_pid: site.config.core_uses_pid,
-        limit: request.wishes.limit.flatten(),
+        limit: request.wishes.limit.unwrap_or_default(),
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
         limits: request.wishes.limits.clone(),
@@ -216,16 +217,18 @@ fn on_host<'a>(
     Ok(())
 }
 
-/// Sets a soft limit in bytes, and the hard limit with it if that is lower and may be raised.
+/// Sets a soft limit, and the hard limit with it if that is lower and may be raised.
 /// Returns the resulting soft limit.
-pub(super) fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Result<u64> {
-    let infinite = |l: Option<u64>| l.unwrap_or(u64::MAX);
-    let finite = |l: u64| (l != u64::MAX).then_some(l);
-    let hard = infinite(old.hard);
+pub(super) fn set_core_limit(
+    pid: i32,
+    old: SoftAndHard,
+    soft: Limit,
+    may_raise: bool,
+) -> Result<Limit> {
+    let hard = Limit::from(old.hard);
     if soft > hard {
-        if may_raise
-            && limit::set_core_of(pid, Limit { soft: finite(soft), hard: finite(soft) }).is_ok()
-        {
+        let both = SoftAndHard { soft: soft.finite(), hard: soft.finite() };
+        if may_raise && limit::set_core_of(pid, both).is_ok() {
             return Ok(soft);
         }
         log::warn!(
@@ -234,7 +237,7 @@ pub(super) fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -
         );
     }
     let soft = soft.min(hard);
-    limit::set_core_of(pid, Limit { soft: finite(soft), hard: old.hard })?;
+    limit::set_core_of(pid, SoftAndHard { soft: soft.finite(), hard: old.hard })?;
     Ok(soft)
 }
 

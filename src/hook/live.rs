@@ -10,11 +10,12 @@ use super::request::Request;
 use super::rootfs::Rootfs;
 use super::volume;
 use crate::annotation::{self, Annotations};
+use crate::bytes::Limit;
 use crate::config::Config;
 use crate::record::{Location, Names};
 use crate::registry::{Entry, Registry, cgroup_keys};
 use crate::store::Store;
-use crate::sys::limit::{self, Limit};
+use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::{self, MountPoint, Proc, mount_points};
 use crate::sys::process::Who;
 use crate::sys::{OwnedFd, file, filesystem, mount, ns};
@@ -56,9 +57,9 @@ struct Before {
 struct Process {
     pid: i32,
     start_time: u64,
-    /// Soft RLIMIT_CORE before, in bytes; `u64::MAX` is unlimited.
-    soft: u64,
-    hard: u64,
+    /// RLIMIT_CORE before.
+    soft: Limit,
+    hard: Limit,
     /// `coredump_filter` before, if it was changed.
     filter: Option<String>,
 }
@@ -249,7 +250,7 @@ fn processes(entry: &Entry) -> Result<Vec<(i32, Proc)>> {
 /// Adds the previous values to `done`.
 fn set_processes(
     entry: &Entry,
-    limit: Option<(u64, bool)>,
+    limit: Option<(Limit, bool)>,
     filter: Option<u32>,
     done: &mut Vec<Process>,
 ) -> Result<Vec<String>> {
@@ -270,8 +271,8 @@ fn set_processes(
                     done.push(Process {
                         pid,
                         start_time,
-                        soft: u64::MAX,
-                        hard: u64::MAX,
+                        soft: Limit::Unlimited,
+                        hard: Limit::Unlimited,
                         filter: None,
                     });
                     notes.push(format!("process {pid} of the container keeps its limits: {e:#}"));
@@ -289,17 +290,12 @@ fn set_one(
     pid: i32,
     process: &Proc,
     start_time: u64,
-    limit: Option<(u64, bool)>,
+    limit: Option<(Limit, bool)>,
     filter: Option<u32>,
 ) -> Result<Process> {
     let old = process.limit(CORE_LIMIT)?;
-    let mut before = Process {
-        pid,
-        start_time,
-        soft: old.soft.unwrap_or(u64::MAX),
-        hard: old.hard.unwrap_or(u64::MAX),
-        filter: None,
-    };
+    let mut before =
+        Process { pid, start_time, soft: old.soft.into(), hard: old.hard.into(), filter: None };
     if let Some((soft, raise)) = limit {
         ensure!(process.start_time()? == start_time, "it is another process now");
         apply::set_core_limit(pid, old, soft, raise)?;
@@ -366,12 +362,11 @@ fn put_back(entry: &Entry, before: &Before) -> Result<()> {
     let known: BTreeMap<(i32, u64), &Process> =
         before.processes.iter().map(|p| ((p.pid, p.start_time), p)).collect();
     let Some(first) = known.get(&(entry.init.pid, entry.init.start_time)) else { return Ok(()) };
-    let finite = |n: u64| (n != u64::MAX).then_some(n);
     for (pid, process) in processes(entry)? {
         let Ok(start_time) = process.start_time() else { continue };
         let old = known.get(&(pid, start_time)).unwrap_or(first);
-        let limited =
-            limit::set_core_of(pid, Limit { soft: finite(old.soft), hard: finite(old.hard) });
+        let limits = SoftAndHard { soft: old.soft.finite(), hard: old.hard.finite() };
+        let limited = limit::set_core_of(pid, limits);
         let filtered = old
             .filter
             .as_ref()

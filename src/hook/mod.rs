@@ -14,6 +14,7 @@ mod rootfs;
 mod state;
 mod volume;
 
+use crate::bytes::Limit;
 use crate::config::{Config, Mode};
 use crate::record::Names;
 use crate::registry::{Entry, Gone, Init, Registry};
@@ -203,7 +204,7 @@ fn poststart(state: &State) -> Result<()> {
     let Some(soft) = entry.soft_limit else { return Ok(()) };
     let process = Proc::open(entry.init.pid)?;
     let old = process.limit("Max core file size")?;
-    if old.soft.unwrap_or(u64::MAX) != soft {
+    if Limit::from(old.soft) != soft {
         apply::set_core_limit(entry.init.pid, old, soft, false)?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 use super::bundle::{Life, Volume};
 use super::request::Request;
 use super::volume;
+use crate::bytes::Limit;
 use crate::config::{Config, Mode};
 use crate::record::Location;
 use crate::registry::Place;
@@ -21,9 +22,8 @@ pub(super) enum Step {
     },
     /// Show the container its own pattern in `/proc/sys/kernel/core_pattern`.
     View,
-    /// Set the soft RLIMIT_CORE, in bytes, `u64::MAX` for unlimited; and whether the hard
-    /// limit may be raised for it.
-    Limit(u64, bool),
+    /// Set the soft RLIMIT_CORE, and whether the hard limit may be raised for it.
+    Limit(Limit, bool),
     /// Set `coredump_filter`, 0 to 0x1ff.
     Filter(u32),
     /// Register the container for the dispatcher.
@@ -50,8 +50,8 @@ impl fmt::Display for Step {
                 )
             }
             Step::View => write!(f, "show the pattern in /proc/sys/kernel/core_pattern"),
-            Step::Limit(u64::MAX, _) => write!(f, "RLIMIT_CORE unlimited"),
-            Step::Limit(n, _) => write!(f, "RLIMIT_CORE {n}"),
+            Step::Limit(Limit::Unlimited, _) => write!(f, "RLIMIT_CORE unlimited"),
+            Step::Limit(Limit::Finite(n), _) => write!(f, "RLIMIT_CORE {n}"),
             Step::Filter(m) => write!(f, "coredump_filter {m:#x}"),
             Step::Register => write!(f, "register"),
             Step::Dispatch => write!(f, "kernel.core_pattern to the dispatcher"),
@@ -118,12 +118,12 @@ pub(super) fn plan(request: &Request, config: &Config) -> Plan {
 /// The soft limit to set: what the annotation gives, else unlimited. A soft limit above 0 in
 /// config.json was set deliberately and stays; a hard limit there is never exceeded.
 fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
-    let asked = request.wishes.limit.map(|l| l.unwrap_or(u64::MAX));
+    let asked = request.wishes.limit;
     match (asked, request.bundle.core_limit()) {
         (None, Some((soft, _))) if soft > 0 => None,
         (asked, Some((_, hard))) => {
-            let wanted = asked.unwrap_or(u64::MAX);
-            if hard == 0 && wanted > 0 {
+            let (wanted, hard) = (asked.unwrap_or_default(), Limit::from_raw(hard));
+            if hard == Limit::Finite(0) && wanted > hard {
                 notes.push(
                     "the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, \
                      or start the container with `--ulimit core=-1`"
@@ -132,7 +132,7 @@ fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
             }
             Some(Step::Limit(wanted.min(hard), false))
         }
-        (asked, None) => Some(Step::Limit(asked.unwrap_or(u64::MAX), true)),
+        (asked, None) => Some(Step::Limit(asked.unwrap_or_default(), true)),
     }
 }
 

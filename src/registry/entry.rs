@@ -1,5 +1,6 @@
 //! The entry of a registered container, and the index keys under which it is found.
 
+use crate::bytes::Limit;
 use crate::limits::Limits;
 use crate::pattern::Template;
 use crate::record::{Location, Names};
@@ -53,10 +54,10 @@ pub(crate) struct Entry {
     /// Whether `.PID` is appended to a pattern without `%p`, as `kernel.core_uses_pid=1` does.
     pub append_pid: bool,
     /// Most bytes of one core, if the container gives a limit.
-    pub limit: Option<u64>,
-    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for
-    /// unlimited. poststart sets it again.
-    pub soft_limit: Option<u64>,
+    #[serde(default)]
+    pub limit: Limit,
+    /// The soft RLIMIT_CORE that the hook set. poststart sets it again.
+    pub soft_limit: Option<Limit>,
     /// Whether cores are compressed with zstd while they are written.
     #[serde(default)]
     pub compress: bool,

@@ -7,7 +7,7 @@
 use super::cred::Credentials;
 use super::file;
 use super::filesystem;
-use super::limit::Limit;
+use super::limit::SoftAndHard;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
@@ -119,7 +119,7 @@ impl Proc {
     }
 
     /// One of its resource limits, by its name in /proc/PID/limits.
-    pub fn limit(&self, name: &str) -> Result<Limit> {
+    pub fn limit(&self, name: &str) -> Result<SoftAndHard> {
         limit(&self.read("limits")?, name)
             .with_context(|| format!("/proc/PID/limits has no {name:?}"))
     }
@@ -312,14 +312,14 @@ pub fn mapped_root(text: &[u8]) -> Option<u32> {
 }
 
 /// A soft and hard limit of /proc/PID/limits. `None`: no such line.
-pub fn limit(text: &[u8], name: &str) -> Option<Limit> {
+pub fn limit(text: &[u8], name: &str) -> Option<SoftAndHard> {
     let line = text.split(|b| *b == b'\n').find_map(|l| l.strip_prefix(name.as_bytes()))?;
     let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
     let mut value = || match words.next()? {
         "unlimited" => Some(None),
         n => n.parse().ok().map(Some),
     };
-    Some(Limit { soft: value()?, hard: value()? })
+    Some(SoftAndHard { soft: value()?, hard: value()? })
 }
 
 /// Not 0 if a program was started set-user-ID, set-group-ID or with file capabilities.
@@ -437,10 +437,13 @@ mod tests {
         let text = b"Limit  Soft  Hard  Units\n\
                      Max file size             4096       unlimited   bytes     \n\
                      Max core file size        0  18446744073709551614 bytes\n";
-        assert_eq!(limit(text, "Max file size"), Some(Limit { soft: Some(4096), hard: None }));
+        assert_eq!(
+            limit(text, "Max file size"),
+            Some(SoftAndHard { soft: Some(4096), hard: None })
+        );
         assert_eq!(
             limit(text, "Max core file size"),
-            Some(Limit { soft: Some(0), hard: Some(u64::MAX - 1) })
+            Some(SoftAndHard { soft: Some(0), hard: Some(u64::MAX - 1) })
         );
         assert_eq!(limit(text, "Max nothing"), None);
     }

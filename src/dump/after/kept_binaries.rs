@@ -89,7 +89,7 @@ impl Keeper<'_> {
             Haste::Last,
             self.charge,
             &slot,
-            |own, out| look(core_file, core, most.max_file, own, out),
+            |own, out| look(core_file, core, most.max_file.raw(), own, out),
         )?;
         let (seen, large): (Vec<Seen>, Vec<Seen>) =
             seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
@@ -149,7 +149,7 @@ impl Keeper<'_> {
         let slot = self.slot.iter().flat_map(|t| t.fds());
         let files: Vec<BorrowedFd<'_>> =
             open.iter().map(|(_, file)| file.as_fd()).chain(slot).collect();
-        let bounds = Bounds { file: most.max_file, ..COPY };
+        let bounds = Bounds { file: most.max_file.raw(), ..COPY };
         let done = as_crasher::run::<String>(
             facts,
             core_file,
@@ -186,7 +186,7 @@ impl Keeper<'_> {
             let held = kept.of_account(&account)?;
             accounts.push((account, held));
         }
-        Ok(Pot::new(self.most.max_total, used, self.free / 2, accounts))
+        Ok(Pot::new(self.most.max_total.raw(), used, self.free / 2, accounts))
     }
 }
 
