@@ -118,7 +118,7 @@ impl CrashCounts {
             Some(counted) => counted.crashes += 1,
             None => self.crashes.push(Counted { labels, crashes: 1 }),
         }
-        if let Some(seconds) = record.seconds {
+        if let Some(seconds) = record.seconds.filter(|_| record.outcome != Outcome::None) {
             self.durations[SECONDS.partition_point(|bound| *bound < seconds)] += 1;
             self.seconds += seconds;
         }
@@ -180,7 +180,8 @@ mod tests {
     fn crashes_and_durations_add_up() {
         let mut counts = CrashCounts::default();
         let mut refused = record("shop", "web");
-        refused.outcome = Outcome::None;
+        // It took that long to find out, but there is no file.
+        (refused.outcome, refused.seconds) = (Outcome::None, Some(0.001));
         refused.set_cause(Some(&Cause::SetUserId));
         for seconds in [0.005, 0.0051, 1000.0] {
             counts.add(&Record { seconds: Some(seconds), ..record("shop", "web") });

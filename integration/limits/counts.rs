@@ -18,7 +18,7 @@ fn crashes_are_counted_by_cause_and_stay_when_their_records_go() {
     let cause = |n: usize| causes[n]["cause"].as_str();
     assert_eq!((cause(0), cause(1), cause(2)), (None, Some("cores"), Some("cores")));
     host.settle();
-    let labels = r#"{namespace="",container="",signal="SIGSEGV","#;
+    let labels = r#"{namespace="",container="",signal="SIGABRT","#;
     let expected = [
         format!(r#"oci_coredump_crashes_total{labels}outcome="written",cause="none"}} 1"#),
         format!(r#"oci_coredump_crashes_total{labels}outcome="none",cause="cores"}} 2"#),
