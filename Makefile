@@ -12,6 +12,8 @@
 #                     as root
 #   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...
 #                     other projects' tests of hooks, from your checkouts, through this program
+#   make deb rpm      packages, in target/packages; MAINTAINER='NAME <ADDRESS>' for those to publish
+#   make test-hosts   the packages on whole hosts in virtual machines, HOSTS="sid trixie"; as root
 #   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
 #   make kata-guest-hook DESTDIR=ROOTFS
 #                     the guest's part for Kata Containers, into the tree of a guest image
@@ -109,6 +111,45 @@ kata-guest-hook:
 image: build
 	podman build --tag $(or $(IMAGE),localhost/oci-coredump:0.1.0) \
 		--file deploy/Containerfile $(dir $(binary))
+
+# Pinned, and installed outside of this project: its cargo configuration asks for static programs.
+cargo_deb := 3.6.0
+cargo_generate_rpm := 0.21.1
+packaging = cd / && for tool in cargo-deb=$(cargo_deb) cargo-generate-rpm=$(cargo_generate_rpm); do \
+	test "$$($(tools)/bin/$${tool%=*} $${tool%=*} --version 2>/dev/null | sed 's/.* //')" = "$${tool\#*=}" || \
+	$(CARGO) install "$${tool%=*}" --version "=$${tool\#*=}" --locked --quiet --root $(tools) || exit; \
+	done
+version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+stage := target/stage
+packages := target/packages
+documents := README.md $(addprefix docs/,annotations.md attacks.md commands.md \
+	configuration.md cost.md design.md engines.md kubernetes.md limitations.md packages.md \
+	records.md rootless.md)
+
+# All files of the packages. RELEASE: of the package, for the same version of the program.
+RELEASE ?= 1
+.PHONY: stage deb rpm test-hosts
+stage: build
+	@$(packaging)
+	rm -rf $(stage)
+	$(MAKE) --silent install DESTDIR=$(stage) PREFIX=/usr binary=$(binary)
+	strip --strip-unneeded $(stage)/usr/libexec/oci/hooks.d/oci-coredump
+	$(INSTALL) -D -m 0644 deploy/packages/tmpfiles.conf $(stage)/usr/lib/tmpfiles.d/oci-coredump.conf
+	$(INSTALL) -D -m 0644 -t $(stage)/usr/share/doc/oci-coredump $(documents)
+	$(INSTALL) -D -m 0644 deploy/packages/config.toml \
+		$(stage)/usr/share/doc/oci-coredump/examples/config.toml
+	gzip -9nc CHANGELOG.md >$(stage)/usr/share/doc/oci-coredump/changelog.gz
+	echo '.so man1/oci-coredump.1' >$(stage)/usr/share/man/man1/oci-coredump-runtime.1
+	sed 's/@VERSION@/$(version)-$(RELEASE)/' deploy/packages/deb/changelog >$(stage)/changelog
+	mkdir -p $(packages)
+
+deb: stage
+	$(tools)/bin/cargo-deb deb --no-build --no-strip --locked --deb-revision $(RELEASE) \
+		$(if $(MAINTAINER),--maintainer '$(MAINTAINER)') --output $(packages)/
+
+rpm: stage
+	$(tools)/bin/cargo-generate-rpm generate-rpm --output $(packages)/ \
+		--set-metadata 'release = "$(RELEASE)"'
 
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)

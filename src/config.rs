@@ -538,6 +538,25 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_packages_has_every_key_and_its_default() {
+        let text = include_str!("../deploy/packages/config.toml");
+        let settings: String = text
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(|line| !line.starts_with(' ') && !line.is_empty())
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let documented = include_str!("../docs/configuration.md");
+        let documented = documented.split("```toml\n").nth(1).unwrap().split("```").next();
+        let documented: String =
+            documented.unwrap().lines().map(|l| format!("{}\n", l.trim_start_matches("# "))).collect();
+        let table = |text: &str| text.parse::<toml::Table>().unwrap();
+        assert_eq!(table(&settings), table(&documented));
+        Config::parse(&settings).unwrap();
+        assert_eq!(Config::parse(text).unwrap(), Config::default());
+    }
+
+    #[test]
     fn absent_is_default_and_unreadable_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Config::load_from(&dir.path().join("none.toml")).unwrap(), Config::default());

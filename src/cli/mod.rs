@@ -161,9 +161,9 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             out.flush()?;
             return Ok(code);
         }
-        Verb::Watch => {
+        Verb::Watch { once } => {
             install::need_root("watch")?;
-            watch::run().context("watch")?;
+            if once { watch::once() } else { watch::run() }.context("watch")?;
         }
         Verb::Metrics { textfile, store } => {
             Chosen::of(store)

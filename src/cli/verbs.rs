@@ -283,7 +283,11 @@ pub(super) enum Verb {
     /// oci-coredump.service runs this command; `install` enables the service where systemd runs.
     ///
     /// Example: oci-coredump watch
-    Watch,
+    Watch {
+        /// Check once, and end.
+        #[arg(long)]
+        once: bool,
+    },
     /// Print metrics of the recorded crashes in the OpenMetrics text format.
     ///
     /// Example: oci-coredump metrics --textfile /var/lib/node_exporter/textfile/oci-coredump.prom
