@@ -71,6 +71,7 @@ install:
 	$(INSTALL) -m 0755 $(binary) $(libexec)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump-runtime
+	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/kubectl-coredump
 	ln -sf oci-coredump $(libexec)/oci-coredump-runtime
 	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json \
 		>$(hooks)/oci-coredump.json
@@ -87,6 +88,7 @@ uninstall:
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
 	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
+	rm -f $(bin)/kubectl-coredump
 	rm -f $(units)/oci-coredump.service
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
@@ -139,7 +141,8 @@ stage: build
 	$(INSTALL) -D -m 0644 deploy/packages/config.toml \
 		$(stage)/usr/share/doc/oci-coredump/examples/config.toml
 	gzip -9nc CHANGELOG.md >$(stage)/usr/share/doc/oci-coredump/changelog.gz
-	echo '.so man1/oci-coredump.1' >$(stage)/usr/share/man/man1/oci-coredump-runtime.1
+	for name in oci-coredump-runtime kubectl-coredump; do \
+		echo '.so man1/oci-coredump.1' >$(stage)/usr/share/man/man1/$$name.1; done
 	sed 's/@VERSION@/$(version)-$(RELEASE)/' deploy/packages/deb/changelog >$(stage)/changelog
 	mkdir -p $(packages)
 
@@ -150,6 +153,20 @@ deb: stage
 rpm: stage
 	$(tools)/bin/cargo-generate-rpm generate-rpm --output $(packages)/ \
 		--set-metadata 'release = "$(RELEASE)"'
+
+# Each host with a package, one newer, and one for rpm; lintian says nothing that is not in
+# deploy/packages/deb/lintian-overrides.
+HOSTS ?= sid
+host_packages := mmdebstrap qemu-system-x86 qemu-utils e2fsprogs lintian debian-archive-keyring gcc \
+	libc6-dev
+test-hosts:
+	@integration/packages.sh $(host_packages)
+	rm -rf $(packages)
+	$(MAKE) deb rpm
+	$(MAKE) -o build deb RELEASE=2
+	lintian --fail-on error,warning --tag-display-limit 0 $(packages)/*-1_*.deb
+	for host in $(HOSTS); do $(as_root) integration/hosts/run.sh $$host $(packages)/*-1_*.deb \
+		$(packages)/*-2_*.deb $(packages)/*.rpm || exit; done
 
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)

@@ -548,8 +548,11 @@ mod tests {
             .collect();
         let documented = include_str!("../docs/configuration.md");
         let documented = documented.split("```toml\n").nth(1).unwrap().split("```").next();
-        let documented: String =
-            documented.unwrap().lines().map(|l| format!("{}\n", l.trim_start_matches("# "))).collect();
+        let documented: String = documented
+            .unwrap()
+            .lines()
+            .map(|l| format!("{}\n", l.trim_start_matches("# ")))
+            .collect();
         let table = |text: &str| text.parse::<toml::Table>().unwrap();
         assert_eq!(table(&settings), table(&documented));
         Config::parse(&settings).unwrap();

@@ -24,8 +24,9 @@ qemu-img create -q -f qcow2 -F raw -b "$cache/disk.img" "$scratch/disk.qcow2"
 for phase in use again remove; do
     echo "$phase" >"$scratch/disk/phase"
     tar -C "$scratch/disk" -c -f "$scratch/second.tar" .
-    # Emulated where there is no KVM: a boot takes a minute, and longer on a busy machine.
-    timeout 2400 qemu-system-x86_64 -accel kvm -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
+    # Emulated, since KVM within a virtual machine is often none: a boot takes a minute, and longer
+    # on a busy machine.
+    timeout 2400 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
         -nodefaults -no-user-config -display none -no-reboot \
         -kernel "$cache/vmlinuz" -initrd "$cache/initrd" \
         -append 'root=/dev/vda rw console=ttyS0 panic=-1 systemd.mask=systemd-networkd-wait-online.service' \
