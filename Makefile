@@ -5,7 +5,8 @@
 #                     or just start a container
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is restored
-#   make test         everything that .ci/run runs; TEST=NAME: only the tests whose name holds NAME
+#   make test         everything that .ci/run runs; TEST=NAME: only the tests whose name holds NAME.
+#                     See docs/testing.md
 #   make fuzz         all fuzz targets, each until its curve is flat
 #   make sanitize     the unit tests under AddressSanitizer
 #   make faults       faults and storms, with the helper killed at every one of its system calls;
@@ -38,6 +39,7 @@ bin := $(DESTDIR)$(PREFIX)/bin
 share := $(DESTDIR)$(PREFIX)/share
 hooks := $(share)/containers/oci/hooks.d
 man := $(share)/man/man1
+doc := $(share)/doc/oci-coredump
 units := $(DESTDIR)$(PREFIX)/lib/systemd/system
 guest := $(DESTDIR)/usr/share/oci/hooks
 bash := $(share)/bash-completion/completions
@@ -54,9 +56,22 @@ test_packages := $(demo_packages) strace g++ golang-go zstd crun conmon systemd 
 	util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
 	qemu-system-x86 checkpolicy apparmor cpio
 
+# The package of the tests that need root, and of the benchmarks.
+member := oci-coredump-integration
+
 # A runner for the tests that need root: `--config` for cargo, $(1) are further variables.
 root_runner = $(if $(as_root),--config \
 	"target.'cfg(unix)'.runner = 'sudo env $(if $(1),$(1) )HOME=$(HOME) PATH=$(PATH)'")
+
+# TEST may begin with the name of a target, as the summary of the tests prints it.
+targets := $(basename $(notdir $(wildcard integration/*.rs tests/*.rs)))
+target_of_test := $(filter $(firstword $(subst ::, ,$(TEST))),$(targets) oci_coredump)
+test_filter := $(patsubst $(target_of_test)::%,%,$(filter-out $(target_of_test),$(TEST)))
+selected_tests := $(if $(target_of_test:oci_coredump=),--test $(target_of_test),\
+	$(if $(target_of_test),--lib,--lib --tests))
+run_tests = CARGO=$(CARGO) integration/test.sh $(call root_runner,$(if $(CI),CI=$(CI))) \
+	test --workspace --locked --no-fail-fast $(selected_tests) \
+	-- --test-threads=1 $(test_filter)
 
 .PHONY: build install uninstall kata-guest-hook demo test fuzz faults sanitize miri conformance \
 	bench bench-scaling deps demo-deps test-deps clean
@@ -67,7 +82,8 @@ build:
 # Not a dependency on `build`: root often has no cargo.
 install:
 	@test -x "$(binary)" || $(MAKE) build
-	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish) $(units)
+	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish) $(units) \
+		$(doc)
 	$(INSTALL) -m 0755 $(binary) $(libexec)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump-runtime
@@ -77,6 +93,7 @@ install:
 		>$(hooks)/oci-coredump.json
 	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service \
 		>$(units)/oci-coredump.service
+	$(INSTALL) -m 0644 docs/config.toml $(doc)/config.toml
 	$(binary) man >$(man)/oci-coredump.1
 	$(binary) completions bash >$(bash)/oci-coredump
 	$(binary) completions zsh >$(zsh)/_oci-coredump
@@ -89,10 +106,10 @@ uninstall:
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
 	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(bin)/kubectl-coredump
-	rm -f $(units)/oci-coredump.service
+	rm -f $(units)/oci-coredump.service $(doc)/config.toml
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
-		$(fish) $(dir $(fish)) 2>/dev/null || :
+		$(fish) $(dir $(fish)) $(doc) 2>/dev/null || :
 
 # kata-agent runs regular files only, no symbolic links, and calls each with the name of its
 # directory: so this is one file under three names.
@@ -138,8 +155,6 @@ stage: build
 	strip --strip-unneeded $(stage)/usr/libexec/oci/hooks.d/oci-coredump
 	$(INSTALL) -D -m 0644 deploy/packages/tmpfiles.conf $(stage)/usr/lib/tmpfiles.d/oci-coredump.conf
 	$(INSTALL) -D -m 0644 -t $(stage)/usr/share/doc/oci-coredump $(documents)
-	$(INSTALL) -D -m 0644 deploy/packages/config.toml \
-		$(stage)/usr/share/doc/oci-coredump/examples/config.toml
 	gzip -9nc CHANGELOG.md >$(stage)/usr/share/doc/oci-coredump/changelog.gz
 	for name in oci-coredump-runtime kubectl-coredump; do \
 		echo '.so man1/oci-coredump.1' >$(stage)/usr/share/man/man1/$$name.1; done
@@ -172,22 +187,23 @@ demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)
 
 # Only the integration tests run as root: they start containers and set the kernel's core_pattern.
+# Their program, of the profile of the tests, is built first. Every part runs, whatever failed
+# before it; the last lines count the tests and name those that failed.
 test: export PATH := $(PATH):$(tools)/bin
-# Every part runs, whatever failed before it; the failed ones are listed at the end.
 test: test-deps build
+	$(CARGO) build --locked
 ifdef TEST
-	$(CARGO) $(call root_runner,$(if $(CI),CI=$(CI))) \
-		test --locked --no-fail-fast --lib --tests -- --test-threads=1 $(TEST)
+	@$(run_tests)
 else
 	@failed=; \
 	part() { echo "$$*"; "$$@" || failed="$$failed; $$*"; }; \
-	part $(CARGO) fmt --check; \
-	part $(CARGO) clippy --locked --all-targets -- -D warnings; \
+	part $(CARGO) fmt --all --check; \
+	part $(CARGO) clippy --workspace --locked --all-targets -- -D warnings; \
 	part $(CARGO) test --locked --doc; \
-	part $(CARGO) $(call root_runner,$(if $(CI),CI=$(CI))) \
-		test --locked --no-fail-fast --lib --tests -- --test-threads=1; \
 	part env PROFILE=dev fuzz/run.sh 3; \
-	test -z "$$failed" || { echo "make test: failed:$${failed#;}" >&2; exit 1; }
+	$(run_tests) || tests=failed; \
+	test -z "$$failed" || echo "make test: failed:$${failed#;}" >&2; \
+	test -z "$$failed$$tests"
 endif
 
 # Every reader of untrusted input, until half of its time has found next to nothing. Takes an hour
@@ -197,8 +213,9 @@ fuzz:
 
 # `make test` kills at every fifth of the calls.
 faults: test-deps
+	$(CARGO) build --locked
 	OCI_COREDUMP_SWEEP=1 $(CARGO) $(call root_runner,OCI_COREDUMP_SWEEP=1) \
-		test --locked --test faults -- --test-threads=1 --nocapture
+		test --package $(member) --locked --test faults -- --test-threads=1 --nocapture
 
 # The unit tests with every memory access checked, except those that enter the sandbox: it bounds
 # the address space, of which AddressSanitizer needs terabytes.
@@ -222,18 +239,21 @@ conformance: export PATH := $(PATH):$(tools)/bin
 conformance: sources = RUNC_SRC=$(RUNC_SRC) CRUN_SRC=$(CRUN_SRC) YOUKI_SRC=$(YOUKI_SRC)
 conformance: test-deps
 	@integration/packages.sh bats jq
+	$(CARGO) build --locked
 	$(sources) $(CARGO) $(call root_runner,$(sources)) \
-		test --locked --test conformance -- --test-threads=1 --nocapture
+		test --package $(member) --locked --test conformance -- --test-threads=1 --nocapture
 
 # Ratios to the kernel's own file mode. Run it on a machine that does nothing else.
 bench:
 	@integration/packages.sh $(demo_packages) runc strace systemd
 	@integration/tools.sh $(tools)
-	PATH="$$PATH:$(tools)/bin" $(CARGO) bench --locked --bench dump
+	$(CARGO) build --release --locked
+	PATH="$$PATH:$(tools)/bin" $(CARGO) bench --package $(member) --locked --bench dump
 
 bench-scaling:
 	@integration/packages.sh $(demo_packages)
-	$(CARGO) bench --locked --bench scaling
+	$(CARGO) build --release --locked
+	$(CARGO) bench --package $(member) --locked --bench scaling
 
 deps: demo-deps test-deps
 

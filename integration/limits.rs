@@ -5,6 +5,5 @@
 mod quota;
 #[path = "limits/stall.rs"]
 mod stall;
-mod support;
 #[path = "limits/writer.rs"]
 mod writer;

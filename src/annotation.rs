@@ -109,14 +109,6 @@ pub(crate) fn is_sandbox(all: &Annotations) -> bool {
     is("io.kubernetes.cri.container-type") || is("io.kubernetes.cri-o.ContainerType")
 }
 
-/// The container's name within its pod, as containerd's CRI plugin and CRI-O annotate it.
-pub(crate) fn container_name(all: &Annotations) -> Option<&str> {
-    ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"]
-        .iter()
-        .find_map(|k| all.get(*k))
-        .map(String::as_str)
-}
-
 /// Whether the container must not start without its core pattern: `oci-coredump/required`. A value
 /// that is neither `true` nor `false` counts as `true`; [`wishes`] then refuses it.
 pub(crate) fn required(all: &Annotations, container: Option<&str>) -> bool {
@@ -209,7 +201,7 @@ pub(crate) fn wishes(
 }
 
 /// The settings that a container may give in our own keys.
-const SETTINGS: [&str; 7] =
+pub(crate) const SETTINGS: [&str; 7] =
     ["pattern", "limit", "filter", "compress", "release", "limits", "required"];
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the

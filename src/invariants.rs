@@ -2,6 +2,7 @@
 //! untrusted input in [`crate::hostile`] and in the entry points.
 
 use crate::annotation::{self, Annotations};
+use crate::identity::Identity;
 use crate::pattern::{MAX_LEN, Specifiers, Template};
 
 /// Text as the kernel escapes it in a file name: not empty, no `/`, and neither `.` nor `..`.
@@ -30,7 +31,8 @@ pub(crate) fn crash(text: &[u8]) -> Specifiers {
 
 /// What must hold of every request that is granted.
 pub(crate) fn asked(all: &Annotations) {
-    let container = annotation::container_name(all);
+    let names = Identity::of("", all).names;
+    let container = names.container_name.as_deref();
     annotation::is_sandbox(all);
     annotation::required(all, container);
     let Ok(Some(wishes)) = annotation::wishes(all, container, Some("core")) else { return };

@@ -15,17 +15,52 @@ pub(crate) enum Location {
     Volume,
     /// The host's store, which is bind-mounted into the container: kept.
     Store,
+    /// A volume that its engine removes with the container: an anonymous one of a container that
+    /// is removed when it ends, or one whose upper layer is the container's.
+    #[serde(rename = "own volume")]
+    OwnVolume,
     /// Memory (tmpfs): removed with the container, and counted as the container's memory.
     Memory,
+    /// Memory of the pod (an emptyDir of medium Memory): removed with the pod, and counted as the
+    /// container's memory.
+    #[serde(rename = "pod memory")]
+    PodMemory,
     /// The container's own writable layer: removed with the container.
     #[default]
     Layer,
 }
 
 impl Location {
+    /// With what the core is removed, if not by somebody who removes it.
+    pub(crate) fn goes_with(self) -> Option<Owner> {
+        match self {
+            Location::OwnVolume | Location::Memory | Location::Layer => Some(Owner::Container),
+            Location::PodMemory => Some(Owner::Pod),
+            Location::Volume | Location::Store => None,
+        }
+    }
+
     /// Whether the core is removed with the container.
     pub(crate) fn is_lost_with_container(self) -> bool {
-        matches!(self, Location::Memory | Location::Layer)
+        self.goes_with() == Some(Owner::Container)
+    }
+}
+
+/// What takes a core with it when it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The container.
+    Container,
+    /// Its pod.
+    Pod,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Owner::Container => "container",
+            Owner::Pod => "pod",
+        })
     }
 }
 
@@ -66,6 +101,26 @@ pub struct Names {
 impl Names {
     /// Longest name that is kept, in bytes. An image reference, for one, has no bound of its own.
     const LONGEST: usize = 1024;
+
+    /// Whether a user means this container by `word`: its name, `pod/name`, `namespace/pod/name`,
+    /// podman's name for one in a pod (`pod-name`), or the beginning of its ID.
+    pub(crate) fn is_called(&self, word: &str) -> bool {
+        let Some(name) = &self.container_name else { return self.container_id.starts_with(word) };
+        let pod = self.pod_name.as_deref().unwrap_or_default();
+        let in_pod = |between: &str| {
+            let rest = word.strip_prefix(pod).and_then(|rest| rest.strip_prefix(between));
+            !pod.is_empty() && rest == Some(name)
+        };
+        let in_namespace = || {
+            let rest = word.strip_prefix(self.pod_namespace.as_deref()?)?.strip_prefix('/')?;
+            rest.strip_prefix(pod)?.strip_prefix('/').map(|rest| rest == name)
+        };
+        name == word
+            || in_pod("/")
+            || in_pod("-")
+            || in_namespace() == Some(true)
+            || self.container_id.starts_with(word)
+    }
 
     /// Cuts names longer than 1024 bytes: whoever wrote them could otherwise cause
     /// records too long to be read.

@@ -49,7 +49,6 @@ const SWEPT: &str = "swept";
 /// A container whose entry was removed by [`Registry::sweep`].
 #[derive(Debug)]
 pub(crate) struct Gone {
-    /// The container's ID.
     pub id: String,
     /// The store of the container's user, if that is not root.
     pub store: Option<PathBuf>,
@@ -59,7 +58,7 @@ fn file_name(id: &str) -> OsString {
     format!("{id}.json").into()
 }
 
-/// The registry's directories, opened.
+/// The registry of root or of a user, by its open directories.
 #[derive(Debug)]
 pub(crate) struct Registry {
     run: OwnedFd,

@@ -1,6 +1,6 @@
 //! `metrics`: sums over the records, in the OpenMetrics text format.
 
-use super::Chosen;
+use super::selection::Chosen;
 use crate::record::{Location, Outcome, Record};
 use crate::report::one_line;
 use crate::store::Store;
@@ -155,7 +155,9 @@ fn location(r: &Record) -> &'static str {
     match r.location {
         Location::Volume => "volume",
         Location::Store => "store",
+        Location::OwnVolume => "own volume",
         Location::Memory => "memory",
+        Location::PodMemory => "pod memory",
         Location::Layer => "layer",
     }
 }

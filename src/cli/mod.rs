@@ -1,6 +1,7 @@
 //! The commands for users: dispatches the parsed command line.
 
 mod announced;
+mod archive;
 mod bundle;
 mod debug;
 mod doctor;
@@ -18,8 +19,11 @@ mod private;
 mod query;
 mod rm;
 mod selection;
+mod sink;
 mod stack;
+mod subject;
 mod table;
+mod tools;
 mod tree;
 mod unpack;
 mod vacuum;
@@ -31,12 +35,18 @@ use crate::engine;
 use crate::report::{self, LogTarget};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
-use selection::{Chosen, by_time, no_match};
+use selection::Chosen;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use verbs::{Cli, Verb};
+
+/// The definition of the command line, for the documents that are made from it.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// The manual page: the program, and the synopsis, description and options of each verb.
 fn man_page() -> anyhow::Result<Vec<u8>> {
@@ -125,12 +135,12 @@ fn verb(verb: Verb) -> Result<ExitCode> {
                 return debug::run_bundle(Path::new(bundle), &debugger).context("debug");
             }
             let (chosen, query) = which.choose().context("debug")?;
-            return debug::run(&chosen, &query, &from.subject(), &debugger).context("debug");
+            return debug::run(&chosen, &query, &from, &debugger).context("debug");
         }
         Verb::Export { which, from, output, core_only } => {
             let (chosen, query) = which.choose().context("export")?;
             drop(out);
-            export::run(&chosen, &query, &from.subject(), &output, core_only).context("export")?;
+            export::run(&chosen, &query, &from, &output, core_only).context("export")?;
             return Ok(ExitCode::SUCCESS);
         }
         Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {

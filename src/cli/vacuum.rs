@@ -1,6 +1,7 @@
 //! `vacuum`: removes the oldest crashes.
 
-use super::{Chosen, query, table};
+use super::selection::Chosen;
+use super::{query, table};
 use crate::report::one_line;
 use crate::store::Store;
 use crate::vacuum::{Inventory, Rules};

@@ -1,7 +1,8 @@
 //! The command line. `--help`, the man page and the completions are all made from this definition.
 
 use super::node;
-use super::selection::{Source, Which};
+use super::selection::Which;
+use super::subject::Subject;
 use crate::engine::{self, Engine};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -17,21 +18,13 @@ When a process in it dies of a signal that dumps core, the core is, in the conta
 
 Files:
   /etc/oci-coredump/config.toml        settings; may be absent
+  /usr/share/doc/oci-coredump/config.toml
+                                       all settings with their defaults, explained
   /run/oci-coredump/                   the registered containers
   /var/lib/oci-coredump/containers/    cores of containers that mount no volume for them
   /var/lib/oci-coredump/records/       one file for every crash, of lines of JSON
   /var/lib/oci-coredump/binaries/      executables and libraries of the cores,
                                        by build-id and content
-
-Settings of what is kept, with their defaults:
-  termination_log = \"init\"    which core is reported in the container's /dev/termination-log:
-                              that of the init process, of any process, or none (init, any, off)
-  [binaries]                  executables and libraries of the cores
-    keep = true
-    max_file = \"1G\"           most bytes of one file; a larger one is not kept
-    max_total = \"4G\"          most bytes of all files together
-  [vacuum]                    the rules of `vacuum`, applied after crashes and when containers end
-    max_size, max_age, keep   none
 
 Exit status: 0 success, also if the reader of a pipe has closed it; 1 failure, no crash matched, or
 `doctor` found a failure; 2 wrong command line.
@@ -123,7 +116,7 @@ pub(super) enum Verb {
     /// List the crashes, the newest last.
     ///
     /// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
-    /// overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
+    /// removed with its container, or with its pod: it was where only these keep it; overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
     /// file system does not answer; leased, another process holds a lease on it; none, it was never
     /// written (`info` shows why).
     ///
@@ -190,7 +183,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        from: Source,
+        from: Subject,
         /// The debugger: gdb, lldb, or the path of one.
         #[arg(long, value_name = "PROGRAM", default_value = "gdb")]
         debugger: PathBuf,
@@ -218,7 +211,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        from: Source,
+        from: Subject,
         /// Write to this file; - is stdout.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
@@ -307,16 +300,16 @@ pub(super) enum Verb {
     ///
     /// Does now what the hook would have done when the container started: makes the dump directory,
     /// mounts the container's view of core_pattern, sets RLIMIT_CORE of all its processes and
-    /// registers it. The name or ID is looked up with podman, docker, nerdctl, crictl, ctr, runc,
-    /// crun or youki, whichever knows it; with --by only with the given command; with --pid with
-    /// none. Each difference from a container that was started this way is printed on a line.
+    /// registers it. podman, docker, nerdctl, crictl, ctr, runc, crun and youki are asked for it at
+    /// once, as far as they are installed, for three seconds at most; with --by only the given
+    /// command; with --pid none. Each difference from a container that was started this way is printed on a line.
     ///
     /// Example: oci-coredump enable web --pattern /pod/data/dump/core-eci --limit 2G
     #[command(group(
         clap::ArgGroup::new("target").args(["container", "pid"]).multiple(true).required(true)
     ))]
     Enable {
-        /// Name or ID of the container.
+        /// Name or ID of the container, the beginning of the ID, or POD/NAME.
         container: Option<String>,
         /// Process ID of one of its processes. CONTAINER is then only the name to register it
         /// under, and may be omitted.
@@ -346,7 +339,7 @@ pub(super) enum Verb {
     ///
     /// Example: oci-coredump disable web
     Disable {
-        /// Name or ID of the container, or the beginning of the ID.
+        /// Name or ID of the container, the beginning of the ID, or POD/NAME.
         container: String,
     },
     /// Print what the hook would do for a bundle, and change nothing.

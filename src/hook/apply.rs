@@ -4,6 +4,7 @@ use super::inside::{self, Undo};
 use super::plan::{self, Plan, Step};
 use super::request::Request;
 use super::rootfs::{Made, Rootfs};
+use super::volume;
 use crate::config::Config;
 use crate::record::Location;
 use crate::registry::{Entry, Init, Place, Registry};
@@ -14,16 +15,15 @@ use crate::sys::process::Who;
 use crate::sys::{mount, ns};
 use crate::sysctl;
 use anyhow::{Context, Result};
+use std::path::Path;
 
 /// What the steps work on.
 pub(super) struct Site<'a> {
-    /// The registry.
     pub registry: &'a Registry,
-    /// The configuration.
     pub config: &'a Config,
     /// The user whose hook this is.
     pub who: Who,
-    /// The container's init process.
+    /// The container's init process, by its directory in /proc.
     pub process: Proc,
     /// PID of the container's init process.
     pub pid: i32,
@@ -49,7 +49,8 @@ pub(super) fn apply(
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
         limits: request.wishes.limits.clone(),
-        place: Place { location: Location::Layer, mount: None },
+        place: Place::default(),
+        termination_log: request.bundle.termination_log(),
         refused: None,
         soft_limit: None,
         store: (site.who != Who::Root).then(|| site.config.store.clone()),
@@ -100,6 +101,7 @@ pub(super) fn apply(
 fn why_lost(entry: &Entry) -> &'static str {
     match entry.place.location {
         Location::Memory => "the directory is memory-backed",
+        Location::OwnVolume => "its engine removes that volume with it",
         _ => "no volume is mounted there, and the directory is not empty or not fixed",
     }
 }
@@ -126,7 +128,12 @@ fn in_container<'a>(
             let (onto, found) = found?;
             let store = Store::open(site.config)?;
             let source = store.container_path(id);
-            let here = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
+            let mut here = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
+            if let Some((_, source)) = &mut here.mount
+                && let Ok(Some(lasting)) = volume::on_itself(Path::new(source.as_str()))
+            {
+                *source = lasting.to_string_lossy().into_owned();
+            }
             if here.location == Location::Store {
                 let dir = store.container_dir(id, rootfs.owner)?;
                 later(Box::new(move || store.forget_empty(id).map(drop)));

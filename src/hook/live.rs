@@ -8,6 +8,7 @@ use super::inside;
 use super::plan::{self, Step};
 use super::request::Request;
 use super::rootfs::Rootfs;
+use super::volume;
 use crate::annotation::{self, Annotations};
 use crate::config::Config;
 use crate::record::{Location, Names};
@@ -33,16 +34,16 @@ const MAX: usize = 4 << 20;
 /// a child with the old one.
 const ROUNDS: usize = 8;
 
-/// A running container.
+/// A running container that `enable` is to work on.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its names.
+    /// Its ID, and the names that its engine gives it.
     pub names: Names,
     /// PID of one of its processes.
     pub pid: i32,
 }
 
-/// The state before.
+/// What `enable` has changed, as it was before.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Before {
     /// How many of the last components of the dump directory were made.
@@ -83,7 +84,8 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
         Ok((bundle(&process, &rootfs, directory.as_deref())?, made))
     })?;
     looked.keep()?;
-    let request = Request { wishes, names: target.names.clone(), bundle };
+    let request =
+        Request { wishes, names: target.names.clone(), engine: None, is_removed: false, bundle };
     let mut plan = plan::plan(&request, config);
     // These two apply to every process, not only to the first one.
     let set = plan.steps.iter().fold((None, None), |set, step| match step {
@@ -159,9 +161,7 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
 /// There is none, or there are several.
 pub fn find(word: &str) -> Result<String> {
     let registry = Registry::open().context("no container is registered")?;
-    let is = |e: &Entry| {
-        e.names.container_id.starts_with(word) || e.names.container_name.as_deref() == Some(word)
-    };
+    let is = |e: &Entry| e.names.is_called(word);
     let ids = registry.ids()?;
     let found: Vec<&String> =
         ids.iter().filter(|id| *id == word || registry.get(id).is_some_and(|e| is(&e))).collect();
@@ -221,21 +221,8 @@ fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bu
         let same = |path: &PathBuf| {
             file::open_dir(path).and_then(file::stat).is_ok_and(|s| s.id == theirs)
         };
-        sources(wanted, &host).into_iter().find(same)
+        volume::sources(wanted, &host).into_iter().find(same)
     }))
-}
-
-/// Where on the host the directory of a mount can be, the most likely path first.
-fn sources(wanted: &MountPoint, host: &[MountPoint]) -> Vec<PathBuf> {
-    let mut all: Vec<_> = host
-        .iter()
-        .filter(|h| h.device == wanted.device)
-        .filter_map(|h| Some((h, wanted.root.strip_prefix(&h.root).ok()?)))
-        .collect();
-    all.sort_by_key(|(h, _)| std::cmp::Reverse(h.root.components().count()));
-    let join =
-        |at: &Path, rest: &Path| if rest == Path::new("") { at.to_owned() } else { at.join(rest) };
-    all.into_iter().map(|(h, rest)| join(&h.target, rest)).collect()
 }
 
 /// The container's processes: those in its mount namespace, its PID namespace or its cgroup.
@@ -417,30 +404,4 @@ fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> 
         all.push("its cores go away with the container: the directory is memory-backed".to_owned());
     }
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn where_a_mount_comes_from() {
-        let point = |device: &str, root: &str, target: &str| MountPoint {
-            device: device.into(),
-            root: root.into(),
-            target: target.into(),
-            read_only: false,
-        };
-        let host =
-            [point("8:1", "/", "/"), point("8:2", "/", "/srv"), point("8:1", "/data/x", "/mnt/x")];
-        let of = |device: &str, root: &str| -> Vec<String> {
-            sources(&point(device, root, "/dump"), &host)
-                .iter()
-                .map(|p| p.to_str().unwrap().to_owned())
-                .collect()
-        };
-        assert_eq!(of("8:1", "/data/x/y"), ["/mnt/x/y", "/data/x/y"]);
-        assert_eq!(of("8:2", "/"), ["/srv"]);
-        assert_eq!(of("0:77", "/"), Vec::<String>::new());
-    }
 }

@@ -14,12 +14,12 @@ pub struct Credentials {
     pub uid: [u32; 4],
     /// Real, effective, saved and file-system group ID.
     pub gid: [u32; 4],
-    /// Supplementary groups.
+    /// Supplementary group IDs, in the order of `Groups` in /proc/PID/status.
     pub groups: Vec<u32>,
     /// Effective capabilities, a bit mask as in `CapEff` of /proc/PID/status, valid in the
     /// process's own user namespace.
     pub effective: u64,
-    /// Permitted capabilities, `CapPrm`.
+    /// Mask of the permitted capabilities: `CapPrm` of /proc/PID/status.
     pub permitted: u64,
 }
 

@@ -24,7 +24,7 @@ const MAX: usize = 1 << 20;
 pub struct Proc(OwnedFd);
 
 impl Proc {
-    /// Opens /proc/PID.
+    /// Opens the directory /proc/PID. A descriptor of it never leads to another process.
     pub fn open(pid: i32) -> Result<Self> {
         ensure!(pid > 0, "{pid} is no process ID");
         let dir = file::open_dir(format!("/proc/{pid}").as_ref())?;
@@ -85,7 +85,7 @@ impl Proc {
         Ok(())
     }
 
-    /// /proc/PID/status, parsed.
+    /// Reads and parses /proc/PID/status.
     pub fn status(&self) -> Result<Status> {
         Status::parse(&self.read("status")?).context("/proc/PID/status is not understood")
     }
@@ -144,14 +144,14 @@ impl AsFd for Proc {
     }
 }
 
-/// Fields of /proc/PID/status.
+/// The fields of /proc/PID/status that are used here, see proc_pid_status(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// File creation mask.
+    /// File mode creation mask, see umask(2).
     pub umask: u32,
     /// PID of the parent in the reader's PID namespace; 0 if it is outside.
     pub parent: i32,
-    /// IDs, groups, effective capabilities.
+    /// User and group IDs, supplementary groups and capabilities.
     pub credentials: Credentials,
     /// The thread group's ID in each PID namespace, from the reader's to its own.
     pub ns_tgid: Vec<i32>,
@@ -215,16 +215,16 @@ fn after_name(stat: &[u8]) -> Option<std::str::SplitWhitespace<'_>> {
     Some(std::str::from_utf8(stat.get(after..)?).ok()?.split_whitespace())
 }
 
-/// One line of /proc/PID/cgroup.
+/// One line of /proc/PID/cgroup: one hierarchy, see cgroups(7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     /// The controllers of the hierarchy; empty for cgroup v2.
     pub controllers: Vec<u8>,
-    /// Path in the hierarchy.
+    /// Path below the root of the hierarchy, as this process's cgroup namespace shows it.
     pub path: Vec<u8>,
 }
 
-/// Parses /proc/PID/cgroup, `ID:controllers:path`.
+/// Parses /proc/PID/cgroup, whose lines are `ID:controllers:path`. Other lines are skipped.
 pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
     let mut out = Vec::new();
     for line in text.split(|b| *b == b'\n') {
@@ -237,7 +237,7 @@ pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
     out
 }
 
-/// One line of /proc/PID/mountinfo.
+/// One line of /proc/PID/mountinfo: one mount, see proc_pid_mountinfo(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
     /// `major:minor` of the file system.
@@ -265,6 +265,20 @@ pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
         })
     };
     text.split(|b| *b == b'\n').filter_map(parse).collect()
+}
+
+/// Where the root directory of a process comes from, in the text of its mountinfo: the upper layer of
+/// an overlay, else the directory of the file system that is mounted there.
+///
+/// # References
+/// proc_pid_mountinfo(5); the options of an overlay end the line.
+pub fn root_mount(text: &[u8]) -> Option<Vec<u8>> {
+    let words = |line: &[u8]| line.split(|b| *b == b' ').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let last =
+        text.split(|b| *b == b'\n').map(words).rfind(|w| w.get(4).is_some_and(|t| t == b"/"))?;
+    let mut options = last.last()?.split(|b| *b == b',');
+    let upper = options.find_map(|option| option.strip_prefix(b"upperdir="));
+    Some(unescape(upper.unwrap_or(&last[3])))
 }
 
 /// Decodes the kernel's escapes, such as `\040` for a blank.
@@ -341,7 +355,7 @@ pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
 
 pub use super::text::printable;
 
-/// Bytes as an `OsStr`.
+/// Views bytes as the `OsStr` that the system calls take.
 pub fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }

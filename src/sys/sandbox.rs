@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// Bounds of a sandboxed child.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Address space, in bytes.
+    /// Most address space of the child, in bytes (RLIMIT_AS).
     pub memory: u64,
-    /// Processor time, in seconds.
+    /// Most processor time of the child, in seconds (RLIMIT_CPU).
     pub cpu: u64,
     /// Wall time until it is killed.
     pub time: Duration,
@@ -30,7 +30,7 @@ pub struct Bounds {
 /// The output of a sandboxed child, and why it stopped.
 #[derive(Debug)]
 pub struct Said {
-    /// The output, possibly truncated.
+    /// What the child has written; truncated where it was ended by a limit.
     pub output: Vec<u8>,
     /// Why the output is incomplete; `None` if the child came to its end.
     pub cut: Option<String>,

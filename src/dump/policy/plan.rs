@@ -6,7 +6,6 @@ use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
 use crate::limits::{Free, Limits};
 use crate::pattern::Template;
-use crate::record::Location;
 use crate::registry::Entry;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ pub(crate) enum Plan {
 }
 
 /// The file to write, as the kernel's file mode would.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CoreFile {
     /// Absolute, or relative to the crasher's working directory; resolved below its root.
     pub path: Vec<u8>,
@@ -80,7 +79,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
         min_free: None,
         threads: usize::MAX,
         at_home: facts.mount_ns == entry.init.mount_ns,
-        memory: entry.place.location == Location::Memory,
+        memory: entry.place.is_memory,
     };
     Plan::Write(entry, file)
 }

@@ -13,7 +13,7 @@ use crate::dump::copy::target::{self, Target};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::quota::{self, Kept, Refusal};
-use crate::dump::policy::slots::Slot;
+use crate::dump::policy::slot::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
