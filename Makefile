@@ -13,6 +13,8 @@
 #                     as root
 #   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...
 #                     other projects' tests of hooks, from your checkouts, through this program
+#   make deb rpm      packages, in target/packages; MAINTAINER='NAME <ADDRESS>' for those to publish
+#   make test-hosts   the packages on whole hosts in virtual machines, HOSTS="sid trixie"; as root
 #   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
 #   make kata-guest-hook DESTDIR=ROOTFS
 #                     the guest's part for Kata Containers, into the tree of a guest image
@@ -85,6 +87,7 @@ install:
 	$(INSTALL) -m 0755 $(binary) $(libexec)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump-runtime
+	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/kubectl-coredump
 	ln -sf oci-coredump $(libexec)/oci-coredump-runtime
 	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json \
 		>$(hooks)/oci-coredump.json
@@ -102,6 +105,7 @@ uninstall:
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
 	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
+	rm -f $(bin)/kubectl-coredump
 	rm -f $(units)/oci-coredump.service $(doc)/config.toml
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
@@ -126,6 +130,58 @@ kata-guest-hook:
 image: build
 	podman build --tag $(or $(IMAGE),localhost/oci-coredump:0.1.0) \
 		--file deploy/Containerfile $(dir $(binary))
+
+# Pinned, and installed outside of this project: its cargo configuration asks for static programs.
+cargo_deb := 3.6.0
+cargo_generate_rpm := 0.21.1
+packaging = cd / && for tool in cargo-deb=$(cargo_deb) cargo-generate-rpm=$(cargo_generate_rpm); do \
+	test "$$($(tools)/bin/$${tool%=*} $${tool%=*} --version 2>/dev/null | sed 's/.* //')" = "$${tool\#*=}" || \
+	$(CARGO) install "$${tool%=*}" --version "=$${tool\#*=}" --locked --quiet --root $(tools) || exit; \
+	done
+version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+stage := target/stage
+packages := target/packages
+documents := README.md $(addprefix docs/,annotations.md attacks.md commands.md \
+	configuration.md cost.md design.md engines.md kubernetes.md limitations.md packages.md \
+	records.md rootless.md)
+
+# All files of the packages. RELEASE: of the package, for the same version of the program.
+RELEASE ?= 1
+.PHONY: stage deb rpm test-hosts
+stage: build
+	@$(packaging)
+	rm -rf $(stage)
+	$(MAKE) --silent install DESTDIR=$(stage) PREFIX=/usr binary=$(binary)
+	strip --strip-unneeded $(stage)/usr/libexec/oci/hooks.d/oci-coredump
+	$(INSTALL) -D -m 0644 deploy/packages/tmpfiles.conf $(stage)/usr/lib/tmpfiles.d/oci-coredump.conf
+	$(INSTALL) -D -m 0644 -t $(stage)/usr/share/doc/oci-coredump $(documents)
+	gzip -9nc CHANGELOG.md >$(stage)/usr/share/doc/oci-coredump/changelog.gz
+	for name in oci-coredump-runtime kubectl-coredump; do \
+		echo '.so man1/oci-coredump.1' >$(stage)/usr/share/man/man1/$$name.1; done
+	sed 's/@VERSION@/$(version)-$(RELEASE)/' deploy/packages/deb/changelog >$(stage)/changelog
+	mkdir -p $(packages)
+
+deb: stage
+	$(tools)/bin/cargo-deb deb --no-build --no-strip --locked --deb-revision $(RELEASE) \
+		$(if $(MAINTAINER),--maintainer '$(MAINTAINER)') --output $(packages)/
+
+rpm: stage
+	$(tools)/bin/cargo-generate-rpm generate-rpm --output $(packages)/ \
+		--set-metadata 'release = "$(RELEASE)"'
+
+# Each host with a package, one newer, and one for rpm; lintian says nothing that is not in
+# deploy/packages/deb/lintian-overrides.
+HOSTS ?= sid
+host_packages := mmdebstrap qemu-system-x86 qemu-utils e2fsprogs lintian debian-archive-keyring gcc \
+	libc6-dev
+test-hosts:
+	@integration/packages.sh $(host_packages)
+	rm -rf $(packages)
+	$(MAKE) deb rpm
+	$(MAKE) -o build deb RELEASE=2
+	lintian --fail-on error,warning --tag-display-limit 0 $(packages)/*-1_*.deb
+	for host in $(HOSTS); do $(as_root) integration/hosts/run.sh $$host $(packages)/*-1_*.deb \
+		$(packages)/*-2_*.deb $(packages)/*.rpm || exit; done
 
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)

@@ -51,6 +51,7 @@ fn make_install_and_uninstall() {
     let root = destination.path();
     make("install", root);
     let expected = [
+        "usr/bin/kubectl-coredump",
         "usr/bin/oci-coredump",
         "usr/bin/oci-coredump-runtime",
         "usr/lib/systemd/system/oci-coredump.service",

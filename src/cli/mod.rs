@@ -9,6 +9,7 @@ mod enable;
 mod export;
 mod info;
 mod install;
+pub mod kubectl;
 mod list;
 mod locate;
 mod metrics;
@@ -171,19 +172,24 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             out.flush()?;
             return Ok(code);
         }
-        Verb::Watch => {
+        Verb::Watch { once } => {
             install::need_root("watch")?;
-            watch::run().context("watch")?;
+            if once { watch::once() } else { watch::run() }.context("watch")?;
         }
         Verb::Metrics { listen: Some(address), store, .. } => {
             let chosen = Chosen::of(store).context("metrics")?;
             match serve::run(address, || metrics::all(&chosen.store)).context("metrics")? {}
         }
-        Verb::Metrics { textfile, store, .. } => {
-            Chosen::of(store)
+        Verb::Metrics { textfile, every, store, .. } => loop {
+            let written = Chosen::of(store.clone())
                 .and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref()))
-                .context("metrics")?;
-        }
+                .context("metrics");
+            let Some(seconds) = every else { break written? };
+            if let Err(e) = written {
+                log::error!("{e:#}, trying again");
+            }
+            std::thread::sleep(std::time::Duration::from_secs(seconds));
+        },
         Verb::Enable { container, pid, by, pattern, limit, filter, compress } => {
             let keys = [
                 ("pattern", Some(pattern)),
@@ -216,8 +222,25 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Plan { bundle, state, config } => {
             plan::run(&mut out, &bundle, state.as_deref(), config.as_deref())?
         }
-        Verb::Node { action, root, stay } => node::run(&mut out, action, root.as_deref(), stay)
-            .with_context(|| format!("node {action:?}").to_lowercase())?,
+        Verb::Node { action: node::Action::Run, root, words, .. } => {
+            drop(out);
+            node::step_in(root.as_deref().unwrap_or(Path::new(node::ROOT))).context("node run")?;
+            let words = std::iter::once("oci-coredump".into()).chain(words);
+            return match Cli::try_parse_from(words) {
+                Ok(cli) => self::verb(cli.verb),
+                Err(e) => e.exit(),
+            };
+        }
+        Verb::Node { action, root, directory, config, stay, .. } => {
+            let wish = node::Wish {
+                root: root.as_deref(),
+                directory: directory.as_deref(),
+                config: config.as_deref(),
+                stay,
+            };
+            node::run(&mut out, action, &wish)
+                .with_context(|| format!("node {action:?}").to_lowercase())?
+        }
         Verb::Verify { runtime, json } => {
             return verify::run(&mut out, &runtime, json).context("verify");
         }

@@ -276,7 +276,11 @@ pub(super) enum Verb {
     /// oci-coredump.service runs this command; `install` enables the service where systemd runs.
     ///
     /// Example: oci-coredump watch
-    Watch,
+    Watch {
+        /// Check once, and end.
+        #[arg(long)]
+        once: bool,
+    },
     /// Print metrics of crashes in the text format of Prometheus, or serve them.
     ///
     /// Crashes are counted since the boot, whatever becomes of their records; sizes are sums over
@@ -288,6 +292,10 @@ pub(super) enum Verb {
         /// Replace this file, for node_exporter's textfile collector, instead of printing.
         #[arg(long, value_name = "PATH")]
         textfile: Option<PathBuf>,
+        /// Replace it again every so many seconds, until stopped.
+        #[arg(long, value_name = "SECONDS", requires = "textfile",
+            value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        every: Option<u64>,
         /// Serve them over HTTP on this address and port, until stopped: 127.0.0.1:9950.
         #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "textfile")]
         listen: Option<std::net::SocketAddr>,
@@ -355,20 +363,33 @@ pub(super) enum Verb {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Install on a Kubernetes node, from a pod: see deploy/.
+    /// Install on a Kubernetes node, or run a command there, from a pod: see deploy/.
     ///
     /// The program is copied to the host, whose root is mounted at DIR. The host's copy configures
     /// containerd or CRI-O, whichever is there, and with `serve` runs as its NRI plugin for as long
     /// as the pod runs. A program that somebody else has installed is not replaced.
     ///
     /// Example: oci-coredump node serve --root /host
+    ///
+    /// Example: kubectl exec POD -- /oci-coredump node run -- export web-0 -o - > web-0.tar.zst
     Node {
         /// What to do.
         action: node::Action,
-        /// Where the host's root is mounted. Without it, this is the host and the
-        /// program is in its place already.
+        /// With `run`: the command, as it would be typed on the node.
+        #[arg(last = true)]
+        words: Vec<OsString>,
+        /// Where the host's root is mounted; for `run` it is /host. Without it, this is the host
+        /// and the program is in its place already.
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
+        /// The directory on the host for the program. Without it the first of
+        /// /usr/libexec/oci/hooks.d, /opt/oci-coredump, /home/kubernetes/bin/oci-coredump and
+        /// /var/lib/oci-coredump-node whose file system takes files and lets programs run.
+        #[arg(long, value_name = "PATH")]
+        directory: Option<PathBuf>,
+        /// Make this file the host's /etc/oci-coredump/config.toml; `uninstall` removes it.
+        #[arg(long, value_name = "FILE", requires = "root")]
+        config: Option<PathBuf>,
         /// Keep running when done, so that a DaemonSet does not start the pod again.
         #[arg(long)]
         stay: bool,
