@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::require;
 use serde_json::Value;
+use support::require;
 use tempfile::TempDir;
 
 /// What promtool says to `promtool check WHAT FILE`, or to its standard input.
@@ -25,7 +25,7 @@ fn rules_and_dashboard() {
     if !require::programs(&["promtool"]) {
         return;
     }
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/metrics");
+    let deploy = support::program::repository().join("deploy/metrics");
     let rules = deploy.join("alerts.yml");
     let checked = promtool("rules", Some(&rules), b"");
     assert!(checked.status.success(), "{checked:?}");
