@@ -111,6 +111,13 @@ impl Proc {
         is_zombie(&self.read("stat")?).context("/proc/PID/stat is not understood")
     }
 
+    /// Whether the process that started at this time, in clock ticks since boot, is still there: it
+    /// is this one, and has not ended.
+    pub fn is_alive_since(&self, time: u64) -> Result<bool> {
+        let stat = self.read("stat")?;
+        Ok(start_time(&stat) == Some(time) && is_zombie(&stat) == Some(false))
+    }
+
     /// Whether it is stopped, by SIGSTOP or a tracer.
     pub fn is_stopped(&self) -> Result<bool> {
         let stat = self.read("stat")?;
