@@ -6,7 +6,8 @@ mod read;
 
 pub use glob::matches;
 
-use crate::limits::{Limits, Size};
+use crate::bytes::Limit;
+use crate::limits::Limits;
 use crate::pattern::Template;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -77,7 +78,9 @@ pub struct Config {
     /// The pattern of containers that ask for none, by the rules for annotations.
     pub default_pattern: Option<String>,
     /// The containers that `default_pattern` is for: all whose named annotations match a glob
-    /// (`*`, `?`). Without this table: all containers.
+    /// (`*`, `?`). The words `namespace`, `pod`, `container`, `image` and `engine` (`containerd`,
+    /// `cri-o`, `docker`, `podman`) stand for what each engine calls otherwise; one that is not
+    /// known matches nothing. Without this table: all containers.
     pub select: BTreeMap<String, String>,
     /// Containers may ask for `oci-coredump/release: early`. The memory of a crashed process then
     /// stays in use until its core is complete, although the process is no longer visible.
@@ -91,8 +94,8 @@ pub struct Config {
     /// `rw` it can remove cores, create files of its own, and fill the disk that the store is on.
     /// `mode = "kernel"` implies `rw`.
     pub store_view: StoreView,
-    /// The processes whose core is reported in the container's `/dev/termination-log`, if that file
-    /// is there and empty: the first process, any process, or none.
+    /// The processes whose crash is reported in the container's termination log, if that file is
+    /// there and empty: the first process, any process, or none.
     pub termination_log: TerminationLog,
     /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
@@ -116,19 +119,15 @@ pub struct Binaries {
     /// containers.
     pub keep: bool,
     /// Most bytes of one file; a larger file is not kept.
-    #[serde(deserialize_with = "size")]
-    #[cfg_attr(test, schemars(with = "Size"))]
-    pub max_file: u64,
+    pub max_file: Limit,
     /// Most bytes of all of them. One account may have a quarter. To make room for a newer file,
     /// the oldest file of the account that has most is removed.
-    #[serde(deserialize_with = "size")]
-    #[cfg_attr(test, schemars(with = "Size"))]
-    pub max_total: u64,
+    pub max_total: Limit,
 }
 
 impl Default for Binaries {
     fn default() -> Self {
-        Binaries { keep: true, max_file: 1 << 30, max_total: 4 << 30 }
+        Binaries { keep: true, max_file: Limit::Finite(1 << 30), max_total: Limit::Finite(4 << 30) }
     }
 }
 
@@ -139,19 +138,13 @@ impl Default for Binaries {
 #[serde(deny_unknown_fields, default)]
 pub struct Vacuum {
     /// Most bytes on disk of the cores in the store and the binaries together.
-    #[serde(deserialize_with = "some_size")]
-    #[cfg_attr(test, schemars(with = "Option<Size>"))]
-    pub max_size: Option<u64>,
+    pub max_size: Limit,
     /// Greatest age of a crash, such as `30d`, `2 weeks` or `12h`; a day has 24 hours.
     #[serde(deserialize_with = "some_age")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_age: Option<u64>,
     /// Most crashes that are kept; the oldest of the account that has most go first.
     pub keep: Option<usize>,
-}
-
-fn some_size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
-    size(from).map(Some)
 }
 
 /// A time such as "30d" or "2 weeks", in seconds. A day has 24 hours.
@@ -167,11 +160,6 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
             "{text:?}: expected a time in weeks, days or hours, such as \"30d\""
         ))
     })
-}
-
-/// A size in bytes, in any form of [`Size`].
-fn size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<u64, D::Error> {
-    Size::deserialize(from).map(|size| size.0)
 }
 
 impl Default for Config {
@@ -211,7 +199,8 @@ impl Config {
         self.store_view == StoreView::Rw || self.mode == Mode::Kernel
     }
 
-    /// The default pattern, if it applies to a container with these annotations.
+    /// The default pattern, if it applies to a container with these annotations, which have the
+    /// words of `[select]` among them.
     pub fn default_for(&self, annotations: &BTreeMap<String, String>) -> Option<&str> {
         let selected = self
             .select
@@ -247,17 +236,24 @@ mod tests {
         let c = Config::parse("[binaries]\nmax_file = \"512Mi\"\nmax_total = \"unlimited\"")
             .unwrap()
             .binaries;
-        assert_eq!((c.keep, c.max_file, c.max_total), (true, 512 << 20, u64::MAX));
+        assert_eq!(
+            (c.keep, c.max_file, c.max_total),
+            (true, Limit::Finite(512 << 20), Limit::Unlimited)
+        );
         let v = Config::parse("[vacuum]\nmax_size = \"10G\"\nmax_age = \"2 weeks\"\nkeep = 100")
             .unwrap()
             .vacuum;
         assert_eq!(
             v,
-            Vacuum { max_size: Some(10 << 30), max_age: Some(14 * 86400), keep: Some(100) }
+            Vacuum {
+                max_size: Limit::Finite(10 << 30),
+                max_age: Some(14 * 86400),
+                keep: Some(100)
+            }
         );
         assert_eq!(
             Config::parse("[binaries]\nkeep = false\nmax_file = 7").unwrap().binaries,
-            Binaries { keep: false, max_file: 7, ..Binaries::default() }
+            Binaries { keep: false, max_file: Limit::Finite(7), ..Binaries::default() }
         );
     }
 

@@ -6,8 +6,9 @@
 //! generated.
 
 use crate::annotation;
+use crate::bytes::Limit;
 use crate::config::Config;
-use crate::limits::{Free, Rate, Size};
+use crate::limits::{Free, Rate};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
@@ -27,7 +28,7 @@ const EXAMPLES: [(&str, &str); 11] = [
     ("vacuum.max_size", "\"10G\""),
     ("vacuum.max_age", "\"30d\""),
     ("vacuum.keep", "1000"),
-    ("select.\"io.kubernetes.cri.sandbox-namespace\"", "\"prod-*\""),
+    ("select.namespace", "\"prod-*\""),
 ];
 
 /// A value that is written as text of a form that docs/configuration.md describes.
@@ -44,7 +45,7 @@ macro_rules! named_text {
     };
 }
 
-named_text!(Size, "size");
+named_text!(Limit, "size");
 named_text!(Free, "free space");
 named_text!(Rate, "rate");
 
@@ -84,7 +85,7 @@ fn key(table: &str, name: &String, property: &Value, default: &Value) -> Key {
     let kind = kind(property).unwrap_or_else(|| panic!("{table} {name}: {property}"));
     let default = match default {
         Value::Null | Value::Object(_) => None,
-        Value::Number(n) if kind == "size" => Some(format!("\"{}\"", Size(n.as_u64().unwrap()))),
+        Value::String(text) if text == "unlimited" => None,
         other => Some(other.to_string()),
     };
     let meaning = one_line(&property["description"]);

@@ -3,8 +3,9 @@
 
 mod quantity;
 
-pub(crate) use quantity::{Free, Rate, Size, bytes};
+pub(crate) use quantity::{Free, Rate};
 
+use crate::bytes::Limit;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,7 @@ pub struct Limits {
     pub keep: Option<Keep>,
     /// Bytes on disk of all kept cores together, of which there are then 1,024 at most.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<Size>,
+    pub bytes: Option<Limit>,
     /// What must stay free on the file system that a core is written to; checked before it and
     /// after each MiB. The percentage also holds for inodes (1 % where only bytes are given). Set
     /// by the host only.
@@ -141,7 +142,7 @@ impl Limits {
             },
             cores: lower(self.cores, own.cores),
             keep: own.keep.or(self.keep),
-            bytes: lower(self.bytes.map(|s| s.0), own.bytes.map(|s| s.0)).map(Size),
+            bytes: lower(self.most_bytes(), own.most_bytes()).map(Limit::Finite),
             min_free: self.min_free,
             rate: tighter(self.rate, own.rate),
             burst: lower(self.burst, own.burst.or(own.rate.map(|r| r.count))),
@@ -182,9 +183,7 @@ impl Limits {
                         _ => bail!("keep={value}: expected newest, first-and-newest or oldest"),
                     })
                 }
-                "bytes" => {
-                    limits.bytes = Some(Size::try_from(value.to_owned()).with_context(named)?)
-                }
+                "bytes" => limits.bytes = Some(value.parse().with_context(named)?),
                 "rate" => limits.rate = Some(Rate::try_from(value.to_owned()).with_context(named)?),
                 "burst" => limits.burst = Some(number()?),
                 "stall" => limits.stall = Some(number()?),
@@ -197,6 +196,11 @@ impl Limits {
             }
         }
         Ok(limits)
+    }
+
+    /// Most bytes of all kept cores, if there is such a limit: neither 0 nor `unlimited` is one.
+    pub(crate) fn most_bytes(&self) -> Option<u64> {
+        Self::set(self.bytes.and_then(Limit::finite))
     }
 
     /// A limit that is set; 0 counts as not set.
@@ -222,7 +226,7 @@ mod tests {
         let all = Limits {
             cores: Some(10),
             rate: Some(Rate { count: 10, seconds: 60 }),
-            bytes: Some(Size(1 << 30)),
+            bytes: Some(Limit::Finite(1 << 30)),
             ..Limits::defaults()
         };
         let with = |text: &str| all.lowered(&Limits::parse(text).unwrap());
@@ -232,7 +236,7 @@ mod tests {
         );
         assert_eq!(
             (low.cores, low.bytes, low.rate.unwrap().to_string().as_str()),
-            (Some(3), Some(Size(1 << 20)), "1/min")
+            (Some(3), Some(Limit::Finite(1 << 20)), "1/min")
         );
         assert_eq!((low.concurrent, low.stall, low.wait), (Some(2), Some(5), Some(0)));
         assert_eq!(Limits { burst: None, ..high }, all);
@@ -284,7 +288,7 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let limits = Limits {
-            bytes: Some(Size(3 << 20)),
+            bytes: Some(Limit::Finite(3 << 20)),
             rate: Some(Rate { count: 7, seconds: 3600 }),
             keep: Some(Keep::FirstAndNewest),
             ..Limits::defaults()

@@ -9,6 +9,7 @@
 //!   limits/<account>/             what limits need between two crashes, see `Entry::account`
 //!   limits/.host/                 the same of all containers together
 //!   limits/.forwarded/            the same of crashes that are no container's
+//!   crash-counts.json             what `metrics` tells of crashes since the boot
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //! ```
 //!

@@ -21,6 +21,7 @@ mod policy;
 mod registered;
 mod writer;
 
+use crate::cause::Cause;
 use crate::config::Config;
 use crate::record::signal_name;
 use crate::registry::Registry;
@@ -36,7 +37,7 @@ use forward::{Whose, sparingly};
 use forwarded::Who;
 use policy::plan::{self, CoreFile, Plan};
 use policy::slots::{Asked, Asking, Pool};
-use registered::{NoCore, comm, with_core, without_core};
+use registered::{comm, with_core, without_core};
 use std::ffi::OsString;
 
 /// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record
@@ -91,9 +92,8 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             drop(facts);
             forward_it(crash, who, registry, &config)
         }
-        Plan::Discard(entry, reason) => {
-            let why = NoCore { reason, limit: None };
-            without_core(&crash, &facts, &entry, why, registry.as_ref(), &config)
+        Plan::Discard(entry, cause) => {
+            without_core(&crash, &facts, &entry, &cause, registry.as_ref(), &config)
         }
         Plan::Write(entry, file) => {
             let limits = match config.limits.lowered(&entry.limits) {
@@ -119,17 +119,28 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             let slot = match asked {
                 Ok(Asked::Free) => None,
                 Ok(Asked::Slot(slot)) => Some(slot),
-                Ok(Asked::Refused(refusal)) => {
-                    let why = NoCore { reason: refusal.reason, limit: Some(refusal.limit) };
-                    return without_core(&crash, &facts, &entry, why, registry.as_ref(), &config);
+                Ok(Asked::Refused(cause)) => {
+                    return without_core(
+                        &crash,
+                        &facts,
+                        &entry,
+                        &cause,
+                        registry.as_ref(),
+                        &config,
+                    );
                 }
                 // A user could have any number of helpers wait for what works for him.
                 Err(e) if entry.user.is_some() => {
-                    let why = NoCore {
-                        reason: format!("the user's limits cannot be looked at: {e:#}"),
-                        limit: None,
-                    };
-                    return without_core(&crash, &facts, &entry, why, registry.as_ref(), &config);
+                    let cause =
+                        Cause::Failed(format!("the user's limits cannot be looked at: {e:#}"));
+                    return without_core(
+                        &crash,
+                        &facts,
+                        &entry,
+                        &cause,
+                        registry.as_ref(),
+                        &config,
+                    );
                 }
                 // A core that is not counted is better than none.
                 Err(e) => {

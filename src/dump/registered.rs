@@ -14,7 +14,9 @@ use super::writer::as_crasher::Charge;
 use super::writer::parent::{self, Event, Written};
 use super::writer::place::split;
 use super::writer::rotate::Stored;
+use crate::cause::Cause;
 use crate::config::Config;
+use crate::crash_counts::CrashCounts;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
@@ -24,48 +26,52 @@ use crate::vacuum;
 use anyhow::{Context, Result};
 use std::time::Instant;
 
-/// Why there is no core.
-pub(super) struct NoCore {
-    /// The reason, as the record says it.
-    pub reason: String,
-    /// The limit that acted, with its value.
-    pub limit: Option<String>,
-}
-
 /// Records that there will be no core. Nothing of the container was touched, and the process is let
 /// go at once.
 pub(super) fn without_core(
     crash: &Crash,
     facts: &Facts,
     entry: &Entry,
-    why: NoCore,
+    cause: &Cause,
     registry: Option<&Registry>,
     config: &Config,
 ) -> Result<()> {
     let mut record = begin(crash, facts, entry);
-    (record.outcome, record.reason, record.limit) = (Outcome::None, Some(why.reason), why.limit);
+    record.outcome = Outcome::None;
+    record.set_cause(Some(cause));
     let account = entry.account();
     let mut ledger = Ledger::new(config, registry, account.clone(), std::iter::empty());
     let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
     let told = ledger.refuse(&record, most);
+    let asking = |r| Asking {
+        registry: r,
+        account: &account,
+        pool: Pool::Containers,
+        limits: &config.limits,
+        first: crash.said.host_pid as u64,
+        is_still: &|| false,
+    };
+    // What a child does for it is done only if a slot is free at this moment, and only for a crash
+    // with a record of its own, of which there are few: nothing waits.
+    let is_own = matches!(told, Ok(true));
+    let slot = registry.filter(|_| is_own).and_then(|r| asking(r).at_once().ok()?);
+    // A set-user-ID program's rights are not those of whoever started it.
+    let is_itself = !facts.secure && !facts.status.credentials.mixed();
+    if is_itself
+        && slot.is_some()
+        && termination_log::concerns(&record, entry, facts, config.termination_log)
+    {
+        let file = CoreFile::default();
+        termination_log::write(facts, &file, entry, &record, slot.as_ref())
+            .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
+    }
     process::release_stdin();
+    count(registry, &record);
     match told {
         Ok(true) => {
             log::warn!("{record}");
-            // The user's copy is made only if a slot is free at this moment: nothing waits for one.
-            let asking = |r| Asking {
-                registry: r,
-                account: &account,
-                pool: Pool::Containers,
-                limits: &config.limits,
-                first: crash.said.host_pid as u64,
-                is_still: &|| false,
-            };
-            if entry.user.is_some()
-                && let Some(registry) = registry
-                && let Some(slot) = asking(registry).at_once()?
-            {
-                user_record::copy(&mut record, entry, None, Some(&slot));
+            if entry.user.is_some() && slot.is_some() {
+                user_record::copy(&mut record, entry, None, slot.as_ref());
             }
         }
         Ok(false) => {}
@@ -133,7 +139,7 @@ pub(super) fn with_core(
             Event::Released => released_at = Some(now()),
         });
     let (mut written, waiting) =
-        written.unwrap_or_else(|e| (Written::nothing(format!("{e:#}")), None));
+        written.unwrap_or_else(|e| (Written::nothing(Cause::Failed(format!("{e:#}"))), None));
     written.finished.gone.extend(gone);
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
@@ -151,27 +157,40 @@ pub(super) fn with_core(
         let stored = in_store.then(|| entry.names.container_id.clone());
         remember(slot, facts, &inside, &written, stored);
     }
+    let mut nested = None;
     if let Some(made) = written.made
-        && mount.is_some()
         && !given_up
-        && !answers_at(host.as_deref(), made.id)
+        && (mount.is_none() || !answers_at(host.as_deref(), made.id))
     {
-        record.set_paths(Some(&inside), None);
-        record.host_dir = None;
-        record.location = if made.memory { Location::Memory } else { Location::Layer };
+        // Below another root the directory may still be the one that the hook knows.
+        let is_below = !file.at_home || facts.root_path != b"/";
+        let same = plan::host_path(&plan::inside_path(&file.path, b"/", b"/"), mount)
+            .filter(|path| is_below && answers_at(Some(path), made.id));
+        if let Some(path) = same {
+            record.set_paths(Some(&inside), Some(&path));
+            record.host_dir = mount.map(|(_, source)| printable(source.as_ref()));
+        } else if mount.is_some() {
+            record.set_paths(Some(&inside), None);
+            record.host_dir = None;
+            record.location = if made.memory { Location::Memory } else { Location::Layer };
+        }
+        if is_below && record.location.is_lost_with_container() {
+            nested = Some(nested_root(facts));
+        }
     }
     let id = written.made.and_then(|made| made.id).filter(|_| !given_up);
-    finish(&mut record, written);
+    finish(&mut record, written, nested);
     if record.outcome == Outcome::Written && given_up_for_memory.is_some() {
         record.reason = given_up_for_memory;
     }
     record.seconds = Some(started.elapsed().as_secs_f64());
-    if !given_up && termination_log::concerns(&record, config.termination_log) {
-        termination_log::write(facts, file, &record, slot.as_deref())
+    if !given_up && termination_log::concerns(&record, entry, facts, config.termination_log) {
+        termination_log::write(facts, file, entry, &record, slot.as_deref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
     ledger.close(&record);
+    count(registry, &record);
     ledger.note(&record, config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX));
     if stuck {
         return parent::let_go(crash, facts);
@@ -209,6 +228,13 @@ pub(super) fn with_core(
     vacuum::now_and_then(config)
 }
 
+/// Counts the crash for `metrics`. The process has been let go by then.
+fn count(registry: Option<&Registry>, record: &Record) {
+    if let Some(Err(e)) = registry.map(|registry| CrashCounts::count(registry, record)) {
+        log::warn!("this crash cannot be counted for `metrics`, ignoring: {e:#}");
+    }
+}
+
 /// Counts the core for the container's limits.
 fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
     let finished = &written.finished;
@@ -226,20 +252,41 @@ fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored
     }
 }
 
-fn finish(record: &mut Record, written: Written) {
+/// The root of a process that has another one than its container's first process: a container in the
+/// container, or chroot(2).
+fn nested_root(facts: &Facts) -> String {
+    match facts.root_path.as_slice() {
+        b"/" => match facts.task.read("mountinfo").ok().and_then(|text| proc::root_mount(&text)) {
+            Some(path) => printable(&path),
+            None => "another file system".into(),
+        },
+        path => printable(path),
+    }
+}
+
+/// `nested`: the root that the core is below, if not its container's.
+fn finish(record: &mut Record, written: Written, nested: Option<String>) {
     let Written { made, finished, .. } = written;
-    record.outcome = match (made, &finished.reason) {
+    record.outcome = match (made, &finished.cause) {
         (None, _) => Outcome::None,
         (Some(_), Some(_)) => Outcome::Truncated,
         (Some(_), None) => Outcome::Written,
     };
     record.truncated = record.outcome == Outcome::Truncated;
-    (record.reason, record.limit) = (finished.reason, finished.limit);
+    record.set_cause(finished.cause.as_ref());
     if made.is_some() {
         (record.size, record.disk_size, record.identity) =
             (finished.size, finished.disk_size, finished.identity);
-        if record.reason.is_none() && record.location.is_lost_with_container() {
-            record.reason = Some("the core goes away with the container".into());
+        if record.reason.is_none()
+            && let Some(owner) = record.location.goes_with()
+        {
+            record.reason = Some(match nested {
+                Some(root) => format!(
+                    "the core goes away with the {owner}: it is in a nested root, {root} in the \
+                     container"
+                ),
+                None => format!("the core goes away with the {owner}"),
+            });
         }
     } else {
         record.set_paths(None, None);

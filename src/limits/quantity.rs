@@ -1,33 +1,9 @@
-//! Quantities as they are written in the configuration and in annotations: sizes, free space, and
-//! rates.
+//! Free space and rates, as they are written in the configuration and in annotations.
 
-use anyhow::{Context, Result, bail, ensure};
+use crate::bytes::Bytes;
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// A number of bytes: an integer, or text such as `512Mi`, `1.5G` and `unlimited` (`u64::MAX`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "IntegerOrText", into = "String")]
-pub struct Size(pub u64);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum IntegerOrText {
-    Integer(i64),
-    Text(String),
-}
-
-impl TryFrom<IntegerOrText> for Size {
-    type Error = anyhow::Error;
-    fn try_from(value: IntegerOrText) -> Result<Self> {
-        match value {
-            IntegerOrText::Integer(n) => {
-                Ok(Size(u64::try_from(n).ok().context("a size cannot be negative")?))
-            }
-            IntegerOrText::Text(text) => text.try_into(),
-        }
-    }
-}
 
 /// How much of a file system or of memory must stay free: bytes, a percentage, or both (`5%, 1Gi`),
 /// of which the lesser applies.
@@ -50,38 +26,6 @@ pub struct Rate {
     pub seconds: u64,
 }
 
-/// Parses a size: a number with an optional fraction and unit, or `unlimited` (`None`). `K`, `M`,
-/// `G` and `T` are powers of 1024, in either case, with or without `i` and `B`.
-///
-/// # Errors
-/// States the rule.
-pub(crate) fn bytes(text: &str) -> Result<Option<u64>> {
-    const RULE: &str = "expected a size like 0, 200K, 512Mi, 1.5G or unlimited";
-    let text = text.trim();
-    if text == "unlimited" {
-        return Ok(None);
-    }
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.trim_start().to_ascii_lowercase();
-    let shift = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
-        "" if unit.is_empty() || unit == "b" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => bail!(RULE),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let whole: u64 = whole.parse().ok().context(RULE)?;
-    // More than nine digits add nothing to a size.
-    ensure!(!fraction.is_empty() && fraction.len() <= 9, RULE);
-    let parts: u64 = fraction.parse().ok().context(RULE)?;
-    let part = (u128::from(parts) << shift) / 10u128.pow(fraction.len() as u32);
-    ensure!(whole < u64::MAX >> shift >> 1, "the size does not fit in 63 bits");
-    Ok(Some((whole << shift) + part as u64))
-}
-
 impl Free {
     /// How many bytes of `total` must stay free.
     pub fn of(self, total: u64) -> u64 {
@@ -90,13 +34,6 @@ impl Free {
             (Some(b), Some(s)) => b.min(s),
             (b, s) => b.or(s).unwrap_or(0),
         }
-    }
-}
-
-impl TryFrom<String> for Size {
-    type Error = anyhow::Error;
-    fn try_from(text: String) -> Result<Self> {
-        Ok(Size(bytes(&text)?.unwrap_or(u64::MAX)))
     }
 }
 
@@ -115,10 +52,8 @@ impl TryFrom<String> for Free {
                     )
                 }
                 None => {
-                    free.bytes = Some(
-                        bytes(part)?
-                            .with_context(|| format!("{part:?}: expected 1Gi, 5% or both"))?,
-                    )
+                    let rule = || format!("{part:?}: expected 1Gi, 5% or both");
+                    free.bytes = Some(part.parse::<Bytes>().with_context(rule)?.0)
                 }
             }
         }
@@ -143,27 +78,12 @@ impl TryFrom<String> for Rate {
     }
 }
 
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == u64::MAX {
-            return f.write_str("unlimited");
-        }
-        let unit = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")]
-            .into_iter()
-            .find(|(shift, _)| self.0 > 0 && self.0.is_multiple_of(1 << shift));
-        match unit {
-            Some((shift, name)) => write!(f, "{}{name}", self.0 >> shift),
-            None => write!(f, "{}", self.0),
-        }
-    }
-}
-
 impl fmt::Display for Free {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.percent, self.bytes) {
-            (Some(p), Some(b)) => write!(f, "{p}%, {}", Size(b)),
+            (Some(p), Some(b)) => write!(f, "{p}%, {}", Bytes(b)),
             (Some(p), None) => write!(f, "{p}%"),
-            (None, b) => write!(f, "{}", Size(b.unwrap_or(0))),
+            (None, b) => write!(f, "{}", Bytes(b.unwrap_or(0))),
         }
     }
 }
@@ -177,12 +97,6 @@ impl fmt::Display for Rate {
             _ => "day",
         };
         write!(f, "{}/{unit}", self.count)
-    }
-}
-
-impl From<Size> for String {
-    fn from(s: Size) -> String {
-        s.to_string()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The entry of a registered container, and the index keys under which it is found.
 
+use crate::bytes::Limit;
 use crate::limits::Limits;
 use crate::pattern::Template;
 use crate::record::{Location, Names};
@@ -36,6 +37,9 @@ pub(crate) struct Place {
     /// A directory inside the container and the host's directory that is mounted
     /// there, if both are known.
     pub mount: Option<(String, String)>,
+    /// Whether its file system is memory, which counts as the container's.
+    #[serde(default)]
+    pub is_memory: bool,
 }
 
 /// A registered container, as /run/oci-coredump/containers/<id>.json has it.
@@ -50,10 +54,10 @@ pub(crate) struct Entry {
     /// Whether `.PID` is appended to a pattern without `%p`, as `kernel.core_uses_pid=1` does.
     pub append_pid: bool,
     /// Most bytes of one core, if the container gives a limit.
-    pub limit: Option<u64>,
-    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for
-    /// unlimited. poststart sets it again.
-    pub soft_limit: Option<u64>,
+    #[serde(default)]
+    pub limit: Limit,
+    /// The soft RLIMIT_CORE that the hook set. poststart sets it again.
+    pub soft_limit: Option<Limit>,
     /// Whether cores are compressed with zstd while they are written.
     #[serde(default)]
     pub compress: bool,
@@ -65,6 +69,9 @@ pub(crate) struct Entry {
     pub limits: Limits,
     /// Where its cores are stored.
     pub place: Place,
+    /// Where the container's termination log is, if not at /dev/termination-log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_log: Option<String>,
     /// Why the request was refused. A refused entry has no index keys.
     pub refused: Option<String>,
     /// The store of the user who registered the container, if that is not root.
@@ -116,7 +123,7 @@ impl Entry {
             return hashed("pod", &[uid, name]);
         }
         match &self.place {
-            Place { location: Location::Volume, mount: Some((_, source)) } => {
+            Place { location: Location::Volume, mount: Some((_, source)), .. } => {
                 hashed("volume", &[source, &self.pattern])
             }
             _ => names.container_id.clone(),
@@ -259,6 +266,7 @@ mod tests {
         entry.place = Place {
             location: Location::Volume,
             mount: Some(("/dump".into(), "/srv/volume".into())),
+            is_memory: false,
         };
         assert!(entry.account().starts_with(".volume-"));
         entry.init.pod_uid = Some("0f3c8a1e".into());

@@ -74,6 +74,28 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     super::process::not_dumpable()
 }
 
+/// Becomes the user and group `id`, other than 0, without groups or capabilities, irreversibly. Needs
+/// CAP_SETUID and CAP_SETGID only: the pod of the DaemonSet has no CAP_SETPCAP, which the
+/// securebits of [`assume`] take. Without those the kernel itself drops all capabilities with the
+/// user ID.
+///
+/// # References
+/// capabilities(7), "Effect of user ID changes on capabilities".
+pub fn give_up(id: u32) -> Result<()> {
+    rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
+    caps::clear(None, CapSet::Ambient).context("prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
+    rustix::thread::set_thread_groups(&[]).context("setgroups([])")?;
+    let (gid, uid) = (Gid::from_raw(id), Uid::from_raw(id));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .with_context(|| format!("setresgid({id})"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .with_context(|| format!("setresuid({id})"))?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).context("capset")?;
+    super::process::not_dumpable()
+}
+
 /// Runs `work` in a thread that has only these credentials: what it opens is what that user may
 /// open. The process itself keeps its own, but is not dumpable from then on.
 ///

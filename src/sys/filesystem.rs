@@ -52,6 +52,21 @@ pub fn space(fd: impl AsFd) -> Result<Space> {
     })
 }
 
+/// Why no program can be placed in a directory and started there, by the flags of its mount: `ro`
+/// or `noexec`.
+///
+/// # References
+/// fstatvfs(3).
+pub fn refuses_programs(dir: impl AsFd) -> Result<Option<&'static str>> {
+    let flags = fs::fstatvfs(dir).context("fstatvfs")?.f_flag;
+    let set = |flag| flags.contains(flag);
+    Ok(match () {
+        () if set(fs::StatVfsMountFlags::RDONLY) => Some("ro"),
+        () if set(fs::StatVfsMountFlags::NOEXEC) => Some("noexec"),
+        () => None,
+    })
+}
+
 fn kind(magic: i64) -> FsType {
     match magic {
         libc::PROC_SUPER_MAGIC => FsType::Proc,

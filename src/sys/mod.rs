@@ -12,6 +12,7 @@
 
 pub mod apart;
 pub mod apparmor;
+pub mod ask;
 pub mod budget;
 pub mod cgroup;
 pub mod child;

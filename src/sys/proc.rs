@@ -7,7 +7,7 @@
 use super::cred::Credentials;
 use super::file;
 use super::filesystem;
-use super::limit::Limit;
+use super::limit::SoftAndHard;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
@@ -121,7 +121,7 @@ impl Proc {
     }
 
     /// One of its resource limits, by its name in /proc/PID/limits.
-    pub fn limit(&self, name: &str) -> Result<Limit> {
+    pub fn limit(&self, name: &str) -> Result<SoftAndHard> {
         limit(&self.read("limits")?, name)
             .with_context(|| format!("/proc/PID/limits has no {name:?}"))
     }
@@ -269,6 +269,20 @@ pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
     text.split(|b| *b == b'\n').filter_map(parse).collect()
 }
 
+/// Where the root directory of a process comes from, in the text of its mountinfo: the upper layer of
+/// an overlay, else the directory of the file system that is mounted there.
+///
+/// # References
+/// proc_pid_mountinfo(5); the options of an overlay end the line.
+pub fn root_mount(text: &[u8]) -> Option<Vec<u8>> {
+    let words = |line: &[u8]| line.split(|b| *b == b' ').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let last =
+        text.split(|b| *b == b'\n').map(words).rfind(|w| w.get(4).is_some_and(|t| t == b"/"))?;
+    let mut options = last.last()?.split(|b| *b == b',');
+    let upper = options.find_map(|option| option.strip_prefix(b"upperdir="));
+    Some(unescape(upper.unwrap_or(&last[3])))
+}
+
 /// Decodes the kernel's escapes, such as `\040` for a blank.
 fn unescape(word: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -300,14 +314,14 @@ pub fn mapped_root(text: &[u8]) -> Option<u32> {
 }
 
 /// A soft and hard limit of /proc/PID/limits. `None`: no such line.
-pub fn limit(text: &[u8], name: &str) -> Option<Limit> {
+pub fn limit(text: &[u8], name: &str) -> Option<SoftAndHard> {
     let line = text.split(|b| *b == b'\n').find_map(|l| l.strip_prefix(name.as_bytes()))?;
     let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
     let mut value = || match words.next()? {
         "unlimited" => Some(None),
         n => n.parse().ok().map(Some),
     };
-    Some(Limit { soft: value()?, hard: value()? })
+    Some(SoftAndHard { soft: value()?, hard: value()? })
 }
 
 /// Not 0 if a program was started set-user-ID, set-group-ID or with file capabilities.
@@ -425,10 +439,13 @@ mod tests {
         let text = b"Limit  Soft  Hard  Units\n\
                      Max file size             4096       unlimited   bytes     \n\
                      Max core file size        0  18446744073709551614 bytes\n";
-        assert_eq!(limit(text, "Max file size"), Some(Limit { soft: Some(4096), hard: None }));
+        assert_eq!(
+            limit(text, "Max file size"),
+            Some(SoftAndHard { soft: Some(4096), hard: None })
+        );
         assert_eq!(
             limit(text, "Max core file size"),
-            Some(Limit { soft: Some(0), hard: Some(u64::MAX - 1) })
+            Some(SoftAndHard { soft: Some(0), hard: Some(u64::MAX - 1) })
         );
         assert_eq!(limit(text, "Max nothing"), None);
     }

@@ -3,7 +3,7 @@
 //! and a pipe for its output.
 
 use super::child::{self, Ended};
-use super::cred::{self, Credentials};
+use super::cred;
 use super::filter::{self, Program, Rule, Rule::Allow};
 use super::process;
 use anyhow::{Context, Result};
@@ -193,16 +193,7 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
             .with_context(|| format!("setrlimit({resource:?}, {most})"))?;
     }
     if rustix::process::geteuid().is_root() {
-        cred::assume(
-            &Credentials {
-                uid: [own; 4],
-                gid: [own; 4],
-                groups: Vec::new(),
-                effective: 0,
-                permitted: 0,
-            },
-            None,
-        )?;
+        cred::give_up(own)?;
     } else {
         rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
         process::not_dumpable()?;

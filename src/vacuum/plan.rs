@@ -26,7 +26,7 @@ impl Rules {
             .max_age
             .map(|s| jiff::SignedDuration::from_secs(s.min(i64::MAX as u64) as i64));
         Rules {
-            max_size: config.vacuum.max_size,
+            max_size: config.vacuum.max_size.finite(),
             since: age.and_then(|age| now.checked_sub(age).ok()),
             keep: config.vacuum.keep,
         }

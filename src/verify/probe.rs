@@ -2,7 +2,7 @@
 //! that it is told, and reports what it observes.
 
 use crate::sys::file;
-use crate::sys::limit::{self, Limit};
+use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::Proc;
 use crate::sys::resolve::{self, Below};
 use crate::sys::{filesystem, mount, ns};
@@ -271,7 +271,7 @@ fn set_limit(pid: i32, soft: u64) -> Result<()> {
             hard.unwrap_or_default()
         );
     }
-    limit::set_core_of(pid, Limit { soft: Some(soft), hard })
+    limit::set_core_of(pid, SoftAndHard { soft: Some(soft), hard })
 }
 
 #[cfg(test)]

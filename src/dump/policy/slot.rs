@@ -1,8 +1,10 @@
 //! A slot that was taken, and what is remembered of its account between crashes: tokens, cores, and
 //! the dumps on their way.
 
-use super::quota::{self, Kept, MOST, Memory, Refusal, Running};
-use crate::limits::{Limits, Size};
+use super::quota::{self, Kept, MOST, Memory, Running};
+use crate::bytes::Bytes;
+use crate::cause::Cause;
+use crate::limits::Limits;
 use crate::sys::file::Identity;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, kernel};
 use anyhow::{Context, Result};
@@ -50,7 +52,7 @@ impl Slot {
 
     /// What makes room for this core, if the cores `there` are those that are left of
     /// [`Slot::cores`].
-    pub(crate) fn room(&self, there: &[Kept]) -> Result<quota::Room, Refusal> {
+    pub(crate) fn room(&self, there: &[Kept]) -> Result<quota::Room, Cause> {
         quota::room(&self.limits, there, &self.others, self.expected)
     }
 
@@ -60,8 +62,8 @@ impl Slot {
     }
 
     /// `limits.bytes`.
-    pub(crate) fn bytes(&self) -> Option<Size> {
-        self.limits.bytes
+    pub(crate) fn bytes(&self) -> Option<Bytes> {
+        self.limits.most_bytes().map(Bytes)
     }
 
     /// The cores that were written, the oldest first.
@@ -75,7 +77,7 @@ impl Slot {
     }
 
     /// Takes a token, and says that a dump of about `expected` bytes is on its way.
-    pub(super) fn begin(&mut self, expected: u64) -> Result<Result<(), Refusal>> {
+    pub(super) fn begin(&mut self, expected: u64) -> Result<Result<(), Cause>> {
         self.expected = expected;
         let _locked = self.locked()?;
         let mut memory = self.read();

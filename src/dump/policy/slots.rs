@@ -14,8 +14,9 @@
 //! hundred containers that crash at once do not have a hundred times as many dumps as one may have.
 //! None of them waits for another one, because nobody waits for a slot of the host's.
 
-use super::quota::{self, Refusal, share};
+use super::quota::{self, share};
 use super::slot::{Slot, open};
+use crate::cause::{Cause, Word};
 use crate::limits::Limits;
 use crate::registry::Registry;
 use crate::sys::{OwnedFd, file, kernel};
@@ -42,7 +43,7 @@ pub(crate) enum Asked {
     /// A slot was taken.
     Slot(Box<Slot>),
     /// A limit forbids the core.
-    Refused(Refusal),
+    Refused(Cause),
 }
 
 /// With whom the slots beyond the first few are shared.
@@ -143,7 +144,7 @@ struct Taken {
 impl Semaphore<'_> {
     /// Takes a slot. Where all are taken it waits for one of them, and does not try the others
     /// again: a thousand crashes that wait would do nothing else.
-    fn take(&self) -> Result<Result<Taken, Refusal>> {
+    fn take(&self) -> Result<Result<Taken, Cause>> {
         let own = self.asking.pool.own(self.slots);
         if let Some((number, lock)) = free(self.dir, 0, own, self.asking.first)? {
             return Ok(Ok(Taken { number, lock, host: None }));
@@ -228,19 +229,19 @@ impl Semaphore<'_> {
     }
 
     /// A crash that waits keeps a process of ours alive, which takes memory of the host.
-    fn no_room_to_wait(&self) -> Option<Refusal> {
+    fn no_room_to_wait(&self) -> Option<Cause> {
         let min_memory = self.asking.limits.min_memory?;
         let (total, available) = kernel::memory().ok()?;
         quota::memory(min_memory, total, available).err()
     }
 
     /// `full`: the host's slots were all taken.
-    fn refusal(&self, full: bool) -> Refusal {
+    fn refusal(&self, full: bool) -> Cause {
         let waited = self.asking.limits.wait.unwrap_or(0);
         let none = format_args!("and none was done in {waited} seconds");
         match self.asking.limits.host_concurrent.filter(|_| full && self.slots > OWN) {
-            Some(most) => Refusal::new(
-                "host_concurrent",
+            Some(most) => Cause::limit(
+                Word::HostConcurrent,
                 most,
                 format_args!(
                     "so many are being written beyond the first {OWN} of each container, {none}"
@@ -248,11 +249,11 @@ impl Semaphore<'_> {
             ),
             None => {
                 let key = if Some(self.slots) == self.asking.limits.cores {
-                    "cores"
+                    Word::Cores
                 } else {
-                    "concurrent"
+                    Word::Concurrent
                 };
-                Refusal::new(key, self.slots, format_args!("so many are being written, {none}"))
+                Cause::limit(key, self.slots, format_args!("so many are being written, {none}"))
             }
         }
     }
