@@ -28,8 +28,8 @@ files() {
         -o -path /var/lib/containers -o -path /var/lib/docker -o -path /var/lib/containerd \
         -o -path /var/lib/systemd -o -path /usr/lib/sysimage -o -path /lost+found \
         -o -path /etc/cni -o -path /var/lib/cni -o -path /root/.local \) -prune \
-        -o -printf '%p %y %m %u %g %l ' \( -type f -exec sha256sum {} \; -o -print \) |
-        sed 's/ [^ ]*$//' | sort
+        -o -type d -printf '%p %y %m %u %g\n' -o -printf '%p %y %m %u %g %s %l\n' | sort
+    find /etc -xdev -type f -print0 | sort -z | xargs -0 sha256sum
     ls -d /run/oci-coredump* /run/sysctl.d 2>/dev/null
 }
 
@@ -295,7 +295,7 @@ purged() {
     files >"$kept/files.now"
     sysctls >"$kept/sysctls.now"
     # What a user's account changes is not ours.
-    grep_out() { grep -v -E '^/etc/(passwd|group|shadow|gshadow|subuid|subgid)-? |^/etc/(passwd|group|shadow|gshadow|subuid|subgid)-'; }
+    grep_out() { grep -v -E '(^| )/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?( |$)'; }
     diff <(grep_out <"$kept/files") <(grep_out <"$kept/files.now")
     diff "$kept/sysctls" "$kept/sysctls.now"
 }

@@ -396,9 +396,7 @@ mod tests {
             sysctl::dispatch_pattern(&Path::new(directory).join(NAME)).unwrap();
         }
         let long = PathBuf::from(format!("/opt/{}", "x".repeat(60)));
-        for (bad, why) in
-            [("relative", "not absolute"), (long.to_str().unwrap(), "127"), ("/proc/x", "mounted")]
-        {
+        for (bad, why) in [("relative", "not absolute"), (long.to_str().unwrap(), "127")] {
             let said = format!("{:#}", will_do(Path::new(bad)).unwrap_err());
             assert!(said.contains(why), "{bad}: {said}");
         }
