@@ -17,10 +17,10 @@ use crate::sysctl::Saved;
 use crate::{dump, elf, engine, hook};
 
 /// A name, and the function that reads the bytes and asserts its invariants.
-pub type Target = (&'static str, fn(&[u8]));
+pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets, by the names that `fuzz/run.sh` takes.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [FuzzTarget; 14] = [
     ("state", hook::hostile::state),
     ("bundle", hook::hostile::bundle),
     ("annotations", annotations),

@@ -3,7 +3,7 @@
 use super::tools;
 use crate::annotation::Annotations;
 use crate::config::Config;
-use crate::hook::live::{self, Target};
+use crate::hook::live::{self, RunningContainer};
 use crate::record::Names;
 use crate::registry::check_id;
 use crate::report::one_line;
@@ -49,7 +49,7 @@ pub(super) fn disable(out: &mut impl Write, word: &str) -> Result<()> {
     Ok(())
 }
 
-fn by_pid(pid: i32, name: Option<&str>) -> Result<Target> {
+fn by_pid(pid: i32, name: Option<&str>) -> Result<RunningContainer> {
     let id = match name {
         Some(name) => name.to_owned(),
         None => Proc::open(pid)
@@ -59,7 +59,7 @@ fn by_pid(pid: i32, name: Option<&str>) -> Result<Target> {
             .unwrap_or_else(|| format!("pid-{pid}")),
     };
     check_id(&id)?;
-    Ok(Target { names: Names { container_id: id, ..Names::default() }, pid })
+    Ok(RunningContainer { names: Names { container_id: id, ..Names::default() }, pid })
 }
 
 /// The container's ID, if its engine named the cgroup after it:

@@ -2,12 +2,12 @@
 //! limit, and says what they call it.
 
 use crate::annotation;
-use crate::hook::live::Target;
+use crate::hook::live::RunningContainer;
 use crate::identity::Identity;
 use crate::record::Names;
 use crate::registry::check_id;
 use crate::report::one_line;
-use crate::sys::ask::{self, Answer};
+use crate::sys::ask::{self, ToolOutput};
 use crate::sys::proc::{self, Proc};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -99,7 +99,7 @@ impl<'a> Tool<'a> {
     }
 
     /// The containers that the answers tell of, of which the user may mean any.
-    fn told(&self, answers: &[String]) -> Vec<Target> {
+    fn told(&self, answers: &[String]) -> Vec<RunningContainer> {
         let text = |n: usize| answers.get(n).map_or("", String::as_str);
         match self.kind {
             Kind::Inspect => of_engine(text(0)).into_iter().collect(),
@@ -113,7 +113,7 @@ impl<'a> Tool<'a> {
     }
 
     /// The container that the user means.
-    fn find(&self, word: &str, answers: Vec<String>) -> Result<Option<Target>> {
+    fn find(&self, word: &str, answers: Vec<String>) -> Result<Option<RunningContainer>> {
         let mut all = self.told(&answers);
         // What is inspected by its name is what the user means.
         if self.kind != Kind::Inspect {
@@ -131,7 +131,7 @@ impl<'a> Tool<'a> {
     }
 
     /// crictl's lists have no processes.
-    fn inspected(&self, mut target: Target) -> Result<Target> {
+    fn inspected(&self, mut target: RunningContainer) -> Result<RunningContainer> {
         let id = &target.names.container_id;
         let question = self.command(&["inspect", "--output", "json", id]);
         let answer = ask::all(vec![question], PATIENCE).remove(0).and_then(text);
@@ -148,7 +148,7 @@ impl<'a> Tool<'a> {
 ///
 /// # Errors
 /// No tool knows it, or several containers are called that.
-pub(super) fn find(word: &str, by: Option<&str>) -> Result<Target> {
+pub(super) fn find(word: &str, by: Option<&str>) -> Result<RunningContainer> {
     ensure!(!word.starts_with('-') && !word.is_empty(), "{word:?} is no container's name");
     let lines = by.map_or(TOOLS.to_vec(), |line| vec![line]);
     let tools = lines.into_iter().map(Tool::new).collect::<Result<Vec<_>>>()?;
@@ -157,7 +157,7 @@ pub(super) fn find(word: &str, by: Option<&str>) -> Result<Target> {
     let mut answers = ask::all(questions.into_iter().flatten().collect(), PATIENCE).into_iter();
     let (mut asked, mut silent, mut last) = (Vec::new(), Vec::new(), None);
     for (tool, count) in tools.iter().zip(counts) {
-        let own: Vec<Result<Answer>> = answers.by_ref().take(count).collect();
+        let own: Vec<Result<ToolOutput>> = answers.by_ref().take(count).collect();
         if own.iter().any(is_not_installed) {
             last = Some(format!("{}: there is no such program", tool.line));
             continue;
@@ -168,7 +168,7 @@ pub(super) fn find(word: &str, by: Option<&str>) -> Result<Target> {
             Ok(texts) => {
                 if let Some(target) = tool.find(word, texts)?.filter(|target| target.pid > 1) {
                     check_id(&target.names.container_id)?;
-                    return Ok(Target { names: target.names.bounded(), ..target });
+                    return Ok(RunningContainer { names: target.names.bounded(), ..target });
                 }
             }
             Err(e) => last = Some(format!("{}: {e:#}", tool.line)),
@@ -191,20 +191,20 @@ fn who(asked: &[&str], silent: &[&str]) -> String {
     }
 }
 
-fn is_not_installed(answer: &Result<Answer>) -> bool {
+fn is_not_installed(answer: &Result<ToolOutput>) -> bool {
     let cause = answer.as_ref().err().and_then(|e| e.root_cause().downcast_ref::<std::io::Error>());
     cause.is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
-fn text(answer: Answer) -> Result<String> {
+fn text(answer: ToolOutput) -> Result<String> {
     let line = String::from_utf8_lossy(&answer.err);
     ensure!(answer.success, "{}", one_line(line.lines().next().unwrap_or("it failed")));
     Ok(String::from_utf8_lossy(&answer.out).into_owned())
 }
 
 /// Those that the user calls so: by the whole name or ID, else by the beginning of the ID.
-fn meant(word: &str, all: Vec<Target>) -> Vec<Target> {
-    let is_exact = |t: &Target| {
+fn meant(word: &str, all: Vec<RunningContainer>) -> Vec<RunningContainer> {
+    let is_exact = |t: &RunningContainer| {
         t.names.container_id == word
             || t.names.is_called(word) && !t.names.container_id.starts_with(word)
     };
@@ -223,7 +223,7 @@ fn pid_at(value: &Value, pointer: &str) -> Option<i32> {
     i32::try_from(value.pointer(pointer)?.as_i64()?).ok()
 }
 
-fn of_engine(text: &str) -> Option<Target> {
+fn of_engine(text: &str) -> Option<RunningContainer> {
     let v: Value = serde_json::from_str(text).ok()?;
     // podman 4 and nerdctl return an array.
     let v = if let Value::Array(all) = v { all.into_iter().next()? } else { v };
@@ -233,12 +233,12 @@ fn of_engine(text: &str) -> Option<Target> {
         image: text_at(&v, "/ImageName").or_else(|| text_at(&v, "/Config/Image")),
         ..Names::default()
     };
-    Some(Target { names, pid: pid_at(&v, "/State/Pid")? })
+    Some(RunningContainer { names, pid: pid_at(&v, "/State/Pid")? })
 }
 
 /// The containers of `crictl ps`, with the names of their pods: those of the CRI, which are there
 /// without a kubelet's labels too. Their processes are not known yet.
-fn of_cri(containers: &str, pods: &str) -> Vec<Target> {
+fn of_cri(containers: &str, pods: &str) -> Vec<RunningContainer> {
     let list = |text: &str, key: &str| match serde_json::from_str::<Value>(text) {
         Ok(value) => value.get(key).and_then(Value::as_array).cloned().unwrap_or_default(),
         Err(_) => Vec::new(),
@@ -259,7 +259,7 @@ fn of_cri(containers: &str, pods: &str) -> Vec<Target> {
                 .filter(|image| !image.is_empty())
                 .or_else(|| text_at(c, "/image/image")),
         };
-        Some(Target { names, pid: 0 })
+        Some(RunningContainer { names, pid: 0 })
     };
     list(containers, "containers").iter().filter_map(of).collect()
 }
@@ -277,16 +277,16 @@ fn of_tasks(text: &str) -> Vec<(String, i32)> {
 /// A container of containerd's, with its names: the parent of its process is the shim, which works
 /// in the bundle of the first container that it started. The others are beside that one. A pod's
 /// sandbox is none.
-fn of_shim(id: &str, pid: i32) -> Option<Target> {
+fn of_shim(id: &str, pid: i32) -> Option<RunningContainer> {
     let cwd = || {
         let shim = Proc::open(Proc::open(pid).ok()?.status().ok()?.parent).ok()?;
         Some(Path::new(proc::os(&shim.link("cwd").ok()?)).with_file_name(id))
     };
     match cwd().and_then(|bundle| of_bundle(id, &bundle)) {
-        Some(names) => names.map(|names| Target { names, pid }),
+        Some(names) => names.map(|names| RunningContainer { names, pid }),
         None => {
             let names = Names { container_id: id.to_owned(), ..Names::default() };
-            Some(Target { names, pid })
+            Some(RunningContainer { names, pid })
         }
     }
 }
@@ -307,34 +307,34 @@ fn of_bundle(id: &str, bundle: &Path) -> Option<Option<Names>> {
 }
 
 /// The running containers of `runc list --format json`.
-fn of_list(text: &str) -> Vec<Target> {
+fn of_list(text: &str) -> Vec<RunningContainer> {
     let all: Value = serde_json::from_str(text).unwrap_or_default();
     let of = |v: &Value| {
         let found = running(v)?;
         let bundle = text_at(v, "/bundle").unwrap_or_default();
         match of_bundle(&found.names.container_id, Path::new(&bundle)) {
-            Some(names) => Some(Target { names: names?, ..found }),
+            Some(names) => Some(RunningContainer { names: names?, ..found }),
             None => Some(found),
         }
     };
     all.as_array().into_iter().flatten().filter_map(of).collect()
 }
 
-fn of_runtime(text: &str) -> Option<Target> {
+fn of_runtime(text: &str) -> Option<RunningContainer> {
     running(&serde_json::from_str(text).ok()?)
 }
 
-fn running(v: &Value) -> Option<Target> {
+fn running(v: &Value) -> Option<RunningContainer> {
     let runs = matches!(v.get("status")?.as_str()?, "running" | "created");
     let names = Names { container_id: text_at(v, "/id")?, ..Names::default() };
-    Some(Target { names, pid: pid_at(v, "/pid").filter(|_| runs)? })
+    Some(RunningContainer { names, pid: pid_at(v, "/pid").filter(|_| runs)? })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn told(t: Option<Target>) -> Option<(String, String, i32)> {
+    fn told(t: Option<RunningContainer>) -> Option<(String, String, i32)> {
         t.map(|t| (t.names.container_id, t.names.container_name.unwrap_or_default(), t.pid))
     }
 

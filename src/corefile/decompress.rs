@@ -1,6 +1,6 @@
 //! Decompresses a core into an unnamed file, with its holes.
 
-use crate::sys::sandbox::{self, Bounds};
+use crate::sys::sandbox::{self, SandboxBounds};
 use crate::sys::{AsFd, kernel};
 use anyhow::{Context, Result, ensure};
 use std::fs::File;
@@ -31,7 +31,7 @@ pub(crate) fn decompressed(core: File) -> Result<File> {
         .or_else(|_| tempfile::tempfile())
         .context("make a temporary file")?;
     let room = kernel::free_bytes(Path::new(PLACE)).unwrap_or(1 << 30) / 2;
-    let bounds = Bounds {
+    let bounds = SandboxBounds {
         memory: 1 << 30,
         cpu: 3600,
         time: Duration::from_secs(3600),

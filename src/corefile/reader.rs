@@ -7,17 +7,27 @@ use super::results::{Match, Overview, PartialResult, ThreadStack};
 use super::{ModuleFiles, overview, stacks};
 use crate::sys::AsFd;
 use crate::sys::map::Map;
-use crate::sys::sandbox::{self, Bounds};
+use crate::sys::sandbox::{self, SandboxBounds};
 use anyhow::{Result, anyhow};
 use std::fs::File;
 use std::time::Duration;
 
 /// Bounds for reading the core alone.
-const QUICK: Bounds =
-    Bounds { memory: 2 << 30, cpu: 10, time: Duration::from_secs(20), output: 16 << 20, file: 0 };
+const QUICK: SandboxBounds = SandboxBounds {
+    memory: 2 << 30,
+    cpu: 10,
+    time: Duration::from_secs(20),
+    output: 16 << 20,
+    file: 0,
+};
 /// Bounds for reading it with its binaries, which are mapped: debug information can have gigabytes.
-const FULL: Bounds =
-    Bounds { memory: 16 << 30, cpu: 60, time: Duration::from_secs(120), output: 64 << 20, file: 0 };
+const FULL: SandboxBounds = SandboxBounds {
+    memory: 16 << 30,
+    cpu: 60,
+    time: Duration::from_secs(120),
+    output: 64 << 20,
+    file: 0,
+};
 
 /// Everything that was read.
 #[derive(Debug, Default)]

@@ -3,9 +3,9 @@
 
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
-use crate::dump::forwarded::{self, Most, Who};
+use crate::dump::forwarded::{self, Most, Owner};
 use crate::dump::policy::plan;
-use crate::dump::policy::slots::{Asked, Asking, Pool};
+use crate::dump::policy::slots::{Asking, Pool, SlotAnswer};
 use crate::dump::writer::parent;
 use crate::limits::Limits;
 use crate::pattern::{Handler, Template};
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 /// Whose process crashed, and what holds for it.
 pub(super) struct Whose<'a> {
     /// The user, and whether it is the host's own.
-    pub who: Who,
+    pub who: Owner,
     /// Where slots are.
     pub registry: Option<&'a Registry>,
     /// The configuration's.
@@ -104,9 +104,9 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
         asking.ask(|| 0)
     });
     let slot = match asked {
-        Ok(Asked::Slot(slot)) => Some(slot),
-        Ok(Asked::Free) => None,
-        Ok(Asked::Refused(_)) => {
+        Ok(SlotAnswer::Slot(slot)) => Some(slot),
+        Ok(SlotAnswer::Free) => None,
+        Ok(SlotAnswer::Refused(_)) => {
             skip(whose, crash);
             return Ok(());
         }

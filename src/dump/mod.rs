@@ -34,9 +34,9 @@ use crash::arguments::Crash;
 use crash::container::{self, Origin};
 use crash::facts::Facts;
 use forward::{Whose, sparingly};
-use forwarded::Who;
-use policy::plan::{self, CoreFile, Plan};
-use policy::slots::{Asked, Asking, Pool};
+use forwarded::Owner;
+use policy::plan::{self, CoreFile, Decision};
+use policy::slots::{Asking, Pool, SlotAnswer};
 use registered::{comm, with_core, without_core};
 use std::ffi::OsString;
 
@@ -74,7 +74,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
                 log::error!("{who}: {e:#}, treating it as the host's")
             });
             // Nothing is known of it, so it gets none of the slots that are the host's own.
-            let who = Who { uid: crash.said.uid, is_contained: true };
+            let who = Owner { uid: crash.said.uid, is_contained: true };
             return forward_it(crash, who, registry, &config);
         }
     };
@@ -84,18 +84,18 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
         crate::report::count_lines_in(dir);
     }
     match plan::plan(&crash, &facts, origin) {
-        Plan::Forward => {
+        Decision::Forward => {
             let owner = facts.user_ns.as_ref().and_then(ns::owner).filter(|uid| *uid != 0);
             let is_contained = ns::own("mnt").is_ok_and(|own| own != facts.mount_ns);
-            let who = Who { uid: owner.unwrap_or(crash.said.uid), is_contained };
+            let who = Owner { uid: owner.unwrap_or(crash.said.uid), is_contained };
             // The earlier handler starts as the kernel would start it: with nothing of ours open.
             drop(facts);
             forward_it(crash, who, registry, &config)
         }
-        Plan::Discard(entry, cause) => {
+        Decision::Discard(entry, cause) => {
             without_core(&crash, &facts, &entry, &cause, registry.as_ref(), &config)
         }
-        Plan::Write(entry, file) => {
+        Decision::Write(entry, file) => {
             let limits = match config.limits.lowered(&entry.limits) {
                 limits if entry.user.is_some() => limits.with_turns(),
                 limits => limits,
@@ -117,9 +117,9 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
                 asking.ask(expected)
             });
             let slot = match asked {
-                Ok(Asked::Free) => None,
-                Ok(Asked::Slot(slot)) => Some(slot),
-                Ok(Asked::Refused(cause)) => {
+                Ok(SlotAnswer::Free) => None,
+                Ok(SlotAnswer::Slot(slot)) => Some(slot),
+                Ok(SlotAnswer::Refused(cause)) => {
                     return without_core(
                         &crash,
                         &facts,
@@ -154,7 +154,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
 }
 
 /// `who`: whose process it was.
-fn forward_it(crash: Crash, who: Who, registry: Option<Registry>, config: &Config) -> Result<()> {
+fn forward_it(crash: Crash, who: Owner, registry: Option<Registry>, config: &Config) -> Result<()> {
     let whose = Whose { who, registry: registry.as_ref(), limits: &config.limits };
     let known = |store: &Store| {
         if !Saved::load(store).is_ok_and(|saved| saved.is_some()) {

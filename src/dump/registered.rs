@@ -7,7 +7,7 @@ use super::after::{kept_binaries, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
 use super::policy::plan::{self, CoreFile};
-use super::policy::quota::Kept;
+use super::policy::quota::KeptCore;
 use super::policy::slot::Slot;
 use super::policy::slots::{Asking, Pool};
 use super::writer::as_crasher::Charge;
@@ -240,7 +240,7 @@ fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored
     let finished = &written.finished;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let below = inside.strip_prefix(facts.root_path.strip_suffix(b"/").unwrap_or(&facts.root_path));
-    let core = finished.identity.map(|identity| Kept {
+    let core = finished.identity.map(|identity| KeptCore {
         path: below.and_then(text),
         root: text(&facts.root_path).unwrap_or_default(),
         identity,

@@ -1,7 +1,7 @@
 //! Configures Docker: adds a runtime to daemon.json, and makes it the default
 //! if the default is not set.
 
-use super::change::{self, Change, Plan};
+use super::change::{self, Change, EngineChanges};
 use super::options::{Options, Program};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
@@ -74,8 +74,8 @@ pub fn runtime(text: &str) -> Result<(Option<PathBuf>, Option<String>)> {
 }
 
 /// Plans the changes of `install docker`.
-pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan> {
-    let mut plan = Plan::default();
+pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<EngineChanges> {
+    let mut plan = EngineChanges::default();
     let link = program.runtime();
     match std::fs::canonicalize(&link) {
         Ok(there) => ensure!(there == program.path, "{} is another program", link.display()),

@@ -1,7 +1,7 @@
 //! The `hooks_dir` setting that podman and CRI-O share, which lists the directories with hooks.d
 //! files, and the file that is placed there.
 
-use super::change::{self, Change, Plan};
+use super::change::{self, Change, EngineChanges};
 use super::options::Program;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -112,7 +112,7 @@ pub(super) fn own_file(
 
 /// Adds the hooks.d file to the standard directory, unless `make install` has put one there
 /// that starts this program.
-pub(super) fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
+pub(super) fn add_hook_file(plan: &mut EngineChanges, program: &Program) -> Result<()> {
     let path = Path::new(STANDARD).join(FILE);
     let program = program.text()?;
     let text = include_str!("../../hooks.d/oci-coredump.json")

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The verdict on a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Verdict {
     /// As it should be.
     Good,
     /// It may be intended.
@@ -23,7 +23,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The verdict.
-    pub state: State,
+    pub state: Verdict,
     /// What was found.
     pub text: String,
     /// What to do, if anything.
@@ -31,15 +31,15 @@ pub struct Finding {
 }
 
 fn good(text: impl Into<String>) -> Finding {
-    Finding { state: State::Good, text: text.into(), hint: None }
+    Finding { state: Verdict::Good, text: text.into(), hint: None }
 }
 
 fn doubtful(text: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { state: State::Doubtful, text: text.into(), hint: Some(hint.into()) }
+    Finding { state: Verdict::Doubtful, text: text.into(), hint: Some(hint.into()) }
 }
 
 fn broken(text: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { state: State::Broken, text: text.into(), hint: Some(hint.into()) }
+    Finding { state: Verdict::Broken, text: text.into(), hint: Some(hint.into()) }
 }
 
 /// Checks one engine. `config`: its configuration file, if it is not at the usual path.

@@ -29,11 +29,16 @@ pub use options::{Engine, Options, Program, RUNTIME_NAME};
 
 use crate::config::Config;
 use anyhow::{Context, Result};
-use change::{Change, Ledger, Plan};
+use change::{Change, ChangeLog, EngineChanges};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-fn plan(engine: Engine, config: &Path, options: &Options, program: &Program) -> Result<Plan> {
+fn plan(
+    engine: Engine,
+    config: &Path,
+    options: &Options,
+    program: &Program,
+) -> Result<EngineChanges> {
     match engine {
         Engine::Docker => docker::plan(config, options, program),
         Engine::Containerd => containerd::plan(config, options, program),
@@ -73,7 +78,7 @@ pub fn install(
     if dry_run {
         write!(out, "{plan}")?;
     } else {
-        let ledger = Ledger::of(&Config::load()?, engine.name())?;
+        let ledger = ChangeLog::of(&Config::load()?, engine.name())?;
         ledger.apply(&plan.changes).with_context(context)?;
         new.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
@@ -91,7 +96,7 @@ pub fn install(
 /// What cannot be restored. Everything else is, and the rest can be tried again.
 pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
     let context = || format!("uninstall {}", engine.name());
-    let Some(ledger) = Ledger::peek(&config_or_default(), engine.name())? else {
+    let Some(ledger) = ChangeLog::peek(&config_or_default(), engine.name())? else {
         writeln!(out, "{}: nothing was installed", engine.name())?;
         return Ok(());
     };
@@ -130,7 +135,7 @@ fn without_us(engine: Engine, text: &str, before: Option<&str>) -> Result<Option
 /// Restores the configuration of every engine, so that none names a program that is gone.
 pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
     for engine in Engine::ALL {
-        if Ledger::peek(&config_or_default(), engine.name())?.is_some() {
+        if ChangeLog::peek(&config_or_default(), engine.name())?.is_some() {
             uninstall(out, engine, dry_run)?;
         }
     }
@@ -140,7 +145,7 @@ pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
 /// The engines that were configured, with the paths that are no longer as they were left.
 pub fn told(config: &Config) -> Vec<(Engine, Result<Vec<PathBuf>>)> {
     let state = |engine: Engine| {
-        Ledger::peek(config, engine.name())
+        ChangeLog::peek(config, engine.name())
             .and_then(|ledger| ledger.map(|l| l.disturbed()).transpose())
             .transpose()
     };

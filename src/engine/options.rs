@@ -47,7 +47,7 @@ impl Engine {
 
 /// How containerd is made to start this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Way {
+pub enum Interface {
     /// A plugin in /opt/nri/plugins: containerd 2, or 1.7 with NRI switched on.
     Nri,
     /// A base specification of the CRI plugin: all versions, but only pods.
@@ -62,7 +62,7 @@ pub struct Options {
     pub config: Option<PathBuf>,
     /// containerd: how it starts this program; by default what its version supports.
     #[arg(long, requires = "engine")]
-    pub way: Option<Way>,
+    pub way: Option<Interface>,
     /// docker: use it only for containers that are started with `--runtime oci-coredump`.
     #[arg(long, requires = "engine")]
     pub no_default: bool,

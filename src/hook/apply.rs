@@ -1,14 +1,14 @@
 //! Applies a plan step by step. If a step fails, those before it are undone, the last one first.
 
 use super::inside::{self, Undo};
-use super::plan::{self, Plan, Step};
+use super::plan::{self, HookPlan, Step};
 use super::request::Request;
-use super::rootfs::{Made, Rootfs};
+use super::rootfs::{CreatedMounts, Rootfs};
 use super::volume;
 use crate::bytes::Limit;
 use crate::config::Config;
 use crate::record::Location;
-use crate::registry::{Entry, Init, Place, Registry};
+use crate::registry::{DumpPlace, Entry, Init, Registry};
 use crate::store::Store;
 use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::Proc;
@@ -38,7 +38,7 @@ pub(super) struct Site<'a> {
 pub(super) fn apply(
     site: &Site<'_>,
     request: &Request,
-    plan: &Plan,
+    plan: &HookPlan,
     find: impl FnOnce() -> Result<Rootfs>,
 ) -> Result<()> {
     let mut entry = Entry {
@@ -50,7 +50,7 @@ pub(super) fn apply(
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
         limits: request.wishes.limits.clone(),
-        place: Place::default(),
+        place: DumpPlace::default(),
         termination_log: request.bundle.termination_log(),
         refused: None,
         soft_limit: None,
@@ -113,14 +113,14 @@ fn in_container<'a>(
     rootfs: &'a Rootfs,
     request: &'a Request,
     step: &Step,
-    place: &mut Option<Place>,
+    place: &mut Option<DumpPlace>,
     undo: &mut Vec<(String, Undo<'a>)>,
 ) -> Result<()> {
     let id = request.names.container_id.as_str();
     let mut later = |back: Undo<'a>| undo.push((step.to_string(), back));
     match step {
         Step::Directory { inside, volume } => {
-            let mut made = Made::default();
+            let mut made = CreatedMounts::default();
             let found = rootfs.directory(inside, &mut made);
             later(Box::new(move || {
                 made.undo();

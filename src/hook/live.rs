@@ -37,7 +37,7 @@ const ROUNDS: usize = 8;
 
 /// A running container that `enable` is to work on.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct RunningContainer {
     /// Its ID, and the names that its engine gives it.
     pub names: Names,
     /// PID of one of its processes.
@@ -69,7 +69,11 @@ struct Process {
 ///
 /// # Errors
 /// What could not be done. Nothing of it is left then.
-pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<Vec<String>> {
+pub fn enable(
+    target: &RunningContainer,
+    wishes: &Annotations,
+    config: &Config,
+) -> Result<Vec<String>> {
     let id = target.names.container_id.as_str();
     crate::registry::check_id(id)?;
     let (pid, process) = init_of(target.pid)?;

@@ -17,7 +17,7 @@ mod volume;
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};
 use crate::record::Names;
-use crate::registry::{Entry, Gone, Init, Registry};
+use crate::registry::{Entry, Init, Registry, RemovedContainer};
 use crate::store::Store;
 use crate::sys::proc::Proc;
 use crate::sys::process::{self, Who};
@@ -128,7 +128,7 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
     if who != Who::Root && process::effective_uid() != 0 {
         // The runtime was started outside any user namespace by a user: what may be done to the
         // container is done from within its own.
-        ns::enter(process.namespace("user")?, ns::Kind::User)?;
+        ns::enter(process.namespace("user")?, ns::NamespaceKind::User)?;
         ns::copy_mounts()?;
     }
     let registry = Registry::create()?;
@@ -236,7 +236,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     if let Some(entry) = known {
         registry.remove(&state.id)?;
         registry.remove_view(&state.id)?;
-        gone.push(Gone { id: state.id.clone(), store: entry.store });
+        gone.push(RemovedContainer { id: state.id.clone(), store: entry.store });
     }
     if due {
         gone.extend(registry.sweep()?);
@@ -244,7 +244,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     let is_root = process::who() == Who::Root;
     if is_root && config.mode == Mode::Kernel {
         let store = Store::open(config)?;
-        for Gone { id, .. } in &gone {
+        for RemovedContainer { id, .. } in &gone {
             sysctl::release(&store, id)
                 .with_context(|| format!("kernel.core_pattern of container {id}"))?;
         }
@@ -255,7 +255,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     }
     if is_root {
         let store = Store::open(config)?;
-        for Gone { id, .. } in gone {
+        for RemovedContainer { id, .. } in gone {
             if let Err(e) = store.forget_empty(&id) {
                 log::warn!(
                     "the dump directory of container {id} cannot be removed, ignoring: {e:#}"

@@ -6,7 +6,7 @@ use super::volume;
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};
 use crate::record::Location;
-use crate::registry::Place;
+use crate::registry::DumpPlace;
 use std::fmt;
 
 /// One step. Steps are applied in the order of the plan.
@@ -62,14 +62,14 @@ impl fmt::Display for Step {
 
 /// The steps for one container, and notes for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct HookPlan {
     /// The steps, in the order in which they are applied.
     pub steps: Vec<Step>,
     /// Notes for the log, one line each.
     pub notes: Vec<String>,
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for HookPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps: Vec<_> = self.steps.iter().map(Step::to_string).collect();
         f.write_str(&steps.join("; "))
@@ -77,7 +77,7 @@ impl fmt::Display for Plan {
 }
 
 /// Plans the steps for a request.
-pub(super) fn plan(request: &Request, config: &Config) -> Plan {
+pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
     let directory = request.wishes.pattern.directory().filter(|d| d != "/");
     let life = Life { id: &request.names.container_id, is_removed: request.is_removed };
     let directory = directory
@@ -112,7 +112,7 @@ pub(super) fn plan(request: &Request, config: &Config) -> Plan {
         Mode::Dispatch => Step::Dispatch,
         Mode::Kernel => Step::Kernel,
     });
-    Plan { steps, notes }
+    HookPlan { steps, notes }
 }
 
 /// The soft limit to set: what the annotation gives, else unlimited. A soft limit above 0 in
@@ -138,7 +138,7 @@ fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
 
 /// What the hook finds at the pattern's directory in the container's mount namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct DumpDirectory {
     /// Whether it is on another mount than the root file system.
     pub mounted: bool,
     /// Whether its file system is memory-backed.
@@ -149,10 +149,15 @@ pub(super) struct Found {
 
 /// The storage location of cores, which determines whether the host's store is mounted there.
 /// Existing files are never hidden.
-pub(super) fn place(found: Found, directory: &str, volume: Option<&Volume>, store: &str) -> Place {
+pub(super) fn place(
+    found: DumpDirectory,
+    directory: &str,
+    volume: Option<&Volume>,
+    store: &str,
+) -> DumpPlace {
     let known = |v: &Volume| v.source.clone().map(|s| (v.target.clone(), s));
     let is_memory = found.memory && found.mounted;
-    let at = |location, mount| Place { location, mount, is_memory };
+    let at = |location, mount| DumpPlace { location, mount, is_memory };
     if !found.mounted {
         return match found.empty {
             true => at(Location::Store, Some((directory.to_owned(), store.to_owned()))),
@@ -178,9 +183,9 @@ mod tests {
     fn places() {
         let volume = Volume { target: "/d".into(), source: Some("/srv".into()), is_own: false };
         let at = |mounted, memory, empty, v| {
-            place(Found { mounted, memory, empty }, "/d/x", v, "/store/c")
+            place(DumpDirectory { mounted, memory, empty }, "/d/x", v, "/store/c")
         };
-        let is = |location, mount: Option<(&str, &str)>, is_memory| Place {
+        let is = |location, mount: Option<(&str, &str)>, is_memory| DumpPlace {
             location,
             mount: mount.map(|(target, source)| (target.to_owned(), source.to_owned())),
             is_memory,

@@ -31,7 +31,7 @@ pub(crate) struct Init {
 
 /// Where the cores of the container are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct DumpPlace {
     /// Storage location of the directory in the pattern.
     pub location: Location,
     /// A directory inside the container and the host's directory that is mounted
@@ -68,7 +68,7 @@ pub(crate) struct Entry {
     #[serde(default)]
     pub limits: Limits,
     /// Where its cores are stored.
-    pub place: Place,
+    pub place: DumpPlace,
     /// Where the container's termination log is, if not at /dev/termination-log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub termination_log: Option<String>,
@@ -123,7 +123,7 @@ impl Entry {
             return hashed("pod", &[uid, name]);
         }
         match &self.place {
-            Place { location: Location::Volume, mount: Some((_, source)), .. } => {
+            DumpPlace { location: Location::Volume, mount: Some((_, source)), .. } => {
                 hashed("volume", &[source, &self.pattern])
             }
             _ => names.container_id.clone(),
@@ -263,7 +263,7 @@ mod tests {
         entry.names.pod_name = Some("web-0".into());
         entry.names.pod_namespace = Some("prod".into());
         assert_eq!(entry.account(), "8f3b");
-        entry.place = Place {
+        entry.place = DumpPlace {
             location: Location::Volume,
             mount: Some(("/dump".into(), "/srv/volume".into())),
             is_memory: false,

@@ -17,7 +17,7 @@ use nix::sys::termios;
 use own_user::become_user;
 pub use own_user::end_all_of;
 pub use relay::End;
-use relay::{Raw, Way, copy_size, relay};
+use relay::{Direction, Raw, copy_size, relay};
 use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -58,8 +58,8 @@ pub fn run(mut command: Command, own: Option<u32>) -> Result<End> {
     let terminal = streams[0].is_terminal().then(|| open_terminal(own)).transpose()?;
     let mut ways = Vec::new();
     if let Some((master, _)) = &terminal {
-        ways.push(Way::new(streams[0], master, false)?);
-        ways.push(Way::new(master, streams[1], true)?);
+        ways.push(Direction::new(streams[0], master, false)?);
+        ways.push(Direction::new(master, streams[1], true)?);
     }
     for (n, stream) in streams.into_iter().enumerate() {
         let theirs = match &terminal {
@@ -69,8 +69,8 @@ pub fn run(mut command: Command, own: Option<u32>) -> Result<End> {
                 let (ours, theirs) = if n == 0 { (write, read) } else { (read, write) };
                 unblock(&ours)?;
                 ways.push(match n {
-                    0 => Way::new(stream, ours, false)?,
-                    _ => Way::new(ours, stream, true)?,
+                    0 => Direction::new(stream, ours, false)?,
+                    _ => Direction::new(ours, stream, true)?,
                 });
                 theirs
             }

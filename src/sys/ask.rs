@@ -11,7 +11,7 @@ const MOST: usize = 16 << 20;
 
 /// What a program has written, and whether it succeeded.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub struct ToolOutput {
     /// Its standard output.
     pub out: Vec<u8>,
     /// Its standard error.
@@ -21,22 +21,22 @@ pub struct Answer {
 }
 
 /// A program that runs, and its open outputs.
-struct Asked {
+struct RunningTool {
     child: Child,
     pipes: [Option<Box<dyn Pipe>>; 2],
-    answer: Answer,
+    answer: ToolOutput,
 }
 
 trait Pipe: Read + std::os::fd::AsFd {}
 impl<T: Read + std::os::fd::AsFd> Pipe for T {}
 
-impl Asked {
+impl RunningTool {
     fn start(mut command: Command) -> std::io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         let out = child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Pipe>);
         let err = child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Pipe>);
-        Ok(Asked { child, pipes: [out, err], answer: Answer::default() })
+        Ok(RunningTool { child, pipes: [out, err], answer: ToolOutput::default() })
     }
 
     fn read(&mut self, which: usize) {
@@ -56,9 +56,10 @@ impl Asked {
 ///
 /// # Errors
 /// For each: it cannot be started (the cause is a [`std::io::Error`]), or it has not ended in time.
-pub fn all(commands: Vec<Command>, time: Duration) -> Vec<Result<Answer>> {
+pub fn all(commands: Vec<Command>, time: Duration) -> Vec<Result<ToolOutput>> {
     let until = Instant::now() + time;
-    let mut all: Vec<std::io::Result<Asked>> = commands.into_iter().map(Asked::start).collect();
+    let mut all: Vec<std::io::Result<RunningTool>> =
+        commands.into_iter().map(RunningTool::start).collect();
     loop {
         let open: Vec<(usize, usize)> = (all.iter().enumerate())
             .flat_map(|(i, asked)| [(i, 0), (i, 1)].map(|at| (at, asked)))
@@ -89,7 +90,7 @@ pub fn all(commands: Vec<Command>, time: Duration) -> Vec<Result<Answer>> {
 }
 
 /// Its outputs are closed, or the time is over.
-fn end(mut asked: Asked, until: Instant, time: Duration) -> Result<Answer> {
+fn end(mut asked: RunningTool, until: Instant, time: Duration) -> Result<ToolOutput> {
     let pidfd = super::pidfd::open(asked.child.id() as i32);
     let left = until.saturating_duration_since(Instant::now());
     let has_ended = asked.pipes.iter().all(Option::is_none)

@@ -58,7 +58,7 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
         .with_context(|| format!("setresuid({:?})", c.uid))?;
     set_fs_id(fs.as_raw(), libc::SYS_setfsuid);
     if let Some(ns) = user_ns {
-        super::ns::enter(ns.as_fd(), super::ns::Kind::User)?;
+        super::ns::enter(ns.as_fd(), super::ns::NamespaceKind::User)?;
     }
     // In a user namespace that is all. Outside of one, the kernel's helper may lack capabilities
     // that an administrator removed.

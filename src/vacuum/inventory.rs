@@ -1,6 +1,6 @@
 //! The inventory of the store: all crashes, with the bytes that each one has there.
 
-use super::stored_core::Core;
+use super::stored_core::StoredCore;
 use crate::record::{Location, Names, Outcome, Record};
 use crate::registry::{Registry, check_id};
 use crate::store::binaries::{Binaries, is_settled};
@@ -80,7 +80,7 @@ impl Inventory {
         let mut items = Vec::new();
         for name in records.names()? {
             let Some(record) = records.read(&name) else { continue };
-            let core = Core::of(store.path(), &record).map(|core| (core.id, core.bytes));
+            let core = StoredCore::of(store.path(), &record).map(|core| (core.id, core.bytes));
             items.push((Item { name, record: slim(record), core: None, orphan: None }, core));
         }
         let known: BTreeSet<(u64, u64)> =
@@ -126,11 +126,11 @@ impl Inventory {
 }
 
 /// Device and inode number of a core, and the bytes on disk that removing it frees.
-type Bytes = ((u64, u64), u64);
+type FileBytes = ((u64, u64), u64);
 
 /// The cores in the store that have no record and whose container is gone: the record was
 /// damaged, or removed by hand.
-fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Option<Bytes>)>> {
+fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Option<FileBytes>)>> {
     let mut found = Vec::new();
     for container_id in gone(store)? {
         let Ok(dir) = file::open_dir(&store.container_path(&container_id)) else { continue };

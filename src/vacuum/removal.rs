@@ -2,7 +2,7 @@
 
 use super::inventory::{Inventory, Item, gone};
 use super::plan::RemovalPlan;
-use super::stored_core::Core;
+use super::stored_core::StoredCore;
 use crate::store::Store;
 use crate::sys::file;
 use anyhow::Result;
@@ -21,7 +21,7 @@ impl Inventory {
         }
         if item.core.is_some()
             && let Some(record) = self.records.read(&item.name)
-            && let Some(core) = Core::of(&self.store, &record)
+            && let Some(core) = StoredCore::of(&self.store, &record)
         {
             file::unlink(&core.dir, &core.name)?;
         }

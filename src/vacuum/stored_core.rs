@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 /// The core in the store of one record.
-pub(super) struct Core {
+pub(super) struct StoredCore {
     /// Its directory.
     pub dir: OwnedFd,
     /// Its name there.
@@ -19,7 +19,7 @@ pub(super) struct Core {
     pub bytes: u64,
 }
 
-impl Core {
+impl StoredCore {
     /// The record's core, if the file still is the one that the record describes. The directory
     /// may be the container's: links in it do not lead out of it, and the file itself is never
     /// followed if it is a link.
@@ -40,11 +40,11 @@ impl Core {
         let stat = file::stat_at(&dir, name).ok()?;
         let same = r.identity.is_none_or(|identity| identity.is_same_file(&found));
         let bytes = if stat.links == 1 { stat.allocated } else { 0 };
-        same.then(|| Core { dir, name: name.to_owned(), id: found.id, bytes })
+        same.then(|| StoredCore { dir, name: name.to_owned(), id: found.id, bytes })
     }
 }
 
 /// Whether the core of a record is in the store. For records that this project wrote.
 pub(crate) fn has_core_in_store(store: &Path, record: &Record) -> bool {
-    Core::of(store, record).is_some()
+    StoredCore::of(store, record).is_some()
 }

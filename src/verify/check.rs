@@ -5,7 +5,7 @@ use serde::Serialize;
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
+pub(crate) enum CheckVerdict {
     /// The runtime does what is needed.
     Ok,
     /// The runtime does not do what is needed.
@@ -20,7 +20,7 @@ pub(crate) struct Check {
     /// What a hook needs, in words for the user.
     pub need: &'static str,
     /// Whether the runtime provides it.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
     /// What was observed, in words; may be empty if the verdict is `Ok`.
     pub found: String,
 }
@@ -32,8 +32,8 @@ pub(super) fn check(
     found: Result<String, String>,
 ) -> Check {
     let (verdict, found) = match found {
-        Ok(found) => (Verdict::Ok, found),
-        Err(found) => (Verdict::Failed, found),
+        Ok(found) => (CheckVerdict::Ok, found),
+        Err(found) => (CheckVerdict::Failed, found),
     };
     Check { subject, need, verdict, found }
 }

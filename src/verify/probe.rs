@@ -84,7 +84,7 @@ pub(crate) struct Observation {
     /// The annotation in the bundle's config.json.
     pub annotation: Option<String>,
     /// The container's process that the state names.
-    pub init: Option<Init>,
+    pub init: Option<ProbeInit>,
     /// The file that it reads in the volume that a hook mounted.
     pub volume: Option<String>,
     /// The content of the file that a hook mounted over.
@@ -96,7 +96,7 @@ pub(crate) struct Observation {
 /// The process that a state names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Init {
+pub(crate) struct ProbeInit {
     /// Its namespaces, by inode number.
     pub namespaces: BTreeMap<String, u64>,
     /// The mount points in its mount namespace.
@@ -211,7 +211,7 @@ fn annotation(config: &Path) -> Option<String> {
     config["annotations"][ANNOTATION].as_str().map(str::to_owned)
 }
 
-fn init(pid: i32) -> Result<Init> {
+fn init(pid: i32) -> Result<ProbeInit> {
     let process = Proc::open(pid)?;
     let namespaces = NAMESPACES
         .iter()
@@ -221,7 +221,7 @@ fn init(pid: i32) -> Result<Init> {
         .lines()
         .filter_map(|l| l.split(' ').nth(4).map(PathBuf::from))
         .collect();
-    Ok(Init {
+    Ok(ProbeInit {
         namespaces,
         mounts,
         cgroup: String::from_utf8_lossy(&process.read("cgroup")?).into_owned(),

@@ -1,6 +1,6 @@
 //! The record of one crash: what is said of it, and when.
 
-use super::record_writer::{Answer, RecordWriter, Task};
+use super::record_writer::{RecordWriter, Recorded, Task};
 use crate::config::Config;
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
@@ -24,10 +24,10 @@ pub(crate) struct Ledger<'a> {
     limits: Result<Option<OwnedFd>>,
     /// The descriptors of the crash's slot, which lasts as long as the child that writes.
     slot: Vec<BorrowedFd<'a>>,
-    state: State,
+    state: RecordWriterState,
 }
 
-enum State {
+enum RecordWriterState {
     /// Nothing was to be written yet.
     Closed,
     Open(RecordWriter),
@@ -45,12 +45,12 @@ impl<'a> Ledger<'a> {
         slot: impl Iterator<Item = BorrowedFd<'a>>,
     ) -> Self {
         let limits = registry.map(|registry| registry.limits_dir(&account)).transpose();
-        Ledger { config, account, limits, slot: slot.collect(), state: State::Closed }
+        Ledger { config, account, limits, slot: slot.collect(), state: RecordWriterState::Closed }
     }
 
     /// Whether the store could be opened and has answered so far.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(_))
+        matches!(self.state, RecordWriterState::Open(_))
     }
 
     /// Tells of a crash without a core, and returns whether it has a record of its own. `most`:
@@ -97,20 +97,21 @@ impl<'a> Ledger<'a> {
     }
 
     fn ask(&mut self, task: &Task<'_>, time: Duration) -> Result<bool> {
-        if matches!(self.state, State::Closed) {
+        if matches!(self.state, RecordWriterState::Closed) {
             let account = self.limits.as_ref().ok().and_then(Option::as_ref);
-            self.state = State::Open(RecordWriter::start(self.config, &self.slot, account)?);
+            self.state =
+                RecordWriterState::Open(RecordWriter::start(self.config, &self.slot, account)?);
         }
         let why = match &mut self.state {
-            State::Gone(why) => bail!("{why}"),
-            State::Closed => bail!("the store is not open"),
-            State::Open(writer) => match writer.ask(task, time) {
-                Some(Answer::Done(result)) => return result.map_err(anyhow::Error::msg),
-                Some(Answer::Closed(why)) => why,
+            RecordWriterState::Gone(why) => bail!("{why}"),
+            RecordWriterState::Closed => bail!("the store is not open"),
+            RecordWriterState::Open(writer) => match writer.ask(task, time) {
+                Some(Recorded::Done(result)) => return result.map_err(anyhow::Error::msg),
+                Some(Recorded::Closed(why)) => why,
                 None => "the store does not answer".into(),
             },
         };
-        self.state = State::Gone(why.clone());
+        self.state = RecordWriterState::Gone(why.clone());
         bail!("{why}")
     }
 }

@@ -32,7 +32,7 @@ pub(super) enum Task<'a> {
 
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(super) enum Recorded {
     /// It was done, or why not. For [`Task::Refuse`]: whether the crash has a record of its own.
     Done(Result<bool, String>),
     /// The store cannot be opened, and why.
@@ -77,7 +77,7 @@ impl RecordWriter {
 
     /// Gives it a task, and waits for the answer. `None`: there was none in this time, and it is
     /// killed as soon as that is possible.
-    pub(super) fn ask(&mut self, task: &Task<'_>, time: Duration) -> Option<Answer> {
+    pub(super) fn ask(&mut self, task: &Task<'_>, time: Duration) -> Option<Recorded> {
         let answer = self.stream.as_ref().and_then(|stream| exchange(stream, task, time).ok());
         if answer.is_none()
             && let Some(child) = self.child.take()
@@ -97,7 +97,7 @@ impl Drop for RecordWriter {
     }
 }
 
-fn exchange(stream: &UnixStream, task: &Task<'_>, time: Duration) -> Result<Answer> {
+fn exchange(stream: &UnixStream, task: &Task<'_>, time: Duration) -> Result<Recorded> {
     stream.set_read_timeout(Some(time))?;
     send(stream, task)?;
     let mut line = Vec::new();
@@ -120,9 +120,9 @@ fn serve(config: &Config, stream: &UnixStream, account: Option<&OwnedFd>) -> Res
         let answer = match &records {
             Ok(records) => {
                 let done = perform(task, records, account, &mut file);
-                Answer::Done(done.map_err(|e| format!("{e:#}")))
+                Recorded::Done(done.map_err(|e| format!("{e:#}")))
             }
-            Err(e) => Answer::Closed(format!("{e:#}")),
+            Err(e) => Recorded::Closed(format!("{e:#}")),
         };
         send(stream, &answer)?;
     }

@@ -5,7 +5,7 @@
 //! own lock.
 
 use super::record_list;
-use crate::dump::policy::refusals::{Told, Way, decide, kind};
+use crate::dump::policy::refusals::{Refusals, Tally, decide, kind};
 use crate::record::Record;
 use crate::store::Records;
 use crate::sys::{OwnedFd, file, kernel};
@@ -42,25 +42,25 @@ pub(super) fn tell(
     let text = file::open_read(dir, FILE.as_ref()).ok();
     let text = text.and_then(|f| file::read_bounded(f, MAX, FILE).ok()).unwrap_or_default();
     // What is damaged is forgotten.
-    let mut told: Told = serde_json::from_slice(&text).unwrap_or_default();
+    let mut told: Refusals = serde_json::from_slice(&text).unwrap_or_default();
     let now = kernel::since_boot().as_millis() as u64;
     let way = decide(&mut told, kind(record), now);
-    if way == Way::Begin {
+    if way == Tally::Begin {
         let name = Records::name_of(record);
         told.sums.insert(kind(record).to_owned(), (name.to_string_lossy().into_owned(), now));
     }
-    if !matches!(way, Way::Count(_)) {
+    if !matches!(way, Tally::Count(_)) {
         let text = serde_json::to_vec(&told).context("refusals to JSON")?;
         file::replace(dir, FILE.as_ref(), &text, 0o600)?;
     }
     drop(lock);
-    let own = way == Way::Own;
+    let own = way == Tally::Own;
     match way {
-        Way::Own => {
+        Tally::Own => {
             records.begin(record)?;
             note(dir, most, records, record);
         }
-        Way::Begin => {
+        Tally::Begin => {
             records.begin(&Record {
                 count: Some(1),
                 last: Some(record.time.clone()),
@@ -69,7 +69,7 @@ pub(super) fn tell(
             note(dir, most, records, record);
             log::warn!("{record}; further ones of this kind are counted in its record");
         }
-        Way::Count(name) => {
+        Tally::Count(name) => {
             let count = records.count_one(OsStr::new(&name), &record.time, PATIENCE)?;
             if count.is_power_of_two() {
                 log::warn!("{record} ({count} times by now)");

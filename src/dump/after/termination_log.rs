@@ -12,7 +12,7 @@ use crate::record::{Outcome, Record};
 use crate::registry::Entry;
 use crate::report::one_line;
 use crate::sys::proc::{self, Proc};
-use crate::sys::sandbox::Bounds;
+use crate::sys::sandbox::SandboxBounds;
 use crate::sys::text::head;
 use crate::sys::{OwnedFd, file, resolve};
 use anyhow::{Result, ensure};
@@ -25,7 +25,7 @@ const USUAL: &str = "/dev/termination-log";
 const MOST: usize = 4096;
 
 /// A file that does not take a line at once is not waited for: the process is.
-const BOUNDS: Bounds = Bounds {
+const BOUNDS: SandboxBounds = SandboxBounds {
     memory: 1 << 30,
     cpu: 1,
     time: Duration::from_secs(2),

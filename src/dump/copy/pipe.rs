@@ -11,7 +11,7 @@ use super::input::{Input, READ};
 use super::output::Output;
 use super::pages::{PAGE, is_zero};
 use super::sink::Sink;
-use super::source::Source;
+use super::source::CrashedMemory;
 use super::stop::{Bounds, Stop};
 use crate::elf::{Head, Load};
 use crate::sys::AsFd;
@@ -22,7 +22,7 @@ pub(crate) fn body<I: AsFd, S: Sink>(
     input: &mut Input<I>,
     output: &mut Output<S>,
     bounds: &Bounds,
-    source: Option<Source>,
+    source: Option<CrashedMemory>,
     head: &Head,
 ) -> Result<(), Stop> {
     input.expect_all();

@@ -21,7 +21,7 @@ const SMALL: u64 = 16 * 4096;
 
 /// A part of the memory, and where it goes in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct RegionPart {
     /// Where in the file.
     pub offset: u64,
     /// Where in the process.
@@ -36,7 +36,7 @@ pub(crate) struct Batch {
     /// Where in the file the one before it ends.
     pub from: u64,
     /// Its parts; none at the end of the walk.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<RegionPart>,
 }
 
 impl Batch {
@@ -113,8 +113,8 @@ impl Walk {
     }
 }
 
-fn piece(load: &Load, run: (u64, u64)) -> Piece {
-    Piece {
+fn piece(load: &Load, run: (u64, u64)) -> RegionPart {
+    RegionPart {
         offset: load.offset + (run.0 - load.address),
         span: Span { address: run.0, size: (run.1 - run.0) as usize },
     }
@@ -144,7 +144,7 @@ mod tests {
                 all.append(&mut batch.pieces);
             }
         };
-        let total = |pieces: &[Piece]| pieces.iter().map(|p| p.span.size as u64).sum::<u64>();
+        let total = |pieces: &[RegionPart]| pieces.iter().map(|p| p.span.size as u64).sum::<u64>();
         assert_eq!(total(&walk(vec![first])), load.size);
         let mut memory = memory;
         let at = |a: u64| (a - memory.as_ptr() as u64) as usize;
@@ -157,7 +157,7 @@ mod tests {
             "not ascending"
         );
         for touched in [first, first + (20 << 20)] {
-            let holds = |p: &&Piece| {
+            let holds = |p: &&RegionPart| {
                 p.span.address <= touched && touched < p.span.address + p.span.size as u64
             };
             let piece = pieces.iter().find(holds).expect("a touched page is not walked");

@@ -16,7 +16,7 @@ const COMPRESSED: &[u8] = b".zst";
 
 /// The decision.
 #[derive(Debug)]
-pub(crate) enum Plan {
+pub(crate) enum Decision {
     /// Write the core for this container.
     Write(Box<Entry>, CoreFile),
     /// No core for this container, and why.
@@ -54,17 +54,17 @@ pub(crate) struct CoreFile {
 }
 
 /// Decides.
-pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
-    let Origin::Container { entry, by_exec } = origin else { return Plan::Forward };
+pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
+    let Origin::Container { entry, by_exec } = origin else { return Decision::Forward };
     let refused = entry.refused.clone().map(Cause::Refused);
     if let Some(cause) = refused.or_else(|| withheld(crash, facts)) {
-        return Plan::Discard(entry, cause);
+        return Decision::Discard(entry, cause);
     }
     let own = Limit::from_raw(crash.said.limit).finite();
     let soft = limit_of(own, facts.core.hard, by_exec, entry.limit.finite());
     let limit = smaller(soft, entry.limit.finite());
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
-        return Plan::Discard(entry, Cause::RlimitCoreTooLow(bytes));
+        return Decision::Discard(entry, Cause::RlimitCoreTooLow(bytes));
     }
     let mut path =
         Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
@@ -84,7 +84,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
         at_home: facts.mount_ns == entry.init.mount_ns,
         memory: entry.place.is_memory,
     };
-    Plan::Write(entry, file)
+    Decision::Write(entry, file)
 }
 
 /// What one thread that copies, or compresses, takes of memory, in bytes: its buffers, zstd's

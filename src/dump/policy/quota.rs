@@ -14,11 +14,11 @@ pub(crate) const MOST: usize = 1024;
 /// What is remembered of a container between its crashes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Memory {
+pub(crate) struct AccountState {
     /// The tokens of `rate`.
     pub bucket: Option<Bucket>,
     /// The cores that were written, the oldest first.
-    pub cores: Vec<Kept>,
+    pub cores: Vec<KeptCore>,
     /// The dumps that are on their way.
     pub running: Vec<Running>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Bucket {
 
 /// A core that was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct KeptCore {
     /// Its path below the root that its process had. `None`: no text, so it is only counted.
     pub path: Option<String>,
     /// That root.
@@ -114,7 +114,7 @@ pub(crate) fn take(
 /// that are on their way.
 pub(crate) fn room(
     limits: &Limits,
-    there: &[Kept],
+    there: &[KeptCore],
     others: &[Running],
     expected: u64,
 ) -> Result<Room, Cause> {
@@ -222,8 +222,8 @@ pub(crate) fn memory(min_memory: Free, total: u64, available: u64) -> Result<(),
 mod tests {
     use super::*;
 
-    fn kept(sizes: &[u64]) -> Vec<Kept> {
-        sizes.iter().map(|size| Kept { size: *size, ..Kept::default() }).collect()
+    fn kept(sizes: &[u64]) -> Vec<KeptCore> {
+        sizes.iter().map(|size| KeptCore { size: *size, ..KeptCore::default() }).collect()
     }
 
     fn limits(text: &str) -> Limits {

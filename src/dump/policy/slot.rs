@@ -1,7 +1,7 @@
 //! A slot that was taken, and what is remembered of its account between crashes: tokens, cores, and
 //! the dumps on their way.
 
-use super::quota::{self, Kept, MOST, Memory, Running};
+use super::quota::{self, AccountState, KeptCore, MOST, Running};
 use crate::bytes::Bytes;
 use crate::cause::Cause;
 use crate::limits::Limits;
@@ -23,7 +23,7 @@ pub(crate) struct Slot {
     host: Option<OwnedFd>,
     limits: Limits,
     /// Taken from the memory when the slot began: the cores that are there, and the other dumps.
-    cores: Vec<Kept>,
+    cores: Vec<KeptCore>,
     others: Vec<Running>,
     expected: u64,
 }
@@ -52,7 +52,7 @@ impl Slot {
 
     /// What makes room for this core, if the cores `there` are those that are left of
     /// [`Slot::cores`].
-    pub(crate) fn room(&self, there: &[Kept]) -> Result<quota::Room, Cause> {
+    pub(crate) fn room(&self, there: &[KeptCore]) -> Result<quota::Room, Cause> {
         quota::room(&self.limits, there, &self.others, self.expected)
     }
 
@@ -67,7 +67,7 @@ impl Slot {
     }
 
     /// The cores that were written, the oldest first.
-    pub(crate) fn cores(&self) -> &[Kept] {
+    pub(crate) fn cores(&self) -> &[KeptCore] {
         &self.cores
     }
 
@@ -106,7 +106,7 @@ impl Slot {
     ///
     /// # Errors
     /// The memory could not be written.
-    pub(crate) fn end(&self, core: Option<Kept>, gone: &[Identity], ended: bool) -> Result<()> {
+    pub(crate) fn end(&self, core: Option<KeptCore>, gone: &[Identity], ended: bool) -> Result<()> {
         if !self.remembers() {
             return Ok(());
         }
@@ -137,14 +137,14 @@ impl Slot {
     }
 
     /// A damaged memory counts as an empty one.
-    fn read(&self) -> Memory {
+    fn read(&self) -> AccountState {
         let text = file::open_read(&self.dir, "memory".as_ref())
             .ok()
             .and_then(|f| file::read_bounded(f, MAX, "memory").ok());
         text.and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
     }
 
-    fn write(&self, memory: &Memory) -> Result<()> {
+    fn write(&self, memory: &AccountState) -> Result<()> {
         file::replace(
             &self.dir,
             "memory".as_ref(),

@@ -37,7 +37,7 @@ const LOOK: u64 = 8;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What came of asking for a slot.
-pub(crate) enum Asked {
+pub(crate) enum SlotAnswer {
     /// No limit is set that needs slots.
     Free,
     /// A slot was taken.
@@ -97,22 +97,22 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// The run directory cannot be used.
-    pub(crate) fn ask(&self, expected: impl FnOnce() -> u64) -> Result<Asked> {
+    pub(crate) fn ask(&self, expected: impl FnOnce() -> u64) -> Result<SlotAnswer> {
         let remembers = quota::has_memory(self.limits);
         let Some(slots) = quota::slots(self.limits).or(remembers.then_some(MANY)) else {
-            return Ok(Asked::Free);
+            return Ok(SlotAnswer::Free);
         };
         let dir = self.registry.limits_dir(self.account)?;
         let Taken { number, lock, host } =
             match (Semaphore { dir: &dir, slots, asking: self }).take()? {
                 Ok(taken) => taken,
-                Err(refusal) => return Ok(Asked::Refused(refusal)),
+                Err(refusal) => return Ok(SlotAnswer::Refused(refusal)),
             };
         let mut slot = Slot::taken(dir, number, lock, host, self.limits.clone());
         if remembers && let Err(refusal) = slot.begin(expected())? {
-            return Ok(Asked::Refused(refusal));
+            return Ok(SlotAnswer::Refused(refusal));
         }
-        Ok(Asked::Slot(Box::new(slot)))
+        Ok(SlotAnswer::Slot(Box::new(slot)))
     }
 
     /// One of the account's slots for work that is no dump, if one is free at this moment.

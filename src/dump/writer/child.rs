@@ -3,17 +3,17 @@
 
 use super::label::{Labeller, Ready};
 use super::place::{Place, create};
-use super::protocol::{Finished, Made, Message, Report};
-use super::rotate::View;
+use super::protocol::{CreatedFile, Finished, Message, Report};
+use super::rotate::CrasherView;
 use crate::cause::{Cause, Word};
 use crate::dump::copy::early_release::Release;
 use crate::dump::copy::lanes;
-use crate::dump::copy::source::Source;
+use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::quota::{self, Kept};
+use crate::dump::policy::quota::{self, KeptCore};
 use crate::dump::policy::slot::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// What the writer opens before it becomes the crasher.
 pub(crate) struct Opened<'a> {
     /// The memory of the process, for the faster lanes.
-    pub source: Option<Source>,
+    pub source: Option<CrashedMemory>,
     /// For an early release.
     pub hold: Option<Hold>,
     /// Asks SELinux.
@@ -89,7 +89,7 @@ pub(crate) fn copy(
     if space.kind == FsType::Memory && core_file.early {
         return report.say(&Message::Retry);
     }
-    let view = View { root: &facts.root_path, at_home: core_file.at_home };
+    let view = CrasherView { root: &facts.root_path, at_home: core_file.at_home };
     let (there, mut gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
     let (room, old) = match room(core_file, slot, &there, &space) {
         Ok(room) => room,
@@ -120,7 +120,7 @@ pub(crate) fn copy(
         Ok(file) => file,
         Err(cause) => return report.say(&failed(cause, gone)),
     };
-    let (stored, old): (Vec<&Kept>, Vec<&Kept>) =
+    let (stored, old): (Vec<&KeptCore>, Vec<&KeptCore>) =
         old.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
     for core in old {
         if let Err(why) = view.remove(core) {
@@ -133,7 +133,7 @@ pub(crate) fn copy(
     // If this process is killed from now on, the parent knows at least that there is a file.
     let id = file::stat(&file).ok().map(|s| s.id);
     report.say(&Message::Created {
-        made: Made { id, memory: space.kind == FsType::Memory },
+        made: CreatedFile { id, memory: space.kind == FsType::Memory },
         goes: stored.iter().map(|core| core.identity).collect(),
         note: ready.note,
     });
@@ -198,14 +198,14 @@ pub(crate) fn copy(
 
 /// How many bytes the core may have on disk, with what is to be said if it has more; and which of
 /// the cores that are there have to go for it.
-type Room = (Option<(u64, Cause)>, Vec<usize>);
+type SpaceBounds = (Option<(u64, Cause)>, Vec<usize>);
 
 fn room(
     core_file: &CoreFile,
     slot: Option<&Slot>,
-    there: &[Kept],
+    there: &[KeptCore],
     space: &Space,
-) -> Result<Room, Cause> {
+) -> Result<SpaceBounds, Cause> {
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
     if let Some(min_free) = min_free {

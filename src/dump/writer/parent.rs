@@ -4,10 +4,10 @@
 use super::child::{Opened, copy};
 use super::crasher::become_crasher;
 use super::label::Labeller;
-use super::protocol::{Finished, Heard, Made, Message, Report};
+use super::protocol::{CreatedFile, Finished, Heard, Message, Report};
 use super::watchdog::{Notice, Watchdog};
 use crate::cause::Cause;
-use crate::dump::copy::source::Source;
+use crate::dump::copy::source::CrashedMemory;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
@@ -17,7 +17,7 @@ use crate::sys::cgroup::Groups;
 use crate::sys::child::{self, Child};
 use crate::sys::counter::Counter;
 use crate::sys::file::Identity;
-use crate::sys::memory::{Memory, is_shared};
+use crate::sys::memory::{ProcessMemory, is_shared};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::pinned_memory::Hold;
 use crate::sys::{AsFd, OwnedFd, process, robust};
@@ -28,7 +28,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     /// The file, if one was made.
-    pub made: Option<Made>,
+    pub made: Option<CreatedFile>,
     /// What became of the core.
     pub finished: Finished,
     /// The target was given up: it must not be touched again.
@@ -234,11 +234,11 @@ fn give_up(mut written: Written, child: Child, core_file: &CoreFile) -> Result<A
 }
 
 /// The memory of the process that the pidfd names, opened while we have the rights.
-fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<Source> {
+fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<CrashedMemory> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
-    let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
+    let memory = ProcessMemory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
     let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
-    Some(Source {
+    Some(CrashedMemory {
         memory,
         pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?),
         vdso: facts.vdso,

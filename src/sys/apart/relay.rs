@@ -28,7 +28,7 @@ const PIECE: usize = 4096;
 const AFTER: usize = 1 << 20;
 
 /// A copy from one descriptor to another.
-pub(super) struct Way {
+pub(super) struct Direction {
     from: Option<OwnedFd>,
     to: Option<OwnedFd>,
     waiting: Vec<u8>,
@@ -37,14 +37,14 @@ pub(super) struct Way {
     tame: Option<Tame>,
 }
 
-impl Way {
+impl Direction {
     /// `outward`: from the program to the caller, not the other way round.
     pub(super) fn new(from: impl AsFd, to: impl AsFd, outward: bool) -> Result<Self> {
         let dup = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().context("dup");
         let (from, to) = (Some(dup(from.as_fd())?), Some(dup(to.as_fd())?));
         let to_terminal = outward && to.as_ref().is_some_and(IsTerminal::is_terminal);
         let tame = to_terminal.then(Tame::default);
-        Ok(Way { from, to, waiting: Vec::new(), outward, tame })
+        Ok(Direction { from, to, waiting: Vec::new(), outward, tame })
     }
 
     /// The event to wait for.
@@ -131,7 +131,7 @@ impl Drop for Raw {
 pub(super) fn relay(
     mut child: std::process::Child,
     signals: &SignalFd,
-    ways: &mut [Way],
+    ways: &mut [Direction],
     raw: Option<&Raw>,
     master: Option<&OwnedFd>,
     own: Option<u32>,
