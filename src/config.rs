@@ -92,6 +92,8 @@ pub struct Config {
     pub binaries: Binaries,
     /// What may stay in the store. The rules are applied from time to time.
     pub vacuum: Vacuum,
+    /// Whether and how `oci-coredump-ship` uploads crashes. Its other keys are that program's.
+    pub upload: Upload,
     /// The OCI runtime that the wrapper executes. Not set: runc, else crun, from /usr/bin,
     /// /usr/sbin, /usr/local/bin or /usr/local/sbin.
     pub runtime: Option<PathBuf>,
@@ -137,6 +139,32 @@ pub struct Vacuum {
     pub keep: Option<usize>,
 }
 
+/// `[upload]`, as far as this program needs it: `oci-coredump-ship` reads the rest of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Upload {
+    /// Where crashes are uploaded to. Not set: they are not.
+    pub url: Option<String>,
+    /// The directory in which `oci-coredump-ship` keeps what it has uploaded.
+    pub state: PathBuf,
+    /// How long, in seconds, vacuum keeps a crash that is not uploaded yet.
+    #[serde(deserialize_with = "some_age")]
+    pub keep_until_uploaded: Option<u64>,
+    /// Whether vacuum removes what has been uploaded.
+    pub delete_after_upload: bool,
+}
+
+impl Default for Upload {
+    fn default() -> Self {
+        Upload {
+            url: None,
+            state: PathBuf::from("/var/lib/oci-coredump-ship"),
+            keep_until_uploaded: None,
+            delete_after_upload: false,
+        }
+    }
+}
+
 fn some_size<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
     size(from).map(Some)
 }
@@ -176,6 +204,7 @@ impl Default for Config {
             termination_log: TerminationLog::Init,
             binaries: Binaries::default(),
             vacuum: Vacuum::default(),
+            upload: Upload::default(),
             runtime: None,
             problems: Vec::new(),
         }
@@ -258,6 +287,7 @@ impl Config {
             Template::of_container(p.as_bytes())?;
         }
         ensure!(self.store.is_absolute(), "the path must be absolute");
+        ensure!(self.upload.state.is_absolute(), "the path must be absolute");
         ensure!(self.runtime.as_ref().is_none_or(|p| p.is_absolute()), "the path must be absolute");
         Ok(())
     }

@@ -66,7 +66,8 @@ pub(super) fn open(
         ),
     };
     let places = places(record, registry.as_ref(), subject.sysroot.as_deref(), &chosen.store)?;
-    Ok((plain(core)?, Some(record.clone()), places))
+    // The same bytes before and after it was uploaded.
+    Ok((plain(core)?, Some(Record { uploaded: None, ..record.clone() }), places))
 }
 
 /// Writes the bundle, or only the core, to `output`; `-` is stdout. The file appears only when it
@@ -92,20 +93,37 @@ pub(super) fn run(
         };
     }
     let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
+    let top = name.to_string_lossy();
+    let top = top.strip_suffix(".tar.zst").filter(|top| is_plain(top)).unwrap_or("coredump");
+    write_new(output, |new| {
+        if core_only {
+            let mut core = Announced::new(core)?;
+            core.copy_to(new)?;
+            say_lacking(&core);
+            Ok(())
+        } else {
+            archive(Bundle::collect(core, record, &places)?, new, Path::new(top))
+        }
+    })
+}
+
+/// Writes a fetched bundle to `output`, as it is.
+pub(super) fn run_fetched(mut bundle: File, output: &Path) -> Result<()> {
+    if output == Path::new("-") {
+        std::io::copy(&mut bundle, &mut std::io::stdout().lock()).context("write")?;
+        return Ok(());
+    }
+    write_new(output, |mut file| Ok(std::io::copy(&mut bundle, &mut file).map(drop)?))
+}
+
+/// Makes the file `output` with what `write` puts into it. It appears when it is complete.
+pub(super) fn write_new(output: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
+    let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
     let dir = output.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
     let dir = file::open_dir(dir)?;
     let new = NewFile::create(dir.as_fd())
         .with_context(|| format!("create a file for {}", output.display()))?;
-    if core_only {
-        let mut core = Announced::new(core)?;
-        core.copy_to(new.file()).with_context(|| format!("write {}", output.display()))?;
-        say_lacking(&core);
-    } else {
-        let top = name.to_string_lossy();
-        let top = top.strip_suffix(".tar.zst").filter(|top| is_plain(top)).unwrap_or("coredump");
-        archive(Bundle::collect(core, record, &places)?, new.file(), Path::new(top))
-            .with_context(|| format!("write {}", output.display()))?;
-    }
+    write(new.file()).with_context(|| format!("write {}", output.display()))?;
     new.name(name).with_context(|| format!("rename to {}", output.display()))
 }
 

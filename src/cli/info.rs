@@ -2,8 +2,9 @@
 
 use super::list::{colour, time};
 use super::locate::{self, State};
+use super::private::Private;
 use super::query::{self, Query};
-use super::{Chosen, no_match, stack, table};
+use super::{Chosen, no_match, stack, table, unpack};
 use crate::corefile::files::Places;
 use crate::corefile::plain::plain;
 use crate::corefile::reader::{self, Reading};
@@ -13,7 +14,7 @@ use crate::registry::Registry;
 use crate::report::one_line;
 use crate::sys::cred::Credentials;
 use crate::sys::resolve;
-use crate::sys::{OwnedFd, file, process, text};
+use crate::sys::{OwnedFd, file, kernel, process, text};
 use anstyle::Style;
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
@@ -22,6 +23,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Largest record of a bundle, in bytes.
+const RECORD: usize = 1 << 20;
 
 /// The options of the command line.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ pub(super) struct Args {
 }
 
 /// A record, the state of its core, and the core's size now: in bytes, and on disk.
-type Found<'a> = (&'a Record, State, Option<(u64, u64)>);
+pub(super) type Found<'a> = (&'a Record, State, Option<(u64, u64)>);
 
 /// One crash as JSON.
 #[derive(Debug, Default, Serialize)]
@@ -109,6 +113,23 @@ pub(super) fn run(
         out.flush()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a crash from a fetched bundle: its record, and what its core says.
+pub(super) fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<()> {
+    let tar = plain(packed)?;
+    file::set_umask(0o077);
+    let dir = Private::new(false)?;
+    let (tree, at) = dir.tree("crash")?;
+    let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
+    unpack::unpack(&tar, &tree, room).context("unpack")?;
+    let core = open_given(&at.join("core"))?;
+    let places = Places::usual(Some(file::open_dir(&at.join("root"))?), None);
+    let record = file::read_bounded(open_given(&at.join("record.json"))?, RECORD, "record.json")?;
+    let record: Record = serde_json::from_slice(&record).context("record.json")?;
+    let size = (locate::size(&core), file::stat(&core)?.allocated);
+    let state = locate::state(&record, &Ok(core.try_clone()?));
+    print(out, Some((&record, state, Some(size))), Some(reader::read(&core, &places)), json)
 }
 
 /// Opens a core file that the user named.
@@ -189,7 +210,7 @@ fn print(
     }
 }
 
-type Field = (&'static str, String, Style);
+pub(super) type Field = (&'static str, String, Style);
 
 fn field(name: &'static str, text: impl Into<String>) -> Field {
     (name, text.into(), Style::new())
@@ -225,7 +246,7 @@ fn cut_short(o: &Overview) -> Option<Field> {
     })
 }
 
-fn of_record(
+pub(super) fn of_record(
     r: &Record,
     state: State,
     size: Option<(u64, u64)>,
@@ -272,6 +293,12 @@ fn of_record(
     }
     if r.outcome != Outcome::None {
         all.push(field("Kept on", place(r.location)));
+    }
+    all.extend(r.uploaded.as_ref().map(|u| {
+        field("Uploaded", format!("{} ({}, {})", u.url, table::size(u.size), time(&u.time, zone)))
+    }));
+    if r.upload == Some(false) {
+        all.push(field("Uploaded", "never: oci-coredump/upload is false"));
     }
     if r.outcome == Outcome::Started {
         all.push(field("Reason", "the dump is going on, or its helper was killed"));

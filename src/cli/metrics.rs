@@ -14,7 +14,7 @@ use std::path::Path;
 /// Prints the metrics, or replaces the file `textfile` with them
 /// atomically, as node_exporter needs.
 pub(super) fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Result<()> {
-    let inventory = Store::look(&chosen.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten();
+    let inventory = chosen.inventory()?;
     let items = inventory.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
     let records: Vec<&Record> = items.map(|item| &item.record).collect();
     let mut text = text(&records);

@@ -44,6 +44,9 @@ pub(crate) struct Overview {
     pub arguments: String,
     /// The signal that it died of.
     pub signal: Option<Signal>,
+    /// The general registers of the thread that crashed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registers: Vec<(String, u64)>,
     /// Number of threads.
     pub threads: usize,
     /// Bytes of memory that the core announces but the file does not have.
@@ -129,6 +132,7 @@ pub(crate) fn overview(source: &dyn Source) -> Result<Overview> {
         arguments: image.notes.arguments.clone(),
         pid: image.notes.pid,
         signal: image.notes.signal.clone().map(|s| s.of_process(image.notes.pid)),
+        registers: image.notes.general.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
         threads: image.notes.threads.len(),
         missing: image.missing(),
         modules: modules.into_iter().map(|m| m.said).collect(),

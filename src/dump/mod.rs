@@ -321,7 +321,8 @@ fn keep(
     }
     record.seconds = Some(started.elapsed().as_secs_f64());
     if !given_up && termination_log::concerns(&record, config.termination_log) {
-        termination_log::write(facts, file, &record, slot.as_deref())
+        let url = config.upload.url.as_deref();
+        termination_log::write(facts, file, &record, url, slot.as_deref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
@@ -424,6 +425,7 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
         dump_mode: said.dump_mode,
         pattern: entry.pattern.clone(),
         location: entry.place.location,
+        upload: entry.no_upload.then_some(false),
         ..Record::default()
     }
 }

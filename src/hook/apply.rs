@@ -48,6 +48,7 @@ pub(super) fn apply(
         limit: request.wishes.limit.flatten(),
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
+        no_upload: !request.wishes.upload,
         limits: request.wishes.limits.clone(),
         place: Place { location: Location::Layer, mount: None },
         refused: None,

@@ -9,6 +9,7 @@ use crate::dump::policy::slots::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste};
 use crate::record::{Outcome, Record};
 use crate::report::one_line;
+use crate::store::Records;
 use crate::sys::sandbox::Bounds;
 use crate::sys::{OwnedFd, file, resolve};
 use anyhow::{Result, ensure};
@@ -39,7 +40,8 @@ pub(crate) fn concerns(record: &Record, which: TerminationLog) -> bool {
     one_that_counts && matches!(record.outcome, Outcome::Written | Outcome::Truncated)
 }
 
-/// Writes the line as the crasher, if the file is there and empty.
+/// Writes the line as the crasher, if the file is there and empty. `url`: where crashes are
+/// uploaded to.
 ///
 /// # Errors
 /// There is no child. What keeps it from writing is nobody's business.
@@ -47,9 +49,10 @@ pub(crate) fn write(
     facts: &Facts,
     core_file: &CoreFile,
     record: &Record,
+    url: Option<&str>,
     slot: Option<&Slot>,
 ) -> Result<()> {
-    let text = line(record);
+    let text = line(record, url);
     let files: Vec<_> = slot.iter().flat_map(|t| t.fds()).collect();
     as_crasher::run::<()>(
         facts,
@@ -72,7 +75,7 @@ fn put(text: &str, own: &OwnedFd) -> Result<()> {
     Ok(std::io::Write::write_all(&mut { log }, text.as_bytes())?)
 }
 
-fn line(record: &Record) -> String {
+fn line(record: &Record, url: Option<&str>) -> String {
     let short = if record.truncated { ", truncated" } else { "" };
     let path = one_line(record.core_path.as_deref().unwrap_or_default());
     let mut text = format!(
@@ -80,6 +83,10 @@ fn line(record: &Record) -> String {
         record.signal_name,
         one_line(&record.comm)
     );
+    if let Some(url) = url.filter(|_| record.upload != Some(false)) {
+        let id = Records::id_of(record);
+        text.push_str(&format!(", uploaded to {}/.../{id}", url.trim_end_matches('/')));
+    }
     while text.len() > MOST {
         text.pop();
     }
@@ -111,10 +118,18 @@ mod tests {
             ..Record::default()
         };
         assert_eq!(
-            line(&record("/pod/data/dump/core-eci.12")),
+            line(&record("/pod/data/dump/core-eci.12"), None),
             "core dumped: /pod/data/dump/core-eci.12 (SIGSEGV in nginx)"
         );
-        let hostile = line(&record(&"é\n".repeat(4000)));
+        let mut crash = record("/d/core.1");
+        crash.time = "2026-01-02T03:04:05Z".into();
+        assert_eq!(
+            line(&crash, Some("s3://b/p/")),
+            "core dumped: /d/core.1 (SIGSEGV in nginx), uploaded to s3://b/p/.../20260102T030405Z-0-"
+        );
+        crash.upload = Some(false);
+        assert!(!line(&crash, Some("s3://b/p/")).contains("s3:"));
+        let hostile = line(&record(&"é\n".repeat(4000)), Some("s3://b"));
         assert!(hostile.len() <= MOST && !hostile.contains('\n'));
     }
 }
