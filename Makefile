@@ -32,6 +32,7 @@ built := $(firstword $(wildcard $(target)/*/release/oci-coredump))
 binary := $(or $(if $(host),$(target)/$(host)/release/oci-coredump),$(built))
 
 libexec := $(DESTDIR)$(PREFIX)/libexec/oci/hooks.d
+ship := $(DESTDIR)$(PREFIX)/libexec/oci-coredump/oci-coredump-ship
 bin := $(DESTDIR)$(PREFIX)/bin
 share := $(DESTDIR)$(PREFIX)/share
 hooks := $(share)/containers/oci/hooks.d
@@ -60,7 +61,7 @@ root_runner = $(if $(as_root),--config \
 	bench bench-scaling deps demo-deps test-deps clean
 
 build:
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --workspace
 
 # Not a dependency on `build`: root often has no cargo.
 install:
@@ -74,6 +75,10 @@ install:
 		>$(hooks)/oci-coredump.json
 	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service \
 		>$(units)/oci-coredump.service
+	$(INSTALL) -d $(dir $(ship))
+	$(INSTALL) -m 0755 $(dir $(binary))oci-coredump-ship $(ship)
+	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump-ship.service \
+		>$(units)/oci-coredump-ship.service
 	$(binary) man >$(man)/oci-coredump.1
 	$(binary) completions bash >$(bash)/oci-coredump
 	$(binary) completions zsh >$(zsh)/_oci-coredump
@@ -85,9 +90,9 @@ uninstall:
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
 	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
-	rm -f $(units)/oci-coredump.service
+	rm -f $(units)/oci-coredump.service $(units)/oci-coredump-ship.service $(ship)
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
-	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
+	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(dir $(ship)) $(hooks) $(dir $(hooks)) \
 		$(fish) $(dir $(fish)) 2>/dev/null || :
 
 # kata-agent runs regular files only, no symbolic links, and calls each with the name of its

@@ -255,7 +255,7 @@ fn signature(secret: &[u8], body: &[u8]) -> Result<String> {
 }
 
 /// The URL of another file of the same crash.
-pub(crate) fn sibling(url: &str, name: &str) -> String {
+fn sibling(url: &str, name: &str) -> String {
     let dir = url.rfind('/').map_or(url, |at| &url[..at]);
     format!("{dir}/{name}")
 }

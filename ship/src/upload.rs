@@ -202,7 +202,17 @@ impl Uploader<'_> {
         state.content = Some(content.clone());
         self.states.save(self.id, state)?;
         let ids = parts.parts.iter().map(|part| PartId { content_id: part.id.clone() }).collect();
-        cloud.complete_multipart(path, &parts.id, ids).await.context("complete")?;
+        if let Err(e) = cloud.complete_multipart(path, &parts.id, ids).await {
+            let e = anyhow::Error::from(e).context("complete");
+            // The answer to an earlier attempt may have been lost; else its parts have gone.
+            if !is_hopeless(&e) {
+                return Err(e);
+            }
+            if !self.is_whole(path, &content).await? {
+                self.drop_parts(path).await;
+                return Err(e);
+            }
+        }
         self.states.forget_parts(self.id)?;
         self.check(path, content).await
     }
@@ -262,7 +272,11 @@ impl Uploader<'_> {
 
     /// Whether the object that an earlier process was about to complete is there.
     pub(crate) async fn has_come(&self, name: &str, content: &Content) -> Result<bool> {
-        match self.target.store().head(&self.target.path(name)).await {
+        self.is_whole(&self.target.path(name), content).await
+    }
+
+    async fn is_whole(&self, path: &Path, content: &Content) -> Result<bool> {
+        match self.target.store().head(path).await {
             Ok(meta) => Ok(meta.size == content.size),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(e) => Err(e).context("ask for the object"),

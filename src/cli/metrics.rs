@@ -3,8 +3,6 @@
 use super::Chosen;
 use crate::record::{Location, Outcome, Record};
 use crate::report::one_line;
-use crate::store::Store;
-use crate::vacuum::Inventory;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

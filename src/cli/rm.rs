@@ -3,8 +3,7 @@
 use super::query::{self, Query};
 use super::{Chosen, no_match};
 use crate::report::one_line;
-use crate::store::Store;
-use crate::vacuum::{Inventory, Item, Rules};
+use crate::vacuum::{Item, Rules};
 use anyhow::{Result, bail, ensure};
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;

@@ -2,8 +2,7 @@
 
 use super::{Chosen, query, table};
 use crate::report::one_line;
-use crate::store::Store;
-use crate::vacuum::{Inventory, Rules};
+use crate::vacuum::Rules;
 use anyhow::{Result, ensure};
 use std::io::Write;
 
