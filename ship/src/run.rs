@@ -4,7 +4,7 @@ use crate::config::{Config, Upload};
 use crate::record::Record;
 use crate::ship::{Shop, ship};
 use crate::source::Helper;
-use crate::state::States;
+use crate::state::{States, Uploaded};
 use crate::target::Target;
 use crate::tell::Tellers;
 use crate::upload::{Pace, Uploader, short};
@@ -104,7 +104,7 @@ pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> 
                     let (id, shop, tellers) = (id.clone(), &shop, &tellers);
                     running.push(async move {
                         let result = ship(shop, &id, &record).await;
-                        if let Ok(uploaded) = &result {
+                        if let Ok((uploaded, _)) = &result {
                             tellers.tell(shop, &id, &record, uploaded).await;
                         }
                         (id, result)
@@ -120,8 +120,11 @@ pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> 
             Some((id, result)) = running.next(), if !running.is_empty() => {
                 active.remove(&id);
                 match result {
-                    Ok(uploaded) => {
-                        log::info!("{id}: uploaded to {} ({} bytes)", uploaded.url, uploaded.size);
+                    Ok((uploaded, is_new)) => {
+                        if is_new {
+                            let Uploaded { url, size, .. } = &uploaded;
+                            log::info!("{id}: uploaded to {url} ({size} bytes)");
+                        }
                         failed.remove(&id);
                         done.insert(id);
                     }

@@ -25,14 +25,14 @@ pub(crate) struct Shop {
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// Uploads a crash, or what of it is not there yet. Returns where it is.
+/// Uploads a crash, or what of it is not there yet. Returns where it is, and whether that is new.
 ///
 /// # Errors
 /// It is to be tried again.
-pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<Uploaded> {
+pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uploaded, bool)> {
     let mut state = shop.states.load(id).unwrap_or_default();
     if let Some(uploaded) = state.uploaded {
-        return Ok(uploaded);
+        return Ok((uploaded, false));
     }
     if state.key.is_empty() {
         state.key = crate::key::expand(&shop.upload.key, record, id, &shop.node);
@@ -98,7 +98,7 @@ pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<Uploa
     state.content = None;
     state.uploaded = Some(uploaded.clone());
     shop.states.save(id, &state)?;
-    Ok(uploaded)
+    Ok((uploaded, true))
 }
 
 /// The time now, as in records.

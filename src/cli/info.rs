@@ -124,7 +124,8 @@ pub(super) fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Resu
     let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
     unpack::unpack(&tar, &tree, room).context("unpack")?;
     let core = open_given(&at.join("core"))?;
-    let places = Places::usual(Some(file::open_dir(&at.join("root"))?), None);
+    // A bundle without executables has no such directory.
+    let places = Places::usual(file::open_dir(&at.join("root")).ok(), None);
     let record = file::read_bounded(open_given(&at.join("record.json"))?, RECORD, "record.json")?;
     let record: Record = serde_json::from_slice(&record).context("record.json")?;
     let size = (locate::size(&core), file::stat(&core)?.allocated);
