@@ -28,6 +28,7 @@ const CIRCLES: &[&[&str]] = &[
         "cli/list.rs",
         "cli/metrics.rs",
         "cli/mod.rs",
+        "cli/report_page.rs",
         "cli/rm.rs",
         "cli/selection.rs",
         "cli/vacuum.rs",

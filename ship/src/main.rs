@@ -74,6 +74,8 @@ fn node(given: Option<String>) -> String {
 }
 
 fn start(cli: Cli) -> Result<()> {
+    // What is written as files, cores above all, is for this user only.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // The only provider of cryptography that is built in.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -90,6 +90,10 @@ fn a_directory() {
         std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["coredump.tar.zst", "record.json", "report.html"]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &dir.join(&names[0]).metadata().unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
     let url = format!("{url}/n1/2026-03-10/{ID}/coredump.tar.zst");
     assert!(succeed(&mut fixture.ship(&["cat", &url])).stdout == fixture.bundle());
 
