@@ -132,14 +132,14 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Debug { which, from, debugger, arguments, as_root, debuginfod } => {
             let debugger = debug::Debugger { program: debugger, arguments, as_root, debuginfod };
+            if remote::is_url(&which.matches) {
+                let bundle = remote::fetch(&which.matches[0]).context("debug")?;
+                return debug::run_fetched(bundle, &debugger).context("debug");
+            }
             if let [bundle] = which.matches.as_slice()
                 && bundle.ends_with(".tar.zst")
             {
                 return debug::run_bundle(Path::new(bundle), &debugger).context("debug");
-            }
-            if remote::is_url(&which.matches) {
-                let bundle = remote::fetch(&which.matches[0]).context("debug")?;
-                return debug::run_fetched(bundle, &debugger).context("debug");
             }
             let (chosen, query) = which.choose().context("debug")?;
             return debug::run(&chosen, &query, &from.subject(), &debugger).context("debug");
