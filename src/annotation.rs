@@ -4,7 +4,8 @@
 //! In: the annotations of a bundle. Out: checked [`Wishes`] with notes for the log, or an error
 //! that names the value refused.
 
-use crate::limits::{Limits, bytes};
+use crate::bytes::Limit;
+use crate::limits::Limits;
 use crate::pattern::Template;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -20,8 +21,8 @@ pub(crate) struct Wishes {
     pub key: String,
     /// The pattern, checked for a container.
     pub pattern: Template,
-    /// Most bytes of one core. Outer `None`: the container did not say; inner `None`: unlimited.
-    pub limit: Option<Option<u64>>,
+    /// Most bytes of one core. `None`: the container did not say.
+    pub limit: Option<Limit>,
     /// `coredump_filter` mask, 0 to 0x1ff.
     pub filter: Option<u32>,
     /// Compress cores with zstd while they are written.
@@ -112,14 +113,6 @@ pub(crate) fn is_sandbox(all: &Annotations) -> bool {
     is("io.kubernetes.cri.container-type") || is("io.kubernetes.cri-o.ContainerType")
 }
 
-/// The container's name within its pod, as containerd's CRI plugin and CRI-O annotate it.
-pub(crate) fn container_name(all: &Annotations) -> Option<&str> {
-    ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"]
-        .iter()
-        .find_map(|k| all.get(*k))
-        .map(String::as_str)
-}
-
 /// Whether the container must not start without its core pattern: `oci-coredump/required`. A value
 /// that is neither `true` nor `false` counts as `true`; [`wishes`] then refuses it.
 pub(crate) fn required(all: &Annotations, container: Option<&str>) -> bool {
@@ -176,8 +169,8 @@ pub(crate) fn wishes(
         ensure!(matches!(v, "true" | "false"), "{k} = {v:?}: expected true or false");
     }
     let limit = match (view.find(LIMIT), &huawei, view.find(STARLINGX_SIZE)) {
-        (Some((k, v)), _, _) => Some(bytes(v).with_context(|| format!("{k} = {v:?}"))?),
-        (None, Some(h), _) if key == HUAWEI => Some(Some(
+        (Some((k, v)), _, _) => Some(v.parse().with_context(|| format!("{k} = {v:?}"))?),
+        (None, Some(h), _) if key == HUAWEI => Some(Limit::Finite(
             h.max_size
                 .unwrap_or(1024)
                 .checked_mul(1 << 20)
@@ -185,8 +178,9 @@ pub(crate) fn wishes(
         )),
         // StarlingX: 0 means no limit, and a percentage of the disk is valid
         // but has no counterpart here.
-        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match bytes(v) {
-            Ok(limit) => Some(limit.filter(|n| *n > 0)),
+        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match v.parse() {
+            Ok(Limit::Finite(0)) => Some(Limit::Unlimited),
+            Ok(limit) => Some(limit),
             Err(e) => {
                 notes.push(format!(
                     "{k} = {v:?}: {e:#}, going on without a limit of the container's"
@@ -222,7 +216,7 @@ pub(crate) fn wishes(
 }
 
 /// The settings that a container may give in our own keys.
-const SETTINGS: [&str; 8] =
+pub(crate) const SETTINGS: [&str; 8] =
     ["pattern", "limit", "filter", "compress", "release", "upload", "limits", "required"];
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the

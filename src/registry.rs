@@ -9,6 +9,7 @@
 //!   limits/<account>/             what limits need between two crashes, see `Entry::account`
 //!   limits/.host/                 the same of all containers together
 //!   limits/.forwarded/            the same of crashes that are no container's
+//!   crash-counts.json             what `metrics` tells of crashes since the boot
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //! ```
 //!
@@ -49,7 +50,6 @@ const SWEPT: &str = "swept";
 /// A container whose entry was removed by [`Registry::sweep`].
 #[derive(Debug)]
 pub(crate) struct Gone {
-    /// The container's ID.
     pub id: String,
     /// The store of the container's user, if that is not root.
     pub store: Option<PathBuf>,
@@ -59,7 +59,7 @@ fn file_name(id: &str) -> OsString {
     format!("{id}.json").into()
 }
 
-/// The registry's directories, opened.
+/// The registry of root or of a user, by its open directories.
 #[derive(Debug)]
 pub(crate) struct Registry {
     run: OwnedFd,

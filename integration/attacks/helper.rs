@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::{as_nobody, bundle, crash, helpers, names, tree};
-use crate::scene::{self, product};
-use crate::support::bare;
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{BINARY, RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use support::bare;
+use support::fixture::{as_nobody, bundle, crash, names, tree};
+use support::fuse::{Answer, Fuse};
+use support::host::{BINARY, RUN, STORE};
+use support::processes::helpers;
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, product};
 
 /// Inodes of the sockets that a process has open.
 fn sockets(pid: i32) -> Vec<String> {
@@ -39,7 +40,7 @@ fn row_11_impostor_of_the_kernel() {
     let target = Fuse::mount();
     let container = bare::Container::new("talked-about", target.path(), &[]);
     target.on_write(0, Answer::Hold);
-    let mut victim = container.victim(&bare::compile("victim"), "tiny", 0);
+    let mut victim = container.victim(&bare::victim(), "tiny", 0);
     victim.crash();
     assert!(target.wait_held(Duration::from_secs(10)));
     let open: Vec<_> = helpers().into_iter().map(sockets).collect();
@@ -50,7 +51,7 @@ fn row_11_impostor_of_the_kernel() {
     assert!(!listening.contains("oci-coredump"), "{listening}");
 
     // A healthy process of the container that is claimed to have crashed.
-    let mut healthy = container.victim(&bare::compile("victim"), "tiny", 0);
+    let mut healthy = container.victim(&bare::victim(), "tiny", 0);
     let pid = healthy.pid().to_string();
     let forged = |pidfd: &'static str| {
         let words = [

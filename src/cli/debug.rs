@@ -6,13 +6,13 @@
 //! reads no script or setting that came with the core. If root starts it, it runs under a user ID
 //! that no other process has.
 
-use super::Chosen;
 use super::bundle::Bundle;
-use super::export::{Subject, open};
 use super::private::Private;
 use super::query::Query;
+use super::selection::Chosen;
+use super::subject::{self, Subject};
 use super::{table, unpack};
-use crate::corefile::plain::{is_compressed, plain};
+use crate::corefile::decompress::{decompressed, is_compressed};
 use crate::sys::{apart, file, kernel, process};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
@@ -54,8 +54,8 @@ pub(super) fn run(
     subject: &Subject,
     debugger: &Debugger,
 ) -> Result<ExitCode> {
-    let (core, record, places) = open(chosen, query, subject)?;
-    let mut bundle = Bundle::collect(core, record, &places)?;
+    let (core, record, paths) = subject::open(chosen, query, subject)?;
+    let mut bundle = Bundle::collect(core, record, &paths)?;
     for path in &bundle.lacking {
         log::warn!("debug: {path:?}: the file that was mapped is not found, going on without it");
     }
@@ -92,7 +92,7 @@ pub(super) fn run(
 
 /// Opens a bundle that `export` has written.
 pub(super) fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
-    let unpacked = super::info::open_given(path).and_then(|packed| unpack_for(packed, debugger));
+    let unpacked = subject::open_named(path).and_then(|packed| unpack_for(packed, debugger));
     let (dir, at) = unpacked.with_context(|| format!("unpack {}", path.display()))?;
     start(dir, &at, debugger)
 }
@@ -107,7 +107,7 @@ pub(super) fn run_fetched(packed: File, debugger: &Debugger) -> Result<ExitCode>
 fn unpack_for(packed: File, debugger: &Debugger) -> Result<(Private, PathBuf)> {
     ensure!(is_compressed(&packed), "it is not compressed with zstd");
     // Decompressed in a sandbox, up to a maximum size.
-    let tar = plain(packed)?;
+    let tar = decompressed(packed)?;
     let dir = debugger.private()?;
     let (tree, at) = dir.tree("crash")?;
     let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;

@@ -2,8 +2,8 @@
 
 use super::locate::{self, Seen, State};
 use super::query::{self, Query};
+use super::selection::{Chosen, by_time, no_match};
 use super::table::{self, Cell, Column, left, right};
-use super::{Chosen, by_time, no_match};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
 use crate::store::{Records, Store};
@@ -204,7 +204,9 @@ pub(super) fn colour(state: State) -> Style {
         State::Truncated | State::Inaccessible | State::Unreachable | State::Leased => {
             AnsiColor::Yellow
         }
-        State::Missing | State::Overwritten => AnsiColor::Red,
+        State::Missing | State::Overwritten | State::WithContainer | State::WithPod => {
+            AnsiColor::Red
+        }
         State::None => return Style::new().dimmed(),
     };
     colour.on_default()

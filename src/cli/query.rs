@@ -137,7 +137,7 @@ impl Field {
         match self {
             Field::Container => {
                 is(&r.names.container_name)
-                    || r.names.container_id.starts_with(value)
+                    || r.names.is_called(value)
                     || glob(value, &r.names.container_id)
                     || glob(value, &container(&r.names))
             }

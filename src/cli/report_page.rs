@@ -2,13 +2,14 @@
 //! every text of a container is one line, and escaped.
 
 use super::export::write_new;
-use super::info::{self, places};
+use super::info;
 use super::list::time;
 use super::locate;
 use super::query::{self, Query};
+use super::selection::{Chosen, no_match};
 use super::stack::{groups, short_list, symbols};
-use super::{Chosen, no_match};
-use crate::corefile::plain::plain;
+use super::subject::search_paths;
+use crate::corefile::decompress::decompressed;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Frame, Module};
 use crate::record::Record;
@@ -46,8 +47,8 @@ pub(super) fn run(chosen: &Chosen, query: &Query, output: &Path) -> Result<ExitC
         (locate::size(core), crate::sys::file::stat(core).map_or(0, |stat| stat.allocated))
     });
     let reading = core.ok().map(|core| {
-        let places = places(record, registry.as_ref(), None, &chosen.store)?;
-        plain(core).and_then(|core| reader::read(&core, &places))
+        let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
+        decompressed(core).and_then(|core| reader::read(&core, &paths))
     });
     let before: Vec<Record> =
         chosen.records(&Query::default())?.into_iter().filter(|r| is_like(r, record)).collect();
@@ -89,7 +90,11 @@ fn escape(text: &str) -> String {
     out
 }
 
-fn page(found: info::Found<'_>, reading: &Option<Result<Reading>>, before: &[Record]) -> String {
+fn page(
+    found: info::CoreState<'_>,
+    reading: &Option<Result<Reading>>,
+    before: &[Record],
+) -> String {
     let (record, state, size) = found;
     let reading_ok = reading.as_ref().and_then(|r| r.as_ref().ok());
     let title =

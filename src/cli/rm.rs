@@ -1,7 +1,7 @@
 //! `rm`: removes the matching crashes, each with its core if that is in the store.
 
 use super::query::{self, Query};
-use super::{Chosen, no_match};
+use super::selection::{Chosen, no_match};
 use crate::report::one_line;
 use crate::vacuum::{Item, Rules};
 use anyhow::{Result, bail, ensure};

@@ -1,6 +1,5 @@
 //! Command-line options that select crashes and a store.
 
-use super::export;
 use super::query::Query;
 use crate::config::Config;
 use crate::record::Record;
@@ -30,13 +29,6 @@ pub(super) struct Which {
     store: Option<PathBuf>,
 }
 
-impl Source {
-    /// The same options as values for the verbs.
-    pub(super) fn subject(self) -> export::Subject {
-        export::Subject { core: self.core, sysroot: self.sysroot }
-    }
-}
-
 impl Which {
     /// Whether any option restricts the crashes.
     pub(super) fn is_any(&self) -> bool {
@@ -50,17 +42,6 @@ impl Which {
             Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
         Ok((Chosen::of(self.store)?, query))
     }
-}
-
-/// Selects a core file in place of a record.
-#[derive(Debug, clap::Args)]
-pub(super) struct Source {
-    /// Take this core file; it needs no record.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until"])]
-    core: Option<PathBuf>,
-    /// Take executables and libraries from below this directory instead of the container's root.
-    #[arg(long, value_name = "DIR")]
-    sysroot: Option<PathBuf>,
 }
 
 /// The store that a verb reads.

@@ -5,8 +5,9 @@
 //! (`include/uapi/linux/elfcore.h`, `fs/binfmt_elf.c`); no maintained crate has them for
 //! the core of another process.
 
-use super::image::Machine;
+use super::segments::Machine;
 use super::signal::Signal;
+use crate::elf::{FileTable, MappedFile, i32_at, u64_at};
 use crate::sys::proc::printable;
 use anyhow::Result;
 use object::LittleEndian as LE;
@@ -88,7 +89,7 @@ impl Notes {
                 {
                     self.signal = Signal::of_siginfo(d, machine).or(self.signal.take());
                 }
-                (b"CORE", elf::NT_FILE) => self.files = files(d).unwrap_or_default(),
+                (b"CORE", elf::NT_FILE) => self.files = mappings(d).unwrap_or_default(),
                 (b"CORE", elf::NT_AUXV) => {
                     let pairs =
                         d.chunks_exact(16).filter_map(|p| Some((u64_at(p, 0)?, u64_at(p, 8)?)));
@@ -183,33 +184,15 @@ fn general(machine: Machine) -> &'static [(&'static str, usize)] {
     }
 }
 
-/// NT_FILE: the count, the page size, then (start, end, offset in pages) for each file, then the
-/// paths, each ended by a NUL.
-fn files(d: &[u8]) -> Option<Vec<Mapping>> {
-    let (count, page) = (usize::try_from(u64_at(d, 0)?).ok()?, u64_at(d, 8)?);
-    let rows = d.get(16..)?;
-    let names = rows.get(count.checked_mul(24)?..)?.split(|b| *b == 0);
-    let rows = rows.chunks_exact(24).take(count.min(MAX));
-    rows.zip(names)
-        .map(|(row, path)| {
-            Some(Mapping {
-                start: u64_at(row, 0)?,
-                end: u64_at(row, 8)?,
-                offset: u64_at(row, 16)?.checked_mul(page)?,
-                path: path.to_vec(),
-            })
+/// The rows of NT_FILE; `None` if it is damaged.
+fn mappings(note: &[u8]) -> Option<Vec<Mapping>> {
+    let files = FileTable::parse(note, LE)?.files().take(MAX);
+    files
+        .map(|file| {
+            let MappedFile { start, end, offset, path } = file?;
+            Some(Mapping { start, end, offset, path: path.to_vec() })
         })
         .collect()
-}
-
-/// A little-endian number of 8 bytes.
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-}
-
-/// A little-endian number of 4 bytes.
-pub(super) fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
-    Some(i32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 fn text(bytes: Option<&[u8]>) -> String {

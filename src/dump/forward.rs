@@ -83,8 +83,8 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     let file = match plan::host_file(crash, template, append_pid) {
         Ok(file) => plan::CoreFile { patience: plan::patience(whose.limits), ..file },
         // As the kernel: nothing is said of processes that may leave no core.
-        Err(reason) => {
-            log::debug!("process {} of the host: no core: {reason}", crash.said.host_pid);
+        Err(cause) => {
+            log::debug!("process {} of the host: no core: {cause}", crash.said.host_pid);
             return Ok(());
         }
     };
@@ -117,9 +117,9 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     };
     let (written, waiting) = parent::write(crash, &facts, &file, slot.as_deref(), None, |_| {})?;
     let stuck = written.stuck;
-    if let Some(reason) = written.finished.reason {
+    if let Some(cause) = written.finished.cause {
         let path = file.path.escape_ascii();
-        log::debug!("process {} of the host: core {path}: {reason}", crash.said.host_pid);
+        log::debug!("process {} of the host: core {path}: {cause}", crash.said.host_pid);
     }
     process::release_stdin();
     if let Some(writer) = waiting {

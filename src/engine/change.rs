@@ -48,7 +48,7 @@ impl Change {
     pub fn file(path: &Path, after: String) -> Result<Self> {
         // A symbolic link to the file stays a link.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let before = super::read(&path)?;
+        let before = read(&path)?;
         Ok(Change::File { path, before, after })
     }
 
@@ -73,7 +73,7 @@ impl Change {
     fn stands(&self) -> bool {
         match self {
             Change::File { path, after, .. } => {
-                super::read(path).is_ok_and(|now| now.as_ref() == Some(after))
+                read(path).is_ok_and(|now| now.as_ref() == Some(after))
             }
             Change::Link { path, .. } => self.is_done() && path.exists(),
             Change::Directory { path } => path.is_dir(),
@@ -103,6 +103,15 @@ impl Change {
                 .create(path)
                 .with_context(|| format!("mkdir {}", path.display())),
         }
+    }
+}
+
+/// The text of a file; `None` if it does not exist.
+pub(super) fn read(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
     }
 }
 
@@ -294,7 +303,7 @@ fn undo(change: &Change, without_us: WithoutUs<'_>, dry_run: bool) -> Result<Opt
     };
     match change {
         Change::File { path, before, after } => {
-            let Some(now) = super::read(path)? else { return Ok(None) };
+            let Some(now) = read(path)? else { return Ok(None) };
             if now != *after && Some(&now) != before.as_ref() {
                 let Some(text) = without_us(&now, before.as_deref())
                     .with_context(|| path.display().to_string())?

@@ -6,21 +6,13 @@
 //! file imports them. In both, the table of a runtime replaces that runtime's defaults, so ours
 //! repeats the runtime's type.
 
-use super::change::{Change, Plan};
-use super::{Options, Program, nri, spec};
+use super::change::{self, Change, Plan};
+use super::options::{Options, Program, Way};
+use super::{nri, spec};
 use crate::config;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, value};
-
-/// How containerd is made to start this program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Way {
-    /// A plugin in /opt/nri/plugins: containerd 2, or 1.7 with NRI switched on.
-    Nri,
-    /// A base specification of the CRI plugin: all versions, but only pods.
-    Spec,
-}
 
 /// Where containerd looks for NRI plugins by default.
 const NRI_PLUGINS: &str = "/opt/nri/plugins";
@@ -341,7 +333,7 @@ pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
         runtimes: Vec::new(),
     };
     let drop_in = file.with_file_name("conf.d").join(DROP_IN);
-    let texts = [Some(text.to_owned()), super::read(&drop_in)?];
+    let texts = [Some(text.to_owned()), change::read(&drop_in)?];
     for text in texts.iter().flatten() {
         let doc = parse(text)?;
         for version in [2, 3] {
@@ -370,7 +362,7 @@ pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
 
 /// Plans the changes of `install containerd`.
 pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
-    let text = super::read(file)?;
+    let text = change::read(file)?;
     let old = text.as_deref().unwrap_or_default();
     let in_file = || file.display().to_string();
     let said = version(old).with_context(in_file)?;

@@ -5,7 +5,8 @@
 //! ours repeats the list in force.
 
 use super::change::{Change, Plan};
-use super::{Program, hooks_dir};
+use super::hooks_dir;
+use super::options::Program;
 use anyhow::Result;
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! The `hooks_dir` setting that podman and CRI-O share, which lists the directories with hooks.d
 //! files, and the file that is placed there.
 
-use super::Program;
-use super::change::{Change, Plan};
+use super::change::{self, Change, Plan};
+use super::options::Program;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut};
@@ -85,7 +85,7 @@ pub(super) fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf,
     paths.append(&mut more);
     let mut out = Vec::new();
     for path in paths {
-        if let Some(text) = super::read(&path)? {
+        if let Some(text) = change::read(&path)? {
             out.push((path, text));
         }
     }
@@ -120,7 +120,7 @@ pub(super) fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
     let starts_us = |text: &String| {
         serde_json::from_str::<serde_json::Value>(text).is_ok_and(|v| v["hook"]["path"] == program)
     };
-    if !super::read(&path)?.as_ref().is_some_and(starts_us) {
+    if !change::read(&path)?.as_ref().is_some_and(starts_us) {
         plan.add(Change::file(&path, text)?);
     }
     Ok(())

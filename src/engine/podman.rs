@@ -3,7 +3,8 @@
 //! that stage in the directory that they share.
 
 use super::change::{Change, Plan};
-use super::{Options, Program, hooks_dir, spec};
+use super::options::{Options, Program};
+use super::{hooks_dir, spec};
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;

@@ -171,7 +171,8 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
         Call::Other => Ok(()),
         Call::Create(path) => {
             let program = Program::own()?.path;
-            rewrite(&path, |text| spec::edit(text, config, &program, reach()?))
+            let bundle = std::path::absolute(&path).ok().and_then(|p| Some(p.parent()?.to_owned()));
+            rewrite(&path, |text| spec::edit(text, bundle.as_deref(), config, &program, reach()?))
         }
         Call::Exec { process, id } => {
             let Some(entry) = Registry::own()
@@ -180,7 +181,7 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
             else {
                 return Ok(());
             };
-            let limit = entry.limit.unwrap_or(u64::MAX);
+            let limit = entry.limit.raw();
             rewrite(&process, |text| spec::edit_process(text, limit, reach()?))
         }
     }

@@ -21,7 +21,7 @@ const MOST: usize = 64 << 10;
 
 const KEEP: u8 = b'k';
 
-/// Undoes a step.
+/// How a step is undone; run at most once, in the reverse order of the steps.
 pub(super) type Undo<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 
 /// What was done, for as long as it can be undone.
@@ -31,14 +31,17 @@ pub(super) struct Inside {
 }
 
 impl Inside {
-    /// Keeps it.
+    /// Ends the child and keeps what it did.
     pub(super) fn keep(self) -> Result<()> {
         // A child that is gone cannot undo anything any more.
         let _ = process::write(&self.tell, &[KEEP]);
         self.child.end_within(patience()).map(drop)
     }
 
-    /// Undoes it.
+    /// Makes the child undo its steps, and waits for its end.
+    ///
+    /// # Errors
+    /// The container's file system does not answer in time; what was mounted there stays.
     pub(super) fn undo(self) -> Result<()> {
         drop(self.tell);
         match self.child.end_within(patience())? {

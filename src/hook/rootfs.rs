@@ -198,7 +198,7 @@ impl Rootfs {
         })
     }
 
-    /// Unmounts the view.
+    /// Unmounts the container's view of core_pattern.
     pub(super) fn hide(&self) -> Result<()> {
         self.inside(|root| {
             let directory =
@@ -258,7 +258,7 @@ impl Rootfs {
         Ok(here)
     }
 
-    /// Unmounts an attached tree.
+    /// Unmounts a tree that was attached, and everything below it.
     pub(super) fn detach(&self, tree: &OwnedFd) -> Result<()> {
         self.inside(|_| mount::detach_dir(tree))
     }

@@ -8,7 +8,7 @@ use seccompiler::sock_filter;
 /// One line of a filter.
 #[derive(Clone, Copy, Debug)]
 pub enum Rule {
-    /// The call is allowed.
+    /// The call is allowed. The number is that of the call.
     Allow(i64),
     /// The call is allowed if the low half of argument `.1`, masked with `.2`, equals `.3`.
     /// Several rules may name one call.

@@ -12,9 +12,9 @@ const PAGE: usize = 4096;
 /// A part of an address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Its first address.
+    /// Address of its first byte in the process.
     pub address: u64,
-    /// Its length in bytes.
+    /// Length of the region in bytes.
     pub size: usize,
 }
 

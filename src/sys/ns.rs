@@ -6,18 +6,18 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 mod ioctl {
     nix::ioctl_none_bad!(
-        /// `NS_GET_PARENT`
+        /// `NS_GET_PARENT` of ioctl_ns(2).
         ns_get_parent,
         libc::NS_GET_PARENT
     );
     nix::ioctl_read_bad!(
-        /// `NS_GET_MNTNS_ID`
+        /// `NS_GET_MNTNS_ID` of linux/nsfs.h, since Linux 6.11.
         ns_get_mntns_id,
         libc::NS_GET_MNTNS_ID,
         u64
     );
     nix::ioctl_read_bad!(
-        /// `NS_GET_OWNER_UID`
+        /// `NS_GET_OWNER_UID` of ioctl_ns(2).
         ns_get_owner_uid,
         libc::NS_GET_OWNER_UID,
         libc::uid_t

@@ -355,7 +355,7 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
     }
 }
 
-/// `ftruncate(2)`.
+/// Sets the size of an open file, in bytes, by ftruncate(2).
 pub fn set_size(file: impl AsFd, size: u64) -> rustix::io::Result<()> {
     rustix::fs::ftruncate(file, size)
 }

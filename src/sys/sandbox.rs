@@ -3,7 +3,7 @@
 //! and a pipe for its output.
 
 use super::child::{self, Ended};
-use super::cred::{self, Credentials};
+use super::cred;
 use super::filter::{self, Program, Rule, Rule::Allow};
 use super::process;
 use anyhow::{Context, Result};
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// Bounds of a sandboxed child.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Address space, in bytes.
+    /// Most address space of the child, in bytes (RLIMIT_AS).
     pub memory: u64,
-    /// Processor time, in seconds.
+    /// Most processor time of the child, in seconds (RLIMIT_CPU).
     pub cpu: u64,
     /// Wall time until it is killed.
     pub time: Duration,
@@ -30,7 +30,7 @@ pub struct Bounds {
 /// The output of a sandboxed child, and why it stopped.
 #[derive(Debug)]
 pub struct Said {
-    /// The output, possibly truncated.
+    /// What the child has written; truncated where it was ended by a limit.
     pub output: Vec<u8>,
     /// Why the output is incomplete; `None` if the child came to its end.
     pub cut: Option<String>,
@@ -193,16 +193,7 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
             .with_context(|| format!("setrlimit({resource:?}, {most})"))?;
     }
     if rustix::process::geteuid().is_root() {
-        cred::assume(
-            &Credentials {
-                uid: [own; 4],
-                gid: [own; 4],
-                groups: Vec::new(),
-                effective: 0,
-                permitted: 0,
-            },
-            None,
-        )?;
+        cred::give_up(own)?;
     } else {
         rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
         process::not_dumpable()?;

@@ -31,7 +31,7 @@ pub fn is_on() -> bool {
 /// A process in SELinux's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// Its own context.
+    /// Its security context, as /proc/PID/attr/current has it.
     context: Vec<u8>,
     /// The label that it has set for all files that it makes (setfscreatecon(3)).
     chosen: Option<Vec<u8>>,

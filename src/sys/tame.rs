@@ -10,7 +10,7 @@
 enum State {
     #[default]
     Text,
-    /// After ESC.
+    /// After an ESC, whose meaning the next byte decides.
     Escape,
     /// In a control sequence: `ESC [` and the bytes up to its final one.
     Sequence,
@@ -24,7 +24,7 @@ enum State {
 #[derive(Debug, Default)]
 pub struct Tame {
     state: State,
-    /// The sequence so far.
+    /// The bytes of the sequence that is not complete yet.
     held: Vec<u8>,
 }
 

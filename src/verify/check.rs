@@ -8,7 +8,7 @@ use serde::Serialize;
 pub(crate) enum Verdict {
     /// The runtime does what is needed.
     Ok,
-    /// It does not.
+    /// The runtime does not do what is needed.
     Failed,
 }
 
@@ -17,11 +17,11 @@ pub(crate) enum Verdict {
 pub(crate) struct Check {
     /// What it concerns, such as `order` or `limits`.
     pub subject: &'static str,
-    /// What a hook needs.
+    /// What a hook needs, in words for the user.
     pub need: &'static str,
     /// Whether the runtime provides it.
     pub verdict: Verdict,
-    /// What was observed.
+    /// What was observed, in words; may be empty if the verdict is `Ok`.
     pub found: String,
 }
 

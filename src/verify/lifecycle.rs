@@ -52,7 +52,11 @@ impl Lifecycle {
     }
 }
 
-/// Runs the container.
+/// Creates, starts, kills and deletes the container.
+///
+/// # Errors
+/// The runtime cannot be executed. A call of the runtime that fails is no error here: it is noted in
+/// [`Lifecycle::trouble`].
 pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
     let mut bundle = Bundle::new()?;
     let volume = bundle.path("volume");

@@ -2,7 +2,7 @@
 //! that it is told, and reports what it observes.
 
 use crate::sys::file;
-use crate::sys::limit::{self, Limit};
+use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::Proc;
 use crate::sys::resolve::{self, Below};
 use crate::sys::{filesystem, mount, ns};
@@ -42,9 +42,9 @@ pub(crate) enum Action {
     Mount(PathBuf),
     /// Set the container's soft RLIMIT_CORE, in bytes.
     Limit(u64),
-    /// Exit with this status.
+    /// Exit with this status, after reporting.
     Exit(u8),
-    /// Keep running.
+    /// Keep running until killed, after reporting.
     Hang,
 }
 
@@ -69,7 +69,7 @@ impl FromStr for Action {
 pub(crate) struct Observation {
     /// Its stage, with a number if there are several; `program` for the container's own program.
     pub stage: String,
-    /// The state on stdin.
+    /// The state that the runtime passed on stdin, if it was JSON.
     pub state: Option<Value>,
     /// Its namespaces, by inode number.
     pub namespaces: BTreeMap<String, u64>,
@@ -101,7 +101,7 @@ pub(crate) struct Init {
     pub namespaces: BTreeMap<String, u64>,
     /// The mount points in its mount namespace.
     pub mounts: Vec<PathBuf>,
-    /// Its /proc/PID/cgroup.
+    /// Content of the /proc/PID/cgroup of the observing process.
     pub cgroup: String,
 }
 
@@ -271,7 +271,7 @@ fn set_limit(pid: i32, soft: u64) -> Result<()> {
             hard.unwrap_or_default()
         );
     }
-    limit::set_core_of(pid, Limit { soft: Some(soft), hard })
+    limit::set_core_of(pid, SoftAndHard { soft: Some(soft), hard })
 }
 
 #[cfg(test)]

@@ -50,17 +50,17 @@ impl<'a> Container<'a> {
         Ok((container, said))
     }
 
-    /// Calls `start`.
+    /// Runs the runtime's `start`, and returns what it said.
     pub(super) fn start(&self) -> Result<Said> {
         self.call(&["start", &self.bundle.id])
     }
 
-    /// Calls `kill` with SIGKILL.
+    /// Runs the runtime's `kill` with SIGKILL.
     pub(super) fn kill(&self) -> Result<Said> {
         self.call(&["kill", &self.bundle.id, "KILL"])
     }
 
-    /// Calls `delete`.
+    /// Runs the runtime's `delete`.
     pub(super) fn delete(&self) -> Result<Said> {
         self.call(&["delete", &self.bundle.id])
     }

@@ -156,10 +156,10 @@ impl Fixture {
     }
 }
 
-/// The helper beside the program: `cargo build --workspace` makes both.
+/// The helper beside the program: `make test-ship` makes both.
 pub fn helper() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_oci-coredump-ship")).with_file_name("oci-coredump");
-    assert!(path.is_file(), "{} is missing: cargo build --workspace", path.display());
+    assert!(path.is_file(), "{} is missing: make test-ship", path.display());
     path
 }
 

@@ -6,12 +6,13 @@
 //! into files that were opened for it. The parent opens nothing of the container.
 
 use crate::config;
-use crate::corefile::{self, Module, Source, is_name};
+use crate::corefile::{self, Module, is_name};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::slots::Slot;
+use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
 use crate::dump::writer::place::split;
+use crate::elf::{self, Source};
 use crate::store::Store;
 use crate::store::binaries::Binaries;
 use crate::store::pot::{Pot, Wanted};
@@ -88,7 +89,7 @@ impl Keeper<'_> {
             Haste::Last,
             self.charge,
             &slot,
-            |own, out| look(core_file, core, most.max_file, own, out),
+            |own, out| look(core_file, core, most.max_file.raw(), own, out),
         )?;
         let (seen, large): (Vec<Seen>, Vec<Seen>) =
             seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
@@ -148,7 +149,7 @@ impl Keeper<'_> {
         let slot = self.slot.iter().flat_map(|t| t.fds());
         let files: Vec<BorrowedFd<'_>> =
             open.iter().map(|(_, file)| file.as_fd()).chain(slot).collect();
-        let bounds = Bounds { file: most.max_file, ..COPY };
+        let bounds = Bounds { file: most.max_file.raw(), ..COPY };
         let done = as_crasher::run::<String>(
             facts,
             core_file,
@@ -185,7 +186,7 @@ impl Keeper<'_> {
             let held = kept.of_account(&account)?;
             accounts.push((account, held));
         }
-        Ok(Pot::new(self.most.max_total, used, self.free / 2, accounts))
+        Ok(Pot::new(self.most.max_total.raw(), used, self.free / 2, accounts))
     }
 }
 
@@ -212,7 +213,7 @@ fn look(core_file: &CoreFile, core: (u64, u64), most: u64, own: &OwnedFd, out: &
     let Ok(modules) = modules(core_file, core) else { return };
     for module in modules.iter().take(MOST) {
         let Ok(file) = open(&module.path, own) else { continue };
-        let id = corefile::build_id(&file);
+        let id = elf::build_id(&file);
         // Without its first page the core does not know better.
         if module.build_id.is_some() && module.build_id != id {
             continue;
@@ -255,7 +256,7 @@ fn open(path: &str, own: &OwnedFd) -> Result<Open> {
 fn copy(seen: &Seen, to: &OwnedFd, own: &OwnedFd) -> Result<()> {
     let to = Open::from(to.try_clone()?);
     file::copy_whole(&open(&seen.path, own)?, &to, seen.size, seen.disk.saturating_add(SLACK))?;
-    let name = corefile::name(&to, corefile::build_id(&to).as_deref(), seen.size);
+    let name = corefile::name(&to, elf::build_id(&to).as_deref(), seen.size);
     ensure!(name.as_ref() == Some(&seen.name), "another file has the path now");
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! account, without touching the store. The count of the others is in a record, under that file's
 //! own lock.
 
-use super::ledger;
+use super::record_list;
 use crate::dump::policy::refusals::{Told, Way, decide, kind};
 use crate::record::Record;
 use crate::registry::Registry;
@@ -27,7 +27,7 @@ const FILE: &str = "refusals";
 ///
 /// # Errors
 /// It could not be told; the log has it then.
-pub(crate) fn tell(
+pub(super) fn tell(
     registry: Option<&Registry>,
     account: &str,
     most: u64,
@@ -63,7 +63,7 @@ pub(crate) fn tell(
     match way {
         Way::Own => {
             records.begin(record)?;
-            ledger::remember(registry, account, most, records, record);
+            note(registry, account, most, records, record);
         }
         Way::Begin => {
             records.begin(&Record {
@@ -71,7 +71,7 @@ pub(crate) fn tell(
                 last: Some(record.time.clone()),
                 ..record.clone()
             })?;
-            ledger::remember(registry, account, most, records, record);
+            note(registry, account, most, records, record);
             log::warn!("{record}; further ones of this kind are counted in its record");
         }
         Way::Count(name) => {
@@ -82,4 +82,11 @@ pub(crate) fn tell(
         }
     }
     Ok(own)
+}
+
+/// The record is there; that it is not in the list is no reason to say that it is not.
+fn note(registry: &Registry, account: &str, most: u64, records: &Records, record: &Record) {
+    if let Err(e) = record_list::add(registry, account, most, records, record) {
+        log::warn!("the records of account {account} cannot be counted, ignoring: {e:#}");
+    }
 }

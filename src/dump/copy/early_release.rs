@@ -7,13 +7,13 @@
 //! hold. The word lies in a thread's own block or in a small area of data; the futexes are found
 //! from the heads of their lists.
 
-use super::head::{Head, Load};
 use super::pages::PAGE;
 use super::parallel;
 use super::source::{Failed, Source};
 use super::spans::{Spans, merge};
 use super::stop::Stop;
 use super::target::Target;
+use crate::elf::{Head, Load};
 use crate::sys::Errno;
 use crate::sys::memory::Span;
 use crate::sys::pinned_memory::{Held, Hold};

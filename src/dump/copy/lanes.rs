@@ -8,7 +8,6 @@
 
 use super::early_release::Release;
 use super::frames::Frames;
-use super::head::Load;
 use super::input::Input;
 use super::output::Output;
 use super::parallel;
@@ -19,6 +18,7 @@ use super::source::{Failed, Source};
 use super::spans::{Spans, next_open};
 use super::stop::{Bounds, Stop};
 use super::target::Target;
+use crate::elf::Load;
 use crate::sys::{AsFd, Errno};
 use std::sync::Arc;
 

@@ -3,13 +3,13 @@
 //! were never touched. Where that fails, the stream is still unread and gives the same file.
 
 use super::frames::{Frames, Packer};
-use super::head::{Head, Load};
 use super::pages::runs;
-use super::regions::{BATCH, Batch, Piece, Walk, mapped_files};
+use super::regions::{BATCH, Batch, Piece, Walk};
 use super::source::{Failed, Source};
 use super::spans::{Spans, next_open};
 use super::stop::Stop;
 use super::target::Target;
+use crate::elf::{Head, Load, starts_of_files};
 use crate::sys::memory::Span;
 use crate::sys::{Errno, process};
 use std::ops::Range;
@@ -38,7 +38,7 @@ const STUCK: Duration = Duration::from_secs(2);
 pub(crate) fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
     let plain = head.is_wide() && head.segments < 0xffff && head.end >= WORTH && head.end <= room;
     // Without the list of mapped files nothing says which pages may be left out.
-    files.filter(|_| plain).and_then(mapped_files)
+    files.filter(|_| plain).and_then(starts_of_files)
 }
 
 /// What `work` gives, or `None` if that takes too long: it reads where a read can be stuck.

@@ -7,13 +7,13 @@
 //! is wanted: a page that exists but holds only zeros counts against the limit as in the kernel,
 //! and yet becomes a hole.
 
-use super::head::{Head, Load};
 use super::input::{Input, READ};
 use super::output::Output;
 use super::pages::{PAGE, is_zero};
 use super::sink::Sink;
 use super::source::Source;
 use super::stop::{Bounds, Stop};
+use crate::elf::{Head, Load};
 use crate::sys::AsFd;
 use crate::sys::pagemap::Pagemap;
 

@@ -5,7 +5,7 @@
 //! others as holes. Of a mapped file everything is: a page that is not mapped yet has contents all
 //! the same.
 
-use super::head::Load;
+use crate::elf::Load;
 use crate::sys::Errno;
 use crate::sys::memory::Span;
 use crate::sys::pagemap::Pagemap;
@@ -120,29 +120,9 @@ fn piece(load: &Load, run: (u64, u64)) -> Piece {
     }
 }
 
-/// The starts of the mappings in the contents of an NT_FILE note: count, page size, then start, end
-/// and offset of each. `None` if it is not whole.
-pub(crate) fn mapped_files(note: &[u8]) -> Option<Vec<u64>> {
-    let word = |i: usize| Some(u64::from_ne_bytes(note.get(i * 8..i * 8 + 8)?.try_into().ok()?));
-    let count = usize::try_from(word(0)?).ok().filter(|n| *n <= note.len() / 24)?;
-    (0..count).map(|i| word(2 + 3 * i)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn files_of_a_note() {
-        let note = |words: &[u64]| words.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
-        assert_eq!(
-            mapped_files(&note(&[2, 4096, 0x1000, 0x2000, 0, 0x5000, 0x6000, 1])),
-            Some(vec![0x1000, 0x5000])
-        );
-        assert_eq!(mapped_files(&note(&[3, 4096, 0x1000, 0x2000, 0])), None);
-        assert_eq!(mapped_files(&note(&[u64::MAX, 4096])), None);
-        assert_eq!(mapped_files(b""), None);
-    }
 
     /// Of our own process: touched and untouched pages of one mapping, and the same again as if it
     /// were a file.

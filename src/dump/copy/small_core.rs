@@ -7,13 +7,13 @@
 //! faults: then the core comes through the pipe. That is so in forked processes: the kernel dumps
 //! the first page of each program and library, which they have often never touched.
 
-use super::head::{Head, Load};
 use super::pages::{PAGE, runs};
 use super::parallel::WORTH;
-use super::regions::{BATCH, Piece, mapped_files};
+use super::regions::{BATCH, Piece};
 use super::source::{Failed, Source};
 use super::stop::Stop;
 use super::target::Target;
+use crate::elf::{Head, Load, starts_of_files};
 use crate::sys::memory::Span;
 use crate::sys::pagemap::Run;
 
@@ -39,7 +39,7 @@ pub(crate) fn pieces(
         && (LEAST..WORTH).contains(&head.end)
         && head.end <= room
         && source.pidfd.is_some();
-    let files = files.filter(|_| plain).and_then(mapped_files)?;
+    let files = files.filter(|_| plain).and_then(starts_of_files)?;
     let low = head.loads.iter().map(|load| load.address).min()?;
     let high = head
         .loads

@@ -1,6 +1,7 @@
 //! Which crashes without a core have a record of their own: the first few of a container in a
 //! minute. Those beyond are counted in one record for each kind of reason. Pure.
 
+use crate::cause::Word;
 use crate::record::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -51,10 +52,10 @@ pub(crate) fn decide(told: &mut Told, kind: &str, now: u64) -> Way {
     }
 }
 
-/// The kind of a reason: the limit that acted, without its value, or that none did. A container can
-/// choose numbers in reasons, but no kinds.
-pub(crate) fn kind(record: &Record) -> &str {
-    record.limit.as_deref().and_then(|limit| limit.split_whitespace().next()).unwrap_or("withheld")
+/// The kind of a reason, of which there are few: a container can choose numbers in reasons, but no
+/// kinds.
+pub(crate) fn kind(record: &Record) -> &'static str {
+    record.cause.unwrap_or(Word::Other).as_str()
 }
 
 #[cfg(test)]
@@ -83,14 +84,5 @@ mod tests {
         assert_eq!(ways("rate", 60_000, 6)[4..], [Way::Own, Way::Count("rate-1000".into())]);
         // After an hour another record counts.
         assert_eq!(ways("rate", 60_500 + COUNTED, 6)[4..], [Way::Own, Way::Begin]);
-    }
-
-    #[test]
-    fn kinds_are_few_whatever_the_container_does() {
-        let with =
-            |limit: Option<&str>| Record { limit: limit.map(str::to_owned), ..Record::default() };
-        assert_eq!(kind(&with(Some("rate = 10/min"))), "rate");
-        assert_eq!(kind(&with(Some("bytes = 512"))), "bytes");
-        assert_eq!(kind(&with(None)), "withheld");
     }
 }

@@ -1,6 +1,6 @@
 //! What the writer tells its parent: a line of JSON for each message.
 
-use crate::dump::policy::quota::Refusal;
+use crate::cause::Cause;
 use crate::sys::file::Identity;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
 use serde::{Deserialize, Serialize};
@@ -49,9 +49,7 @@ pub(crate) struct Finished {
     /// What tells the file from others.
     pub identity: Option<Identity>,
     /// Why it is short, or was not made.
-    pub reason: Option<String>,
-    /// Which limit acted, and its value.
-    pub limit: Option<String>,
+    pub cause: Option<Cause>,
     /// Cores of the container that are not there any more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<Identity>,
@@ -59,13 +57,8 @@ pub(crate) struct Finished {
 
 impl Finished {
     /// The core was not written, or only in part.
-    pub(crate) fn failed(reason: String, gone: Vec<Identity>) -> Self {
-        Finished { reason: Some(reason), gone, ..Finished::default() }
-    }
-
-    /// A limit forbids the core.
-    pub(crate) fn refused(refusal: Refusal, gone: Vec<Identity>) -> Self {
-        Finished { limit: Some(refusal.limit), ..Finished::failed(refusal.reason, gone) }
+    pub(crate) fn failed(cause: Cause, gone: Vec<Identity>) -> Self {
+        Finished { cause: Some(cause), gone, ..Finished::default() }
     }
 }
 
@@ -122,13 +115,14 @@ impl AsFd for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cause::Word;
 
     #[test]
     fn every_message_is_a_line() {
         let made = Made { id: Some((7, 9)), memory: true };
         let goes = vec![Identity::default()];
         let note = Some("one\ntwo".to_owned());
-        let refused = Finished::refused(Refusal::new("cores", 3, "too many"), goes.clone());
+        let refused = Finished::failed(Cause::limit(Word::Cores, 3, "too many"), goes.clone());
         let messages = [
             Message::Created { made, goes, note },
             Message::Created { made: Made::default(), goes: Vec::new(), note: None },

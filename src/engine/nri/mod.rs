@@ -20,7 +20,7 @@ mod adjust;
 mod messages;
 mod mux;
 
-use super::Program;
+use super::options::Program;
 use crate::config::{self, Config};
 use crate::sys::proc::Proc;
 use crate::sys::{process, socket};

@@ -1,20 +1,10 @@
-//! The head of an ELF core: just enough of it to know where the kernel's units end and how large
-//! the whole is. The bytes are hostile.
+//! The head of a core as the kernel sends it, read piece by piece from a pipe: just enough of it to
+//! know where the kernel's units end and how large the whole is.
 
+use super::segments::Load;
 use object::elf::{FileHeader32, FileHeader64, ProgramHeader32, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, ReadRef};
-
-/// Memory in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Load {
-    /// Where in the file.
-    pub offset: u64,
-    /// Where in the process.
-    pub address: u64,
-    /// Bytes in the file.
-    pub size: u64,
-}
 
 /// What the head says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,11 +108,7 @@ impl Head {
 
     fn add<P: ProgramHeader<Endian = Endianness>>(&mut self, bytes: &[u8]) {
         let Ok(p) = bytes.read_at::<P>(0) else { return };
-        let load = Load {
-            offset: p.p_offset(self.endian).into(),
-            address: p.p_vaddr(self.endian).into(),
-            size: p.p_filesz(self.endian).into(),
-        };
+        let load = Load::of(p, self.endian);
         let end = load.offset.saturating_add(load.size);
         self.end = self.end.max(end);
         match p.p_type(self.endian) {

@@ -1,5 +1,4 @@
-//! A core as the kernel wrote it. A compressed one is first decompressed into an
-//! unnamed file, with its holes.
+//! Decompresses a core into an unnamed file, with its holes.
 
 use crate::sys::sandbox::{self, Bounds};
 use crate::sys::{AsFd, kernel};
@@ -20,9 +19,9 @@ pub(crate) fn is_compressed(core: &File) -> bool {
     core.read_at(&mut start, 0).is_ok_and(|n| n == 4) && start == ZSTD
 }
 
-/// The core itself, decompressed if necessary. The decompressor runs in a sandbox, and may use at
+/// The core as the kernel wrote it, decompressed if it is compressed. The decompressor runs in a sandbox, and may use at
 /// most half of the free space.
-pub(crate) fn plain(core: File) -> Result<File> {
+pub(crate) fn decompressed(core: File) -> Result<File> {
     if !is_compressed(&core) {
         return Ok(core);
     }
@@ -39,17 +38,17 @@ pub(crate) fn plain(core: File) -> Result<File> {
         output: 4096,
         file: room,
     };
-    let said = sandbox::run(&bounds, &[core.as_fd(), file.as_fd()], |out| {
-        let result = zstd::stream::read::Decoder::new((&core).take(size))
+    let result = sandbox::run(&bounds, &[core.as_fd(), file.as_fd()], |out| {
+        let copied = zstd::stream::read::Decoder::new((&core).take(size))
             .and_then(|from| copy_sparse(from, &file, room));
-        let _ = match result {
+        let _ = match copied {
             Ok(()) => out.write_all(b"ok"),
             Err(e) => write!(out, "{e}"),
         };
     })?;
-    let words = String::from_utf8_lossy(&said.output).into_owned();
-    if said.cut.is_some() || words != "ok" {
-        let why = said.cut.unwrap_or(words);
+    let message = String::from_utf8_lossy(&result.output).into_owned();
+    if result.cut.is_some() || message != "ok" {
+        let why = result.cut.unwrap_or(message);
         // The beginning of a core that was cut while it was written is still useful.
         ensure!(file.metadata()?.len() > 0, "decompress: {why}");
         log::warn!("decompress: {why}, going on with what came before");
@@ -107,7 +106,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         (&file).write_all(&zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
         (&file).rewind().unwrap();
-        let plain = plain(file).unwrap();
+        let plain = decompressed(file).unwrap();
         let mut got = vec![0; bytes.len()];
         plain.read_exact_at(&mut got, 0).unwrap();
         assert!(got == bytes && plain.metadata().unwrap().len() == bytes.len() as u64);
@@ -115,10 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_said() {
+    fn damage_is_an_error() {
         let file = tempfile::tempfile().unwrap();
         (&file).write_all(&[&ZSTD[..], &[0xff; 50]].concat()).unwrap();
         (&file).rewind().unwrap();
-        assert!(plain(file).unwrap_err().to_string().starts_with("decompress: "));
+        assert!(decompressed(file).unwrap_err().to_string().starts_with("decompress: "));
     }
 }

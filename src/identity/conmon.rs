@@ -5,17 +5,11 @@
 use crate::sys::proc::{Proc, printable};
 use std::path::Path;
 
-/// The annotation that identifies a container of podman's.
-const MANAGER: (&str, &str) = ("io.container.manager", "libpod");
-
 /// How many parents are examined: the runtime, perhaps a wrapper or two of it, then conmon.
 const DEPTH: usize = 6;
 
-/// The name of the container, if podman runs it.
-pub(super) fn name(id: &str, annotations: &crate::annotation::Annotations) -> Option<String> {
-    if annotations.get(MANAGER.0).map(String::as_str) != Some(MANAGER.1) {
-        return None;
-    }
+/// The name of a container of podman's, for a process that its runtime has started.
+pub(super) fn name(id: &str) -> Option<String> {
     let mut pid = std::process::id() as i32;
     for _ in 0..DEPTH {
         pid = Proc::open(pid).and_then(|p| p.status()).ok()?.parent;

@@ -5,14 +5,13 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::bundle::Bundle;
-use crate::support::crasher::compile;
-use crate::support::host::{BINARY, Host};
-use crate::support::podman::Podman;
-use crate::support::require;
-use crate::support::rootfs::Rootfs;
-use crate::support::runtime::{Container, Kind, Runtime};
-use crate::support::terminal::Terminal;
+use crate::bundle::Bundle;
+use crate::crasher::compile;
+use crate::host::{BINARY, Host};
+use crate::podman::Podman;
+use crate::rootfs::Rootfs;
+use crate::runtime::{Container, Kind, Runtime};
+use crate::terminal::Terminal;
 
 /// ECI's annotation.
 pub const ECI: &str = "k8s.aliyun.com/eci-core-pattern";
@@ -21,7 +20,7 @@ pub const ECI_PATTERN: &str = "/pod/data/dump/core-eci";
 
 /// The program that dies; see `victim.c`.
 pub fn victim() -> PathBuf {
-    compile("victim", include_str!("victim.c"), &["-O0"])
+    compile("victim", include_str!("../matrix/victim.c"), &["-O0"])
 }
 
 /// What every container of the matrix has in /bin.
@@ -31,9 +30,7 @@ pub fn fill(rootfs: &Rootfs) {
 
 /// The host with the product installed and nothing set up: the first container does that.
 pub fn host() -> Host {
-    let host = Host::take();
-    host.install();
-    host
+    Host::installed("")
 }
 
 /// A bundle with the victim and the product's hooks.
@@ -46,7 +43,7 @@ pub fn bundle() -> Bundle {
 
 /// Gives podman the hooks.d file of the repository, as `make install` does.
 pub fn hooks(podman: &Podman) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks.d/oci-coredump.json");
+    let file = crate::program::repository().join("hooks.d/oci-coredump.json");
     std::fs::copy(file, podman.hooks().join("oci-coredump.json")).unwrap();
 }
 
@@ -70,24 +67,16 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// runc, crun and youki directly, podman over runc and over crun, with the hooks of hooks.d.
-    pub fn all() -> impl Iterator<Item = Self> {
-        let direct = Kind::installed().map(|kind| Self::Direct(Runtime::new(kind)));
-        let under_podman = [Kind::Runc, Kind::Crun]
-            .into_iter()
-            .filter(|kind| require::programs(&["podman", kind.name()]));
-        direct.chain(under_podman.map(|kind| {
-            let podman = Podman::new(kind, fill);
-            hooks(&podman);
-            Self::Podman(podman)
-        }))
+    /// A runtime by itself.
+    pub fn direct(kind: Kind) -> Self {
+        Self::Direct(Runtime::new(kind))
     }
 
-    pub fn name(&self) -> String {
-        match self {
-            Self::Direct(runtime) => runtime.kind().name().to_owned(),
-            Self::Podman(podman) => format!("podman over {}", podman.kind().name()),
-        }
+    /// podman over a runtime, with the hooks of hooks.d.
+    pub fn podman(kind: Kind) -> Self {
+        let podman = Podman::new(kind, fill);
+        hooks(&podman);
+        Self::Podman(podman)
     }
 
     /// Starts a container with annotations and volumes (host directory, directory inside).

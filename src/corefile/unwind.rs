@@ -1,10 +1,11 @@
 //! Unwinds stacks with framehop, and handles what framehop leaves to its caller: signal frames,
 //! jumps to addresses without code, and the end of the stack.
 
-use super::binary::Binary;
-use super::image::{Image, Machine};
-use super::modules::Found;
+use super::binary::{Binary, RawFrame};
+use super::image::Image;
+use super::modules::LoadedModule;
 use super::notes::{Registers, Thread};
+use super::segments::Machine;
 use framehop::aarch64::{CacheAarch64, PtrAuthMask, UnwindRegsAarch64, UnwinderAarch64};
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Unwinder};
@@ -12,49 +13,36 @@ use framehop::{ExplicitModuleSectionInfo, FrameAddress, Unwinder};
 /// Most frames of one stack that are shown.
 const MAX_FRAMES: usize = 512;
 
-/// A frame of a stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Where the thread was, or the address that a call returns to.
-    pub address: u64,
-    /// An address within the same instruction; for a return address, the last byte of the call.
-    pub lookup: u64,
-    /// Index of the module that contains it.
-    pub module: Option<usize>,
-    /// Whether it is the code of the kernel or the C library that returns from a signal handler.
-    pub trampoline: bool,
-}
-
 /// An unwound stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Walked {
+pub(super) struct Unwound {
     /// Its frames, the innermost first.
-    pub frames: Vec<Place>,
+    pub frames: Vec<RawFrame>,
     /// Why the stack may go on after the last frame.
     pub cut: Option<String>,
 }
 
-enum Engine<'b> {
+enum Unwinders<'b> {
     X86_64(UnwinderX86_64<&'b [u8]>, CacheX86_64),
     Aarch64(UnwinderAarch64<&'b [u8]>, CacheAarch64),
 }
 
 /// Unwinds the stacks of one core.
-pub(super) struct Walker<'b> {
+pub(super) struct StackUnwinder<'b> {
     image: &'b Image<'b>,
-    modules: &'b [Found],
+    modules: &'b [LoadedModule],
     binaries: &'b [Binary<'b>],
-    engine: Engine<'b>,
+    unwinders: Unwinders<'b>,
 }
 
-impl<'b> Walker<'b> {
+impl<'b> StackUnwinder<'b> {
     /// Loads the unwind tables of all modules whose file is known.
     pub(super) fn new(
         image: &'b Image<'b>,
-        modules: &'b [Found],
+        modules: &'b [LoadedModule],
         binaries: &'b [Binary<'b>],
     ) -> Self {
-        let engine = match image.machine {
+        let unwinders = match image.machine {
             Machine::X86_64 => {
                 let mut unwinder = UnwinderX86_64::new();
                 modules
@@ -62,7 +50,7 @@ impl<'b> Walker<'b> {
                     .zip(binaries)
                     .filter_map(|(m, b)| tables(m, b))
                     .for_each(|m| unwinder.add_module(m));
-                Engine::X86_64(unwinder, CacheX86_64::new())
+                Unwinders::X86_64(unwinder, CacheX86_64::new())
             }
             Machine::Aarch64 => {
                 let mut unwinder = UnwinderAarch64::new();
@@ -71,15 +59,15 @@ impl<'b> Walker<'b> {
                     .zip(binaries)
                     .filter_map(|(m, b)| tables(m, b))
                     .for_each(|m| unwinder.add_module(m));
-                Engine::Aarch64(unwinder, CacheAarch64::new())
+                Unwinders::Aarch64(unwinder, CacheAarch64::new())
             }
         };
-        Walker { image, modules, binaries, engine }
+        StackUnwinder { image, modules, binaries, unwinders }
     }
 
     /// Unwinds the stack of one thread.
-    pub(super) fn walk(&mut self, thread: &Thread) -> Walked {
-        let mut walked = Walked::default();
+    pub(super) fn unwind(&mut self, thread: &Thread) -> Unwound {
+        let mut unwound = Unwound::default();
         let mut now = thread.registers;
         // Whether `now.pc` is where the thread was, and not a return address.
         let mut exact = true;
@@ -87,43 +75,45 @@ impl<'b> Walker<'b> {
             let lookup = if exact { now.pc } else { now.pc.wrapping_sub(1) };
             let module = self.module(lookup);
             let trampoline = self.is_trampoline(now.pc, module);
-            walked.frames.push(Place { address: now.pc, lookup, module, trampoline });
-            if walked.frames.len() == MAX_FRAMES {
-                walked.cut = Some(format!("more than {MAX_FRAMES} functions"));
-                return walked;
+            unwound.frames.push(RawFrame { address: now.pc, lookup, module, trampoline });
+            if unwound.frames.len() == MAX_FRAMES {
+                unwound.cut = Some(format!("more than {MAX_FRAMES} functions"));
+                return unwound;
             }
             let next = if trampoline {
-                self.interrupted(now.sp)
+                self.interrupted_registers(now.sp)
                     .ok_or_else(|| "the interrupted registers are not in the core".to_owned())
             } else if exact && !self.is_code(now.pc) {
                 // A call to an address without code: the caller is the one that
                 // pushed the return address.
-                self.caller_of_nothing(now)
+                self.caller_without_code(now)
                     .ok_or_else(|| "there is no code here, and no return address".to_owned())
             } else {
                 match self.step(now, exact) {
                     Ok(None) => {
                         // Without tables this means that the register did not hold a frame pointer.
-                        walked.cut = self.lacks(module);
-                        return walked;
+                        unwound.cut = self.missing_file(module);
+                        return unwound;
                     }
                     Ok(Some(next)) => Ok(next),
-                    Err(e) => Err(self.why(e, module)),
+                    Err(e) => Err(self.explain(e, module)),
                 }
             };
             let next = match next {
-                Ok(next) if next.pc == 0 => return walked,
-                Ok(next) if next.pc == now.pc && next.sp == now.sp => return walked,
+                Ok(next) if next.pc == 0 => return unwound,
+                Ok(next) if next.pc == now.pc && next.sp == now.sp => return unwound,
                 Ok(next) if !trampoline && !self.is_code(next.pc) => {
-                    walked.cut = Some(
-                        self.why(format!("the return address {:#x} is not code", next.pc), module),
-                    );
-                    return walked;
+                    unwound.cut =
+                        Some(self.explain(
+                            format!("the return address {:#x} is not code", next.pc),
+                            module,
+                        ));
+                    return unwound;
                 }
                 Ok(next) => next,
                 Err(cut) => {
-                    walked.cut = Some(cut);
-                    return walked;
+                    unwound.cut = Some(cut);
+                    return unwound;
                 }
             };
             exact = trampoline
@@ -136,20 +126,20 @@ impl<'b> Walker<'b> {
 
     /// Adds to the reason that a module's file is missing. Without it only frame pointers can be
     /// followed, which most code does not have.
-    fn why(&self, why: String, module: Option<usize>) -> String {
-        self.lacks(module).map_or_else(|| why.clone(), |lacks| format!("{why}; {lacks}"))
+    fn explain(&self, why: String, module: Option<usize>) -> String {
+        self.missing_file(module).map_or_else(|| why.clone(), |missing| format!("{why}; {missing}"))
     }
 
-    fn lacks(&self, module: Option<usize>) -> Option<String> {
+    fn missing_file(&self, module: Option<usize>) -> Option<String> {
         let i = module.filter(|i| self.binaries[*i].tables().is_none())?;
         Some(format!(
             "the file {:?}, which has the unwind tables, was not found",
-            self.modules[i].said.path
+            self.modules[i].module.path
         ))
     }
 
     fn module(&self, address: u64) -> Option<usize> {
-        self.modules.iter().position(|m| (m.said.start..m.said.end).contains(&address))
+        self.modules.iter().position(|m| (m.module.start..m.module.end).contains(&address))
     }
 
     fn is_code(&self, address: u64) -> bool {
@@ -163,15 +153,15 @@ impl<'b> Walker<'b> {
         };
         let memory = &self.image.memory;
         let mut read = |a: u64| memory.word(a).ok_or(());
-        match &mut self.engine {
-            Engine::X86_64(unwinder, cache) => {
+        match &mut self.unwinders {
+            Unwinders::X86_64(unwinder, cache) => {
                 let mut r = UnwindRegsX86_64::new(now.pc, now.sp, now.fp);
                 let pc = unwinder
                     .unwind_frame(address, &mut r, cache, &mut read)
                     .map_err(|e| e.to_string())?;
                 Ok(pc.map(|pc| Registers { pc, sp: r.sp(), fp: r.bp(), lr: 0 }))
             }
-            Engine::Aarch64(unwinder, cache) => {
+            Unwinders::Aarch64(unwinder, cache) => {
                 // User addresses have at most 48 bits (52 with LVA, which only programs get that
                 // ask for it); the bits above may be a pointer authentication code.
                 let mask = PtrAuthMask((1 << 48) - 1);
@@ -184,7 +174,7 @@ impl<'b> Walker<'b> {
         }
     }
 
-    fn caller_of_nothing(&self, now: Registers) -> Option<Registers> {
+    fn caller_without_code(&self, now: Registers) -> Option<Registers> {
         match self.image.machine {
             Machine::X86_64 => Some(Registers {
                 pc: self.image.memory.word(now.sp)?,
@@ -220,7 +210,7 @@ impl<'b> Walker<'b> {
 
     /// The registers that the kernel saved when it called a signal handler: `struct rt_sigframe`,
     /// read from the stack pointer after the handler's return.
-    fn interrupted(&self, sp: u64) -> Option<Registers> {
+    fn interrupted_registers(&self, sp: u64) -> Option<Registers> {
         let word = |offset: u64| self.image.memory.word(sp.checked_add(offset)?);
         match self.image.machine {
             // ucontext: flags, link, stack (40 bytes), then r8 to r15, rdi, rsi, rbp,
@@ -246,7 +236,7 @@ impl<'b> Walker<'b> {
     }
 }
 
-fn tables<'b>(module: &Found, binary: &'b Binary<'b>) -> Option<framehop::Module<&'b [u8]>> {
+fn tables<'b>(module: &LoadedModule, binary: &'b Binary<'b>) -> Option<framehop::Module<&'b [u8]>> {
     let t = binary.tables()?;
     let info = ExplicitModuleSectionInfo {
         text_svma: t.text.as_ref().map(|(r, _)| r.clone()),
@@ -260,8 +250,8 @@ fn tables<'b>(module: &Found, binary: &'b Binary<'b>) -> Option<framehop::Module
         ..ExplicitModuleSectionInfo::default()
     };
     Some(framehop::Module::new(
-        module.said.path.clone(),
-        module.said.start..module.said.end,
+        module.module.path.clone(),
+        module.module.start..module.module.end,
         module.bias,
         info,
     ))

@@ -5,30 +5,21 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::bundle::Bundle;
+use crate::crasher::{crasher, parent};
+use crate::host::STORE;
+use crate::runtime::Container;
 use crate::scene::{ECI, ECI_PATTERN, ended};
-use crate::support::bundle::Bundle;
-use crate::support::crasher::{crasher, parent};
-use crate::support::host::{BINARY, STORE};
-use crate::support::runtime::Container;
 
 /// The pattern of the containers.
 pub const PATTERN: &str = "/dump/core";
 
 /// Longer than anything takes on a busy machine.
 pub const LONG: Duration = Duration::from_secs(60);
-
-/// Waits for what has no event: other processes' files, and sysctls.
-pub fn wait_for(what: &str, is: impl Fn() -> bool) {
-    let until = Instant::now() + LONG;
-    while !is() {
-        assert!(Instant::now() < until, "{what} has not happened");
-        std::thread::sleep(Duration::from_millis(20)); // nothing wakes us
-    }
-}
 
 /// A bundle with the crashing programs, whose cores go to the host's store.
 pub fn in_the_store() -> Bundle {
@@ -109,16 +100,4 @@ pub fn as_nobody(program: &str, args: &[&str]) -> Command {
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", program])
         .args(args);
     command
-}
-
-/// The PIDs of all processes of the installed binary.
-pub fn helpers() -> Vec<i32> {
-    let numbers = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    numbers
-        .filter(|pid| {
-            fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))
-        })
-        .collect()
 }

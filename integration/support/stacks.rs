@@ -4,13 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-#[path = "../../integration/support/require.rs"]
-#[allow(dead_code)]
-pub mod require;
-
 /// Where the sources are.
 pub fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stacks")
+    crate::program::repository().join("tests/stacks")
 }
 
 pub fn succeed(command: &mut Command) -> Output {

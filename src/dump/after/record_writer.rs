@@ -1,0 +1,141 @@
+//! The child that writes to the store what is said of a crash. The store's disk may be frozen or
+//! gone, and who sleeps there cannot be ended. The child has nothing for which the kernel or
+//! another process waits, so it is left behind then, and ends with its call.
+
+use super::{record_list, refused};
+use crate::config::Config;
+use crate::record::Record;
+use crate::registry::Registry;
+use crate::report;
+use crate::store::{RecordFile, Records, Store};
+use crate::sys::child::{self, Child};
+use crate::sys::{AsFd, BorrowedFd, process};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long the child may take to end when it is not needed any more.
+const LAST: Duration = Duration::from_secs(2);
+
+/// What the child is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Task<'a> {
+    /// Add a line to the record, and make the record if it does not exist yet.
+    Say(Cow<'a, Record>),
+    /// Note the record in the list of its account, which may have `most` of them.
+    Note { record: Cow<'a, Record>, account: Cow<'a, str>, most: u64 },
+    /// Tell of a crash without a core: [`refused::tell`].
+    Refuse { record: Cow<'a, Record>, account: Cow<'a, str>, most: u64 },
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// It was done, or why not. For [`Task::Refuse`]: whether the crash has a record of its own.
+    Done(Result<bool, String>),
+    /// The store cannot be opened, and why.
+    Closed(String),
+}
+
+/// The child, from its parent's side. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct RecordWriter {
+    child: Option<Child>,
+    stream: Option<UnixStream>,
+}
+
+impl RecordWriter {
+    /// Starts it. It opens the store, and keeps the descriptors `keep`.
+    ///
+    /// # Errors
+    /// There is no child to be had.
+    pub(super) fn start(config: &Config, keep: &[BorrowedFd<'_>]) -> Result<Self> {
+        let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+        let child = child::fork(|| {
+            process::end_with_parent();
+            process::release_stdin();
+            // The descriptor that it holds is closed now.
+            report::count_lines_in(None);
+            let all: Vec<_> = keep.iter().copied().chain([theirs.as_fd()]).collect();
+            i32::from(process::close_all_but(&all).and_then(|()| serve(config, &theirs)).is_err())
+        })?;
+        Ok(RecordWriter { child: Some(child), stream: Some(ours) })
+    }
+
+    /// Gives it a task, and waits for the answer. `None`: there was none in this time, and it is
+    /// killed as soon as that is possible.
+    pub(super) fn ask(&mut self, task: &Task<'_>, time: Duration) -> Option<Answer> {
+        let answer = self.stream.as_ref().and_then(|stream| exchange(stream, task, time).ok());
+        if answer.is_none()
+            && let Some(child) = self.child.take()
+        {
+            let _ = child.kill();
+        }
+        answer
+    }
+}
+
+impl Drop for RecordWriter {
+    fn drop(&mut self) {
+        drop(self.stream.take());
+        if let Some(child) = self.child.take() {
+            let _ = child.end_within(LAST);
+        }
+    }
+}
+
+fn exchange(stream: &UnixStream, task: &Task<'_>, time: Duration) -> Result<Answer> {
+    stream.set_write_timeout(Some(time))?;
+    stream.set_read_timeout(Some(time))?;
+    send(stream, task)?;
+    let mut line = Vec::new();
+    BufReader::new(stream).read_until(b'\n', &mut line)?;
+    Ok(serde_json::from_slice(&line)?)
+}
+
+fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(stream.write_all(&line)?)
+}
+
+/// Does what it is told until its parent has closed the other end.
+fn serve(config: &Config, stream: &UnixStream) -> Result<()> {
+    let records = Store::open(config).and_then(|store| store.records());
+    let mut file = None;
+    for line in BufReader::new(stream).split(b'\n') {
+        let task: Task<'_> = serde_json::from_slice(&line?)?;
+        let answer = match &records {
+            Ok(records) => {
+                Answer::Done(perform(task, records, &mut file).map_err(|e| format!("{e:#}")))
+            }
+            Err(e) => Answer::Closed(format!("{e:#}")),
+        };
+        send(stream, &answer)?;
+    }
+    Ok(())
+}
+
+fn perform(task: Task<'_>, records: &Records, file: &mut Option<RecordFile>) -> Result<bool> {
+    match task {
+        Task::Say(record) => match file {
+            Some(file) => file.add(&record)?,
+            None => *file = Some(records.begin(&record)?),
+        },
+        Task::Note { record, account, most } => {
+            let registry = Registry::open().context("there is no run directory")?;
+            report::count_lines_in(registry.limits_dir(&account).ok());
+            record_list::add(&registry, &account, most, records, &record)?;
+        }
+        Task::Refuse { record, account, most } => {
+            let registry = Registry::open();
+            let dir = registry.as_ref().and_then(|r| r.limits_dir(&account).ok());
+            report::count_lines_in(dir);
+            return refused::tell(registry.as_ref(), &account, most, records, &record);
+        }
+    }
+    Ok(true)
+}
