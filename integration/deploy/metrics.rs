@@ -25,7 +25,7 @@ fn rules_and_dashboard() {
     if !require::programs(&["promtool"]) {
         return;
     }
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/metrics");
+    let deploy = support::program::repository().join("deploy/metrics");
     let rules = deploy.join("alerts.yml");
     let checked = promtool("rules", Some(&rules), b"");
     assert!(checked.status.success(), "{checked:?}");

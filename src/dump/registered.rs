@@ -39,9 +39,10 @@ pub(super) fn without_core(
     let mut record = begin(crash, facts, entry);
     record.outcome = Outcome::None;
     record.set_cause(Some(cause));
-    let (mut ledger, account) = (Ledger::new(config, std::iter::empty()), entry.account());
+    let account = entry.account();
+    let mut ledger = Ledger::new(config, registry, account.clone(), std::iter::empty());
     let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
-    let told = ledger.refuse(&record, &account, most);
+    let told = ledger.refuse(&record, most);
     let asking = |r| Asking {
         registry: r,
         account: &account,
@@ -118,8 +119,9 @@ pub(super) fn with_core(
         gone = stored.gone(slot.cores());
         slot.without(&gone);
     }
-    let (mut ledger, mut released_at) =
-        (Ledger::new(config, slot.iter().flat_map(|slot| slot.fds())), None);
+    let locks = slot.iter().flat_map(|slot| slot.fds());
+    let mut ledger = Ledger::new(config, registry, entry.account(), locks);
+    let mut released_at = None;
     let written =
         parent::write(crash, facts, file, slot.as_deref(), store.as_ref(), |event| match event {
             // The first record is written while the writer becomes the crasher.
@@ -190,10 +192,7 @@ pub(super) fn with_core(
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
     ledger.close(&record);
     count(registry, &record);
-    if registry.is_some() {
-        let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
-        ledger.note(&record, &entry.account(), most);
-    }
+    ledger.note(&record, config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX));
     if stuck {
         return parent::let_go(crash, facts);
     }

@@ -143,8 +143,7 @@ impl Entry {
     /// Whether the process with the init's PID now is still the init process of the entry.
     pub(crate) fn init_lives(&self) -> bool {
         let Ok(process) = Proc::open(self.init.pid) else { return false };
-        process.start_time().is_ok_and(|t| t == self.init.start_time)
-            && process.is_zombie().is_ok_and(|zombie| !zombie)
+        process.is_alive_since(self.init.start_time).unwrap_or(false)
     }
 }
 

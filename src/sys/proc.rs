@@ -106,9 +106,11 @@ impl Proc {
         start_time(&self.read("stat")?).context("/proc/PID/stat is not understood")
     }
 
-    /// Whether it has ended completely and was only not waited for yet.
-    pub fn is_zombie(&self) -> Result<bool> {
-        is_zombie(&self.read("stat")?).context("/proc/PID/stat is not understood")
+    /// Whether the process that started at this time, in clock ticks since boot, is still there: it
+    /// is this one, and has not ended (and is not only waiting to be waited for).
+    pub fn is_alive_since(&self, time: u64) -> Result<bool> {
+        let stat = self.read("stat")?;
+        Ok(start_time(&stat) == Some(time) && is_zombie(&stat) == Some(false))
     }
 
     /// Whether it is stopped, by SIGSTOP or a tracer.

@@ -3,7 +3,8 @@
 use super::record_writer::{Answer, RecordWriter, Task};
 use crate::config::Config;
 use crate::record::{Outcome, Record};
-use crate::sys::{BorrowedFd, process};
+use crate::registry::Registry;
+use crate::sys::{BorrowedFd, OwnedFd, process};
 use anyhow::{Result, bail};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -18,6 +19,9 @@ const COUNTING: Duration = Duration::from_secs(6);
 /// The record of one crash.
 pub(crate) struct Ledger<'a> {
     config: &'a Config,
+    /// Whose record it is, and the directory of the account's limits; none without a run directory.
+    account: String,
+    limits: Result<Option<OwnedFd>>,
     /// The descriptors of the crash's slot, which lasts as long as the child that writes.
     slot: Vec<BorrowedFd<'a>>,
     state: State,
@@ -33,9 +37,15 @@ enum State {
 
 impl<'a> Ledger<'a> {
     /// Opens nothing yet. That the store cannot be opened is said where there is something to
-    /// write. `slot`: descriptors of the crash's slot.
-    pub(crate) fn new(config: &'a Config, slot: impl Iterator<Item = BorrowedFd<'a>>) -> Self {
-        Ledger { config, slot: slot.collect(), state: State::Closed }
+    /// write. `account`: whose record it is. `slot`: descriptors of the crash's slot.
+    pub(crate) fn new(
+        config: &'a Config,
+        registry: Option<&Registry>,
+        account: String,
+        slot: impl Iterator<Item = BorrowedFd<'a>>,
+    ) -> Self {
+        let limits = registry.map(|registry| registry.limits_dir(&account)).transpose();
+        Ledger { config, account, limits, slot: slot.collect(), state: State::Closed }
     }
 
     /// Whether the store could be opened and has answered so far.
@@ -48,9 +58,11 @@ impl<'a> Ledger<'a> {
     ///
     /// # Errors
     /// It could not be told, or the store does not answer.
-    pub(crate) fn refuse(&mut self, record: &Record, account: &str, most: u64) -> Result<bool> {
-        let (record, account) = (Cow::Borrowed(record), account.into());
-        self.ask(&Task::Refuse { record, account, most }, COUNTING)
+    pub(crate) fn refuse(&mut self, record: &Record, most: u64) -> Result<bool> {
+        if let Err(e) = &self.limits {
+            bail!("{e:#}");
+        }
+        self.ask(&Task::Refuse { record: Cow::Borrowed(record), most }, COUNTING)
     }
 
     /// Says what is known now. If that cannot be saved it is in the log all the same.
@@ -73,20 +85,21 @@ impl<'a> Ledger<'a> {
 
     /// Notes the record in its account's list, and removes the oldest ones where there are more
     /// than `most`. No process waits for that.
-    pub(crate) fn note(&mut self, record: &Record, account: &str, most: u64) {
-        if !self.is_open() {
+    pub(crate) fn note(&mut self, record: &Record, most: u64) {
+        if !self.is_open() || matches!(self.limits, Ok(None)) {
             return;
         }
-        let (record, task_account) = (Cow::Borrowed(record), account.into());
-        let task = Task::Note { record, account: task_account, most };
+        let task = Task::Note { record: Cow::Borrowed(record), most };
         if let Err(e) = self.ask(&task, COUNTING) {
+            let account = &self.account;
             log::warn!("the records of account {account} cannot be counted, ignoring: {e:#}");
         }
     }
 
     fn ask(&mut self, task: &Task<'_>, time: Duration) -> Result<bool> {
         if matches!(self.state, State::Closed) {
-            self.state = State::Open(RecordWriter::start(self.config, &self.slot)?);
+            let account = self.limits.as_ref().ok().and_then(Option::as_ref);
+            self.state = State::Open(RecordWriter::start(self.config, &self.slot, account)?);
         }
         let why = match &mut self.state {
             State::Gone(why) => bail!("{why}"),

@@ -1,7 +1,6 @@
 //! The list of an account's records, and how many it may have.
 
 use crate::record::Record;
-use crate::registry::Registry;
 use crate::store::Records;
 use crate::sys::{OwnedFd, file};
 use crate::vacuum;
@@ -29,21 +28,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// It could not be noted.
-pub(super) fn add(
-    registry: &Registry,
-    account: &str,
-    most: u64,
-    records: &Records,
-    record: &Record,
-) -> Result<()> {
-    let dir = registry.limits_dir(account)?;
-    let mut list = file::open_append(&dir, NAMES.as_ref()).context("open the list of records")?;
+pub(super) fn add(dir: &OwnedFd, most: u64, records: &Records, record: &Record) -> Result<()> {
+    let mut list = file::open_append(dir, NAMES.as_ref()).context("open the list of records")?;
     let mut line = Records::name_of(record).into_encoded_bytes();
     line.push(b'\n');
     list.write_all(&line).context("write")?;
     let (after, added) = (file::stat(&list)?.size, line.len() as u64);
     if is_due(after - added.min(after), after, most) {
-        trim(&dir, most, records)?;
+        trim(dir, most, records)?;
     }
     Ok(())
 }

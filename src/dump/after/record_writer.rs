@@ -5,11 +5,10 @@
 use super::{record_list, refused};
 use crate::config::Config;
 use crate::record::Record;
-use crate::registry::Registry;
 use crate::report;
 use crate::store::{RecordFile, Records, Store};
 use crate::sys::child::{self, Child};
-use crate::sys::{AsFd, BorrowedFd, process};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -26,9 +25,9 @@ pub(super) enum Task<'a> {
     /// Add a line to the record, and make the record if it does not exist yet.
     Say(Cow<'a, Record>),
     /// Note the record in the list of its account, which may have `most` of them.
-    Note { record: Cow<'a, Record>, account: Cow<'a, str>, most: u64 },
+    Note { record: Cow<'a, Record>, most: u64 },
     /// Tell of a crash without a core: [`refused::tell`].
-    Refuse { record: Cow<'a, Record>, account: Cow<'a, str>, most: u64 },
+    Refuse { record: Cow<'a, Record>, most: u64 },
 }
 
 /// What came of it.
@@ -48,19 +47,30 @@ pub(super) struct RecordWriter {
 }
 
 impl RecordWriter {
-    /// Starts it. It opens the store, and keeps the descriptors `keep`.
+    /// Starts it. It opens the store, and keeps the descriptors of the crash's `slot`. `account`:
+    /// the directory of the account's limits, if there is a run directory.
     ///
     /// # Errors
     /// There is no child to be had.
-    pub(super) fn start(config: &Config, keep: &[BorrowedFd<'_>]) -> Result<Self> {
+    pub(super) fn start(
+        config: &Config,
+        slot: &[BorrowedFd<'_>],
+        account: Option<&OwnedFd>,
+    ) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+        ours.set_write_timeout(Some(LAST))?;
         let child = child::fork(|| {
             process::end_with_parent();
             process::release_stdin();
             // The descriptor that it holds is closed now.
             report::count_lines_in(None);
-            let all: Vec<_> = keep.iter().copied().chain([theirs.as_fd()]).collect();
-            i32::from(process::close_all_but(&all).and_then(|()| serve(config, &theirs)).is_err())
+            let own = account.map(OwnedFd::as_fd).into_iter().chain([theirs.as_fd()]);
+            let all: Vec<_> = slot.iter().copied().chain(own).collect();
+            let served = process::close_all_but(&all).and_then(|()| {
+                report::count_lines_in(account.and_then(|dir| dir.try_clone().ok()));
+                serve(config, &theirs, account)
+            });
+            i32::from(served.is_err())
         })?;
         Ok(RecordWriter { child: Some(child), stream: Some(ours) })
     }
@@ -88,7 +98,6 @@ impl Drop for RecordWriter {
 }
 
 fn exchange(stream: &UnixStream, task: &Task<'_>, time: Duration) -> Result<Answer> {
-    stream.set_write_timeout(Some(time))?;
     stream.set_read_timeout(Some(time))?;
     send(stream, task)?;
     let mut line = Vec::new();
@@ -103,14 +112,15 @@ fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
 }
 
 /// Does what it is told until its parent has closed the other end.
-fn serve(config: &Config, stream: &UnixStream) -> Result<()> {
+fn serve(config: &Config, stream: &UnixStream, account: Option<&OwnedFd>) -> Result<()> {
     let records = Store::open(config).and_then(|store| store.records());
     let mut file = None;
     for line in BufReader::new(stream).split(b'\n') {
         let task: Task<'_> = serde_json::from_slice(&line?)?;
         let answer = match &records {
             Ok(records) => {
-                Answer::Done(perform(task, records, &mut file).map_err(|e| format!("{e:#}")))
+                let done = perform(task, records, account, &mut file);
+                Answer::Done(done.map_err(|e| format!("{e:#}")))
             }
             Err(e) => Answer::Closed(format!("{e:#}")),
         };
@@ -119,23 +129,22 @@ fn serve(config: &Config, stream: &UnixStream) -> Result<()> {
     Ok(())
 }
 
-fn perform(task: Task<'_>, records: &Records, file: &mut Option<RecordFile>) -> Result<bool> {
+fn perform(
+    task: Task<'_>,
+    records: &Records,
+    account: Option<&OwnedFd>,
+    file: &mut Option<RecordFile>,
+) -> Result<bool> {
     match task {
         Task::Say(record) => match file {
             Some(file) => file.add(&record)?,
             None => *file = Some(records.begin(&record)?),
         },
-        Task::Note { record, account, most } => {
-            let registry = Registry::open().context("there is no run directory")?;
-            report::count_lines_in(registry.limits_dir(&account).ok());
-            record_list::add(&registry, &account, most, records, &record)?;
+        Task::Note { record, most } => {
+            let account = account.context("the directory of its limits cannot be opened")?;
+            record_list::add(account, most, records, &record)?;
         }
-        Task::Refuse { record, account, most } => {
-            let registry = Registry::open();
-            let dir = registry.as_ref().and_then(|r| r.limits_dir(&account).ok());
-            report::count_lines_in(dir);
-            return refused::tell(registry.as_ref(), &account, most, records, &record);
-        }
+        Task::Refuse { record, most } => return refused::tell(account, most, records, &record),
     }
     Ok(true)
 }

@@ -7,9 +7,8 @@
 use super::record_list;
 use crate::dump::policy::refusals::{Told, Way, decide, kind};
 use crate::record::Record;
-use crate::registry::Registry;
 use crate::store::Records;
-use crate::sys::{file, kernel};
+use crate::sys::{OwnedFd, file, kernel};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -22,29 +21,25 @@ const MAX: usize = 64 << 10;
 
 const FILE: &str = "refusals";
 
-/// Tells of a crash without a core. `most`: records that the account may have. Returns whether the
-/// crash has a record of its own.
+/// Tells of a crash without a core. `account`: the directory of the account's limits; without one
+/// each crash has a record of its own. `most`: records that the account may have. Returns whether
+/// the crash has a record of its own.
 ///
 /// # Errors
 /// It could not be told; the log has it then.
 pub(super) fn tell(
-    registry: Option<&Registry>,
-    account: &str,
+    account: Option<&OwnedFd>,
     most: u64,
     records: &Records,
     record: &Record,
 ) -> Result<bool> {
-    let Some(registry) = registry else {
+    let Some(dir) = account else {
         records.begin(record)?;
         return Ok(true);
     };
-    let dir = registry.limits_dir(account)?;
-    let lock = file::reopen_dir(&dir)?;
-    ensure!(
-        file::lock_within(&lock, PATIENCE)?,
-        "the account {account} is locked by another process"
-    );
-    let text = file::open_read(&dir, FILE.as_ref()).ok();
+    let lock = file::reopen_dir(dir)?;
+    ensure!(file::lock_within(&lock, PATIENCE)?, "the account is locked by another process");
+    let text = file::open_read(dir, FILE.as_ref()).ok();
     let text = text.and_then(|f| file::read_bounded(f, MAX, FILE).ok()).unwrap_or_default();
     // What is damaged is forgotten.
     let mut told: Told = serde_json::from_slice(&text).unwrap_or_default();
@@ -56,14 +51,14 @@ pub(super) fn tell(
     }
     if !matches!(way, Way::Count(_)) {
         let text = serde_json::to_vec(&told).context("refusals to JSON")?;
-        file::replace(&dir, FILE.as_ref(), &text, 0o600)?;
+        file::replace(dir, FILE.as_ref(), &text, 0o600)?;
     }
     drop(lock);
     let own = way == Way::Own;
     match way {
         Way::Own => {
             records.begin(record)?;
-            note(registry, account, most, records, record);
+            note(dir, most, records, record);
         }
         Way::Begin => {
             records.begin(&Record {
@@ -71,7 +66,7 @@ pub(super) fn tell(
                 last: Some(record.time.clone()),
                 ..record.clone()
             })?;
-            note(registry, account, most, records, record);
+            note(dir, most, records, record);
             log::warn!("{record}; further ones of this kind are counted in its record");
         }
         Way::Count(name) => {
@@ -85,8 +80,9 @@ pub(super) fn tell(
 }
 
 /// The record is there; that it is not in the list is no reason to say that it is not.
-fn note(registry: &Registry, account: &str, most: u64, records: &Records, record: &Record) {
-    if let Err(e) = record_list::add(registry, account, most, records, record) {
+fn note(dir: &OwnedFd, most: u64, records: &Records, record: &Record) {
+    if let Err(e) = record_list::add(dir, most, records, record) {
+        let account = record.account.as_deref().unwrap_or_default();
         log::warn!("the records of account {account} cannot be counted, ignoring: {e:#}");
     }
 }
