@@ -182,7 +182,7 @@ RELEASE ?= 1
 stage: build
 	@$(packaging)
 	rm -rf $(stage)
-	$(MAKE) --silent install DESTDIR=$(stage) PREFIX=/usr binary=$(binary)
+	$(MAKE) --silent install DESTDIR=$(stage) PREFIX=/usr binary=$(binary) ship_built=
 	strip --strip-unneeded $(stage)/usr/libexec/oci/hooks.d/oci-coredump
 	$(INSTALL) -D -m 0644 deploy/packages/tmpfiles.conf $(stage)/usr/lib/tmpfiles.d/oci-coredump.conf
 	$(INSTALL) -D -m 0644 -t $(stage)/usr/share/doc/oci-coredump $(documents)
