@@ -5,6 +5,9 @@
 #                     or just start a container
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is restored
+#   make ship         oci-coredump-ship, which uploads crashes: docs/upload.md. A workspace of its
+#                     own; `make install` installs it where it was built
+#   make test-ship    its tests, with servers of object storage on this machine
 #   make test         everything that .ci/run runs; TEST=NAME: only the tests whose name holds NAME.
 #                     See docs/testing.md
 #   make fuzz         all fuzz targets, each until its curve is flat
@@ -34,6 +37,8 @@ host := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 built := $(firstword $(wildcard $(target)/*/release/oci-coredump))
 binary := $(or $(if $(host),$(target)/$(host)/release/oci-coredump),$(built))
 
+ship_built := $(dir $(binary))oci-coredump-ship
+ship := $(DESTDIR)$(PREFIX)/libexec/oci-coredump/oci-coredump-ship
 libexec := $(DESTDIR)$(PREFIX)/libexec/oci/hooks.d
 bin := $(DESTDIR)$(PREFIX)/bin
 share := $(DESTDIR)$(PREFIX)/share
@@ -94,6 +99,9 @@ install:
 	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service \
 		>$(units)/oci-coredump.service
 	$(INSTALL) -m 0644 docs/config.toml $(doc)/config.toml
+	if test -x "$(ship_built)"; then $(INSTALL) -D -m 0755 $(ship_built) $(ship) && \
+		sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump-ship.service \
+		>$(units)/oci-coredump-ship.service; fi
 	$(binary) man >$(man)/oci-coredump.1
 	$(binary) completions bash >$(bash)/oci-coredump
 	$(binary) completions zsh >$(zsh)/_oci-coredump
@@ -107,9 +115,32 @@ uninstall:
 	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(bin)/kubectl-coredump
 	rm -f $(units)/oci-coredump.service $(doc)/config.toml
+	rm -f $(units)/oci-coredump-ship.service $(ship)
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
-		$(fish) $(dir $(fish)) $(doc) 2>/dev/null || :
+		$(dir $(ship)) $(fish) $(dir $(fish)) $(doc) 2>/dev/null || :
+
+# A workspace of its own, with a lock file of its own; the programs are beside each other, as the
+# tests need them.
+in_ship := --manifest-path ship/Cargo.toml --target-dir $(target) --locked
+s3s_fs := 0.14.1
+moto := 5.2.1
+.PHONY: ship test-ship
+ship:
+	$(CARGO) build --release $(in_ship)
+
+test-ship: export PATH := $(PATH):$(tools)/bin
+test-ship:
+	@integration/packages.sh gcc libc6-dev gdb python3-venv
+	@test -x $(tools)/bin/s3s-fs || { cd / && $(CARGO) install s3s-fs --version =$(s3s_fs) \
+		--features binary --locked --quiet --root $(tools); }
+	@test -x $(tools)/bin/moto_server || { python3 -m venv $(tools)/moto && \
+		$(tools)/moto/bin/pip install --quiet 'moto[s3,server]==$(moto)' && \
+		ln -sf ../moto/bin/moto_server $(tools)/bin/moto_server; }
+	$(CARGO) build --locked
+	$(CARGO) fmt --manifest-path ship/Cargo.toml --check
+	$(CARGO) clippy $(in_ship) --all-targets -- -D warnings
+	CI=1 $(CARGO) test $(in_ship)
 
 # kata-agent runs regular files only, no symbolic links, and calls each with the name of its
 # directory: so this is one file under three names.
@@ -151,7 +182,7 @@ RELEASE ?= 1
 stage: build
 	@$(packaging)
 	rm -rf $(stage)
-	$(MAKE) --silent install DESTDIR=$(stage) PREFIX=/usr binary=$(binary)
+	$(MAKE) --silent install DESTDIR=$(stage) PREFIX=/usr binary=$(binary) ship_built=
 	strip --strip-unneeded $(stage)/usr/libexec/oci/hooks.d/oci-coredump
 	$(INSTALL) -D -m 0644 deploy/packages/tmpfiles.conf $(stage)/usr/lib/tmpfiles.d/oci-coredump.conf
 	$(INSTALL) -D -m 0644 -t $(stage)/usr/share/doc/oci-coredump $(documents)

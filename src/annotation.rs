@@ -29,6 +29,8 @@ pub(crate) struct Wishes {
     pub compress: bool,
     /// Release the crashed process before its core is complete.
     pub early: bool,
+    /// Whether its crashes may be uploaded.
+    pub upload: bool,
     /// Limits of the container's own. They count only where they are lower than the host's.
     pub limits: Limits,
     /// What was ignored and why, one line each, for the log.
@@ -40,6 +42,7 @@ const LIMIT: &str = "oci-coredump/limit";
 const FILTER: &str = "oci-coredump/filter";
 const COMPRESS: &str = "oci-coredump/compress";
 const RELEASE: &str = "oci-coredump/release";
+const UPLOAD: &str = "oci-coredump/upload";
 const LIMITS: &str = "oci-coredump/limits";
 const REQUIRED: &str = "oci-coredump/required";
 const HUAWEI: &str = "system.cci.io/coredump";
@@ -193,18 +196,28 @@ pub(crate) fn wishes(
         .transpose()?;
     let compress = choice(&view, COMPRESS, ["none", "zstd"])?;
     let early = choice(&view, RELEASE, ["complete", "early"])?;
+    let upload = match view.find(UPLOAD) {
+        None | Some((_, "true")) => true,
+        Some((k, v)) => {
+            // What leaves the node is never guessed, and no reason to go without cores.
+            if v != "false" {
+                notes.push(format!("{k} = {v:?}: expected true or false, taking it for false"));
+            }
+            false
+        }
+    };
     notes.extend(unknown(all));
     let limits = view
         .find(LIMITS)
         .map(|(k, v)| Limits::parse(v).with_context(|| format!("{k} = {v:?}")))
         .transpose()?
         .unwrap_or_default();
-    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, limits, notes }))
+    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, upload, limits, notes }))
 }
 
 /// The settings that a container may give in our own keys.
-pub(crate) const SETTINGS: [&str; 7] =
-    ["pattern", "limit", "filter", "compress", "release", "limits", "required"];
+pub(crate) const SETTINGS: [&str; 8] =
+    ["pattern", "limit", "filter", "compress", "release", "upload", "limits", "required"];
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the
 /// container does not get what it asked for.

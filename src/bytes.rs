@@ -86,8 +86,8 @@ impl FromStr for Bytes {
         ensure!(!fraction.is_empty() && fraction.len() <= 9, RULE);
         let parts: u64 = fraction.parse().ok().context(RULE)?;
         let part = (u128::from(parts) << shift) / 10u128.pow(fraction.len() as u32);
-        ensure!(whole < u64::MAX >> shift >> 1, "the size does not fit in 63 bits");
-        Ok(Bytes((whole << shift) + part as u64))
+        let bytes = u64::try_from((u128::from(whole) << shift) + part);
+        Ok(Bytes(bytes.ok().context("the size does not fit in 64 bits")?))
     }
 }
 
@@ -98,7 +98,7 @@ impl FromStr for Limit {
     fn from_str(text: &str) -> Result<Self> {
         match text.trim() {
             "unlimited" => Ok(Limit::Unlimited),
-            size => size.parse().map(|Bytes(bytes)| Limit::Finite(bytes)),
+            size => size.parse().map(|Bytes(bytes)| Limit::from_raw(bytes)),
         }
     }
 }
@@ -177,5 +177,10 @@ mod tests {
         assert_eq!(serde_json::to_string(&Limit::Finite(3 << 20)).unwrap(), "\"3Mi\"");
         assert_eq!(Limit::Finite(7).min(Limit::Unlimited), Limit::Finite(7));
         assert_eq!(Limit::from_raw(Limit::Unlimited.raw()), Limit::Unlimited);
+        // setrlimit(2) takes all of 64 bits: what a registry entry says can be read again.
+        for raw in [i64::MAX as u64, 1 << 63, u64::MAX - 1, u64::MAX] {
+            let text = serde_json::to_string(&Limit::from_raw(raw)).unwrap();
+            assert_eq!(serde_json::from_str::<Limit>(&text).unwrap().raw(), raw, "{text}");
+        }
     }
 }

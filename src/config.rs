@@ -101,6 +101,8 @@ pub struct Config {
     pub binaries: Binaries,
     /// What may stay in the store. The rules are applied from time to time.
     pub vacuum: Vacuum,
+    /// Whether and how `oci-coredump-ship` uploads crashes. Its other keys are that program's.
+    pub upload: Upload,
     /// An absolute path: the OCI runtime that `oci-coredump-runtime` executes. Without it: runc,
     /// else crun, from /usr/bin, /usr/sbin, /usr/local/bin or /usr/local/sbin.
     pub runtime: Option<PathBuf>,
@@ -147,6 +149,36 @@ pub struct Vacuum {
     pub keep: Option<usize>,
 }
 
+/// `[upload]`, as far as this program needs it. The other keys are those of `oci-coredump-ship`:
+/// docs/upload.md has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct Upload {
+    /// Where crashes are uploaded to, such as `s3://BUCKET/PREFIX`. Without it: nowhere.
+    pub url: Option<String>,
+    /// An absolute path: the directory in which `oci-coredump-ship` keeps what it has uploaded.
+    pub state: PathBuf,
+    /// How long `[vacuum]` keeps a crash that is not uploaded yet, such as `7d`; only `max_size`
+    /// removes it earlier, and last of all.
+    #[serde(deserialize_with = "some_age")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub keep_until_uploaded: Option<u64>,
+    /// `vacuum` removes what has been uploaded.
+    pub delete_after_upload: bool,
+}
+
+impl Default for Upload {
+    fn default() -> Self {
+        Upload {
+            url: None,
+            state: PathBuf::from("/var/lib/oci-coredump-ship"),
+            keep_until_uploaded: None,
+            delete_after_upload: false,
+        }
+    }
+}
+
 /// A time such as "30d" or "2 weeks", in seconds. A day has 24 hours.
 fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(from)?;
@@ -177,6 +209,7 @@ impl Default for Config {
             termination_log: TerminationLog::Init,
             binaries: Binaries::default(),
             vacuum: Vacuum::default(),
+            upload: Upload::default(),
             runtime: None,
             problems: Vec::new(),
         }
@@ -189,6 +222,7 @@ impl Config {
             Template::of_container(p.as_bytes())?;
         }
         ensure!(self.store.is_absolute(), "the path must be absolute");
+        ensure!(self.upload.state.is_absolute(), "the path must be absolute");
         ensure!(self.runtime.as_ref().is_none_or(|p| p.is_absolute()), "the path must be absolute");
         Ok(())
     }

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Values for the keys that have no default, for docs/config.toml.
-const EXAMPLES: [(&str, &str); 11] = [
+const EXAMPLES: [(&str, &str); 13] = [
     ("default_pattern", "\"core\""),
     ("runtime", "\"/usr/bin/runc\""),
     ("limits.cores", "10"),
@@ -28,6 +28,8 @@ const EXAMPLES: [(&str, &str); 11] = [
     ("vacuum.max_size", "\"10G\""),
     ("vacuum.max_age", "\"30d\""),
     ("vacuum.keep", "1000"),
+    ("upload.url", "\"s3://crashes/prod\""),
+    ("upload.keep_until_uploaded", "\"7d\""),
     ("select.namespace", "\"prod-*\""),
 ];
 

@@ -259,12 +259,31 @@ pub(crate) struct Record {
     /// When the last of them happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
+    /// `false`: its container does not want it uploaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<bool>,
+    /// Where it was uploaded. Not in the record's file: `oci-coredump-ship` keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploaded: Option<Uploaded>,
     /// Why there is no core, or why it is incomplete, in one word. Records that older versions wrote
     /// have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Word>,
     /// The same in prose; also remarks on a complete core.
     pub reason: Option<String>,
+}
+
+/// An uploaded core, bundle or record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Uploaded {
+    /// Where it is.
+    pub url: String,
+    /// When it was there, RFC 3339 in UTC.
+    pub time: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256 in hexadecimal.
+    pub sha256: String,
 }
 
 impl Record {

@@ -13,6 +13,7 @@
 pub(crate) mod binaries;
 pub(crate) mod pot;
 mod records;
+pub(crate) mod uploads;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use records::last;

@@ -13,6 +13,7 @@ pub(crate) use stored_core::has_core_in_store;
 
 use crate::config::{Config, RUN_DIR};
 use crate::store::Store;
+use crate::store::uploads::Uploads;
 use crate::sys::file;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -30,8 +31,11 @@ pub(crate) fn now_and_then(config: &Config) -> Result<()> {
         return Ok(());
     }
     let apply = || -> Result<()> {
-        let Some(inventory) =
-            Store::look(&config.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten()
+        let uploads = Uploads::look(&config.upload.state);
+        let Some(inventory) = Store::look(&config.store)?
+            .map(|s| Inventory::take(&s, &uploads))
+            .transpose()?
+            .flatten()
         else {
             return Ok(());
         };

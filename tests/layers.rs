@@ -396,3 +396,23 @@ fn the_finder_of_circles_finds() {
     less.get_mut("d.rs").unwrap().clear();
     assert!(circles(&less).is_empty());
 }
+
+/// The program that the kernel and the engines start has no network in it: that is in `ship`.
+#[test]
+fn no_network_in_the_helper() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let out = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none"])
+        .args(["--package", env!("CARGO_PKG_NAME")])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let tree = String::from_utf8(out.stdout).unwrap();
+    let crates: BTreeSet<&str> =
+        tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(crates.contains("serde_json"), "the tree was not read: {tree}");
+    let network = ["http", "hyper", "reqwest", "ring", "rustls", "tokio", "object_store", "ureq"];
+    let found: Vec<_> = network.iter().filter(|name| crates.contains(**name)).collect();
+    assert!(found.is_empty(), "{found:?}");
+}

@@ -107,6 +107,22 @@ fn how_it_is_written() {
     );
 }
 
+/// What leaves the node is never guessed; a wrong word costs no cores.
+#[test]
+fn a_container_keeps_its_crashes_to_itself() {
+    let upload = |list: &[(&str, &str)], container| {
+        let all = [&[("oci-coredump/pattern", "c")], list].concat();
+        wishes(&of(&all), container, None).unwrap().unwrap()
+    };
+    let key = "oci-coredump/upload";
+    assert!(upload(&[], None).upload && upload(&[(key, "true")], None).upload);
+    assert!(!upload(&[(key, "false")], None).upload);
+    let odd = upload(&[(key, "False")], None);
+    assert!(!odd.upload && odd.notes[0].contains("taking it for false"), "{:?}", odd.notes);
+    let one = [(key, "false"), ("web.oci-coredump/upload", "true")];
+    assert!(upload(&one, Some("web")).upload && !upload(&one, Some("db")).upload);
+}
+
 #[test]
 fn refusals_name_the_key_the_value_and_the_rule() {
     let table = [
@@ -120,7 +136,7 @@ fn refusals_name_the_key_the_value_and_the_rule() {
         ),
         (
             vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "9999999999T")],
-            ["oci-coredump/limit", "9999999999T", "63 bits"],
+            ["oci-coredump/limit", "9999999999T", "64 bits"],
         ),
         (
             vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "i")],

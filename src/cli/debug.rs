@@ -16,6 +16,7 @@ use crate::corefile::decompress::{decompressed, is_compressed};
 use crate::sys::{apart, file, kernel, process};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -91,19 +92,27 @@ pub(super) fn run(
 
 /// Opens a bundle that `export` has written.
 pub(super) fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
-    let unpack = || -> Result<(Private, PathBuf)> {
-        let packed = subject::open_named(path)?;
-        ensure!(is_compressed(&packed), "it is not compressed with zstd");
-        // Decompressed in a sandbox, up to a maximum size.
-        let tar = decompressed(packed)?;
-        let dir = debugger.private()?;
-        let (tree, at) = dir.tree("crash")?;
-        let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
-        unpack::unpack(&tar, &tree, room)?;
-        Ok((dir, at))
-    };
-    let (dir, at) = unpack().with_context(|| format!("unpack {}", path.display()))?;
+    let unpacked = subject::open_named(path).and_then(|packed| unpack_for(packed, debugger));
+    let (dir, at) = unpacked.with_context(|| format!("unpack {}", path.display()))?;
     start(dir, &at, debugger)
+}
+
+/// Opens a bundle that was fetched from a storage.
+pub(super) fn run_fetched(packed: File, debugger: &Debugger) -> Result<ExitCode> {
+    let (dir, at) = unpack_for(packed, debugger).context("unpack")?;
+    start(dir, &at, debugger)
+}
+
+/// Unpacks a bundle into a directory of the debugger's.
+fn unpack_for(packed: File, debugger: &Debugger) -> Result<(Private, PathBuf)> {
+    ensure!(is_compressed(&packed), "it is not compressed with zstd");
+    // Decompressed in a sandbox, up to a maximum size.
+    let tar = decompressed(packed)?;
+    let dir = debugger.private()?;
+    let (tree, at) = dir.tree("crash")?;
+    let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
+    unpack::unpack(&tar, &tree, room)?;
+    Ok((dir, at))
 }
 
 /// Starts the debugger on the crash in `at`, which lies in `dir`, and

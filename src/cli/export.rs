@@ -9,6 +9,7 @@ use super::subject::{self, Subject};
 use super::table;
 use crate::sys::{AsFd, file, file::NewFile};
 use anyhow::{Context, Result};
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -36,20 +37,37 @@ pub(super) fn run(
         };
     }
     let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
+    let top = name.to_string_lossy();
+    let top = top.strip_suffix(".tar.zst").filter(|top| is_plain(top)).unwrap_or("coredump");
+    write_new(output, |new| {
+        if core_only {
+            let mut core = Announced::new(core)?;
+            core.copy_to(new)?;
+            warn_if_shortened(&core);
+            Ok(())
+        } else {
+            archive(Bundle::collect(core, record, &paths)?, new, Path::new(top))
+        }
+    })
+}
+
+/// Writes a fetched bundle to `output`, as it is.
+pub(super) fn run_fetched(mut bundle: File, output: &Path) -> Result<()> {
+    if output == Path::new("-") {
+        std::io::copy(&mut bundle, &mut std::io::stdout().lock()).context("write")?;
+        return Ok(());
+    }
+    write_new(output, |mut file| Ok(std::io::copy(&mut bundle, &mut file).map(drop)?))
+}
+
+/// Makes the file `output` with what `write` puts into it. It appears when it is complete.
+pub(super) fn write_new(output: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
+    let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
     let dir = output.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
     let dir = file::open_dir(dir)?;
     let new = NewFile::create(dir.as_fd())
         .with_context(|| format!("create a file for {}", output.display()))?;
-    if core_only {
-        let mut core = Announced::new(core)?;
-        core.copy_to(new.file()).with_context(|| format!("write {}", output.display()))?;
-        warn_if_shortened(&core);
-    } else {
-        let top = name.to_string_lossy();
-        let top = top.strip_suffix(".tar.zst").filter(|top| is_plain(top)).unwrap_or("coredump");
-        archive(Bundle::collect(core, record, &paths)?, new.file(), Path::new(top))
-            .with_context(|| format!("write {}", output.display()))?;
-    }
+    write(new.file()).with_context(|| format!("write {}", output.display()))?;
     new.name(name).with_context(|| format!("rename to {}", output.display()))
 }
 

@@ -2,23 +2,29 @@
 
 use super::list::{colour, time};
 use super::locate::{self, State};
+use super::private::Private;
 use super::query::{self, Query};
 use super::selection::{Chosen, no_match};
-use super::{stack, subject, table};
+use super::{stack, subject, table, unpack};
 use crate::corefile::decompress::decompressed;
+use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Overview, ThreadStack};
 use crate::record::{Location, Outcome, Record};
 use crate::registry::Registry;
 use crate::report::one_line;
-use crate::sys::{file, text};
+use crate::sys::{file, kernel, text};
 use anstyle::Style;
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 use serde::Serialize;
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Largest record of a bundle, in bytes.
+const RECORD: usize = 1 << 20;
 
 /// The options of the command line.
 #[derive(Debug)]
@@ -34,7 +40,7 @@ pub(super) struct Args {
 }
 
 /// A record, the state of its core, and the core's size now: in bytes, and on disk.
-type CoreState<'a> = (&'a Record, State, Option<(u64, u64)>);
+pub(super) type CoreState<'a> = (&'a Record, State, Option<(u64, u64)>);
 
 /// One crash as JSON.
 #[derive(Debug, Default, Serialize)]
@@ -105,6 +111,25 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints a crash from a fetched bundle: its record, and what its core says.
+pub(super) fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<()> {
+    let tar = decompressed(packed)?;
+    file::set_umask(0o077);
+    let dir = Private::new(false)?;
+    let (tree, at) = dir.tree("crash")?;
+    let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
+    unpack::unpack(&tar, &tree, room).context("unpack")?;
+    let core = subject::open_named(&at.join("core"))?;
+    // A bundle without executables has no such directory.
+    let paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);
+    let record =
+        file::read_bounded(subject::open_named(&at.join("record.json"))?, RECORD, "record.json")?;
+    let record: Record = serde_json::from_slice(&record).context("record.json")?;
+    let size = (locate::size(&core), file::stat(&core)?.allocated);
+    let state = locate::state(&record, &Ok(core.try_clone()?));
+    print(out, Some((&record, state, Some(size))), Some(reader::read(&core, &paths)), json)
+}
+
 fn print(
     out: &mut impl Write,
     record: Option<CoreState<'_>>,
@@ -148,7 +173,7 @@ fn print(
     }
 }
 
-type Field = (&'static str, String, Style);
+pub(super) type Field = (&'static str, String, Style);
 
 fn field(name: &'static str, text: impl Into<String>) -> Field {
     (name, text.into(), Style::new())
@@ -184,7 +209,7 @@ fn cut_short(o: &Overview) -> Option<Field> {
     })
 }
 
-fn of_record(
+pub(super) fn of_record(
     r: &Record,
     state: State,
     size: Option<(u64, u64)>,
@@ -231,6 +256,12 @@ fn of_record(
     }
     if r.outcome != Outcome::None {
         all.push(field("Kept on", place(r.location)));
+    }
+    all.extend(r.uploaded.as_ref().map(|u| {
+        field("Uploaded", format!("{} ({}, {})", u.url, table::size(u.size), time(&u.time, zone)))
+    }));
+    if r.upload == Some(false) {
+        all.push(field("Uploaded", "never: oci-coredump/upload is false"));
     }
     if r.outcome == Outcome::Started {
         all.push(field("Reason", "the dump is going on, or its helper was killed"));

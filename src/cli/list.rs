@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     left("TIME"),
     right("PID"),
     right("UID"),
@@ -28,6 +28,7 @@ const COLUMNS: [Column; 9] = [
     left("CONTAINER"),
     left("EXE"),
     right("SIZE"),
+    left("UPLOADED"),
 ];
 
 /// The options of the command line.
@@ -175,7 +176,17 @@ fn row(record: &Record, seen: Seen, zone: &TimeZone) -> Vec<Cell> {
         query::whose(record).into(),
         exe.into(),
         seen.size.map_or("-".to_owned(), table::size).into(),
+        uploaded(record).into(),
     ]
+}
+
+/// Whether a crash was uploaded; `no` where its container does not want that.
+fn uploaded(record: &Record) -> &'static str {
+    match (&record.uploaded, record.upload) {
+        (Some(_), _) => "yes",
+        (None, Some(false)) => "no",
+        (None, _) => "-",
+    }
 }
 
 /// Adds to a word the number of crashes that a record stands for.

@@ -6,8 +6,6 @@ use crate::crash_counts::{CrashCounts, SECONDS, cause, signal};
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::report::one_line;
-use crate::store::Store;
-use crate::vacuum::Inventory;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +15,7 @@ use std::path::Path;
 /// Prints the metrics, or replaces the file `textfile` with them atomically, as node_exporter
 /// needs.
 pub(super) fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Result<()> {
-    let text = all(&chosen.store)?;
+    let text = all(chosen)?;
     let Some(path) = textfile else { return Ok(out.write_all(text.as_bytes())?) };
     let dir = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
@@ -27,8 +25,8 @@ pub(super) fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>
 }
 
 /// All metrics.
-pub(super) fn all(store: &Path) -> Result<String> {
-    let inventory = Store::look(store)?.map(|s| Inventory::take(&s)).transpose()?.flatten();
+pub(super) fn all(chosen: &Chosen) -> Result<String> {
+    let inventory = chosen.inventory()?;
     let items = inventory.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
     let records: Vec<&Record> = items.map(|item| &item.record).collect();
     let mut text = String::new();

@@ -17,6 +17,8 @@ mod node;
 mod plan;
 mod private;
 mod query;
+mod remote;
+mod report_page;
 mod rm;
 mod selection;
 mod serve;
@@ -33,8 +35,10 @@ mod verify;
 mod watch;
 
 use crate::bytes::Limit;
+use crate::config::Config;
 use crate::engine;
 use crate::report::{self, LogTarget};
+use crate::vacuum::Rules;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use selection::Chosen;
@@ -113,6 +117,13 @@ fn verb(verb: Verb) -> Result<ExitCode> {
     // Without colours if stdout is no terminal, or with NO_COLOR.
     let mut out = std::io::BufWriter::new(anstream::AutoStream::auto(std::io::stdout().lock()));
     match verb {
+        Verb::Ship { arguments } => return Err(remote::become_it(&arguments)).context("ship"),
+        Verb::Report { which, output } => {
+            let (chosen, query) = which.choose().context("report")?;
+            drop(out);
+            let code = report_page::run(&chosen, &query, &output).context("report")?;
+            return Ok(code);
+        }
         Verb::List { which, newest, reverse, json, follow } => {
             let (chosen, query) = which.choose().context("list")?;
             let code =
@@ -120,6 +131,9 @@ fn verb(verb: Verb) -> Result<ExitCode> {
                     .context("list")?;
             out.flush()?;
             return Ok(code);
+        }
+        Verb::Info { which, json, .. } if remote::is_url(&which.matches) => {
+            info::run_bundle(&mut out, remote::fetch(&which.matches[0])?, json).context("info")?;
         }
         Verb::Info { which, newest, core, sysroot, json } => {
             let (chosen, query) = which.choose().context("info")?;
@@ -131,6 +145,10 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Debug { which, from, debugger, arguments, as_root, debuginfod } => {
             let debugger = debug::Debugger { program: debugger, arguments, as_root, debuginfod };
+            if remote::is_url(&which.matches) {
+                let bundle = remote::fetch(&which.matches[0]).context("debug")?;
+                return debug::run_fetched(bundle, &debugger).context("debug");
+            }
             if let [bundle] = which.matches.as_slice()
                 && bundle.ends_with(".tar.zst")
             {
@@ -138,6 +156,10 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             }
             let (chosen, query) = which.choose().context("debug")?;
             return debug::run(&chosen, &query, &from, &debugger).context("debug");
+        }
+        Verb::Export { which, output, core_only: false, .. } if remote::is_url(&which.matches) => {
+            export::run_fetched(remote::fetch(&which.matches[0])?, &output).context("export")?;
+            return Ok(ExitCode::SUCCESS);
         }
         Verb::Export { which, from, output, core_only } => {
             let (chosen, query) = which.choose().context("export")?;
@@ -152,10 +174,13 @@ fn verb(verb: Verb) -> Result<ExitCode> {
                 query::when(&t, &jiff::ZonedDateTime::now())
                     .with_context(|| format!("--max-age {t:?}"))
             };
-            let rules = crate::vacuum::Rules {
+            let configured =
+                Rules::configured(&Config::load().unwrap_or_default(), jiff::Timestamp::now());
+            let rules = Rules {
                 max_size: max_size.and_then(Limit::finite),
                 since: max_age.map(age).transpose().context("vacuum")?,
                 keep,
+                ..configured
             };
             Chosen::of(store)
                 .and_then(|chosen| vacuum::run(&mut out, &chosen, rules, dry_run))
@@ -178,7 +203,7 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Metrics { listen: Some(address), store, .. } => {
             let chosen = Chosen::of(store).context("metrics")?;
-            match serve::run(address, || metrics::all(&chosen.store)).context("metrics")? {}
+            match serve::run(address, || metrics::all(&chosen)).context("metrics")? {}
         }
         Verb::Metrics { textfile, every, store, .. } => loop {
             let written = Chosen::of(store.clone())

@@ -65,7 +65,9 @@ pub(super) fn open(
         ),
     };
     let paths = search_paths(record, registry.as_ref(), subject.sysroot.as_deref(), &chosen.store)?;
-    Ok((decompressed(core)?, Some(record.clone()), paths))
+    // The same bytes before and after it was uploaded.
+    let record = Record { uploaded: None, ..record.clone() };
+    Ok((decompressed(core)?, Some(record), paths))
 }
 
 /// Opens a core file that the user named, and returns where its files are searched.

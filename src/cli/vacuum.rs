@@ -3,8 +3,7 @@
 use super::selection::Chosen;
 use super::{query, table};
 use crate::report::one_line;
-use crate::store::Store;
-use crate::vacuum::{Inventory, Rules};
+use crate::vacuum::Rules;
 use anyhow::{Result, ensure};
 use std::io::Write;
 
@@ -18,9 +17,7 @@ pub(super) fn run(
     if !dry_run {
         super::private::sweep();
     }
-    let Some(inventory) =
-        Store::look(&chosen.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten()
-    else {
+    let Some(inventory) = chosen.inventory()? else {
         writeln!(out, "nothing to do: no records in {}", chosen.store.display())?;
         return Ok(());
     };

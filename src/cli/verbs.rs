@@ -35,9 +35,9 @@ read).";
 const MATCH: &str = "\
     A MATCH is a PID (in the container or on the host), the path of an executable or a core, a \
     name (of a container, the beginning of its ID, a pod, an executable, a comm or a signal), or \
-    FIELD=VALUE, where FIELD is container, pod, namespace, image, exe, comm, pid, signal, core \
-    or user. Names and values may contain * and ?. A crash must match all of them. A name does \
-    not match the rootless containers of users unless user=UID is one of the MATCHes.";
+    FIELD=VALUE, where FIELD is container, pod, namespace, image, exe, comm, pid, signal, core, \
+    user or record. Names and values may contain * and ?. A crash must match all of them. A name \
+    does not match the rootless containers of users unless user=UID is one of the MATCHes.";
 
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
@@ -115,6 +115,9 @@ pub(super) enum Verb {
     },
     /// List the crashes, the newest last.
     ///
+    /// The column UPLOADED is yes when oci-coredump-ship has uploaded the crash, and no if its
+    /// container does not want that.
+    ///
     /// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
     /// removed with its container, or with its pod: it was where only these keep it; overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
     /// file system does not answer; leased, another process holds a lease on it; none, it was never
@@ -172,8 +175,9 @@ pub(super) enum Verb {
     ///
     /// They are copied to a temporary directory, laid out as in the container, and removed when
     /// the debugger ends. Only files with the build-id in the core are used. A MATCH that ends in
-    /// .tar.zst is a bundle that `export` has written. All of these files come from a container
-    /// and are not trusted: the debugger reads no settings and no scripts, has an empty HOME as
+    /// .tar.zst is a bundle that `export` has written, and one such as s3://BUCKET/... an uploaded
+    /// one, which oci-coredump-ship fetches. All of these files come from a container and are not
+    /// trusted: the debugger reads no settings and no scripts, has an empty HOME as
     /// its working directory and a terminal of its own, and if root starts it, it runs as a user
     /// ID that nothing else uses.
     ///
@@ -218,6 +222,31 @@ pub(super) enum Verb {
         /// Write only the core, decompressed.
         #[arg(long)]
         core_only: bool,
+    },
+    /// Write a page about the newest matching crash: who died of what, and where.
+    ///
+    /// One HTML file without scripts and without anything from elsewhere: what `info` shows, the
+    /// stack of every thread, registers, modules, and when the same program crashed before.
+    ///
+    /// Example: oci-coredump report nginx -o nginx.html
+    #[command(after_help = MATCH)]
+    Report {
+        #[command(flatten)]
+        which: Which,
+        /// Write to this file; - is stdout.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Upload crashes to object storage, as `[upload]` of the configuration says.
+    ///
+    /// Starts the program oci-coredump-ship, which is beside this one where it is installed.
+    ///
+    /// Example: oci-coredump ship run --once
+    #[command(disable_help_flag = true)]
+    Ship {
+        /// The arguments of that program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Remove the oldest crashes: their records, and their cores if these are in the store.
     ///

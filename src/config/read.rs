@@ -221,6 +221,18 @@ mod tests {
         }
     }
 
+    /// The other keys of [upload] are another program's.
+    #[test]
+    fn what_is_uploaded_is_read_elsewhere() {
+        let text = "[upload]\nurl = \"s3://b\"\nwhat = 7\nkeep_until_uploaded = \"7d\"\n\
+                    delete_after_upload = 3\n[upload.select]\npod = \"x\"";
+        let config = Config::read(text);
+        assert_eq!(config.upload.url.as_deref(), Some("s3://b"));
+        assert_eq!(config.upload.keep_until_uploaded, Some(7 * 86400));
+        assert!(!config.upload.delete_after_upload);
+        assert_eq!(config.problems.len(), 1, "{:?}", config.problems);
+    }
+
     #[test]
     fn bad_values_are_named() {
         for (text, names) in [

@@ -47,6 +47,7 @@ pub(crate) fn overview(source: &dyn Source) -> Result<Overview> {
         arguments: image.notes.arguments.clone(),
         pid: image.notes.pid,
         signal: image.notes.signal.clone().map(|s| s.of_process(image.notes.pid)),
+        registers: image.notes.general.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
         threads: image.notes.threads.len(),
         missing: image.missing(),
         modules: modules.into_iter().map(|m| m.module).collect(),

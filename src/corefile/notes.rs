@@ -53,6 +53,8 @@ pub(crate) struct Mapping {
 /// What is read from the notes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notes {
+    /// All general registers of the first thread, in the order of the machine's manual.
+    pub general: Vec<(&'static str, u64)>,
     /// Threads; the kernel puts the one that caused the dump first.
     pub threads: Vec<Thread>,
     /// From NT_SIGINFO, or only the number from NT_PRSTATUS.
@@ -131,7 +133,54 @@ impl Notes {
                 .map(|b| Signal::bare(u16::from_le_bytes([b[0], b[1]]).into()))
                 .filter(|s| s.number != 0);
         }
+        if self.threads.is_empty() {
+            let all = general(machine).iter();
+            self.general = all.filter_map(|(name, i)| Some((*name, register(*i)?))).collect();
+        }
         self.threads.push(Thread { tid, registers });
+    }
+}
+
+/// The general registers, each with its place in `pr_reg`: struct user_regs_struct, user_pt_regs.
+fn general(machine: Machine) -> &'static [(&'static str, usize)] {
+    match machine {
+        Machine::X86_64 => &[
+            ("rip", 16),
+            ("rsp", 19),
+            ("rbp", 4),
+            ("rflags", 18),
+            ("rax", 10),
+            ("rbx", 5),
+            ("rcx", 11),
+            ("rdx", 12),
+            ("rsi", 13),
+            ("rdi", 14),
+            ("r8", 9),
+            ("r9", 8),
+            ("r10", 7),
+            ("r11", 6),
+            ("r12", 3),
+            ("r13", 2),
+            ("r14", 1),
+            ("r15", 0),
+            ("orig_rax", 15),
+        ],
+        Machine::Aarch64 => &[
+            ("pc", 32),
+            ("sp", 31),
+            ("pstate", 33),
+            ("x0", 0),
+            ("x1", 1),
+            ("x2", 2),
+            ("x3", 3),
+            ("x4", 4),
+            ("x5", 5),
+            ("x6", 6),
+            ("x7", 7),
+            ("x8", 8),
+            ("x29", 29),
+            ("x30", 30),
+        ],
     }
 }
 

@@ -16,6 +16,9 @@ pub(crate) struct Overview {
     pub arguments: String,
     /// The signal that it died of.
     pub signal: Option<Signal>,
+    /// The general registers of the thread that crashed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registers: Vec<(String, u64)>,
     /// Number of threads.
     pub threads: usize,
     /// Bytes of memory that the core announces but the file does not have.

@@ -62,7 +62,7 @@ pub(super) fn without_core(
         && termination_log::concerns(&record, entry, facts, config.termination_log)
     {
         let file = CoreFile::default();
-        termination_log::write(facts, &file, entry, &record, slot.as_ref())
+        termination_log::write(facts, &file, entry, &record, None, slot.as_ref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     process::release_stdin();
@@ -185,7 +185,8 @@ pub(super) fn with_core(
     }
     record.seconds = Some(started.elapsed().as_secs_f64());
     if !given_up && termination_log::concerns(&record, entry, facts, config.termination_log) {
-        termination_log::write(facts, file, entry, &record, slot.as_deref())
+        let url = config.upload.url.as_deref();
+        termination_log::write(facts, file, entry, &record, url, slot.as_deref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
@@ -314,6 +315,7 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
         dump_mode: said.dump_mode,
         pattern: entry.pattern.clone(),
         location: entry.place.location,
+        upload: entry.no_upload.then_some(false),
         ..Record::default()
     }
 }

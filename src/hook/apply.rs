@@ -49,6 +49,7 @@ pub(super) fn apply(
         limit: request.wishes.limit.unwrap_or_default(),
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
+        no_upload: !request.wishes.upload,
         limits: request.wishes.limits.clone(),
         place: DumpPlace::default(),
         termination_log: request.bundle.termination_log(),

@@ -64,6 +64,9 @@ pub(crate) struct Entry {
     /// Release the crashed process before its core is complete.
     #[serde(default)]
     pub early: bool,
+    /// Its crashes are not to be uploaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_upload: bool,
     /// Limits of the container's own, lower than the host's.
     #[serde(default)]
     pub limits: Limits,

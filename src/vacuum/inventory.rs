@@ -4,6 +4,7 @@ use super::stored_core::StoredCore;
 use crate::record::{Location, Names, Outcome, Record};
 use crate::registry::{Registry, check_id};
 use crate::store::binaries::{Binaries, is_settled};
+use crate::store::uploads::Uploads;
 use crate::store::{Records, Store};
 use crate::sys::file;
 use anyhow::Result;
@@ -74,12 +75,14 @@ pub(crate) struct Inventory {
 }
 
 impl Inventory {
-    /// Takes the inventory of a store; `None` if there are no records.
-    pub(crate) fn take(store: &Store) -> Result<Option<Self>> {
+    /// Takes the inventory of a store; `None` if there are no records. `uploads`: what has been
+    /// uploaded of it.
+    pub(crate) fn take(store: &Store, uploads: &Uploads) -> Result<Option<Self>> {
         let Some(records) = store.look_at_records()? else { return Ok(None) };
         let mut items = Vec::new();
         for name in records.names()? {
             let Some(record) = records.read(&name) else { continue };
+            let record = Record { uploaded: uploads.of(&record), ..record };
             let core = StoredCore::of(store.path(), &record).map(|core| (core.id, core.bytes));
             items.push((Item { name, record: slim(record), core: None, orphan: None }, core));
         }

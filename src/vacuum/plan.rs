@@ -3,7 +3,7 @@
 use super::inventory::{Inventory, Item};
 use crate::config::Config;
 use anyhow::Result;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,20 +16,39 @@ pub(crate) struct Rules {
     pub since: Option<Timestamp>,
     /// Most crashes: the newest stay, unless another rule removes them.
     pub keep: Option<usize>,
+    /// Crashes since this time that are to be uploaded and are not yet stay, but for `max_size`,
+    /// which removes them last.
+    pub awaited_since: Option<Timestamp>,
+    /// Crashes that have been uploaded are removed.
+    pub uploaded: bool,
 }
 
 impl Rules {
     /// The configured rules, at the time `now`.
     pub(crate) fn configured(config: &Config, now: Timestamp) -> Self {
-        let age = config
-            .vacuum
-            .max_age
-            .map(|s| jiff::SignedDuration::from_secs(s.min(i64::MAX as u64) as i64));
+        let ago = |seconds: Option<u64>| {
+            let span = SignedDuration::from_secs(seconds?.min(i64::MAX as u64) as i64);
+            now.checked_sub(span).ok()
+        };
+        let is_on = config.upload.url.is_some();
         Rules {
             max_size: config.vacuum.max_size.finite(),
-            since: age.and_then(|age| now.checked_sub(age).ok()),
+            since: ago(config.vacuum.max_age),
             keep: config.vacuum.keep,
+            awaited_since: ago(config.upload.keep_until_uploaded).filter(|_| is_on),
+            uploaded: is_on && config.upload.delete_after_upload,
         }
+    }
+}
+
+impl Item {
+    /// Whether it is to be uploaded, and its time for that is not over.
+    fn is_awaited(&self, rules: Rules) -> bool {
+        let time = self.record.time.parse::<Timestamp>().ok();
+        self.orphan.is_none()
+            && self.record.upload != Some(false)
+            && self.record.uploaded.is_none()
+            && rules.awaited_since.is_some_and(|since| time.is_some_and(|t| t >= since))
     }
 }
 
@@ -54,17 +73,22 @@ impl Inventory {
             b.unneeded(&planner.users.keys().map(|id| (*id).clone()).collect())
         })?;
         planner.left = planner.left.saturating_sub(unneeded.iter().map(|(_, bytes)| bytes).sum());
-        for at in 0..self.items.len() {
-            let time = self.items[at].record.time.parse::<Timestamp>().ok();
-            if rules.since.is_some_and(|since| time.is_none_or(|t| t < since)) {
+        for (at, item) in self.items.iter().enumerate() {
+            let time = item.record.time.parse::<Timestamp>().ok();
+            let is_old = rules.since.is_some_and(|since| time.is_none_or(|t| t < since));
+            let is_safe = rules.uploaded && item.record.uploaded.is_some();
+            if is_safe || is_old && !item.is_awaited(rules) {
                 planner.take(at);
             }
         }
+        let may_go = |item: &Item| !item.is_awaited(rules);
         if let Some(keep) = rules.keep {
-            planner.thin(|planner| planner.number > keep, |_| 1);
+            planner.thin(|planner| planner.number > keep, |_| 1, may_go);
         }
         if let Some(max) = rules.max_size {
-            planner.thin(|planner| planner.left > max, |item| item.core.unwrap_or(0));
+            let bytes = |item: &Item| item.core.unwrap_or(0);
+            planner.thin(|planner| planner.left > max, bytes, may_go);
+            planner.thin(|planner| planner.left > max, bytes, |_| true);
         }
         Ok(planner.finish(unneeded))
     }
@@ -129,12 +153,18 @@ impl<'a> RemovalPlanner<'a> {
         true
     }
 
-    /// While there is too much, selects the oldest crash of the account for which `weight` adds up
-    /// to most. A crash that frees no bytes is skipped where `weight` is in bytes.
-    fn thin(&mut self, is_too_much: impl Fn(&Self) -> bool, weight: impl Fn(&Item) -> u64) {
+    /// While there is too much, selects, among the crashes that `may_go`, the oldest of the account
+    /// for which `weight` adds up to most. A crash that frees no bytes is skipped where `weight` is
+    /// in bytes.
+    fn thin(
+        &mut self,
+        is_too_much: impl Fn(&Self) -> bool,
+        weight: impl Fn(&Item) -> u64,
+        may_go: impl Fn(&Item) -> bool,
+    ) {
         let mut accounts: BTreeMap<&str, (u64, VecDeque<usize>)> = BTreeMap::new();
         for (at, item) in self.inventory.items.iter().enumerate() {
-            if !self.gone.contains_key(&at) && !item.may_be_going_on() {
+            if !self.gone.contains_key(&at) && !item.may_be_going_on() && may_go(item) {
                 let (sum, crashes) = accounts.entry(item.account()).or_default();
                 *sum += weight(item);
                 crashes.push_back(at);
@@ -236,6 +266,38 @@ mod tests {
             gone(Rules { since: "2027-01-01T00:00:00Z".parse().ok(), ..Rules::default() }),
             "abde"
         );
+    }
+
+    /// What is not uploaded yet waits for that, but not for ever, and not on a full disk.
+    #[test]
+    fn what_is_to_be_uploaded_stays() {
+        let of = |name: &str, day: u32, is_there: bool| {
+            let time = format!("2026-01-0{day}T00:00:00Z");
+            let mut item = item(name, &time, Some(10), Outcome::Written, &[]);
+            item.record.uploaded = is_there.then(Default::default);
+            item
+        };
+        let mut private = of("p", 3, false);
+        private.record.upload = Some(false);
+        let items = vec![
+            of("old", 1, false),
+            of("a", 2, true),
+            private,
+            of("b", 4, false),
+            of("c", 5, true),
+        ];
+        let (_dir, inventory) = inventory(items, &[]);
+        let day = |day: u32| format!("2026-01-0{day}T00:00:00Z").parse().ok();
+        let gone = |rules| -> String {
+            let plan = inventory.plan_removal(rules).unwrap();
+            plan.crashes.iter().map(|(i, _)| i.name.to_str().unwrap()).collect()
+        };
+        let rules = Rules { awaited_since: day(2), ..Rules::default() };
+        assert_eq!(gone(Rules { since: day(9), ..rules }), "oldapc");
+        assert_eq!(gone(Rules { keep: Some(0), ..rules }), "oldapc");
+        assert_eq!(gone(Rules { max_size: Some(10), ..rules }), "oldapc");
+        assert_eq!(gone(Rules { max_size: Some(5), ..rules }), "oldapbc");
+        assert_eq!(gone(Rules { uploaded: true, ..rules }), "ac");
     }
 
     /// Crashing very often costs an account its own crashes only.

@@ -11,6 +11,7 @@ use crate::dump::writer::place::split;
 use crate::record::{Outcome, Record};
 use crate::registry::Entry;
 use crate::report::one_line;
+use crate::store::Records;
 use crate::sys::proc::{self, Proc};
 use crate::sys::sandbox::SandboxBounds;
 use crate::sys::text::head;
@@ -102,7 +103,8 @@ fn is_oldest(pid: i32, children: &[u8]) -> bool {
     first.is_empty() || first == pid.to_string().as_bytes()
 }
 
-/// Writes the line as the crasher, if the file is there and empty.
+/// Writes the line as the crasher, if the file is there and empty. `url`: where crashes are
+/// uploaded to.
 ///
 /// # Errors
 /// There is no child. What keeps it from writing is nobody's business.
@@ -111,9 +113,10 @@ pub(crate) fn write(
     core_file: &CoreFile,
     entry: &Entry,
     record: &Record,
+    url: Option<&str>,
     slot: Option<&Slot>,
 ) -> Result<()> {
-    let text = line(record);
+    let text = line(record, url);
     let path = entry.termination_log.as_deref().unwrap_or(USUAL);
     let files: Vec<_> = slot.iter().flat_map(|t| t.fds()).collect();
     as_crasher::run::<()>(
@@ -138,7 +141,7 @@ fn put(text: &str, path: &str, own: &OwnedFd) -> Result<()> {
     Ok(std::io::Write::write_all(&mut { log }, text.as_bytes())?)
 }
 
-fn line(record: &Record) -> String {
+fn line(record: &Record, url: Option<&str>) -> String {
     let whom = format!("({} in {})", record.signal_name, one_line(&record.comm));
     let mut text = if record.outcome == Outcome::None {
         let why = one_line(record.reason.as_deref().unwrap_or("the reason is not known"));
@@ -148,7 +151,11 @@ fn line(record: &Record) -> String {
     } else {
         let short = if record.truncated { ", truncated" } else { "" };
         let path = one_line(record.core_path.as_deref().unwrap_or_default());
-        format!("core dumped{short}: {path} {whom}")
+        let there = url.filter(|_| record.upload != Some(false)).map(|url| {
+            let id = Records::id_of(record);
+            format!(", uploaded to {}/.../{id}", url.trim_end_matches('/'))
+        });
+        format!("core dumped{short}: {path} {whom}{}", there.unwrap_or_default())
     };
     while text.len() > MOST {
         text.pop();
@@ -176,7 +183,7 @@ mod tests {
             ..Record::default()
         };
         assert_eq!(
-            line(&record("/pod/data/dump/core-eci.12")),
+            line(&record("/pod/data/dump/core-eci.12"), None),
             "core dumped: /pod/data/dump/core-eci.12 (SIGSEGV in nginx)"
         );
         let none = Record {
@@ -184,10 +191,21 @@ mod tests {
             reason: Some("RLIMIT_CORE is 0 bytes".into()),
             ..record("")
         };
-        assert_eq!(line(&none), "no core: RLIMIT_CORE is 0 bytes (SIGSEGV in nginx)");
-        let long = line(&Record { reason: Some("é\n".repeat(4000)), ..none });
+        assert_eq!(
+            line(&none, Some("s3://b")),
+            "no core: RLIMIT_CORE is 0 bytes (SIGSEGV in nginx)"
+        );
+        let long = line(&Record { reason: Some("é\n".repeat(4000)), ..none }, None);
         assert!(long.len() <= MOST && long.ends_with(" (SIGSEGV in nginx)"), "{long}");
-        let hostile = line(&record(&"é\n".repeat(4000)));
+        let mut crash = record("/d/core.1");
+        crash.time = "2026-01-02T03:04:05Z".into();
+        assert_eq!(
+            line(&crash, Some("s3://b/p/")),
+            "core dumped: /d/core.1 (SIGSEGV in nginx), uploaded to s3://b/p/.../20260102T030405Z-0-"
+        );
+        crash.upload = Some(false);
+        assert!(!line(&crash, Some("s3://b/p/")).contains("s3:"));
+        let hostile = line(&record(&"é\n".repeat(4000)), Some("s3://b"));
         assert!(hostile.len() <= MOST && !hostile.contains('\n'));
     }
 }
