@@ -153,7 +153,7 @@ fn line(record: &Record, url: Option<&str>) -> String {
         let path = one_line(record.core_path.as_deref().unwrap_or_default());
         let there = url.filter(|_| record.upload != Some(false)).map(|url| {
             let id = Records::id_of(record);
-            format!(", uploaded to {}/.../{id}", url.trim_end_matches('/'))
+            format!(", goes to {}/.../{id}", url.trim_end_matches('/'))
         });
         format!("core dumped{short}: {path} {whom}{}", there.unwrap_or_default())
     };
@@ -201,7 +201,7 @@ mod tests {
         crash.time = "2026-01-02T03:04:05Z".into();
         assert_eq!(
             line(&crash, Some("s3://b/p/")),
-            "core dumped: /d/core.1 (SIGSEGV in nginx), uploaded to s3://b/p/.../20260102T030405Z-0-"
+            "core dumped: /d/core.1 (SIGSEGV in nginx), goes to s3://b/p/.../20260102T030405Z-0-"
         );
         crash.upload = Some(false);
         assert!(!line(&crash, Some("s3://b/p/")).contains("s3:"));
