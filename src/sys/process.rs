@@ -296,6 +296,11 @@ pub fn release_streams() {
     }
 }
 
+/// Names the process for ps(1): `PR_SET_NAME`, 15 bytes at most.
+pub fn set_name(name: &std::ffi::CStr) {
+    let _ = rustix::thread::set_name(name);
+}
+
 /// Makes the kernel kill this process when its parent ends.
 ///
 /// # References

@@ -19,6 +19,9 @@ use std::time::Duration;
 /// How long the child may take to end when it is not needed any more.
 const LAST: Duration = Duration::from_secs(2);
 
+/// The child's name in ps(1).
+const NAME: &std::ffi::CStr = c"oci-records";
+
 /// What the child is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Task<'a> {
@@ -60,6 +63,7 @@ impl RecordWriter {
         let (ours, theirs) = UnixStream::pair().context("socketpair")?;
         ours.set_write_timeout(Some(LAST))?;
         let child = child::fork(|| {
+            process::set_name(NAME);
             process::end_with_parent();
             process::release_stdin();
             // The descriptor that it holds is closed now.
