@@ -14,7 +14,7 @@ use super::{host, product};
 
 fn podman() -> Podman {
     let podman = Podman::new(Kind::Runc, |rootfs| rootfs.put(crasher(), "/bin/crasher"));
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks.d/oci-coredump.json");
+    let file = support::program::repository().join("hooks.d/oci-coredump.json");
     fs::copy(file, podman.hooks().join("oci-coredump.json")).unwrap();
     podman
 }
