@@ -5,13 +5,19 @@
 #                     or just start a container
 #   make uninstall
 #   make demo         two containers, two core patterns, on this machine, which is restored
-#   make test         everything that .ci/run runs; TEST=NAME: only the tests whose name holds NAME
+#   make ship         oci-coredump-ship, which uploads crashes: docs/upload.md. A workspace of its
+#                     own; `make install` installs it where it was built
+#   make test-ship    its tests, with servers of object storage on this machine
+#   make test         everything that .ci/run runs; TEST=NAME: only the tests whose name holds NAME.
+#                     See docs/testing.md
 #   make fuzz         all fuzz targets, each until its curve is flat
 #   make sanitize     the unit tests under AddressSanitizer
 #   make faults       faults and storms, with the helper killed at every one of its system calls;
 #                     as root
 #   make conformance RUNC_SRC=... CRUN_SRC=... YOUKI_SRC=...
 #                     other projects' tests of hooks, from your checkouts, through this program
+#   make deb rpm      packages, in target/packages; MAINTAINER='NAME <ADDRESS>' for those to publish
+#   make test-hosts   the packages on whole hosts in virtual machines, HOSTS="sid trixie"; as root
 #   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
 #   make kata-guest-hook DESTDIR=ROOTFS
 #                     the guest's part for Kata Containers, into the tree of a guest image
@@ -31,11 +37,14 @@ host := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 built := $(firstword $(wildcard $(target)/*/release/oci-coredump))
 binary := $(or $(if $(host),$(target)/$(host)/release/oci-coredump),$(built))
 
+ship_built := $(dir $(binary))oci-coredump-ship
+ship := $(DESTDIR)$(PREFIX)/libexec/oci-coredump/oci-coredump-ship
 libexec := $(DESTDIR)$(PREFIX)/libexec/oci/hooks.d
 bin := $(DESTDIR)$(PREFIX)/bin
 share := $(DESTDIR)$(PREFIX)/share
 hooks := $(share)/containers/oci/hooks.d
 man := $(share)/man/man1
+doc := $(share)/doc/oci-coredump
 units := $(DESTDIR)$(PREFIX)/lib/systemd/system
 guest := $(DESTDIR)/usr/share/oci/hooks
 bash := $(share)/bash-completion/completions
@@ -50,11 +59,24 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 demo_packages := podman runc busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) strace g++ golang-go zstd crun conmon systemd bsdutils \
 	util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
-	qemu-system-x86 checkpolicy apparmor cpio
+	qemu-system-x86 checkpolicy apparmor cpio prometheus
+
+# The package of the tests that need root, and of the benchmarks.
+member := oci-coredump-integration
 
 # A runner for the tests that need root: `--config` for cargo, $(1) are further variables.
 root_runner = $(if $(as_root),--config \
 	"target.'cfg(unix)'.runner = 'sudo env $(if $(1),$(1) )HOME=$(HOME) PATH=$(PATH)'")
+
+# TEST may begin with the name of a target, as the summary of the tests prints it.
+targets := $(basename $(notdir $(wildcard integration/*.rs tests/*.rs)))
+target_of_test := $(filter $(firstword $(subst ::, ,$(TEST))),$(targets) oci_coredump)
+test_filter := $(patsubst $(target_of_test)::%,%,$(filter-out $(target_of_test),$(TEST)))
+selected_tests := $(if $(target_of_test:oci_coredump=),--test $(target_of_test),\
+	$(if $(target_of_test),--lib,--lib --tests))
+run_tests = CARGO=$(CARGO) integration/test.sh $(call root_runner,$(if $(CI),CI=$(CI))) \
+	test --workspace --locked --no-fail-fast $(selected_tests) \
+	-- --test-threads=1 $(test_filter)
 
 .PHONY: build install uninstall kata-guest-hook demo test fuzz faults sanitize miri conformance \
 	bench bench-scaling deps demo-deps test-deps clean
@@ -65,15 +87,21 @@ build:
 # Not a dependency on `build`: root often has no cargo.
 install:
 	@test -x "$(binary)" || $(MAKE) build
-	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish) $(units)
+	$(INSTALL) -d $(libexec) $(bin) $(hooks) $(man) $(bash) $(zsh) $(fish) $(units) \
+		$(doc)
 	$(INSTALL) -m 0755 $(binary) $(libexec)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump
 	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/oci-coredump-runtime
+	ln -sf ../libexec/oci/hooks.d/oci-coredump $(bin)/kubectl-coredump
 	ln -sf oci-coredump $(libexec)/oci-coredump-runtime
 	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json \
 		>$(hooks)/oci-coredump.json
 	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service \
 		>$(units)/oci-coredump.service
+	$(INSTALL) -m 0644 docs/config.toml $(doc)/config.toml
+	if test -x "$(ship_built)"; then $(INSTALL) -D -m 0755 $(ship_built) $(ship) && \
+		sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump-ship.service \
+		>$(units)/oci-coredump-ship.service; fi
 	$(binary) man >$(man)/oci-coredump.1
 	$(binary) completions bash >$(bash)/oci-coredump
 	$(binary) completions zsh >$(zsh)/_oci-coredump
@@ -85,10 +113,34 @@ uninstall:
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
 	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
-	rm -f $(units)/oci-coredump.service
+	rm -f $(bin)/kubectl-coredump
+	rm -f $(units)/oci-coredump.service $(doc)/config.toml
+	rm -f $(units)/oci-coredump-ship.service $(ship)
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
-		$(fish) $(dir $(fish)) 2>/dev/null || :
+		$(dir $(ship)) $(fish) $(dir $(fish)) $(doc) 2>/dev/null || :
+
+# A workspace of its own, with a lock file of its own; the programs are beside each other, as the
+# tests need them.
+in_ship := --manifest-path ship/Cargo.toml --target-dir $(target) --locked
+s3s_fs := 0.14.1
+moto := 5.2.1
+.PHONY: ship test-ship
+ship:
+	$(CARGO) build --release $(in_ship)
+
+test-ship: export PATH := $(PATH):$(tools)/bin
+test-ship:
+	@integration/packages.sh gcc libc6-dev gdb python3-venv
+	@test -x $(tools)/bin/s3s-fs || { cd / && $(CARGO) install s3s-fs --version =$(s3s_fs) \
+		--features binary --locked --quiet --root $(tools); }
+	@test -x $(tools)/bin/moto_server || { python3 -m venv $(tools)/moto && \
+		$(tools)/moto/bin/pip install --quiet 'moto[s3,server]==$(moto)' && \
+		ln -sf ../moto/bin/moto_server $(tools)/bin/moto_server; }
+	$(CARGO) build --locked
+	$(CARGO) fmt --manifest-path ship/Cargo.toml --check
+	$(CARGO) clippy $(in_ship) --all-targets -- -D warnings
+	CI=1 $(CARGO) test $(in_ship)
 
 # kata-agent runs regular files only, no symbolic links, and calls each with the name of its
 # directory: so this is one file under three names.
@@ -110,26 +162,79 @@ image: build
 	podman build --tag $(or $(IMAGE),localhost/oci-coredump:0.1.0) \
 		--file deploy/Containerfile $(dir $(binary))
 
+# Pinned, and installed outside of this project: its cargo configuration asks for static programs.
+cargo_deb := 3.6.0
+cargo_generate_rpm := 0.21.1
+packaging = cd / && for tool in cargo-deb=$(cargo_deb) cargo-generate-rpm=$(cargo_generate_rpm); do \
+	test "$$($(tools)/bin/$${tool%=*} $${tool%=*} --version 2>/dev/null | sed 's/.* //')" = "$${tool\#*=}" || \
+	$(CARGO) install "$${tool%=*}" --version "=$${tool\#*=}" --locked --quiet --root $(tools) || exit; \
+	done
+version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+stage := target/stage
+packages := target/packages
+documents := README.md $(addprefix docs/,annotations.md attacks.md commands.md \
+	configuration.md cost.md design.md engines.md kubernetes.md limitations.md packages.md \
+	records.md rootless.md)
+
+# All files of the packages. RELEASE: of the package, for the same version of the program.
+RELEASE ?= 1
+.PHONY: stage deb rpm test-hosts
+stage: build
+	@$(packaging)
+	rm -rf $(stage)
+	$(MAKE) --silent install DESTDIR=$(stage) PREFIX=/usr binary=$(binary) ship_built=
+	strip --strip-unneeded $(stage)/usr/libexec/oci/hooks.d/oci-coredump
+	$(INSTALL) -D -m 0644 deploy/packages/tmpfiles.conf $(stage)/usr/lib/tmpfiles.d/oci-coredump.conf
+	$(INSTALL) -D -m 0644 -t $(stage)/usr/share/doc/oci-coredump $(documents)
+	gzip -9nc CHANGELOG.md >$(stage)/usr/share/doc/oci-coredump/changelog.gz
+	for name in oci-coredump-runtime kubectl-coredump; do \
+		echo '.so man1/oci-coredump.1' >$(stage)/usr/share/man/man1/$$name.1; done
+	sed 's/@VERSION@/$(version)-$(RELEASE)/' deploy/packages/deb/changelog >$(stage)/changelog
+	mkdir -p $(packages)
+
+deb: stage
+	$(tools)/bin/cargo-deb deb --no-build --no-strip --locked --deb-revision $(RELEASE) \
+		$(if $(MAINTAINER),--maintainer '$(MAINTAINER)') --output $(packages)/
+
+rpm: stage
+	$(tools)/bin/cargo-generate-rpm generate-rpm --output $(packages)/ \
+		--set-metadata 'release = "$(RELEASE)"'
+
+# Each host with a package, one newer, and one for rpm; lintian says nothing that is not in
+# deploy/packages/deb/lintian-overrides.
+HOSTS ?= sid
+host_packages := mmdebstrap qemu-system-x86 qemu-utils e2fsprogs lintian debian-archive-keyring gcc \
+	libc6-dev
+test-hosts:
+	@integration/packages.sh $(host_packages)
+	rm -rf $(packages)
+	$(MAKE) deb rpm
+	$(MAKE) -o build deb RELEASE=2
+	lintian --fail-on error,warning --tag-display-limit 0 $(packages)/*-1_*.deb
+	for host in $(HOSTS); do $(as_root) integration/hosts/run.sh $$host $(packages)/*-1_*.deb \
+		$(packages)/*-2_*.deb $(packages)/*.rpm || exit; done
+
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)
 
 # Only the integration tests run as root: they start containers and set the kernel's core_pattern.
+# Their program, of the profile of the tests, is built first. Every part runs, whatever failed
+# before it; the last lines count the tests and name those that failed.
 test: export PATH := $(PATH):$(tools)/bin
-# Every part runs, whatever failed before it; the failed ones are listed at the end.
 test: test-deps build
+	$(CARGO) build --locked
 ifdef TEST
-	$(CARGO) $(call root_runner,$(if $(CI),CI=$(CI))) \
-		test --locked --no-fail-fast --lib --tests -- --test-threads=1 $(TEST)
+	@$(run_tests)
 else
 	@failed=; \
 	part() { echo "$$*"; "$$@" || failed="$$failed; $$*"; }; \
-	part $(CARGO) fmt --check; \
-	part $(CARGO) clippy --locked --all-targets -- -D warnings; \
+	part $(CARGO) fmt --all --check; \
+	part $(CARGO) clippy --workspace --locked --all-targets -- -D warnings; \
 	part $(CARGO) test --locked --doc; \
-	part $(CARGO) $(call root_runner,$(if $(CI),CI=$(CI))) \
-		test --locked --no-fail-fast --lib --tests -- --test-threads=1; \
 	part env PROFILE=dev fuzz/run.sh 3; \
-	test -z "$$failed" || { echo "make test: failed:$${failed#;}" >&2; exit 1; }
+	$(run_tests) || tests=failed; \
+	test -z "$$failed" || echo "make test: failed:$${failed#;}" >&2; \
+	test -z "$$failed$$tests"
 endif
 
 # Every reader of untrusted input, until half of its time has found next to nothing. Takes an hour
@@ -139,8 +244,9 @@ fuzz:
 
 # `make test` kills at every fifth of the calls.
 faults: test-deps
+	$(CARGO) build --locked
 	OCI_COREDUMP_SWEEP=1 $(CARGO) $(call root_runner,OCI_COREDUMP_SWEEP=1) \
-		test --locked --test faults -- --test-threads=1 --nocapture
+		test --package $(member) --locked --test faults -- --test-threads=1 --nocapture
 
 # The unit tests with every memory access checked, except those that enter the sandbox: it bounds
 # the address space, of which AddressSanitizer needs terabytes.
@@ -164,18 +270,21 @@ conformance: export PATH := $(PATH):$(tools)/bin
 conformance: sources = RUNC_SRC=$(RUNC_SRC) CRUN_SRC=$(CRUN_SRC) YOUKI_SRC=$(YOUKI_SRC)
 conformance: test-deps
 	@integration/packages.sh bats jq
+	$(CARGO) build --locked
 	$(sources) $(CARGO) $(call root_runner,$(sources)) \
-		test --locked --test conformance -- --test-threads=1 --nocapture
+		test --package $(member) --locked --test conformance -- --test-threads=1 --nocapture
 
 # Ratios to the kernel's own file mode. Run it on a machine that does nothing else.
 bench:
 	@integration/packages.sh $(demo_packages) runc strace systemd
 	@integration/tools.sh $(tools)
-	PATH="$$PATH:$(tools)/bin" $(CARGO) bench --locked --bench dump
+	$(CARGO) build --release --locked
+	PATH="$$PATH:$(tools)/bin" $(CARGO) bench --package $(member) --locked --bench dump
 
 bench-scaling:
 	@integration/packages.sh $(demo_packages)
-	$(CARGO) bench --locked --bench scaling
+	$(CARGO) build --release --locked
+	$(CARGO) bench --package $(member) --locked --bench scaling
 
 deps: demo-deps test-deps
 

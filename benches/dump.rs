@@ -1,9 +1,6 @@
 //! `make bench`: the rows of the table of goals, each interleaved with the kernel's own file mode
 //! in the same run. Prints ratios, and asserts no time. Root; nothing else may crash on the machine
-//! meanwhile. `cargo bench --bench dump -- WORD...` runs the rows whose name has one of the words.
-
-#[path = "../integration/support/mod.rs"]
-mod support;
+//! meanwhile. `cargo bench -p oci-coredump-integration --bench dump -- WORD...` runs the rows whose name has one of the words.
 
 mod scene;
 
@@ -11,9 +8,12 @@ use scene::{Method, Patterns, Sample, sample, spread, warm};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::bare::{Container, Victim, compile, now};
+use std::time::Duration;
+use support::bare::{self, Container, Victim, now};
 use support::host::{BINARY, Host};
+use support::processes::{field, helpers};
 use support::systemd::Systemd;
+use support::wait::wait_for;
 
 const ROUNDS: usize = 5;
 
@@ -136,13 +136,13 @@ impl Bench {
         ];
         // core_pattern is short.
         let nothing = directories[0].path().join("nothing");
-        std::fs::copy(compile("nothing"), &nothing).unwrap();
+        std::fs::copy(does_nothing(), &nothing).unwrap();
         let patterns = Patterns {
             ours: host.sysctl("kernel/core_pattern"),
             systemd: Systemd::start(),
             nothing,
         };
-        Bench { containers, victim: compile("victim"), patterns, host, directories }
+        Bench { containers, victim: bare::victim(), patterns, host, directories }
     }
 
     fn one(&self, container: &Container, method: Method, kind: &str, size: usize) -> Sample {
@@ -262,23 +262,14 @@ impl Bench {
 
     /// Waits until the record of a core says that it is whole, and removes it.
     fn complete(&self, victim: &Victim, least: u64) {
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        loop {
-            let whole = |r: &serde_json::Value| {
-                r["host_pid"] == victim.id()
-                    && r["outcome"] == "written"
-                    && r["size"].as_u64().is_some_and(|s| s >= least)
-            };
-            if self.host.records().iter().any(whole) {
-                return std::fs::remove_file(victim.core()).unwrap();
-            }
-            assert!(
-                std::time::Instant::now() < until,
-                "the core of {} did not become whole",
-                victim.id()
-            );
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        let whole = |r: &serde_json::Value| {
+            r["host_pid"] == victim.id()
+                && r["outcome"] == "written"
+                && r["size"].as_u64().is_some_and(|s| s >= least)
+        };
+        let what = format!("a whole core of {}", victim.id());
+        wait_for(&what, Duration::from_secs(60), || self.host.records().iter().any(whole));
+        std::fs::remove_file(victim.core()).unwrap();
     }
 
     fn zstd(&self, name: &str) {
@@ -346,6 +337,9 @@ impl Bench {
 
     /// System calls are the same on every run, unlike times.
     fn calls(&self, container: &Container) {
+        // The first crash also makes directories, and applies the rules of the vacuum.
+        self.patterns.choose(&self.host, Method::Ours, container.directory());
+        sample(container.victim(&self.victim, "tiny", 0), Method::Ours);
         // core_pattern is short, so are these.
         let (tracer, file) = (Path::new("/dev/shm/s"), Path::new("/dev/shm/t"));
         let _ = std::fs::remove_file(tracer);
@@ -358,9 +352,7 @@ impl Bench {
         self.host.set("kernel/core_pattern", &pattern);
         sample(container.victim(&self.victim, "tiny", 0), Method::Ours);
         // The helper goes on when the process has gone.
-        while !is_whole(file) {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        wait_for("the whole trace", Duration::from_secs(60), || is_whole(file));
         std::fs::remove_file(tracer).unwrap();
         println!("{:<44} {:>7}", "system calls of a tiny crash, to the end", count(file));
         let bundle = tempfile::tempdir().unwrap();
@@ -411,15 +403,9 @@ fn is_whole(trace: &Path) -> bool {
 /// KiB of the largest process of ours.
 fn helpers_memory() -> u64 {
     let mut most = 0;
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        if status.starts_with("Name:\toci-coredump\n") {
-            let peak = status
-                .lines()
-                .find_map(|l| l.strip_prefix("VmHWM:"))
-                .and_then(|v| v.trim().trim_end_matches(" kB").parse().ok());
-            most = most.max(peak.unwrap_or(0));
-        }
+    for pid in helpers() {
+        let peak = field(pid, "VmHWM").and_then(|v| v.trim_end_matches(" kB").parse().ok());
+        most = most.max(peak.unwrap_or(0));
     }
     most
 }
@@ -440,7 +426,7 @@ fn hook() {
     let host = Host::take();
     host.install();
     let directory = tempfile::tempdir().unwrap();
-    let nothing = compile("nothing");
+    let nothing = does_nothing();
     let bundle = |name: &str, hook: Option<&Path>, copies: usize, annotated: bool| {
         let path = directory.path().join(name);
         std::fs::create_dir_all(path.join("rootfs/proc")).unwrap();
@@ -513,4 +499,9 @@ fn hook() {
     ] {
         println!("{name:<44} {:>7.3}  {:<17} <= {goal:.2}", value / c, format!("(+{value:.2} ms)"));
     }
+}
+
+/// The program that does nothing, as a helper.
+fn does_nothing() -> PathBuf {
+    support::crasher::compile("nothing", include_str!("nothing.c"), &["-O2"])
 }

@@ -1,11 +1,8 @@
 //! `make bench-scaling`: time and memory of a crash against the size of the core, threads,
 //! mappings, registered containers and simultaneous crashes, beside the kernel's own file mode.
 //! Writes docs/scaling.md and docs/scaling.svg; asserts no time. Root; nothing else may crash on
-//! the machine meanwhile. `cargo bench --bench scaling -- WORD...` runs the series whose name has
+//! the machine meanwhile. `cargo bench -p oci-coredump-integration --bench scaling -- WORD...` runs the series whose name has
 //! one of the words and prints them only.
-
-#[path = "../integration/support/mod.rs"]
-mod support;
 
 mod plot;
 mod scene;
@@ -16,8 +13,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use support::bare::{Container, Victim, compile, now};
+use support::bare::{self, Container, Victim, now};
 use support::host::{BINARY, Host, RUN};
+use support::processes::{field, helpers};
 
 const ROUNDS: usize = 3;
 
@@ -62,7 +60,7 @@ fn main() {
     let table = table(&all);
     print!("{table}");
     if words.is_empty() {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+        let docs = support::program::repository().join("docs");
         std::fs::create_dir_all(&docs).unwrap();
         std::fs::write(docs.join("scaling.md"), table).unwrap();
         plot::draw(&docs.join("scaling.svg"), &all);
@@ -72,7 +70,7 @@ fn main() {
 fn table(all: &[Series]) -> String {
     let mut out = format!(
         "# Scaling\n\n\
-         `make bench-scaling`, medians of {ROUNDS} interleaved rounds on tmpfs, {}.\n\n\
+         `make bench-scaling`, medians of {ROUNDS} interleaved rounds on tmpfs,\n{}.\n\n\
          ![curves](scaling.svg)\n",
         scene::machine()
     );
@@ -111,7 +109,7 @@ impl Bench {
             systemd: None,
             nothing: PathBuf::new(),
         };
-        Bench { container, victim: compile("victim"), patterns, host, _directory: directory }
+        Bench { container, victim: bare::victim(), patterns, host, _directory: directory }
     }
 
     fn one(&self, method: Method, kind: &str, size: usize) -> (f64, f64) {
@@ -274,15 +272,9 @@ fn hook(pattern: Option<&str>) -> f64 {
 /// KiB of all processes of ours together.
 fn helpers_memory() -> u64 {
     let mut sum = 0;
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        if status.starts_with("Name:\toci-coredump\n") {
-            let now = status
-                .lines()
-                .find_map(|l| l.strip_prefix("RssAnon:"))
-                .and_then(|v| v.trim().trim_end_matches(" kB").parse::<u64>().ok());
-            sum += now.unwrap_or(0);
-        }
+    for pid in helpers() {
+        let now = field(pid, "RssAnon").and_then(|v| v.trim_end_matches(" kB").parse::<u64>().ok());
+        sum += now.unwrap_or(0);
     }
     sum
 }

@@ -1,12 +1,5 @@
 //! What can be learned of a crash when its container, image and programs are gone, from what was
 //! kept with the core. Needs root, runc and gdb.
-#![allow(clippy::duplicate_mod, reason = "the programs that die bring their own `require`")]
-
-mod support;
-
-#[path = "../tests/stacks/mod.rs"]
-#[allow(dead_code, reason = "each test binary uses another part of it")]
-mod stacks;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use stacks::{build, functions, names_them, plain, sources, succeed};
 use support::bundle::Bundle;
 use support::crasher::compile;
 use support::host::{BINARY, Host, RUN, STORE};
 use support::require;
 use support::runtime::{Kind, Runtime};
+use support::stacks::{build, functions, names_them, plain, sources, succeed};
 
 /// A program that dies, and the functions that matter on the stack of the crashing thread.
 struct Case {

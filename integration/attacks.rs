@@ -3,13 +3,8 @@
 //! the machine's `core_pattern`: run it with `--test-threads=1`.
 #[path = "attacks/accounts.rs"]
 mod accounts;
-#[path = "matrix/core_file.rs"]
-#[allow(dead_code, reason = "the matrix uses the rest")]
-mod core_file;
 #[path = "attacks/files.rs"]
 mod files;
-#[path = "attacks/fixture.rs"]
-mod fixture;
 #[path = "attacks/forwarded.rs"]
 mod forwarded;
 #[path = "attacks/groups.rs"]
@@ -32,9 +27,5 @@ mod reading;
 mod resources;
 #[path = "attacks/room.rs"]
 mod room;
-#[path = "matrix/scene.rs"]
-#[allow(dead_code, reason = "the matrix uses the rest")]
-mod scene;
 #[path = "attacks/stopped.rs"]
 mod stopped;
-mod support;

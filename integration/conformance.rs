@@ -1,7 +1,6 @@
 //! Other projects' tests of hooks, unchanged, from checkouts that the caller names: with the
 //! runtime itself, through our wrapper, and through our wrapper with our hooks in every container.
 //! The same tests must pass each time. `make conformance` starts this; `cargo test` alone does not.
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,8 @@
 //! deploy/: validates the manifests against the published Kubernetes schemas, and runs the
 //! DaemonSet's pod in podman with a scratch directory as the node: install, serve, uninstall, and
 //! the node as before. Needs root; changes nothing on the host.
-mod support;
+#[path = "deploy/metrics.rs"]
+mod metrics;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +40,7 @@ fn can_validate() -> bool {
 
 /// The manifests of a directory, as `kubectl apply -k` would send them.
 fn render(directory: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(directory);
+    let path = support::program::repository().join("deploy").join(directory);
     let output = Command::new("kubectl").arg("kustomize").arg(&path).output().unwrap();
     assert!(output.status.success(), "{directory}: {output:?}");
     output.stdout
@@ -47,7 +48,7 @@ fn render(directory: &str) -> Vec<u8> {
 
 /// The documents of the manifests, or the schemas' objections to them.
 fn validate(manifests: &[u8], versions: &[&str]) -> Result<Vec<Value>, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/deploy/validate.py");
+    let script = support::program::repository().join("integration/deploy/validate.py");
     let mut python = Command::new("python3");
     python.arg("-B").arg(script).args(versions).env("PYTHONPATH", tools().join("python"));
     let mut python =
@@ -186,8 +187,8 @@ impl Node {
 fn image() -> Podman {
     let podman = Podman::new(Kind::Runc, |_| {});
     let context = TempDir::new().unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_oci-coredump"), context.path().join("oci-coredump")).unwrap();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/Containerfile");
+    fs::copy(support::program::program(), context.path().join("oci-coredump")).unwrap();
+    let file = support::program::repository().join("deploy/Containerfile");
     let output = podman
         .command()
         .args(["build", "--quiet", "--tag", "localhost/oci-coredump:0.1.0", "--file"])
@@ -347,7 +348,7 @@ fn on_a_node_with_an_old_containerd() {
     assert_eq!(base["hooks"]["createRuntime"][0]["path"], format!("/{PROGRAM}"));
     assert_eq!(
         fs::read(node.path(PROGRAM)).unwrap(),
-        fs::read(env!("CARGO_BIN_EXE_oci-coredump")).unwrap()
+        fs::read(support::program::program()).unwrap()
     );
     assert_eq!(fs::metadata(node.path(PROGRAM)).unwrap().mode() & 0o7777, 0o755);
     assert!(

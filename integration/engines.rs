@@ -12,6 +12,8 @@ mod docker;
 mod image;
 #[path = "engines/photo.rs"]
 mod photo;
+#[path = "engines/podman_pods.rs"]
+mod podman_pods;
 #[path = "engines/pods.rs"]
 mod pods;
 #[path = "engines/rootless.rs"]
@@ -20,7 +22,6 @@ mod rootless;
 mod rootless_attacks;
 #[path = "engines/suite.rs"]
 mod suite;
-mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
@@ -31,9 +32,7 @@ use support::host::{BINARY, Host};
 /// The machine with the product's files on it, and nothing set up.
 fn host() -> Host {
     support::require::root();
-    let host = Host::take();
-    host.install();
-    host
+    Host::installed("")
 }
 
 /// The installed product, which must succeed; what it says.

@@ -4,23 +4,13 @@
 //! `core_pattern`: `--test-threads=1`.
 #[path = "faults/containers.rs"]
 mod containers;
-#[path = "matrix/core_file.rs"]
-#[allow(dead_code, reason = "the matrix uses the rest")]
-mod core_file;
 #[path = "faults/disks.rs"]
 mod disks;
-#[path = "attacks/fixture.rs"]
-#[allow(dead_code, reason = "the attacks use the rest")]
-mod fixture;
 #[path = "faults/kills.rs"]
 mod kills;
-#[path = "matrix/scene.rs"]
-#[allow(dead_code, reason = "the matrix uses the rest")]
-mod scene;
 #[path = "faults/state.rs"]
 mod state;
 #[path = "faults/storms.rs"]
 mod storms;
-mod support;
 #[path = "faults/witness.rs"]
 mod witness;

@@ -2,11 +2,6 @@
 //! file mode: the same memory, byte for byte. Needs root. A process with its own mount namespace
 //! stands for the container, registered by the real hook.
 
-mod support;
-
-#[allow(dead_code, reason = "the oracle uses the rest of it")]
-#[path = "oracle/core_bytes.rs"]
-mod core_bytes;
 mod lanes {
     pub mod early;
     pub mod falls_back;
@@ -21,8 +16,8 @@ use object::{Endianness, Object};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
-use support::bare::{Container, compile};
+use std::time::Duration;
+use support::bare::{self, Container};
 use support::host::Host;
 use tempfile::TempDir;
 
@@ -37,10 +32,8 @@ struct Scene {
 
 impl Scene {
     fn new(configuration: &str) -> Self {
-        let host = Host::take();
-        host.install();
-        host.configure(configuration);
-        Scene { victim: compile("victim"), directory: TempDir::with_prefix("lanes").unwrap(), host }
+        let host = Host::installed(configuration);
+        Scene { victim: bare::victim(), directory: TempDir::with_prefix("lanes").unwrap(), host }
     }
 
     fn container(&self, name: &str, annotations: &[(&str, &str)]) -> Container {
@@ -60,23 +53,15 @@ impl Scene {
         victim.end();
         // As the record writes it: in UTC, to the millisecond.
         let ended = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let record = self
-                .host
-                .records_of(name)
-                .pop()
-                .expect("the record is there before the process has gone");
-            if record["outcome"] != "started" {
-                assert_eq!(record["outcome"], "written", "{record}");
-                let released = record["released_at"].as_str().unwrap_or_default();
-                assert!(released <= ended.as_str(), "released at {released}, but gone by {ended}");
-                return (record["core_path"].as_str().unwrap().into(), record);
-            }
-            assert!(Instant::now() < until, "the core was never complete: {record}");
-            // no event: the helper is no child of ours
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        assert!(
+            self.host.record_of(name, victim.pid()).is_some(),
+            "the record is there before the process has gone"
+        );
+        let record = self.host.complete_record(name, victim.pid());
+        assert_eq!(record["outcome"], "written", "{record}");
+        let released = record["released_at"].as_str().unwrap_or_default();
+        assert!(released <= ended.as_str(), "released at {released}, but gone by {ended}");
+        (record["core_path"].as_str().unwrap().into(), record)
     }
 
     /// The core that the kernel itself writes of the same victim.
@@ -122,32 +107,34 @@ fn assert_same(kernel: &Path, ours: &Path, what: &str) {
     );
 }
 
-const KINDS: [(&str, usize); 3] = [("random", 32), ("text", 32), ("scattered", 64)];
+support::cases!(the_fast_lane: random("random", 32), text("text", 32), scattered("scattered", 64));
 
-#[test]
-fn the_fast_lane() {
+fn the_fast_lane(kind: &str, size: usize) {
     let scene = Scene::new("");
     let container = scene.container("lane", &[]);
-    for (kind, size) in KINDS {
-        let (core, record) = scene.crash(&container, "lane", kind, size);
-        assert_eq!(record.get("released_at"), None, "nobody asked for that");
-        assert_same(&scene.kernels(&container, kind, size), &core, kind);
-    }
+    let (core, record) = scene.crash(&container, "lane", kind, size);
+    assert_eq!(record.get("released_at"), None, "nobody asked for that");
+    assert_same(&scene.kernels(&container, kind, size), &core, kind);
 }
 
-#[test]
-fn early_release() {
+support::cases!(early_release: random("random", 32), text("text", 32), scattered("scattered", 64));
+
+fn early_release(kind: &str, size: usize) {
     let scene = Scene::new("allow_early_release = true\n");
     let container = scene.container("early", &[("oci-coredump/release", "early")]);
-    for (kind, size) in KINDS {
-        let (core, record) = scene.crash(&container, "early", kind, size);
-        let at = |key: &str| {
-            record[key].as_str().unwrap_or_else(|| panic!("{kind}: no {key}: {record}")).to_owned()
-        };
-        assert!(at("released_at") <= at("completed_at"), "{record}");
-        assert_same(&scene.kernels(&container, kind, size), &core, kind);
-    }
-    // A core too small for the fast lane is whole before its process goes.
+    let (core, record) = scene.crash(&container, "early", kind, size);
+    let at = |key: &str| {
+        record[key].as_str().unwrap_or_else(|| panic!("{kind}: no {key}: {record}")).to_owned()
+    };
+    assert!(at("released_at") <= at("completed_at"), "{record}");
+    assert_same(&scene.kernels(&container, kind, size), &core, kind);
+}
+
+/// A core too small for the fast lane is whole before its process goes.
+#[test]
+fn early_release_of_a_small_core() {
+    let scene = Scene::new("allow_early_release = true\n");
+    let container = scene.container("early", &[("oci-coredump/release", "early")]);
     let (core, record) = scene.crash(&container, "early", "tiny", 0);
     assert_eq!(record.get("released_at"), None);
     assert!(core.exists());
@@ -162,28 +149,27 @@ fn early_release_is_the_administrators_to_allow() {
     assert_same(&scene.kernels(&container, "random", 32), &core, "random");
 }
 
-#[test]
-fn compressed() {
+support::cases!(compressed: random("random", 32), text("text", 32), scattered("scattered", 64));
+
+fn compressed(kind: &str, size: usize) {
     let scene = Scene::new("");
     let container = scene.container("zstd", &[("oci-coredump/compress", "zstd")]);
-    for (kind, size) in KINDS {
-        let (core, _) = scene.crash(&container, "zstd", kind, size);
-        assert_eq!(core.extension().and_then(|e| e.to_str()), Some("zst"));
-        let plain = scene.directory.path().join("plain");
-        let unpacked = Command::new("zstd")
-            .args(["--decompress", "--force", "--quiet", "-o"])
-            .arg(&plain)
-            .arg(&core)
-            .status()
-            .expect("zstd");
-        assert!(unpacked.success(), "zstd cannot read {}", core.display());
-        assert_same(&scene.kernels(&container, kind, size), &plain, kind);
-        if kind != "random" {
-            assert!(
-                core.metadata().unwrap().len() < plain.metadata().unwrap().len() / 2,
-                "{kind} was not compressed"
-            );
-        }
+    let (core, _) = scene.crash(&container, "zstd", kind, size);
+    assert_eq!(core.extension().and_then(|e| e.to_str()), Some("zst"));
+    let plain = scene.directory.path().join("plain");
+    let unpacked = Command::new("zstd")
+        .args(["--decompress", "--force", "--quiet", "-o"])
+        .arg(&plain)
+        .arg(&core)
+        .status()
+        .expect("zstd");
+    assert!(unpacked.success(), "zstd cannot read {}", core.display());
+    assert_same(&scene.kernels(&container, kind, size), &plain, kind);
+    if kind != "random" {
+        assert!(
+            core.metadata().unwrap().len() < plain.metadata().unwrap().len() / 2,
+            "{kind} was not compressed"
+        );
     }
 }
 

@@ -1,8 +1,6 @@
 //! The runtime matrix: what containers see and get, on runc, crun and youki directly and on
 //! podman over runc and crun, with real crashes. Needs root and the machine's `core_pattern`: run
 //! it with `--test-threads=1`.
-#[path = "matrix/core_file.rs"]
-mod core_file;
 #[path = "matrix/crashes.rs"]
 mod crashes;
 #[path = "matrix/dialects.rs"]
@@ -27,9 +25,6 @@ mod offline;
 mod placement;
 #[path = "matrix/refusals.rs"]
 mod refusals;
-#[path = "matrix/scene.rs"]
-mod scene;
-mod support;
 #[path = "matrix/termination.rs"]
 mod termination;
 #[path = "matrix/untouched.rs"]

@@ -1,6 +1,5 @@
 //! `oci-coredump verify`: the real runtimes pass, and for a runtime with a fault that fault is
 //! reported. Needs root; changes nothing on the host.
-mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,6 +10,8 @@ use serde_json::Value;
 use support::require;
 use support::runtime::{Kind, script, steady};
 use tempfile::TempDir;
+
+support::per_runtime!(runc_crun_and_youki_pass);
 
 /// The checks that failed, and the exit status. Nothing may be left of the containers.
 fn verify(runtime: &Path) -> (BTreeSet<String>, Option<i32>) {
@@ -32,35 +33,21 @@ fn verify(runtime: &Path) -> (BTreeSet<String>, Option<i32>) {
 /// The program; where cgroups are hybrid, which crun refuses, in a mount namespace
 /// without the second hierarchy.
 fn alone() -> Command {
-    let program = env!("CARGO_BIN_EXE_oci-coredump");
+    let program = support::program::program();
     if !Path::new("/sys/fs/cgroup/unified/cgroup.controllers").exists() {
         return Command::new(program);
     }
     let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "sh",
-        "-c",
-        "umount /sys/fs/cgroup/unified; exec \"$@\"",
-        "sh",
-        program,
-    ]);
+    command.args(["--mount", "sh", "-c", "umount /sys/fs/cgroup/unified; exec \"$@\"", "sh"]);
+    command.arg(program);
     command
 }
 
-#[test]
-fn runc_crun_and_youki_pass() {
+fn runc_crun_and_youki_pass(kind: Kind) {
     require::root();
-    for kind in Kind::installed() {
-        let directory = TempDir::new().unwrap();
-        let program = require::find(kind.name()).unwrap();
-        assert_eq!(
-            verify(&steady(kind, directory.path(), &program)),
-            (BTreeSet::new(), Some(0)),
-            "{}",
-            kind.name()
-        );
-    }
+    let directory = TempDir::new().unwrap();
+    let program = require::find(kind.name()).unwrap();
+    assert_eq!(verify(&steady(kind, directory.path(), &program)), (BTreeSet::new(), Some(0)));
 }
 
 /// runc, before which config.json is edited by a line of Python: `c` is it, `h` its hooks.
@@ -87,35 +74,28 @@ fn broken(edit: &str) -> BTreeSet<String> {
     failed
 }
 
-#[test]
-fn a_runtime_that_does_less_is_found_out() {
-    require::root();
-    if !require::programs(&["runc", "python3"]) {
-        return;
-    }
-    // Each fault, and exactly the checks that report it.
-    for (edit, expected) in [
-        (
+support::cases!(a_runtime_that_does_less_is_found_out:
+        reversed(
             "[l.reverse() for l in h.values()]",
-            &["order: hooks of one stage run in the listed order"][..],
+            &["order: hooks of one stage run in the listed order"],
         ),
-        ("h.update(prestart=h.get('prestart', []) * 2)", &["order: no hook runs twice"]),
-        ("[x.pop('env') for l in h.values() for x in l]", &["state: a hook's env arrives"]),
-        (
+        twice("h.update(prestart=h.get('prestart', []) * 2)", &["order: no hook runs twice"]),
+        no_env("[x.pop('env') for l in h.values() for x in l]", &["state: a hook's env arrives"]),
+        no_annotations(
             "c.pop('annotations')",
             &["state: config.json in the bundle can be read, with its annotations"],
         ),
-        (
+        another_limit(
             "c['process'].setdefault('rlimits', \
              [{'type': 'RLIMIT_CORE', 'soft': 4096, 'hard': 1 << 40}])",
             &["limits: RLIMIT_CORE that createRuntime sets is the program's, \
                where config.json has none"],
         ),
-        (
+        no_refusal(
             "[x.update(path='/bin/true') for l in h.values() for x in l if 'exit:3' in x['args']]",
             &["refusal: a createRuntime hook that fails stops the container"],
         ),
-        (
+        no_poststop(
             "h.pop('poststop', 0)",
             &[
                 "namespaces: poststop runs in the runtime's namespaces",
@@ -128,8 +108,13 @@ fn a_runtime_that_does_less_is_found_out() {
                 "state: the state comes whole on stdin, and ends there",
             ],
         ),
-    ] {
-        assert_eq!(broken(edit), expected.iter().map(|s| (*s).to_owned()).collect(), "{edit}");
+);
+
+/// Each fault, and exactly the checks that report it.
+fn a_runtime_that_does_less_is_found_out(edit: &str, expected: &[&str]) {
+    require::root();
+    if require::programs(&["runc", "python3"]) {
+        assert_eq!(broken(edit), expected.iter().map(|s| (*s).to_owned()).collect());
     }
 }
 
@@ -162,7 +147,7 @@ fn a_runtime_without_create_runtime_is_found_out() {
 fn what_is_no_runtime() {
     require::root();
     let run = |path: &str| -> Output {
-        Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+        Command::new(support::program::program())
             .args(["verify", "--runtime", path])
             .output()
             .unwrap()

@@ -4,20 +4,13 @@
 //! of the test of the same name inside it. Inside it runs itself: real containers, real crashes.
 #[path = "vm/apparmor.rs"]
 mod apparmor;
-#[allow(dead_code, reason = "the oracle uses the rest of it")]
-#[path = "oracle/core_bytes.rs"]
-mod core_bytes;
 #[path = "vm/machine.rs"]
 mod machine;
 #[path = "vm/older.rs"]
 mod older;
-#[path = "matrix/scene.rs"]
-#[allow(dead_code, reason = "the matrix uses the rest")]
-mod scene;
 #[path = "vm/selinux.rs"]
 mod selinux;
 #[path = "vm/stage.rs"]
 mod stage;
-mod support;
 #[path = "vm/unified.rs"]
 mod unified;

@@ -4,7 +4,8 @@
 //! In: the annotations of a bundle. Out: checked [`Wishes`] with notes for the log, or an error
 //! that names the value refused.
 
-use crate::limits::{Limits, bytes};
+use crate::bytes::Limit;
+use crate::limits::Limits;
 use crate::pattern::Template;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -20,14 +21,16 @@ pub(crate) struct Wishes {
     pub key: String,
     /// The pattern, checked for a container.
     pub pattern: Template,
-    /// Most bytes of one core. Outer `None`: the container did not say; inner `None`: unlimited.
-    pub limit: Option<Option<u64>>,
+    /// Most bytes of one core. `None`: the container did not say.
+    pub limit: Option<Limit>,
     /// `coredump_filter` mask, 0 to 0x1ff.
     pub filter: Option<u32>,
     /// Compress cores with zstd while they are written.
     pub compress: bool,
     /// Release the crashed process before its core is complete.
     pub early: bool,
+    /// Whether its crashes may be uploaded.
+    pub upload: bool,
     /// Limits of the container's own. They count only where they are lower than the host's.
     pub limits: Limits,
     /// What was ignored and why, one line each, for the log.
@@ -39,6 +42,7 @@ const LIMIT: &str = "oci-coredump/limit";
 const FILTER: &str = "oci-coredump/filter";
 const COMPRESS: &str = "oci-coredump/compress";
 const RELEASE: &str = "oci-coredump/release";
+const UPLOAD: &str = "oci-coredump/upload";
 const LIMITS: &str = "oci-coredump/limits";
 const REQUIRED: &str = "oci-coredump/required";
 const HUAWEI: &str = "system.cci.io/coredump";
@@ -109,14 +113,6 @@ pub(crate) fn is_sandbox(all: &Annotations) -> bool {
     is("io.kubernetes.cri.container-type") || is("io.kubernetes.cri-o.ContainerType")
 }
 
-/// The container's name within its pod, as containerd's CRI plugin and CRI-O annotate it.
-pub(crate) fn container_name(all: &Annotations) -> Option<&str> {
-    ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"]
-        .iter()
-        .find_map(|k| all.get(*k))
-        .map(String::as_str)
-}
-
 /// Whether the container must not start without its core pattern: `oci-coredump/required`. A value
 /// that is neither `true` nor `false` counts as `true`; [`wishes`] then refuses it.
 pub(crate) fn required(all: &Annotations, container: Option<&str>) -> bool {
@@ -173,8 +169,8 @@ pub(crate) fn wishes(
         ensure!(matches!(v, "true" | "false"), "{k} = {v:?}: expected true or false");
     }
     let limit = match (view.find(LIMIT), &huawei, view.find(STARLINGX_SIZE)) {
-        (Some((k, v)), _, _) => Some(bytes(v).with_context(|| format!("{k} = {v:?}"))?),
-        (None, Some(h), _) if key == HUAWEI => Some(Some(
+        (Some((k, v)), _, _) => Some(v.parse().with_context(|| format!("{k} = {v:?}"))?),
+        (None, Some(h), _) if key == HUAWEI => Some(Limit::Finite(
             h.max_size
                 .unwrap_or(1024)
                 .checked_mul(1 << 20)
@@ -182,8 +178,9 @@ pub(crate) fn wishes(
         )),
         // StarlingX: 0 means no limit, and a percentage of the disk is valid
         // but has no counterpart here.
-        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match bytes(v) {
-            Ok(limit) => Some(limit.filter(|n| *n > 0)),
+        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match v.parse() {
+            Ok(Limit::Finite(0)) => Some(Limit::Unlimited),
+            Ok(limit) => Some(limit),
             Err(e) => {
                 notes.push(format!(
                     "{k} = {v:?}: {e:#}, going on without a limit of the container's"
@@ -199,18 +196,28 @@ pub(crate) fn wishes(
         .transpose()?;
     let compress = choice(&view, COMPRESS, ["none", "zstd"])?;
     let early = choice(&view, RELEASE, ["complete", "early"])?;
+    let upload = match view.find(UPLOAD) {
+        None | Some((_, "true")) => true,
+        Some((k, v)) => {
+            // What leaves the node is never guessed, and no reason to go without cores.
+            if v != "false" {
+                notes.push(format!("{k} = {v:?}: expected true or false, taking it for false"));
+            }
+            false
+        }
+    };
     notes.extend(unknown(all));
     let limits = view
         .find(LIMITS)
         .map(|(k, v)| Limits::parse(v).with_context(|| format!("{k} = {v:?}")))
         .transpose()?
         .unwrap_or_default();
-    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, limits, notes }))
+    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, upload, limits, notes }))
 }
 
 /// The settings that a container may give in our own keys.
-const SETTINGS: [&str; 7] =
-    ["pattern", "limit", "filter", "compress", "release", "limits", "required"];
+pub(crate) const SETTINGS: [&str; 8] =
+    ["pattern", "limit", "filter", "compress", "release", "upload", "limits", "required"];
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the
 /// container does not get what it asked for.

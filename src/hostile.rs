@@ -6,7 +6,7 @@
 
 use crate::annotation::Annotations;
 use crate::config::{self, Config};
-use crate::corefile::{self, Bytes, overview, stacks};
+use crate::corefile::{self, ModuleFiles, overview, stacks};
 use crate::invariants::{asked, crash, granted};
 use crate::pattern::{Handler, Template};
 use crate::registry::{self, Entry};
@@ -14,13 +14,13 @@ use crate::report;
 use crate::store;
 use crate::sys::proc::{self, Status};
 use crate::sysctl::Saved;
-use crate::{dump, engine, hook};
+use crate::{dump, elf, engine, hook};
 
 /// A name, and the function that reads the bytes and asserts its invariants.
-pub type Target = (&'static str, fn(&[u8]));
+pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets, by the names that `fuzz/run.sh` takes.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [FuzzTarget; 14] = [
     ("state", hook::hostile::state),
     ("bundle", hook::hostile::bundle),
     ("annotations", annotations),
@@ -137,9 +137,11 @@ fn configuration(text: &[u8]) {
 /// the file held before stays.
 fn spec(text: &[u8]) {
     let (config, program) = (Config::default(), std::path::Path::new("/usr/libexec/oci-coredump"));
-    let Ok(Some(edited)) = engine::spec::edit(text, &config, program, u64::MAX) else { return };
-    let again =
-        engine::spec::edit(&edited, &config, program, u64::MAX).expect("what we write we read");
+    let Ok(Some(edited)) = engine::spec::edit(text, None, &config, program, u64::MAX) else {
+        return;
+    };
+    let again = engine::spec::edit(&edited, None, &config, program, u64::MAX)
+        .expect("what we write we read");
     assert_eq!(again, None, "{}", String::from_utf8_lossy(&edited));
 }
 
@@ -150,14 +152,14 @@ fn corefile(data: &[u8]) {
     let (core, file) = rest.split_at(rest.len().min(u32::from_le_bytes(*size) as usize));
     let core = core.to_vec();
     let Ok(said) = overview(&core) else { return };
-    let bytes = vec![Bytes { file: Some(file), debug: Some(file) }; said.modules.len()];
+    let bytes = vec![ModuleFiles { file: Some(file), debug: Some(file) }; said.modules.len()];
     let _ = stacks(&core, &bytes, &mut |_| Ok(()));
 }
 
 /// An executable or library that is to be kept with a core.
 fn identity(file: &[u8]) {
     let file = file.to_vec();
-    if let Some(name) = corefile::name(&file, corefile::build_id(&file).as_deref(), 1 << 20) {
+    if let Some(name) = corefile::name(&file, elf::build_id(&file).as_deref(), 1 << 20) {
         assert!(corefile::is_name(&name), "{name:?}");
     }
 }

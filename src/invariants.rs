@@ -2,6 +2,8 @@
 //! untrusted input in [`crate::hostile`] and in the entry points.
 
 use crate::annotation::{self, Annotations};
+use crate::bytes::Limit;
+use crate::identity::Identity;
 use crate::pattern::{MAX_LEN, Specifiers, Template};
 
 /// Text as the kernel escapes it in a file name: not empty, no `/`, and neither `.` nor `..`.
@@ -30,13 +32,14 @@ pub(crate) fn crash(text: &[u8]) -> Specifiers {
 
 /// What must hold of every request that is granted.
 pub(crate) fn asked(all: &Annotations) {
-    let container = annotation::container_name(all);
+    let names = Identity::of("", all).names;
+    let container = names.container_name.as_deref();
     annotation::is_sandbox(all);
     annotation::required(all, container);
     let Ok(Some(wishes)) = annotation::wishes(all, container, Some("core")) else { return };
     granted(&wishes.pattern, b"..\n.\n\n/../x");
     assert!(
-        wishes.limit.flatten().is_none_or(|bytes| bytes <= i64::MAX as u64)
+        wishes.limit.and_then(Limit::finite).is_none_or(|bytes| bytes <= i64::MAX as u64)
             && wishes.filter.is_none_or(|mask| mask <= 0x1ff)
     );
 }

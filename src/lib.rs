@@ -24,8 +24,8 @@
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    pattern, record, limits, config, annotation          values, no effects
-//! shared   report, store, registry, users, sysctl, corefile, vacuum
+//! words    bytes, cause, pattern, record, limits, config, annotation    values, no effects
+//! shared   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, identity
 //!          effects that several entry points need
 //! entry    hook, dump, engine, verify, cli
 //!          never each other, except cli, which may start any
@@ -35,19 +35,24 @@
 //! `writer` (the child that becomes the crashed process), `copy` (the lanes), `after` (the record and
 //! what is kept), and `forward` for everybody else's crashes.
 //!
-//! Nor do files use each other in a circle, but for those that `tests/layers.rs` names.
+//! Nor do files use each other in a circle.
 
 #![warn(unreachable_pub)]
 
 pub mod sys;
 
 mod annotation;
+mod bytes;
+mod cause;
 pub mod config;
 mod limits;
 mod pattern;
 mod record;
 
 mod corefile;
+mod crash_counts;
+mod elf;
+mod identity;
 mod registry;
 pub mod report;
 mod store;
@@ -56,6 +61,8 @@ mod users;
 mod vacuum;
 
 pub mod cli;
+#[cfg(test)]
+mod documents;
 pub mod dump;
 pub mod engine;
 pub mod hook;

@@ -1,51 +1,60 @@
 //! Limits for the cores of one container: the keys of the configuration's `[limits]` and of the
 //! annotation `oci-coredump/limits`. Pure.
 
-use anyhow::{Context, Result, bail, ensure};
+mod quantity;
+
+pub(crate) use quantity::{Free, Rate};
+
+use crate::bytes::Limit;
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// Limits of one container. `None` means not given. 0 means no limit, except for `wait`,
 /// where it means no waiting.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Dumps at the same time.
+    /// Dumps of one account at the same time; 0 is no limit, except that a user's rootless
+    /// containers then have 64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent: Option<u64>,
-    /// Dumps of all containers together at the same time. The first few of each container do not
+    /// Dumps of all containers together at the same time. The first 4 of each container do not
     /// count, since they use nothing that is shared. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_concurrent: Option<u64>,
-    /// Seconds that a further dump waits for its turn before it is refused.
+    /// Seconds that a further dump waits for its turn before it is refused; 0: it does not wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<u64>,
-    /// How much of the host's memory must stay available for a dump to wait: each waiting dump
-    /// holds a process. Set by the host only.
+    /// How much of the host's memory must be available for a dump to wait: each waiting dump holds
+    /// a process. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_memory: Option<Free>,
-    /// Cores that are kept.
+    /// Cores that are kept, 1,024 at most; also the most dumps at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cores: Option<u64>,
-    /// Which cores are kept when there would be more than `cores`.
+    /// Which cores are kept when there would be more than `cores`; without it `newest`. With
+    /// `oldest` none is removed, and the new one is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// Bytes on disk of all kept cores together.
+    /// Bytes on disk of all kept cores together, of which there are then 1,024 at most.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<Size>,
-    /// Space that must stay free on the file system that cores are written to.
+    pub bytes: Option<Limit>,
+    /// What must stay free on the file system that a core is written to; checked before it and
+    /// after each MiB. The percentage also holds for inodes (1 % where only bytes are given). Set
+    /// by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_free: Option<Free>,
-    /// Cores in a span of time.
+    /// Cores in a span of time: `N/s`, `N/min`, `N/h` or `N/day`, with N from 1 to 1,000,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
-    /// Cores that may be written at once before `rate` counts. Not given: the number in `rate`.
+    /// Cores that may be written at once before `rate` counts; without it the number in `rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
     /// Seconds without progress after which writing to a target is given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall: Option<u64>,
-    /// Records of crashes that are kept. Beyond that the oldest are removed, except those whose
+    /// Records of one account that are kept. Beyond that the oldest are removed, except those whose
     /// core is in the store. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
@@ -53,6 +62,7 @@ pub struct Limits {
 
 /// Which cores are kept when a new one would be one too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Keep {
     /// The newest: the oldest core is removed.
@@ -62,51 +72,6 @@ pub enum Keep {
     FirstAndNewest,
     /// The oldest: no core is removed, and the new one is refused.
     Oldest,
-}
-
-/// A number of bytes: an integer, or text such as `512Mi`, `1.5G` and `unlimited` (`u64::MAX`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "IntegerOrText", into = "String")]
-pub struct Size(pub u64);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum IntegerOrText {
-    Integer(i64),
-    Text(String),
-}
-
-impl TryFrom<IntegerOrText> for Size {
-    type Error = anyhow::Error;
-    fn try_from(value: IntegerOrText) -> Result<Self> {
-        match value {
-            IntegerOrText::Integer(n) => {
-                Ok(Size(u64::try_from(n).ok().context("a size cannot be negative")?))
-            }
-            IntegerOrText::Text(text) => text.try_into(),
-        }
-    }
-}
-
-/// How much of a file system or of memory must stay free: bytes, a percentage, or both (`5%, 1Gi`),
-/// of which the lesser applies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Free {
-    /// An absolute number of bytes.
-    pub bytes: Option<u64>,
-    /// A percentage of the whole, 0 to 100.
-    pub percent: Option<u64>,
-}
-
-/// A number of events in a span of time, written `10/min`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Rate {
-    /// How many events the span allows.
-    pub count: u64,
-    /// Length of the span in seconds.
-    pub seconds: u64,
 }
 
 impl Limits {
@@ -177,7 +142,7 @@ impl Limits {
             },
             cores: lower(self.cores, own.cores),
             keep: own.keep.or(self.keep),
-            bytes: lower(self.bytes.map(|s| s.0), own.bytes.map(|s| s.0)).map(Size),
+            bytes: lower(self.most_bytes(), own.most_bytes()).map(Limit::Finite),
             min_free: self.min_free,
             rate: tighter(self.rate, own.rate),
             burst: lower(self.burst, own.burst.or(own.rate.map(|r| r.count))),
@@ -218,9 +183,7 @@ impl Limits {
                         _ => bail!("keep={value}: expected newest, first-and-newest or oldest"),
                     })
                 }
-                "bytes" => {
-                    limits.bytes = Some(Size::try_from(value.to_owned()).with_context(named)?)
-                }
+                "bytes" => limits.bytes = Some(value.parse().with_context(named)?),
                 "rate" => limits.rate = Some(Rate::try_from(value.to_owned()).with_context(named)?),
                 "burst" => limits.burst = Some(number()?),
                 "stall" => limits.stall = Some(number()?),
@@ -233,6 +196,11 @@ impl Limits {
             }
         }
         Ok(limits)
+    }
+
+    /// Most bytes of all kept cores, if there is such a limit: neither 0 nor `unlimited` is one.
+    pub(crate) fn most_bytes(&self) -> Option<u64> {
+        Self::set(self.bytes.and_then(Limit::finite))
     }
 
     /// A limit that is set; 0 counts as not set.
@@ -249,154 +217,6 @@ fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-/// Parses a size: a number with an optional fraction and unit, or `unlimited` (`None`). `K`, `M`,
-/// `G` and `T` are powers of 1024, in either case, with or without `i` and `B`.
-///
-/// # Errors
-/// States the rule.
-pub(crate) fn bytes(text: &str) -> Result<Option<u64>> {
-    const RULE: &str = "expected a size like 0, 200K, 512Mi, 1.5G or unlimited";
-    let text = text.trim();
-    if text == "unlimited" {
-        return Ok(None);
-    }
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.trim_start().to_ascii_lowercase();
-    let shift = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
-        "" if unit.is_empty() || unit == "b" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => bail!(RULE),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    let whole: u64 = whole.parse().ok().context(RULE)?;
-    // More than nine digits add nothing to a size.
-    ensure!(!fraction.is_empty() && fraction.len() <= 9, RULE);
-    let parts: u64 = fraction.parse().ok().context(RULE)?;
-    let part = (u128::from(parts) << shift) / 10u128.pow(fraction.len() as u32);
-    ensure!(whole < u64::MAX >> shift >> 1, "the size does not fit in 63 bits");
-    Ok(Some((whole << shift) + part as u64))
-}
-
-impl Free {
-    /// How many bytes of `total` must stay free.
-    pub fn of(self, total: u64) -> u64 {
-        let share = self.percent.map(|p| (u128::from(total) * u128::from(p) / 100) as u64);
-        match (self.bytes, share) {
-            (Some(b), Some(s)) => b.min(s),
-            (b, s) => b.or(s).unwrap_or(0),
-        }
-    }
-}
-
-impl TryFrom<String> for Size {
-    type Error = anyhow::Error;
-    fn try_from(text: String) -> Result<Self> {
-        Ok(Size(bytes(&text)?.unwrap_or(u64::MAX)))
-    }
-}
-
-impl TryFrom<String> for Free {
-    type Error = anyhow::Error;
-    fn try_from(text: String) -> Result<Self> {
-        let mut free = Free::default();
-        for part in text.split(',').map(str::trim) {
-            match part.strip_suffix('%') {
-                Some(p) => {
-                    free.percent = Some(
-                        p.parse()
-                            .ok()
-                            .filter(|p| *p <= 100)
-                            .with_context(|| format!("{part:?}: expected 0% to 100%"))?,
-                    )
-                }
-                None => {
-                    free.bytes = Some(
-                        bytes(part)?
-                            .with_context(|| format!("{part:?}: expected 1Gi, 5% or both"))?,
-                    )
-                }
-            }
-        }
-        Ok(free)
-    }
-}
-
-impl TryFrom<String> for Rate {
-    type Error = anyhow::Error;
-    fn try_from(text: String) -> Result<Self> {
-        const RULE: &str = "expected a rate like 10/min: a number, then /s, /min, /h or /day";
-        let (count, unit) = text.split_once('/').context(RULE)?;
-        let seconds = match unit {
-            "s" => 1,
-            "min" => 60,
-            "h" => 3600,
-            "day" => 86400,
-            _ => bail!(RULE),
-        };
-        let count = count.parse().ok().filter(|n| (1..=1_000_000).contains(n)).context(RULE)?;
-        Ok(Rate { count, seconds })
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == u64::MAX {
-            return f.write_str("unlimited");
-        }
-        let unit = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")]
-            .into_iter()
-            .find(|(shift, _)| self.0 > 0 && self.0.is_multiple_of(1 << shift));
-        match unit {
-            Some((shift, name)) => write!(f, "{}{name}", self.0 >> shift),
-            None => write!(f, "{}", self.0),
-        }
-    }
-}
-
-impl fmt::Display for Free {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.percent, self.bytes) {
-            (Some(p), Some(b)) => write!(f, "{p}%, {}", Size(b)),
-            (Some(p), None) => write!(f, "{p}%"),
-            (None, b) => write!(f, "{}", Size(b.unwrap_or(0))),
-        }
-    }
-}
-
-impl fmt::Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.seconds {
-            1 => "s",
-            60 => "min",
-            3600 => "h",
-            _ => "day",
-        };
-        write!(f, "{}/{unit}", self.count)
-    }
-}
-
-impl From<Size> for String {
-    fn from(s: Size) -> String {
-        s.to_string()
-    }
-}
-
-impl From<Free> for String {
-    fn from(f: Free) -> String {
-        f.to_string()
-    }
-}
-
-impl From<Rate> for String {
-    fn from(r: Rate) -> String {
-        r.to_string()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,7 +226,7 @@ mod tests {
         let all = Limits {
             cores: Some(10),
             rate: Some(Rate { count: 10, seconds: 60 }),
-            bytes: Some(Size(1 << 30)),
+            bytes: Some(Limit::Finite(1 << 30)),
             ..Limits::defaults()
         };
         let with = |text: &str| all.lowered(&Limits::parse(text).unwrap());
@@ -416,7 +236,7 @@ mod tests {
         );
         assert_eq!(
             (low.cores, low.bytes, low.rate.unwrap().to_string().as_str()),
-            (Some(3), Some(Size(1 << 20)), "1/min")
+            (Some(3), Some(Limit::Finite(1 << 20)), "1/min")
         );
         assert_eq!((low.concurrent, low.stall, low.wait), (Some(2), Some(5), Some(0)));
         assert_eq!(Limits { burst: None, ..high }, all);
@@ -466,18 +286,9 @@ mod tests {
     }
 
     #[test]
-    fn free_space() {
-        let of = |text: &str, total| Free::try_from(text.to_owned()).unwrap().of(total);
-        assert_eq!(of("5%, 1Gi", 1 << 40), 1 << 30);
-        assert_eq!(of("5%, 1Gi", 100 << 20), 5 << 20);
-        assert_eq!((of("10%", 1000), of("1Ki", 10), of("0", 10)), (100, 1024, 0));
-        assert!(Free::try_from("101%".to_owned()).is_err());
-    }
-
-    #[test]
     fn what_is_written_can_be_read() {
         let limits = Limits {
-            bytes: Some(Size(3 << 20)),
+            bytes: Some(Limit::Finite(3 << 20)),
             rate: Some(Rate { count: 7, seconds: 3600 }),
             keep: Some(Keep::FirstAndNewest),
             ..Limits::defaults()

@@ -25,6 +25,12 @@ fn start(args: Vec<OsString>) -> ExitCode {
     {
         return run_runtime(args);
     }
+    if args
+        .first()
+        .is_some_and(|name| Path::new(name).file_name() == Some(cli::kubectl::NAME.as_ref()))
+    {
+        return cli::kubectl::run(args);
+    }
     // Files and directories get exactly the mode that the code names, whatever umask was inherited.
     oci_coredump::sys::file::set_umask(0);
     if args.first().is_some_and(|name| engine::nri::is_plugin(name)) {

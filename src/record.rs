@@ -1,6 +1,7 @@
 //! What is known about one crash of a registered container, including crashes without a core.
 //! Beyond a few a minute, crashes without a core are counted in one record.
 
+use crate::cause::{Cause, Word};
 use crate::sys::file::Identity;
 use crate::sys::proc::printable;
 use serde::{Deserialize, Serialize};
@@ -15,17 +16,64 @@ pub(crate) enum Location {
     Volume,
     /// The host's store, which is bind-mounted into the container: kept.
     Store,
+    /// A volume that its engine removes with the container: an anonymous one of a container that
+    /// is removed when it ends, or one whose upper layer is the container's.
+    #[serde(rename = "own volume")]
+    OwnVolume,
     /// Memory (tmpfs): removed with the container, and counted as the container's memory.
     Memory,
+    /// Memory of the pod (an emptyDir of medium Memory): removed with the pod, and counted as the
+    /// container's memory.
+    #[serde(rename = "pod memory")]
+    PodMemory,
     /// The container's own writable layer: removed with the container.
     #[default]
     Layer,
 }
 
 impl Location {
+    /// With what the core is removed, if not by somebody who removes it.
+    pub(crate) fn goes_with(self) -> Option<Owner> {
+        match self {
+            Location::OwnVolume | Location::Memory | Location::Layer => Some(Owner::Container),
+            Location::PodMemory => Some(Owner::Pod),
+            Location::Volume | Location::Store => None,
+        }
+    }
+
     /// Whether the core is removed with the container.
     pub(crate) fn is_lost_with_container(self) -> bool {
-        matches!(self, Location::Memory | Location::Layer)
+        self.goes_with() == Some(Owner::Container)
+    }
+
+    /// The word for it in a record.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Location::Volume => "volume",
+            Location::Store => "store",
+            Location::OwnVolume => "own volume",
+            Location::Memory => "memory",
+            Location::PodMemory => "pod memory",
+            Location::Layer => "layer",
+        }
+    }
+}
+
+/// What takes a core with it when it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The container.
+    Container,
+    /// Its pod.
+    Pod,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Owner::Container => "container",
+            Owner::Pod => "pod",
+        })
     }
 }
 
@@ -42,6 +90,18 @@ pub(crate) enum Outcome {
     Truncated,
     /// There is no file.
     None,
+}
+
+impl Outcome {
+    /// The word for it in a record.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Started => "started",
+            Outcome::Written => "written",
+            Outcome::Truncated => "truncated",
+            Outcome::None => "none",
+        }
+    }
 }
 
 /// The container's names, as its engine gave them. Absent where the engine gave none.
@@ -66,6 +126,26 @@ pub struct Names {
 impl Names {
     /// Longest name that is kept, in bytes. An image reference, for one, has no bound of its own.
     const LONGEST: usize = 1024;
+
+    /// Whether a user means this container by `word`: its name, `pod/name`, `namespace/pod/name`,
+    /// podman's name for one in a pod (`pod-name`), or the beginning of its ID.
+    pub(crate) fn is_called(&self, word: &str) -> bool {
+        let Some(name) = &self.container_name else { return self.container_id.starts_with(word) };
+        let pod = self.pod_name.as_deref().unwrap_or_default();
+        let in_pod = |between: &str| {
+            let rest = word.strip_prefix(pod).and_then(|rest| rest.strip_prefix(between));
+            !pod.is_empty() && rest == Some(name)
+        };
+        let in_namespace = || {
+            let rest = word.strip_prefix(self.pod_namespace.as_deref()?)?.strip_prefix('/')?;
+            rest.strip_prefix(pod)?.strip_prefix('/').map(|rest| rest == name)
+        };
+        name == word
+            || in_pod("/")
+            || in_pod("-")
+            || in_namespace() == Some(true)
+            || self.container_id.starts_with(word)
+    }
 
     /// Cuts names longer than 1024 bytes: whoever wrote them could otherwise cause
     /// records too long to be read.
@@ -179,14 +259,44 @@ pub(crate) struct Record {
     /// When the last of them happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
-    /// Why there is no core, or why it is incomplete; also remarks on a complete one.
+    /// `false`: its container does not want it uploaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<bool>,
+    /// Where it was uploaded. Not in the record's file: `oci-coredump-ship` keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploaded: Option<Uploaded>,
+    /// Why there is no core, or why it is incomplete, in one word. Records that older versions wrote
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Word>,
+    /// The same in prose; also remarks on a complete core.
     pub reason: Option<String>,
+}
+
+/// An uploaded core, bundle or record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Uploaded {
+    /// Where it is.
+    pub url: String,
+    /// When it was there, RFC 3339 in UTC.
+    pub time: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256 in hexadecimal.
+    pub sha256: String,
 }
 
 impl Record {
     /// How many crashes this record stands for.
     pub(crate) fn crashes(&self) -> u64 {
         self.count.unwrap_or(1)
+    }
+
+    /// Sets why there is no core, or why it is incomplete.
+    pub(crate) fn set_cause(&mut self, cause: Option<&Cause>) {
+        self.cause = cause.map(Cause::word);
+        self.limit = cause.and_then(Cause::acted);
+        self.reason = cause.map(Cause::to_string);
     }
 
     /// Sets the paths of the core inside the container and on the host.

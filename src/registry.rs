@@ -9,6 +9,7 @@
 //!   limits/<account>/             what limits need between two crashes, see `Entry::account`
 //!   limits/.host/                 the same of all containers together
 //!   limits/.forwarded/            the same of crashes that are no container's
+//!   crash-counts.json             what `metrics` tells of crashes since the boot
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
 //! ```
 //!
@@ -16,7 +17,9 @@
 
 mod entry;
 
-pub(crate) use entry::{Entry, Init, Place, cgroup_keys, check_id, mount_key, pid_key, pod_uid};
+pub(crate) use entry::{
+    DumpPlace, Entry, Init, cgroup_keys, check_id, mount_key, pid_key, pod_uid,
+};
 
 use crate::config::RUN_DIR;
 use crate::record::Names;
@@ -48,8 +51,7 @@ const SWEPT: &str = "swept";
 
 /// A container whose entry was removed by [`Registry::sweep`].
 #[derive(Debug)]
-pub(crate) struct Gone {
-    /// The container's ID.
+pub(crate) struct RemovedContainer {
     pub id: String,
     /// The store of the container's user, if that is not root.
     pub store: Option<PathBuf>,
@@ -59,7 +61,7 @@ fn file_name(id: &str) -> OsString {
     format!("{id}.json").into()
 }
 
-/// The registry's directories, opened.
+/// The registry of root or of a user, by its open directories.
 #[derive(Debug)]
 pub(crate) struct Registry {
     run: OwnedFd,
@@ -293,7 +295,7 @@ impl Registry {
     /// Removes the entries of containers that are gone: the init process has ended, and no process
     /// is left in its mount namespace that the entry could serve. Only runc runs a hook for a
     /// container that failed to start; the entries of other runtimes' containers are removed here.
-    pub(crate) fn sweep(&self) -> Result<Vec<Gone>> {
+    pub(crate) fn sweep(&self) -> Result<Vec<RemovedContainer>> {
         let mut gone = Vec::new();
         for id in self.ids()? {
             let entry = self.get(&id);
@@ -303,7 +305,7 @@ impl Registry {
                     log::warn!("the entry of container {id} cannot be removed, ignoring: {e:#}");
                     continue;
                 }
-                gone.push(Gone { id, store: entry.and_then(|e| e.store) });
+                gone.push(RemovedContainer { id, store: entry.and_then(|e| e.store) });
             }
         }
         Ok(gone)

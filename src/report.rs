@@ -13,7 +13,7 @@ const EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
 const IDENT: &str = "oci-coredump";
 
-/// Where messages go.
+/// Destination of the log messages of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogTarget {
     /// The hook and the dispatcher: to the host's log.
@@ -110,7 +110,7 @@ fn number(bytes: &[u8]) -> u64 {
     u64::from_ne_bytes(bytes.try_into().unwrap_or_default())
 }
 
-/// syslog(3) severities.
+/// The severity of syslog(3) for a level of `log`: 3 is an error, 7 a debug message.
 fn severity(level: Level) -> u8 {
     match level {
         Level::Error => 3,

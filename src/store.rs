@@ -13,6 +13,7 @@
 pub(crate) mod binaries;
 pub(crate) mod pot;
 mod records;
+pub(crate) mod uploads;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use records::last;
@@ -24,12 +25,17 @@ use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Mode of the directories that are made for cores: everyone in the container may add files, and no
 /// one may remove another's.
 pub(crate) const DUMP_DIR_MODE: u32 = 0o1777;
 
-/// An opened store.
+/// The path that was found to be root's alone. A process looks once, since only root can change that
+/// afterwards.
+static CHECKED: OnceLock<PathBuf> = OnceLock::new();
+
+/// A store that exists, by its path and its open directory.
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
@@ -50,9 +56,11 @@ impl Store {
     pub(crate) fn open_at(path: &Path) -> Result<Self> {
         let shown = || format!("store {}", path.display());
         let dir = file::make_path(path, 0o700).with_context(shown)?;
-        if process::is_host_root() {
-            let real = path.canonicalize().with_context(shown)?;
-            file::check_own(&real).with_context(shown)?;
+        if process::is_host_root() && CHECKED.get().is_none_or(|checked| checked != path) {
+            // A symbolic link in it fails the check, and then counts as what it leads to.
+            let checked = file::check_own(path).or_else(|_| file::check_own(&path.canonicalize()?));
+            checked.with_context(shown)?;
+            let _ = CHECKED.set(path.to_owned());
         }
         Ok(Store { path: path.to_owned(), dir })
     }

@@ -1,190 +1,28 @@
-//! The kernel's one `core_pattern`: takes it over, repairs it and restores it.
-//!
-//! The previous values are saved once, in the store, and put back by [`restore`].
-//! Every write is read back and compared: since Linux 6.17 the kernel accepts a
-//! pattern that it will refuse to use.
+//! The kernel's one `core_pattern`: takes it over, repairs it and restores it. The previous values
+//! are saved once, in the store, and put back by [`restore`].
 
 mod drop_in;
+mod saved;
+mod values;
 
 pub(crate) use drop_in::{OUR_PIPE_LIMIT, Until, write as write_drop_in};
+pub(crate) use saved::Saved;
+pub(crate) use values::{core_pattern, core_pipe_limit, core_uses_pid};
 
 use crate::config::{Config, Mode};
-use crate::pattern::{Handler, MAX_LEN, Template};
+use crate::pattern::{MAX_LEN, Template};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::process::{self, Who};
-use crate::sys::{OwnedFd, file, ns};
+use crate::sys::{file, ns};
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use saved::{COPY, SAVED, read};
 use std::path::Path;
-
-const PATTERN: &str = "/proc/sys/kernel/core_pattern";
-const USES_PID: &str = "/proc/sys/kernel/core_uses_pid";
-const PIPE_LIMIT: &str = "/proc/sys/kernel/core_pipe_limit";
+use values::{PATTERN, PIPE_LIMIT, USES_PID, write};
 
 /// The arguments of the dispatcher, in this order. `dump::crash::arguments` parses them.
 pub(crate) const HANDLE_ARGUMENTS: &str =
     "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
-
-const SAVED: &str = "sysctl.json";
-
-/// A second copy, written before the first: a power failure damages at most one of them.
-const COPY: &str = "sysctl.json.copy";
-
-/// systemd's `kernel.core_pipe_limit`, from its 50-coredump.conf.
-const SYSTEMD_PIPE_LIMIT: u32 = 16;
-
-/// The sysctls as they were before this project changed them, and what it wrote.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Saved {
-    /// `kernel.core_pattern` before the take-over. It names the handler of all crashes that are
-    /// no registered container's.
-    pub core_pattern: String,
-    /// `kernel.core_uses_pid` before the take-over.
-    pub core_uses_pid: u32,
-    /// `kernel.core_pipe_limit` before the take-over.
-    pub core_pipe_limit: u32,
-    /// In kernel mode: the containers whose pattern is in the kernel. All have the same one.
-    #[serde(default)]
-    pub owners: Vec<String>,
-    /// The `core_pattern` that this project wrote last.
-    pub ours: String,
-}
-
-impl Saved {
-    /// Reads the saved values, or a copy if the file is damaged or missing; `None` if
-    /// nothing was taken over. The last copy is in the run directory, since the store may
-    /// have been removed or replaced.
-    ///
-    /// # Errors
-    /// All are damaged: names the first, and the reason.
-    pub(crate) fn load(store: &Store) -> Result<Option<Self>> {
-        let of_store = match (read(store.dir(), SAVED), read(store.dir(), COPY)) {
-            (Ok(Some(saved)), _) | (_, Ok(Some(saved))) => return Ok(Some(saved)),
-            (Err(e), _) | (_, Err(e)) => Err(e),
-            (Ok(None), Ok(None)) => Ok(None),
-        };
-        Self::of_run().map_or(of_store, |saved| Ok(Some(saved)))
-    }
-
-    /// The copy in the run directory, if it is there and readable.
-    pub(crate) fn of_run() -> Option<Self> {
-        read(Registry::open()?.dir(), SAVED).unwrap_or(None)
-    }
-
-    /// The saved values. If none can be read: what the distribution
-    /// configures, or the kernel's default.
-    pub(crate) fn load_or_default(store: &Store) -> Self {
-        Self::load(store).unwrap_or(None).unwrap_or_else(Self::unknown)
-    }
-
-    /// The values to assume where none are saved.
-    pub(crate) fn unknown() -> Self {
-        let systemd = systemd_pipe();
-        Saved {
-            core_pipe_limit: if systemd.is_some() { SYSTEMD_PIPE_LIMIT } else { 0 },
-            core_pattern: systemd.unwrap_or_else(|| "core".into()),
-            core_uses_pid: core_uses_pid().unwrap_or(0),
-            owners: vec![],
-            ours: String::new(),
-        }
-    }
-
-    fn save(&self, store: &Store) -> Result<()> {
-        let text = serde_json::to_vec_pretty(self).context("to JSON")?;
-        file::replace_durably(store.dir(), COPY.as_ref(), &text, 0o600)?;
-        file::replace_durably(store.dir(), SAVED.as_ref(), &text, 0o600)?;
-        Registry::open()
-            .map_or(Ok(()), |registry| file::replace(registry.dir(), SAVED.as_ref(), &text, 0o600))
-    }
-
-    /// The earlier handler, which gets all crashes that are no registered container's.
-    /// systemd's socket, which accepts only the kernel, is replaced by the pipe program
-    /// that systemd ships as well.
-    pub(crate) fn handler(&self) -> Handler {
-        match Handler::of(self.core_pattern.as_bytes()) {
-            Handler::Socket if self.core_pattern.contains("/systemd/coredump") => {
-                systemd_pipe().map_or(Handler::Socket, |pattern| Handler::of(pattern.as_bytes()))
-            }
-            other => other,
-        }
-    }
-
-    /// `kernel.core_pipe_limit` for the earlier handler, if it is a program.
-    pub(crate) fn pipe_limit(&self) -> u32 {
-        match self.core_pattern.starts_with('@') {
-            true => SYSTEMD_PIPE_LIMIT,
-            false => self.core_pipe_limit,
-        }
-    }
-}
-
-fn read(dir: &OwnedFd, name: &str) -> Result<Option<Saved>> {
-    let file = match file::open_read(dir, name.as_ref()) {
-        Err(crate::sys::Errno::NOENT) => return Ok(None),
-        other => other.with_context(|| format!("open {name}"))?,
-    };
-    // The file names a program that root will start, so only root may be able to write it.
-    let stat = file::stat(&file)?;
-    ensure!(
-        stat.regular && stat.uid == process::effective_uid() && stat.mode & 0o022 == 0,
-        "{name} is not root's alone"
-    );
-    let text = file::read_bounded(file, 1 << 16, name)?;
-    serde_json::from_slice(&text).map(Some).with_context(|| format!("{name} is damaged"))
-}
-
-/// The pattern that pipes cores to systemd-coredump, as systemd's own configuration has it;
-/// `None` if it is not installed.
-fn systemd_pipe() -> Option<String> {
-    const PROGRAM: &str = "/usr/lib/systemd/systemd-coredump";
-    let configured = std::fs::read_to_string("/usr/lib/sysctl.d/50-coredump.conf").ok();
-    let configured = configured.iter().flat_map(|text| text.lines()).find_map(|line| {
-        let (key, value) = line.trim().trim_start_matches('-').split_once('=')?;
-        (key.trim() == "kernel.core_pattern").then(|| value.trim().to_owned())
-    });
-    let is_there = Path::new(PROGRAM).exists();
-    configured
-        .filter(|pattern| is_there && pattern.starts_with(&format!("|{PROGRAM} ")))
-        .or_else(|| is_there.then(|| format!("|{PROGRAM} %P %u %g %s %t %c %h %d %F")))
-}
-
-/// `kernel.core_pattern` now, without its final newline.
-pub(crate) fn core_pattern() -> Result<String> {
-    let text = std::fs::read(PATTERN).with_context(|| format!("read {PATTERN}"))?;
-    let text = String::from_utf8(text).map_err(|e| {
-        anyhow::anyhow!("kernel.core_pattern is not UTF-8: {}", e.as_bytes().escape_ascii())
-    })?;
-    Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
-}
-
-/// `kernel.core_uses_pid` now: 0 or 1.
-pub(crate) fn core_uses_pid() -> Result<u32> {
-    number(USES_PID)
-}
-
-/// `kernel.core_pipe_limit` now: a number of processes, 0 for no limit and no waiting.
-pub(crate) fn core_pipe_limit() -> Result<u32> {
-    number(PIPE_LIMIT)
-}
-
-fn number(path: &str) -> Result<u32> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
-    text.trim().parse().with_context(|| format!("{path} holds {text:?}"))
-}
-
-/// Writes a sysctl, reads it back and compares. The newline is needed since an
-/// empty write changes nothing.
-fn write(path: &str, value: &str) -> Result<()> {
-    std::fs::write(path, format!("{value}\n"))
-        .with_context(|| format!("write {value:?} to {path}"))?;
-    let now = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
-    ensure!(
-        now.trim_end_matches('\n') == value,
-        "wrote {value:?} to {path}, the kernel has {now:?}"
-    );
-    Ok(())
-}
 
 /// The pattern that makes the kernel start `helper`.
 ///

@@ -107,6 +107,8 @@ pub(crate) fn own_store(uid: u32) -> Result<PathBuf> {
 pub(crate) fn adapt(config: &mut crate::config::Config) -> Result<()> {
     if let Who::User(uid) = process::who() {
         config.store = own_store(uid)?;
+        // What root uploads is of root's store.
+        config.upload = Default::default();
     }
     Ok(())
 }

@@ -55,12 +55,12 @@ fn runtime() {
     cases("runtime", 6, |dir| {
         let config = Config::parse(&input(dir, "config.toml")).unwrap();
         let text = input(dir, "config.json");
-        let said = match spec::edit(text.as_bytes(), &config, Path::new(PROGRAM), u64::MAX) {
+        let said = match spec::edit(text.as_bytes(), None, &config, Path::new(PROGRAM), u64::MAX) {
             Ok(None) => "untouched\n".to_owned(),
             Ok(Some(new)) => {
                 // A second time there is nothing left to do.
                 assert_eq!(
-                    spec::edit(&new, &config, Path::new(PROGRAM), u64::MAX).unwrap(),
+                    spec::edit(&new, None, &config, Path::new(PROGRAM), u64::MAX).unwrap(),
                     None,
                     "{dir:?}"
                 );

@@ -1,18 +1,16 @@
 //! `export` and `debug`: opens a crash whose program is gone, from the kept
 //! binaries and from a bundle.
 
-#[allow(dead_code)]
-mod stacks;
-
 #[path = "stacks/kept.rs"]
 #[allow(dead_code)]
 mod kept;
 
 use kept::{BACKTRACE, Crash, has_stack};
-use stacks::{require, succeed};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use support::require;
+use support::stacks::succeed;
 
 #[test]
 fn a_crash_whose_container_is_gone() {

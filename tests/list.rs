@@ -76,9 +76,9 @@ fn a_table() {
         }),
     );
     let expected = "\
-TIME                         PID  UID  GID  SIG      COREFILE  CONTAINER        EXE              SIZE
-Tue 2026-03-10 10:30:00 UTC   12    0    0  SIGSEGV  none      4f3c9a1b2d5e     /usr/sbin/nginx     -
-Tue 2026-03-10 11:00:00 UTC    7    0    0  SIGSEGV  none      prod/shop-0/web  /usr/sbin/nginx     -
+TIME                         PID  UID  GID  SIG      COREFILE  CONTAINER        EXE              SIZE  UPLOADED
+Tue 2026-03-10 10:30:00 UTC   12    0    0  SIGSEGV  none      4f3c9a1b2d5e     /usr/sbin/nginx     -  -
+Tue 2026-03-10 11:00:00 UTC    7    0    0  SIGSEGV  none      prod/shop-0/web  /usr/sbin/nginx     -  -
 ";
     assert_eq!(store.list(&[]), expected);
     let pids = |args: &[&str]| -> Vec<String> {

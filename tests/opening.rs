@@ -4,20 +4,20 @@
 #[path = "stacks/kept.rs"]
 #[allow(dead_code)]
 mod kept;
-#[allow(dead_code)]
-mod stacks;
-#[path = "../integration/support/terminal.rs"]
-#[allow(dead_code)]
-mod terminal;
 
 use kept::{BACKTRACE, Crash, has_stack};
-use stacks::{require, succeed};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use terminal::Terminal;
+use support::require;
+use support::stacks::succeed;
+use support::terminal::Terminal;
+use support::wait::wait_for;
+
+/// Longer than anything takes on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
 
 fn myself() -> u32 {
     std::fs::metadata("/proc/self").unwrap().uid()
@@ -25,15 +25,6 @@ fn myself() -> u32 {
 
 fn is_root() -> bool {
     myself() == 0
-}
-
-/// Waits for what happens soon after something else.
-fn soon(what: &str, mut happens: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !happens() {
-        assert!(Instant::now() < until, "{what} has not happened");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// An archive by hand: names are what the test says.
@@ -219,7 +210,7 @@ fn an_export_that_is_interrupted_leaves_nothing() {
     let mut export = crash.command("export", &["-o", target.to_str().unwrap()]).spawn().unwrap();
     let fds = format!("/proc/{}/fd", export.id());
     // It has made its file: one of that directory.
-    soon("the file", || {
+    wait_for("the file", SOON, || {
         std::fs::read_dir(&fds).is_ok_and(|all| {
             all.flatten()
                 .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.starts_with(&out)))
@@ -494,16 +485,16 @@ fn copies_are_private_and_go_whatever_happens() {
     // End of file on its stdin ends it.
     drop(first.stdin.take());
     assert!(first.wait().unwrap().success());
-    soon("removal after the end", || !one.exists());
+    wait_for("removal after the end", SOON, || !one.exists());
     signal(&second, "TERM");
     assert!(second.wait().unwrap().code().is_none());
-    soon("removal after SIGTERM", || !two.exists());
+    wait_for("removal after SIGTERM", SOON, || !two.exists());
     for name in ["HUP", "INT", "QUIT", "KILL"] {
         let (mut child, dir) = waiting(&crash, "022");
         signal(&child, name);
         let status = child.wait().unwrap();
         assert!(status.code().is_none(), "{name}: {status}");
-        soon(name, || !dir.exists());
+        wait_for(name, SOON, || !dir.exists());
     }
 }
 
@@ -571,7 +562,7 @@ fn what_a_debugger_leaves_is_removed_and_nothing_else() {
     if is_root() {
         assert!(!text.contains("RENAMED"), "it has renamed its directory");
         assert!(at.starts_with("/var/tmp/oci-coredump-debug-") || at.starts_with("/tmp/"), "{at}");
-        soon("removal", || !Path::new(at).exists());
+        wait_for("removal", SOON, || !Path::new(at).exists());
     }
     assert!(precious.join("kept").exists());
 }

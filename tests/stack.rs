@@ -5,11 +5,10 @@
 //! out of gdb's side are tail-call frames: functions that gdb concludes must have been passed
 //! through, though no trace of them is on the stack.
 
-mod stacks;
-
-use stacks::{build, dump, gdb_functions, plain, require, sources, succeed};
 use std::path::Path;
 use std::process::Command;
+use support::require;
+use support::stacks::{build, dump, gdb_functions, plain, sources, succeed};
 
 /// A program that dies.
 struct Case {

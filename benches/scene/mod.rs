@@ -2,12 +2,13 @@
 
 #![allow(dead_code, reason = "each benchmark uses another part of the scene")]
 
-use crate::support::bare::Victim;
-use crate::support::host::Host;
-use crate::support::systemd::Systemd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::bare::Victim;
+use support::host::Host;
+use support::systemd::Systemd;
+use support::wait::within;
 
 /// How a core is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,13 +116,7 @@ fn core(victim: &Victim, method: Method) -> Option<PathBuf> {
         return Some(victim.core().to_owned()).filter(|c| c.exists());
     }
     // It gives its file the name last, and nobody waits for that.
-    let until = Instant::now() + Duration::from_secs(5);
-    loop {
-        match Systemd::cores(victim.id().into()).pop() {
-            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
-            found => return found,
-        }
-    }
+    within(Duration::from_secs(5), || Systemd::cores(victim.id().into()).pop())
 }
 
 /// What this machine is, in one line.

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::{LONG, bundle, crash, helpers, in_the_store, names, wait_for};
-use crate::scene::{self, ECI, ECI_PATTERN};
-use crate::support::bundle::Bundle;
-use crate::support::crasher::compile;
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{Host, RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::Bundle;
+use support::crasher::compile;
+use support::fixture::{LONG, bundle, crash, in_the_store, names};
+use support::fuse::{Answer, Fuse};
+use support::host::{Host, RUN, STORE};
+use support::processes::helpers;
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, ECI, ECI_PATTERN};
+use support::wait::wait_for;
 
 /// Names the container as containerd, or the author of an annotation, would.
 fn name_as_pod(bundle: &mut Bundle) {
@@ -184,7 +186,7 @@ fn row_42_user_ids_without_number() {
                     .is_ok_and(|text| text.contains("NoNewPrivs:\t1"))
             });
             most = most.max(writers.count());
-            std::thread::sleep(Duration::from_millis(50)); // a sample, not a wait
+            std::thread::sleep(Duration::from_millis(50)); // It takes samples and waits for nothing.
         }
         assert!(most <= 6, "{most} writers: six of eight places are not the host's own");
         let (pid, _) = crash(&calm, "0:0", "", &["/bin/crasher", "null"]);
@@ -224,7 +226,7 @@ fn row_42_the_hosts_own_has_places_with_the_earlier_handler() {
     };
     std::thread::scope(|scope| {
         let crashing = scope.spawn(|| stranger.exec(&["/bin/uids", "100000", "30", "nowait"]));
-        wait_for("six in the handler's hands", || seen(|l| l.starts_with("100")) >= 6);
+        wait_for("six in the handler's hands", LONG, || seen(|l| l.starts_with("100")) >= 6);
         let script = "ulimit -c unlimited; kill -SEGV $$";
         Command::new("sh").args(["-c", script]).status().unwrap();
         assert_eq!(seen(|l| l == "0"), 1, "the host's own crash was skipped");

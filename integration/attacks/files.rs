@@ -11,11 +11,11 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::TempDir;
 
-use crate::core_file::{self, owner_and_mode};
-use crate::fixture::{bundle, crash, names, tree};
-use crate::scene::{self, ECI};
-use crate::support::host::{RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use support::core_file::{self, owner_and_mode};
+use support::fixture::{bundle, crash, names, tree};
+use support::host::{RUN, STORE};
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, ECI};
 
 /// A directory of the host that everybody may write to, with a file in it.
 fn lure() -> TempDir {
@@ -82,7 +82,7 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
     fs::copy(bundle.rootfs().host_path("/bin/crasher"), &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
     bundle.rootfs().directory(&format!("/jail{inside}"), 0o777);
-    bundle.rootfs().put(crate::support::crasher::crasher(), "/jail/bin/crasher");
+    bundle.rootfs().put(support::crasher::crasher(), "/jail/bin/crasher");
     let container = runtime.start(&bundle, "absolute");
     let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "null"]);
     assert_eq!(names(volume.path()), [format!("core.{pid}")]);
@@ -101,15 +101,15 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
     let mut guest = Command::new("nsenter");
     guest
         .args(["--pid", "--target", &container.pid().to_string()])
-        .arg(crate::support::crasher::parent())
+        .arg(support::crasher::parent())
         .args(["--core", "unlimited", "--"]);
     let output = guest
-        .arg(crate::support::crasher::crasher())
+        .arg(support::crasher::crasher())
         .arg("null")
         .current_dir(elsewhere.path())
         .output()
         .unwrap();
-    let (_, status) = crate::scene::ended(&String::from_utf8_lossy(&output.stdout));
+    let (_, status) = support::scene::ended(&String::from_utf8_lossy(&output.stdout));
     assert_eq!(status & 0x7f, Signal::SIGSEGV as i32, "{output:?}");
     assert_eq!(tree(lure.path()), before);
     assert_eq!(host.records_of("absolute").len(), 3);

@@ -3,13 +3,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::scene::{self, product};
-use crate::support::crasher::{compile, crasher};
-use crate::support::host::Host;
+use support::crasher::{compile, crasher};
+use support::host::Host;
+use support::processes;
+use support::scene::{self, product};
+use support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -50,11 +52,8 @@ impl Gate {
 
     /// How many are running.
     fn running(&self) -> usize {
-        let all = fs::read_dir("/proc").unwrap().flatten();
-        all.filter(|entry| {
-            fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == self.program)
-        })
-        .count()
+        let runs = |pid: &i32| processes::exe(*pid).as_ref() == Some(&self.program);
+        processes::all().filter(runs).count()
     }
 
     /// A process of an unprivileged user crashes.
@@ -84,15 +83,6 @@ fn wait_for_all(children: &mut [Child]) {
     }
 }
 
-fn wait_for(what: &str, is_so: &mut dyn FnMut() -> bool) {
-    let until = Instant::now() + SOON;
-    while !is_so() {
-        assert!(Instant::now() < until, "{what}");
-        // no event: the kernel's helpers are nobody's children
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// Sixteen at once, as with the kernel. Of the other crashes none waits,
 /// and nothing is left of them.
 #[test]
@@ -102,14 +92,14 @@ fn row_29_the_earlier_handlers_own_limit() {
     let gate = Gate::new();
     gate.take_over(&host, LIMIT as u32);
     let mut children: Vec<_> = (0..60).map(|_| gate.crash()).collect();
-    wait_for("those beyond the limit are not skipped", &mut || {
+    wait_for("those beyond the limit are not skipped", SOON, || {
         ended(&mut children) == 60 - LIMIT && gate.started() == LIMIT
     });
     assert_eq!((gate.started(), gate.running()), (LIMIT, LIMIT));
     let gate_is_open = gate.open();
     wait_for_all(&mut children);
     host.settle();
-    wait_for("handlers are left", &mut || gate.running() == 0);
+    wait_for("handlers are left", SOON, || gate.running() == 0);
     assert_eq!(gate.started(), LIMIT, "one of those that were skipped came later");
     // Handlers that have ended do not count any more.
     let mut again: Vec<_> = (0..4).map(|_| gate.crash()).collect();
@@ -127,9 +117,9 @@ fn row_29_an_earlier_handler_without_a_limit() {
     let gate = Gate::new();
     gate.take_over(&host, 0);
     let mut children: Vec<_> = (0..20).map(|_| gate.crash()).collect();
-    wait_for("four are not handled", &mut || gate.started() == 4);
+    wait_for("four are not handled", SOON, || gate.started() == 4);
     // Each of the others has a helper by now, which looks for room again and again.
-    wait_for("the others do not wait", &mut || crate::fixture::helpers().len() == 16);
+    wait_for("the others do not wait", SOON, || support::processes::helpers().len() == 16);
     assert_eq!((gate.started(), gate.running()), (4, 4));
     let gate_is_open = gate.open();
     wait_for_all(&mut children);

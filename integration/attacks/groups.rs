@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::fixture::{bundle, crash, helpers};
-use crate::scene::{self, ECI, only_record};
-use crate::support::crasher::crasher;
-use crate::support::fuse::{Answer, Fuse, op};
-use crate::support::runtime::{Kind, Runtime};
+use support::crasher::crasher;
+use support::fixture::{bundle, crash};
+use support::fuse::{Answer, Fuse, op};
+use support::processes::{dumping, helpers};
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, ECI, only_record};
 
 const MIB: u64 = 1 << 20;
 
@@ -45,7 +46,7 @@ fn row_32_the_writer_is_in_all_groups() {
     std::thread::scope(|scope| {
         let crashing = scope.spawn(|| crash(&container, "0:0", "", &["/bin/crasher", "null"]));
         let held = target.wait_held(Duration::from_secs(30));
-        let now: Vec<_> = helpers().into_iter().map(groups).collect();
+        let now: Vec<_> = dumping().into_iter().map(groups).collect();
         target.go_on();
         crashing.join().unwrap();
         let there = now.iter().filter(|g| **g == wanted).count();
@@ -86,7 +87,7 @@ fn row_32_a_keeper_does_not_hold_the_groups_of_a_container_that_goes() {
     assert_eq!(there(), 0, "the keeper is in the groups of a container that has gone");
     target.go_on();
     host.settle();
-    assert_eq!(crate::fixture::names(volume.path()).len(), 1);
+    assert_eq!(support::fixture::names(volume.path()).len(), 1);
 }
 
 /// A container at its limit of processes still gets its core.
@@ -104,39 +105,34 @@ fn row_32_a_container_at_its_pids_limit() {
     host.settle();
     let record = only_record(&host, "full");
     assert_eq!(record["outcome"], "written", "{record:#}");
-    crate::core_file::read(&volume.path().join("core.1"));
+    support::core_file::read(&volume.path().join("core.1"));
 }
+
+support::cases!(row_39_compression_never_costs_the_core: full("60", false), nearly_full("56", false), with_room("24", true));
 
 /// A container with too little memory left for the compression gets a complete, uncompressed core,
 /// and the record says so. With more memory the core is compressed.
-#[test]
-fn row_39_compression_never_costs_the_core() {
+fn row_39_compression_never_costs_the_core(fill: &str, compressed: bool) {
     const LIMIT: u64 = 64 * MIB;
     let host = scene::host();
     let runtime = Runtime::new(Kind::Runc);
-    for (fill, compressed) in [("60", false), ("56", false), ("24", true)] {
-        let id = format!("near-{fill}");
-        let (mut bundle, volume) = bundle();
-        bundle.annotation("oci-coredump/compress", "zstd");
-        bundle.config["linux"]["resources"]["memory"] = json!({ "limit": LIMIT, "swap": LIMIT });
-        bundle.args(&["/bin/crasher", "--fill", fill, "null"]);
-        let container = runtime.create(&bundle, &id);
-        container.start();
-        container.wait_stopped();
-        host.settle();
-        let record = only_record(&host, &id);
-        assert_eq!(record["outcome"], "written", "{fill} MiB: {record:#}");
-        let name = if compressed { "core.1.zst" } else { "core.1" };
-        let core = volume.path().join(name);
-        assert!(
-            core.exists(),
-            "{fill} MiB: {:?}, {record:#}",
-            crate::fixture::names(volume.path())
-        );
-        if !compressed {
-            crate::core_file::read(&core);
-            let why = record["reason"].as_str().unwrap_or_default();
-            assert!(why.contains("not compressed"), "{record:#}");
-        }
+    let id = format!("near-{fill}");
+    let (mut bundle, volume) = bundle();
+    bundle.annotation("oci-coredump/compress", "zstd");
+    bundle.config["linux"]["resources"]["memory"] = json!({ "limit": LIMIT, "swap": LIMIT });
+    bundle.args(&["/bin/crasher", "--fill", fill, "null"]);
+    let container = runtime.create(&bundle, &id);
+    container.start();
+    container.wait_stopped();
+    host.settle();
+    let record = only_record(&host, &id);
+    assert_eq!(record["outcome"], "written", "{fill} MiB: {record:#}");
+    let name = if compressed { "core.1.zst" } else { "core.1" };
+    let core = volume.path().join(name);
+    assert!(core.exists(), "{fill} MiB: {:?}, {record:#}", support::fixture::names(volume.path()));
+    if !compressed {
+        support::core_file::read(&core);
+        let why = record["reason"].as_str().unwrap_or_default();
+        assert!(why.contains("not compressed"), "{record:#}");
     }
 }

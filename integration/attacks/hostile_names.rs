@@ -1,10 +1,10 @@
 //! Names and annotations made to be mistaken for something else.
 use std::process::Command;
 
-use crate::core_file;
-use crate::fixture::{bundle, crash, hex, names};
-use crate::scene::{self, ECI, product};
-use crate::support::runtime::{Kind, Runtime};
+use support::core_file;
+use support::fixture::{bundle, crash, hex, names};
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, ECI, product};
 
 /// A process's name appears in the file name, in the record, in the log and on the
 /// administrator's terminal.
@@ -118,11 +118,7 @@ fn row_08_annotation_that_names_a_program() {
             );
             container.remove();
             assert!(
-                Command::new(crate::support::host::BINARY)
-                    .arg("uninstall")
-                    .status()
-                    .unwrap()
-                    .success()
+                Command::new(support::host::BINARY).arg("uninstall").status().unwrap().success()
             );
         }
     }

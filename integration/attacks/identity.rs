@@ -2,17 +2,18 @@
 //! containers, misleading names.
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::{PATTERN, bundle, crash, hex, names};
-use crate::scene::{self, ECI, only_record};
-use crate::support::bare::{self, Victim};
-use crate::support::between::{AS_IT_IS, Gate, WITHOUT_PIDFD};
-use crate::support::bundle::Bundle;
-use crate::support::host::RUN;
-use crate::support::runtime::{Kind, Runtime};
+use support::bare::{self, Victim};
+use support::between::{AS_IT_IS, Gate, WITHOUT_PIDFD};
+use support::bundle::Bundle;
+use support::fixture::{PATTERN, bundle, crash, hex, names};
+use support::host::RUN;
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, ECI, only_record};
+use support::wait::wait_for;
 
 /// Starts a process with a given PID in the mount namespace of another one. Other processes on the
 /// machine may take the PID, so this is tried until it succeeds.
@@ -43,7 +44,7 @@ fn pid_reused(exec: &str) {
     let (mine, others) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let attacker = bare::Container::new("attacker", mine.path(), &[]);
     let other = bare::Container::new("other", others.path(), &[]);
-    let program = bare::compile("victim");
+    let program = bare::victim();
     let mut gate = Gate::new(&host, exec);
 
     // Without the attack a core comes through the gate.
@@ -112,23 +113,21 @@ fn row_09_number_of_a_dead_containers_namespace() {
     let was = number(dead.init());
     drop(dead);
     assert_eq!(names(format!("{RUN}/containers").as_ref()), ["dead.json"]);
-    let until = Instant::now() + Duration::from_secs(20);
     let mut kept = Vec::new();
-    let next = loop {
-        assert!(Instant::now() < until, "the number was never given again");
+    let next = wait_for("that the number is given again", Duration::from_secs(20), || {
         let mut child = Command::new("unshare").args(["--mount", "sleep", "1000"]).spawn().unwrap();
-        while number(child.id()) == number(std::process::id())
-            && child.try_wait().unwrap().is_none()
-        {
-            std::thread::yield_now();
-        }
+        let own = number(std::process::id());
+        wait_for("a mount namespace of its own", Duration::from_secs(20), || {
+            let ended = child.try_wait().unwrap().is_some();
+            number(child.id()) != own || ended
+        });
         if number(child.id()) == was {
-            break child;
+            return Some(child);
         }
         kept.push(child);
-    };
-    let mut victim =
-        Victim::beside(next.id(), directory.path(), &bare::compile("victim"), "tiny", 0);
+        None
+    });
+    let mut victim = Victim::beside(next.id(), directory.path(), &bare::victim(), "tiny", 0);
     victim.crash();
     victim.end();
     let pid = victim.pid();
@@ -174,7 +173,7 @@ fn row_10_sandbox_within_the_container() {
     let cores = names(volume.path());
     assert_eq!(cores.len(), 1, "{cores:?}");
     assert_eq!(
-        crate::core_file::owner_and_mode(&volume.path().join(&cores[0])),
+        support::core_file::owner_and_mode(&volume.path().join(&cores[0])),
         (1000, 1000, 0o600)
     );
 }
@@ -205,12 +204,12 @@ fn row_16_comm_made_for_parsers() {
             crash(&container, "1000:1000", "", &["/bin/crasher", "--comm", &hex(comm), "null"]);
         let core = volume.path().join(format!("core.{pid}"));
         assert_eq!(
-            crate::core_file::owner_and_mode(&core),
+            support::core_file::owner_and_mode(&core),
             (1000, 1000, 0o600),
             "{:?}",
             comm.escape_ascii().to_string()
         );
-        crate::core_file::read(&core);
+        support::core_file::read(&core);
     }
     let records = host.records_of("parsers");
     assert!(
@@ -233,12 +232,11 @@ fn row_22_foreign_crashes_go_where_they_went() {
     assert!(host.sysctl("kernel/core_pattern").starts_with('|'));
     // A process of the host, and one of a container that asks for nothing, whose pattern's
     // directory is there as well.
-    let mut victim =
-        Victim::beside(std::process::id(), earlier.path(), &bare::compile("victim"), "tiny", 0);
+    let mut victim = Victim::beside(std::process::id(), earlier.path(), &bare::victim(), "tiny", 0);
     victim.crash();
     victim.end();
     let expected = earlier.path().join(format!("earlier.{}", victim.pid()));
-    crate::core_file::read(&expected);
+    support::core_file::read(&expected);
     let (mut silent, untouched) = self::bundle();
     silent.config["annotations"].as_object_mut().unwrap().remove(ECI);
     let silent = runtime.start(&silent, "silent");

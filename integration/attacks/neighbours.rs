@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::{bundle, crash, in_the_store, names, store_of, wait_for};
-use crate::scene::{self, ECI, product};
-use crate::support::bundle::Bundle;
-use crate::support::crasher::crasher;
-use crate::support::fuse::{Fuse, op};
-use crate::support::host::{BINARY, STORE};
-use crate::support::runtime::{Container, Kind, Runtime};
+use support::bundle::Bundle;
+use support::crasher::crasher;
+use support::fixture::{LONG, bundle, crash, in_the_store, names, store_of};
+use support::fuse::{Fuse, op};
+use support::host::{BINARY, STORE};
+use support::runtime::{Container, Kind, Runtime};
+use support::scene::{self, ECI, product};
+use support::wait::wait_for;
 
 /// With a read-only root the dump directory was all that a container could write to, and it
 /// was the host's disk. Now it is read-only for the container, and the cores of root and of a
@@ -126,7 +127,7 @@ impl Gate {
 
     fn arrived(&self) {
         let path = self.0.path().join("arrived");
-        wait_for("the gate", || path.exists());
+        wait_for("the gate", LONG, || path.exists());
     }
 
     fn pass(&self) {
@@ -204,37 +205,36 @@ fn row_34_a_directory_in_place_of_a_core() {
     assert!(cores[1].join("in it").exists(), "what is not a core was removed: {said}");
 }
 
+support::cases!(row_34_damaged_state: empty(b""), cut_off(b"{"), garbage(b"\xff\xff\xff\xff"), a_number(b"{\"core_pattern\":7}"));
+
 /// A power failure left the saved sysctls empty, and nothing worked any more.
-#[test]
-fn row_34_damaged_state() {
+fn row_34_damaged_state(damage: &[u8]) {
     let host = scene::host();
     let runtime = Runtime::new(Kind::Runc);
     let before = host.sysctl("kernel/core_pattern");
-    for damage in [&b""[..], b"{", b"\xff\xff\xff\xff", b"{\"core_pattern\":7}"] {
-        let bundle = in_the_store();
-        drop(runtime.start(&bundle, "first"));
-        for name in ["sysctl.json", "sysctl.json.copy"] {
-            fs::write(Path::new(STORE).join(name), damage).unwrap();
-        }
-        let container = runtime.start(&bundle, "second");
-        let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "null"]);
-        assert!(store_of("second").join(format!("core-eci.{pid}")).exists(), "{damage:?}");
-        // A crash of the host's own.
-        let scratch = TempDir::new().unwrap();
-        let script = format!("ulimit -c unlimited; {} null; true", crasher().display());
-        let host_crash = Command::new("sh").args(["-c", &script]).current_dir(&scratch).output();
-        assert!(host_crash.unwrap().status.success());
-        host.settle();
-        if !before.starts_with(['|', '/', '@']) {
-            assert_eq!(names(scratch.path()).len(), 1, "the host's own core is lost: {damage:?}");
-        }
-        for verb in ["install", "uninstall"] {
-            let output = product(&[verb]).output().unwrap();
-            assert!(output.status.success(), "{verb}, {damage:?}: {output:?}");
-        }
-        assert_eq!(host.sysctl("kernel/core_pattern"), before, "{damage:?}");
-        container.remove();
+    let bundle = in_the_store();
+    drop(runtime.start(&bundle, "first"));
+    for name in ["sysctl.json", "sysctl.json.copy"] {
+        fs::write(Path::new(STORE).join(name), damage).unwrap();
     }
+    let container = runtime.start(&bundle, "second");
+    let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "null"]);
+    assert!(store_of("second").join(format!("core-eci.{pid}")).exists(), "{damage:?}");
+    // A crash of the host's own.
+    let scratch = TempDir::new().unwrap();
+    let script = format!("ulimit -c unlimited; {} null; true", crasher().display());
+    let host_crash = Command::new("sh").args(["-c", &script]).current_dir(&scratch).output();
+    assert!(host_crash.unwrap().status.success());
+    host.settle();
+    if !before.starts_with(['|', '/', '@']) {
+        assert_eq!(names(scratch.path()).len(), 1, "the host's own core is lost: {damage:?}");
+    }
+    for verb in ["install", "uninstall"] {
+        let output = product(&[verb]).output().unwrap();
+        assert!(output.status.success(), "{verb}, {damage:?}: {output:?}");
+    }
+    assert_eq!(host.sysctl("kernel/core_pattern"), before, "{damage:?}");
+    container.remove();
 }
 
 /// From a privileged container the kernel would look for the program on the host, and not find it.
@@ -298,7 +298,7 @@ fn row_36_an_overwritten_pattern_comes_back() {
     let is_back = || host.sysctl("kernel/core_pattern") == ours;
     let watch = Watch(product(&["watch"]).stderr(Stdio::null()).spawn().unwrap());
     host.set("kernel/core_pattern", FOREIGN);
-    wait_for("the pattern, by watch", is_back);
+    wait_for("the pattern, by watch", LONG, is_back);
     let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "null"]);
     assert_eq!(names(volume.path()), [format!("core.{pid}")]);
     drop(watch);
@@ -308,7 +308,7 @@ fn row_36_an_overwritten_pattern_comes_back() {
     let short = runtime.start(&short_bundle, "short");
     host.set("kernel/core_pattern", FOREIGN);
     short.remove();
-    wait_for("the pattern, by poststop", is_back);
+    wait_for("the pattern, by poststop", LONG, is_back);
 
     // The pattern of the other program is the host's own now.
     scene::uninstall();

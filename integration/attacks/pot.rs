@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::fixture::{bundle, crash, helpers};
-use crate::support::host::{Host, STORE};
-use crate::support::runtime::{Container, Kind, Runtime};
+use support::fixture::{bundle, crash};
+use support::host::{Host, STORE};
+use support::processes::helpers;
+use support::runtime::{Container, Kind, Runtime};
 
 const MIB: u64 = 1 << 20;
 
@@ -37,7 +38,7 @@ fn programs(container: &Container<'_>, host: &Host, numbers: std::ops::Range<u32
 /// share, of which the newest are kept. After that a neighbour's program is kept as well.
 #[test]
 fn row_31_the_pot_of_kept_programs() {
-    let host = crate::scene::host();
+    let host = support::scene::host();
     host.configure(
         "[limits]\nrate = \"1000/s\"\n[binaries]\nmax_file = \"64M\"\nmax_total = \"100M\"\n",
     );

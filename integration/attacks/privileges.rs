@@ -7,47 +7,43 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::core_file::owner_and_mode;
-use crate::fixture::{as_nobody, bundle, crash, helpers, names, tree};
-use crate::scene::{self, only_record};
-use crate::support::bare;
-use crate::support::between::wait_gone;
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use support::bare;
+use support::core_file::owner_and_mode;
+use support::fixture::{as_nobody, bundle, crash, names, tree};
+use support::fuse::{Answer, Fuse};
+use support::host::{RUN, STORE};
+use support::processes::dumping;
+use support::processes::wait_gone;
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, only_record};
+
+support::cases!(row_02_core_of_a_set_user_id_program: suid_dumpable_1("1", 1), suid_dumpable_2("2", 2));
 
 /// A user crashes a set-user-ID program. A core with data that a program of root has read would be
 /// a way to root, even if the administrator has set `fs.suid_dumpable` to 1, with which the kernel
 /// treats the program as an ordinary one.
-#[test]
-fn row_02_core_of_a_set_user_id_program() {
+fn row_02_core_of_a_set_user_id_program(suid_dumpable: &str, dump_mode: i32) {
     let host = scene::host();
-    for (suid_dumpable, dump_mode) in [("1", 1), ("2", 2)] {
-        host.set("fs/suid_dumpable", suid_dumpable);
-        let runtime = Runtime::new(Kind::Runc);
-        let (bundle, volume) = bundle();
-        let program = bundle.rootfs().host_path("/bin/crasher");
-        let id = format!("suid-{suid_dumpable}");
-        for mode in [0o4755, 0o2755] {
-            fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
-            let container = runtime.start(&bundle, &id);
-            let (_, status) = crash(&container, "1000:1000", "", &["/bin/crasher", "null"]);
-            assert_eq!(status & 0x7f, 11);
-            assert_eq!(
-                names(volume.path()),
-                [] as [&str; 0],
-                "suid_dumpable={suid_dumpable} {mode:o}"
-            );
-            let record = only_record(&host, &id);
-            assert_eq!(
-                (&record["outcome"], &record["dump_mode"]),
-                (&"none".into(), &dump_mode.into()),
-                "{record:#}"
-            );
-            assert!(record["reason"].as_str().unwrap().contains("set-user-ID"), "{record:#}");
-            container.remove();
-            fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
-        }
+    host.set("fs/suid_dumpable", suid_dumpable);
+    let runtime = Runtime::new(Kind::Runc);
+    let (bundle, volume) = bundle();
+    let program = bundle.rootfs().host_path("/bin/crasher");
+    let id = format!("suid-{suid_dumpable}");
+    for mode in [0o4755, 0o2755] {
+        fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+        let container = runtime.start(&bundle, &id);
+        let (_, status) = crash(&container, "1000:1000", "", &["/bin/crasher", "null"]);
+        assert_eq!(status & 0x7f, 11);
+        assert_eq!(names(volume.path()), [] as [&str; 0], "suid_dumpable={suid_dumpable} {mode:o}");
+        let record = only_record(&host, &id);
+        assert_eq!(
+            (&record["outcome"], &record["dump_mode"]),
+            (&"none".into(), &dump_mode.into()),
+            "{record:#}"
+        );
+        assert!(record["reason"].as_str().unwrap().contains("set-user-ID"), "{record:#}");
+        container.remove();
+        fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
     }
 }
 
@@ -115,53 +111,52 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
+support::cases!(row_18_helper_that_crashes_itself: writer("writer", "truncated"), helper("helper", "started"));
+
 /// The helper and its writer crash themselves. The kernel must not start another helper
 /// for that, no core of the helper, which holds the container's memory, may appear, and
 /// the crash keeps its record.
-#[test]
-fn row_18_helper_that_crashes_itself() {
+fn row_18_helper_that_crashes_itself(victim_of_the_signal: &str, outcome: &str) {
     let host = scene::host();
     let elsewhere = TempDir::new().unwrap();
     host.set("kernel/core_pattern", &format!("{}/core.of.helper.%P", elsewhere.path().display()));
-    for (victim_of_the_signal, outcome) in [("writer", "truncated"), ("helper", "started")] {
-        let target = Fuse::mount();
-        let id = format!("stumble-{victim_of_the_signal}");
-        let container = bare::Container::new(&id, target.path(), &[]);
-        target.on_write(0, Answer::Hold);
-        let mut victim = container.victim(&bare::compile("victim"), "tiny", 0);
-        victim.crash();
-        assert!(target.wait_held(Duration::from_secs(10)));
-        let both = helpers();
-        let (parent, writer) = relation(&both);
-        let hit = if victim_of_the_signal == "writer" { writer } else { parent };
-        // It is about to be killed, and must not become a process whose memory
-        // everybody can read either.
-        assert_eq!(
-            fs::metadata(format!("/proc/{writer}/mem")).unwrap().uid(),
-            0,
-            "the writer could be traced by the container"
+    let target = Fuse::mount();
+    let id = format!("stumble-{victim_of_the_signal}");
+    let container = bare::Container::new(&id, target.path(), &[]);
+    target.on_write(0, Answer::Hold);
+    let mut victim = container.victim(&bare::victim(), "tiny", 0);
+    victim.crash();
+    assert!(target.wait_held(Duration::from_secs(10)));
+    let both = dumping();
+    let (parent, writer) = relation(&both);
+    let hit = if victim_of_the_signal == "writer" { writer } else { parent };
+    // It is about to be killed, and must not become a process whose memory
+    // everybody can read either.
+    assert_eq!(
+        fs::metadata(format!("/proc/{writer}/mem")).unwrap().uid(),
+        0,
+        "the writer could be traced by the container"
+    );
+    // A signal that dumps core and that Rust's runtime does not handle.
+    assert!(Command::new("kill").args(["-ILL", &hit.to_string()]).status().unwrap().success());
+    if hit == parent {
+        wait_gone(parent, Duration::from_secs(10));
+        assert!(
+            dumping().iter().all(|pid| *pid == writer),
+            "the kernel started a helper for the helper"
         );
-        // A signal that dumps core and that Rust's runtime does not handle.
-        assert!(Command::new("kill").args(["-ILL", &hit.to_string()]).status().unwrap().success());
-        if hit == parent {
-            wait_gone(parent, Duration::from_secs(10));
-            assert!(
-                helpers().iter().all(|pid| *pid == writer),
-                "the kernel started a helper for the helper"
-            );
-        }
-        target.go_on();
-        for pid in both {
-            wait_gone(pid, Duration::from_secs(10));
-        }
-        assert!(victim.ends_within(Duration::from_secs(10)));
-        assert_eq!(names(elsewhere.path()), [] as [&str; 0], "the helper left a core");
-        let record = only_record(&host, &id);
-        assert_eq!(record["outcome"], outcome, "{record:#}");
-        assert_eq!(record["truncated"], true, "{record:#}");
-        let store = names(Path::new(STORE)).concat();
-        assert!(!store.contains("core."), "{store}");
     }
+    target.go_on();
+    for pid in both {
+        wait_gone(pid, Duration::from_secs(10));
+    }
+    assert!(victim.ends_within(Duration::from_secs(10)));
+    assert_eq!(names(elsewhere.path()), [] as [&str; 0], "the helper left a core");
+    let record = only_record(&host, &id);
+    assert_eq!(record["outcome"], outcome, "{record:#}");
+    assert_eq!(record["truncated"], true, "{record:#}");
+    let store = names(Path::new(STORE)).concat();
+    assert!(!store.contains("core."), "{store}");
 }
 
 /// Which of two processes is the parent, and which the child.
@@ -181,7 +176,7 @@ fn the_writer_has_nothing_that_the_crasher_had_not() {
     let target = Fuse::mount();
     let runtime = Runtime::new(Kind::Runc);
     let (mut bundle, _volume) = bundle();
-    bundle.annotation(crate::scene::ECI, "/fuse/core").bind(target.path(), "/fuse");
+    bundle.annotation(support::scene::ECI, "/fuse/core").bind(target.path(), "/fuse");
     let container = runtime.start(&bundle, "poor");
     target.on_write(0, Answer::Hold);
     let options = ["--user", "1000:1000", "--additional-gids", "7", "--additional-gids", "8"];
@@ -194,7 +189,7 @@ fn the_writer_has_nothing_that_the_crasher_had_not() {
         });
         let held = target.wait_held(Duration::from_secs(10));
         let seen = held.then(|| {
-            let (_, writer) = relation(&helpers());
+            let (_, writer) = relation(&dumping());
             let text = |name: &str| {
                 fs::read_to_string(format!("/proc/{writer}/{name}")).unwrap_or_default()
             };

@@ -1,28 +1,18 @@
 //! Reading cores, and looking at running containers: no command waits for a container's file
 //! system.
 use std::io::Read;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::fixture::{bundle, crash, names};
-use crate::scene::{self, ECI, product};
-use crate::support::fuse::{Fuse, op};
-use crate::support::runtime::{Kind, Runtime};
+use support::fixture::{bundle, crash, names};
+use support::fuse::{Fuse, op};
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, ECI, product};
+use support::wait::ends_within;
 
 /// Every verb waits at most three or four seconds for a container's file system; the
 /// rest is for a busy machine.
 const BOUND: Duration = Duration::from_secs(40);
-
-fn ends_within(child: &mut Child, most: Duration) -> Option<ExitStatus> {
-    let until = Instant::now() + most;
-    while Instant::now() < until {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status);
-        }
-        std::thread::sleep(Duration::from_millis(20)); // wait(2) knows no time-out
-    }
-    None
-}
 
 /// One volume without its server blocked `list` for all containers, and each attempt left a process
 /// that could not be killed.

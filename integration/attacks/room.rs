@@ -9,12 +9,12 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
 use tempfile::TempDir;
 
-use crate::fixture::{bundle, crash, in_the_store, names, store_of};
-use crate::scene::{self, ECI, product};
-use crate::support::bundle::DEFAULT_CAPABILITIES;
-use crate::support::crasher::compile;
-use crate::support::host::{Host, RUN, STORE};
-use crate::support::runtime::{Container, Kind, Runtime};
+use support::bundle::DEFAULT_CAPABILITIES;
+use support::crasher::compile;
+use support::fixture::{bundle, crash, in_the_store, names, store_of};
+use support::host::{Host, RUN, STORE};
+use support::runtime::{Container, Kind, Runtime};
+use support::scene::{self, ECI, product};
 
 const MIB: u64 = 1 << 20;
 

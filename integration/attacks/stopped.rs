@@ -6,18 +6,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::helpers;
-use crate::scene::{self, product};
-use crate::support::bare::{self, Container};
-use crate::support::crasher::{compile, crasher};
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::Host;
-use crate::support::require;
-use crate::support::user::{self, User};
+use support::bare::{self, Container};
+use support::crasher::{compile, crasher};
+use support::fuse::{Answer, Fuse};
+use support::host::Host;
+use support::processes::helpers;
+use support::require;
+use support::scene::{self, product};
+use support::user::{self, User};
+use support::wait::becomes;
 
 /// The sum of all waits of a helper: ten seconds for a copy, `stall` and its last part, ten for one
 /// that is stopped without such a limit, and time for a busy machine.
@@ -68,7 +69,7 @@ impl Stopper {
                 let mut peak = 0;
                 while !over.load(Ordering::SeqCst) {
                     peak = peak.max(helpers().len());
-                    std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
+                    std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
                 }
                 peak
             });
@@ -92,11 +93,7 @@ impl Drop for Stopper {
 
 /// Waits until at most `most` processes of the dispatcher are left.
 fn wait_for_helpers(most: usize, time: Duration) {
-    let until = Instant::now() + time;
-    while helpers().len() > most {
-        assert!(Instant::now() < until, "pinned: {:?}", states());
-        std::thread::sleep(Duration::from_millis(20)); // no event: they are no children of ours
-    }
+    assert!(becomes(time, || helpers().len() <= most), "pinned: {:?}", states());
 }
 
 /// PID, state and parent of the dispatcher's processes.
@@ -127,7 +124,7 @@ fn store(user: &User, scratch: &TempDir) -> PathBuf {
 fn assert_another_gets_its_core(host: &Host) {
     let cores = TempDir::with_prefix_in("other", "/var/tmp").unwrap();
     let container = Container::new("other", cores.path(), &[]);
-    let mut victim = container.victim(&bare::compile("victim"), "tiny", 0);
+    let mut victim = container.victim(&bare::victim(), "tiny", 0);
     victim.crash();
     assert!(victim.ends_within(ALL), "another container's crash is pinned");
     let record = host.records_of("other").pop().expect("another container's crash has no record");
@@ -213,11 +210,12 @@ fn row_29_writers_that_cannot_be_killed_keep_the_hosts_turns() {
     let mut children = vec![crash()];
     assert!(target.wait_held(ALL), "nothing was ever held: {:?}", states());
     children.extend((0..11).map(|_| crash()));
-    let until = Instant::now() + ALL;
-    while !children.iter_mut().all(|child| child.try_wait().unwrap().is_some()) {
-        assert!(Instant::now() < until, "a crashed process is pinned: {:?}", states());
-        std::thread::sleep(Duration::from_millis(20)); // wait(2) knows no time-out
-    }
+    let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+    assert!(
+        becomes(ALL, || children.iter_mut().all(ended)),
+        "a crashed process is pinned: {:?}",
+        states()
+    );
     assert_another_gets_its_core(&host);
     wait_for_helpers(2, ALL);
     target.go_on();
@@ -243,17 +241,14 @@ fn row_29_processes_that_are_killed_while_their_helpers_wait() {
     let target = Fuse::mount();
     target.on_write(0, Answer::Hold);
     let container = Container::new("impatient", target.path(), &[]);
-    let victim = || container.victim(&bare::compile("victim"), "tiny", 0);
+    let victim = || container.victim(&bare::victim(), "tiny", 0);
     let mut first = victim();
     first.crash();
     assert!(target.wait_held(ALL));
     let mut others: Vec<_> = (0..40).map(|_| victim()).collect();
     others.iter_mut().for_each(|victim| victim.crash());
-    let until = Instant::now() + ALL;
-    while helpers().len() < 2 + others.len() {
-        assert!(Instant::now() < until, "{} helpers only", helpers().len());
-        std::thread::sleep(Duration::from_millis(20)); // no event: they are no children of ours
-    }
+    let all = becomes(ALL, || helpers().len() >= 2 + others.len());
+    assert!(all, "{} helpers only", helpers().len());
     others.iter_mut().for_each(|victim| victim.kill());
     wait_for_helpers(2, Duration::from_secs(30));
     target.go_on();

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::crasher::crasher;
-use crate::support::daemon::Daemon;
-use crate::support::host::BINARY;
-use crate::support::podman::{IMAGE, Podman};
-use crate::support::require;
-use crate::support::runtime::Kind;
+use support::crasher::crasher;
+use support::daemon::Daemon;
+use support::host::BINARY;
+use support::podman::{IMAGE, Podman};
+use support::require;
+use support::runtime::Kind;
 
 use super::photo::Photo;
 use super::{core_of, doctor_says, host, product};

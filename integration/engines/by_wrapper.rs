@@ -8,10 +8,10 @@ use super::docker::Docker;
 use super::photo::Photo;
 use super::suite::Suite;
 use super::{core_of, doctor_says, enabled, host, product};
-use crate::support::bundle::Bundle;
-use crate::support::crasher::crasher;
-use crate::support::host::{BINARY, Host};
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::Bundle;
+use support::crasher::crasher;
+use support::host::{BINARY, Host};
+use support::runtime::{Kind, Runtime};
 
 /// The wrapper's link, where `make install` puts it; gone on drop.
 struct Link(PathBuf);
@@ -30,9 +30,13 @@ impl Drop for Link {
     }
 }
 
+support::cases!(over_every_runtime: runc(Kind::Runc), crun(Kind::Crun), youki(Kind::Youki));
+
 /// The wrapper itself, over each runtime: the same answers as the real one's, and a core.
-#[test]
-fn over_every_runtime() {
+fn over_every_runtime(kind: Kind) {
+    if !support::require::programs(&[kind.name()]) {
+        return;
+    }
     let host = host();
     let link = Link::make();
     // youki prints its features in another order each time.
@@ -42,87 +46,75 @@ fn over_every_runtime() {
             .map(|line| line.trim_end_matches(',').to_owned())
             .collect()
     };
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        host.configure(&format!("runtime = {:?}\n", runtime.program()));
-        // The real one's command line, with the wrapper in its place.
-        let wrapper = |args: &[&str]| {
-            let real = runtime.command();
-            runtime.output(Command::new(&link.0).args(real.get_args()).args(args))
-        };
-        let real = |args: &[&str]| runtime.output(runtime.command().args(args));
-        for args in [
-            &["--version"][..],
-            &["features"],
-            &["state", "none"],
-            &["run"],
-            &["create", "--bundle", "/nowhere", "none"],
-            &["delete", "none"],
-        ] {
-            let (ours, theirs) = (wrapper(args), real(args));
-            assert_eq!(ours.status.code(), theirs.status.code(), "{} {args:?}", kind.name());
-            assert_eq!(lines(&ours.stdout), lines(&theirs.stdout), "{} {args:?}", kind.name());
-        }
-
-        let mut bundle = Bundle::new();
-        bundle.rootfs().put(crasher(), "/bin/crasher");
-        // What a program inherits is the same.
-        bundle.shell(
-            "umask; ulimit -a; grep -E '^(Sig|Shd|NoNewPrivs|Seccomp)' /proc/self/status; ls \
-             /proc/self/fd; cat /proc/self/oom_score_adj",
-        );
-        bundle.write();
-        let path = bundle.path().to_str().unwrap().to_owned();
-        let inherits = ["run", "--bundle", &path, "inherits"];
-        let (ours, theirs) = (wrapper(&inherits), real(&inherits));
-        assert_eq!(
-            String::from_utf8_lossy(&ours.stdout),
-            String::from_utf8_lossy(&theirs.stdout),
-            "{}",
-            kind.name()
-        );
-        assert!(theirs.stdout.starts_with(b"0022\n"), "{theirs:?}");
-
-        bundle.shell("/bin/crasher null; exit 7");
-        // A container that requests nothing: not a byte of config.json changes.
-        let before = std::fs::read(bundle.write()).unwrap();
-        let id = format!("silent-{}", kind.name());
-        assert_eq!(
-            wrapper(&["run", "--bundle", &path, &id]).status.code(),
-            Some(7),
-            "{}",
-            kind.name()
-        );
-        assert_eq!(std::fs::read(bundle.path().join("config.json")).unwrap(), before);
-        assert!(host.records_of(&id).is_empty());
-        // A file that cannot be edited is left to the real runtime.
-        std::fs::write(bundle.path().join("config.json"), "{\"annotations\": 5").unwrap();
-        let (ours, theirs) =
-            (wrapper(&["run", "--bundle", &path, &id]), real(&["run", "--bundle", &path, &id]));
-        assert!(
-            !ours.status.success() && ours.status.code() == theirs.status.code(),
-            "{}",
-            kind.name()
-        );
-
-        bundle.annotation("oci-coredump/pattern", "/dump/core");
-        bundle.write();
-        let id = format!("asks-{}", kind.name());
-        assert_eq!(
-            wrapper(&["run", "--bundle", &path, &id]).status.code(),
-            Some(7),
-            "{}",
-            kind.name()
-        );
-        assert_eq!(core_of(&host, &id)["pattern"], "/dump/core");
-        assert!(
-            std::fs::read_dir(bundle.path()).unwrap().all(|entry| !entry
-                .unwrap()
-                .file_name()
-                .to_string_lossy()
-                .contains(".new"))
-        );
+    let runtime = Runtime::new(kind);
+    host.configure(&format!("runtime = {:?}\n", runtime.program()));
+    // The real one's command line, with the wrapper in its place.
+    let wrapper = |args: &[&str]| {
+        let real = runtime.command();
+        runtime.output(Command::new(&link.0).args(real.get_args()).args(args))
+    };
+    let real = |args: &[&str]| runtime.output(runtime.command().args(args));
+    for args in [
+        &["--version"][..],
+        &["features"],
+        &["state", "none"],
+        &["run"],
+        &["create", "--bundle", "/nowhere", "none"],
+        &["delete", "none"],
+    ] {
+        let (ours, theirs) = (wrapper(args), real(args));
+        assert_eq!(ours.status.code(), theirs.status.code(), "{} {args:?}", kind.name());
+        assert_eq!(lines(&ours.stdout), lines(&theirs.stdout), "{} {args:?}", kind.name());
     }
+
+    let mut bundle = Bundle::new();
+    bundle.rootfs().put(crasher(), "/bin/crasher");
+    // What a program inherits is the same. SigQ counts the signals of all processes of the user.
+    bundle.shell(
+        "umask; ulimit -a; grep -E '^(Sig[^Q]|Shd|NoNewPrivs|Seccomp)' /proc/self/status; ls \
+         /proc/self/fd; cat /proc/self/oom_score_adj",
+    );
+    bundle.write();
+    let path = bundle.path().to_str().unwrap().to_owned();
+    let inherits = ["run", "--bundle", &path, "inherits"];
+    let (ours, theirs) = (wrapper(&inherits), real(&inherits));
+    assert_eq!(
+        String::from_utf8_lossy(&ours.stdout),
+        String::from_utf8_lossy(&theirs.stdout),
+        "{}",
+        kind.name()
+    );
+    assert!(theirs.stdout.starts_with(b"0022\n"), "{theirs:?}");
+
+    bundle.shell("/bin/crasher null; exit 7");
+    // A container that requests nothing: not a byte of config.json changes.
+    let before = std::fs::read(bundle.write()).unwrap();
+    let id = format!("silent-{}", kind.name());
+    assert_eq!(wrapper(&["run", "--bundle", &path, &id]).status.code(), Some(7), "{}", kind.name());
+    assert_eq!(std::fs::read(bundle.path().join("config.json")).unwrap(), before);
+    assert!(host.records_of(&id).is_empty());
+    // A file that cannot be edited is left to the real runtime.
+    std::fs::write(bundle.path().join("config.json"), "{\"annotations\": 5").unwrap();
+    let (ours, theirs) =
+        (wrapper(&["run", "--bundle", &path, &id]), real(&["run", "--bundle", &path, &id]));
+    assert!(
+        !ours.status.success() && ours.status.code() == theirs.status.code(),
+        "{}",
+        kind.name()
+    );
+
+    bundle.annotation("oci-coredump/pattern", "/dump/core");
+    bundle.write();
+    let id = format!("asks-{}", kind.name());
+    assert_eq!(wrapper(&["run", "--bundle", &path, &id]).status.code(), Some(7), "{}", kind.name());
+    assert_eq!(core_of(&host, &id)["pattern"], "/dump/core");
+    assert!(
+        std::fs::read_dir(bundle.path()).unwrap().all(|entry| !entry
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .contains(".new"))
+    );
 }
 
 const SH: [&str; 2] = ["/bin/sh", "-c"];
@@ -238,7 +230,12 @@ fn under_docker(suite: Suite) {
     let crash =
         |name: &str| docker.try_docker(&["exec", name, "/bin/crasher", "null"]).status.code();
     assert_eq!((crash("asks"), crash("silent")), (Some(139), Some(139)));
-    assert_eq!(core_of(&host, &asks)["pattern"], "/dump/core-eci");
+    let record = core_of(&host, &asks);
+    assert_eq!(
+        ["pattern", "container_name", "image"].map(|key| record[key].as_str().unwrap_or_default()),
+        ["/dump/core-eci", "asks", super::image::IMAGE],
+        "{record:#}"
+    );
     assert!(host.records_of(&silent).is_empty());
     enabled(&host, &silent, "silent", docker.command(&[]), || {
         assert_eq!(crash("silent"), Some(139))

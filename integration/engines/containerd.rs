@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::image::{self, IMAGE, run};
 use super::suite::Suite;
-use crate::support::daemon::Daemon;
+use support::daemon::Daemon;
 
 /// A running containerd with the image.
 pub struct Containerd {
@@ -119,7 +119,7 @@ impl Containerd {
 
     /// One call of the CRI, which must succeed.
     pub fn cri(&self, method: &str, request: &Value) -> Value {
-        let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/engines/cri.py");
+        let client = support::program::repository().join("integration/engines/cri.py");
         // Debian's own Python: that is where the package python3-grpcio puts its module.
         let answer = run(Command::new("/usr/bin/python3")
             .arg(client)
@@ -157,6 +157,13 @@ impl Drop for Containerd {
 impl Pod<'_> {
     /// A running container of the pod; its ID.
     pub fn container(&self, name: &str) -> String {
+        self.container_with(name, &[])
+    }
+
+    /// The same, with directories of the host at these places in it, as a kubelet mounts volumes.
+    pub fn container_with(&self, name: &str, volumes: &[(&Path, &str)]) -> String {
+        let mounts: Vec<_> =
+            volumes.iter().map(|(host, inside)| json!({"1": inside, "2": host})).collect();
         // LinuxContainerSecurityContext: namespace_options (network = NODE, pid = CONTAINER),
         // readonly_paths as a kubelet gives them.
         let security = json!({
@@ -166,7 +173,7 @@ impl Pod<'_> {
         // ContainerConfig: metadata, image, command, log_path, linux.security_context.
         let config = json!({
             "1": {"1": name}, "2": {"1": IMAGE}, "3": ["/bin/sleep", "1000"],
-            "11": format!("{name}.log"), "15": {"2": security},
+            "7": mounts, "11": format!("{name}.log"), "15": {"2": security},
         });
         let request = json!({"1": self.id, "2": config, "3": self.config});
         let id =

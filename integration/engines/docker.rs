@@ -8,7 +8,9 @@ use tempfile::TempDir;
 
 use super::image::{self, run};
 use super::suite::Suite;
-use crate::support::daemon::Daemon;
+use std::time::Duration;
+use support::daemon::Daemon;
+use support::wait::wait_for;
 
 /// A running dockerd with the image.
 pub struct Docker {
@@ -53,12 +55,10 @@ impl Docker {
     /// Makes it read its configuration again, and waits until it says this as its default runtime.
     pub fn reload(&self, default_runtime: &str) {
         self.daemon.signal(Signal::SIGHUP);
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while self.docker(&["info", "--format", "{{.DefaultRuntime}}"]).trim() != default_runtime {
-            assert!(std::time::Instant::now() < until, "dockerd does not take its configuration");
-            // a reload tells nobody that it is done
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        wait_for("that dockerd takes its configuration", Duration::from_secs(20), || {
+            let taken = self.docker(&["info", "--format", "{{.DefaultRuntime}}"]);
+            taken.trim() == default_runtime
+        });
     }
 
     /// Stops and starts it: what is no longer in its configuration, a reload keeps.

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::crasher::crasher;
-use crate::support::rootfs::Rootfs;
+use support::crasher::crasher;
+use support::rootfs::Rootfs;
 
 /// Its name.
 pub const IMAGE: &str = "localhost/victim:1";

@@ -5,7 +5,7 @@ use super::containerd::{Containerd, Pod};
 use super::photo::Photo;
 use super::suite::Suite;
 use super::{core_of, doctor_says, host, product};
-use crate::support::host::{BINARY, Host};
+use support::host::{BINARY, Host};
 
 const PROGRAMS: [&str; 3] = ["containerd", "ctr", "containerd-shim-runc-v2"];
 
@@ -97,11 +97,7 @@ fn plugin_of(path: &std::path::Path) -> i32 {
         std::fs::read(format!("/proc/{pid}/cmdline"))
             .is_ok_and(|line| line.starts_with(path.as_os_str().as_encoded_bytes()))
     };
-    let all = std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    all.into_iter().find(started).unwrap_or_else(|| panic!("no plugin {path:?} runs"))
+    support::processes::all().find(started).unwrap_or_else(|| panic!("no plugin {path:?} runs"))
 }
 
 #[test]
@@ -164,6 +160,87 @@ fn by_spec(suite: Suite, version: u32) {
     std::fs::write(&file, text).unwrap();
     product(&["uninstall", "--purge"]);
     before.assert_unchanged(&[&config, &drop_ins]);
+}
+
+/// Volumes as a kubelet prepares them: an emptyDir in memory, and a part of a volume (`subPath`).
+/// Also what `enable` finds by the pod's name.
+#[test]
+fn volumes_of_a_kubelet() {
+    if !Suite::Machine.has(&PROGRAMS) {
+        return;
+    }
+    let host = host();
+    let mut containerd = Containerd::prepare(Suite::Machine, 2, false);
+    let config = containerd.config();
+    product(&["install", "containerd", "--way", "spec", "--config", config.to_str().unwrap()]);
+    containerd.start();
+    let pods = containerd.file("kubelet/pods/u-1");
+    let (memory, part) =
+        (pods.join("volumes/kubernetes.io~empty-dir/tmp"), pods.join("volume-subpaths/data/app/0"));
+    let data = containerd.file("volume/of-app");
+    for directory in [&memory, &part, &data] {
+        std::fs::create_dir_all(directory).unwrap();
+    }
+    mount(&["-t", "tmpfs", "-o", "size=16m", "tmpfs", memory.to_str().unwrap()]);
+    let tmpfs = Unmounted(&memory);
+    mount(&["--bind", data.to_str().unwrap(), part.to_str().unwrap()]);
+    let subpath = Unmounted(&part);
+
+    let asks = [
+        ("memory.oci-coredump/pattern", "/tmp/dump/core"),
+        ("part.oci-coredump/pattern", "/data/dump/core"),
+    ];
+    let pod = containerd.pod("web-0", &asks);
+    let in_memory = pod.container_with("memory", &[(&memory, "/tmp")]);
+    let in_part = pod.container_with("part", &[(&part, "/data")]);
+    let plain = pod.container("plain");
+    for container in [&in_memory, &in_part] {
+        assert_eq!(pod.exec(container, "/bin/crasher null").1, 139);
+    }
+    host.settle();
+    let record = core_of(&host, &in_memory);
+    assert_eq!(
+        (&record["location"], &record["reason"]),
+        (&"pod memory".into(), &"the core goes away with the pod".into())
+    );
+    assert!(record["host_path"].as_str().unwrap().starts_with(memory.to_str().unwrap()));
+    let record = core_of(&host, &in_part);
+    assert_eq!(record["location"], "volume");
+    assert!(record["host_path"].as_str().unwrap().starts_with(data.to_str().unwrap()), "{record}");
+
+    let by = containerd.ctr_command(&[]);
+    let words: Vec<&str> = std::iter::once(by.get_program())
+        .chain(by.get_args())
+        .map(|word| word.to_str().unwrap())
+        .collect();
+    for name in ["plain", "web-0/plain", "shop/web-0/plain", &plain[..12]] {
+        let enable = ["enable", name, "--by", &words.join(" "), "--pattern", "/enabled/core"];
+        assert!(product(&enable).contains(&plain), "{name}");
+        assert!(product(&["disable", name]).contains(&plain), "{name}");
+    }
+
+    // The pod goes, and with it what the kubelet has mounted for it.
+    pod.remove();
+    drop(subpath);
+    drop(tmpfs);
+    std::fs::remove_dir_all(&pods).unwrap();
+    let listed = product(&["list"]);
+    assert!(listed.contains("removed with its pod") && listed.contains("present"), "{listed}");
+    containerd.stop();
+    product(&["uninstall", "--purge"]);
+}
+
+fn mount(args: &[&str]) {
+    assert!(Command::new("mount").args(args).status().unwrap().success(), "{args:?}");
+}
+
+/// A mount, until drop.
+struct Unmounted<'a>(&'a std::path::Path);
+
+impl Drop for Unmounted<'_> {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 #[test]

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::image::run;
 use super::photo::Photo;
 use super::{host, product};
-use crate::support::crasher::crasher;
-use crate::support::host::{BINARY, Host, last_line};
-use crate::support::require;
-use crate::support::rootfs::Rootfs;
-use crate::support::user::{self, User};
+use support::crasher::crasher;
+use support::host::{BINARY, Host, last_line};
+use support::require;
+use support::rootfs::Rootfs;
+use support::user::{self, User};
 
 const IMAGE: &str = "localhost/victim";
 
@@ -155,7 +155,7 @@ fn listed(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Where the product may write.
+/// The paths that the product may change.
 fn touched(user: &User) -> Vec<PathBuf> {
     vec![
         user.run_dir().join("oci-coredump"),

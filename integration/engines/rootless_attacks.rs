@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{host, product};
-use crate::support::crasher::crasher;
-use crate::support::host::{BINARY, Host};
-use crate::support::require;
-use crate::support::user::{self, User};
+use support::crasher::crasher;
+use support::host::{BINARY, Host};
+use support::require;
+use support::user::{self, User};
+use support::wait::ends_within;
 
 /// A process in a mount namespace of its own, about to crash.
 struct Victim {
@@ -120,16 +121,8 @@ impl Victim {
     /// says; otherwise the host's handler has it.
     fn crash(mut self) -> bool {
         self.child.stdin.take().unwrap().write_all(b"x").unwrap();
-        let until = Instant::now() + Duration::from_secs(30);
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => {
-                    assert!(Instant::now() < until, "the crash of {} does not end", self.child.id())
-                }
-            }
-            std::thread::sleep(Duration::from_millis(5)); // wait(2) knows no time-out
-        };
+        let status = ends_within(&mut self.child, Duration::from_secs(30))
+            .unwrap_or_else(|| panic!("the crash of {} does not end", self.child.id()));
         assert_eq!(status.signal(), Some(11));
         let mut names: Vec<_> = fs::read_dir(&self.directory)
             .unwrap()
@@ -551,7 +544,7 @@ fn row_54_debug_information_that_is_roots() {
                   int main(void) \
                   { char c; if (write(1, \"ready\\n\", 6) < 0 || read(0, &c, 1) < 0) return 1; \
                   kill(getpid(), SIGSEGV); return 0; }\n";
-    let built = crate::support::crasher::compile("identified", source, &["-Wl,--build-id=sha1"]);
+    let built = support::crasher::compile("identified", source, &["-Wl,--build-id=sha1"]);
     let program = scratch.path().join("identified");
     fs::copy(built, &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();

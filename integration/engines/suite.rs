@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::require;
+use support::require;
 
 /// Where the programs come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use object::elf::{FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use tempfile::TempDir;
 
-use crate::scene;
-use crate::support::bare::{self, Container};
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::Host;
 use crate::witness::{BOUND, Calm, settled};
+use support::bare::{self, Container};
+use support::fuse::{Answer, Fuse};
+use support::host::Host;
+use support::scene;
 
 const MIB: u64 = 1 << 20;
 
@@ -83,7 +83,7 @@ fn fails(
         let what = format!("{fault}, {way}");
         let name = format!("{fault}-{way}");
         let container = Container::new(&name, directory, annotations);
-        let mut victim = container.victim(&bare::compile("victim"), "random", size);
+        let mut victim = container.victim(&bare::victim(), "random", size);
         victim.crash();
         if way == "fast" {
             calm.crash(host, &what);
@@ -179,7 +179,7 @@ fn read_only() {
         None::<&str>,
     )
     .unwrap();
-    let mut victim = container.victim(&bare::compile("victim"), "tiny", 0);
+    let mut victim = container.victim(&bare::victim(), "tiny", 0);
     victim.crash();
     assert!(victim.ends_within(BOUND));
     calm.crash(&host, "erofs");

@@ -1,16 +1,19 @@
 //! SIGKILL of the helper and of its writer.
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fixture::{helpers, names};
-use crate::scene;
-use crate::support::bare::{self, Container};
-use crate::support::between::{Between, wait_gone};
-use crate::support::crasher::compile;
 use crate::witness::{BOUND, Calm, assert_told, forget, is_whole, record};
+use support::bare::{self, Container};
+use support::between::Between;
+use support::crasher::compile;
+use support::fixture::names;
+use support::processes::wait_gone;
+use support::processes::{dumping, helpers};
+use support::scene;
+use support::wait::{becomes, wait_for};
 
 /// Number of calls between two kills of the sweep. With `OCI_COREDUMP_SWEEP=1` every call is
 /// one, which takes minutes.
@@ -28,7 +31,7 @@ fn killed_at_every_step() {
     let directory = TempDir::with_prefix("kills").unwrap();
     let container = Container::new("killed", directory.path(), &[]);
     let calm = Calm::new();
-    let program = bare::compile("victim");
+    let program = bare::victim();
     let sweep = compile("sweep", include_str!("sweep.c"), &[]);
     let script = format!(
         "case ${{16}} in *calm*) exec $helper \"$@\";; esac\n\
@@ -45,12 +48,11 @@ fn killed_at_every_step() {
         let mut victim = container.victim(&program, "tiny", 0);
         victim.crash();
         assert!(victim.ends_within(BOUND), "{what}: the crashed process hangs");
-        let until = Instant::now() + BOUND;
-        while !report.exists() {
-            assert!(Instant::now() < until, "{what}: the helper is still there: {:?}", helpers());
-            // the kernel's child: there is nothing to wait on
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        assert!(
+            becomes(BOUND, || report.exists()),
+            "{what}: the helper is still there: {:?}",
+            helpers()
+        );
         let text = fs::read_to_string(&report).unwrap();
         fs::remove_file(&report).unwrap();
         let numbers: Vec<usize> =
@@ -129,72 +131,57 @@ fn killed_at_every_step() {
     calm.crash(&host, "after the sweep");
 }
 
+support::cases!(killed_at_any_moment_of_a_large_dump: plain("plain", &[]), early("early", &[("oci-coredump/release", "early")]), zstd("zstd", &[("oci-coredump/compress", "zstd")]));
+
 /// Killed at any moment of a large dump: the parent, or the writer with its threads.
-#[test]
-fn killed_at_any_moment_of_a_large_dump() {
+fn killed_at_any_moment_of_a_large_dump(name: &str, annotations: &[(&str, &str)]) {
     let host = scene::host();
     host.configure("allow_early_release = true\n");
     let calm = Calm::new();
-    let program = bare::compile("victim");
-    for (name, annotations) in [
-        ("plain", &[][..]),
-        ("early", &[("oci-coredump/release", "early")]),
-        ("zstd", &[("oci-coredump/compress", "zstd")]),
-    ] {
-        let directory = TempDir::with_prefix("large").unwrap();
-        let container = Container::new(name, directory.path(), annotations);
-        let mut hit = 0;
-        for round in 0..12u64 {
-            let what = format!("{name}, round {round}");
-            let mut victim = container.victim(&program, "random", 24);
-            victim.crash();
-            let until = Instant::now() + BOUND;
-            let both = loop {
-                let mut found = helpers();
-                if found.len() == 2 {
-                    found.sort_unstable();
-                    break found;
-                }
-                assert!(Instant::now() < until, "{what}: no writer was seen");
-                std::thread::yield_now();
-            };
-            // There is no event: any moment will do, and they should differ.
-            std::thread::sleep(Duration::from_micros(round * 1500));
-            let pid = nix::unistd::Pid::from_raw(both[round as usize % 2]);
-            hit +=
-                u32::from(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok());
-            assert!(victim.ends_within(BOUND), "{what}: the crashed process hangs");
-            for pid in both {
-                wait_gone(pid, BOUND);
-            }
-            let Some(record) = record(&host, name, victim.pid()) else {
-                // Killed before there was a record: then there is no file either.
-                assert_eq!(
-                    names(directory.path()),
-                    ["not-empty"],
-                    "{what}: a file without a record"
-                );
-                continue;
-            };
-            if name == "zstd" {
-                let file = fs::exists(directory.path().join(format!("core.{}.zst", victim.pid())))
-                    .unwrap();
-                assert!(
-                    record["truncated"] == true || record["outcome"] == "written" || !file,
-                    "{what}: {record:#}"
-                );
-            } else {
-                assert_told(&host, name, directory.path(), &what);
-            }
-            forget(directory.path());
-            for entry in fs::read_dir(directory.path()).unwrap() {
-                let path = entry.unwrap().path();
-                if path != Path::new(directory.path()).join("not-empty") {
-                    fs::remove_file(path).unwrap();
-                }
+    let program = bare::victim();
+    let directory = TempDir::with_prefix("large").unwrap();
+    let container = Container::new(name, directory.path(), annotations);
+    let mut hit = 0;
+    for round in 0..12u64 {
+        let what = format!("{name}, round {round}");
+        let mut victim = container.victim(&program, "random", 24);
+        victim.crash();
+        let both = wait_for(&format!("{what}: a helper and a writer"), BOUND, || {
+            let mut found = dumping();
+            found.sort_unstable();
+            (found.len() == 2).then_some(found)
+        });
+        // There is no event: any moment will do, and they should differ.
+        std::thread::sleep(Duration::from_micros(round * 1500));
+        let pid = nix::unistd::Pid::from_raw(both[round as usize % 2]);
+        hit += u32::from(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok());
+        assert!(victim.ends_within(BOUND), "{what}: the crashed process hangs");
+        for pid in both {
+            wait_gone(pid, BOUND);
+        }
+        let Some(record) = record(&host, name, victim.pid()) else {
+            // Killed before there was a record: then there is no file either.
+            assert_eq!(names(directory.path()), ["not-empty"], "{what}: a file without a record");
+            continue;
+        };
+        if name == "zstd" {
+            let file =
+                fs::exists(directory.path().join(format!("core.{}.zst", victim.pid()))).unwrap();
+            assert!(
+                record["truncated"] == true || record["outcome"] == "written" || !file,
+                "{what}: {record:#}"
+            );
+        } else {
+            assert_told(&host, name, directory.path(), &what);
+        }
+        forget(directory.path());
+        for entry in fs::read_dir(directory.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path != Path::new(directory.path()).join("not-empty") {
+                fs::remove_file(path).unwrap();
             }
         }
-        assert!(hit > 4, "{name}: {hit} of 12 were hit");
-        calm.crash(&host, name);
     }
+    assert!(hit > 4, "{name}: {hit} of 12 were hit");
+    calm.crash(&host, name);
 }

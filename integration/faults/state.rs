@@ -10,13 +10,14 @@ use nix::mount::{MntFlags, umount2};
 use tempfile::TempDir;
 
 use crate::disks::Tmpfs;
-use crate::fixture::{bundle, crash, names};
-use crate::scene::{self, only_record};
-use crate::support::bare::{self, Container};
-use crate::support::between::Between;
-use crate::support::host::{CONFIG, Host, RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
 use crate::witness::{BOUND, Calm, is_whole, settled};
+use support::bare::{self, Container};
+use support::between::Between;
+use support::fixture::{bundle, crash, names};
+use support::host::{CONFIG, Host, RUN, STORE};
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, only_record};
+use support::wait::ends_within;
 
 /// A small file system over one of the project's directories, until drop.
 struct Small(&'static str);
@@ -83,7 +84,7 @@ fn store_full() {
     let directory = TempDir::new().unwrap();
     let container = Container::new("full", directory.path(), &[]);
     small.fill();
-    let mut victim = container.victim(&bare::compile("victim"), "tiny", 0);
+    let mut victim = container.victim(&bare::victim(), "tiny", 0);
     victim.crash();
     assert!(victim.ends_within(BOUND));
     assert!(is_whole(&fs::read(victim.core()).unwrap()));
@@ -99,7 +100,7 @@ fn registration_damaged() {
     let host = scene::host();
     let directory = TempDir::new().unwrap();
     let calm = Calm::new();
-    let program = bare::compile("victim");
+    let program = bare::victim();
     let container = Container::new("damaged", directory.path(), &[]);
     let entry = Path::new(RUN).join("containers/damaged.json");
     let good = fs::read(&entry).unwrap();
@@ -154,7 +155,7 @@ fn configuration_unreadable() {
     let host = scene::host();
     let directory = TempDir::new().unwrap();
     let container = Container::new("configured", directory.path(), &[]);
-    let program = bare::compile("victim");
+    let program = bare::victim();
     let crashes = |host: &Host, what: &str| {
         let mut victim = container.victim(&program, "tiny", 0);
         victim.crash();
@@ -189,7 +190,7 @@ fn clock_jumps() {
     let directory = TempDir::new().unwrap();
     let container = Container::new("clock", directory.path(), &[]);
     let calm = Calm::new();
-    let program = bare::compile("victim");
+    let program = bare::victim();
     let script = "t=$(cat ${0%/*}/t)\n\
                   exec $helper \"$1\" \"$2\" \"$3\" \"$4\" \"$5\" \"$6\" \"$7\" \"$8\" \"$9\" \
                   \"${10}\" \"$t\" \"${12}\" \"${13}\" \"${14}\" \"${15}\" \"${16}\" \"${17}\" \
@@ -236,7 +237,7 @@ fn store_frozen() {
     host.configure(&format!("store = {:?}\n", mounted.join("store").to_str().unwrap()));
     let directory = TempDir::new().unwrap();
     let container = Container::new("elsewhere", directory.path(), &[]);
-    let program = bare::compile("victim");
+    let program = bare::victim();
     let mut victim = container.victim(&program, "tiny", 0);
     victim.crash();
     assert!(victim.ends_within(BOUND));
@@ -250,11 +251,7 @@ fn store_frozen() {
     let mut own = Command::new("sh");
     own.args(["-c", "ulimit -c unlimited; kill -SEGV $$"]).current_dir(scratch.path());
     let mut own = own.spawn().unwrap();
-    let until = std::time::Instant::now() + BOUND;
-    while own.try_wait().unwrap().is_none() && std::time::Instant::now() < until {
-        std::thread::sleep(std::time::Duration::from_millis(10)); // wait(2) knows no time-out
-    }
-    let own_ended = own.try_wait().unwrap().is_some();
+    let own_ended = ends_within(&mut own, BOUND).is_some();
     run(Command::new("fsfreeze").arg("--unfreeze").arg(&mounted));
     own.wait().unwrap();
     assert!(let_go, "the crashed process waits for the store");

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::fixture::helpers;
-use crate::scene;
-use crate::support::bare::Container;
-use crate::support::crasher::compile;
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{RUN, locked};
-use crate::support::runtime::{Kind, Runtime};
 use crate::witness::{Calm, is_whole};
+use support::bare::Container;
+use support::crasher::compile;
+use support::fuse::{Answer, Fuse};
+use support::host::{RUN, locked};
+use support::processes::{self, helpers};
+use support::runtime::{Kind, Runtime};
+use support::scene;
 
 const CONTAINERS: usize = 20;
 
@@ -166,7 +166,7 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
         if peak.helpers > last {
             (last, since) = (peak.helpers, Instant::now());
         }
-        std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
+        std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
     }
     let at = Instant::now();
     calm.crash(&host, "in the storm");
@@ -208,7 +208,7 @@ fn a_thousand_processes_at_once() {
     let host = scene::host();
     let calm = Calm::new();
     let runtime = Runtime::new(Kind::Runc);
-    let (mut bundle, _volume) = crate::fixture::bundle();
+    let (mut bundle, _volume) = support::fixture::bundle();
     // How long a start takes is to be seen; ten seconds, which the other tests give their hooks, is
     // what an engine might call too long.
     for hook in bundle.config["hooks"]
@@ -251,7 +251,7 @@ fn a_thousand_processes_at_once() {
             let mut peak = Peak::default();
             while !over.load(Ordering::SeqCst) {
                 peak.look(before);
-                std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
+                std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
             }
             peak
         });
@@ -333,11 +333,10 @@ fn a_thousand_crashes_of_the_hosts_own() {
     host.set("kernel/core_pipe_limit", &AT_ONCE.to_string());
     let calm = Calm::new();
     let running = || {
-        let all = fs::read_dir("/proc").unwrap().flatten();
-        let is_it = |line: Vec<u8>| {
-            line.split(|b| *b == 0).nth(1) == Some(script.as_os_str().as_encoded_bytes())
+        let is_it = |pid: &i32| {
+            processes::argument(*pid, 1).as_deref() == Some(script.as_os_str().as_encoded_bytes())
         };
-        all.filter(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(is_it)).count()
+        processes::all().filter(is_it).count()
     };
 
     let (reader, writer) = std::io::pipe().unwrap();
@@ -359,7 +358,7 @@ fn a_thousand_crashes_of_the_hosts_own() {
             while !over.load(Ordering::SeqCst) {
                 peak.look(before);
                 handlers = handlers.max(running());
-                std::thread::sleep(Duration::from_millis(20)); // a sample, not a wait
+                std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
             }
             (peak, handlers)
         });

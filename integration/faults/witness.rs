@@ -1,7 +1,7 @@
 //! What must hold after any fault.
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use object::LittleEndian;
 use object::elf::FileHeader64;
@@ -9,8 +9,8 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::bare::{self, Container};
-use crate::support::host::{Host, STORE};
+use support::bare::{self, Container};
+use support::host::{Host, STORE};
 
 /// Upper bound for everything that a crash waits for.
 pub const BOUND: Duration = Duration::from_secs(20);
@@ -28,21 +28,12 @@ pub fn is_whole(core: &[u8]) -> bool {
 
 /// The record of a crash by its PID on the host.
 pub fn record(host: &Host, container: &str, pid: u32) -> Option<Value> {
-    host.records_of(container).into_iter().find(|record| record["host_pid"] == pid)
+    host.record_of(container, pid)
 }
 
 /// The record of a crash, once it no longer changes.
 pub fn settled(host: &Host, container: &str, pid: u32) -> Value {
-    let until = Instant::now() + BOUND;
-    loop {
-        if let Some(record) =
-            record(host, container, pid).filter(|record| record["outcome"] != "started")
-        {
-            return record;
-        }
-        assert!(Instant::now() < until, "no record of {pid}: {:#?}", host.records_of(container));
-        std::thread::sleep(Duration::from_millis(5)); // the helper is no child of ours
-    }
+    host.complete_record(container, pid)
 }
 
 /// Every file in the directory has its record, and the record of an incomplete file says so.
@@ -79,7 +70,7 @@ impl Calm {
     pub fn new() -> Self {
         let directory = TempDir::with_prefix("calm").unwrap();
         let program = directory.path().join("calm");
-        fs::copy(bare::compile("victim"), &program).unwrap();
+        fs::copy(bare::victim(), &program).unwrap();
         let container = Container::new("calm", directory.path(), &[]);
         Self { container, directory, program }
     }

@@ -2,16 +2,16 @@
 //! threads, its memory and its container in the meantime.
 
 use crate::memory;
-use crate::support::bare::compile;
-use crate::support::bundle::Bundle;
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{BINARY, Host};
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
 use crate::template::{Core, Lane, Stage, Template, Way, assert_same, unlimited};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use support::bare;
+use support::bundle::Bundle;
+use support::fuse::{Answer, Fuse};
+use support::host::{BINARY, Host};
+use support::require;
+use support::runtime::{Kind, Runtime};
 
 fn stage(name: &'static str) -> Stage {
     Stage::new(name, "allow_early_release = true\n", &[("oci-coredump/release", "early")])
@@ -45,20 +45,24 @@ fn what_the_end_of_the_threads_changes() {
     judge(&stage, "threads", Way::Project, (true, Lane::Fast));
 }
 
-#[test]
-fn kinds_of_memory() {
-    for place in ["/var/tmp", "/dev/shm"] {
-        let stage = Stage::below(
-            place,
-            "kinds",
-            "allow_early_release = true\n",
-            &[("oci-coredump/release", "early")],
-        );
-        for kind in ["shared", "inaccessible", "transparent"] {
-            // In memory the core would be charged to no one, so there the process waits.
-            judge(&stage, kind, Way::Project, (place != "/dev/shm", Lane::Fast));
-        }
-    }
+// In memory the core would be charged to no one, so there the process waits.
+support::cases!(kinds_of_memory:
+    shared_to_disk("shared", "/var/tmp", true),
+    inaccessible_to_disk("inaccessible", "/var/tmp", true),
+    transparent_to_disk("transparent", "/var/tmp", true),
+    shared_to_memory("shared", "/dev/shm", false),
+    inaccessible_to_memory("inaccessible", "/dev/shm", false),
+    transparent_to_memory("transparent", "/dev/shm", false),
+);
+
+fn kinds_of_memory(kind: &str, place: &str, released: bool) {
+    let stage = Stage::below(
+        place,
+        "kinds",
+        "allow_early_release = true\n",
+        &[("oci-coredump/release", "early")],
+    );
+    judge(&stage, kind, Way::Project, (released, Lane::Fast));
 }
 
 /// If its memory cannot be pinned, is shared with its parent, or cannot all be read in time,
@@ -129,7 +133,7 @@ fn a_container_that_is_removed_meanwhile() {
     host.configure("allow_early_release = true\n");
     let (volume, runtime) = (Fuse::mount(), Runtime::new(Kind::Runc));
     let mut bundle = Bundle::new();
-    bundle.rootfs().put(&compile("victim"), "/bin/victim");
+    bundle.rootfs().put(&bare::victim(), "/bin/victim");
     bundle
         .args(&["/bin/victim", "random", &LARGE.to_string()])
         .bind(volume.path(), "/dump")

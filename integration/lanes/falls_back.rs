@@ -4,47 +4,38 @@
 use crate::template::{Lane, Stage, Template, Way, assert_same, limit, unlimited};
 use rustix::process::Resource;
 
-#[test]
-fn without_a_system_call() {
+// Without PAGEMAP_SCAN the page map is read, and without process_vm_readv /proc/PID/mem. A process
+// that cannot be read, no second thread, and no descriptor leave only the stream.
+support::cases!(without_a_system_call:
+    pagemap_scan("s", Lane::Fast),
+    process_vm_readv("v", Lane::Fast),
+    both("sv", Lane::Fast),
+    reading_memory("vp", Lane::Stream),
+    reading_the_page_map("sp", Lane::Stream),
+    threads("t", Lane::Stream),
+    descriptors("d", Lane::Stream),
+    all_of_them("svptd", Lane::Stream),
+);
+
+fn without_a_system_call(what: &'static str, expected: Lane) {
     let stage = Stage::new("without", "", &[]);
     let mut template = Template::start(&stage.container, "shared", "");
-    let table = [
-        ("s", Lane::Fast), // a kernel without PAGEMAP_SCAN: the page map is read
-        ("v", Lane::Fast), // process_vm_readv forbidden: /proc/PID/mem
-        ("sv", Lane::Fast),
-        ("vp", Lane::Stream), // a process that cannot be read
-        ("sp", Lane::Stream), // nor its page map
-        ("t", Lane::Stream),  // no thread
-        ("d", Lane::Stream),  // no descriptor
-        ("svptd", Lane::Stream),
-    ];
-    for (what, expected) in table {
-        assert_eq!(
-            stage.same(&mut template, Way::Without(what), unlimited),
-            expected,
-            "without {what}"
-        );
-    }
+    assert_eq!(stage.same(&mut template, Way::Without(what), unlimited), expected);
 }
 
-#[test]
-fn small_without_a_system_call() {
+support::cases!(small_without_a_system_call:
+    pagemap_scan("s", Lane::Stream),
+    process_vm_readv("v", Lane::Fast),
+    reading_memory("vp", Lane::Stream),
+    // A small core needs no second thread.
+    threads("t", Lane::Fast),
+    descriptors("d", Lane::Stream),
+);
+
+fn small_without_a_system_call(what: &'static str, expected: Lane) {
     let stage = Stage::new("small-without", "", &[]);
     let mut template = Template::start(&stage.container, "small-plain", "");
-    let table = [
-        ("s", Lane::Stream), // a kernel without PAGEMAP_SCAN
-        ("v", Lane::Fast),   // process_vm_readv forbidden: /proc/PID/mem
-        ("vp", Lane::Stream),
-        ("t", Lane::Fast), // no thread is needed
-        ("d", Lane::Stream),
-    ];
-    for (what, expected) in table {
-        assert_eq!(
-            stage.same(&mut template, Way::Without(what), unlimited),
-            expected,
-            "without {what}"
-        );
-    }
+    assert_eq!(stage.same(&mut template, Way::Without(what), unlimited), expected);
 }
 
 /// A read that only the dead process could have answered, long after the first byte was
@@ -64,8 +55,8 @@ fn limits_are_exact() {
     let whole = stage.core(&mut template, Way::Kernel, unlimited).unwrap();
     let (emitted, size) = (whole.sent, whole.bytes.len() as u64);
     assert!(emitted < size - (1 << 20), "no holes: {emitted} of {size}");
-    // Below: cut. Between what is emitted and the size: whole, but not for the fast lane, which
-    // does not count. Above: whole.
+    // A core is cut if the limit is below what is emitted, and whole if it is above the size. Between
+    // the two it is whole, but not in the fast lane, which does not count what is emitted.
     let core =
         [5 << 20, emitted - 4096, emitted - 1, emitted, emitted + 1, size - 1, size, size + 1];
     let fsize = [5 << 20, size - 4096, size - 1, size, size + 1];

@@ -1,11 +1,12 @@
 //! Every kind of memory: the files of the kernel, the stream and the fast lane
 //! are the same in every byte.
 
-use crate::support::crasher::compile_as;
-use crate::support::require;
-use crate::template::{Lane, Stage, Template, Way, field, filter, run, unlimited};
+use crate::template::{Lane, Stage, Template, Way, filter, run, unlimited};
 use rustix::process::Pid;
 use std::path::Path;
+use support::crasher::compile_as;
+use support::processes::field;
+use support::require;
 
 fn number(pid: Pid) -> i32 {
     pid.as_raw_nonzero().get()
@@ -27,17 +28,20 @@ fn judge(stage: &Stage, kind: &str, argument: &str, filters: &[u32], expected: L
 /// The filter that every process starts with, and all of it.
 const FILTERS: [u32; 2] = [0x33, 0x1ff];
 
-#[test]
-fn kinds_of_memory() {
+support::cases!(kinds_of_memory:
+    plain("plain", &[0x33, 0x1, 0x5]),
+    files("files", &[0x33, 0x1ff, 0x3d, 0x9]),
+    shared("shared", &[0x33, 0x1ff, 0x1]),
+    left_out("left-out", &FILTERS),
+    inaccessible("inaccessible", &FILTERS),
+    sharer("sharer", &FILTERS),
+);
+
+fn kinds_of_memory(kind: &str, filters: &[u32]) {
     let stage = Stage::new("kinds", "", &[]);
     let file = stage.directory.path().join("file");
-    let file = file.to_str().unwrap();
-    judge(&stage, "plain", "", &[0x33, 0x1, 0x5], Lane::Fast);
-    judge(&stage, "files", file, &[0x33, 0x1ff, 0x3d, 0x9], Lane::Fast);
-    judge(&stage, "shared", "", &[0x33, 0x1ff, 0x1], Lane::Fast);
-    judge(&stage, "left-out", "", &FILTERS, Lane::Fast);
-    judge(&stage, "inaccessible", "", &FILTERS, Lane::Fast);
-    judge(&stage, "sharer", "", &FILTERS, Lane::Fast);
+    let argument = if kind == "files" { file.to_str().unwrap() } else { "" };
+    judge(&stage, kind, argument, filters, Lane::Fast);
 }
 
 /// A small core is read in another way: the pages that exist, unless a page
@@ -95,13 +99,12 @@ fn small_and_swapped() {
     assert_eq!(lane, Lane::Fast);
 }
 
+support::cases!(into_memory: shared("shared"), left_out("left-out"), inaccessible("inaccessible"), transparent("transparent"));
+
 /// Memory-backed files are written in another way.
-#[test]
-fn into_memory() {
+fn into_memory(kind: &str) {
     let stage = Stage::below("/dev/shm", "memory", "", &[]);
-    for kind in ["shared", "left-out", "inaccessible", "transparent"] {
-        judge(&stage, kind, "", &FILTERS, Lane::Fast);
-    }
+    judge(&stage, kind, "", &FILTERS, Lane::Fast);
 }
 
 #[test]

@@ -5,10 +5,6 @@
 //! written by the crashed process (`wchar` of proc_pid_io(5)), and its parent inherits the count.
 //! The fast lane leaves the memory in the pipe unread.
 
-use crate::core_bytes::{describe, masked};
-use crate::support::bare::Container;
-use crate::support::crasher::compile_as;
-use crate::support::host::Host;
 use crate::{PATIENCE, narrow};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
@@ -18,7 +14,12 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use support::bare::Container;
+use support::core_bytes::{describe, masked};
+use support::crasher::compile_as;
+use support::host::Host;
+use support::processes;
+use support::wait::wait_for;
 use tempfile::TempDir;
 
 const SIGSEGV_AND_CORE: i32 = 11 | 0x80;
@@ -141,19 +142,9 @@ impl Stage {
 
     /// The record of a crash, once it is complete.
     pub fn complete(&self, pid: Pid) -> Value {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let records = self.host.records_of(self.name);
-            let record =
-                records.into_iter().find(|record| record["host_pid"] == pid.as_raw_nonzero().get());
-            let record = record.unwrap_or_else(|| panic!("no record of process {pid:?}"));
-            if record["outcome"] != "started" {
-                return record;
-            }
-            assert!(Instant::now() < until, "the core was never complete: {record}");
-            // no event: the helper is no child of ours
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let pid = pid.as_raw_nonzero().get().cast_unsigned();
+        assert!(self.host.record_of(self.name, pid).is_some(), "no record of process {pid}");
+        self.host.complete_record(self.name, pid)
     }
 
     /// The kernel's core, the stream's and the one of `way` are the same;
@@ -237,24 +228,20 @@ impl Template {
     /// Makes a copy, and returns it when it waits to be told to crash.
     pub fn copy(&mut self) -> Pid {
         self.say(b'c');
-        let until = Instant::now() + PATIENCE;
-        loop {
-            // The youngest of its line: a copy may have made one of its own.
-            let mut at = self.child.id() as i32;
-            while let Some(child) = child_of(at) {
-                at = child;
-            }
-            if at != self.child.id() as i32 && rests(at) {
-                return Pid::from_raw(at).unwrap();
-            }
+        let template = self.child.id() as i32;
+        wait_for(&format!("{}: that the copy rests", self.what), PATIENCE, || {
             assert!(
                 self.child.try_wait().unwrap().is_none(),
                 "{}: the template has gone",
                 self.what
             );
-            assert!(Instant::now() < until, "{}: the copy never came to rest", self.what);
-            std::thread::sleep(Duration::from_millis(1)); // nobody tells
-        }
+            // The youngest of its line: a copy may have made one of its own.
+            let mut at = template;
+            while let Some(child) = processes::child(at) {
+                at = child;
+            }
+            if at != template && rests(at) { Pid::from_raw(at) } else { None }
+        })
     }
 
     /// Sends a command byte.
@@ -296,25 +283,6 @@ fn written(pid: u32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io"))
         .expect("a kernel that counts I/O (CONFIG_TASK_XACCT)");
     io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
-}
-
-fn processes() -> impl Iterator<Item = i32> {
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-}
-
-fn child_of(pid: i32) -> Option<i32> {
-    processes().find(|child| field(*child, "PPid").is_some_and(|parent| parent == pid.to_string()))
-}
-
-/// A field of /proc/PID/status.
-pub fn field(pid: i32, name: &str) -> Option<String> {
-    let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
-    let status = String::from_utf8_lossy(&status).into_owned();
-    status
-        .lines()
-        .find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(":")?.trim().to_owned()))
 }
 
 /// The leader waits for its word in read(0), and all other threads sleep too.

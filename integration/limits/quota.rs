@@ -10,24 +10,22 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::bare::{Container, compile};
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{BINARY, Host, RUN, locked};
-use crate::support::require;
+use support::bare::{self, Container};
+use support::fuse::{Answer, Fuse};
+use support::host::{BINARY, Host, RUN, locked};
+use support::require;
+use support::wait::wait_for;
 
 const LIMITS: &str = "oci-coredump/limits";
 
 /// Upper bound for a dump of a few pages on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-fn host(limits: &str) -> Host {
-    let host = Host::take();
-    host.install();
-    host.configure(&format!("[limits]\n{limits}\n"));
-    host
+pub(super) fn host(limits: &str) -> Host {
+    Host::installed(&format!("[limits]\n{limits}\n"))
 }
 
-fn directory() -> TempDir {
+pub(super) fn directory() -> TempDir {
     TempDir::with_prefix_in("quota", "/var/tmp").unwrap()
 }
 
@@ -39,18 +37,18 @@ fn crash(
     kind: &str,
     size: usize,
 ) -> (PathBuf, Value) {
-    let mut victim = container.victim(&compile("victim"), kind, size);
+    let mut victim = container.victim(&bare::victim(), kind, size);
     let pid = victim.pid();
     victim.crash();
     assert!(
         victim.ends_within(SOON + Duration::from_secs(40)),
         "{name}: the crashed process is pinned"
     );
-    let record = host.records_of(name).into_iter().find(|r| r["host_pid"] == pid);
+    let record = host.record_of(name, pid);
     (victim.core().to_owned(), record.unwrap_or_else(|| panic!("{name}: a crash without a record")))
 }
 
-fn tiny(host: &Host, name: &str, container: &Container) -> (PathBuf, Value) {
+pub(super) fn tiny(host: &Host, name: &str, container: &Container) -> (PathBuf, Value) {
     crash(host, name, container, "tiny", 0)
 }
 
@@ -111,27 +109,32 @@ impl Drop for Disk {
     }
 }
 
-#[test]
-fn the_newest_cores_are_kept() {
+// The container cannot raise the administrator's number.
+support::cases!(the_newest_cores_are_kept:
+    newest("cores=2", [false, false, true, true]),
+    first("cores=2, keep=first-and-newest", [true, false, false, true]),
+    more("cores=100", [false, true, true, true]),
+);
+
+fn the_newest_cores_are_kept(annotation: &str, kept: [bool; 4]) {
     let host = host("cores = 3");
     let directory = directory();
-    for (name, annotation, kept) in [
-        ("newest", "cores=2", [false, false, true, true]),
-        ("first", "cores=2, keep=first-and-newest", [true, false, false, true]),
-        // The container cannot raise the administrator's number.
-        ("more", "cores=100", [false, true, true, true]),
-    ] {
-        let container = Container::new(name, directory.path(), &[(LIMITS, annotation)]);
-        let mut cores = Vec::new();
-        for _ in kept {
-            let crash = tiny(&host, name, &container);
-            assert_written(&crash);
-            cores.push(crash.0);
-        }
-        assert_eq!(cores.iter().map(|core| core.exists()).collect::<Vec<_>>(), kept, "{name}");
+    let container = Container::new("newest", directory.path(), &[(LIMITS, annotation)]);
+    let mut cores = Vec::new();
+    for _ in kept {
+        let crash = tiny(&host, "newest", &container);
+        assert_written(&crash);
+        cores.push(crash.0);
     }
-    // Two crashers in one container: a core that somebody removed makes room for another, and
-    // no other file is removed.
+    assert_eq!(cores.iter().map(|core| core.exists()).collect::<Vec<_>>(), kept);
+}
+
+/// Two crashers in one container: a core that somebody removed makes room for another, and no
+/// other file is removed.
+#[test]
+fn only_cores_are_removed() {
+    let host = host("cores = 3");
+    let directory = directory();
     let container = Container::new("taken", directory.path(), &[(LIMITS, "cores=2")]);
     let next = || {
         let crash = tiny(&host, "taken", &container);
@@ -264,39 +267,33 @@ fn row_12_one_containers_storm_is_its_own() {
     let container = Container::new("storm", target.path(), &[]);
     let other = Container::new("other", directory.path(), &[]);
     target.on_write(0, Answer::Hold);
-    let mut held: Vec<_> =
-        (0..2).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
+    let mut held: Vec<_> = (0..2).map(|_| container.victim(&bare::victim(), "tiny", 0)).collect();
     held.iter_mut().for_each(|v| v.crash());
     assert!(target.wait_held(SOON));
     // The third has to wait; other containers are not affected.
-    let mut third = container.victim(&compile("victim"), "tiny", 0);
+    let mut third = container.victim(&bare::victim(), "tiny", 0);
     let since = Instant::now();
     third.crash();
     assert_written(&tiny(&host, "other", &other));
     assert!(third.ends_within(SOON));
     assert!(since.elapsed() >= Duration::from_secs(1), "it did not wait for its turn");
-    let record =
-        |pid: u32| host.records_of("storm").into_iter().find(|r| r["host_pid"] == pid).unwrap();
+    let record = |pid: u32| host.record_of("storm", pid).unwrap();
     assert_eq!(record(third.pid())["limit"], "concurrent = 2", "{:#}", record(third.pid()));
     // The writers hang even after they were given up, and keep their slots.
     held.iter_mut().for_each(|v| assert!(v.ends_within(SOON)));
     assert_eq!(record(held[0].pid())["limit"], "stall = 2");
-    let mut fourth = container.victim(&compile("victim"), "tiny", 0);
+    let mut fourth = container.victim(&bare::victim(), "tiny", 0);
     fourth.crash();
     assert!(fourth.ends_within(SOON));
     assert_eq!(record(fourth.pid())["limit"], "concurrent = 2", "{:#}", record(fourth.pid()));
     // They can end now, and the slots become free.
     target.go_on();
-    let until = Instant::now() + SOON;
-    loop {
-        let mut next = container.victim(&compile("victim"), "tiny", 0);
+    wait_for("a free turn", SOON, || {
+        let mut next = container.victim(&bare::victim(), "tiny", 0);
         next.crash();
         assert!(next.ends_within(SOON));
-        if record(next.pid())["outcome"] == "written" {
-            break;
-        }
-        assert!(Instant::now() < until, "turns are never free again: {:#}", record(next.pid()));
-    }
+        record(next.pid())["outcome"] == "written"
+    });
 }
 
 /// Number of slots in a directory that are taken.
@@ -320,31 +317,25 @@ fn row_12_all_containers_storms_together() {
     target.on_write(0, Answer::Hold);
     let mut victims = Vec::new();
     let limits = Path::new(RUN).join("limits");
-    let until = |what: &str, condition: &dyn Fn() -> bool| {
-        let end = Instant::now() + SOON;
-        while !condition() {
-            assert!(Instant::now() < end, "{what}");
-            std::thread::sleep(Duration::from_millis(5)); // the helpers are no children of ours
-        }
-    };
     // The first container uses all shared slots. The second has its own, and no more.
     for (more, (name, container)) in [2, 0].into_iter().zip(&storms) {
         for _ in 0..OWN + more {
-            let mut victim = container.victim(&compile("victim"), "tiny", 0);
+            let mut victim = container.victim(&bare::victim(), "tiny", 0);
             victim.crash();
             victims.push((*name, victim));
         }
-        until(name, &|| taken(&limits.join(name)) == OWN + more);
+        wait_for(&format!("that {name} uses its turns"), SOON, || {
+            taken(&limits.join(name)) == OWN + more
+        });
     }
     assert_eq!(taken(&limits.join(".host")), 2);
     for (name, container) in &storms {
-        let mut further = container.victim(&compile("victim"), "tiny", 0);
+        let mut further = container.victim(&bare::victim(), "tiny", 0);
         let since = Instant::now();
         further.crash();
         assert!(further.ends_within(SOON));
         assert!(since.elapsed() >= Duration::from_secs(2), "{name}: it did not wait for its turn");
-        let record =
-            host.records_of(name).into_iter().find(|r| r["host_pid"] == further.pid()).unwrap();
+        let record = host.record_of(name, further.pid()).unwrap();
         assert_eq!(
             (&record["outcome"], &record["limit"]),
             (&"none".into(), &"host_concurrent = 2".into()),
@@ -357,11 +348,10 @@ fn row_12_all_containers_storms_together() {
     target.go_on();
     for (name, mut victim) in victims {
         assert!(victim.ends_within(SOON));
-        let record =
-            host.records_of(name).into_iter().find(|r| r["host_pid"] == victim.pid()).unwrap();
+        let record = host.record_of(name, victim.pid()).unwrap();
         assert_eq!(record["outcome"], "written", "{name}: {record:#}");
     }
-    until("the host's turns are not free again", &|| taken(&limits.join(".host")) == 0);
+    wait_for("that the host's turns are free again", SOON, || taken(&limits.join(".host")) == 0);
 }
 
 /// A writer that cannot be killed keeps its slot of the host too, since it still exists.
@@ -372,7 +362,7 @@ fn a_writer_that_hangs_keeps_the_hosts_turn() {
     let container = Container::new("hangs", target.path(), &[]);
     target.on_write(0, Answer::Hold);
     let mut victims: Vec<_> =
-        (0..5).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
+        (0..5).map(|_| container.victim(&bare::victim(), "tiny", 0)).collect();
     victims.iter_mut().for_each(|victim| victim.crash());
     victims.iter_mut().for_each(|victim| assert!(victim.ends_within(SOON)));
     assert!(
@@ -383,11 +373,7 @@ fn a_writer_that_hangs_keeps_the_hosts_turn() {
     let shared = Path::new(RUN).join("limits/.host");
     assert_eq!(taken(&shared), 1);
     target.go_on();
-    let end = Instant::now() + SOON;
-    while taken(&shared) > 0 {
-        assert!(Instant::now() < end, "the turn is never free again");
-        std::thread::sleep(Duration::from_millis(5)); // the writer is no child of ours
-    }
+    wait_for("that the turn is free again", SOON, || taken(&shared) == 0);
 }
 
 /// If the host is short of memory no dump waits, and dumps with a slot are not affected.
@@ -397,10 +383,10 @@ fn row_12_nobody_waits_without_memory() {
     let target = Fuse::mount();
     let container = Container::new("short", target.path(), &[]);
     target.on_write(0, Answer::Hold);
-    let mut first = container.victim(&compile("victim"), "tiny", 0);
+    let mut first = container.victim(&bare::victim(), "tiny", 0);
     first.crash();
     assert!(target.wait_held(SOON));
-    let mut second = container.victim(&compile("victim"), "tiny", 0);
+    let mut second = container.victim(&bare::victim(), "tiny", 0);
     second.crash();
     assert!(second.ends_within(SOON), "it waits");
     target.go_on();
@@ -418,7 +404,7 @@ fn who_waits_gets_a_turn() {
     let container = Container::new("queue", target.path(), &[]);
     target.on_write(0, Answer::Hold);
     let mut victims: Vec<_> =
-        (0..3).map(|_| container.victim(&compile("victim"), "tiny", 0)).collect();
+        (0..3).map(|_| container.victim(&bare::victim(), "tiny", 0)).collect();
     victims.iter_mut().for_each(|v| v.crash());
     assert!(target.wait_held(SOON));
     target.go_on();

@@ -1,15 +1,16 @@
 //! Row 14: a target that accepts no more data holds up no process. The test itself serves it over
 //! FUSE, and does not answer.
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::bare::{Container, Victim, compile};
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{BINARY, Host};
+use support::bare::{self, Container, Victim};
+use support::fuse::{Answer, Fuse};
+use support::host::Host;
+use support::processes::helpers;
+use support::wait::becomes;
 
 /// `limits.stall`, in seconds.
 const STALL: u64 = 2;
@@ -17,21 +18,12 @@ const STALL: u64 = 2;
 /// Time beyond the limit: its last part, the second that a killed writer has, and a busy machine.
 const SLACK: Duration = Duration::from_secs(8);
 
-type Way = (&'static str, usize, &'static [(&'static str, &'static str)]);
-
-/// MiB of memory, annotations: through the pipe, by the fast lane, compressed.
-const WAYS: [Way; 3] =
-    [("pipe", 4, &[]), ("fast", 24, &[]), ("zstd", 24, &[("oci-coredump/compress", "zstd")])];
-
 fn host(stall: u64) -> Host {
-    let host = Host::take();
-    host.install();
-    host.configure(&format!("[limits]\nstall = {stall}\n"));
-    host
+    Host::installed(&format!("[limits]\nstall = {stall}\n"))
 }
 
 fn victim(container: &Container, size: usize) -> Victim {
-    container.victim(&compile("victim"), "random", size)
+    container.victim(&bare::victim(), "random", size)
 }
 
 /// The process has its own exit status, as if its core had been written: it was not
@@ -54,10 +46,6 @@ fn assert_let_go(victim: &mut Victim, since: Instant, what: &str) {
     );
 }
 
-fn record(host: &Host, container: &str) -> Value {
-    host.records_of(container).pop().expect("a crash without a record")
-}
-
 fn assert_says_so(record: &Value, outcome: &str, what: &str) {
     assert_eq!(
         (&record["outcome"], &record["limit"]),
@@ -71,56 +59,38 @@ fn assert_says_so(record: &Value, outcome: &str, what: &str) {
     );
 }
 
-/// The processes of the dispatcher that are there.
-fn helpers() -> Vec<i32> {
-    let all = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
-    all.filter(|pid: &i32| {
-        std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))
-    })
-    .collect()
-}
-
 fn assert_nobody_is_left(what: &str) {
-    let until = Instant::now() + SLACK;
-    while !helpers().is_empty() {
-        assert!(
-            Instant::now() < until,
-            "{what}: {:?} are left although the target has answered",
-            helpers()
-        );
-        std::thread::sleep(Duration::from_millis(10)); // no event: they are no children of ours
-    }
+    assert!(
+        becomes(SLACK, || helpers().is_empty()),
+        "{what}: {:?} are left although the target has answered",
+        helpers()
+    );
 }
 
-#[test]
-fn row_14_target_that_stops_answering_writes() {
+support::cases!(row_14_target_that_stops_answering_writes: pipe("pipe", 4, &[]), fast("fast", 24, &[]), zstd("zstd", 24, &[("oci-coredump/compress", "zstd")]));
+
+/// By `size` MiB of memory and the annotations: through the pipe, by the fast lane, compressed.
+fn row_14_target_that_stops_answering_writes(way: &str, size: usize, annotations: &[(&str, &str)]) {
     let host = host(STALL);
-    for (way, size, annotations) in WAYS {
-        let target = Fuse::mount();
-        target.on_write(1 << 20, Answer::Hold);
-        let container = Container::new(way, target.path(), annotations);
-        let mut victim = victim(&container, size);
-        let since = Instant::now();
-        victim.crash();
-        assert_let_go(&mut victim, since, way);
-        assert_says_so(&record(&host, way), "truncated", way);
-        assert!(target.wait_held(Duration::ZERO), "{way}: nothing was ever held");
-        target.go_on();
-        assert_nobody_is_left(way);
-        // The writer was killed: nothing has been written since but what the target had in hand.
-        // (The fast lane does not write from front to back.)
-        let name = victim.core().file_name().unwrap().to_str().unwrap();
-        let size = target
-            .content(&format!("{name}{}", if way == "zstd" { ".zst" } else { "" }))
-            .expect("there is no file")
-            .len();
-        assert!(
-            way == "fast" || size <= (1 << 20) + (256 << 10),
-            "{way}: {size} bytes, it went on"
-        );
-    }
+    let target = Fuse::mount();
+    target.on_write(1 << 20, Answer::Hold);
+    let container = Container::new(way, target.path(), annotations);
+    let mut victim = victim(&container, size);
+    let since = Instant::now();
+    victim.crash();
+    assert_let_go(&mut victim, since, way);
+    assert_says_so(&host.record(way), "truncated", way);
+    assert!(target.wait_held(Duration::ZERO), "{way}: nothing was ever held");
+    target.go_on();
+    assert_nobody_is_left(way);
+    // The writer was killed: nothing has been written since but what the target had in hand.
+    // (The fast lane does not write from front to back.)
+    let name = victim.core().file_name().unwrap().to_str().unwrap();
+    let size = target
+        .content(&format!("{name}{}", if way == "zstd" { ".zst" } else { "" }))
+        .expect("there is no file")
+        .len();
+    assert!(way == "fast" || size <= (1 << 20) + (256 << 10), "{way}: {size} bytes, it went on");
 }
 
 #[test]
@@ -133,7 +103,7 @@ fn row_14_target_that_does_not_answer_for_a_new_file() {
     let since = Instant::now();
     victim.crash();
     assert_let_go(&mut victim, since, "create");
-    assert_says_so(&record(&host, "create"), "none", "create");
+    assert_says_so(&host.record("create"), "none", "create");
     drop(target);
     assert_nobody_is_left("create");
 }
@@ -145,7 +115,7 @@ fn a_slow_target_that_moves_gets_all() {
     let target = Fuse::mount();
     target.on_write(0, Answer::Late(15));
     let container = Container::new("slow", target.path(), &[]);
-    let mut victim = container.victim(&compile("victim"), "random", 1);
+    let mut victim = container.victim(&bare::victim(), "random", 1);
     let since = Instant::now();
     victim.crash();
     assert!(victim.ends_within(Duration::from_secs(60)));
@@ -154,7 +124,7 @@ fn a_slow_target_that_moves_gets_all() {
         "the target was not slow: {:?}",
         since.elapsed()
     );
-    let record = record(&host, "slow");
+    let record = host.record("slow");
     assert_eq!(
         (&record["outcome"], &record["limit"]),
         (&"written".into(), &Value::Null),
@@ -178,5 +148,5 @@ fn no_limit_waits() {
     assert!(!victim.ends_within(Duration::from_secs(STALL + 1)), "given up without a limit");
     target.go_on();
     assert!(victim.ends_within(SLACK));
-    assert_eq!(record(&host, "patient")["outcome"], "written");
+    assert_eq!(host.record("patient")["outcome"], "written");
 }

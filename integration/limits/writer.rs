@@ -3,30 +3,26 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::bare::{Container, compile};
-use crate::support::bundle::Bundle;
-use crate::support::fuse::{Answer, Fuse};
-use crate::support::host::{BINARY, Host};
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
+use support::bare::{self, Container};
+use support::bundle::Bundle;
+use support::fuse::{Answer, Fuse};
+use support::host::{BINARY, Host};
+use support::processes;
+use support::require;
+use support::runtime::{Kind, Runtime};
+use support::wait::wait_for;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits for the one process for which `is` is true.
 fn find(what: &str, is: impl Fn(&str) -> bool) -> String {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let all =
-            fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().into_string().ok());
-        let mut found: Vec<_> = all.filter(|pid| pid.parse::<i32>().is_ok() && is(pid)).collect();
-        if found.len() == 1 {
-            return found.remove(0);
-        }
-        assert!(Instant::now() < until, "{what}: {found:?}");
-        std::thread::sleep(Duration::from_millis(5)); // no event: it is no child of ours
-    }
+    wait_for(what, PATIENCE, || {
+        let mut found: Vec<_> = processes::all().map(|pid| pid.to_string()).collect();
+        found.retain(|pid| is(pid));
+        if found.len() == 1 { found.pop() } else { None }
+    })
 }
 
 fn read(pid: &str, file: &str) -> String {
@@ -34,9 +30,7 @@ fn read(pid: &str, file: &str) -> String {
 }
 
 fn field(pid: &str, name: &str) -> String {
-    let status = read(pid, "status");
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
+    processes::field(pid, name).unwrap_or_else(|| panic!("no {name} of {pid}"))
 }
 
 fn is_helper(pid: &str) -> bool {
@@ -71,14 +65,13 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     if !require::programs(&["runc"]) {
         return;
     }
-    let host = Host::take();
-    host.install();
+    let host = Host::installed("");
     // What a process becomes that changes its IDs: one that its new user may look into.
     host.set("fs/suid_dumpable", "1");
     let target = Fuse::mount();
     target.on_write(4 << 20, Answer::Hold);
     let mut bundle = Bundle::new();
-    bundle.rootfs().put(&compile("victim"), "/bin/victim");
+    bundle.rootfs().put(&bare::victim(), "/bin/victim");
     bundle
         .coredump_hooks(Path::new(BINARY))
         .bind(target.path(), "/cores")
@@ -161,12 +154,11 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
 /// Before it has opened its file it has no filter yet, but already nothing of the helper's.
 #[test]
 fn before_it_has_its_file() {
-    let host = Host::take();
-    host.install();
+    let _host = Host::installed("");
     let target = Fuse::mount();
     let container = Container::new("early", target.path(), &[]);
     target.hold_create();
-    let mut victim = container.victim(&compile("victim"), "tiny", 0);
+    let mut victim = container.victim(&bare::victim(), "tiny", 0);
     victim.crash();
     assert!(target.wait_held(PATIENCE), "no file is made");
     let writer = find("the writer", |pid| is_helper(pid) && is_helper(&field(pid, "PPid")));

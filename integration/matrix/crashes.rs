@@ -1,12 +1,21 @@
 //! Which processes may crash in a container, and of which signals.
 use std::path::Path;
 
-use crate::core_file::{self, Crashed};
-use crate::scene::{ECI, ECI_PATTERN, bundle, crash, ended, host, only_record};
-use crate::support::host::STORE;
-use crate::support::podman::Podman;
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
+use support::core_file::{self, Crashed};
+use support::host::STORE;
+use support::podman::Podman;
+use support::require;
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, ECI_PATTERN, bundle, crash, ended, host, only_record};
+
+support::per_runtime!(
+    all_ten_signals,
+    the_first_process,
+    a_child_of_the_first_process,
+    a_thread_that_is_not_the_leader
+);
+
+support::cases!(the_first_process_under_podman: runc(Kind::Runc), crun(Kind::Crun));
 
 /// signal(7): the ten whose action is "Core".
 const SIGNALS: [(&str, i32); 10] = [
@@ -26,124 +35,93 @@ fn in_store(id: &str, pid: i32) -> std::path::PathBuf {
     Path::new(STORE).join("containers").join(id).join(format!("core-eci.{pid}"))
 }
 
-#[test]
-fn all_ten_signals() {
+fn all_ten_signals(kind: Kind) {
     let host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let id = format!("signals-{}", kind.name());
-        let mut bundle = bundle();
-        bundle.annotation(ECI, ECI_PATTERN);
-        let container = runtime.start(&bundle, &id);
-        for (name, signal) in SIGNALS {
-            let (pid, status) = crash(|script| container.sh(script), name);
-            assert_eq!(status, signal | 0x80, "{kind:?}: {name}");
-            assert_eq!(
-                core_file::read(&in_store(&id, pid)),
-                Crashed { signal, tid: pid },
-                "{kind:?}: {name}"
-            );
-            let records = host.records_of(&id);
-            let record = records
-                .iter()
-                .find(|record| record["pid"] == pid)
-                .unwrap_or_else(|| panic!("{records:#?}"));
-            assert_eq!(record["signal"], signal, "{kind:?}: {record:#}");
-            assert_eq!(
-                record["signal_name"],
-                format!("SIG{}", name.to_uppercase()),
-                "{kind:?}: {record:#}"
-            );
-        }
-        assert_eq!(host.records_of(&id).len(), SIGNALS.len(), "{kind:?}");
+    let runtime = Runtime::new(kind);
+    let id = format!("signals-{}", kind.name());
+    let mut bundle = bundle();
+    bundle.annotation(ECI, ECI_PATTERN);
+    let container = runtime.start(&bundle, &id);
+    for (name, signal) in SIGNALS {
+        let (pid, status) = crash(|script| container.sh(script), name);
+        assert_eq!(status, signal | 0x80, "{name}");
+        assert_eq!(core_file::read(&in_store(&id, pid)), Crashed { signal, tid: pid }, "{name}");
+        let records = host.records_of(&id);
+        let record = records
+            .iter()
+            .find(|record| record["pid"] == pid)
+            .unwrap_or_else(|| panic!("{records:#?}"));
+        assert_eq!(record["signal"], signal, "{record:#}");
+        assert_eq!(record["signal_name"], format!("SIG{}", name.to_uppercase()), "{record:#}");
     }
+    assert_eq!(host.records_of(&id).len(), SIGNALS.len());
 }
 
 /// The container's own init: its limit is the one that the hook set before it was started.
-#[test]
-fn the_first_process() {
+fn the_first_process(kind: Kind) {
     let host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let id = format!("first-{}", kind.name());
-        let mut bundle = bundle();
-        bundle.annotation(ECI, ECI_PATTERN).args(&["/bin/victim", "segv"]);
-        let container = runtime.start(&bundle, &id);
-        container.wait_stopped();
-        container.remove();
-        assert_eq!(core_file::read(&in_store(&id, 1)), Crashed { signal: 11, tid: 1 }, "{kind:?}");
-        assert_eq!(only_record(&host, &id)["pid"], 1, "{kind:?}");
-    }
+    let runtime = Runtime::new(kind);
+    let id = format!("first-{}", kind.name());
+    let mut bundle = bundle();
+    bundle.annotation(ECI, ECI_PATTERN).args(&["/bin/victim", "segv"]);
+    let container = runtime.start(&bundle, &id);
+    container.wait_stopped();
+    container.remove();
+    assert_eq!(core_file::read(&in_store(&id, 1)), Crashed { signal: 11, tid: 1 });
+    assert_eq!(only_record(&host, &id)["pid"], 1);
 }
 
 /// `podman run`: the crash of PID 1, with the exit status of a shell.
-#[test]
-fn the_first_process_under_podman() {
-    let host = host();
-    for kind in [Kind::Runc, Kind::Crun] {
-        if !require::programs(&["podman", kind.name()]) {
-            continue;
-        }
-        let podman = Podman::new(kind, crate::scene::fill);
-        crate::scene::hooks(&podman);
-        let annotation = format!("{ECI}={ECI_PATTERN}");
-        let output =
-            podman.run(&["--name", "dies", "--annotation", &annotation], &["/bin/victim", "segv"]);
-        assert_eq!(output.status.code(), Some(128 + 11), "{kind:?}: {output:?}");
-        let id = podman.verb(&["inspect", "--format", "{{.Id}}", "dies"]).trim().to_owned();
-        assert_eq!(core_file::read(&in_store(&id, 1)), Crashed { signal: 11, tid: 1 }, "{kind:?}");
-        only_record(&host, &id);
+fn the_first_process_under_podman(kind: Kind) {
+    if !require::programs(&["podman", kind.name()]) {
+        return;
     }
+    let host = host();
+    let podman = Podman::new(kind, support::scene::fill);
+    support::scene::hooks(&podman);
+    let annotation = format!("{ECI}={ECI_PATTERN}");
+    let output =
+        podman.run(&["--name", "dies", "--annotation", &annotation], &["/bin/victim", "segv"]);
+    assert_eq!(output.status.code(), Some(128 + 11), "{output:?}");
+    let id = podman.verb(&["inspect", "--format", "{{.Id}}", "dies"]).trim().to_owned();
+    assert_eq!(core_file::read(&in_store(&id, 1)), Crashed { signal: 11, tid: 1 });
+    only_record(&host, &id);
 }
 
 /// A child of the init, which waits for it: with the limit inherited from
 /// the init, no exec in sight.
-#[test]
-fn a_child_of_the_first_process() {
+fn a_child_of_the_first_process(kind: Kind) {
     let host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let id = format!("child-{}", kind.name());
-        let mut bundle = bundle();
-        bundle.annotation(ECI, ECI_PATTERN).args(&["/bin/victim", "wait", "abrt"]);
-        let container = runtime.start(&bundle, &id);
-        container.wait_stopped();
-        let (pid, status) = ended(&container.stdout());
-        assert_eq!(status, 6 | 0x80, "{kind:?}");
-        container.remove();
-        assert_eq!(
-            core_file::read(&in_store(&id, pid)),
-            Crashed { signal: 6, tid: pid },
-            "{kind:?}"
-        );
-        assert_eq!(only_record(&host, &id)["pid"], pid, "{kind:?}");
-    }
+    let runtime = Runtime::new(kind);
+    let id = format!("child-{}", kind.name());
+    let mut bundle = bundle();
+    bundle.annotation(ECI, ECI_PATTERN).args(&["/bin/victim", "wait", "abrt"]);
+    let container = runtime.start(&bundle, &id);
+    container.wait_stopped();
+    let (pid, status) = ended(&container.stdout());
+    assert_eq!(status, 6 | 0x80);
+    container.remove();
+    assert_eq!(core_file::read(&in_store(&id, pid)), Crashed { signal: 6, tid: pid });
+    assert_eq!(only_record(&host, &id)["pid"], pid);
 }
 
 /// A thread that is not the leader: the file is named by the process, the core and
 /// the record name the thread.
-#[test]
-fn a_thread_that_is_not_the_leader() {
+fn a_thread_that_is_not_the_leader(kind: Kind) {
     let host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let id = format!("thread-{}", kind.name());
-        let mut bundle = bundle();
-        bundle.annotation(ECI, ECI_PATTERN);
-        let container = runtime.start(&bundle, &id);
-        let printed = container.sh("/bin/victim wait thread");
-        let (pid, status) = ended(&printed);
-        assert_eq!(status, 11 | 0x80, "{kind:?}");
-        let tid: i32 = printed.lines().next().unwrap().parse().unwrap();
-        assert_ne!(tid, pid, "{kind:?}: {printed}");
-        assert_eq!(core_file::read(&in_store(&id, pid)), Crashed { signal: 11, tid }, "{kind:?}");
-        let record = only_record(&host, &id);
-        assert_eq!(
-            (&record["pid"], &record["tid"]),
-            (&pid.into(), &tid.into()),
-            "{kind:?}: {record:#}"
-        );
-    }
+    let runtime = Runtime::new(kind);
+    let id = format!("thread-{}", kind.name());
+    let mut bundle = bundle();
+    bundle.annotation(ECI, ECI_PATTERN);
+    let container = runtime.start(&bundle, &id);
+    let printed = container.sh("/bin/victim wait thread");
+    let (pid, status) = ended(&printed);
+    assert_eq!(status, 11 | 0x80);
+    let tid: i32 = printed.lines().next().unwrap().parse().unwrap();
+    assert_ne!(tid, pid, "{printed}");
+    assert_eq!(core_file::read(&in_store(&id, pid)), Crashed { signal: 11, tid });
+    let record = only_record(&host, &id);
+    assert_eq!((&record["pid"], &record["tid"]), (&pid.into(), &tid.into()), "{record:#}");
 }
 
 /// The record identifies the crash: the names that the engine gave in annotations, the user,

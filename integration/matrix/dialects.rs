@@ -2,9 +2,18 @@
 //! default for those that do not.
 use std::fs;
 
-use crate::scene::{ECI, bundle, crash, host};
-use crate::support::bundle::Bundle;
-use crate::support::runtime::{Container, Kind, Runtime};
+use support::bundle::Bundle;
+use support::runtime::{Container, Kind, Runtime};
+use support::scene::{ECI, bundle, crash, host};
+
+support::per_runtime!(
+    every_dialect,
+    the_limit_of_config_json_is_overruled,
+    the_filter,
+    the_limit_limits,
+    the_default_pattern,
+    core_uses_pid_of_the_configuration
+);
 
 const UNLIMITED: &str = "unlimited";
 
@@ -71,148 +80,125 @@ fn soft_limit_of_init(container: &Container) -> String {
     line.split_whitespace().next().unwrap().to_owned()
 }
 
-#[test]
-fn every_dialect() {
+fn every_dialect(kind: Kind) {
     let _host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        for (annotations, pattern, limit) in DIALECTS {
-            let mut bundle = bundle();
-            for (key, value) in annotations {
-                bundle.annotation(key, value);
-            }
-            let container = runtime.start(&bundle, "dialect");
-            let read = container.sh("cat /proc/sys/kernel/core_pattern");
-            assert_eq!(read, format!("{pattern}\n"), "{kind:?}: {annotations:?}");
-            assert_eq!(soft_limit_of_init(&container), limit, "{kind:?}: {annotations:?}");
-            assert!(container.sh("ls -d /d").contains("/d"), "{kind:?}: {annotations:?}");
-            container.remove();
+    let runtime = Runtime::new(kind);
+    for (annotations, pattern, limit) in DIALECTS {
+        let mut bundle = bundle();
+        for (key, value) in annotations {
+            bundle.annotation(key, value);
         }
+        let container = runtime.start(&bundle, "dialect");
+        let read = container.sh("cat /proc/sys/kernel/core_pattern");
+        assert_eq!(read, format!("{pattern}\n"), "{annotations:?}");
+        assert_eq!(soft_limit_of_init(&container), limit, "{annotations:?}");
+        assert!(container.sh("ls -d /d").contains("/d"), "{annotations:?}");
+        container.remove();
     }
 }
 
 /// A limit in config.json, which runc sets after the hook, does not undo the annotation's.
-#[test]
-fn the_limit_of_config_json_is_overruled() {
+fn the_limit_of_config_json_is_overruled(kind: Kind) {
     let _host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let mut bundle = bundle();
-        bundle.annotation(ECI, "/d/core").rlimit("RLIMIT_CORE", 0, u64::MAX);
-        let container = runtime.start(&bundle, "limit");
-        assert_eq!(soft_limit_of_init(&container), UNLIMITED, "{kind:?}");
-    }
+    let runtime = Runtime::new(kind);
+    let mut bundle = bundle();
+    bundle.annotation(ECI, "/d/core").rlimit("RLIMIT_CORE", 0, u64::MAX);
+    let container = runtime.start(&bundle, "limit");
+    assert_eq!(soft_limit_of_init(&container), UNLIMITED);
 }
 
 /// `oci-coredump/filter` is inherited from the init, and a core holds what it says.
-#[test]
-fn the_filter() {
+fn the_filter(kind: Kind) {
     let _host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let mut bundle = bundle();
-        bundle.annotation(ECI, "/d/core").annotation("oci-coredump/filter", "0x1");
-        let container = runtime.start(&bundle, "filter");
-        assert_eq!(container.sh("cat /proc/1/coredump_filter"), "00000001\n", "{kind:?}");
-    }
+    let runtime = Runtime::new(kind);
+    let mut bundle = bundle();
+    bundle.annotation(ECI, "/d/core").annotation("oci-coredump/filter", "0x1");
+    let container = runtime.start(&bundle, "filter");
+    assert_eq!(container.sh("cat /proc/1/coredump_filter"), "00000001\n");
 }
 
 /// `oci-coredump/limit` on what is kept: nothing below a page, and not a byte more than allowed.
-#[test]
-fn the_limit_limits() {
+fn the_limit_limits(kind: Kind) {
     let host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        for (limit, outcome) in [("0", "none"), ("8192", "truncated"), ("100Mi", "written")] {
-            let mut bundle = bundle();
-            bundle.annotation(ECI, "/d/core").annotation("oci-coredump/limit", limit);
-            bundle.args(&["/bin/victim", "wait", "segv"]);
-            let id = format!("limit-{}-{limit}", kind.name());
-            let container = runtime.start(&bundle, &id);
-            container.wait_stopped();
-            let (pid, _) = crate::scene::ended(&container.stdout());
-            container.remove();
-            let record = crate::scene::only_record(&host, &id);
-            assert_eq!(record["outcome"], outcome, "{kind:?}: {record:#}");
-            let core = std::path::Path::new(crate::support::host::STORE)
-                .join(format!("containers/{id}/core.{pid}"));
-            match outcome {
-                "none" => {
-                    assert!(!core.exists(), "{kind:?}: {record:#}");
-                    assert!(!record["reason"].as_str().unwrap().is_empty(), "{kind:?}: {record:#}");
-                }
-                // The kernel, too, stops before the first piece that does not fit.
-                "truncated" => assert!(
-                    (1..=8192).contains(&core.metadata().unwrap().len()),
-                    "{kind:?}: {record:#}"
-                ),
-                _ => assert_eq!(crate::core_file::read(&core).tid, pid, "{kind:?}"),
+    let runtime = Runtime::new(kind);
+    for (limit, outcome) in [("0", "none"), ("8192", "truncated"), ("100Mi", "written")] {
+        let mut bundle = bundle();
+        bundle.annotation(ECI, "/d/core").annotation("oci-coredump/limit", limit);
+        bundle.args(&["/bin/victim", "wait", "segv"]);
+        let id = format!("limit-{}-{limit}", kind.name());
+        let container = runtime.start(&bundle, &id);
+        container.wait_stopped();
+        let (pid, _) = support::scene::ended(&container.stdout());
+        container.remove();
+        let record = support::scene::only_record(&host, &id);
+        assert_eq!(record["outcome"], outcome, "{record:#}");
+        let core =
+            std::path::Path::new(support::host::STORE).join(format!("containers/{id}/core.{pid}"));
+        match outcome {
+            "none" => {
+                assert!(!core.exists(), "{record:#}");
+                assert!(!record["reason"].as_str().unwrap().is_empty(), "{record:#}");
             }
+            // The kernel, too, stops before the first piece that does not fit.
+            "truncated" => {
+                assert!((1..=8192).contains(&core.metadata().unwrap().len()), "{record:#}")
+            }
+            _ => assert_eq!(support::core_file::read(&core).tid, pid),
         }
     }
 }
 
 /// `core`, ECI's own default, for the containers that the administrator selects: ECI's
 /// API parameter CorePattern.
-#[test]
-fn the_default_pattern() {
+fn the_default_pattern(kind: Kind) {
     let host = host();
     let before = host.sysctl("kernel/core_pattern");
     host.configure(
         "default_pattern = \"core\"\n[select]\n\
          \"io.kubernetes.cri.sandbox-namespace\" = \"market*\"\n",
     );
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let start = |annotations: &[(&str, &str)]| -> Bundle {
-            let mut bundle = bundle();
-            for (key, value) in annotations {
-                bundle.annotation(key, value);
-            }
-            bundle
-        };
-        let namespace = "io.kubernetes.cri.sandbox-namespace";
-        let other = start(&[(namespace, "kitchen")]);
-        let container = runtime.start(&other, "not-selected");
-        assert_eq!(
-            container.sh("cat /proc/sys/kernel/core_pattern").trim_end(),
-            host.sysctl("kernel/core_pattern")
-        );
-        container.remove();
+    let runtime = Runtime::new(kind);
+    let start = |annotations: &[(&str, &str)]| -> Bundle {
+        let mut bundle = bundle();
+        for (key, value) in annotations {
+            bundle.annotation(key, value);
+        }
+        bundle
+    };
+    let namespace = "io.kubernetes.cri.sandbox-namespace";
+    let other = start(&[(namespace, "kitchen")]);
+    let container = runtime.start(&other, "not-selected");
+    assert_eq!(
+        container.sh("cat /proc/sys/kernel/core_pattern").trim_end(),
+        host.sysctl("kernel/core_pattern")
+    );
+    container.remove();
 
-        let selected = start(&[(namespace, "market-1")]);
-        let container = runtime.start(&selected, "selected");
-        assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), "core\n", "{kind:?}");
-        let (pid, _) = crash(|script| container.sh(&format!("cd /tmp && {script}")), "segv");
-        assert_eq!(container.sh("ls /tmp"), format!("core.{pid}\n"), "{kind:?}");
-        container.remove();
+    let selected = start(&[(namespace, "market-1")]);
+    let container = runtime.start(&selected, "selected");
+    assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), "core\n");
+    let (pid, _) = crash(|script| container.sh(&format!("cd /tmp && {script}")), "segv");
+    assert_eq!(container.sh("ls /tmp"), format!("core.{pid}\n"));
+    container.remove();
 
-        let own = start(&[(namespace, "market-1"), (ECI, "/d/own")]);
-        let container = runtime.start(&own, "own");
-        assert_eq!(
-            container.sh("cat /proc/sys/kernel/core_pattern"),
-            "/d/own\n",
-            "{kind:?}: its own wish wins"
-        );
-        container.remove();
-    }
+    let own = start(&[(namespace, "market-1"), (ECI, "/d/own")]);
+    let container = runtime.start(&own, "own");
+    assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), "/d/own\n", "its own wish wins");
+    container.remove();
     assert_ne!(host.sysctl("kernel/core_pattern"), before);
 }
 
 /// Without a `%p` the PID is appended, unless the administrator says otherwise.
-#[test]
-fn core_uses_pid_of_the_configuration() {
+fn core_uses_pid_of_the_configuration(kind: Kind) {
     let host = host();
     host.configure("core_uses_pid = false\n");
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let mut bundle = bundle();
-        let volume = tempfile::TempDir::new().unwrap();
-        bundle.annotation(ECI, "/d/core").bind(volume.path(), "/d");
-        let container = runtime.start(&bundle, "plain");
-        crash(|script| container.sh(script), "segv");
-        let names: Vec<_> =
-            fs::read_dir(volume.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["core"], "{kind:?}");
-    }
+    let runtime = Runtime::new(kind);
+    let mut bundle = bundle();
+    let volume = tempfile::TempDir::new().unwrap();
+    bundle.annotation(ECI, "/d/core").bind(volume.path(), "/d");
+    let container = runtime.start(&bundle, "plain");
+    crash(|script| container.sh(script), "segv");
+    let names: Vec<_> =
+        fs::read_dir(volume.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["core"]);
 }

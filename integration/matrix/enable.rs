@@ -5,10 +5,14 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::core_file::{self, Crashed};
-use crate::scene::{ECI_PATTERN, Engine, bundle, crash, host, only_record, product};
-use crate::support::host::{RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use std::time::Duration;
+use support::core_file::{self, Crashed};
+use support::host::{RUN, STORE};
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI_PATTERN, Engine, bundle, crash, host, only_record, product};
+use support::wait::wait_for;
+
+support::per_engine!(a_running_container);
 
 /// The command that knows the engine's containers, as `--by` takes it.
 fn by(engine: &Engine) -> String {
@@ -22,7 +26,7 @@ fn by(engine: &Engine) -> String {
     }
 }
 
-/// What a container can see of it.
+/// A script that prints all that a container can see of its pattern.
 const LOOK: &str = "cat /proc/sys/kernel/core_pattern; grep 'Max core' /proc/1/limits; cat \
                     /proc/1/coredump_filter; ls -d /pod /pod/data /pod/data/dump 2>&1; \
                     cut -d' ' -f4- /proc/self/mountinfo";
@@ -42,64 +46,51 @@ fn refused(args: &[&str], why: &str) {
     );
 }
 
-#[test]
-fn a_running_container() {
+fn a_running_container(engine: Engine) {
     let host = host();
-    for engine in Engine::all() {
-        let what = engine.name();
-        let container = engine.start("live", &[], &[], &["sleep", "1000"]);
-        let id = container.id().to_owned();
-        let name = if matches!(engine, Engine::Direct(_)) { id.as_str() } else { "live" };
-        let before = container.sh(LOOK);
-        assert!(!before.contains("/pod/data/dump\n"), "{what}: {before}");
-        let enable = [
-            "enable",
-            name,
-            "--by",
-            &by(&engine),
-            "--pattern",
-            ECI_PATTERN,
-            "--limit",
-            "64M",
-            "--filter",
-            "0x31",
-        ];
-        assert_eq!(
-            succeed(&enable),
-            format!("container {id} has the core pattern {ECI_PATTERN}\n"),
-            "{what}"
-        );
+    let container = engine.start("live", &[], &[], &["sleep", "1000"]);
+    let id = container.id().to_owned();
+    let name = if matches!(engine, Engine::Direct(_)) { id.as_str() } else { "live" };
+    let before = container.sh(LOOK);
+    assert!(!before.contains("/pod/data/dump\n"), "{before}");
+    let enable = [
+        "enable",
+        name,
+        "--by",
+        &by(&engine),
+        "--pattern",
+        ECI_PATTERN,
+        "--limit",
+        "64M",
+        "--filter",
+        "0x31",
+    ];
+    assert_eq!(succeed(&enable), format!("container {id} has the core pattern {ECI_PATTERN}\n"));
 
-        let now = container.sh(LOOK);
-        let lines: Vec<&str> = now.lines().collect();
-        assert_eq!((lines[0], lines[2]), (ECI_PATTERN, "00000031"), "{what}");
-        assert!(lines[1].split_whitespace().nth(4) == Some("67108864"), "{what}: {}", lines[1]);
-        let (pid, status) = crash(|script| container.sh(script), "segv");
-        assert_eq!(status, 11 | 0x80, "{what}");
-        assert_eq!(container.sh("ls /pod/data/dump"), format!("core-eci.{pid}\n"), "{what}");
-        let core = Path::new(STORE).join("containers").join(&id).join(format!("core-eci.{pid}"));
-        assert_eq!(core_file::read(&core), Crashed { signal: 11, tid: pid }, "{what}");
-        assert_eq!(only_record(&host, &id)["location"], "store", "{what}");
-        refused(&enable, "it has the core pattern \"/pod/data/dump/core-eci\" already");
+    let now = container.sh(LOOK);
+    let lines: Vec<&str> = now.lines().collect();
+    assert_eq!((lines[0], lines[2]), (ECI_PATTERN, "00000031"));
+    assert!(lines[1].split_whitespace().nth(4) == Some("67108864"), "{}", lines[1]);
+    let (pid, status) = crash(|script| container.sh(script), "segv");
+    assert_eq!(status, 11 | 0x80);
+    assert_eq!(container.sh("ls /pod/data/dump"), format!("core-eci.{pid}\n"));
+    let core = Path::new(STORE).join("containers").join(&id).join(format!("core-eci.{pid}"));
+    assert_eq!(core_file::read(&core), Crashed { signal: 11, tid: pid });
+    assert_eq!(only_record(&host, &id)["location"], "store");
+    refused(&enable, "it has the core pattern \"/pod/data/dump/core-eci\" already");
 
-        assert_eq!(
-            succeed(&["disable", &id[..4]]),
-            format!("container {id} is as it was before\n"),
-            "{what}"
-        );
-        // The host's pattern has become ours in the meantime, which a
-        // container without its own sees.
-        let rest = |text: &str| text.split_once('\n').unwrap().1.to_owned();
-        assert_eq!(rest(&container.sh(LOOK)), rest(&before), "{what}");
-        assert!(
-            core.exists() && !Path::new(RUN).join("containers").join(format!("{id}.json")).exists(),
-            "{what}"
-        );
-        refused(&["disable", &id], "no registered container is called");
-        host.settle();
-        fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
-        container.remove();
-    }
+    assert_eq!(succeed(&["disable", &id[..4]]), format!("container {id} is as it was before\n"));
+    // The host's pattern has become ours in the meantime, which a
+    // container without its own sees.
+    let rest = |text: &str| text.split_once('\n').unwrap().1.to_owned();
+    assert_eq!(rest(&container.sh(LOOK)), rest(&before));
+    assert!(
+        core.exists() && !Path::new(RUN).join("containers").join(format!("{id}.json")).exists()
+    );
+    refused(&["disable", &id], "no registered container is called");
+    host.settle();
+    fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
+    container.remove();
 }
 
 /// Processes that run already, whoever started them; a volume; and containers that are refused.
@@ -118,13 +109,10 @@ fn processes_volumes_and_refusals() {
     let pid = container.pid().to_string();
     succeed(&["enable", "running", "--pid", &pid, "--pattern", "/data/dump/core"]);
     fs::write(volume.path().join("go"), "").unwrap();
-    let ended = loop {
-        match fs::read_to_string(volume.path().join("ended")) {
-            Ok(text) if text.ends_with('\n') => break crate::scene::ended(&text),
-            // a file of the container can only be polled
-            _ => std::thread::sleep(std::time::Duration::from_millis(10)),
-        }
-    };
+    let ended = wait_for("the crash of a process that ran before", Duration::from_secs(60), || {
+        let text = fs::read_to_string(volume.path().join("ended")).ok()?;
+        text.ends_with('\n').then(|| support::scene::ended(&text))
+    });
     assert_eq!(ended.1, 11 | 0x80);
     let core = volume.path().join(format!("dump/core.{}", ended.0));
     assert_eq!(core_file::read(&core), Crashed { signal: 11, tid: ended.0 });
@@ -157,11 +145,11 @@ fn processes_volumes_and_refusals() {
     );
     refused(
         &["enable", "nobody", "--by", "runc --root /nonexistent", "--pattern", "core"],
-        "runc --root /nonexistent: ",
+        "runc --root /nonexistent",
     );
     // `disable` does not undo what the hook did.
     let mut hooked = bundle();
-    hooked.annotation(crate::scene::ECI, ECI_PATTERN);
+    hooked.annotation(support::scene::ECI, ECI_PATTERN);
     let hooked = runtime.start(&hooked, "hooked");
     refused(&["disable", "hooked"], "since its start, by its annotations");
     refused(

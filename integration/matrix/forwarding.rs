@@ -4,18 +4,21 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::core_file::{self, Crashed, owner_and_mode};
-use crate::scene::{ECI, ECI_PATTERN, bundle, crash, ended, host, only_record, uninstall, victim};
-use crate::support::bundle::Bundle;
-use crate::support::crasher::{compile, parent};
-use crate::support::host::{BINARY, Host};
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
-use crate::support::systemd::Systemd;
+use support::bundle::Bundle;
+use support::core_file::{self, Crashed, owner_and_mode};
+use support::crasher::{compile, parent};
+use support::host::{BINARY, Host};
+use support::require;
+use support::runtime::{Kind, Runtime};
+use support::scene::{
+    ECI, ECI_PATTERN, bundle, crash, ended, host, only_record, uninstall, victim,
+};
+use support::systemd::Systemd;
+use support::wait::wait_for;
 
 /// How long somebody else's handler may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,7 +29,7 @@ struct Handler {
     program: PathBuf,
 }
 
-/// What it saw.
+/// What the handler saw of one crash.
 #[derive(Debug)]
 struct Seen {
     arguments: Vec<String>,
@@ -54,12 +57,7 @@ impl Handler {
     /// the handler, which renames the core last.
     fn seen(&self) -> Seen {
         let file = |name: &str| self.directory.path().join(name);
-        let until = Instant::now() + PATIENCE;
-        while !file("core").exists() {
-            assert!(Instant::now() < until, "the earlier handler was not called");
-            // no event: the kernel's helpers have no parent of ours
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for("the call of the earlier handler", PATIENCE, || file("core").exists());
         let text = |name: &str| fs::read_to_string(file(name)).unwrap();
         let seen = Seen {
             arguments: text("argv").split_terminator('\0').map(str::to_owned).collect(),
@@ -145,7 +143,7 @@ fn a_pipe_handler() {
 
     // A container that requested nothing is treated like the host.
     let stranger_bundle = Bundle::new();
-    crate::scene::fill(stranger_bundle.rootfs());
+    support::scene::fill(stranger_bundle.rootfs());
     let stranger = runtime.start(&stranger_bundle, "stranger");
     let (inside, _) =
         crash(|script| stranger.sh(&format!("ulimit -c unlimited; {script}")), "abrt");
@@ -311,16 +309,9 @@ fn systemd_coredump() {
     let cwd = TempDir::new().unwrap();
     let (pid, status) = crash_on_host(cwd.path());
     assert_eq!(status, 11 | 0x80);
-    let until = Instant::now() + PATIENCE;
-    let kept = loop {
-        let kept = Systemd::cores(pid.into());
-        if !kept.is_empty() {
-            break kept;
-        }
-        assert!(Instant::now() < until, "systemd-coredump kept no core of {pid}");
-        // no event: systemd's receiver is not our child
-        std::thread::sleep(Duration::from_millis(5));
-    };
+    let kept = wait_for(&format!("systemd-coredump's core of {pid}"), PATIENCE, || {
+        Some(Systemd::cores(pid.into())).filter(|kept| !kept.is_empty())
+    });
     for core in &kept {
         fs::remove_file(core).unwrap();
     }

@@ -8,15 +8,16 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::scene::host;
-use crate::support::host::Host;
-use crate::support::require;
+use support::host::Host;
+use support::require;
+use support::scene::host;
 
 const BINARY: &str = "usr/libexec/oci/hooks.d/oci-coredump";
 
 fn make(target: &str, destination: &Path) {
     let status = Command::new("make")
-        .args(["--silent", "--directory", env!("CARGO_MANIFEST_DIR"), target])
+        .args(["--silent", target, "--directory"])
+        .arg(support::program::repository())
         .arg(format!("DESTDIR={}", destination.display()))
         .status()
         .unwrap();
@@ -50,6 +51,7 @@ fn make_install_and_uninstall() {
     let root = destination.path();
     make("install", root);
     let expected = [
+        "usr/bin/kubectl-coredump",
         "usr/bin/oci-coredump",
         "usr/bin/oci-coredump-runtime",
         "usr/lib/systemd/system/oci-coredump.service",
@@ -57,6 +59,7 @@ fn make_install_and_uninstall() {
         "usr/libexec/oci/hooks.d/oci-coredump-runtime",
         "usr/share/bash-completion/completions/oci-coredump",
         "usr/share/containers/oci/hooks.d/oci-coredump.json",
+        "usr/share/doc/oci-coredump/config.toml",
         "usr/share/fish/vendor_completions.d/oci-coredump.fish",
         "usr/share/man/man1/oci-coredump.1",
         "usr/share/zsh/vendor-completions/_oci-coredump",
@@ -103,11 +106,11 @@ fn make_install_and_uninstall() {
 fn the_host_part() {
     let host = host();
     let before = host.sysctl("kernel/core_pattern");
-    let run = |verb: &str| crate::scene::product(&[verb]).output().unwrap();
+    let run = |verb: &str| support::scene::product(&[verb]).output().unwrap();
     let output = run("install");
     assert!(output.status.success(), "{output:?}");
     assert!(host.sysctl("kernel/core_pattern").starts_with(&format!("|/{BINARY} ")));
-    for directory in [crate::support::host::RUN, crate::support::host::STORE] {
+    for directory in [support::host::RUN, support::host::STORE] {
         let mode = fs::metadata(directory).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode, 0o700, "{directory} can be read by others");
     }
@@ -116,7 +119,7 @@ fn the_host_part() {
     let output = run("uninstall");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(host.sysctl("kernel/core_pattern"), before);
-    assert!(!Path::new(crate::support::host::RUN).exists());
+    assert!(!Path::new(support::host::RUN).exists());
 }
 
 /// What the demo changes on the host and must put back: the sysctls, and the files and
@@ -129,8 +132,8 @@ fn traces(host: &Host) -> Vec<String> {
         "/usr/bin/oci-coredump",
         "/usr/share/containers/oci",
         "/usr/share/man/man1/oci-coredump.1",
-        crate::support::host::RUN,
-        crate::support::host::STORE,
+        support::host::RUN,
+        support::host::STORE,
     ];
     let there = paths.map(|path| format!("{path}: {}", Path::new(path).exists()));
     let demos = fs::read_dir("/tmp")
@@ -145,9 +148,8 @@ fn traces(host: &Host) -> Vec<String> {
 }
 
 fn demo() -> Command {
-    let mut command =
-        Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/demo.sh"));
-    command.arg(env!("CARGO_BIN_EXE_oci-coredump")).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut command = Command::new(support::program::repository().join("integration/demo.sh"));
+    command.arg(support::program::program()).stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
 

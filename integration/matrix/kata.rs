@@ -9,18 +9,19 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::core_file::{self, Crashed};
-use crate::scene::{ECI, ECI_PATTERN, bundle, crash, host};
-use crate::support::host::{BINARY, STORE};
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
+use support::core_file::{self, Crashed};
+use support::host::{BINARY, STORE};
+use support::require;
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, ECI_PATTERN, bundle, crash, host};
 
 /// The tree of `make kata-guest-hook`.
 fn guest() -> TempDir {
     let tree = TempDir::new().unwrap();
     let output = Command::new("make")
-        .args(["--silent", "--directory", env!("CARGO_MANIFEST_DIR"), "kata-guest-hook"])
-        .arg(format!("binary={}", env!("CARGO_BIN_EXE_oci-coredump")))
+        .args(["--silent", "kata-guest-hook", "--directory"])
+        .arg(support::program::repository())
+        .arg(format!("binary={}", support::program::program().display()))
         .arg(format!("DESTDIR={}", tree.path().display()))
         .output()
         .unwrap();

@@ -5,11 +5,13 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::core_file;
-use crate::scene::{ECI, Engine, crash, host, victim};
-use crate::support::bundle::Bundle;
-use crate::support::require;
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::Bundle;
+use support::core_file;
+use support::require;
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, Engine, crash, host, victim};
+
+support::per_engine!(a_second_container_lists_the_core);
 
 /// Innermost first: `main` called the second, which called the first.
 const FRAMES: [&str; 3] = ["parse_length", "handle_request", "main"];
@@ -28,31 +30,23 @@ fn assert_backtrace(printed: &str) {
     assert!(printed.contains("SIGSEGV"), "{printed}");
 }
 
-#[test]
-fn a_second_container_lists_the_core() {
+fn a_second_container_lists_the_core(engine: Engine) {
     let _host = host();
     if !require::programs(&["gdb"]) {
         return;
     }
-    for engine in Engine::all() {
-        let what = engine.name();
-        let volume = TempDir::new().unwrap();
-        let volumes = [(volume.path(), "/pod/data/dump")];
-        let first = engine.start(
-            "crashes",
-            &[(ECI, "/pod/data/dump/core-eci")],
-            &volumes,
-            &["sleep", "1000"],
-        );
-        let (pid, _) = crash(|script| first.sh(script), "segv");
-        first.remove();
+    let volume = TempDir::new().unwrap();
+    let volumes = [(volume.path(), "/pod/data/dump")];
+    let first =
+        engine.start("crashes", &[(ECI, "/pod/data/dump/core-eci")], &volumes, &["sleep", "1000"]);
+    let (pid, _) = crash(|script| first.sh(script), "segv");
+    first.remove();
 
-        let second = engine.start("looks", &[], &volumes, &["sleep", "1000"]);
-        let name = format!("core-eci.{pid}");
-        assert_eq!(second.sh("ls /pod/data/dump"), format!("{name}\n"), "{what}");
-        second.remove();
-        assert_backtrace(&core_file::backtrace(&victim(), &volume.path().join(&name)));
-    }
+    let second = engine.start("looks", &[], &volumes, &["sleep", "1000"]);
+    let name = format!("core-eci.{pid}");
+    assert_eq!(second.sh("ls /pod/data/dump"), format!("{name}\n"));
+    second.remove();
+    assert_backtrace(&core_file::backtrace(&victim(), &volume.path().join(&name)));
 }
 
 /// gdb itself runs in the second container: the host's, with the host's /usr, read-only.
@@ -64,14 +58,14 @@ fn gdb_in_a_second_container() {
     }
     let runtime = Runtime::new(Kind::Runc);
     let volume = TempDir::new().unwrap();
-    let mut crashing = crate::scene::bundle();
+    let mut crashing = support::scene::bundle();
     crashing.annotation(ECI, "/pod/data/dump/core-eci").bind(volume.path(), "/pod/data/dump");
     let container = runtime.start(&crashing, "crashes");
     let (pid, _) = crash(|script| container.sh(script), "segv");
     container.remove();
 
     let mut analysis = Bundle::new();
-    crate::scene::fill(analysis.rootfs());
+    support::scene::fill(analysis.rootfs());
     for directory in ["lib", "lib64"] {
         symlink(format!("usr/{directory}"), analysis.rootfs().host_path(&format!("/{directory}")))
             .unwrap();

@@ -5,9 +5,17 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::scene::{ECI, bundle, host, product};
-use crate::support::bundle::Bundle;
-use crate::support::runtime::{Container, Kind, Runtime};
+use support::bundle::Bundle;
+use support::runtime::{Container, Kind, Runtime};
+use support::scene::{ECI, bundle, host, product};
+
+support::per_runtime!(
+    a_refused_pattern_lets_the_container_start,
+    a_required_pattern_that_is_refused_stops_the_container,
+    a_strict_host
+);
+
+support::cases!(a_pattern_with_nul: runc(Kind::Runc), youki(Kind::Youki));
 
 /// Patterns that are no file name (security: attack 8), with what is wrong with them.
 fn refused() -> Vec<(&'static str, String)> {
@@ -43,81 +51,68 @@ fn assert_one_line(output: &Output, what: &str) {
     assert!(!line.trim_end().contains(char::is_control), "{what}: control characters: {line:?}");
 }
 
-#[test]
-fn a_refused_pattern_lets_the_container_start() {
+fn a_refused_pattern_lets_the_container_start(kind: Kind) {
     let host = host();
     let before = host.sysctl("kernel/core_pattern");
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        for (what, pattern) in refused() {
-            let mut bundle = bundle();
-            bundle.annotation(ECI, &pattern);
-            let container = runtime.start(&bundle, "refused");
-            assert_eq!(
-                container.sh("cat /proc/sys/kernel/core_pattern"),
-                format!("{before}\n"),
-                "{kind:?}: {what}"
-            );
-            container.remove();
-            assert_eq!(host.sysctl("kernel/core_pattern"), before, "{kind:?}: {what}");
-        }
+    let runtime = Runtime::new(kind);
+    for (what, pattern) in refused() {
+        let mut bundle = bundle();
+        bundle.annotation(ECI, &pattern);
+        let container = runtime.start(&bundle, "refused");
+        assert_eq!(
+            container.sh("cat /proc/sys/kernel/core_pattern"),
+            format!("{before}\n"),
+            "{what}"
+        );
+        container.remove();
+        assert_eq!(host.sysctl("kernel/core_pattern"), before, "{what}");
     }
 }
 
 /// NUL cannot be in a C string, and crun's annotations are some: only runc and youki pass it on.
-#[test]
-fn a_pattern_with_nul() {
+fn a_pattern_with_nul(kind: Kind) {
+    if !support::require::programs(&[kind.name()]) {
+        return;
+    }
     let host = host();
     let before = host.sysctl("kernel/core_pattern");
-    for kind in Kind::installed().filter(|kind| *kind != Kind::Crun) {
-        let runtime = Runtime::new(kind);
-        let mut bundle = bundle();
-        bundle.annotation(ECI, "/tmp/core\0|/bin/sh");
-        let container = runtime.start(&bundle, "nul");
-        assert_eq!(
-            container.sh("cat /proc/sys/kernel/core_pattern"),
-            format!("{before}\n"),
-            "{kind:?}"
-        );
-    }
+    let runtime = Runtime::new(kind);
+    let mut bundle = bundle();
+    bundle.annotation(ECI, "/tmp/core\0|/bin/sh");
+    let container = runtime.start(&bundle, "nul");
+    assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), format!("{before}\n"));
 }
 
-#[test]
-fn a_required_pattern_that_is_refused_stops_the_container() {
+fn a_required_pattern_that_is_refused_stops_the_container(kind: Kind) {
     let host = host();
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        for (what, pattern) in refused() {
-            let mut bundle = bundle();
-            bundle.annotation(ECI, &pattern).annotation("oci-coredump/required", "true");
-            let started = runtime.try_create(&bundle, "required").is_ok();
-            assert!(!started, "{kind:?}: {what}: the container was created");
-        }
+    let runtime = Runtime::new(kind);
+    for (what, pattern) in refused() {
         let mut bundle = bundle();
-        bundle.annotation(ECI, "/pod/data/dump/core").annotation("oci-coredump/required", "true");
+        bundle.annotation(ECI, &pattern).annotation("oci-coredump/required", "true");
         let started = runtime.try_create(&bundle, "required").is_ok();
-        assert!(started, "{kind:?}: a good pattern was refused");
+        assert!(!started, "{what}: the container was created");
     }
+    let mut bundle = bundle();
+    bundle.annotation(ECI, "/pod/data/dump/core").annotation("oci-coredump/required", "true");
+    let started = runtime.try_create(&bundle, "required").is_ok();
+    assert!(started, "a good pattern was refused");
     drop(host);
 }
 
 /// The administrator's switch does for all containers what the annotation does for one.
-#[test]
-fn a_strict_host() {
+fn a_strict_host(kind: Kind) {
     let host = host();
     host.configure("strict = true\n");
-    for kind in Kind::installed() {
-        let runtime = Runtime::new(kind);
-        let try_with = |pattern: &str| {
-            let mut bundle = bundle();
-            bundle.annotation(ECI, pattern);
-            runtime.try_create(&bundle, "strict").is_ok()
-        };
-        assert!(!try_with("|/bin/sh"), "{kind:?}: the container was created");
-        assert!(try_with("/pod/data/dump/core"), "{kind:?}: a good pattern was refused");
-        let started = runtime.try_create(&bundle(), "strict").is_ok();
-        assert!(started, "{kind:?}: a container that asks for nothing was refused");
-    }
+    let runtime = Runtime::new(kind);
+    let try_with = |pattern: &str| {
+        let mut bundle = bundle();
+        bundle.annotation(ECI, pattern);
+        runtime.try_create(&bundle, "strict").is_ok()
+    };
+    assert!(!try_with("|/bin/sh"), "the container was created");
+    assert!(try_with("/pod/data/dump/core"), "a good pattern was refused");
+    let started = runtime.try_create(&bundle(), "strict").is_ok();
+    assert!(started, "a container that asks for nothing was refused");
 }
 
 /// A created container without hooks, so that the test can call them itself and see what they say.

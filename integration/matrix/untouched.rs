@@ -2,10 +2,16 @@
 use std::fs;
 use std::path::Path;
 
-use crate::scene::{ECI, ECI_PATTERN, bundle, host};
-use crate::support::bundle::Bundle;
-use crate::support::host::{Host, RUN, STORE};
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::Bundle;
+use support::host::{Host, RUN, STORE};
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, ECI_PATTERN, bundle, host};
+
+support::per_runtime!(
+    a_container_without_annotation,
+    a_container_without_annotation_but_with_a_limit,
+    a_sandbox
+);
 
 /// What a container can see of its surroundings; numbers that differ from
 /// start to start are left out.
@@ -47,36 +53,27 @@ fn assert_untouched(host: &Host, kind: Kind, mut bundle: Bundle) {
     );
 }
 
-#[test]
-fn a_container_without_annotation() {
+fn a_container_without_annotation(kind: Kind) {
     let host = host();
-    for kind in Kind::installed() {
-        let mut bundle = bundle();
-        bundle.annotation("io.kubernetes.cri.container-type", "container");
-        assert_untouched(&host, kind, bundle);
-    }
+    let mut bundle = bundle();
+    bundle.annotation("io.kubernetes.cri.container-type", "container");
+    assert_untouched(&host, kind, bundle);
 }
 
 /// A limit in config.json is the container's own choice, as long as it requests nothing.
-#[test]
-fn a_container_without_annotation_but_with_a_limit() {
+fn a_container_without_annotation_but_with_a_limit(kind: Kind) {
     let host = host();
-    for kind in Kind::installed() {
-        let mut bundle = bundle();
-        bundle.rlimit("RLIMIT_CORE", 4096, 8192);
-        assert_untouched(&host, kind, bundle);
-    }
+    let mut bundle = bundle();
+    bundle.rlimit("RLIMIT_CORE", 4096, 8192);
+    assert_untouched(&host, kind, bundle);
 }
 
 /// The pause container of a pod carries the pod's annotations, but its crashes are of no interest.
-#[test]
-fn a_sandbox() {
+fn a_sandbox(kind: Kind) {
     let host = host();
     for key in ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"] {
-        for kind in Kind::installed() {
-            let mut bundle = bundle();
-            bundle.annotation(key, "sandbox").annotation(ECI, ECI_PATTERN);
-            assert_untouched(&host, kind, bundle);
-        }
+        let mut bundle = bundle();
+        bundle.annotation(key, "sandbox").annotation(ECI, ECI_PATTERN);
+        assert_untouched(&host, kind, bundle);
     }
 }

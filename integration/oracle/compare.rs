@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::core_bytes::{clear_privilege, describe, is_core, masked, whole};
 use super::observe::{MARKER, Observed};
 use super::row::{Forced, Row};
 use super::snapshot::{Change, Node};
+use support::core_bytes::{clear_privilege, describe, is_core, masked, whole};
 
 /// WCOREDUMP in a raw wait status.
 const CORE_FLAG: i64 = 0x80;

@@ -7,19 +7,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::Value;
 
-use super::core_bytes::is_core;
 use super::row::Row;
 use super::snapshot::{Change, Snapshot};
-use crate::support::bundle::Bundle;
-use crate::support::crasher;
-use crate::support::host::{BINARY, Host, STORE};
-use crate::support::runtime::Runtime;
+use support::bundle::Bundle;
+use support::core_bytes::is_core;
+use support::crasher;
+use support::host::{BINARY, Host, STORE};
+use support::processes;
+use support::runtime::Runtime;
+use support::wait::{ends_within, wait_for};
 
 /// The crasher's PID in the container: above anything that the runtime itself uses up there.
 pub const PID: i64 = 100;
@@ -28,14 +29,14 @@ pub const MARKER: &str = "core.of.the.oracle";
 /// Nothing in a row takes this long.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Who writes the core.
+/// The side of the comparison: who writes the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Kernel,
     Project,
 }
 
-/// What came of it.
+/// What a crash left behind.
 #[derive(Clone)]
 pub struct Observed {
     /// The raw wait status that the crasher's parent got.
@@ -142,7 +143,7 @@ fn bundle(row: &Row) -> Bundle {
 /// Seconds since 1970 by the clock that the kernel takes `%t` from. It moves at the timer's ticks:
 /// just after the turn of a second the fine clock is a second ahead of it.
 fn seconds() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).unwrap();
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME_COARSE).unwrap();
     now.tv_sec().try_into().unwrap()
 }
 
@@ -203,10 +204,7 @@ impl Drop for Running<'_> {
         // The parent holds until the end of its input; then the container ends by
         // itself and runc deletes it.
         self.input.take();
-        let until = Instant::now() + DEADLINE;
-        while self.child.try_wait().unwrap().is_none() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(2)); // there is no wait with a time-out
-        }
+        ends_within(&mut self.child, DEADLINE);
         let _ = self
             .runtime
             .command()
@@ -232,28 +230,23 @@ impl Crash {
     fn find(container: &Running, in_thread: bool) -> Self {
         // runc renames it into place when the program runs already.
         let file = container.directory.join("pid");
-        until(|| file.exists(), "runc wrote no PID file");
+        wait_for("the PID file of runc", DEADLINE, || file.exists());
         let init: i64 = fs::read_to_string(file).unwrap().trim().parse().unwrap();
         let namespace = |pid: i64, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
-        let processes = || {
-            fs::read_dir("/proc")
-                .unwrap()
-                .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<i64>().ok())
-        };
-        let mut inits = processes().filter(|pid| parent(*pid) == Some(init));
+        let all = || processes::all().map(i64::from);
+        let mut inits = all().filter(|pid| parent(*pid) == Some(init));
         let supervisor = inits
             .find(|pid| ids(&format!("/proc/{pid}")).unwrap_or_default().last() == Some(&(PID - 1)))
             .expect("no supervisor");
-        let pid = processes().find(|pid| parent(*pid) == Some(supervisor)).expect("no crasher");
+        let pid = all().find(|pid| parent(*pid) == Some(supervisor)).expect("no crasher");
         let threads = || {
             fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path())
         };
         // Every thread sleeps where it will sleep when it is killed: then its registers
         // are the same in every run.
-        until(
-            || threads().all(|thread| matches!(state(&thread), Some('S' | 'Z'))),
-            "the threads never came to rest",
-        );
+        wait_for("that the threads rest", DEADLINE, || {
+            threads().all(|thread| matches!(state(&thread), Some('S' | 'Z')))
+        });
         let innermost =
             |directory: &Path| *ids(&directory.to_string_lossy()).unwrap().last().unwrap();
         let own_pid = innermost(Path::new(&format!("/proc/{pid}")));
@@ -298,23 +291,8 @@ impl Crash {
     }
 }
 
-/// Waits for what no event tells.
-fn until(condition: impl Fn() -> bool, complaint: &str) {
-    let end = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < end, "{complaint}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 fn parent(pid: i64) -> Option<i64> {
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    String::from_utf8_lossy(&status)
-        .lines()
-        .find_map(|line| line.strip_prefix("PPid:"))?
-        .trim()
-        .parse()
-        .ok()
+    processes::field(pid, "PPid")?.parse().ok()
 }
 
 /// NSpid: the process's or thread's ID in every PID namespace from the initial one to its own.

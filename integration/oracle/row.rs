@@ -1,6 +1,6 @@
 //! One row of the table: how a container is made, how a process in it dies, and what the
 //! kernel's pipe mode forces.
-use crate::support::bundle::Bundle;
+use support::bundle::Bundle;
 
 /// A difference between the kernel's file mode and the project that a row is known to have. It is
 /// asserted: a row where it goes away fails too.
@@ -13,7 +13,7 @@ pub enum Forced {
     CoreFlag,
     /// The process gained privileges by its executable and fs.suid_dumpable lets it dump:
     /// the kernel's file mode keeps a core, the project never hands one to a container.
-    /// WCOREDUMP is set in both.
+    /// The wait status says on both sides that a core was dumped.
     NoCoreOfPrivileged,
     /// The same in dump mode 2: the kernel resolves the pattern in the host's root, as root,
     /// so its core is on the host.

@@ -36,9 +36,9 @@ pub struct Node {
     pub kind: &'static str,
     pub mode: u32,
     pub owner: (u32, u32),
-    /// Of what is not a directory.
+    /// The number of hard links; 0 for a directory.
     pub links: u64,
-    /// Of what is not a directory.
+    /// The size in bytes; 0 for a directory.
     pub size: u64,
     pub target: Option<PathBuf>,
     /// Of a regular file.
@@ -65,7 +65,7 @@ impl Snapshot {
         Self(seen)
     }
 
-    /// What is different now.
+    /// The differences between this snapshot and the directory as it is now.
     pub fn changes(&self, root: &Path) -> BTreeMap<Vec<u8>, Change> {
         let now = Self::take(root);
         let mut changes = BTreeMap::new();

@@ -1,7 +1,9 @@
 //! A container without a runtime: a process with a mount namespace of its own, registered by the
 //! real hook. And victims in it, which are children of the test, so that it sees how they end.
 
-use super::host::BINARY;
+use crate::crasher;
+use crate::host::BINARY;
+use crate::wait::{ends_within, wait_for};
 use nix::time::{ClockId, clock_gettime};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -24,9 +26,9 @@ impl Container {
             .spawn()
             .expect("unshare");
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-        while namespace(&init.id().to_string()) == namespace("self") {
-            std::thread::yield_now();
-        }
+        wait_for("the container's mount namespace", Duration::from_secs(20), || {
+            namespace(&init.id().to_string()) != namespace("self")
+        });
         // A file, so that the host's store is not mounted over the directory and the test finds the
         // cores under the same path.
         std::fs::write(directory.join("not-empty"), "").unwrap();
@@ -132,15 +134,7 @@ impl Victim {
 
     /// Waits for its end, but not longer than `most`; whether it came.
     pub fn ends_within(&mut self, most: Duration) -> bool {
-        let until = now() + most.as_nanos() as u64;
-        while self.child.try_wait().unwrap().is_none() {
-            if now() > until {
-                return false;
-            }
-            // a child can be waited for with a bound only by asking again
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        true
+        ends_within(&mut self.child, most).is_some()
     }
 
     /// Its wait status, once it has ended.
@@ -174,15 +168,9 @@ impl Victim {
     }
 }
 
-/// Compiles `benches/<name>.c`.
-pub fn compile(name: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches").join(format!("{name}.c"));
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let status = Command::new("gcc")
-        .args(["-O2", "-static", "-pthread", "-o"])
-        .args([&program, &source])
-        .status()
-        .expect("gcc");
-    assert!(status.success(), "gcc {}", source.display());
-    program
+/// The program of the victims: it fills memory in one of several ways, and waits to be told to
+/// crash. See `benches/victim.c`.
+pub fn victim() -> PathBuf {
+    let source = include_str!("../../benches/victim.c");
+    crasher::compile("sized/victim", source, &["-O2", "-pthread"])
 }

@@ -4,12 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
-use super::host::{BINARY, Host};
+use crate::host::{BINARY, Host};
+use crate::processes::wait_gone;
 
 /// What the kernel passes, as `sysctl::HANDLE_ARGUMENTS` has it.
 const ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
@@ -89,15 +90,5 @@ impl<'h> Gate<'h> {
     pub fn pass(&mut self, helper: i32) {
         self.go.write_all(b"go\n").unwrap();
         wait_gone(helper, Duration::from_secs(20));
-    }
-}
-
-/// Waits until a process that is no child of the test has gone.
-pub fn wait_gone(pid: i32, most: Duration) {
-    let until = Instant::now() + most;
-    while Path::new(&format!("/proc/{pid}")).exists() {
-        assert!(Instant::now() < until, "process {pid} is still there");
-        // the kernel's child: there is nothing to wait on
-        std::thread::sleep(Duration::from_millis(2));
     }
 }

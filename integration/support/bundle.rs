@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::rootfs::Rootfs;
+use crate::rootfs::Rootfs;
 
 /// First host ID of the user namespace that [`Bundle::user_namespace`] asks for.
 pub const USERNS_BASE: u32 = 200_000;

@@ -42,17 +42,18 @@ pub fn compile(name: &str, source: &str, flags: &[&str]) -> PathBuf {
 
 /// The same, linked as the flags say.
 pub fn compile_as(name: &str, source: &str, flags: &[&str]) -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crashers");
-    fs::create_dir_all(&directory).unwrap();
+    let directory = crate::program::scratch().join("crashers");
     let program = directory.join(name);
     let kept = directory.join(format!("{name}.c"));
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
     if program.exists() && fs::read(&kept).is_ok_and(|old| old == source.as_bytes()) {
         return program;
     }
     // Test binaries may run at the same time: each compiles in a directory of its own,
     // then the last rename wins.
     let own = tempfile::tempdir_in(&directory).unwrap();
-    let (fresh, text) = (own.path().join(name), own.path().join(format!("{name}.c")));
+    let fresh = own.path().join(program.file_name().unwrap());
+    let text = own.path().join(kept.file_name().unwrap());
     fs::write(&text, source).unwrap();
     let output = Command::new("gcc")
         .args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"])

@@ -4,10 +4,13 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::processes;
+use crate::wait::becomes;
 
 /// No daemon takes this long to start or to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -36,17 +39,11 @@ impl Daemon {
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let mut daemon = Self { child, log, scratch: scratch.to_owned() };
-        let until = Instant::now() + DEADLINE;
-        while UnixStream::connect(socket).is_err() {
-            let ended = daemon.child.try_wait().unwrap();
-            assert!(
-                ended.is_none() && Instant::now() < until,
-                "{command:?}: {ended:?}\n{}",
-                daemon.log()
-            );
-            // until there is a socket there is nothing to wait on
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let ready = becomes(DEADLINE, || {
+            UnixStream::connect(socket).is_ok() || daemon.child.try_wait().unwrap().is_some()
+        });
+        let ended = daemon.child.try_wait().unwrap();
+        assert!(ready && ended.is_none(), "{command:?}: {ended:?}\n{}", daemon.log());
         daemon
     }
 
@@ -95,15 +92,10 @@ fn tail(log: &str) -> String {
 /// what is still mounted below it.
 fn clean(scratch: &Path) {
     let name = scratch.to_str().unwrap();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
-            continue;
-        };
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if pid != std::process::id() as i32
-            && String::from_utf8_lossy(&line).contains("containerd-shim")
-            && String::from_utf8_lossy(&line).contains(name)
-        {
+    for pid in processes::all().filter(|pid| *pid != std::process::id() as i32) {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        if line.contains("containerd-shim") && line.contains(name) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }

@@ -20,16 +20,16 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
-/// What a write gets.
+/// How a write is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It is done.
+    /// The bytes are taken.
     Take,
-    /// This error number.
+    /// The write fails with this error number.
     Fail(i32),
-    /// None until [`Fuse::go_on`].
+    /// There is no answer until [`Fuse::go_on`].
     Hold,
-    /// It is done, after so many milliseconds.
+    /// The bytes are taken after so many milliseconds.
     Late(u64),
 }
 

@@ -16,10 +16,13 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
+
+use crate::processes::dispatchers;
+use crate::wait::{becomes, within};
 
 /// Where `make install` puts the binary; the kernel is given this path, so it must be
 /// short and the host's own.
@@ -46,7 +49,7 @@ const SYSCTLS: [&str; 8] = [
     "vm/nr_hugepages",
 ];
 
-/// The machine, ours alone until drop.
+/// The machine, which no other test uses until this is dropped.
 pub struct Host {
     lock: Flock<File>,
     /// The machine's own values; they stand in the lock file too, for whoever comes
@@ -111,9 +114,19 @@ impl Host {
         restore(&self.saved);
     }
 
+    /// [`Host::take`] and [`Host::install`], with this configuration where it is not empty.
+    pub fn installed(configuration: &str) -> Self {
+        let host = Self::take();
+        host.install();
+        if !configuration.is_empty() {
+            host.configure(configuration);
+        }
+        host
+    }
+
     /// Copies the binary under test to [`BINARY`].
     pub fn install(&self) -> PathBuf {
-        self.place(Path::new(BINARY), &fs::read(env!("CARGO_BIN_EXE_oci-coredump")).unwrap(), 0o755)
+        self.place(Path::new(BINARY), &fs::read(crate::program::program()).unwrap(), 0o755)
     }
 
     /// Writes the administrator's configuration.
@@ -140,15 +153,35 @@ impl Host {
         records
     }
 
+    /// The newest record of a container.
+    pub fn record(&self, container: &str) -> Value {
+        self.records_of(container).pop().unwrap_or_else(|| panic!("{container} has no record"))
+    }
+
+    /// The record of a crash, by the PID of the process on the host.
+    pub fn record_of(&self, container: &str, pid: u32) -> Option<Value> {
+        self.records_of(container).into_iter().find(|record| record["host_pid"] == pid)
+    }
+
+    /// The record of a crash once its core is complete, or it is known that there is none. It is
+    /// there before the crashed process has gone.
+    pub fn complete_record(&self, container: &str, pid: u32) -> Value {
+        let complete =
+            || self.record_of(container, pid).filter(|record| record["outcome"] != "started");
+        within(Duration::from_secs(60), complete).unwrap_or_else(|| {
+            panic!("the crash of {pid} has no complete record: {:#?}", self.records_of(container))
+        })
+    }
+
     /// Waits until nothing of the dispatcher runs any more: it goes on after it has
     /// let the crashed process go.
     pub fn settle(&self) {
-        let until = Instant::now() + Duration::from_secs(60);
-        while let Some(pid) = dispatcher() {
-            assert!(Instant::now() < until, "the dispatcher {pid} does not end");
-            // it is nobody's child that could be waited for
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let ended = || dispatchers().is_empty();
+        assert!(
+            becomes(Duration::from_secs(60), ended),
+            "the dispatchers {:?} do not end",
+            dispatchers()
+        );
     }
 
     /// `uninstall --purge` by the installed binary, if there is one.
@@ -210,18 +243,6 @@ pub fn locked() -> BTreeSet<u64> {
     let held = locks.lines().filter(|line| !line.contains("->"));
     held.filter_map(|line| line.split_whitespace().nth(5)?.rsplit(':').next()?.parse().ok())
         .collect()
-}
-
-/// The PID of an installed binary that handles a crash.
-fn dispatcher() -> Option<String> {
-    let is_one = |process: &Path| {
-        let exe = fs::read_link(process.join("exe"))
-            .is_ok_and(|exe| exe.to_string_lossy().starts_with(BINARY));
-        exe && fs::read(process.join("cmdline"))
-            .is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"handle"))
-    };
-    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-    all.filter(|path| is_one(path)).map(|path| path.display().to_string()).next()
 }
 
 fn read_sysctl(name: &str) -> Option<String> {

@@ -5,12 +5,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::rootfs::Rootfs;
-use super::runtime::{Kind, Runtime};
+use crate::rootfs::Rootfs;
+use crate::runtime::{Kind, Runtime};
+use crate::wait::becomes;
 
 /// The name of the image that [`Podman::new`] makes from a [`Rootfs`].
 pub const IMAGE: &str = "localhost/busybox";
@@ -179,13 +180,8 @@ fn remove_cgroup(directory: &Path) {
     for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
         remove_cgroup(&entry.path());
     }
-    let until = Instant::now() + Duration::from_secs(5);
-    while let Err(cause) = fs::remove_dir(directory) {
-        if Instant::now() > until {
-            eprintln!("remove cgroup {directory:?}: {cause}");
-            return;
-        }
-        // conmon is still ending; a cgroup has no event for that on v1
-        std::thread::sleep(Duration::from_millis(10));
+    // conmon is still ending, and a cgroup of version 1 has no event for that.
+    if !becomes(Duration::from_secs(5), || fs::remove_dir(directory).is_ok()) {
+        eprintln!("the cgroup {directory:?} is still there");
     }
 }

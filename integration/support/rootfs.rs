@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::require;
+use crate::require;
 
 /// A directory that is a container's `/`. It belongs to the bundle (or test) whose
 /// directory it was made in.

@@ -8,14 +8,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::bundle::Bundle;
-use super::require;
-use super::terminal::Terminal;
+use crate::bundle::Bundle;
+use crate::require;
+use crate::terminal::Terminal;
+use crate::wait::{wait_for, within};
 
 /// No container operation of the tests takes this long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -29,8 +30,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Runc, Self::Crun, Self::Youki];
-
     /// The program's name.
     pub fn name(self) -> &'static str {
         match self {
@@ -38,11 +37,6 @@ impl Kind {
             Self::Crun => "crun",
             Self::Youki => "youki",
         }
-    }
-
-    /// The kinds that are installed. In CI a missing one fails the test.
-    pub fn installed() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|kind| require::programs(&[kind.name()]))
     }
 }
 
@@ -54,7 +48,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Panics where the program is not installed: ask [`Kind::installed`] first.
+    /// Panics where the program is not installed: ask [`require::programs`] first.
     pub fn new(kind: Kind) -> Self {
         require::root();
         let root = tempfile::Builder::new().prefix(kind.name()).tempdir().unwrap();
@@ -263,17 +257,8 @@ impl Container<'_> {
 
     /// Waits until the init has ended.
     pub fn wait_stopped(&self) {
-        let until = Instant::now() + DEADLINE;
-        while self.status() != "stopped" {
-            assert!(
-                Instant::now() < until,
-                "{} {} never stopped",
-                self.runtime.kind.name(),
-                self.id
-            );
-            // there is no event: the runtime can only be polled
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let what = format!("the end of {} {}", self.runtime.kind.name(), self.id);
+        wait_for(&what, DEADLINE, || self.status() == "stopped");
     }
 
     /// `kill` with SIGKILL, then `delete`: the poststop hooks run.
@@ -287,22 +272,16 @@ impl Container<'_> {
 
     /// What the init has written to its standard output, as soon as `text` is in it.
     pub fn wait_for_stdout(&self, text: &str) -> String {
-        let until = Instant::now() + DEADLINE;
-        loop {
-            let printed = self.stdout();
-            if printed.contains(text) {
-                return printed;
-            }
-            let log = || format!("{printed:?}, {:?}", self.stderr());
-            assert!(
-                Instant::now() < until,
-                "{} {}: no {text:?} in {}",
-                self.runtime.kind.name(),
-                self.id,
-                log()
-            );
-            std::thread::sleep(Duration::from_millis(20)); // a file that grows can only be polled
-        }
+        within(DEADLINE, || Some(self.stdout()).filter(|printed| printed.contains(text)))
+            .unwrap_or_else(|| {
+                panic!(
+                    "{} {}: no {text:?} in {:?}, {:?}",
+                    self.runtime.kind.name(),
+                    self.id,
+                    self.stdout(),
+                    self.stderr()
+                )
+            })
     }
 
     /// What the init has written to its standard output so far.

@@ -1,7 +1,7 @@
 //! systemd's handler of core dumps, as Debian has it in core_pattern, with the receiving side of
 //! its socket as systemd would start it.
 
-use super::require;
+use crate::require;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::processes;
+
 /// The programs that this needs.
 pub const PROGRAMS: [&str; 4] = ["useradd", "userdel", "setpriv", "newuidmap"];
 
@@ -109,12 +111,7 @@ impl User {
 impl Drop for User {
     fn drop(&mut self) {
         // podman's pause process, which would keep the user.
-        let pids = fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| entry.metadata().is_ok_and(|meta| meta.uid() == self.uid));
-        for pid in pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        for pid in processes::of_user(self.uid) {
             let _ = nix::sys::signal::kill(
                 nix::unistd::Pid::from_raw(pid),
                 nix::sys::signal::Signal::SIGKILL,

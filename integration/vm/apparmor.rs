@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::machine::CONFINED;
-use crate::scene;
 use crate::stage::{self, DUMPED, run, run_with_the_kernels};
+use support::scene;
 
 #[test]
 fn row_19_no_core_where_the_profile_forbids_it() {

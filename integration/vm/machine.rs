@@ -2,15 +2,16 @@
 //! package. Emulated, since nested virtualization may not be available.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::scene::victim;
-use crate::support::crasher::{crasher, parent};
-use crate::support::require;
-use crate::support::rootfs::Rootfs;
+use support::crasher::{crasher, parent};
+use support::require;
+use support::rootfs::Rootfs;
+use support::scene::victim;
+use support::wait::ends_within;
 
 /// From the start of the machine until it is off again; far more than it
 /// takes, for a host that is busy.
@@ -127,13 +128,9 @@ impl Machine {
         }
         let start = Instant::now();
         let mut child = command.stdin(Stdio::null()).spawn().unwrap();
-        while child.try_wait().unwrap().is_none() {
-            if start.elapsed() > DEADLINE {
-                child.kill().unwrap();
-                child.wait().unwrap();
-            }
-            // no event: the machine is another program
-            std::thread::sleep(Duration::from_millis(50));
+        if ends_within(&mut child, DEADLINE).is_none() {
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
         let said = |name: &str| {
             String::from_utf8_lossy(&fs::read(at(name)).unwrap_or_default()).replace('\r', "")
@@ -162,7 +159,7 @@ fn kernel() -> Option<PathBuf> {
 
 /// All that the tests use, where they find it here.
 fn fill(root: &Rootfs) {
-    let product = Path::new(env!("CARGO_BIN_EXE_oci-coredump"));
+    let product = support::program::program();
     for program in [product, &std::env::current_exe().unwrap()] {
         root.put(program, &program.to_string_lossy());
         succeed(Command::new("strip").arg(root.host_path(&program.to_string_lossy())));
@@ -179,8 +176,7 @@ fn fill(root: &Rootfs) {
         fs::set_permissions(root.host_path(name), fs::Permissions::from_mode(0o755)).unwrap();
     };
     write("/init", include_bytes!("init"));
-    let source =
-        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/vm").join(name);
+    let source = |name: &str| support::program::repository().join("integration/vm").join(name);
     // The newest form that Debian 12's kernel knows.
     succeed(
         Command::new("checkpolicy")

@@ -1,9 +1,9 @@
 //! A kernel before 6.16 gives its helper no pidfd, and before 6.7 no list of the pages that exist:
 //! who crashed is proven otherwise, and the core comes through the pipe.
-use crate::core_bytes::{describe, masked};
 use crate::machine::DEBIAN;
-use crate::scene::{self, only_record};
 use crate::stage::{CORE, DUMPED, bundle, run, run_with_the_kernels, take};
+use support::core_bytes::{describe, masked};
+use support::scene::{self, only_record};
 
 #[test]
 fn cores_are_the_kernels_own() {

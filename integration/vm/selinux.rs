@@ -8,11 +8,11 @@ use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use tempfile::TempDir;
 
 use crate::machine::DEBIAN;
-use crate::scene::{self, ECI, ECI_PATTERN, only_record};
 use crate::stage::{self, CORE, DUMPED, run, run_with_the_kernels};
-use crate::support::bundle::Bundle;
-use crate::support::host::{Host, STORE};
-use crate::support::runtime::{Container, Kind, Runtime};
+use support::bundle::Bundle;
+use support::host::{Host, STORE};
+use support::runtime::{Container, Kind, Runtime};
+use support::scene::{self, ECI, ECI_PATTERN, only_record};
 
 const ENFORCE: &str = "/sys/fs/selinux/enforce";
 const XATTR: &str = "security.selinux";

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::scene::{ECI, ended};
-use crate::support::bundle::Bundle;
-use crate::support::crasher::{crasher, parent};
-use crate::support::host::Host;
-use crate::support::runtime::{Kind, Runtime};
+use support::bundle::Bundle;
+use support::crasher::{crasher, parent};
+use support::host::Host;
+use support::runtime::{Kind, Runtime};
+use support::scene::{ECI, ended};
 
 /// The core by the pattern `/dump/core`.
 pub const CORE: &str = "core.100";
@@ -22,7 +22,7 @@ pub const DUMPED: i32 = 11 | 0x80;
 pub fn bundle(pattern: &str, program: &[&str]) -> (Bundle, TempDir) {
     let volume = TempDir::with_prefix("volume").unwrap();
     fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-    let mut bundle = crate::scene::bundle();
+    let mut bundle = support::scene::bundle();
     bundle.rootfs().put(crasher(), "/bin/crasher");
     bundle.rootfs().put(parent(), "/bin/parent");
     bundle.args(&[&["/bin/parent", "--pid", "100", "--core", "unlimited", "--"], program].concat());

@@ -2,20 +2,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::machine::DEBIAN;
-use crate::scene::{self, only_record};
 use crate::stage::{self, CORE, run};
-use crate::support::host::{BINARY, Host};
-use crate::support::runtime::{Kind, Runtime};
+use support::host::{BINARY, Host};
+use support::runtime::{Kind, Runtime};
+use support::scene::{self, only_record};
+use support::wait::wait_for;
 
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 64 * MIB;
 
-/// The one group of a process.
+/// The cgroup of a process, in a hierarchy of version 2.
 fn group(pid: i32) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = text
@@ -46,15 +47,9 @@ fn in_memory() -> u64 {
 }
 
 fn settled(host: &Host, id: &str) -> Value {
-    let until = Instant::now() + Duration::from_secs(60);
-    loop {
-        let record = only_record(host, id);
-        if record["outcome"] != "started" {
-            return record;
-        }
-        assert!(Instant::now() < until, "{record:#}");
-        std::thread::sleep(Duration::from_millis(20)); // the helper is no child of ours
-    }
+    wait_for(&format!("that the record of {id} is complete"), Duration::from_secs(60), || {
+        Some(only_record(host, id)).filter(|record| record["outcome"] != "started")
+    })
 }
 
 /// Whether one of the group's processes runs the product.
@@ -128,6 +123,6 @@ fn row_13_core_beyond_memory_max() {
         // The neighbour has not noticed.
         let (calm, volume) = stage::bundle("/dump/core", &["/bin/crasher", "null"]);
         run(&calm, "calm");
-        assert!(crate::core_bytes::whole(&fs::read(volume.path().join(CORE)).unwrap()));
+        assert!(support::core_bytes::whole(&fs::read(volume.path().join(CORE)).unwrap()));
     });
 }

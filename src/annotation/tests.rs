@@ -68,25 +68,25 @@ fn the_default_is_for_those_who_ask_for_nothing() {
 fn limits() {
     let limit = |list: &[(&str, &str)]| wishes(&of(list), None, None).unwrap().unwrap().limit;
     let own = |v| limit(&[("oci-coredump/pattern", "c"), ("oci-coredump/limit", v)]);
-    assert_eq!(own("0"), Some(Some(0)));
-    assert_eq!(own("unlimited"), Some(None));
-    assert_eq!(own("512Mi"), Some(Some(512 << 20)));
-    assert_eq!(own("200K"), Some(Some(200 << 10)));
-    assert_eq!(own("20m"), Some(Some(20 << 20)));
-    assert_eq!(own("2GiB"), Some(Some(2 << 30)));
-    assert_eq!(own("7b"), Some(Some(7)));
+    assert_eq!(own("0"), Some(Limit::Finite(0)));
+    assert_eq!(own("unlimited"), Some(Limit::Unlimited));
+    assert_eq!(own("512Mi"), Some(Limit::Finite(512 << 20)));
+    assert_eq!(own("200K"), Some(Limit::Finite(200 << 10)));
+    assert_eq!(own("20m"), Some(Limit::Finite(20 << 20)));
+    assert_eq!(own("2GiB"), Some(Limit::Finite(2 << 30)));
+    assert_eq!(own("7b"), Some(Limit::Finite(7)));
     assert_eq!(limit(&[("oci-coredump/pattern", "c")]), None);
     assert_eq!(
         limit(&[("system.cci.io/coredump", r#"{"core_pattern":"c","max_size":5}"#)]),
-        Some(Some(5 << 20))
+        Some(Limit::Finite(5 << 20))
     );
     assert_eq!(
         limit(&[("system.cci.io/coredump", r#"{"core_pattern":"c"}"#)]),
-        Some(Some(1 << 30))
+        Some(Limit::Finite(1 << 30))
     );
     assert_eq!(
         limit(&[("starlingx.io/core_pattern", "c"), ("starlingx.io/core_max_size", "200K")]),
-        Some(Some(200 << 10))
+        Some(Limit::Finite(200 << 10))
     );
     assert_eq!(
         limit(&[("oci-coredump/pattern", "c"), ("starlingx.io/core_max_size", "200K")]),
@@ -107,6 +107,22 @@ fn how_it_is_written() {
     );
 }
 
+/// What leaves the node is never guessed; a wrong word costs no cores.
+#[test]
+fn a_container_keeps_its_crashes_to_itself() {
+    let upload = |list: &[(&str, &str)], container| {
+        let all = [&[("oci-coredump/pattern", "c")], list].concat();
+        wishes(&of(&all), container, None).unwrap().unwrap()
+    };
+    let key = "oci-coredump/upload";
+    assert!(upload(&[], None).upload && upload(&[(key, "true")], None).upload);
+    assert!(!upload(&[(key, "false")], None).upload);
+    let odd = upload(&[(key, "False")], None);
+    assert!(!odd.upload && odd.notes[0].contains("taking it for false"), "{:?}", odd.notes);
+    let one = [(key, "false"), ("web.oci-coredump/upload", "true")];
+    assert!(upload(&one, Some("web")).upload && !upload(&one, Some("db")).upload);
+}
+
 #[test]
 fn refusals_name_the_key_the_value_and_the_rule() {
     let table = [
@@ -120,7 +136,7 @@ fn refusals_name_the_key_the_value_and_the_rule() {
         ),
         (
             vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "9999999999T")],
-            ["oci-coredump/limit", "9999999999T", "63 bits"],
+            ["oci-coredump/limit", "9999999999T", "64 bits"],
         ),
         (
             vec![("oci-coredump/pattern", "c"), ("oci-coredump/limit", "i")],
@@ -183,5 +199,4 @@ fn whose_keys_and_which_containers() {
     assert!(PATTERN_KEYS.iter().all(|key| is_own(key)));
     assert!(is_sandbox(&of(&[("io.kubernetes.cri-o.ContainerType", "sandbox")])));
     assert!(!is_sandbox(&of(&[("io.kubernetes.cri.container-type", "container")])));
-    assert_eq!(container_name(&of(&[("io.kubernetes.container.name", "app")])), Some("app"));
 }

@@ -6,16 +6,17 @@
 //! reads no script or setting that came with the core. If root starts it, it runs under a user ID
 //! that no other process has.
 
-use super::Chosen;
 use super::bundle::Bundle;
-use super::export::{Subject, open};
 use super::private::Private;
 use super::query::Query;
+use super::selection::Chosen;
+use super::subject::{self, Subject};
 use super::{table, unpack};
-use crate::corefile::plain::{is_compressed, plain};
+use crate::corefile::decompress::{decompressed, is_compressed};
 use crate::sys::{apart, file, kernel, process};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -53,8 +54,8 @@ pub(super) fn run(
     subject: &Subject,
     debugger: &Debugger,
 ) -> Result<ExitCode> {
-    let (core, record, places) = open(chosen, query, subject)?;
-    let mut bundle = Bundle::collect(core, record, &places)?;
+    let (core, record, paths) = subject::open(chosen, query, subject)?;
+    let mut bundle = Bundle::collect(core, record, &paths)?;
     for path in &bundle.lacking {
         log::warn!("debug: {path:?}: the file that was mapped is not found, going on without it");
     }
@@ -91,19 +92,27 @@ pub(super) fn run(
 
 /// Opens a bundle that `export` has written.
 pub(super) fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
-    let unpack = || -> Result<(Private, PathBuf)> {
-        let packed = super::info::open_given(path)?;
-        ensure!(is_compressed(&packed), "it is not compressed with zstd");
-        // Decompressed in a sandbox, up to a maximum size.
-        let tar = plain(packed)?;
-        let dir = debugger.private()?;
-        let (tree, at) = dir.tree("crash")?;
-        let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
-        unpack::unpack(&tar, &tree, room)?;
-        Ok((dir, at))
-    };
-    let (dir, at) = unpack().with_context(|| format!("unpack {}", path.display()))?;
+    let unpacked = subject::open_named(path).and_then(|packed| unpack_for(packed, debugger));
+    let (dir, at) = unpacked.with_context(|| format!("unpack {}", path.display()))?;
     start(dir, &at, debugger)
+}
+
+/// Opens a bundle that was fetched from a storage.
+pub(super) fn run_fetched(packed: File, debugger: &Debugger) -> Result<ExitCode> {
+    let (dir, at) = unpack_for(packed, debugger).context("unpack")?;
+    start(dir, &at, debugger)
+}
+
+/// Unpacks a bundle into a directory of the debugger's.
+fn unpack_for(packed: File, debugger: &Debugger) -> Result<(Private, PathBuf)> {
+    ensure!(is_compressed(&packed), "it is not compressed with zstd");
+    // Decompressed in a sandbox, up to a maximum size.
+    let tar = decompressed(packed)?;
+    let dir = debugger.private()?;
+    let (tree, at) = dir.tree("crash")?;
+    let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
+    unpack::unpack(&tar, &tree, room)?;
+    Ok((dir, at))
 }
 
 /// Starts the debugger on the crash in `at`, which lies in `dir`, and

@@ -2,7 +2,7 @@
 //! file, with a verdict for each.
 
 use crate::config::{self, Config, Mode, RUN_DIR};
-use crate::engine::look::{self, State};
+use crate::engine::look;
 use crate::engine::{self, Engine, Program};
 use crate::pattern::Handler;
 use crate::registry::Registry;
@@ -322,9 +322,9 @@ fn ways(config: &Config, args: &Args) -> Vec<Check> {
         all.extend(found.into_iter().map(|f| Check {
             check: engine.name(),
             verdict: match f.state {
-                State::Good => Verdict::Ok,
-                State::Doubtful => Verdict::Warning,
-                State::Broken => Verdict::Failure,
+                look::Verdict::Good => Verdict::Ok,
+                look::Verdict::Doubtful => Verdict::Warning,
+                look::Verdict::Broken => Verdict::Failure,
             },
             text: f.text,
             hint: f.hint.map(|h| h.replace("ENGINE", engine.name())),

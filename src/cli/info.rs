@@ -2,26 +2,29 @@
 
 use super::list::{colour, time};
 use super::locate::{self, State};
+use super::private::Private;
 use super::query::{self, Query};
-use super::{Chosen, no_match, stack, table};
-use crate::corefile::files::Places;
-use crate::corefile::plain::plain;
+use super::selection::{Chosen, no_match};
+use super::{stack, subject, table, unpack};
+use crate::corefile::decompress::decompressed;
+use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Overview, ThreadStack};
 use crate::record::{Location, Outcome, Record};
 use crate::registry::Registry;
 use crate::report::one_line;
-use crate::sys::cred::Credentials;
-use crate::sys::resolve;
-use crate::sys::{OwnedFd, file, process, text};
+use crate::sys::{file, kernel, text};
 use anstyle::Style;
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Largest record of a bundle, in bytes.
+const RECORD: usize = 1 << 20;
 
 /// The options of the command line.
 #[derive(Debug)]
@@ -37,11 +40,11 @@ pub(super) struct Args {
 }
 
 /// A record, the state of its core, and the core's size now: in bytes, and on disk.
-type Found<'a> = (&'a Record, State, Option<(u64, u64)>);
+pub(super) type CoreState<'a> = (&'a Record, State, Option<(u64, u64)>);
 
 /// One crash as JSON.
 #[derive(Debug, Default, Serialize)]
-struct Told {
+struct Crash {
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     record: Option<Record>,
     corefile: Option<State>,
@@ -62,13 +65,9 @@ pub(super) fn run(
     args: &Args,
 ) -> Result<ExitCode> {
     if let Some(path) = &args.core {
-        let core = open_given(path)?;
-        let places = Places::usual(
-            args.sysroot.as_deref().map(file::open_dir).transpose()?,
-            Some(&chosen.store),
-        );
-        let reading = plain(core)
-            .and_then(|core| reader::read(&core, &places))
+        let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
+        let reading = decompressed(core)
+            .and_then(|core| reader::read(&core, &paths))
             .with_context(|| format!("{} cannot be read", path.display()))?;
         print(out, None, Some(Ok(reading)), args.json)?;
         return Ok(ExitCode::SUCCESS);
@@ -90,9 +89,10 @@ pub(super) fn run(
             core.as_ref().ok().map(|c| (locate::size(c), file::stat(c).map_or(0, |s| s.allocated)));
         let reading = match core {
             Ok(core) => {
-                let places =
-                    places(&record, registry.as_ref(), args.sysroot.as_deref(), &chosen.store)?;
-                Some(plain(core).and_then(|core| reader::read(&core, &places)))
+                let sysroot = args.sysroot.as_deref();
+                let paths =
+                    subject::search_paths(&record, registry.as_ref(), sysroot, &chosen.store)?;
+                Some(decompressed(core).and_then(|core| reader::read(&core, &paths)))
             }
             Err(_) => None,
         };
@@ -111,44 +111,28 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens a core file that the user named.
-pub(super) fn open_given(path: &Path) -> Result<File> {
-    let dir = file::open_dir(match path.parent() {
-        Some(p) if p != Path::new("") => p,
-        _ => Path::new("."),
-    })?;
-    let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
-    resolve::open_file_below(dir, name, resolve::Below::InRoot).or_else(|_| {
-        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-        anyhow::ensure!(file.metadata()?.is_file(), "{} is not a regular file", path.display());
-        Ok(file)
-    })
-}
-
-/// The directories in which the files of a record's container are searched.
-pub(super) fn places(
-    record: &Record,
-    registry: Option<&Registry>,
-    sysroot: Option<&Path>,
-    store: &Path,
-) -> Result<Places> {
-    let given: Option<OwnedFd> = sysroot
-        .map(|dir| file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display())))
-        .transpose()?;
-    // Files in the container itself are read with the rights of the crashed process.
-    let reader = (given.is_none() && process::is_host_root()).then(|| Credentials {
-        uid: [record.uid; 4],
-        gid: [record.gid; 4],
-        ..Credentials::default()
-    });
-    let root = given.or_else(|| locate::container_root(record, registry));
-    let own = Some(record.binaries.clone());
-    Ok(Places { own, reader, ..Places::usual(root, Some(store)) })
+/// Prints a crash from a fetched bundle: its record, and what its core says.
+pub(super) fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<()> {
+    let tar = decompressed(packed)?;
+    file::set_umask(0o077);
+    let dir = Private::new(false)?;
+    let (tree, at) = dir.tree("crash")?;
+    let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
+    unpack::unpack(&tar, &tree, room).context("unpack")?;
+    let core = subject::open_named(&at.join("core"))?;
+    // A bundle without executables has no such directory.
+    let paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);
+    let record =
+        file::read_bounded(subject::open_named(&at.join("record.json"))?, RECORD, "record.json")?;
+    let record: Record = serde_json::from_slice(&record).context("record.json")?;
+    let size = (locate::size(&core), file::stat(&core)?.allocated);
+    let state = locate::state(&record, &Ok(core.try_clone()?));
+    print(out, Some((&record, state, Some(size))), Some(reader::read(&core, &paths)), json)
 }
 
 fn print(
     out: &mut impl Write,
-    record: Option<Found<'_>>,
+    record: Option<CoreState<'_>>,
     reading: Option<Result<Reading>>,
     json: bool,
 ) -> Result<()> {
@@ -160,14 +144,14 @@ fn print(
     if json {
         let cut = reading.as_ref().and_then(|r| r.cut.clone());
         let (core, stacks) = reading.map(|r| (r.overview, r.threads)).unzip();
-        let told = Told {
+        let crash = Crash {
             record: record.map(|(r, ..)| r.clone()),
             corefile: record.map(|(_, s, _)| s),
             core,
             stacks: stacks.unwrap_or_default(),
             core_error: error.or(cut),
         };
-        writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&told)?))?;
+        writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&crash)?))?;
         return Ok(());
     }
     let overview = reading.as_ref().map(|r| &r.overview);
@@ -189,19 +173,19 @@ fn print(
     }
 }
 
-type Field = (&'static str, String, Style);
+pub(super) type Field = (&'static str, String, Style);
 
 fn field(name: &'static str, text: impl Into<String>) -> Field {
     (name, text.into(), Style::new())
 }
 
 fn signal(number: i32, name: &str, overview: Option<&Overview>) -> Field {
-    let words = overview
+    let meaning = overview
         .and_then(|o| o.signal.as_ref())
         .filter(|s| s.number == number)
-        .and_then(|s| s.words.clone());
+        .and_then(|s| s.meaning.clone());
     let text =
-        words.map_or_else(|| format!("{name} ({number})"), |w| format!("{name} ({number}): {w}"));
+        meaning.map_or_else(|| format!("{name} ({number})"), |w| format!("{name} ({number}): {w}"));
     ("Signal", text, Style::new().bold())
 }
 
@@ -225,7 +209,7 @@ fn cut_short(o: &Overview) -> Option<Field> {
     })
 }
 
-fn of_record(
+pub(super) fn of_record(
     r: &Record,
     state: State,
     size: Option<(u64, u64)>,
@@ -273,6 +257,12 @@ fn of_record(
     if r.outcome != Outcome::None {
         all.push(field("Kept on", place(r.location)));
     }
+    all.extend(r.uploaded.as_ref().map(|u| {
+        field("Uploaded", format!("{} ({}, {})", u.url, table::size(u.size), time(&u.time, zone)))
+    }));
+    if r.upload == Some(false) {
+        all.push(field("Uploaded", "never: oci-coredump/upload is false"));
+    }
     if r.outcome == Outcome::Started {
         all.push(field("Reason", "the dump is going on, or its helper was killed"));
     }
@@ -285,7 +275,9 @@ fn place(location: Location) -> &'static str {
     match location {
         Location::Volume => "a volume: it stays when the container goes",
         Location::Store => "the host's store: it stays when the container goes",
+        Location::OwnVolume => "a volume that is removed with the container: it goes away with it",
         Location::Memory => "a memory-backed volume: it goes away with the container",
+        Location::PodMemory => "the pod's memory: it goes away with the pod",
         Location::Layer => "the container's own layer: it goes away with the container",
     }
 }

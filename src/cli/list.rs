@@ -2,8 +2,8 @@
 
 use super::locate::{self, Seen, State};
 use super::query::{self, Query};
+use super::selection::{Chosen, by_time, no_match};
 use super::table::{self, Cell, Column, left, right};
-use super::{Chosen, by_time, no_match};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
 use crate::store::{Records, Store};
@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     left("TIME"),
     right("PID"),
     right("UID"),
@@ -28,6 +28,7 @@ const COLUMNS: [Column; 9] = [
     left("CONTAINER"),
     left("EXE"),
     right("SIZE"),
+    left("UPLOADED"),
 ];
 
 /// The options of the command line.
@@ -175,7 +176,17 @@ fn row(record: &Record, seen: Seen, zone: &TimeZone) -> Vec<Cell> {
         query::whose(record).into(),
         exe.into(),
         seen.size.map_or("-".to_owned(), table::size).into(),
+        uploaded(record).into(),
     ]
+}
+
+/// Whether a crash was uploaded; `no` where its container does not want that.
+fn uploaded(record: &Record) -> &'static str {
+    match (&record.uploaded, record.upload) {
+        (Some(_), _) => "yes",
+        (None, Some(false)) => "no",
+        (None, _) => "-",
+    }
 }
 
 /// Adds to a word the number of crashes that a record stands for.
@@ -193,7 +204,9 @@ pub(super) fn colour(state: State) -> Style {
         State::Truncated | State::Inaccessible | State::Unreachable | State::Leased => {
             AnsiColor::Yellow
         }
-        State::Missing | State::Overwritten => AnsiColor::Red,
+        State::Missing | State::Overwritten | State::WithContainer | State::WithPod => {
+            AnsiColor::Red
+        }
         State::None => return Style::new().dimmed(),
     };
     colour.on_default()

@@ -1,7 +1,7 @@
 //! Finds the core of a record and its state now. Everything below a volume or a container's root is
 //! under the container's control: it is opened by descriptor, below a root that it cannot leave.
 
-use crate::record::{Outcome, Record};
+use crate::record::{Outcome, Owner, Record};
 use crate::registry::Registry;
 use crate::sys::file;
 use crate::sys::proc::{self, Proc};
@@ -34,6 +34,13 @@ pub(super) enum State {
     /// Another process holds a lease on it (fcntl(2), `F_SETLEASE`), which can delay an open for
     /// `fs.lease-break-time` seconds.
     Leased,
+    /// It was in the container's own layer or memory, or in a volume that its engine has removed
+    /// with it.
+    #[serde(rename = "removed with its container")]
+    WithContainer,
+    /// It was in the memory of the pod, which has gone.
+    #[serde(rename = "removed with its pod")]
+    WithPod,
     /// No core was written.
     None,
 }
@@ -49,6 +56,8 @@ impl State {
             State::Inaccessible => "inaccessible",
             State::Unreachable => "unreachable",
             State::Leased => "leased",
+            State::WithContainer => "removed with its container",
+            State::WithPod => "removed with its pod",
             State::None => "none",
         }
     }
@@ -112,7 +121,7 @@ pub(super) fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::R
 }
 
 /// The states by the numbers that the child reports.
-const ALL: [State; 8] = [
+const ALL: [State; 10] = [
     State::Present,
     State::Truncated,
     State::Missing,
@@ -120,6 +129,8 @@ const ALL: [State; 8] = [
     State::Inaccessible,
     State::Unreachable,
     State::Leased,
+    State::WithContainer,
+    State::WithPod,
     State::None,
 ];
 
@@ -147,7 +158,10 @@ pub(super) fn open(record: &Record, registry: Option<&Registry>) -> Result<File,
 /// Opens the core of a record, or returns why not. A file of that name is the core only if it is
 /// the very file that was written. Old records have no identity to compare.
 fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
-    let file = named(record, registry)?;
+    let file = named(record, registry).map_err(|state| match state {
+        State::Missing => gone_with(record, registry),
+        other => other,
+    })?;
     match (&record.identity, file::identity(&file)) {
         (Some(own), Ok(found)) if !own.is_same_file(&found) => Err(State::Overwritten),
         (Some(_), Err(_)) => Err(State::Inaccessible),
@@ -171,6 +185,19 @@ pub(super) fn overwriter(record: &Record, registry: Option<&Registry>, all: &[Re
     match later {
         Some(r) => format!("overwritten by the core of process {} of {}", r.pid, r.time),
         None => "overwritten by another file, which no record knows".into(),
+    }
+}
+
+/// What a core that is not found has gone with, if it did not outlive that.
+fn gone_with(record: &Record, registry: Option<&Registry>) -> State {
+    // The kubelet removes a volume's directory with the pod.
+    let is_there = || record.host_dir.as_ref().is_some_and(|dir| Path::new(dir).exists());
+    match record.location.goes_with() {
+        Some(Owner::Container) if container_root(record, registry).is_none() => {
+            State::WithContainer
+        }
+        Some(Owner::Pod) if !is_there() => State::WithPod,
+        _ => State::Missing,
     }
 }
 

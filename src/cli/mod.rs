@@ -1,6 +1,7 @@
 //! The commands for users: dispatches the parsed command line.
 
 mod announced;
+mod archive;
 mod bundle;
 mod debug;
 mod doctor;
@@ -8,6 +9,7 @@ mod enable;
 mod export;
 mod info;
 mod install;
+pub mod kubectl;
 mod list;
 mod locate;
 mod metrics;
@@ -15,10 +17,16 @@ mod node;
 mod plan;
 mod private;
 mod query;
+mod remote;
+mod report_page;
 mod rm;
 mod selection;
+mod serve;
+mod sink;
 mod stack;
+mod subject;
 mod table;
+mod tools;
 mod tree;
 mod unpack;
 mod vacuum;
@@ -26,16 +34,25 @@ mod verbs;
 mod verify;
 mod watch;
 
+use crate::bytes::Limit;
+use crate::config::Config;
 use crate::engine;
 use crate::report::{self, LogTarget};
+use crate::vacuum::Rules;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
-use selection::{Chosen, by_time, no_match};
+use selection::Chosen;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use verbs::{Cli, Verb};
+
+/// The definition of the command line, for the documents that are made from it.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// The manual page: the program, and the synopsis, description and options of each verb.
 fn man_page() -> anyhow::Result<Vec<u8>> {
@@ -100,6 +117,13 @@ fn verb(verb: Verb) -> Result<ExitCode> {
     // Without colours if stdout is no terminal, or with NO_COLOR.
     let mut out = std::io::BufWriter::new(anstream::AutoStream::auto(std::io::stdout().lock()));
     match verb {
+        Verb::Ship { arguments } => return Err(remote::become_it(&arguments)).context("ship"),
+        Verb::Report { which, output } => {
+            let (chosen, query) = which.choose().context("report")?;
+            drop(out);
+            let code = report_page::run(&chosen, &query, &output).context("report")?;
+            return Ok(code);
+        }
         Verb::List { which, newest, reverse, json, follow } => {
             let (chosen, query) = which.choose().context("list")?;
             let code =
@@ -107,6 +131,9 @@ fn verb(verb: Verb) -> Result<ExitCode> {
                     .context("list")?;
             out.flush()?;
             return Ok(code);
+        }
+        Verb::Info { which, json, .. } if remote::is_url(&which.matches) => {
+            info::run_bundle(&mut out, remote::fetch(&which.matches[0])?, json).context("info")?;
         }
         Verb::Info { which, newest, core, sysroot, json } => {
             let (chosen, query) = which.choose().context("info")?;
@@ -118,33 +145,42 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Debug { which, from, debugger, arguments, as_root, debuginfod } => {
             let debugger = debug::Debugger { program: debugger, arguments, as_root, debuginfod };
+            if remote::is_url(&which.matches) {
+                let bundle = remote::fetch(&which.matches[0]).context("debug")?;
+                return debug::run_fetched(bundle, &debugger).context("debug");
+            }
             if let [bundle] = which.matches.as_slice()
                 && bundle.ends_with(".tar.zst")
             {
                 return debug::run_bundle(Path::new(bundle), &debugger).context("debug");
             }
             let (chosen, query) = which.choose().context("debug")?;
-            return debug::run(&chosen, &query, &from.subject(), &debugger).context("debug");
+            return debug::run(&chosen, &query, &from, &debugger).context("debug");
+        }
+        Verb::Export { which, output, core_only: false, .. } if remote::is_url(&which.matches) => {
+            export::run_fetched(remote::fetch(&which.matches[0])?, &output).context("export")?;
+            return Ok(ExitCode::SUCCESS);
         }
         Verb::Export { which, from, output, core_only } => {
             let (chosen, query) = which.choose().context("export")?;
             drop(out);
-            export::run(&chosen, &query, &from.subject(), &output, core_only).context("export")?;
+            export::run(&chosen, &query, &from, &output, core_only).context("export")?;
             return Ok(ExitCode::SUCCESS);
         }
         Verb::Vacuum { max_size, max_age, keep, dry_run, store } => {
-            let max_size = max_size
-                .map(|s| vacuum::parse_size(&s).with_context(|| format!("--max-size {s:?}")))
-                .transpose()
-                .context("vacuum")?;
+            let size = |s: String| s.parse::<Limit>().with_context(|| format!("--max-size {s:?}"));
+            let max_size = max_size.map(size).transpose().context("vacuum")?;
             let age = |t: String| {
                 query::when(&t, &jiff::ZonedDateTime::now())
                     .with_context(|| format!("--max-age {t:?}"))
             };
-            let rules = crate::vacuum::Rules {
-                max_size,
+            let configured =
+                Rules::configured(&Config::load().unwrap_or_default(), jiff::Timestamp::now());
+            let rules = Rules {
+                max_size: max_size.and_then(Limit::finite),
                 since: max_age.map(age).transpose().context("vacuum")?,
                 keep,
+                ..configured
             };
             Chosen::of(store)
                 .and_then(|chosen| vacuum::run(&mut out, &chosen, rules, dry_run))
@@ -161,15 +197,24 @@ fn verb(verb: Verb) -> Result<ExitCode> {
             out.flush()?;
             return Ok(code);
         }
-        Verb::Watch => {
+        Verb::Watch { once } => {
             install::need_root("watch")?;
-            watch::run().context("watch")?;
+            if once { watch::once() } else { watch::run() }.context("watch")?;
         }
-        Verb::Metrics { textfile, store } => {
-            Chosen::of(store)
+        Verb::Metrics { listen: Some(address), store, .. } => {
+            let chosen = Chosen::of(store).context("metrics")?;
+            match serve::run(address, || metrics::all(&chosen)).context("metrics")? {}
+        }
+        Verb::Metrics { textfile, every, store, .. } => loop {
+            let written = Chosen::of(store.clone())
                 .and_then(|chosen| metrics::run(&mut out, &chosen, textfile.as_deref()))
-                .context("metrics")?;
-        }
+                .context("metrics");
+            let Some(seconds) = every else { break written? };
+            if let Err(e) = written {
+                log::error!("{e:#}, trying again");
+            }
+            std::thread::sleep(std::time::Duration::from_secs(seconds));
+        },
         Verb::Enable { container, pid, by, pattern, limit, filter, compress } => {
             let keys = [
                 ("pattern", Some(pattern)),
@@ -202,8 +247,25 @@ fn verb(verb: Verb) -> Result<ExitCode> {
         Verb::Plan { bundle, state, config } => {
             plan::run(&mut out, &bundle, state.as_deref(), config.as_deref())?
         }
-        Verb::Node { action, root, stay } => node::run(&mut out, action, root.as_deref(), stay)
-            .with_context(|| format!("node {action:?}").to_lowercase())?,
+        Verb::Node { action: node::Action::Run, root, words, .. } => {
+            drop(out);
+            node::step_in(root.as_deref().unwrap_or(Path::new(node::ROOT))).context("node run")?;
+            let words = std::iter::once("oci-coredump".into()).chain(words);
+            return match Cli::try_parse_from(words) {
+                Ok(cli) => self::verb(cli.verb),
+                Err(e) => e.exit(),
+            };
+        }
+        Verb::Node { action, root, directory, config, stay, .. } => {
+            let wish = node::Wish {
+                root: root.as_deref(),
+                directory: directory.as_deref(),
+                config: config.as_deref(),
+                stay,
+            };
+            node::run(&mut out, action, &wish)
+                .with_context(|| format!("node {action:?}").to_lowercase())?
+        }
         Verb::Verify { runtime, json } => {
             return verify::run(&mut out, &runtime, json).context("verify");
         }

@@ -8,9 +8,10 @@
 //! ```
 
 use super::install;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::engine::{self, Options, detect};
-use crate::sys::file;
+use crate::sys::{file, filesystem};
+use crate::sysctl;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -20,18 +21,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Where the program is placed on a host, the same directory as `make install` uses.
-const DIRECTORY: &str = "/usr/libexec/oci/hooks.d";
-const PROGRAM: &str = "/usr/libexec/oci/hooks.d/oci-coredump";
-/// What `node` has placed on the host, and so may remove: a JSON array of paths in the
-/// order in which they were made.
-const PLACED: &str = "/usr/libexec/oci/hooks.d/.oci-coredump-node.json";
-/// Links to the program: path and target.
-const LINKS: [(&str, &str); 3] = [
-    ("/usr/libexec/oci/hooks.d/oci-coredump-runtime", "oci-coredump"),
-    ("/usr/bin/oci-coredump", "../libexec/oci/hooks.d/oci-coredump"),
-    ("/usr/bin/oci-coredump-runtime", "../libexec/oci/hooks.d/oci-coredump"),
+/// Where the program may be placed on a host, the first that will do. The first is where `make
+/// install` puts it. On Flatcar, Bottlerocket and others /usr cannot be written; on GKE's
+/// Container-Optimized OS neither can /opt, and programs run from a directory of its own only; on
+/// Talos there is only /var.
+const DIRECTORIES: [&str; 4] = [
+    "/usr/libexec/oci/hooks.d",
+    "/opt/oci-coredump",
+    "/home/kubernetes/bin/oci-coredump",
+    "/var/lib/oci-coredump-node",
 ];
+const NAME: &str = "oci-coredump";
+/// In that directory: what `node` has placed on the host, and so may remove, a JSON array of paths
+/// in the order in which they were made.
+const PLACED: &str = ".oci-coredump-node.json";
+/// Where the DaemonSet mounts the host's root.
+pub(super) const ROOT: &str = "/host";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What to do.
@@ -44,6 +49,21 @@ pub(super) enum Action {
     Serve,
     /// Undo all of it.
     Uninstall,
+    /// Run a command of this program on the host: `node run -- list`.
+    Run,
+}
+
+/// How to do it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish<'a> {
+    /// Where the host's root is mounted, seen from the pod; without it this is the host's own copy.
+    pub root: Option<&'a Path>,
+    /// The directory on the host for the program, instead of the first of [`DIRECTORIES`].
+    pub directory: Option<&'a Path>,
+    /// A file, seen from the pod, that becomes the host's configuration.
+    pub config: Option<&'a Path>,
+    /// Keep running when done.
+    pub stay: bool,
 }
 
 impl Action {
@@ -52,26 +72,22 @@ impl Action {
             Action::Install => "install",
             Action::Serve => "serve",
             Action::Uninstall => "uninstall",
+            Action::Run => "run",
         }
     }
 }
 
-/// Runs an action. `root` is where the host's root directory is mounted, seen from the pod; without
-/// it this is the host's own copy.
+/// Runs an action other than `run`.
 ///
 /// # Errors
 /// What cannot be read, understood or written.
-pub(super) fn run(
-    out: &mut impl Write,
-    action: Action,
-    root: Option<&Path>,
-    stay: bool,
-) -> Result<()> {
-    if let Some(root) = root {
-        return enter(out, action, root, stay);
+pub(super) fn run(out: &mut impl Write, action: Action, wish: &Wish<'_>) -> Result<()> {
+    let stay = wish.stay;
+    if let Some(root) = wish.root {
+        return enter(out, action, root, wish);
     }
     match action {
-        Action::Install => tell(out, false)?,
+        Action::Install | Action::Run => tell(out, false)?,
         Action::Serve => {
             tell(out, true)?;
             out.flush()?;
@@ -80,7 +96,8 @@ pub(super) fn run(
         }
         Action::Uninstall => {
             install::uninstall(out, false, false)?;
-            take_away(out)?;
+            let own = std::env::current_exe().context("readlink(/proc/self/exe)")?;
+            take_away(out, own.parent().unwrap_or(Path::new("/")))?;
         }
     }
     out.flush()?;
@@ -108,10 +125,11 @@ fn finish(out: &mut impl Write, stay: bool) -> Result<()> {
     Ok(())
 }
 
-/// Leaves the pod and executes the host's own copy of this program, which
-/// sees only the host's paths.
-fn enter(out: &mut impl Write, action: Action, root: &Path, stay: bool) -> Result<()> {
-    let own = File::open("/proc/self/exe").context("open this program")?;
+/// Leaves the pod: from here on every path is the host's.
+///
+/// # Errors
+/// `root` is not a host's root with all that is mounted below it.
+pub(super) fn step_in(root: &Path) -> Result<()> {
     let dir =
         file::open_dir(root).with_context(|| format!("the host's root at {}", root.display()))?;
     file::change_root(&dir)?;
@@ -121,23 +139,99 @@ fn enter(out: &mut impl Write, action: Action, root: &Path, stay: bool) -> Resul
         "{}/proc is not the host's /proc: mount the host's / with all that is mounted below it",
         root.display()
     );
-    if action == Action::Uninstall && !Path::new(PROGRAM).exists() {
-        writeln!(out, "nothing was installed")?;
-        return finish(out, stay);
+    Ok(())
+}
+
+/// Leaves the pod and executes the host's own copy of this program, which
+/// sees only the host's paths.
+fn enter(out: &mut impl Write, action: Action, root: &Path, wish: &Wish<'_>) -> Result<()> {
+    let own = File::open("/proc/self/exe").context("open this program")?;
+    let config = wish
+        .config
+        .map(|path| fs::read_to_string(path).with_context(|| format!("read {}", path.display())));
+    let config = config.transpose()?;
+    if let Some(text) = &config {
+        Config::parse(text).context("the configuration for the node")?;
     }
-    if action != Action::Uninstall {
-        place(out, own)?;
-    }
+    step_in(root)?;
+    let known = wish.directory.into_iter().chain(DIRECTORIES.iter().map(Path::new));
+    let there = known.into_iter().find(|d| d.join(PLACED).exists() || is_installed(d));
+    let directory = match (action, there) {
+        (Action::Uninstall, None) => {
+            writeln!(out, "nothing was installed")?;
+            return finish(out, wish.stay);
+        }
+        (Action::Uninstall, Some(there)) => there,
+        (_, there) => {
+            let directory = choose(wish.directory, there)?;
+            place(out, own, directory)?;
+            if let Some(text) = &config {
+                place_config(out, text, directory)?;
+            }
+            directory
+        }
+    };
     out.flush()?;
-    let mut command = Command::new(PROGRAM);
-    command.args(["node", action.name()]).args(stay.then_some("--stay"));
+    let program = directory.join(NAME);
+    let mut command = Command::new(&program);
+    command.args(["node", action.name()]).args(wish.stay.then_some("--stay"));
     Err(command.env_clear().env("PATH", PATH).exec())
-        .with_context(|| format!("execve({PROGRAM:?}) on the host"))
+        .with_context(|| format!("execve({program:?}) on the host"))
+}
+
+/// Whether somebody has installed the program in the usual place.
+fn is_installed(directory: &Path) -> bool {
+    directory == Path::new(DIRECTORIES[0]) && directory.join(NAME).exists()
+}
+
+/// The directory for the program: the given one; the one where it is already; the first that will
+/// do.
+///
+/// # Errors
+/// Why none will do.
+fn choose<'a>(given: Option<&'a Path>, there: Option<&'a Path>) -> Result<&'a Path> {
+    if let Some(only) = given {
+        ensure!(
+            there.is_none_or(|there| there == only),
+            "the program is in {}: uninstall it before it goes to {}",
+            there.unwrap_or(only).display(),
+            only.display()
+        );
+        return will_do(only).map(|()| only);
+    }
+    if let Some(there) = there {
+        return Ok(there);
+    }
+    let mut why = Vec::new();
+    for directory in DIRECTORIES.map(Path::new) {
+        // Not made on hosts that are none of GKE's.
+        if directory.starts_with("/home") && !Path::new("/home/kubernetes").is_dir() {
+            continue;
+        }
+        match will_do(directory) {
+            Ok(()) => return Ok(directory),
+            Err(e) => why.push(format!("{e:#}")),
+        }
+    }
+    bail!("no directory for the program (--directory names one): {}", why.join("; "))
+}
+
+/// Whether the kernel can start the program from there: the pattern with its path has 127 bytes at
+/// most, only root can replace it, and the file system takes files and lets programs run.
+fn will_do(directory: &Path) -> Result<()> {
+    ensure!(directory.is_absolute(), "{} is not absolute", directory.display());
+    sysctl::dispatch_pattern(&directory.join(NAME))?;
+    let there = directory.ancestors().find(|p| p.is_dir()).unwrap_or(Path::new("/"));
+    file::check_own(there)?;
+    match filesystem::refuses_programs(file::open_dir(there)?)? {
+        Some(why) => bail!("{} is mounted {why}", there.display()),
+        None => Ok(()),
+    }
 }
 
 /// The paths placed before; none if the list does not exist.
-fn placed() -> Result<Vec<PathBuf>> {
-    match fs::read(PLACED) {
+fn placed(directory: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read(directory.join(PLACED)) {
         Ok(text) => serde_json::from_slice(&text).context(PLACED),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(e).context(PLACED),
@@ -145,10 +239,10 @@ fn placed() -> Result<Vec<PathBuf>> {
 }
 
 /// Copies the program and its links to the host. Every path is recorded before it is made.
-fn place(out: &mut impl Write, mut own: File) -> Result<()> {
-    let mut placed = placed()?;
-    let missing: Vec<&Path> =
-        Path::new(DIRECTORY).ancestors().take_while(|p| !p.exists()).collect();
+fn place(out: &mut impl Write, mut own: File, directory: &Path) -> Result<()> {
+    let program = directory.join(NAME);
+    let mut placed = placed(directory)?;
+    let missing: Vec<&Path> = directory.ancestors().take_while(|p| !p.exists()).collect();
     for directory in missing.into_iter().rev() {
         fs::DirBuilder::new()
             .mode(0o755)
@@ -156,56 +250,91 @@ fn place(out: &mut impl Write, mut own: File) -> Result<()> {
             .with_context(|| format!("mkdir {}", directory.display()))?;
         placed.push(directory.to_owned());
     }
-    let known = |path: &str, placed: &[PathBuf]| placed.iter().any(|p| p == Path::new(path));
-    let there = |path: &str| Path::new(path).symlink_metadata().is_ok();
-    if there(PROGRAM) && !known(PROGRAM, &placed) {
+    let there = |path: &Path| path.symlink_metadata().is_ok();
+    if there(&program) && !placed.contains(&program) {
         bail!(
-            "{PROGRAM} is there and was not put there by this: remove that installation first \
-             (`make uninstall`)"
+            "{} is there and was not put there by this: remove that installation first \
+             (`make uninstall`)",
+            program.display()
         );
     }
     // A new file and a rename, since the kernel may be running the old one.
-    let new = format!("{PROGRAM}.new");
+    let new = directory.join(format!("{NAME}.new"));
     let _ = fs::remove_file(&new);
     let mut copy = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o755)
         .open(&new)
-        .with_context(|| format!("create {new}"))?;
+        .with_context(|| format!("create {}", new.display()))?;
     std::io::copy(&mut own, &mut copy)
         .and_then(|_| copy.sync_all())
-        .with_context(|| format!("write {new}"))?;
-    fs::rename(&new, PROGRAM).with_context(|| format!("rename {new}"))?;
-    if !known(PROGRAM, &placed) {
-        placed.push(PROGRAM.into());
+        .with_context(|| format!("write {}", new.display()))?;
+    fs::rename(&new, &program).with_context(|| format!("rename {}", new.display()))?;
+    if !placed.contains(&program) {
+        placed.push(program.clone());
     }
-    write_down(&placed)?;
-    for (link, target) in LINKS {
-        if !there(link) && Path::new(link).parent().is_some_and(Path::is_dir) {
-            symlink(target, link).with_context(|| format!("symlink {link}"))?;
-            placed.push(link.into());
-            write_down(&placed)?;
+    write_down(directory, &placed)?;
+    let usual = directory == Path::new(DIRECTORIES[0]);
+    let target = if usual { Path::new("../libexec/oci/hooks.d/oci-coredump") } else { &program };
+    for (link, target) in [
+        (directory.join(engine::RUNTIME_NAME), Path::new(NAME)),
+        (Path::new("/usr/bin").join(NAME), target),
+        (Path::new("/usr/bin").join(engine::RUNTIME_NAME), target),
+    ] {
+        if there(&link) || !link.parent().is_some_and(Path::is_dir) {
+            continue;
         }
+        match symlink(target, &link) {
+            Ok(()) => placed.push(link),
+            // The names in /usr/bin are for a person's convenience.
+            Err(e) if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem => continue,
+            Err(e) => return Err(e).with_context(|| format!("symlink {}", link.display())),
+        }
+        write_down(directory, &placed)?;
     }
-    writeln!(out, "{PROGRAM} is this program, version {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "{} is this program, version {}", program.display(), env!("CARGO_PKG_VERSION"))?;
     Ok(())
 }
 
-fn write_down(placed: &[PathBuf]) -> Result<()> {
-    let dir = file::open_dir(Path::new(DIRECTORY))?;
-    let name = Path::new(PLACED).file_name().unwrap_or_default();
-    file::replace(&dir, name, &serde_json::to_vec(placed)?, 0o644).context(PLACED)
+/// Writes the host's configuration, unless it has one that was not put there by this.
+fn place_config(out: &mut impl Write, text: &str, directory: &Path) -> Result<()> {
+    let path = Path::new(config::PATH);
+    let mut placed = placed(directory)?;
+    let known = placed.iter().any(|p| p == path);
+    ensure!(
+        known || path.symlink_metadata().is_err(),
+        "{} is there and was not put there by this: remove it, or the configuration here",
+        path.display()
+    );
+    let parent = path.parent().unwrap_or(Path::new("/etc"));
+    if !known {
+        if !parent.exists() {
+            placed.push(parent.to_owned());
+        }
+        placed.push(path.to_owned());
+        write_down(directory, &placed)?;
+    }
+    let dir = file::make_path(parent, 0o755)?;
+    file::replace(dir, path.file_name().unwrap_or_default(), text.as_bytes(), 0o644)
+        .with_context(|| format!("write {}", path.display()))?;
+    writeln!(out, "{} is the configuration of the DaemonSet", path.display())?;
+    Ok(())
+}
+
+fn write_down(directory: &Path, placed: &[PathBuf]) -> Result<()> {
+    let dir = file::open_dir(directory)?;
+    file::replace(&dir, PLACED.as_ref(), &serde_json::to_vec(placed)?, 0o644).context(PLACED)
 }
 
 /// Removes what was placed, the last first. A directory that has other files in it stays.
-fn take_away(out: &mut impl Write) -> Result<()> {
-    let placed = placed()?;
+fn take_away(out: &mut impl Write, directory: &Path) -> Result<()> {
+    let placed = placed(directory)?;
     if placed.is_empty() {
-        writeln!(out, "{PROGRAM} stays: it was not put there by this")?;
+        writeln!(out, "{} stays: it was not put there by this", directory.join(NAME).display())?;
         return Ok(());
     }
-    fs::remove_file(PLACED).context(PLACED)?;
+    fs::remove_file(directory.join(PLACED)).context(PLACED)?;
     for path in placed.iter().rev() {
         let result = if path.is_dir() && !path.is_symlink() {
             fs::remove_dir(path)
@@ -234,7 +363,7 @@ fn tell(out: &mut impl Write, plugin: bool) -> Result<()> {
     let options = Options::default();
     let told = engine::told(&Config::load()?);
     for engine in engines {
-        if plugin && engine::takes_plugin(engine, &options)? {
+        if plugin && (speaks_nri(engine) || engine::takes_plugin(engine, &options)?) {
             ensure!(
                 told.iter().all(|(e, _)| *e != engine),
                 "{} starts this plugin by itself already (`oci-coredump install`): `oci-coredump \
@@ -247,4 +376,32 @@ fn tell(out: &mut impl Write, plugin: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a containerd serves NRI now: nothing of its configuration matters then, wherever a
+/// distribution keeps or generates it.
+fn speaks_nri(engine: engine::Engine) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    engine == engine::Engine::Containerd
+        && fs::metadata(engine::nri::SOCKET).is_ok_and(|meta| meta.file_type().is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_for_the_program() {
+        for directory in DIRECTORIES {
+            sysctl::dispatch_pattern(&Path::new(directory).join(NAME)).unwrap();
+        }
+        let long = PathBuf::from(format!("/opt/{}", "x".repeat(60)));
+        for (bad, why) in [("relative", "not absolute"), (long.to_str().unwrap(), "127")] {
+            let said = format!("{:#}", will_do(Path::new(bad)).unwrap_err());
+            assert!(said.contains(why), "{bad}: {said}");
+        }
+        let (usr, opt) = (Path::new(DIRECTORIES[0]), Path::new(DIRECTORIES[1]));
+        assert_eq!(choose(None, Some(opt)).unwrap(), opt);
+        assert!(choose(Some(opt), Some(usr)).is_err());
+    }
 }

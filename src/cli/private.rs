@@ -8,7 +8,7 @@
 //! no process runs as and whose file in [`LOCKS`] is not locked.
 
 use super::tree::Tree;
-use crate::sys::{AsFd, OwnedFd, apart, file, process};
+use crate::sys::{AsFd, OwnedFd, apart, executor, file, process};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -37,7 +37,7 @@ pub(super) struct Private {
     pub owner: Option<u32>,
     /// Locked for as long as the directory is in use.
     dir: OwnedFd,
-    _executor: apart::Executor,
+    _executor: executor::Executor,
 }
 
 impl Private {
@@ -50,7 +50,7 @@ impl Private {
         let (path, place, dir) = make()?;
         let mut keep = vec![dir.as_fd(), place.as_fd()];
         keep.extend(id.iter().map(|(_, lock)| lock.as_fd()));
-        let executor = apart::executor(&keep, || {
+        let executor = executor::executor(&keep, || {
             if let Some(uid) = owner {
                 apart::end_all_of(uid);
             }

@@ -2,6 +2,7 @@
 
 use crate::config::matches as glob;
 use crate::record::{Names, Record};
+use crate::store::Records;
 use anyhow::{Context, Result, bail, ensure};
 use jiff::civil::{DateTime, Time};
 use jiff::{Span, Timestamp, ZonedDateTime};
@@ -38,9 +39,11 @@ enum Field {
     Core,
     /// The user whose rootless container it was.
     User,
+    /// The ID of the crash: the name of its record.
+    Record,
 }
 
-const FIELDS: [(&str, Field); 10] = [
+const FIELDS: [(&str, Field); 11] = [
     ("container", Field::Container),
     ("pod", Field::Pod),
     ("namespace", Field::Namespace),
@@ -51,6 +54,7 @@ const FIELDS: [(&str, Field); 10] = [
     ("signal", Field::Signal),
     ("core", Field::Core),
     ("user", Field::User),
+    ("record", Field::Record),
 ];
 
 impl Query {
@@ -133,7 +137,7 @@ impl Field {
         match self {
             Field::Container => {
                 is(&r.names.container_name)
-                    || r.names.container_id.starts_with(value)
+                    || r.names.is_called(value)
                     || glob(value, &r.names.container_id)
                     || glob(value, &container(&r.names))
             }
@@ -149,6 +153,7 @@ impl Field {
                     || value.parse() == Ok(r.signal)
             }
             Field::User => value.parse().is_ok_and(|uid: u32| r.user == Some(uid)),
+            Field::Record => Records::id_of(r) == value,
             Field::Core => [&r.core_path, &r.host_path]
                 .into_iter()
                 .flatten()

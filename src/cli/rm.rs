@@ -1,10 +1,9 @@
 //! `rm`: removes the matching crashes, each with its core if that is in the store.
 
 use super::query::{self, Query};
-use super::{Chosen, no_match};
+use super::selection::{Chosen, no_match};
 use crate::report::one_line;
-use crate::store::Store;
-use crate::vacuum::{Inventory, Item, Rules};
+use crate::vacuum::{Item, Rules};
 use anyhow::{Result, bail, ensure};
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
@@ -28,11 +27,10 @@ pub(super) fn run(
     query: &Query,
     options: &Options,
 ) -> Result<ExitCode> {
-    let store = Store::look(&chosen.store)?;
-    let inventory = store.as_ref().map(Inventory::take).transpose()?.flatten();
+    let inventory = chosen.inventory()?;
     let items: Vec<&Item> =
         inventory.iter().flat_map(|s| s.select(|record| query.takes(record))).collect();
-    let (Some(store), Some(inventory)) = (&store, &inventory) else {
+    let Some(inventory) = &inventory else {
         return no_match("rm", &chosen.store);
     };
     if items.is_empty() {
@@ -55,7 +53,7 @@ pub(super) fn run(
         writeln!(out, "{verb} {what}")?;
     }
     if !options.dry_run
-        && let Some(rest) = Inventory::take(store)?
+        && let Some(rest) = chosen.inventory()?
     {
         rest.tidy(&rest.plan_removal(Rules::default())?);
     }

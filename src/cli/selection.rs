@@ -1,11 +1,12 @@
 //! Command-line options that select crashes and a store.
 
-use super::export;
 use super::query::Query;
 use crate::config::Config;
 use crate::record::Record;
 use crate::store::Store;
+use crate::store::uploads::Uploads;
 use crate::users;
+use crate::vacuum::Inventory;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -28,13 +29,6 @@ pub(super) struct Which {
     store: Option<PathBuf>,
 }
 
-impl Source {
-    /// The same options as values for the verbs.
-    pub(super) fn subject(self) -> export::Subject {
-        export::Subject { core: self.core, sysroot: self.sysroot }
-    }
-}
-
 impl Which {
     /// Whether any option restricts the crashes.
     pub(super) fn is_any(&self) -> bool {
@@ -50,34 +44,26 @@ impl Which {
     }
 }
 
-/// Selects a core file in place of a record.
-#[derive(Debug, clap::Args)]
-pub(super) struct Source {
-    /// Take this core file; it needs no record.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until"])]
-    core: Option<PathBuf>,
-    /// Take executables and libraries from below this directory instead of the container's root.
-    #[arg(long, value_name = "DIR")]
-    sysroot: Option<PathBuf>,
-}
-
 /// The store that a verb reads.
 #[derive(Debug)]
 pub(super) struct Chosen {
     /// The path of the store.
     pub store: PathBuf,
+    /// Where `oci-coredump-ship` keeps what it has uploaded.
+    uploads: PathBuf,
 }
 
 impl Chosen {
     /// The store at the given path, else the configured one. A user other than
     /// root has a store of his own.
     pub(super) fn of(store: Option<PathBuf>) -> Result<Self> {
-        let configured = || {
+        let Some(store) = store else {
             let mut config = Config::load()?;
             users::adapt(&mut config)?;
-            Ok::<_, anyhow::Error>(config.store)
+            return Ok(Chosen { store: config.store, uploads: config.upload.state });
         };
-        Ok(Chosen { store: store.map_or_else(configured, Ok)? })
+        // A store that is named is read whatever the configuration is.
+        Ok(Chosen { store, uploads: Config::load().unwrap_or_default().upload.state })
     }
 
     /// The matching records, the oldest first.
@@ -87,14 +73,18 @@ impl Chosen {
         else {
             return Ok(Vec::new());
         };
-        Ok(by_time(
-            records
-                .names()?
-                .iter()
-                .filter_map(|n| records.read(n))
-                .filter(|r| query.takes(r))
-                .collect(),
-        ))
+        let names = records.names()?;
+        let found = names.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r));
+        let uploads = Uploads::look(&self.uploads);
+        let found = found.map(|record| Record { uploaded: uploads.of(&record), ..record });
+        Ok(by_time(found.collect()))
+    }
+
+    /// The inventory of the store; `None` if there are no records.
+    pub(super) fn inventory(&self) -> Result<Option<Inventory>> {
+        let uploads = Uploads::look(&self.uploads);
+        let store = Store::look(&self.store)?;
+        Ok(store.map(|store| Inventory::take(&store, &uploads)).transpose()?.flatten())
     }
 
     /// Opens the store, making it if it does not exist.

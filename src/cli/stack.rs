@@ -42,7 +42,7 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
 
 /// Groups the threads: the crashing one alone; the others by equal stacks, in the
 /// order of their first thread.
-fn groups(threads: &[ThreadStack]) -> Vec<Vec<&ThreadStack>> {
+pub(super) fn groups(threads: &[ThreadStack]) -> Vec<Vec<&ThreadStack>> {
     let mut all: Vec<Vec<&ThreadStack>> = Vec::new();
     for (i, thread) in threads.iter().enumerate() {
         match all
@@ -57,7 +57,7 @@ fn groups(threads: &[ThreadStack]) -> Vec<Vec<&ThreadStack>> {
     all
 }
 
-fn short_list(ids: &[String]) -> String {
+pub(super) fn short_list(ids: &[String]) -> String {
     match ids {
         [first, .., last] if ids.len() > 8 => format!("{first} ... {last}"),
         _ => ids.join(", "),
@@ -117,7 +117,7 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
     Ok(table::print(out, &[left("MODULE"), left("BUILD-ID"), left("FILE")], &rows)?)
 }
 
-fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static str {
+pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static str {
     match (verdict, origin) {
         (Match::Same, Some(Origin::Kept)) => "kept",
         (Match::Same, Some(Origin::Root)) => "in its root",

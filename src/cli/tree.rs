@@ -2,7 +2,7 @@
 //! every file belongs to its reader from the start, and no symbolic link is followed.
 
 use super::announced::Announced;
-use super::bundle::Sink;
+use super::sink::Sink;
 use crate::sys::{OwnedFd, file, proc};
 use anyhow::{Context, Result};
 use std::ffi::OsStr;

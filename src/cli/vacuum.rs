@@ -1,9 +1,9 @@
 //! `vacuum`: removes the oldest crashes.
 
-use super::{Chosen, query, table};
+use super::selection::Chosen;
+use super::{query, table};
 use crate::report::one_line;
-use crate::store::Store;
-use crate::vacuum::{Inventory, Rules};
+use crate::vacuum::Rules;
 use anyhow::{Result, ensure};
 use std::io::Write;
 
@@ -17,9 +17,7 @@ pub(super) fn run(
     if !dry_run {
         super::private::sweep();
     }
-    let Some(inventory) =
-        Store::look(&chosen.store)?.map(|s| Inventory::take(&s)).transpose()?.flatten()
-    else {
+    let Some(inventory) = chosen.inventory()? else {
         writeln!(out, "nothing to do: no records in {}", chosen.store.display())?;
         return Ok(());
     };
@@ -63,34 +61,4 @@ pub(super) fn run(
     )?;
     ensure!(left == 0, "{left} crashes could not be removed");
     Ok(())
-}
-
-/// Parses a size: `500M`, `2G`, `1.5GiB`, `unlimited`. K is 1,024.
-///
-/// # Errors
-/// States the rule.
-pub(super) fn parse_size(text: &str) -> Result<u64> {
-    Ok(crate::limits::bytes(text)?.unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("4096", 4096),
-            ("1K", 1024),
-            ("1.5M", 3 << 19),
-            ("2GiB", 2 << 30),
-            ("2 gb", 2 << 30),
-        ] {
-            assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
-        }
-        for text in ["", "G", "-1", "1X", "1.2.3M", "inf", "99999999999999999999"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-    }
 }

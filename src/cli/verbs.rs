@@ -1,7 +1,8 @@
 //! The command line. `--help`, the man page and the completions are all made from this definition.
 
 use super::node;
-use super::selection::{Source, Which};
+use super::selection::Which;
+use super::subject::Subject;
 use crate::engine::{self, Engine};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -17,21 +18,13 @@ When a process in it dies of a signal that dumps core, the core is, in the conta
 
 Files:
   /etc/oci-coredump/config.toml        settings; may be absent
+  /usr/share/doc/oci-coredump/config.toml
+                                       all settings with their defaults, explained
   /run/oci-coredump/                   the registered containers
   /var/lib/oci-coredump/containers/    cores of containers that mount no volume for them
   /var/lib/oci-coredump/records/       one file for every crash, of lines of JSON
   /var/lib/oci-coredump/binaries/      executables and libraries of the cores,
                                        by build-id and content
-
-Settings of what is kept, with their defaults:
-  termination_log = \"init\"    which core is reported in the container's /dev/termination-log:
-                              that of the init process, of any process, or none (init, any, off)
-  [binaries]                  executables and libraries of the cores
-    keep = true
-    max_file = \"1G\"           most bytes of one file; a larger one is not kept
-    max_total = \"4G\"          most bytes of all files together
-  [vacuum]                    the rules of `vacuum`, applied after crashes and when containers end
-    max_size, max_age, keep   none
 
 Exit status: 0 success, also if the reader of a pipe has closed it; 1 failure, no crash matched, or
 `doctor` found a failure; 2 wrong command line.
@@ -42,9 +35,9 @@ read).";
 const MATCH: &str = "\
     A MATCH is a PID (in the container or on the host), the path of an executable or a core, a \
     name (of a container, the beginning of its ID, a pod, an executable, a comm or a signal), or \
-    FIELD=VALUE, where FIELD is container, pod, namespace, image, exe, comm, pid, signal, core \
-    or user. Names and values may contain * and ?. A crash must match all of them. A name does \
-    not match the rootless containers of users unless user=UID is one of the MATCHes.";
+    FIELD=VALUE, where FIELD is container, pod, namespace, image, exe, comm, pid, signal, core, \
+    user or record. Names and values may contain * and ?. A crash must match all of them. A name \
+    does not match the rootless containers of users unless user=UID is one of the MATCHes.";
 
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
@@ -122,8 +115,11 @@ pub(super) enum Verb {
     },
     /// List the crashes, the newest last.
     ///
+    /// The column UPLOADED is yes when oci-coredump-ship has uploaded the crash, and no if its
+    /// container does not want that.
+    ///
     /// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
-    /// overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
+    /// removed with its container, or with its pod: it was where only these keep it; overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
     /// file system does not answer; leased, another process holds a lease on it; none, it was never
     /// written (`info` shows why).
     ///
@@ -179,8 +175,9 @@ pub(super) enum Verb {
     ///
     /// They are copied to a temporary directory, laid out as in the container, and removed when
     /// the debugger ends. Only files with the build-id in the core are used. A MATCH that ends in
-    /// .tar.zst is a bundle that `export` has written. All of these files come from a container
-    /// and are not trusted: the debugger reads no settings and no scripts, has an empty HOME as
+    /// .tar.zst is a bundle that `export` has written, and one such as s3://BUCKET/... an uploaded
+    /// one, which oci-coredump-ship fetches. All of these files come from a container and are not
+    /// trusted: the debugger reads no settings and no scripts, has an empty HOME as
     /// its working directory and a terminal of its own, and if root starts it, it runs as a user
     /// ID that nothing else uses.
     ///
@@ -190,7 +187,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        from: Source,
+        from: Subject,
         /// The debugger: gdb, lldb, or the path of one.
         #[arg(long, value_name = "PROGRAM", default_value = "gdb")]
         debugger: PathBuf,
@@ -218,13 +215,38 @@ pub(super) enum Verb {
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        from: Source,
+        from: Subject,
         /// Write to this file; - is stdout.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
         /// Write only the core, decompressed.
         #[arg(long)]
         core_only: bool,
+    },
+    /// Write a page about the newest matching crash: who died of what, and where.
+    ///
+    /// One HTML file without scripts and without anything from elsewhere: what `info` shows, the
+    /// stack of every thread, registers, modules, and when the same program crashed before.
+    ///
+    /// Example: oci-coredump report nginx -o nginx.html
+    #[command(after_help = MATCH)]
+    Report {
+        #[command(flatten)]
+        which: Which,
+        /// Write to this file; - is stdout.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Upload crashes to object storage, as `[upload]` of the configuration says.
+    ///
+    /// Starts the program oci-coredump-ship, which is beside this one where it is installed.
+    ///
+    /// Example: oci-coredump ship run --once
+    #[command(disable_help_flag = true)]
+    Ship {
+        /// The arguments of that program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
     },
     /// Remove the oldest crashes: their records, and their cores if these are in the store.
     ///
@@ -283,14 +305,29 @@ pub(super) enum Verb {
     /// oci-coredump.service runs this command; `install` enables the service where systemd runs.
     ///
     /// Example: oci-coredump watch
-    Watch,
-    /// Print metrics of the recorded crashes in the OpenMetrics text format.
+    Watch {
+        /// Check once, and end.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Print metrics of crashes in the text format of Prometheus, or serve them.
+    ///
+    /// Crashes are counted since the boot, whatever becomes of their records; sizes are sums over
+    /// the records that are there. With --listen the connections are served by a process without
+    /// privileges, on the path /metrics.
     ///
     /// Example: oci-coredump metrics --textfile /var/lib/node_exporter/textfile/oci-coredump.prom
     Metrics {
         /// Replace this file, for node_exporter's textfile collector, instead of printing.
         #[arg(long, value_name = "PATH")]
         textfile: Option<PathBuf>,
+        /// Replace it again every so many seconds, until stopped.
+        #[arg(long, value_name = "SECONDS", requires = "textfile",
+            value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        every: Option<u64>,
+        /// Serve them over HTTP on this address and port, until stopped: 127.0.0.1:9950.
+        #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "textfile")]
+        listen: Option<std::net::SocketAddr>,
         /// Read this store instead of the configured one.
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
@@ -299,16 +336,16 @@ pub(super) enum Verb {
     ///
     /// Does now what the hook would have done when the container started: makes the dump directory,
     /// mounts the container's view of core_pattern, sets RLIMIT_CORE of all its processes and
-    /// registers it. The name or ID is looked up with podman, docker, nerdctl, crictl, ctr, runc,
-    /// crun or youki, whichever knows it; with --by only with the given command; with --pid with
-    /// none. Each difference from a container that was started this way is printed on a line.
+    /// registers it. podman, docker, nerdctl, crictl, ctr, runc, crun and youki are asked for it at
+    /// once, as far as they are installed, for three seconds at most; with --by only the given
+    /// command; with --pid none. Each difference from a container that was started this way is printed on a line.
     ///
     /// Example: oci-coredump enable web --pattern /pod/data/dump/core-eci --limit 2G
     #[command(group(
         clap::ArgGroup::new("target").args(["container", "pid"]).multiple(true).required(true)
     ))]
     Enable {
-        /// Name or ID of the container.
+        /// Name or ID of the container, the beginning of the ID, or POD/NAME.
         container: Option<String>,
         /// Process ID of one of its processes. CONTAINER is then only the name to register it
         /// under, and may be omitted.
@@ -338,7 +375,7 @@ pub(super) enum Verb {
     ///
     /// Example: oci-coredump disable web
     Disable {
-        /// Name or ID of the container, or the beginning of the ID.
+        /// Name or ID of the container, the beginning of the ID, or POD/NAME.
         container: String,
     },
     /// Print what the hook would do for a bundle, and change nothing.
@@ -355,20 +392,33 @@ pub(super) enum Verb {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Install on a Kubernetes node, from a pod: see deploy/.
+    /// Install on a Kubernetes node, or run a command there, from a pod: see deploy/.
     ///
     /// The program is copied to the host, whose root is mounted at DIR. The host's copy configures
     /// containerd or CRI-O, whichever is there, and with `serve` runs as its NRI plugin for as long
     /// as the pod runs. A program that somebody else has installed is not replaced.
     ///
     /// Example: oci-coredump node serve --root /host
+    ///
+    /// Example: kubectl exec POD -- /oci-coredump node run -- export web-0 -o - > web-0.tar.zst
     Node {
         /// What to do.
         action: node::Action,
-        /// Where the host's root is mounted. Without it, this is the host and the
-        /// program is in its place already.
+        /// With `run`: the command, as it would be typed on the node.
+        #[arg(last = true)]
+        words: Vec<OsString>,
+        /// Where the host's root is mounted; for `run` it is /host. Without it, this is the host
+        /// and the program is in its place already.
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
+        /// The directory on the host for the program. Without it the first of
+        /// /usr/libexec/oci/hooks.d, /opt/oci-coredump, /home/kubernetes/bin/oci-coredump and
+        /// /var/lib/oci-coredump-node whose file system takes files and lets programs run.
+        #[arg(long, value_name = "PATH")]
+        directory: Option<PathBuf>,
+        /// Make this file the host's /etc/oci-coredump/config.toml; `uninstall` removes it.
+        #[arg(long, value_name = "FILE", requires = "root")]
+        config: Option<PathBuf>,
         /// Keep running when done, so that a DaemonSet does not start the pod again.
         #[arg(long)]
         stay: bool,

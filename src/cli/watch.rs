@@ -16,6 +16,14 @@ const MOST: usize = 5;
 /// must not keep the host busy.
 const WHILE: Duration = Duration::from_secs(60);
 
+/// Looks once.
+///
+/// # Errors
+/// The configuration cannot be read, or the pattern not be put back.
+pub(super) fn once() -> Result<()> {
+    sysctl::mend(&Config::load()?).map(drop)
+}
+
 /// Goes on until it is stopped by a signal.
 ///
 /// # Errors

@@ -1,9 +1,9 @@
 //! The file of one module: whether it is the file that was mapped, its unwind tables, and the
 //! function and source line at an address.
 
-use super::modules::Found;
-use super::walk::Place;
-use super::{Bytes, Frame, Match};
+use super::modules::LoadedModule;
+use super::results::{Frame, Match, TRAMPOLINE};
+use crate::elf::hex;
 use crate::sys::proc::printable;
 use addr2line::gimli::{DwarfSections, EndianSlice, LittleEndian, SectionId};
 use addr2line::{Context, demangle_auto};
@@ -41,21 +41,19 @@ struct Symbol<'d> {
     name: &'d [u8],
 }
 
-/// Hexadecimal text of a build-id of 1 to 64 bytes.
-pub(super) fn hex(bytes: &[u8]) -> Option<String> {
-    use std::fmt::Write;
-    (1..=64).contains(&bytes.len()).then(|| {
-        bytes.iter().fold(String::new(), |mut s, b| {
-            let _ = write!(s, "{b:02x}");
-            s
-        })
-    })
+/// A module's file and its separate debug information, mapped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ModuleFiles<'d> {
+    /// The file itself.
+    pub file: Option<&'d [u8]>,
+    /// Its debug information, if that is a separate file.
+    pub debug: Option<&'d [u8]>,
 }
 
 /// Opens a module's file, and its debug information if that is of the same build.
-pub(super) fn open<'d>(module: &'d Found, bytes: Bytes<'d>) -> Binary<'d> {
-    let id = module.said.build_id.as_deref();
-    let Some(data) = module.image.as_deref().or(bytes.file) else { return Binary::default() };
+pub(super) fn open<'d>(module: &'d LoadedModule, files: ModuleFiles<'d>) -> Binary<'d> {
+    let id = module.module.build_id.as_deref();
+    let Some(data) = module.image.as_deref().or(files.file) else { return Binary::default() };
     let Ok(file) = Elf::parse(data) else {
         return Binary { verdict: Match::Damaged, ..Binary::default() };
     };
@@ -69,13 +67,15 @@ pub(super) fn open<'d>(module: &'d Found, bytes: Bytes<'d>) -> Binary<'d> {
     if verdict == Match::Other {
         return Binary { verdict, ..Binary::default() };
     }
-    let debug = bytes
+    let debug = files
         .debug
         .and_then(|d| Elf::parse(d).ok())
         .filter(|d| own.is_some() && build_id(d) == own);
     Binary { verdict, file: Some(file), debug, ..Binary::default() }
 }
 
+/// From its sections: the program headers of separate debug information may describe the file that
+/// it was taken from.
 fn build_id(file: &Elf<'_>) -> Option<String> {
     hex(file.build_id().ok()??)
 }
@@ -204,6 +204,19 @@ impl<'d> Binary<'d> {
     }
 }
 
+/// A frame as the unwinder finds it, without names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RawFrame {
+    /// Where the thread was, or the address that a call returns to.
+    pub address: u64,
+    /// An address within the same instruction; for a return address, the last byte of the call.
+    pub lookup: u64,
+    /// Index of the module that contains it.
+    pub module: Option<usize>,
+    /// Whether it is the code of the kernel or the C library that returns from a signal handler.
+    pub trampoline: bool,
+}
+
 /// Source lines of binaries. The index of the debug information is parsed once for each binary,
 /// when a stack goes through it.
 pub(super) struct Lines<'b>(Vec<OnceCell<Option<Context<Slice<'b>>>>>);
@@ -214,28 +227,28 @@ impl<'b> Lines<'b> {
         Lines((0..count).map(|_| OnceCell::new()).collect())
     }
 
-    /// The functions at a place of a stack, including inlined ones, the innermost first.
+    /// The functions at a frame of a stack, including inlined ones, the innermost first.
     pub(super) fn describe(
         &self,
-        place: &Place,
-        modules: &[Found],
+        frame: &RawFrame,
+        modules: &[LoadedModule],
         binaries: &'b [Binary<'_>],
     ) -> Vec<Frame> {
-        let mut frame = Frame { address: place.address, module: place.module, ..Frame::default() };
-        let Some(i) = place.module else { return vec![frame] };
-        frame.offset = Some(place.address.wrapping_sub(modules[i].bias));
-        if place.trampoline {
-            frame.function = Some(super::TRAMPOLINE.to_owned());
-            return vec![frame];
+        let mut shown = Frame { address: frame.address, module: frame.module, ..Frame::default() };
+        let Some(i) = frame.module else { return vec![shown] };
+        shown.offset = Some(frame.address.wrapping_sub(modules[i].bias));
+        if frame.trampoline {
+            shown.function = Some(TRAMPOLINE.to_owned());
+            return vec![shown];
         }
-        let lookup = place.lookup.wrapping_sub(modules[i].bias);
+        let lookup = frame.lookup.wrapping_sub(modules[i].bias);
         let symbol = binaries[i]
             .symbol(lookup)
             .map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
-        let mut frames = self.look_up(i, lookup, &frame, binaries);
+        let mut frames = self.source_frames(i, lookup, &shown, binaries);
         match frames.last_mut() {
             Some(outer) => outer.function = outer.function.take().or(symbol),
-            None => frames.push(Frame { function: symbol, ..frame }),
+            None => frames.push(Frame { function: symbol, ..shown }),
         }
         for f in &mut frames {
             f.function = f.function.take().map(|n| bounded(&n));
@@ -243,7 +256,7 @@ impl<'b> Lines<'b> {
         frames
     }
 
-    fn look_up(
+    fn source_frames(
         &self,
         module: usize,
         lookup: u64,

@@ -3,8 +3,8 @@
 //! whether they are the right ones. Files in the container are opened with the rights of the
 //! crashed process, since its core may name, and its mounts may show, any file of the host.
 
-use super::Module;
 use super::identity::{is_name, is_name_of};
+use super::results::Module;
 use crate::sys::cred::{self, Credentials};
 use crate::sys::resolve::{self, Below};
 use crate::sys::{OwnedFd, file};
@@ -26,7 +26,7 @@ pub(crate) enum Origin {
 
 /// A module's file and its debug information, opened.
 #[derive(Debug, Default)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedFiles {
     /// The file.
     pub file: Option<(Origin, File)>,
     /// Its separate debug information.
@@ -35,7 +35,7 @@ pub(crate) struct Opened {
 
 /// Where to look. Any of these may be missing.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct SearchPaths {
     /// The root directory of the container, or one like it. Links in it do not lead out of it.
     pub root: Option<OwnedFd>,
     /// `<store>/binaries`: files named by their build-id in hexadecimal and a hash of their
@@ -53,14 +53,14 @@ pub(crate) struct Places {
 /// The directory of debug information in a container.
 const DEBUG: &str = "usr/lib/debug";
 
-impl Places {
+impl SearchPaths {
     /// The usual places: `root`, the kept binaries of `store`, and the debug information installed
     /// in the container and on the host.
     pub(crate) fn usual(root: Option<OwnedFd>, store: Option<&Path>) -> Self {
         let host = |path: &Path| file::open_dir(path).ok();
         let debug = host(Path::new("/").join(DEBUG).as_path()).into_iter().collect();
         let kept = store.and_then(|s| host(&s.join("binaries")));
-        Places { root, kept, own: None, debug, reader: None }
+        SearchPaths { root, kept, own: None, debug, reader: None }
     }
 
     /// Opens a file below the container's root.
@@ -74,7 +74,7 @@ impl Places {
 
     /// Opens the files of a module that can be opened. A kept binary is preferred: it was copied at
     /// the crash, while the container's file may have been replaced since.
-    pub(crate) fn open(&self, module: &Module) -> Opened {
+    pub(crate) fn open(&self, module: &Module) -> OpenedFiles {
         let id = module
             .build_id
             .as_deref()
@@ -86,13 +86,13 @@ impl Places {
             ))
         };
         let path = module.path.trim_end_matches(" (deleted)");
-        let there = || Some((Origin::Root, self.in_root(path.strip_prefix('/')?)?));
+        let in_root = || Some((Origin::Root, self.in_root(path.strip_prefix('/')?)?));
         let debug = id.and_then(|id| {
             let name = format!(".build-id/{}/{}.debug", &id[..2], &id[2..]);
             self.in_root(&format!("{DEBUG}/{name}"))
                 .or_else(|| self.debug.iter().find_map(|d| below(d, &name, Below::InRoot)))
         });
-        Opened { file: kept().or_else(there), debug }
+        OpenedFiles { file: kept().or_else(in_root), debug }
     }
 
     /// The name under which the module's file is kept: the one in the record. Without a record, the

@@ -1,7 +1,7 @@
 //! The process's memory, as far as the core contains it. Read in blocks, of which a bounded number
 //! is cached, since a stack is read word by word.
 
-use super::image::{Load, Source};
+use crate::elf::{Load, Source};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -30,7 +30,7 @@ impl<'s> Memory<'s> {
         while !rest.is_empty() {
             let load = self.find(address)?;
             let skip = address - load.address;
-            let n = usize::try_from(load.in_file - skip).unwrap_or(usize::MAX).min(rest.len());
+            let n = usize::try_from(load.size - skip).unwrap_or(usize::MAX).min(rest.len());
             let (now, later) = rest.split_at_mut(n);
             self.read_file(load.offset.checked_add(skip)?, now)?;
             rest = later;
@@ -48,7 +48,7 @@ impl<'s> Memory<'s> {
 
     /// At most `max` bytes from an address, up to the first gap.
     pub(crate) fn up_to(&self, address: u64, max: usize) -> Vec<u8> {
-        let there = self.find(address).map_or(0, |l| l.in_file - (address - l.address));
+        let there = self.find(address).map_or(0, |l| l.size - (address - l.address));
         let mut bytes = vec![0; usize::try_from(there).unwrap_or(usize::MAX).min(max)];
         match self.read(address, &mut bytes) {
             Some(()) => bytes,
@@ -59,7 +59,7 @@ impl<'s> Memory<'s> {
     fn find(&self, address: u64) -> Option<&Load> {
         let i = self.loads.partition_point(|l| l.address <= address);
         let load = self.loads.get(i.checked_sub(1)?)?;
-        (address - load.address < load.in_file).then_some(load)
+        (address - load.address < load.size).then_some(load)
     }
 
     fn read_file(&self, mut offset: u64, mut buffer: &mut [u8]) -> Option<()> {

@@ -3,8 +3,8 @@
 //! ```text
 //! file --image--> Image --overview--> Overview    what the core alone says: signal, program,
 //!                   |                             threads, modules with their build-ids
-//!                   +--walk (framehop)--> frames --binary (addr2line, object)--> ThreadStack
-//!                                                 one for each thread, the crashing one first
+//!                   +--unwind (framehop)--> frames --binary (addr2line, object)--> ThreadStack
+//!                                                   one for each thread, the crashing one first
 //! ```
 //!
 //! The core and the binaries are not trusted: everything here except `reader` and `files` runs in a
@@ -17,104 +17,22 @@ mod image;
 mod memory;
 mod modules;
 mod notes;
+mod results;
+mod segments;
 mod signal;
-mod walk;
+mod unwind;
 
+pub(crate) mod decompress;
 pub(crate) mod files;
-pub(crate) mod plain;
 pub(crate) mod reader;
 
-pub(crate) use identity::{build_id, is_name, name};
-pub(crate) use image::{Image, Source};
-pub(crate) use signal::Signal;
+pub(crate) use binary::ModuleFiles;
+pub(crate) use identity::{is_name, name};
+pub(crate) use results::{Frame, Match, Module, Overview, PartialResult, ThreadStack};
 
+use crate::elf::Source;
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
-
-/// What the core alone says, without any other file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Overview {
-    /// Architecture: `x86-64` or `AArch64`.
-    pub machine: String,
-    /// Process ID in the crasher's own PID namespace.
-    pub pid: i32,
-    /// comm of the process, from NT_PRPSINFO.
-    pub comm: String,
-    /// Its command line, as far as NT_PRPSINFO has it (80 bytes).
-    pub arguments: String,
-    /// The signal that it died of.
-    pub signal: Option<Signal>,
-    /// Number of threads.
-    pub threads: usize,
-    /// Bytes of memory that the core announces but the file does not have.
-    pub missing: u64,
-    /// Mapped files with code, the executable first.
-    pub modules: Vec<Module>,
-}
-
-/// A mapped file with code.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Module {
-    /// Its path in the container when it was mapped, with control characters escaped.
-    pub path: String,
-    /// Build-id in hexadecimal, if its first page is in the core and has one.
-    pub build_id: Option<String>,
-    /// Lowest mapped address.
-    pub start: u64,
-    /// One past the highest mapped address.
-    pub end: u64,
-}
-
-/// Whether a module's file is the one that was mapped, as the sandboxed reader found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Match {
-    /// Not looked for, or not found.
-    #[default]
-    Absent,
-    /// It has the same build-id.
-    Same,
-    /// Neither the core nor the file has a build-id.
-    Unproven,
-    /// It has another build-id, and is not used.
-    Other,
-    /// It is not a readable ELF file, and is not used.
-    Damaged,
-}
-
-/// Stands for the frame of a signal handler's caller, in gdb's words.
-pub(crate) const TRAMPOLINE: &str = "<signal handler called>";
-
-/// A function on a stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Frame {
-    /// Where the thread was, or, for all frames but the first, the return address.
-    pub address: u64,
-    /// Function, demangled, if a symbol covers the address.
-    pub function: Option<String>,
-    /// Source file, from the debug information.
-    pub file: Option<String>,
-    /// Line in the source file.
-    pub line: Option<u32>,
-    /// Whether it is inlined into the next frame.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub inlined: bool,
-    /// Index in [`Overview::modules`].
-    pub module: Option<usize>,
-    /// Offset in the module's file image: the address minus the load bias.
-    pub offset: Option<u64>,
-}
-
-/// The stack of one thread.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ThreadStack {
-    /// Thread ID in the crasher's own PID namespace.
-    pub tid: i32,
-    /// Its functions, the innermost first.
-    pub frames: Vec<Frame>,
-    /// Why the stack may go on after the last frame.
-    pub cut: Option<String>,
-}
+use image::Image;
 
 /// Reads what the core alone says.
 ///
@@ -129,65 +47,44 @@ pub(crate) fn overview(source: &dyn Source) -> Result<Overview> {
         arguments: image.notes.arguments.clone(),
         pid: image.notes.pid,
         signal: image.notes.signal.clone().map(|s| s.of_process(image.notes.pid)),
+        registers: image.notes.general.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
         threads: image.notes.threads.len(),
         missing: image.missing(),
-        modules: modules.into_iter().map(|m| m.said).collect(),
+        modules: modules.into_iter().map(|m| m.module).collect(),
     })
 }
 
-/// A module's file and its separate debug information, mapped.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Bytes<'d> {
-    /// The file itself.
-    pub file: Option<&'d [u8]>,
-    /// Its debug information, if that is a separate file.
-    pub debug: Option<&'d [u8]>,
-}
-
-/// Unwinds the stack of every thread. `bytes` are the files of [`Overview::modules`], in that
-/// order. `tell` is called with the verdict on each file, then with each thread.
+/// Unwinds the stack of every thread. `files` are the files of [`Overview::modules`], in that
+/// order. `send` is called with the verdict on each file, then with each thread.
 ///
 /// # Errors
-/// The file is not a core that can be read, or `tell` failed.
+/// The file is not a core that can be read, or `send` failed.
 pub(crate) fn stacks(
     source: &dyn Source,
-    bytes: &[Bytes<'_>],
-    tell: &mut dyn FnMut(Told) -> Result<()>,
+    files: &[ModuleFiles<'_>],
+    send: &mut dyn FnMut(PartialResult) -> Result<()>,
 ) -> Result<()> {
     let image = Image::parse(source)?;
     let modules = modules::of(&image);
     let binaries: Vec<_> = modules
         .iter()
         .enumerate()
-        .map(|(i, m)| binary::open(m, bytes.get(i).copied().unwrap_or_default()))
+        .map(|(i, m)| binary::open(m, files.get(i).copied().unwrap_or_default()))
         .collect();
-    tell(Told::Matches(binaries.iter().map(|b| b.verdict).collect()))?;
-    tell(Told::Sonames(binaries.iter().map(|b| b.soname()).collect()))?;
-    let mut walker = walk::Walker::new(&image, &modules, &binaries);
+    send(PartialResult::Matches(binaries.iter().map(|b| b.verdict).collect()))?;
+    send(PartialResult::Sonames(binaries.iter().map(|b| b.soname()).collect()))?;
+    let mut unwinder = unwind::StackUnwinder::new(&image, &modules, &binaries);
     let lines = binary::Lines::new(binaries.len());
     for thread in &image.notes.threads {
-        let walked = walker.walk(thread);
-        let frames = walked
+        let unwound = unwinder.unwind(thread);
+        let frames = unwound
             .frames
             .iter()
-            .flat_map(|place| lines.describe(place, &modules, &binaries))
+            .flat_map(|frame| lines.describe(frame, &modules, &binaries))
             .collect();
-        tell(Told::Thread(ThreadStack { tid: thread.tid, frames, cut: walked.cut }))?;
+        send(PartialResult::Thread(ThreadStack { tid: thread.tid, frames, cut: unwound.cut }))?;
     }
     Ok(())
-}
-
-/// A partial result of [`stacks`], in the order in which they are reported.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Told {
-    /// For each module, whether its file is the one that was mapped.
-    Matches(Vec<Match>),
-    /// DT_SONAME of each module.
-    Sonames(Vec<Option<String>>),
-    /// The stack of one thread.
-    Thread(ThreadStack),
-    /// Nothing more follows, for this reason.
-    Failed(String),
 }
 
 #[cfg(test)]

@@ -1,18 +1,20 @@
 //! The mapped files with code, with their addresses and build-ids. The first page of each ELF file
 //! is in the core (coredump_filter bit 4).
 
-use super::Module;
-use super::image::{Image, Load};
+use super::image::Image;
+use super::results::Module;
+use super::segments::Segment;
+use crate::elf::build_id_in_notes;
 use crate::sys::proc::printable;
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64, ProgramHeader64};
-use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
+use object::read::elf::{FileHeader, ProgramHeader};
 
 /// A module, with what unwinding needs.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Found {
+pub(super) struct LoadedModule {
     /// What is reported to the caller.
-    pub said: Module,
+    pub module: Module,
     /// The load bias: address in memory minus address in the file's image.
     pub bias: u64,
     /// The whole image, for a module that has no file: the vDSO.
@@ -31,7 +33,7 @@ const MAX_HEAD: usize = 64 << 10;
 const MAX: usize = 4096;
 
 /// Finds the modules of a core, the executable first, then by address.
-pub(super) fn of(image: &Image<'_>) -> Vec<Found> {
+pub(super) fn of(image: &Image<'_>) -> Vec<LoadedModule> {
     let mut groups: Vec<(Module, Vec<u8>)> = Vec::new();
     for file in &image.notes.files {
         match groups.last_mut() {
@@ -49,16 +51,15 @@ pub(super) fn of(image: &Image<'_>) -> Vec<Found> {
         }
     }
     let has_code = |m: &Module| {
-        let inside = |l: &&Load| l.address < m.end && l.address.saturating_add(l.size) > m.start;
+        let inside = |s: &&Segment| s.start() < m.end && s.end() > m.start;
         // The kernel writes a segment for every mapping; gdb's generate-core-file omits those that
         // it does not dump, such as code.
-        let part = |l: &Load| {
-            l.address.saturating_add(l.size).min(m.end).saturating_sub(l.address.max(m.start))
-        };
-        let covered = image.loads.iter().filter(inside).map(part).fold(0, u64::saturating_add);
-        image.loads.iter().filter(inside).any(|l| l.code) || covered < m.end.saturating_sub(m.start)
+        let part = |s: &Segment| s.end().min(m.end).saturating_sub(s.start().max(m.start));
+        let covered = image.segments.iter().filter(inside).map(part).fold(0, u64::saturating_add);
+        image.segments.iter().filter(inside).any(|s| s.is_code)
+            || covered < m.end.saturating_sub(m.start)
     };
-    let mut found: Vec<Found> = groups
+    let mut found: Vec<LoadedModule> = groups
         .into_iter()
         .map(|(m, _)| m)
         .filter(has_code)
@@ -67,19 +68,19 @@ pub(super) fn of(image: &Image<'_>) -> Vec<Found> {
         .collect();
     if let Some(start) = image.notes.auxv.get(&VDSO) {
         let bytes = image.memory.up_to(*start, MAX_VDSO);
-        let said = Module {
+        let module = Module {
             path: "[vdso]".into(),
             start: *start,
             end: start.saturating_add(bytes.len() as u64),
             build_id: None,
         };
         if !bytes.is_empty() {
-            found.push(Found { image: Some(bytes), ..read_head(image, said) });
+            found.push(LoadedModule { image: Some(bytes), ..read_head(image, module) });
         }
     }
-    found.sort_by_key(|f| f.said.start);
+    found.sort_by_key(|f| f.module.start);
     let entry = image.notes.auxv.get(&ENTRY).copied().unwrap_or(0);
-    if let Some(i) = found.iter().position(|f| (f.said.start..f.said.end).contains(&entry)) {
+    if let Some(i) = found.iter().position(|f| (f.module.start..f.module.end).contains(&entry)) {
         found[..=i].rotate_right(1);
     }
     found
@@ -87,15 +88,15 @@ pub(super) fn of(image: &Image<'_>) -> Vec<Found> {
 
 /// Bias and build-id, from the ELF header in memory. Without that, the file is assumed to be linked
 /// at 0, as every shared object is.
-fn read_head(image: &Image<'_>, said: Module) -> Found {
-    let head = image.memory.up_to(said.start, MAX_HEAD);
-    let mut found = Found { bias: said.start, said, image: None };
+fn read_head(image: &Image<'_>, module: Module) -> LoadedModule {
+    let head = image.memory.up_to(module.start, MAX_HEAD);
+    let mut found = LoadedModule { bias: module.start, module, image: None };
     let Ok(header) = FileHeader64::<LE>::parse(&head[..]) else { return found };
     let Ok(segments) = header.program_headers(LE, &head[..]) else { return found };
-    if let Some(bias) = bias(segments, found.said.start) {
+    if let Some(bias) = bias(segments, found.module.start) {
         found.bias = bias;
     }
-    found.said.build_id = segments
+    found.module.build_id = segments
         .iter()
         .filter(|p| p.p_type(LE) == elf::PT_NOTE)
         .find_map(|p| build_id(image, p, found.bias));
@@ -111,12 +112,6 @@ pub(super) fn bias(segments: &[ProgramHeader64<LE>], start: u64) -> Option<u64> 
 
 fn build_id(image: &Image<'_>, p: &ProgramHeader64<LE>, bias: u64) -> Option<String> {
     let size = usize::try_from(p.p_filesz(LE)).ok()?.min(MAX_HEAD);
-    let bytes = image.memory.up_to(bias.wrapping_add(p.p_vaddr(LE)), size);
-    let mut notes = NoteIterator::<FileHeader64<LE>>::new(LE, p.p_align(LE), &bytes).ok()?;
-    while let Ok(Some(note)) = notes.next() {
-        if note.name() == b"GNU" && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
-            return super::binary::hex(note.desc());
-        }
-    }
-    None
+    let notes = image.memory.up_to(bias.wrapping_add(p.p_vaddr(LE)), size);
+    build_id_in_notes::<FileHeader64<LE>>(&notes, LE, p.p_align(LE))
 }

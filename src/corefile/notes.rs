@@ -5,8 +5,9 @@
 //! (`include/uapi/linux/elfcore.h`, `fs/binfmt_elf.c`); no maintained crate has them for
 //! the core of another process.
 
-use super::image::Machine;
+use super::segments::Machine;
 use super::signal::Signal;
+use crate::elf::{FileTable, MappedFile, i32_at, u64_at};
 use crate::sys::proc::printable;
 use anyhow::Result;
 use object::LittleEndian as LE;
@@ -52,6 +53,8 @@ pub(crate) struct Mapping {
 /// What is read from the notes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notes {
+    /// All general registers of the first thread, in the order of the machine's manual.
+    pub general: Vec<(&'static str, u64)>,
     /// Threads; the kernel puts the one that caused the dump first.
     pub threads: Vec<Thread>,
     /// From NT_SIGINFO, or only the number from NT_PRSTATUS.
@@ -86,7 +89,7 @@ impl Notes {
                 {
                     self.signal = Signal::of_siginfo(d, machine).or(self.signal.take());
                 }
-                (b"CORE", elf::NT_FILE) => self.files = files(d).unwrap_or_default(),
+                (b"CORE", elf::NT_FILE) => self.files = mappings(d).unwrap_or_default(),
                 (b"CORE", elf::NT_AUXV) => {
                     let pairs =
                         d.chunks_exact(16).filter_map(|p| Some((u64_at(p, 0)?, u64_at(p, 8)?)));
@@ -130,37 +133,66 @@ impl Notes {
                 .map(|b| Signal::bare(u16::from_le_bytes([b[0], b[1]]).into()))
                 .filter(|s| s.number != 0);
         }
+        if self.threads.is_empty() {
+            let all = general(machine).iter();
+            self.general = all.filter_map(|(name, i)| Some((*name, register(*i)?))).collect();
+        }
         self.threads.push(Thread { tid, registers });
     }
 }
 
-/// NT_FILE: the count, the page size, then (start, end, offset in pages) for each file, then the
-/// paths, each ended by a NUL.
-fn files(d: &[u8]) -> Option<Vec<Mapping>> {
-    let (count, page) = (usize::try_from(u64_at(d, 0)?).ok()?, u64_at(d, 8)?);
-    let rows = d.get(16..)?;
-    let names = rows.get(count.checked_mul(24)?..)?.split(|b| *b == 0);
-    let rows = rows.chunks_exact(24).take(count.min(MAX));
-    rows.zip(names)
-        .map(|(row, path)| {
-            Some(Mapping {
-                start: u64_at(row, 0)?,
-                end: u64_at(row, 8)?,
-                offset: u64_at(row, 16)?.checked_mul(page)?,
-                path: path.to_vec(),
-            })
+/// The general registers, each with its place in `pr_reg`: struct user_regs_struct, user_pt_regs.
+fn general(machine: Machine) -> &'static [(&'static str, usize)] {
+    match machine {
+        Machine::X86_64 => &[
+            ("rip", 16),
+            ("rsp", 19),
+            ("rbp", 4),
+            ("rflags", 18),
+            ("rax", 10),
+            ("rbx", 5),
+            ("rcx", 11),
+            ("rdx", 12),
+            ("rsi", 13),
+            ("rdi", 14),
+            ("r8", 9),
+            ("r9", 8),
+            ("r10", 7),
+            ("r11", 6),
+            ("r12", 3),
+            ("r13", 2),
+            ("r14", 1),
+            ("r15", 0),
+            ("orig_rax", 15),
+        ],
+        Machine::Aarch64 => &[
+            ("pc", 32),
+            ("sp", 31),
+            ("pstate", 33),
+            ("x0", 0),
+            ("x1", 1),
+            ("x2", 2),
+            ("x3", 3),
+            ("x4", 4),
+            ("x5", 5),
+            ("x6", 6),
+            ("x7", 7),
+            ("x8", 8),
+            ("x29", 29),
+            ("x30", 30),
+        ],
+    }
+}
+
+/// The rows of NT_FILE; `None` if it is damaged.
+fn mappings(note: &[u8]) -> Option<Vec<Mapping>> {
+    let files = FileTable::parse(note, LE)?.files().take(MAX);
+    files
+        .map(|file| {
+            let MappedFile { start, end, offset, path } = file?;
+            Some(Mapping { start, end, offset, path: path.to_vec() })
         })
         .collect()
-}
-
-/// A little-endian number of 8 bytes.
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-}
-
-/// A little-endian number of 4 bytes.
-pub(super) fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
-    Some(i32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 fn text(bytes: Option<&[u8]>) -> String {

@@ -1,8 +1,8 @@
 //! Describes a signal in words: the meaning of `si_code` and of the address, from
 //! `include/uapi/asm-generic/siginfo.h`.
 
-use super::image::Machine;
-use super::notes::{i32_at, u64_at};
+use super::segments::Machine;
+use crate::elf::{i32_at, u64_at};
 use crate::record::signal_name;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +15,9 @@ pub(crate) struct Signal {
     pub name: String,
     /// `si_code`, if the core has NT_SIGINFO.
     pub code: Option<i32>,
-    /// What happened, in words.
-    pub words: Option<String>,
+    /// What happened, as a phrase.
+    #[serde(rename = "words")]
+    pub meaning: Option<String>,
     /// The address that the signal concerns.
     pub address: Option<u64>,
     /// The process that sent it, if one did: its ID in the crasher's PID namespace.
@@ -34,12 +35,12 @@ impl Signal {
         let (number, code) = (i32_at(d, 0)?, i32_at(d, 8)?);
         let mut signal = Signal { code: Some(code), ..Signal::bare(number) };
         if code <= 0 {
-            signal.words = sent(code, i32_at(d, 16), i32_at(d, 20));
+            signal.meaning = sent(code, i32_at(d, 16), i32_at(d, 20));
             signal.sender = matches!(code, 0 | -1 | -6).then(|| i32_at(d, 16)).flatten();
             return Some(signal);
         }
         if code == SI_KERNEL {
-            signal.words = Some(match (number, machine) {
+            signal.meaning = Some(match (number, machine) {
                 // The CPU reports no address for these.
                 (11, Machine::X86_64) => "general protection fault: the address is not canonical, \
                                           or the instruction is not allowed"
@@ -48,10 +49,10 @@ impl Signal {
             });
             return Some(signal);
         }
-        let words = fault(number, code);
+        let meaning = fault(number, code);
         let about = matches!(number, 4 | 5 | 7 | 8 | 11).then(|| u64_at(d, 16)).flatten();
         signal.address = about;
-        signal.words = match (number, words) {
+        signal.meaning = match (number, meaning) {
             (31, _) => Some(format!(
                 "system call {} is not allowed (seccomp)",
                 i32_at(d, 24).unwrap_or(-1)
@@ -69,12 +70,12 @@ impl Signal {
 
     /// Says so if the process sent the signal to itself.
     pub(crate) fn of_process(self, pid: i32) -> Self {
-        let words = if self.sender == Some(pid) {
+        let meaning = if self.sender == Some(pid) {
             Some("raised by the process itself (abort, raise)".into())
         } else {
-            self.words
+            self.meaning
         };
-        Signal { words, ..self }
+        Signal { meaning, ..self }
     }
 }
 
@@ -95,7 +96,7 @@ fn sent(code: i32, pid: Option<i32>, uid: Option<i32>) -> Option<String> {
 
 /// Codes of a signal that an instruction caused.
 fn fault(number: i32, code: i32) -> Option<&'static str> {
-    let words: &[&str] = match number {
+    let meanings: &[&str] = match number {
         4 => &[
             "illegal opcode",
             "illegal operand",
@@ -145,7 +146,7 @@ fn fault(number: i32, code: i32) -> Option<&'static str> {
         ],
         _ => return None,
     };
-    words.get(usize::try_from(code - 1).ok()?).copied()
+    meanings.get(usize::try_from(code - 1).ok()?).copied()
 }
 
 #[cfg(test)]
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_words() {
+    fn meanings() {
         let info = |number: i32, code: i32, union: [i32; 4]| {
             let words = [number, 0, code, 0, union[0], union[1], union[2], union[3]];
             let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -176,7 +177,7 @@ mod tests {
             (31, 1, [0, 0, 59, 0], "system call 59 is not allowed (seccomp)"),
             (11, 99, [0; 4], "code 99"),
         ] {
-            assert_eq!(info(number, code, union).words.as_deref(), Some(expected));
+            assert_eq!(info(number, code, union).meaning.as_deref(), Some(expected));
         }
         assert_eq!(Signal::of_siginfo(&[0; 10], Machine::X86_64), None);
         assert_eq!(Signal::bare(11).name, "SIGSEGV");

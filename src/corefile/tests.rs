@@ -63,8 +63,8 @@ const STACK: u64 = 0x7fff_0000;
 
 fn threads(bytes: &Vec<u8>) -> Vec<ThreadStack> {
     let mut all = Vec::new();
-    stacks(bytes, &[], &mut |told| {
-        if let Told::Thread(t) = told {
+    stacks(bytes, &[], &mut |part| {
+        if let PartialResult::Thread(t) = part {
             all.push(t);
         }
         Ok(())
@@ -81,7 +81,7 @@ fn what_the_core_says() {
         (o.comm.as_str(), o.arguments.as_str(), o.machine.as_str()),
         (r"a\x1bb", "/bin/a", "x86-64")
     );
-    assert_eq!(o.signal.unwrap().words.as_deref(), Some("address not mapped at 0x10"));
+    assert_eq!(o.signal.unwrap().meaning.as_deref(), Some("address not mapped at 0x10"));
     assert_eq!(
         o.modules,
         [Module { path: "/bin/a".into(), build_id: None, start: CODE, end: CODE + 0x1000 }]

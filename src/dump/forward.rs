@@ -3,9 +3,9 @@
 
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
-use crate::dump::forwarded::{self, Most, Who};
+use crate::dump::forwarded::{self, Most, Owner};
 use crate::dump::policy::plan;
-use crate::dump::policy::slots::{Asked, Asking, Pool};
+use crate::dump::policy::slots::{Asking, Pool, SlotAnswer};
 use crate::dump::writer::parent;
 use crate::limits::Limits;
 use crate::pattern::{Handler, Template};
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 /// Whose process crashed, and what holds for it.
 pub(super) struct Whose<'a> {
     /// The user, and whether it is the host's own.
-    pub who: Who,
+    pub who: Owner,
     /// Where slots are.
     pub registry: Option<&'a Registry>,
     /// The configuration's.
@@ -83,8 +83,8 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     let file = match plan::host_file(crash, template, append_pid) {
         Ok(file) => plan::CoreFile { patience: plan::patience(whose.limits), ..file },
         // As the kernel: nothing is said of processes that may leave no core.
-        Err(reason) => {
-            log::debug!("process {} of the host: no core: {reason}", crash.said.host_pid);
+        Err(cause) => {
+            log::debug!("process {} of the host: no core: {cause}", crash.said.host_pid);
             return Ok(());
         }
     };
@@ -104,9 +104,9 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
         asking.ask(|| 0)
     });
     let slot = match asked {
-        Ok(Asked::Slot(slot)) => Some(slot),
-        Ok(Asked::Free) => None,
-        Ok(Asked::Refused(_)) => {
+        Ok(SlotAnswer::Slot(slot)) => Some(slot),
+        Ok(SlotAnswer::Free) => None,
+        Ok(SlotAnswer::Refused(_)) => {
             skip(whose, crash);
             return Ok(());
         }
@@ -117,9 +117,9 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     };
     let (written, waiting) = parent::write(crash, &facts, &file, slot.as_deref(), None, |_| {})?;
     let stuck = written.stuck;
-    if let Some(reason) = written.finished.reason {
+    if let Some(cause) = written.finished.cause {
         let path = file.path.escape_ascii();
-        log::debug!("process {} of the host: core {path}: {reason}", crash.said.host_pid);
+        log::debug!("process {} of the host: core {path}: {cause}", crash.said.host_pid);
     }
     process::release_stdin();
     if let Some(writer) = waiting {

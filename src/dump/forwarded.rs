@@ -29,14 +29,14 @@ struct Busy {
 
 /// Whose crash it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Who {
+pub(super) struct Owner {
     /// The user on the host; for one in a user namespace, who made that.
     pub uid: u32,
     /// It was in another mount namespace than the host's.
     pub is_contained: bool,
 }
 
-impl Who {
+impl Owner {
     /// Whose slots it takes. A container's root is not the host's; and IDs are many.
     pub(super) fn account(self) -> String {
         let kind = if self.is_contained { "in" } else { "uid" };
@@ -73,8 +73,9 @@ impl Most {
         }
     }
 
-    fn has_room(self, busy: &[Busy], who: Who) -> bool {
-        let count = |is: fn(&Busy, Who) -> bool| busy.iter().filter(|b| is(b, who)).count() as u64;
+    fn has_room(self, busy: &[Busy], who: Owner) -> bool {
+        let count =
+            |is: fn(&Busy, Owner) -> bool| busy.iter().filter(|b| is(b, who)).count() as u64;
         let has = |most: u64, count: u64| most == 0 || count < most;
         has(self.all, busy.len() as u64)
             && has(self.each, count(|b, who| b.uid == who.uid))
@@ -112,7 +113,7 @@ const MANY: usize = 1024;
 pub(super) fn enter(
     registry: &Registry,
     most: Most,
-    who: Who,
+    who: Owner,
     is_still: impl Fn() -> bool,
 ) -> Result<bool> {
     let until = Instant::now() + most.wait;
@@ -146,7 +147,7 @@ fn no_memory() -> bool {
     kernel::memory().is_ok_and(|(total, available)| available < total / 20)
 }
 
-fn attempt(dir: &OwnedFd, most: Most, who: Who) -> Result<bool> {
+fn attempt(dir: &OwnedFd, most: Most, who: Owner) -> Result<bool> {
     let lock = file::reopen_dir(dir)?;
     // Where so many come at once that the list is not to be had, there is no room for one more.
     if !file::lock_within(&lock, PATIENCE)? {
@@ -163,7 +164,7 @@ fn attempt(dir: &OwnedFd, most: Most, who: Who) -> Result<bool> {
         return Ok(false);
     }
     let pid = std::process::id() as i32;
-    let Who { uid, is_contained } = who;
+    let Owner { uid, is_contained } = who;
     busy.push(Busy { pid, start_time: Proc::open(pid)?.start_time()?, uid, is_contained });
     let text = serde_json::to_vec(&busy).context("list to JSON")?;
     file::replace(dir, FILE.as_ref(), &text, 0o600)?;
@@ -188,9 +189,9 @@ mod tests {
             let of = |uid: &u32| Busy { pid: 1, start_time: 1, uid: *uid, is_contained };
             uids.iter().map(of).collect()
         };
-        let of = |uid| Who { uid, is_contained: false };
+        let of = |uid| Owner { uid, is_contained: false };
         // A container's root is not the host's.
-        assert_ne!(of(0).account(), Who { uid: 0, is_contained: true }.account());
+        assert_ne!(of(0).account(), Owner { uid: 0, is_contained: true }.account());
         assert_eq!(of(7).account(), of(7 + DOORS).account());
         let kernel = Most::of(2, &limits);
         assert_eq!(kernel, Most { all: 2, each: 0, contained: 0, wait: Duration::ZERO });
@@ -203,7 +204,7 @@ mod tests {
         assert!(!ours.has_room(&busy(&[7; 256], false), of(8)));
         // A container with any number of user IDs leaves places for the host's own.
         let ids: Vec<u32> = (0..192).collect();
-        let contained = Who { uid: 500, is_contained: true };
+        let contained = Owner { uid: 500, is_contained: true };
         assert!(!ours.has_room(&busy(&ids, true), contained));
         assert!(ours.has_room(&busy(&ids, true), of(0)));
         let none = Most { all: 0, each: 0, contained: 0, wait: Duration::ZERO };

@@ -4,9 +4,9 @@ use crate::dump::copy::lanes;
 use crate::dump::copy::pages::PAGE;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{Space, Target};
-use crate::dump::copy::{head, regions};
 use crate::dump::crash::arguments;
 use crate::dump::policy::plan;
+use crate::elf::{Head, starts_of_files};
 use crate::registry::Entry;
 use crate::sys::OwnedFd;
 use crate::sys::counter::Counter;
@@ -102,5 +102,5 @@ pub fn stream(data: &[u8]) {
         "{data} bytes are over the limit: {result:?}"
     );
     assert!(result != Err(Stop::Limit) || bounds.limit.is_some());
-    let _ = (regions::mapped_files(core), head::Head::thread_pointer(core));
+    let _ = (starts_of_files(core), Head::thread_pointer(core));
 }

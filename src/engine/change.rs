@@ -48,7 +48,7 @@ impl Change {
     pub fn file(path: &Path, after: String) -> Result<Self> {
         // A symbolic link to the file stays a link.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let before = super::read(&path)?;
+        let before = read(&path)?;
         Ok(Change::File { path, before, after })
     }
 
@@ -73,7 +73,7 @@ impl Change {
     fn stands(&self) -> bool {
         match self {
             Change::File { path, after, .. } => {
-                super::read(path).is_ok_and(|now| now.as_ref() == Some(after))
+                read(path).is_ok_and(|now| now.as_ref() == Some(after))
             }
             Change::Link { path, .. } => self.is_done() && path.exists(),
             Change::Directory { path } => path.is_dir(),
@@ -106,6 +106,15 @@ impl Change {
     }
 }
 
+/// The text of a file; `None` if it does not exist.
+pub(super) fn read(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
+    }
+}
+
 /// Writes a new file beside the old one and renames it, with the old file's mode and owner.
 fn write(path: &Path, text: &str) -> Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -127,14 +136,14 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 /// What will be done, and what is left to the administrator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct EngineChanges {
     /// The changes, in the order in which they are applied.
     pub changes: Vec<Change>,
     /// What the administrator has to do or know, one line each.
     pub notes: Vec<String>,
 }
 
-impl Plan {
+impl EngineChanges {
     /// Adds a change, and the directories that it needs.
     pub fn add(&mut self, change: Change) {
         let parents: Vec<_> =
@@ -150,7 +159,7 @@ impl Plan {
 }
 
 /// Prints every change; for a file, its whole new text.
-impl fmt::Display for Plan {
+impl fmt::Display for EngineChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for change in self.changes.iter().filter(|c| !c.is_done()) {
             match change {
@@ -166,7 +175,7 @@ impl fmt::Display for Plan {
 }
 
 /// What was done for one engine, kept in the store so that it can be undone.
-pub struct Ledger {
+pub struct ChangeLog {
     dir: OwnedFd,
     store: OwnedFd,
     name: String,
@@ -174,12 +183,12 @@ pub struct Ledger {
 
 const DIRECTORY: &str = "engines";
 
-impl Ledger {
+impl ChangeLog {
     /// Opens the ledger of an engine for writing.
     pub fn of(config: &Config, engine: &str) -> Result<Self> {
         let store = Store::open(config)?.dir().try_clone().context("dup")?;
         let dir = file::make_dir(&store, DIRECTORY.as_ref(), 0o700)?;
-        Ok(Ledger { dir, store, name: format!("{engine}.json") })
+        Ok(ChangeLog { dir, store, name: format!("{engine}.json") })
     }
 
     /// Opens the ledger of an engine, if it has one.
@@ -294,7 +303,7 @@ fn undo(change: &Change, without_us: WithoutUs<'_>, dry_run: bool) -> Result<Opt
     };
     match change {
         Change::File { path, before, after } => {
-            let Some(now) = super::read(path)? else { return Ok(None) };
+            let Some(now) = read(path)? else { return Ok(None) };
             if now != *after && Some(&now) != before.as_ref() {
                 let Some(text) = without_us(&now, before.as_deref())
                     .with_context(|| path.display().to_string())?
@@ -352,18 +361,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |n: &str| dir.path().join(n);
         std::fs::write(at("old"), "a\t\n\n").unwrap();
-        let mut plan = Plan::default();
+        let mut plan = EngineChanges::default();
         plan.add(Change::file(&at("old"), "b".into()).unwrap());
         plan.add(Change::file(&at("x/y/new"), "c".into()).unwrap());
         plan.add(Change::Link { path: at("x/link"), target: "y/new".into() });
-        let ledger = Ledger::of(&config(dir.path()), "docker").unwrap();
+        let ledger = ChangeLog::of(&config(dir.path()), "docker").unwrap();
         ledger.apply(&plan.changes).unwrap();
         assert_eq!(std::fs::read_to_string(at("x/link")).unwrap(), "c");
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(std::fs::metadata(at("x/y")).unwrap().permissions().mode() & 0o022, 0);
         // A second time with another text, as a newer version would do.
         ledger.apply(&[Change::file(&at("old"), "bb".into()).unwrap()]).unwrap();
-        let ledger = Ledger::peek(&config(dir.path()), "docker").unwrap().unwrap();
+        let ledger = ChangeLog::peek(&config(dir.path()), "docker").unwrap().unwrap();
         assert!(!ledger.undo(true, |_, _| unreachable!()).unwrap().is_empty());
         assert_eq!(std::fs::read_to_string(at("old")).unwrap(), "bb");
         ledger.undo(false, |_, _| unreachable!()).unwrap();
@@ -376,7 +385,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         std::fs::write(&a, "1").unwrap();
-        let ledger = Ledger::of(&config(dir.path()), "docker").unwrap();
+        let ledger = ChangeLog::of(&config(dir.path()), "docker").unwrap();
         ledger
             .apply(&[
                 Change::file(&a, "1+us".into()).unwrap(),
@@ -396,7 +405,7 @@ mod tests {
     fn a_failure_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (a, bad) = (dir.path().join("a"), dir.path().join("none/b"));
-        let ledger = Ledger::of(&config(dir.path()), "docker").unwrap();
+        let ledger = ChangeLog::of(&config(dir.path()), "docker").unwrap();
         ledger
             .apply(&[
                 Change::file(&a, "x".into()).unwrap(),

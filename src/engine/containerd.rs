@@ -6,21 +6,13 @@
 //! file imports them. In both, the table of a runtime replaces that runtime's defaults, so ours
 //! repeats the runtime's type.
 
-use super::change::{Change, Plan};
-use super::{Options, Program, nri, spec};
+use super::change::{self, Change, EngineChanges};
+use super::options::{Interface, Options, Program};
+use super::{nri, spec};
 use crate::config;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, value};
-
-/// How containerd is made to start this program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Way {
-    /// A plugin in /opt/nri/plugins: containerd 2, or 1.7 with NRI switched on.
-    Nri,
-    /// A base specification of the CRI plugin: all versions, but only pods.
-    Spec,
-}
 
 /// Where containerd looks for NRI plugins by default.
 const NRI_PLUGINS: &str = "/opt/nri/plugins";
@@ -300,18 +292,18 @@ pub fn release(text: &str) -> Option<(u64, u64)> {
 
 /// What a configuration contains that concerns us.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct RuntimesInUse {
     /// Whether NRI is enabled.
     pub nri: bool,
     /// Where containerd looks for NRI plugins.
     pub plugins: PathBuf,
     /// The runtimes of its CRI plugin.
-    pub runtimes: Vec<Told>,
+    pub runtimes: Vec<CriRuntime>,
 }
 
 /// A runtime of the CRI plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct CriRuntime {
     /// Its name.
     pub name: String,
     /// Its base specification, if it is ours.
@@ -325,7 +317,7 @@ pub struct Told {
 ///
 /// # Errors
 /// The text is not a configuration of containerd.
-pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
+pub fn seen(file: &Path, text: &str, usual: bool) -> Result<RuntimesInUse> {
     let doc = parse(text).with_context(|| file.display().to_string())?;
     let said = doc.get("version").and_then(Item::as_integer);
     let program_says = || ask("containerd", &["--version"]).ok().and_then(|t| release(&t));
@@ -335,13 +327,13 @@ pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
         .and_then(|t| t.get("plugin_path"))
         .and_then(Item::as_str)
         .unwrap_or(NRI_PLUGINS);
-    let mut seen = Seen {
+    let mut seen = RuntimesInUse {
         nri: enable_nri(text, nri_by_default)?.is_none(),
         plugins: plugins.into(),
         runtimes: Vec::new(),
     };
     let drop_in = file.with_file_name("conf.d").join(DROP_IN);
-    let texts = [Some(text.to_owned()), super::read(&drop_in)?];
+    let texts = [Some(text.to_owned()), change::read(&drop_in)?];
     for text in texts.iter().flatten() {
         let doc = parse(text)?;
         for version in [2, 3] {
@@ -361,7 +353,7 @@ pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
                     .into_iter()
                     .filter(|key| !LISTS.iter().all(|list| has(list, key)))
                     .collect();
-                seen.runtimes.push(Told { name: name.to_owned(), base, missing });
+                seen.runtimes.push(CriRuntime { name: name.to_owned(), base, missing });
             }
         }
     }
@@ -369,8 +361,8 @@ pub fn seen(file: &Path, text: &str, usual: bool) -> Result<Seen> {
 }
 
 /// Plans the changes of `install containerd`.
-pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
-    let text = super::read(file)?;
+pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<EngineChanges> {
+    let text = change::read(file)?;
     let old = text.as_deref().unwrap_or_default();
     let in_file = || file.display().to_string();
     let said = version(old).with_context(in_file)?;
@@ -401,9 +393,9 @@ pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
     let nri_by_default = release.0 >= 2;
     let has_nri = release >= (1, 7)
         && (nri_by_default || enable_nri(old, false).with_context(in_file)?.is_none());
-    let mut plan = Plan::default();
-    match options.way.unwrap_or(if has_nri { Way::Nri } else { Way::Spec }) {
-        Way::Nri => {
+    let mut plan = EngineChanges::default();
+    match options.way.unwrap_or(if has_nri { Interface::Nri } else { Interface::Spec }) {
+        Interface::Nri => {
             ensure!(
                 release >= (1, 7),
                 "containerd {}.{} has no NRI plugins (1.7 has)",
@@ -425,7 +417,7 @@ pub fn plan(file: &Path, options: &Options, program: &Program) -> Result<Plan> {
                 "`systemctl restart containerd` starts the plugin; running containers go on".into(),
             );
         }
-        Way::Spec => {
+        Interface::Spec => {
             let runtimes = runtimes(old, version).with_context(in_file)?;
             for runtime in &runtimes {
                 let (base, of_admin) = match &runtime.base {

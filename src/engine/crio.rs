@@ -4,8 +4,9 @@
 //! A value in a later drop-in replaces the earlier ones, even if it is a list (crio.conf.d(5)), so
 //! ours repeats the list in force.
 
-use super::change::{Change, Plan};
-use super::{Program, hooks_dir};
+use super::change::{Change, EngineChanges};
+use super::hooks_dir;
+use super::options::Program;
 use anyhow::Result;
 use std::path::Path;
 
@@ -13,8 +14,8 @@ const TABLE: &str = "crio.runtime";
 const TABLES: [&str; 2] = ["crio", "runtime"];
 
 /// Plans the changes of `install crio`.
-pub fn plan(config: &Path, program: &Program) -> Result<Plan> {
-    let mut plan = Plan::default();
+pub fn plan(config: &Path, program: &Program) -> Result<EngineChanges> {
+    let mut plan = EngineChanges::default();
     let drop_ins = config.with_file_name("crio.conf.d");
     hooks_dir::add_hook_file(&mut plan, program)?;
     let files = hooks_dir::files(&[config], &drop_ins)?;
@@ -103,7 +104,7 @@ mod tests {
                 std::fs::write(directory.path().join(file), text).unwrap();
             }
             let config = directory.path().join("crio.conf");
-            let drop_in = |plan: &Plan| {
+            let drop_in = |plan: &EngineChanges| {
                 plan.changes.iter().find_map(|c| match c {
                     Change::File { path, after, .. } if path.starts_with(directory.path()) => {
                         Some((path.clone(), after.clone()))

@@ -11,7 +11,13 @@ const SIGNS: [(Engine, &[&str]); 4] = [
     ),
     (
         Engine::Containerd,
-        &["/run/containerd/containerd.sock", "/usr/bin/containerd", "/usr/local/bin/containerd"],
+        // The second is that of k3s and RKE2.
+        &[
+            "/run/containerd/containerd.sock",
+            "/run/k3s/containerd/containerd.sock",
+            "/usr/bin/containerd",
+            "/usr/local/bin/containerd",
+        ],
     ),
     (Engine::Podman, &["/usr/bin/podman", "/usr/local/bin/podman"]),
     (Engine::Crio, &["/run/crio/crio.sock", "/usr/bin/crio", "/usr/local/bin/crio"]),

@@ -1,8 +1,8 @@
 //! Configures Docker: adds a runtime to daemon.json, and makes it the default
 //! if the default is not set.
 
-use super::change::{Change, Plan};
-use super::{Options, Program};
+use super::change::{self, Change, EngineChanges};
+use super::options::{Options, Program};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -74,8 +74,8 @@ pub fn runtime(text: &str) -> Result<(Option<PathBuf>, Option<String>)> {
 }
 
 /// Plans the changes of `install docker`.
-pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan> {
-    let mut plan = Plan::default();
+pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<EngineChanges> {
+    let mut plan = EngineChanges::default();
     let link = program.runtime();
     match std::fs::canonicalize(&link) {
         Ok(there) => ensure!(there == program.path, "{} is another program", link.display()),
@@ -84,7 +84,7 @@ pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan>
             plan.add(Change::Link { path: link.clone(), target: name.into() });
         }
     }
-    let old = super::read(config)?.unwrap_or_default();
+    let old = change::read(config)?.unwrap_or_default();
     let runtime = link.to_str().context("the path of this program is not UTF-8")?;
     let (new, default) =
         add(&old, runtime, !options.no_default).with_context(|| config.display().to_string())?;

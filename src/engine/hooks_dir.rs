@@ -1,8 +1,8 @@
 //! The `hooks_dir` setting that podman and CRI-O share, which lists the directories with hooks.d
 //! files, and the file that is placed there.
 
-use super::Program;
-use super::change::{Change, Plan};
+use super::change::{self, Change, EngineChanges};
+use super::options::Program;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use toml_edit::{Array, DocumentMut};
@@ -85,7 +85,7 @@ pub(super) fn all_files(main: &[&Path], drop_ins: &Path) -> Result<Vec<(PathBuf,
     paths.append(&mut more);
     let mut out = Vec::new();
     for path in paths {
-        if let Some(text) = super::read(&path)? {
+        if let Some(text) = change::read(&path)? {
             out.push((path, text));
         }
     }
@@ -112,7 +112,7 @@ pub(super) fn own_file(
 
 /// Adds the hooks.d file to the standard directory, unless `make install` has put one there
 /// that starts this program.
-pub(super) fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
+pub(super) fn add_hook_file(plan: &mut EngineChanges, program: &Program) -> Result<()> {
     let path = Path::new(STANDARD).join(FILE);
     let program = program.text()?;
     let text = include_str!("../../hooks.d/oci-coredump.json")
@@ -120,7 +120,7 @@ pub(super) fn add_hook_file(plan: &mut Plan, program: &Program) -> Result<()> {
     let starts_us = |text: &String| {
         serde_json::from_str::<serde_json::Value>(text).is_ok_and(|v| v["hook"]["path"] == program)
     };
-    if !super::read(&path)?.as_ref().is_some_and(starts_us) {
+    if !change::read(&path)?.as_ref().is_some_and(starts_us) {
         plan.add(Change::file(&path, text)?);
     }
     Ok(())

@@ -4,13 +4,13 @@
 //! In: the engine's configuration, which is read but never run, and the files that it
 //! names. Nothing is changed.
 
-use super::{Engine, Program, containerd, docker, hooks_dir, nri};
+use super::{Engine, Program, change, containerd, docker, hooks_dir, nri};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
 /// The verdict on a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Verdict {
     /// As it should be.
     Good,
     /// It may be intended.
@@ -23,7 +23,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The verdict.
-    pub state: State,
+    pub state: Verdict,
     /// What was found.
     pub text: String,
     /// What to do, if anything.
@@ -31,15 +31,15 @@ pub struct Finding {
 }
 
 fn good(text: impl Into<String>) -> Finding {
-    Finding { state: State::Good, text: text.into(), hint: None }
+    Finding { state: Verdict::Good, text: text.into(), hint: None }
 }
 
 fn doubtful(text: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { state: State::Doubtful, text: text.into(), hint: Some(hint.into()) }
+    Finding { state: Verdict::Doubtful, text: text.into(), hint: Some(hint.into()) }
 }
 
 fn broken(text: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { state: State::Broken, text: text.into(), hint: Some(hint.into()) }
+    Finding { state: Verdict::Broken, text: text.into(), hint: Some(hint.into()) }
 }
 
 /// Checks one engine. `config`: its configuration file, if it is not at the usual path.
@@ -111,7 +111,7 @@ fn by_hooks(
         .unwrap_or_else(|| vec![hooks_dir::STANDARD.to_owned()]);
     let mut found = Vec::new();
     for file in dirs.iter().map(|dir| Path::new(dir).join(hooks_dir::FILE)) {
-        let Some(text) = super::read(&file)? else { continue };
+        let Some(text) = change::read(&file)? else { continue };
         let value: serde_json::Value =
             serde_json::from_str(&text).with_context(|| file.display().to_string())?;
         let stages: Vec<&str> =
@@ -145,7 +145,7 @@ fn by_hooks(
 
 /// Docker: the runtime in daemon.json. All annotations of its containers reach the hook.
 fn docker(config: &Path, program: &Program) -> Result<Vec<Finding>> {
-    let text = super::read(config)?.unwrap_or_default();
+    let text = change::read(config)?.unwrap_or_default();
     let (path, default) = docker::runtime(&text).with_context(|| config.display().to_string())?;
     let Some(path) = path else {
         return Ok(vec![doubtful(
@@ -179,7 +179,7 @@ fn docker(config: &Path, program: &Program) -> Result<Vec<Finding>> {
 
 /// containerd: through NRI, a base specification, or not at all.
 fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Finding>> {
-    let text = super::read(config)?.unwrap_or_default();
+    let text = change::read(config)?.unwrap_or_default();
     let seen = containerd::seen(config, &text, usual)?;
     let mut found = Vec::new();
     let plugin = plugin_in(&seen.plugins);
@@ -207,7 +207,7 @@ fn containerd(config: &Path, usual: bool, program: &Program) -> Result<Vec<Findi
     for runtime in &seen.runtimes {
         let Some(base) = &runtime.base else { continue };
         let name = &runtime.name;
-        let hooks = match super::read(base)? {
+        let hooks = match change::read(base)? {
             None => vec![format!("{} does not exist, so no pod starts", base.display())],
             Some(text) => hooks_of(&text, program).with_context(|| base.display().to_string())?,
         };

@@ -19,116 +19,26 @@ pub mod docker;
 mod hooks_dir;
 pub mod look;
 pub mod nri;
+mod options;
 pub mod podman;
 pub mod precreate;
 pub mod runtime;
 pub mod spec;
 
+pub use options::{Engine, Options, Program, RUNTIME_NAME};
+
 use crate::config::Config;
 use anyhow::{Context, Result};
-use change::{Change, Ledger, Plan};
+use change::{Change, ChangeLog, EngineChanges};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The name under which this program acts as an OCI runtime.
-pub const RUNTIME_NAME: &str = "oci-coredump-runtime";
-
-/// An engine that can be configured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Engine {
-    /// Through its daemon.json: a runtime that wraps the real one.
-    Docker,
-    /// Through an NRI plugin (containerd 2, and 1.7 with NRI enabled), or the base
-    /// specification of its CRI plugin.
-    Containerd,
-    /// Through hooks.d.
-    Podman,
-    /// Through hooks.d.
-    Crio,
-}
-
-impl Engine {
-    /// All engines.
-    pub const ALL: [Engine; 4] = [Engine::Docker, Engine::Containerd, Engine::Podman, Engine::Crio];
-
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Engine::Docker => "docker",
-            Engine::Containerd => "containerd",
-            Engine::Podman => "podman",
-            Engine::Crio => "crio",
-        }
-    }
-
-    /// The usual path of the engine's configuration.
-    fn config(self) -> &'static Path {
-        Path::new(match self {
-            Engine::Docker => "/etc/docker/daemon.json",
-            Engine::Containerd => "/etc/containerd/config.toml",
-            Engine::Podman => "/etc/containers/containers.conf",
-            Engine::Crio => "/etc/crio/crio.conf",
-        })
-    }
-
-    /// Removes only our part of a file that another program has changed since. `before`: its text
-    /// before our change, if it existed.
-    fn without_us(self, text: &str, before: Option<&str>) -> Result<Option<String>> {
-        match self {
-            Engine::Docker => docker::remove(text).map(Some),
-            Engine::Containerd => containerd::remove(text, before).map(Some),
-            // These files are entirely ours.
-            Engine::Podman | Engine::Crio => Ok(None),
-        }
-    }
-}
-
-/// How to configure an engine.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Options {
-    /// The engine's configuration file, if it is not at the usual path.
-    #[arg(long, value_name = "FILE", requires = "engine")]
-    pub config: Option<PathBuf>,
-    /// containerd: how it starts this program; by default what its version supports.
-    #[arg(long, requires = "engine")]
-    pub way: Option<containerd::Way>,
-    /// docker: use it only for containers that are started with `--runtime oci-coredump`.
-    #[arg(long, requires = "engine")]
-    pub no_default: bool,
-    /// podman: set RLIMIT_CORE in the configuration too, with a precreate hook in a directory
-    /// that CRI-O does not read.
-    #[arg(long, requires = "engine")]
-    pub precreate: bool,
-}
-
-/// This program, at a path where engines can find it.
-#[derive(Clone, Debug)]
-pub struct Program {
-    /// Path of the binary.
-    pub path: PathBuf,
-}
-
-impl Program {
-    /// The running program.
-    pub fn own() -> Result<Self> {
-        Ok(Program { path: std::env::current_exe().context("readlink(/proc/self/exe)")? })
-    }
-
-    /// Path of the link under which it acts as a runtime.
-    pub fn runtime(&self) -> PathBuf {
-        self.path.with_file_name(RUNTIME_NAME)
-    }
-
-    /// Its path as text, as configurations need it.
-    ///
-    /// # Errors
-    /// The path is not UTF-8.
-    pub fn text(&self) -> Result<&str> {
-        self.path.to_str().context("the path of this program is not UTF-8")
-    }
-}
-
-fn plan(engine: Engine, config: &Path, options: &Options, program: &Program) -> Result<Plan> {
+fn plan(
+    engine: Engine,
+    config: &Path,
+    options: &Options,
+    program: &Program,
+) -> Result<EngineChanges> {
     match engine {
         Engine::Docker => docker::plan(config, options, program),
         Engine::Containerd => containerd::plan(config, options, program),
@@ -168,7 +78,7 @@ pub fn install(
     if dry_run {
         write!(out, "{plan}")?;
     } else {
-        let ledger = Ledger::of(&Config::load()?, engine.name())?;
+        let ledger = ChangeLog::of(&Config::load()?, engine.name())?;
         ledger.apply(&plan.changes).with_context(context)?;
         new.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
@@ -186,12 +96,12 @@ pub fn install(
 /// What cannot be restored. Everything else is, and the rest can be tried again.
 pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
     let context = || format!("uninstall {}", engine.name());
-    let Some(ledger) = Ledger::peek(&config_or_default(), engine.name())? else {
+    let Some(ledger) = ChangeLog::peek(&config_or_default(), engine.name())? else {
         writeln!(out, "{}: nothing was installed", engine.name())?;
         return Ok(());
     };
     let lines = ledger
-        .undo(dry_run, |text, before| engine.without_us(text, before))
+        .undo(dry_run, |text, before| without_us(engine, text, before))
         .with_context(context)?;
     lines.iter().try_for_each(|l| writeln!(out, "{l}"))?;
     match engine {
@@ -211,10 +121,21 @@ pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<
     Ok(())
 }
 
+/// Removes only our part of a file that another program has changed since. `before`: its text
+/// before our change, if it existed.
+fn without_us(engine: Engine, text: &str, before: Option<&str>) -> Result<Option<String>> {
+    match engine {
+        Engine::Docker => docker::remove(text).map(Some),
+        Engine::Containerd => containerd::remove(text, before).map(Some),
+        // These files are entirely ours.
+        Engine::Podman | Engine::Crio => Ok(None),
+    }
+}
+
 /// Restores the configuration of every engine, so that none names a program that is gone.
 pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
     for engine in Engine::ALL {
-        if Ledger::peek(&config_or_default(), engine.name())?.is_some() {
+        if ChangeLog::peek(&config_or_default(), engine.name())?.is_some() {
             uninstall(out, engine, dry_run)?;
         }
     }
@@ -224,7 +145,7 @@ pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
 /// The engines that were configured, with the paths that are no longer as they were left.
 pub fn told(config: &Config) -> Vec<(Engine, Result<Vec<PathBuf>>)> {
     let state = |engine: Engine| {
-        Ledger::peek(config, engine.name())
+        ChangeLog::peek(config, engine.name())
             .and_then(|ledger| ledger.map(|l| l.disturbed()).transpose())
             .transpose()
     };
@@ -234,13 +155,4 @@ pub fn told(config: &Config) -> Vec<(Engine, Result<Vec<PathBuf>>)> {
 /// The configuration, or the defaults if it cannot be read, which must not prevent a restoration.
 fn config_or_default() -> Config {
     Config::load().unwrap_or_default()
-}
-
-/// The text of a file; `None` if it does not exist.
-fn read(path: &Path) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
-    }
 }

@@ -2,8 +2,9 @@
 //! before the runtime starts, is in a directory of its own: CRI-O refuses to start when it finds
 //! that stage in the directory that they share.
 
-use super::change::{Change, Plan};
-use super::{Options, Program, hooks_dir, spec};
+use super::change::{Change, EngineChanges};
+use super::options::{Options, Program};
+use super::{hooks_dir, spec};
 use anyhow::Result;
 use serde_json::json;
 use std::path::Path;
@@ -27,8 +28,8 @@ pub fn precreate_file(program: &str) -> Result<String> {
 }
 
 /// Plans the changes of `install podman`.
-pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<Plan> {
-    let mut plan = Plan::default();
+pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<EngineChanges> {
+    let mut plan = EngineChanges::default();
     let drop_ins = config.with_file_name("containers.conf.d");
     hooks_dir::add_hook_file(&mut plan, program)?;
     let mut wanted = vec![hooks_dir::STANDARD];

@@ -28,5 +28,5 @@ pub fn run() -> Result<()> {
 
 fn edit(text: &[u8]) -> Result<Option<Vec<u8>>> {
     let config = Config::load()?;
-    spec::edit(text, &config, &Program::own()?.path, runtime::reach()?)
+    spec::edit(text, None, &config, &Program::own()?.path, runtime::reach()?)
 }

@@ -62,28 +62,28 @@ enum Call {
 }
 
 /// An option with its value, or a word that is no option.
-enum Word<'a> {
+enum ArgumentKind<'a> {
     Option(&'a str, Option<&'a OsStr>),
     Plain(&'a OsStr),
 }
 
 /// Takes the next option or word off the front. `valued`: the options that take a value.
-fn next<'a>(args: &mut &'a [OsString], valued: &[&str]) -> Option<Word<'a>> {
+fn next<'a>(args: &mut &'a [OsString], valued: &[&str]) -> Option<ArgumentKind<'a>> {
     let (first, rest) = args.split_first()?;
     *args = rest;
     let Some(name) = first.to_str().filter(|f| f.starts_with('-') && f.len() > 1) else {
-        return Some(Word::Plain(first));
+        return Some(ArgumentKind::Plain(first));
     };
     let name = name.trim_start_matches('-');
     if let Some((name, value)) = name.split_once('=') {
-        return Some(Word::Option(name, Some(OsStr::new(value))));
+        return Some(ArgumentKind::Option(name, Some(OsStr::new(value))));
     }
     if !valued.contains(&name) {
-        return Some(Word::Option(name, None));
+        return Some(ArgumentKind::Option(name, None));
     }
     let (value, rest) = args.split_first()?;
     *args = rest;
-    Some(Word::Option(name, Some(value)))
+    Some(ArgumentKind::Option(name, Some(value)))
 }
 
 fn call(args: &[OsString]) -> Call {
@@ -92,10 +92,10 @@ fn call(args: &[OsString]) -> Call {
     let verb = loop {
         match next(&mut rest, &global) {
             None => return Call::Other,
-            Some(Word::Plain(verb)) => break verb,
+            Some(ArgumentKind::Plain(verb)) => break verb,
             // `runtime --help create` does not create anything.
-            Some(Word::Option("help" | "h" | "version" | "v", _)) => return Call::Other,
-            Some(Word::Option(..)) => {}
+            Some(ArgumentKind::Option("help" | "h" | "version" | "v", _)) => return Call::Other,
+            Some(ArgumentKind::Option(..)) => {}
         }
     };
     match verb.to_str() {
@@ -110,12 +110,12 @@ fn create(mut args: &[OsString]) -> Call {
         (PathBuf::from("."), PathBuf::from("config.json"), false);
     while let Some(word) = next(&mut args, &CREATE) {
         match word {
-            Word::Option("bundle" | "b", Some(value)) => bundle = value.into(),
-            Word::Option("config" | "f", Some(value)) => config = value.into(),
-            Word::Option("help" | "h", _) => return Call::Other,
-            Word::Option(..) => {}
+            ArgumentKind::Option("bundle" | "b", Some(value)) => bundle = value.into(),
+            ArgumentKind::Option("config" | "f", Some(value)) => config = value.into(),
+            ArgumentKind::Option("help" | "h", _) => return Call::Other,
+            ArgumentKind::Option(..) => {}
             // crun and youki accept options after the ID; runc refuses them.
-            Word::Plain(_) => named = true,
+            ArgumentKind::Plain(_) => named = true,
         }
     }
     if named { Call::Create(bundle.join(config)) } else { Call::Other }
@@ -125,9 +125,11 @@ fn exec(mut args: &[OsString]) -> Call {
     let mut process = None;
     while let Some(word) = next(&mut args, &EXEC) {
         match word {
-            Word::Option("process" | "p", Some(value)) => process = Some(PathBuf::from(value)),
-            Word::Option(..) => {}
-            Word::Plain(id) => {
+            ArgumentKind::Option("process" | "p", Some(value)) => {
+                process = Some(PathBuf::from(value))
+            }
+            ArgumentKind::Option(..) => {}
+            ArgumentKind::Plain(id) => {
                 return match (process, id.to_str()) {
                     (Some(process), Some(id)) => Call::Exec { process, id: id.to_owned() },
                     _ => Call::Other,
@@ -171,7 +173,8 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
         Call::Other => Ok(()),
         Call::Create(path) => {
             let program = Program::own()?.path;
-            rewrite(&path, |text| spec::edit(text, config, &program, reach()?))
+            let bundle = std::path::absolute(&path).ok().and_then(|p| Some(p.parent()?.to_owned()));
+            rewrite(&path, |text| spec::edit(text, bundle.as_deref(), config, &program, reach()?))
         }
         Call::Exec { process, id } => {
             let Some(entry) = Registry::own()
@@ -180,7 +183,7 @@ fn prepare(call: Call, config: &Config) -> Result<()> {
             else {
                 return Ok(());
             };
-            let limit = entry.limit.unwrap_or(u64::MAX);
+            let limit = entry.limit.raw();
             rewrite(&process, |text| spec::edit_process(text, limit, reach()?))
         }
     }

@@ -2,7 +2,9 @@
 //! have a core. Pure: text in, text out.
 
 use crate::annotation::{self, Annotations};
+use crate::bytes::Limit;
 use crate::config::Config;
+use crate::identity::{self, Identity};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -28,15 +30,18 @@ pub struct Asks {
 }
 
 /// The request in the annotations of a container, if there is one.
-pub fn asks(annotations: &Annotations, config: &Config) -> Option<Asks> {
+pub(crate) fn asks(
+    annotations: &Annotations,
+    identity: &Identity,
+    config: &Config,
+) -> Option<Asks> {
     if annotation::is_sandbox(annotations) {
         return None;
     }
-    let container = annotation::container_name(annotations);
-    match annotation::wishes(annotations, container, config.default_for(annotations)) {
-        Ok(wishes) => {
-            Some(Asks { limit: wishes?.limit.map(|l| l.unwrap_or(u64::MAX)), valid: true })
-        }
+    let container = identity.names.container_name.as_deref();
+    let default = config.default_for(&identity.selectable(annotations));
+    match annotation::wishes(annotations, container, default) {
+        Ok(wishes) => Some(Asks { limit: wishes?.limit.map(Limit::raw), valid: true }),
         Err(_) => Some(Asks { limit: None, valid: false }),
     }
 }
@@ -58,17 +63,30 @@ pub fn core_limit(asked: Option<u64>, there: Option<(u64, u64)>, reach: u64) -> 
 }
 
 /// Edits a bundle's config.json for a container that requests a pattern; `None` for other
-/// containers and if nothing is missing.
+/// containers and if nothing is missing. `bundle`: its directory, named by the container's ID, if it
+/// is known.
 ///
 /// # Errors
 /// The text is not a config.json.
-pub fn edit(text: &[u8], config: &Config, program: &Path, reach: u64) -> Result<Option<Vec<u8>>> {
+pub fn edit(
+    text: &[u8],
+    bundle: Option<&Path>,
+    config: &Config,
+    program: &Path,
+    reach: u64,
+) -> Result<Option<Vec<u8>>> {
     #[derive(Deserialize)]
     struct Only {
         annotations: Option<Annotations>,
     }
     let only: Only = serde_json::from_slice(text).context("config.json")?;
-    let Some(asks) = asks(&only.annotations.unwrap_or_default(), config) else { return Ok(None) };
+    let all = only.annotations.unwrap_or_default();
+    let known = bundle.filter(|_| Identity::matters(&all, config.default_pattern.is_some()));
+    let identity = match known.and_then(|bundle| Some((bundle, identity::id_of(bundle)?))) {
+        Some((bundle, id)) => Identity::at(id, &all, text, bundle),
+        None => Identity::of("", &all),
+    };
+    let Some(asks) = asks(&all, &identity, config) else { return Ok(None) };
     let mut spec: Value = serde_json::from_slice(text).context("config.json")?;
     let hooked = add_hooks(object(&mut spec, "config.json")?, program)?;
     let limited = match spec.get_mut("process") {
@@ -206,27 +224,25 @@ mod tests {
             list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Annotations>()
         };
         let c = Config::default();
-        assert_eq!(asks(&of(&[]), &c), None);
+        let asked = |list: &[(&str, &str)]| asks(&of(list), &Identity::of("", &of(list)), &c);
+        assert_eq!(asked(&[]), None);
         assert_eq!(
-            asks(&of(&[("oci-coredump/pattern", "/d/core")]), &c),
+            asked(&[("oci-coredump/pattern", "/d/core")]),
             Some(Asks { limit: None, valid: true })
         );
         assert_eq!(
-            asks(&of(&[("oci-coredump/pattern", "/d/core"), ("oci-coredump/limit", "1K")]), &c),
+            asked(&[("oci-coredump/pattern", "/d/core"), ("oci-coredump/limit", "1K")]),
             Some(Asks { limit: Some(1024), valid: true })
         );
         assert_eq!(
-            asks(&of(&[("oci-coredump/pattern", "|sh")]), &c),
+            asked(&[("oci-coredump/pattern", "|sh")]),
             Some(Asks { limit: None, valid: false })
         );
         assert_eq!(
-            asks(
-                &of(&[
-                    ("oci-coredump/pattern", "/d/core"),
-                    ("io.kubernetes.cri.container-type", "sandbox")
-                ]),
-                &c
-            ),
+            asked(&[
+                ("oci-coredump/pattern", "/d/core"),
+                ("io.kubernetes.cri.container-type", "sandbox")
+            ]),
             None
         );
     }

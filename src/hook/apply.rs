@@ -1,29 +1,30 @@
 //! Applies a plan step by step. If a step fails, those before it are undone, the last one first.
 
 use super::inside::{self, Undo};
-use super::plan::{self, Plan, Step};
+use super::plan::{self, HookPlan, Step};
 use super::request::Request;
-use super::rootfs::{Made, Rootfs};
+use super::rootfs::{CreatedMounts, Rootfs};
+use super::volume;
+use crate::bytes::Limit;
 use crate::config::Config;
 use crate::record::Location;
-use crate::registry::{Entry, Init, Place, Registry};
+use crate::registry::{DumpPlace, Entry, Init, Registry};
 use crate::store::Store;
-use crate::sys::limit::{self, Limit};
+use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::Proc;
 use crate::sys::process::Who;
 use crate::sys::{mount, ns};
 use crate::sysctl;
 use anyhow::{Context, Result};
+use std::path::Path;
 
 /// What the steps work on.
 pub(super) struct Site<'a> {
-    /// The registry.
     pub registry: &'a Registry,
-    /// The configuration.
     pub config: &'a Config,
     /// The user whose hook this is.
     pub who: Who,
-    /// The container's init process.
+    /// The container's init process, by its directory in /proc.
     pub process: Proc,
     /// PID of the container's init process.
     pub pid: i32,
@@ -37,7 +38,7 @@ pub(super) struct Site<'a> {
 pub(super) fn apply(
     site: &Site<'_>,
     request: &Request,
-    plan: &Plan,
+    plan: &HookPlan,
     find: impl FnOnce() -> Result<Rootfs>,
 ) -> Result<()> {
     let mut entry = Entry {
@@ -45,11 +46,13 @@ pub(super) fn apply(
         init: init(site)?,
         pattern: request.wishes.pattern.to_string(),
         append_pid: site.config.core_uses_pid,
-        limit: request.wishes.limit.flatten(),
+        limit: request.wishes.limit.unwrap_or_default(),
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
+        no_upload: !request.wishes.upload,
         limits: request.wishes.limits.clone(),
-        place: Place { location: Location::Layer, mount: None },
+        place: DumpPlace::default(),
+        termination_log: request.bundle.termination_log(),
         refused: None,
         soft_limit: None,
         store: (site.who != Who::Root).then(|| site.config.store.clone()),
@@ -100,6 +103,7 @@ pub(super) fn apply(
 fn why_lost(entry: &Entry) -> &'static str {
     match entry.place.location {
         Location::Memory => "the directory is memory-backed",
+        Location::OwnVolume => "its engine removes that volume with it",
         _ => "no volume is mounted there, and the directory is not empty or not fixed",
     }
 }
@@ -110,14 +114,14 @@ fn in_container<'a>(
     rootfs: &'a Rootfs,
     request: &'a Request,
     step: &Step,
-    place: &mut Option<Place>,
+    place: &mut Option<DumpPlace>,
     undo: &mut Vec<(String, Undo<'a>)>,
 ) -> Result<()> {
     let id = request.names.container_id.as_str();
     let mut later = |back: Undo<'a>| undo.push((step.to_string(), back));
     match step {
         Step::Directory { inside, volume } => {
-            let mut made = Made::default();
+            let mut made = CreatedMounts::default();
             let found = rootfs.directory(inside, &mut made);
             later(Box::new(move || {
                 made.undo();
@@ -126,7 +130,12 @@ fn in_container<'a>(
             let (onto, found) = found?;
             let store = Store::open(site.config)?;
             let source = store.container_path(id);
-            let here = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
+            let mut here = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
+            if let Some((_, source)) = &mut here.mount
+                && let Ok(Some(lasting)) = volume::on_itself(Path::new(source.as_str()))
+            {
+                *source = lasting.to_string_lossy().into_owned();
+            }
             if here.location == Location::Store {
                 let dir = store.container_dir(id, rootfs.owner)?;
                 later(Box::new(move || store.forget_empty(id).map(drop)));
@@ -209,16 +218,18 @@ fn on_host<'a>(
     Ok(())
 }
 
-/// Sets a soft limit in bytes, and the hard limit with it if that is lower and may be raised.
+/// Sets a soft limit, and the hard limit with it if that is lower and may be raised.
 /// Returns the resulting soft limit.
-pub(super) fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -> Result<u64> {
-    let infinite = |l: Option<u64>| l.unwrap_or(u64::MAX);
-    let finite = |l: u64| (l != u64::MAX).then_some(l);
-    let hard = infinite(old.hard);
+pub(super) fn set_core_limit(
+    pid: i32,
+    old: SoftAndHard,
+    soft: Limit,
+    may_raise: bool,
+) -> Result<Limit> {
+    let hard = Limit::from(old.hard);
     if soft > hard {
-        if may_raise
-            && limit::set_core_of(pid, Limit { soft: finite(soft), hard: finite(soft) }).is_ok()
-        {
+        let both = SoftAndHard { soft: soft.finite(), hard: soft.finite() };
+        if may_raise && limit::set_core_of(pid, both).is_ok() {
             return Ok(soft);
         }
         log::warn!(
@@ -227,7 +238,7 @@ pub(super) fn set_core_limit(pid: i32, old: Limit, soft: u64, may_raise: bool) -
         );
     }
     let soft = soft.min(hard);
-    limit::set_core_of(pid, Limit { soft: finite(soft), hard: old.hard })?;
+    limit::set_core_of(pid, SoftAndHard { soft: soft.finite(), hard: old.hard })?;
     Ok(soft)
 }
 

@@ -52,16 +52,39 @@ struct Linux {
 }
 
 /// The source of a directory in the container, according to a mount of config.json.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Volume {
     /// Where it is mounted in the container.
     pub target: String,
     /// The directory on the host, for a bind mount.
     pub source: Option<String>,
+    /// Whether the engine removes it with the container.
+    pub is_own: bool,
+}
+
+/// What of a container's life decides about its volumes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life<'a> {
+    /// The container's ID, by which engines name what is its own.
+    pub id: &'a str,
+    /// Whether the engine removes it when it ends, and anonymous volumes with it.
+    pub is_removed: bool,
+}
+
+impl Life<'_> {
+    /// Whether a directory of the host is removed with the container.
+    fn takes(&self, path: &Path) -> bool {
+        let anonymous = || {
+            let name = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+            let is_hash = |n: &str| n.len() == 64 && n.bytes().all(|b| b.is_ascii_hexdigit());
+            path.ends_with("_data") && name.is_some_and(is_hash)
+        };
+        path.components().any(|part| part.as_os_str() == self.id) || self.is_removed && anonymous()
+    }
 }
 
 impl Bundle {
-    /// Parses config.json.
+    /// Parses the text of a config.json.
     pub(super) fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).context("config.json")
     }
@@ -103,7 +126,7 @@ impl Bundle {
 
     /// The mount that covers `directory`: the nearest at or above it, and the last of equal ones.
     /// By name only; the hook checks in the container's mount namespace what is really there.
-    pub(super) fn volume_at(&self, directory: &str) -> Option<Volume> {
+    pub(super) fn volume_at(&self, directory: &str, life: Life<'_>) -> Option<Volume> {
         let wanted = Path::new(directory);
         let mut best: Option<(usize, &Mount)> = None;
         for mount in self.mounts.iter().flatten() {
@@ -114,17 +137,26 @@ impl Bundle {
             }
         }
         let mount = best?.1;
-        let options = mount.options().iter().flatten();
-        let bind = mount.typ().as_deref() == Some("bind")
-            || options.into_iter().any(|o| o == "bind" || o == "rbind");
+        let source = host_source(mount);
+        // What is written to an overlay is in its upper layer.
+        let upper = mount.options().iter().flatten().find_map(|o| o.strip_prefix("upperdir="));
         Some(Volume {
             target: normal(mount.destination()).to_string_lossy().into_owned(),
-            source: mount
-                .source()
-                .as_ref()
-                .filter(|s| bind && s.is_absolute())
-                .map(|s| s.to_string_lossy().into_owned()),
+            is_own: source.or(upper.map(Path::new)).is_some_and(|path| life.takes(path)),
+            source: source.map(|s| s.to_string_lossy().into_owned()),
         })
+    }
+
+    /// Where the kubelet reads what the container says at its end: it mounts
+    /// `<root>/pods/<UID>/containers/<name>/<number>` there.
+    pub(super) fn termination_log(&self) -> Option<String> {
+        let is_it = |source: &Path| {
+            let parts: Vec<_> = source.iter().rev().take(5).collect();
+            matches!(parts.as_slice(), [_, _, c, _, p] if *c == "containers" && *p == "pods")
+        };
+        let mut mounts = self.mounts.iter().flatten();
+        let mount = mounts.find(|mount| host_source(mount).is_some_and(is_it))?;
+        normal(mount.destination()).to_str().map(str::to_owned)
     }
 
     /// The RLIMIT_CORE in config.json, soft and hard, in bytes.
@@ -144,6 +176,13 @@ impl Bundle {
         let paths = self.linux.iter().filter_map(|l| l.readonly_paths.as_ref()).flatten();
         paths.into_iter().any(|p| Path::new("/proc/sys/kernel/core_pattern").starts_with(p))
     }
+}
+
+/// The source of a bind mount.
+fn host_source(mount: &Mount) -> Option<&Path> {
+    let bind = mount.typ().as_deref() == Some("bind")
+        || mount.options().iter().flatten().any(|o| o == "bind" || o == "rbind");
+    mount.source().as_deref().filter(|source| bind && source.is_absolute())
 }
 
 fn normal(path: &Path) -> PathBuf {
@@ -172,6 +211,44 @@ mod tests {
                   {"destination":"/data","type":"bind","source":"/srv/a","options":["rbind"]},
                   {"destination":"/data/./dump/","source":"/srv/b","options":["bind","ro"]},
                   {"destination":"/tmp","type":"tmpfs","source":"tmpfs"}]}"#;
+
+    const LIFE: Life<'_> = Life { id: "c1", is_removed: false };
+
+    /// podman's anonymous volume, its overlay volume, and containerd's volume of an image.
+    #[test]
+    fn volumes_that_go_with_the_container() {
+        let hash = "0123456789abcdef".repeat(4);
+        let text = format!(
+            r#"{{"mounts":[
+            {{"destination":"/a","type":"bind","source":"/v/{hash}/_data"}},
+            {{"destination":"/named","type":"bind","source":"/v/cores/_data"}},
+            {{"destination":"/o","type":"overlay","source":"/s/c1/merge",
+              "options":["lowerdir=/x","upperdir=/s/c1/upper","workdir=/s/c1/work"]}},
+            {{"destination":"/p","type":"overlay","source":"overlay",
+              "options":["lowerdir=/x","upperdir=/srv/upper","workdir=/srv/work"]}},
+            {{"destination":"/i","type":"bind","source":"/ctd/containers/c1/volumes/7f"}}]}}"#
+        );
+        let b = Bundle::parse(text.as_bytes()).unwrap();
+        let own = |is_removed| {
+            ["/a", "/named", "/o", "/p", "/i"]
+                .map(|d| b.volume_at(d, Life { id: "c1", is_removed }).unwrap().is_own)
+        };
+        assert_eq!(own(false), [false, false, true, false, true]);
+        assert_eq!(own(true), [true, false, true, false, true]);
+    }
+
+    #[test]
+    fn the_kubelets_termination_log() {
+        let of = |source: &str| {
+            let text = format!(
+                r#"{{"mounts":[{{"destination":"/run/./last","type":"bind","source":"{source}"}}]}}"#
+            );
+            Bundle::parse(text.as_bytes()).unwrap().termination_log()
+        };
+        let kubelets = "/var/lib/kubelet/pods/u-1/containers/app/0a1b2c3d";
+        assert_eq!(of(kubelets).as_deref(), Some("/run/last"));
+        assert_eq!((of("/pods/u/etc-hosts"), of("/srv/containers/app/0a1b2c3d")), (None, None));
+    }
 
     #[test]
     fn reads_what_it_needs() {
@@ -215,7 +292,7 @@ mod tests {
         assert!(
             !Bundle::of_running(&[point("/", true), point("/proc", false)], source).hides_sysctls()
         );
-        let at = |d| b.volume_at(d).map(|v| (v.target, v.source));
+        let at = |d| b.volume_at(d, LIFE).map(|v| (v.target, v.source));
         assert_eq!(at("/data/x"), Some(("/data".into(), Some("/srv/a".into()))));
         assert_eq!((at("/tmp/x"), at("/var")), (Some(("/tmp".into(), None)), None));
         assert_eq!(b.core_limit(), None);
@@ -224,7 +301,7 @@ mod tests {
     #[test]
     fn the_nearest_mount() {
         let b = Bundle::parse(CONFIG).unwrap();
-        let at = |d| b.volume_at(d).map(|v| (v.target, v.source));
+        let at = |d| b.volume_at(d, LIFE).map(|v| (v.target, v.source));
         assert_eq!(at("/data/dump/x"), Some(("/data/dump".into(), Some("/srv/b".into()))));
         assert_eq!(at("/data"), Some(("/data".into(), Some("/srv/a".into()))));
         assert_eq!(at("/tmp/cores"), Some(("/tmp".into(), None)));

@@ -1,15 +1,15 @@
 //! Invariants of the hook for untrusted input; see [`crate::hostile`].
 
-use super::bundle::{self, Bundle};
+use super::bundle::{self, Bundle, Life};
 use super::plan;
 use super::request::Request;
 use super::state::{Stage, State};
 use crate::annotation;
 use crate::config::Config;
-use crate::record::Names;
+use crate::identity::Identity;
 use std::path::Path;
 
-/// A state on stdin.
+/// Reads a state, as a runtime passes it on stdin.
 pub fn state(text: &[u8]) {
     let Ok(state) = State::parse(text) else { return };
     crate::registry::check_id(&state.id).expect("it was checked");
@@ -21,18 +21,17 @@ pub fn state(text: &[u8]) {
 pub fn bundle(text: &[u8]) {
     let Ok(annotations) = bundle::annotations(text) else { return };
     crate::invariants::asked(&annotations);
-    let Ok(Some(wishes)) = annotation::wishes(
-        &annotations,
-        annotation::container_name(&annotations),
-        Some("/cores/core"),
-    ) else {
+    let names = Identity::at("c", &annotations, text, Path::new("/bundle")).names;
+    let container = names.container_name.as_deref();
+    let Ok(Some(wishes)) = annotation::wishes(&annotations, container, Some("/cores/core")) else {
         return;
     };
     let Ok(bundle) = Bundle::parse(text) else { return };
     bundle.rootfs(Path::new("/bundle"));
-    if let Some(volume) =
-        wishes.pattern.directory().and_then(|directory| bundle.volume_at(&directory))
-    {
+    assert!(bundle.termination_log().is_none_or(|path| path.starts_with('/')));
+    let life = Life { id: "c", is_removed: true };
+    let directory = wishes.pattern.directory();
+    if let Some(volume) = directory.and_then(|directory| bundle.volume_at(&directory, life)) {
         assert!(
             volume.target.starts_with('/')
                 && volume.target.len() > 1
@@ -41,11 +40,11 @@ pub fn bundle(text: &[u8]) {
         assert!(volume.source.is_none_or(|source| source.starts_with('/')));
     }
     let hard = bundle.core_limit().map(|(_, hard)| hard);
-    let request = Request { wishes, names: Names::default(), bundle };
+    let request = Request { wishes, names, engine: None, is_removed: true, bundle };
     let plan = plan::plan(&request, &Config::default());
     for step in &plan.steps {
         if let (plan::Step::Limit(bytes, raise), Some(hard)) = (step, hard) {
-            assert!(*bytes <= hard && !raise, "over the limit of config.json");
+            assert!(bytes.raw() <= hard && !raise, "over the limit of config.json");
         }
     }
     assert!(!plan.to_string().is_empty());

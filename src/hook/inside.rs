@@ -21,27 +21,32 @@ const MOST: usize = 64 << 10;
 
 const KEEP: u8 = b'k';
 
-/// Undoes a step.
+/// How a step is undone; run at most once, in the reverse order of the steps.
 pub(super) type Undo<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 
 /// What was done, for as long as it can be undone.
 pub(super) struct Inside {
     child: Child,
     tell: OwnedFd,
+    /// As [`PATIENCE`].
+    patience: Duration,
 }
 
 impl Inside {
-    /// Keeps it.
+    /// Ends the child and keeps what it did.
     pub(super) fn keep(self) -> Result<()> {
         // A child that is gone cannot undo anything any more.
         let _ = process::write(&self.tell, &[KEEP]);
-        self.child.end_within(patience()).map(drop)
+        self.child.end_within(left(self.patience)).map(drop)
     }
 
-    /// Undoes it.
+    /// Makes the child undo its steps, and waits for its end.
+    ///
+    /// # Errors
+    /// The container's file system does not answer in time; what was mounted there stays.
     pub(super) fn undo(self) -> Result<()> {
         drop(self.tell);
-        match self.child.end_within(patience())? {
+        match self.child.end_within(left(self.patience))? {
             Some(_) => Ok(()),
             None => {
                 bail!("the container's file system does not answer, leaving what was mounted there")
@@ -56,6 +61,13 @@ impl Inside {
 /// # Errors
 /// An error of `work`, whose steps are undone then; or the child did not report in time.
 pub(super) fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
+    work: impl FnOnce(&mut Vec<(String, Undo<'a>)>) -> Result<T>,
+) -> Result<(T, Inside)> {
+    run_within(PATIENCE, work)
+}
+
+fn run_within<'a, T: Serialize + for<'d> Deserialize<'d>>(
+    patience: Duration,
     work: impl FnOnce(&mut Vec<(String, Undo<'a>)>) -> Result<T>,
 ) -> Result<(T, Inside)> {
     let (read, say) = process::pipe()?;
@@ -81,11 +93,11 @@ pub(super) fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
         }
         0
     })?;
-    match listen(&read) {
-        Ok(Ok(found)) => Ok((found, Inside { child, tell })),
+    match listen(&read, patience) {
+        Ok(Ok(found)) => Ok((found, Inside { child, tell, patience })),
         Ok(Err(why)) => {
             drop(tell);
-            child.end_within(patience())?;
+            child.end_within(left(patience))?;
             bail!("{why}")
         }
         Err(e) => {
@@ -96,12 +108,15 @@ pub(super) fn run<'a, T: Serialize + for<'d> Deserialize<'d>>(
 }
 
 /// The time that is left for a child to end, or to be found hanging.
-fn patience() -> Duration {
-    budget::left(PATIENCE).max(Duration::from_millis(200))
+fn left(patience: Duration) -> Duration {
+    budget::left(patience).max(Duration::from_millis(200))
 }
 
-fn listen<T: for<'d> Deserialize<'d>>(pipe: &OwnedFd) -> Result<Result<T, String>> {
-    let patience = budget::left(PATIENCE);
+fn listen<T: for<'d> Deserialize<'d>>(
+    pipe: &OwnedFd,
+    patience: Duration,
+) -> Result<Result<T, String>> {
+    let patience = budget::left(patience);
     let until = Instant::now() + patience;
     let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
     while !text.ends_with(b"\n") && text.len() < MOST {
@@ -124,8 +139,11 @@ fn listen<T: for<'d> Deserialize<'d>>(pipe: &OwnedFd) -> Result<Result<T, String
 mod tests {
     use super::*;
 
+    /// Longer than a child is delayed on a busy machine.
+    const LONG: Duration = Duration::from_secs(300);
+
     fn undone(path: &std::path::Path, tell: impl FnOnce(Inside) -> Result<()>) -> bool {
-        let (found, inside) = run(|undo| {
+        let (found, inside) = run_within(LONG, |undo| {
             std::fs::write(path, "")?;
             undo.push(("write".into(), Box::new(|| Ok(std::fs::remove_file(path)?))));
             Ok(7)
@@ -142,7 +160,7 @@ mod tests {
         assert!(!undone(&dir.path().join("kept"), Inside::keep));
         assert!(undone(&dir.path().join("undone"), Inside::undo));
         let path = dir.path().join("failed");
-        let failed = run::<()>(|undo| {
+        let failed = run_within::<()>(LONG, |undo| {
             std::fs::write(&path, "")?;
             undo.push(("write".into(), Box::new(|| Ok(std::fs::remove_file(&path)?))));
             bail!("no")
@@ -152,13 +170,13 @@ mod tests {
 
     #[test]
     fn one_that_hangs_is_not_waited_for() {
-        let begun = Instant::now();
-        let hung = run::<()>(|_| {
+        let (begun, patience) = (Instant::now(), Duration::from_millis(300));
+        let hung = run_within::<()>(patience, |_| {
             loop {
                 std::thread::park();
             }
         });
         assert!(hung.err().unwrap().to_string().contains("does not answer"));
-        assert!(begun.elapsed() >= PATIENCE);
+        assert!(begun.elapsed() >= patience);
     }
 }

@@ -8,12 +8,14 @@ use super::inside;
 use super::plan::{self, Step};
 use super::request::Request;
 use super::rootfs::Rootfs;
+use super::volume;
 use crate::annotation::{self, Annotations};
+use crate::bytes::Limit;
 use crate::config::Config;
 use crate::record::{Location, Names};
 use crate::registry::{Entry, Registry, cgroup_keys};
 use crate::store::Store;
-use crate::sys::limit::{self, Limit};
+use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::{self, MountPoint, Proc, mount_points};
 use crate::sys::process::Who;
 use crate::sys::{OwnedFd, file, filesystem, mount, ns};
@@ -33,16 +35,16 @@ const MAX: usize = 4 << 20;
 /// a child with the old one.
 const ROUNDS: usize = 8;
 
-/// A running container.
+/// A running container that `enable` is to work on.
 #[derive(Clone, Debug)]
-pub struct Target {
-    /// Its names.
+pub struct RunningContainer {
+    /// Its ID, and the names that its engine gives it.
     pub names: Names,
     /// PID of one of its processes.
     pub pid: i32,
 }
 
-/// The state before.
+/// What `enable` has changed, as it was before.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Before {
     /// How many of the last components of the dump directory were made.
@@ -55,9 +57,9 @@ struct Before {
 struct Process {
     pid: i32,
     start_time: u64,
-    /// Soft RLIMIT_CORE before, in bytes; `u64::MAX` is unlimited.
-    soft: u64,
-    hard: u64,
+    /// RLIMIT_CORE before.
+    soft: Limit,
+    hard: Limit,
     /// `coredump_filter` before, if it was changed.
     filter: Option<String>,
 }
@@ -67,7 +69,11 @@ struct Process {
 ///
 /// # Errors
 /// What could not be done. Nothing of it is left then.
-pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<Vec<String>> {
+pub fn enable(
+    target: &RunningContainer,
+    wishes: &Annotations,
+    config: &Config,
+) -> Result<Vec<String>> {
     let id = target.names.container_id.as_str();
     crate::registry::check_id(id)?;
     let (pid, process) = init_of(target.pid)?;
@@ -83,7 +89,8 @@ pub fn enable(target: &Target, wishes: &Annotations, config: &Config) -> Result<
         Ok((bundle(&process, &rootfs, directory.as_deref())?, made))
     })?;
     looked.keep()?;
-    let request = Request { wishes, names: target.names.clone(), bundle };
+    let request =
+        Request { wishes, names: target.names.clone(), engine: None, is_removed: false, bundle };
     let mut plan = plan::plan(&request, config);
     // These two apply to every process, not only to the first one.
     let set = plan.steps.iter().fold((None, None), |set, step| match step {
@@ -159,9 +166,7 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
 /// There is none, or there are several.
 pub fn find(word: &str) -> Result<String> {
     let registry = Registry::open().context("no container is registered")?;
-    let is = |e: &Entry| {
-        e.names.container_id.starts_with(word) || e.names.container_name.as_deref() == Some(word)
-    };
+    let is = |e: &Entry| e.names.is_called(word);
     let ids = registry.ids()?;
     let found: Vec<&String> =
         ids.iter().filter(|id| *id == word || registry.get(id).is_some_and(|e| is(&e))).collect();
@@ -221,21 +226,8 @@ fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bu
         let same = |path: &PathBuf| {
             file::open_dir(path).and_then(file::stat).is_ok_and(|s| s.id == theirs)
         };
-        sources(wanted, &host).into_iter().find(same)
+        volume::sources(wanted, &host).into_iter().find(same)
     }))
-}
-
-/// Where on the host the directory of a mount can be, the most likely path first.
-fn sources(wanted: &MountPoint, host: &[MountPoint]) -> Vec<PathBuf> {
-    let mut all: Vec<_> = host
-        .iter()
-        .filter(|h| h.device == wanted.device)
-        .filter_map(|h| Some((h, wanted.root.strip_prefix(&h.root).ok()?)))
-        .collect();
-    all.sort_by_key(|(h, _)| std::cmp::Reverse(h.root.components().count()));
-    let join =
-        |at: &Path, rest: &Path| if rest == Path::new("") { at.to_owned() } else { at.join(rest) };
-    all.into_iter().map(|(h, rest)| join(&h.target, rest)).collect()
 }
 
 /// The container's processes: those in its mount namespace, its PID namespace or its cgroup.
@@ -262,7 +254,7 @@ fn processes(entry: &Entry) -> Result<Vec<(i32, Proc)>> {
 /// Adds the previous values to `done`.
 fn set_processes(
     entry: &Entry,
-    limit: Option<(u64, bool)>,
+    limit: Option<(Limit, bool)>,
     filter: Option<u32>,
     done: &mut Vec<Process>,
 ) -> Result<Vec<String>> {
@@ -283,8 +275,8 @@ fn set_processes(
                     done.push(Process {
                         pid,
                         start_time,
-                        soft: u64::MAX,
-                        hard: u64::MAX,
+                        soft: Limit::Unlimited,
+                        hard: Limit::Unlimited,
                         filter: None,
                     });
                     notes.push(format!("process {pid} of the container keeps its limits: {e:#}"));
@@ -302,17 +294,12 @@ fn set_one(
     pid: i32,
     process: &Proc,
     start_time: u64,
-    limit: Option<(u64, bool)>,
+    limit: Option<(Limit, bool)>,
     filter: Option<u32>,
 ) -> Result<Process> {
     let old = process.limit(CORE_LIMIT)?;
-    let mut before = Process {
-        pid,
-        start_time,
-        soft: old.soft.unwrap_or(u64::MAX),
-        hard: old.hard.unwrap_or(u64::MAX),
-        filter: None,
-    };
+    let mut before =
+        Process { pid, start_time, soft: old.soft.into(), hard: old.hard.into(), filter: None };
     if let Some((soft, raise)) = limit {
         ensure!(process.start_time()? == start_time, "it is another process now");
         apply::set_core_limit(pid, old, soft, raise)?;
@@ -379,12 +366,11 @@ fn put_back(entry: &Entry, before: &Before) -> Result<()> {
     let known: BTreeMap<(i32, u64), &Process> =
         before.processes.iter().map(|p| ((p.pid, p.start_time), p)).collect();
     let Some(first) = known.get(&(entry.init.pid, entry.init.start_time)) else { return Ok(()) };
-    let finite = |n: u64| (n != u64::MAX).then_some(n);
     for (pid, process) in processes(entry)? {
         let Ok(start_time) = process.start_time() else { continue };
         let old = known.get(&(pid, start_time)).unwrap_or(first);
-        let limited =
-            limit::set_core_of(pid, Limit { soft: finite(old.soft), hard: finite(old.hard) });
+        let limits = SoftAndHard { soft: old.soft.finite(), hard: old.hard.finite() };
+        let limited = limit::set_core_of(pid, limits);
         let filtered = old
             .filter
             .as_ref()
@@ -417,30 +403,4 @@ fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> 
         all.push("its cores go away with the container: the directory is memory-backed".to_owned());
     }
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn where_a_mount_comes_from() {
-        let point = |device: &str, root: &str, target: &str| MountPoint {
-            device: device.into(),
-            root: root.into(),
-            target: target.into(),
-            read_only: false,
-        };
-        let host =
-            [point("8:1", "/", "/"), point("8:2", "/", "/srv"), point("8:1", "/data/x", "/mnt/x")];
-        let of = |device: &str, root: &str| -> Vec<String> {
-            sources(&point(device, root, "/dump"), &host)
-                .iter()
-                .map(|p| p.to_str().unwrap().to_owned())
-                .collect()
-        };
-        assert_eq!(of("8:1", "/data/x/y"), ["/mnt/x/y", "/data/x/y"]);
-        assert_eq!(of("8:2", "/"), ["/srv"]);
-        assert_eq!(of("0:77", "/"), Vec::<String>::new());
-    }
 }

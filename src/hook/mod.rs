@@ -3,7 +3,6 @@
 
 mod apply;
 mod bundle;
-mod conmon;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 mod inside;
@@ -13,10 +12,12 @@ mod plan;
 mod request;
 mod rootfs;
 mod state;
+mod volume;
 
+use crate::bytes::Limit;
 use crate::config::{Config, Mode};
 use crate::record::Names;
-use crate::registry::{Entry, Gone, Init, Registry};
+use crate::registry::{Entry, Init, Registry, RemovedContainer};
 use crate::store::Store;
 use crate::sys::proc::Proc;
 use crate::sys::process::{self, Who};
@@ -37,7 +38,7 @@ const BUDGET: Duration = Duration::from_secs(8);
 /// An error, and whether the container must not start.
 #[derive(Debug)]
 pub struct Failure {
-    /// The cause.
+    /// Why the request was refused or could not be carried out.
     pub error: anyhow::Error,
     /// Whether the container (`oci-coredump/required`) or the administrator (`strict`)
     /// requires the core pattern.
@@ -91,7 +92,7 @@ fn is_registered(state: &State) -> bool {
 fn create(state: &State, config: &Config) -> Result<(), Failure> {
     let soft = |error| Failure { error, stop: config.strict };
     match request::read(state, config).map_err(soft)? {
-        Asked::Nothing => Ok(()),
+        Asked::Nothing { .. } => Ok(()),
         // prestart and createRuntime may both be configured, and a runtime may call twice.
         _ if is_registered(state) => Ok(()),
         Asked::Refused { names, required, why } => {
@@ -127,7 +128,7 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
     if who != Who::Root && process::effective_uid() != 0 {
         // The runtime was started outside any user namespace by a user: what may be done to the
         // container is done from within its own.
-        ns::enter(process.namespace("user")?, ns::Kind::User)?;
+        ns::enter(process.namespace("user")?, ns::NamespaceKind::User)?;
         ns::copy_mounts()?;
     }
     let registry = Registry::create()?;
@@ -203,7 +204,7 @@ fn poststart(state: &State) -> Result<()> {
     let Some(soft) = entry.soft_limit else { return Ok(()) };
     let process = Proc::open(entry.init.pid)?;
     let old = process.limit("Max core file size")?;
-    if old.soft.unwrap_or(u64::MAX) != soft {
+    if Limit::from(old.soft) != soft {
         apply::set_core_limit(entry.init.pid, old, soft, false)?;
     }
     Ok(())
@@ -235,7 +236,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     if let Some(entry) = known {
         registry.remove(&state.id)?;
         registry.remove_view(&state.id)?;
-        gone.push(Gone { id: state.id.clone(), store: entry.store });
+        gone.push(RemovedContainer { id: state.id.clone(), store: entry.store });
     }
     if due {
         gone.extend(registry.sweep()?);
@@ -243,7 +244,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     let is_root = process::who() == Who::Root;
     if is_root && config.mode == Mode::Kernel {
         let store = Store::open(config)?;
-        for Gone { id, .. } in &gone {
+        for RemovedContainer { id, .. } in &gone {
             sysctl::release(&store, id)
                 .with_context(|| format!("kernel.core_pattern of container {id}"))?;
         }
@@ -254,7 +255,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     }
     if is_root {
         let store = Store::open(config)?;
-        for Gone { id, .. } in gone {
+        for RemovedContainer { id, .. } in gone {
             if let Err(e) = store.forget_empty(&id) {
                 log::warn!(
                     "the dump directory of container {id} cannot be removed, ignoring: {e:#}"
@@ -279,13 +280,13 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
 /// config.json cannot be read, or the state is invalid.
 pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) -> Result<String> {
     let bundle = std::path::absolute(bundle)?;
-    let id = bundle.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let id = crate::identity::id_of(&bundle).unwrap_or_default().to_owned();
     let state = match state {
         Some(text) => State { bundle, ..State::parse(text)? },
         None => State { id, bundle, ..State::default() },
     };
     Ok(match request::read(&state, config)? {
-        Asked::Nothing => "nothing: the container asks for nothing\n".to_owned(),
+        Asked::Nothing { why } => format!("nothing: {why}\n"),
         Asked::Refused { required, why, .. } => {
             format!(
                 "refused: {why:#}{}\n",
@@ -300,6 +301,7 @@ pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) 
                 request.wishes.key,
                 if required { ", required" } else { "" }
             );
+            text.push_str(&called(&request.names, request.engine));
             plan.notes.iter().for_each(|n| text.push_str(&format!("note: {n}\n")));
             plan.steps
                 .iter()
@@ -308,6 +310,20 @@ pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) 
             text
         }
     })
+}
+
+/// A line with what the container is called, if that is known.
+fn called(names: &Names, engine: Option<&str>) -> String {
+    let parts = [
+        ("container", names.container_name.as_deref()),
+        ("pod", names.pod_name.as_deref()),
+        ("namespace", names.pod_namespace.as_deref()),
+        ("image", names.image.as_deref()),
+        ("engine", engine),
+    ];
+    let known: Vec<String> =
+        parts.iter().filter_map(|(what, name)| Some(format!("{what} {:?}", (*name)?))).collect();
+    if known.is_empty() { String::new() } else { format!("for {}\n", known.join(", ")) }
 }
 
 /// Parses the stage on the command line.

@@ -1,10 +1,12 @@
 //! Plans what the hook does for a container. Pure; a plan prints as the list of its steps.
 
-use super::bundle::Volume;
+use super::bundle::{Life, Volume};
 use super::request::Request;
+use super::volume;
+use crate::bytes::Limit;
 use crate::config::{Config, Mode};
 use crate::record::Location;
-use crate::registry::Place;
+use crate::registry::DumpPlace;
 use std::fmt;
 
 /// One step. Steps are applied in the order of the plan.
@@ -20,9 +22,8 @@ pub(super) enum Step {
     },
     /// Show the container its own pattern in `/proc/sys/kernel/core_pattern`.
     View,
-    /// Set the soft RLIMIT_CORE, in bytes, `u64::MAX` for unlimited; and whether the hard
-    /// limit may be raised for it.
-    Limit(u64, bool),
+    /// Set the soft RLIMIT_CORE, and whether the hard limit may be raised for it.
+    Limit(Limit, bool),
     /// Set `coredump_filter`, 0 to 0x1ff.
     Filter(u32),
     /// Register the container for the dispatcher.
@@ -42,14 +43,15 @@ impl fmt::Display for Step {
             Step::Directory { inside, volume: Some(v) } => {
                 write!(
                     f,
-                    "dump directory {inside}, on the volume {} ({})",
+                    "dump directory {inside}, on the volume {} ({}{})",
                     v.target,
-                    v.source.as_deref().unwrap_or("no directory of the host")
+                    v.source.as_deref().unwrap_or("no directory of the host"),
+                    if v.is_own { ", removed with the container" } else { "" }
                 )
             }
             Step::View => write!(f, "show the pattern in /proc/sys/kernel/core_pattern"),
-            Step::Limit(u64::MAX, _) => write!(f, "RLIMIT_CORE unlimited"),
-            Step::Limit(n, _) => write!(f, "RLIMIT_CORE {n}"),
+            Step::Limit(Limit::Unlimited, _) => write!(f, "RLIMIT_CORE unlimited"),
+            Step::Limit(Limit::Finite(n), _) => write!(f, "RLIMIT_CORE {n}"),
             Step::Filter(m) => write!(f, "coredump_filter {m:#x}"),
             Step::Register => write!(f, "register"),
             Step::Dispatch => write!(f, "kernel.core_pattern to the dispatcher"),
@@ -60,14 +62,14 @@ impl fmt::Display for Step {
 
 /// The steps for one container, and notes for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct HookPlan {
     /// The steps, in the order in which they are applied.
     pub steps: Vec<Step>,
     /// Notes for the log, one line each.
     pub notes: Vec<String>,
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for HookPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let steps: Vec<_> = self.steps.iter().map(Step::to_string).collect();
         f.write_str(&steps.join("; "))
@@ -75,10 +77,11 @@ impl fmt::Display for Plan {
 }
 
 /// Plans the steps for a request.
-pub(super) fn plan(request: &Request, config: &Config) -> Plan {
+pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
     let directory = request.wishes.pattern.directory().filter(|d| d != "/");
+    let life = Life { id: &request.names.container_id, is_removed: request.is_removed };
     let directory = directory
-        .map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside), inside });
+        .map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside, life), inside });
     let mut notes = request.wishes.notes.clone();
     if let Some(Step::Directory { volume: None, .. }) = &directory
         && !config.container_writes_store()
@@ -109,18 +112,18 @@ pub(super) fn plan(request: &Request, config: &Config) -> Plan {
         Mode::Dispatch => Step::Dispatch,
         Mode::Kernel => Step::Kernel,
     });
-    Plan { steps, notes }
+    HookPlan { steps, notes }
 }
 
 /// The soft limit to set: what the annotation gives, else unlimited. A soft limit above 0 in
 /// config.json was set deliberately and stays; a hard limit there is never exceeded.
 fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
-    let asked = request.wishes.limit.map(|l| l.unwrap_or(u64::MAX));
+    let asked = request.wishes.limit;
     match (asked, request.bundle.core_limit()) {
         (None, Some((soft, _))) if soft > 0 => None,
         (asked, Some((_, hard))) => {
-            let wanted = asked.unwrap_or(u64::MAX);
-            if hard == 0 && wanted > 0 {
+            let (wanted, hard) = (asked.unwrap_or_default(), Limit::from_raw(hard));
+            if hard == Limit::Finite(0) && wanted > hard {
                 notes.push(
                     "the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, \
                      or start the container with `--ulimit core=-1`"
@@ -129,38 +132,47 @@ fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
             }
             Some(Step::Limit(wanted.min(hard), false))
         }
-        (asked, None) => Some(Step::Limit(asked.unwrap_or(u64::MAX), true)),
+        (asked, None) => Some(Step::Limit(asked.unwrap_or_default(), true)),
     }
 }
 
 /// What the hook finds at the pattern's directory in the container's mount namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct DumpDirectory {
     /// Whether it is on another mount than the root file system.
     pub mounted: bool,
     /// Whether its file system is memory-backed.
     pub memory: bool,
-    /// Whether it is empty.
+    /// Whether the directory has no entries.
     pub empty: bool,
 }
 
 /// The storage location of cores, which determines whether the host's store is mounted there.
 /// Existing files are never hidden.
-pub(super) fn place(found: Found, directory: &str, volume: Option<&Volume>, store: &str) -> Place {
+pub(super) fn place(
+    found: DumpDirectory,
+    directory: &str,
+    volume: Option<&Volume>,
+    store: &str,
+) -> DumpPlace {
     let known = |v: &Volume| v.source.clone().map(|s| (v.target.clone(), s));
-    match found {
-        Found { memory: true, mounted: true, .. } => {
-            Place { location: Location::Memory, mount: None }
-        }
-        Found { mounted: true, .. } => {
-            Place { location: Location::Volume, mount: volume.and_then(known) }
-        }
-        Found { empty: true, .. } => Place {
-            location: Location::Store,
-            mount: Some((directory.to_owned(), store.to_owned())),
-        },
-        _ => Place { location: Location::Layer, mount: None },
+    let is_memory = found.memory && found.mounted;
+    let at = |location, mount| DumpPlace { location, mount, is_memory };
+    if !found.mounted {
+        return match found.empty {
+            true => at(Location::Store, Some((directory.to_owned(), store.to_owned()))),
+            false => at(Location::Layer, None),
+        };
     }
+    let mount = volume.and_then(known);
+    let location = match &mount {
+        _ if volume.is_some_and(|v| v.is_own) => Location::OwnVolume,
+        // A tmpfs that is mounted from nowhere is the container's own.
+        None if is_memory => Location::Memory,
+        Some((_, source)) if is_memory && volume::is_of_pod(source) => Location::PodMemory,
+        _ => Location::Volume,
+    };
+    at(location, mount)
 }
 
 #[cfg(test)]
@@ -169,20 +181,33 @@ mod tests {
 
     #[test]
     fn places() {
-        let volume = Volume { target: "/d".into(), source: Some("/srv".into()) };
+        let volume = Volume { target: "/d".into(), source: Some("/srv".into()), is_own: false };
         let at = |mounted, memory, empty, v| {
-            place(Found { mounted, memory, empty }, "/d/x", v, "/store/c")
+            place(DumpDirectory { mounted, memory, empty }, "/d/x", v, "/store/c")
         };
-        assert_eq!(
-            at(true, false, true, Some(&volume)),
-            Place { location: Location::Volume, mount: Some(("/d".into(), "/srv".into())) }
-        );
-        assert_eq!(at(true, false, false, None), Place { location: Location::Volume, mount: None });
-        assert_eq!(at(true, true, true, Some(&volume)).location, Location::Memory);
+        let is = |location, mount: Option<(&str, &str)>, is_memory| DumpPlace {
+            location,
+            mount: mount.map(|(target, source)| (target.to_owned(), source.to_owned())),
+            is_memory,
+        };
+        let srv = Some(("/d", "/srv"));
+        assert_eq!(at(true, false, true, Some(&volume)), is(Location::Volume, srv, false));
+        assert_eq!(at(true, false, false, None), is(Location::Volume, None, false));
         assert_eq!(
             at(false, false, true, None),
-            Place { location: Location::Store, mount: Some(("/d/x".into(), "/store/c".into())) }
+            is(Location::Store, Some(("/d/x", "/store/c")), false)
         );
+        // The container's own tmpfs, one of the host's, and an emptyDir.
+        assert_eq!(at(true, true, true, None), is(Location::Memory, None, true));
+        assert_eq!(at(true, true, true, Some(&volume)), is(Location::Volume, srv, true));
+        let pods = "/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/tmp";
+        let empty = Volume { source: Some(pods.into()), ..volume.clone() };
+        assert_eq!(
+            at(true, true, true, Some(&empty)),
+            is(Location::PodMemory, Some(("/d", pods)), true)
+        );
+        let own = Volume { is_own: true, ..volume.clone() };
+        assert_eq!(at(true, false, true, Some(&own)), is(Location::OwnVolume, srv, false));
         assert_eq!(at(false, false, false, None).location, Location::Layer);
         // A container whose whole root is in memory can still use the store.
         assert_eq!(at(false, true, true, None).location, Location::Store);

@@ -1,10 +1,10 @@
 //! A container's request to the hook, checked.
 
 use super::bundle::{self, Bundle};
-use super::conmon;
 use super::state::State;
 use crate::annotation::{self, Annotations, Wishes};
 use crate::config::Config;
+use crate::identity::Identity;
 use crate::record::Names;
 use crate::sys::file;
 use anyhow::{Context, Result};
@@ -12,10 +12,13 @@ use anyhow::{Context, Result};
 /// A valid request of one container.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// Pattern and settings.
+    /// The settings that the container asks for.
     pub wishes: Wishes,
-    /// The container's names.
     pub names: Names,
+    /// Its engine, if known.
+    pub engine: Option<&'static str>,
+    /// Whether the engine removes it, and its anonymous volumes, when it ends.
+    pub is_removed: bool,
     /// The parts of its config.json that the hook needs.
     pub bundle: Bundle,
 }
@@ -24,19 +27,20 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub(super) enum Asked {
     /// No pattern was requested, or it is a pod's sandbox.
-    Nothing,
+    Nothing {
+        /// Which, and what was requested for other containers of the pod.
+        why: String,
+    },
     /// The request breaks a rule.
     Refused {
-        /// The container's names.
         names: Names,
         /// Whether the container must not start without its core pattern.
         required: bool,
         /// The rule that is broken.
         why: anyhow::Error,
     },
-    /// A valid request.
+    /// The container asks for a pattern, and all of its values are valid.
     Request {
-        /// The request.
         request: Box<Request>,
         /// Whether the container must not start without its core pattern.
         required: bool,
@@ -53,14 +57,16 @@ pub(super) fn read(state: &State, config: &Config) -> Result<Asked> {
     let text = file::read_bounded(open, bundle::MAX, &path.display().to_string())?;
     let annotations = bundle::annotations(&text)?;
     if annotation::is_sandbox(&annotations) {
-        return Ok(Asked::Nothing);
+        return Ok(Asked::Nothing { why: "it is the sandbox of a pod".into() });
     }
-    let mut names = names(&state.id, &annotations);
-    let container = names.container_name.as_deref();
+    let identity = match Identity::matters(&annotations, config.default_pattern.is_some()) {
+        true => Identity::at(&state.id, &annotations, &text, &state.bundle),
+        false => Identity::of(&state.id, &annotations),
+    };
+    let container = identity.names.container_name.as_deref();
     let required = annotation::required(&annotations, container);
-    let Some(wishes) =
-        annotation::wishes(&annotations, container, config.default_for(&annotations)).transpose()
-    else {
+    let default = config.default_for(&identity.selectable(&annotations));
+    let Some(wishes) = annotation::wishes(&annotations, container, default).transpose() else {
         for line in annotation::unknown(&annotations) {
             log::warn!("container {}: {line}", state.id);
         }
@@ -68,42 +74,30 @@ pub(super) fn read(state: &State, config: &Config) -> Result<Asked> {
             let why = anyhow::anyhow!(
                 "oci-coredump/required is set, but no annotation asks for a pattern"
             );
-            return Ok(Asked::Refused { names: names.bounded(), required, why });
+            return Ok(Asked::Refused { names: identity.names, required, why });
         }
-        return Ok(Asked::Nothing);
+        return Ok(Asked::Nothing { why: for_others(&annotations, container) });
     };
-    if names.container_name.is_none() {
-        names.container_name = conmon::name(&state.id, &annotations);
-    }
-    let names = names.bounded();
+    let engine = identity.engine;
+    let Identity { names, is_removed, .. } = identity;
     let wishes = match wishes {
         Ok(wishes) => wishes,
         Err(why) => return Ok(Asked::Refused { names, required, why }),
     };
-    let request = Request { wishes, names, bundle: Bundle::parse(&text)? };
+    let request = Request { wishes, names, engine, is_removed, bundle: Bundle::parse(&text)? };
     Ok(Asked::Request { request: Box::new(request), required })
 }
 
-/// The names that containerd's CRI plugin and CRI-O give. On CRI-O a pod's own annotations are
-/// mixed with those of the engine, and could look like containerd's.
-fn names(id: &str, annotations: &Annotations) -> Names {
-    let by_crio = annotations.get("io.container.manager").is_some_and(|m| m == "cri-o");
-    let first = |mut keys: [&str; 2]| {
-        if by_crio {
-            keys.reverse();
-        }
-        keys.iter().find_map(|k| annotations.get(*k)).cloned()
-    };
-    Names {
-        container_id: id.to_owned(),
-        container_name: annotation::container_name(annotations).map(str::to_owned),
-        pod_name: first(["io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"]),
-        pod_namespace: first([
-            "io.kubernetes.cri.sandbox-namespace",
-            "io.kubernetes.pod.namespace",
-        ]),
-        image: first(["io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName"]),
+/// That nothing is requested, and which keys are for containers of another name.
+fn for_others(all: &Annotations, container: Option<&str>) -> String {
+    let others: Vec<&str> =
+        all.keys().filter(|k| k.contains(".oci-coredump/")).map(String::as_str).collect();
+    if others.is_empty() {
+        return "the container asks for nothing".into();
     }
+    let called =
+        container.map_or("has no name that is known".into(), |n| format!("is called {n:?}"));
+    format!("the container asks for nothing: it {called}, not as in {}", others.join(", "))
 }
 
 #[cfg(test)]
@@ -125,25 +119,33 @@ mod tests {
         assert!(matches!(of(required), Asked::Refused { required: true, .. }));
         let misspelt = format!("{required}, \"oci-coredump/patern\": \"/core\"");
         assert!(matches!(of(&misspelt), Asked::Refused { required: true, .. }));
-        assert!(matches!(of("\"a\": \"b\""), Asked::Nothing));
-        assert!(matches!(of("\"oci-coredump/required\": \"false\""), Asked::Nothing));
+        assert!(matches!(of("\"a\": \"b\""), Asked::Nothing { .. }));
+        assert!(matches!(of("\"oci-coredump/required\": \"false\""), Asked::Nothing { .. }));
     }
 
+    /// `podman kube play`: the bundle as podman lays it out, and what it keeps of its containers.
     #[test]
-    fn names_of_both_dialects() {
-        let of = |list: &[(&str, &str)]| {
-            list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Annotations>()
+    fn one_container_of_a_pod_of_podmans() {
+        let storage = tempfile::tempdir().unwrap();
+        let all = storage.path().join("overlay-containers");
+        let bundle = all.join("c1/userdata");
+        std::fs::create_dir_all(&bundle).unwrap();
+        let list = r#"[{"id":"c0"},{"id":"c1","names":["shop-web"],"metadata":
+            "{\"image-name\":\"localhost/web:1\",\"name\":\"shop-web\"}"}]"#;
+        std::fs::write(all.join("containers.json"), list).unwrap();
+        let config = r#"{"process":{"env":["HOSTNAME=shop"]},"annotations":{
+            "io.container.manager":"libpod","io.kubernetes.cri-o.SandboxID":"x",
+            "web.oci-coredump/pattern":"/web/core","api.oci-coredump/pattern":"/api/core"}}"#;
+        std::fs::write(bundle.join("config.json"), config).unwrap();
+        let state = State { id: "c1".into(), bundle, ..State::default() };
+        let Asked::Request { request, .. } = read(&state, &Config::default()).unwrap() else {
+            panic!("it asks for nothing")
         };
-        let n = names(
-            "c1",
-            &of(&[
-                ("io.kubernetes.cri.container-name", "app"),
-                ("io.kubernetes.pod.name", "web-0"),
-            ]),
-        );
+        assert_eq!(request.wishes.key, "web.oci-coredump/pattern");
+        let names = request.names;
         assert_eq!(
-            (n.container_name.as_deref(), n.pod_name.as_deref(), n.image),
-            (Some("app"), Some("web-0"), None)
+            (names.container_name.as_deref(), names.pod_name.as_deref(), names.image.as_deref()),
+            (Some("web"), Some("shop"), Some("localhost/web:1"))
         );
     }
 }

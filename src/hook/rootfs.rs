@@ -2,7 +2,7 @@
 //! its root, never through a path of the host.
 
 use super::monitor;
-use super::plan::Found;
+use super::plan::DumpDirectory;
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::file;
 use crate::sys::filesystem::{self, FsType};
@@ -29,7 +29,7 @@ pub(super) struct Rootfs {
 
 /// Directories that were made, so that they can be removed again.
 #[derive(Debug, Default)]
-pub(super) struct Made(Vec<(OwnedFd, OsString)>);
+pub(super) struct CreatedMounts(Vec<(OwnedFd, OsString)>);
 
 impl Rootfs {
     /// Finds the file system of a container process. `path`: the bundle's
@@ -157,7 +157,11 @@ impl Rootfs {
     ///
     /// # Errors
     /// It is not a directory, cannot be made, or is on a file system that holds no files.
-    pub(super) fn directory(&self, inside: &str, made: &mut Made) -> Result<(OwnedFd, Found)> {
+    pub(super) fn directory(
+        &self,
+        inside: &str,
+        made: &mut CreatedMounts,
+    ) -> Result<(OwnedFd, DumpDirectory)> {
         self.inside(|root| {
             let dir = self
                 .make_below(root, Path::new(inside), made)
@@ -167,7 +171,7 @@ impl Rootfs {
                 !matches!(fs, FsType::Proc | FsType::Kernel),
                 "dump directory {inside:?} of the container is on a file system of the kernel"
             );
-            let found = Found {
+            let found = DumpDirectory {
                 mounted: filesystem::mount_of(&dir)?.0 != filesystem::mount_of(root)?.0,
                 memory: fs == FsType::Memory,
                 empty: file::is_empty_dir(file::reopen_dir(&dir)?)?,
@@ -198,7 +202,7 @@ impl Rootfs {
         })
     }
 
-    /// Unmounts the view.
+    /// Unmounts the container's view of core_pattern.
     pub(super) fn hide(&self) -> Result<()> {
         self.inside(|root| {
             let directory =
@@ -220,7 +224,7 @@ impl Rootfs {
 
     /// Walks down `path` below `root` and makes the missing directories, owned by the container's
     /// root: the last with mode 1777, those above it with 0755.
-    fn make_below(&self, root: &OwnedFd, path: &Path, made: &mut Made) -> Result<OwnedFd> {
+    fn make_below(&self, root: &OwnedFd, path: &Path, made: &mut CreatedMounts) -> Result<OwnedFd> {
         let names: Vec<&OsStr> = path
             .components()
             .filter_map(|c| if let std::path::Component::Normal(n) = c { Some(n) } else { None })
@@ -258,13 +262,13 @@ impl Rootfs {
         Ok(here)
     }
 
-    /// Unmounts an attached tree.
+    /// Unmounts a tree that was attached, and everything below it.
     pub(super) fn detach(&self, tree: &OwnedFd) -> Result<()> {
         self.inside(|_| mount::detach_dir(tree))
     }
 }
 
-impl Made {
+impl CreatedMounts {
     /// Removes the directories again, the last one first, as far as they are empty.
     pub(super) fn undo(self) {
         for (parent, name) in self.0.into_iter().rev() {

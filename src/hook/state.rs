@@ -12,7 +12,6 @@ pub(super) const MAX: usize = 1 << 20;
 /// strict type of `oci-spec` cannot be used; it accepts `{}` and refuses these.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct State {
-    /// Container ID.
     #[serde(default)]
     pub id: String,
     /// Status, such as `creating`; see [`Stage::of`].
@@ -56,9 +55,9 @@ impl State {
 pub enum Stage {
     /// createRuntime, and its deprecated form prestart.
     CreateRuntime,
-    /// poststart.
+    /// poststart: the container's program runs.
     Poststart,
-    /// poststop.
+    /// poststop: the container is being deleted.
     Poststop,
 }
 

@@ -1,5 +1,6 @@
 //! The entry of a registered container, and the index keys under which it is found.
 
+use crate::bytes::Limit;
 use crate::limits::Limits;
 use crate::pattern::Template;
 use crate::record::{Location, Names};
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 /// Identity of the container's init process, complete enough that reused numbers do not match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Init {
-    /// PID on the host.
+    /// PID of the init process in the initial PID namespace.
     pub pid: i32,
     /// Its start time, in clock ticks since boot.
     pub start_time: u64,
@@ -30,41 +31,50 @@ pub(crate) struct Init {
 
 /// Where the cores of the container are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct DumpPlace {
     /// Storage location of the directory in the pattern.
     pub location: Location,
     /// A directory inside the container and the host's directory that is mounted
     /// there, if both are known.
     pub mount: Option<(String, String)>,
+    /// Whether its file system is memory, which counts as the container's.
+    #[serde(default)]
+    pub is_memory: bool,
 }
 
-/// One registered container.
+/// A registered container, as /run/oci-coredump/containers/<id>.json has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// Container ID and the other names.
     pub names: Names,
     /// Identity of the init process.
     pub init: Init,
-    /// The core(5) template.
+    /// The pattern: a core(5) template.
     pub pattern: String,
-    /// `kernel.core_uses_pid` for this container.
+    /// Whether `.PID` is appended to a pattern without `%p`, as `kernel.core_uses_pid=1` does.
     pub append_pid: bool,
     /// Most bytes of one core, if the container gives a limit.
-    pub limit: Option<u64>,
-    /// The soft RLIMIT_CORE that the hook set, in bytes, `u64::MAX` for
-    /// unlimited. poststart sets it again.
-    pub soft_limit: Option<u64>,
-    /// Compress cores with zstd.
+    #[serde(default)]
+    pub limit: Limit,
+    /// The soft RLIMIT_CORE that the hook set. poststart sets it again.
+    pub soft_limit: Option<Limit>,
+    /// Whether cores are compressed with zstd while they are written.
     #[serde(default)]
     pub compress: bool,
     /// Release the crashed process before its core is complete.
     #[serde(default)]
     pub early: bool,
+    /// Its crashes are not to be uploaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_upload: bool,
     /// Limits of the container's own, lower than the host's.
     #[serde(default)]
     pub limits: Limits,
     /// Where its cores are stored.
-    pub place: Place,
+    pub place: DumpPlace,
+    /// Where the container's termination log is, if not at /dev/termination-log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_log: Option<String>,
     /// Why the request was refused. A refused entry has no index keys.
     pub refused: Option<String>,
     /// The store of the user who registered the container, if that is not root.
@@ -116,7 +126,7 @@ impl Entry {
             return hashed("pod", &[uid, name]);
         }
         match &self.place {
-            Place { location: Location::Volume, mount: Some((_, source)) } => {
+            DumpPlace { location: Location::Volume, mount: Some((_, source)), .. } => {
                 hashed("volume", &[source, &self.pattern])
             }
             _ => names.container_id.clone(),
@@ -133,8 +143,7 @@ impl Entry {
     /// Whether the process with the init's PID now is still the init process of the entry.
     pub(crate) fn init_lives(&self) -> bool {
         let Ok(process) = Proc::open(self.init.pid) else { return false };
-        process.start_time().is_ok_and(|t| t == self.init.start_time)
-            && process.is_zombie().is_ok_and(|zombie| !zombie)
+        process.is_alive_since(self.init.start_time).unwrap_or(false)
     }
 }
 
@@ -257,9 +266,10 @@ mod tests {
         entry.names.pod_name = Some("web-0".into());
         entry.names.pod_namespace = Some("prod".into());
         assert_eq!(entry.account(), "8f3b");
-        entry.place = Place {
+        entry.place = DumpPlace {
             location: Location::Volume,
             mount: Some(("/dump".into(), "/srv/volume".into())),
+            is_memory: false,
         };
         assert!(entry.account().starts_with(".volume-"));
         entry.init.pod_uid = Some("0f3c8a1e".into());

@@ -24,7 +24,7 @@ const BY: &str = "by";
 pub(crate) struct Held {
     /// Its name in the store.
     pub id: String,
-    /// Bytes on disk.
+    /// Bytes that it has on disk.
     pub bytes: u64,
     /// When a crash needed it last, in seconds since 1970.
     pub needed: i64,
@@ -87,7 +87,7 @@ impl Binaries {
         file::rename_new(&self.0, &unfinished(id), id.as_ref()).map(drop)
     }
 
-    /// Discards an unfinished file.
+    /// Removes the unfinished file of a binary that is not going to be complete.
     pub(crate) fn abandon(&self, id: &str) -> Result<()> {
         file::unlink(&self.0, &unfinished(id))
     }
@@ -175,7 +175,7 @@ impl Binaries {
         Ok(all)
     }
 
-    /// Removes all binaries.
+    /// Removes all binaries and the links of all accounts.
     pub(crate) fn clear(&self) -> Result<()> {
         let clear = |dir: &OwnedFd| -> Result<()> {
             for name in file::names(dir)?.iter().filter(|name| *name != BY) {

@@ -27,9 +27,7 @@ pub(crate) struct Pot {
 /// A file that is to be kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
-    /// Its name.
     pub id: &'a str,
-    /// Its bytes on disk.
     pub bytes: u64,
     /// Whether the file is kept already, for another account.
     pub is_there: bool,

@@ -80,6 +80,12 @@ impl Records {
         name(record)
     }
 
+    /// The ID of a crash: the name of its file, without its ending.
+    pub(crate) fn id_of(record: &Record) -> String {
+        let name = name(record).to_string_lossy().into_owned();
+        name.trim_end_matches(".jsonl").to_owned()
+    }
+
     /// Counts one more crash in a record that stands for several, and returns the new number.
     /// `patience`: how long another process may hold the record's lock.
     ///

@@ -116,10 +116,13 @@ pub fn headroom(groups: &[Cgroup]) -> Option<u64> {
     let mut least = None;
     while path.len() > 1 {
         let here = Cgroup { controllers: group.controllers.clone(), path: path.to_vec() };
-        let left = places(&here).into_iter().find_map(|dir| {
+        let found = places(&here).into_iter().find_map(|dir| {
             let dir = File::options().read(true).open(dir).ok()?;
+            text(&dir, limit).map(|limit| (dir, limit))
+        });
+        let left = found.and_then(|(dir, limit)| {
             // v1 expresses "unlimited" as a number beyond any machine's memory.
-            let limit = number(&dir, limit).filter(|n| *n < 1 << 60)?;
+            let limit = limit.trim().parse::<u64>().ok().filter(|n| *n < 1 << 60)?;
             let cached = field(&dir, "memory.stat", &files);
             Some(limit.saturating_sub(number(&dir, usage)?.saturating_sub(cached)))
         });

@@ -122,7 +122,7 @@ impl Child {
 /// The signal that kills a process for a system call that its filter forbids.
 pub const FORBIDDEN: i32 = libc::SIGSYS;
 
-/// How a child ended.
+/// The wait status of a child that has ended, see wait(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It exited with this status.

@@ -28,12 +28,12 @@ impl Counter {
         Ok(Counter(unsafe { &*page.cast::<AtomicU64>() }))
     }
 
-    /// Adds `n`.
+    /// Adds `n` to the number, for all processes that share it.
     pub fn add(self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The number now.
+    /// The number now, with what every process that shares it has added so far.
     pub fn value(self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -14,12 +14,12 @@ pub struct Credentials {
     pub uid: [u32; 4],
     /// Real, effective, saved and file-system group ID.
     pub gid: [u32; 4],
-    /// Supplementary groups.
+    /// Supplementary group IDs, in the order of `Groups` in /proc/PID/status.
     pub groups: Vec<u32>,
     /// Effective capabilities, a bit mask as in `CapEff` of /proc/PID/status, valid in the
     /// process's own user namespace.
     pub effective: u64,
-    /// Permitted capabilities, `CapPrm`.
+    /// Mask of the permitted capabilities: `CapPrm` of /proc/PID/status.
     pub permitted: u64,
 }
 
@@ -58,7 +58,7 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
         .with_context(|| format!("setresuid({:?})", c.uid))?;
     set_fs_id(fs.as_raw(), libc::SYS_setfsuid);
     if let Some(ns) = user_ns {
-        super::ns::enter(ns.as_fd(), super::ns::Kind::User)?;
+        super::ns::enter(ns.as_fd(), super::ns::NamespaceKind::User)?;
     }
     // In a user namespace that is all. Outside of one, the kernel's helper may lack capabilities
     // that an administrator removed.
@@ -71,6 +71,28 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     };
     rustix::thread::set_capabilities(None, sets).context("capset")?;
     // Every change of IDs has set it to fs.suid_dumpable.
+    super::process::not_dumpable()
+}
+
+/// Becomes the user and group `id`, other than 0, without groups or capabilities, irreversibly. Needs
+/// CAP_SETUID and CAP_SETGID only: the pod of the DaemonSet has no CAP_SETPCAP, which the
+/// securebits of [`assume`] take. Without those the kernel itself drops all capabilities with the
+/// user ID.
+///
+/// # References
+/// capabilities(7), "Effect of user ID changes on capabilities".
+pub fn give_up(id: u32) -> Result<()> {
+    rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
+    caps::clear(None, CapSet::Ambient).context("prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
+    rustix::thread::set_thread_groups(&[]).context("setgroups([])")?;
+    let (gid, uid) = (Gid::from_raw(id), Uid::from_raw(id));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .with_context(|| format!("setresgid({id})"))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .with_context(|| format!("setresuid({id})"))?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).context("capset")?;
     super::process::not_dumpable()
 }
 

@@ -7,19 +7,19 @@ use std::os::fd::AsFd;
 /// The file system types that matter to a core dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsType {
-    /// proc(5).
+    /// The process file system, proc(5).
     Proc,
     /// sysfs, cgroup, debugfs and the like, which hold no ordinary files.
     Kernel,
-    /// In memory: tmpfs, ramfs.
+    /// A file system whose files are memory: tmpfs, ramfs.
     Memory,
     /// Served by a program or another machine: FUSE, NFS, SMB, 9p, Ceph.
     Served,
-    /// Anything else.
+    /// A file system of any other type.
     Other,
 }
 
-/// `fstatfs(2)`, `f_type`.
+/// Returns the type of the file system that an open file is on: `f_type` of fstatfs(2).
 pub fn fs_type(fd: impl AsFd) -> Result<FsType> {
     space(fd).map(|s| s.kind)
 }
@@ -27,7 +27,7 @@ pub fn fs_type(fd: impl AsFd) -> Result<FsType> {
 /// Type and size of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// Its type.
+    /// Type of the file system.
     pub kind: FsType,
     /// Its size in bytes; 0 if it reports none.
     pub total: u64,
@@ -35,11 +35,11 @@ pub struct Space {
     pub available: u64,
     /// Number of inodes; 0 if it reports none.
     pub files: u64,
-    /// Number of free inodes.
+    /// Number of inodes that are free.
     pub files_available: u64,
 }
 
-/// `fstatfs(2)`.
+/// Returns the space of the file system that an open file is on, by fstatfs(2).
 pub fn space(fd: impl AsFd) -> Result<Space> {
     let s = fs::fstatfs(fd).context("fstatfs")?;
     let unit = if s.f_frsize > 0 { s.f_frsize } else { s.f_bsize } as u64;
@@ -49,6 +49,21 @@ pub fn space(fd: impl AsFd) -> Result<Space> {
         available: s.f_bavail.saturating_mul(unit),
         files: s.f_files,
         files_available: s.f_ffree,
+    })
+}
+
+/// Why no program can be placed in a directory and started there, by the flags of its mount: `ro`
+/// or `noexec`.
+///
+/// # References
+/// fstatvfs(3).
+pub fn refuses_programs(dir: impl AsFd) -> Result<Option<&'static str>> {
+    let flags = fs::fstatvfs(dir).context("fstatvfs")?.f_flag;
+    let set = |flag| flags.contains(flag);
+    Ok(match () {
+        () if set(fs::StatVfsMountFlags::RDONLY) => Some("ro"),
+        () if set(fs::StatVfsMountFlags::NOEXEC) => Some("noexec"),
+        () => None,
     })
 }
 

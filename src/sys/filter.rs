@@ -8,7 +8,7 @@ use seccompiler::sock_filter;
 /// One line of a filter.
 #[derive(Clone, Copy, Debug)]
 pub enum Rule {
-    /// The call is allowed.
+    /// The call is allowed. The number is that of the call.
     Allow(i64),
     /// The call is allowed if the low half of argument `.1`, masked with `.2`, equals `.3`.
     /// Several rules may name one call.
@@ -73,7 +73,7 @@ pub const fn fcntl(command: i32) -> Rule {
 
 /// For a process that copies from a pipe, or from another process's memory, to an open file, with
 /// several threads. It cannot open, start or send anything.
-pub static COPY: Program = program(&[
+pub static COPY: BpfProgram = program(&[
     BASE,
     THREADS,
     &[
@@ -128,7 +128,7 @@ const MOST: usize = 256;
 
 /// A filter in the form that the kernel takes.
 #[derive(Debug)]
-pub struct Program {
+pub struct BpfProgram {
     code: [sock_filter; MOST],
     size: usize,
 }
@@ -142,7 +142,7 @@ const KILL: usize = 1;
 /// # References
 /// seccomp(2); `struct seccomp_data`: the number at 0, the architecture at 4,
 /// the arguments from 16 on.
-pub const fn program(lists: &[&[Rule]]) -> Program {
+pub const fn program(lists: &[&[Rule]]) -> BpfProgram {
     let mut rules = [Allow(-1); MOST];
     let mut count = 0;
     let mut l = 0;
@@ -163,7 +163,7 @@ pub const fn program(lists: &[&[Rule]]) -> Program {
     }
     // Jumps only go forward, so the program is built from its end.
     let mut made =
-        Program { code: [const { sock_filter { code: 0, jt: 0, jf: 0, k: 0 } }; MOST], size: 0 };
+        BpfProgram { code: [const { sock_filter { code: 0, jt: 0, jf: 0, k: 0 } }; MOST], size: 0 };
     made.add(RETURN, libc::SECCOMP_RET_ALLOW);
     made.add(RETURN, libc::SECCOMP_RET_KILL_PROCESS);
     made.search(&rules, 0, count);
@@ -175,7 +175,7 @@ pub const fn program(lists: &[&[Rule]]) -> Program {
     made
 }
 
-impl Program {
+impl BpfProgram {
     /// Prepends an instruction; returns its distance from the end.
     const fn add(&mut self, code: u16, k: u32) -> usize {
         self.code[self.size] = sock_filter { code, jt: 0, jf: 0, k };
@@ -249,7 +249,7 @@ const fn number(rule: Rule) -> i64 {
 ///
 /// # References
 /// seccomp(2), Linux 3.17; `SECCOMP_RET_KILL_PROCESS`, Linux 4.14.
-pub fn enter(program: &Program) -> Result<()> {
+pub fn enter(program: &BpfProgram) -> Result<()> {
     // One heap for all threads: to shrink a second one, glibc first opens a file of /proc.
     #[cfg(target_env = "gnu")]
     // SAFETY: called by the only thread; it only sets a number of the allocator's.
@@ -267,7 +267,7 @@ mod tests {
     use crate::sys::process;
 
     const RULES: &[&[Rule]] = &[BASE, THREADS, &[fcntl(libc::F_GETFD)]];
-    static PROGRAM: Program = program(RULES);
+    static PROGRAM: BpfProgram = program(RULES);
 
     fn under_it(work: impl FnOnce() -> i32) -> Ended {
         let child = child::fork(|| if enter(&PROGRAM).is_ok() { work() } else { 99 }).unwrap();

@@ -5,21 +5,21 @@ use rustix::process::{Pid, Resource, Rlimit};
 
 /// A soft and a hard limit in the resource's unit; `None` is `RLIM_INFINITY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
+pub struct SoftAndHard {
     /// The limit that is enforced.
     pub soft: Option<u64>,
     /// The value up to which the soft limit may be raised.
     pub hard: Option<u64>,
 }
 
-impl From<Rlimit> for Limit {
+impl From<Rlimit> for SoftAndHard {
     fn from(l: Rlimit) -> Self {
-        Limit { soft: l.current, hard: l.maximum }
+        SoftAndHard { soft: l.current, hard: l.maximum }
     }
 }
 
-impl From<Limit> for Rlimit {
-    fn from(l: Limit) -> Self {
+impl From<SoftAndHard> for Rlimit {
+    fn from(l: SoftAndHard) -> Self {
         Rlimit { current: l.soft, maximum: l.hard }
     }
 }
@@ -32,7 +32,7 @@ fn pid(pid: i32) -> Result<Pid> {
 ///
 /// # References
 /// prlimit(2), Linux 2.6.36.
-pub fn set_core_of(process: i32, limit: Limit) -> Result<()> {
+pub fn set_core_of(process: i32, limit: SoftAndHard) -> Result<()> {
     rustix::process::prlimit(Some(pid(process)?), Resource::Core, limit.into())
         .with_context(|| format!("prlimit({process}, RLIMIT_CORE, {limit:?})"))?;
     Ok(())

@@ -12,16 +12,16 @@ const PAGE: usize = 4096;
 /// A part of an address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Its first address.
+    /// Address of its first byte in the process.
     pub address: u64,
-    /// Its length in bytes.
+    /// Length of the region in bytes.
     pub size: usize,
 }
 
 /// The memory of one thread's process. `mem` stays bound to that address space; the thread ID may
 /// be reused, so a reader must check the pidfd afterwards.
 #[derive(Debug)]
-pub struct Memory {
+pub struct ProcessMemory {
     thread: i32,
     mem: OwnedFd,
     /// Whether process_vm_readv may still be tried. Yama or a missing
@@ -29,10 +29,10 @@ pub struct Memory {
     direct: AtomicBool,
 }
 
-impl Memory {
+impl ProcessMemory {
     /// `mem` is /proc/PID/mem, opened by a process that may; `thread` is a thread of that process.
     pub fn new(thread: i32, mem: OwnedFd) -> Self {
-        Memory { thread, mem, direct: AtomicBool::new(true) }
+        ProcessMemory { thread, mem, direct: AtomicBool::new(true) }
     }
 
     /// From now on reads only through /proc/PID/mem: the process may end, and its ID may be reused.
@@ -128,7 +128,7 @@ pub fn is_shared(one: i32, other: i32) -> bool {
     one != other && unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) } == 0
 }
 
-impl AsFd for Memory {
+impl AsFd for ProcessMemory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.mem.as_fd()
     }

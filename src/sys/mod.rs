@@ -2,18 +2,23 @@
 //! `rustix`, `libc` or `caps`.
 //!
 //! One kernel interface per file. Errors print like strace (`openat2(3, "a/b", O_PATH):
-//! ENOENT`), so that a line of the log is enough to find the call. Nothing here knows what a
-//! container or a core dump is.
+//! ENOENT`), so that a line of the log is enough to find the call. Nothing here knows of requests,
+//! registered containers, records or the format of a core.
+//!
+//! A function whose comment has no section on errors fails as the system calls do that it makes; its
+//! references name them, with the version of Linux that brought them where that is not ancient.
 
 #![allow(unsafe_code)]
 
 pub mod apart;
 pub mod apparmor;
+pub mod ask;
 pub mod budget;
 pub mod cgroup;
 pub mod child;
 pub mod counter;
 pub mod cred;
+pub mod executor;
 pub mod file;
 pub mod filesystem;
 pub mod filter;

@@ -6,18 +6,18 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 mod ioctl {
     nix::ioctl_none_bad!(
-        /// `NS_GET_PARENT`
+        /// `NS_GET_PARENT` of ioctl_ns(2).
         ns_get_parent,
         libc::NS_GET_PARENT
     );
     nix::ioctl_read_bad!(
-        /// `NS_GET_MNTNS_ID`
+        /// `NS_GET_MNTNS_ID` of linux/nsfs.h, since Linux 6.11.
         ns_get_mntns_id,
         libc::NS_GET_MNTNS_ID,
         u64
     );
     nix::ioctl_read_bad!(
-        /// `NS_GET_OWNER_UID`
+        /// `NS_GET_OWNER_UID` of ioctl_ns(2).
         ns_get_owner_uid,
         libc::NS_GET_OWNER_UID,
         libc::uid_t
@@ -127,7 +127,7 @@ pub fn check_initial(helper: &std::path::Path) -> Result<()> {
 
 /// The kind of a namespace to enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum NamespaceKind {
     /// Mount namespace. Root and working directory become those of the namespace.
     Mount,
     /// User namespace: gives all capabilities in it, and none outside.
@@ -138,10 +138,10 @@ pub enum Kind {
 ///
 /// # References
 /// setns(2).
-pub fn enter(ns: impl AsFd, kind: Kind) -> Result<()> {
+pub fn enter(ns: impl AsFd, kind: NamespaceKind) -> Result<()> {
     let ty = match kind {
-        Kind::Mount => LinkNameSpaceType::Mount,
-        Kind::User => LinkNameSpaceType::User,
+        NamespaceKind::Mount => LinkNameSpaceType::Mount,
+        NamespaceKind::User => LinkNameSpaceType::User,
     };
     match move_into_link_name_space(ns.as_fd(), Some(ty)) {
         Ok(()) => Ok(()),
@@ -175,9 +175,9 @@ pub fn inside_mount_ns<T>(ns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Re
     )
     .context("open(\".\", O_PATH)")?;
     let own = std::fs::File::open("/proc/self/ns/mnt").context("open(\"/proc/self/ns/mnt\")")?;
-    enter(ns, Kind::Mount)?;
+    enter(ns, NamespaceKind::Mount)?;
     let result = work();
-    let back = enter(&own, Kind::Mount)
+    let back = enter(&own, NamespaceKind::Mount)
         .and_then(|()| file::change_root(&home))
         .and_then(|()| file::change_dir(&cwd));
     if let Err(e) = back {

@@ -10,11 +10,11 @@ const PAGE: u64 = 4096;
 
 const NOTHING: page_region = page_region { start: 0, end: 0, categories: 0 };
 
-/// The number of `PAGEMAP_SCAN`.
+/// Request number of `PAGEMAP_SCAN` (linux/fs.h), for the seccomp filter.
 pub const SCAN: u64 = nix::request_code_readwrite!(b'f', 16, size_of::<pm_scan_arg>());
 
 nix::ioctl_readwrite!(
-    /// `PAGEMAP_SCAN`
+    /// `PAGEMAP_SCAN` of linux/fs.h, since Linux 6.7.
     pagemap_scan,
     b'f',
     16,

@@ -15,14 +15,14 @@ const PAGE: usize = 4096;
 mod ioctl {
     use linux_raw_sys::general::{uffdio_api, uffdio_register};
     nix::ioctl_readwrite!(
-        /// `UFFDIO_API`
+        /// `UFFDIO_API` of ioctl_userfaultfd(2).
         api,
         0xaa,
         0x3f,
         uffdio_api
     );
     nix::ioctl_readwrite!(
-        /// `UFFDIO_REGISTER`
+        /// `UFFDIO_REGISTER` of ioctl_userfaultfd(2).
         register,
         0xaa,
         0x00,

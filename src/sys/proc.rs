@@ -7,7 +7,7 @@
 use super::cred::Credentials;
 use super::file;
 use super::filesystem;
-use super::limit::Limit;
+use super::limit::SoftAndHard;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
@@ -24,7 +24,7 @@ const MAX: usize = 1 << 20;
 pub struct Proc(OwnedFd);
 
 impl Proc {
-    /// Opens /proc/PID.
+    /// Opens the directory /proc/PID. A descriptor of it never leads to another process.
     pub fn open(pid: i32) -> Result<Self> {
         ensure!(pid > 0, "{pid} is no process ID");
         let dir = file::open_dir(format!("/proc/{pid}").as_ref())?;
@@ -85,7 +85,7 @@ impl Proc {
         Ok(())
     }
 
-    /// /proc/PID/status, parsed.
+    /// Reads and parses /proc/PID/status.
     pub fn status(&self) -> Result<Status> {
         Status::parse(&self.read("status")?).context("/proc/PID/status is not understood")
     }
@@ -106,9 +106,11 @@ impl Proc {
         start_time(&self.read("stat")?).context("/proc/PID/stat is not understood")
     }
 
-    /// Whether it has ended completely and was only not waited for yet.
-    pub fn is_zombie(&self) -> Result<bool> {
-        is_zombie(&self.read("stat")?).context("/proc/PID/stat is not understood")
+    /// Whether the process that started at this time, in clock ticks since boot, is still there: it
+    /// is this one, and has not ended (and is not only waiting to be waited for).
+    pub fn is_alive_since(&self, time: u64) -> Result<bool> {
+        let stat = self.read("stat")?;
+        Ok(start_time(&stat) == Some(time) && is_zombie(&stat) == Some(false))
     }
 
     /// Whether it is stopped, by SIGSTOP or a tracer.
@@ -119,7 +121,7 @@ impl Proc {
     }
 
     /// One of its resource limits, by its name in /proc/PID/limits.
-    pub fn limit(&self, name: &str) -> Result<Limit> {
+    pub fn limit(&self, name: &str) -> Result<SoftAndHard> {
         limit(&self.read("limits")?, name)
             .with_context(|| format!("/proc/PID/limits has no {name:?}"))
     }
@@ -144,14 +146,14 @@ impl AsFd for Proc {
     }
 }
 
-/// Fields of /proc/PID/status.
+/// The fields of /proc/PID/status that are used here, see proc_pid_status(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// File creation mask.
+    /// File mode creation mask, see umask(2).
     pub umask: u32,
     /// PID of the parent in the reader's PID namespace; 0 if it is outside.
     pub parent: i32,
-    /// IDs, groups, effective capabilities.
+    /// User and group IDs, supplementary groups and capabilities.
     pub credentials: Credentials,
     /// The thread group's ID in each PID namespace, from the reader's to its own.
     pub ns_tgid: Vec<i32>,
@@ -215,16 +217,16 @@ fn after_name(stat: &[u8]) -> Option<std::str::SplitWhitespace<'_>> {
     Some(std::str::from_utf8(stat.get(after..)?).ok()?.split_whitespace())
 }
 
-/// One line of /proc/PID/cgroup.
+/// One line of /proc/PID/cgroup: one hierarchy, see cgroups(7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     /// The controllers of the hierarchy; empty for cgroup v2.
     pub controllers: Vec<u8>,
-    /// Path in the hierarchy.
+    /// Path below the root of the hierarchy, as this process's cgroup namespace shows it.
     pub path: Vec<u8>,
 }
 
-/// Parses /proc/PID/cgroup, `ID:controllers:path`.
+/// Parses /proc/PID/cgroup, whose lines are `ID:controllers:path`. Other lines are skipped.
 pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
     let mut out = Vec::new();
     for line in text.split(|b| *b == b'\n') {
@@ -237,7 +239,7 @@ pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
     out
 }
 
-/// One line of /proc/PID/mountinfo.
+/// One line of /proc/PID/mountinfo: one mount, see proc_pid_mountinfo(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
     /// `major:minor` of the file system.
@@ -265,6 +267,20 @@ pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
         })
     };
     text.split(|b| *b == b'\n').filter_map(parse).collect()
+}
+
+/// Where the root directory of a process comes from, in the text of its mountinfo: the upper layer of
+/// an overlay, else the directory of the file system that is mounted there.
+///
+/// # References
+/// proc_pid_mountinfo(5); the options of an overlay end the line.
+pub fn root_mount(text: &[u8]) -> Option<Vec<u8>> {
+    let words = |line: &[u8]| line.split(|b| *b == b' ').map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let last =
+        text.split(|b| *b == b'\n').map(words).rfind(|w| w.get(4).is_some_and(|t| t == b"/"))?;
+    let mut options = last.last()?.split(|b| *b == b',');
+    let upper = options.find_map(|option| option.strip_prefix(b"upperdir="));
+    Some(unescape(upper.unwrap_or(&last[3])))
 }
 
 /// Decodes the kernel's escapes, such as `\040` for a blank.
@@ -298,14 +314,14 @@ pub fn mapped_root(text: &[u8]) -> Option<u32> {
 }
 
 /// A soft and hard limit of /proc/PID/limits. `None`: no such line.
-pub fn limit(text: &[u8], name: &str) -> Option<Limit> {
+pub fn limit(text: &[u8], name: &str) -> Option<SoftAndHard> {
     let line = text.split(|b| *b == b'\n').find_map(|l| l.strip_prefix(name.as_bytes()))?;
     let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
     let mut value = || match words.next()? {
         "unlimited" => Some(None),
         n => n.parse().ok().map(Some),
     };
-    Some(Limit { soft: value()?, hard: value()? })
+    Some(SoftAndHard { soft: value()?, hard: value()? })
 }
 
 /// Not 0 if a program was started set-user-ID, set-group-ID or with file capabilities.
@@ -341,7 +357,7 @@ pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
 
 pub use super::text::printable;
 
-/// Bytes as an `OsStr`.
+/// Views bytes as the `OsStr` that the system calls take.
 pub fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
@@ -423,10 +439,13 @@ mod tests {
         let text = b"Limit  Soft  Hard  Units\n\
                      Max file size             4096       unlimited   bytes     \n\
                      Max core file size        0  18446744073709551614 bytes\n";
-        assert_eq!(limit(text, "Max file size"), Some(Limit { soft: Some(4096), hard: None }));
+        assert_eq!(
+            limit(text, "Max file size"),
+            Some(SoftAndHard { soft: Some(4096), hard: None })
+        );
         assert_eq!(
             limit(text, "Max core file size"),
-            Some(Limit { soft: Some(0), hard: Some(u64::MAX - 1) })
+            Some(SoftAndHard { soft: Some(0), hard: Some(u64::MAX - 1) })
         );
         assert_eq!(limit(text, "Max nothing"), None);
     }

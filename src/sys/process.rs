@@ -296,6 +296,11 @@ pub fn release_streams() {
     }
 }
 
+/// Names the process for ps(1): `PR_SET_NAME`, 15 bytes at most.
+pub fn set_name(name: &std::ffi::CStr) {
+    let _ = rustix::thread::set_name(name);
+}
+
 /// Makes the kernel kill this process when its parent ends.
 ///
 /// # References
@@ -355,7 +360,7 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
     }
 }
 
-/// `ftruncate(2)`.
+/// Sets the size of an open file, in bytes, by ftruncate(2).
 pub fn set_size(file: impl AsFd, size: u64) -> rustix::io::Result<()> {
     rustix::fs::ftruncate(file, size)
 }

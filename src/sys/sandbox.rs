@@ -3,8 +3,8 @@
 //! and a pipe for its output.
 
 use super::child::{self, Ended};
-use super::cred::{self, Credentials};
-use super::filter::{self, Program, Rule, Rule::Allow};
+use super::cred;
+use super::filter::{self, BpfProgram, Rule, Rule::Allow};
 use super::process;
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 /// Bounds of a sandboxed child.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Address space, in bytes.
+pub struct SandboxBounds {
+    /// Most address space of the child, in bytes (RLIMIT_AS).
     pub memory: u64,
-    /// Processor time, in seconds.
+    /// Most processor time of the child, in seconds (RLIMIT_CPU).
     pub cpu: u64,
     /// Wall time until it is killed.
     pub time: Duration,
@@ -29,8 +29,8 @@ pub struct Bounds {
 
 /// The output of a sandboxed child, and why it stopped.
 #[derive(Debug)]
-pub struct Said {
-    /// The output, possibly truncated.
+pub struct ChildOutput {
+    /// What the child has written; truncated where it was ended by a limit.
     pub output: Vec<u8>,
     /// Why the output is incomplete; `None` if the child came to its end.
     pub cut: Option<String>,
@@ -47,15 +47,15 @@ const NOBODY: u32 = 65534;
 /// the child has besides the pipe, under the same numbers.
 ///
 /// # Errors
-/// The child could not be started. What happens in it is in [`Said`].
+/// The child could not be started. What happens in it is in [`ChildOutput`].
 ///
 /// # References
 /// seccomp(2), Linux 3.17; setrlimit(2); credentials(7).
 pub fn run(
-    bounds: &Bounds,
+    bounds: &SandboxBounds,
     keep: &[BorrowedFd<'_>],
     work: impl FnOnce(&mut dyn Write),
-) -> Result<Said> {
+) -> Result<ChildOutput> {
     let (read, write) = process::pipe()?;
     let child = child::fork(|| {
         let mut out = std::fs::File::from(write);
@@ -93,19 +93,19 @@ pub fn run(
         }
         Ended::Signal(n) => Some(format!("its reader was killed by signal {n}")),
     });
-    Ok(Said { output, cut })
+    Ok(ChildOutput { output, cut })
 }
 
 /// Reads the output of a child until it ends, exceeds its time, or writes too much; then also
 /// returns why the reading stopped.
-pub fn listen(pipe: &OwnedFd, bounds: &Bounds) -> (Vec<u8>, Option<String>) {
+pub fn listen(pipe: &OwnedFd, bounds: &SandboxBounds) -> (Vec<u8>, Option<String>) {
     listen_beside(pipe, bounds, None, &mut || {})
 }
 
 /// The same. If `other` becomes readable in the meantime, `then` is called, once.
 pub fn listen_beside(
     pipe: &OwnedFd,
-    bounds: &Bounds,
+    bounds: &SandboxBounds,
     mut other: Option<&OwnedFd>,
     then: &mut dyn FnMut(),
 ) -> (Vec<u8>, Option<String>) {
@@ -160,7 +160,7 @@ fn own_memory() -> u64 {
 
 /// Gives up all privileges. The order matters for security: descriptors, limits, IDs, and the
 /// filter last, since it forbids the other calls.
-fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Result<()> {
+fn enter(bounds: &SandboxBounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Result<()> {
     // What Rust's runtime prints at an abort must not reach the user's terminal.
     let null = std::fs::OpenOptions::new()
         .read(true)
@@ -193,16 +193,7 @@ fn enter(bounds: &Bounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -> Resul
             .with_context(|| format!("setrlimit({resource:?}, {most})"))?;
     }
     if rustix::process::geteuid().is_root() {
-        cred::assume(
-            &Credentials {
-                uid: [own; 4],
-                gid: [own; 4],
-                groups: Vec::new(),
-                effective: 0,
-                permitted: 0,
-            },
-            None,
-        )?;
+        cred::give_up(own)?;
     } else {
         rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
         process::not_dumpable()?;
@@ -234,13 +225,13 @@ const RULES: &[&[Rule]] = &[
     ],
 ];
 
-static FILTER: Program = filter::program(RULES);
+static FILTER: BpfProgram = filter::program(RULES);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds {
+    const BOUNDS: SandboxBounds = SandboxBounds {
         memory: 1 << 30,
         cpu: 20,
         time: Duration::from_secs(60),
@@ -250,7 +241,7 @@ mod tests {
 
     /// Tests run on threads. Entering the sandbox is safe all the same: the child uses nothing that
     /// another thread could have locked except the allocator, which glibc makes consistent at fork.
-    fn sandboxed(bounds: &Bounds, work: impl FnOnce(&mut dyn Write)) -> Said {
+    fn sandboxed(bounds: &SandboxBounds, work: impl FnOnce(&mut dyn Write)) -> ChildOutput {
         run(bounds, &[], work).unwrap()
     }
 
@@ -312,13 +303,13 @@ mod tests {
 
     #[test]
     fn it_is_bounded() {
-        let said = sandboxed(&Bounds { cpu: 1, ..BOUNDS }, |_| {
+        let said = sandboxed(&SandboxBounds { cpu: 1, ..BOUNDS }, |_| {
             loop {
                 std::hint::black_box(0);
             }
         });
         assert_eq!(said.cut.as_deref(), Some("its reader had used 1 seconds of processor time"));
-        let said = sandboxed(&Bounds { time: Duration::from_millis(100), ..BOUNDS }, |_| {
+        let said = sandboxed(&SandboxBounds { time: Duration::from_millis(100), ..BOUNDS }, |_| {
             loop {
                 std::hint::black_box(0);
             }

@@ -31,7 +31,7 @@ pub fn is_on() -> bool {
 /// A process in SELinux's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// Its own context.
+    /// Its security context, as /proc/PID/attr/current has it.
     context: Vec<u8>,
     /// The label that it has set for all files that it makes (setfscreatecon(3)).
     chosen: Option<Vec<u8>>,
@@ -86,7 +86,7 @@ pub struct Policy {
 
 /// The policy's answer for a file that is to be made.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct AccessVector {
     /// The label that it would have.
     pub label: Vec<u8>,
     /// The right that the process would need but does not have.
@@ -120,7 +120,7 @@ impl Policy {
     /// # References
     /// `may_create()`, `may_link()` and `selinux_determine_inode_label()` in
     /// security/selinux/hooks.c: what the kernel checks, and in which order it decides.
-    pub fn ask(&self, subject: &Subject, dir: impl AsFd, name: &OsStr) -> Result<Answer> {
+    pub fn ask(&self, subject: &Subject, dir: impl AsFd, name: &OsStr) -> Result<AccessVector> {
         // An `O_PATH` descriptor has no attributes, and with search permission
         // alone no other can be had.
         file::change_dir(dir)?;
@@ -153,7 +153,7 @@ impl Policy {
                         .is_none()
             }
         };
-        Ok(Answer { label, denied, may_replace })
+        Ok(AccessVector { label, denied, may_replace })
     }
 
     /// Gives this thread's new files this label from now on, on file systems

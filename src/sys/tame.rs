@@ -7,10 +7,10 @@
 
 /// Position of the stream within an escape sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum EscapeSequence {
     #[default]
     Text,
-    /// After ESC.
+    /// After an ESC, whose meaning the next byte decides.
     Escape,
     /// In a control sequence: `ESC [` and the bytes up to its final one.
     Sequence,
@@ -23,8 +23,8 @@ enum State {
 /// A filter for one stream.
 #[derive(Debug, Default)]
 pub struct Tame {
-    state: State,
-    /// The sequence so far.
+    state: EscapeSequence,
+    /// The bytes of the sequence that is not complete yet.
     held: Vec<u8>,
 }
 
@@ -51,46 +51,50 @@ impl Tame {
 
     fn one(&mut self, byte: u8, out: &mut Vec<u8>) {
         self.state = match (self.state, byte) {
-            (State::Text, ESC) => State::Escape,
-            (State::Text, _) => {
+            (EscapeSequence::Text, ESC) => EscapeSequence::Escape,
+            (EscapeSequence::Text, _) => {
                 out.push(byte);
-                State::Text
+                EscapeSequence::Text
             }
-            (State::Escape, b'[') => {
+            (EscapeSequence::Escape, b'[') => {
                 self.held.clear();
-                State::Sequence
+                EscapeSequence::Sequence
             }
-            (State::Escape, b']' | b'P' | b'X' | b'^' | b'_') => State::Dropped,
-            (State::Escape, ESC) => State::Escape,
+            (EscapeSequence::Escape, b']' | b'P' | b'X' | b'^' | b'_') => EscapeSequence::Dropped,
+            (EscapeSequence::Escape, ESC) => EscapeSequence::Escape,
             // DECID asks for an answer, RIS resets the terminal.
-            (State::Escape, b'Z' | b'c') => State::Text,
-            (State::Escape, _) => {
+            (EscapeSequence::Escape, b'Z' | b'c') => EscapeSequence::Text,
+            (EscapeSequence::Escape, _) => {
                 out.extend([ESC, byte]);
-                State::Text
+                EscapeSequence::Text
             }
-            (State::Sequence, ESC) => State::Escape,
-            (State::Sequence, 0x40..=0x7e) => {
+            (EscapeSequence::Sequence, ESC) => EscapeSequence::Escape,
+            (EscapeSequence::Sequence, 0x40..=0x7e) => {
                 if !DROPPED.contains(&byte) && self.held.len() < LONGEST {
                     out.extend([ESC, b'[']);
                     out.append(&mut self.held);
                     out.push(byte);
                 }
-                State::Text
+                EscapeSequence::Text
             }
-            (State::Sequence, _) => {
+            (EscapeSequence::Sequence, _) => {
                 if self.held.len() < LONGEST {
                     self.held.push(byte);
                 }
-                State::Sequence
+                EscapeSequence::Sequence
             }
-            (State::Dropped, BEL) | (State::DroppedEscape, b'\\') => State::Text,
-            (State::Dropped | State::DroppedEscape, ESC) => State::DroppedEscape,
+            (EscapeSequence::Dropped, BEL) | (EscapeSequence::DroppedEscape, b'\\') => {
+                EscapeSequence::Text
+            }
+            (EscapeSequence::Dropped | EscapeSequence::DroppedEscape, ESC) => {
+                EscapeSequence::DroppedEscape
+            }
             // A string without an end would drop everything after it, so a line break ends it.
-            (State::Dropped | State::DroppedEscape, b'\n' | b'\r') => {
+            (EscapeSequence::Dropped | EscapeSequence::DroppedEscape, b'\n' | b'\r') => {
                 out.push(byte);
-                State::Text
+                EscapeSequence::Text
             }
-            (State::Dropped | State::DroppedEscape, _) => State::Dropped,
+            (EscapeSequence::Dropped | EscapeSequence::DroppedEscape, _) => EscapeSequence::Dropped,
         };
     }
 }

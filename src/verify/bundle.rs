@@ -74,17 +74,18 @@ impl Bundle {
         fs::read_to_string(self.path("report/seen")).unwrap_or_default()
     }
 
-    /// The arguments after `verify-probe` for a stage.
-    fn words(&self, program: &str, stage: &str, report: &Path, actions: &[String]) -> Value {
-        let mut words = vec![
+    /// The command line of this program as a hook or as the container's program: `verify-probe`,
+    /// the name under which it reports, and what it does besides.
+    fn arguments(&self, program: &str, stage: &str, report: &Path, actions: &[String]) -> Value {
+        let mut arguments = vec![
             program.to_owned(),
             "verify-probe".to_owned(),
             stage.to_owned(),
             report.display().to_string(),
         ];
-        words.push(self.scratch.path().display().to_string());
-        words.extend_from_slice(actions);
-        json!(words)
+        arguments.push(self.scratch.path().display().to_string());
+        arguments.extend_from_slice(actions);
+        json!(arguments)
     }
 
     /// Adds a hook to a stage. It reports under `name`; `timeout` is in seconds.
@@ -106,7 +107,7 @@ impl Bundle {
         };
         let hook = json!({
             "path": program,
-            "args": self.words("oci-coredump", name, &report, actions),
+            "args": self.arguments("oci-coredump", name, &report, actions),
             "env": [format!("{VARIABLE}={}", self.id)],
             "timeout": timeout.unwrap_or(TIMEOUT),
         });
@@ -134,7 +135,7 @@ impl Bundle {
             "process": {
                 "terminal": false,
                 "user": { "uid": 0, "gid": 0 },
-                "args": self.words(&format!("{INSIDE}/program"), "program", &report, &[]),
+                "args": self.arguments(&format!("{INSIDE}/program"), "program", &report, &[]),
                 "env": ["PATH=/bin"],
                 "cwd": "/",
                 "capabilities": { "bounding": none, "effective": none, "permitted": none },

@@ -5,10 +5,10 @@ use serde::Serialize;
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
+pub(crate) enum CheckVerdict {
     /// The runtime does what is needed.
     Ok,
-    /// It does not.
+    /// The runtime does not do what is needed.
     Failed,
 }
 
@@ -17,11 +17,11 @@ pub(crate) enum Verdict {
 pub(crate) struct Check {
     /// What it concerns, such as `order` or `limits`.
     pub subject: &'static str,
-    /// What a hook needs.
+    /// What a hook needs, in words for the user.
     pub need: &'static str,
     /// Whether the runtime provides it.
-    pub verdict: Verdict,
-    /// What was observed.
+    pub verdict: CheckVerdict,
+    /// What was observed, in words; may be empty if the verdict is `Ok`.
     pub found: String,
 }
 
@@ -32,8 +32,8 @@ pub(super) fn check(
     found: Result<String, String>,
 ) -> Check {
     let (verdict, found) = match found {
-        Ok(found) => (Verdict::Ok, found),
-        Err(found) => (Verdict::Failed, found),
+        Ok(found) => (CheckVerdict::Ok, found),
+        Err(found) => (CheckVerdict::Failed, found),
     };
     Check { subject, need, verdict, found }
 }

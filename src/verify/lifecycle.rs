@@ -3,7 +3,7 @@
 
 use super::bundle::Bundle;
 use super::probe::{Observation, observations, own_namespaces};
-use super::runtime::{Container, Said};
+use super::runtime::{Container, RuntimeOutput};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,11 @@ impl Lifecycle {
     }
 }
 
-/// Runs the container.
+/// Creates, starts, kills and deletes the container.
+///
+/// # Errors
+/// The runtime cannot be executed. A call of the runtime that fails is no error here: it is noted in
+/// [`Lifecycle::trouble`].
 pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
     let mut bundle = Bundle::new()?;
     let volume = bundle.path("volume");
@@ -79,7 +83,7 @@ pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
         ..Lifecycle::default()
     };
     let (container, said) = Container::create(runtime, &bundle)?;
-    let note = |said: Said, lifecycle: &mut Lifecycle| {
+    let note = |said: RuntimeOutput, lifecycle: &mut Lifecycle| {
         lifecycle.trouble.extend((!said.success).then_some(said.text));
         said.success
     };

@@ -24,7 +24,7 @@ mod state;
 use anyhow::{Context, Result};
 use std::path::Path;
 
-pub(crate) use check::{Check, Verdict};
+pub(crate) use check::{Check, CheckVerdict};
 pub(crate) use probe::{Action, probe};
 
 /// Checks a runtime: starts and removes a few containers with it, in a scratch directory.

@@ -2,7 +2,7 @@
 //! that it is told, and reports what it observes.
 
 use crate::sys::file;
-use crate::sys::limit::{self, Limit};
+use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::Proc;
 use crate::sys::resolve::{self, Below};
 use crate::sys::{filesystem, mount, ns};
@@ -42,9 +42,9 @@ pub(crate) enum Action {
     Mount(PathBuf),
     /// Set the container's soft RLIMIT_CORE, in bytes.
     Limit(u64),
-    /// Exit with this status.
+    /// Exit with this status, after reporting.
     Exit(u8),
-    /// Keep running.
+    /// Keep running until killed, after reporting.
     Hang,
 }
 
@@ -69,7 +69,7 @@ impl FromStr for Action {
 pub(crate) struct Observation {
     /// Its stage, with a number if there are several; `program` for the container's own program.
     pub stage: String,
-    /// The state on stdin.
+    /// The state that the runtime passed on stdin, if it was JSON.
     pub state: Option<Value>,
     /// Its namespaces, by inode number.
     pub namespaces: BTreeMap<String, u64>,
@@ -84,7 +84,7 @@ pub(crate) struct Observation {
     /// The annotation in the bundle's config.json.
     pub annotation: Option<String>,
     /// The container's process that the state names.
-    pub init: Option<Init>,
+    pub init: Option<ProbeInit>,
     /// The file that it reads in the volume that a hook mounted.
     pub volume: Option<String>,
     /// The content of the file that a hook mounted over.
@@ -96,12 +96,12 @@ pub(crate) struct Observation {
 /// The process that a state names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Init {
+pub(crate) struct ProbeInit {
     /// Its namespaces, by inode number.
     pub namespaces: BTreeMap<String, u64>,
     /// The mount points in its mount namespace.
     pub mounts: Vec<PathBuf>,
-    /// Its /proc/PID/cgroup.
+    /// Content of the /proc/PID/cgroup of the observing process.
     pub cgroup: String,
 }
 
@@ -211,7 +211,7 @@ fn annotation(config: &Path) -> Option<String> {
     config["annotations"][ANNOTATION].as_str().map(str::to_owned)
 }
 
-fn init(pid: i32) -> Result<Init> {
+fn init(pid: i32) -> Result<ProbeInit> {
     let process = Proc::open(pid)?;
     let namespaces = NAMESPACES
         .iter()
@@ -221,7 +221,7 @@ fn init(pid: i32) -> Result<Init> {
         .lines()
         .filter_map(|l| l.split(' ').nth(4).map(PathBuf::from))
         .collect();
-    Ok(Init {
+    Ok(ProbeInit {
         namespaces,
         mounts,
         cgroup: String::from_utf8_lossy(&process.read("cgroup")?).into_owned(),
@@ -271,7 +271,7 @@ fn set_limit(pid: i32, soft: u64) -> Result<()> {
             hard.unwrap_or_default()
         );
     }
-    limit::set_core_of(pid, Limit { soft: Some(soft), hard })
+    limit::set_core_of(pid, SoftAndHard { soft: Some(soft), hard })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::bundle::Bundle;
 use super::check::{Check, check};
 use super::probe::observations;
-use super::runtime::{Container, Said};
+use super::runtime::{Container, RuntimeOutput};
 use anyhow::Result;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The checks, each with a container of its own.
 pub(super) fn checks(runtime: &Path) -> Result<Vec<Check>> {
-    let refused = |said: Said, _: Duration| {
+    let refused = |said: RuntimeOutput, _: Duration| {
         if said.success { Err("create succeeded".to_owned()) } else { Ok(String::new()) }
     };
-    let ended = |said: Said, took: Duration| match (said.success, took < PATIENCE) {
+    let ended = |said: RuntimeOutput, took: Duration| match (said.success, took < PATIENCE) {
         (false, true) => Ok(String::new()),
         (false, false) => Err(format!("create took {} s", took.as_secs())),
         (true, _) => Err("create succeeded".into()),
@@ -41,7 +41,7 @@ fn refusing(
     runtime: &Path,
     actions: &[&str],
     timeout: Option<u64>,
-    judge: impl Fn(Said, Duration) -> Result<String, String>,
+    judge: impl Fn(RuntimeOutput, Duration) -> Result<String, String>,
 ) -> Result<Result<String, String>> {
     let mut bundle = Bundle::new()?;
     let actions: Vec<String> = actions.iter().map(|d| (*d).to_owned()).collect();

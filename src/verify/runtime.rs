@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// The result of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct RuntimeOutput {
     /// Whether it exited with status 0.
     pub success: bool,
     /// How it ended, and the end of its stderr.
@@ -41,7 +41,7 @@ impl Drop for Container<'_> {
 
 impl<'a> Container<'a> {
     /// Calls `create`. The container may exist or not.
-    pub(super) fn create(runtime: &'a Path, bundle: &'a Bundle) -> Result<(Self, Said)> {
+    pub(super) fn create(runtime: &'a Path, bundle: &'a Bundle) -> Result<(Self, RuntimeOutput)> {
         bundle.write()?;
         let container = Container { runtime, bundle };
         let directory = bundle.path("bundle");
@@ -50,18 +50,18 @@ impl<'a> Container<'a> {
         Ok((container, said))
     }
 
-    /// Calls `start`.
-    pub(super) fn start(&self) -> Result<Said> {
+    /// Runs the runtime's `start`, and returns what it said.
+    pub(super) fn start(&self) -> Result<RuntimeOutput> {
         self.call(&["start", &self.bundle.id])
     }
 
-    /// Calls `kill` with SIGKILL.
-    pub(super) fn kill(&self) -> Result<Said> {
+    /// Runs the runtime's `kill` with SIGKILL.
+    pub(super) fn kill(&self) -> Result<RuntimeOutput> {
         self.call(&["kill", &self.bundle.id, "KILL"])
     }
 
-    /// Calls `delete`.
-    pub(super) fn delete(&self) -> Result<Said> {
+    /// Runs the runtime's `delete`.
+    pub(super) fn delete(&self) -> Result<RuntimeOutput> {
         self.call(&["delete", &self.bundle.id])
     }
 
@@ -108,7 +108,7 @@ impl<'a> Container<'a> {
 
     /// Calls the runtime. Its output goes to files: the container inherits them, and would keep a
     /// pipe open for as long as it lives.
-    fn call(&self, args: &[&str]) -> Result<Said> {
+    fn call(&self, args: &[&str]) -> Result<RuntimeOutput> {
         let (out, err) = (self.bundle.path("stdout"), self.bundle.path("stderr"));
         let mut child = Command::new(self.runtime)
             .arg("--root")
@@ -138,7 +138,7 @@ impl<'a> Container<'a> {
         let how = status
             .map_or_else(|| format!("no end within {} s", DEADLINE.as_secs()), |s| s.to_string());
         let verb = args.first().copied().unwrap_or_default();
-        Ok(Said {
+        Ok(RuntimeOutput {
             success: status.is_some_and(|s| s.success()),
             text: format!("{verb}: {how}: {last}"),
         })

@@ -1,8 +1,8 @@
 //! A crash whose program is gone by then, as `export` and `debug` find it.
 
-use crate::stacks::{build, dump, succeed};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use support::stacks::{build, dump, succeed};
 
 /// A store with one record, its core on a volume, its executable among the kept
 /// binaries, and nowhere else.

@@ -51,7 +51,7 @@ fn specifiers() -> Vec<Row> {
     ]
 }
 
-fn admin(bundle: &mut crate::support::bundle::Bundle) {
+fn admin(bundle: &mut support::bundle::Bundle) {
     super::privileges::add_capability(bundle, "CAP_SYS_ADMIN");
 }
 
@@ -135,13 +135,13 @@ fn executables() -> Vec<Row> {
     ]
 }
 
-fn jail(bundle: &mut crate::support::bundle::Bundle) {
+fn jail(bundle: &mut support::bundle::Bundle) {
     empty_jail(bundle);
     bundle.rootfs().directory("/jail/cores", 0o1777);
 }
 
-fn empty_jail(bundle: &mut crate::support::bundle::Bundle) {
-    let crasher = crate::support::crasher::crasher();
+fn empty_jail(bundle: &mut support::bundle::Bundle) {
+    let crasher = support::crasher::crasher();
     bundle.rootfs().put(crasher, "/jail/bin/crasher");
 }
 

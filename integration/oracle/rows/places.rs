@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::oracle::row::{Forced, Row};
-use crate::support::bundle::Bundle;
+use support::bundle::Bundle;
 
 pub fn rows() -> Vec<Row> {
     let mut rows = directories();

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::oracle::observe::MARKER;
 use crate::oracle::row::{Forced, Row};
-use crate::support::bundle::Bundle;
-use crate::support::crasher;
+use support::bundle::Bundle;
+use support::crasher;
 
 /// CAP_DAC_OVERRIDE as a number.
 const DAC_OVERRIDE: u8 = 1;

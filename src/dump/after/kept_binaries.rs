@@ -6,18 +6,19 @@
 //! into files that were opened for it. The parent opens nothing of the container.
 
 use crate::config;
-use crate::corefile::{self, Module, Source, is_name};
+use crate::corefile::{self, Module, is_name};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::slots::Slot;
+use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
 use crate::dump::writer::place::split;
+use crate::elf::{self, Source};
 use crate::store::Store;
 use crate::store::binaries::Binaries;
 use crate::store::pot::{Pot, Wanted};
 use crate::sys::file;
 use crate::sys::resolve::{self, Below};
-use crate::sys::sandbox::Bounds;
+use crate::sys::sandbox::SandboxBounds;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -27,13 +28,23 @@ use std::io::Read;
 use std::time::Duration;
 
 /// For finding them. What is said goes into the record, which is read back up to a size only.
-const LOOK: Bounds =
-    Bounds { memory: 1 << 30, cpu: 30, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
+const LOOK: SandboxBounds = SandboxBounds {
+    memory: 1 << 30,
+    cpu: 30,
+    time: Duration::from_secs(30),
+    output: 64 << 10,
+    file: 0,
+};
 
 /// For copying them; `file` is what is configured. The container's mounts are held that long; and
 /// it is less than the age at which an unfinished file counts as left behind.
-const COPY: Bounds =
-    Bounds { memory: 1 << 30, cpu: 60, time: Duration::from_secs(30), output: 64 << 10, file: 0 };
+const COPY: SandboxBounds = SandboxBounds {
+    memory: 1 << 30,
+    cpu: 60,
+    time: Duration::from_secs(30),
+    output: 64 << 10,
+    file: 0,
+};
 
 /// How long another crash of the same container is waited for: as long as its copy may take.
 const TURN: Duration = COPY.time;
@@ -46,7 +57,7 @@ const START: u64 = 16 << 20;
 
 /// A file that was mapped, as the first child saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Seen {
+struct MappedFile {
     /// Under which name it is kept; empty where it is too large for that.
     name: String,
     path: String,
@@ -88,10 +99,10 @@ impl Keeper<'_> {
             Haste::Last,
             self.charge,
             &slot,
-            |own, out| look(core_file, core, most.max_file, own, out),
+            |own, out| look(core_file, core, most.max_file.raw(), own, out),
         )?;
-        let (seen, large): (Vec<Seen>, Vec<Seen>) =
-            seen.into_iter().take(MOST).partition(|s: &Seen| is_name(&s.name));
+        let (seen, large): (Vec<MappedFile>, Vec<MappedFile>) =
+            seen.into_iter().take(MOST).partition(|s: &MappedFile| is_name(&s.name));
         say_not_kept(
             &large.iter().collect::<Vec<_>>(),
             "[binaries] max_file is less than its size",
@@ -100,8 +111,9 @@ impl Keeper<'_> {
             return Ok(BTreeMap::new());
         }
         let kept = store.binaries()?;
-        let is_new = |s: &&Seen| kept.size(&s.name).is_none() || !kept.has(self.account, &s.name);
-        let new: Vec<&Seen> = seen.iter().filter(is_new).collect();
+        let is_new =
+            |s: &&MappedFile| kept.size(&s.name).is_none() || !kept.has(self.account, &s.name);
+        let new: Vec<&MappedFile> = seen.iter().filter(is_new).collect();
         let mut coming = BTreeSet::new();
         if !new.is_empty() {
             match kept.alone(self.account, TURN)? {
@@ -110,14 +122,15 @@ impl Keeper<'_> {
             }
         }
         // One of another size has been damaged since.
-        let is_there = |s: &Seen| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
+        let is_there =
+            |s: &MappedFile| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
         Ok(seen.into_iter().filter(is_there).map(|s| (s.path, s.name)).collect())
     }
 
     /// Copies those that are missing and that there is room for. What another account has brought
     /// counts for this one too. Returns those that another account's keeper has in hand: they will
     /// be there.
-    fn add(&self, new: &[&Seen], kept: &Binaries) -> Result<BTreeSet<String>> {
+    fn add(&self, new: &[&MappedFile], kept: &Binaries) -> Result<BTreeSet<String>> {
         let Keeper { facts, core_file, most, .. } = *self;
         let mut pot = self.pot(kept)?;
         let needed: BTreeSet<&str> = new.iter().map(|s| s.name.as_str()).collect();
@@ -148,7 +161,7 @@ impl Keeper<'_> {
         let slot = self.slot.iter().flat_map(|t| t.fds());
         let files: Vec<BorrowedFd<'_>> =
             open.iter().map(|(_, file)| file.as_fd()).chain(slot).collect();
-        let bounds = Bounds { file: most.max_file, ..COPY };
+        let bounds = SandboxBounds { file: most.max_file.raw(), ..COPY };
         let done = as_crasher::run::<String>(
             facts,
             core_file,
@@ -185,12 +198,12 @@ impl Keeper<'_> {
             let held = kept.of_account(&account)?;
             accounts.push((account, held));
         }
-        Ok(Pot::new(self.most.max_total, used, self.free / 2, accounts))
+        Ok(Pot::new(self.most.max_total.raw(), used, self.free / 2, accounts))
     }
 }
 
 /// One line, however many there are.
-fn say_not_kept(files: &[&Seen], why: &str) {
+fn say_not_kept(files: &[&MappedFile], why: &str) {
     if let [first, others @ ..] = files {
         let others = match others.len() {
             0 => String::new(),
@@ -212,7 +225,7 @@ fn look(core_file: &CoreFile, core: (u64, u64), most: u64, own: &OwnedFd, out: &
     let Ok(modules) = modules(core_file, core) else { return };
     for module in modules.iter().take(MOST) {
         let Ok(file) = open(&module.path, own) else { continue };
-        let id = corefile::build_id(&file);
+        let id = elf::build_id(&file);
         // Without its first page the core does not know better.
         if module.build_id.is_some() && module.build_id != id {
             continue;
@@ -225,7 +238,7 @@ fn look(core_file: &CoreFile, core: (u64, u64), most: u64, own: &OwnedFd, out: &
         };
         if let Some(name) = name {
             let disk = file::stat(&file).map_or(size, |s| s.allocated.min(size));
-            say(out, &Seen { name, path: module.path.clone(), size, disk });
+            say(out, &MappedFile { name, path: module.path.clone(), size, disk });
         }
     }
 }
@@ -252,10 +265,10 @@ fn open(path: &str, own: &OwnedFd) -> Result<Open> {
 
 /// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked
 /// at when it is there.
-fn copy(seen: &Seen, to: &OwnedFd, own: &OwnedFd) -> Result<()> {
+fn copy(seen: &MappedFile, to: &OwnedFd, own: &OwnedFd) -> Result<()> {
     let to = Open::from(to.try_clone()?);
     file::copy_whole(&open(&seen.path, own)?, &to, seen.size, seen.disk.saturating_add(SLACK))?;
-    let name = corefile::name(&to, corefile::build_id(&to).as_deref(), seen.size);
+    let name = corefile::name(&to, elf::build_id(&to).as_deref(), seen.size);
     ensure!(name.as_ref() == Some(&seen.name), "another file has the path now");
     Ok(())
 }

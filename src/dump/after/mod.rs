@@ -4,6 +4,8 @@
 pub(super) mod kept_binaries;
 pub(super) mod ledger;
 pub(super) mod on_host;
-pub(super) mod refused;
+mod record_list;
+mod record_writer;
+mod refused;
 pub(super) mod termination_log;
 pub(super) mod user_record;

@@ -4,12 +4,11 @@
 //! account, without touching the store. The count of the others is in a record, under that file's
 //! own lock.
 
-use super::ledger;
-use crate::dump::policy::refusals::{Told, Way, decide, kind};
+use super::record_list;
+use crate::dump::policy::refusals::{Refusals, Tally, decide, kind};
 use crate::record::Record;
-use crate::registry::Registry;
 use crate::store::Records;
-use crate::sys::{file, kernel};
+use crate::sys::{OwnedFd, file, kernel};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -22,59 +21,55 @@ const MAX: usize = 64 << 10;
 
 const FILE: &str = "refusals";
 
-/// Tells of a crash without a core. `most`: records that the account may have. Returns whether the
-/// crash has a record of its own.
+/// Tells of a crash without a core. `account`: the directory of the account's limits; without one
+/// each crash has a record of its own. `most`: records that the account may have. Returns whether
+/// the crash has a record of its own.
 ///
 /// # Errors
 /// It could not be told; the log has it then.
-pub(crate) fn tell(
-    registry: Option<&Registry>,
-    account: &str,
+pub(super) fn tell(
+    account: Option<&OwnedFd>,
     most: u64,
     records: &Records,
     record: &Record,
 ) -> Result<bool> {
-    let Some(registry) = registry else {
+    let Some(dir) = account else {
         records.begin(record)?;
         return Ok(true);
     };
-    let dir = registry.limits_dir(account)?;
-    let lock = file::reopen_dir(&dir)?;
-    ensure!(
-        file::lock_within(&lock, PATIENCE)?,
-        "the account {account} is locked by another process"
-    );
-    let text = file::open_read(&dir, FILE.as_ref()).ok();
+    let lock = file::reopen_dir(dir)?;
+    ensure!(file::lock_within(&lock, PATIENCE)?, "the account is locked by another process");
+    let text = file::open_read(dir, FILE.as_ref()).ok();
     let text = text.and_then(|f| file::read_bounded(f, MAX, FILE).ok()).unwrap_or_default();
     // What is damaged is forgotten.
-    let mut told: Told = serde_json::from_slice(&text).unwrap_or_default();
+    let mut told: Refusals = serde_json::from_slice(&text).unwrap_or_default();
     let now = kernel::since_boot().as_millis() as u64;
     let way = decide(&mut told, kind(record), now);
-    if way == Way::Begin {
+    if way == Tally::Begin {
         let name = Records::name_of(record);
         told.sums.insert(kind(record).to_owned(), (name.to_string_lossy().into_owned(), now));
     }
-    if !matches!(way, Way::Count(_)) {
+    if !matches!(way, Tally::Count(_)) {
         let text = serde_json::to_vec(&told).context("refusals to JSON")?;
-        file::replace(&dir, FILE.as_ref(), &text, 0o600)?;
+        file::replace(dir, FILE.as_ref(), &text, 0o600)?;
     }
     drop(lock);
-    let own = way == Way::Own;
+    let own = way == Tally::Own;
     match way {
-        Way::Own => {
+        Tally::Own => {
             records.begin(record)?;
-            ledger::remember(registry, account, most, records, record);
+            note(dir, most, records, record);
         }
-        Way::Begin => {
+        Tally::Begin => {
             records.begin(&Record {
                 count: Some(1),
                 last: Some(record.time.clone()),
                 ..record.clone()
             })?;
-            ledger::remember(registry, account, most, records, record);
+            note(dir, most, records, record);
             log::warn!("{record}; further ones of this kind are counted in its record");
         }
-        Way::Count(name) => {
+        Tally::Count(name) => {
             let count = records.count_one(OsStr::new(&name), &record.time, PATIENCE)?;
             if count.is_power_of_two() {
                 log::warn!("{record} ({count} times by now)");
@@ -82,4 +77,12 @@ pub(crate) fn tell(
         }
     }
     Ok(own)
+}
+
+/// The record is there; that it is not in the list is no reason to say that it is not.
+fn note(dir: &OwnedFd, most: u64, records: &Records, record: &Record) {
+    if let Err(e) = record_list::add(dir, most, records, record) {
+        let account = record.account.as_deref().unwrap_or_default();
+        log::warn!("the records of account {account} cannot be counted, ignoring: {e:#}");
+    }
 }

@@ -1,27 +1,32 @@
-//! One line in `/dev/termination-log`, which Kubernetes shows when a container has ended (`kubectl
-//! describe pod`). Written before the process is let go, since the kubelet reads it as soon as that
-//! has gone.
+//! One line in the container's termination log, which Kubernetes shows when a container has ended
+//! (`kubectl describe pod`). Written before the process is let go, since the kubelet reads it as
+//! soon as that has gone.
 
 use crate::config::TerminationLog;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::slots::Slot;
+use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste};
+use crate::dump::writer::place::split;
 use crate::record::{Outcome, Record};
+use crate::registry::Entry;
 use crate::report::one_line;
-use crate::sys::sandbox::Bounds;
+use crate::store::Records;
+use crate::sys::proc::{self, Proc};
+use crate::sys::sandbox::SandboxBounds;
+use crate::sys::text::head;
 use crate::sys::{OwnedFd, file, resolve};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
-const DIRECTORY: &[u8] = b"/dev";
-const NAME: &str = "termination-log";
+/// Where it is, unless `terminationMessagePath` says otherwise.
+const USUAL: &str = "/dev/termination-log";
 
 /// The kubelet reads the last 4 KiB of it.
 const MOST: usize = 4096;
 
 /// A file that does not take a line at once is not waited for: the process is.
-const BOUNDS: Bounds = Bounds {
+const BOUNDS: SandboxBounds = SandboxBounds {
     memory: 1 << 30,
     cpu: 1,
     time: Duration::from_secs(2),
@@ -29,27 +34,90 @@ const BOUNDS: Bounds = Bounds {
     file: MOST as u64,
 };
 
+/// Programs that are the first process of a container for the sake of another, with which they end:
+/// their oldest child.
+const INITS: [&str; 6] =
+    ["tini", "tini-static", "catatonit", "docker-init", "podman-init", "dumb-init"];
+
+/// Those of s6 and runit, which have many children, and children between them and the program.
+const SUPERVISORS: [&str; 5] = ["s6-svscan", "s6-supervise", "rc.init", "runsvdir", "runsv"];
+
+/// Most processes between the first one and the program.
+const BETWEEN: usize = 4;
+
 /// Whether this crash is one to be told of.
-pub(crate) fn concerns(record: &Record, which: TerminationLog) -> bool {
-    let one_that_counts = match which {
-        TerminationLog::Off => false,
-        TerminationLog::Init => record.pid == 1,
-        TerminationLog::Any => true,
-    };
-    one_that_counts && matches!(record.outcome, Outcome::Written | Outcome::Truncated)
+pub(crate) fn concerns(
+    record: &Record,
+    entry: &Entry,
+    facts: &Facts,
+    which: TerminationLog,
+) -> bool {
+    record.outcome != Outcome::Started
+        && match which {
+            TerminationLog::Off => false,
+            TerminationLog::Init => ends_container(record.host_pid, entry, facts),
+            TerminationLog::Any => true,
+        }
 }
 
-/// Writes the line as the crasher, if the file is there and empty.
+/// Whether the container ends with this process: it is the one that the runtime started, whatever
+/// PID namespace it is in, or the program of an init.
+fn ends_container(pid: i32, entry: &Entry, facts: &Facts) -> bool {
+    let first = entry.init.pid;
+    if pid == first {
+        // Its PID may be another process's by now; one that was let go early has ended.
+        let started = Proc::open(first).and_then(|process| process.start_time());
+        return started.map_or(true, |time| time == entry.init.start_time);
+    }
+    is_program_of_init(pid, facts.status.parent, first) && entry.init_lives()
+}
+
+fn is_program_of_init(pid: i32, mut parent: i32, first: i32) -> bool {
+    for _ in 0..BETWEEN {
+        let Ok(process) = Proc::open(parent) else { return false };
+        let comm = process.read("comm").unwrap_or_default();
+        let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
+        let is_one_of = |names: &[&str]| names.iter().any(|name| name.as_bytes() == comm);
+        if parent == first && is_one_of(&INITS) {
+            // Orphans become its children too, after its program.
+            let children = process.read(&format!("task/{first}/children"));
+            return children.map_or(true, |all| is_oldest(pid, &all));
+        }
+        if !is_one_of(&SUPERVISORS) {
+            return false;
+        }
+        if parent == first {
+            return true;
+        }
+        match process.status() {
+            Ok(status) => parent = status.parent,
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Whether a PID is the first of a list of children; a kernel without the list has an empty one.
+fn is_oldest(pid: i32, children: &[u8]) -> bool {
+    let first = children.split(|b| *b == b' ').next().unwrap_or_default();
+    first.is_empty() || first == pid.to_string().as_bytes()
+}
+
+/// Writes the line as the crasher, if the file is there and empty. `url`: where crashes are
+/// uploaded to.
 ///
 /// # Errors
 /// There is no child. What keeps it from writing is nobody's business.
 pub(crate) fn write(
     facts: &Facts,
     core_file: &CoreFile,
+    entry: &Entry,
     record: &Record,
+    url: Option<&str>,
     slot: Option<&Slot>,
 ) -> Result<()> {
-    let text = line(record);
+    let text = line(record, url);
+    let path = entry.termination_log.as_deref().unwrap_or(USUAL);
     let files: Vec<_> = slot.iter().flat_map(|t| t.fds()).collect();
     as_crasher::run::<()>(
         facts,
@@ -59,27 +127,36 @@ pub(crate) fn write(
         Charge::Crasher,
         &files,
         |own, _| {
-            let _ = put(&text, own);
+            let _ = put(&text, path, own);
         },
     )?;
     Ok(())
 }
 
-fn put(text: &str, own: &OwnedFd) -> Result<()> {
-    let log =
-        resolve::open_to_write_in(own, resolve::open_dir_as_process(DIRECTORY)?, NAME.as_ref())?;
+fn put(text: &str, path: &str, own: &OwnedFd) -> Result<()> {
+    let (directory, name) = split(path.as_bytes());
+    let directory = resolve::open_dir_as_process(directory)?;
+    let log = resolve::open_to_write_in(own, directory, proc::os(name))?;
     ensure!(file::stat(&log)?.size == 0, "somebody has said something already");
     Ok(std::io::Write::write_all(&mut { log }, text.as_bytes())?)
 }
 
-fn line(record: &Record) -> String {
-    let short = if record.truncated { ", truncated" } else { "" };
-    let path = one_line(record.core_path.as_deref().unwrap_or_default());
-    let mut text = format!(
-        "core dumped{short}: {path} ({} in {})",
-        record.signal_name,
-        one_line(&record.comm)
-    );
+fn line(record: &Record, url: Option<&str>) -> String {
+    let whom = format!("({} in {})", record.signal_name, one_line(&record.comm));
+    let mut text = if record.outcome == Outcome::None {
+        let why = one_line(record.reason.as_deref().unwrap_or("the reason is not known"));
+        // The end tells who it was; a text that is cut gets three dots.
+        let most = MOST.saturating_sub(whom.len() + "no core: ... ".len());
+        format!("no core: {} {whom}", head(&why, most))
+    } else {
+        let short = if record.truncated { ", truncated" } else { "" };
+        let path = one_line(record.core_path.as_deref().unwrap_or_default());
+        let there = url.filter(|_| record.upload != Some(false)).map(|url| {
+            let id = Records::id_of(record);
+            format!(", goes to {}/.../{id}", url.trim_end_matches('/'))
+        });
+        format!("core dumped{short}: {path} {whom}{}", there.unwrap_or_default())
+    };
     while text.len() > MOST {
         text.pop();
     }
@@ -91,30 +168,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_told_of() {
-        let record = |pid, outcome| Record { pid, outcome, ..Record::default() };
-        let of = |pid, outcome| {
-            [TerminationLog::Off, TerminationLog::Init, TerminationLog::Any]
-                .map(|which| concerns(&record(pid, outcome), which))
-        };
-        assert_eq!(of(1, Outcome::Written), [false, true, true]);
-        assert_eq!(of(7, Outcome::Truncated), [false, false, true]);
-        assert_eq!(of(1, Outcome::None), [false, false, false]);
+    fn the_oldest_child() {
+        assert!(is_oldest(12, b"12 7 ") && is_oldest(12, b"12 ") && is_oldest(12, b""));
+        assert!(!is_oldest(7, b"12 7 ") && !is_oldest(1, b"12 "));
     }
 
     #[test]
     fn one_line_of_bounded_length() {
         let record = |path: &str| Record {
             core_path: Some(path.into()),
+            outcome: Outcome::Written,
             signal_name: "SIGSEGV".into(),
             comm: "nginx".into(),
             ..Record::default()
         };
         assert_eq!(
-            line(&record("/pod/data/dump/core-eci.12")),
+            line(&record("/pod/data/dump/core-eci.12"), None),
             "core dumped: /pod/data/dump/core-eci.12 (SIGSEGV in nginx)"
         );
-        let hostile = line(&record(&"é\n".repeat(4000)));
+        let none = Record {
+            outcome: Outcome::None,
+            reason: Some("RLIMIT_CORE is 0 bytes".into()),
+            ..record("")
+        };
+        assert_eq!(
+            line(&none, Some("s3://b")),
+            "no core: RLIMIT_CORE is 0 bytes (SIGSEGV in nginx)"
+        );
+        let long = line(&Record { reason: Some("é\n".repeat(4000)), ..none }, None);
+        assert!(long.len() <= MOST && long.ends_with(" (SIGSEGV in nginx)"), "{long}");
+        let mut crash = record("/d/core.1");
+        crash.time = "2026-01-02T03:04:05Z".into();
+        assert_eq!(
+            line(&crash, Some("s3://b/p/")),
+            "core dumped: /d/core.1 (SIGSEGV in nginx), goes to s3://b/p/.../20260102T030405Z-0-"
+        );
+        crash.upload = Some(false);
+        assert!(!line(&crash, Some("s3://b/p/")).contains("s3:"));
+        let hostile = line(&record(&"é\n".repeat(4000)), Some("s3://b"));
         assert!(hostile.len() <= MOST && !hostile.contains('\n'));
     }
 }

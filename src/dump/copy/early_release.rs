@@ -7,13 +7,13 @@
 //! hold. The word lies in a thread's own block or in a small area of data; the futexes are found
 //! from the heads of their lists.
 
-use super::head::{Head, Load};
 use super::pages::PAGE;
 use super::parallel;
-use super::source::{Failed, Source};
+use super::source::{CrashedMemory, Failed};
 use super::spans::{Spans, merge};
 use super::stop::Stop;
 use super::target::Target;
+use crate::elf::{Head, Load};
 use crate::sys::Errno;
 use crate::sys::memory::Span;
 use crate::sys::pinned_memory::{Held, Hold};
@@ -47,7 +47,7 @@ impl Release<'_> {
     /// What is to be copied before cannot be read.
     pub(crate) fn act(
         self,
-        source: &'static Source,
+        source: &'static CrashedMemory,
         head: &Head,
         files: &[u64],
         threads: &[u64],
@@ -76,7 +76,7 @@ impl Release<'_> {
 /// What is to be copied cannot be read.
 fn prepare(
     hold: Hold,
-    source: &'static Source,
+    source: &'static CrashedMemory,
     head: &Head,
     files: &[u64],
     threads: &[u64],
@@ -123,7 +123,7 @@ fn areas(head: &Head, files: &[u64], threads: &[u64]) -> Spans {
 ///
 /// # References
 /// get_robust_list(2); Documentation/locking/robust-futex-ABI.rst.
-fn robust(source: &Source) -> Spans {
+fn robust(source: &CrashedMemory) -> Spans {
     let word = |address: u64| {
         let mut bytes = [0; 8];
         // What cannot be read is zero here, and the end of the list for the kernel.

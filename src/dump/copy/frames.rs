@@ -224,7 +224,7 @@ impl Packer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dump::copy::regions::Piece;
+    use crate::dump::copy::regions::RegionPart;
     use crate::sys::counter::Counter;
     use crate::sys::filesystem::FsType;
     use crate::sys::memory::Span;
@@ -245,7 +245,7 @@ mod tests {
 
     fn batch(number: u64, from: u64, pieces: &[(u64, usize)]) -> Batch {
         let piece =
-            |&(offset, size): &(u64, usize)| Piece { offset, span: Span { address: 0, size } };
+            |&(offset, size): &(u64, usize)| RegionPart { offset, span: Span { address: 0, size } };
         Batch { number, from, pieces: pieces.iter().map(piece).collect() }
     }
 

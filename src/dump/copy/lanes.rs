@@ -8,17 +8,17 @@
 
 use super::early_release::Release;
 use super::frames::Frames;
-use super::head::Load;
 use super::input::Input;
 use super::output::Output;
 use super::parallel;
 use super::pipe::{self, Start};
 use super::sink::{Sink, Sparse, Zstd};
 use super::small_core;
-use super::source::{Failed, Source};
+use super::source::{CrashedMemory, Failed};
 use super::spans::{Spans, next_open};
 use super::stop::{Bounds, Stop};
 use super::target::Target;
+use crate::elf::Load;
 use crate::sys::{AsFd, Errno};
 use std::sync::Arc;
 
@@ -31,15 +31,15 @@ pub(crate) fn copy(
     pipe: impl AsFd,
     target: &Arc<Target>,
     bounds: &Bounds,
-    source: Option<Source>,
+    source: Option<CrashedMemory>,
     release: Option<Release<'_>>,
 ) -> Result<(), Stop> {
     let mut input = Input::new(pipe, target);
     let mut output = Output::new(Sparse(target.clone()), bounds.limit);
     let result = pipe::head(&mut input, &mut output).and_then(|start| {
         let (input, output) = (&mut input, &mut output);
-        let mut core = Core { input, output, target, bounds, start, source, release };
-        core.take([Core::small, Core::parallel, Core::pipe])
+        let mut core = CoreCopy { input, output, target, bounds, start, source, release };
+        core.take([CoreCopy::small, CoreCopy::parallel, CoreCopy::pipe])
     });
     if matches!(result, Err(Stop::Limit | Stop::Ended | Stop::Read(_))) {
         let _ = output.cut();
@@ -52,14 +52,14 @@ pub(crate) fn compress(
     pipe: impl AsFd,
     target: &Arc<Target>,
     bounds: &Bounds,
-    source: Option<Source>,
+    source: Option<CrashedMemory>,
 ) -> Result<(), Stop> {
     let mut input = Input::new(pipe, target);
     let mut output = Output::new(Zstd::new(target, 0, bounds.file_size)?, bounds.limit);
     let result = pipe::head(&mut input, &mut output).and_then(|start| {
         let (input, output) = (&mut input, &mut output);
-        let mut core = Core { input, output, target, bounds, start, source, release: None };
-        core.take([Core::parallel_frames, Core::pipe])
+        let mut core = CoreCopy { input, output, target, bounds, start, source, release: None };
+        core.take([CoreCopy::parallel_frames, CoreCopy::pipe])
     });
     if result.is_err() {
         // A frame that is not closed could not be read at all.
@@ -84,17 +84,17 @@ enum Next {
 type Lane<C> = fn(&mut C) -> Result<Next, Stop>;
 
 /// A core on its way, after its head.
-struct Core<'a, 'r, I, S> {
+struct CoreCopy<'a, 'r, I, S> {
     input: &'a mut Input<I>,
     output: &'a mut Output<S>,
     target: &'a Arc<Target>,
     bounds: &'a Bounds,
     start: Start,
-    source: Option<Source>,
+    source: Option<CrashedMemory>,
     release: Option<Release<'r>>,
 }
 
-impl<I: AsFd, S: Sink> Core<'_, '_, I, S> {
+impl<I: AsFd, S: Sink> CoreCopy<'_, '_, I, S> {
     /// Tries the lanes, of which the last one is the pipe.
     fn take<const N: usize>(&mut self, lanes: [Lane<Self>; N]) -> Result<(), Stop> {
         for lane in lanes {
@@ -115,7 +115,7 @@ impl<I: AsFd, S: Sink> Core<'_, '_, I, S> {
     }
 }
 
-impl<I: AsFd> Core<'_, '_, I, Sparse> {
+impl<I: AsFd> CoreCopy<'_, '_, I, Sparse> {
     fn small(&mut self) -> Result<Next, Stop> {
         let Start { head, files, .. } = &self.start;
         let Some(source) = &self.source else { return Ok(Next::Skip) };
@@ -140,7 +140,7 @@ impl<I: AsFd> Core<'_, '_, I, Sparse> {
         let Some(source) = source else { return Ok(Next::Skip) };
         self.output.flush()?;
         // A thread that is stuck in a read is left behind with what it uses; see there.
-        let source: &'static Source = Box::leak(Box::new(source));
+        let source: &'static CrashedMemory = Box::leak(Box::new(source));
         let held = self
             .release
             .take()
@@ -172,7 +172,7 @@ impl<I: AsFd> Core<'_, '_, I, Sparse> {
     }
 }
 
-impl<I: AsFd> Core<'_, '_, I, Zstd> {
+impl<I: AsFd> CoreCopy<'_, '_, I, Zstd> {
     fn parallel_frames(&mut self) -> Result<Next, Stop> {
         let Start { head, files, .. } = &self.start;
         let files = parallel::suits(head, files.as_deref(), self.bounds.room());
@@ -220,7 +220,7 @@ mod tests {
 
     /// What `take` makes of a core without a head, and how long its file is then.
     fn through(
-        take: impl FnOnce(&mut Core<'_, '_, std::fs::File, Sparse>) -> Result<(), Stop>,
+        take: impl FnOnce(&mut CoreCopy<'_, '_, std::fs::File, Sparse>) -> Result<(), Stop>,
     ) -> (Result<(), Stop>, u64) {
         let file = tempfile::tempfile().unwrap();
         let length = || file.metadata().unwrap().len();
@@ -233,7 +233,8 @@ mod tests {
         let mut output = Output::new(Sparse(target.clone()), None);
         let start = pipe::head(&mut input, &mut output).unwrap();
         let (input, output, bounds) = (&mut input, &mut output, &Bounds::default());
-        let mut core = Core { input, output, target, bounds, start, source: None, release: None };
+        let mut core =
+            CoreCopy { input, output, target, bounds, start, source: None, release: None };
         (take(&mut core), length())
     }
 
@@ -248,10 +249,10 @@ mod tests {
     #[test]
     fn lanes_are_tried_in_their_order() {
         // Without a source neither of the first two is for a core.
-        let all = through(|core| core.take([Core::small, Core::parallel, Core::pipe]));
+        let all = through(|core| core.take([CoreCopy::small, CoreCopy::parallel, CoreCopy::pipe]));
         assert_eq!(all, (Ok(()), 10_000));
-        assert_eq!(through(|core| core.take([fails, Core::pipe])), (Ok(()), 10_000));
-        assert_eq!(through(|core| core.take([stops, Core::pipe])), (Err(Stop::Full), 0));
-        assert_eq!(through(|core| core.take([Core::pipe, stops])), (Ok(()), 10_000));
+        assert_eq!(through(|core| core.take([fails, CoreCopy::pipe])), (Ok(()), 10_000));
+        assert_eq!(through(|core| core.take([stops, CoreCopy::pipe])), (Err(Stop::Full), 0));
+        assert_eq!(through(|core| core.take([CoreCopy::pipe, stops])), (Ok(()), 10_000));
     }
 }

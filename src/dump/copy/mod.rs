@@ -3,7 +3,6 @@
 
 pub(super) mod early_release;
 pub(super) mod frames;
-pub(super) mod head;
 pub(super) mod input;
 pub(super) mod lanes;
 pub(super) mod output;

@@ -3,13 +3,13 @@
 //! were never touched. Where that fails, the stream is still unread and gives the same file.
 
 use super::frames::{Frames, Packer};
-use super::head::{Head, Load};
 use super::pages::runs;
-use super::regions::{BATCH, Batch, Piece, Walk, mapped_files};
-use super::source::{Failed, Source};
+use super::regions::{BATCH, Batch, RegionPart, Walk};
+use super::source::{CrashedMemory, Failed};
 use super::spans::{Spans, next_open};
 use super::stop::Stop;
 use super::target::Target;
+use crate::elf::{Head, Load, starts_of_files};
 use crate::sys::memory::Span;
 use crate::sys::{Errno, process};
 use std::ops::Range;
@@ -38,7 +38,7 @@ const STUCK: Duration = Duration::from_secs(2);
 pub(crate) fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
     let plain = head.is_wide() && head.segments < 0xffff && head.end >= WORTH && head.end <= room;
     // Without the list of mapped files nothing says which pages may be left out.
-    files.filter(|_| plain).and_then(mapped_files)
+    files.filter(|_| plain).and_then(starts_of_files)
 }
 
 /// What `work` gives, or `None` if that takes too long: it reads where a read can be stuck.
@@ -51,7 +51,7 @@ pub(crate) fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 /// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has
 /// been let go, its memory is held, and this much of it is copied already.
 pub(crate) fn copy(
-    source: &'static Source,
+    source: &'static CrashedMemory,
     loads: Vec<Load>,
     files: Vec<u64>,
     target: &Arc<Target>,
@@ -62,7 +62,7 @@ pub(crate) fn copy(
 
 /// The same, compressed, with the memory as it is now.
 pub(crate) fn compress(
-    source: &'static Source,
+    source: &'static CrashedMemory,
     loads: Vec<Load>,
     files: Vec<u64>,
     target: &Arc<Target>,
@@ -72,7 +72,7 @@ pub(crate) fn compress(
 }
 
 fn run(
-    source: &'static Source,
+    source: &'static CrashedMemory,
     walk: Walk,
     target: &Arc<Target>,
     held: Option<Spans>,
@@ -146,7 +146,7 @@ struct Clock {
 
 /// What the threads share.
 struct Work {
-    source: &'static Source,
+    source: &'static CrashedMemory,
     target: Arc<Target>,
     held: Option<Spans>,
     /// The file, if it is a compressed one.
@@ -239,7 +239,7 @@ impl Work {
 
     /// Writes a run of a piece, without what was copied before the release: that is the process as
     /// it was when it died.
-    fn write(&self, piece: &Piece, bytes: &[u8], run: Range<usize>) -> Result<(), Stop> {
+    fn write(&self, piece: &RegionPart, bytes: &[u8], run: Range<usize>) -> Result<(), Stop> {
         let Some(done) = &self.held else {
             return self.target.write_at(&bytes[run.clone()], piece.offset + run.start as u64);
         };
@@ -268,7 +268,7 @@ mod tests {
     use crate::sys::counter::Counter;
     use crate::sys::filesystem::FsType;
     use crate::sys::filter;
-    use crate::sys::memory::Memory;
+    use crate::sys::memory::ProcessMemory;
     use crate::sys::pagemap::Pagemap;
     use crate::sys::pidfd;
     use crate::sys::proc::Proc;
@@ -283,8 +283,8 @@ mod tests {
         let size = (memory.len() as u64 - 4096) & !4095;
         let me = Proc::open(std::process::id() as i32).unwrap();
         let pidfd = pidfd::open(std::process::id() as i32).unwrap();
-        let mem = Memory::new(std::process::id() as i32, me.open_file("mem").unwrap());
-        let source = Source {
+        let mem = ProcessMemory::new(std::process::id() as i32, me.open_file("mem").unwrap());
+        let source = CrashedMemory {
             memory: mem,
             pagemap: Pagemap::new(me.open_file("pagemap").unwrap()),
             vdso: None,
@@ -292,7 +292,7 @@ mod tests {
             robust: vec![],
             threads: usize::MAX,
         };
-        let source: &'static Source = Box::leak(Box::new(source));
+        let source: &'static CrashedMemory = Box::leak(Box::new(source));
         let file = tempfile::tempfile().unwrap();
         let moved = Counter::shared().unwrap();
         let target = Arc::new(Target::new(

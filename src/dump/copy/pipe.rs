@@ -7,13 +7,13 @@
 //! is wanted: a page that exists but holds only zeros counts against the limit as in the kernel,
 //! and yet becomes a hole.
 
-use super::head::{Head, Load};
 use super::input::{Input, READ};
 use super::output::Output;
 use super::pages::{PAGE, is_zero};
 use super::sink::Sink;
-use super::source::Source;
+use super::source::CrashedMemory;
 use super::stop::{Bounds, Stop};
+use crate::elf::{Head, Load};
 use crate::sys::AsFd;
 use crate::sys::pagemap::Pagemap;
 
@@ -22,7 +22,7 @@ pub(crate) fn body<I: AsFd, S: Sink>(
     input: &mut Input<I>,
     output: &mut Output<S>,
     bounds: &Bounds,
-    source: Option<Source>,
+    source: Option<CrashedMemory>,
     head: &Head,
 ) -> Result<(), Stop> {
     input.expect_all();

@@ -5,7 +5,7 @@
 //! others as holes. Of a mapped file everything is: a page that is not mapped yet has contents all
 //! the same.
 
-use super::head::Load;
+use crate::elf::Load;
 use crate::sys::Errno;
 use crate::sys::memory::Span;
 use crate::sys::pagemap::Pagemap;
@@ -21,7 +21,7 @@ const SMALL: u64 = 16 * 4096;
 
 /// A part of the memory, and where it goes in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct RegionPart {
     /// Where in the file.
     pub offset: u64,
     /// Where in the process.
@@ -36,7 +36,7 @@ pub(crate) struct Batch {
     /// Where in the file the one before it ends.
     pub from: u64,
     /// Its parts; none at the end of the walk.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<RegionPart>,
 }
 
 impl Batch {
@@ -113,36 +113,16 @@ impl Walk {
     }
 }
 
-fn piece(load: &Load, run: (u64, u64)) -> Piece {
-    Piece {
+fn piece(load: &Load, run: (u64, u64)) -> RegionPart {
+    RegionPart {
         offset: load.offset + (run.0 - load.address),
         span: Span { address: run.0, size: (run.1 - run.0) as usize },
     }
 }
 
-/// The starts of the mappings in the contents of an NT_FILE note: count, page size, then start, end
-/// and offset of each. `None` if it is not whole.
-pub(crate) fn mapped_files(note: &[u8]) -> Option<Vec<u64>> {
-    let word = |i: usize| Some(u64::from_ne_bytes(note.get(i * 8..i * 8 + 8)?.try_into().ok()?));
-    let count = usize::try_from(word(0)?).ok().filter(|n| *n <= note.len() / 24)?;
-    (0..count).map(|i| word(2 + 3 * i)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn files_of_a_note() {
-        let note = |words: &[u64]| words.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
-        assert_eq!(
-            mapped_files(&note(&[2, 4096, 0x1000, 0x2000, 0, 0x5000, 0x6000, 1])),
-            Some(vec![0x1000, 0x5000])
-        );
-        assert_eq!(mapped_files(&note(&[3, 4096, 0x1000, 0x2000, 0])), None);
-        assert_eq!(mapped_files(&note(&[u64::MAX, 4096])), None);
-        assert_eq!(mapped_files(b""), None);
-    }
 
     /// Of our own process: touched and untouched pages of one mapping, and the same again as if it
     /// were a file.
@@ -164,7 +144,7 @@ mod tests {
                 all.append(&mut batch.pieces);
             }
         };
-        let total = |pieces: &[Piece]| pieces.iter().map(|p| p.span.size as u64).sum::<u64>();
+        let total = |pieces: &[RegionPart]| pieces.iter().map(|p| p.span.size as u64).sum::<u64>();
         assert_eq!(total(&walk(vec![first])), load.size);
         let mut memory = memory;
         let at = |a: u64| (a - memory.as_ptr() as u64) as usize;
@@ -177,7 +157,7 @@ mod tests {
             "not ascending"
         );
         for touched in [first, first + (20 << 20)] {
-            let holds = |p: &&Piece| {
+            let holds = |p: &&RegionPart| {
                 p.span.address <= touched && touched < p.span.address + p.span.size as u64
             };
             let piece = pieces.iter().find(holds).expect("a touched page is not walked");

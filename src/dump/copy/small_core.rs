@@ -7,13 +7,13 @@
 //! faults: then the core comes through the pipe. That is so in forked processes: the kernel dumps
 //! the first page of each program and library, which they have often never touched.
 
-use super::head::{Head, Load};
 use super::pages::{PAGE, runs};
 use super::parallel::WORTH;
-use super::regions::{BATCH, Piece, mapped_files};
-use super::source::{Failed, Source};
+use super::regions::{BATCH, RegionPart};
+use super::source::{CrashedMemory, Failed};
 use super::stop::Stop;
 use super::target::Target;
+use crate::elf::{Head, Load, starts_of_files};
 use crate::sys::memory::Span;
 use crate::sys::pagemap::Run;
 
@@ -33,13 +33,13 @@ pub(crate) fn pieces(
     head: &Head,
     files: Option<&[u8]>,
     room: u64,
-    source: &Source,
-) -> Option<Vec<Piece>> {
+    source: &CrashedMemory,
+) -> Option<Vec<RegionPart>> {
     let plain = head.is_wide()
         && (LEAST..WORTH).contains(&head.end)
         && head.end <= room
         && source.pidfd.is_some();
-    let files = files.filter(|_| plain).and_then(mapped_files)?;
+    let files = files.filter(|_| plain).and_then(starts_of_files)?;
     let low = head.loads.iter().map(|load| load.address).min()?;
     let high = head
         .loads
@@ -58,10 +58,15 @@ fn is_legacy(load: &Load) -> bool {
 
 /// Of the loads what has to be read, if these runs of pages are all that exist. The vDSO the kernel
 /// gives whoever reads it, whether its pages exist or not.
-fn choose(loads: &[Load], files: &[u64], vdso: Option<u64>, exist: &[Run]) -> Option<Vec<Piece>> {
+fn choose(
+    loads: &[Load],
+    files: &[u64],
+    vdso: Option<u64>,
+    exist: &[Run],
+) -> Option<Vec<RegionPart>> {
     let mut out = Vec::new();
     for load in loads {
-        let piece = |(from, to): Run| Piece {
+        let piece = |(from, to): Run| RegionPart {
             offset: load.offset + (from - load.address),
             span: Span { address: from, size: (to - from) as usize },
         };
@@ -91,11 +96,15 @@ fn choose(loads: &[Load], files: &[u64], vdso: Option<u64>, exist: &[Run]) -> Op
 /// # Errors
 /// [`Failed::Stream`]: the stream, of which nothing behind the head was used, can still give the
 /// file.
-pub(crate) fn copy(source: &Source, pieces: &[Piece], target: &Target) -> Result<(), Failed> {
+pub(crate) fn copy(
+    source: &CrashedMemory,
+    pieces: &[RegionPart],
+    target: &Target,
+) -> Result<(), Failed> {
     let mut buffer = vec![0u8; BATCH.min(pieces.iter().map(|p| p.span.size).sum())];
     let mut left = pieces.iter().flat_map(parts).peekable();
     let (mut batch, mut spans) = (Vec::new(), Vec::new());
-    while let Some(first) = left.peek().map(|p: &Piece| p.offset) {
+    while let Some(first) = left.peek().map(|p: &RegionPart| p.offset) {
         batch.clear();
         let mut size = 0;
         while let Some(piece) =
@@ -126,9 +135,9 @@ pub(crate) fn copy(source: &Source, pieces: &[Piece], target: &Target) -> Result
 }
 
 /// A piece in parts that fit into the buffer.
-fn parts(piece: &Piece) -> impl Iterator<Item = Piece> + use<> {
-    let Piece { offset, span } = *piece;
-    (0..span.size).step_by(BATCH).map(move |at| Piece {
+fn parts(piece: &RegionPart) -> impl Iterator<Item = RegionPart> + use<> {
+    let RegionPart { offset, span } = *piece;
+    (0..span.size).step_by(BATCH).map(move |at| RegionPart {
         offset: offset + at as u64,
         span: Span { address: span.address + at as u64, size: BATCH.min(span.size - at) },
     })
@@ -203,7 +212,7 @@ mod tests {
     #[test]
     fn no_part_is_larger_than_the_buffer() {
         let piece =
-            Piece { offset: 0x1000, span: Span { address: 0x10000, size: 2 * BATCH + 4096 } };
+            RegionPart { offset: 0x1000, span: Span { address: 0x10000, size: 2 * BATCH + 4096 } };
         let sizes: Vec<usize> = parts(&piece).map(|p| p.span.size).collect();
         assert_eq!(sizes, [BATCH, BATCH, 4096]);
         assert!(parts(&piece).all(|p| p.offset - 0x1000 == p.span.address - 0x10000));

@@ -1,16 +1,16 @@
 //! The memory of the crashed process, as the faster lanes read it.
 
 use super::stop::Stop;
-use crate::sys::memory::{Memory, Span};
+use crate::sys::memory::{ProcessMemory, Span};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::{Errno, OwnedFd, pidfd};
 
 /// What the lane reads from. All of it was opened with root's rights, for the process that the
 /// pidfd names.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct CrashedMemory {
     /// Its memory.
-    pub memory: Memory,
+    pub memory: ProcessMemory,
     /// Which pages of it exist.
     pub pagemap: Pagemap,
     /// Where the vDSO is mapped.
@@ -23,7 +23,7 @@ pub(crate) struct Source {
     pub threads: usize,
 }
 
-impl Source {
+impl CrashedMemory {
     /// Reads, and says whether that was the crasher's. `held`: the process has gone, and its memory
     /// is held.
     ///

@@ -3,7 +3,7 @@
 
 use super::arguments::Crash;
 use crate::sys::apparmor::Profile;
-use crate::sys::limit::Limit;
+use crate::sys::limit::SoftAndHard;
 use crate::sys::proc::{self, Cgroup, Proc, Status};
 use crate::sys::selinux::Subject;
 use crate::sys::{OwnedFd, ns, pidfd};
@@ -45,7 +45,7 @@ pub(crate) struct Facts {
     /// Its RLIMIT_FSIZE, soft.
     pub file_size: Option<u64>,
     /// Its RLIMIT_CORE.
-    pub core: Limit,
+    pub core: SoftAndHard,
     /// What SELinux knows it as; `None` where SELinux is off.
     pub subject: Option<Result<Subject>>,
     /// The AppArmor profile that it is held to.

@@ -4,4 +4,5 @@
 pub(super) mod plan;
 pub(super) mod quota;
 pub(super) mod refusals;
+pub(super) mod slot;
 pub(super) mod slots;

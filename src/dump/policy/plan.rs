@@ -1,12 +1,13 @@
 //! What to do with a crash. Pure: facts in, a decision out.
 
+use crate::bytes::Limit;
+use crate::cause::Cause;
 use crate::dump::copy::pages::PAGE;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
 use crate::limits::{Free, Limits};
 use crate::pattern::Template;
-use crate::record::Location;
 use crate::registry::Entry;
 use std::time::Duration;
 
@@ -15,17 +16,17 @@ const COMPRESSED: &[u8] = b".zst";
 
 /// The decision.
 #[derive(Debug)]
-pub(crate) enum Plan {
+pub(crate) enum Decision {
     /// Write the core for this container.
     Write(Box<Entry>, CoreFile),
     /// No core for this container, and why.
-    Discard(Box<Entry>, String),
+    Discard(Box<Entry>, Cause),
     /// The handler that was there before has it.
     Forward,
 }
 
 /// The file to write, as the kernel's file mode would.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CoreFile {
     /// Absolute, or relative to the crasher's working directory; resolved below its root.
     pub path: Vec<u8>,
@@ -53,16 +54,17 @@ pub(crate) struct CoreFile {
 }
 
 /// Decides.
-pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
-    let Origin::Container { entry, by_exec } = origin else { return Plan::Forward };
-    if let Some(reason) = entry.refused.clone().or_else(|| withheld(crash, facts)) {
-        return Plan::Discard(entry, reason);
+pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
+    let Origin::Container { entry, by_exec } = origin else { return Decision::Forward };
+    let refused = entry.refused.clone().map(Cause::Refused);
+    if let Some(cause) = refused.or_else(|| withheld(crash, facts)) {
+        return Decision::Discard(entry, cause);
     }
-    let own = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
-    let soft = limit_of(own, facts.core.hard, by_exec, entry.limit);
-    let limit = smaller(soft, entry.limit);
+    let own = Limit::from_raw(crash.said.limit).finite();
+    let soft = limit_of(own, facts.core.hard, by_exec, entry.limit.finite());
+    let limit = smaller(soft, entry.limit.finite());
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
-        return Plan::Discard(entry, format!("RLIMIT_CORE is {bytes} bytes, less than one page"));
+        return Decision::Discard(entry, Cause::RlimitCoreTooLow(bytes));
     }
     let mut path =
         Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
@@ -80,9 +82,9 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Plan {
         min_free: None,
         threads: usize::MAX,
         at_home: facts.mount_ns == entry.init.mount_ns,
-        memory: entry.place.location == Location::Memory,
+        memory: entry.place.is_memory,
     };
-    Plan::Write(entry, file)
+    Decision::Write(entry, file)
 }
 
 /// What one thread that copies, or compresses, takes of memory, in bytes: its buffers, zstd's
@@ -117,15 +119,15 @@ pub(crate) fn host_file(
     crash: &Crash,
     template: &Template,
     append_pid: bool,
-) -> Result<CoreFile, String> {
+) -> Result<CoreFile, Cause> {
     let path = template.expand(&crash.said, append_pid);
     let suid = crash.said.dump_mode == 2;
-    let limit = (crash.said.limit != u64::MAX).then_some(crash.said.limit);
-    if limit.is_some_and(|l| l < PAGE) {
-        return Err("RLIMIT_CORE is less than one page".into());
+    let limit = Limit::from_raw(crash.said.limit).finite();
+    if let Some(bytes) = limit.filter(|l| *l < PAGE) {
+        return Err(Cause::RlimitCoreTooLow(bytes));
     }
     if suid && path.first() != Some(&b'/') {
-        return Err("a set-user-ID program dumps core to an absolute path only".into());
+        return Err(Cause::RelativePath);
     }
     Ok(CoreFile {
         path,
@@ -143,22 +145,12 @@ pub(crate) fn host_file(
 }
 
 /// Why the container's user may not have this core, whatever the limit says.
-fn withheld(crash: &Crash, facts: &Facts) -> Option<String> {
+fn withheld(crash: &Crash, facts: &Facts) -> Option<Cause> {
     let mode = crash.said.dump_mode;
     if mode != 1 {
-        return Some(format!(
-            "dump mode {mode} (a set-user-ID program, or one that may not be read): its core is \
-             not for the container's user"
-        ));
+        return Some(Cause::DumpMode(mode));
     }
-    if facts.secure || facts.status.credentials.mixed() {
-        return Some(
-            "a set-user-ID or set-group-ID program, or one with file capabilities: its core is not \
-             for the container's user"
-                .into(),
-        );
-    }
-    None
+    (facts.secure || facts.status.credentials.mixed()).then_some(Cause::SetUserId)
 }
 
 /// The process's own soft limit. An engine's exec does not inherit what the hook set: for such a

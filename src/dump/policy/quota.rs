@@ -1,6 +1,8 @@
 //! Whether a container may have one more core, and what must go for it. Pure: what is known in, a
 //! decision out.
 
+use crate::bytes::Bytes;
+use crate::cause::{Cause, Word};
 use crate::dump::copy::pages::PAGE;
 use crate::limits::{Free, Keep, Limits, Rate};
 use crate::sys::file::Identity;
@@ -9,37 +11,14 @@ use serde::{Deserialize, Serialize};
 /// Most cores that are remembered of a container; the oldest are forgotten first.
 pub(crate) const MOST: usize = 1024;
 
-/// Why a core was refused or cut.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Refusal {
-    /// The limit and its value, for the record: `cores = 3`.
-    pub limit: String,
-    /// The same in words.
-    pub reason: String,
-}
-
-impl Refusal {
-    /// `key` of `[limits]`, its value, and what it met.
-    pub(crate) fn new(
-        key: &str,
-        value: impl std::fmt::Display,
-        reason: impl std::fmt::Display,
-    ) -> Self {
-        Refusal {
-            limit: format!("{key} = {value}"),
-            reason: format!("limits.{key} = {value}: {reason}"),
-        }
-    }
-}
-
 /// What is remembered of a container between its crashes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Memory {
+pub(crate) struct AccountState {
     /// The tokens of `rate`.
     pub bucket: Option<Bucket>,
     /// The cores that were written, the oldest first.
-    pub cores: Vec<Kept>,
+    pub cores: Vec<KeptCore>,
     /// The dumps that are on their way.
     pub running: Vec<Running>,
 }
@@ -55,7 +34,7 @@ pub(crate) struct Bucket {
 
 /// A core that was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct KeptCore {
     /// Its path below the root that its process had. `None`: no text, so it is only counted.
     pub path: Option<String>,
     /// That root.
@@ -104,9 +83,7 @@ pub(crate) fn share(all: u64) -> u64 {
 
 /// Whether anything is to be remembered of the container.
 pub(crate) fn has_memory(limits: &Limits) -> bool {
-    limits.rate.is_some()
-        || Limits::set(limits.cores).is_some()
-        || limits.bytes.is_some_and(|b| b.0 > 0)
+    limits.rate.is_some() || Limits::set(limits.cores).is_some() || limits.most_bytes().is_some()
 }
 
 /// Takes a token, if there is one. `now`: milliseconds since the boot.
@@ -115,15 +92,15 @@ pub(crate) fn take(
     rate: Rate,
     burst: Option<u64>,
     now: u64,
-) -> Result<Bucket, Refusal> {
+) -> Result<Bucket, Cause> {
     let most = Limits::set(burst).unwrap_or(rate.count) as f64;
     let each = rate.count as f64 / (rate.seconds as f64 * 1000.0);
     let tokens =
         bucket.map_or(most, |b| (b.tokens + now.saturating_sub(b.at) as f64 * each).min(most));
     if tokens < 1.0 {
         let seconds = ((1.0 - tokens) / each / 1000.0).ceil();
-        return Err(Refusal::new(
-            "rate",
+        return Err(Cause::limit(
+            Word::Rate,
             rate,
             format_args!(
                 "the container crashes too often, the next core is due in {seconds} seconds"
@@ -137,10 +114,10 @@ pub(crate) fn take(
 /// that are on their way.
 pub(crate) fn room(
     limits: &Limits,
-    there: &[Kept],
+    there: &[KeptCore],
     others: &[Running],
     expected: u64,
-) -> Result<Room, Refusal> {
+) -> Result<Room, Cause> {
     let keep = limits.keep.unwrap_or_default();
     // What may go, in the order in which it goes.
     let mut goes = match keep {
@@ -151,12 +128,12 @@ pub(crate) fn room(
     let mut room = Room::default();
     // What is forgotten would not count: where cores or bytes are counted there are no more than
     // can be remembered.
-    let counted = Limits::set(limits.cores).or(limits.bytes.filter(|b| b.0 > 0).map(|_| u64::MAX));
+    let counted = Limits::set(limits.cores).or(limits.most_bytes().map(|_| u64::MAX));
     if let Some(most) = counted.map(|most| most.min(MOST as u64)) {
         while (there.len() - room.remove.len() + others.len()) as u64 >= most {
             let Some(next) = goes.next() else {
-                return Err(Refusal::new(
-                    "cores",
+                return Err(Cause::limit(
+                    Word::Cores,
                     most,
                     "so many are kept, and none of them may go",
                 ));
@@ -164,7 +141,7 @@ pub(crate) fn room(
             room.remove.push(next);
         }
     }
-    if let Some(most) = limits.bytes.filter(|b| b.0 > 0) {
+    if let Some(most) = limits.most_bytes() {
         let coming: u64 = others.iter().map(|o| o.bytes).sum();
         let mut used = coming
             + there
@@ -173,16 +150,16 @@ pub(crate) fn room(
                 .filter(|(i, _)| !room.remove.contains(i))
                 .map(|(_, k)| k.size)
                 .sum::<u64>();
-        while used.saturating_add(expected) > most.0 {
+        while used.saturating_add(expected) > most {
             let Some(next) = goes.next() else { break };
             room.remove.push(next);
             used -= there[next].size;
         }
-        let left = most.0.saturating_sub(used);
+        let left = most.saturating_sub(used);
         if left < PAGE {
-            return Err(Refusal::new(
-                "bytes",
-                most,
+            return Err(Cause::limit(
+                Word::Bytes,
+                Bytes(most),
                 format_args!("{used} bytes are kept or on their way, and none of them may go"),
             ));
         }
@@ -192,13 +169,13 @@ pub(crate) fn room(
 }
 
 /// How many bytes a file system of this size has for a core. Both in bytes.
-pub(crate) fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, Refusal> {
+pub(crate) fn space(min_free: Free, total: u64, available: u64) -> Result<Option<u64>, Cause> {
     let free = min_free.of(total);
     match available.saturating_sub(free) {
         // A file system that does not say its size has no limit.
         _ if free == 0 || total == 0 => Ok(None),
-        left if left < PAGE => Err(Refusal::new(
-            "min_free",
+        left if left < PAGE => Err(Cause::limit(
+            Word::MinFree,
             min_free,
             format_args!("{available} of {total} bytes are free, {free} must stay"),
         )),
@@ -208,7 +185,7 @@ pub(crate) fn space(min_free: Free, total: u64, available: u64) -> Result<Option
 
 /// Whether a file system that can have so many files in all, and so many more, has one for a core.
 /// Of them a share stays: that of `min_free`, else a hundredth.
-pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Refusal> {
+pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Cause> {
     let percent = match (min_free.percent, min_free.bytes) {
         (Some(percent), _) => percent,
         (None, Some(1..)) => 1,
@@ -218,8 +195,8 @@ pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Re
     if total == 0 || percent == 0 || available > free {
         return Ok(());
     }
-    Err(Refusal::new(
-        "min_free",
+    Err(Cause::limit(
+        Word::MinFree,
         min_free,
         format_args!("{available} of {total} files (inodes) are free, {free} must stay"),
     ))
@@ -227,10 +204,10 @@ pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Re
 
 /// Whether the host, with so many bytes of memory of which so many are available, has room for a
 /// dump that waits.
-pub(crate) fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Refusal> {
+pub(crate) fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Cause> {
     match min_memory.of(total) {
-        must if available < must => Err(Refusal::new(
-            "min_memory",
+        must if available < must => Err(Cause::limit(
+            Word::MinMemory,
             min_memory,
             format_args!(
                 "{available} bytes of the host's memory are available, too few for a \
@@ -245,8 +222,8 @@ pub(crate) fn memory(min_memory: Free, total: u64, available: u64) -> Result<(),
 mod tests {
     use super::*;
 
-    fn kept(sizes: &[u64]) -> Vec<Kept> {
-        sizes.iter().map(|size| Kept { size: *size, ..Kept::default() }).collect()
+    fn kept(sizes: &[u64]) -> Vec<KeptCore> {
+        sizes.iter().map(|size| KeptCore { size: *size, ..KeptCore::default() }).collect()
     }
 
     fn limits(text: &str) -> Limits {
@@ -290,9 +267,11 @@ mod tests {
         for (text, there, others, expected, result) in table {
             let others = vec![Running { slot: 0, bytes: 0 }; others];
             let got = room(&limits(text), &kept(there), &others, expected);
-            let got =
-                got.as_ref().map(|r| (r.remove.as_slice(), r.bytes)).map_err(|r| r.limit.as_str());
-            assert_eq!(got, result, "{text} {there:?}");
+            let got = got
+                .as_ref()
+                .map(|r| (r.remove.as_slice(), r.bytes))
+                .map_err(|r| r.acted().unwrap());
+            assert_eq!(got, result.map_err(str::to_owned), "{text} {there:?}");
         }
     }
 
@@ -302,7 +281,7 @@ mod tests {
         assert_eq!(room(&limits("bytes=1Gi"), &there, &[], 1).unwrap().remove, [0]);
         assert_eq!(room(&limits("cores=5000"), &there, &[], 1).unwrap().remove, [0]);
         let refused = room(&limits("bytes=1Gi, keep=oldest"), &there, &[], 1).unwrap_err();
-        assert_eq!(refused.limit, format!("cores = {MOST}"));
+        assert_eq!(refused.acted().unwrap(), format!("cores = {MOST}"));
         assert!(room(&limits("rate=1/s"), &there, &[], 1).unwrap().remove.is_empty());
     }
 
@@ -311,7 +290,7 @@ mod tests {
         let others = [Running { slot: 1, bytes: 700 << 10 }];
         assert_eq!(room(&limits("bytes=1Mi"), &[], &others, 1).unwrap().bytes, Some(324 << 10));
         assert_eq!(
-            room(&limits("bytes=512Ki"), &[], &others, 1).unwrap_err().limit,
+            room(&limits("bytes=512Ki"), &[], &others, 1).unwrap_err().acted().unwrap(),
             "bytes = 512Ki"
         );
     }
@@ -321,7 +300,7 @@ mod tests {
         let rate = Rate { count: 2, seconds: 60 };
         let mut bucket = None;
         let mut at = |now, burst| {
-            take(bucket, rate, burst, now).map(|b| bucket = Some(b)).map_err(|r| r.reason)
+            take(bucket, rate, burst, now).map(|b| bucket = Some(b)).map_err(|r| r.to_string())
         };
         assert!(at(1000, None).is_ok() && at(1000, None).is_ok());
         assert!(at(2000, None).unwrap_err().contains("due in 29 seconds"));
@@ -338,11 +317,17 @@ mod tests {
     fn free_space() {
         let free = |text: &str| Free::try_from(text.to_owned()).unwrap();
         assert_eq!(space(free("10%"), 1000 << 20, 300 << 20).unwrap(), Some(200 << 20));
-        assert_eq!(space(free("10%"), 1000 << 20, 100 << 20).unwrap_err().limit, "min_free = 10%");
+        assert_eq!(
+            space(free("10%"), 1000 << 20, 100 << 20).unwrap_err().acted().unwrap(),
+            "min_free = 10%"
+        );
         assert_eq!(space(free("0"), 1000, 0).unwrap(), None);
         assert_eq!(space(free("1Gi"), 0, 0).unwrap(), None);
         assert!(files(free("5%, 1Gi"), 1000, 51).is_ok());
-        assert_eq!(files(free("5%, 1Gi"), 1000, 50).unwrap_err().limit, "min_free = 5%, 1Gi");
+        assert_eq!(
+            files(free("5%, 1Gi"), 1000, 50).unwrap_err().acted().unwrap(),
+            "min_free = 5%, 1Gi"
+        );
         assert!(files(free("200Mi"), 1000, 10).is_err() && files(free("200Mi"), 1000, 11).is_ok());
         // btrfs does not say how many.
         assert!(files(free("0"), 1000, 0).is_ok() && files(free("5%"), 0, 0).is_ok());
@@ -353,7 +338,7 @@ mod tests {
         let free = |text: &str| Free::try_from(text.to_owned()).unwrap();
         assert!(memory(free("5%, 1Gi"), 16 << 30, 900 << 20).is_ok());
         assert_eq!(
-            memory(free("5%, 1Gi"), 64 << 30, 900 << 20).unwrap_err().limit,
+            memory(free("5%, 1Gi"), 64 << 30, 900 << 20).unwrap_err().acted().unwrap(),
             "min_memory = 5%, 1Gi"
         );
         assert!(memory(free("0"), 64 << 30, 0).is_ok());

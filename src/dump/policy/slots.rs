@@ -14,17 +14,14 @@
 //! hundred containers that crash at once do not have a hundred times as many dumps as one may have.
 //! None of them waits for another one, because nobody waits for a slot of the host's.
 
-use super::quota::{self, Kept, MOST, Memory, Refusal, Running, share};
-use crate::limits::{Limits, Size};
+use super::quota::{self, share};
+use super::slot::{Slot, open};
+use crate::cause::{Cause, Word};
+use crate::limits::Limits;
 use crate::registry::Registry;
-use crate::sys::file::Identity;
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, kernel};
-use anyhow::{Context, Result};
+use crate::sys::{OwnedFd, file, kernel};
+use anyhow::Result;
 use std::time::{Duration, Instant};
-
-/// Largest memory that is read, in bytes: `MOST` cores with paths of 4 KiB, of which each byte is
-/// escaped.
-const MAX: usize = 32 << 20;
 
 /// Slots where no number is set, but the dumps on their way must be known.
 const MANY: u64 = 1024;
@@ -39,29 +36,14 @@ const LOOK: u64 = 8;
 /// How often a crash that waits checks that its process is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A slot that was taken. It is free again when the last process with its descriptors has ended.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    dir: OwnedFd,
-    number: u64,
-    lock: OwnedFd,
-    /// The slot of the host's that was taken with it, beyond the container's own.
-    host: Option<OwnedFd>,
-    limits: Limits,
-    /// Taken from the memory when the slot began: the cores that are there, and the other dumps.
-    cores: Vec<Kept>,
-    others: Vec<Running>,
-    expected: u64,
-}
-
 /// What came of asking for a slot.
-pub(crate) enum Asked {
+pub(crate) enum SlotAnswer {
     /// No limit is set that needs slots.
     Free,
     /// A slot was taken.
     Slot(Box<Slot>),
     /// A limit forbids the core.
-    Refused(Refusal),
+    Refused(Cause),
 }
 
 /// With whom the slots beyond the first few are shared.
@@ -115,25 +97,22 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// The run directory cannot be used.
-    pub(crate) fn ask(&self, expected: impl FnOnce() -> u64) -> Result<Asked> {
+    pub(crate) fn ask(&self, expected: impl FnOnce() -> u64) -> Result<SlotAnswer> {
         let remembers = quota::has_memory(self.limits);
         let Some(slots) = quota::slots(self.limits).or(remembers.then_some(MANY)) else {
-            return Ok(Asked::Free);
+            return Ok(SlotAnswer::Free);
         };
         let dir = self.registry.limits_dir(self.account)?;
         let Taken { number, lock, host } =
             match (Semaphore { dir: &dir, slots, asking: self }).take()? {
                 Ok(taken) => taken,
-                Err(refusal) => return Ok(Asked::Refused(refusal)),
+                Err(refusal) => return Ok(SlotAnswer::Refused(refusal)),
             };
-        let mut slot = self.slot(dir, number, lock, host);
-        if remembers {
-            slot.expected = expected();
-            if let Err(refusal) = slot.begin()? {
-                return Ok(Asked::Refused(refusal));
-            }
+        let mut slot = Slot::taken(dir, number, lock, host, self.limits.clone());
+        if remembers && let Err(refusal) = slot.begin(expected())? {
+            return Ok(SlotAnswer::Refused(refusal));
         }
-        Ok(Asked::Slot(Box::new(slot)))
+        Ok(SlotAnswer::Slot(Box::new(slot)))
     }
 
     /// One of the account's slots for work that is no dump, if one is free at this moment.
@@ -144,12 +123,7 @@ impl Asking<'_> {
         let dir = self.registry.limits_dir(self.account)?;
         let slots = quota::slots(self.limits).unwrap_or(MANY).min(OWN);
         let found = free(&dir, 0, slots, self.first)?;
-        Ok(found.map(|(number, lock)| self.slot(dir, number, lock, None)))
-    }
-
-    fn slot(&self, dir: OwnedFd, number: u64, lock: OwnedFd, host: Option<OwnedFd>) -> Slot {
-        let limits = self.limits.clone();
-        Slot { dir, number, lock, host, limits, cores: Vec::new(), others: Vec::new(), expected: 0 }
+        Ok(found.map(|(number, lock)| Slot::taken(dir, number, lock, None, self.limits.clone())))
     }
 }
 
@@ -170,7 +144,7 @@ struct Taken {
 impl Semaphore<'_> {
     /// Takes a slot. Where all are taken it waits for one of them, and does not try the others
     /// again: a thousand crashes that wait would do nothing else.
-    fn take(&self) -> Result<Result<Taken, Refusal>> {
+    fn take(&self) -> Result<Result<Taken, Cause>> {
         let own = self.asking.pool.own(self.slots);
         if let Some((number, lock)) = free(self.dir, 0, own, self.asking.first)? {
             return Ok(Ok(Taken { number, lock, host: None }));
@@ -255,19 +229,19 @@ impl Semaphore<'_> {
     }
 
     /// A crash that waits keeps a process of ours alive, which takes memory of the host.
-    fn no_room_to_wait(&self) -> Option<Refusal> {
+    fn no_room_to_wait(&self) -> Option<Cause> {
         let min_memory = self.asking.limits.min_memory?;
         let (total, available) = kernel::memory().ok()?;
         quota::memory(min_memory, total, available).err()
     }
 
     /// `full`: the host's slots were all taken.
-    fn refusal(&self, full: bool) -> Refusal {
+    fn refusal(&self, full: bool) -> Cause {
         let waited = self.asking.limits.wait.unwrap_or(0);
         let none = format_args!("and none was done in {waited} seconds");
         match self.asking.limits.host_concurrent.filter(|_| full && self.slots > OWN) {
-            Some(most) => Refusal::new(
-                "host_concurrent",
+            Some(most) => Cause::limit(
+                Word::HostConcurrent,
                 most,
                 format_args!(
                     "so many are being written beyond the first {OWN} of each container, {none}"
@@ -275,18 +249,14 @@ impl Semaphore<'_> {
             ),
             None => {
                 let key = if Some(self.slots) == self.asking.limits.cores {
-                    "cores"
+                    Word::Cores
                 } else {
-                    "concurrent"
+                    Word::Concurrent
                 };
-                Refusal::new(key, self.slots, format_args!("so many are being written, {none}"))
+                Cause::limit(key, self.slots, format_args!("so many are being written, {none}"))
             }
         }
     }
-}
-
-fn open(dir: &OwnedFd, number: u64) -> Result<OwnedFd> {
-    file::open_lock(dir, format!("slot-{number}").as_ref())
 }
 
 /// One of the slots `from..to` that nobody has, locked.
@@ -299,113 +269,4 @@ fn free(dir: &OwnedFd, from: u64, to: u64, first: u64) -> Result<Option<(u64, Ow
         }
     }
     Ok(None)
-}
-
-impl Slot {
-    /// What the writer keeps open, so that a slot lasts as long as its writer.
-    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        std::iter::once(&self.lock).chain(&self.host).map(|lock| lock.as_fd())
-    }
-
-    /// What makes room for this core, if the cores `there` are those that are left of
-    /// [`Slot::cores`].
-    pub(crate) fn room(&self, there: &[Kept]) -> Result<quota::Room, Refusal> {
-        quota::room(&self.limits, there, &self.others, self.expected)
-    }
-
-    /// Whether the core is to be remembered.
-    pub(crate) fn remembers(&self) -> bool {
-        quota::has_memory(&self.limits)
-    }
-
-    /// `limits.bytes`.
-    pub(crate) fn bytes(&self) -> Option<Size> {
-        self.limits.bytes
-    }
-
-    /// The cores that were written, the oldest first.
-    pub(crate) fn cores(&self) -> &[Kept] {
-        &self.cores
-    }
-
-    /// Forgets cores that are not there any more.
-    pub(crate) fn without(&mut self, gone: &[Identity]) {
-        self.cores.retain(|core| !gone.contains(&core.identity));
-    }
-
-    /// Takes a token, and says that a dump is on its way.
-    fn begin(&mut self) -> Result<Result<(), Refusal>> {
-        let _locked = self.locked()?;
-        let mut memory = self.read();
-        if let Some(rate) = self.limits.rate {
-            match quota::take(
-                memory.bucket,
-                rate,
-                self.limits.burst,
-                kernel::since_boot().as_millis() as u64,
-            ) {
-                Ok(bucket) => memory.bucket = Some(bucket),
-                Err(refusal) => return Ok(Err(refusal)),
-            }
-        }
-        // A dump whose slot is free, or ours now, has ended without saying so.
-        memory.running.retain(|r| r.slot != self.number && self.is_taken(r.slot));
-        self.others.clone_from(&memory.running);
-        self.cores.clone_from(&memory.cores);
-        memory.running.push(Running { slot: self.number, bytes: self.expected });
-        self.write(&memory)?;
-        Ok(Ok(()))
-    }
-
-    /// Remembers what came of it. `gone`: cores that are not there any more. `ended`: the writer
-    /// has.
-    ///
-    /// # Errors
-    /// The memory could not be written.
-    pub(crate) fn end(&self, core: Option<Kept>, gone: &[Identity], ended: bool) -> Result<()> {
-        if !self.remembers() {
-            return Ok(());
-        }
-        let _locked = self.locked()?;
-        let mut memory = self.read();
-        if ended {
-            memory.running.retain(|r| r.slot != self.number);
-        }
-        // The file system may have reused the inode number of a core that has gone for the new one.
-        memory.cores.retain(|k| {
-            !gone.contains(&k.identity)
-                && core.as_ref().is_none_or(|c| c.identity.id != k.identity.id)
-        });
-        memory.cores.extend(core);
-        let surplus = memory.cores.len().saturating_sub(MOST);
-        memory.cores.drain(..surplus);
-        self.write(&memory)
-    }
-
-    fn locked(&self) -> Result<OwnedFd> {
-        let again = file::reopen_dir(&self.dir)?;
-        file::lock(&again)?;
-        Ok(again)
-    }
-
-    fn is_taken(&self, number: u64) -> bool {
-        open(&self.dir, number).and_then(|f| file::try_lock(&f)).is_ok_and(|free| !free)
-    }
-
-    /// A damaged memory counts as an empty one.
-    fn read(&self) -> Memory {
-        let text = file::open_read(&self.dir, "memory".as_ref())
-            .ok()
-            .and_then(|f| file::read_bounded(f, MAX, "memory").ok());
-        text.and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
-    }
-
-    fn write(&self, memory: &Memory) -> Result<()> {
-        file::replace(
-            &self.dir,
-            "memory".as_ref(),
-            &serde_json::to_vec(memory).context("memory to JSON")?,
-            0o600,
-        )
-    }
 }

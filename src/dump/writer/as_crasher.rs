@@ -5,7 +5,7 @@ use super::crasher::become_crasher;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::sys::cgroup::{self, Groups};
-use crate::sys::sandbox::{self, Bounds};
+use crate::sys::sandbox::{self, SandboxBounds};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, limit, process, resolve};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ pub(crate) enum Charge<'a> {
 pub(crate) fn run<T: for<'d> Deserialize<'d>>(
     facts: &Facts,
     core_file: &CoreFile,
-    bounds: &Bounds,
+    bounds: &SandboxBounds,
     haste: Haste,
     charge: Charge<'_>,
     files: &[BorrowedFd<'_>],

@@ -3,17 +3,18 @@
 
 use super::label::{Labeller, Ready};
 use super::place::{Place, create};
-use super::protocol::{Finished, Made, Message, Report};
-use super::rotate::View;
+use super::protocol::{CreatedFile, Finished, Message, Report};
+use super::rotate::CrasherView;
+use crate::cause::{Cause, Word};
 use crate::dump::copy::early_release::Release;
 use crate::dump::copy::lanes;
-use crate::dump::copy::source::Source;
+use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::quota::{self, Kept, Refusal};
-use crate::dump::policy::slots::Slot;
+use crate::dump::policy::quota::{self, KeptCore};
+use crate::dump::policy::slot::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
@@ -25,7 +26,7 @@ use std::sync::Arc;
 /// What the writer opens before it becomes the crasher.
 pub(crate) struct Opened<'a> {
     /// The memory of the process, for the faster lanes.
-    pub source: Option<Source>,
+    pub source: Option<CrashedMemory>,
     /// For an early release.
     pub hold: Option<Hold>,
     /// Asks SELinux.
@@ -70,12 +71,11 @@ pub(crate) fn copy(
     opened: Opened<'_>,
     report: &mut Report,
 ) {
-    let failed = |reason, gone| Message::Done(Finished::failed(reason, gone));
-    let refused = |refusal, gone| Message::Done(Finished::refused(refusal, gone));
+    let failed = |cause, gone| Message::Done(Finished::failed(cause, gone));
     let Opened { source, hold, label, confinement, moved, store } = opened;
     let place = match Place::of(&core_file.path, store) {
         Ok(place) => place,
-        Err(reason) => return report.say(&failed(reason, Vec::new())),
+        Err(cause) => return report.say(&failed(cause, Vec::new())),
     };
     let space = filesystem::space(&place.dir).unwrap_or(Space {
         kind: FsType::Other,
@@ -89,16 +89,18 @@ pub(crate) fn copy(
     if space.kind == FsType::Memory && core_file.early {
         return report.say(&Message::Retry);
     }
-    let view = View { root: &facts.root_path, at_home: core_file.at_home };
+    let view = CrasherView { root: &facts.root_path, at_home: core_file.at_home };
     let (there, mut gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
     let (room, old) = match room(core_file, slot, &there, &space) {
         Ok(room) => room,
-        Err(refusal) => return report.say(&refused(refusal, gone)),
+        Err(cause) => return report.say(&failed(cause, gone)),
     };
     let ready =
         match label.as_ref().map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name)) {
             Ok(ready) => ready,
-            Err(why) => return report.say(&failed(format!("open {:?}: {why}", place.shown), gone)),
+            Err(why) => {
+                return report.say(&failed(Cause::Selinux { path: place.shown, why }, gone));
+            }
         };
     let make = || {
         create(
@@ -110,34 +112,33 @@ pub(crate) fn copy(
     };
     let made = match confinement {
         None => make(),
-        Some(confinement) => confinement
-            .and_then(|c| c.run(make))
-            .unwrap_or_else(|e| Err(format!("open {:?}: {e:#}", place.shown))),
+        Some(confinement) => confinement.and_then(|c| c.run(make)).unwrap_or_else(|e| {
+            Err(Cause::Apparmor { path: place.shown.clone(), why: format!("{e:#}") })
+        }),
     };
     let file = match made {
         Ok(file) => file,
-        Err(reason) => return report.say(&failed(reason, gone)),
+        Err(cause) => return report.say(&failed(cause, gone)),
     };
-    let (stored, old): (Vec<&Kept>, Vec<&Kept>) =
+    let (stored, old): (Vec<&KeptCore>, Vec<&KeptCore>) =
         old.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
     for core in old {
         if let Err(why) = view.remove(core) {
             let _ = file::unlink(&place.dir, proc::os(place.name));
-            let refusal =
-                Refusal::new("keep", "newest", format_args!("an older core has to go, but {why}"));
-            return report.say(&refused(refusal, gone));
+            let met = format_args!("an older core has to go, but {why}");
+            return report.say(&failed(Cause::limit(Word::Keep, "newest", met), gone));
         }
         gone.push(core.identity);
     }
     // If this process is killed from now on, the parent knows at least that there is a file.
     let id = file::stat(&file).ok().map(|s| s.id);
     report.say(&Message::Created {
-        made: Made { id, memory: space.kind == FsType::Memory },
+        made: CreatedFile { id, memory: space.kind == FsType::Memory },
         goes: stored.iter().map(|core| core.identity).collect(),
         note: ready.note,
     });
     if let Err(e) = filter::enter(&filter::COPY) {
-        return report.say(&failed(format!("{e:#}"), Vec::new()));
+        return report.say(&failed(Cause::Failed(format!("{e:#}")), Vec::new()));
     }
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
@@ -168,27 +169,21 @@ pub(crate) fn copy(
     let stop = result.and(closed).err();
     let short = min_free.filter(|_| target.is_short()).map(|free| {
         let floor = free.of(space.total);
-        Refusal::new(
-            "min_free",
+        Cause::limit(
+            Word::MinFree,
             free,
             format_args!("others have written too: {floor} bytes must stay free"),
         )
     });
     let cut = short.or(room.map(|r| r.1)).filter(|_| stop == Some(Stop::Full));
-    let limit = cut.as_ref().map(|r| r.limit.clone());
-    let reason = stop.map(|stop| match stop {
-        Stop::Limit => format!("RLIMIT_CORE of {} bytes was reached", core_file.limit.unwrap_or(0)),
-        Stop::Write(Errno::FBIG) => format!(
-            "RLIMIT_FSIZE of the process was reached ({} bytes)",
-            facts.file_size.unwrap_or(0)
-        ),
-        Stop::Write(e) => format!("write: {e}"),
-        Stop::Full => cut.map(|r| r.reason).unwrap_or_default(),
-        Stop::Read(e) => format!("read from the kernel: {e}"),
-        Stop::Memory(e) => format!("read of the process's memory after its release: {e}"),
-        Stop::Ended => {
-            "the kernel stopped sending: the process was killed or frozen while it dumped".into()
-        }
+    let cause = stop.map(|stop| match stop {
+        Stop::Limit => Cause::RlimitCore(core_file.limit.unwrap_or(0)),
+        Stop::Write(Errno::FBIG) => Cause::RlimitFsize(facts.file_size.unwrap_or(0)),
+        Stop::Write(e) => Cause::Write(e.raw_os_error()),
+        Stop::Full => cut.unwrap_or(Cause::Write(Errno::NOSPC.raw_os_error())),
+        Stop::Read(e) => Cause::Read(e.raw_os_error()),
+        Stop::Memory(e) => Cause::Memory(e.raw_os_error()),
+        Stop::Ended => Cause::Killed,
     });
     // The crashed process does not wait for the end of this one.
     process::replace_stdin(&*report);
@@ -196,22 +191,21 @@ pub(crate) fn copy(
         size: stat.map(|s| s.size),
         disk_size: stat.map(|s| s.allocated),
         identity,
-        reason,
-        limit,
+        cause,
         gone,
     }));
 }
 
 /// How many bytes the core may have on disk, with what is to be said if it has more; and which of
 /// the cores that are there have to go for it.
-type Room = (Option<(u64, Refusal)>, Vec<usize>);
+type SpaceBounds = (Option<(u64, Cause)>, Vec<usize>);
 
 fn room(
     core_file: &CoreFile,
     slot: Option<&Slot>,
-    there: &[Kept],
+    there: &[KeptCore],
     space: &Space,
-) -> Result<Room, Refusal> {
+) -> Result<SpaceBounds, Cause> {
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
     if let Some(min_free) = min_free {
@@ -222,13 +216,13 @@ fn room(
         .transpose()?
         .flatten();
     let cut = |bytes: u64, key, value: String| {
-        (bytes, Refusal::new(key, value, format_args!("the core was cut at {bytes} bytes")))
+        (bytes, Cause::limit(key, value, format_args!("the core was cut at {bytes} bytes")))
     };
     let by_space =
-        by_space.zip(min_free).map(|(bytes, free)| cut(bytes, "min_free", free.to_string()));
+        by_space.zip(min_free).map(|(bytes, free)| cut(bytes, Word::MinFree, free.to_string()));
     let Some(slot) = slot else { return Ok((by_space, Vec::new())) };
     let room = slot.room(there)?;
     let by_bytes =
-        room.bytes.zip(slot.bytes()).map(|(bytes, most)| cut(bytes, "bytes", most.to_string()));
+        room.bytes.zip(slot.bytes()).map(|(bytes, most)| cut(bytes, Word::Bytes, most.to_string()));
     Ok((by_space.into_iter().chain(by_bytes).min_by_key(|r| r.0), room.remove))
 }

@@ -28,7 +28,7 @@ pub(crate) fn become_crasher<'a>(
     } else {
         if facts.profile.is_some() {
             // AppArmor cannot resolve the path of a file that is in another mount namespace.
-            ns::enter(&facts.mounts, ns::Kind::Mount)?;
+            ns::enter(&facts.mounts, ns::NamespaceKind::Mount)?;
         }
         file::change_root(&facts.root).context("the crasher's root")?;
         file::change_dir(&facts.cwd).context("the crasher's working directory")?;

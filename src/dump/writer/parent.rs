@@ -4,19 +4,20 @@
 use super::child::{Opened, copy};
 use super::crasher::become_crasher;
 use super::label::Labeller;
-use super::protocol::{Finished, Heard, Made, Message, Report};
+use super::protocol::{CreatedFile, Finished, Heard, Message, Report};
 use super::watchdog::{Notice, Watchdog};
-use crate::dump::copy::source::Source;
+use crate::cause::Cause;
+use crate::dump::copy::source::CrashedMemory;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::slots::Slot;
+use crate::dump::policy::slot::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::cgroup::Groups;
 use crate::sys::child::{self, Child};
 use crate::sys::counter::Counter;
 use crate::sys::file::Identity;
-use crate::sys::memory::{Memory, is_shared};
+use crate::sys::memory::{ProcessMemory, is_shared};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::pinned_memory::Hold;
 use crate::sys::{AsFd, OwnedFd, process, robust};
@@ -27,7 +28,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     /// The file, if one was made.
-    pub made: Option<Made>,
+    pub made: Option<CreatedFile>,
     /// What became of the core.
     pub finished: Finished,
     /// The target was given up: it must not be touched again.
@@ -38,8 +39,8 @@ pub(crate) struct Written {
 
 impl Written {
     /// There is no file, and why.
-    pub(crate) fn nothing(reason: String) -> Self {
-        Written { finished: Finished::failed(reason, Vec::new()), ..Written::default() }
+    pub(crate) fn nothing(cause: Cause) -> Self {
+        Written { finished: Finished::failed(cause, Vec::new()), ..Written::default() }
     }
 }
 
@@ -57,7 +58,7 @@ pub(crate) enum Event {
 /// What came of one writer.
 enum Attempt {
     /// It is over. The writer, if it has not ended.
-    Over(Written, Option<Waiting>),
+    Over(Box<Written>, Option<Waiting>),
     /// It has to be done again, without an early release.
     Retry(Waiting),
 }
@@ -97,13 +98,13 @@ pub(crate) fn write(
     mut on: impl FnMut(Event),
 ) -> Result<(Written, Option<Waiting>)> {
     let writer = match attempt(crash, facts, core_file, slot, store, &mut on)? {
-        Attempt::Over(written, waiting) => return Ok((written, waiting)),
+        Attempt::Over(written, waiting) => return Ok((*written, waiting)),
         Attempt::Retry(writer) => writer,
     };
     writer.end()?;
     let core_file = CoreFile { early: false, ..core_file.clone() };
     match attempt(crash, facts, &core_file, slot, store, &mut on)? {
-        Attempt::Over(written, waiting) => Ok((written, waiting)),
+        Attempt::Over(written, waiting) => Ok((*written, waiting)),
         // Only a writer with an early release asks for it.
         Attempt::Retry(writer) => Ok((Written::default(), Some(writer))),
     }
@@ -159,7 +160,7 @@ fn attempt(
                 report.wait_until_unheard();
             }
             Err(e) => report.say(&Message::Done(Finished::failed(
-                format!("cannot become the crasher: {e:#}"),
+                Cause::Credentials(format!("{e:#}")),
                 Vec::new(),
             ))),
         }
@@ -184,7 +185,7 @@ fn attempt(
             Some(Message::Created { made, goes, note: new }) => {
                 (written.made, note) = (Some(made), new);
                 // Unless more is known later.
-                written.finished.reason = Some("the writer was interrupted".into());
+                written.finished.cause = Some(Cause::Interrupted);
                 if !goes.is_empty() {
                     on(Event::Goes(goes));
                 }
@@ -203,7 +204,7 @@ fn attempt(
                 }
                 written.finished = finished;
                 let waiting = Waiting { writer: child, report: read };
-                return Ok(Attempt::Over(written, Some(waiting)));
+                return Ok(Attempt::Over(Box::new(written), Some(waiting)));
             }
         }
     }
@@ -214,39 +215,30 @@ fn attempt(
     // It may have been killed between making the file and saying so. The record then names a
     // truncated core, which may not exist.
     written.made.get_or_insert_default();
-    let limit = if core_file.memory { ", as the container's memory limit does" } else { "" };
     written.stuck = ended.is_none();
-    written.finished.reason = Some(match ended {
-        Some(child::Ended::Signal(child::FORBIDDEN)) => {
-            "the writer was killed: it tried a system call that its filter does not allow".into()
-        }
-        Some(other) => format!("the writer was killed ({other:?}){limit}"),
-        None => "the writer hangs in its end".into(),
+    written.finished.cause = Some(match ended {
+        Some(child::Ended::Signal(child::FORBIDDEN)) => Cause::Forbidden,
+        Some(other) => Cause::WriterKilled { how: format!("{other:?}"), memory: core_file.memory },
+        None => Cause::WriterHangs,
     });
-    Ok(Attempt::Over(written, None))
+    Ok(Attempt::Over(Box::new(written), None))
 }
 
 /// Nothing moves: the writer is killed.
 fn give_up(mut written: Written, child: Child, core_file: &CoreFile) -> Result<Attempt> {
     written.stuck = child.end_now()?.is_none();
     written.given_up = true;
-    let seconds = core_file.patience.unwrap_or_default().as_secs();
-    written.finished.limit = Some(format!("stall = {seconds}"));
-    written.finished.reason = Some(match core_file.patience {
-        Some(_) => {
-            format!("the target took nothing for {seconds} seconds (limits.stall) and was given up")
-        }
-        None => "the writer was stopped by a user of the container, and was given up".into(),
-    });
-    Ok(Attempt::Over(written, None))
+    let stall = |patience: Duration| Cause::Stall(patience.as_secs());
+    written.finished.cause = Some(core_file.patience.map_or(Cause::WriterStopped, stall));
+    Ok(Attempt::Over(Box::new(written), None))
 }
 
 /// The memory of the process that the pidfd names, opened while we have the rights.
-fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<Source> {
+fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<CrashedMemory> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
-    let memory = Memory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
+    let memory = ProcessMemory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
     let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
-    Some(Source {
+    Some(CrashedMemory {
         memory,
         pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?),
         vdso: facts.vdso,

@@ -1,5 +1,6 @@
 //! Where the core goes, and making its file as the kernel does.
 
+use crate::cause::Cause;
 use crate::sys::{Errno, OwnedFd, file, proc, process, resolve};
 
 /// Where the core goes: the directory, which is opened once for all that is done there, and the
@@ -19,21 +20,21 @@ impl<'a> Place<'a> {
     ///
     /// # Errors
     /// There is no such directory, or the path names no file.
-    pub(crate) fn of(path: &'a [u8], store: Option<&OwnedFd>) -> Result<Self, String> {
+    pub(crate) fn of(path: &'a [u8], store: Option<&OwnedFd>) -> Result<Self, Cause> {
         let shown = path.escape_ascii().to_string();
-        let fail = |call: &str, e: Errno| format!("{call} {shown:?}: {e}");
+        let fail = |e| Cause::open(&shown, e);
         if path.is_empty() {
-            return Err(fail("open", Errno::NOENT));
+            return Err(fail(Errno::NOENT));
         }
         if path.len() >= 4096 {
-            return Err(fail("open", Errno::NAMETOOLONG));
+            return Err(fail(Errno::NAMETOOLONG));
         }
         let (dir, name) = split(path);
         if matches!(name, b"" | b"." | b"..") {
-            return Err(fail("open", Errno::ISDIR));
+            return Err(fail(Errno::ISDIR));
         }
-        let dir =
-            resolve::open_dir_as_process(dir).map_err(|e| fail("open the directory of", e))?;
+        let dir = resolve::open_dir_as_process(dir)
+            .map_err(|e| Cause::Directory { path: shown.clone(), errno: e.raw_os_error() })?;
         let dir = from_the_hosts_side(dir, store);
         Ok(Place { dir, name, shown })
     }
@@ -64,16 +65,15 @@ pub(crate) fn create(
     unlink_first: bool,
     fs_uid: u32,
     mapped: bool,
-) -> Result<OwnedFd, String> {
+) -> Result<OwnedFd, Cause> {
     let Place { dir, name, shown } = place;
     let removed = if unlink_first { file::unlink(dir, proc::os(name)) } else { Ok(()) };
-    let fd = file::create_exclusive(dir, proc::os(name), 0o600).map_err(|e| match removed {
-        Err(why) if e == Errno::EXIST => {
-            format!("open {shown:?}: {e}, and it cannot be removed: {why:#}")
-        }
-        _ => format!("open {shown:?}: {e}"),
+    let fd = file::create_exclusive(dir, proc::os(name), 0o600).map_err(|e| Cause::Open {
+        path: shown.clone(),
+        errno: e.raw_os_error(),
+        kept: removed.err().filter(|_| e == Errno::EXIST).map(|why| format!("{why:#}")),
     })?;
-    let stat = file::stat(&fd).map_err(|e| format!("{shown:?}: {e:#}"))?;
+    let stat = file::stat(&fd).map_err(|e| Cause::Failed(format!("{shown:?}: {e:#}")))?;
     // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
     // lets no process through whose IDs differ.
     let owner = if mapped { process::effective_uid() } else { fs_uid };
@@ -86,5 +86,5 @@ pub(crate) fn create(
         }
         _ => return Ok(fd),
     };
-    Err(format!("{shown:?} was made, but {rule}"))
+    Err(Cause::Unfit { path: shown.clone(), rule: rule.to_owned() })
 }

@@ -1,6 +1,6 @@
 //! What the writer tells its parent: a line of JSON for each message.
 
-use crate::dump::policy::quota::Refusal;
+use crate::cause::Cause;
 use crate::sys::file::Identity;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub(crate) enum Message {
     /// The file was made.
     Created {
         /// The file.
-        made: Made,
+        made: CreatedFile,
         /// Cores in the host's store that have to go for this one: the parent's to remove.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         goes: Vec<Identity>,
@@ -31,7 +31,7 @@ pub(crate) enum Message {
 
 /// A file that was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Made {
+pub(crate) struct CreatedFile {
     /// Device and inode number.
     pub id: Option<(u64, u64)>,
     /// Whether it is on a memory-backed file system.
@@ -49,9 +49,7 @@ pub(crate) struct Finished {
     /// What tells the file from others.
     pub identity: Option<Identity>,
     /// Why it is short, or was not made.
-    pub reason: Option<String>,
-    /// Which limit acted, and its value.
-    pub limit: Option<String>,
+    pub cause: Option<Cause>,
     /// Cores of the container that are not there any more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<Identity>,
@@ -59,13 +57,8 @@ pub(crate) struct Finished {
 
 impl Finished {
     /// The core was not written, or only in part.
-    pub(crate) fn failed(reason: String, gone: Vec<Identity>) -> Self {
-        Finished { reason: Some(reason), gone, ..Finished::default() }
-    }
-
-    /// A limit forbids the core.
-    pub(crate) fn refused(refusal: Refusal, gone: Vec<Identity>) -> Self {
-        Finished { limit: Some(refusal.limit), ..Finished::failed(refusal.reason, gone) }
+    pub(crate) fn failed(cause: Cause, gone: Vec<Identity>) -> Self {
+        Finished { cause: Some(cause), gone, ..Finished::default() }
     }
 }
 
@@ -122,16 +115,17 @@ impl AsFd for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cause::Word;
 
     #[test]
     fn every_message_is_a_line() {
-        let made = Made { id: Some((7, 9)), memory: true };
+        let made = CreatedFile { id: Some((7, 9)), memory: true };
         let goes = vec![Identity::default()];
         let note = Some("one\ntwo".to_owned());
-        let refused = Finished::refused(Refusal::new("cores", 3, "too many"), goes.clone());
+        let refused = Finished::failed(Cause::limit(Word::Cores, 3, "too many"), goes.clone());
         let messages = [
             Message::Created { made, goes, note },
-            Message::Created { made: Made::default(), goes: Vec::new(), note: None },
+            Message::Created { made: CreatedFile::default(), goes: Vec::new(), note: None },
             Message::Released,
             Message::Retry,
             Message::Done(Finished { size: Some(1), ..Finished::default() }),
@@ -147,8 +141,11 @@ mod tests {
     #[test]
     fn each_message_is_acted_on_once() {
         let line = |message: &Message| serde_json::to_vec(message).unwrap();
-        let created =
-            Message::Created { made: Made::default(), goes: vec![Identity::default()], note: None };
+        let created = Message::Created {
+            made: CreatedFile::default(),
+            goes: vec![Identity::default()],
+            note: None,
+        };
         let mut heard = Heard::default();
         assert_eq!(heard.message(b"{\"Created\":"), None, "a damaged line");
         assert_eq!(heard.message(&line(&created)), Some(created.clone()));

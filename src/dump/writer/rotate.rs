@@ -6,7 +6,7 @@
 //! it read-only.
 
 use super::place::split;
-use crate::dump::policy::quota::Kept;
+use crate::dump::policy::quota::KeptCore;
 use crate::registry::check_id;
 use crate::store::Store;
 use crate::sys::file::Identity;
@@ -14,7 +14,7 @@ use crate::sys::proc::os;
 use crate::sys::{Errno, OwnedFd, file, resolve};
 
 /// What the crashed process sees of its container's cores.
-pub(crate) struct View<'a> {
+pub(crate) struct CrasherView<'a> {
     /// Its root directory, as a path.
     pub root: &'a [u8],
     /// It has the mounts of the container's first process. With others it does not see what is
@@ -22,12 +22,12 @@ pub(crate) struct View<'a> {
     pub at_home: bool,
 }
 
-impl View<'_> {
+impl CrasherView<'_> {
     /// Which of the cores are there, and which have gone: removed, renamed, replaced by another
     /// file.
-    pub(crate) fn look(&self, cores: &[Kept]) -> (Vec<Kept>, Vec<Identity>) {
+    pub(crate) fn look(&self, cores: &[KeptCore]) -> (Vec<KeptCore>, Vec<Identity>) {
         let is_there =
-            |core: &Kept| core.stored.is_some() || !matches!(self.find(core), Found::Gone);
+            |core: &KeptCore| core.stored.is_some() || !matches!(self.find(core), OlderCore::Gone);
         let (there, gone): (Vec<_>, Vec<_>) = cores.iter().cloned().partition(is_there);
         (there, gone.iter().map(|core| core.identity).collect())
     }
@@ -36,32 +36,34 @@ impl View<'_> {
     ///
     /// # Errors
     /// Why it stays.
-    pub(crate) fn remove(&self, core: &Kept) -> Result<(), String> {
+    pub(crate) fn remove(&self, core: &KeptCore) -> Result<(), String> {
         match self.find(core) {
-            Found::Gone => Ok(()),
-            Found::There(dir, name) => file::unlink(dir, os(name)).map_err(|e| format!("{e:#}")),
-            Found::Unknown(why) => Err(why),
+            OlderCore::Gone => Ok(()),
+            OlderCore::There(dir, name) => {
+                file::unlink(dir, os(name)).map_err(|e| format!("{e:#}"))
+            }
+            OlderCore::Unknown(why) => Err(why),
         }
     }
 
-    fn find<'a>(&self, core: &'a Kept) -> Found<'a> {
+    fn find<'a>(&self, core: &'a KeptCore) -> OlderCore<'a> {
         let path = core.path.as_deref().filter(|_| core.root.as_bytes() == self.root);
         let Some(path) = path.map(str::as_bytes) else {
-            return Found::Unknown("it was written by a process with another root".into());
+            return OlderCore::Unknown("it was written by a process with another root".into());
         };
         let (dir, name) = split(path);
         let found = resolve::open_dir_as_process(dir)
             .and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
         match found {
-            Ok((dir, found)) if found.is_same_file(&core.identity) => Found::There(dir, name),
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) if self.at_home => Found::Gone,
-            Ok(_) => Found::Unknown("the process that crashes has other mounts".into()),
-            Err(e) => Found::Unknown(format!("{}: {e}", path.escape_ascii())),
+            Ok((dir, found)) if found.is_same_file(&core.identity) => OlderCore::There(dir, name),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) if self.at_home => OlderCore::Gone,
+            Ok(_) => OlderCore::Unknown("the process that crashes has other mounts".into()),
+            Err(e) => OlderCore::Unknown(format!("{}: {e}", path.escape_ascii())),
         }
     }
 }
 
-enum Found<'a> {
+enum OlderCore<'a> {
     There(OwnedFd, &'a [u8]),
     Gone,
     Unknown(String),
@@ -72,8 +74,8 @@ pub(crate) struct Stored<'a>(pub &'a Store);
 
 impl Stored<'_> {
     /// Those that have gone.
-    pub(crate) fn gone(&self, cores: &[Kept]) -> Vec<Identity> {
-        let is_gone = |core: &&Kept| core.stored.is_some() && self.find(core).is_none();
+    pub(crate) fn gone(&self, cores: &[KeptCore]) -> Vec<Identity> {
+        let is_gone = |core: &&KeptCore| core.stored.is_some() && self.find(core).is_none();
         cores.iter().filter(is_gone).map(|core| core.identity).collect()
     }
 
@@ -81,11 +83,11 @@ impl Stored<'_> {
     ///
     /// # Errors
     /// It stays.
-    pub(crate) fn remove(&self, core: &Kept) -> anyhow::Result<()> {
+    pub(crate) fn remove(&self, core: &KeptCore) -> anyhow::Result<()> {
         self.find(core).map_or(Ok(()), |(dir, name)| file::unlink(dir, os(name)))
     }
 
-    fn find<'a>(&self, core: &'a Kept) -> Option<(OwnedFd, &'a [u8])> {
+    fn find<'a>(&self, core: &'a KeptCore) -> Option<(OwnedFd, &'a [u8])> {
         let id = core.stored.as_deref().filter(|id| check_id(id).is_ok())?;
         let dir = file::open_dir(&self.0.container_path(id)).ok()?;
         let (_, name) = split(core.path.as_deref()?.as_bytes());
@@ -106,7 +108,7 @@ mod tests {
             std::fs::write(path(name), name).unwrap();
             let identity =
                 file::identity_at(file::open_dir(dir.path()).unwrap(), name.as_ref()).unwrap();
-            Kept {
+            KeptCore {
                 path: Some(path(name).to_str().unwrap().into()),
                 root: "/".into(),
                 identity,
@@ -123,10 +125,10 @@ mod tests {
         std::fs::rename(path("renamed"), path("mine")).unwrap();
         std::fs::rename(path("linked"), path("target")).unwrap();
         std::os::unix::fs::symlink("target", path("linked")).unwrap();
-        let elsewhere = Kept { root: "/jail".into(), ..cores[4].clone() };
+        let elsewhere = KeptCore { root: "/jail".into(), ..cores[4].clone() };
         let cores = [&cores[..4], &[elsewhere], &cores[5..]].concat();
 
-        let view = |root, at_home| View { root, at_home };
+        let view = |root, at_home| CrasherView { root, at_home };
         let (there, gone) = view(b"/", true).look(&cores);
         assert_eq!(there, [cores[0].clone(), cores[4].clone()]);
         assert_eq!(gone, [1, 2, 3, 5].map(|i| cores[i].identity));
@@ -155,14 +157,14 @@ mod tests {
             let identity = file::identity_at(dir, "core.7".as_ref()).unwrap();
             let path = Some("/nowhere/core.7".into());
             let stored = Some(id.to_owned());
-            Kept { path, root: "/".into(), identity, size: 4, stored }
+            KeptCore { path, root: "/".into(), identity, size: 4, stored }
         };
         let cores = ["first", "second", "third"].map(of);
         std::fs::remove_file(store.container_path("second").join("core.7")).unwrap();
-        let view = View { root: b"/jail", at_home: true };
+        let view = CrasherView { root: b"/jail", at_home: true };
         assert_eq!(view.look(&cores).1, [], "not the container's to say");
         assert_eq!(Stored(&store).gone(&cores), [cores[1].identity]);
-        let led_away = Kept { stored: Some("../records".into()), ..cores[2].clone() };
+        let led_away = KeptCore { stored: Some("../records".into()), ..cores[2].clone() };
         for core in [&cores[0], &cores[1], &led_away] {
             Stored(&store).remove(core).unwrap();
         }

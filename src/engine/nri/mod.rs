@@ -20,7 +20,7 @@ mod adjust;
 mod messages;
 mod mux;
 
-use super::Program;
+use super::options::Program;
 use crate::config::{self, Config};
 use crate::sys::proc::Proc;
 use crate::sys::{process, socket};
@@ -29,7 +29,7 @@ use messages::{
     ConfigureRequest, ConfigureResponse, CreateContainerRequest, CreateContainerResponse,
     RegisterPluginRequest, Request, Response, Status,
 };
-use mux::{Connection, Kind, Message, Mux};
+use mux::{Connection, Frame, FrameKind, Mux};
 use prost::Message as _;
 use std::ffi::OsStr;
 use std::os::unix::net::UnixStream;
@@ -135,16 +135,16 @@ fn serve(socket: UnixStream, us: &Identity) -> Result<()> {
     };
     mux.send(
         Connection::Runtime,
-        &Message { stream: 1, kind: Kind::Request, payload: request.encode_to_vec() },
+        &Frame { stream: 1, kind: FrameKind::Request, payload: request.encode_to_vec() },
     )?;
     while let Some((connection, message)) = mux.receive()? {
         match (connection, message.kind) {
-            (Connection::Runtime, Kind::Response) => registered(&message.payload)?,
-            (Connection::Plugin, Kind::Request) => {
+            (Connection::Runtime, FrameKind::Response) => registered(&message.payload)?,
+            (Connection::Plugin, FrameKind::Request) => {
                 let payload = answer(&message.payload, engine, us).encode_to_vec();
                 mux.send(
                     Connection::Plugin,
-                    &Message { stream: message.stream, kind: Kind::Response, payload },
+                    &Frame { stream: message.stream, kind: FrameKind::Response, payload },
                 )?;
             }
             _ => {}
@@ -296,18 +296,18 @@ mod tests {
         engine
             .send(
                 Connection::Plugin,
-                &Message { stream: 1, kind: Kind::Request, payload: configure },
+                &Frame { stream: 1, kind: FrameKind::Request, payload: configure },
             )
             .unwrap();
         let (connection, message) = engine.receive().unwrap().unwrap();
         assert_eq!(
             (connection, message.kind, message.stream),
-            (Connection::Plugin, Kind::Response, 1)
+            (Connection::Plugin, FrameKind::Response, 1)
         );
         engine
             .send(
                 Connection::Runtime,
-                &Message { stream: 1, kind: Kind::Response, payload: vec![] },
+                &Frame { stream: 1, kind: FrameKind::Response, payload: vec![] },
             )
             .unwrap();
         drop(engine);

@@ -26,7 +26,7 @@ pub(super) enum Connection {
 
 /// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FrameKind {
     /// A call.
     Request = 1,
     /// The answer to a call.
@@ -35,11 +35,11 @@ pub(super) enum Kind {
 
 /// A ttrpc message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(super) struct Frame {
     /// Number of the call: odd and increasing, chosen by the caller.
     pub stream: u32,
     /// Whether it is the call or its answer.
-    pub kind: Kind,
+    pub kind: FrameKind,
     /// A `Request` or `Response` in protobuf encoding.
     pub payload: Vec<u8>,
 }
@@ -65,7 +65,7 @@ impl<S: Read + Write> Mux<S> {
     ///
     /// # Errors
     /// The engine is gone, or the message is larger than ttrpc allows.
-    pub(super) fn send(&mut self, connection: Connection, message: &Message) -> Result<()> {
+    pub(super) fn send(&mut self, connection: Connection, message: &Frame) -> Result<()> {
         ensure!(
             message.payload.len() <= PAYLOAD,
             "a message of {} bytes is larger than ttrpc allows",
@@ -85,7 +85,7 @@ impl<S: Read + Write> Mux<S> {
     ///
     /// # Errors
     /// The input breaks the protocol.
-    pub(super) fn receive(&mut self) -> Result<Option<(Connection, Message)>> {
+    pub(super) fn receive(&mut self) -> Result<Option<(Connection, Frame)>> {
         loop {
             for connection in [Connection::Plugin, Connection::Runtime] {
                 if let Some(message) = take(&mut self.pending[connection as usize - 1])? {
@@ -123,7 +123,7 @@ impl<S: Read + Write> Mux<S> {
 }
 
 /// Takes the first message off. Messages of other kinds (streams) are skipped.
-fn take(pending: &mut Vec<u8>) -> Result<Option<Message>> {
+fn take(pending: &mut Vec<u8>) -> Result<Option<Frame>> {
     loop {
         if pending.len() < HEADER {
             return Ok(None);
@@ -137,11 +137,11 @@ fn take(pending: &mut Vec<u8>) -> Result<Option<Message>> {
         let mut message = std::mem::replace(pending, rest);
         let (stream, kind) = (number(&message[4..8]), message[8]);
         let kind = match kind {
-            1 => Kind::Request,
-            2 => Kind::Response,
+            1 => FrameKind::Request,
+            2 => FrameKind::Response,
             _ => continue,
         };
-        return Ok(Some(Message { stream, kind, payload: message.split_off(HEADER) }));
+        return Ok(Some(Frame { stream, kind, payload: message.split_off(HEADER) }));
     }
 }
 
@@ -151,12 +151,12 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Cursor;
 
-    fn message(stream: u32, payload: &[u8]) -> Message {
-        Message { stream, kind: Kind::Request, payload: payload.to_vec() }
+    fn message(stream: u32, payload: &[u8]) -> Frame {
+        Frame { stream, kind: FrameKind::Request, payload: payload.to_vec() }
     }
 
     /// What one `send` writes, including the frame header.
-    fn sent(connection: Connection, message: &Message) -> Vec<u8> {
+    fn sent(connection: Connection, message: &Frame) -> Vec<u8> {
         let mut mux = Mux::new(Cursor::new(Vec::new()));
         mux.send(connection, message).unwrap();
         mux.socket.into_inner()

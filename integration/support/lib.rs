@@ -1,0 +1,27 @@
+//! What the integration tests and the benchmarks share, one subject a file. `tests/` of the product
+//! uses the parts that need no root.
+#![allow(clippy::new_without_default, reason = "what is made here has an effect on the machine")]
+
+pub mod bare;
+pub mod between;
+pub mod bundle;
+pub mod cases;
+pub mod core_bytes;
+pub mod core_file;
+pub mod crasher;
+pub mod daemon;
+pub mod fixture;
+pub mod fuse;
+pub mod host;
+pub mod podman;
+pub mod processes;
+pub mod program;
+pub mod require;
+pub mod rootfs;
+pub mod runtime;
+pub mod scene;
+pub mod stacks;
+pub mod systemd;
+pub mod terminal;
+pub mod user;
+pub mod wait;

@@ -1,0 +1,84 @@
+//! The processes of the machine, as /proc shows them.
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::host::BINARY;
+use crate::wait;
+
+/// The PIDs of all processes. One of them may end at any time.
+pub fn all() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").unwrap();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The processes of the installed program, those of a program that was replaced too.
+pub fn helpers() -> Vec<i32> {
+    all().filter(|pid| exe(*pid).is_some_and(|exe| is_binary(&exe))).collect()
+}
+
+/// Those without the children that write records, which act for the host: dispatchers, writers and
+/// keepers.
+pub fn dumping() -> Vec<i32> {
+    helpers()
+        .into_iter()
+        .filter(|pid| field(pid, "Name").as_deref() != Some("oci-records"))
+        .collect()
+}
+
+/// The processes of the installed program that handle a crash.
+pub fn dispatchers() -> Vec<i32> {
+    let handles = |pid: &i32| argument(*pid, 1).as_deref() == Some(b"handle");
+    helpers().into_iter().filter(handles).collect()
+}
+
+/// The kernel writes " (deleted)" behind the path of a program that was removed.
+fn is_binary(exe: &Path) -> bool {
+    let name = exe.to_string_lossy();
+    name.strip_suffix(" (deleted)").unwrap_or(&name) == BINARY
+}
+
+/// The executable file.
+pub fn exe(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+/// An argument of the command line, from 0.
+pub fn argument(pid: i32, index: usize) -> Option<Vec<u8>> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    line.split(|b| *b == 0).nth(index).map(<[u8]>::to_vec)
+}
+
+/// A field of /proc/PID/status: of a process, or of `PID/task/TID`.
+pub fn field(pid: impl std::fmt::Display, name: &str) -> Option<String> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    Some(line?.trim().to_owned())
+}
+
+/// The PID of the parent.
+pub fn parent(pid: i32) -> Option<i32> {
+    field(pid, "PPid")?.parse().ok()
+}
+
+/// A child of the process.
+pub fn child(pid: i32) -> Option<i32> {
+    all().find(|child| parent(*child) == Some(pid))
+}
+
+/// The processes of a user.
+pub fn of_user(uid: u32) -> impl Iterator<Item = i32> {
+    all().filter(move |pid| fs::metadata(format!("/proc/{pid}")).is_ok_and(|m| m.uid() == uid))
+}
+
+/// Whether there is a process of this number.
+pub fn exists(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Waits until a process that is no child of the test has gone.
+pub fn wait_gone(pid: i32, most: Duration) {
+    wait::wait_for(&format!("the end of process {pid}"), most, || !exists(pid));
+}

@@ -1,0 +1,105 @@
+//! `oci-coredump-ship`: uploads the crashes that the helper has recorded to object storage.
+//!
+//! ```text
+//! <store>/records/*.jsonl --record, todo--> one crash --ship--> bundle, report.html, record.json
+//!                                              |   ^
+//!                     oci-coredump export ... -+   +- state: what is there, how far the rest is
+//! ```
+//!
+//! A program of its own: no HTTP and no TLS in what the kernel and the engines start. It reads the
+//! store and writes nothing there; what reads a core is the helper, in its sandboxes.
+
+mod cat;
+mod config;
+mod credentials;
+mod key;
+mod log_line;
+mod record;
+mod run;
+mod ship;
+mod source;
+mod state;
+mod target;
+mod tell;
+mod upload;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use config::Config;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Uploads recorded crashes to object storage.
+///
+/// `[upload]` of the configuration says what and where to; docs/upload.md describes it. Credentials
+/// come from the environment, files and roles, as the storage's own tools have them.
+#[derive(Debug, Parser)]
+#[command(name = "oci-coredump-ship", version, max_term_width = 100)]
+struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", default_value = config::PATH)]
+    config: PathBuf,
+    /// Report in detail on stderr what is done.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Upload crashes as they happen, until stopped.
+    Run {
+        /// Try each crash that is there once, and end.
+        #[arg(long)]
+        once: bool,
+        /// The name of this node in keys; without it NODE_NAME, else the host's name.
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+    },
+    /// Write an uploaded file to stdout, after a check of its hash at the end.
+    ///
+    /// Of the directory of a crash, its bundle. `oci-coredump info`, `debug` and `export` start this
+    /// for a URL.
+    Cat {
+        /// Its URL: s3://BUCKET/..., as `list --json` and messages have it.
+        url: String,
+    },
+}
+
+fn node(given: Option<String>) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = given.or_else(|| std::env::var("NODE_NAME").ok()).or_else(host);
+    name.unwrap_or_default().trim().to_owned()
+}
+
+fn start(cli: Cli) -> Result<()> {
+    // What is written as files, cores above all, is for this user only.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // The only provider of cryptography that is built in.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .context("start")?;
+    let config = Config::load(&cli.config)?;
+    match cli.verb {
+        Verb::Run { once, node: name } => runtime.block_on(run::run(config, node(name), once)),
+        Verb::Cat { url } => {
+            runtime.block_on(cat::cat(&config, &url, &mut std::io::stdout().lock()))
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_line::init(cli.verbose);
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("{}", upload::short(&format!("{e:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The loop: finds crashes that are to be uploaded, and tries each until it is.
+
+use crate::config::{Config, Upload};
+use crate::record::Record;
+use crate::ship::{Shop, ship};
+use crate::source::Helper;
+use crate::state::{States, Uploaded};
+use crate::target::Target;
+use crate::tell::Tellers;
+use crate::upload::{Pace, Uploader, short};
+use anyhow::{Context, Result, ensure};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often the directory of the records is read.
+const EVERY: Duration = Duration::from_secs(3);
+/// The first and the longest wait after a failure.
+const WAIT: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(600)];
+
+/// A crash that could not be uploaded yet.
+struct Failed {
+    times: u32,
+    next: Instant,
+}
+
+/// Twice as long each time, and a random half of it, so that nodes do not come all at once.
+fn wait(times: u32) -> Duration {
+    let whole = WAIT[0].saturating_mul(1 << times.min(16)).min(WAIT[1]);
+    whole.mul_f64(rand::random_range(0.5..1.0))
+}
+
+/// What is to be done with a record.
+enum Todo {
+    /// Not yet, or it cannot be read.
+    Later,
+    /// Nothing, whatever happens.
+    Nothing,
+    /// It is to be uploaded.
+    Upload(Box<Record>),
+}
+
+fn todo(path: &Path, upload: &Upload) -> Todo {
+    match Record::load(path) {
+        Ok(Some(record)) if !record.is_settled(jiff::Timestamp::now()) => Todo::Later,
+        Ok(Some(record)) if !record.is_selected(&upload.select) => Todo::Nothing,
+        Ok(Some(record)) => Todo::Upload(Box::new(record)),
+        Ok(None) => Todo::Later,
+        Err(e) => {
+            log::debug!("{e:#}");
+            Todo::Later
+        }
+    }
+}
+
+/// Uploads until a signal comes; with `once` until each crash has been tried.
+///
+/// # Errors
+/// The configuration, the state or the storage cannot be used; with `once` also: a crash could not
+/// be uploaded.
+pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> {
+    ensure!(
+        !config.unsure,
+        "a key of [upload] that says what is uploaded cannot be read: nothing is"
+    );
+    let url = config.upload.url.clone().context("[upload] url is not set: nothing is uploaded")?;
+    let upload = config.upload;
+    let shop = Shop {
+        target: Target::open(&url, &upload, false)?,
+        states: States::open(&upload.state)?,
+        helper: Helper::find(&config.store),
+        pace: Pace::new(&upload),
+        upload,
+        node,
+    };
+    let tellers = Tellers::new(&shop.upload)?;
+    let records = config.store.join("records");
+    let mut end = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let [terminate, interrupt] = &mut end;
+    let mut done = BTreeSet::new();
+    let mut failed: BTreeMap<String, Failed> = BTreeMap::new();
+    let mut running = FuturesUnordered::new();
+    let mut active = BTreeSet::new();
+    loop {
+        let names = names(&records)?;
+        tidy(&shop, &names, &active, &mut done).await?;
+        failed.retain(|id, _| names.contains(id));
+        for id in &names {
+            if running.len() >= shop.upload.concurrent {
+                break;
+            }
+            let waits = failed.get(id).is_some_and(|f| f.next > Instant::now() || once);
+            if done.contains(id) || active.contains(id) || waits {
+                continue;
+            }
+            match todo(&records.join(format!("{id}.jsonl")), &shop.upload) {
+                Todo::Later => {}
+                Todo::Nothing => drop(done.insert(id.clone())),
+                Todo::Upload(record) => {
+                    active.insert(id.clone());
+                    let (id, shop, tellers) = (id.clone(), &shop, &tellers);
+                    running.push(async move {
+                        let result = ship(shop, &id, &record).await;
+                        if let Ok((uploaded, _)) = &result {
+                            tellers.tell(shop, &id, &record, uploaded).await;
+                        }
+                        (id, result)
+                    });
+                }
+            }
+        }
+        if once && running.is_empty() {
+            ensure!(failed.is_empty(), "{} crash(es) could not be uploaded", failed.len());
+            return Ok(());
+        }
+        tokio::select! {
+            Some((id, result)) = running.next(), if !running.is_empty() => {
+                active.remove(&id);
+                match result {
+                    Ok((uploaded, is_new)) => {
+                        if is_new {
+                            let Uploaded { url, size, .. } = &uploaded;
+                            log::info!("{id}: uploaded to {url} ({size} bytes)");
+                        }
+                        failed.remove(&id);
+                        done.insert(id);
+                    }
+                    Err(e) => {
+                        let times = failed.get(&id).map_or(0, |f| f.times + 1);
+                        let wait = wait(times);
+                        log::warn!(
+                            "{id}: not uploaded, trying again in {} s: {}",
+                            wait.as_secs(),
+                            short(&format!("{e:#}"))
+                        );
+                        failed.insert(id, Failed { times, next: Instant::now() + wait });
+                    }
+                }
+            }
+            _ = tokio::time::sleep(EVERY) => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
+}
+
+/// The IDs of all records, the oldest first.
+fn names(records: &Path) -> Result<BTreeSet<String>> {
+    let all = match std::fs::read_dir(records) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        all => all.with_context(|| format!("read {}", records.display()))?,
+    };
+    let mut names = BTreeSet::new();
+    for entry in all {
+        let name = entry?.file_name();
+        names.extend(name.to_str().and_then(|n| n.strip_suffix(".jsonl")).map(str::to_owned));
+    }
+    Ok(names)
+}
+
+/// Forgets crashes whose records have gone. Parts of one that was not complete are removed.
+async fn tidy(
+    shop: &Shop,
+    names: &BTreeSet<String>,
+    active: &BTreeSet<String>,
+    done: &mut BTreeSet<String>,
+) -> Result<()> {
+    done.retain(|id| names.contains(id));
+    for id in shop.states.ids()? {
+        if names.contains(&id) || active.contains(&id) {
+            continue;
+        }
+        let state = shop.states.load(&id).unwrap_or_default();
+        if state.uploaded.is_none() {
+            log::warn!("{id}: its record has gone before it was uploaded");
+            let uploader =
+                Uploader { target: &shop.target, states: &shop.states, pace: &shop.pace, id: &id };
+            let file = match shop.upload.what {
+                crate::config::What::Core => "core",
+                _ => "coredump.tar.zst",
+            };
+            uploader.drop_parts(&shop.target.path(&format!("{}/{file}", state.key))).await;
+        }
+        shop.states.forget(&id)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_ten_minutes() {
+        for times in 0..40 {
+            let wait = wait(times);
+            assert!(wait >= Duration::from_secs(1) && wait <= WAIT[1], "{times}: {wait:?}");
+        }
+        assert!(wait(12) >= WAIT[1] / 2);
+    }
+}

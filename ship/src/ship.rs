@@ -1,0 +1,107 @@
+//! One crash: its bundle, its report, its record, in this order. The record is last: where it is,
+//! the rest is.
+
+use crate::config::{Upload, What};
+use crate::record::Record;
+use crate::source::Helper;
+use crate::state::{Content, States, Uploaded};
+use crate::target::Target;
+use crate::upload::{Pace, Uploader, content};
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use serde_json::Value;
+
+/// What all uploads share.
+pub(crate) struct Shop {
+    pub upload: Upload,
+    pub target: Target,
+    pub states: States,
+    pub helper: Helper,
+    pub pace: Pace,
+    /// The name of this node.
+    pub node: String,
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Uploads a crash, or what of it is not there yet. Returns where it is, and whether that is new.
+///
+/// # Errors
+/// It is to be tried again.
+pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uploaded, bool)> {
+    let mut state = shop.states.load(id).unwrap_or_default();
+    if let Some(uploaded) = state.uploaded {
+        return Ok((uploaded, false));
+    }
+    if state.key.is_empty() {
+        state.key = crate::key::expand(&shop.upload.key, record, id, &shop.node);
+        shop.states.save(id, &state)?;
+    }
+    let uploader = Uploader { target: &shop.target, states: &shop.states, pace: &shop.pace, id };
+    let name = |file: &str| format!("{}/{file}", state.key);
+    let (file, verb) = match shop.upload.what {
+        What::Bundle => ("coredump.tar.zst", "export"),
+        What::Core => ("core", "export"),
+        What::Record => ("record.json", "info"),
+    };
+    let path = name(file);
+    let mut told: Value = serde_json::from_slice(&shop.helper.text("info", id, &["--json"]).await?)
+        .context("info --json")?;
+    let has_core = match told.get("corefile").and_then(Value::as_str) {
+        Some("present" | "truncated") => true,
+        Some(state @ ("unreachable" | "leased" | "inaccessible")) => bail!("its core is {state}"),
+        _ => false,
+    };
+    let whole = if verb == "export" && has_core {
+        let content = match &state.content {
+            Some(content) if uploader.has_come(&path, content).await? => content.clone(),
+            _ => {
+                let alone: &[&str] = match shop.upload.what {
+                    What::Core => &["--core-only", "-o", "-"],
+                    _ => &["-o", "-"],
+                };
+                let source = shop.helper.start(verb, id, alone)?;
+                let kind = match shop.upload.what {
+                    What::Core => "application/x-core",
+                    _ => "application/zstd",
+                };
+                uploader.stream(&path, source, kind, &mut state.clone()).await?
+            }
+        };
+        shop.states.forget_parts(id)?;
+        Some(content)
+    } else {
+        uploader.drop_parts(&shop.target.path(&path)).await;
+        None
+    };
+    if shop.upload.report {
+        let report = shop.helper.text("report", id, &["-o", "-"]).await?;
+        uploader.put(&name("report.html"), report, HTML).await?;
+    }
+    let time = now();
+    let uploaded = |file: &str, content: Content| Uploaded {
+        url: format!("{}/{}", shop.target.url, name(file)),
+        time: time.clone(),
+        size: content.size,
+        sha256: content.sha256,
+    };
+    let bundle = whole.map(|content| uploaded(file, content));
+    if let (Some(object), Some(bundle)) = (told.as_object_mut(), &bundle) {
+        object.insert("uploaded".into(), serde_json::to_value(bundle)?);
+    }
+    let mut text = serde_json::to_vec_pretty(&told)?;
+    text.push(b'\n');
+    let said = content(&text);
+    uploader.put(&name("record.json"), Bytes::from(text), JSON).await?;
+    let uploaded = bundle.unwrap_or_else(|| uploaded("record.json", said));
+    state.content = None;
+    state.uploaded = Some(uploaded.clone());
+    shop.states.save(id, &state)?;
+    Ok((uploaded, true))
+}
+
+/// The time now, as in records.
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

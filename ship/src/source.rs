@@ -1,0 +1,133 @@
+//! What the helper says of a crash: it reads the core in its sandboxes, and this program only takes
+//! what comes out of it.
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::{Bytes, BytesMut};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinHandle;
+
+/// Longest time without a byte from the helper: unwinding a large core takes minutes.
+const SILENCE: Duration = Duration::from_secs(900);
+/// Most bytes of a text that is taken as a whole.
+const TEXT: usize = 16 << 20;
+/// Most bytes of its messages.
+const WORDS: u64 = 4096;
+
+/// The helper, and the store that it reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Helper {
+    pub program: PathBuf,
+    pub store: PathBuf,
+}
+
+impl Helper {
+    /// The helper beside this program, else at its usual path.
+    pub(crate) fn find(store: &Path) -> Self {
+        let own = std::env::current_exe().ok();
+        let beside = own.and_then(|path| Some(path.parent()?.join("oci-coredump")));
+        let program = beside
+            .filter(|path| path.is_file())
+            .unwrap_or_else(|| "/usr/libexec/oci/hooks.d/oci-coredump".into());
+        Helper { program, store: store.to_owned() }
+    }
+
+    /// Starts a verb on one crash. The environment, which may hold credentials, is not for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn start(&self, verb: &str, id: &str, args: &[&str]) -> Result<Source> {
+        let mut child = Command::new(&self.program)
+            .arg(verb)
+            .arg("--store")
+            .arg(&self.store)
+            .arg(format!("record={id}"))
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {}", self.program.display()))?;
+        let out = child.stdout.take().context("its output")?;
+        let words = child.stderr.take().context("its messages")?;
+        let words = tokio::spawn(async move {
+            let mut text = Vec::new();
+            let mut words = words.take(WORDS);
+            let _ = words.read_to_end(&mut text).await;
+            let _ = tokio::io::copy(words.get_mut(), &mut tokio::io::sink()).await;
+            String::from_utf8_lossy(&text).trim().to_owned()
+        });
+        Ok(Source { verb: verb.to_owned(), child, out, words })
+    }
+
+    /// Everything that a verb prints of one crash.
+    ///
+    /// # Errors
+    /// It fails, or prints more than 16 MiB.
+    pub(crate) async fn text(&self, verb: &str, id: &str, args: &[&str]) -> Result<Bytes> {
+        let mut source = self.start(verb, id, args)?;
+        let text = source.next(TEXT + 1).await?;
+        ensure!(text.len() <= TEXT, "{verb}: more than 16 MiB");
+        source.end().await?;
+        Ok(text)
+    }
+}
+
+/// What a verb prints.
+pub(crate) struct Source {
+    verb: String,
+    child: Child,
+    out: ChildStdout,
+    words: JoinHandle<String>,
+}
+
+impl Source {
+    /// The next `size` bytes; fewer only at the end.
+    pub(crate) async fn next(&mut self, size: usize) -> Result<Bytes> {
+        fill(&mut self.out, size).await.with_context(|| format!("{} of the helper", self.verb))
+    }
+
+    /// Waits for the helper after its last byte.
+    ///
+    /// # Errors
+    /// It failed: what came is not all.
+    pub(crate) async fn end(mut self) -> Result<()> {
+        let status = tokio::time::timeout(SILENCE, self.child.wait()).await;
+        let status = status.context("the helper does not end")?.context("wait")?;
+        let words = self.words.await.unwrap_or_default();
+        if !status.success() {
+            bail!("{} failed: {}", self.verb, words.lines().last().unwrap_or("it says nothing"));
+        }
+        for line in words.lines() {
+            log::debug!("{line}");
+        }
+        Ok(())
+    }
+}
+
+async fn fill(from: &mut (impl AsyncRead + Unpin), size: usize) -> Result<Bytes> {
+    // Memory is taken as it is needed: most texts are short.
+    let mut bytes = BytesMut::with_capacity(size.min(64 << 10));
+    while bytes.len() < size {
+        if bytes.capacity() - bytes.len() == 0 {
+            let more = (size - bytes.len()).min(bytes.len());
+            bytes.reserve(more);
+        }
+        let left = size - bytes.len();
+        let mut rest = (&mut *from).take(left as u64);
+        let n = tokio::time::timeout(SILENCE, rest.read_buf(&mut bytes))
+            .await
+            .context("nothing came for 15 minutes")?
+            .context("read")?;
+        if n == 0 {
+            break;
+        }
+    }
+    Ok(bytes.freeze())
+}

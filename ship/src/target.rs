@@ -1,0 +1,240 @@
+//! The storage behind a URL.
+
+use crate::config::Upload;
+use crate::credentials;
+use anyhow::{Context, Result, bail, ensure};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider};
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use url::Url;
+
+/// Longest time for one request with all its retries. A longer outage is the caller's to wait for.
+const RETRY: Duration = Duration::from_secs(180);
+/// Longest time that one part may take.
+const PART: Duration = Duration::from_secs(600);
+/// Longest time without a byte while an object is read.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A storage that takes objects in parts which outlive this process.
+pub(crate) trait Cloud: ObjectStore + MultipartStore {}
+impl<T: ObjectStore + MultipartStore> Cloud for T {}
+
+/// How objects get there.
+#[derive(Clone)]
+pub(crate) enum Kind {
+    /// By requests over the network.
+    Cloud(Arc<dyn Cloud>),
+    /// As files below a directory.
+    Local(Arc<LocalFileSystem>, PathBuf),
+}
+
+/// A storage and the prefix in it.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub kind: Kind,
+    /// The URL of the prefix, without a slash at its end.
+    pub url: String,
+    prefix: Path,
+    storage_class: Option<String>,
+}
+
+impl Target {
+    /// Opens the storage of `url`, with the settings of `[upload]`. Nothing is asked of it.
+    /// `reading`: for objects of any size, so that a request may take any time.
+    ///
+    /// # Errors
+    /// The URL, a setting or a file that it names cannot be used.
+    pub(crate) fn open(url: &str, upload: &Upload, reading: bool) -> Result<Self> {
+        let parsed = Url::parse(url).with_context(|| format!("url {url:?}"))?;
+        ensure!(
+            parsed.username().is_empty() && parsed.password().is_none() && parsed.query().is_none(),
+            "a URL holds no credentials"
+        );
+        let bucket = parsed.host_str().unwrap_or_default().to_owned();
+        ensure!(
+            (parsed.scheme() == "file") == bucket.is_empty(),
+            "{url:?}: expected SCHEME://BUCKET/PREFIX, or file:///DIRECTORY"
+        );
+        let client = || client(upload, reading);
+        let kind = match parsed.scheme() {
+            "s3" => s3(AmazonS3Builder::from_env(), &bucket, upload, client()?)?,
+            "oss" => s3(oss(&bucket, upload)?, &bucket, upload, client()?)?,
+            "gs" => Kind::Cloud(Arc::new(gs(&bucket, upload, client()?)?)),
+            "az" => Kind::Cloud(Arc::new(az(&bucket, upload, client()?)?)),
+            "file" => {
+                let dir = parsed.to_file_path().ok().context("expected file:///DIRECTORY")?;
+                if !reading {
+                    std::fs::create_dir_all(&dir)
+                        .with_context(|| format!("make {}", dir.display()))?;
+                }
+                let local = LocalFileSystem::new_with_prefix(&dir).context("open")?;
+                Kind::Local(Arc::new(local.with_fsync(true)), dir)
+            }
+            other => bail!("{url:?}: {other:?} is none of s3, oss, gs, az, file"),
+        };
+        let prefix = match &kind {
+            Kind::Cloud(_) => Path::from_url_path(parsed.path()).context("its path")?,
+            Kind::Local(..) => Path::default(),
+        };
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Target { kind, url, prefix, storage_class: upload.storage_class.clone() })
+    }
+
+    /// The storage, for what all of them can.
+    pub(crate) fn store(&self) -> &dyn ObjectStore {
+        match &self.kind {
+            Kind::Cloud(cloud) => cloud.as_ref(),
+            Kind::Local(local, _) => local.as_ref(),
+        }
+    }
+
+    /// The path in the storage of a name below the URL.
+    pub(crate) fn path(&self, name: &str) -> Path {
+        let parts = name.split('/').filter(|part| !part.is_empty());
+        parts.fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    /// What is said of an object. A directory cannot keep it.
+    pub(crate) fn attributes(&self, content_type: &'static str) -> Attributes {
+        let mut all = Attributes::new();
+        if let Kind::Cloud(_) = self.kind {
+            all.insert(Attribute::ContentType, content_type.into());
+            if let Some(class) = &self.storage_class {
+                all.insert(Attribute::StorageClass, class.clone().into());
+            }
+        }
+        all
+    }
+}
+
+fn client(upload: &Upload, reading: bool) -> Result<ClientOptions> {
+    // The default resolver is one of this program's own: that of a static C library needs a
+    // shared one beside it. Proxies are taken from the environment.
+    let mut client = ClientOptions::new()
+        .with_config(object_store::ClientConfigKey::RandomizeAddresses, "false")
+        .with_user_agent(concat!("oci-coredump-ship/", env!("CARGO_PKG_VERSION")).parse()?)
+        .with_connect_timeout(Duration::from_secs(10))
+        .with_allow_http(upload.allow_http);
+    client = match reading {
+        true => client.with_timeout_disabled().with_read_timeout(SILENCE),
+        false => client.with_timeout(PART),
+    };
+    for certificate in certificates(upload)? {
+        client = client.with_root_certificate(certificate);
+    }
+    Ok(client)
+}
+
+fn certificates(upload: &Upload) -> Result<Vec<Certificate>> {
+    let Some(path) = &upload.ca_file else { return Ok(Vec::new()) };
+    let shown = || format!("ca_file {}", path.display());
+    let pem = std::fs::read(path).with_context(shown)?;
+    let all = Certificate::from_pem_bundle(&pem).with_context(shown)?;
+    ensure!(!all.is_empty(), "{}: no certificate in it", shown());
+    Ok(all)
+}
+
+fn retry() -> RetryConfig {
+    let backoff = BackoffConfig {
+        init_backoff: Duration::from_millis(200),
+        max_backoff: Duration::from_secs(15),
+        base: 2.0,
+    };
+    RetryConfig { backoff, max_retries: 6, retry_timeout: RETRY }
+}
+
+fn s3(
+    mut builder: AmazonS3Builder,
+    bucket: &str,
+    upload: &Upload,
+    client: ClientOptions,
+) -> Result<Kind> {
+    builder = builder.with_bucket_name(bucket).with_client_options(client).with_retry(retry());
+    if let Some(region) = &upload.region {
+        builder = builder.with_region(region);
+    }
+    if let Some(endpoint) = &upload.endpoint {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
+    }
+    if let Some(is) = upload.virtual_hosted {
+        builder = builder.with_virtual_hosted_style_request(is);
+    }
+    if let Some(keys) = credentials::shared(upload)? {
+        builder = builder.with_credentials(Arc::new(keys) as AwsCredentialProvider);
+    }
+    let settings = [
+        ("aws_server_side_encryption", &upload.encryption),
+        ("aws_sse_kms_key_id", &upload.kms_key),
+    ];
+    for (name, value) in settings {
+        if let Some(value) = value {
+            builder = builder.with_config(name.parse::<AmazonS3ConfigKey>()?, value);
+        }
+    }
+    Ok(Kind::Cloud(Arc::new(builder.build()?)))
+}
+
+/// Alibaba OSS by its S3 interface: signature version 4, the bucket in the server's name. The
+/// environment is Alibaba's: variables of AWS are not for it.
+///
+/// # References
+/// "Access OSS using AWS SDKs", help.aliyun.com.
+fn oss(bucket: &str, upload: &Upload) -> Result<AmazonS3Builder> {
+    let mut builder = AmazonS3Builder::new().with_virtual_hosted_style_request(true);
+    match (&upload.endpoint, &upload.region) {
+        (Some(_), _) => {}
+        (None, Some(region)) => {
+            let region = region.trim_start_matches("oss-");
+            builder =
+                builder.with_endpoint(format!("https://{bucket}.s3.oss-{region}.aliyuncs.com"));
+        }
+        (None, None) => bail!("oss:// needs `region`, such as \"cn-hangzhou\", or `endpoint`"),
+    }
+    if let Some(keys) = credentials::alibaba()? {
+        builder = builder.with_credentials(keys);
+    }
+    Ok(builder)
+}
+
+fn gs(
+    bucket: &str,
+    upload: &Upload,
+    client: ClientOptions,
+) -> Result<object_store::gcp::GoogleCloudStorage> {
+    let mut builder = GoogleCloudStorageBuilder::from_env()
+        .with_bucket_name(bucket)
+        .with_client_options(client)
+        .with_retry(retry());
+    if let Some(endpoint) = &upload.endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    Ok(builder.build()?)
+}
+
+fn az(
+    container: &str,
+    upload: &Upload,
+    client: ClientOptions,
+) -> Result<object_store::azure::MicrosoftAzure> {
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_container_name(container)
+        .with_client_options(client)
+        .with_allow_http(upload.allow_http)
+        .with_retry(retry());
+    if let Some(account) = &upload.account {
+        builder = builder.with_account(account);
+    }
+    if let Some(endpoint) = &upload.endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    Ok(builder.build()?)
+}

@@ -1,0 +1,176 @@
+//! Connections that are cut, servers that fail or are away, and a program that is killed at any
+//! moment: nothing is lost, nothing is there twice, and nothing half.
+
+#[allow(dead_code)]
+mod support;
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use support::proxy::{Fault, Proxy};
+use support::servers::s3s;
+use support::{Fixture, ID, sha256, stderr};
+
+const OBJECT: &str = "prod/shop-0/web/20260310T103000Z-4711-4f3c9a1b2d5e/coredump.tar.zst";
+
+#[test]
+fn connections_that_are_cut_and_servers_that_fail() {
+    let fixture = Fixture::new(20);
+    let Some(server) = s3s(&fixture) else { return };
+    let bundle = fixture.bundle();
+    type Faults = fn(usize) -> Fault;
+    let cases: [(&str, Faults); 5] = [
+        ("cut", |n| if n < 3 { Fault::Cut(1 << 20) } else { Fault::None }),
+        ("500", |n| if n < 3 { Fault::Status(500) } else { Fault::None }),
+        ("503", |n| if n % 2 == 0 { Fault::Status(503) } else { Fault::Cut(20 << 20) }),
+        ("deaf", |n| if n == 0 { Fault::Deaf } else { Fault::None }),
+        ("slow", |_| Fault::Slow(2)),
+    ];
+    for (name, fault) in cases {
+        let proxy = Proxy::new(server.port, fault);
+        let _ = std::fs::remove_dir_all(fixture.path("state"));
+        let _ = std::fs::remove_file(server.object(OBJECT));
+        fixture.configure(&server.settings(proxy.port));
+        // What the library does not mend itself the next try does.
+        let mut out = fixture.once();
+        for _ in 0..4 {
+            if !out.status.success() {
+                out = fixture.once();
+            }
+        }
+        assert!(out.status.success(), "{name}: {}", stderr(&out));
+        assert!(std::fs::read(server.object(OBJECT)).unwrap() == bundle, "{name}");
+        assert_eq!(server.objects().len(), 3, "{name}: {:?}", server.objects());
+    }
+}
+
+/// A bucket that is away costs time only: the program itself goes on when it is back.
+#[test]
+fn a_server_that_was_away() {
+    let fixture = Fixture::new(1);
+    let Some(mut server) = s3s(&fixture) else { return };
+    server.end();
+    fixture.configure(&server.settings(server.port));
+    let mut child = fixture.ship(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.contains("trying again"), "{line}");
+    server.start_again();
+    let line = lines.find(|line| !line.as_ref().unwrap().contains("trying again"));
+    assert!(line.unwrap().unwrap().contains("uploaded to s3://cores/node/"));
+    assert!(std::fs::read(server.object(OBJECT)).unwrap() == fixture.bundle());
+    // It ends when it is told to.
+    let pid = child.id().to_string();
+    support::succeed(std::process::Command::new("kill").arg(&pid));
+    assert!(child.wait().unwrap().success());
+}
+
+/// Killed again and again, a bit later each time. Parts that are there are not sent again.
+#[test]
+fn killed_at_any_moment() {
+    let fixture = Fixture::new(60);
+    let Some(server) = s3s(&fixture) else { return };
+    let bundle = fixture.bundle();
+    let proxy = Proxy::new(server.port, |_| Fault::Slow(1));
+    fixture.configure(&server.settings(proxy.port));
+    let mut kills = 0;
+    let mut wait = Duration::from_millis(20);
+    loop {
+        let mut child = fixture.ship(&["run", "--once"]).stderr(Stdio::null()).spawn().unwrap();
+        let start = Instant::now();
+        let mut ended = None;
+        while ended.is_none() && start.elapsed() < wait {
+            ended = child.try_wait().unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if ended.is_some_and(|status| status.success()) {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        assert!(kills < 200, "it never ends");
+        // Whole, or not there.
+        if let Ok(there) = std::fs::read(server.object(OBJECT)) {
+            assert!(there == bundle, "half a bundle after {wait:?}");
+        }
+        wait = wait.mul_f64(1.15) + Duration::from_millis(20);
+    }
+    assert!(kills > 5, "only {kills} kills");
+    assert!(std::fs::read(server.object(OBJECT)).unwrap() == bundle);
+    assert_eq!(fixture.state()["uploaded"]["sha256"], sha256(&bundle));
+    assert_eq!(server.objects().len(), 3, "{:?}", server.objects());
+    let sent = proxy.sent.load(Ordering::SeqCst);
+    assert!(sent < 3 * bundle.len() as u64, "{sent} bytes for {} in {kills} kills", bundle.len());
+}
+
+/// The answer to the last request is lost: the object is there, and the next process sees that.
+#[test]
+fn complete_but_not_told() {
+    let fixture = Fixture::new(20);
+    let Some(server) = s3s(&fixture) else { return };
+    fixture.configure(&server.settings(server.port));
+    fixture.all();
+    let object = server.object(OBJECT);
+    let before = object.metadata().unwrap().modified().unwrap();
+    // As a process leaves it that was killed right after the last request.
+    let mut state = fixture.state();
+    let uploaded = state["uploaded"].take();
+    state.as_object_mut().unwrap().remove("uploaded");
+    state["content"] = serde_json::json!({"size": uploaded["size"], "sha256": uploaded["sha256"]});
+    std::fs::write(fixture.path(&format!("state/{ID}.json")), state.to_string()).unwrap();
+    fixture.all();
+    assert_eq!(fixture.state()["uploaded"]["url"], uploaded["url"]);
+    assert_eq!(object.metadata().unwrap().modified().unwrap(), before, "it was sent again");
+}
+
+/// A core that becomes another one, or goes, while its upload is interrupted.
+#[test]
+fn another_content_than_before() {
+    let fixture = Fixture::new(40);
+    let Some(server) = s3s(&fixture) else { return };
+    let stop = Arc::new(AtomicBool::new(true));
+    let flag = stop.clone();
+    let proxy = Proxy::new(server.port, move |_| {
+        if flag.load(Ordering::SeqCst) { Fault::Cut(25 << 20) } else { Fault::None }
+    });
+    fixture.configure(&server.settings(proxy.port));
+    let mut child = fixture.ship(&["run", "--once"]).stderr(Stdio::null()).spawn().unwrap();
+    let parts = fixture.path(&format!("state/{ID}.parts"));
+    let has_parts = || std::fs::read_to_string(&parts).is_ok_and(|text| text.contains("sha256"));
+    let start = Instant::now();
+    while !has_parts() {
+        assert!(start.elapsed() < Duration::from_secs(120), "no part in two minutes");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    stop.store(false, Ordering::SeqCst);
+    // Other bytes in the record, which is in the bundle before the core.
+    fixture.add(ID, serde_json::json!({"reason": "another one"}));
+    let first = fixture.once();
+    assert!(!first.status.success() && stderr(&first).contains("another one than before"));
+    fixture.all();
+    assert!(std::fs::read(server.object(OBJECT)).unwrap() == fixture.bundle());
+}
+
+/// Two processes do not upload the same.
+#[test]
+fn one_at_a_time() {
+    let fixture = Fixture::new(1);
+    fixture.configure(&format!("url = \"file://{}\"\n", fixture.path("out").display()));
+    fixture.all();
+    let mut first = fixture.ship(&["run"]).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    let refused = loop {
+        let out = fixture.once();
+        if !out.status.success() {
+            break stderr(&out);
+        }
+        assert!(start.elapsed() < Duration::from_secs(60));
+    };
+    assert!(refused.contains("another oci-coredump-ship"), "{refused}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+}

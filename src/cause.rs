@@ -1,0 +1,361 @@
+//! Why a crash has no core, or a truncated one. A [`Cause`] is made where the decision is made; its
+//! `Display` is the prose of a record's `reason`, its [`Word`] the record's `cause`, for machines.
+//! Pure.
+
+use crate::sys::Errno;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Why there is no core, or why it is truncated. Error numbers are those of errno(3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Cause {
+    /// The hook refused the container's request, with this reason.
+    Refused(String),
+    /// Dump mode other than 1.
+    DumpMode(u32),
+    /// The process has more rights than the container's user.
+    SetUserId,
+    /// A set-user-ID program, and a pattern that is a relative path.
+    RelativePath,
+    /// RLIMIT_CORE, in bytes, is less than one page.
+    RlimitCoreTooLow(u64),
+    /// RLIMIT_CORE, in bytes, was reached.
+    RlimitCore(u64),
+    /// RLIMIT_FSIZE, in bytes, was reached.
+    RlimitFsize(u64),
+    /// A limit of the configuration or the annotation.
+    Limit {
+        /// Which one.
+        key: Word,
+        /// Its value.
+        value: String,
+        /// What it met.
+        met: String,
+    },
+    /// The target took nothing for so many seconds.
+    Stall(u64),
+    /// The directory of this path could not be opened.
+    Directory {
+        /// The path.
+        path: String,
+        /// The error.
+        errno: i32,
+    },
+    /// The file could not be made.
+    Open {
+        /// Its path.
+        path: String,
+        /// The error.
+        errno: i32,
+        /// Why what has its name could not be removed.
+        kept: Option<String>,
+    },
+    /// SELinux forbids the file, or its label cannot be given.
+    Selinux {
+        /// Its path.
+        path: String,
+        /// Which rule, or what failed.
+        why: String,
+    },
+    /// The crasher's AppArmor profile could not be taken on.
+    Apparmor {
+        /// Path of the file.
+        path: String,
+        /// What failed.
+        why: String,
+    },
+    /// The file that was made is not as the kernel would accept it.
+    Unfit {
+        /// Its path.
+        path: String,
+        /// Which rule it breaks.
+        rule: String,
+    },
+    /// A write failed.
+    Write(i32),
+    /// The kernel's pipe could not be read.
+    Read(i32),
+    /// After an early release the process's memory could not be read.
+    Memory(i32),
+    /// The kernel stopped sending.
+    Killed,
+    /// The writer ended without a word after it had made the file.
+    Interrupted,
+    /// The writer tried a system call that its filter does not allow.
+    Forbidden,
+    /// The writer was killed.
+    WriterKilled {
+        /// By what.
+        how: String,
+        /// On a volume whose bytes are the container's memory.
+        memory: bool,
+    },
+    /// The writer cannot be ended.
+    WriterHangs,
+    /// A user of the container has stopped the writer.
+    WriterStopped,
+    /// The crasher's credentials, root or namespaces could not be taken on.
+    Credentials(String),
+    /// Something else of ours failed.
+    Failed(String),
+}
+
+/// Declares [`Word`]: name, text, meaning.
+macro_rules! words {
+    ($($name:ident $text:literal $meaning:literal;)*) => {
+        /// A cause in one word, for machines: `rlimit-core`. Words stay as they are.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub(crate) enum Word {
+            $(#[doc = $meaning] #[serde(rename = $text)] $name,)*
+            /// A word of another version of this program.
+            #[serde(rename = "other", other)]
+            Other,
+        }
+
+        impl Word {
+            /// All words that this version gives, each with its meaning.
+            #[cfg(test)]
+            const ALL: &[(Word, &str)] = &[$((Word::$name, $meaning),)*];
+
+            /// The word itself, of lower-case letters and hyphens.
+            pub(crate) fn as_str(self) -> &'static str {
+                match self {
+                    $(Word::$name => $text,)*
+                    Word::Other => "other",
+                }
+            }
+        }
+    };
+}
+
+words! {
+    Refused "refused" "the hook refused the container's request: the pattern or another annotation";
+    DumpMode "dump-mode" "dump mode 2: a set-user-ID program, or one that may not be read";
+    SetUserId "set-user-id" "a process with more rights than its user has";
+    RlimitCore "rlimit-core" "RLIMIT_CORE of the process";
+    RlimitFsize "rlimit-fsize" "RLIMIT_FSIZE of the process";
+    Rate "rate" "`[limits] rate`";
+    Cores "cores" "`[limits] cores`";
+    Keep "keep" "an older core could not be removed for this one";
+    Bytes "bytes" "`[limits] bytes`";
+    Concurrent "concurrent" "`[limits] concurrent`, after `wait`";
+    HostConcurrent "host-concurrent" "`[limits] host_concurrent`, after `wait`";
+    MinFree "min-free" "`[limits] min_free`: bytes or inodes of the file system";
+    MinMemory "min-memory" "`[limits] min_memory`: memory of the host";
+    Stall "stall" "`[limits] stall`: the target took nothing";
+    DirectoryMissing "directory-missing" "the pattern's directory does not exist";
+    NamesDirectory "names-directory" "the path is a directory's";
+    Permission "permission" "the crashed process may not make the file";
+    ReadOnly "read-only" "the file system is mounted read-only";
+    Selinux "selinux" "SELinux forbids the file, or its label cannot be given";
+    Apparmor "apparmor" "the process's AppArmor profile could not be taken on";
+    Target "target" "the file cannot be made, for another reason";
+    Unfit "unfit" "the file was made, but not as the kernel would accept it";
+    NoSpace "no-space" "no space on the device (ENOSPC)";
+    Quota "quota" "a disk quota (EDQUOT)";
+    Write "write" "another error of a write";
+    Read "read" "the kernel's pipe, or the process's memory, could not be read";
+    Killed "killed" "the process was killed or frozen while it dumped";
+    WriterKilled "writer-killed" "the writer was killed, for one by the container's memory limit";
+    WriterHangs "writer-hangs" "the writer hangs in the target";
+    WriterStopped "writer-stopped" "a user of the container stopped the writer";
+    Credentials "credentials" "the process's credentials, root or namespaces could not be taken on";
+    Failed "failed" "another failure of the dispatcher";
+}
+
+impl Cause {
+    /// A limit that acted, `key`, its value, and what it met.
+    pub(crate) fn limit(key: Word, value: impl fmt::Display, met: impl fmt::Display) -> Self {
+        Cause::Limit { key, value: value.to_string(), met: met.to_string() }
+    }
+
+    /// The file of this path could not be opened.
+    pub(crate) fn open(path: &str, errno: Errno) -> Self {
+        Cause::Open { path: path.to_owned(), errno: errno.raw_os_error(), kept: None }
+    }
+
+    /// The machine's word for it.
+    pub(crate) fn word(&self) -> Word {
+        match self {
+            Cause::Refused(_) => Word::Refused,
+            Cause::DumpMode(_) => Word::DumpMode,
+            Cause::SetUserId | Cause::RelativePath => Word::SetUserId,
+            Cause::RlimitCoreTooLow(_) | Cause::RlimitCore(_) => Word::RlimitCore,
+            Cause::RlimitFsize(_) => Word::RlimitFsize,
+            Cause::Limit { key, .. } => *key,
+            Cause::Stall(_) => Word::Stall,
+            Cause::Directory { errno, .. } => match error(*errno) {
+                Errno::NOENT | Errno::NOTDIR => Word::DirectoryMissing,
+                _ => of_target(*errno).unwrap_or(Word::Target),
+            },
+            Cause::Open { errno, .. } => of_target(*errno).unwrap_or(Word::Target),
+            Cause::Selinux { .. } => Word::Selinux,
+            Cause::Apparmor { .. } => Word::Apparmor,
+            Cause::Unfit { .. } => Word::Unfit,
+            Cause::Write(errno) => match of_target(*errno) {
+                Some(word @ (Word::NoSpace | Word::Quota)) => word,
+                _ => Word::Write,
+            },
+            Cause::Read(_) | Cause::Memory(_) => Word::Read,
+            Cause::Killed => Word::Killed,
+            Cause::Interrupted | Cause::Forbidden | Cause::WriterKilled { .. } => {
+                Word::WriterKilled
+            }
+            Cause::WriterHangs => Word::WriterHangs,
+            Cause::WriterStopped => Word::WriterStopped,
+            Cause::Credentials(_) => Word::Credentials,
+            Cause::Failed(_) => Word::Failed,
+        }
+    }
+
+    /// The limit of the configuration or the annotation that acted, with its value: `rate = 10/min`.
+    pub(crate) fn acted(&self) -> Option<String> {
+        match self {
+            Cause::Limit { key, value, .. } => Some(format!("{} = {value}", config_key(*key))),
+            Cause::Stall(seconds) => Some(format!("stall = {seconds}")),
+            _ => None,
+        }
+    }
+}
+
+fn config_key(key: Word) -> String {
+    key.as_str().replace('-', "_")
+}
+
+fn error(errno: i32) -> Errno {
+    Errno::from_raw_os_error(errno)
+}
+
+fn of_target(errno: i32) -> Option<Word> {
+    Some(match error(errno) {
+        Errno::ACCESS | Errno::PERM => Word::Permission,
+        Errno::ROFS => Word::ReadOnly,
+        Errno::NOSPC => Word::NoSpace,
+        Errno::DQUOT => Word::Quota,
+        Errno::ISDIR => Word::NamesDirectory,
+        _ => return None,
+    })
+}
+
+/// The prose, in one sentence.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Refused(why) | Cause::Failed(why) => f.write_str(why),
+            Cause::DumpMode(mode) => write!(
+                f,
+                "dump mode {mode} (a set-user-ID program, or one that may not be read): its core \
+                 is not for the container's user"
+            ),
+            Cause::SetUserId => f.write_str(
+                "a set-user-ID or set-group-ID program, or one with file capabilities: its core \
+                 is not for the container's user",
+            ),
+            Cause::RelativePath => {
+                f.write_str("a set-user-ID program dumps core to an absolute path only")
+            }
+            Cause::RlimitCoreTooLow(bytes) => {
+                write!(f, "RLIMIT_CORE is {bytes} bytes, less than one page")
+            }
+            Cause::RlimitCore(bytes) => write!(f, "RLIMIT_CORE of {bytes} bytes was reached"),
+            Cause::RlimitFsize(bytes) => {
+                write!(f, "RLIMIT_FSIZE of the process was reached ({bytes} bytes)")
+            }
+            Cause::Limit { key, value, met } => {
+                write!(f, "limits.{} = {value}: {met}", config_key(*key))
+            }
+            Cause::Stall(seconds) => write!(
+                f,
+                "the target took nothing for {seconds} seconds (limits.stall) and was given up"
+            ),
+            Cause::Directory { path, errno } => {
+                write!(f, "open the directory of {path:?}: {}", error(*errno))
+            }
+            Cause::Open { path, errno, kept } => {
+                write!(f, "open {path:?}: {}", error(*errno))?;
+                kept.as_ref().map_or(Ok(()), |why| write!(f, ", and it cannot be removed: {why}"))
+            }
+            Cause::Selinux { path, why } | Cause::Apparmor { path, why } => {
+                write!(f, "open {path:?}: {why}")
+            }
+            Cause::Unfit { path, rule } => write!(f, "{path:?} was made, but {rule}"),
+            Cause::Write(errno) => write!(f, "write: {}", error(*errno)),
+            Cause::Read(errno) => write!(f, "read from the kernel: {}", error(*errno)),
+            Cause::Memory(errno) => {
+                write!(f, "read of the process's memory after its release: {}", error(*errno))
+            }
+            Cause::Killed => f.write_str(
+                "the kernel stopped sending: the process was killed or frozen while it dumped",
+            ),
+            Cause::Interrupted => f.write_str("the writer was interrupted"),
+            Cause::Forbidden => f.write_str(
+                "the writer was killed: it tried a system call that its filter does not allow",
+            ),
+            Cause::WriterKilled { how, memory } => {
+                let limit = if *memory { ", as the container's memory limit does" } else { "" };
+                write!(f, "the writer was killed ({how}){limit}")
+            }
+            Cause::WriterHangs => f.write_str("the writer hangs in its end"),
+            Cause::WriterStopped => {
+                f.write_str("the writer was stopped by a user of the container, and was given up")
+            }
+            Cause::Credentials(why) => write!(f, "cannot become the crasher: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/records.md has every word, in this order, with its meaning.
+    #[test]
+    fn every_word_is_documented() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/records.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let table = text.split("## Causes").nth(1).unwrap().split("\n## ").next().unwrap();
+        let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        let all: Vec<String> = Word::ALL
+            .iter()
+            .map(|(word, meaning)| format!("| `{}` | {meaning} |", word.as_str()))
+            .collect();
+        assert_eq!(rows, all, "expected:\n{}", all.join("\n"));
+    }
+
+    #[test]
+    fn words_are_what_serde_writes() {
+        for (word, _) in Word::ALL {
+            let text = serde_json::to_string(word).unwrap();
+            assert_eq!(text, format!("{:?}", word.as_str()));
+            assert!(word.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{text}");
+            assert_eq!(serde_json::from_str::<Word>(&text).unwrap(), *word);
+        }
+        assert_eq!(serde_json::from_str::<Word>("\"of-a-newer-version\"").unwrap(), Word::Other);
+    }
+
+    #[test]
+    fn the_error_decides_the_word() {
+        let directory = |errno: Errno| {
+            Cause::Directory { path: "/d/core".into(), errno: errno.raw_os_error() }.word()
+        };
+        assert_eq!(directory(Errno::NOENT), Word::DirectoryMissing);
+        assert_eq!(directory(Errno::NOTDIR), Word::DirectoryMissing);
+        assert_eq!(directory(Errno::ACCESS), Word::Permission);
+        assert_eq!(directory(Errno::LOOP), Word::Target);
+        assert_eq!(Cause::open("/d/core", Errno::ROFS).word(), Word::ReadOnly);
+        assert_eq!(Cause::open("/d", Errno::ISDIR).word(), Word::NamesDirectory);
+        let write = |errno: Errno| Cause::Write(errno.raw_os_error());
+        assert_eq!(write(Errno::NOSPC).word(), Word::NoSpace);
+        assert_eq!(write(Errno::DQUOT).word(), Word::Quota);
+        assert_eq!(write(Errno::ACCESS).word(), Word::Write);
+    }
+
+    #[test]
+    fn prose_and_limit() {
+        let cause = Cause::limit(Word::MinFree, "5%", "too little");
+        assert_eq!(cause.to_string(), "limits.min_free = 5%: too little");
+        assert_eq!(cause.acted().as_deref(), Some("min_free = 5%"));
+        assert_eq!(Cause::Stall(30).acted().as_deref(), Some("stall = 30"));
+        assert_eq!(Cause::SetUserId.acted(), None);
+    }
+}

@@ -1,0 +1,274 @@
+//! `report`: a page about one crash. HTML without scripts and without anything from elsewhere;
+//! every text of a container is one line, and escaped.
+
+use super::export::write_new;
+use super::info;
+use super::list::time;
+use super::locate;
+use super::query::{self, Query};
+use super::selection::{Chosen, no_match};
+use super::stack::{groups, short_list, symbols};
+use super::subject::search_paths;
+use crate::corefile::decompress::decompressed;
+use crate::corefile::reader::{self, Reading};
+use crate::corefile::{Frame, Module};
+use crate::record::Record;
+use crate::registry::Registry;
+use crate::report::one_line;
+use anyhow::Result;
+use jiff::tz::TimeZone;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Most groups of threads, frames of one, modules, and crashes of the timeline that are shown.
+const GROUPS: usize = 200;
+const FRAMES: usize = 200;
+const MODULES: usize = 300;
+const BEFORE: usize = 50;
+
+/// Longest text that is shown, in characters.
+const LONGEST: usize = 600;
+
+const STYLE: &str = include_str!("report.css");
+
+/// The hash of the style, which the page's policy names: nothing else may have a say.
+const STYLE_HASH: &str = "pF5hZvWHMNYA8cXxtL47Van3Ms1gJhMwcyEqs1Y30xk=";
+
+/// Writes the page about the newest matching crash.
+pub(super) fn run(chosen: &Chosen, query: &Query, output: &Path) -> Result<ExitCode> {
+    let records = chosen.records(query)?;
+    let Some(record) = records.last() else { return no_match("report", &chosen.store) };
+    let registry = Registry::own();
+    let core = locate::open(record, registry.as_ref());
+    let state = locate::state(record, &core);
+    let size = core.as_ref().ok().map(|core| {
+        (locate::size(core), crate::sys::file::stat(core).map_or(0, |stat| stat.allocated))
+    });
+    let reading = core.ok().map(|core| {
+        let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
+        decompressed(core).and_then(|core| reader::read(&core, &paths))
+    });
+    let before: Vec<Record> =
+        chosen.records(&Query::default())?.into_iter().filter(|r| is_like(r, record)).collect();
+    let text = page((record, state, size), &reading, &before);
+    match output == Path::new("-") {
+        true => std::io::stdout().lock().write_all(text.as_bytes())?,
+        false => write_new(output, |mut file| Ok(file.write_all(text.as_bytes())?))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a crash is of the same program, in the same kind of container, of the same signal.
+fn is_like(other: &Record, record: &Record) -> bool {
+    let key = |r: &Record| {
+        let n = &r.names;
+        (r.exe.clone(), r.signal, r.user, n.image.clone(), n.container_name.clone())
+    };
+    key(other) == key(record)
+}
+
+/// A text as it stands in the page.
+fn escape(text: &str) -> String {
+    let mut line: String = one_line(text).chars().take(LONGEST + 1).collect();
+    if line.chars().count() > LONGEST {
+        line.pop();
+        line.push('\u{2026}');
+    }
+    let mut out = String::new();
+    for c in line.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn page(
+    found: info::CoreState<'_>,
+    reading: &Option<Result<Reading>>,
+    before: &[Record],
+) -> String {
+    let (record, state, size) = found;
+    let reading_ok = reading.as_ref().and_then(|r| r.as_ref().ok());
+    let title =
+        format!("{} in {} of {}", record.signal_name, record.comm, query::container(&record.names));
+    let mut out = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
+         style-src 'sha256-{STYLE_HASH}'; base-uri 'none'; form-action 'none'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <meta name=\"referrer\" content=\"no-referrer\">\n\
+         <title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{}</h1>\n",
+        escape(&title),
+        escape(&title)
+    );
+    let overview = reading_ok.map(|r| &r.overview);
+    out.push_str("<dl>\n");
+    for (name, text, _) in info::of_record(record, state, size, overview, &TimeZone::UTC) {
+        let _ = writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(&text));
+    }
+    out.push_str("</dl>\n");
+    match reading {
+        Some(Ok(reading)) => core(&mut out, reading),
+        Some(Err(e)) => {
+            let why = escape(&format!("The core cannot be read: {e:#}"));
+            let _ = writeln!(out, "<h2>Stacks</h2>\n<p>{why}</p>");
+        }
+        None => out.push_str("<h2>Stacks</h2>\n<p>There is no core to read.</p>\n"),
+    }
+    timeline(&mut out, record, before);
+    out.push_str("</body>\n</html>\n");
+    out
+}
+
+fn core(out: &mut String, reading: &Reading) {
+    let modules = &reading.overview.modules;
+    out.push_str("<h2>Stacks</h2>\n");
+    let groups = groups(&reading.threads);
+    for (i, group) in groups.iter().take(GROUPS).enumerate() {
+        let ids: Vec<String> = group.iter().map(|thread| thread.tid.to_string()).collect();
+        let head = match (ids.as_slice(), i) {
+            ([id], 0) => format!("Thread {id}, which crashed"),
+            ([id], _) => format!("Thread {id}"),
+            (ids, _) => format!("{} threads ({})", ids.len(), short_list(ids)),
+        };
+        let top = group[0].frames.first().and_then(|f| f.function.as_deref()).unwrap_or("??");
+        let open = if i == 0 { " open" } else { "" };
+        let _ = writeln!(
+            out,
+            "<details{open}><summary>{} <code>{}</code></summary>\n<ol start=\"0\">",
+            escape(&head),
+            escape(top)
+        );
+        for frame in group[0].frames.iter().take(FRAMES) {
+            let _ = writeln!(out, "<li>{}</li>", line(frame, modules));
+        }
+        out.push_str("</ol>\n");
+        let cut = group[0].cut.as_deref().map(|why| format!("The stack may go on: {why}"));
+        let more = group[0].frames.len().saturating_sub(FRAMES);
+        let more = (more > 0).then(|| format!("{more} more frames are not shown."));
+        for words in [cut, more].into_iter().flatten() {
+            let _ = writeln!(out, "<p>{}</p>", escape(&words));
+        }
+        out.push_str("</details>\n");
+    }
+    let left = groups.len().saturating_sub(GROUPS);
+    let more = (left > 0).then(|| format!("{left} more stacks are not shown."));
+    let cut = reading.cut.as_deref().map(|cut| format!("Not all could be read: {cut}"));
+    for words in [more, cut].into_iter().flatten() {
+        let _ = writeln!(out, "<p>{}</p>", escape(&words));
+    }
+    if !reading.overview.registers.is_empty() {
+        out.push_str("<h2>Registers of the thread that crashed</h2>\n<dl class=\"registers\">\n");
+        for (name, value) in &reading.overview.registers {
+            let _ = writeln!(out, "<dt>{}</dt><dd>{value:#018x}</dd>", escape(name));
+        }
+        out.push_str("</dl>\n");
+    }
+    out.push_str(
+        "<h2>Modules</h2>\n<div><table>\n<tr><th>Path</th><th>Build-id</th><th>File</th></tr>\n",
+    );
+    for (i, module) in modules.iter().take(MODULES).enumerate() {
+        let origin = reading.files.get(i).and_then(|f| f.file.as_ref().map(|(o, _)| *o));
+        let verdict = reading.matches.get(i).copied().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(&module.path),
+            escape(module.build_id.as_deref().unwrap_or("-")),
+            escape(symbols(verdict, origin, module))
+        );
+    }
+    out.push_str("</table></div>\n");
+}
+
+fn line(frame: &Frame, modules: &[Module]) -> String {
+    let name = escape(frame.function.as_deref().unwrap_or("??"));
+    let source = frame.file.as_ref().map(|file| {
+        let line = frame.line.map(|line| format!(":{line}")).unwrap_or_default();
+        format!(" <span>{}{line}</span>", escape(file))
+    });
+    let module = frame.module.and_then(|i| modules.get(i)).zip(frame.offset);
+    let place = match module {
+        _ if frame.inlined => "inlined".to_owned(),
+        Some((module, offset)) => {
+            let name = module.path.rsplit('/').next().unwrap_or_default();
+            format!("{}+{offset:#x}", escape(name))
+        }
+        None => format!("{:#x}", frame.address),
+    };
+    format!("<code>{name}</code>{} <small>{place}</small>", source.unwrap_or_default())
+}
+
+/// The crashes of the same program, the newest first.
+fn timeline(out: &mut String, record: &Record, before: &[Record]) {
+    out.push_str("<h2>Crashes of this program by this signal</h2>\n<ul>\n");
+    for other in before.iter().rev().take(BEFORE) {
+        let times = match other.crashes() {
+            0 | 1 => String::new(),
+            n => format!(", {n} times"),
+        };
+        let this = if other == record { " (this one)" } else { "" };
+        let words = format!(
+            "{}{times}: process {} of {}{this}",
+            time(&other.time, &TimeZone::UTC),
+            other.pid,
+            query::container(&other.names)
+        );
+        let _ = writeln!(out, "<li>{}</li>", escape(&words));
+    }
+    out.push_str("</ul>\n");
+    if before.len() > BEFORE {
+        let _ = writeln!(out, "<p>And {} more.</p>", before.len() - BEFORE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::locate::State;
+    use super::*;
+    use crate::corefile::{Overview, ThreadStack};
+
+    /// What a container chose stands in the page as text only.
+    #[test]
+    fn hostile_names_are_text() {
+        let bad = "</title><script>alert(1)</script><img src=x onerror='a'>\n\u{202e}\"&";
+        let mut record = Record { comm: bad.into(), exe: bad.into(), ..Record::default() };
+        record.names.pod_name = Some(bad.into());
+        record.reason = Some(bad.repeat(100));
+        let frame =
+            Frame { function: Some(bad.into()), file: Some(bad.into()), ..Frame::default() };
+        let threads = vec![ThreadStack { tid: 1, frames: vec![frame], cut: Some(bad.into()) }];
+        let module = Module { path: bad.into(), build_id: Some(bad.into()), ..Module::default() };
+        let overview =
+            Overview { modules: vec![module], arguments: bad.into(), ..Overview::default() };
+        let reading = Reading { overview, threads, cut: Some(bad.into()), ..Reading::default() };
+        let text = page(
+            (&record, State::Present, None),
+            &Some(Ok(reading)),
+            std::slice::from_ref(&record),
+        );
+        for tag in ["<script", "<img", "onerror='", "\u{202e}"] {
+            assert!(!text.contains(tag), "{tag}: {text}");
+        }
+        assert_eq!(text.matches("</title>").count(), 1);
+        assert!(text.contains("&lt;script&gt;") && text.len() < 64 << 10);
+    }
+
+    #[test]
+    fn without_a_core_it_says_why() {
+        let record = Record { reason: Some("rate = 10/min".into()), ..Record::default() };
+        let text = page((&record, State::None, None), &None, &[]);
+        assert!(text.contains("rate = 10/min") && text.contains("There is no core to read."));
+        let error = Some(Err(anyhow::anyhow!("<b>")));
+        assert!(page((&record, State::None, None), &error, &[]).contains("&lt;b&gt;"));
+    }
+}

@@ -1,0 +1,105 @@
+//! What reading a core gives: plain values, which the sandboxed reader sends to its caller.
+
+use super::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+/// What the core alone says, without any other file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Overview {
+    /// Architecture: `x86-64` or `AArch64`.
+    pub machine: String,
+    /// Process ID in the crasher's own PID namespace.
+    pub pid: i32,
+    /// comm of the process, from NT_PRPSINFO.
+    pub comm: String,
+    /// Its command line, as far as NT_PRPSINFO has it (80 bytes).
+    pub arguments: String,
+    /// The signal that it died of.
+    pub signal: Option<Signal>,
+    /// The general registers of the thread that crashed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registers: Vec<(String, u64)>,
+    /// Number of threads.
+    pub threads: usize,
+    /// Bytes of memory that the core announces but the file does not have.
+    pub missing: u64,
+    /// Mapped files with code, the executable first.
+    pub modules: Vec<Module>,
+}
+
+/// A mapped file with code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Module {
+    /// Its path in the container when it was mapped, with control characters escaped.
+    pub path: String,
+    /// Build-id in hexadecimal, if its first page is in the core and has one.
+    pub build_id: Option<String>,
+    /// Lowest mapped address.
+    pub start: u64,
+    /// One past the highest mapped address.
+    pub end: u64,
+}
+
+/// Whether a module's file is the one that was mapped, as the sandboxed reader found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Match {
+    /// Not looked for, or not found.
+    #[default]
+    Absent,
+    /// It has the same build-id.
+    Same,
+    /// Neither the core nor the file has a build-id.
+    Unproven,
+    /// It has another build-id, and is not used.
+    Other,
+    /// It is not a readable ELF file, and is not used.
+    Damaged,
+}
+
+/// Stands for the frame of a signal handler's caller, in gdb's words.
+pub(crate) const TRAMPOLINE: &str = "<signal handler called>";
+
+/// A function on a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Frame {
+    /// Where the thread was, or, for all frames but the first, the return address.
+    pub address: u64,
+    /// Function, demangled, if a symbol covers the address.
+    pub function: Option<String>,
+    /// Source file, from the debug information.
+    pub file: Option<String>,
+    /// Line in the source file.
+    pub line: Option<u32>,
+    /// Whether it is inlined into the next frame.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inlined: bool,
+    /// Index in [`Overview::modules`].
+    pub module: Option<usize>,
+    /// Offset in the module's file image: the address minus the load bias.
+    pub offset: Option<u64>,
+}
+
+/// The stack of one thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ThreadStack {
+    /// Thread ID in the crasher's own PID namespace.
+    pub tid: i32,
+    /// Its functions, the innermost first.
+    pub frames: Vec<Frame>,
+    /// Why the stack may go on after the last frame.
+    pub cut: Option<String>,
+}
+
+/// A partial result of [`super::stacks`], in the order in which they are reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PartialResult {
+    /// For each module, whether its file is the one that was mapped.
+    Matches(Vec<Match>),
+    /// DT_SONAME of each module.
+    Sonames(Vec<Option<String>>),
+    /// The stack of one thread.
+    Thread(ThreadStack),
+    /// Nothing more follows, for this reason.
+    Failed(String),
+}

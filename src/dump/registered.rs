@@ -1,0 +1,330 @@
+//! Crashes of registered containers: with a core ([`with_core`]), or without one and why
+//! ([`without_core`]).
+
+use super::after::ledger::Ledger;
+use super::after::on_host::answers_at;
+use super::after::{kept_binaries, termination_log, user_record};
+use super::crash::arguments::Crash;
+use super::crash::facts::Facts;
+use super::policy::plan::{self, CoreFile};
+use super::policy::quota::KeptCore;
+use super::policy::slot::Slot;
+use super::policy::slots::{Asking, Pool};
+use super::writer::as_crasher::Charge;
+use super::writer::parent::{self, Event, Written};
+use super::writer::place::split;
+use super::writer::rotate::Stored;
+use crate::cause::Cause;
+use crate::config::Config;
+use crate::crash_counts::CrashCounts;
+use crate::record::{Location, Outcome, Record, signal_name};
+use crate::registry::{Entry, Registry};
+use crate::store::Store;
+use crate::sys::proc::{self, printable};
+use crate::sys::{self, cgroup, kernel, pidfd, process};
+use crate::vacuum;
+use anyhow::{Context, Result};
+use std::time::Instant;
+
+/// Records that there will be no core. Nothing of the container was touched, and the process is let
+/// go at once.
+pub(super) fn without_core(
+    crash: &Crash,
+    facts: &Facts,
+    entry: &Entry,
+    cause: &Cause,
+    registry: Option<&Registry>,
+    config: &Config,
+) -> Result<()> {
+    let mut record = begin(crash, facts, entry);
+    record.outcome = Outcome::None;
+    record.set_cause(Some(cause));
+    let account = entry.account();
+    let mut ledger = Ledger::new(config, registry, account.clone(), std::iter::empty());
+    let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
+    let told = ledger.refuse(&record, most);
+    let asking = |r| Asking {
+        registry: r,
+        account: &account,
+        pool: Pool::Containers,
+        limits: &config.limits,
+        first: crash.said.host_pid as u64,
+        is_still: &|| false,
+    };
+    // What a child does for it is done only if a slot is free at this moment, and only for a crash
+    // with a record of its own, of which there are few: nothing waits.
+    let is_own = matches!(told, Ok(true));
+    let slot = registry.filter(|_| is_own).and_then(|r| asking(r).at_once().ok()?);
+    // A set-user-ID program's rights are not those of whoever started it.
+    let is_itself = !facts.secure && !facts.status.credentials.mixed();
+    if is_itself
+        && slot.is_some()
+        && termination_log::concerns(&record, entry, facts, config.termination_log)
+    {
+        let file = CoreFile::default();
+        termination_log::write(facts, &file, entry, &record, None, slot.as_ref())
+            .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
+    }
+    process::release_stdin();
+    count(registry, &record);
+    match told {
+        Ok(true) => {
+            log::warn!("{record}");
+            if entry.user.is_some() && slot.is_some() {
+                user_record::copy(&mut record, entry, None, slot.as_ref());
+            }
+        }
+        Ok(false) => {}
+        Err(e) => log::error!("cannot save the record of this crash: {e:#}: {record}"),
+    }
+    vacuum::now_and_then(config)
+}
+
+/// A crash of a container with a core to come: the record is there before the first byte, and again
+/// when it is known what became of it.
+pub(super) fn with_core(
+    crash: &Crash,
+    facts: &Facts,
+    entry: &Entry,
+    file: &CoreFile,
+    mut slot: Option<Box<Slot>>,
+    registry: Option<&Registry>,
+    config: &Config,
+) -> Result<()> {
+    let started = Instant::now();
+    let mut record = begin(crash, facts, entry);
+    let (file, given_up_for_memory) =
+        plan::affordable(file.clone(), cgroup::headroom(&facts.cgroups));
+    let file = &file;
+    let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
+    // What a user's registration says of paths on the host is not trusted: it is checked with his
+    // rights, at the end.
+    let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
+    let host = plan::host_path(&inside, mount);
+    record.set_paths(Some(&inside), host.as_deref());
+    record.host_dir = host.as_ref().and_then(|_| Some(printable(mount?.1.as_ref())));
+    // If this helper is killed, that is what the record goes on to say.
+    record.truncated = true;
+    let store =
+        mount.filter(|_| entry.place.location == Location::Store).and_then(|(_, source)| {
+            let opened = sys::file::open_dir(source.as_ref());
+            opened.inspect_err(|e| log::warn!("{e:#}, going on without it")).ok()
+        });
+    // Not for a user's container: what his registration says is not trusted.
+    let is_stored = slot.iter().flat_map(|slot| slot.cores()).any(|core| core.stored.is_some());
+    let hosts = if is_stored && entry.user.is_none() { Store::peek(config) } else { None };
+    let stored = hosts.as_ref().map(Stored);
+    let mut gone = Vec::new();
+    if let (Some(slot), Some(stored)) = (&mut slot, &stored) {
+        gone = stored.gone(slot.cores());
+        slot.without(&gone);
+    }
+    let locks = slot.iter().flat_map(|slot| slot.fds());
+    let mut ledger = Ledger::new(config, registry, entry.account(), locks);
+    let mut released_at = None;
+    let written =
+        parent::write(crash, facts, file, slot.as_deref(), store.as_ref(), |event| match event {
+            // The first record is written while the writer becomes the crasher.
+            Event::Started => ledger.say(&record),
+            Event::Goes(goes) => {
+                let cores = slot.iter().flat_map(|slot| slot.cores());
+                for core in cores.filter(|core| goes.contains(&core.identity)) {
+                    match stored.as_ref().map(|stored| stored.remove(core)) {
+                        Some(Ok(())) => gone.push(core.identity),
+                        Some(Err(e)) => log::warn!("an older core stays in the store: {e:#}"),
+                        None => {}
+                    }
+                }
+            }
+            Event::Released => released_at = Some(now()),
+        });
+    let (mut written, waiting) =
+        written.unwrap_or_else(|e| (Written::nothing(Cause::Failed(format!("{e:#}"))), None));
+    written.finished.gone.extend(gone);
+    if released_at.is_some() {
+        (record.released_at, record.completed_at) = (released_at, Some(now()));
+    }
+    let (stuck, given_up) = (written.stuck, written.given_up);
+    if let Some(slot) = &slot {
+        // Compared as a file: the container may have mounted something else at the path.
+        let in_store = store.as_ref().is_some_and(|dir| {
+            let (_, name) = split(&inside);
+            let found = sys::file::identity_at(dir, proc::os(name)).ok();
+            found
+                .zip(written.finished.identity)
+                .is_some_and(|(found, core)| found.is_same_file(&core))
+        });
+        let stored = in_store.then(|| entry.names.container_id.clone());
+        remember(slot, facts, &inside, &written, stored);
+    }
+    let mut nested = None;
+    if let Some(made) = written.made
+        && !given_up
+        && (mount.is_none() || !answers_at(host.as_deref(), made.id))
+    {
+        // Below another root the directory may still be the one that the hook knows.
+        let is_below = !file.at_home || facts.root_path != b"/";
+        let same = plan::host_path(&plan::inside_path(&file.path, b"/", b"/"), mount)
+            .filter(|path| is_below && answers_at(Some(path), made.id));
+        if let Some(path) = same {
+            record.set_paths(Some(&inside), Some(&path));
+            record.host_dir = mount.map(|(_, source)| printable(source.as_ref()));
+        } else if mount.is_some() {
+            record.set_paths(Some(&inside), None);
+            record.host_dir = None;
+            record.location = if made.memory { Location::Memory } else { Location::Layer };
+        }
+        if is_below && record.location.is_lost_with_container() {
+            nested = Some(nested_root(facts));
+        }
+    }
+    let id = written.made.and_then(|made| made.id).filter(|_| !given_up);
+    finish(&mut record, written, nested);
+    if record.outcome == Outcome::Written && given_up_for_memory.is_some() {
+        record.reason = given_up_for_memory;
+    }
+    record.seconds = Some(started.elapsed().as_secs_f64());
+    if !given_up && termination_log::concerns(&record, entry, facts, config.termination_log) {
+        let url = config.upload.url.as_deref();
+        termination_log::write(facts, file, entry, &record, url, slot.as_deref())
+            .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
+    }
+    user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
+    ledger.close(&record);
+    count(registry, &record);
+    ledger.note(&record, config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX));
+    if stuck {
+        return parent::let_go(crash, facts);
+    }
+    if let Some(writer) = waiting {
+        writer.end()?;
+    }
+    // A store that did not answer is not asked again.
+    let keeps = config.binaries.keep && entry.user.is_none() && ledger.is_open();
+    if let Some(id) = id.filter(|_| keeps) {
+        // The container goes with its first process, which may be the one that has crashed.
+        let first = (entry.init.pid != crash.said.host_pid)
+            .then(|| pidfd::open(entry.init.pid).ok())
+            .flatten()
+            .filter(|_| entry.init_lives());
+        let keeper = kept_binaries::Keeper {
+            facts,
+            charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
+            core_file: file,
+            core: id,
+            account: &entry.account(),
+            slot: slot.as_deref(),
+            most: &config.binaries,
+            free: kernel::free_bytes(&config.store).unwrap_or(0),
+        };
+        // A store that was removed meanwhile is not made again.
+        if let Some(store) = Store::look(&config.store)? {
+            record.binaries =
+                keeper.keep(&store).context("keep the executable and libraries of the core")?;
+        }
+        if !record.binaries.is_empty() {
+            ledger.say(&record);
+        }
+    }
+    vacuum::now_and_then(config)
+}
+
+/// Counts the crash for `metrics`. The process has been let go by then.
+fn count(registry: Option<&Registry>, record: &Record) {
+    if let Some(Err(e)) = registry.map(|registry| CrashCounts::count(registry, record)) {
+        log::warn!("this crash cannot be counted for `metrics`, ignoring: {e:#}");
+    }
+}
+
+/// Counts the core for the container's limits.
+fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
+    let finished = &written.finished;
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let below = inside.strip_prefix(facts.root_path.strip_suffix(b"/").unwrap_or(&facts.root_path));
+    let core = finished.identity.map(|identity| KeptCore {
+        path: below.and_then(text),
+        root: text(&facts.root_path).unwrap_or_default(),
+        identity,
+        size: finished.disk_size.unwrap_or(0),
+        stored,
+    });
+    if let Err(e) = slot.end(core, &finished.gone, !written.stuck) {
+        log::warn!("this core cannot be counted, ignoring: {e:#}");
+    }
+}
+
+/// The root of a process that has another one than its container's first process: a container in the
+/// container, or chroot(2).
+fn nested_root(facts: &Facts) -> String {
+    match facts.root_path.as_slice() {
+        b"/" => match facts.task.read("mountinfo").ok().and_then(|text| proc::root_mount(&text)) {
+            Some(path) => printable(&path),
+            None => "another file system".into(),
+        },
+        path => printable(path),
+    }
+}
+
+/// `nested`: the root that the core is below, if not its container's.
+fn finish(record: &mut Record, written: Written, nested: Option<String>) {
+    let Written { made, finished, .. } = written;
+    record.outcome = match (made, &finished.cause) {
+        (None, _) => Outcome::None,
+        (Some(_), Some(_)) => Outcome::Truncated,
+        (Some(_), None) => Outcome::Written,
+    };
+    record.truncated = record.outcome == Outcome::Truncated;
+    record.set_cause(finished.cause.as_ref());
+    if made.is_some() {
+        (record.size, record.disk_size, record.identity) =
+            (finished.size, finished.disk_size, finished.identity);
+        if record.reason.is_none()
+            && let Some(owner) = record.location.goes_with()
+        {
+            record.reason = Some(match nested {
+                Some(root) => format!(
+                    "the core goes away with the {owner}: it is in a nested root, {root} in the \
+                     container"
+                ),
+                None => format!("the core goes away with the {owner}"),
+            });
+        }
+    } else {
+        record.set_paths(None, None);
+        record.host_dir = None;
+    }
+}
+
+fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
+    let said = &crash.said;
+    Record {
+        time: jiff::Timestamp::from_second(said.time).map(|t| t.to_string()).unwrap_or_default(),
+        names: entry.names.clone(),
+        user: entry.user,
+        account: Some(entry.account()),
+        pid: said.pid,
+        host_pid: said.host_pid,
+        tid: said.tid,
+        host_tid: said.host_tid,
+        signal: said.signal,
+        signal_name: signal_name(said.signal),
+        comm: comm(crash),
+        exe: printable(&facts.exe),
+        uid: said.uid,
+        gid: said.gid,
+        dump_mode: said.dump_mode,
+        pattern: entry.pattern.clone(),
+        location: entry.place.location,
+        upload: entry.no_upload.then_some(false),
+        ..Record::default()
+    }
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// The name of the crashed thread, for messages.
+pub(super) fn comm(crash: &Crash) -> String {
+    printable(&crash.said.comm)
+}

@@ -1,0 +1,40 @@
+//! Program headers.
+
+use super::source::{Source, read_exactly};
+use object::read::elf::{FileHeader, ProgramHeader};
+
+/// The part of a segment that is in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Offset in the file, in bytes.
+    pub offset: u64,
+    /// Address in the process.
+    pub address: u64,
+    /// Size in the file, in bytes.
+    pub size: u64,
+}
+
+impl Load {
+    /// What a program header says. The sum of two of its values may overflow.
+    pub(crate) fn of<P: ProgramHeader>(header: &P, endian: P::Endian) -> Self {
+        Load {
+            offset: header.p_offset(endian).into(),
+            address: header.p_vaddr(endian).into(),
+            size: header.p_filesz(endian).into(),
+        }
+    }
+}
+
+/// Reads the first `count` program headers; `None` if the source ends before. The caller bounds
+/// `count`.
+pub(crate) fn read_program_headers<H: FileHeader>(
+    source: &dyn Source,
+    header: &H,
+    endian: H::Endian,
+    count: usize,
+) -> Option<Vec<H::ProgramHeader>> {
+    let size = count.checked_mul(size_of::<H::ProgramHeader>())?;
+    let table = read_exactly(source, header.e_phoff(endian).into(), size)?;
+    let (headers, _) = object::pod::slice_from_bytes::<H::ProgramHeader>(&table, count).ok()?;
+    Some(headers.to_vec())
+}

@@ -1,0 +1,165 @@
+//! Files that a reader sees complete or not at all, and what depends on their age.
+
+use super::open::{
+    chmod, create_new, create_readable, open_read, remove_empty_dir, reopen_dir, unlink, write_new,
+};
+use anyhow::{Context, Result};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, SystemTime};
+
+/// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader
+/// sees the old or the new one complete.
+pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+    let temp = temporary(name);
+    match write_new(&dir, &temp, content, mode).and_then(|()| {
+        fs::renameat(&dir, &temp, &dir, name).with_context(|| format!("renameat({name:?})"))
+    }) {
+        Ok(()) => Ok(()),
+        Err(e) => {
+            let _ = fs::unlinkat(&dir, &temp, AtFlags::empty());
+            Err(e)
+        }
+    }
+}
+
+/// The same for what must survive a power failure: the bytes are on disk before the name is, and
+/// the name when this returns. An empty directory in its place is removed.
+pub fn replace_durably(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+    use std::io::Write;
+    let temp = temporary(name);
+    let attempt = || -> Result<()> {
+        let mut file = create_new(&dir, &temp, mode)?;
+        file.write_all(content).with_context(|| format!("write({name:?})"))?;
+        fs::fsync(&file).with_context(|| format!("fsync({name:?})"))?;
+        let rename = || fs::renameat(&dir, &temp, &dir, name);
+        match rename() {
+            Err(Errno::ISDIR) => {
+                remove_empty_dir(&dir, name).map(drop).and_then(|()| Ok(rename()?))
+            }
+            other => other.map_err(Into::into),
+        }
+        .with_context(|| format!("renameat({name:?})"))?;
+        // A descriptor of O_PATH cannot be synced.
+        fs::fsync(reopen_dir(&dir)?).context("fsync of the directory")
+    };
+    attempt().inspect_err(|_| {
+        let _ = fs::unlinkat(&dir, &temp, AtFlags::empty());
+    })
+}
+
+fn temporary(name: &OsStr) -> OsString {
+    let mut temp = name.to_os_string();
+    temp.push(format!(".{}.new", std::process::id()));
+    temp
+}
+
+/// Renames a file within a directory to a name that does not exist yet.
+/// Returns whether that was so.
+pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
+    let made = match fs::linkat(&dir, from, &dir, to, AtFlags::empty()) {
+        Err(Errno::EXIST) => false,
+        other => {
+            other.with_context(|| format!("linkat({from:?}, {to:?})"))?;
+            true
+        }
+    };
+    unlink(dir, from)?;
+    Ok(made)
+}
+
+/// A file (0600) that has no name until it is complete: if its creator dies, nothing is left.
+///
+/// # References
+/// open(2), `O_TMPFILE`, Linux 3.11; linkat(2) with `AT_SYMLINK_FOLLOW` of /proc/self/fd.
+#[derive(Debug)]
+pub struct NewFile {
+    dir: OwnedFd,
+    file: std::fs::File,
+    /// Its temporary name, on a file system without unnamed files.
+    temporary: Option<OsString>,
+}
+
+impl NewFile {
+    /// Creates it in an open directory.
+    pub fn create(dir: impl AsFd) -> Result<Self> {
+        let dir = reopen_dir(dir)?;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let (file, temporary) = match fs::openat(&dir, ".", flags, Mode::from_raw_mode(0o600)) {
+            Ok(file) => (file.into(), None),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                let name = temporary(OsStr::new(".oci-coredump"));
+                (
+                    create_readable(&dir, &name, 0o600).context("openat(O_CREAT|O_EXCL)")?.into(),
+                    Some(name),
+                )
+            }
+            Err(e) => return Err(e).context("openat(O_TMPFILE)"),
+        };
+        let new = NewFile { dir, file, temporary };
+        chmod(&new.file, 0o600)?;
+        Ok(new)
+    }
+
+    /// The file, still without its final name, for writing.
+    pub fn file(&self) -> &std::fs::File {
+        &self.file
+    }
+
+    /// Gives it its name, replacing a file of that name.
+    pub fn name(mut self, name: &OsStr) -> Result<()> {
+        use std::os::fd::AsRawFd;
+        if self.temporary.is_none() {
+            let between = temporary(OsStr::new(".oci-coredump"));
+            let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            fs::linkat(fs::CWD, own.as_str(), &self.dir, &between, AtFlags::SYMLINK_FOLLOW)
+                .context("linkat")?;
+            self.temporary = Some(between);
+        }
+        let between = self.temporary.clone().unwrap_or_default();
+        fs::renameat(&self.dir, &between, &self.dir, name).context("renameat")?;
+        self.temporary = None;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(name) = &self.temporary {
+            let _ = fs::unlinkat(&self.dir, name, AtFlags::empty());
+        }
+    }
+}
+
+/// Sets a file's modification time to now.
+///
+/// # References
+/// utimensat(2).
+pub fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
+    let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
+    fs::utimensat(
+        dir,
+        name,
+        &fs::Timestamps { last_access: now, last_modification: now },
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+}
+
+/// Whether a recurring task is due, by the age of the empty file `stamp`. If so,
+/// records that it runs now.
+pub fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
+    let old =
+        open_read(&dir, stamp).ok().and_then(|f| f.metadata().and_then(|m| m.modified()).ok());
+    // A clock that was set back makes it due too.
+    let due =
+        old.is_none_or(|t| SystemTime::now().duration_since(t).map_or(true, |age| age > every));
+    due && replace(dir, stamp, b"", 0o600).is_ok()
+}
+
+/// Time since `time`, which is in seconds since 1970. A time in the future counts as now.
+pub fn age(time: i64) -> Duration {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.saturating_sub(Duration::from_secs(u64::try_from(time).unwrap_or(0)))
+}
