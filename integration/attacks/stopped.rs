@@ -14,7 +14,7 @@ use support::bare::{self, Container};
 use support::crasher::{compile, crasher};
 use support::fuse::{Answer, Fuse};
 use support::host::Host;
-use support::processes::helpers;
+use support::processes::{dumping, helpers};
 use support::require;
 use support::scene::{self, product};
 use support::user::{self, User};
@@ -91,9 +91,14 @@ impl Drop for Stopper {
     }
 }
 
-/// Waits until at most `most` processes of the dispatcher are left.
-fn wait_for_helpers(most: usize, time: Duration) {
-    assert!(becomes(time, || helpers().len() <= most), "pinned: {:?}", states());
+/// Waits until no process of the program is left.
+fn wait_for_no_helper(time: Duration) {
+    assert!(becomes(time, || helpers().is_empty()), "pinned: {:?}", states());
+}
+
+/// Waits until at most `most` dispatchers and writers are left.
+fn wait_for_dumping(most: usize, time: Duration) {
+    assert!(becomes(time, || dumping().len() <= most), "pinned: {:?}", states());
 }
 
 /// PID, state and parent of the dispatcher's processes.
@@ -142,7 +147,7 @@ fn row_28_the_copy_of_a_record_is_stopped() {
     // Four slots of the user, each with a helper and its child, and those that come and go.
     assert!(stopper.peak <= 4 * 2 + 24, "{} helpers at a time", stopper.peak);
     assert_another_gets_its_core(&host);
-    wait_for_helpers(0, ALL);
+    wait_for_no_helper(ALL);
     println!("stopped {}, at most {} helpers", stopper.stopped, stopper.peak);
 }
 
@@ -157,7 +162,7 @@ fn row_28_the_writer_is_stopped() {
     // killed while they waited.
     assert!(stopper.peak <= 6 * 2 + 4 * 2 + 40, "{} helpers at a time", stopper.peak);
     assert_another_gets_its_core(&host);
-    wait_for_helpers(0, ALL);
+    wait_for_no_helper(ALL);
     println!("stopped {}, at most {} helpers", stopper.stopped, stopper.peak);
 }
 
@@ -171,7 +176,7 @@ fn row_28_the_writer_is_stopped_where_nothing_is_limited() {
     let stopper = Stopper::run(&user, 20, -1, Where::Registered(&store), scratch.path());
     assert!(stopper.stopped > 0, "nothing was ever stopped");
     assert_another_gets_its_core(&host);
-    wait_for_helpers(0, ALL);
+    wait_for_no_helper(ALL);
 }
 
 /// The writer of the host's own file pattern acts as the user too.
@@ -184,7 +189,7 @@ fn row_28_the_writer_of_the_hosts_own_pattern_is_stopped() {
     assert!(stopper.stopped > 0, "nothing was ever stopped");
     assert!(stopper.peak <= 6 * 2 + 40, "{} helpers at a time", stopper.peak);
     assert_another_gets_its_core(&host);
-    wait_for_helpers(0, ALL);
+    wait_for_no_helper(ALL);
     println!("stopped {}, at most {} helpers", stopper.stopped, stopper.peak);
 }
 
@@ -217,9 +222,9 @@ fn row_29_writers_that_cannot_be_killed_keep_the_hosts_turns() {
         states()
     );
     assert_another_gets_its_core(&host);
-    wait_for_helpers(2, ALL);
+    wait_for_dumping(2, ALL);
     target.go_on();
-    wait_for_helpers(0, ALL);
+    wait_for_no_helper(ALL);
 }
 
 /// Runs a function at the end of the scope.
@@ -250,8 +255,8 @@ fn row_29_processes_that_are_killed_while_their_helpers_wait() {
     let all = becomes(ALL, || helpers().len() >= 2 + others.len());
     assert!(all, "{} helpers only", helpers().len());
     others.iter_mut().for_each(|victim| victim.kill());
-    wait_for_helpers(2, Duration::from_secs(30));
+    wait_for_dumping(2, Duration::from_secs(30));
     target.go_on();
     assert!(first.ends_within(ALL));
-    wait_for_helpers(0, ALL);
+    wait_for_no_helper(ALL);
 }

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::Value;
 
@@ -143,7 +144,7 @@ fn bundle(row: &Row) -> Bundle {
 /// Seconds since 1970 by the clock that the kernel takes `%t` from. It moves at the timer's ticks:
 /// just after the turn of a second the fine clock is a second ahead of it.
 fn seconds() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME_COARSE).unwrap();
+    let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).unwrap();
     now.tv_sec().try_into().unwrap()
 }
 
