@@ -22,6 +22,7 @@ pub(crate) use entry::{
 };
 
 use crate::config::RUN_DIR;
+use crate::pattern::Pattern;
 use crate::record::Names;
 use crate::sys::process::{self, Who};
 use crate::sys::{budget, file, resolve};
@@ -319,7 +320,7 @@ impl Registry {
     }
 
     /// Writes the file that the container sees as `/proc/sys/kernel/core_pattern`, and opens it.
-    pub(crate) fn make_view(&self, id: &str, pattern: &str) -> Result<OwnedFd> {
+    pub(crate) fn make_view(&self, id: &str, pattern: &Pattern) -> Result<OwnedFd> {
         check_id(id)?;
         let views = file::make_dir(&self.run, "views".as_ref(), 0o700)?;
         file::replace(&views, id.as_ref(), format!("{pattern}\n").as_bytes(), 0o444)?;
@@ -350,7 +351,9 @@ impl Registry {
 }
 
 fn parse(file: std::fs::File) -> Result<Entry> {
-    Ok(serde_json::from_slice(&file::read_bounded(file, MAX, "registry entry")?)?)
+    let entry: Entry = serde_json::from_slice(&file::read_bounded(file, MAX, "registry entry")?)?;
+    ensure!(entry.pattern.is_some() || entry.refused.is_some(), "it has no pattern");
+    Ok(entry)
 }
 
 /// Reads an entry of user `uid`. Anything other than a regular file under this name, such as a

@@ -10,7 +10,7 @@ pub(crate) use saved::Saved;
 pub(crate) use values::{core_pattern, core_pipe_limit, core_uses_pid};
 
 use crate::config::{Config, Mode};
-use crate::pattern::{MAX_LEN, Template};
+use crate::pattern::{MAX_LEN, Pattern};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::process::{self, Who};
@@ -124,7 +124,7 @@ pub(crate) fn claim(
     store: &Store,
     config: &Config,
     id: &str,
-    pattern: &Template,
+    pattern: &Pattern,
     lives: impl Fn(&str) -> bool,
 ) -> Result<()> {
     ns::check_initial_pid()?;

@@ -313,7 +313,7 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
         uid: said.uid,
         gid: said.gid,
         dump_mode: said.dump_mode,
-        pattern: entry.pattern.clone(),
+        pattern: entry.pattern_text(),
         location: entry.place.location,
         upload: entry.no_upload.then_some(false),
         ..Record::default()

@@ -44,7 +44,7 @@ pub(super) fn apply(
     let mut entry = Entry {
         names: request.names.clone(),
         init: init(site)?,
-        pattern: request.wishes.pattern.to_string(),
+        pattern: Some(request.wishes.pattern.clone()),
         append_pid: site.config.core_uses_pid,
         limit: request.wishes.limit.unwrap_or_default(),
         compress: request.wishes.compress,
@@ -93,7 +93,7 @@ pub(super) fn apply(
         log::info!(
             "container {}: cores of {:?} go away with the container ({})",
             entry.names.container_id,
-            entry.pattern,
+            request.wishes.pattern,
             why_lost(&entry)
         );
     }
@@ -149,8 +149,7 @@ fn in_container<'a>(
             *place = Some(here);
         }
         Step::View => {
-            let pattern = request.wishes.pattern.to_string();
-            let view = site.registry.make_view(id, &pattern)?;
+            let view = site.registry.make_view(id, &request.wishes.pattern)?;
             later(Box::new(|| site.registry.remove_view(id)));
             rootfs.give_label(&view)?;
             // A container whose request failed must see the host's pattern, which is

@@ -106,7 +106,7 @@ pub fn enable(
         } else {
             "since its start, by its annotations"
         };
-        bail!("it has the core pattern {:?} already, {since}", entry.pattern);
+        bail!("it has the core pattern {:?} already, {since}", entry.pattern_text());
     }
     let store = Store::open(config)?;
     let site = Site { registry: &registry, config, who: Who::Root, process, pid };
