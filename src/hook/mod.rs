@@ -3,14 +3,17 @@
 
 mod apply;
 mod bundle;
+mod change;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 mod inside;
 pub mod live;
 mod monitor;
 mod plan;
+mod processes;
 mod request;
 mod rootfs;
+mod site;
 mod state;
 mod volume;
 
@@ -24,9 +27,10 @@ use crate::sys::process::{self, Who};
 use crate::sys::{budget, file, ns, selinux, text};
 use crate::{sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
-use apply::Site;
+use processes::CORE_LIMIT;
 use request::{Asked, Request};
 use rootfs::Rootfs;
+use site::{Reach, Site};
 pub use state::Stage;
 use state::State;
 use std::time::{Duration, Instant};
@@ -153,8 +157,16 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
         rootfs.label = request.bundle.mount_label().filter(|_| selinux::is_on()).map(str::to_owned);
         Ok(rootfs)
     };
-    let site = Site { registry: &registry, config: &config, who, process, pid };
-    apply::apply(&site, request, &plan, find)
+    let site = Site {
+        registry: &registry,
+        config: &config,
+        who,
+        id: &state.id,
+        init: processes::identity(pid, &process)?,
+        process,
+        reach: Reach::First,
+    };
+    apply::apply(&site, request, &plan, find).map(drop)
 }
 
 /// A user's hook cannot set the kernel's pattern; root must have done that.
@@ -203,9 +215,9 @@ fn poststart(state: &State) -> Result<()> {
     let Some(entry) = entry_of(state) else { return Ok(()) };
     let Some(soft) = entry.soft_limit else { return Ok(()) };
     let process = Proc::open(entry.init.pid)?;
-    let old = process.limit("Max core file size")?;
+    let old = process.limit(CORE_LIMIT)?;
     if Limit::from(old.soft) != soft {
-        apply::set_core_limit(entry.init.pid, old, soft, false)?;
+        processes::set_core_limit(entry.init.pid, &process, old, soft, false)?;
     }
     Ok(())
 }
