@@ -13,7 +13,8 @@ use crate::config::{Config, Mode};
 use crate::pattern::{MAX_LEN, Pattern};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::process::{self, Who};
+
+use crate::sys::user::{self, Who};
 use crate::sys::{file, ns};
 use anyhow::{Context, Result, bail, ensure};
 use saved::{COPY, SAVED, read};
@@ -216,7 +217,7 @@ pub(crate) fn restore(store: &Store) -> Result<Option<String>> {
 /// # Errors
 /// It cannot be written.
 pub(crate) fn mend(config: &Config) -> Result<bool> {
-    if config.mode != Mode::Dispatch || process::who() != Who::Root {
+    if config.mode != Mode::Dispatch || user::who() != Who::Root {
         return Ok(false);
     }
     let now = core_pattern()?;

@@ -13,7 +13,7 @@ use crate::record::Location;
 use crate::registry::{DumpPlace, Entry, Init, Registry};
 use crate::store::Store;
 use crate::sys::mount;
-use crate::sys::process::Who;
+use crate::sys::user::Who;
 use crate::sysctl;
 use anyhow::{Context, Result};
 use std::path::Path;

@@ -5,7 +5,7 @@
 //! descriptor of the runtime, and is killed as soon as it wakes up.
 
 use crate::sys::child;
-use crate::sys::{OwnedFd, budget, process};
+use crate::sys::{OwnedFd, budget, descriptor, process};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -33,11 +33,11 @@ fn run_within<T: Serialize + for<'d> Deserialize<'d>>(
     patience: Duration,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let (read, say) = process::pipe()?;
+    let (read, say) = descriptor::pipe()?;
     let child = child::fork(|| {
         process::end_with_parent();
         // The runtime waits until no process has these descriptors open.
-        process::release_streams();
+        descriptor::release_streams();
         let done = work().map_err(|e| format!("{e:#}"));
         let mut line = serde_json::to_vec(&done).unwrap_or_default();
         line.push(b'\n');
@@ -70,13 +70,13 @@ fn listen<T: for<'d> Deserialize<'d>>(
     let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
     while !text.ends_with(b"\n") && text.len() < MOST {
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || !process::wait_readable(pipe, Some(left))? {
+        if left.is_zero() || !descriptor::wait_readable(pipe, Some(left))? {
             bail!(
                 "a file system of the container does not answer: nothing came in {:.1} seconds",
                 patience.as_secs_f64()
             );
         }
-        match process::read(pipe, &mut buffer).context("read")? {
+        match descriptor::read(pipe, &mut buffer).context("read")? {
             0 => break,
             n => text.extend_from_slice(&buffer[..n]),
         }

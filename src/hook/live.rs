@@ -18,7 +18,7 @@ use crate::record::{Location, Names};
 use crate::registry::{Entry, Init, Registry};
 use crate::store::Store;
 use crate::sys::proc::{MountPoint, Proc, mount_points};
-use crate::sys::process::Who;
+use crate::sys::user::Who;
 use crate::sys::{OwnedFd, file};
 use crate::sysctl;
 use anyhow::{Context, Result, bail};

@@ -23,7 +23,8 @@ use crate::record::Names;
 use crate::registry::{Entry, Init, Registry, RemovedContainer};
 use crate::store::Store;
 use crate::sys::proc::Proc;
-use crate::sys::process::{self, Who};
+
+use crate::sys::user::{self, Who};
 use crate::sys::{budget, file, ns, selinux, text};
 use crate::{sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
@@ -123,13 +124,13 @@ fn create(state: &State, config: &Config) -> Result<(), Failure> {
 }
 
 fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
-    let who = process::who();
+    let who = user::who();
     if let Who::User(uid) = who {
         check_installed(uid, config)?;
     }
     let pid = state.process()?;
     let process = Proc::open(pid)?;
-    if who != Who::Root && process::effective_uid() != 0 {
+    if who != Who::Root && user::effective_uid() != 0 {
         // The runtime was started outside any user namespace by a user: what may be done to the
         // container is done from within its own.
         ns::enter(process.namespace("user")?, ns::NamespaceKind::User)?;
@@ -253,7 +254,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     if due {
         gone.extend(registry.sweep()?);
     }
-    let is_root = process::who() == Who::Root;
+    let is_root = user::who() == Who::Root;
     if is_root && config.mode == Mode::Kernel {
         let store = Store::open(config)?;
         for RemovedContainer { id, .. } in &gone {

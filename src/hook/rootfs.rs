@@ -8,7 +8,7 @@ use crate::sys::file;
 use crate::sys::filesystem::{self, FsType};
 use crate::sys::proc::Proc;
 use crate::sys::resolve::{self, Below};
-use crate::sys::{Errno, OwnedFd, mount, ns, process, selinux};
+use crate::sys::{Errno, OwnedFd, mount, ns, selinux, user};
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl Rootfs {
         let here = file::open_dir(&path).and_then(file::stat).map(|s| s.id).ok();
         let pivoted = (Some(file::stat(&root)?.id) == here).then_some(root);
         // For our own user namespace /proc shows the mapping to the outside; within it, root is 0.
-        let inside = process::who() != process::Who::Root
+        let inside = user::who() != user::Who::Root
             && ns::inode(process.namespace("user")?)? == ns::own("user")?;
         let owner = if inside { (0, 0) } else { process.mapped_root()? };
         let found = Rootfs { mount_ns, path, pivoted, owner, label: None };

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::registry::{Init, Registry};
 use crate::sys::proc::Proc;
-use crate::sys::process::Who;
+use crate::sys::user::Who;
 
 /// A container, and what its changes are recorded in.
 pub(super) struct Site<'a> {

@@ -1,6 +1,6 @@
 //! Child processes that run our own code.
 
-use super::process::wait_readable;
+use super::descriptor::wait_readable;
 use anyhow::{Context, Result};
 use linux_raw_sys::general::{CLONE_INTO_CGROUP, clone_args};
 use rustix::process::WaitOptions;
