@@ -1,10 +1,10 @@
 //! The record of one crash: what is said of it, and when.
 
-use super::record_writer::{Answer, Begin, RecordWriter, Recorded, Task};
+use super::record_writer::{Answer, RecordWriter, Recorded, Task};
 use crate::config::Config;
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::store::Records;
+use crate::store::{Begin, Records};
 use crate::sys::{BorrowedFd, OwnedFd, descriptor};
 use anyhow::{Context, Result, bail};
 use std::borrow::Cow;

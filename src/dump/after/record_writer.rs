@@ -6,7 +6,7 @@ use super::{record_list, refused};
 use crate::config::Config;
 use crate::record::Record;
 use crate::report;
-use crate::store::{RecordFile, Records, Store};
+use crate::store::{Begin, RecordFile, Records, Store};
 use crate::sys::child::{self, Child};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor, process};
 use anyhow::{Context, Result};
@@ -35,9 +35,6 @@ pub(super) enum Task<'a> {
     /// Tell of a crash without a core: [`refused::tell`].
     Refuse { record: Cow<'a, Record>, most: u64 },
 }
-
-/// [`Records::begin`], or [`Records::begin_again`] for a child that takes the place of another.
-pub(super) type Begin = fn(&Records, &Record) -> Result<RecordFile>;
 
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
