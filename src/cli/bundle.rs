@@ -14,8 +14,8 @@
 
 use super::announced::Announced;
 use super::sink::Sink;
+use super::subject::Opened;
 use super::unpack;
-use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Match, Module};
 use crate::record::Record;
@@ -38,10 +38,10 @@ pub(super) struct Bundle {
 
 impl Bundle {
     /// Collects the files of a core. A file is taken only if it is the one that was mapped.
-    pub(super) fn collect(core: File, record: Option<Record>, paths: &SearchPaths) -> Result<Self> {
+    pub(super) fn collect(Opened { core, record, paths }: Opened) -> Result<Self> {
         // First of all, so that from here on its owner cannot make it longer.
         let core = Announced::new(core)?;
-        let reading = reader::read(core.inner(), paths)?;
+        let reading = reader::read(core.inner(), &paths)?;
         let mut bundle = Bundle {
             core,
             record,

@@ -1,11 +1,11 @@
 //! `info`: prints everything that is known about a crash, with the stack of every thread.
 
-use super::list::{colour, time};
+use super::list::colour;
 use super::locate::{self, State};
 use super::private::Private;
 use super::query::{self, Query};
 use super::selection::{MATCH, Which, no_match};
-use super::{remote, stack, subject, table, unpack};
+use super::{clock, remote, stack, subject, table, unpack};
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
@@ -175,9 +175,7 @@ fn print(
     }
     let overview = reading.as_ref().map(|r| &r.overview);
     let fields = match record {
-        Some((record, state, size)) => {
-            of_record(record, state, size, overview, &TimeZone::system())
-        }
+        Some((record, state, size)) => of_record(record, state, size, overview, &clock::zone()),
         None => overview.map(of_core).unwrap_or_default(),
     };
     for (name, text, style) in &fields {
@@ -236,7 +234,7 @@ pub(super) fn of_record(
     zone: &TimeZone,
 ) -> Vec<Field> {
     let mut all = vec![
-        field("Time", time(&r.time, zone)),
+        field("Time", clock::shown(&r.time, zone)),
         field("PID", format!("{} in the container, {} on the host", r.pid, r.host_pid)),
         field("Thread", format!("{} in the container, {} on the host", r.tid, r.host_tid)),
         field("User", format!("uid {}, gid {} on the host", r.uid, r.gid)),
@@ -277,7 +275,10 @@ pub(super) fn of_record(
         all.push(field("Kept on", place(r.location)));
     }
     all.extend(r.uploaded.as_ref().map(|u| {
-        field("Uploaded", format!("{} ({}, {})", u.url, table::size(u.size), time(&u.time, zone)))
+        field(
+            "Uploaded",
+            format!("{} ({}, {})", u.url, table::size(u.size), clock::shown(&u.time, zone)),
+        )
     }));
     if r.upload == Some(false) {
         all.push(field("Uploaded", "never: oci-coredump/upload is false"));

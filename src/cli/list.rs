@@ -1,16 +1,16 @@
 //! `list`: prints the crashes, the newest last.
 
+use super::clock;
 use super::locate::{self, Seen, State};
 use super::query::{self, Query};
 use super::selection::{MATCH, Which, by_time, no_match};
 use super::table::{self, Cell, Column, left, right};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::store::{Records, Store};
+use crate::store::Records;
 use crate::sys::text;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -72,7 +72,7 @@ struct Row<'a> {
 /// Prints the matching crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let (chosen, query) = &args.which.choose()?;
-    let store = match Store::look(&chosen.store)? {
+    let store = match chosen.look()? {
         None if args.follow => Some(chosen.make_store()?),
         found => found,
     };
@@ -147,7 +147,7 @@ fn show(
         writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&rows)?))?;
         return Ok(());
     }
-    let zone = TimeZone::system();
+    let zone = clock::zone();
     let seen = locate::look(records, registry)?;
     let rows: Vec<Vec<Cell>> =
         records.iter().zip(seen).map(|(record, seen)| row(record, seen, &zone)).collect();
@@ -169,7 +169,7 @@ fn follow(out: &mut impl Write, records: &[Record], args: &Args) -> Result<()> {
     if args.json {
         return lines(out, records, registry.as_ref());
     }
-    let zone = TimeZone::system();
+    let zone = clock::zone();
     for (record, seen) in records.iter().zip(locate::look(records, registry.as_ref())?) {
         table::print_loose(out, &row(record, seen, &zone))?;
     }
@@ -180,7 +180,7 @@ fn row(record: &Record, seen: Seen, zone: &TimeZone) -> Vec<Cell> {
     let state = seen.state;
     let exe = if record.exe.is_empty() { &record.comm } else { &record.exe };
     vec![
-        time(&record.time, zone).into(),
+        clock::shown(&record.time, zone).into(),
         record.pid.into(),
         record.uid.into(),
         record.gid.into(),
@@ -223,12 +223,4 @@ pub(super) fn colour(state: State) -> Style {
         State::None => return Style::new().dimmed(),
     };
     colour.on_default()
-}
-
-/// A record's time as coredumpctl prints it, in the reader's time zone.
-pub(super) fn time(text: &str, zone: &TimeZone) -> String {
-    match text.parse::<Timestamp>() {
-        Ok(t) => t.to_zoned_datetime(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
-        Err(_) => text.to_owned(),
-    }
 }

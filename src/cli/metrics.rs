@@ -3,6 +3,7 @@
 
 use super::selection::Chosen;
 use super::serve;
+use super::target_file::parts;
 use crate::crash_counts::{CrashCounts, SECONDS, cause, signal};
 use crate::record::Record;
 use crate::registry::Registry;
@@ -62,8 +63,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
 
 /// Replaces a file atomically, as node_exporter needs.
 fn write(path: &Path, text: &str) -> Result<()> {
-    let dir = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
-    let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
+    let (dir, name) = parts(path)?;
     file::open_dir(dir)
         .and_then(|dir| file::replace(dir, name, text.as_bytes(), 0o644))
         .with_context(|| format!("write {}", path.display()))

@@ -3,6 +3,7 @@
 mod announced;
 mod archive;
 mod bundle;
+mod clock;
 mod command;
 mod completions;
 mod debug;
@@ -22,6 +23,7 @@ mod nri;
 mod output;
 mod plan;
 mod private;
+mod programs;
 mod query;
 mod remote;
 mod report;
@@ -35,10 +37,12 @@ mod sink;
 mod stack;
 mod subject;
 mod table;
+mod target_file;
 mod tools;
 mod tree;
 mod uninstall;
 mod unpack;
+mod usage;
 mod vacuum;
 mod verify;
 mod watch;
@@ -50,6 +54,10 @@ use command::{Cli, Verb};
 use output::print;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use usage::WrongUsage;
+
+/// The exit status for a wrong command line.
+const WRONG_USAGE: u8 = 2;
 
 /// The definition of the command line, for the documents that are made from it.
 #[cfg(test)]
@@ -62,14 +70,15 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     // `main` cleared the umask for the privileged verbs; files that a user makes here are writable
     // only by that user. `debug` sets a stricter mask.
     crate::sys::file::set_umask(0o022);
+    // Parsing a time may have something to say already.
+    crate::report::init(LogTarget::Stderr, false);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print();
-            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
-        }
+        Err(e) => return said(&e),
     };
-    crate::report::init(LogTarget::Stderr, cli.verbose);
+    if cli.verbose {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
     if let Verb::Node(args) = &cli.verb
         && let Some((root, words)) = args.command()
     {
@@ -83,6 +92,14 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     dispatch(&cli.verb).unwrap_or_else(|e| failed(name, &e))
 }
 
+/// Prints what the parser has to say: what is wrong, or the help that was asked for.
+pub(crate) fn said(answer: &clap::Error) -> ExitCode {
+    match answer.print() {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(WRONG_USAGE)),
+    }
+}
+
 fn failed(verb: &str, error: &anyhow::Error) -> ExitCode {
     // A reader that closes our output is no error.
     let causes = error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>());
@@ -90,7 +107,10 @@ fn failed(verb: &str, error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log::error!("{verb}: {error:#}");
-    ExitCode::FAILURE
+    match error.is::<WrongUsage>() {
+        true => ExitCode::from(WRONG_USAGE),
+        false => ExitCode::FAILURE,
+    }
 }
 
 fn dispatch(verb: &Verb) -> Result<ExitCode> {

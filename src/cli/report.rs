@@ -1,14 +1,14 @@
 //! `report`: a page about one crash. HTML without scripts and without anything from elsewhere;
 //! every text of a container is one line, and escaped.
 
-use super::export::write_new;
+use super::clock;
 use super::info;
-use super::list::time;
 use super::locate;
 use super::query::{self, Query};
 use super::selection::{MATCH, Which, no_match};
 use super::stack::{groups, short_list, symbols};
 use super::subject::search_paths;
+use super::target_file::Target;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Frame, Module};
@@ -18,8 +18,6 @@ use crate::report::one_line;
 use anyhow::Result;
 use jiff::tz::TimeZone;
 use std::fmt::Write as _;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Most groups of threads, frames of one, modules, and crashes of the timeline that are shown.
@@ -47,15 +45,13 @@ const STYLE_HASH: &str = "pF5hZvWHMNYA8cXxtL47Van3Ms1gJhMwcyEqs1Y30xk=";
 pub(super) struct Args {
     #[command(flatten)]
     which: Which,
-    /// Write to this file; - is stdout.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    target: Target,
 }
 
 /// Writes the page about the newest matching crash.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let (chosen, query) = args.which.choose()?;
-    let output = args.output.as_path();
     let records = chosen.records(&query)?;
     let Some(record) = records.last() else { return no_match(&chosen) };
     let registry = Registry::own();
@@ -71,10 +67,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let before: Vec<Record> =
         chosen.records(&Query::default())?.into_iter().filter(|r| is_like(r, record)).collect();
     let text = page((record, state, size), &reading, &before);
-    match output == Path::new("-") {
-        true => std::io::stdout().lock().write_all(text.as_bytes())?,
-        false => write_new(output, |mut file| Ok(file.write_all(text.as_bytes())?))?,
-    }
+    args.target.write(|out| Ok(out.write_all(text.as_bytes())?))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -237,7 +230,7 @@ fn timeline(out: &mut String, record: &Record, before: &[Record]) {
         let this = if other == record { " (this one)" } else { "" };
         let words = format!(
             "{}{times}: process {} of {}{this}",
-            time(&other.time, &TimeZone::UTC),
+            clock::shown(&other.time, &TimeZone::UTC),
             other.pid,
             query::container(&other.names)
         );

@@ -3,6 +3,7 @@
 use super::open::{
     chmod, create_new, create_readable, open_read, remove_empty_dir, reopen_dir, unlink, write_new,
 };
+use crate::sys::executor::{Executor, executor};
 use anyhow::{Context, Result};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -70,7 +71,9 @@ pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
     Ok(made)
 }
 
-/// A file (0600) that has no name until it is complete: if its creator dies, nothing is left.
+/// A file (0600) that has no name until it is complete: however its creator ends, nothing is left.
+/// On a file system without unnamed files it has a temporary name, and a process that outlives its
+/// creator removes that.
 ///
 /// # References
 /// open(2), `O_TMPFILE`, Linux 3.11; linkat(2) with `AT_SYMLINK_FOLLOW` of /proc/self/fd.
@@ -78,8 +81,25 @@ pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
 pub struct NewFile {
     dir: OwnedFd,
     file: std::fs::File,
-    /// Its temporary name, on a file system without unnamed files.
-    temporary: Option<OsString>,
+    temporary: Option<Temporary>,
+}
+
+/// A temporary name, and who removes it.
+#[derive(Debug)]
+struct Temporary {
+    name: OsString,
+    _remover: Executor,
+}
+
+impl Temporary {
+    fn new(dir: &OwnedFd) -> Result<Self> {
+        let name = temporary(OsStr::new(".oci-coredump"));
+        let remove = || {
+            let _ = fs::unlinkat(dir, &name, AtFlags::empty());
+        };
+        let _remover = executor(&[dir.as_fd()], remove)?;
+        Ok(Temporary { name, _remover })
+    }
 }
 
 impl NewFile {
@@ -90,11 +110,9 @@ impl NewFile {
         let (file, temporary) = match fs::openat(&dir, ".", flags, Mode::from_raw_mode(0o600)) {
             Ok(file) => (file.into(), None),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
-                let name = temporary(OsStr::new(".oci-coredump"));
-                (
-                    create_readable(&dir, &name, 0o600).context("openat(O_CREAT|O_EXCL)")?.into(),
-                    Some(name),
-                )
+                let temporary = Temporary::new(&dir)?;
+                let file = create_readable(&dir, &temporary.name, 0o600);
+                (file.context("openat(O_CREAT|O_EXCL)")?.into(), Some(temporary))
             }
             Err(e) => return Err(e).context("openat(O_TMPFILE)"),
         };
@@ -111,25 +129,25 @@ impl NewFile {
     /// Gives it its name, replacing a file of that name.
     pub fn name(mut self, name: &OsStr) -> Result<()> {
         use std::os::fd::AsRawFd;
-        if self.temporary.is_none() {
-            let between = temporary(OsStr::new(".oci-coredump"));
-            let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            fs::linkat(fs::CWD, own.as_str(), &self.dir, &between, AtFlags::SYMLINK_FOLLOW)
-                .context("linkat")?;
-            self.temporary = Some(between);
-        }
-        let between = self.temporary.clone().unwrap_or_default();
-        fs::renameat(&self.dir, &between, &self.dir, name).context("renameat")?;
-        self.temporary = None;
-        Ok(())
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if let Some(name) = &self.temporary {
-            let _ = fs::unlinkat(&self.dir, name, AtFlags::empty());
-        }
+        let between = match self.temporary.take() {
+            Some(temporary) => temporary,
+            None => {
+                let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                let link = |name: &OsStr| {
+                    let flags = AtFlags::SYMLINK_FOLLOW;
+                    fs::linkat(fs::CWD, own.as_str(), &self.dir, name, flags)
+                };
+                match link(name) {
+                    Err(Errno::EXIST) => {}
+                    other => return other.context("linkat"),
+                }
+                let between = Temporary::new(&self.dir)?;
+                link(&between.name).context("linkat")?;
+                between
+            }
+        };
+        // What is left of the temporary name is removed when it is dropped.
+        fs::renameat(&self.dir, &between.name, &self.dir, name).context("renameat")
     }
 }
 
