@@ -41,10 +41,21 @@ pub(super) fn argument(text: &str) -> Result<Timestamp, String> {
     when(text, &now()).map_err(|e| format!("{e:#}"))
 }
 
+/// How coredumpctl prints a time.
+pub(super) const LONG: &str = "%a %Y-%m-%d %H:%M:%S %Z";
+
+/// The same where there is little room.
+pub(super) const SHORT: &str = "%Y-%m-%d %H:%M:%S";
+
 /// A record's time as coredumpctl prints it.
 pub(super) fn shown(text: &str, zone: &TimeZone) -> String {
+    shown_as(text, LONG, zone)
+}
+
+/// A record's time in a form of strftime(3).
+pub(super) fn shown_as(text: &str, form: &str, zone: &TimeZone) -> String {
     match text.parse::<Timestamp>() {
-        Ok(t) => t.to_zoned_datetime(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
+        Ok(t) => t.to_zoned_datetime(zone.clone()).strftime(form).to_string(),
         Err(_) => text.to_owned(),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::list::colour;
 use super::locate::{self, State};
+use super::output::{self, Paging};
 use super::private::Private;
 use super::query::{self, Query};
 use super::selection::{MATCH, Which, no_match};
@@ -22,6 +23,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Columns before the value of a field.
+const INDENT: usize = 15;
 
 /// Largest record of a bundle, in bytes.
 const RECORD: usize = 1 << 20;
@@ -56,6 +60,15 @@ pub(super) struct Args {
     /// Print JSON, one object for each crash.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+impl Args {
+    /// Whether people read the output, and it ends.
+    pub(super) fn is_paged(&self) -> bool {
+        !self.paging.no_pager && !self.json
+    }
 }
 
 /// A record, the state of its core, and the core's size now: in bytes, and on disk.
@@ -178,11 +191,17 @@ fn print(
         Some((record, state, size)) => of_record(record, state, size, overview, &clock::zone()),
         None => overview.map(of_core).unwrap_or_default(),
     };
-    for (name, text, style) in &fields {
-        writeln!(out, "{:>14} {style}{}{style:#}", format!("{name}:"), one_line(text))?;
-    }
-    if let Some(why) = error {
-        writeln!(out, "{:>14} {}", "Stack:", one_line(&format!("the core cannot be read: {why}")))?;
+    let error = error.map(|why| field("Stack", format!("the core cannot be read: {why}")));
+    for (name, text, style) in fields.iter().chain(&error) {
+        let text = one_line(text);
+        let lines = match output::width() {
+            Some(width) => table::wrapped(&text, width.saturating_sub(INDENT)),
+            None => vec![text],
+        };
+        for (n, line) in lines.iter().enumerate() {
+            let name = if n == 0 { format!("{name}:") } else { String::new() };
+            writeln!(out, "{name:>0$} {style}{line}{style:#}", INDENT - 1)?;
+        }
     }
     match &reading {
         Some(reading) => stack::print(out, reading),

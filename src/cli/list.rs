@@ -2,6 +2,7 @@
 
 use super::clock;
 use super::locate::{self, Seen, State};
+use super::output::{self, Paging};
 use super::query::{self, Query};
 use super::selection::{MATCH, Which, by_time, no_match};
 use super::table::{self, Cell, Column, left, right};
@@ -18,17 +19,20 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// Columns of a terminal from which on a time has its weekday and its zone.
+const WIDE: usize = 100;
+
 const COLUMNS: [Column; 10] = [
     left("TIME"),
     right("PID"),
-    right("UID"),
-    right("GID"),
+    right("UID").rank(1),
+    right("GID").rank(2),
     left("SIG"),
     left("COREFILE"),
-    left("CONTAINER"),
-    left("EXE"),
+    left("CONTAINER").flexible(),
+    left("EXE").flexible(),
     right("SIZE"),
-    left("UPLOADED"),
+    left("UPLOADED").rank(3),
 ];
 
 /// List the crashes, the newest last.
@@ -59,6 +63,15 @@ pub(super) struct Args {
     /// Keep running and print new crashes as they happen.
     #[arg(short, long, conflicts_with = "reverse")]
     follow: bool,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+impl Args {
+    /// Whether people read the output, and it ends.
+    pub(super) fn is_paged(&self) -> bool {
+        !self.paging.no_pager && !self.json && !self.follow
+    }
 }
 
 /// A record and the state of its core, as JSON.
@@ -147,11 +160,11 @@ fn show(
         writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&rows)?))?;
         return Ok(());
     }
-    let zone = clock::zone();
-    let seen = locate::look(records, registry)?;
-    let rows: Vec<Vec<Cell>> =
-        records.iter().zip(seen).map(|(record, seen)| row(record, seen, &zone)).collect();
-    Ok(table::print(out, &COLUMNS, &rows)?)
+    let (zone, width, seen) = (clock::zone(), output::width(), locate::look(records, registry)?);
+    let time = if width.is_some_and(|width| width < WIDE) { clock::SHORT } else { clock::LONG };
+    let shown = |(record, seen): (&Record, Seen)| row(record, seen, time, &zone);
+    let rows: Vec<Vec<Cell>> = records.iter().zip(seen).map(shown).collect();
+    Ok(table::print(out, &COLUMNS, &rows, width)?)
 }
 
 fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) -> Result<()> {
@@ -171,16 +184,16 @@ fn follow(out: &mut impl Write, records: &[Record], args: &Args) -> Result<()> {
     }
     let zone = clock::zone();
     for (record, seen) in records.iter().zip(locate::look(records, registry.as_ref())?) {
-        table::print_loose(out, &row(record, seen, &zone))?;
+        table::print_loose(out, &row(record, seen, clock::LONG, &zone))?;
     }
     Ok(())
 }
 
-fn row(record: &Record, seen: Seen, zone: &TimeZone) -> Vec<Cell> {
+fn row(record: &Record, seen: Seen, time: &str, zone: &TimeZone) -> Vec<Cell> {
     let state = seen.state;
     let exe = if record.exe.is_empty() { &record.comm } else { &record.exe };
     vec![
-        clock::shown(&record.time, zone).into(),
+        clock::shown_as(&record.time, time, zone).into(),
         record.pid.into(),
         record.uid.into(),
         record.gid.into(),

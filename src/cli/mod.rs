@@ -51,7 +51,7 @@ use crate::report::LogTarget;
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use command::{Cli, Verb};
-use output::print;
+use output::{print, print_paged};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use usage::WrongUsage;
@@ -118,8 +118,8 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Install(args) => print(|out| install::run(out, args)),
         Verb::Uninstall(args) => print(|out| uninstall::run(out, args)),
         Verb::Doctor(args) => print(|out| doctor::run(out, args)),
-        Verb::List(args) => print(|out| list::run(out, args)),
-        Verb::Info(args) => print(|out| info::run(out, args)),
+        Verb::List(args) => print_paged(args.is_paged(), |out| list::run(out, args)),
+        Verb::Info(args) => print_paged(args.is_paged(), |out| info::run(out, args)),
         Verb::Debug(args) => debug::run(args),
         Verb::Export(args) => export::run(args),
         Verb::Report(args) => report::run(args),
