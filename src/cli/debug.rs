@@ -70,10 +70,8 @@ impl Debugger {
 
     /// Its path.
     fn find(&self) -> Result<PathBuf> {
-        programs::find(&self.program).with_context(|| {
-            let name = self.program.display();
-            format!("{name}: install it (package {name}), or name another one with --debugger")
-        })
+        programs::find(&self.program)
+            .context("there is no debugger: install gdb, or name another one with --debugger")
     }
 
     fn private(&self) -> Result<Private> {

@@ -85,17 +85,14 @@ struct Row<'a> {
 /// Prints the matching crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let (chosen, query) = &args.which.choose()?;
-    let store = match chosen.look()? {
-        None if args.follow => Some(chosen.make_store()?),
-        found => found,
-    };
     // The watch starts before the first reading, and what that reading found is not printed again:
     // so no crash is missed in between.
-    let mut live = match &store {
-        Some(store) if args.follow => {
-            Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?)
+    let mut live = match args.follow {
+        true => {
+            let dir = chosen.records_to_watch()?;
+            Some((dir.watch()?, dir, BTreeSet::new()))
         }
-        _ => None,
+        false => None,
     };
     let mut records = match &mut live {
         Some((_, dir, seen)) => by_time(fresh(dir, seen, query)?),

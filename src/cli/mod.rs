@@ -49,7 +49,7 @@ mod watch;
 
 use crate::report::LogTarget;
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 use command::{Cli, Verb};
 use output::{print, print_paged};
 use std::ffi::OsString;
@@ -62,6 +62,7 @@ const WRONG_USAGE: u8 = 2;
 /// The definition of the command line, for the documents that are made from it.
 #[cfg(test)]
 pub(crate) fn command() -> clap::Command {
+    use clap::CommandFactory;
     Cli::command()
 }
 
@@ -72,7 +73,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     crate::sys::file::set_umask(0o022);
     // Parsing a time may have something to say already.
     crate::report::init(LogTarget::Stderr, false);
-    let cli = match Cli::try_parse_from(args) {
+    let parsed = command::definition().try_get_matches_from(args);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(e) => return said(&e),
     };
@@ -135,8 +137,8 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Verify(args) => print(|out| verify::run(out, args)),
         Verb::VerifyProbe(args) => verify::probe(args),
         Verb::Nri(args) => nri::run(args),
-        Verb::Man(_) => print(|out| man::run(out, Cli::command())),
-        Verb::Completions(args) => print(|out| completions::run(out, args, Cli::command())),
+        Verb::Man(args) => print(|out| man::run(out, args, command::definition())),
+        Verb::Completions(args) => print(|out| completions::run(out, args, command::definition())),
         // `main` runs these two without the parser; only their `--help` comes here.
         Verb::Hook { .. } | Verb::Handle { .. } => Ok(ExitCode::FAILURE),
     }

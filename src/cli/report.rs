@@ -57,16 +57,14 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let registry = Registry::own();
     let core = locate::open(record, registry.as_ref());
     let state = locate::state(record, &core);
-    let size = core.as_ref().ok().map(|core| {
-        (locate::size(core), crate::sys::file::stat(core).map_or(0, |stat| stat.allocated))
-    });
+    let sizes = core.as_ref().ok().map(info::Sizes::of);
     let reading = core.ok().map(|core| {
         let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
         decompressed(core).and_then(|core| reader::read(&core, &paths))
     });
     let before: Vec<Record> =
         chosen.records(&Query::default())?.into_iter().filter(|r| is_like(r, record)).collect();
-    let text = page((record, state, size), &reading, &before);
+    let text = page((record, state, sizes), &reading, &before);
     args.target.write(|out| Ok(out.write_all(text.as_bytes())?))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -106,7 +104,7 @@ fn page(
     reading: &Option<Result<Reading>>,
     before: &[Record],
 ) -> String {
-    let (record, state, size) = found;
+    let (record, state, sizes) = found;
     let reading_ok = reading.as_ref().and_then(|r| r.as_ref().ok());
     let title =
         format!("{} in {} of {}", record.signal_name, record.comm, query::container(&record.names));
@@ -123,7 +121,7 @@ fn page(
     );
     let overview = reading_ok.map(|r| &r.overview);
     out.push_str("<dl>\n");
-    for (name, text, _) in info::of_record(record, state, size, overview, &TimeZone::UTC) {
+    for (name, text, _) in info::of_record(record, state, sizes, overview, &TimeZone::UTC) {
         let _ = writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(&text));
     }
     out.push_str("</dl>\n");

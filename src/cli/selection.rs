@@ -5,11 +5,11 @@ use super::query::{Query, Term};
 use super::remote;
 use crate::config::Config;
 use crate::record::Record;
-use crate::store::Store;
 use crate::store::uploads::Uploads;
+use crate::store::{Records, Store};
 use crate::users;
 use crate::vacuum::Inventory;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
@@ -124,9 +124,15 @@ impl Chosen {
         Ok(store.map(|store| Inventory::take(&store, &uploads)).transpose()?.flatten())
     }
 
-    /// Opens the store, making it if it does not exist.
-    pub(super) fn make_store(&self) -> Result<Store> {
-        Store::open(&Config { store: self.store.clone(), ..Config::default() })
+    /// The directory of the records, for waiting for more. Only the configured store is made if it
+    /// does not exist.
+    pub(super) fn records_to_watch(&self) -> Result<Records> {
+        if !self.is_named {
+            let config = Config { store: self.store.clone(), ..Config::default() };
+            return Store::open(&config)?.records();
+        }
+        let records = self.look()?.map(|store| store.look_at_records()).transpose()?.flatten();
+        records.with_context(|| format!("store {}: it has no records", self.store.display()))
     }
 }
 

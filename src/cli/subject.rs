@@ -34,6 +34,8 @@ pub(super) struct Opened {
     /// `None` for a core file that the user named.
     pub record: Option<Record>,
     pub paths: SearchPaths,
+    /// The core, for messages.
+    pub name: String,
 }
 
 /// Opens the core file that was named, else the core of the newest matching crash.
@@ -43,8 +45,9 @@ pub(super) struct Opened {
 pub(super) fn open(chosen: &Chosen, query: &Query, subject: &Subject) -> Result<Opened> {
     if let Some(path) = &subject.core {
         let (core, paths) = open_core_file(path, subject.sysroot.as_deref(), &chosen.store)?;
-        let core = read_as_core(core).with_context(|| path.display().to_string())?;
-        return Ok(Opened { core, record: None, paths });
+        let name = path.display().to_string();
+        let core = read_as_core(core).with_context(|| name.clone())?;
+        return Ok(Opened { core, record: None, paths, name });
     }
     let records = chosen.records(query)?;
     let Some(record) = records.last() else {
@@ -77,10 +80,9 @@ pub(super) fn open(chosen: &Chosen, query: &Query, subject: &Subject) -> Result<
     let paths = search_paths(record, registry.as_ref(), subject.sysroot.as_deref(), &chosen.store)?;
     // The same bytes before and after it was uploaded.
     let record = Record { uploaded: None, ..record.clone() };
-    let core = read_as_core(core).with_context(|| {
-        format!("the core {}", record.core_path.as_deref().unwrap_or("of the record"))
-    })?;
-    Ok(Opened { core, record: Some(record), paths })
+    let name = format!("core {}", record.core_path.as_deref().unwrap_or("of the record"));
+    let core = read_as_core(core).with_context(|| name.clone())?;
+    Ok(Opened { core, record: Some(record), paths, name })
 }
 
 /// The core, decompressed.

@@ -1,7 +1,8 @@
 //! Where a verb writes what it makes: a file that appears when it is complete, or stdout.
 
 use super::usage::WrongUsage;
-use crate::sys::{AsFd, file, file::NewFile};
+use crate::sys::new_file::NewFile;
+use crate::sys::{AsFd, file};
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::fs::File;

@@ -1,28 +1,29 @@
 //! `info`: prints everything that is known about a crash, with the stack of every thread.
 
-use super::list::colour;
+mod fields;
+
 use super::locate::{self, State};
 use super::output::{self, Paging};
 use super::private::Private;
-use super::query::{self, Query};
+use super::query::Query;
 use super::selection::{MATCH, Which, no_match};
 use super::{clock, remote, stack, subject, table, unpack};
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Overview, ThreadStack};
-use crate::record::{Location, Outcome, Record};
+use crate::record::Record;
 use crate::registry::Registry;
 use crate::report::one_line;
 use crate::sys::{file, kernel, text};
-use anstyle::Style;
 use anyhow::{Context, Result};
-use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+pub(super) use fields::{Sizes, of_record};
 
 /// Columns before the value of a field.
 const INDENT: usize = 15;
@@ -71,8 +72,8 @@ impl Args {
     }
 }
 
-/// A record, the state of its core, and the core's size now: in bytes, and on disk.
-pub(super) type CoreState<'a> = (&'a Record, State, Option<(u64, u64)>);
+/// A record, the state of its core, and the core's sizes now.
+pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
 
 /// One crash as JSON.
 #[derive(Debug, Default, Serialize)]
@@ -92,8 +93,7 @@ struct Crash {
 /// Prints the selected crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     if let Some(url) = args.which.url() {
-        run_bundle(out, remote::fetch(url)?, args.json)?;
-        return Ok(ExitCode::SUCCESS);
+        return run_bundle(out, remote::fetch(url)?, args.json);
     }
     let (chosen, query) = &args.which.choose()?;
     if let Some(path) = &args.core {
@@ -101,8 +101,10 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
         let reading = decompressed(core)
             .and_then(|core| reader::read(&core, &paths))
             .with_context(|| format!("{} cannot be read", path.display()))?;
-        print(out, None, Some(Ok(reading)), args.json)?;
-        return Ok(ExitCode::SUCCESS);
+        let reading = Some(Ok(reading));
+        let is_whole = is_read(reading.as_ref());
+        print(out, None, reading, args.json)?;
+        return Ok(status(is_whole));
     }
     let mut records = chosen.records(query)?;
     let skip = records.len().saturating_sub(args.newest);
@@ -111,23 +113,27 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
         return no_match(chosen);
     }
     let registry = Registry::own();
+    let mut is_whole = true;
     for (i, record) in records.into_iter().enumerate() {
         if i > 0 && !args.json {
             writeln!(out)?;
         }
         let core = locate::open(&record, registry.as_ref());
         let state = locate::state(&record, &core);
-        let size =
-            core.as_ref().ok().map(|c| (locate::size(c), file::stat(c).map_or(0, |s| s.allocated)));
+        let mut sizes = core.as_ref().ok().map(Sizes::of);
         let reading = match core {
             Ok(core) => {
                 let sysroot = args.sysroot.as_deref();
                 let paths =
                     subject::search_paths(&record, registry.as_ref(), sysroot, &chosen.store)?;
-                Some(decompressed(core).and_then(|core| reader::read(&core, &paths)))
+                Some(decompressed(core).and_then(|core| {
+                    sizes = sizes.map(|sizes| sizes.with(&core));
+                    reader::read(&core, &paths)
+                }))
             }
             Err(_) => None,
         };
+        is_whole &= is_read(reading.as_ref());
         let instead = match state {
             State::Overwritten => Some(locate::overwriter(
                 &record,
@@ -137,14 +143,23 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
             _ => None,
         };
         let reading = instead.map(|why| Err(anyhow::anyhow!(why))).or(reading);
-        print(out, Some((&record, state, size)), reading, args.json)?;
+        print(out, Some((&record, state, sizes)), reading, args.json)?;
         out.flush()?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(status(is_whole))
+}
+
+/// Whether a core gave a stack. One that is not there, as the record says, is no failure.
+fn is_read(reading: Option<&Result<Reading>>) -> bool {
+    reading.is_none_or(|reading| reading.as_ref().is_ok_and(|read| !read.threads.is_empty()))
+}
+
+fn status(is_whole: bool) -> ExitCode {
+    if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Prints a crash from a fetched bundle: its record, and what its core says.
-fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<()> {
+fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<ExitCode> {
     let tar = decompressed(packed)?;
     file::set_umask(0o077);
     let dir = Private::new(false)?;
@@ -157,9 +172,12 @@ fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<()> {
     let record =
         file::read_bounded(subject::open_named(&at.join("record.json"))?, RECORD, "record.json")?;
     let record: Record = serde_json::from_slice(&record).context("record.json")?;
-    let size = (locate::size(&core), file::stat(&core)?.allocated);
+    let sizes = Sizes::of(&core);
     let state = locate::state(&record, &Ok(core.try_clone()?));
-    print(out, Some((&record, state, Some(size))), Some(reader::read(&core, &paths)), json)
+    let reading = Some(reader::read(&core, &paths));
+    let is_whole = is_read(reading.as_ref());
+    print(out, Some((&record, state, Some(sizes))), reading, json)?;
+    Ok(status(is_whole))
 }
 
 fn print(
@@ -188,10 +206,14 @@ fn print(
     }
     let overview = reading.as_ref().map(|r| &r.overview);
     let fields = match record {
-        Some((record, state, size)) => of_record(record, state, size, overview, &clock::zone()),
-        None => overview.map(of_core).unwrap_or_default(),
+        Some((record, state, sizes)) => {
+            let mut all = fields::of_record(record, state, sizes, overview, &clock::zone());
+            all.extend(fields::next(record, state));
+            all
+        }
+        None => overview.map(fields::of_core).unwrap_or_default(),
     };
-    let error = error.map(|why| field("Stack", format!("the core cannot be read: {why}")));
+    let error = error.map(|why| fields::field("Stack", format!("the core cannot be read: {why}")));
     for (name, text, style) in fields.iter().chain(&error) {
         let text = one_line(text);
         let lines = match output::width() {
@@ -206,117 +228,5 @@ fn print(
     match &reading {
         Some(reading) => stack::print(out, reading),
         None => Ok(()),
-    }
-}
-
-pub(super) type Field = (&'static str, String, Style);
-
-fn field(name: &'static str, text: impl Into<String>) -> Field {
-    (name, text.into(), Style::new())
-}
-
-fn signal(number: i32, name: &str, overview: Option<&Overview>) -> Field {
-    let meaning = overview
-        .and_then(|o| o.signal.as_ref())
-        .filter(|s| s.number == number)
-        .and_then(|s| s.meaning.clone());
-    let text =
-        meaning.map_or_else(|| format!("{name} ({number})"), |w| format!("{name} ({number}): {w}"));
-    ("Signal", text, Style::new().bold())
-}
-
-fn of_core(o: &Overview) -> Vec<Field> {
-    let mut fields = vec![
-        field("PID", o.pid.to_string()),
-        field("Command", &o.comm),
-        field("Arguments", &o.arguments),
-        field("Machine", &o.machine),
-    ];
-    if let Some(s) = &o.signal {
-        fields.push(signal(s.number, &s.name, Some(o)));
-    }
-    fields.extend(cut_short(o));
-    fields
-}
-
-fn cut_short(o: &Overview) -> Option<Field> {
-    (o.missing > 0).then(|| {
-        field("Missing", format!("{} of memory: the file is short", table::size(o.missing)))
-    })
-}
-
-pub(super) fn of_record(
-    r: &Record,
-    state: State,
-    size: Option<(u64, u64)>,
-    overview: Option<&Overview>,
-    zone: &TimeZone,
-) -> Vec<Field> {
-    let mut all = vec![
-        field("Time", clock::shown(&r.time, zone)),
-        field("PID", format!("{} in the container, {} on the host", r.pid, r.host_pid)),
-        field("Thread", format!("{} in the container, {} on the host", r.tid, r.host_tid)),
-        field("User", format!("uid {}, gid {} on the host", r.uid, r.gid)),
-        signal(r.signal, &r.signal_name, overview),
-        field("Command", &r.comm),
-        field("Executable", &r.exe),
-    ];
-    all.extend(overview.map(|o| field("Arguments", &o.arguments)));
-    all.push(field("Container", query::container(&r.names)));
-    all.push(field("Container ID", &r.names.container_id));
-    all.extend(r.user.map(|uid| {
-        let whose = format!("user {uid}'s: what is said of the container is that user's word");
-        ("Registered", whose, Style::new().bold())
-    }));
-    all.extend(r.names.pod_name.as_ref().map(|p| field("Pod", p)));
-    all.extend(r.names.pod_namespace.as_ref().map(|n| field("Namespace", n)));
-    all.extend(r.names.image.as_ref().map(|i| field("Image", i)));
-    all.push(field("Pattern", &r.pattern));
-    if r.dump_mode != 1 {
-        all.push(field("Dump mode", format!("{} (set-user-ID)", r.dump_mode)));
-    }
-    let core = r.core_path.as_deref().unwrap_or("none");
-    all.push((
-        "Core",
-        if state == State::None { core.to_owned() } else { format!("{core} ({})", state.word()) },
-        colour(state),
-    ));
-    all.extend(r.host_path.as_ref().map(|p| field("On the host", p)));
-    match (size, r.size) {
-        (Some((size, disk)), _) => all
-            .push(field("Size", format!("{} ({} on disk)", table::size(size), table::size(disk)))),
-        (None, Some(size)) => {
-            all.push(field("Size", format!("{} when it was written", table::size(size))))
-        }
-        (None, None) => {}
-    }
-    if r.outcome != Outcome::None {
-        all.push(field("Kept on", place(r.location)));
-    }
-    all.extend(r.uploaded.as_ref().map(|u| {
-        field(
-            "Uploaded",
-            format!("{} ({}, {})", u.url, table::size(u.size), clock::shown(&u.time, zone)),
-        )
-    }));
-    if r.upload == Some(false) {
-        all.push(field("Uploaded", "never: oci-coredump/upload is false"));
-    }
-    if r.outcome == Outcome::Started {
-        all.push(field("Reason", "the dump is going on, or its helper was killed"));
-    }
-    all.extend(r.reason.as_ref().map(|why| ("Reason", why.clone(), Style::new().bold())));
-    all.extend(overview.and_then(cut_short));
-    all
-}
-
-fn place(location: Location) -> &'static str {
-    match location {
-        Location::Volume => "a volume: it stays when the container goes",
-        Location::Store => "the host's store: it stays when the container goes",
-        Location::OwnVolume => "a volume that is removed with the container: it goes away with it",
-        Location::Memory => "a memory-backed volume: it goes away with the container",
-        Location::PodMemory => "the pod's memory: it goes away with the pod",
-        Location::Layer => "the container's own layer: it goes away with the container",
     }
 }
