@@ -70,8 +70,10 @@ impl Debugger {
 
     /// Its path.
     fn find(&self) -> Result<PathBuf> {
-        programs::find(&self.program)
-            .context("there is no debugger: install gdb, or name another one with --debugger")
+        programs::find(&self.program).with_context(|| {
+            let name = self.program.display();
+            format!("start {name}: install gdb, or name another debugger with --debugger")
+        })
     }
 
     fn private(&self) -> Result<Private> {

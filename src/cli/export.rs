@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Writes the core alone; holes stay holes in a file.
 fn write_core(mut core: Announced, target: &Target) -> Result<()> {
-    match target.is_stdout() {
+    match target.is_stream() {
         true => target.write(|out| core.stream_to(out))?,
         false => target.make(|new| core.copy_to(new))?,
     }

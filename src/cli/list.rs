@@ -25,20 +25,23 @@ const WIDE: usize = 100;
 const COLUMNS: [Column; 10] = [
     left("TIME"),
     right("PID"),
-    right("UID").rank(1),
-    right("GID").rank(2),
+    right("UID").rank(2),
+    right("GID").rank(3),
     left("SIG"),
     left("COREFILE"),
     left("CONTAINER").flexible(),
     left("EXE").flexible(),
-    right("SIZE"),
-    left("UPLOADED").rank(3),
+    right("SIZE").rank(1),
+    left("UPLOADED").rank(4),
 ];
 
 /// List the crashes, the newest last.
 ///
 /// The column UPLOADED is yes when oci-coredump-ship has uploaded the crash, and no if its
 /// container does not want that.
+///
+/// On a terminal that is too narrow UPLOADED, GID, UID and SIZE are left out, in this order, and
+/// the beginnings of long names are cut; a pipe gets all.
 ///
 /// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
 /// removed with its container, or with its pod: it was where only these keep it; overwritten, another file has its name; inaccessible, you may not read it; unreachable, its

@@ -28,7 +28,11 @@ pub(super) struct Args {
 /// Prints the plan, or the reason why there is none.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let config = match &args.config {
-        Some(path) => Config::load_from(path)?,
+        Some(path) => {
+            // One that is absent means the defaults elsewhere; here it was named.
+            std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?;
+            Config::load_from(path)?
+        }
         None => Config::load()?,
     };
     let read = |p: &PathBuf| std::fs::read(p).with_context(|| format!("read {}", p.display()));

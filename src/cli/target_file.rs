@@ -5,7 +5,7 @@ use crate::sys::new_file::NewFile;
 use crate::sys::{AsFd, file};
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -36,19 +36,29 @@ impl Target {
         }
     }
 
-    /// Makes the file with what `write` puts into it, or writes to stdout.
+    /// Whether it cannot be replaced by a file: stdout, a device, a FIFO.
+    pub(super) fn is_stream(&self) -> bool {
+        self.is_stdout() || is_stream(&self.output)
+    }
+
+    /// Makes the file with what `write` puts into it, or writes to a stream.
     ///
     /// # Errors
     /// Those of `write`, and that the file cannot be made.
     pub(super) fn write(&self, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-        match self.is_stdout() {
-            true => {
-                let mut out = stdout().lock();
-                write(&mut out)?;
-                out.flush().context("write to stdout")
-            }
-            false => self.make(|mut file| write(&mut file)),
+        if self.is_stdout() {
+            let mut out = stdout().lock();
+            write(&mut out)?;
+            return out.flush().context("write to stdout");
         }
+        if self.is_stream() {
+            let open = OpenOptions::new().write(true).open(&self.output);
+            return open
+                .map_err(Into::into)
+                .and_then(|mut stream| write(&mut stream))
+                .with_context(|| format!("write {}", self.output.display()));
+        }
+        self.make(|mut file| write(&mut file))
     }
 
     /// Makes the file with what `write` puts into it. It appears when it is complete: until then it
@@ -65,6 +75,11 @@ impl Target {
         write(new.file()).with_context(|| format!("write {}", self.output.display()))?;
         new.name(name).with_context(|| format!("make {}", self.output.display()))
     }
+}
+
+/// Whether something is there that is written to and never replaced.
+pub(super) fn is_stream(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
 
 /// The directory and the name of a file that is to be made.
