@@ -1,6 +1,7 @@
 //! Command-line options that select crashes and a store.
 
 use super::clock;
+use super::completions::candidates;
 use super::query::{Query, Term};
 use super::remote;
 use crate::config::Config;
@@ -10,6 +11,7 @@ use crate::store::{Records, Store};
 use crate::users;
 use crate::vacuum::Inventory;
 use anyhow::{Context, Result, bail, ensure};
+use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
@@ -25,7 +27,7 @@ pub(super) const MATCH: &str = "\
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
     /// Only crashes that match.
-    #[arg(value_name = "MATCH")]
+    #[arg(value_name = "MATCH", add = ArgValueCompleter::new(candidates::matches))]
     pub matches: Vec<Term>,
     /// Only crashes since this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today,
     /// yesterday, monday, 2h, -2h, "90 minutes ago".
