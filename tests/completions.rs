@@ -36,7 +36,10 @@ const TYPED: &[(&str, &str)] = &[
     ("oci-coredump list --store store shop", "oci-coredump list --store store shop-web "),
     ("oci-coredump info --store store container=bil", "container=bill-api "),
     ("oci-coredump info --store store comm=py", "comm=python3 "),
-    ("oci-coredump info --store store record=2026-03-10T10:30:01", "record=2026-03-10T10:30:01"),
+    (
+        "oci-coredump info --store store record=20260310T103001",
+        "record=20260310T103001Z-4711-4f3c9a1b2d5e",
+    ),
     ("oci-coredump list --store store contai", "container="),
     // A name that a shell could read as a command is no candidate.
     ("oci-coredump list --store store evi", "oci-coredump list --store store evi"),
@@ -81,4 +84,40 @@ fn bash() {
         rc.replace('\'', "'\\''")
     );
     check("bash", &start, "\u{18}\u{14}");
+}
+
+/// Where zsh loads the completion as a function, as from the directory of a package.
+#[test]
+fn zsh() {
+    let start = "mkdir functions; oci-coredump completions zsh > functions/_oci-coredump; \
+                 echo 'fpath=($HOME/functions $fpath); autoload -Uz compinit; compinit -u' > .zshrc; \
+                 echo 'PS1=; show() { print -n \"<<$BUFFER>>\"; BUFFER=; }; zle -N show' >> .zshrc; \
+                 echo 'bindkey \"^X^T\" show; echo ready.' >> .zshrc; ZDOTDIR=$HOME exec zsh -i";
+    check("zsh", start, "\u{18}\u{14}");
+}
+
+/// fish needs a terminal that answers it: it is asked without one.
+#[test]
+fn fish() {
+    if Command::new("fish").arg("--version").output().is_err() {
+        return eprintln!("skipped: fish is not installed");
+    }
+    let dir = store();
+    let program = Path::new(env!("CARGO_BIN_EXE_oci-coredump")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    for (typed, expected) in TYPED {
+        let script = format!("oci-coredump completions fish | source; complete -C '{typed}'");
+        let output = Command::new("fish")
+            .args(["--no-config", "-c", &script])
+            .current_dir(&dir)
+            .env("PATH", &path)
+            .env("HOME", dir.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let word = expected.trim_end().rsplit(' ').next().unwrap();
+        let is_candidate = said.lines().any(|line| line.split('\t').next() == Some(word));
+        assert_eq!(is_candidate, !typed.ends_with(" evi"), "{typed}: {said}");
+        assert!(!said.contains("touch"), "{typed}: {said}");
+    }
 }
