@@ -328,7 +328,8 @@ fn the_reference_of_the_commands() {
         reference.push('\n');
     }
     let after = text(all.get_after_help());
-    let is_told = |part: &&str| part.starts_with("Exit status:") || part.starts_with("Environment:");
+    let is_told =
+        |part: &&str| part.starts_with("Exit status:") || part.starts_with("Environment:");
     let told: Vec<&str> = after.split("\n\n").filter(is_told).collect();
     assert_eq!(told.len(), 2, "{after}");
     let status = format!("```text\n{}\n```\n", told.join("\n\n"));

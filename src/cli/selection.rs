@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::record::Record;
 use crate::store::uploads::Uploads;
 use crate::store::{Records, Store};
-use crate::sys::process;
+use crate::sys::user;
 use crate::users;
 use crate::vacuum::Inventory;
 use anyhow::{Context, Result, bail, ensure};
@@ -147,7 +147,8 @@ pub(super) fn by_time(mut records: Vec<Record>) -> Vec<Record> {
 
 /// Reports that no crash matches. That is a failure, as with coredumpctl.
 pub(super) fn no_match<T>(chosen: &Chosen) -> Result<T> {
-    let is_own = !chosen.is_named && !process::is_host_root();
-    let hint = if is_own { "; those of the host's containers are root's: run it with sudo" } else { "" };
+    let is_own = !chosen.is_named && !user::is_host_root();
+    let hint =
+        if is_own { "; those of the host's containers are root's: run it with sudo" } else { "" };
     bail!("no crash in {} matches{hint}", chosen.store.display())
 }
