@@ -334,7 +334,8 @@ fn a_time_zone_that_is_none() {
     assert!(output.status.success());
     assert_eq!(
         text(&output.stderr),
-        "oci-coredump: TZ=\"Mars/Base\": there is no such time zone, times are read and shown in UTC\n"
+        "oci-coredump: TZ=\"Mars/Base\": there is no such time zone, times are read and shown in \
+         UTC\n"
     );
 }
 

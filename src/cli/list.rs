@@ -44,8 +44,9 @@ const COLUMNS: [Column; 10] = [
 /// the beginnings of long names are cut; a pipe gets all.
 ///
 /// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
-/// removed with its container, or with its pod: it was where only these keep it; overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
-/// file system does not answer; leased, another process holds a lease on it; none, it was never
+/// removed with its container, or with its pod: it was where only these keep it; overwritten,
+/// another file has its name; inaccessible, you may not read it; unreachable, its file system does
+/// not answer; leased, another process holds a lease on it; none, it was never
 /// written (`info` shows why).
 ///
 /// Example: oci-coredump list pod=shop-0 --since yesterday
