@@ -2,7 +2,7 @@
 //! and in those of several cloud providers. Pure.
 //!
 //! In: the annotations of a bundle. Out: checked [`Wishes`] with notes for the log, or an error
-//! that names the value refused.
+//! that names each value refused.
 
 use crate::bytes::Limit;
 use crate::limits::Limits;
@@ -10,6 +10,7 @@ use crate::pattern::Pattern;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Annotations of a bundle.
 pub(crate) type Annotations = BTreeMap<String, String>;
@@ -36,6 +37,37 @@ pub(crate) struct Wishes {
     /// What was ignored and why, one line each, for the log.
     pub notes: Vec<String>,
 }
+
+/// Why a request is refused.
+#[derive(Debug, Default)]
+pub(crate) struct BrokenRules {
+    /// Every rule that it breaks, with the annotation and its value.
+    pub rules: Vec<anyhow::Error>,
+    /// What would have been ignored and why, as in [`Wishes`].
+    pub notes: Vec<String>,
+}
+
+impl BrokenRules {
+    /// The value, unless a rule is broken.
+    fn take<T>(&mut self, value: Result<T>) -> Option<T> {
+        value.map_err(|rule| self.rules.push(rule)).ok()
+    }
+}
+
+impl From<anyhow::Error> for BrokenRules {
+    fn from(rule: anyhow::Error) -> Self {
+        BrokenRules { rules: vec![rule], notes: Vec::new() }
+    }
+}
+
+impl fmt::Display for BrokenRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules: Vec<String> = self.rules.iter().map(|rule| format!("{rule:#}")).collect();
+        f.write_str(&rules.join("; "))
+    }
+}
+
+impl std::error::Error for BrokenRules {}
 
 const PATTERN: &str = "oci-coredump/pattern";
 const LIMIT: &str = "oci-coredump/limit";
@@ -123,34 +155,40 @@ pub(crate) fn required(all: &Annotations, container: Option<&str>) -> bool {
 /// pattern for containers that request none.
 ///
 /// # Errors
-/// Names the annotation, its value and the rule that it breaks.
+/// Names each annotation that breaks a rule, its value and the rule.
 pub(crate) fn wishes(
     all: &Annotations,
     container: Option<&str>,
     default: Option<&Pattern>,
-) -> Result<Option<Wishes>> {
+) -> Result<Option<Wishes>, BrokenRules> {
+    let mut broken = BrokenRules::default();
     let view = View { all, container };
     let mut found: Vec<(String, String)> = Vec::new();
     let mut huawei = None;
     for key in PATTERN_KEYS {
         let Some((key, value)) = view.find(key) else { continue };
         if key == HUAWEI {
-            let parsed: Huawei = serde_json::from_str(value).with_context(|| {
+            let parsed = serde_json::from_str::<Huawei>(value).with_context(|| {
                 format!("{key} = {value:?}: expected JSON like {{\"core_pattern\": \"/d/core\"}}")
-            })?;
-            if let Some(p) = &parsed.core_pattern {
-                found.push((key, p.clone()));
-            }
-            huawei = Some(parsed);
+            });
+            huawei = broken.take(parsed);
+            found
+                .extend(huawei.iter().filter_map(|h| Some((key.clone(), h.core_pattern.clone()?))));
         } else {
             found.push((key, value.to_owned()));
         }
     }
-    if found.is_empty() {
+    if found.is_empty() && broken.rules.is_empty() {
         found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_string())));
     }
-    let Some((key, text)) = found.first().cloned() else { return Ok(None) };
-    let pattern: Pattern = text.parse().with_context(|| format!("{key} = {text:?}"))?;
+    if found.is_empty() && broken.rules.is_empty() {
+        return Ok(None);
+    }
+    let (key, text) = found.first().cloned().unwrap_or_default();
+    let pattern = found.first().and_then(|(key, text)| {
+        let parsed = text.parse::<Pattern>();
+        broken.take(parsed.with_context(|| format!("{key} = {text:?}")))
+    });
 
     let mut notes = Vec::new();
     for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {
@@ -164,17 +202,14 @@ pub(crate) fn wishes(
     {
         notes.push(format!("{other} has no counterpart here, ignoring"));
     }
-    if let Some((k, v)) = view.find(REQUIRED) {
-        ensure!(matches!(v, "true" | "false"), "{k} = {v:?}: expected true or false");
-    }
+    broken.take(choice(&view, REQUIRED, ["true", "false"]));
     let limit = match (view.find(LIMIT), &huawei, view.find(STARLINGX_SIZE)) {
-        (Some((k, v)), _, _) => Some(v.parse().with_context(|| format!("{k} = {v:?}"))?),
-        (None, Some(h), _) if key == HUAWEI => Some(Limit::Finite(
-            h.max_size
-                .unwrap_or(1024)
-                .checked_mul(1 << 20)
-                .with_context(|| format!("{HUAWEI}: max_size is too large"))?,
-        )),
+        (Some((k, v)), _, _) => broken.take(v.parse().with_context(|| format!("{k} = {v:?}"))),
+        (None, Some(h), _) if key == HUAWEI => {
+            let bytes = h.max_size.unwrap_or(1024).checked_mul(1 << 20);
+            let bytes = bytes.with_context(|| format!("{HUAWEI}: max_size is too large"));
+            broken.take(bytes).map(Limit::Finite)
+        }
         // StarlingX: 0 means no limit, and a percentage of the disk is valid
         // but has no counterpart here.
         (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match v.parse() {
@@ -191,10 +226,9 @@ pub(crate) fn wishes(
     };
     let filter = view
         .find(FILTER)
-        .map(|(k, v)| mask(v).with_context(|| format!("{k} = {v:?}")))
-        .transpose()?;
-    let compress = choice(&view, COMPRESS, ["none", "zstd"])?;
-    let early = choice(&view, RELEASE, ["complete", "early"])?;
+        .and_then(|(k, v)| broken.take(mask(v).with_context(|| format!("{k} = {v:?}"))));
+    let compress = broken.take(choice(&view, COMPRESS, ["none", "zstd"])).unwrap_or_default();
+    let early = broken.take(choice(&view, RELEASE, ["complete", "early"])).unwrap_or_default();
     let upload = match view.find(UPLOAD) {
         None | Some((_, "true")) => true,
         Some((k, v)) => {
@@ -208,10 +242,14 @@ pub(crate) fn wishes(
     notes.extend(unknown(all));
     let limits = view
         .find(LIMITS)
-        .map(|(k, v)| Limits::parse(v).with_context(|| format!("{k} = {v:?}")))
-        .transpose()?
+        .and_then(|(k, v)| broken.take(Limits::parse(v).with_context(|| format!("{k} = {v:?}"))))
         .unwrap_or_default();
-    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, upload, limits, notes }))
+    match pattern.filter(|_| broken.rules.is_empty()) {
+        Some(pattern) => {
+            Ok(Some(Wishes { key, pattern, limit, filter, compress, early, upload, limits, notes }))
+        }
+        None => Err(BrokenRules { notes, ..broken }),
+    }
 }
 
 /// The settings that a container may give in our own keys.

@@ -1,16 +1,17 @@
 //! `list`: prints the crashes, the newest last.
 
+use super::clock;
 use super::locate::{self, Seen, State};
+use super::output::{self, Paging};
 use super::query::{self, Query};
-use super::selection::{Chosen, by_time, no_match};
+use super::selection::{MATCH, Which, by_time, no_match};
 use super::table::{self, Cell, Column, left, right};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::store::{Records, Store};
+use crate::store::Records;
 use crate::sys::text;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -18,30 +19,63 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// Columns of a terminal from which on a time has its weekday and its zone.
+const WIDE: usize = 100;
+
 const COLUMNS: [Column; 10] = [
     left("TIME"),
     right("PID"),
-    right("UID"),
-    right("GID"),
+    right("UID").rank(2),
+    right("GID").rank(3),
     left("SIG"),
     left("COREFILE"),
-    left("CONTAINER"),
-    left("EXE"),
-    right("SIZE"),
-    left("UPLOADED"),
+    left("CONTAINER").flexible(),
+    left("EXE").flexible(),
+    right("SIZE").rank(1),
+    left("UPLOADED").rank(4),
 ];
 
-/// The options of the command line.
-#[derive(Debug)]
+/// List the crashes, the newest last.
+///
+/// The column UPLOADED is yes when oci-coredump-ship has uploaded the crash, and no if its
+/// container does not want that.
+///
+/// On a terminal that is too narrow UPLOADED, GID, UID and SIZE are left out, in this order, and
+/// the beginnings of long names are cut; a pipe gets all.
+///
+/// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
+/// removed with its container, or with its pod: it was where only these keep it; overwritten,
+/// another file has its name; inaccessible, you may not read it; unreachable, its file system does
+/// not answer; leased, another process holds a lease on it; none, it was never
+/// written (`info` shows why).
+///
+/// Example: oci-coredump list pod=shop-0 --since yesterday
+#[derive(Debug, clap::Args)]
+#[command(after_help = MATCH)]
 pub(super) struct Args {
-    /// Most rows, counted from the newest.
-    pub newest: Option<usize>,
-    /// Print the newest first.
-    pub reverse: bool,
-    /// Print one JSON array; with `follow` one object on each line.
-    pub json: bool,
-    /// Keep running and print new crashes.
-    pub follow: bool,
+    #[command(flatten)]
+    which: Which,
+    /// List only the newest N.
+    #[arg(short = 'n', value_name = "N")]
+    newest: Option<usize>,
+    /// List the newest first.
+    #[arg(short, long)]
+    reverse: bool,
+    /// Print a JSON array of records; with --follow one object on each line.
+    #[arg(long)]
+    json: bool,
+    /// Keep running and print new crashes as they happen.
+    #[arg(short, long, conflicts_with = "reverse")]
+    follow: bool,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+impl Args {
+    /// Whether people read the output, and it ends.
+    pub(super) fn is_paged(&self) -> bool {
+        !self.paging.no_pager && !self.json && !self.follow
+    }
 }
 
 /// A record and the state of its core, as JSON.
@@ -53,23 +87,16 @@ struct Row<'a> {
 }
 
 /// Prints the matching crashes.
-pub(super) fn run(
-    out: &mut impl Write,
-    chosen: &Chosen,
-    query: &Query,
-    args: &Args,
-) -> Result<ExitCode> {
-    let store = match Store::look(&chosen.store)? {
-        None if args.follow => Some(chosen.make_store()?),
-        found => found,
-    };
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    let (chosen, query) = &args.which.choose()?;
     // The watch starts before the first reading, and what that reading found is not printed again:
     // so no crash is missed in between.
-    let mut live = match &store {
-        Some(store) if args.follow => {
-            Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?)
+    let mut live = match args.follow {
+        true => {
+            let dir = chosen.records_to_watch()?;
+            Some((dir.watch()?, dir, BTreeSet::new()))
         }
-        _ => None,
+        false => None,
     };
     let mut records = match &mut live {
         Some((_, dir, seen)) => by_time(fresh(dir, seen, query)?),
@@ -84,7 +111,7 @@ pub(super) fn run(
         if args.json {
             writeln!(out, "[]")?;
         }
-        return no_match("list", &chosen.store);
+        return no_match(chosen);
     }
     let registry = Registry::own();
     show(out, &records, registry.as_ref(), args)?;
@@ -134,11 +161,11 @@ fn show(
         writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&rows)?))?;
         return Ok(());
     }
-    let zone = TimeZone::system();
-    let seen = locate::look(records, registry)?;
-    let rows: Vec<Vec<Cell>> =
-        records.iter().zip(seen).map(|(record, seen)| row(record, seen, &zone)).collect();
-    Ok(table::print(out, &COLUMNS, &rows)?)
+    let (zone, width, seen) = (clock::zone(), output::width(), locate::look(records, registry)?);
+    let time = if width.is_some_and(|width| width < WIDE) { clock::SHORT } else { clock::LONG };
+    let shown = |(record, seen): (&Record, Seen)| row(record, seen, time, &zone);
+    let rows: Vec<Vec<Cell>> = records.iter().zip(seen).map(shown).collect();
+    Ok(table::print(out, &COLUMNS, &rows, width)?)
 }
 
 fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) -> Result<()> {
@@ -156,18 +183,18 @@ fn follow(out: &mut impl Write, records: &[Record], args: &Args) -> Result<()> {
     if args.json {
         return lines(out, records, registry.as_ref());
     }
-    let zone = TimeZone::system();
+    let zone = clock::zone();
     for (record, seen) in records.iter().zip(locate::look(records, registry.as_ref())?) {
-        table::print_loose(out, &row(record, seen, &zone))?;
+        table::print_loose(out, &row(record, seen, clock::LONG, &zone))?;
     }
     Ok(())
 }
 
-fn row(record: &Record, seen: Seen, zone: &TimeZone) -> Vec<Cell> {
+fn row(record: &Record, seen: Seen, time: &str, zone: &TimeZone) -> Vec<Cell> {
     let state = seen.state;
     let exe = if record.exe.is_empty() { &record.comm } else { &record.exe };
     vec![
-        time(&record.time, zone).into(),
+        clock::shown_as(&record.time, time, zone).into(),
         record.pid.into(),
         record.uid.into(),
         record.gid.into(),
@@ -210,12 +237,4 @@ pub(super) fn colour(state: State) -> Style {
         State::None => return Style::new().dimmed(),
     };
     colour.on_default()
-}
-
-/// A record's time as coredumpctl prints it, in the reader's time zone.
-pub(super) fn time(text: &str, zone: &TimeZone) -> String {
-    match text.parse::<Timestamp>() {
-        Ok(t) => t.to_zoned_datetime(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
-        Err(_) => text.to_owned(),
-    }
 }
