@@ -5,7 +5,8 @@
 //! that names the value refused.
 
 use crate::bytes::Limit;
-use crate::limits::Limits;
+use crate::existing::Existing;
+use crate::limits::{DiskShare, Free, Limits};
 use crate::pattern::Template;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -29,8 +30,12 @@ pub(crate) struct Wishes {
     pub compress: bool,
     /// Release the crashed process before its core is complete.
     pub early: bool,
+    /// What happens where a core's name exists already. `None`: the container did not say.
+    pub existing: Option<Existing>,
     /// Whether its crashes may be uploaded.
     pub upload: bool,
+    /// Bounds by the size of the file system that the cores are on.
+    pub share: DiskShare,
     /// Limits of the container's own. They count only where they are lower than the host's.
     pub limits: Limits,
     /// What was ignored and why, one line each, for the log.
@@ -42,11 +47,16 @@ const LIMIT: &str = "oci-coredump/limit";
 const FILTER: &str = "oci-coredump/filter";
 const COMPRESS: &str = "oci-coredump/compress";
 const RELEASE: &str = "oci-coredump/release";
+const EXISTING: &str = "oci-coredump/existing";
 const UPLOAD: &str = "oci-coredump/upload";
 const LIMITS: &str = "oci-coredump/limits";
 const REQUIRED: &str = "oci-coredump/required";
 const HUAWEI: &str = "system.cci.io/coredump";
+const STARLINGX: &str = "starlingx.io/core_pattern";
 const STARLINGX_SIZE: &str = "starlingx.io/core_max_size";
+const STARLINGX_USED: &str = "starlingx.io/core_max_used";
+const STARLINGX_FREE: &str = "starlingx.io/core_min_free";
+const STARLINGX_COMPRESSION: &str = "starlingx.io/core_compression";
 
 /// The keys whose value is a pattern, in order of precedence: the first that is present wins.
 /// Huawei's, the fourth, has JSON as its value.
@@ -56,12 +66,8 @@ const PATTERN_KEYS: [&str; 6] = [
     "alibabacloud.com/core-pattern",
     HUAWEI,
     "bci.virtual-kubelet.io/core-pattern",
-    "starlingx.io/core_pattern",
+    STARLINGX,
 ];
-
-/// StarlingX's other keys. They are accepted; a note in the log says that they are ignored.
-const STARLINGX_OTHERS: [&str; 3] =
-    ["starlingx.io/core_compression", "starlingx.io/core_max_used", "starlingx.io/core_min_free"];
 
 /// Huawei CCI's value. `max_size` is in MiB and defaults to 1024, according to their documentation.
 #[derive(Deserialize)]
@@ -96,9 +102,9 @@ pub(crate) const FOREIGN: [&str; 9] = [
     PATTERN_KEYS[4],
     PATTERN_KEYS[5],
     STARLINGX_SIZE,
-    STARLINGX_OTHERS[0],
-    STARLINGX_OTHERS[1],
-    STARLINGX_OTHERS[2],
+    STARLINGX_USED,
+    STARLINGX_FREE,
+    STARLINGX_COMPRESSION,
 ];
 
 /// Whether a key is read here, for any container of the pod: a setting of
@@ -150,74 +156,141 @@ pub(crate) fn wishes(
         found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_owned())));
     }
     let Some((key, text)) = found.first().cloned() else { return Ok(None) };
+    let own = if key == STARLINGX { of_starlingx(&text) } else { text.clone() };
     let pattern =
-        Template::of_container(text.as_bytes()).with_context(|| format!("{key} = {text:?}"))?;
+        Template::of_container(own.as_bytes()).with_context(|| format!("{key} = {text:?}"))?;
 
-    let mut notes = Vec::new();
+    let mut notes = Notes { is_strict: required(all, container), lines: Vec::new() };
     for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {
-        notes.push(format!(
+        notes.add(format!(
             "{other} = {value:?} disagrees with {key} = {text:?}, ignoring the former"
         ));
-    }
-    for other in STARLINGX_OTHERS
-        .iter()
-        .filter(|k| key == "starlingx.io/core_pattern" && all.contains_key(**k))
-    {
-        notes.push(format!("{other} has no counterpart here, ignoring"));
     }
     if let Some((k, v)) = view.find(REQUIRED) {
         ensure!(matches!(v, "true" | "false"), "{k} = {v:?}: expected true or false");
     }
-    let limit = match (view.find(LIMIT), &huawei, view.find(STARLINGX_SIZE)) {
-        (Some((k, v)), _, _) => Some(v.parse().with_context(|| format!("{k} = {v:?}"))?),
-        (None, Some(h), _) if key == HUAWEI => Some(Limit::Finite(
-            h.max_size
-                .unwrap_or(1024)
-                .checked_mul(1 << 20)
-                .with_context(|| format!("{HUAWEI}: max_size is too large"))?,
-        )),
-        // StarlingX: 0 means no limit, and a percentage of the disk is valid
-        // but has no counterpart here.
-        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match v.parse() {
-            Ok(Limit::Finite(0)) => Some(Limit::Unlimited),
-            Ok(limit) => Some(limit),
-            Err(e) => {
-                notes.push(format!(
-                    "{k} = {v:?}: {e:#}, going on without a limit of the container's"
-                ));
-                None
-            }
-        },
+    let limit = match (view.find(LIMIT), &huawei) {
+        (Some((k, v)), _) => notes.good(&k, v, v.parse())?,
+        (None, Some(h)) if key == HUAWEI => {
+            let mib = h.max_size.unwrap_or(1024);
+            let bytes = mib.checked_mul(1 << 20).context("max_size is too large");
+            notes.good(&key, &format!("max_size {mib}"), bytes)?.map(Limit::Finite)
+        }
         _ => None,
     };
-    let filter = view
-        .find(FILTER)
-        .map(|(k, v)| mask(v).with_context(|| format!("{k} = {v:?}")))
-        .transpose()?;
-    let compress = choice(&view, COMPRESS, ["none", "zstd"])?;
-    let early = choice(&view, RELEASE, ["complete", "early"])?;
+    let mut share = match key == STARLINGX {
+        true => starlingx_share(&view, &mut notes)?,
+        false => DiskShare::default(),
+    };
+    // A size in bytes is the process's limit, as with the other keys.
+    let bytes = share.max_size.take_if(|size| size.percent.is_none()).and_then(|size| size.bytes);
+    let size = bytes.map(|bytes| if bytes == 0 { Limit::Unlimited } else { Limit::Finite(bytes) });
+    let limit = limit.or(size);
+    let filter = notes.setting(&view, FILTER, mask)?;
+    let compress = notes.setting(&view, COMPRESS, |v| choice(v, ["none", "zstd"]))?;
+    let early = notes.setting(&view, RELEASE, |v| choice(v, ["complete", "early"]))?;
+    let existing = notes.setting(&view, EXISTING, |v| {
+        Ok(Existing::ALL[choice(v, Existing::ALL.map(Existing::as_str))?])
+    })?;
+    let limits = notes.setting(&view, LIMITS, Limits::parse)?.unwrap_or_default();
     let upload = match view.find(UPLOAD) {
         None | Some((_, "true")) => true,
         Some((k, v)) => {
             // What leaves the node is never guessed, and no reason to go without cores.
             if v != "false" {
-                notes.push(format!("{k} = {v:?}: expected true or false, taking it for false"));
+                notes.add(format!("{k} = {v:?}: expected true or false, taking it for false"));
             }
             false
         }
     };
-    notes.extend(unknown(all));
-    let limits = view
-        .find(LIMITS)
-        .map(|(k, v)| Limits::parse(v).with_context(|| format!("{k} = {v:?}")))
-        .transpose()?
-        .unwrap_or_default();
-    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, upload, limits, notes }))
+    notes.lines.extend(unknown(all));
+    Ok(Some(Wishes {
+        key,
+        pattern,
+        limit,
+        filter,
+        compress: compress == Some(1),
+        early: early == Some(1),
+        existing,
+        upload,
+        share,
+        limits,
+        notes: notes.lines,
+    }))
+}
+
+/// What was ignored. A setting beside the pattern that breaks its rule costs no cores: it has its
+/// default, unless the container must not start without what it asks for.
+struct Notes {
+    is_strict: bool,
+    lines: Vec<String>,
+}
+
+impl Notes {
+    fn add(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// The value of a key, or a line that says why it has its default.
+    ///
+    /// # Errors
+    /// The same, where the container requires all that it asks for.
+    fn good<T>(&mut self, key: &str, value: &str, parsed: Result<T>) -> Result<Option<T>> {
+        match parsed {
+            Ok(value) => Ok(Some(value)),
+            Err(why) if self.is_strict => Err(why.context(format!("{key} = {value:?}"))),
+            Err(why) => {
+                self.add(format!("{key} = {value:?}: {why:#}, going on with the default"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The same of a setting of the container's, if it has it.
+    fn setting<T>(
+        &mut self,
+        view: &View<'_>,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T>,
+    ) -> Result<Option<T>> {
+        match view.find(key) {
+            Some((key, value)) => self.good(&key, value, parse(value)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// StarlingX's pattern in core(5)'s letters. Its handler takes letters of either case; those that
+/// core(5) does not know in upper case are in lower case here.
+fn of_starlingx(text: &str) -> String {
+    let mut out = String::new();
+    let mut is_specifier = false;
+    for c in text.chars() {
+        out.push(if is_specifier && "UGSTH".contains(c) { c.to_ascii_lowercase() } else { c });
+        is_specifier = c == '%' && !is_specifier;
+    }
+    out
+}
+
+/// StarlingX's bounds: bytes or a percentage of the file system, 0 for none.
+fn starlingx_share(view: &View<'_>, notes: &mut Notes) -> Result<DiskShare> {
+    let size = |v: &str| Free::try_from(v.to_owned());
+    if let Some((k, v)) = view.find(STARLINGX_COMPRESSION).filter(|(_, v)| *v != "none") {
+        notes.add(format!(
+            "{k} = {v:?}: not compressed; here this is oci-coredump/compress: zstd, ignoring"
+        ));
+    }
+    Ok(DiskShare {
+        max_size: notes.setting(view, STARLINGX_SIZE, size)?,
+        max_used: notes.setting(view, STARLINGX_USED, size)?,
+        min_free: notes.setting(view, STARLINGX_FREE, size)?,
+    })
 }
 
 /// The settings that a container may give in our own keys.
-pub(crate) const SETTINGS: [&str; 8] =
-    ["pattern", "limit", "filter", "compress", "release", "upload", "limits", "required"];
+pub(crate) const SETTINGS: [&str; 9] = [
+    "pattern", "limit", "filter", "compress", "release", "existing", "upload", "limits", "required",
+];
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the
 /// container does not get what it asked for.
@@ -255,15 +328,11 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// A value that must be one of two words, the first being the default. `true` for the second.
-fn choice(view: &View<'_>, key: &str, words: [&str; 2]) -> Result<bool> {
-    match view.find(key) {
-        None => Ok(false),
-        Some((k, v)) => {
-            ensure!(words.contains(&v), "{k} = {v:?}: expected {} or {}", words[0], words[1]);
-            Ok(v == words[1])
-        }
-    }
+/// Which of these words a value is.
+fn choice<const N: usize>(value: &str, words: [&str; N]) -> Result<usize> {
+    let at = words.iter().position(|word| *word == value);
+    let (last, others) = words.split_last().context("no words")?;
+    at.with_context(|| format!("expected {} or {last}", others.join(", ")))
 }
 
 /// A `coredump_filter` mask, hexadecimal with `0x` or decimal; core(5) knows bits 0 to 8.

@@ -6,7 +6,7 @@ use super::request::Request;
 use super::rootfs::{CreatedMounts, Rootfs};
 use super::volume;
 use crate::bytes::Limit;
-use crate::config::Config;
+use crate::config::{Config, MakeDirectories};
 use crate::record::Location;
 use crate::registry::{DumpPlace, Entry, Init, Registry};
 use crate::store::Store;
@@ -50,6 +50,9 @@ pub(super) fn apply(
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
         no_upload: !request.wishes.upload,
+        existing: request.wishes.existing.unwrap_or(site.config.existing),
+        make_directories: false,
+        share: request.wishes.share,
         limits: request.wishes.limits.clone(),
         place: DumpPlace::default(),
         termination_log: request.bundle.termination_log(),
@@ -69,6 +72,11 @@ pub(super) fn apply(
         Ok(place)
     })?;
     entry.place = place.unwrap_or_default();
+    entry.make_directories = match site.config.make_directories {
+        MakeDirectories::Store => entry.place.location == Location::Store,
+        MakeDirectories::Anywhere => true,
+        MakeDirectories::Nowhere => false,
+    };
     let mut undo: Vec<(String, Undo<'_>)> = Vec::new();
     let mut rest = || -> Result<()> {
         for step in &plan.steps {
