@@ -120,6 +120,7 @@ macro_rules! words {
     ($($name:ident $text:literal $meaning:literal;)*) => {
         /// A cause in one word, for machines: `rlimit-core`. Words stay as they are.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         pub(crate) enum Word {
             $(#[doc = $meaning] #[serde(rename = $text)] $name,)*
             /// A word of another version of this program.

@@ -4,13 +4,15 @@
 use crate::cause::{Cause, Word};
 use crate::sys::file::Identity;
 use crate::sys::proc::printable;
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// Storage location of a core, which determines how long it is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) enum Location {
     /// A volume that the container mounts: kept when the container is removed.
     Volume,
@@ -80,6 +82,7 @@ impl fmt::Display for Owner {
 /// The result of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) enum Outcome {
     /// The core is being written. A record that stays in this state is of a helper that was killed.
     #[default]
@@ -106,6 +109,7 @@ impl Outcome {
 
 /// The container's names, as its engine gave them. Absent where the engine gave none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Names {
     /// Container ID, from the runtime's state.
     pub container_id: String,
@@ -167,10 +171,45 @@ impl Names {
     }
 }
 
+/// The version of the records, and of what is printed of them as JSON: 1. It stays the same when
+/// keys are added; a key that changes its meaning or its type would have another version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Schema;
+
+impl Schema {
+    const NUMBER: u32 = 1;
+}
+
+impl Serialize for Schema {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u32(Self::NUMBER)
+    }
+}
+
+impl<'d> Deserialize<'d> for Schema {
+    fn deserialize<D: Deserializer<'d>>(from: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(from).map(|_| Schema)
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Schema {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Schema".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "const": Self::NUMBER })
+    }
+}
+
 /// One crash as a flat JSON object. Strings from the container that are not plain
 /// text are escaped (`\xff`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Record {
+    /// The version of the record's schema: 1. Records of earlier versions have none.
+    #[serde(default)]
+    pub schema: Schema,
     /// When the dump started, RFC 3339 in UTC.
     pub time: String,
     /// The names of the container.
@@ -275,6 +314,7 @@ pub(crate) struct Record {
 
 /// An uploaded core, bundle or record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Uploaded {
     /// Where it is.
     pub url: String,

@@ -5,6 +5,8 @@ mod archive;
 mod bundle;
 mod command;
 mod completions;
+mod crash_json;
+mod crashes;
 mod debug;
 mod disable;
 mod doctor;
@@ -20,6 +22,7 @@ mod metrics;
 mod node;
 mod nri;
 mod output;
+mod overwriter;
 mod plan;
 mod private;
 mod query;
@@ -120,4 +123,10 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         // `main` runs these two without the parser; only their `--help` comes here.
         Verb::Hook { .. } | Verb::Handle { .. } => Ok(ExitCode::FAILURE),
     }
+}
+
+/// The schema of what `list --json` and `info --json` print.
+#[cfg(test)]
+pub(crate) fn crash_schema() -> schemars::Schema {
+    schemars::schema_for!(crash_json::CrashJson<'_>)
 }

@@ -1,10 +1,12 @@
 //! `report`: a page about one crash. HTML without scripts and without anything from elsewhere;
 //! every text of a container is one line, and escaped.
 
+use super::crashes::Crashes;
 use super::export::write_new;
 use super::info;
 use super::list::time;
 use super::locate;
+use super::overwriter::Overwriters;
 use super::query::{self, Query};
 use super::selection::{MATCH, Which, no_match};
 use super::stack::{groups, short_list, symbols};
@@ -56,10 +58,11 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let (chosen, query) = args.which.choose()?;
     let output = args.output.as_path();
-    let records = chosen.records(&query)?;
+    let records = chosen.newest(&query, 1)?;
     let Some(record) = records.last() else { return no_match(&chosen) };
     let registry = Registry::own();
-    let core = locate::open(record, registry.as_ref());
+    let overwriters = Overwriters::new(&chosen);
+    let core = locate::open(record, registry.as_ref(), &overwriters);
     let state = locate::state(record, &core);
     let size = core.as_ref().ok().map(|core| {
         (locate::size(core), crate::sys::file::stat(core).map_or(0, |stat| stat.allocated))
@@ -68,8 +71,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
         decompressed(core).and_then(|core| reader::read(&core, &paths))
     });
+    let everything = Query::default();
+    let all = chosen.crashes(&everything)?;
     let before: Vec<Record> =
-        chosen.records(&Query::default())?.into_iter().filter(|r| is_like(r, record)).collect();
+        all.iter().flat_map(Crashes::iter).filter(|r| is_like(r, record)).collect();
     let text = page((record, state, size), &reading, &before);
     match output == Path::new("-") {
         true => std::io::stdout().lock().write_all(text.as_bytes())?,

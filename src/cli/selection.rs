@@ -1,5 +1,6 @@
 //! Command-line options that select crashes and a store.
 
+use super::crashes::Crashes;
 use super::query::Query;
 use super::remote;
 use crate::config::Config;
@@ -83,18 +84,16 @@ impl Chosen {
         Ok(Chosen { store: store.to_owned(), uploads })
     }
 
-    /// The matching records, the oldest first.
-    pub(super) fn records(&self, query: &Query) -> Result<Vec<Record>> {
-        let Some(records) =
-            Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten()
-        else {
-            return Ok(Vec::new());
-        };
-        let names = records.names()?;
-        let found = names.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r));
-        let uploads = Uploads::look(&self.uploads);
-        let found = found.map(|record| Record { uploaded: uploads.of(&record), ..record });
-        Ok(by_time(found.collect()))
+    /// The matching crashes; `None` if there are no records at all.
+    pub(super) fn crashes<'q>(&self, query: &'q Query) -> Result<Option<Crashes<'q>>> {
+        let store = Store::look(&self.store)?;
+        let records = store.map(|s| s.look_at_records()).transpose()?.flatten();
+        records.map(|r| Crashes::of(r, Uploads::look(&self.uploads), query)).transpose()
+    }
+
+    /// The newest of the matching records, the oldest of them first.
+    pub(super) fn newest(&self, query: &Query, most: usize) -> Result<Vec<Record>> {
+        Ok(self.crashes(query)?.map(|crashes| crashes.newest(most)).unwrap_or_default())
     }
 
     /// The inventory of the store; `None` if there are no records.
@@ -108,12 +107,6 @@ impl Chosen {
     pub(super) fn make_store(&self) -> Result<Store> {
         Store::open(&Config { store: self.store.clone(), ..Config::default() })
     }
-}
-
-/// Sorts by time, the oldest first.
-pub(super) fn by_time(mut records: Vec<Record>) -> Vec<Record> {
-    records.sort_by(|a, b| a.time.cmp(&b.time));
-    records
 }
 
 /// Reports that no crash matches. That is a failure, as with coredumpctl.

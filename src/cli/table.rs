@@ -34,17 +34,48 @@ impl<T: ToString> From<T> for Cell {
     }
 }
 
+/// A table that is printed in blocks of rows, so that not all of them are held: a column becomes
+/// wider where a later block needs it.
+#[derive(Debug)]
+pub(super) struct Table<'c> {
+    columns: &'c [Column],
+    /// The widths so far; none before the first block.
+    widths: Vec<usize>,
+}
+
+impl<'c> Table<'c> {
+    /// A table of which nothing is printed yet.
+    pub(super) fn new(columns: &'c [Column]) -> Self {
+        Table { columns, widths: Vec::new() }
+    }
+
+    /// Prints rows, the first ones under the headings; the last column is not padded.
+    pub(super) fn print(
+        &mut self,
+        out: &mut impl Write,
+        rows: &[Vec<Cell>],
+    ) -> std::io::Result<()> {
+        let rows: Vec<Vec<Cell>> =
+            rows.iter().map(|r| r.iter().map(|c| Cell(one_line(&c.0), c.1)).collect()).collect();
+        let is_first = self.widths.is_empty();
+        self.widths.resize(self.columns.len(), 0);
+        for (width, needed) in self.widths.iter_mut().zip(widths(self.columns, &rows)) {
+            *width = needed.max(*width);
+        }
+        if is_first {
+            print_row(out, self.columns, &self.widths, &heads(self.columns))?;
+        }
+        rows.iter().try_for_each(|row| print_row(out, self.columns, &self.widths, row))
+    }
+}
+
 /// Prints rows under their headings; the last column is not padded.
 pub(super) fn print(
     out: &mut impl Write,
     columns: &[Column],
     rows: &[Vec<Cell>],
 ) -> std::io::Result<()> {
-    let rows: Vec<Vec<Cell>> =
-        rows.iter().map(|r| r.iter().map(|c| Cell(one_line(&c.0), c.1)).collect()).collect();
-    let widths = widths(columns, &rows);
-    print_row(out, columns, &widths, &heads(columns))?;
-    rows.iter().try_for_each(|row| print_row(out, columns, &widths, row))
+    Table::new(columns).print(out, rows)
 }
 
 /// Prints one row whose columns cannot be aligned, since later rows are not known.
