@@ -3,7 +3,7 @@
 
 use super::after::ledger::Ledger;
 use super::after::on_host::answers_at;
-use super::after::{kept_binaries, termination_log, user_record};
+use super::after::{kept_binaries, measured, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
 use super::policy::plan::{self, CoreFile};
@@ -12,6 +12,7 @@ use super::policy::slot::Slot;
 use super::policy::slots::{Asking, Pool};
 use super::writer::as_crasher::Charge;
 use super::writer::parent::{self, Event, Written};
+use super::writer::protocol::Finished;
 use super::writer::rotate::Stored;
 use crate::cause::Cause;
 use crate::config::Config;
@@ -153,6 +154,16 @@ pub(super) fn with_core(
     written.finished.gone.extend(gone);
     let file = &file.with_number(written.made.map_or(1, |made| made.number));
     let inside = inside_of(file);
+    if let Some(made) = written.made
+        && written.finished.size.is_none()
+        && !written.given_up
+        && !written.stuck
+        && let Some(found) = measured::look(facts, file, made, store.as_ref(), slot.as_deref())
+    {
+        let cause = written.finished.cause.take();
+        let gone = std::mem::take(&mut written.finished.gone);
+        written.finished = Finished { cause, gone, ..found };
+    }
     let host = plan::host_path(&inside, mount);
     record.set_paths(Some(&inside), host.as_deref());
     if released_at.is_some() {
