@@ -11,7 +11,7 @@ use support::host::Host;
 use support::runtime::{Kind, Runtime};
 use support::scene::{ECI, bundle, crash, ended, host, only_record, product};
 
-support::per_runtime!(in_the_store, on_a_volume);
+support::per_runtime!(in_the_store, on_a_volume, a_directory_of_the_patterns_name);
 
 const PATTERN: &str = "/cores/%e/%s/core";
 
@@ -69,4 +69,26 @@ fn on_a_volume(kind: Kind) {
             assert_eq!(record["cause"], "directory-missing", "{choice}: {record:#}");
         }
     }
+}
+
+/// As with the kernel the core is beside it; `plan` and `doctor` say so.
+fn a_directory_of_the_patterns_name(kind: Kind) {
+    let host = host();
+    let runtime = Runtime::new(kind);
+    let id = format!("directory-{}", kind.name());
+    let mut bundle = bundle();
+    fs::create_dir_all(bundle.rootfs().host_path("/srv/cores")).unwrap();
+    bundle.annotation(ECI, "/srv/cores");
+    bundle.write();
+    let told = product(&["plan", bundle.path().to_str().unwrap()]).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("\"/srv/cores\" is a directory"), "{told}");
+    let container = runtime.start(&bundle, &id);
+    let told = product(&["doctor"]).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("\"/srv/cores\" is a directory"), "{told}");
+    let (pid, _) = crash(|script| container.sh(script), "segv");
+    container.remove();
+    let record = only_record(&host, &id);
+    assert_eq!(record["core_path"], format!("/srv/cores.{pid}"), "{record:#}");
 }

@@ -2,11 +2,13 @@
 
 use super::inside::{self, Undo};
 use super::plan::{self, HookPlan, Step};
+use super::remarks;
 use super::request::Request;
 use super::rootfs::{CreatedMounts, Rootfs};
 use super::volume;
 use crate::bytes::Limit;
 use crate::config::{Config, MakeDirectories};
+use crate::pattern::Template;
 use crate::record::Location;
 use crate::registry::{DumpPlace, Entry, Init, Registry};
 use crate::store::Store;
@@ -54,6 +56,7 @@ pub(super) fn apply(
         make_directories: false,
         share: request.wishes.share,
         limits: request.wishes.limits.clone(),
+        remarks: plan.remarks.clone(),
         place: DumpPlace::default(),
         termination_log: request.bundle.termination_log(),
         refused: None,
@@ -61,7 +64,7 @@ pub(super) fn apply(
         store: (site.who != Who::Root).then(|| site.config.store.clone()),
         user: None,
     };
-    let (place, inside) = inside::run(|undo| {
+    let ((place, is_directory), inside) = inside::run(|undo| {
         // Needed until the child ends: undoing a step uses it.
         let rootfs: &Rootfs = Box::leak(Box::new(find()?));
         let mut place = None;
@@ -69,8 +72,16 @@ pub(super) fn apply(
             in_container(site, rootfs, request, step, &mut place, undo)
                 .with_context(|| step.to_string())?;
         }
-        Ok(place)
+        Ok((place, names_directory(rootfs, &request.wishes.pattern)))
     })?;
+    let pattern = &request.wishes.pattern;
+    let remark = remarks::names_directory(pattern, site.config.core_uses_pid);
+    if is_directory && !entry.remarks.contains(&remark) {
+        entry.remarks.push(remark.clone());
+    }
+    if entry.remarks.contains(&remark) {
+        log::warn!("container {}: {remark}", entry.names.container_id);
+    }
     entry.place = place.unwrap_or_default();
     entry.make_directories = match site.config.make_directories {
         MakeDirectories::Store => entry.place.location == Location::Store,
@@ -106,6 +117,13 @@ pub(super) fn apply(
         );
     }
     Ok(())
+}
+
+/// Whether the pattern's path is a directory in the container.
+fn names_directory(rootfs: &Rootfs, pattern: &Template) -> bool {
+    let path = pattern.to_string();
+    let is_plain = !pattern.is_relative() && !path.contains('%');
+    is_plain && matches!(rootfs.look(&path, true), Ok(Some(_)))
 }
 
 fn why_lost(entry: &Entry) -> &'static str {

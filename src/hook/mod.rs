@@ -9,6 +9,7 @@ mod inside;
 pub mod live;
 mod monitor;
 mod plan;
+mod remarks;
 mod request;
 mod rootfs;
 mod state;
@@ -302,7 +303,13 @@ pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) 
                 if required { ", required" } else { "" }
             );
             text.push_str(&called(&request.names, request.engine));
-            plan.notes.iter().for_each(|n| text.push_str(&format!("note: {n}\n")));
+            let mut notes = [plan.notes, plan.remarks].concat();
+            let pattern = &request.wishes.pattern;
+            if request.bundle.has_directory(&state.bundle, pattern) {
+                let remark = remarks::names_directory(pattern, config.core_uses_pid);
+                notes.extend(Some(remark).filter(|remark| !notes.contains(remark)));
+            }
+            notes.iter().for_each(|n| text.push_str(&format!("note: {n}\n")));
             plan.steps
                 .iter()
                 .enumerate()

@@ -80,6 +80,9 @@ pub(crate) struct Entry {
     /// Limits of the container's own, lower than the host's.
     #[serde(default)]
     pub limits: Limits,
+    /// What it gets by its pattern that it may not expect, for `doctor`, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// Where its cores are stored.
     pub place: DumpPlace,
     /// Where the container's termination log is, if not at /dev/termination-log.
