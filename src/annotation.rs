@@ -2,7 +2,7 @@
 //! and in those of several cloud providers. Pure.
 //!
 //! In: the annotations of a bundle. Out: checked [`Wishes`] with notes for the log, or an error
-//! that names the value refused.
+//! that names each value refused.
 
 use crate::bytes::Limit;
 use crate::existing::Existing;
@@ -11,6 +11,7 @@ use crate::pattern::Template;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Annotations of a bundle.
 pub(crate) type Annotations = BTreeMap<String, String>;
@@ -41,6 +42,68 @@ pub(crate) struct Wishes {
     /// What was ignored and why, one line each, for the log.
     pub notes: Vec<String>,
 }
+
+/// Why a request is refused.
+#[derive(Debug, Default)]
+pub(crate) struct BrokenRules {
+    /// Every rule that it breaks, with the annotation and its value.
+    pub rules: Vec<anyhow::Error>,
+    /// What would have been ignored and why, as in [`Wishes`].
+    pub notes: Vec<String>,
+    /// Whether settings beside the pattern are among the rules.
+    is_strict: bool,
+}
+
+impl BrokenRules {
+    /// The value, unless a rule is broken.
+    fn take<T>(&mut self, value: Result<T>) -> Option<T> {
+        value.map_err(|rule| self.rules.push(rule)).ok()
+    }
+
+    fn note(&mut self, line: String) {
+        self.notes.push(line);
+    }
+
+    /// The value of a setting beside the pattern. One that breaks its rule costs no cores: it has
+    /// its default, and a note says so, unless the container must not start without all that it
+    /// asks for.
+    fn good<T>(&mut self, key: &str, value: &str, parsed: Result<T>) -> Option<T> {
+        match parsed {
+            Ok(value) => Some(value),
+            Err(why) if self.is_strict => self.take(Err(why.context(format!("{key} = {value:?}")))),
+            Err(why) => {
+                self.note(format!("{key} = {value:?}: {why:#}, going on with the default"));
+                None
+            }
+        }
+    }
+
+    /// The same of a setting of the container's, if it has it.
+    fn setting<T>(
+        &mut self,
+        view: &View<'_>,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T>,
+    ) -> Option<T> {
+        let (key, value) = view.find(key)?;
+        self.good(&key, value, parse(value))
+    }
+}
+
+impl From<anyhow::Error> for BrokenRules {
+    fn from(rule: anyhow::Error) -> Self {
+        BrokenRules { rules: vec![rule], ..BrokenRules::default() }
+    }
+}
+
+impl fmt::Display for BrokenRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules: Vec<String> = self.rules.iter().map(|rule| format!("{rule:#}")).collect();
+        f.write_str(&rules.join("; "))
+    }
+}
+
+impl std::error::Error for BrokenRules {}
 
 const PATTERN: &str = "oci-coredump/pattern";
 const LIMIT: &str = "oci-coredump/limit";
@@ -129,134 +192,101 @@ pub(crate) fn required(all: &Annotations, container: Option<&str>) -> bool {
 /// pattern for containers that request none.
 ///
 /// # Errors
-/// Names the annotation, its value and the rule that it breaks.
+/// Names each annotation that breaks a rule, its value and the rule.
 pub(crate) fn wishes(
     all: &Annotations,
     container: Option<&str>,
     default: Option<&str>,
-) -> Result<Option<Wishes>> {
+) -> Result<Option<Wishes>, BrokenRules> {
+    let is_strict = required(all, container);
+    let mut broken = BrokenRules { is_strict, ..BrokenRules::default() };
     let view = View { all, container };
     let mut found: Vec<(String, String)> = Vec::new();
     let mut huawei = None;
     for key in PATTERN_KEYS {
         let Some((key, value)) = view.find(key) else { continue };
         if key == HUAWEI {
-            let parsed: Huawei = serde_json::from_str(value).with_context(|| {
+            let parsed = serde_json::from_str::<Huawei>(value).with_context(|| {
                 format!("{key} = {value:?}: expected JSON like {{\"core_pattern\": \"/d/core\"}}")
-            })?;
-            if let Some(p) = &parsed.core_pattern {
-                found.push((key, p.clone()));
-            }
-            huawei = Some(parsed);
+            });
+            huawei = broken.take(parsed);
+            found
+                .extend(huawei.iter().filter_map(|h| Some((key.clone(), h.core_pattern.clone()?))));
         } else {
             found.push((key, value.to_owned()));
         }
     }
-    if found.is_empty() {
+    if found.is_empty() && broken.rules.is_empty() {
         found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_owned())));
     }
-    let Some((key, text)) = found.first().cloned() else { return Ok(None) };
-    let own = if key == STARLINGX { of_starlingx(&text) } else { text.clone() };
-    let pattern =
-        Template::of_container(own.as_bytes()).with_context(|| format!("{key} = {text:?}"))?;
+    if found.is_empty() && broken.rules.is_empty() {
+        return Ok(None);
+    }
+    let (key, text) = found.first().cloned().unwrap_or_default();
+    let pattern = found.first().and_then(|(key, text)| {
+        let own = if key == STARLINGX { of_starlingx(text) } else { text.clone() };
+        let parsed = Template::of_container(own.as_bytes());
+        broken.take(parsed.with_context(|| format!("{key} = {text:?}")))
+    });
 
-    let mut notes = Notes { is_strict: required(all, container), lines: Vec::new() };
     for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {
-        notes.add(format!(
+        broken.note(format!(
             "{other} = {value:?} disagrees with {key} = {text:?}, ignoring the former"
         ));
     }
     if let Some((k, v)) = view.find(REQUIRED) {
-        ensure!(matches!(v, "true" | "false"), "{k} = {v:?}: expected true or false");
+        broken.take(choice(v, ["true", "false"]).with_context(|| format!("{k} = {v:?}")));
     }
     let limit = match (view.find(LIMIT), &huawei) {
-        (Some((k, v)), _) => notes.good(&k, v, v.parse())?,
+        (Some((k, v)), _) => broken.good(&k, v, v.parse()),
         (None, Some(h)) if key == HUAWEI => {
             let mib = h.max_size.unwrap_or(1024);
             let bytes = mib.checked_mul(1 << 20).context("max_size is too large");
-            notes.good(&key, &format!("max_size {mib}"), bytes)?.map(Limit::Finite)
+            broken.good(&key, &format!("max_size {mib}"), bytes).map(Limit::Finite)
         }
         _ => None,
     };
     let mut share = match key == STARLINGX {
-        true => starlingx_share(&view, &mut notes)?,
+        true => starlingx_share(&view, &mut broken),
         false => DiskShare::default(),
     };
     // A size in bytes is the process's limit, as with the other keys.
     let bytes = share.max_size.take_if(|size| size.percent.is_none()).and_then(|size| size.bytes);
     let size = bytes.map(|bytes| if bytes == 0 { Limit::Unlimited } else { Limit::Finite(bytes) });
     let limit = limit.or(size);
-    let filter = notes.setting(&view, FILTER, mask)?;
-    let compress = notes.setting(&view, COMPRESS, |v| choice(v, ["none", "zstd"]))?;
-    let early = notes.setting(&view, RELEASE, |v| choice(v, ["complete", "early"]))?;
-    let existing = notes.setting(&view, EXISTING, |v| {
+    let filter = broken.setting(&view, FILTER, mask);
+    let compress = broken.setting(&view, COMPRESS, |v| choice(v, ["none", "zstd"]));
+    let early = broken.setting(&view, RELEASE, |v| choice(v, ["complete", "early"]));
+    let existing = broken.setting(&view, EXISTING, |v| {
         Ok(Existing::ALL[choice(v, Existing::ALL.map(Existing::as_str))?])
-    })?;
-    let limits = notes.setting(&view, LIMITS, Limits::parse)?.unwrap_or_default();
+    });
+    let limits = broken.setting(&view, LIMITS, Limits::parse).unwrap_or_default();
     let upload = match view.find(UPLOAD) {
         None | Some((_, "true")) => true,
         Some((k, v)) => {
             // What leaves the node is never guessed, and no reason to go without cores.
             if v != "false" {
-                notes.add(format!("{k} = {v:?}: expected true or false, taking it for false"));
+                broken.note(format!("{k} = {v:?}: expected true or false, taking it for false"));
             }
             false
         }
     };
-    notes.lines.extend(unknown(all));
-    Ok(Some(Wishes {
-        key,
-        pattern,
-        limit,
-        filter,
-        compress: compress == Some(1),
-        early: early == Some(1),
-        existing,
-        upload,
-        share,
-        limits,
-        notes: notes.lines,
-    }))
-}
-
-/// What was ignored. A setting beside the pattern that breaks its rule costs no cores: it has its
-/// default, unless the container must not start without what it asks for.
-struct Notes {
-    is_strict: bool,
-    lines: Vec<String>,
-}
-
-impl Notes {
-    fn add(&mut self, line: String) {
-        self.lines.push(line);
-    }
-
-    /// The value of a key, or a line that says why it has its default.
-    ///
-    /// # Errors
-    /// The same, where the container requires all that it asks for.
-    fn good<T>(&mut self, key: &str, value: &str, parsed: Result<T>) -> Result<Option<T>> {
-        match parsed {
-            Ok(value) => Ok(Some(value)),
-            Err(why) if self.is_strict => Err(why.context(format!("{key} = {value:?}"))),
-            Err(why) => {
-                self.add(format!("{key} = {value:?}: {why:#}, going on with the default"));
-                Ok(None)
-            }
-        }
-    }
-
-    /// The same of a setting of the container's, if it has it.
-    fn setting<T>(
-        &mut self,
-        view: &View<'_>,
-        key: &str,
-        parse: impl Fn(&str) -> Result<T>,
-    ) -> Result<Option<T>> {
-        match view.find(key) {
-            Some((key, value)) => self.good(&key, value, parse(value)),
-            None => Ok(None),
-        }
+    broken.notes.extend(unknown(all));
+    match pattern.filter(|_| broken.rules.is_empty()) {
+        Some(pattern) => Ok(Some(Wishes {
+            key,
+            pattern,
+            limit,
+            filter,
+            compress: compress == Some(1),
+            early: early == Some(1),
+            existing,
+            upload,
+            share,
+            limits,
+            notes: broken.notes,
+        })),
+        None => Err(broken),
     }
 }
 
@@ -273,18 +303,18 @@ fn of_starlingx(text: &str) -> String {
 }
 
 /// StarlingX's bounds: bytes or a percentage of the file system, 0 for none.
-fn starlingx_share(view: &View<'_>, notes: &mut Notes) -> Result<DiskShare> {
+fn starlingx_share(view: &View<'_>, broken: &mut BrokenRules) -> DiskShare {
     let size = |v: &str| Free::try_from(v.to_owned());
     if let Some((k, v)) = view.find(STARLINGX_COMPRESSION).filter(|(_, v)| *v != "none") {
-        notes.add(format!(
+        broken.note(format!(
             "{k} = {v:?}: not compressed; here this is oci-coredump/compress: zstd, ignoring"
         ));
     }
-    Ok(DiskShare {
-        max_size: notes.setting(view, STARLINGX_SIZE, size)?,
-        max_used: notes.setting(view, STARLINGX_USED, size)?,
-        min_free: notes.setting(view, STARLINGX_FREE, size)?,
-    })
+    DiskShare {
+        max_size: broken.setting(view, STARLINGX_SIZE, size),
+        max_used: broken.setting(view, STARLINGX_USED, size),
+        min_free: broken.setting(view, STARLINGX_FREE, size),
+    }
 }
 
 /// The settings that a container may give in our own keys.

@@ -90,7 +90,7 @@ impl Store {
                 Ok(Some(Store { path: path.to_owned(), dir }))
             }
             Err(e) if file::is_missing(&e) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("open store {}", path.display())),
+            Err(e) => Err(e).with_context(|| format!("store {}", path.display())),
         }
     }
 

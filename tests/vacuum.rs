@@ -184,7 +184,7 @@ fn without_a_rule_nothing_is_removed() {
         .args(["vacuum", "--max-size", "much", "--store", "/nonexistent"])
         .output()
         .unwrap();
-    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(out.status.code(), Some(2));
     assert_eq!(
         String::from_utf8_lossy(&out.stderr),
         "oci-coredump: vacuum: --max-size \"much\": expected a size like 0, 200K, 512Mi, 1.5G or \

@@ -230,7 +230,10 @@ fn a_share_of_the_file_system(kind: Kind) {
                 (&record["outcome"], &record["cause"]),
                 (&"truncated".into(), &"share".into())
             );
-            assert!(on_disk <= room + (64 << 10) && on_disk >= room / 2, "{key} = {value}: {record:#}");
+            assert!(
+                on_disk <= room + (64 << 10) && on_disk >= room / 2,
+                "{key} = {value}: {record:#}"
+            );
         } else {
             assert_eq!(record["outcome"], "written", "{record:#}");
             assert!(on_disk > 4 << 20, "{record:#}");

@@ -8,8 +8,9 @@ use crate::hook::live::{self, RunningContainer};
 use crate::record::Names;
 use crate::registry::check_id;
 use crate::report::one_line;
+use crate::sys::file;
 use crate::sys::proc::Proc;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -93,10 +94,15 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
 }
 
 fn by_pid(pid: i32, name: Option<&str>) -> Result<RunningContainer> {
+    let process = Proc::open(pid).map_err(|e| match file::is_missing(&e) {
+        true => anyhow!("--pid {pid}: there is no such process"),
+        false => e.context(format!("--pid {pid}")),
+    })?;
     let id = match name {
         Some(name) => name.to_owned(),
-        None => Proc::open(pid)
-            .and_then(|p| p.cgroups())?
+        None => process
+            .cgroups()
+            .with_context(|| format!("--pid {pid}"))?
             .iter()
             .find_map(|g| id_of_group(&g.path))
             .unwrap_or_else(|| format!("pid-{pid}")),

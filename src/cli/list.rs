@@ -1,34 +1,38 @@
 //! `list`: prints the crashes, the newest last.
 
+use super::clock;
 use super::crash_json::CrashJson;
 use super::locate::{self, Seen, State};
+use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
 use super::query::{self, Query};
 use super::selection::{Chosen, MATCH, Which, no_match};
 use super::table::{self, Cell, Column, Table, left, right};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::store::{Records, Store};
+use crate::store::Records;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// Columns of a terminal from which on a time has its weekday and its zone.
+const WIDE: usize = 100;
+
 const COLUMNS: [Column; 10] = [
     left("TIME"),
     right("PID"),
-    right("UID"),
-    right("GID"),
+    right("UID").rank(2),
+    right("GID").rank(3),
     left("SIG"),
     left("COREFILE"),
-    left("CONTAINER"),
-    left("EXE"),
-    right("SIZE"),
-    left("UPLOADED"),
+    left("CONTAINER").flexible(),
+    left("EXE").flexible(),
+    right("SIZE").rank(1),
+    left("UPLOADED").rank(4),
 ];
 
 /// List the crashes, the newest last.
@@ -36,11 +40,14 @@ const COLUMNS: [Column; 10] = [
 /// The column UPLOADED is yes when oci-coredump-ship has uploaded the crash, and no if its
 /// container does not want that.
 ///
+/// On a terminal that is too narrow UPLOADED, GID, UID and SIZE are left out, in this order, and
+/// the beginnings of long names are cut; a pipe gets all.
+///
 /// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
 /// removed with its container, or with its pod: it was where only these keep it; overwritten,
 /// another file has its name, by the crash of a TIME where a record knows that file; inaccessible,
-/// you may not read it; unreachable, its file system does not answer; leased, another process holds a lease on it; none, it was never
-/// written (`info` shows why).
+/// you may not read it; unreachable, its file system does not answer; leased, another process holds
+/// a lease on it; none, it was never written (`info` shows why).
 ///
 /// Example: oci-coredump list pod=shop-0 --since yesterday
 #[derive(Debug, clap::Args)]
@@ -60,6 +67,15 @@ pub(super) struct Args {
     /// Keep running and print new crashes as they happen.
     #[arg(short, long, conflicts_with = "reverse")]
     follow: bool,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+impl Args {
+    /// Whether people read the output, and it ends.
+    pub(super) fn is_paged(&self) -> bool {
+        !self.paging.no_pager && !self.json && !self.follow
+    }
 }
 
 /// How many records are read, and looked for, at once.
@@ -91,13 +107,9 @@ fn follow(
     args: &Args,
     printer: &mut Printer<'_>,
 ) -> Result<ExitCode> {
-    let store = match Store::look(&chosen.store)? {
-        None => chosen.make_store()?,
-        Some(found) => found,
-    };
     // The watch starts before the first reading, and what that reading found is not printed again:
     // so no crash is missed in between.
-    let dir = store.records()?;
+    let dir = chosen.records_to_watch()?;
     let (watch, mut seen) = (dir.watch()?, BTreeSet::new());
     let mut records = fresh(&dir, &mut seen, query)?;
     records.drain(..args.newest.map_or(0, |n| records.len().saturating_sub(n)));
@@ -131,6 +143,8 @@ struct Printer<'a> {
     registry: Option<Registry>,
     overwriters: Overwriters<'a>,
     zone: TimeZone,
+    /// The form of times.
+    time: &'static str,
     table: Table<'static>,
     is_json: bool,
     /// A row that is printed later cannot align with the columns above: its values are separated by
@@ -140,11 +154,14 @@ struct Printer<'a> {
 
 impl<'a> Printer<'a> {
     fn new(chosen: &'a Chosen, is_json: bool) -> Self {
+        let width = output::width();
+        let is_narrow = width.is_some_and(|width| width < WIDE);
         Printer {
             registry: Registry::own(),
             overwriters: Overwriters::new(chosen),
-            zone: TimeZone::system(),
-            table: Table::new(&COLUMNS),
+            zone: clock::zone(),
+            time: if is_narrow { clock::SHORT } else { clock::LONG },
+            table: Table::new(&COLUMNS, width),
             is_json,
             is_loose: false,
         }
@@ -174,7 +191,8 @@ impl<'a> Printer<'a> {
             if self.is_json {
                 CrashJson::of(record, seen.state, by).print(out)?;
             } else {
-                rows.push(row(record, seen, by, &self.zone));
+                let time = if self.is_loose { clock::LONG } else { self.time };
+                rows.push(row(record, seen, by, time, &self.zone));
             }
         }
         match self.is_loose {
@@ -186,15 +204,21 @@ impl<'a> Printer<'a> {
     }
 }
 
-fn row(record: &Record, seen: Seen, by: Option<&Overwriter>, zone: &TimeZone) -> Vec<Cell> {
+fn row(
+    record: &Record,
+    seen: Seen,
+    by: Option<&Overwriter>,
+    time: &str,
+    zone: &TimeZone,
+) -> Vec<Cell> {
     let state = seen.state;
     let word = match by {
-        Some(_) => overwriter::describe(by, |text| time(text, zone)),
+        Some(_) => overwriter::describe(by, |text| clock::shown_as(text, time, zone)),
         None => state.word().to_owned(),
     };
     let exe = if record.exe.is_empty() { &record.comm } else { &record.exe };
     vec![
-        time(&record.time, zone).into(),
+        clock::shown_as(&record.time, time, zone).into(),
         record.pid.into(),
         record.uid.into(),
         record.gid.into(),
@@ -237,12 +261,4 @@ pub(super) fn colour(state: State) -> Style {
         State::None => return Style::new().dimmed(),
     };
     colour.on_default()
-}
-
-/// A record's time as coredumpctl prints it, in the reader's time zone.
-pub(super) fn time(text: &str, zone: &TimeZone) -> String {
-    match text.parse::<Timestamp>() {
-        Ok(t) => t.to_zoned_datetime(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
-        Err(_) => text.to_owned(),
-    }
 }

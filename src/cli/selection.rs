@@ -1,15 +1,17 @@
 //! Command-line options that select crashes and a store.
 
+use super::clock;
 use super::crashes::Crashes;
-use super::query::Query;
+use super::query::{Query, Term};
 use super::remote;
 use crate::config::Config;
 use crate::record::Record;
-use crate::store::Store;
 use crate::store::uploads::Uploads;
+use crate::store::{Records, Store};
 use crate::users;
 use crate::vacuum::Inventory;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
 /// What MATCH means, for the `--help` of every verb that takes it.
@@ -25,14 +27,14 @@ pub(super) const MATCH: &str = "\
 pub(super) struct Which {
     /// Only crashes that match.
     #[arg(value_name = "MATCH")]
-    pub matches: Vec<String>,
+    pub matches: Vec<Term>,
     /// Only crashes since this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today,
-    /// yesterday, 2h, "90 minutes ago".
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    since: Option<String>,
+    /// yesterday, monday, 2h, -2h, "90 minutes ago".
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = clock::argument)]
+    since: Option<Timestamp>,
     /// Only crashes until this time, in the same forms.
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    until: Option<String>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = clock::argument)]
+    until: Option<Timestamp>,
     /// Read this store instead of the configured one.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -46,17 +48,20 @@ impl Which {
 
     /// The URL of an uploaded bundle, if that is the one MATCH.
     pub(super) fn url(&self) -> Option<&str> {
+        self.word().filter(|word| remote::is_url(word))
+    }
+
+    /// The one MATCH, if it is a path or a name.
+    pub(super) fn word(&self) -> Option<&str> {
         match self.matches.as_slice() {
-            [one] if remote::is_url(one) => Some(one),
+            [one] => one.word(),
             _ => None,
         }
     }
 
     /// The store, and the query for its records.
     pub(super) fn choose(&self) -> Result<(Chosen, Query)> {
-        let now = jiff::ZonedDateTime::now();
-        let query =
-            Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
+        let query = Query::new(self.matches.clone(), self.since, self.until);
         Ok((Chosen::of(self.store.as_deref())?, query))
     }
 }
@@ -66,6 +71,8 @@ impl Which {
 pub(super) struct Chosen {
     /// The path of the store.
     pub store: PathBuf,
+    /// Whether the command line names it. Then it must exist.
+    is_named: bool,
     /// Where `oci-coredump-ship` keeps what it has uploaded.
     uploads: PathBuf,
 }
@@ -77,17 +84,31 @@ impl Chosen {
         let Some(store) = store else {
             let mut config = Config::load()?;
             users::adapt(&mut config)?;
-            return Ok(Chosen { store: config.store, uploads: config.upload.state });
+            return Ok(Chosen {
+                store: config.store,
+                is_named: false,
+                uploads: config.upload.state,
+            });
         };
         // A store that is named is read whatever the configuration is.
         let uploads = Config::load().unwrap_or_default().upload.state;
-        Ok(Chosen { store: store.to_owned(), uploads })
+        Ok(Chosen { store: store.to_owned(), is_named: true, uploads })
+    }
+
+    /// Opens the store for reading; `None` if the configured one does not exist yet.
+    pub(super) fn look(&self) -> Result<Option<Store>> {
+        let found = Store::look(&self.store)?;
+        ensure!(
+            found.is_some() || !self.is_named,
+            "store {}: there is no such directory",
+            self.store.display()
+        );
+        Ok(found)
     }
 
     /// The matching crashes; `None` if there are no records at all.
     pub(super) fn crashes<'q>(&self, query: &'q Query) -> Result<Option<Crashes<'q>>> {
-        let store = Store::look(&self.store)?;
-        let records = store.map(|s| s.look_at_records()).transpose()?.flatten();
+        let records = self.look()?.map(|s| s.look_at_records()).transpose()?.flatten();
         records.map(|r| Crashes::of(r, Uploads::look(&self.uploads), query)).transpose()
     }
 
@@ -99,13 +120,19 @@ impl Chosen {
     /// The inventory of the store; `None` if there are no records.
     pub(super) fn inventory(&self) -> Result<Option<Inventory>> {
         let uploads = Uploads::look(&self.uploads);
-        let store = Store::look(&self.store)?;
+        let store = self.look()?;
         Ok(store.map(|store| Inventory::take(&store, &uploads)).transpose()?.flatten())
     }
 
-    /// Opens the store, making it if it does not exist.
-    pub(super) fn make_store(&self) -> Result<Store> {
-        Store::open(&Config { store: self.store.clone(), ..Config::default() })
+    /// The directory of the records, for waiting for more. Only the configured store is made if it
+    /// does not exist.
+    pub(super) fn records_to_watch(&self) -> Result<Records> {
+        if !self.is_named {
+            let config = Config { store: self.store.clone(), ..Config::default() };
+            return Store::open(&config)?.records();
+        }
+        let records = self.look()?.map(|store| store.look_at_records()).transpose()?.flatten();
+        records.with_context(|| format!("store {}: it has no records", self.store.display()))
     }
 }
 
