@@ -7,7 +7,7 @@
 use crate::bytes::Limit;
 use crate::existing::Existing;
 use crate::limits::{DiskShare, Free, Limits};
-use crate::pattern::Template;
+use crate::pattern::Pattern;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -21,8 +21,8 @@ pub(crate) type Annotations = BTreeMap<String, String>;
 pub(crate) struct Wishes {
     /// The annotation that the pattern came from, or `default_pattern`.
     pub key: String,
-    /// The pattern, checked for a container.
-    pub pattern: Template,
+    /// The pattern.
+    pub pattern: Pattern,
     /// Most bytes of one core. `None`: the container did not say.
     pub limit: Option<Limit>,
     /// `coredump_filter` mask, 0 to 0x1ff.
@@ -196,7 +196,7 @@ pub(crate) fn required(all: &Annotations, container: Option<&str>) -> bool {
 pub(crate) fn wishes(
     all: &Annotations,
     container: Option<&str>,
-    default: Option<&str>,
+    default: Option<&Pattern>,
 ) -> Result<Option<Wishes>, BrokenRules> {
     let is_strict = required(all, container);
     let mut broken = BrokenRules { is_strict, ..BrokenRules::default() };
@@ -217,7 +217,7 @@ pub(crate) fn wishes(
         }
     }
     if found.is_empty() && broken.rules.is_empty() {
-        found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_owned())));
+        found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_string())));
     }
     if found.is_empty() && broken.rules.is_empty() {
         return Ok(None);
@@ -225,7 +225,7 @@ pub(crate) fn wishes(
     let (key, text) = found.first().cloned().unwrap_or_default();
     let pattern = found.first().and_then(|(key, text)| {
         let own = if key == STARLINGX { of_starlingx(text) } else { text.clone() };
-        let parsed = Template::of_container(own.as_bytes());
+        let parsed = own.parse::<Pattern>();
         broken.take(parsed.with_context(|| format!("{key} = {text:?}")))
     });
 

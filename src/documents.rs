@@ -327,7 +327,17 @@ fn the_reference_of_the_commands() {
         }
         reference.push('\n');
     }
-    let parts = [("commands".to_owned(), table), ("options".to_owned(), reference)];
+    let after = text(all.get_after_help());
+    let is_told =
+        |part: &&str| part.starts_with("Exit status:") || part.starts_with("Environment:");
+    let told: Vec<&str> = after.split("\n\n").filter(is_told).collect();
+    assert_eq!(told.len(), 2, "{after}");
+    let status = format!("```text\n{}\n```\n", told.join("\n\n"));
+    let parts = [
+        ("commands".to_owned(), table),
+        ("status".to_owned(), status),
+        ("options".to_owned(), reference),
+    ];
     compare("docs/commands.md", &with_parts("docs/commands.md", &parts));
 }
 

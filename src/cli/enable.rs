@@ -1,5 +1,6 @@
 //! `enable`: gives a running container its own core pattern.
 
+use super::completions::candidates;
 use super::root::need_root;
 use super::tools;
 use crate::annotation::Annotations;
@@ -11,6 +12,7 @@ use crate::report::one_line;
 use crate::sys::file;
 use crate::sys::proc::Proc;
 use anyhow::{Context, Result, anyhow, bail};
+use clap_complete::ArgValueCompleter;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -29,6 +31,7 @@ use std::process::ExitCode;
 ))]
 pub(super) struct Args {
     /// Name or ID of the container, the beginning of the ID, or POD/NAME.
+    #[arg(add = ArgValueCompleter::new(candidates::running))]
     container: Option<String>,
     /// Process ID of one of its processes. CONTAINER is then only the name to register it
     /// under, and may be omitted.

@@ -76,6 +76,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     crate::sys::file::set_umask(0o022);
     // Parsing a time may have something to say already.
     crate::report::init(LogTarget::Stderr, false);
+    match completions::answer(&args, command::definition) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(e) => return failed("completions", &e),
+    }
     let parsed = command::definition().try_get_matches_from(args);
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
@@ -141,7 +146,7 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::VerifyProbe(args) => verify::probe(args),
         Verb::Nri(args) => nri::run(args),
         Verb::Man(args) => print(|out| man::run(out, args, command::definition())),
-        Verb::Completions(args) => print(|out| completions::run(out, args, command::definition())),
+        Verb::Completions(args) => print(|out| completions::run(out, args)),
         // `main` runs these two without the parser; only their `--help` comes here.
         Verb::Hook { .. } | Verb::Handle { .. } => Ok(ExitCode::FAILURE),
     }

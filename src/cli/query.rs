@@ -48,7 +48,8 @@ pub(super) enum Field {
     Record,
 }
 
-const FIELDS: [(&str, Field); 11] = [
+/// The fields of a MATCH, by their names.
+pub(super) const FIELDS: [(&str, Field); 11] = [
     ("container", Field::Container),
     ("pod", Field::Pod),
     ("namespace", Field::Namespace),

@@ -1,6 +1,7 @@
 //! Command-line options that select crashes and a store.
 
 use super::clock;
+use super::completions::candidates;
 use super::crashes::Crashes;
 use super::query::{Query, Term};
 use super::remote;
@@ -8,9 +9,11 @@ use crate::config::Config;
 use crate::record::Record;
 use crate::store::uploads::Uploads;
 use crate::store::{Records, Store};
+use crate::sys::user;
 use crate::users;
 use crate::vacuum::Inventory;
 use anyhow::{Context, Result, bail, ensure};
+use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +29,7 @@ pub(super) const MATCH: &str = "\
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
     /// Only crashes that match.
-    #[arg(value_name = "MATCH")]
+    #[arg(value_name = "MATCH", add = ArgValueCompleter::new(candidates::matches))]
     pub matches: Vec<Term>,
     /// Only crashes since this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today,
     /// yesterday, monday, 2h, -2h, "90 minutes ago".
@@ -138,5 +141,8 @@ impl Chosen {
 
 /// Reports that no crash matches. That is a failure, as with coredumpctl.
 pub(super) fn no_match<T>(chosen: &Chosen) -> Result<T> {
-    bail!("no crash in {} matches", chosen.store.display())
+    let is_own = !chosen.is_named && !user::is_host_root();
+    let hint =
+        if is_own { "; those of the host's containers are root's: run it with sudo" } else { "" };
+    bail!("no crash in {} matches{hint}", chosen.store.display())
 }

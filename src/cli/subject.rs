@@ -12,7 +12,7 @@ use crate::record::Record;
 use crate::registry::Registry;
 use crate::sys::cred::Credentials;
 use crate::sys::resolve;
-use crate::sys::{OwnedFd, file, process};
+use crate::sys::{OwnedFd, file, user};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -137,7 +137,7 @@ pub(super) fn search_paths(
 ) -> Result<SearchPaths> {
     let given = sysroot.map(open_sysroot).transpose()?;
     // Files in the container itself are read with the rights of the crashed process.
-    let reader = (given.is_none() && process::is_host_root()).then(|| Credentials {
+    let reader = (given.is_none() && user::is_host_root()).then(|| Credentials {
         uid: [record.uid; 4],
         gid: [record.gid; 4],
         ..Credentials::default()

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod change;
+mod change_log;
 pub mod containerd;
 pub mod crio;
 pub mod detect;
@@ -29,7 +30,8 @@ pub use options::{Engine, Options, Program, RUNTIME_NAME};
 
 use crate::config::Config;
 use anyhow::{Context, Result};
-use change::{Change, ChangeLog, EngineChanges};
+use change::{Change, EngineChanges};
+use change_log::ChangeLog;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

@@ -3,14 +3,14 @@
 use super::bundle::Volume;
 use crate::config::{Config, MakeDirectories};
 use crate::existing::Existing;
-use crate::pattern::Template;
+use crate::pattern::Pattern;
 
 /// A specifier that gives replicas of one container different names. Each of their first processes
 /// is PID 1, and their programs and users are the same.
 const TELLS_APART: [&str; 4] = ["%h", "%t", "%P", "%I"];
 
 /// That the pattern names a directory. As with the kernel, the core is then beside it.
-pub(super) fn names_directory(pattern: &Template, append_pid: bool) -> String {
+pub(super) fn names_directory(pattern: &Pattern, append_pid: bool) -> String {
     let pid = if append_pid { ".PID" } else { "" };
     format!(
         "{:?} is a directory in the container: as with the kernel, the core is {pattern}{pid} beside \
@@ -21,7 +21,7 @@ pub(super) fn names_directory(pattern: &Template, append_pid: bool) -> String {
 
 /// Remarks on a pattern, one line each. `volume`: the mount that covers its directory.
 pub(super) fn of(
-    pattern: &Template,
+    pattern: &Pattern,
     existing: Option<Existing>,
     volume: Option<&Volume>,
     config: &Config,
@@ -62,7 +62,7 @@ mod tests {
         let own = Volume { is_own: true, ..on_volume.clone() };
         let config = Config::default();
         let of = |text: &str, existing, volume| {
-            let pattern = Template::of_container(text.as_bytes()).unwrap();
+            let pattern = text.parse().unwrap();
             let all = of(&pattern, existing, volume, &config);
             let words = ["replicas", "are not made"];
             words.map(|word| all.iter().any(|line| line.contains(word)))

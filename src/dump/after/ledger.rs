@@ -1,11 +1,11 @@
 //! The record of one crash: what is said of it, and when.
 
-use super::record_writer::{Answer, Begin, RecordWriter, Recorded, Task};
+use super::record_writer::{Answer, RecordWriter, Recorded, Task};
 use crate::config::Config;
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::store::Records;
-use crate::sys::{BorrowedFd, OwnedFd, process};
+use crate::store::{Begin, Records};
+use crate::sys::{BorrowedFd, OwnedFd, descriptor};
 use anyhow::{Context, Result, bail};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -77,7 +77,7 @@ impl<'a> Ledger<'a> {
     /// for the log.
     pub(crate) fn close(&mut self, record: &Record) {
         self.say(record);
-        process::release_stdin();
+        descriptor::release_stdin();
         match record.outcome {
             Outcome::Written => log::info!("{record}"),
             _ => log::warn!("{record}"),

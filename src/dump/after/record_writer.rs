@@ -6,9 +6,9 @@ use super::{record_list, refused};
 use crate::config::Config;
 use crate::record::Record;
 use crate::report;
-use crate::store::{RecordFile, Records, Store};
+use crate::store::{Begin, RecordFile, Records, Store};
 use crate::sys::child::{self, Child};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -35,9 +35,6 @@ pub(super) enum Task<'a> {
     /// Tell of a crash without a core: [`refused::tell`].
     Refuse { record: Cow<'a, Record>, most: u64 },
 }
-
-/// [`Records::begin`], or [`Records::begin_again`] for a child that takes the place of another.
-pub(super) type Begin = fn(&Records, &Record) -> Result<RecordFile>;
 
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,12 +81,12 @@ impl RecordWriter {
         let child = child::fork(|| {
             process::set_name(NAME);
             process::end_with_parent();
-            process::release_stdin();
+            descriptor::release_stdin();
             // The descriptor that it holds is closed now.
             report::count_lines_in(None);
             let own = account.map(OwnedFd::as_fd).into_iter().chain([theirs.as_fd()]);
             let all: Vec<_> = slot.iter().copied().chain(own).collect();
-            let served = process::close_all_but(&all).and_then(|()| {
+            let served = descriptor::close_all_but(&all).and_then(|()| {
                 report::count_lines_in(account.and_then(|dir| dir.try_clone().ok()));
                 serve(config, &theirs, account, begin)
             });

@@ -80,9 +80,11 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
         return Decision::Discard(entry, Cause::RlimitCoreTooLow(bytes));
     }
-    let template = Template::of_host(entry.pattern.as_bytes());
-    let mut path = template.expand(&crash.said, entry.append_pid);
-    let made_below = template.fixed_directory().filter(|_| entry.make_directories);
+    let Some(pattern) = &entry.pattern else {
+        return Decision::Discard(entry, Cause::Refused("its registration has no pattern".into()));
+    };
+    let mut path = pattern.expand(&crash.said, entry.append_pid);
+    let made_below = pattern.fixed_directory().filter(|_| entry.make_directories);
     if entry.compress {
         path.extend_from_slice(COMPRESSED);
     }

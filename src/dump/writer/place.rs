@@ -5,7 +5,7 @@ use crate::dump::policy::plan::CoreFile;
 use crate::existing::{Existing, LAST};
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::resolve::{self, Below};
-use crate::sys::{Errno, OwnedFd, file, proc, process};
+use crate::sys::{Errno, OwnedFd, file, proc, user};
 
 /// Permissions of a core, before the umask.
 const MODE: u32 = 0o600;
@@ -168,7 +168,7 @@ pub(crate) fn create(place: &Place<'_>, wanted: &Wanted<'_>) -> Result<Made, Cau
         file::stat(&made.file).map_err(|e| Cause::Failed(format!("{:?}: {e:#}", place.shown)))?;
     // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
     // lets no process through whose IDs differ.
-    let owner = if wanted.mapped { process::effective_uid() } else { wanted.fs_uid };
+    let owner = if wanted.mapped { user::effective_uid() } else { wanted.fs_uid };
     let rule = match stat {
         s if !s.regular => "it is not a regular file",
         s if s.links != 1 => "it has more than one link",

@@ -9,7 +9,7 @@ fn core_file(path: &Path, existing: Existing) -> CoreFile {
 
 fn make(core_file: &CoreFile) -> Result<Made, Cause> {
     let wanted =
-        Wanted { core_file, keep_old: false, fs_uid: process::effective_uid(), mapped: false };
+        Wanted { core_file, keep_old: false, fs_uid: user::effective_uid(), mapped: false };
     create(&Place::of(core_file, None, 0o022)?, &wanted)
 }
 
