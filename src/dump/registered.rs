@@ -6,7 +6,7 @@ use super::after::on_host::answers_at;
 use super::after::{kept_binaries, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
-use super::policy::plan::{self, CoreFile};
+use super::policy::plan::{self, CoreFile, Rights};
 use super::policy::quota::KeptCore;
 use super::policy::slot::Slot;
 use super::policy::slots::{Asking, Pool};
@@ -55,9 +55,7 @@ pub(super) fn without_core(
     // with a record of its own, of which there are few: nothing waits.
     let is_own = matches!(told, Ok(true));
     let slot = registry.filter(|_| is_own).and_then(|r| asking(r).at_once().ok()?);
-    // A set-user-ID program's rights are not those of whoever started it.
-    let is_itself = !facts.secure && !facts.status.credentials.mixed();
-    if is_itself
+    if is_itself(facts)
         && slot.is_some()
         && termination_log::concerns(&record, entry, facts, config.termination_log)
     {
@@ -96,7 +94,8 @@ pub(super) fn with_core(
     let (file, given_up_for_memory) =
         plan::affordable(file.clone(), cgroup::headroom(&facts.cgroups));
     let file = &file;
-    let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
+    let (root, cwd) = file.seen_from(facts);
+    let inside = plan::inside_path(&file.path, root, cwd);
     // What a user's registration says of paths on the host is not trusted: it is checked with his
     // rights, at the end.
     let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
@@ -155,7 +154,7 @@ pub(super) fn with_core(
                 .is_some_and(|(found, core)| found.is_same_file(&core))
         });
         let stored = in_store.then(|| entry.names.container_id.clone());
-        remember(slot, facts, &inside, &written, stored);
+        remember(slot, root, &inside, &written, stored);
     }
     let mut nested = None;
     if let Some(made) = written.made
@@ -163,7 +162,7 @@ pub(super) fn with_core(
         && (mount.is_none() || !answers_at(host.as_deref(), made.id))
     {
         // Below another root the directory may still be the one that the hook knows.
-        let is_below = !file.at_home || facts.root_path != b"/";
+        let is_below = !file.at_home || root != b"/";
         let same = plan::host_path(&plan::inside_path(&file.path, b"/", b"/"), mount)
             .filter(|path| is_below && answers_at(Some(path), made.id));
         if let Some(path) = same {
@@ -184,9 +183,13 @@ pub(super) fn with_core(
         record.reason = given_up_for_memory;
     }
     record.seconds = Some(started.elapsed().as_secs_f64());
-    if !given_up && termination_log::concerns(&record, entry, facts, config.termination_log) {
+    if !given_up
+        && is_itself(facts)
+        && termination_log::concerns(&record, entry, facts, config.termination_log)
+    {
         let url = config.upload.url.as_deref();
-        termination_log::write(facts, file, entry, &record, url, slot.as_deref())
+        let own = &CoreFile { rights: Rights::Crasher, ..file.clone() };
+        termination_log::write(facts, own, entry, &record, url, slot.as_deref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
@@ -229,6 +232,11 @@ pub(super) fn with_core(
     vacuum::now_and_then(config)
 }
 
+/// A set-user-ID program's rights are not those of whoever started it.
+fn is_itself(facts: &Facts) -> bool {
+    !facts.secure && !facts.status.credentials.mixed()
+}
+
 /// Counts the crash for `metrics`. The process has been let go by then.
 fn count(registry: Option<&Registry>, record: &Record) {
     if let Some(Err(e)) = registry.map(|registry| CrashCounts::count(registry, record)) {
@@ -237,13 +245,13 @@ fn count(registry: Option<&Registry>, record: &Record) {
 }
 
 /// Counts the core for the container's limits.
-fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
+fn remember(slot: &Slot, root: &[u8], inside: &[u8], written: &Written, stored: Option<String>) {
     let finished = &written.finished;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-    let below = inside.strip_prefix(facts.root_path.strip_suffix(b"/").unwrap_or(&facts.root_path));
+    let below = inside.strip_prefix(root.strip_suffix(b"/").unwrap_or(root));
     let core = finished.identity.map(|identity| KeptCore {
         path: below.and_then(text),
-        root: text(&facts.root_path).unwrap_or_default(),
+        root: text(root).unwrap_or_default(),
         identity,
         size: finished.disk_size.unwrap_or(0),
         stored,

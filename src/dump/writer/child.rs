@@ -12,7 +12,7 @@ use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::quota::{self, KeptCore};
 use crate::dump::policy::slot::Slot;
 use crate::sys::apparmor::Confinement;
@@ -73,7 +73,8 @@ pub(crate) fn copy(
 ) {
     let failed = |cause, gone| Message::Done(Finished::failed(cause, gone));
     let Opened { source, hold, label, confinement, moved, store } = opened;
-    let place = match Place::of(&core_file.path, store) {
+    let is_roots = core_file.rights == Rights::ContainerRoot;
+    let place = match Place::of(&core_file.path, store, is_roots) {
         Ok(place) => place,
         Err(cause) => return report.say(&failed(cause, Vec::new())),
     };
@@ -89,7 +90,8 @@ pub(crate) fn copy(
     if space.kind == FsType::Memory && core_file.early {
         return report.say(&Message::Retry);
     }
-    let view = CrasherView { root: &facts.root_path, at_home: core_file.at_home };
+    let (root, _) = core_file.seen_from(facts);
+    let view = CrasherView { root, at_home: core_file.at_home };
     let (there, mut gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
     let (room, old) = match room(core_file, slot, &there, &space) {
         Ok(room) => room,
@@ -102,14 +104,14 @@ pub(crate) fn copy(
                 return report.say(&failed(Cause::Selinux { path: place.shown, why }, gone));
             }
         };
-    let make = || {
-        create(
-            &place,
-            core_file.unlink_first && !ready.keep_old,
-            facts.status.credentials.uid[3],
-            facts.user_ns.is_some(),
-        )
+    // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
+    // lets no process through whose IDs differ.
+    let owner = match core_file.rights {
+        Rights::Crasher if facts.user_ns.is_none() => facts.status.credentials.uid[3],
+        Rights::HostRoot if facts.user_ns.is_none() => 0,
+        _ => process::effective_uid(),
     };
+    let make = || create(&place, core_file.unlink_first && !ready.keep_old, owner);
     let made = match confinement {
         None => make(),
         Some(confinement) => confinement.and_then(|c| c.run(make)).unwrap_or_else(|e| {

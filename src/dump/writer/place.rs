@@ -1,11 +1,12 @@
 //! Where the core goes, and making its file as the kernel does.
 
 use crate::cause::Cause;
-use crate::sys::{Errno, OwnedFd, file, proc, process, resolve};
+use crate::sys::{Errno, OwnedFd, file, proc, resolve};
 
 /// Where the core goes: the directory, which is opened once for all that is done there, and the
 /// name. Symbolic links in the path are followed as the crasher would, magic links
-/// (`/proc/self/root`) are not.
+/// (`/proc/self/root`) are not. In dump mode 2 only root's own are: somebody else must not lead
+/// root's writer elsewhere.
 pub(crate) struct Place<'a> {
     /// The directory, opened.
     pub dir: OwnedFd,
@@ -19,8 +20,13 @@ impl<'a> Place<'a> {
     /// Opens the directory of `path`.
     ///
     /// # Errors
-    /// There is no such directory, or the path names no file.
-    pub(crate) fn of(path: &'a [u8], store: Option<&OwnedFd>) -> Result<Self, Cause> {
+    /// There is no such directory, or the path names no file; or, with `is_roots`, somebody else
+    /// than root could change where it leads.
+    pub(crate) fn of(
+        path: &'a [u8],
+        store: Option<&OwnedFd>,
+        is_roots: bool,
+    ) -> Result<Self, Cause> {
         let shown = path.escape_ascii().to_string();
         let fail = |e| Cause::open(&shown, e);
         if path.is_empty() {
@@ -33,8 +39,17 @@ impl<'a> Place<'a> {
         if matches!(name, b"" | b"." | b"..") {
             return Err(fail(Errno::ISDIR));
         }
-        let dir = resolve::open_dir_as_process(dir)
-            .map_err(|e| Cause::Directory { path: shown.clone(), errno: e.raw_os_error() })?;
+        let opened = match is_roots {
+            true => resolve::open_dir_of_root(dir),
+            false => resolve::open_dir_as_process(dir),
+        };
+        let dir = opened.map_err(|e| match e {
+            Errno::PERM if is_roots => Cause::RootsCore(format!(
+                "somebody else than root, or who serves a FUSE file system, could lead {shown:?} \
+                 elsewhere"
+            )),
+            e => Cause::Directory { path: shown.clone(), errno: e.raw_os_error() },
+        })?;
         let dir = from_the_hosts_side(dir, store);
         Ok(Place { dir, name, shown })
     }
@@ -59,13 +74,8 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
-/// then look at what was opened.
-pub(crate) fn create(
-    place: &Place<'_>,
-    unlink_first: bool,
-    fs_uid: u32,
-    mapped: bool,
-) -> Result<OwnedFd, Cause> {
+/// then look at what was opened. `owner`: of new files.
+pub(crate) fn create(place: &Place<'_>, unlink_first: bool, owner: u32) -> Result<OwnedFd, Cause> {
     let Place { dir, name, shown } = place;
     let removed = if unlink_first { file::unlink(dir, proc::os(name)) } else { Ok(()) };
     let fd = file::create_exclusive(dir, proc::os(name), 0o600).map_err(|e| Cause::Open {
@@ -74,9 +84,6 @@ pub(crate) fn create(
         kept: removed.err().filter(|_| e == Errno::EXIST).map(|why| format!("{why:#}")),
     })?;
     let stat = file::stat(&fd).map_err(|e| Cause::Failed(format!("{shown:?}: {e:#}")))?;
-    // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
-    // lets no process through whose IDs differ.
-    let owner = if mapped { process::effective_uid() } else { fs_uid };
     let rule = match stat {
         s if !s.regular => "it is not a regular file",
         s if s.links != 1 => "it has more than one link",
