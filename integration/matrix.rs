@@ -3,6 +3,8 @@
 //! it with `--test-threads=1`.
 #[path = "matrix/crashes.rs"]
 mod crashes;
+#[path = "matrix/daemons.rs"]
+mod daemons;
 #[path = "matrix/dialects.rs"]
 mod dialects;
 #[path = "matrix/eci.rs"]
