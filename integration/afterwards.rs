@@ -433,3 +433,42 @@ fn the_store_is_cleaned_by_itself() {
     assert_eq!(crash(), (1, 1, 1));
     container.remove();
 }
+
+support::cases!(a_program_without_a_name: upgrade("upgrade", " (deleted)"), memfd("memfd", "/memfd:payload (deleted)"), library("library", "/app/library.so (deleted)"));
+
+/// The executable was replaced while it ran, or was never a file; a library was removed: they are
+/// taken from the process. `name`: the end of the module's path.
+fn a_program_without_a_name(how: &str, name: &str) {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["gcc", "-g", "-O1"];
+    let program = build(dir.path(), "program", &flags, "replaced.c");
+    let shared = ["gcc", "-g", "-O1", "-shared", "-fPIC", "-DLIBRARY"];
+    let library = build(dir.path(), "library.so", &shared, "replaced.c");
+    let host = Host::take();
+    host.install();
+    let runtime = Runtime::new(Kind::Runc);
+    for user in [0, 1000] {
+        let mut bundle = Bundle::new();
+        bundle
+            .coredump_hooks(Path::new(BINARY))
+            .annotation("oci-coredump/pattern", "/dump/core")
+            .args(&["/app/program", how])
+            .user(user, user);
+        bundle.put_dynamic(&program, "/app/program");
+        bundle.rootfs().put(&library, "/app/library.so");
+        bundle.rootfs().directory("/app", 0o777);
+        let id = format!("{how}-{user}");
+        runtime.run(&bundle, &id);
+        host.settle();
+        let kept = host.record(&id)["binaries"].as_object().unwrap().clone();
+        assert!(kept.keys().any(|path| path.ends_with(name)), "{kept:?}");
+        drop(bundle);
+        let told = told(&format!("container={id}"));
+        let frames = told["stacks"][0]["frames"].as_array().unwrap();
+        let functions: Vec<_> = frames.iter().filter_map(|f| f["function"].as_str()).collect();
+        assert!(functions.starts_with(&["innermost", "middle", "main"]), "{told:#}");
+    }
+}

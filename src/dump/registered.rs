@@ -1,6 +1,7 @@
 //! Crashes of registered containers: with a core ([`with_core`]), or without one and why
 //! ([`without_core`]).
 
+use super::after::deleted_files::DeletedFiles;
 use super::after::ledger::Ledger;
 use super::after::on_host::answers_at;
 use super::after::{kept_binaries, termination_log, user_record};
@@ -121,10 +122,17 @@ pub(super) fn with_core(
     let locks = slot.iter().flat_map(|slot| slot.fds());
     let mut ledger = Ledger::new(config, registry, entry.account(), locks);
     let mut released_at = None;
+    let keeps = config.binaries.keep && entry.user.is_none();
+    let mut deleted = DeletedFiles::default();
     let written =
         parent::write(crash, facts, file, slot.as_deref(), store.as_ref(), |event| match event {
             // The first record is written while the writer becomes the crasher.
-            Event::Started => ledger.say(&record),
+            Event::Started => {
+                ledger.say(&record);
+                if keeps {
+                    deleted = DeletedFiles::of(&facts.task);
+                }
+            }
             Event::Goes(goes) => {
                 let cores = slot.iter().flat_map(|slot| slot.cores());
                 for core in cores.filter(|core| goes.contains(&core.identity)) {
@@ -203,8 +211,7 @@ pub(super) fn with_core(
         writer.end()?;
     }
     // A store that did not answer is not asked again.
-    let keeps = config.binaries.keep && entry.user.is_none() && ledger.is_open();
-    if let Some(id) = id.filter(|_| keeps) {
+    if let Some(id) = id.filter(|_| keeps && ledger.is_open()) {
         // The container goes with its first process, which may be the one that has crashed.
         let first = (entry.init.pid != crash.said.host_pid)
             .then(|| pidfd::open(entry.init.pid).ok())
@@ -215,6 +222,7 @@ pub(super) fn with_core(
             charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
             core_file: file,
             core: id,
+            deleted: &deleted,
             account: &entry.account(),
             slot: slot.as_deref(),
             most: &config.binaries,

@@ -78,6 +78,12 @@ pub fn open_file_in(
     open_file_by(own, root, path, below, OFlags::RDONLY)
 }
 
+/// Opens the regular file that an `O_PATH` descriptor refers to for reading, in such a process and
+/// with its rights.
+pub fn open_pinned_file(own: impl AsFd, file: impl AsFd) -> rustix::io::Result<std::fs::File> {
+    open_again(own, file, OFlags::RDONLY)
+}
+
 /// Opens the regular file `name` in a directory for writing, in a process that has changed its root
 /// since. Links and anything else of that name are refused.
 pub fn open_to_write_in(
@@ -95,12 +101,19 @@ fn open_file_by(
     below: Below,
     access: OFlags,
 ) -> rustix::io::Result<std::fs::File> {
+    open_again(own, resolve(root, path, below, false)?, access)
+}
+
+fn open_again(
+    own: impl AsFd,
+    found: impl AsFd,
+    access: OFlags,
+) -> rustix::io::Result<std::fs::File> {
     use std::os::fd::AsRawFd;
-    let found = resolve(root, path, below, false)?;
     if FileType::from_raw_mode(fs::fstat(&found)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
-    let again = found.as_raw_fd().to_string();
+    let again = found.as_fd().as_raw_fd().to_string();
     fs::openat(
         own,
         again.as_str(),
