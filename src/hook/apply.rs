@@ -7,8 +7,9 @@ use super::rootfs::{CreatedMounts, Rootfs};
 use super::volume;
 use crate::bytes::Limit;
 use crate::config::Config;
+use crate::pattern::COMPRESSED;
 use crate::record::Location;
-use crate::registry::{DumpPlace, Entry, Init, Registry};
+use crate::registry::{DumpPlace, Entry, Init, Registry, Sysctl};
 use crate::store::Store;
 use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::Proc;
@@ -149,14 +150,19 @@ fn in_container<'a>(
             *place = Some(here);
         }
         Step::View => {
-            let pattern = request.wishes.pattern.to_string();
-            let view = site.registry.make_view(id, &pattern)?;
-            later(Box::new(|| site.registry.remove_view(id)));
-            rootfs.give_label(&view)?;
-            // A container whose request failed must see the host's pattern, which is
-            // the one in effect for it.
-            if rootfs.show(&mount::clone_tree(&view, true)?)? {
-                later(Box::new(|| rootfs.hide()));
+            later(Box::new(|| site.registry.remove_views(id)));
+            let suffix = if request.wishes.compress { COMPRESSED } else { "" };
+            let append_pid = site.config.core_uses_pid;
+            let (pattern, uses_pid) = request.wishes.pattern.as_sysctls(append_pid, suffix);
+            let values = [pattern, u8::from(uses_pid).to_string()];
+            for (sysctl, value) in Sysctl::ALL.into_iter().zip(values) {
+                let view = site.registry.make_view(id, sysctl, &value)?;
+                rootfs.give_label(&view)?;
+                // A container whose request failed must see the host's values, which are those in
+                // effect for it.
+                if rootfs.show(sysctl.name(), &mount::clone_tree(&view, true)?)? {
+                    later(Box::new(move || rootfs.hide(sysctl.name())));
+                }
             }
         }
         _ => {}

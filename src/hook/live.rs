@@ -13,7 +13,7 @@ use crate::annotation::{self, Annotations};
 use crate::bytes::Limit;
 use crate::config::Config;
 use crate::record::{Location, Names};
-use crate::registry::{Entry, Registry, cgroup_keys};
+use crate::registry::{Entry, Registry, Sysctl, cgroup_keys};
 use crate::store::Store;
 use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::{self, MountPoint, Proc, mount_points};
@@ -26,7 +26,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const CORE_LIMIT: &str = "Max core file size";
-const SYSCTL: &str = "/proc/sys/kernel/core_pattern";
 
 /// Most bytes of a recorded state.
 const MAX: usize = 4 << 20;
@@ -152,7 +151,7 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
     } else {
         let _lock = registry.lock()?;
         registry.remove(id)?;
-        registry.remove_view(id)?;
+        registry.remove_views(id)?;
     }
     file::unlink(notes_dir(&registry)?, id.as_ref())?;
     store.forget_empty(id)?;
@@ -344,12 +343,14 @@ fn undo(pid: i32, registry: &Registry, store: &Store, entry: &Entry, before: &Be
 
 fn unshow(rootfs: &Rootfs, registry: &Registry, entry: &Entry) -> Result<()> {
     // Our file is mounted over the kernel's, and without it the container sees the kernel's again.
-    if let Some((shown, _)) = rootfs.look(SYSCTL, false)?
-        && filesystem::fs_type(&shown)? != filesystem::FsType::Proc
-    {
-        rootfs.hide()?;
+    for name in Sysctl::ALL.map(Sysctl::name) {
+        if let Some((shown, _)) = rootfs.look(&format!("/proc/sys/kernel/{name}"), false)?
+            && filesystem::fs_type(&shown)? != filesystem::FsType::Proc
+        {
+            rootfs.hide(name)?;
+        }
     }
-    registry.remove_view(&entry.names.container_id)
+    registry.remove_views(&entry.names.container_id)
 }
 
 fn unmount(rootfs: &Rootfs, inside: &str, source: &Path) -> Result<()> {

@@ -235,7 +235,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     let mut gone = Vec::new();
     if let Some(entry) = known {
         registry.remove(&state.id)?;
-        registry.remove_view(&state.id)?;
+        registry.remove_views(&state.id)?;
         gone.push(RemovedContainer { id: state.id.clone(), store: entry.store });
     }
     if due {

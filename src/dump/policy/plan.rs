@@ -7,12 +7,9 @@ use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
 use crate::limits::{Free, Limits};
-use crate::pattern::Template;
+use crate::pattern::{COMPRESSED, Template};
 use crate::registry::Entry;
 use std::time::Duration;
-
-/// What is added to the name of a core that is compressed.
-const COMPRESSED: &[u8] = b".zst";
 
 /// The decision.
 #[derive(Debug)]
@@ -95,7 +92,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
         return Decision::Discard(entry, Cause::RelativePath);
     }
     if entry.compress {
-        path.extend_from_slice(COMPRESSED);
+        path.extend_from_slice(COMPRESSED.as_bytes());
     }
     let file = CoreFile {
         path,
