@@ -1,19 +1,20 @@
 //! The record of one crash: what is said of it, and when.
 
-use super::record_writer::{RecordWriter, Recorded, Task};
+use super::record_writer::{Answer, Begin, RecordWriter, Recorded, Task};
 use crate::config::Config;
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
+use crate::store::Records;
 use crate::sys::{BorrowedFd, OwnedFd, process};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// How long the store may take for one line of a record. Its disk may be frozen or gone, and the
-/// crashed process waits.
+/// How long the child may sleep without a break for one line of a record. The store's disk may be
+/// frozen or gone, and the crashed process waits.
 const PROMPT: Duration = Duration::from_secs(2);
 
-/// How long for counting one more crash, which waits for two locks besides.
+/// The same for counting one more crash: longer than it waits for a lock.
 const COUNTING: Duration = Duration::from_secs(6);
 
 /// The record of one crash.
@@ -96,19 +97,36 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn ask(&mut self, task: &Task<'_>, time: Duration) -> Result<bool> {
+    /// A child that was killed, as by the kernel that needs memory, is replaced once.
+    fn ask(&mut self, task: &Task<'_>, asleep: Duration) -> Result<bool> {
+        match self.try_ask(task, asleep, Records::begin)? {
+            Some(done) => Ok(done),
+            None => self
+                .try_ask(task, asleep, Records::begin_again)?
+                .context("the process that writes records was killed twice"),
+        }
+    }
+
+    /// `None`: the child was killed, and another one may be asked. `begin`: see [`Begin`].
+    fn try_ask(&mut self, task: &Task<'_>, asleep: Duration, begin: Begin) -> Result<Option<bool>> {
         if matches!(self.state, RecordWriterState::Closed) {
             let account = self.limits.as_ref().ok().and_then(Option::as_ref);
-            self.state =
-                RecordWriterState::Open(RecordWriter::start(self.config, &self.slot, account)?);
+            let started = RecordWriter::start(self.config, &self.slot, account, begin)?;
+            self.state = RecordWriterState::Open(started);
         }
         let why = match &mut self.state {
             RecordWriterState::Gone(why) => bail!("{why}"),
             RecordWriterState::Closed => bail!("the store is not open"),
-            RecordWriterState::Open(writer) => match writer.ask(task, time) {
-                Some(Recorded::Done(result)) => return result.map_err(anyhow::Error::msg),
-                Some(Recorded::Closed(why)) => why,
-                None => "the store does not answer".into(),
+            RecordWriterState::Open(writer) => match writer.ask(task, asleep) {
+                Answer::Recorded(Recorded::Done(result)) => {
+                    return result.map(Some).map_err(anyhow::Error::msg);
+                }
+                Answer::Ended => {
+                    self.state = RecordWriterState::Closed;
+                    return Ok(None);
+                }
+                Answer::Recorded(Recorded::Closed(why)) => why,
+                Answer::Silent => "the store does not answer".into(),
             },
         };
         self.state = RecordWriterState::Gone(why.clone());

@@ -19,6 +19,9 @@ use std::time::Duration;
 /// How long the child may take to end when it is not needed any more.
 const LAST: Duration = Duration::from_secs(2);
 
+/// How long one task may take on a machine whose processors others have.
+const MOST: Duration = Duration::from_secs(60);
+
 /// The child's name in ps(1).
 const NAME: &std::ffi::CStr = c"oci-records";
 
@@ -33,6 +36,9 @@ pub(super) enum Task<'a> {
     Refuse { record: Cow<'a, Record>, most: u64 },
 }
 
+/// [`Records::begin`], or [`Records::begin_again`] for a child that takes the place of another.
+pub(super) type Begin = fn(&Records, &Record) -> Result<RecordFile>;
+
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Recorded {
@@ -40,6 +46,16 @@ pub(super) enum Recorded {
     Done(Result<bool, String>),
     /// The store cannot be opened, and why.
     Closed(String),
+}
+
+/// What a task comes to.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Recorded(Recorded),
+    /// The child has ended before it answered: it was killed.
+    Ended,
+    /// It slept for too long, as one does whose disk does not answer, and was killed.
+    Silent,
 }
 
 /// The child, from its parent's side. It ends when this is dropped.
@@ -51,7 +67,8 @@ pub(super) struct RecordWriter {
 
 impl RecordWriter {
     /// Starts it. It opens the store, and keeps the descriptors of the crash's `slot`. `account`:
-    /// the directory of the account's limits, if there is a run directory.
+    /// the directory of the account's limits, if there is a run directory. `begin`: how it opens
+    /// the record's file.
     ///
     /// # Errors
     /// There is no child to be had.
@@ -59,9 +76,11 @@ impl RecordWriter {
         config: &Config,
         slot: &[BorrowedFd<'_>],
         account: Option<&OwnedFd>,
+        begin: Begin,
     ) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("socketpair")?;
         ours.set_write_timeout(Some(LAST))?;
+        ours.set_read_timeout(Some(LAST))?;
         let child = child::fork(|| {
             process::set_name(NAME);
             process::end_with_parent();
@@ -72,23 +91,32 @@ impl RecordWriter {
             let all: Vec<_> = slot.iter().copied().chain(own).collect();
             let served = process::close_all_but(&all).and_then(|()| {
                 report::count_lines_in(account.and_then(|dir| dir.try_clone().ok()));
-                serve(config, &theirs, account)
+                serve(config, &theirs, account, begin)
             });
             i32::from(served.is_err())
         })?;
         Ok(RecordWriter { child: Some(child), stream: Some(ours) })
     }
 
-    /// Gives it a task, and waits for the answer. `None`: there was none in this time, and it is
-    /// killed as soon as that is possible.
-    pub(super) fn ask(&mut self, task: &Task<'_>, time: Duration) -> Option<Recorded> {
-        let answer = self.stream.as_ref().and_then(|stream| exchange(stream, task, time).ok());
-        if answer.is_none()
-            && let Some(child) = self.child.take()
-        {
-            let _ = child.kill();
+    /// Gives it a task, and waits for the answer. It may sleep for `asleep` without a break.
+    pub(super) fn ask(&mut self, task: &Task<'_>, asleep: Duration) -> Answer {
+        let (Some(child), Some(stream)) = (self.child.take(), &self.stream) else {
+            return Answer::Ended;
+        };
+        match exchange(stream, &child, task, asleep) {
+            Ok(Some(recorded)) => {
+                self.child = Some(child);
+                Answer::Recorded(recorded)
+            }
+            Ok(None) => {
+                let _ = child.kill();
+                Answer::Silent
+            }
+            Err(_) => {
+                let _ = child.end_now();
+                Answer::Ended
+            }
         }
-        answer
     }
 }
 
@@ -101,12 +129,23 @@ impl Drop for RecordWriter {
     }
 }
 
-fn exchange(stream: &UnixStream, task: &Task<'_>, time: Duration) -> Result<Recorded> {
-    stream.set_read_timeout(Some(time))?;
+/// `None`: no answer has come.
+///
+/// # Errors
+/// The child has ended.
+fn exchange(
+    stream: &UnixStream,
+    child: &Child,
+    task: &Task<'_>,
+    asleep: Duration,
+) -> Result<Option<Recorded>> {
     send(stream, task)?;
+    if !child.wait_readable(stream, asleep, MOST)? {
+        return Ok(None);
+    }
     let mut line = Vec::new();
     BufReader::new(stream).read_until(b'\n', &mut line)?;
-    Ok(serde_json::from_slice(&line)?)
+    Ok(Some(serde_json::from_slice(&line)?))
 }
 
 fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
@@ -116,14 +155,19 @@ fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
 }
 
 /// Does what it is told until its parent has closed the other end.
-fn serve(config: &Config, stream: &UnixStream, account: Option<&OwnedFd>) -> Result<()> {
+fn serve(
+    config: &Config,
+    stream: &UnixStream,
+    account: Option<&OwnedFd>,
+    begin: Begin,
+) -> Result<()> {
     let records = Store::open(config).and_then(|store| store.records());
     let mut file = None;
     for line in BufReader::new(stream).split(b'\n') {
         let task: Task<'_> = serde_json::from_slice(&line?)?;
         let answer = match &records {
             Ok(records) => {
-                let done = perform(task, records, account, &mut file);
+                let done = perform(task, records, account, begin, &mut file);
                 Recorded::Done(done.map_err(|e| format!("{e:#}")))
             }
             Err(e) => Recorded::Closed(format!("{e:#}")),
@@ -137,18 +181,21 @@ fn perform(
     task: Task<'_>,
     records: &Records,
     account: Option<&OwnedFd>,
+    begin: Begin,
     file: &mut Option<RecordFile>,
 ) -> Result<bool> {
     match task {
         Task::Say(record) => match file {
             Some(file) => file.add(&record)?,
-            None => *file = Some(records.begin(&record)?),
+            None => *file = Some(begin(records, &record)?),
         },
         Task::Note { record, most } => {
             let account = account.context("the directory of its limits cannot be opened")?;
             record_list::add(account, most, records, &record)?;
         }
-        Task::Refuse { record, most } => return refused::tell(account, most, records, &record),
+        Task::Refuse { record, most } => {
+            return refused::tell(account, most, records, &record, begin);
+        }
     }
     Ok(true)
 }
