@@ -472,3 +472,39 @@ fn a_program_without_a_name(how: &str, name: &str) {
         assert!(functions.starts_with(&["innermost", "middle", "main"]), "{told:#}");
     }
 }
+
+/// `info` in the moment after a crash, while the program is still being copied: with its names.
+#[test]
+fn info_right_after_the_crash() {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = build(dir.path(), "program", &["gcc", "-g", "-O1", "-pthread"], "crash.c");
+    // So large that the copy takes a while.
+    let mut more = fs::OpenOptions::new().append(true).open(&program).unwrap();
+    for _ in 0..300 {
+        std::io::Write::write_all(&mut more, &[1; 1 << 20]).unwrap();
+    }
+    let mut bundle = Bundle::new();
+    bundle.put_dynamic(&program, "/app/program");
+    bundle
+        .coredump_hooks(Path::new(BINARY))
+        .annotation("oci-coredump/pattern", "/dump/core")
+        .args(&["/bin/sh", "-c", "/app/program & wait $!; sleep 1000"]);
+    let host = Host::take();
+    host.install();
+    let runtime = Runtime::new(Kind::Runc);
+    let container = runtime.start(&bundle, "early");
+    support::wait::wait_for("the whole core", support::fixture::LONG, || {
+        host.records_of("early").first().is_some_and(|r| r["outcome"] == "written")
+    });
+    assert_eq!(host.record("early")["keeping"], true, "the copy was too fast for this test");
+    let told = told("container=early");
+    assert!(told["keeping"].is_null(), "{told:#}");
+    let frames = told["stacks"][0]["frames"].as_array().unwrap();
+    let functions: Vec<_> = frames.iter().filter_map(|f| f["function"].as_str()).collect();
+    assert!(functions.starts_with(&["innermost", "middle", "main"]), "{told:#}");
+    assert!(told["binaries"].as_object().unwrap().contains_key("/app/program"), "{told:#}");
+    container.remove();
+}

@@ -5,7 +5,7 @@ use super::locate::{self, State};
 use super::private::Private;
 use super::query::{self, Query};
 use super::selection::{Chosen, no_match};
-use super::{stack, subject, table, unpack};
+use super::{stack, still_copied, subject, table, unpack};
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
@@ -80,6 +80,7 @@ pub(super) fn run(
     }
     let registry = Registry::own();
     for (i, record) in records.into_iter().enumerate() {
+        let record = still_copied::wait(record, &chosen.store);
         if i > 0 && !args.json {
             writeln!(out)?;
         }
@@ -237,7 +238,7 @@ pub(super) fn of_record(
     all.extend(r.names.image.as_ref().map(|i| field("Image", i)));
     all.push(field("Pattern", &r.pattern));
     if r.dump_mode != 1 {
-        all.push(field("Dump mode", format!("{} (set-user-ID)", r.dump_mode)));
+        all.push(field("Dump mode", format!("{} (the core is root's)", r.dump_mode)));
     }
     let core = r.core_path.as_deref().unwrap_or("none");
     all.push((
@@ -267,6 +268,10 @@ pub(super) fn of_record(
         all.push(field("Reason", "the dump is going on, or its helper was killed"));
     }
     all.extend(r.reason.as_ref().map(|why| ("Reason", why.clone(), Style::new().bold())));
+    if still_copied::is_copied(r) {
+        let text = "its executable and libraries are still being copied, ask again for names";
+        all.push(("Stack", text.into(), Style::new().bold()));
+    }
     all.extend(overview.and_then(cut_short));
     all
 }

@@ -24,6 +24,7 @@ mod selection;
 mod serve;
 mod sink;
 mod stack;
+mod still_copied;
 mod subject;
 mod table;
 mod tools;

@@ -25,6 +25,7 @@ use crate::sys::proc::{self, printable};
 use crate::sys::{self, cgroup, kernel, pidfd, process};
 use crate::vacuum;
 use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Records that there will be no core. Nothing of the container was touched, and the process is let
@@ -201,6 +202,8 @@ pub(super) fn with_core(
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
+    let keeps = keeps && id.is_some() && !stuck && ledger.is_open();
+    record.keeping = keeps;
     ledger.close(&record);
     count(registry, &record);
     ledger.note(&record, config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX));
@@ -211,7 +214,7 @@ pub(super) fn with_core(
         writer.end()?;
     }
     // A store that did not answer is not asked again.
-    if let Some(id) = id.filter(|_| keeps && ledger.is_open()) {
+    if let Some(id) = id.filter(|_| keeps) {
         // The container goes with its first process, which may be the one that has crashed.
         let first = (entry.init.pid != crash.said.host_pid)
             .then(|| pidfd::open(entry.init.pid).ok())
@@ -229,13 +232,13 @@ pub(super) fn with_core(
             free: kernel::free_bytes(&config.store).unwrap_or(0),
         };
         // A store that was removed meanwhile is not made again.
-        if let Some(store) = Store::look(&config.store)? {
-            record.binaries =
-                keeper.keep(&store).context("keep the executable and libraries of the core")?;
-        }
-        if !record.binaries.is_empty() {
-            ledger.say(&record);
-        }
+        let kept = Store::look(&config.store)
+            .and_then(|store| store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store)));
+        let kept = kept.context("keep the executable and libraries of the core");
+        (record.keeping, record.binaries) =
+            (false, kept.as_ref().ok().cloned().unwrap_or_default());
+        ledger.say(&record);
+        kept?;
     }
     vacuum::now_and_then(config)
 }
