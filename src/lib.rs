@@ -45,6 +45,7 @@ mod annotation;
 mod bytes;
 mod cause;
 pub mod config;
+mod first_process;
 mod limits;
 mod pattern;
 mod record;

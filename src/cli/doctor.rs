@@ -4,15 +4,18 @@
 use crate::config::{self, Config, Mode, RUN_DIR};
 use crate::engine::look;
 use crate::engine::{self, Engine, Program};
+use crate::first_process::{IGNORED, is_init};
 use crate::pattern::Handler;
-use crate::registry::Registry;
+use crate::registry::{Entry, Registry};
 use crate::store::Store;
+use crate::sys::proc::{Proc, printable};
 use crate::sys::process::Who;
 use crate::sys::{kernel, ns, process, text};
 use crate::sysctl::{self, Saved};
 use crate::users;
 use anyhow::Result;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -106,6 +109,7 @@ fn checks(args: &Args) -> Vec<Check> {
     all.extend(patterns(&config));
     all.push(suid());
     all.extend(ways(&config, args));
+    all.extend(builds());
     all.extend(engines(&config));
     all.push(store(&config));
     all.extend(containers());
@@ -287,8 +291,22 @@ fn suid() -> Check {
     {
         Ok("1") => warning(
             "suid",
-            "fs.suid_dumpable is 1: cores of set-user-ID programs belong to whoever started them",
+            "fs.suid_dumpable is 1: cores of set-user-ID programs belong to whoever started them, \
+             those of containers are not kept",
             "set it to 0 or 2",
+        ),
+        Ok("0") => Check {
+            hint: Some("sysctl -w fs.suid_dumpable=2, as systemd sets it".into()),
+            ..ok(
+                "suid",
+                "fs.suid_dumpable is 0: the kernel makes no core, and tells of no crash, of \
+                 set-user-ID programs and of daemons that gave up root's rights",
+            )
+        },
+        Ok("2") => ok(
+            "suid",
+            "fs.suid_dumpable is 2: cores of set-user-ID programs and of daemons that gave up \
+             root's rights are for the container's root",
         ),
         Ok(v) => ok("suid", format!("fs.suid_dumpable is {v}")),
         Err(e) => {
@@ -397,6 +415,35 @@ fn store(config: &Config) -> Check {
     }
 }
 
+/// What is called in no build, if there is an engine that builds images.
+fn builds() -> Option<Check> {
+    let is_there = [Engine::Podman, Engine::Docker].into_iter().any(look::is_there);
+    is_there.then(|| Check {
+        hint: Some("docs/engines.md, \"Builds\", has the line that keeps a core".into()),
+        ..ok(
+            "builds",
+            "`podman build` and `docker build` call no hook: a crash there goes to the host's own \
+             handler",
+        )
+    })
+}
+
+/// Containers whose first process is their program.
+fn first_processes(entries: &[Entry]) -> Option<Check> {
+    let name = |entry: &Entry| -> Option<String> {
+        entry.init.pid_ns?;
+        let comm = Proc::open(entry.init.pid).ok()?.read("comm").ok()?;
+        let comm = printable(comm.strip_suffix(b"\n").unwrap_or(&comm));
+        (!is_init(&comm)).then_some(comm)
+    };
+    let names: BTreeSet<String> = entries.iter().filter_map(name).collect();
+    let names: Vec<String> = names.into_iter().take(5).collect();
+    (!names.is_empty()).then(|| Check {
+        hint: Some(IGNORED.into()),
+        ..ok("first process", format!("programs that are one themselves: {}", names.join(", ")))
+    })
+}
+
 fn containers() -> Vec<Check> {
     let Some(registry) = Registry::own() else {
         return vec![ok("containers", format!("none is registered ({RUN_DIR} is not there)"))];
@@ -412,6 +459,7 @@ fn containers() -> Vec<Check> {
         "containers",
         format!("{} registered", entries.iter().filter(|e| e.refused.is_none()).count()),
     )];
+    all.extend(first_processes(&entries));
     for e in entries.iter() {
         if let Some(why) = &e.refused {
             all.push(warning(

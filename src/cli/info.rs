@@ -227,6 +227,9 @@ pub(super) fn of_record(
         field("Executable", &r.exe),
     ];
     all.extend(overview.map(|o| field("Arguments", &o.arguments)));
+    if r.pid == 1 && r.signal_name == "SIGSEGV" {
+        all.push(field("Note", "abort() ends so in the first process of a container, too"));
+    }
     all.push(field("Container", query::container(&r.names)));
     all.push(field("Container ID", &r.names.container_id));
     all.extend(r.user.map(|uid| {

@@ -16,6 +16,7 @@ mod volume;
 
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};
+use crate::first_process::IGNORED;
 use crate::record::Names;
 use crate::registry::{Entry, Init, Registry, RemovedContainer};
 use crate::store::Store;
@@ -303,6 +304,9 @@ pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) 
             );
             text.push_str(&called(&request.names, request.engine));
             plan.notes.iter().for_each(|n| text.push_str(&format!("note: {n}\n")));
+            if let Some(program) = request.bundle.first_program() {
+                text.push_str(&format!("note: {program:?} is the first process: {IGNORED}\n"));
+            }
             plan.steps
                 .iter()
                 .enumerate()
