@@ -440,7 +440,7 @@ fn first_processes(entries: &[Entry]) -> Option<Check> {
     let names: Vec<String> = names.into_iter().take(5).collect();
     (!names.is_empty()).then(|| Check {
         hint: Some(IGNORED.into()),
-        ..ok("first process", format!("programs that are one themselves: {}", names.join(", ")))
+        ..ok("pid 1", format!("programs that are one themselves: {}", names.join(", ")))
     })
 }
 

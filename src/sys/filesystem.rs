@@ -54,7 +54,7 @@ pub fn space(fd: impl AsFd) -> Result<Space> {
 
 /// Whether a directory is on a file system that a process serves (FUSE).
 pub fn is_fuse(dir: impl AsFd) -> bool {
-    fs::fstatfs(dir).is_ok_and(|s| s.f_type as i64 == FUSE)
+    fs::fstatfs(dir).is_ok_and(|s| s.f_type == FUSE)
 }
 
 /// `FUSE_SUPER_MAGIC` of linux/magic.h.
