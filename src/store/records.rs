@@ -34,6 +34,9 @@ pub(crate) struct RecordFile {
     end: u64,
 }
 
+/// [`Records::begin`], or [`Records::begin_again`] where the earlier writer was killed.
+pub(crate) type Begin = fn(&Records, &Record) -> Result<RecordFile>;
+
 impl RecordFile {
     /// Adds a line with what is known now. If it could not be written completely, it does not
     /// count, and the next line overwrites it.

@@ -1,11 +1,11 @@
 //! The record of one crash: what is said of it, and when.
 
-use super::record_writer::{Answer, Begin, RecordWriter, Recorded, Task};
+use super::record_writer::{Answer, RecordWriter, Recorded, Task};
 use crate::config::Config;
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::store::Records;
-use crate::sys::{BorrowedFd, OwnedFd, process};
+use crate::store::{Begin, Records};
+use crate::sys::{BorrowedFd, OwnedFd, descriptor};
 use anyhow::{Context, Result, bail};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -77,7 +77,7 @@ impl<'a> Ledger<'a> {
     /// for the log.
     pub(crate) fn close(&mut self, record: &Record) {
         self.say(record);
-        process::release_stdin();
+        descriptor::release_stdin();
         match record.outcome {
             Outcome::Written => log::info!("{record}"),
             _ => log::warn!("{record}"),
@@ -103,7 +103,7 @@ impl<'a> Ledger<'a> {
             Some(done) => Ok(done),
             None => self
                 .try_ask(task, asleep, Records::begin_again)?
-                .context("the process that writes records was killed twice"),
+                .context("the process that writes records has ended, twice"),
         }
     }
 
@@ -121,7 +121,8 @@ impl<'a> Ledger<'a> {
                 Answer::Recorded(Recorded::Done(result)) => {
                     return result.map(Some).map_err(anyhow::Error::msg);
                 }
-                Answer::Ended => {
+                Answer::Ended(e) => {
+                    log::warn!("the process that writes records has ended: {e:#}");
                     self.state = RecordWriterState::Closed;
                     return Ok(None);
                 }

@@ -6,9 +6,9 @@ use super::{record_list, refused};
 use crate::config::Config;
 use crate::record::Record;
 use crate::report;
-use crate::store::{RecordFile, Records, Store};
+use crate::store::{Begin, RecordFile, Records, Store};
 use crate::sys::child::{self, Child};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor, process};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -36,9 +36,6 @@ pub(super) enum Task<'a> {
     Refuse { record: Cow<'a, Record>, most: u64 },
 }
 
-/// [`Records::begin`], or [`Records::begin_again`] for a child that takes the place of another.
-pub(super) type Begin = fn(&Records, &Record) -> Result<RecordFile>;
-
 /// What came of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Recorded {
@@ -52,8 +49,8 @@ pub(super) enum Recorded {
 #[derive(Debug)]
 pub(super) enum Answer {
     Recorded(Recorded),
-    /// The child has ended before it answered: it was killed.
-    Ended,
+    /// The child has ended before it answered, and how that was seen.
+    Ended(anyhow::Error),
     /// It slept for too long, as one does whose disk does not answer, and was killed.
     Silent,
 }
@@ -84,12 +81,12 @@ impl RecordWriter {
         let child = child::fork(|| {
             process::set_name(NAME);
             process::end_with_parent();
-            process::release_stdin();
+            descriptor::release_stdin();
             // The descriptor that it holds is closed now.
             report::count_lines_in(None);
             let own = account.map(OwnedFd::as_fd).into_iter().chain([theirs.as_fd()]);
             let all: Vec<_> = slot.iter().copied().chain(own).collect();
-            let served = process::close_all_but(&all).and_then(|()| {
+            let served = descriptor::close_all_but(&all).and_then(|()| {
                 report::count_lines_in(account.and_then(|dir| dir.try_clone().ok()));
                 serve(config, &theirs, account, begin)
             });
@@ -101,7 +98,7 @@ impl RecordWriter {
     /// Gives it a task, and waits for the answer. It may sleep for `asleep` without a break.
     pub(super) fn ask(&mut self, task: &Task<'_>, asleep: Duration) -> Answer {
         let (Some(child), Some(stream)) = (self.child.take(), &self.stream) else {
-            return Answer::Ended;
+            return Answer::Ended(anyhow::anyhow!("it is not there any more"));
         };
         match exchange(stream, &child, task, asleep) {
             Ok(Some(recorded)) => {
@@ -112,9 +109,9 @@ impl RecordWriter {
                 let _ = child.kill();
                 Answer::Silent
             }
-            Err(_) => {
+            Err(e) => {
                 let _ = child.end_now();
-                Answer::Ended
+                Answer::Ended(e)
             }
         }
     }

@@ -5,10 +5,9 @@
 //! own lock.
 
 use super::record_list;
-use super::record_writer::Begin;
 use crate::dump::policy::refusals::{Refusals, Tally, decide, kind};
 use crate::record::Record;
-use crate::store::Records;
+use crate::store::{Begin, Records};
 use crate::sys::{OwnedFd, file, kernel};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;

@@ -7,7 +7,7 @@
 use super::facts::Facts;
 use crate::registry::Entry;
 use crate::sys::proc::Proc;
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, cred, ns, process};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, cred, descriptor, ns};
 use anyhow::{Context, Result, bail, ensure};
 
 /// The container's root, as the writer becomes it.
@@ -76,7 +76,7 @@ impl ContainerRoot {
         ns::enter(&self.mounts, ns::NamespaceKind::Mount)?;
         keep.push(facts.task.as_fd());
         keep.extend(self.user_ns.as_ref().map(AsFd::as_fd));
-        process::close_all_but(&keep)?;
+        descriptor::close_all_but(&keep)?;
         let credentials = cred::Credentials {
             effective: self.effective,
             permitted: self.effective,
@@ -90,7 +90,7 @@ impl ContainerRoot {
             ),
             None => Ok(()),
         })?;
-        process::close(&facts.task)?;
-        self.user_ns.as_ref().map_or(Ok(()), process::close).context("close")
+        descriptor::close(&facts.task)?;
+        self.user_ns.as_ref().map_or(Ok(()), descriptor::close).context("close")
     }
 }
