@@ -85,7 +85,12 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
         crate::report::count_lines_in(dir);
     }
     if let (2, Origin::Container { entry, .. }) = (crash.said.dump_mode, &origin) {
-        facts.container_root = Some(ContainerRoot::of(&facts, entry));
+        facts.container_root = Some(ContainerRoot::of(
+            &facts.mounts,
+            facts.user_ns.as_ref(),
+            &facts.status.credentials,
+            entry,
+        ));
     }
     match plan::plan(&crash, &facts, origin) {
         Decision::Forward => {

@@ -274,7 +274,8 @@ mod tests {
         };
         let changes = before_changes(text, &entry).unwrap();
         let in_container = r#"{"in_container":[{"Directory":"/a/b"},{"Directory":"/a/b/c"},
-            "StoreDirectory",{"Mount":{"onto":"/a/b/c","source":"/store/x"}},"ViewFile","View"],"#;
+            "StoreDirectory",{"Mount":{"onto":"/a/b/c","source":"/store/x"}},"ViewFile",
+            {"View":"core_pattern"}],"#;
         let on_host = r#""on_host":[
             {"Limits":[{"pid":7,"start_time":70,"was":["0","unlimited"]},
                 {"pid":8,"start_time":80,"was":["1","2"]}]},

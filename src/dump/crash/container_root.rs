@@ -4,10 +4,10 @@
 //! groups and capabilities are the crasher's, and the path is resolved from a root directory that
 //! the crasher cannot choose, here that of the container's own mount namespace.
 
-use super::facts::Facts;
 use crate::registry::Entry;
+use crate::sys::cred::{self, Credentials};
 use crate::sys::proc::Proc;
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, cred, descriptor, ns};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor, ns};
 use anyhow::{Context, Result, bail, ensure};
 
 /// The container's root, as the writer becomes it.
@@ -22,11 +22,17 @@ pub(crate) struct ContainerRoot {
 }
 
 impl ContainerRoot {
-    /// Finds it.
+    /// Finds it. `mounts`, `user_ns`: the crasher's, the latter if it is not ours; `credentials`: its
+    /// own.
     ///
     /// # Errors
     /// The container's mounts are not at hand, or it is not certain who their root is.
-    pub(crate) fn of(facts: &Facts, entry: &Entry) -> Result<Self> {
+    pub(crate) fn of(
+        mounts: &OwnedFd,
+        user_ns: Option<&OwnedFd>,
+        credentials: &Credentials,
+        entry: &Entry,
+    ) -> Result<Self> {
         let first = Proc::open(entry.init.pid)
             .ok()
             .filter(|first| first.is_alive_since(entry.init.start_time).unwrap_or(false));
@@ -40,20 +46,20 @@ impl ContainerRoot {
         };
         let firsts = || first.as_ref().and_then(|first| first.namespace("mnt").ok());
         let Some(mounts) =
-            [facts.mounts.try_clone().ok(), firsts()].into_iter().flatten().find(is_containers)
+            [mounts.try_clone().ok(), firsts()].into_iter().flatten().find(is_containers)
         else {
             bail!("the process has other mounts than its container, whose first process has gone");
         };
         let owner = ns::user_ns_of(&mounts).context("the container's user namespace")?;
         let (owner_id, own) = (ns::inode(&owner)?, ns::own("user")?);
-        let crashers = facts.user_ns.as_ref().map_or(Ok(own), ns::inode)?;
+        let crashers = user_ns.map_or(Ok(own), ns::inode)?;
         let theirs = match &first {
             Some(first) => ns::inode(first.namespace("user")?)?,
             None => crashers,
         };
         ensure!(owner_id == theirs, "its container's mounts are not its user namespace's");
         let most = first.map_or(Ok(u64::MAX), |f| f.status().map(|s| s.credentials.permitted))?;
-        let has = if crashers == owner_id { facts.status.credentials.effective } else { 0 };
+        let has = if crashers == owner_id { credentials.effective } else { 0 };
         Ok(ContainerRoot {
             mounts,
             user_ns: (owner_id != own).then_some(owner),
@@ -69,28 +75,29 @@ impl ContainerRoot {
     /// to somebody outside of the container and that nobody in it may read.
     pub(crate) fn become_it<'a>(
         &'a self,
-        facts: &'a Facts,
+        credentials: &Credentials,
+        task: &'a Proc,
         mut keep: Vec<BorrowedFd<'a>>,
     ) -> Result<()> {
         // Root and working directory are the namespace's then.
         ns::enter(&self.mounts, ns::NamespaceKind::Mount)?;
-        keep.push(facts.task.as_fd());
+        keep.push(task.as_fd());
         keep.extend(self.user_ns.as_ref().map(AsFd::as_fd));
         descriptor::close_all_but(&keep)?;
-        let credentials = cred::Credentials {
+        let credentials = Credentials {
             effective: self.effective,
             permitted: self.effective,
-            ..facts.status.credentials.clone()
+            ..credentials.clone()
         };
         cred::assume_root(&credentials, self.user_ns.as_ref(), || match &self.user_ns {
             // The kernel asks CAP_SYS_PTRACE of the user namespace that the memory belongs to.
-            Some(_) => facts.task.open_file("auxv").map(drop).context(
+            Some(_) => task.open_file("auxv").map(drop).context(
                 "the container's root may not read this process: its program is not the \
                  container's",
             ),
             None => Ok(()),
         })?;
-        descriptor::close(&facts.task)?;
+        descriptor::close(task)?;
         self.user_ns.as_ref().map_or(Ok(()), descriptor::close).context("close")
     }
 }

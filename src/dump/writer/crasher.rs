@@ -29,7 +29,11 @@ pub(crate) fn become_crasher<'a>(
         }
         Rights::ContainerRoot => {
             let root = facts.container_root.as_ref().and_then(|root| root.as_ref().ok());
-            return root.context("the container's root")?.become_it(facts, keep);
+            return root.context("the container's root")?.become_it(
+                &credentials,
+                &facts.task,
+                keep,
+            );
         }
         Rights::Crasher => {
             if facts.profile.is_some() {
