@@ -433,3 +433,78 @@ fn the_store_is_cleaned_by_itself() {
     assert_eq!(crash(), (1, 1, 1));
     container.remove();
 }
+
+support::cases!(a_program_without_a_name: upgrade("upgrade", " (deleted)"), memfd("memfd", "/memfd:payload (deleted)"), library("library", "/app/library.so (deleted)"));
+
+/// The executable was replaced while it ran, or was never a file; a library was removed: they are
+/// taken from the process. `name`: the end of the module's path.
+fn a_program_without_a_name(how: &str, name: &str) {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["gcc", "-g", "-O1"];
+    let program = build(dir.path(), "program", &flags, "replaced.c");
+    let shared = ["gcc", "-g", "-O1", "-shared", "-fPIC", "-DLIBRARY"];
+    let library = build(dir.path(), "library.so", &shared, "replaced.c");
+    let host = Host::take();
+    host.install();
+    let runtime = Runtime::new(Kind::Runc);
+    for user in [0, 1000] {
+        let mut bundle = Bundle::new();
+        bundle
+            .coredump_hooks(Path::new(BINARY))
+            .annotation("oci-coredump/pattern", "/dump/core")
+            .args(&["/app/program", how])
+            .user(user, user);
+        bundle.put_dynamic(&program, "/app/program");
+        bundle.rootfs().put(&library, "/app/library.so");
+        bundle.rootfs().directory("/app", 0o777);
+        let id = format!("{how}-{user}");
+        runtime.run(&bundle, &id);
+        host.settle();
+        let kept = host.record(&id)["binaries"].as_object().unwrap().clone();
+        assert!(kept.keys().any(|path| path.ends_with(name)), "{kept:?}");
+        drop(bundle);
+        let told = told(&format!("container={id}"));
+        let frames = told["stacks"][0]["frames"].as_array().unwrap();
+        let functions: Vec<_> = frames.iter().filter_map(|f| f["function"].as_str()).collect();
+        assert!(functions.starts_with(&["innermost", "middle", "main"]), "{told:#}");
+    }
+}
+
+/// `info` in the moment after a crash, while the program is still being copied: with its names.
+#[test]
+fn info_right_after_the_crash() {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = build(dir.path(), "program", &["gcc", "-g", "-O1", "-pthread"], "crash.c");
+    // So large that the copy takes a while.
+    let mut more = fs::OpenOptions::new().append(true).open(&program).unwrap();
+    for _ in 0..300 {
+        std::io::Write::write_all(&mut more, &[1; 1 << 20]).unwrap();
+    }
+    let mut bundle = Bundle::new();
+    bundle.put_dynamic(&program, "/app/program");
+    bundle
+        .coredump_hooks(Path::new(BINARY))
+        .annotation("oci-coredump/pattern", "/dump/core")
+        .args(&["/bin/sh", "-c", "/app/program & wait $!; sleep 1000"]);
+    let host = Host::take();
+    host.install();
+    let runtime = Runtime::new(Kind::Runc);
+    let container = runtime.start(&bundle, "early");
+    support::wait::wait_for("the whole core", support::fixture::LONG, || {
+        host.records_of("early").first().is_some_and(|r| r["outcome"] == "written")
+    });
+    assert_eq!(host.record("early")["keeping"], true, "the copy was too fast for this test");
+    let told = told("container=early");
+    assert!(told["keeping"].is_null(), "{told:#}");
+    let frames = told["stacks"][0]["frames"].as_array().unwrap();
+    let functions: Vec<_> = frames.iter().filter_map(|f| f["function"].as_str()).collect();
+    assert!(functions.starts_with(&["innermost", "middle", "main"]), "{told:#}");
+    assert!(told["binaries"].as_object().unwrap().contains_key("/app/program"), "{told:#}");
+    container.remove();
+}

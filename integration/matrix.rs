@@ -1,8 +1,12 @@
 //! The runtime matrix: what containers see and get, on runc, crun and youki directly and on
 //! podman over runc and crun, with real crashes. Needs root and the machine's `core_pattern`: run
 //! it with `--test-threads=1`.
+#[path = "matrix/announced.rs"]
+mod announced;
 #[path = "matrix/crashes.rs"]
 mod crashes;
+#[path = "matrix/daemons.rs"]
+mod daemons;
 #[path = "matrix/dialects.rs"]
 mod dialects;
 #[path = "matrix/eci.rs"]

@@ -31,6 +31,23 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
     install -m 0755 "$program" "$directory/bin/systemd-coredump"
 fi
 
+# Daemons that give up root's rights. Installed, they would run: they are unpacked.
+for package in memcached; do
+    [ ! -x "$directory/bin/$package" ] || continue
+    echo "Unpacking $package"
+    fresh=$(mktemp -d "$directory/fresh.XXXXXX")
+    cd "$fresh"
+    # As above.
+    if ! apt-get download -qq "$package" 2>/dev/null; then
+        $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
+        apt-get download -qq "$package"
+    fi
+    dpkg-deb --extract "$fresh"/*.deb "$fresh/tree"
+    install -m 0755 "$fresh/tree/usr/bin/$package" "$directory/bin/$package"
+    cd /
+    rm -rf "$fresh"
+done
+
 # A kernel for a virtual machine, the distribution's own: installed, it would become the machine's.
 kernel_package() {
     apt-cache depends linux-image-cloud-amd64 2>/dev/null |

@@ -14,6 +14,8 @@ pub(crate) enum Cause {
     Refused(String),
     /// Dump mode other than 1.
     DumpMode(u32),
+    /// Dump mode 2, and why the container's root cannot have the core.
+    RootsCore(String),
     /// The process has more rights than the container's user.
     SetUserId,
     /// A set-user-ID program, and a pattern that is a relative path.
@@ -146,7 +148,7 @@ macro_rules! words {
 
 words! {
     Refused "refused" "the hook refused the container's request: the pattern or another annotation";
-    DumpMode "dump-mode" "dump mode 2: a set-user-ID program, or one that may not be read";
+    DumpMode "dump-mode" "dump mode 2, and the container's root cannot have the core";
     SetUserId "set-user-id" "a process with more rights than its user has";
     RlimitCore "rlimit-core" "RLIMIT_CORE of the process";
     RlimitFsize "rlimit-fsize" "RLIMIT_FSIZE of the process";
@@ -196,7 +198,7 @@ impl Cause {
     pub(crate) fn word(&self) -> Word {
         match self {
             Cause::Refused(_) => Word::Refused,
-            Cause::DumpMode(_) => Word::DumpMode,
+            Cause::DumpMode(_) | Cause::RootsCore(_) => Word::DumpMode,
             Cause::SetUserId | Cause::RelativePath => Word::SetUserId,
             Cause::RlimitCoreTooLow(_) | Cause::RlimitCore(_) => Word::RlimitCore,
             Cause::RlimitFsize(_) => Word::RlimitFsize,
@@ -264,18 +266,20 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::Refused(why) | Cause::Failed(why) => f.write_str(why),
-            Cause::DumpMode(mode) => write!(
+            Cause::DumpMode(mode) => write!(f, "dump mode {mode}: the kernel makes no core of it"),
+            Cause::RootsCore(why) => write!(
                 f,
-                "dump mode {mode} (a set-user-ID program, or one that may not be read): its core \
-                 is not for the container's user"
+                "dump mode 2 (a set-user-ID program, one that gave up its rights, or one that may \
+                 not be read): its core is for the container's root only, and {why}"
             ),
             Cause::SetUserId => f.write_str(
                 "a set-user-ID or set-group-ID program, or one with file capabilities: its core \
                  is not for the container's user",
             ),
-            Cause::RelativePath => {
-                f.write_str("a set-user-ID program dumps core to an absolute path only")
-            }
+            Cause::RelativePath => f.write_str(
+                "in dump mode 2 (a set-user-ID program, one that gave up its rights, or one that \
+                 may not be read) a core goes to an absolute path only",
+            ),
             Cause::RlimitCoreTooLow(bytes) => {
                 write!(f, "RLIMIT_CORE is {bytes} bytes, less than one page")
             }

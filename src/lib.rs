@@ -24,7 +24,7 @@
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    bytes, cause, pattern, record, limits, existing, config, annotation
+//! words    bytes, cause, first_process, pattern, record, limits, existing, config, annotation
 //!          values, no effects
 //! shared   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, identity
 //!          effects that several entry points need
@@ -47,6 +47,7 @@ mod bytes;
 mod cause;
 pub mod config;
 mod existing;
+mod first_process;
 mod limits;
 mod pattern;
 mod record;

@@ -12,6 +12,9 @@ use std::str::FromStr;
 /// The longest pattern in bytes: the kernel's `CORENAME_MAX_SIZE` is 128 including the NUL.
 pub(crate) const MAX_LEN: usize = 127;
 
+/// What is added to the name of a core that is compressed.
+pub(crate) const COMPRESSED: &str = ".zst";
+
 /// The values of core(5)'s specifiers for one crash. `hostname`, `comm`, `exe_name` and `exe_path`
 /// are already escaped, as the kernel escapes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -226,6 +229,16 @@ impl Template {
             out.extend(format!(".{}", with.pid).bytes());
         }
         out
+    }
+
+    /// The values of `kernel.core_pattern` and `kernel.core_uses_pid` from which a program computes
+    /// the name that its core will have, with `suffix` at its end.
+    pub(crate) fn as_sysctls(&self, append_pid: bool, suffix: &str) -> (String, bool) {
+        let pid = match append_pid && !self.pieces.contains(&Piece::Specifier(b'p')) {
+            true if !suffix.is_empty() => ".%p",
+            _ => "",
+        };
+        (format!("{self}{pid}{suffix}"), append_pid && pid.is_empty())
     }
 
     /// The text for one crash without the PID that `core_uses_pid` appends: an

@@ -266,6 +266,9 @@ pub(crate) struct Record {
     /// store belong to this core.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub binaries: BTreeMap<String, String>,
+    /// They are still being found and copied. A helper that was killed leaves it so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeping: bool,
     /// How many crashes this record stands for, if more than one: refused crashes of one kind are
     /// counted. `time` and all other fields are those of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@
 //!   limits/.forwarded/            the same of crashes that are no container's
 //!   crash-counts.json             what `metrics` tells of crashes since the boot
 //!   views/<id>                    what the container reads in its /proc/sys/kernel/core_pattern
+//!   views/.pid-<id>               ... and in core_uses_pid there
 //! ```
 //!
 //! Users who are not root have such a directory each ([`crate::users`]).
@@ -22,7 +23,6 @@ pub(crate) use entry::{
 };
 
 use crate::config::RUN_DIR;
-use crate::pattern::Pattern;
 use crate::record::Names;
 
 use crate::sys::user::{self, Who};
@@ -312,7 +312,7 @@ impl Registry {
             let entry = self.get(&id);
             if entry.as_ref().is_none_or(|e| !e.init_lives()) {
                 // One damaged entry must not keep the others from being swept.
-                if let Err(e) = self.remove(&id).and_then(|_| self.remove_view(&id)) {
+                if let Err(e) = self.remove(&id).and_then(|_| self.remove_views(&id)) {
                     log::warn!("the entry of container {id} cannot be removed, ignoring: {e:#}");
                     continue;
                 }
@@ -329,18 +329,21 @@ impl Registry {
         file::is_due(&self.run, SWEPT.as_ref(), EVERY)
     }
 
-    /// Writes the file that the container sees as `/proc/sys/kernel/core_pattern`, and opens it.
-    pub(crate) fn make_view(&self, id: &str, pattern: &Pattern) -> Result<OwnedFd> {
+    /// Writes the file that the container sees as one of its sysctls, and opens it.
+    pub(crate) fn make_view(&self, id: &str, of: Sysctl, value: &str) -> Result<OwnedFd> {
         check_id(id)?;
-        let views = file::make_dir(&self.run, "views".as_ref(), 0o700)?;
-        file::replace(&views, id.as_ref(), format!("{pattern}\n").as_bytes(), 0o444)?;
-        Ok(file::open_read(&views, id.as_ref())?.into())
+        let (views, name) = (file::make_dir(&self.run, "views".as_ref(), 0o700)?, of.view(id));
+        file::replace(&views, name.as_ref(), format!("{value}\n").as_bytes(), 0o444)?;
+        Ok(file::open_read(&views, name.as_ref())?.into())
     }
 
-    /// Removes the file that [`Registry::make_view`] wrote. A mount of it stays readable.
-    pub(crate) fn remove_view(&self, id: &str) -> Result<()> {
+    /// Removes the files that [`Registry::make_view`] wrote. A mount of them stays readable.
+    pub(crate) fn remove_views(&self, id: &str) -> Result<()> {
         check_id(id)?;
-        file::unlink(file::make_dir(&self.run, "views".as_ref(), 0o700)?, id.as_ref())
+        let views = file::make_dir(&self.run, "views".as_ref(), 0o700)?;
+        let remove = |of: Sysctl| file::unlink(&views, of.view(id).as_ref());
+        // Each by itself.
+        Sysctl::ALL.map(remove).into_iter().collect()
     }
 
     /// `None` if there is no such entry, an error if it is damaged.
@@ -357,6 +360,36 @@ impl Registry {
 
     fn whose(&self) -> String {
         self.user.map(|uid| format!(" of user {uid}")).unwrap_or_default()
+    }
+}
+
+/// A sysctl of `kernel` of which a container has a view of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sysctl {
+    /// The pattern.
+    CorePattern,
+    /// Whether the PID is appended.
+    CoreUsesPid,
+}
+
+impl Sysctl {
+    /// Both.
+    pub(crate) const ALL: [Sysctl; 2] = [Sysctl::CorePattern, Sysctl::CoreUsesPid];
+
+    /// Its file in /proc/sys/kernel.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Sysctl::CorePattern => "core_pattern",
+            Sysctl::CoreUsesPid => "core_uses_pid",
+        }
+    }
+
+    /// The file of a container's view. No container ID begins with a dot.
+    fn view(self, id: &str) -> String {
+        match self {
+            Sysctl::CorePattern => id.to_owned(),
+            Sysctl::CoreUsesPid => format!(".pid-{id}"),
+        }
     }
 }
 

@@ -91,8 +91,12 @@ fn row_04_absolute_pattern_in_the_hosts_root() {
         names(&bundle.rootfs().host_path("/jail").join(inside.trim_start_matches('/'))),
         [format!("core.{jailed}")]
     );
-    crash(&container, "1000:1000", "", &["/bin/suid", "null"]);
-    assert_eq!(names(volume.path()).len(), 1, "the set-user-ID program's core is there");
+    let (roots, _) = crash(&container, "1000:1000", "", &["/bin/suid", "null"]);
+    let of = |pid: i32| format!("core.{pid}");
+    let mut both = [of(pid), of(roots)];
+    both.sort();
+    assert_eq!(names(volume.path()), both);
+    assert_eq!(owner_and_mode(&volume.path().join(of(roots))), (0, 1000, 0o600));
     assert_eq!(tree(lure.path()), before);
     assert_eq!(host.records_of("absolute").len(), 3);
     // For a process in the host's mount namespace the pattern would name a directory of the host:

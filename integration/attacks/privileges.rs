@@ -8,6 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use support::bare;
+use support::core_bytes::is_core;
 use support::core_file::owner_and_mode;
 use support::fixture::{as_nobody, bundle, crash, names, tree};
 use support::fuse::{Answer, Fuse};
@@ -17,12 +18,12 @@ use support::processes::wait_gone;
 use support::runtime::{Kind, Runtime};
 use support::scene::{self, only_record};
 
-support::cases!(row_02_core_of_a_set_user_id_program: suid_dumpable_1("1", 1), suid_dumpable_2("2", 2));
+support::cases!(row_02_core_of_a_set_user_id_program: suid_dumpable_1("1", false), suid_dumpable_2("2", true));
 
 /// A user crashes a set-user-ID program. A core with data that a program of root has read would be
 /// a way to root, even if the administrator has set `fs.suid_dumpable` to 1, with which the kernel
-/// treats the program as an ordinary one.
-fn row_02_core_of_a_set_user_id_program(suid_dumpable: &str, dump_mode: i32) {
+/// treats the program as an ordinary one: then there is none. With 2 there is one of root's.
+fn row_02_core_of_a_set_user_id_program(suid_dumpable: &str, is_roots: bool) {
     let host = scene::host();
     host.set("fs/suid_dumpable", suid_dumpable);
     let runtime = Runtime::new(Kind::Runc);
@@ -32,18 +33,124 @@ fn row_02_core_of_a_set_user_id_program(suid_dumpable: &str, dump_mode: i32) {
     for mode in [0o4755, 0o2755] {
         fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
         let container = runtime.start(&bundle, &id);
-        let (_, status) = crash(&container, "1000:1000", "", &["/bin/crasher", "null"]);
+        let (pid, status) = crash(&container, "1000:1000", "", &["/bin/crasher", "null"]);
         assert_eq!(status & 0x7f, 11);
-        assert_eq!(names(volume.path()), [] as [&str; 0], "suid_dumpable={suid_dumpable} {mode:o}");
         let record = only_record(&host, &id);
-        assert_eq!(
-            (&record["outcome"], &record["dump_mode"]),
-            (&"none".into(), &dump_mode.into()),
-            "{record:#}"
-        );
-        assert!(record["reason"].as_str().unwrap().contains("set-user-ID"), "{record:#}");
+        assert_eq!(record["dump_mode"], suid_dumpable.parse::<i32>().unwrap(), "{record:#}");
+        if is_roots {
+            let core = volume.path().join(format!("core.{pid}"));
+            let (uid, _, mode) = owner_and_mode(&core);
+            assert_eq!((uid, mode), (0, 0o600), "{record:#}");
+            assert_eq!(record["outcome"], "written", "{record:#}");
+            let inside = format!("/dump/core.{pid}");
+            for user in ["1000:1000", "2000:2000", "1000:0"] {
+                let options = ["--user", user, "--cap", ""];
+                let read = container.exec_with(&options, &["/bin/cat", &inside]);
+                assert!(!read.status.success() && read.stdout.is_empty(), "{user} reads it");
+                container.exec_with(&options, &["/bin/sh", "-c", &format!("rm -f {inside}")]);
+                container.exec_with(&options, &["/bin/mv", &inside, "/dump/mine"]);
+            }
+            assert!(is_core(&fs::read(&core).unwrap()), "somebody has removed or changed it");
+            fs::remove_file(core).unwrap();
+        } else {
+            assert_eq!(record["outcome"], "none", "{record:#}");
+            assert!(record["reason"].as_str().unwrap().contains("set-user-ID"), "{record:#}");
+        }
+        assert_eq!(names(volume.path()), [] as [&str; 0], "suid_dumpable={suid_dumpable} {mode:o}");
         container.remove();
         fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
+    }
+}
+
+/// Dump mode 2: the writer has root's rights, so a user of the container tries to lead it to where
+/// root alone may write, or to have it write into something of his.
+#[test]
+fn row_02_a_user_leads_the_writer_of_roots_core() {
+    let host = scene::host();
+    host.set("fs/suid_dumpable", "2");
+    host.configure("core_uses_pid = false\n");
+    let runtime = Runtime::new(Kind::Runc);
+    let (mut bundle, volume) = bundle();
+    bundle.annotation(support::scene::ECI, "/dump/user/way/core");
+    let suid = bundle.rootfs().host_path("/bin/suid");
+    fs::copy(bundle.rootfs().host_path("/bin/crasher"), &suid).unwrap();
+    fs::set_permissions(&suid, fs::Permissions::from_mode(0o4755)).unwrap();
+    bundle.rootfs().directory("/roots", 0o755);
+    bundle.rootfs().directory("/jail/dump/user/way", 0o777);
+    let theirs = volume.path().join("user");
+    fs::create_dir_all(theirs.join("way")).unwrap();
+    fs::set_permissions(theirs.join("way"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let container = runtime.start(&bundle, "led");
+    let roots = bundle.rootfs().host_path("/roots");
+    let crashes = || {
+        crash(&container, "1000:1000", "", &["/bin/suid", "null"]);
+        let drops = ["/bin/crasher", "--drop-to", "1000", "null"];
+        crash(&container, "0:0", "", &drops);
+        // From a root directory that a user could have made.
+        crash(&container, "0:0", "--chroot /jail", &["/bin/crasher", "--drop-to", "1000", "null"]);
+    };
+    bundle.rootfs().put(support::crasher::crasher(), "/jail/bin/crasher");
+    let user = |script: &str| {
+        let done = container.exec_with(&["--user", "1000:1000"], &["/bin/sh", "-ec", script]);
+        assert!(done.status.success(), "{script}: {done:?}");
+    };
+
+    // What has the name already stays what it is.
+    for make in [
+        "echo mine > core",
+        "ln -s /roots/core core",
+        "echo mine > one; ln one core",
+        "mkfifo core",
+        "mkdir core",
+    ] {
+        user(&format!("cd /dump/user/way; {make}"));
+        let before = tree(volume.path());
+        crashes();
+        assert_eq!(tree(volume.path()), before, "{make}");
+        user("rm -rf /dump/user/way/*");
+    }
+    // A way that a user can change, even while it still leads to the right place.
+    std::os::unix::fs::chown(&theirs, Some(1000), Some(1000)).unwrap();
+    for make in ["true", "mv way old; ln -s /roots way", "rm way; ln -s /dump/user/old way"] {
+        user(&format!("cd /dump/user; {make}"));
+        crashes();
+        assert_eq!(names(&roots), [] as [&str; 0], "{make}");
+        let all = tree(volume.path());
+        assert!(!all.keys().any(|path| path.ends_with("core")), "{make}: {all:?}");
+    }
+    let records = host.records_of("led");
+    assert!(records.iter().all(|r| r["outcome"] == "none"), "{records:#?}");
+    assert_eq!(names(&bundle.rootfs().host_path("/jail/dump/user/way")), [] as [&str; 0]);
+}
+
+/// A container with a user namespace: its root gets the core of what is the container's, and not
+/// that of a program that belongs to the host and that nobody in the container may read.
+#[test]
+fn row_02_roots_core_in_a_user_namespace() {
+    let host = scene::host();
+    host.set("fs/suid_dumpable", "2");
+    let runtime = Runtime::new(Kind::Runc);
+    let (mut bundle, volume) = bundle();
+    bundle.user_namespace();
+    let foreign = TempDir::with_prefix("foreign").unwrap();
+    fs::set_permissions(foreign.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let closed = foreign.path().join("crasher");
+    fs::copy(support::crasher::crasher(), &closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o711)).unwrap();
+    bundle.bind(foreign.path(), "/foreign");
+    let container = runtime.start(&bundle, "mapped");
+    let (pid, _) = crash(&container, "0:0", "", &["/bin/crasher", "--drop-to", "1000", "null"]);
+    let core = volume.path().join(format!("core.{pid}"));
+    let base = support::bundle::USERNS_BASE;
+    assert_eq!(owner_and_mode(&core), (base, base + 1000, 0o600), "{:#?}", host.records());
+    assert!(is_core(&fs::read(core).unwrap()));
+    for user in ["0:0", "1000:1000"] {
+        let (pid, _) = crash(&container, user, "", &["/foreign/crasher", "null"]);
+        assert!(!volume.path().join(format!("core.{pid}")).exists(), "{user}");
+        let records = host.records_of("mapped");
+        let record = records.iter().find(|r| r["pid"] == pid).unwrap();
+        assert_eq!((&record["outcome"], &record["dump_mode"]), (&"none".into(), &2.into()));
+        assert!(record["reason"].as_str().unwrap().contains("may not read"), "{record:#}");
     }
 }
 

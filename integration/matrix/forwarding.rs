@@ -322,3 +322,51 @@ fn systemd_coredump() {
         "systemd has the container's core"
     );
 }
+
+support::cases!(a_handler_that_hands_back_to_us: in_its_place("exec"), as_its_child(""), behind_its_back("setsid"));
+
+/// Another handler has saved our pattern as what was there before it, and hands on to that; ours
+/// hands the host's crashes on to it. One round, whatever way it goes, and the crashed process is
+/// let go.
+fn a_handler_that_hands_back_to_us(way: &str) {
+    const BRAKE: usize = 20;
+    let host = host();
+    let runtime = Runtime::new(Kind::Runc);
+    let directory = TempDir::with_prefix("h").unwrap();
+    let (other, log) = (directory.path().join("other"), directory.path().join("log"));
+    let (end, beside) = match way {
+        "setsid" => ("<&0 &", "sleep 1"),
+        _ => ("", ""),
+    };
+    let script = format!(
+        "#!/bin/sh\necho x >>{log}\n[ $(wc -l <{log}) -gt {BRAKE} ] && exit\n\
+         PATH=/bin:/usr/bin {way} {BINARY} handle \"$@\" {end}\n{beside}\n",
+        log = log.display()
+    );
+    fs::write(&other, script).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let first_bundle = annotated();
+    let first = runtime.start(&first_bundle, "first");
+    assert_taken_over(&host);
+    let ours = host.sysctl("kernel/core_pattern");
+    let (_, arguments) = ours.split_once(" handle ").unwrap();
+    host.set("kernel/core_pattern", &format!("|{} {arguments}", other.display()));
+    // The next hook takes over again, and keeps that one as the earlier handler.
+    let second_bundle = annotated();
+    let second = runtime.start(&second_bundle, "second");
+    assert_taken_over(&host);
+
+    let rounds = || fs::read_to_string(&log).unwrap_or_default().lines().count();
+    for crash in 1..=2 {
+        let (_, status) = crash_on_host(directory.path());
+        assert_eq!(status & 0x7f, 11);
+        assert_eq!(rounds(), crash, "rounds after {crash} crashes");
+    }
+    // Containers' crashes are ours alone.
+    for (container, id) in [(&first, "first"), (&second, "second")] {
+        crash(|script| container.sh(script), "segv");
+        assert_eq!(only_record(&host, id)["outcome"], "written");
+    }
+    assert_eq!(rounds(), 2);
+}

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::observe::{MARKER, Observed};
+use super::observe::{MARKER, Observed, PID};
 use super::row::{Forced, Row};
 use super::snapshot::{Change, Node};
 use support::core_bytes::{clear_privilege, describe, is_core, masked, whole};
@@ -65,7 +65,8 @@ pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String
     match row.forced {
         Forced::Nothing => {}
         Forced::CoreFlag => expected.status |= CORE_FLAG,
-        Forced::NoCoreOfPrivileged | Forced::EscapesToHost => expected.changes.clear(),
+        Forced::NoCoreOfPrivileged => expected.changes.clear(),
+        Forced::EscapesToHost => expected.changes = roots_own(row, ours),
         Forced::MoreFits => more_fits(&mut expected, ours, &mut differences),
         Forced::PrivilegeUsed => expected.changes.values_mut().for_each(without_privilege),
         Forced::Refused => {
@@ -143,6 +144,18 @@ fn kept_by_earlier_handler(ours: &Observed) -> BTreeMap<String, Change> {
         .filter(|change| matches!(change, Change::Added(node) if whole(&node.content)));
     // Without it there is an expectation that nothing fulfils.
     BTreeMap::from([(path.to_owned(), core.cloned().unwrap_or(Change::Removed))])
+}
+
+/// What the kernel makes at the host's path, in the container: a core of its root's.
+fn roots_own(row: &Row, ours: &Observed) -> BTreeMap<String, Change> {
+    let path = format!("container: {}.{PID}", row.pattern);
+    let is_it = |change: &&Change| {
+        matches!(change, Change::Added(node) if whole(&node.content)
+            && node.owner.0 == 0 && node.mode & 0o7777 == 0o600)
+    };
+    let core = ours.changes.get(&path).filter(is_it).cloned();
+    // Without it there is an expectation that nothing fulfils.
+    BTreeMap::from([(path, core.unwrap_or(Change::Removed))])
 }
 
 /// A change in a few words.
@@ -311,8 +324,7 @@ fn records(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<
     check("host_tid", ours.host_tid.into());
     check("signal", (ours.status & 0x7f).into());
     check("pattern", row.pattern.as_str().into());
-    let keeps = kernel.status & CORE_FLAG != 0
-        && !matches!(row.forced, Forced::NoCoreOfPrivileged | Forced::EscapesToHost);
+    let keeps = kernel.status & CORE_FLAG != 0 && row.forced != Forced::NoCoreOfPrivileged;
     let file = ours.changes.values().find_map(|change| match change {
         Change::Added(node) | Change::Changed(node)
             if is_core(&node.content) || node.content.is_empty() =>

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -13,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::Value;
 
-use super::row::Row;
+use super::row::{Row, SHARED};
 use super::snapshot::{Change, Snapshot};
 use support::bundle::Bundle;
 use support::core_bytes::is_core;
@@ -65,6 +66,7 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
     for (name, value) in &row.sysctls {
         host.set(name, value);
     }
+    let _shared = row.is_shared.then(Shared::make);
     let mut bundle = bundle(row);
     let id = format!("oracle-{}", row.name);
     match side {
@@ -124,6 +126,24 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
     }
 }
 
+/// The directory [`SHARED`] of the host, which everybody may write to.
+struct Shared;
+
+impl Shared {
+    fn make() -> Self {
+        let _ = fs::remove_dir_all(SHARED);
+        fs::create_dir(SHARED).unwrap();
+        fs::set_permissions(SHARED, fs::Permissions::from_mode(0o1777)).unwrap();
+        Shared
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(SHARED);
+    }
+}
+
 fn bundle(row: &Row) -> Bundle {
     let mut bundle = Bundle::new();
     bundle.rootfs().put(crasher::crasher(), "/bin/crasher");
@@ -137,6 +157,9 @@ fn bundle(row: &Row) -> Bundle {
     args.extend(["--", &row.program, "--wait"]);
     args.extend(row.crasher.iter().map(String::as_str));
     bundle.args(&args);
+    if row.is_shared {
+        bundle.bind(Path::new(SHARED), SHARED);
+    }
     (row.prepare)(&mut bundle);
     bundle
 }

@@ -15,8 +15,8 @@ pub enum Forced {
     /// the kernel's file mode keeps a core, the project never hands one to a container.
     /// The wait status says on both sides that a core was dumped.
     NoCoreOfPrivileged,
-    /// The same in dump mode 2: the kernel resolves the pattern in the host's root, as root,
-    /// so its core is on the host.
+    /// Dump mode 2: the kernel resolves the pattern in the host's root, so its core is on the
+    /// host; the project's is at the same path in the container.
     EscapesToHost,
     /// The file system gets full. The project stores no pages of zeros, so more of the core fits:
     /// the kernel's file is the beginning of the project's.
@@ -54,7 +54,13 @@ pub struct Row {
     /// The kernel randomizes the process's addresses in spite of personality(2), so two cores of it
     /// cannot be compared byte by byte.
     pub randomized: bool,
+    /// The pattern's directory is [`SHARED`], one directory of the host under the same path there
+    /// and in the container: what the kernel resolves in the host's root is the same file.
+    pub is_shared: bool,
 }
+
+/// See [`Row::is_shared`].
+pub const SHARED: &str = "/tmp/of-the-oracle";
 
 impl Row {
     /// A root process of one thread that dies of SIGSEGV; the core goes to
@@ -72,6 +78,7 @@ impl Row {
             forced: Forced::Nothing,
             location: None,
             randomized: false,
+            is_shared: false,
         }
     }
 
@@ -148,6 +155,12 @@ impl Row {
     pub fn location(mut self, word: &'static str) -> Self {
         self.location = Some(word);
         self
+    }
+
+    /// The core goes to [`SHARED`].
+    pub fn shared(mut self) -> Self {
+        self.is_shared = true;
+        self.pattern(format!("{SHARED}/core"))
     }
 
     pub fn randomized(mut self) -> Self {

@@ -38,6 +38,7 @@ mod service;
 mod ship;
 mod sink;
 mod stack;
+mod still_copied;
 mod subject;
 mod table;
 mod target_file;

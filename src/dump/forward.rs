@@ -3,13 +3,14 @@
 
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
-use crate::dump::forwarded::{self, Most, Owner};
+use crate::dump::forwarded::{self, Crashed, Entry, Most, Owner};
 use crate::dump::policy::plan;
 use crate::dump::policy::slots::{Asking, Pool, SlotAnswer};
 use crate::dump::writer::parent;
 use crate::limits::Limits;
 use crate::pattern::{Handler, Template};
 use crate::registry::Registry;
+use crate::sys::proc::Proc;
 use crate::sys::{descriptor, pidfd, process};
 use crate::sysctl::{self, Saved};
 use anyhow::{Context, Result, bail};
@@ -37,14 +38,19 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
         Handler::Pipe(args) => {
             let most = Most::of(saved.pipe_limit(), whose.limits);
             let is_still = || crash.pidfd.as_ref().is_none_or(pidfd::lives);
+            let crashed = start_time(&crash);
             let entered = whose
                 .registry
                 .context("there is no run directory")
-                .and_then(|registry| forwarded::enter(registry, most, whose.who, is_still));
+                .and_then(|r| forwarded::enter(r, most, whose.who, crashed, is_still));
             match entered {
-                Ok(true) => {}
-                Ok(false) => {
+                Ok(Entry::Free) => {}
+                Ok(Entry::Full) => {
                     skip(whose, &crash);
+                    return Ok(());
+                }
+                Ok(Entry::Again) => {
+                    came_back(whose, &crash, &saved);
                     return Ok(());
                 }
                 Err(e) => uncounted(whose, &e),
@@ -57,6 +63,25 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
         }
         Handler::File(template) => to_file(&crash, &template, whose),
     }
+}
+
+fn start_time(crash: &Crash) -> Option<Crashed> {
+    let pid = crash.said.host_pid;
+    Some((pid, Proc::open(pid).and_then(|process| process.start_time()).ok()?))
+}
+
+/// That program hands on to whoever was there before it, and that is this one.
+fn came_back(whose: &Whose<'_>, crash: &Crash, saved: &Saved) {
+    let pid = crash.said.host_pid;
+    sparingly(whose.registry, "again", || {
+        log::warn!(
+            "process {pid} of the host: the earlier handler {:?} has handed its crash back to this \
+             program, which does not hand it on again: configure that handler not to, or run \
+             `oci-coredump uninstall`, set core_pattern, `oci-coredump install` (further ones are \
+             not told of for a minute)",
+            saved.core_pattern
+        )
+    });
 }
 
 fn skip(whose: &Whose<'_>, crash: &Crash) {

@@ -25,6 +25,23 @@ struct Busy {
     /// ID.
     #[serde(default)]
     is_contained: bool,
+    /// The process that crashed.
+    #[serde(default)]
+    crashed: Option<Crashed>,
+}
+
+/// A process that crashed, which it does once: its ID and start time, in clock ticks since the boot.
+pub(super) type Crashed = (i32, u64);
+
+/// Whether a crash may be handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// It may, and is noted.
+    Free,
+    /// There is no room for it.
+    Full,
+    /// It was handed on before: the earlier handler has handed it back to us.
+    Again,
 }
 
 /// Whose crash it is.
@@ -106,7 +123,7 @@ pub(super) const DOORS: u32 = 256;
 const MANY: usize = 1024;
 
 /// Notes that this process handles a crash of `who`, where there is room for it; waits for that as
-/// long as `most` says and `is_still` there. Returns whether there is.
+/// long as `most` says and `is_still` there.
 ///
 /// # Errors
 /// The run directory cannot be used.
@@ -114,29 +131,32 @@ pub(super) fn enter(
     registry: &Registry,
     most: Most,
     who: Owner,
+    crashed: Option<Crashed>,
     is_still: impl Fn() -> bool,
-) -> Result<bool> {
+) -> Result<Entry> {
     let until = Instant::now() + most.wait;
     let left = || until.saturating_duration_since(Instant::now());
     let dir = registry.forwarded_dir()?;
-    if attempt(&dir, most, who)? {
-        return Ok(true);
+    match attempt(&dir, most, who, crashed)? {
+        Entry::Full => {}
+        known => return Ok(known),
     }
     if most.wait.is_zero() || no_memory() {
-        return Ok(false);
+        return Ok(Entry::Full);
     }
     let door = file::open_lock(&dir, format!("door-{}", who.uid % DOORS).as_ref())?;
     while !file::lock_within(&door, left().min(STILL))? {
         if left().is_zero() || !is_still() {
-            return Ok(false);
+            return Ok(Entry::Full);
         }
     }
     loop {
-        if attempt(&dir, most, who)? {
-            return Ok(true);
+        match attempt(&dir, most, who, crashed)? {
+            Entry::Full => {}
+            known => return Ok(known),
         }
         if left().is_zero() || !is_still() {
-            return Ok(false);
+            return Ok(Entry::Full);
         }
         std::thread::sleep(AGAIN);
     }
@@ -147,28 +167,33 @@ fn no_memory() -> bool {
     kernel::memory().is_ok_and(|(total, available)| available < total / 20)
 }
 
-fn attempt(dir: &OwnedFd, most: Most, who: Owner) -> Result<bool> {
+fn attempt(dir: &OwnedFd, most: Most, who: Owner, crashed: Option<Crashed>) -> Result<Entry> {
     let lock = file::reopen_dir(dir)?;
     // Where so many come at once that the list is not to be had, there is no room for one more.
     if !file::lock_within(&lock, PATIENCE)? {
-        return Ok(false);
+        return Ok(Entry::Full);
     }
     let text = file::open_read(dir, FILE.as_ref()).ok();
     let text = text.and_then(|f| file::read_bounded(f, MAX, FILE).ok()).unwrap_or_default();
     // A damaged list is an empty one.
     let mut busy: Vec<Busy> = serde_json::from_slice(&text).unwrap_or_default();
+    // Whoever handed it on may have ended, where the earlier handler goes on by itself.
+    if crashed.is_some() && busy.iter().any(|b| b.crashed == crashed) {
+        return Ok(Entry::Again);
+    }
     if !most.has_room(&busy, who) || busy.len() >= MANY {
         busy.retain(lives);
     }
     if !most.has_room(&busy, who) {
-        return Ok(false);
+        return Ok(Entry::Full);
     }
     let pid = std::process::id() as i32;
     let Owner { uid, is_contained } = who;
-    busy.push(Busy { pid, start_time: Proc::open(pid)?.start_time()?, uid, is_contained });
+    let start_time = Proc::open(pid)?.start_time()?;
+    busy.push(Busy { pid, start_time, uid, is_contained, crashed });
     let text = serde_json::to_vec(&busy).context("list to JSON")?;
     file::replace(dir, FILE.as_ref(), &text, 0o600)?;
-    Ok(true)
+    Ok(Entry::Free)
 }
 
 fn lives(busy: &Busy) -> bool {
@@ -186,7 +211,8 @@ mod tests {
     fn as_the_kernel_would_or_by_our_own_limits() {
         let limits = Limits::defaults();
         let busy = |uids: &[u32], is_contained: bool| -> Vec<Busy> {
-            let of = |uid: &u32| Busy { pid: 1, start_time: 1, uid: *uid, is_contained };
+            let of =
+                |uid: &u32| Busy { pid: 1, start_time: 1, uid: *uid, is_contained, crashed: None };
             uids.iter().map(of).collect()
         };
         let of = |uid| Owner { uid, is_contained: false };

@@ -32,6 +32,7 @@ use anyhow::{Context, Result};
 use copy::pages;
 use crash::arguments::Crash;
 use crash::container::{self, Origin};
+use crash::container_root::ContainerRoot;
 use crash::facts::Facts;
 use forward::{Whose, sparingly};
 use forwarded::Owner;
@@ -67,7 +68,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
     // Slots are taken in it, also those of users, whose registries are elsewhere.
     let registry = Registry::open().or_else(|| Registry::create().ok());
     crate::report::count_lines_in(registry.as_ref().and_then(|r| r.forwarded_dir().ok()));
-    let facts = match Facts::gather(&crash) {
+    let mut facts = match Facts::gather(&crash) {
         Ok(facts) => facts,
         Err(e) => {
             sparingly(registry.as_ref(), "unknown", || {
@@ -82,6 +83,14 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
     if let Origin::Container { entry, .. } = &origin {
         let dir = registry.as_ref().and_then(|r| r.limits_dir(&entry.account()).ok());
         crate::report::count_lines_in(dir);
+    }
+    if let (2, Origin::Container { entry, .. }) = (crash.said.dump_mode, &origin) {
+        facts.container_root = Some(ContainerRoot::of(
+            &facts.mounts,
+            facts.user_ns.as_ref(),
+            &facts.status.credentials,
+            entry,
+        ));
     }
     match plan::plan(&crash, &facts, origin) {
         Decision::Forward => {

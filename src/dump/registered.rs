@@ -1,12 +1,13 @@
 //! Crashes of registered containers: with a core ([`with_core`]), or without one and why
 //! ([`without_core`]).
 
+use super::after::deleted_files::DeletedFiles;
 use super::after::ledger::Ledger;
 use super::after::on_host::answers_at;
 use super::after::{kept_binaries, measured, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
-use super::policy::plan::{self, CoreFile};
+use super::policy::plan::{self, CoreFile, Rights};
 use super::policy::quota::KeptCore;
 use super::policy::slot::Slot;
 use super::policy::slots::{Asking, Pool};
@@ -24,6 +25,7 @@ use crate::sys::proc::{self, printable};
 use crate::sys::{self, cgroup, descriptor, kernel, pidfd};
 use crate::vacuum;
 use anyhow::{Context, Result};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -56,9 +58,7 @@ pub(super) fn without_core(
     // with a record of its own, of which there are few: nothing waits.
     let is_own = matches!(told, Ok(true));
     let slot = registry.filter(|_| is_own).and_then(|r| asking(r).at_once().ok()?);
-    // A set-user-ID program's rights are not those of whoever started it.
-    let is_itself = !facts.secure && !facts.status.credentials.mixed();
-    if is_itself
+    if is_itself(facts)
         && slot.is_some()
         && termination_log::concerns(&record, entry, facts, config.termination_log)
     {
@@ -96,8 +96,8 @@ pub(super) fn with_core(
     let mut record = begin(crash, facts, entry);
     let (file, given_up_for_memory) =
         plan::affordable(file.clone(), cgroup::headroom(&facts.cgroups));
-    let inside_of =
-        |file: &CoreFile| plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
+    let (root, cwd) = file.seen_from(facts);
+    let inside_of = |file: &CoreFile| plan::inside_path(&file.path, root, cwd);
     let inside = inside_of(&file);
     // What a user's registration says of paths on the host is not trusted: it is checked with his
     // rights, at the end.
@@ -124,10 +124,17 @@ pub(super) fn with_core(
     let locks = slot.iter().flat_map(|slot| slot.fds());
     let mut ledger = Ledger::new(config, registry, entry.account(), locks);
     let mut released_at = None;
+    let keeps = config.binaries.keep && entry.user.is_none();
+    let mut deleted = DeletedFiles::default();
     let written =
         parent::write(crash, facts, &file, slot.as_deref(), store.as_ref(), |event| match event {
             // The first record is written while the writer becomes the crasher.
-            Event::Started => ledger.say(&record),
+            Event::Started => {
+                ledger.say(&record);
+                if keeps {
+                    deleted = DeletedFiles::of(&facts.task);
+                }
+            }
             // From now on the record speaks for no other file.
             Event::Made(made) => {
                 record.identity = made.identity;
@@ -180,7 +187,7 @@ pub(super) fn with_core(
             let below = std::str::from_utf8(below).ok()?.trim_start_matches('/');
             is_it.then(|| format!("{}/{below}", entry.names.container_id))
         });
-        remember(slot, facts, &inside, &written, stored);
+        remember(slot, root, &inside, &written, stored);
     }
     let mut nested = None;
     if let Some(made) = written.made
@@ -188,7 +195,7 @@ pub(super) fn with_core(
         && (mount.is_none() || !answers_at(host.as_deref(), made.id))
     {
         // Below another root the directory may still be the one that the hook knows.
-        let is_below = !file.at_home || facts.root_path != b"/";
+        let is_below = !file.at_home || root != b"/";
         let same = plan::host_path(&plan::inside_path(&file.path, b"/", b"/"), mount)
             .filter(|path| is_below && answers_at(Some(path), made.id));
         if let Some(path) = same {
@@ -209,12 +216,18 @@ pub(super) fn with_core(
         record.reason = given_up_for_memory;
     }
     record.seconds = Some(started.elapsed().as_secs_f64());
-    if !given_up && termination_log::concerns(&record, entry, facts, config.termination_log) {
+    if !given_up
+        && is_itself(facts)
+        && termination_log::concerns(&record, entry, facts, config.termination_log)
+    {
         let url = config.upload.url.as_deref();
-        termination_log::write(facts, file, entry, &record, url, slot.as_deref())
+        let own = &CoreFile { rights: Rights::Crasher, ..file.clone() };
+        termination_log::write(facts, own, entry, &record, url, slot.as_deref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
+    let keeps = keeps && id.is_some() && !stuck && ledger.is_open();
+    record.keeping = keeps;
     ledger.close(&record);
     count(registry, &record);
     ledger.note(&record, config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX));
@@ -225,7 +238,6 @@ pub(super) fn with_core(
         writer.end()?;
     }
     // A store that did not answer is not asked again.
-    let keeps = config.binaries.keep && entry.user.is_none() && ledger.is_open();
     if let Some(id) = id.filter(|_| keeps) {
         // The container goes with its first process, which may be the one that has crashed.
         let first = (entry.init.pid != crash.said.host_pid)
@@ -237,21 +249,27 @@ pub(super) fn with_core(
             charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
             core_file: file,
             core: id,
+            deleted: &deleted,
             account: &entry.account(),
             slot: slot.as_deref(),
             most: &config.binaries,
             free: kernel::free_bytes(&config.store).unwrap_or(0),
         };
         // A store that was removed meanwhile is not made again.
-        if let Some(store) = Store::look(&config.store)? {
-            record.binaries =
-                keeper.keep(&store).context("keep the executable and libraries of the core")?;
-        }
-        if !record.binaries.is_empty() {
-            ledger.say(&record);
-        }
+        let kept = Store::look(&config.store)
+            .and_then(|store| store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store)));
+        let kept = kept.context("keep the executable and libraries of the core");
+        (record.keeping, record.binaries) =
+            (false, kept.as_ref().ok().cloned().unwrap_or_default());
+        ledger.say(&record);
+        kept?;
     }
     vacuum::now_and_then(config)
+}
+
+/// A set-user-ID program's rights are not those of whoever started it.
+fn is_itself(facts: &Facts) -> bool {
+    !facts.secure && !facts.status.credentials.mixed()
 }
 
 /// Counts the crash for `metrics`. The process has been let go by then.
@@ -262,13 +280,13 @@ fn count(registry: Option<&Registry>, record: &Record) {
 }
 
 /// Counts the core for the container's limits.
-fn remember(slot: &Slot, facts: &Facts, inside: &[u8], written: &Written, stored: Option<String>) {
+fn remember(slot: &Slot, root: &[u8], inside: &[u8], written: &Written, stored: Option<String>) {
     let finished = &written.finished;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-    let below = inside.strip_prefix(facts.root_path.strip_suffix(b"/").unwrap_or(&facts.root_path));
+    let below = inside.strip_prefix(root.strip_suffix(b"/").unwrap_or(root));
     let core = finished.identity.map(|identity| KeptCore {
         path: below.and_then(text),
-        root: text(&facts.root_path).unwrap_or_default(),
+        root: text(root).unwrap_or_default(),
         identity,
         size: finished.disk_size.unwrap_or(0),
         stored,

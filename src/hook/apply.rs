@@ -11,9 +11,9 @@ use super::rootfs::Rootfs;
 use super::site::Site;
 use super::volume;
 use crate::config::MakeDirectories;
-use crate::pattern::Pattern;
+use crate::pattern::{COMPRESSED, Pattern};
 use crate::record::Location;
-use crate::registry::{DumpPlace, Entry, Init, Registry};
+use crate::registry::{DumpPlace, Entry, Init, Registry, Sysctl};
 use crate::store::Store;
 use crate::sys::mount;
 use crate::sys::user::Who;
@@ -160,12 +160,18 @@ fn in_container(
         }
         Step::View => {
             done.push(InContainer::ViewFile);
-            let view = site.registry.make_view(site.id, &request.wishes.pattern)?;
-            rootfs.give_label(&view)?;
-            // A container whose request failed must see the host's pattern, which is
-            // the one in effect for it.
-            if rootfs.show(&mount::clone_tree(&view, true)?)? {
-                done.push(InContainer::View);
+            let suffix = if request.wishes.compress { COMPRESSED } else { "" };
+            let append_pid = site.config.core_uses_pid;
+            let (pattern, uses_pid) = request.wishes.pattern.as_sysctls(append_pid, suffix);
+            let values = [pattern, u8::from(uses_pid).to_string()];
+            for (sysctl, value) in Sysctl::ALL.into_iter().zip(values) {
+                let view = site.registry.make_view(site.id, sysctl, &value)?;
+                rootfs.give_label(&view)?;
+                // A container whose request failed must see the host's values, which are those in
+                // effect for it.
+                if rootfs.show(sysctl.name(), &mount::clone_tree(&view, true)?)? {
+                    done.push(InContainer::View(sysctl.name().into()));
+                }
             }
         }
         _ => {}

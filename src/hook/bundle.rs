@@ -1,6 +1,7 @@
 //! Reads a bundle's config.json, as far as the hook needs it. Unknown fields are ignored.
 
 use crate::annotation::Annotations;
+use crate::first_process::is_init;
 use crate::pattern::Template;
 use crate::sys::file;
 use crate::sys::proc::MountPoint;
@@ -34,6 +35,7 @@ pub(super) struct Bundle {
 
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct SpecProcess {
+    args: Option<Vec<String>>,
     rlimits: Option<Vec<SpecRlimit>>,
 }
 
@@ -50,8 +52,15 @@ struct SpecRlimit {
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Linux {
+    namespaces: Option<Vec<Namespace>>,
     readonly_paths: Option<Vec<PathBuf>>,
     mount_label: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Namespace {
+    r#type: String,
+    path: Option<PathBuf>,
 }
 
 /// The source of a directory in the container, according to a mount of config.json.
@@ -117,7 +126,7 @@ impl Bundle {
         };
         Bundle {
             mounts: Some(mounts.iter().map(known).collect()),
-            linux: Some(Linux { readonly_paths: hidden, mount_label: None }),
+            linux: Some(Linux { readonly_paths: hidden, ..Linux::default() }),
             ..Bundle::default()
         }
     }
@@ -183,6 +192,15 @@ impl Bundle {
         self.linux.as_ref()?.mount_label.as_deref().filter(|label| !label.is_empty())
     }
 
+    /// The program that is the first process of a PID namespace of its own without being an init.
+    pub(super) fn first_program(&self) -> Option<&str> {
+        let own = |n: &Namespace| n.r#type == "pid" && n.path.is_none();
+        let namespaces = self.linux.as_ref()?.namespaces.as_ref()?;
+        let program = self.process.as_ref()?.args.as_ref()?.first()?;
+        let name = program.rsplit('/').next()?;
+        (namespaces.iter().any(own) && !is_init(name)).then_some(name)
+    }
+
     /// Whether the container cannot write the host's sysctls. Only then may its own pattern be
     /// shown in place of the host's.
     pub(super) fn hides_sysctls(&self) -> bool {
@@ -213,6 +231,22 @@ fn normal(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_as_the_first_process() {
+        let of = |namespaces: &str, program: &str| {
+            let text = format!(
+                r#"{{"process":{{"args":["{program}","x"]}},"linux":{{"namespaces":[{namespaces}]}}}}"#
+            );
+            let bundle = Bundle::parse(text.as_bytes()).unwrap();
+            bundle.first_program().map(str::to_owned)
+        };
+        let own = r#"{"type":"mount"},{"type":"pid"}"#;
+        assert_eq!(of(own, "/usr/bin/java").as_deref(), Some("java"));
+        assert_eq!(of(own, "/run/podman-init"), None);
+        assert_eq!(of(r#"{"type":"pid","path":"/proc/7/ns/pid"}"#, "java"), None);
+        assert_eq!(of("", "java"), None);
+    }
 
     const CONFIG: &[u8] = br#"{"root":{"path":"rootfs","readonly":true},
         "annotations":{"a":"b"},"future":{"x":1},

@@ -39,10 +39,10 @@ pub(super) enum InContainer {
         /// Which one.
         source: PathBuf,
     },
-    /// The file that the container sees as its core_pattern was written.
+    /// The files that the container sees as its sysctls were written.
     ViewFile,
-    /// It was mounted over the kernel's.
-    View,
+    /// The one of this name in /proc/sys/kernel was mounted over the kernel's.
+    View(String),
 }
 
 /// A change that nothing of the container is needed for.
@@ -106,16 +106,18 @@ impl InContainer {
                     _ => Ok(()),
                 }
             }
-            InContainer::ViewFile => site.registry.remove_view(site.id),
+            InContainer::ViewFile => site.registry.remove_views(site.id),
             // Without our file, which is over the kernel's, the container sees the kernel's again.
-            InContainer::View => match rootfs
-                .look("/proc/sys/kernel/core_pattern".as_ref(), false)?
-            {
-                Some((shown, _)) if filesystem::fs_type(&shown)? != filesystem::FsType::Proc => {
-                    rootfs.hide()
+            InContainer::View(name) => {
+                match rootfs.look(format!("/proc/sys/kernel/{name}").as_ref(), false)? {
+                    Some((shown, _))
+                        if filesystem::fs_type(&shown)? != filesystem::FsType::Proc =>
+                    {
+                        rootfs.hide(name)
+                    }
+                    _ => Ok(()),
                 }
-                _ => Ok(()),
-            },
+            }
         }
     }
 }

@@ -103,7 +103,7 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
     } else {
         let _lock = registry.lock()?;
         registry.remove(id)?;
-        registry.remove_view(id)?;
+        registry.remove_views(id)?;
         sysctl::release(&store, id)?;
     }
     file::unlink(directory(&registry)?, id.as_ref())?;
@@ -198,7 +198,7 @@ fn before_changes(text: &[u8], entry: &Entry) -> serde_json::Result<Changes> {
         in_container.push(InContainer::StoreDirectory);
         in_container.push(InContainer::Mount { onto: onto.into(), source: source.into() });
     }
-    in_container.extend([InContainer::ViewFile, InContainer::View]);
+    in_container.extend([InContainer::ViewFile, InContainer::View("core_pattern".into())]);
     let (mut limits, mut filters) = (Vec::new(), Vec::new());
     for Process { pid, start_time, soft, hard, filter } in processes {
         limits.push(Previous { pid, start_time, was: Some((soft, hard)) });
@@ -277,7 +277,8 @@ mod tests {
         };
         let changes = before_changes(text, &entry).unwrap();
         let in_container = r#"{"in_container":[{"Directory":"/a/b"},{"Directory":"/a/b/c"},
-            "StoreDirectory",{"Mount":{"onto":"/a/b/c","source":"/store/x"}},"ViewFile","View"],"#;
+            "StoreDirectory",{"Mount":{"onto":"/a/b/c","source":"/store/x"}},"ViewFile",
+            {"View":"core_pattern"}],"#;
         let on_host = r#""on_host":[
             {"Limits":[{"pid":7,"start_time":70,"was":["0","unlimited"]},
                 {"pid":8,"start_time":80,"was":["1","2"]}]},

@@ -20,6 +20,7 @@ mod volume;
 
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};
+use crate::first_process::IGNORED;
 use crate::record::Names;
 use crate::registry::{Entry, Init, Registry, RemovedContainer};
 use crate::store::Store;
@@ -250,7 +251,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     let mut gone = Vec::new();
     if let Some(entry) = known {
         registry.remove(&state.id)?;
-        registry.remove_view(&state.id)?;
+        registry.remove_views(&state.id)?;
         gone.push(RemovedContainer { id: state.id.clone(), store: entry.store });
     }
     if due {
@@ -340,6 +341,9 @@ pub fn explain(
             ));
             lines.extend(called(&request.names, request.engine));
             let mut notes = [plan.notes, plan.remarks].concat();
+            if let Some(program) = request.bundle.first_program() {
+                notes.push(format!("{program:?} is the first process: {IGNORED}"));
+            }
             let pattern = &request.wishes.pattern;
             if request.bundle.has_directory(&state.bundle, pattern) {
                 let remark = remarks::names_directory(pattern, config.core_uses_pid);

@@ -50,7 +50,9 @@ impl fmt::Display for Step {
                     if v.is_own { ", removed with the container" } else { "" }
                 )
             }
-            Step::View => write!(f, "show the pattern in /proc/sys/kernel/core_pattern"),
+            Step::View => {
+                write!(f, "show the pattern in /proc/sys/kernel/core_pattern and core_uses_pid")
+            }
             Step::Limit(Limit::Unlimited, _) => write!(f, "RLIMIT_CORE unlimited"),
             Step::Limit(Limit::Finite(n), _) => write!(f, "RLIMIT_CORE {n}"),
             Step::Filter(m) => write!(f, "coredump_filter {m:#x}"),

@@ -161,35 +161,30 @@ impl Rootfs {
         })
     }
 
-    /// Mounts the container's own pattern over `/proc/sys/kernel/core_pattern`. `false` if
+    /// Mounts the container's own value over the file `name` of `/proc/sys/kernel`. `false` if
     /// the container has no /proc.
-    pub(super) fn show(&self, view: &OwnedFd) -> Result<bool> {
+    pub(super) fn show(&self, name: &str, view: &OwnedFd) -> Result<bool> {
         self.inside(|root| {
-            let sysctl = match resolve::resolve(
-                root,
-                "proc/sys/kernel/core_pattern".as_ref(),
-                Below::NoLinks,
-                false,
-            ) {
+            let path = format!("proc/sys/kernel/{name}");
+            let sysctl = match resolve::resolve(root, path.as_ref(), Below::NoLinks, false) {
                 Err(Errno::NOENT) => return Ok(false),
-                other => other.context("openat2(\"proc/sys/kernel/core_pattern\")")?,
+                other => other.with_context(|| format!("openat2({path:?})"))?,
             };
             if filesystem::fs_type(&sysctl)? != FsType::Proc {
                 return Ok(false);
             }
-            mount::attach(view, &sysctl)
-                .context("the container's /proc/sys/kernel/core_pattern")?;
+            mount::attach(view, &sysctl).with_context(|| format!("the container's /{path}"))?;
             Ok(true)
         })
     }
 
-    /// Unmounts the container's view of core_pattern.
-    pub(super) fn hide(&self) -> Result<()> {
+    /// Unmounts the container's view of a sysctl.
+    pub(super) fn hide(&self, name: &str) -> Result<()> {
         self.inside(|root| {
             let directory =
                 resolve::resolve(root, "proc/sys/kernel".as_ref(), Below::NoLinks, true)
                     .context("openat2(\"proc/sys/kernel\")")?;
-            mount::detach_file(&directory, "core_pattern")
+            mount::detach_file(&directory, name)
         })
     }
 

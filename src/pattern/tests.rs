@@ -27,6 +27,24 @@ fn expand(template: &str, append_pid: bool) -> String {
 }
 
 #[test]
+fn sysctls_that_name_the_core() {
+    let seen = |template: &str, append, suffix| {
+        let (pattern, uses_pid) = Template::of_host(template.as_bytes()).as_sysctls(append, suffix);
+        // Who computes the name by them gets what is done.
+        let named = Template::of_host(pattern.as_bytes()).expand(&crash(), uses_pid);
+        let done = Template::of_host(template.as_bytes()).expand(&crash(), append);
+        assert_eq!(named, [&done, suffix.as_bytes()].concat());
+        (pattern, uses_pid)
+    };
+    assert_eq!(seen("/d/core", true, ""), ("/d/core".into(), true));
+    assert_eq!(seen("/d/core", false, ""), ("/d/core".into(), false));
+    assert_eq!(seen("/d/core.%p", true, ""), ("/d/core.%p".into(), true));
+    assert_eq!(seen("/d/core", true, ".zst"), ("/d/core.%p.zst".into(), false));
+    assert_eq!(seen("/d/%p", true, ".zst"), ("/d/%p.zst".into(), true));
+    assert_eq!(seen("/d/100%%", false, ".zst"), ("/d/100%%.zst".into(), false));
+}
+
+#[test]
 fn expansion_follows_core_5() {
     let table = [
         ("core", true, "core.12"),

@@ -42,6 +42,33 @@ impl Credentials {
 /// # References
 /// credentials(7), capabilities(7), setns(2), user_namespaces(7).
 pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
+    become_who(c, user_ns, || Ok(()))
+}
+
+/// The same with the user ID of the root of `user_ns`, instead of `c`'s. `check` is run there, as
+/// root with every capability.
+///
+/// # Errors
+/// Also that of `check`.
+pub fn assume_root(
+    c: &Credentials,
+    user_ns: Option<&OwnedFd>,
+    check: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let c = Credentials { uid: [0; 4], ..c.clone() };
+    become_who(&c, user_ns, || {
+        let root = Uid::ROOT;
+        rustix::thread::set_thread_res_uid(root, root, root).context("setresuid(0)")?;
+        check()
+    })
+}
+
+/// `there`: run in the user namespace, before its capabilities are given up.
+fn become_who(
+    c: &Credentials,
+    user_ns: Option<&OwnedFd>,
+    there: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
     caps::clear(None, CapSet::Ambient).context("prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
     rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
@@ -60,6 +87,7 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     if let Some(ns) = user_ns {
         super::ns::enter(ns.as_fd(), super::ns::NamespaceKind::User)?;
     }
+    there()?;
     // In a user namespace that is all. Outside of one, the kernel's helper may lack capabilities
     // that an administrator removed.
     let have = rustix::thread::capabilities(None).context("capget")?.permitted.bits();

@@ -52,6 +52,14 @@ pub fn space(fd: impl AsFd) -> Result<Space> {
     })
 }
 
+/// Whether a directory is on a file system that a process serves (FUSE).
+pub fn is_fuse(dir: impl AsFd) -> bool {
+    fs::fstatfs(dir).is_ok_and(|s| s.f_type == FUSE)
+}
+
+/// `FUSE_SUPER_MAGIC` of linux/magic.h.
+const FUSE: i64 = 0x6573_5546;
+
 /// Why no program can be placed in a directory and started there, by the flags of its mount: `ro`
 /// or `noexec`.
 ///
@@ -76,7 +84,7 @@ fn kind(magic: i64) -> FsType {
         | libc::DEBUGFS_MAGIC
         | libc::DEVPTS_SUPER_MAGIC => FsType::Kernel,
         libc::TMPFS_MAGIC | 0x8584_58f6 => FsType::Memory,
-        0x6573_5546
+        FUSE
         | libc::NFS_SUPER_MAGIC
         | libc::SMB_SUPER_MAGIC
         | 0xff53_4d42

@@ -10,6 +10,11 @@ mod ioctl {
         ns_get_parent,
         libc::NS_GET_PARENT
     );
+    nix::ioctl_none_bad!(
+        /// `NS_GET_USERNS` of ioctl_ns(2).
+        ns_get_userns,
+        libc::NS_GET_USERNS
+    );
     nix::ioctl_read_bad!(
         /// `NS_GET_MNTNS_ID` of linux/nsfs.h, since Linux 6.11.
         ns_get_mntns_id,
@@ -55,6 +60,19 @@ pub fn mount_ns_id(ns: impl AsFd) -> Option<u64> {
 pub fn parent(ns: impl AsFd) -> Option<OwnedFd> {
     // SAFETY: the ioctl takes no argument and returns a new descriptor that nobody else owns.
     unsafe { ioctl::ns_get_parent(ns.as_fd().as_raw_fd()).ok().map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// The user namespace that a namespace belongs to: whoever has capabilities there has them over it.
+///
+/// # Errors
+/// It is outside of what this process may see.
+///
+/// # References
+/// `NS_GET_USERNS`, ioctl_nsfs(2), Linux 4.9.
+pub fn user_ns_of(ns: impl AsFd) -> Result<OwnedFd> {
+    // SAFETY: the ioctl takes no argument and returns a new descriptor that nobody else owns.
+    unsafe { ioctl::ns_get_userns(ns.as_fd().as_raw_fd()).map(|fd| OwnedFd::from_raw_fd(fd)) }
+        .context("ioctl(NS_GET_USERNS)")
 }
 
 /// The owner of a user namespace: the user, in our own user namespace, who created the outermost of

@@ -80,6 +80,18 @@ impl Proc {
         self.open_at(&format!("ns/{name}"), OFlags::RDONLY)
     }
 
+    /// The file that is mapped at these addresses, of a process or one of its tasks, pinned by
+    /// `O_PATH`, whether it still has a name or not.
+    ///
+    /// # References
+    /// proc_pid_map_files(5): CAP_SYS_ADMIN, or since Linux 5.9 CAP_CHECKPOINT_RESTORE, in the
+    /// initial user namespace.
+    pub fn mapped_file(&self, start: u64, end: u64) -> Result<OwnedFd> {
+        let name = format!("map_files/{start:x}-{end:x}");
+        let of_process = self.open_at(&name, OFlags::PATH);
+        of_process.or_else(|_| self.open_at(&format!("../../{name}"), OFlags::PATH))
+    }
+
     /// The text of a magic link (`exe`, `cwd`, `root`), as the kernel prints it.
     pub fn link(&self, name: &str) -> Result<Vec<u8>> {
         file::read_link(&self.0, OsStr::new(name))

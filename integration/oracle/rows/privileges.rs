@@ -4,8 +4,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use serde_json::json;
 
-use crate::oracle::observe::MARKER;
-use crate::oracle::row::{Forced, Row};
+use crate::oracle::observe::{MARKER, PID};
+use crate::oracle::row::{Forced, Row, SHARED};
 use support::bundle::Bundle;
 use support::crasher;
 
@@ -16,6 +16,7 @@ pub const USER: &str = "--uid 1000 --gid 1000";
 pub fn rows() -> Vec<Row> {
     let mut rows = users();
     rows.extend(privileged());
+    rows.extend(mode_2());
     rows.extend(namespaces());
     rows
 }
@@ -85,19 +86,65 @@ fn privileged() -> Vec<Row> {
     vec![
         row("set-uid-0", "0"),
         row("set-uid-1", "1").forced(Forced::NoCoreOfPrivileged).randomized(),
-        // The kernel resolves the pattern from the host's root: nothing is there.
-        row("set-uid-2", "2").forced(Forced::CoreFlag),
         row("set-uid-2-relative", "2").pattern("core").forced(Forced::CoreFlag),
         row("set-uid-2-host-directory", "2")
             .pattern(format!("/tmp/{MARKER}"))
             .forced(Forced::EscapesToHost),
         row("set-gid-0", "0").program("/bin/setgid"),
         row("unreadable-0", "0").program("/bin/unreadable"),
-        row("unreadable-2", "2").program("/bin/unreadable").forced(Forced::CoreFlag),
+        row("unreadable-2-relative", "2")
+            .program("/bin/unreadable")
+            .pattern("core")
+            .forced(Forced::CoreFlag),
         Row::new("dumpable-0").crasher("--dumpable 0"),
         Row::new("dumpable-0-user").crasher("--dumpable 0").parent(USER),
         Row::new("dumpable-0-suid-2").crasher("--dumpable 0").sysctl("fs/suid_dumpable", "2"),
         Row::new("dumpable-1").crasher("--dumpable 1").pattern("/cores/core.%d"),
+    ]
+}
+
+/// fs.suid_dumpable = 2, in a directory that is the same from the host's root, which the kernel
+/// takes, and from the container's.
+fn mode_2() -> Vec<Row> {
+    let row = |name: &str| {
+        Row::new(format!("mode-2-{name}")).shared().prepare(set_uid).sysctl("fs/suid_dumpable", "2")
+    };
+    let dropped = |name: &str| row(name).crasher("--drop-to 1000");
+    let target = format!("{SHARED}/core.{PID}");
+    let existing = |name: &str, make: &str| {
+        dropped(name).script(&make.replace('@', &target)).forced(Forced::CoreFlag)
+    };
+    vec![
+        dropped("dropped").location("volume"),
+        dropped("dropped-named").pattern(format!("{SHARED}/%e-%d-%u-%g.%p")),
+        dropped("dropped-in-roots").script(&format!("chmod 0700 {SHARED}")),
+        // Root, but without CAP_DAC_OVERRIDE, which it has given up.
+        dropped("dropped-in-theirs")
+            .script(&format!("chown 1000:1000 {SHARED}; chmod 0700 {SHARED}"))
+            .forced(Forced::CoreFlag),
+        dropped("dropped-umask").parent("--umask 0277").forced(Forced::CoreFlag),
+        dropped("dropped-set-gid-directory")
+            .script(&format!("chown 0:3000 {SHARED}; chmod 2777 {SHARED}")),
+        dropped("dropped-in-thread").crasher("--threads 3 --in-thread"),
+        // The root that the process has does not count, nor its working directory.
+        row("dropped-chroot")
+            .script("mkdir /cwd/jail")
+            .crasher("--chroot /cwd/jail --drop-to 1000"),
+        dropped("dropped-relative").pattern("core").forced(Forced::CoreFlag),
+        existing("existing", "echo > @"),
+        existing("existing-of-theirs", "echo > @; chown 1000 @"),
+        existing("existing-symlink", "ln -s /cores/other @"),
+        existing("existing-link", "echo > /tmp/of-the-oracle/one; ln /tmp/of-the-oracle/one @"),
+        existing("existing-fifo", "mkfifo @"),
+        existing("existing-directory", "mkdir @"),
+        row("set-uid").program("/bin/setuid").parent(USER).randomized(),
+        row("set-uid-in-theirs")
+            .program("/bin/setuid")
+            .parent(USER)
+            .script(&format!("chown 1000:1000 {SHARED}; chmod 0700 {SHARED}"))
+            .randomized(),
+        row("set-gid").program("/bin/setgid").parent(USER).randomized(),
+        row("unreadable").program("/bin/unreadable").parent(USER),
     ]
 }
 

@@ -15,6 +15,7 @@
  * --unlink PATH, --rmdir PATH    (its own executable, its working directory)
  * --chdir DIR, --chroot DIR    as the program itself, after it was started
  * --dumpable N     prctl(PR_SET_DUMPABLE)
+ * --drop-to ID     setgid(2), setgroups(2), setuid(2), as a daemon that was started as root
  * --zeros          some of the pages of the memory pattern are touched, but hold zeros only
  * --odd            more mappings, of every kind that the kernel treats in its own way (see odd()
  *                  below)
@@ -315,6 +316,11 @@ __attribute__((noinline, used)) static void begin(long *stack)
 			must(call(__NR_chdir, argv[at], 0, 0), "chdir");
 		} else if (same(option, "--chroot")) {
 			must(call(__NR_chroot, argv[at], 0, 0), "chroot");
+		} else if (same(option, "--drop-to")) {
+			long id = number(argv[at]);
+			must(call(__NR_setgid, id, 0, 0), "setgid");
+			must(call(__NR_setgroups, 0, 0, 0), "setgroups");
+			must(call(__NR_setuid, id, 0, 0), "setuid");
 		} else if (same(option, "--dumpable")) {
 			must(call(__NR_prctl, PR_SET_DUMPABLE, number(argv[at]), 0), "PR_SET_DUMPABLE");
 		} else {

@@ -63,3 +63,16 @@ pub(super) fn changed(config: &Config) -> Vec<Check> {
     };
     engine::told(config).into_iter().map(of).collect()
 }
+
+/// What is called in no build, if there is an engine that builds images.
+pub(super) fn builds() -> Option<Check> {
+    let is_there = [Engine::Podman, Engine::Docker].into_iter().any(look::is_there);
+    is_there.then(|| Check {
+        hint: Some("docs/engines.md, \"Builds\", has the line that keeps a core".into()),
+        ..ok(
+            "builds",
+            "`podman build` and `docker build` call no hook: a crash there goes to the host's own \
+             handler",
+        )
+    })
+}

@@ -104,8 +104,22 @@ pub(super) fn suid() -> Check {
     {
         Ok("1") => warning(
             "suid",
-            "fs.suid_dumpable is 1: cores of set-user-ID programs belong to whoever started them",
+            "fs.suid_dumpable is 1: cores of set-user-ID programs belong to whoever started them, \
+             those of containers are not kept",
             "set it to 0 or 2",
+        ),
+        Ok("0") => Check {
+            hint: Some("sysctl -w fs.suid_dumpable=2, as systemd sets it".into()),
+            ..ok(
+                "suid",
+                "fs.suid_dumpable is 0: the kernel makes no core, and tells of no crash, of \
+                 set-user-ID programs and of daemons that gave up root's rights",
+            )
+        },
+        Ok("2") => ok(
+            "suid",
+            "fs.suid_dumpable is 2: cores of set-user-ID programs and of daemons that gave up \
+             root's rights are for the container's root",
         ),
         Ok(v) => ok("suid", format!("fs.suid_dumpable is {v}")),
         Err(e) => {

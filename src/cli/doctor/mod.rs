@@ -69,6 +69,7 @@ fn checks(args: &Args) -> Vec<Check> {
     all.extend(core_pattern::patterns(&config));
     all.push(host::suid());
     all.extend(engines::ways(&config, args.engine, args.config.as_deref()));
+    all.extend(engines::builds());
     all.extend(engines::changed(&config));
     all.push(host::store(&config));
     all.extend(containers::containers());

@@ -2,7 +2,7 @@
 
 use crate::cli::list::colour;
 use crate::cli::locate::{self, State};
-use crate::cli::{clock, query, table};
+use crate::cli::{clock, query, still_copied, table};
 use crate::corefile::Overview;
 use crate::record::{Location, Outcome, Record};
 use crate::store::Records;
@@ -103,6 +103,9 @@ pub(crate) fn of_record(
         field("Executable", &r.exe),
     ];
     all.extend(overview.map(|o| field("Arguments", &o.arguments)));
+    if r.pid == 1 && r.signal_name == "SIGSEGV" {
+        all.push(field("Note", "abort() ends so in the first process of a container, too"));
+    }
     all.push(field("Time", clock::shown(&r.time, zone)));
     all.push(field("Container", query::container(&r.names)));
     all.extend(r.user.map(|uid| {
@@ -133,6 +136,10 @@ pub(crate) fn of_record(
         all.push(field("Reason", "the dump is going on, or its helper was killed"));
     }
     all.extend(r.reason.as_ref().map(|why| ("Reason", why.clone(), Style::new().bold())));
+    if still_copied::is_copied(r) {
+        let text = "its executable and libraries are still being copied, ask again for names";
+        all.push(("Stack", text.into(), Style::new().bold()));
+    }
     all.extend(overview.and_then(cut_short));
     all.extend(r.uploaded.as_ref().map(|u| {
         let time = clock::shown(&u.time, zone);
@@ -147,7 +154,7 @@ pub(crate) fn of_record(
     all.push(field("Container ID", &r.names.container_id));
     all.push(field("Pattern", &r.pattern));
     if r.dump_mode != 1 {
-        all.push(field("Dump mode", format!("{} (set-user-ID)", r.dump_mode)));
+        all.push(field("Dump mode", format!("{} (the core is root's)", r.dump_mode)));
     }
     all.push(field("Record", Records::id_of(r)));
     all

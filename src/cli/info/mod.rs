@@ -8,7 +8,7 @@ use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
 use super::private::Private;
 use super::selection::{MATCH, Which, no_match};
-use super::{clock, remote, stack, subject, table, unpack};
+use super::{clock, remote, stack, still_copied, subject, table, unpack};
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
@@ -98,6 +98,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let overwriters = Overwriters::new(chosen);
     let mut is_whole = true;
     for (i, record) in records.into_iter().enumerate() {
+        let record = still_copied::wait(record, &chosen.store);
         if i > 0 && !args.json {
             writeln!(out)?;
         }

@@ -5,6 +5,7 @@
 //! cannot open is not kept. A second one, started only if something is missing in the store, copies
 //! into files that were opened for it. The parent opens nothing of the container.
 
+use super::deleted_files::DeletedFiles;
 use crate::config;
 use crate::corefile::{self, Module, is_name};
 use crate::dump::crash::facts::Facts;
@@ -61,6 +62,9 @@ struct MappedFile {
     /// Under which name it is kept; empty where it is too large for that.
     name: String,
     path: String,
+    /// Where its beginning is mapped.
+    #[serde(default)]
+    start: u64,
     size: u64,
     /// Bytes on disk: holes count nothing.
     #[serde(default)]
@@ -75,6 +79,8 @@ pub(crate) struct Keeper<'a> {
     pub core_file: &'a CoreFile,
     /// Device and inode number of the core.
     pub core: (u64, u64),
+    /// Those of its files that have no name any more.
+    pub deleted: &'a DeletedFiles,
     /// For whom it counts.
     pub account: &'a str,
     /// Whose slot it is: a child that hangs keeps it.
@@ -90,16 +96,17 @@ pub(crate) struct Keeper<'a> {
 impl Keeper<'_> {
     /// Keeps what belongs to the core. Returns which are there now: paths, and names in the store.
     pub(crate) fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
-        let Keeper { facts, core_file, core, most, .. } = *self;
-        let slot: Vec<BorrowedFd<'_>> = self.slot.iter().flat_map(|t| t.fds()).collect();
+        let Keeper { facts, core_file, core, most, deleted, .. } = *self;
+        let fds = self.slot.iter().flat_map(|t| t.fds()).chain(deleted.fds());
+        let fds: Vec<BorrowedFd<'_>> = fds.collect();
         let seen = as_crasher::run(
             facts,
             core_file,
             &LOOK,
             Haste::Last,
             self.charge,
-            &slot,
-            |own, out| look(core_file, core, most.max_file.raw(), own, out),
+            &fds,
+            |own, out| look(core_file, core, most.max_file.raw(), &Sources { own, deleted }, out),
         )?;
         let (seen, large): (Vec<MappedFile>, Vec<MappedFile>) =
             seen.into_iter().take(MOST).partition(|s: &MappedFile| is_name(&s.name));
@@ -131,7 +138,7 @@ impl Keeper<'_> {
     /// counts for this one too. Returns those that another account's keeper has in hand: they will
     /// be there.
     fn add(&self, new: &[&MappedFile], kept: &Binaries) -> Result<BTreeSet<String>> {
-        let Keeper { facts, core_file, most, .. } = *self;
+        let Keeper { facts, core_file, most, deleted, .. } = *self;
         let mut pot = self.pot(kept)?;
         let needed: BTreeSet<&str> = new.iter().map(|s| s.name.as_str()).collect();
         let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
@@ -158,9 +165,9 @@ impl Keeper<'_> {
         if open.is_empty() {
             return Ok(coming);
         }
-        let slot = self.slot.iter().flat_map(|t| t.fds());
+        let fds = self.slot.iter().flat_map(|t| t.fds()).chain(deleted.fds());
         let files: Vec<BorrowedFd<'_>> =
-            open.iter().map(|(_, file)| file.as_fd()).chain(slot).collect();
+            open.iter().map(|(_, file)| file.as_fd()).chain(fds).collect();
         let bounds = SandboxBounds { file: most.max_file.raw(), ..COPY };
         let done = as_crasher::run::<String>(
             facts,
@@ -170,8 +177,9 @@ impl Keeper<'_> {
             self.charge,
             &files,
             |own, out| {
+                let from = Sources { own, deleted };
                 open.iter()
-                    .filter(|(s, to)| copy(s, to, own).is_ok())
+                    .filter(|(s, to)| copy(s, to, &from).is_ok())
                     .for_each(|(s, _)| say(out, &s.name));
             },
         );
@@ -221,10 +229,10 @@ fn say_not_kept(files: &[&MappedFile], why: &str) {
 const SLACK: u64 = 1 << 20;
 
 /// As the crasher: which files its core names, as far as they are still the same and can be read.
-fn look(core_file: &CoreFile, core: (u64, u64), most: u64, own: &OwnedFd, out: &mut Open) {
+fn look(core_file: &CoreFile, core: (u64, u64), most: u64, from: &Sources<'_>, out: &mut Open) {
     let Ok(modules) = modules(core_file, core) else { return };
     for module in modules.iter().take(MOST) {
-        let Ok(file) = open(&module.path, own) else { continue };
+        let Ok(file) = from.open(&module.path, module.start) else { continue };
         let id = elf::build_id(&file);
         // Without its first page the core does not know better.
         if module.build_id.is_some() && module.build_id != id {
@@ -238,7 +246,8 @@ fn look(core_file: &CoreFile, core: (u64, u64), most: u64, own: &OwnedFd, out: &
         };
         if let Some(name) = name {
             let disk = file::stat(&file).map_or(size, |s| s.allocated.min(size));
-            say(out, &MappedFile { name, path: module.path.clone(), size, disk });
+            let (path, start) = (module.path.clone(), module.start);
+            say(out, &MappedFile { name, path, start, size, disk });
         }
     }
 }
@@ -258,16 +267,36 @@ fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
     Ok(corefile::overview(&start)?.modules)
 }
 
-/// Opens a mapped file, below the root that this process has.
-fn open(path: &str, own: &OwnedFd) -> Result<Open> {
-    Ok(resolve::open_file_in(own, file::open_dir("/".as_ref())?, path.as_ref(), Below::InRoot)?)
+/// Where a child that has become the crasher opens mapped files.
+struct Sources<'a> {
+    own: &'a OwnedFd,
+    deleted: &'a DeletedFiles,
+}
+
+impl Sources<'_> {
+    /// Opens a mapped file: that of the process itself where it has no name any more, else by its
+    /// path below the root that this process has.
+    fn open(&self, path: &str, start: u64) -> Result<Open> {
+        Ok(match self.deleted.at(start) {
+            Some(pinned) => resolve::open_pinned_file(self.own, pinned)?,
+            None => {
+                let root = file::open_dir("/".as_ref())?;
+                resolve::open_file_in(self.own, root, path.as_ref(), Below::InRoot)?
+            }
+        })
+    }
 }
 
 /// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked
 /// at when it is there.
-fn copy(seen: &MappedFile, to: &OwnedFd, own: &OwnedFd) -> Result<()> {
+fn copy(seen: &MappedFile, to: &OwnedFd, from: &Sources<'_>) -> Result<()> {
     let to = Open::from(to.try_clone()?);
-    file::copy_whole(&open(&seen.path, own)?, &to, seen.size, seen.disk.saturating_add(SLACK))?;
+    file::copy_whole(
+        &from.open(&seen.path, seen.start)?,
+        &to,
+        seen.size,
+        seen.disk.saturating_add(SLACK),
+    )?;
     let name = corefile::name(&to, elf::build_id(&to).as_deref(), seen.size);
     ensure!(name.as_ref() == Some(&seen.name), "another file has the path now");
     Ok(())

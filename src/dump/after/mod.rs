@@ -1,6 +1,7 @@
 //! What is left of a crash beside its core: the record, the user's copy of it, the line for
 //! Kubernetes, and the executable and libraries.
 
+pub(super) mod deleted_files;
 pub(super) mod kept_binaries;
 pub(super) mod ledger;
 pub(super) mod measured;

@@ -8,6 +8,7 @@ use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste};
 use crate::dump::writer::place::split;
+use crate::first_process::{INITS, SUPERVISORS};
 use crate::record::{Outcome, Record};
 use crate::registry::Entry;
 use crate::report::one_line;
@@ -33,14 +34,6 @@ const BOUNDS: SandboxBounds = SandboxBounds {
     output: 4096,
     file: MOST as u64,
 };
-
-/// Programs that are the first process of a container for the sake of another, with which they end:
-/// their oldest child.
-const INITS: [&str; 6] =
-    ["tini", "tini-static", "catatonit", "docker-init", "podman-init", "dumb-init"];
-
-/// Those of s6 and runit, which have many children, and children between them and the program.
-const SUPERVISORS: [&str; 5] = ["s6-svscan", "s6-supervise", "rc.init", "runsvdir", "runsv"];
 
 /// Most processes between the first one and the program.
 const BETWEEN: usize = 4;

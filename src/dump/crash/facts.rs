@@ -2,6 +2,7 @@
 //! last read.
 
 use super::arguments::Crash;
+use super::container_root::ContainerRoot;
 use crate::sys::apparmor::Profile;
 use crate::sys::limit::SoftAndHard;
 use crate::sys::proc::{self, Cgroup, Proc, Status};
@@ -52,6 +53,8 @@ pub(crate) struct Facts {
     pub profile: Option<Profile>,
     /// Its directory in /proc, for the copy.
     pub task: Proc,
+    /// In dump mode 2, the root of its container, or why it is not to be had.
+    pub container_root: Option<Result<ContainerRoot>>,
 }
 
 impl Facts {
@@ -94,6 +97,7 @@ impl Facts {
             profile: Profile::of(&task),
             status,
             task,
+            container_root: None,
         };
         facts.verify(crash, &process)?;
         Ok(facts)

@@ -2,4 +2,5 @@
 
 pub(super) mod arguments;
 pub(super) mod container;
+pub(super) mod container_root;
 pub(super) mod facts;

@@ -8,12 +8,9 @@ use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
 use crate::existing::{Existing, numbered};
 use crate::limits::{DiskShare, Free, Limits};
-use crate::pattern::Template;
+use crate::pattern::{COMPRESSED, Template};
 use crate::registry::Entry;
 use std::time::Duration;
-
-/// What is added to the name of a core that is compressed.
-const COMPRESSED: &[u8] = b".zst";
 
 /// The decision.
 #[derive(Debug)]
@@ -40,9 +37,8 @@ pub(crate) struct CoreFile {
     pub made_below: Option<usize>,
     /// Bounds by the size of its file system.
     pub share: DiskShare,
-    /// Dump mode 2: as root from our own root instead of as the crasher from its own. Only for the
-    /// host's own file pattern, never for a container.
-    pub as_root: bool,
+    /// Who makes it.
+    pub rights: Rights,
     /// Compress with zstd. Limits count the bytes before that.
     pub compress: bool,
     /// Let the process go before the file is whole.
@@ -59,21 +55,43 @@ pub(crate) struct CoreFile {
     pub at_home: bool,
 }
 
+/// With whose rights the file is made, and from whose root directory its path is resolved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// The crasher's own.
+    #[default]
+    Crasher,
+    /// Dump mode 2, for the host's own file pattern: the host's root, never for a container.
+    HostRoot,
+    /// Dump mode 2 in a container: its root, from the container's own root directory.
+    ContainerRoot,
+}
+
 impl CoreFile {
     /// The same with a number in its name; 1 is the name without one.
     pub(crate) fn with_number(&self, number: u32) -> Self {
-        let ending = if self.compress { COMPRESSED } else { b"" };
-        CoreFile { path: numbered(&self.path, number, ending), ..self.clone() }
+        let ending = if self.compress { COMPRESSED } else { "" };
+        CoreFile { path: numbered(&self.path, number, ending.as_bytes()), ..self.clone() }
+    }
+
+    /// The root and the working directory that the path is resolved from, as paths in the
+    /// container.
+    pub(crate) fn seen_from<'a>(&self, facts: &'a Facts) -> (&'a [u8], &'a [u8]) {
+        match self.rights {
+            Rights::ContainerRoot => (b"/", b"/"),
+            Rights::Crasher | Rights::HostRoot => (&facts.root_path, &facts.cwd_path),
+        }
     }
 }
 
 /// Decides.
 pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let Origin::Container { entry, by_exec } = origin else { return Decision::Forward };
-    let refused = entry.refused.clone().map(Cause::Refused);
-    if let Some(cause) = refused.or_else(|| withheld(crash, facts)) {
-        return Decision::Discard(entry, cause);
-    }
+    let refused = entry.refused.clone().map(Cause::Refused).map_or(Ok(()), Err);
+    let rights = match refused.and_then(|()| rights(crash, facts, &entry)) {
+        Ok(rights) => rights,
+        Err(cause) => return Decision::Discard(entry, cause),
+    };
     let own = Limit::from_raw(crash.said.limit).finite();
     let soft = limit_of(own, facts.core.hard, by_exec, entry.limit.finite());
     let limit = smaller(soft, entry.limit.finite());
@@ -84,23 +102,29 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
         return Decision::Discard(entry, Cause::Refused("its registration has no pattern".into()));
     };
     let mut path = pattern.expand(&crash.said, entry.append_pid);
-    let made_below = pattern.fixed_directory().filter(|_| entry.make_directories);
+    if rights == Rights::ContainerRoot && path.first() != Some(&b'/') {
+        return Decision::Discard(entry, Cause::RelativePath);
+    }
+    // As the kernel does in dump mode 2, root's writer removes nothing, and it makes no directory.
+    let is_roots = rights == Rights::ContainerRoot;
+    let existing = if is_roots { Existing::Keep } else { entry.existing };
+    let made_below = pattern.fixed_directory().filter(|_| entry.make_directories && !is_roots);
     if entry.compress {
-        path.extend_from_slice(COMPRESSED);
+        path.extend_from_slice(COMPRESSED.as_bytes());
     }
     let file = CoreFile {
         path,
         limit,
-        existing: entry.existing,
+        existing,
         made_below,
         share: entry.share,
-        as_root: false,
+        rights,
         compress: entry.compress,
         early: entry.early,
         patience: None,
         min_free: None,
         threads: usize::MAX,
-        at_home: facts.mount_ns == entry.init.mount_ns,
+        at_home: rights == Rights::ContainerRoot || facts.mount_ns == entry.init.mount_ns,
         memory: entry.place.is_memory,
     };
     Decision::Write(entry, file)
@@ -154,7 +178,7 @@ pub(crate) fn host_file(
         existing: if suid { Existing::Keep } else { Existing::Replace },
         made_below: None,
         share: DiskShare::default(),
-        as_root: suid,
+        rights: if suid { Rights::HostRoot } else { Rights::Crasher },
         compress: false,
         early: false,
         memory: false,
@@ -165,13 +189,28 @@ pub(crate) fn host_file(
     })
 }
 
-/// Why the container's user may not have this core, whatever the limit says.
-fn withheld(crash: &Crash, facts: &Facts) -> Option<Cause> {
-    let mode = crash.said.dump_mode;
-    if mode != 1 {
-        return Some(Cause::DumpMode(mode));
+/// Whose the core is, or why nobody in the container may have it, whatever the limit says.
+///
+/// In dump mode 2 it is for the container's root, as the kernel's file mode gives it to the host's.
+/// Not where a user has registered the container: its root is that user, who may not read every
+/// program that he can start in it. And not without a pidfd: whose memory comes through the pipe
+/// must be certain then.
+fn rights(crash: &Crash, facts: &Facts, entry: &Entry) -> Result<Rights, Cause> {
+    match crash.said.dump_mode {
+        1 if facts.secure || facts.status.credentials.mixed() => Err(Cause::SetUserId),
+        1 => Ok(Rights::Crasher),
+        2 => {
+            let no = |why: &str| Err(Cause::RootsCore(why.to_owned()));
+            match &facts.container_root {
+                _ if entry.user.is_some() => no("its container is a user's"),
+                _ if crash.pidfd.is_none() => no("the kernel gives no pidfd (Linux 6.16)"),
+                Some(Ok(_)) => Ok(Rights::ContainerRoot),
+                Some(Err(e)) => no(&format!("{e:#}")),
+                None => no("the container's root is not known"),
+            }
+        }
+        mode => Err(Cause::DumpMode(mode)),
     }
-    (facts.secure || facts.status.credentials.mixed()).then_some(Cause::SetUserId)
 }
 
 /// The process's own soft limit. An engine's exec does not inherit what the hook set: for such a
@@ -250,7 +289,7 @@ mod tests {
             existing: Existing::Replace,
             made_below: None,
             share: DiskShare::default(),
-            as_root: false,
+            rights: Rights::Crasher,
             early: false,
             memory: false,
             patience: None,

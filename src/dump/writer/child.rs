@@ -13,14 +13,14 @@ use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::quota::{self, KeptCore};
 use crate::dump::policy::slot::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
 use crate::sys::pinned_memory::Hold;
-use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, descriptor, file, filter, proc};
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, descriptor, file, filter, proc, user};
 use anyhow::Result;
 use std::sync::Arc;
 
@@ -96,7 +96,8 @@ pub(crate) fn copy(
     if space.kind == FsType::Memory && core_file.early {
         return report.say(&Message::Retry);
     }
-    let view = CrasherView { root: &facts.root_path, at_home: core_file.at_home };
+    let (root, _) = core_file.seen_from(facts);
+    let view = CrasherView { root, at_home: core_file.at_home };
     let (there, mut gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
     let (room, old) = match room(core_file, slot, &there, &space) {
         Ok(room) => room,
@@ -109,12 +110,14 @@ pub(crate) fn copy(
                 return report.say(&failed(Cause::Selinux { path: place.shown, why }, gone));
             }
         };
-    let wanted = Wanted {
-        core_file,
-        keep_old: ready.keep_old,
-        fs_uid: facts.status.credentials.uid[3],
-        mapped: facts.user_ns.is_some(),
+    // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
+    // lets no process through whose IDs differ.
+    let owner = match core_file.rights {
+        Rights::Crasher if facts.user_ns.is_none() => facts.status.credentials.uid[3],
+        Rights::HostRoot if facts.user_ns.is_none() => 0,
+        _ => user::effective_uid(),
     };
+    let wanted = Wanted { core_file, keep_old: ready.keep_old, owner };
     let make = || create(&place, &wanted);
     let made = match &confinement {
         None => make(),

@@ -3,7 +3,7 @@
 //! itself.
 
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::sys::{AsFd, BorrowedFd, cred, descriptor, file, limit, ns, process};
 use anyhow::{Context, Result};
 
@@ -22,16 +22,27 @@ pub(crate) fn become_crasher<'a>(
     file::set_umask(facts.status.umask);
     limit::set_own_file_size(facts.file_size)?;
     let mut credentials = facts.status.credentials.clone();
-    if core_file.as_root {
-        credentials.uid[3] = 0;
-        file::change_dir(file::open_dir("/".as_ref())?)?;
-    } else {
-        if facts.profile.is_some() {
-            // AppArmor cannot resolve the path of a file that is in another mount namespace.
-            ns::enter(&facts.mounts, ns::NamespaceKind::Mount)?;
+    match core_file.rights {
+        Rights::HostRoot => {
+            credentials.uid[3] = 0;
+            file::change_dir(file::open_dir("/".as_ref())?)?;
         }
-        file::change_root(&facts.root).context("the crasher's root")?;
-        file::change_dir(&facts.cwd).context("the crasher's working directory")?;
+        Rights::ContainerRoot => {
+            let root = facts.container_root.as_ref().and_then(|root| root.as_ref().ok());
+            return root.context("the container's root")?.become_it(
+                &credentials,
+                &facts.task,
+                keep,
+            );
+        }
+        Rights::Crasher => {
+            if facts.profile.is_some() {
+                // AppArmor cannot resolve the path of a file that is in another mount namespace.
+                ns::enter(&facts.mounts, ns::NamespaceKind::Mount)?;
+            }
+            file::change_root(&facts.root).context("the crasher's root")?;
+            file::change_dir(&facts.cwd).context("the crasher's working directory")?;
+        }
     }
     keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
     descriptor::close_all_but(&keep)?;

@@ -10,7 +10,7 @@ use crate::cause::Cause;
 use crate::dump::copy::source::CrashedMemory;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::cgroup::Groups;
@@ -133,7 +133,7 @@ fn attempt(
     // container's, as in the kernel's file mode. Not after an early release: an engine that cleans
     // up the group of a container that has gone would kill us. A group that is gone already cannot
     // be joined, and needs no limit.
-    let groups = match early || core_file.as_root {
+    let groups = match early || core_file.rights == Rights::HostRoot {
         true => Groups::default(),
         false => Groups::open(&facts.cgroups),
     };
@@ -149,8 +149,11 @@ fn attempt(
         // Without a hold the process just waits until its core is whole.
         let hold = if early { Hold::new().ok() } else { None };
         let mut report = Report::over(report);
-        let confinement =
-            facts.profile.as_ref().filter(|_| !core_file.as_root).map(Confinement::open);
+        let confinement = facts
+            .profile
+            .as_ref()
+            .filter(|_| core_file.rights != Rights::HostRoot)
+            .map(Confinement::open);
         let opened =
             Opened { source, hold, label: Labeller::new(facts), confinement, moved, store };
         let keep = opened

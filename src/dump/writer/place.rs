@@ -1,18 +1,19 @@
 //! Where the core goes, and making its file as the kernel does.
 
 use crate::cause::Cause;
-use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::existing::{Existing, LAST};
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::resolve::{self, Below};
-use crate::sys::{Errno, OwnedFd, file, proc, user};
+use crate::sys::{Errno, OwnedFd, file, proc};
 
 /// Permissions of a core, before the umask.
 const MODE: u32 = 0o600;
 
 /// Where the core goes: the directory, which is opened once for all that is done there, and the
 /// name. Symbolic links in the path are followed as the crasher would, magic links
-/// (`/proc/self/root`) are not.
+/// (`/proc/self/root`) are not. In dump mode 2 only root's own are: somebody else must not lead
+/// root's writer elsewhere.
 pub(crate) struct Place<'a> {
     /// The directory, opened.
     pub dir: OwnedFd,
@@ -27,7 +28,8 @@ impl<'a> Place<'a> {
     /// where that is wanted. `umask`: the crasher's, which this process has.
     ///
     /// # Errors
-    /// There is no such directory, or the path names no file.
+    /// There is no such directory, or the path names no file; or, for the core of the container's
+    /// root, somebody else than root could change where it leads.
     pub(crate) fn of(
         core_file: &'a CoreFile,
         store: Option<&OwnedFd>,
@@ -46,12 +48,21 @@ impl<'a> Place<'a> {
         if matches!(name, b"" | b"." | b"..") {
             return Err(fail(Errno::ISDIR));
         }
+        let is_roots = core_file.rights == Rights::ContainerRoot;
         let opened = match core_file.made_below {
             Some(fixed) => made_below(dir, fixed.min(dir.len()), store, umask),
+            None if is_roots => {
+                resolve::open_dir_of_root(dir).map(|dir| from_the_hosts_side(dir, store))
+            }
             None => resolve::open_dir_as_process(dir).map(|dir| from_the_hosts_side(dir, store)),
         };
-        let dir = opened
-            .map_err(|e| Cause::Directory { path: shown.clone(), errno: e.raw_os_error() })?;
+        let dir = opened.map_err(|e| match e {
+            Errno::PERM if is_roots => Cause::RootsCore(format!(
+                "somebody else than root, or who serves a FUSE file system, could lead {shown:?} \
+                 elsewhere"
+            )),
+            e => Cause::Directory { path: shown.clone(), errno: e.raw_os_error() },
+        })?;
         Ok(Place { dir, name, shown })
     }
 }
@@ -143,11 +154,12 @@ pub(crate) struct Wanted<'a> {
     pub core_file: &'a CoreFile,
     /// What has the name is not unlinked: its label must stay as it is.
     pub keep_old: bool,
-    /// The user ID for file access of the crasher.
-    pub fs_uid: u32,
-    /// It is in a user namespace.
-    pub mapped: bool,
+    /// Whose new files are, as this process sees it.
+    pub owner: u32,
 }
+
+/// What became of a file that another crash's has replaced before it was looked at.
+const REPLACED: &str = "the core of another crash has taken its name";
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
 /// then look at what was opened. Nobody else's file is opened, however many make one at once.
@@ -166,11 +178,10 @@ pub(crate) fn create(place: &Place<'_>, wanted: &Wanted<'_>) -> Result<Made, Cau
     }?;
     let stat =
         file::stat(&made.file).map_err(|e| Cause::Failed(format!("{:?}: {e:#}", place.shown)))?;
-    // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
-    // lets no process through whose IDs differ.
-    let owner = if wanted.mapped { user::effective_uid() } else { wanted.fs_uid };
+    let owner = wanted.owner;
     let rule = match stat {
         s if !s.regular => "it is not a regular file",
+        s if s.links == 0 => REPLACED,
         s if s.links != 1 => "it has more than one link",
         s if s.uid != owner => "the file system gives new files another owner",
         s if s.mode & 0o677 != 0o600 => {

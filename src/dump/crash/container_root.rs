@@ -1,0 +1,103 @@
+//! Dump mode 2: the container's root, with whose rights the core is written.
+//!
+//! As the kernel's file mode writes it with the host's root's: the file-system user ID is root's,
+//! groups and capabilities are the crasher's, and the path is resolved from a root directory that
+//! the crasher cannot choose, here that of the container's own mount namespace.
+
+use crate::registry::Entry;
+use crate::sys::cred::{self, Credentials};
+use crate::sys::proc::Proc;
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor, ns};
+use anyhow::{Context, Result, bail, ensure};
+
+/// The container's root, as the writer becomes it.
+#[derive(Debug)]
+pub(crate) struct ContainerRoot {
+    /// The container's mount namespace, in which it was registered.
+    mounts: OwnedFd,
+    /// Its user namespace, if that is not ours.
+    user_ns: Option<OwnedFd>,
+    /// The crasher's effective capabilities there, of those that the container's first process has.
+    effective: u64,
+}
+
+impl ContainerRoot {
+    /// Finds it. `mounts`, `user_ns`: the crasher's, the latter if it is not ours; `credentials`: its
+    /// own.
+    ///
+    /// # Errors
+    /// The container's mounts are not at hand, or it is not certain who their root is.
+    pub(crate) fn of(
+        mounts: &OwnedFd,
+        user_ns: Option<&OwnedFd>,
+        credentials: &Credentials,
+        entry: &Entry,
+    ) -> Result<Self> {
+        let first = Proc::open(entry.init.pid)
+            .ok()
+            .filter(|first| first.is_alive_since(entry.init.start_time).unwrap_or(false));
+        let is_containers = |mounts: &OwnedFd| {
+            let known = (entry.init.mount_ns_id, ns::mount_ns_id(mounts));
+            ns::inode(mounts).is_ok_and(|inode| inode == entry.init.mount_ns)
+                && match known {
+                    (Some(then), Some(now)) => then == now,
+                    _ => first.is_some(),
+                }
+        };
+        let firsts = || first.as_ref().and_then(|first| first.namespace("mnt").ok());
+        let Some(mounts) =
+            [mounts.try_clone().ok(), firsts()].into_iter().flatten().find(is_containers)
+        else {
+            bail!("the process has other mounts than its container, whose first process has gone");
+        };
+        let owner = ns::user_ns_of(&mounts).context("the container's user namespace")?;
+        let (owner_id, own) = (ns::inode(&owner)?, ns::own("user")?);
+        let crashers = user_ns.map_or(Ok(own), ns::inode)?;
+        let theirs = match &first {
+            Some(first) => ns::inode(first.namespace("user")?)?,
+            None => crashers,
+        };
+        ensure!(owner_id == theirs, "its container's mounts are not its user namespace's");
+        let most = first.map_or(Ok(u64::MAX), |f| f.status().map(|s| s.credentials.permitted))?;
+        let has = if crashers == owner_id { credentials.effective } else { 0 };
+        Ok(ContainerRoot {
+            mounts,
+            user_ns: (owner_id != own).then_some(owner),
+            effective: has & most,
+        })
+    }
+
+    /// Gives up everything that this root does not have, and all descriptors but the standard three
+    /// and `keep`.
+    ///
+    /// # Errors
+    /// Also where this root may not read the process's memory: it has a program in it that belongs
+    /// to somebody outside of the container and that nobody in it may read.
+    pub(crate) fn become_it<'a>(
+        &'a self,
+        credentials: &Credentials,
+        task: &'a Proc,
+        mut keep: Vec<BorrowedFd<'a>>,
+    ) -> Result<()> {
+        // Root and working directory are the namespace's then.
+        ns::enter(&self.mounts, ns::NamespaceKind::Mount)?;
+        keep.push(task.as_fd());
+        keep.extend(self.user_ns.as_ref().map(AsFd::as_fd));
+        descriptor::close_all_but(&keep)?;
+        let credentials = Credentials {
+            effective: self.effective,
+            permitted: self.effective,
+            ..credentials.clone()
+        };
+        cred::assume_root(&credentials, self.user_ns.as_ref(), || match &self.user_ns {
+            // The kernel asks CAP_SYS_PTRACE of the user namespace that the memory belongs to.
+            Some(_) => task.open_file("auxv").map(drop).context(
+                "the container's root may not read this process: its program is not the \
+                 container's",
+            ),
+            None => Ok(()),
+        })?;
+        descriptor::close(task)?;
+        self.user_ns.as_ref().map_or(Ok(()), descriptor::close).context("close")
+    }
+}
