@@ -24,7 +24,8 @@
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    bytes, cause, pattern, record, limits, config, annotation    values, no effects
+//! words    bytes, cause, pattern, record, limits, existing, config, annotation
+//!          values, no effects
 //! shared   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, identity
 //!          effects that several entry points need
 //! entry    hook, dump, engine, verify, cli
@@ -45,6 +46,7 @@ mod annotation;
 mod bytes;
 mod cause;
 pub mod config;
+mod existing;
 mod limits;
 mod pattern;
 mod record;

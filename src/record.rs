@@ -2,8 +2,10 @@
 //! Beyond a few a minute, crashes without a core are counted in one record.
 
 mod paths;
+mod schema;
 mod signal;
 
+pub(crate) use schema::Schema;
 pub(crate) use signal::signal_name;
 
 use crate::cause::{Cause, Word};
@@ -16,6 +18,7 @@ use std::fmt;
 /// Storage location of a core, which determines how long it is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) enum Location {
     /// A volume that the container mounts: kept when the container is removed.
     Volume,
@@ -85,6 +88,7 @@ impl fmt::Display for Owner {
 /// The result of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) enum Outcome {
     /// The core is being written. A record that stays in this state is of a helper that was killed.
     #[default]
@@ -111,6 +115,7 @@ impl Outcome {
 
 /// The container's names, as its engine gave them. Absent where the engine gave none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Names {
     /// Container ID, from the runtime's state.
     pub container_id: String,
@@ -175,7 +180,11 @@ impl Names {
 /// One crash as a flat JSON object. Strings from the container that are not plain
 /// text are escaped (`\xff`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Record {
+    /// The version of the record's schema: 1. Records of earlier versions have none.
+    #[serde(default)]
+    pub schema: Schema,
     /// When the dump started, RFC 3339 in UTC.
     pub time: String,
     /// The names of the container.
@@ -280,6 +289,7 @@ pub(crate) struct Record {
 
 /// An uploaded core, bundle or record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Uploaded {
     /// Where it is.
     pub url: String,

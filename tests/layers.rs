@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// From the bottom up. A module may use those of the layers below it, and those named beside it.
 const LAYERS: [&[&str]; 4] = [
     &["sys"],
-    &["bytes", "cause", "pattern", "record", "limits", "config", "annotation"],
+    &["bytes", "cause", "pattern", "record", "limits", "existing", "config", "annotation"],
     &[
         "elf",
         "report",

@@ -8,29 +8,56 @@
 
 use super::bundle::Bundle;
 use super::private::Private;
-use super::query::Query;
-use super::selection::Chosen;
+use super::programs::{self, SEARCH};
+use super::selection::{MATCH, Which};
 use super::subject::{self, Subject};
-use super::{table, unpack};
+use super::{remote, table, unpack};
 use crate::corefile::decompress::{decompressed, is_compressed};
 use crate::sys::{apart, file, kernel, user};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+/// Open the newest matching crash in a debugger, with the executable and libraries that it had.
+///
+/// They are copied to a temporary directory, laid out as in the container, and removed when
+/// the debugger ends. Only files with the build-id in the core are used. A MATCH that ends in
+/// .tar.zst is a bundle that `export` has written, and one such as s3://BUCKET/... an uploaded
+/// one, which oci-coredump-ship fetches. All of these files come from a container and are not
+/// trusted: the debugger reads no settings and no scripts, has an empty HOME as
+/// its working directory and a terminal of its own, and if root starts it, it runs as a user
+/// ID that nothing else uses.
+///
+/// Example: oci-coredump debug nginx -A -batch -A -ex -A bt
+#[derive(Debug, clap::Args)]
+#[command(after_help = MATCH)]
+pub(super) struct Args {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    from: Subject,
+    #[command(flatten)]
+    debugger: Debugger,
+}
+
 /// The debugger and how it is started.
-#[derive(Debug)]
+#[derive(Debug, clap::Args)]
 pub(super) struct Debugger {
-    /// Its name or path.
+    /// The debugger: gdb, lldb, or the path of one.
+    #[arg(id = "debugger", long, value_name = "PROGRAM", default_value = "gdb")]
     pub program: PathBuf,
-    /// Further arguments for it.
+    /// Pass one more argument to the debugger; may be repeated.
+    #[arg(short = 'A', value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub arguments: Vec<OsString>,
-    /// Whether it stays root if root starts it.
+    /// Run the debugger as root, if you are root. Whatever the core makes
+    /// it do is then done as root.
+    #[arg(long)]
     pub as_root: bool,
-    /// Whether it may query the servers in DEBUGINFOD_URLS.
+    /// Let the debugger fetch missing debug information from the servers in DEBUGINFOD_URLS,
+    /// which then learn which programs crash.
+    #[arg(long)]
     pub debuginfod: bool,
 }
 
@@ -41,21 +68,34 @@ impl Debugger {
         user::is_host_root() && !self.as_root
     }
 
+    /// Its path.
+    fn find(&self) -> Result<PathBuf> {
+        programs::find(&self.program).with_context(|| {
+            let name = self.program.display();
+            format!("start {name}: install gdb, or name another debugger with --debugger")
+        })
+    }
+
     fn private(&self) -> Result<Private> {
         file::set_umask(0o077);
         Private::new(self.gives_up_rights())
     }
 }
 
-/// Opens the newest matching crash.
-pub(super) fn run(
-    chosen: &Chosen,
-    query: &Query,
-    subject: &Subject,
-    debugger: &Debugger,
-) -> Result<ExitCode> {
-    let (core, record, paths) = subject::open(chosen, query, subject)?;
-    let mut bundle = Bundle::collect(core, record, &paths)?;
+/// Opens the bundle that is named, else the newest matching crash.
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let debugger = &args.debugger;
+    // Before anything is copied.
+    debugger.find()?;
+    if let Some(url) = args.which.url() {
+        let (dir, at) = unpack_for(remote::fetch(url)?, debugger).context("unpack")?;
+        return start(dir, &at, debugger);
+    }
+    if let Some(bundle) = args.which.word().filter(|word| word.ends_with(".tar.zst")) {
+        return run_bundle(Path::new(bundle), debugger);
+    }
+    let (chosen, query) = args.which.choose()?;
+    let mut bundle = Bundle::collect(subject::open(&chosen, &query, &args.from)?)?;
     for path in &bundle.lacking {
         log::warn!("debug: {path:?}: the file that was mapped is not found, going on without it");
     }
@@ -97,12 +137,6 @@ pub(super) fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
     start(dir, &at, debugger)
 }
 
-/// Opens a bundle that was fetched from a storage.
-pub(super) fn run_fetched(packed: File, debugger: &Debugger) -> Result<ExitCode> {
-    let (dir, at) = unpack_for(packed, debugger).context("unpack")?;
-    start(dir, &at, debugger)
-}
-
 /// Unpacks a bundle into a directory of the debugger's.
 fn unpack_for(packed: File, debugger: &Debugger) -> Result<(Private, PathBuf)> {
     ensure!(is_compressed(&packed), "it is not compressed with zstd");
@@ -134,23 +168,9 @@ fn start(dir: Private, at: &Path, debugger: &Debugger) -> Result<ExitCode> {
 
 /// Environment variables of the caller that the debugger gets, besides LC_*.
 const KEPT: [&str; 5] = ["TERM", "LANG", "COLUMNS", "LINES", "TZ"];
-const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Finds the program that the caller's shell would start.
-fn find(program: &Path) -> Result<PathBuf> {
-    if program.as_os_str().as_bytes().contains(&b'/') {
-        return std::path::absolute(program).context("its path");
-    }
-    let path = std::env::var_os("PATH").unwrap_or_else(|| SEARCH.into());
-    std::env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
-        .with_context(|| format!("start {}: it is in no directory of PATH", program.display()))
-}
 
 fn command(at: &Path, home: &Path, debugger: &Debugger) -> Result<Command> {
-    let mut command = Command::new(find(&debugger.program)?);
+    let mut command = Command::new(debugger.find()?);
     command.current_dir(home).env_clear().env("PATH", SEARCH);
     for (name, value) in std::env::vars_os() {
         let text = name.to_string_lossy();

@@ -1,5 +1,6 @@
 //! Prints stacks: threads with equal stacks together, then the modules that appear in them.
 
+use super::output;
 use super::table::{self, left};
 use crate::corefile::files::Origin;
 use crate::corefile::reader::Reading;
@@ -114,7 +115,8 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
         return Ok(());
     }
     writeln!(out)?;
-    Ok(table::print(out, &[left("MODULE"), left("BUILD-ID"), left("FILE")], &rows)?)
+    let columns = [left("MODULE").flexible(), left("BUILD-ID").rank(1), left("FILE").flexible()];
+    Ok(table::print(out, &columns, &rows, output::width())?)
 }
 
 pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static str {
