@@ -1,9 +1,9 @@
 //! What has happened since the boot: crashes by namespace, container, signal, outcome and cause,
 //! and how long their dumps took. They only grow, whatever becomes of the records.
 //!
-//! A file in the run directory, which needs no disk. It is replaced as a whole, under a lock that is
-//! held for about a millisecond; a crash that does not get it in a second is not counted. The file
-//! starts anew at a boot, as counters of a process do.
+//! A file in the run directory, which needs no disk. It is replaced as a whole, under a lock that
+//! is held for about a millisecond; a crash that does not get it in a second is not counted. The
+//! file starts anew at a boot, as counters of a process do.
 
 use crate::cause::Word;
 use crate::record::{Outcome, Record};
@@ -54,8 +54,8 @@ pub(crate) struct Labels {
 }
 
 impl Labels {
-    /// The labels of a crash. What users who are not root say of their containers does not count: one
-    /// of them could use up all sets.
+    /// The labels of a crash. What users who are not root say of their containers does not count:
+    /// one of them could use up all sets.
     fn of(record: &Record) -> Self {
         let name = |name: &Option<String>| match record.user {
             Some(_) => OTHER.to_owned(),

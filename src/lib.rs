@@ -33,8 +33,8 @@
 //! ```
 //!
 //! The rooms of `dump`: `crash` (what the kernel and /proc say), `policy` (plan, quota, slots),
-//! `writer` (the child that becomes the crashed process), `copy` (the lanes), `after` (the record and
-//! what is kept), and `forward` for everybody else's crashes.
+//! `writer` (the child that becomes the crashed process), `copy` (the lanes), `after` (the record
+//! and what is kept), and `forward` for everybody else's crashes.
 //!
 //! Nor do files use each other in a circle.
 

@@ -103,8 +103,9 @@ pub(crate) fn own_store(uid: u32) -> Result<PathBuf> {
     }
 }
 
-/// Adapts the configuration to the user who runs this program: one other than
-/// root has a store of his own.
+/// Adapts the configuration to the user who runs this program: one other than root has a store of
+/// his own. For the three entry points that such a user has (the hook, the verbs that read a store,
+/// `doctor`), each of which does without it in its own way; all others are root's alone.
 pub(crate) fn adapt(config: &mut crate::config::Config) -> Result<()> {
     if let Who::User(uid) = user::who() {
         config.store = own_store(uid)?;

@@ -157,3 +157,71 @@ fn processes_volumes_and_refusals() {
         "since its start, by its annotations",
     );
 }
+
+/// A container without any request, and what its processes see of their pattern.
+fn with_plain_container(id: &str, work: impl FnOnce(&dyn Fn() -> String, &str)) {
+    let runtime = Runtime::new(Kind::Runc);
+    let mut plain = bundle();
+    plain.shell("sleep 1000");
+    let container = runtime.start(&plain, id);
+    // The first line is the host's pattern, unless the container has its own.
+    let seen = || container.sh(LOOK).split_once('\n').unwrap().1.to_owned();
+    work(&seen, &container.pid().to_string());
+}
+
+/// The last thing that `enable` does fails: all that it has changed before is as it was.
+#[test]
+fn a_failure_at_the_end_leaves_nothing() {
+    let _host = host();
+    with_plain_container("failing", |seen, pid| {
+        let before = seen();
+        let enable = ["enable", "failing", "--pid", pid, "--pattern", ECI_PATTERN, "--filter", "1"];
+        succeed(&enable);
+        assert_ne!(seen(), before);
+        succeed(&["disable", "failing"]);
+        assert_eq!(seen(), before);
+        // Not a directory, so the changes cannot be kept in it.
+        let place = Path::new(RUN).join("enabled");
+        fs::remove_dir(&place).unwrap();
+        fs::write(&place, "").unwrap();
+        refused(&enable, "enabled");
+        assert_eq!(seen(), before);
+        assert!(!Path::new(RUN).join("containers/failing.json").exists());
+        assert!(!Path::new(STORE).join("containers/failing").exists());
+    });
+}
+
+/// A container that the program of before an upgrade has enabled, whose file has another form.
+#[test]
+fn enabled_before_an_upgrade() {
+    let _host = host();
+    with_plain_container("earlier", |seen, pid| {
+        let before = seen();
+        succeed(&["enable", "earlier", "--pid", pid, "--pattern", ECI_PATTERN]);
+        let file = Path::new(RUN).join("enabled/earlier");
+        let changes: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let all = |list: &str, kind: &str| -> Vec<serde_json::Value> {
+            let list = changes[list].as_array().unwrap();
+            list.iter().filter_map(|change| change.get(kind)).cloned().collect()
+        };
+        let limits = all("on_host", "Limits");
+        let processes: Vec<_> = limits[0]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| {
+                let (soft, hard) = (&p["was"][0], &p["was"][1]);
+                serde_json::json!({
+                    "pid": p["pid"], "start_time": p["start_time"], "soft": soft, "hard": hard,
+                    "filter": null
+                })
+            })
+            .collect();
+        let made = all("in_container", "Directory").len();
+        assert!(made == 3 && !processes.is_empty(), "{changes:#}");
+        let old = serde_json::json!({ "made": made, "processes": processes });
+        fs::write(&file, old.to_string()).unwrap();
+        succeed(&["disable", "earlier"]);
+        assert_eq!(seen(), before);
+    });
+}

@@ -13,14 +13,13 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Directory of the unnamed file: on disk, since a core is large.
 const PLACE: &str = "/var/tmp";
 
-/// Whether the file is compressed.
 pub(crate) fn is_compressed(core: &File) -> bool {
     let mut start = [0; 4];
     core.read_at(&mut start, 0).is_ok_and(|n| n == 4) && start == ZSTD
 }
 
-/// The core as the kernel wrote it, decompressed if it is compressed. The decompressor runs in a sandbox, and may use at
-/// most half of the free space.
+/// The core as the kernel wrote it, decompressed if it is compressed. The decompressor runs in a
+/// sandbox, and may use at most half of the free space.
 pub(crate) fn decompressed(core: File) -> Result<File> {
     if !is_compressed(&core) {
         return Ok(core);

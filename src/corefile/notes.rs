@@ -28,7 +28,6 @@ pub(crate) struct Registers {
     pub lr: u64,
 }
 
-/// A thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Thread {
     /// Its ID in the crasher's own PID namespace.

@@ -1,6 +1,6 @@
 //! NT_FILE, the note of a core that lists the mapped files (`fill_files_note` in
-//! `fs/binfmt_elf.c`): their count, the page size, then start, end and offset in pages of each, then
-//! their paths, each ended by a NUL.
+//! `fs/binfmt_elf.c`): their count, the page size, then start, end and offset in pages of each,
+//! then their paths, each ended by a NUL.
 
 use object::endian::Endian;
 use object::pod::{from_bytes, slice_from_bytes};

@@ -1,4 +1,5 @@
-//! The changes that were made for one engine: applied as a whole, recorded in the store, and undone.
+//! The changes that were made for one engine: applied as a whole, recorded in the store, and
+//! undone.
 
 use super::change::Change;
 use crate::config::Config;

@@ -63,8 +63,8 @@ pub fn core_limit(asked: Option<u64>, there: Option<(u64, u64)>, reach: u64) -> 
 }
 
 /// Edits a bundle's config.json for a container that requests a pattern; `None` for other
-/// containers and if nothing is missing. `bundle`: its directory, named by the container's ID, if it
-/// is known.
+/// containers and if nothing is missing. `bundle`: its directory, named by the container's ID, if
+/// it is known.
 ///
 /// # Errors
 /// The text is not a config.json.

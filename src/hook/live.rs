@@ -173,8 +173,8 @@ fn changes_of(registry: &Registry, entry: &Entry) -> Result<Option<Changes>> {
     Ok(Some(changes).filter(|changes: &Changes| changes.on_host.contains(&own)))
 }
 
-/// Reads a file in the form that had no list of changes: the processes as they were, and how many of
-/// the last components of the dump directory were made. A container that was enabled before an
+/// Reads a file in the form that had no list of changes: the processes as they were, and how many
+/// of the last components of the dump directory were made. A container that was enabled before an
 /// upgrade has it.
 fn before_changes(text: &[u8], entry: &Entry) -> serde_json::Result<Changes> {
     #[derive(Deserialize)]

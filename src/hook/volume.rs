@@ -1,6 +1,6 @@
 //! Where on the host a container's volume is, beyond what config.json says: the kubelet mounts a
-//! part of a volume (`subPath`) at a path of its own, which goes with the pod, and engines mount from
-//! there.
+//! part of a volume (`subPath`) at a path of its own, which goes with the pod, and engines mount
+//! from there.
 
 use crate::sys::file;
 use crate::sys::proc::{MountPoint, Proc, mount_points};

@@ -2,8 +2,8 @@
 
 use crate::sys::proc::printable;
 
-/// A path as a record has it: its printable text, and its bytes in hexadecimal where the text is not
-/// the same.
+/// A path as a record has it: its printable text, and its bytes in hexadecimal where the text is
+/// not the same.
 pub(super) fn text_and_hex(path: Option<&[u8]>) -> (Option<String>, Option<String>) {
     let text = path.map(printable);
     let same = text.as_ref().map(String::as_bytes) == path;

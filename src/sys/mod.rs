@@ -5,8 +5,8 @@
 //! ENOENT`), so that a line of the log is enough to find the call. Nothing here knows of requests,
 //! registered containers, records or the format of a core.
 //!
-//! A function whose comment has no section on errors fails as the system calls do that it makes; its
-//! references name them, with the version of Linux that brought them where that is not ancient.
+//! A function whose comment has no section on errors fails as the system calls do that it makes;
+//! its references name them, with the version of Linux that brought them where that is not ancient.
 
 #![allow(unsafe_code)]
 

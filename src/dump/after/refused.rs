@@ -22,8 +22,8 @@ const MAX: usize = 64 << 10;
 const FILE: &str = "refusals";
 
 /// Tells of a crash without a core. `account`: the directory of the account's limits; without one
-/// each crash has a record of its own. `most`: records that the account may have. `begin`: makes the
-/// file of a record. Returns whether the crash has a record of its own.
+/// each crash has a record of its own. `most`: records that the account may have. `begin`: makes
+/// the file of a record. Returns whether the crash has a record of its own.
 ///
 /// # Errors
 /// It could not be told; the log has it then.

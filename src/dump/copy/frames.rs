@@ -163,7 +163,6 @@ enum Part {
 }
 
 impl Packer {
-    /// A new one.
     pub(crate) fn new() -> Result<Self> {
         let frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(MOST));
         Ok(Packer {

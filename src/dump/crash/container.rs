@@ -13,9 +13,7 @@ const DEPTH: usize = 64;
 /// Where the crasher belongs.
 #[derive(Debug)]
 pub(crate) enum Origin {
-    /// To this container.
     Container {
-        /// Its entry.
         entry: Box<Entry>,
         /// It came in by `exec`: its line of parents leaves the container without meeting its init.
         by_exec: bool,

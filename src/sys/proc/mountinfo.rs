@@ -34,8 +34,8 @@ pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
     text.split(|b| *b == b'\n').filter_map(parse).collect()
 }
 
-/// Where the root directory of a process comes from, in the text of its mountinfo: the upper layer of
-/// an overlay, else the directory of the file system that is mounted there.
+/// Where the root directory of a process comes from, in the text of its mountinfo: the upper layer
+/// of an overlay, else the directory of the file system that is mounted there.
 ///
 /// # References
 /// proc_pid_mountinfo(5); the options of an overlay end the line.
