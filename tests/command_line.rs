@@ -1,9 +1,16 @@
 //! The command line as people get it wrong: what is said, in one line, and with which exit status.
 
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use support::fuse::{Answer, Fuse};
 use support::terminal::Terminal;
+use support::wait::wait_for;
+
+/// More than anything here takes.
+const SOON: Duration = Duration::from_secs(30);
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_oci-coredump");
 
@@ -423,4 +430,35 @@ fn the_pager() {
     }
     // A pager that leaves at once is a reader that goes away.
     terminal(&scene, 160, "PAGER=true", list).wait_for("status 0.");
+}
+
+/// A file system on which every file has a name from the start, and which takes its time: however
+/// the writer ends, its temporary file goes.
+#[test]
+fn nothing_is_left_of_an_interrupted_file() {
+    if !is_root() {
+        return eprintln!("skipped: only root can mount");
+    }
+    let scene = Scene::new();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(scene.path("program"))
+        .and_then(|mut core| core.write_all(&[1; 1 << 20]))
+        .unwrap();
+    for signal in ["INT", "TERM", "KILL"] {
+        let target = Fuse::mount();
+        target.on_write(64 << 10, Answer::Hold);
+        let line = format!(
+            "export --core @program --core-only -o {}",
+            target.path().join("core").display()
+        );
+        let mut export = scene.command(&line).spawn().unwrap();
+        assert!(target.wait_held(SOON), "it has ended before it wrote much");
+        assert_eq!(target.names().len(), 1, "{:?}", target.names());
+        let id = export.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        target.go_on();
+        assert!(!export.wait().unwrap().success(), "{signal}");
+        wait_for("the file to go", SOON, || target.names().is_empty());
+    }
 }
