@@ -5,7 +5,8 @@
 //! that names each value refused.
 
 use crate::bytes::Limit;
-use crate::limits::Limits;
+use crate::existing::Existing;
+use crate::limits::{DiskShare, Free, Limits};
 use crate::pattern::Pattern;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -30,8 +31,12 @@ pub(crate) struct Wishes {
     pub compress: bool,
     /// Release the crashed process before its core is complete.
     pub early: bool,
+    /// What happens where a core's name exists already. `None`: the container did not say.
+    pub existing: Option<Existing>,
     /// Whether its crashes may be uploaded.
     pub upload: bool,
+    /// Bounds by the size of the file system that the cores are on.
+    pub share: DiskShare,
     /// Limits of the container's own. They count only where they are lower than the host's.
     pub limits: Limits,
     /// What was ignored and why, one line each, for the log.
@@ -45,6 +50,8 @@ pub(crate) struct BrokenRules {
     pub rules: Vec<anyhow::Error>,
     /// What would have been ignored and why, as in [`Wishes`].
     pub notes: Vec<String>,
+    /// Whether settings beside the pattern are among the rules.
+    is_strict: bool,
 }
 
 impl BrokenRules {
@@ -52,11 +59,40 @@ impl BrokenRules {
     fn take<T>(&mut self, value: Result<T>) -> Option<T> {
         value.map_err(|rule| self.rules.push(rule)).ok()
     }
+
+    fn note(&mut self, line: String) {
+        self.notes.push(line);
+    }
+
+    /// The value of a setting beside the pattern. One that breaks its rule costs no cores: it has
+    /// its default, and a note says so, unless the container must not start without all that it
+    /// asks for.
+    fn good<T>(&mut self, key: &str, value: &str, parsed: Result<T>) -> Option<T> {
+        match parsed {
+            Ok(value) => Some(value),
+            Err(why) if self.is_strict => self.take(Err(why.context(format!("{key} = {value:?}")))),
+            Err(why) => {
+                self.note(format!("{key} = {value:?}: {why:#}, going on with the default"));
+                None
+            }
+        }
+    }
+
+    /// The same of a setting of the container's, if it has it.
+    fn setting<T>(
+        &mut self,
+        view: &View<'_>,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T>,
+    ) -> Option<T> {
+        let (key, value) = view.find(key)?;
+        self.good(&key, value, parse(value))
+    }
 }
 
 impl From<anyhow::Error> for BrokenRules {
     fn from(rule: anyhow::Error) -> Self {
-        BrokenRules { rules: vec![rule], notes: Vec::new() }
+        BrokenRules { rules: vec![rule], ..BrokenRules::default() }
     }
 }
 
@@ -74,11 +110,16 @@ const LIMIT: &str = "oci-coredump/limit";
 const FILTER: &str = "oci-coredump/filter";
 const COMPRESS: &str = "oci-coredump/compress";
 const RELEASE: &str = "oci-coredump/release";
+const EXISTING: &str = "oci-coredump/existing";
 const UPLOAD: &str = "oci-coredump/upload";
 const LIMITS: &str = "oci-coredump/limits";
 const REQUIRED: &str = "oci-coredump/required";
 const HUAWEI: &str = "system.cci.io/coredump";
+const STARLINGX: &str = "starlingx.io/core_pattern";
 const STARLINGX_SIZE: &str = "starlingx.io/core_max_size";
+const STARLINGX_USED: &str = "starlingx.io/core_max_used";
+const STARLINGX_FREE: &str = "starlingx.io/core_min_free";
+const STARLINGX_COMPRESSION: &str = "starlingx.io/core_compression";
 
 /// The keys whose value is a pattern, in order of precedence: the first that is present wins.
 /// Huawei's, the fourth, has JSON as its value.
@@ -88,12 +129,8 @@ const PATTERN_KEYS: [&str; 6] = [
     "alibabacloud.com/core-pattern",
     HUAWEI,
     "bci.virtual-kubelet.io/core-pattern",
-    "starlingx.io/core_pattern",
+    STARLINGX,
 ];
-
-/// StarlingX's other keys. They are accepted; a note in the log says that they are ignored.
-const STARLINGX_OTHERS: [&str; 3] =
-    ["starlingx.io/core_compression", "starlingx.io/core_max_used", "starlingx.io/core_min_free"];
 
 /// Huawei CCI's value. `max_size` is in MiB and defaults to 1024, according to their documentation.
 #[derive(Deserialize)]
@@ -128,9 +165,9 @@ pub(crate) const FOREIGN: [&str; 9] = [
     PATTERN_KEYS[4],
     PATTERN_KEYS[5],
     STARLINGX_SIZE,
-    STARLINGX_OTHERS[0],
-    STARLINGX_OTHERS[1],
-    STARLINGX_OTHERS[2],
+    STARLINGX_USED,
+    STARLINGX_FREE,
+    STARLINGX_COMPRESSION,
 ];
 
 /// Whether a key is read here, for any container of the pod: a setting of
@@ -161,7 +198,8 @@ pub(crate) fn wishes(
     container: Option<&str>,
     default: Option<&Pattern>,
 ) -> Result<Option<Wishes>, BrokenRules> {
-    let mut broken = BrokenRules::default();
+    let is_strict = required(all, container);
+    let mut broken = BrokenRules { is_strict, ..BrokenRules::default() };
     let view = View { all, container };
     let mut found: Vec<(String, String)> = Vec::new();
     let mut huawei = None;
@@ -186,75 +224,103 @@ pub(crate) fn wishes(
     }
     let (key, text) = found.first().cloned().unwrap_or_default();
     let pattern = found.first().and_then(|(key, text)| {
-        let parsed = text.parse::<Pattern>();
+        let own = if key == STARLINGX { of_starlingx(text) } else { text.clone() };
+        let parsed = own.parse::<Pattern>();
         broken.take(parsed.with_context(|| format!("{key} = {text:?}")))
     });
 
-    let mut notes = Vec::new();
     for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {
-        notes.push(format!(
+        broken.note(format!(
             "{other} = {value:?} disagrees with {key} = {text:?}, ignoring the former"
         ));
     }
-    for other in STARLINGX_OTHERS
-        .iter()
-        .filter(|k| key == "starlingx.io/core_pattern" && all.contains_key(**k))
-    {
-        notes.push(format!("{other} has no counterpart here, ignoring"));
+    if let Some((k, v)) = view.find(REQUIRED) {
+        broken.take(choice(v, ["true", "false"]).with_context(|| format!("{k} = {v:?}")));
     }
-    broken.take(choice(&view, REQUIRED, ["true", "false"]));
-    let limit = match (view.find(LIMIT), &huawei, view.find(STARLINGX_SIZE)) {
-        (Some((k, v)), _, _) => broken.take(v.parse().with_context(|| format!("{k} = {v:?}"))),
-        (None, Some(h), _) if key == HUAWEI => {
-            let bytes = h.max_size.unwrap_or(1024).checked_mul(1 << 20);
-            let bytes = bytes.with_context(|| format!("{HUAWEI}: max_size is too large"));
-            broken.take(bytes).map(Limit::Finite)
+    let limit = match (view.find(LIMIT), &huawei) {
+        (Some((k, v)), _) => broken.good(&k, v, v.parse()),
+        (None, Some(h)) if key == HUAWEI => {
+            let mib = h.max_size.unwrap_or(1024);
+            let bytes = mib.checked_mul(1 << 20).context("max_size is too large");
+            broken.good(&key, &format!("max_size {mib}"), bytes).map(Limit::Finite)
         }
-        // StarlingX: 0 means no limit, and a percentage of the disk is valid
-        // but has no counterpart here.
-        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match v.parse() {
-            Ok(Limit::Finite(0)) => Some(Limit::Unlimited),
-            Ok(limit) => Some(limit),
-            Err(e) => {
-                notes.push(format!(
-                    "{k} = {v:?}: {e:#}, going on without a limit of the container's"
-                ));
-                None
-            }
-        },
         _ => None,
     };
-    let filter = view
-        .find(FILTER)
-        .and_then(|(k, v)| broken.take(mask(v).with_context(|| format!("{k} = {v:?}"))));
-    let compress = broken.take(choice(&view, COMPRESS, ["none", "zstd"])).unwrap_or_default();
-    let early = broken.take(choice(&view, RELEASE, ["complete", "early"])).unwrap_or_default();
+    let mut share = match key == STARLINGX {
+        true => starlingx_share(&view, &mut broken),
+        false => DiskShare::default(),
+    };
+    // A size in bytes is the process's limit, as with the other keys.
+    let bytes = share.max_size.take_if(|size| size.percent.is_none()).and_then(|size| size.bytes);
+    let size = bytes.map(|bytes| if bytes == 0 { Limit::Unlimited } else { Limit::Finite(bytes) });
+    let limit = limit.or(size);
+    let filter = broken.setting(&view, FILTER, mask);
+    let compress = broken.setting(&view, COMPRESS, |v| choice(v, ["none", "zstd"]));
+    let early = broken.setting(&view, RELEASE, |v| choice(v, ["complete", "early"]));
+    let existing = broken.setting(&view, EXISTING, |v| {
+        Ok(Existing::ALL[choice(v, Existing::ALL.map(Existing::as_str))?])
+    });
+    let limits = broken.setting(&view, LIMITS, Limits::parse).unwrap_or_default();
     let upload = match view.find(UPLOAD) {
         None | Some((_, "true")) => true,
         Some((k, v)) => {
             // What leaves the node is never guessed, and no reason to go without cores.
             if v != "false" {
-                notes.push(format!("{k} = {v:?}: expected true or false, taking it for false"));
+                broken.note(format!("{k} = {v:?}: expected true or false, taking it for false"));
             }
             false
         }
     };
-    notes.extend(unknown(all));
-    let limits = view
-        .find(LIMITS)
-        .and_then(|(k, v)| broken.take(Limits::parse(v).with_context(|| format!("{k} = {v:?}"))))
-        .unwrap_or_default();
+    broken.notes.extend(unknown(all));
     match pattern.filter(|_| broken.rules.is_empty()) {
-        Some(pattern) => {
-            Ok(Some(Wishes { key, pattern, limit, filter, compress, early, upload, limits, notes }))
-        }
-        None => Err(BrokenRules { notes, ..broken }),
+        Some(pattern) => Ok(Some(Wishes {
+            key,
+            pattern,
+            limit,
+            filter,
+            compress: compress == Some(1),
+            early: early == Some(1),
+            existing,
+            upload,
+            share,
+            limits,
+            notes: broken.notes,
+        })),
+        None => Err(broken),
+    }
+}
+
+/// StarlingX's pattern in core(5)'s letters. Its handler takes letters of either case; those that
+/// core(5) does not know in upper case are in lower case here.
+fn of_starlingx(text: &str) -> String {
+    let mut out = String::new();
+    let mut is_specifier = false;
+    for c in text.chars() {
+        out.push(if is_specifier && "UGSTH".contains(c) { c.to_ascii_lowercase() } else { c });
+        is_specifier = c == '%' && !is_specifier;
+    }
+    out
+}
+
+/// StarlingX's bounds: bytes or a percentage of the file system, 0 for none.
+fn starlingx_share(view: &View<'_>, broken: &mut BrokenRules) -> DiskShare {
+    let size = |v: &str| Free::try_from(v.to_owned());
+    if let Some((k, v)) = view.find(STARLINGX_COMPRESSION).filter(|(_, v)| *v != "none") {
+        broken.note(format!(
+            "{k} = {v:?}: not compressed; here this is oci-coredump/compress: zstd, ignoring"
+        ));
+    }
+    DiskShare {
+        max_size: broken.setting(view, STARLINGX_SIZE, size),
+        max_used: broken.setting(view, STARLINGX_USED, size),
+        min_free: broken.setting(view, STARLINGX_FREE, size),
     }
 }
 
 /// The settings that a container may give in our own keys.
-pub(crate) const SETTINGS: [&str; 8] =
-    ["pattern", "limit", "filter", "compress", "release", "upload", "limits", "required"];
+pub(crate) const SETTINGS: [&str; 9] = [
+    "pattern", "limit", "filter", "compress", "release", "existing", "upload", "limits", "required",
+];
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the
 /// container does not get what it asked for.
@@ -292,15 +358,11 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// A value that must be one of two words, the first being the default. `true` for the second.
-fn choice(view: &View<'_>, key: &str, words: [&str; 2]) -> Result<bool> {
-    match view.find(key) {
-        None => Ok(false),
-        Some((k, v)) => {
-            ensure!(words.contains(&v), "{k} = {v:?}: expected {} or {}", words[0], words[1]);
-            Ok(v == words[1])
-        }
-    }
+/// Which of these words a value is.
+fn choice<const N: usize>(value: &str, words: [&str; N]) -> Result<usize> {
+    let at = words.iter().position(|word| *word == value);
+    let (last, others) = words.split_last().context("no words")?;
+    at.with_context(|| format!("expected {} or {last}", others.join(", ")))
 }
 
 /// A `coredump_filter` mask, hexadecimal with `0x` or decimal; core(5) knows bits 0 to 8.

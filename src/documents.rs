@@ -341,6 +341,19 @@ fn the_reference_of_the_commands() {
     compare("docs/commands.md", &with_parts("docs/commands.md", &parts));
 }
 
+/// docs/crash.schema.json, and that docs/records.md has every key of a record.
+#[test]
+fn the_schema_of_a_crash() {
+    let schema = crate::cli::crash_schema().to_value();
+    compare("docs/crash.schema.json", &(serde_json::to_string_pretty(&schema).unwrap() + "\n"));
+    let text = std::fs::read_to_string(path("docs/records.md")).unwrap();
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    for key in schema["properties"].as_object().unwrap().keys() {
+        let is = |row: &&&str| row.split('|').nth(1).unwrap().contains(&format!("`{key}`"));
+        assert!(rows.iter().find(is).is_some(), "docs/records.md does not have `{key}`");
+    }
+}
+
 #[test]
 fn every_annotation_is_documented() {
     let text = std::fs::read_to_string(path("docs/annotations.md")).unwrap();

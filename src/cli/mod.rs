@@ -6,6 +6,8 @@ mod bundle;
 mod clock;
 mod command;
 mod completions;
+mod crash_json;
+mod crashes;
 mod debug;
 mod disable;
 mod doctor;
@@ -21,6 +23,7 @@ mod metrics;
 mod node;
 mod nri;
 mod output;
+mod overwriter;
 mod plan;
 mod private;
 mod programs;
@@ -147,4 +150,10 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         // `main` runs these two without the parser; only their `--help` comes here.
         Verb::Hook { .. } | Verb::Handle { .. } => Ok(ExitCode::FAILURE),
     }
+}
+
+/// The schema of what `list --json` and `info --json` print.
+#[cfg(test)]
+pub(crate) fn crash_schema() -> schemars::Schema {
+    schemars::schema_for!(crash_json::CrashJson<'_>)
 }

@@ -5,6 +5,9 @@ use crate::record::{Names, Record};
 use crate::store::Records;
 use anyhow::{Result, bail, ensure};
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use std::ffi::OsStr;
 use std::str::FromStr;
 
 /// The conditions, all of which must hold.
@@ -70,10 +73,26 @@ impl Query {
         Query { terms, since, until }
     }
 
+    /// Whether the record of this name may match: a name that begins with the time as the
+    /// dispatcher writes it says when the crash was.
+    pub(super) fn may_take(&self, name: &OsStr) -> bool {
+        if self.since.is_none() && self.until.is_none() {
+            return true;
+        }
+        let time = name.to_str().and_then(|name| Some(name.split_once('-')?.0));
+        let time = time.and_then(|time| DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok());
+        let time = time.and_then(|time| time.to_zoned_datetime(TimeZone::UTC).ok());
+        time.is_none_or(|time| self.is_in_time(time.timestamp()))
+    }
+
+    fn is_in_time(&self, time: Timestamp) -> bool {
+        self.since.is_none_or(|s| time >= s) && self.until.is_none_or(|u| time <= u)
+    }
+
     /// Whether the record matches.
     pub(super) fn takes(&self, record: &Record) -> bool {
         let in_time = match record.time.parse::<Timestamp>() {
-            Ok(t) => self.since.is_none_or(|s| t >= s) && self.until.is_none_or(|u| t <= u),
+            Ok(t) => self.is_in_time(t),
             Err(_) => self.since.is_none() && self.until.is_none(),
         };
         // The names that a user gave a container could be those of root's.

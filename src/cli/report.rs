@@ -2,8 +2,10 @@
 //! every text of a container is one line, and escaped.
 
 use super::clock;
+use super::crashes::Crashes;
 use super::info;
 use super::locate;
+use super::overwriter::Overwriters;
 use super::query::{self, Query};
 use super::selection::{MATCH, Which, no_match};
 use super::stack::{groups, short_list, symbols};
@@ -52,18 +54,21 @@ pub(super) struct Args {
 /// Writes the page about the newest matching crash.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let (chosen, query) = args.which.choose()?;
-    let records = chosen.records(&query)?;
+    let records = chosen.newest(&query, 1)?;
     let Some(record) = records.last() else { return no_match(&chosen) };
     let registry = Registry::own();
-    let core = locate::open(record, registry.as_ref());
+    let overwriters = Overwriters::new(&chosen);
+    let core = locate::open(record, registry.as_ref(), &overwriters);
     let state = locate::state(record, &core);
     let sizes = core.as_ref().ok().map(info::Sizes::of);
     let reading = core.ok().map(|core| {
         let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
         decompressed(core).and_then(|core| reader::read(&core, &paths))
     });
+    let everything = Query::default();
+    let all = chosen.crashes(&everything)?;
     let before: Vec<Record> =
-        chosen.records(&Query::default())?.into_iter().filter(|r| is_like(r, record)).collect();
+        all.iter().flat_map(Crashes::iter).filter(|r| is_like(r, record)).collect();
     let text = page((record, state, sizes), &reading, &before);
     args.target.write(|out| Ok(out.write_all(text.as_bytes())?))?;
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 
 use super::clock;
 use super::completions::candidates;
+use super::crashes::Crashes;
 use super::query::{Query, Term};
 use super::remote;
 use crate::config::Config;
@@ -108,16 +109,15 @@ impl Chosen {
         Ok(found)
     }
 
-    /// The matching records, the oldest first.
-    pub(super) fn records(&self, query: &Query) -> Result<Vec<Record>> {
-        let Some(records) = self.look()?.map(|s| s.look_at_records()).transpose()?.flatten() else {
-            return Ok(Vec::new());
-        };
-        let names = records.names()?;
-        let found = names.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r));
-        let uploads = Uploads::look(&self.uploads);
-        let found = found.map(|record| Record { uploaded: uploads.of(&record), ..record });
-        Ok(by_time(found.collect()))
+    /// The matching crashes; `None` if there are no records at all.
+    pub(super) fn crashes<'q>(&self, query: &'q Query) -> Result<Option<Crashes<'q>>> {
+        let records = self.look()?.map(|s| s.look_at_records()).transpose()?.flatten();
+        records.map(|r| Crashes::of(r, Uploads::look(&self.uploads), query)).transpose()
+    }
+
+    /// The newest of the matching records, the oldest of them first.
+    pub(super) fn newest(&self, query: &Query, most: usize) -> Result<Vec<Record>> {
+        Ok(self.crashes(query)?.map(|crashes| crashes.newest(most)).unwrap_or_default())
     }
 
     /// The inventory of the store; `None` if there are no records.
@@ -137,12 +137,6 @@ impl Chosen {
         let records = self.look()?.map(|store| store.look_at_records()).transpose()?.flatten();
         records.with_context(|| format!("store {}: it has no records", self.store.display()))
     }
-}
-
-/// Sorts by time, the oldest first.
-pub(super) fn by_time(mut records: Vec<Record>) -> Vec<Record> {
-    records.sort_by(|a, b| a.time.cmp(&b.time));
-    records
 }
 
 /// Reports that no crash matches. That is a failure, as with coredumpctl.

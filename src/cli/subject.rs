@@ -2,6 +2,7 @@
 //! named, and where the files of its modules are searched.
 
 use super::locate::{self, State};
+use super::overwriter::{self, Overwriters};
 use super::query::Query;
 use super::selection::{Chosen, no_match};
 use super::target_file::parts;
@@ -49,28 +50,29 @@ pub(super) fn open(chosen: &Chosen, query: &Query, subject: &Subject) -> Result<
         let core = read_as_core(core).with_context(|| name.clone())?;
         return Ok(Opened { core, record: None, paths, name });
     }
-    let records = chosen.records(query)?;
+    let records = chosen.newest(query, 1)?;
     let Some(record) = records.last() else {
         return no_match(chosen);
     };
     let registry = Registry::own();
-    let core = match locate::open(record, registry.as_ref()) {
+    let overwriters = Overwriters::new(chosen);
+    let core = match locate::open(record, registry.as_ref(), &overwriters) {
         Ok(core) => core,
-        Err(State::Overwritten) => bail!(
+        Err((State::Overwritten, by)) => bail!(
             "the core of process {} is {}",
             record.pid,
-            locate::overwriter(record, registry.as_ref(), &chosen.records(&Query::default())?)
+            overwriter::describe(by, str::to_owned)
         ),
-        Err(State::Unreachable) => bail!(
+        Err((State::Unreachable, _)) => bail!(
             "the core of process {} is unreachable: the file system that it is on does not answer",
             record.pid
         ),
-        Err(State::Leased) => bail!(
+        Err((State::Leased, _)) => bail!(
             "the core of process {} has a lease (fcntl(2), F_SETLEASE) that somebody in the \
              container holds: try again after fs.lease-break-time seconds",
             record.pid
         ),
-        Err(state) => bail!(
+        Err((state, _)) => bail!(
             "the core of process {} is {}{}",
             record.pid,
             state.word(),

@@ -58,6 +58,44 @@ impl<T: ToString> From<T> for Cell {
     }
 }
 
+/// A table that is printed in blocks of rows, so that not all of them are held: a column becomes
+/// wider where a later block needs it.
+#[derive(Debug)]
+pub(super) struct Table<'c> {
+    columns: &'c [Column],
+    /// The width of a terminal, to which the rows are made to fit.
+    most: Option<usize>,
+    /// The widths that the rows so far have needed; none before the first block.
+    needed: Vec<usize>,
+}
+
+impl<'c> Table<'c> {
+    /// A table of which nothing is printed yet.
+    pub(super) fn new(columns: &'c [Column], most: Option<usize>) -> Self {
+        Table { columns, most, needed: Vec::new() }
+    }
+
+    /// Prints rows, the first ones under the headings; the last column is not padded.
+    pub(super) fn print(
+        &mut self,
+        out: &mut impl Write,
+        rows: &[Vec<Cell>],
+    ) -> std::io::Result<()> {
+        let rows: Vec<Vec<Cell>> =
+            rows.iter().map(|r| r.iter().map(|c| Cell(one_line(&c.0), c.1)).collect()).collect();
+        let is_first = self.needed.is_empty();
+        self.needed.resize(self.columns.len(), 0);
+        for (width, needed) in self.needed.iter_mut().zip(widths(self.columns, &rows)) {
+            *width = needed.max(*width);
+        }
+        let widths = fitted(self.columns, self.needed.clone(), self.most);
+        if is_first {
+            print_row(out, self.columns, &widths, &heads(self.columns))?;
+        }
+        rows.iter().try_for_each(|row| print_row(out, self.columns, &widths, row))
+    }
+}
+
 /// Prints rows under their headings; the last column is not padded. With the width of a terminal
 /// the rows are made to fit.
 pub(super) fn print(
@@ -66,11 +104,7 @@ pub(super) fn print(
     rows: &[Vec<Cell>],
     width: Option<usize>,
 ) -> std::io::Result<()> {
-    let rows: Vec<Vec<Cell>> =
-        rows.iter().map(|r| r.iter().map(|c| Cell(one_line(&c.0), c.1)).collect()).collect();
-    let widths = fitted(columns, widths(columns, &rows), width);
-    print_row(out, columns, &widths, &heads(columns))?;
-    rows.iter().try_for_each(|row| print_row(out, columns, &widths, row))
+    Table::new(columns, width).print(out, rows)
 }
 
 /// The width that each column gets; 0 for one that is left out.

@@ -12,6 +12,7 @@
 //! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
+mod hex;
 mod identity;
 mod image;
 mod memory;

@@ -4,13 +4,14 @@
 mod apply;
 mod bundle;
 mod change;
-#[cfg(any(test, fuzzing))]
-pub mod hostile;
 mod inside;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod live;
 mod monitor;
 mod plan;
 mod processes;
+mod remarks;
 mod request;
 mod rootfs;
 mod site;
@@ -338,7 +339,13 @@ pub fn explain(
                 if required { ", required" } else { "" }
             ));
             lines.extend(called(&request.names, request.engine));
-            lines.extend(plan.notes.iter().map(note));
+            let mut notes = [plan.notes, plan.remarks].concat();
+            let pattern = &request.wishes.pattern;
+            if request.bundle.has_directory(&state.bundle, pattern) {
+                let remark = remarks::names_directory(pattern, config.core_uses_pid);
+                notes.extend(Some(remark).filter(|remark| !notes.contains(remark)));
+            }
+            lines.extend(notes.iter().map(note));
             lines.extend(plan.steps.iter().enumerate().map(|(i, s)| format!("{}. {s}", i + 1)));
             true
         }

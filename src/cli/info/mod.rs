@@ -2,22 +2,21 @@
 
 mod fields;
 
+use super::crash_json::CrashJson;
 use super::locate::{self, State};
 use super::output::{self, Paging};
+use super::overwriter::{self, Overwriter, Overwriters};
 use super::private::Private;
-use super::query::Query;
 use super::selection::{MATCH, Which, no_match};
 use super::{clock, remote, stack, subject, table, unpack};
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
-use crate::corefile::{Overview, ThreadStack};
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::report::one_line;
-use crate::sys::{file, kernel, text};
+use crate::sys::{file, kernel};
 use anyhow::{Context, Result};
-use serde::Serialize;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -58,7 +57,7 @@ pub(super) struct Args {
     /// root.
     #[arg(long, value_name = "DIR")]
     sysroot: Option<PathBuf>,
-    /// Print JSON, one object for each crash.
+    /// Print JSON, one object for each crash, on one line (docs/records.md).
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -75,21 +74,6 @@ impl Args {
 /// A record, the state of its core, and the core's sizes now.
 pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
 
-/// One crash as JSON.
-#[derive(Debug, Default, Serialize)]
-struct Crash {
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    record: Option<Record>,
-    corefile: Option<State>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    core: Option<Overview>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    stacks: Vec<ThreadStack>,
-    /// Why the core could not be read, or not completely.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    core_error: Option<String>,
-}
-
 /// Prints the selected crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     if let Some(url) = args.which.url() {
@@ -103,47 +87,46 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
             .with_context(|| format!("{} cannot be read", path.display()))?;
         let reading = Some(Ok(reading));
         let is_whole = is_read(reading.as_ref());
-        print(out, None, reading, args.json)?;
+        print(out, None, None, reading, args.json)?;
         return Ok(status(is_whole));
     }
-    let mut records = chosen.records(query)?;
-    let skip = records.len().saturating_sub(args.newest);
-    records.drain(..skip);
+    let records = chosen.newest(query, args.newest)?;
     if records.is_empty() {
         return no_match(chosen);
     }
     let registry = Registry::own();
+    let overwriters = Overwriters::new(chosen);
     let mut is_whole = true;
     for (i, record) in records.into_iter().enumerate() {
         if i > 0 && !args.json {
             writeln!(out)?;
         }
-        let core = locate::open(&record, registry.as_ref());
+        let core = locate::open(&record, registry.as_ref(), &overwriters);
         let state = locate::state(&record, &core);
         let mut sizes = core.as_ref().ok().map(Sizes::of);
-        let reading = match core {
+        let (reading, by) = match core {
             Ok(core) => {
                 let sysroot = args.sysroot.as_deref();
                 let paths =
                     subject::search_paths(&record, registry.as_ref(), sysroot, &chosen.store)?;
-                Some(decompressed(core).and_then(|core| {
+                let reading = decompressed(core).and_then(|core| {
                     sizes = sizes.map(|sizes| sizes.with(&core));
                     reader::read(&core, &paths)
-                }))
+                });
+                (Some(reading), None)
             }
-            Err(_) => None,
+            Err((State::Overwritten, by)) => {
+                let zone = clock::zone();
+                let why = match args.json {
+                    true => overwriter::describe(by, str::to_owned),
+                    false => overwriter::describe(by, |text| clock::shown(text, &zone)),
+                };
+                (Some(Err(anyhow::anyhow!(why))), by)
+            }
+            Err(_) => (None, None),
         };
-        is_whole &= is_read(reading.as_ref());
-        let instead = match state {
-            State::Overwritten => Some(locate::overwriter(
-                &record,
-                registry.as_ref(),
-                &chosen.records(&Query::default())?,
-            )),
-            _ => None,
-        };
-        let reading = instead.map(|why| Err(anyhow::anyhow!(why))).or(reading);
-        print(out, Some((&record, state, sizes)), reading, args.json)?;
+        is_whole &= state == State::Overwritten || is_read(reading.as_ref());
+        print(out, Some((&record, state, sizes)), by, reading, args.json)?;
         out.flush()?;
     }
     Ok(status(is_whole))
@@ -173,16 +156,17 @@ fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<ExitCode
         file::read_bounded(subject::open_named(&at.join("record.json"))?, RECORD, "record.json")?;
     let record: Record = serde_json::from_slice(&record).context("record.json")?;
     let sizes = Sizes::of(&core);
-    let state = locate::state(&record, &Ok(core.try_clone()?));
+    let state = locate::state(&record, &Ok::<_, State>(core.try_clone()?));
     let reading = Some(reader::read(&core, &paths));
     let is_whole = is_read(reading.as_ref());
-    print(out, Some((&record, state, Some(sizes))), reading, json)?;
+    print(out, Some((&record, state, Some(sizes))), None, reading, json)?;
     Ok(status(is_whole))
 }
 
 fn print(
     out: &mut impl Write,
     record: Option<CoreState<'_>>,
+    by: Option<&Overwriter>,
     reading: Option<Result<Reading>>,
     json: bool,
 ) -> Result<()> {
@@ -194,15 +178,16 @@ fn print(
     if json {
         let cut = reading.as_ref().and_then(|r| r.cut.clone());
         let (core, stacks) = reading.map(|r| (r.overview, r.threads)).unzip();
-        let crash = Crash {
-            record: record.map(|(r, ..)| r.clone()),
-            corefile: record.map(|(_, s, _)| s),
+        let crash = CrashJson {
             core,
             stacks: stacks.unwrap_or_default(),
             core_error: error.or(cut),
+            ..match record {
+                Some((record, state, _)) => CrashJson::of(record, state, by),
+                None => CrashJson::of_core(),
+            }
         };
-        writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&crash)?))?;
-        return Ok(());
+        return crash.print(out);
     }
     let overview = reading.as_ref().map(|r| &r.overview);
     let fields = match record {
