@@ -160,11 +160,22 @@ fn what_is_no_runtime() {
     );
     // A program that reports success and does nothing.
     let yes = run("/bin/true");
-    let said = String::from_utf8_lossy(&yes.stdout);
+    let said = String::from_utf8_lossy(&yes.stderr);
     assert!(
         yes.status.code() == Some(1)
-            && said.contains("createRuntime 1 did not run")
-            && !said.contains("ok      mounts"),
-        "{said}"
+            && yes.stdout.is_empty()
+            && said.contains("create did nothing")
+            && said.lines().count() == 1,
+        "{yes:?}"
+    );
+    // As a shell finds it.
+    assert!(run("no-such-runtime").status.code() == Some(1));
+    assert!(
+        Command::new(support::program::program())
+            .args(["verify", "--runtime", "true"])
+            .output()
+            .is_ok_and(
+                |found| String::from_utf8_lossy(&found.stderr).contains("create did nothing")
+            )
     );
 }
