@@ -21,14 +21,14 @@ pub(super) struct ChangeLog {
 const DIRECTORY: &str = "engines";
 
 impl ChangeLog {
-    /// Opens the ledger of an engine for writing.
+    /// Opens the log of an engine for writing.
     pub(super) fn of(config: &Config, engine: &str) -> Result<Self> {
         let store = Store::open(config)?.dir().try_clone().context("dup")?;
         let dir = file::make_dir(&store, DIRECTORY.as_ref(), 0o700)?;
         Ok(ChangeLog { dir, store, name: format!("{engine}.json") })
     }
 
-    /// Opens the ledger of an engine, if it has one.
+    /// Opens the log of an engine, if it has one.
     pub(super) fn peek(config: &Config, engine: &str) -> Result<Option<Self>> {
         if !config.store.join(DIRECTORY).join(format!("{engine}.json")).exists() {
             return Ok(None);
@@ -41,7 +41,7 @@ impl ChangeLog {
             return Ok(Vec::new());
         };
         let text = file::read_bounded(open, MAX, &self.name)?;
-        serde_json::from_slice(&text).with_context(|| format!("ledger {}", self.name))
+        serde_json::from_slice(&text).with_context(|| format!("log of changes {}", self.name))
     }
 
     fn save(&self, changes: &[Change]) -> Result<()> {
@@ -67,66 +67,84 @@ impl ChangeLog {
         let old = self.load()?;
         let new: Vec<&Change> = changes.iter().filter(|c| !c.is_done()).collect();
         self.save(&merged(old.clone(), &new))?;
-        for (i, change) in new.iter().enumerate() {
-            let Err(e) = change.apply() else { continue };
-            for done in new[..i].iter().rev() {
-                if let Err(e) = done.undo(&|_, _| Ok(None), false) {
-                    log::warn!("{e:#}, ignoring");
-                }
+        let failed =
+            new.iter().enumerate().find_map(|(i, change)| Some((i, change.apply().err()?)));
+        let Some((failed, e)) = failed else {
+            // Nothing was to be done now or before: do not leave an empty log.
+            return self.save(&merged(old, &new));
+        };
+        let mut left = Vec::new();
+        for done in new[..failed].iter().rev() {
+            if let Err(e) = done.undo(&|_, _| Ok(None), false) {
+                log::warn!("{e:#}; `oci-coredump uninstall` tries it again");
+                left.push(*done);
             }
-            self.save(&old)?;
-            return Err(e);
         }
-        // Nothing was to be done now or before: do not leave an empty ledger.
-        self.save(&merged(old, &new))
+        left.reverse();
+        self.save(&merged(old, &left))?;
+        Err(e)
     }
 
     /// The paths that were changed and are no longer as they were left.
     ///
     /// # Errors
-    /// The ledger cannot be read.
+    /// The log cannot be read.
     pub(super) fn disturbed(&self) -> Result<Vec<PathBuf>> {
         Ok(self.load()?.iter().filter(|c| !c.stands()).map(|c| c.path().to_owned()).collect())
     }
 
-    /// Undoes everything, the last change first. Returns what was done, or would be, one line each.
+    /// Undoes everything, the last change first. What cannot be undone stays recorded.
     ///
     /// # Errors
-    /// Names what cannot be undone; it stays recorded.
+    /// The log cannot be read or written.
     pub(super) fn undo(
         &self,
         dry_run: bool,
         without_us: impl Fn(&str, Option<&str>) -> Result<Option<String>>,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Undone> {
         let mut left = self.load()?;
-        let mut lines = Vec::new();
-        let all = left.clone();
-        for change in all.iter().rev() {
-            lines.extend(change.undo(&without_us, dry_run)?);
+        let mut undone = Undone::default();
+        for at in (0..left.len()).rev() {
+            match left[at].undo(&without_us, dry_run) {
+                Ok(lines) => undone.lines.extend(lines),
+                Err(e) => {
+                    undone.failed.push(e);
+                    continue;
+                }
+            }
             if !dry_run {
-                left.pop();
+                left.remove(at);
                 self.save(&left)?;
             }
         }
-        Ok(lines)
+        Ok(undone)
     }
 }
 
-/// The ledger after further changes. For a file that was changed twice, the first text
+/// What became of the changes of an engine.
+#[derive(Debug, Default)]
+pub(super) struct Undone {
+    /// What was done, or would be, a line each.
+    pub lines: Vec<String>,
+    /// Why changes could not be undone.
+    pub failed: Vec<anyhow::Error>,
+}
+
+/// The log after further changes. For a file that was changed twice, the first text
 /// before is the one to restore.
-fn merged(mut ledger: Vec<Change>, new: &[&Change]) -> Vec<Change> {
+fn merged(mut log: Vec<Change>, new: &[&Change]) -> Vec<Change> {
     for change in new {
-        let known = ledger.iter_mut().find(|old| old.path() == change.path());
+        let known = log.iter_mut().find(|old| old.path() == change.path());
         match (known, *change) {
             (
                 Some(Change::File { after: old_after, .. }),
                 Change::File { before: Some(now), after, .. },
             ) if old_after == now => *old_after = after.clone(),
             (Some(old), _) => *old = (*change).clone(),
-            (None, _) => ledger.push((*change).clone()),
+            (None, _) => log.push((*change).clone()),
         }
     }
-    ledger
+    log
 }
 
 #[cfg(test)]
@@ -148,17 +166,17 @@ mod tests {
         plan.add(Change::file(&at("old"), "b".into()).unwrap());
         plan.add(Change::file(&at("x/y/new"), "c".into()).unwrap());
         plan.add(Change::Link { path: at("x/link"), target: "y/new".into() });
-        let ledger = ChangeLog::of(&config(dir.path()), "docker").unwrap();
-        ledger.apply(&plan.changes).unwrap();
+        let log = ChangeLog::of(&config(dir.path()), "docker").unwrap();
+        log.apply(&plan.changes).unwrap();
         assert_eq!(std::fs::read_to_string(at("x/link")).unwrap(), "c");
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(std::fs::metadata(at("x/y")).unwrap().permissions().mode() & 0o022, 0);
         // A second time with another text, as a newer version would do.
-        ledger.apply(&[Change::file(&at("old"), "bb".into()).unwrap()]).unwrap();
-        let ledger = ChangeLog::peek(&config(dir.path()), "docker").unwrap().unwrap();
-        assert!(!ledger.undo(true, |_, _| unreachable!()).unwrap().is_empty());
+        log.apply(&[Change::file(&at("old"), "bb".into()).unwrap()]).unwrap();
+        let log = ChangeLog::peek(&config(dir.path()), "docker").unwrap().unwrap();
+        assert!(!log.undo(true, |_, _| unreachable!()).unwrap().lines.is_empty());
         assert_eq!(std::fs::read_to_string(at("old")).unwrap(), "bb");
-        ledger.undo(false, |_, _| unreachable!()).unwrap();
+        log.undo(false, |_, _| unreachable!()).unwrap();
         assert_eq!(std::fs::read_to_string(at("old")).unwrap(), "a\t\n\n");
         assert!(!at("x").exists() && !at("store/engines").exists());
     }
@@ -168,18 +186,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         std::fs::write(&a, "1").unwrap();
-        let ledger = ChangeLog::of(&config(dir.path()), "docker").unwrap();
-        ledger
-            .apply(&[
-                Change::file(&a, "1+us".into()).unwrap(),
-                Change::file(&b, "us".into()).unwrap(),
-            ])
-            .unwrap();
-        assert_eq!(ledger.disturbed().unwrap(), Vec::<PathBuf>::new());
+        let log = ChangeLog::of(&config(dir.path()), "docker").unwrap();
+        log.apply(&[
+            Change::file(&a, "1+us".into()).unwrap(),
+            Change::file(&b, "us".into()).unwrap(),
+        ])
+        .unwrap();
+        assert_eq!(log.disturbed().unwrap(), Vec::<PathBuf>::new());
         std::fs::write(&a, "1+us+them").unwrap();
-        assert_eq!(ledger.disturbed().unwrap(), std::slice::from_ref(&a));
+        assert_eq!(log.disturbed().unwrap(), std::slice::from_ref(&a));
         std::fs::write(&b, "them").unwrap();
-        ledger.undo(false, |text, before| Ok(before.map(|_| text.replace("+us", "")))).unwrap();
+        let refuse = |text: &str, before: Option<&str>| match before {
+            Some(_) => Ok(Some(text.replace("+us", ""))),
+            None => anyhow::bail!("not understood"),
+        };
+        let undone = log.undo(false, refuse).unwrap();
+        assert_eq!(undone.failed.len(), 1, "{undone:?}");
+        assert_eq!(std::fs::read_to_string(&a).unwrap(), "1+them");
+        // What could not be undone is tried again.
+        let undone =
+            log.undo(false, |text, before| Ok(before.map(|_| text.replace("+us", "")))).unwrap();
+        assert!(undone.failed.is_empty(), "{undone:?}");
         assert_eq!(std::fs::read_to_string(&a).unwrap(), "1+them");
         assert_eq!(std::fs::read_to_string(&b).unwrap(), "them");
     }
@@ -188,13 +215,12 @@ mod tests {
     fn a_failure_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (a, bad) = (dir.path().join("a"), dir.path().join("none/b"));
-        let ledger = ChangeLog::of(&config(dir.path()), "docker").unwrap();
-        ledger
-            .apply(&[
-                Change::file(&a, "x".into()).unwrap(),
-                Change::File { path: bad, before: None, after: String::new() },
-            ])
-            .unwrap_err();
+        let log = ChangeLog::of(&config(dir.path()), "docker").unwrap();
+        log.apply(&[
+            Change::file(&a, "x".into()).unwrap(),
+            Change::File { path: bad, before: None, after: String::new() },
+        ])
+        .unwrap_err();
         assert!(!a.exists() && !dir.path().join("store/engines").exists());
     }
 }

@@ -103,7 +103,7 @@ impl<'a> Ledger<'a> {
             Some(done) => Ok(done),
             None => self
                 .try_ask(task, asleep, Records::begin_again)?
-                .context("the process that writes records was killed twice"),
+                .context("the process that writes records has ended, twice"),
         }
     }
 
@@ -121,7 +121,8 @@ impl<'a> Ledger<'a> {
                 Answer::Recorded(Recorded::Done(result)) => {
                     return result.map(Some).map_err(anyhow::Error::msg);
                 }
-                Answer::Ended => {
+                Answer::Ended(e) => {
+                    log::warn!("the process that writes records has ended: {e:#}");
                     self.state = RecordWriterState::Closed;
                     return Ok(None);
                 }

@@ -49,8 +49,8 @@ pub(super) enum Recorded {
 #[derive(Debug)]
 pub(super) enum Answer {
     Recorded(Recorded),
-    /// The child has ended before it answered: it was killed.
-    Ended,
+    /// The child has ended before it answered, and how that was seen.
+    Ended(anyhow::Error),
     /// It slept for too long, as one does whose disk does not answer, and was killed.
     Silent,
 }
@@ -98,7 +98,7 @@ impl RecordWriter {
     /// Gives it a task, and waits for the answer. It may sleep for `asleep` without a break.
     pub(super) fn ask(&mut self, task: &Task<'_>, asleep: Duration) -> Answer {
         let (Some(child), Some(stream)) = (self.child.take(), &self.stream) else {
-            return Answer::Ended;
+            return Answer::Ended(anyhow::anyhow!("it is not there any more"));
         };
         match exchange(stream, &child, task, asleep) {
             Ok(Some(recorded)) => {
@@ -109,9 +109,9 @@ impl RecordWriter {
                 let _ = child.kill();
                 Answer::Silent
             }
-            Err(_) => {
+            Err(e) => {
                 let _ = child.end_now();
-                Answer::Ended
+                Answer::Ended(e)
             }
         }
     }

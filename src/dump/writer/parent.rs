@@ -111,7 +111,10 @@ pub(crate) fn write(
     match attempt(crash, facts, &core_file, slot, store, &mut on)? {
         Attempt::Over(written, waiting) => Ok((*written, waiting)),
         // Only a writer with an early release asks for it.
-        Attempt::Retry(writer) => Ok((Written::default(), Some(writer))),
+        Attempt::Retry(writer) => {
+            let cause = Cause::Failed("the writer asked a second time to begin again".into());
+            Ok((Written::nothing(cause), Some(writer)))
+        }
     }
 }
 
