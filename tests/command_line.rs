@@ -1,64 +1,20 @@
 //! The command line as people get it wrong: what is said, in one line, and with which exit status.
 
+use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use support::terminal::Terminal;
+use std::time::Duration;
+use support::fuse::{Answer, Fuse};
+use support::wait::wait_for;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_oci-coredump");
+#[path = "command_line/scene.rs"]
+mod scene;
 
-/// Things that a person may name, in one directory.
-struct Scene(tempfile::TempDir);
+use scene::{PROGRAM, Scene, text};
 
-impl Scene {
-    fn new() -> Self {
-        let scene = Scene(tempfile::tempdir().unwrap());
-        std::fs::create_dir_all(scene.path("store/records")).unwrap();
-        std::fs::create_dir_all(scene.path("empty-store/records")).unwrap();
-        std::fs::create_dir(scene.path("directory")).unwrap();
-        for (name, text) in [("empty", ""), ("text", "no core"), ("text.tar.zst", "no bundle")] {
-            std::fs::write(scene.path(name), text).unwrap();
-        }
-        std::fs::copy("/bin/true", scene.path("program")).unwrap();
-        assert!(Command::new("mkfifo").arg(scene.path("fifo")).status().unwrap().success());
-        symlink("/nowhere", scene.path("dangling")).unwrap();
-        let record = serde_json::json!({
-            "time": "2026-03-10T10:30:00Z", "container_id": "4f3c9a1b2d5e6f708192", "pid": 12,
-            "container_name": "web",
-            "host_pid": 4711, "tid": 12, "host_tid": 4711,
-            "signal": 11, "signal_name": "SIGSEGV", "comm": "nginx", "exe": "/usr/sbin/nginx",
-            "uid": 0, "gid": 0, "dump_mode": 1, "pattern": "core",
-            "core_path": "/dump/core", "host_path": scene.path("text"), "location": "volume",
-            "size": 7, "disk_size": 4096, "truncated": false, "outcome": "written", "reason": null
-        });
-        let records = scene.path("store/records");
-        std::fs::write(records.join("1.jsonl"), serde_json::to_vec(&record).unwrap()).unwrap();
-        scene
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// A command line; `@name` is that path in the scene.
-    fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.env("TZ", "UTC").stdin(Stdio::null());
-        for word in line.split(' ') {
-            let scene = format!("{}/", self.0.path().display());
-            command.arg(word.replace('@', &scene));
-        }
-        command
-    }
-
-    fn run(&self, line: &str) -> Output {
-        self.command(line).output().unwrap()
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+/// More than anything here takes.
+const SOON: Duration = Duration::from_secs(30);
 
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| {
@@ -334,7 +290,8 @@ fn a_time_zone_that_is_none() {
     assert!(output.status.success());
     assert_eq!(
         text(&output.stderr),
-        "oci-coredump: TZ=\"Mars/Base\": there is no such time zone, times are read and shown in UTC\n"
+        "oci-coredump: TZ=\"Mars/Base\": there is no such time zone, times are read and shown in \
+         UTC\n"
     );
 }
 
@@ -355,71 +312,33 @@ fn a_device_stays_a_device() {
     }
 }
 
-/// A command on a terminal of so many columns, with these variables.
-fn terminal(scene: &Scene, columns: u32, variables: &str, line: &str) -> Terminal {
-    let line = line.replace('@', &format!("{}/", scene.0.path().display()));
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(format!(
-        "stty cols {columns} rows 24; export TERM=xterm TZ=UTC; {variables} {PROGRAM} {line}; \
-         echo status $?."
-    ));
-    Terminal::start(&command)
-}
-
+/// A file system on which every file has a name from the start, and which takes its time: however
+/// the writer ends, its temporary file goes.
 #[test]
-fn on_a_terminal() {
-    let scene = Scene::new();
-    let list = "list --store @store --no-pager";
-    let wide = terminal(&scene, 160, "", list).wait_for("status 0.");
-    assert!(wide.contains("Tue 2026-03-10 10:30:00 UTC") && wide.contains("UPLOADED"), "{wide}");
-    let narrow = terminal(&scene, 70, "NO_COLOR=1", list).wait_for("status 0.");
-    assert!(!narrow.contains("UPLOADED") && narrow.contains("2026-03-10 10:30:00"), "{narrow}");
-    for row in narrow.lines().filter(|row| row.contains("2026") || row.contains("TIME")) {
-        assert!(row.trim_end().chars().count() <= 70, "{row:?}");
+fn nothing_is_left_of_an_interrupted_file() {
+    if !is_root() {
+        return eprintln!("skipped: only root can mount");
     }
-    // Binary does not go there.
-    let line = "export --core @program --core-only -o -";
-    let said = terminal(&scene, 80, "", line).wait_for("status 2.");
-    assert!(said.contains("stdout is a terminal") && !said.contains("ELF"), "{said}");
-}
-
-/// Which pager is started, how, and when none is.
-#[test]
-fn the_pager() {
     let scene = Scene::new();
-    let pager = scene.path("pager");
-    let script = "#!/bin/sh\necho \"pager $* [$LESS] [$LESSSECURE] [$LESSOPEN]\"; cat; exit 3\n";
-    std::fs::write(&pager, script).unwrap();
-    std::fs::set_permissions(&pager, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let own = format!(
-        "LESSOPEN='|touch {0}/opened %s' OCI_COREDUMP_PAGER='{0}/pager -x'",
-        scene.0.path().display()
-    );
-    let list = "list --store @store";
-    // Its exit status is not that of the verb.
-    let said = terminal(&scene, 160, &own, list).wait_for("status 0.");
-    assert!(said.contains("pager -x [FRSX] [1] []") && said.contains("nginx"), "{said}");
-    let said = terminal(&scene, 160, &own, "list --store @store nobody").wait_for("status 1.");
-    assert!(said.contains("no crash in"), "{said}");
-    let both = format!("PAGER=/bin/false {own}");
-    assert!(
-        terminal(&scene, 160, &both, "info --store @store")
-            .wait_for("status 1.")
-            .contains("pager -x")
-    );
-    let generic = format!("PAGER='{}/pager'", scene.0.path().display());
-    assert!(terminal(&scene, 160, &generic, list).wait_for("status 0.").contains("pager  [FRSX]"));
-    for (variables, line) in [
-        (own.as_str(), "list --store @store --no-pager"),
-        (own.as_str(), "list --store @store --json"),
-        (own.as_str(), "list --store @store | cat"),
-        ("OCI_COREDUMP_PAGER=", list),
-        ("PAGER=cat", list),
-        ("PAGER=no-such-pager", list),
-    ] {
-        let said = terminal(&scene, 160, variables, line).wait_for("status 0.");
-        assert!(said.contains("nginx") && !said.contains("pager -x"), "{variables} {line}: {said}");
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(scene.path("program"))
+        .and_then(|mut core| core.write_all(&[1; 1 << 20]))
+        .unwrap();
+    for signal in ["INT", "TERM", "KILL"] {
+        let target = Fuse::mount();
+        target.on_write(64 << 10, Answer::Hold);
+        let line = format!(
+            "export --core @program --core-only -o {}",
+            target.path().join("core").display()
+        );
+        let mut export = scene.command(&line).spawn().unwrap();
+        assert!(target.wait_held(SOON), "it has ended before it wrote much");
+        assert_eq!(target.names().len(), 1, "{:?}", target.names());
+        let id = export.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        target.go_on();
+        assert!(!export.wait().unwrap().success(), "{signal}");
+        wait_for("the file to go", SOON, || target.names().is_empty());
     }
-    // A pager that leaves at once is a reader that goes away.
-    terminal(&scene, 160, "PAGER=true", list).wait_for("status 0.");
 }

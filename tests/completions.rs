@@ -90,8 +90,9 @@ fn bash() {
 #[test]
 fn zsh() {
     let start = "mkdir functions; oci-coredump completions zsh > functions/_oci-coredump; \
-                 echo 'fpath=($HOME/functions $fpath); autoload -Uz compinit; compinit -u' > .zshrc; \
-                 echo 'PS1=; show() { print -n \"<<$BUFFER>>\"; BUFFER=; }; zle -N show' >> .zshrc; \
+                 echo 'fpath=($HOME/functions $fpath); autoload -Uz compinit' > .zshrc; \
+                 echo 'compinit -u; PS1=; zle -N show' >> .zshrc; \
+                 echo 'show() { print -n \"<<$BUFFER>>\"; BUFFER=; }' >> .zshrc; \
                  echo 'bindkey \"^X^T\" show; echo ready.' >> .zshrc; ZDOTDIR=$HOME exec zsh -i";
     check("zsh", start, "\u{18}\u{14}");
 }

@@ -185,20 +185,11 @@ fn damaged_and_absent() {
     // The default store is the machine's own: it may have crashes, and who runs this
     // may have no access to it.
     let empty = Store::new();
-    let mut absent = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
-    absent.args(["list", "--store", "/nonexistent/store"]);
-    for mut command in [empty.command(&["container=none"]), empty.command(&[]), absent] {
+    for mut command in [empty.command(&["container=none"]), empty.command(&[])] {
         let out = command.output().unwrap();
         assert_eq!(out.status.code(), Some(1));
         assert!(stderr(&out).starts_with("oci-coredump: list: no crash in "), "{}", stderr(&out));
     }
-    let out = store.command(&["--since", "soon"]).output().unwrap();
-    assert_eq!(out.status.code(), Some(1));
-    assert!(
-        stderr(&out).starts_with("oci-coredump: list: --since \"soon\": expected a date"),
-        "{}",
-        stderr(&out)
-    );
 }
 
 #[test]

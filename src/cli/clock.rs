@@ -90,8 +90,8 @@ pub(super) fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
     Ok(civil.to_zoned_datetime(zone).context("out of range")?.timestamp())
 }
 
-/// Splits a time zone off the end: UTC, a name such as Europe/Berlin, or what the reader's is called
-/// in summer or winter.
+/// Splits a time zone off the end: UTC, a name such as Europe/Berlin, or what the reader's is
+/// called in summer or winter.
 fn in_zone<'a>(text: &'a str, now: &ZonedDateTime) -> (&'a str, TimeZone) {
     let own = now.time_zone().clone();
     let Some((before, last)) = text.rsplit_once(' ') else { return (text, own) };

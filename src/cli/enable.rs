@@ -22,7 +22,8 @@ use std::process::ExitCode;
 /// mounts the container's view of core_pattern, sets RLIMIT_CORE of all its processes and
 /// registers it. podman, docker, nerdctl, crictl, ctr, runc, crun and youki are asked for it at
 /// once, as far as they are installed, for three seconds at most; with --by only the given
-/// command; with --pid none. Each difference from a container that was started this way is printed on a line.
+/// command; with --pid none. Each difference from a container that was started this way is
+/// printed on a line.
 ///
 /// Example: oci-coredump enable web --pattern /pod/data/dump/core-eci --limit 2G
 #[derive(Debug, clap::Args)]

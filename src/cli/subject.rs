@@ -1,5 +1,5 @@
-//! What `info`, `debug` and `export` read: the core of a record, or a core file that the user named,
-//! and where the files of its modules are searched.
+//! What `info`, `debug` and `export` read: the core of a record, or a core file that the user
+//! named, and where the files of its modules are searched.
 
 use super::locate::{self, State};
 use super::overwriter::{self, Overwriters};

@@ -1,6 +1,6 @@
-//! The cluster, by way of kubectl: the DaemonSet's pods, and the nodes with a pod's crashes. kubectl
-//! does all that touches the cluster, with the rights that its user has; nothing goes through a
-//! shell.
+//! The cluster, by way of kubectl: the DaemonSet's pods, and the nodes with a pod's crashes.
+//! kubectl does all that touches the cluster, with the rights that its user has; nothing goes
+//! through a shell.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
