@@ -1,11 +1,17 @@
 //! What is known about one crash of a registered container, including crashes without a core.
 //! Beyond a few a minute, crashes without a core are counted in one record.
 
+mod paths;
+mod schema;
+mod signal;
+
+pub(crate) use schema::Schema;
+pub(crate) use signal::signal_name;
+
 use crate::cause::{Cause, Word};
 use crate::sys::file::Identity;
-use crate::sys::proc::printable;
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use paths::{bytes, text_and_hex};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -171,37 +177,6 @@ impl Names {
     }
 }
 
-/// The version of the records, and of what is printed of them as JSON: 1. It stays the same when
-/// keys are added; a key that changes its meaning or its type would have another version.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Schema;
-
-impl Schema {
-    const NUMBER: u32 = 1;
-}
-
-impl Serialize for Schema {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u32(Self::NUMBER)
-    }
-}
-
-impl<'d> Deserialize<'d> for Schema {
-    fn deserialize<D: Deserializer<'d>>(from: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(from).map(|_| Schema)
-    }
-}
-
-#[cfg(test)]
-impl schemars::JsonSchema for Schema {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Schema".into()
-    }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "const": Self::NUMBER })
-    }
-}
-
 /// One crash as a flat JSON object. Strings from the container that are not plain
 /// text are escaped (`\xff`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -356,17 +331,6 @@ impl Record {
     }
 }
 
-fn text_and_hex(path: Option<&[u8]>) -> (Option<String>, Option<String>) {
-    let text = path.map(printable);
-    let same = text.as_ref().map(String::as_bytes) == path;
-    (text, path.filter(|_| !same).map(|p| p.iter().map(|b| format!("{b:02x}")).collect()))
-}
-
-fn bytes(text: Option<&String>, hex: Option<&String>) -> Option<Vec<u8>> {
-    let Some(hex) = hex else { return text.map(|t| t.as_bytes().to_vec()) };
-    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(hex.get(i..i + 2)?, 16).ok()).collect()
-}
-
 /// The line for the log.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -390,57 +354,5 @@ impl fmt::Display for Record {
             Some(reason) => write!(f, ": {reason}"),
             None => Ok(()),
         }
-    }
-}
-
-/// The name of a signal whose default action is to dump core. Others, which only a newer kernel
-/// would send, appear by number.
-pub(crate) fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        11 => "SIGSEGV",
-        24 => "SIGXCPU",
-        25 => "SIGXFSZ",
-        31 => "SIGSYS",
-        other => return format!("signal {other}"),
-    };
-    name.to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_come_back() {
-        for path in [
-            &b"/d/core"[..],
-            b"/d/c\xff\xfe",
-            b"/d/a\nb",
-            b"/d/literal\\xff",
-            "/d/\u{e9}".as_bytes(),
-            b"",
-        ] {
-            let mut record = Record::default();
-            record.set_paths(Some(path), Some(path));
-            let text = serde_json::to_string(&record).unwrap();
-            let again: Record = serde_json::from_str(&text).unwrap();
-            assert_eq!(
-                (again.core_bytes().as_deref(), again.host_bytes().as_deref()),
-                (Some(path), Some(path)),
-                "{text}"
-            );
-            assert_eq!(
-                text.contains("_hex"),
-                record.core_path.as_ref().unwrap().as_bytes() != path,
-                "{text}"
-            );
-        }
-        assert_eq!(Record::default().core_bytes(), None);
     }
 }

@@ -28,18 +28,18 @@ pub(super) fn annotations(text: &[u8]) -> Result<Annotations> {
 pub(super) struct Bundle {
     root: Option<Root>,
     mounts: Option<Vec<Mount>>,
-    process: Option<Process>,
+    process: Option<SpecProcess>,
     linux: Option<Linux>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
-struct Process {
-    rlimits: Option<Vec<Rlimit>>,
+struct SpecProcess {
+    rlimits: Option<Vec<SpecRlimit>>,
 }
 
 /// `oci-spec`'s type is not used, since it fails on resources that it does not know.
 #[derive(Debug, Deserialize, Serialize)]
-struct Rlimit {
+struct SpecRlimit {
     r#type: String,
     #[serde(default)]
     soft: u64,

@@ -4,9 +4,9 @@
 mod apply;
 mod bundle;
 mod change;
-#[cfg(any(test, fuzzing))]
-pub mod hostile;
 mod inside;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod live;
 mod monitor;
 mod plan;
