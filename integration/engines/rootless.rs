@@ -144,8 +144,8 @@ fn copies(user: &User) -> Vec<Value> {
 }
 
 fn listed(text: &str) -> Vec<(String, String)> {
-    let rows: Vec<Value> = serde_json::from_str(text).unwrap();
-    rows.iter()
+    text.lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .map(|row| {
             (
                 row["container_id"].as_str().unwrap().to_owned(),

@@ -51,7 +51,9 @@ fn in_the_middle(program: &[&str], verb: &[&str]) {
         let record = host.record(&id);
         let file = fs::metadata(&core).unwrap();
         assert_eq!(record["size"], file.len(), "{record:#}");
-        assert_eq!(record["disk_size"], file.blocks() * 512, "{record:#}");
+        // The file system's own blocks for a file come when it is written back.
+        let on_disk = record["disk_size"].as_u64().unwrap();
+        assert!(on_disk.abs_diff(file.blocks() * 512) <= 64 << 10, "{record:#}");
         if verb[0] != "rm" {
             podman.verb(&["rm", "--force", "--time", "0", &name]);
         }

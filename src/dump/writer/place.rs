@@ -158,9 +158,6 @@ pub(crate) struct Wanted<'a> {
     pub owner: u32,
 }
 
-/// What became of a file that another crash's has replaced before it was looked at.
-const REPLACED: &str = "the core of another crash has taken its name";
-
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
 /// then look at what was opened. Nobody else's file is opened, however many make one at once.
 pub(crate) fn create(place: &Place<'_>, wanted: &Wanted<'_>) -> Result<Made, Cause> {
@@ -181,8 +178,8 @@ pub(crate) fn create(place: &Place<'_>, wanted: &Wanted<'_>) -> Result<Made, Cau
     let owner = wanted.owner;
     let rule = match stat {
         s if !s.regular => "it is not a regular file",
-        s if s.links == 0 => REPLACED,
-        s if s.links != 1 => "it has more than one link",
+        // One that has lost its name already is this core all the same: another crash has the name.
+        s if s.links > 1 => "it has more than one link",
         s if s.uid != owner => "the file system gives new files another owner",
         s if s.mode & 0o677 != 0o600 => {
             "umask or file system take away the owner's right to read and write it"
