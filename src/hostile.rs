@@ -6,7 +6,7 @@
 
 use crate::annotation::Annotations;
 use crate::config::{self, Config};
-use crate::corefile::{self, ModuleFiles, overview, stacks};
+use crate::corefile::{self, ModuleFiles, PartialResult, overview, stacks};
 use crate::invariants::{asked, crash, granted};
 use crate::pattern::{Handler, Template};
 use crate::registry::{self, Entry};
@@ -15,6 +15,7 @@ use crate::store;
 use crate::sys::proc::{self, Status};
 use crate::sysctl::Saved;
 use crate::{dump, elf, engine, hook};
+use std::collections::BTreeSet;
 
 /// A name, and the function that reads the bytes and asserts its invariants.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
@@ -152,8 +153,24 @@ fn corefile(data: &[u8]) {
     let (core, file) = rest.split_at(rest.len().min(u32::from_le_bytes(*size) as usize));
     let core = core.to_vec();
     let Ok(said) = overview(&core) else { return };
-    let bytes = vec![ModuleFiles { file: Some(file), debug: Some(file) }; said.modules.len()];
-    let _ = stacks(&core, &bytes, &mut |_| Ok(()));
+    let any = vec![file];
+    let files = ModuleFiles {
+        file: Some(file),
+        debug: any.clone(),
+        supplementary: any.clone(),
+        split: any,
+    };
+    let mut asked = BTreeSet::new();
+    for _ in 0..2 {
+        let mut wanted = Vec::new();
+        let _ = stacks(&core, &vec![files.clone(); said.modules.len()], &asked, &mut |part| {
+            if let PartialResult::Wanted(all) = part {
+                wanted.extend(all);
+            }
+            Ok(())
+        });
+        asked.extend(wanted);
+    }
 }
 
 /// An executable or library that is to be kept with a core.

@@ -27,6 +27,9 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
             writeln!(out, "  ... the stack may go on: {}", one_line(why))?;
         }
     }
+    for path in &reading.missing_split {
+        writeln!(out, "\nsplit debug information not found: {}", one_line(path))?;
+    }
     if let Some(cut) = &reading.cut {
         writeln!(out, "\nNot all could be read: {}", one_line(cut))?;
     }

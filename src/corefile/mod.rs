@@ -3,7 +3,7 @@
 //! ```text
 //! file --image--> Image --overview--> Overview    what the core alone says: signal, program,
 //!                   |                             threads, modules with their build-ids
-//!                   +--unwind (framehop)--> frames --binary (addr2line, object)--> ThreadStack
+//!                   +--unwind (framehop)--> frames --names (addr2line, object)--> ThreadStack
 //!                                                   one for each thread, the crashing one first
 //! ```
 //!
@@ -14,12 +14,16 @@
 mod binary;
 mod identity;
 mod image;
+mod lines;
+mod links;
 mod memory;
 mod modules;
+mod names;
 mod notes;
 mod results;
 mod segments;
 mod signal;
+mod symbols;
 mod unwind;
 
 pub(crate) mod decompress;
@@ -28,11 +32,13 @@ pub(crate) mod reader;
 
 pub(crate) use binary::ModuleFiles;
 pub(crate) use identity::{is_name, name};
+pub(crate) use links::Wanted;
 pub(crate) use results::{Frame, Match, Module, Overview, PartialResult, ThreadStack};
 
 use crate::elf::Source;
 use anyhow::Result;
 use image::Image;
+use std::collections::BTreeSet;
 
 /// Reads what the core alone says.
 ///
@@ -55,36 +61,42 @@ pub(crate) fn overview(source: &dyn Source) -> Result<Overview> {
 }
 
 /// Unwinds the stack of every thread. `files` are the files of [`Overview::modules`], in that
-/// order. `send` is called with the verdict on each file, then with each thread.
+/// order. `send` is called with the verdict on each file, then with each thread, or, if a module on
+/// a stack names files that are in neither `files` nor `asked`, only with those names.
 ///
 /// # Errors
 /// The file is not a core that can be read, or `send` failed.
 pub(crate) fn stacks(
     source: &dyn Source,
     files: &[ModuleFiles<'_>],
+    asked: &BTreeSet<Wanted>,
     send: &mut dyn FnMut(PartialResult) -> Result<()>,
 ) -> Result<()> {
     let image = Image::parse(source)?;
     let modules = modules::of(&image);
+    let none = ModuleFiles::default();
     let binaries: Vec<_> = modules
         .iter()
         .enumerate()
-        .map(|(i, m)| binary::open(m, files.get(i).copied().unwrap_or_default()))
+        .map(|(i, m)| binary::open(m, files.get(i).unwrap_or(&none)))
         .collect();
     send(PartialResult::Matches(binaries.iter().map(|b| b.verdict).collect()))?;
     send(PartialResult::Sonames(binaries.iter().map(|b| b.soname()).collect()))?;
     let mut unwinder = unwind::StackUnwinder::new(&image, &modules, &binaries);
-    let lines = binary::Lines::new(binaries.len());
-    for thread in &image.notes.threads {
-        let unwound = unwinder.unwind(thread);
-        let frames = unwound
-            .frames
-            .iter()
-            .flat_map(|frame| lines.describe(frame, &modules, &binaries))
-            .collect();
-        send(PartialResult::Thread(ThreadStack { tid: thread.tid, frames, cut: unwound.cut }))?;
+    let stacks: Vec<_> = image.notes.threads.iter().map(|t| (t.tid, unwinder.unwind(t))).collect();
+    let seen: BTreeSet<usize> =
+        stacks.iter().flat_map(|(_, s)| &s.frames).filter_map(|f| f.module).collect();
+    let wanted = |module| Some(Wanted { module, link: binaries[module].wanted()? });
+    let wanted: Vec<Wanted> = seen.into_iter().filter_map(wanted).collect();
+    if wanted.iter().any(|w| !asked.contains(w)) {
+        return send(PartialResult::Wanted(wanted));
     }
-    Ok(())
+    let names = names::Names::new(&modules, &binaries);
+    for (tid, unwound) in stacks {
+        let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame)).collect();
+        send(PartialResult::Thread(ThreadStack { tid, frames, cut: unwound.cut }))?;
+    }
+    send(PartialResult::Wanted(names.missing()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What reading a core gives: plain values, which the sandboxed reader sends to its caller.
 
+use super::links::Wanted;
 use super::signal::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +101,8 @@ pub(crate) enum PartialResult {
     Sonames(Vec<Option<String>>),
     /// The stack of one thread.
     Thread(ThreadStack),
+    /// Files that are needed and were not given.
+    Wanted(Vec<Wanted>),
     /// Nothing more follows, for this reason.
     Failed(String),
 }

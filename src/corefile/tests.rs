@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 /// A core made by hand: two threads, one row of NT_FILE, a stack with frame pointers in one
 /// segment, and code that is not dumped in another.
@@ -63,7 +64,7 @@ const STACK: u64 = 0x7fff_0000;
 
 fn threads(bytes: &Vec<u8>) -> Vec<ThreadStack> {
     let mut all = Vec::new();
-    stacks(bytes, &[], &mut |part| {
+    stacks(bytes, &[], &BTreeSet::new(), &mut |part| {
         if let PartialResult::Thread(t) = part {
             all.push(t);
         }
@@ -126,6 +127,6 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let _ = overview(&bytes);
-        let _ = stacks(&bytes, &[], &mut |_| Ok(()));
+        let _ = stacks(&bytes, &[], &BTreeSet::new(), &mut |_| Ok(()));
     }
 }

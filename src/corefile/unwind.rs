@@ -1,9 +1,10 @@
 //! Unwinds stacks with framehop, and handles what framehop leaves to its caller: signal frames,
 //! jumps to addresses without code, and the end of the stack.
 
-use super::binary::{Binary, RawFrame};
+use super::binary::Binary;
 use super::image::Image;
 use super::modules::LoadedModule;
+use super::names::RawFrame;
 use super::notes::{Registers, Thread};
 use super::segments::Machine;
 use framehop::aarch64::{CacheAarch64, PtrAuthMask, UnwindRegsAarch64, UnwinderAarch64};

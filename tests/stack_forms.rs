@@ -1,0 +1,262 @@
+//! `info` on programs whose names are not in the program: stripped ones, with their debug
+//! information in other files, compressed, split, or nowhere. The functions of the crashing thread
+//! are those that gdb names on the same core.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::require;
+use support::stacks::{dump, functions, gdb, names_them, plain, sources, succeed};
+
+/// A program, and where its debug information is.
+struct Form {
+    name: &'static str,
+    /// Makes `$P`, the program, and what else there is below `$R`, its root. Where gdb is to read
+    /// another file than `$P`, that is `$P.whole`. `$P.after` is run when
+    /// there is a core. `$S` has the sources, `$ID` is an option of the linker.
+    script: &'static str,
+    tools: &'static [&'static str],
+    /// The functions that matter, in order.
+    expected: &'static [&'static str],
+    /// What the text has.
+    says: &'static [&'static str],
+    /// What it must not have.
+    never: &'static str,
+}
+
+/// With all names: `price` is inlined into `sum`.
+const ALL: &[&str] = &["price", "sum", "sell", "main"];
+/// From a table of symbols, which knows nothing of inlined functions.
+const SYMBOLS: &[&str] = &["sum", "sell", "main"];
+const LINES: &[&str] = &["basket.cpp:7", "basket.cpp:16", "till.cpp:7", "till.cpp:13"];
+
+const FORMS: [Form; 11] = [
+    Form {
+        name: "separate-by-build-id",
+        script: r#"g++ -g -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
+            id=$(readelf -n "$P.whole" | sed -n 's/.*Build ID: //p')
+            mkdir -p "$R/usr/lib/debug/.build-id/${id%"${id#??}"}"
+            objcopy --only-keep-debug "$P.whole" "$R/usr/lib/debug/.build-id/${id%"${id#??}"}/${id#??}.debug"
+            strip -o "$P" "$P.whole""#,
+        tools: &["g++", "objcopy"],
+        expected: ALL,
+        says: LINES,
+        never: "??",
+    },
+    Form {
+        name: "separate-symbols-only",
+        script: r#"g++ -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
+            id=$(readelf -n "$P.whole" | sed -n 's/.*Build ID: //p')
+            mkdir -p "$R/usr/lib/debug/.build-id/${id%"${id#??}"}"
+            objcopy --only-keep-debug "$P.whole" "$R/usr/lib/debug/.build-id/${id%"${id#??}"}/${id#??}.debug"
+            strip -o "$P" "$P.whole""#,
+        tools: &["g++", "objcopy"],
+        expected: SYMBOLS,
+        says: &["shop::Basket::sum"],
+        never: "??",
+    },
+    Form {
+        name: "dwz",
+        script: r#"g++ -g -gdwarf-4 -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
+            g++ -g -gdwarf-4 -O1 -DOTHER "$S"/basket.cpp "$S"/till.cpp -o "$P.other"
+            id=$(readelf -n "$P.whole" | sed -n 's/.*Build ID: //p')
+            d="$R/usr/lib/debug/.build-id/${id%"${id#??}"}"; mkdir -p "$d" "$R/usr/lib/debug/.dwz"
+            strip -o "$P" "$P.whole"
+            objcopy --only-keep-debug "$P.whole" "$d/${id#??}.debug"
+            objcopy --only-keep-debug "$P.other" "$P.other.debug"
+            dwz -m "$R/usr/lib/debug/.dwz/common" -M /usr/lib/debug/.dwz/common \
+                "$d/${id#??}.debug" "$P.other.debug"
+            readelf -S "$d/${id#??}.debug" | grep -q gnu_debugaltlink"#,
+        tools: &["g++", "objcopy", "dwz"],
+        expected: ALL,
+        says: LINES,
+        never: "??",
+    },
+    Form {
+        name: "debuglink",
+        script: r#"g++ -g -O1 -Wl,--build-id=none "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
+            mkdir "${P%/*}/.debug"
+            objcopy --only-keep-debug "$P.whole" "${P%/*}/.debug/program.debug"
+            strip -o "$P" "$P.whole"
+            objcopy --add-gnu-debuglink="${P%/*}/.debug/program.debug" "$P""#,
+        tools: &["g++", "objcopy"],
+        expected: ALL,
+        says: LINES,
+        never: "??",
+    },
+    Form {
+        name: "debuglink-in-usr-lib-debug",
+        script: r#"g++ -g -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
+            d="$R/usr/lib/debug${P%/*}"; mkdir -p "$d"
+            objcopy --only-keep-debug "$P.whole" "$d/program.debug"
+            strip -o "$P" "$P.whole"
+            objcopy --add-gnu-debuglink="$d/program.debug" "$P""#,
+        tools: &["g++", "objcopy"],
+        expected: ALL,
+        says: LINES,
+        never: "??",
+    },
+    Form {
+        name: "debuglink-of-another-build",
+        script: r#"g++ -g -O1 -Wl,--build-id=none "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
+            objcopy --only-keep-debug "$P.whole" "${P%/*}/program.debug"
+            strip -o "$P" "$P.whole"
+            objcopy --add-gnu-debuglink="${P%/*}/program.debug" "$P"
+            printf x >> "${P%/*}/program.debug"; cp "$P" "$P.whole""#,
+        tools: &["g++", "objcopy"],
+        expected: &["??", "??", "??"],
+        says: &[],
+        never: "basket.cpp",
+    },
+    Form {
+        name: "gnu-debugdata",
+        script: r#"g++ -g -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P"
+            objcopy -S --remove-section .gdb_index --keep-symbols /dev/null "$P" "$P.small" || true
+            objcopy --only-keep-debug "$P" "$P.small"
+            strip --strip-debug "$P.small"
+            xz -f "$P.small"; strip "$P"
+            objcopy --add-section .gnu_debugdata="$P.small.xz" "$P"; rm "$P.small.xz""#,
+        tools: &["g++", "objcopy", "xz"],
+        expected: SYMBOLS,
+        says: &["shop::Basket::sum", "sell(shop::Basket const&)"],
+        never: "??",
+    },
+    Form {
+        name: "split-dwarf-4",
+        script: r#"cd "${P%/*}"; g++ -gdwarf-4 -gsplit-dwarf -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P""#,
+        tools: &["g++"],
+        expected: ALL,
+        says: LINES,
+        never: "not found: ",
+    },
+    Form {
+        name: "split-dwarf-5",
+        script: r#"cd "${P%/*}"; g++ -gdwarf-5 -gsplit-dwarf -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P""#,
+        tools: &["g++"],
+        expected: ALL,
+        says: LINES,
+        never: "not found: ",
+    },
+    Form {
+        // binutils' dwp knows DWARF 4 only.
+        name: "split-dwarf-package",
+        script: r#"cd "${P%/*}"; g++ -gdwarf-4 -gsplit-dwarf -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P"
+            dwp -e "$P" -o "$P.dwp"; rm *.dwo"#,
+        tools: &["g++", "dwp"],
+        expected: ALL,
+        says: LINES,
+        never: "not found: ",
+    },
+    Form {
+        name: "split-dwarf-lost",
+        script: r#"cd "${P%/*}"; g++ -gdwarf-5 -gsplit-dwarf -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P"
+            strip -g -o "$P.whole" "$P"
+            printf 'rm "$P"-*.dwo' > "$P.after""#,
+        tools: &["g++"],
+        expected: SYMBOLS,
+        says: &["split debug information not found: /", "/program-basket.dwo\n"],
+        never: ".cpp:",
+    },
+];
+
+/// A program below a root of its own, and its core.
+struct Crash {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+    core: PathBuf,
+}
+
+impl Crash {
+    fn new(form: &Form) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        // The program has the same path in its root as here.
+        let place = dir.path().join("bin");
+        let inside = root.join(place.strip_prefix("/").unwrap());
+        std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        std::fs::create_dir(&place).unwrap();
+        let program = place.join("program");
+        let id: String = form.name.bytes().map(|b| format!("{b:02x}")).collect();
+        succeed(
+            Command::new("sh")
+                .args(["-euc", form.script])
+                .env("S", sources())
+                .env("R", &root)
+                .env("P", &program)
+                .env("ID", format!("-Wl,--build-id=0x{:0<40.40}", id)),
+        );
+        let core = dump(dir.path(), &program, &[], false);
+        // What gdb needs when it makes the core, and nobody has later.
+        let after = program.with_extension("after");
+        if after.exists() {
+            succeed(Command::new("sh").arg("-eu").arg(after).env("P", &program));
+        }
+        succeed(Command::new("cp").arg("-a").arg(&place).arg(&inside));
+        let crash = Crash { dir, program, core };
+        let told: serde_json::Value = serde_json::from_str(&crash.info(&["--json"])).unwrap();
+        for module in told["core"]["modules"].as_array().unwrap() {
+            let path = Path::new(module["path"].as_str().unwrap());
+            let Ok(path) = path.strip_prefix("/") else { continue };
+            std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            std::fs::copy(Path::new("/").join(path), root.join(path)).unwrap();
+        }
+        crash
+    }
+
+    fn info(&self, arguments: &[&str]) -> String {
+        let root = self.dir.path().join("root");
+        let out = succeed(
+            Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+                .args(["info", "--core"])
+                .arg(&self.core)
+                .arg("--sysroot")
+                .arg(root)
+                .args(arguments),
+        );
+        assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    fn ours(&self) -> Vec<String> {
+        let told: serde_json::Value = serde_json::from_str(&self.info(&["--json"])).unwrap();
+        let frames = told["stacks"][0]["frames"].as_array().unwrap();
+        frames.iter().map(|f| plain(f["function"].as_str().unwrap_or("??"))).collect()
+    }
+
+    fn gdbs(&self) -> Vec<String> {
+        let whole = self.program.with_extension("whole");
+        let program = if whole.exists() { &whole } else { &self.program };
+        functions(&succeed(gdb().args(names_them(self.dir.path())).arg(program).arg(&self.core)))
+    }
+}
+
+#[test]
+fn functions_are_gdb_s_in_every_form() {
+    let mut wrong = Vec::new();
+    for form in &FORMS {
+        if !require::programs(&[&["gdb"], form.tools].concat()) {
+            continue;
+        }
+        let crash = Crash::new(form);
+        let (ours, theirs) = (crash.ours(), crash.gdbs());
+        let text = crash.info(&[]);
+        if ours != theirs {
+            wrong.push(format!("{}:\n  gdb:  {theirs:?}\n  ours: {ours:?}\n{text}", form.name));
+        }
+        let mut rest = ours.iter();
+        for expected in form.expected {
+            if !rest.any(|f| f == expected) {
+                wrong.push(format!("{}: {expected} of {ours:?}", form.name));
+            }
+        }
+        for says in form.says {
+            if !text.contains(says) {
+                wrong.push(format!("{}: no {says:?} in {text}", form.name));
+            }
+        }
+        let own: String = text.lines().filter(|l| !l.contains("libc")).collect();
+        if own.contains(form.never) {
+            wrong.push(format!("{}: {:?} in {text}", form.name, form.never));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
