@@ -29,7 +29,7 @@ const ALL: &[&str] = &["price", "sum", "sell", "main"];
 const SYMBOLS: &[&str] = &["sum", "sell", "main"];
 const LINES: &[&str] = &["basket.cpp:7", "basket.cpp:16", "till.cpp:7", "till.cpp:13"];
 
-const FORMS: [Form; 11] = [
+const FORMS: [Form; 12] = [
     Form {
         name: "separate-by-build-id",
         script: r#"g++ -g -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
@@ -118,6 +118,15 @@ const FORMS: [Form; 11] = [
         tools: &["g++", "objcopy", "xz"],
         expected: SYMBOLS,
         says: &["shop::Basket::sum", "sell(shop::Basket const&)"],
+        never: "??",
+    },
+    Form {
+        name: "package",
+        script: r#"g++ -g -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P" \
+            -Xlinker --package-metadata='{"type":"deb","os":"debian","name":"shop","version":"1.2-3"}'"#,
+        tools: &["g++"],
+        expected: ALL,
+        says: &["Package: shop 1.2-3 (deb of debian)\n"],
         never: "??",
     },
     Form {
@@ -256,6 +265,162 @@ fn functions_are_gdb_s_in_every_form() {
         let own: String = text.lines().filter(|l| !l.contains("libc")).collect();
         if own.contains(form.never) {
             wrong.push(format!("{}: {:?} in {text}", form.name, form.never));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A core of another architecture, as QEMU's user mode writes it: without a list of mapped files.
+#[test]
+fn a_core_of_the_other_architecture_from_qemu() {
+    if !require::programs(&["gdb-multiarch", "aarch64-linux-gnu-gcc", "qemu-aarch64"]) {
+        return;
+    }
+    for (kind, options) in [
+        ("dynamic", &["-g", "-O1", "-no-pie"][..]),
+        ("static", &["-g", "-O1", "-static"]),
+        // gdb cannot tell where this one was loaded: its program headers are not in the core.
+        ("pie", &["-g", "-O1", "-pie"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join(kind);
+        succeed(
+            Command::new("aarch64-linux-gnu-gcc")
+                .args(options)
+                .arg(sources().join("crash.c"))
+                .arg("-o")
+                .arg(&program),
+        );
+        // Its path in the root is the same as here.
+        let root = dir.path().join("root");
+        let inside = root.join(program.strip_prefix("/").unwrap());
+        std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        std::fs::copy(&program, &inside).unwrap();
+        succeed(Command::new("cp").args(["-a", "/usr/aarch64-linux-gnu/lib"]).arg(&root));
+        let place = dir.path().join("cores");
+        std::fs::create_dir(&place).unwrap();
+        let died = Command::new("sh")
+            .args(["-c", "ulimit -c unlimited; exec qemu-aarch64 -L \"$1\" \"$2\"", "sh"])
+            .arg(&root)
+            .arg(&program)
+            .current_dir(&place)
+            .output()
+            .unwrap();
+        assert!(!died.status.success());
+        let core = std::fs::read_dir(&place)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.to_str().is_some_and(|p| p.ends_with(".core")))
+            .unwrap_or_else(|| panic!("{died:?}"));
+        let out = succeed(
+            Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+                .args(["info", "--json", "--core"])
+                .arg(&core)
+                .arg("--sysroot")
+                .arg(&root),
+        );
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        let frames = told["stacks"][0]["frames"].as_array().unwrap();
+        let ours: Vec<String> =
+            frames.iter().map(|f| plain(f["function"].as_str().unwrap_or("??"))).collect();
+        let sysroot = format!("set sysroot {}", root.display());
+        let theirs = functions(&succeed(
+            Command::new("gdb-multiarch")
+                .args(["-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", "-iex"])
+                .arg(sysroot)
+                .args(names_them(dir.path()))
+                .arg(&program)
+                .arg(&core),
+        ));
+        if kind != "pie" {
+            assert_eq!(ours, theirs, "{kind}: {told:#}");
+        }
+        assert_eq!(ours.get(..3), Some(&["innermost", "middle", "main"].map(str::to_owned)[..]));
+        let modules = told["core"]["modules"].as_array().unwrap();
+        let has = |name: &str| modules.iter().any(|m| m["path"].as_str().unwrap().ends_with(name));
+        assert!(has(kind) && has("libc.so.6") == (kind != "static"), "{modules:#?}");
+    }
+}
+
+/// Go toolchains: the one on `PATH`, and those that `integration/tools.sh` has fetched.
+fn go_toolchains() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let fetched = std::fs::read_dir(home.join(".cache/oci-coredump-test/go"));
+    let mut all: Vec<PathBuf> = fetched
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path().join("go/bin/go"))
+        .filter(|go| go.is_file())
+        .collect();
+    all.sort();
+    all.extend(require::find("go"));
+    all
+}
+
+/// Builds a Go program, and returns its frames with their source lines as `info` has them, and the
+/// functions as gdb has them.
+fn go_frames(go: &Path, dir: &Path, name: &str, options: &[&str]) -> (Vec<String>, Vec<String>) {
+    let program = dir.join(name);
+    succeed(
+        Command::new(go)
+            .args(["build", "-o"])
+            .arg(&program)
+            .args(options)
+            .arg(sources().join("panic.go"))
+            .env("GOTOOLCHAIN", "local")
+            .env("GOFLAGS", "")
+            .env("GOCACHE", dir.join("cache")),
+    );
+    let core = dump(dir, &program, &[], true);
+    let out = succeed(
+        Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+            .args(["info", "--json", "--sysroot", "/", "--core"])
+            .arg(&core),
+    );
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let frames = told["stacks"][0]["frames"].as_array().unwrap();
+    let shown = |f: &serde_json::Value| {
+        let name = f["function"].as_str().unwrap_or("??");
+        format!("{name} at {}:{}", f["file"].as_str().unwrap_or("?"), f["line"])
+    };
+    let gdbs = functions(&succeed(gdb().args(names_them(dir)).arg(&program).arg(&core)));
+    (frames.iter().map(shown).collect(), gdbs)
+}
+
+/// A stripped Go program has its functions, files and lines in the table of its runtime: the same
+/// as with debug information, down to the function that the runtime starts `main` from.
+#[test]
+fn stripped_go_has_its_names() {
+    if !require::programs(&["gdb", "go"]) {
+        return;
+    }
+    let mut wrong = Vec::new();
+    let toolchains = go_toolchains();
+    for (i, go) in toolchains.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, gdbs) = go_frames(go, dir.path(), "whole", &[]);
+        let strip: &[&str] = &["-ldflags=-s -w"];
+        let (stripped, _) = go_frames(go, dir.path(), "stripped", strip);
+        let mut all = vec![("stripped", stripped)];
+        if i + 1 == toolchains.len() {
+            let pie = [strip, &["-buildmode=pie"]].concat();
+            all.push(("pie", go_frames(go, dir.path(), "pie", &pie).0));
+        }
+        let plain_names = |frames: &[String]| -> Vec<String> {
+            frames.iter().map(|f| plain(f.rsplit_once(" at ").unwrap().0)).collect()
+        };
+        let sure = gdbs.iter().take_while(|f| *f != "??" && !f.starts_with('<')).count();
+        for (kind, frames) in all {
+            let ours = plain_names(&frames);
+            let has_main = frames.iter().any(|f| {
+                f.starts_with("main.(*till).open at ") && f.ends_with("tests/stacks/panic.go:7")
+            });
+            if sure < 4 || ours.get(..sure) != Some(&gdbs[..sure]) || frames != whole || !has_main {
+                wrong.push(format!(
+                    "{}, {kind}:\n  gdb:   {gdbs:?}\n  whole: {whole:#?}\n  ours:  {frames:#?}",
+                    go.display()
+                ));
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

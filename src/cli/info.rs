@@ -196,11 +196,17 @@ fn of_core(o: &Overview) -> Vec<Field> {
         field("Arguments", &o.arguments),
         field("Machine", &o.machine),
     ];
+    fields.extend(package(o));
     if let Some(s) = &o.signal {
         fields.push(signal(s.number, &s.name, Some(o)));
     }
     fields.extend(cut_short(o));
     fields
+}
+
+fn package(o: &Overview) -> Option<Field> {
+    let package = o.modules.first()?.package.as_ref()?;
+    Some(field("Package", package.to_string()))
 }
 
 fn cut_short(o: &Overview) -> Option<Field> {
@@ -226,6 +232,7 @@ pub(super) fn of_record(
         field("Executable", &r.exe),
     ];
     all.extend(overview.map(|o| field("Arguments", &o.arguments)));
+    all.extend(overview.and_then(package));
     all.push(field("Container", query::container(&r.names)));
     all.push(field("Container ID", &r.names.container_id));
     all.extend(r.user.map(|uid| {

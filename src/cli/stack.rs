@@ -99,6 +99,8 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
         .filter_map(|f| f.module)
         .chain([0])
         .collect();
+    let packaged = reading.overview.modules.iter().any(|m| m.package.is_some());
+    let columns = [left("MODULE"), left("BUILD-ID"), left("FILE"), left("PACKAGE")];
     let rows: Vec<Vec<table::Cell>> = seen
         .into_iter()
         .filter_map(|i| {
@@ -106,18 +108,23 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
         })
         .map(|(m, verdict, files)| {
             let origin = files.file.as_ref().map(|(origin, _)| *origin);
-            vec![
+            let mut row = vec![
                 m.path.as_str().into(),
                 m.build_id.as_deref().unwrap_or("-").into(),
                 symbols(*verdict, origin, m).into(),
-            ]
+            ];
+            if packaged {
+                let package = m.package.as_ref().map(ToString::to_string);
+                row.push(package.unwrap_or_default().into());
+            }
+            row
         })
         .collect();
     if rows.is_empty() {
         return Ok(());
     }
     writeln!(out)?;
-    Ok(table::print(out, &[left("MODULE"), left("BUILD-ID"), left("FILE")], &rows)?)
+    Ok(table::print(out, &columns[..if packaged { 4 } else { 3 }], &rows)?)
 }
 
 pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static str {

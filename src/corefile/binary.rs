@@ -1,8 +1,10 @@
 //! The file of one module and the files with its debug information: whether they are those of the
 //! module that was mapped, its unwind tables, and which files it names that are needed besides.
 
+use super::gopclntab::GoTable;
 use super::lines::{self, Sections, Split};
 use super::links::{self, Link};
+use super::memory::Memory;
 use super::modules::LoadedModule;
 use super::results::Match;
 use super::symbols::Symbols;
@@ -28,6 +30,8 @@ pub(super) struct Binary<'d> {
     debug: Option<Elf<'d>>,
     supplementary: Option<Elf<'d>>,
     split: Vec<Split<'d>>,
+    /// Go's own table, which is used where there is no DWARF.
+    pub go: Option<GoTable<'d>>,
     symbols: OnceCell<Symbols<'d>>,
     dwarf: OnceCell<Sections<'d>>,
     common: OnceCell<Sections<'d>>,
@@ -50,7 +54,11 @@ pub(crate) struct ModuleFiles<'d> {
 }
 
 /// Opens a module's file, and its debug information if that is of the same build.
-pub(super) fn open<'d>(module: &'d LoadedModule, files: &ModuleFiles<'d>) -> Binary<'d> {
+pub(super) fn open<'d>(
+    module: &'d LoadedModule,
+    files: &ModuleFiles<'d>,
+    memory: &Memory<'_>,
+) -> Binary<'d> {
     let id = module.module.build_id.as_deref();
     let Some(data) = module.image.as_deref().or(files.file) else { return Binary::default() };
     let Ok(file) = Elf::parse(data) else {
@@ -75,7 +83,8 @@ pub(super) fn open<'d>(module: &'d LoadedModule, files: &ModuleFiles<'d>) -> Bin
         parsed.find(|elf| build_id(elf).as_ref() == Some(id))
     });
     let split = files.split.iter().filter_map(|data| Split::parse(data)).collect();
-    Binary { verdict, file: Some(file), debug, supplementary, split, ..Binary::default() }
+    let go = GoTable::of(&file, memory, module.bias);
+    Binary { verdict, file: Some(file), debug, supplementary, split, go, ..Binary::default() }
 }
 
 /// Whether `debug` has the debug information of `file`: the same build-id or, without one, the
@@ -169,8 +178,8 @@ impl<'d> Binary<'d> {
     /// instruction: its return address is that instruction, not the one after a call. Go does this
     /// for every nil dereference.
     pub(super) fn is_injected(&self, address: u64) -> bool {
-        let is_go = self.file.as_ref().is_some_and(|f| f.section_by_name(".gopclntab").is_some());
-        is_go && self.symbol(address) == Some(b"runtime.sigpanic")
+        let name = self.go.as_ref().and_then(|go| go.symbol(address));
+        name.is_some_and(|name| name == "runtime.sigpanic")
     }
 
     /// The file with the debug information.

@@ -12,14 +12,17 @@
 //! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
+mod gopclntab;
 mod identity;
 mod image;
 mod lines;
+mod link_map;
 mod links;
 mod memory;
 mod modules;
 mod names;
 mod notes;
+mod package;
 mod results;
 mod segments;
 mod signal;
@@ -73,12 +76,15 @@ pub(crate) fn stacks(
     send: &mut dyn FnMut(PartialResult) -> Result<()>,
 ) -> Result<()> {
     let image = Image::parse(source)?;
-    let modules = modules::of(&image);
+    let mut modules = modules::of(&image);
     let none = ModuleFiles::default();
+    for (module, files) in modules.iter_mut().zip(files) {
+        module.learn_bias(files.file);
+    }
     let binaries: Vec<_> = modules
         .iter()
         .enumerate()
-        .map(|(i, m)| binary::open(m, files.get(i).unwrap_or(&none)))
+        .map(|(i, m)| binary::open(m, files.get(i).unwrap_or(&none), &image.memory))
         .collect();
     send(PartialResult::Matches(binaries.iter().map(|b| b.verdict).collect()))?;
     send(PartialResult::Sonames(binaries.iter().map(|b| b.soname()).collect()))?;

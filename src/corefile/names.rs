@@ -63,7 +63,11 @@ impl<'b> Names<'b> {
             .symbol(lookup)
             .map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
         let source = self.sources[i].get_or_init(|| Source::of(binary)).as_ref();
-        let found = source.map(|source| source.frames(lookup)).unwrap_or_default();
+        let found = match (source, &binary.go) {
+            (Some(source), _) => source.frames(lookup),
+            (None, Some(go)) => go.frames(lookup),
+            (None, None) => Vec::new(),
+        };
         let mut frames: Vec<Frame> = found
             .into_iter()
             .map(|f| Frame {

@@ -1,6 +1,7 @@
 //! What reading a core gives: plain values, which the sandboxed reader sends to its caller.
 
 use super::links::Wanted;
+use super::package::Package;
 use super::signal::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ pub(crate) struct Module {
     pub path: String,
     /// Build-id in hexadecimal, if its first page is in the core and has one.
     pub build_id: Option<String>,
+    /// The package that it is of, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<Package>,
     /// Lowest mapped address.
     pub start: u64,
     /// One past the highest mapped address.

@@ -85,7 +85,7 @@ fn what_the_core_says() {
     assert_eq!(o.signal.unwrap().meaning.as_deref(), Some("address not mapped at 0x10"));
     assert_eq!(
         o.modules,
-        [Module { path: "/bin/a".into(), build_id: None, start: CODE, end: CODE + 0x1000 }]
+        [Module { path: "/bin/a".into(), start: CODE, end: CODE + 0x1000, ..Module::default() }]
     );
 }
 
