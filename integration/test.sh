@@ -5,7 +5,8 @@ set -u
 log=$(mktemp)
 status=$(mktemp)
 trap 'rm -f "$log" "$status"' EXIT
-{ "${CARGO:-cargo}" "$@" 2>&1; echo $? >"$status"; } | tee "$log"
+# A shell starts what it puts in the background with these two ignored; tests send them.
+{ env --default-signal=INT,QUIT "${CARGO:-cargo}" "$@" 2>&1; echo $? >"$status"; } | tee "$log"
 awk -v status="$(cat "$status")" '
     # "     Running limits.rs (target/.../deps/limits-e69cce7efaba01a9)"
     / Running .*\/deps\// { sub(/.*\/deps\//, ""); sub(/-[0-9a-f]*\)$/, ""); target = $0 }

@@ -33,8 +33,11 @@ fn field(pid: &str, name: &str) -> String {
     processes::field(pid, name).unwrap_or_else(|| panic!("no {name} of {pid}"))
 }
 
-fn is_helper(pid: &str) -> bool {
-    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == Path::new(BINARY))
+/// The child of the helper that the kernel has started, which does not write records.
+fn is_writer(pid: &str) -> bool {
+    let is_helper = |pid: i32| processes::dumping().contains(&pid);
+    let parent = processes::field(pid, "PPid").and_then(|pid| pid.parse().ok());
+    pid.parse().is_ok_and(is_helper) && parent.is_some_and(is_helper)
 }
 
 /// The target of a magic link: device and inode.
@@ -84,8 +87,7 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
     let crasher = find("the crasher", |pid| {
         read(pid, "status").contains("\nCoreDumping:\t1") && read(pid, "comm") == "victim\n"
     });
-    // The child of the helper that the kernel has started.
-    let writer = find("the writer", |pid| is_helper(pid) && is_helper(&field(pid, "PPid")));
+    let writer = find("the writer", is_writer);
 
     let credentials = ["Uid", "Gid", "Groups", "CapPrm", "CapEff", "Umask"];
     let mut tasks = 0;
@@ -161,7 +163,7 @@ fn before_it_has_its_file() {
     let mut victim = container.victim(&bare::victim(), "tiny", 0);
     victim.crash();
     assert!(target.wait_held(PATIENCE), "no file is made");
-    let writer = find("the writer", |pid| is_helper(pid) && is_helper(&field(pid, "PPid")));
+    let writer = find("the writer", is_writer);
     for (key, value) in
         [("NoNewPrivs", "1"), ("CapInh", "0000000000000000"), ("CapAmb", "0000000000000000")]
     {

@@ -1,14 +1,18 @@
 //! Child processes that run our own code.
 
+use super::proc::Proc;
 use super::process::wait_readable;
 use anyhow::{Context, Result};
 use linux_raw_sys::general::{CLONE_INTO_CGROUP, clone_args};
 use rustix::process::WaitOptions;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// How long a killed child may take to end.
 const LAST: Duration = Duration::from_secs(1);
+
+/// How often it is looked at what a child does that does not answer.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A child process that runs our own code.
 #[derive(Debug)]
@@ -92,9 +96,34 @@ impl Child {
 
     /// Whether the child is stopped, by SIGSTOP or a tracer.
     pub fn is_stopped(&self) -> bool {
-        super::proc::Proc::open(self.0.as_raw_nonzero().get())
-            .and_then(|process| process.is_stopped())
-            .unwrap_or(false)
+        self.proc().and_then(|process| process.is_stopped()).unwrap_or(false)
+    }
+
+    /// Waits until there is something to read from `stream`, which the child writes to. Returns
+    /// false if the child slept for `asleep` without a break, and after `most` whatever it does. A
+    /// child that only waits for a processor is given that time: the machine is busy.
+    pub fn wait_readable(
+        &self,
+        stream: impl AsFd,
+        asleep: Duration,
+        most: Duration,
+    ) -> Result<bool> {
+        let begun = Instant::now();
+        let mut sleep = (None, begun);
+        while !wait_readable(&stream, Some(asleep.min(LOOK)))? {
+            let (now, seen) = (Instant::now(), self.proc()?.sleep()?);
+            if seen.is_none() || seen != sleep.0 {
+                sleep = (seen, now);
+            }
+            if now - sleep.1 >= asleep || now - begun >= most {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn proc(&self) -> Result<Proc> {
+        Proc::open(self.0.as_raw_nonzero().get())
     }
 
     fn pidfd(&self) -> Result<std::os::fd::OwnedFd> {

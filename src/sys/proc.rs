@@ -120,6 +120,12 @@ impl Proc {
         Ok(matches!(state.context("/proc/PID/stat is not understood")?, "T" | "t"))
     }
 
+    /// How often it has left the processor, if it is not on one now and does not wait for one.
+    /// Twice the same number: it has slept all the time between.
+    pub fn sleep(&self) -> Result<Option<u64>> {
+        sleep(&self.read("status")?).context("/proc/PID/status is not understood")
+    }
+
     /// One of its resource limits, by its name in /proc/PID/limits.
     pub fn limit(&self, name: &str) -> Result<SoftAndHard> {
         limit(&self.read("limits")?, name)
@@ -209,6 +215,13 @@ pub fn is_zombie(stat: &[u8]) -> Option<bool> {
     let ended = matches!(fields.next()?, "Z" | "X" | "x");
     let threads: u64 = fields.nth(16)?.parse().ok()?;
     Some(ended && threads <= 1)
+}
+
+/// See [`Proc::sleep`].
+fn sleep(status: &[u8]) -> Option<Option<u64>> {
+    let count = |key: &str| field(status, key)?.parse::<u64>().ok();
+    let switches = count("voluntary_ctxt_switches")? + count("nonvoluntary_ctxt_switches")?;
+    Some((!field(status, "State")?.starts_with('R')).then_some(switches))
 }
 
 /// The fields from the third on, after the name.
@@ -404,6 +417,20 @@ mod tests {
         assert_eq!(is_zombie(&stat("S", 1)), Some(false));
         assert_eq!(is_zombie(b"7 (a) Z"), None);
         assert_eq!(start_time(&stat("Z", 1)), Some(4242));
+    }
+
+    #[test]
+    fn how_often_a_sleeper_has_slept() {
+        let status = |state: &str| {
+            format!(
+                "Name:\tR (running)\nState:\t{state}\nvoluntary_ctxt_switches:\t40\n\
+                 nonvoluntary_ctxt_switches:\t2\n"
+            )
+        };
+        assert_eq!(sleep(status("D (disk sleep)").as_bytes()), Some(Some(42)));
+        assert_eq!(sleep(status("S (sleeping)").as_bytes()), Some(Some(42)));
+        assert_eq!(sleep(status("R (running)").as_bytes()), Some(None));
+        assert_eq!(sleep(b"Name:\ta\nState:\tS (sleeping)\n"), None);
     }
 
     #[test]

@@ -9,11 +9,11 @@ use anyhow::{Result, bail};
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// How long the store may take for one line of a record. Its disk may be frozen or gone, and the
-/// crashed process waits.
+/// How long the child may sleep without a break for one line of a record. The store's disk may be
+/// frozen or gone, and the crashed process waits.
 const PROMPT: Duration = Duration::from_secs(2);
 
-/// How long for counting one more crash, which waits for two locks besides.
+/// The same for counting one more crash: longer than it waits for a lock.
 const COUNTING: Duration = Duration::from_secs(6);
 
 /// The record of one crash.

@@ -9,7 +9,7 @@ use crate::report;
 use crate::store::{RecordFile, Records, Store};
 use crate::sys::child::{self, Child};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Write};
@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// How long the child may take to end when it is not needed any more.
 const LAST: Duration = Duration::from_secs(2);
+
+/// How long one task may take on a machine whose processors others have.
+const MOST: Duration = Duration::from_secs(60);
 
 /// The child's name in ps(1).
 const NAME: &std::ffi::CStr = c"oci-records";
@@ -62,6 +65,7 @@ impl RecordWriter {
     ) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("socketpair")?;
         ours.set_write_timeout(Some(LAST))?;
+        ours.set_read_timeout(Some(LAST))?;
         let child = child::fork(|| {
             process::set_name(NAME);
             process::end_with_parent();
@@ -79,13 +83,14 @@ impl RecordWriter {
         Ok(RecordWriter { child: Some(child), stream: Some(ours) })
     }
 
-    /// Gives it a task, and waits for the answer. `None`: there was none in this time, and it is
-    /// killed as soon as that is possible.
-    pub(super) fn ask(&mut self, task: &Task<'_>, time: Duration) -> Option<Recorded> {
-        let answer = self.stream.as_ref().and_then(|stream| exchange(stream, task, time).ok());
-        if answer.is_none()
-            && let Some(child) = self.child.take()
-        {
+    /// Gives it a task, and waits for the answer. `None`: there is none, since it slept for `asleep`
+    /// without a break or does not end at all, and it is killed as soon as that is possible.
+    pub(super) fn ask(&mut self, task: &Task<'_>, asleep: Duration) -> Option<Recorded> {
+        let child = self.child.take()?;
+        let answer = self.stream.as_ref().and_then(|s| exchange(s, &child, task, asleep).ok());
+        if answer.is_some() {
+            self.child = Some(child);
+        } else {
             let _ = child.kill();
         }
         answer
@@ -101,9 +106,14 @@ impl Drop for RecordWriter {
     }
 }
 
-fn exchange(stream: &UnixStream, task: &Task<'_>, time: Duration) -> Result<Recorded> {
-    stream.set_read_timeout(Some(time))?;
+fn exchange(
+    stream: &UnixStream,
+    child: &Child,
+    task: &Task<'_>,
+    asleep: Duration,
+) -> Result<Recorded> {
     send(stream, task)?;
+    ensure!(child.wait_readable(stream, asleep, MOST)?, "no answer");
     let mut line = Vec::new();
     BufReader::new(stream).read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
