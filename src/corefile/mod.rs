@@ -26,6 +26,7 @@ mod package;
 mod results;
 mod segments;
 mod signal;
+mod summary;
 mod symbols;
 mod unwind;
 
@@ -37,6 +38,7 @@ pub(crate) use binary::ModuleFiles;
 pub(crate) use identity::{is_name, name};
 pub(crate) use links::Wanted;
 pub(crate) use results::{Frame, Match, Module, Overview, PartialResult, ThreadStack};
+pub(crate) use summary::{Summary, summary};
 
 use crate::elf::Source;
 use anyhow::Result;

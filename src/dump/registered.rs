@@ -3,7 +3,7 @@
 
 use super::after::ledger::Ledger;
 use super::after::on_host::answers_at;
-use super::after::{kept_binaries, termination_log, user_record};
+use super::after::{kept_binaries, summary, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
 use super::policy::plan::{self, CoreFile};
@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::crash_counts::CrashCounts;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
+use crate::report;
 use crate::store::Store;
 use crate::sys::proc::{self, printable};
 use crate::sys::{self, cgroup, kernel, pidfd, process};
@@ -184,7 +185,9 @@ pub(super) fn with_core(
         record.reason = given_up_for_memory;
     }
     record.seconds = Some(started.elapsed().as_secs_f64());
-    if !given_up && termination_log::concerns(&record, entry, facts, config.termination_log) {
+    let has_line =
+        !given_up && termination_log::concerns(&record, entry, facts, config.termination_log);
+    if has_line {
         let url = config.upload.url.as_deref();
         termination_log::write(facts, file, entry, &record, url, slot.as_deref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
@@ -200,25 +203,43 @@ pub(super) fn with_core(
         writer.end()?;
     }
     // A store that did not answer is not asked again.
-    let keeps = config.binaries.keep && entry.user.is_none() && ledger.is_open();
-    if let Some(id) = id.filter(|_| keeps) {
+    if let Some(id) = id.filter(|_| ledger.is_open()) {
         // The container goes with its first process, which may be the one that has crashed.
         let first = (entry.init.pid != crash.said.host_pid)
             .then(|| pidfd::open(entry.init.pid).ok())
             .flatten()
             .filter(|_| entry.init_lives());
-        let keeper = kept_binaries::Keeper {
-            facts,
-            charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
-            core_file: file,
-            core: id,
-            account: &entry.account(),
-            slot: slot.as_deref(),
-            most: &config.binaries,
-            free: kernel::free_bytes(&config.store).unwrap_or(0),
-        };
+        let charge = || first.as_ref().map_or(Charge::Nobody, Charge::Until);
+        if config.summary && record.outcome == Outcome::Written {
+            let done = summary::summarize(facts, file, id, slot.as_deref(), charge());
+            match done {
+                Ok(Some(summary)) => {
+                    (record.stack, record.stack_hash) = (summary.stack, Some(summary.hash));
+                    ledger.say(&record);
+                }
+                Ok(None) => {}
+                Err(e) => log::warn!("the core cannot be summarized, ignoring: {e:#}"),
+            }
+            if let Some(text) = record.crashed_in().filter(|_| has_line) {
+                termination_log::add(facts, file, entry, &text, slot.as_deref()).unwrap_or_else(
+                    |e| log::warn!("cannot write the termination log, ignoring: {e:#}"),
+                );
+            }
+        }
+        report::crash_to_journal(&record);
+        let keeps = config.binaries.keep && entry.user.is_none();
         // A store that was removed meanwhile is not made again.
-        if let Some(store) = Store::look(&config.store)? {
+        if let Some(store) = if keeps { Store::look(&config.store)? } else { None } {
+            let keeper = kept_binaries::Keeper {
+                facts,
+                charge: charge(),
+                core_file: file,
+                core: id,
+                account: &entry.account(),
+                slot: slot.as_deref(),
+                most: &config.binaries,
+                free: kernel::free_bytes(&config.store).unwrap_or(0),
+            };
             record.binaries =
                 keeper.keep(&store).context("keep the executable and libraries of the core")?;
         }

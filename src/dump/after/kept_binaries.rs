@@ -243,12 +243,9 @@ fn look(core_file: &CoreFile, core: (u64, u64), most: u64, own: &OwnedFd, out: &
     }
 }
 
-/// The core names them. It was made by this process's twin a moment ago; whether it still has its
-/// name is looked at.
+/// The core names them.
 fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
-    let (dir, name) = split(&core_file.path);
-    let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
-    ensure!(file::stat(&file)?.id == core, "another file has the core's name");
+    let file = open_core(core_file, core)?;
     if !core_file.compress {
         return Ok(corefile::overview(&file)?.modules);
     }
@@ -258,8 +255,17 @@ fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
     Ok(corefile::overview(&start)?.modules)
 }
 
+/// Opens the core. It was made by this process's twin a moment ago; whether it still has its name is
+/// looked at.
+pub(super) fn open_core(core_file: &CoreFile, core: (u64, u64)) -> Result<Open> {
+    let (dir, name) = split(&core_file.path);
+    let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
+    ensure!(file::stat(&file)?.id == core, "another file has the core's name");
+    Ok(file.into())
+}
+
 /// Opens a mapped file, below the root that this process has.
-fn open(path: &str, own: &OwnedFd) -> Result<Open> {
+pub(super) fn open(path: &str, own: &OwnedFd) -> Result<Open> {
     Ok(resolve::open_file_in(own, file::open_dir("/".as_ref())?, path.as_ref(), Below::InRoot)?)
 }
 
