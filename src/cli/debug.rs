@@ -8,10 +8,9 @@
 
 use super::bundle::Bundle;
 use super::private::Private;
-use super::query::Query;
-use super::selection::Chosen;
+use super::selection::{MATCH, Which};
 use super::subject::{self, Subject};
-use super::{table, unpack};
+use super::{remote, table, unpack};
 use crate::corefile::decompress::{decompressed, is_compressed};
 use crate::sys::{apart, file, kernel, process};
 use anyhow::{Context, Result, ensure};
@@ -21,16 +20,44 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+/// Open the newest matching crash in a debugger, with the executable and libraries that it had.
+///
+/// They are copied to a temporary directory, laid out as in the container, and removed when
+/// the debugger ends. Only files with the build-id in the core are used. A MATCH that ends in
+/// .tar.zst is a bundle that `export` has written, and one such as s3://BUCKET/... an uploaded
+/// one, which oci-coredump-ship fetches. All of these files come from a container and are not
+/// trusted: the debugger reads no settings and no scripts, has an empty HOME as
+/// its working directory and a terminal of its own, and if root starts it, it runs as a user
+/// ID that nothing else uses.
+///
+/// Example: oci-coredump debug nginx -A -batch -A -ex -A bt
+#[derive(Debug, clap::Args)]
+#[command(after_help = MATCH)]
+pub(super) struct Args {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    from: Subject,
+    #[command(flatten)]
+    debugger: Debugger,
+}
+
 /// The debugger and how it is started.
-#[derive(Debug)]
+#[derive(Debug, clap::Args)]
 pub(super) struct Debugger {
-    /// Its name or path.
+    /// The debugger: gdb, lldb, or the path of one.
+    #[arg(id = "debugger", long, value_name = "PROGRAM", default_value = "gdb")]
     pub program: PathBuf,
-    /// Further arguments for it.
+    /// Pass one more argument to the debugger; may be repeated.
+    #[arg(short = 'A', value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub arguments: Vec<OsString>,
-    /// Whether it stays root if root starts it.
+    /// Run the debugger as root, if you are root. Whatever the core makes
+    /// it do is then done as root.
+    #[arg(long)]
     pub as_root: bool,
-    /// Whether it may query the servers in DEBUGINFOD_URLS.
+    /// Let the debugger fetch missing debug information from the servers in DEBUGINFOD_URLS,
+    /// which then learn which programs crash.
+    #[arg(long)]
     pub debuginfod: bool,
 }
 
@@ -47,14 +74,20 @@ impl Debugger {
     }
 }
 
-/// Opens the newest matching crash.
-pub(super) fn run(
-    chosen: &Chosen,
-    query: &Query,
-    subject: &Subject,
-    debugger: &Debugger,
-) -> Result<ExitCode> {
-    let (core, record, paths) = subject::open(chosen, query, subject)?;
+/// Opens the bundle that is named, else the newest matching crash.
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let debugger = &args.debugger;
+    if let Some(url) = args.which.url() {
+        let (dir, at) = unpack_for(remote::fetch(url)?, debugger).context("unpack")?;
+        return start(dir, &at, debugger);
+    }
+    if let [bundle] = args.which.matches.as_slice()
+        && bundle.ends_with(".tar.zst")
+    {
+        return run_bundle(Path::new(bundle), debugger);
+    }
+    let (chosen, query) = args.which.choose()?;
+    let (core, record, paths) = subject::open(&chosen, &query, &args.from)?;
     let mut bundle = Bundle::collect(core, record, &paths)?;
     for path in &bundle.lacking {
         log::warn!("debug: {path:?}: the file that was mapped is not found, going on without it");
@@ -94,12 +127,6 @@ pub(super) fn run(
 pub(super) fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
     let unpacked = subject::open_named(path).and_then(|packed| unpack_for(packed, debugger));
     let (dir, at) = unpacked.with_context(|| format!("unpack {}", path.display()))?;
-    start(dir, &at, debugger)
-}
-
-/// Opens a bundle that was fetched from a storage.
-pub(super) fn run_fetched(packed: File, debugger: &Debugger) -> Result<ExitCode> {
-    let (dir, at) = unpack_for(packed, debugger).context("unpack")?;
     start(dir, &at, debugger)
 }
 

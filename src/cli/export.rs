@@ -3,28 +3,62 @@
 use super::announced::Announced;
 use super::archive::Archive;
 use super::bundle::Bundle;
-use super::query::Query;
-use super::selection::Chosen;
+use super::remote;
+use super::selection::{MATCH, Which};
 use super::subject::{self, Subject};
 use super::table;
+use crate::corefile::files::SearchPaths;
+use crate::record::Record;
 use crate::sys::{AsFd, file, file::NewFile};
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+/// Write a crash to one file: core, record, executable, libraries, and a script that opens
+/// them in gdb on any machine.
+///
+/// The file is a tar archive, compressed with zstd. The same crash gives the same bytes, and
+/// holes in the core stay holes. Only its owner may read it.
+///
+/// Example: oci-coredump export nginx -o nginx.tar.zst
+#[derive(Debug, clap::Args)]
+#[command(after_help = MATCH)]
+pub(super) struct Args {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    from: Subject,
+    /// Write to this file; - is stdout.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Write only the core, decompressed.
+    #[arg(long)]
+    core_only: bool,
+}
 
 /// Writes the bundle, or only the core, to `output`; `-` is stdout. The file appears only when it
 /// is complete: until then it has no name, or a temporary one if the file system does not support
 /// unnamed files. Only its owner may read it.
-pub(super) fn run(
-    chosen: &Chosen,
-    query: &Query,
-    subject: &Subject,
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(url) = args.which.url().filter(|_| !args.core_only) {
+        return run_fetched(remote::fetch(url)?, &args.output).map(|()| ExitCode::SUCCESS);
+    }
+    let (chosen, query) = args.which.choose()?;
+    let (core, record, paths) = subject::open(&chosen, &query, &args.from)?;
+    let (output, core_only) = (args.output.as_path(), args.core_only);
+    write(core, record, &paths, output, core_only).map(|()| ExitCode::SUCCESS)
+}
+
+fn write(
+    core: File,
+    record: Option<Record>,
+    paths: &SearchPaths,
     output: &Path,
     core_only: bool,
 ) -> Result<()> {
-    let (core, record, paths) = subject::open(chosen, query, subject)?;
     if output == Path::new("-") {
         let mut out = std::io::stdout().lock();
         return if core_only {
@@ -33,7 +67,7 @@ pub(super) fn run(
             warn_if_shortened(&core);
             Ok(())
         } else {
-            archive(Bundle::collect(core, record, &paths)?, out, Path::new("coredump"))
+            archive(Bundle::collect(core, record, paths)?, out, Path::new("coredump"))
         };
     }
     let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
@@ -46,13 +80,13 @@ pub(super) fn run(
             warn_if_shortened(&core);
             Ok(())
         } else {
-            archive(Bundle::collect(core, record, &paths)?, new, Path::new(top))
+            archive(Bundle::collect(core, record, paths)?, new, Path::new(top))
         }
     })
 }
 
 /// Writes a fetched bundle to `output`, as it is.
-pub(super) fn run_fetched(mut bundle: File, output: &Path) -> Result<()> {
+fn run_fetched(mut bundle: File, output: &Path) -> Result<()> {
     if output == Path::new("-") {
         std::io::copy(&mut bundle, &mut std::io::stdout().lock()).context("write")?;
         return Ok(());

@@ -4,8 +4,8 @@ use super::list::{colour, time};
 use super::locate::{self, State};
 use super::private::Private;
 use super::query::{self, Query};
-use super::selection::{Chosen, no_match};
-use super::{stack, subject, table, unpack};
+use super::selection::{MATCH, Which, no_match};
+use super::{remote, stack, subject, table, unpack};
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
@@ -26,17 +26,36 @@ use std::process::ExitCode;
 /// Largest record of a bundle, in bytes.
 const RECORD: usize = 1 << 20;
 
-/// The options of the command line.
-#[derive(Debug)]
+/// Show everything that is known about the newest matching crash, with
+/// the stack of every thread.
+///
+/// Function names come from the container's own files while it runs, else from the kept
+/// executables and libraries. A file is used only if its build-id is the one in the core. A
+/// process without any privileges reads the core.
+///
+/// Example: oci-coredump info nginx --since today
+#[derive(Debug, clap::Args)]
+#[command(after_help = MATCH)]
 pub(super) struct Args {
-    /// Show this many of the newest crashes.
-    pub newest: usize,
-    /// A core file to use in place of records.
-    pub core: Option<PathBuf>,
-    /// The directory that holds the container's files.
-    pub sysroot: Option<PathBuf>,
-    /// Print JSON in place of text.
-    pub json: bool,
+    #[command(flatten)]
+    which: Which,
+    /// Show the newest N crashes instead of one.
+    #[arg(short = 'n', value_name = "N", default_value_t = 1, hide_default_value = true)]
+    newest: usize,
+    /// Read this core file; it needs no record.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["matches", "since", "until", "newest"]
+    )]
+    core: Option<PathBuf>,
+    /// Take executables and libraries from below this directory instead of the container's
+    /// root.
+    #[arg(long, value_name = "DIR")]
+    sysroot: Option<PathBuf>,
+    /// Print JSON, one object for each crash.
+    #[arg(long)]
+    json: bool,
 }
 
 /// A record, the state of its core, and the core's size now: in bytes, and on disk.
@@ -58,12 +77,12 @@ struct Crash {
 }
 
 /// Prints the selected crashes.
-pub(super) fn run(
-    out: &mut impl Write,
-    chosen: &Chosen,
-    query: &Query,
-    args: &Args,
-) -> Result<ExitCode> {
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    if let Some(url) = args.which.url() {
+        run_bundle(out, remote::fetch(url)?, args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (chosen, query) = &args.which.choose()?;
     if let Some(path) = &args.core {
         let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
         let reading = decompressed(core)
@@ -76,7 +95,7 @@ pub(super) fn run(
     let skip = records.len().saturating_sub(args.newest);
     records.drain(..skip);
     if records.is_empty() {
-        return no_match("info", &chosen.store);
+        return no_match(chosen);
     }
     let registry = Registry::own();
     for (i, record) in records.into_iter().enumerate() {
@@ -112,7 +131,7 @@ pub(super) fn run(
 }
 
 /// Prints a crash from a fetched bundle: its record, and what its core says.
-pub(super) fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<()> {
+fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<()> {
     let tar = decompressed(packed)?;
     file::set_umask(0o077);
     let dir = Private::new(false)?;

@@ -1,35 +1,64 @@
-//! `install` and `uninstall`: set the kernel's pattern and configure engines, and undo that.
+//! `install`: sets the kernel's pattern, and configures engines.
 
+use super::root::need_root;
+use super::service::systemctl;
 use crate::config::{Config, Mode, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::process::{self, Who};
 use crate::sysctl::{self, Saved};
-use crate::users;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// The path under which the kernel will find this program, with links resolved.
 fn helper() -> Result<PathBuf> {
     std::env::current_exe().context("readlink(/proc/self/exe)")
 }
 
-pub(super) fn need_root(verb: &str) -> Result<()> {
-    ensure!(
-        process::is_host_root(),
-        "{verb}: only root of the host may do it; run it with sudo, outside of any container"
-    );
-    Ok(())
+/// Make the kernel hand crashes to this program now, not only when the first container asks.
+///
+/// The previous kernel.core_pattern is saved, and its handler keeps getting all crashes
+/// that are no registered container's. Where systemd runs,
+/// /etc/sysctl.d/61-oci-coredump.conf sets the pattern at every boot, and
+/// oci-coredump.service, if its unit is installed, puts it back when another program
+/// overwrites it. Run this as root, from the path at which the program will stay.
+///
+/// With an ENGINE: configure that engine to use this program, and do nothing else. podman and
+/// CRI-O need it only if they do not read the standard hooks.d directory.
+///
+/// Example: oci-coredump install docker --dry-run
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Configure this engine.
+    engine: Option<Engine>,
+    #[command(flatten)]
+    options: engine::Options,
+    /// Configure every engine that is found on this host.
+    #[arg(long, conflicts_with = "engine")]
+    detect: bool,
+    /// Print what would be done, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Configures the engine that is named, every engine, or the kernel.
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    match args.engine {
+        Some(engine) => install_engine(out, engine, &args.options, args.dry_run)?,
+        None if args.detect => install_detected(out, &args.options, args.dry_run)?,
+        None => install(out, args.dry_run)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Makes the kernel hand crashes to this program now.
-pub(super) fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
+fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     let config = Config::load()?;
     let helper = helper()?;
-    let pattern = sysctl::dispatch_pattern(&helper).context("install")?;
-    sysctl::check_helper(&helper).context("install")?;
+    let pattern = sysctl::dispatch_pattern(&helper)?;
+    sysctl::check_helper(&helper)?;
     let now = sysctl::core_pattern()?;
     if config.mode == Mode::Kernel {
         writeln!(
@@ -44,11 +73,11 @@ pub(super) fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
         writeln!(out, "would save kernel.core_pattern = {now:?} and write {pattern:?}")?;
         return Ok(());
     }
-    need_root("install")?;
+    need_root()?;
     let registry = Registry::create()?;
     let _lock = registry.lock()?;
     let store = Store::open(&config)?;
-    let changed = sysctl::take_over(&store, &helper).context("install")?;
+    let changed = sysctl::take_over(&store, &helper)?;
     writeln!(
         out,
         "kernel.core_pattern = {pattern:?}{}",
@@ -61,29 +90,6 @@ pub(super) fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     Ok(())
 }
 
-/// The systemd unit that restores the pattern.
-const UNIT: &str = "oci-coredump.service";
-
-/// Calls systemctl for our unit, if both exist. A failure is only logged: the
-/// host works without the unit.
-fn systemctl(what: &[&str]) {
-    let places =
-        ["/usr/lib/systemd/system", "/etc/systemd/system", "/usr/local/lib/systemd/system"];
-    let is_there = |dir: &&str| Path::new(dir).join(UNIT).exists();
-    if !Path::new("/run/systemd/system").is_dir() || !places.iter().any(is_there) {
-        return;
-    }
-    let done = std::process::Command::new("/usr/bin/systemctl").args(what).arg(UNIT).output();
-    match done {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            log::warn!("systemctl {} {UNIT}, ignoring: {said}", what.join(" "));
-        }
-        Err(e) => log::warn!("cannot start systemctl, ignoring: {e}"),
-    }
-}
-
 /// Configures an engine to use this program.
 pub(super) fn install_engine(
     out: &mut impl Write,
@@ -92,23 +98,16 @@ pub(super) fn install_engine(
     dry_run: bool,
 ) -> Result<()> {
     if !dry_run {
-        need_root("install")?;
+        need_root()?;
     }
-    sysctl::check_helper(&helper()?).context("install")?;
+    sysctl::check_helper(&helper()?)?;
     engine::install(out, engine, options, dry_run)
 }
 
 /// Configures every engine that is found. A failure with one does not prevent the others.
-pub(super) fn install_detected(
-    out: &mut impl Write,
-    options: &engine::Options,
-    dry_run: bool,
-) -> Result<()> {
+fn install_detected(out: &mut impl Write, options: &engine::Options, dry_run: bool) -> Result<()> {
     let engines = engine::detect::detect();
-    ensure!(
-        !engines.is_empty(),
-        "install --detect: no docker, containerd, podman or CRI-O is on this host"
-    );
+    ensure!(!engines.is_empty(), "no docker, containerd, podman or CRI-O is on this host");
     let mut failed = None;
     for engine in engines {
         if let Err(e) = install_engine(out, engine, options, dry_run) {
@@ -116,144 +115,8 @@ pub(super) fn install_detected(
             failed = Some(engine);
         }
     }
-    failed.map_or(Ok(()), |engine| {
-        Err(anyhow::anyhow!("install --detect: {} was not told", engine.name()))
-    })
-}
-
-/// Restores an engine's configuration.
-pub(super) fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
-    if !dry_run {
-        need_root("uninstall")?;
+    match failed {
+        Some(engine) => bail!("{} was not told", engine.name()),
+        None => Ok(()),
     }
-    engine::uninstall(out, engine, dry_run)
-}
-
-/// Undoes everything.
-pub(super) fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()> {
-    // An unreadable configuration must not prevent this.
-    let config = Config::load().unwrap_or_else(|e| {
-        log::warn!("{e:#}, using the defaults");
-        Config::default()
-    });
-    if let Who::User(uid) = process::who() {
-        return uninstall_of_user(out, uid, dry_run, purge);
-    }
-    if !dry_run {
-        need_root("uninstall")?;
-    }
-    engine::uninstall_all(out, dry_run)?;
-    if dry_run {
-        let saved = Store::peek(&config).and_then(|s| Saved::load(&s).unwrap_or(None));
-        match saved {
-            Some(s) => writeln!(
-                out,
-                "would write kernel.core_pattern = {:?}, core_uses_pid = {}, core_pipe_limit = {}",
-                s.core_pattern, s.core_uses_pid, s.core_pipe_limit
-            )?,
-            None => writeln!(out, "kernel.core_pattern was not taken over")?,
-        }
-        writeln!(
-            out,
-            "would remove {RUN_DIR}{}",
-            if purge { format!(" and {}", config.store.display()) } else { String::new() }
-        )?;
-        return Ok(());
-    }
-    // The service first, or it would restore our pattern.
-    systemctl(&["disable", "--now"]);
-    super::private::sweep();
-    super::private::remove_locks();
-    let registry = Registry::own();
-    let _lock = registry.as_ref().map(Registry::lock).transpose()?;
-    // The previous values are known even without a store.
-    let had_store = config.store.exists();
-    let store = Store::peek(&config).map_or_else(|| Store::open(&config), Ok);
-    let store = store.or_else(|e| {
-        log::warn!("{e:#}, using the default");
-        Store::open(&Config::default())
-    })?;
-    match sysctl::restore(&store).context("uninstall")? {
-        Some(said) => writeln!(out, "{said}")?,
-        None => writeln!(out, "kernel.core_pattern was not taken over")?,
-    }
-    drop(store);
-    let live = registry.as_ref().map_or(0, |r| {
-        r.ids().map_or(0, |ids| {
-            ids.iter()
-                .filter(|i| r.get(i).is_some_and(|e| e.refused.is_none() && e.init_lives()))
-                .count()
-        })
-    });
-    if live > 0 {
-        writeln!(
-            out,
-            "{live} running container(s) lose their own core_pattern until they are started anew \
-             with the hook in place"
-        )?;
-    }
-    remove(out, Path::new(RUN_DIR))?;
-    match (purge, had_store) {
-        (true, true) => purge_store(out, &config.store),
-        // Made just now, to look into.
-        (true, false) => Store::purge(&config.store).map(drop),
-        (false, _) => tidy(out, &config.store),
-    }
-}
-
-fn purge_store(out: &mut impl Write, store: &Path) -> Result<()> {
-    if !store.exists() {
-        return Ok(());
-    }
-    match Store::purge(store)? {
-        false => writeln!(out, "removed {}", store.display())?,
-        true => {
-            writeln!(out, "removed what is ours of {}: other files are there", store.display())?
-        }
-    }
-    Ok(())
-}
-
-/// Removes what belongs to a user: registrations, records and cores. The
-/// kernel's settings are root's.
-fn uninstall_of_user(out: &mut impl Write, uid: u32, dry_run: bool, purge: bool) -> Result<()> {
-    let store = users::own_store(uid)?;
-    if purge && dry_run {
-        writeln!(out, "would remove what is ours of {}", store.display())?;
-    } else if purge {
-        purge_store(out, &store)?;
-    }
-    let paths: Vec<PathBuf> = users::run_dir(uid).into_iter().collect();
-    for path in paths {
-        if dry_run {
-            writeln!(out, "would remove {}", path.display())?;
-        } else {
-            remove(out, &path)?;
-        }
-    }
-    if !dry_run {
-        users::remove_made(uid);
-    }
-    if !dry_run && !purge {
-        tidy(out, &store)?;
-    }
-    writeln!(out, "this is what user {uid} has of it; what the host has only root removes")?;
-    Ok(())
-}
-
-/// Removes the empty parts of a store, and prints what stays.
-fn tidy(out: &mut impl Write, store: &Path) -> Result<()> {
-    if let Some(left) = Store::look(store)?.map(|s| s.tidy()).transpose()?.flatten() {
-        writeln!(out, "{left} stay in {} (--purge removes them)", store.display())?;
-    }
-    Ok(())
-}
-
-fn remove(out: &mut impl Write, path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Ok(()) => writeln!(out, "removed {}", path.display())?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e).with_context(|| format!("remove {}", path.display())),
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::locate::{self, Seen, State};
 use super::query::{self, Query};
-use super::selection::{Chosen, by_time, no_match};
+use super::selection::{MATCH, Which, by_time, no_match};
 use super::table::{self, Cell, Column, left, right};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
@@ -31,17 +31,34 @@ const COLUMNS: [Column; 10] = [
     left("UPLOADED"),
 ];
 
-/// The options of the command line.
-#[derive(Debug)]
+/// List the crashes, the newest last.
+///
+/// The column UPLOADED is yes when oci-coredump-ship has uploaded the crash, and no if its
+/// container does not want that.
+///
+/// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
+/// removed with its container, or with its pod: it was where only these keep it; overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
+/// file system does not answer; leased, another process holds a lease on it; none, it was never
+/// written (`info` shows why).
+///
+/// Example: oci-coredump list pod=shop-0 --since yesterday
+#[derive(Debug, clap::Args)]
+#[command(after_help = MATCH)]
 pub(super) struct Args {
-    /// Most rows, counted from the newest.
-    pub newest: Option<usize>,
-    /// Print the newest first.
-    pub reverse: bool,
-    /// Print one JSON array; with `follow` one object on each line.
-    pub json: bool,
-    /// Keep running and print new crashes.
-    pub follow: bool,
+    #[command(flatten)]
+    which: Which,
+    /// List only the newest N.
+    #[arg(short = 'n', value_name = "N")]
+    newest: Option<usize>,
+    /// List the newest first.
+    #[arg(short, long)]
+    reverse: bool,
+    /// Print a JSON array of records; with --follow one object on each line.
+    #[arg(long)]
+    json: bool,
+    /// Keep running and print new crashes as they happen.
+    #[arg(short, long, conflicts_with = "reverse")]
+    follow: bool,
 }
 
 /// A record and the state of its core, as JSON.
@@ -53,12 +70,8 @@ struct Row<'a> {
 }
 
 /// Prints the matching crashes.
-pub(super) fn run(
-    out: &mut impl Write,
-    chosen: &Chosen,
-    query: &Query,
-    args: &Args,
-) -> Result<ExitCode> {
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    let (chosen, query) = &args.which.choose()?;
     let store = match Store::look(&chosen.store)? {
         None if args.follow => Some(chosen.make_store()?),
         found => found,
@@ -84,7 +97,7 @@ pub(super) fn run(
         if args.json {
             writeln!(out, "[]")?;
         }
-        return no_match("list", &chosen.store);
+        return no_match(chosen);
     }
     let registry = Registry::own();
     show(out, &records, registry.as_ref(), args)?;

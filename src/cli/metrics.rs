@@ -2,30 +2,75 @@
 //! Prometheus.
 
 use super::selection::Chosen;
+use super::serve;
 use crate::crash_counts::{CrashCounts, SECONDS, cause, signal};
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::report::one_line;
+use crate::sys::file;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
-/// Prints the metrics, or replaces the file `textfile` with them atomically, as node_exporter
-/// needs.
-pub(super) fn run(out: &mut impl Write, chosen: &Chosen, textfile: Option<&Path>) -> Result<()> {
-    let text = all(chosen)?;
-    let Some(path) = textfile else { return Ok(out.write_all(text.as_bytes())?) };
+/// Print metrics of crashes in the text format of Prometheus, or serve them.
+///
+/// Crashes are counted since the boot, whatever becomes of their records; sizes are sums over
+/// the records that are there. With --listen the connections are served by a process without
+/// privileges, on the path /metrics.
+///
+/// Example: oci-coredump metrics --textfile /var/lib/node_exporter/textfile/oci-coredump.prom
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Replace this file, for node_exporter's textfile collector, instead of printing.
+    #[arg(long, value_name = "PATH")]
+    textfile: Option<PathBuf>,
+    /// Replace it again every so many seconds, until stopped.
+    #[arg(long, value_name = "SECONDS", requires = "textfile",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    every: Option<u64>,
+    /// Serve them over HTTP on this address and port, until stopped: 127.0.0.1:9950.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "textfile")]
+    listen: Option<std::net::SocketAddr>,
+    /// Read this store instead of the configured one.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+/// Prints the metrics, writes them to a file, once or again and again, or serves them.
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    let chosen = Chosen::of(args.store.as_deref())?;
+    if let Some(address) = args.listen {
+        match serve::run(address, || all(&chosen))? {}
+    }
+    let Some(path) = &args.textfile else {
+        out.write_all(all(&chosen)?.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    loop {
+        let written = all(&chosen).and_then(|text| write(path, &text));
+        let Some(seconds) = args.every else { return written.map(|()| ExitCode::SUCCESS) };
+        if let Err(e) = written {
+            log::error!("metrics: {e:#}, trying again");
+        }
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
+}
+
+/// Replaces a file atomically, as node_exporter needs.
+fn write(path: &Path, text: &str) -> Result<()> {
     let dir = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
-    let dir = crate::sys::file::open_dir(dir)?;
-    crate::sys::file::replace(dir, name, text.as_bytes(), 0o644)
+    file::open_dir(dir)
+        .and_then(|dir| file::replace(dir, name, text.as_bytes(), 0o644))
         .with_context(|| format!("write {}", path.display()))
 }
 
 /// All metrics.
-pub(super) fn all(chosen: &Chosen) -> Result<String> {
+fn all(chosen: &Chosen) -> Result<String> {
     let inventory = chosen.inventory()?;
     let items = inventory.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());
     let records: Vec<&Record> = items.map(|item| &item.record).collect();

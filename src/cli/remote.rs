@@ -1,11 +1,9 @@
-//! `oci-coredump-ship`, which has the network: starts it for `ship`, and to fetch an uploaded
-//! bundle, which is then read as any other.
+//! Uploaded bundles: `oci-coredump-ship`, which has the network, fetches them. They are then read as
+//! any other.
 
 use anyhow::{Context, Result, ensure};
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,24 +16,16 @@ const USUAL: &str = "/usr/libexec/oci-coredump/oci-coredump-ship";
 /// environment.
 const PLACE: &str = "/var/tmp";
 
-fn program() -> PathBuf {
+/// That program: the one beside this one, else the one in the usual place.
+pub(super) fn program() -> PathBuf {
     let own = std::env::current_exe().ok();
     let beside = own.and_then(|path| Some(path.parent()?.join(NAME)));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| USUAL.into())
 }
 
-/// Becomes that program. Returns only when it cannot.
-pub(super) fn become_it(arguments: &[OsString]) -> anyhow::Error {
-    let program = program();
-    let error = Command::new(&program).args(arguments).exec();
-    anyhow::Error::from(error)
-        .context(format!("start {}: is oci-coredump-ship installed?", program.display()))
-}
-
-/// Whether the one MATCH is the URL of an uploaded bundle.
-pub(super) fn is_url(matches: &[String]) -> bool {
-    let schemes = ["s3://", "oss://", "gs://", "az://", "file://"];
-    matches!(matches, [one] if schemes.iter().any(|scheme| one.starts_with(scheme)))
+/// Whether it is the URL of an uploaded bundle.
+pub(super) fn is_url(word: &str) -> bool {
+    ["s3://", "oss://", "gs://", "az://", "file://"].iter().any(|scheme| word.starts_with(scheme))
 }
 
 /// Fetches a bundle into a file without a name.

@@ -1,49 +1,62 @@
 //! `rm`: removes the matching crashes, each with its core if that is in the store.
 
-use super::query::{self, Query};
-use super::selection::{Chosen, no_match};
+use super::query;
+use super::selection::{MATCH, Which, no_match};
 use crate::report::one_line;
 use crate::vacuum::{Item, Rules};
 use anyhow::{Result, bail, ensure};
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
-/// The options of the command line besides MATCH.
-#[derive(Debug)]
-pub(super) struct Options {
+/// Remove crashes: their records, and their cores if these are in the store.
+///
+/// A core on a volume or in a container's own layer does not belong to this program and stays;
+/// its record is removed. A file that has the core's name but is a different file stays too.
+///
+/// Example: oci-coredump rm shop --until yesterday
+#[derive(Debug, clap::Args)]
+#[command(after_help = MATCH)]
+pub(super) struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// Remove all crashes.
+    #[arg(long)]
+    all: bool,
     /// Do not ask for confirmation.
-    pub yes: bool,
+    #[arg(short, long, visible_alias = "force")]
+    yes: bool,
     /// Print what would be removed, and remove nothing.
-    pub dry_run: bool,
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Removes them one by one. A failure is printed, and the next one is tried.
 ///
 /// # Errors
 /// The removal was not confirmed, or the store cannot be read.
-pub(super) fn run(
-    out: &mut impl Write,
-    chosen: &Chosen,
-    query: &Query,
-    options: &Options,
-) -> Result<ExitCode> {
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    ensure!(
+        args.all || args.which.is_any(),
+        "say which crashes (MATCH, --since, --until), or --all"
+    );
+    let (chosen, query) = args.which.choose()?;
     let inventory = chosen.inventory()?;
     let items: Vec<&Item> =
         inventory.iter().flat_map(|s| s.select(|record| query.takes(record))).collect();
     let Some(inventory) = &inventory else {
-        return no_match("rm", &chosen.store);
+        return no_match(&chosen);
     };
     if items.is_empty() {
-        return no_match("rm", &chosen.store);
+        return no_match(&chosen);
     }
-    let verb = if options.dry_run { "would remove" } else { "removed" };
-    if !options.yes && !options.dry_run {
+    let verb = if args.dry_run { "would remove" } else { "removed" };
+    if !args.yes && !args.dry_run {
         confirm(out, &items)?;
     }
     let mut left = 0;
     for item in &items {
         let what = describe(item);
-        if !options.dry_run
+        if !args.dry_run
             && let Err(e) = inventory.remove(item)
         {
             log::error!("rm: {what} stays: {e:#}");
@@ -52,7 +65,7 @@ pub(super) fn run(
         }
         writeln!(out, "{verb} {what}")?;
     }
-    if !options.dry_run
+    if !args.dry_run
         && let Some(rest) = chosen.inventory()?
     {
         rest.tidy(&rest.plan_removal(Rules::default())?);

@@ -1,15 +1,23 @@
 //! Command-line options that select crashes and a store.
 
 use super::query::Query;
+use super::remote;
 use crate::config::Config;
 use crate::record::Record;
 use crate::store::Store;
 use crate::store::uploads::Uploads;
 use crate::users;
 use crate::vacuum::Inventory;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+
+/// What MATCH means, for the `--help` of every verb that takes it.
+pub(super) const MATCH: &str = "\
+    A MATCH is a PID (in the container or on the host), the path of an executable or a core, a \
+    name (of a container, the beginning of its ID, a pod, an executable, a comm or a signal), or \
+    FIELD=VALUE, where FIELD is container, pod, namespace, image, exe, comm, pid, signal, core, \
+    user or record. Names and values may contain * and ?. A crash must match all of them. A name \
+    does not match the rootless containers of users unless user=UID is one of the MATCHes.";
 
 /// Selects the crashes that a verb works on.
 #[derive(Debug, clap::Args)]
@@ -35,12 +43,20 @@ impl Which {
         !self.matches.is_empty() || self.since.is_some() || self.until.is_some()
     }
 
+    /// The URL of an uploaded bundle, if that is the one MATCH.
+    pub(super) fn url(&self) -> Option<&str> {
+        match self.matches.as_slice() {
+            [one] if remote::is_url(one) => Some(one),
+            _ => None,
+        }
+    }
+
     /// The store, and the query for its records.
-    pub(super) fn choose(self) -> Result<(Chosen, Query)> {
+    pub(super) fn choose(&self) -> Result<(Chosen, Query)> {
         let now = jiff::ZonedDateTime::now();
         let query =
             Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
-        Ok((Chosen::of(self.store)?, query))
+        Ok((Chosen::of(self.store.as_deref())?, query))
     }
 }
 
@@ -56,14 +72,15 @@ pub(super) struct Chosen {
 impl Chosen {
     /// The store at the given path, else the configured one. A user other than
     /// root has a store of his own.
-    pub(super) fn of(store: Option<PathBuf>) -> Result<Self> {
+    pub(super) fn of(store: Option<&Path>) -> Result<Self> {
         let Some(store) = store else {
             let mut config = Config::load()?;
             users::adapt(&mut config)?;
             return Ok(Chosen { store: config.store, uploads: config.upload.state });
         };
         // A store that is named is read whatever the configuration is.
-        Ok(Chosen { store, uploads: Config::load().unwrap_or_default().upload.state })
+        let uploads = Config::load().unwrap_or_default().upload.state;
+        Ok(Chosen { store: store.to_owned(), uploads })
     }
 
     /// The matching records, the oldest first.
@@ -100,7 +117,6 @@ pub(super) fn by_time(mut records: Vec<Record>) -> Vec<Record> {
 }
 
 /// Reports that no crash matches. That is a failure, as with coredumpctl.
-pub(super) fn no_match(verb: &str, store: &Path) -> Result<ExitCode> {
-    log::error!("{verb}: no crash in {} matches", store.display());
-    Ok(ExitCode::FAILURE)
+pub(super) fn no_match<T>(chosen: &Chosen) -> Result<T> {
+    bail!("no crash in {} matches", chosen.store.display())
 }

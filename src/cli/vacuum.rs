@@ -2,24 +2,75 @@
 
 use super::selection::Chosen;
 use super::{query, table};
+use crate::bytes::Limit;
+use crate::config::Config;
 use crate::report::one_line;
 use crate::vacuum::Rules;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Remove the oldest crashes: their records, and their cores if these are in the store.
+///
+/// Cores on volumes and in containers are not touched. A crash is removed if any of the given
+/// rules applies to it. Kept executables and libraries are removed with the last core that
+/// needs them. The rules in `[vacuum]` of the configuration are applied automatically, after
+/// crashes and when containers end.
+///
+/// Example: oci-coredump vacuum --max-age "2 weeks" --max-size 10G --dry-run
+#[derive(Debug, clap::Args)]
+#[command(group(
+    clap::ArgGroup::new("rules")
+        .args(["max_size", "max_age", "keep"])
+        .multiple(true)
+        .required(true)
+))]
+pub(super) struct Args {
+    /// Most bytes on disk of all cores in the store and the files kept with them: 500M, 10G.
+    #[arg(long, value_name = "SIZE")]
+    max_size: Option<String>,
+    /// Remove crashes older than this: 30d, "2 weeks", or a date.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    max_age: Option<String>,
+    /// Keep at most the newest N crashes.
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Print what would be removed, and remove nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Use this store instead of the configured one.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+impl Args {
+    /// The rules of the command line, with what the configuration says of uploads.
+    fn rules(&self) -> Result<Rules> {
+        let size = |s: &String| s.parse::<Limit>().with_context(|| format!("--max-size {s:?}"));
+        let age = |t: &String| {
+            query::when(t, &jiff::ZonedDateTime::now()).with_context(|| format!("--max-age {t:?}"))
+        };
+        let config = Config::load().unwrap_or_default();
+        Ok(Rules {
+            max_size: self.max_size.as_ref().map(size).transpose()?.and_then(Limit::finite),
+            since: self.max_age.as_ref().map(age).transpose()?,
+            keep: self.keep,
+            ..Rules::configured(&config, jiff::Timestamp::now())
+        })
+    }
+}
 
 /// Applies the rules, and prints what they remove.
-pub(super) fn run(
-    out: &mut impl Write,
-    chosen: &Chosen,
-    rules: Rules,
-    dry_run: bool,
-) -> Result<()> {
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    let (rules, dry_run) = (args.rules()?, args.dry_run);
+    let chosen = Chosen::of(args.store.as_deref())?;
     if !dry_run {
         super::private::sweep();
     }
     let Some(inventory) = chosen.inventory()? else {
         writeln!(out, "nothing to do: no records in {}", chosen.store.display())?;
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     };
     let plan = inventory.plan_removal(rules)?;
     let verb = if dry_run { "would remove" } else { "removed" };
@@ -60,5 +111,5 @@ pub(super) fn run(
         if dry_run { " would go" } else { " freed" }
     )?;
     ensure!(left == 0, "{left} crashes could not be removed");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,9 +2,12 @@
 //! and puts the pattern back where another program has overwritten it. The kernel tells
 //! nobody of a sysctl's change.
 
+use super::root::need_root;
 use crate::config::Config;
 use crate::sysctl;
 use anyhow::Result;
+use std::convert::Infallible;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const EVERY: Duration = Duration::from_secs(2);
@@ -16,19 +19,36 @@ const MOST: usize = 5;
 /// must not keep the host busy.
 const WHILE: Duration = Duration::from_secs(60);
 
-/// Looks once.
+/// Restore kernel.core_pattern whenever another program has overwritten it, until stopped.
+///
+/// It checks every two seconds, since the kernel does not announce a change.
+/// oci-coredump.service runs this command; `install` enables the service where systemd runs.
+///
+/// Example: oci-coredump watch
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Check once, and end.
+    #[arg(long)]
+    once: bool,
+}
+
+/// Looks once, or goes on until it is stopped by a signal.
 ///
 /// # Errors
-/// The configuration cannot be read, or the pattern not be put back.
-pub(super) fn once() -> Result<()> {
-    sysctl::mend(&Config::load()?).map(drop)
+/// The configuration cannot be read, or with `--once` the pattern not be put back.
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    need_root()?;
+    match args.once {
+        true => sysctl::mend(&Config::load()?).map(|_| ExitCode::SUCCESS),
+        false => match keep()? {},
+    }
 }
 
 /// Goes on until it is stopped by a signal.
 ///
 /// # Errors
 /// The configuration cannot be read.
-pub(super) fn run() -> Result<()> {
+pub(super) fn keep() -> Result<Infallible> {
     let config = Config::load()?;
     let mut mended: Vec<Instant> = Vec::new();
     let mut last_error = None;

@@ -1,25 +1,15 @@
-//! `node`: installs on a Kubernetes node from a pod of a DaemonSet. Copies the program to the host;
-//! the host's copy configures the engine and serves as its NRI plugin for as long as the pod runs.
-//! `uninstall` undoes all of it.
-//!
-//! ```text
-//! pod:          node serve --root /host   places a copy on the host, chroot, exec
-//! host's copy:  node serve                install ENGINE, then NRI plugin until it is ended
-//! ```
+//! The program on a node: the directory that it is in, and what was made there, and so may be
+//! removed.
 
-use super::install;
-use crate::config::{self, Config};
-use crate::engine::{self, Options, detect};
+use crate::config;
+use crate::engine;
 use crate::sys::{file, filesystem};
 use crate::sysctl;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 /// Where the program may be placed on a host, the first that will do. The first is where `make
 /// install` puts it. On Flatcar, Bottlerocket and others /usr cannot be written; on GKE's
@@ -31,152 +21,16 @@ const DIRECTORIES: [&str; 4] = [
     "/home/kubernetes/bin/oci-coredump",
     "/var/lib/oci-coredump-node",
 ];
-const NAME: &str = "oci-coredump";
+/// The name of the program.
+pub(super) const NAME: &str = "oci-coredump";
 /// In that directory: what `node` has placed on the host, and so may remove, a JSON array of paths
 /// in the order in which they were made.
 const PLACED: &str = ".oci-coredump-node.json";
-/// Where the DaemonSet mounts the host's root.
-pub(super) const ROOT: &str = "/host";
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Action {
-    /// Copy the program to the host and configure the engine. containerd needs a restart then.
-    Install,
-    /// The same, but serve as the engine's NRI plugin, so that it needs no
-    /// restart. Runs until stopped.
-    Serve,
-    /// Undo all of it.
-    Uninstall,
-    /// Run a command of this program on the host: `node run -- list`.
-    Run,
-}
-
-/// How to do it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wish<'a> {
-    /// Where the host's root is mounted, seen from the pod; without it this is the host's own copy.
-    pub root: Option<&'a Path>,
-    /// The directory on the host for the program, instead of the first of [`DIRECTORIES`].
-    pub directory: Option<&'a Path>,
-    /// A file, seen from the pod, that becomes the host's configuration.
-    pub config: Option<&'a Path>,
-    /// Keep running when done.
-    pub stay: bool,
-}
-
-impl Action {
-    fn name(self) -> &'static str {
-        match self {
-            Action::Install => "install",
-            Action::Serve => "serve",
-            Action::Uninstall => "uninstall",
-            Action::Run => "run",
-        }
-    }
-}
-
-/// Runs an action other than `run`.
-///
-/// # Errors
-/// What cannot be read, understood or written.
-pub(super) fn run(out: &mut impl Write, action: Action, wish: &Wish<'_>) -> Result<()> {
-    let stay = wish.stay;
-    if let Some(root) = wish.root {
-        return enter(out, action, root, wish);
-    }
-    match action {
-        Action::Install | Action::Run => tell(out, false)?,
-        Action::Serve => {
-            tell(out, true)?;
-            out.flush()?;
-            std::thread::spawn(keep_the_pattern);
-            match engine::nri::run_connecting(Path::new(engine::nri::SOCKET))? {}
-        }
-        Action::Uninstall => {
-            install::uninstall(out, false, false)?;
-            let own = std::env::current_exe().context("readlink(/proc/self/exe)")?;
-            take_away(out, own.parent().unwrap_or(Path::new("/")))?;
-        }
-    }
-    out.flush()?;
-    if stay && action == Action::Install {
-        keep_the_pattern();
-    }
-    finish(out, stay)
-}
-
-/// Restores `core_pattern` in a loop, as oci-coredump.service does on other hosts.
-fn keep_the_pattern() {
-    if let Err(e) = super::watch::run() {
-        log::error!("kernel.core_pattern is not watched: {e:#}");
-    }
-}
-
-/// With `stay` never returns, since a DaemonSet starts again what has ended.
-fn finish(out: &mut impl Write, stay: bool) -> Result<()> {
-    out.flush()?;
-    if stay {
-        loop {
-            std::thread::sleep(Duration::from_secs(3600));
-        }
-    }
-    Ok(())
-}
-
-/// Leaves the pod: from here on every path is the host's.
-///
-/// # Errors
-/// `root` is not a host's root with all that is mounted below it.
-pub(super) fn step_in(root: &Path) -> Result<()> {
-    let dir =
-        file::open_dir(root).with_context(|| format!("the host's root at {}", root.display()))?;
-    file::change_root(&dir)?;
-    std::env::set_current_dir("/").context("chdir(\"/\") on the host")?;
-    ensure!(
-        Path::new("/proc/self/exe").exists(),
-        "{}/proc is not the host's /proc: mount the host's / with all that is mounted below it",
-        root.display()
-    );
-    Ok(())
-}
-
-/// Leaves the pod and executes the host's own copy of this program, which
-/// sees only the host's paths.
-fn enter(out: &mut impl Write, action: Action, root: &Path, wish: &Wish<'_>) -> Result<()> {
-    let own = File::open("/proc/self/exe").context("open this program")?;
-    let config = wish
-        .config
-        .map(|path| fs::read_to_string(path).with_context(|| format!("read {}", path.display())));
-    let config = config.transpose()?;
-    if let Some(text) = &config {
-        Config::parse(text).context("the configuration for the node")?;
-    }
-    step_in(root)?;
-    let known = wish.directory.into_iter().chain(DIRECTORIES.iter().map(Path::new));
-    let there = known.into_iter().find(|d| d.join(PLACED).exists() || is_installed(d));
-    let directory = match (action, there) {
-        (Action::Uninstall, None) => {
-            writeln!(out, "nothing was installed")?;
-            return finish(out, wish.stay);
-        }
-        (Action::Uninstall, Some(there)) => there,
-        (_, there) => {
-            let directory = choose(wish.directory, there)?;
-            place(out, own, directory)?;
-            if let Some(text) = &config {
-                place_config(out, text, directory)?;
-            }
-            directory
-        }
-    };
-    out.flush()?;
-    let program = directory.join(NAME);
-    let mut command = Command::new(&program);
-    command.args(["node", action.name()]).args(wish.stay.then_some("--stay"));
-    Err(command.env_clear().env("PATH", PATH).exec())
-        .with_context(|| format!("execve({program:?}) on the host"))
+/// The directory that the program is in: the given one, or one of [`DIRECTORIES`].
+pub(super) fn find(given: Option<&Path>) -> Option<&Path> {
+    let mut known = given.into_iter().chain(DIRECTORIES.iter().map(Path::new));
+    known.find(|d| d.join(PLACED).exists() || is_installed(d))
 }
 
 /// Whether somebody has installed the program in the usual place.
@@ -189,7 +43,7 @@ fn is_installed(directory: &Path) -> bool {
 ///
 /// # Errors
 /// Why none will do.
-fn choose<'a>(given: Option<&'a Path>, there: Option<&'a Path>) -> Result<&'a Path> {
+pub(super) fn choose<'a>(given: Option<&'a Path>, there: Option<&'a Path>) -> Result<&'a Path> {
     if let Some(only) = given {
         ensure!(
             there.is_none_or(|there| there == only),
@@ -239,7 +93,7 @@ fn placed(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Copies the program and its links to the host. Every path is recorded before it is made.
-fn place(out: &mut impl Write, mut own: File, directory: &Path) -> Result<()> {
+pub(super) fn place(out: &mut impl Write, mut own: File, directory: &Path) -> Result<()> {
     let program = directory.join(NAME);
     let mut placed = placed(directory)?;
     let missing: Vec<&Path> = directory.ancestors().take_while(|p| !p.exists()).collect();
@@ -298,7 +152,7 @@ fn place(out: &mut impl Write, mut own: File, directory: &Path) -> Result<()> {
 }
 
 /// Writes the host's configuration, unless it has one that was not put there by this.
-fn place_config(out: &mut impl Write, text: &str, directory: &Path) -> Result<()> {
+pub(super) fn place_config(out: &mut impl Write, text: &str, directory: &Path) -> Result<()> {
     let path = Path::new(config::PATH);
     let mut placed = placed(directory)?;
     let known = placed.iter().any(|p| p == path);
@@ -328,7 +182,7 @@ fn write_down(directory: &Path, placed: &[PathBuf]) -> Result<()> {
 }
 
 /// Removes what was placed, the last first. A directory that has other files in it stays.
-fn take_away(out: &mut impl Write, directory: &Path) -> Result<()> {
+pub(super) fn take_away(out: &mut impl Write, directory: &Path) -> Result<()> {
     let placed = placed(directory)?;
     if placed.is_empty() {
         writeln!(out, "{} stays: it was not put there by this", directory.join(NAME).display())?;
@@ -352,38 +206,6 @@ fn take_away(out: &mut impl Write, directory: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Configures the Kubernetes engines that are found. `plugin`: this process will be
-/// their NRI plugin; they must not start another one, since two plugins that set the
-/// same limit would fail containers.
-fn tell(out: &mut impl Write, plugin: bool) -> Result<()> {
-    let engines = detect::of_kubernetes();
-    ensure!(!engines.is_empty(), "neither containerd nor CRI-O is on this host");
-    let options = Options::default();
-    let told = engine::told(&Config::load()?);
-    for engine in engines {
-        if plugin && (speaks_nri(engine) || engine::takes_plugin(engine, &options)?) {
-            ensure!(
-                told.iter().all(|(e, _)| *e != engine),
-                "{} starts this plugin by itself already (`oci-coredump install`): `oci-coredump \
-                 uninstall {0}` and restart it first",
-                engine.name()
-            );
-            writeln!(out, "{}: by NRI, as long as this runs", engine.name())?;
-        } else {
-            install::install_engine(out, engine, &options, false)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether a containerd serves NRI now: nothing of its configuration matters then, wherever a
-/// distribution keeps or generates it.
-fn speaks_nri(engine: engine::Engine) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    engine == engine::Engine::Containerd
-        && fs::metadata(engine::nri::SOCKET).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
 #[cfg(test)]

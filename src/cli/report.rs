@@ -6,7 +6,7 @@ use super::info;
 use super::list::time;
 use super::locate;
 use super::query::{self, Query};
-use super::selection::{Chosen, no_match};
+use super::selection::{MATCH, Which, no_match};
 use super::stack::{groups, short_list, symbols};
 use super::subject::search_paths;
 use crate::corefile::decompress::decompressed;
@@ -19,7 +19,7 @@ use anyhow::Result;
 use jiff::tz::TimeZone;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Most groups of threads, frames of one, modules, and crashes of the timeline that are shown.
@@ -36,10 +36,28 @@ const STYLE: &str = include_str!("report.css");
 /// The hash of the style, which the page's policy names: nothing else may have a say.
 const STYLE_HASH: &str = "pF5hZvWHMNYA8cXxtL47Van3Ms1gJhMwcyEqs1Y30xk=";
 
+/// Write a page about the newest matching crash: who died of what, and where.
+///
+/// One HTML file without scripts and without anything from elsewhere: what `info` shows, the
+/// stack of every thread, registers, modules, and when the same program crashed before.
+///
+/// Example: oci-coredump report nginx -o nginx.html
+#[derive(Debug, clap::Args)]
+#[command(after_help = MATCH)]
+pub(super) struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// Write to this file; - is stdout.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
 /// Writes the page about the newest matching crash.
-pub(super) fn run(chosen: &Chosen, query: &Query, output: &Path) -> Result<ExitCode> {
-    let records = chosen.records(query)?;
-    let Some(record) = records.last() else { return no_match("report", &chosen.store) };
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let (chosen, query) = args.which.choose()?;
+    let output = args.output.as_path();
+    let records = chosen.records(&query)?;
+    let Some(record) = records.last() else { return no_match(&chosen) };
     let registry = Registry::own();
     let core = locate::open(record, registry.as_ref());
     let state = locate::state(record, &core);

@@ -1,0 +1,26 @@
+//! `disable`: undoes `enable`.
+
+use super::root::need_root;
+use crate::config::Config;
+use crate::hook::live;
+use anyhow::Result;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Undo what `enable` did. The container is as before; its cores stay.
+///
+/// Example: oci-coredump disable web
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Name or ID of the container, the beginning of the ID, or POD/NAME.
+    container: String,
+}
+
+/// Gives a container back what it had.
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    need_root()?;
+    let id = live::find(&args.container)?;
+    live::disable(&id, &Config::load()?)?;
+    writeln!(out, "container {id} is as it was before")?;
+    Ok(ExitCode::SUCCESS)
+}

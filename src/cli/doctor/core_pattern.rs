@@ -1,0 +1,134 @@
+//! Where the kernel sends crashes, and where those go that are no container's.
+
+use super::check::{Check, failure, ok, warning};
+use crate::config::{Config, Mode};
+use crate::pattern::Handler;
+use crate::store::Store;
+use crate::sys::process::{self, Who};
+use crate::sysctl::{self, Saved};
+use std::path::{Path, PathBuf};
+
+const CHECK: &str = "core_pattern";
+
+/// What is to be said of the kernel's settings.
+pub(super) fn patterns(config: &Config) -> Vec<Check> {
+    let now = match sysctl::core_pattern() {
+        Ok(p) => p,
+        Err(e) => {
+            return vec![failure(CHECK, format!("{e:#}"), "kernel.core_pattern must be readable")];
+        }
+    };
+    if let Who::User(uid) = process::who() {
+        return vec![match config.mode {
+            Mode::Dispatch if sysctl::is_ours(&now) => ok(CHECK, "crashes come to this program"),
+            _ => failure(
+                CHECK,
+                format!("{now:?}, so that containers of user {uid} get no cores"),
+                "the administrator must run `oci-coredump install` once, as root",
+            ),
+        }];
+    }
+    let saved = Store::peek(config).and_then(|s| Saved::load(&s).ok()).flatten();
+    let mut all = vec![owner(config, &now, saved.as_ref())];
+    if sysctl::is_ours(&now) {
+        all.extend(pipe_limit());
+        all.push(forwarding(saved.as_ref()));
+    }
+    all
+}
+
+/// Whose the kernel's pattern is.
+fn owner(config: &Config, now: &str, saved: Option<&Saved>) -> Check {
+    let own = std::env::current_exe().ok().and_then(|p| sysctl::dispatch_pattern(&p).ok());
+    match (saved, config.mode) {
+        (_, Mode::Dispatch) if Some(now) == own.as_deref() => {
+            ok(CHECK, "crashes come to this program")
+        }
+        (_, Mode::Dispatch) if sysctl::is_ours(now) => {
+            let program = now[1..].split(' ').next().unwrap_or_default().to_owned();
+            if Path::new(&program).exists() {
+                warning(
+                    CHECK,
+                    format!("crashes go to another copy of this program, {program}"),
+                    "run `oci-coredump install` by the path that shall stay",
+                )
+            } else {
+                failure(
+                    CHECK,
+                    format!("{program} does not exist: every core on this host is lost"),
+                    "run `oci-coredump install`, or `oci-coredump uninstall` to undo it",
+                )
+            }
+        }
+        (Some(s), Mode::Kernel) if s.ours == now && !s.owners.is_empty() => {
+            ok(CHECK, format!("{now:?}, for container {}", s.owners.join(", ")))
+        }
+        (_, Mode::Kernel) => ok(
+            CHECK,
+            format!("{now:?}; a container's own goes there when it starts (mode = \"kernel\")"),
+        ),
+        (Some(_), _) => warning(
+            CHECK,
+            format!("something has overwritten it with {now:?}"),
+            "oci-coredump.service repairs it within seconds, else the next hook of any container; \
+             `oci-coredump install` does it now",
+        ),
+        (None, _) => ok(CHECK, format!("{now:?}; the first container that asks takes it over")),
+    }
+}
+
+/// Whether the kernel waits for this program.
+fn pipe_limit() -> Option<Check> {
+    match sysctl::core_pipe_limit() {
+        Ok(limit) if limit >= sysctl::OUR_PIPE_LIMIT => None,
+        Ok(limit) => Some(warning(
+            "pipe limit",
+            format!(
+                "kernel.core_pipe_limit is {limit}: with 0 the kernel does not wait, over it \
+                 crashes are lost"
+            ),
+            "run `oci-coredump install`",
+        )),
+        Err(e) => {
+            Some(warning("pipe limit", format!("{e:#}"), "kernel.core_pipe_limit must be readable"))
+        }
+    }
+}
+
+/// Where other crashes go.
+fn forwarding(saved: Option<&Saved>) -> Check {
+    match saved.map(Saved::handler) {
+        None => warning(
+            "forwarding",
+            "what core_pattern was before is not known: crashes of the host's go to the \
+             distribution's handler, or to a file",
+            "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump install`",
+        ),
+        Some(Handler::Socket) => warning(
+            "forwarding",
+            "the earlier handler is a socket, which only the kernel can connect to",
+            "configure that handler as a pipe program",
+        ),
+        Some(Handler::Pipe(args)) => {
+            let program = args.first().map(|a| PathBuf::from(a.to_string())).unwrap_or_default();
+            if program.exists() {
+                ok("forwarding", format!("other crashes go on to {}", program.display()))
+            } else {
+                warning(
+                    "forwarding",
+                    format!(
+                        "the earlier handler {} is gone: cores of the host's processes are \
+                         lost",
+                        program.display()
+                    ),
+                    "run `oci-coredump uninstall`, set core_pattern, run `oci-coredump \
+                     install`",
+                )
+            }
+        }
+        Some(Handler::File(t)) => {
+            ok("forwarding", format!("other crashes write the file {:?}, as before", t.to_string()))
+        }
+        Some(Handler::Nothing) => ok("forwarding", "other crashes write nothing, as before"),
+    }
+}

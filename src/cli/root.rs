@@ -1,0 +1,14 @@
+//! What only root of the host may do.
+
+use crate::sys::process;
+use anyhow::{Result, ensure};
+
+/// # Errors
+/// This process is not root of the host.
+pub(super) fn need_root() -> Result<()> {
+    ensure!(
+        process::is_host_root(),
+        "only root of the host may do it; run it with sudo, outside of any container"
+    );
+    Ok(())
+}

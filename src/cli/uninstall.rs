@@ -1,0 +1,184 @@
+//! `uninstall`: restores the kernel's settings and the configuration of engines.
+
+use super::private;
+use super::root::need_root;
+use super::service::systemctl;
+use crate::config::{Config, RUN_DIR};
+use crate::engine::{self, Engine};
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::sys::process::{self, Who};
+use crate::sysctl::{self, Saved};
+use crate::users;
+use anyhow::{Context, Result};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Restore the kernel's settings, and remove what this program keeps in /run.
+///
+/// kernel.core_pattern, core_uses_pid and core_pipe_limit get their previous values back,
+/// unless another program has changed them since. Cores and records stay, unless --purge is
+/// given. The file in sysctl.d is removed, and the service is stopped and disabled. The
+/// configuration of every engine that uses this program is restored first.
+///
+/// With an ENGINE: only restore that engine's configuration.
+///
+/// Example: oci-coredump uninstall --purge
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Restore this engine's configuration.
+    engine: Option<Engine>,
+    /// Print what would be done, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Also remove the cores and records in the store.
+    #[arg(long, conflicts_with = "engine")]
+    purge: bool,
+}
+
+/// Restores the engine that is named, or everything.
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    match args.engine {
+        Some(engine) => uninstall_engine(out, engine, args.dry_run)?,
+        None => all(out, args.dry_run, args.purge)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Restores an engine's configuration.
+fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
+    if !dry_run {
+        need_root()?;
+    }
+    engine::uninstall(out, engine, dry_run)
+}
+
+/// Undoes everything.
+pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()> {
+    // An unreadable configuration must not prevent this.
+    let config = Config::load().unwrap_or_else(|e| {
+        log::warn!("{e:#}, using the defaults");
+        Config::default()
+    });
+    if let Who::User(uid) = process::who() {
+        return uninstall_of_user(out, uid, dry_run, purge);
+    }
+    if !dry_run {
+        need_root()?;
+    }
+    engine::uninstall_all(out, dry_run)?;
+    if dry_run {
+        let saved = Store::peek(&config).and_then(|s| Saved::load(&s).unwrap_or(None));
+        match saved {
+            Some(s) => writeln!(
+                out,
+                "would write kernel.core_pattern = {:?}, core_uses_pid = {}, core_pipe_limit = {}",
+                s.core_pattern, s.core_uses_pid, s.core_pipe_limit
+            )?,
+            None => writeln!(out, "kernel.core_pattern was not taken over")?,
+        }
+        writeln!(
+            out,
+            "would remove {RUN_DIR}{}",
+            if purge { format!(" and {}", config.store.display()) } else { String::new() }
+        )?;
+        return Ok(());
+    }
+    // The service first, or it would restore our pattern.
+    systemctl(&["disable", "--now"]);
+    private::sweep();
+    private::remove_locks();
+    let registry = Registry::own();
+    let _lock = registry.as_ref().map(Registry::lock).transpose()?;
+    // The previous values are known even without a store.
+    let had_store = config.store.exists();
+    let store = Store::peek(&config).map_or_else(|| Store::open(&config), Ok);
+    let store = store.or_else(|e| {
+        log::warn!("{e:#}, using the default");
+        Store::open(&Config::default())
+    })?;
+    match sysctl::restore(&store)? {
+        Some(said) => writeln!(out, "{said}")?,
+        None => writeln!(out, "kernel.core_pattern was not taken over")?,
+    }
+    drop(store);
+    let live = registry.as_ref().map_or(0, |r| {
+        r.ids().map_or(0, |ids| {
+            ids.iter()
+                .filter(|i| r.get(i).is_some_and(|e| e.refused.is_none() && e.init_lives()))
+                .count()
+        })
+    });
+    if live > 0 {
+        writeln!(
+            out,
+            "{live} running container(s) lose their own core_pattern until they are started anew \
+             with the hook in place"
+        )?;
+    }
+    remove(out, Path::new(RUN_DIR))?;
+    match (purge, had_store) {
+        (true, true) => purge_store(out, &config.store),
+        // Made just now, to look into.
+        (true, false) => Store::purge(&config.store).map(drop),
+        (false, _) => tidy(out, &config.store),
+    }
+}
+
+fn purge_store(out: &mut impl Write, store: &Path) -> Result<()> {
+    if !store.exists() {
+        return Ok(());
+    }
+    match Store::purge(store)? {
+        false => writeln!(out, "removed {}", store.display())?,
+        true => {
+            writeln!(out, "removed what is ours of {}: other files are there", store.display())?
+        }
+    }
+    Ok(())
+}
+
+/// Removes what belongs to a user: registrations, records and cores. The
+/// kernel's settings are root's.
+fn uninstall_of_user(out: &mut impl Write, uid: u32, dry_run: bool, purge: bool) -> Result<()> {
+    let store = users::own_store(uid)?;
+    if purge && dry_run {
+        writeln!(out, "would remove what is ours of {}", store.display())?;
+    } else if purge {
+        purge_store(out, &store)?;
+    }
+    let paths: Vec<PathBuf> = users::run_dir(uid).into_iter().collect();
+    for path in paths {
+        if dry_run {
+            writeln!(out, "would remove {}", path.display())?;
+        } else {
+            remove(out, &path)?;
+        }
+    }
+    if !dry_run {
+        users::remove_made(uid);
+    }
+    if !dry_run && !purge {
+        tidy(out, &store)?;
+    }
+    writeln!(out, "this is what user {uid} has of it; what the host has only root removes")?;
+    Ok(())
+}
+
+/// Removes the empty parts of a store, and prints what stays.
+fn tidy(out: &mut impl Write, store: &Path) -> Result<()> {
+    if let Some(left) = Store::look(store)?.map(|s| s.tidy()).transpose()?.flatten() {
+        writeln!(out, "{left} stay in {} (--purge removes them)", store.display())?;
+    }
+    Ok(())
+}
+
+fn remove(out: &mut impl Write, path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Ok(()) => writeln!(out, "removed {}", path.display())?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("remove {}", path.display())),
+    }
+    Ok(())
+}
