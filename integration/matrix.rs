@@ -25,6 +25,8 @@ mod offline;
 mod placement;
 #[path = "matrix/refusals.rs"]
 mod refusals;
+#[path = "matrix/summary.rs"]
+mod summary;
 #[path = "matrix/termination.rs"]
 mod termination;
 #[path = "matrix/untouched.rs"]

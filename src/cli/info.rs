@@ -252,6 +252,7 @@ pub(super) fn of_record(
     ];
     all.extend(overview.map(|o| field("Arguments", &o.arguments)));
     all.extend(overview.and_then(package));
+    all.extend(r.stack_hash.as_ref().map(|hash| field("Stack hash", hash)));
     all.push(field("Container", query::container(&r.names)));
     all.push(field("Container ID", &r.names.container_id));
     all.extend(r.user.map(|uid| {

@@ -1,5 +1,6 @@
 //! `list`: prints the crashes, the newest last.
 
+use super::group;
 use super::locate::{self, Seen, State};
 use super::query::{self, Query};
 use super::selection::{MATCH, Which, by_time, no_match};
@@ -59,6 +60,10 @@ pub(super) struct Args {
     /// Keep running and print new crashes as they happen.
     #[arg(short, long, conflicts_with = "reverse")]
     follow: bool,
+    /// Print crashes of one kind in one row: how many, the first and the last, and where they
+    /// crashed.
+    #[arg(long, conflicts_with_all = ["reverse", "follow", "newest"])]
+    group: bool,
 }
 
 /// A record and the state of its core, as JSON.
@@ -98,6 +103,10 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
             writeln!(out, "[]")?;
         }
         return no_match(chosen);
+    }
+    if args.group {
+        group::print(out, &records, args.json)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let registry = Registry::own();
     show(out, &records, registry.as_ref(), args)?;

@@ -77,7 +77,7 @@ fn first_link(image: &Image<'_>, linker: u64) -> Option<u64> {
         let bytes = image.memory.up_to(segment.start(), SEARCHED_EACH.min(left));
         left -= bytes.len();
         let (words, _) = bytes.as_chunks::<8>();
-        for [tag, value] in words.array_windows::<2>() {
+        for (tag, value) in words.iter().zip(words.iter().skip(1)) {
             if u64::from_le_bytes(*tag) != DEBUG {
                 continue;
             }

@@ -261,7 +261,7 @@ pub(super) fn open_core(core_file: &CoreFile, core: (u64, u64)) -> Result<Open> 
     let (dir, name) = split(&core_file.path);
     let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
     ensure!(file::stat(&file)?.id == core, "another file has the core's name");
-    Ok(file.into())
+    Ok(file)
 }
 
 /// Opens a mapped file, below the root that this process has.

@@ -162,14 +162,14 @@ fn put(
 fn append(text: &str, after: &str, path: &str, own: &OwnedFd) -> Result<()> {
     let (directory, name) = split(path.as_bytes());
     let directory = resolve::open_dir_as_process(directory)?;
-    let log = std::fs::File::from(resolve::open_to_write_in(own, &directory, proc::os(name))?);
+    let log = resolve::open_to_write_in(own, &directory, proc::os(name))?;
     let size = file::stat(&log)?.size;
     if after.is_empty() {
         ensure!(size == 0, "somebody has said something already");
     } else {
         let mut there = vec![0; MOST];
         let read = file::open_read(&directory, proc::os(name))?;
-        let n = std::fs::File::from(read).read_at(&mut there, 0)?;
+        let n = read.read_at(&mut there, 0)?;
         let is_ours = there[..n].starts_with(after.as_bytes()) && !there[..n].contains(&b'\n');
         ensure!(is_ours && n as u64 == size, "somebody has said something else");
     }
