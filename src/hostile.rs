@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets, by the names that `fuzz/run.sh` takes.
-pub const TARGETS: [FuzzTarget; 14] = [
+pub const TARGETS: [FuzzTarget; 15] = [
     ("state", hook::hostile::state),
     ("bundle", hook::hostile::bundle),
     ("annotations", annotations),
@@ -36,6 +36,7 @@ pub const TARGETS: [FuzzTarget; 14] = [
     ("spec", spec),
     ("corefile", corefile),
     ("identity", identity),
+    ("symbols", symbols),
 ];
 
 /// Annotations: a line `key=value` for each; `;` stands for a newline in a value.
@@ -171,6 +172,11 @@ fn corefile(data: &[u8]) {
         });
         asked.extend(wanted);
     }
+}
+
+/// A file with names: an executable, debug information, split DWARF.
+fn symbols(file: &[u8]) {
+    corefile::read_names(file);
 }
 
 /// An executable or library that is to be kept with a core.

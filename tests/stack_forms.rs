@@ -270,6 +270,24 @@ fn functions_are_gdb_s_in_every_form() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Of a Python program the stack has the interpreter's functions, which is said.
+#[test]
+fn an_interpreter_is_marked() {
+    let python = Path::new("/usr/bin/python3");
+    if !require::programs(&["gdb"]) || !python.is_file() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let core = dump(dir.path(), python, &["-c", "import ctypes; ctypes.string_at(0)"], false);
+    let out = succeed(
+        Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+            .args(["info", "--sysroot", "/", "--core"])
+            .arg(&core),
+    );
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(text.contains("This is a Python program: the stack has the functions"), "{text}");
+}
+
 /// A core of another architecture, as QEMU's user mode writes it: without a list of mapped files.
 #[test]
 fn a_core_of_the_other_architecture_from_qemu() {

@@ -27,6 +27,15 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
             writeln!(out, "  ... the stack may go on: {}", one_line(why))?;
         }
     }
+    let crashed = reading.threads.first().map(|t| t.frames.as_slice()).unwrap_or_default();
+    let runs = crashed.iter().find_map(|f| interpreter(&modules.get(f.module?)?.path));
+    if let Some(language) = runs {
+        writeln!(
+            out,
+            "\nThis is a {language} program: the stack has the functions of the interpreter, not those of \
+             the program"
+        )?;
+    }
     for path in &reading.missing_split {
         writeln!(out, "\nsplit debug information not found: {}", one_line(path))?;
     }
@@ -41,6 +50,27 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
         )?;
     }
     list_modules(out, reading)
+}
+
+/// The interpreter or virtual machine that a module is, by its name. Its functions are on the stack,
+/// those of the program that it runs are not.
+fn interpreter(path: &str) -> Option<&'static str> {
+    const KNOWN: [(&str, &str); 8] = [
+        ("libpython", "Python"),
+        ("python", "Python"),
+        ("libnode", "Node.js"),
+        ("node", "Node.js"),
+        ("libjvm", "Java"),
+        ("libruby", "Ruby"),
+        ("ruby", "Ruby"),
+        ("libperl", "Perl"),
+    ];
+    let name = base(path);
+    let is = |start: &str| {
+        let rest = name.strip_prefix(start);
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
+    };
+    KNOWN.iter().find(|(start, _)| is(start)).map(|(_, name)| *name)
 }
 
 /// Groups the threads: the crashing one alone; the others by equal stacks, in the
@@ -138,5 +168,25 @@ pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -
         (Match::Other, _) => "not used: another build has this path now",
         (Match::Damaged, _) => "not used: not an ELF file that can be read",
         (Match::Absent, _) => "not found",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreters_by_name() {
+        for (path, expected) in [
+            ("/usr/bin/python3.11", Some("Python")),
+            ("/usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0", Some("Python")),
+            ("/usr/local/bin/node", Some("Node.js")),
+            ("/opt/jdk/lib/server/libjvm.so", Some("Java")),
+            ("/usr/bin/node_exporter", None),
+            ("/usr/bin/nodetool", None),
+            ("/srv/shop", None),
+        ] {
+            assert_eq!(interpreter(path), expected, "{path}");
+        }
     }
 }

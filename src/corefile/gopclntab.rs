@@ -92,15 +92,17 @@ impl<'d> GoTable<'d> {
             (None, 0) => file.section_by_name(".text")?.address(),
             (None, text) => text,
         };
+        let functions = part(7)?;
+        let count = usize::try_from(u64_at(table, 8)?).ok()?.min(functions.len() / 8);
         Some(GoTable {
             text,
             quantum: u64::from(*table.get(6)?).max(1),
-            count: usize::try_from(u64_at(table, 8)?).ok()?,
+            count,
             names: part(3)?,
             units: part(4)?,
             files: part(5)?,
             values: part(6)?,
-            functions: part(7)?,
+            functions,
             data: module.and_then(|module| image_from(file, module.data)),
             layout,
         })
@@ -138,7 +140,7 @@ impl<'d> GoTable<'d> {
             }
             is_first = false;
             // Zigzag: the lowest bit is the sign.
-            value += i64::from(change >> 1) ^ -i64::from(change & 1);
+            value = value.wrapping_add(i64::from(change >> 1) ^ -i64::from(change & 1));
             at = at.checked_add(u64::from(varint(&mut bytes)?) * self.quantum)?;
             if address < at {
                 return Some(value);
@@ -303,4 +305,24 @@ fn text(bytes: &[u8], at: u32) -> Option<String> {
     let rest = &rest[..rest.len().min(LONGEST)];
     let end = rest.iter().position(|b| *b == 0)?;
     Some(String::from_utf8_lossy(&rest[..end]).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_with_its_line() {
+        let file = include_bytes!("../../fuzz/seeds/symbols/go");
+        let (elf, core) = (Elf::parse(&file[..]).unwrap(), Vec::new());
+        let go = GoTable::of(&elf, &Memory::new(&core, Vec::new()), 0).unwrap();
+        let frames = go.frames(0x40_1010);
+        let [f] = &frames[..] else { panic!("{} frames", frames.len()) };
+        assert_eq!(
+            (f.function.as_deref(), f.file.as_deref(), f.line),
+            (Some("main.f"), Some("/src/a.go"), Some(7))
+        );
+        assert_eq!(go.frame_size(0x40_1010), Some(Some(8)));
+        assert!(go.frames(0x40_1080).is_empty() && go.frames(0x40_0fff).is_empty());
+    }
 }

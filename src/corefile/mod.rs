@@ -107,5 +107,36 @@ pub(crate) fn stacks(
     send(PartialResult::Wanted(names.missing()))
 }
 
+/// Reads all names of a file, as if it were the file of a module and all debug information of it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_names(file: &[u8]) {
+    use object::{Object, ObjectSection};
+    let (module, core) = (modules::LoadedModule::default(), Vec::new());
+    let memory = memory::Memory::new(&core, Vec::new());
+    let any = vec![file];
+    let files = ModuleFiles {
+        file: Some(file),
+        debug: any.clone(),
+        supplementary: any.clone(),
+        split: any,
+    };
+    let binary = binary::open(&module, &files, &memory);
+    let source = lines::Source::of(&binary);
+    let Ok(elf) = binary::Elf::parse(file) else { return };
+    let starts = elf.sections().take(64).map(|s| s.address());
+    for address in starts.chain([elf.entry()]) {
+        for address in [address, address.wrapping_add(16)] {
+            let _ = (binary.symbol(address), binary.is_injected(address));
+            let frames = source.as_ref().map(|source| source.frames(address));
+            assert!(frames.is_none_or(|frames| frames.len() <= 64));
+            if let Some(go) = &binary.go {
+                assert!(go.frames(address).len() <= 65);
+                let _ = go.frame_size(address);
+            }
+        }
+    }
+    let _ = (binary.wanted(), binary.soname());
+}
+
 #[cfg(test)]
 mod tests;

@@ -129,4 +129,24 @@ proptest! {
         let _ = overview(&bytes);
         let _ = stacks(&bytes, &[], &BTreeSet::new(), &mut |_| Ok(()));
     }
+
+    /// Nor does reading the names of a file.
+    #[test]
+    fn no_file_with_names_panics(
+        which in 0..4usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+    ) {
+        const FILES: [&[u8]; 4] = [
+            include_bytes!("../../fuzz/seeds/symbols/go"),
+            include_bytes!("../../fuzz/seeds/symbols/debugdata"),
+            include_bytes!("../../fuzz/seeds/symbols/skeleton"),
+            include_bytes!("../../fuzz/seeds/symbols/split"),
+        ];
+        let mut bytes = FILES[which].to_vec();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        read_names(&bytes);
+    }
 }
