@@ -7,7 +7,7 @@ use crate::config::{Config, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::process::{self, Who};
+use crate::sys::user::{self, Who};
 use crate::sysctl::{self, Saved};
 use crate::users;
 use anyhow::{Context, Result};
@@ -61,7 +61,7 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
         log::warn!("{e:#}, using the defaults");
         Config::default()
     });
-    if let Who::User(uid) = process::who() {
+    if let Who::User(uid) = user::who() {
         return uninstall_of_user(out, uid, dry_run, purge);
     }
     if !dry_run {

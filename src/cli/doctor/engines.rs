@@ -23,9 +23,9 @@ pub(super) fn ways(config: &Config, only: Option<Engine>, file: Option<&Path>) -
         all.extend(found.into_iter().map(|f| Check {
             check: engine.name(),
             verdict: match f.state {
-                look::Verdict::Good => Verdict::Ok,
-                look::Verdict::Doubtful => Verdict::Warning,
-                look::Verdict::Broken => Verdict::Failure,
+                look::Severity::Good => Verdict::Ok,
+                look::Severity::Doubtful => Verdict::Warning,
+                look::Severity::Broken => Verdict::Failure,
             },
             text: f.text,
             hint: f.hint.map(|h| h.replace("ENGINE", engine.name())),

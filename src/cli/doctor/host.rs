@@ -2,13 +2,13 @@
 
 use super::check::{Check, failure, ok, warning};
 use crate::config::{self, Config};
-use crate::sys::{kernel, ns, process};
+use crate::sys::{kernel, ns, user};
 use crate::sysctl;
 use std::path::Path;
 
 /// Who asks.
 pub(super) fn root() -> Check {
-    if process::is_host_root() {
+    if user::is_host_root() {
         let own = std::env::current_exe().unwrap_or_default();
         match ns::check_initial(&own) {
             Ok(()) => ok("privileges", "root of the host"),
@@ -121,7 +121,7 @@ pub(super) fn store(config: &Config) -> Check {
         Err(_) => ok("store", format!("{} is made when it is needed", path.display())),
         Ok(meta) => {
             use std::os::unix::fs::MetadataExt;
-            let own = process::effective_uid();
+            let own = user::effective_uid();
             if !meta.is_dir() || meta.uid() != own || meta.mode() & 0o077 != 0 {
                 return failure(
                     "store",
