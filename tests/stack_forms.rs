@@ -215,7 +215,7 @@ impl Crash {
         let root = self.dir.path().join("root");
         let out = succeed(
             Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
-                .args(["info", "--core"])
+                .args(["info", "--store", "/nonexistent", "--core"])
                 .arg(&self.core)
                 .arg("--sysroot")
                 .arg(root)
@@ -281,7 +281,7 @@ fn an_interpreter_is_marked() {
     let core = dump(dir.path(), python, &["-c", "import ctypes; ctypes.string_at(0)"], false);
     let out = succeed(
         Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
-            .args(["info", "--sysroot", "/", "--core"])
+            .args(["info", "--store", "/nonexistent", "--sysroot", "/", "--core"])
             .arg(&core),
     );
     let text = String::from_utf8(out.stdout).unwrap();
@@ -332,7 +332,7 @@ fn a_core_of_the_other_architecture_from_qemu() {
             .unwrap_or_else(|| panic!("{died:?}"));
         let out = succeed(
             Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
-                .args(["info", "--json", "--core"])
+                .args(["info", "--json", "--store", "/nonexistent", "--core"])
                 .arg(&core)
                 .arg("--sysroot")
                 .arg(&root),
@@ -392,7 +392,7 @@ fn go_frames(go: &Path, dir: &Path, name: &str, options: &[&str]) -> (Vec<String
     let core = dump(dir, &program, &[], true);
     let out = succeed(
         Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
-            .args(["info", "--json", "--sysroot", "/", "--core"])
+            .args(["info", "--json", "--store", "/nonexistent", "--sysroot", "/", "--core"])
             .arg(&core),
     );
     let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
