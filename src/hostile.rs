@@ -154,17 +154,11 @@ fn corefile(data: &[u8]) {
     let (core, file) = rest.split_at(rest.len().min(u32::from_le_bytes(*size) as usize));
     let core = core.to_vec();
     let Ok(said) = overview(&core) else { return };
-    let any = vec![file];
-    let files = ModuleFiles {
-        file: Some(file),
-        debug: any.clone(),
-        supplementary: any.clone(),
-        split: any,
-    };
+    let files = vec![ModuleFiles::all(file); said.modules.len()];
     let mut asked = BTreeSet::new();
     for _ in 0..2 {
         let mut wanted = Vec::new();
-        let _ = stacks(&core, &vec![files.clone(); said.modules.len()], &asked, &mut |part| {
+        let _ = stacks(&core, &files, &asked, &mut |part| {
             if let PartialResult::Wanted(all) = part {
                 wanted.extend(all);
             }

@@ -53,6 +53,15 @@ pub(crate) struct ModuleFiles<'d> {
     pub split: Vec<&'d [u8]>,
 }
 
+#[cfg(any(test, fuzzing))]
+impl<'d> ModuleFiles<'d> {
+    /// One file for all of them, for the fuzz targets.
+    pub(crate) fn all(file: &'d [u8]) -> Self {
+        let any = vec![file];
+        ModuleFiles { file: Some(file), debug: any.clone(), supplementary: any.clone(), split: any }
+    }
+}
+
 /// Opens a module's file, and its debug information if that is of the same build.
 pub(super) fn open<'d>(
     module: &'d LoadedModule,

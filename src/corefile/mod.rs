@@ -113,14 +113,7 @@ pub(crate) fn read_names(file: &[u8]) {
     use object::{Object, ObjectSection};
     let (module, core) = (modules::LoadedModule::default(), Vec::new());
     let memory = memory::Memory::new(&core, Vec::new());
-    let any = vec![file];
-    let files = ModuleFiles {
-        file: Some(file),
-        debug: any.clone(),
-        supplementary: any.clone(),
-        split: any,
-    };
-    let binary = binary::open(&module, &files, &memory);
+    let binary = binary::open(&module, &ModuleFiles::all(file), &memory);
     let source = lines::Source::of(&binary);
     let Ok(elf) = binary::Elf::parse(file) else { return };
     let starts = elf.sections().take(64).map(|s| s.address());
