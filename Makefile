@@ -59,7 +59,7 @@ as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 demo_packages := podman runc busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) strace g++ golang-go zstd crun conmon systemd bsdutils \
 	util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
-	qemu-system-x86 checkpolicy apparmor cpio prometheus
+	qemu-system-x86 checkpolicy apparmor cpio prometheus zsh fish
 
 # The package of the tests that need root, and of the benchmarks.
 member := oci-coredump-integration
@@ -102,7 +102,7 @@ install:
 	if test -x "$(ship_built)"; then $(INSTALL) -D -m 0755 $(ship_built) $(ship) && \
 		sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump-ship.service \
 		>$(units)/oci-coredump-ship.service; fi
-	$(binary) man >$(man)/oci-coredump.1
+	$(binary) man --all $(man)
 	$(binary) completions bash >$(bash)/oci-coredump
 	$(binary) completions zsh >$(zsh)/_oci-coredump
 	$(binary) completions fish >$(fish)/oci-coredump.fish
@@ -112,13 +112,14 @@ install:
 uninstall:
 	$(if $(DESTDIR),,test ! -x $(libexec)/oci-coredump || $(libexec)/oci-coredump uninstall)
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
-	rm -f $(man)/oci-coredump.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
+	rm -f $(man)/oci-coredump.1 $(man)/oci-coredump-*.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(bin)/kubectl-coredump
 	rm -f $(units)/oci-coredump.service $(doc)/config.toml
 	rm -f $(units)/oci-coredump-ship.service $(ship)
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
-	rmdir --ignore-fail-on-non-empty $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) \
-		$(dir $(ship)) $(fish) $(dir $(fish)) $(doc) 2>/dev/null || :
+	for dir in $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) $(dir $(ship)) $(fish) \
+		$(dir $(fish)) $(doc); do \
+		rmdir --ignore-fail-on-non-empty $$dir 2>/dev/null || :; done
 
 # A workspace of its own, with a lock file of its own; the programs are beside each other, as the
 # tests need them.

@@ -17,10 +17,16 @@ mod installation;
 mod kata;
 #[path = "matrix/kernel_mode.rs"]
 mod kernel_mode;
+#[path = "matrix/killed.rs"]
+mod killed;
 #[path = "matrix/lifetime.rs"]
 mod lifetime;
+#[path = "matrix/made_directories.rs"]
+mod made_directories;
 #[path = "matrix/offline.rs"]
 mod offline;
+#[path = "matrix/one_name.rs"]
+mod one_name;
 #[path = "matrix/placement.rs"]
 mod placement;
 #[path = "matrix/refusals.rs"]

@@ -2,14 +2,16 @@
 //! and in those of several cloud providers. Pure.
 //!
 //! In: the annotations of a bundle. Out: checked [`Wishes`] with notes for the log, or an error
-//! that names the value refused.
+//! that names each value refused.
 
 use crate::bytes::Limit;
-use crate::limits::Limits;
+use crate::existing::Existing;
+use crate::limits::{DiskShare, Free, Limits};
 use crate::pattern::Pattern;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Annotations of a bundle.
 pub(crate) type Annotations = BTreeMap<String, String>;
@@ -29,24 +31,95 @@ pub(crate) struct Wishes {
     pub compress: bool,
     /// Release the crashed process before its core is complete.
     pub early: bool,
+    /// What happens where a core's name exists already. `None`: the container did not say.
+    pub existing: Option<Existing>,
     /// Whether its crashes may be uploaded.
     pub upload: bool,
+    /// Bounds by the size of the file system that the cores are on.
+    pub share: DiskShare,
     /// Limits of the container's own. They count only where they are lower than the host's.
     pub limits: Limits,
     /// What was ignored and why, one line each, for the log.
     pub notes: Vec<String>,
 }
 
+/// Why a request is refused.
+#[derive(Debug, Default)]
+pub(crate) struct BrokenRules {
+    /// Every rule that it breaks, with the annotation and its value.
+    pub rules: Vec<anyhow::Error>,
+    /// What would have been ignored and why, as in [`Wishes`].
+    pub notes: Vec<String>,
+    /// Whether settings beside the pattern are among the rules.
+    is_strict: bool,
+}
+
+impl BrokenRules {
+    /// The value, unless a rule is broken.
+    fn take<T>(&mut self, value: Result<T>) -> Option<T> {
+        value.map_err(|rule| self.rules.push(rule)).ok()
+    }
+
+    fn note(&mut self, line: String) {
+        self.notes.push(line);
+    }
+
+    /// The value of a setting beside the pattern. One that breaks its rule costs no cores: it has
+    /// its default, and a note says so, unless the container must not start without all that it
+    /// asks for.
+    fn good<T>(&mut self, key: &str, value: &str, parsed: Result<T>) -> Option<T> {
+        match parsed {
+            Ok(value) => Some(value),
+            Err(why) if self.is_strict => self.take(Err(why.context(format!("{key} = {value:?}")))),
+            Err(why) => {
+                self.note(format!("{key} = {value:?}: {why:#}, going on with the default"));
+                None
+            }
+        }
+    }
+
+    /// The same of a setting of the container's, if it has it.
+    fn setting<T>(
+        &mut self,
+        view: &View<'_>,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T>,
+    ) -> Option<T> {
+        let (key, value) = view.find(key)?;
+        self.good(&key, value, parse(value))
+    }
+}
+
+impl From<anyhow::Error> for BrokenRules {
+    fn from(rule: anyhow::Error) -> Self {
+        BrokenRules { rules: vec![rule], ..BrokenRules::default() }
+    }
+}
+
+impl fmt::Display for BrokenRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules: Vec<String> = self.rules.iter().map(|rule| format!("{rule:#}")).collect();
+        f.write_str(&rules.join("; "))
+    }
+}
+
+impl std::error::Error for BrokenRules {}
+
 const PATTERN: &str = "oci-coredump/pattern";
 const LIMIT: &str = "oci-coredump/limit";
 const FILTER: &str = "oci-coredump/filter";
 const COMPRESS: &str = "oci-coredump/compress";
 const RELEASE: &str = "oci-coredump/release";
+const EXISTING: &str = "oci-coredump/existing";
 const UPLOAD: &str = "oci-coredump/upload";
 const LIMITS: &str = "oci-coredump/limits";
 const REQUIRED: &str = "oci-coredump/required";
 const HUAWEI: &str = "system.cci.io/coredump";
+const STARLINGX: &str = "starlingx.io/core_pattern";
 const STARLINGX_SIZE: &str = "starlingx.io/core_max_size";
+const STARLINGX_USED: &str = "starlingx.io/core_max_used";
+const STARLINGX_FREE: &str = "starlingx.io/core_min_free";
+const STARLINGX_COMPRESSION: &str = "starlingx.io/core_compression";
 
 /// The keys whose value is a pattern, in order of precedence: the first that is present wins.
 /// Huawei's, the fourth, has JSON as its value.
@@ -56,12 +129,8 @@ const PATTERN_KEYS: [&str; 6] = [
     "alibabacloud.com/core-pattern",
     HUAWEI,
     "bci.virtual-kubelet.io/core-pattern",
-    "starlingx.io/core_pattern",
+    STARLINGX,
 ];
-
-/// StarlingX's other keys. They are accepted; a note in the log says that they are ignored.
-const STARLINGX_OTHERS: [&str; 3] =
-    ["starlingx.io/core_compression", "starlingx.io/core_max_used", "starlingx.io/core_min_free"];
 
 /// Huawei CCI's value. `max_size` is in MiB and defaults to 1024, according to their documentation.
 #[derive(Deserialize)]
@@ -96,9 +165,9 @@ pub(crate) const FOREIGN: [&str; 9] = [
     PATTERN_KEYS[4],
     PATTERN_KEYS[5],
     STARLINGX_SIZE,
-    STARLINGX_OTHERS[0],
-    STARLINGX_OTHERS[1],
-    STARLINGX_OTHERS[2],
+    STARLINGX_USED,
+    STARLINGX_FREE,
+    STARLINGX_COMPRESSION,
 ];
 
 /// Whether a key is read here, for any container of the pod: a setting of
@@ -123,100 +192,135 @@ pub(crate) fn required(all: &Annotations, container: Option<&str>) -> bool {
 /// pattern for containers that request none.
 ///
 /// # Errors
-/// Names the annotation, its value and the rule that it breaks.
+/// Names each annotation that breaks a rule, its value and the rule.
 pub(crate) fn wishes(
     all: &Annotations,
     container: Option<&str>,
     default: Option<&Pattern>,
-) -> Result<Option<Wishes>> {
+) -> Result<Option<Wishes>, BrokenRules> {
+    let is_strict = required(all, container);
+    let mut broken = BrokenRules { is_strict, ..BrokenRules::default() };
     let view = View { all, container };
     let mut found: Vec<(String, String)> = Vec::new();
     let mut huawei = None;
     for key in PATTERN_KEYS {
         let Some((key, value)) = view.find(key) else { continue };
         if key == HUAWEI {
-            let parsed: Huawei = serde_json::from_str(value).with_context(|| {
+            let parsed = serde_json::from_str::<Huawei>(value).with_context(|| {
                 format!("{key} = {value:?}: expected JSON like {{\"core_pattern\": \"/d/core\"}}")
-            })?;
-            if let Some(p) = &parsed.core_pattern {
-                found.push((key, p.clone()));
-            }
-            huawei = Some(parsed);
+            });
+            huawei = broken.take(parsed);
+            found
+                .extend(huawei.iter().filter_map(|h| Some((key.clone(), h.core_pattern.clone()?))));
         } else {
             found.push((key, value.to_owned()));
         }
     }
-    if found.is_empty() {
+    if found.is_empty() && broken.rules.is_empty() {
         found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_string())));
     }
-    let Some((key, text)) = found.first().cloned() else { return Ok(None) };
-    let pattern: Pattern = text.parse().with_context(|| format!("{key} = {text:?}"))?;
+    if found.is_empty() && broken.rules.is_empty() {
+        return Ok(None);
+    }
+    let (key, text) = found.first().cloned().unwrap_or_default();
+    let pattern = found.first().and_then(|(key, text)| {
+        let own = if key == STARLINGX { of_starlingx(text) } else { text.clone() };
+        let parsed = own.parse::<Pattern>();
+        broken.take(parsed.with_context(|| format!("{key} = {text:?}")))
+    });
 
-    let mut notes = Vec::new();
     for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {
-        notes.push(format!(
+        broken.note(format!(
             "{other} = {value:?} disagrees with {key} = {text:?}, ignoring the former"
         ));
     }
-    for other in STARLINGX_OTHERS
-        .iter()
-        .filter(|k| key == "starlingx.io/core_pattern" && all.contains_key(**k))
-    {
-        notes.push(format!("{other} has no counterpart here, ignoring"));
-    }
     if let Some((k, v)) = view.find(REQUIRED) {
-        ensure!(matches!(v, "true" | "false"), "{k} = {v:?}: expected true or false");
+        broken.take(choice(v, ["true", "false"]).with_context(|| format!("{k} = {v:?}")));
     }
-    let limit = match (view.find(LIMIT), &huawei, view.find(STARLINGX_SIZE)) {
-        (Some((k, v)), _, _) => Some(v.parse().with_context(|| format!("{k} = {v:?}"))?),
-        (None, Some(h), _) if key == HUAWEI => Some(Limit::Finite(
-            h.max_size
-                .unwrap_or(1024)
-                .checked_mul(1 << 20)
-                .with_context(|| format!("{HUAWEI}: max_size is too large"))?,
-        )),
-        // StarlingX: 0 means no limit, and a percentage of the disk is valid
-        // but has no counterpart here.
-        (None, _, Some((k, v))) if key.starts_with("starlingx.io/") => match v.parse() {
-            Ok(Limit::Finite(0)) => Some(Limit::Unlimited),
-            Ok(limit) => Some(limit),
-            Err(e) => {
-                notes.push(format!(
-                    "{k} = {v:?}: {e:#}, going on without a limit of the container's"
-                ));
-                None
-            }
-        },
+    let limit = match (view.find(LIMIT), &huawei) {
+        (Some((k, v)), _) => broken.good(&k, v, v.parse()),
+        (None, Some(h)) if key == HUAWEI => {
+            let mib = h.max_size.unwrap_or(1024);
+            let bytes = mib.checked_mul(1 << 20).context("max_size is too large");
+            broken.good(&key, &format!("max_size {mib}"), bytes).map(Limit::Finite)
+        }
         _ => None,
     };
-    let filter = view
-        .find(FILTER)
-        .map(|(k, v)| mask(v).with_context(|| format!("{k} = {v:?}")))
-        .transpose()?;
-    let compress = choice(&view, COMPRESS, ["none", "zstd"])?;
-    let early = choice(&view, RELEASE, ["complete", "early"])?;
+    let mut share = match key == STARLINGX {
+        true => starlingx_share(&view, &mut broken),
+        false => DiskShare::default(),
+    };
+    // A size in bytes is the process's limit, as with the other keys.
+    let bytes = share.max_size.take_if(|size| size.percent.is_none()).and_then(|size| size.bytes);
+    let size = bytes.map(|bytes| if bytes == 0 { Limit::Unlimited } else { Limit::Finite(bytes) });
+    let limit = limit.or(size);
+    let filter = broken.setting(&view, FILTER, mask);
+    let compress = broken.setting(&view, COMPRESS, |v| choice(v, ["none", "zstd"]));
+    let early = broken.setting(&view, RELEASE, |v| choice(v, ["complete", "early"]));
+    let existing = broken.setting(&view, EXISTING, |v| {
+        Ok(Existing::ALL[choice(v, Existing::ALL.map(Existing::as_str))?])
+    });
+    let limits = broken.setting(&view, LIMITS, Limits::parse).unwrap_or_default();
     let upload = match view.find(UPLOAD) {
         None | Some((_, "true")) => true,
         Some((k, v)) => {
             // What leaves the node is never guessed, and no reason to go without cores.
             if v != "false" {
-                notes.push(format!("{k} = {v:?}: expected true or false, taking it for false"));
+                broken.note(format!("{k} = {v:?}: expected true or false, taking it for false"));
             }
             false
         }
     };
-    notes.extend(unknown(all));
-    let limits = view
-        .find(LIMITS)
-        .map(|(k, v)| Limits::parse(v).with_context(|| format!("{k} = {v:?}")))
-        .transpose()?
-        .unwrap_or_default();
-    Ok(Some(Wishes { key, pattern, limit, filter, compress, early, upload, limits, notes }))
+    broken.notes.extend(unknown(all));
+    match pattern.filter(|_| broken.rules.is_empty()) {
+        Some(pattern) => Ok(Some(Wishes {
+            key,
+            pattern,
+            limit,
+            filter,
+            compress: compress == Some(1),
+            early: early == Some(1),
+            existing,
+            upload,
+            share,
+            limits,
+            notes: broken.notes,
+        })),
+        None => Err(broken),
+    }
+}
+
+/// StarlingX's pattern in core(5)'s letters. Its handler takes letters of either case; those that
+/// core(5) does not know in upper case are in lower case here.
+fn of_starlingx(text: &str) -> String {
+    let mut out = String::new();
+    let mut is_specifier = false;
+    for c in text.chars() {
+        out.push(if is_specifier && "UGSTH".contains(c) { c.to_ascii_lowercase() } else { c });
+        is_specifier = c == '%' && !is_specifier;
+    }
+    out
+}
+
+/// StarlingX's bounds: bytes or a percentage of the file system, 0 for none.
+fn starlingx_share(view: &View<'_>, broken: &mut BrokenRules) -> DiskShare {
+    let size = |v: &str| Free::try_from(v.to_owned());
+    if let Some((k, v)) = view.find(STARLINGX_COMPRESSION).filter(|(_, v)| *v != "none") {
+        broken.note(format!(
+            "{k} = {v:?}: not compressed; here this is oci-coredump/compress: zstd, ignoring"
+        ));
+    }
+    DiskShare {
+        max_size: broken.setting(view, STARLINGX_SIZE, size),
+        max_used: broken.setting(view, STARLINGX_USED, size),
+        min_free: broken.setting(view, STARLINGX_FREE, size),
+    }
 }
 
 /// The settings that a container may give in our own keys.
-pub(crate) const SETTINGS: [&str; 8] =
-    ["pattern", "limit", "filter", "compress", "release", "upload", "limits", "required"];
+pub(crate) const SETTINGS: [&str; 9] = [
+    "pattern", "limit", "filter", "compress", "release", "existing", "upload", "limits", "required",
+];
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the
 /// container does not get what it asked for.
@@ -254,15 +358,11 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// A value that must be one of two words, the first being the default. `true` for the second.
-fn choice(view: &View<'_>, key: &str, words: [&str; 2]) -> Result<bool> {
-    match view.find(key) {
-        None => Ok(false),
-        Some((k, v)) => {
-            ensure!(words.contains(&v), "{k} = {v:?}: expected {} or {}", words[0], words[1]);
-            Ok(v == words[1])
-        }
-    }
+/// Which of these words a value is.
+fn choice<const N: usize>(value: &str, words: [&str; N]) -> Result<usize> {
+    let at = words.iter().position(|word| *word == value);
+    let (last, others) = words.split_last().context("no words")?;
+    at.with_context(|| format!("expected {} or {last}", others.join(", ")))
 }
 
 /// A `coredump_filter` mask, hexadecimal with `0x` or decimal; core(5) knows bits 0 to 8.

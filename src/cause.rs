@@ -2,6 +2,7 @@
 //! `Display` is the prose of a record's `reason`, its [`Word`] the record's `cause`, for machines.
 //! Pure.
 
+use crate::existing::{Existing, LAST};
 use crate::sys::Errno;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -49,6 +50,20 @@ pub(crate) enum Cause {
         errno: i32,
         /// Why what has its name could not be removed.
         kept: Option<String>,
+    },
+    /// A file of this path exists, and the configuration or the annotation keeps it.
+    Exists {
+        /// The path.
+        path: String,
+        /// `keep`, or `number` where all numbers are taken.
+        existing: Existing,
+    },
+    /// A bound by the size of the file system.
+    Share {
+        /// The bound, as it is written: `core_max_size = 50%`.
+        bound: String,
+        /// Bytes that it leaves for the core.
+        room: u64,
     },
     /// SELinux forbids the file, or its label cannot be given.
     Selinux {
@@ -105,6 +120,7 @@ macro_rules! words {
     ($($name:ident $text:literal $meaning:literal;)*) => {
         /// A cause in one word, for machines: `rlimit-core`. Words stay as they are.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         pub(crate) enum Word {
             $(#[doc = $meaning] #[serde(rename = $text)] $name,)*
             /// A word of another version of this program.
@@ -147,6 +163,8 @@ words! {
     NamesDirectory "names-directory" "the path is a directory's";
     Permission "permission" "the crashed process may not make the file";
     ReadOnly "read-only" "the file system is mounted read-only";
+    Exists "exists" "a file has the core's name, and `existing` is `keep`, or `number` and 1,024 have one";
+    Share "share" "a bound by the size of the file system (StarlingX's keys)";
     Selinux "selinux" "SELinux forbids the file, or its label cannot be given";
     Apparmor "apparmor" "the process's AppArmor profile could not be taken on";
     Target "target" "the file cannot be made, for another reason";
@@ -189,6 +207,8 @@ impl Cause {
                 _ => of_target(*errno).unwrap_or(Word::Target),
             },
             Cause::Open { errno, .. } => of_target(*errno).unwrap_or(Word::Target),
+            Cause::Exists { .. } => Word::Exists,
+            Cause::Share { .. } => Word::Share,
             Cause::Selinux { .. } => Word::Selinux,
             Cause::Apparmor { .. } => Word::Apparmor,
             Cause::Unfit { .. } => Word::Unfit,
@@ -213,6 +233,8 @@ impl Cause {
         match self {
             Cause::Limit { key, value, .. } => Some(format!("{} = {value}", config_key(*key))),
             Cause::Stall(seconds) => Some(format!("stall = {seconds}")),
+            Cause::Exists { existing, .. } => Some(format!("existing = {}", existing.as_str())),
+            Cause::Share { bound, .. } => Some(bound.clone()),
             _ => None,
         }
     }
@@ -274,6 +296,15 @@ impl fmt::Display for Cause {
             Cause::Open { path, errno, kept } => {
                 write!(f, "open {path:?}: {}", error(*errno))?;
                 kept.as_ref().map_or(Ok(()), |why| write!(f, ", and it cannot be removed: {why}"))
+            }
+            Cause::Exists { path, existing } => match existing {
+                Existing::Number => {
+                    write!(f, "{path:?} exists, and so do {LAST} numbered ones (existing = number)")
+                }
+                _ => write!(f, "{path:?} exists, and it stays (existing = {})", existing.as_str()),
+            },
+            Cause::Share { bound, room } => {
+                write!(f, "starlingx.io/{bound}: that leaves {room} bytes for the core")
             }
             Cause::Selinux { path, why } | Cause::Apparmor { path, why } => {
                 write!(f, "open {path:?}: {why}")

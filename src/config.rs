@@ -7,6 +7,7 @@ mod read;
 pub use glob::matches;
 
 use crate::bytes::Limit;
+use crate::existing::Existing;
 use crate::limits::Limits;
 use crate::pattern::Pattern;
 use anyhow::{Result, ensure};
@@ -60,6 +61,20 @@ pub enum TerminationLog {
     Any,
 }
 
+/// Where the writer makes directories that a specifier of the pattern names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum MakeDirectories {
+    /// In the host's store.
+    #[default]
+    Store,
+    /// Wherever the crashed process may.
+    Anywhere,
+    /// Nowhere, as the kernel: then there is no core.
+    Nowhere,
+}
+
 /// The administrator's settings. The comments on the keys are also their documentation for users:
 /// `documents.rs` makes the tables of docs/configuration.md and docs/config.toml from them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +88,15 @@ pub struct Config {
     /// Append `.PID` to a pattern that has no `%p`, as `kernel.core_uses_pid=1` does, and as
     /// Alibaba ECI does.
     pub core_uses_pid: bool,
+    /// What happens where a core's name exists already: the new core takes it, as with the kernel
+    /// (`replace`); the first one stays, and the new one is not written (`keep`); the new one gets
+    /// a number, `core.1.2` after `core.1`, up to 1,024 (`number`). A container may choose by
+    /// `oci-coredump/existing`.
+    pub existing: Existing,
+    /// Where the writer makes the directories of a pattern that a specifier names (`/cores/%e/core`),
+    /// as the crashed process: in the store; also on volumes and in the container's own layer
+    /// (`anywhere`); nowhere, as the kernel.
+    pub make_directories: MakeDirectories,
     /// Do not start a container whose request cannot be honoured.
     pub strict: bool,
     /// The pattern of containers that ask for none, by the rules for annotations.
@@ -203,6 +227,8 @@ impl Default for Config {
         Config {
             mode: Mode::Dispatch,
             core_uses_pid: true,
+            existing: Existing::Replace,
+            make_directories: MakeDirectories::Store,
             strict: false,
             default_pattern: None,
             select: BTreeMap::new(),

@@ -327,8 +327,31 @@ fn the_reference_of_the_commands() {
         }
         reference.push('\n');
     }
-    let parts = [("commands".to_owned(), table), ("options".to_owned(), reference)];
+    let after = text(all.get_after_help());
+    let is_told =
+        |part: &&str| part.starts_with("Exit status:") || part.starts_with("Environment:");
+    let told: Vec<&str> = after.split("\n\n").filter(is_told).collect();
+    assert_eq!(told.len(), 2, "{after}");
+    let status = format!("```text\n{}\n```\n", told.join("\n\n"));
+    let parts = [
+        ("commands".to_owned(), table),
+        ("status".to_owned(), status),
+        ("options".to_owned(), reference),
+    ];
     compare("docs/commands.md", &with_parts("docs/commands.md", &parts));
+}
+
+/// docs/crash.schema.json, and that docs/records.md has every key of a record.
+#[test]
+fn the_schema_of_a_crash() {
+    let schema = crate::cli::crash_schema().to_value();
+    compare("docs/crash.schema.json", &(serde_json::to_string_pretty(&schema).unwrap() + "\n"));
+    let text = std::fs::read_to_string(path("docs/records.md")).unwrap();
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    for key in schema["properties"].as_object().unwrap().keys() {
+        let is = |row: &&&str| row.split('|').nth(1).unwrap().contains(&format!("`{key}`"));
+        assert!(rows.iter().find(is).is_some(), "docs/records.md does not have `{key}`");
+    }
 }
 
 #[test]

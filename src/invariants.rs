@@ -1,5 +1,5 @@
 //! Invariants of patterns and requests, whatever bytes they were made of. For the readers of
-//! untrusted input in [`crate::hostile`] and in the entry points.
+//! untrusted input in [`crate::fuzzing`] and in the entry points.
 
 use crate::annotation::{self, Annotations};
 use crate::bytes::Limit;

@@ -3,8 +3,8 @@
 //! Two one-way paths; each arrow is a type that the next stage takes by value:
 //!
 //! ```text
-//! hook:    stdin --read--> State --request--> Request --plan--> Plan --apply--> exit code
-//!                    (bounded)     (valid, or a refusal)  (pure)    (ordered, undone on failure)
+//! hook:    stdin --read--> State --request--> Request --plan--> HookPlan --apply--> Changes
+//!                    (bounded)     (valid, or a refusal)  (pure)    (ordered, each with its undo)
 //!
 //!          /run/oci-coredump/containers/<id>.json    the only state that both paths share
 //!
@@ -12,7 +12,7 @@
 //!            --crash-->     Crash      what the kernel said
 //!            --facts-->     Facts      what /proc says, read and verified again
 //!            --identify-->  Origin     a container, or the host
-//!            --plan-->      Plan       keep, forward, or discard and why
+//!            --plan-->      Decision   write, forward, or discard and why
 //!            --write-->     Written    streamed, as the crashed process
 //!            --record-->    Record     one line in the log, one JSON file
 //! ```
@@ -24,7 +24,8 @@
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    bytes, cause, pattern, record, limits, config, annotation    values, no effects
+//! words    bytes, cause, pattern, record, limits, existing, config, annotation
+//!          values, no effects
 //! shared   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, identity
 //!          effects that several entry points need
 //! entry    hook, dump, engine, verify, cli
@@ -45,6 +46,7 @@ mod annotation;
 mod bytes;
 mod cause;
 pub mod config;
+mod existing;
 mod limits;
 mod pattern;
 mod record;
@@ -65,9 +67,9 @@ pub mod cli;
 mod documents;
 pub mod dump;
 pub mod engine;
-pub mod hook;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzzing;
+pub mod hook;
 #[cfg(any(test, fuzzing))]
 mod invariants;
 mod verify;

@@ -2,8 +2,10 @@
 //! annotation `oci-coredump/limits`. Pure.
 
 mod quantity;
+mod share;
 
 pub(crate) use quantity::{Free, Rate};
+pub(crate) use share::DiskShare;
 
 use crate::bytes::Limit;
 use anyhow::{Context, Result, bail};

@@ -79,6 +79,8 @@ pub enum Refusal {
     Control(u8),
     /// It has `..` as a path component.
     Parent,
+    /// Its last component is empty or `.`.
+    Directory,
 }
 
 impl fmt::Display for Refusal {
@@ -98,6 +100,7 @@ impl fmt::Display for Refusal {
                 write!(f, "a pattern may not hold control characters, this one has \\x{b:02x}")
             }
             Refusal::Parent => write!(f, "a pattern may not have `..` as a component"),
+            Refusal::Directory => write!(f, "it names a directory: add a file name"),
         }
     }
 }
@@ -134,6 +137,9 @@ impl FromStr for Pattern {
         let shape = template.expand_argument(&Specifiers::shape());
         if shape.split(|b| *b == b'/').any(|c| c == b"..") {
             return Err(Refusal::Parent);
+        }
+        if matches!(shape.rsplit(|b| *b == b'/').next(), Some(b"" | b".")) {
+            return Err(Refusal::Directory);
         }
         Ok(Pattern(template))
     }
@@ -245,6 +251,14 @@ impl Template {
     pub(crate) fn varies_by_directory(&self) -> bool {
         let end = self.text.iter().rposition(|b| *b == b'/').unwrap_or(0);
         self.text[..end].contains(&b'%')
+    }
+
+    /// How many bytes of the text, and of each name that it gives, are the directory that can exist
+    /// before any crash, where other directories come below it. `None` where they do not.
+    pub(crate) fn fixed_directory(&self) -> Option<usize> {
+        let literal = self.text.split(|b| *b == b'%').next()?;
+        let end = literal.iter().rposition(|b| *b == b'/')? + 1;
+        (self.varies_by_directory() && !self.is_relative()).then_some(end)
     }
 
     /// The directory that can exist before any crash: the longest directory prefix without a

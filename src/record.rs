@@ -1,9 +1,16 @@
 //! What is known about one crash of a registered container, including crashes without a core.
 //! Beyond a few a minute, crashes without a core are counted in one record.
 
+mod paths;
+mod schema;
+mod signal;
+
+pub(crate) use schema::Schema;
+pub(crate) use signal::signal_name;
+
 use crate::cause::{Cause, Word};
 use crate::sys::file::Identity;
-use crate::sys::proc::printable;
+use paths::{bytes, text_and_hex};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +18,7 @@ use std::fmt;
 /// Storage location of a core, which determines how long it is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) enum Location {
     /// A volume that the container mounts: kept when the container is removed.
     Volume,
@@ -80,6 +88,7 @@ impl fmt::Display for Owner {
 /// The result of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) enum Outcome {
     /// The core is being written. A record that stays in this state is of a helper that was killed.
     #[default]
@@ -106,6 +115,7 @@ impl Outcome {
 
 /// The container's names, as its engine gave them. Absent where the engine gave none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Names {
     /// Container ID, from the runtime's state.
     pub container_id: String,
@@ -170,7 +180,11 @@ impl Names {
 /// One crash as a flat JSON object. Strings from the container that are not plain
 /// text are escaped (`\xff`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Record {
+    /// The version of the record's schema: 1. Records of earlier versions have none.
+    #[serde(default)]
+    pub schema: Schema,
     /// When the dump started, RFC 3339 in UTC.
     pub time: String,
     /// The names of the container.
@@ -281,6 +295,7 @@ pub(crate) struct Record {
 
 /// An uploaded core, bundle or record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Uploaded {
     /// Where it is.
     pub url: String,
@@ -329,17 +344,6 @@ impl Record {
     }
 }
 
-fn text_and_hex(path: Option<&[u8]>) -> (Option<String>, Option<String>) {
-    let text = path.map(printable);
-    let same = text.as_ref().map(String::as_bytes) == path;
-    (text, path.filter(|_| !same).map(|p| p.iter().map(|b| format!("{b:02x}")).collect()))
-}
-
-fn bytes(text: Option<&String>, hex: Option<&String>) -> Option<Vec<u8>> {
-    let Some(hex) = hex else { return text.map(|t| t.as_bytes().to_vec()) };
-    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(hex.get(i..i + 2)?, 16).ok()).collect()
-}
-
 /// The line for the log.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -363,57 +367,5 @@ impl fmt::Display for Record {
             Some(reason) => write!(f, ": {reason}"),
             None => Ok(()),
         }
-    }
-}
-
-/// The name of a signal whose default action is to dump core. Others, which only a newer kernel
-/// would send, appear by number.
-pub(crate) fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        5 => "SIGTRAP",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        11 => "SIGSEGV",
-        24 => "SIGXCPU",
-        25 => "SIGXFSZ",
-        31 => "SIGSYS",
-        other => return format!("signal {other}"),
-    };
-    name.to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_come_back() {
-        for path in [
-            &b"/d/core"[..],
-            b"/d/c\xff\xfe",
-            b"/d/a\nb",
-            b"/d/literal\\xff",
-            "/d/\u{e9}".as_bytes(),
-            b"",
-        ] {
-            let mut record = Record::default();
-            record.set_paths(Some(path), Some(path));
-            let text = serde_json::to_string(&record).unwrap();
-            let again: Record = serde_json::from_str(&text).unwrap();
-            assert_eq!(
-                (again.core_bytes().as_deref(), again.host_bytes().as_deref()),
-                (Some(path), Some(path)),
-                "{text}"
-            );
-            assert_eq!(
-                text.contains("_hex"),
-                record.core_path.as_ref().unwrap().as_bytes() != path,
-                "{text}"
-            );
-        }
-        assert_eq!(Record::default().core_bytes(), None);
     }
 }

@@ -32,6 +32,7 @@ use anyhow::{Context, Result, ensure};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Largest entry that is read, in bytes.
@@ -69,6 +70,8 @@ pub(crate) struct Registry {
     run: OwnedFd,
     containers: OwnedFd,
     index: OwnedFd,
+    /// The directory of the accounts, once it was needed.
+    limits: OnceLock<OwnedFd>,
     /// The user that the registry belongs to, if root reads it and it is not root's.
     user: Option<u32>,
 }
@@ -83,7 +86,7 @@ impl Registry {
         let run = file::make_path(&path, 0o700)?;
         let containers = file::make_dir(&run, "containers".as_ref(), 0o700)?;
         let index = file::make_dir(&run, "index".as_ref(), 0o700)?;
-        Ok(Registry { run, containers, index, user: None })
+        Ok(Registry { run, containers, index, limits: OnceLock::new(), user: None })
     }
 
     /// Opens root's registry if it exists.
@@ -104,14 +107,14 @@ impl Registry {
         let run = users::open_run_dir(uid)?;
         let sub = |name: &str| users::open_dir_of(&run, name, uid);
         let (containers, index) = (sub("containers")?, sub("index")?);
-        Some(Registry { run, containers, index, user: Some(uid) })
+        Some(Registry { run, containers, index, limits: OnceLock::new(), user: Some(uid) })
     }
 
     fn open_at(path: &Path) -> Option<Self> {
         let run = file::open_dir(path).ok()?;
         let sub = |name: &str| file::open_subdir(&run, name.as_ref()).ok();
         let (containers, index) = (sub("containers")?, sub("index")?);
-        Some(Registry { run, containers, index, user: None })
+        Some(Registry { run, containers, index, limits: OnceLock::new(), user: None })
     }
 
     /// Takes the lock under which entries and sysctls are changed. Dropping the returned
@@ -140,7 +143,13 @@ impl Registry {
     /// crashes; for accounts see [`Entry::account`].
     pub(crate) fn limits_dir(&self, account: &str) -> Result<OwnedFd> {
         check_id(account.strip_prefix('.').unwrap_or(account))?;
-        let all = file::make_dir(&self.run, "limits".as_ref(), 0o700)?;
+        let all = match self.limits.get() {
+            Some(all) => all,
+            None => {
+                let all = file::make_dir(&self.run, "limits".as_ref(), 0o700)?;
+                self.limits.get_or_init(|| all)
+            }
+        };
         file::make_dir(all, account.as_ref(), 0o700)
     }
 

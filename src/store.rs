@@ -13,6 +13,7 @@
 pub(crate) mod binaries;
 pub(crate) mod pot;
 mod records;
+pub(crate) mod tree;
 pub(crate) mod uploads;
 
 #[cfg(any(test, fuzzing))]
@@ -89,7 +90,7 @@ impl Store {
                 Ok(Some(Store { path: path.to_owned(), dir }))
             }
             Err(e) if file::is_missing(&e) => Ok(None),
-            Err(e) => Err(e).with_context(|| format!("open store {}", path.display())),
+            Err(e) => Err(e).with_context(|| format!("store {}", path.display())),
         }
     }
 
@@ -108,7 +109,7 @@ impl Store {
         let containers = self.containers()?;
         let mut cores = 0;
         for name in file::names(&containers)? {
-            cores += usize::from(!file::remove_empty_dir(&containers, &name)?);
+            cores += usize::from(!tree::remove_if_empty(&containers, &name)?);
         }
         let records = self.records()?.count()?;
         if let (Some(binaries), 0) = (self.look_at_binaries(), records) {
@@ -179,9 +180,9 @@ impl Store {
         Ok(dir)
     }
 
-    /// Removes a container's dump directory if it is empty. Returns whether it did.
+    /// Removes a container's dump directory if no file is in it. Returns whether it did.
     pub(crate) fn forget_empty(&self, id: &str) -> Result<bool> {
-        file::remove_empty_dir(self.containers()?, OsStr::new(id))
+        tree::remove_if_empty(&self.containers()?, OsStr::new(id))
     }
 
     /// Opens the directory of the records, making it if it does not exist.

@@ -99,7 +99,9 @@ fn the_core_alone_and_compressed_ones() {
     );
     std::fs::rename(crash.path("packed"), &crash.core).unwrap();
     assert!(std::fs::read(crash.export("again", &["--core-only"])).unwrap() == whole);
-    assert!(String::from_utf8_lossy(&crash.run("info", &[]).stdout).contains("innermost at "));
+    let info = crash.run("info", &[]).stdout;
+    let info = String::from_utf8_lossy(&info);
+    assert!(info.contains("innermost at ") && info.contains(", compressed to "), "{info}");
     has_stack(&crash.run("debug", &BACKTRACE));
 }
 

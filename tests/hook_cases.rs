@@ -18,7 +18,10 @@ fn cases() {
     let mut wrong = Vec::new();
     for dir in dirs {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
-        command.arg("plan").arg(&dir).arg("--config").arg(dir.join("config.toml"));
+        // Not the configuration of this machine.
+        let config = Some(dir.join("config.toml")).filter(|path| path.exists());
+        command.arg("plan").arg(&dir).arg("--config");
+        command.arg(config.unwrap_or("/dev/null".into()));
         if dir.join("state.json").exists() {
             command.arg("--state").arg(dir.join("state.json"));
         }

@@ -498,6 +498,18 @@ fn copies_are_private_and_go_whatever_happens() {
     }
 }
 
+/// Paths outside of the target directory that go when the test ends, also if it fails.
+struct Planted([PathBuf; 3]);
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
 /// What a killed process could not clean up is swept, and what only looks like that is not.
 #[test]
 fn what_others_left_behind_is_swept() {
@@ -505,16 +517,17 @@ fn what_others_left_behind_is_swept() {
     let name = |end: &str| {
         PathBuf::from(format!("/var/tmp/oci-coredump-debug-{}{end}", std::process::id()))
     };
-    let (left, link, foreign) = (name("left"), name("link"), name("foreign"));
+    let planted = Planted([name("left"), name("link"), name("foreign")]);
+    let [left, link, foreign] = &planted.0;
     std::fs::create_dir_all(left.join("crash/root")).unwrap();
     std::fs::write(left.join("crash/core"), "x").unwrap();
-    symlink(store.path(), &link).unwrap();
-    std::fs::create_dir(&foreign).unwrap();
+    symlink(store.path(), link).unwrap();
+    std::fs::create_dir(foreign).unwrap();
     if is_root() {
         const ID: u32 = 2_147_451_000;
         std::fs::write(left.join(format!("of-{ID}")), "").unwrap();
         std::os::unix::fs::chown(left.join("crash"), Some(ID), Some(ID)).unwrap();
-        std::os::unix::fs::chown(&foreign, Some(4242), Some(4242)).unwrap();
+        std::os::unix::fs::chown(foreign, Some(4242), Some(4242)).unwrap();
     }
     let out = Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
         .args(["vacuum", "--keep", "9", "--store"])
@@ -523,7 +536,6 @@ fn what_others_left_behind_is_swept() {
         .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let stays = (link.symlink_metadata().is_ok(), foreign.exists(), store.path().exists());
-    let _ = (std::fs::remove_file(&link), std::fs::remove_dir(&foreign));
     assert!(!left.exists());
     assert_eq!(stays, (true, is_root(), true));
 }

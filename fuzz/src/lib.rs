@@ -1,4 +1,4 @@
-//! The fuzz targets are the readers of `oci_coredump::hostile`, by name.
+//! The fuzz targets are the readers of `oci_coredump::fuzzing`, by name.
 
 pub mod mutate;
 
@@ -7,7 +7,7 @@ pub mod mutate;
 /// # Panics
 /// The reader does: that is what is looked for. Or there is none of this name.
 pub fn run(name: &str, data: &[u8]) {
-    let (_, target) = oci_coredump::hostile::TARGETS
+    let (_, target) = oci_coredump::fuzzing::TARGETS
         .iter()
         .find(|(known, _)| *known == name)
         .unwrap_or_else(|| panic!("no target {name}"));

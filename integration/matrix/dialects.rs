@@ -3,14 +3,17 @@
 use std::fs;
 
 use support::bundle::Bundle;
+use support::fixture::in_the_store;
 use support::runtime::{Container, Kind, Runtime};
-use support::scene::{ECI, bundle, crash, host};
+use support::scene::{ECI, bundle, crash, host, only_record};
 
 support::per_runtime!(
     every_dialect,
     the_limit_of_config_json_is_overruled,
     the_filter,
     the_limit_limits,
+    a_share_of_the_file_system,
+    a_bad_limit_costs_no_core,
     the_default_pattern,
     core_uses_pid_of_the_configuration
 );
@@ -201,4 +204,57 @@ fn core_uses_pid_of_the_configuration(kind: Kind) {
     let names: Vec<_> =
         fs::read_dir(volume.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["core"]);
+}
+
+/// StarlingX's percentages, on a file system of 8 MiB.
+fn a_share_of_the_file_system(kind: Kind) {
+    for (key, value, room) in [
+        ("core_max_size", "25%", 2 << 20),
+        ("core_min_free", "75%", 2 << 20),
+        ("core_max_size", "0", 8 << 20),
+    ] {
+        let host = host();
+        let runtime = Runtime::new(kind);
+        let id = format!("share-{}", kind.name());
+        let mut bundle = in_the_store();
+        bundle.config["annotations"].as_object_mut().unwrap().clear();
+        bundle.annotation("starlingx.io/core_pattern", "/dump/core");
+        bundle.annotation(&format!("starlingx.io/{key}"), value).tmpfs("/dump", 8 << 20);
+        let container = runtime.start(&bundle, &id);
+        container.exec(&["/bin/crasher", "--fill", "4", "null"]);
+        host.settle();
+        let record = only_record(&host, &id);
+        let on_disk = record["disk_size"].as_u64().unwrap();
+        if room < 8 << 20 {
+            assert_eq!(
+                (&record["outcome"], &record["cause"]),
+                (&"truncated".into(), &"share".into())
+            );
+            assert!(
+                on_disk <= room + (64 << 10) && on_disk >= room / 2,
+                "{key} = {value}: {record:#}"
+            );
+        } else {
+            assert_eq!(record["outcome"], "written", "{record:#}");
+            assert!(on_disk > 4 << 20, "{record:#}");
+        }
+        container.remove();
+    }
+}
+
+/// It has the default, and the pattern holds, unless the container requires all that it asks for.
+fn a_bad_limit_costs_no_core(kind: Kind) {
+    let _host = host();
+    let runtime = Runtime::new(kind);
+    let mut bundle = bundle();
+    bundle.annotation(ECI, "/d/core").annotation("oci-coredump/limit", "lots");
+    let container = runtime.start(&bundle, "bad-limit");
+    assert_eq!(container.sh("cat /proc/sys/kernel/core_pattern"), "/d/core\n");
+    assert_eq!(soft_limit_of_init(&container), UNLIMITED);
+    let (pid, _) = crash(|script| container.sh(script), "segv");
+    assert_eq!(container.sh("ls /d"), format!("core.{pid}\n"));
+    container.remove();
+    bundle.annotation("oci-coredump/required", "true");
+    let Err(why) = runtime.try_create(&bundle, "bad-limit") else { panic!("it was started") };
+    assert!(why.contains("oci-coredump/limit"), "{why}");
 }

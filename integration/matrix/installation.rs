@@ -64,7 +64,20 @@ fn make_install_and_uninstall() {
         "usr/share/man/man1/oci-coredump.1",
         "usr/share/zsh/vendor-completions/_oci-coredump",
     ];
-    assert_eq!(files(root), expected.map(PathBuf::from));
+    let (pages, others): (Vec<PathBuf>, Vec<PathBuf>) = files(root)
+        .into_iter()
+        .partition(|file| file.starts_with("usr/share/man/man1") && !file.ends_with(MAIN_PAGE));
+    assert_eq!(others, expected.map(PathBuf::from));
+    // A page for each command that the main page names, and no other.
+    let main = fs::read_to_string(root.join("usr/share/man/man1").join(MAIN_PAGE)).unwrap();
+    let mut named: Vec<PathBuf> = main
+        .lines()
+        .filter_map(|line| line.strip_prefix(r"\fB")?.strip_suffix(r"\fR(1)"))
+        .map(|name| format!("usr/share/man/man1/{}.1", name.replace('\\', "")).into())
+        .collect();
+    named.sort();
+    assert!(named.len() > 15, "{named:?}");
+    assert_eq!(pages, named);
     for file in expected {
         assert!(fs::metadata(root.join(BINARY)).unwrap().len() > 0, "{file} is empty");
     }
@@ -100,6 +113,9 @@ fn make_install_and_uninstall() {
         assert!(!root.join(directory).exists(), "{directory} stays");
     }
 }
+
+/// The manual page of the program.
+const MAIN_PAGE: &str = "oci-coredump.1";
 
 /// `install` and `uninstall` of the binary: the host part.
 #[test]

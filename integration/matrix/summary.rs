@@ -32,14 +32,10 @@ fn the_same_crash_has_the_same_hash(kind: Kind) {
     assert_eq!(hash(&first), hash(&second));
     assert_ne!(hash(&first), hash(&other));
     let out = product(&["list", "--group", "--json"]).output().unwrap();
-    let groups: Value =
-        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
-    let seen: Vec<(&Value, &Value)> = groups
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|group| (&group["crashes"], &group["stack_hash"]))
-        .collect();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let groups: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seen: Vec<(&Value, &Value)> =
+        groups.iter().map(|group| (&group["crashes"], &group["stack_hash"])).collect();
     assert_eq!(seen.len(), 2, "{groups:#}");
     assert!(seen.contains(&(&Value::from(2), &first["stack_hash"])), "{groups:#}");
     // Without it nothing is read, and nothing told.

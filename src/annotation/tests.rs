@@ -94,6 +94,70 @@ fn limits() {
     );
 }
 
+/// "0 to disable", and percentages of the disk; docs.starlingx.io, "Kubernetes Pod Core Dump
+/// Handler".
+#[test]
+fn starlingx_sizes() {
+    let of = |key: &str, value: &str| {
+        let list = [("starlingx.io/core_pattern", "c"), (key, value)];
+        wishes(&of(&list), None, None).unwrap().unwrap()
+    };
+    let free = |bytes, percent| Some(Free { bytes, percent });
+    for (value, limit) in [
+        ("0", Limit::Unlimited),
+        ("0%", Limit::Unlimited),
+        ("0B", Limit::Unlimited),
+        ("100B", Limit::Finite(100)),
+        ("200k", Limit::Finite(200 << 10)),
+        ("2G", Limit::Finite(2 << 30)),
+    ] {
+        let w = of("starlingx.io/core_max_size", value);
+        assert_eq!((w.limit.unwrap_or_default(), w.notes.len()), (limit, 0), "{value}");
+        assert_eq!(w.share.room(1000, 1000), None, "{value}");
+    }
+    let w = of("starlingx.io/core_max_size", "50%");
+    assert_eq!((w.limit, w.share.max_size), (None, free(None, Some(50))));
+    assert_eq!(of("starlingx.io/core_max_used", "50%").share.max_used, free(None, Some(50)));
+    assert_eq!(of("starlingx.io/core_min_free", "1G").share.min_free, free(Some(1 << 30), None));
+    assert_eq!(of("starlingx.io/core_compression", "none").notes, [""; 0]);
+    for (key, value) in [
+        ("starlingx.io/core_max_size", "lots"),
+        ("starlingx.io/core_max_used", "200%"),
+        ("starlingx.io/core_compression", "lz4"),
+    ] {
+        let w = of(key, value);
+        assert_eq!((w.limit, w.share, w.notes.len()), (None, DiskShare::default(), 1), "{key}");
+        assert!(w.notes[0].contains(key) && w.notes[0].contains(value), "{}", w.notes[0]);
+    }
+}
+
+/// Its handler takes the letters of specifiers in either case.
+#[test]
+fn starlingx_specifiers() {
+    let of = |text: &str| {
+        let list = [("starlingx.io/core_pattern", text)];
+        wishes(&of(&list), None, None).unwrap().unwrap().pattern.to_string()
+    };
+    assert_eq!(of("/D/core.%P.%U.%G.%S.%T.%E.%H"), "/D/core.%P.%u.%g.%s.%t.%E.%h");
+    assert_eq!(of("/d/100%%U.%p"), "/d/100%%U.%p");
+    assert_eq!(pattern(&[("oci-coredump/pattern", "/d/%U%e")]).as_deref(), Some("/d/%U%e"));
+}
+
+#[test]
+fn what_happens_at_an_existing_name() {
+    let of = |value| {
+        let list = [("oci-coredump/pattern", "c"), ("oci-coredump/existing", value)];
+        wishes(&of(&list), None, None).unwrap().unwrap().existing
+    };
+    assert_eq!(
+        ["replace", "keep", "number"].map(of),
+        [Existing::Replace, Existing::Keep, Existing::Number].map(Some)
+    );
+    let default = "c".parse().unwrap();
+    let unsaid = wishes(&self::of(&[]), None, Some(&default)).unwrap().unwrap();
+    assert_eq!(unsaid.existing, None);
+}
+
 #[test]
 fn how_it_is_written() {
     let of =
@@ -155,14 +219,38 @@ fn refusals_name_the_key_the_value_and_the_rule() {
             ["oci-coredump/release", "now", "complete or early"],
         ),
         (
+            vec![("oci-coredump/pattern", "c"), ("oci-coredump/existing", "rename")],
+            ["oci-coredump/existing", "rename", "replace, keep or number"],
+        ),
+        (
+            vec![("oci-coredump/pattern", "c"), ("oci-coredump/limits", "cores=many")],
+            ["oci-coredump/limits", "cores=many", "whole number"],
+        ),
+        (
             vec![("oci-coredump/pattern", "c"), ("oci-coredump/required", "yes")],
             ["oci-coredump/required", "yes", "true or false"],
         ),
         (vec![("system.cci.io/coredump", "/plain")], ["system.cci.io/coredump", "/plain", "JSON"]),
     ];
     for (list, parts) in table {
-        let e = format!("{:#}", wishes(&of(&list), None, None).unwrap_err());
-        assert!(parts.iter().all(|p| e.contains(p)), "{list:?}: {e}");
+        // A setting beside the pattern costs no cores, unless all is required.
+        let beside = list.len() > 1 && list[1].0 != "oci-coredump/required";
+        let says = |text: &str| {
+            assert!(parts.iter().all(|p| text.contains(p)), "{list:?}: {text}");
+        };
+        if beside {
+            let w = wishes(&of(&list), None, None).unwrap().unwrap();
+            assert_eq!((w.pattern.to_string().as_str(), w.notes.len()), ("c", 1), "{list:?}");
+            says(&w.notes[0]);
+            assert_eq!(
+                Wishes { notes: vec![], ..w },
+                wishes(&of(&list[..1]), None, None).unwrap().unwrap(),
+                "not the default"
+            );
+        }
+        let strict = [&list[..], &[("oci-coredump/required", "true")]].concat();
+        let list = if beside { &strict } else { &list };
+        says(&format!("{:#}", wishes(&of(list), None, None).unwrap_err()));
     }
     assert!(required(&of(&[("oci-coredump/required", "yes")]), None));
     assert!(required(&of(&[("c.oci-coredump/required", "true")]), Some("c")));

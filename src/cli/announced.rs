@@ -62,7 +62,7 @@ impl Announced {
     }
 
     /// Writes the whole file, holes as zeros, to a stream that cannot seek.
-    pub(super) fn stream_to(&mut self, to: &mut impl Write) -> Result<()> {
+    pub(super) fn stream_to(&mut self, to: &mut (impl Write + ?Sized)) -> Result<()> {
         let mut at = 0;
         for (start, len) in self.pieces.clone() {
             std::io::copy(&mut std::io::repeat(0).take(start - at), to)?;

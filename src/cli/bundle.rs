@@ -14,13 +14,13 @@
 
 use super::announced::Announced;
 use super::sink::Sink;
+use super::subject::Opened;
 use super::unpack;
 use crate::corefile::Match;
-use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::record::Record;
 use crate::sys::text;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
@@ -38,10 +38,10 @@ pub(super) struct Bundle {
 
 impl Bundle {
     /// Collects the files of a core. A file is taken only if it is the one that was mapped.
-    pub(super) fn collect(core: File, record: Option<Record>, paths: &SearchPaths) -> Result<Self> {
+    pub(super) fn collect(Opened { core, record, paths, name }: Opened) -> Result<Self> {
         // First of all, so that from here on its owner cannot make it longer.
         let core = Announced::new(core)?;
-        let reading = reader::read(core.inner(), paths)?;
+        let reading = reader::read(core.inner(), &paths).context(name)?;
         let mut bundle = Bundle {
             core,
             record,

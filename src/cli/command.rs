@@ -4,7 +4,7 @@ use super::{
     completions, debug, disable, doctor, enable, export, info, install, list, man, metrics, node,
     nri, plan, report, rm, ship, uninstall, vacuum, verify, watch,
 };
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 
 const AFTER: &str = "\
@@ -25,10 +25,19 @@ Files:
   /var/lib/oci-coredump/binaries/      executables and libraries of the cores,
                                        by build-id and content
 
-Exit status: 0 success, also if the reader of a pipe has closed it; 1 failure, no crash matched, or
-`doctor` found a failure; 2 wrong command line.
-Environment: NO_COLOR (no colours, even on a terminal), TZ (time zone in which times are shown and
-read).";
+Exit status:
+  0  done; also if the reader of a pipe has closed it
+  1  failed; no crash matched; info: a core could not be read; plan: the request is refused;
+     doctor: a check failed; verify: a check failed; rm, vacuum: something could not be removed;
+     debug: the debugger's own status
+  2  wrong command line: an option, a MATCH, a TIME or a SIZE that cannot be understood
+
+Environment:
+  TZ                  the time zone in which times are shown and read
+  NO_COLOR            no colours, even on a terminal
+  OCI_COREDUMP_PAGER  the pager of list and info on a terminal; else PAGER, else less. Empty or
+                      cat: none
+  COLUMNS             the width of a terminal that does not tell its own";
 
 /// Gives every container its own core_pattern, as if the kernel had namespaced it.
 #[derive(Debug, Parser)]
@@ -40,6 +49,9 @@ pub(super) struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
 }
+
+/// Begins a paragraph of a verb's description that is a command line.
+const EXAMPLE: &str = "Example: ";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -82,6 +94,23 @@ pub(super) enum Verb {
     Completions(completions::Args),
 }
 
+/// The definition of the command line, with the examples of each verb at the end of its help.
+pub(super) fn definition() -> clap::Command {
+    Cli::command().mut_subcommands(|verb| {
+        let long = verb.get_long_about().map(ToString::to_string).unwrap_or_default();
+        let (examples, prose): (Vec<&str>, Vec<&str>) =
+            long.split("\n\n").partition(|paragraph| paragraph.starts_with(EXAMPLE));
+        if examples.is_empty() {
+            return verb;
+        }
+        let examples = examples.iter().map(|line| line.replacen(EXAMPLE, "  ", 1));
+        let mut after = verb.get_after_help().map(|help| format!("{help}\n\n")).unwrap_or_default();
+        after.push_str("Examples:\n");
+        after.push_str(&examples.collect::<Vec<_>>().join("\n"));
+        verb.long_about(prose.join("\n\n")).after_long_help(after)
+    })
+}
+
 impl Verb {
     /// The verb's word on the command line, for messages.
     pub(super) fn name(&self) -> &'static str {
@@ -117,7 +146,6 @@ impl Verb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_sound() {

@@ -8,6 +8,7 @@
 
 use super::bundle::Bundle;
 use super::private::Private;
+use super::programs::{self, SEARCH};
 use super::selection::{MATCH, Which};
 use super::subject::{self, Subject};
 use super::{remote, table, unpack};
@@ -16,7 +17,6 @@ use crate::sys::{apart, file, kernel, user};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -68,6 +68,14 @@ impl Debugger {
         user::is_host_root() && !self.as_root
     }
 
+    /// Its path.
+    fn find(&self) -> Result<PathBuf> {
+        programs::find(&self.program).with_context(|| {
+            let name = self.program.display();
+            format!("start {name}: install gdb, or name another debugger with --debugger")
+        })
+    }
+
     fn private(&self) -> Result<Private> {
         file::set_umask(0o077);
         Private::new(self.gives_up_rights())
@@ -77,18 +85,17 @@ impl Debugger {
 /// Opens the bundle that is named, else the newest matching crash.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let debugger = &args.debugger;
+    // Before anything is copied.
+    debugger.find()?;
     if let Some(url) = args.which.url() {
         let (dir, at) = unpack_for(remote::fetch(url)?, debugger).context("unpack")?;
         return start(dir, &at, debugger);
     }
-    if let [bundle] = args.which.matches.as_slice()
-        && bundle.ends_with(".tar.zst")
-    {
+    if let Some(bundle) = args.which.word().filter(|word| word.ends_with(".tar.zst")) {
         return run_bundle(Path::new(bundle), debugger);
     }
     let (chosen, query) = args.which.choose()?;
-    let (core, record, paths) = subject::open(&chosen, &query, &args.from)?;
-    let mut bundle = Bundle::collect(core, record, &paths)?;
+    let mut bundle = Bundle::collect(subject::open(&chosen, &query, &args.from)?)?;
     for path in &bundle.lacking {
         log::warn!("debug: {path:?}: the file that was mapped is not found, going on without it");
     }
@@ -161,23 +168,9 @@ fn start(dir: Private, at: &Path, debugger: &Debugger) -> Result<ExitCode> {
 
 /// Environment variables of the caller that the debugger gets, besides LC_*.
 const KEPT: [&str; 5] = ["TERM", "LANG", "COLUMNS", "LINES", "TZ"];
-const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Finds the program that the caller's shell would start.
-fn find(program: &Path) -> Result<PathBuf> {
-    if program.as_os_str().as_bytes().contains(&b'/') {
-        return std::path::absolute(program).context("its path");
-    }
-    let path = std::env::var_os("PATH").unwrap_or_else(|| SEARCH.into());
-    std::env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
-        .with_context(|| format!("start {}: it is in no directory of PATH", program.display()))
-}
 
 fn command(at: &Path, home: &Path, debugger: &Debugger) -> Result<Command> {
-    let mut command = Command::new(find(&debugger.program)?);
+    let mut command = Command::new(debugger.find()?);
     command.current_dir(home).env_clear().env("PATH", SEARCH);
     for (name, value) in std::env::vars_os() {
         let text = name.to_string_lossy();

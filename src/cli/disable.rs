@@ -1,9 +1,11 @@
 //! `disable`: undoes `enable`.
 
+use super::completions::candidates;
 use super::root::need_root;
 use crate::config::Config;
 use crate::hook::live;
 use anyhow::Result;
+use clap_complete::ArgValueCompleter;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -13,6 +15,7 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Name or ID of the container, the beginning of the ID, or POD/NAME.
+    #[arg(add = ArgValueCompleter::new(candidates::registered))]
     container: String,
 }
 

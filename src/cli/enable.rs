@@ -1,5 +1,6 @@
 //! `enable`: gives a running container its own core pattern.
 
+use super::completions::candidates;
 use super::root::need_root;
 use super::tools;
 use crate::annotation::Annotations;
@@ -8,8 +9,10 @@ use crate::hook::live::{self, RunningContainer};
 use crate::record::Names;
 use crate::registry::check_id;
 use crate::report::one_line;
+use crate::sys::file;
 use crate::sys::proc::Proc;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use clap_complete::ArgValueCompleter;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -19,7 +22,8 @@ use std::process::ExitCode;
 /// mounts the container's view of core_pattern, sets RLIMIT_CORE of all its processes and
 /// registers it. podman, docker, nerdctl, crictl, ctr, runc, crun and youki are asked for it at
 /// once, as far as they are installed, for three seconds at most; with --by only the given
-/// command; with --pid none. Each difference from a container that was started this way is printed on a line.
+/// command; with --pid none. Each difference from a container that was started this way is
+/// printed on a line.
 ///
 /// Example: oci-coredump enable web --pattern /pod/data/dump/core-eci --limit 2G
 #[derive(Debug, clap::Args)]
@@ -28,6 +32,7 @@ use std::process::ExitCode;
 ))]
 pub(super) struct Args {
     /// Name or ID of the container, the beginning of the ID, or POD/NAME.
+    #[arg(add = ArgValueCompleter::new(candidates::running))]
     container: Option<String>,
     /// Process ID of one of its processes. CONTAINER is then only the name to register it
     /// under, and may be omitted.
@@ -93,10 +98,15 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
 }
 
 fn by_pid(pid: i32, name: Option<&str>) -> Result<RunningContainer> {
+    let process = Proc::open(pid).map_err(|e| match file::is_missing(&e) {
+        true => anyhow!("--pid {pid}: there is no such process"),
+        false => e.context(format!("--pid {pid}")),
+    })?;
     let id = match name {
         Some(name) => name.to_owned(),
-        None => Proc::open(pid)
-            .and_then(|p| p.cgroups())?
+        None => process
+            .cgroups()
+            .with_context(|| format!("--pid {pid}"))?
             .iter()
             .find_map(|g| id_of_group(&g.path))
             .unwrap_or_else(|| format!("pid-{pid}")),

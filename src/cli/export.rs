@@ -7,11 +7,8 @@ use super::remote;
 use super::selection::{MATCH, Which};
 use super::subject::{self, Subject};
 use super::table;
-use crate::corefile::files::SearchPaths;
-use crate::record::Record;
-use crate::sys::{AsFd, file, file::NewFile};
-use anyhow::{Context, Result};
-use std::fs::File;
+use super::target_file::Target;
+use anyhow::Result;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,85 +28,42 @@ pub(super) struct Args {
     which: Which,
     #[command(flatten)]
     from: Subject,
-    /// Write to this file; - is stdout.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    target: Target,
     /// Write only the core, decompressed.
     #[arg(long)]
     core_only: bool,
 }
 
-/// Writes the bundle, or only the core, to `output`; `-` is stdout. The file appears only when it
-/// is complete: until then it has no name, or a temporary one if the file system does not support
-/// unnamed files. Only its owner may read it.
+/// Writes the bundle, or only the core. Only the owner of the file may read it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(url) = args.which.url().filter(|_| !args.core_only) {
-        return run_fetched(remote::fetch(url)?, &args.output).map(|()| ExitCode::SUCCESS);
-    }
-    let (chosen, query) = args.which.choose()?;
-    let (core, record, paths) = subject::open(&chosen, &query, &args.from)?;
-    let (output, core_only) = (args.output.as_path(), args.core_only);
-    write(core, record, &paths, output, core_only).map(|()| ExitCode::SUCCESS)
-}
-
-fn write(
-    core: File,
-    record: Option<Record>,
-    paths: &SearchPaths,
-    output: &Path,
-    core_only: bool,
-) -> Result<()> {
-    if output == Path::new("-") {
-        let mut out = std::io::stdout().lock();
-        return if core_only {
-            let mut core = Announced::new(core)?;
-            core.stream_to(&mut out)?;
-            warn_if_shortened(&core);
-            Ok(())
-        } else {
-            archive(Bundle::collect(core, record, paths)?, out, Path::new("coredump"))
-        };
-    }
-    let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
-    let top = name.to_string_lossy();
-    let top = top.strip_suffix(".tar.zst").filter(|top| is_plain(top)).unwrap_or("coredump");
-    write_new(output, |new| {
-        if core_only {
-            let mut core = Announced::new(core)?;
-            core.copy_to(new)?;
-            warn_if_shortened(&core);
-            Ok(())
-        } else {
-            archive(Bundle::collect(core, record, paths)?, new, Path::new(top))
+    args.target.check_binary()?;
+    match args.which.url().filter(|_| !args.core_only) {
+        Some(url) => {
+            let mut bundle = remote::fetch(url)?;
+            args.target.write(|out| Ok(std::io::copy(&mut bundle, out).map(drop)?))?;
         }
-    })
-}
-
-/// Writes a fetched bundle to `output`, as it is.
-fn run_fetched(mut bundle: File, output: &Path) -> Result<()> {
-    if output == Path::new("-") {
-        std::io::copy(&mut bundle, &mut std::io::stdout().lock()).context("write")?;
-        return Ok(());
+        None => {
+            let (chosen, query) = args.which.choose()?;
+            let subject = subject::open(&chosen, &query, &args.from)?;
+            match args.core_only {
+                true => write_core(Announced::new(subject.core)?, &args.target)?,
+                false => {
+                    let bundle = Bundle::collect(subject)?;
+                    args.target.write(|out| archive(bundle, out, &top(&args.target.output)))?;
+                }
+            }
+        }
     }
-    write_new(output, |mut file| Ok(std::io::copy(&mut bundle, &mut file).map(drop)?))
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the file `output` with what `write` puts into it. It appears when it is complete.
-pub(super) fn write_new(output: &Path, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
-    let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
-    let dir = output.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
-    let dir = file::open_dir(dir)?;
-    let new = NewFile::create(dir.as_fd())
-        .with_context(|| format!("create a file for {}", output.display()))?;
-    write(new.file()).with_context(|| format!("write {}", output.display()))?;
-    new.name(name).with_context(|| format!("rename to {}", output.display()))
-}
-
-fn is_plain(top: &str) -> bool {
-    !matches!(top, "" | "." | "..") && !top.chars().any(crate::sys::text::is_deceptive)
-}
-
-fn warn_if_shortened(core: &Announced) {
+/// Writes the core alone; holes stay holes in a file.
+fn write_core(mut core: Announced, target: &Target) -> Result<()> {
+    match target.is_stream() {
+        true => target.write(|out| core.stream_to(out))?,
+        false => target.make(|new| core.copy_to(new))?,
+    }
     if core.lacking > 0 {
         log::warn!(
             "export: the core was made shorter while it was read: {} of its {} bytes are zeros \
@@ -118,6 +72,17 @@ fn warn_if_shortened(core: &Announced) {
             core.size
         );
     }
+    Ok(())
+}
+
+/// The name of the bundle's directory.
+fn top(output: &Path) -> PathBuf {
+    let name = output.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(".tar.zst").filter(|top| is_plain(top)).unwrap_or("coredump").into()
+}
+
+fn is_plain(top: &str) -> bool {
+    !matches!(top, "" | "." | "..") && !top.chars().any(crate::sys::text::is_deceptive)
 }
 
 fn archive(bundle: Bundle, out: impl Write, top: &Path) -> Result<()> {

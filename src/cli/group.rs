@@ -1,11 +1,11 @@
 //! `list --group`: crashes of one kind in one row, by the hash of where they crashed.
 
-use super::list::time;
+use super::clock;
+use super::output;
 use super::table::{self, Column, left, right};
 use crate::record::Record;
 use crate::sys::text;
 use anyhow::Result;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -60,10 +60,12 @@ fn groups(records: &[Record]) -> Vec<Group<'_>> {
 pub(super) fn print(out: &mut impl Write, records: &[Record], json: bool) -> Result<()> {
     let groups = groups(records);
     if json {
-        writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&groups)?))?;
+        for group in &groups {
+            writeln!(out, "{}", text::json(&serde_json::to_string(group)?))?;
+        }
         return Ok(());
     }
-    let zone = TimeZone::system();
+    let zone = clock::zone();
     let rows: Vec<Vec<table::Cell>> = groups
         .iter()
         .map(|group| {
@@ -74,15 +76,15 @@ pub(super) fn print(out: &mut impl Write, records: &[Record], json: bool) -> Res
             };
             vec![
                 group.crashes.to_string().into(),
-                time(group.first, &zone).into(),
-                time(group.last, &zone).into(),
+                clock::shown(group.first, &zone).into(),
+                clock::shown(group.last, &zone).into(),
                 group.stack_hash.unwrap_or("-").into(),
                 group.exe.into(),
                 place.into(),
             ]
         })
         .collect();
-    Ok(table::print(out, &COLUMNS, &rows)?)
+    Ok(table::print(out, &COLUMNS, &rows, output::width())?)
 }
 
 #[cfg(test)]

@@ -1,35 +1,39 @@
 //! `list`: prints the crashes, the newest last.
 
+use super::clock;
+use super::crash_json::CrashJson;
 use super::group;
 use super::locate::{self, Seen, State};
+use super::output::{self, Paging};
+use super::overwriter::{self, Overwriter, Overwriters};
 use super::query::{self, Query};
-use super::selection::{MATCH, Which, by_time, no_match};
-use super::table::{self, Cell, Column, left, right};
+use super::selection::{Chosen, MATCH, Which, no_match};
+use super::table::{self, Cell, Column, Table, left, right};
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::store::{Records, Store};
-use crate::sys::text;
+use crate::store::Records;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde::Serialize;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// Columns of a terminal from which on a time has its weekday and its zone.
+const WIDE: usize = 100;
+
 const COLUMNS: [Column; 10] = [
     left("TIME"),
     right("PID"),
-    right("UID"),
-    right("GID"),
+    right("UID").rank(2),
+    right("GID").rank(3),
     left("SIG"),
     left("COREFILE"),
-    left("CONTAINER"),
-    left("EXE"),
-    right("SIZE"),
-    left("UPLOADED"),
+    left("CONTAINER").flexible(),
+    left("EXE").flexible(),
+    right("SIZE").rank(1),
+    left("UPLOADED").rank(4),
 ];
 
 /// List the crashes, the newest last.
@@ -37,10 +41,14 @@ const COLUMNS: [Column; 10] = [
 /// The column UPLOADED is yes when oci-coredump-ship has uploaded the crash, and no if its
 /// container does not want that.
 ///
+/// On a terminal that is too narrow UPLOADED, GID, UID and SIZE are left out, in this order, and
+/// the beginnings of long names are cut; a pipe gets all.
+///
 /// The column COREFILE is: present; truncated, the file is incomplete; missing, it was removed;
-/// removed with its container, or with its pod: it was where only these keep it; overwritten, another file has its name; inaccessible, you may not read it; unreachable, its
-/// file system does not answer; leased, another process holds a lease on it; none, it was never
-/// written (`info` shows why).
+/// removed with its container, or with its pod: it was where only these keep it; overwritten,
+/// another file has its name, by the crash of a TIME where a record knows that file; inaccessible,
+/// you may not read it; unreachable, its file system does not answer; leased, another process holds
+/// a lease on it; none, it was never written (`info` shows why).
 ///
 /// Example: oci-coredump list pod=shop-0 --since yesterday
 #[derive(Debug, clap::Args)]
@@ -54,7 +62,7 @@ pub(super) struct Args {
     /// List the newest first.
     #[arg(short, long)]
     reverse: bool,
-    /// Print a JSON array of records; with --follow one object on each line.
+    /// Print JSON, one object for each crash, on one line (docs/records.md).
     #[arg(long)]
     json: bool,
     /// Keep running and print new crashes as they happen.
@@ -64,61 +72,64 @@ pub(super) struct Args {
     /// crashed.
     #[arg(long, conflicts_with_all = ["reverse", "follow", "newest"])]
     group: bool,
+    #[command(flatten)]
+    paging: Paging,
 }
 
-/// A record and the state of its core, as JSON.
-#[derive(Serialize)]
-struct Row<'a> {
-    #[serde(flatten)]
-    record: &'a Record,
-    corefile: State,
+impl Args {
+    /// Whether people read the output, and it ends.
+    pub(super) fn is_paged(&self) -> bool {
+        !self.paging.no_pager && !self.json && !self.follow
+    }
 }
+
+/// How many records are read, and looked for, at once.
+const BLOCK: usize = 1000;
 
 /// Prints the matching crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let (chosen, query) = &args.which.choose()?;
-    let store = match Store::look(&chosen.store)? {
-        None if args.follow => Some(chosen.make_store()?),
-        found => found,
-    };
+    let mut printer = Printer::new(chosen, args.json);
+    if args.follow {
+        return follow(out, chosen, query, args, &mut printer);
+    }
+    let Some(crashes) = chosen.crashes(query)? else { return no_match(chosen) };
+    if args.group {
+        let records: Vec<Record> = crashes.iter().collect();
+        group::print(out, &records, args.json)?;
+        return if records.is_empty() { no_match(chosen) } else { Ok(ExitCode::SUCCESS) };
+    }
+    let count = match (args.newest, args.reverse) {
+        (Some(most), false) => printer.all(out, crashes.newest(most).into_iter()),
+        (Some(most), true) => printer.all(out, crashes.iter().rev().take(most)),
+        (None, false) => printer.all(out, crashes.iter()),
+        (None, true) => printer.all(out, crashes.iter().rev()),
+    }?;
+    out.flush()?;
+    if count == 0 { no_match(chosen) } else { Ok(ExitCode::SUCCESS) }
+}
+
+/// Prints the matching crashes, and those that come.
+fn follow(
+    out: &mut impl Write,
+    chosen: &Chosen,
+    query: &Query,
+    args: &Args,
+    printer: &mut Printer<'_>,
+) -> Result<ExitCode> {
     // The watch starts before the first reading, and what that reading found is not printed again:
     // so no crash is missed in between.
-    let mut live = match &store {
-        Some(store) if args.follow => {
-            Some(store.records().and_then(|r| Ok((r.watch()?, r, BTreeSet::new())))?)
-        }
-        _ => None,
-    };
-    let mut records = match &mut live {
-        Some((_, dir, seen)) => by_time(fresh(dir, seen, query)?),
-        None => chosen.records(query)?,
-    };
-    let skip = args.newest.map_or(0, |n| records.len().saturating_sub(n));
-    records.drain(..skip);
-    if args.reverse {
-        records.reverse();
+    let dir = chosen.records_to_watch()?;
+    let (watch, mut seen) = (dir.watch()?, BTreeSet::new());
+    let mut records = fresh(&dir, &mut seen, query)?;
+    records.drain(..args.newest.map_or(0, |n| records.len().saturating_sub(n)));
+    printer.all(out, records.into_iter())?;
+    printer.is_loose = true;
+    loop {
+        out.flush()?;
+        watch.wait().context("wait for records")?;
+        printer.all(out, fresh(&dir, &mut seen, query)?.into_iter())?;
     }
-    if records.is_empty() && live.is_none() {
-        if args.json {
-            writeln!(out, "[]")?;
-        }
-        return no_match(chosen);
-    }
-    if args.group {
-        group::print(out, &records, args.json)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let registry = Registry::own();
-    show(out, &records, registry.as_ref(), args)?;
-    out.flush()?;
-    if let Some((watch, dir, mut seen)) = live {
-        loop {
-            watch.wait().context("wait for records")?;
-            follow(out, &fresh(&dir, &mut seen, query)?, args)?;
-            out.flush()?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The matching records that are finished now and were not before.
@@ -137,64 +148,92 @@ fn fresh(dir: &Records, seen: &mut BTreeSet<OsString>, query: &Query) -> Result<
     Ok(out)
 }
 
-fn show(
-    out: &mut impl Write,
-    records: &[Record],
-    registry: Option<&Registry>,
-    args: &Args,
-) -> Result<()> {
-    if args.json && args.follow {
-        return lines(out, records, registry);
-    }
-    if args.json {
-        let seen = locate::look(records, registry)?;
-        let rows: Vec<Row<'_>> = records
-            .iter()
-            .zip(seen)
-            .map(|(record, seen)| Row { corefile: seen.state, record })
-            .collect();
-        writeln!(out, "{}", text::json(&serde_json::to_string_pretty(&rows)?))?;
-        return Ok(());
-    }
-    let zone = TimeZone::system();
-    let seen = locate::look(records, registry)?;
-    let rows: Vec<Vec<Cell>> =
-        records.iter().zip(seen).map(|(record, seen)| row(record, seen, &zone)).collect();
-    Ok(table::print(out, &COLUMNS, &rows)?)
+/// Prints crashes, block by block.
+struct Printer<'a> {
+    registry: Option<Registry>,
+    overwriters: Overwriters<'a>,
+    zone: TimeZone,
+    /// The form of times.
+    time: &'static str,
+    table: Table<'static>,
+    is_json: bool,
+    /// A row that is printed later cannot align with the columns above: its values are separated by
+    /// two blanks.
+    is_loose: bool,
 }
 
-fn lines(out: &mut impl Write, records: &[Record], registry: Option<&Registry>) -> Result<()> {
-    for (record, seen) in records.iter().zip(locate::look(records, registry)?) {
-        let row = Row { corefile: seen.state, record };
-        writeln!(out, "{}", text::json(&serde_json::to_string(&row)?))?;
+impl<'a> Printer<'a> {
+    fn new(chosen: &'a Chosen, is_json: bool) -> Self {
+        let width = output::width();
+        let is_narrow = width.is_some_and(|width| width < WIDE);
+        Printer {
+            registry: Registry::own(),
+            overwriters: Overwriters::new(chosen),
+            zone: clock::zone(),
+            time: if is_narrow { clock::SHORT } else { clock::LONG },
+            table: Table::new(&COLUMNS, width),
+            is_json,
+            is_loose: false,
+        }
     }
-    Ok(())
+
+    /// Prints all, and returns how many they were.
+    fn all(
+        &mut self,
+        out: &mut impl Write,
+        mut records: impl Iterator<Item = Record>,
+    ) -> Result<usize> {
+        let mut count = 0;
+        loop {
+            let block: Vec<Record> = records.by_ref().take(BLOCK).collect();
+            if block.is_empty() {
+                return Ok(count);
+            }
+            count += block.len();
+            self.block(out, &block)?;
+        }
+    }
+
+    fn block(&mut self, out: &mut impl Write, records: &[Record]) -> Result<()> {
+        let mut rows = Vec::new();
+        for (record, seen) in records.iter().zip(locate::look(records, self.registry.as_ref())?) {
+            let (seen, by) = locate::judge(record, seen, &self.overwriters);
+            if self.is_json {
+                CrashJson::of(record, seen.state, by).print(out)?;
+            } else {
+                let time = if self.is_loose { clock::LONG } else { self.time };
+                rows.push(row(record, seen, by, time, &self.zone));
+            }
+        }
+        match self.is_loose {
+            true => rows.iter().try_for_each(|row| table::print_loose(out, row))?,
+            false if self.is_json => {}
+            false => self.table.print(out, &rows)?,
+        }
+        Ok(())
+    }
 }
 
-/// A row that is printed later cannot align with the columns above: its values
-/// are separated by two blanks.
-fn follow(out: &mut impl Write, records: &[Record], args: &Args) -> Result<()> {
-    let registry = Registry::own();
-    if args.json {
-        return lines(out, records, registry.as_ref());
-    }
-    let zone = TimeZone::system();
-    for (record, seen) in records.iter().zip(locate::look(records, registry.as_ref())?) {
-        table::print_loose(out, &row(record, seen, &zone))?;
-    }
-    Ok(())
-}
-
-fn row(record: &Record, seen: Seen, zone: &TimeZone) -> Vec<Cell> {
+fn row(
+    record: &Record,
+    seen: Seen,
+    by: Option<&Overwriter>,
+    time: &str,
+    zone: &TimeZone,
+) -> Vec<Cell> {
     let state = seen.state;
+    let word = match by {
+        Some(_) => overwriter::describe(by, |text| clock::shown_as(text, time, zone)),
+        None => state.word().to_owned(),
+    };
     let exe = if record.exe.is_empty() { &record.comm } else { &record.exe };
     vec![
-        time(&record.time, zone).into(),
+        clock::shown_as(&record.time, time, zone).into(),
         record.pid.into(),
         record.uid.into(),
         record.gid.into(),
         record.signal_name.as_str().into(),
-        Cell(counted(state.word(), record), colour(state)),
+        Cell(counted(&word, record), colour(state)),
         query::whose(record).into(),
         exe.into(),
         seen.size.map_or("-".to_owned(), table::size).into(),
@@ -232,12 +271,4 @@ pub(super) fn colour(state: State) -> Style {
         State::None => return Style::new().dimmed(),
     };
     colour.on_default()
-}
-
-/// A record's time as coredumpctl prints it, in the reader's time zone.
-pub(super) fn time(text: &str, zone: &TimeZone) -> String {
-    match text.parse::<Timestamp>() {
-        Ok(t) => t.to_zoned_datetime(zone.clone()).strftime("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
-        Err(_) => text.to_owned(),
-    }
 }

@@ -1,9 +1,10 @@
 //! Finds the core of a record and its state now. Everything below a volume or a container's root is
 //! under the container's control: it is opened by descriptor, below a root that it cannot leave.
 
+use super::overwriter::{Overwriter, Overwriters};
 use crate::record::{Outcome, Owner, Record};
 use crate::registry::Registry;
-use crate::sys::file;
+use crate::sys::file::{self, Identity};
 use crate::sys::proc::{self, Proc};
 use crate::sys::resolve::{self, Below};
 use crate::sys::{Errno, OwnedFd, child, descriptor, ns};
@@ -17,6 +18,7 @@ use std::time::Duration;
 /// State of a core: coredumpctl's column COREFILE, with further values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) enum State {
     /// The core is complete.
     Present,
@@ -63,6 +65,12 @@ impl State {
     }
 }
 
+impl From<(State, Option<&Overwriter>)> for State {
+    fn from((state, _): (State, Option<&Overwriter>)) -> Self {
+        state
+    }
+}
+
 /// What is known of a core without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -70,7 +78,57 @@ pub(super) struct Seen {
     pub state: State,
     /// Its size now in bytes, if it can be opened.
     pub size: Option<u64>,
+    /// The file that has its name, if that is another one, or the record does not say which it is.
+    pub stranger: Option<Identity>,
 }
+
+impl Seen {
+    const UNREACHABLE: Self = Seen { state: State::Unreachable, size: None, stranger: None };
+
+    /// As the child writes it.
+    fn to_bytes(self) -> [u8; LINE] {
+        let Identity { id, modified, born } = self.stranger.unwrap_or_default();
+        let (at, ns) = born.unwrap_or_default();
+        let has = u64::from(self.stranger.is_some()) + 2 * u64::from(born.is_some());
+        let numbers = [
+            self.state as u64,
+            self.size.unwrap_or(u64::MAX),
+            has,
+            id.0,
+            id.1,
+            modified.0 as u64,
+            modified.1,
+            at as u64,
+            ns,
+        ];
+        let mut bytes = [0; LINE];
+        for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            to.copy_from_slice(&number.to_ne_bytes());
+        }
+        bytes
+    }
+
+    fn of_bytes(bytes: [u8; LINE]) -> Self {
+        let mut numbers = [0; LINE / 8];
+        for (number, bytes) in numbers.iter_mut().zip(bytes.chunks_exact(8)) {
+            *number = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+        }
+        let [state, size, has, device, inode, modified, modified_ns, at, ns] = numbers;
+        let stranger = Identity {
+            id: (device, inode),
+            modified: (modified as i64, modified_ns),
+            born: (has & 2 != 0).then_some((at as i64, ns)),
+        };
+        Seen {
+            state: ALL[(state as usize).min(ALL.len() - 1)],
+            size: (size != u64::MAX).then_some(size),
+            stranger: (has & 1 != 0).then_some(stranger),
+        }
+    }
+}
+
+/// Bytes of a [`Seen`] in the pipe.
+const LINE: usize = 9 * 8;
 
 /// How long the file system of a core may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -91,11 +149,10 @@ pub(super) fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::R
             let mut out = File::from(write);
             for record in rest {
                 let seen = match silent.contains(&volume(record)) {
-                    true => Seen { state: State::Unreachable, size: None },
+                    true => Seen::UNREACHABLE,
                     false => look_at(record, registry),
                 };
-                let line = [&[seen.state as u8], &seen.size.unwrap_or(u64::MAX).to_ne_bytes()[..]];
-                if out.write_all(&line.concat()).is_err() {
+                if out.write_all(&seen.to_bytes()).is_err() {
                     return 1;
                 }
             }
@@ -103,16 +160,14 @@ pub(super) fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::R
         })?;
         let mut pipe = File::from(read);
         while all.len() < records.len() {
-            let mut line = [0; 9];
+            let mut line = [0; LINE];
             let has_come = descriptor::wait_readable(&pipe, Some(PATIENCE))?;
             if !has_come || pipe.read_exact(&mut line).is_err() {
                 silent.insert(volume(&records[all.len()]));
-                all.push(Seen { state: State::Unreachable, size: None });
+                all.push(Seen::UNREACHABLE);
                 break;
             }
-            let size = u64::from_ne_bytes(line[1..].try_into().unwrap_or_default());
-            let state = ALL[usize::from(line[0]).min(ALL.len() - 1)];
-            all.push(Seen { state, size: (size != u64::MAX).then_some(size) });
+            all.push(Seen::of_bytes(line));
         }
         drop(pipe);
         child.end_now()?;
@@ -136,7 +191,14 @@ const ALL: [State; 10] = [
 
 fn look_at(record: &Record, registry: Option<&Registry>) -> Seen {
     let core = core(record, registry);
-    Seen { state: state(record, &core), size: core.as_ref().ok().map(size) }
+    let state = state(record, &core);
+    let found = match &core {
+        Err(State::Overwritten) => named(record, registry).ok(),
+        Ok(core) if record.identity.is_none() => core.try_clone().ok(),
+        _ => None,
+    };
+    let stranger = found.and_then(|file| file::identity(&file).ok());
+    Seen { state, size: core.as_ref().ok().map(size), stranger }
 }
 
 /// The directory whose file system must answer for this record's core.
@@ -144,14 +206,39 @@ fn volume(record: &Record) -> &str {
     record.host_dir.as_deref().unwrap_or(&record.names.container_id)
 }
 
+/// A core, or why it cannot be opened.
+pub(super) type Found<'o> = Result<File, (State, Option<&'o Overwriter>)>;
+
 /// Opens the core of a record, if its file system answers.
 ///
 /// # Errors
-/// The state of a core that cannot be opened.
-pub(super) fn open(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
+/// The state of a core that cannot be opened, and whose core has its name, if one has.
+pub(super) fn open<'o>(
+    record: &Record,
+    registry: Option<&Registry>,
+    overwriters: &'o Overwriters<'_>,
+) -> Found<'o> {
     match look(std::slice::from_ref(record), registry).as_deref() {
-        Ok([Seen { state: State::Unreachable, .. }]) | Err(_) => Err(State::Unreachable),
-        _ => core(record, registry),
+        Ok([Seen { state: State::Unreachable, .. }]) | Err(_) => Err((State::Unreachable, None)),
+        Ok([seen, ..]) => match judge(record, *seen, overwriters) {
+            (Seen { state: State::Overwritten, .. }, by) => Err((State::Overwritten, by)),
+            _ => core(record, registry).map_err(|state| (state, None)),
+        },
+        Ok([]) => Err((State::Missing, None)),
+    }
+}
+
+/// Whose core the file is that was seen. A record that does not know its file, since its helper was
+/// killed or is an old one, does not have that of a record which knows it.
+pub(super) fn judge<'o>(
+    record: &Record,
+    seen: Seen,
+    overwriters: &'o Overwriters<'_>,
+) -> (Seen, Option<&'o Overwriter>) {
+    let by = seen.stranger.and_then(|file| overwriters.of(record, &file).unwrap_or_default());
+    match by {
+        Some(_) => (Seen { state: State::Overwritten, size: None, ..seen }, by),
+        None => (seen, None),
     }
 }
 
@@ -168,23 +255,6 @@ fn core(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
         // A path that a user claims could be any file of the host.
         (None, _) if record.user.is_some() => Err(State::Inaccessible),
         _ => Ok(file),
-    }
-}
-
-/// Describes the file that has the name of a record's core now: the core of a later
-/// crash, or something else.
-pub(super) fn overwriter(record: &Record, registry: Option<&Registry>, all: &[Record]) -> String {
-    let found = named(record, registry).ok().and_then(|file| file::identity(&file).ok());
-    // The newest record that matches: a name can be taken over more than once.
-    let later = found.and_then(|found| {
-        all.iter()
-            .rev()
-            .filter(|r| r.time >= record.time && *r != record)
-            .find(|r| r.identity.is_some_and(|id| id.is_same_file(&found)))
-    });
-    match later {
-        Some(r) => format!("overwritten by the core of process {} of {}", r.pid, r.time),
-        None => "overwritten by another file, which no record knows".into(),
     }
 }
 
@@ -261,9 +331,9 @@ pub(super) fn size(core: &File) -> u64 {
 }
 
 /// The state of a record's core, given the result of opening it.
-pub(super) fn state(record: &Record, core: &Result<File, State>) -> State {
+pub(super) fn state<E: Into<State> + Clone>(record: &Record, core: &Result<File, E>) -> State {
     match core {
-        Err(state) => *state,
+        Err(state) => state.clone().into(),
         Ok(core)
             if record.outcome != Outcome::Written
                 || record.truncated

@@ -3,6 +3,7 @@
 
 use super::selection::Chosen;
 use super::serve;
+use super::target_file::{is_stream, parts};
 use crate::crash_counts::{CrashCounts, SECONDS, cause, signal};
 use crate::record::Record;
 use crate::registry::Registry;
@@ -62,11 +63,12 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
 
 /// Replaces a file atomically, as node_exporter needs.
 fn write(path: &Path, text: &str) -> Result<()> {
-    let dir = path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
-    let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
-    file::open_dir(dir)
-        .and_then(|dir| file::replace(dir, name, text.as_bytes(), 0o644))
-        .with_context(|| format!("write {}", path.display()))
+    let (dir, name) = parts(path)?;
+    let replace = || match is_stream(path) {
+        true => Ok(std::fs::write(path, text)?),
+        false => file::replace(file::open_dir(dir)?, name, text.as_bytes(), 0o644),
+    };
+    replace().with_context(|| format!("write {}", path.display()))
 }
 
 /// All metrics.

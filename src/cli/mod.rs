@@ -3,8 +3,11 @@
 mod announced;
 mod archive;
 mod bundle;
+mod clock;
 mod command;
 mod completions;
+mod crash_json;
+mod crashes;
 mod debug;
 mod disable;
 mod doctor;
@@ -21,8 +24,10 @@ mod metrics;
 mod node;
 mod nri;
 mod output;
+mod overwriter;
 mod plan;
 mod private;
+mod programs;
 mod query;
 mod remote;
 mod report;
@@ -36,25 +41,32 @@ mod sink;
 mod stack;
 mod subject;
 mod table;
+mod target_file;
 mod tools;
 mod tree;
 mod uninstall;
 mod unpack;
+mod usage;
 mod vacuum;
 mod verify;
 mod watch;
 
 use crate::report::LogTarget;
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 use command::{Cli, Verb};
-use output::print;
+use output::{print, print_paged};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use usage::WrongUsage;
+
+/// The exit status for a wrong command line.
+const WRONG_USAGE: u8 = 2;
 
 /// The definition of the command line, for the documents that are made from it.
 #[cfg(test)]
 pub(crate) fn command() -> clap::Command {
+    use clap::CommandFactory;
     Cli::command()
 }
 
@@ -63,14 +75,21 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     // `main` cleared the umask for the privileged verbs; files that a user makes here are writable
     // only by that user. `debug` sets a stricter mask.
     crate::sys::file::set_umask(0o022);
-    let cli = match Cli::try_parse_from(args) {
+    // Parsing a time may have something to say already.
+    crate::report::init(LogTarget::Stderr, false);
+    match completions::answer(&args, command::definition) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(e) => return failed("completions", &e),
+    }
+    let parsed = command::definition().try_get_matches_from(args);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(e) => {
-            let _ = e.print();
-            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
-        }
+        Err(e) => return said(&e),
     };
-    crate::report::init(LogTarget::Stderr, cli.verbose);
+    if cli.verbose {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
     if let Verb::Node(args) = &cli.verb
         && let Some((root, words)) = args.command()
     {
@@ -84,6 +103,14 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     dispatch(&cli.verb).unwrap_or_else(|e| failed(name, &e))
 }
 
+/// Prints what the parser has to say: what is wrong, or the help that was asked for.
+pub(crate) fn said(answer: &clap::Error) -> ExitCode {
+    match answer.print() {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::from(u8::try_from(answer.exit_code()).unwrap_or(WRONG_USAGE)),
+    }
+}
+
 fn failed(verb: &str, error: &anyhow::Error) -> ExitCode {
     // A reader that closes our output is no error.
     let causes = error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>());
@@ -91,7 +118,10 @@ fn failed(verb: &str, error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     log::error!("{verb}: {error:#}");
-    ExitCode::FAILURE
+    match error.is::<WrongUsage>() {
+        true => ExitCode::from(WRONG_USAGE),
+        false => ExitCode::FAILURE,
+    }
 }
 
 fn dispatch(verb: &Verb) -> Result<ExitCode> {
@@ -99,8 +129,8 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Install(args) => print(|out| install::run(out, args)),
         Verb::Uninstall(args) => print(|out| uninstall::run(out, args)),
         Verb::Doctor(args) => print(|out| doctor::run(out, args)),
-        Verb::List(args) => print(|out| list::run(out, args)),
-        Verb::Info(args) => print(|out| info::run(out, args)),
+        Verb::List(args) => print_paged(args.is_paged(), |out| list::run(out, args)),
+        Verb::Info(args) => print_paged(args.is_paged(), |out| info::run(out, args)),
         Verb::Debug(args) => debug::run(args),
         Verb::Export(args) => export::run(args),
         Verb::Report(args) => report::run(args),
@@ -116,9 +146,15 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Verify(args) => print(|out| verify::run(out, args)),
         Verb::VerifyProbe(args) => verify::probe(args),
         Verb::Nri(args) => nri::run(args),
-        Verb::Man(_) => print(|out| man::run(out, Cli::command())),
-        Verb::Completions(args) => print(|out| completions::run(out, args, Cli::command())),
+        Verb::Man(args) => print(|out| man::run(out, args, command::definition())),
+        Verb::Completions(args) => print(|out| completions::run(out, args)),
         // `main` runs these two without the parser; only their `--help` comes here.
         Verb::Hook { .. } | Verb::Handle { .. } => Ok(ExitCode::FAILURE),
     }
+}
+
+/// The schema of what `list --json` and `info --json` print.
+#[cfg(test)]
+pub(crate) fn crash_schema() -> schemars::Schema {
+    schemars::schema_for!(crash_json::CrashJson<'_>)
 }

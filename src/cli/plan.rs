@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 /// Print what the hook would do for a bundle, and change nothing.
 ///
+/// Every rule that a request breaks is on a line with `refused:`, and the exit status is 1 then.
+///
 /// Example: oci-coredump plan /run/containers/storage/overlay-containers/ID/userdata
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -26,14 +28,18 @@ pub(super) struct Args {
 /// Prints the plan, or the reason why there is none.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let config = match &args.config {
-        Some(path) => Config::load_from(path)?,
+        Some(path) => {
+            // One that is absent means the defaults elsewhere; here it was named.
+            std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?;
+            Config::load_from(path)?
+        }
         None => Config::load()?,
     };
     let read = |p: &PathBuf| std::fs::read(p).with_context(|| format!("read {}", p.display()));
     let state = args.state.as_ref().map(read).transpose()?;
-    let plan = hook::explain(&args.bundle, state.as_deref(), &config)?.to_string();
-    for line in plan.lines() {
+    let plan = hook::explain(&args.bundle, state.as_deref(), &config)?;
+    for line in plan.text.lines() {
         writeln!(out, "{}", one_line(line))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if plan.is_honoured { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,11 +1,14 @@
-//! Selects crashes by the MATCH words, `--since` and `--until`. Pure; the time now is an argument.
+//! Selects crashes by the MATCH words, `--since` and `--until`. Pure.
 
 use crate::config::matches as glob;
 use crate::record::{Names, Record};
 use crate::store::Records;
-use anyhow::{Context, Result, bail, ensure};
-use jiff::civil::{DateTime, Time};
-use jiff::{Span, Timestamp, ZonedDateTime};
+use anyhow::{Result, bail, ensure};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use std::ffi::OsStr;
+use std::str::FromStr;
 
 /// The conditions, all of which must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,8 +18,9 @@ pub(super) struct Query {
     until: Option<Timestamp>,
 }
 
+/// A MATCH of the command line.
 #[derive(Clone, Debug, PartialEq)]
-enum Term {
+pub(super) enum Term {
     Of(Field, String),
     /// A bare number.
     Pid(i32),
@@ -26,8 +30,9 @@ enum Term {
     Name(String),
 }
 
+/// What a condition is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
+pub(super) enum Field {
     Container,
     Pod,
     Namespace,
@@ -43,7 +48,8 @@ enum Field {
     Record,
 }
 
-const FIELDS: [(&str, Field); 11] = [
+/// The fields of a MATCH, by their names.
+pub(super) const FIELDS: [(&str, Field); 11] = [
     ("container", Field::Container),
     ("pod", Field::Pod),
     ("namespace", Field::Namespace),
@@ -58,30 +64,35 @@ const FIELDS: [(&str, Field); 11] = [
 ];
 
 impl Query {
-    /// Parses the words of a command line.
-    ///
-    /// # Errors
-    /// Names the word and what was expected.
-    pub(super) fn parse(
-        words: &[String],
-        since: Option<&str>,
-        until: Option<&str>,
-        now: &ZonedDateTime,
-    ) -> Result<Self> {
-        let at = |option: &str, text: Option<&str>| {
-            text.map(|t| when(t, now).with_context(|| format!("{option} {t:?}"))).transpose()
-        };
-        Ok(Query {
-            terms: words.iter().map(|w| Term::parse(w)).collect::<Result<_>>()?,
-            since: at("--since", since)?,
-            until: at("--until", until)?,
-        })
+    /// The crashes that match all of the terms, from `since` to `until`.
+    pub(super) fn new(
+        terms: Vec<Term>,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Self {
+        Query { terms, since, until }
+    }
+
+    /// Whether the record of this name may match: a name that begins with the time as the
+    /// dispatcher writes it says when the crash was.
+    pub(super) fn may_take(&self, name: &OsStr) -> bool {
+        if self.since.is_none() && self.until.is_none() {
+            return true;
+        }
+        let time = name.to_str().and_then(|name| Some(name.split_once('-')?.0));
+        let time = time.and_then(|time| DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok());
+        let time = time.and_then(|time| time.to_zoned_datetime(TimeZone::UTC).ok());
+        time.is_none_or(|time| self.is_in_time(time.timestamp()))
+    }
+
+    fn is_in_time(&self, time: Timestamp) -> bool {
+        self.since.is_none_or(|s| time >= s) && self.until.is_none_or(|u| time <= u)
     }
 
     /// Whether the record matches.
     pub(super) fn takes(&self, record: &Record) -> bool {
         let in_time = match record.time.parse::<Timestamp>() {
-            Ok(t) => self.since.is_none_or(|s| t >= s) && self.until.is_none_or(|u| t <= u),
+            Ok(t) => self.is_in_time(t),
             Err(_) => self.since.is_none() && self.until.is_none(),
         };
         // The names that a user gave a container could be those of root's.
@@ -92,15 +103,16 @@ impl Query {
     }
 }
 
-impl Term {
-    fn parse(word: &str) -> Result<Self> {
-        ensure!(!word.is_empty(), "MATCH \"\": expected a PID, a path, a name or FIELD=VALUE");
+impl FromStr for Term {
+    type Err = anyhow::Error;
+
+    /// # Errors
+    /// It is empty, or there is no such field.
+    fn from_str(word: &str) -> Result<Self> {
+        ensure!(!word.is_empty(), "expected a PID, a path, a name or FIELD=VALUE");
         if let Some((key, value)) = word.split_once('=').filter(|(key, _)| !key.contains('/')) {
             let Some((_, field)) = FIELDS.iter().find(|(name, _)| *name == key) else {
-                bail!(
-                    "MATCH {word:?}: no field {key:?}; there are {}",
-                    FIELDS.map(|(name, _)| name).join(", ")
-                );
+                bail!("there is no field {key:?}, but {}", FIELDS.map(|(name, _)| name).join(", "));
             };
             return Ok(Term::Of(*field, value.to_owned()));
         }
@@ -109,6 +121,16 @@ impl Term {
             Err(_) if word.starts_with('/') => Term::Path(word.to_owned()),
             Err(_) => Term::Name(word.to_owned()),
         })
+    }
+}
+
+impl Term {
+    /// The word, if it is a path or a name.
+    pub(super) fn word(&self) -> Option<&str> {
+        match self {
+            Term::Path(word) | Term::Name(word) => Some(word),
+            Term::Of(..) | Term::Pid(_) => None,
+        }
     }
 
     /// Whether the condition is on a name that the engine gave a container.
@@ -148,8 +170,9 @@ impl Field {
             Field::Comm => glob(value, &r.comm),
             Field::Pid => value.parse().is_ok_and(|pid| [r.pid, r.host_pid].contains(&pid)),
             Field::Signal => {
-                glob(value, &r.signal_name)
-                    || r.signal_name.strip_prefix("SIG") == Some(value)
+                let value = value.to_ascii_uppercase();
+                glob(&value, &r.signal_name)
+                    || r.signal_name.strip_prefix("SIG").is_some_and(|short| glob(&value, short))
                     || value.parse() == Ok(r.signal)
             }
             Field::User => value.parse().is_ok_and(|uid: u32| r.user == Some(uid)),
@@ -184,47 +207,6 @@ pub(super) fn container(names: &Names) -> String {
 pub(super) fn whose(record: &Record) -> String {
     let name = container(&record.names);
     record.user.map_or(name.clone(), |uid| format!("user {uid}: {name}"))
-}
-
-/// Parses a point in time: RFC 3339, a date, a time of today, or how long ago.
-///
-/// # Errors
-/// The text is none of these.
-pub(super) fn when(text: &str, now: &ZonedDateTime) -> Result<Timestamp> {
-    let text = text.trim();
-    let day = |days: i32| -> Result<Timestamp> {
-        Ok(now.start_of_day()?.checked_sub(Span::new().days(days))?.timestamp())
-    };
-    match text {
-        "now" => return Ok(now.timestamp()),
-        "today" => return day(0),
-        "yesterday" => return day(1),
-        _ => {}
-    }
-    if let Some(seconds) = text.strip_prefix('@') {
-        return Timestamp::from_second(
-            seconds.parse().context("expected seconds since 1970 after @")?,
-        )
-        .context("out of range");
-    }
-    if let Ok(t) = text.parse::<Timestamp>() {
-        return Ok(t);
-    }
-    let civil = text
-        .parse::<DateTime>()
-        .ok()
-        .or_else(|| text.parse::<Time>().ok().map(|t| now.date().to_datetime(t)));
-    if let Some(civil) = civil {
-        return Ok(civil.to_zoned_datetime(now.time_zone().clone())?.timestamp());
-    }
-    let Ok(span) = text.parse::<Span>() else {
-        bail!(
-            "expected a date (2026-01-31), a time (14:30), both, RFC 3339, today, yesterday, or \
-             how long ago (2h, \"90 minutes ago\")"
-        );
-    };
-    let back = if span.is_negative() { span } else { span.negate() };
-    Ok(now.checked_add(back).context("out of range")?.timestamp())
 }
 
 #[cfg(test)]

@@ -1,9 +1,5 @@
 use super::*;
 
-fn now() -> ZonedDateTime {
-    "2026-03-10T12:00:00+00:00[UTC]".parse().unwrap()
-}
-
 fn record() -> Record {
     Record {
         time: "2026-03-10T10:30:00Z".into(),
@@ -29,8 +25,9 @@ fn record() -> Record {
 }
 
 fn takes(words: &[&str], since: Option<&str>, until: Option<&str>) -> bool {
-    let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-    Query::parse(&words, since, until, &now()).unwrap().takes(&record())
+    let words = words.iter().map(|w| w.parse().unwrap()).collect();
+    let at = |time: Option<&str>| time.map(|t| format!("2026-03-10T{t}:00Z").parse().unwrap());
+    Query::new(words, at(since), at(until)).takes(&record())
 }
 
 #[test]
@@ -59,7 +56,12 @@ fn words() {
         &["exe=nginx"],
         &["comm=worker"],
         &["pid=12"],
+        &["segv"],
+        &["signal=SIGSEGV"],
         &["signal=SEGV"],
+        &["signal=segv"],
+        &["signal=sigsegv"],
+        &["signal=SE*"],
         &["signal=11"],
         &["core=core-eci.*"],
         &["pod=shop-0", "nginx", "12"],
@@ -86,48 +88,19 @@ fn words() {
 #[test]
 fn wrong_words_are_named() {
     for (word, says) in [("", "expected"), ("podd=x", "podd"), ("=x", "no field \"\"")] {
-        let e = format!("{:#}", Query::parse(&[word.into()], None, None, &now()).unwrap_err());
+        let e = format!("{:#}", word.parse::<Term>().unwrap_err());
         assert!(e.contains(says), "{word:?}: {e}");
-    }
-    let e = format!("{:#}", Query::parse(&[], Some("soon"), None, &now()).unwrap_err());
-    assert!(e.starts_with("--since \"soon\": expected a date"), "{e}");
-}
-
-#[test]
-fn times() {
-    for (text, expected) in [
-        ("now", "2026-03-10T12:00:00Z"),
-        ("today", "2026-03-10T00:00:00Z"),
-        ("yesterday", "2026-03-09T00:00:00Z"),
-        ("@0", "1970-01-01T00:00:00Z"),
-        ("2026-01-31", "2026-01-31T00:00:00Z"),
-        ("2026-01-31 14:30", "2026-01-31T14:30:00Z"),
-        ("2026-01-31T14:30:05", "2026-01-31T14:30:05Z"),
-        ("2026-01-31T14:30:05+02:00", "2026-01-31T12:30:05Z"),
-        ("08:15", "2026-03-10T08:15:00Z"),
-        ("2h", "2026-03-10T10:00:00Z"),
-        ("-2h", "2026-03-10T10:00:00Z"),
-        ("2 hours ago", "2026-03-10T10:00:00Z"),
-        ("1 day 2 hours ago", "2026-03-09T10:00:00Z"),
-        ("1h 30m", "2026-03-10T10:30:00Z"),
-        ("2 weeks", "2026-02-24T12:00:00Z"),
-    ] {
-        let t = when(text, &now()).unwrap_or_else(|e| panic!("{text}: {e:#}"));
-        assert_eq!(t.to_string(), expected, "{text}");
-    }
-    for text in ["", "soon", "2026-13-01", "25:00", "@x", "9999999 years"] {
-        assert!(when(text, &now()).is_err(), "{text}");
     }
 }
 
 #[test]
 fn bounds_of_time() {
     for (since, until, yes) in [
-        (Some("2h"), None, true),
-        (Some("1h"), None, false),
-        (None, Some("1h"), true),
+        (Some("10:00"), None, true),
+        (Some("11:00"), None, false),
+        (None, Some("11:00"), true),
         (Some("10:30"), Some("10:30"), true),
-        (None, Some("2h"), false),
+        (None, Some("10:00"), false),
     ] {
         assert_eq!(takes(&[], since, until), yes, "{since:?} {until:?}");
     }

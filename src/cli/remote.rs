@@ -1,5 +1,5 @@
-//! Uploaded bundles: `oci-coredump-ship`, which has the network, fetches them. They are then read as
-//! any other.
+//! Uploaded bundles: `oci-coredump-ship`, which has the network, fetches them. They are then read
+//! as any other.
 
 use anyhow::{Context, Result, ensure};
 use std::fs::File;

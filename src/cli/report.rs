@@ -1,14 +1,16 @@
 //! `report`: a page about one crash. HTML without scripts and without anything from elsewhere;
 //! every text of a container is one line, and escaped.
 
-use super::export::write_new;
+use super::clock;
+use super::crashes::Crashes;
 use super::info;
-use super::list::time;
 use super::locate;
+use super::overwriter::Overwriters;
 use super::query::{self, Query};
 use super::selection::{MATCH, Which, no_match};
 use super::stack::{groups, short_list, symbols};
 use super::subject::search_paths;
+use super::target_file::Target;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Frame, Module};
@@ -18,8 +20,6 @@ use crate::report::one_line;
 use anyhow::Result;
 use jiff::tz::TimeZone;
 use std::fmt::Write as _;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Most groups of threads, frames of one, modules, and crashes of the timeline that are shown.
@@ -47,34 +47,30 @@ const STYLE_HASH: &str = "pF5hZvWHMNYA8cXxtL47Van3Ms1gJhMwcyEqs1Y30xk=";
 pub(super) struct Args {
     #[command(flatten)]
     which: Which,
-    /// Write to this file; - is stdout.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    target: Target,
 }
 
 /// Writes the page about the newest matching crash.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let (chosen, query) = args.which.choose()?;
-    let output = args.output.as_path();
-    let records = chosen.records(&query)?;
+    let records = chosen.newest(&query, 1)?;
     let Some(record) = records.last() else { return no_match(&chosen) };
     let registry = Registry::own();
-    let core = locate::open(record, registry.as_ref());
+    let overwriters = Overwriters::new(&chosen);
+    let core = locate::open(record, registry.as_ref(), &overwriters);
     let state = locate::state(record, &core);
-    let size = core.as_ref().ok().map(|core| {
-        (locate::size(core), crate::sys::file::stat(core).map_or(0, |stat| stat.allocated))
-    });
+    let sizes = core.as_ref().ok().map(info::Sizes::of);
     let reading = core.ok().map(|core| {
         let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
         decompressed(core).and_then(|core| reader::read(&core, &paths))
     });
+    let everything = Query::default();
+    let all = chosen.crashes(&everything)?;
     let before: Vec<Record> =
-        chosen.records(&Query::default())?.into_iter().filter(|r| is_like(r, record)).collect();
-    let text = page((record, state, size), &reading, &before);
-    match output == Path::new("-") {
-        true => std::io::stdout().lock().write_all(text.as_bytes())?,
-        false => write_new(output, |mut file| Ok(file.write_all(text.as_bytes())?))?,
-    }
+        all.iter().flat_map(Crashes::iter).filter(|r| is_like(r, record)).collect();
+    let text = page((record, state, sizes), &reading, &before);
+    args.target.write(|out| Ok(out.write_all(text.as_bytes())?))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -113,7 +109,7 @@ fn page(
     reading: &Option<Result<Reading>>,
     before: &[Record],
 ) -> String {
-    let (record, state, size) = found;
+    let (record, state, sizes) = found;
     let reading_ok = reading.as_ref().and_then(|r| r.as_ref().ok());
     let title =
         format!("{} in {} of {}", record.signal_name, record.comm, query::container(&record.names));
@@ -130,7 +126,7 @@ fn page(
     );
     let overview = reading_ok.map(|r| &r.overview);
     out.push_str("<dl>\n");
-    for (name, text, _) in info::of_record(record, state, size, overview, &TimeZone::UTC) {
+    for (name, text, _) in info::of_record(record, state, sizes, overview, &TimeZone::UTC) {
         let _ = writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(&text));
     }
     out.push_str("</dl>\n");
@@ -237,7 +233,7 @@ fn timeline(out: &mut String, record: &Record, before: &[Record]) {
         let this = if other == record { " (this one)" } else { "" };
         let words = format!(
             "{}{times}: process {} of {}{this}",
-            time(&other.time, &TimeZone::UTC),
+            clock::shown(&other.time, &TimeZone::UTC),
             other.pid,
             query::container(&other.names)
         );

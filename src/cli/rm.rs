@@ -2,6 +2,7 @@
 
 use super::query;
 use super::selection::{MATCH, Which, no_match};
+use super::usage::WrongUsage;
 use crate::report::one_line;
 use crate::vacuum::{Item, Rules};
 use anyhow::{Result, bail, ensure};
@@ -35,10 +36,9 @@ pub(super) struct Args {
 /// # Errors
 /// The removal was not confirmed, or the store cannot be read.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
-    ensure!(
-        args.all || args.which.is_any(),
-        "say which crashes (MATCH, --since, --until), or --all"
-    );
+    if !args.all && !args.which.is_any() {
+        bail!(WrongUsage("say which crashes (MATCH, --since, --until), or --all".into()));
+    }
     let (chosen, query) = args.which.choose()?;
     let inventory = chosen.inventory()?;
     let items: Vec<&Item> =

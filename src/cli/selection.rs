@@ -1,14 +1,20 @@
 //! Command-line options that select crashes and a store.
 
-use super::query::Query;
+use super::clock;
+use super::completions::candidates;
+use super::crashes::Crashes;
+use super::query::{Query, Term};
 use super::remote;
 use crate::config::Config;
 use crate::record::Record;
-use crate::store::Store;
 use crate::store::uploads::Uploads;
+use crate::store::{Records, Store};
+use crate::sys::user;
 use crate::users;
 use crate::vacuum::Inventory;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use clap_complete::ArgValueCompleter;
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
 /// What MATCH means, for the `--help` of every verb that takes it.
@@ -23,15 +29,15 @@ pub(super) const MATCH: &str = "\
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
     /// Only crashes that match.
-    #[arg(value_name = "MATCH")]
-    pub matches: Vec<String>,
+    #[arg(value_name = "MATCH", add = ArgValueCompleter::new(candidates::matches))]
+    pub matches: Vec<Term>,
     /// Only crashes since this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today,
-    /// yesterday, 2h, "90 minutes ago".
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    since: Option<String>,
+    /// yesterday, monday, 2h, -2h, "90 minutes ago".
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = clock::argument)]
+    since: Option<Timestamp>,
     /// Only crashes until this time, in the same forms.
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    until: Option<String>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = clock::argument)]
+    until: Option<Timestamp>,
     /// Read this store instead of the configured one.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -45,17 +51,20 @@ impl Which {
 
     /// The URL of an uploaded bundle, if that is the one MATCH.
     pub(super) fn url(&self) -> Option<&str> {
+        self.word().filter(|word| remote::is_url(word))
+    }
+
+    /// The one MATCH, if it is a path or a name.
+    pub(super) fn word(&self) -> Option<&str> {
         match self.matches.as_slice() {
-            [one] if remote::is_url(one) => Some(one),
+            [one] => one.word(),
             _ => None,
         }
     }
 
     /// The store, and the query for its records.
     pub(super) fn choose(&self) -> Result<(Chosen, Query)> {
-        let now = jiff::ZonedDateTime::now();
-        let query =
-            Query::parse(&self.matches, self.since.as_deref(), self.until.as_deref(), &now)?;
+        let query = Query::new(self.matches.clone(), self.since, self.until);
         Ok((Chosen::of(self.store.as_deref())?, query))
     }
 }
@@ -65,6 +74,8 @@ impl Which {
 pub(super) struct Chosen {
     /// The path of the store.
     pub store: PathBuf,
+    /// Whether the command line names it. Then it must exist.
+    is_named: bool,
     /// Where `oci-coredump-ship` keeps what it has uploaded.
     uploads: PathBuf,
 }
@@ -76,47 +87,62 @@ impl Chosen {
         let Some(store) = store else {
             let mut config = Config::load()?;
             users::adapt(&mut config)?;
-            return Ok(Chosen { store: config.store, uploads: config.upload.state });
+            return Ok(Chosen {
+                store: config.store,
+                is_named: false,
+                uploads: config.upload.state,
+            });
         };
         // A store that is named is read whatever the configuration is.
         let uploads = Config::load().unwrap_or_default().upload.state;
-        Ok(Chosen { store: store.to_owned(), uploads })
+        Ok(Chosen { store: store.to_owned(), is_named: true, uploads })
     }
 
-    /// The matching records, the oldest first.
-    pub(super) fn records(&self, query: &Query) -> Result<Vec<Record>> {
-        let Some(records) =
-            Store::look(&self.store)?.map(|s| s.look_at_records()).transpose()?.flatten()
-        else {
-            return Ok(Vec::new());
-        };
-        let names = records.names()?;
-        let found = names.iter().filter_map(|n| records.read(n)).filter(|r| query.takes(r));
-        let uploads = Uploads::look(&self.uploads);
-        let found = found.map(|record| Record { uploaded: uploads.of(&record), ..record });
-        Ok(by_time(found.collect()))
+    /// Opens the store for reading; `None` if the configured one does not exist yet.
+    pub(super) fn look(&self) -> Result<Option<Store>> {
+        let found = Store::look(&self.store)?;
+        ensure!(
+            found.is_some() || !self.is_named,
+            "store {}: there is no such directory",
+            self.store.display()
+        );
+        Ok(found)
+    }
+
+    /// The matching crashes; `None` if there are no records at all.
+    pub(super) fn crashes<'q>(&self, query: &'q Query) -> Result<Option<Crashes<'q>>> {
+        let records = self.look()?.map(|s| s.look_at_records()).transpose()?.flatten();
+        records.map(|r| Crashes::of(r, Uploads::look(&self.uploads), query)).transpose()
+    }
+
+    /// The newest of the matching records, the oldest of them first.
+    pub(super) fn newest(&self, query: &Query, most: usize) -> Result<Vec<Record>> {
+        Ok(self.crashes(query)?.map(|crashes| crashes.newest(most)).unwrap_or_default())
     }
 
     /// The inventory of the store; `None` if there are no records.
     pub(super) fn inventory(&self) -> Result<Option<Inventory>> {
         let uploads = Uploads::look(&self.uploads);
-        let store = Store::look(&self.store)?;
+        let store = self.look()?;
         Ok(store.map(|store| Inventory::take(&store, &uploads)).transpose()?.flatten())
     }
 
-    /// Opens the store, making it if it does not exist.
-    pub(super) fn make_store(&self) -> Result<Store> {
-        Store::open(&Config { store: self.store.clone(), ..Config::default() })
+    /// The directory of the records, for waiting for more. Only the configured store is made if it
+    /// does not exist.
+    pub(super) fn records_to_watch(&self) -> Result<Records> {
+        if !self.is_named {
+            let config = Config { store: self.store.clone(), ..Config::default() };
+            return Store::open(&config)?.records();
+        }
+        let records = self.look()?.map(|store| store.look_at_records()).transpose()?.flatten();
+        records.with_context(|| format!("store {}: it has no records", self.store.display()))
     }
-}
-
-/// Sorts by time, the oldest first.
-pub(super) fn by_time(mut records: Vec<Record>) -> Vec<Record> {
-    records.sort_by(|a, b| a.time.cmp(&b.time));
-    records
 }
 
 /// Reports that no crash matches. That is a failure, as with coredumpctl.
 pub(super) fn no_match<T>(chosen: &Chosen) -> Result<T> {
-    bail!("no crash in {} matches", chosen.store.display())
+    let is_own = !chosen.is_named && !user::is_host_root();
+    let hint =
+        if is_own { "; those of the host's containers are root's: run it with sudo" } else { "" };
+    bail!("no crash in {} matches{hint}", chosen.store.display())
 }

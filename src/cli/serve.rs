@@ -1,8 +1,8 @@
 //! `metrics --listen`: answers GET and HEAD of `/metrics` over HTTP/1.1.
 //!
-//! Connections are a child's, which has no privileges and nothing open but its socket and two pipes.
-//! It asks this process for the text, which is made anew at most every [`FRESH`]. At most [`THREADS`]
-//! connections are served at a time, each for [`TIME`] at most; others wait in the kernel's queue.
+//! Connections are a child's, which has no privileges and nothing open but its socket and two
+//! pipes. It asks this process for the text, which is made anew at most every [`FRESH`]. At most
+//! [`THREADS`] connections are served at a time, each for [`TIME`] at most; others wait in the kernel's queue.
 
 use crate::sys::cred::{self, Credentials};
 use crate::sys::{AsFd, OwnedFd, child, descriptor, process, user};

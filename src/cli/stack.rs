@@ -1,5 +1,6 @@
 //! Prints stacks: threads with equal stacks together, then the modules that appear in them.
 
+use super::output;
 use super::table::{self, left};
 use crate::corefile::files::Origin;
 use crate::corefile::reader::Reading;
@@ -130,7 +131,12 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
         .chain([0])
         .collect();
     let packaged = reading.overview.modules.iter().any(|m| m.package.is_some());
-    let columns = [left("MODULE"), left("BUILD-ID"), left("FILE"), left("PACKAGE")];
+    let columns = [
+        left("MODULE").flexible(),
+        left("BUILD-ID").rank(1),
+        left("FILE").flexible(),
+        left("PACKAGE").rank(2),
+    ];
     let rows: Vec<Vec<table::Cell>> = seen
         .into_iter()
         .filter_map(|i| {
@@ -154,7 +160,8 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
         return Ok(());
     }
     writeln!(out)?;
-    Ok(table::print(out, &columns[..if packaged { 4 } else { 3 }], &rows)?)
+    let columns = &columns[..if packaged { 4 } else { 3 }];
+    Ok(table::print(out, columns, &rows, output::width())?)
 }
 
 pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static str {

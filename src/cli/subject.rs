@@ -1,9 +1,11 @@
-//! What `info`, `debug` and `export` read: the core of a record, or a core file that the user named,
-//! and where the files of its modules are searched.
+//! What `info`, `debug` and `export` read: the core of a record, or a core file that the user
+//! named, and where the files of its modules are searched.
 
 use super::locate::{self, State};
+use super::overwriter::{self, Overwriters};
 use super::query::Query;
-use super::selection::Chosen;
+use super::selection::{Chosen, no_match};
+use super::target_file::parts;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::record::Record;
@@ -11,8 +13,9 @@ use crate::registry::Registry;
 use crate::sys::cred::Credentials;
 use crate::sys::resolve;
 use crate::sys::{OwnedFd, file, user};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Selects a core file in place of a record.
@@ -26,38 +29,50 @@ pub(super) struct Subject {
     sysroot: Option<PathBuf>,
 }
 
-/// Opens the core, decompressed, and returns where its files are searched.
-pub(super) fn open(
-    chosen: &Chosen,
-    query: &Query,
-    subject: &Subject,
-) -> Result<(File, Option<Record>, SearchPaths)> {
+/// A core, decompressed, its record, and where its files are searched.
+pub(super) struct Opened {
+    pub core: File,
+    /// `None` for a core file that the user named.
+    pub record: Option<Record>,
+    pub paths: SearchPaths,
+    /// The core, for messages.
+    pub name: String,
+}
+
+/// Opens the core file that was named, else the core of the newest matching crash.
+///
+/// # Errors
+/// No crash matches, or its core is not there or cannot be opened.
+pub(super) fn open(chosen: &Chosen, query: &Query, subject: &Subject) -> Result<Opened> {
     if let Some(path) = &subject.core {
         let (core, paths) = open_core_file(path, subject.sysroot.as_deref(), &chosen.store)?;
-        return Ok((decompressed(core)?, None, paths));
+        let name = path.display().to_string();
+        let core = read_as_core(core).with_context(|| name.clone())?;
+        return Ok(Opened { core, record: None, paths, name });
     }
-    let records = chosen.records(query)?;
+    let records = chosen.newest(query, 1)?;
     let Some(record) = records.last() else {
-        bail!("no crash in {} matches", chosen.store.display())
+        return no_match(chosen);
     };
     let registry = Registry::own();
-    let core = match locate::open(record, registry.as_ref()) {
+    let overwriters = Overwriters::new(chosen);
+    let core = match locate::open(record, registry.as_ref(), &overwriters) {
         Ok(core) => core,
-        Err(State::Overwritten) => bail!(
+        Err((State::Overwritten, by)) => bail!(
             "the core of process {} is {}",
             record.pid,
-            locate::overwriter(record, registry.as_ref(), &chosen.records(&Query::default())?)
+            overwriter::describe(by, str::to_owned)
         ),
-        Err(State::Unreachable) => bail!(
+        Err((State::Unreachable, _)) => bail!(
             "the core of process {} is unreachable: the file system that it is on does not answer",
             record.pid
         ),
-        Err(State::Leased) => bail!(
+        Err((State::Leased, _)) => bail!(
             "the core of process {} has a lease (fcntl(2), F_SETLEASE) that somebody in the \
              container holds: try again after fs.lease-break-time seconds",
             record.pid
         ),
-        Err(state) => bail!(
+        Err((state, _)) => bail!(
             "the core of process {} is {}{}",
             record.pid,
             state.word(),
@@ -67,7 +82,22 @@ pub(super) fn open(
     let paths = search_paths(record, registry.as_ref(), subject.sysroot.as_deref(), &chosen.store)?;
     // The same bytes before and after it was uploaded.
     let record = Record { uploaded: None, ..record.clone() };
-    Ok((decompressed(core)?, Some(record), paths))
+    let name = format!("core {}", record.core_path.as_deref().unwrap_or("of the record"));
+    let core = read_as_core(core).with_context(|| name.clone())?;
+    Ok(Opened { core, record: Some(record), paths, name })
+}
+
+/// The core, decompressed.
+///
+/// # Errors
+/// It cannot be decompressed, or is no core.
+fn read_as_core(file: File) -> Result<File> {
+    let core = decompressed(file)?;
+    let mut start = [0; 4];
+    let length = core.read_at(&mut start, 0).context("read")?;
+    ensure!(length > 0, "it is empty");
+    ensure!(start == *b"\x7fELF", "it is not an ELF file, so no core");
+    Ok(core)
 }
 
 /// Opens a core file that the user named, and returns where its files are searched.
@@ -76,22 +106,26 @@ pub(super) fn open_core_file(
     sysroot: Option<&Path>,
     store: &Path,
 ) -> Result<(File, SearchPaths)> {
-    let root = sysroot.map(file::open_dir).transpose()?;
+    let root = sysroot.map(open_sysroot).transpose()?;
     Ok((open_named(path)?, SearchPaths::usual(root, Some(store))))
 }
 
-/// Opens a core file that the user named.
+fn open_sysroot(dir: &Path) -> Result<OwnedFd> {
+    file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display()))
+}
+
+/// Opens a regular file that the user named, without waiting for anything.
 pub(super) fn open_named(path: &Path) -> Result<File> {
-    let dir = file::open_dir(match path.parent() {
-        Some(p) if p != Path::new("") => p,
-        _ => Path::new("."),
-    })?;
-    let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
-    resolve::open_file_below(dir, name, resolve::Below::InRoot).or_else(|_| {
-        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-        anyhow::ensure!(file.metadata()?.is_file(), "{} is not a regular file", path.display());
-        Ok(file)
-    })
+    let open = || -> Result<File> {
+        let (dir, name) = parts(path)?;
+        let dir = file::open_dir(dir)?;
+        resolve::open_file_below(dir, name, resolve::Below::InRoot).or_else(|_| {
+            let kind = std::fs::metadata(path)?;
+            ensure!(kind.is_file(), "it is not a regular file");
+            Ok(File::open(path)?)
+        })
+    };
+    open().with_context(|| format!("open {}", path.display()))
 }
 
 /// The directories in which the files of a record's container are searched.
@@ -101,9 +135,7 @@ pub(super) fn search_paths(
     sysroot: Option<&Path>,
     store: &Path,
 ) -> Result<SearchPaths> {
-    let given: Option<OwnedFd> = sysroot
-        .map(|dir| file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display())))
-        .transpose()?;
+    let given = sysroot.map(open_sysroot).transpose()?;
     // Files in the container itself are read with the rights of the crashed process.
     let reader = (given.is_none() && user::is_host_root()).then(|| Credentials {
         uid: [record.uid; 4],

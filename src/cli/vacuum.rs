@@ -1,12 +1,13 @@
 //! `vacuum`: removes the oldest crashes.
 
 use super::selection::Chosen;
-use super::{query, table};
+use super::{clock, query, table};
 use crate::bytes::Limit;
 use crate::config::Config;
 use crate::report::one_line;
 use crate::vacuum::Rules;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use jiff::Timestamp;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,10 +30,10 @@ use std::process::ExitCode;
 pub(super) struct Args {
     /// Most bytes on disk of all cores in the store and the files kept with them: 500M, 10G.
     #[arg(long, value_name = "SIZE")]
-    max_size: Option<String>,
+    max_size: Option<Limit>,
     /// Remove crashes older than this: 30d, "2 weeks", or a date.
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    max_age: Option<String>,
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = clock::argument)]
+    max_age: Option<Timestamp>,
     /// Keep at most the newest N crashes.
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
@@ -46,24 +47,20 @@ pub(super) struct Args {
 
 impl Args {
     /// The rules of the command line, with what the configuration says of uploads.
-    fn rules(&self) -> Result<Rules> {
-        let size = |s: &String| s.parse::<Limit>().with_context(|| format!("--max-size {s:?}"));
-        let age = |t: &String| {
-            query::when(t, &jiff::ZonedDateTime::now()).with_context(|| format!("--max-age {t:?}"))
-        };
+    fn rules(&self) -> Rules {
         let config = Config::load().unwrap_or_default();
-        Ok(Rules {
-            max_size: self.max_size.as_ref().map(size).transpose()?.and_then(Limit::finite),
-            since: self.max_age.as_ref().map(age).transpose()?,
+        Rules {
+            max_size: self.max_size.and_then(Limit::finite),
+            since: self.max_age,
             keep: self.keep,
             ..Rules::configured(&config, jiff::Timestamp::now())
-        })
+        }
     }
 }
 
 /// Applies the rules, and prints what they remove.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
-    let (rules, dry_run) = (args.rules()?, args.dry_run);
+    let (rules, dry_run) = (args.rules(), args.dry_run);
     let chosen = Chosen::of(args.store.as_deref())?;
     if !dry_run {
         super::private::sweep();

@@ -1,8 +1,9 @@
 //! `verify`: the table of what a runtime does for its hooks.
 
+use super::programs;
 use super::root::need_root;
 use crate::verify::{self, CheckVerdict};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,11 +15,12 @@ use std::process::ExitCode;
 /// scratch directory, with this program as their hooks and their only file: no image, no
 /// network. Needs root. The exit status is 1 if a check failed.
 ///
-/// Example: oci-coredump verify --runtime /usr/sbin/runc
+/// Example: oci-coredump verify --runtime runc
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The runtime: a program with the command line of runc.
-    #[arg(long, value_name = "PATH")]
+    /// The runtime: a program with the command line of runc, by its path, or by its name if it is
+    /// in a directory of PATH.
+    #[arg(long, value_name = "PROGRAM")]
     runtime: PathBuf,
     /// Print a JSON array of {"subject", "need", "verdict", "found"}.
     #[arg(long)]
@@ -28,8 +30,8 @@ pub(super) struct Args {
 /// Checks a runtime and prints what came of it.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     need_root()?;
-    let runtime = args.runtime.as_path();
-    let checks = verify::run(runtime)?;
+    let runtime = programs::find(&args.runtime).context("--runtime")?;
+    let checks = verify::run(&runtime)?;
     let failed = checks.iter().filter(|c| c.verdict == CheckVerdict::Failed).count();
     if args.json {
         writeln!(out, "{}", crate::sys::text::json(&serde_json::to_string_pretty(&checks)?))?;

@@ -13,6 +13,7 @@
 
 mod binary;
 mod gopclntab;
+mod hex;
 mod identity;
 mod image;
 mod lines;

@@ -16,6 +16,7 @@ const LONGEST_VALUE: usize = 128;
 
 /// A package of a distribution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Package {
     /// Its name.
     pub name: String,

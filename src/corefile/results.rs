@@ -1,5 +1,6 @@
 //! What reading a core gives: plain values, which the sandboxed reader sends to its caller.
 
+use super::hex;
 use super::links::Wanted;
 use super::package::Package;
 use super::signal::Signal;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the core alone says, without any other file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Overview {
     /// Architecture: `x86-64` or `AArch64`.
     pub machine: String,
@@ -20,6 +22,8 @@ pub(crate) struct Overview {
     pub signal: Option<Signal>,
     /// The general registers of the thread that crashed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "hex::named")]
+    #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, String>"))]
     pub registers: Vec<(String, u64)>,
     /// Number of threads.
     pub threads: usize,
@@ -31,6 +35,7 @@ pub(crate) struct Overview {
 
 /// A mapped file with code.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Module {
     /// Its path in the container when it was mapped, with control characters escaped.
     pub path: String,
@@ -40,8 +45,12 @@ pub(crate) struct Module {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<Package>,
     /// Lowest mapped address.
+    #[serde(with = "hex")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub start: u64,
     /// One past the highest mapped address.
+    #[serde(with = "hex")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub end: u64,
 }
 
@@ -67,8 +76,11 @@ pub(crate) const TRAMPOLINE: &str = "<signal handler called>";
 
 /// A function on a stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Frame {
     /// Where the thread was, or, for all frames but the first, the return address.
+    #[serde(with = "hex")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub address: u64,
     /// Function, demangled, if a symbol covers the address.
     pub function: Option<String>,
@@ -82,11 +94,14 @@ pub(crate) struct Frame {
     /// Index in [`Overview::modules`].
     pub module: Option<usize>,
     /// Offset in the module's file image: the address minus the load bias.
+    #[serde(default, with = "hex::option")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub offset: Option<u64>,
 }
 
 /// The stack of one thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ThreadStack {
     /// Thread ID in the crasher's own PID namespace.
     pub tid: i32,
@@ -109,4 +124,21 @@ pub(crate) enum PartialResult {
     Wanted(Vec<Wanted>),
     /// Nothing more follows, for this reason.
     Failed(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_back() {
+        let frame = Frame { address: u64::MAX, offset: None, ..Frame::default() };
+        let registers = vec![("rip".to_owned(), 0x1234), ("rax".to_owned(), 0)];
+        let overview = Overview { registers, ..Overview::default() };
+        let text = serde_json::to_string(&(&frame, &overview)).unwrap();
+        assert!(text.contains(r#""address":"0xffffffffffffffff""#), "{text}");
+        assert!(text.contains(r#""registers":{"rip":"0x1234","rax":"0x0"}"#), "{text}");
+        assert_eq!(serde_json::from_str::<(Frame, Overview)>(&text).unwrap(), (frame, overview));
+        assert!(serde_json::from_str::<Frame>(&text.replace("0xf", "f")).is_err());
+    }
 }

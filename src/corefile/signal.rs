@@ -1,6 +1,7 @@
 //! Describes a signal in words: the meaning of `si_code` and of the address, from
 //! `include/uapi/asm-generic/siginfo.h`.
 
+use super::hex;
 use super::segments::Machine;
 use crate::elf::{i32_at, u64_at};
 use crate::record::signal_name;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// The signal that killed a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Signal {
     /// Signal number.
     pub number: i32,
@@ -19,6 +21,8 @@ pub(crate) struct Signal {
     #[serde(rename = "words")]
     pub meaning: Option<String>,
     /// The address that the signal concerns.
+    #[serde(default, with = "hex::option")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub address: Option<u64>,
     /// The process that sent it, if one did: its ID in the crasher's PID namespace.
     pub sender: Option<i32>,

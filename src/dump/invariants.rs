@@ -1,4 +1,4 @@
-//! What hostile bytes may not do to the dispatcher; see [`crate::hostile`].
+//! Invariants of the dispatcher for untrusted input; see [`crate::fuzzing`].
 
 use crate::dump::copy::lanes;
 use crate::dump::copy::pages::PAGE;

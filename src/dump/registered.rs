@@ -3,7 +3,7 @@
 
 use super::after::ledger::Ledger;
 use super::after::on_host::answers_at;
-use super::after::{kept_binaries, summary, termination_log, user_record};
+use super::after::{kept_binaries, measured, summary, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
 use super::policy::plan::{self, CoreFile};
@@ -12,7 +12,7 @@ use super::policy::slot::Slot;
 use super::policy::slots::{Asking, Pool};
 use super::writer::as_crasher::Charge;
 use super::writer::parent::{self, Event, Written};
-use super::writer::place::split;
+use super::writer::protocol::Finished;
 use super::writer::rotate::Stored;
 use crate::cause::Cause;
 use crate::config::Config;
@@ -20,11 +20,12 @@ use crate::crash_counts::CrashCounts;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::report;
-use crate::store::Store;
+use crate::store::{Store, tree};
 use crate::sys::proc::{self, printable};
 use crate::sys::{self, cgroup, descriptor, kernel, pidfd};
 use crate::vacuum;
 use anyhow::{Context, Result};
+use std::path::Path;
 use std::time::Instant;
 
 /// Records that there will be no core. Nothing of the container was touched, and the process is let
@@ -96,8 +97,9 @@ pub(super) fn with_core(
     let mut record = begin(crash, facts, entry);
     let (file, given_up_for_memory) =
         plan::affordable(file.clone(), cgroup::headroom(&facts.cgroups));
-    let file = &file;
-    let inside = plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
+    let inside_of =
+        |file: &CoreFile| plan::inside_path(&file.path, &facts.root_path, &facts.cwd_path);
+    let inside = inside_of(&file);
     // What a user's registration says of paths on the host is not trusted: it is checked with his
     // rights, at the end.
     let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
@@ -124,9 +126,18 @@ pub(super) fn with_core(
     let mut ledger = Ledger::new(config, registry, entry.account(), locks);
     let mut released_at = None;
     let written =
-        parent::write(crash, facts, file, slot.as_deref(), store.as_ref(), |event| match event {
+        parent::write(crash, facts, &file, slot.as_deref(), store.as_ref(), |event| match event {
             // The first record is written while the writer becomes the crasher.
             Event::Started => ledger.say(&record),
+            // From now on the record speaks for no other file.
+            Event::Made(made) => {
+                record.identity = made.identity;
+                if made.number > 1 {
+                    let inside = inside_of(&file.with_number(made.number));
+                    record.set_paths(Some(&inside), plan::host_path(&inside, mount).as_deref());
+                }
+                ledger.say(&record);
+            }
             Event::Goes(goes) => {
                 let cores = slot.iter().flat_map(|slot| slot.cores());
                 for core in cores.filter(|core| goes.contains(&core.identity)) {
@@ -142,20 +153,34 @@ pub(super) fn with_core(
     let (mut written, waiting) =
         written.unwrap_or_else(|e| (Written::nothing(Cause::Failed(format!("{e:#}"))), None));
     written.finished.gone.extend(gone);
+    let file = &file.with_number(written.made.map_or(1, |made| made.number));
+    let inside = inside_of(file);
+    if let Some(made) = written.made
+        && written.finished.size.is_none()
+        && !written.given_up
+        && !written.stuck
+        && let Some(found) = measured::look(facts, file, made, store.as_ref(), slot.as_deref())
+    {
+        let cause = written.finished.cause.take();
+        let gone = std::mem::take(&mut written.finished.gone);
+        written.finished = Finished { cause, gone, ..found };
+    }
+    let host = plan::host_path(&inside, mount);
+    record.set_paths(Some(&inside), host.as_deref());
     if released_at.is_some() {
         (record.released_at, record.completed_at) = (released_at, Some(now()));
     }
     let (stuck, given_up) = (written.stuck, written.given_up);
     if let Some(slot) = &slot {
         // Compared as a file: the container may have mounted something else at the path.
-        let in_store = store.as_ref().is_some_and(|dir| {
-            let (_, name) = split(&inside);
-            let found = sys::file::identity_at(dir, proc::os(name)).ok();
-            found
-                .zip(written.finished.identity)
-                .is_some_and(|(found, core)| found.is_same_file(&core))
+        let below = mount.and_then(|(target, _)| inside.strip_prefix(target.as_bytes()));
+        let stored = below.zip(store.as_ref()).and_then(|(below, dir)| {
+            let (dir, name) = tree::parent(dir, Path::new(proc::os(below)))?;
+            let found = sys::file::identity_at(dir, name).ok()?;
+            let is_it = found.is_same_file(&written.finished.identity?);
+            let below = std::str::from_utf8(below).ok()?.trim_start_matches('/');
+            is_it.then(|| format!("{}/{below}", entry.names.container_id))
         });
-        let stored = in_store.then(|| entry.names.container_id.clone());
         remember(slot, facts, &inside, &written, stored);
     }
     let mut nested = None;
@@ -297,8 +322,8 @@ fn finish(record: &mut Record, written: Written, nested: Option<String>) {
     record.truncated = record.outcome == Outcome::Truncated;
     record.set_cause(finished.cause.as_ref());
     if made.is_some() {
-        (record.size, record.disk_size, record.identity) =
-            (finished.size, finished.disk_size, finished.identity);
+        (record.size, record.disk_size) = (finished.size, finished.disk_size);
+        record.identity = finished.identity.or(made.and_then(|made| made.identity));
         if record.reason.is_none()
             && let Some(owner) = record.location.goes_with()
         {
@@ -312,7 +337,7 @@ fn finish(record: &mut Record, written: Written, nested: Option<String>) {
         }
     } else {
         record.set_paths(None, None);
-        record.host_dir = None;
+        (record.host_dir, record.identity) = (None, None);
     }
 }
 

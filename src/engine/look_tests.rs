@@ -2,11 +2,11 @@ use super::*;
 use std::fs;
 
 /// A scratch directory with a program and configurations.
-struct Machine(tempfile::TempDir);
+struct TestRoot(tempfile::TempDir);
 
-impl Machine {
+impl TestRoot {
     fn new() -> Self {
-        let machine = Machine(tempfile::tempdir().unwrap());
+        let machine = TestRoot(tempfile::tempdir().unwrap());
         machine.write("oci-coredump", "");
         machine
     }
@@ -37,7 +37,7 @@ impl Machine {
 
 #[test]
 fn podman_and_crio_by_their_directories() {
-    let m = Machine::new();
+    let m = TestRoot::new();
     m.write("containers.conf", "[engine]\nhooks_dir = ['HERE/none', 'HERE/hooks.d']\n");
     m.write("crio.conf", "[crio.runtime]\nhooks_dir = ['HERE/hooks.d']\n");
     let (states, text) = m.look(Engine::Podman, "containers.conf");
@@ -66,7 +66,7 @@ fn podman_and_crio_by_their_directories() {
 
 #[test]
 fn docker_by_its_runtimes() {
-    let m = Machine::new();
+    let m = TestRoot::new();
     assert_eq!(m.look(Engine::Docker, "daemon.json").0, [Severity::Doubtful]);
     m.write(
         "daemon.json",
@@ -88,7 +88,7 @@ fn docker_by_its_runtimes() {
 
 #[test]
 fn containerd_by_nri_and_by_its_specification() {
-    let m = Machine::new();
+    let m = TestRoot::new();
     let nri = "[plugins.'io.containerd.nri.v1.nri']\nplugin_path = 'HERE/plugins'\n";
     m.write("config.toml", &format!("version = 3\n{nri}"));
     let (states, text) = m.look(Engine::Containerd, "config.toml");

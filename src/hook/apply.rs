@@ -5,10 +5,13 @@ use super::change::{self, Changes, InContainer, OnHost};
 use super::inside;
 use super::plan::{self, HookPlan, Step};
 use super::processes::{self, CORE_LIMIT};
+use super::remarks;
 use super::request::Request;
 use super::rootfs::Rootfs;
 use super::site::Site;
 use super::volume;
+use crate::config::MakeDirectories;
+use crate::pattern::Pattern;
 use crate::record::Location;
 use crate::registry::{DumpPlace, Entry, Init, Registry};
 use crate::store::Store;
@@ -38,7 +41,7 @@ pub(super) fn apply(
     plan: &HookPlan,
     find: impl Fn() -> Result<Rootfs>,
 ) -> Result<Applied> {
-    let (place, in_container) = inside::run(|| {
+    let (place, is_directory, in_container) = inside::run(|| {
         let rootfs = find()?;
         let (mut place, mut done) = (DumpPlace::default(), Vec::new());
         for step in &plan.steps {
@@ -48,13 +51,20 @@ pub(super) fn apply(
                 return Err(e.context(step.to_string()));
             }
         }
-        Ok((place, done))
+        Ok((place, names_directory(&rootfs, &request.wishes.pattern), done))
     })?;
     let mut applied = Applied {
-        entry: entry(site, request, place),
+        entry: entry(site, request, plan, place),
         changes: Changes { in_container, on_host: Vec::new() },
         notes: Vec::new(),
     };
+    let remark = remarks::names_directory(&request.wishes.pattern, site.config.core_uses_pid);
+    if is_directory && !applied.entry.remarks.contains(&remark) {
+        applied.entry.remarks.push(remark.clone());
+    }
+    if applied.entry.remarks.contains(&remark) {
+        log::warn!("container {}: {remark}", site.id);
+    }
     for step in &plan.steps {
         if let Err(e) = on_host(site, request, step, &mut applied) {
             applied.changes.revert(site, find);
@@ -73,7 +83,7 @@ pub(super) fn apply(
 }
 
 /// The entry of a container, before its limit is set.
-fn entry(site: &Site<'_>, request: &Request, place: DumpPlace) -> Entry {
+fn entry(site: &Site<'_>, request: &Request, plan: &HookPlan, place: DumpPlace) -> Entry {
     Entry {
         names: request.names.clone(),
         init: site.init.clone(),
@@ -83,7 +93,15 @@ fn entry(site: &Site<'_>, request: &Request, place: DumpPlace) -> Entry {
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
         no_upload: !request.wishes.upload,
+        existing: request.wishes.existing.unwrap_or(site.config.existing),
+        make_directories: match site.config.make_directories {
+            MakeDirectories::Store => place.location == Location::Store,
+            MakeDirectories::Anywhere => true,
+            MakeDirectories::Nowhere => false,
+        },
+        share: request.wishes.share,
         limits: request.wishes.limits.clone(),
+        remarks: plan.remarks.clone(),
         place,
         termination_log: request.bundle.termination_log(),
         refused: None,
@@ -91,6 +109,13 @@ fn entry(site: &Site<'_>, request: &Request, place: DumpPlace) -> Entry {
         store: (site.who != Who::Root).then(|| site.config.store.clone()),
         user: None,
     }
+}
+
+/// Whether the pattern's path is a directory in the container.
+fn names_directory(rootfs: &Rootfs, pattern: &Pattern) -> bool {
+    let path = pattern.to_string();
+    let is_plain = !pattern.is_relative() && !path.contains('%');
+    is_plain && matches!(rootfs.look(path.as_ref(), true), Ok(Some(_)))
 }
 
 fn why_lost(entry: &Entry) -> &'static str {

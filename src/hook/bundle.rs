@@ -1,7 +1,10 @@
 //! Reads a bundle's config.json, as far as the hook needs it. Unknown fields are ignored.
 
 use crate::annotation::Annotations;
+use crate::pattern::Template;
+use crate::sys::file;
 use crate::sys::proc::MountPoint;
+use crate::sys::resolve::{Below, resolve};
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Mount, Root};
 use serde::{Deserialize, Serialize};
@@ -25,18 +28,18 @@ pub(super) fn annotations(text: &[u8]) -> Result<Annotations> {
 pub(super) struct Bundle {
     root: Option<Root>,
     mounts: Option<Vec<Mount>>,
-    process: Option<Process>,
+    process: Option<SpecProcess>,
     linux: Option<Linux>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
-struct Process {
-    rlimits: Option<Vec<Rlimit>>,
+struct SpecProcess {
+    rlimits: Option<Vec<SpecRlimit>>,
 }
 
 /// `oci-spec`'s type is not used, since it fails on resources that it does not know.
 #[derive(Debug, Deserialize, Serialize)]
-struct Rlimit {
+struct SpecRlimit {
     r#type: String,
     #[serde(default)]
     soft: u64,
@@ -145,6 +148,16 @@ impl Bundle {
             is_own: source.or(upper.map(Path::new)).is_some_and(|path| life.takes(path)),
             source: source.map(|s| s.to_string_lossy().into_owned()),
         })
+    }
+
+    /// Whether a pattern's path is a directory of the bundle's root file system.
+    pub(super) fn has_directory(&self, bundle: &Path, pattern: &Template) -> bool {
+        let path = pattern.to_string();
+        let found = || {
+            let root = file::open_dir(&self.rootfs(bundle)).ok()?;
+            resolve(root, path.trim_start_matches('/').as_ref(), Below::InRoot, true).ok()
+        };
+        !pattern.is_relative() && !path.contains('%') && found().is_some()
     }
 
     /// Where the kubelet reads what the container says at its end: it mounts

@@ -50,7 +50,10 @@ pub fn enable(
     let id = target.names.container_id.as_str();
     crate::registry::check_id(id)?;
     let (pid, process) = processes::first_of(target.pid)?;
-    let wishes = annotation::wishes(wishes, None, None)?.context("no pattern")?;
+    let mut wishes = wishes.clone();
+    // Whoever asks for it here is told what is wrong, and asks again.
+    wishes.entry("oci-coredump/required".into()).or_insert("true".into());
+    let wishes = annotation::wishes(&wishes, None, None)?.context("no pattern")?;
     let directory = wishes.pattern.directory();
     let find = || Rootfs::running(&Proc::open(pid)?, pid);
     // Its file system may have a server that does not answer.

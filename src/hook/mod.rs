@@ -4,13 +4,14 @@
 mod apply;
 mod bundle;
 mod change;
-#[cfg(any(test, fuzzing))]
-pub mod hostile;
 mod inside;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod live;
 mod monitor;
 mod plan;
 mod processes;
+mod remarks;
 mod request;
 mod rootfs;
 mod site;
@@ -101,6 +102,7 @@ fn create(state: &State, config: &Config) -> Result<(), Failure> {
         // prestart and createRuntime may both be configured, and a runtime may call twice.
         _ if is_registered(state) => Ok(()),
         Asked::Refused { names, required, why } => {
+            let why = anyhow::Error::new(why);
             note_refusal(state, names, &why);
             Err(Failure {
                 error: why.context("the request is refused"),
@@ -287,46 +289,72 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The plan of the hook for a bundle as text, or the reason why there is none. Changes nothing.
+/// What the hook would do for a bundle.
+#[derive(Debug)]
+pub struct Explanation {
+    /// The plan, or why there is none: one fact on each line.
+    pub text: String,
+    /// Whether the container would get what it asks for. `true` if it asks for nothing.
+    pub is_honoured: bool,
+}
+
+/// Explains what the hook would do for a bundle. Changes nothing.
 ///
 /// # Errors
 /// config.json cannot be read, or the state is invalid.
-pub fn explain(bundle: &std::path::Path, state: Option<&[u8]>, config: &Config) -> Result<String> {
+pub fn explain(
+    bundle: &std::path::Path,
+    state: Option<&[u8]>,
+    config: &Config,
+) -> Result<Explanation> {
     let bundle = std::path::absolute(bundle)?;
     let id = crate::identity::id_of(&bundle).unwrap_or_default().to_owned();
     let state = match state {
         Some(text) => State { bundle, ..State::parse(text)? },
         None => State { id, bundle, ..State::default() },
     };
-    Ok(match request::read(&state, config)? {
-        Asked::Nothing { why } => format!("nothing: {why}\n"),
-        Asked::Refused { required, why, .. } => {
-            format!(
-                "refused: {why:#}{}\n",
-                if required { "; it is required, so the container would not start" } else { "" }
-            )
+    let mut lines = Vec::new();
+    let note = |note: &String| format!("note: {note}");
+    let is_honoured = match request::read(&state, config)? {
+        Asked::Nothing { why } => {
+            lines.push(format!("nothing: {why}"));
+            true
+        }
+        Asked::Refused { names, required, why } => {
+            lines.extend(called(&names, None));
+            lines.extend(why.rules.iter().map(|rule| format!("refused: {rule:#}")));
+            lines.extend(why.notes.iter().map(note));
+            lines.push(match required || config.strict {
+                true => "the container would not start: its core pattern is required".into(),
+                false => "the container would start without a core pattern of its own".into(),
+            });
+            false
         }
         Asked::Request { request, required } => {
             let plan = plan::plan(&request, config);
-            let mut text = format!(
-                "pattern {:?} from {}{}\n",
+            lines.push(format!(
+                "pattern {:?} from {}{}",
                 request.wishes.pattern.to_string(),
                 request.wishes.key,
                 if required { ", required" } else { "" }
-            );
-            text.push_str(&called(&request.names, request.engine));
-            plan.notes.iter().for_each(|n| text.push_str(&format!("note: {n}\n")));
-            plan.steps
-                .iter()
-                .enumerate()
-                .for_each(|(i, s)| text.push_str(&format!("{}. {s}\n", i + 1)));
-            text
+            ));
+            lines.extend(called(&request.names, request.engine));
+            let mut notes = [plan.notes, plan.remarks].concat();
+            let pattern = &request.wishes.pattern;
+            if request.bundle.has_directory(&state.bundle, pattern) {
+                let remark = remarks::names_directory(pattern, config.core_uses_pid);
+                notes.extend(Some(remark).filter(|remark| !notes.contains(remark)));
+            }
+            lines.extend(notes.iter().map(note));
+            lines.extend(plan.steps.iter().enumerate().map(|(i, s)| format!("{}. {s}", i + 1)));
+            true
         }
-    })
+    };
+    Ok(Explanation { text: lines.join("\n"), is_honoured })
 }
 
 /// A line with what the container is called, if that is known.
-fn called(names: &Names, engine: Option<&str>) -> String {
+fn called(names: &Names, engine: Option<&str>) -> Option<String> {
     let parts = [
         ("container", names.container_name.as_deref()),
         ("pod", names.pod_name.as_deref()),
@@ -336,7 +364,7 @@ fn called(names: &Names, engine: Option<&str>) -> String {
     ];
     let known: Vec<String> =
         parts.iter().filter_map(|(what, name)| Some(format!("{what} {:?}", (*name)?))).collect();
-    if known.is_empty() { String::new() } else { format!("for {}\n", known.join(", ")) }
+    (!known.is_empty()).then(|| format!("for {}", known.join(", ")))
 }
 
 /// Parses the stage on the command line.

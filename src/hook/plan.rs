@@ -1,6 +1,7 @@
 //! Plans what the hook does for a container. Pure; a plan prints as the list of its steps.
 
 use super::bundle::{Life, Volume};
+use super::remarks;
 use super::request::Request;
 use super::volume;
 use crate::bytes::Limit;
@@ -67,6 +68,8 @@ pub(super) struct HookPlan {
     pub steps: Vec<Step>,
     /// Notes for the log, one line each.
     pub notes: Vec<String>,
+    /// What the container gets by its pattern that it may not expect, one line each.
+    pub remarks: Vec<String>,
 }
 
 impl fmt::Display for HookPlan {
@@ -80,20 +83,16 @@ impl fmt::Display for HookPlan {
 pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
     let directory = request.wishes.pattern.directory().filter(|d| d != "/");
     let life = Life { id: &request.names.container_id, is_removed: request.is_removed };
-    let directory = directory
-        .map(|inside| Step::Directory { volume: request.bundle.volume_at(&inside, life), inside });
-    let mut notes = request.wishes.notes.clone();
-    if let Some(Step::Directory { volume: None, .. }) = &directory
-        && !config.container_writes_store()
-        && request.wishes.pattern.varies_by_directory()
-    {
-        notes.push(
-            "a directory of the pattern holds a specifier: nobody can make it in the host's store; \
-             mount \
-             a volume there, or set store_view = \"rw\" in the configuration"
-                .into(),
-        );
+    let wishes = &request.wishes;
+    let shown = wishes.pattern.to_string();
+    let is_mount = request.bundle.volume_at(&shown, life).is_some_and(|v| v.target == shown);
+    let volume = directory.as_deref().and_then(|at| request.bundle.volume_at(at, life));
+    let mut remarks = remarks::of(&wishes.pattern, wishes.existing, volume.as_ref(), config);
+    if is_mount {
+        remarks.push(remarks::names_directory(&wishes.pattern, config.core_uses_pid));
     }
+    let directory = directory.map(|inside| Step::Directory { volume, inside });
+    let mut notes = request.wishes.notes.clone();
     if request.wishes.early && !config.allow_early_release {
         notes.push(
             "oci-coredump/release: early is not allowed here (allow_early_release in the \
@@ -112,7 +111,7 @@ pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
         Mode::Dispatch => Step::Dispatch,
         Mode::Kernel => Step::Kernel,
     });
-    HookPlan { steps, notes }
+    HookPlan { steps, notes, remarks }
 }
 
 /// The soft limit to set: what the annotation gives, else unlimited. A soft limit above 0 in

@@ -2,7 +2,7 @@
 
 use super::bundle::{self, Bundle};
 use super::state::State;
-use crate::annotation::{self, Annotations, Wishes};
+use crate::annotation::{self, Annotations, BrokenRules, Wishes};
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::record::Names;
@@ -36,8 +36,8 @@ pub(super) enum Asked {
         names: Names,
         /// Whether the container must not start without its core pattern.
         required: bool,
-        /// The rule that is broken.
-        why: anyhow::Error,
+        /// The rules that are broken.
+        why: BrokenRules,
     },
     /// The container asks for a pattern, and all of its values are valid.
     Request {
@@ -74,7 +74,7 @@ pub(super) fn read(state: &State, config: &Config) -> Result<Asked> {
             let why = anyhow::anyhow!(
                 "oci-coredump/required is set, but no annotation asks for a pattern"
             );
-            return Ok(Asked::Refused { names: identity.names, required, why });
+            return Ok(Asked::Refused { names: identity.names, required, why: why.into() });
         }
         return Ok(Asked::Nothing { why: for_others(&annotations, container) });
     };

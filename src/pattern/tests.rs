@@ -54,7 +54,7 @@ fn expansion_follows_core_5() {
 #[test]
 fn a_container_may_ask_for_a_file_only() {
     let long = "x".repeat(128);
-    let table: [(&[u8], Result<(), Refusal>); 14] = [
+    let table: [(&[u8], Result<(), Refusal>); 18] = [
         (b"/pod/data/dump/core-eci", Ok(())),
         (b"core", Ok(())),
         (&b"x".repeat(127), Ok(())),
@@ -67,9 +67,13 @@ fn a_container_may_ask_for_a_file_only() {
         (b"core\n", Err(Refusal::Control(b'\n'))),
         (b"/a/../core", Err(Refusal::Parent)),
         (b"/a/.%z./core", Err(Refusal::Parent)),
-        // With core_uses_pid this names a file all the same: `/cores/.12`.
-        (b"/cores/", Ok(())),
-        (b"/cores/%z", Ok(())),
+        // With core_uses_pid these would name a hidden file: `/cores/.12`.
+        (b"/cores/", Err(Refusal::Directory)),
+        (b"/cores/.", Err(Refusal::Directory)),
+        (b"cores/", Err(Refusal::Directory)),
+        (b"/cores/%z", Err(Refusal::Directory)),
+        (b"/cores/%", Err(Refusal::Directory)),
+        (b"/cores/.%p", Ok(())),
     ];
     for (text, expected) in table {
         assert_eq!(
@@ -92,6 +96,23 @@ fn directory_is_the_literal_prefix() {
     assert_eq!(dir("/core").as_deref(), Some("/"));
     assert_eq!(dir("core"), None);
     assert_eq!(dir("pod/data/core"), None);
+}
+
+#[test]
+fn what_a_specifier_names_lies_below_the_fixed_directory() {
+    for (text, fixed) in [
+        ("/cores/%e/core", Some("/cores/")),
+        ("/cores/a%e/b/core", Some("/cores/")),
+        ("/%h/core", Some("/")),
+        ("/cores/core.%e", None),
+        ("/cores/core", None),
+        ("%e/core", None),
+    ] {
+        let template = Template::of_host(text.as_bytes());
+        let path = template.expand(&crash(), true);
+        let got = template.fixed_directory().map(|n| path[..n].to_vec());
+        assert_eq!(got, fixed.map(|f| f.as_bytes().to_vec()), "{text}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The entry of a registered container, and the index keys under which it is found.
 
 use crate::bytes::Limit;
-use crate::limits::Limits;
+use crate::existing::Existing;
+use crate::limits::{DiskShare, Limits};
 use crate::pattern::Pattern;
 use crate::record::{Location, Names};
 use crate::sys::proc::{Cgroup, Proc};
@@ -68,9 +69,21 @@ pub(crate) struct Entry {
     /// Its crashes are not to be uploaded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_upload: bool,
+    /// What happens where a core's name exists already.
+    #[serde(default)]
+    pub existing: Existing,
+    /// Whether the writer makes the directories that a specifier of the pattern names.
+    #[serde(default)]
+    pub make_directories: bool,
+    /// Bounds by the size of the file system that the cores are on.
+    #[serde(default, skip_serializing_if = "DiskShare::is_none")]
+    pub share: DiskShare,
     /// Limits of the container's own, lower than the host's.
     #[serde(default)]
     pub limits: Limits,
+    /// What it gets by its pattern that it may not expect, for `doctor`, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// Where its cores are stored.
     pub place: DumpPlace,
     /// Where the container's termination log is, if not at /dev/termination-log.

@@ -16,4 +16,4 @@ pub use open::{
     open_append, open_counter, open_dir, open_read, open_subdir, open_to_change, read_bounded,
     read_link, remove_empty_dir, rename_to, reopen_dir, set_umask, symlink, unlink, write_new,
 };
-pub use replace::{NewFile, age, is_due, rename_new, replace, replace_durably, touch};
+pub use replace::{age, is_due, rename_new, replace, replace_durably, touch};

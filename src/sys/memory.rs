@@ -45,6 +45,22 @@ impl ProcessMemory {
         self.mem.try_clone()
     }
 
+    /// Whether the address space still is one: its pages are given back when the last process that
+    /// uses it ends, and from then on a page map shows none of them.
+    ///
+    /// # References
+    /// proc_pid_mem(5): a read is at the end of the file then, else it fails where nothing is mapped,
+    /// as in the last page that an offset can name.
+    pub fn exists(&self) -> bool {
+        const NOWHERE: u64 = i64::MAX as u64 & !0xfff;
+        loop {
+            match rustix::io::pread(&self.mem, &mut [0u8; 1], NOWHERE) {
+                Err(Errno::INTR) => {}
+                other => return other != Ok(0),
+            }
+        }
+    }
+
     /// Reads `spans`, one after the other, into `buffer`, which has their total size. A page that
     /// cannot be read becomes zeros, as in the kernel's core.
     ///
@@ -131,5 +147,29 @@ pub fn is_shared(one: i32, other: i32) -> bool {
 impl AsFd for ProcessMemory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.mem.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::pagemap::Pagemap;
+    use std::process::{Command, Stdio};
+
+    /// A page map that shows nothing tells nothing of whether the process is still there.
+    #[test]
+    fn what_is_left_of_a_process_that_has_ended() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = child.id() as i32;
+        let open = |name: &str| std::fs::File::open(format!("/proc/{pid}/{name}")).unwrap();
+        let memory = ProcessMemory::new(pid, open("mem").into());
+        let pagemap = Pagemap::new(open("pagemap").into());
+        assert!(memory.exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!memory.exists());
+        let mut runs = Vec::new();
+        pagemap.runs(0, 1 << 40, 16, &mut runs).unwrap();
+        assert_eq!(runs, []);
     }
 }

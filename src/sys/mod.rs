@@ -28,6 +28,7 @@ pub mod limit;
 pub mod map;
 pub mod memory;
 pub mod mount;
+pub mod new_file;
 pub mod ns;
 pub mod pagemap;
 pub mod pidfd;

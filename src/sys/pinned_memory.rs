@@ -74,7 +74,7 @@ impl Hold {
     /// Pins the address space of `mem`, an open /proc/PID/mem, by reading one byte at
     /// `address`, which must be readable. When this returns, the memory stays for as
     /// long as this process lives.
-    pub fn hold(self, mem: OwnedFd, address: u64) -> Result<Held> {
+    pub fn hold(self, mem: OwnedFd, address: u64) -> Result<HeldMemory> {
         let page = self.page;
         let thread = move || {
             // SAFETY: the page is mapped for ever, and nobody else touches it: the read writes at
@@ -89,13 +89,13 @@ impl Hold {
         // The fault is reported from within the read, which holds a
         // reference to the memory by then.
         ensure!(ready == 1, "the read of /proc/PID/mem at {address:#x} failed");
-        Ok(Held(self.uffd))
+        Ok(HeldMemory(self.uffd))
     }
 }
 
 /// An address space that is pinned until this process ends.
 #[derive(Debug)]
-pub struct Held(#[expect(dead_code, reason = "closing it would let the reader go")] OwnedFd);
+pub struct HeldMemory(#[expect(dead_code, reason = "closing it would let the reader go")] OwnedFd);
 
 impl AsFd for Hold {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -158,3 +158,13 @@ pub fn step_back() {
 pub fn cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
 }
+
+/// Holds SIGINT back from this thread, and from the processes that it starts from now on.
+///
+/// # References
+/// pthread_sigmask(3).
+pub fn hold_interrupts() -> Result<()> {
+    let mut interrupts = nix::sys::signal::SigSet::empty();
+    interrupts.add(nix::sys::signal::Signal::SIGINT);
+    interrupts.thread_block().context("pthread_sigmask")
+}

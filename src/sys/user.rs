@@ -1,5 +1,6 @@
 //! The user who runs this process.
 
+use std::io::Read;
 use std::sync::OnceLock;
 
 /// The user who runs this process, on the host.
@@ -19,14 +20,22 @@ pub enum Who {
 pub fn who() -> Who {
     static WHO: OnceLock<Who> = OnceLock::new();
     *WHO.get_or_init(|| {
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        match outside(&map, effective_uid()) {
+        match outside(&uid_map(), effective_uid()) {
             Some(0) => Who::Root,
             Some(uid) => Who::User(uid),
             // Without a map every ID is the overflow ID, which belongs to no one.
             None => Who::User(effective_uid()),
         }
     })
+}
+
+/// The map of this process, empty if it cannot be read.
+fn uid_map() -> String {
+    // With room from the start, since /proc does not say how long a file is.
+    let mut map = String::with_capacity(4096);
+    let file = std::fs::File::open("/proc/self/uid_map");
+    let _ = file.and_then(|file| file.take(1 << 16).read_to_string(&mut map));
+    map
 }
 
 /// The ID outside of a user namespace of a user inside, by its map.
@@ -40,8 +49,8 @@ fn outside(map: &str, uid: u32) -> Option<u32> {
 
 /// Whether this process is root of the initial user namespace, as far as /proc/self/uid_map shows.
 pub fn is_host_root() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
+    rustix::process::geteuid().is_root()
+        && uid_map().split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// The effective user ID in this process's user namespace.

@@ -5,7 +5,7 @@ use crate::record::{Location, Names, Outcome, Record};
 use crate::registry::{Registry, check_id};
 use crate::store::binaries::{Binaries, is_settled};
 use crate::store::uploads::Uploads;
-use crate::store::{Records, Store};
+use crate::store::{Records, Store, tree};
 use crate::sys::file;
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
@@ -22,8 +22,9 @@ pub(crate) struct Item {
     /// Bytes on disk that removing its core from the store would free. `None` if it has no core
     /// there, or if another file has its name.
     pub(super) core: Option<u64>,
-    /// File name of a core that has no record, of a container that is gone.
-    pub(super) orphan: Option<OsString>,
+    /// Path, in the container's directory of the store, of a core that has no record, of a
+    /// container that is gone.
+    pub(super) orphan: Option<PathBuf>,
 }
 
 /// Longest time that a dump may be in progress. A record that says so for longer is of
@@ -137,8 +138,9 @@ fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Opt
     let mut found = Vec::new();
     for container_id in gone(store)? {
         let Ok(dir) = file::open_dir(&store.container_path(&container_id)) else { continue };
-        for name in file::names(file::reopen_dir(&dir)?)? {
-            let Ok(stat) = file::stat_at(&dir, &name) else { continue };
+        for path in tree::files(&dir)? {
+            let Some((parent, name)) = tree::parent(&dir, &path) else { continue };
+            let Ok(stat) = file::stat_at(parent, name) else { continue };
             if !stat.regular || known.contains(&stat.id) || !is_settled(stat.modified) {
                 continue;
             }
@@ -150,7 +152,7 @@ fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Opt
                 location: Location::Store,
                 ..Record::default()
             };
-            let item = Item { name: OsString::new(), record, core: None, orphan: Some(name) };
+            let item = Item { name: OsString::new(), record, core: None, orphan: Some(path) };
             found.push((item, Some((stat.id, stat.allocated))));
         }
     }

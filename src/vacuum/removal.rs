@@ -3,7 +3,7 @@
 use super::inventory::{Inventory, Item, gone};
 use super::plan::RemovalPlan;
 use super::stored_core::StoredCore;
-use crate::store::Store;
+use crate::store::{Store, tree};
 use crate::sys::file;
 use anyhow::Result;
 
@@ -15,9 +15,10 @@ impl Inventory {
     /// # Errors
     /// The crash could not be removed and stays.
     pub(crate) fn remove(&self, item: &Item) -> Result<()> {
-        if let Some(name) = &item.orphan {
+        if let Some(path) = &item.orphan {
             let dir = self.store.join("containers").join(&item.record.names.container_id);
-            return file::unlink(file::open_dir(&dir)?, name);
+            let found = tree::parent(&file::open_dir(&dir)?, path);
+            return found.map_or(Ok(()), |(dir, name)| file::unlink(dir, name));
         }
         if item.core.is_some()
             && let Some(record) = self.records.read(&item.name)

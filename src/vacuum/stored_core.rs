@@ -2,9 +2,9 @@
 
 use crate::record::{Location, Record};
 use crate::registry::check_id;
-use crate::sys::resolve::{self, Below};
+use crate::store::tree;
 use crate::sys::{OwnedFd, file, proc};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::Path;
 
 /// The core in the store of one record.
@@ -31,11 +31,7 @@ impl StoredCore {
         check_id(&r.names.container_id).ok()?;
         let dir = store.join("containers").join(&r.names.container_id);
         let path = Path::new(proc::os(path.strip_prefix(r.host_dir.as_ref()?.as_bytes())?));
-        let (parent, name) = (path.parent()?, path.file_name()?);
-        let is_top = parent == Path::new("/") || parent == Path::new("");
-        let parent = if is_top { OsStr::new(".") } else { parent.as_os_str() };
-        let top = file::open_dir(&dir).ok()?;
-        let dir = resolve::resolve(&top, parent, Below::InRoot, true).ok()?;
+        let (dir, name) = tree::parent(&file::open_dir(&dir).ok()?, path)?;
         let found = file::identity_at(&dir, name).ok()?;
         let stat = file::stat_at(&dir, name).ok()?;
         let same = r.identity.is_none_or(|identity| identity.is_same_file(&found));

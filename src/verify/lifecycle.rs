@@ -4,7 +4,7 @@
 use super::bundle::Bundle;
 use super::probe::{Observation, observations, own_namespaces};
 use super::runtime::{Container, RuntimeOutput};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -55,8 +55,8 @@ impl Lifecycle {
 /// Creates, starts, kills and deletes the container.
 ///
 /// # Errors
-/// The runtime cannot be executed. A call of the runtime that fails is no error here: it is noted in
-/// [`Lifecycle::trouble`].
+/// The runtime cannot be executed, or makes no container. Any other call of the runtime that fails is
+/// no error here: it is noted in [`Lifecycle::trouble`].
 pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
     let mut bundle = Bundle::new()?;
     let volume = bundle.path("volume");
@@ -83,6 +83,15 @@ pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
         ..Lifecycle::default()
     };
     let (container, said) = Container::create(runtime, &bundle)?;
+    if observations(&bundle.report()).is_empty() && container.state()?.is_none() {
+        ensure!(said.success, "there is no container: {}", said.text);
+        bail!(
+            "create did nothing: it exited with status 0, but no hook ran, and there is no container \
+             {}; is {} an OCI runtime?",
+            bundle.id,
+            runtime.display()
+        );
+    }
     let note = |said: RuntimeOutput, lifecycle: &mut Lifecycle| {
         lifecycle.trouble.extend((!said.success).then_some(said.text));
         said.success

@@ -21,6 +21,13 @@ pub(super) fn containers() -> Vec<Check> {
         format!("{} registered", entries.iter().filter(|e| e.refused.is_none()).count()),
     )];
     for e in entries.iter() {
+        for remark in &e.remarks {
+            all.push(warning(
+                "containers",
+                format!("{}: {remark}", e.names.container_id),
+                "docs/annotations.md says more (One name, many cores)",
+            ));
+        }
         if let Some(why) = &e.refused {
             all.push(warning(
                 "containers",

@@ -1,6 +1,6 @@
-//! The cluster, by way of kubectl: the DaemonSet's pods, and the nodes with a pod's crashes. kubectl
-//! does all that touches the cluster, with the rights that its user has; nothing goes through a
-//! shell.
+//! The cluster, by way of kubectl: the DaemonSet's pods, and the nodes with a pod's crashes.
+//! kubectl does all that touches the cluster, with the rights that its user has; nothing goes
+//! through a shell.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -107,8 +107,8 @@ impl Cluster {
             for agent in agents {
                 let list = words("list", &["-n", "1", "--json"], &matches);
                 let output = self.on(&agent, &list).output().context("start kubectl")?;
-                let records: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-                if let Some(time) = records[0]["time"].as_str() {
+                let newest: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+                if let Some(time) = newest["time"].as_str() {
                     dated.push((time.to_owned(), agent));
                 }
             }

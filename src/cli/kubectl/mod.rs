@@ -4,14 +4,15 @@
 mod cluster;
 
 use super::debug::{self, Debugger};
+use super::target_file::Target;
 use crate::report::{self, LogTarget};
 use crate::sys::file;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use cluster::{Agent, Cluster, words};
 use std::ffi::OsString;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The name under which kubectl starts this program.
@@ -108,15 +109,16 @@ impl Plugin {
                     which.pod,
                     if *core_only { "core" } else { "tar.zst" }
                 ));
-                let output = output.as_ref().unwrap_or(&default);
-                self.fetch(&agent, &matches, *core_only, output)?;
+                let target = Target { output: output.clone().unwrap_or(default) };
+                target.check_binary()?;
+                self.fetch(&agent, &matches, *core_only, &target)?;
                 Ok(ExitCode::SUCCESS)
             }
             Verb::Debug { which, debugger, arguments } => {
                 let (agent, matches) = self.cluster.newest(&which.pod, &which.matches)?;
                 let scratch = tempfile::tempdir_in("/var/tmp").context("make a directory")?;
                 let bundle = scratch.path().join("crash.tar.zst");
-                self.fetch(&agent, &matches, false, &bundle)?;
+                self.fetch(&agent, &matches, false, &Target { output: bundle.clone() })?;
                 let debugger = Debugger {
                     program: debugger.clone(),
                     arguments: arguments.clone(),
@@ -133,7 +135,7 @@ impl Plugin {
         let mut code = ExitCode::FAILURE;
         for agent in agents {
             if agents.len() > 1 {
-                println!("node {}:", agent.node);
+                writeln!(std::io::stdout(), "node {}:", agent.node)?;
             }
             let status = self.cluster.on(agent, &words("list", &[], matches)).status();
             if status.context("start kubectl")?.success() {
@@ -149,7 +151,7 @@ impl Plugin {
         agent: &Agent,
         matches: &[String],
         core_only: bool,
-        output: &Path,
+        output: &Target,
     ) -> Result<()> {
         let options: &[&str] = if core_only { &["-o", "-", "--core-only"] } else { &["-o", "-"] };
         let mut command = self.cluster.on(agent, &words("export", options, matches));
@@ -157,16 +159,13 @@ impl Plugin {
             ensure!(status.success(), "export on node {}: kubectl: {status}", agent.node);
             Ok(())
         };
-        if output == Path::new("-") {
-            return done(command.status().context("start kubectl")?);
+        match output.is_stdout() {
+            true => done(command.status().context("start kubectl")?),
+            false => output.make(|new| {
+                let to = new.try_clone().context("dup")?;
+                done(command.stdout(to).status().context("start kubectl")?)
+            }),
         }
-        let dir = output.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new("."));
-        let new = tempfile::NamedTempFile::new_in(dir)
-            .with_context(|| format!("create a file for {}", output.display()))?;
-        let to: File = new.as_file().try_clone().context("dup")?;
-        done(command.stdout(to).status().context("start kubectl")?)?;
-        new.persist(output).with_context(|| format!("rename to {}", output.display()))?;
-        Ok(())
     }
 }
 

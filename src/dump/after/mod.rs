@@ -3,6 +3,7 @@
 
 pub(super) mod kept_binaries;
 pub(super) mod ledger;
+pub(super) mod measured;
 pub(super) mod on_host;
 mod record_list;
 mod record_writer;

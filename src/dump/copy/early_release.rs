@@ -16,7 +16,7 @@ use super::target::Target;
 use crate::elf::{Head, Load};
 use crate::sys::Errno;
 use crate::sys::memory::Span;
-use crate::sys::pinned_memory::{Held, Hold};
+use crate::sys::pinned_memory::{HeldMemory, Hold};
 use std::sync::Arc;
 
 /// Areas up to this size are copied before the release, ...
@@ -81,7 +81,7 @@ fn prepare(
     files: &[u64],
     threads: &[u64],
     target: &Arc<Target>,
-) -> Result<Option<(Held, Spans)>, Failed> {
+) -> Result<Option<(HeldMemory, Spans)>, Failed> {
     let hold = |load: &Load| hold.hold(source.memory.mem().ok()?, load.address).ok();
     let Some(held) = head.loads.first().and_then(hold) else { return Ok(None) };
     let robust = parallel::within(|| robust(source))

@@ -182,6 +182,10 @@ impl Work {
             if let Err(e) = walked {
                 return self.give_up(reached, Stop::Memory(e));
             }
+            if !self.source.is_mapped() {
+                self.ended.store(true, Ordering::SeqCst);
+                return self.give_up(reached, Stop::Ended);
+            }
             let Some(first) = batch.pieces.first() else { return };
             clock.batch.store(first.offset, Ordering::SeqCst);
             spans.clear();

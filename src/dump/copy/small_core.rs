@@ -47,7 +47,9 @@ pub(crate) fn pieces(
         .filter(|load| !is_legacy(load))
         .map(|load| load.address.saturating_add(load.size))
         .max()?;
-    choose(&head.loads, &files, source.vdso, &source.pagemap.all(low, high, PAGES)?)
+    let exist = source.pagemap.all(low, high, PAGES)?;
+    // Of a process that was killed the stream has what the kernel has written.
+    choose(&head.loads, &files, source.vdso, &exist).filter(|_| source.is_mapped())
 }
 
 /// The legacy vsyscall page, the only one in the kernel's half of the address space: no page map

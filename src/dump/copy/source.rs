@@ -39,6 +39,12 @@ impl CrashedMemory {
         read.map_err(Stop::Memory)
     }
 
+    /// Whether what the page map has just shown is true: of a process that has gone it shows nothing,
+    /// as of memory that was never touched.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.memory.exists()
+    }
+
     /// Whether what was just read was the crasher's.
     pub(crate) fn alive(&self) -> bool {
         self.pidfd.as_ref().is_some_and(pidfd::lives)

@@ -6,7 +6,8 @@ use crate::dump::copy::pages::PAGE;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
-use crate::limits::{Free, Limits};
+use crate::existing::{Existing, numbered};
+use crate::limits::{DiskShare, Free, Limits};
 use crate::pattern::Template;
 use crate::registry::Entry;
 use std::time::Duration;
@@ -32,8 +33,13 @@ pub(crate) struct CoreFile {
     pub path: Vec<u8>,
     /// Most bytes emitted; holes are free. `None` is unlimited.
     pub limit: Option<u64>,
-    /// Remove what has the name (dump mode 1), or fail on it (dump mode 2).
-    pub unlink_first: bool,
+    /// What happens where the name exists already.
+    pub existing: Existing,
+    /// How many bytes of the path name the directory that is there before any crash. The writer
+    /// makes those below it that are missing. `None`: it makes none.
+    pub made_below: Option<usize>,
+    /// Bounds by the size of its file system.
+    pub share: DiskShare,
     /// Dump mode 2: as root from our own root instead of as the crasher from its own. Only for the
     /// host's own file pattern, never for a container.
     pub as_root: bool,
@@ -53,6 +59,14 @@ pub(crate) struct CoreFile {
     pub at_home: bool,
 }
 
+impl CoreFile {
+    /// The same with a number in its name; 1 is the name without one.
+    pub(crate) fn with_number(&self, number: u32) -> Self {
+        let ending = if self.compress { COMPRESSED } else { b"" };
+        CoreFile { path: numbered(&self.path, number, ending), ..self.clone() }
+    }
+}
+
 /// Decides.
 pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let Origin::Container { entry, by_exec } = origin else { return Decision::Forward };
@@ -70,13 +84,16 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
         return Decision::Discard(entry, Cause::Refused("its registration has no pattern".into()));
     };
     let mut path = pattern.expand(&crash.said, entry.append_pid);
+    let made_below = pattern.fixed_directory().filter(|_| entry.make_directories);
     if entry.compress {
         path.extend_from_slice(COMPRESSED);
     }
     let file = CoreFile {
         path,
         limit,
-        unlink_first: true,
+        existing: entry.existing,
+        made_below,
+        share: entry.share,
         as_root: false,
         compress: entry.compress,
         early: entry.early,
@@ -134,7 +151,9 @@ pub(crate) fn host_file(
     Ok(CoreFile {
         path,
         limit,
-        unlink_first: !suid,
+        existing: if suid { Existing::Keep } else { Existing::Replace },
+        made_below: None,
+        share: DiskShare::default(),
         as_root: suid,
         compress: false,
         early: false,
@@ -228,7 +247,9 @@ mod tests {
             path: b"/d/core.1.zst".to_vec(),
             compress: true,
             limit: None,
-            unlink_first: true,
+            existing: Existing::Replace,
+            made_below: None,
+            share: DiskShare::default(),
             as_root: false,
             early: false,
             memory: false,

@@ -39,8 +39,8 @@ pub(crate) struct KeptCore {
     pub path: Option<String>,
     /// That root.
     pub root: String,
-    /// The container in whose directory of the host's store it is, where it is there: it is looked
-    /// for, and removed, from the host's side.
+    /// `ID/PATH`, where it is in the host's store: the container in whose directory it is, and its
+    /// path there. It is looked for, and removed, from the host's side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<String>,
     /// Which file it is.

@@ -2,12 +2,13 @@
 //! it can touch is what the crashed process could have touched itself.
 
 use super::label::{Labeller, Ready};
-use super::place::{Place, create};
+use super::place::{Made, Place, Wanted, create, split};
 use super::protocol::{CreatedFile, Finished, Message, Report};
 use super::rotate::CrasherView;
 use crate::cause::{Cause, Word};
 use crate::dump::copy::early_release::Release;
 use crate::dump::copy::lanes;
+use crate::dump::copy::pages::PAGE;
 use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
@@ -73,7 +74,13 @@ pub(crate) fn copy(
 ) {
     let failed = |cause, gone| Message::Done(Finished::failed(cause, gone));
     let Opened { source, hold, label, confinement, moved, store } = opened;
-    let place = match Place::of(&core_file.path, store) {
+    let open = || Place::of(core_file, store, facts.status.umask);
+    let opened = match (&confinement, core_file.made_below) {
+        // Under it directories are made, too.
+        (Some(confinement), Some(_)) => confined(confinement, &core_file.path, open),
+        _ => open(),
+    };
+    let place = match opened {
         Ok(place) => place,
         Err(cause) => return report.say(&failed(cause, Vec::new())),
     };
@@ -102,29 +109,28 @@ pub(crate) fn copy(
                 return report.say(&failed(Cause::Selinux { path: place.shown, why }, gone));
             }
         };
-    let make = || {
-        create(
-            &place,
-            core_file.unlink_first && !ready.keep_old,
-            facts.status.credentials.uid[3],
-            facts.user_ns.is_some(),
-        )
+    let wanted = Wanted {
+        core_file,
+        keep_old: ready.keep_old,
+        fs_uid: facts.status.credentials.uid[3],
+        mapped: facts.user_ns.is_some(),
     };
-    let made = match confinement {
+    let make = || create(&place, &wanted);
+    let made = match &confinement {
         None => make(),
-        Some(confinement) => confinement.and_then(|c| c.run(make)).unwrap_or_else(|e| {
-            Err(Cause::Apparmor { path: place.shown.clone(), why: format!("{e:#}") })
-        }),
+        Some(confinement) => confined(confinement, &core_file.path, make),
     };
-    let file = match made {
-        Ok(file) => file,
+    let Made { file, number } = match made {
+        Ok(made) => made,
         Err(cause) => return report.say(&failed(cause, gone)),
     };
+    let named = core_file.with_number(number);
+    let (_, name) = split(&named.path);
     let (stored, old): (Vec<&KeptCore>, Vec<&KeptCore>) =
         old.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
     for core in old {
         if let Err(why) = view.remove(core) {
-            let _ = file::unlink(&place.dir, proc::os(place.name));
+            let _ = file::unlink(&place.dir, proc::os(name));
             let met = format_args!("an older core has to go, but {why}");
             return report.say(&failed(Cause::limit(Word::Keep, "newest", met), gone));
         }
@@ -133,7 +139,12 @@ pub(crate) fn copy(
     // If this process is killed from now on, the parent knows at least that there is a file.
     let id = file::stat(&file).ok().map(|s| s.id);
     report.say(&Message::Created {
-        made: CreatedFile { id, memory: space.kind == FsType::Memory },
+        made: CreatedFile {
+            id,
+            memory: space.kind == FsType::Memory,
+            number,
+            identity: file::identity(&file).ok(),
+        },
         goes: stored.iter().map(|core| core.identity).collect(),
         note: ready.note,
     });
@@ -160,12 +171,13 @@ pub(crate) fn copy(
         false => lanes::copy(descriptor::stdin(), &target, &bounds, source, release),
     };
     let stat = file::stat(&*target).ok();
+    let identity = file::identity(&*target).ok();
     // Some file systems report a failed write only here.
     let closed = descriptor::close(&*target).map_err(Stop::Write);
     // Last, and by its name: some file systems know the time of the last write only after the
-    // close.
-    let identity =
-        file::identity_at(&place.dir, proc::os(place.name)).ok().filter(|i| Some(i.id) == id);
+    // close. A file that has lost its name meanwhile is still not another one.
+    let by_name = file::identity_at(&place.dir, proc::os(name)).ok();
+    let identity = by_name.filter(|i| Some(i.id) == id).or(identity);
     let stop = result.and(closed).err();
     let short = min_free.filter(|_| target.is_short()).map(|free| {
         let floor = free.of(space.total);
@@ -196,6 +208,20 @@ pub(crate) fn copy(
     }));
 }
 
+/// As the crasher also by its AppArmor profile.
+fn confined<T: Send>(
+    confinement: &Result<Confinement<'_>>,
+    path: &[u8],
+    work: impl FnOnce() -> Result<T, Cause> + Send,
+) -> Result<T, Cause> {
+    let refused = |e: &anyhow::Error| Cause::Apparmor {
+        path: path.escape_ascii().to_string(),
+        why: format!("{e:#}"),
+    };
+    let confinement = confinement.as_ref().map_err(refused)?;
+    confinement.run(work).unwrap_or_else(|e| Err(refused(&e)))
+}
+
 /// How many bytes the core may have on disk, with what is to be said if it has more; and which of
 /// the cores that are there have to go for it.
 type SpaceBounds = (Option<(u64, Cause)>, Vec<usize>);
@@ -220,6 +246,12 @@ fn room(
     };
     let by_space =
         by_space.zip(min_free).map(|(bytes, free)| cut(bytes, Word::MinFree, free.to_string()));
+    let by_share = core_file.share.room(space.total, space.available);
+    let by_share = by_share.map(|(room, bound)| (room, Cause::Share { bound, room }));
+    if let Some((..PAGE, cause)) = by_share {
+        return Err(cause);
+    }
+    let by_space = by_space.into_iter().chain(by_share).min_by_key(|r| r.0);
     let Some(slot) = slot else { return Ok((by_space, Vec::new())) };
     let room = slot.room(there)?;
     let by_bytes =

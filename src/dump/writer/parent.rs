@@ -49,6 +49,8 @@ impl Written {
 pub(crate) enum Event {
     /// The writer has started, and will make the file when this has been dealt with.
     Started,
+    /// The file is there, and its dump takes long, or it has another name than the record says.
+    Made(CreatedFile),
     /// The file is made: these cores in the host's store have to go for it.
     Goes(Vec<Identity>),
     /// The process has been let go before its core is whole.
@@ -62,6 +64,9 @@ enum Attempt {
     /// It has to be done again, without an early release.
     Retry(Waiting),
 }
+
+/// A dump that takes longer has a record that knows its file before it is whole.
+const SHORT: Duration = Duration::from_millis(500);
 
 /// How long a writer has to end after its last message: after an early release the kernel frees the
 /// memory of the crashed process then.
@@ -189,6 +194,9 @@ fn attempt(
                 (written.made, note) = (Some(made), new);
                 // Unless more is known later.
                 written.finished.cause = Some(Cause::Interrupted);
+                if made.number > 1 || !watchdog.hears_within(SHORT) {
+                    on(Event::Made(made));
+                }
                 if !goes.is_empty() {
                     on(Event::Goes(goes));
                 }

@@ -1,7 +1,14 @@
 //! Where the core goes, and making its file as the kernel does.
 
 use crate::cause::Cause;
-use crate::sys::{Errno, OwnedFd, file, proc, resolve, user};
+use crate::dump::policy::plan::CoreFile;
+use crate::existing::{Existing, LAST};
+use crate::store::DUMP_DIR_MODE;
+use crate::sys::resolve::{self, Below};
+use crate::sys::{Errno, OwnedFd, file, proc, user};
+
+/// Permissions of a core, before the umask.
+const MODE: u32 = 0o600;
 
 /// Where the core goes: the directory, which is opened once for all that is done there, and the
 /// name. Symbolic links in the path are followed as the crasher would, magic links
@@ -16,11 +23,17 @@ pub(crate) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// Opens the directory of `path`.
+    /// Opens the directory of the core's path, and makes the directories that a specifier names
+    /// where that is wanted. `umask`: the crasher's, which this process has.
     ///
     /// # Errors
     /// There is no such directory, or the path names no file.
-    pub(crate) fn of(path: &'a [u8], store: Option<&OwnedFd>) -> Result<Self, Cause> {
+    pub(crate) fn of(
+        core_file: &'a CoreFile,
+        store: Option<&OwnedFd>,
+        umask: u32,
+    ) -> Result<Self, Cause> {
+        let path = core_file.path.as_slice();
         let shown = path.escape_ascii().to_string();
         let fail = |e| Cause::open(&shown, e);
         if path.is_empty() {
@@ -33,19 +46,73 @@ impl<'a> Place<'a> {
         if matches!(name, b"" | b"." | b"..") {
             return Err(fail(Errno::ISDIR));
         }
-        let dir = resolve::open_dir_as_process(dir)
+        let opened = match core_file.made_below {
+            Some(fixed) => made_below(dir, fixed.min(dir.len()), store, umask),
+            None => resolve::open_dir_as_process(dir).map(|dir| from_the_hosts_side(dir, store)),
+        };
+        let dir = opened
             .map_err(|e| Cause::Directory { path: shown.clone(), errno: e.raw_os_error() })?;
-        let dir = from_the_hosts_side(dir, store);
         Ok(Place { dir, name, shown })
     }
+}
+
+/// Most directories that a pattern may name below the fixed one.
+const DEPTH: usize = 16;
+
+/// Opens a directory whose first `fixed` bytes name one that is there before any crash. What is
+/// missing below that is made, for all of the container's users, as its directory of the store is.
+/// Below it no link is followed and no mount is crossed.
+fn made_below(
+    path: &[u8],
+    fixed: usize,
+    store: Option<&OwnedFd>,
+    umask: u32,
+) -> Result<OwnedFd, Errno> {
+    let (fixed, below) = path.split_at(fixed);
+    let base = resolve::open_dir_as_process(fixed)?;
+    let is_stored = store.is_some_and(|store| same(store, &base));
+    // On a volume a directory that is there is found as the kernel finds it.
+    if !is_stored {
+        match resolve::open_dir_as_process(path) {
+            Err(Errno::NOENT) => {}
+            found => return found,
+        }
+    }
+    let mut dir = from_the_hosts_side(base, store);
+    let parts = || below.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b"."));
+    if parts().count() > DEPTH {
+        return Err(Errno::NAMETOOLONG);
+    }
+    for part in parts() {
+        let name = proc::os(part);
+        let open = || resolve::resolve(&dir, name, Below::NoLinks, true);
+        dir = match open() {
+            Err(Errno::NOENT) => {
+                file::set_umask(0);
+                let made = file::mkdirat(&dir, name, DUMP_DIR_MODE);
+                file::set_umask(umask);
+                // Another crash of the container may make it at the same time.
+                match made {
+                    Ok(()) | Err(Errno::EXIST) => open()?,
+                    Err(e) => return Err(e),
+                }
+            }
+            other => other?,
+        };
+    }
+    Ok(dir)
+}
+
+fn same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let id = |fd: &OwnedFd| file::stat(fd).ok().map(|s| s.id);
+    id(one).is_some() && id(one) == id(other)
 }
 
 /// The same directory by the host's mount of it, which is writable, where it is the container's in
 /// the store.
 pub(crate) fn from_the_hosts_side(dir: OwnedFd, store: Option<&OwnedFd>) -> OwnedFd {
-    let id = |fd: &OwnedFd| file::stat(fd).ok().map(|s| s.id);
     match store {
-        Some(store) if id(store) == id(&dir) => store.try_clone().unwrap_or(dir),
+        Some(store) if same(store, &dir) => store.try_clone().unwrap_or(dir),
         _ => dir,
     }
 }
@@ -58,25 +125,50 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// How often a name is tried that others take and give up at the same time: replicas of a container
+/// on one volume, each with the same PID.
+const TRIES: usize = 64;
+
+/// A file that was made.
+pub(crate) struct Made {
+    /// The file, opened for writing.
+    pub file: OwnedFd,
+    /// The number that its name got; 1 is the name without one.
+    pub number: u32,
+}
+
+/// What the file is to be.
+pub(crate) struct Wanted<'a> {
+    /// The path, and what happens where it exists.
+    pub core_file: &'a CoreFile,
+    /// What has the name is not unlinked: its label must stay as it is.
+    pub keep_old: bool,
+    /// The user ID for file access of the crasher.
+    pub fs_uid: u32,
+    /// It is in a user namespace.
+    pub mapped: bool,
+}
+
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
-/// then look at what was opened.
-pub(crate) fn create(
-    place: &Place<'_>,
-    unlink_first: bool,
-    fs_uid: u32,
-    mapped: bool,
-) -> Result<OwnedFd, Cause> {
-    let Place { dir, name, shown } = place;
-    let removed = if unlink_first { file::unlink(dir, proc::os(name)) } else { Ok(()) };
-    let fd = file::create_exclusive(dir, proc::os(name), 0o600).map_err(|e| Cause::Open {
-        path: shown.clone(),
-        errno: e.raw_os_error(),
-        kept: removed.err().filter(|_| e == Errno::EXIST).map(|why| format!("{why:#}")),
-    })?;
-    let stat = file::stat(&fd).map_err(|e| Cause::Failed(format!("{shown:?}: {e:#}")))?;
+/// then look at what was opened. Nobody else's file is opened, however many make one at once.
+pub(crate) fn create(place: &Place<'_>, wanted: &Wanted<'_>) -> Result<Made, Cause> {
+    let existing = match wanted.core_file.existing {
+        Existing::Replace if wanted.keep_old => Existing::Keep,
+        existing => existing,
+    };
+    let made = match existing {
+        Existing::Replace => replace(place),
+        Existing::Keep => exclusive(place, 1).map_err(|e| match e {
+            Errno::EXIST if !wanted.keep_old => place.exists(existing),
+            e => Cause::open(&place.shown, e),
+        }),
+        Existing::Number => number(place, wanted.core_file),
+    }?;
+    let stat =
+        file::stat(&made.file).map_err(|e| Cause::Failed(format!("{:?}: {e:#}", place.shown)))?;
     // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
     // lets no process through whose IDs differ.
-    let owner = if mapped { user::effective_uid() } else { fs_uid };
+    let owner = if wanted.mapped { user::effective_uid() } else { wanted.fs_uid };
     let rule = match stat {
         s if !s.regular => "it is not a regular file",
         s if s.links != 1 => "it has more than one link",
@@ -84,7 +176,53 @@ pub(crate) fn create(
         s if s.mode & 0o677 != 0o600 => {
             "umask or file system take away the owner's right to read and write it"
         }
-        _ => return Ok(fd),
+        _ => return Ok(made),
     };
-    Err(Cause::Unfit { path: shown.clone(), rule: rule.to_owned() })
+    Err(Cause::Unfit { path: place.shown.clone(), rule: rule.to_owned() })
 }
+
+/// The name is the new core's. The kernel tries once; whoever comes last has it here.
+fn replace(place: &Place<'_>) -> Result<Made, Cause> {
+    for last in [false; TRIES - 1].into_iter().chain([true]) {
+        let removed = file::unlink(&place.dir, proc::os(place.name));
+        match exclusive(place, 1) {
+            Err(Errno::EXIST) if removed.is_ok() && !last => {}
+            made => {
+                return made.map_err(|e| Cause::Open {
+                    path: place.shown.clone(),
+                    errno: e.raw_os_error(),
+                    kept: removed.err().filter(|_| e == Errno::EXIST).map(|why| format!("{why:#}")),
+                });
+            }
+        }
+    }
+    Err(Cause::open(&place.shown, Errno::EXIST))
+}
+
+/// The first number that is free.
+fn number(place: &Place<'_>, core_file: &CoreFile) -> Result<Made, Cause> {
+    for number in 1..=LAST {
+        let path = core_file.with_number(number).path;
+        let (_, name) = split(&path);
+        match file::create_exclusive(&place.dir, proc::os(name), MODE) {
+            Ok(file) => return Ok(Made { file, number }),
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(Cause::open(&path.escape_ascii().to_string(), e)),
+        }
+    }
+    Err(place.exists(Existing::Number))
+}
+
+fn exclusive(place: &Place<'_>, number: u32) -> Result<Made, Errno> {
+    let file = file::create_exclusive(&place.dir, proc::os(place.name), MODE)?;
+    Ok(Made { file, number })
+}
+
+impl Place<'_> {
+    fn exists(&self, existing: Existing) -> Cause {
+        Cause::Exists { path: self.shown.clone(), existing }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,12 @@ pub(crate) struct CreatedFile {
     pub id: Option<(u64, u64)>,
     /// Whether it is on a memory-backed file system.
     pub memory: bool,
+    /// The number that its name got; 0 and 1 are the name without one.
+    #[serde(default)]
+    pub number: u32,
+    /// What tells the file from others, as far as it is known before its first byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// What became of the core.
@@ -119,7 +125,7 @@ mod tests {
 
     #[test]
     fn every_message_is_a_line() {
-        let made = CreatedFile { id: Some((7, 9)), memory: true };
+        let made = CreatedFile { id: Some((7, 9)), memory: true, number: 3, identity: None };
         let goes = vec![Identity::default()];
         let note = Some("one\ntwo".to_owned());
         let refused = Finished::failed(Cause::limit(Word::Cores, 3, "too many"), goes.clone());

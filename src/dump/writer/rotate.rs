@@ -8,10 +8,12 @@
 use super::place::split;
 use crate::dump::policy::quota::KeptCore;
 use crate::registry::check_id;
-use crate::store::Store;
+use crate::store::{Store, tree};
 use crate::sys::file::Identity;
 use crate::sys::proc::os;
 use crate::sys::{Errno, OwnedFd, file, resolve};
+use std::ffi::OsStr;
+use std::path::Path;
 
 /// What the crashed process sees of its container's cores.
 pub(crate) struct CrasherView<'a> {
@@ -84,14 +86,15 @@ impl Stored<'_> {
     /// # Errors
     /// It stays.
     pub(crate) fn remove(&self, core: &KeptCore) -> anyhow::Result<()> {
-        self.find(core).map_or(Ok(()), |(dir, name)| file::unlink(dir, os(name)))
+        self.find(core).map_or(Ok(()), |(dir, name)| file::unlink(dir, name))
     }
 
-    fn find<'a>(&self, core: &'a KeptCore) -> Option<(OwnedFd, &'a [u8])> {
-        let id = core.stored.as_deref().filter(|id| check_id(id).is_ok())?;
-        let dir = file::open_dir(&self.0.container_path(id)).ok()?;
-        let (_, name) = split(core.path.as_deref()?.as_bytes());
-        let found = file::identity_at(&dir, os(name)).ok()?;
+    fn find<'a>(&self, core: &'a KeptCore) -> Option<(OwnedFd, &'a OsStr)> {
+        let (id, below) = core.stored.as_deref()?.split_once('/')?;
+        check_id(id).ok()?;
+        let (dir, name) =
+            tree::parent(&file::open_dir(&self.0.container_path(id)).ok()?, Path::new(below))?;
+        let found = file::identity_at(&dir, name).ok()?;
         found.is_same_file(&core.identity).then_some((dir, name))
     }
 }
@@ -156,7 +159,7 @@ mod tests {
             std::fs::write(store.container_path(id).join("core.7"), id).unwrap();
             let identity = file::identity_at(dir, "core.7".as_ref()).unwrap();
             let path = Some("/nowhere/core.7".into());
-            let stored = Some(id.to_owned());
+            let stored = Some(format!("{id}/core.7"));
             KeptCore { path, root: "/".into(), identity, size: 4, stored }
         };
         let cores = ["first", "second", "third"].map(of);
@@ -164,7 +167,7 @@ mod tests {
         let view = CrasherView { root: b"/jail", at_home: true };
         assert_eq!(view.look(&cores).1, [], "not the container's to say");
         assert_eq!(Stored(&store).gone(&cores), [cores[1].identity]);
-        let led_away = KeptCore { stored: Some("../records".into()), ..cores[2].clone() };
+        let led_away = KeptCore { stored: Some("../records/core.7".into()), ..cores[2].clone() };
         for core in [&cores[0], &cores[1], &led_away] {
             Stored(&store).remove(core).unwrap();
         }

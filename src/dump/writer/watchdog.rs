@@ -45,6 +45,12 @@ impl<'a> Watchdog<'a> {
         Watchdog { pipe, moved, patience, buffer: Vec::new(), heard: 0 }
     }
 
+    /// Whether the next line, or the end, is there within this time.
+    pub(crate) fn hears_within(&self, time: Duration) -> bool {
+        self.buffer.contains(&b'\n')
+            || !matches!(descriptor::wait_readable(self.pipe, Some(time)), Ok(false))
+    }
+
     /// Waits for the next line, the end, or a stall.
     pub(crate) fn next(&mut self) -> Notice {
         let (mut last, mut still) = (self.moved.value(), 0);

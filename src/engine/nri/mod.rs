@@ -71,7 +71,7 @@ pub fn run_started() -> Result<()> {
         .with_context(|| format!("{SOCKET_VARIABLE}={number} is not open"))?;
     let variable =
         |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-    let us = Identity {
+    let us = PluginIdentity {
         name: variable("NRI_PLUGIN_NAME", NAME),
         index: variable("NRI_PLUGIN_IDX", INDEX),
         program: Program::own()?,
@@ -86,7 +86,7 @@ pub fn run_started() -> Result<()> {
 /// This program does not know its own path.
 pub fn run_connecting(path: &Path) -> Result<std::convert::Infallible> {
     const PAUSE: Duration = Duration::from_secs(1);
-    let us = Identity {
+    let us = PluginIdentity {
         name: NAME.into(),
         index: INDEX.into(),
         program: Program::own()?,
@@ -115,7 +115,7 @@ pub fn run_connecting(path: &Path) -> Result<std::convert::Infallible> {
 
 /// The plugin's own paths. That of the program is recorded at the start: a newer version is
 /// installed at the same path, while /proc/self/exe would say "(deleted)".
-struct Identity {
+struct PluginIdentity {
     name: String,
     index: String,
     program: Program,
@@ -123,7 +123,7 @@ struct Identity {
     config: PathBuf,
 }
 
-fn serve(socket: UnixStream, us: &Identity) -> Result<()> {
+fn serve(socket: UnixStream, us: &PluginIdentity) -> Result<()> {
     let engine = socket::peer(&socket)?;
     let mut mux = Mux::new(socket);
     let register =
@@ -166,7 +166,7 @@ fn registered(payload: &[u8]) -> Result<()> {
 }
 
 /// The answer to a call.
-fn answer(payload: &[u8], engine: i32, us: &Identity) -> Response {
+fn answer(payload: &[u8], engine: i32, us: &PluginIdentity) -> Response {
     let ok = |payload: Vec<u8>| Response { status: None, payload };
     let done = Request::decode(payload).context("request").and_then(|request| {
         if request.service != messages::PLUGIN {
@@ -206,7 +206,7 @@ fn answer(payload: &[u8], engine: i32, us: &Identity) -> Response {
 
 /// The adjustment of a new container. After a failure it is empty, and the container
 /// starts without a core pattern.
-fn create(payload: &[u8], engine: i32, us: &Identity) -> CreateContainerResponse {
+fn create(payload: &[u8], engine: i32, us: &PluginIdentity) -> CreateContainerResponse {
     let program = &us.program;
     let attempt = || -> Result<_> {
         let request = CreateContainerRequest::decode(payload).context("CreateContainer")?;
@@ -232,8 +232,8 @@ mod tests {
     use super::*;
 
     /// A plugin without a configuration, so that the machine's own is not used.
-    fn plugin(program: &str) -> Identity {
-        Identity {
+    fn plugin(program: &str) -> PluginIdentity {
+        PluginIdentity {
             name: "p".into(),
             index: "10".into(),
             program: Program { path: program.into() },

@@ -57,6 +57,7 @@ fn known(s: &fs::Stat) -> Stat {
 /// What distinguishes a file from all others, now and later: a file system reuses the inode
 /// number of a file that is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Identity {
     /// Device (`makedev` of statx's major and minor number) and inode number.
     pub id: (u64, u64),

@@ -1,13 +1,11 @@
 //! Files that a reader sees complete or not at all, and what depends on their age.
 
-use super::open::{
-    chmod, create_new, create_readable, open_read, remove_empty_dir, reopen_dir, unlink, write_new,
-};
+use super::open::{create_new, open_read, remove_empty_dir, reopen_dir, unlink, write_new};
 use anyhow::{Context, Result};
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
 /// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader
@@ -68,69 +66,6 @@ pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
     };
     unlink(dir, from)?;
     Ok(made)
-}
-
-/// A file (0600) that has no name until it is complete: if its creator dies, nothing is left.
-///
-/// # References
-/// open(2), `O_TMPFILE`, Linux 3.11; linkat(2) with `AT_SYMLINK_FOLLOW` of /proc/self/fd.
-#[derive(Debug)]
-pub struct NewFile {
-    dir: OwnedFd,
-    file: std::fs::File,
-    /// Its temporary name, on a file system without unnamed files.
-    temporary: Option<OsString>,
-}
-
-impl NewFile {
-    /// Creates it in an open directory.
-    pub fn create(dir: impl AsFd) -> Result<Self> {
-        let dir = reopen_dir(dir)?;
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let (file, temporary) = match fs::openat(&dir, ".", flags, Mode::from_raw_mode(0o600)) {
-            Ok(file) => (file.into(), None),
-            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
-                let name = temporary(OsStr::new(".oci-coredump"));
-                (
-                    create_readable(&dir, &name, 0o600).context("openat(O_CREAT|O_EXCL)")?.into(),
-                    Some(name),
-                )
-            }
-            Err(e) => return Err(e).context("openat(O_TMPFILE)"),
-        };
-        let new = NewFile { dir, file, temporary };
-        chmod(&new.file, 0o600)?;
-        Ok(new)
-    }
-
-    /// The file, still without its final name, for writing.
-    pub fn file(&self) -> &std::fs::File {
-        &self.file
-    }
-
-    /// Gives it its name, replacing a file of that name.
-    pub fn name(mut self, name: &OsStr) -> Result<()> {
-        use std::os::fd::AsRawFd;
-        if self.temporary.is_none() {
-            let between = temporary(OsStr::new(".oci-coredump"));
-            let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            fs::linkat(fs::CWD, own.as_str(), &self.dir, &between, AtFlags::SYMLINK_FOLLOW)
-                .context("linkat")?;
-            self.temporary = Some(between);
-        }
-        let between = self.temporary.clone().unwrap_or_default();
-        fs::renameat(&self.dir, &between, &self.dir, name).context("renameat")?;
-        self.temporary = None;
-        Ok(())
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if let Some(name) = &self.temporary {
-            let _ = fs::unlinkat(&self.dir, name, AtFlags::empty());
-        }
-    }
 }
 
 /// Sets a file's modification time to now.

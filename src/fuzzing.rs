@@ -22,8 +22,8 @@ pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets, by the names that `fuzz/run.sh` takes.
 pub const TARGETS: [FuzzTarget; 15] = [
-    ("state", hook::hostile::state),
-    ("bundle", hook::hostile::bundle),
+    ("state", hook::invariants::state),
+    ("bundle", hook::invariants::bundle),
     ("annotations", annotations),
     ("template", template),
     ("argv", dump::invariants::argv),

@@ -1,4 +1,4 @@
-//! Invariants of the hook for untrusted input; see [`crate::hostile`].
+//! Invariants of the hook for untrusted input; see [`crate::fuzzing`].
 
 use super::bundle::{self, Bundle, Life};
 use super::plan;

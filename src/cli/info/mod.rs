@@ -1,0 +1,217 @@
+//! `info`: prints everything that is known about a crash, with the stack of every thread.
+
+mod fields;
+
+use super::crash_json::CrashJson;
+use super::locate::{self, State};
+use super::output::{self, Paging};
+use super::overwriter::{self, Overwriter, Overwriters};
+use super::private::Private;
+use super::selection::{MATCH, Which, no_match};
+use super::{clock, remote, stack, subject, table, unpack};
+use crate::corefile::decompress::decompressed;
+use crate::corefile::files::SearchPaths;
+use crate::corefile::reader::{self, Reading};
+use crate::record::Record;
+use crate::registry::Registry;
+use crate::report::one_line;
+use crate::sys::{file, kernel};
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+pub(super) use fields::{Sizes, of_record};
+
+/// Columns before the value of a field.
+const INDENT: usize = 15;
+
+/// Largest record of a bundle, in bytes.
+const RECORD: usize = 1 << 20;
+
+/// Show everything that is known about the newest matching crash, with
+/// the stack of every thread.
+///
+/// Function names come from the container's own files while it runs, else from the kept
+/// executables and libraries. A file is used only if its build-id is the one in the core. A
+/// process without any privileges reads the core.
+///
+/// Example: oci-coredump info nginx --since today
+#[derive(Debug, clap::Args)]
+#[command(after_help = MATCH)]
+pub(super) struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// Show the newest N crashes instead of one.
+    #[arg(short = 'n', value_name = "N", default_value_t = 1, hide_default_value = true)]
+    newest: usize,
+    /// Read this core file; it needs no record.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["matches", "since", "until", "newest"]
+    )]
+    core: Option<PathBuf>,
+    /// Take executables and libraries from below this directory instead of the container's
+    /// root.
+    #[arg(long, value_name = "DIR")]
+    sysroot: Option<PathBuf>,
+    /// Print JSON, one object for each crash, on one line (docs/records.md).
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+impl Args {
+    /// Whether people read the output, and it ends.
+    pub(super) fn is_paged(&self) -> bool {
+        !self.paging.no_pager && !self.json
+    }
+}
+
+/// A record, the state of its core, and the core's sizes now.
+pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
+
+/// Prints the selected crashes.
+pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
+    if let Some(url) = args.which.url() {
+        return run_bundle(out, remote::fetch(url)?, args.json);
+    }
+    let (chosen, query) = &args.which.choose()?;
+    if let Some(path) = &args.core {
+        let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
+        let reading = decompressed(core)
+            .and_then(|core| reader::read(&core, &paths))
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        let reading = Some(Ok(reading));
+        let is_whole = is_read(reading.as_ref());
+        print(out, None, None, reading, args.json)?;
+        return Ok(status(is_whole));
+    }
+    let records = chosen.newest(query, args.newest)?;
+    if records.is_empty() {
+        return no_match(chosen);
+    }
+    let registry = Registry::own();
+    let overwriters = Overwriters::new(chosen);
+    let mut is_whole = true;
+    for (i, record) in records.into_iter().enumerate() {
+        if i > 0 && !args.json {
+            writeln!(out)?;
+        }
+        let core = locate::open(&record, registry.as_ref(), &overwriters);
+        let state = locate::state(&record, &core);
+        let mut sizes = core.as_ref().ok().map(Sizes::of);
+        let (reading, by) = match core {
+            Ok(core) => {
+                let sysroot = args.sysroot.as_deref();
+                let paths =
+                    subject::search_paths(&record, registry.as_ref(), sysroot, &chosen.store)?;
+                let reading = decompressed(core).and_then(|core| {
+                    sizes = sizes.map(|sizes| sizes.with(&core));
+                    reader::read(&core, &paths)
+                });
+                (Some(reading), None)
+            }
+            Err((State::Overwritten, by)) => {
+                let zone = clock::zone();
+                let why = match args.json {
+                    true => overwriter::describe(by, str::to_owned),
+                    false => overwriter::describe(by, |text| clock::shown(text, &zone)),
+                };
+                (Some(Err(anyhow::anyhow!(why))), by)
+            }
+            Err(_) => (None, None),
+        };
+        is_whole &= state == State::Overwritten || is_read(reading.as_ref());
+        print(out, Some((&record, state, sizes)), by, reading, args.json)?;
+        out.flush()?;
+    }
+    Ok(status(is_whole))
+}
+
+/// Whether a core gave a stack. One that is not there, as the record says, is no failure.
+fn is_read(reading: Option<&Result<Reading>>) -> bool {
+    reading.is_none_or(|reading| reading.as_ref().is_ok_and(|read| !read.threads.is_empty()))
+}
+
+fn status(is_whole: bool) -> ExitCode {
+    if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints a crash from a fetched bundle: its record, and what its core says.
+fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<ExitCode> {
+    let tar = decompressed(packed)?;
+    file::set_umask(0o077);
+    let dir = Private::new(false)?;
+    let (tree, at) = dir.tree("crash")?;
+    let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
+    unpack::unpack(&tar, &tree, room).context("unpack")?;
+    let core = subject::open_named(&at.join("core"))?;
+    // A bundle without executables has no such directory.
+    let paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);
+    let record =
+        file::read_bounded(subject::open_named(&at.join("record.json"))?, RECORD, "record.json")?;
+    let record: Record = serde_json::from_slice(&record).context("record.json")?;
+    let sizes = Sizes::of(&core);
+    let state = locate::state(&record, &Ok::<_, State>(core.try_clone()?));
+    let reading = Some(reader::read(&core, &paths));
+    let is_whole = is_read(reading.as_ref());
+    print(out, Some((&record, state, Some(sizes))), None, reading, json)?;
+    Ok(status(is_whole))
+}
+
+fn print(
+    out: &mut impl Write,
+    record: Option<CoreState<'_>>,
+    by: Option<&Overwriter>,
+    reading: Option<Result<Reading>>,
+    json: bool,
+) -> Result<()> {
+    let (reading, error) = match reading {
+        None => (None, None),
+        Some(Ok(reading)) => (Some(reading), None),
+        Some(Err(e)) => (None, Some(format!("{e:#}"))),
+    };
+    if json {
+        let cut = reading.as_ref().and_then(|r| r.cut.clone());
+        let (core, stacks) = reading.map(|r| (r.overview, r.threads)).unzip();
+        let crash = CrashJson {
+            core,
+            stacks: stacks.unwrap_or_default(),
+            core_error: error.or(cut),
+            ..match record {
+                Some((record, state, _)) => CrashJson::of(record, state, by),
+                None => CrashJson::of_core(),
+            }
+        };
+        return crash.print(out);
+    }
+    let overview = reading.as_ref().map(|r| &r.overview);
+    let fields = match record {
+        Some((record, state, sizes)) => {
+            let mut all = fields::of_record(record, state, sizes, overview, &clock::zone());
+            all.extend(fields::next(record, state));
+            all
+        }
+        None => overview.map(fields::of_core).unwrap_or_default(),
+    };
+    let error = error.map(|why| fields::field("Stack", format!("the core cannot be read: {why}")));
+    for (name, text, style) in fields.iter().chain(&error) {
+        let text = one_line(text);
+        let lines = match output::width() {
+            Some(width) => table::wrapped(&text, width.saturating_sub(INDENT)),
+            None => vec![text],
+        };
+        for (n, line) in lines.iter().enumerate() {
+            let name = if n == 0 { format!("{name}:") } else { String::new() };
+            writeln!(out, "{name:>0$} {style}{line}{style:#}", INDENT - 1)?;
+        }
+    }
+    match &reading {
+        Some(reading) => stack::print(out, reading),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,88 @@
+//! A file that appears when it is complete.
+
+use super::executor::{Executor, executor};
+use super::file;
+use anyhow::{Context, Result};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// A file (0600) that has no name until it is complete: however its creator ends, nothing is left.
+/// On a file system without unnamed files it has a temporary name, and a process that outlives its
+/// creator removes that.
+///
+/// # References
+/// open(2), `O_TMPFILE`, Linux 3.11; linkat(2) with `AT_SYMLINK_FOLLOW` of /proc/self/fd.
+#[derive(Debug)]
+pub struct NewFile {
+    dir: OwnedFd,
+    file: std::fs::File,
+    temporary: Option<Temporary>,
+}
+
+/// A temporary name, and who removes it.
+#[derive(Debug)]
+struct Temporary {
+    name: OsString,
+    _remover: Executor,
+}
+
+impl Temporary {
+    fn new(dir: &OwnedFd) -> Result<Self> {
+        let name = OsString::from(format!(".oci-coredump.{}.new", std::process::id()));
+        let remove = || {
+            let _ = fs::unlinkat(dir, &name, AtFlags::empty());
+        };
+        let _remover = executor(&[dir.as_fd()], remove)?;
+        Ok(Temporary { name, _remover })
+    }
+}
+
+impl NewFile {
+    /// Creates it in an open directory.
+    pub fn create(dir: impl AsFd) -> Result<Self> {
+        let dir = file::reopen_dir(dir)?;
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let (file, temporary) = match fs::openat(&dir, ".", flags, Mode::from_raw_mode(0o600)) {
+            Ok(file) => (file.into(), None),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
+                let temporary = Temporary::new(&dir)?;
+                let file = file::create_readable(&dir, &temporary.name, 0o600);
+                (file.context("openat(O_CREAT|O_EXCL)")?.into(), Some(temporary))
+            }
+            Err(e) => return Err(e).context("openat(O_TMPFILE)"),
+        };
+        let new = NewFile { dir, file, temporary };
+        file::chmod(&new.file, 0o600)?;
+        Ok(new)
+    }
+
+    /// The file, still without its final name, for writing.
+    pub fn file(&self) -> &std::fs::File {
+        &self.file
+    }
+
+    /// Gives it its name, replacing a file of that name.
+    pub fn name(mut self, name: &OsStr) -> Result<()> {
+        let between = match self.temporary.take() {
+            Some(temporary) => temporary,
+            None => {
+                let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                let link = |name: &OsStr| {
+                    let flags = AtFlags::SYMLINK_FOLLOW;
+                    fs::linkat(fs::CWD, own.as_str(), &self.dir, name, flags)
+                };
+                match link(name) {
+                    Err(Errno::EXIST) => {}
+                    other => return other.context("linkat"),
+                }
+                let between = Temporary::new(&self.dir)?;
+                link(&between.name).context("linkat")?;
+                between
+            }
+        };
+        // What is left of the temporary name is removed when it is dropped.
+        fs::renameat(&self.dir, &between.name, &self.dir, name).context("renameat")
+    }
+}
