@@ -36,8 +36,8 @@ fn the_same_crash_has_the_same_hash(kind: Kind) {
     let groups: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let seen: Vec<(&Value, &Value)> =
         groups.iter().map(|group| (&group["crashes"], &group["stack_hash"])).collect();
-    assert_eq!(seen.len(), 2, "{groups:#}");
-    assert!(seen.contains(&(&Value::from(2), &first["stack_hash"])), "{groups:#}");
+    assert_eq!(seen.len(), 2, "{groups:#?}");
+    assert!(seen.contains(&(&Value::from(2), &first["stack_hash"])), "{groups:#?}");
     // Without it nothing is read, and nothing told.
     host.configure("summary = false\n");
     assert_eq!(record("segv").get("stack"), None);
