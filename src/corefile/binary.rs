@@ -1,6 +1,7 @@
 //! The file of one module and the files with its debug information: whether they are those of the
 //! module that was mapped, its unwind tables, and which files it names that are needed besides.
 
+use super::file::Elf;
 use super::gopclntab::GoTable;
 use super::lines::{self, Sections, Split};
 use super::links::{self, Link};
@@ -10,16 +11,10 @@ use super::results::Match;
 use super::symbols::Symbols;
 use crate::elf::hex;
 use crate::sys::proc::printable;
-use object::LittleEndian as LE;
-use object::elf::FileHeader64;
-use object::read::elf::ElfFile;
 use object::{Object, ObjectSection, ObjectSegment};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ops::Range;
-
-/// A 64-bit little-endian ELF file.
-pub(super) type Elf<'d> = ElfFile<'d, FileHeader64<LE>>;
 
 /// A module's file. Its parts are read only when they are needed.
 #[derive(Default)]

@@ -4,7 +4,7 @@
 //! The format is that of the Go linker: `runtime/symtab.go` (`pcHeader`, `moduledata`, `_func`) and
 //! `runtime/symtabinl.go` (`inlinedCall`).
 
-use super::binary::Elf;
+use super::file::Elf;
 use super::lines::SourceFrame;
 use super::memory::Memory;
 use object::{Object, ObjectSection};

@@ -1,7 +1,7 @@
 //! Functions and source lines from debug information, with inlined functions, split DWARF (`.dwo`,
 //! `.dwp`) and what dwz moved into a file of its own.
 
-use super::binary::{Binary, Elf};
+use super::file::Elf;
 use super::links::{self, Link};
 use addr2line::gimli::{
     self, Dwarf, DwarfFileType, DwarfPackageSections, DwarfSections, DwoId, EndianSlice,
@@ -91,11 +91,14 @@ pub(super) struct Source<'b> {
 }
 
 impl<'b> Source<'b> {
-    /// Parses a module's debug information, if it has any.
-    pub(super) fn of(binary: &'b Binary<'_>) -> Option<Self> {
-        let (own, supplementary) = binary.dwarf()?;
+    /// Parses a module's debug information: its own, what dwz moved out of that, its split DWARF.
+    pub(super) fn of(
+        own: &'b Sections<'_>,
+        supplementary: Option<&'b Sections<'_>>,
+        split: &'b [Split<'b>],
+    ) -> Option<Self> {
         let context = Context::from_dwarf(own.borrow_with_sup(supplementary, |s| slice(s))).ok()?;
-        Some(Source { context, split: binary.split(), missing: RefCell::default() })
+        Some(Source { context, split, missing: RefCell::default() })
     }
 
     /// The functions at an address, the innermost first: the last one is that which the code

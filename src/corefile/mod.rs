@@ -12,6 +12,7 @@
 //! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
+mod file;
 mod gopclntab;
 mod hex;
 mod identity;
@@ -115,8 +116,8 @@ pub(crate) fn read_names(file: &[u8]) {
     let (module, core) = (modules::LoadedModule::default(), Vec::new());
     let memory = memory::Memory::new(&core, Vec::new());
     let binary = binary::open(&module, &ModuleFiles::all(file), &memory);
-    let source = lines::Source::of(&binary);
-    let Ok(elf) = binary::Elf::parse(file) else { return };
+    let source = names::source(&binary);
+    let Ok(elf) = file::Elf::parse(file) else { return };
     let starts = elf.sections().take(64).map(|s| s.address());
     for address in starts.chain([elf.entry()]) {
         for address in [address, address.wrapping_add(16)] {

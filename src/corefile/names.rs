@@ -62,7 +62,7 @@ impl<'b> Names<'b> {
         let symbol = binary
             .symbol(lookup)
             .map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
-        let source = self.sources[i].get_or_init(|| Source::of(binary)).as_ref();
+        let source = self.sources[i].get_or_init(|| source(binary)).as_ref();
         let found = match (source, &binary.go) {
             (Some(source), _) => source.frames(lookup),
             (None, Some(go)) => go.frames(lookup),
@@ -90,6 +90,12 @@ impl<'b> Names<'b> {
         }
         frames
     }
+}
+
+/// The debug information of a module, if it has any.
+pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<Source<'b>> {
+    let (own, supplementary) = binary.dwarf()?;
+    Source::of(own, supplementary, binary.split())
 }
 
 /// Makes a name of a file or function, which the container chose, one line of bounded length.

@@ -1,7 +1,7 @@
 //! The functions of a module by address: from the symbol tables of its file, of its separate debug
 //! information, and of the compressed table that Fedora's programs carry (`.gnu_debugdata`).
 
-use super::binary::Elf;
+use super::file::Elf;
 use lzma_rust2::XzReader;
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf};
 use std::borrow::Cow;
