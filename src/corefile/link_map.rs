@@ -4,7 +4,6 @@
 //! nor ELF headers: only memory that could be written to.
 
 use super::image::Image;
-use super::modules::MAX;
 use super::results::Module;
 use crate::sys::proc::printable;
 
@@ -21,6 +20,8 @@ const LONGEST: usize = 4096;
 const SEARCHED: usize = 64 << 20;
 const SEARCHED_EACH: usize = 4 << 20;
 const PAGE: u64 = 4096;
+/// Most libraries.
+const MAX: usize = 4096;
 
 /// Finds the executable and its libraries.
 pub(super) fn modules(image: &Image<'_>) -> Vec<Module> {

@@ -34,7 +34,7 @@ const MAX_VDSO: usize = 64 << 10;
 /// Most bytes of a module's first pages: its header, and notes that may be on the second page.
 const MAX_HEAD: usize = 64 << 10;
 /// Most modules that are read.
-pub(super) const MAX: usize = 4096;
+const MAX: usize = 4096;
 
 /// Finds the modules of a core, the executable first, then by address.
 pub(super) fn of(image: &Image<'_>) -> Vec<LoadedModule> {
