@@ -35,6 +35,8 @@ mod one_name;
 mod placement;
 #[path = "matrix/refusals.rs"]
 mod refusals;
+#[path = "matrix/summary.rs"]
+mod summary;
 #[path = "matrix/termination.rs"]
 mod termination;
 #[path = "matrix/untouched.rs"]

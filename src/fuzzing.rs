@@ -6,7 +6,7 @@
 
 use crate::annotation::Annotations;
 use crate::config::{self, Config};
-use crate::corefile::{self, ModuleFiles, overview, stacks};
+use crate::corefile::{self, ModuleFiles, PartialResult, overview, stacks};
 use crate::invariants::{asked, crash, granted};
 use crate::pattern::Handler;
 use crate::registry::{self, Entry};
@@ -15,12 +15,13 @@ use crate::store;
 use crate::sys::proc::{self, Status};
 use crate::sysctl::Saved;
 use crate::{dump, elf, engine, hook};
+use std::collections::BTreeSet;
 
 /// A name, and the function that reads the bytes and asserts its invariants.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets, by the names that `fuzz/run.sh` takes.
-pub const TARGETS: [FuzzTarget; 14] = [
+pub const TARGETS: [FuzzTarget; 15] = [
     ("state", hook::invariants::state),
     ("bundle", hook::invariants::bundle),
     ("annotations", annotations),
@@ -35,6 +36,7 @@ pub const TARGETS: [FuzzTarget; 14] = [
     ("spec", spec),
     ("corefile", corefile),
     ("identity", identity),
+    ("symbols", symbols),
 ];
 
 /// Annotations: a line `key=value` for each; `;` stands for a newline in a value.
@@ -152,8 +154,23 @@ fn corefile(data: &[u8]) {
     let (core, file) = rest.split_at(rest.len().min(u32::from_le_bytes(*size) as usize));
     let core = core.to_vec();
     let Ok(said) = overview(&core) else { return };
-    let bytes = vec![ModuleFiles { file: Some(file), debug: Some(file) }; said.modules.len()];
-    let _ = stacks(&core, &bytes, &mut |_| Ok(()));
+    let files = vec![ModuleFiles::all(file); said.modules.len()];
+    let mut asked = BTreeSet::new();
+    for _ in 0..2 {
+        let mut wanted = Vec::new();
+        let _ = stacks(&core, &files, &asked, &mut |part| {
+            if let PartialResult::Wanted(all) = part {
+                wanted.extend(all);
+            }
+            Ok(())
+        });
+        asked.extend(wanted);
+    }
+}
+
+/// A file with names: an executable, debug information, split DWARF.
+fn symbols(file: &[u8]) {
+    corefile::read_names(file);
 }
 
 /// An executable or library that is to be kept with a core.

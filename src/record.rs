@@ -269,6 +269,12 @@ pub(crate) struct Record {
     /// They are still being found and copied. A helper that was killed leaves it so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keeping: bool,
+    /// Where it crashed, the innermost function first: `function (file:line)`, or `module+0xoffset`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stack: Vec<String>,
+    /// A hash of the signal and the innermost functions: the same for the same crash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stack_hash: Option<String>,
     /// How many crashes this record stands for, if more than one: refused crashes of one kind are
     /// counted. `time` and all other fields are those of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -321,6 +327,13 @@ impl Record {
     pub(crate) fn set_paths(&mut self, core: Option<&[u8]>, host: Option<&[u8]>) {
         (self.core_path, self.core_path_hex) = text_and_hex(core);
         (self.host_path, self.host_path_hex) = text_and_hex(host);
+    }
+
+    /// `SIGSEGV in shop::Basket::sum (crash.cpp:9) <- main`, if it is known where it crashed.
+    pub(crate) fn crashed_in(&self) -> Option<String> {
+        const SHOWN: usize = 3;
+        let shown = &self.stack[..self.stack.len().min(SHOWN)];
+        (!shown.is_empty()).then(|| format!("{} in {}", self.signal_name, shown.join(" <- ")))
     }
 
     /// The path of the core inside the container, as bytes.

@@ -135,6 +135,49 @@ fn to_journal(level: Level, line: &str) -> bool {
     socket::send("/run/systemd/journal/socket", text.as_bytes())
 }
 
+/// systemd's ID of the messages about crashes (`SD_MESSAGE_COREDUMP`), by which coredumpctl finds
+/// them.
+const CRASH: &str = "fc2e22bc6ee647b6b90729ab34a250b1";
+
+/// Tells the journal of a crash in the fields of systemd-coredump. Without a journal this does
+/// nothing: the line for the log has been written.
+pub(crate) fn crash_to_journal(record: &crate::record::Record) {
+    if !may_say().0 {
+        return;
+    }
+    let mut text = format!("MESSAGE_ID={CRASH}\nPRIORITY=2\nSYSLOG_IDENTIFIER={IDENT}\n");
+    let mut add = |name: &str, value: &str| {
+        text.push_str(&format!("{name}={}\n", one_line(&head(value, LONGEST))));
+    };
+    let whom = format!("Process {} ({}) dumped core", record.host_pid, record.comm);
+    add("MESSAGE", &record.crashed_in().map_or(whom.clone(), |at| format!("{whom}: {at}")));
+    let time = record.time.parse::<jiff::Timestamp>().map(|t| t.as_microsecond().to_string());
+    for (name, value) in [
+        ("COREDUMP_PID", record.host_pid.to_string()),
+        ("COREDUMP_TID", record.host_tid.to_string()),
+        ("COREDUMP_UID", record.uid.to_string()),
+        ("COREDUMP_GID", record.gid.to_string()),
+        ("COREDUMP_SIGNAL", record.signal.to_string()),
+        ("COREDUMP_SIGNAL_NAME", record.signal_name.clone()),
+        ("COREDUMP_TIMESTAMP", time.unwrap_or_default()),
+        ("COREDUMP_COMM", record.comm.clone()),
+        ("COREDUMP_EXE", record.exe.clone()),
+        ("COREDUMP_FILENAME", record.host_path.clone().unwrap_or_default()),
+        ("COREDUMP_TRUNCATED", if record.truncated { "1" } else { "" }.to_owned()),
+        ("COREDUMP_CONTAINER_ID", record.names.container_id.clone()),
+        ("COREDUMP_CONTAINER_NAME", record.names.container_name.clone().unwrap_or_default()),
+        ("COREDUMP_POD", record.names.pod_name.clone().unwrap_or_default()),
+        ("COREDUMP_NAMESPACE", record.names.pod_namespace.clone().unwrap_or_default()),
+        ("COREDUMP_STACK", record.stack.join(" <- ")),
+        ("COREDUMP_STACK_HASH", record.stack_hash.clone().unwrap_or_default()),
+    ] {
+        if !value.is_empty() {
+            add(name, &value);
+        }
+    }
+    socket::send("/run/systemd/journal/socket", text.as_bytes());
+}
+
 /// syslog by RFC 3164, facility daemon.
 fn to_syslog(level: Level, line: &str) -> bool {
     socket::send("/dev/log", format!("<{}>{IDENT}: {line}", 24 + severity(level)).as_bytes())

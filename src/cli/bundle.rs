@@ -16,8 +16,8 @@ use super::announced::Announced;
 use super::sink::Sink;
 use super::subject::Opened;
 use super::unpack;
+use crate::corefile::Match;
 use crate::corefile::reader::{self, Reading};
-use crate::corefile::{Match, Module};
 use crate::record::Record;
 use crate::sys::text;
 use anyhow::{Context, Result};
@@ -58,7 +58,9 @@ impl Bundle {
             match (file, inside(&module.path).filter(|path| bundle.has_place(path))) {
                 (Some((_, file)), Some(path)) => {
                     let added = Announced::new(file).map(|file| {
-                        bundle.add(module, &path, file, opened.debug, sonames[i].as_deref(), i == 0)
+                        bundle.add(&path, file, sonames[i].as_deref(), i == 0);
+                        bundle.add_debug(module.build_id.as_deref(), opened.debug);
+                        bundle.add_debug(opened.common_id.as_deref(), opened.supplementary);
                     });
                     if added.is_err() {
                         bundle.lacking.push(module.path.clone());
@@ -76,20 +78,12 @@ impl Bundle {
     fn has_place(&self, path: &Path) -> bool {
         let root = Path::new("root").join(path);
         let in_the_way = |k: &PathBuf| *k != root && (k.starts_with(&root) || root.starts_with(k));
-        // With two links and the debug information for each file, there are
-        // four times as many entries.
+        // With two links and two files of debug information for each file, there are five times as
+        // many entries.
         self.files.len() < unpack::MOST_ENTRIES / 8 && !self.files.keys().any(in_the_way)
     }
 
-    fn add(
-        &mut self,
-        module: &Module,
-        path: &Path,
-        file: Announced,
-        debug: Option<File>,
-        soname: Option<&str>,
-        exe: bool,
-    ) {
+    fn add(&mut self, path: &Path, file: Announced, soname: Option<&str>, exe: bool) {
         let root = Path::new("root").join(path);
         let target = Path::new("..").join(&root);
         if exe {
@@ -100,17 +94,19 @@ impl Bundle {
                 self.links.entry(Path::new("lib").join(name)).or_insert_with(|| target.clone());
             }
         }
+        self.files.insert(root, file);
+    }
+
+    /// Adds debug information where a debugger looks for it by its build-id. Of several candidates
+    /// the first: where one was found by its build-id it is that one.
+    fn add_debug(&mut self, id: Option<&str>, candidates: Vec<File>) {
         let is_id =
             |id: &&str| (3..=200).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_hexdigit());
-        if let (Some(Ok(debug)), Some(id)) =
-            (debug.map(Announced::new), module.build_id.as_deref().filter(is_id))
-        {
-            self.files.insert(
-                Path::new("debug/.build-id").join(&id[..2]).join(format!("{}.debug", &id[2..])),
-                debug,
-            );
+        let debug = candidates.into_iter().next().map(Announced::new);
+        if let (Some(Ok(debug)), Some(id)) = (debug, id.filter(is_id)) {
+            let name = format!("{}/{}.debug", &id[..2], &id[2..]);
+            self.files.insert(Path::new("debug/.build-id").join(name), debug);
         }
-        self.files.insert(root, file);
     }
 
     /// Writes everything to a sink, always in the same order. `without_core`: the core

@@ -2,6 +2,7 @@
 
 use super::clock;
 use super::crash_json::CrashJson;
+use super::group;
 use super::locate::{self, Seen, State};
 use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
@@ -67,6 +68,10 @@ pub(super) struct Args {
     /// Keep running and print new crashes as they happen.
     #[arg(short, long, conflicts_with = "reverse")]
     follow: bool,
+    /// Print crashes of one kind in one row: how many, the first and the last, and where they
+    /// crashed.
+    #[arg(long, conflicts_with_all = ["reverse", "follow", "newest"])]
+    group: bool,
     #[command(flatten)]
     paging: Paging,
 }
@@ -89,6 +94,11 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
         return follow(out, chosen, query, args, &mut printer);
     }
     let Some(crashes) = chosen.crashes(query)? else { return no_match(chosen) };
+    if args.group {
+        let records: Vec<Record> = crashes.iter().collect();
+        group::print(out, &records, args.json)?;
+        return if records.is_empty() { no_match(chosen) } else { Ok(ExitCode::SUCCESS) };
+    }
     let count = match (args.newest, args.reverse) {
         (Some(most), false) => printer.all(out, crashes.newest(most).into_iter()),
         (Some(most), true) => printer.all(out, crashes.iter().rev().take(most)),

@@ -13,6 +13,7 @@ mod disable;
 mod doctor;
 mod enable;
 mod export;
+mod group;
 mod info;
 mod install;
 pub mod kubectl;

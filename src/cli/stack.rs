@@ -28,6 +28,18 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
             writeln!(out, "  ... the stack may go on: {}", one_line(why))?;
         }
     }
+    let crashed = reading.threads.first().map(|t| t.frames.as_slice()).unwrap_or_default();
+    let runs = crashed.iter().find_map(|f| interpreter(&modules.get(f.module?)?.path));
+    if let Some(language) = runs {
+        writeln!(
+            out,
+            "\nThis is a {language} program: the stack has the functions of the interpreter, not those of \
+             the program"
+        )?;
+    }
+    for path in &reading.missing_split {
+        writeln!(out, "\nsplit debug information not found: {}", one_line(path))?;
+    }
     if let Some(cut) = &reading.cut {
         writeln!(out, "\nNot all could be read: {}", one_line(cut))?;
     }
@@ -39,6 +51,27 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
         )?;
     }
     list_modules(out, reading)
+}
+
+/// The interpreter or virtual machine that a module is, by its name. Its functions are on the stack,
+/// those of the program that it runs are not.
+fn interpreter(path: &str) -> Option<&'static str> {
+    const KNOWN: [(&str, &str); 8] = [
+        ("libpython", "Python"),
+        ("python", "Python"),
+        ("libnode", "Node.js"),
+        ("node", "Node.js"),
+        ("libjvm", "Java"),
+        ("libruby", "Ruby"),
+        ("ruby", "Ruby"),
+        ("libperl", "Perl"),
+    ];
+    let name = base(path);
+    let is = |start: &str| {
+        let rest = name.strip_prefix(start);
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
+    };
+    KNOWN.iter().find(|(start, _)| is(start)).map(|(_, name)| *name)
 }
 
 /// Groups the threads: the crashing one alone; the others by equal stacks, in the
@@ -97,6 +130,13 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
         .filter_map(|f| f.module)
         .chain([0])
         .collect();
+    let packaged = reading.overview.modules.iter().any(|m| m.package.is_some());
+    let columns = [
+        left("MODULE").flexible(),
+        left("BUILD-ID").rank(1),
+        left("FILE").flexible(),
+        left("PACKAGE").rank(2),
+    ];
     let rows: Vec<Vec<table::Cell>> = seen
         .into_iter()
         .filter_map(|i| {
@@ -104,19 +144,24 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
         })
         .map(|(m, verdict, files)| {
             let origin = files.file.as_ref().map(|(origin, _)| *origin);
-            vec![
+            let mut row = vec![
                 m.path.as_str().into(),
                 m.build_id.as_deref().unwrap_or("-").into(),
                 symbols(*verdict, origin, m).into(),
-            ]
+            ];
+            if packaged {
+                let package = m.package.as_ref().map(ToString::to_string);
+                row.push(package.unwrap_or_default().into());
+            }
+            row
         })
         .collect();
     if rows.is_empty() {
         return Ok(());
     }
     writeln!(out)?;
-    let columns = [left("MODULE").flexible(), left("BUILD-ID").rank(1), left("FILE").flexible()];
-    Ok(table::print(out, &columns, &rows, output::width())?)
+    let columns = &columns[..if packaged { 4 } else { 3 }];
+    Ok(table::print(out, columns, &rows, output::width())?)
 }
 
 pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static str {
@@ -130,5 +175,25 @@ pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -
         (Match::Other, _) => "not used: another build has this path now",
         (Match::Damaged, _) => "not used: not an ELF file that can be read",
         (Match::Absent, _) => "not found",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpreters_by_name() {
+        for (path, expected) in [
+            ("/usr/bin/python3.11", Some("Python")),
+            ("/usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0", Some("Python")),
+            ("/usr/local/bin/node", Some("Node.js")),
+            ("/opt/jdk/lib/server/libjvm.so", Some("Java")),
+            ("/usr/bin/node_exporter", None),
+            ("/usr/bin/nodetool", None),
+            ("/srv/shop", None),
+        ] {
+            assert_eq!(interpreter(path), expected, "{path}");
+        }
     }
 }

@@ -1,21 +1,20 @@
-//! The file of one module: whether it is the file that was mapped, its unwind tables, and the
-//! function and source line at an address.
+//! The file of one module and the files with its debug information: whether they are those of the
+//! module that was mapped, its unwind tables, and which files it names that are needed besides.
 
+use super::file::Elf;
+use super::gopclntab::GoTable;
+use super::lines::{self, Sections, Split};
+use super::links::{self, Link};
+use super::memory::Memory;
 use super::modules::LoadedModule;
-use super::results::{Frame, Match, TRAMPOLINE};
+use super::results::Match;
+use super::symbols::Symbols;
 use crate::elf::hex;
 use crate::sys::proc::printable;
-use addr2line::gimli::{DwarfSections, EndianSlice, LittleEndian, SectionId};
-use addr2line::{Context, demangle_auto};
-use object::elf::FileHeader64;
-use object::read::elf::ElfFile;
-use object::{LittleEndian as LE, Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSection, ObjectSegment};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ops::Range;
-
-type Elf<'d> = ElfFile<'d, FileHeader64<LE>>;
-type Slice<'d> = EndianSlice<'d, LittleEndian>;
 
 /// A module's file. Its parts are read only when they are needed.
 #[derive(Default)]
@@ -24,34 +23,46 @@ pub(super) struct Binary<'d> {
     pub verdict: Match,
     file: Option<Elf<'d>>,
     debug: Option<Elf<'d>>,
-    symbols: OnceCell<Vec<Symbol<'d>>>,
-    dwarf: OnceCell<DwarfSections<Cow<'d, [u8]>>>,
-    /// Addresses of Go's `runtime.sigpanic`.
-    injected: OnceCell<Option<Range<u64>>>,
+    supplementary: Option<Elf<'d>>,
+    split: Vec<Split<'d>>,
+    /// Go's own table, which is used where there is no DWARF.
+    pub go: Option<GoTable<'d>>,
+    symbols: OnceCell<Symbols<'d>>,
+    dwarf: OnceCell<Sections<'d>>,
+    common: OnceCell<Sections<'d>>,
     /// `.debug_frame`, which may be compressed.
     debug_frame: OnceCell<Option<Cow<'d, [u8]>>>,
 }
 
-#[derive(Clone, Copy)]
-struct Symbol<'d> {
-    address: u64,
-    size: u64,
-    /// Among several names for one address the best known sorts last: local, weak, global.
-    rank: u8,
-    name: &'d [u8],
-}
-
-/// A module's file and its separate debug information, mapped.
-#[derive(Clone, Copy, Debug, Default)]
+/// A module's file and the files with its debug information, mapped. Of several the first that
+/// belongs to it is used.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ModuleFiles<'d> {
     /// The file itself.
     pub file: Option<&'d [u8]>,
-    /// Its debug information, if that is a separate file.
-    pub debug: Option<&'d [u8]>,
+    /// Separate debug information.
+    pub debug: Vec<&'d [u8]>,
+    /// What dwz moved out of that.
+    pub supplementary: Vec<&'d [u8]>,
+    /// Split DWARF.
+    pub split: Vec<&'d [u8]>,
+}
+
+#[cfg(any(test, fuzzing))]
+impl<'d> ModuleFiles<'d> {
+    /// One file for all of them, for the fuzz targets.
+    pub(crate) fn all(file: &'d [u8]) -> Self {
+        let any = vec![file];
+        ModuleFiles { file: Some(file), debug: any.clone(), supplementary: any.clone(), split: any }
+    }
 }
 
 /// Opens a module's file, and its debug information if that is of the same build.
-pub(super) fn open<'d>(module: &'d LoadedModule, files: ModuleFiles<'d>) -> Binary<'d> {
+pub(super) fn open<'d>(
+    module: &'d LoadedModule,
+    files: &ModuleFiles<'d>,
+    memory: &Memory<'_>,
+) -> Binary<'d> {
     let id = module.module.build_id.as_deref();
     let Some(data) = module.image.as_deref().or(files.file) else { return Binary::default() };
     let Ok(file) = Elf::parse(data) else {
@@ -67,11 +78,36 @@ pub(super) fn open<'d>(module: &'d LoadedModule, files: ModuleFiles<'d>) -> Bina
     if verdict == Match::Other {
         return Binary { verdict, ..Binary::default() };
     }
-    let debug = files
-        .debug
-        .and_then(|d| Elf::parse(d).ok())
-        .filter(|d| own.is_some() && build_id(d) == own);
-    Binary { verdict, file: Some(file), debug, ..Binary::default() }
+    let debug = files.debug.iter().find_map(|data| {
+        Elf::parse(*data).ok().filter(|debug| is_debug_of(&file, own.as_deref(), debug, data))
+    });
+    let linked = debug.as_ref().and_then(alternative).or_else(|| alternative(&file));
+    let supplementary = linked.as_ref().and_then(|(_, id)| {
+        let mut parsed = files.supplementary.iter().filter_map(|data| Elf::parse(*data).ok());
+        parsed.find(|elf| build_id(elf).as_ref() == Some(id))
+    });
+    let split = files.split.iter().filter_map(|data| Split::parse(data)).collect();
+    let go = GoTable::of(&file, memory, module.bias);
+    Binary { verdict, file: Some(file), debug, supplementary, split, go, ..Binary::default() }
+}
+
+/// Whether `debug` has the debug information of `file`: the same build-id or, without one, the
+/// checksum in `.gnu_debuglink`.
+fn is_debug_of(file: &Elf<'_>, own: Option<&str>, debug: &Elf<'_>, data: &[u8]) -> bool {
+    match (own, build_id(debug)) {
+        (Some(own), Some(id)) => own == id,
+        _ => matches!(file.gnu_debuglink(), Ok(Some((_, crc))) if crc32fast::hash(data) == crc),
+    }
+}
+
+/// Path and build-id of what dwz moved out of a file.
+fn alternative(elf: &Elf<'_>) -> Option<(String, String)> {
+    let (path, id) = elf.gnu_debugaltlink().ok()??;
+    Some((links::path(path)?, hex(id)?))
+}
+
+fn has_dwarf(elf: &Elf<'_>) -> bool {
+    elf.section_by_name(".debug_info").is_some_and(|s| s.size() > 0)
 }
 
 /// From its sections: the program headers of separate debug information may describe the file that
@@ -136,160 +172,45 @@ impl<'d> Binary<'d> {
         self.file.as_ref()?.segments().find_map(|s| s.data_range(address, size).ok().flatten())
     }
 
+    /// The symbol that covers an address of the file's image.
+    pub(super) fn symbol(&self, address: u64) -> Option<&[u8]> {
+        let read = || Symbols::of(self.file.as_ref(), self.debug.as_ref());
+        self.symbols.get_or_init(read).at(address)
+    }
+
     /// Whether an address is in a function that a signal handler called on behalf of the faulting
     /// instruction: its return address is that instruction, not the one after a call. Go does this
     /// for every nil dereference.
     pub(super) fn is_injected(&self, address: u64) -> bool {
-        let find = || {
-            self.file.as_ref()?.section_by_name(".gopclntab")?;
-            let s = self.symbols().iter().find(|s| s.name == b"runtime.sigpanic")?;
-            Some(s.address..s.address.saturating_add(s.size))
+        let name = self.go.as_ref().and_then(|go| go.symbol(address));
+        name.is_some_and(|name| name == "runtime.sigpanic")
+    }
+
+    /// The file with the debug information.
+    fn with_dwarf(&self) -> Option<&Elf<'d>> {
+        [&self.debug, &self.file].into_iter().flatten().find(|elf| has_dwarf(elf))
+    }
+
+    /// Its DWARF sections, and what dwz moved out of them.
+    pub(super) fn dwarf(&self) -> Option<(&Sections<'d>, Option<&Sections<'d>>)> {
+        let elf = self.with_dwarf()?;
+        let own = self.dwarf.get_or_init(|| lines::sections(elf));
+        let common = self.supplementary.as_ref();
+        Some((own, common.map(|elf| self.common.get_or_init(|| lines::sections(elf)))))
+    }
+
+    /// Its split DWARF.
+    pub(super) fn split(&self) -> &[Split<'d>] {
+        &self.split
+    }
+
+    /// The files that it names and that were not among those given.
+    pub(super) fn wanted(&self) -> Option<Link> {
+        let Some(elf) = self.with_dwarf() else {
+            let (name, _) = self.file.as_ref()?.gnu_debuglink().ok()??;
+            return Some(Link::Debug(links::name(name)?));
         };
-        self.injected.get_or_init(find).as_ref().is_some_and(|r| r.contains(&address))
-    }
-
-    fn symbols(&self) -> &[Symbol<'d>] {
-        self.symbols.get_or_init(|| {
-            let mut all = Vec::new();
-            for elf in [&self.file, &self.debug].into_iter().flatten() {
-                for s in elf.symbols().chain(elf.dynamic_symbols()) {
-                    if !s.is_definition()
-                        && s.kind() != SymbolKind::Text
-                        && s.kind() != SymbolKind::Unknown
-                    {
-                        continue;
-                    }
-                    let in_code = s
-                        .section_index()
-                        .and_then(|i| elf.section_by_index(i).ok())
-                        .is_some_and(|s| s.kind() == object::SectionKind::Text);
-                    let Ok(name) = s.name_bytes() else { continue };
-                    // Mapping symbols of ARM ($x, $d) are not functions.
-                    if in_code && !name.is_empty() && !name.starts_with(b"$") {
-                        let rank = if s.is_local() { 0 } else { 1 + u8::from(!s.is_weak()) };
-                        all.push(Symbol { address: s.address(), size: s.size(), rank, name });
-                    }
-                }
-            }
-            all.sort_by_key(|s| (s.address, s.rank));
-            all
-        })
-    }
-
-    /// The symbol that covers an address. A symbol without a size reaches to the next one.
-    fn symbol(&self, address: u64) -> Option<&'d [u8]> {
-        let symbols = self.symbols();
-        let end = symbols.partition_point(|s| s.address <= address);
-        let near = &symbols[end.saturating_sub(64)..end];
-        let covers = |s: &&Symbol<'d>| address - s.address < s.size;
-        let sized = near.iter().rev().find(covers);
-        let last = near.last().filter(|s| s.size == 0);
-        sized.or(last).map(|s| s.name)
-    }
-
-    fn context(&self) -> Option<Context<Slice<'_>>> {
-        let has_dwarf =
-            |e: &&Elf<'d>| e.section_by_name(".debug_info").is_some_and(|s| s.size() > 0);
-        let elf = [&self.debug, &self.file].into_iter().flatten().find(has_dwarf)?;
-        let sections = self.dwarf.get_or_init(|| {
-            let load = |id: SectionId| -> Result<Cow<'d, [u8]>, object::Error> {
-                Ok(elf
-                    .section_by_name(id.name())
-                    .and_then(|s| s.uncompressed_data().ok())
-                    .unwrap_or_default())
-            };
-            DwarfSections::load(load).unwrap_or_default()
-        });
-        Context::from_dwarf(sections.borrow(|s| EndianSlice::new(s, LittleEndian))).ok()
-    }
-}
-
-/// A frame as the unwinder finds it, without names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RawFrame {
-    /// Where the thread was, or the address that a call returns to.
-    pub address: u64,
-    /// An address within the same instruction; for a return address, the last byte of the call.
-    pub lookup: u64,
-    /// Index of the module that contains it.
-    pub module: Option<usize>,
-    /// Whether it is the code of the kernel or the C library that returns from a signal handler.
-    pub trampoline: bool,
-}
-
-/// Source lines of binaries. The index of the debug information is parsed once for each binary,
-/// when a stack goes through it.
-pub(super) struct Lines<'b>(Vec<OnceCell<Option<Context<Slice<'b>>>>>);
-
-impl<'b> Lines<'b> {
-    /// An empty cache for `count` binaries.
-    pub(super) fn new(count: usize) -> Self {
-        Lines((0..count).map(|_| OnceCell::new()).collect())
-    }
-
-    /// The functions at a frame of a stack, including inlined ones, the innermost first.
-    pub(super) fn describe(
-        &self,
-        frame: &RawFrame,
-        modules: &[LoadedModule],
-        binaries: &'b [Binary<'_>],
-    ) -> Vec<Frame> {
-        let mut shown = Frame { address: frame.address, module: frame.module, ..Frame::default() };
-        let Some(i) = frame.module else { return vec![shown] };
-        shown.offset = Some(frame.address.wrapping_sub(modules[i].bias));
-        if frame.trampoline {
-            shown.function = Some(TRAMPOLINE.to_owned());
-            return vec![shown];
-        }
-        let lookup = frame.lookup.wrapping_sub(modules[i].bias);
-        let symbol = binaries[i]
-            .symbol(lookup)
-            .map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
-        let mut frames = self.source_frames(i, lookup, &shown, binaries);
-        match frames.last_mut() {
-            Some(outer) => outer.function = outer.function.take().or(symbol),
-            None => frames.push(Frame { function: symbol, ..shown }),
-        }
-        for f in &mut frames {
-            f.function = f.function.take().map(|n| bounded(&n));
-        }
-        frames
-    }
-
-    fn source_frames(
-        &self,
-        module: usize,
-        lookup: u64,
-        template: &Frame,
-        binaries: &'b [Binary<'_>],
-    ) -> Vec<Frame> {
-        let Some(context) = self.0[module].get_or_init(|| binaries[module].context()) else {
-            return Vec::new();
-        };
-        let Ok(mut found) = context.find_frames(lookup).skip_all_loads() else { return Vec::new() };
-        let mut frames = Vec::new();
-        while let (Ok(Some(f)), true) = (found.next(), frames.len() < 64) {
-            frames.push(Frame {
-                function: f.function.as_ref().and_then(|n| Some(n.demangle().ok()?.into_owned())),
-                file: f.location.as_ref().and_then(|l| l.file).map(bounded),
-                line: f.location.as_ref().and_then(|l| l.line),
-                inlined: true,
-                ..template.clone()
-            });
-        }
-        if let Some(outer) = frames.last_mut() {
-            outer.inlined = false;
-        }
-        frames
-    }
-}
-
-/// Makes a name of a file or function, which the container chose, one line of bounded length.
-fn bounded(name: &str) -> String {
-    const MAX: usize = 1024;
-    let text = printable(name.as_bytes());
-    match text.char_indices().nth(MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        let (path, build_id) = alternative(elf).filter(|_| self.supplementary.is_none())?;
+        Some(Link::Supplementary { path, build_id })
     }
 }

@@ -1,9 +1,10 @@
-//! Finds the files of a core's modules: in the container while it runs, in a directory with its
-//! files, among the kept binaries. The files are only opened here; the sandboxed reader decides
+//! Finds the files of a core's modules, and those with their debug information: in the container
+//! while it runs, in a directory with its files, among the kept binaries, on the host. The files are only opened here; the sandboxed reader decides
 //! whether they are the right ones. Files in the container are opened with the rights of the
 //! crashed process, since its core may name, and its mounts may show, any file of the host.
 
 use super::identity::{is_name, is_name_of};
+use super::links::{Link, MOST_SPLIT};
 use super::results::Module;
 use crate::sys::cred::{self, Credentials};
 use crate::sys::resolve::{self, Below};
@@ -24,13 +25,28 @@ pub(crate) enum Origin {
     Root,
 }
 
-/// A module's file and its debug information, opened.
+/// A module's file and the files with its debug information, opened. Several may be candidates for
+/// the same: the reader uses the one that belongs to the module.
 #[derive(Debug, Default)]
 pub(crate) struct OpenedFiles {
     /// The file.
     pub file: Option<(Origin, File)>,
     /// Its separate debug information.
-    pub debug: Option<File>,
+    pub debug: Vec<File>,
+    /// What dwz moved out of that.
+    pub supplementary: Vec<File>,
+    /// The build-id of what dwz moved, in hexadecimal.
+    pub common_id: Option<String>,
+    /// Its split DWARF.
+    pub split: Vec<File>,
+}
+
+impl OpenedFiles {
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &File> {
+        let file = self.file.iter().map(|(_, file)| file);
+        file.chain(&self.debug).chain(&self.supplementary).chain(&self.split)
+    }
 }
 
 /// Where to look. Any of these may be missing.
@@ -87,12 +103,63 @@ impl SearchPaths {
         };
         let path = module.path.trim_end_matches(" (deleted)");
         let in_root = || Some((Origin::Root, self.in_root(path.strip_prefix('/')?)?));
-        let debug = id.and_then(|id| {
-            let name = format!(".build-id/{}/{}.debug", &id[..2], &id[2..]);
-            self.in_root(&format!("{DEBUG}/{name}"))
-                .or_else(|| self.debug.iter().find_map(|d| below(d, &name, Below::InRoot)))
-        });
-        OpenedFiles { file: kept().or_else(in_root), debug }
+        let debug = id.and_then(|id| self.by_build_id(id)).into_iter().collect();
+        OpenedFiles { file: kept().or_else(in_root), debug, ..OpenedFiles::default() }
+    }
+
+    /// Opens debug information by its build-id, in the container or on the host.
+    fn by_build_id(&self, id: &str) -> Option<File> {
+        self.debug_file(&format!(".build-id/{}/{}.debug", id.get(..2)?, id.get(2..)?))
+    }
+
+    /// Opens a file of the directories of debug information.
+    fn debug_file(&self, name: &str) -> Option<File> {
+        self.in_root(&format!("{DEBUG}/{name}"))
+            .or_else(|| self.debug.iter().find_map(|d| below(d, name, Below::InRoot)))
+    }
+
+    /// Opens the files that may be what `link` names, and adds them to the module's. Returns whether
+    /// there were any.
+    pub(crate) fn follow(&self, module: &Module, link: &Link, files: &mut OpenedFiles) -> bool {
+        let path = module.path.trim_end_matches(" (deleted)").trim_start_matches('/');
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        match link {
+            Link::Debug(name) => {
+                let beside = [format!("{directory}/{name}"), format!("{directory}/.debug/{name}")];
+                let mut found: Vec<File> = beside.iter().filter_map(|p| self.in_root(p)).collect();
+                found.extend(self.debug_file(&format!("{directory}/{name}")));
+                add(&mut files.debug, found)
+            }
+            Link::Supplementary { path, build_id } => {
+                files.common_id = Some(build_id.clone());
+                let base = path.rsplit('/').next().unwrap_or_default();
+                let named = match path.strip_prefix('/') {
+                    Some(path) => self.in_root(path).or_else(|| {
+                        self.debug_file(path.strip_prefix(DEBUG)?.trim_start_matches('/'))
+                    }),
+                    // Relative to the real directory of the file that names it, which is not known
+                    // where it was found by its build-id: dwz is always told this one.
+                    None => self.debug_file(&format!(".dwz/{base}")),
+                };
+                add(&mut files.supplementary, self.by_build_id(build_id).into_iter().chain(named))
+            }
+            Link::Split { directory: compiled_in, path: dwo } => {
+                let base = dwo.rsplit('/').next().unwrap_or_default();
+                let mut found = Vec::new();
+                if files.split.is_empty() {
+                    found.extend(self.in_root(&format!("{path}.dwp")));
+                    found.extend(self.debug_file(&format!("{path}.dwp")));
+                }
+                let named = match dwo.strip_prefix('/') {
+                    Some(absolute) => absolute.to_owned(),
+                    None => format!("{}/{dwo}", compiled_in.trim_start_matches('/')),
+                };
+                let places = [named, format!("{directory}/{base}")];
+                found.extend(places.iter().find_map(|path| self.in_root(path)));
+                found.truncate(MOST_SPLIT.saturating_sub(files.split.len()));
+                add(&mut files.split, found)
+            }
+        }
     }
 
     /// The name under which the module's file is kept: the one in the record. Without a record, the
@@ -109,6 +176,12 @@ impl SearchPaths {
             .filter(|name| is_name_of(name, id));
         all.next().filter(|_| all.next().is_none())
     }
+}
+
+fn add(files: &mut Vec<File>, found: impl IntoIterator<Item = File>) -> bool {
+    let before = files.len();
+    files.extend(found);
+    files.len() > before
 }
 
 fn below(dir: &OwnedFd, path: &str, how: Below) -> Option<File> {

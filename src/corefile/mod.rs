@@ -3,7 +3,7 @@
 //! ```text
 //! file --image--> Image --overview--> Overview    what the core alone says: signal, program,
 //!                   |                             threads, modules with their build-ids
-//!                   +--unwind (framehop)--> frames --binary (addr2line, object)--> ThreadStack
+//!                   +--unwind (framehop)--> frames --names (addr2line, object)--> ThreadStack
 //!                                                   one for each thread, the crashing one first
 //! ```
 //!
@@ -12,15 +12,24 @@
 //! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
+mod file;
+mod gopclntab;
 mod hex;
 mod identity;
 mod image;
+mod lines;
+mod link_map;
+mod links;
 mod memory;
 mod modules;
+mod names;
 mod notes;
+mod package;
 mod results;
 mod segments;
 mod signal;
+mod summary;
+mod symbols;
 mod unwind;
 
 pub(crate) mod decompress;
@@ -29,11 +38,14 @@ pub(crate) mod reader;
 
 pub(crate) use binary::ModuleFiles;
 pub(crate) use identity::{is_name, name};
+pub(crate) use links::Wanted;
 pub(crate) use results::{Frame, Match, Module, Overview, PartialResult, ThreadStack};
+pub(crate) use summary::{Summary, summary};
 
 use crate::elf::Source;
 use anyhow::Result;
 use image::Image;
+use std::collections::BTreeSet;
 
 /// Reads what the core alone says.
 ///
@@ -56,36 +68,69 @@ pub(crate) fn overview(source: &dyn Source) -> Result<Overview> {
 }
 
 /// Unwinds the stack of every thread. `files` are the files of [`Overview::modules`], in that
-/// order. `send` is called with the verdict on each file, then with each thread.
+/// order. `send` is called with the verdict on each file, then with each thread, or, if a module on
+/// a stack names files that are in neither `files` nor `asked`, only with those names.
 ///
 /// # Errors
 /// The file is not a core that can be read, or `send` failed.
 pub(crate) fn stacks(
     source: &dyn Source,
     files: &[ModuleFiles<'_>],
+    asked: &BTreeSet<Wanted>,
     send: &mut dyn FnMut(PartialResult) -> Result<()>,
 ) -> Result<()> {
     let image = Image::parse(source)?;
-    let modules = modules::of(&image);
+    let mut modules = modules::of(&image);
+    let none = ModuleFiles::default();
+    for (module, files) in modules.iter_mut().zip(files) {
+        module.learn_bias(files.file);
+    }
     let binaries: Vec<_> = modules
         .iter()
         .enumerate()
-        .map(|(i, m)| binary::open(m, files.get(i).copied().unwrap_or_default()))
+        .map(|(i, m)| binary::open(m, files.get(i).unwrap_or(&none), &image.memory))
         .collect();
     send(PartialResult::Matches(binaries.iter().map(|b| b.verdict).collect()))?;
     send(PartialResult::Sonames(binaries.iter().map(|b| b.soname()).collect()))?;
     let mut unwinder = unwind::StackUnwinder::new(&image, &modules, &binaries);
-    let lines = binary::Lines::new(binaries.len());
-    for thread in &image.notes.threads {
-        let unwound = unwinder.unwind(thread);
-        let frames = unwound
-            .frames
-            .iter()
-            .flat_map(|frame| lines.describe(frame, &modules, &binaries))
-            .collect();
-        send(PartialResult::Thread(ThreadStack { tid: thread.tid, frames, cut: unwound.cut }))?;
+    let stacks: Vec<_> = image.notes.threads.iter().map(|t| (t.tid, unwinder.unwind(t))).collect();
+    let seen: BTreeSet<usize> =
+        stacks.iter().flat_map(|(_, s)| &s.frames).filter_map(|f| f.module).collect();
+    let wanted = |module| Some(Wanted { module, link: binaries[module].wanted()? });
+    let wanted: Vec<Wanted> = seen.into_iter().filter_map(wanted).collect();
+    if wanted.iter().any(|w| !asked.contains(w)) {
+        return send(PartialResult::Wanted(wanted));
     }
-    Ok(())
+    let names = names::Names::new(&modules, &binaries);
+    for (tid, unwound) in stacks {
+        let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame)).collect();
+        send(PartialResult::Thread(ThreadStack { tid, frames, cut: unwound.cut }))?;
+    }
+    send(PartialResult::Wanted(names.missing()))
+}
+
+/// Reads all names of a file, as if it were the file of a module and all debug information of it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_names(file: &[u8]) {
+    use object::{Object, ObjectSection};
+    let (module, core) = (modules::LoadedModule::default(), Vec::new());
+    let memory = memory::Memory::new(&core, Vec::new());
+    let binary = binary::open(&module, &ModuleFiles::all(file), &memory);
+    let source = names::source(&binary);
+    let Ok(elf) = file::Elf::parse(file) else { return };
+    let starts = elf.sections().take(64).map(|s| s.address());
+    for address in starts.chain([elf.entry()]) {
+        for address in [address, address.wrapping_add(16)] {
+            let _ = (binary.symbol(address), binary.is_injected(address));
+            let frames = source.as_ref().map(|source| source.frames(address));
+            assert!(frames.is_none_or(|frames| frames.len() <= 64));
+            if let Some(go) = &binary.go {
+                assert!(go.frames(address).len() <= 65);
+                let _ = go.frame_size(address);
+            }
+        }
+    }
+    let _ = (binary.wanted(), binary.soname());
 }
 
 #[cfg(test)]

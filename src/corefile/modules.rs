@@ -2,6 +2,8 @@
 //! is in the core (coredump_filter bit 4).
 
 use super::image::Image;
+use super::link_map;
+use super::package::Package;
 use super::results::Module;
 use super::segments::Segment;
 use crate::elf::build_id_in_notes;
@@ -17,6 +19,8 @@ pub(super) struct LoadedModule {
     pub module: Module,
     /// The load bias: address in memory minus address in the file's image.
     pub bias: u64,
+    /// Whether the bias is that of the module's ELF header, which is in the core.
+    pub is_bias_known: bool,
     /// The whole image, for a module that has no file: the vDSO.
     pub image: Option<Vec<u8>>,
 }
@@ -44,11 +48,14 @@ pub(super) fn of(image: &Image<'_>) -> Vec<LoadedModule> {
                     path: printable(&file.path),
                     start: file.start,
                     end: file.end,
-                    build_id: None,
+                    ..Module::default()
                 },
                 file.path.clone(),
             )),
         }
+    }
+    if image.notes.files.is_empty() {
+        groups.extend(link_map::modules(image).into_iter().map(|m| (m, Vec::new())));
     }
     let has_code = |m: &Module| {
         let inside = |s: &&Segment| s.start() < m.end && s.end() > m.start;
@@ -72,7 +79,7 @@ pub(super) fn of(image: &Image<'_>) -> Vec<LoadedModule> {
             path: "[vdso]".into(),
             start: *start,
             end: start.saturating_add(bytes.len() as u64),
-            build_id: None,
+            ..Module::default()
         };
         if !bytes.is_empty() {
             found.push(LoadedModule { image: Some(bytes), ..read_head(image, module) });
@@ -90,17 +97,37 @@ pub(super) fn of(image: &Image<'_>) -> Vec<LoadedModule> {
 /// at 0, as every shared object is.
 fn read_head(image: &Image<'_>, module: Module) -> LoadedModule {
     let head = image.memory.up_to(module.start, MAX_HEAD);
-    let mut found = LoadedModule { bias: module.start, module, image: None };
+    let mut found = LoadedModule { bias: module.start, module, ..LoadedModule::default() };
     let Ok(header) = FileHeader64::<LE>::parse(&head[..]) else { return found };
     let Ok(segments) = header.program_headers(LE, &head[..]) else { return found };
     if let Some(bias) = bias(segments, found.module.start) {
-        found.bias = bias;
+        (found.bias, found.is_bias_known) = (bias, true);
     }
-    found.module.build_id = segments
-        .iter()
-        .filter(|p| p.p_type(LE) == elf::PT_NOTE)
-        .find_map(|p| build_id(image, p, found.bias));
+    for p in segments.iter().filter(|p| p.p_type(LE) == elf::PT_NOTE) {
+        let size = usize::try_from(p.p_filesz(LE)).unwrap_or(MAX_HEAD).min(MAX_HEAD);
+        let notes = image.memory.up_to(found.bias.wrapping_add(p.p_vaddr(LE)), size);
+        let align = p.p_align(LE);
+        let module = &mut found.module;
+        if module.build_id.is_none() {
+            module.build_id = build_id_in_notes::<FileHeader64<LE>>(&notes, LE, align);
+        }
+        if module.package.is_none() {
+            module.package = Package::in_notes(&notes, align);
+        }
+    }
     found
+}
+
+impl LoadedModule {
+    /// Takes the load bias from the module's file where the core does not have its ELF header.
+    pub(super) fn learn_bias(&mut self, file: Option<&[u8]>) {
+        let Some(file) = file.filter(|_| !self.is_bias_known) else { return };
+        let Ok(header) = FileHeader64::<LE>::parse(file) else { return };
+        let segments = header.program_headers(LE, file).ok();
+        if let Some(bias) = segments.and_then(|s| bias(s, self.module.start)) {
+            self.bias = bias;
+        }
+    }
 }
 
 /// Computes the load bias: the first PT_LOAD segment gives the address that the file's
@@ -108,10 +135,4 @@ fn read_head(image: &Image<'_>, module: Module) -> LoadedModule {
 pub(super) fn bias(segments: &[ProgramHeader64<LE>], start: u64) -> Option<u64> {
     let first = segments.iter().find(|p| p.p_type(LE) == elf::PT_LOAD)?;
     Some(start.wrapping_sub(first.p_vaddr(LE).wrapping_sub(first.p_offset(LE))))
-}
-
-fn build_id(image: &Image<'_>, p: &ProgramHeader64<LE>, bias: u64) -> Option<String> {
-    let size = usize::try_from(p.p_filesz(LE)).ok()?.min(MAX_HEAD);
-    let notes = image.memory.up_to(bias.wrapping_add(p.p_vaddr(LE)), size);
-    build_id_in_notes::<FileHeader64<LE>>(&notes, LE, p.p_align(LE))
 }

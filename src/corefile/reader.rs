@@ -3,14 +3,16 @@
 //! information is better than none.
 
 use super::files::{OpenedFiles, SearchPaths};
+use super::links::{Link, Wanted};
 use super::results::{Match, Overview, PartialResult, ThreadStack};
 use super::{ModuleFiles, overview, stacks};
 use crate::sys::AsFd;
 use crate::sys::map::Map;
 use crate::sys::sandbox::{self, SandboxBounds};
 use anyhow::{Result, anyhow};
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bounds for reading the core alone.
 const QUICK: SandboxBounds = SandboxBounds {
@@ -42,6 +44,8 @@ pub(crate) struct Reading {
     pub sonames: Vec<Option<String>>,
     /// The stack of each thread.
     pub threads: Vec<ThreadStack>,
+    /// Files of split DWARF that were not found.
+    pub missing_split: Vec<String>,
     /// Why the result may be incomplete.
     pub cut: Option<String>,
 }
@@ -62,47 +66,90 @@ pub(crate) fn read_overview(core: &File) -> Result<Overview> {
     }
 }
 
+/// How often the reader may ask for files that files of the last time name: the debug information
+/// of a program, what dwz moved out of that, and its split DWARF.
+const ROUNDS: usize = 4;
+
 /// Reads the core and unwinds all stacks.
 ///
 /// # Errors
 /// Why it cannot be read.
 pub(crate) fn read(core: &File, paths: &SearchPaths) -> Result<Reading> {
     let overview = read_overview(core)?;
-    let files: Vec<OpenedFiles> = overview.modules.iter().map(|m| paths.open(m)).collect();
+    let files = overview.modules.iter().map(|m| paths.open(m)).collect();
+    let mut reading = Reading { overview, files, ..Reading::default() };
+    let mut asked = BTreeSet::new();
+    let deadline = Instant::now() + FULL.time;
+    for _ in 0..ROUNDS {
+        let time = deadline.saturating_duration_since(Instant::now());
+        let wanted = read_once(core, &mut reading, &asked, time)?;
+        let mut has_more = reading.threads.is_empty();
+        for w in &wanted {
+            let module = reading.overview.modules.get(w.module);
+            let files = reading.files.get_mut(w.module);
+            if let (Some(module), Some(files)) = (module, files)
+                && asked.insert(w.clone())
+            {
+                has_more |= paths.follow(module, &w.link, files);
+            }
+        }
+        if !has_more || reading.cut.is_some() {
+            break;
+        }
+    }
+    Ok(reading)
+}
+
+/// Reads with the files that there are so far, and returns which others are wanted.
+fn read_once(
+    core: &File,
+    reading: &mut Reading,
+    asked: &BTreeSet<Wanted>,
+    time: Duration,
+) -> Result<Vec<Wanted>> {
     let mut keep = vec![core.as_fd()];
-    keep.extend(files.iter().flat_map(|f| {
-        f.file.iter().map(|(_, file)| file.as_fd()).chain(f.debug.as_ref().map(|d| d.as_fd()))
-    }));
-    let result = sandbox::run(&FULL, &keep, |out| {
+    keep.extend(reading.files.iter().flat_map(OpenedFiles::all).map(File::as_fd));
+    let bounds = SandboxBounds { time, ..FULL };
+    let result = sandbox::run(&bounds, &keep, |out| {
         // A file that cannot be mapped counts as not found.
-        let maps: Vec<_> = files
+        let map = |files: &[File]| -> Vec<Map> {
+            files.iter().filter_map(|file| Map::whole(file).ok()).collect()
+        };
+        let maps: Vec<_> = reading
+            .files
             .iter()
             .map(|f| {
-                (
-                    f.file.as_ref().and_then(|(_, f)| Map::whole(f).ok()),
-                    f.debug.as_ref().and_then(|f| Map::whole(f).ok()),
-                )
+                let file = f.file.as_ref().and_then(|(_, f)| Map::whole(f).ok());
+                (file, map(&f.debug), map(&f.supplementary), map(&f.split))
             })
             .collect();
         let files: Vec<ModuleFiles<'_>> = maps
             .iter()
-            .map(|(f, d)| ModuleFiles { file: f.as_deref(), debug: d.as_deref() })
+            .map(|(file, debug, supplementary, split)| ModuleFiles {
+                file: file.as_deref(),
+                debug: slices(debug),
+                supplementary: slices(supplementary),
+                split: slices(split),
+            })
             .collect();
         let mut send = |part: PartialResult| -> Result<()> {
             let mut line = serde_json::to_vec(&part)?;
             line.push(b'\n');
             Ok(out.write_all(&line)?)
         };
-        if let Err(e) = stacks(core, &files, &mut send) {
+        if let Err(e) = stacks(core, &files, asked, &mut send) {
             let _ = send(PartialResult::Failed(format!("{e:#}")));
         }
     })?;
-    let mut reading = Reading { overview, files, cut: result.cut, ..Reading::default() };
+    reading.cut = result.cut;
+    reading.threads.clear();
+    let mut wanted = Vec::new();
     for line in result.output.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(PartialResult::Matches(matches)) => reading.matches = matches,
             Ok(PartialResult::Sonames(names)) => reading.sonames = names,
             Ok(PartialResult::Thread(thread)) => reading.threads.push(thread),
+            Ok(PartialResult::Wanted(all)) => wanted = all,
             Ok(PartialResult::Failed(why)) => reading.cut = Some(why),
             // The last line may be incomplete.
             Err(_) => {}
@@ -110,5 +157,16 @@ pub(crate) fn read(core: &File, paths: &SearchPaths) -> Result<Reading> {
     }
     reading.matches.resize(reading.overview.modules.len(), Match::Absent);
     reading.sonames.resize(reading.overview.modules.len(), None);
-    Ok(reading)
+    reading.missing_split = wanted
+        .iter()
+        .filter_map(|w| match &w.link {
+            Link::Split { path, .. } => Some(path.clone()),
+            _ => None,
+        })
+        .collect();
+    Ok(wanted)
+}
+
+fn slices(maps: &[Map]) -> Vec<&[u8]> {
+    maps.iter().map(|map| &**map).collect()
 }

@@ -1,6 +1,8 @@
 //! What reading a core gives: plain values, which the sandboxed reader sends to its caller.
 
 use super::hex;
+use super::links::Wanted;
+use super::package::Package;
 use super::signal::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,9 @@ pub(crate) struct Module {
     pub path: String,
     /// Build-id in hexadecimal, if its first page is in the core and has one.
     pub build_id: Option<String>,
+    /// The package that it is of, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<Package>,
     /// Lowest mapped address.
     #[serde(with = "hex")]
     #[cfg_attr(test, schemars(with = "String"))]
@@ -115,6 +120,8 @@ pub(crate) enum PartialResult {
     Sonames(Vec<Option<String>>),
     /// The stack of one thread.
     Thread(ThreadStack),
+    /// Files that are needed and were not given.
+    Wanted(Vec<Wanted>),
     /// Nothing more follows, for this reason.
     Failed(String),
 }

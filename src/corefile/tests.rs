@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 /// A core made by hand: two threads, one row of NT_FILE, a stack with frame pointers in one
 /// segment, and code that is not dumped in another.
@@ -63,7 +64,7 @@ const STACK: u64 = 0x7fff_0000;
 
 fn threads(bytes: &Vec<u8>) -> Vec<ThreadStack> {
     let mut all = Vec::new();
-    stacks(bytes, &[], &mut |part| {
+    stacks(bytes, &[], &BTreeSet::new(), &mut |part| {
         if let PartialResult::Thread(t) = part {
             all.push(t);
         }
@@ -84,7 +85,7 @@ fn what_the_core_says() {
     assert_eq!(o.signal.unwrap().meaning.as_deref(), Some("address not mapped at 0x10"));
     assert_eq!(
         o.modules,
-        [Module { path: "/bin/a".into(), build_id: None, start: CODE, end: CODE + 0x1000 }]
+        [Module { path: "/bin/a".into(), start: CODE, end: CODE + 0x1000, ..Module::default() }]
     );
 }
 
@@ -126,6 +127,26 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let _ = overview(&bytes);
-        let _ = stacks(&bytes, &[], &mut |_| Ok(()));
+        let _ = stacks(&bytes, &[], &BTreeSet::new(), &mut |_| Ok(()));
+    }
+
+    /// Nor does reading the names of a file.
+    #[test]
+    fn no_file_with_names_panics(
+        which in 0..4usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+    ) {
+        const FILES: [&[u8]; 4] = [
+            include_bytes!("../../fuzz/seeds/symbols/go"),
+            include_bytes!("../../fuzz/seeds/symbols/debugdata"),
+            include_bytes!("../../fuzz/seeds/symbols/skeleton"),
+            include_bytes!("../../fuzz/seeds/symbols/split"),
+        ];
+        let mut bytes = FILES[which].to_vec();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        read_names(&bytes);
     }
 }

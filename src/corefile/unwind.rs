@@ -1,9 +1,10 @@
 //! Unwinds stacks with framehop, and handles what framehop leaves to its caller: signal frames,
 //! jumps to addresses without code, and the end of the stack.
 
-use super::binary::{Binary, RawFrame};
+use super::binary::Binary;
 use super::image::Image;
 use super::modules::LoadedModule;
+use super::names::RawFrame;
 use super::notes::{Registers, Thread};
 use super::segments::Machine;
 use framehop::aarch64::{CacheAarch64, PtrAuthMask, UnwindRegsAarch64, UnwinderAarch64};
@@ -89,7 +90,8 @@ impl<'b> StackUnwinder<'b> {
                 self.caller_without_code(now)
                     .ok_or_else(|| "there is no code here, and no return address".to_owned())
             } else {
-                match self.step(now, exact) {
+                let go = module.and_then(|i| self.go_step(now, lookup, i));
+                match go.map_or_else(|| self.step(now, exact), Ok) {
                     Ok(None) => {
                         // Without tables this means that the register did not hold a frame pointer.
                         unwound.cut = self.missing_file(module);
@@ -172,6 +174,35 @@ impl<'b> StackUnwinder<'b> {
                 Ok(pc.map(|pc| Registers { pc, sp: r.sp(), fp: r.fp(), lr: r.lr() }))
             }
         }
+    }
+
+    /// The caller by Go's own table, in a program without other tables; `None` if it does not know,
+    /// `Some(None)` at the end of the stack.
+    fn go_step(&self, now: Registers, lookup: u64, module: usize) -> Option<Option<Registers>> {
+        let binary = &self.binaries[module];
+        let go =
+            binary.go.as_ref().filter(|_| binary.tables().is_none_or(|t| t.debug.is_none()))?;
+        let Some(size) = go.frame_size(lookup.wrapping_sub(self.modules[module].bias))? else {
+            return Some(None);
+        };
+        let memory = &self.image.memory;
+        let end = now.sp.checked_add(size)?;
+        // A function that has a frame saves the frame pointer below its return address.
+        let fp = |at: u64| if size == 0 { Some(now.fp) } else { memory.word(at) };
+        Some(Some(match self.image.machine {
+            Machine::X86_64 => Registers {
+                pc: memory.word(end)?,
+                sp: end.checked_add(8)?,
+                fp: fp(end.wrapping_sub(8))?,
+                lr: 0,
+            },
+            Machine::Aarch64 => Registers {
+                pc: if size == 0 { now.lr } else { memory.word(now.sp)? },
+                sp: end,
+                fp: fp(now.sp.wrapping_sub(8))?,
+                lr: 0,
+            },
+        }))
     }
 
     fn caller_without_code(&self, now: Registers) -> Option<Registers> {

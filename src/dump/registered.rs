@@ -4,7 +4,7 @@
 use super::after::deleted_files::DeletedFiles;
 use super::after::ledger::Ledger;
 use super::after::on_host::answers_at;
-use super::after::{kept_binaries, measured, termination_log, user_record};
+use super::after::{kept_binaries, measured, summary, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
 use super::policy::plan::{self, CoreFile, Rights};
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::crash_counts::CrashCounts;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
+use crate::report;
 use crate::store::{Store, tree};
 use crate::sys::proc::{self, printable};
 use crate::sys::{self, cgroup, descriptor, kernel, pidfd};
@@ -216,12 +217,12 @@ pub(super) fn with_core(
         record.reason = given_up_for_memory;
     }
     record.seconds = Some(started.elapsed().as_secs_f64());
-    if !given_up
+    let has_line = !given_up
         && is_itself(facts)
-        && termination_log::concerns(&record, entry, facts, config.termination_log)
-    {
+        && termination_log::concerns(&record, entry, facts, config.termination_log);
+    let own = &CoreFile { rights: Rights::Crasher, ..file.clone() };
+    if has_line {
         let url = config.upload.url.as_deref();
-        let own = &CoreFile { rights: Rights::Crasher, ..file.clone() };
         termination_log::write(facts, own, entry, &record, url, slot.as_deref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
@@ -238,31 +239,51 @@ pub(super) fn with_core(
         writer.end()?;
     }
     // A store that did not answer is not asked again.
-    if let Some(id) = id.filter(|_| keeps) {
+    if let Some(id) = id.filter(|_| ledger.is_open()) {
         // The container goes with its first process, which may be the one that has crashed.
         let first = (entry.init.pid != crash.said.host_pid)
             .then(|| pidfd::open(entry.init.pid).ok())
             .flatten()
             .filter(|_| entry.init_lives());
-        let keeper = kept_binaries::Keeper {
-            facts,
-            charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
-            core_file: file,
-            core: id,
-            deleted: &deleted,
-            account: &entry.account(),
-            slot: slot.as_deref(),
-            most: &config.binaries,
-            free: kernel::free_bytes(&config.store).unwrap_or(0),
-        };
-        // A store that was removed meanwhile is not made again.
-        let kept = Store::look(&config.store)
-            .and_then(|store| store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store)));
-        let kept = kept.context("keep the executable and libraries of the core");
-        (record.keeping, record.binaries) =
-            (false, kept.as_ref().ok().cloned().unwrap_or_default());
-        ledger.say(&record);
-        kept?;
+        let charge = || first.as_ref().map_or(Charge::Nobody, Charge::Until);
+        if config.summary && record.outcome == Outcome::Written {
+            let slot = slot.as_deref();
+            match summary::summarize(facts, file, id, &deleted, slot, charge()) {
+                Ok(Some(summary)) => {
+                    (record.stack, record.stack_hash) = (summary.stack, Some(summary.hash));
+                    ledger.say(&record);
+                }
+                Ok(None) => {}
+                Err(e) => log::warn!("the core cannot be summarized, ignoring: {e:#}"),
+            }
+            if let Some(text) = record.crashed_in().filter(|_| has_line) {
+                termination_log::add(facts, own, entry, &text, slot).unwrap_or_else(|e| {
+                    log::warn!("cannot write the termination log, ignoring: {e:#}")
+                });
+            }
+        }
+        report::crash_to_journal(&record);
+        if keeps {
+            let keeper = kept_binaries::Keeper {
+                facts,
+                charge: charge(),
+                core_file: file,
+                core: id,
+                deleted: &deleted,
+                account: &entry.account(),
+                slot: slot.as_deref(),
+                most: &config.binaries,
+                free: kernel::free_bytes(&config.store).unwrap_or(0),
+            };
+            // A store that was removed meanwhile is not made again.
+            let kept = Store::look(&config.store)
+                .and_then(|store| store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store)));
+            let kept = kept.context("keep the executable and libraries of the core");
+            (record.keeping, record.binaries) =
+                (false, kept.as_ref().ok().cloned().unwrap_or_default());
+            ledger.say(&record);
+            kept?;
+        }
     }
     vacuum::now_and_then(config)
 }

@@ -53,10 +53,21 @@ pub(crate) fn build_id_in_notes<H: FileHeader>(
     endian: H::Endian,
     align: H::Word,
 ) -> Option<String> {
+    hex(note_of::<H>(notes, endian, align, b"GNU", elf::NT_GNU_BUILD_ID)?)
+}
+
+/// The contents of the first note of an owner and a type in the contents of a note segment.
+pub(crate) fn note_of<'n, H: FileHeader>(
+    notes: &'n [u8],
+    endian: H::Endian,
+    align: H::Word,
+    owner: &[u8],
+    kind: elf::NoteType,
+) -> Option<&'n [u8]> {
     let mut notes = NoteIterator::<H>::new(endian, align, notes).ok()?;
     while let Ok(Some(note)) = notes.next() {
-        if note.name() == b"GNU" && note.n_type(endian) == elf::NT_GNU_BUILD_ID {
-            return hex(note.desc());
+        if note.name() == owner && note.n_type(endian) == kind {
+            return Some(note.desc());
         }
     }
     None

@@ -8,7 +8,7 @@ mod head;
 mod segments;
 mod source;
 
-pub(crate) use build_id::{build_id, build_id_in_notes, hex};
+pub(crate) use build_id::{build_id, build_id_in_notes, hex, note_of};
 pub(crate) use file_table::{FileTable, MappedFile, starts_of_files};
 pub(crate) use head::Head;
 pub(crate) use segments::{Load, read_program_headers};

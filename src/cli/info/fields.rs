@@ -75,11 +75,17 @@ pub(super) fn of_core(o: &Overview) -> Vec<Field> {
         field("Arguments", &o.arguments),
         field("Machine", &o.machine),
     ];
+    fields.extend(package(o));
     if let Some(s) = &o.signal {
         fields.push(signal(s.number, &s.name, Some(o)));
     }
     fields.extend(cut_short(o));
     fields
+}
+
+fn package(o: &Overview) -> Option<Field> {
+    let package = o.modules.first()?.package.as_ref()?;
+    Some(field("Package", package.to_string()))
 }
 
 fn cut_short(o: &Overview) -> Option<Field> {
@@ -107,6 +113,8 @@ pub(crate) fn of_record(
         all.push(field("Note", "abort() ends so in the first process of a container, too"));
     }
     all.push(field("Time", clock::shown(&r.time, zone)));
+    all.extend(overview.and_then(package));
+    all.extend(r.stack_hash.as_ref().map(|hash| field("Stack hash", hash)));
     all.push(field("Container", query::container(&r.names)));
     all.extend(r.user.map(|uid| {
         let whose = format!("user {uid}'s: what is said of the container is that user's word");

@@ -252,12 +252,9 @@ fn look(core_file: &CoreFile, core: (u64, u64), most: u64, from: &Sources<'_>, o
     }
 }
 
-/// The core names them. It was made by this process's twin a moment ago; whether it still has its
-/// name is looked at.
+/// The core names them.
 fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
-    let (dir, name) = split(&core_file.path);
-    let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
-    ensure!(file::stat(&file)?.id == core, "another file has the core's name");
+    let file = open_core(core_file, core)?;
     if !core_file.compress {
         return Ok(corefile::overview(&file)?.modules);
     }
@@ -267,23 +264,35 @@ fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
     Ok(corefile::overview(&start)?.modules)
 }
 
+/// Opens the core. It was made by this process's twin a moment ago; whether it still has its name is
+/// looked at.
+pub(super) fn open_core(core_file: &CoreFile, core: (u64, u64)) -> Result<Open> {
+    let (dir, name) = split(&core_file.path);
+    let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
+    ensure!(file::stat(&file)?.id == core, "another file has the core's name");
+    Ok(file)
+}
+
 /// Where a child that has become the crasher opens mapped files.
-struct Sources<'a> {
-    own: &'a OwnedFd,
-    deleted: &'a DeletedFiles,
+pub(super) struct Sources<'a> {
+    pub own: &'a OwnedFd,
+    pub deleted: &'a DeletedFiles,
 }
 
 impl Sources<'_> {
     /// Opens a mapped file: that of the process itself where it has no name any more, else by its
-    /// path below the root that this process has.
-    fn open(&self, path: &str, start: u64) -> Result<Open> {
-        Ok(match self.deleted.at(start) {
-            Some(pinned) => resolve::open_pinned_file(self.own, pinned)?,
-            None => {
-                let root = file::open_dir("/".as_ref())?;
-                resolve::open_file_in(self.own, root, path.as_ref(), Below::InRoot)?
-            }
-        })
+    /// path.
+    pub(super) fn open(&self, path: &str, start: u64) -> Result<Open> {
+        match self.deleted.at(start) {
+            Some(pinned) => Ok(resolve::open_pinned_file(self.own, pinned)?),
+            None => self.open_path(path),
+        }
+    }
+
+    /// Opens a file below the root that this process has.
+    pub(super) fn open_path(&self, path: &str) -> Result<Open> {
+        let root = file::open_dir("/".as_ref())?;
+        Ok(resolve::open_file_in(self.own, root, path.as_ref(), Below::InRoot)?)
     }
 }
 

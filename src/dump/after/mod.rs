@@ -9,5 +9,6 @@ pub(super) mod on_host;
 mod record_list;
 mod record_writer;
 mod refused;
+pub(super) mod summary;
 pub(super) mod termination_log;
 pub(super) mod user_record;

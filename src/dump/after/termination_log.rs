@@ -18,6 +18,7 @@ use crate::sys::sandbox::SandboxBounds;
 use crate::sys::text::head;
 use crate::sys::{OwnedFd, file, resolve};
 use anyhow::{Result, ensure};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 /// Where it is, unless `terminationMessagePath` says otherwise.
@@ -109,29 +110,64 @@ pub(crate) fn write(
     url: Option<&str>,
     slot: Option<&Slot>,
 ) -> Result<()> {
-    let text = line(record, url);
+    put(facts, core_file, entry, slot, Haste::Now, &line(record, url), "")
+}
+
+/// Adds in which function it crashed, if the log still has only the line that [`write`] wrote. By
+/// then the process is gone: the kubelet, which reads the log whenever it looks at a container that
+/// has ended, may have read the first line without the second.
+///
+/// # Errors
+/// As for [`write`].
+pub(crate) fn add(
+    facts: &Facts,
+    core_file: &CoreFile,
+    entry: &Entry,
+    text: &str,
+    slot: Option<&Slot>,
+) -> Result<()> {
+    let text = format!("\n{}", head(&one_line(text), MOST / 2));
+    put(facts, core_file, entry, slot, Haste::Last, &text, OURS)
+}
+
+/// How the line of a core begins.
+const OURS: &str = "core dumped";
+
+/// Appends to the log as the crasher. `after`: how what is in it begins; if empty, nothing is.
+fn put(
+    facts: &Facts,
+    core_file: &CoreFile,
+    entry: &Entry,
+    slot: Option<&Slot>,
+    haste: Haste,
+    text: &str,
+    after: &str,
+) -> Result<()> {
     let path = entry.termination_log.as_deref().unwrap_or(USUAL);
     let files: Vec<_> = slot.iter().flat_map(|t| t.fds()).collect();
-    as_crasher::run::<()>(
-        facts,
-        core_file,
-        &BOUNDS,
-        Haste::Now,
-        Charge::Crasher,
-        &files,
-        |own, _| {
-            let _ = put(&text, path, own);
-        },
-    )?;
+    let charge = if haste == Haste::Now { Charge::Crasher } else { Charge::Nobody };
+    as_crasher::run::<()>(facts, core_file, &BOUNDS, haste, charge, &files, |own, _| {
+        let _ = append(text, after, path, own);
+    })?;
     Ok(())
 }
 
-fn put(text: &str, path: &str, own: &OwnedFd) -> Result<()> {
+fn append(text: &str, after: &str, path: &str, own: &OwnedFd) -> Result<()> {
     let (directory, name) = split(path.as_bytes());
     let directory = resolve::open_dir_as_process(directory)?;
-    let log = resolve::open_to_write_in(own, directory, proc::os(name))?;
-    ensure!(file::stat(&log)?.size == 0, "somebody has said something already");
-    Ok(std::io::Write::write_all(&mut { log }, text.as_bytes())?)
+    let log = resolve::open_to_write_in(own, &directory, proc::os(name))?;
+    let size = file::stat(&log)?.size;
+    if after.is_empty() {
+        ensure!(size == 0, "somebody has said something already");
+    } else {
+        let mut there = vec![0; MOST];
+        let read = file::open_read(&directory, proc::os(name))?;
+        let n = read.read_at(&mut there, 0)?;
+        let is_ours = there[..n].starts_with(after.as_bytes()) && !there[..n].contains(&b'\n');
+        ensure!(is_ours && n as u64 == size, "somebody has said something else");
+    }
+    ensure!(size as usize + text.len() <= MOST, "there is no room for it");
+    Ok(log.write_all_at(text.as_bytes(), size)?)
 }
 
 fn line(record: &Record, url: Option<&str>) -> String {

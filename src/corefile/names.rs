@@ -1,0 +1,109 @@
+//! Names the frames of a stack: function, source file and line, including inlined functions.
+
+use super::binary::Binary;
+use super::lines::Source;
+use super::links::{Link, Wanted};
+use super::modules::LoadedModule;
+use super::results::{Frame, TRAMPOLINE};
+use crate::sys::proc::printable;
+use addr2line::demangle_auto;
+use std::cell::OnceCell;
+
+/// A frame as the unwinder finds it, without names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RawFrame {
+    /// Where the thread was, or the address that a call returns to.
+    pub address: u64,
+    /// An address within the same instruction; for a return address, the last byte of the call.
+    pub lookup: u64,
+    /// Index of the module that contains it.
+    pub module: Option<usize>,
+    /// Whether it is the code of the kernel or the C library that returns from a signal handler.
+    pub trampoline: bool,
+}
+
+/// The names in the files of all modules. The index of the debug information is parsed once for
+/// each, when a stack goes through it.
+pub(super) struct Names<'b> {
+    modules: &'b [LoadedModule],
+    binaries: &'b [Binary<'b>],
+    sources: Vec<OnceCell<Option<Source<'b>>>>,
+}
+
+impl<'b> Names<'b> {
+    /// Reads nothing yet.
+    pub(super) fn new(modules: &'b [LoadedModule], binaries: &'b [Binary<'b>]) -> Self {
+        Names { modules, binaries, sources: binaries.iter().map(|_| OnceCell::new()).collect() }
+    }
+
+    /// Files of split DWARF that were needed and not given.
+    pub(super) fn missing(&self) -> Vec<Wanted> {
+        let mut all = Vec::new();
+        for (module, source) in self.sources.iter().enumerate() {
+            if let Some(Some(source)) = source.get() {
+                let links: Vec<Link> = source.missing.borrow().iter().cloned().collect();
+                all.extend(links.into_iter().map(|link| Wanted { module, link }));
+            }
+        }
+        all
+    }
+
+    /// The functions at a frame of a stack, including inlined ones, the innermost first.
+    pub(super) fn describe(&self, frame: &RawFrame) -> Vec<Frame> {
+        let mut shown = Frame { address: frame.address, module: frame.module, ..Frame::default() };
+        let Some(i) = frame.module else { return vec![shown] };
+        let (binary, bias) = (&self.binaries[i], self.modules[i].bias);
+        shown.offset = Some(frame.address.wrapping_sub(bias));
+        if frame.trampoline {
+            shown.function = Some(TRAMPOLINE.to_owned());
+            return vec![shown];
+        }
+        let lookup = frame.lookup.wrapping_sub(bias);
+        let symbol = binary
+            .symbol(lookup)
+            .map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
+        let source = self.sources[i].get_or_init(|| source(binary)).as_ref();
+        let found = match (source, &binary.go) {
+            (Some(source), _) => source.frames(lookup),
+            (None, Some(go)) => go.frames(lookup),
+            (None, None) => Vec::new(),
+        };
+        let mut frames: Vec<Frame> = found
+            .into_iter()
+            .map(|f| Frame {
+                function: f.function,
+                file: f.file.map(|file| bounded(&file)),
+                line: f.line,
+                inlined: true,
+                ..shown.clone()
+            })
+            .collect();
+        match frames.last_mut() {
+            Some(outer) => {
+                outer.inlined = false;
+                outer.function = outer.function.take().or(symbol);
+            }
+            None => frames.push(Frame { function: symbol, ..shown }),
+        }
+        for f in &mut frames {
+            f.function = f.function.take().map(|n| bounded(&n));
+        }
+        frames
+    }
+}
+
+/// The debug information of a module, if it has any.
+pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<Source<'b>> {
+    let (own, supplementary) = binary.dwarf()?;
+    Source::of(own, supplementary, binary.split())
+}
+
+/// Makes a name of a file or function, which the container chose, one line of bounded length.
+fn bounded(name: &str) -> String {
+    const MAX: usize = 1024;
+    let text = printable(name.as_bytes());
+    match text.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
