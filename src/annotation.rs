@@ -6,7 +6,7 @@
 
 use crate::bytes::Limit;
 use crate::limits::Limits;
-use crate::pattern::Template;
+use crate::pattern::Pattern;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ pub(crate) type Annotations = BTreeMap<String, String>;
 pub(crate) struct Wishes {
     /// The annotation that the pattern came from, or `default_pattern`.
     pub key: String,
-    /// The pattern, checked for a container.
-    pub pattern: Template,
+    /// The pattern.
+    pub pattern: Pattern,
     /// Most bytes of one core. `None`: the container did not say.
     pub limit: Option<Limit>,
     /// `coredump_filter` mask, 0 to 0x1ff.
@@ -127,7 +127,7 @@ pub(crate) fn required(all: &Annotations, container: Option<&str>) -> bool {
 pub(crate) fn wishes(
     all: &Annotations,
     container: Option<&str>,
-    default: Option<&str>,
+    default: Option<&Pattern>,
 ) -> Result<Option<Wishes>> {
     let view = View { all, container };
     let mut found: Vec<(String, String)> = Vec::new();
@@ -147,11 +147,10 @@ pub(crate) fn wishes(
         }
     }
     if found.is_empty() {
-        found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_owned())));
+        found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_string())));
     }
     let Some((key, text)) = found.first().cloned() else { return Ok(None) };
-    let pattern =
-        Template::of_container(text.as_bytes()).with_context(|| format!("{key} = {text:?}"))?;
+    let pattern: Pattern = text.parse().with_context(|| format!("{key} = {text:?}"))?;
 
     let mut notes = Vec::new();
     for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {

@@ -8,7 +8,7 @@ pub use glob::matches;
 
 use crate::bytes::Limit;
 use crate::limits::Limits;
-use crate::pattern::Template;
+use crate::pattern::Pattern;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -76,7 +76,8 @@ pub struct Config {
     /// Do not start a container whose request cannot be honoured.
     pub strict: bool,
     /// The pattern of containers that ask for none, by the rules for annotations.
-    pub default_pattern: Option<String>,
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub default_pattern: Option<Pattern>,
     /// The containers that `default_pattern` is for: all whose named annotations match a glob
     /// (`*`, `?`). The words `namespace`, `pod`, `container`, `image` and `engine` (`containerd`,
     /// `cri-o`, `docker`, `podman`) stand for what each engine calls otherwise; one that is not
@@ -218,9 +219,6 @@ impl Default for Config {
 
 impl Config {
     fn rules(&self) -> Result<()> {
-        if let Some(p) = &self.default_pattern {
-            Template::of_container(p.as_bytes())?;
-        }
         ensure!(self.store.is_absolute(), "the path must be absolute");
         ensure!(self.upload.state.is_absolute(), "the path must be absolute");
         ensure!(self.runtime.as_ref().is_none_or(|p| p.is_absolute()), "the path must be absolute");
@@ -235,12 +233,12 @@ impl Config {
 
     /// The default pattern, if it applies to a container with these annotations, which have the
     /// words of `[select]` among them.
-    pub fn default_for(&self, annotations: &BTreeMap<String, String>) -> Option<&str> {
+    pub fn default_for(&self, annotations: &BTreeMap<String, String>) -> Option<&Pattern> {
         let selected = self
             .select
             .iter()
             .all(|(key, glob)| annotations.get(key).is_some_and(|v| matches(glob, v)));
-        self.default_pattern.as_deref().filter(|_| selected)
+        self.default_pattern.as_ref().filter(|_| selected)
     }
 }
 
@@ -301,12 +299,12 @@ mod tests {
         let with = |v: &str| {
             BTreeMap::from([("io.kubernetes.cri.sandbox-namespace".to_owned(), v.to_owned())])
         };
-        assert_eq!(c.default_for(&with("prod-eu")), Some("core"));
+        assert_eq!(c.default_for(&with("prod-eu")), Some(&"core".parse().unwrap()));
         assert_eq!(c.default_for(&with("test")), None);
         assert_eq!(c.default_for(&BTreeMap::new()), None);
         assert_eq!(
             Config::parse("default_pattern = \"core\"").unwrap().default_for(&BTreeMap::new()),
-            Some("core")
+            Some(&"core".parse().unwrap())
         );
     }
 }

@@ -8,7 +8,7 @@ use crate::annotation::Annotations;
 use crate::config::{self, Config};
 use crate::corefile::{self, ModuleFiles, overview, stacks};
 use crate::invariants::{asked, crash, granted};
-use crate::pattern::{Handler, Template};
+use crate::pattern::Handler;
 use crate::registry::{self, Entry};
 use crate::report;
 use crate::store;
@@ -52,8 +52,8 @@ fn annotations(text: &[u8]) {
 fn template(text: &[u8]) {
     let mut parts = text.splitn(2, |b| *b == 0);
     let (pattern, names) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    if let Ok(template) = Template::of_container(pattern) {
-        granted(&template, names);
+    if let Some(pattern) = std::str::from_utf8(pattern).ok().and_then(|p| p.parse().ok()) {
+        granted(&pattern, names);
     }
     if let Handler::Pipe(words) = Handler::of(pattern) {
         words.iter().for_each(|word| drop(word.expand_argument(&crash(names))));
@@ -127,7 +127,7 @@ fn configuration(text: &[u8]) {
     let all: Annotations =
         config.select.keys().map(|key| (key.clone(), value.to_owned())).collect();
     if let Some(pattern) = config.default_for(&all) {
-        granted(&Template::of_container(pattern.as_bytes()).expect("it was checked"), b"");
+        granted(pattern, b"");
     }
     let all_match = config.select.values().all(|glob| config::matches(glob, value));
     assert_eq!(config.default_for(&all).is_some(), config.default_pattern.is_some() && all_match);

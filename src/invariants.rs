@@ -4,7 +4,7 @@
 use crate::annotation::{self, Annotations};
 use crate::bytes::Limit;
 use crate::identity::Identity;
-use crate::pattern::{MAX_LEN, Specifiers, Template};
+use crate::pattern::{MAX_LEN, Pattern, Specifiers};
 
 /// Text as the kernel escapes it in a file name: not empty, no `/`, and neither `.` nor `..`.
 pub(crate) fn escaped(text: &[u8]) -> Vec<u8> {
@@ -36,7 +36,8 @@ pub(crate) fn asked(all: &Annotations) {
     let container = names.container_name.as_deref();
     annotation::is_sandbox(all);
     annotation::required(all, container);
-    let Ok(Some(wishes)) = annotation::wishes(all, container, Some("core")) else { return };
+    let default = "core".parse().expect("it is a name");
+    let Ok(Some(wishes)) = annotation::wishes(all, container, Some(&default)) else { return };
     granted(&wishes.pattern, b"..\n.\n\n/../x");
     assert!(
         wishes.limit.and_then(Limit::finite).is_none_or(|bytes| bytes <= i64::MAX as u64)
@@ -44,10 +45,10 @@ pub(crate) fn asked(all: &Annotations) {
     );
 }
 
-/// What must hold of a pattern that a container may have: it names a file, and no crash
+/// What must hold of a container's pattern: it names a file, and no crash
 /// makes its path lead upwards.
-pub(crate) fn granted(template: &Template, names: &[u8]) {
-    let text = template.text();
+pub(crate) fn granted(pattern: &Pattern, names: &[u8]) {
+    let text = pattern.text();
     assert!(
         !text.is_empty()
             && text.len() <= MAX_LEN
@@ -55,19 +56,19 @@ pub(crate) fn granted(template: &Template, names: &[u8]) {
             && !text.iter().any(u8::is_ascii_control)
     );
     for append_pid in [false, true] {
-        let path = template.expand(&crash(names), append_pid);
+        let path = pattern.expand(&crash(names), append_pid);
         assert!(
             !path.split(|b| *b == b'/').any(|part| part == b".."),
-            "{template}: {}",
+            "{pattern}: {}",
             path.escape_ascii()
         );
     }
-    if let Some(directory) = template.directory() {
+    if let Some(directory) = pattern.directory() {
         assert!(
             directory.starts_with('/')
                 && !directory.contains("//")
                 && !directory.split('/').any(|part| part == ".."),
-            "{template}: {directory}"
+            "{pattern}: {directory}"
         );
     }
 }

@@ -1,9 +1,13 @@
 //! core(5) templates: parse, validate, expand. Pure.
 //!
-//! In: the bytes of a `core_pattern`. Out: a [`Template`] and, given the facts of a crash, the file
-//! name that the kernel would have made of it. No access to files, processes or the clock.
+//! In: the text of a `core_pattern`. Out: a [`Pattern`], if a container may have it, or any
+//! [`Template`] of the host's; and, given the facts of a crash, the file name that the kernel would
+//! have made of it. No access to files, processes or the clock.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
 
 /// The longest pattern in bytes: the kernel's `CORENAME_MAX_SIZE` is 128 including the NUL.
 pub(crate) const MAX_LEN: usize = 127;
@@ -55,14 +59,14 @@ enum Piece {
 
 /// A parsed template. Equal texts are equal templates.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Template {
+pub struct Template {
     text: Vec<u8>,
     pieces: Vec<Piece>,
 }
 
 /// Why a container's pattern is refused. Displayed after the name of the annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// The text is empty.
     Empty,
     /// It starts with `|`: a program on the host.
@@ -100,12 +104,18 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-impl Template {
-    /// Parses a pattern that a container requests, which may name a file and nothing else.
-    ///
-    /// # Errors
-    /// The first rule that the text breaks.
-    pub(crate) fn of_container(text: &[u8]) -> Result<Self, Refusal> {
+/// The `core_pattern` of a container: a template that follows the rules of [`Refusal`], and so
+/// names a file below the container's root and nothing else. In files it is its text.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(Template);
+
+impl FromStr for Pattern {
+    type Err = Refusal;
+
+    /// The error is the first rule that the text breaks.
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        let text = text.as_bytes();
         match text.first() {
             None => return Err(Refusal::Empty),
             Some(b'|') => return Err(Refusal::Pipe),
@@ -118,16 +128,53 @@ impl Template {
         if let Some(b) = text.iter().find(|b| b.is_ascii_control()) {
             return Err(Refusal::Control(*b));
         }
-        let template = Self::of_host(text);
+        let template = Template::of_host(text);
         // An unknown specifier expands to nothing: `/a/.%z./core` becomes `/a/../core`. So the rule
         // is applied to the expanded path.
         let shape = template.expand_argument(&Specifiers::shape());
         if shape.split(|b| *b == b'/').any(|c| c == b"..") {
             return Err(Refusal::Parent);
         }
-        Ok(template)
+        Ok(Pattern(template))
     }
+}
 
+impl TryFrom<String> for Pattern {
+    type Error = Refusal;
+
+    fn try_from(text: String) -> Result<Self, Refusal> {
+        text.parse()
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> String {
+        pattern.to_string()
+    }
+}
+
+impl Deref for Pattern {
+    type Target = Template;
+
+    fn deref(&self) -> &Template {
+        &self.0
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Its text, quoted.
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_string(), f)
+    }
+}
+
+impl Template {
     /// Parses a template of the host's, which is accepted as it is: the administrator is trusted,
     /// and the kernel refuses nothing either.
     pub(crate) fn of_host(text: &[u8]) -> Self {

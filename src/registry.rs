@@ -22,8 +22,10 @@ pub(crate) use entry::{
 };
 
 use crate::config::RUN_DIR;
+use crate::pattern::Pattern;
 use crate::record::Names;
-use crate::sys::process::{self, Who};
+
+use crate::sys::user::{self, Who};
 use crate::sys::{budget, file, resolve};
 use crate::users;
 use anyhow::{Context, Result, ensure};
@@ -74,7 +76,7 @@ pub(crate) struct Registry {
 impl Registry {
     /// Opens the registry of the user who runs this, making its directories.
     pub(crate) fn create() -> Result<Self> {
-        let path = match process::who() {
+        let path = match user::who() {
             Who::Root => PathBuf::from(RUN_DIR),
             Who::User(uid) => users::make_run_dir(uid)?,
         };
@@ -91,7 +93,7 @@ impl Registry {
 
     /// Opens the registry of the user who runs this, if it exists.
     pub(crate) fn own() -> Option<Self> {
-        match process::who() {
+        match user::who() {
             Who::Root => Self::open(),
             Who::User(uid) => Self::open_at(&users::run_dir(uid)?),
         }
@@ -319,7 +321,7 @@ impl Registry {
     }
 
     /// Writes the file that the container sees as `/proc/sys/kernel/core_pattern`, and opens it.
-    pub(crate) fn make_view(&self, id: &str, pattern: &str) -> Result<OwnedFd> {
+    pub(crate) fn make_view(&self, id: &str, pattern: &Pattern) -> Result<OwnedFd> {
         check_id(id)?;
         let views = file::make_dir(&self.run, "views".as_ref(), 0o700)?;
         file::replace(&views, id.as_ref(), format!("{pattern}\n").as_bytes(), 0o444)?;
@@ -350,7 +352,9 @@ impl Registry {
 }
 
 fn parse(file: std::fs::File) -> Result<Entry> {
-    Ok(serde_json::from_slice(&file::read_bounded(file, MAX, "registry entry")?)?)
+    let entry: Entry = serde_json::from_slice(&file::read_bounded(file, MAX, "registry entry")?)?;
+    ensure!(entry.pattern.is_some() || entry.refused.is_some(), "it has no pattern");
+    Ok(entry)
 }
 
 /// Reads an entry of user `uid`. Anything other than a regular file under this name, such as a

@@ -17,10 +17,10 @@ pub(crate) mod uploads;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use records::last;
-pub(crate) use records::{RecordFile, Records};
+pub(crate) use records::{Begin, RecordFile, Records};
 
 use crate::config::Config;
-use crate::sys::{Errno, file, process, resolve};
+use crate::sys::{Errno, file, resolve, user};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -56,7 +56,7 @@ impl Store {
     pub(crate) fn open_at(path: &Path) -> Result<Self> {
         let shown = || format!("store {}", path.display());
         let dir = file::make_path(path, 0o700).with_context(shown)?;
-        if process::is_host_root() && CHECKED.get().is_none_or(|checked| checked != path) {
+        if user::is_host_root() && CHECKED.get().is_none_or(|checked| checked != path) {
             // A symbolic link in it fails the check, and then counts as what it leads to.
             let checked = file::check_own(path).or_else(|_| file::check_own(&path.canonicalize()?));
             checked.with_context(shown)?;
@@ -81,7 +81,7 @@ impl Store {
             Ok(dir) => {
                 let owner = file::stat(&dir)?.uid;
                 ensure!(
-                    owner == 0 || owner == process::effective_uid(),
+                    owner == 0 || owner == user::effective_uid(),
                     "store {}: it is user {owner}'s, and is read as that user only (`sudo -u \
                      '#{owner}'`)",
                     path.display()

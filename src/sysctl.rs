@@ -10,10 +10,11 @@ pub(crate) use saved::Saved;
 pub(crate) use values::{core_pattern, core_pipe_limit, core_uses_pid};
 
 use crate::config::{Config, Mode};
-use crate::pattern::{MAX_LEN, Template};
+use crate::pattern::{MAX_LEN, Pattern};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::process::{self, Who};
+
+use crate::sys::user::{self, Who};
 use crate::sys::{file, ns};
 use anyhow::{Context, Result, bail, ensure};
 use saved::{COPY, SAVED, read};
@@ -124,7 +125,7 @@ pub(crate) fn claim(
     store: &Store,
     config: &Config,
     id: &str,
-    pattern: &Template,
+    pattern: &Pattern,
     lives: impl Fn(&str) -> bool,
 ) -> Result<()> {
     ns::check_initial_pid()?;
@@ -216,7 +217,7 @@ pub(crate) fn restore(store: &Store) -> Result<Option<String>> {
 /// # Errors
 /// It cannot be written.
 pub(crate) fn mend(config: &Config) -> Result<bool> {
-    if config.mode != Mode::Dispatch || process::who() != Who::Root {
+    if config.mode != Mode::Dispatch || user::who() != Who::Root {
         return Ok(false);
     }
     let now = core_pattern()?;

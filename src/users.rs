@@ -12,8 +12,9 @@
 //! ([`crate::sys::ns::owner`]), over which the user has full control anyway.
 
 use crate::sys::file;
-use crate::sys::process::{self, Who};
+
 use crate::sys::resolve::{self, Below};
+use crate::sys::user::{self, Who};
 use crate::sys::{OwnedFd, Stat};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
@@ -38,7 +39,7 @@ pub(crate) fn make_run_dir(uid: u32) -> Result<PathBuf> {
     let parent = if session.is_dir() { session } else { other };
     let dir = file::make_path(&parent, 0o700)?;
     let stat = file::stat(&dir)?;
-    let own = process::effective_uid();
+    let own = user::effective_uid();
     ensure!(
         stat.uid == own && stat.mode & 0o022 == 0,
         "{} is not this user's alone",
@@ -105,7 +106,7 @@ pub(crate) fn own_store(uid: u32) -> Result<PathBuf> {
 /// Adapts the configuration to the user who runs this program: one other than
 /// root has a store of his own.
 pub(crate) fn adapt(config: &mut crate::config::Config) -> Result<()> {
-    if let Who::User(uid) = process::who() {
+    if let Who::User(uid) = user::who() {
         config.store = own_store(uid)?;
         // What root uploads is of root's store.
         config.upload = Default::default();

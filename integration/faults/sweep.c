@@ -86,7 +86,12 @@ int main(int argc, char **argv)
 		} else if (status >> 16 == 0 && WSTOPSIG(status) != SIGSTOP) {
 			signal = WSTOPSIG(status);
 		}
-		/* In the order in which they are started. */
+		/* In the order in which they are started: the parent goes on only after this. */
+		unsigned long new;
+		int event = status >> 16;
+		if (started && (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_CLONE) &&
+		    ptrace(PTRACE_GETEVENTMSG, thread, 0, &new) == 0)
+			whose(new);
 		if (started)
 			whose(thread);
 		ptrace(PTRACE_SYSCALL, thread, 0, signal);

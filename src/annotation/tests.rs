@@ -38,7 +38,7 @@ fn the_first_wins_and_the_quarrel_is_told() {
     let w = wishes(
         &of(&[("alibabacloud.com/core-pattern", "/b"), ("k8s.aliyun.com/eci-core-pattern", "/a")]),
         None,
-        Some("/default"),
+        Some(&"/default".parse().unwrap()),
     )
     .unwrap()
     .unwrap();
@@ -59,7 +59,7 @@ fn the_first_wins_and_the_quarrel_is_told() {
 
 #[test]
 fn the_default_is_for_those_who_ask_for_nothing() {
-    let w = wishes(&of(&[]), None, Some("core")).unwrap().unwrap();
+    let w = wishes(&of(&[]), None, Some(&"core".parse().unwrap())).unwrap().unwrap();
     assert_eq!((w.key.as_str(), w.pattern.to_string().as_str()), ("default_pattern", "core"));
     assert_eq!(wishes(&of(&[]), None, None).unwrap(), None);
 }
@@ -177,7 +177,7 @@ proptest! {
         let list = of(&[(PATTERN_KEYS[key], &value), ("oci-coredump/limit", &limit),
         ("oci-coredump/filter", &filter)]);
         if let Ok(Some(w)) = wishes(&list, None, None) {
-            prop_assert!(Template::of_container(w.pattern.text()).is_ok());
+            prop_assert!(w.pattern.to_string().parse::<Pattern>().is_ok());
             prop_assert!(w.filter.is_none_or(|f| f <= 0x1ff));
         }
     }

@@ -13,7 +13,7 @@ use super::selection::Chosen;
 use super::subject::{self, Subject};
 use super::{table, unpack};
 use crate::corefile::decompress::{decompressed, is_compressed};
-use crate::sys::{apart, file, kernel, process};
+use crate::sys::{apart, file, kernel, user};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
 use std::fs::File;
@@ -38,7 +38,7 @@ impl Debugger {
     /// Root of a user namespace is excluded: it has no other IDs to give, and no
     /// more rights than its user.
     fn gives_up_rights(&self) -> bool {
-        process::is_host_root() && !self.as_root
+        user::is_host_root() && !self.as_root
     }
 
     fn private(&self) -> Result<Private> {

@@ -7,8 +7,8 @@ use crate::engine::{self, Engine, Program};
 use crate::pattern::Handler;
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::process::Who;
-use crate::sys::{kernel, ns, process, text};
+use crate::sys::user::{self, Who};
+use crate::sys::{kernel, ns, text};
 use crate::sysctl::{self, Saved};
 use crate::users;
 use anyhow::Result;
@@ -120,7 +120,7 @@ fn early(config: &Config) -> Option<Check> {
 }
 
 fn root() -> Check {
-    if process::is_host_root() {
+    if user::is_host_root() {
         let own = std::env::current_exe().unwrap_or_default();
         match ns::check_initial(&own) {
             Ok(()) => ok("privileges", "root of the host"),
@@ -176,7 +176,7 @@ fn patterns(config: &Config) -> Vec<Check> {
             return vec![failure(CHECK, format!("{e:#}"), "kernel.core_pattern must be readable")];
         }
     };
-    if let Who::User(uid) = process::who() {
+    if let Who::User(uid) = user::who() {
         return vec![match config.mode {
             Mode::Dispatch if sysctl::is_ours(&now) => ok(CHECK, "crashes come to this program"),
             _ => failure(
@@ -322,9 +322,9 @@ fn ways(config: &Config, args: &Args) -> Vec<Check> {
         all.extend(found.into_iter().map(|f| Check {
             check: engine.name(),
             verdict: match f.state {
-                look::Verdict::Good => Verdict::Ok,
-                look::Verdict::Doubtful => Verdict::Warning,
-                look::Verdict::Broken => Verdict::Failure,
+                look::Severity::Good => Verdict::Ok,
+                look::Severity::Doubtful => Verdict::Warning,
+                look::Severity::Broken => Verdict::Failure,
             },
             text: f.text,
             hint: f.hint.map(|h| h.replace("ENGINE", engine.name())),
@@ -369,7 +369,7 @@ fn store(config: &Config) -> Check {
         Err(_) => ok("store", format!("{} is made when it is needed", path.display())),
         Ok(meta) => {
             use std::os::unix::fs::MetadataExt;
-            let own = process::effective_uid();
+            let own = user::effective_uid();
             if !meta.is_dir() || meta.uid() != own || meta.mode() & 0o077 != 0 {
                 return failure(
                     "store",

@@ -8,7 +8,7 @@ use crate::record::Names;
 use crate::registry::check_id;
 use crate::report::one_line;
 use crate::sys::proc::Proc;
-use crate::sys::process;
+use crate::sys::user;
 use anyhow::{Context, Result, bail, ensure};
 use std::io::Write;
 
@@ -72,7 +72,7 @@ fn id_of_group(path: &[u8]) -> Option<String> {
 
 fn need_root() -> Result<()> {
     ensure!(
-        process::is_host_root(),
+        user::is_host_root(),
         "only root of the host may do it; run it with sudo, outside of any container"
     );
     Ok(())

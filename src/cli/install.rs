@@ -4,7 +4,8 @@ use crate::config::{Config, Mode, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::process::{self, Who};
+
+use crate::sys::user::{self, Who};
 use crate::sysctl::{self, Saved};
 use crate::users;
 use anyhow::{Context, Result, ensure};
@@ -18,7 +19,7 @@ fn helper() -> Result<PathBuf> {
 
 pub(super) fn need_root(verb: &str) -> Result<()> {
     ensure!(
-        process::is_host_root(),
+        user::is_host_root(),
         "{verb}: only root of the host may do it; run it with sudo, outside of any container"
     );
     Ok(())
@@ -136,7 +137,7 @@ pub(super) fn uninstall(out: &mut impl Write, dry_run: bool, purge: bool) -> Res
         log::warn!("{e:#}, using the defaults");
         Config::default()
     });
-    if let Who::User(uid) = process::who() {
+    if let Who::User(uid) = user::who() {
         return uninstall_of_user(out, uid, dry_run, purge);
     }
     if !dry_run {

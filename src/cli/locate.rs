@@ -6,7 +6,7 @@ use crate::registry::Registry;
 use crate::sys::file;
 use crate::sys::proc::{self, Proc};
 use crate::sys::resolve::{self, Below};
-use crate::sys::{Errno, OwnedFd, child, ns, process};
+use crate::sys::{Errno, OwnedFd, child, descriptor, ns};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -86,7 +86,7 @@ pub(super) fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::R
     let mut silent = BTreeSet::new();
     while all.len() < records.len() {
         let rest = &records[all.len()..];
-        let (read, write) = process::pipe()?;
+        let (read, write) = descriptor::pipe()?;
         let child = child::fork(|| {
             let mut out = File::from(write);
             for record in rest {
@@ -104,7 +104,7 @@ pub(super) fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::R
         let mut pipe = File::from(read);
         while all.len() < records.len() {
             let mut line = [0; 9];
-            let has_come = process::wait_readable(&pipe, Some(PATIENCE))?;
+            let has_come = descriptor::wait_readable(&pipe, Some(PATIENCE))?;
             if !has_come || pipe.read_exact(&mut line).is_err() {
                 silent.insert(volume(&records[all.len()]));
                 all.push(Seen { state: State::Unreachable, size: None });

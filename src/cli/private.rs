@@ -8,7 +8,7 @@
 //! no process runs as and whose file in [`LOCKS`] is not locked.
 
 use super::tree::Tree;
-use crate::sys::{AsFd, OwnedFd, apart, executor, file, process};
+use crate::sys::{AsFd, OwnedFd, apart, executor, file, user};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -191,14 +191,14 @@ pub(super) fn sweep() {
 
 /// Whether it is a directory of this module, by its name and owner.
 fn is_ours(parent: &OwnedFd, name: &OsStr) -> bool {
-    let me = process::effective_uid();
+    let me = user::effective_uid();
     name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
         && file::stat_at(parent, name).is_ok_and(|s| s.uid == me)
 }
 
 fn sweep_one(parent: &OwnedFd, name: &OsString) {
     let Ok(dir) = file::open_subdir(parent, name) else { return };
-    if !file::stat(&dir).is_ok_and(|s| s.uid == process::effective_uid()) {
+    if !file::stat(&dir).is_ok_and(|s| s.uid == user::effective_uid()) {
         return;
     }
     // A process that the debugger left behind could hold the lock for ever. A live one
@@ -240,6 +240,6 @@ mod tests {
 
     #[test]
     fn the_ids_of_processes_are_seen() {
-        assert!(used_ids().unwrap().contains(&process::effective_uid()));
+        assert!(used_ids().unwrap().contains(&user::effective_uid()));
     }
 }

@@ -5,7 +5,7 @@
 //! connections are served at a time, each for [`TIME`] at most; others wait in the kernel's queue.
 
 use crate::sys::cred::{self, Credentials};
-use crate::sys::{AsFd, OwnedFd, child, process};
+use crate::sys::{AsFd, OwnedFd, child, descriptor, process, user};
 use anyhow::{Context, Result, bail};
 use std::convert::Infallible;
 use std::fs::File;
@@ -36,8 +36,8 @@ const NOBODY: u32 = 65534;
 /// The address cannot be listened on, or the child has ended.
 pub(super) fn run(address: SocketAddr, text: impl Fn() -> Result<String>) -> Result<Infallible> {
     let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
-    let (asked, ask) = process::pipe()?;
-    let (reply, answer) = process::pipe()?;
+    let (asked, ask) = descriptor::pipe()?;
+    let (reply, answer) = descriptor::pipe()?;
     let _child = child::fork(move || match serve(&listener, ask, reply) {
         Ok(never) => match never {},
         Err(e) => {
@@ -48,7 +48,7 @@ pub(super) fn run(address: SocketAddr, text: impl Fn() -> Result<String>) -> Res
     let mut answer = File::from(answer);
     let mut made: Option<(Instant, String)> = None;
     loop {
-        if process::read(&asked, &mut [0]).context("wait for a request")? == 0 {
+        if descriptor::read(&asked, &mut [0]).context("wait for a request")? == 0 {
             bail!("the process that serves the connections has ended");
         }
         if made.as_ref().is_none_or(|(at, _)| at.elapsed() > FRESH) {
@@ -83,8 +83,8 @@ impl Maker {
 
 /// In the child: gives up all rights and serves.
 fn serve(listener: &TcpListener, ask: OwnedFd, reply: OwnedFd) -> Result<Infallible> {
-    process::close_all_but(&[listener.as_fd(), ask.as_fd(), reply.as_fd()])?;
-    if process::effective_uid() == 0 {
+    descriptor::close_all_but(&[listener.as_fd(), ask.as_fd(), reply.as_fd()])?;
+    if user::effective_uid() == 0 {
         let (uid, gid) = ([NOBODY; 4], [NOBODY; 4]);
         cred::assume(&Credentials { uid, gid, ..Credentials::default() }, None)?;
     }

@@ -10,7 +10,7 @@ use crate::record::Record;
 use crate::registry::Registry;
 use crate::sys::cred::Credentials;
 use crate::sys::resolve;
-use crate::sys::{OwnedFd, file, process};
+use crate::sys::{OwnedFd, file, user};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ pub(super) fn search_paths(
         .map(|dir| file::open_dir(dir).with_context(|| format!("--sysroot {}", dir.display())))
         .transpose()?;
     // Files in the container itself are read with the rights of the crashed process.
-    let reader = (given.is_none() && process::is_host_root()).then(|| Credentials {
+    let reader = (given.is_none() && user::is_host_root()).then(|| Credentials {
         uid: [record.uid; 4],
         gid: [record.gid; 4],
         ..Credentials::default()

@@ -1,6 +1,6 @@
 //! `verify`: the table of what a runtime does for its hooks.
 
-use crate::sys::process;
+use crate::sys::user;
 use crate::verify::{self, CheckVerdict};
 use anyhow::{Result, ensure};
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// Checks a runtime and prints what came of it.
 pub(super) fn run(out: &mut impl Write, runtime: &Path, json: bool) -> Result<ExitCode> {
     ensure!(
-        process::is_host_root(),
+        user::is_host_root(),
         "only root of the host can start containers; run it with sudo, outside of any container"
     );
     let checks = verify::run(runtime)?;

@@ -294,7 +294,7 @@ mod tests {
         }
         let text = "default_pattern = \"core\"\n[limits]\ncores = x\n[select]\nteam = \"a\"\n";
         let c = Config::read(text);
-        assert_eq!((c.default_pattern.as_deref(), c.select.len()), (Some("core"), 1));
+        assert_eq!((c.default_pattern, c.select.len()), (Some("core".parse().unwrap()), 1));
         assert!(Config::read("[unknown]\na = 1\n").problems.len() == 1);
     }
 

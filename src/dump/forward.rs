@@ -10,7 +10,7 @@ use crate::dump::writer::parent;
 use crate::limits::Limits;
 use crate::pattern::{Handler, Template};
 use crate::registry::Registry;
-use crate::sys::{pidfd, process};
+use crate::sys::{descriptor, pidfd, process};
 use crate::sysctl::{self, Saved};
 use anyhow::{Context, Result, bail};
 
@@ -121,7 +121,7 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
         let path = file.path.escape_ascii();
         log::debug!("process {} of the host: core {path}: {cause}", crash.said.host_pid);
     }
-    process::release_stdin();
+    descriptor::release_stdin();
     if let Some(writer) = waiting {
         writer.end()?;
     }

@@ -35,8 +35,8 @@ pub fn argv(text: &[u8]) {
 /// What the dispatcher makes of an entry: a path on the host only below the directory that the
 /// entry names.
 pub(crate) fn place(entry: &Entry) {
-    let path = crate::pattern::Template::of_host(entry.pattern.as_bytes())
-        .expand(&crate::invariants::crash(b""), entry.append_pid);
+    let Some(pattern) = &entry.pattern else { return };
+    let path = pattern.expand(&crate::invariants::crash(b""), entry.append_pid);
     let inside = plan::inside_path(&path, b"/", b"/srv");
     if let (Some(host), Some((_, source))) =
         (plan::host_path(&inside, entry.place.mount.as_ref()), &entry.place.mount)

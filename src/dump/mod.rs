@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::record::signal_name;
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::{ns, process};
+use crate::sys::{descriptor, ns, process};
 use crate::sysctl::Saved;
 use anyhow::{Context, Result};
 use copy::pages;
@@ -58,7 +58,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
     if crash.pidfd.is_none() {
         // All of the core will come through the pipe: the kernel fills it while the facts are
         // gathered.
-        process::enlarge_pipe(process::stdin(), pages::CHUNK);
+        descriptor::enlarge_pipe(descriptor::stdin(), pages::CHUNK);
     }
     let config = Config::load().unwrap_or_else(|e| {
         log::error!("{e:#}, using the defaults");

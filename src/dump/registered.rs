@@ -21,7 +21,7 @@ use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::store::Store;
 use crate::sys::proc::{self, printable};
-use crate::sys::{self, cgroup, kernel, pidfd, process};
+use crate::sys::{self, cgroup, descriptor, kernel, pidfd};
 use crate::vacuum;
 use anyhow::{Context, Result};
 use std::time::Instant;
@@ -65,7 +65,7 @@ pub(super) fn without_core(
         termination_log::write(facts, &file, entry, &record, None, slot.as_ref())
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
-    process::release_stdin();
+    descriptor::release_stdin();
     count(registry, &record);
     match told {
         Ok(true) => {
@@ -313,7 +313,7 @@ fn begin(crash: &Crash, facts: &Facts, entry: &Entry) -> Record {
         uid: said.uid,
         gid: said.gid,
         dump_mode: said.dump_mode,
-        pattern: entry.pattern.clone(),
+        pattern: entry.pattern_text(),
         location: entry.place.location,
         upload: entry.no_upload.then_some(false),
         ..Record::default()

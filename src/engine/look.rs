@@ -8,9 +8,9 @@ use super::{Engine, Program, change, containerd, docker, hooks_dir, nri};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
-/// The verdict on a finding.
+/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Severity {
     /// As it should be.
     Good,
     /// It may be intended.
@@ -22,8 +22,8 @@ pub enum Verdict {
 /// One finding in a line, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The verdict.
-    pub state: Verdict,
+    /// How bad it is.
+    pub state: Severity,
     /// What was found.
     pub text: String,
     /// What to do, if anything.
@@ -31,15 +31,15 @@ pub struct Finding {
 }
 
 fn good(text: impl Into<String>) -> Finding {
-    Finding { state: Verdict::Good, text: text.into(), hint: None }
+    Finding { state: Severity::Good, text: text.into(), hint: None }
 }
 
 fn doubtful(text: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { state: Verdict::Doubtful, text: text.into(), hint: Some(hint.into()) }
+    Finding { state: Severity::Doubtful, text: text.into(), hint: Some(hint.into()) }
 }
 
 fn broken(text: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { state: Verdict::Broken, text: text.into(), hint: Some(hint.into()) }
+    Finding { state: Severity::Broken, text: text.into(), hint: Some(hint.into()) }
 }
 
 /// Checks one engine. `config`: its configuration file, if it is not at the usual path.

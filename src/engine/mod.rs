@@ -2,7 +2,7 @@
 //! `exec` processes the limit.
 //!
 //! ```text
-//! install ENGINE:    docker, containerd, podman, crio  --Plan-->  change  --> host, ledger
+//! install ENGINE:    docker, containerd, podman, crio  --Plan-->  change  --> host, log
 //!                    (text in, text out)                          undone by uninstall ENGINE
 //! install --detect:  detect: which of them are installed
 //! at run time:       runtime    Docker, ctr: an OCI runtime that edits the bundle and then
@@ -12,6 +12,7 @@
 //! ```
 
 pub mod change;
+mod change_log;
 pub mod containerd;
 pub mod crio;
 pub mod detect;
@@ -29,7 +30,8 @@ pub use options::{Engine, Options, Program, RUNTIME_NAME};
 
 use crate::config::Config;
 use anyhow::{Context, Result};
-use change::{Change, ChangeLog, EngineChanges};
+use change::{Change, EngineChanges};
+use change_log::ChangeLog;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -78,8 +80,8 @@ pub fn install(
     if dry_run {
         write!(out, "{plan}")?;
     } else {
-        let ledger = ChangeLog::of(&Config::load()?, engine.name())?;
-        ledger.apply(&plan.changes).with_context(context)?;
+        let log = ChangeLog::of(&Config::load()?, engine.name())?;
+        log.apply(&plan.changes).with_context(context)?;
         new.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
     if new.is_empty() {
@@ -96,14 +98,13 @@ pub fn install(
 /// What cannot be restored. Everything else is, and the rest can be tried again.
 pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
     let context = || format!("uninstall {}", engine.name());
-    let Some(ledger) = ChangeLog::peek(&config_or_default(), engine.name())? else {
+    let Some(log) = ChangeLog::peek(&config_or_default(), engine.name())? else {
         writeln!(out, "{}: nothing was installed", engine.name())?;
         return Ok(());
     };
-    let lines = ledger
-        .undo(dry_run, |text, before| without_us(engine, text, before))
-        .with_context(context)?;
-    lines.iter().try_for_each(|l| writeln!(out, "{l}"))?;
+    let undone =
+        log.undo(dry_run, |text, before| without_us(engine, text, before)).with_context(context)?;
+    undone.lines.iter().try_for_each(|l| writeln!(out, "{l}"))?;
     match engine {
         Engine::Docker => writeln!(
             out,
@@ -118,7 +119,15 @@ pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<
         )?,
         Engine::Podman | Engine::Crio => {}
     }
-    Ok(())
+    all_or_first(undone.failed).with_context(context)
+}
+
+/// Ok if nothing failed, else the first error; the others are logged.
+fn all_or_first(failed: Vec<anyhow::Error>) -> Result<()> {
+    let mut failed = failed.into_iter();
+    let first = failed.next();
+    failed.for_each(|e| log::error!("{e:#}"));
+    first.map_or(Ok(()), Err)
 }
 
 /// Removes only our part of a file that another program has changed since. `before`: its text
@@ -132,21 +141,29 @@ fn without_us(engine: Engine, text: &str, before: Option<&str>) -> Result<Option
     }
 }
 
-/// Restores the configuration of every engine, so that none names a program that is gone.
+/// Restores the configuration of every engine, so that none names a program that is gone. A failure
+/// with one does not prevent the others.
+///
+/// # Errors
+/// The first thing that cannot be restored; the others are logged.
 pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
+    let mut failed = Vec::new();
     for engine in Engine::ALL {
-        if ChangeLog::peek(&config_or_default(), engine.name())?.is_some() {
-            uninstall(out, engine, dry_run)?;
-        }
+        let done = match ChangeLog::peek(&config_or_default(), engine.name()) {
+            Ok(None) => continue,
+            Ok(Some(_)) => uninstall(out, engine, dry_run),
+            Err(e) => Err(e),
+        };
+        failed.extend(done.err());
     }
-    Ok(())
+    all_or_first(failed)
 }
 
 /// The engines that were configured, with the paths that are no longer as they were left.
 pub fn told(config: &Config) -> Vec<(Engine, Result<Vec<PathBuf>>)> {
     let state = |engine: Engine| {
         ChangeLog::peek(config, engine.name())
-            .and_then(|ledger| ledger.map(|l| l.disturbed()).transpose())
+            .and_then(|log| log.map(|l| l.disturbed()).transpose())
             .transpose()
     };
     Engine::ALL.into_iter().filter_map(|engine| Some((engine, state(engine)?))).collect()

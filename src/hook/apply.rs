@@ -1,33 +1,30 @@
-//! Applies a plan step by step. If a step fails, those before it are undone, the last one first.
+//! Applies a plan step by step. If a step fails, what was changed is reverted, the last change
+//! first.
 
-use super::inside::{self, Undo};
+use super::change::{self, Changes, InContainer, OnHost};
+use super::inside;
 use super::plan::{self, HookPlan, Step};
+use super::processes::{self, CORE_LIMIT};
 use super::request::Request;
-use super::rootfs::{CreatedMounts, Rootfs};
+use super::rootfs::Rootfs;
+use super::site::Site;
 use super::volume;
-use crate::bytes::Limit;
-use crate::config::Config;
 use crate::record::Location;
 use crate::registry::{DumpPlace, Entry, Init, Registry};
 use crate::store::Store;
-use crate::sys::limit::{self, SoftAndHard};
-use crate::sys::proc::Proc;
-use crate::sys::process::Who;
-use crate::sys::{mount, ns};
+use crate::sys::mount;
+use crate::sys::user::Who;
 use crate::sysctl;
 use anyhow::{Context, Result};
 use std::path::Path;
 
-/// What the steps work on.
-pub(super) struct Site<'a> {
-    pub registry: &'a Registry,
-    pub config: &'a Config,
-    /// The user whose hook this is.
-    pub who: Who,
-    /// The container's init process, by its directory in /proc.
-    pub process: Proc,
-    /// PID of the container's init process.
-    pub pid: i32,
+/// What came of a plan.
+pub(super) struct Applied {
+    /// The container, as it is registered.
+    pub entry: Entry,
+    pub changes: Changes,
+    /// What could not be done for single processes, one line each.
+    pub notes: Vec<String>,
 }
 
 /// Applies the plan: first the steps that touch the container, in a child and under no lock; then
@@ -39,65 +36,61 @@ pub(super) fn apply(
     site: &Site<'_>,
     request: &Request,
     plan: &HookPlan,
-    find: impl FnOnce() -> Result<Rootfs>,
-) -> Result<()> {
-    let mut entry = Entry {
+    find: impl Fn() -> Result<Rootfs>,
+) -> Result<Applied> {
+    let (place, in_container) = inside::run(|| {
+        let rootfs = find()?;
+        let (mut place, mut done) = (DumpPlace::default(), Vec::new());
+        for step in &plan.steps {
+            let result = in_container(site, &rootfs, request, step, &mut place, &mut done);
+            if let Err(e) = result {
+                change::revert_inside(&done, site, &rootfs);
+                return Err(e.context(step.to_string()));
+            }
+        }
+        Ok((place, done))
+    })?;
+    let mut applied = Applied {
+        entry: entry(site, request, place),
+        changes: Changes { in_container, on_host: Vec::new() },
+        notes: Vec::new(),
+    };
+    for step in &plan.steps {
+        if let Err(e) = on_host(site, request, step, &mut applied) {
+            applied.changes.revert(site, find);
+            return Err(e.context(step.to_string()));
+        }
+    }
+    if applied.entry.place.location.is_lost_with_container() {
+        log::info!(
+            "container {}: cores of {:?} go away with the container ({})",
+            site.id,
+            request.wishes.pattern,
+            why_lost(&applied.entry)
+        );
+    }
+    Ok(applied)
+}
+
+/// The entry of a container, before its limit is set.
+fn entry(site: &Site<'_>, request: &Request, place: DumpPlace) -> Entry {
+    Entry {
         names: request.names.clone(),
-        init: init(site)?,
-        pattern: request.wishes.pattern.to_string(),
+        init: site.init.clone(),
+        pattern: Some(request.wishes.pattern.clone()),
         append_pid: site.config.core_uses_pid,
         limit: request.wishes.limit.unwrap_or_default(),
         compress: request.wishes.compress,
         early: request.wishes.early && site.config.allow_early_release,
         no_upload: !request.wishes.upload,
         limits: request.wishes.limits.clone(),
-        place: DumpPlace::default(),
+        place,
         termination_log: request.bundle.termination_log(),
         refused: None,
         soft_limit: None,
         store: (site.who != Who::Root).then(|| site.config.store.clone()),
         user: None,
-    };
-    let (place, inside) = inside::run(|undo| {
-        // Needed until the child ends: undoing a step uses it.
-        let rootfs: &Rootfs = Box::leak(Box::new(find()?));
-        let mut place = None;
-        for step in &plan.steps {
-            in_container(site, rootfs, request, step, &mut place, undo)
-                .with_context(|| step.to_string())?;
-        }
-        Ok(place)
-    })?;
-    entry.place = place.unwrap_or_default();
-    let mut undo: Vec<(String, Undo<'_>)> = Vec::new();
-    let mut rest = || -> Result<()> {
-        for step in &plan.steps {
-            on_host(site, request, step, &mut entry, &mut undo)
-                .with_context(|| step.to_string())?;
-        }
-        Ok(())
-    };
-    if let Err(e) = rest() {
-        for (what, back) in undo.into_iter().rev() {
-            if let Err(e) = back() {
-                log::warn!("cannot undo `{what}`, ignoring: {e:#}");
-            }
-        }
-        if let Err(e) = inside.undo() {
-            log::warn!("cannot undo what was done in the container, ignoring: {e:#}");
-        }
-        return Err(e);
     }
-    inside.keep()?;
-    if entry.place.location.is_lost_with_container() {
-        log::info!(
-            "container {}: cores of {:?} go away with the container ({})",
-            entry.names.container_id,
-            entry.pattern,
-            why_lost(&entry)
-        );
-    }
-    Ok(())
 }
 
 fn why_lost(entry: &Entry) -> &'static str {
@@ -108,55 +101,46 @@ fn why_lost(entry: &Entry) -> &'static str {
     }
 }
 
-/// The part of a step that touches the container.
-fn in_container<'a>(
-    site: &'a Site<'_>,
-    rootfs: &'a Rootfs,
-    request: &'a Request,
+/// The part of a step that touches the container. Adds what it changes to `done`, also where it
+/// fails later.
+fn in_container(
+    site: &Site<'_>,
+    rootfs: &Rootfs,
+    request: &Request,
     step: &Step,
-    place: &mut Option<DumpPlace>,
-    undo: &mut Vec<(String, Undo<'a>)>,
+    place: &mut DumpPlace,
+    done: &mut Vec<InContainer>,
 ) -> Result<()> {
-    let id = request.names.container_id.as_str();
-    let mut later = |back: Undo<'a>| undo.push((step.to_string(), back));
     match step {
         Step::Directory { inside, volume } => {
-            let mut made = CreatedMounts::default();
-            let found = rootfs.directory(inside, &mut made);
-            later(Box::new(move || {
-                made.undo();
-                Ok(())
-            }));
-            let (onto, found) = found?;
+            let (onto, found) =
+                rootfs.directory(inside, |made| done.push(InContainer::Directory(made)))?;
             let store = Store::open(site.config)?;
-            let source = store.container_path(id);
-            let mut here = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
-            if let Some((_, source)) = &mut here.mount
+            let source = store.container_path(site.id);
+            *place = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
+            if let Some((_, source)) = &mut place.mount
                 && let Ok(Some(lasting)) = volume::on_itself(Path::new(source.as_str()))
             {
                 *source = lasting.to_string_lossy().into_owned();
             }
-            if here.location == Location::Store {
-                let dir = store.container_dir(id, rootfs.owner)?;
-                later(Box::new(move || store.forget_empty(id).map(drop)));
+            if place.location == Location::Store {
+                done.push(InContainer::StoreDirectory);
+                let dir = store.container_dir(site.id, rootfs.owner)?;
                 rootfs.give_label(&dir)?;
                 // A user's store uses that user's own disk quota.
                 let is_writable = site.who != Who::Root || site.config.container_writes_store();
-                let tree = mount::clone_tree(&dir, !is_writable)?;
-                rootfs.attach(&tree, &onto)?;
-                later(Box::new(move || rootfs.detach(&tree)));
+                rootfs.attach(&mount::clone_tree(&dir, !is_writable)?, &onto)?;
+                done.push(InContainer::Mount { onto: inside.into(), source });
             }
-            *place = Some(here);
         }
         Step::View => {
-            let pattern = request.wishes.pattern.to_string();
-            let view = site.registry.make_view(id, &pattern)?;
-            later(Box::new(|| site.registry.remove_view(id)));
+            done.push(InContainer::ViewFile);
+            let view = site.registry.make_view(site.id, &request.wishes.pattern)?;
             rootfs.give_label(&view)?;
             // A container whose request failed must see the host's pattern, which is
             // the one in effect for it.
             if rootfs.show(&mount::clone_tree(&view, true)?)? {
-                later(Box::new(|| rootfs.hide()));
+                done.push(InContainer::View);
             }
         }
         _ => {}
@@ -165,38 +149,40 @@ fn in_container<'a>(
 }
 
 /// The part of a step that touches only the host: files in /run, the state of the store, sysctls.
-/// The registry is locked for each write by itself.
-fn on_host<'a>(
-    site: &'a Site<'_>,
-    request: &'a Request,
-    step: &Step,
-    entry: &mut Entry,
-    undo: &mut Vec<(String, Undo<'a>)>,
-) -> Result<()> {
-    let id = request.names.container_id.as_str();
-    let mut later = |back: Undo<'a>| undo.push((step.to_string(), back));
+/// Adds what it changes to `applied`, also where it fails later. The registry is locked for each
+/// write by itself.
+fn on_host(site: &Site<'_>, request: &Request, step: &Step, applied: &mut Applied) -> Result<()> {
+    let Applied { entry, changes: Changes { on_host: done, .. }, notes } = applied;
     match step {
         Step::Directory { .. } | Step::View => {}
         Step::Limit(soft, may_raise) => {
-            let old = site.process.limit("Max core file size")?;
-            entry.soft_limit = Some(set_core_limit(site.pid, old, *soft, *may_raise)?);
-            later(Box::new(move || limit::set_core_of(site.pid, old)));
+            let mut before = Vec::new();
+            let set = processes::set(site, "RLIMIT_CORE", &mut before, |pid, process| {
+                let old = process.limit(CORE_LIMIT)?;
+                let new = processes::set_core_limit(pid, process, old, *soft, *may_raise)?;
+                if pid == site.init.pid {
+                    entry.soft_limit = Some(new);
+                }
+                Ok((old.soft.into(), old.hard.into()))
+            });
+            done.push(OnHost::Limits(before));
+            notes.extend(set?);
         }
         Step::Filter(mask) => {
-            let old = site.process.read("coredump_filter")?;
-            site.process.write("coredump_filter", &format!("{mask:#x}"))?;
-            later(Box::new(move || {
-                let old = format!("0x{}", String::from_utf8_lossy(&old).trim());
-                site.process.write("coredump_filter", &old)
-            }));
+            let mut before = Vec::new();
+            let set = processes::set(site, "coredump_filter", &mut before, |_, process| {
+                let old = process.read("coredump_filter")?;
+                process.write("coredump_filter", &format!("{mask:#x}"))?;
+                Ok(String::from_utf8_lossy(&old).trim().to_owned())
+            });
+            done.push(OnHost::Filters(before));
+            notes.extend(set?);
         }
         Step::Register => {
             let _lock = site.registry.lock()?;
+            let Init { pid, start_time, .. } = entry.init;
+            done.push(OnHost::Registration { pid, start_time });
             site.registry.put(entry)?;
-            later(Box::new(|| {
-                let _lock = site.registry.lock()?;
-                site.registry.remove(id).map(drop)
-            }));
         }
         // Checked before: the kernel starts this program already.
         Step::Dispatch if site.who != Who::Root => {}
@@ -211,65 +197,12 @@ fn on_host<'a>(
         Step::Kernel => {
             let store = Store::open(site.config)?;
             let _lock = site.registry.lock()?;
+            done.push(OnHost::KernelPattern);
             let lives = |id: &str| site.registry.get(id).is_some_and(|e| e.init_lives());
-            sysctl::claim(&store, site.config, id, &request.wishes.pattern, lives)?;
+            sysctl::claim(&store, site.config, site.id, &request.wishes.pattern, lives)?;
         }
     }
     Ok(())
-}
-
-/// Sets a soft limit, and the hard limit with it if that is lower and may be raised.
-/// Returns the resulting soft limit.
-pub(super) fn set_core_limit(
-    pid: i32,
-    old: SoftAndHard,
-    soft: Limit,
-    may_raise: bool,
-) -> Result<Limit> {
-    let hard = Limit::from(old.hard);
-    if soft > hard {
-        let both = SoftAndHard { soft: soft.finite(), hard: soft.finite() };
-        if may_raise && limit::set_core_of(pid, both).is_ok() {
-            return Ok(soft);
-        }
-        log::warn!(
-            "process {pid}: the hard RLIMIT_CORE is {hard} and cannot be raised to {soft}, using \
-             {hard}"
-        );
-    }
-    let soft = soft.min(hard);
-    limit::set_core_of(pid, SoftAndHard { soft: soft.finite(), hard: old.hard })?;
-    Ok(soft)
-}
-
-/// The identity by which the dispatcher recognises this container. Nothing in it may be the host's
-/// own, or every crash on the host would count as the container's.
-fn init(site: &Site<'_>) -> Result<Init> {
-    let mount_ns = site.process.namespace("mnt")?;
-    let status = site.process.status()?;
-    // PID 1 of its own PID namespace, which is neither the host's nor one
-    // shared with another container.
-    let first = status.ns_tgid.len() > 1 && status.ns_tgid.last() == Some(&1);
-    Ok(Init {
-        pid: site.pid,
-        start_time: site.process.start_time()?,
-        mount_ns: ns::inode(&mount_ns)?,
-        mount_ns_id: ns::mount_ns_id(&mount_ns),
-        pid_ns: if first { Some(ns::inode(site.process.namespace("pid")?)?) } else { None },
-        cgroup: own_cgroup(site)?,
-        pod_uid: crate::registry::pod_uid(&site.process.cgroups()?),
-    })
-}
-
-/// Its cgroup in the first hierarchy in which that is neither ours nor the root: v2 before v1.
-fn own_cgroup(site: &Site<'_>) -> Result<Option<String>> {
-    let ours = Proc::open(std::process::id() as i32)?.cgroups()?;
-    let mut theirs = site.process.cgroups()?;
-    theirs.sort_by_key(|g| !g.controllers.is_empty());
-    Ok(theirs
-        .iter()
-        .filter(|g| !ours.contains(g))
-        .find_map(|g| crate::registry::cgroup_keys(g).into_iter().next()))
 }
 
 /// Records a refusal for poststart and `doctor`.

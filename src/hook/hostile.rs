@@ -23,7 +23,8 @@ pub fn bundle(text: &[u8]) {
     crate::invariants::asked(&annotations);
     let names = Identity::at("c", &annotations, text, Path::new("/bundle")).names;
     let container = names.container_name.as_deref();
-    let Ok(Some(wishes)) = annotation::wishes(&annotations, container, Some("/cores/core")) else {
+    let default = "/cores/core".parse().expect("it is a path");
+    let Ok(Some(wishes)) = annotation::wishes(&annotations, container, Some(&default)) else {
         return;
     };
     let Ok(bundle) = Bundle::parse(text) else { return };

@@ -1,39 +1,32 @@
-//! Enables the core pattern of a running container: does now what the hook would have done at its
-//! start, and undoes that again. The previous state is recorded in
-//! `/run/oci-coredump/enabled/<id>`.
+//! Enables the core pattern of a running container: applies the hook's plan now, and keeps the
+//! changes in `/run/oci-coredump/enabled/<id>`, by which `disable` reverts them.
 
-use super::apply::{self, Site};
+use super::apply;
 use super::bundle::Bundle;
+use super::change::{Changes, InContainer, OnHost};
 use super::inside;
 use super::plan::{self, Step};
+use super::processes::{self, Previous};
 use super::request::Request;
 use super::rootfs::Rootfs;
+use super::site::{Reach, Site};
 use super::volume;
 use crate::annotation::{self, Annotations};
 use crate::bytes::Limit;
 use crate::config::Config;
 use crate::record::{Location, Names};
-use crate::registry::{Entry, Registry, cgroup_keys};
+use crate::registry::{Entry, Init, Registry};
 use crate::store::Store;
-use crate::sys::limit::{self, SoftAndHard};
-use crate::sys::proc::{self, MountPoint, Proc, mount_points};
-use crate::sys::process::Who;
-use crate::sys::{OwnedFd, file, filesystem, mount, ns};
+use crate::sys::proc::{MountPoint, Proc, mount_points};
+use crate::sys::user::Who;
+use crate::sys::{OwnedFd, file};
 use crate::sysctl;
-use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-const CORE_LIMIT: &str = "Max core file size";
-const SYSCTL: &str = "/proc/sys/kernel/core_pattern";
-
-/// Most bytes of a recorded state.
+/// Most bytes of a file of changes.
 const MAX: usize = 4 << 20;
-
-/// How often new processes are looked for. A process that forks before its own limit is set has
-/// a child with the old one.
-const ROUNDS: usize = 8;
 
 /// A running container that `enable` is to work on.
 #[derive(Clone, Debug)]
@@ -42,26 +35,6 @@ pub struct RunningContainer {
     pub names: Names,
     /// PID of one of its processes.
     pub pid: i32,
-}
-
-/// What `enable` has changed, as it was before.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Before {
-    /// How many of the last components of the dump directory were made.
-    made: usize,
-    processes: Vec<Process>,
-}
-
-/// A process whose settings were changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Process {
-    pid: i32,
-    start_time: u64,
-    /// RLIMIT_CORE before.
-    soft: Limit,
-    hard: Limit,
-    /// `coredump_filter` before, if it was changed.
-    filter: Option<String>,
 }
 
 /// Gives a running container its core pattern. `wishes` are the annotations that it would have had.
@@ -76,60 +49,33 @@ pub fn enable(
 ) -> Result<Vec<String>> {
     let id = target.names.container_id.as_str();
     crate::registry::check_id(id)?;
-    let (pid, process) = init_of(target.pid)?;
+    let (pid, process) = processes::first_of(target.pid)?;
     let wishes = annotation::wishes(wishes, None, None)?.context("no pattern")?;
     let directory = wishes.pattern.directory();
+    let find = || Rootfs::running(&Proc::open(pid)?, pid);
     // Its file system may have a server that does not answer.
-    let ((bundle, made), looked) = inside::run(|_| {
-        let rootfs = Rootfs::running(&process, pid)?;
-        let made = match &directory {
-            Some(inside) if inside != "/" => rootfs.lacks(Path::new(inside))?,
-            _ => 0,
-        };
-        Ok((bundle(&process, &rootfs, directory.as_deref())?, made))
-    })?;
-    looked.keep()?;
+    let bundle = inside::run(|| bundle(&process, &find()?, directory.as_deref()))?;
     let request =
         Request { wishes, names: target.names.clone(), engine: None, is_removed: false, bundle };
-    let mut plan = plan::plan(&request, config);
-    // These two apply to every process, not only to the first one.
-    let set = plan.steps.iter().fold((None, None), |set, step| match step {
-        Step::Limit(soft, raise) => (Some((*soft, *raise)), set.1),
-        Step::Filter(mask) => (set.0, Some(*mask)),
-        _ => set,
-    });
-    plan.steps.retain(|s| !matches!(s, Step::Limit(..) | Step::Filter(_)));
+    let plan = plan::plan(&request, config);
     let registry = Registry::create()?;
     if let Some(entry) = registry.get(id).filter(|e| e.refused.is_none() && e.init_lives()) {
-        let since = if note_of(&registry, &entry).is_some() {
-            "it was enabled: `disable` it first"
-        } else {
+        let since = if changes_of(&registry, &entry).is_ok_and(|changes| changes.is_none()) {
             "since its start, by its annotations"
+        } else {
+            "it was enabled: `disable` it first"
         };
-        bail!("it has the core pattern {:?} already, {since}", entry.pattern);
+        bail!("it has the core pattern {:?} already, {since}", entry.pattern_text());
     }
-    let store = Store::open(config)?;
-    let site = Site { registry: &registry, config, who: Who::Root, process, pid };
-    apply::apply(&site, &request, &plan, || Rootfs::running(&Proc::open(pid)?, pid))?;
-    let entry = registry.get(id).context("the entry of the container is gone")?;
-    let mut before = Before { made, processes: Vec::new() };
-    let mut notes = std::mem::take(&mut plan.notes);
-    let mut rest = || -> Result<()> {
-        notes.extend(set_processes(&entry, set.0, set.1, &mut before.processes)?);
-        let dir = notes_dir(&registry)?;
-        for old in file::names(&dir)?
-            .iter()
-            .filter(|n| n.to_str().is_none_or(|n| registry.get(n).is_none()))
-        {
-            file::unlink(&dir, old)?;
-        }
-        file::replace(dir, id.as_ref(), &serde_json::to_vec(&before)?, 0o600)
-    };
-    if let Err(e) = rest() {
-        undo(pid, &registry, &store, &entry, &before);
+    let site = site(&registry, config, id, processes::identity(pid, &process)?, process);
+    let applied = apply::apply(&site, &request, &plan, find)?;
+    if let Err(e) = keep(&registry, id, &applied.changes) {
+        applied.changes.revert(&site, find);
         return Err(e);
     }
-    notes.extend(differences(&plan.steps, &entry, &request));
+    let mut notes = plan.notes;
+    notes.extend(applied.notes);
+    notes.extend(differences(&plan.steps, &applied.entry, &request));
     Ok(notes)
 }
 
@@ -140,7 +86,7 @@ pub fn enable(
 pub fn disable(id: &str, config: &Config) -> Result<()> {
     let registry = Registry::open().context("no container is registered")?;
     let entry = registry.get(id).with_context(|| format!("container {id} is not registered"))?;
-    let Some(before) = note_of(&registry, &entry) else {
+    let Some(changes) = changes_of(&registry, &entry)? else {
         bail!(
             "container {id} has its pattern since its start, by its annotations: that cannot be \
              taken back while it runs"
@@ -148,16 +94,27 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
     };
     let store = Store::open(config)?;
     if entry.init_lives() {
-        undo(entry.init.pid, &registry, &store, &entry, &before);
+        let pid = entry.init.pid;
+        let site = site(&registry, config, id, entry.init, Proc::open(pid)?);
+        changes.revert(&site, || Rootfs::running(&Proc::open(pid)?, pid));
     } else {
         let _lock = registry.lock()?;
         registry.remove(id)?;
         registry.remove_view(id)?;
+        sysctl::release(&store, id)?;
     }
-    file::unlink(notes_dir(&registry)?, id.as_ref())?;
-    store.forget_empty(id)?;
-    let _lock = registry.lock()?;
-    sysctl::release(&store, id)
+    file::unlink(directory(&registry)?, id.as_ref())?;
+    store.forget_empty(id).map(drop)
+}
+
+fn site<'a>(
+    registry: &'a Registry,
+    config: &'a Config,
+    id: &'a str,
+    init: Init,
+    process: Proc,
+) -> Site<'a> {
+    Site { registry, config, who: Who::Root, id, process, init, reach: Reach::Every }
 }
 
 /// The registered container that a user means by an ID, the beginning of one, or a name.
@@ -178,37 +135,81 @@ pub fn find(word: &str) -> Result<String> {
     }
 }
 
-fn notes_dir(registry: &Registry) -> Result<OwnedFd> {
+fn directory(registry: &Registry) -> Result<OwnedFd> {
     file::make_dir(registry.dir(), "enabled".as_ref(), 0o700)
 }
 
-/// The recorded state of a container. That of an earlier container with the same ID does not count.
-fn note_of(registry: &Registry, entry: &Entry) -> Option<Before> {
-    let file =
-        file::open_read(notes_dir(registry).ok()?, entry.names.container_id.as_ref()).ok()?;
-    let before: Before =
-        serde_json::from_slice(&file::read_bounded(file, MAX, "note").ok()?).ok()?;
-    let is_init = |p: &Process| (p.pid, p.start_time) == (entry.init.pid, entry.init.start_time);
-    before.processes.iter().any(is_init).then_some(before)
+/// Writes the changes of a container to its file, and removes the files of containers that are
+/// gone.
+fn keep(registry: &Registry, id: &str, changes: &Changes) -> Result<()> {
+    let dir = directory(registry)?;
+    let is_gone = |name: &str| registry.get(name).is_none();
+    for old in file::names(&dir)?.iter().filter(|name| name.to_str().is_none_or(is_gone)) {
+        file::unlink(&dir, old)?;
+    }
+    file::replace(dir, id.as_ref(), &serde_json::to_vec(changes)?, 0o600)
 }
 
-/// The first process of the container that this process is in: of its PID
-/// namespace, if it has its own.
-fn init_of(pid: i32) -> Result<(i32, Proc)> {
-    let process = Proc::open(pid).with_context(|| format!("process {pid}"))?;
-    let status = process.status()?;
-    if status.ns_tgid.len() < 2 || status.ns_tgid.last() == Some(&1) {
-        return Ok((pid, process));
+/// The changes by which a container was enabled; `None` if it was not. The file of an earlier
+/// container with the same ID does not count.
+///
+/// # Errors
+/// The file cannot be read.
+fn changes_of(registry: &Registry, entry: &Entry) -> Result<Option<Changes>> {
+    let id = entry.names.container_id.as_str();
+    let file = match file::open_read(directory(registry)?, id.as_ref()) {
+        Err(crate::sys::Errno::NOENT) => return Ok(None),
+        other => other.with_context(|| format!("open enabled/{id}"))?,
+    };
+    let text = file::read_bounded(file, MAX, "the changes of the container")?;
+    let changes = serde_json::from_slice(&text)
+        .or_else(|e| before_changes(&text, entry).map_err(|_| e))
+        .with_context(|| format!("enabled/{id} cannot be read"))?;
+    let Init { pid, start_time, .. } = entry.init;
+    let own = OnHost::Registration { pid, start_time };
+    Ok(Some(changes).filter(|changes: &Changes| changes.on_host.contains(&own)))
+}
+
+/// Reads a file in the form that had no list of changes: the processes as they were, and how many of
+/// the last components of the dump directory were made. A container that was enabled before an
+/// upgrade has it.
+fn before_changes(text: &[u8], entry: &Entry) -> serde_json::Result<Changes> {
+    #[derive(Deserialize)]
+    struct Before {
+        made: usize,
+        processes: Vec<Process>,
     }
-    let space = ns::inode(process.namespace("pid")?)?;
-    for other in proc::all()? {
-        let Ok(candidate) = Proc::open(other) else { continue };
-        let is_first = candidate.status().is_ok_and(|s| s.ns_tgid.last() == Some(&1));
-        if is_first && candidate.namespace("pid").and_then(ns::inode).is_ok_and(|n| n == space) {
-            return Ok((other, candidate));
-        }
+    #[derive(Deserialize)]
+    struct Process {
+        pid: i32,
+        start_time: u64,
+        soft: Limit,
+        hard: Limit,
+        filter: Option<String>,
     }
-    bail!("process {pid}: the first process of its PID namespace cannot be seen")
+    let Before { made, processes } = serde_json::from_slice(text)?;
+    let mut in_container = Vec::new();
+    if let (Location::Store, Some((onto, source))) = (entry.place.location, &entry.place.mount) {
+        let made: Vec<_> = Path::new(onto).ancestors().take(made).collect();
+        in_container.extend(made.iter().rev().map(|path| InContainer::Directory((*path).into())));
+        in_container.push(InContainer::StoreDirectory);
+        in_container.push(InContainer::Mount { onto: onto.into(), source: source.into() });
+    }
+    in_container.extend([InContainer::ViewFile, InContainer::View]);
+    let (mut limits, mut filters) = (Vec::new(), Vec::new());
+    for Process { pid, start_time, soft, hard, filter } in processes {
+        limits.push(Previous { pid, start_time, was: Some((soft, hard)) });
+        filters.push(Previous { pid, start_time, was: filter });
+    }
+    let Some(Previous { pid, start_time, .. }) =
+        limits.iter().find(|p| (p.pid, p.start_time) == (entry.init.pid, entry.init.start_time))
+    else {
+        return Ok(Changes::default());
+    };
+    let registration = OnHost::Registration { pid: *pid, start_time: *start_time };
+    let on_host =
+        vec![OnHost::Limits(limits), OnHost::Filters(filters), registration, OnHost::KernelPattern];
+    Ok(Changes { in_container, on_host })
 }
 
 /// The mount that covers the dump directory, with the directory on the host
@@ -222,165 +223,12 @@ fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bu
     let nearest = inside.iter().filter(|m| covers(m)).max_by_key(|m| m.target.components().count());
     Ok(Bundle::of_running(&inside, |m| {
         let wanted = nearest.filter(|n| *n == m)?;
-        let theirs = rootfs.look(wanted.target.to_str()?, true).ok()??.1.id;
+        let theirs = rootfs.look(&wanted.target, true).ok()??.1.id;
         let same = |path: &PathBuf| {
             file::open_dir(path).and_then(file::stat).is_ok_and(|s| s.id == theirs)
         };
         volume::sources(wanted, &host).into_iter().find(same)
     }))
-}
-
-/// The container's processes: those in its mount namespace, its PID namespace or its cgroup.
-fn processes(entry: &Entry) -> Result<Vec<(i32, Proc)>> {
-    let of = |process: &Proc| {
-        let space = |name: &str| process.namespace(name).and_then(ns::inode).ok();
-        let group = |process: &Proc| {
-            process.cgroups().is_ok_and(|all| {
-                all.iter().flat_map(cgroup_keys).any(|k| Some(&k) == entry.init.cgroup.as_ref())
-            })
-        };
-        space("mnt") == Some(entry.init.mount_ns)
-            || entry.init.pid_ns.is_some_and(|n| space("pid") == Some(n))
-            || group(process)
-    };
-    Ok(proc::all()?
-        .into_iter()
-        .filter_map(|pid| Some((pid, Proc::open(pid).ok()?)))
-        .filter(|(_, process)| of(process))
-        .collect())
-}
-
-/// Sets limit and filter of every process that does not have them yet, until no new one appears.
-/// Adds the previous values to `done`.
-fn set_processes(
-    entry: &Entry,
-    limit: Option<(Limit, bool)>,
-    filter: Option<u32>,
-    done: &mut Vec<Process>,
-) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
-    for _ in 0..ROUNDS {
-        let mut new = 0;
-        for (pid, process) in processes(entry)? {
-            let Ok(start_time) = process.start_time() else { continue };
-            if done.iter().any(|p| (p.pid, p.start_time) == (pid, start_time)) {
-                continue;
-            }
-            new += 1;
-            match set_one(pid, &process, start_time, limit, filter) {
-                Ok(before) => done.push(before),
-                // It may have ended just now.
-                Err(_) if process.start_time().is_err() => {}
-                Err(e) => {
-                    done.push(Process {
-                        pid,
-                        start_time,
-                        soft: Limit::Unlimited,
-                        hard: Limit::Unlimited,
-                        filter: None,
-                    });
-                    notes.push(format!("process {pid} of the container keeps its limits: {e:#}"));
-                }
-            }
-        }
-        if new == 0 {
-            break;
-        }
-    }
-    Ok(notes)
-}
-
-fn set_one(
-    pid: i32,
-    process: &Proc,
-    start_time: u64,
-    limit: Option<(Limit, bool)>,
-    filter: Option<u32>,
-) -> Result<Process> {
-    let old = process.limit(CORE_LIMIT)?;
-    let mut before =
-        Process { pid, start_time, soft: old.soft.into(), hard: old.hard.into(), filter: None };
-    if let Some((soft, raise)) = limit {
-        ensure!(process.start_time()? == start_time, "it is another process now");
-        apply::set_core_limit(pid, old, soft, raise)?;
-    }
-    if let Some(mask) = filter {
-        let text = process.read("coredump_filter")?;
-        process.write("coredump_filter", &format!("{mask:#x}"))?;
-        before.filter = Some(String::from_utf8_lossy(&text).trim().to_owned());
-    }
-    Ok(before)
-}
-
-/// Restores everything, each part as far as possible.
-fn undo(pid: i32, registry: &Registry, store: &Store, entry: &Entry, before: &Before) {
-    let id = entry.names.container_id.as_str();
-    let attempt = |what: &str, result: Result<()>| {
-        if let Err(e) = result {
-            log::warn!("container {id}: cannot undo `{what}`, ignoring: {e:#}");
-        }
-    };
-    attempt("register", registry.lock().and_then(|_lock| registry.remove(id).map(drop)));
-    attempt("limits", put_back(entry, before));
-    let in_container = || {
-        inside::run(|_| {
-            let rootfs = Rootfs::running(&Proc::open(pid)?, pid)?;
-            attempt("view", unshow(&rootfs, registry, entry));
-            if let (Location::Store, Some((inside, source))) =
-                (entry.place.location, &entry.place.mount)
-            {
-                let removed = unmount(&rootfs, inside, Path::new(source))
-                    .and_then(|()| rootfs.remove_empty(Path::new(inside), before.made));
-                attempt("dump directory", removed);
-            }
-            Ok(())
-        })?
-        .1
-        .keep()
-    };
-    attempt("what is in the container", in_container());
-    attempt("store", store.forget_empty(id).map(drop));
-}
-
-fn unshow(rootfs: &Rootfs, registry: &Registry, entry: &Entry) -> Result<()> {
-    // Our file is mounted over the kernel's, and without it the container sees the kernel's again.
-    if let Some((shown, _)) = rootfs.look(SYSCTL, false)?
-        && filesystem::fs_type(&shown)? != filesystem::FsType::Proc
-    {
-        rootfs.hide()?;
-    }
-    registry.remove_view(&entry.names.container_id)
-}
-
-fn unmount(rootfs: &Rootfs, inside: &str, source: &Path) -> Result<()> {
-    let ours = file::open_dir(source).and_then(file::stat)?.id;
-    match rootfs.look(inside, true)? {
-        Some((dir, stat)) if stat.id == ours => rootfs.inside(|_| mount::detach_dir(&dir)),
-        _ => Ok(()),
-    }
-}
-
-/// Restores limits and filters: of a process that was there, its own; of a later one,
-/// those of the first process.
-fn put_back(entry: &Entry, before: &Before) -> Result<()> {
-    let known: BTreeMap<(i32, u64), &Process> =
-        before.processes.iter().map(|p| ((p.pid, p.start_time), p)).collect();
-    let Some(first) = known.get(&(entry.init.pid, entry.init.start_time)) else { return Ok(()) };
-    for (pid, process) in processes(entry)? {
-        let Ok(start_time) = process.start_time() else { continue };
-        let old = known.get(&(pid, start_time)).unwrap_or(first);
-        let limits = SoftAndHard { soft: old.soft.finite(), hard: old.hard.finite() };
-        let limited = limit::set_core_of(pid, limits);
-        let filtered = old
-            .filter
-            .as_ref()
-            .map_or(Ok(()), |f| process.write("coredump_filter", &format!("0x{f}")));
-        // A process that has ended in the meantime needs neither.
-        if process.start_time().is_ok() {
-            limited.and(filtered)?;
-        }
-    }
-    Ok(())
 }
 
 /// The differences from a container that was started with the hook, one line each.
@@ -403,4 +251,41 @@ fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> 
         all.push("its cores go away with the container: the directory is memory-backed".to_owned());
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::DumpPlace;
+
+    #[test]
+    fn files_of_earlier_programs() {
+        let text = br#"{"made":2,"processes":[
+            {"pid":7,"start_time":70,"soft":"0","hard":"unlimited","filter":"00000033"},
+            {"pid":8,"start_time":80,"soft":"1","hard":"2","filter":null}]}"#;
+        let mut entry = Entry {
+            init: Init { pid: 7, start_time: 70, ..Init::default() },
+            place: DumpPlace {
+                location: Location::Store,
+                mount: Some(("/a/b/c".into(), "/store/x".into())),
+                is_memory: false,
+            },
+            ..Entry::default()
+        };
+        let changes = before_changes(text, &entry).unwrap();
+        let in_container = r#"{"in_container":[{"Directory":"/a/b"},{"Directory":"/a/b/c"},
+            "StoreDirectory",{"Mount":{"onto":"/a/b/c","source":"/store/x"}},"ViewFile","View"],"#;
+        let on_host = r#""on_host":[
+            {"Limits":[{"pid":7,"start_time":70,"was":["0","unlimited"]},
+                {"pid":8,"start_time":80,"was":["1","2"]}]},
+            {"Filters":[{"pid":7,"start_time":70,"was":"00000033"},
+                {"pid":8,"start_time":80,"was":null}]},
+            {"Registration":{"pid":7,"start_time":70}},"KernelPattern"]}"#;
+        let expected: String = [in_container, on_host].concat().split_whitespace().collect();
+        assert_eq!(serde_json::to_string(&changes).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Changes>(&expected).unwrap(), changes);
+        entry.init.start_time = 71;
+        assert_eq!(before_changes(text, &entry).unwrap(), Changes::default());
+        assert!(before_changes(br#"{"pid":7}"#, &entry).is_err());
+    }
 }

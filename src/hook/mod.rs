@@ -3,14 +3,17 @@
 
 mod apply;
 mod bundle;
+mod change;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 mod inside;
 pub mod live;
 mod monitor;
 mod plan;
+mod processes;
 mod request;
 mod rootfs;
+mod site;
 mod state;
 mod volume;
 
@@ -20,13 +23,15 @@ use crate::record::Names;
 use crate::registry::{Entry, Init, Registry, RemovedContainer};
 use crate::store::Store;
 use crate::sys::proc::Proc;
-use crate::sys::process::{self, Who};
+
+use crate::sys::user::{self, Who};
 use crate::sys::{budget, file, ns, selinux, text};
 use crate::{sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
-use apply::Site;
+use processes::CORE_LIMIT;
 use request::{Asked, Request};
 use rootfs::Rootfs;
+use site::{Reach, Site};
 pub use state::Stage;
 use state::State;
 use std::time::{Duration, Instant};
@@ -119,13 +124,13 @@ fn create(state: &State, config: &Config) -> Result<(), Failure> {
 }
 
 fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
-    let who = process::who();
+    let who = user::who();
     if let Who::User(uid) = who {
         check_installed(uid, config)?;
     }
     let pid = state.process()?;
     let process = Proc::open(pid)?;
-    if who != Who::Root && process::effective_uid() != 0 {
+    if who != Who::Root && user::effective_uid() != 0 {
         // The runtime was started outside any user namespace by a user: what may be done to the
         // container is done from within its own.
         ns::enter(process.namespace("user")?, ns::NamespaceKind::User)?;
@@ -153,8 +158,16 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
         rootfs.label = request.bundle.mount_label().filter(|_| selinux::is_on()).map(str::to_owned);
         Ok(rootfs)
     };
-    let site = Site { registry: &registry, config: &config, who, process, pid };
-    apply::apply(&site, request, &plan, find)
+    let site = Site {
+        registry: &registry,
+        config: &config,
+        who,
+        id: &state.id,
+        init: processes::identity(pid, &process)?,
+        process,
+        reach: Reach::First,
+    };
+    apply::apply(&site, request, &plan, find).map(drop)
 }
 
 /// A user's hook cannot set the kernel's pattern; root must have done that.
@@ -203,9 +216,9 @@ fn poststart(state: &State) -> Result<()> {
     let Some(entry) = entry_of(state) else { return Ok(()) };
     let Some(soft) = entry.soft_limit else { return Ok(()) };
     let process = Proc::open(entry.init.pid)?;
-    let old = process.limit("Max core file size")?;
+    let old = process.limit(CORE_LIMIT)?;
     if Limit::from(old.soft) != soft {
-        apply::set_core_limit(entry.init.pid, old, soft, false)?;
+        processes::set_core_limit(entry.init.pid, &process, old, soft, false)?;
     }
     Ok(())
 }
@@ -241,7 +254,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     if due {
         gone.extend(registry.sweep()?);
     }
-    let is_root = process::who() == Who::Root;
+    let is_root = user::who() == Who::Root;
     if is_root && config.mode == Mode::Kernel {
         let store = Store::open(config)?;
         for RemovedContainer { id, .. } in &gone {

@@ -8,9 +8,9 @@ use crate::sys::file;
 use crate::sys::filesystem::{self, FsType};
 use crate::sys::proc::Proc;
 use crate::sys::resolve::{self, Below};
-use crate::sys::{Errno, OwnedFd, mount, ns, process, selinux};
+use crate::sys::{Errno, OwnedFd, mount, ns, selinux, user};
 use anyhow::{Context, Result, bail, ensure};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// A container whose namespaces exist, and whose program usually does not run yet.
@@ -26,10 +26,6 @@ pub(super) struct Rootfs {
     /// `None` if SELinux is off.
     pub label: Option<String>,
 }
-
-/// Directories that were made, so that they can be removed again.
-#[derive(Debug, Default)]
-pub(super) struct CreatedMounts(Vec<(OwnedFd, OsString)>);
 
 impl Rootfs {
     /// Finds the file system of a container process. `path`: the bundle's
@@ -53,7 +49,7 @@ impl Rootfs {
         let here = file::open_dir(&path).and_then(file::stat).map(|s| s.id).ok();
         let pivoted = (Some(file::stat(&root)?.id) == here).then_some(root);
         // For our own user namespace /proc shows the mapping to the outside; within it, root is 0.
-        let inside = process::who() != process::Who::Root
+        let inside = user::who() != user::Who::Root
             && ns::inode(process.namespace("user")?)? == ns::own("user")?;
         let owner = if inside { (0, 0) } else { process.mapped_root()? };
         let found = Rootfs { mount_ns, path, pivoted, owner, label: None };
@@ -97,45 +93,29 @@ impl Rootfs {
         })
     }
 
-    /// How many of the last components of a path in the container do not exist.
-    pub(super) fn lacks(&self, inside: &Path) -> Result<usize> {
-        let there = |root: &OwnedFd, p: &Path| {
-            let name = p.strip_prefix("/").unwrap_or(p).as_os_str();
-            name.is_empty() || resolve::resolve(root, name, Below::InRoot, true).is_ok()
+    /// Removes a directory of the container if it is empty.
+    pub(super) fn remove_empty(&self, inside: &Path) -> Result<()> {
+        let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
+            return Ok(());
         };
-        self.inside(|root| Ok(inside.ancestors().take_while(|p| !there(root, p)).count()))
-    }
-
-    /// Removes the directory `inside` and those above it, `count` in all, as far as they are empty.
-    pub(super) fn remove_empty(&self, inside: &Path, count: usize) -> Result<()> {
-        self.inside(|root| {
-            for path in inside.ancestors().take(count) {
-                let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { break };
-                let parent = parent.strip_prefix("/").unwrap_or(parent);
-                let parent = if parent == Path::new("") {
-                    root.try_clone()?
-                } else {
-                    resolve::resolve(root, parent.as_os_str(), Below::InRoot, true)?
-                };
-                file::remove_empty_dir(&parent, name)?;
-            }
-            Ok(())
-        })
+        match self.look(parent, true)? {
+            Some((parent, _)) => self.inside(|_| file::remove_empty_dir(&parent, name).map(drop)),
+            None => Ok(()),
+        }
     }
 
     /// Opens the file or directory `inside`, if it exists, and returns it with its status.
     pub(super) fn look(
         &self,
-        inside: &str,
+        inside: &Path,
         directory: bool,
     ) -> Result<Option<(OwnedFd, file::Stat)>> {
+        let below = inside.strip_prefix("/").unwrap_or(inside).as_os_str();
         let found = self.inside(|root| {
-            match resolve::resolve(
-                root,
-                inside.trim_start_matches('/').as_ref(),
-                Below::InRoot,
-                directory,
-            ) {
+            if below.is_empty() {
+                return root.try_clone().map(Some).context("dup");
+            }
+            match resolve::resolve(root, below, Below::InRoot, directory) {
                 Err(Errno::NOENT) => Ok(None),
                 other => Ok(Some(
                     other.with_context(|| format!("openat2({inside:?}) in the container"))?,
@@ -153,14 +133,15 @@ impl Rootfs {
         })
     }
 
-    /// Makes the directory `inside` if it does not exist, and examines it.
+    /// Makes the directory `inside` if it does not exist, and examines it. `made` is told each
+    /// directory that was made, also if the next one fails.
     ///
     /// # Errors
     /// It is not a directory, cannot be made, or is on a file system that holds no files.
     pub(super) fn directory(
         &self,
         inside: &str,
-        made: &mut CreatedMounts,
+        made: impl FnMut(PathBuf),
     ) -> Result<(OwnedFd, DumpDirectory)> {
         self.inside(|root| {
             let dir = self
@@ -224,7 +205,12 @@ impl Rootfs {
 
     /// Walks down `path` below `root` and makes the missing directories, owned by the container's
     /// root: the last with mode 1777, those above it with 0755.
-    fn make_below(&self, root: &OwnedFd, path: &Path, made: &mut CreatedMounts) -> Result<OwnedFd> {
+    fn make_below(
+        &self,
+        root: &OwnedFd,
+        path: &Path,
+        mut made: impl FnMut(PathBuf),
+    ) -> Result<OwnedFd> {
         let names: Vec<&OsStr> = path
             .components()
             .filter_map(|c| if let std::path::Component::Normal(n) = c { Some(n) } else { None })
@@ -240,7 +226,7 @@ impl Rootfs {
                 Err(Errno::NOENT) => {
                     let mode = if i + 1 == names.len() { DUMP_DIR_MODE } else { 0o755 };
                     match file::mkdirat(&here, name, mode) {
-                        Ok(()) => {}
+                        Ok(()) => made(Path::new("/").join(&walked)),
                         Err(Errno::EXIST) => {
                             bail!("{walked:?} is a symbolic link that leads nowhere")
                         }
@@ -252,7 +238,7 @@ impl Rootfs {
                     file::chmod(&dir, mode)?;
                     file::chown(&dir, self.owner.0, self.owner.1)?;
                     self.give_label(&dir)?;
-                    made.0.push((std::mem::replace(&mut here, next), (*name).to_owned()));
+                    here = next;
                 }
                 Err(e) => {
                     return Err(e).with_context(|| format!("openat2({walked:?}, O_DIRECTORY)"));
@@ -260,21 +246,5 @@ impl Rootfs {
             }
         }
         Ok(here)
-    }
-
-    /// Unmounts a tree that was attached, and everything below it.
-    pub(super) fn detach(&self, tree: &OwnedFd) -> Result<()> {
-        self.inside(|_| mount::detach_dir(tree))
-    }
-}
-
-impl CreatedMounts {
-    /// Removes the directories again, the last one first, as far as they are empty.
-    pub(super) fn undo(self) {
-        for (parent, name) in self.0.into_iter().rev() {
-            if let Err(e) = file::remove_empty_dir(&parent, &name) {
-                log::warn!("cannot remove the directory {name:?} that was made, ignoring: {e:#}");
-            }
-        }
     }
 }

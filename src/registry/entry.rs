@@ -2,7 +2,7 @@
 
 use crate::bytes::Limit;
 use crate::limits::Limits;
-use crate::pattern::Template;
+use crate::pattern::Pattern;
 use crate::record::{Location, Names};
 use crate::sys::proc::{Cgroup, Proc};
 use anyhow::{Result, ensure};
@@ -49,8 +49,9 @@ pub(crate) struct Entry {
     pub names: Names,
     /// Identity of the init process.
     pub init: Init,
-    /// The pattern: a core(5) template.
-    pub pattern: String,
+    /// The pattern. Only a refused entry has none, which is an empty text in the file.
+    #[serde(with = "text_or_empty")]
+    pub pattern: Option<Pattern>,
     /// Whether `.PID` is appended to a pattern without `%p`, as `kernel.core_uses_pid=1` does.
     pub append_pid: bool,
     /// Most bytes of one core, if the container gives a limit.
@@ -94,7 +95,6 @@ impl Entry {
     /// Names the rule that the entry breaks.
     pub(super) fn checked(mut self, uid: u32) -> Result<Self> {
         check_id(&self.names.container_id)?;
-        Template::of_container(self.pattern.as_bytes())?;
         ensure!(self.refused.is_none(), "it is a refusal");
         ensure!(
             self.store.as_ref().is_none_or(|s| s.is_absolute()),
@@ -106,6 +106,11 @@ impl Entry {
         self.early = false;
         self.user = Some(uid);
         Ok(self)
+    }
+
+    /// The text of the pattern, empty if there is none.
+    pub(crate) fn pattern_text(&self) -> String {
+        self.pattern.as_ref().map(Pattern::to_string).unwrap_or_default()
     }
 
     /// The account that limits, quotas and records of this container count for: something that
@@ -127,7 +132,7 @@ impl Entry {
         }
         match &self.place {
             DumpPlace { location: Location::Volume, mount: Some((_, source)), .. } => {
-                hashed("volume", &[source, &self.pattern])
+                hashed("volume", &[source, &self.pattern_text()])
             }
             _ => names.container_id.clone(),
         }
@@ -144,6 +149,22 @@ impl Entry {
     pub(crate) fn init_lives(&self) -> bool {
         let Ok(process) = Proc::open(self.init.pid) else { return false };
         process.is_alive_since(self.init.start_time).unwrap_or(false)
+    }
+}
+
+mod text_or_empty {
+    use crate::pattern::Pattern;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(p: &Option<Pattern>, to: S) -> Result<S::Ok, S::Error> {
+        p.as_ref().map(Pattern::to_string).unwrap_or_default().serialize(to)
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(
+        from: D,
+    ) -> Result<Option<Pattern>, D::Error> {
+        let text = String::deserialize(from)?;
+        (!text.is_empty()).then(|| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
 
@@ -279,6 +300,24 @@ mod tests {
         assert_ne!(entry.account(), pod);
         entry.user = Some(1000);
         assert_eq!(entry.account(), ".user-1000");
+    }
+
+    /// The file is as it was when the pattern was a text: programs before and after an upgrade
+    /// read each other's.
+    #[test]
+    fn patterns_in_the_file() {
+        let with = |pattern: &str| {
+            let mut entry = serde_json::to_value(Entry::default()).unwrap();
+            assert_eq!(entry["pattern"], "");
+            entry["pattern"] = pattern.into();
+            let entry: Entry = serde_json::from_value(entry)?;
+            assert_eq!(serde_json::to_value(&entry).unwrap()["pattern"], pattern);
+            anyhow::Ok(entry.pattern)
+        };
+        assert_eq!(with("").unwrap(), None);
+        assert_eq!(with("/d/core.%p").unwrap(), Some("/d/core.%p".parse().unwrap()));
+        let e = with("|/bin/sh").unwrap_err().to_string();
+        assert!(e.contains("may not name a program"), "{e}");
     }
 
     #[test]

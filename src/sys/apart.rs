@@ -9,6 +9,7 @@
 mod own_user;
 mod relay;
 
+use super::descriptor;
 use super::process;
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
@@ -65,7 +66,7 @@ pub fn run(mut command: Command, own: Option<u32>) -> Result<End> {
         let theirs = match &terminal {
             Some((_, slave)) if stream.is_terminal() => slave.try_clone().context("dup")?,
             _ => {
-                let (read, write) = process::pipe()?;
+                let (read, write) = descriptor::pipe()?;
                 let (ours, theirs) = if n == 0 { (write, read) } else { (read, write) };
                 unblock(&ours)?;
                 ways.push(match n {
@@ -107,7 +108,7 @@ pub fn run(mut command: Command, own: Option<u32>) -> Result<End> {
 /// A pseudo-terminal like the caller's: the master, and the program's side, which
 /// belongs to the program's user.
 fn open_terminal(own: Option<u32>) -> Result<(OwnedFd, OwnedFd)> {
-    let like = termios::tcgetattr(process::stdin()).context("tcgetattr")?;
+    let like = termios::tcgetattr(descriptor::stdin()).context("tcgetattr")?;
     let pty = nix::pty::openpty(None, &like).context("openpty")?;
     for fd in [&pty.master, &pty.slave] {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).context("fcntl(F_SETFD)")?;

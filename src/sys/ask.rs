@@ -94,7 +94,7 @@ fn end(mut asked: RunningTool, until: Instant, time: Duration) -> Result<ToolOut
     let pidfd = super::pidfd::open(asked.child.id() as i32);
     let left = until.saturating_duration_since(Instant::now());
     let has_ended = asked.pipes.iter().all(Option::is_none)
-        && pidfd.is_ok_and(|fd| super::process::wait_readable(fd, Some(left)).unwrap_or(false));
+        && pidfd.is_ok_and(|fd| super::descriptor::wait_readable(fd, Some(left)).unwrap_or(false));
     if !has_ended {
         let _ = asked.child.kill();
         let _ = asked.child.try_wait();

@@ -1,7 +1,7 @@
 //! Child processes that run our own code.
 
+use super::descriptor::wait_readable;
 use super::proc::Proc;
-use super::process::wait_readable;
 use anyhow::{Context, Result};
 use linux_raw_sys::general::{CLONE_INTO_CGROUP, clone_args};
 use rustix::process::WaitOptions;

@@ -1,6 +1,6 @@
 //! A process that outlives this one and cleans up after it.
 
-use super::{child, process};
+use super::{child, descriptor};
 use anyhow::Result;
 use nix::sys::signal::SigSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,18 +9,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// that ends this process ends that one. It keeps stdout and stderr, so that whoever reads them to
 /// their end knows that the work is done, and the given descriptors.
 pub fn executor(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<Executor> {
-    let (read, write) = process::pipe()?;
+    let (read, write) = descriptor::pipe()?;
     let child = child::fork(|| {
         let _ = SigSet::all().thread_block();
         let _ = rustix::process::setsid();
         let mut all = vec![read.as_fd()];
         all.extend_from_slice(keep);
-        process::release_stdin();
-        if process::close_all_but(&all).is_err() {
+        descriptor::release_stdin();
+        if descriptor::close_all_but(&all).is_err() {
             return 1;
         }
         // End of file: no other process has the other end.
-        let _ = process::read(&read, &mut [0]);
+        let _ = descriptor::read(&read, &mut [0]);
         work();
         0
     })?;

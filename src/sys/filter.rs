@@ -264,7 +264,7 @@ pub fn enter(program: &BpfProgram) -> Result<()> {
 mod tests {
     use super::*;
     use crate::sys::child::{self, Ended};
-    use crate::sys::process;
+    use crate::sys::descriptor;
 
     const RULES: &[&[Rule]] = &[BASE, THREADS, &[fcntl(libc::F_GETFD)]];
     static PROGRAM: BpfProgram = program(RULES);
@@ -292,7 +292,7 @@ mod tests {
             || std::fs::File::open("/etc/passwd").is_ok(),
             || child::fork(|| 0).is_ok(),
             || std::os::unix::net::UnixStream::pair().is_ok(),
-            || process::write(std::io::stdout(), b"").is_ok(),
+            || descriptor::write(std::io::stdout(), b"").is_ok(),
             // SAFETY: the two calls would touch nothing of ours.
             || unsafe { libc::fcntl(0, libc::F_GETFL) } >= 0,
             || {

@@ -18,6 +18,7 @@ pub mod cgroup;
 pub mod child;
 pub mod counter;
 pub mod cred;
+pub mod descriptor;
 pub mod executor;
 pub mod file;
 pub mod filesystem;
@@ -40,6 +41,7 @@ pub mod selinux;
 pub mod socket;
 pub mod tame;
 pub mod text;
+pub mod user;
 pub mod watch;
 
 pub use file::Stat;

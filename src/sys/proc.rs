@@ -4,16 +4,24 @@
 //! The parsers work on bytes: comm and cgroup names need not be UTF-8, and a container chooses them
 //! (so the `procfs` crate, which reads text, cannot be used).
 
-use super::cred::Credentials;
+mod auxv;
+mod mountinfo;
+mod status;
+
+pub use super::text::printable;
+pub use auxv::{AT_SECURE, AT_SYSINFO_EHDR, auxiliary};
+pub use mountinfo::{MountPoint, mount_points, root_mount};
+pub use status::Status;
+
 use super::file;
 use super::filesystem;
 use super::limit::SoftAndHard;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
+use status::field;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 /// Most bytes that a file of /proc is read to.
 const MAX: usize = 1 << 20;
@@ -152,57 +160,6 @@ impl AsFd for Proc {
     }
 }
 
-/// The fields of /proc/PID/status that are used here, see proc_pid_status(5).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// File mode creation mask, see umask(2).
-    pub umask: u32,
-    /// PID of the parent in the reader's PID namespace; 0 if it is outside.
-    pub parent: i32,
-    /// User and group IDs, supplementary groups and capabilities.
-    pub credentials: Credentials,
-    /// The thread group's ID in each PID namespace, from the reader's to its own.
-    pub ns_tgid: Vec<i32>,
-    /// Whether the process is dumping core now; `None` before Linux 4.15.
-    pub core_dumping: Option<bool>,
-}
-
-impl Status {
-    /// Parses the text. The kernel escapes a newline in the name, so that every line but the
-    /// first is the kernel's own.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let field = |key| field(text, key);
-        let numbers = |key| -> Option<Vec<u32>> {
-            field(key)?.split_whitespace().map(|n| n.parse().ok()).collect()
-        };
-        let mask = |key| u64::from_str_radix(field(key)?, 16).ok();
-        Some(Status {
-            // Absent before Linux 4.7.
-            umask: field("Umask").map_or(Some(0o022), |v| u32::from_str_radix(v, 8).ok())?,
-            parent: field("PPid")?.parse().ok()?,
-            credentials: Credentials {
-                uid: numbers("Uid")?.try_into().ok()?,
-                gid: numbers("Gid")?.try_into().ok()?,
-                groups: numbers("Groups")?,
-                effective: mask("CapEff")?,
-                permitted: mask("CapPrm")?,
-            },
-            ns_tgid: field("NStgid")
-                .map_or(Some(vec![]), |v| v.split_whitespace().map(|n| n.parse().ok()).collect())?,
-            core_dumping: field("CoreDumping").map(|v| v == "1"),
-        })
-    }
-}
-
-/// The value of a line of /proc/PID/status; the first line is the name.
-fn field<'a>(status: &'a [u8], key: &str) -> Option<&'a str> {
-    let line = status
-        .split(|b| *b == b'\n')
-        .skip(1)
-        .find(|l| l.starts_with(key.as_bytes()) && l.get(key.len()) == Some(&b':'))?;
-    std::str::from_utf8(&line[key.len() + 1..]).ok().map(str::trim)
-}
-
 /// Field 22 of /proc/PID/stat. The name before it may contain anything, even a `)`.
 pub fn start_time(stat: &[u8]) -> Option<u64> {
     after_name(stat)?.nth(19)?.parse().ok()
@@ -252,65 +209,6 @@ pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
     out
 }
 
-/// One line of /proc/PID/mountinfo: one mount, see proc_pid_mountinfo(5).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountPoint {
-    /// `major:minor` of the file system.
-    pub device: String,
-    /// The part of the file system that is mounted.
-    pub root: PathBuf,
-    /// The mount point, below the process's root.
-    pub target: PathBuf,
-    /// Whether this mount is read-only.
-    pub read_only: bool,
-}
-
-/// Parses /proc/PID/mountinfo; later lines cover earlier ones.
-pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
-    let path = |word: &[u8]| PathBuf::from(os(&unescape(word)));
-    let parse = |line: &[u8]| {
-        let mut words = line.split(|b| *b == b' ').skip(2);
-        let device = String::from_utf8(words.next()?.to_vec()).ok()?;
-        let (root, target, options) = (path(words.next()?), path(words.next()?), words.next()?);
-        Some(MountPoint {
-            device,
-            root,
-            target,
-            read_only: options.split(|b| *b == b',').any(|o| o == b"ro"),
-        })
-    };
-    text.split(|b| *b == b'\n').filter_map(parse).collect()
-}
-
-/// Where the root directory of a process comes from, in the text of its mountinfo: the upper layer of
-/// an overlay, else the directory of the file system that is mounted there.
-///
-/// # References
-/// proc_pid_mountinfo(5); the options of an overlay end the line.
-pub fn root_mount(text: &[u8]) -> Option<Vec<u8>> {
-    let words = |line: &[u8]| line.split(|b| *b == b' ').map(<[u8]>::to_vec).collect::<Vec<_>>();
-    let last =
-        text.split(|b| *b == b'\n').map(words).rfind(|w| w.get(4).is_some_and(|t| t == b"/"))?;
-    let mut options = last.last()?.split(|b| *b == b',');
-    let upper = options.find_map(|option| option.strip_prefix(b"upperdir="));
-    Some(unescape(upper.unwrap_or(&last[3])))
-}
-
-/// Decodes the kernel's escapes, such as `\040` for a blank.
-fn unescape(word: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = word;
-    while let Some((first, more)) = rest.split_first() {
-        let code = more
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
-        out.push(code.unwrap_or(*first));
-        rest = if code.is_some() { &more[3..] } else { more };
-    }
-    out
-}
-
 /// The PIDs of all processes that can be seen.
 pub fn all() -> Result<Vec<i32>> {
     let entries = std::fs::read_dir("/proc").context("open /proc")?;
@@ -337,39 +235,6 @@ pub fn limit(text: &[u8], name: &str) -> Option<SoftAndHard> {
     Some(SoftAndHard { soft: value()?, hard: value()? })
 }
 
-/// Not 0 if a program was started set-user-ID, set-group-ID or with file capabilities.
-pub const AT_SECURE: u64 = libc::AT_SECURE;
-
-/// Address at which the vDSO is mapped.
-pub const AT_SYSINFO_EHDR: u64 = libc::AT_SYSINFO_EHDR;
-
-/// A value of /proc/PID/auxv, which consists of pairs of 64-bit words, or of 32-bit words for a
-/// 32-bit program. `None` if there is no such entry.
-///
-/// # References
-/// getauxval(3), proc_pid_auxv(5).
-pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
-    const AT_NULL: u64 = 0;
-    // Keys are smaller than this. In 32-bit pairs misread as 64-bit ones, the upper half of a key
-    // is the value of the first pair.
-    const KEYS: u64 = 1 << 16;
-    let find = |width: usize| {
-        let word = |b: &[u8]| match b.len() {
-            8 => u64::from_ne_bytes(b.try_into().expect("eight bytes")),
-            _ => u64::from(u32::from_ne_bytes(b.try_into().expect("four bytes"))),
-        };
-        let pairs = auxv.chunks_exact(2 * width).map(|p| (word(&p[..width]), word(&p[width..])));
-        let live: Vec<_> = pairs.take_while(|(k, _)| *k != AT_NULL).collect();
-        live.iter()
-            .all(|(k, _)| *k < KEYS)
-            .then(|| live.iter().find(|(k, _)| *k == key).map(|(_, v)| *v))
-            .flatten()
-    };
-    find(8).or_else(|| find(4))
-}
-
-pub use super::text::printable;
-
 /// Views bytes as the `OsStr` that the system calls take.
 pub fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
@@ -378,23 +243,6 @@ pub fn os(bytes: &[u8]) -> &OsStr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const STATUS: &[u8] = b"Name:\ta)\\nUid:\t0 0 0 0 \xff\nUmask:\t0077\nState:\tS\nPPid:\t7\n\
-                            Uid:\t1000\t1001\t1002\t1003\nGid:\t1\t2\t3\t4\nGroups:\t4 24 \n\
-                            NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\n\
-                            CapEff:\t00000000a80425fb\nCoreDumping:\t1\n";
-
-    #[test]
-    fn status_survives_a_hostile_name() {
-        let s = Status::parse(STATUS).unwrap();
-        assert_eq!((s.umask, s.parent, s.core_dumping), (0o077, 7, Some(true)));
-        assert_eq!(s.credentials.uid, [1000, 1001, 1002, 1003]);
-        assert_eq!(s.credentials.groups, [4, 24]);
-        assert_eq!(s.ns_tgid, [900, 12]);
-        assert!(s.credentials.mixed());
-        assert_eq!(Status::parse(b""), None);
-        assert_eq!(Status::parse(b"Name:\tx\nUid:\t1 2\n"), None);
-    }
 
     #[test]
     fn start_time_after_the_last_parenthesis() {
@@ -442,26 +290,6 @@ mod tests {
     }
 
     #[test]
-    fn mounts() {
-        let text = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw\n\
-                     90 80 0:5 /sys /proc/sys ro,nosuid - proc proc rw\n\
-                     91 80 254:0 /srv/a\\040b /data/\\134x rw - ext4 /dev/root rw\nshort\n";
-        let m = mount_points(text);
-        assert_eq!(
-            (m.len(), m[0].target.as_path(), m[0].read_only),
-            (3, std::path::Path::new("/"), false)
-        );
-        assert_eq!(
-            (m[1].root.to_str(), m[1].target.to_str(), m[1].read_only),
-            (Some("/sys"), Some("/proc/sys"), true)
-        );
-        assert_eq!(
-            (m[2].root.to_str(), m[2].target.to_str(), m[2].device.as_str()),
-            (Some("/srv/a b"), Some("/data/\\x"), "254:0")
-        );
-    }
-
-    #[test]
     fn limits() {
         let text = b"Limit  Soft  Hard  Units\n\
                      Max file size             4096       unlimited   bytes     \n\
@@ -485,28 +313,5 @@ mod tests {
             Some(1000)
         );
         assert_eq!(mapped_root(b"         1     100001      65536\n"), None);
-    }
-
-    #[test]
-    fn auxiliary_values_in_both_widths() {
-        let wide = |v: &[(u64, u64)]| {
-            v.iter()
-                .flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat())
-                .collect::<Vec<u8>>()
-        };
-        let narrow = |v: &[(u32, u32)]| {
-            v.iter()
-                .flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat())
-                .collect::<Vec<u8>>()
-        };
-        assert_eq!(auxiliary(&wide(&[(33, 0x7fff_0000), (23, 1), (0, 0)]), AT_SECURE), Some(1));
-        assert_eq!(auxiliary(&wide(&[(33, 0x7fff_0000), (23, 0), (0, 0)]), AT_SECURE), Some(0));
-        assert_eq!(auxiliary(&narrow(&[(32, 0xf7f0_0000), (23, 1), (0, 0)]), AT_SECURE), Some(1));
-        assert_eq!(auxiliary(&wide(&[(33, 1), (0, 0)]), AT_SECURE), None);
-        assert_eq!(
-            auxiliary(&wide(&[(23, 1), (33, 0x7fff_0000), (0, 0)]), AT_SYSINFO_EHDR),
-            Some(0x7fff_0000)
-        );
-        assert_eq!(auxiliary(b"", AT_SECURE), None);
     }
 }

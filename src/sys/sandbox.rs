@@ -4,8 +4,10 @@
 
 use super::child::{self, Ended};
 use super::cred;
+use super::descriptor;
 use super::filter::{self, BpfProgram, Rule, Rule::Allow};
 use super::process;
+use super::user;
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::Write;
@@ -56,7 +58,7 @@ pub fn run(
     keep: &[BorrowedFd<'_>],
     work: impl FnOnce(&mut dyn Write),
 ) -> Result<ChildOutput> {
-    let (read, write) = process::pipe()?;
+    let (read, write) = descriptor::pipe()?;
     let child = child::fork(|| {
         let mut out = std::fs::File::from(write);
         match enter(bounds, keep, &out) {
@@ -121,9 +123,9 @@ pub fn listen_beside(
             );
         }
         let is_ready = match other {
-            None => process::wait_readable(pipe, Some(left)),
+            None => descriptor::wait_readable(pipe, Some(left)),
             Some(fd) => {
-                let ready = process::wait_readable_either([pipe.as_fd(), fd.as_fd()], left);
+                let ready = descriptor::wait_readable_either([pipe.as_fd(), fd.as_fd()], left);
                 if matches!(ready, Ok([_, true])) {
                     other = None;
                     then();
@@ -136,7 +138,7 @@ pub fn listen_beside(
             Ok(true) => {}
             Err(e) => return (output, Some(format!("{e:#}"))),
         }
-        match process::read(pipe, &mut buffer) {
+        match descriptor::read(pipe, &mut buffer) {
             Ok(0) => return (output, None),
             Ok(n) => output.extend_from_slice(&buffer[..n]),
             Err(e) => return (output, Some(format!("read: {e}"))),
@@ -173,10 +175,10 @@ fn enter(bounds: &SandboxBounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -
         .context("dup2")?;
     drop(null);
     // While files can still be opened.
-    let own = if process::is_host_root() { READER } else { NOBODY };
+    let own = if user::is_host_root() { READER } else { NOBODY };
     let mut all = vec![out.as_fd()];
     all.extend_from_slice(keep);
-    process::close_all_but(&all)?;
+    descriptor::close_all_but(&all)?;
     // Detach from the controlling terminal.
     rustix::process::setsid().context("setsid")?;
     for (resource, most) in [
@@ -274,7 +276,7 @@ mod tests {
 
     #[test]
     fn it_is_nobody_elses_and_has_no_terminal() {
-        let (read, write) = process::pipe().unwrap();
+        let (read, write) = descriptor::pipe().unwrap();
         let child = child::fork(|| {
             enter(&BOUNDS, &[], &std::fs::File::from(write)).map_or(1, |()| {
                 loop {
@@ -293,7 +295,7 @@ mod tests {
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         // Session and terminal.
         assert_eq!((fields[3], fields[4]), (id.as_str(), "0"));
-        if process::is_host_root() {
+        if user::is_host_root() {
             assert!(status().contains(&format!("Uid:\t{READER}\t{READER}\t{READER}\t{READER}")));
             assert!(status().contains("CapEff:\t0000000000000000"));
         }

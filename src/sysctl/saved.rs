@@ -5,7 +5,7 @@ use super::values::core_uses_pid;
 use crate::pattern::Handler;
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sys::{OwnedFd, file, process};
+use crate::sys::{OwnedFd, file, user};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -113,7 +113,7 @@ pub(super) fn read(dir: &OwnedFd, name: &str) -> Result<Option<Saved>> {
     // The file names a program that root will start, so only root may be able to write it.
     let stat = file::stat(&file)?;
     ensure!(
-        stat.regular && stat.uid == process::effective_uid() && stat.mode & 0o022 == 0,
+        stat.regular && stat.uid == user::effective_uid() && stat.mode & 0o022 == 0,
         "{name} is not root's alone"
     );
     let text = file::read_bounded(file, 1 << 16, name)?;

@@ -1,11 +1,12 @@
 //! The record of one crash: what is said of it, and when.
 
-use super::record_writer::{RecordWriter, Recorded, Task};
+use super::record_writer::{Answer, RecordWriter, Recorded, Task};
 use crate::config::Config;
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::sys::{BorrowedFd, OwnedFd, process};
-use anyhow::{Result, bail};
+use crate::store::{Begin, Records};
+use crate::sys::{BorrowedFd, OwnedFd, descriptor};
+use anyhow::{Context, Result, bail};
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl<'a> Ledger<'a> {
     /// for the log.
     pub(crate) fn close(&mut self, record: &Record) {
         self.say(record);
-        process::release_stdin();
+        descriptor::release_stdin();
         match record.outcome {
             Outcome::Written => log::info!("{record}"),
             _ => log::warn!("{record}"),
@@ -96,19 +97,37 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn ask(&mut self, task: &Task<'_>, time: Duration) -> Result<bool> {
+    /// A child that was killed, as by the kernel that needs memory, is replaced once.
+    fn ask(&mut self, task: &Task<'_>, asleep: Duration) -> Result<bool> {
+        match self.try_ask(task, asleep, Records::begin)? {
+            Some(done) => Ok(done),
+            None => self
+                .try_ask(task, asleep, Records::begin_again)?
+                .context("the process that writes records has ended, twice"),
+        }
+    }
+
+    /// `None`: the child was killed, and another one may be asked. `begin`: see [`Begin`].
+    fn try_ask(&mut self, task: &Task<'_>, asleep: Duration, begin: Begin) -> Result<Option<bool>> {
         if matches!(self.state, RecordWriterState::Closed) {
             let account = self.limits.as_ref().ok().and_then(Option::as_ref);
-            self.state =
-                RecordWriterState::Open(RecordWriter::start(self.config, &self.slot, account)?);
+            let started = RecordWriter::start(self.config, &self.slot, account, begin)?;
+            self.state = RecordWriterState::Open(started);
         }
         let why = match &mut self.state {
             RecordWriterState::Gone(why) => bail!("{why}"),
             RecordWriterState::Closed => bail!("the store is not open"),
-            RecordWriterState::Open(writer) => match writer.ask(task, time) {
-                Some(Recorded::Done(result)) => return result.map_err(anyhow::Error::msg),
-                Some(Recorded::Closed(why)) => why,
-                None => "the store does not answer".into(),
+            RecordWriterState::Open(writer) => match writer.ask(task, asleep) {
+                Answer::Recorded(Recorded::Done(result)) => {
+                    return result.map(Some).map_err(anyhow::Error::msg);
+                }
+                Answer::Ended(e) => {
+                    log::warn!("the process that writes records has ended: {e:#}");
+                    self.state = RecordWriterState::Closed;
+                    return Ok(None);
+                }
+                Answer::Recorded(Recorded::Closed(why)) => why,
+                Answer::Silent => "the store does not answer".into(),
             },
         };
         self.state = RecordWriterState::Gone(why.clone());

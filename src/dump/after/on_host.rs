@@ -1,7 +1,7 @@
 //! Whether a core is where its path on the host leads.
 
 use crate::sys::child::{self, Ended};
-use crate::sys::{proc, process};
+use crate::sys::{descriptor, proc};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) fn is_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
 pub(crate) fn answers_at(host: Option<&[u8]>, id: Option<(u64, u64)>) -> bool {
     const PATIENCE: Duration = Duration::from_secs(5);
     let child = child::fork(|| {
-        process::release_stdin();
+        descriptor::release_stdin();
         i32::from(!is_at(host, id))
     });
     matches!(child.and_then(|child| child.end_within(PATIENCE)), Ok(Some(Ended::Exit(0))))

@@ -6,10 +6,10 @@ use super::{record_list, refused};
 use crate::config::Config;
 use crate::record::Record;
 use crate::report;
-use crate::store::{RecordFile, Records, Store};
+use crate::store::{Begin, RecordFile, Records, Store};
 use crate::sys::child::{self, Child};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
-use anyhow::{Context, Result, ensure};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor, process};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Write};
@@ -45,6 +45,16 @@ pub(super) enum Recorded {
     Closed(String),
 }
 
+/// What a task comes to.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Recorded(Recorded),
+    /// The child has ended before it answered, and how that was seen.
+    Ended(anyhow::Error),
+    /// It slept for too long, as one does whose disk does not answer, and was killed.
+    Silent,
+}
+
 /// The child, from its parent's side. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct RecordWriter {
@@ -54,7 +64,8 @@ pub(super) struct RecordWriter {
 
 impl RecordWriter {
     /// Starts it. It opens the store, and keeps the descriptors of the crash's `slot`. `account`:
-    /// the directory of the account's limits, if there is a run directory.
+    /// the directory of the account's limits, if there is a run directory. `begin`: how it opens
+    /// the record's file.
     ///
     /// # Errors
     /// There is no child to be had.
@@ -62,6 +73,7 @@ impl RecordWriter {
         config: &Config,
         slot: &[BorrowedFd<'_>],
         account: Option<&OwnedFd>,
+        begin: Begin,
     ) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("socketpair")?;
         ours.set_write_timeout(Some(LAST))?;
@@ -69,31 +81,39 @@ impl RecordWriter {
         let child = child::fork(|| {
             process::set_name(NAME);
             process::end_with_parent();
-            process::release_stdin();
+            descriptor::release_stdin();
             // The descriptor that it holds is closed now.
             report::count_lines_in(None);
             let own = account.map(OwnedFd::as_fd).into_iter().chain([theirs.as_fd()]);
             let all: Vec<_> = slot.iter().copied().chain(own).collect();
-            let served = process::close_all_but(&all).and_then(|()| {
+            let served = descriptor::close_all_but(&all).and_then(|()| {
                 report::count_lines_in(account.and_then(|dir| dir.try_clone().ok()));
-                serve(config, &theirs, account)
+                serve(config, &theirs, account, begin)
             });
             i32::from(served.is_err())
         })?;
         Ok(RecordWriter { child: Some(child), stream: Some(ours) })
     }
 
-    /// Gives it a task, and waits for the answer. `None`: there is none, since it slept for `asleep`
-    /// without a break or does not end at all, and it is killed as soon as that is possible.
-    pub(super) fn ask(&mut self, task: &Task<'_>, asleep: Duration) -> Option<Recorded> {
-        let child = self.child.take()?;
-        let answer = self.stream.as_ref().and_then(|s| exchange(s, &child, task, asleep).ok());
-        if answer.is_some() {
-            self.child = Some(child);
-        } else {
-            let _ = child.kill();
+    /// Gives it a task, and waits for the answer. It may sleep for `asleep` without a break.
+    pub(super) fn ask(&mut self, task: &Task<'_>, asleep: Duration) -> Answer {
+        let (Some(child), Some(stream)) = (self.child.take(), &self.stream) else {
+            return Answer::Ended(anyhow::anyhow!("it is not there any more"));
+        };
+        match exchange(stream, &child, task, asleep) {
+            Ok(Some(recorded)) => {
+                self.child = Some(child);
+                Answer::Recorded(recorded)
+            }
+            Ok(None) => {
+                let _ = child.kill();
+                Answer::Silent
+            }
+            Err(e) => {
+                let _ = child.end_now();
+                Answer::Ended(e)
+            }
         }
-        answer
     }
 }
 
@@ -106,17 +126,23 @@ impl Drop for RecordWriter {
     }
 }
 
+/// `None`: no answer has come.
+///
+/// # Errors
+/// The child has ended.
 fn exchange(
     stream: &UnixStream,
     child: &Child,
     task: &Task<'_>,
     asleep: Duration,
-) -> Result<Recorded> {
+) -> Result<Option<Recorded>> {
     send(stream, task)?;
-    ensure!(child.wait_readable(stream, asleep, MOST)?, "no answer");
+    if !child.wait_readable(stream, asleep, MOST)? {
+        return Ok(None);
+    }
     let mut line = Vec::new();
     BufReader::new(stream).read_until(b'\n', &mut line)?;
-    Ok(serde_json::from_slice(&line)?)
+    Ok(Some(serde_json::from_slice(&line)?))
 }
 
 fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
@@ -126,14 +152,19 @@ fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
 }
 
 /// Does what it is told until its parent has closed the other end.
-fn serve(config: &Config, stream: &UnixStream, account: Option<&OwnedFd>) -> Result<()> {
+fn serve(
+    config: &Config,
+    stream: &UnixStream,
+    account: Option<&OwnedFd>,
+    begin: Begin,
+) -> Result<()> {
     let records = Store::open(config).and_then(|store| store.records());
     let mut file = None;
     for line in BufReader::new(stream).split(b'\n') {
         let task: Task<'_> = serde_json::from_slice(&line?)?;
         let answer = match &records {
             Ok(records) => {
-                let done = perform(task, records, account, &mut file);
+                let done = perform(task, records, account, begin, &mut file);
                 Recorded::Done(done.map_err(|e| format!("{e:#}")))
             }
             Err(e) => Recorded::Closed(format!("{e:#}")),
@@ -147,18 +178,21 @@ fn perform(
     task: Task<'_>,
     records: &Records,
     account: Option<&OwnedFd>,
+    begin: Begin,
     file: &mut Option<RecordFile>,
 ) -> Result<bool> {
     match task {
         Task::Say(record) => match file {
             Some(file) => file.add(&record)?,
-            None => *file = Some(records.begin(&record)?),
+            None => *file = Some(begin(records, &record)?),
         },
         Task::Note { record, most } => {
             let account = account.context("the directory of its limits cannot be opened")?;
             record_list::add(account, most, records, &record)?;
         }
-        Task::Refuse { record, most } => return refused::tell(account, most, records, &record),
+        Task::Refuse { record, most } => {
+            return refused::tell(account, most, records, &record, begin);
+        }
     }
     Ok(true)
 }

@@ -10,7 +10,7 @@ use crate::sys::child::{self, Ended};
 use crate::sys::cred::{self, Credentials};
 use crate::sys::proc::printable;
 use crate::sys::text::one_line;
-use crate::sys::{AsFd, process};
+use crate::sys::{AsFd, descriptor};
 use crate::users;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -64,14 +64,14 @@ fn as_user(uid: u32, slot: Option<&Slot>, work: impl FnOnce() -> Result<bool>) -
     const FOUND: i32 = 0;
     const NOT_FOUND: i32 = 2;
     const FAILED: i32 = 1;
-    let (read, say) = process::pipe()?;
+    let (read, say) = descriptor::pipe()?;
     // The group root would be a privilege.
     let gid = users::group_of(uid).filter(|gid| *gid != 0).unwrap_or(NO_GROUP);
     let child = child::fork(|| {
         let attempt = || -> Result<bool> {
-            process::release_stdin();
+            descriptor::release_stdin();
             let slot = slot.iter().flat_map(|t| t.fds());
-            process::close_all_but(&slot.chain([say.as_fd()]).collect::<Vec<_>>())?;
+            descriptor::close_all_but(&slot.chain([say.as_fd()]).collect::<Vec<_>>())?;
             cred::assume(
                 &Credentials { uid: [uid; 4], gid: [gid; 4], ..Credentials::default() },
                 None,
@@ -83,7 +83,7 @@ fn as_user(uid: u32, slot: Option<&Slot>, work: impl FnOnce() -> Result<bool>) -
             Ok(false) => NOT_FOUND,
             Err(e) => {
                 let why = one_line(&format!("{e:#}"));
-                let _ = process::write(&say, &why.as_bytes()[..why.len().min(MOST)]);
+                let _ = descriptor::write(&say, &why.as_bytes()[..why.len().min(MOST)]);
                 FAILED
             }
         }
@@ -93,8 +93,8 @@ fn as_user(uid: u32, slot: Option<&Slot>, work: impl FnOnce() -> Result<bool>) -
         Some(Ended::Exit(NOT_FOUND)) => Ok(false),
         Some(Ended::Exit(_)) => {
             let mut why = [0; MOST];
-            let n = if process::wait_readable(&read, Some(Duration::ZERO))? {
-                process::read(&read, &mut why)?
+            let n = if descriptor::wait_readable(&read, Some(Duration::ZERO))? {
+                descriptor::read(&read, &mut why)?
             } else {
                 0
             };

@@ -9,7 +9,7 @@ use super::sink::LEVEL;
 use super::stop::Stop;
 use super::target::Target;
 use crate::sys::file;
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, descriptor};
 use std::io::Result;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,13 +105,13 @@ impl Frames {
     /// Takes away what is not a whole frame.
     pub(crate) fn cut(&self) -> std::result::Result<(), Stop> {
         let end = self.order.lock().map_err(|_| Stop::Write(Errno::IO))?.file;
-        process::set_size(&*self.target, end).map_err(Stop::Write)
+        descriptor::set_size(&*self.target, end).map_err(Stop::Write)
     }
 
     /// Takes away all frames of these threads, and returns where in the file they began: another
     /// way begins there, at the end of the file, which is where write(2) still stands.
     pub(crate) fn back(&self) -> std::result::Result<u64, Stop> {
-        process::set_size(&*self.target, self.base).map_err(Stop::Write)?;
+        descriptor::set_size(&*self.target, self.base).map_err(Stop::Write)?;
         Ok(self.base)
     }
 

@@ -3,7 +3,7 @@
 use super::pages::CHUNK;
 use super::stop::Stop;
 use super::target::Target;
-use crate::sys::{AsFd, process};
+use crate::sys::{AsFd, descriptor};
 use std::sync::Arc;
 
 /// Most bytes of a read, and of a peek: few enough that the buffer's pages, which the kernel clears
@@ -33,7 +33,7 @@ impl<I: AsFd> Input<I> {
     /// Prepares for reading all of it, in large pieces.
     pub(crate) fn expect_all(&mut self) {
         self.step = READ;
-        process::enlarge_pipe(&self.pipe, CHUNK);
+        descriptor::enlarge_pipe(&self.pipe, CHUNK);
     }
 
     /// The next `n` bytes (at most `READ`), or as many as there are before the end.
@@ -44,7 +44,7 @@ impl<I: AsFd> Input<I> {
         }
         while self.end - self.start < n {
             let most = self.buffer.len().min(self.end + self.step.max(n));
-            match process::read(&self.pipe, &mut self.buffer[self.end..most]) {
+            match descriptor::read(&self.pipe, &mut self.buffer[self.end..most]) {
                 Ok(0) => break,
                 Ok(got) => {
                     self.end += got;

@@ -2,7 +2,7 @@
 
 use super::stop::Stop;
 use super::target::Target;
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, descriptor};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl Sink for Sparse {
     }
 
     fn end(&mut self, size: u64) -> Result<(), Stop> {
-        process::set_size(&*self.0, size).map_err(Stop::Write)
+        descriptor::set_size(&*self.0, size).map_err(Stop::Write)
     }
 }
 

@@ -5,7 +5,7 @@ use super::pages::CHUNK;
 use super::stop::Stop;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType};
-use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, process};
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, descriptor};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -133,7 +133,7 @@ impl Target {
     /// Writes all of `bytes` at an offset.
     pub(crate) fn write_at(&self, mut bytes: &[u8], mut at: u64) -> Result<(), Stop> {
         while !bytes.is_empty() {
-            match self.call(bytes, |b| process::write_at(&self.file, b, at))? {
+            match self.call(bytes, |b| descriptor::write_at(&self.file, b, at))? {
                 0 => return Err(Stop::Write(Errno::NOSPC)),
                 n => (bytes, at) = (&bytes[n..], at + n as u64),
             }
@@ -143,7 +143,7 @@ impl Target {
 
     /// Writes the start of `bytes` at the end of the file.
     pub(crate) fn append(&self, bytes: &[u8]) -> Result<usize, Stop> {
-        self.call(bytes, |b| process::write(&self.file, b))
+        self.call(bytes, |b| descriptor::write(&self.file, b))
     }
 }
 

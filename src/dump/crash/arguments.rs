@@ -1,7 +1,7 @@
 //! What the kernel said of a crash: the arguments of its pipe helper.
 
 use crate::pattern::Specifiers;
-use crate::sys::{OwnedFd, process};
+use crate::sys::{OwnedFd, descriptor};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -24,8 +24,8 @@ impl Crash {
     pub(crate) fn from_arguments(args: &[OsString]) -> Result<Self> {
         let mut said = parse(args)?;
         // KERNEL(6.16): drop the Option when %F can be assumed.
-        let pidfd = said.pidfd.and_then(process::inherited);
-        said.pidfd = pidfd.as_ref().map(process::number);
+        let pidfd = said.pidfd.and_then(descriptor::inherited);
+        said.pidfd = pidfd.as_ref().map(descriptor::number);
         Ok(Crash { said, pidfd })
     }
 }

@@ -66,8 +66,10 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
         return Decision::Discard(entry, Cause::RlimitCoreTooLow(bytes));
     }
-    let mut path =
-        Template::of_host(entry.pattern.as_bytes()).expand(&crash.said, entry.append_pid);
+    let Some(pattern) = &entry.pattern else {
+        return Decision::Discard(entry, Cause::Refused("its registration has no pattern".into()));
+    };
+    let mut path = pattern.expand(&crash.said, entry.append_pid);
     if entry.compress {
         path.extend_from_slice(COMPRESSED);
     }

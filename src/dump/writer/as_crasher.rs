@@ -6,7 +6,7 @@ use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::sys::cgroup::{self, Groups};
 use crate::sys::sandbox::{self, SandboxBounds};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, limit, process, resolve};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, limit, process, resolve};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fs::File as Open;
@@ -49,7 +49,7 @@ pub(crate) fn run<T: for<'d> Deserialize<'d>>(
     files: &[BorrowedFd<'_>],
     work: impl FnOnce(&OwnedFd, &mut Open),
 ) -> Result<Vec<T>> {
-    let (read, write) = process::pipe()?;
+    let (read, write) = descriptor::pipe()?;
     let groups = match charge {
         Charge::Nobody => Groups::default(),
         _ => Groups::open(&facts.cgroups),
@@ -58,7 +58,7 @@ pub(crate) fn run<T: for<'d> Deserialize<'d>>(
         groups.enter(there);
         let mut out = Open::from(write);
         // The crashed process must not wait where this child hangs in a file system.
-        process::release_stdin();
+        descriptor::release_stdin();
         if haste == Haste::Last {
             process::step_back();
         }

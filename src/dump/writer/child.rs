@@ -19,7 +19,7 @@ use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
 use crate::sys::filesystem::{self, FsType, Space};
 use crate::sys::pinned_memory::Hold;
-use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, file, filter, proc, process};
+use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, descriptor, file, filter, proc};
 use anyhow::Result;
 use std::sync::Arc;
 
@@ -151,17 +151,17 @@ pub(crate) fn copy(
     std::mem::forget(target.clone());
     let bounds = Bounds { limit: core_file.limit, file_size: facts.file_size };
     let mut go = || {
-        process::replace_stdin(&*report);
+        descriptor::replace_stdin(&*report);
         report.say(&Message::Released);
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
     let result = match core_file.compress {
-        true => lanes::compress(process::stdin(), &target, &bounds, source),
-        false => lanes::copy(process::stdin(), &target, &bounds, source, release),
+        true => lanes::compress(descriptor::stdin(), &target, &bounds, source),
+        false => lanes::copy(descriptor::stdin(), &target, &bounds, source, release),
     };
     let stat = file::stat(&*target).ok();
     // Some file systems report a failed write only here.
-    let closed = process::close(&*target).map_err(Stop::Write);
+    let closed = descriptor::close(&*target).map_err(Stop::Write);
     // Last, and by its name: some file systems know the time of the last write only after the
     // close.
     let identity =
@@ -186,7 +186,7 @@ pub(crate) fn copy(
         Stop::Ended => Cause::Killed,
     });
     // The crashed process does not wait for the end of this one.
-    process::replace_stdin(&*report);
+    descriptor::replace_stdin(&*report);
     report.say(&Message::Done(Finished {
         size: stat.map(|s| s.size),
         disk_size: stat.map(|s| s.allocated),

@@ -4,7 +4,7 @@
 
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::sys::{AsFd, BorrowedFd, cred, file, limit, ns, process};
+use crate::sys::{AsFd, BorrowedFd, cred, descriptor, file, limit, ns, process};
 use anyhow::{Context, Result};
 
 /// Gives up everything that the crasher does not have, and all descriptors but the standard three
@@ -34,7 +34,7 @@ pub(crate) fn become_crasher<'a>(
         file::change_dir(&facts.cwd).context("the crasher's working directory")?;
     }
     keep.extend(facts.user_ns.as_ref().map(|n| n.as_fd()));
-    process::close_all_but(&keep)?;
+    descriptor::close_all_but(&keep)?;
     cred::assume(&credentials, facts.user_ns.as_ref())?;
-    facts.user_ns.as_ref().map_or(Ok(()), process::close).context("close")
+    facts.user_ns.as_ref().map_or(Ok(()), descriptor::close).context("close")
 }

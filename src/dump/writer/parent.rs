@@ -20,7 +20,7 @@ use crate::sys::file::Identity;
 use crate::sys::memory::{ProcessMemory, is_shared};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::pinned_memory::Hold;
-use crate::sys::{AsFd, OwnedFd, process, robust};
+use crate::sys::{AsFd, OwnedFd, descriptor, process, robust};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -106,7 +106,10 @@ pub(crate) fn write(
     match attempt(crash, facts, &core_file, slot, store, &mut on)? {
         Attempt::Over(written, waiting) => Ok((*written, waiting)),
         // Only a writer with an early release asks for it.
-        Attempt::Retry(writer) => Ok((Written::default(), Some(writer))),
+        Attempt::Retry(writer) => {
+            let cause = Cause::Failed("the writer asked a second time to begin again".into());
+            Ok((Written::nothing(cause), Some(writer)))
+        }
     }
 }
 
@@ -134,8 +137,8 @@ fn attempt(
     let needs_thread = facts.profile.is_some() && groups.is_short_of_processes(2);
     let groups = if needs_thread { Groups::default() } else { groups };
     let moved = Counter::shared()?;
-    let (read, report) = process::pipe()?;
-    let (word, go) = process::pipe()?;
+    let (read, report) = descriptor::pipe()?;
+    let (word, go) = descriptor::pipe()?;
     let child = child::fork_into(groups.unified(), |there| {
         groups.enter(there);
         // Without a hold the process just waits until its core is whole.
@@ -153,9 +156,9 @@ fn attempt(
         match become_crasher(facts, core_file, keep) {
             // A parent that is killed before the record exists sends no go-ahead. Then there is no
             // file either.
-            Ok(()) if process::read(&word, &mut [0]) != Ok(1) => {}
+            Ok(()) if descriptor::read(&word, &mut [0]) != Ok(1) => {}
             Ok(()) => {
-                let _ = process::close(&word);
+                let _ = descriptor::close(&word);
                 copy(facts, core_file, slot, opened, &mut report);
                 report.wait_until_unheard();
             }
@@ -168,7 +171,7 @@ fn attempt(
     })?;
     on(Event::Started);
     // If the writer has ended already, its last message is in the pipe.
-    let _ = process::write(&go, &[1]);
+    let _ = descriptor::write(&go, &[1]);
     let (mut written, mut heard, mut note) = (Written::default(), Heard::default(), None);
     let mut watchdog = Watchdog::new(&read, moved, core_file.patience);
     loop {
@@ -193,7 +196,7 @@ fn attempt(
             Some(Message::Released) => {
                 // The child has let go of its end already: with ours the process goes.
                 on(Event::Released);
-                process::replace_stdin(&read);
+                descriptor::replace_stdin(&read);
             }
             Some(Message::Retry) => {
                 return Ok(Attempt::Retry(Waiting { writer: child, report: read }));

@@ -1,7 +1,7 @@
 //! Where the core goes, and making its file as the kernel does.
 
 use crate::cause::Cause;
-use crate::sys::{Errno, OwnedFd, file, proc, process, resolve};
+use crate::sys::{Errno, OwnedFd, file, proc, resolve, user};
 
 /// Where the core goes: the directory, which is opened once for all that is done there, and the
 /// name. Symbolic links in the path are followed as the crasher would, magic links
@@ -76,7 +76,7 @@ pub(crate) fn create(
     let stat = file::stat(&fd).map_err(|e| Cause::Failed(format!("{shown:?}: {e:#}")))?;
     // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
     // lets no process through whose IDs differ.
-    let owner = if mapped { process::effective_uid() } else { fs_uid };
+    let owner = if mapped { user::effective_uid() } else { fs_uid };
     let rule = match stat {
         s if !s.regular => "it is not a regular file",
         s if s.links != 1 => "it has more than one link",

@@ -2,7 +2,7 @@
 
 use crate::cause::Cause;
 use crate::sys::file::Identity;
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, process};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 
@@ -95,7 +95,7 @@ impl Report {
     /// Waits until the parent has closed its end, or has ended.
     pub(crate) fn wait_until_unheard(&self) {
         // There is never anything to read at this end: it ends with an error.
-        let _ = process::wait_readable(&self.0, None);
+        let _ = descriptor::wait_readable(&self.0, None);
     }
 
     /// Sends a message. If that fails, there is no parent any more to read it.

@@ -2,7 +2,7 @@
 //! needs no thread and no timer: each wait for the next line ends by itself.
 
 use crate::sys::counter::Counter;
-use crate::sys::{OwnedFd, process};
+use crate::sys::{OwnedFd, descriptor};
 use std::time::Duration;
 
 /// Most bytes that the writer is listened to: its last word may name all cores that are remembered
@@ -58,7 +58,7 @@ impl<'a> Watchdog<'a> {
                 return Notice::End;
             }
             if matches!(
-                process::wait_readable(self.pipe, Some(self.patience.unwrap_or(LOOK) / PARTS)),
+                descriptor::wait_readable(self.pipe, Some(self.patience.unwrap_or(LOOK) / PARTS)),
                 Ok(false)
             ) {
                 let now = self.moved.value();
@@ -71,7 +71,7 @@ impl<'a> Watchdog<'a> {
             }
             let start = self.buffer.len();
             self.buffer.resize(start + 4096, 0);
-            let got = process::read(self.pipe, &mut self.buffer[start..]).unwrap_or(0);
+            let got = descriptor::read(self.pipe, &mut self.buffer[start..]).unwrap_or(0);
             self.buffer.truncate(start + got);
             self.heard += got;
             if got == 0 {
@@ -87,9 +87,9 @@ mod tests {
 
     #[test]
     fn lines_and_their_end() {
-        let (read, write) = process::pipe().unwrap();
+        let (read, write) = descriptor::pipe().unwrap();
         let mut watchdog = Watchdog::new(&read, Counter::shared().unwrap(), None);
-        process::write(&write, b"one\ntwo\nthr").unwrap();
+        descriptor::write(&write, b"one\ntwo\nthr").unwrap();
         assert_eq!(
             (watchdog.next(), watchdog.next()),
             (Notice::Line(b"one".to_vec()), Notice::Line(b"two".to_vec()))
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn patience_ends_only_where_nothing_moves() {
-        let (read, write) = process::pipe().unwrap();
+        let (read, write) = descriptor::pipe().unwrap();
         let moved = Counter::shared().unwrap();
         let patience = Duration::from_millis(200);
         let mover = std::thread::spawn(move || {

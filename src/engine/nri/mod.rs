@@ -23,7 +23,7 @@ mod mux;
 use super::options::Program;
 use crate::config::{self, Config};
 use crate::sys::proc::Proc;
-use crate::sys::{process, socket};
+use crate::sys::{descriptor, socket};
 use anyhow::{Context, Result, bail, ensure};
 use messages::{
     ConfigureRequest, ConfigureResponse, CreateContainerRequest, CreateContainerResponse,
@@ -67,7 +67,7 @@ pub fn run_started() -> Result<()> {
         .ok()
         .and_then(|n| n.parse().ok())
         .context("NRI_PLUGIN_SOCKET is no number")?;
-    let fd = process::inherited(number)
+    let fd = descriptor::inherited(number)
         .with_context(|| format!("{SOCKET_VARIABLE}={number} is not open"))?;
     let variable =
         |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());

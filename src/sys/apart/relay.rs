@@ -1,7 +1,7 @@
 //! Copies between the caller's streams and the program's until the program ends.
 
 use super::own_user::end_all_of;
-use crate::sys::process;
+use crate::sys::descriptor;
 use crate::sys::tame::Tame;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
@@ -65,7 +65,7 @@ impl Direction {
         if self.waiting.is_empty() {
             let Some(from) = &self.from else { return 0 };
             let mut piece = [0; PIECE];
-            match process::read(from, &mut piece) {
+            match descriptor::read(from, &mut piece) {
                 Ok(0) => self.end_of_input(),
                 Ok(n) => {
                     match &mut self.tame {
@@ -79,7 +79,7 @@ impl Direction {
                 Err(_) => self.end_of_input(),
             }
         } else if let Some(to) = &self.to {
-            match process::write(to, &self.waiting) {
+            match descriptor::write(to, &self.waiting) {
                 Ok(n) => drop(self.waiting.drain(..n)),
                 Err(e) if again(e) => {}
                 Err(_) => (self.from, self.to) = (None, None),
@@ -102,7 +102,7 @@ pub(super) struct Raw(Termios);
 impl Raw {
     /// Puts stdin, a terminal, into raw mode.
     pub(super) fn new() -> Result<Self> {
-        let before = termios::tcgetattr(process::stdin()).context("tcgetattr")?;
+        let before = termios::tcgetattr(descriptor::stdin()).context("tcgetattr")?;
         let raw = Raw(before);
         raw.enter()?;
         Ok(raw)
@@ -111,13 +111,13 @@ impl Raw {
     fn enter(&self) -> Result<()> {
         let mut raw = self.0.clone();
         termios::cfmakeraw(&mut raw);
-        termios::tcsetattr(process::stdin(), SetArg::TCSADRAIN, &raw).context("tcsetattr")
+        termios::tcsetattr(descriptor::stdin(), SetArg::TCSADRAIN, &raw).context("tcsetattr")
     }
 
     /// Discards pending input, such as a terminal's answer that the program has provoked: the
     /// caller's shell must not read it.
     fn leave(&self) {
-        let _ = termios::tcsetattr(process::stdin(), SetArg::TCSAFLUSH, &self.0);
+        let _ = termios::tcsetattr(descriptor::stdin(), SetArg::TCSAFLUSH, &self.0);
     }
 }
 

@@ -1,0 +1,31 @@
+//! What the steps of a plan, and their undo, work on.
+
+use crate::config::Config;
+use crate::registry::{Init, Registry};
+use crate::sys::proc::Proc;
+use crate::sys::user::Who;
+
+/// A container, and what its changes are recorded in.
+pub(super) struct Site<'a> {
+    pub registry: &'a Registry,
+    pub config: &'a Config,
+    /// The user whose hook this is.
+    pub who: Who,
+    /// The container's ID.
+    pub id: &'a str,
+    /// The container's first process, by its directory in /proc.
+    pub process: Proc,
+    /// What the dispatcher knows that process by.
+    pub init: Init,
+    /// The processes whose settings are changed.
+    pub reach: Reach,
+}
+
+/// The processes that a setting is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The first one, of a container that is about to start. The others inherit.
+    First,
+    /// All of a container that runs.
+    Every,
+}

@@ -1,0 +1,66 @@
+//! The user who runs this process.
+
+use std::sync::OnceLock;
+
+/// The user who runs this process, on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Root, in the initial user namespace or in a user namespace of root's.
+    Root,
+    /// This user, by the ID on the host; possibly as root of a user namespace of his own.
+    User(u32),
+}
+
+/// Determines the user, once, from /proc/self/uid_map. In a nested namespace, that gives the
+/// ID that the outer one uses.
+///
+/// # References
+/// user_namespaces(7).
+pub fn who() -> Who {
+    static WHO: OnceLock<Who> = OnceLock::new();
+    *WHO.get_or_init(|| {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        match outside(&map, effective_uid()) {
+            Some(0) => Who::Root,
+            Some(uid) => Who::User(uid),
+            // Without a map every ID is the overflow ID, which belongs to no one.
+            None => Who::User(effective_uid()),
+        }
+    })
+}
+
+/// The ID outside of a user namespace of a user inside, by its map.
+fn outside(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        uid.checked_sub(inside).filter(|n| *n < count)?.checked_add(outside)
+    })
+}
+
+/// Whether this process is root of the initial user namespace, as far as /proc/self/uid_map shows.
+pub fn is_host_root() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// The effective user ID in this process's user namespace.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::outside;
+
+    #[test]
+    fn users_outside_of_a_namespace() {
+        let rootless = "         0       1001          1\n         1     100000      65536\n";
+        assert_eq!(
+            (outside(rootless, 0), outside(rootless, 1), outside(rootless, 65_537)),
+            (Some(1001), Some(100_000), None)
+        );
+        assert_eq!(outside("0 0 4294967295\n", 1001), Some(1001));
+        assert_eq!(outside("", 0), None);
+    }
+}
