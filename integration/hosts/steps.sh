@@ -285,7 +285,7 @@ removed() {
 
 purged() {
     systemctl stop web.service
-    rm -r /etc/containers/systemd
+    rm /etc/containers/systemd/web.container
     systemctl daemon-reload
     podman rm --force --all
     dpkg --purge oci-coredump
