@@ -213,8 +213,9 @@ test-hosts:
 	$(MAKE) deb rpm
 	$(MAKE) -o build deb RELEASE=2
 	lintian --fail-on error,warning --tag-display-limit 0 $(packages)/*-1_*.deb
-	for host in $(HOSTS); do $(as_root) integration/hosts/run.sh $$host $(packages)/*-1_*.deb \
-		$(packages)/*-2_*.deb $(packages)/*.rpm || exit; done
+	failed=; for host in $(HOSTS); do $(as_root) integration/hosts/run.sh $$host \
+		$(packages)/*-1_*.deb $(packages)/*-2_*.deb $(packages)/*.rpm || failed=1; done; \
+	test -z "$$failed"
 
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)

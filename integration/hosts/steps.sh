@@ -30,7 +30,7 @@ files() {
         -o -path /etc/cni -o -path /var/lib/cni -o -path /root/.local \) -prune \
         -o -type d -printf '%p %y %m %u %g\n' -o -printf '%p %y %m %u %g %s %l\n' | sort
     find /etc -xdev -type f -print0 | sort -z | xargs -0 sha256sum
-    ls -d /run/oci-coredump* /run/sysctl.d 2>/dev/null
+    ls -d /run/oci-coredump* /run/sysctl.d 2>/dev/null || :
 }
 
 sysctls() {
@@ -285,13 +285,15 @@ removed() {
 
 purged() {
     systemctl stop web.service
-    rm -r /etc/containers/systemd
+    rm /etc/containers/systemd/web.container
     systemctl daemon-reload
     podman rm --force --all
     dpkg --purge oci-coredump
     [ ! -e $store ]
     before
-    userdel --remove someone || :
+    loginctl disable-linger someone
+    loginctl terminate-user someone
+    until_so 60 userdel --remove someone
     files >"$kept/files.now"
     sysctls >"$kept/sysctls.now"
     # What a user's account changes is not ours.
