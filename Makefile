@@ -176,8 +176,8 @@ version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 stage := target/stage
 packages := target/packages
 documents := README.md $(addprefix docs/,annotations.md attacks.md commands.md \
-	configuration.md cost.md design.md engines.md kubernetes.md limitations.md packages.md \
-	records.md rootless.md)
+	configuration.md cost.md design.md engines.md kubernetes.md limitations.md metrics.md \
+	no-core.md packages.md records.md rootless.md stack.md upload.md)
 
 # All files of the packages. RELEASE: of the package, for the same version of the program.
 RELEASE ?= 1
