@@ -3,16 +3,15 @@
 
 use super::apply;
 use super::bundle::Bundle;
-use super::change::{Changes, InContainer, OnHost};
+use super::change::{Changes, OnHost};
 use super::inside;
 use super::plan::{self, Step};
-use super::processes::{self, Previous};
+use super::processes;
 use super::request::Request;
 use super::rootfs::Rootfs;
 use super::site::{Reach, Site};
 use super::volume;
 use crate::annotation::{self, Annotations};
-use crate::bytes::Limit;
 use crate::config::Config;
 use crate::record::{Location, Names};
 use crate::registry::{Entry, Init, Registry};
@@ -22,7 +21,6 @@ use crate::sys::user::Who;
 use crate::sys::{OwnedFd, file};
 use crate::sysctl;
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
 /// Most bytes of a file of changes.
@@ -198,54 +196,15 @@ fn changes_of(registry: &Registry, entry: &Entry) -> Result<Option<Changes>> {
         other => other.with_context(|| format!("open enabled/{id}"))?,
     };
     let text = file::read_bounded(file, MAX, "the changes of the container")?;
-    let changes = serde_json::from_slice(&text)
-        .or_else(|e| before_changes(&text, entry).map_err(|_| e))
-        .with_context(|| format!("enabled/{id} cannot be read"))?;
+    let changes = serde_json::from_slice(&text).with_context(|| {
+        format!(
+            "enabled/{id} is of another version of this program, and its changes end with the \
+             container"
+        )
+    })?;
     let Init { pid, start_time, .. } = entry.init;
     let own = OnHost::Registration { pid, start_time };
     Ok(Some(changes).filter(|changes: &Changes| changes.on_host.contains(&own)))
-}
-
-/// Reads a file in the form that had no list of changes: the processes as they were, and how many
-/// of the last components of the dump directory were made. A container that was enabled before an
-/// upgrade has it.
-fn before_changes(text: &[u8], entry: &Entry) -> serde_json::Result<Changes> {
-    #[derive(Deserialize)]
-    struct Before {
-        made: usize,
-        processes: Vec<Process>,
-    }
-    #[derive(Deserialize)]
-    struct Process {
-        pid: i32,
-        start_time: u64,
-        soft: Limit,
-        hard: Limit,
-        filter: Option<String>,
-    }
-    let Before { made, processes } = serde_json::from_slice(text)?;
-    let mut in_container = Vec::new();
-    if let (Location::Store, Some((onto, source))) = (entry.place.location, &entry.place.mount) {
-        let made: Vec<_> = Path::new(onto).ancestors().take(made).collect();
-        in_container.extend(made.iter().rev().map(|path| InContainer::Directory((*path).into())));
-        in_container.push(InContainer::StoreDirectory);
-        in_container.push(InContainer::Mount { onto: onto.into(), source: source.into() });
-    }
-    in_container.extend([InContainer::ViewFile, InContainer::View("core_pattern".into())]);
-    let (mut limits, mut filters) = (Vec::new(), Vec::new());
-    for Process { pid, start_time, soft, hard, filter } in processes {
-        limits.push(Previous { pid, start_time, was: Some((soft, hard)) });
-        filters.push(Previous { pid, start_time, was: filter });
-    }
-    let Some(Previous { pid, start_time, .. }) =
-        limits.iter().find(|p| (p.pid, p.start_time) == (entry.init.pid, entry.init.start_time))
-    else {
-        return Ok(Changes::default());
-    };
-    let registration = OnHost::Registration { pid: *pid, start_time: *start_time };
-    let on_host =
-        vec![OnHost::Limits(limits), OnHost::Filters(filters), registration, OnHost::KernelPattern];
-    Ok(Changes { in_container, on_host })
 }
 
 /// The mount that covers the dump directory, with the directory on the host
@@ -287,42 +246,4 @@ fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> 
         all.push("its cores go away with the container: the directory is memory-backed".to_owned());
     }
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::registry::DumpPlace;
-
-    #[test]
-    fn files_of_earlier_programs() {
-        let text = br#"{"made":2,"processes":[
-            {"pid":7,"start_time":70,"soft":"0","hard":"unlimited","filter":"00000033"},
-            {"pid":8,"start_time":80,"soft":"1","hard":"2","filter":null}]}"#;
-        let mut entry = Entry {
-            init: Init { pid: 7, start_time: 70, ..Init::default() },
-            place: DumpPlace {
-                location: Location::Store,
-                mount: Some(("/a/b/c".into(), "/store/x".into())),
-                is_memory: false,
-            },
-            ..Entry::default()
-        };
-        let changes = before_changes(text, &entry).unwrap();
-        let in_container = r#"{"in_container":[{"Directory":"/a/b"},{"Directory":"/a/b/c"},
-            "StoreDirectory",{"Mount":{"onto":"/a/b/c","source":"/store/x"}},"ViewFile",
-            {"View":"core_pattern"}],"#;
-        let on_host = r#""on_host":[
-            {"Limits":[{"pid":7,"start_time":70,"was":["0","unlimited"]},
-                {"pid":8,"start_time":80,"was":["1","2"]}]},
-            {"Filters":[{"pid":7,"start_time":70,"was":"00000033"},
-                {"pid":8,"start_time":80,"was":null}]},
-            {"Registration":{"pid":7,"start_time":70}},"KernelPattern"]}"#;
-        let expected: String = [in_container, on_host].concat().split_whitespace().collect();
-        assert_eq!(serde_json::to_string(&changes).unwrap(), expected);
-        assert_eq!(serde_json::from_str::<Changes>(&expected).unwrap(), changes);
-        entry.init.start_time = 71;
-        assert_eq!(before_changes(text, &entry).unwrap(), Changes::default());
-        assert!(before_changes(br#"{"pid":7}"#, &entry).is_err());
-    }
 }
