@@ -60,7 +60,8 @@ demo_packages := podman runc busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) strace g++ golang-go zstd crun conmon systemd bsdutils \
 	util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
 	qemu-system-x86 checkpolicy apparmor cpio prometheus zsh fish libevent-2.1-7 libsasl2-2 \
-	openjdk-17-jre-headless
+	openjdk-17-jre-headless python3-jsonschema xz-utils dwz qemu-user gdb-multiarch \
+	gcc-aarch64-linux-gnu libc6-dev-arm64-cross catatonit
 
 # The package of the tests that need root, and of the benchmarks.
 member := oci-coredump-integration
@@ -175,8 +176,8 @@ version := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 stage := target/stage
 packages := target/packages
 documents := README.md $(addprefix docs/,annotations.md attacks.md commands.md \
-	configuration.md cost.md design.md engines.md kubernetes.md limitations.md packages.md \
-	records.md rootless.md)
+	configuration.md cost.md design.md engines.md kubernetes.md limitations.md metrics.md \
+	no-core.md packages.md records.md rootless.md stack.md upload.md)
 
 # All files of the packages. RELEASE: of the package, for the same version of the program.
 RELEASE ?= 1

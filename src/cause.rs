@@ -2,6 +2,10 @@
 //! `Display` is the prose of a record's `reason`, its [`Word`] the record's `cause`, for machines.
 //! Pure.
 
+mod word;
+
+pub(crate) use word::Word;
+
 use crate::existing::{Existing, LAST};
 use crate::sys::Errno;
 use serde::{Deserialize, Serialize};
@@ -115,72 +119,6 @@ pub(crate) enum Cause {
     Credentials(String),
     /// Something else of ours failed.
     Failed(String),
-}
-
-/// Declares [`Word`]: name, text, meaning.
-macro_rules! words {
-    ($($name:ident $text:literal $meaning:literal;)*) => {
-        /// A cause in one word, for machines: `rlimit-core`. Words stay as they are.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-        #[cfg_attr(test, derive(schemars::JsonSchema))]
-        pub(crate) enum Word {
-            $(#[doc = $meaning] #[serde(rename = $text)] $name,)*
-            /// A word of another version of this program.
-            #[serde(rename = "other", other)]
-            Other,
-        }
-
-        impl Word {
-            /// All words that this version gives, each with its meaning.
-            #[cfg(test)]
-            const ALL: &[(Word, &str)] = &[$((Word::$name, $meaning),)*];
-
-            /// The word itself, of lower-case letters and hyphens.
-            pub(crate) fn as_str(self) -> &'static str {
-                match self {
-                    $(Word::$name => $text,)*
-                    Word::Other => "other",
-                }
-            }
-        }
-    };
-}
-
-words! {
-    Refused "refused" "the hook refused the container's request: the pattern or another annotation";
-    DumpMode "dump-mode" "dump mode 2, and the container's root cannot have the core";
-    SetUserId "set-user-id" "a process with more rights than its user has";
-    RlimitCore "rlimit-core" "RLIMIT_CORE of the process";
-    RlimitFsize "rlimit-fsize" "RLIMIT_FSIZE of the process";
-    Rate "rate" "`[limits] rate`";
-    Cores "cores" "`[limits] cores`";
-    Keep "keep" "an older core could not be removed for this one";
-    Bytes "bytes" "`[limits] bytes`";
-    Concurrent "concurrent" "`[limits] concurrent`, after `wait`";
-    HostConcurrent "host-concurrent" "`[limits] host_concurrent`, after `wait`";
-    MinFree "min-free" "`[limits] min_free`: bytes or inodes of the file system";
-    MinMemory "min-memory" "`[limits] min_memory`: memory of the host";
-    Stall "stall" "`[limits] stall`: the target took nothing";
-    DirectoryMissing "directory-missing" "the pattern's directory does not exist";
-    NamesDirectory "names-directory" "the path is a directory's";
-    Permission "permission" "the crashed process may not make the file";
-    ReadOnly "read-only" "the file system is mounted read-only";
-    Exists "exists" "a file has the core's name, and `existing` is `keep`, or `number` and 1,024 have one";
-    Share "share" "a bound by the size of the file system (StarlingX's keys)";
-    Selinux "selinux" "SELinux forbids the file, or its label cannot be given";
-    Apparmor "apparmor" "the process's AppArmor profile could not be taken on";
-    Target "target" "the file cannot be made, for another reason";
-    Unfit "unfit" "the file was made, but not as the kernel would accept it";
-    NoSpace "no-space" "no space on the device (ENOSPC)";
-    Quota "quota" "a disk quota (EDQUOT)";
-    Write "write" "another error of a write";
-    Read "read" "the kernel's pipe, or the process's memory, could not be read";
-    Killed "killed" "the process was killed or frozen while it dumped";
-    WriterKilled "writer-killed" "the writer was killed, for one by the container's memory limit";
-    WriterHangs "writer-hangs" "the writer hangs in the target";
-    WriterStopped "writer-stopped" "a user of the container stopped the writer";
-    Credentials "credentials" "the process's credentials, root or namespaces could not be taken on";
-    Failed "failed" "another failure of the dispatcher";
 }
 
 impl Cause {
@@ -342,31 +280,6 @@ impl fmt::Display for Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// docs/records.md has every word, in this order, with its meaning.
-    #[test]
-    fn every_word_is_documented() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/records.md");
-        let text = std::fs::read_to_string(path).unwrap();
-        let table = text.split("## Causes").nth(1).unwrap().split("\n## ").next().unwrap();
-        let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
-        let all: Vec<String> = Word::ALL
-            .iter()
-            .map(|(word, meaning)| format!("| `{}` | {meaning} |", word.as_str()))
-            .collect();
-        assert_eq!(rows, all, "expected:\n{}", all.join("\n"));
-    }
-
-    #[test]
-    fn words_are_what_serde_writes() {
-        for (word, _) in Word::ALL {
-            let text = serde_json::to_string(word).unwrap();
-            assert_eq!(text, format!("{:?}", word.as_str()));
-            assert!(word.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{text}");
-            assert_eq!(serde_json::from_str::<Word>(&text).unwrap(), *word);
-        }
-        assert_eq!(serde_json::from_str::<Word>("\"of-a-newer-version\"").unwrap(), Word::Other);
-    }
 
     #[test]
     fn the_error_decides_the_word() {

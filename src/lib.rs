@@ -1,12 +1,12 @@
 //! oci-coredump gives every container its own `core_pattern`, as if the kernel had namespaced it.
 //!
-//! Two one-way paths; each arrow is a type that the next stage takes by value:
+//! Two one-way paths; each arrow is a type: what one stage returns, and later stages read:
 //!
 //! ```text
 //! hook:    stdin --read--> State --request--> Request --plan--> HookPlan --apply--> Changes
 //!                    (bounded)     (valid, or a refusal)  (pure)    (ordered, each with its undo)
 //!
-//!          /run/oci-coredump/containers/<id>.json    the only state that both paths share
+//!          /run/oci-coredump/containers/<id>.json    how the hook tells the dispatcher
 //!
 //! handle:  argv, stdin
 //!            --crash-->     Crash      what the kernel said
@@ -17,10 +17,13 @@
 //!            --record-->    Record     one line in the log, one JSON file
 //! ```
 //!
+//! Both paths also use the saved sysctls and the container's directory of the store.
+//!
 //! `engine` makes the engines call the hook: it edits their specifications of containers, and their
 //! configuration. `verify` asks a runtime whether it does for its hooks what ours needs.
 //!
-//! Layers, each may use only what stands before it; `tests/layers.rs` holds everyone to it:
+//! A module may use the layers before its own; one of `words` or `shared` also others of its own
+//! layer. `tests/layers.rs` holds everyone to it:
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
@@ -32,11 +35,12 @@
 //!          never each other, except cli, which may start any
 //! ```
 //!
-//! The rooms of `dump`: `crash` (what the kernel and /proc say), `policy` (plan, quota, slots),
-//! `writer` (the child that becomes the crashed process), `copy` (the lanes), `after` (the record
-//! and what is kept), and `forward` for everybody else's crashes.
+//! The rooms of `dump`: `crash` (what the kernel and /proc say), `policy` (plan, quota and
+//! refusals, which are pure; slots, which lock and wait), `writer` (the child that becomes the
+//! crashed process), `copy` (the lanes), `after` (the record and what is kept), and `forward` for
+//! everybody else's crashes.
 //!
-//! Nor do files use each other in a circle.
+//! No files use each other in a circle.
 
 #![warn(unreachable_pub)]
 

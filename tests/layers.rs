@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// From the bottom up. A module may use those of the layers below it, and those named beside it.
+/// From the bottom up. A module may use those of the layers below it, and, in the second and third
+/// layer, those named beside it.
 const LAYERS: [&[&str]; 4] = [
     &["sys"],
     &[

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::program;
 use support::require;
 use support::stacks::{dump, functions, gdb, names_them, plain, sources, succeed};
 
@@ -214,7 +215,7 @@ impl Crash {
     fn info(&self, arguments: &[&str]) -> String {
         let root = self.dir.path().join("root");
         let out = succeed(
-            Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+            Command::new(program::program())
                 .args(["info", "--store", "/nonexistent", "--core"])
                 .arg(&self.core)
                 .arg("--sysroot")
@@ -280,7 +281,7 @@ fn an_interpreter_is_marked() {
     let dir = tempfile::tempdir().unwrap();
     let core = dump(dir.path(), python, &["-c", "import ctypes; ctypes.string_at(0)"], false);
     let out = succeed(
-        Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+        Command::new(program::program())
             .args(["info", "--store", "/nonexistent", "--sysroot", "/", "--core"])
             .arg(&core),
     );
@@ -331,7 +332,7 @@ fn a_core_of_the_other_architecture_from_qemu() {
             .find(|path| path.to_str().is_some_and(|p| p.ends_with(".core")))
             .unwrap_or_else(|| panic!("{died:?}"));
         let out = succeed(
-            Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+            Command::new(program::program())
                 .args(["info", "--json", "--store", "/nonexistent", "--core"])
                 .arg(&core)
                 .arg("--sysroot")
@@ -391,7 +392,7 @@ fn go_frames(go: &Path, dir: &Path, name: &str, options: &[&str]) -> (Vec<String
     );
     let core = dump(dir, &program, &[], true);
     let out = succeed(
-        Command::new(env!("CARGO_BIN_EXE_oci-coredump"))
+        Command::new(program::program())
             .args(["info", "--json", "--store", "/nonexistent", "--sysroot", "/", "--core"])
             .arg(&core),
     );
