@@ -40,7 +40,8 @@ pub(crate) enum Location {
 }
 
 impl Location {
-    /// With what the core is removed, if not by somebody who removes it.
+    /// What takes the core away with it when it is removed; `None` if the core stays until it is
+    /// removed itself.
     pub(crate) fn goes_with(self) -> Option<Owner> {
         match self {
             Location::OwnVolume | Location::Memory | Location::Layer => Some(Owner::Container),

@@ -62,6 +62,9 @@ fn a_crash_whose_container_is_gone() {
     );
     assert_eq!(bundle.metadata().unwrap().mode() & 0o777, 0o600);
     has_stack(&crash.run("debug", &[&[bundle.to_str().unwrap()], &BACKTRACE[..]].concat()));
+    let info = crash.run("info", &[bundle.to_str().unwrap(), "--json"]).stdout;
+    let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
+    assert!(info["pid"] == 12 && !info["stacks"].as_array().unwrap().is_empty(), "{info}");
 
     // Opened elsewhere, with only gdb.
     let there = crash.path("there");

@@ -10,13 +10,12 @@ use super::bundle::Bundle;
 use super::private::Private;
 use super::programs::{self, SEARCH};
 use super::selection::{MATCH, Which};
+use super::source::{Packed, Source};
 use super::subject::{self, Subject};
-use super::{remote, table, unpack};
-use crate::corefile::decompress::{decompressed, is_compressed};
+use super::table;
 use crate::sys::{apart, file, kernel, user};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -87,14 +86,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let debugger = &args.debugger;
     // Before anything is copied.
     debugger.find()?;
-    if let Some(url) = args.which.url() {
-        let (dir, at) = unpack_for(remote::fetch(url)?, debugger).context("unpack")?;
-        return start(dir, &at, debugger);
-    }
-    if let Some(bundle) = args.which.word().filter(|word| word.ends_with(".tar.zst")) {
-        return run_bundle(Path::new(bundle), debugger);
-    }
-    let (chosen, query) = args.which.choose()?;
+    let others = [("--sysroot", args.from.sysroot.is_some())];
+    let (chosen, query) = match args.which.source(&others)? {
+        Source::Packed(packed) => return run_packed(packed, debugger),
+        Source::Records(chosen, query) => (chosen, query),
+    };
     let mut bundle = Bundle::collect(subject::open(&chosen, &query, &args.from)?)?;
     for path in &bundle.lacking {
         log::warn!("debug: {path:?}: the file that was mapped is not found, going on without it");
@@ -130,23 +126,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     start(dir, &path, debugger)
 }
 
-/// Opens a bundle that `export` has written.
-pub(super) fn run_bundle(path: &Path, debugger: &Debugger) -> Result<ExitCode> {
-    let unpacked = subject::open_named(path).and_then(|packed| unpack_for(packed, debugger));
-    let (dir, at) = unpacked.with_context(|| format!("unpack {}", path.display()))?;
+/// Opens a bundle.
+pub(super) fn run_packed(packed: Packed<'_>, debugger: &Debugger) -> Result<ExitCode> {
+    let (dir, at) = packed.unpack(|| debugger.private())?;
     start(dir, &at, debugger)
-}
-
-/// Unpacks a bundle into a directory of the debugger's.
-fn unpack_for(packed: File, debugger: &Debugger) -> Result<(Private, PathBuf)> {
-    ensure!(is_compressed(&packed), "it is not compressed with zstd");
-    // Decompressed in a sandbox, up to a maximum size.
-    let tar = decompressed(packed)?;
-    let dir = debugger.private()?;
-    let (tree, at) = dir.tree("crash")?;
-    let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
-    unpack::unpack(&tar, &tree, room)?;
-    Ok((dir, at))
 }
 
 /// Starts the debugger on the crash in `at`, which lies in `dir`, and

@@ -3,12 +3,13 @@
 use super::announced::Announced;
 use super::archive::Archive;
 use super::bundle::Bundle;
-use super::remote;
 use super::selection::{MATCH, Which};
+use super::source::{Packed, Source};
 use super::subject::{self, Subject};
 use super::table;
 use super::target_file::Target;
-use anyhow::Result;
+use super::usage::WrongUsage;
+use anyhow::{Result, bail};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,13 +39,17 @@ pub(super) struct Args {
 /// Writes the bundle, or only the core. Only the owner of the file may read it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     args.target.check_binary()?;
-    match args.which.url().filter(|_| !args.core_only) {
-        Some(url) => {
-            let mut bundle = remote::fetch(url)?;
+    let others = [("--sysroot", args.from.sysroot.is_some()), ("--core-only", args.core_only)];
+    match args.which.source(&others)? {
+        Source::Packed(packed @ Packed::Bundle(_)) => bail!(WrongUsage(format!(
+            "{} is what export writes already: tar --zstd -xf unpacks it",
+            packed.name()
+        ))),
+        Source::Packed(packed @ Packed::Url(_)) => {
+            let mut bundle = packed.open()?;
             args.target.write(|out| Ok(std::io::copy(&mut bundle, out).map(drop)?))?;
         }
-        None => {
-            let (chosen, query) = args.which.choose()?;
+        Source::Records(chosen, query) => {
             let subject = subject::open(&chosen, &query, &args.from)?;
             match args.core_only {
                 true => write_core(Announced::new(subject.core)?, &args.target)?,

@@ -38,6 +38,7 @@ mod serve;
 mod service;
 mod ship;
 mod sink;
+mod source;
 mod stack;
 mod still_copied;
 mod subject;

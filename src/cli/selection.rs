@@ -4,7 +4,6 @@ use super::clock;
 use super::completions::candidates;
 use super::crashes::Crashes;
 use super::query::{Query, Term};
-use super::remote;
 use crate::config::Config;
 use crate::record::Record;
 use crate::store::uploads::Uploads;
@@ -34,32 +33,19 @@ pub(super) struct Which {
     /// Only crashes since this time: 2026-01-31, "2026-01-31 14:30", 14:30, RFC 3339, today,
     /// yesterday, monday, 2h, -2h, "90 minutes ago".
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = clock::argument)]
-    since: Option<Timestamp>,
+    pub since: Option<Timestamp>,
     /// Only crashes until this time, in the same forms.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = clock::argument)]
-    until: Option<Timestamp>,
+    pub until: Option<Timestamp>,
     /// Read this store instead of the configured one.
     #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
+    pub store: Option<PathBuf>,
 }
 
 impl Which {
     /// Whether any option restricts the crashes.
     pub(super) fn is_any(&self) -> bool {
         !self.matches.is_empty() || self.since.is_some() || self.until.is_some()
-    }
-
-    /// The URL of an uploaded bundle, if that is the one MATCH.
-    pub(super) fn url(&self) -> Option<&str> {
-        self.word().filter(|word| remote::is_url(word))
-    }
-
-    /// The one MATCH, if it is a path or a name.
-    pub(super) fn word(&self) -> Option<&str> {
-        match self.matches.as_slice() {
-            [one] => one.word(),
-            _ => None,
-        }
     }
 
     /// The store, and the query for its records.

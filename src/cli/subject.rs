@@ -26,7 +26,7 @@ pub(super) struct Subject {
     core: Option<PathBuf>,
     /// Take executables and libraries from below this directory instead of the container's root.
     #[arg(long, value_name = "DIR")]
-    sysroot: Option<PathBuf>,
+    pub sysroot: Option<PathBuf>,
 }
 
 /// A core, decompressed, its record, and where its files are searched.

@@ -103,6 +103,15 @@ impl Config {
         Self::load_from(Path::new(PATH))
     }
 
+    /// Reads the configuration, for work that goes on without one: the defaults where it cannot be
+    /// read, which is logged.
+    pub fn load_or_default() -> Self {
+        Self::load().unwrap_or_else(|e| {
+            log::error!("{e:#}, using the defaults");
+            Self::default()
+        })
+    }
+
     /// Reads the configuration of another path; an absent file means the defaults.
     ///
     /// # Errors

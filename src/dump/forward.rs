@@ -94,7 +94,8 @@ fn skip(whose: &Whose<'_>, crash: &Crash) {
     });
 }
 
-/// The host's crashes are not lost for what is ours.
+/// Logs that crashes cannot be counted. They are handed on all the same: a fault of our own run
+/// directory does not cost the host a core.
 fn uncounted(whose: &Whose<'_>, cause: &anyhow::Error) {
     sparingly(whose.registry, "uncounted", || {
         log::warn!("crashes of the host's cannot be counted, ignoring: {cause:#}")

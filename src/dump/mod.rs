@@ -41,8 +41,9 @@ use policy::slots::{Asking, Pool, SlotAnswer};
 use registered::{comm, with_core, without_core};
 use std::ffi::OsString;
 
-/// `oci-coredump handle`, started by the kernel. It ends when the core is whole and the record
-/// written; the kernel has been waiting for that.
+/// `oci-coredump handle`, started by the kernel. The kernel lets the crashed process go when the core
+/// is whole and its record written; after that this goes on with the summary, with the executable
+/// and libraries, and with what `vacuum` removes.
 ///
 /// # Errors
 /// What could not be done, and who crashed.
@@ -61,10 +62,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
         // gathered.
         descriptor::enlarge_pipe(descriptor::stdin(), pages::CHUNK);
     }
-    let config = Config::load().unwrap_or_else(|e| {
-        log::error!("{e:#}, using the defaults");
-        Config::default()
-    });
+    let config = Config::load_or_default();
     // Slots are taken in it, also those of users, whose registries are elsewhere.
     let registry = Registry::open().or_else(|| Registry::create().ok());
     crate::report::count_lines_in(registry.as_ref().and_then(|r| r.forwarded_dir().ok()));
@@ -76,7 +74,8 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             });
             // Nothing is known of it, so it gets none of the slots that are the host's own.
             let who = Owner { uid: crash.said.uid, is_contained: true };
-            return forward_it(crash, who, registry, &config);
+            forward_it(crash, who, registry, &config);
+            return Ok(());
         }
     };
     let origin = container::identify(&facts, registry.as_ref())?;
@@ -99,7 +98,8 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             let who = Owner { uid: owner.unwrap_or(crash.said.uid), is_contained };
             // The earlier handler starts as the kernel would start it: with nothing of ours open.
             drop(facts);
-            forward_it(crash, who, registry, &config)
+            forward_it(crash, who, registry, &config);
+            Ok(())
         }
         Decision::Discard(entry, cause) => {
             without_core(&crash, &facts, &entry, &cause, registry.as_ref(), &config)
@@ -126,44 +126,30 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
                 asking.ask(expected)
             });
             let slot = match asked {
-                Ok(SlotAnswer::Free) => None,
-                Ok(SlotAnswer::Slot(slot)) => Some(slot),
-                Ok(SlotAnswer::Refused(cause)) => {
-                    return without_core(
-                        &crash,
-                        &facts,
-                        &entry,
-                        &cause,
-                        registry.as_ref(),
-                        &config,
-                    );
-                }
+                Ok(SlotAnswer::Free) => Ok(None),
+                Ok(SlotAnswer::Slot(slot)) => Ok(Some(slot)),
+                Ok(SlotAnswer::Refused(cause)) => Err(cause),
                 // A user could have any number of helpers wait for what works for him.
                 Err(e) if entry.user.is_some() => {
-                    let cause =
-                        Cause::Failed(format!("the user's limits cannot be looked at: {e:#}"));
-                    return without_core(
-                        &crash,
-                        &facts,
-                        &entry,
-                        &cause,
-                        registry.as_ref(),
-                        &config,
-                    );
+                    Err(Cause::Failed(format!("the user's limits cannot be looked at: {e:#}")))
                 }
                 // A core that is not counted is better than none.
                 Err(e) => {
                     log::warn!("container {id}: its limits cannot be looked at, ignoring: {e:#}");
-                    None
+                    Ok(None)
                 }
             };
-            with_core(&crash, &facts, &entry, &file, slot, registry.as_ref(), &config)
+            let registry = registry.as_ref();
+            match slot {
+                Ok(slot) => with_core(&crash, &facts, &entry, &file, slot, registry, &config),
+                Err(cause) => without_core(&crash, &facts, &entry, &cause, registry, &config),
+            }
         }
     }
 }
 
 /// `who`: whose process it was.
-fn forward_it(crash: Crash, who: Owner, registry: Option<Registry>, config: &Config) -> Result<()> {
+fn forward_it(crash: Crash, who: Owner, registry: Option<Registry>, config: &Config) {
     let whose = Whose { who, registry: registry.as_ref(), limits: &config.limits };
     let known = |store: &Store| {
         if !Saved::load(store).is_ok_and(|saved| saved.is_some()) {
@@ -191,5 +177,4 @@ fn forward_it(crash: Crash, who: Owner, registry: Option<Registry>, config: &Con
             log::error!("a crash of the host's: {e:#} (further ones are not told of for a minute)")
         });
     }
-    Ok(())
 }

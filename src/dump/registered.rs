@@ -18,6 +18,7 @@ use super::writer::rotate::Stored;
 use crate::cause::Cause;
 use crate::config::Config;
 use crate::crash_counts::CrashCounts;
+use crate::limits::Limits;
 use crate::record::{Location, Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
 use crate::report;
@@ -45,7 +46,7 @@ pub(super) fn without_core(
     record.set_cause(Some(cause));
     let account = entry.account();
     let mut ledger = Ledger::new(config, registry, account.clone(), std::iter::empty());
-    let most = config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX);
+    let most = most_records(config);
     let told = ledger.refuse(&record, most);
     let asking = |r| Asking {
         registry: r,
@@ -232,7 +233,7 @@ pub(super) fn with_core(
     record.keeping = keeps;
     ledger.close(&record);
     count(registry, &record);
-    ledger.note(&record, config.limits.records.filter(|n| *n > 0).unwrap_or(u64::MAX));
+    ledger.note(&record, most_records(config));
     if stuck {
         return parent::let_go(crash, facts);
     }
@@ -292,6 +293,11 @@ pub(super) fn with_core(
 /// A set-user-ID program's rights are not those of whoever started it.
 fn is_itself(facts: &Facts) -> bool {
     !facts.secure && !facts.status.credentials.mixed()
+}
+
+/// How many records an account may have.
+fn most_records(config: &Config) -> u64 {
+    Limits::set(config.limits.records).unwrap_or(u64::MAX)
 }
 
 /// Counts the crash for `metrics`. The process has been let go by then.

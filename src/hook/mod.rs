@@ -59,10 +59,7 @@ pub struct Failure {
 /// The cause. In poststart and poststop it never stops a container.
 pub fn run(stage: Option<Stage>) -> Result<(), Failure> {
     budget::begin(BUDGET);
-    let config = Config::load().unwrap_or_else(|e| {
-        log::error!("{e:#}, using the defaults");
-        Config::default()
-    });
+    let config = Config::load_or_default();
     let failure = |error, stop: bool| Failure { error, stop };
     // Another program may have set the kernel's pattern since, and then no running
     // container would get cores.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How long a killed child may take to end.
 const LAST: Duration = Duration::from_secs(1);
 
-/// How often it is looked at what a child does that does not answer.
+/// The interval at which the state of a child that does not answer is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A child process that runs our own code.

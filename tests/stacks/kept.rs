@@ -59,7 +59,11 @@ impl Crash {
 
     pub fn command(&self, verb: &str, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
-        command.arg(verb).arg("--store").arg(self.path("store")).args(args);
+        command.arg(verb).args(args);
+        // A bundle is in no store.
+        if verb == "export" || !args.iter().any(|arg| arg.ends_with(".tar.zst")) {
+            command.arg("--store").arg(self.path("store"));
+        }
         command
     }
 

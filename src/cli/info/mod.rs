@@ -8,16 +8,16 @@ use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
 use super::private::Private;
 use super::selection::{MATCH, Which, no_match};
-use super::{clock, remote, stack, still_copied, subject, table, unpack};
+use super::source::{Packed, Source};
+use super::{clock, stack, still_copied, subject, table};
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::report::one_line;
-use crate::sys::{file, kernel};
+use crate::sys::file;
 use anyhow::{Context, Result};
-use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +35,9 @@ const RECORD: usize = 1 << 20;
 ///
 /// Function names come from the container's own files while it runs, else from the kept
 /// executables and libraries. A file is used only if its build-id is the one in the core. A
-/// process without any privileges reads the core.
+/// process without any privileges reads the core. A MATCH that ends in .tar.zst is a bundle that
+/// `export` has written, and one such as s3://BUCKET/... an uploaded one, which
+/// oci-coredump-ship fetches.
 ///
 /// Example: oci-coredump info nginx --since today
 #[derive(Debug, clap::Args)]
@@ -76,10 +78,11 @@ pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
 
 /// Prints the selected crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
-    if let Some(url) = args.which.url() {
-        return run_bundle(out, remote::fetch(url)?, args.json);
-    }
-    let (chosen, query) = &args.which.choose()?;
+    let others = [("--sysroot", args.sysroot.is_some()), ("-n", args.newest != 1)];
+    let (chosen, query) = &match args.which.source(&others)? {
+        Source::Packed(packed) => return run_packed(out, packed, args.json),
+        Source::Records(chosen, query) => (chosen, query),
+    };
     if let Some(path) = &args.core {
         let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
         let reading = decompressed(core)
@@ -142,14 +145,10 @@ fn status(is_whole: bool) -> ExitCode {
     if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints a crash from a fetched bundle: its record, and what its core says.
-fn run_bundle(out: &mut impl Write, packed: File, json: bool) -> Result<ExitCode> {
-    let tar = decompressed(packed)?;
+/// Prints a crash from a bundle: its record, and what its core says.
+fn run_packed(out: &mut impl Write, packed: Packed<'_>, json: bool) -> Result<ExitCode> {
     file::set_umask(0o077);
-    let dir = Private::new(false)?;
-    let (tree, at) = dir.tree("crash")?;
-    let room = kernel::free_bytes(&at).unwrap_or(0) / 10 * 9;
-    unpack::unpack(&tar, &tree, room).context("unpack")?;
+    let (_dir, at) = packed.unpack(|| Private::new(false))?;
     let core = subject::open_named(&at.join("core"))?;
     // A bundle without executables has no such directory.
     let paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);

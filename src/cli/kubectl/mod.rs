@@ -4,6 +4,7 @@
 mod cluster;
 
 use super::debug::{self, Debugger};
+use super::source::Packed;
 use super::target_file::Target;
 use crate::report::{self, LogTarget};
 use crate::sys::file;
@@ -135,7 +136,7 @@ impl Plugin {
                     as_root: false,
                     debuginfod: false,
                 };
-                debug::run_bundle(&bundle, &debugger).context("debug")
+                debug::run_packed(Packed::Bundle(&bundle), &debugger).context("debug")
             }
         }
     }

@@ -30,9 +30,7 @@ pub(crate) enum Origin {
 pub(crate) fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Origin> {
     let own = ns::own("mnt")?;
     let found = match registry {
-        Some(r) if facts.mount_ns != own => {
-            by_mount_ns(facts, r).or_else(|| by_cgroup(facts, r)).or_else(|| by_pid_ns(facts, r))
-        }
+        Some(registry) if facts.mount_ns != own => look_up(facts, registry),
         _ => None,
     };
     let found = found.or_else(|| {
@@ -51,10 +49,13 @@ pub(crate) fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Ori
 /// root's registry alone.)
 fn of_user(facts: &Facts, user_ns: &OwnedFd) -> Option<Entry> {
     let uid = ns::owner(user_ns).filter(|uid| *uid != 0)?;
-    let registry = Registry::of_user(uid)?;
-    by_mount_ns(facts, &registry)
-        .or_else(|| by_cgroup(facts, &registry))
-        .or_else(|| by_pid_ns(facts, &registry))
+    look_up(facts, &Registry::of_user(uid)?)
+}
+
+fn look_up(facts: &Facts, registry: &Registry) -> Option<Entry> {
+    by_mount_ns(facts, registry)
+        .or_else(|| by_cgroup(facts, registry))
+        .or_else(|| by_pid_ns(facts, registry))
 }
 
 fn in_cgroup_of(facts: &Facts, entry: &Entry) -> bool {

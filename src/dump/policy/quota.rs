@@ -77,7 +77,8 @@ pub(crate) fn slots(limits: &Limits) -> Option<u64> {
     }
 }
 
-/// What of the places of all those may have that are not the host's own.
+/// How many of `all` places contained processes may have together: three quarters. The rest is for
+/// the host's own processes.
 pub(crate) fn share(all: u64) -> u64 {
     all - all / 4
 }

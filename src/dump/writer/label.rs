@@ -20,7 +20,7 @@ pub(crate) struct Labeller<'a> {
 pub(crate) struct Ready {
     /// The crasher may not remove what has the name.
     pub keep_old: bool,
-    /// What went wrong and does not count.
+    /// What went wrong without keeping the core from being written, for the log.
     pub note: Option<String>,
 }
 

@@ -17,7 +17,7 @@ pub(crate) enum Message {
         /// Cores in the host's store that have to go for this one: the parent's to remove.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         goes: Vec<Identity>,
-        /// What went wrong and does not count.
+        /// What went wrong without keeping the core from being written, for the log.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
