@@ -99,6 +99,11 @@ fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
 /// podman's `precreate` stage, which edits the configuration before the runtime reads it.
 fn precreate() -> ExitCode {
     report::init(LogTarget::HostAndStderr, false);
+    std::panic::set_hook(Box::new(|info| {
+        log::error!("hook precreate: this is a defect of oci-coredump, please report it: {info}");
+        // podman takes what is on stdout for the configuration, and fails without it.
+        std::process::exit(i32::from(engine::precreate::hand_on().is_err()))
+    }));
     match engine::precreate::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

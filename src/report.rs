@@ -196,3 +196,15 @@ fn to_kernel(level: Level, line: &str) -> bool {
         .and_then(|mut f| f.write_all(text.as_bytes()))
         .is_ok()
 }
+
+/// For work that goes on after a failure: Ok if nothing failed, else the first error; the others are
+/// logged.
+///
+/// # Errors
+/// The first one.
+pub(crate) fn all_or_first(failed: Vec<anyhow::Error>) -> anyhow::Result<()> {
+    let mut failed = failed.into_iter();
+    let first = failed.next();
+    failed.for_each(|e| log::error!("{e:#}"));
+    first.map_or(Ok(()), Err)
+}

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -75,12 +75,14 @@ impl Runtime {
 
     /// Runs a command of the runtime, or of what stands before it, to its end.
     pub fn output(&self, command: &mut Command) -> Output {
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let output = match self.kind {
                 Kind::Youki => nudged(command),
                 _ => command.output().unwrap(),
             };
-            if output.status.success() || !self.stumbled(&String::from_utf8_lossy(&output.stderr)) {
+            let stumbled = || self.stumbled(&String::from_utf8_lossy(&output.stderr));
+            if output.status.success() || Instant::now() > deadline || !stumbled() {
                 return output;
             }
         }
@@ -112,6 +114,7 @@ impl Runtime {
     pub fn try_create<'r>(&'r self, bundle: &Bundle, id: &str) -> Result<Container<'r>, String> {
         bundle.write();
         let output = |name: &str| File::create(bundle.path().join(name)).unwrap();
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let mut command = self.command();
             command.arg("create").arg("--bundle").arg(bundle.path()).arg(id);
@@ -124,7 +127,7 @@ impl Runtime {
                 return Ok(container);
             }
             let log = container.stderr();
-            if !self.stumbled(&log) {
+            if Instant::now() > deadline || !self.stumbled(&log) {
                 return Err(log);
             }
         }
@@ -313,11 +316,15 @@ pub fn steady(kind: Kind, directory: &Path, program: &Path) -> PathBuf {
     if kind != Kind::Youki {
         return program.to_owned();
     }
-    let text = "#!/bin/sh\nlog=$(mktemp)\n\
+    let text = "#!/bin/sh\nlog=$(mktemp); deadline=$(($(date +%s) + SECONDS))\n\
                 while :; do\n    \"PROGRAM\" \"$@\" 2>\"$log\"; status=$?\n    grep -q 'failed to \
-                seal' \"$log\" || break\ndone\n\
+                seal' \"$log\" || break\n    [ \"$(date +%s)\" -lt \"$deadline\" ] || \
+                break\ndone\n\
                 cat \"$log\" >&2; rm \"$log\"; exit $status\n";
-    script(&directory.join("steady"), &text.replace("PROGRAM", &program.display().to_string()))
+    let text = text
+        .replace("PROGRAM", &program.display().to_string())
+        .replace("SECONDS", &DEADLINE.as_secs().to_string());
+    script(&directory.join("steady"), &text)
 }
 
 /// Writes a script that stands for a runtime.

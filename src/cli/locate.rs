@@ -276,7 +276,10 @@ fn named(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
         return Err(State::None);
     }
     let file = match (record.host_bytes(), record.core_bytes()) {
-        (Some(path), _) => open_on_host(&path, record.host_dir.as_deref()),
+        (Some(path), _) => {
+            let volume = record.host_dir.as_deref().map(Path::new);
+            resolve::open_file_on_host(Path::new(proc::os(&path)), volume)
+        }
         (None, Some(path)) => {
             let root = container_root(record, registry).ok_or(State::Missing)?;
             resolve::open_file_below(root, proc::os(&path), Below::InRoot)
@@ -288,26 +291,6 @@ fn named(record: &Record, registry: Option<&Registry>) -> Result<File, State> {
         Errno::WOULDBLOCK => State::Leased,
         _ => State::Missing,
     })
-}
-
-/// Opens a core on the host. Names and links below the volume `dir` are under the container's
-/// control and cannot lead out of it. Without a known volume no link is followed at all.
-fn open_on_host(path: &[u8], dir: Option<&str>) -> Result<File, Errno> {
-    let errno = |e: anyhow::Error| e.root_cause().downcast_ref().copied().unwrap_or(Errno::NOENT);
-    let relative = |path: &[u8]| path[path.iter().take_while(|b| **b == b'/').count()..].to_vec();
-    let below = dir.and_then(|d| Some((d, relative(path.strip_prefix(d.as_bytes())?))));
-    match below {
-        Some((dir, rest)) => resolve::open_file_below(
-            file::open_dir(Path::new(dir)).map_err(errno)?,
-            proc::os(&rest),
-            Below::InRoot,
-        ),
-        None => resolve::open_file_below(
-            file::open_dir(Path::new("/")).map_err(errno)?,
-            proc::os(&relative(path)),
-            Below::NoLinks,
-        ),
-    }
 }
 
 /// The root directory of a record's container, if that still runs: its init process must be the

@@ -3,7 +3,7 @@
 use super::usage::WrongUsage;
 use crate::sys::new_file::NewFile;
 use crate::sys::{AsFd, file};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write, stdout};
@@ -68,12 +68,33 @@ impl Target {
     /// # Errors
     /// Those of `write`, and that the file cannot be made.
     pub(super) fn make(&self, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
+        self.make_by(write, NewFile::name)
+    }
+
+    /// The same for a name that the user has not chosen: an earlier file stays.
+    ///
+    /// # Errors
+    /// Also: the file is there.
+    pub(super) fn make_new(&self, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
+        ensure!(
+            self.output.symlink_metadata().is_err(),
+            "{} is there already: remove it, or name another file with --output",
+            self.output.display()
+        );
+        self.make_by(write, NewFile::name_new)
+    }
+
+    fn make_by(
+        &self,
+        write: impl FnOnce(&File) -> Result<()>,
+        finish: impl FnOnce(NewFile, &OsStr) -> Result<()>,
+    ) -> Result<()> {
         let (dir, name) = parts(&self.output)?;
         let new = file::open_dir(dir)
             .and_then(|dir| NewFile::create(dir.as_fd()))
             .with_context(|| format!("make {}", self.output.display()))?;
         write(new.file()).with_context(|| format!("write {}", self.output.display()))?;
-        new.name(name).with_context(|| format!("make {}", self.output.display()))
+        finish(new, name).with_context(|| format!("make {}", self.output.display()))
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
     if !dry_run {
         need_root()?;
     }
-    engine::uninstall_all(out, dry_run)?;
+    let engines = engine::uninstall_all(out, dry_run);
     if dry_run {
         let saved = Store::peek(&config).and_then(|s| Saved::load(&s).unwrap_or(None));
         match saved {
@@ -83,7 +83,7 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
             "would remove {RUN_DIR}{}",
             if purge { format!(" and {}", config.store.display()) } else { String::new() }
         )?;
-        return Ok(());
+        return engines;
     }
     // The service first, or it would restore our pattern.
     systemctl(&["disable", "--now"]);
@@ -118,12 +118,22 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
         )?;
     }
     remove(out, Path::new(RUN_DIR))?;
-    match (purge, had_store) {
-        (true, true) => purge_store(out, &config.store),
-        // Made just now, to look into.
-        (true, false) => Store::purge(&config.store).map(drop),
-        (false, _) => tidy(out, &config.store),
+    // The store has the log by which an engine that failed can be restored later.
+    if purge && engines.is_err() {
+        writeln!(
+            out,
+            "{} stays: it has what the engines' configuration was before; `uninstall --purge` \
+             again when they can be restored",
+            config.store.display()
+        )?;
     }
+    match (purge && engines.is_ok(), had_store) {
+        (true, true) => purge_store(out, &config.store)?,
+        // Made just now, to look into.
+        (true, false) => Store::purge(&config.store).map(drop)?,
+        (false, _) => tidy(out, &config.store)?,
+    }
+    engines
 }
 
 fn purge_store(out: &mut impl Write, store: &Path) -> Result<()> {

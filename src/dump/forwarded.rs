@@ -4,11 +4,11 @@
 //! how long it runs: its process ID and start time are noted, and count for as long as that process
 //! lives.
 
-use crate::dump::policy::quota::share;
-use crate::limits::Limits;
+use crate::dump::policy::quota::{self, share};
+use crate::limits::{Free, Limits};
 use crate::registry::Registry;
 use crate::sys::proc::{self, Proc};
-use crate::sys::{OwnedFd, file, kernel};
+use crate::sys::{OwnedFd, file};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -54,7 +54,8 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// Whose slots it takes. A container's root is not the host's; and IDs are many.
+    /// Whose slots it takes. Root in a container is another account than root on the host. One
+    /// account stands for several user IDs, since a container can have all of them.
     pub(super) fn account(self) -> String {
         let kind = if self.is_contained { "in" } else { "uid" };
         format!(".{kind}-{}", self.uid % DOORS)
@@ -62,7 +63,7 @@ impl Owner {
 }
 
 /// How many there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Most {
     /// Of all users; 0 is no limit.
     pub all: u64,
@@ -72,6 +73,8 @@ pub(super) struct Most {
     pub contained: u64,
     /// How long a further one waits.
     pub wait: Duration,
+    /// What of the host's memory must be available for one to wait.
+    pub min_memory: Option<Free>,
 }
 
 impl Most {
@@ -85,8 +88,9 @@ impl Most {
                 each: limits.concurrent.unwrap_or(0),
                 contained: share(limits.host_concurrent.unwrap_or(0)),
                 wait: Duration::from_secs(limits.wait.unwrap_or(0)),
+                min_memory: limits.min_memory,
             },
-            n => Most { all: n.into(), each: 0, contained: 0, wait: Duration::ZERO },
+            n => Most { all: n.into(), ..Most::default() },
         }
     }
 
@@ -141,7 +145,7 @@ pub(super) fn enter(
         Entry::Full => {}
         known => return Ok(known),
     }
-    if most.wait.is_zero() || no_memory() {
+    if most.wait.is_zero() || quota::room_to_wait(most.min_memory).is_err() {
         return Ok(Entry::Full);
     }
     let door = file::open_lock(&dir, format!("door-{}", who.uid % DOORS).as_ref())?;
@@ -160,11 +164,6 @@ pub(super) fn enter(
         }
         std::thread::sleep(AGAIN);
     }
-}
-
-/// A crash that waits keeps a process of ours alive, which takes memory of the host.
-fn no_memory() -> bool {
-    kernel::memory().is_ok_and(|(total, available)| available < total / 20)
 }
 
 fn attempt(dir: &OwnedFd, most: Most, who: Owner, crashed: Option<Crashed>) -> Result<Entry> {
@@ -220,11 +219,12 @@ mod tests {
         assert_ne!(of(0).account(), Owner { uid: 0, is_contained: true }.account());
         assert_eq!(of(7).account(), of(7 + DOORS).account());
         let kernel = Most::of(2, &limits);
-        assert_eq!(kernel, Most { all: 2, each: 0, contained: 0, wait: Duration::ZERO });
+        assert_eq!(kernel, Most { all: 2, ..Most::default() });
         assert!(kernel.has_room(&busy(&[7], false), of(7)));
         assert!(!kernel.has_room(&busy(&[7, 8], false), of(9)));
         let ours = Most::of(0, &limits);
         assert_eq!((ours.all, ours.each, ours.contained), (256, 64, 192));
+        assert_eq!(ours.min_memory, limits.min_memory);
         assert!(!ours.has_room(&busy(&[7; 64], false), of(7)));
         assert!(ours.has_room(&busy(&[7; 64], false), of(8)));
         assert!(!ours.has_room(&busy(&[7; 256], false), of(8)));
@@ -233,7 +233,7 @@ mod tests {
         let contained = Owner { uid: 500, is_contained: true };
         assert!(!ours.has_room(&busy(&ids, true), contained));
         assert!(ours.has_room(&busy(&ids, true), of(0)));
-        let none = Most { all: 0, each: 0, contained: 0, wait: Duration::ZERO };
+        let none = Most::default();
         assert!(none.has_room(&busy(&[7; 999], true), contained));
     }
 }

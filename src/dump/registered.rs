@@ -191,14 +191,15 @@ pub(super) fn with_core(
         remember(slot, root, &inside, &written, stored);
     }
     let mut nested = None;
+    let volume = mount.map(|(_, source)| source.as_str());
     if let Some(made) = written.made
         && !given_up
-        && (mount.is_none() || !answers_at(host.as_deref(), made.id))
+        && (mount.is_none() || !answers_at(host.as_deref(), volume, made.id))
     {
         // Below another root the directory may still be the one that the hook knows.
         let is_below = !file.at_home || root != b"/";
         let same = plan::host_path(&plan::inside_path(&file.path, b"/", b"/"), mount)
-            .filter(|path| is_below && answers_at(Some(path), made.id));
+            .filter(|path| is_below && answers_at(Some(path), volume, made.id));
         if let Some(path) = same {
             record.set_paths(Some(&inside), Some(&path));
             record.host_dir = mount.map(|(_, source)| printable(source.as_ref()));

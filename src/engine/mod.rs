@@ -29,6 +29,7 @@ pub mod spec;
 pub use options::{Engine, Options, Program, RUNTIME_NAME};
 
 use crate::config::Config;
+use crate::report;
 use anyhow::{Context, Result};
 use change::{Change, EngineChanges};
 use change_log::ChangeLog;
@@ -119,15 +120,7 @@ pub fn uninstall(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<
         )?,
         Engine::Podman | Engine::Crio => {}
     }
-    all_or_first(undone.failed).with_context(context)
-}
-
-/// Ok if nothing failed, else the first error; the others are logged.
-fn all_or_first(failed: Vec<anyhow::Error>) -> Result<()> {
-    let mut failed = failed.into_iter();
-    let first = failed.next();
-    failed.for_each(|e| log::error!("{e:#}"));
-    first.map_or(Ok(()), Err)
+    report::all_or_first(undone.failed).with_context(context)
 }
 
 /// Removes only our part of a file that another program has changed since. `before`: its text
@@ -156,7 +149,7 @@ pub fn uninstall_all(out: &mut impl Write, dry_run: bool) -> Result<()> {
         };
         failed.extend(done.err());
     }
-    all_or_first(failed)
+    report::all_or_first(failed)
 }
 
 /// The engines that were configured, with the paths that are no longer as they were left.

@@ -47,7 +47,7 @@ pub(super) fn apply(
         for step in &plan.steps {
             let result = in_container(site, &rootfs, request, step, &mut place, &mut done);
             if let Err(e) = result {
-                change::revert_inside(&done, site, &rootfs);
+                change::log_each(site, &change::revert_inside(&done, site, &rootfs).1);
                 return Err(e.context(step.to_string()));
             }
         }
@@ -67,7 +67,7 @@ pub(super) fn apply(
     }
     for step in &plan.steps {
         if let Err(e) = on_host(site, request, step, &mut applied) {
-            applied.changes.revert(site, find);
+            applied.changes.revert(site, find).log(site);
             return Err(e.context(step.to_string()));
         }
     }

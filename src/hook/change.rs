@@ -26,7 +26,7 @@ pub(super) struct Changes {
 }
 
 /// A change that takes the container's file system to revert.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum InContainer {
     /// This directory was made.
     Directory(PathBuf),
@@ -52,42 +52,82 @@ pub(super) enum OnHost {
     Limits(Vec<Previous<(Limit, Limit)>>),
     /// Their `coredump_filter`, as /proc gives it: hexadecimal digits.
     Filters(Vec<Previous<String>>),
-    /// The container was registered. Of which first process, by its PID and the time of its start:
-    /// IDs are reused.
+    /// The container was registered. The PID of its first process and the time when that started
+    /// tell it from a later container with the same ID.
     Registration { pid: i32, start_time: u64 },
     /// Its pattern was written to the kernel.
     KernelPattern,
 }
 
 impl Changes {
-    /// Reverts all, the last one first, each as far as possible: what fails is logged. `find` opens
-    /// the container's file system.
-    pub(super) fn revert(&self, site: &Site<'_>, find: impl FnOnce() -> Result<Rootfs>) {
-        for change in self.on_host.iter().rev() {
-            attempt(site, change, change.revert(site));
+    /// Reverts all, the last one first, each as far as possible. `find` opens the container's file
+    /// system.
+    pub(super) fn revert(self, site: &Site<'_>, find: impl FnOnce() -> Result<Rootfs>) -> Left {
+        let Changes { in_container, on_host } = self;
+        let (on_host, mut why) = revert_each(on_host, |change| change.revert(site));
+        let mut left = Changes { on_host, ..Changes::default() };
+        if !in_container.is_empty() {
+            let reverted = inside::run(|| Ok(revert_inside(&in_container, site, &find()?)));
+            let (remaining, more) = reverted
+                .unwrap_or_else(|e| (in_container.clone(), vec![cannot(&in_container, &e)]));
+            left.in_container = remaining;
+            why.extend(more);
         }
-        if self.in_container.is_empty() {
-            return;
-        }
-        let reverted = inside::run(|| {
-            revert_inside(&self.in_container, site, &find()?);
-            Ok(())
-        });
-        attempt(site, &self.in_container, reverted);
+        Left { changes: left, why }
+    }
+}
+
+/// What could not be reverted.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// The changes that are still there, in their order.
+    pub changes: Changes,
+    /// Why, a line each.
+    pub why: Vec<String>,
+}
+
+impl Left {
+    /// Logs it, where something else has failed already and nothing more can be done.
+    pub(super) fn log(&self, site: &Site<'_>) {
+        log_each(site, &self.why);
     }
 }
 
 /// Reverts changes in the container, the last one first. In the child that [`inside::run`] makes.
-pub(super) fn revert_inside(changes: &[InContainer], site: &Site<'_>, rootfs: &Rootfs) {
-    for change in changes.iter().rev() {
-        attempt(site, change, change.revert(site, rootfs));
+/// Returns what is left, and why.
+pub(super) fn revert_inside(
+    changes: &[InContainer],
+    site: &Site<'_>,
+    rootfs: &Rootfs,
+) -> (Vec<InContainer>, Vec<String>) {
+    revert_each(changes.to_vec(), |change| change.revert(site, rootfs))
+}
+
+/// Logs why changes are left.
+pub(super) fn log_each(site: &Site<'_>, why: &[String]) {
+    for line in why {
+        log::warn!("container {}: {line}, ignoring", site.id);
     }
 }
 
-fn attempt(site: &Site<'_>, change: &impl Debug, result: Result<()>) {
-    if let Err(e) = result {
-        log::warn!("container {}: cannot undo {change:?}, ignoring: {e:#}", site.id);
+/// Reverts each, the last one first. Returns those that are left, in their order, and why.
+fn revert_each<C: Debug>(
+    changes: Vec<C>,
+    revert: impl Fn(&C) -> Result<()>,
+) -> (Vec<C>, Vec<String>) {
+    let (mut left, mut why) = (Vec::new(), Vec::new());
+    for change in changes.into_iter().rev() {
+        if let Err(e) = revert(&change) {
+            why.push(cannot(&change, &e));
+            left.push(change);
+        }
     }
+    left.reverse();
+    (left, why)
+}
+
+fn cannot(change: &impl Debug, error: &anyhow::Error) -> String {
+    format!("cannot undo {change:?}: {error:#}")
 }
 
 impl InContainer {
@@ -142,5 +182,27 @@ impl OnHost {
                 sysctl::release(&store, site.id)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::bail;
+    use std::cell::RefCell;
+
+    #[test]
+    fn what_cannot_be_reverted_is_left_in_its_order() {
+        let tried = RefCell::new(Vec::new());
+        let (left, why) = revert_each(vec![1, 2, 3, 4], |n| {
+            tried.borrow_mut().push(*n);
+            match n % 2 {
+                0 => bail!("it is even"),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(*tried.borrow(), [4, 3, 2, 1]);
+        assert_eq!(left, [2, 4]);
+        assert_eq!(why, ["cannot undo 4: it is even", "cannot undo 2: it is even"]);
     }
 }

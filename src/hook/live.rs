@@ -73,7 +73,7 @@ pub fn enable(
     let site = site(&registry, config, id, processes::identity(pid, &process)?, process);
     let applied = apply::apply(&site, &request, &plan, find)?;
     if let Err(e) = keep(&registry, id, &applied.changes) {
-        applied.changes.revert(&site, find);
+        applied.changes.revert(&site, find).log(&site);
         return Err(e);
     }
     let mut notes = plan.notes;
@@ -85,7 +85,8 @@ pub fn enable(
 /// Undoes [`enable`]: the container is as it was before. Its cores stay.
 ///
 /// # Errors
-/// The container was not enabled.
+/// The container was not enabled; or something could not be undone. Then that is kept, and the
+/// container stays registered, so that it can be disabled again.
 pub fn disable(id: &str, config: &Config) -> Result<()> {
     let registry = Registry::open().context("no container is registered")?;
     let entry = registry.get(id).with_context(|| format!("container {id} is not registered"))?;
@@ -99,7 +100,7 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
     if entry.init_lives() {
         let pid = entry.init.pid;
         let site = site(&registry, config, id, entry.init, Proc::open(pid)?);
-        changes.revert(&site, || Rootfs::running(&Proc::open(pid)?, pid));
+        revert(changes, &site, || Rootfs::running(&Proc::open(pid)?, pid))?;
     } else {
         let _lock = registry.lock()?;
         registry.remove(id)?;
@@ -108,6 +109,32 @@ pub fn disable(id: &str, config: &Config) -> Result<()> {
     }
     file::unlink(directory(&registry)?, id.as_ref())?;
     store.forget_empty(id).map(drop)
+}
+
+/// Reverts the changes of a running container, its registration last. What is left is written to
+/// its file.
+fn revert(changes: Changes, site: &Site<'_>, find: impl FnOnce() -> Result<Rootfs>) -> Result<()> {
+    let Changes { in_container, on_host } = changes;
+    let (registration, on_host) =
+        on_host.into_iter().partition(|c| matches!(c, OnHost::Registration { .. }));
+    let registration = Changes { on_host: registration, ..Changes::default() };
+    let mut left = Changes { in_container, on_host }.revert(site, find);
+    if left.why.is_empty() {
+        left = registration.revert(site, || bail!("nothing of it is in the container"));
+    } else {
+        left.changes.on_host.extend(registration.on_host);
+    }
+    if left.why.is_empty() {
+        return Ok(());
+    }
+    write(directory(site.registry)?, site.id, &left.changes)?;
+    bail!(
+        "container {} is disabled in part, what is left is kept in {}/enabled/{}; remove the cause          and disable it again: {}",
+        site.id,
+        crate::config::RUN_DIR,
+        site.id,
+        left.why.join("; ")
+    )
 }
 
 fn site<'a>(
@@ -148,8 +175,14 @@ fn keep(registry: &Registry, id: &str, changes: &Changes) -> Result<()> {
     let dir = directory(registry)?;
     let is_gone = |name: &str| registry.get(name).is_none();
     for old in file::names(&dir)?.iter().filter(|name| name.to_str().is_none_or(is_gone)) {
-        file::unlink(&dir, old)?;
+        if let Err(e) = file::unlink(&dir, old) {
+            log::warn!("enabled/{} cannot be removed, ignoring: {e:#}", old.display());
+        }
     }
+    write(dir, id, changes)
+}
+
+fn write(dir: OwnedFd, id: &str, changes: &Changes) -> Result<()> {
     file::replace(dir, id.as_ref(), &serde_json::to_vec(changes)?, 0o600)
 }
 

@@ -28,7 +28,7 @@ use crate::sys::proc::Proc;
 
 use crate::sys::user::{self, Who};
 use crate::sys::{budget, file, ns, selinux, text};
-use crate::{sysctl, users, vacuum};
+use crate::{report, sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
 use processes::CORE_LIMIT;
 use request::{Asked, Request};
@@ -248,7 +248,7 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
         return Ok(());
     }
     let lock = registry.lock()?;
-    let mut gone = Vec::new();
+    let (mut gone, mut failed) = (Vec::new(), Vec::new());
     if let Some(entry) = known {
         registry.remove(&state.id)?;
         registry.remove_views(&state.id)?;
@@ -260,10 +260,10 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     let is_root = user::who() == Who::Root;
     if is_root && config.mode == Mode::Kernel {
         let store = Store::open(config)?;
-        for RemovedContainer { id, .. } in &gone {
-            sysctl::release(&store, id)
-                .with_context(|| format!("kernel.core_pattern of container {id}"))?;
-        }
+        failed.extend(gone.iter().filter_map(|RemovedContainer { id, .. }| {
+            let released = sysctl::release(&store, id);
+            released.with_context(|| format!("kernel.core_pattern of container {id}")).err()
+        }));
     }
     drop(lock);
     if due && let Err(e) = registry.forget_old_accounts() {
@@ -278,16 +278,18 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
                 );
             }
         }
-        return vacuum::now_and_then(config);
+        failed.extend(vacuum::now_and_then(config).err());
+        return report::all_or_first(failed);
     }
     // podman, which runs this stage itself, does not pass the user's home directory;
     // the entries have the store.
-    for (id, store) in gone.into_iter().filter_map(|g| Some((g.id, g.store?))) {
-        if let Some(store) = Store::look(&store)? {
-            store.forget_empty(&id)?;
-        }
-    }
-    Ok(())
+    let forget =
+        |RemovedContainer { id, store }| match store.map(|s| Store::look(&s)).transpose()? {
+            Some(Some(store)) => store.forget_empty(&id).map(drop),
+            _ => Ok(()),
+        };
+    failed.extend(gone.into_iter().filter_map(|container| forget(container).err()));
+    report::all_or_first(failed)
 }
 
 /// What the hook would do for a bundle.

@@ -3,7 +3,7 @@
 use super::executor::{Executor, executor};
 use super::file;
 use anyhow::{Context, Result};
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -63,26 +63,63 @@ impl NewFile {
         &self.file
     }
 
+    /// Gives it its name, unless there is a file of that name: `EEXIST`.
+    ///
+    /// # References
+    /// linkat(2), which never replaces; renameat2(2), `RENAME_NOREPLACE`, Linux 3.15.
+    pub fn name_new(self, name: &OsStr) -> Result<()> {
+        match &self.temporary {
+            Some(Temporary { name: between, .. }) => {
+                let flags = RenameFlags::NOREPLACE;
+                fs::renameat_with(&self.dir, between, &self.dir, name, flags).context("renameat2")
+            }
+            None => self.link(name).context("linkat"),
+        }
+    }
+
+    fn link(&self, name: &OsStr) -> rustix::io::Result<()> {
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        fs::linkat(fs::CWD, own.as_str(), &self.dir, name, AtFlags::SYMLINK_FOLLOW)
+    }
+
     /// Gives it its name, replacing a file of that name.
     pub fn name(mut self, name: &OsStr) -> Result<()> {
         let between = match self.temporary.take() {
             Some(temporary) => temporary,
             None => {
-                let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                let link = |name: &OsStr| {
-                    let flags = AtFlags::SYMLINK_FOLLOW;
-                    fs::linkat(fs::CWD, own.as_str(), &self.dir, name, flags)
-                };
-                match link(name) {
+                match self.link(name) {
                     Err(Errno::EXIST) => {}
                     other => return other.context("linkat"),
                 }
                 let between = Temporary::new(&self.dir)?;
-                link(&between.name).context("linkat")?;
+                self.link(&between.name).context("linkat")?;
                 between
             }
         };
         // What is left of the temporary name is removed when it is dropped.
         fs::renameat(&self.dir, &between.name, &self.dir, name).context("renameat")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_new_name_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |text: &str| {
+            let new = NewFile::create(file::open_dir(dir.path()).unwrap()).unwrap();
+            new.file().write_all(text.as_bytes()).unwrap();
+            new
+        };
+        make("first").name_new("x".as_ref()).unwrap();
+        let e = make("second").name_new("x".as_ref()).unwrap_err();
+        assert_eq!(e.downcast_ref(), Some(&Errno::EXIST));
+        assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), b"first");
+        make("third").name("x".as_ref()).unwrap();
+        assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), b"third");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -59,6 +59,29 @@ pub fn open_file_below(
     open_file_by(own_files().map_err(|_| Errno::NOENT)?, root, path, below, OFlags::RDONLY)
 }
 
+/// Finds a path on the host (`O_PATH`). Names and links below `volume`, a directory of the host that
+/// a container sees, are under the container's control and cannot lead out of it. Where there is no
+/// volume, or the path is not below it, no link is followed at all.
+pub fn on_host(path: &Path, volume: Option<&Path>) -> rustix::io::Result<OwnedFd> {
+    let open = |dir: &Path| {
+        open_dir(dir).map_err(|e| e.root_cause().downcast_ref().copied().unwrap_or(Errno::NOENT))
+    };
+    match volume.and_then(|volume| Some((volume, path.strip_prefix(volume).ok()?))) {
+        Some((volume, rest)) => resolve(open(volume)?, rest.as_os_str(), Below::InRoot, false),
+        None => {
+            let root = Path::new("/");
+            let rest = path.strip_prefix(root).map_err(|_| Errno::INVAL)?;
+            resolve(open(root)?, rest.as_os_str(), Below::NoLinks, false)
+        }
+    }
+}
+
+/// Opens the regular file that [`on_host`] finds for reading.
+pub fn open_file_on_host(path: &Path, volume: Option<&Path>) -> rustix::io::Result<std::fs::File> {
+    let own = own_files().map_err(|_| Errno::NOENT)?;
+    open_again(own, on_host(path, volume)?, OFlags::RDONLY)
+}
+
 /// The directory through which this process can reopen its descriptors, for a process that will
 /// change its root, where /proc may be missing or forged.
 ///

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use cluster::{Agent, Cluster, words};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,7 +53,8 @@ enum Verb {
     Export {
         #[command(flatten)]
         which: Which,
-        /// Write to this file instead of POD.tar.zst; - is stdout.
+        /// Write to this file, replacing it, instead of POD.tar.zst (or POD.core), which must not be
+        /// there yet; - is stdout.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
         /// Fetch only the core.
@@ -111,14 +113,22 @@ impl Plugin {
                 ));
                 let target = Target { output: output.clone().unwrap_or(default) };
                 target.check_binary()?;
-                self.fetch(&agent, &matches, *core_only, &target)?;
+                let fetch = |to: &File| self.fetch(&agent, &matches, *core_only, Some(to));
+                match output {
+                    None => target.make_new(fetch)?,
+                    Some(_) if target.is_stdout() => {
+                        self.fetch(&agent, &matches, *core_only, None)?;
+                    }
+                    Some(_) => target.make(fetch)?,
+                }
                 Ok(ExitCode::SUCCESS)
             }
             Verb::Debug { which, debugger, arguments } => {
                 let (agent, matches) = self.cluster.newest(&which.pod, &which.matches)?;
                 let scratch = tempfile::tempdir_in("/var/tmp").context("make a directory")?;
                 let bundle = scratch.path().join("crash.tar.zst");
-                self.fetch(&agent, &matches, false, &Target { output: bundle.clone() })?;
+                let target = Target { output: bundle.clone() };
+                target.make(|to| self.fetch(&agent, &matches, false, Some(to)))?;
                 let debugger = Debugger {
                     program: debugger.clone(),
                     arguments: arguments.clone(),
@@ -145,27 +155,22 @@ impl Plugin {
         Ok(code)
     }
 
-    /// Streams a crash to a file, which appears only when it is whole.
+    /// Streams a crash to a file, or to stdout.
     fn fetch(
         &self,
         agent: &Agent,
         matches: &[String],
         core_only: bool,
-        output: &Target,
+        to: Option<&File>,
     ) -> Result<()> {
         let options: &[&str] = if core_only { &["-o", "-", "--core-only"] } else { &["-o", "-"] };
         let mut command = self.cluster.on(agent, &words("export", options, matches));
-        let done = |status: std::process::ExitStatus| {
-            ensure!(status.success(), "export on node {}: kubectl: {status}", agent.node);
-            Ok(())
-        };
-        match output.is_stdout() {
-            true => done(command.status().context("start kubectl")?),
-            false => output.make(|new| {
-                let to = new.try_clone().context("dup")?;
-                done(command.stdout(to).status().context("start kubectl")?)
-            }),
+        if let Some(to) = to {
+            command.stdout(to.try_clone().context("dup")?);
         }
+        let status = command.status().context("start kubectl")?;
+        ensure!(status.success(), "export on node {}: kubectl: {status}", agent.node);
+        Ok(())
     }
 }
 

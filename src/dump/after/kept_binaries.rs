@@ -14,6 +14,7 @@ use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
 use crate::dump::writer::place::split;
 use crate::elf::{self, Source};
+use crate::report;
 use crate::store::Store;
 use crate::store::binaries::Binaries;
 use crate::store::pot::{Pot, Wanted};
@@ -142,7 +143,7 @@ impl Keeper<'_> {
         let mut pot = self.pot(kept)?;
         let needed: BTreeSet<&str> = new.iter().map(|s| s.name.as_str()).collect();
         let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
-        let mut without_room = Vec::new();
+        let (mut without_room, mut failed) = (Vec::new(), Vec::new());
         for s in new {
             let is_there = kept.take(&s.name).is_some();
             let wanted = Wanted { id: &s.name, bytes: s.disk, is_there };
@@ -150,11 +151,10 @@ impl Keeper<'_> {
                 without_room.push(*s);
                 continue;
             };
-            for (account, id) in &gone {
-                kept.give_up(account, id)?;
-            }
+            // One that fails does not keep the others from being finished.
+            failed.extend(gone.iter().filter_map(|(account, id)| kept.give_up(account, id).err()));
             if is_there {
-                kept.claim(self.account, &s.name)?;
+                failed.extend(kept.claim(self.account, &s.name).err());
             } else if let Some(file) = kept.begin(&s.name) {
                 open.push((*s, file));
             } else {
@@ -163,7 +163,7 @@ impl Keeper<'_> {
         }
         say_not_kept(&without_room, "this container has no room for it");
         if open.is_empty() {
-            return Ok(coming);
+            return report::all_or_first(failed).map(|()| coming);
         }
         let fds = self.slot.iter().flat_map(|t| t.fds()).chain(deleted.fds());
         let files: Vec<BorrowedFd<'_>> =
@@ -184,18 +184,13 @@ impl Keeper<'_> {
             },
         );
         let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();
-        for (s, file) in &open {
-            let stat = file::stat(file)?;
-            // More than it had said would be more than its account was asked for.
-            let whole = stat.size == s.size && stat.allocated <= s.disk.saturating_add(SLACK);
-            if done.contains(&s.name) && whole {
-                kept.finish(&s.name)?;
-                kept.claim(self.account, &s.name)?;
-            } else {
-                kept.abandon(&s.name)?;
-            }
-        }
-        Ok(coming)
+        let settle =
+            |s: &MappedFile, file: &OwnedFd| match done.contains(&s.name) && is_whole(s, file) {
+                true => kept.finish(&s.name).and_then(|()| kept.claim(self.account, &s.name)),
+                false => kept.abandon(&s.name),
+            };
+        failed.extend(open.iter().filter_map(|(s, file)| settle(s, file).err()));
+        report::all_or_first(failed).map(|()| coming)
     }
 
     /// What there is now. Half of the disk's free space stays for others.
@@ -223,6 +218,12 @@ fn say_not_kept(files: &[&MappedFile], why: &str) {
             first.size
         );
     }
+}
+
+/// Whether a copy is as large as was said. More would be more than its account was asked for.
+fn is_whole(seen: &MappedFile, copy: &OwnedFd) -> bool {
+    let most = seen.disk.saturating_add(SLACK);
+    file::stat(copy).is_ok_and(|stat| stat.size == seen.size && stat.allocated <= most)
 }
 
 /// How much more a copy may take on the store's disk than the file did on its own: larger blocks.

@@ -1,6 +1,7 @@
 //! The list of an account's records, and how many it may have.
 
 use crate::record::Record;
+use crate::report;
 use crate::store::Records;
 use crate::sys::{OwnedFd, file};
 use crate::vacuum;
@@ -61,16 +62,21 @@ fn trim(dir: &OwnedFd, most: u64, records: &Records) -> Result<()> {
         return Ok(());
     }
     let surplus = names.len() - (most - most / 8) as usize;
-    let mut left = Vec::new();
+    let (mut left, mut failed) = (Vec::new(), Vec::new());
     for name in &names[..surplus] {
         let name = OsStr::from_bytes(name);
-        match records.read(name) {
-            Some(record) if has_core_in_store(&record) => left.extend([name.as_bytes(), b"\n"]),
-            _ => records.remove(name)?,
+        let removed = match records.read(name) {
+            Some(record) if has_core_in_store(&record) => Ok(false),
+            _ => records.remove(name).map(|()| true),
+        };
+        if !removed.as_ref().is_ok_and(|removed| *removed) {
+            left.extend([name.as_bytes(), b"\n"]);
         }
+        failed.extend(removed.err());
     }
     names[surplus..].iter().for_each(|name| left.extend([*name, b"\n"]));
-    file::replace(dir, NAMES.as_ref(), &left.concat(), 0o600)
+    file::replace(dir, NAMES.as_ref(), &left.concat(), 0o600)?;
+    report::all_or_first(failed)
 }
 
 fn has_core_in_store(record: &Record) -> bool {

@@ -106,7 +106,8 @@ fn as_user(uid: u32, slot: Option<&Slot>, work: impl FnOnce() -> Result<bool>) -
 }
 
 fn write(record: &Record, entry: &Entry, host: Option<(Vec<u8>, (u64, u64))>) -> Result<bool> {
-    let host = host.filter(|(path, id)| is_at(Some(path), Some(*id))).map(|(path, _)| path);
+    let volume = entry.place.mount.as_ref().map(|(_, source)| source.as_str());
+    let host = host.filter(|(path, id)| is_at(Some(path), volume, Some(*id))).map(|(path, _)| path);
     let Some(store) = &entry.store else { return Ok(host.is_some()) };
     let mut copy = Record { user: None, ..record.clone() };
     if let (Some(path), Some((_, source))) = (&host, &entry.place.mount) {

@@ -6,6 +6,7 @@ use crate::cause::{Cause, Word};
 use crate::dump::copy::pages::PAGE;
 use crate::limits::{Free, Keep, Limits, Rate};
 use crate::sys::file::Identity;
+use crate::sys::kernel;
 use serde::{Deserialize, Serialize};
 
 /// Most cores that are remembered of a container; the oldest are forgotten first.
@@ -202,9 +203,21 @@ pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Ca
     ))
 }
 
+/// Whether the host has room for a dump that waits: it keeps a process of ours alive. Without
+/// `min_memory`, or where the host's memory cannot be read, it has.
+///
+/// # Errors
+/// Too little memory is available.
+pub(crate) fn room_to_wait(min_memory: Option<Free>) -> Result<(), Cause> {
+    match (min_memory, kernel::memory()) {
+        (Some(min_memory), Ok((total, available))) => memory(min_memory, total, available),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the host, with so many bytes of memory of which so many are available, has room for a
 /// dump that waits.
-pub(crate) fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Cause> {
+fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Cause> {
     match min_memory.of(total) {
         must if available < must => Err(Cause::limit(
             Word::MinMemory,

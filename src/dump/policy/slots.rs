@@ -12,14 +12,15 @@
 //!
 //! A container's first few slots are its own. Beyond them a slot takes one of the host's as well: a
 //! hundred containers that crash at once do not have a hundred times as many dumps as one may have.
-//! None of them waits for another one, because nobody waits for a slot of the host's.
+//! No container waits for another one: where the host's slots are taken, it waits for one of its own.
+//! A crash of everybody else, who has no slots of his own, waits for one of the shared ones.
 
 use super::quota::{self, share};
 use super::slot::{Slot, open};
 use crate::cause::{Cause, Word};
 use crate::limits::Limits;
 use crate::registry::Registry;
-use crate::sys::{OwnedFd, file, kernel};
+use crate::sys::{OwnedFd, file};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
@@ -157,7 +158,9 @@ impl Semaphore<'_> {
             return Ok(Ok(Taken { number, lock, host }));
         }
         let wait = Duration::from_secs(self.asking.limits.wait.unwrap_or(0));
-        if let Some(refusal) = self.no_room_to_wait().filter(|_| !wait.is_zero()) {
+        if !wait.is_zero()
+            && let Err(refusal) = quota::room_to_wait(self.asking.limits.min_memory)
+        {
             return Ok(Err(refusal));
         }
         let until = Instant::now() + wait;
@@ -189,8 +192,8 @@ impl Semaphore<'_> {
                 .map(|host| Taken { number, lock, host: Some(host) })
                 .ok_or_else(|| self.refusal(true)));
         }
-        // Others have all of the host's slots, and nobody waits for those: this crash waits for one
-        // of its own container's.
+        // Others have all of the host's slots. A container does not wait for those: this crash waits
+        // for one of its own container's.
         drop(lock);
         let number = self.asking.first % own;
         Ok(within(self.dir, number)?
@@ -226,13 +229,6 @@ impl Semaphore<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// A crash that waits keeps a process of ours alive, which takes memory of the host.
-    fn no_room_to_wait(&self) -> Option<Cause> {
-        let min_memory = self.asking.limits.min_memory?;
-        let (total, available) = kernel::memory().ok()?;
-        quota::memory(min_memory, total, available).err()
     }
 
     /// `full`: the host's slots were all taken.
