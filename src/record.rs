@@ -194,8 +194,8 @@ pub(crate) struct Record {
     /// The host user who runs the container, if that is not root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<u32>,
-    /// The account that the crash counts for. It stays the same when the
-    /// container is started again.
+    /// The account that limits, quotas and records of the crash count for: user, container of a
+    /// pod, volume and pattern, or container ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// PID in the crasher's own PID namespace.

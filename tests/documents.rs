@@ -1,5 +1,5 @@
 //! The documents: every relative link leads to a file and a heading that are there, every document
-//! is in the index, and lines have 100 columns at most.
+//! is in the index, lines have 100 columns at most, and testing.md has all integration tests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -90,6 +90,27 @@ fn every_document_is_in_the_index() {
     };
     let missing: Vec<_> = documents.keys().filter(is_missing).collect();
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// docs/testing.md has a row for each target and each module of the library of the integration
+/// tests. A row may name several.
+#[test]
+fn every_integration_test_is_in_testing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/testing.md")).unwrap();
+    let cells =
+        text.lines().filter(|line| line.starts_with("| `")).filter_map(|l| l.split('|').nth(1));
+    let named: Vec<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let files = ["integration", "integration/support"]
+        .iter()
+        .flat_map(|directory| std::fs::read_dir(root.join(directory)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let names = files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    let missing: Vec<_> =
+        names.filter(|name| name != "lib" && !named.contains(&name.as_str())).collect();
+    assert!(named.len() > 30, "only {} names were seen", named.len());
+    assert!(missing.is_empty(), "docs/testing.md does not have {missing:?}");
 }
 
 #[test]
