@@ -39,6 +39,11 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
             let most = Most::of(saved.pipe_limit(), whose.limits);
             let is_still = || crash.pidfd.as_ref().is_none_or(pidfd::lives);
             let crashed = start_time(&crash);
+            if crashed.is_none() && !is_still() {
+                // Nobody waits for the core of a process that was killed meanwhile; and where the
+                // earlier handler hands crashes back, this one could not be told from a new one.
+                return Ok(());
+            }
             let entered = whose
                 .registry
                 .context("there is no run directory")

@@ -99,7 +99,10 @@ impl Most {
             |is: fn(&Busy, Owner) -> bool| busy.iter().filter(|b| is(b, who)).count() as u64;
         let has = |most: u64, count: u64| most == 0 || count < most;
         has(self.all, busy.len() as u64)
-            && has(self.each, count(|b, who| b.uid == who.uid))
+            && has(
+                self.each,
+                count(|b, who| (b.uid, b.is_contained) == (who.uid, who.is_contained)),
+            )
             && (!who.is_contained || has(self.contained, count(|b, _| b.is_contained)))
     }
 }
@@ -148,7 +151,7 @@ pub(super) fn enter(
     if most.wait.is_zero() || quota::room_to_wait(most.min_memory).is_err() {
         return Ok(Entry::Full);
     }
-    let door = file::open_lock(&dir, format!("door-{}", who.uid % DOORS).as_ref())?;
+    let door = file::open_lock(&dir, format!("door{}", who.account()).as_ref())?;
     while !file::lock_within(&door, left().min(STILL))? {
         if left().is_zero() || !is_still() {
             return Ok(Entry::Full);

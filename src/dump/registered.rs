@@ -258,7 +258,9 @@ pub(super) fn with_core(
                 Ok(None) => {}
                 Err(e) => log::warn!("the core cannot be summarized, ignoring: {e:#}"),
             }
-            if let Some(text) = record.crashed_in().filter(|_| has_line) {
+            // What root's rights could read is not for a log that the container's users read.
+            let may_tell = has_line && file.rights == Rights::Crasher;
+            if let Some(text) = record.crashed_in().filter(|_| may_tell) {
                 termination_log::add(facts, own, entry, &text, slot).unwrap_or_else(|e| {
                     log::warn!("cannot write the termination log, ignoring: {e:#}")
                 });

@@ -21,25 +21,33 @@ pub(crate) fn parent<'a>(dir: &OwnedFd, below: &'a Path) -> Option<(OwnedFd, &'a
     Some((resolve(dir, parent.as_os_str(), Below::NoLinks, true).ok()?, name))
 }
 
-/// The paths of the regular files below `dir`.
+/// The paths of the regular files below `dir`. One directory is open at a time, however many there
+/// are; one that cannot be read is left out.
 ///
 /// # Errors
 /// `dir` cannot be read.
 pub(crate) fn files(dir: &OwnedFd) -> Result<Vec<PathBuf>> {
     let mut out = Vec::new();
     let mut seen = 0;
-    let mut open = vec![(file::reopen_dir(dir)?, PathBuf::new(), 0)];
-    while let Some((dir, path, depth)) = open.pop() {
-        for name in file::names(file::reopen_dir(&dir)?)? {
+    let mut left = vec![PathBuf::from(".")];
+    let mut names = file::names(file::reopen_dir(dir)?)?;
+    while let Some(path) = left.pop() {
+        let Ok(here) = resolve(dir, path.as_os_str(), Below::NoLinks, true) else { continue };
+        if path != Path::new(".") {
+            names = file::reopen_dir(&here).and_then(file::names).unwrap_or_default();
+        }
+        for name in std::mem::take(&mut names) {
             seen += 1;
-            let Ok(stat) = file::stat_at(&dir, &name) else { continue };
+            if seen > MOST {
+                return Ok(out);
+            }
+            let Ok(stat) = file::stat_at(&here, &name) else { continue };
+            let path = path.join(&name);
             if stat.regular {
-                out.push(path.join(&name));
-            } else if depth < DEPTH
-                && seen < MOST
-                && let Ok(inner) = file::open_subdir(&dir, &name)
+                out.push(path.strip_prefix(".").map_or_else(|_| path.clone(), Path::to_owned));
+            } else if path.components().count() <= DEPTH && file::open_subdir(&here, &name).is_ok()
             {
-                open.push((inner, path.join(&name), depth + 1));
+                left.push(path);
             }
         }
     }
@@ -87,6 +95,11 @@ mod tests {
         let mut found = files(&file::open_dir(&at("")).unwrap()).unwrap();
         found.sort_unstable();
         assert_eq!(found, ["a/b/core", "a/core", "core"].map(PathBuf::from));
+        // More directories than a process may have descriptors.
+        for n in 0..1100 {
+            std::fs::create_dir_all(at(&format!("many/{n}"))).unwrap();
+        }
+        assert_eq!(files(&file::open_dir(&at("")).unwrap()).unwrap().len(), 3);
         let (parent, name) =
             parent(&file::open_dir(&at("")).unwrap(), Path::new("/a/b/core")).unwrap();
         assert!(file::identity_at(parent, name).is_ok());

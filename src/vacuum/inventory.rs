@@ -138,7 +138,11 @@ fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Opt
     let mut found = Vec::new();
     for container_id in gone(store)? {
         let Ok(dir) = file::open_dir(&store.container_path(&container_id)) else { continue };
-        for path in tree::files(&dir)? {
+        let paths = tree::files(&dir).unwrap_or_else(|e| {
+            log::warn!("the directory of container {container_id} is left out: {e:#}");
+            Vec::new()
+        });
+        for path in paths {
             let Some((parent, name)) = tree::parent(&dir, &path) else { continue };
             let Ok(stat) = file::stat_at(parent, name) else { continue };
             if !stat.regular || known.contains(&stat.id) || !is_settled(stat.modified) {

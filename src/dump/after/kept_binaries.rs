@@ -9,7 +9,7 @@ use super::deleted_files::DeletedFiles;
 use crate::config;
 use crate::corefile::{self, Module, is_name};
 use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::CoreFile;
+use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
 use crate::dump::writer::place::split;
@@ -231,7 +231,7 @@ const SLACK: u64 = 1 << 20;
 
 /// As the crasher: which files its core names, as far as they are still the same and can be read.
 fn look(core_file: &CoreFile, core: (u64, u64), most: u64, from: &Sources<'_>, out: &mut Open) {
-    let Ok(modules) = modules(core_file, core) else { return };
+    let Ok(modules) = modules(core_file, core, from.own) else { return };
     for module in modules.iter().take(MOST) {
         let Ok(file) = from.open(&module.path, module.start) else { continue };
         let id = elf::build_id(&file);
@@ -254,8 +254,8 @@ fn look(core_file: &CoreFile, core: (u64, u64), most: u64, from: &Sources<'_>, o
 }
 
 /// The core names them.
-fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
-    let file = open_core(core_file, core)?;
+fn modules(core_file: &CoreFile, core: (u64, u64), own: &OwnedFd) -> Result<Vec<Module>> {
+    let file = open_core(core_file, core, own)?;
     if !core_file.compress {
         return Ok(corefile::overview(&file)?.modules);
     }
@@ -267,11 +267,16 @@ fn modules(core_file: &CoreFile, core: (u64, u64)) -> Result<Vec<Module>> {
 
 /// Opens the core. It was made by this process's twin a moment ago; whether it still has its name is
 /// looked at.
-pub(super) fn open_core(core_file: &CoreFile, core: (u64, u64)) -> Result<Open> {
+/// That is done before it is opened: the name may be a device's by now, which opening would change.
+pub(super) fn open_core(core_file: &CoreFile, core: (u64, u64), own: &OwnedFd) -> Result<Open> {
     let (dir, name) = split(&core_file.path);
-    let file = file::open_read(resolve::open_dir_as_process(dir)?, proc::os(name))?;
-    ensure!(file::stat(&file)?.id == core, "another file has the core's name");
-    Ok(file)
+    let dir = match core_file.rights {
+        Rights::ContainerRoot => resolve::open_dir_of_root(dir)?,
+        Rights::Crasher | Rights::HostRoot => resolve::open_dir_as_process(dir)?,
+    };
+    let found = resolve::resolve(dir, proc::os(name), Below::NoLinks, false)?;
+    ensure!(file::stat(&found)?.id == core, "another file has the core's name");
+    Ok(resolve::open_pinned_file(own, found)?)
 }
 
 /// Where a child that has become the crasher opens mapped files.

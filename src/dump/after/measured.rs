@@ -38,6 +38,8 @@ pub(crate) fn look(
         Charge::Nobody,
         &files,
         |_, out| {
+            // What is missing by now is not made for this.
+            let core_file = &CoreFile { made_below: None, ..core_file.clone() };
             let Ok(place) = Place::of(core_file, store, facts.status.umask) else { return };
             let name = proc::os(place.name);
             let Ok(identity) = file::identity_at(&place.dir, name) else { return };

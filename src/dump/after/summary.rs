@@ -79,7 +79,7 @@ fn opened(
     core: (u64, u64),
     from: &Sources<'_>,
 ) -> Result<(File, Vec<[Option<File>; 2]>)> {
-    let core = open_core(core_file, core)?;
+    let core = open_core(core_file, core, from.own)?;
     anyhow::ensure!(!core_file.compress, "it is compressed");
     let modules = corefile::overview(&core)?.modules;
     let files = modules.iter().take(MOST).map(|module| {

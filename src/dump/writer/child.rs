@@ -97,7 +97,7 @@ pub(crate) fn copy(
         return report.say(&Message::Retry);
     }
     let (root, _) = core_file.seen_from(facts);
-    let view = CrasherView { root, at_home: core_file.at_home };
+    let view = CrasherView { root, at_home: core_file.at_home, rights: core_file.rights };
     let (there, mut gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
     let (room, old) = match room(core_file, slot, &there, &space) {
         Ok(room) => room,

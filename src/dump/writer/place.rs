@@ -2,8 +2,10 @@
 
 use crate::cause::Cause;
 use crate::dump::policy::plan::{CoreFile, Rights};
+use crate::dump::policy::quota;
 use crate::existing::{Existing, LAST};
 use crate::store::DUMP_DIR_MODE;
+use crate::sys::filesystem::{self, FsType};
 use crate::sys::resolve::{self, Below};
 use crate::sys::{Errno, OwnedFd, file, proc};
 
@@ -50,19 +52,18 @@ impl<'a> Place<'a> {
         }
         let is_roots = core_file.rights == Rights::ContainerRoot;
         let opened = match core_file.made_below {
-            Some(fixed) => made_below(dir, fixed.min(dir.len()), store, umask),
-            None if is_roots => {
-                resolve::open_dir_of_root(dir).map(|dir| from_the_hosts_side(dir, store))
-            }
-            None => resolve::open_dir_as_process(dir).map(|dir| from_the_hosts_side(dir, store)),
+            Some(fixed) => made_below(core_file, fixed.min(dir.len()), store, umask),
+            None if is_roots => Ok(resolve::open_dir_of_root(dir)),
+            None => Ok(resolve::open_dir_as_process(dir)),
         };
-        let dir = opened.map_err(|e| match e {
+        let dir = opened?.map_err(|e| match e {
             Errno::PERM if is_roots => Cause::RootsCore(format!(
                 "somebody else than root, or who serves a FUSE file system, could lead {shown:?} \
                  elsewhere"
             )),
             e => Cause::Directory { path: shown.clone(), errno: e.raw_os_error() },
         })?;
+        let dir = from_the_hosts_side(dir, store);
         Ok(Place { dir, name, shown })
     }
 }
@@ -72,24 +73,42 @@ const DEPTH: usize = 16;
 
 /// Opens a directory whose first `fixed` bytes name one that is there before any crash. What is
 /// missing below that is made, for all of the container's users, as its directory of the store is.
-/// Below it no link is followed and no mount is crossed.
+/// Below it no link is followed. The inner error is of the file system.
+///
+/// # Errors
+/// The disk has no room for the core: then nothing is made.
 fn made_below(
-    path: &[u8],
+    core_file: &CoreFile,
     fixed: usize,
     store: Option<&OwnedFd>,
     umask: u32,
-) -> Result<OwnedFd, Errno> {
+) -> Result<Result<OwnedFd, Errno>, Cause> {
+    let (path, _) = split(&core_file.path);
     let (fixed, below) = path.split_at(fixed);
-    let base = resolve::open_dir_as_process(fixed)?;
+    let base = match resolve::open_dir_as_process(fixed) {
+        Ok(base) => base,
+        Err(e) => return Ok(Err(e)),
+    };
     let is_stored = store.is_some_and(|store| same(store, &base));
     // On a volume a directory that is there is found as the kernel finds it.
     if !is_stored {
         match resolve::open_dir_as_process(path) {
             Err(Errno::NOENT) => {}
-            found => return found,
+            found => return Ok(found),
         }
     }
-    let mut dir = from_the_hosts_side(base, store);
+    let base = from_the_hosts_side(base, store);
+    let space = filesystem::space(&base).ok().filter(|space| space.kind != FsType::Memory);
+    if let (Some(space), Some(min_free)) = (space, core_file.min_free) {
+        quota::files(min_free, space.files, space.files_available)?;
+        quota::space(min_free, space.total, space.available)?;
+    }
+    Ok(make(base, below, umask))
+}
+
+/// Opens the directory `below` another one, making what is missing.
+fn make(base: OwnedFd, below: &[u8], umask: u32) -> Result<OwnedFd, Errno> {
+    let mut dir = base;
     let parts = || below.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b"."));
     if parts().count() > DEPTH {
         return Err(Errno::NAMETOOLONG);

@@ -6,6 +6,7 @@
 //! it read-only.
 
 use super::place::split;
+use crate::dump::policy::plan::Rights;
 use crate::dump::policy::quota::KeptCore;
 use crate::registry::check_id;
 use crate::store::{Store, tree};
@@ -22,6 +23,8 @@ pub(crate) struct CrasherView<'a> {
     /// It has the mounts of the container's first process. With others it does not see what is
     /// there.
     pub at_home: bool,
+    /// With whose rights it is looked for. Root's removes nobody's core.
+    pub rights: Rights,
 }
 
 impl CrasherView<'_> {
@@ -41,6 +44,9 @@ impl CrasherView<'_> {
     pub(crate) fn remove(&self, core: &KeptCore) -> Result<(), String> {
         match self.find(core) {
             OlderCore::Gone => Ok(()),
+            OlderCore::There(..) if self.rights == Rights::ContainerRoot => {
+                Err("in dump mode 2 none is removed".into())
+            }
             OlderCore::There(dir, name) => {
                 file::unlink(dir, os(name)).map_err(|e| format!("{e:#}"))
             }
@@ -54,8 +60,12 @@ impl CrasherView<'_> {
             return OlderCore::Unknown("it was written by a process with another root".into());
         };
         let (dir, name) = split(path);
-        let found = resolve::open_dir_as_process(dir)
-            .and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
+        let opened = match self.rights {
+            Rights::ContainerRoot => resolve::open_dir_of_root(dir),
+            Rights::Crasher | Rights::HostRoot => resolve::open_dir_as_process(dir),
+        };
+        let found =
+            opened.and_then(|dir| file::identity_at(&dir, os(name)).map(|found| (dir, found)));
         match found {
             Ok((dir, found)) if found.is_same_file(&core.identity) => OlderCore::There(dir, name),
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) if self.at_home => OlderCore::Gone,
@@ -131,7 +141,7 @@ mod tests {
         let elsewhere = KeptCore { root: "/jail".into(), ..cores[4].clone() };
         let cores = [&cores[..4], &[elsewhere], &cores[5..]].concat();
 
-        let view = |root, at_home| CrasherView { root, at_home };
+        let view = |root, at_home| CrasherView { root, at_home, rights: Rights::Crasher };
         let (there, gone) = view(b"/", true).look(&cores);
         assert_eq!(there, [cores[0].clone(), cores[4].clone()]);
         assert_eq!(gone, [1, 2, 3, 5].map(|i| cores[i].identity));
@@ -164,7 +174,7 @@ mod tests {
         };
         let cores = ["first", "second", "third"].map(of);
         std::fs::remove_file(store.container_path("second").join("core.7")).unwrap();
-        let view = CrasherView { root: b"/jail", at_home: true };
+        let view = CrasherView { root: b"/jail", at_home: true, rights: Rights::Crasher };
         assert_eq!(view.look(&cores).1, [], "not the container's to say");
         assert_eq!(Stored(&store).gone(&cores), [cores[1].identity]);
         let led_away = KeptCore { stored: Some("../records/core.7".into()), ..cores[2].clone() };
