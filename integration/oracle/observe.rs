@@ -78,10 +78,11 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
         }
         Side::Project => {
             // What is kept comes after the end of the process: here nothing but the core is looked
-            // at. Rows that prepare the directory must be able to.
+            // at. Rows that prepare the directory must be able to. The kernel makes no directory.
             let prepares = row.parent.iter().any(|option| option.contains("/cores"));
             host.configure(&format!(
-                "core_uses_pid = {}\nstore_view = \"{}\"\n[binaries]\nkeep = false\n",
+                "core_uses_pid = {}\nstore_view = \"{}\"\nmake_directories = \"nowhere\"\n\
+                 summary = false\n[binaries]\nkeep = false\n",
                 row.uses_pid,
                 if prepares { "rw" } else { "ro" }
             ));
