@@ -230,6 +230,7 @@ mod tests {
         assert_eq!(ours.min_memory, limits.min_memory);
         assert!(!ours.has_room(&busy(&[7; 64], false), of(7)));
         assert!(ours.has_room(&busy(&[7; 64], false), of(8)));
+        assert!(ours.has_room(&busy(&[0; 64], true), of(0)), "root in a container is another one");
         assert!(!ours.has_room(&busy(&[7; 256], false), of(8)));
         // A container with any number of user IDs leaves places for the host's own.
         let ids: Vec<u32> = (0..192).collect();

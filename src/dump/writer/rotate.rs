@@ -159,6 +159,28 @@ mod tests {
         assert_eq!(left, ["replaced", "mine", "linked", "target", "elsewhere", "again"]);
     }
 
+    /// In dump mode 2.
+    #[test]
+    fn root_removes_nobodys_core() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("core.7");
+        std::fs::write(&path, "core").unwrap();
+        let opened = file::open_dir(dir.path()).unwrap();
+        let core = KeptCore {
+            path: Some(path.to_str().unwrap().into()),
+            root: "/".into(),
+            identity: file::identity_at(opened, "core.7".as_ref()).unwrap(),
+            size: 4,
+            stored: None,
+        };
+        let of = |rights| CrasherView { root: b"/", at_home: true, rights };
+        assert_eq!(of(Rights::ContainerRoot).look(std::slice::from_ref(&core)).1, []);
+        of(Rights::ContainerRoot).remove(&core).unwrap_err();
+        assert!(path.exists());
+        of(Rights::Crasher).remove(&core).unwrap();
+        assert!(!path.exists());
+    }
+
     /// What the container sees does not count.
     #[test]
     fn in_the_store_by_the_hosts_side() {
