@@ -1,6 +1,7 @@
 //! `make bench`: the rows of the table of goals, each interleaved with the kernel's own file mode
 //! in the same run. Prints ratios, and asserts no time. Root; nothing else may crash on the machine
-//! meanwhile. `cargo bench -p oci-coredump-integration --bench dump -- WORD...` runs the rows whose name has one of the words.
+//! meanwhile. `cargo bench -p oci-coredump-integration --bench dump -- WORD...` runs the rows whose
+//! name has one of the words.
 
 mod scene;
 

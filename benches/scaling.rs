@@ -1,8 +1,8 @@
 //! `make bench-scaling`: time and memory of a crash against the size of the core, threads,
 //! mappings, registered containers and simultaneous crashes, beside the kernel's own file mode.
 //! Writes docs/scaling.md and docs/scaling.svg; asserts no time. Root; nothing else may crash on
-//! the machine meanwhile. `cargo bench -p oci-coredump-integration --bench scaling -- WORD...` runs the series whose name has
-//! one of the words and prints them only.
+//! the machine meanwhile. `cargo bench -p oci-coredump-integration --bench scaling -- WORD...` runs
+//! the series whose name has one of the words and prints them only.
 
 mod plot;
 mod scene;

@@ -168,7 +168,8 @@ impl Cause {
         }
     }
 
-    /// The limit of the configuration or the annotation that acted, with its value: `rate = 10/min`.
+    /// The limit of the configuration or the annotation that acted, with its value: `rate =
+    /// 10/min`.
     pub(crate) fn acted(&self) -> Option<String> {
         match self {
             Cause::Limit { key, value, .. } => Some(format!("{} = {value}", config_key(*key))),

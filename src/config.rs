@@ -93,9 +93,9 @@ pub struct Config {
     /// a number, `core.1.2` after `core.1`, up to 1,024 (`number`). A container may choose by
     /// `oci-coredump/existing`.
     pub existing: Existing,
-    /// Where the writer makes the directories of a pattern that a specifier names (`/cores/%e/core`),
-    /// as the crashed process: in the store; also on volumes and in the container's own layer
-    /// (`anywhere`); nowhere, as the kernel.
+    /// Where the writer makes the directories of a pattern that a specifier names
+    /// (`/cores/%e/core`), as the crashed process: in the store; also on volumes and in the
+    /// container's own layer (`anywhere`); nowhere, as the kernel.
     pub make_directories: MakeDirectories,
     /// Do not start a container whose request cannot be honoured.
     pub strict: bool,

@@ -14,9 +14,9 @@ pub(crate) const SUPERVISORS: [&str; 5] =
 const OTHERS: [&str; 8] = ["init", "systemd", "sh", "bash", "dash", "ash", "busybox", "pause"];
 
 /// What it means that a program is the first process.
-pub(crate) const IGNORED: &str = "the kernel ignores signals without a handler there: raise() and kill have no effect, abort() \
-     of the C library ends in SIGSEGV, and a JVM or Go program that aborts leaves no core; an init \
-     helps (`--init`, or `shareProcessNamespace: true`)";
+pub(crate) const IGNORED: &str = "the kernel ignores signals without a handler there: raise() and \
+     kill have no effect, abort() of the C library ends in SIGSEGV, and a JVM or Go program that \
+     aborts leaves no core; an init helps (`--init`, or `shareProcessNamespace: true`)";
 
 /// Whether a program of this name runs others as the first process.
 pub(crate) fn is_init(name: &str) -> bool {

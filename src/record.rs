@@ -270,7 +270,8 @@ pub(crate) struct Record {
     /// They are still being found and copied. A helper that was killed leaves it so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keeping: bool,
-    /// Where it crashed, the innermost function first: `function (file:line)`, or `module+0xoffset`.
+    /// Where it crashed, the innermost function first: `function (file:line)`, or
+    /// `module+0xoffset`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<String>,
     /// A hash of the signal and the innermost functions: the same for the same crash.
@@ -289,8 +290,8 @@ pub(crate) struct Record {
     /// Where it was uploaded. Not in the record's file: `oci-coredump-ship` keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uploaded: Option<Uploaded>,
-    /// Why there is no core, or why it is incomplete, in one word. Records that older versions wrote
-    /// have none.
+    /// Why there is no core, or why it is incomplete, in one word. Records that older versions
+    /// wrote have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Word>,
     /// The same in prose; also remarks on a complete core.

@@ -197,8 +197,8 @@ fn to_kernel(level: Level, line: &str) -> bool {
         .is_ok()
 }
 
-/// For work that goes on after a failure: Ok if nothing failed, else the first error; the others are
-/// logged.
+/// For work that goes on after a failure: Ok if nothing failed, else the first error; the others
+/// are logged.
 ///
 /// # Errors
 /// The first one.

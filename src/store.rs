@@ -32,8 +32,8 @@ use std::sync::OnceLock;
 /// one may remove another's.
 pub(crate) const DUMP_DIR_MODE: u32 = 0o1777;
 
-/// The path that was found to be root's alone. A process looks once, since only root can change that
-/// afterwards.
+/// The path that was found to be root's alone. A process looks once, since only root can change
+/// that afterwards.
 static CHECKED: OnceLock<PathBuf> = OnceLock::new();
 
 /// A store that exists, by its path and its open directory.

@@ -55,8 +55,8 @@ fn limits_are_exact() {
     let whole = stage.core(&mut template, Way::Kernel, unlimited).unwrap();
     let (emitted, size) = (whole.sent, whole.bytes.len() as u64);
     assert!(emitted < size - (1 << 20), "no holes: {emitted} of {size}");
-    // A core is cut if the limit is below what is emitted, and whole if it is above the size. Between
-    // the two it is whole, but not in the fast lane, which does not count what is emitted.
+    // A core is cut if the limit is below what is emitted, and whole if it is above the size.
+    // Between the two it is whole, but not in the fast lane, which does not count what is emitted.
     let core =
         [5 << 20, emitted - 4096, emitted - 1, emitted, emitted + 1, size - 1, size, size + 1];
     let fsize = [5 << 20, size - 4096, size - 1, size, size + 1];

@@ -1,5 +1,5 @@
-//! A process, its container or its writer that is killed in the middle of a dump: the file ends where
-//! the copy ended, as the kernel's does, and the record has the bytes that are there.
+//! A process, its container or its writer that is killed in the middle of a dump: the file ends
+//! where the copy ended, as the kernel's does, and the record has the bytes that are there.
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 

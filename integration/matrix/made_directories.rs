@@ -1,5 +1,5 @@
-//! Directories that a specifier of the pattern names: made in the store, not on volumes, where it is
-//! as with the kernel, unless the administrator wants it.
+//! Directories that a specifier of the pattern names: made in the store, not on volumes, where it
+//! is as with the kernel, unless the administrator wants it.
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

@@ -35,8 +35,8 @@ fn exported(signal: &str, to: &Path) -> bool {
     product(&arguments).output().unwrap().status.success()
 }
 
-/// The first process crashes, the container is started again, and it crashes of something else: both
-/// are PID 1.
+/// The first process crashes, the container is started again, and it crashes of something else:
+/// both are PID 1.
 fn crashes_again(existing: &str) {
     if !require::programs(&["podman", "runc"]) {
         return;

@@ -228,8 +228,8 @@ fn the_pid_namespace_of_the_host(kind: Kind) {
     assert_eq!(only_record(&host, &id)["host_pid"], pid);
 }
 
-/// Below another root in the container: the core is found where the directory is the container's own
-/// all the same, else the record names that root.
+/// Below another root in the container: the core is found where the directory is the container's
+/// own all the same, else the record names that root.
 fn a_nested_root(kind: Kind) {
     let host = host();
     let runtime = Runtime::new(kind);

@@ -147,8 +147,8 @@ impl Runtime {
     }
 }
 
-/// Runs youki, whose `run` on a busy machine misses the end of a container that ends at once: the SIGCHLD
-/// comes before it waits for signals. It is sent one now and then.
+/// Runs youki, whose `run` on a busy machine misses the end of a container that ends at once: the
+/// SIGCHLD comes before it waits for signals. It is sent one now and then.
 fn nudged(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();

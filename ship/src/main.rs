@@ -59,8 +59,8 @@ enum Verb {
     },
     /// Write an uploaded file to stdout, after a check of its hash at the end.
     ///
-    /// Of the directory of a crash, its bundle. `oci-coredump info`, `debug` and `export` start this
-    /// for a URL.
+    /// Of the directory of a crash, its bundle. `oci-coredump info`, `debug` and `export` start
+    /// this for a URL.
     Cat {
         /// Its URL: s3://BUCKET/..., as `list --json` and messages have it.
         url: String,

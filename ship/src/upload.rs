@@ -255,8 +255,8 @@ impl Uploader<'_> {
         Ok(hash.end())
     }
 
-    /// Gives up an upload in parts, if one has begun. A storage that cannot be asked keeps its parts,
-    /// until its rule for incomplete uploads removes them.
+    /// Gives up an upload in parts, if one has begun. A storage that cannot be asked keeps its
+    /// parts, until its rule for incomplete uploads removes them.
     pub(crate) async fn drop_parts(&self, path: &Path) {
         let (Some(parts), Kind::Cloud(cloud)) = (self.states.parts(self.id), &self.target.kind)
         else {

@@ -2,7 +2,8 @@
 //!
 //! Connections are a child's, which has no privileges and nothing open but its socket and two
 //! pipes. It asks this process for the text, which is made anew at most every [`FRESH`]. At most
-//! [`THREADS`] connections are served at a time, each for [`TIME`] at most; others wait in the kernel's queue.
+//! [`THREADS`] connections are served at a time, each for [`TIME`] at most; others wait in the
+//! kernel's queue.
 
 use crate::sys::cred::{self, Credentials};
 use crate::sys::{AsFd, OwnedFd, child, descriptor, process, user};

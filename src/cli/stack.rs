@@ -33,8 +33,8 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
     if let Some(language) = runs {
         writeln!(
             out,
-            "\nThis is a {language} program: the stack has the functions of the interpreter, not those of \
-             the program"
+            "\nThis is a {language} program: the stack has the functions of the interpreter, not \
+             those of the program"
         )?;
     }
     for path in &reading.missing_split {
@@ -53,8 +53,8 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
     list_modules(out, reading)
 }
 
-/// The interpreter or virtual machine that a module is, by its name. Its functions are on the stack,
-/// those of the program that it runs are not.
+/// The interpreter or virtual machine that a module is, by its name. Its functions are on the
+/// stack, those of the program that it runs are not.
 fn interpreter(path: &str) -> Option<&'static str> {
     const KNOWN: [(&str, &str); 8] = [
         ("libpython", "Python"),

@@ -1,7 +1,8 @@
 //! Finds the files of a core's modules, and those with their debug information: in the container
-//! while it runs, in a directory with its files, among the kept binaries, on the host. The files are only opened here; the sandboxed reader decides
-//! whether they are the right ones. Files in the container are opened with the rights of the
-//! crashed process, since its core may name, and its mounts may show, any file of the host.
+//! while it runs, in a directory with its files, among the kept binaries, on the host. The files
+//! are only opened here; the sandboxed reader decides whether they are the right ones. Files in the
+//! container are opened with the rights of the crashed process, since its core may name, and its
+//! mounts may show, any file of the host.
 
 use super::identity::{is_name, is_name_of};
 use super::links::{Link, MOST_SPLIT};
@@ -118,8 +119,8 @@ impl SearchPaths {
             .or_else(|| self.debug.iter().find_map(|d| below(d, name, Below::InRoot)))
     }
 
-    /// Opens the files that may be what `link` names, and adds them to the module's. Returns whether
-    /// there were any.
+    /// Opens the files that may be what `link` names, and adds them to the module's. Returns
+    /// whether there were any.
     pub(crate) fn follow(&self, module: &Module, link: &Link, files: &mut OpenedFiles) -> bool {
         let path = module.path.trim_end_matches(" (deleted)").trim_start_matches('/');
         let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);

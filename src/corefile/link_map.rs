@@ -1,7 +1,7 @@
-//! The modules of a core without NT_FILE, such as QEMU writes for a program of another architecture:
-//! the executable by the auxiliary vector, its libraries by the list that the dynamic linker keeps
-//! for debuggers (`struct r_debug` and `struct link_map` of `<link.h>`). Such a core has no code,
-//! nor ELF headers: only memory that could be written to.
+//! The modules of a core without NT_FILE, such as QEMU writes for a program of another
+//! architecture: the executable by the auxiliary vector, its libraries by the list that the dynamic
+//! linker keeps for debuggers (`struct r_debug` and `struct link_map` of `<link.h>`). Such a core
+//! has no code, nor ELF headers: only memory that could be written to.
 
 use super::image::Image;
 use super::results::Module;

@@ -30,7 +30,8 @@ struct Busy {
     crashed: Option<Crashed>,
 }
 
-/// A process that crashed, which it does once: its ID and start time, in clock ticks since the boot.
+/// A process that crashed, which it does once: its ID and start time, in clock ticks since the
+/// boot.
 pub(super) type Crashed = (i32, u64);
 
 /// Whether a crash may be handed on.

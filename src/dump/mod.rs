@@ -41,9 +41,9 @@ use policy::slots::{Asking, Pool, SlotAnswer};
 use registered::{comm, with_core, without_core};
 use std::ffi::OsString;
 
-/// `oci-coredump handle`, started by the kernel. The kernel lets the crashed process go when the core
-/// is whole and its record written; after that this goes on with the summary, with the executable
-/// and libraries, and with what `vacuum` removes.
+/// `oci-coredump handle`, started by the kernel. The kernel lets the crashed process go when the
+/// core is whole and its record written; after that this goes on with the summary, with the
+/// executable and libraries, and with what `vacuum` removes.
 ///
 /// # Errors
 /// What could not be done, and who crashed.

@@ -326,8 +326,8 @@ fn remember(slot: &Slot, root: &[u8], inside: &[u8], written: &Written, stored: 
     }
 }
 
-/// The root of a process that has another one than its container's first process: a container in the
-/// container, or chroot(2).
+/// The root of a process that has another one than its container's first process: a container in
+/// the container, or chroot(2).
 fn nested_root(facts: &Facts) -> String {
     match facts.root_path.as_slice() {
         b"/" => match facts.task.read("mountinfo").ok().and_then(|text| proc::root_mount(&text)) {

@@ -235,9 +235,8 @@ mod tests {
     #[test]
     fn a_program_as_the_first_process() {
         let of = |namespaces: &str, program: &str| {
-            let text = format!(
-                r#"{{"process":{{"args":["{program}","x"]}},"linux":{{"namespaces":[{namespaces}]}}}}"#
-            );
+            let process = format!(r#""process":{{"args":["{program}","x"]}}"#);
+            let text = format!(r#"{{{process},"linux":{{"namespaces":[{namespaces}]}}}}"#);
             let bundle = Bundle::parse(text.as_bytes()).unwrap();
             bundle.first_program().map(str::to_owned)
         };
@@ -287,9 +286,8 @@ mod tests {
     #[test]
     fn the_kubelets_termination_log() {
         let of = |source: &str| {
-            let text = format!(
-                r#"{{"mounts":[{{"destination":"/run/./last","type":"bind","source":"{source}"}}]}}"#
-            );
+            let mount = format!(r#""destination":"/run/./last","type":"bind","source":"{source}""#);
+            let text = format!(r#"{{"mounts":[{{{mount}}}]}}"#);
             Bundle::parse(text.as_bytes()).unwrap().termination_log()
         };
         let kubelets = "/var/lib/kubelet/pods/u-1/containers/app/0a1b2c3d";

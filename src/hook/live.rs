@@ -127,7 +127,8 @@ fn revert(changes: Changes, site: &Site<'_>, find: impl FnOnce() -> Result<Rootf
     }
     write(directory(site.registry)?, site.id, &left.changes)?;
     bail!(
-        "container {} is disabled in part, what is left is kept in {}/enabled/{}; remove the cause          and disable it again: {}",
+        "container {} is disabled in part, what is left is kept in {}/enabled/{}; remove the \
+         cause and disable it again: {}",
         site.id,
         crate::config::RUN_DIR,
         site.id,

@@ -13,8 +13,8 @@ const TELLS_APART: [&str; 4] = ["%h", "%t", "%P", "%I"];
 pub(super) fn names_directory(pattern: &Pattern, append_pid: bool) -> String {
     let pid = if append_pid { ".PID" } else { "" };
     format!(
-        "{:?} is a directory in the container: as with the kernel, the core is {pattern}{pid} beside \
-         it; for one in it, add a file name, such as {pattern}/core",
+        "{:?} is a directory in the container: as with the kernel, the core is {pattern}{pid} \
+         beside it; for one in it, add a file name, such as {pattern}/core",
         pattern.to_string()
     )
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// How deep directories are looked at. A pattern of 127 bytes names fewer.
 const DEPTH: usize = 64;
 
-/// Most files and directories that are looked at: with `store_view = "rw"` the container makes them.
+/// Most files and directories that are looked at: with `store_view = "rw"` the container makes
+/// them.
 const MOST: usize = 100_000;
 
 /// Opens the directory that a file below `dir` is in, and returns the file's name in it.

@@ -102,8 +102,8 @@ fn become_who(
     super::process::not_dumpable()
 }
 
-/// Becomes the user and group `id`, other than 0, without groups or capabilities, irreversibly. Needs
-/// CAP_SETUID and CAP_SETGID only: the pod of the DaemonSet has no CAP_SETPCAP, which the
+/// Becomes the user and group `id`, other than 0, without groups or capabilities, irreversibly.
+/// Needs CAP_SETUID and CAP_SETGID only: the pod of the DaemonSet has no CAP_SETPCAP, which the
 /// securebits of [`assume`] take. Without those the kernel itself drops all capabilities with the
 /// user ID.
 ///

@@ -49,8 +49,8 @@ impl ProcessMemory {
     /// uses it ends, and from then on a page map shows none of them.
     ///
     /// # References
-    /// proc_pid_mem(5): a read is at the end of the file then, else it fails where nothing is mapped,
-    /// as in the last page that an offset can name.
+    /// proc_pid_mem(5): a read is at the end of the file then, else it fails where nothing is
+    /// mapped, as in the last page that an offset can name.
     pub fn exists(&self) -> bool {
         const NOWHERE: u64 = i64::MAX as u64 & !0xfff;
         loop {

@@ -59,9 +59,9 @@ pub fn open_file_below(
     open_file_by(own_files().map_err(|_| Errno::NOENT)?, root, path, below, OFlags::RDONLY)
 }
 
-/// Finds a path on the host (`O_PATH`). Names and links below `volume`, a directory of the host that
-/// a container sees, are under the container's control and cannot lead out of it. Where there is no
-/// volume, or the path is not below it, no link is followed at all.
+/// Finds a path on the host (`O_PATH`). Names and links below `volume`, a directory of the host
+/// that a container sees, are under the container's control and cannot lead out of it. Where there
+/// is no volume, or the path is not below it, no link is followed at all.
 pub fn on_host(path: &Path, volume: Option<&Path>) -> rustix::io::Result<OwnedFd> {
     let open = |dir: &Path| {
         open_dir(dir).map_err(|e| e.root_cause().downcast_ref().copied().unwrap_or(Errno::NOENT))
@@ -160,7 +160,8 @@ const LINKS: usize = 40;
 /// every directory on the way belongs to root, and only root may change it. In one that others may
 /// write to and that is sticky, directories of root's count, but no link: others may have moved one
 /// of root's there. The last one may be anybody's. None is
-/// on a file system that a process serves (FUSE), which can say anything, and reads what is written.
+/// on a file system that a process serves (FUSE), which can say anything, and reads what is
+/// written.
 ///
 /// # Errors
 /// `EPERM`: somebody else could have changed the way.

@@ -55,8 +55,8 @@ impl Lifecycle {
 /// Creates, starts, kills and deletes the container.
 ///
 /// # Errors
-/// The runtime cannot be executed, or makes no container. Any other call of the runtime that fails is
-/// no error here: it is noted in [`Lifecycle::trouble`].
+/// The runtime cannot be executed, or makes no container. Any other call of the runtime that fails
+/// is no error here: it is noted in [`Lifecycle::trouble`].
 pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
     let mut bundle = Bundle::new()?;
     let volume = bundle.path("volume");
@@ -86,8 +86,8 @@ pub(super) fn live(runtime: &Path) -> Result<Lifecycle> {
     if observations(&bundle.report()).is_empty() && container.state()?.is_none() {
         ensure!(said.success, "there is no container: {}", said.text);
         bail!(
-            "create did nothing: it exited with status 0, but no hook ran, and there is no container \
-             {}; is {} an OCI runtime?",
+            "create did nothing: it exited with status 0, but no hook ran, and there is no \
+             container {}; is {} an OCI runtime?",
             bundle.id,
             runtime.display()
         );

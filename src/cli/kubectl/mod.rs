@@ -54,8 +54,8 @@ enum Verb {
     Export {
         #[command(flatten)]
         which: Which,
-        /// Write to this file, replacing it, instead of POD.tar.zst (or POD.core), which must not be
-        /// there yet; - is stdout.
+        /// Write to this file, replacing it, instead of POD.tar.zst (or POD.core), which must not
+        /// be there yet; - is stdout.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
         /// Fetch only the core.

@@ -265,8 +265,8 @@ fn modules(core_file: &CoreFile, core: (u64, u64), own: &OwnedFd) -> Result<Vec<
     Ok(corefile::overview(&start)?.modules)
 }
 
-/// Opens the core. It was made by this process's twin a moment ago; whether it still has its name is
-/// looked at.
+/// Opens the core. It was made by this process's twin a moment ago; whether it still has its name
+/// is looked at.
 /// That is done before it is opened: the name may be a device's by now, which opening would change.
 pub(super) fn open_core(core_file: &CoreFile, core: (u64, u64), own: &OwnedFd) -> Result<Open> {
     let (dir, name) = split(&core_file.path);

@@ -1,5 +1,5 @@
-//! What is there of a core whose writer was killed: with its container, or by the container's memory
-//! limit.
+//! What is there of a core whose writer was killed: with its container, or by the container's
+//! memory limit.
 
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;

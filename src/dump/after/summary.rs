@@ -31,8 +31,8 @@ const BOUNDS: SandboxBounds = SandboxBounds {
 /// Most modules whose files are opened.
 const MOST: usize = 256;
 
-/// Reads the core of a crash; `None` where nothing can be said. `core`: its device and inode number.
-/// `deleted`: the process's files that have no name any more.
+/// Reads the core of a crash; `None` where nothing can be said. `core`: its device and inode
+/// number. `deleted`: the process's files that have no name any more.
 ///
 /// # Errors
 /// There is no child.

@@ -39,8 +39,8 @@ impl CrashedMemory {
         read.map_err(Stop::Memory)
     }
 
-    /// Whether what the page map has just shown is true: of a process that has gone it shows nothing,
-    /// as of memory that was never touched.
+    /// Whether what the page map has just shown is true: of a process that has gone it shows
+    /// nothing, as of memory that was never touched.
     pub(crate) fn is_mapped(&self) -> bool {
         self.memory.exists()
     }

@@ -22,8 +22,8 @@ pub(crate) struct ContainerRoot {
 }
 
 impl ContainerRoot {
-    /// Finds it. `mounts`, `user_ns`: the crasher's, the latter if it is not ours; `credentials`: its
-    /// own.
+    /// Finds it. `mounts`, `user_ns`: the crasher's, the latter if it is not ours; `credentials`:
+    /// its own.
     ///
     /// # Errors
     /// The container's mounts are not at hand, or it is not certain who their root is.

@@ -10,10 +10,10 @@ use crate::sys::selinux::Subject;
 use crate::sys::{OwnedFd, ns, pidfd};
 use anyhow::{Context, Result, ensure};
 
-/// Everything that decides whose crash it is and with which rights its core is written. What is read
-/// of /proc after this decides neither: the walk to the crasher's parents, and by `task`, which can
-/// be no other process's, what is mapped and mounted, the memory in use, and whether it is still
-/// there.
+/// Everything that decides whose crash it is and with which rights its core is written. What is
+/// read of /proc after this decides neither: the walk to the crasher's parents, and by `task`,
+/// which can be no other process's, what is mapped and mounted, the memory in use, and whether it
+/// is still there.
 #[derive(Debug)]
 pub(crate) struct Facts {
     /// IDs, capabilities, umask of the crashing thread.

@@ -12,8 +12,8 @@
 //!
 //! A container's first few slots are its own. Beyond them a slot takes one of the host's as well: a
 //! hundred containers that crash at once do not have a hundred times as many dumps as one may have.
-//! No container waits for another one: where the host's slots are taken, it waits for one of its own.
-//! A crash of everybody else, who has no slots of his own, waits for one of the shared ones.
+//! No container waits for another one: where the host's slots are taken, it waits for one of its
+//! own. A crash of everybody else, who has no slots of his own, waits for one of the shared ones.
 
 use super::quota::{self, share};
 use super::slot::{Slot, open};
@@ -192,8 +192,8 @@ impl Semaphore<'_> {
                 .map(|host| Taken { number, lock, host: Some(host) })
                 .ok_or_else(|| self.refusal(true)));
         }
-        // Others have all of the host's slots. A container does not wait for those: this crash waits
-        // for one of its own container's.
+        // Others have all of the host's slots. A container does not wait for those: this crash
+        // waits for one of its own container's.
         drop(lock);
         let number = self.asking.first % own;
         Ok(within(self.dir, number)?
