@@ -13,7 +13,7 @@ use super::selection::{MATCH, Which};
 use super::source::{Packed, Source};
 use super::subject::{self, Subject};
 use super::table;
-use crate::sys::{apart, file, kernel, user};
+use crate::sys::{file, isolated_terminal, kernel, user};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -137,12 +137,12 @@ pub(super) fn run_packed(packed: Packed<'_>, debugger: &Debugger) -> Result<Exit
 fn start(dir: Private, at: &Path, debugger: &Debugger) -> Result<ExitCode> {
     let (_, home) = dir.tree("home")?;
     let command = command(at, &home, debugger)?;
-    let end = apart::run(command, dir.owner)
+    let end = isolated_terminal::run(command, dir.owner)
         .with_context(|| format!("start {}", debugger.program.display()));
     drop(dir);
     match end? {
-        apart::End::Interrupted(signal) => apart::die_of(signal),
-        apart::End::Exited(status) => {
+        isolated_terminal::End::Interrupted(signal) => isolated_terminal::die_of(signal),
+        isolated_terminal::End::Exited(status) => {
             ensure!(status.code().is_some(), "{} was killed: {status}", debugger.program.display());
             Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
         }

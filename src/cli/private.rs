@@ -8,7 +8,7 @@
 //! no process runs as and whose file in [`LOCKS`] is not locked.
 
 use super::tree::Tree;
-use crate::sys::{AsFd, OwnedFd, apart, executor, file, user};
+use crate::sys::{AsFd, OwnedFd, executor, file, isolated_terminal, user};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -52,7 +52,7 @@ impl Private {
         keep.extend(id.iter().map(|(_, lock)| lock.as_fd()));
         let executor = executor::executor(&keep, || {
             if let Some(uid) = owner {
-                apart::end_all_of(uid);
+                isolated_terminal::end_all_of(uid);
             }
             remove(&place, &dir, path.file_name().unwrap_or_default());
         });
@@ -214,7 +214,7 @@ fn sweep_one(parent: &OwnedFd, name: &OsString) {
         anyhow::Ok((file::try_lock(&lock)?, lock))
     });
     match (&id, owner) {
-        (Some(Ok((true, _))), Some(uid)) => apart::end_all_of(uid),
+        (Some(Ok((true, _))), Some(uid)) => isolated_terminal::end_all_of(uid),
         (Some(_), _) => return,
         (None, _) => {}
     }

@@ -7,7 +7,7 @@ use super::links::{Link, Wanted};
 use super::results::{Match, Overview, PartialResult, ThreadStack};
 use super::{ModuleFiles, overview, stacks};
 use crate::sys::AsFd;
-use crate::sys::map::Map;
+use crate::sys::mapped_file::Map;
 use crate::sys::sandbox::{self, SandboxBounds};
 use anyhow::{Result, anyhow};
 use std::collections::BTreeSet;

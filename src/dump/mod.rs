@@ -11,6 +11,7 @@
 //! only when it is known whose process it was, and whoever crashes often would fill the log.
 
 mod after;
+mod container_crash;
 mod copy;
 mod crash;
 mod forward;
@@ -18,7 +19,6 @@ mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
 mod policy;
-mod registered;
 mod writer;
 
 use crate::cause::Cause;
@@ -29,6 +29,7 @@ use crate::store::Store;
 use crate::sys::{descriptor, ns, process};
 use crate::sysctl::Saved;
 use anyhow::{Context, Result};
+use container_crash::{comm, with_core, without_core};
 use copy::pages;
 use crash::arguments::Crash;
 use crash::container::{self, Origin};
@@ -38,7 +39,6 @@ use forward::{Whose, sparingly};
 use forwarded::Owner;
 use policy::plan::{self, CoreFile, Decision};
 use policy::slots::{Asking, Pool, SlotAnswer};
-use registered::{comm, with_core, without_core};
 use std::ffi::OsString;
 
 /// `oci-coredump handle`, started by the kernel. The kernel lets the crashed process go when the
@@ -101,7 +101,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             forward_it(crash, who, registry, &config);
             Ok(())
         }
-        Decision::Discard(entry, cause) => {
+        Decision::NoCore(entry, cause) => {
             without_core(&crash, &facts, &entry, &cause, registry.as_ref(), &config)
         }
         Decision::Write(entry, file) => {

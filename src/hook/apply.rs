@@ -9,7 +9,7 @@ use super::remarks;
 use super::request::Request;
 use super::rootfs::Rootfs;
 use super::site::Site;
-use super::volume;
+use super::subpath;
 use crate::config::MakeDirectories;
 use crate::pattern::{COMPRESSED, Pattern};
 use crate::record::Location;
@@ -144,7 +144,7 @@ fn in_container(
             let source = store.container_path(site.id);
             *place = plan::place(found, inside, volume.as_ref(), &source.to_string_lossy());
             if let Some((_, source)) = &mut place.mount
-                && let Ok(Some(lasting)) = volume::on_itself(Path::new(source.as_str()))
+                && let Ok(Some(lasting)) = subpath::on_itself(Path::new(source.as_str()))
             {
                 *source = lasting.to_string_lossy().into_owned();
             }

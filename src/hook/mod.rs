@@ -4,11 +4,11 @@
 mod apply;
 mod bundle;
 mod change;
+pub mod enable;
 mod inside;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
-pub mod live;
-mod monitor;
+mod other_kernel;
 mod plan;
 mod processes;
 mod remarks;
@@ -16,7 +16,7 @@ mod request;
 mod rootfs;
 mod site;
 mod state;
-mod volume;
+mod subpath;
 
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};

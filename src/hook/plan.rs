@@ -3,7 +3,7 @@
 use super::bundle::{Life, Volume};
 use super::remarks;
 use super::request::Request;
-use super::volume;
+use super::subpath;
 use crate::bytes::Limit;
 use crate::config::{Config, Mode};
 use crate::record::Location;
@@ -170,7 +170,7 @@ pub(super) fn place(
         _ if volume.is_some_and(|v| v.is_own) => Location::OwnVolume,
         // A tmpfs that is mounted from nowhere is the container's own.
         None if is_memory => Location::Memory,
-        Some((_, source)) if is_memory && volume::is_of_pod(source) => Location::PodMemory,
+        Some((_, source)) if is_memory && subpath::is_of_pod(source) => Location::PodMemory,
         _ => Location::Volume,
     };
     at(location, mount)

@@ -1,7 +1,7 @@
 //! The container's file system, seen from the host: opened by descriptor, with paths resolved below
 //! its root, never through a path of the host.
 
-use super::monitor;
+use super::other_kernel;
 use super::plan::DumpDirectory;
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::file;
@@ -35,7 +35,7 @@ impl Rootfs {
     /// The process is in the host's mount namespace, or is not a native
     /// container but a VMM or a sentry.
     pub(super) fn find(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
-        Self::find_native(process, pid, path).map_err(|e| monitor::explain(process, pid, e))
+        Self::find_native(process, pid, path).map_err(|e| other_kernel::explain(process, pid, e))
     }
 
     fn find_native(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {

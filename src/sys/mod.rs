@@ -10,9 +10,7 @@
 
 #![allow(unsafe_code)]
 
-pub mod apart;
 pub mod apparmor;
-pub mod ask;
 pub mod budget;
 pub mod cgroup;
 pub mod child;
@@ -23,9 +21,10 @@ pub mod executor;
 pub mod file;
 pub mod filesystem;
 pub mod filter;
+pub mod isolated_terminal;
 pub mod kernel;
 pub mod limit;
-pub mod map;
+pub mod mapped_file;
 pub mod memory;
 pub mod mount;
 pub mod new_file;
@@ -36,11 +35,12 @@ pub mod pinned_memory;
 pub mod proc;
 pub mod process;
 pub mod resolve;
-pub mod robust;
+pub mod robust_futex;
+pub mod run_commands;
 pub mod sandbox;
 pub mod selinux;
 pub mod socket;
-pub mod tame;
+pub mod terminal_filter;
 pub mod text;
 pub mod user;
 pub mod watch;

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::store::{Records, Store};
-use crate::sys::ask;
+use crate::sys::run_commands;
 use crate::users;
 use clap_complete::CompletionCandidate;
 use std::collections::BTreeSet;
@@ -64,7 +64,8 @@ pub(crate) fn running(current: &OsStr) -> Vec<CompletionCandidate> {
         command.args(&words[1..]);
         command
     };
-    let answers = ask::all(TOOLS.iter().map(command).collect(), PATIENCE).into_iter().flatten();
+    let answers =
+        run_commands::all(TOOLS.iter().map(command).collect(), PATIENCE).into_iter().flatten();
     let told = answers.filter(|answer| answer.success).flat_map(|answer| {
         let text = String::from_utf8_lossy(&answer.out).into_owned();
         text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()

@@ -1,7 +1,7 @@
 //! What the tools of the engines print: the running containers in it.
 
 use crate::annotation;
-use crate::hook::live::RunningContainer;
+use crate::hook::enable::RunningContainer;
 use crate::identity::Identity;
 use crate::record::Names;
 use crate::sys::proc::{self, Proc};

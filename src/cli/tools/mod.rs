@@ -3,10 +3,10 @@
 
 mod answers;
 
-use crate::hook::live::RunningContainer;
+use crate::hook::enable::RunningContainer;
 use crate::registry::check_id;
 use crate::report::one_line;
-use crate::sys::ask::{self, ToolOutput};
+use crate::sys::run_commands::{self, ToolOutput};
 use anyhow::{Context, Result, bail, ensure};
 use std::process::Command;
 use std::time::Duration;
@@ -128,7 +128,7 @@ impl<'a> Tool<'a> {
     fn inspected(&self, mut target: RunningContainer) -> Result<RunningContainer> {
         let id = &target.names.container_id;
         let question = self.command(&["inspect", "--output", "json", id]);
-        let answer = ask::all(vec![question], PATIENCE).remove(0).and_then(text);
+        let answer = run_commands::all(vec![question], PATIENCE).remove(0).and_then(text);
         let answer = answer.with_context(|| format!("{} inspect", self.line))?;
         target.pid = answers::of_inspect(&answer).with_context(|| {
             format!("{} does not tell the process of container {id}", self.line)
@@ -147,7 +147,8 @@ pub(super) fn find(word: &str, by: Option<&str>) -> Result<RunningContainer> {
     let tools = lines.into_iter().map(Tool::new).collect::<Result<Vec<_>>>()?;
     let questions: Vec<Vec<Command>> = tools.iter().map(|tool| tool.questions(word)).collect();
     let counts: Vec<usize> = questions.iter().map(Vec::len).collect();
-    let mut answers = ask::all(questions.into_iter().flatten().collect(), PATIENCE).into_iter();
+    let mut answers =
+        run_commands::all(questions.into_iter().flatten().collect(), PATIENCE).into_iter();
     let (mut asked, mut silent, mut last) = (Vec::new(), Vec::new(), None);
     for (tool, count) in tools.iter().zip(counts) {
         let own: Vec<Result<ToolOutput>> = answers.by_ref().take(count).collect();

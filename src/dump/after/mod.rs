@@ -3,9 +3,9 @@
 
 pub(super) mod deleted_files;
 pub(super) mod kept_binaries;
-pub(super) mod ledger;
 pub(super) mod measured;
 pub(super) mod on_host;
+pub(super) mod record_client;
 mod record_list;
 mod record_writer;
 mod refused;

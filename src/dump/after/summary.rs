@@ -13,7 +13,7 @@ use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
 use crate::sys::BorrowedFd;
-use crate::sys::map::Map;
+use crate::sys::mapped_file::Map;
 use crate::sys::sandbox::{self, SandboxBounds};
 use anyhow::Result;
 use std::fs::File;

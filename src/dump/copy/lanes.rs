@@ -7,7 +7,6 @@
 //! them.
 
 use super::early_release::Release;
-use super::frames::Frames;
 use super::input::Input;
 use super::output::Output;
 use super::parallel;
@@ -18,6 +17,7 @@ use super::source::{CrashedMemory, Failed};
 use super::spans::{Spans, next_open};
 use super::stop::{Bounds, Stop};
 use super::target::Target;
+use super::zstd_frames::Frames;
 use crate::elf::Load;
 use crate::sys::{AsFd, Errno};
 use std::sync::Arc;

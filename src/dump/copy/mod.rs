@@ -2,7 +2,6 @@
 //! memory of the process itself.
 
 pub(super) mod early_release;
-pub(super) mod frames;
 pub(super) mod input;
 pub(super) mod lanes;
 pub(super) mod output;
@@ -16,3 +15,4 @@ pub(super) mod source;
 pub(super) mod spans;
 pub(super) mod stop;
 pub(super) mod target;
+pub(super) mod zstd_frames;

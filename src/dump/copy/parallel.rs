@@ -2,13 +2,13 @@
 //! while the kernel waits in the pipe. Several threads make large reads, and leave out pages that
 //! were never touched. Where that fails, the stream is still unread and gives the same file.
 
-use super::frames::{Frames, Packer};
 use super::pages::runs;
 use super::regions::{BATCH, Batch, RegionPart, Walk};
 use super::source::{CrashedMemory, Failed};
 use super::spans::{Spans, next_open};
 use super::stop::Stop;
 use super::target::Target;
+use super::zstd_frames::{Frames, Packer};
 use crate::elf::{Head, Load, starts_of_files};
 use crate::sys::memory::Span;
 use crate::sys::{Errno, process};

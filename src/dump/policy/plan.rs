@@ -18,7 +18,7 @@ pub(crate) enum Decision {
     /// Write the core for this container.
     Write(Box<Entry>, CoreFile),
     /// No core for this container, and why.
-    Discard(Box<Entry>, Cause),
+    NoCore(Box<Entry>, Cause),
     /// The handler that was there before has it.
     Forward,
 }
@@ -90,20 +90,20 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let refused = entry.refused.clone().map(Cause::Refused).map_or(Ok(()), Err);
     let rights = match refused.and_then(|()| rights(crash, facts, &entry)) {
         Ok(rights) => rights,
-        Err(cause) => return Decision::Discard(entry, cause),
+        Err(cause) => return Decision::NoCore(entry, cause),
     };
     let own = Limit::from_raw(crash.said.limit).finite();
     let soft = limit_of(own, facts.core.hard, by_exec, entry.limit.finite());
     let limit = smaller(soft, entry.limit.finite());
     if let Some(bytes) = limit.filter(|l| *l < PAGE) {
-        return Decision::Discard(entry, Cause::RlimitCoreTooLow(bytes));
+        return Decision::NoCore(entry, Cause::RlimitCoreTooLow(bytes));
     }
     let Some(pattern) = &entry.pattern else {
-        return Decision::Discard(entry, Cause::Refused("its registration has no pattern".into()));
+        return Decision::NoCore(entry, Cause::Refused("its registration has no pattern".into()));
     };
     let mut path = pattern.expand(&crash.said, entry.append_pid);
     if rights == Rights::ContainerRoot && path.first() != Some(&b'/') {
-        return Decision::Discard(entry, Cause::RelativePath);
+        return Decision::NoCore(entry, Cause::RelativePath);
     }
     // As the kernel does in dump mode 2, root's writer removes nothing, and it makes no directory.
     let is_roots = rights == Rights::ContainerRoot;

@@ -20,7 +20,7 @@ use crate::sys::file::Identity;
 use crate::sys::memory::{ProcessMemory, is_shared};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::pinned_memory::Hold;
-use crate::sys::{AsFd, OwnedFd, descriptor, process, robust};
+use crate::sys::{AsFd, OwnedFd, descriptor, process, robust_futex};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -251,7 +251,7 @@ fn give_up(mut written: Written, child: Child, core_file: &CoreFile) -> Result<A
 fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<CrashedMemory> {
     let pidfd = crash.pidfd.as_ref().and_then(|p| p.try_clone().ok());
     let memory = ProcessMemory::new(crash.said.host_tid, facts.task.open_file("mem").ok()?);
-    let robust = if early { robust::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
+    let robust = if early { robust_futex::heads(&facts.task.siblings().ok()?) } else { Vec::new() };
     Some(CrashedMemory {
         memory,
         pagemap: Pagemap::new(facts.task.open_file("pagemap").ok()?),

@@ -2,7 +2,7 @@
 
 use super::own_user::end_all_of;
 use crate::sys::descriptor;
-use crate::sys::tame::Tame;
+use crate::sys::terminal_filter::Tame;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;

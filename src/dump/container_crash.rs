@@ -2,8 +2,8 @@
 //! ([`without_core`]).
 
 use super::after::deleted_files::DeletedFiles;
-use super::after::ledger::Ledger;
 use super::after::on_host::answers_at;
+use super::after::record_client::RecordClient;
 use super::after::{kept_binaries, measured, summary, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
@@ -45,9 +45,10 @@ pub(super) fn without_core(
     record.outcome = Outcome::None;
     record.set_cause(Some(cause));
     let account = entry.account();
-    let mut ledger = Ledger::new(config, registry, account.clone(), std::iter::empty());
+    let mut record_client =
+        RecordClient::new(config, registry, account.clone(), std::iter::empty());
     let most = most_records(config);
-    let told = ledger.refuse(&record, most);
+    let told = record_client.refuse(&record, most);
     let asking = |r| Asking {
         registry: r,
         account: &account,
@@ -124,7 +125,7 @@ pub(super) fn with_core(
         slot.without(&gone);
     }
     let locks = slot.iter().flat_map(|slot| slot.fds());
-    let mut ledger = Ledger::new(config, registry, entry.account(), locks);
+    let mut record_client = RecordClient::new(config, registry, entry.account(), locks);
     let mut released_at = None;
     let keeps = config.binaries.keep && entry.user.is_none();
     let mut deleted = DeletedFiles::default();
@@ -132,7 +133,7 @@ pub(super) fn with_core(
         parent::write(crash, facts, &file, slot.as_deref(), store.as_ref(), |event| match event {
             // The first record is written while the writer becomes the crasher.
             Event::Started => {
-                ledger.say(&record);
+                record_client.say(&record);
                 if keeps {
                     deleted = DeletedFiles::of(&facts.task);
                 }
@@ -144,7 +145,7 @@ pub(super) fn with_core(
                     let inside = inside_of(&file.with_number(made.number));
                     record.set_paths(Some(&inside), plan::host_path(&inside, mount).as_deref());
                 }
-                ledger.say(&record);
+                record_client.say(&record);
             }
             Event::Goes(goes) => {
                 let cores = slot.iter().flat_map(|slot| slot.cores());
@@ -229,11 +230,11 @@ pub(super) fn with_core(
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
     }
     user_record::copy(&mut record, entry, id.map(|id| (inside, id)), slot.as_deref());
-    let keeps = keeps && id.is_some() && !stuck && ledger.is_open();
+    let keeps = keeps && id.is_some() && !stuck && record_client.is_open();
     record.keeping = keeps;
-    ledger.close(&record);
+    record_client.close(&record);
     count(registry, &record);
-    ledger.note(&record, most_records(config));
+    record_client.note(&record, most_records(config));
     if stuck {
         return parent::let_go(crash, facts);
     }
@@ -241,7 +242,7 @@ pub(super) fn with_core(
         writer.end()?;
     }
     // A store that did not answer is not asked again.
-    if let Some(id) = id.filter(|_| ledger.is_open()) {
+    if let Some(id) = id.filter(|_| record_client.is_open()) {
         // The container goes with its first process, which may be the one that has crashed.
         let first = (entry.init.pid != crash.said.host_pid)
             .then(|| pidfd::open(entry.init.pid).ok())
@@ -253,7 +254,7 @@ pub(super) fn with_core(
             match summary::summarize(facts, file, id, &deleted, slot, charge()) {
                 Ok(Some(summary)) => {
                     (record.stack, record.stack_hash) = (summary.stack, Some(summary.hash));
-                    ledger.say(&record);
+                    record_client.say(&record);
                 }
                 Ok(None) => {}
                 Err(e) => log::warn!("the core cannot be summarized, ignoring: {e:#}"),
@@ -285,7 +286,7 @@ pub(super) fn with_core(
             let kept = kept.context("keep the executable and libraries of the core");
             (record.keeping, record.binaries) =
                 (false, kept.as_ref().ok().cloned().unwrap_or_default());
-            ledger.say(&record);
+            record_client.say(&record);
             kept?;
         }
     }

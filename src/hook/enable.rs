@@ -10,7 +10,7 @@ use super::processes;
 use super::request::Request;
 use super::rootfs::Rootfs;
 use super::site::{Reach, Site};
-use super::volume;
+use super::subpath;
 use crate::annotation::{self, Annotations};
 use crate::config::Config;
 use crate::record::{Location, Names};
@@ -223,7 +223,7 @@ fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bu
         let same = |path: &PathBuf| {
             file::open_dir(path).and_then(file::stat).is_ok_and(|s| s.id == theirs)
         };
-        volume::sources(wanted, &host).into_iter().find(same)
+        subpath::sources(wanted, &host).into_iter().find(same)
     }))
 }
 

@@ -18,7 +18,7 @@ const PROMPT: Duration = Duration::from_secs(2);
 const COUNTING: Duration = Duration::from_secs(6);
 
 /// The record of one crash.
-pub(crate) struct Ledger<'a> {
+pub(crate) struct RecordClient<'a> {
     config: &'a Config,
     /// Whose record it is, and the directory of the account's limits; none without a run directory.
     account: String,
@@ -36,7 +36,7 @@ enum RecordWriterState {
     Gone(String),
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> RecordClient<'a> {
     /// Opens nothing yet. That the store cannot be opened is said where there is something to
     /// write. `account`: whose record it is. `slot`: descriptors of the crash's slot.
     pub(crate) fn new(
@@ -46,7 +46,13 @@ impl<'a> Ledger<'a> {
         slot: impl Iterator<Item = BorrowedFd<'a>>,
     ) -> Self {
         let limits = registry.map(|registry| registry.limits_dir(&account)).transpose();
-        Ledger { config, account, limits, slot: slot.collect(), state: RecordWriterState::Closed }
+        RecordClient {
+            config,
+            account,
+            limits,
+            slot: slot.collect(),
+            state: RecordWriterState::Closed,
+        }
     }
 
     /// Whether the store could be opened and has answered so far.
