@@ -4,16 +4,16 @@
 use super::after::deleted_files::DeletedFiles;
 use super::after::on_host::answers_at;
 use super::after::record_client::RecordClient;
-use super::after::{kept_binaries, measured, summary, termination_log, user_record};
+use super::after::released::Released;
+use super::after::{measured, termination_log, user_record};
 use super::crash::arguments::Crash;
 use super::crash::facts::Facts;
 use super::policy::plan::{self, CoreFile, Rights};
 use super::policy::quota::KeptCore;
 use super::policy::slot::Slot;
 use super::policy::slots::{Asking, Pool};
-use super::writer::as_crasher::Charge;
 use super::writer::parent::{self, Event, Written};
-use super::writer::protocol::Finished;
+use super::writer::protocol::{CreatedFile, Finished};
 use super::writer::rotate::Stored;
 use crate::cause::Cause;
 use crate::config::Config;
@@ -24,10 +24,9 @@ use crate::registry::{Entry, Registry};
 use crate::report;
 use crate::store::{Store, tree};
 use crate::sys::proc::{self, printable};
-use crate::sys::{self, cgroup, descriptor, kernel, pidfd};
+use crate::sys::{self, OwnedFd, cgroup, descriptor};
 use crate::vacuum;
-use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use anyhow::Result;
 use std::path::Path;
 use std::time::Instant;
 
@@ -181,40 +180,13 @@ pub(super) fn with_core(
     }
     let (stuck, given_up) = (written.stuck, written.given_up);
     if let Some(slot) = &slot {
-        // Compared as a file: the container may have mounted something else at the path.
-        let below = mount.and_then(|(target, _)| inside.strip_prefix(target.as_bytes()));
-        let stored = below.zip(store.as_ref()).and_then(|(below, dir)| {
-            let (dir, name) = tree::parent(dir, Path::new(proc::os(below)))?;
-            let found = sys::file::identity_at(dir, name).ok()?;
-            let is_it = found.is_same_file(&written.finished.identity?);
-            let below = std::str::from_utf8(below).ok()?.trim_start_matches('/');
-            is_it.then(|| format!("{}/{below}", entry.names.container_id))
-        });
+        let stored = path_in_store(&inside, mount, store.as_ref(), &written)
+            .map(|below| format!("{}/{below}", entry.names.container_id));
         remember(slot, root, &inside, &written, stored);
     }
-    let mut nested = None;
-    let volume = mount.map(|(_, source)| source.as_str());
-    if let Some(made) = written.made
-        && !given_up
-        && (mount.is_none() || !answers_at(host.as_deref(), volume, made.id))
-    {
-        // Below another root the directory may still be the one that the hook knows.
-        let is_below = !file.at_home || root != b"/";
-        let same = plan::host_path(&plan::inside_path(&file.path, b"/", b"/"), mount)
-            .filter(|path| is_below && answers_at(Some(path), volume, made.id));
-        if let Some(path) = same {
-            record.set_paths(Some(&inside), Some(&path));
-            record.host_dir = mount.map(|(_, source)| printable(source.as_ref()));
-        } else if mount.is_some() {
-            record.set_paths(Some(&inside), None);
-            record.host_dir = None;
-            record.location = if made.memory { Location::Memory } else { Location::Layer };
-        }
-        if is_below && record.location.is_lost_with_container() {
-            nested = Some(nested_root(facts));
-        }
-    }
-    let id = written.made.and_then(|made| made.id).filter(|_| !given_up);
+    let made = written.made.filter(|_| !given_up);
+    let nested = made.and_then(|made| locate(&mut record, facts, file, mount, made));
+    let id = made.and_then(|made| made.id);
     finish(&mut record, written, nested);
     if record.outcome == Outcome::Written && given_up_for_memory.is_some() {
         record.reason = given_up_for_memory;
@@ -242,52 +214,14 @@ pub(super) fn with_core(
         writer.end()?;
     }
     // A store that did not answer is not asked again.
-    if let Some(id) = id.filter(|_| record_client.is_open()) {
-        // The container goes with its first process, which may be the one that has crashed.
-        let first = (entry.init.pid != crash.said.host_pid)
-            .then(|| pidfd::open(entry.init.pid).ok())
-            .flatten()
-            .filter(|_| entry.init_lives());
-        let charge = || first.as_ref().map_or(Charge::Nobody, Charge::Until);
-        if config.summary && record.outcome == Outcome::Written {
-            let slot = slot.as_deref();
-            match summary::summarize(facts, file, id, &deleted, slot, charge()) {
-                Ok(Some(summary)) => {
-                    (record.stack, record.stack_hash) = (summary.stack, Some(summary.hash));
-                    record_client.say(&record);
-                }
-                Ok(None) => {}
-                Err(e) => log::warn!("the core cannot be summarized, ignoring: {e:#}"),
-            }
-            // What root's rights could read is not for a log that the container's users read.
-            let may_tell = has_line && file.rights == Rights::Crasher;
-            if let Some(text) = record.crashed_in().filter(|_| may_tell) {
-                termination_log::add(facts, own, entry, &text, slot).unwrap_or_else(|e| {
-                    log::warn!("cannot write the termination log, ignoring: {e:#}")
-                });
-            }
-        }
+    if let Some(core) = id.filter(|_| record_client.is_open()) {
+        let slot = slot.as_deref();
+        let released =
+            Released { crash, facts, entry, config, file, core, deleted: &deleted, slot };
+        released.summarize(&mut record, &mut record_client, has_line.then_some(own));
         report::crash_to_journal(&record);
         if keeps {
-            let keeper = kept_binaries::Keeper {
-                facts,
-                charge: charge(),
-                core_file: file,
-                core: id,
-                deleted: &deleted,
-                account: &entry.account(),
-                slot: slot.as_deref(),
-                most: &config.binaries,
-                free: kernel::free_bytes(&config.store).unwrap_or(0),
-            };
-            // A store that was removed meanwhile is not made again.
-            let kept = Store::look(&config.store)
-                .and_then(|store| store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store)));
-            let kept = kept.context("keep the executable and libraries of the core");
-            (record.keeping, record.binaries) =
-                (false, kept.as_ref().ok().cloned().unwrap_or_default());
-            record_client.say(&record);
-            kept?;
+            released.keep(&mut record, &mut record_client)?;
         }
     }
     vacuum::now_and_then(config)
@@ -308,6 +242,53 @@ fn count(registry: Option<&Registry>, record: &Record) {
     if let Some(Err(e)) = registry.map(|registry| CrashCounts::count(registry, record)) {
         log::warn!("this crash cannot be counted for `metrics`, ignoring: {e:#}");
     }
+}
+
+/// Where the core is below the container's directory of the store, if it is there. Compared as a
+/// file: the container may have mounted something else at the path.
+fn path_in_store(
+    inside: &[u8],
+    mount: Option<&(String, String)>,
+    store: Option<&OwnedFd>,
+    written: &Written,
+) -> Option<String> {
+    let below = inside.strip_prefix(mount?.0.as_bytes())?;
+    let (dir, name) = tree::parent(store?, Path::new(proc::os(below)))?;
+    let found = sys::file::identity_at(dir, name).ok()?;
+    let is_it = found.is_same_file(&written.finished.identity?);
+    let below = std::str::from_utf8(below).ok()?.trim_start_matches('/');
+    is_it.then(|| below.to_owned())
+}
+
+/// Corrects where the record says that the core is, if that is not the file that was `made`.
+/// Returns the nested root that it is below, if it goes away with the container there.
+fn locate(
+    record: &mut Record,
+    facts: &Facts,
+    file: &CoreFile,
+    mount: Option<&(String, String)>,
+    made: CreatedFile,
+) -> Option<String> {
+    let volume = mount.map(|(_, source)| source.as_str());
+    let host = record.host_bytes();
+    if mount.is_some() && answers_at(host.as_deref(), volume, made.id) {
+        return None;
+    }
+    let (root, cwd) = file.seen_from(facts);
+    let inside = plan::inside_path(&file.path, root, cwd);
+    // Below another root the directory may still be the one that the hook knows.
+    let is_below = !file.at_home || root != b"/";
+    let same = plan::host_path(&plan::inside_path(&file.path, b"/", b"/"), mount)
+        .filter(|path| is_below && answers_at(Some(path), volume, made.id));
+    if let Some(path) = same {
+        record.set_paths(Some(&inside), Some(&path));
+        record.host_dir = mount.map(|(_, source)| printable(source.as_ref()));
+    } else if mount.is_some() {
+        record.set_paths(Some(&inside), None);
+        record.host_dir = None;
+        record.location = if made.memory { Location::Memory } else { Location::Layer };
+    }
+    (is_below && record.location.is_lost_with_container()).then(|| nested_root(facts))
 }
 
 /// Counts the core for the container's limits.

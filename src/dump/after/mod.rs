@@ -9,6 +9,7 @@ pub(super) mod record_client;
 mod record_list;
 mod record_writer;
 mod refused;
+pub(super) mod released;
 pub(super) mod summary;
 pub(super) mod termination_log;
 pub(super) mod user_record;
