@@ -16,15 +16,17 @@
 //!
 //! Users who are not root have such a directory each ([`crate::users`]).
 
+mod accounts;
 mod entry;
+mod views;
 
 pub(crate) use entry::{
     DumpPlace, Entry, Init, cgroup_keys, check_id, mount_key, pid_key, pod_uid,
 };
+pub(crate) use views::Sysctl;
 
 use crate::config::RUN_DIR;
 use crate::record::Names;
-
 use crate::sys::user::{self, Who};
 use crate::sys::{budget, file, resolve};
 use crate::users;
@@ -38,16 +40,8 @@ use std::time::Duration;
 /// Largest entry that is read, in bytes.
 const MAX: usize = 64 << 10;
 
-/// The account of all containers together, and the account of crashes that
-/// go to the earlier handler.
-const HOST: &str = ".host";
-const FORWARDED: &str = ".forwarded";
-
 /// How long another process may hold the lock before the caller gives up.
 const LOCKED: Duration = Duration::from_secs(3);
-
-/// How long an account is remembered after the last crash that was counted for it.
-const ACCOUNTS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Stamp file: its modification time is that of the last sweep.
 const SWEPT: &str = "swept";
@@ -137,65 +131,6 @@ impl Registry {
     /// The run directory of the project, /run/oci-coredump for root.
     pub(crate) fn dir(&self) -> &OwnedFd {
         &self.run
-    }
-
-    /// The directory in which the dispatcher keeps the state of an account's limits between
-    /// crashes; for accounts see [`Entry::account`].
-    pub(crate) fn limits_dir(&self, account: &str) -> Result<OwnedFd> {
-        check_id(account.strip_prefix('.').unwrap_or(account))?;
-        let all = match self.limits.get() {
-            Some(all) => all,
-            None => {
-                let all = file::make_dir(&self.run, "limits".as_ref(), 0o700)?;
-                self.limits.get_or_init(|| all)
-            }
-        };
-        file::make_dir(all, account.as_ref(), 0o700)
-    }
-
-    /// The directory for the limits of all containers together.
-    pub(crate) fn host_limits_dir(&self) -> Result<OwnedFd> {
-        self.limits_dir(HOST)
-    }
-
-    /// The directory for the limits of crashes that go to the earlier handler.
-    pub(crate) fn forwarded_dir(&self) -> Result<OwnedFd> {
-        self.limits_dir(FORWARDED)
-    }
-
-    /// Removes the directory of one account and everything in it.
-    pub(crate) fn forget_limits(&self, account: &str) -> Result<()> {
-        let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
-        let Ok(dir) = file::open_subdir(&all, account.as_ref()) else { return Ok(()) };
-        for name in file::names(&dir)? {
-            file::unlink(&dir, &name)?;
-        }
-        file::remove_empty_dir(&all, account.as_ref()).map(drop)
-    }
-
-    /// Removes the accounts that outlive their containers and have had no crash for a week. There
-    /// may be many, so this does not run under the registry's lock.
-    pub(crate) fn forget_old_accounts(&self) -> Result<()> {
-        let Ok(all) = file::open_subdir(&self.run, "limits".as_ref()) else { return Ok(()) };
-        for name in file::names(&all)? {
-            let Some(account) = name.to_str().filter(|n| n.starts_with('.')) else { continue };
-            if matches!(account, HOST | FORWARDED) {
-                continue;
-            }
-            let newest = |dir: &OwnedFd| -> Result<i64> {
-                let times = file::names(dir)?.into_iter();
-                let times = times.filter_map(|n| Some(file::stat_at(dir, &n).ok()?.modified));
-                Ok(times.max().unwrap_or(0))
-            };
-            let age = file::open_subdir(&all, &name)
-                .context("open an account")
-                .and_then(|dir| newest(&dir))
-                .map(file::age)?;
-            if age > ACCOUNTS {
-                self.forget_limits(account)?;
-            }
-        }
-        Ok(())
     }
 
     /// Adds or replaces an entry.
@@ -329,23 +264,6 @@ impl Registry {
         file::is_due(&self.run, SWEPT.as_ref(), EVERY)
     }
 
-    /// Writes the file that the container sees as one of its sysctls, and opens it.
-    pub(crate) fn make_view(&self, id: &str, of: Sysctl, value: &str) -> Result<OwnedFd> {
-        check_id(id)?;
-        let (views, name) = (file::make_dir(&self.run, "views".as_ref(), 0o700)?, of.view(id));
-        file::replace(&views, name.as_ref(), format!("{value}\n").as_bytes(), 0o444)?;
-        Ok(file::open_read(&views, name.as_ref())?.into())
-    }
-
-    /// Removes the files that [`Registry::make_view`] wrote. A mount of them stays readable.
-    pub(crate) fn remove_views(&self, id: &str) -> Result<()> {
-        check_id(id)?;
-        let views = file::make_dir(&self.run, "views".as_ref(), 0o700)?;
-        let remove = |of: Sysctl| file::unlink(&views, of.view(id).as_ref());
-        // Each by itself.
-        Sysctl::ALL.map(remove).into_iter().collect()
-    }
-
     /// `None` if there is no such entry, an error if it is damaged.
     fn read(&self, dir: &OwnedFd, name: &OsStr) -> Option<Result<Entry>> {
         match self.user {
@@ -360,36 +278,6 @@ impl Registry {
 
     fn whose(&self) -> String {
         self.user.map(|uid| format!(" of user {uid}")).unwrap_or_default()
-    }
-}
-
-/// A sysctl of `kernel` of which a container has a view of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sysctl {
-    /// The pattern.
-    CorePattern,
-    /// Whether the PID is appended.
-    CoreUsesPid,
-}
-
-impl Sysctl {
-    /// Both.
-    pub(crate) const ALL: [Sysctl; 2] = [Sysctl::CorePattern, Sysctl::CoreUsesPid];
-
-    /// Its file in /proc/sys/kernel.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Sysctl::CorePattern => "core_pattern",
-            Sysctl::CoreUsesPid => "core_uses_pid",
-        }
-    }
-
-    /// The file of a container's view. No container ID begins with a dot.
-    fn view(self, id: &str) -> String {
-        match self {
-            Sysctl::CorePattern => id.to_owned(),
-            Sysctl::CoreUsesPid => format!(".pid-{id}"),
-        }
     }
 }
 
