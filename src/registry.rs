@@ -18,12 +18,11 @@
 
 mod accounts;
 mod entry;
-mod views;
+pub(crate) mod views;
 
 pub(crate) use entry::{
     DumpPlace, Entry, Init, cgroup_keys, check_id, mount_key, pid_key, pod_uid,
 };
-pub(crate) use views::Sysctl;
 
 use crate::config::RUN_DIR;
 use crate::record::Names;
