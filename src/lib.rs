@@ -44,7 +44,10 @@
 
 #![warn(unreachable_pub)]
 
-pub mod sys;
+mod sys;
+
+pub use sys::descriptor::make_streams_safe;
+pub use sys::file::{Identity, identity, set_umask};
 
 mod annotation;
 mod bytes;

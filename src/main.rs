@@ -32,7 +32,7 @@ fn start(args: Vec<OsString>) -> ExitCode {
         return cli::kubectl::run(args);
     }
     // Files and directories get exactly the mode that the code names, whatever umask was inherited.
-    oci_coredump::sys::file::set_umask(0);
+    oci_coredump::set_umask(0);
     if args.first().is_some_and(|name| engine::nri::is_plugin(name)) {
         return plugin(engine::nri::run_started);
     }

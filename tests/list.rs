@@ -264,7 +264,7 @@ fn colours_are_for_terminals() {
 /// Another file under an old record's name is not that record's core.
 #[test]
 fn a_record_knows_its_file() {
-    use oci_coredump::sys::file::identity;
+    use oci_coredump::identity;
     let store = Store::new();
     let volume = tempfile::tempdir().unwrap();
     let (v, core) = (volume.path().to_str().unwrap(), volume.path().join("core"));
@@ -354,7 +354,7 @@ fn json_is_as_the_schema_says() {
     let volume = tempfile::tempdir().unwrap();
     let core = volume.path().join("core");
     std::fs::write(&core, "one").unwrap();
-    let id = oci_coredump::sys::file::identity(std::fs::File::open(&core).unwrap()).unwrap();
+    let id = oci_coredump::identity(std::fs::File::open(&core).unwrap()).unwrap();
     let written = serde_json::json!({"host_path": core, "host_dir": volume.path(), "size": 3,
         "outcome": "written", "identity": id, "host_pid": 1, "container_name": "web"});
     store.add("1.jsonl", written.clone());

@@ -15,7 +15,7 @@ const CURRENT: &str = "attr/apparmor/current";
 
 /// A profile, or several stacked ones, as the kernel writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile(String);
+pub(crate) struct Profile(String);
 
 impl Profile {
     /// The profile of a task. `None` if nothing is enforced: AppArmor is off, the task is not
@@ -23,7 +23,7 @@ impl Profile {
     ///
     /// # References
     /// aa_getcon(2).
-    pub fn of(task: &Proc) -> Option<Self> {
+    pub(crate) fn of(task: &Proc) -> Option<Self> {
         enforced(&task.read(CURRENT).ok()?)
     }
 }
@@ -37,14 +37,14 @@ fn enforced(text: &[u8]) -> Option<Profile> {
 
 /// Puts threads of this process under a profile, even after it has changed its root and IDs.
 #[derive(Debug)]
-pub struct Confinement<'a> {
+pub(crate) struct Confinement<'a> {
     profile: &'a Profile,
     tasks: OwnedFd,
 }
 
 impl<'a> Confinement<'a> {
     /// To be called by the process itself while it still has our root directory.
-    pub fn open(profile: &'a Profile) -> Result<Self> {
+    pub(crate) fn open(profile: &'a Profile) -> Result<Self> {
         Ok(Confinement { profile, tasks: file::open_dir("/proc/self/task".as_ref())? })
     }
 
@@ -55,7 +55,7 @@ impl<'a> Confinement<'a> {
     ///
     /// # References
     /// aa_change_profile(2).
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let confined = || self.enter().map(|()| work());
         std::thread::scope(|scope| {
             let thread =

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 static UNTIL: OnceLock<Instant> = OnceLock::new();
 
 /// Starts the budget. Only the first call counts.
-pub fn begin(time: Duration) {
+pub(crate) fn begin(time: Duration) {
     UNTIL.get_or_init(|| Instant::now() + time);
 }
 
 /// The rest of the budget, `most` at most. Without a budget, `most`.
-pub fn left(most: Duration) -> Duration {
+pub(crate) fn left(most: Duration) -> Duration {
     UNTIL.get().map_or(most, |until| most.min(until.saturating_duration_since(Instant::now())))
 }

@@ -24,14 +24,14 @@ const CHARGING: [&[u8]; 5] = [b"cpu", b"cpuacct", b"cpuset", b"memory", b"blkio"
 /// RCU grace period (milliseconds). A process that is started in its group, or a single thread
 /// that moves itself, does not.
 #[derive(Debug, Default)]
-pub struct Groups {
+pub(crate) struct Groups {
     unified: Option<File>,
     tasks: Vec<File>,
 }
 
 impl Groups {
     /// Opens them. A group that is gone charges no one any more.
-    pub fn open(groups: &[Cgroup]) -> Self {
+    pub(crate) fn open(groups: &[Cgroup]) -> Self {
         let charges = |g: &&Cgroup| {
             g.controllers.split(|b| *b == b',').any(|c| CHARGING.contains(&c)) && g.path != b"/"
         };
@@ -50,7 +50,7 @@ impl Groups {
     }
 
     /// The group of cgroup v2 to start a child in, see [`super::child::fork_into`].
-    pub fn unified(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(|f| f.as_fd())
     }
 
@@ -62,7 +62,7 @@ impl Groups {
     /// Documentation/admin-guide/cgroup-v1/cgroups.rst: `tasks`; 0 is the writer
     /// itself. Documentation/admin-guide/cgroup-v2.rst: "Organisational operations are
     /// not blocked by PIDs limits".
-    pub fn enter(&self, started_there: bool) -> bool {
+    pub(crate) fn enter(&self, started_there: bool) -> bool {
         let v1 = self.tasks.iter().all(|mut tasks| tasks.write_all(b"0").is_ok());
         let move_to = |group: &File| {
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
@@ -75,7 +75,7 @@ impl Groups {
 
     /// Whether fewer than `n` further processes and threads fit into the group
     /// of cgroup v2 (`pids.max`).
-    pub fn is_short_of_processes(&self, n: u64) -> bool {
+    pub(crate) fn is_short_of_processes(&self, n: u64) -> bool {
         let Some(group) = &self.unified else { return false };
         match (number(group, "pids.max"), number(group, "pids.current")) {
             (Some(most), Some(now)) => most.saturating_sub(now) < n,
@@ -86,7 +86,7 @@ impl Groups {
 
 /// Moves a process, which has one thread, from such groups to the root of their hierarchies. The
 /// groups of a container that is gone cannot be removed while a process is in them.
-pub fn leave(groups: &[Cgroup], pid: i32) {
+pub(crate) fn leave(groups: &[Cgroup], pid: i32) {
     for group in groups {
         let root = Cgroup { controllers: group.controllers.clone(), path: b"/".to_vec() };
         let name = if group.controllers.is_empty() { "cgroup.procs" } else { "tasks" };
@@ -101,7 +101,7 @@ pub fn leave(groups: &[Cgroup], pid: i32) {
 /// Bytes of memory that a process in these groups may still take before it reaches a memory limit
 /// of one of them or their ancestors. The page cache of files does not count, since it is
 /// reclaimed. `None` without a limit.
-pub fn headroom(groups: &[Cgroup]) -> Option<u64> {
+pub(crate) fn headroom(groups: &[Cgroup]) -> Option<u64> {
     let v1 = groups.iter().find(|g| g.controllers.split(|b| *b == b',').any(|c| c == b"memory"));
     let group = v1.or_else(|| groups.iter().find(|g| g.controllers.is_empty()))?;
     let (limit, usage, files) = match group.controllers.is_empty() {

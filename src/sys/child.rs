@@ -16,10 +16,10 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// A child process that runs our own code.
 #[derive(Debug)]
-pub struct Child(rustix::process::Pid);
+pub(crate) struct Child(rustix::process::Pid);
 
 /// Runs `work` in a forked child, which exits with its result. The caller must be single-threaded.
-pub fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
+pub(crate) fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
     // SAFETY: the process has one thread, so the child may go on to run any code; it leaves by
     // _exit and never returns into the caller.
     match unsafe { nix::unistd::fork() }.context("fork")? {
@@ -33,7 +33,10 @@ pub fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
 ///
 /// # References
 /// clone(2): `CLONE_INTO_CGROUP`, Linux 5.7.
-pub fn fork_into(group: Option<BorrowedFd<'_>>, work: impl FnOnce(bool) -> i32) -> Result<Child> {
+pub(crate) fn fork_into(
+    group: Option<BorrowedFd<'_>>,
+    work: impl FnOnce(bool) -> i32,
+) -> Result<Child> {
     let Some(group) = group else { return fork(|| work(false)) };
     let args = clone_args {
         flags: CLONE_INTO_CGROUP,
@@ -63,12 +66,12 @@ impl Child {
     }
 
     /// Its process ID, which is not reused until the child was waited for.
-    pub fn id(&self) -> rustix::process::Pid {
+    pub(crate) fn id(&self) -> rustix::process::Pid {
         self.0
     }
 
     /// Kills the child, which must still be waited for.
-    pub fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self) -> Result<()> {
         rustix::process::kill_process(self.0, rustix::process::Signal::KILL).context("kill")
     }
 
@@ -77,7 +80,7 @@ impl Child {
     ///
     /// A child that runs with a user's rights can be stopped by that user (SIGSTOP) and would then
     /// never end: only this function, which kills it, may wait for one.
-    pub fn end_within(self, time: Duration) -> Result<Option<Ended>> {
+    pub(crate) fn end_within(self, time: Duration) -> Result<Option<Ended>> {
         let pidfd = self.pidfd()?;
         if !wait_readable(&pidfd, Some(time))? {
             self.kill()?;
@@ -89,20 +92,20 @@ impl Child {
     }
 
     /// Kills the child and waits for it. `None`: as in [`Child::end_within`].
-    pub fn end_now(self) -> Result<Option<Ended>> {
+    pub(crate) fn end_now(self) -> Result<Option<Ended>> {
         self.kill()?;
         self.end_within(LAST)
     }
 
     /// Whether the child is stopped, by SIGSTOP or a tracer.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.proc().and_then(|process| process.is_stopped()).unwrap_or(false)
     }
 
     /// Waits until there is something to read from `stream`, which the child writes to. Returns
     /// false if the child slept for `asleep` without a break, and after `most` whatever it does. A
     /// child that only waits for a processor is given that time: the machine is busy.
-    pub fn wait_readable(
+    pub(crate) fn wait_readable(
         &self,
         stream: impl AsFd,
         asleep: Duration,
@@ -149,11 +152,11 @@ impl Child {
 }
 
 /// The signal that kills a process for a system call that its filter forbids.
-pub const FORBIDDEN: i32 = libc::SIGSYS;
+pub(crate) const FORBIDDEN: i32 = libc::SIGSYS;
 
 /// The wait status of a child that has ended, see wait(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// It exited with this status.
     Exit(i32),
     /// It was killed by this signal.

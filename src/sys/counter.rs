@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter that starts at 0. It exists for as long as the process.
 #[derive(Clone, Copy, Debug)]
-pub struct Counter(&'static AtomicU64);
+pub(crate) struct Counter(&'static AtomicU64);
 
 impl Counter {
     /// A counter that is shared with all children made from now on.
     ///
     /// # References
     /// mmap(2), `MAP_SHARED`.
-    pub fn shared() -> Result<Self> {
+    pub(crate) fn shared() -> Result<Self> {
         // SAFETY: a new mapping wherever the kernel likes; nothing of ours is there.
         let page = unsafe {
             mmap_anonymous(
@@ -29,12 +29,12 @@ impl Counter {
     }
 
     /// Adds `n` to the number, for all processes that share it.
-    pub fn add(self, n: u64) {
+    pub(crate) fn add(self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
     /// The number now, with what every process that shares it has added so far.
-    pub fn value(self) -> u64 {
+    pub(crate) fn value(self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The credentials that the kernel checks when a process accesses a file. IDs are those of
 /// the initial user namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     /// Real, effective, saved and file-system user ID.
     pub uid: [u32; 4],
     /// Real, effective, saved and file-system group ID.
@@ -26,7 +26,7 @@ pub struct Credentials {
 impl Credentials {
     /// Whether real and effective IDs differ: a set-user-ID or set-group-ID program,
     /// or one that changed them.
-    pub fn mixed(&self) -> bool {
+    pub(crate) fn mixed(&self) -> bool {
         self.uid[0] != self.uid[1] || self.gid[0] != self.gid[1]
     }
 }
@@ -41,7 +41,7 @@ impl Credentials {
 ///
 /// # References
 /// credentials(7), capabilities(7), setns(2), user_namespaces(7).
-pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
+pub(crate) fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
     become_who(c, user_ns, || Ok(()))
 }
 
@@ -50,7 +50,7 @@ pub fn assume(c: &Credentials, user_ns: Option<&OwnedFd>) -> Result<()> {
 ///
 /// # Errors
 /// Also that of `check`.
-pub fn assume_root(
+pub(crate) fn assume_root(
     c: &Credentials,
     user_ns: Option<&OwnedFd>,
     check: impl FnOnce() -> Result<()>,
@@ -109,7 +109,7 @@ fn become_who(
 ///
 /// # References
 /// capabilities(7), "Effect of user ID changes on capabilities".
-pub fn give_up(id: u32) -> Result<()> {
+pub(crate) fn give_up(id: u32) -> Result<()> {
     rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
     caps::clear(None, CapSet::Ambient).context("prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
     rustix::thread::set_thread_groups(&[]).context("setgroups([])")?;
@@ -129,7 +129,7 @@ pub fn give_up(id: u32) -> Result<()> {
 ///
 /// # Errors
 /// The thread could not get them, and nothing was done.
-pub fn run_as<T: Send>(c: &Credentials, work: impl FnOnce() -> T + Send) -> Result<T> {
+pub(crate) fn run_as<T: Send>(c: &Credentials, work: impl FnOnce() -> T + Send) -> Result<T> {
     let as_user = || assume(c, None).map(|()| work());
     std::thread::scope(|scope| {
         let thread =

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Closes a file and returns the file system's error: some file systems write only now. The
 /// descriptor must not be used any more.
-pub fn close(fd: impl AsFd) -> rustix::io::Result<()> {
+pub(crate) fn close(fd: impl AsFd) -> rustix::io::Result<()> {
     // SAFETY: the caller is a child that leaves by _exit: no destructor closes
     // this number a second time.
     match unsafe { libc::close(fd.as_fd().as_raw_fd()) } {
@@ -20,7 +20,7 @@ pub fn close(fd: impl AsFd) -> rustix::io::Result<()> {
 
 /// Waits until there is something to read, or end of file, for at most `time`.
 /// Returns whether there is.
-pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
+pub(crate) fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
     let time =
         time.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: t.subsec_nanos().into() });
     loop {
@@ -33,7 +33,7 @@ pub fn wait_readable(fd: impl AsFd, time: Option<Duration>) -> Result<bool> {
 }
 
 /// The same for two descriptors: for each, whether there is something to read.
-pub fn wait_readable_either(fds: [BorrowedFd<'_>; 2], time: Duration) -> Result<[bool; 2]> {
+pub(crate) fn wait_readable_either(fds: [BorrowedFd<'_>; 2], time: Duration) -> Result<[bool; 2]> {
     let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
     let mut all = fds.each_ref().map(|fd| PollFd::new(fd, PollFlags::IN));
     match poll(&mut all, Some(&time)) {
@@ -44,19 +44,19 @@ pub fn wait_readable_either(fds: [BorrowedFd<'_>; 2], time: Duration) -> Result<
 }
 
 /// A pipe, both ends closed on exec.
-pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("pipe2")
 }
 
 /// Enlarges a pipe, as far as the system allows. A smaller pipe is no error: it
 /// only needs more system calls.
-pub fn enlarge_pipe(pipe: impl AsFd, bytes: usize) {
+pub(crate) fn enlarge_pipe(pipe: impl AsFd, bytes: usize) {
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, bytes);
 }
 
 /// Takes over a descriptor that this process was started with, such as the pidfd that the kernel
 /// passes to its helper. `None` if it is not open.
-pub fn inherited(fd: i32) -> Option<OwnedFd> {
+pub(crate) fn inherited(fd: i32) -> Option<OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: fcntl(F_GETFD) on a number that may not be open only reports EBADF.
     if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
@@ -70,12 +70,12 @@ pub fn inherited(fd: i32) -> Option<OwnedFd> {
 }
 
 /// The descriptor's number, for messages.
-pub fn number(fd: impl AsFd) -> i32 {
+pub(crate) fn number(fd: impl AsFd) -> i32 {
     fd.as_fd().as_raw_fd()
 }
 
 /// `read(2)`, restarted when a signal interrupts it.
-pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+pub(crate) fn read(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
     loop {
         match rustix::io::read(&fd, &mut *buffer) {
             Err(rustix::io::Errno::INTR) => {}
@@ -85,7 +85,7 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<usize> {
 }
 
 /// `write(2)`, restarted when a signal interrupts it.
-pub fn write(fd: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
+pub(crate) fn write(fd: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
     loop {
         match rustix::io::write(&fd, bytes) {
             Err(rustix::io::Errno::INTR) => {}
@@ -95,7 +95,7 @@ pub fn write(fd: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
 }
 
 /// `pwrite(2)`: writes at most these bytes at this offset, and returns how many.
-pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<usize> {
+pub(crate) fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<usize> {
     loop {
         match rustix::io::pwrite(&fd, bytes, offset) {
             Err(rustix::io::Errno::INTR) => {}
@@ -105,7 +105,7 @@ pub fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<
 }
 
 /// Sets the size of an open file, in bytes, by ftruncate(2).
-pub fn set_size(file: impl AsFd, size: u64) -> rustix::io::Result<()> {
+pub(crate) fn set_size(file: impl AsFd, size: u64) -> rustix::io::Result<()> {
     rustix::fs::ftruncate(file, size)
 }
 
@@ -113,7 +113,7 @@ pub fn set_size(file: impl AsFd, size: u64) -> rustix::io::Result<()> {
 ///
 /// # References
 /// close_range(2), Linux 5.9.
-pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
+pub(crate) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut keep: Vec<u32> =
         keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|n| *n > 2).collect();
     keep.sort_unstable();
@@ -133,18 +133,18 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
 }
 
 /// Standard input, whoever opened it.
-pub fn stdin() -> BorrowedFd<'static> {
+pub(crate) fn stdin() -> BorrowedFd<'static> {
     rustix::stdio::stdin()
 }
 
 /// Replaces standard input by another descriptor. The kernel, which waits until every holder of its
 /// pipe has closed it, then releases the crashed process. May be repeated.
-pub fn replace_stdin(with: impl AsFd) {
+pub(crate) fn replace_stdin(with: impl AsFd) {
     let _ = rustix::stdio::dup2_stdin(with);
 }
 
 /// Replaces standard input by /dev/null; see [`replace_stdin`].
-pub fn release_stdin() {
+pub(crate) fn release_stdin() {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         replace_stdin(null);
     }
@@ -152,7 +152,7 @@ pub fn release_stdin() {
 
 /// Replaces a child's standard input, output and error by /dev/null, so that no
 /// reader of them waits for it.
-pub fn release_streams() {
+pub(crate) fn release_streams() {
     if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdin(&null);
         let _ = rustix::stdio::dup2_stdout(&null);

@@ -1,7 +1,7 @@
 //! `main`, as the C library calls it. Compiled into the program and not into the library,
 //! since a test has its own.
 
-use oci_coredump::sys::descriptor;
+use oci_coredump::make_streams_safe;
 use std::ffi::{c_char, c_int};
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// of the end of the process.
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
-    if descriptor::make_streams_safe().is_err() {
+    if make_streams_safe().is_err() {
         std::process::abort();
     }
     // The standard library gets the arguments without this function.

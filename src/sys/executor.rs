@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Starts a process that outlives this one, however this one ends, and then runs `work`. Nothing
 /// that ends this process ends that one. It keeps stdout and stderr, so that whoever reads them to
 /// their end knows that the work is done, and the given descriptors.
-pub fn executor(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<Executor> {
+pub(crate) fn executor(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<Executor> {
     let (read, write) = descriptor::pipe()?;
     let child = child::fork(|| {
         let _ = SigSet::all().thread_block();
@@ -29,7 +29,7 @@ pub fn executor(keep: &[BorrowedFd<'_>], work: impl FnOnce()) -> Result<Executor
 
 /// See [`executor`]. Dropping it waits for the process.
 #[derive(Debug)]
-pub struct Executor {
+pub(crate) struct Executor {
     alive: Option<OwnedFd>,
     child: Option<child::Child>,
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 /// The file system types that matter to a core dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FsType {
+pub(crate) enum FsType {
     /// The process file system, proc(5).
     Proc,
     /// sysfs, cgroup, debugfs and the like, which hold no ordinary files.
@@ -20,13 +20,13 @@ pub enum FsType {
 }
 
 /// Returns the type of the file system that an open file is on: `f_type` of fstatfs(2).
-pub fn fs_type(fd: impl AsFd) -> Result<FsType> {
+pub(crate) fn fs_type(fd: impl AsFd) -> Result<FsType> {
     space(fd).map(|s| s.kind)
 }
 
 /// Type and size of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
+pub(crate) struct Space {
     /// Type of the file system.
     pub kind: FsType,
     /// Its size in bytes; 0 if it reports none.
@@ -40,7 +40,7 @@ pub struct Space {
 }
 
 /// Returns the space of the file system that an open file is on, by fstatfs(2).
-pub fn space(fd: impl AsFd) -> Result<Space> {
+pub(crate) fn space(fd: impl AsFd) -> Result<Space> {
     let s = fs::fstatfs(fd).context("fstatfs")?;
     let unit = if s.f_frsize > 0 { s.f_frsize } else { s.f_bsize } as u64;
     Ok(Space {
@@ -53,7 +53,7 @@ pub fn space(fd: impl AsFd) -> Result<Space> {
 }
 
 /// Whether a directory is on a file system that a process serves (FUSE).
-pub fn is_fuse(dir: impl AsFd) -> bool {
+pub(crate) fn is_fuse(dir: impl AsFd) -> bool {
     fs::fstatfs(dir).is_ok_and(|s| s.f_type == FUSE)
 }
 
@@ -65,7 +65,7 @@ const FUSE: i64 = 0x6573_5546;
 ///
 /// # References
 /// fstatvfs(3).
-pub fn refuses_programs(dir: impl AsFd) -> Result<Option<&'static str>> {
+pub(crate) fn refuses_programs(dir: impl AsFd) -> Result<Option<&'static str>> {
     let flags = fs::fstatvfs(dir).context("fstatvfs")?.f_flag;
     let set = |flag| flags.contains(flag);
     Ok(match () {
@@ -99,7 +99,7 @@ fn kind(magic: i64) -> FsType {
 ///
 /// # References
 /// statx(2): `STATX_MNT_ID` (Linux 5.8), `STATX_ATTR_MOUNT_ROOT` (Linux 5.8).
-pub fn mount_of(fd: impl AsFd) -> Result<(u64, bool)> {
+pub(crate) fn mount_of(fd: impl AsFd) -> Result<(u64, bool)> {
     let s = fs::statx(fd, "", AtFlags::EMPTY_PATH, fs::StatxFlags::MNT_ID)
         .context("statx(STATX_MNT_ID)")?;
     Ok((s.stx_mnt_id, s.stx_attributes.contains(fs::StatxAttributes::MOUNT_ROOT)))

@@ -7,7 +7,7 @@ use seccompiler::sock_filter;
 
 /// One line of a filter.
 #[derive(Clone, Copy, Debug)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// The call is allowed. The number is that of the call.
     Allow(i64),
     /// The call is allowed if the low half of argument `.1`, masked with `.2`, equals `.3`.
@@ -20,7 +20,7 @@ pub enum Rule {
 use Rule::{Allow, AllowIf, Fail};
 
 /// What every such process needs: non-executable memory, the time, its own end.
-pub const BASE: &[Rule] = &[
+pub(crate) const BASE: &[Rule] = &[
     AllowIf(libc::SYS_mmap, 2, libc::PROT_EXEC as u32, 0),
     AllowIf(libc::SYS_mprotect, 2, libc::PROT_EXEC as u32, 0),
     Allow(libc::SYS_munmap),
@@ -42,7 +42,7 @@ pub const BASE: &[Rule] = &[
 
 /// Creating threads, and nothing else that clone(2) can create. The flags of clone3 are in memory,
 /// where a filter cannot see them; C libraries then fall back to clone.
-pub const THREADS: &[Rule] = &[
+pub(crate) const THREADS: &[Rule] = &[
     AllowIf(libc::SYS_clone, 0, (libc::CLONE_THREAD | NEW) as u32, libc::CLONE_THREAD as u32),
     Fail(libc::SYS_clone3, libc::ENOSYS),
     // The C library's own signals, set up with the first thread.
@@ -62,18 +62,18 @@ const NEW: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWCGROUP;
 
 /// `ioctl(2)` with this request only.
-pub const fn ioctl(request: u64) -> Rule {
+pub(crate) const fn ioctl(request: u64) -> Rule {
     AllowIf(libc::SYS_ioctl, 1, u32::MAX, request as u32)
 }
 
 /// `fcntl(2)` with this command only.
-pub const fn fcntl(command: i32) -> Rule {
+pub(crate) const fn fcntl(command: i32) -> Rule {
     AllowIf(libc::SYS_fcntl, 1, u32::MAX, command as u32)
 }
 
 /// For a process that copies from a pipe, or from another process's memory, to an open file, with
 /// several threads. It cannot open, start or send anything.
-pub static COPY: BpfProgram = program(&[
+pub(crate) static COPY: BpfProgram = program(&[
     BASE,
     THREADS,
     &[
@@ -128,7 +128,7 @@ const MOST: usize = 256;
 
 /// A filter in the form that the kernel takes.
 #[derive(Debug)]
-pub struct BpfProgram {
+pub(crate) struct BpfProgram {
     code: [sock_filter; MOST],
     size: usize,
 }
@@ -142,7 +142,7 @@ const KILL: usize = 1;
 /// # References
 /// seccomp(2); `struct seccomp_data`: the number at 0, the architecture at 4,
 /// the arguments from 16 on.
-pub const fn program(lists: &[&[Rule]]) -> BpfProgram {
+pub(crate) const fn program(lists: &[&[Rule]]) -> BpfProgram {
     let mut rules = [Allow(-1); MOST];
     let mut count = 0;
     let mut l = 0;
@@ -249,7 +249,7 @@ const fn number(rule: Rule) -> i64 {
 ///
 /// # References
 /// seccomp(2), Linux 3.17; `SECCOMP_RET_KILL_PROCESS`, Linux 4.14.
-pub fn enter(program: &BpfProgram) -> Result<()> {
+pub(crate) fn enter(program: &BpfProgram) -> Result<()> {
     // One heap for all threads: to shrink a second one, glibc first opens a file of /proc.
     #[cfg(target_env = "gnu")]
     // SAFETY: called by the only thread; it only sets a number of the allocator's.

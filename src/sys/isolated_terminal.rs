@@ -16,8 +16,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios;
 use own_user::become_user;
-pub use own_user::end_all_of;
-pub use relay::End;
+pub(crate) use own_user::end_all_of;
+pub(crate) use relay::End;
 use relay::{Direction, Raw, copy_size, relay};
 use std::io::IsTerminal;
 use std::os::fd::OwnedFd;
@@ -44,7 +44,7 @@ const TOLD_OF: [Signal; 8] = [
 ///
 /// # Errors
 /// The program could not be started.
-pub fn run(mut command: Command, own: Option<u32>) -> Result<End> {
+pub(crate) fn run(mut command: Command, own: Option<u32>) -> Result<End> {
     let mut told_of = SigSet::empty();
     TOLD_OF.into_iter().for_each(|s| told_of.add(s));
     let mut blocked = told_of;
@@ -153,7 +153,7 @@ fn set_apart(has_terminal: bool, own: Option<u32>) -> std::io::Result<()> {
 }
 
 /// Ends this process by a signal that it had blocked.
-pub fn die_of(signal: i32) -> ! {
+pub(crate) fn die_of(signal: i32) -> ! {
     if let Ok(signal) = Signal::try_from(signal) {
         let mut set = SigSet::empty();
         set.add(signal);

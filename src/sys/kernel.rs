@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use std::path::Path;
 
 /// Major and minor version; (0, 0) if the release string has an unusual form.
-pub fn version() -> (u32, u32) {
+pub(crate) fn version() -> (u32, u32) {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
@@ -15,7 +15,7 @@ pub fn version() -> (u32, u32) {
 ///
 /// # References
 /// clock_gettime(2), `CLOCK_BOOTTIME`, Linux 2.6.39.
-pub fn since_boot() -> std::time::Duration {
+pub(crate) fn since_boot() -> std::time::Duration {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     std::time::Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
@@ -24,7 +24,7 @@ pub fn since_boot() -> std::time::Duration {
 ///
 /// # References
 /// proc_meminfo(5): `MemTotal`, `MemAvailable`, Linux 3.14.
-pub fn memory() -> Result<(u64, u64)> {
+pub(crate) fn memory() -> Result<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
     let field = |name: &str| {
         let kib = text.lines().find_map(|line| {
@@ -36,7 +36,7 @@ pub fn memory() -> Result<(u64, u64)> {
 }
 
 /// Bytes that root may still write to the file system of `path`.
-pub fn free_bytes(path: &Path) -> Result<u64> {
+pub(crate) fn free_bytes(path: &Path) -> Result<u64> {
     let s = rustix::fs::statvfs(path).with_context(|| format!("statvfs({path:?})"))?;
     Ok(s.f_bfree * s.f_frsize)
 }

@@ -32,7 +32,7 @@ fn pid(pid: i32) -> Result<Pid> {
 ///
 /// # References
 /// prlimit(2), Linux 2.6.36.
-pub fn set_core_of(process: i32, limit: SoftAndHard) -> Result<()> {
+pub(crate) fn set_core_of(process: i32, limit: SoftAndHard) -> Result<()> {
     rustix::process::prlimit(Some(pid(process)?), Resource::Core, limit.into())
         .with_context(|| format!("prlimit({process}, RLIMIT_CORE, {limit:?})"))?;
     Ok(())
@@ -43,7 +43,7 @@ pub fn set_core_of(process: i32, limit: SoftAndHard) -> Result<()> {
 ///
 /// # References
 /// setrlimit(2).
-pub fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
+pub(crate) fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
     for (resource, most) in
         [(Resource::As, memory), (Resource::Cpu, cpu), (Resource::Fsize, file), (Resource::Core, 0)]
     {
@@ -57,7 +57,7 @@ pub fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
 
 /// Sets this process's soft `RLIMIT_FSIZE`, so that the crashed process's own limit truncates its
 /// core, as in the kernel's file mode.
-pub fn set_own_file_size(bytes: Option<u64>) -> Result<()> {
+pub(crate) fn set_own_file_size(bytes: Option<u64>) -> Result<()> {
     let hard = rustix::process::getrlimit(Resource::Fsize).maximum;
     let current = match (bytes, hard) {
         (Some(b), Some(h)) => Some(b.min(h)),

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 /// For processes that may be lost ([`super::sandbox`]): the file's owner can truncate it while it
 /// is mapped, and reading then ends in SIGBUS.
 #[derive(Debug)]
-pub struct Map {
+pub(crate) struct Map {
     address: *mut std::ffi::c_void,
     size: usize,
 }
@@ -19,7 +19,7 @@ impl Map {
     ///
     /// # References
     /// mmap(2).
-    pub fn whole(file: impl AsFd) -> Result<Self> {
+    pub(crate) fn whole(file: impl AsFd) -> Result<Self> {
         let size =
             usize::try_from(super::file::stat(&file)?.size).context("the file is too large")?;
         ensure!(size > 0, "the file is empty");

@@ -11,7 +11,7 @@ const PAGE: usize = 4096;
 
 /// A part of an address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     /// Address of its first byte in the process.
     pub address: u64,
     /// Length of the region in bytes.
@@ -21,7 +21,7 @@ pub struct Span {
 /// The memory of one thread's process. `mem` stays bound to that address space; the thread ID may
 /// be reused, so a reader must check the pidfd afterwards.
 #[derive(Debug)]
-pub struct ProcessMemory {
+pub(crate) struct ProcessMemory {
     thread: i32,
     mem: OwnedFd,
     /// Whether process_vm_readv may still be tried. Yama or a missing
@@ -31,17 +31,17 @@ pub struct ProcessMemory {
 
 impl ProcessMemory {
     /// `mem` is /proc/PID/mem, opened by a process that may; `thread` is a thread of that process.
-    pub fn new(thread: i32, mem: OwnedFd) -> Self {
+    pub(crate) fn new(thread: i32, mem: OwnedFd) -> Self {
         ProcessMemory { thread, mem, direct: AtomicBool::new(true) }
     }
 
     /// From now on reads only through /proc/PID/mem: the process may end, and its ID may be reused.
-    pub fn detach(&self) {
+    pub(crate) fn detach(&self) {
         self.direct.store(false, Ordering::SeqCst);
     }
 
     /// A second descriptor of /proc/PID/mem.
-    pub fn mem(&self) -> std::io::Result<OwnedFd> {
+    pub(crate) fn mem(&self) -> std::io::Result<OwnedFd> {
         self.mem.try_clone()
     }
 
@@ -51,7 +51,7 @@ impl ProcessMemory {
     /// # References
     /// proc_pid_mem(5): a read is at the end of the file then, else it fails where nothing is
     /// mapped, as in the last page that an offset can name.
-    pub fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         const NOWHERE: u64 = i64::MAX as u64 & !0xfff;
         loop {
             match rustix::io::pread(&self.mem, &mut [0u8; 1], NOWHERE) {
@@ -70,7 +70,7 @@ impl ProcessMemory {
     /// # References
     /// process_vm_readv(2), Linux 3.2, at most 1,024 spans (`UIO_MAXIOV`); proc_pid_mem(5), which
     /// reads what the process itself may not (`PROT_NONE`).
-    pub fn read(&self, spans: &[Span], buffer: &mut [u8]) -> Result<(), Errno> {
+    pub(crate) fn read(&self, spans: &[Span], buffer: &mut [u8]) -> Result<(), Errno> {
         let mut done = 0;
         if self.direct.load(Ordering::Relaxed) {
             let remote: Vec<_> = spans
@@ -138,7 +138,7 @@ impl ProcessMemory {
 ///
 /// # References
 /// kcmp(2), Linux 3.5 (`CONFIG_KCMP`).
-pub fn is_shared(one: i32, other: i32) -> bool {
+pub(crate) fn is_shared(one: i32, other: i32) -> bool {
     const KCMP_VM: libc::c_int = 1;
     // SAFETY: the call takes numbers only and touches no memory.
     one != other && unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) } == 0

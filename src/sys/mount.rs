@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 ///
 /// # References
 /// open_tree(2) (Linux 5.2), mount_setattr(2) (Linux 5.12).
-pub fn clone_tree(source: impl AsFd, read_only: bool) -> Result<OwnedFd> {
+pub(crate) fn clone_tree(source: impl AsFd, read_only: bool) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
@@ -51,14 +51,14 @@ pub fn clone_tree(source: impl AsFd, read_only: bool) -> Result<OwnedFd> {
 ///
 /// # References
 /// move_mount(2), Linux 5.2.
-pub fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
+pub(crate) fn attach(tree: impl AsFd, target: impl AsFd) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(tree, "", target, "", flags).context("move_mount")
 }
 
 /// Detaches the topmost mount on the file `name` in `directory`, in the current mount namespace.
 /// Changes the working directory.
-pub fn detach_file(directory: impl AsFd, name: &str) -> Result<()> {
+pub(crate) fn detach_file(directory: impl AsFd, name: &str) -> Result<()> {
     super::file::change_dir(directory)?;
     rustix::mount::unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
         .with_context(|| format!("umount2({name:?}, MNT_DETACH)"))
@@ -66,7 +66,7 @@ pub fn detach_file(directory: impl AsFd, name: &str) -> Result<()> {
 
 /// Detaches the mount whose root directory `mount` refers to, in the current mount namespace.
 /// Changes the working directory.
-pub fn detach_dir(mount: impl AsFd) -> Result<()> {
+pub(crate) fn detach_dir(mount: impl AsFd) -> Result<()> {
     super::file::change_dir(mount)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).context("umount2(\".\", MNT_DETACH)")
 }

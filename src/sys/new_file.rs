@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 /// # References
 /// open(2), `O_TMPFILE`, Linux 3.11; linkat(2) with `AT_SYMLINK_FOLLOW` of /proc/self/fd.
 #[derive(Debug)]
-pub struct NewFile {
+pub(crate) struct NewFile {
     dir: OwnedFd,
     file: std::fs::File,
     temporary: Option<Temporary>,
@@ -41,7 +41,7 @@ impl Temporary {
 
 impl NewFile {
     /// Creates it in an open directory.
-    pub fn create(dir: impl AsFd) -> Result<Self> {
+    pub(crate) fn create(dir: impl AsFd) -> Result<Self> {
         let dir = file::reopen_dir(dir)?;
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let (file, temporary) = match fs::openat(&dir, ".", flags, Mode::from_raw_mode(0o600)) {
@@ -59,7 +59,7 @@ impl NewFile {
     }
 
     /// The file, still without its final name, for writing.
-    pub fn file(&self) -> &std::fs::File {
+    pub(crate) fn file(&self) -> &std::fs::File {
         &self.file
     }
 
@@ -67,7 +67,7 @@ impl NewFile {
     ///
     /// # References
     /// linkat(2), which never replaces; renameat2(2), `RENAME_NOREPLACE`, Linux 3.15.
-    pub fn name_new(self, name: &OsStr) -> Result<()> {
+    pub(crate) fn name_new(self, name: &OsStr) -> Result<()> {
         match &self.temporary {
             Some(Temporary { name: between, .. }) => {
                 let flags = RenameFlags::NOREPLACE;
@@ -83,7 +83,7 @@ impl NewFile {
     }
 
     /// Gives it its name, replacing a file of that name.
-    pub fn name(mut self, name: &OsStr) -> Result<()> {
+    pub(crate) fn name(mut self, name: &OsStr) -> Result<()> {
         let between = match self.temporary.take() {
             Some(temporary) => temporary,
             None => {

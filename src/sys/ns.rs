@@ -30,12 +30,12 @@ mod ioctl {
 }
 
 /// The inode number of a namespace. Unique among existing namespaces, but reused after one is gone.
-pub fn inode(ns: impl AsFd) -> Result<u64> {
+pub(crate) fn inode(ns: impl AsFd) -> Result<u64> {
     Ok(super::file::stat(ns)?.id.1)
 }
 
 /// The inode number of this process's own namespace: `mnt`, `pid`, `user`.
-pub fn own(name: &str) -> Result<u64> {
+pub(crate) fn own(name: &str) -> Result<u64> {
     let path = format!("/proc/self/ns/{name}");
     Ok(rustix::fs::stat(&path).with_context(|| format!("stat({path:?})"))?.st_ino)
 }
@@ -45,7 +45,7 @@ pub fn own(name: &str) -> Result<u64> {
 /// # References
 /// `NS_GET_MNTNS_ID`, ioctl_nsfs(2), Linux 6.11. // KERNEL(6.11): make it mandatory then, and drop
 /// the other proofs of identity.
-pub fn mount_ns_id(ns: impl AsFd) -> Option<u64> {
+pub(crate) fn mount_ns_id(ns: impl AsFd) -> Option<u64> {
     let mut id = 0u64;
     // SAFETY: the ioctl writes one u64 through the pointer, which is valid for the call;
     // other kernels answer ENOTTY.
@@ -57,7 +57,7 @@ pub fn mount_ns_id(ns: impl AsFd) -> Option<u64> {
 ///
 /// # References
 /// `NS_GET_PARENT`, ioctl_nsfs(2), Linux 4.9.
-pub fn parent(ns: impl AsFd) -> Option<OwnedFd> {
+pub(crate) fn parent(ns: impl AsFd) -> Option<OwnedFd> {
     // SAFETY: the ioctl takes no argument and returns a new descriptor that nobody else owns.
     unsafe { ioctl::ns_get_parent(ns.as_fd().as_raw_fd()).ok().map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
@@ -69,7 +69,7 @@ pub fn parent(ns: impl AsFd) -> Option<OwnedFd> {
 ///
 /// # References
 /// `NS_GET_USERNS`, ioctl_nsfs(2), Linux 4.9.
-pub fn user_ns_of(ns: impl AsFd) -> Result<OwnedFd> {
+pub(crate) fn user_ns_of(ns: impl AsFd) -> Result<OwnedFd> {
     // SAFETY: the ioctl takes no argument and returns a new descriptor that nobody else owns.
     unsafe { ioctl::ns_get_userns(ns.as_fd().as_raw_fd()).map(|fd| OwnedFd::from_raw_fd(fd)) }
         .context("ioctl(NS_GET_USERNS)")
@@ -82,7 +82,7 @@ pub fn user_ns_of(ns: impl AsFd) -> Result<OwnedFd> {
 /// # References
 /// `NS_GET_OWNER_UID`, ioctl_nsfs(2), Linux 4.11; user_namespaces(7), "Interaction of user
 /// namespaces and other types of namespaces".
-pub fn owner(user_ns: impl AsFd) -> Option<u32> {
+pub(crate) fn owner(user_ns: impl AsFd) -> Option<u32> {
     let own = own("user").ok()?;
     let mut here = user_ns.as_fd().try_clone_to_owned().ok()?;
     loop {
@@ -106,7 +106,7 @@ const INITIAL_PID: u64 = 0xEFFF_FFFC;
 ///
 /// # Errors
 /// It is not.
-pub fn check_initial_pid() -> Result<()> {
+pub(crate) fn check_initial_pid() -> Result<()> {
     ensure!(
         own("pid")? == INITIAL_PID,
         "this is not the host but a container in it (another PID namespace): kernel.core_pattern \
@@ -127,7 +127,7 @@ pub fn check_initial_pid() -> Result<()> {
 ///
 /// # References
 /// kernel/umh.c: helpers are children of kthreadd, process 2 of the initial PID namespace.
-pub fn check_initial(helper: &std::path::Path) -> Result<()> {
+pub(crate) fn check_initial(helper: &std::path::Path) -> Result<()> {
     check_initial_pid()?;
     let below = helper.strip_prefix("/").unwrap_or(helper);
     let seen = std::path::Path::new("/proc/2/root").join(below);
@@ -145,7 +145,7 @@ pub fn check_initial(helper: &std::path::Path) -> Result<()> {
 
 /// The kind of a namespace to enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NamespaceKind {
+pub(crate) enum NamespaceKind {
     /// Mount namespace. Root and working directory become those of the namespace.
     Mount,
     /// User namespace: gives all capabilities in it, and none outside.
@@ -156,7 +156,7 @@ pub enum NamespaceKind {
 ///
 /// # References
 /// setns(2).
-pub fn enter(ns: impl AsFd, kind: NamespaceKind) -> Result<()> {
+pub(crate) fn enter(ns: impl AsFd, kind: NamespaceKind) -> Result<()> {
     let ty = match kind {
         NamespaceKind::Mount => LinkNameSpaceType::Mount,
         NamespaceKind::User => LinkNameSpaceType::User,
@@ -172,7 +172,7 @@ pub fn enter(ns: impl AsFd, kind: NamespaceKind) -> Result<()> {
 ///
 /// # References
 /// unshare(2), `CLONE_NEWNS`; mount_namespaces(7).
-pub fn copy_mounts() -> Result<()> {
+pub(crate) fn copy_mounts() -> Result<()> {
     // SAFETY: only CLONE_FILES would be unsafe.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
         .context("unshare(CLONE_NEWNS)")
@@ -183,7 +183,7 @@ pub fn copy_mounts() -> Result<()> {
 /// # Errors
 /// Those of `work`, and of entering. If the return fails, the process aborts: no host path may be
 /// resolved in a container later.
-pub fn inside_mount_ns<T>(ns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn inside_mount_ns<T>(ns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use super::file;
     let home = file::open_dir("/".as_ref())?;
     let cwd = rustix::fs::open(

@@ -11,7 +11,7 @@ const PAGE: u64 = 4096;
 const NOTHING: page_region = page_region { start: 0, end: 0, categories: 0 };
 
 /// Request number of `PAGEMAP_SCAN` (linux/fs.h), for the seccomp filter.
-pub const SCAN: u64 = nix::request_code_readwrite!(b'f', 16, size_of::<pm_scan_arg>());
+pub(crate) const SCAN: u64 = nix::request_code_readwrite!(b'f', 16, size_of::<pm_scan_arg>());
 
 nix::ioctl_readwrite!(
     /// `PAGEMAP_SCAN` of linux/fs.h, since Linux 6.7.
@@ -24,21 +24,21 @@ nix::ioctl_readwrite!(
 /// An open /proc/PID/pagemap. It refers to the address space without keeping it, and
 /// reading it needs no privilege.
 #[derive(Debug)]
-pub struct Pagemap(OwnedFd);
+pub(crate) struct Pagemap(OwnedFd);
 
 /// A run of pages: addresses from `start` up to but not including `end`.
-pub type Run = (u64, u64);
+pub(crate) type Run = (u64, u64);
 
 impl Pagemap {
     /// Wraps an open /proc/PID/pagemap.
-    pub fn new(fd: OwnedFd) -> Self {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
         Pagemap(fd)
     }
 
     /// Whether the page at `address` (a multiple of the page size) exists, in memory or in swap,
     /// and is not the kernel's shared zero page. The kernel's file mode writes these pages, and
     /// leaves a hole for all others.
-    pub fn emitted(&self, address: u64) -> bool {
+    pub(crate) fn emitted(&self, address: u64) -> bool {
         let mut runs = Vec::new();
         self.runs(address, address + PAGE, 1, &mut runs).is_ok() && !runs.is_empty()
     }
@@ -49,7 +49,7 @@ impl Pagemap {
     /// # References
     /// `PAGEMAP_SCAN`, Documentation/admin-guide/mm/pagemap.rst, Linux 6.7. Older kernels cannot
     /// identify the zero page: a page that is present counts.
-    pub fn runs(
+    pub(crate) fn runs(
         &self,
         start: u64,
         end: u64,
@@ -69,7 +69,7 @@ impl Pagemap {
 
     /// All runs of such pages between `start` and `end`, however far apart. `None` if there are
     /// more than 256 runs or more than `pages` pages, or the kernel cannot tell.
-    pub fn all(&self, start: u64, end: u64, pages: u64) -> Option<Vec<Run>> {
+    pub(crate) fn all(&self, start: u64, end: u64, pages: u64) -> Option<Vec<Run>> {
         let mut found = [NOTHING; 257];
         let (runs, looked) = self.scan(start, end, pages, &mut found).ok()?;
         let runs: Vec<Run> = runs.collect();

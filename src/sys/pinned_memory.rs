@@ -32,7 +32,7 @@ mod ioctl {
 
 /// A page that never arrives. Created with privileges, used without.
 #[derive(Debug)]
-pub struct Hold {
+pub(crate) struct Hold {
     uffd: OwnedFd,
     page: usize,
 }
@@ -43,7 +43,7 @@ impl Hold {
     ///
     /// # References
     /// userfaultfd(2), ioctl_userfaultfd(2), Linux 4.3.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         // SAFETY: the descriptor is used on a mapping of our own only, below.
         let uffd = unsafe {
             rustix::mm::userfaultfd(UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK)
@@ -74,7 +74,7 @@ impl Hold {
     /// Pins the address space of `mem`, an open /proc/PID/mem, by reading one byte at
     /// `address`, which must be readable. When this returns, the memory stays for as
     /// long as this process lives.
-    pub fn hold(self, mem: OwnedFd, address: u64) -> Result<HeldMemory> {
+    pub(crate) fn hold(self, mem: OwnedFd, address: u64) -> Result<HeldMemory> {
         let page = self.page;
         let thread = move || {
             // SAFETY: the page is mapped for ever, and nobody else touches it: the read writes at
@@ -95,7 +95,9 @@ impl Hold {
 
 /// An address space that is pinned until this process ends.
 #[derive(Debug)]
-pub struct HeldMemory(#[expect(dead_code, reason = "closing it would let the reader go")] OwnedFd);
+pub(crate) struct HeldMemory(
+    #[expect(dead_code, reason = "closing it would let the reader go")] OwnedFd,
+);
 
 impl AsFd for Hold {
     fn as_fd(&self) -> BorrowedFd<'_> {

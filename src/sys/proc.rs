@@ -8,10 +8,10 @@ mod auxv;
 mod mountinfo;
 mod status;
 
-pub use super::text::printable;
-pub use auxv::{AT_SECURE, AT_SYSINFO_EHDR, auxiliary};
-pub use mountinfo::{MountPoint, mount_points, root_mount};
-pub use status::Status;
+pub(crate) use super::text::printable;
+pub(crate) use auxv::{AT_SECURE, AT_SYSINFO_EHDR, auxiliary};
+pub(crate) use mountinfo::{MountPoint, mount_points, root_mount};
+pub(crate) use status::Status;
 
 use super::file;
 use super::filesystem;
@@ -29,11 +29,11 @@ const MAX: usize = 1 << 20;
 /// An open /proc/PID or /proc/PID/task/TID. Reads fail with ESRCH once the task was reaped;
 /// they never reach another one.
 #[derive(Debug)]
-pub struct Proc(OwnedFd);
+pub(crate) struct Proc(OwnedFd);
 
 impl Proc {
     /// Opens the directory /proc/PID. A descriptor of it never leads to another process.
-    pub fn open(pid: i32) -> Result<Self> {
+    pub(crate) fn open(pid: i32) -> Result<Self> {
         ensure!(pid > 0, "{pid} is no process ID");
         let dir = file::open_dir(format!("/proc/{pid}").as_ref())?;
         ensure!(
@@ -45,12 +45,12 @@ impl Proc {
 
     /// Opens the task `tid` of this process. Unlike /proc/PID it stays complete when the
     /// thread-group leader is gone.
-    pub fn task(&self, tid: i32) -> Result<Self> {
+    pub(crate) fn task(&self, tid: i32) -> Result<Self> {
         self.open_at(&format!("task/{tid}"), OFlags::PATH | OFlags::DIRECTORY).map(Proc)
     }
 
     /// The IDs of all threads of this task's process.
-    pub fn siblings(&self) -> Result<Vec<i32>> {
+    pub(crate) fn siblings(&self) -> Result<Vec<i32>> {
         let all = file::reopen_dir(self.directory("..")?)?;
         Ok(file::names(all)?.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
     }
@@ -61,22 +61,22 @@ impl Proc {
     }
 
     /// Reads one of its files completely, 1 MiB at most.
-    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
         file::read_bounded(std::fs::File::from(self.open_at(name, OFlags::RDONLY)?), MAX, name)
     }
 
     /// Opens one of its files for reading.
-    pub fn open_file(&self, name: &str) -> Result<OwnedFd> {
+    pub(crate) fn open_file(&self, name: &str) -> Result<OwnedFd> {
         self.open_at(name, OFlags::RDONLY)
     }
 
     /// Opens the directory that a magic link (`root`, `cwd`) refers to.
-    pub fn directory(&self, name: &str) -> Result<OwnedFd> {
+    pub(crate) fn directory(&self, name: &str) -> Result<OwnedFd> {
         self.open_at(name, OFlags::PATH | OFlags::DIRECTORY)
     }
 
     /// Opens a namespace: `mnt`, `pid`, `user`.
-    pub fn namespace(&self, name: &str) -> Result<OwnedFd> {
+    pub(crate) fn namespace(&self, name: &str) -> Result<OwnedFd> {
         self.open_at(&format!("ns/{name}"), OFlags::RDONLY)
     }
 
@@ -86,19 +86,19 @@ impl Proc {
     /// # References
     /// proc_pid_map_files(5): CAP_SYS_ADMIN, or since Linux 5.9 CAP_CHECKPOINT_RESTORE, in the
     /// initial user namespace.
-    pub fn mapped_file(&self, start: u64, end: u64) -> Result<OwnedFd> {
+    pub(crate) fn mapped_file(&self, start: u64, end: u64) -> Result<OwnedFd> {
         let name = format!("map_files/{start:x}-{end:x}");
         let of_process = self.open_at(&name, OFlags::PATH);
         of_process.or_else(|_| self.open_at(&format!("../../{name}"), OFlags::PATH))
     }
 
     /// The text of a magic link (`exe`, `cwd`, `root`), as the kernel prints it.
-    pub fn link(&self, name: &str) -> Result<Vec<u8>> {
+    pub(crate) fn link(&self, name: &str) -> Result<Vec<u8>> {
         file::read_link(&self.0, OsStr::new(name))
     }
 
     /// Writes a value to one of its files (`coredump_filter`).
-    pub fn write(&self, name: &str, value: &str) -> Result<()> {
+    pub(crate) fn write(&self, name: &str, value: &str) -> Result<()> {
         let fd = self.open_at(name, OFlags::WRONLY)?;
         rustix::io::write(&fd, value.as_bytes())
             .with_context(|| format!("write(/proc/PID/{name}, {value:?})"))?;
@@ -106,12 +106,12 @@ impl Proc {
     }
 
     /// Reads and parses /proc/PID/status.
-    pub fn status(&self) -> Result<Status> {
+    pub(crate) fn status(&self) -> Result<Status> {
         Status::parse(&self.read("status")?).context("/proc/PID/status is not understood")
     }
 
     /// Bytes of its anonymous memory, in use or swapped out, without pages of mapped files.
-    pub fn memory_in_use(&self) -> Result<u64> {
+    pub(crate) fn memory_in_use(&self) -> Result<u64> {
         let status = self.read("status")?;
         let kilobytes = |key: &str| {
             field(&status, key).and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok())
@@ -122,19 +122,19 @@ impl Proc {
 
     /// Start time of the process, in clock ticks since boot. Together with the PID
     /// it identifies the process.
-    pub fn start_time(&self) -> Result<u64> {
+    pub(crate) fn start_time(&self) -> Result<u64> {
         start_time(&self.read("stat")?).context("/proc/PID/stat is not understood")
     }
 
     /// Whether the process that started at this time, in clock ticks since boot, is still there: it
     /// is this one, and has not ended (and is not only waiting to be waited for).
-    pub fn is_alive_since(&self, time: u64) -> Result<bool> {
+    pub(crate) fn is_alive_since(&self, time: u64) -> Result<bool> {
         let stat = self.read("stat")?;
         Ok(start_time(&stat) == Some(time) && is_zombie(&stat) == Some(false))
     }
 
     /// Whether it is stopped, by SIGSTOP or a tracer.
-    pub fn is_stopped(&self) -> Result<bool> {
+    pub(crate) fn is_stopped(&self) -> Result<bool> {
         let stat = self.read("stat")?;
         let state = after_name(&stat).and_then(|mut fields| fields.next());
         Ok(matches!(state.context("/proc/PID/stat is not understood")?, "T" | "t"))
@@ -142,18 +142,18 @@ impl Proc {
 
     /// How often it has left the processor, if it is not on one now and does not wait for one.
     /// Twice the same number: it has slept all the time between.
-    pub fn sleep(&self) -> Result<Option<u64>> {
+    pub(crate) fn sleep(&self) -> Result<Option<u64>> {
         sleep(&self.read("status")?).context("/proc/PID/status is not understood")
     }
 
     /// One of its resource limits, by its name in /proc/PID/limits.
-    pub fn limit(&self, name: &str) -> Result<SoftAndHard> {
+    pub(crate) fn limit(&self, name: &str) -> Result<SoftAndHard> {
         limit(&self.read("limits")?, name)
             .with_context(|| format!("/proc/PID/limits has no {name:?}"))
     }
 
     /// The user and group ID on the host that are root in its user namespace.
-    pub fn mapped_root(&self) -> Result<(u32, u32)> {
+    pub(crate) fn mapped_root(&self) -> Result<(u32, u32)> {
         let root = |name| {
             mapped_root(&self.read(name)?).with_context(|| format!("/proc/PID/{name} maps no root"))
         };
@@ -161,7 +161,7 @@ impl Proc {
     }
 
     /// Its cgroups, one for each hierarchy, as the host sees them.
-    pub fn cgroups(&self) -> Result<Vec<Cgroup>> {
+    pub(crate) fn cgroups(&self) -> Result<Vec<Cgroup>> {
         Ok(cgroups(&self.read("cgroup")?))
     }
 }
@@ -173,13 +173,13 @@ impl AsFd for Proc {
 }
 
 /// Field 22 of /proc/PID/stat. The name before it may contain anything, even a `)`.
-pub fn start_time(stat: &[u8]) -> Option<u64> {
+pub(crate) fn start_time(stat: &[u8]) -> Option<u64> {
     after_name(stat)?.nth(19)?.parse().ok()
 }
 
 /// Fields 3 and 20 of /proc/PID/stat. A leader that has ended before its other threads is a zombie
 /// too, although the process lives.
-pub fn is_zombie(stat: &[u8]) -> Option<bool> {
+pub(crate) fn is_zombie(stat: &[u8]) -> Option<bool> {
     let mut fields = after_name(stat)?;
     let ended = matches!(fields.next()?, "Z" | "X" | "x");
     let threads: u64 = fields.nth(16)?.parse().ok()?;
@@ -201,7 +201,7 @@ fn after_name(stat: &[u8]) -> Option<std::str::SplitWhitespace<'_>> {
 
 /// One line of /proc/PID/cgroup: one hierarchy, see cgroups(7).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     /// The controllers of the hierarchy; empty for cgroup v2.
     pub controllers: Vec<u8>,
     /// Path below the root of the hierarchy, as this process's cgroup namespace shows it.
@@ -209,7 +209,7 @@ pub struct Cgroup {
 }
 
 /// Parses /proc/PID/cgroup, whose lines are `ID:controllers:path`. Other lines are skipped.
-pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
+pub(crate) fn cgroups(text: &[u8]) -> Vec<Cgroup> {
     let mut out = Vec::new();
     for line in text.split(|b| *b == b'\n') {
         let mut parts = line.splitn(3, |b| *b == b':');
@@ -222,13 +222,13 @@ pub fn cgroups(text: &[u8]) -> Vec<Cgroup> {
 }
 
 /// The PIDs of all processes that can be seen.
-pub fn all() -> Result<Vec<i32>> {
+pub(crate) fn all() -> Result<Vec<i32>> {
     let entries = std::fs::read_dir("/proc").context("open /proc")?;
     Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// The outside ID of inside ID 0 in /proc/PID/uid_map or gid_map.
-pub fn mapped_root(text: &[u8]) -> Option<u32> {
+pub(crate) fn mapped_root(text: &[u8]) -> Option<u32> {
     let text = std::str::from_utf8(text).ok()?;
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -237,7 +237,7 @@ pub fn mapped_root(text: &[u8]) -> Option<u32> {
 }
 
 /// A soft and hard limit of /proc/PID/limits. `None`: no such line.
-pub fn limit(text: &[u8], name: &str) -> Option<SoftAndHard> {
+pub(crate) fn limit(text: &[u8], name: &str) -> Option<SoftAndHard> {
     let line = text.split(|b| *b == b'\n').find_map(|l| l.strip_prefix(name.as_bytes()))?;
     let mut words = std::str::from_utf8(line).ok()?.split_whitespace();
     let mut value = || match words.next()? {
@@ -248,7 +248,7 @@ pub fn limit(text: &[u8], name: &str) -> Option<SoftAndHard> {
 }
 
 /// Views bytes as the `OsStr` that the system calls take.
-pub fn os(bytes: &[u8]) -> &OsStr {
+pub(crate) fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
 

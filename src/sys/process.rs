@@ -15,7 +15,7 @@ use std::time::Duration;
 /// # References
 /// ptrace(2), `PTRACE_SEIZE` and `PTRACE_INTERRUPT`, Linux 3.4; `wait_for_dump_helpers` and
 /// `dump_emit` in fs/coredump.c.
-pub fn interrupt_dump(thread: i32) -> Result<()> {
+pub(crate) fn interrupt_dump(thread: i32) -> Result<()> {
     for (request, name) in
         [(libc::PTRACE_SEIZE, "PTRACE_SEIZE"), (libc::PTRACE_INTERRUPT, "PTRACE_INTERRUPT")]
     {
@@ -33,7 +33,11 @@ pub fn interrupt_dump(thread: i32) -> Result<()> {
 ///
 /// `keep` stay open across the exec; descriptors 1 and 2 are closed, as when the
 /// kernel starts a pipe helper.
-pub fn exec_as_kernel_would(program: &OsStr, args: &[Vec<u8>], keep: &[OwnedFd]) -> anyhow::Error {
+pub(crate) fn exec_as_kernel_would(
+    program: &OsStr,
+    args: &[Vec<u8>],
+    keep: &[OwnedFd],
+) -> anyhow::Error {
     let attempt = || -> Result<()> {
         let path = CString::new(program.as_bytes()).context("program path holds a NUL")?;
         let argv: Vec<CString> = args
@@ -67,7 +71,7 @@ pub fn exec_as_kernel_would(program: &OsStr, args: &[Vec<u8>], keep: &[OwnedFd])
 
 /// Makes this process not dumpable: nobody may trace it or read its memory, and
 /// it leaves no core itself.
-pub fn not_dumpable() -> Result<()> {
+pub(crate) fn not_dumpable() -> Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .context("prctl(PR_SET_DUMPABLE, 0)")
 }
@@ -77,13 +81,13 @@ pub fn not_dumpable() -> Result<()> {
 ///
 /// # References
 /// proc_pid_oom_score_adj(5), Linux 2.6.36: raising it needs no privilege.
-pub fn first_to_go() -> Result<()> {
+pub(crate) fn first_to_go() -> Result<()> {
     std::fs::write("/proc/self/oom_score_adj", "1000")
         .context("write 1000 to /proc/self/oom_score_adj")
 }
 
 /// Makes writes beyond the file size limit fail with `EFBIG` instead of killing this process.
-pub fn ignore_file_size_signal() -> Result<()> {
+pub(crate) fn ignore_file_size_signal() -> Result<()> {
     // SAFETY: SIG_IGN installs no handler.
     unsafe {
         nix::sys::signal::signal(
@@ -96,7 +100,7 @@ pub fn ignore_file_size_signal() -> Result<()> {
 }
 
 /// Names the process for ps(1): `PR_SET_NAME`, 15 bytes at most.
-pub fn set_name(name: &std::ffi::CStr) {
+pub(crate) fn set_name(name: &std::ffi::CStr) {
     let _ = rustix::thread::set_name(name);
 }
 
@@ -104,7 +108,7 @@ pub fn set_name(name: &std::ffi::CStr) {
 ///
 /// # References
 /// prctl(2): `PR_SET_PDEATHSIG`.
-pub fn end_with_parent() {
+pub(crate) fn end_with_parent() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 
@@ -112,7 +116,7 @@ pub fn end_with_parent() {
 ///
 /// # References
 /// setitimer(2): repeated each second, in case the first signal comes before the call.
-pub fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
+pub(crate) fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     extern "C" fn nothing(_: libc::c_int) {}
     let set = |value: Duration| {
@@ -147,7 +151,7 @@ pub fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
 ///
 /// # References
 /// sched(7), `SCHED_IDLE`, Linux 2.6.23: needs no privilege.
-pub fn step_back() {
+pub(crate) fn step_back() {
     // SAFETY: reads the structure, which lives for the call.
     unsafe {
         libc::sched_setscheduler(0, libc::SCHED_IDLE, &libc::sched_param { sched_priority: 0 })
@@ -155,7 +159,7 @@ pub fn step_back() {
 }
 
 /// Number of CPUs that this process may run on.
-pub fn cpus() -> usize {
+pub(crate) fn cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
 }
 
@@ -163,7 +167,7 @@ pub fn cpus() -> usize {
 ///
 /// # References
 /// pthread_sigmask(3).
-pub fn hold_interrupts() -> Result<()> {
+pub(crate) fn hold_interrupts() -> Result<()> {
     let mut interrupts = nix::sys::signal::SigSet::empty();
     interrupts.add(nix::sys::signal::Signal::SIGINT);
     interrupts.thread_block().context("pthread_sigmask")

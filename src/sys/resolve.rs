@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// How a path is resolved below such a root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Below {
+pub(crate) enum Below {
     /// As a process with that root would: symbolic links are followed and stay inside.
     InRoot,
     /// Plain names only: a symbolic link is an error.
@@ -23,7 +23,7 @@ pub enum Below {
 ///
 /// # References
 /// openat2(2), Linux 5.6. `EAGAIN` (a rename raced with us) is tried again.
-pub fn resolve(
+pub(crate) fn resolve(
     root: impl AsFd,
     path: &OsStr,
     below: Below,
@@ -51,7 +51,7 @@ pub fn resolve(
 ///
 /// # References
 /// openat2(2), Linux 5.6; proc(5), `/proc/self/fd`: how an `O_PATH` descriptor is opened again.
-pub fn open_file_below(
+pub(crate) fn open_file_below(
     root: impl AsFd,
     path: &OsStr,
     below: Below,
@@ -62,7 +62,7 @@ pub fn open_file_below(
 /// Finds a path on the host (`O_PATH`). Names and links below `volume`, a directory of the host
 /// that a container sees, are under the container's control and cannot lead out of it. Where there
 /// is no volume, or the path is not below it, no link is followed at all.
-pub fn on_host(path: &Path, volume: Option<&Path>) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn on_host(path: &Path, volume: Option<&Path>) -> rustix::io::Result<OwnedFd> {
     let open = |dir: &Path| {
         open_dir(dir).map_err(|e| e.root_cause().downcast_ref().copied().unwrap_or(Errno::NOENT))
     };
@@ -77,7 +77,10 @@ pub fn on_host(path: &Path, volume: Option<&Path>) -> rustix::io::Result<OwnedFd
 }
 
 /// Opens the regular file that [`on_host`] finds for reading.
-pub fn open_file_on_host(path: &Path, volume: Option<&Path>) -> rustix::io::Result<std::fs::File> {
+pub(crate) fn open_file_on_host(
+    path: &Path,
+    volume: Option<&Path>,
+) -> rustix::io::Result<std::fs::File> {
     let own = own_files().map_err(|_| Errno::NOENT)?;
     open_again(own, on_host(path, volume)?, OFlags::RDONLY)
 }
@@ -87,12 +90,12 @@ pub fn open_file_on_host(path: &Path, volume: Option<&Path>) -> rustix::io::Resu
 ///
 /// # References
 /// proc(5), `/proc/self/fd`.
-pub fn own_files() -> Result<OwnedFd> {
+pub(crate) fn own_files() -> Result<OwnedFd> {
     open_dir(Path::new("/proc/self/fd"))
 }
 
 /// The same for a process that has changed its root since; `own` is its [`own_files`].
-pub fn open_file_in(
+pub(crate) fn open_file_in(
     own: impl AsFd,
     root: impl AsFd,
     path: &OsStr,
@@ -103,13 +106,16 @@ pub fn open_file_in(
 
 /// Opens the regular file that an `O_PATH` descriptor refers to for reading, in such a process and
 /// with its rights.
-pub fn open_pinned_file(own: impl AsFd, file: impl AsFd) -> rustix::io::Result<std::fs::File> {
+pub(crate) fn open_pinned_file(
+    own: impl AsFd,
+    file: impl AsFd,
+) -> rustix::io::Result<std::fs::File> {
     open_again(own, file, OFlags::RDONLY)
 }
 
 /// Opens the regular file `name` in a directory for writing, in a process that has changed its root
 /// since. Links and anything else of that name are refused.
-pub fn open_to_write_in(
+pub(crate) fn open_to_write_in(
     own: impl AsFd,
     dir: impl AsFd,
     name: &OsStr,
@@ -148,7 +154,7 @@ fn open_again(
 
 /// Opens a directory as any program of this process would, below its root and from its working
 /// directory, but through no magic link.
-pub fn open_dir_as_process(path: &[u8]) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_dir_as_process(path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     fs::openat2(fs::CWD, OsStr::from_bytes(path), flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
 }
@@ -169,7 +175,7 @@ const LINKS: usize = 40;
 /// # References
 /// What `fs.protected_symlinks` (proc_sys_fs(5)) keeps others from, for every directory. Each is
 /// opened, then looked at, and the next opened from it, so that no race changes it.
-pub fn open_dir_of_root(path: &[u8]) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_dir_of_root(path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let root = rustix::process::geteuid().as_raw();
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open_root = || fs::open("/", flags | OFlags::DIRECTORY, Mode::empty());

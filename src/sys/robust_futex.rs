@@ -5,7 +5,7 @@
 ///
 /// # References
 /// get_robust_list(2), Linux 2.6.17: needs the right to trace them.
-pub fn heads(threads: &[i32]) -> Vec<u64> {
+pub(crate) fn heads(threads: &[i32]) -> Vec<u64> {
     threads.iter().filter_map(|thread| head(*thread)).filter(|head| *head != 0).collect()
 }
 

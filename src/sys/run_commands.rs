@@ -11,7 +11,7 @@ const MOST: usize = 16 << 20;
 
 /// What a program has written, and whether it succeeded.
 #[derive(Debug, Default)]
-pub struct ToolOutput {
+pub(crate) struct ToolOutput {
     /// Its standard output.
     pub out: Vec<u8>,
     /// Its standard error.
@@ -56,7 +56,7 @@ impl RunningTool {
 ///
 /// # Errors
 /// For each: it cannot be started (the cause is a [`std::io::Error`]), or it has not ended in time.
-pub fn all(commands: Vec<Command>, time: Duration) -> Vec<Result<ToolOutput>> {
+pub(crate) fn all(commands: Vec<Command>, time: Duration) -> Vec<Result<ToolOutput>> {
     let until = Instant::now() + time;
     let mut all: Vec<std::io::Result<RunningTool>> =
         commands.into_iter().map(RunningTool::start).collect();

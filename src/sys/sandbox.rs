@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Bounds of a sandboxed child.
 #[derive(Clone, Copy, Debug)]
-pub struct SandboxBounds {
+pub(crate) struct SandboxBounds {
     /// Most address space of the child, in bytes (RLIMIT_AS).
     pub memory: u64,
     /// Most processor time of the child, in seconds (RLIMIT_CPU).
@@ -31,7 +31,7 @@ pub struct SandboxBounds {
 
 /// The output of a sandboxed child, and why it stopped.
 #[derive(Debug)]
-pub struct ChildOutput {
+pub(crate) struct ChildOutput {
     /// What the child has written; truncated where it was ended by a limit.
     pub output: Vec<u8>,
     /// Why the output is incomplete; `None` if the child came to its end.
@@ -53,7 +53,7 @@ const NOBODY: u32 = 65534;
 ///
 /// # References
 /// seccomp(2), Linux 3.17; setrlimit(2); credentials(7).
-pub fn run(
+pub(crate) fn run(
     bounds: &SandboxBounds,
     keep: &[BorrowedFd<'_>],
     work: impl FnOnce(&mut dyn Write),
@@ -100,12 +100,12 @@ pub fn run(
 
 /// Reads the output of a child until it ends, exceeds its time, or writes too much; then also
 /// returns why the reading stopped.
-pub fn listen(pipe: &OwnedFd, bounds: &SandboxBounds) -> (Vec<u8>, Option<String>) {
+pub(crate) fn listen(pipe: &OwnedFd, bounds: &SandboxBounds) -> (Vec<u8>, Option<String>) {
     listen_beside(pipe, bounds, None, &mut || {})
 }
 
 /// The same. If `other` becomes readable in the meantime, `then` is called, once.
-pub fn listen_beside(
+pub(crate) fn listen_beside(
     pipe: &OwnedFd,
     bounds: &SandboxBounds,
     mut other: Option<&OwnedFd>,
@@ -212,7 +212,7 @@ fn enter(bounds: &SandboxBounds, keep: &[BorrowedFd<'_>], out: &std::fs::File) -
 ///
 /// # References
 /// seccomp(2), Linux 3.17.
-pub fn confined(work: impl FnOnce()) -> ! {
+pub(crate) fn confined(work: impl FnOnce()) -> ! {
     let code = match filter::enter(&FILTER) {
         Ok(()) => {
             work();

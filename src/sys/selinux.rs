@@ -24,13 +24,13 @@ const XATTR: &str = "security.selinux";
 const MOST: usize = 4096;
 
 /// Whether SELinux is enabled in the kernel.
-pub fn is_on() -> bool {
+pub(crate) fn is_on() -> bool {
     rustix::fs::access("/sys/fs/selinux/create", Access::EXISTS).is_ok()
 }
 
 /// A process in SELinux's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subject {
+pub(crate) struct Subject {
     /// Its security context, as /proc/PID/attr/current has it.
     context: Vec<u8>,
     /// The label that it has set for all files that it makes (setfscreatecon(3)).
@@ -42,7 +42,7 @@ impl Subject {
     ///
     /// # References
     /// proc_pid_attr(5).
-    pub fn of(task: &Proc) -> Option<Result<Self>> {
+    pub(crate) fn of(task: &Proc) -> Option<Result<Self>> {
         is_on().then(|| {
             let context = context_of(task.read("attr/current")?)
                 .context("/proc/PID/attr/current is empty")?;
@@ -53,7 +53,7 @@ impl Subject {
 
 /// The label of what `fd` refers to, which may not be an `O_PATH` descriptor.
 /// `None` if SELinux is off.
-pub fn label_of(fd: impl AsFd) -> Result<Option<String>> {
+pub(crate) fn label_of(fd: impl AsFd) -> Result<Option<String>> {
     if !is_on() {
         return Ok(None);
     }
@@ -69,7 +69,7 @@ pub fn label_of(fd: impl AsFd) -> Result<Option<String>> {
 ///
 /// # References
 /// setfilecon(3), which writes the NUL too.
-pub fn set_label(fd: impl AsFd, label: &str) -> Result<()> {
+pub(crate) fn set_label(fd: impl AsFd, label: &str) -> Result<()> {
     match rustix::fs::fsetxattr(fd, XATTR, &[label.as_bytes(), b"\0"].concat(), XattrFlags::empty())
     {
         Err(Errno::OPNOTSUPP) => Ok(()),
@@ -79,14 +79,14 @@ pub fn set_label(fd: impl AsFd, label: &str) -> Result<()> {
 
 /// The policy, usable by a process that has changed its root and IDs since.
 #[derive(Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     fs: OwnedFd,
     chosen: OwnedFd,
 }
 
 /// The policy's answer for a file that is to be made.
 #[derive(Debug, PartialEq, Eq)]
-pub struct AccessVector {
+pub(crate) struct AccessVector {
     /// The label that it would have.
     pub label: Vec<u8>,
     /// The right that the process would need but does not have.
@@ -97,7 +97,7 @@ pub struct AccessVector {
 
 impl Policy {
     /// Opens the policy for this thread, which must be the one that makes the file.
-    pub fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         let chosen = "/proc/thread-self/attr/fscreate";
         let chosen = rustix::fs::open(chosen, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("open({chosen:?})"))?;
@@ -105,12 +105,12 @@ impl Policy {
     }
 
     /// The descriptors that have to stay open.
-    pub fn files(&self) -> [BorrowedFd<'_>; 2] {
+    pub(crate) fn files(&self) -> [BorrowedFd<'_>; 2] {
         [self.fs.as_fd(), self.chosen.as_fd()]
     }
 
     /// Whether its answers are enforced. Assumed unless it says otherwise.
-    pub fn is_enforced(&self) -> bool {
+    pub(crate) fn is_enforced(&self) -> bool {
         self.read("enforce").map_or(true, |text| text != "0")
     }
 
@@ -120,7 +120,12 @@ impl Policy {
     /// # References
     /// `may_create()`, `may_link()` and `selinux_determine_inode_label()` in
     /// security/selinux/hooks.c: what the kernel checks, and in which order it decides.
-    pub fn ask(&self, subject: &Subject, dir: impl AsFd, name: &OsStr) -> Result<AccessVector> {
+    pub(crate) fn ask(
+        &self,
+        subject: &Subject,
+        dir: impl AsFd,
+        name: &OsStr,
+    ) -> Result<AccessVector> {
         // An `O_PATH` descriptor has no attributes, and with search permission
         // alone no other can be had.
         file::change_dir(dir)?;
@@ -161,7 +166,7 @@ impl Policy {
     ///
     /// # References
     /// setfscreatecon(3).
-    pub fn choose(&self, label: &[u8]) -> Result<()> {
+    pub(crate) fn choose(&self, label: &[u8]) -> Result<()> {
         rustix::io::write(&self.chosen, label).with_context(|| {
             format!("write({:?}) to attr/fscreate", label.escape_ascii().to_string())
         })?;

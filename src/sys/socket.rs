@@ -5,7 +5,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 
 /// Sends `bytes` to the datagram socket at `path` without blocking. Returns
 /// whether they were accepted.
-pub fn send(path: &str, bytes: &[u8]) -> bool {
+pub(crate) fn send(path: &str, bytes: &[u8]) -> bool {
     let Ok(socket) = UnixDatagram::unbound() else { return false };
     socket.set_nonblocking(true).is_ok() && socket.send_to(bytes, path).is_ok()
 }
@@ -14,7 +14,7 @@ pub fn send(path: &str, bytes: &[u8]) -> bool {
 ///
 /// # References
 /// unix(7), `SO_PEERCRED`.
-pub fn peer(socket: &UnixStream) -> Result<i32> {
+pub(crate) fn peer(socket: &UnixStream) -> Result<i32> {
     Ok(rustix::net::sockopt::socket_peercred(socket)
         .context("getsockopt(SO_PEERCRED)")?
         .pid

@@ -22,7 +22,7 @@ enum EscapeSequence {
 
 /// A filter for one stream.
 #[derive(Debug, Default)]
-pub struct Tame {
+pub(crate) struct Tame {
     state: EscapeSequence,
     /// The bytes of the sequence that is not complete yet.
     held: Vec<u8>,
@@ -41,7 +41,7 @@ const DROPPED: &[u8] = b"cntipq";
 
 impl Tame {
     /// Returns what may pass of the next bytes.
-    pub fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len());
         for byte in bytes {
             self.one(*byte, &mut out);

@@ -34,13 +34,13 @@ const DECEPTIVE: [(u32, u32); 22] = [
 ];
 
 /// Whether a character must not be shown as it is.
-pub fn is_deceptive(c: char) -> bool {
+pub(crate) fn is_deceptive(c: char) -> bool {
     let n = u32::from(c);
     c.is_control() || DECEPTIVE.iter().any(|(first, last)| (*first..=*last).contains(&n))
 }
 
 /// The start of a text, `most` bytes at most, since a container can write text of any length.
-pub fn head(text: &str, most: usize) -> String {
+pub(crate) fn head(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }
@@ -62,7 +62,7 @@ pub fn one_line(text: &str) -> String {
 
 /// Bytes of a path or a name as text for a record. If they are not UTF-8 or contain a character
 /// that must not be shown, everything but ASCII is escaped.
-pub fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(s) if !s.chars().any(is_deceptive) => s.to_owned(),
         _ => bytes.escape_ascii().to_string(),
@@ -71,7 +71,7 @@ pub fn printable(bytes: &[u8]) -> String {
 
 /// JSON with the same meaning that is safe to show. Such characters occur only in its strings,
 /// where JSON has an escape for each.
-pub fn json(text: &str) -> String {
+pub(crate) fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         // A line feed outside of strings is part of JSON's layout.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 /// The user who runs this process, on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(crate) enum Who {
     /// Root, in the initial user namespace or in a user namespace of root's.
     Root,
     /// This user, by the ID on the host; possibly as root of a user namespace of his own.
@@ -17,7 +17,7 @@ pub enum Who {
 ///
 /// # References
 /// user_namespaces(7).
-pub fn who() -> Who {
+pub(crate) fn who() -> Who {
     static WHO: OnceLock<Who> = OnceLock::new();
     *WHO.get_or_init(|| {
         match outside(&uid_map(), effective_uid()) {
@@ -48,13 +48,13 @@ fn outside(map: &str, uid: u32) -> Option<u32> {
 }
 
 /// Whether this process is root of the initial user namespace, as far as /proc/self/uid_map shows.
-pub fn is_host_root() -> bool {
+pub(crate) fn is_host_root() -> bool {
     rustix::process::geteuid().is_root()
         && uid_map().split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// The effective user ID in this process's user namespace.
-pub fn effective_uid() -> u32 {
+pub(crate) fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A watch over one directory.
 #[derive(Debug)]
-pub struct Watch(OwnedFd);
+pub(crate) struct Watch(OwnedFd);
 
 impl Watch {
     /// Starts watching. Anything put into the directory, or written to a file in
@@ -15,7 +15,7 @@ impl Watch {
     ///
     /// # References
     /// inotify(7), Linux 2.6.13.
-    pub fn directory(dir: impl AsFd) -> Result<Self> {
+    pub(crate) fn directory(dir: impl AsFd) -> Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC).context("inotify_init1")?;
         // inotify has no call that takes a descriptor; the magic link leads to the directory that
         // was opened, whatever its path is now.
@@ -31,7 +31,7 @@ impl Watch {
 
     /// Waits for the next change. The caller must look for itself what changed,
     /// since events can be lost.
-    pub fn wait(&self) -> Result<()> {
+    pub(crate) fn wait(&self) -> Result<()> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.0, &mut buffer);
         let first = reader.next().context("read(inotify)")?;

@@ -11,7 +11,7 @@ use std::io::Read;
 ///
 /// # References
 /// ioctl_ficlone(2), Linux 4.5.
-pub fn clone_of(from: &std::fs::File, to: &std::fs::File) -> std::io::Result<()> {
+pub(crate) fn clone_of(from: &std::fs::File, to: &std::fs::File) -> std::io::Result<()> {
     Ok(fs::ioctl_ficlone(to, from)?)
 }
 
@@ -23,7 +23,7 @@ pub fn clone_of(from: &std::fs::File, to: &std::fs::File) -> std::io::Result<()>
 ///
 /// # References
 /// lseek(2): `SEEK_DATA`, `SEEK_HOLE`, Linux 3.1; copy_file_range(2).
-pub fn copy_whole(
+pub(crate) fn copy_whole(
     from: &std::fs::File,
     to: &std::fs::File,
     size: u64,
@@ -64,7 +64,7 @@ pub fn copy_whole(
 /// # References
 /// lseek(2): `SEEK_DATA`, `SEEK_HOLE`, Linux 3.1; a file system without holes returns
 /// `EINVAL`, or that all is data.
-pub fn extents(
+pub(crate) fn extents(
     file: &std::fs::File,
     size: u64,
     most: usize,

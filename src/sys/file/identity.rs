@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 /// The fields of `fstat` that callers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
+pub(crate) struct Stat {
     /// Device and inode number: the identity of a file on this kernel.
     pub id: (u64, u64),
     /// Permission bits with set-user-ID, set-group-ID and sticky: `st_mode & 07777`.
@@ -30,12 +30,12 @@ pub struct Stat {
 }
 
 /// Returns what fstat(2) says of an open file.
-pub fn stat(fd: impl AsFd) -> Result<Stat> {
+pub(crate) fn stat(fd: impl AsFd) -> Result<Stat> {
     Ok(known(&fs::fstat(fd).context("fstat")?))
 }
 
 /// `fstatat(2)` of `name` below `dir`, which may not be a symbolic link's target.
-pub fn stat_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Stat> {
+pub(crate) fn stat_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Stat> {
     Ok(known(&fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
 }
 
@@ -73,7 +73,7 @@ impl Identity {
     /// inode number decide, so that a file which its owner has written to is still the same; else
     /// the time of the last write must be equal. The device number does not count, since it may
     /// differ after the next boot.
-    pub fn is_same_file(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         let same_time = match (self.born, other.born) {
             (Some(a), Some(b)) => a == b,
             _ => self.modified == other.modified,
@@ -96,7 +96,7 @@ pub fn identity(fd: impl AsFd) -> rustix::io::Result<Identity> {
 }
 
 /// The identity of the regular file `name` below `dir`; an error for a symbolic link.
-pub fn identity_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Identity> {
+pub(crate) fn identity_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Identity> {
     let s = fs::statx(
         dir,
         name,

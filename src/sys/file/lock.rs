@@ -12,20 +12,20 @@ use std::time::Duration;
 
 /// Takes the exclusive lock of an open file or directory, waiting for it. Closing
 /// the descriptor releases it.
-pub fn lock(fd: impl AsFd) -> Result<()> {
+pub(crate) fn lock(fd: impl AsFd) -> Result<()> {
     fs::flock(fd, fs::FlockOperation::LockExclusive).context("flock(LOCK_EX)")
 }
 
 /// Opens an empty file `name` below `dir` for locking, making it if it does not exist.
 /// Nothing can be written to it.
-pub fn open_lock(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+pub(crate) fn open_lock(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))
         .with_context(|| format!("openat({name:?}, O_CREAT)"))
 }
 
 /// Takes the exclusive lock if it is free. Returns whether it did.
-pub fn try_lock(fd: impl AsFd) -> Result<bool> {
+pub(crate) fn try_lock(fd: impl AsFd) -> Result<bool> {
     match fs::flock(fd, fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
@@ -35,7 +35,7 @@ pub fn try_lock(fd: impl AsFd) -> Result<bool> {
 
 /// Waits for the exclusive lock for at most `time`; waiters get it in the order in which they came.
 /// Returns whether it was taken.
-pub fn lock_within(fd: impl AsFd, time: Duration) -> Result<bool> {
+pub(crate) fn lock_within(fd: impl AsFd, time: Duration) -> Result<bool> {
     // Mostly it is free, and the alarm takes three system calls more.
     if try_lock(&fd)? {
         return Ok(true);

@@ -12,13 +12,13 @@ use std::path::Path;
 
 /// Opens a directory of the host by its absolute path. Only for paths of this project and the
 /// administrator, never for a container's.
-pub fn open_dir(path: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd> {
     fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("open({path:?}, O_PATH|O_DIRECTORY)"))
 }
 
 /// Opens `name` below `dir` for reading; the last component may not be a symbolic link.
-pub fn open_read(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
+pub(crate) fn open_read(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
     fs::openat(
         dir,
         name,
@@ -29,20 +29,20 @@ pub fn open_read(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::Fi
 }
 
 /// Opens `name` below `dir` for reading and writing; the last component may not be a symbolic link.
-pub fn open_to_change(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
+pub(crate) fn open_to_change(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     fs::openat(dir, name, flags, Mode::empty()).map(Into::into)
 }
 
 /// Opens `name` below `dir` for adding to its end, and makes it (0600) if it is missing.
-pub fn open_append(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
+pub(crate) fn open_append(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<std::fs::File> {
     let flags =
         OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::from_raw_mode(0o600)).map(Into::into)
 }
 
 /// Reads at most `max` bytes; more is an error, never a silent truncation.
-pub fn read_bounded(file: impl Read, max: usize, what: &str) -> Result<Vec<u8>> {
+pub(crate) fn read_bounded(file: impl Read, max: usize, what: &str) -> Result<Vec<u8>> {
     let mut buf = Vec::with_capacity(4096.min(max + 1));
     file.take(max as u64 + 1).read_to_end(&mut buf).with_context(|| format!("read {what}"))?;
     if buf.len() > max {
@@ -52,7 +52,7 @@ pub fn read_bounded(file: impl Read, max: usize, what: &str) -> Result<Vec<u8>> 
 }
 
 /// Opens the directory `name` below `dir` for reading; not through a symbolic link.
-pub fn open_subdir(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_subdir(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     fs::openat(
         dir,
         name,
@@ -63,7 +63,7 @@ pub fn open_subdir(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> 
 
 /// Opens the directory `name` below `dir`, making it if it does not exist. `mode` is exact, since
 /// `main` has cleared the umask.
-pub fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
+pub(crate) fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
     match open_subdir(&dir, name) {
         Err(Errno::NOENT) => {}
         other => return other.with_context(|| format!("openat({name:?}, O_DIRECTORY|O_NOFOLLOW)")),
@@ -77,7 +77,7 @@ pub fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
 
 /// Makes every missing directory of the host path `path` and opens the last one, which
 /// gets `mode` when it is made.
-pub fn make_path(path: &Path, mode: u32) -> Result<OwnedFd> {
+pub(crate) fn make_path(path: &Path, mode: u32) -> Result<OwnedFd> {
     if let Ok(dir) = open_subdir(fs::CWD, path.as_os_str()) {
         return Ok(dir);
     }
@@ -93,24 +93,24 @@ pub fn make_path(path: &Path, mode: u32) -> Result<OwnedFd> {
 }
 
 /// Changes owner and group by descriptor.
-pub fn chown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
+pub(crate) fn chown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
     let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
     fs::fchown(fd, Some(uid), Some(gid)).context("fchown")
 }
 
 /// Changes the mode by descriptor.
-pub fn chmod(fd: impl AsFd, mode: u32) -> Result<()> {
+pub(crate) fn chmod(fd: impl AsFd, mode: u32) -> Result<()> {
     fs::fchmod(fd, Mode::from_raw_mode(mode)).with_context(|| format!("fchmod({mode:#o})"))
 }
 
 /// Writes `content` as the new file `name` below `dir`; an existing one is an error.
-pub fn write_new(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn write_new(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
     use std::io::Write;
     create_new(dir, name, mode)?.write_all(content).with_context(|| format!("write({name:?})"))
 }
 
 /// Makes the new file `name` below `dir` for writing; an existing one is an error.
-pub fn create_new(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<std::fs::File> {
+pub(crate) fn create_new(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<std::fs::File> {
     create_exclusive(dir, name, mode)
         .map(Into::into)
         .with_context(|| format!("openat({name:?}, O_CREAT|O_EXCL)"))
@@ -118,14 +118,14 @@ pub fn create_new(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<std::fs::Fi
 
 /// Gives the file `from` the additional name `to` in another directory,
 /// replacing a file of that name.
-pub fn link(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) -> Result<()> {
+pub(crate) fn link(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) -> Result<()> {
     let _ = fs::unlinkat(&to_dir, to, AtFlags::empty());
     fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())
         .with_context(|| format!("linkat({from:?}, {to:?})"))
 }
 
 /// Opens a small file for reading and writing numbers, making it if it does not exist.
-pub fn open_counter(dir: impl AsFd, name: &OsStr) -> Result<std::fs::File> {
+pub(crate) fn open_counter(dir: impl AsFd, name: &OsStr) -> Result<std::fs::File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))
         .with_context(|| format!("openat({name:?}, O_RDWR)"))?;
@@ -137,7 +137,7 @@ pub fn open_counter(dir: impl AsFd, name: &OsStr) -> Result<std::fs::File> {
 ///
 /// # Errors
 /// The part that another user could change, and why.
-pub fn check_own(path: &Path) -> Result<()> {
+pub(crate) fn check_own(path: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     for part in path.ancestors() {
         let meta =
@@ -155,19 +155,19 @@ pub fn check_own(path: &Path) -> Result<()> {
 }
 
 /// Moves a name to another directory, replacing a file with the new name.
-pub fn rename_to(from: impl AsFd, name: &OsStr, to: impl AsFd, new: &OsStr) -> Result<()> {
+pub(crate) fn rename_to(from: impl AsFd, name: &OsStr, to: impl AsFd, new: &OsStr) -> Result<()> {
     fs::renameat(from, name, to, new).with_context(|| format!("renameat({name:?}, {new:?})"))
 }
 
 /// Removes a name. A missing one is no error.
-pub fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
+pub(crate) fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
     ignore_missing(fs::unlinkat(dir, name, AtFlags::empty()))
         .with_context(|| format!("unlinkat({name:?})"))
 }
 
 /// Removes an empty directory, and returns whether it did. One that is missing
 /// or not empty is no error.
-pub fn remove_empty_dir(dir: impl AsFd, name: &OsStr) -> Result<bool> {
+pub(crate) fn remove_empty_dir(dir: impl AsFd, name: &OsStr) -> Result<bool> {
     match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
         Ok(()) => Ok(true),
         Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
@@ -183,7 +183,7 @@ fn ignore_missing(r: rustix::io::Result<()>) -> rustix::io::Result<()> {
 }
 
 /// The names in a directory, without `.` and `..`.
-pub fn names(dir: impl AsFd) -> Result<Vec<std::ffi::OsString>> {
+pub(crate) fn names(dir: impl AsFd) -> Result<Vec<std::ffi::OsString>> {
     let mut out = Vec::new();
     for entry in fs::Dir::read_from(dir).context("getdents")? {
         let entry = entry.context("getdents")?;
@@ -196,7 +196,7 @@ pub fn names(dir: impl AsFd) -> Result<Vec<std::ffi::OsString>> {
 }
 
 /// Whether the directory has no entry. One entry read is enough to know.
-pub fn is_empty_dir(dir: impl AsFd) -> Result<bool> {
+pub(crate) fn is_empty_dir(dir: impl AsFd) -> Result<bool> {
     for entry in fs::Dir::read_from(dir).context("getdents")? {
         let entry = entry.context("getdents")?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
@@ -208,12 +208,20 @@ pub fn is_empty_dir(dir: impl AsFd) -> Result<bool> {
 
 /// Creates a new regular file for writing. An existing name, including a
 /// dangling link, is an error.
-pub fn create_exclusive(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn create_exclusive(
+    dir: impl AsFd,
+    name: &OsStr,
+    mode: u32,
+) -> rustix::io::Result<OwnedFd> {
     create(dir, name, mode, OFlags::WRONLY)
 }
 
 /// The same, also for reading what was written.
-pub fn create_readable(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn create_readable(
+    dir: impl AsFd,
+    name: &OsStr,
+    mode: u32,
+) -> rustix::io::Result<OwnedFd> {
     create(dir, name, mode, OFlags::RDWR)
 }
 
@@ -229,35 +237,35 @@ fn create(dir: impl AsFd, name: &OsStr, mode: u32, access: OFlags) -> rustix::io
 }
 
 /// Makes one directory below `dir`; an existing name is an error.
-pub fn mkdirat(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<()> {
+pub(crate) fn mkdirat(dir: impl AsFd, name: &OsStr, mode: u32) -> rustix::io::Result<()> {
     fs::mkdirat(dir, name, Mode::from_raw_mode(mode))
 }
 
 /// Opens an `O_PATH` directory descriptor again, for reading its entries or changing its mode.
-pub fn reopen_dir(fd: impl AsFd) -> Result<OwnedFd> {
+pub(crate) fn reopen_dir(fd: impl AsFd) -> Result<OwnedFd> {
     fs::openat(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context("openat(\".\", O_DIRECTORY)")
 }
 
 /// Where a symbolic link below `dir` points to.
-pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<Vec<u8>> {
+pub(crate) fn read_link(dir: impl AsFd, name: &OsStr) -> Result<Vec<u8>> {
     Ok(fs::readlinkat(dir, name, Vec::new())
         .with_context(|| format!("readlinkat({name:?})"))?
         .into_bytes())
 }
 
 /// Makes the symbolic link `name` below `dir`; an existing name is an error.
-pub fn symlink(dir: impl AsFd, target: &OsStr, name: &OsStr) -> rustix::io::Result<()> {
+pub(crate) fn symlink(dir: impl AsFd, target: &OsStr, name: &OsStr) -> rustix::io::Result<()> {
     fs::symlinkat(target, dir, name)
 }
 
 /// Changes into a directory by descriptor.
-pub fn change_dir(fd: impl AsFd) -> Result<()> {
+pub(crate) fn change_dir(fd: impl AsFd) -> Result<()> {
     rustix::process::fchdir(fd).context("fchdir")
 }
 
 /// Makes a directory the root of this process, and its working directory.
-pub fn change_root(fd: impl AsFd) -> Result<()> {
+pub(crate) fn change_root(fd: impl AsFd) -> Result<()> {
     change_dir(fd)?;
     rustix::process::chroot(".").context("chroot(\".\")")
 }
@@ -268,6 +276,6 @@ pub fn set_umask(mask: u32) {
 }
 
 /// Whether the cause of an error is that there is no such file.
-pub fn is_missing(e: &anyhow::Error) -> bool {
+pub(crate) fn is_missing(e: &anyhow::Error) -> bool {
     e.root_cause().downcast_ref() == Some(&Errno::NOENT)
 }

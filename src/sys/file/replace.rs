@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 /// Writes `content` as `name` below `dir`: a new file beside it, then a rename, so that a reader
 /// sees the old or the new one complete.
-pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
     let temp = temporary(name);
     match write_new(&dir, &temp, content, mode).and_then(|()| {
         fs::renameat(&dir, &temp, &dir, name).with_context(|| format!("renameat({name:?})"))
@@ -25,7 +25,12 @@ pub fn replace(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Resul
 
 /// The same for what must survive a power failure: the bytes are on disk before the name is, and
 /// the name when this returns. An empty directory in its place is removed.
-pub fn replace_durably(dir: impl AsFd, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn replace_durably(
+    dir: impl AsFd,
+    name: &OsStr,
+    content: &[u8],
+    mode: u32,
+) -> Result<()> {
     use std::io::Write;
     let temp = temporary(name);
     let attempt = || -> Result<()> {
@@ -56,7 +61,7 @@ fn temporary(name: &OsStr) -> OsString {
 
 /// Renames a file within a directory to a name that does not exist yet.
 /// Returns whether that was so.
-pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
+pub(crate) fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
     let made = match fs::linkat(&dir, from, &dir, to, AtFlags::empty()) {
         Err(Errno::EXIST) => false,
         other => {
@@ -72,7 +77,7 @@ pub fn rename_new(dir: impl AsFd, from: &OsStr, to: &OsStr) -> Result<bool> {
 ///
 /// # References
 /// utimensat(2).
-pub fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
+pub(crate) fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
     let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
     fs::utimensat(
         dir,
@@ -84,7 +89,7 @@ pub fn touch(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
 
 /// Whether a recurring task is due, by the age of the empty file `stamp`. If so,
 /// records that it runs now.
-pub fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
+pub(crate) fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
     let old =
         open_read(&dir, stamp).ok().and_then(|f| f.metadata().and_then(|m| m.modified()).ok());
     // A clock that was set back makes it due too.
@@ -94,7 +99,7 @@ pub fn is_due(dir: impl AsFd, stamp: &OsStr, every: Duration) -> bool {
 }
 
 /// Time since `time`, which is in seconds since 1970. A time in the future counts as now.
-pub fn age(time: i64) -> Duration {
+pub(crate) fn age(time: i64) -> Duration {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.saturating_sub(Duration::from_secs(u64::try_from(time).unwrap_or(0)))
 }

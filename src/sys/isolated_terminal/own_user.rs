@@ -21,7 +21,7 @@ pub(super) fn become_user(uid: u32) -> Result<()> {
 ///
 /// # References
 /// kill(2): -1 signals all processes that the caller may signal, except itself.
-pub fn end_all_of(uid: u32) {
+pub(crate) fn end_all_of(uid: u32) {
     // The processes may be quick enough to kill the child that kills them, but not ten times.
     for _ in 0..10 {
         let attempt = || -> Result<()> {

@@ -14,7 +14,7 @@ use std::process::ExitStatus;
 
 /// How a program that was started apart has ended.
 #[derive(Debug)]
-pub enum End {
+pub(crate) enum End {
     /// It exited by itself or by a signal, with this status.
     Exited(ExitStatus),
     /// It was killed, since this process is to end by this signal.

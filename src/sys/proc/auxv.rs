@@ -1,17 +1,17 @@
 //! /proc/PID/auxv: what the kernel told a program at its start.
 
 /// Not 0 if a program was started set-user-ID, set-group-ID or with file capabilities.
-pub const AT_SECURE: u64 = libc::AT_SECURE;
+pub(crate) const AT_SECURE: u64 = libc::AT_SECURE;
 
 /// Address at which the vDSO is mapped.
-pub const AT_SYSINFO_EHDR: u64 = libc::AT_SYSINFO_EHDR;
+pub(crate) const AT_SYSINFO_EHDR: u64 = libc::AT_SYSINFO_EHDR;
 
 /// A value of /proc/PID/auxv, which consists of pairs of 64-bit words, or of 32-bit words for a
 /// 32-bit program. `None` if there is no such entry.
 ///
 /// # References
 /// getauxval(3), proc_pid_auxv(5).
-pub fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
+pub(crate) fn auxiliary(auxv: &[u8], key: u64) -> Option<u64> {
     const AT_NULL: u64 = 0;
     // Keys are smaller than this. In 32-bit pairs misread as 64-bit ones, the upper half of a key
     // is the value of the first pair.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// One line of /proc/PID/mountinfo: one mount, see proc_pid_mountinfo(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountPoint {
+pub(crate) struct MountPoint {
     /// `major:minor` of the file system.
     pub device: String,
     /// The part of the file system that is mounted.
@@ -18,7 +18,7 @@ pub struct MountPoint {
 }
 
 /// Parses /proc/PID/mountinfo; later lines cover earlier ones.
-pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
+pub(crate) fn mount_points(text: &[u8]) -> Vec<MountPoint> {
     let path = |word: &[u8]| PathBuf::from(OsString::from_vec(unescape(word)));
     let parse = |line: &[u8]| {
         let mut words = line.split(|b| *b == b' ').skip(2);
@@ -39,7 +39,7 @@ pub fn mount_points(text: &[u8]) -> Vec<MountPoint> {
 ///
 /// # References
 /// proc_pid_mountinfo(5); the options of an overlay end the line.
-pub fn root_mount(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn root_mount(text: &[u8]) -> Option<Vec<u8>> {
     let words = |line: &[u8]| line.split(|b| *b == b' ').map(<[u8]>::to_vec).collect::<Vec<_>>();
     let last =
         text.split(|b| *b == b'\n').map(words).rfind(|w| w.get(4).is_some_and(|t| t == b"/"))?;

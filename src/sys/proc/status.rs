@@ -4,7 +4,7 @@ use crate::sys::cred::Credentials;
 
 /// The fields of /proc/PID/status that are used here, see proc_pid_status(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub(crate) struct Status {
     /// File mode creation mask, see umask(2).
     pub umask: u32,
     /// PID of the parent in the reader's PID namespace; 0 if it is outside.
@@ -20,7 +20,7 @@ pub struct Status {
 impl Status {
     /// Parses the text. The kernel escapes a newline in the name, so that every line but the
     /// first is the kernel's own.
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let field = |key| field(text, key);
         let numbers = |key| -> Option<Vec<u32>> {
             field(key)?.split_whitespace().map(|n| n.parse().ok()).collect()
