@@ -434,7 +434,11 @@ fn the_store_is_cleaned_by_itself() {
     container.remove();
 }
 
-support::cases!(a_program_without_a_name: upgrade("upgrade", " (deleted)"), memfd("memfd", "/memfd:payload (deleted)"), library("library", "/app/library.so (deleted)"));
+support::cases!(
+    a_program_without_a_name: upgrade("upgrade", " (deleted)"),
+    memfd("memfd", "/memfd:payload (deleted)"),
+    library("library", "/app/library.so (deleted)")
+);
 
 /// The executable was replaced while it ran, or was never a file; a library was removed: they are
 /// taken from the process. `name`: the end of the module's path.

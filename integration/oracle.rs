@@ -27,7 +27,13 @@ use support::host::Host;
 use support::require;
 use support::runtime::{Kind, Runtime};
 
-support::cases!(the_kernel_agrees_with_itself: names(names::rows), places(places::rows), processes(processes::rows), privileges(privileges::rows), large(large::rows));
+support::cases!(
+    the_kernel_agrees_with_itself: names(names::rows),
+    places(places::rows),
+    processes(processes::rows),
+    privileges(privileges::rows),
+    large(large::rows)
+);
 
 /// The masks and the crasher are correct only if two runs of the kernel's mode agree.
 fn the_kernel_agrees_with_itself(rows: fn() -> Vec<Row>) {
@@ -42,7 +48,13 @@ fn the_kernel_agrees_with_itself(rows: fn() -> Vec<Row>) {
     });
 }
 
-support::cases!(the_project_agrees_with_the_kernel: names(names::rows), places(places::rows), processes(processes::rows), privileges(privileges::rows), large(large::rows));
+support::cases!(
+    the_project_agrees_with_the_kernel: names(names::rows),
+    places(places::rows),
+    processes(processes::rows),
+    privileges(privileges::rows),
+    large(large::rows)
+);
 
 /// The project does what the kernel does.
 fn the_project_agrees_with_the_kernel(rows: fn() -> Vec<Row>) {

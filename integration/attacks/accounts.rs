@@ -186,7 +186,8 @@ fn row_42_user_ids_without_number() {
                     .is_ok_and(|text| text.contains("NoNewPrivs:\t1"))
             });
             most = most.max(writers.count());
-            std::thread::sleep(Duration::from_millis(50)); // It takes samples and waits for nothing.
+            // It takes samples and waits for nothing.
+            std::thread::sleep(Duration::from_millis(50));
         }
         assert!(most <= 6, "{most} writers: six of eight places are not the host's own");
         let (pid, _) = crash(&calm, "0:0", "", &["/bin/crasher", "null"]);

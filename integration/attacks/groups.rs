@@ -108,7 +108,11 @@ fn row_32_a_container_at_its_pids_limit() {
     support::core_file::read(&volume.path().join("core.1"));
 }
 
-support::cases!(row_39_compression_never_costs_the_core: full("60", false), nearly_full("56", false), with_room("24", true));
+support::cases!(
+    row_39_compression_never_costs_the_core: full("60", false),
+    nearly_full("56", false),
+    with_room("24", true)
+);
 
 /// A container with too little memory left for the compression gets a complete, uncompressed core,
 /// and the record says so. With more memory the core is compressed.

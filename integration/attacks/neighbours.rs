@@ -206,7 +206,12 @@ fn row_34_a_directory_in_place_of_a_core() {
     assert!(cores[1].join("in it").exists(), "what is not a core was removed: {said}");
 }
 
-support::cases!(row_34_damaged_state: empty(b""), cut_off(b"{"), garbage(b"\xff\xff\xff\xff"), a_number(b"{\"core_pattern\":7}"));
+support::cases!(
+    row_34_damaged_state: empty(b""),
+    cut_off(b"{"),
+    garbage(b"\xff\xff\xff\xff"),
+    a_number(b"{\"core_pattern\":7}")
+);
 
 /// A power failure left the saved sysctls empty, and nothing worked any more.
 fn row_34_damaged_state(damage: &[u8]) {

@@ -18,7 +18,10 @@ use support::processes::wait_gone;
 use support::runtime::{Kind, Runtime};
 use support::scene::{self, only_record};
 
-support::cases!(row_02_core_of_a_set_user_id_program: suid_dumpable_1("1", false), suid_dumpable_2("2", true));
+support::cases!(
+    row_02_core_of_a_set_user_id_program: suid_dumpable_1("1", false),
+    suid_dumpable_2("2", true)
+);
 
 /// A user crashes a set-user-ID program. A core with data that a program of root has read would be
 /// a way to root, even if the administrator has set `fs.suid_dumpable` to 1, with which the kernel
@@ -218,7 +221,10 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-support::cases!(row_18_helper_that_crashes_itself: writer("writer", "truncated"), helper("helper", "started"));
+support::cases!(
+    row_18_helper_that_crashes_itself: writer("writer", "truncated"),
+    helper("helper", "started")
+);
 
 /// The helper and its writer crash themselves. The kernel must not start another helper
 /// for that, no core of the helper, which holds the container's memory, may appear, and

@@ -69,7 +69,8 @@ impl Stopper {
                 let mut peak = 0;
                 while !over.load(Ordering::SeqCst) {
                     peak = peak.max(helpers().len());
-                    std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
+                    // It takes samples and waits for nothing.
+                    std::thread::sleep(Duration::from_millis(20));
                 }
                 peak
             });

@@ -131,7 +131,11 @@ fn killed_at_every_step() {
     calm.crash(&host, "after the sweep");
 }
 
-support::cases!(killed_at_any_moment_of_a_large_dump: plain("plain", &[]), early("early", &[("oci-coredump/release", "early")]), zstd("zstd", &[("oci-coredump/compress", "zstd")]));
+support::cases!(
+    killed_at_any_moment_of_a_large_dump: plain("plain", &[]),
+    early("early", &[("oci-coredump/release", "early")]),
+    zstd("zstd", &[("oci-coredump/compress", "zstd")])
+);
 
 /// Killed at any moment of a large dump: the parent, or the writer with its threads.
 fn killed_at_any_moment_of_a_large_dump(name: &str, annotations: &[(&str, &str)]) {

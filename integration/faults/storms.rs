@@ -251,7 +251,8 @@ fn a_thousand_processes_at_once() {
             let mut peak = Peak::default();
             while !over.load(Ordering::SeqCst) {
                 peak.look(before);
-                std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
+                // It takes samples and waits for nothing.
+                std::thread::sleep(Duration::from_millis(20));
             }
             peak
         });
@@ -358,7 +359,8 @@ fn a_thousand_crashes_of_the_hosts_own() {
             while !over.load(Ordering::SeqCst) {
                 peak.look(before);
                 handlers = handlers.max(running());
-                std::thread::sleep(Duration::from_millis(20)); // It takes samples and waits for nothing.
+                // It takes samples and waits for nothing.
+                std::thread::sleep(Duration::from_millis(20));
             }
             (peak, handlers)
         });

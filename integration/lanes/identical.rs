@@ -99,7 +99,12 @@ fn small_and_swapped() {
     assert_eq!(lane, Lane::Fast);
 }
 
-support::cases!(into_memory: shared("shared"), left_out("left-out"), inaccessible("inaccessible"), transparent("transparent"));
+support::cases!(
+    into_memory: shared("shared"),
+    left_out("left-out"),
+    inaccessible("inaccessible"),
+    transparent("transparent")
+);
 
 /// Memory-backed files are written in another way.
 fn into_memory(kind: &str) {

@@ -67,7 +67,11 @@ fn assert_nobody_is_left(what: &str) {
     );
 }
 
-support::cases!(row_14_target_that_stops_answering_writes: pipe("pipe", 4, &[]), fast("fast", 24, &[]), zstd("zstd", 24, &[("oci-coredump/compress", "zstd")]));
+support::cases!(
+    row_14_target_that_stops_answering_writes: pipe("pipe", 4, &[]),
+    fast("fast", 24, &[]),
+    zstd("zstd", 24, &[("oci-coredump/compress", "zstd")])
+);
 
 /// By `size` MiB of memory and the annotations: through the pipe, by the fast lane, compressed.
 fn row_14_target_that_stops_answering_writes(way: &str, size: usize, annotations: &[(&str, &str)]) {

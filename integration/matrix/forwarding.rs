@@ -323,7 +323,11 @@ fn systemd_coredump() {
     );
 }
 
-support::cases!(a_handler_that_hands_back_to_us: in_its_place("exec"), as_its_child(""), behind_its_back("setsid"));
+support::cases!(
+    a_handler_that_hands_back_to_us: in_its_place("exec"),
+    as_its_child(""),
+    behind_its_back("setsid")
+);
 
 /// Another handler has saved our pattern as what was there before it, and hands on to that; ours
 /// hands the host's crashes on to it. One round, whatever way it goes, and the crashed process is
