@@ -188,6 +188,13 @@ pub(super) fn with_core(
     let nested = made.and_then(|made| locate(&mut record, facts, file, mount, made));
     let id = made.and_then(|made| made.id);
     finish(&mut record, written, nested);
+    record.keep = record.full_size.map(|_| file.keep);
+    if record.outcome == Outcome::Written && record.keep.is_none() && !file.keep.is_all() {
+        record.reason = Some(format!(
+            "it keeps all of the memory: of a program of this kind no core with {} can be made",
+            file.keep.as_str()
+        ));
+    }
     if record.outcome == Outcome::Written && given_up_for_memory.is_some() {
         record.reason = given_up_for_memory;
     }
@@ -332,6 +339,7 @@ fn finish(record: &mut Record, written: Written, nested: Option<String>) {
     record.set_cause(finished.cause.as_ref());
     if made.is_some() {
         (record.size, record.disk_size) = (finished.size, finished.disk_size);
+        record.full_size = finished.full_size;
         record.identity = finished.identity.or(made.and_then(|made| made.identity));
         if record.reason.is_none()
             && let Some(owner) = record.location.goes_with()
