@@ -17,8 +17,8 @@ mod hostile_names;
 mod identity;
 #[path = "attacks/neighbours.rs"]
 mod neighbours;
-#[path = "attacks/pot.rs"]
-mod pot;
+#[path = "attacks/kept_binaries.rs"]
+mod kept_binaries;
 #[path = "attacks/privileges.rs"]
 mod privileges;
 #[path = "attacks/reading.rs"]
