@@ -21,6 +21,7 @@ mod list;
 mod locate;
 mod man;
 mod metrics;
+mod metrics_server;
 mod node;
 mod nri;
 mod output;
@@ -34,7 +35,7 @@ mod report;
 mod rm;
 mod root;
 mod selection;
-mod serve;
+
 mod service;
 mod ship;
 mod sink;
