@@ -240,7 +240,7 @@ pub(crate) fn mend(config: &Config) -> Result<bool> {
     if is_ours(&now) && (now == SOCKET_PATTERN) == (ours == SOCKET_PATTERN) {
         return Ok(false);
     }
-    let Some(store) = Store::look(&config.store)? else { return Ok(false) };
+    let Some(store) = Store::open_existing(&config.store)? else { return Ok(false) };
     // Nothing was taken over, or it was put back.
     if Saved::load(&store).is_ok_and(|saved| saved.is_none()) {
         return Ok(false);

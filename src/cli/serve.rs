@@ -109,7 +109,7 @@ fn lead_here() -> Result<()> {
     let helper = sysctl::helper()?;
     let ours = sysctl::wanted(&config, &helper)?;
     // Before anything was asked for, the first container's hook does it.
-    let Some(store) = Store::look(&config.store)? else { return Ok(()) };
+    let Some(store) = Store::open_existing(&config.store)? else { return Ok(()) };
     if sysctl::Saved::load(&store).is_ok_and(|saved| saved.is_none()) {
         return Ok(());
     }

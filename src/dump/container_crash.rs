@@ -11,7 +11,7 @@ use super::crash::facts::Facts;
 use super::policy::plan::{self, CoreFile, Rights};
 use super::policy::quota::KeptCore;
 use super::policy::slot::Slot;
-use super::policy::slots::{Asking, Pool};
+use super::policy::slots::{Pool, SlotRequest};
 use super::writer::parent::{self, Event, Written};
 use super::writer::protocol::{CreatedFile, Finished};
 use super::writer::rotate::Stored;
@@ -48,7 +48,7 @@ pub(super) fn without_core(
         RecordClient::new(config, registry, account.clone(), std::iter::empty());
     let most = most_records(config);
     let told = record_client.refuse(&record, most);
-    let asking = |r| Asking {
+    let request = |r| SlotRequest {
         registry: r,
         account: &account,
         pool: Pool::Containers,
@@ -59,7 +59,7 @@ pub(super) fn without_core(
     // What a child does for it is done only if a slot is free at this moment, and only for a crash
     // with a record of its own, of which there are few: nothing waits.
     let is_own = matches!(told, Ok(true));
-    let slot = registry.filter(|_| is_own).and_then(|r| asking(r).at_once().ok()?);
+    let slot = registry.filter(|_| is_own).and_then(|r| request(r).at_once().ok()?);
     if is_itself(facts)
         && slot.is_some()
         && termination_log::concerns(&record, entry, facts, config.termination_log)
@@ -167,7 +167,7 @@ pub(super) fn with_core(
         && written.finished.size.is_none()
         && !written.given_up
         && !written.stuck
-        && let Some(found) = measured::look(facts, file, made, store.as_ref(), slot.as_deref())
+        && let Some(found) = measured::measure(facts, file, made, store.as_ref(), slot.as_deref())
     {
         let cause = written.finished.cause.take();
         let gone = std::mem::take(&mut written.finished.gone);

@@ -10,13 +10,13 @@
 //! the log before everything else: how many lines an account may have in a minute can be looked up
 //! only when it is known whose process it was, and whoever crashes often would fill the log.
 
+mod admission;
 mod after;
 mod container_crash;
 mod copy;
 mod crash;
 mod feed;
 mod forward;
-mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
 mod policy;
@@ -30,6 +30,7 @@ use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::{descriptor, ns, process};
 use crate::sysctl::Saved;
+use admission::CrashOwner;
 use anyhow::{Context, Result};
 use container_crash::{comm, with_core, without_core};
 use copy::pages;
@@ -39,9 +40,8 @@ use crash::container_root::ContainerRoot;
 use crash::facts::Facts;
 use crash::stream::Stream;
 use forward::{Whose, sparingly};
-use forwarded::Owner;
 use policy::plan::{self, CoreFile, Decision};
-use policy::slots::{Asking, Pool, SlotAnswer};
+use policy::slots::{Pool, SlotAnswer, SlotRequest};
 use std::ffi::OsString;
 
 /// `oci-coredump handle`, started by the kernel. The kernel lets the crashed process go when the
@@ -80,7 +80,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
                 log::error!("{who}: {e:#}, treating it as the host's")
             });
             // Nothing is known of it, so it gets none of the slots that are the host's own.
-            let who = Owner { uid: crash.said.uid, is_contained: true };
+            let who = CrashOwner { uid: crash.said.uid, is_contained: true };
             forward_it(crash, who, registry, &config);
             return Ok(());
         }
@@ -102,7 +102,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
         Decision::Forward => {
             let owner = facts.user_ns.as_ref().and_then(ns::owner).filter(|uid| *uid != 0);
             let is_contained = ns::own("mnt").is_ok_and(|own| own != facts.mount_ns);
-            let who = Owner { uid: owner.unwrap_or(crash.said.uid), is_contained };
+            let who = CrashOwner { uid: owner.unwrap_or(crash.said.uid), is_contained };
             // The earlier handler starts as the kernel would start it: with nothing of ours open.
             drop(facts);
             forward_it(crash, who, registry, &config);
@@ -122,7 +122,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             let id = &entry.account();
             let nowhere = || anyhow::anyhow!("there is no run directory");
             let asked = registry.as_ref().ok_or_else(nowhere).and_then(|r| {
-                let asking = Asking {
+                let request = SlotRequest {
                     registry: r,
                     account: id,
                     pool: Pool::Containers,
@@ -130,7 +130,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
                     first: crash.said.host_pid as u64,
                     is_still: &|| facts.is_still(&crash),
                 };
-                asking.ask(expected)
+                request.ask(expected)
             });
             let slot = match asked {
                 Ok(SlotAnswer::Free) => Ok(None),
@@ -156,7 +156,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
 }
 
 /// `who`: whose process it was.
-fn forward_it(crash: Crash, who: Owner, registry: Option<Registry>, config: &Config) {
+fn forward_it(crash: Crash, who: CrashOwner, registry: Option<Registry>, config: &Config) {
     let whose = Whose { who, registry: registry.as_ref(), limits: &config.limits };
     let known = |store: &Store| {
         if !Saved::load(store).is_ok_and(|saved| saved.is_some()) {

@@ -31,7 +31,7 @@ mod ioctl {
 
 /// The inode number of a namespace. Unique among existing namespaces, but reused after one is gone.
 pub(crate) fn inode(ns: impl AsFd) -> Result<u64> {
-    Ok(super::file::stat(ns)?.id.1)
+    Ok(super::file::stat(ns)?.id.inode())
 }
 
 /// The inode number of this process's own namespace: `mnt`, `pid`, `user`.

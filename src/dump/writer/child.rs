@@ -2,7 +2,7 @@
 //! it can touch is what the crashed process could have touched itself.
 
 use super::label::{Labeller, Ready};
-use super::place::{Made, Place, Wanted, create, split};
+use super::place::{FileSpec, Made, Place, create, split};
 use super::protocol::{CreatedFile, Finished, Message, Report};
 use super::rotate::CrasherView;
 use crate::cause::{Cause, Word};
@@ -26,7 +26,7 @@ use anyhow::Result;
 use std::sync::Arc;
 
 /// What the writer opens before it becomes the crasher.
-pub(crate) struct Opened<'a> {
+pub(crate) struct WriterFiles<'a> {
     /// The memory of the process, for the faster lanes.
     pub source: Option<CrashedMemory>,
     /// For an early release.
@@ -44,7 +44,7 @@ pub(crate) struct Opened<'a> {
     pub store: Option<&'a OwnedFd>,
 }
 
-impl Opened<'_> {
+impl WriterFiles<'_> {
     /// All descriptors in it, which stay open.
     pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let source = self
@@ -72,11 +72,11 @@ pub(crate) fn copy(
     facts: &Facts,
     core_file: &CoreFile,
     slot: Option<&Slot>,
-    opened: Opened<'_>,
+    opened: WriterFiles<'_>,
     report: &mut Report,
 ) {
     let failed = |cause, gone| Message::Done(Finished::failed(cause, gone));
-    let Opened { source, hold, label, confinement, moved, stream, store } = opened;
+    let WriterFiles { source, hold, label, confinement, moved, stream, store } = opened;
     let open = || Place::of(core_file, store, facts.status.umask);
     let opened = match (&confinement, core_file.made_below) {
         // Under it directories are made, too.
@@ -120,7 +120,7 @@ pub(crate) fn copy(
         Rights::HostRoot if facts.user_ns.is_none() => 0,
         _ => user::effective_uid(),
     };
-    let wanted = Wanted { core_file, keep_old: ready.keep_old, owner };
+    let wanted = FileSpec { core_file, keep_old: ready.keep_old, owner };
     let make = || create(&place, &wanted);
     let made = match &confinement {
         None => make(),
@@ -162,7 +162,7 @@ pub(crate) fn copy(
     }
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
-    let takes = target::Space {
+    let takes = target::Capacity {
         room: room.as_ref().map(|r| r.0),
         floor: min_free.map(|free| free.of(space.total)),
     };
