@@ -4,6 +4,8 @@
 use crate::dump::admission::{self, Admission, CrashOwner, Crashed, Places};
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
+use crate::dump::crash::stream::Stream;
+use crate::dump::feed::Feed;
 use crate::dump::policy::plan;
 use crate::dump::policy::slots::{Pool, SlotAnswer, SlotRequest};
 use crate::dump::writer::parent;
@@ -62,9 +64,15 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
             }
             let args: Vec<_> = args.iter().map(|a| a.expand_argument(&crash.said)).collect();
             let program = args.first().context("the earlier handler names no program")?.clone();
+            let feed = match crash.stream {
+                Stream::Pipe => None,
+                Stream::Socket => Some(Feed::start()?),
+            };
             let pidfd = Vec::from_iter(crash.pidfd.take());
-            Err(process::exec_as_kernel_would(crate::sys::proc::os(&program), &args, &pidfd))
-                .context("earlier handler")
+            let program = crate::sys::proc::os(&program);
+            let error = process::exec_as_kernel_would(program, &args, &pidfd);
+            feed.into_iter().for_each(Feed::cancel);
+            Err(error).context("earlier handler")
         }
         Handler::File(template) => to_file(&crash, &template, whose),
     }

@@ -17,10 +17,12 @@ mod copy;
 mod core_dump;
 mod core_place;
 mod crash;
+mod feed;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
 mod policy;
+pub mod server;
 mod writer;
 
 use crate::config::Config;
@@ -38,6 +40,7 @@ use crash::arguments::Crash;
 use crash::container::{self, Origin};
 use crash::container_root::ContainerRoot;
 use crash::facts::Facts;
+use crash::stream::Stream;
 use forward::{Whose, sparingly};
 use policy::plan::{self, CoreFile, Decision};
 use std::ffi::OsString;
@@ -50,7 +53,11 @@ use std::ffi::OsString;
 /// What could not be done, and who crashed.
 pub fn handle(args: &[OsString]) -> Result<()> {
     process::not_dumpable()?;
-    let crash = Crash::from_arguments(args)?;
+    dispatched(Crash::from_arguments(args)?)
+}
+
+/// Handles a crash whose core comes on stdin. Its error says who crashed.
+fn dispatched(crash: Crash) -> Result<()> {
     let (pid, signal) = (crash.said.host_pid, signal_name(crash.said.signal));
     let who = format!("process {pid} ({}) died of {signal}", comm(&crash));
     dispatch(crash, &who).context(who)
@@ -58,7 +65,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
 
 /// `who`: whose crash it was and of what, for messages.
 fn dispatch(crash: Crash, who: &str) -> Result<()> {
-    if crash.pidfd.is_none() {
+    if crash.pidfd.is_none() && crash.stream == Stream::Pipe {
         // All of the core will come through the pipe: the kernel fills it while the facts are
         // gathered.
         descriptor::enlarge_pipe(descriptor::stdin(), pages::CHUNK);

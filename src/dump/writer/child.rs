@@ -13,6 +13,7 @@ use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
 use crate::dump::crash::facts::Facts;
+use crate::dump::crash::stream::Stream;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::quota::{self, KeptCore};
 use crate::dump::policy::slot::Slot;
@@ -36,6 +37,8 @@ pub(crate) struct WriterFiles<'a> {
     pub confinement: Option<Result<Confinement<'a>>>,
     /// Counts what moves.
     pub moved: Counter,
+    /// How the core comes.
+    pub stream: Stream,
     /// The container's directory in the host's store, from the host's side: the container sees it
     /// read-only.
     pub store: Option<&'a OwnedFd>,
@@ -73,7 +76,7 @@ pub(crate) fn copy(
     report: &mut Report,
 ) {
     let failed = |cause, gone| Message::Done(Finished::failed(cause, gone));
-    let WriterFiles { source, hold, label, confinement, moved, store } = opened;
+    let WriterFiles { source, hold, label, confinement, moved, stream, store } = opened;
     let open = || Place::of(core_file, store, facts.status.umask);
     let opened = match (&confinement, core_file.made_below) {
         // Under it directories are made, too.
@@ -151,6 +154,9 @@ pub(crate) fn copy(
         goes: stored.iter().map(|core| core.identity).collect(),
         note: ready.note,
     });
+    if stream.begin().is_err() {
+        return report.say(&failed(Cause::Killed, gone));
+    }
     if let Err(e) = filter::enter(&filter::COPY) {
         return report.say(&failed(Cause::Failed(format!("{e:#}")), Vec::new()));
     }

@@ -154,8 +154,8 @@ fn attempt(
             .as_ref()
             .filter(|_| core_file.rights != Rights::HostRoot)
             .map(Confinement::open);
-        let opened =
-            WriterFiles { source, hold, label: Labeller::new(facts), confinement, moved, store };
+        let (stream, label) = (crash.stream, Labeller::new(facts));
+        let opened = WriterFiles { source, hold, label, confinement, moved, stream, store };
         let keep = opened
             .files()
             .chain([report.as_fd(), word.as_fd()])
