@@ -2,9 +2,11 @@
 //! reads the file.
 
 mod glob;
+mod keep;
 mod read;
 
 pub use glob::matches;
+pub use keep::Keep;
 
 use crate::bytes::Limit;
 use crate::existing::Existing;
@@ -113,6 +115,11 @@ pub struct Config {
     /// a number, `core.1.2` after `core.1`, up to 1,024 (`number`). A container may choose by
     /// `oci-coredump/existing`.
     pub existing: Existing,
+    /// How much of its memory the core of a crashed process keeps: all that the kernel dumps
+    /// (`all`); stacks, global variables and what registers and stacks point to, within bounds
+    /// (`stacks`); nothing of the heap (`stacks-only`). A container may choose by
+    /// `oci-coredump/keep`.
+    pub keep: Keep,
     /// Where the writer makes the directories of a pattern that a specifier names
     /// (`/cores/%e/core`), as the crashed process: in the store; also on volumes and in the
     /// container's own layer (`anywhere`); nowhere, as the kernel.
@@ -249,6 +256,7 @@ impl Default for Config {
             kernel_interface: KernelInterface::Pipe,
             core_uses_pid: true,
             existing: Existing::Replace,
+            keep: Keep::All,
             make_directories: MakeDirectories::Store,
             strict: false,
             default_pattern: None,

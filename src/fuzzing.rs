@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets, by the names that `fuzz/run.sh` takes.
-pub const TARGETS: [FuzzTarget; 15] = [
+pub const TARGETS: [FuzzTarget; 16] = [
     ("state", hook::invariants::state),
     ("bundle", hook::invariants::bundle),
     ("annotations", annotations),
@@ -35,6 +35,7 @@ pub const TARGETS: [FuzzTarget; 15] = [
     ("config", configuration),
     ("spec", spec),
     ("corefile", corefile),
+    ("reduced", corefile::reduced::invariants::reduced),
     ("identity", identity),
     ("symbols", symbols),
 ];

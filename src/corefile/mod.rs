@@ -14,6 +14,7 @@
 mod binary;
 mod file;
 mod gopclntab;
+mod head;
 mod hex;
 mod identity;
 mod image;
@@ -35,8 +36,11 @@ mod unwind;
 pub(crate) mod decompress;
 pub(crate) mod files;
 pub(crate) mod reader;
+pub(crate) mod reduced;
+pub(crate) mod shrink;
 
 pub(crate) use binary::ModuleFiles;
+pub(crate) use head::{CoreHead, MAX_NOTES};
 pub(crate) use identity::{is_name, name};
 pub(crate) use links::NeededFile;
 pub(crate) use results::{Frame, Match, Module, Overview, PartialResult, ThreadStack};

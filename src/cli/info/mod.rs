@@ -6,12 +6,11 @@ use super::crash_json::CrashJson;
 use super::locate::{self, State};
 use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
-use super::private::Private;
 use super::selection::{MATCH, Which, no_match};
 use super::source::{CrashSource, Packed};
+use super::subject::Opened;
 use super::{clock, stack, still_copied, subject, table};
 use crate::corefile::decompress::decompressed;
-use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::record::Record;
 use crate::registry::Registry;
@@ -26,9 +25,6 @@ pub(super) use fields::{Sizes, of_record};
 
 /// Columns before the value of a field.
 const INDENT: usize = 15;
-
-/// Largest record of a bundle, in bytes.
-const RECORD: usize = 1 << 20;
 
 /// Show everything that is known about the newest matching crash, with
 /// the stack of every thread.
@@ -148,13 +144,8 @@ fn status(is_whole: bool) -> ExitCode {
 /// Prints a crash from a bundle: its record, and what its core says.
 fn run_packed(out: &mut impl Write, packed: Packed<'_>, json: bool) -> Result<ExitCode> {
     file::set_umask(0o077);
-    let (_dir, at) = packed.unpack(|| Private::new(false))?;
-    let core = subject::open_named(&at.join("core"))?;
-    // A bundle without executables has no such directory.
-    let paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);
-    let record =
-        file::read_bounded(subject::open_named(&at.join("record.json"))?, RECORD, "record.json")?;
-    let record: Record = serde_json::from_slice(&record).context("record.json")?;
+    let (_dir, Opened { core, record, paths, .. }) = packed.subject()?;
+    let record = record.context("record.json")?;
     let sizes = Sizes::of(&core);
     let state = locate::state(&record, &Ok::<_, State>(core.try_clone()?));
     let reading = Some(reader::read(&core, &paths));
