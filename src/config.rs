@@ -152,6 +152,9 @@ pub struct Config {
     /// After a crash, when the process is gone, read its core once: the record, the journal and the
     /// termination log then name the function that crashed. Not for compressed cores.
     pub summary: bool,
+    /// Globs of names (`*`, `?`, in any case): `info --full` and `report --full` do not show the
+    /// values of variables and members that are called so.
+    pub hide: Vec<String>,
     /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
     /// What may stay in the store. The rules are applied from time to time.
@@ -249,6 +252,20 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
     })
 }
 
+/// Names of what is often secret.
+const HIDE: [&str; 10] = [
+    "*passwd*",
+    "*password*",
+    "*passphrase*",
+    "*secret*",
+    "*token*",
+    "*credential*",
+    "*api*key*",
+    "*private*key*",
+    "*cookie*",
+    "*authorization*",
+];
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -267,6 +284,7 @@ impl Default for Config {
             store_view: StoreView::Ro,
             termination_log: TerminationLog::Init,
             summary: true,
+            hide: HIDE.map(str::to_owned).to_vec(),
             binaries: Binaries::default(),
             vacuum: Vacuum::default(),
             upload: Upload::default(),
