@@ -77,7 +77,7 @@ const STACK: u64 = 0x7fff_0000;
 
 fn threads(bytes: &Vec<u8>) -> Vec<ThreadStack> {
     let mut all = Vec::new();
-    stacks(bytes, &[], &BTreeSet::new(), &mut |part| {
+    stacks(bytes, &[], &BTreeSet::new(), None, &mut |part| {
         if let PartialResult::Thread(t) = part {
             all.push(t);
         }
@@ -140,7 +140,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let _ = overview(&bytes);
-        let _ = stacks(&bytes, &[], &BTreeSet::new(), &mut |_| Ok(()));
+        let _ = stacks(&bytes, &[], &BTreeSet::new(), None, &mut |_| Ok(()));
     }
 
     /// Nor does reading the names of a file.

@@ -8,7 +8,7 @@
 
 use super::early_release::Release;
 use super::input::Input;
-use super::output::Output;
+use super::output::CoreOutput;
 use super::parallel;
 use super::pipe::{self, Start};
 use super::reduced::Reduced;
@@ -51,7 +51,7 @@ pub(crate) fn copy(
     release: Option<Release<'_>>,
 ) -> Copied {
     let mut input = Input::new(pipe, target);
-    let mut output = Output::new(Sparse(target.clone()), bounds.limit);
+    let mut output = CoreOutput::new(Sparse(target.clone()), bounds.limit);
     let small = reduce(&mut input, &mut output, target, bounds, source.as_ref());
     let copied = small.unwrap_or_else(|| {
         let (input, output) = (&mut input, &mut output);
@@ -78,7 +78,7 @@ pub(crate) fn compress(
         Ok(sink) => sink,
         Err(stop) => return Copied::whole(Err(stop)),
     };
-    let mut output = Output::new(sink, bounds.limit);
+    let mut output = CoreOutput::new(sink, bounds.limit);
     let small = reduce(&mut input, &mut output, target, bounds, source.as_ref());
     let copied = small.unwrap_or_else(|| {
         let (input, output) = (&mut input, &mut output);
@@ -98,7 +98,7 @@ pub(crate) fn compress(
 /// Copies what a small core keeps, if one is asked for and can be made.
 fn reduce<I: AsFd, S: Sink>(
     input: &mut Input<I>,
-    output: &mut Output<S>,
+    output: &mut CoreOutput<S>,
     target: &Target,
     bounds: &Bounds,
     source: Option<&CrashedMemory>,
@@ -132,7 +132,7 @@ type Lane<C> = fn(&mut C) -> Result<Next, Stop>;
 /// A core on its way, after its head.
 struct CoreCopy<'a, 'r, I, S> {
     input: &'a mut Input<I>,
-    output: &'a mut Output<S>,
+    output: &'a mut CoreOutput<S>,
     target: &'a Arc<Target>,
     bounds: &'a Bounds,
     start: Start,
@@ -252,7 +252,7 @@ impl<I: AsFd> CoreCopy<'_, '_, I, Zstd> {
 }
 
 /// The process has gone: the file is whole up to here.
-fn ended(output: &mut Output<Sparse>, whole: u64) -> Stop {
+fn ended(output: &mut CoreOutput<Sparse>, whole: u64) -> Stop {
     output.reach = whole.max(output.reach);
     Stop::Ended
 }
@@ -260,7 +260,7 @@ fn ended(output: &mut Output<Sparse>, whole: u64) -> Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dump::copy::target::Space;
+    use crate::dump::copy::target::Capacity;
     use crate::sys::counter::Counter;
     use crate::sys::filesystem::FsType;
 
@@ -272,11 +272,11 @@ mod tests {
         let length = || file.metadata().unwrap().len();
         let moved = Counter::shared().unwrap();
         let fd = file.try_clone().unwrap().into();
-        let target = &Arc::new(Target::new(fd, moved, Space::default(), FsType::Other));
+        let target = &Arc::new(Target::new(fd, moved, Capacity::default(), FsType::Other));
         let pipe = tempfile::tempfile().unwrap();
         std::os::unix::fs::FileExt::write_all_at(&pipe, &[1; 10_000], 0).unwrap();
         let mut input = Input::new(pipe, target);
-        let mut output = Output::new(Sparse(target.clone()), None);
+        let mut output = CoreOutput::new(Sparse(target.clone()), None);
         let start = pipe::head(&mut input, &mut output).unwrap();
         let (input, output, bounds) = (&mut input, &mut output, &Bounds::default());
         let mut core =

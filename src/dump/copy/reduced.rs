@@ -6,7 +6,7 @@
 //! the way, and chosen from that. What is chosen is in [`crate::corefile::reduced`].
 
 use super::input::{Input, READ};
-use super::output::Output;
+use super::output::CoreOutput;
 use super::pages::PAGE;
 use super::sink::Sink;
 use super::source::CrashedMemory;
@@ -68,7 +68,7 @@ impl Reduced {
     pub(crate) fn copy<I: AsFd, S: Sink>(
         &self,
         input: &mut Input<I>,
-        output: &mut Output<S>,
+        output: &mut CoreOutput<S>,
         source: Option<&CrashedMemory>,
         target: &Target,
         keep: Keep,
@@ -91,7 +91,7 @@ impl Reduced {
     fn write<S: Sink>(
         &self,
         memory: &dyn Source,
-        output: &mut Output<S>,
+        output: &mut CoreOutput<S>,
         keep: Keep,
     ) -> Result<(), Stop> {
         // Notes without a thread are no core.
