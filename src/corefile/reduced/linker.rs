@@ -1,6 +1,6 @@
 //! What a debugger reads to find the libraries: the executable's dynamic section, the dynamic
-//! linker's list (`struct r_debug` and `struct link_map` of `<link.h>`), and the names in it. To the
-//! byte, since they may lie in the heap.
+//! linker's list (`struct r_debug` and `struct link_map` of `<link.h>`), and the names in it. To
+//! the byte, since they may lie in the heap.
 
 use crate::corefile::image::Image;
 use crate::corefile::link_map;

@@ -24,8 +24,8 @@ const MOST_GLOBALS: u64 = 1 << 20;
 const SMALL: u64 = 64 << 10;
 /// How the file names of C libraries with threads begin.
 const LIBC: [&[u8]; 4] = [b"libc.so", b"libc-", b"libpthread", b"ld-musl"];
-/// A thread's block (`struct pthread`), with which a debugger tells threads apart: its size is less,
-/// and most threads of which it is kept.
+/// A thread's block (`struct pthread`), with which a debugger tells threads apart: its size is
+/// less, and most threads of which it is kept.
 const BLOCK: u64 = 2560;
 const MOST_BLOCKS: usize = 4096;
 /// Most pages that the registers and the stack of the thread that crashed point to, and those of
@@ -103,8 +103,8 @@ pub(super) fn block(machine: Machine, thread: &ThreadState) -> (u64, u64) {
 }
 
 /// The segments with global variables: what is dumped of mapped files, and what lies right behind
-/// that (`.bss`). Those by which a debugger finds the threads come first, and without the heap there
-/// are no others: the dynamic linker's and the C library's.
+/// that (`.bss`). Those by which a debugger finds the threads come first, and without the heap
+/// there are no others: the dynamic linker's and the C library's.
 fn globals<'i>(image: &'i Image<'_>, keep: Keep) -> Vec<&'i Segment> {
     let files = &image.notes.files;
     let dumped = image.segments.iter().filter(|s| s.dumped.size > 0);

@@ -149,7 +149,10 @@ proptest! {
     #[test]
     fn whatever_the_registers_and_segments_say(
         threads in prop::collection::vec(any::<[u64; 3]>(), 1..4),
-        segments in prop::collection::vec((0u64..0x8000, 0u64..0x4000, 0u64..8, 0usize..0x4000), 0..8),
+        segments in prop::collection::vec(
+            (0u64..0x8000, 0u64..0x4000, 0u64..8, 0usize..0x4000),
+            0..8,
+        ),
         near in any::<bool>(),
         auxv in prop::collection::vec(0u64..0x9000, 0..6),
     ) {
@@ -164,7 +167,8 @@ proptest! {
 
     #[test]
     fn damage_is_no_panic(at in 0usize..0x400, byte in any::<u8>()) {
-        let mut whole = core(&[[1, STACK + 8, 0]], &[(STACK, 0x1000, 6, vec![5; 0x1000])], &[3, 64]);
+        let stack = (STACK, 0x1000, 6, vec![5; 0x1000]);
+        let mut whole = core(&[[1, STACK + 8, 0]], &[stack], &[3, 64]);
         let at = at % whole.len();
         whole[at] = byte;
         reduced(&whole);
