@@ -46,7 +46,6 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Restores an engine's configuration.
 fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
     if !dry_run {
         need_root()?;
@@ -54,7 +53,6 @@ fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Resu
     engine::uninstall(out, engine, dry_run)
 }
 
-/// Undoes everything.
 pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()> {
     // An unreadable configuration must not prevent this.
     let config = Config::load().unwrap_or_else(|e| {

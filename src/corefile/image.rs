@@ -16,7 +16,6 @@ const MAX_SEGMENTS: u32 = 1 << 20;
 /// Most bytes of notes. 10,000 threads with AVX-512 and AMX have about 40 MiB.
 const MAX_NOTES: u64 = 256 << 20;
 
-/// A parsed core file.
 pub(crate) struct Image<'s> {
     /// Its architecture.
     pub machine: Machine,

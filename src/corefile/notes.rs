@@ -36,12 +36,9 @@ pub(crate) struct Thread {
     pub registers: Registers,
 }
 
-/// A row of NT_FILE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
-    /// First address.
     pub start: u64,
-    /// One past the last.
     pub end: u64,
     /// Offset in the file, in bytes.
     pub offset: u64,

@@ -72,7 +72,6 @@ pub(crate) fn compress(
 /// [`Stop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// The file is whole.
     Done,
     /// The lane is not for this core, and has done nothing.
     Skip,

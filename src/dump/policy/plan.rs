@@ -12,7 +12,6 @@ use crate::pattern::{COMPRESSED, Template};
 use crate::registry::Entry;
 use std::time::Duration;
 
-/// The decision.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Write the core for this container.
@@ -84,7 +83,6 @@ impl CoreFile {
     }
 }
 
-/// Decides.
 pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let Origin::Container { entry, by_exec } = origin else { return Decision::Forward };
     let refused = entry.refused.clone().map(Cause::Refused).map_or(Ok(()), Err);
@@ -176,16 +174,10 @@ pub(crate) fn host_file(
         path,
         limit,
         existing: if suid { Existing::Keep } else { Existing::Replace },
-        made_below: None,
-        share: DiskShare::default(),
         rights: if suid { Rights::HostRoot } else { Rights::Crasher },
-        compress: false,
-        early: false,
-        memory: false,
-        patience: None,
-        min_free: None,
         threads: usize::MAX,
         at_home: true,
+        ..CoreFile::default()
     })
 }
 
@@ -285,17 +277,9 @@ mod tests {
         let file = CoreFile {
             path: b"/d/core.1.zst".to_vec(),
             compress: true,
-            limit: None,
-            existing: Existing::Replace,
-            made_below: None,
-            share: DiskShare::default(),
-            rights: Rights::Crasher,
-            early: false,
-            memory: false,
-            patience: None,
-            min_free: None,
             threads: usize::MAX,
             at_home: true,
+            ..CoreFile::default()
         };
         // headroom in MiB -> compressed, threads
         for (mib, compress, threads) in
