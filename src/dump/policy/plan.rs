@@ -2,6 +2,7 @@
 
 use crate::bytes::Limit;
 use crate::cause::Cause;
+use crate::config::Keep;
 use crate::dump::copy::pages::PAGE;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
@@ -31,6 +32,8 @@ pub(crate) struct CoreFile {
     pub limit: Option<u64>,
     /// What happens where the name exists already.
     pub existing: Existing,
+    /// How much of the memory it keeps.
+    pub keep: Keep,
     /// How many bytes of the path name the directory that is there before any crash. The writer
     /// makes those below it that are missing. `None`: it makes none.
     pub made_below: Option<usize>,
@@ -114,6 +117,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
         path,
         limit,
         existing,
+        keep: entry.keep,
         made_below,
         share: entry.share,
         rights,

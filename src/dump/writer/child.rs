@@ -7,7 +7,7 @@ use super::protocol::{CreatedFile, Finished, Message, Report};
 use super::rotate::CrasherView;
 use crate::cause::{Cause, Word};
 use crate::dump::copy::early_release::Release;
-use crate::dump::copy::lanes;
+use crate::dump::copy::lanes::{self, Copied};
 use crate::dump::copy::pages::PAGE;
 use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
@@ -151,7 +151,7 @@ fn attempt(
     let target = Arc::new(Target::new(file, moved, takes, space.kind));
     // It is closed explicitly below, even where a thread that hangs still has it.
     std::mem::forget(target.clone());
-    let result = fill(facts, core_file, &target, source, hold, report);
+    let copied = fill(facts, core_file, &target, source, hold, report);
     let stat = file::stat(&*target).ok();
     let identity = file::identity(&*target).ok();
     // Some file systems report a failed write only here.
@@ -167,10 +167,11 @@ fn attempt(
         }
         None => room.map(|r| r.1),
     };
-    let stop = result.and(closed).err();
+    let stop = copied.result.and(closed).err();
     Ok(Some(Finished {
         size: stat.map(|s| s.size),
         disk_size: stat.map(|s| s.allocated),
+        full_size: copied.full_size,
         identity,
         cause: stop.map(|stop| cause_of(stop, facts, core_file, full)),
         gone: Vec::new(),
@@ -226,8 +227,9 @@ fn fill(
     source: Option<CrashedMemory>,
     hold: Option<Hold>,
     report: &mut Report,
-) -> Result<(), Stop> {
-    let bounds = Bounds { limit: core_file.limit, file_size: facts.file_size };
+) -> Copied {
+    let (limit, file_size, keep) = (core_file.limit, facts.file_size, core_file.keep);
+    let bounds = Bounds { limit, file_size, keep };
     if core_file.compress {
         return lanes::compress(descriptor::stdin(), target, &bounds, source);
     }
