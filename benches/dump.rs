@@ -59,6 +59,9 @@ fn main() {
     if wanted("early release") {
         bench.early("early release");
     }
+    if wanted("small core") {
+        bench.small("small core of 1 GiB random");
+    }
     if wanted("zstd") {
         bench.zstd("zstd while dumping, 1 GiB text-like");
     }
@@ -271,6 +274,22 @@ impl Bench {
         let what = format!("a whole core of {}", victim.id());
         wait_for(&what, Duration::from_secs(60), || self.host.records().iter().any(whole));
         std::fs::remove_file(victim.core()).unwrap();
+    }
+
+    fn small(&self, name: &str) {
+        for directory in &self.directories {
+            let container =
+                Container::new("bench-small", directory.path(), &[("oci-coredump/keep", "stacks")]);
+            let (mut held, mut disk) = (vec![], vec![]);
+            for _ in 0..ROUNDS {
+                let kernel = self.one(&container, Method::Kernel, "random", 1024);
+                let ours = self.one(&container, Method::Ours, "random", 1024);
+                held.push(ours.held.as_secs_f64() / kernel.held.as_secs_f64());
+                disk.push(ours.disk as f64 / kernel.disk as f64);
+            }
+            row(&format!("{name}, {}", place(&container)), held, Some(0.10));
+            row("    bytes on disk", disk, Some(0.01));
+        }
     }
 
     fn zstd(&self, name: &str) {
