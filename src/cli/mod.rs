@@ -3,6 +3,7 @@
 mod announced;
 mod archive;
 mod bundle;
+mod call;
 mod clock;
 mod command;
 mod completions;
@@ -13,6 +14,7 @@ mod disable;
 mod doctor;
 mod enable;
 mod export;
+mod full;
 mod group;
 mod info;
 mod install;

@@ -14,6 +14,8 @@ mod admission;
 mod after;
 mod container_crash;
 mod copy;
+mod core_dump;
+mod core_place;
 mod crash;
 mod feed;
 mod forward;
@@ -23,7 +25,6 @@ mod policy;
 pub mod server;
 mod writer;
 
-use crate::cause::Cause;
 use crate::config::Config;
 use crate::record::signal_name;
 use crate::registry::Registry;
@@ -32,8 +33,9 @@ use crate::sys::{descriptor, ns, process};
 use crate::sysctl::Saved;
 use admission::CrashOwner;
 use anyhow::{Context, Result};
-use container_crash::{comm, with_core, without_core};
+use container_crash::{ContainerCrash, comm};
 use copy::pages;
+use core_dump::with_core;
 use crash::arguments::Crash;
 use crash::container::{self, Origin};
 use crash::container_root::ContainerRoot;
@@ -41,7 +43,6 @@ use crash::facts::Facts;
 use crash::stream::Stream;
 use forward::{Whose, sparingly};
 use policy::plan::{self, CoreFile, Decision};
-use policy::slots::{Pool, SlotAnswer, SlotRequest};
 use std::ffi::OsString;
 
 /// `oci-coredump handle`, started by the kernel. The kernel lets the crashed process go when the
@@ -109,47 +110,28 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             Ok(())
         }
         Decision::NoCore(entry, cause) => {
-            without_core(&crash, &facts, &entry, &cause, registry.as_ref(), &config)
+            let (crash, facts, entry) = (&crash, &facts, &*entry);
+            ContainerCrash { crash, facts, entry, registry: registry.as_ref(), config: &config }
+                .without_core(&cause)
         }
         Decision::Write(entry, file) => {
+            let (crash, facts, entry) = (&crash, &facts, &*entry);
+            let case = ContainerCrash {
+                crash,
+                facts,
+                entry,
+                registry: registry.as_ref(),
+                config: &config,
+            };
             let limits = match config.limits.lowered(&entry.limits) {
                 limits if entry.user.is_some() => limits.with_turns(),
                 limits => limits,
             };
             let file =
                 CoreFile { patience: plan::patience(&limits), min_free: limits.min_free, ..file };
-            let expected = || facts.task.memory_in_use().unwrap_or(0);
-            let id = &entry.account();
-            let nowhere = || anyhow::anyhow!("there is no run directory");
-            let asked = registry.as_ref().ok_or_else(nowhere).and_then(|r| {
-                let request = SlotRequest {
-                    registry: r,
-                    account: id,
-                    pool: Pool::Containers,
-                    limits: &limits,
-                    first: crash.said.host_pid as u64,
-                    is_still: &|| facts.is_still(&crash),
-                };
-                request.ask(expected)
-            });
-            let slot = match asked {
-                Ok(SlotAnswer::Free) => Ok(None),
-                Ok(SlotAnswer::Slot(slot)) => Ok(Some(slot)),
-                Ok(SlotAnswer::Refused(cause)) => Err(cause),
-                // A user could have any number of helpers wait for what works for him.
-                Err(e) if entry.user.is_some() => {
-                    Err(Cause::Failed(format!("the user's limits cannot be looked at: {e:#}")))
-                }
-                // A core that is not counted is better than none.
-                Err(e) => {
-                    log::warn!("container {id}: its limits cannot be looked at, ignoring: {e:#}");
-                    Ok(None)
-                }
-            };
-            let registry = registry.as_ref();
-            match slot {
-                Ok(slot) => with_core(&crash, &facts, &entry, &file, slot, registry, &config),
-                Err(cause) => without_core(&crash, &facts, &entry, &cause, registry, &config),
+            match case.slot(&limits) {
+                Ok(slot) => with_core(&case, &file, slot),
+                Err(cause) => case.without_core(&cause),
             }
         }
     }

@@ -169,13 +169,14 @@ pub(crate) fn copy(
     let target = Arc::new(Target::new(file, moved, takes, space.kind));
     // It is closed explicitly below, even where a thread that hangs still has it.
     std::mem::forget(target.clone());
-    let bounds = Bounds { limit: core_file.limit, file_size: facts.file_size };
+    let bounds =
+        Bounds { limit: core_file.limit, file_size: facts.file_size, keep: core_file.keep };
     let mut go = || {
         descriptor::replace_stdin(&*report);
         report.say(&Message::Released);
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
-    let result = match core_file.compress {
+    let copied = match core_file.compress {
         true => lanes::compress(descriptor::stdin(), &target, &bounds, source),
         false => lanes::copy(descriptor::stdin(), &target, &bounds, source, release),
     };
@@ -187,7 +188,7 @@ pub(crate) fn copy(
     // close. A file that has lost its name meanwhile is still not another one.
     let by_name = file::identity_at(&place.dir, proc::os(name)).ok();
     let identity = by_name.filter(|i| Some(i.id) == id).or(identity);
-    let stop = result.and(closed).err();
+    let stop = copied.result.and(closed).err();
     let short = min_free.filter(|_| target.is_short()).map(|free| {
         let floor = free.of(space.total);
         Cause::limit(
@@ -211,6 +212,7 @@ pub(crate) fn copy(
     report.say(&Message::Done(Finished {
         size: stat.map(|s| s.size),
         disk_size: stat.map(|s| s.allocated),
+        full_size: copied.full_size,
         identity,
         cause,
         gone,

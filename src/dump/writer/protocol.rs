@@ -52,6 +52,9 @@ pub(crate) struct Finished {
     pub size: Option<u64>,
     /// Bytes on disk.
     pub disk_size: Option<u64>,
+    /// Size in bytes of the core with all of the memory, if this one keeps less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_size: Option<u64>,
     /// What tells the file from others.
     pub identity: Option<FileIdentity>,
     /// Why it is short, or was not made.
