@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, OnceLock};
 
 /// The arguments of `handle`, each behind a NUL.
-pub fn argv(text: &[u8]) {
+pub(crate) fn argv(text: &[u8]) {
     let all: Vec<OsString> =
         text.split(|b| *b == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     if let Ok(said) = arguments::parse(&all) {
@@ -51,7 +51,7 @@ pub(crate) fn place(entry: &Entry) {
 ///
 /// The file holds what came, up to where it ends; if the copy says that it is whole it is, and no
 /// limit is passed.
-pub fn stream(data: &[u8]) {
+pub(crate) fn stream(data: &[u8]) {
     let Some((start, core)) = data.split_first_chunk::<9>() else { return };
     let number = |at: usize| {
         u64::from(u32::from_le_bytes(start[at..at + 4].try_into().expect("four bytes")))
