@@ -2,7 +2,7 @@
 
 use super::private;
 use super::root::need_root;
-use super::service::systemctl;
+use super::service;
 use crate::config::{Config, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
@@ -83,8 +83,8 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
         )?;
         return engines;
     }
-    // The service first, or it would restore our pattern.
-    systemctl(&["disable", "--now"]);
+    // The services first, or they would restore our pattern.
+    service::disable();
     private::sweep();
     private::remove_locks();
     let registry = Registry::own();
