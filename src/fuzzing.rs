@@ -159,7 +159,7 @@ fn corefile(data: &[u8]) {
     for _ in 0..2 {
         let mut wanted = Vec::new();
         let _ = stacks(&core, &files, &asked, &mut |part| {
-            if let PartialResult::Wanted(all) = part {
+            if let PartialResult::Needed(all) = part {
                 wanted.extend(all);
             }
             Ok(())

@@ -83,14 +83,14 @@ fn slice(bytes: &[u8]) -> Slice<'_> {
 }
 
 /// The debug information of one module. Its index is parsed once.
-pub(super) struct Source<'b> {
+pub(super) struct DebugInfo<'b> {
     context: Context<Slice<'b>>,
     split: &'b [Split<'b>],
     /// Files of split DWARF that were not given.
     pub missing: RefCell<BTreeSet<Link>>,
 }
 
-impl<'b> Source<'b> {
+impl<'b> DebugInfo<'b> {
     /// Parses a module's debug information: its own, what dwz moved out of that, its split DWARF.
     pub(super) fn of(
         own: &'b Sections<'_>,
@@ -98,7 +98,7 @@ impl<'b> Source<'b> {
         split: &'b [Split<'b>],
     ) -> Option<Self> {
         let context = Context::from_dwarf(own.borrow_with_sup(supplementary, |s| slice(s))).ok()?;
-        Some(Source { context, split, missing: RefCell::default() })
+        Some(DebugInfo { context, split, missing: RefCell::default() })
     }
 
     /// The functions at an address, the innermost first: the last one is that which the code

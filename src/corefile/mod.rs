@@ -38,7 +38,7 @@ pub(crate) mod reader;
 
 pub(crate) use binary::ModuleFiles;
 pub(crate) use identity::{is_name, name};
-pub(crate) use links::Wanted;
+pub(crate) use links::NeededFile;
 pub(crate) use results::{Frame, Match, Module, Overview, PartialResult, ThreadStack};
 pub(crate) use summary::{Summary, summary};
 
@@ -76,7 +76,7 @@ pub(crate) fn overview(source: &dyn Source) -> Result<Overview> {
 pub(crate) fn stacks(
     source: &dyn Source,
     files: &[ModuleFiles<'_>],
-    asked: &BTreeSet<Wanted>,
+    asked: &BTreeSet<NeededFile>,
     send: &mut dyn FnMut(PartialResult) -> Result<()>,
 ) -> Result<()> {
     let image = Image::parse(source)?;
@@ -96,17 +96,17 @@ pub(crate) fn stacks(
     let stacks: Vec<_> = image.notes.threads.iter().map(|t| (t.tid, unwinder.unwind(t))).collect();
     let seen: BTreeSet<usize> =
         stacks.iter().flat_map(|(_, s)| &s.frames).filter_map(|f| f.module).collect();
-    let wanted = |module| Some(Wanted { module, link: binaries[module].wanted()? });
-    let wanted: Vec<Wanted> = seen.into_iter().filter_map(wanted).collect();
+    let wanted = |module| Some(NeededFile { module, link: binaries[module].wanted()? });
+    let wanted: Vec<NeededFile> = seen.into_iter().filter_map(wanted).collect();
     if wanted.iter().any(|w| !asked.contains(w)) {
-        return send(PartialResult::Wanted(wanted));
+        return send(PartialResult::Needed(wanted));
     }
-    let names = names::Names::new(&modules, &binaries);
+    let names = names::ModuleNames::new(&modules, &binaries);
     for (tid, unwound) in stacks {
         let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame)).collect();
         send(PartialResult::Thread(ThreadStack { tid, frames, cut: unwound.cut }))?;
     }
-    send(PartialResult::Wanted(names.missing()))
+    send(PartialResult::Needed(names.missing()))
 }
 
 /// Reads all names of a file, as if it were the file of a module and all debug information of it.

@@ -3,7 +3,7 @@
 //! information is better than none.
 
 use super::files::{OpenedFiles, SearchPaths};
-use super::links::{Link, Wanted};
+use super::links::{Link, NeededFile};
 use super::results::{Match, Overview, PartialResult, ThreadStack};
 use super::{ModuleFiles, overview, stacks};
 use crate::sys::AsFd;
@@ -104,9 +104,9 @@ pub(crate) fn read(core: &File, paths: &SearchPaths) -> Result<Reading> {
 fn read_once(
     core: &File,
     reading: &mut Reading,
-    asked: &BTreeSet<Wanted>,
+    asked: &BTreeSet<NeededFile>,
     time: Duration,
-) -> Result<Vec<Wanted>> {
+) -> Result<Vec<NeededFile>> {
     let mut keep = vec![core.as_fd()];
     keep.extend(reading.files.iter().flat_map(OpenedFiles::all).map(File::as_fd));
     let bounds = SandboxBounds { time, ..FULL };
@@ -149,7 +149,7 @@ fn read_once(
             Ok(PartialResult::Matches(matches)) => reading.matches = matches,
             Ok(PartialResult::Sonames(names)) => reading.sonames = names,
             Ok(PartialResult::Thread(thread)) => reading.threads.push(thread),
-            Ok(PartialResult::Wanted(all)) => wanted = all,
+            Ok(PartialResult::Needed(all)) => wanted = all,
             Ok(PartialResult::Failed(why)) => reading.cut = Some(why),
             // The last line may be incomplete.
             Err(_) => {}

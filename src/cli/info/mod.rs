@@ -8,7 +8,7 @@ use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
 use super::private::Private;
 use super::selection::{MATCH, Which, no_match};
-use super::source::{Packed, Source};
+use super::source::{CrashSource, Packed};
 use super::{clock, stack, still_copied, subject, table};
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
@@ -80,8 +80,8 @@ pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let others = [("--sysroot", args.sysroot.is_some()), ("-n", args.newest != 1)];
     let (chosen, query) = &match args.which.source(&others)? {
-        Source::Packed(packed) => return run_packed(out, packed, args.json),
-        Source::Records(chosen, query) => (chosen, query),
+        CrashSource::Packed(packed) => return run_packed(out, packed, args.json),
+        CrashSource::Records(chosen, query) => (chosen, query),
     };
     if let Some(path) = &args.core {
         let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
