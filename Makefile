@@ -109,8 +109,8 @@ install:
 	ln -sf oci-coredump $(libexec)/oci-coredump-runtime
 	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json \
 		>$(hooks)/oci-coredump.json
-	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service \
-		>$(units)/oci-coredump.service
+	for unit in oci-coredump.service oci-coredump-serve.service oci-coredump-serve.socket; do \
+		sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/$$unit >$(units)/$$unit; done
 	$(INSTALL) -m 0644 docs/config.toml $(doc)/config.toml
 	if test -x "$(ship_built)"; then $(INSTALL) -D -m 0755 $(ship_built) $(ship) && \
 		sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump-ship.service \
@@ -127,7 +127,7 @@ uninstall:
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
 	rm -f $(man)/oci-coredump.1 $(man)/oci-coredump-*.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(bin)/kubectl-coredump
-	rm -f $(units)/oci-coredump.service $(doc)/config.toml
+	rm -f $(units)/oci-coredump.service $(units)/oci-coredump-serve.* $(doc)/config.toml
 	rm -f $(units)/oci-coredump-ship.service $(ship)
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	for dir in $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) $(dir $(ship)) $(fish) \

@@ -2,9 +2,11 @@
 //! reads the file.
 
 mod glob;
+mod keep;
 mod read;
 
 pub use glob::matches;
+pub use keep::Keep;
 
 use crate::bytes::Limit;
 use crate::existing::Existing;
@@ -113,6 +115,11 @@ pub struct Config {
     /// a number, `core.1.2` after `core.1`, up to 1,024 (`number`). A container may choose by
     /// `oci-coredump/existing`.
     pub existing: Existing,
+    /// How much of its memory the core of a crashed process keeps: all that the kernel dumps
+    /// (`all`); stacks, global variables and what registers and stacks point to, within bounds
+    /// (`stacks`); nothing of the heap (`stacks-only`). A container may choose by
+    /// `oci-coredump/keep`.
+    pub keep: Keep,
     /// Where the writer makes the directories of a pattern that a specifier names
     /// (`/cores/%e/core`), as the crashed process: in the store; also on volumes and in the
     /// container's own layer (`anywhere`); nowhere, as the kernel.
@@ -145,6 +152,9 @@ pub struct Config {
     /// After a crash, when the process is gone, read its core once: the record, the journal and the
     /// termination log then name the function that crashed. Not for compressed cores.
     pub summary: bool,
+    /// Globs of names (`*`, `?`, in any case): `info --full` and `report --full` do not show the
+    /// values of variables and members that are called so.
+    pub hide: Vec<String>,
     /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
     /// What may stay in the store. The rules are applied from time to time.
@@ -242,6 +252,20 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
     })
 }
 
+/// Names of what is often secret.
+const HIDE: [&str; 10] = [
+    "*passwd*",
+    "*password*",
+    "*passphrase*",
+    "*secret*",
+    "*token*",
+    "*credential*",
+    "*api*key*",
+    "*private*key*",
+    "*cookie*",
+    "*authorization*",
+];
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -249,6 +273,7 @@ impl Default for Config {
             kernel_interface: KernelInterface::Pipe,
             core_uses_pid: true,
             existing: Existing::Replace,
+            keep: Keep::All,
             make_directories: MakeDirectories::Store,
             strict: false,
             default_pattern: None,
@@ -259,6 +284,7 @@ impl Default for Config {
             store_view: StoreView::Ro,
             termination_log: TerminationLog::Init,
             summary: true,
+            hide: HIDE.map(str::to_owned).to_vec(),
             binaries: Binaries::default(),
             vacuum: Vacuum::default(),
             upload: Upload::default(),

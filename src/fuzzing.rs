@@ -6,7 +6,7 @@
 
 use crate::annotation::Annotations;
 use crate::config::{self, Config};
-use crate::corefile::{self, ModuleFiles, PartialResult, overview, stacks};
+use crate::corefile::{self, ModuleFiles, PartialResult, Wishes, overview, stacks};
 use crate::invariants::{asked, crash, granted};
 use crate::pattern::Handler;
 use crate::registry::{self, Entry};
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets, by the names that `fuzz/run.sh` takes.
-pub const TARGETS: [FuzzTarget; 15] = [
+pub const TARGETS: [FuzzTarget; 16] = [
     ("state", hook::invariants::state),
     ("bundle", hook::invariants::bundle),
     ("annotations", annotations),
@@ -35,6 +35,7 @@ pub const TARGETS: [FuzzTarget; 15] = [
     ("config", configuration),
     ("spec", spec),
     ("corefile", corefile),
+    ("reduced", corefile::reduced::invariants::reduced),
     ("identity", identity),
     ("symbols", symbols),
 ];
@@ -156,9 +157,10 @@ fn corefile(data: &[u8]) {
     let Ok(said) = overview(&core) else { return };
     let files = vec![ModuleFiles::all(file); said.modules.len()];
     let mut asked = BTreeSet::new();
+    let wishes = Wishes { frames: 8, contents: true, hide: vec!["p*".into()] };
     for _ in 0..2 {
         let mut wanted = Vec::new();
-        let _ = stacks(&core, &files, &asked, &mut |part| {
+        let _ = stacks(&core, &files, &asked, Some(&wishes), &mut |part| {
             if let PartialResult::Needed(all) = part {
                 wanted.extend(all);
             }

@@ -9,6 +9,7 @@ pub(crate) use schema::Schema;
 pub(crate) use signal::signal_name;
 
 use crate::cause::{Cause, Word};
+use crate::config::Keep;
 use crate::sys::file::FileIdentity;
 use paths::{bytes, text_and_hex};
 use serde::{Deserialize, Serialize};
@@ -117,7 +118,7 @@ impl Outcome {
 /// The container's names, as its engine gave them. Absent where the engine gave none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Names {
+pub(crate) struct Names {
     /// Container ID, from the runtime's state.
     pub container_id: String,
     /// Container name within the pod or the engine.
@@ -160,7 +161,7 @@ impl Names {
 
     /// Cuts names longer than 1024 bytes: whoever wrote them could otherwise cause
     /// records too long to be read.
-    pub fn bounded(mut self) -> Self {
+    pub(crate) fn bounded(mut self) -> Self {
         let all = [
             &mut self.container_name,
             &mut self.pod_name,
@@ -245,6 +246,12 @@ pub(crate) struct Record {
     /// Identity of the core's file. A later file of the same name may be the core of another crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<FileIdentity>,
+    /// How much of the memory the core keeps, if not all that was to be dumped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// Size in bytes of the core with all of the memory, if it keeps less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_size: Option<u64>,
     /// Whether the file is incomplete, or may still turn out so.
     pub truncated: bool,
     /// The result of the dump.
@@ -360,7 +367,11 @@ impl fmt::Display for Record {
         match (self.outcome, &self.core_path) {
             (Outcome::Started, _) => write!(f, ", dumping core"),
             (Outcome::Written, Some(path)) => {
-                write!(f, ", core {path} ({} bytes)", self.size.unwrap_or(0))
+                write!(f, ", core {path} ({} bytes", self.size.unwrap_or(0))?;
+                match (self.keep, self.full_size) {
+                    (Some(keep), Some(full)) => write!(f, ", {} of {full})", keep.as_str()),
+                    _ => write!(f, ")"),
+                }
             }
             (Outcome::Truncated, Some(path)) => match self.size {
                 Some(size) => write!(f, ", core {path} truncated at {size} bytes"),

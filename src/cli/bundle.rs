@@ -41,7 +41,7 @@ impl CrashBundle {
     pub(super) fn collect(Opened { core, record, paths, name }: Opened) -> Result<Self> {
         // First of all, so that from here on its owner cannot make it longer.
         let core = Announced::new(core)?;
-        let reading = reader::read(core.inner(), &paths).context(name)?;
+        let reading = reader::read(core.inner(), &paths, None).context(name)?;
         let mut bundle = CrashBundle {
             core,
             record,

@@ -5,10 +5,12 @@ use super::archive::Archive;
 use super::bundle::CrashBundle;
 use super::selection::{MATCH, Which};
 use super::source::{CrashSource, Packed};
-use super::subject::{self, Subject};
+use super::subject::{self, Opened, Subject};
 use super::table;
 use super::target_file::TargetFile;
 use super::usage::WrongUsage;
+use crate::config::Keep;
+use crate::sys::file;
 use anyhow::{Result, bail};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,28 @@ pub(super) struct Args {
     /// Write only the core, decompressed.
     #[arg(long)]
     core_only: bool,
+    /// Make a small core: only stacks, global variables, and what registers and stacks point to,
+    /// within bounds; with `stacks-only` nothing of the heap. gdb shows the same stacks in it.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "stacks",
+        value_parser = ["stacks", "stacks-only"],
+    )]
+    small: Option<String>,
+}
+
+impl Args {
+    /// How much of the memory the core is to have.
+    fn keep(&self) -> Keep {
+        match self.small.as_deref() {
+            None => Keep::All,
+            Some("stacks-only") => Keep::StacksOnly,
+            Some(_) => Keep::Stacks,
+        }
+    }
 }
 
 /// Writes the bundle, or only the core. Only the owner of the file may read it.
@@ -41,6 +65,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     args.target.check_binary()?;
     let others = [("--sysroot", args.from.sysroot.is_some()), ("--core-only", args.core_only)];
     match args.which.source(&others)? {
+        CrashSource::Packed(packed) if args.small.is_some() => {
+            file::set_umask(0o077);
+            let (_dir, subject) = packed.subject()?;
+            write(subject, args)?;
+        }
         CrashSource::Packed(packed @ Packed::Bundle(_)) => bail!(WrongUsage(format!(
             "{} is what export writes already: tar --zstd -xf unpacks it",
             packed.name()
@@ -50,17 +79,21 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             args.target.write(|out| Ok(std::io::copy(&mut bundle, out).map(drop)?))?;
         }
         CrashSource::Records(chosen, query) => {
-            let subject = subject::open(&chosen, &query, &args.from)?;
-            match args.core_only {
-                true => write_core(Announced::new(subject.core)?, &args.target)?,
-                false => {
-                    let bundle = CrashBundle::collect(subject)?;
-                    args.target.write(|out| archive(bundle, out, &top(&args.target.output)))?;
-                }
-            }
+            write(subject::open(&chosen, &query, &args.from)?, args)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn write(subject: Opened, args: &Args) -> Result<()> {
+    let subject = subject.keeping(args.keep())?;
+    match args.core_only {
+        true => write_core(Announced::new(subject.core)?, &args.target),
+        false => {
+            let bundle = CrashBundle::collect(subject)?;
+            args.target.write(|out| archive(bundle, out, &top(&args.target.output)))
+        }
+    }
 }
 
 /// Writes the core alone; holes stay holes in a file.

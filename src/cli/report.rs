@@ -1,8 +1,10 @@
 //! `report`: a page about one crash. HTML without scripts and without anything from elsewhere;
 //! every text of a container is one line, and escaped.
 
+use super::call::Call;
 use super::clock;
 use super::crashes::Crashes;
+use super::full::Full;
 use super::info;
 use super::locate;
 use super::overwriter::Overwriters;
@@ -48,11 +50,14 @@ pub(super) struct Args {
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
+    full: Full,
+    #[command(flatten)]
     target: TargetFile,
 }
 
 /// Writes the page about the newest matching crash.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let wishes = args.full.wishes()?;
     let (chosen, query) = args.which.choose()?;
     let records = chosen.newest(&query, 1)?;
     let Some(record) = records.last() else { return no_match(&chosen) };
@@ -63,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let sizes = core.as_ref().ok().map(info::Sizes::of);
     let reading = core.ok().map(|core| {
         let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
-        decompressed(core).and_then(|core| reader::read(&core, &paths))
+        decompressed(core).and_then(|core| reader::read(&core, &paths, wishes.as_ref()))
     });
     let everything = Query::default();
     let all = chosen.crashes(&everything)?;
@@ -205,7 +210,8 @@ fn core(out: &mut String, reading: &Reading) {
 }
 
 fn line(frame: &Frame, modules: &[Module]) -> String {
-    let name = escape(frame.function.as_deref().unwrap_or("??"));
+    let call = Call::of(frame);
+    let name = escape(&call.name);
     let source = frame.file.as_ref().map(|file| {
         let line = frame.line.map(|line| format!(":{line}")).unwrap_or_default();
         format!(" <span>{}{line}</span>", escape(file))
@@ -219,7 +225,20 @@ fn line(frame: &Frame, modules: &[Module]) -> String {
         }
         None => format!("{:#x}", frame.address),
     };
-    format!("<code>{name}</code>{} <small>{place}</small>", source.unwrap_or_default())
+    let arguments = call.arguments.as_deref().map(|all| format!(" ({})", escape(all)));
+    let mut out = format!(
+        "<code>{name}{}</code>{} <small>{place}</small>",
+        arguments.unwrap_or_default(),
+        source.unwrap_or_default()
+    );
+    if !call.beneath.is_empty() {
+        out.push_str("<ul>");
+        for (name, value) in call.beneath {
+            let _ = write!(out, "<li><code>{} = {}</code></li>", escape(name), escape(value));
+        }
+        out.push_str("</ul>");
+    }
+    out
 }
 
 /// The crashes of the same program, the newest first.

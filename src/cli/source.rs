@@ -4,13 +4,19 @@
 use super::private::Private;
 use super::query::{Query, Term};
 use super::selection::{Chosen, Which};
+use super::subject::Opened;
 use super::usage::WrongUsage;
 use super::{remote, subject, unpack};
 use crate::corefile::decompress::{decompressed, is_compressed};
-use crate::sys::kernel;
+use crate::corefile::files::SearchPaths;
+use crate::record::Record;
+use crate::sys::{file, kernel};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// Largest record of a bundle, in bytes.
+const RECORD: usize = 1 << 20;
 
 /// Where a crash is taken from.
 #[derive(Debug)]
@@ -106,6 +112,24 @@ impl<'a> Packed<'a> {
             Ok((dir, at))
         };
         unpack().with_context(|| format!("unpack {}", self.name()))
+    }
+
+    /// Unpacks it, and opens its core. What is returned first removes it in the end.
+    ///
+    /// # Errors
+    /// As for [`Packed::unpack`], or its core or record cannot be read.
+    pub(super) fn subject(&self) -> Result<(Private, Opened)> {
+        let (dir, at) = self.unpack(|| Private::new(false))?;
+        let core = subject::open_named(&at.join("core"))?;
+        // A bundle without executables has no such directory.
+        let paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);
+        // Nor has that of a core file a record.
+        let read = |open| -> Result<Record> {
+            let text = file::read_bounded(open, RECORD, "record.json")?;
+            serde_json::from_slice(&text).context("record.json")
+        };
+        let record = subject::open_named(&at.join("record.json")).ok().map(read).transpose()?;
+        Ok((dir, Opened { core, record, paths, name: self.name().to_string() }))
     }
 }
 

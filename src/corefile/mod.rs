@@ -12,8 +12,11 @@
 //! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
+mod debug_info;
 mod file;
 mod gopclntab;
+mod goroutines;
+mod head;
 mod hex;
 mod identity;
 mod image;
@@ -25,26 +28,37 @@ mod modules;
 mod names;
 mod notes;
 mod package;
+mod process;
 mod results;
 mod segments;
 mod signal;
 mod summary;
 mod symbols;
 mod unwind;
+mod variables;
 
 pub(crate) mod decompress;
 pub(crate) mod files;
 pub(crate) mod reader;
+pub(crate) mod reduced;
+pub(crate) mod shrink;
 
 pub(crate) use binary::ModuleFiles;
+pub(crate) use head::{CoreHead, MAX_NOTES};
 pub(crate) use identity::{is_name, name};
 pub(crate) use links::NeededFile;
-pub(crate) use results::{Frame, Match, Module, Overview, PartialResult, ThreadStack};
-pub(crate) use summary::{Summary, summary};
+#[cfg(test)]
+pub(crate) use results::Variable;
+pub(crate) use results::{
+    Frame, GoroutineStack, Match, Module, Overview, PartialResult, ThreadStack,
+};
+pub(crate) use summary::{Summary, summary, without_arguments};
+pub(crate) use variables::Wishes;
 
 use crate::elf::Source;
 use anyhow::Result;
 use image::Image;
+use process::Process;
 use std::collections::BTreeSet;
 
 /// Reads what the core alone says.
@@ -77,6 +91,7 @@ pub(crate) fn stacks(
     source: &dyn Source,
     files: &[ModuleFiles<'_>],
     asked: &BTreeSet<NeededFile>,
+    wishes: Option<&Wishes>,
     send: &mut dyn FnMut(PartialResult) -> Result<()>,
 ) -> Result<()> {
     let image = Image::parse(source)?;
@@ -102,9 +117,26 @@ pub(crate) fn stacks(
         return send(PartialResult::Needed(wanted));
     }
     let names = names::ModuleNames::new(&modules, &binaries);
-    for (tid, unwound) in stacks {
+    for (tid, unwound) in &stacks {
         let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame)).collect();
-        send(PartialResult::Thread(ThreadStack { tid, frames, cut: unwound.cut }))?;
+        send(PartialResult::Thread(ThreadStack { tid: *tid, frames, cut: unwound.cut.clone() }))?;
+    }
+    // The stacks are complete whatever comes of this.
+    let process = Process::new(&image.memory, &modules, &binaries);
+    if let Some(all) = goroutines::of(process, &modules, &binaries) {
+        for g in all.shown {
+            let unwound = unwinder.unwind_goroutine(g.registers);
+            let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame)).collect();
+            let stack = GoroutineStack { id: g.id, state: g.state, frames, cut: unwound.cut };
+            send(PartialResult::Goroutine(stack))?;
+        }
+        send(PartialResult::MoreGoroutines(all.more))?;
+    }
+    if let (Some(wishes), Some((_, first))) = (wishes, stacks.first()) {
+        let thread = (image.machine, &image.notes.first, first.frames.as_slice());
+        variables::of_thread(thread, &names, process, wishes, &mut |frame, all| {
+            send(PartialResult::Variables(frame, all))
+        })?;
     }
     send(PartialResult::Needed(names.missing()))
 }

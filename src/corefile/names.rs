@@ -1,9 +1,11 @@
 //! Names the frames of a stack: function, source file and line, including inlined functions.
 
 use super::binary::Binary;
-use super::lines::DebugInfo;
+use super::debug_info::Die;
+use super::lines::SourceLines;
 use super::links::{Link, NeededFile};
 use super::modules::LoadedModule;
+use super::notes::Registers;
 use super::results::{Frame, TRAMPOLINE};
 use crate::sys::proc::printable;
 use addr2line::demangle_auto;
@@ -20,14 +22,16 @@ pub(super) struct RawFrame {
     pub module: Option<usize>,
     /// Whether it is the code of the kernel or the C library that returns from a signal handler.
     pub trampoline: bool,
+    /// The registers that unwinding goes on from.
+    pub registers: Registers,
 }
 
 /// The names in the files of all modules. The index of the debug information is parsed once for
 /// each, when a stack goes through it.
 pub(super) struct ModuleNames<'b> {
-    modules: &'b [LoadedModule],
-    binaries: &'b [Binary<'b>],
-    sources: Vec<OnceCell<Option<DebugInfo<'b>>>>,
+    pub modules: &'b [LoadedModule],
+    pub binaries: &'b [Binary<'b>],
+    sources: Vec<OnceCell<Option<SourceLines<'b>>>>,
 }
 
 impl<'b> ModuleNames<'b> {
@@ -52,6 +56,17 @@ impl<'b> ModuleNames<'b> {
         all
     }
 
+    fn source(&self, module: usize) -> Option<&SourceLines<'b>> {
+        self.sources[module].get_or_init(|| source(&self.binaries[module])).as_ref()
+    }
+
+    /// The entries of the debug information for the functions at a frame, one for each that
+    /// [`Names::describe`] gives.
+    pub(super) fn functions(&self, frame: &RawFrame) -> Option<Vec<Option<Die<'_, 'b>>>> {
+        let i = frame.module.filter(|_| !frame.trampoline)?;
+        self.source(i)?.functions(frame.lookup.wrapping_sub(self.modules[i].bias))
+    }
+
     /// The functions at a frame of a stack, including inlined ones, the innermost first.
     pub(super) fn describe(&self, frame: &RawFrame) -> Vec<Frame> {
         let mut shown = Frame { address: frame.address, module: frame.module, ..Frame::default() };
@@ -63,10 +78,8 @@ impl<'b> ModuleNames<'b> {
             return vec![shown];
         }
         let lookup = frame.lookup.wrapping_sub(bias);
-        let symbol = binary
-            .symbol(lookup)
-            .map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
-        let source = self.sources[i].get_or_init(|| source(binary)).as_ref();
+        let symbol = binary.symbol(lookup).map(demangled);
+        let source = self.source(i);
         let found = match (source, &binary.go) {
             (Some(source), _) => source.frames(lookup),
             (None, Some(go)) => go.frames(lookup),
@@ -96,10 +109,15 @@ impl<'b> ModuleNames<'b> {
     }
 }
 
+/// The name of a symbol, as the source has it.
+pub(super) fn demangled(symbol: &[u8]) -> String {
+    demangle_auto(String::from_utf8_lossy(symbol), None).into_owned()
+}
+
 /// The debug information of a module, if it has any.
-pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<DebugInfo<'b>> {
+pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<SourceLines<'b>> {
     let (own, supplementary) = binary.dwarf()?;
-    DebugInfo::of(own, supplementary, binary.split())
+    SourceLines::of(own, supplementary, binary.split())
 }
 
 /// Makes a name of a file or function, which the container chose, one line of bounded length.

@@ -4,8 +4,8 @@
 
 use super::files::{OpenedFiles, SearchPaths};
 use super::links::{Link, NeededFile};
-use super::results::{Match, Overview, PartialResult, ThreadStack};
-use super::{ModuleFiles, overview, stacks};
+use super::results::{GoroutineStack, Match, Overview, PartialResult, ThreadStack};
+use super::{ModuleFiles, Wishes, overview, stacks};
 use crate::sys::AsFd;
 use crate::sys::mapped_file::Map;
 use crate::sys::sandbox::{self, SandboxBounds};
@@ -44,6 +44,10 @@ pub(crate) struct Reading {
     pub sonames: Vec<Option<String>>,
     /// The stack of each thread.
     pub threads: Vec<ThreadStack>,
+    /// The stacks of goroutines that do not run, in the order of their numbers.
+    pub goroutines: Vec<GoroutineStack>,
+    /// How many goroutines there are besides.
+    pub more_goroutines: usize,
     /// Files of split DWARF that were not found.
     pub missing_split: Vec<String>,
     /// Why the result may be incomplete.
@@ -70,11 +74,11 @@ pub(crate) fn read_overview(core: &File) -> Result<Overview> {
 /// of a program, what dwz moved out of that, and its split DWARF.
 const ROUNDS: usize = 4;
 
-/// Reads the core and unwinds all stacks.
+/// Reads the core and unwinds all stacks, with the variables that are wished for.
 ///
 /// # Errors
 /// Why it cannot be read.
-pub(crate) fn read(core: &File, paths: &SearchPaths) -> Result<Reading> {
+pub(crate) fn read(core: &File, paths: &SearchPaths, wishes: Option<&Wishes>) -> Result<Reading> {
     let overview = read_overview(core)?;
     let files = overview.modules.iter().map(|m| paths.open(m)).collect();
     let mut reading = Reading { overview, files, ..Reading::default() };
@@ -82,7 +86,7 @@ pub(crate) fn read(core: &File, paths: &SearchPaths) -> Result<Reading> {
     let deadline = Instant::now() + FULL.time;
     for _ in 0..ROUNDS {
         let time = deadline.saturating_duration_since(Instant::now());
-        let wanted = read_once(core, &mut reading, &asked, time)?;
+        let wanted = read_once(core, &mut reading, (&asked, wishes), time)?;
         let mut has_more = reading.threads.is_empty();
         for w in &wanted {
             let module = reading.overview.modules.get(w.module);
@@ -104,7 +108,7 @@ pub(crate) fn read(core: &File, paths: &SearchPaths) -> Result<Reading> {
 fn read_once(
     core: &File,
     reading: &mut Reading,
-    asked: &BTreeSet<NeededFile>,
+    (asked, wishes): (&BTreeSet<NeededFile>, Option<&Wishes>),
     time: Duration,
 ) -> Result<Vec<NeededFile>> {
     let mut keep = vec![core.as_fd()];
@@ -137,18 +141,27 @@ fn read_once(
             line.push(b'\n');
             Ok(out.write_all(&line)?)
         };
-        if let Err(e) = stacks(core, &files, asked, &mut send) {
+        if let Err(e) = stacks(core, &files, asked, wishes, &mut send) {
             let _ = send(PartialResult::Failed(format!("{e:#}")));
         }
     })?;
     reading.cut = result.cut;
     reading.threads.clear();
+    reading.goroutines.clear();
     let mut wanted = Vec::new();
     for line in result.output.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(PartialResult::Matches(matches)) => reading.matches = matches,
             Ok(PartialResult::Sonames(names)) => reading.sonames = names,
             Ok(PartialResult::Thread(thread)) => reading.threads.push(thread),
+            Ok(PartialResult::Goroutine(stack)) => reading.goroutines.push(stack),
+            Ok(PartialResult::MoreGoroutines(more)) => reading.more_goroutines = more,
+            Ok(PartialResult::Variables(frame, all)) => {
+                let first = reading.threads.first_mut();
+                if let Some(frame) = first.and_then(|thread| thread.frames.get_mut(frame)) {
+                    frame.variables = all;
+                }
+            }
             Ok(PartialResult::Needed(all)) => wanted = all,
             Ok(PartialResult::Failed(why)) => reading.cut = Some(why),
             // The last line may be incomplete.

@@ -76,7 +76,7 @@ pub(crate) fn summary(source: &dyn Source, files: &[ModuleFiles<'_>]) -> Result<
 }
 
 /// `shop::Basket::sum` of `shop::Basket::sum() const`: a demangled C++ name without its arguments.
-fn without_arguments(name: &str) -> String {
+pub(crate) fn without_arguments(name: &str) -> String {
     let start = name.rfind(')').and_then(|end| {
         let mut depth = 0usize;
         name[..=end].char_indices().rev().find_map(|(i, c)| {

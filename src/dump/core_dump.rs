@@ -242,11 +242,24 @@ impl<'a> CoreDump<'a> {
         let made = written.made.filter(|_| !is_given_up);
         let nested = made.and_then(|made| self.place.correct(&mut self.record, &self.file, made));
         finish(&mut self.record, written, nested);
+        self.say_what_is_kept();
         if self.record.outcome == Outcome::Written && self.given_up_for_memory.is_some() {
             self.record.reason = self.given_up_for_memory.take();
         }
         self.record.seconds = Some(self.started.elapsed().as_secs_f64());
         Core { id: made.and_then(|made| made.id), is_given_up, is_stuck }
+    }
+
+    /// Notes how much of the memory the core has, and where that is more than was asked for.
+    fn say_what_is_kept(&mut self) {
+        let (record, keep) = (&mut self.record, self.file.keep);
+        record.keep = record.full_size.map(|_| keep);
+        if record.outcome == Outcome::Written && record.keep.is_none() && !keep.is_all() {
+            record.reason = Some(format!(
+                "it keeps all of the memory: of a program of this kind no core with {} can be made",
+                keep.as_str()
+            ));
+        }
     }
 
     /// With the crasher's own rights, whatever its core was made with.
@@ -314,6 +327,7 @@ fn finish(record: &mut Record, written: Written, nested: Option<String>) {
     record.set_cause(finished.cause.as_ref());
     if made.is_some() {
         (record.size, record.disk_size) = (finished.size, finished.disk_size);
+        record.full_size = finished.full_size;
         record.identity = finished.identity.or(made.and_then(|made| made.identity));
         if record.reason.is_none()
             && let Some(owner) = record.location.goes_with()

@@ -15,7 +15,6 @@ pub(crate) struct Head {
     pub header_size: usize,
     /// Size of one program header.
     pub segment_size: usize,
-    /// Number of program headers.
     pub segments: u64,
     /// Where the notes end.
     pub notes_end: u64,

@@ -95,6 +95,7 @@ fn entry(site: &Site<'_>, request: &Request, plan: &HookPlan, place: DumpPlace) 
         early: request.wishes.early && site.config.allow_early_release,
         no_upload: !request.wishes.upload,
         existing: request.wishes.existing.unwrap_or(site.config.existing),
+        keep: request.wishes.keep.unwrap_or(site.config.keep),
         make_directories: match site.config.make_directories {
             MakeDirectories::Store => place.location == Location::Store,
             MakeDirectories::Anywhere => true,

@@ -29,7 +29,6 @@ pub(crate) struct Pagemap(OwnedFd);
 pub(crate) type Run = (u64, u64);
 
 impl Pagemap {
-    /// Wraps an open /proc/PID/pagemap.
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Pagemap(fd)
     }

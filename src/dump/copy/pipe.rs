@@ -41,11 +41,9 @@ pub(crate) fn body<I: AsFd, S: Sink>(
 /// What the start of a core told.
 #[derive(Default)]
 pub(crate) struct Start {
-    /// The head itself.
     pub head: Head,
     /// The contents of NT_FILE, if there is one.
     pub files: Option<Vec<u8>>,
-    /// The thread pointers.
     pub threads: Vec<u64>,
 }
 

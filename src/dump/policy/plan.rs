@@ -2,6 +2,7 @@
 
 use crate::bytes::Limit;
 use crate::cause::Cause;
+use crate::config::Keep;
 use crate::dump::copy::pages::page_size;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
@@ -12,7 +13,6 @@ use crate::pattern::{COMPRESSED, Template};
 use crate::registry::Entry;
 use std::time::Duration;
 
-/// The decision.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Write the core for this container.
@@ -32,6 +32,8 @@ pub(crate) struct CoreFile {
     pub limit: Option<u64>,
     /// What happens where the name exists already.
     pub existing: Existing,
+    /// How much of the memory it keeps.
+    pub keep: Keep,
     /// How many bytes of the path name the directory that is there before any crash. The writer
     /// makes those below it that are missing. `None`: it makes none.
     pub made_below: Option<usize>,
@@ -84,7 +86,6 @@ impl CoreFile {
     }
 }
 
-/// Decides.
 pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let Origin::Container { entry, by_exec } = origin else { return Decision::Forward };
     let refused = entry.refused.clone().map(Cause::Refused).map_or(Ok(()), Err);
@@ -116,6 +117,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
         path,
         limit,
         existing,
+        keep: entry.keep,
         made_below,
         share: entry.share,
         rights,
@@ -176,16 +178,10 @@ pub(crate) fn host_file(
         path,
         limit,
         existing: if suid { Existing::Keep } else { Existing::Replace },
-        made_below: None,
-        share: DiskShare::default(),
         rights: if suid { Rights::HostRoot } else { Rights::Crasher },
-        compress: false,
-        early: false,
-        memory: false,
-        patience: None,
-        min_free: None,
         threads: usize::MAX,
         at_home: true,
+        ..CoreFile::default()
     })
 }
 
@@ -285,17 +281,9 @@ mod tests {
         let file = CoreFile {
             path: b"/d/core.1.zst".to_vec(),
             compress: true,
-            limit: None,
-            existing: Existing::Replace,
-            made_below: None,
-            share: DiskShare::default(),
-            rights: Rights::Crasher,
-            early: false,
-            memory: false,
-            patience: None,
-            min_free: None,
             threads: usize::MAX,
             at_home: true,
+            ..CoreFile::default()
         };
         // headroom in MiB -> compressed, threads
         for (mib, compress, threads) in
