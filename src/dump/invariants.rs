@@ -2,12 +2,12 @@
 
 use crate::config::Keep;
 use crate::dump::copy::lanes;
-use crate::dump::copy::pages::PAGE;
+use crate::dump::copy::pages::page_size;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{Capacity, Target};
 use crate::dump::crash::arguments;
 use crate::dump::policy::plan;
-use crate::elf::{Head, starts_of_files};
+use crate::elf::starts_of_files;
 use crate::registry::Entry;
 use crate::sys::OwnedFd;
 use crate::sys::counter::Counter;
@@ -101,7 +101,7 @@ pub(crate) fn stream(data: &[u8]) {
         .collect();
     if let (Some(first), Some(last)) = (differs.first(), differs.last()) {
         assert!(
-            last - first < PAGE as usize && differs.iter().all(|at| written[*at] == 0),
+            last - first < page_size() as usize && differs.iter().all(|at| written[*at] == 0),
             "bytes {first} to {last} are not what came"
         );
     }
@@ -111,5 +111,5 @@ pub(crate) fn stream(data: &[u8]) {
         "{data} bytes are over the limit: {result:?}"
     );
     assert!(result != Err(Stop::Limit) || bounds.limit.is_some());
-    let _ = (starts_of_files(core), Head::thread_pointer(core));
+    let _ = starts_of_files(core);
 }

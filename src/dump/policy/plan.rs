@@ -3,7 +3,7 @@
 use crate::bytes::Limit;
 use crate::cause::Cause;
 use crate::config::Keep;
-use crate::dump::copy::pages::PAGE;
+use crate::dump::copy::pages::page_size;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
@@ -96,7 +96,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let own = Limit::from_raw(crash.said.limit).finite();
     let soft = limit_of(own, facts.core.hard, by_exec, entry.limit.finite());
     let limit = smaller(soft, entry.limit.finite());
-    if let Some(bytes) = limit.filter(|l| *l < PAGE) {
+    if let Some(bytes) = limit.filter(|l| *l < page_size()) {
         return Decision::NoCore(entry, Cause::RlimitCoreTooLow(bytes));
     }
     let Some(pattern) = &entry.pattern else {
@@ -168,7 +168,7 @@ pub(crate) fn host_file(
     let path = template.expand(&crash.said, append_pid);
     let suid = crash.said.dump_mode == 2;
     let limit = Limit::from_raw(crash.said.limit).finite();
-    if let Some(bytes) = limit.filter(|l| *l < PAGE) {
+    if let Some(bytes) = limit.filter(|l| *l < page_size()) {
         return Err(Cause::RlimitCoreTooLow(bytes));
     }
     if suid && path.first() != Some(&b'/') {

@@ -8,7 +8,7 @@ use super::rotate::CrasherView;
 use crate::cause::{Cause, Word};
 use crate::dump::copy::early_release::Release;
 use crate::dump::copy::lanes::{self, Copied};
-use crate::dump::copy::pages::PAGE;
+use crate::dump::copy::pages::page_size;
 use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
@@ -298,8 +298,8 @@ fn room(
     let by_space =
         by_space.zip(min_free).map(|(bytes, free)| cut(bytes, Word::MinFree, free.to_string()));
     let by_share = core_file.share.room(space.total, space.available);
-    let by_share = by_share.map(|(room, bound)| (room, Cause::Share { bound, room }));
-    if let Some((..PAGE, cause)) = by_share {
+    let mut by_share = by_share.map(|(room, bound)| (room, Cause::Share { bound, room }));
+    if let Some((_, cause)) = by_share.take_if(|(room, _)| *room < page_size()) {
         return Err(cause);
     }
     let by_space = by_space.into_iter().chain(by_share).min_by_key(|r| r.0);
