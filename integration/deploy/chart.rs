@@ -1,5 +1,5 @@
-//! The Helm chart with uploads, by Helm's own library: what is in the pods, and that there are rights
-//! to the API server only where they are asked for.
+//! The Helm chart with uploads, by Helm's own library: what is in the pods, and that there are
+//! rights to the API server only where they are asked for.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

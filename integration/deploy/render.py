@@ -1,5 +1,5 @@
-"""Renders a Helm chart with the values that stdin has as JSON, by Helm's own library, and prints the
-manifests.
+"""Renders a Helm chart with the values that stdin has as JSON, by Helm's own library, and prints
+the manifests.
 """
 import json
 import sys

@@ -1,6 +1,6 @@
-//! Credentials of roles: of instances, containers and service accounts. The services are a few lines
-//! of this test, by what the clouds say of theirs, at their addresses in a network namespace; s3s-fs
-//! checks that requests are signed with the keys that they gave.
+//! Credentials of roles: of instances, containers and service accounts. The services are a few
+//! lines of this test, by what the clouds say of theirs, at their addresses in a network namespace;
+//! s3s-fs checks that requests are signed with the keys that they gave.
 
 #[allow(dead_code)]
 mod support;
@@ -41,7 +41,8 @@ fn of_amazon() {
     let keys = || {
         let keys = json!({
             "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": KEY, "SecretAccessKey": SECRET,
-            "Token": "session", "Expiration": "2099-01-01T00:00:00Z", "LastUpdated": "2026-01-01T00:00:00Z"
+            "Token": "session", "Expiration": "2099-01-01T00:00:00Z",
+            "LastUpdated": "2026-01-01T00:00:00Z"
         });
         (200, keys.to_string())
     };

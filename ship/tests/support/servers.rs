@@ -72,8 +72,8 @@ pub fn s3s(fixture: &Fixture) -> Option<Server> {
     Some(s3s_at(program, files, free_port()))
 }
 
-/// The same, with the bucket in the name of the server, cores.localhost, and somebody who listens in
-/// between.
+/// The same, with the bucket in the name of the server, cores.localhost, and somebody who listens
+/// in between.
 pub fn s3s_by_name(fixture: &Fixture) -> Option<(Server, Proxy)> {
     let program = require("s3s-fs")?;
     let (port, files) = (free_port(), fixture.path("s3"));
