@@ -10,6 +10,7 @@
 #   make ship         oci-coredump-ship, which uploads crashes: docs/upload.md. A workspace of its
 #                     own; `make install` installs it where it was built
 #   make test-ship    its tests, with servers of object storage on this machine
+#   make bench-ship   its speed, and what uploads cost a storm of crashes; as root
 #   make test         everything that .ci/run runs; TEST=NAME: only the tests whose name holds NAME.
 #                     See docs/testing.md
 #   make fuzz         all fuzz targets, each until its curve is flat
@@ -137,24 +138,28 @@ uninstall:
 # A workspace of its own, with a lock file of its own; the programs are beside each other, as the
 # tests need them.
 in_ship := --manifest-path ship/Cargo.toml --target-dir $(target) --locked
-s3s_fs := 0.14.1
-moto := 5.2.1
-.PHONY: ship test-ship
+.PHONY: ship test-ship bench-ship
 ship:
 	$(CARGO) build --release $(in_ship)
 
-test-ship: export PATH := $(PATH):$(tools)/bin
+ship_packages := gcc libc6-dev gdb python3-venv python3-pip npm chromium tinyproxy faketime \
+	strace iproute2 util-linux python3-seccomp systemd
+test-ship bench-ship: export PATH := $(PATH):$(tools)/bin
 test-ship:
-	@integration/packages.sh gcc libc6-dev gdb python3-venv
-	@test -x $(tools)/bin/s3s-fs || { cd / && $(CARGO) install s3s-fs --version =$(s3s_fs) \
-		--features binary --locked --quiet --root $(tools); }
-	@test -x $(tools)/bin/moto_server || { python3 -m venv $(tools)/moto && \
-		$(tools)/moto/bin/pip install --quiet 'moto[s3,server]==$(moto)' && \
-		ln -sf ../moto/bin/moto_server $(tools)/bin/moto_server; }
+	@integration/packages.sh $(ship_packages)
+	@ship/tools.sh $(tools)
 	$(CARGO) build --locked
 	$(CARGO) fmt --manifest-path ship/Cargo.toml --check
 	$(CARGO) clippy $(in_ship) --all-targets -- -D warnings
 	CI=1 $(CARGO) test $(in_ship)
+
+# Speed against the servers' own client, and a storm of crashes with and without uploads, which
+# needs root.
+bench-ship: build ship
+	@integration/packages.sh $(ship_packages) awscli $(demo_packages)
+	@ship/tools.sh $(tools)
+	$(CARGO) test --release $(in_ship) --test speed -- --ignored --nocapture
+	$(CARGO) $(call root_runner) bench --package $(member) --locked --bench uploads
 
 # kata-agent runs regular files only, no symbolic links, and calls each with the name of its
 # directory: so this is one file under three names.
@@ -172,9 +177,11 @@ kata-guest-hook:
 	ln -f $(guest)/prestart/oci-coredump $(guest)/poststop/oci-coredump
 	$(INSTALL) -m 0644 hooks.d/kata/config.toml $(DESTDIR)/etc/oci-coredump/config.toml
 
-image: build
+image: build ship
+	rm -rf $(target)/image
+	$(INSTALL) -D -t $(target)/image $(binary) $(ship_built)
 	podman build --tag $(or $(IMAGE),localhost/oci-coredump:0.1.0) \
-		--file deploy/Containerfile $(dir $(binary))
+		--file deploy/Containerfile $(target)/image
 
 # Pinned, and installed outside of this project: its cargo configuration asks for static programs.
 cargo_deb := 3.6.0
@@ -192,7 +199,7 @@ documents := README.md $(addprefix docs/,annotations.md attacks.md commands.md \
 
 # All files of the packages. RELEASE: of the package, for the same version of the program.
 RELEASE ?= 1
-.PHONY: stage deb rpm test-hosts
+.PHONY: stage stage-ship deb rpm deb-ship rpm-ship test-hosts
 stage: build
 	@$(if $(cross),integration/packages.sh qemu-user gcc-aarch64-linux-gnu)
 	@$(packaging)
@@ -213,6 +220,30 @@ deb: stage
 
 rpm: stage
 	$(tools)/bin/cargo-generate-rpm generate-rpm $(for_target) --output $(packages)/ \
+		--set-metadata 'release = "$(RELEASE)"'
+
+# The program that uploads, in a package of its own.
+stage_ship := target/stage-ship
+stage-ship: ship
+	@$(packaging)
+	rm -rf $(stage_ship)
+	$(INSTALL) -D -t $(stage_ship)/usr/libexec/oci-coredump $(ship_built)
+	strip --strip-unneeded $(stage_ship)/usr/libexec/oci-coredump/oci-coredump-ship
+	$(INSTALL) -D -m 0644 -t $(stage_ship)/usr/lib/systemd/system \
+		systemd/oci-coredump-ship.service
+	$(INSTALL) -D -m 0644 -t $(stage_ship)/usr/share/doc/oci-coredump-ship docs/upload.md
+	gzip -9nc CHANGELOG.md >$(stage_ship)/usr/share/doc/oci-coredump-ship/changelog.gz
+	sed 's/@VERSION@/$(version)-$(RELEASE)/; s/^oci-coredump /oci-coredump-ship /' \
+		deploy/packages/deb/changelog >$(stage_ship)/changelog
+	mkdir -p $(packages)
+
+deb-ship: stage-ship
+	$(tools)/bin/cargo-deb deb --manifest-path ship/Cargo.toml --no-build --no-strip --locked \
+		--deb-revision $(RELEASE) $(if $(MAINTAINER),--maintainer '$(MAINTAINER)') \
+		--output $(packages)/
+
+rpm-ship: stage-ship
+	$(tools)/bin/cargo-generate-rpm generate-rpm --package ship --output $(packages)/ \
 		--set-metadata 'release = "$(RELEASE)"'
 
 # Each host with a package, one newer, and one for rpm; lintian says nothing that is not in

@@ -1,6 +1,8 @@
 //! deploy/: validates the manifests against the published Kubernetes schemas, and runs the
 //! DaemonSet's pod in podman with a scratch directory as the node: install, serve, uninstall, and
 //! the node as before. Needs root; changes nothing on the host.
+#[path = "deploy/chart.rs"]
+mod chart;
 #[path = "deploy/metrics.rs"]
 mod metrics;
 

@@ -82,6 +82,13 @@ if [ ! -d "$directory/python/kubernetes_validate" ]; then
         --target "$directory/python" kubernetes-validate==1.37.0
 fi
 
+# Helm as a library: Debian has no helm.
+if [ ! -d "$directory/python/helm_python" ]; then
+    echo "Fetching helm-python-sdk"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+        --no-deps --target "$directory/python" helm-python-sdk==0.2.2
+fi
+
 # Go's toolchains from version to version, since its tables of functions change: for the test of
 # stripped programs. They are not on PATH.
 for version in 1.21.13 1.22.10 1.23.9 1.24.11 1.25.5 1.26.6 1.27.3; do

@@ -199,6 +199,9 @@ pub(crate) struct Record {
     /// pod, volume and pattern, or container ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// The UID of its pod, if a kubelet placed it in that pod's cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
     /// PID in the crasher's own PID namespace.
     pub pid: i32,
     /// PID on the host.

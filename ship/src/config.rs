@@ -53,7 +53,8 @@ fn ten() -> u32 {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Upload {
-    /// `s3://BUCKET/PREFIX`, `oss://`, `gs://`, `az://CONTAINER/PREFIX` or `file:///DIRECTORY`.
+    /// `s3://BUCKET/PREFIX`, `oss://`, `obs://`, `gs://`, `az://CONTAINER/PREFIX`, or
+    /// `file:///DIRECTORY`.
     pub url: Option<String>,
     /// What is uploaded.
     pub what: What,

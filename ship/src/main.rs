@@ -9,12 +9,14 @@
 //! A program of its own: no HTTP and no TLS in what the kernel and the engines start. It reads the
 //! store and writes nothing there; what reads a core is the helper, in its sandboxes.
 
+mod by_s3;
 mod cat;
 mod config;
 mod credentials;
 mod key;
 mod log_line;
 mod record;
+mod roles;
 mod run;
 mod ship;
 mod source;
@@ -98,7 +100,7 @@ fn main() -> ExitCode {
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            log::error!("{}", upload::short(&format!("{e:#}")));
+            log::error!("{}", upload::told(&e));
             ExitCode::FAILURE
         }
     }

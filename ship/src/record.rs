@@ -31,6 +31,7 @@ pub(crate) struct Record {
     pub container_name: Option<String>,
     pub pod_name: Option<String>,
     pub pod_namespace: Option<String>,
+    pub pod_uid: Option<String>,
     pub image: Option<String>,
     pub pid: i32,
     pub signal: i32,

@@ -7,7 +7,7 @@ use crate::source::Helper;
 use crate::state::{States, Uploaded};
 use crate::target::Target;
 use crate::tell::Tellers;
-use crate::upload::{Pace, Uploader, short};
+use crate::upload::{Pace, Uploader, told};
 use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -134,7 +134,7 @@ pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> 
                         log::warn!(
                             "{id}: not uploaded, trying again in {} s: {}",
                             wait.as_secs(),
-                            short(&format!("{e:#}"))
+                            told(&e)
                         );
                         failed.insert(id, Failed { times, next: Instant::now() + wait });
                     }

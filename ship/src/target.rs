@@ -1,5 +1,6 @@
 //! The storage behind a URL.
 
+use crate::by_s3::{OBS, OSS};
 use crate::config::Upload;
 use crate::credentials;
 use anyhow::{Context, Result, bail, ensure};
@@ -33,6 +34,9 @@ impl<T: ObjectStore + MultipartStore> Cloud for T {}
 pub(crate) enum Kind {
     /// By requests over the network.
     Cloud(Arc<dyn Cloud>),
+    /// The same, but an object whose upload is interrupted begins again: the only way to have
+    /// Azure's large objects in a storage class.
+    Whole(Arc<dyn ObjectStore>),
     /// As files below a directory.
     Local(Arc<LocalFileSystem>, PathBuf),
 }
@@ -41,6 +45,8 @@ pub(crate) enum Kind {
 #[derive(Clone)]
 pub(crate) struct Target {
     pub kind: Kind,
+    /// Whether what is said of an object is also said of one in parts: not of Azure's.
+    pub says_of_parts: bool,
     /// The URL of the prefix, without a slash at its end.
     pub url: String,
     prefix: Path,
@@ -48,6 +54,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// What is said of an object that goes up in parts which outlive this process.
+    pub(crate) fn attributes_of_parts(&self, content_type: &'static str) -> Attributes {
+        match self.says_of_parts {
+            true => self.attributes(content_type),
+            false => Attributes::new(),
+        }
+    }
+
     /// Opens the storage of `url`, with the settings of `[upload]`. Nothing is asked of it.
     /// `reading`: for objects of any size, so that a request may take any time.
     ///
@@ -66,9 +80,13 @@ impl Target {
         );
         let client = || client(upload, reading);
         let kind = match parsed.scheme() {
-            "s3" => s3(AmazonS3Builder::from_env(), &bucket, upload, client()?)?,
-            "oss" => s3(oss(&bucket, upload)?, &bucket, upload, client()?)?,
+            "s3" => s3(aws(upload)?, &bucket, upload, client()?)?,
+            "oss" => s3(OSS.builder(&bucket, upload)?, &bucket, upload, client()?)?,
+            "obs" => s3(OBS.builder(&bucket, upload)?, &bucket, upload, client()?)?,
             "gs" => Kind::Cloud(Arc::new(gs(&bucket, upload, client()?)?)),
+            "az" if upload.storage_class.is_some() => {
+                Kind::Whole(Arc::new(az(&bucket, upload, client()?)?))
+            }
             "az" => Kind::Cloud(Arc::new(az(&bucket, upload, client()?)?)),
             "file" => {
                 let dir = parsed.to_file_path().ok().context("expected file:///DIRECTORY")?;
@@ -79,20 +97,22 @@ impl Target {
                 let local = LocalFileSystem::new_with_prefix(&dir).context("open")?;
                 Kind::Local(Arc::new(local.with_fsync(true)), dir)
             }
-            other => bail!("{url:?}: {other:?} is none of s3, oss, gs, az, file"),
+            other => bail!("{url:?}: {other:?} is none of s3, oss, obs, gs, az, file"),
         };
         let prefix = match &kind {
-            Kind::Cloud(_) => Path::from_url_path(parsed.path()).context("its path")?,
             Kind::Local(..) => Path::default(),
+            _ => Path::from_url_path(parsed.path()).context("its path")?,
         };
         let url = url.trim_end_matches('/').to_owned();
-        Ok(Target { kind, url, prefix, storage_class: upload.storage_class.clone() })
+        let says_of_parts = parsed.scheme() != "az";
+        Ok(Target { kind, says_of_parts, url, prefix, storage_class: upload.storage_class.clone() })
     }
 
     /// The storage, for what all of them can.
     pub(crate) fn store(&self) -> &dyn ObjectStore {
         match &self.kind {
             Kind::Cloud(cloud) => cloud.as_ref(),
+            Kind::Whole(cloud) => cloud.as_ref(),
             Kind::Local(local, _) => local.as_ref(),
         }
     }
@@ -106,7 +126,7 @@ impl Target {
     /// What is said of an object. A directory cannot keep it.
     pub(crate) fn attributes(&self, content_type: &'static str) -> Attributes {
         let mut all = Attributes::new();
-        if let Kind::Cloud(_) = self.kind {
+        if !matches!(self.kind, Kind::Local(..)) {
             all.insert(Attribute::ContentType, content_type.into());
             if let Some(class) = &self.storage_class {
                 all.insert(Attribute::StorageClass, class.clone().into());
@@ -146,10 +166,22 @@ fn certificates(upload: &Upload) -> Result<Vec<Certificate>> {
 fn retry() -> RetryConfig {
     let backoff = BackoffConfig {
         init_backoff: Duration::from_millis(200),
-        max_backoff: Duration::from_secs(15),
+        max_backoff: Duration::from_secs(5),
         base: 2.0,
     };
-    RetryConfig { backoff, max_retries: 6, retry_timeout: RETRY }
+    RetryConfig { backoff, max_retries: 5, retry_timeout: RETRY }
+}
+
+/// Amazon's storage, and all that are used in its way.
+fn aws(upload: &Upload) -> Result<AmazonS3Builder> {
+    let mut builder = AmazonS3Builder::from_env();
+    if let Some(region) = &upload.region {
+        builder = builder.with_region(region);
+    }
+    if let Some(keys) = credentials::shared(upload)? {
+        builder = builder.with_credentials(Arc::new(keys) as AwsCredentialProvider);
+    }
+    Ok(builder)
 }
 
 fn s3(
@@ -159,17 +191,11 @@ fn s3(
     client: ClientOptions,
 ) -> Result<Kind> {
     builder = builder.with_bucket_name(bucket).with_client_options(client).with_retry(retry());
-    if let Some(region) = &upload.region {
-        builder = builder.with_region(region);
-    }
     if let Some(endpoint) = &upload.endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
     if let Some(is) = upload.virtual_hosted {
         builder = builder.with_virtual_hosted_style_request(is);
-    }
-    if let Some(keys) = credentials::shared(upload)? {
-        builder = builder.with_credentials(Arc::new(keys) as AwsCredentialProvider);
     }
     let settings = [
         ("aws_server_side_encryption", &upload.encryption),
@@ -181,28 +207,6 @@ fn s3(
         }
     }
     Ok(Kind::Cloud(Arc::new(builder.build()?)))
-}
-
-/// Alibaba OSS by its S3 interface: signature version 4, the bucket in the server's name. The
-/// environment is Alibaba's: variables of AWS are not for it.
-///
-/// # References
-/// "Access OSS using AWS SDKs", help.aliyun.com.
-fn oss(bucket: &str, upload: &Upload) -> Result<AmazonS3Builder> {
-    let mut builder = AmazonS3Builder::new().with_virtual_hosted_style_request(true);
-    match (&upload.endpoint, &upload.region) {
-        (Some(_), _) => {}
-        (None, Some(region)) => {
-            let region = region.trim_start_matches("oss-");
-            builder =
-                builder.with_endpoint(format!("https://{bucket}.s3.oss-{region}.aliyuncs.com"));
-        }
-        (None, None) => bail!("oss:// needs `region`, such as \"cn-hangzhou\", or `endpoint`"),
-    }
-    if let Some(keys) = credentials::alibaba()? {
-        builder = builder.with_credentials(keys);
-    }
-    Ok(builder)
 }
 
 fn gs(

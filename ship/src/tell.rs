@@ -217,6 +217,8 @@ fn event(
         },
         "involvedObject": {
             "apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": pod,
+            // `kubectl describe pod` shows the events of this very pod only.
+            "uid": record.pod_uid.as_deref().unwrap_or_default(),
             "fieldPath": format!("spec.containers{{{container}}}"),
         },
         "reason": "CoreDumped",

@@ -14,10 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// Size of a part in bytes: the first 4,000 parts have 8 MiB, the rest 32 MiB. All 10,000 that S3
-/// takes are 218 GiB.
+/// Size of the first 4,000 parts in bytes: while one is sent, the next is read.
+const SMALL: usize = 8 << 20;
+
+/// Size of a part in bytes. All 10,000 that S3 takes are 218 GiB. Of the large ones a single one is
+/// in memory, of all uploads together.
 fn part_size(index: usize) -> usize {
-    if index < 4_000 { 8 << 20 } else { 32 << 20 }
+    if index < 4_000 { SMALL } else { 32 << 20 }
 }
 
 /// Most parts of an object.
@@ -29,16 +32,18 @@ fn is_noted(parts: usize) -> bool {
     parts <= 64 || parts.is_multiple_of(16)
 }
 
-/// Bounds the bytes in a second that all uploads have together.
+/// Bounds what all uploads have together: the bytes in a second, and the large parts in memory.
 #[derive(Clone)]
 pub(crate) struct Pace {
     rate: Option<u64>,
     free: Arc<Mutex<Instant>>,
+    large: Arc<Mutex<()>>,
 }
 
 impl Pace {
     pub(crate) fn new(upload: &Upload) -> Self {
-        Pace { rate: upload.rate, free: Arc::new(Mutex::new(Instant::now())) }
+        let free = Arc::new(Mutex::new(Instant::now()));
+        Pace { rate: upload.rate, free, large: Arc::default() }
     }
 
     /// Waits until `bytes` more may be sent.
@@ -110,8 +115,8 @@ impl Uploader<'_> {
         state: &mut State,
     ) -> Result<Content> {
         let path = self.target.path(name);
-        let first = source.next(part_size(0)).await?;
-        if first.len() < part_size(0) {
+        let first = source.next(SMALL).await?;
+        if first.len() < SMALL {
             source.end().await?;
             let content = content(&first);
             self.drop_parts(&path).await;
@@ -122,10 +127,13 @@ impl Uploader<'_> {
             Kind::Cloud(cloud) => {
                 self.parts(cloud.as_ref(), &path, first, source, kind, state).await
             }
-            Kind::Local(local, _) => {
+            Kind::Whole(_) | Kind::Local(..) => {
                 self.forget_staged(&path);
-                let mut upload = local.put_multipart(&path).await.context("begin")?;
-                let done = self.local(upload.as_mut(), first, source).await;
+                let attributes = self.target.attributes(kind);
+                let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+                let store = self.target.store();
+                let mut upload = store.put_multipart_opts(&path, options).await.context("begin")?;
+                let done = self.whole(upload.as_mut(), first, source).await;
                 match done {
                     Ok(content) => self.check(&path, content).await,
                     Err(e) => {
@@ -146,7 +154,7 @@ impl Uploader<'_> {
         }
     }
 
-    async fn local(
+    async fn whole(
         &self,
         upload: &mut dyn MultipartUpload,
         first: Bytes,
@@ -158,7 +166,7 @@ impl Uploader<'_> {
             hash.add(&part);
             self.pace.wait(part.len()).await;
             upload.put_part(part.into()).await.context("write")?;
-            part = source.next(part_size(0)).await?;
+            part = source.next(SMALL).await?;
         }
         source.end().await?;
         upload.complete().await.context("complete")?;
@@ -177,7 +185,7 @@ impl Uploader<'_> {
         let (mut parts, resumed) = match self.states.parts(self.id) {
             Some(parts) => (parts, true),
             None => {
-                let attributes = self.target.attributes(kind);
+                let attributes = self.target.attributes_of_parts(kind);
                 let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
                 let id = cloud.create_multipart_opts(path, options).await.context("begin")?;
                 let parts = Parts { id, parts: Vec::new() };
@@ -229,25 +237,41 @@ impl Uploader<'_> {
         let mut hash = Hash::default();
         let mut part = first;
         let mut index = 0;
+        let mut room = None;
         while !part.is_empty() {
             ensure!(index < MOST, "it has more than {MOST} parts");
             hash.add(&part);
             let Content { size, sha256 } = content(&part);
-            let next = source.next(part_size(index + 1));
-            part = match parts.parts.get(index) {
-                Some(there) if (there.size, &there.sha256) == (size, &sha256) => next.await?,
+            let more = part_size(index + 1);
+            let mut ahead = None;
+            match parts.parts.get(index) {
+                Some(there) if (there.size, &there.sha256) == (size, &sha256) => drop(part),
                 Some(_) => bail!(Changed),
                 None => {
                     self.pace.wait(part.len()).await;
                     let put = cloud.put_part(path, &parts.id, index, part.into());
-                    let (put, next) = tokio::join!(put, next);
+                    let put = if more == SMALL {
+                        let (put, next) = tokio::join!(put, source.next(more));
+                        ahead = Some(next);
+                        put
+                    } else {
+                        put.await
+                    };
                     let id = put.with_context(|| format!("part {}", index + 1))?.content_id;
                     parts.parts.push(Part { id, size, sha256 });
                     if is_noted(parts.parts.len()) {
                         self.states.save_parts(self.id, parts)?;
                     }
-                    next?
                 }
+            }
+            // The part has gone from memory, and makes room for the next.
+            drop(room.take());
+            if more > SMALL {
+                room = Some(self.pace.large.lock().await);
+            }
+            part = match ahead {
+                Some(next) => next?,
+                None => source.next(more).await?,
             };
             index += 1;
         }
@@ -303,22 +327,34 @@ impl std::fmt::Display for Changed {
 impl std::error::Error for Changed {}
 
 fn is_hopeless(error: &anyhow::Error) -> bool {
-    error.is::<Changed>() || error.chain().filter_map(|e| e.downcast_ref()).any(|e| {
-        use object_store::Error::{Generic, NotFound};
-        matches!(e, NotFound { .. })
-            || matches!(e, Generic { source, .. } if source.to_string().contains("NoSuchUpload"))
-    })
+    error.is::<Changed>()
+        || error.chain().filter_map(|e| e.downcast_ref()).any(|e| {
+            use object_store::Error::{Generic, NotFound};
+            matches!(e, NotFound { .. })
+                || matches!(e, Generic { source, .. } if has_forgotten(&source.to_string()))
+        })
+}
+
+/// Whether a storage does not know the upload or its parts any more: S3 and Google, Azure.
+fn has_forgotten(answer: &str) -> bool {
+    ["NoSuchUpload", "InvalidBlockList"].iter().any(|code| answer.contains(code))
 }
 
 /// An error of the library in one line: it repeats whole answers of the server.
 pub(crate) fn short(error: &dyn std::fmt::Display) -> String {
     let text: String = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let plain = text.chars().map(|c| if c.is_control() { '?' } else { c });
-    let mut text: String = plain.take(400).collect();
-    if text.chars().count() == 400 {
+    let mut text: String = plain.take(700).collect();
+    if text.chars().count() == 700 {
         text.push_str(" ...");
     }
     text
+}
+
+/// The same of an error with its causes; the last of them always, such as what a certificate lacks.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    let (all, last) = (short(&format!("{error:#}")), short(&error.root_cause()));
+    if all.contains(&last) { all } else { format!("{all}: {last}") }
 }
 
 /// Whether the storage has an object.

@@ -4,9 +4,8 @@
 #[allow(dead_code)]
 mod support;
 
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use support::proxy::{Fault, Proxy};
 use support::servers::s3s;
@@ -19,14 +18,25 @@ fn connections_that_are_cut_and_servers_that_fail() {
     let fixture = Fixture::new(20);
     let Some(server) = s3s(&fixture) else { return };
     let bundle = fixture.bundle();
-    type Faults = fn(usize) -> Fault;
-    let cases: [(&str, Faults); 5] = [
-        ("cut", |n| if n < 3 { Fault::Cut(1 << 20) } else { Fault::None }),
-        ("500", |n| if n < 3 { Fault::Status(500) } else { Fault::None }),
-        ("503", |n| if n % 2 == 0 { Fault::Status(503) } else { Fault::Cut(20 << 20) }),
-        ("deaf", |n| if n == 0 { Fault::Deaf } else { Fault::None }),
-        ("slow", |_| Fault::Slow(2)),
+    type Faults = Box<dyn Fn(usize) -> Fault + Send + Sync>;
+    let first = |count: usize, fault: Fault| -> Faults {
+        Box::new(move |n| if n < count { fault } else { Fault::None })
+    };
+    let mut cases: Vec<(String, Faults)> = vec![
+        ("500".into(), first(3, Fault::Status(500))),
+        (
+            "503".into(),
+            Box::new(|n| if n % 2 == 0 { Fault::Status(503) } else { Fault::Cut(20 << 20) }),
+        ),
+        ("403".into(), first(1, Fault::Status(403))),
+        ("deaf".into(), first(1, Fault::Deaf)),
+        ("slow".into(), Box::new(|_| Fault::Slow(2))),
     ];
+    // In the middle of each part, and of what comes before and after them.
+    for part in 0..=bundle.len() as u64 >> 23 {
+        cases.push((format!("cut {part}"), first(2, Fault::Cut((part << 23) + (1 << 20)))));
+    }
+    cases.push(("cut at once".into(), first(3, Fault::Cut(0))));
     for (name, fault) in cases {
         let proxy = Proxy::new(server.port, fault);
         let _ = std::fs::remove_dir_all(fixture.path("state"));
@@ -69,7 +79,7 @@ fn a_server_that_was_away() {
 /// Killed again and again, a bit later each time. Parts that are there are not sent again.
 #[test]
 fn killed_at_any_moment() {
-    let fixture = Fixture::new(60);
+    let fixture = Fixture::new(30);
     let Some(server) = s3s(&fixture) else { return };
     let bundle = fixture.bundle();
     let proxy = Proxy::new(server.port, |_| Fault::Slow(1));
@@ -95,7 +105,7 @@ fn killed_at_any_moment() {
         if let Ok(there) = std::fs::read(server.object(OBJECT)) {
             assert!(there == bundle, "half a bundle after {wait:?}");
         }
-        wait = wait.mul_f64(1.15) + Duration::from_millis(20);
+        wait = wait.mul_f64(1.3) + Duration::from_millis(20);
     }
     assert!(kills > 5, "only {kills} kills");
     assert!(std::fs::read(server.object(OBJECT)).unwrap() == bundle);
@@ -130,29 +140,103 @@ fn complete_but_not_told() {
 fn another_content_than_before() {
     let fixture = Fixture::new(40);
     let Some(server) = s3s(&fixture) else { return };
-    let stop = Arc::new(AtomicBool::new(true));
-    let flag = stop.clone();
-    let proxy = Proxy::new(server.port, move |_| {
-        if flag.load(Ordering::SeqCst) { Fault::Cut(25 << 20) } else { Fault::None }
-    });
+    let proxy = Proxy::new(server.port, |_| Fault::Slow(20));
     fixture.configure(&server.settings(proxy.port));
-    let mut child = fixture.ship(&["run", "--once"]).stderr(Stdio::null()).spawn().unwrap();
-    let parts = fixture.path(&format!("state/{ID}.parts"));
-    let has_parts = || std::fs::read_to_string(&parts).is_ok_and(|text| text.contains("sha256"));
-    let start = Instant::now();
-    while !has_parts() {
-        assert!(start.elapsed() < Duration::from_secs(120), "no part in two minutes");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    stop.store(false, Ordering::SeqCst);
+    fixture.kill_after_a_part(fixture.ship(&["run", "--once"]));
+    fixture.configure(&server.settings(server.port));
     // Other bytes in the record, which is in the bundle before the core.
     fixture.add(ID, serde_json::json!({"reason": "another one"}));
     let first = fixture.once();
     assert!(!first.status.success() && stderr(&first).contains("another one than before"));
     fixture.all();
     assert!(std::fs::read(server.object(OBJECT)).unwrap() == fixture.bundle());
+}
+
+/// A server whose clock is another one refuses every request, and says so.
+#[test]
+fn clocks_that_differ() {
+    let fixture = Fixture::new(1);
+    let Some(mut server) = support::servers::s3s_of_tomorrow(&fixture) else { return };
+    fixture.configure(&server.settings(server.port));
+    let out = fixture.once();
+    assert!(!out.status.success() && stderr(&out).contains("RequestTimeTooSkewed"), "{out:?}");
+    assert!(server.objects().is_empty());
+    server.end();
+    server.start_again();
+    fixture.all();
+    assert_eq!(server.objects().len(), 3);
+}
+
+/// Killed right before each of the calls by which something becomes lasting: the next process ends
+/// what it has begun, and only that.
+#[test]
+fn killed_at_each_step() {
+    let fixture = Fixture::new(10);
+    let Some(server) = s3s(&fixture) else { return };
+    let Some(strace) = support::servers::require("strace") else { return };
+    let bundle = fixture.bundle();
+    fixture.configure(&server.settings(server.port));
+    for (calls, most) in [("fsync", 60), ("connect", 20)] {
+        let mut step = 1;
+        loop {
+            let _ = std::fs::remove_dir_all(fixture.path("state"));
+            let _ = std::fs::remove_dir_all(fixture.path("s3/cores/node"));
+            let inner = fixture.ship(&["run", "--once"]);
+            let mut command = Command::new(&strace);
+            command.args(["--quiet=all", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+            command.args(["-e", &format!("inject={calls}:signal=KILL:when={step}")]);
+            command.arg(inner.get_program()).args(inner.get_args()).env_clear();
+            command.envs(inner.get_envs().filter_map(|(k, v)| Some((k, v?))));
+            let out = command.output().unwrap();
+            if out.status.success() {
+                break;
+            }
+            let object = std::fs::read(server.object(OBJECT)).ok();
+            assert!(object.is_none_or(|there| there == bundle), "half a bundle at {calls} {step}");
+            fixture.all();
+            assert!(std::fs::read(server.object(OBJECT)).unwrap() == bundle, "{calls} {step}");
+            assert_eq!(server.objects().len(), 3, "{calls} {step}: {:?}", server.objects());
+            assert_eq!(fixture.state()["uploaded"]["sha256"], sha256(&bundle));
+            step += 1;
+            assert!(step < most, "{calls}: it never ends");
+        }
+        assert!(step > 1, "no {calls} in it");
+    }
+}
+
+/// A full disk, of the state or of the directory that is uploaded to: nothing half, and it goes on
+/// when there is room.
+#[test]
+fn disks_that_are_full() {
+    if !support::inside::is_inside("disks_that_are_full", &[]) {
+        return;
+    }
+    let fixture = Fixture::new(20);
+    for (name, size) in [("state", "4k"), ("out", "10m")] {
+        for dir in ["state", "out"] {
+            let _ = std::fs::remove_dir_all(fixture.path(dir));
+            std::fs::create_dir(fixture.path(dir)).unwrap();
+        }
+        let full = fixture.path(name);
+        let mut mount = Command::new("mount");
+        let options = format!("size={size}");
+        support::succeed(mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&full));
+        if name == "state" {
+            std::fs::write(full.join("other"), [0; 4096]).unwrap();
+        }
+        let out = fixture.path("out");
+        fixture.configure(&format!("url = \"file://{}\"\n", out.display()));
+        let said = stderr(&fixture.once());
+        assert!(said.contains("No space left on device"), "{name}: {said}");
+        let object = out.join(OBJECT);
+        assert!(!object.exists());
+        let more = ["-o", "remount,size=100m"];
+        support::succeed(Command::new("mount").args(more).arg(&full));
+        fixture.all();
+        assert!(std::fs::read(&object).unwrap() == fixture.bundle(), "{name}");
+        assert_eq!(std::fs::read_dir(object.parent().unwrap()).unwrap().count(), 3, "{name}");
+        support::succeed(Command::new("umount").arg(&full));
+    }
 }
 
 /// Two processes do not upload the same.

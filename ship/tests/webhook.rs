@@ -5,7 +5,6 @@ mod support;
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 use support::Fixture;
@@ -18,25 +17,9 @@ fn listen(status: u16) -> (u16, Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (send, receive) = channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let mut from = BufReader::new(stream.try_clone().unwrap());
-            let head: Vec<String> = from
-                .by_ref()
-                .lines()
-                .map_while(Result::ok)
-                .take_while(|line| !line.is_empty())
-                .collect();
-            let length = head.iter().find_map(|line| {
-                line.to_lowercase().strip_prefix("content-length: ").and_then(|n| n.parse().ok())
-            });
-            let mut body = vec![0; length.unwrap_or(0)];
-            from.read_exact(&mut body).unwrap();
-            let _ = send.send((head, body));
-            let answer =
-                format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-            let _ = (&stream).write_all(answer.as_bytes());
-        }
+    support::http::serve(listener, move |request| {
+        let _ = send.send((request.head.clone(), request.body.clone()));
+        (status, String::new())
     });
     (port, receive)
 }

@@ -25,7 +25,9 @@ pub(super) fn program() -> PathBuf {
 
 /// Whether it is the URL of an uploaded bundle.
 pub(super) fn is_url(word: &str) -> bool {
-    ["s3://", "oss://", "gs://", "az://", "file://"].iter().any(|scheme| word.starts_with(scheme))
+    ["s3://", "oss://", "obs://", "gs://", "az://", "file://"]
+        .iter()
+        .any(|scheme| word.starts_with(scheme))
 }
 
 /// Fetches a bundle into a file without a name.

@@ -41,7 +41,8 @@ const STYLE_HASH: &str = "pF5hZvWHMNYA8cXxtL47Van3Ms1gJhMwcyEqs1Y30xk=";
 /// Write a page about the newest matching crash: who died of what, and where.
 ///
 /// One HTML file without scripts and without anything from elsewhere: what `info` shows, the
-/// stack of every thread, registers, modules, and when the same program crashed before.
+/// stack of every thread, registers, modules, and when the same program crashed with this stack
+/// before.
 ///
 /// Example: oci-coredump report nginx -o nginx.html
 #[derive(Debug, clap::Args)]
@@ -79,13 +80,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether a crash is of the same program, in the same kind of container, of the same signal.
+/// Whether a crash has the same stack, in the same kind of container; where either has none that is
+/// known, whether it is of the same program, by the same signal.
 fn is_like(other: &Record, record: &Record) -> bool {
     let key = |r: &Record| {
         let n = &r.names;
         (r.exe.clone(), r.signal, r.user, n.image.clone(), n.container_name.clone())
     };
-    key(other) == key(record)
+    let hashes = other.stack_hash.as_ref().zip(record.stack_hash.as_ref());
+    key(other) == key(record) && hashes.is_none_or(|(other, own)| other == own)
 }
 
 /// A text as it stands in the page.
@@ -241,9 +244,13 @@ fn line(frame: &Frame, modules: &[Module]) -> String {
     out
 }
 
-/// The crashes of the same program, the newest first.
+/// The crashes with the same stack, the newest first.
 fn timeline(out: &mut String, record: &Record, before: &[Record]) {
-    out.push_str("<h2>Crashes of this program by this signal</h2>\n<ul>\n");
+    let head = match &record.stack_hash {
+        Some(hash) => format!("Crashes of this program with the same stack ({hash})"),
+        None => "Crashes of this program by this signal".to_owned(),
+    };
+    let _ = writeln!(out, "<h2>{}</h2>\n<ul>", escape(&head));
     for other in before.iter().rev().take(BEFORE) {
         let times = match other.crashes() {
             0 | 1 => String::new(),
@@ -294,6 +301,26 @@ mod tests {
         }
         assert_eq!(text.matches("</title>").count(), 1);
         assert!(text.contains("&lt;script&gt;") && text.len() < 64 << 10);
+    }
+
+    #[test]
+    fn crashes_with_the_same_stack() {
+        let crash = |exe: &str, hash: Option<&str>| Record {
+            exe: exe.into(),
+            stack_hash: hash.map(str::to_owned),
+            ..Record::default()
+        };
+        let own = crash("/a", Some("1f"));
+        for (other, is) in [
+            (crash("/a", Some("1f")), true),
+            (crash("/a", Some("2e")), false),
+            (crash("/a", None), true),
+            (crash("/b", Some("1f")), false),
+        ] {
+            assert_eq!(is_like(&other, &own), is, "{other:?}");
+        }
+        let text = page((&own, State::None, None), &None, std::slice::from_ref(&own));
+        assert!(text.contains("<h2>Crashes of this program with the same stack (1f)</h2>"));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use super::clock;
 use super::completions::candidates;
 use super::crashes::Crashes;
 use super::query::{Query, Term};
+use super::remote;
+use super::usage::WrongUsage;
 use crate::config::Config;
 use crate::record::Record;
 use crate::store::uploads::Uploads;
@@ -49,7 +51,16 @@ impl Which {
     }
 
     /// The store, and the query for its records.
+    ///
+    /// # Errors
+    /// A MATCH is a URL ([`WrongUsage`]), or the configuration cannot be read.
     pub(super) fn choose(&self) -> Result<(Chosen, Query)> {
+        if let Some(url) = self.matches.iter().filter_map(Term::word).find(|w| remote::is_url(w)) {
+            bail!(WrongUsage(format!(
+                "{url} is an uploaded crash, which only `info`, `debug` and `export` read; its \
+                 page is report.html beside it"
+            )));
+        }
         let query = Query::new(self.matches.clone(), self.since, self.until);
         Ok((Chosen::of(self.store.as_deref())?, query))
     }

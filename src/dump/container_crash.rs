@@ -147,6 +147,7 @@ impl ContainerCrash<'_> {
             names: entry.names.clone(),
             user: entry.user,
             account: Some(entry.account()),
+            pod_uid: entry.init.pod_uid.clone(),
             pid: said.pid,
             host_pid: said.host_pid,
             tid: said.tid,

@@ -1,7 +1,10 @@
 //! A store with crashes, the program, and real servers of object storage on this machine.
 
+pub mod http;
+pub mod inside;
 pub mod proxy;
 pub mod servers;
+pub mod tls;
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -129,6 +132,21 @@ impl Fixture {
             .arg(self.path("config.toml"))
             .args(args);
         command
+    }
+
+    /// Runs it until the first part is there, and kills it.
+    pub fn kill_after_a_part(&self, mut command: Command) {
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let parts = self.path(&format!("state/{ID}.parts"));
+        let is_there = || std::fs::read_to_string(&parts).is_ok_and(|t| t.contains("sha256"));
+        let start = std::time::Instant::now();
+        while !is_there() {
+            assert!(start.elapsed().as_secs() < 300, "no part in five minutes");
+            assert!(child.try_wait().unwrap().is_none(), "it has ended");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     pub fn once(&self) -> Output {

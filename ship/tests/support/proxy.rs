@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What becomes of a connection.
@@ -28,6 +28,8 @@ pub struct Proxy {
     pub connections: Arc<AtomicUsize>,
     /// Bytes from the client that have reached the server.
     pub sent: Arc<AtomicU64>,
+    /// The heads of requests, and what else is text.
+    texts: Arc<Mutex<String>>,
 }
 
 impl Proxy {
@@ -38,20 +40,32 @@ impl Proxy {
             port: listener.local_addr().unwrap().port(),
             connections: Arc::default(),
             sent: Arc::default(),
+            texts: Arc::default(),
         };
         let (connections, sent) = (proxy.connections.clone(), proxy.sent.clone());
+        let texts = proxy.texts.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let fault = fault(connections.fetch_add(1, Ordering::SeqCst));
-                let sent = sent.clone();
-                std::thread::spawn(move || serve(client, server, fault, &sent));
+                let (sent, texts) = (sent.clone(), texts.clone());
+                std::thread::spawn(move || serve(client, server, fault, (&sent, &texts)));
             }
         });
         proxy
     }
+
+    /// What clients have said as text: heads of requests above all.
+    pub fn heads(&self) -> String {
+        self.texts.lock().unwrap().clone()
+    }
 }
 
-fn serve(mut client: TcpStream, port: u16, fault: Fault, sent: &AtomicU64) {
+fn serve(
+    mut client: TcpStream,
+    port: u16,
+    fault: Fault,
+    (sent, texts): (&AtomicU64, &Mutex<String>),
+) {
     if let Fault::Status(status) = fault {
         let mut head = [0; 65536];
         let _ = client.read(&mut head);
@@ -85,6 +99,12 @@ fn serve(mut client: TcpStream, port: u16, fault: Fault, sent: &AtomicU64) {
             _ => {}
         }
         count += n as u64;
+        let line = |line: &&[u8]| !line.is_empty() && line.iter().all(|b| matches!(b, b' '..=b'~'));
+        for line in buffer[..n].split(|b| matches!(b, b'\r' | b'\n')).filter(line) {
+            let mut texts = texts.lock().unwrap();
+            texts.push_str(&String::from_utf8_lossy(line));
+            texts.push('\n');
+        }
         if server.write_all(&buffer[..n]).is_err() {
             break;
         }
