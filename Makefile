@@ -1,6 +1,8 @@
 # oci-coredump: build, install, try, test.
 #
-#   make              one static binary
+#   make              one static binary; TARGET=aarch64-unknown-linux-gnu: for that architecture,
+#                     by Debian's gcc-aarch64-linux-gnu and `rustup target add`; install, deb and
+#                     rpm too
 #   make install      DESTDIR and PREFIX as usual; then `oci-coredump install` for the host part,
 #                     or just start a container
 #   make uninstall
@@ -18,6 +20,8 @@
 #                     other projects' tests of hooks, from your checkouts, through this program
 #   make deb rpm      packages, in target/packages; MAINTAINER='NAME <ADDRESS>' for those to publish
 #   make test-hosts   the packages on whole hosts in virtual machines, HOSTS="sid trixie"; as root
+#   make test-arm64   the tests that know the architecture, on kernels of AArch64 in a virtual
+#                     machine, FLAVOURS="cloud-arm64 arm64-16k"; as root
 #   make image        the image of the Kubernetes DaemonSet, with podman; deploy/ has the manifests
 #   make kata-guest-hook DESTDIR=ROOTFS
 #                     the guest's part for Kata Containers, into the tree of a guest image
@@ -33,9 +37,16 @@ INSTALL ?= install
 target := $(or $(CARGO_TARGET_DIR),target)
 host := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # .cargo/config.toml names the target, so the binary is in a directory of that name. Without rustc
-# (sudo make install): whichever was built.
-built := $(firstword $(wildcard $(target)/*/release/oci-coredump))
-binary := $(or $(if $(host),$(target)/$(host)/release/oci-coredump),$(built))
+# (sudo make install): whichever was built for this machine.
+built := $(firstword $(wildcard $(target)/$(shell uname -m)-*/release/oci-coredump))
+binary := $(or $(if $(TARGET),$(target)/$(TARGET)/release/oci-coredump),\
+	$(if $(host),$(target)/$(host)/release/oci-coredump),$(built))
+
+# For another architecture: its tools (.cargo/config.toml has its linker), and what runs its program
+# for the man pages.
+cross := $(if $(filter-out $(host),$(TARGET)),$(subst -unknown-,-,$(TARGET))-)
+for_target := $(if $(TARGET),--target $(TARGET))
+runs := $(if $(cross),qemu-$(firstword $(subst -, ,$(TARGET))))
 
 ship_built := $(dir $(binary))oci-coredump-ship
 ship := $(DESTDIR)$(PREFIX)/libexec/oci-coredump/oci-coredump-ship
@@ -84,7 +95,7 @@ run_tests = CARGO=$(CARGO) integration/test.sh $(call root_runner,$(if $(CI),CI=
 	bench bench-scaling deps demo-deps test-deps clean
 
 build:
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked $(for_target)
 
 # Not a dependency on `build`: root often has no cargo.
 install:
@@ -98,16 +109,16 @@ install:
 	ln -sf oci-coredump $(libexec)/oci-coredump-runtime
 	sed 's|"/usr/libexec/|"$(PREFIX)/libexec/|' hooks.d/oci-coredump.json \
 		>$(hooks)/oci-coredump.json
-	sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump.service \
-		>$(units)/oci-coredump.service
+	for unit in oci-coredump.service oci-coredump-serve.service oci-coredump-serve.socket; do \
+		sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/$$unit >$(units)/$$unit; done
 	$(INSTALL) -m 0644 docs/config.toml $(doc)/config.toml
 	if test -x "$(ship_built)"; then $(INSTALL) -D -m 0755 $(ship_built) $(ship) && \
 		sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump-ship.service \
 		>$(units)/oci-coredump-ship.service; fi
-	$(binary) man --all $(man)
-	$(binary) completions bash >$(bash)/oci-coredump
-	$(binary) completions zsh >$(zsh)/_oci-coredump
-	$(binary) completions fish >$(fish)/oci-coredump.fish
+	$(runs) $(binary) man --all $(man)
+	$(runs) $(binary) completions bash >$(bash)/oci-coredump
+	$(runs) $(binary) completions zsh >$(zsh)/_oci-coredump
+	$(runs) $(binary) completions fish >$(fish)/oci-coredump.fish
 
 # The host part first (`oci-coredump uninstall`): the kernel must not be left with the path of a
 # program that is gone.
@@ -116,7 +127,7 @@ uninstall:
 	rm -f $(hooks)/oci-coredump.json $(libexec)/oci-coredump $(bin)/oci-coredump
 	rm -f $(man)/oci-coredump.1 $(man)/oci-coredump-*.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(bin)/kubectl-coredump
-	rm -f $(units)/oci-coredump.service $(doc)/config.toml
+	rm -f $(units)/oci-coredump.service $(units)/oci-coredump-serve.* $(doc)/config.toml
 	rm -f $(units)/oci-coredump-ship.service $(ship)
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	for dir in $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) $(dir $(ship)) $(fish) \
@@ -183,10 +194,11 @@ documents := README.md $(addprefix docs/,annotations.md attacks.md commands.md \
 RELEASE ?= 1
 .PHONY: stage deb rpm test-hosts
 stage: build
+	@$(if $(cross),integration/packages.sh qemu-user gcc-aarch64-linux-gnu)
 	@$(packaging)
 	rm -rf $(stage)
 	$(MAKE) --silent install DESTDIR=$(stage) PREFIX=/usr binary=$(binary) ship_built=
-	strip --strip-unneeded $(stage)/usr/libexec/oci/hooks.d/oci-coredump
+	$(cross)strip --strip-unneeded $(stage)/usr/libexec/oci/hooks.d/oci-coredump
 	$(INSTALL) -D -m 0644 deploy/packages/tmpfiles.conf $(stage)/usr/lib/tmpfiles.d/oci-coredump.conf
 	$(INSTALL) -D -m 0644 -t $(stage)/usr/share/doc/oci-coredump $(documents)
 	gzip -9nc CHANGELOG.md >$(stage)/usr/share/doc/oci-coredump/changelog.gz
@@ -196,11 +208,11 @@ stage: build
 	mkdir -p $(packages)
 
 deb: stage
-	$(tools)/bin/cargo-deb deb --no-build --no-strip --locked --deb-revision $(RELEASE) \
+	$(tools)/bin/cargo-deb deb $(for_target) --no-build --no-strip --locked --deb-revision $(RELEASE) \
 		$(if $(MAINTAINER),--maintainer '$(MAINTAINER)') --output $(packages)/
 
 rpm: stage
-	$(tools)/bin/cargo-generate-rpm generate-rpm --output $(packages)/ \
+	$(tools)/bin/cargo-generate-rpm generate-rpm $(for_target) --output $(packages)/ \
 		--set-metadata 'release = "$(RELEASE)"'
 
 # Each host with a package, one newer, and one for rpm; lintian says nothing that is not in
@@ -217,6 +229,21 @@ test-hosts:
 	failed=; for host in $(HOSTS); do $(as_root) integration/hosts/run.sh $$host \
 		$(packages)/*-1_*.deb $(packages)/*-2_*.deb $(packages)/*.rpm || failed=1; done; \
 	test -z "$$failed"
+
+# Built here, run there. A program and its tests of the profile of the tests.
+FLAVOURS ?= cloud-arm64 arm64-16k
+arm64 := aarch64-unknown-linux-gnu
+arm64_packages := mmdebstrap qemu-system-arm e2fsprogs kmod cpio xz-utils debian-archive-keyring \
+	gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+.PHONY: test-arm64
+test-arm64:
+	@integration/packages.sh $(arm64_packages)
+	$(CARGO) build --locked
+	$(CARGO) build --locked --target $(arm64)
+	$(CARGO) test --locked --target $(arm64) --no-run --lib
+	$(CARGO) test --locked --target $(arm64) --no-run --package $(member) \
+		--test lanes --test stack_forms
+	$(as_root) env TEST='$(TEST)' integration/hosts/arm64/run.sh $(FLAVOURS)
 
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)

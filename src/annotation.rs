@@ -22,7 +22,6 @@ pub(crate) type Annotations = BTreeMap<String, String>;
 pub(crate) struct Wishes {
     /// The annotation that the pattern came from, or `default_pattern`.
     pub key: String,
-    /// The pattern.
     pub pattern: Pattern,
     /// Most bytes of one core. `None`: the container did not say.
     pub limit: Option<Limit>,
@@ -205,6 +204,70 @@ pub(crate) fn wishes(
     let is_strict = required(all, container);
     let mut broken = BrokenRules { is_strict, ..BrokenRules::default() };
     let view = View { all, container };
+    let (found, huawei) = patterns(&view, default, &mut broken);
+    if found.is_empty() && broken.rules.is_empty() {
+        return Ok(None);
+    }
+    let (key, text) = found.first().cloned().unwrap_or_default();
+    let pattern = found.first().and_then(|(key, text)| {
+        let own = if key == STARLINGX { of_starlingx(text) } else { text.clone() };
+        let parsed = own.parse::<Pattern>();
+        broken.take(parsed.with_context(|| format!("{key} = {text:?}")))
+    });
+    for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {
+        broken.note(format!(
+            "{other} = {value:?} disagrees with {key} = {text:?}, ignoring the former"
+        ));
+    }
+    if let Some((k, v)) = view.find(REQUIRED) {
+        broken.take(choice(v, ["true", "false"]).with_context(|| format!("{k} = {v:?}")));
+    }
+    let limit = limit(&view, &key, huawei.as_ref(), &mut broken);
+    let mut share = match key == STARLINGX {
+        true => starlingx_share(&view, &mut broken),
+        false => DiskShare::default(),
+    };
+    // A size in bytes is the process's limit, as with the other keys.
+    let bytes = share.max_size.take_if(|size| size.percent.is_none()).and_then(|size| size.bytes);
+    let size = bytes.map(|bytes| if bytes == 0 { Limit::Unlimited } else { Limit::Finite(bytes) });
+    let limit = limit.or(size);
+    let filter = broken.setting(&view, FILTER, mask);
+    let compress = broken.setting(&view, COMPRESS, |v| choice(v, ["none", "zstd"]));
+    let early = broken.setting(&view, RELEASE, |v| choice(v, ["complete", "early"]));
+    let existing = broken.setting(&view, EXISTING, |v| {
+        Ok(Existing::ALL[choice(v, Existing::ALL.map(Existing::as_str))?])
+    });
+    let keep =
+        broken.setting(&view, KEEP, |v| Ok(Keep::ALL[choice(v, Keep::ALL.map(Keep::as_str))?]));
+    let limits = broken.setting(&view, LIMITS, Limits::parse).unwrap_or_default();
+    let upload = upload(&view, &mut broken);
+    broken.notes.extend(unknown(all));
+    match pattern.filter(|_| broken.rules.is_empty()) {
+        Some(pattern) => Ok(Some(Wishes {
+            key,
+            pattern,
+            limit,
+            filter,
+            compress: compress == Some(1),
+            early: early == Some(1),
+            existing,
+            keep,
+            upload,
+            share,
+            limits,
+            notes: broken.notes,
+        })),
+        None => Err(broken),
+    }
+}
+
+/// The patterns that are asked for, by their keys, the one that counts first; and the whole of
+/// Huawei's value.
+fn patterns(
+    view: &View<'_>,
+    default: Option<&Pattern>,
+    broken: &mut BrokenRules,
+) -> (Vec<(String, String)>, Option<Huawei>) {
     let mut found: Vec<(String, String)> = Vec::new();
     let mut huawei = None;
     for key in PATTERN_KEYS {
@@ -223,77 +286,38 @@ pub(crate) fn wishes(
     if found.is_empty() && broken.rules.is_empty() {
         found.extend(default.map(|p| ("default_pattern".to_owned(), p.to_string())));
     }
-    if found.is_empty() && broken.rules.is_empty() {
-        return Ok(None);
-    }
-    let (key, text) = found.first().cloned().unwrap_or_default();
-    let pattern = found.first().and_then(|(key, text)| {
-        let own = if key == STARLINGX { of_starlingx(text) } else { text.clone() };
-        let parsed = own.parse::<Pattern>();
-        broken.take(parsed.with_context(|| format!("{key} = {text:?}")))
-    });
+    (found, huawei)
+}
 
-    for (other, value) in found.iter().skip(1).filter(|(_, v)| *v != text) {
-        broken.note(format!(
-            "{other} = {value:?} disagrees with {key} = {text:?}, ignoring the former"
-        ));
-    }
-    if let Some((k, v)) = view.find(REQUIRED) {
-        broken.take(choice(v, ["true", "false"]).with_context(|| format!("{k} = {v:?}")));
-    }
-    let limit = match (view.find(LIMIT), &huawei) {
+/// Most bytes of one core; `key`: of the pattern that counts.
+fn limit(
+    view: &View<'_>,
+    key: &str,
+    huawei: Option<&Huawei>,
+    broken: &mut BrokenRules,
+) -> Option<Limit> {
+    match (view.find(LIMIT), huawei) {
         (Some((k, v)), _) => broken.good(&k, v, v.parse()),
         (None, Some(h)) if key == HUAWEI => {
             let mib = h.max_size.unwrap_or(1024);
             let bytes = mib.checked_mul(1 << 20).context("max_size is too large");
-            broken.good(&key, &format!("max_size {mib}"), bytes).map(Limit::Finite)
+            broken.good(key, &format!("max_size {mib}"), bytes).map(Limit::Finite)
         }
         _ => None,
-    };
-    let mut share = match key == STARLINGX {
-        true => starlingx_share(&view, &mut broken),
-        false => DiskShare::default(),
-    };
-    // A size in bytes is the process's limit, as with the other keys.
-    let bytes = share.max_size.take_if(|size| size.percent.is_none()).and_then(|size| size.bytes);
-    let size = bytes.map(|bytes| if bytes == 0 { Limit::Unlimited } else { Limit::Finite(bytes) });
-    let limit = limit.or(size);
-    let filter = broken.setting(&view, FILTER, mask);
-    let compress = broken.setting(&view, COMPRESS, |v| choice(v, ["none", "zstd"]));
-    let early = broken.setting(&view, RELEASE, |v| choice(v, ["complete", "early"]));
-    let existing = broken.setting(&view, EXISTING, |v| {
-        Ok(Existing::ALL[choice(v, Existing::ALL.map(Existing::as_str))?])
-    });
-    let keep =
-        broken.setting(&view, KEEP, |v| Ok(Keep::ALL[choice(v, Keep::ALL.map(Keep::as_str))?]));
-    let limits = broken.setting(&view, LIMITS, Limits::parse).unwrap_or_default();
-    let upload = match view.find(UPLOAD) {
+    }
+}
+
+/// Whether the crash may be uploaded. What leaves the node is never guessed, and no reason to go
+/// without cores.
+fn upload(view: &View<'_>, broken: &mut BrokenRules) -> bool {
+    match view.find(UPLOAD) {
         None | Some((_, "true")) => true,
         Some((k, v)) => {
-            // What leaves the node is never guessed, and no reason to go without cores.
             if v != "false" {
                 broken.note(format!("{k} = {v:?}: expected true or false, taking it for false"));
             }
             false
         }
-    };
-    broken.notes.extend(unknown(all));
-    match pattern.filter(|_| broken.rules.is_empty()) {
-        Some(pattern) => Ok(Some(Wishes {
-            key,
-            pattern,
-            limit,
-            filter,
-            compress: compress == Some(1),
-            early: early == Some(1),
-            existing,
-            keep,
-            upload,
-            share,
-            limits,
-            notes: broken.notes,
-        })),
-        None => Err(broken),
     }
 }
 

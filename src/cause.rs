@@ -32,9 +32,7 @@ pub(crate) enum Cause {
     RlimitFsize(u64),
     /// A limit of the configuration or the annotation.
     Limit {
-        /// Which one.
         key: Word,
-        /// Its value.
         value: String,
         /// What it met.
         met: String,
@@ -42,24 +40,16 @@ pub(crate) enum Cause {
     /// The target took nothing for so many seconds.
     Stall(u64),
     /// The directory of this path could not be opened.
-    Directory {
-        /// The path.
-        path: String,
-        /// The error.
-        errno: i32,
-    },
+    Directory { path: String, errno: i32 },
     /// The file could not be made.
     Open {
-        /// Its path.
         path: String,
-        /// The error.
         errno: i32,
         /// Why what has its name could not be removed.
         kept: Option<String>,
     },
     /// A file of this path exists, and the configuration or the annotation keeps it.
     Exists {
-        /// The path.
         path: String,
         /// `keep`, or `number` where all numbers are taken.
         existing: Existing,
@@ -73,25 +63,14 @@ pub(crate) enum Cause {
     },
     /// SELinux forbids the file, or its label cannot be given.
     Selinux {
-        /// Its path.
         path: String,
         /// Which rule, or what failed.
         why: String,
     },
     /// The crasher's AppArmor profile could not be taken on.
-    Apparmor {
-        /// Path of the file.
-        path: String,
-        /// What failed.
-        why: String,
-    },
+    Apparmor { path: String, why: String },
     /// The file that was made is not as the kernel would accept it.
-    Unfit {
-        /// Its path.
-        path: String,
-        /// Which rule it breaks.
-        rule: String,
-    },
+    Unfit { path: String, rule: String },
     /// A write failed.
     Write(i32),
     /// The kernel's pipe could not be read.
@@ -106,7 +85,6 @@ pub(crate) enum Cause {
     Forbidden,
     /// The writer was killed.
     WriterKilled {
-        /// By what.
         how: String,
         /// On a volume whose bytes are the container's memory.
         memory: bool,

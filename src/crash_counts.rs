@@ -8,20 +8,18 @@
 use crate::cause::Word;
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
-use crate::sys::{file, text};
-use anyhow::{Context, Result, ensure};
+use crate::sys::file::{self, JsonFile};
+use crate::sys::text;
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Name of the file, and of the file whose lock its writers take.
-const FILE: &str = "crash-counts.json";
+/// The file, and the one whose lock its writers take.
+const FILE: JsonFile = JsonFile("crash-counts.json", 1 << 20);
 const LOCK: &str = "crash-counts.lock";
 
 /// How long others may have the lock.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Largest file that is read, in bytes.
-const MAX: usize = 1 << 20;
 
 /// Most sets of labels, and most of one namespace. Crashes beyond them are counted under
 /// [`OTHER`], first as the container, then as the namespace too.
@@ -141,9 +139,7 @@ impl CrashCounts {
 
     /// Reads what was counted. What is missing or damaged counts as nothing.
     pub(crate) fn read(registry: &Registry) -> Self {
-        let text = file::open_read(registry.dir(), FILE.as_ref()).ok();
-        let text = text.and_then(|f| file::read_bounded(f, MAX, FILE).ok()).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        FILE.read(registry.dir())
     }
 
     /// Counts one crash in the registry's directory.
@@ -155,8 +151,7 @@ impl CrashCounts {
         ensure!(file::lock_within(&lock, PATIENCE)?, "{LOCK} is locked by another process");
         let mut counts = Self::read(registry);
         counts.add(record);
-        let text = serde_json::to_vec(&counts).context("counts to JSON")?;
-        file::replace(registry.dir(), FILE.as_ref(), &text, 0o600)
+        FILE.replace(registry.dir(), &counts)
     }
 }
 
@@ -216,7 +211,7 @@ mod tests {
         assert_eq!((of("n0", "c0"), of("n0", "c127"), of("n0", "c128")), (Some(1), Some(1), None));
         assert_eq!(of("n0", OTHER), Some(72));
         assert!(of(OTHER, OTHER).is_some_and(|crashes| crashes > 9000), "{:?}", of(OTHER, OTHER));
-        assert!(serde_json::to_vec(&counts).unwrap().len() < MAX);
+        assert!(serde_json::to_vec(&counts).unwrap().len() < FILE.1);
     }
 
     #[test]
@@ -226,7 +221,7 @@ mod tests {
         for n in 0..2 * MOST {
             counts.add(&record(&format!("{n}{long}"), &format!("{n}{long}")));
         }
-        assert!(serde_json::to_vec(&counts).unwrap().len() < MAX);
+        assert!(serde_json::to_vec(&counts).unwrap().len() < FILE.1);
     }
 
     #[test]

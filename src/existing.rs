@@ -17,7 +17,6 @@ pub enum Existing {
 }
 
 impl Existing {
-    /// All of them.
     pub(crate) const ALL: [Existing; 3] = [Existing::Replace, Existing::Keep, Existing::Number];
 
     /// The word for it in the configuration and the annotation.

@@ -35,10 +35,10 @@
 //!          never each other, except cli, which may start any
 //! ```
 //!
-//! The rooms of `dump`: `crash` (what the kernel and /proc say), `policy` (plan, quota and
-//! refusals, which are pure; slots, which lock and wait), `writer` (the child that becomes the
-//! crashed process), `copy` (the lanes), `after` (the record and what is kept), and `forward` for
-//! everybody else's crashes.
+//! The rooms of `dump`: `server` (the kernel's coredump socket, where that is used instead of
+//! `handle`), `crash` (what the kernel and /proc say), `policy` (plan, quota and refusals, which are
+//! pure; slots, which lock and wait), `writer` (the child that becomes the crashed process), `copy`
+//! (the lanes), `after` (the record and what is kept), and `forward` for everybody else's crashes.
 //!
 //! No files use each other in a circle.
 

@@ -42,7 +42,6 @@ fn start(args: Vec<OsString>) -> ExitCode {
             report::init(LogTarget::HostAndStderr, false);
             cli::run(args)
         }
-        Some("hook") if args.get(2).is_some_and(|a| a == "precreate") => precreate(),
         // A hook in a Kata guest: kata-agent passes the name of the stage and nothing else.
         Some("prestart" | "poststart" | "poststop") if args.len() == 2 => run_hook(args.get(1)),
         Some("hook") if args.get(2).is_none_or(|a| !is_help(a)) => run_hook(args.get(2)),
@@ -95,23 +94,6 @@ fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             log::error!("nri: {e:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// podman's `precreate` stage, which edits the configuration before the runtime reads it.
-fn precreate() -> ExitCode {
-    report::init(LogTarget::HostAndStderr, false);
-    std::panic::set_hook(Box::new(|info| {
-        log::error!("hook precreate: this is a defect of oci-coredump, please report it: {info}");
-        // podman takes what is on stdout for the configuration, and fails without it.
-        std::process::exit(i32::from(engine::precreate::hand_on().is_err()))
-    }));
-    match engine::precreate::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            log::error!("hook precreate: {e:#}");
             ExitCode::FAILURE
         }
     }

@@ -118,7 +118,7 @@ impl Outcome {
 /// The container's names, as its engine gave them. Absent where the engine gave none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Names {
+pub(crate) struct Names {
     /// Container ID, from the runtime's state.
     pub container_id: String,
     /// Container name within the pod or the engine.
@@ -161,7 +161,7 @@ impl Names {
 
     /// Cuts names longer than 1024 bytes: whoever wrote them could otherwise cause
     /// records too long to be read.
-    pub fn bounded(mut self) -> Self {
+    pub(crate) fn bounded(mut self) -> Self {
         let all = [
             &mut self.container_name,
             &mut self.pod_name,

@@ -17,6 +17,8 @@ pub enum Method {
     Kernel,
     /// The dispatcher.
     Ours,
+    /// The dispatcher, through the kernel's coredump socket.
+    Socket,
     /// systemd-coredump as Debian configures it, with the smallest stand-in for its socket unit.
     Systemd,
     /// No core at all: what a death takes by itself.
@@ -41,6 +43,7 @@ impl Patterns {
         let pattern = match method {
             Method::Kernel => format!("{}/core.%p", directory.display()),
             Method::Ours => self.ours.clone(),
+            Method::Socket => support::server::PATTERN.to_owned(),
             Method::Systemd => self.systemd.as_ref().expect("systemd-coredump").pattern.clone(),
             Method::Nothing => "|/nowhere".to_owned(),
             Method::Floor => format!("|{}", self.nothing.display()),

@@ -11,6 +11,7 @@ use support::crasher::{compile, crasher};
 use support::host::Host;
 use support::processes;
 use support::scene::{self, product};
+use support::server::Way;
 use support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -83,14 +84,23 @@ fn wait_for_all(children: &mut [Child]) {
     }
 }
 
+support::cases!(
+    row_29_the_earlier_handlers_own_limit: by_pipe(Way::Pipe),
+    by_socket(Way::Socket)
+);
+
 /// Sixteen at once, as with the kernel. Of the other crashes none waits,
 /// and nothing is left of them.
-#[test]
-fn row_29_the_earlier_handlers_own_limit() {
+fn row_29_the_earlier_handlers_own_limit(way: Way) {
     const LIMIT: usize = 16;
+    if !way.is_possible() {
+        return;
+    }
     let host = scene::host();
+    let _server = way.serve(&host);
     let gate = Gate::new();
     gate.take_over(&host, LIMIT as u32);
+    assert!(way.is_taken(&host));
     let mut children: Vec<_> = (0..60).map(|_| gate.crash()).collect();
     wait_for("those beyond the limit are not skipped", SOON, || {
         ended(&mut children) == 60 - LIMIT && gate.started() == LIMIT

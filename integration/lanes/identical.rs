@@ -158,6 +158,20 @@ fn huge_pages_of_hugetlbfs() {
     judge(&stage, "hugetlb", "", &[0x33, 0x53, 0x13, 0x1ff], Lane::Fast);
 }
 
+/// The tags of memory (MTE) are behind all memory, where only the stream has them.
+#[test]
+#[cfg(target_arch = "aarch64")]
+fn tagged_memory() {
+    let features = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    if !features.lines().any(|line| line.starts_with("Features") && line.contains(" mte")) {
+        require::skip("this processor has no memory tagging");
+        return;
+    }
+    let stage = Stage::new("tagged", "", &[]);
+    judge(&stage, "tagged", "", &[0x33], Lane::Stream);
+    judge(&stage, "small-tagged", "", &[0x33], Lane::Stream);
+}
+
 #[test]
 fn swapped_pages() {
     let stage = Stage::new("swapped", "", &[]);

@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -30,7 +31,7 @@
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
 #endif
-#define PAGE 4096UL
+#define PAGE ((unsigned long)getpagesize())
 #define MIB (1UL << 20)
 #define HUGE_PAGE (2 * MIB)
 
@@ -182,6 +183,21 @@ static void inaccessible(void)
 	must(madvise(at + 30 * PAGE, 3 * PAGE, MADV_DONTNEED) == 0, "MADV_DONTNEED");
 }
 
+/* Memory with tags, on AArch64: they are in the core behind all memory. */
+static void tagged(void)
+{
+#ifdef __aarch64__
+	long mode = PR_TAGGED_ADDR_ENABLE | PR_MTE_TCF_SYNC | 0xfffeUL << PR_MTE_TAG_SHIFT;
+	must(prctl(PR_SET_TAGGED_ADDR_CTRL, mode, 0, 0, 0) == 0, "PR_SET_TAGGED_ADDR_CTRL");
+	char *at = full(64 * PAGE);
+	must(mprotect(at, 64 * PAGE, PROT_READ | PROT_WRITE | PROT_MTE) == 0, "PROT_MTE");
+	for (uintptr_t page = 0; page < 64; page += 3)
+		__asm__ volatile(".arch armv8.5-a+memtag\n\tstg %0, [%0]"
+				 : : "r"((uintptr_t)at + page * PAGE + ((page % 15 + 1) << 56))
+				 : "memory");
+#endif
+}
+
 static void swapped(void)
 {
 	size_t bytes = small ? 2 * MIB : 8 * MIB;
@@ -318,6 +334,26 @@ __attribute__((noinline, used)) static void child(void)
 void make_child(char *stack, long flags, void (*run)(void));
 /* clone(2) by hand: the child starts on a stack of its own, with nothing in its registers. The
  * parent keeps the child's ID nowhere. */
+#ifdef __aarch64__
+#define CLEAR(register) "mov " register ", xzr\n\t"
+__asm__("make_child:\n\t"
+	"mov x9, x0\n\t"
+	"mov x10, x2\n\t"
+	"mov x0, x1\n\t"
+	"mov x1, x9\n\t"
+	CLEAR("x2") CLEAR("x3") CLEAR("x4")
+	"mov x8, #220\n\t"
+	"svc #0\n\t"
+	"cbnz x0, 1f\n\t"
+	"mov x9, x10\n\t"
+	CLEAR("x1") CLEAR("x5") CLEAR("x6") CLEAR("x7") CLEAR("x8") CLEAR("x10") CLEAR("x11")
+	CLEAR("x12") CLEAR("x13") CLEAR("x14") CLEAR("x15") CLEAR("x16") CLEAR("x17") CLEAR("x18")
+	CLEAR("x19") CLEAR("x20") CLEAR("x21") CLEAR("x22") CLEAR("x23") CLEAR("x24") CLEAR("x25")
+	CLEAR("x26") CLEAR("x27") CLEAR("x28") CLEAR("x29")
+	"blr x9\n\t"
+	"udf #0\n"
+	"1:\tret\n");
+#else
 __asm__("make_child:\n\t"
 	"pushq %rbx\n\t"
 	"movq %rdx, %rbx\n\t"
@@ -346,6 +382,7 @@ __asm__("make_child:\n\t"
 	"1:\txorl %eax, %eax\n\t"
 	"popq %rbx\n\t"
 	"ret\n");
+#endif
 
 static char *stack_top(void)
 {
@@ -384,7 +421,7 @@ int main(int argc, char **argv)
 		void (*make)(void);
 	} makers[] = { { "files", files }, { "shared", shared }, { "transparent", transparent },
 		       { "hugetlb", hugetlb }, { "left-out", left_out },
-		       { "inaccessible", inaccessible }, { "swapped", swapped },
+		       { "inaccessible", inaccessible }, { "swapped", swapped }, { "tagged", tagged },
 		       { "segments", segments }, { "changed", changed } };
 	small = !strncmp(kind, "small-", 6);
 	if (small)

@@ -287,8 +287,11 @@ fn written(pid: u32) -> u64 {
 
 /// The leader waits for its word in read(0), and all other threads sleep too.
 fn rests(pid: i32) -> bool {
+    // Of 64-bit and of 32-bit programs.
+    let calls =
+        if cfg!(target_arch = "aarch64") { ["63 0x0 ", "3 0x0 "] } else { ["0 0x0 ", "3 0x0 "] };
     let reading = std::fs::read_to_string(format!("/proc/{pid}/syscall"))
-        .is_ok_and(|call| call.starts_with("0 0x0 ") || call.starts_with("3 0x0 "));
+        .is_ok_and(|said| calls.iter().any(|call| said.starts_with(call)));
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     let state = |task: PathBuf| {
         std::fs::read(task.join("stat"))

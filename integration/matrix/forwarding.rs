@@ -17,6 +17,7 @@ use support::runtime::{Kind, Runtime};
 use support::scene::{
     ECI, ECI_PATTERN, bundle, crash, ended, host, only_record, uninstall, victim,
 };
+use support::server::Way;
 use support::systemd::Systemd;
 use support::wait::wait_for;
 
@@ -90,12 +91,9 @@ fn crash_on_host(directory: &Path) -> (i32, i32) {
 
 /// The kernel's handler is the product now: what the tests see of somebody
 /// else's handler was forwarded.
-fn assert_taken_over(host: &Host) {
+fn assert_taken_over(host: &Host, way: Way) {
     let pattern = host.sysctl("kernel/core_pattern");
-    assert!(
-        pattern.starts_with(&format!("|{BINARY} ")),
-        "the product did not take over: {pattern}"
-    );
+    assert!(way.is_taken(host), "the product did not take over: {pattern}");
 }
 
 fn annotated() -> Bundle {
@@ -104,11 +102,19 @@ fn annotated() -> Bundle {
     bundle
 }
 
+support::cases!(a_pipe_handler: by_pipe(Way::Pipe), by_socket(Way::Socket));
+support::cases!(a_file_pattern: by_pipe(Way::Pipe), by_socket(Way::Socket));
+support::cases!(no_handler: by_pipe(Way::Pipe), by_socket(Way::Socket));
+support::cases!(systemd_coredump: by_pipe(Way::Pipe), by_socket(Way::Socket));
+
 /// The same crash before and after the product takes over: same arguments but for PIDs and the
 /// time, same standard input, same pidfd on descriptor 3, same user.
-#[test]
-fn a_pipe_handler() {
+fn a_pipe_handler(way: Way) {
+    if !way.is_possible() {
+        return;
+    }
     let host = host();
+    let _server = way.serve(&host);
     let cwd = TempDir::new().unwrap();
     let handler = Handler::new();
     let theirs = handler.pattern("%P %p %s %u %g %d %e %c %F %% literal");
@@ -122,7 +128,7 @@ fn a_pipe_handler() {
     let runtime = Runtime::new(Kind::Runc);
     let container_bundle = annotated();
     let container = runtime.start(&container_bundle, "meanwhile");
-    assert_taken_over(&host);
+    assert_taken_over(&host, way);
     let (second_pid, second_status) = crash_on_host(cwd.path());
     let after = handler.seen();
     assert_eq!(second_status, status);
@@ -163,8 +169,10 @@ fn a_pipe_handler() {
 
 /// A file pattern: the core is where the kernel would have put it, with the
 /// kernel's name, owner and mode.
-#[test]
-fn a_file_pattern() {
+fn a_file_pattern(way: Way) {
+    if !way.is_possible() {
+        return;
+    }
     let host = host();
     let runtime = Runtime::new(Kind::Runc);
     let cores = TempDir::new().unwrap();
@@ -172,9 +180,11 @@ fn a_file_pattern() {
     host.set("kernel/core_uses_pid", "1");
     for pattern in [format!("{}/host-%e-%s", cores.path().display()), "relative-%e-%s".to_owned()] {
         host.set("kernel/core_pattern", &pattern);
+        // `uninstall` removes the socket of the one before.
+        let _server = way.serve(&host);
         let bundle = annotated();
         let container = runtime.start(&bundle, "meanwhile");
-        assert_taken_over(&host);
+        assert_taken_over(&host, way);
         let (pid, status) = crash_on_host(cores.path());
         assert_eq!(status, 11 | 0x80, "{pattern}");
         let name = Path::new(&pattern)
@@ -203,7 +213,7 @@ fn a_file_pattern_with_a_limit() {
     let runtime = Runtime::new(Kind::Runc);
     let bundle = annotated();
     let _container = runtime.start(&bundle, "meanwhile");
-    assert_taken_over(&host);
+    assert_taken_over(&host, Way::Pipe);
     let limited = Command::new(parent())
         .args(["--core", "0", "--"])
         .arg(victim())
@@ -219,9 +229,12 @@ fn a_file_pattern_with_a_limit() {
 }
 
 /// An empty pattern: cores of the host are not wanted, and none is written.
-#[test]
-fn no_handler() {
+fn no_handler(way: Way) {
+    if !way.is_possible() {
+        return;
+    }
     let host = host();
+    let _server = way.serve(&host);
     let cwd = TempDir::new().unwrap();
     host.set("kernel/core_pattern", "");
     host.set("kernel/core_uses_pid", "0");
@@ -293,9 +306,12 @@ fn uninstall_gives_every_sysctl_back() {
 /// systemd's handler, as Debian's systemd-coredump has it in core_pattern, with the receiving
 /// side of its socket as systemd would start it. It keeps the core of a host process, and
 /// never hears of a container's.
-#[test]
-fn systemd_coredump() {
+fn systemd_coredump(way: Way) {
+    if !way.is_possible() {
+        return;
+    }
     let host = host();
+    let _server = way.serve(&host);
     let Some(systemd) = Systemd::start() else {
         require::skip("systemd-coredump is not installed");
         return;
@@ -352,14 +368,14 @@ fn a_handler_that_hands_back_to_us(way: &str) {
 
     let first_bundle = annotated();
     let first = runtime.start(&first_bundle, "first");
-    assert_taken_over(&host);
+    assert_taken_over(&host, Way::Pipe);
     let ours = host.sysctl("kernel/core_pattern");
     let (_, arguments) = ours.split_once(" handle ").unwrap();
     host.set("kernel/core_pattern", &format!("|{} {arguments}", other.display()));
     // The next hook takes over again, and keeps that one as the earlier handler.
     let second_bundle = annotated();
     let second = runtime.start(&second_bundle, "second");
-    assert_taken_over(&host);
+    assert_taken_over(&host, Way::Pipe);
 
     let rounds = || fs::read_to_string(&log).unwrap_or_default().lines().count();
     for crash in 1..=2 {

@@ -54,6 +54,8 @@ fn make_install_and_uninstall() {
         "usr/bin/kubectl-coredump",
         "usr/bin/oci-coredump",
         "usr/bin/oci-coredump-runtime",
+        "usr/lib/systemd/system/oci-coredump-serve.service",
+        "usr/lib/systemd/system/oci-coredump-serve.socket",
         "usr/lib/systemd/system/oci-coredump.service",
         BINARY,
         "usr/libexec/oci/hooks.d/oci-coredump-runtime",

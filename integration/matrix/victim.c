@@ -29,6 +29,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifdef __aarch64__
+#define ILLEGAL "udf #0"
+#define BREAKPOINT "brk #0"
+#else
+#define ILLEGAL "ud2"
+#define BREAKPOINT "int3"
+#endif
+
 struct request {
 	const char *path;
 	int *length;
@@ -63,6 +71,16 @@ static void bus(void)
 	if (page == MAP_FAILED)
 		must(-1, "mmap");
 	(void)page[0];
+}
+
+/* AArch64 divides by zero and goes on. */
+static void divide_by_zero(void)
+{
+	volatile int one = 1, zero = 0;
+	zero = one / zero;
+#ifdef __aarch64__
+	raise(SIGFPE);
+#endif
 }
 
 static void bad_system_call(void)
@@ -123,16 +141,14 @@ static void wait_for(char *program, char *how)
 int main(int argc, char **argv)
 {
 	const char *how = argc > 1 ? argv[1] : "segv";
-	volatile int one = 1, zero = 0;
-
 	if (!strcmp(how, "abrt"))
 		abort();
 	else if (!strcmp(how, "bus"))
 		bus();
 	else if (!strcmp(how, "fpe"))
-		zero = one / zero;
+		divide_by_zero();
 	else if (!strcmp(how, "ill"))
-		__asm__ volatile("ud2");
+		__asm__ volatile(ILLEGAL);
 	else if (!strcmp(how, "quit")) {
 		/* A shell that is not interactive starts its commands with SIGQUIT ignored. */
 		signal(SIGQUIT, SIG_DFL);
@@ -143,7 +159,7 @@ int main(int argc, char **argv)
 	else if (!strcmp(how, "sys"))
 		bad_system_call();
 	else if (!strcmp(how, "trap"))
-		__asm__ volatile("int3");
+		__asm__ volatile(BREAKPOINT);
 	else if (!strcmp(how, "xcpu"))
 		too_much_time();
 	else if (!strcmp(how, "xfsz"))

@@ -33,17 +33,16 @@ pub fn is_possible() -> bool {
     is
 }
 
-/// A server, which ends before the host is put back.
-pub struct Server<'h> {
+/// A server. To be dropped before the host is put back.
+pub struct Server {
     child: Child,
-    host: &'h Host,
 }
 
-impl<'h> Server<'h> {
+impl Server {
     /// Starts the installed program, and waits until it listens.
-    pub fn start(host: &'h Host) -> Self {
+    pub fn start(_: &Host) -> Self {
         let child = Command::new(BINARY).arg("serve").spawn().unwrap();
-        let server = Server { child, host };
+        let server = Server { child };
         wait_for("the server's socket", DEADLINE, || UnixStream::connect(SOCKET).is_ok());
         server
     }
@@ -70,7 +69,7 @@ impl<'h> Server<'h> {
 
     /// Whether the kernel sends crashes here.
     pub fn is_used(&self) -> bool {
-        self.host.sysctl("kernel/core_pattern") == PATTERN
+        std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap().trim_end() == PATTERN
     }
 
     /// Ends it, and waits for that.
@@ -80,11 +79,44 @@ impl<'h> Server<'h> {
     }
 }
 
-impl Drop for Server<'_> {
+impl Drop for Server {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.signal(Signal::SIGTERM);
             let _ = self.child.wait();
+        }
+    }
+}
+
+/// How the kernel hands crashes to the project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It starts the helper.
+    Pipe,
+    /// It connects to the server.
+    Socket,
+}
+
+impl Way {
+    /// Whether this kernel has it.
+    pub fn is_possible(self) -> bool {
+        self == Self::Pipe || is_possible()
+    }
+
+    /// The server, where there has to be one. The next container makes the kernel use it.
+    pub fn serve(self, host: &Host) -> Option<Server> {
+        (self == Self::Socket).then(|| {
+            host.configure(WANTED);
+            Server::start(host)
+        })
+    }
+
+    /// Whether crashes come this way now.
+    pub fn is_taken(self, host: &Host) -> bool {
+        let pattern = host.sysctl("kernel/core_pattern");
+        match self {
+            Self::Pipe => pattern.starts_with(&format!("|{BINARY} ")),
+            Self::Socket => pattern == PATTERN,
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) enum What {
     Bundle,
     /// The core alone, decompressed.
     Core,
+    /// The archive with a small core, which has nothing of the heap.
+    Stacks,
     /// No memory of the process: the record with the stacks, and the report.
     Record,
 }

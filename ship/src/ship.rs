@@ -41,7 +41,7 @@ pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uplo
     let uploader = Uploader { target: &shop.target, states: &shop.states, pace: &shop.pace, id };
     let name = |file: &str| format!("{}/{file}", state.key);
     let (file, verb) = match shop.upload.what {
-        What::Bundle => ("coredump.tar.zst", "export"),
+        What::Bundle | What::Stacks => ("coredump.tar.zst", "export"),
         What::Core => ("core", "export"),
         What::Record => ("record.json", "info"),
     };
@@ -59,6 +59,7 @@ pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uplo
             _ => {
                 let alone: &[&str] = match shop.upload.what {
                     What::Core => &["--core-only", "-o", "-"],
+                    What::Stacks => &["--small=stacks-only", "-o", "-"],
                     _ => &["-o", "-"],
                 };
                 let source = shop.helper.start(verb, id, alone)?;

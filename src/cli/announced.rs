@@ -32,7 +32,6 @@ impl Announced {
         Ok(Announced { file, size, pieces, lacking: 0, piece: 0, at: 0 })
     }
 
-    /// The file itself.
     pub(super) fn inner(&self) -> &File {
         &self.file
     }

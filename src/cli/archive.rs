@@ -17,7 +17,6 @@ impl<W: Write> Archive<W> {
         Archive(builder, top.to_owned())
     }
 
-    /// Finishes the archive.
     pub(super) fn finish(self) -> Result<W> {
         Ok(self.0.into_inner()?)
     }

@@ -112,39 +112,6 @@ pub(super) fn definition() -> clap::Command {
     })
 }
 
-impl Verb {
-    /// The verb's word on the command line, for messages.
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Verb::Install(_) => "install",
-            Verb::Uninstall(_) => "uninstall",
-            Verb::Doctor(_) => "doctor",
-            Verb::List(_) => "list",
-            Verb::Info(_) => "info",
-            Verb::Debug(_) => "debug",
-            Verb::Export(_) => "export",
-            Verb::Report(_) => "report",
-            Verb::Ship(_) => "ship",
-            Verb::Vacuum(_) => "vacuum",
-            Verb::Rm(_) => "rm",
-            Verb::Watch(_) => "watch",
-            Verb::Serve(_) => "serve",
-            Verb::Metrics(_) => "metrics",
-            Verb::Enable(_) => "enable",
-            Verb::Disable(_) => "disable",
-            Verb::Plan(_) => "plan",
-            Verb::Node(args) => args.name(),
-            Verb::Verify(_) => "verify",
-            Verb::VerifyProbe(_) => "verify-probe",
-            Verb::Nri(_) => "nri",
-            Verb::Hook { .. } => "hook",
-            Verb::Handle { .. } => "handle",
-            Verb::Man(_) => "man",
-            Verb::Completions(_) => "completions",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -67,7 +67,6 @@ impl Debugger {
         user::is_host_root() && !self.as_root
     }
 
-    /// Its path.
     fn find(&self) -> Result<PathBuf> {
         programs::find(&self.program).with_context(|| {
             let name = self.program.display();
@@ -126,7 +125,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     start(dir, &path, debugger)
 }
 
-/// Opens a bundle.
 pub(super) fn run_packed(packed: Packed<'_>, debugger: &Debugger) -> Result<ExitCode> {
     let (dir, at) = packed.unpack(|| debugger.private())?;
     start(dir, &at, debugger)

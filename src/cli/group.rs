@@ -16,7 +16,6 @@ const COLUMNS: [Column; 6] =
 /// Crashes of one kind.
 #[derive(Debug, Serialize)]
 struct Group<'a> {
-    /// How many.
     crashes: u64,
     /// When the first of them happened, RFC 3339 in UTC.
     first: &'a str,

@@ -1,7 +1,7 @@
 //! `install`: sets the kernel's pattern, and configures engines.
 
 use super::root::need_root;
-use super::service::systemctl;
+use super::service;
 use crate::config::{Config, Mode, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
@@ -80,7 +80,7 @@ fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     let earlier = Saved::load_or_default(&store).core_pattern;
     writeln!(out, "crashes outside of registered containers still go to {earlier:?}")?;
     sysctl::write_drop_in(sysctl::Until::Removed, &sysctl::dispatch_pattern(&helper)?);
-    systemctl(&["enable", "--now"]);
+    service::enable(&config);
     Ok(())
 }
 

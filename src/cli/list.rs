@@ -86,7 +86,6 @@ impl Args {
 /// How many records are read, and looked for, at once.
 const BLOCK: usize = 1000;
 
-/// Prints the matching crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let (chosen, query) = &args.which.choose()?;
     let mut printer = Printer::new(chosen, args.json);

@@ -74,7 +74,6 @@ impl From<(State, Option<&Overwriter>)> for State {
 /// What is known of a core without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Its state.
     pub state: State,
     /// Its size now in bytes, if it can be opened.
     pub size: Option<u64>,

@@ -71,7 +71,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
     replace().with_context(|| format!("write {}", path.display()))
 }
 
-/// All metrics.
 fn all(chosen: &Chosen) -> Result<String> {
     let inventory = chosen.inventory()?;
     let items = inventory.iter().flat_map(|s| &s.items).filter(|item| !item.is_orphan());

@@ -87,9 +87,12 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Ok(true) => return ExitCode::SUCCESS,
         Err(e) => return failed("completions", &e),
     }
-    let parsed = command::definition().try_get_matches_from(args);
-    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => cli,
+    let parsed = command::definition().try_get_matches_from(args).and_then(|matches| {
+        let verb = matches.subcommand_name().unwrap_or_default().to_owned();
+        Ok((verb, Cli::from_arg_matches(&matches)?))
+    });
+    let (verb, cli) = match parsed {
+        Ok(parsed) => parsed,
         Err(e) => return said(&e),
     };
     if cli.verbose {
@@ -104,8 +107,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             Err(e) => failed("node run", &e),
         };
     }
-    let name = cli.verb.name();
-    dispatch(&cli.verb).unwrap_or_else(|e| failed(name, &e))
+    let verb = match &cli.verb {
+        Verb::Node(args) => args.name(),
+        _ => &verb,
+    };
+    dispatch(&cli.verb).unwrap_or_else(|e| failed(verb, &e))
 }
 
 /// Prints what the parser has to say: what is wrong, or the help that was asked for.

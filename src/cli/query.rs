@@ -22,9 +22,7 @@ pub(super) struct Query {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Term {
     Of(QueryField, String),
-    /// A bare number.
     Pid(i32),
-    /// A bare path.
     Path(String),
     /// Any other bare word.
     Name(String),
@@ -89,7 +87,6 @@ impl Query {
         self.since.is_none_or(|s| time >= s) && self.until.is_none_or(|u| time <= u)
     }
 
-    /// Whether the record matches.
     pub(super) fn takes(&self, record: &Record) -> bool {
         let in_time = match record.time.parse::<Timestamp>() {
             Ok(t) => self.is_in_time(t),

@@ -89,7 +89,7 @@ fn serve(listener: UnixListener, accepted: Vec<OwnedFd>) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Ending::Again => {
-            signals::give_back()?;
+            // What has come of signals meanwhile is the new program's.
             let program = sysctl::helper()?;
             Err(socket::pass_on(server.into_descriptors(), Command::new(program).arg("serve")))
         }

@@ -10,6 +10,5 @@ pub(super) trait BundleSink {
     fn file(&mut self, name: &Path, file: &mut Announced) -> Result<()>;
     /// Adds a short text; `program` makes it executable.
     fn text(&mut self, name: &Path, text: &str, program: bool) -> Result<()>;
-    /// Adds a symbolic link.
     fn link(&mut self, name: &Path, target: &Path) -> Result<()>;
 }

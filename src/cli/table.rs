@@ -15,7 +15,6 @@ const LEAST: usize = 10;
 /// A column of a table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
-    /// Its heading.
     head: &'static str,
     /// Whether it is right-aligned, as numbers are.
     is_right: bool,
@@ -26,12 +25,10 @@ pub(super) struct Column {
     rank: u8,
 }
 
-/// A left-aligned column.
 pub(super) const fn left(head: &'static str) -> Column {
     Column { head, is_right: false, is_flexible: false, rank: 0 }
 }
 
-/// A right-aligned column.
 pub(super) const fn right(head: &'static str) -> Column {
     Column { is_right: true, ..left(head) }
 }

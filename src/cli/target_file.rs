@@ -18,7 +18,6 @@ pub(super) struct TargetFile {
 }
 
 impl TargetFile {
-    /// Whether that is stdout.
     pub(super) fn is_stdout(&self) -> bool {
         self.output == Path::new("-")
     }

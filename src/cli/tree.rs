@@ -13,7 +13,6 @@ use std::time::{Duration, UNIX_EPOCH};
 
 /// A directory, which must be empty and writable by its owner only.
 pub(super) struct Tree {
-    /// The directory, opened.
     pub root: OwnedFd,
     /// The user and group ID of everything in it, if they are not the caller's.
     pub owner: Option<u32>,

@@ -2,7 +2,7 @@
 
 use super::private;
 use super::root::need_root;
-use super::service::systemctl;
+use super::service;
 use crate::config::{Config, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
@@ -46,7 +46,6 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Restores an engine's configuration.
 fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Result<()> {
     if !dry_run {
         need_root()?;
@@ -54,7 +53,6 @@ fn uninstall_engine(out: &mut impl Write, engine: Engine, dry_run: bool) -> Resu
     engine::uninstall(out, engine, dry_run)
 }
 
-/// Undoes everything.
 pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()> {
     // An unreadable configuration must not prevent this.
     let config = Config::load().unwrap_or_else(|e| {
@@ -85,8 +83,8 @@ pub(super) fn all(out: &mut impl Write, dry_run: bool, purge: bool) -> Result<()
         )?;
         return engines;
     }
-    // The service first, or it would restore our pattern.
-    systemctl(&["disable", "--now"]);
+    // The services first, or they would restore our pattern.
+    service::disable();
     private::sweep();
     private::remove_locks();
     let registry = Registry::own();

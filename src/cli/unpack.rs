@@ -22,7 +22,6 @@ const BLOCK: u64 = 512;
 /// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind<'a> {
-    /// A regular file.
     File,
     /// A symbolic link with this target.
     Link(&'a [u8]),

@@ -16,7 +16,6 @@ pub(super) struct GoTable<'d> {
     text: u64,
     /// Length of an instruction, or what its length is a multiple of.
     quantum: u64,
-    /// Number of functions.
     count: usize,
     names: &'d [u8],
     units: &'d [u8],
@@ -56,7 +55,6 @@ const DEPTH: usize = 64;
 /// Most bytes of a section that `moduledata` is searched in.
 const SEARCHED: usize = 64 << 20;
 
-/// A function.
 #[derive(Clone, Copy)]
 struct Function<'d> {
     entry: u64,

@@ -7,7 +7,6 @@ use super::segments::{Machine, Segment};
 use crate::elf::{Load, Source};
 use anyhow::{Result, ensure};
 
-/// A parsed core file.
 pub(crate) struct Image<'s> {
     /// Its architecture.
     pub machine: Machine,

@@ -45,12 +45,9 @@ pub(crate) struct ThreadState {
     pub floating: Vec<u8>,
 }
 
-/// A row of NT_FILE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
-    /// First address.
     pub start: u64,
-    /// One past the last.
     pub end: u64,
     /// Offset in the file, in bytes.
     pub offset: u64,
@@ -73,6 +70,8 @@ pub(crate) struct Notes {
     pub files: Vec<Mapping>,
     /// Entries of NT_AUXV, by type.
     pub auxv: BTreeMap<u64, u64>,
+    /// From NT_ARM_PAC_MASK: the bits of a code address that may be an authentication code.
+    pub authentication: Option<u64>,
     /// Process ID in its own PID namespace.
     pub pid: i32,
     /// comm of the process.
@@ -80,6 +79,8 @@ pub(crate) struct Notes {
     /// Command line, cut after 80 bytes.
     pub arguments: String,
 }
+
+const NT_ARM_PAC_MASK: elf::NoteType = elf::NoteType(0x406);
 
 /// Most threads, and most mappings, that are read, since each takes memory.
 const MAX: usize = 1 << 16;
@@ -110,6 +111,8 @@ impl Notes {
                         d.chunks_exact(16).filter_map(|p| Some((u64_at(p, 0)?, u64_at(p, 8)?)));
                     self.auxv = pairs.take_while(|(k, _)| *k != 0).collect();
                 }
+                // struct user_pac_mask: of data, of instructions.
+                (b"LINUX", NT_ARM_PAC_MASK) => self.authentication = u64_at(d, 8),
                 (b"CORE", elf::NT_PRPSINFO) => {
                     // struct elf_prpsinfo: state and flags (16), user, group, pid, ppid, pgrp, sid
                     // (24), pr_fname[16], pr_psargs[80].

@@ -184,9 +184,10 @@ impl<'b> StackUnwinder<'b> {
                 Ok(pc.map(|pc| Registers { pc, sp: r.sp(), fp: r.bp(), lr: 0 }))
             }
             Unwinders::Aarch64(unwinder, cache) => {
-                // User addresses have at most 48 bits (52 with LVA, which only programs get that
-                // ask for it); the bits above may be a pointer authentication code.
-                let mask = PtrAuthMask((1 << 48) - 1);
+                // Where the core does not say which bits may be a pointer authentication code: those
+                // above the 48 of an address.
+                let code = self.image.notes.authentication.unwrap_or(!0 << 48);
+                let mask = PtrAuthMask(!code & ((1 << 55) - 1));
                 let mut r = UnwindRegsAarch64::new_with_ptr_auth_mask(mask, now.lr, now.sp, now.fp);
                 let pc = unwinder
                     .unwind_frame(address, &mut r, cache, &mut read)

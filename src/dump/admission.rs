@@ -8,9 +8,10 @@
 use crate::dump::policy::quota::{self, share};
 use crate::limits::{Free, Limits};
 use crate::registry::Registry;
+use crate::sys::file::JsonFile;
 use crate::sys::proc::{self, Proc};
 use crate::sys::{OwnedFd, file};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
@@ -109,10 +110,8 @@ impl Places {
     }
 }
 
-const FILE: &str = "busy";
-
-/// Largest list that is read, in bytes.
-const MAX: usize = 1 << 20;
+/// The list of the crashes that are being handled.
+const FILE: JsonFile = JsonFile("busy", 1 << 20);
 
 /// How long the list may be another process's.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -182,10 +181,7 @@ fn attempt(
     if !file::lock_within(&lock, PATIENCE)? {
         return Ok(Admission::Full);
     }
-    let text = file::open_read(dir, FILE.as_ref()).ok();
-    let text = text.and_then(|f| file::read_bounded(f, MAX, FILE).ok()).unwrap_or_default();
-    // A damaged list is an empty one.
-    let mut busy: Vec<Busy> = serde_json::from_slice(&text).unwrap_or_default();
+    let mut busy: Vec<Busy> = FILE.read(dir);
     // Whoever handed it on may have ended, where the earlier handler goes on by itself.
     if crashed.is_some() && busy.iter().any(|b| b.crashed == crashed) {
         return Ok(Admission::Again);
@@ -200,8 +196,7 @@ fn attempt(
     let CrashOwner { uid, is_contained } = who;
     let start_time = Proc::open(pid)?.start_time()?;
     busy.push(Busy { pid, start_time, uid, is_contained, crashed });
-    let text = serde_json::to_vec(&busy).context("list to JSON")?;
-    file::replace(dir, FILE.as_ref(), &text, 0o600)?;
+    FILE.replace(dir, &busy)?;
     Ok(Admission::Granted)
 }
 

@@ -4,7 +4,7 @@
 
 use super::crash::stream::Stream;
 use crate::sys::pipe_readers::PipeReaders;
-use crate::sys::{AsFd, OwnedFd, child, descriptor, pidfd};
+use crate::sys::{AsFd, OwnedFd, child, descriptor, pidfd, process};
 use anyhow::{Context, Result};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ impl Feed {
         let handler = pidfd::open(std::process::id() as i32).context("pidfd_open")?;
         let between = child::fork(|| {
             let feeding = child::fork(|| {
+                process::set_name(c"oci-feed");
                 let keep = [write.as_fd(), started.as_fd(), handler.as_fd()];
                 let fed = descriptor::close_all_but(&keep)
                     .and_then(|()| feed(&write, &started, &handler));

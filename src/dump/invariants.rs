@@ -2,12 +2,12 @@
 
 use crate::config::Keep;
 use crate::dump::copy::lanes;
-use crate::dump::copy::pages::PAGE;
+use crate::dump::copy::pages::page_size;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{Capacity, Target};
 use crate::dump::crash::arguments;
 use crate::dump::policy::plan;
-use crate::elf::{Head, starts_of_files};
+use crate::elf::starts_of_files;
 use crate::registry::Entry;
 use crate::sys::OwnedFd;
 use crate::sys::counter::Counter;
@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, OnceLock};
 
 /// The arguments of `handle`, each behind a NUL.
-pub fn argv(text: &[u8]) {
+pub(crate) fn argv(text: &[u8]) {
     let all: Vec<OsString> =
         text.split(|b| *b == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     if let Ok(said) = arguments::parse(&all) {
@@ -46,12 +46,12 @@ pub(crate) fn place(entry: &Entry) {
     }
 }
 
-/// A core in the pipe, behind a byte of choices (among them whether the core is to be a small one) and two numbers of four bytes: RLIMIT_CORE and
-/// RLIMIT_FSIZE.
+/// A core in the pipe, behind a byte of choices (among them whether the core is to be a small one)
+/// and two numbers of four bytes: RLIMIT_CORE and RLIMIT_FSIZE.
 ///
 /// The file holds what came, up to where it ends; if the copy says that it is whole it is, and no
 /// limit is passed.
-pub fn stream(data: &[u8]) {
+pub(crate) fn stream(data: &[u8]) {
     let Some((start, core)) = data.split_first_chunk::<9>() else { return };
     let number = |at: usize| {
         u64::from(u32::from_le_bytes(start[at..at + 4].try_into().expect("four bytes")))
@@ -101,7 +101,7 @@ pub fn stream(data: &[u8]) {
         .collect();
     if let (Some(first), Some(last)) = (differs.first(), differs.last()) {
         assert!(
-            last - first < PAGE as usize && differs.iter().all(|at| written[*at] == 0),
+            last - first < page_size() as usize && differs.iter().all(|at| written[*at] == 0),
             "bytes {first} to {last} are not what came"
         );
     }
@@ -111,5 +111,5 @@ pub fn stream(data: &[u8]) {
         "{data} bytes are over the limit: {result:?}"
     );
     assert!(result != Err(Stop::Limit) || bounds.limit.is_some());
-    let _ = (starts_of_files(core), Head::thread_pointer(core));
+    let _ = starts_of_files(core);
 }

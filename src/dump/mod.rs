@@ -20,7 +20,7 @@ mod crash;
 mod feed;
 mod forward;
 #[cfg(any(test, fuzzing))]
-pub mod invariants;
+pub(crate) mod invariants;
 mod policy;
 pub mod server;
 mod writer;

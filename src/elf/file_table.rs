@@ -18,13 +18,11 @@ pub(crate) struct FileTable<'n, E: Endian> {
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MappedFile<'n> {
-    /// First address.
     pub start: u64,
     /// One past the last address.
     pub end: u64,
     /// Offset in the file, in bytes.
     pub offset: u64,
-    /// Path of the file.
     pub path: &'n [u8],
 }
 

@@ -2,7 +2,7 @@
 //! know where the kernel's units end and how large the whole is.
 
 use super::segments::Load;
-use object::elf::{FileHeader32, FileHeader64, ProgramHeader32, ProgramHeader64};
+use object::elf::{FileHeader32, FileHeader64, NoteType, ProgramHeader32, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, ReadRef};
 
@@ -15,7 +15,6 @@ pub(crate) struct Head {
     pub header_size: usize,
     /// Size of one program header.
     pub segment_size: usize,
-    /// Number of program headers.
     pub segments: u64,
     /// Where the notes end.
     pub notes_end: u64,
@@ -23,6 +22,22 @@ pub(crate) struct Head {
     pub end: u64,
     /// The memory, in the order of the file.
     pub loads: Vec<Load>,
+    /// Whether there is more than notes and memory: the tags of memory (`PT_AARCH64_MEMTAG_MTE`).
+    pub has_more: bool,
+    /// In which note a thread's pointer is, and at which byte of its contents.
+    thread_pointer: Option<(NoteType, usize)>,
+}
+
+/// Where a thread's pointer to its own block is in the contents of a note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ThreadPointer(usize);
+
+impl ThreadPointer {
+    /// The pointer; `None` if the note is shorter.
+    pub(crate) fn read(self, contents: &[u8]) -> Option<u64> {
+        let bytes = contents.get(self.0..)?.first_chunk()?;
+        Some(u64::from_ne_bytes(*bytes))
+    }
 }
 
 /// The sizes of one note.
@@ -36,14 +51,9 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// Whether it holds the registers of a thread.
-    pub(crate) fn is_registers(self) -> bool {
-        object::elf::NoteType(self.kind) == object::elf::NT_PRSTATUS
-    }
-
     /// Whether it lists the mapped files.
     pub(crate) fn is_files(self) -> bool {
-        object::elf::NoteType(self.kind) == object::elf::NT_FILE
+        NoteType(self.kind) == object::elf::NT_FILE
     }
 
     /// The units in which the kernel emits the content: one, but for the layout of the x86 state,
@@ -89,7 +99,21 @@ impl Head {
         if space % segment_size as u64 != 0 || segments == 0 {
             return None;
         }
-        Some(Head { wide, endian, header_size, segment_size, segments, ..Head::default() })
+        // `fs_base` of `struct elf_prstatus`; `tpidr_el0`.
+        let thread_pointer = match header.e_machine(endian) {
+            object::elf::EM_X86_64 => Some((object::elf::NT_PRSTATUS, 112 + 21 * 8)),
+            object::elf::EM_AARCH64 => Some((object::elf::NT_ARM_TLS, 0)),
+            _ => None,
+        };
+        Some(Head {
+            wide,
+            endian,
+            header_size,
+            segment_size,
+            segments,
+            thread_pointer,
+            ..Head::default()
+        })
     }
 
     /// Whether it is of a 64-bit program.
@@ -114,20 +138,74 @@ impl Head {
         match p.p_type(self.endian) {
             object::elf::PT_NOTE => self.notes_end = end,
             object::elf::PT_LOAD if load.size > 0 => self.loads.push(load),
-            _ => {}
+            _ => self.has_more |= load.size > 0,
         }
     }
 
-    /// The thread pointer in the contents of a note of registers of a 64-bit x86 program: `fs_base`
-    /// of `struct elf_prstatus`.
-    pub(crate) fn thread_pointer(registers: &[u8]) -> Option<u64> {
-        const FS_BASE: usize = 112 + 21 * 8;
-        Some(u64::from_ne_bytes(registers.get(FS_BASE..FS_BASE + 8)?.try_into().ok()?))
+    /// Where in this note a thread's pointer to its own block is, if it is one that has it. Each
+    /// thread has such a note, but for programs of another architecture than x86-64 and AArch64.
+    pub(crate) fn thread_pointer_in(&self, note: Note) -> Option<ThreadPointer> {
+        let (kind, offset) = self.thread_pointer.filter(|_| self.wide)?;
+        (NoteType(note.kind) == kind).then_some(ThreadPointer(offset))
     }
 
     /// Reads the 12 bytes before a note.
     pub(crate) fn note(bytes: &[u8]) -> Option<Note> {
         let word = |i: usize| Some(u32::from_ne_bytes(bytes.get(i..i + 4)?.try_into().ok()?));
         Some(Note { name: word(0)? as usize, content: word(4)? as usize, kind: word(8)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::elf::{EM_AARCH64, EM_RISCV, EM_X86_64, Machine};
+
+    /// The head of a core: the segments are those of type, offset and size.
+    fn head(machine: Machine, segments: &[(u32, u64, u64)]) -> Head {
+        let mut start = vec![0; 64];
+        start[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        start[16..18].copy_from_slice(&4u16.to_le_bytes());
+        start[18..20].copy_from_slice(&machine.0.to_le_bytes());
+        start[32] = 64;
+        start[54] = 56;
+        for (kind, offset, size) in segments {
+            let mut header = [0; 56];
+            header[..4].copy_from_slice(&kind.to_le_bytes());
+            header[8..16].copy_from_slice(&offset.to_le_bytes());
+            header[32..40].copy_from_slice(&size.to_le_bytes());
+            start.extend(header);
+        }
+        let mut head = Head::of(&start).unwrap();
+        start[64..].chunks(56).for_each(|segment| head.add_segment(segment));
+        head
+    }
+
+    #[test]
+    fn thread_pointers_of_both_architectures() {
+        let place = |machine, kind| {
+            let head = head(machine, &[(4, 64 + 56, 8)]);
+            head.thread_pointer_in(Note { name: 5, content: 336, kind })
+        };
+        assert_eq!(place(EM_X86_64, 1), Some(ThreadPointer(280)));
+        assert_eq!(place(EM_X86_64, 0x401), None);
+        // There x21 is at byte 280.
+        assert_eq!(place(EM_AARCH64, 1), None);
+        assert_eq!(place(EM_AARCH64, 0x401), Some(ThreadPointer(0)));
+        assert_eq!(place(EM_RISCV, 1), None);
+        assert_eq!(ThreadPointer(1).read(&[9, 1, 0, 0, 0, 0, 0, 0, 0, 9]), Some(1));
+        assert_eq!(ThreadPointer(1).read(&[0; 8]), None);
+    }
+
+    /// The tags of memory are at the end of a core, and no memory has them.
+    #[test]
+    fn more_than_memory() {
+        let notes = 64 + 3 * 56;
+        let core =
+            head(EM_AARCH64, &[(4, notes, 8), (1, 0x1000, 0x1000), (0x7000_0002, 0x2000, 128)]);
+        assert_eq!((core.has_more, core.loads.len(), core.end), (true, 1, 0x2080));
+        let plain =
+            head(EM_AARCH64, &[(4, notes, 8), (1, 0x1000, 0x1000), (0x7000_0002, 0x2000, 0)]);
+        assert!(!plain.has_more);
     }
 }

@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 /// One change to the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Change {
+pub(crate) enum Change {
     /// A file gets a new text.
     File {
-        /// Path of the file.
         path: PathBuf,
         /// Its text before; `None` if it did not exist.
         before: Option<String>,
@@ -21,17 +20,9 @@ pub enum Change {
         after: String,
     },
     /// A symbolic link is made.
-    Link {
-        /// Path of the link.
-        path: PathBuf,
-        /// Target of the link.
-        target: PathBuf,
-    },
+    Link { path: PathBuf, target: PathBuf },
     /// A directory is made, for one of the other changes.
-    Directory {
-        /// Path of the directory.
-        path: PathBuf,
-    },
+    Directory { path: PathBuf },
 }
 
 impl Change {
@@ -39,7 +30,7 @@ impl Change {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn file(path: &Path, after: String) -> Result<Self> {
+    pub(crate) fn file(path: &Path, after: String) -> Result<Self> {
         // A symbolic link to the file stays a link.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let before = read(&path)?;
@@ -55,7 +46,7 @@ impl Change {
     }
 
     /// Whether there is nothing to do.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         match self {
             Change::File { before, after, .. } => before.as_ref() == Some(after),
             Change::Link { path, target } => std::fs::read_link(path).is_ok_and(|t| t == *target),
@@ -75,7 +66,7 @@ impl Change {
     }
 
     /// The change as one line of text.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         match self {
             Change::File { path, before: None, .. } => format!("new file {}", path.display()),
             Change::File { path, .. } => format!("changed {}", path.display()),
@@ -187,7 +178,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 /// What will be done, and what is left to the administrator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EngineChanges {
+pub(crate) struct EngineChanges {
     /// The changes, in the order in which they are applied.
     pub changes: Vec<Change>,
     /// What the administrator has to do or know, one line each.
@@ -196,7 +187,7 @@ pub struct EngineChanges {
 
 impl EngineChanges {
     /// Adds a change, and the directories that it needs.
-    pub fn add(&mut self, change: Change) {
+    pub(crate) fn add(&mut self, change: Change) {
         let parents: Vec<_> =
             change.path().ancestors().skip(1).take_while(|p| !p.exists()).collect();
         for parent in parents.into_iter().rev() {

@@ -14,14 +14,14 @@ const TABLE: &str = "crio.runtime";
 const TABLES: [&str; 2] = ["crio", "runtime"];
 
 /// Plans the changes of `install crio`.
-pub fn plan(config: &Path, program: &Program) -> Result<EngineChanges> {
+pub(crate) fn plan(config: &Path, program: &Program) -> Result<EngineChanges> {
     let mut plan = EngineChanges::default();
     let drop_ins = config.with_file_name("crio.conf.d");
     hooks_dir::add_hook_file(&mut plan, program)?;
     let files = hooks_dir::files(&[config], &drop_ins)?;
     let in_force = hooks_dir::in_force(&files, &TABLES)?;
     let ours = hooks_dir::own_file(&drop_ins, "99-oci-coredump.conf", &files, &TABLES)?;
-    if let Some(text) = hooks_dir::drop_in(in_force, &[hooks_dir::STANDARD], TABLE) {
+    if let Some(text) = hooks_dir::drop_in(in_force, TABLE) {
         plan.add(Change::file(&ours, text)?);
         plan.notes.push(
             "`systemctl restart crio` makes the directory known; running containers go on".into(),

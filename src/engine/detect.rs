@@ -24,12 +24,12 @@ const SIGNS: [(Engine, &[&str]); 4] = [
 ];
 
 /// The engines of this host.
-pub fn detect() -> Vec<Engine> {
+pub(crate) fn detect() -> Vec<Engine> {
     among(|path| path.exists())
 }
 
 /// The engines of this host that serve a kubelet.
-pub fn of_kubernetes() -> Vec<Engine> {
+pub(crate) fn of_kubernetes() -> Vec<Engine> {
     detect().into_iter().filter(|e| matches!(e, Engine::Containerd | Engine::Crio)).collect()
 }
 

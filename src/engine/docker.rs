@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// The runtime's name in daemon.json.
-pub const NAME: &str = "oci-coredump";
+pub(crate) const NAME: &str = "oci-coredump";
 
 fn parse(text: &str) -> Result<Map<String, Value>> {
     if text.trim().is_empty() {
@@ -28,7 +28,7 @@ fn print(map: Map<String, Value>) -> Result<String> {
 ///
 /// # Errors
 /// The text is not a daemon.json.
-pub fn add(text: &str, runtime: &str, default: bool) -> Result<(String, bool)> {
+pub(crate) fn add(text: &str, runtime: &str, default: bool) -> Result<(String, bool)> {
     let mut map = parse(text)?;
     let free =
         matches!(map.get("default-runtime").map(Value::as_str), None | Some(Some("runc" | NAME)));
@@ -49,7 +49,7 @@ pub fn add(text: &str, runtime: &str, default: bool) -> Result<(String, bool)> {
 ///
 /// # Errors
 /// The text is not a daemon.json.
-pub fn remove(text: &str) -> Result<String> {
+pub(crate) fn remove(text: &str) -> Result<String> {
     let mut map = parse(text)?;
     if let Some(runtimes) = map.get_mut("runtimes").and_then(Value::as_object_mut) {
         runtimes.shift_remove(NAME);
@@ -67,14 +67,14 @@ pub fn remove(text: &str) -> Result<String> {
 ///
 /// # Errors
 /// The text is not a daemon.json.
-pub fn runtime(text: &str) -> Result<(Option<PathBuf>, Option<String>)> {
+pub(crate) fn runtime(text: &str) -> Result<(Option<PathBuf>, Option<String>)> {
     let map = parse(text)?;
     let path = map.get("runtimes").and_then(|r| r[NAME]["path"].as_str()).map(PathBuf::from);
     Ok((path, map.get("default-runtime").and_then(Value::as_str).map(str::to_owned)))
 }
 
 /// Plans the changes of `install docker`.
-pub fn plan(config: &Path, options: &Options, program: &Program) -> Result<EngineChanges> {
+pub(crate) fn plan(config: &Path, options: &Options, program: &Program) -> Result<EngineChanges> {
     let mut plan = EngineChanges::default();
     let link = program.runtime();
     match std::fs::canonicalize(&link) {

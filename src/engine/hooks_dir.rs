@@ -38,22 +38,13 @@ pub(super) fn in_force(
     Ok(found)
 }
 
-/// The text of a drop-in that adds `wanted` to the list in force; `None` if it is in the list.
-pub(super) fn drop_in(
-    in_force: Option<Vec<String>>,
-    wanted: &[&str],
-    table: &str,
-) -> Option<String> {
-    let mut list = in_force.unwrap_or_else(|| vec![STANDARD.to_owned()]);
-    let missing: Vec<_> = wanted
-        .iter()
-        .filter(|w| !list.iter().any(|l| Path::new(l) == Path::new(w)))
-        .map(|w| (*w).to_owned())
-        .collect();
-    if missing.is_empty() {
+/// The text of a drop-in that adds [`STANDARD`] to the list in force; `None` if it is in the list.
+pub(super) fn drop_in(in_force: Option<Vec<String>>, table: &str) -> Option<String> {
+    let mut list = in_force?;
+    if list.iter().any(|dir| Path::new(dir) == Path::new(STANDARD)) {
         return None;
     }
-    list.extend(missing);
+    list.push(STANDARD.to_owned());
     let list: Array = list.into_iter().collect();
     Some(format!(
         "# Written by `oci-coredump install`, removed by `oci-coredump uninstall`.\n[{table}]\n\
@@ -147,9 +138,9 @@ mod tests {
         );
         assert_eq!(in_force(&of(&["[engine]\nx = 1"]), &["engine"]).unwrap(), None);
         assert!(in_force(&of(&["="]), &["engine"]).is_err());
-        assert_eq!(drop_in(None, &[STANDARD], "engine"), None);
-        assert_eq!(drop_in(Some(vec![format!("{STANDARD}/")]), &[STANDARD], "engine"), None);
-        let text = drop_in(Some(vec!["/b".into()]), &[STANDARD], "crio.runtime").unwrap();
+        assert_eq!(drop_in(None, "engine"), None);
+        assert_eq!(drop_in(Some(vec![format!("{STANDARD}/")]), "engine"), None);
+        let text = drop_in(Some(vec!["/b".into()]), "crio.runtime").unwrap();
         assert_eq!(
             in_force(&of(&[&text]), &["crio", "runtime"]).unwrap(),
             Some(vec!["/b".into(), STANDARD.into()])

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
+pub(crate) enum Severity {
     /// As it should be.
     Good,
     /// It may be intended.
@@ -21,10 +21,8 @@ pub enum Severity {
 
 /// One finding in a line, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad it is.
+pub(crate) struct Finding {
     pub state: Severity,
-    /// What was found.
     pub text: String,
     /// What to do, if anything.
     pub hint: Option<String>,
@@ -43,7 +41,7 @@ fn broken(text: impl Into<String>, hint: impl Into<String>) -> Finding {
 }
 
 /// Checks one engine. `config`: its configuration file, if it is not at the usual path.
-pub fn inspect(engine: Engine, config: Option<&Path>, program: &Program) -> Vec<Finding> {
+pub(crate) fn inspect(engine: Engine, config: Option<&Path>, program: &Program) -> Vec<Finding> {
     let usual = config.is_none();
     let config = config.unwrap_or(engine.config());
     let found = match engine {
@@ -68,7 +66,7 @@ pub fn inspect(engine: Engine, config: Option<&Path>, program: &Program) -> Vec<
 }
 
 /// Whether the engine is on this machine: its program, or a configuration of it.
-pub fn is_there(engine: Engine) -> bool {
+pub(crate) fn is_there(engine: Engine) -> bool {
     let name = match engine {
         Engine::Docker => "dockerd",
         other => other.name(),
@@ -116,12 +114,6 @@ fn by_hooks(
             serde_json::from_str(&text).with_context(|| file.display().to_string())?;
         let stages: Vec<&str> =
             value["stages"].as_array().into_iter().flatten().filter_map(|s| s.as_str()).collect();
-        if tables[0] == "crio" && stages.contains(&"precreate") {
-            found.push(broken(
-                format!("{} has the stage precreate: CRI-O does not start with it", file.display()),
-                "move it to a directory of podman's own",
-            ));
-        }
         match value["hook"]["path"].as_str() {
             None => found
                 .push(broken(format!("{} names no program", file.display()), "run `make install`")),

@@ -8,23 +8,23 @@
 //! at run time:       runtime    Docker, ctr: an OCI runtime that edits the bundle and then
 //!                               executes the real one
 //!                    nri        containerd, CRI-O: a plugin that adjusts new containers
-//!                    precreate  podman: edits the configuration before the runtime sees it
 //! ```
 
-pub mod change;
+#[cfg(test)]
+mod cases;
+pub(crate) mod change;
 mod change_log;
-pub mod containerd;
-pub mod crio;
-pub mod detect;
-pub mod docker;
+pub(crate) mod containerd;
+pub(crate) mod crio;
+pub(crate) mod detect;
+pub(crate) mod docker;
 mod hooks_dir;
-pub mod inspect;
+pub(crate) mod inspect;
 pub mod nri;
 mod options;
-pub mod podman;
-pub mod precreate;
+pub(crate) mod podman;
 pub mod runtime;
-pub mod spec;
+pub(crate) mod spec;
 
 pub use options::{Engine, Options, Program, RUNTIME_NAME};
 
@@ -45,7 +45,7 @@ fn plan(
     match engine {
         Engine::Docker => docker::plan(config, options, program),
         Engine::Containerd => containerd::plan(config, options, program),
-        Engine::Podman => podman::plan(config, options, program),
+        Engine::Podman => podman::plan(config, program),
         Engine::Crio => crio::plan(config, program),
     }
 }

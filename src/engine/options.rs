@@ -66,10 +66,6 @@ pub struct Options {
     /// docker: use it only for containers that are started with `--runtime oci-coredump`.
     #[arg(long, requires = "engine")]
     pub no_default: bool,
-    /// podman: set RLIMIT_CORE in the configuration too, with a precreate hook in a directory
-    /// that CRI-O does not read.
-    #[arg(long, requires = "engine")]
-    pub precreate: bool,
 }
 
 /// This program, at a path where engines can find it.

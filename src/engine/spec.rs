@@ -11,16 +11,16 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// The stages that the hook is added to.
-pub const STAGES: [&str; 3] = ["createRuntime", "poststart", "poststop"];
+pub(crate) const STAGES: [&str; 3] = ["createRuntime", "poststart", "poststop"];
 
 /// Seconds that a runtime waits for the hook.
-pub const HOOK_TIMEOUT: u64 = 10;
+pub(crate) const HOOK_TIMEOUT: u64 = 10;
 
 const CORE: &str = "RLIMIT_CORE";
 
 /// The request of a container, as far as the specification needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asks {
+pub(crate) struct Asks {
     /// The RLIMIT_CORE that it requests, in bytes, `u64::MAX` for unlimited; `None`
     /// for any that allows a core.
     pub limit: Option<u64>,
@@ -50,7 +50,11 @@ pub(crate) fn asks(
 /// limit is changed. The hard limit stays what is there, or `reach`, which the container would
 /// inherit: a runtime may not be allowed to exceed that, and a container must not fail for want of
 /// a core. (The hook, which can try, raises it where it may.)
-pub fn core_limit(asked: Option<u64>, there: Option<(u64, u64)>, reach: u64) -> Option<(u64, u64)> {
+pub(crate) fn core_limit(
+    asked: Option<u64>,
+    there: Option<(u64, u64)>,
+    reach: u64,
+) -> Option<(u64, u64)> {
     let wanted = asked.unwrap_or(u64::MAX);
     let new = match there {
         // Somebody set it deliberately.
@@ -68,7 +72,7 @@ pub fn core_limit(asked: Option<u64>, there: Option<(u64, u64)>, reach: u64) -> 
 ///
 /// # Errors
 /// The text is not a config.json.
-pub fn edit(
+pub(crate) fn edit(
     text: &[u8],
     bundle: Option<&Path>,
     config: &Config,
@@ -103,7 +107,7 @@ pub fn edit(
 ///
 /// # Errors
 /// The text is not a process of a config.json.
-pub fn edit_process(text: &[u8], limit: u64, reach: u64) -> Result<Option<Vec<u8>>> {
+pub(crate) fn edit_process(text: &[u8], limit: u64, reach: u64) -> Result<Option<Vec<u8>>> {
     let mut process: Value = serde_json::from_slice(text).context("process")?;
     // A soft limit that the engine set deliberately stays: only the engine knows which it is.
     let asked = (core_limit_of(object(&mut process, "process")?)?
@@ -115,7 +119,7 @@ pub fn edit_process(text: &[u8], limit: u64, reach: u64) -> Result<Option<Vec<u8
 }
 
 /// Adds our hooks to the present ones, unless they are among them. Returns whether any was missing.
-pub fn add_hooks(spec: &mut Map<String, Value>, program: &Path) -> Result<bool> {
+pub(crate) fn add_hooks(spec: &mut Map<String, Value>, program: &Path) -> Result<bool> {
     let program = program.to_str().context("the path of this program is not UTF-8")?;
     let hooks = object(spec.entry("hooks").or_insert(Value::Null), "hooks")?;
     let mut changed = false;

@@ -28,7 +28,6 @@ pub(super) struct Changes {
 /// A change that takes the container's file system to revert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum InContainer {
-    /// This directory was made.
     Directory(PathBuf),
     /// The container has a directory in the store.
     StoreDirectory,
@@ -36,7 +35,6 @@ pub(super) enum InContainer {
     Mount {
         /// Where in the container.
         onto: PathBuf,
-        /// Which one.
         source: PathBuf,
     },
     /// The files that the container sees as its sysctls were written.

@@ -28,7 +28,7 @@ const MAX: usize = 4 << 20;
 
 /// A running container that `enable` is to work on.
 #[derive(Clone, Debug)]
-pub struct RunningContainer {
+pub(crate) struct RunningContainer {
     /// Its ID, and the names that its engine gives it.
     pub names: Names,
     /// PID of one of its processes.
@@ -40,7 +40,7 @@ pub struct RunningContainer {
 ///
 /// # Errors
 /// What could not be done. Nothing of it is left then.
-pub fn enable(
+pub(crate) fn enable(
     target: &RunningContainer,
     wishes: &Annotations,
     config: &Config,
@@ -85,7 +85,7 @@ pub fn enable(
 /// # Errors
 /// The container was not enabled; or something could not be undone. Then that is kept, and the
 /// container stays registered, so that it can be disabled again.
-pub fn disable(id: &str, config: &Config) -> Result<()> {
+pub(crate) fn disable(id: &str, config: &Config) -> Result<()> {
     let registry = Registry::open().context("no container is registered")?;
     let entry = registry.get(id).with_context(|| format!("container {id} is not registered"))?;
     let Some(changes) = changes_of(&registry, &entry)? else {
@@ -150,7 +150,7 @@ fn site<'a>(
 ///
 /// # Errors
 /// There is none, or there are several.
-pub fn find(word: &str) -> Result<String> {
+pub(crate) fn find(word: &str) -> Result<String> {
     let registry = Registry::open().context("no container is registered")?;
     let is = |e: &Entry| e.names.is_called(word);
     let ids = registry.ids()?;

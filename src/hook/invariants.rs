@@ -10,7 +10,7 @@ use crate::identity::Identity;
 use std::path::Path;
 
 /// Reads a state, as a runtime passes it on stdin.
-pub fn state(text: &[u8]) {
+pub(crate) fn state(text: &[u8]) {
     let Ok(state) = State::parse(text) else { return };
     crate::registry::check_id(&state.id).expect("it was checked");
     assert!(state.bundle.is_absolute() && state.process().map_or(true, |pid| pid > 1));
@@ -18,7 +18,7 @@ pub fn state(text: &[u8]) {
 }
 
 /// A config.json, from parsing to the plan.
-pub fn bundle(text: &[u8]) {
+pub(crate) fn bundle(text: &[u8]) {
     let Ok(annotations) = bundle::annotations(text) else { return };
     crate::invariants::asked(&annotations);
     let names = Identity::at("c", &annotations, text, Path::new("/bundle")).names;

@@ -4,10 +4,10 @@
 mod apply;
 mod bundle;
 mod change;
-pub mod enable;
+pub(crate) mod enable;
 mod inside;
 #[cfg(any(test, fuzzing))]
-pub mod invariants;
+pub(crate) mod invariants;
 mod other_kernel;
 mod plan;
 mod processes;

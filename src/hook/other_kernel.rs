@@ -49,6 +49,7 @@ mod tests {
     fn programs() {
         for monitor in [
             "qemu-system-x86_64",
+            "qemu-system-aarch64",
             "qemu-kvm",
             "cloud-hypervisor",
             "firecracker",

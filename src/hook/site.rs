@@ -11,7 +11,6 @@ pub(super) struct Site<'a> {
     pub config: &'a Config,
     /// The user whose hook this is.
     pub who: Who,
-    /// The container's ID.
     pub id: &'a str,
     /// The container's first process, by its directory in /proc.
     pub process: Proc,

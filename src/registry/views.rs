@@ -8,14 +8,12 @@ use std::os::fd::OwnedFd;
 /// A sysctl of `kernel` of which a container has a view of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sysctl {
-    /// The pattern.
     CorePattern,
     /// Whether the PID is appended.
     CoreUsesPid,
 }
 
 impl Sysctl {
-    /// Both.
     pub(crate) const ALL: [Sysctl; 2] = [Sysctl::CorePattern, Sysctl::CoreUsesPid];
 
     /// Its file in /proc/sys/kernel.

@@ -3,6 +3,7 @@
 
 mod extents;
 mod identity;
+mod json;
 mod lock;
 mod open;
 mod replace;
@@ -10,6 +11,7 @@ mod replace;
 pub(crate) use extents::{clone_of, copy_whole, extents};
 pub use identity::{FileId, FileIdentity, identity};
 pub(crate) use identity::{Stat, identity_at, stat, stat_at};
+pub(crate) use json::JsonFile;
 pub(crate) use lock::{lock, lock_within, open_lock, try_lock, unlock};
 pub use open::set_umask;
 pub(crate) use open::{

@@ -11,6 +11,15 @@ pub(crate) fn version() -> (u32, u32) {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
+/// Bytes of a page of memory: 4 KiB; on some machines of AArch64 16 or 64 KiB. Makes no system call.
+///
+/// # References
+/// sysconf(3), `_SC_PAGESIZE`.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: the call returns a number and touches no memory of ours.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.cast_unsigned()
+}
+
 /// Time since boot, including suspend. Unlike the wall clock it cannot be set.
 ///
 /// # References

@@ -1,13 +1,12 @@
 //! The memory of another process.
 
+use super::kernel::page_size;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use rustix::io::Errno;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-
-const PAGE: usize = 4096;
 
 /// A part of an address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +51,7 @@ impl ProcessMemory {
     /// proc_pid_mem(5): a read is at the end of the file then, else it fails where nothing is
     /// mapped, as in the last page that an offset can name.
     pub(crate) fn exists(&self) -> bool {
-        const NOWHERE: u64 = i64::MAX as u64 & !0xfff;
+        const NOWHERE: u64 = i64::MAX as u64 & !0xffff;
         loop {
             match rustix::io::pread(&self.mem, &mut [0u8; 1], NOWHERE) {
                 Err(Errno::INTR) => {}
@@ -120,7 +119,8 @@ impl ProcessMemory {
                 Ok(n) => n,
                 Err(Errno::INTR) => continue,
                 Err(Errno::IO | Errno::FAULT) => {
-                    let n = (PAGE - address as usize % PAGE).min(buffer.len());
+                    let page = page_size() as usize;
+                    let n = (page - address as usize % page).min(buffer.len());
                     buffer[..n].fill(0);
                     n
                 }

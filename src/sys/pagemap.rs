@@ -1,12 +1,11 @@
 //! Finds the pages of a process that exist, to distinguish a page of zeros that the program wrote
 //! from one that was never touched.
 
+use super::kernel::page_size;
 use linux_raw_sys::general::{
     PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED, page_region, pm_scan_arg,
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-
-const PAGE: u64 = 4096;
 
 const NOTHING: page_region = page_region { start: 0, end: 0, categories: 0 };
 
@@ -30,7 +29,6 @@ pub(crate) struct Pagemap(OwnedFd);
 pub(crate) type Run = (u64, u64);
 
 impl Pagemap {
-    /// Wraps an open /proc/PID/pagemap.
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Pagemap(fd)
     }
@@ -40,7 +38,7 @@ impl Pagemap {
     /// leaves a hole for all others.
     pub(crate) fn emitted(&self, address: u64) -> bool {
         let mut runs = Vec::new();
-        self.runs(address, address + PAGE, 1, &mut runs).is_ok() && !runs.is_empty()
+        self.runs(address, address + page_size(), 1, &mut runs).is_ok() && !runs.is_empty()
     }
 
     /// Appends the runs of such pages between `start` and `end`, at most `pages` pages, and returns
@@ -63,7 +61,7 @@ impl Pagemap {
                 Ok(looked)
             }
             // KERNEL(6.7): drop when PAGEMAP_SCAN can be assumed.
-            Err(_) => self.entries(start, end.min(start + pages * PAGE), out),
+            Err(_) => self.entries(start, end.min(start + pages * page_size()), out),
         }
     }
 
@@ -109,21 +107,22 @@ impl Pagemap {
     /// The same, from the entries themselves: bits 63 (present) and 62 (swapped).
     fn entries(&self, start: u64, end: u64, out: &mut Vec<Run>) -> rustix::io::Result<u64> {
         let mut buffer = [0u8; 512 * 8];
+        let page = page_size();
         let mut at = start;
         while at < end {
-            let wanted = buffer.len().min(((end - at) / PAGE * 8) as usize);
-            let got = rustix::io::pread(&self.0, &mut buffer[..wanted], at / PAGE * 8)?;
+            let wanted = buffer.len().min(((end - at) / page * 8) as usize);
+            let got = rustix::io::pread(&self.0, &mut buffer[..wanted], at / page * 8)?;
             if got < 8 {
                 return Ok(end);
             }
             for entry in buffer[..got].chunks_exact(8) {
                 if u64::from_ne_bytes(entry.try_into().expect("eight bytes")) >> 62 != 0 {
                     match out.last_mut() {
-                        Some(last) if last.1 == at => last.1 = at + PAGE,
-                        _ => out.push((at, at + PAGE)),
+                        Some(last) if last.1 == at => last.1 = at + page,
+                        _ => out.push((at, at + page)),
                     }
                 }
-                at += PAGE;
+                at += page;
             }
         }
         Ok(end)

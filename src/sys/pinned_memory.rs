@@ -2,6 +2,7 @@
 //! read of /proc/PID/mem, and until that ends the kernel does not tear the memory down. The read
 //! waits for a page of ours that never arrives (userfaultfd).
 
+use super::kernel::page_size;
 use anyhow::{Context, Result, ensure};
 use linux_raw_sys::general::{
     UFFD_API, UFFDIO_REGISTER_MODE_MISSING, uffdio_api, uffdio_range, uffdio_register,
@@ -9,8 +10,6 @@ use linux_raw_sys::general::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-
-const PAGE: usize = 4096;
 
 mod ioctl {
     use linux_raw_sys::general::{uffdio_api, uffdio_register};
@@ -52,17 +51,18 @@ impl Hold {
         let mut api = uffdio_api { api: UFFD_API.into(), features: 0, ioctls: 0 };
         // SAFETY: the structure is of the size that the request encodes and lives for the call.
         unsafe { ioctl::api(uffd.as_raw_fd(), &mut api) }.context("ioctl(UFFDIO_API)")?;
+        let size = page_size();
         // SAFETY: a new anonymous mapping wherever the kernel likes; nothing of ours is there.
         let page = unsafe {
             rustix::mm::mmap_anonymous(
                 std::ptr::null_mut(),
-                PAGE,
+                size as usize,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::PRIVATE,
             )
         }
         .context("mmap")? as usize;
-        let range = uffdio_range { start: page as u64, len: PAGE as u64 };
+        let range = uffdio_range { start: page as u64, len: size };
         let mut register =
             uffdio_register { range, mode: UFFDIO_REGISTER_MODE_MISSING.into(), ioctls: 0 };
         // SAFETY: as above; the range is the mapping just made.

@@ -12,9 +12,7 @@ const MOST: usize = 16 << 20;
 /// What a program has written, and whether it succeeded.
 #[derive(Debug, Default)]
 pub(crate) struct ToolOutput {
-    /// Its standard output.
     pub out: Vec<u8>,
-    /// Its standard error.
     pub err: Vec<u8>,
     /// Whether its exit status is 0.
     pub success: bool,

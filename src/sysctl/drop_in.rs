@@ -48,7 +48,6 @@ pub(crate) fn write(until: Until, pattern: &str) {
     }
 }
 
-/// Removes both files.
 pub(super) fn remove() {
     for until in [Until::Boot, Until::Removed] {
         let Ok(dir) = file::open_dir(Path::new(until.directory())) else { continue };

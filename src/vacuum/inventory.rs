@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// One crash.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     pub(super) name: OsString,
@@ -124,7 +123,6 @@ impl Inventory {
         self.items.iter().filter(is).collect()
     }
 
-    /// Number of kept binaries.
     pub(crate) fn binaries(&self) -> usize {
         self.sizes.len()
     }

@@ -10,11 +10,8 @@ use std::path::Path;
 
 /// The core in the store of one record.
 pub(super) struct StoredCore {
-    /// Its directory.
     pub dir: OwnedFd,
-    /// Its name there.
     pub name: OsString,
-    /// Device and inode number.
     pub id: FileId,
     /// Bytes on disk that removing it frees.
     pub bytes: u64,

@@ -60,7 +60,6 @@ impl<'a> Container<'a> {
         self.call(&["kill", &self.bundle.id, "KILL"])
     }
 
-    /// Runs the runtime's `delete`.
     pub(super) fn delete(&self) -> Result<RuntimeOutput> {
         self.call(&["delete", &self.bundle.id])
     }

@@ -33,7 +33,6 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-/// Prints them.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let registration = |shell: &dyn EnvCompleter| -> Result<Vec<u8>> {
         let mut text = Vec::new();

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-/// How it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
@@ -19,11 +18,8 @@ pub(super) enum Verdict {
 pub(super) struct Check {
     /// What was looked at, in a word or two.
     pub check: &'static str,
-    /// How it is.
     pub verdict: Verdict,
-    /// What was found.
     pub text: String,
-    /// What to do.
     pub hint: Option<String>,
 }
 
@@ -37,7 +33,6 @@ pub(super) fn warning(check: &'static str, text: impl Into<String>, hint: &str) 
     Check { check, verdict: Verdict::Warning, text: text.into(), hint: Some(hint.into()) }
 }
 
-/// A check that failed.
 pub(super) fn failure(check: &'static str, text: impl Into<String>, hint: &str) -> Check {
     Check { check, verdict: Verdict::Failure, text: text.into(), hint: Some(hint.into()) }
 }

@@ -1,7 +1,7 @@
 //! Where the kernel sends crashes, and where those go that are no container's.
 
 use super::check::{Check, failure, ok, warning};
-use crate::config::{Config, Mode};
+use crate::config::{Config, KernelInterface, Mode};
 use crate::pattern::Handler;
 use crate::store::Store;
 use crate::sys::user::{self, Who};
@@ -29,12 +29,62 @@ pub(super) fn patterns(config: &Config) -> Vec<Check> {
         }];
     }
     let saved = Store::peek(config).and_then(|s| Saved::load(&s).ok()).flatten();
-    let mut all = vec![owner(config, &now, saved.as_ref())];
+    let mut all = match now == sysctl::SOCKET_PATTERN {
+        true => vec![served()],
+        false => vec![owner(config, &now, saved.as_ref())],
+    };
+    if sysctl::is_ours(&now) && config.mode == Mode::Dispatch {
+        all.extend(interface(config, &now));
+    }
     if sysctl::is_ours(&now) {
         all.extend(pipe_limit());
         all.push(forwarding(saved.as_ref()));
     }
     all
+}
+
+/// The kernel connects to the socket.
+fn served() -> Check {
+    match sysctl::is_served() {
+        true => ok(CHECK, "crashes come to this program, through its coredump socket"),
+        false => failure(
+            CHECK,
+            format!("nobody serves {}: every core on this host is lost", sysctl::SOCKET),
+            "start oci-coredump-serve.service; `oci-coredump watch --once` gives crashes to the \
+             pipe now",
+        ),
+    }
+}
+
+/// Which way crashes come, where that is another one than configured.
+fn interface(config: &Config, now: &str) -> Option<Check> {
+    const NAME: &str = "kernel interface";
+    if now == sysctl::SOCKET_PATTERN {
+        return match config.kernel_interface {
+            KernelInterface::Pipe => Some(warning(
+                NAME,
+                "the coredump socket, although kernel_interface = \"pipe\"",
+                "`oci-coredump watch --once`, or the next hook of any container, changes it",
+            )),
+            _ => Some(ok(NAME, "the coredump socket: the kernel starts no program for a crash")),
+        };
+    }
+    match config.kernel_interface {
+        KernelInterface::Pipe => None,
+        _ if !sysctl::has_socket() => {
+            Some(ok(NAME, "the pipe: this kernel has no coredump socket that asks (Linux 6.17)"))
+        }
+        _ if !sysctl::is_served() => Some(warning(
+            NAME,
+            format!("the pipe, since nobody serves {}", sysctl::SOCKET),
+            "start oci-coredump-serve.service, or `oci-coredump serve`",
+        )),
+        _ => Some(warning(
+            NAME,
+            "the pipe, although the coredump socket is served",
+            "oci-coredump.service changes it within seconds, else the next hook of any container",
+        )),
+    }
 }
 
 /// Whose the kernel's pattern is.

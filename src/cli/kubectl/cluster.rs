@@ -34,7 +34,6 @@ pub(super) struct Cluster {
 pub(super) struct Agent {
     /// The node that it runs on.
     pub node: String,
-    /// Its name.
     pub pod: String,
 }
 

@@ -106,13 +106,14 @@ fn stack_pointers_that_lead_nowhere() {
 
 #[test]
 fn many_threads_share_the_room() {
-    let threads: Vec<[u64; 3]> = (0..10_000u64).map(|i| [1, STACK + 0x200 * i, 0]).collect();
-    let stack = vec![7; 5 << 20];
-    let whole = core(&threads, &[(STACK, 5 << 20, 6, stack)], &[0, 0]);
+    let place = |i: u64| STACK + 0x1000 * i;
+    let threads: Vec<[u64; 3]> = (0..10_000).map(|i| [1, place(i), 0]).collect();
+    let segments: Vec<_> = (0..10_000).map(|i| (place(i), 0x100, 6, vec![7; 0x100])).collect();
+    let whole = core(&threads, &segments, &[0, 0]);
     let stacks = small(&whole, Keep::Stacks);
     let image = Image::parse(&stacks).unwrap();
     assert_eq!(image.notes.threads.len(), 10_000);
-    assert!(has(&stacks, STACK + 0x200 * 9_999, 4096).is_some(), "the last thread has no stack");
+    assert!(has(&stacks, place(9_999), 0x100).is_some(), "the last thread has no stack");
 }
 
 #[test]

@@ -8,18 +8,17 @@ use super::record_list;
 use crate::dump::policy::refusals::{Refusals, Tally, decide, kind};
 use crate::record::Record;
 use crate::store::Records;
-use crate::sys::{OwnedFd, file, kernel};
-use anyhow::{Context, Result, ensure};
+use crate::sys::file::{self, JsonFile};
+use crate::sys::{OwnedFd, kernel};
+use anyhow::{Result, ensure};
 use std::ffi::OsStr;
 use std::time::Duration;
 
 /// How long the lock of an account, or of a record, may be somebody else's.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Largest state that is read, in bytes.
-const MAX: usize = 64 << 10;
-
-const FILE: &str = "refusals";
+/// What was told of the account already.
+const FILE: JsonFile = JsonFile("refusals", 64 << 10);
 
 /// Tells of a crash without a core. `account`: the directory of the account's limits; without one
 /// each crash has a record of its own. `most`: records that the account may have. Returns whether
@@ -39,10 +38,7 @@ pub(super) fn tell(
     };
     let lock = file::reopen_dir(dir)?;
     ensure!(file::lock_within(&lock, PATIENCE)?, "the account is locked by another process");
-    let text = file::open_read(dir, FILE.as_ref()).ok();
-    let text = text.and_then(|f| file::read_bounded(f, MAX, FILE).ok()).unwrap_or_default();
-    // What is damaged is forgotten.
-    let mut told: Refusals = serde_json::from_slice(&text).unwrap_or_default();
+    let mut told: Refusals = FILE.read(dir);
     let now = kernel::since_boot().as_millis() as u64;
     let way = decide(&mut told, kind(record), now);
     if way == Tally::Begin {
@@ -50,8 +46,7 @@ pub(super) fn tell(
         told.sums.insert(kind(record).to_owned(), (name.to_string_lossy().into_owned(), now));
     }
     if !matches!(way, Tally::Count(_)) {
-        let text = serde_json::to_vec(&told).context("refusals to JSON")?;
-        file::replace(dir, FILE.as_ref(), &text, 0o600)?;
+        FILE.replace(dir, &told)?;
     }
     drop(lock);
     let own = way == Tally::Own;

@@ -7,7 +7,7 @@
 //! hold. The word lies in a thread's own block or in a small area of data; the futexes are found
 //! from the heads of their lists.
 
-use super::pages::PAGE;
+use super::pages::page_size;
 use super::parallel;
 use super::source::{CrashedMemory, Failed};
 use super::stop::Stop;
@@ -24,10 +24,6 @@ const SMALL: u64 = 256 << 10;
 
 /// ... as long as there are no more than this many bytes of them.
 const MOST: u64 = 4 << 20;
-
-/// Where a thread keeps what the kernel writes when it ends: pages around its thread pointer, where
-/// C libraries keep the thread's block.
-const AROUND: u64 = 2 * PAGE;
 
 /// The kernel follows a list of robust futexes no further than this: `ROBUST_LIST_LIMIT`.
 const LONGEST: usize = 2048;
@@ -53,7 +49,8 @@ impl Release<'_> {
         threads: &[u64],
         target: &Arc<Target>,
     ) -> Result<Option<Spans>, Failed> {
-        // On other architectures than x86-64 nothing says where the threads' blocks are.
+        // Of other architectures than x86-64 and AArch64 it is not known where the threads' blocks
+        // are.
         if threads.is_empty() {
             return Ok(None);
         }
@@ -112,9 +109,12 @@ fn areas(head: &Head, files: &[u64], threads: &[u64]) -> Spans {
     let loads =
         head.loads.iter().filter(|load| files.binary_search(&load.address).is_ok() || small(load));
     let mut spans: Spans = loads.map(|load| (load.address, load.address + load.size)).collect();
+    // Where a thread keeps what the kernel writes when it ends: C libraries have the thread's block
+    // behind the thread pointer, or, on AArch64, before it.
+    let page = page_size();
     for pointer in threads {
-        let start = (pointer & !(PAGE - 1)).saturating_sub(AROUND - PAGE);
-        spans.push((start, start.saturating_add(2 * AROUND)));
+        let start = (pointer & !(page - 1)).saturating_sub(page);
+        spans.push((start, start.saturating_add(4 * page)));
     }
     spans
 }
@@ -133,12 +133,13 @@ fn robust(source: &CrashedMemory) -> Spans {
             .map_or(0, |()| u64::from_ne_bytes(bytes))
     };
     let mut pages = Spans::new();
+    let size = page_size();
     for head in &source.robust {
         let offset = word(head + 8);
         // The lowest bit of an entry tells something else.
         let mut mark = |entry: u64| {
-            let page = (entry & !1).wrapping_add(offset) & !(PAGE - 1);
-            pages.push((page, page.saturating_add(PAGE)));
+            let page = (entry & !1).wrapping_add(offset) & !(size - 1);
+            pages.push((page, page.saturating_add(size)));
         };
         let pending = word(head + 16);
         if pending != 0 {

@@ -118,7 +118,6 @@ fn reduce<I: AsFd, S: Sink>(
 /// [`Stop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// The file is whole.
     Done,
     /// The lane is not for this core, and has done nothing.
     Skip,

@@ -1,31 +1,34 @@
 //! Pages: the kernel's unit for memory in a core, and which of them hold only zeros.
 
-/// Bytes of a page. A core with a smaller limit is not made at all, as in the kernel
-/// (`min_coredump`).
-pub(crate) const PAGE: u64 = 4096;
+/// Bytes of a page of this kernel, the unit in which it emits memory. A core with a smaller limit
+/// is not made at all, as in the kernel (`min_coredump`).
+pub(crate) use crate::sys::kernel::page_size;
+
+/// Bytes of the smallest hole: a block of nearly all file systems, and never more than a page.
+const BLOCK: usize = 4096;
 
 /// What the kernel may send ahead, and the most that is held in memory.
 pub(crate) const CHUNK: usize = 1 << 20;
 
-/// The runs of pages that do not hold zeros only; what lies between becomes a hole. The last page
+/// The runs of blocks that do not hold zeros only; what lies between becomes a hole. The last block
 /// may be short.
 pub(crate) fn runs(bytes: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-    const SIZE: usize = PAGE as usize;
     let mut at = 0;
     std::iter::from_fn(move || {
-        let page = |at: usize| &bytes[at..bytes.len().min(at + SIZE)];
-        while at < bytes.len() && is_zero(page(at)) {
-            at += SIZE;
+        let block = |at: usize| &bytes[at..bytes.len().min(at + BLOCK)];
+        while at < bytes.len() && is_zero(block(at)) {
+            at += BLOCK;
         }
         let start = at;
-        while at < bytes.len() && !is_zero(page(at)) {
-            at += SIZE;
+        while at < bytes.len() && !is_zero(block(at)) {
+            at += BLOCK;
         }
         (start < bytes.len()).then(|| start..bytes.len().min(at))
     })
 }
 
-pub(crate) fn is_zero(page: &[u8]) -> bool {
-    const ZERO: [u8; PAGE as usize] = [0; PAGE as usize];
-    page == &ZERO[..page.len()]
+/// Whether all bytes are zero.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    const ZERO: [u8; BLOCK] = [0; BLOCK];
+    bytes.chunks(BLOCK).all(|block| block == &ZERO[..block.len()])
 }

@@ -36,7 +36,11 @@ const STUCK: Duration = Duration::from_secs(2);
 /// Whether the lane can give the file that the stream would give, and the mapped files if so.
 /// `room`: how many bytes may be emitted; a limit that could act is exact only on the stream.
 pub(crate) fn suits(head: &Head, files: Option<&[u8]>, room: u64) -> Option<Vec<u64>> {
-    let plain = head.is_wide() && head.segments < 0xffff && head.end >= WORTH && head.end <= room;
+    let plain = head.is_wide()
+        && !head.has_more
+        && head.segments < 0xffff
+        && head.end >= WORTH
+        && head.end <= room;
     // Without the list of mapped files nothing says which pages may be left out.
     files.filter(|_| plain).and_then(starts_of_files)
 }
@@ -272,6 +276,7 @@ mod tests {
     use crate::sys::counter::Counter;
     use crate::sys::filesystem::FsType;
     use crate::sys::filter;
+    use crate::sys::kernel::page_size;
     use crate::sys::memory::ProcessMemory;
     use crate::sys::pagemap::Pagemap;
     use crate::sys::pidfd;
@@ -283,8 +288,8 @@ mod tests {
     fn works_under_its_filter() {
         let memory: Vec<u8> =
             (0..4 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        let address = (memory.as_ptr() as u64).next_multiple_of(4096);
-        let size = (memory.len() as u64 - 4096) & !4095;
+        let address = (memory.as_ptr() as u64).next_multiple_of(page_size());
+        let size = (memory.len() as u64 - page_size()) & !(page_size() - 1);
         let me = Proc::open(std::process::id() as i32).unwrap();
         let pidfd = pidfd::open(std::process::id() as i32).unwrap();
         let mem = ProcessMemory::new(std::process::id() as i32, me.open_file("mem").unwrap());

@@ -9,7 +9,7 @@
 
 use super::input::{Input, READ};
 use super::output::CoreOutput;
-use super::pages::{PAGE, is_zero};
+use super::pages::{is_zero, page_size};
 use super::sink::Sink;
 use super::source::CrashedMemory;
 use super::stop::{Bounds, Stop};
@@ -41,11 +41,9 @@ pub(crate) fn body<I: AsFd, S: Sink>(
 /// What the start of a core told.
 #[derive(Default)]
 pub(crate) struct Start {
-    /// The head itself.
     pub head: Head,
     /// The contents of NT_FILE, if there is one.
     pub files: Option<Vec<u8>>,
-    /// The thread pointers.
     pub threads: Vec<u64>,
 }
 
@@ -75,10 +73,10 @@ pub(crate) fn head<I: AsFd, S: Sink>(
         gap(input, output, 4)?;
         if note.is_files() {
             unit_kept(input, output, note.content, files.insert(Vec::new()))?;
-        } else if note.is_registers() {
+        } else if let Some(place) = head.thread_pointer_in(note) {
             registers.clear();
             unit_kept(input, output, note.content, &mut registers)?;
-            threads.extend(Head::thread_pointer(&registers));
+            threads.extend(place.read(&registers));
         } else {
             for part in note.parts() {
                 unit(input, output, part)?;
@@ -86,7 +84,7 @@ pub(crate) fn head<I: AsFd, S: Sink>(
         }
         gap(input, output, 4)?;
     }
-    gap(input, output, PAGE)?;
+    gap(input, output, page_size())?;
     Ok(Start { head, files, threads })
 }
 
@@ -142,7 +140,7 @@ fn gap<I: AsFd, S: Sink>(
     let n = output.position.next_multiple_of(align) - output.position;
     if n > 0 {
         let bytes = input.take(n as usize)?;
-        if align == PAGE {
+        if align == page_size() {
             output.skip(n)?;
         } else {
             output.put(bytes)?;
@@ -159,6 +157,7 @@ fn data<I: AsFd, S: Sink>(
     pagemap: Option<&Pagemap>,
 ) -> Result<(), Stop> {
     let mut loads = loads.iter().peekable();
+    let unit = page_size() as usize;
     loop {
         let chunk = input.peek(READ)?;
         let size = chunk.len();
@@ -169,10 +168,10 @@ fn data<I: AsFd, S: Sink>(
         let mut run = 0;
         let mut at = 0;
         while at < size {
-            let page = &chunk[at..size.min(at + PAGE as usize)];
+            let page = &chunk[at..size.min(at + unit)];
             let end = at + page.len();
             let offset = output.position + (at - run) as u64;
-            let hole = page.len() == PAGE as usize && is_zero(page);
+            let hole = page.len() == unit && is_zero(page);
             let free = hole
                 && !pagemap
                     .is_some_and(|m| address(&mut loads, offset).is_some_and(|a| m.emitted(a)));
@@ -180,7 +179,7 @@ fn data<I: AsFd, S: Sink>(
             if hole || fits.is_err() {
                 output.pages(&chunk[run..at])?;
                 fits?;
-                output.skip(PAGE)?;
+                output.skip(unit as u64)?;
                 run = end;
             }
             at = end;

@@ -7,7 +7,7 @@
 
 use super::input::{Input, READ};
 use super::output::CoreOutput;
-use super::pages::PAGE;
+use super::pages::page_size;
 use super::sink::Sink;
 use super::source::CrashedMemory;
 use super::stop::Stop;
@@ -97,7 +97,7 @@ impl Reduced {
         // Notes without a thread are no core.
         let small = SmallCore::by_address(&self.head, memory, keep).map_err(|_| Stop::Ended)?;
         small.write(&mut |bytes| {
-            for unit in bytes.chunks(PAGE as usize) {
+            for unit in bytes.chunks(page_size() as usize) {
                 output.account(output.position, unit.len() as u64)?;
                 output.put(unit)?;
             }
@@ -237,9 +237,9 @@ impl OfProcess<'_> {
         if is_given {
             runs.push((address, end));
         } else {
-            let last = end.checked_next_multiple_of(PAGE)?;
-            let pages = (last - address).div_ceil(PAGE);
-            self.source.pagemap.runs(address, last, pages, &mut runs).ok()?;
+            let page = page_size();
+            let (first, last) = (address & !(page - 1), end.checked_next_multiple_of(page)?);
+            self.source.pagemap.runs(first, last, (last - first) / page, &mut runs).ok()?;
         }
         if runs.is_empty() {
             let of_file =
@@ -277,10 +277,10 @@ impl Source for OfProcess<'_> {
     }
 
     fn read_at(&self, address: u64, buffer: &mut [u8]) -> usize {
-        let mut done = 0;
+        let (mut done, page) = (0, page_size());
         while done < buffer.len() && self.failed.get() != Some(Stop::Ended) {
             let at = address.saturating_add(done as u64);
-            let n = ((PAGE - at % PAGE) as usize).min(buffer.len() - done);
+            let n = ((page - at % page) as usize).min(buffer.len() - done);
             if self.read(at, &mut buffer[done..done + n]).is_none() {
                 break;
             }

@@ -5,6 +5,7 @@
 //! others as holes. Of a mapped file everything is: a page that is not mapped yet has contents all
 //! the same.
 
+use super::pages::page_size;
 use crate::elf::Load;
 use crate::sys::Errno;
 use crate::sys::memory::Span;
@@ -17,7 +18,7 @@ pub(crate) const BATCH: usize = 256 << 10;
 const PARTS: usize = 256;
 
 /// Ranges of up to this many bytes are cheaper read than asked about.
-const SMALL: u64 = 16 * 4096;
+const SMALL: u64 = 64 << 10;
 
 /// A part of the memory, and where it goes in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,14 +98,14 @@ impl Walk {
                 let looked = pagemap.runs(
                     load.address + done,
                     load.address + load.size,
-                    (room / 4096).max(1),
+                    (room / page_size()).max(1),
                     &mut self.runs,
                 )?;
                 for run in &self.runs {
                     room = room.saturating_sub(run.1 - run.0);
                     out.push(piece(&load, *run));
                 }
-                looked.saturating_sub(load.address).max(done + 4096)
+                looked.saturating_sub(load.address).max(done + page_size())
             };
             self.next = (index, looked);
         }

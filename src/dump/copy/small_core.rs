@@ -7,7 +7,7 @@
 //! faults: then the core comes through the pipe. That is so in forked processes: the kernel dumps
 //! the first page of each program and library, which they have often never touched.
 
-use super::pages::{PAGE, runs};
+use super::pages::{page_size, runs};
 use super::parallel::WORTH;
 use super::regions::{BATCH, RegionPart};
 use super::source::{CrashedMemory, Failed};
@@ -20,9 +20,9 @@ use crate::sys::pagemap::Run;
 /// Below this many bytes the pipe costs no more than looking.
 const LEAST: u64 = 64 << 10;
 
-/// Most pages that are looked at: memory that is not dumped is seen too, and there can be much of
-/// it.
-const PAGES: u64 = 4 * WORTH / PAGE;
+/// Most bytes of pages that are looked at: memory that is not dumped is seen too, and there can be
+/// much of it.
+const LOOKED: u64 = 4 * WORTH;
 
 /// Most spans of one read; the kernel takes 1,024.
 const SPANS: usize = 256;
@@ -36,6 +36,7 @@ pub(crate) fn pieces(
     source: &CrashedMemory,
 ) -> Option<Vec<RegionPart>> {
     let plain = head.is_wide()
+        && !head.has_more
         && (LEAST..WORTH).contains(&head.end)
         && head.end <= room
         && source.pidfd.is_some();
@@ -47,7 +48,7 @@ pub(crate) fn pieces(
         .filter(|load| !is_legacy(load))
         .map(|load| load.address.saturating_add(load.size))
         .max()?;
-    let exist = source.pagemap.all(low, high, PAGES)?;
+    let exist = source.pagemap.all(low, high, LOOKED / page_size())?;
     // Of a process that was killed the stream has what the kernel has written.
     choose(&head.loads, &files, source.vdso, &exist).filter(|_| source.is_mapped())
 }
@@ -150,7 +151,7 @@ mod tests {
     use super::*;
 
     fn load(offset: u64, address: u64, pages: u64) -> Load {
-        Load { offset, address, size: pages * PAGE }
+        Load { offset, address, size: pages * 0x1000 }
     }
 
     fn chosen(

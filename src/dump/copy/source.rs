@@ -9,7 +9,6 @@ use crate::sys::{Errno, OwnedFd, pidfd};
 /// pidfd names.
 #[derive(Debug)]
 pub(crate) struct CrashedMemory {
-    /// Its memory.
     pub memory: ProcessMemory,
     /// Which pages of it exist.
     pub pagemap: Pagemap,

@@ -52,7 +52,7 @@ impl Peer {
     ///
     /// # Errors
     /// A system call failed.
-    pub(crate) fn as_helper(self) -> Result<Self> {
+    pub(crate) fn into_helpers(self) -> Result<Self> {
         Ok(Peer { pidfd: descriptor::renumber(self.pidfd, PIDFD)?, ..self })
     }
 }

@@ -27,13 +27,9 @@ pub(crate) struct Facts {
     pub mounts: OwnedFd,
     /// Its user namespace, where that is not ours.
     pub user_ns: Option<OwnedFd>,
-    /// Its PID namespace.
     pub pid_ns: OwnedFd,
-    /// Its control groups.
     pub cgroups: Vec<Cgroup>,
-    /// Its root directory.
     pub root: OwnedFd,
-    /// Its working directory.
     pub cwd: OwnedFd,
     /// The paths of both, in its mount namespace.
     pub root_path: Vec<u8>,
@@ -47,7 +43,6 @@ pub(crate) struct Facts {
     pub vdso: Option<u64>,
     /// Its RLIMIT_FSIZE, soft.
     pub file_size: Option<u64>,
-    /// Its RLIMIT_CORE.
     pub core: SoftAndHard,
     /// What SELinux knows it as; `None` where SELinux is off.
     pub subject: Option<Result<Subject>>,

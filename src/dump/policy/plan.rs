@@ -3,7 +3,7 @@
 use crate::bytes::Limit;
 use crate::cause::Cause;
 use crate::config::Keep;
-use crate::dump::copy::pages::PAGE;
+use crate::dump::copy::pages::page_size;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
@@ -13,7 +13,6 @@ use crate::pattern::{COMPRESSED, Template};
 use crate::registry::Entry;
 use std::time::Duration;
 
-/// The decision.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Write the core for this container.
@@ -87,7 +86,6 @@ impl CoreFile {
     }
 }
 
-/// Decides.
 pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let Origin::Container { entry, by_exec } = origin else { return Decision::Forward };
     let refused = entry.refused.clone().map(Cause::Refused).map_or(Ok(()), Err);
@@ -98,7 +96,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let own = Limit::from_raw(crash.said.limit).finite();
     let soft = limit_of(own, facts.core.hard, by_exec, entry.limit.finite());
     let limit = smaller(soft, entry.limit.finite());
-    if let Some(bytes) = limit.filter(|l| *l < PAGE) {
+    if let Some(bytes) = limit.filter(|l| *l < page_size()) {
         return Decision::NoCore(entry, Cause::RlimitCoreTooLow(bytes));
     }
     let Some(pattern) = &entry.pattern else {
@@ -170,7 +168,7 @@ pub(crate) fn host_file(
     let path = template.expand(&crash.said, append_pid);
     let suid = crash.said.dump_mode == 2;
     let limit = Limit::from_raw(crash.said.limit).finite();
-    if let Some(bytes) = limit.filter(|l| *l < PAGE) {
+    if let Some(bytes) = limit.filter(|l| *l < page_size()) {
         return Err(Cause::RlimitCoreTooLow(bytes));
     }
     if suid && path.first() != Some(&b'/') {
@@ -180,17 +178,10 @@ pub(crate) fn host_file(
         path,
         limit,
         existing: if suid { Existing::Keep } else { Existing::Replace },
-        keep: Keep::All,
-        made_below: None,
-        share: DiskShare::default(),
         rights: if suid { Rights::HostRoot } else { Rights::Crasher },
-        compress: false,
-        early: false,
-        memory: false,
-        patience: None,
-        min_free: None,
         threads: usize::MAX,
         at_home: true,
+        ..CoreFile::default()
     })
 }
 
@@ -290,18 +281,9 @@ mod tests {
         let file = CoreFile {
             path: b"/d/core.1.zst".to_vec(),
             compress: true,
-            limit: None,
-            existing: Existing::Replace,
-            keep: Keep::All,
-            made_below: None,
-            share: DiskShare::default(),
-            rights: Rights::Crasher,
-            early: false,
-            memory: false,
-            patience: None,
-            min_free: None,
             threads: usize::MAX,
             at_home: true,
+            ..CoreFile::default()
         };
         // headroom in MiB -> compressed, threads
         for (mib, compress, threads) in

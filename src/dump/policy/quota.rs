@@ -3,7 +3,7 @@
 
 use crate::bytes::Bytes;
 use crate::cause::{Cause, Word};
-use crate::dump::copy::pages::PAGE;
+use crate::dump::copy::pages::page_size;
 use crate::limits::{Free, Keep, Limits, Rate};
 use crate::sys::file::FileIdentity;
 use crate::sys::kernel;
@@ -158,7 +158,7 @@ pub(crate) fn room(
             used -= there[next].size;
         }
         let left = most.saturating_sub(used);
-        if left < PAGE {
+        if left < page_size() {
             return Err(Cause::limit(
                 Word::Bytes,
                 Bytes(most),
@@ -176,7 +176,7 @@ pub(crate) fn space(min_free: Free, total: u64, available: u64) -> Result<Option
     match available.saturating_sub(free) {
         // A file system that does not say its size has no limit.
         _ if free == 0 || total == 0 => Ok(None),
-        left if left < PAGE => Err(Cause::limit(
+        left if left < page_size() => Err(Cause::limit(
             Word::MinFree,
             min_free,
             format_args!("{available} of {total} bytes are free, {free} must stay"),

@@ -5,14 +5,13 @@ use super::quota::{self, AccountState, KeptCore, MOST, Running};
 use crate::bytes::Bytes;
 use crate::cause::Cause;
 use crate::limits::Limits;
-use crate::sys::file::FileIdentity;
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, kernel};
-use anyhow::{Context, Result};
+use crate::sys::file::{self, FileIdentity, JsonFile};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, kernel};
+use anyhow::Result;
 use std::cell::OnceCell;
 
-/// Largest memory that is read, in bytes: `MOST` cores with paths of 4 KiB, of which each byte is
-/// escaped.
-const MAX: usize = 32 << 20;
+/// The memory: at most `MOST` cores with paths of 4 KiB, of which each byte is escaped.
+const MEMORY: JsonFile = JsonFile("memory", 32 << 20);
 
 /// Dumps of all containers that may stand aside at the same time, and how many places are tried.
 const ASIDE: u64 = 256;
@@ -108,7 +107,7 @@ impl Slot {
     pub(super) fn begin(&mut self, expected: u64) -> Result<Result<(), Cause>> {
         self.expected = expected;
         let _locked = self.locked()?;
-        let mut memory = self.read();
+        let mut memory: AccountState = MEMORY.read(&self.dir);
         if let Some(rate) = self.limits.rate {
             match quota::take(
                 memory.bucket,
@@ -125,7 +124,7 @@ impl Slot {
         self.others.clone_from(&memory.running);
         self.cores.clone_from(&memory.cores);
         memory.running.push(Running { slot: self.number, bytes: self.expected });
-        self.write(&memory)?;
+        MEMORY.replace(&self.dir, &memory)?;
         Ok(Ok(()))
     }
 
@@ -144,7 +143,7 @@ impl Slot {
             return Ok(());
         }
         let _locked = self.locked()?;
-        let mut memory = self.read();
+        let mut memory: AccountState = MEMORY.read(&self.dir);
         if ended {
             memory.running.retain(|r| r.slot != self.number);
         }
@@ -156,7 +155,7 @@ impl Slot {
         memory.cores.extend(core);
         let surplus = memory.cores.len().saturating_sub(MOST);
         memory.cores.drain(..surplus);
-        self.write(&memory)
+        MEMORY.replace(&self.dir, &memory)
     }
 
     fn locked(&self) -> Result<OwnedFd> {
@@ -167,22 +166,5 @@ impl Slot {
 
     fn is_taken(&self, number: u64) -> bool {
         open(&self.dir, number).and_then(|f| file::try_lock(&f)).is_ok_and(|free| !free)
-    }
-
-    /// A damaged memory counts as an empty one.
-    fn read(&self) -> AccountState {
-        let text = file::open_read(&self.dir, "memory".as_ref())
-            .ok()
-            .and_then(|f| file::read_bounded(f, MAX, "memory").ok());
-        text.and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
-    }
-
-    fn write(&self, memory: &AccountState) -> Result<()> {
-        file::replace(
-            &self.dir,
-            "memory".as_ref(),
-            &serde_json::to_vec(memory).context("memory to JSON")?,
-            0o600,
-        )
     }
 }

@@ -42,7 +42,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) enum SlotAnswer {
     /// No limit is set that needs slots.
     Free,
-    /// A slot was taken.
     Slot(Box<Slot>),
     /// A limit forbids the core.
     Refused(Cause),

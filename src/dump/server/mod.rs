@@ -155,7 +155,7 @@ fn become_helper(connection: OwnedFd, peer: Peer) -> Result<()> {
     drop(connection);
     descriptor::close_all_but(&[peer.as_fd()])?;
     limit::as_helper()?;
-    match Crash::from_connection(descriptor::stdin(), peer.as_helper()?)? {
+    match Crash::from_connection(descriptor::stdin(), peer.into_helpers()?)? {
         Some(crash) => dispatched(crash),
         None => Ok(()),
     }

@@ -7,8 +7,8 @@ use super::protocol::{CreatedFile, Finished, Message, Report};
 use super::rotate::CrasherView;
 use crate::cause::{Cause, Word};
 use crate::dump::copy::early_release::Release;
-use crate::dump::copy::lanes;
-use crate::dump::copy::pages::PAGE;
+use crate::dump::copy::lanes::{self, Copied};
+use crate::dump::copy::pages::page_size;
 use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
@@ -19,6 +19,7 @@ use crate::dump::policy::quota::{self, KeptCore};
 use crate::dump::policy::slot::Slot;
 use crate::sys::apparmor::Confinement;
 use crate::sys::counter::Counter;
+use crate::sys::file::FileIdentity;
 use crate::sys::filesystem::{self, FsType, Space};
 use crate::sys::pinned_memory::Hold;
 use crate::sys::{AsFd, BorrowedFd, Errno, OwnedFd, descriptor, file, filter, proc, user};
@@ -75,18 +76,32 @@ pub(crate) fn copy(
     opened: WriterFiles<'_>,
     report: &mut Report,
 ) {
-    let failed = |cause, gone| Message::Done(Finished::failed(cause, gone));
+    let mut gone = Vec::new();
+    let last = match attempt(facts, core_file, slot, opened, report, &mut gone) {
+        Ok(None) => Message::Retry,
+        Ok(Some(finished)) => {
+            // The crashed process does not wait for the end of this one.
+            descriptor::replace_stdin(&*report);
+            Message::Done(Finished { gone, ..finished })
+        }
+        Err(cause) => Message::Done(Finished::failed(cause, gone)),
+    };
+    report.say(&last);
+}
+
+/// Returns what became of the core; `None` where nothing was done, since an early release is not
+/// for this target. `gone`: cores of the container that are not there any more.
+fn attempt(
+    facts: &Facts,
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
+    opened: WriterFiles<'_>,
+    report: &mut Report,
+    gone: &mut Vec<FileIdentity>,
+) -> Result<Option<Finished>, Cause> {
     let WriterFiles { source, hold, label, confinement, moved, stream, store } = opened;
-    let open = || Place::of(core_file, store, facts.status.umask);
-    let opened = match (&confinement, core_file.made_below) {
-        // Under it directories are made, too.
-        (Some(confinement), Some(_)) => confined(confinement, &core_file.path, open),
-        _ => open(),
-    };
-    let place = match opened {
-        Ok(place) => place,
-        Err(cause) => return report.say(&failed(cause, Vec::new())),
-    };
+    let confinement = confinement.as_ref();
+    let place = open_place(facts, core_file, confinement, store)?;
     let space = filesystem::space(&place.dir).unwrap_or(Space {
         kind: FsType::Other,
         total: 0,
@@ -94,25 +109,101 @@ pub(crate) fn copy(
         files: 0,
         files_available: 0,
     });
+    let memory = space.kind == FsType::Memory;
     // The memory of that file system would be charged to nobody: a writer with an early release is
     // in no control group.
-    if space.kind == FsType::Memory && core_file.early {
-        return report.say(&Message::Retry);
+    if memory && core_file.early {
+        return Ok(None);
     }
     let (root, _) = core_file.seen_from(facts);
     let view = CrasherView { root, at_home: core_file.at_home, rights: core_file.rights };
-    let (there, mut gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
-    let (room, old) = match room(core_file, slot, &there, &space) {
-        Ok(room) => room,
-        Err(cause) => return report.say(&failed(cause, gone)),
+    let there;
+    (there, *gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
+    let (room, old) = room(core_file, slot, &there, &space)?;
+    let (Made { file, number }, note) = make(facts, core_file, confinement, label, &place)?;
+    let named = core_file.with_number(number);
+    let name = proc::os(split(&named.path).1);
+    let (stored, old): (Vec<&KeptCore>, Vec<&KeptCore>) =
+        old.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
+    for core in old {
+        view.remove(core).map_err(|why| {
+            let _ = file::unlink(&place.dir, name);
+            let met = format_args!("an older core has to go, but {why}");
+            Cause::limit(Word::Keep, "newest", met)
+        })?;
+        gone.push(core.identity);
+    }
+    // If this process is killed from now on, the parent knows at least that there is a file.
+    let id = file::stat(&file).ok().map(|s| s.id);
+    let identity = file::identity(&file).ok();
+    let goes = stored.iter().map(|core| core.identity).collect();
+    report.say(&Message::Created {
+        made: CreatedFile { id, memory, number, identity },
+        goes,
+        note,
+    });
+    stream.begin().map_err(|_| Cause::Killed)?;
+    filter::enter(&filter::COPY).map_err(|e| Cause::Failed(format!("{e:#}")))?;
+    // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
+    let min_free = core_file.min_free.filter(|_| !memory);
+    let floor = min_free.map(|free| free.of(space.total));
+    let takes = target::Capacity { room: room.as_ref().map(|r| r.0), floor };
+    let target = Arc::new(Target::new(file, moved, takes, space.kind));
+    // It is closed explicitly below, even where a thread that hangs still has it.
+    std::mem::forget(target.clone());
+    let copied = fill(facts, core_file, &target, source, hold, report);
+    let stat = file::stat(&*target).ok();
+    let identity = file::identity(&*target).ok();
+    // Some file systems report a failed write only here.
+    let closed = descriptor::close(&*target).map_err(Stop::Write);
+    // Last, and by its name: some file systems know the time of the last write only after the
+    // close. A file that has lost its name meanwhile is still not another one.
+    let by_name = file::identity_at(&place.dir, name).ok();
+    let identity = by_name.filter(|i| Some(i.id) == id).or(identity);
+    let full = || match min_free.zip(floor).filter(|_| target.is_short()) {
+        Some((free, floor)) => {
+            let met = format_args!("others have written too: {floor} bytes must stay free");
+            Some(Cause::limit(Word::MinFree, free, met))
+        }
+        None => room.map(|r| r.1),
     };
-    let ready =
-        match label.as_ref().map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name)) {
-            Ok(ready) => ready,
-            Err(why) => {
-                return report.say(&failed(Cause::Selinux { path: place.shown, why }, gone));
-            }
-        };
+    let stop = copied.result.and(closed).err();
+    Ok(Some(Finished {
+        size: stat.map(|s| s.size),
+        disk_size: stat.map(|s| s.allocated),
+        full_size: copied.full_size,
+        identity,
+        cause: stop.map(|stop| cause_of(stop, facts, core_file, full)),
+        gone: Vec::new(),
+    }))
+}
+
+/// Opens the directory, or makes it where the plan says so.
+fn open_place<'f>(
+    facts: &Facts,
+    core_file: &'f CoreFile,
+    confinement: Option<&Result<Confinement<'_>>>,
+    store: Option<&OwnedFd>,
+) -> Result<Place<'f>, Cause> {
+    let open = || Place::of(core_file, store, facts.status.umask);
+    match (confinement, core_file.made_below) {
+        // Under it directories are made, too.
+        (Some(confinement), Some(_)) => confined(confinement, &core_file.path, open),
+        _ => open(),
+    }
+}
+
+/// Makes the file. Returns with it what went wrong without keeping it from being made.
+fn make(
+    facts: &Facts,
+    core_file: &CoreFile,
+    confinement: Option<&Result<Confinement<'_>>>,
+    label: Option<Labeller<'_>>,
+    place: &Place<'_>,
+) -> Result<(Made, Option<String>), Cause> {
+    let ready = label.map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name));
+    let Ready { keep_old, note } =
+        ready.map_err(|why| Cause::Selinux { path: place.shown.clone(), why })?;
     // In a user namespace fstat shows the mapped ID, and the effective one is the same: the plan
     // lets no process through whose IDs differ.
     let owner = match core_file.rights {
@@ -120,103 +211,52 @@ pub(crate) fn copy(
         Rights::HostRoot if facts.user_ns.is_none() => 0,
         _ => user::effective_uid(),
     };
-    let wanted = FileSpec { core_file, keep_old: ready.keep_old, owner };
-    let make = || create(&place, &wanted);
-    let made = match &confinement {
+    let make = || create(place, &FileSpec { core_file, keep_old, owner });
+    let made = match confinement {
         None => make(),
         Some(confinement) => confined(confinement, &core_file.path, make),
     };
-    let Made { file, number } = match made {
-        Ok(made) => made,
-        Err(cause) => return report.say(&failed(cause, gone)),
-    };
-    let named = core_file.with_number(number);
-    let (_, name) = split(&named.path);
-    let (stored, old): (Vec<&KeptCore>, Vec<&KeptCore>) =
-        old.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
-    for core in old {
-        if let Err(why) = view.remove(core) {
-            let _ = file::unlink(&place.dir, proc::os(name));
-            let met = format_args!("an older core has to go, but {why}");
-            return report.say(&failed(Cause::limit(Word::Keep, "newest", met), gone));
-        }
-        gone.push(core.identity);
+    Ok((made?, note))
+}
+
+/// Copies the core, by whichever lane is fastest, or compresses it.
+fn fill(
+    facts: &Facts,
+    core_file: &CoreFile,
+    target: &Arc<Target>,
+    source: Option<CrashedMemory>,
+    hold: Option<Hold>,
+    report: &mut Report,
+) -> Copied {
+    let (limit, file_size, keep) = (core_file.limit, facts.file_size, core_file.keep);
+    let bounds = Bounds { limit, file_size, keep };
+    if core_file.compress {
+        return lanes::compress(descriptor::stdin(), target, &bounds, source);
     }
-    // If this process is killed from now on, the parent knows at least that there is a file.
-    let id = file::stat(&file).ok().map(|s| s.id);
-    report.say(&Message::Created {
-        made: CreatedFile {
-            id,
-            memory: space.kind == FsType::Memory,
-            number,
-            identity: file::identity(&file).ok(),
-        },
-        goes: stored.iter().map(|core| core.identity).collect(),
-        note: ready.note,
-    });
-    if stream.begin().is_err() {
-        return report.say(&failed(Cause::Killed, gone));
-    }
-    if let Err(e) = filter::enter(&filter::COPY) {
-        return report.say(&failed(Cause::Failed(format!("{e:#}")), Vec::new()));
-    }
-    // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
-    let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
-    let takes = target::Capacity {
-        room: room.as_ref().map(|r| r.0),
-        floor: min_free.map(|free| free.of(space.total)),
-    };
-    let target = Arc::new(Target::new(file, moved, takes, space.kind));
-    // It is closed explicitly below, even where a thread that hangs still has it.
-    std::mem::forget(target.clone());
-    let bounds =
-        Bounds { limit: core_file.limit, file_size: facts.file_size, keep: core_file.keep };
     let mut go = || {
         descriptor::replace_stdin(&*report);
         report.say(&Message::Released);
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
-    let copied = match core_file.compress {
-        true => lanes::compress(descriptor::stdin(), &target, &bounds, source),
-        false => lanes::copy(descriptor::stdin(), &target, &bounds, source, release),
-    };
-    let stat = file::stat(&*target).ok();
-    let identity = file::identity(&*target).ok();
-    // Some file systems report a failed write only here.
-    let closed = descriptor::close(&*target).map_err(Stop::Write);
-    // Last, and by its name: some file systems know the time of the last write only after the
-    // close. A file that has lost its name meanwhile is still not another one.
-    let by_name = file::identity_at(&place.dir, proc::os(name)).ok();
-    let identity = by_name.filter(|i| Some(i.id) == id).or(identity);
-    let stop = copied.result.and(closed).err();
-    let short = min_free.filter(|_| target.is_short()).map(|free| {
-        let floor = free.of(space.total);
-        Cause::limit(
-            Word::MinFree,
-            free,
-            format_args!("others have written too: {floor} bytes must stay free"),
-        )
-    });
-    let cut = short.or(room.map(|r| r.1)).filter(|_| stop == Some(Stop::Full));
-    let cause = stop.map(|stop| match stop {
+    lanes::copy(descriptor::stdin(), target, &bounds, source, release)
+}
+
+/// `full`: the limit that a target without room has met, if it is one of ours.
+fn cause_of(
+    stop: Stop,
+    facts: &Facts,
+    core_file: &CoreFile,
+    full: impl FnOnce() -> Option<Cause>,
+) -> Cause {
+    match stop {
         Stop::Limit => Cause::RlimitCore(core_file.limit.unwrap_or(0)),
         Stop::Write(Errno::FBIG) => Cause::RlimitFsize(facts.file_size.unwrap_or(0)),
         Stop::Write(e) => Cause::Write(e.raw_os_error()),
-        Stop::Full => cut.unwrap_or(Cause::Write(Errno::NOSPC.raw_os_error())),
+        Stop::Full => full().unwrap_or(Cause::Write(Errno::NOSPC.raw_os_error())),
         Stop::Read(e) => Cause::Read(e.raw_os_error()),
         Stop::Memory(e) => Cause::Memory(e.raw_os_error()),
         Stop::Ended => Cause::Killed,
-    });
-    // The crashed process does not wait for the end of this one.
-    descriptor::replace_stdin(&*report);
-    report.say(&Message::Done(Finished {
-        size: stat.map(|s| s.size),
-        disk_size: stat.map(|s| s.allocated),
-        full_size: copied.full_size,
-        identity,
-        cause,
-        gone,
-    }));
+    }
 }
 
 /// As the crasher also by its AppArmor profile.
@@ -258,8 +298,8 @@ fn room(
     let by_space =
         by_space.zip(min_free).map(|(bytes, free)| cut(bytes, Word::MinFree, free.to_string()));
     let by_share = core_file.share.room(space.total, space.available);
-    let by_share = by_share.map(|(room, bound)| (room, Cause::Share { bound, room }));
-    if let Some((..PAGE, cause)) = by_share {
+    let mut by_share = by_share.map(|(room, bound)| (room, Cause::Share { bound, room }));
+    if let Some((_, cause)) = by_share.take_if(|(room, _)| *room < page_size()) {
         return Err(cause);
     }
     let by_space = by_space.into_iter().chain(by_share).min_by_key(|r| r.0);

@@ -126,21 +126,35 @@ fn attempt(
     store: Option<&OwnedFd>,
     on: &mut impl FnMut(Event),
 ) -> Result<Attempt> {
+    let writer = start(crash, facts, core_file, slot, store)?;
+    on(Event::Started);
+    // If the writer has ended already, its last message is in the pipe.
+    let _ = descriptor::write(&writer.go[1], &[1]);
+    follow(writer, crash, core_file, on)
+}
+
+/// A writer that waits until it may begin.
+struct Writer {
+    child: Child,
+    report: OwnedFd,
+    /// The pipe of the go-ahead, one byte; with its read end, so that a writer which has ended
+    /// already is no error.
+    go: [OwnedFd; 2],
+    /// Counts what moves.
+    moved: Counter,
+}
+
+fn start(
+    crash: &Crash,
+    facts: &Facts,
+    core_file: &CoreFile,
+    slot: Option<&Slot>,
+    store: Option<&OwnedFd>,
+) -> Result<Writer> {
     // A parent that shares the memory (vfork) would go on changing it.
     let early = core_file.early && !is_shared(crash.said.host_pid, facts.status.parent);
     let source = source(crash, facts, early, core_file.threads);
-    // The page cache of the core, and on a memory-backed volume the core itself, count as the
-    // container's, as in the kernel's file mode. Not after an early release: an engine that cleans
-    // up the group of a container that has gone would kill us. A group that is gone already cannot
-    // be joined, and needs no limit.
-    let groups = match early || core_file.rights == Rights::HostRoot {
-        true => Groups::default(),
-        false => Groups::open(&facts.cgroups),
-    };
-    // The thread that takes on the AppArmor profile could not be made there: better a core that is
-    // charged to nobody than none.
-    let needs_thread = facts.profile.is_some() && groups.is_short_of_processes(2);
-    let groups = if needs_thread { Groups::default() } else { groups };
+    let groups = groups(facts, core_file, early);
     let moved = Counter::shared()?;
     let (read, report) = descriptor::pipe()?;
     let (word, go) = descriptor::pipe()?;
@@ -149,11 +163,8 @@ fn attempt(
         // Without a hold the process just waits until its core is whole.
         let hold = if early { Hold::new().ok() } else { None };
         let mut report = Report::over(report);
-        let confinement = facts
-            .profile
-            .as_ref()
-            .filter(|_| core_file.rights != Rights::HostRoot)
-            .map(Confinement::open);
+        let confined = core_file.rights != Rights::HostRoot;
+        let confinement = facts.profile.as_ref().filter(|_| confined).map(Confinement::open);
         let (stream, label) = (crash.stream, Labeller::new(facts));
         let opened = WriterFiles { source, hold, label, confinement, moved, stream, store };
         let keep = opened
@@ -177,11 +188,36 @@ fn attempt(
         }
         0
     })?;
-    on(Event::Started);
-    // If the writer has ended already, its last message is in the pipe.
-    let _ = descriptor::write(&go, &[1]);
+    Ok(Writer { child, report: read, go: [word, go], moved })
+}
+
+/// The control groups that the writer works in.
+///
+/// The page cache of the core, and on a memory-backed volume the core itself, count as the
+/// container's, as in the kernel's file mode. Not after an early release: an engine that cleans up
+/// the group of a container that has gone would kill us. A group that is gone already cannot be
+/// joined, and needs no limit.
+fn groups(facts: &Facts, core_file: &CoreFile, early: bool) -> Groups {
+    if early || core_file.rights == Rights::HostRoot {
+        return Groups::default();
+    }
+    let groups = Groups::open(&facts.cgroups);
+    // The thread that takes on the AppArmor profile could not be made there: better a core that is
+    // charged to nobody than none.
+    let needs_thread = facts.profile.is_some() && groups.is_short_of_processes(2);
+    if needs_thread { Groups::default() } else { groups }
+}
+
+/// Deals with the writer's messages, up to its last one or its end.
+fn follow(
+    writer: Writer,
+    crash: &Crash,
+    core_file: &CoreFile,
+    on: &mut impl FnMut(Event),
+) -> Result<Attempt> {
+    let Writer { child, report, go: _, moved } = writer;
     let (mut written, mut heard, mut note) = (Written::default(), Heard::default(), None);
-    let mut watchdog = Watchdog::new(&read, moved, core_file.patience);
+    let mut watchdog = Watchdog::new(&report, moved, core_file.patience);
     loop {
         let line = match watchdog.next() {
             Notice::Line(line) => line,
@@ -207,24 +243,27 @@ fn attempt(
             Some(Message::Released) => {
                 // The child has let go of its end already: with ours the process goes.
                 on(Event::Released);
-                descriptor::replace_stdin(&read);
+                descriptor::replace_stdin(&report);
             }
-            Some(Message::Retry) => {
-                return Ok(Attempt::Retry(Waiting { writer: child, report: read }));
-            }
+            Some(Message::Retry) => return Ok(Attempt::Retry(Waiting { writer: child, report })),
             Some(Message::Done(finished)) => {
                 if let Some(note) = note {
                     log::warn!("process {}: {note}, ignoring", crash.said.host_pid);
                 }
                 written.finished = finished;
-                let waiting = Waiting { writer: child, report: read };
+                let waiting = Waiting { writer: child, report };
                 return Ok(Attempt::Over(Box::new(written), Some(waiting)));
             }
         }
     }
     // The writer waits until this end is closed.
     drop(watchdog);
-    drop(read);
+    drop(report);
+    ended_early(written, child, core_file)
+}
+
+/// The writer has ended, or closed its pipe, without a last message.
+fn ended_early(mut written: Written, child: Child, core_file: &CoreFile) -> Result<Attempt> {
     let ended = child.end_within(LAST)?;
     // It may have been killed between making the file and saying so. The record then names a
     // truncated core, which may not exist.

@@ -17,9 +17,7 @@ const MODE: u32 = 0o600;
 /// (`/proc/self/root`) are not. In dump mode 2 only root's own are: somebody else must not lead
 /// root's writer elsewhere.
 pub(crate) struct Place<'a> {
-    /// The directory, opened.
     pub dir: OwnedFd,
-    /// The name in it.
     pub name: &'a [u8],
     /// The whole path, for messages.
     pub shown: String,

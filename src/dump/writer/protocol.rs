@@ -10,9 +10,7 @@ use std::io::Write;
 /// one is `Retry` or `Done`, after which the writer waits for its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {
-    /// The file was made.
     Created {
-        /// The file.
         made: CreatedFile,
         /// Cores in the host's store that have to go for this one: the parent's to remove.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -32,7 +30,6 @@ pub(crate) enum Message {
 /// A file that was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CreatedFile {
-    /// Device and inode number.
     pub id: Option<FileId>,
     /// Whether it is on a memory-backed file system.
     pub memory: bool,

@@ -16,7 +16,6 @@ const PARTS: u32 = 4;
 /// Without a limit on stalls, the caller is told after this time to check whether the writer runs.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// What the watchdog noticed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     /// A line, without its end.
@@ -29,7 +28,6 @@ pub(crate) enum Notice {
     Quiet,
 }
 
-/// The watchdog.
 pub(crate) struct Watchdog<'a> {
     pipe: &'a OwnedFd,
     moved: Counter,

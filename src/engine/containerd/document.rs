@@ -44,7 +44,7 @@ pub(super) fn base_path(runtime: &str) -> Result<PathBuf> {
 
 /// A runtime that gets a base specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Runtime {
+pub(crate) struct Runtime {
     /// Its name in the configuration.
     pub name: String,
     /// The base specification that the administrator configured for it before.
@@ -61,7 +61,7 @@ pub(super) fn parse(text: &str) -> Result<DocumentMut> {
 }
 
 /// The version in the text of a configuration.
-pub fn version(text: &str) -> Result<Option<i64>> {
+pub(crate) fn version(text: &str) -> Result<Option<i64>> {
     Ok(parse(text)?.get("version").and_then(Item::as_integer))
 }
 
@@ -88,7 +88,7 @@ fn make<'a>(doc: &'a mut DocumentMut, path: &[&str]) -> Result<&'a mut dyn Table
 
 /// The runtimes of a configuration that start native containers with runc's shim,
 /// at least the default one.
-pub fn runtimes(text: &str, version: i64) -> Result<Vec<Runtime>> {
+pub(crate) fn runtimes(text: &str, version: i64) -> Result<Vec<Runtime>> {
     let doc = parse(text)?;
     let mut out = Vec::new();
     for (name, item) in find(&doc, &["plugins", cri(version), "containerd", "runtimes"])
@@ -114,7 +114,7 @@ pub fn runtimes(text: &str, version: i64) -> Result<Vec<Runtime>> {
 ///
 /// # Errors
 /// The text is not a configuration of containerd.
-pub fn add(text: &str, from: &str, version: i64, runtimes: &[Runtime]) -> Result<String> {
+pub(crate) fn add(text: &str, from: &str, version: i64, runtimes: &[Runtime]) -> Result<String> {
     let mut doc = parse(text)?;
     let other = parse(from)?;
     if doc.get("version").is_none() {
@@ -149,7 +149,7 @@ pub fn add(text: &str, from: &str, version: i64, runtimes: &[Runtime]) -> Result
 }
 
 /// Makes the main file import the drop-ins of a directory; `None` if it does already.
-pub fn import(text: &str, pattern: &str, by_default: bool) -> Result<Option<String>> {
+pub(crate) fn import(text: &str, pattern: &str, by_default: bool) -> Result<Option<String>> {
     let mut doc = parse(text)?;
     if doc.get("imports").is_none() {
         if by_default {
@@ -169,7 +169,7 @@ pub fn import(text: &str, pattern: &str, by_default: bool) -> Result<Option<Stri
 }
 
 /// Enables NRI; `None` if it is enabled. `by_default`: whether it is enabled when nothing is set.
-pub fn enable_nri(text: &str, by_default: bool) -> Result<Option<String>> {
+pub(crate) fn enable_nri(text: &str, by_default: bool) -> Result<Option<String>> {
     let mut doc = parse(text)?;
     let said =
         find(&doc, &["plugins", NRI_TABLE]).and_then(|t| t.get("disable")).and_then(Item::as_bool);
@@ -185,7 +185,7 @@ pub fn enable_nri(text: &str, by_default: bool) -> Result<Option<String>> {
 ///
 /// # Errors
 /// The text is not a configuration of containerd.
-pub fn remove(text: &str, before: Option<&str>) -> Result<String> {
+pub(crate) fn remove(text: &str, before: Option<&str>) -> Result<String> {
     let mut doc = parse(text)?;
     let old = parse(before.unwrap_or_default())?;
     for version in [2, 3] {

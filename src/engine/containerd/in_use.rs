@@ -12,8 +12,7 @@ use toml_edit::Item;
 
 /// What a configuration contains that concerns us.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuntimesInUse {
-    /// Whether NRI is enabled.
+pub(crate) struct RuntimesInUse {
     pub nri: bool,
     /// Where containerd looks for NRI plugins.
     pub plugins: PathBuf,
@@ -23,8 +22,7 @@ pub struct RuntimesInUse {
 
 /// A runtime of the CRI plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CriRuntime {
-    /// Its name.
+pub(crate) struct CriRuntime {
     pub name: String,
     /// Its base specification, if it is ours.
     pub base: Option<PathBuf>,
@@ -37,7 +35,7 @@ pub struct CriRuntime {
 ///
 /// # Errors
 /// The text is not a configuration of containerd.
-pub fn seen(file: &Path, text: &str, usual: bool) -> Result<RuntimesInUse> {
+pub(crate) fn seen(file: &Path, text: &str, usual: bool) -> Result<RuntimesInUse> {
     let doc = parse(text).with_context(|| file.display().to_string())?;
     let said = doc.get("version").and_then(Item::as_integer);
     let program_says = || ask("containerd", &["--version"]).ok().and_then(|t| release(&t));

@@ -27,7 +27,6 @@ pub(super) enum Connection {
 /// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameKind {
-    /// A call.
     Request = 1,
     /// The answer to a call.
     Response = 2,
@@ -56,7 +55,6 @@ fn number(bytes: &[u8]) -> u32 {
 }
 
 impl<S: Read + Write> Mux<S> {
-    /// Wraps a connected socket.
     pub(super) fn new(socket: S) -> Self {
         Mux { socket, pending: Default::default() }
     }

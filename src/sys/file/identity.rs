@@ -32,7 +32,6 @@ impl FileId {
 /// The fields of `fstat` that callers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Device and inode number.
     pub id: FileId,
     /// Permission bits with set-user-ID, set-group-ID and sticky: `st_mode & 07777`.
     pub mode: u32,

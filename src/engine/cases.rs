@@ -1,5 +1,5 @@
 //! Case directories for the editors of engines' files: `input` and what each editor makes of it.
-//! `BLESS=1 cargo test --test engine_cases` writes the expected side anew.
+//! `BLESS=1 cargo test --lib engine::cases` writes the expected side anew.
 //!
 //! ```text
 //! tests/engines/runtime/<case>/     config.json, perhaps config.toml
@@ -10,8 +10,8 @@
 //!                                   -> installed, removed (and, version 3, imports)
 //! ```
 
-use oci_coredump::config::Config;
-use oci_coredump::engine::{containerd, docker, podman, spec};
+use super::{containerd, docker, spec};
+use crate::config::Config;
 use std::path::{Path, PathBuf};
 
 const PROGRAM: &str = "/usr/libexec/oci/hooks.d/oci-coredump";
@@ -141,17 +141,4 @@ fn a_base_specification_has_our_hooks_and_no_limits_of_containerd() {
         assert_eq!(spec["hooks"][stage][0]["args"][2], stage);
     }
     assert_eq!(of(true)["process"]["rlimits"][0]["soft"], 1024);
-}
-
-#[test]
-fn the_precreate_file_is_one_that_podman_takes() {
-    let file: serde_json::Value =
-        serde_json::from_str(&podman::precreate_file(PROGRAM).unwrap()).unwrap();
-    assert_eq!(file["stages"].to_string(), r#"["precreate"]"#);
-    assert_eq!(file["hook"]["path"], PROGRAM);
-    // CRI-O reads another directory.
-    assert!(
-        !podman::PRECREATE.starts_with("/usr/share/containers")
-            && !podman::PRECREATE.starts_with("/etc/containers")
-    );
 }

@@ -1,0 +1,138 @@
+//! Small cores (`export --small`): gdb and `info` show the same stacks of all threads in them as in
+//! the core that they were made of.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::require;
+use support::stacks::{build, dump, gdb, succeed};
+
+/// A program that dies.
+struct Case {
+    name: &'static str,
+    build: &'static [&'static str],
+    source: &'static str,
+    arguments: &'static [&'static str],
+    /// Whether it has 64 MiB of memory.
+    is_large: bool,
+}
+
+const fn case(
+    name: &'static str,
+    build: &'static [&'static str],
+    source: &'static str,
+    arguments: &'static [&'static str],
+    is_large: bool,
+) -> Case {
+    Case { name, build, source, arguments, is_large }
+}
+
+const CASES: [Case; 6] = [
+    case("small-c", &["gcc", "-g", "-O1", "-pthread"], "large.c", &[], true),
+    case("small-static", &["gcc", "-g", "-O1", "-pthread", "-static"], "large.c", &[], true),
+    case("small-stripped", &["gcc", "-s", "-O1", "-pthread"], "large.c", &[], true),
+    case("small-handler", &["gcc", "-g", "-O1", "-pthread"], "large.c", &["x"], true),
+    case("small-cpp", &["g++", "-g", "-O1"], "exception.cpp", &[], false),
+    case("small-rust", &["rustc", "-g", "-C", "panic=abort"], "panic.rs", &[], false),
+];
+
+fn ours(arguments: &[&str], core: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
+    command.args(arguments).arg("--core").arg(core);
+    command
+}
+
+/// Makes the small core.
+fn small(core: &Path, keep: &str) -> PathBuf {
+    let small = core.with_extension(keep);
+    let option = format!("--small={keep}");
+    succeed(ours(&["export", "--core-only", &option], core).arg("-o").arg(&small));
+    small
+}
+
+/// The stacks of all threads by gdb, with arguments and libraries.
+fn gdb_says(program: &Path, core: &Path) -> String {
+    let mut gdb = gdb();
+    gdb.args(["-ex", "thread apply all backtrace", "-ex", "info sharedlibrary"]);
+    let out = succeed(gdb.arg(program).arg(core));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn we_say(core: &Path) -> serde_json::Value {
+    let out = succeed(&mut ours(&["info", "--json", "--sysroot", "/"], core));
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    told["stacks"].clone()
+}
+
+#[test]
+fn stacks_are_those_of_the_whole_core() {
+    if !require::programs(&["gdb", "gcc", "g++", "rustc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for case in &CASES {
+        let program = build(dir.path(), case.name, case.build, case.source);
+        let core = dump(dir.path(), &program, case.arguments, false);
+        let (theirs, stacks) = (gdb_says(&program, &core), we_say(&core));
+        assert!(theirs.contains("#1 ") && !stacks.as_array().unwrap().is_empty(), "{theirs}");
+        for keep in ["stacks", "stacks-only"] {
+            let small = small(&core, keep);
+            assert_eq!(we_say(&small), stacks, "{} {keep}", case.name);
+            // Where gdb has no names, it reads strings of the heap for them.
+            assert_eq!(gdb_says(&program, &small), theirs, "{} {keep}", case.name);
+            let sizes = [&core, &small].map(|file| file.metadata().unwrap().len());
+            let is_small = sizes[1] <= sizes[0] / 20;
+            assert!(is_small || !case.is_large, "{} {keep}: {sizes:?} bytes", case.name);
+        }
+    }
+}
+
+fn print(program: &Path, core: &Path, what: &str) -> String {
+    let out = succeed(gdb().args(["-ex", "up", "-ex"]).arg(what).arg(program).arg(core));
+    String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+}
+
+/// What is pointed to is there, the rest of the heap is not, and is not shown as zeros.
+#[test]
+fn of_the_heap_what_is_pointed_to() {
+    if !require::programs(&["gdb", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = &["gcc", "-g", "-O0", "-pthread"];
+    let program = build(dir.path(), "small-heap", options, "large.c");
+    let core = dump(dir.path(), &program, &[], false);
+    let secret = |core: &Path| {
+        let mut grep = Command::new("grep");
+        grep.args(["-q", "-a", "-F", "a secret of the heap"]).arg(core).status().unwrap().success()
+    };
+    let (stacks, only) = (small(&core, "stacks"), small(&core, "stacks-only"));
+    assert!(secret(&core) && !secret(&stacks) && !secret(&only));
+    assert!(print(&program, &stacks, "print node->name").contains("a node on the heap"));
+    assert!(print(&program, &stacks, "print number").contains("= 77"));
+    let said = print(&program, &only, "print node->name");
+    assert!(said.contains("Cannot access memory"), "{said}");
+}
+
+/// A bundle with a small core, and a small one of a bundle.
+#[test]
+fn bundles() {
+    if !require::programs(&["gdb", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = build(dir.path(), "small-bundle", &["gcc", "-g", "-pthread"], "large.c");
+    let core = dump(dir.path(), &program, &[], false);
+    let bundle = dir.path().join("small.tar.zst");
+    succeed(ours(&["export", "--small"], &core).arg("-o").arg(&bundle));
+    let size = bundle.metadata().unwrap().len();
+    assert!(size < 16 << 20, "{size} bytes");
+    let again = dir.path().join("again");
+    let option = ["export", "--small=stacks-only", "--output"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
+    succeed(command.args(option).arg(&again).arg(&bundle));
+    assert!(again.metadata().unwrap().len() > 1 << 10);
+    // What is no core makes none.
+    let out = ours(&["export", "--small", "-o"], &program).arg(dir.path().join("x")).output();
+    let said = String::from_utf8(out.unwrap().stderr).unwrap();
+    assert!(said.contains("it is an ELF file, but not a core"), "{said}");
+}
