@@ -40,6 +40,7 @@ fn the_pipe_is_given_back() {
         return;
     }
     let host = Host::installed(WANTED);
+    host.set("kernel/core_pattern", "core");
     let server = Server::start(&host);
     let directory = TempDir::new().unwrap();
     let (container, victim) = scene(&host, directory.path());

@@ -149,7 +149,8 @@ pub(crate) fn check_initial(helper: &std::path::Path) -> Result<()> {
     let below = helper.strip_prefix("/").unwrap_or(helper);
     let seen = std::path::Path::new("/proc/2/root").join(below);
     let id = |path: &std::path::Path| rustix::fs::stat(path).map(|s| (s.st_dev, s.st_ino));
-    let ours = id(std::path::Path::new("/proc/self/exe")).context("stat(\"/proc/self/exe\")")?;
+    // Not the file that this process runs: it may have been replaced there since.
+    let ours = id(helper).with_context(|| format!("stat({helper:?})"))?;
     ensure!(
         id(&seen) == Ok(ours),
         "{} is not this program in the host's own root directory, where the kernel would look for \
