@@ -35,6 +35,21 @@ pub enum Mode {
     Kernel,
 }
 
+/// How the kernel hands crashes to this program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum KernelInterface {
+    /// It starts `oci-coredump handle` for each.
+    #[default]
+    Pipe,
+    /// It connects to the socket of `oci-coredump serve`, from Linux 6.17 on and as long as
+    /// somebody serves it.
+    Socket,
+    /// The socket where `oci-coredump serve` runs, else the pipe.
+    Auto,
+}
+
 /// How a container's own directory of the store is mounted into it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -85,6 +100,11 @@ pub struct Config {
     /// `kernel`: the container's pattern goes into the kernel itself, for virtual machines with one
     /// pod; a second container with another pattern is refused.
     pub mode: Mode,
+    /// With `mode = "dispatch"`: the kernel starts this program for each crash (`pipe`), or
+    /// connects to the socket of `oci-coredump serve` (`socket`, `auto`: the same), from Linux 6.17
+    /// on and as long as somebody serves it. Nothing is lost where nobody does: crashes come
+    /// through the pipe then.
+    pub kernel_interface: KernelInterface,
     /// Append `.PID` to a pattern that has no `%p`, as `kernel.core_uses_pid=1` does, and as
     /// Alibaba ECI does.
     pub core_uses_pid: bool,
@@ -226,23 +246,21 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
 }
 
 /// Names of what is often secret.
-const HIDE: [&str; 10] = [
-    "*passwd*",
-    "*password*",
+const HIDE: [&str; 7] = [
+    "*passw*",
     "*passphrase*",
     "*secret*",
     "*token*",
     "*credential*",
     "*api*key*",
     "*private*key*",
-    "*cookie*",
-    "*authorization*",
 ];
 
 impl Default for Config {
     fn default() -> Self {
         Config {
             mode: Mode::Dispatch,
+            kernel_interface: KernelInterface::Pipe,
             core_uses_pid: true,
             existing: Existing::Replace,
             make_directories: MakeDirectories::Store,

@@ -119,6 +119,7 @@ fn kind(schema: &Value) -> Option<String> {
             "integer" => "number",
             "string" => "text",
             "object" => "table of texts",
+            "array" => "list of texts",
             _ => return None,
         }
         .to_owned(),

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets, by the names that `fuzz/run.sh` takes.
-pub const TARGETS: [FuzzTarget; 15] = [
+pub const TARGETS: [FuzzTarget; 16] = [
     ("state", hook::invariants::state),
     ("bundle", hook::invariants::bundle),
     ("annotations", annotations),
@@ -37,6 +37,7 @@ pub const TARGETS: [FuzzTarget; 15] = [
     ("corefile", corefile),
     ("identity", identity),
     ("symbols", symbols),
+    ("variables", variables),
 ];
 
 /// Annotations: a line `key=value` for each; `;` stands for a newline in a value.
@@ -160,7 +161,7 @@ fn corefile(data: &[u8]) {
     for _ in 0..2 {
         let mut wanted = Vec::new();
         let _ = stacks(&core, &files, &asked, Some(&wishes), &mut |part| {
-            if let PartialResult::Wanted(all) = part {
+            if let PartialResult::Needed(all) = part {
                 wanted.extend(all);
             }
             Ok(())
@@ -172,6 +173,11 @@ fn corefile(data: &[u8]) {
 /// A file with names: an executable, debug information, split DWARF.
 fn symbols(file: &[u8]) {
     corefile::read_names(file);
+}
+
+/// An executable with debug information of variables, whose own bytes are the memory too.
+fn variables(file: &[u8]) {
+    corefile::read_variables(file);
 }
 
 /// An executable or library that is to be kept with a core.

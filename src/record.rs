@@ -9,7 +9,7 @@ pub(crate) use schema::Schema;
 pub(crate) use signal::signal_name;
 
 use crate::cause::{Cause, Word};
-use crate::sys::file::Identity;
+use crate::sys::file::FileIdentity;
 use paths::{bytes, text_and_hex};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -244,7 +244,7 @@ pub(crate) struct Record {
     pub disk_size: Option<u64>,
     /// Identity of the core's file. A later file of the same name may be the core of another crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
+    pub identity: Option<FileIdentity>,
     /// Whether the file is incomplete, or may still turn out so.
     pub truncated: bool,
     /// The result of the dump.

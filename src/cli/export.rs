@@ -2,12 +2,12 @@
 
 use super::announced::Announced;
 use super::archive::Archive;
-use super::bundle::Bundle;
+use super::bundle::CrashBundle;
 use super::selection::{MATCH, Which};
-use super::source::{Packed, Source};
+use super::source::{CrashSource, Packed};
 use super::subject::{self, Subject};
 use super::table;
-use super::target_file::Target;
+use super::target_file::TargetFile;
 use super::usage::WrongUsage;
 use anyhow::{Result, bail};
 use std::io::{IsTerminal, Write};
@@ -30,7 +30,7 @@ pub(super) struct Args {
     #[command(flatten)]
     from: Subject,
     #[command(flatten)]
-    target: Target,
+    target: TargetFile,
     /// Write only the core, decompressed.
     #[arg(long)]
     core_only: bool,
@@ -41,20 +41,20 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     args.target.check_binary()?;
     let others = [("--sysroot", args.from.sysroot.is_some()), ("--core-only", args.core_only)];
     match args.which.source(&others)? {
-        Source::Packed(packed @ Packed::Bundle(_)) => bail!(WrongUsage(format!(
+        CrashSource::Packed(packed @ Packed::Bundle(_)) => bail!(WrongUsage(format!(
             "{} is what export writes already: tar --zstd -xf unpacks it",
             packed.name()
         ))),
-        Source::Packed(packed @ Packed::Url(_)) => {
+        CrashSource::Packed(packed @ Packed::Url(_)) => {
             let mut bundle = packed.open()?;
             args.target.write(|out| Ok(std::io::copy(&mut bundle, out).map(drop)?))?;
         }
-        Source::Records(chosen, query) => {
+        CrashSource::Records(chosen, query) => {
             let subject = subject::open(&chosen, &query, &args.from)?;
             match args.core_only {
                 true => write_core(Announced::new(subject.core)?, &args.target)?,
                 false => {
-                    let bundle = Bundle::collect(subject)?;
+                    let bundle = CrashBundle::collect(subject)?;
                     args.target.write(|out| archive(bundle, out, &top(&args.target.output)))?;
                 }
             }
@@ -64,7 +64,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Writes the core alone; holes stay holes in a file.
-fn write_core(mut core: Announced, target: &Target) -> Result<()> {
+fn write_core(mut core: Announced, target: &TargetFile) -> Result<()> {
     match target.is_stream() {
         true => target.write(|out| core.stream_to(out))?,
         false => target.make(|new| core.copy_to(new))?,
@@ -90,7 +90,7 @@ fn is_plain(top: &str) -> bool {
     !matches!(top, "" | "." | "..") && !top.chars().any(crate::sys::text::is_deceptive)
 }
 
-fn archive(bundle: Bundle, out: impl Write, top: &Path) -> Result<()> {
+fn archive(bundle: CrashBundle, out: impl Write, top: &Path) -> Result<()> {
     for path in &bundle.lacking {
         log::warn!(
             "export: {path:?}: the file that was mapped is not found, the bundle goes without it"

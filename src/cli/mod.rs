@@ -23,6 +23,7 @@ mod list;
 mod locate;
 mod man;
 mod metrics;
+mod metrics_server;
 mod node;
 mod nri;
 mod output;
@@ -142,6 +143,7 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Vacuum(args) => print(|out| vacuum::run(out, args)),
         Verb::Rm(args) => print(|out| rm::run(out, args)),
         Verb::Watch(args) => watch::run(args),
+        Verb::Serve(args) => serve::run(args),
         Verb::Metrics(args) => print(|out| metrics::run(out, args)),
         Verb::Enable(args) => print(|out| enable::run(out, args)),
         Verb::Disable(args) => print(|out| disable::run(out, args)),

@@ -12,7 +12,7 @@ use super::query::{self, Query};
 use super::selection::{MATCH, Which, no_match};
 use super::stack::{groups, short_list, symbols};
 use super::subject::search_paths;
-use super::target_file::Target;
+use super::target_file::TargetFile;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Frame, Module};
@@ -52,7 +52,7 @@ pub(super) struct Args {
     #[command(flatten)]
     full: Full,
     #[command(flatten)]
-    target: Target,
+    target: TargetFile,
 }
 
 /// Writes the page about the newest matching crash.

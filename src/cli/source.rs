@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// Where a crash is taken from.
 #[derive(Debug)]
-pub(super) enum Source<'a> {
+pub(super) enum CrashSource<'a> {
     /// The records of a store that match.
     Records(Chosen, Query),
     /// A bundle.
@@ -37,10 +37,10 @@ impl Which {
     /// # Errors
     /// A bundle is named, and an option that does not apply to it ([`WrongUsage`]); or the
     /// configuration cannot be read.
-    pub(super) fn source(&self, others: &[(&str, bool)]) -> Result<Source<'_>> {
+    pub(super) fn source(&self, others: &[(&str, bool)]) -> Result<CrashSource<'_>> {
         let Some(packed) = self.matches.iter().filter_map(Term::word).find_map(Packed::of) else {
             let (chosen, query) = self.choose()?;
-            return Ok(Source::Records(chosen, query));
+            return Ok(CrashSource::Records(chosen, query));
         };
         let own = [
             ("another MATCH", self.matches.len() > 1),
@@ -49,7 +49,7 @@ impl Which {
             ("--store", self.store.is_some()),
         ];
         match own.iter().chain(others).find(|(_, is_given)| *is_given) {
-            None => Ok(Source::Packed(packed)),
+            None => Ok(CrashSource::Packed(packed)),
             Some((option, _)) => bail!(WrongUsage(format!(
                 "{option} does not apply to {}: that is one crash with all of its files",
                 packed.name()

@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::output;
 use super::table::{self, left};
-use crate::corefile::files::Origin;
+use crate::corefile::files::FileOrigin;
 use crate::corefile::reader::Reading;
 use crate::corefile::{Frame, GoroutineStack, Match, Module, ThreadStack};
 use crate::report::one_line;
@@ -203,12 +203,12 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
     Ok(table::print(out, columns, &rows, output::width())?)
 }
 
-pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static str {
+pub(super) fn symbols(verdict: Match, origin: Option<FileOrigin>, module: &Module) -> &'static str {
     match (verdict, origin) {
-        (Match::Same, Some(Origin::Kept)) => "kept",
-        (Match::Same, Some(Origin::Root)) => "in its root",
+        (Match::Same, Some(FileOrigin::Kept)) => "kept",
+        (Match::Same, Some(FileOrigin::Root)) => "in its root",
         (Match::Same, None) => "in the core",
-        (Match::Unproven, Some(Origin::Kept)) => "kept",
+        (Match::Unproven, Some(FileOrigin::Kept)) => "kept",
         (Match::Unproven, _) if module.build_id.is_none() => "in its root (no build-id proves it)",
         (Match::Unproven, _) => "unproven",
         (Match::Other, _) => "not used: another build has this path now",

@@ -1,9 +1,9 @@
 //! Names the frames of a stack: function, source file and line, including inlined functions.
 
 use super::binary::Binary;
-use super::debug_info::Die;
-use super::lines::Source;
-use super::links::{Link, Wanted};
+use super::entries::Die;
+use super::lines::DebugInfo;
+use super::links::{Link, NeededFile};
 use super::modules::LoadedModule;
 use super::notes::Registers;
 use super::results::{Frame, TRAMPOLINE};
@@ -28,36 +28,40 @@ pub(super) struct RawFrame {
 
 /// The names in the files of all modules. The index of the debug information is parsed once for
 /// each, when a stack goes through it.
-pub(super) struct Names<'b> {
+pub(super) struct ModuleNames<'b> {
     pub modules: &'b [LoadedModule],
     pub binaries: &'b [Binary<'b>],
-    sources: Vec<OnceCell<Option<Source<'b>>>>,
+    sources: Vec<OnceCell<Option<DebugInfo<'b>>>>,
 }
 
-impl<'b> Names<'b> {
+impl<'b> ModuleNames<'b> {
     /// Reads nothing yet.
     pub(super) fn new(modules: &'b [LoadedModule], binaries: &'b [Binary<'b>]) -> Self {
-        Names { modules, binaries, sources: binaries.iter().map(|_| OnceCell::new()).collect() }
+        ModuleNames {
+            modules,
+            binaries,
+            sources: binaries.iter().map(|_| OnceCell::new()).collect(),
+        }
     }
 
     /// Files of split DWARF that were needed and not given.
-    pub(super) fn missing(&self) -> Vec<Wanted> {
+    pub(super) fn missing(&self) -> Vec<NeededFile> {
         let mut all = Vec::new();
         for (module, source) in self.sources.iter().enumerate() {
             if let Some(Some(source)) = source.get() {
                 let links: Vec<Link> = source.missing.borrow().iter().cloned().collect();
-                all.extend(links.into_iter().map(|link| Wanted { module, link }));
+                all.extend(links.into_iter().map(|link| NeededFile { module, link }));
             }
         }
         all
     }
 
-    fn source(&self, module: usize) -> Option<&Source<'b>> {
+    fn source(&self, module: usize) -> Option<&DebugInfo<'b>> {
         self.sources[module].get_or_init(|| source(&self.binaries[module])).as_ref()
     }
 
     /// The entries of the debug information for the functions at a frame, one for each that
-    /// [`Names::describe`] gives.
+    /// [`ModuleNames::describe`] gives.
     pub(super) fn functions(&self, frame: &RawFrame) -> Option<Vec<Option<Die<'_, 'b>>>> {
         let i = frame.module.filter(|_| !frame.trampoline)?;
         self.source(i)?.functions(frame.lookup.wrapping_sub(self.modules[i].bias))
@@ -111,9 +115,9 @@ pub(super) fn demangled(symbol: &[u8]) -> String {
 }
 
 /// The debug information of a module, if it has any.
-pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<Source<'b>> {
+pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<DebugInfo<'b>> {
     let (own, supplementary) = binary.dwarf()?;
-    Source::of(own, supplementary, binary.split())
+    DebugInfo::of(own, supplementary, binary.split())
 }
 
 /// Makes a name of a file or function, which the container chose, one line of bounded length.

@@ -3,7 +3,7 @@
 //! information is better than none.
 
 use super::files::{OpenedFiles, SearchPaths};
-use super::links::{Link, Wanted};
+use super::links::{Link, NeededFile};
 use super::results::{GoroutineStack, Match, Overview, PartialResult, ThreadStack};
 use super::{ModuleFiles, Wishes, overview, stacks};
 use crate::sys::AsFd;
@@ -108,9 +108,9 @@ pub(crate) fn read(core: &File, paths: &SearchPaths, wishes: Option<&Wishes>) ->
 fn read_once(
     core: &File,
     reading: &mut Reading,
-    (asked, wishes): (&BTreeSet<Wanted>, Option<&Wishes>),
+    (asked, wishes): (&BTreeSet<NeededFile>, Option<&Wishes>),
     time: Duration,
-) -> Result<Vec<Wanted>> {
+) -> Result<Vec<NeededFile>> {
     let mut keep = vec![core.as_fd()];
     keep.extend(reading.files.iter().flat_map(OpenedFiles::all).map(File::as_fd));
     let bounds = SandboxBounds { time, ..FULL };
@@ -162,7 +162,7 @@ fn read_once(
                     frame.variables = all;
                 }
             }
-            Ok(PartialResult::Wanted(all)) => wanted = all,
+            Ok(PartialResult::Needed(all)) => wanted = all,
             Ok(PartialResult::Failed(why)) => reading.cut = Some(why),
             // The last line may be incomplete.
             Err(_) => {}

@@ -1,7 +1,7 @@
 //! What reading a core gives: plain values, which the sandboxed reader sends to its caller.
 
 use super::hex;
-use super::links::Wanted;
+use super::links::NeededFile;
 use super::package::Package;
 use super::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -160,7 +160,7 @@ pub(crate) enum PartialResult {
     /// The variables of a frame of the first thread, by the index of the frame.
     Variables(usize, Vec<Variable>),
     /// Files that are needed and were not given.
-    Wanted(Vec<Wanted>),
+    Needed(Vec<NeededFile>),
     /// Nothing more follows, for this reason.
     Failed(String),
 }

@@ -3,7 +3,7 @@
 use crate::dump::copy::lanes;
 use crate::dump::copy::pages::PAGE;
 use crate::dump::copy::stop::{Bounds, Stop};
-use crate::dump::copy::target::{Space, Target};
+use crate::dump::copy::target::{Capacity, Target};
 use crate::dump::crash::arguments;
 use crate::dump::policy::plan;
 use crate::elf::{Head, starts_of_files};
@@ -67,7 +67,7 @@ pub fn stream(data: &[u8]) {
     let target = Arc::new(Target::new(
         OwnedFd::from(file.try_clone().expect("a descriptor")),
         moved,
-        Space::default(),
+        Capacity::default(),
         FsType::Other,
     ));
     if start[0] & 4 != 0 {

@@ -9,7 +9,7 @@ use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
 use super::private::Private;
 use super::selection::{MATCH, Which, no_match};
-use super::source::{Packed, Source};
+use super::source::{CrashSource, Packed};
 use super::{clock, stack, still_copied, subject, table};
 use crate::corefile::Wishes;
 use crate::corefile::decompress::decompressed;
@@ -87,8 +87,8 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let wishes = args.full.wishes()?;
     let wishes = wishes.as_ref();
     let (chosen, query) = &match args.which.source(&others)? {
-        Source::Packed(packed) => return run_packed(out, packed, wishes, args.json),
-        Source::Records(chosen, query) => (chosen, query),
+        CrashSource::Packed(packed) => return run_packed(out, packed, wishes, args.json),
+        CrashSource::Records(chosen, query) => (chosen, query),
     };
     if let Some(path) = &args.core {
         let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;

@@ -22,10 +22,10 @@ mod wishes;
 
 pub(crate) use wishes::Wishes;
 
-use super::debug_info::Die;
-use super::names::{Names, RawFrame};
+use super::entries::Die;
+use super::names::{ModuleNames, RawFrame};
 use super::notes::ThreadState;
-use super::process::Process;
+use super::process_memory::ProcessMemory;
 use super::results::Variable;
 use super::segments::Machine;
 use callers::Callers;
@@ -40,14 +40,14 @@ const ONE: usize = 2048;
 const ALL: usize = 1 << 20;
 
 /// The variables of a thread's frames, by the index of the frame among those that
-/// [`Names::describe`] gives for `raw`; `send` is called for each frame that has some.
+/// [`ModuleNames::describe`] gives for `raw`; `send` is called for each frame that has some.
 ///
 /// # Errors
 /// Those of `send`.
 pub(super) fn of_thread<'b, E>(
     (machine, thread, raw): (Machine, &ThreadState, &[RawFrame]),
-    names: &Names<'b>,
-    process: Process<'b>,
+    names: &ModuleNames<'b>,
+    process: ProcessMemory<'b>,
     wishes: &Wishes,
     send: &mut dyn FnMut(usize, Vec<Variable>) -> Result<(), E>,
 ) -> Result<(), E> {

@@ -11,8 +11,9 @@ use crate::corefile::{self, ModuleFiles, Summary};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slot::Slot;
-use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
+use crate::dump::writer::crasher_task::{self, Charge, Urgency, say};
 use crate::sys::BorrowedFd;
+use crate::sys::file::FileId;
 use crate::sys::mapped_file::Map;
 use crate::sys::sandbox::{self, SandboxBounds};
 use anyhow::Result;
@@ -39,14 +40,14 @@ const MOST: usize = 256;
 pub(crate) fn summarize(
     facts: &Facts,
     core_file: &CoreFile,
-    core: (u64, u64),
+    core: FileId,
     deleted: &DeletedFiles,
     slot: Option<&Slot>,
     charge: Charge<'_>,
 ) -> Result<Option<Summary>> {
     let fds: Vec<BorrowedFd<'_>> = slot.iter().flat_map(|t| t.fds()).chain(deleted.fds()).collect();
     let said =
-        as_crasher::run(facts, core_file, &BOUNDS, Haste::Last, charge, &fds, |own, out| {
+        crasher_task::run(facts, core_file, &BOUNDS, Urgency::Later, charge, &fds, |own, out| {
             if let Ok((core, files)) = opened(core_file, core, &Sources { own, deleted }) {
                 sandbox::confined(|| {
                     let maps: Vec<[Option<Map>; 2]> =
@@ -76,7 +77,7 @@ fn map(file: &Option<File>) -> Option<Map> {
 /// them.
 fn opened(
     core_file: &CoreFile,
-    core: (u64, u64),
+    core: FileId,
     from: &Sources<'_>,
 ) -> Result<(File, Vec<[Option<File>; 2]>)> {
     let core = open_core(core_file, core, from.own)?;

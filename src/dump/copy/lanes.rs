@@ -8,7 +8,7 @@
 
 use super::early_release::Release;
 use super::input::Input;
-use super::output::Output;
+use super::output::CoreOutput;
 use super::parallel;
 use super::pipe::{self, Start};
 use super::sink::{Sink, Sparse, Zstd};
@@ -35,7 +35,7 @@ pub(crate) fn copy(
     release: Option<Release<'_>>,
 ) -> Result<(), Stop> {
     let mut input = Input::new(pipe, target);
-    let mut output = Output::new(Sparse(target.clone()), bounds.limit);
+    let mut output = CoreOutput::new(Sparse(target.clone()), bounds.limit);
     let result = pipe::head(&mut input, &mut output).and_then(|start| {
         let (input, output) = (&mut input, &mut output);
         let mut core = CoreCopy { input, output, target, bounds, start, source, release };
@@ -55,7 +55,7 @@ pub(crate) fn compress(
     source: Option<CrashedMemory>,
 ) -> Result<(), Stop> {
     let mut input = Input::new(pipe, target);
-    let mut output = Output::new(Zstd::new(target, 0, bounds.file_size)?, bounds.limit);
+    let mut output = CoreOutput::new(Zstd::new(target, 0, bounds.file_size)?, bounds.limit);
     let result = pipe::head(&mut input, &mut output).and_then(|start| {
         let (input, output) = (&mut input, &mut output);
         let mut core = CoreCopy { input, output, target, bounds, start, source, release: None };
@@ -86,7 +86,7 @@ type Lane<C> = fn(&mut C) -> Result<Next, Stop>;
 /// A core on its way, after its head.
 struct CoreCopy<'a, 'r, I, S> {
     input: &'a mut Input<I>,
-    output: &'a mut Output<S>,
+    output: &'a mut CoreOutput<S>,
     target: &'a Arc<Target>,
     bounds: &'a Bounds,
     start: Start,
@@ -206,7 +206,7 @@ impl<I: AsFd> CoreCopy<'_, '_, I, Zstd> {
 }
 
 /// The process has gone: the file is whole up to here.
-fn ended(output: &mut Output<Sparse>, whole: u64) -> Stop {
+fn ended(output: &mut CoreOutput<Sparse>, whole: u64) -> Stop {
     output.reach = whole.max(output.reach);
     Stop::Ended
 }
@@ -214,7 +214,7 @@ fn ended(output: &mut Output<Sparse>, whole: u64) -> Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dump::copy::target::Space;
+    use crate::dump::copy::target::Capacity;
     use crate::sys::counter::Counter;
     use crate::sys::filesystem::FsType;
 
@@ -226,11 +226,11 @@ mod tests {
         let length = || file.metadata().unwrap().len();
         let moved = Counter::shared().unwrap();
         let fd = file.try_clone().unwrap().into();
-        let target = &Arc::new(Target::new(fd, moved, Space::default(), FsType::Other));
+        let target = &Arc::new(Target::new(fd, moved, Capacity::default(), FsType::Other));
         let pipe = tempfile::tempfile().unwrap();
         std::os::unix::fs::FileExt::write_all_at(&pipe, &[1; 10_000], 0).unwrap();
         let mut input = Input::new(pipe, target);
-        let mut output = Output::new(Sparse(target.clone()), None);
+        let mut output = CoreOutput::new(Sparse(target.clone()), None);
         let start = pipe::head(&mut input, &mut output).unwrap();
         let (input, output, bounds) = (&mut input, &mut output, &Bounds::default());
         let mut core =

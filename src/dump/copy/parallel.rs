@@ -302,7 +302,7 @@ mod tests {
         let target = Arc::new(Target::new(
             file.try_clone().unwrap().into(),
             moved,
-            crate::dump::copy::target::Space::default(),
+            crate::dump::copy::target::Capacity::default(),
             FsType::Other,
         ));
         let child = child::fork(|| {
