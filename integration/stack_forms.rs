@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::program;
 use support::require;
-use support::stacks::{dump, functions, gdb, names_them, plain, sources, succeed};
+use support::stacks::{dump, functions, gdb, go_toolchains, names_them, plain, sources, succeed};
 
 /// A program, and where its debug information is.
 struct Form {
@@ -359,21 +359,6 @@ fn a_core_of_the_other_architecture_from_qemu() {
         let has = |name: &str| modules.iter().any(|m| m["path"].as_str().unwrap().ends_with(name));
         assert!(has(kind) && has("libc.so.6") == (kind != "static"), "{modules:#?}");
     }
-}
-
-/// Go toolchains: the one on `PATH`, and those that `integration/tools.sh` has fetched.
-fn go_toolchains() -> Vec<PathBuf> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let fetched = std::fs::read_dir(home.join(".cache/oci-coredump-test/go"));
-    let mut all: Vec<PathBuf> = fetched
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.unwrap().path().join("go/bin/go"))
-        .filter(|go| go.is_file())
-        .collect();
-    all.sort();
-    all.extend(require::find("go"));
-    all
 }
 
 /// Builds a Go program, and returns its frames with their source lines as `info` has them, and the

@@ -111,6 +111,10 @@ fn is_same(ours: &str, gdbs: &str) -> Option<bool> {
     if ours == gdbs || is_missing(ours) && is_missing(gdbs) {
         return Some(true);
     }
+    // A function: gdb adds the types of its arguments.
+    if let (Some((a, _)), Some((b, _))) = (ours.split_once(" <"), gdbs.split_once(" <")) {
+        return Some(a == b);
+    }
     // A reference: gdb stops there.
     if let Some((address, _)) = ours.split_once(": ").filter(|_| ours.starts_with('@')) {
         return Some(address == gdbs.split(':').next().unwrap());

@@ -253,17 +253,14 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
 }
 
 /// Names of what is often secret.
-const HIDE: [&str; 10] = [
-    "*passwd*",
-    "*password*",
+const HIDE: [&str; 7] = [
+    "*passw*",
     "*passphrase*",
     "*secret*",
     "*token*",
     "*credential*",
     "*api*key*",
     "*private*key*",
-    "*cookie*",
-    "*authorization*",
 ];
 
 impl Default for Config {

@@ -38,6 +38,7 @@ pub const TARGETS: [FuzzTarget; 16] = [
     ("reduced", corefile::reduced::invariants::reduced),
     ("identity", identity),
     ("symbols", symbols),
+    ("variables", variables),
 ];
 
 /// Annotations: a line `key=value` for each; `;` stands for a newline in a value.
@@ -173,6 +174,11 @@ fn corefile(data: &[u8]) {
 /// A file with names: an executable, debug information, split DWARF.
 fn symbols(file: &[u8]) {
     corefile::read_names(file);
+}
+
+/// An executable with debug information of variables, whose own bytes are the memory too.
+fn variables(file: &[u8]) {
+    corefile::read_variables(file);
 }
 
 /// An executable or library that is to be kept with a core.

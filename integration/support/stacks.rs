@@ -65,6 +65,21 @@ pub fn dump(dir: &Path, program: &Path, arguments: &[&str], handles: bool) -> Pa
     core
 }
 
+/// Go toolchains: the one on `PATH`, and those that `integration/tools.sh` has fetched.
+pub fn go_toolchains() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let fetched = std::fs::read_dir(home.join(".cache/oci-coredump-test/go"));
+    let mut all: Vec<PathBuf> = fetched
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path().join("go/bin/go"))
+        .filter(|go| go.is_file())
+        .collect();
+    all.sort();
+    all.extend(crate::require::find("go"));
+    all
+}
+
 /// gdb's functions of the crashing thread.
 pub fn gdb_functions(program: &Path, core: &Path) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();

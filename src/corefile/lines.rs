@@ -1,7 +1,7 @@
 //! Functions and source lines from debug information, with inlined functions, split DWARF (`.dwo`,
 //! `.dwp`) and what dwz moved into a file of its own.
 
-use super::debug_info::{DebugInfo, Die, Slice};
+use super::entries::{Die, Entries, Slice};
 use super::file::Elf;
 use super::links::{self, Link};
 use addr2line::gimli::{
@@ -83,15 +83,15 @@ fn slice(bytes: &[u8]) -> Slice<'_> {
 }
 
 /// The debug information of one module. Its index is parsed once.
-pub(super) struct SourceLines<'b> {
+pub(super) struct DebugInfo<'b> {
     context: Context<Slice<'b>>,
-    info: DebugInfo<'b>,
+    entries: Entries<'b>,
     split: &'b [Split<'b>],
     /// Files of split DWARF that were not given.
     pub missing: RefCell<BTreeSet<Link>>,
 }
 
-impl<'b> SourceLines<'b> {
+impl<'b> DebugInfo<'b> {
     /// Parses a module's debug information: its own, what dwz moved out of that, its split DWARF.
     pub(super) fn of(
         own: &'b Sections<'_>,
@@ -100,12 +100,8 @@ impl<'b> SourceLines<'b> {
     ) -> Option<Self> {
         let dwarf = Arc::new(own.borrow_with_sup(supplementary, |s| slice(s)));
         let context = Context::from_arc_dwarf(dwarf.clone()).ok()?;
-        Some(SourceLines {
-            context,
-            info: DebugInfo::new(dwarf),
-            split,
-            missing: RefCell::default(),
-        })
+        let entries = Entries::new(dwarf);
+        Some(DebugInfo { context, entries, split, missing: RefCell::default() })
     }
 
     /// The functions at an address, the innermost first: the last one is that which the code
@@ -134,7 +130,7 @@ impl<'b> SourceLines<'b> {
         frames
     }
 
-    /// The entries of the functions at an address, in the order of [`Source::frames`]. `None` if
+    /// The entries of the functions at an address, in the order of [`DebugInfo::frames`]. `None` if
     /// that has none.
     pub(super) fn functions(&self, address: u64) -> Option<Vec<Option<Die<'_, 'b>>>> {
         let unit = self.supplied(self.context.find_dwarf_and_unit(address))?;
@@ -144,7 +140,7 @@ impl<'b> SourceLines<'b> {
         let mut found = self.supplied(self.context.find_frames(address)).ok()?;
         let mut all = Vec::new();
         while let (Ok(Some(f)), true) = (found.next(), all.len() < 64) {
-            all.push(f.dw_die_offset.and_then(|offset| self.info.entry(unit, offset)));
+            all.push(f.dw_die_offset.and_then(|offset| self.entries.entry(unit, offset)));
         }
         (!all.is_empty()).then_some(all)
     }

@@ -12,7 +12,7 @@
 //! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
-mod debug_info;
+mod entries;
 mod file;
 mod gopclntab;
 mod goroutines;
@@ -28,7 +28,7 @@ mod modules;
 mod names;
 mod notes;
 mod package;
-mod process;
+mod process_memory;
 mod results;
 mod segments;
 mod signal;
@@ -58,7 +58,7 @@ pub(crate) use variables::Wishes;
 use crate::elf::Source;
 use anyhow::Result;
 use image::Image;
-use process::Process;
+use process_memory::ProcessMemory;
 use std::collections::BTreeSet;
 
 /// Reads what the core alone says.
@@ -122,7 +122,7 @@ pub(crate) fn stacks(
         send(PartialResult::Thread(ThreadStack { tid: *tid, frames, cut: unwound.cut.clone() }))?;
     }
     // The stacks are complete whatever comes of this.
-    let process = Process::new(&image.memory, &modules, &binaries);
+    let process = ProcessMemory::new(&image.memory, &modules, &binaries);
     if let Some(all) = goroutines::of(process, &modules, &binaries) {
         for g in all.shown {
             let unwound = unwinder.unwind_goroutine(g.registers);
@@ -163,6 +163,48 @@ pub(crate) fn read_names(file: &[u8]) {
         }
     }
     let _ = (binary.wanted(), binary.soname());
+}
+
+/// Reads the variables at the entry point and the symbols of a file, which is the memory too.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_variables(bytes: &[u8]) {
+    use object::{Object, ObjectSymbol};
+    let Ok(elf) = file::Elf::parse(bytes) else { return };
+    let whole = modules::LoadedModule {
+        module: Module { end: u64::MAX, ..Module::default() },
+        ..modules::LoadedModule::default()
+    };
+    let (modules, core) = ([whole], bytes.to_vec());
+    let size = core.len() as u64;
+    let load = crate::elf::Load { address: 0x1000, offset: 0, size };
+    let memory = memory::Memory::new(&core, vec![load]);
+    let binaries = [binary::open(&modules[0], &ModuleFiles::all(bytes), &memory)];
+    let names = names::ModuleNames::new(&modules, &binaries);
+    let process = ProcessMemory::new(&memory, &modules, &binaries);
+    let wishes = Wishes { frames: 4, contents: true, hide: vec!["p*".into()] };
+    let symbols = elf.symbols().map(|s| s.address()).filter(|a| *a > 0).take(8);
+    for address in symbols.chain([elf.entry()]).flat_map(|a| [a, a.wrapping_add(24)]) {
+        let registers = notes::Registers { pc: address, sp: 0x1100, fp: 0x1200, lr: address };
+        let frame = |lookup| names::RawFrame {
+            address,
+            lookup,
+            module: Some(0),
+            registers,
+            ..names::RawFrame::default()
+        };
+        let raw = [frame(address), frame(address.wrapping_sub(1))];
+        let general = (0..34).map(|n| 0x1000 + 8 * n).collect();
+        let state = notes::ThreadState { general, floating: vec![0x40; 512] };
+        for machine in [segments::Machine::X86_64, segments::Machine::Aarch64] {
+            let thread = (machine, &state, raw.as_slice());
+            let mut total = 0;
+            let _ = variables::of_thread(thread, &names, process, &wishes, &mut |_, all| {
+                total += all.iter().map(|v| v.value.len()).sum::<usize>();
+                Ok::<(), ()>(())
+            });
+            assert!(total <= 4 << 20, "{total} bytes of values");
+        }
+    }
 }
 
 #[cfg(test)]

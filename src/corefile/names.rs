@@ -1,8 +1,8 @@
 //! Names the frames of a stack: function, source file and line, including inlined functions.
 
 use super::binary::Binary;
-use super::debug_info::Die;
-use super::lines::SourceLines;
+use super::entries::Die;
+use super::lines::DebugInfo;
 use super::links::{Link, NeededFile};
 use super::modules::LoadedModule;
 use super::notes::Registers;
@@ -31,7 +31,7 @@ pub(super) struct RawFrame {
 pub(super) struct ModuleNames<'b> {
     pub modules: &'b [LoadedModule],
     pub binaries: &'b [Binary<'b>],
-    sources: Vec<OnceCell<Option<SourceLines<'b>>>>,
+    sources: Vec<OnceCell<Option<DebugInfo<'b>>>>,
 }
 
 impl<'b> ModuleNames<'b> {
@@ -56,12 +56,12 @@ impl<'b> ModuleNames<'b> {
         all
     }
 
-    fn source(&self, module: usize) -> Option<&SourceLines<'b>> {
+    fn source(&self, module: usize) -> Option<&DebugInfo<'b>> {
         self.sources[module].get_or_init(|| source(&self.binaries[module])).as_ref()
     }
 
     /// The entries of the debug information for the functions at a frame, one for each that
-    /// [`Names::describe`] gives.
+    /// [`ModuleNames::describe`] gives.
     pub(super) fn functions(&self, frame: &RawFrame) -> Option<Vec<Option<Die<'_, 'b>>>> {
         let i = frame.module.filter(|_| !frame.trampoline)?;
         self.source(i)?.functions(frame.lookup.wrapping_sub(self.modules[i].bias))
@@ -115,9 +115,9 @@ pub(super) fn demangled(symbol: &[u8]) -> String {
 }
 
 /// The debug information of a module, if it has any.
-pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<SourceLines<'b>> {
+pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<DebugInfo<'b>> {
     let (own, supplementary) = binary.dwarf()?;
-    SourceLines::of(own, supplementary, binary.split())
+    DebugInfo::of(own, supplementary, binary.split())
 }
 
 /// Makes a name of a file or function, which the container chose, one line of bounded length.

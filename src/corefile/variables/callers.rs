@@ -1,14 +1,14 @@
 //! The registers of the callers of a frame, by the unwind tables. Only pc, sp and fp come from the
 //! unwinder of the stack; variables are also in the registers that a called function has saved.
 
-use super::location::{self, Frame};
+use super::location::{self, FrameContext};
 use super::registers::{FrameRegisters, Numbers, numbers};
 use crate::corefile::binary::{Binary, Tables};
-use crate::corefile::debug_info::Slice;
+use crate::corefile::entries::Slice;
 use crate::corefile::modules::LoadedModule;
 use crate::corefile::names::RawFrame;
 use crate::corefile::notes::ThreadState;
-use crate::corefile::process::Process;
+use crate::corefile::process_memory::ProcessMemory;
 use crate::corefile::segments::Machine;
 use addr2line::gimli::{
     BaseAddresses, CfaRule, DebugFrame, EhFrame, Encoding, Expression, Format, LittleEndian,
@@ -28,7 +28,7 @@ pub(super) struct State {
 /// Follows the frames of one stack.
 pub(super) struct Callers<'c> {
     pub machine: Machine,
-    pub process: Process<'c>,
+    pub process: ProcessMemory<'c>,
     pub modules: &'c [LoadedModule],
     pub binaries: &'c [Binary<'c>],
 }
@@ -105,7 +105,7 @@ fn bases(tables: &Tables<'_>) -> BaseAddresses {
 /// One step to a caller.
 struct Step<'s, 'b> {
     now: &'s FrameRegisters,
-    process: Process<'b>,
+    process: ProcessMemory<'b>,
     n: Numbers,
     bias: u64,
 }
@@ -167,7 +167,7 @@ impl Step<'_, '_> {
     }
 
     fn value<'d>(&self, expression: Expression<Slice<'d>>, initial: Option<u64>) -> Option<u64> {
-        let frame = Frame {
+        let frame = FrameContext {
             registers: self.now,
             process: self.process,
             cfa: initial,

@@ -2,11 +2,11 @@
 //! passed: the value of a register at the call (`DW_OP_entry_value`), from the call site.
 
 use super::callers::State;
-use super::location::{self, Frame, Place};
-use crate::corefile::debug_info::Die;
-use crate::corefile::debug_info::Slice;
+use super::location::{self, FrameContext, Place};
+use crate::corefile::entries::Die;
+use crate::corefile::entries::Slice;
 use crate::corefile::names::{ModuleNames, RawFrame};
-use crate::corefile::process::Process;
+use crate::corefile::process_memory::ProcessMemory;
 use addr2line::gimli::{self, AttributeValue, DwAt, Expression, Operation};
 
 /// How often a value may come from a caller's caller.
@@ -22,7 +22,7 @@ pub(super) struct Stack<'s, 'b> {
     pub raw: &'s [RawFrame],
     pub states: &'s [State],
     pub names: &'s ModuleNames<'b>,
-    pub process: Process<'b>,
+    pub process: ProcessMemory<'b>,
 }
 
 impl<'s, 'b> Stack<'s, 'b> {
@@ -59,7 +59,7 @@ impl<'s, 'b> Stack<'s, 'b> {
         let state = self.states.get(i)?;
         // Where gcc says that a variable is in a register at a call, no called function changes that.
         let certain = (!die.is_by("GNU ")).then(|| state.registers.certain());
-        let mut frame = Frame {
+        let mut frame = FrameContext {
             registers: certain.as_ref().unwrap_or(&state.registers),
             process: self.process,
             cfa: state.cfa,
@@ -73,7 +73,7 @@ impl<'s, 'b> Stack<'s, 'b> {
         location::place(expression, die.unit, &frame, &entry)
     }
 
-    fn base(&self, i: usize, frame: &Frame<'_, '_>) -> Option<u64> {
+    fn base(&self, i: usize, frame: &FrameContext<'_, '_>) -> Option<u64> {
         let function = self.function(i)?;
         let base = self.expression(i, &function, gimli::DW_AT_frame_base)?;
         location::address(base, function.unit.unit.encoding(), frame, None)
@@ -141,9 +141,8 @@ impl<'s, 'b> Stack<'s, 'b> {
         let target = [gimli::DW_AT_call_target, gimli::DW_AT_GNU_call_site_target]
             .into_iter()
             .find_map(|name| site.attr(name)?.exprloc_value());
-        let start = function.address(gimli::DW_AT_low_pc);
         let target = target.and_then(|e| self.number(i + 1, site, e, depth));
-        start.is_some_and(|start| target == Some(start.wrapping_add(self.bias(i))))
+        target.is_some_and(|target| function.has_code_at(target.wrapping_sub(self.bias(i))))
     }
 
     /// The number that an expression gives: an address stands for itself.

@@ -1,8 +1,8 @@
 //! Where a variable is: evaluates a location expression with the registers of a frame.
 
 use super::registers::FrameRegisters;
-use crate::corefile::debug_info::Slice;
-use crate::corefile::process::Process;
+use crate::corefile::entries::Slice;
+use crate::corefile::process_memory::ProcessMemory;
 use addr2line::gimli::{
     Encoding, EvaluationResult, Expression, Location, Piece, UnitOffset, UnitRef, Value, ValueType,
 };
@@ -51,7 +51,11 @@ impl Place {
     }
 
     /// So many of its first bytes.
-    pub(super) fn read(&self, process: &Process<'_>, size: usize) -> Result<Vec<u8>, Missing> {
+    pub(super) fn read(
+        &self,
+        process: &ProcessMemory<'_>,
+        size: usize,
+    ) -> Result<Vec<u8>, Missing> {
         match self {
             Place::Memory(address) => {
                 let mut bytes = vec![0; size];
@@ -69,9 +73,9 @@ impl Place {
 
 /// What an expression may ask for.
 #[derive(Clone, Copy)]
-pub(super) struct Frame<'f, 'b> {
+pub(super) struct FrameContext<'f, 'b> {
     pub registers: &'f FrameRegisters,
-    pub process: Process<'b>,
+    pub process: ProcessMemory<'b>,
     /// Canonical frame address.
     pub cfa: Option<u64>,
     /// Frame base of the function.
@@ -87,7 +91,7 @@ pub(super) type Entry<'e, 'b> = &'e dyn Fn(Expression<Slice<'b>>) -> Option<u64>
 pub(super) fn address(
     expression: Expression<Slice<'_>>,
     encoding: Encoding,
-    frame: &Frame<'_, '_>,
+    frame: &FrameContext<'_, '_>,
     initial: Option<u64>,
 ) -> Option<u64> {
     match pieces(expression, encoding, frame, initial, None, &|_| None)?.as_slice() {
@@ -104,7 +108,7 @@ pub(super) fn address(
 pub(super) fn place<'b>(
     expression: Expression<Slice<'b>>,
     unit: UnitRef<'_, Slice<'b>>,
-    frame: &Frame<'_, '_>,
+    frame: &FrameContext<'_, '_>,
     entry: Entry<'_, 'b>,
 ) -> Option<Place> {
     if expression.0.is_empty() {
@@ -144,7 +148,7 @@ pub(super) fn place<'b>(
 }
 
 /// The bytes of a piece, from its start on.
-fn part(piece: &Piece<Slice<'_>>, frame: &Frame<'_, '_>) -> Option<Vec<u8>> {
+fn part(piece: &Piece<Slice<'_>>, frame: &FrameContext<'_, '_>) -> Option<Vec<u8>> {
     let skip = usize::try_from(piece.bit_offset.unwrap_or(0) / 8).ok()?;
     let bytes = match piece.location {
         Location::Empty | Location::ImplicitPointer { .. } => return None,
@@ -172,7 +176,7 @@ fn part(piece: &Piece<Slice<'_>>, frame: &Frame<'_, '_>) -> Option<Vec<u8>> {
 fn pieces<'b>(
     expression: Expression<Slice<'b>>,
     encoding: Encoding,
-    frame: &Frame<'_, '_>,
+    frame: &FrameContext<'_, '_>,
     initial: Option<u64>,
     unit: Option<UnitRef<'_, Slice<'b>>>,
     entry: Entry<'_, 'b>,

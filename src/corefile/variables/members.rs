@@ -2,8 +2,8 @@
 
 use super::location::Place;
 use super::types;
-use crate::corefile::debug_info::Die;
-use crate::corefile::process::Process;
+use crate::corefile::entries::Die;
+use crate::corefile::process_memory::ProcessMemory;
 use addr2line::gimli::{self, Operation};
 
 /// Most members of a structure.
@@ -43,7 +43,7 @@ pub(super) fn offset(member: &Die<'_, '_>) -> Option<u64> {
 pub(super) fn bits(
     member: &Die<'_, '_>,
     whole: &Place,
-    process: &Process<'_>,
+    process: &ProcessMemory<'_>,
 ) -> Option<Result<i128, super::location::Missing>> {
     let size = member.number(gimli::DW_AT_bit_size).filter(|n| (1..=64).contains(n))?;
     let first = match member.number(gimli::DW_AT_data_bit_offset) {
@@ -113,7 +113,11 @@ fn find<'u, 'b>(
 }
 
 /// An unsigned number of at most 8 bytes.
-pub(super) fn unsigned(ty: &Die<'_, '_>, place: &Place, process: &Process<'_>) -> Option<u64> {
+pub(super) fn unsigned(
+    ty: &Die<'_, '_>,
+    place: &Place,
+    process: &ProcessMemory<'_>,
+) -> Option<u64> {
     let size = usize::try_from(types::size(ty)?).ok().filter(|n| (1..=8).contains(n))?;
     let mut bytes = place.read(process, size).ok()?;
     bytes.resize(8, 0);

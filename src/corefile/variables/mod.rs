@@ -22,10 +22,10 @@ mod wishes;
 
 pub(crate) use wishes::Wishes;
 
-use super::debug_info::Die;
+use super::entries::Die;
 use super::names::{ModuleNames, RawFrame};
 use super::notes::ThreadState;
-use super::process::Process;
+use super::process_memory::ProcessMemory;
 use super::results::Variable;
 use super::segments::Machine;
 use callers::Callers;
@@ -47,7 +47,7 @@ const ALL: usize = 1 << 20;
 pub(super) fn of_thread<'b, E>(
     (machine, thread, raw): (Machine, &ThreadState, &[RawFrame]),
     names: &ModuleNames<'b>,
-    process: Process<'b>,
+    process: ProcessMemory<'b>,
     wishes: &Wishes,
     send: &mut dyn FnMut(usize, Vec<Variable>) -> Result<(), E>,
 ) -> Result<(), E> {

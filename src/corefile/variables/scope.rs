@@ -1,7 +1,7 @@
 //! The variables that are visible at an address of a function: its arguments, then its local
 //! variables, those of the innermost block first.
 
-use crate::corefile::debug_info::Die;
+use crate::corefile::entries::Die;
 use addr2line::gimli;
 
 /// Deepest nesting of blocks, and most children of one.

@@ -5,8 +5,8 @@ use super::location::{Missing, Place};
 use super::members;
 use super::wishes::Wishes;
 use super::{text, types};
-use crate::corefile::debug_info::Die;
-use crate::corefile::process::Process;
+use crate::corefile::entries::Die;
+use crate::corefile::process_memory::ProcessMemory;
 use addr2line::gimli::{self, AttributeValue, DwAte};
 use std::fmt::Write as _;
 
@@ -32,7 +32,7 @@ enum Style {
 
 /// Writes values.
 pub(super) struct Shown<'s, 'b> {
-    process: Process<'b>,
+    process: ProcessMemory<'b>,
     wishes: &'s Wishes,
     style: Style,
     is_go: bool,
@@ -56,7 +56,11 @@ impl Out {
 
 impl<'s, 'b> Shown<'s, 'b> {
     /// For the variables of a function.
-    pub(super) fn new(process: Process<'b>, wishes: &'s Wishes, function: &Die<'_, '_>) -> Self {
+    pub(super) fn new(
+        process: ProcessMemory<'b>,
+        wishes: &'s Wishes,
+        function: &Die<'_, '_>,
+    ) -> Self {
         let unit = function.unit.unit;
         let root = unit.entries().next_dfs().ok().flatten().cloned();
         let language = root.and_then(|root| root.attr_value(gimli::DW_AT_language));

@@ -3,8 +3,8 @@
 use super::location::Place;
 use super::members::{named, pointer, unsigned};
 use super::types;
-use crate::corefile::debug_info::Die;
-use crate::corefile::process::Process;
+use crate::corefile::entries::Die;
+use crate::corefile::process_memory::ProcessMemory;
 use addr2line::gimli::{self, AttributeValue};
 
 /// Most bytes of a text that are shown.
@@ -31,7 +31,7 @@ pub(super) fn quoted(bytes: &[u8], is_cut: bool) -> String {
 }
 
 /// The text at an address, up to a NUL.
-pub(super) fn terminated(process: &Process<'_>, address: u64) -> Option<String> {
+pub(super) fn terminated(process: &ProcessMemory<'_>, address: u64) -> Option<String> {
     let bytes = process.up_to(address, LONGEST)?;
     let end = bytes.iter().position(|b| *b == 0);
     Some(quoted(&bytes[..end.unwrap_or(bytes.len())], end.is_none()))
@@ -56,7 +56,7 @@ pub(super) fn is_character(ty: &Die<'_, '_>) -> bool {
 pub(super) fn of_structure(
     ty: &Die<'_, '_>,
     place: &Place,
-    process: &Process<'_>,
+    process: &ProcessMemory<'_>,
 ) -> Option<(u64, u64)> {
     let name = ty.name()?;
     let (start, length) = if name == "string" {
@@ -83,7 +83,7 @@ pub(super) fn of_structure(
 }
 
 /// The text with an address and a length; `None` if the core does not have it.
-pub(super) fn counted(process: &Process<'_>, address: u64, length: u64) -> Option<String> {
+pub(super) fn counted(process: &ProcessMemory<'_>, address: u64, length: u64) -> Option<String> {
     let size = usize::try_from(length).unwrap_or(usize::MAX).min(LONGEST);
     let mut bytes = vec![0; size];
     process.read(address, &mut bytes).or((size == 0).then_some(()))?;

@@ -1,6 +1,6 @@
 //! Types: what is behind typedefs and qualifiers, how large a type is, and what it is called.
 
-use crate::corefile::debug_info::Die;
+use crate::corefile::entries::Die;
 use addr2line::gimli;
 
 /// Longest chain of typedefs, qualifiers and pointers.

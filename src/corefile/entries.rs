@@ -73,7 +73,7 @@ impl<'b> Units<'b> {
 }
 
 /// The debug information of a module.
-pub(super) struct DebugInfo<'b> {
+pub(super) struct Entries<'b> {
     own: OnceCell<Units<'b>>,
     common: OnceCell<Option<Units<'b>>>,
     dwarf: Arc<Dwarf<Slice<'b>>>,
@@ -83,17 +83,17 @@ pub(super) struct DebugInfo<'b> {
 /// An entry.
 #[derive(Clone)]
 pub(super) struct Die<'u, 'b> {
-    info: &'u DebugInfo<'b>,
+    info: &'u Entries<'b>,
     /// The unit that it is in.
     pub unit: UnitRef<'u, Slice<'b>>,
     entry: DebuggingInformationEntry<Slice<'b>>,
 }
 
-impl<'b> DebugInfo<'b> {
+impl<'b> Entries<'b> {
     /// Reads nothing yet.
     pub(super) fn new(dwarf: Arc<Dwarf<Slice<'b>>>) -> Self {
         let left = Cell::new(MOST);
-        DebugInfo { own: OnceCell::new(), common: OnceCell::new(), dwarf, left }
+        Entries { own: OnceCell::new(), common: OnceCell::new(), dwarf, left }
     }
 
     /// The entry of a unit, which may be of another file: of split DWARF.

@@ -10,20 +10,20 @@ const PAGE: u64 = 4096;
 
 /// The memory of the process, by address.
 #[derive(Clone, Copy)]
-pub(super) struct Process<'p> {
+pub(super) struct ProcessMemory<'p> {
     memory: &'p Memory<'p>,
     modules: &'p [LoadedModule],
     binaries: &'p [Binary<'p>],
 }
 
-impl<'p> Process<'p> {
+impl<'p> ProcessMemory<'p> {
     /// Of a core, its modules and their files.
     pub(super) fn new(
         memory: &'p Memory<'p>,
         modules: &'p [LoadedModule],
         binaries: &'p [Binary<'p>],
     ) -> Self {
-        Process { memory, modules, binaries }
+        ProcessMemory { memory, modules, binaries }
     }
 
     fn module(&self, address: u64) -> Option<(&'p Binary<'p>, u64)> {
