@@ -4,7 +4,7 @@ use std::path::Path;
 use support::core_file::{self, Crashed};
 use support::host::STORE;
 use support::runtime::{Kind, Runtime};
-use support::scene::{ECI, ECI_PATTERN, bundle, crash, host};
+use support::scene::{ECI, ECI_PATTERN, bundle, crash, host, product};
 use support::server::Way;
 
 support::per_runtime!(cores_come_through_the_socket);
@@ -26,6 +26,8 @@ fn cores_come_through_the_socket(kind: Kind) {
     let container = runtime.start(&first, &id);
     let other_id = format!("{id}-other");
     let other = runtime.start(&second, &other_id);
+    // crun's hooks are in a mount namespace from which the kernel takes only the pipe's pattern.
+    assert!(product(&["watch", "--once"]).status().unwrap().success());
     assert!(Way::Socket.is_taken(&host), "the kernel does not use the socket");
     let store = |id: &str| Path::new(STORE).join("containers").join(id);
     for (name, signal) in SIGNALS {

@@ -4,7 +4,7 @@
 use super::dispatch_pattern;
 use super::values::core_pattern;
 use crate::config::{Config, KernelInterface};
-use crate::sys::{kernel, socket};
+use crate::sys::{kernel, ns, proc, socket};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,9 +42,17 @@ pub(crate) fn wanted(config: &Config, helper: &Path) -> Result<String> {
     let pipe = dispatch_pattern(helper)?;
     let wants = match config.kernel_interface {
         KernelInterface::Pipe => false,
-        KernelInterface::Socket | KernelInterface::Auto => has_socket() && is_served(),
+        KernelInterface::Socket | KernelInterface::Auto => {
+            has_socket() && (is_initial() || is_socket()?) && is_served()
+        }
     };
     Ok(if wants { SOCKET_PATTERN.to_owned() } else { pipe })
+}
+
+/// Whether this process is in the initial mount namespace, the only one from which the kernel takes
+/// such a pattern. crun runs hooks in another one, and a confined service has one.
+fn is_initial() -> bool {
+    proc::mount_ns_of(2).is_ok_and(|initial| ns::own("mnt").is_ok_and(|own| own == initial))
 }
 
 /// Whether the kernel connects to the socket now.
