@@ -3,6 +3,7 @@
 use super::announced::Announced;
 use super::archive::Archive;
 use super::bundle::Bundle;
+use super::debuginfod::Debuginfod;
 use super::selection::{MATCH, Which};
 use super::source::{Packed, Source};
 use super::subject::{self, Subject};
@@ -31,6 +32,8 @@ pub(super) struct Args {
     from: Subject,
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    debuginfod: Debuginfod,
     /// Write only the core, decompressed.
     #[arg(long)]
     core_only: bool,
@@ -39,7 +42,12 @@ pub(super) struct Args {
 /// Writes the bundle, or only the core. Only the owner of the file may read it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     args.target.check_binary()?;
-    let others = [("--sysroot", args.from.sysroot.is_some()), ("--core-only", args.core_only)];
+    let debuginfod = args.debuginfod;
+    let others = [
+        ("--sysroot", args.from.sysroot.is_some()),
+        ("--core-only", args.core_only),
+        ("--debuginfod", debuginfod.debuginfod),
+    ];
     match args.which.source(&others)? {
         Source::Packed(packed @ Packed::Bundle(_)) => bail!(WrongUsage(format!(
             "{} is what export writes already: tar --zstd -xf unpacks it",
@@ -50,7 +58,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             args.target.write(|out| Ok(std::io::copy(&mut bundle, out).map(drop)?))?;
         }
         Source::Records(chosen, query) => {
-            let subject = subject::open(&chosen, &query, &args.from)?;
+            let subject = subject::open(&chosen, &query, &args.from, debuginfod)?;
             match args.core_only {
                 true => write_core(Announced::new(subject.core)?, &args.target)?,
                 false => {

@@ -3,6 +3,7 @@
 
 use super::clock;
 use super::crashes::Crashes;
+use super::debuginfod::Debuginfod;
 use super::info;
 use super::locate;
 use super::overwriter::Overwriters;
@@ -12,6 +13,7 @@ use super::stack::{groups, short_list, symbols};
 use super::subject::search_paths;
 use super::target_file::Target;
 use crate::corefile::decompress::decompressed;
+use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Frame, Module};
 use crate::record::Record;
@@ -49,6 +51,8 @@ pub(super) struct Args {
     which: Which,
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    debuginfod: Debuginfod,
 }
 
 /// Writes the page about the newest matching crash.
@@ -63,6 +67,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let sizes = core.as_ref().ok().map(info::Sizes::of);
     let reading = core.ok().map(|core| {
         let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
+        let paths = SearchPaths { servers: args.debuginfod.servers(&chosen), ..paths };
         decompressed(core).and_then(|core| reader::read(&core, &paths))
     });
     let everything = Query::default();

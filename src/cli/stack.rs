@@ -168,6 +168,7 @@ pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -
     match (verdict, origin) {
         (Match::Same, Some(Origin::Kept)) => "kept",
         (Match::Same, Some(Origin::Root)) => "in its root",
+        (Match::Same, Some(Origin::Fetched)) => "fetched",
         (Match::Same, None) => "in the core",
         (Match::Unproven, Some(Origin::Kept)) => "kept",
         (Match::Unproven, _) if module.build_id.is_none() => "in its root (no build-id proves it)",

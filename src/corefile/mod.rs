@@ -12,6 +12,7 @@
 //! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
+mod compressed;
 mod file;
 mod gopclntab;
 mod hex;
@@ -37,6 +38,7 @@ pub(crate) mod files;
 pub(crate) mod reader;
 
 pub(crate) use binary::ModuleFiles;
+pub(crate) use compressed::Compressed;
 pub(crate) use identity::{is_name, name};
 pub(crate) use links::Wanted;
 pub(crate) use results::{Frame, Match, Module, Overview, PartialResult, ThreadStack};
@@ -96,9 +98,12 @@ pub(crate) fn stacks(
     let stacks: Vec<_> = image.notes.threads.iter().map(|t| (t.tid, unwinder.unwind(t))).collect();
     let seen: BTreeSet<usize> =
         stacks.iter().flat_map(|(_, s)| &s.frames).filter_map(|f| f.module).collect();
-    let wanted = |module| Some(Wanted { module, link: binaries[module].wanted()? });
+    let wanted = |module: usize| {
+        let links = binaries[module].wanted().into_iter();
+        links.map(|link| Wanted { module, link }).find(|wanted| !asked.contains(wanted))
+    };
     let wanted: Vec<Wanted> = seen.into_iter().filter_map(wanted).collect();
-    if wanted.iter().any(|w| !asked.contains(w)) {
+    if !wanted.is_empty() {
         return send(PartialResult::Wanted(wanted));
     }
     let names = names::Names::new(&modules, &binaries);

@@ -3,11 +3,12 @@
 mod fields;
 
 use super::crash_json::CrashJson;
+use super::debuginfod::Debuginfod;
 use super::locate::{self, State};
 use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
 use super::private::Private;
-use super::selection::{MATCH, Which, no_match};
+use super::selection::{Chosen, MATCH, Which, no_match};
 use super::source::{Packed, Source};
 use super::{clock, stack, still_copied, subject, table};
 use crate::corefile::decompress::decompressed;
@@ -59,6 +60,8 @@ pub(super) struct Args {
     /// root.
     #[arg(long, value_name = "DIR")]
     sysroot: Option<PathBuf>,
+    #[command(flatten)]
+    debuginfod: Debuginfod,
     /// Print JSON, one object for each crash, on one line (docs/records.md).
     #[arg(long)]
     json: bool,
@@ -80,11 +83,12 @@ pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let others = [("--sysroot", args.sysroot.is_some()), ("-n", args.newest != 1)];
     let (chosen, query) = &match args.which.source(&others)? {
-        Source::Packed(packed) => return run_packed(out, packed, args.json),
+        Source::Packed(packed) => return run_packed(out, packed, args),
         Source::Records(chosen, query) => (chosen, query),
     };
     if let Some(path) = &args.core {
         let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
+        let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };
         let reading = decompressed(core)
             .and_then(|core| reader::read(&core, &paths))
             .with_context(|| format!("{} cannot be read", path.display()))?;
@@ -113,6 +117,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
                 let sysroot = args.sysroot.as_deref();
                 let paths =
                     subject::search_paths(&record, registry.as_ref(), sysroot, &chosen.store)?;
+                let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };
                 let reading = decompressed(core).and_then(|core| {
                     sizes = sizes.map(|sizes| sizes.with(&core));
                     reader::read(&core, &paths)
@@ -146,12 +151,15 @@ fn status(is_whole: bool) -> ExitCode {
 }
 
 /// Prints a crash from a bundle: its record, and what its core says.
-fn run_packed(out: &mut impl Write, packed: Packed<'_>, json: bool) -> Result<ExitCode> {
+fn run_packed(out: &mut impl Write, packed: Packed<'_>, args: &Args) -> Result<ExitCode> {
     file::set_umask(0o077);
     let (_dir, at) = packed.unpack(|| Private::new(false))?;
     let core = subject::open_named(&at.join("core"))?;
     // A bundle without executables has no such directory.
-    let paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);
+    let servers = Chosen::of(None).ok().and_then(|chosen| args.debuginfod.servers(&chosen));
+    let root = file::open_dir(&at.join("root")).ok();
+    let mut paths = SearchPaths { servers, ..SearchPaths::usual(root, None) };
+    paths.debug.splice(..0, file::open_dir(&at.join("debug")).ok());
     let record =
         file::read_bounded(subject::open_named(&at.join("record.json"))?, RECORD, "record.json")?;
     let record: Record = serde_json::from_slice(&record).context("record.json")?;
@@ -159,7 +167,7 @@ fn run_packed(out: &mut impl Write, packed: Packed<'_>, json: bool) -> Result<Ex
     let state = locate::state(&record, &Ok::<_, State>(core.try_clone()?));
     let reading = Some(reader::read(&core, &paths));
     let is_whole = is_read(reading.as_ref());
-    print(out, Some((&record, state, Some(sizes))), None, reading, json)?;
+    print(out, Some((&record, state, Some(sizes))), None, reading, args.json)?;
     Ok(status(is_whole))
 }
 

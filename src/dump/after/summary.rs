@@ -7,11 +7,12 @@
 
 use super::deleted_files::DeletedFiles;
 use super::kept_binaries::{Sources, open_core};
-use crate::corefile::{self, ModuleFiles, Summary};
+use crate::corefile::{self, Compressed, ModuleFiles, Summary};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
+use crate::elf::Source;
 use crate::sys::BorrowedFd;
 use crate::sys::mapped_file::Map;
 use crate::sys::sandbox::{self, SandboxBounds};
@@ -47,7 +48,14 @@ pub(crate) fn summarize(
     let fds: Vec<BorrowedFd<'_>> = slot.iter().flat_map(|t| t.fds()).chain(deleted.fds()).collect();
     let said =
         as_crasher::run(facts, core_file, &BOUNDS, Haste::Last, charge, &fds, |own, out| {
-            if let Ok((core, files)) = opened(core_file, core, &Sources { own, deleted }) {
+            let Ok(file) = open_core(core_file, core, own) else { return };
+            let compressed = core_file.compress.then(|| Compressed::of(&file));
+            let core: &dyn Source = match &compressed {
+                Some(Ok(compressed)) => compressed,
+                Some(Err(_)) => return,
+                None => &file,
+            };
+            if let Ok(files) = files_of(core, &Sources { own, deleted }) {
                 sandbox::confined(|| {
                     let maps: Vec<[Option<Map>; 2]> =
                         files.iter().map(|f| f.each_ref().map(map)).collect();
@@ -59,7 +67,7 @@ pub(crate) fn summarize(
                             ..ModuleFiles::default()
                         })
                         .collect();
-                    if let Ok(summary) = corefile::summary(&core, &files) {
+                    if let Ok(summary) = corefile::summary(core, &files) {
                         say(out, &summary);
                     }
                 });
@@ -72,16 +80,9 @@ fn map(file: &Option<File>) -> Option<Map> {
     Map::whole(file.as_ref()?).ok()
 }
 
-/// The core, and of each module its file and its debug information, as far as the crasher can open
-/// them.
-fn opened(
-    core_file: &CoreFile,
-    core: (u64, u64),
-    from: &Sources<'_>,
-) -> Result<(File, Vec<[Option<File>; 2]>)> {
-    let core = open_core(core_file, core, from.own)?;
-    anyhow::ensure!(!core_file.compress, "it is compressed");
-    let modules = corefile::overview(&core)?.modules;
+/// Of each module its file and its debug information, as far as the crasher can open them.
+fn files_of(core: &dyn Source, from: &Sources<'_>) -> Result<Vec<[Option<File>; 2]>> {
+    let modules = corefile::overview(core)?.modules;
     let files = modules.iter().take(MOST).map(|module| {
         let debug = module.build_id.as_deref().and_then(|id| {
             let (first, rest) = (id.get(..2)?, id.get(2..)?);
@@ -89,5 +90,5 @@ fn opened(
         });
         [from.open(&module.path, module.start).ok(), debug]
     });
-    Ok((core, files.collect()))
+    Ok(files.collect())
 }
