@@ -15,10 +15,10 @@ mod helper;
 mod hostile_names;
 #[path = "attacks/identity.rs"]
 mod identity;
+#[path = "attacks/kept_binaries.rs"]
+mod kept_binaries;
 #[path = "attacks/neighbours.rs"]
 mod neighbours;
-#[path = "attacks/pot.rs"]
-mod pot;
 #[path = "attacks/privileges.rs"]
 mod privileges;
 #[path = "attacks/reading.rs"]

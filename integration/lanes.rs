@@ -7,6 +7,7 @@ mod lanes {
     pub mod falls_back;
     pub mod identical;
     pub mod narrow;
+    pub mod reduced;
     pub mod template;
 }
 

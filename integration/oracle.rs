@@ -26,6 +26,7 @@ use support::core_bytes;
 use support::host::Host;
 use support::require;
 use support::runtime::{Kind, Runtime};
+use support::server::{self, Server};
 
 support::cases!(
     the_kernel_agrees_with_itself: names(names::rows),
@@ -59,17 +60,43 @@ support::cases!(
 /// The project does what the kernel does.
 fn the_project_agrees_with_the_kernel(rows: fn() -> Vec<Row>) {
     let Some((host, rows)) = prepared(rows) else { return };
+    agrees(&host, &rows, Side::Project);
+}
+
+support::cases!(
+    the_socket_agrees_with_the_kernel: names(names::rows),
+    places(places::rows),
+    processes(processes::rows),
+    privileges(privileges::rows),
+    large(large::rows)
+);
+
+/// The same through the kernel's coredump socket, where the wait status is the kernel's too.
+fn the_socket_agrees_with_the_kernel(rows: fn() -> Vec<Row>) {
+    if !server::is_possible() {
+        return;
+    }
+    let Some((host, rows)) = prepared(rows) else { return };
+    agrees(&host, &rows, Side::Socket);
+}
+
+fn agrees(host: &Host, rows: &[Row], side: Side) {
     let runtime = Runtime::new(Kind::Runc);
     let kernel: Vec<_> =
-        rows.iter().map(|row| observed(&host, &runtime, row, Side::Kernel)).collect();
+        rows.iter().map(|row| observed(host, &runtime, row, Side::Kernel)).collect();
     host.restore_sysctls();
     host.install();
-    let mut kernel = kernel.into_iter();
-    judge("kernel, project", &rows, |row| {
-        let kernel = kernel.next().unwrap()?;
-        let project = observed(&host, &runtime, row, Side::Project)?;
-        Ok((compare::outcome(&kernel), compare::with_project(row, &kernel, &project)))
+    let server = (side == Side::Socket).then(|| {
+        host.configure(server::WANTED);
+        Server::start(host)
     });
+    let mut kernel = kernel.into_iter();
+    judge(&format!("kernel, {side:?}"), rows, |row| {
+        let kernel = kernel.next().unwrap()?;
+        let project = observed(host, &runtime, row, side)?;
+        Ok((compare::outcome(&kernel), compare::with_project(row, &kernel, &project, side)))
+    });
+    drop(server);
 }
 
 type Mutation = Box<dyn Fn(&mut Observed)>;

@@ -5,6 +5,7 @@
 //! that names each value refused.
 
 use crate::bytes::Limit;
+use crate::config::Keep;
 use crate::existing::Existing;
 use crate::limits::{DiskShare, Free, Limits};
 use crate::pattern::Pattern;
@@ -33,6 +34,8 @@ pub(crate) struct Wishes {
     pub early: bool,
     /// What happens where a core's name exists already. `None`: the container did not say.
     pub existing: Option<Existing>,
+    /// How much of the memory its cores keep. `None`: the container did not say.
+    pub keep: Option<Keep>,
     /// Whether its crashes may be uploaded.
     pub upload: bool,
     /// Bounds by the size of the file system that the cores are on.
@@ -111,6 +114,7 @@ const FILTER: &str = "oci-coredump/filter";
 const COMPRESS: &str = "oci-coredump/compress";
 const RELEASE: &str = "oci-coredump/release";
 const EXISTING: &str = "oci-coredump/existing";
+const KEEP: &str = "oci-coredump/keep";
 const UPLOAD: &str = "oci-coredump/upload";
 const LIMITS: &str = "oci-coredump/limits";
 const REQUIRED: &str = "oci-coredump/required";
@@ -260,6 +264,8 @@ pub(crate) fn wishes(
     let existing = broken.setting(&view, EXISTING, |v| {
         Ok(Existing::ALL[choice(v, Existing::ALL.map(Existing::as_str))?])
     });
+    let keep =
+        broken.setting(&view, KEEP, |v| Ok(Keep::ALL[choice(v, Keep::ALL.map(Keep::as_str))?]));
     let limits = broken.setting(&view, LIMITS, Limits::parse).unwrap_or_default();
     let upload = match view.find(UPLOAD) {
         None | Some((_, "true")) => true,
@@ -281,6 +287,7 @@ pub(crate) fn wishes(
             compress: compress == Some(1),
             early: early == Some(1),
             existing,
+            keep,
             upload,
             share,
             limits,
@@ -318,8 +325,9 @@ fn starlingx_share(view: &View<'_>, broken: &mut BrokenRules) -> DiskShare {
 }
 
 /// The settings that a container may give in our own keys.
-pub(crate) const SETTINGS: [&str; 9] = [
-    "pattern", "limit", "filter", "compress", "release", "existing", "upload", "limits", "required",
+pub(crate) const SETTINGS: [&str; 10] = [
+    "pattern", "limit", "filter", "compress", "release", "existing", "keep", "upload", "limits",
+    "required",
 ];
 
 /// One line for each key of ours that names no setting: most likely it is misspelt, and the

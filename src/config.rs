@@ -2,9 +2,11 @@
 //! reads the file.
 
 mod glob;
+mod keep;
 mod read;
 
 pub use glob::matches;
+pub use keep::Keep;
 
 use crate::bytes::Limit;
 use crate::existing::Existing;
@@ -33,6 +35,21 @@ pub enum Mode {
     /// The kernel writes the file itself, by the pattern of the container. One pattern for the
     /// whole kernel: for VMs that run one pod, and Kata guests.
     Kernel,
+}
+
+/// How the kernel hands crashes to this program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum KernelInterface {
+    /// It starts `oci-coredump handle` for each.
+    #[default]
+    Pipe,
+    /// It connects to the socket of `oci-coredump serve`, from Linux 6.17 on and as long as
+    /// somebody serves it.
+    Socket,
+    /// The socket where `oci-coredump serve` runs, else the pipe.
+    Auto,
 }
 
 /// How a container's own directory of the store is mounted into it.
@@ -85,6 +102,11 @@ pub struct Config {
     /// `kernel`: the container's pattern goes into the kernel itself, for virtual machines with one
     /// pod; a second container with another pattern is refused.
     pub mode: Mode,
+    /// With `mode = "dispatch"`: the kernel starts this program for each crash (`pipe`), or
+    /// connects to the socket of `oci-coredump serve` (`socket`, `auto`: the same), from Linux 6.17
+    /// on and as long as somebody serves it. Nothing is lost where nobody does: crashes come
+    /// through the pipe then.
+    pub kernel_interface: KernelInterface,
     /// Append `.PID` to a pattern that has no `%p`, as `kernel.core_uses_pid=1` does, and as
     /// Alibaba ECI does.
     pub core_uses_pid: bool,
@@ -93,6 +115,11 @@ pub struct Config {
     /// a number, `core.1.2` after `core.1`, up to 1,024 (`number`). A container may choose by
     /// `oci-coredump/existing`.
     pub existing: Existing,
+    /// How much of its memory the core of a crashed process keeps: all that the kernel dumps
+    /// (`all`); stacks, global variables and what registers and stacks point to, within bounds
+    /// (`stacks`); nothing of the heap (`stacks-only`). A container may choose by
+    /// `oci-coredump/keep`.
+    pub keep: Keep,
     /// Where the writer makes the directories of a pattern that a specifier names
     /// (`/cores/%e/core`), as the crashed process: in the store; also on volumes and in the
     /// container's own layer (`anywhere`); nowhere, as the kernel.
@@ -125,6 +152,9 @@ pub struct Config {
     /// After a crash, when the process is gone, read its core once: the record, the journal and the
     /// termination log then name the function that crashed.
     pub summary: bool,
+    /// Globs of names (`*`, `?`, in any case): `info --full` and `report --full` do not show the
+    /// values of variables and members that are called so.
+    pub hide: Vec<String>,
     /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
     /// The servers of debug information, and what is kept of their answers.
@@ -258,12 +288,28 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
     })
 }
 
+/// Names of what is often secret.
+const HIDE: [&str; 10] = [
+    "*passwd*",
+    "*password*",
+    "*passphrase*",
+    "*secret*",
+    "*token*",
+    "*credential*",
+    "*api*key*",
+    "*private*key*",
+    "*cookie*",
+    "*authorization*",
+];
+
 impl Default for Config {
     fn default() -> Self {
         Config {
             mode: Mode::Dispatch,
+            kernel_interface: KernelInterface::Pipe,
             core_uses_pid: true,
             existing: Existing::Replace,
+            keep: Keep::All,
             make_directories: MakeDirectories::Store,
             strict: false,
             default_pattern: None,
@@ -274,6 +320,7 @@ impl Default for Config {
             store_view: StoreView::Ro,
             termination_log: TerminationLog::Init,
             summary: true,
+            hide: HIDE.map(str::to_owned).to_vec(),
             binaries: Binaries::default(),
             debuginfod: Debuginfod::default(),
             vacuum: Vacuum::default(),

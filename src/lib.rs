@@ -47,7 +47,7 @@
 mod sys;
 
 pub use sys::descriptor::make_streams_safe;
-pub use sys::file::{Identity, identity, set_umask};
+pub use sys::file::{FileId, FileIdentity, identity, set_umask};
 
 mod annotation;
 mod bytes;

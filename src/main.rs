@@ -38,6 +38,10 @@ fn start(args: Vec<OsString>) -> ExitCode {
     }
     match args.get(1).and_then(|verb| verb.to_str()) {
         Some("handle") if args.get(2).is_none_or(|a| !is_help(a)) => handle(&args[2..]),
+        Some("serve") => {
+            report::init(LogTarget::HostAndStderr, false);
+            cli::run(args)
+        }
         Some("hook") if args.get(2).is_some_and(|a| a == "precreate") => precreate(),
         // A hook in a Kata guest: kata-agent passes the name of the stage and nothing else.
         Some("prestart" | "poststart" | "poststop") if args.len() == 2 => run_hook(args.get(1)),
@@ -52,7 +56,7 @@ fn is_help(word: &OsString) -> bool {
 
 fn handle(args: &[OsString]) -> ExitCode {
     report::init(LogTarget::Host, false);
-    last_words(1);
+    report::last_words(1);
     match dump::handle(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -64,7 +68,7 @@ fn handle(args: &[OsString]) -> ExitCode {
 
 fn run_hook(stage: Option<&OsString>) -> ExitCode {
     report::init(LogTarget::HostAndStderr, false);
-    last_words(0);
+    report::last_words(0);
     let word = stage.map(|s| s.to_string_lossy());
     let failed = hook::stage(word.as_deref())
         .map_err(|error| hook::Failure { error, stop: false })
@@ -86,7 +90,7 @@ fn run_hook(stage: Option<&OsString>) -> ExitCode {
 /// Serves an engine as its NRI plugin. Errors go to the host's log.
 fn plugin(serve: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     report::init(LogTarget::Host, false);
-    last_words(1);
+    report::last_words(1);
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -128,13 +132,4 @@ fn run_runtime(mut args: Vec<OsString>) -> ExitCode {
     eprintln!("{}: {error:#}", engine::RUNTIME_NAME);
     log::error!("runtime: {error:#}");
     ExitCode::FAILURE
-}
-
-/// Logs a panic as one line and exits with `code`: 0 for the hook, so that a defect here does not
-/// keep a container from starting.
-fn last_words(code: i32) {
-    std::panic::set_hook(Box::new(move |info| {
-        log::error!("this is a defect of oci-coredump, please report it: {info}");
-        std::process::exit(code)
-    }));
 }

@@ -54,6 +54,17 @@ pub(crate) struct Specifiers {
     pub exe_path: Vec<u8>,
 }
 
+/// A value of `%h`, `%e`, `%f` or `%E` as the kernel escapes it, so that it is one component of a
+/// path.
+pub(crate) fn escaped(value: &[u8]) -> Vec<u8> {
+    let mut out = value.to_vec();
+    if matches!(value, b"" | b"." | b"..") {
+        out.splice(..value.len().min(1), *b"!");
+    }
+    out.iter_mut().filter(|b| **b == b'/').for_each(|b| *b = b'!');
+    out
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Literal(Vec<u8>),

@@ -9,7 +9,8 @@ pub(crate) use schema::Schema;
 pub(crate) use signal::signal_name;
 
 use crate::cause::{Cause, Word};
-use crate::sys::file::Identity;
+use crate::config::Keep;
+use crate::sys::file::FileIdentity;
 use paths::{bytes, text_and_hex};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -244,7 +245,13 @@ pub(crate) struct Record {
     pub disk_size: Option<u64>,
     /// Identity of the core's file. A later file of the same name may be the core of another crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
+    pub identity: Option<FileIdentity>,
+    /// How much of the memory the core keeps, if not all that was to be dumped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// Size in bytes of the core with all of the memory, if it keeps less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_size: Option<u64>,
     /// Whether the file is incomplete, or may still turn out so.
     pub truncated: bool,
     /// The result of the dump.
@@ -360,7 +367,11 @@ impl fmt::Display for Record {
         match (self.outcome, &self.core_path) {
             (Outcome::Started, _) => write!(f, ", dumping core"),
             (Outcome::Written, Some(path)) => {
-                write!(f, ", core {path} ({} bytes)", self.size.unwrap_or(0))
+                write!(f, ", core {path} ({} bytes", self.size.unwrap_or(0))?;
+                match (self.keep, self.full_size) {
+                    (Some(keep), Some(full)) => write!(f, ", {} of {full})", keep.as_str()),
+                    _ => write!(f, ")"),
+                }
             }
             (Outcome::Truncated, Some(path)) => match self.size {
                 Some(size) => write!(f, ", core {path} truncated at {size} bytes"),

@@ -36,6 +36,15 @@ pub fn init(target: LogTarget, verbose: bool) {
     }
 }
 
+/// Logs a panic as one line and exits with `code`: 0 for the hook, so that a defect here does not
+/// keep a container from starting.
+pub fn last_words(code: i32) {
+    std::panic::set_hook(Box::new(move |info| {
+        log::error!("this is a defect of oci-coredump, please report it: {info}");
+        std::process::exit(code)
+    }));
+}
+
 impl Log for Reporter {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()

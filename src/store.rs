@@ -12,8 +12,8 @@
 //! ```
 
 pub(crate) mod binaries;
+pub(crate) mod binaries_budget;
 pub(crate) mod fetched;
-pub(crate) mod pot;
 mod records;
 pub(crate) mod tree;
 pub(crate) mod uploads;
@@ -83,7 +83,7 @@ impl Store {
     /// # Errors
     /// It exists but cannot be opened, or it belongs to another user: its records name files, and
     /// whoever wrote them could make the reader open or remove any file that the reader may.
-    pub(crate) fn look(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn open_existing(path: &Path) -> Result<Option<Self>> {
         match file::open_dir(path).and_then(file::reopen_dir) {
             Ok(dir) => {
                 let owner = file::stat(&dir)?.uid;
@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// The directory of the records, if it exists.
-    pub(crate) fn look_at_records(&self) -> Result<Option<Records>> {
+    pub(crate) fn existing_records(&self) -> Result<Option<Records>> {
         match resolve::resolve(&self.dir, "records".as_ref(), resolve::Below::NoLinks, true) {
             Ok(dir) => Ok(Some(Records::new(file::reopen_dir(dir)?))),
             Err(Errno::NOENT) => Ok(None),
@@ -118,10 +118,10 @@ impl Store {
             cores += usize::from(!tree::remove_if_empty(&containers, &name)?);
         }
         let records = self.records()?.count()?;
-        if let (Some(binaries), 0) = (self.look_at_binaries(), records) {
+        if let (Some(binaries), 0) = (self.existing_binaries(), records) {
             binaries.clear()?;
         }
-        for fetched in self.look_at_fetched().iter() {
+        for fetched in self.existing_fetched().iter() {
             fetched.all()?.iter().try_for_each(|file| fetched.remove(&file.name))?;
         }
         for name in ["containers", "records", "binaries", FETCHED] {
@@ -200,13 +200,13 @@ impl Store {
     }
 
     /// Opens the directory of the kept binaries, making it if it does not exist.
-    pub(crate) fn binaries(&self) -> Result<binaries::Binaries> {
-        Ok(binaries::Binaries::new(file::make_dir(&self.dir, "binaries".as_ref(), 0o700)?))
+    pub(crate) fn binaries(&self) -> Result<binaries::KeptBinaries> {
+        Ok(binaries::KeptBinaries::new(file::make_dir(&self.dir, "binaries".as_ref(), 0o700)?))
     }
 
     /// Opens the directory of the kept binaries if it exists.
-    pub(crate) fn look_at_binaries(&self) -> Option<binaries::Binaries> {
-        file::open_subdir(&self.dir, "binaries".as_ref()).ok().map(binaries::Binaries::new)
+    pub(crate) fn existing_binaries(&self) -> Option<binaries::KeptBinaries> {
+        file::open_subdir(&self.dir, "binaries".as_ref()).ok().map(binaries::KeptBinaries::new)
     }
 
     /// Opens the directory of what debuginfod servers gave, making it if it does not exist.
@@ -215,7 +215,7 @@ impl Store {
     }
 
     /// Opens the directory of what debuginfod servers gave if it exists.
-    pub(crate) fn look_at_fetched(&self) -> Option<Fetched> {
+    pub(crate) fn existing_fetched(&self) -> Option<Fetched> {
         Fetched::look(&self.path.join(FETCHED))
     }
 

@@ -2,14 +2,18 @@
 //! are saved once, in the store, and put back by [`restore`].
 
 mod drop_in;
+mod interface;
 mod saved;
 mod values;
 
 pub(crate) use drop_in::{OUR_PIPE_LIMIT, Until, write as write_drop_in};
+pub(crate) use interface::{
+    SOCKET, SOCKET_PATTERN, has_socket, helper, is_served, is_socket, wanted,
+};
 pub(crate) use saved::Saved;
 pub(crate) use values::{core_pattern, core_pipe_limit, core_uses_pid};
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, KernelInterface, Mode};
 use crate::pattern::{MAX_LEN, Pattern};
 use crate::registry::Registry;
 use crate::store::Store;
@@ -46,9 +50,12 @@ pub(crate) fn dispatch_pattern(helper: &Path) -> Result<String> {
     Ok(pattern)
 }
 
-/// Whether a pattern starts this program, wherever it is installed. Such a pattern is never taken
+/// Whether a pattern starts this program, wherever it is installed, or leads to its socket. Such a pattern is never taken
 /// for the earlier handler, or the two would start each other.
 pub(crate) fn is_ours(pattern: &str) -> bool {
+    if pattern == SOCKET_PATTERN {
+        return true;
+    }
     let mut words = pattern.strip_prefix('|').unwrap_or("").split_whitespace();
     words.next().is_some_and(|p| p.rsplit('/').next() == Some("oci-coredump"))
         && words.next() == Some("handle")
@@ -62,11 +69,11 @@ pub(crate) fn check_helper(helper: &Path) -> Result<()> {
     file::check_own(helper).with_context(|| format!("helper {}", helper.display()))
 }
 
-/// Dispatch mode: makes the kernel pipe every crash to `helper`. The previous pattern, if it is
-/// not ours, becomes the earlier handler. Returns whether anything was written. The caller
-/// holds the registry's lock.
-pub(crate) fn take_over(store: &Store, helper: &Path) -> Result<bool> {
-    let ours = dispatch_pattern(helper)?;
+/// Dispatch mode: makes the kernel hand every crash to `helper`, by the pattern `ours`, which is its
+/// own or the socket's ([`wanted`]). The previous pattern, if it is not ours, becomes the earlier
+/// handler. Returns whether anything was written. The caller holds the registry's lock.
+pub(crate) fn take_over(store: &Store, helper: &Path, ours: &str) -> Result<bool> {
+    let at_boot = dispatch_pattern(helper)?;
     let now = core_pattern()?;
     let limit = core_pipe_limit()?;
     if now == ours && limit >= OUR_PIPE_LIMIT {
@@ -87,9 +94,9 @@ pub(crate) fn take_over(store: &Store, helper: &Path) -> Result<bool> {
     let foreign =
         !is_ours(&now) && !old.as_ref().is_some_and(|s| !s.owners.is_empty() && s.ours == now);
     let saved = match old {
-        Some(s) if !foreign => Saved { ours: ours.clone(), owners: vec![], ..s },
+        Some(s) if !foreign => Saved { ours: ours.to_owned(), owners: vec![], ..s },
         // The kernel has our pattern already, but the previous values are lost.
-        None if !foreign => Saved { ours: ours.clone(), ..Saved::unknown() },
+        None if !foreign => Saved { ours: ours.to_owned(), ..Saved::unknown() },
         old => {
             // A `core_pipe_limit` that still is ours was not set by whoever wrote the pattern.
             let before = old.map_or(0, |s| s.core_pipe_limit);
@@ -99,7 +106,7 @@ pub(crate) fn take_over(store: &Store, helper: &Path) -> Result<bool> {
                 core_uses_pid: core_uses_pid()?,
                 core_pipe_limit,
                 owners: vec![],
-                ours: ours.clone(),
+                ours: ours.to_owned(),
             }
         }
     };
@@ -108,11 +115,12 @@ pub(crate) fn take_over(store: &Store, helper: &Path) -> Result<bool> {
     if limit < OUR_PIPE_LIMIT {
         write(PIPE_LIMIT, &OUR_PIPE_LIMIT.to_string())?;
     }
-    if let Err(e) = write(PATTERN, &ours) {
+    if let Err(e) = write(PATTERN, ours) {
         let _ = write(PATTERN, &now);
         return Err(e);
     }
-    drop_in::write(drop_in::Until::Boot, &ours);
+    // Nobody serves the socket yet when systemd applies the file.
+    drop_in::write(drop_in::Until::Boot, &at_boot);
     Ok(true)
 }
 
@@ -211,8 +219,9 @@ pub(crate) fn restore(store: &Store) -> Result<Option<String>> {
 }
 
 /// Writes our pattern again if another program has overwritten it since the take-over; the other
-/// program's pattern becomes the earlier handler. Cheap if nothing has to be done. Returns
-/// whether it was necessary.
+/// program's pattern becomes the earlier handler. And goes over to the socket when somebody serves
+/// it, back to the pipe when nobody does. Cheap if nothing has to be done. Returns whether another
+/// program's was replaced.
 ///
 /// # Errors
 /// It cannot be written.
@@ -221,25 +230,54 @@ pub(crate) fn mend(config: &Config) -> Result<bool> {
         return Ok(false);
     }
     let now = core_pattern()?;
-    if is_ours(&now) {
+    let is_settled = config.kernel_interface == KernelInterface::Pipe && now != SOCKET_PATTERN;
+    if is_ours(&now) && is_settled {
         return Ok(false);
     }
-    let Some(store) = Store::look(&config.store)? else { return Ok(false) };
+    let helper = helper()?;
+    let ours = wanted(config, &helper)?;
+    // Which copy of this program a pipe starts is not looked at here.
+    if is_ours(&now) && (now == SOCKET_PATTERN) == (ours == SOCKET_PATTERN) {
+        return Ok(false);
+    }
+    let Some(store) = Store::open_existing(&config.store)? else { return Ok(false) };
     // Nothing was taken over, or it was put back.
     if Saved::load(&store).is_ok_and(|saved| saved.is_none()) {
         return Ok(false);
     }
     let registry = Registry::create()?;
     let _lock = registry.lock()?;
-    let helper = std::env::current_exe().context("readlink(/proc/self/exe)")?;
-    let mended = take_over(&store, &helper)?;
-    if mended {
-        log::warn!(
+    let mended = take_over(&store, &helper, &ours)?;
+    match (mended, is_ours(&now)) {
+        (false, _) => {}
+        (true, false) => log::warn!(
             "another program had set kernel.core_pattern to {now:?}: put back; containers whose \
              processes crashed meanwhile have no core here"
-        );
+        ),
+        (true, true) if ours == SOCKET_PATTERN => {
+            log::info!("{SOCKET} is served: crashes come through it from now on")
+        }
+        (true, true) => log::warn!(
+            "nobody serves {SOCKET}, or it is not wanted any more: crashes come through the pipe \
+             again; those since it was not served any more have no core"
+        ),
     }
-    Ok(mended)
+    Ok(mended && !is_ours(&now))
+}
+
+/// The pipe's pattern instead of the socket's, whatever is configured: the server ends. Returns
+/// whether it was necessary.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn leave_socket(config: &Config) -> Result<bool> {
+    if !is_socket()? {
+        return Ok(false);
+    }
+    let (store, helper) = (Store::open(config)?, helper()?);
+    let registry = Registry::create()?;
+    let _lock = registry.lock()?;
+    take_over(&store, &helper, &dispatch_pattern(&helper)?)
 }
 
 #[cfg(test)]
@@ -251,11 +289,15 @@ mod tests {
         let p = dispatch_pattern(Path::new("/usr/libexec/oci/hooks.d/oci-coredump")).unwrap();
         assert!(p.len() <= MAX_LEN && is_ours(&p), "{p}");
         assert!(is_ours("|/opt/x/oci-coredump handle %P"));
+        assert_eq!(SOCKET_PATTERN, format!("@@{SOCKET}"));
+        assert!(is_ours(SOCKET_PATTERN));
         for other in [
             "core",
             "|/usr/lib/systemd/systemd-coredump %P",
             "/var/oci-coredump handle",
             "|/bin/oci-coredump list",
+            "@@/run/systemd/coredump",
+            "@/run/oci-coredump/coredump.socket",
             "|",
             "",
         ] {

@@ -31,8 +31,8 @@ pub(crate) fn now_and_then(config: &Config) -> Result<()> {
         return Ok(());
     }
     let apply = || -> Result<()> {
-        let uploads = Uploads::look(&config.upload.state);
-        let Some(inventory) = Store::look(&config.store)?
+        let uploads = Uploads::open(&config.upload.state);
+        let Some(inventory) = Store::open_existing(&config.store)?
             .map(|s| Inventory::take(&s, &uploads))
             .transpose()?
             .flatten()

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::observe::{MARKER, Observed, PID};
+use super::observe::{MARKER, Observed, PID, Side};
 use super::row::{Forced, Row};
 use super::snapshot::{Change, Node};
 use support::core_bytes::{clear_privilege, describe, is_core, masked, whole};
@@ -58,14 +58,23 @@ fn forced(row: &Row, kernel: &Observed, differences: &mut Vec<String>) {
     }
 }
 
-/// Differences between the kernel and the project, but for what the row says is forced.
-pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed) -> Vec<String> {
+/// Differences between the kernel and the project, but for what the row says is forced. Through the
+/// socket the wait status is the kernel's in every row in which both have a core or none has: the
+/// kernel is told before it makes one.
+pub fn with_project(row: &Row, kernel: &Observed, ours: &Observed, side: Side) -> Vec<String> {
+    let through_socket = side == Side::Socket;
     let mut differences = Vec::new();
     let mut expected = kernel.clone();
     match row.forced {
         Forced::Nothing => {}
+        Forced::CoreFlag if through_socket => {}
         Forced::CoreFlag => expected.status |= CORE_FLAG,
-        Forced::NoCoreOfPrivileged => expected.changes.clear(),
+        Forced::NoCoreOfPrivileged => {
+            expected.changes.clear();
+            if through_socket {
+                expected.status &= !CORE_FLAG;
+            }
+        }
         Forced::EscapesToHost => expected.changes = roots_own(row, ours),
         Forced::MoreFits => more_fits(&mut expected, ours, &mut differences),
         Forced::PrivilegeUsed => expected.changes.values_mut().for_each(without_privilege),
@@ -307,8 +316,10 @@ fn said(allocated: bool) -> &'static str {
 
 /// What the project tells the administrator must be what happened.
 fn records(row: &Row, kernel: &Observed, ours: &Observed, differences: &mut Vec<String>) {
-    // The kernel starts the helper for every crash whose status has WCOREDUMP, and only for those.
-    let expected = usize::from(ours.status & CORE_FLAG != 0 && row.forced != Forced::Refused);
+    // The dispatcher has every crash for which the kernel dumps a core, and those that only the
+    // project's side can refuse.
+    let is_dumped = kernel.status & CORE_FLAG != 0 || row.forced == Forced::CoreFlag;
+    let expected = usize::from(is_dumped && row.forced != Forced::Refused);
     if ours.records.len() != expected {
         differences.push(format!("{} records, not {expected}", ours.records.len()));
     }

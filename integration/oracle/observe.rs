@@ -22,6 +22,7 @@ use support::crasher;
 use support::host::{BINARY, Host, STORE};
 use support::processes;
 use support::runtime::Runtime;
+use support::server;
 use support::wait::{ends_within, wait_for};
 
 /// The crasher's PID in the container: above anything that the runtime itself uses up there.
@@ -36,6 +37,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub enum Side {
     Kernel,
     Project,
+    /// The project, through the kernel's coredump socket.
+    Socket,
 }
 
 /// What a crash left behind.
@@ -76,13 +79,14 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
             // The project's hook makes it unlimited unless it is told otherwise.
             bundle.rlimit("RLIMIT_CORE", u64::MAX, u64::MAX);
         }
-        Side::Project => {
+        Side::Project | Side::Socket => {
             // What is kept comes after the end of the process: here nothing but the core is looked
             // at. Rows that prepare the directory must be able to. The kernel makes no directory.
             let prepares = row.parent.iter().any(|option| option.contains("/cores"));
             host.configure(&format!(
-                "core_uses_pid = {}\nstore_view = \"{}\"\nmake_directories = \"nowhere\"\n\
+                "{}core_uses_pid = {}\nstore_view = \"{}\"\nmake_directories = \"nowhere\"\n\
                  summary = false\n[binaries]\nkeep = false\n",
+                if side == Side::Socket { server::WANTED } else { "" },
                 row.uses_pid,
                 if prepares { "rw" } else { "ro" }
             ));
@@ -93,6 +97,8 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
     }
     let mut container = Running::start(runtime, &bundle, &id);
     container.expect("ready");
+    let leads_there = || host.sysctl("kernel/core_pattern") == server::PATTERN;
+    assert!(side != Side::Socket || leads_there(), "the kernel does not use the socket");
     let crash = Crash::find(&container, row.in_thread());
     let before: Vec<_> = crash.views.iter().map(|(_, root)| Snapshot::take(root)).collect();
     let spots = Spots::look(bundle.path());

@@ -20,6 +20,7 @@ pub mod require;
 pub mod rootfs;
 pub mod runtime;
 pub mod scene;
+pub mod server;
 pub mod stacks;
 pub mod systemd;
 pub mod terminal;

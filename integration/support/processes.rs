@@ -29,9 +29,15 @@ pub fn dumping() -> Vec<i32> {
 
 /// The processes of the installed program that handle a crash.
 pub fn dispatchers() -> Vec<i32> {
-    let handles = |pid: &i32| argument(*pid, 1).as_deref() == Some(b"handle");
+    let handles = |pid: &i32| {
+        argument(*pid, 1).as_deref() == Some(b"handle")
+            || field(*pid, "Name").as_deref() == Some(OF_THE_SERVER)
+    };
     helpers().into_iter().filter(handles).collect()
 }
+
+/// The name of a process that `serve` has started for a crash.
+const OF_THE_SERVER: &str = "oci-crash";
 
 /// The kernel writes " (deleted)" behind the path of a program that was removed.
 fn is_binary(exe: &Path) -> bool {

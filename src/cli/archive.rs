@@ -1,7 +1,7 @@
 //! Writes a bundle into a tar archive, with the holes of its files.
 
 use super::announced::Announced;
-use super::sink::Sink;
+use super::sink::BundleSink;
 use anyhow::{Context, Result};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ impl<W: Write> Archive<W> {
     }
 }
 
-impl<W: Write> Sink for Archive<W> {
+impl<W: Write> BundleSink for Archive<W> {
     fn file(&mut self, name: &Path, file: &mut Announced) -> Result<()> {
         let (mut header, map) = sparse(file)?;
         self.0

@@ -13,7 +13,7 @@
 //! ```
 
 use super::announced::Announced;
-use super::sink::Sink;
+use super::sink::BundleSink;
 use super::subject::Opened;
 use super::unpack;
 use crate::corefile::Match;
@@ -26,7 +26,7 @@ use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 /// A bundle that is being put together.
-pub(super) struct Bundle {
+pub(super) struct CrashBundle {
     core: Announced,
     record: Option<Record>,
     /// Its files by their path in the bundle.
@@ -36,13 +36,13 @@ pub(super) struct Bundle {
     pub lacking: Vec<String>,
 }
 
-impl Bundle {
+impl CrashBundle {
     /// Collects the files of a core. A file is taken only if it is the one that was mapped.
     pub(super) fn collect(Opened { core, record, paths, name }: Opened) -> Result<Self> {
         // First of all, so that from here on its owner cannot make it longer.
         let core = Announced::new(core)?;
-        let reading = reader::read(core.inner(), &paths).context(name)?;
-        let mut bundle = Bundle {
+        let reading = reader::read(core.inner(), &paths, None).context(name)?;
+        let mut bundle = CrashBundle {
             core,
             record,
             files: BTreeMap::new(),
@@ -112,7 +112,7 @@ impl Bundle {
     /// Writes everything to a sink, always in the same order. `without_core`: the core
     /// is there already. What a file has lost since it was opened reads as zeros; the
     /// log and the README say so.
-    pub(super) fn write(mut self, sink: &mut dyn Sink, without_core: bool) -> Result<()> {
+    pub(super) fn write(mut self, sink: &mut dyn BundleSink, without_core: bool) -> Result<()> {
         if let Some(record) = &self.record {
             sink.text(
                 "record.json".as_ref(),

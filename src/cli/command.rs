@@ -2,7 +2,7 @@
 
 use super::{
     completions, debug, disable, doctor, enable, export, info, install, list, man, metrics, node,
-    nri, plan, report, rm, ship, uninstall, vacuum, verify, watch,
+    nri, plan, report, rm, serve, ship, uninstall, vacuum, verify, watch,
 };
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -67,6 +67,7 @@ pub(super) enum Verb {
     Vacuum(vacuum::Args),
     Rm(rm::Args),
     Watch(watch::Args),
+    Serve(serve::Args),
     Metrics(metrics::Args),
     Enable(enable::Args),
     Disable(disable::Args),
@@ -127,6 +128,7 @@ impl Verb {
             Verb::Vacuum(_) => "vacuum",
             Verb::Rm(_) => "rm",
             Verb::Watch(_) => "watch",
+            Verb::Serve(_) => "serve",
             Verb::Metrics(_) => "metrics",
             Verb::Enable(_) => "enable",
             Verb::Disable(_) => "disable",

@@ -3,7 +3,7 @@
 
 use super::locate::State;
 use super::overwriter::Overwriter;
-use crate::corefile::{Overview, ThreadStack};
+use crate::corefile::{GoroutineStack, Overview, ThreadStack};
 use crate::record::{Record, Schema};
 use crate::store::Records;
 use crate::sys::text;
@@ -36,6 +36,13 @@ pub(super) struct CrashJson<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(test, schemars(default))]
     pub stacks: Vec<ThreadStack>,
+    /// The goroutines of a Go program that do not run, at most 256. `info` only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(test, schemars(default))]
+    pub goroutines: Vec<GoroutineStack>,
+    /// How many goroutines there are besides. `info` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more_goroutines: Option<usize>,
     /// Why the core could not be read, or not completely. `info` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core_error: Option<String>,

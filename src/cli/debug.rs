@@ -6,12 +6,12 @@
 //! reads no script or setting that came with the core. If root starts it, it runs under a user ID
 //! that no other process has.
 
-use super::bundle::Bundle;
+use super::bundle::CrashBundle;
 use super::debuginfod::Debuginfod;
 use super::private::Private;
 use super::programs::{self, SEARCH};
 use super::selection::{MATCH, Which};
-use super::source::{Packed, Source};
+use super::source::{CrashSource, Packed};
 use super::subject::{self, Subject};
 use super::table;
 use crate::sys::{file, isolated_terminal, kernel, user};
@@ -87,11 +87,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     debugger.find()?;
     let others = [("--sysroot", args.from.sysroot.is_some())];
     let (chosen, query) = match args.which.source(&others)? {
-        Source::Packed(packed) => return run_packed(packed, debugger),
-        Source::Records(chosen, query) => (chosen, query),
+        CrashSource::Packed(packed) => return run_packed(packed, debugger),
+        CrashSource::Records(chosen, query) => (chosen, query),
     };
     let mut bundle =
-        Bundle::collect(subject::open(&chosen, &query, &args.from, debugger.debuginfod)?)?;
+        CrashBundle::collect(subject::open(&chosen, &query, &args.from, debugger.debuginfod)?)?;
     for path in &bundle.lacking {
         log::warn!("debug: {path:?}: the file that was mapped is not found, going on without it");
     }

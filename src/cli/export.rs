@@ -2,14 +2,16 @@
 
 use super::announced::Announced;
 use super::archive::Archive;
-use super::bundle::Bundle;
+use super::bundle::CrashBundle;
 use super::debuginfod::Debuginfod;
 use super::selection::{MATCH, Which};
-use super::source::{Packed, Source};
-use super::subject::{self, Subject};
+use super::source::{CrashSource, Packed};
+use super::subject::{self, Opened, Subject};
 use super::table;
-use super::target_file::Target;
+use super::target_file::TargetFile;
 use super::usage::WrongUsage;
+use crate::config::Keep;
+use crate::sys::file;
 use anyhow::{Result, bail};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -31,12 +33,34 @@ pub(super) struct Args {
     #[command(flatten)]
     from: Subject,
     #[command(flatten)]
-    target: Target,
+    target: TargetFile,
     #[command(flatten)]
     debuginfod: Debuginfod,
     /// Write only the core, decompressed.
     #[arg(long)]
     core_only: bool,
+    /// Make a small core: only stacks, global variables, and what registers and stacks point to,
+    /// within bounds; with `stacks-only` nothing of the heap. gdb shows the same stacks in it.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "stacks",
+        value_parser = ["stacks", "stacks-only"],
+    )]
+    small: Option<String>,
+}
+
+impl Args {
+    /// How much of the memory the core is to have.
+    fn keep(&self) -> Keep {
+        match self.small.as_deref() {
+            None => Keep::All,
+            Some("stacks-only") => Keep::StacksOnly,
+            Some(_) => Keep::Stacks,
+        }
+    }
 }
 
 /// Writes the bundle, or only the core. Only the owner of the file may read it.
@@ -49,30 +73,39 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         ("--debuginfod", debuginfod.debuginfod),
     ];
     match args.which.source(&others)? {
-        Source::Packed(packed @ Packed::Bundle(_)) => bail!(WrongUsage(format!(
+        CrashSource::Packed(packed) if args.small.is_some() => {
+            file::set_umask(0o077);
+            let (_dir, subject) = packed.subject()?;
+            write(subject, args)?;
+        }
+        CrashSource::Packed(packed @ Packed::Bundle(_)) => bail!(WrongUsage(format!(
             "{} is what export writes already: tar --zstd -xf unpacks it",
             packed.name()
         ))),
-        Source::Packed(packed @ Packed::Url(_)) => {
+        CrashSource::Packed(packed @ Packed::Url(_)) => {
             let mut bundle = packed.open()?;
             args.target.write(|out| Ok(std::io::copy(&mut bundle, out).map(drop)?))?;
         }
-        Source::Records(chosen, query) => {
-            let subject = subject::open(&chosen, &query, &args.from, debuginfod)?;
-            match args.core_only {
-                true => write_core(Announced::new(subject.core)?, &args.target)?,
-                false => {
-                    let bundle = Bundle::collect(subject)?;
-                    args.target.write(|out| archive(bundle, out, &top(&args.target.output)))?;
-                }
-            }
+        CrashSource::Records(chosen, query) => {
+            write(subject::open(&chosen, &query, &args.from, debuginfod)?, args)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+fn write(subject: Opened, args: &Args) -> Result<()> {
+    let subject = subject.keeping(args.keep())?;
+    match args.core_only {
+        true => write_core(Announced::new(subject.core)?, &args.target),
+        false => {
+            let bundle = CrashBundle::collect(subject)?;
+            args.target.write(|out| archive(bundle, out, &top(&args.target.output)))
+        }
+    }
+}
+
 /// Writes the core alone; holes stay holes in a file.
-fn write_core(mut core: Announced, target: &Target) -> Result<()> {
+fn write_core(mut core: Announced, target: &TargetFile) -> Result<()> {
     match target.is_stream() {
         true => target.write(|out| core.stream_to(out))?,
         false => target.make(|new| core.copy_to(new))?,
@@ -98,7 +131,7 @@ fn is_plain(top: &str) -> bool {
     !matches!(top, "" | "." | "..") && !top.chars().any(crate::sys::text::is_deceptive)
 }
 
-fn archive(bundle: Bundle, out: impl Write, top: &Path) -> Result<()> {
+fn archive(bundle: CrashBundle, out: impl Write, top: &Path) -> Result<()> {
     for path in &bundle.lacking {
         log::warn!(
             "export: {path:?}: the file that was mapped is not found, the bundle goes without it"

@@ -7,15 +7,9 @@ use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sysctl::{self, Saved};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// The path under which the kernel will find this program, with links resolved.
-fn helper() -> Result<PathBuf> {
-    std::env::current_exe().context("readlink(/proc/self/exe)")
-}
 
 /// Make the kernel hand crashes to this program now, not only when the first container asks.
 ///
@@ -56,8 +50,8 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
 /// Makes the kernel hand crashes to this program now.
 fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     let config = Config::load()?;
-    let helper = helper()?;
-    let pattern = sysctl::dispatch_pattern(&helper)?;
+    let helper = sysctl::helper()?;
+    let pattern = sysctl::wanted(&config, &helper)?;
     sysctl::check_helper(&helper)?;
     let now = sysctl::core_pattern()?;
     if config.mode == Mode::Kernel {
@@ -77,7 +71,7 @@ fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     let registry = Registry::create()?;
     let _lock = registry.lock()?;
     let store = Store::open(&config)?;
-    let changed = sysctl::take_over(&store, &helper)?;
+    let changed = sysctl::take_over(&store, &helper, &pattern)?;
     writeln!(
         out,
         "kernel.core_pattern = {pattern:?}{}",
@@ -85,7 +79,7 @@ fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     )?;
     let earlier = Saved::load_or_default(&store).core_pattern;
     writeln!(out, "crashes outside of registered containers still go to {earlier:?}")?;
-    sysctl::write_drop_in(sysctl::Until::Removed, &pattern);
+    sysctl::write_drop_in(sysctl::Until::Removed, &sysctl::dispatch_pattern(&helper)?);
     systemctl(&["enable", "--now"]);
     Ok(())
 }
@@ -100,7 +94,7 @@ pub(super) fn install_engine(
     if !dry_run {
         need_root()?;
     }
-    sysctl::check_helper(&helper()?)?;
+    sysctl::check_helper(&sysctl::helper()?)?;
     engine::install(out, engine, options, dry_run)
 }
 

@@ -4,7 +4,7 @@
 use super::overwriter::{Overwriter, Overwriters};
 use crate::record::{Outcome, Owner, Record};
 use crate::registry::Registry;
-use crate::sys::file::{self, Identity};
+use crate::sys::file::{self, FileId, FileIdentity};
 use crate::sys::proc::{self, Proc};
 use crate::sys::resolve::{self, Below};
 use crate::sys::{Errno, OwnedFd, child, descriptor, ns};
@@ -79,7 +79,7 @@ pub(super) struct Seen {
     /// Its size now in bytes, if it can be opened.
     pub size: Option<u64>,
     /// The file that has its name, if that is another one, or the record does not say which it is.
-    pub stranger: Option<Identity>,
+    pub stranger: Option<FileIdentity>,
 }
 
 impl Seen {
@@ -87,7 +87,7 @@ impl Seen {
 
     /// As the child writes it.
     fn to_bytes(self) -> [u8; LINE] {
-        let Identity { id, modified, born } = self.stranger.unwrap_or_default();
+        let FileIdentity { id, modified, born } = self.stranger.unwrap_or_default();
         let (at, ns) = born.unwrap_or_default();
         let has = u64::from(self.stranger.is_some()) + 2 * u64::from(born.is_some());
         let numbers = [
@@ -114,8 +114,8 @@ impl Seen {
             *number = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
         }
         let [state, size, has, device, inode, modified, modified_ns, at, ns] = numbers;
-        let stranger = Identity {
-            id: (device, inode),
+        let stranger = FileIdentity {
+            id: FileId(device, inode),
             modified: (modified as i64, modified_ns),
             born: (has & 2 != 0).then_some((at as i64, ns)),
         };

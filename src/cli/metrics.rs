@@ -1,8 +1,8 @@
 //! `metrics`: what was counted since the boot, and sums over the records, in the text format of
 //! Prometheus.
 
+use super::metrics_server;
 use super::selection::Chosen;
-use super::serve;
 use super::target_file::{is_stream, parts};
 use crate::crash_counts::{CrashCounts, SECONDS, cause, signal};
 use crate::record::Record;
@@ -45,7 +45,7 @@ pub(super) struct Args {
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let chosen = Chosen::of(args.store.as_deref())?;
     if let Some(address) = args.listen {
-        match serve::run(address, || all(&chosen))? {}
+        match metrics_server::run(address, || all(&chosen))? {}
     }
     let Some(path) = &args.textfile else {
         out.write_all(all(&chosen)?.as_bytes())?;

@@ -3,6 +3,7 @@
 mod announced;
 mod archive;
 mod bundle;
+mod call;
 mod clock;
 mod command;
 mod completions;
@@ -14,6 +15,7 @@ mod disable;
 mod doctor;
 mod enable;
 mod export;
+mod full;
 mod group;
 mod info;
 mod install;
@@ -22,6 +24,7 @@ mod list;
 mod locate;
 mod man;
 mod metrics;
+mod metrics_server;
 mod node;
 mod nri;
 mod output;
@@ -141,6 +144,7 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Vacuum(args) => print(|out| vacuum::run(out, args)),
         Verb::Rm(args) => print(|out| rm::run(out, args)),
         Verb::Watch(args) => watch::run(args),
+        Verb::Serve(args) => serve::run(args),
         Verb::Metrics(args) => print(|out| metrics::run(out, args)),
         Verb::Enable(args) => print(|out| enable::run(out, args)),
         Verb::Disable(args) => print(|out| disable::run(out, args)),

@@ -4,7 +4,7 @@ use super::query::Query;
 use super::selection::Chosen;
 use crate::record::Record;
 use crate::store::Records;
-use crate::sys::file::Identity;
+use crate::sys::file::FileIdentity;
 use anyhow::Result;
 use serde::Serialize;
 use std::cell::OnceCell;
@@ -26,7 +26,7 @@ pub(super) struct Overwriter {
 /// asked for, which few readers do.
 pub(super) struct Overwriters<'a> {
     chosen: &'a Chosen,
-    by_inode: OnceCell<HashMap<u64, Vec<(Identity, Overwriter)>>>,
+    by_inode: OnceCell<HashMap<u64, Vec<(FileIdentity, Overwriter)>>>,
 }
 
 impl<'a> Overwriters<'a> {
@@ -39,7 +39,7 @@ impl<'a> Overwriters<'a> {
     ///
     /// # Errors
     /// The records cannot be read.
-    pub(super) fn of(&self, record: &Record, file: &Identity) -> Result<Option<&Overwriter>> {
+    pub(super) fn of(&self, record: &Record, file: &FileIdentity) -> Result<Option<&Overwriter>> {
         let all = match self.by_inode.get() {
             Some(all) => all,
             None => {
@@ -48,21 +48,21 @@ impl<'a> Overwriters<'a> {
             }
         };
         let own = Records::id_of(record);
-        let others = all.get(&file.id.1).into_iter().flatten();
+        let others = all.get(&file.id.inode()).into_iter().flatten();
         Ok(others
             .filter(|(identity, other)| identity.is_same_file(file) && other.record != own)
             .map(|(_, other)| other)
             .next_back())
     }
 
-    fn read(&self) -> Result<HashMap<u64, Vec<(Identity, Overwriter)>>> {
+    fn read(&self) -> Result<HashMap<u64, Vec<(FileIdentity, Overwriter)>>> {
         let mut all: HashMap<u64, Vec<_>> = HashMap::new();
         let everything = Query::default();
         for record in self.chosen.crashes(&everything)?.iter().flat_map(|crashes| crashes.iter()) {
             if let Some(identity) = record.identity {
                 let id = Records::id_of(&record);
                 let other = Overwriter { time: record.time, pid: record.pid, record: id };
-                all.entry(identity.id.1).or_default().push((identity, other));
+                all.entry(identity.id.inode()).or_default().push((identity, other));
             }
         }
         Ok(all)

@@ -8,6 +8,7 @@
 //! no process runs as and whose file in [`LOCKS`] is not locked.
 
 use super::tree::Tree;
+use crate::sys::file::FileId;
 use crate::sys::{AsFd, OwnedFd, executor, file, isolated_terminal, user};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -102,7 +103,7 @@ fn make() -> Result<(PathBuf, OwnedFd, OwnedFd)> {
     bail!("make a directory in /var/tmp: each is removed at once")
 }
 
-fn id_of(dir: &OwnedFd) -> Option<(u64, u64)> {
+fn id_of(dir: &OwnedFd) -> Option<FileId> {
     file::stat(dir).ok().map(|s| s.id)
 }
 

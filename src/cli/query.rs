@@ -21,7 +21,7 @@ pub(super) struct Query {
 /// A MATCH of the command line.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Term {
-    Of(Field, String),
+    Of(QueryField, String),
     /// A bare number.
     Pid(i32),
     /// A bare path.
@@ -32,7 +32,7 @@ pub(super) enum Term {
 
 /// What a condition is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Field {
+pub(super) enum QueryField {
     Container,
     Pod,
     Namespace,
@@ -49,18 +49,18 @@ pub(super) enum Field {
 }
 
 /// The fields of a MATCH, by their names.
-pub(super) const FIELDS: [(&str, Field); 11] = [
-    ("container", Field::Container),
-    ("pod", Field::Pod),
-    ("namespace", Field::Namespace),
-    ("image", Field::Image),
-    ("exe", Field::Exe),
-    ("comm", Field::Comm),
-    ("pid", Field::Pid),
-    ("signal", Field::Signal),
-    ("core", Field::Core),
-    ("user", Field::User),
-    ("record", Field::Record),
+pub(super) const FIELDS: [(&str, QueryField); 11] = [
+    ("container", QueryField::Container),
+    ("pod", QueryField::Pod),
+    ("namespace", QueryField::Namespace),
+    ("image", QueryField::Image),
+    ("exe", QueryField::Exe),
+    ("comm", QueryField::Comm),
+    ("pid", QueryField::Pid),
+    ("signal", QueryField::Signal),
+    ("core", QueryField::Core),
+    ("user", QueryField::User),
+    ("record", QueryField::Record),
 ];
 
 impl Query {
@@ -97,7 +97,7 @@ impl Query {
         };
         // The names that a user gave a container could be those of root's.
         let is_said = record.user.is_none()
-            || self.terms.iter().any(|t| matches!(t, Term::Of(Field::User, _)))
+            || self.terms.iter().any(|t| matches!(t, Term::Of(QueryField::User, _)))
             || !self.terms.iter().any(Term::is_name);
         in_time && is_said && self.terms.iter().all(|t| t.takes(record))
     }
@@ -135,7 +135,7 @@ impl Term {
 
     /// Whether the condition is on a name that the engine gave a container.
     fn is_name(&self) -> bool {
-        use Field::{Container, Image, Namespace, Pod};
+        use QueryField::{Container, Image, Namespace, Pod};
         matches!(self, Term::Name(_) | Term::Of(Container | Image | Namespace | Pod, _))
     }
 
@@ -143,41 +143,45 @@ impl Term {
         match self {
             Term::Of(field, value) => field.takes(value, r),
             Term::Pid(pid) => [r.pid, r.host_pid, r.tid, r.host_tid].contains(pid),
-            Term::Path(path) => Field::Exe.takes(path, r) || Field::Core.takes(path, r),
-            Term::Name(name) => {
-                [Field::Container, Field::Pod, Field::Exe, Field::Comm, Field::Signal]
-                    .iter()
-                    .any(|f| f.takes(name, r))
-            }
+            Term::Path(path) => QueryField::Exe.takes(path, r) || QueryField::Core.takes(path, r),
+            Term::Name(name) => [
+                QueryField::Container,
+                QueryField::Pod,
+                QueryField::Exe,
+                QueryField::Comm,
+                QueryField::Signal,
+            ]
+            .iter()
+            .any(|f| f.takes(name, r)),
         }
     }
 }
 
-impl Field {
+impl QueryField {
     fn takes(self, value: &str, r: &Record) -> bool {
         let is = |have: &Option<String>| have.as_deref().is_some_and(|h| glob(value, h));
         match self {
-            Field::Container => {
+            QueryField::Container => {
                 is(&r.names.container_name)
                     || r.names.is_called(value)
                     || glob(value, &r.names.container_id)
                     || glob(value, &container(&r.names))
             }
-            Field::Pod => is(&r.names.pod_name),
-            Field::Namespace => is(&r.names.pod_namespace),
-            Field::Image => is(&r.names.image),
-            Field::Exe => glob(value, &r.exe) || glob(value, base(&r.exe)),
-            Field::Comm => glob(value, &r.comm),
-            Field::Pid => value.parse().is_ok_and(|pid| [r.pid, r.host_pid].contains(&pid)),
-            Field::Signal => {
+            QueryField::Pod => is(&r.names.pod_name),
+            QueryField::Namespace => is(&r.names.pod_namespace),
+            QueryField::Image => is(&r.names.image),
+            QueryField::Exe => glob(value, &r.exe) || glob(value, base(&r.exe)),
+            QueryField::Comm => glob(value, &r.comm),
+            QueryField::Pid => value.parse().is_ok_and(|pid| [r.pid, r.host_pid].contains(&pid)),
+            QueryField::Signal => {
                 let value = value.to_ascii_uppercase();
                 glob(&value, &r.signal_name)
                     || r.signal_name.strip_prefix("SIG").is_some_and(|short| glob(&value, short))
                     || value.parse() == Ok(r.signal)
             }
-            Field::User => value.parse().is_ok_and(|uid: u32| r.user == Some(uid)),
-            Field::Record => Records::id_of(r) == value,
-            Field::Core => [&r.core_path, &r.host_path]
+            QueryField::User => value.parse().is_ok_and(|uid: u32| r.user == Some(uid)),
+            QueryField::Record => Records::id_of(r) == value,
+            QueryField::Core => [&r.core_path, &r.host_path]
                 .into_iter()
                 .flatten()
                 .any(|p| glob(value, p) || glob(value, base(p))),

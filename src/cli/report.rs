@@ -1,9 +1,11 @@
 //! `report`: a page about one crash. HTML without scripts and without anything from elsewhere;
 //! every text of a container is one line, and escaped.
 
+use super::call::Call;
 use super::clock;
 use super::crashes::Crashes;
 use super::debuginfod::Debuginfod;
+use super::full::Full;
 use super::info;
 use super::locate;
 use super::overwriter::Overwriters;
@@ -11,7 +13,7 @@ use super::query::{self, Query};
 use super::selection::{MATCH, Which, no_match};
 use super::stack::{groups, short_list, symbols};
 use super::subject::search_paths;
-use super::target_file::Target;
+use super::target_file::TargetFile;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
@@ -50,13 +52,16 @@ pub(super) struct Args {
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
-    target: Target,
+    full: Full,
     #[command(flatten)]
     debuginfod: Debuginfod,
+    #[command(flatten)]
+    target: TargetFile,
 }
 
 /// Writes the page about the newest matching crash.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let wishes = args.full.wishes()?;
     let (chosen, query) = args.which.choose()?;
     let records = chosen.newest(&query, 1)?;
     let Some(record) = records.last() else { return no_match(&chosen) };
@@ -68,7 +73,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let reading = core.ok().map(|core| {
         let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
         let paths = SearchPaths { servers: args.debuginfod.servers(&chosen), ..paths };
-        decompressed(core).and_then(|core| reader::read(&core, &paths))
+        decompressed(core).and_then(|core| reader::read(&core, &paths, wishes.as_ref()))
     });
     let everything = Query::default();
     let all = chosen.crashes(&everything)?;
@@ -210,7 +215,8 @@ fn core(out: &mut String, reading: &Reading) {
 }
 
 fn line(frame: &Frame, modules: &[Module]) -> String {
-    let name = escape(frame.function.as_deref().unwrap_or("??"));
+    let call = Call::of(frame);
+    let name = escape(&call.name);
     let source = frame.file.as_ref().map(|file| {
         let line = frame.line.map(|line| format!(":{line}")).unwrap_or_default();
         format!(" <span>{}{line}</span>", escape(file))
@@ -224,7 +230,20 @@ fn line(frame: &Frame, modules: &[Module]) -> String {
         }
         None => format!("{:#x}", frame.address),
     };
-    format!("<code>{name}</code>{} <small>{place}</small>", source.unwrap_or_default())
+    let arguments = call.arguments.as_deref().map(|all| format!(" ({})", escape(all)));
+    let mut out = format!(
+        "<code>{name}{}</code>{} <small>{place}</small>",
+        arguments.unwrap_or_default(),
+        source.unwrap_or_default()
+    );
+    if !call.beneath.is_empty() {
+        out.push_str("<ul>");
+        for (name, value) in call.beneath {
+            let _ = write!(out, "<li><code>{} = {}</code></li>", escape(name), escape(value));
+        }
+        out.push_str("</ul>");
+    }
+    out
 }
 
 /// The crashes of the same program, the newest first.

@@ -87,7 +87,7 @@ impl Chosen {
 
     /// Opens the store for reading; `None` if the configured one does not exist yet.
     pub(super) fn look(&self) -> Result<Option<Store>> {
-        let found = Store::look(&self.store)?;
+        let found = Store::open_existing(&self.store)?;
         ensure!(
             found.is_some() || !self.is_named,
             "store {}: there is no such directory",
@@ -106,7 +106,7 @@ impl Chosen {
             return users::own_fetched().as_deref().map(Fetched::open).transpose();
         }
         let store = match self.is_named {
-            true => Store::look(&self.store)?,
+            true => Store::open_existing(&self.store)?,
             false => Some(Store::open_at(&self.store)?),
         };
         store.map(|store| store.fetched()).transpose()
@@ -114,8 +114,8 @@ impl Chosen {
 
     /// The matching crashes; `None` if there are no records at all.
     pub(super) fn crashes<'q>(&self, query: &'q Query) -> Result<Option<Crashes<'q>>> {
-        let records = self.look()?.map(|s| s.look_at_records()).transpose()?.flatten();
-        records.map(|r| Crashes::of(r, Uploads::look(&self.uploads), query)).transpose()
+        let records = self.look()?.map(|s| s.existing_records()).transpose()?.flatten();
+        records.map(|r| Crashes::of(r, Uploads::open(&self.uploads), query)).transpose()
     }
 
     /// The newest of the matching records, the oldest of them first.
@@ -125,7 +125,7 @@ impl Chosen {
 
     /// The inventory of the store; `None` if there are no records.
     pub(super) fn inventory(&self) -> Result<Option<Inventory>> {
-        let uploads = Uploads::look(&self.uploads);
+        let uploads = Uploads::open(&self.uploads);
         let store = self.look()?;
         Ok(store.map(|store| Inventory::take(&store, &uploads)).transpose()?.flatten())
     }
@@ -137,7 +137,7 @@ impl Chosen {
             let config = Config { store: self.store.clone(), ..Config::default() };
             return Store::open(&config)?.records();
         }
-        let records = self.look()?.map(|store| store.look_at_records()).transpose()?.flatten();
+        let records = self.look()?.map(|store| store.existing_records()).transpose()?.flatten();
         records.with_context(|| format!("store {}: it has no records", self.store.display()))
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use std::path::Path;
 
 /// Where the files of a bundle are written.
-pub(super) trait Sink {
+pub(super) trait BundleSink {
     /// Adds a file with its holes.
     fn file(&mut self, name: &Path, file: &mut Announced) -> Result<()>;
     /// Adds a short text; `program` makes it executable.

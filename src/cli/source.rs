@@ -4,17 +4,23 @@
 use super::private::Private;
 use super::query::{Query, Term};
 use super::selection::{Chosen, Which};
+use super::subject::Opened;
 use super::usage::WrongUsage;
 use super::{remote, subject, unpack};
 use crate::corefile::decompress::{decompressed, is_compressed};
-use crate::sys::kernel;
+use crate::corefile::files::SearchPaths;
+use crate::record::Record;
+use crate::sys::{file, kernel};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+/// Largest record of a bundle, in bytes.
+const RECORD: usize = 1 << 20;
+
 /// Where a crash is taken from.
 #[derive(Debug)]
-pub(super) enum Source<'a> {
+pub(super) enum CrashSource<'a> {
     /// The records of a store that match.
     Records(Chosen, Query),
     /// A bundle.
@@ -37,10 +43,10 @@ impl Which {
     /// # Errors
     /// A bundle is named, and an option that does not apply to it ([`WrongUsage`]); or the
     /// configuration cannot be read.
-    pub(super) fn source(&self, others: &[(&str, bool)]) -> Result<Source<'_>> {
+    pub(super) fn source(&self, others: &[(&str, bool)]) -> Result<CrashSource<'_>> {
         let Some(packed) = self.matches.iter().filter_map(Term::word).find_map(Packed::of) else {
             let (chosen, query) = self.choose()?;
-            return Ok(Source::Records(chosen, query));
+            return Ok(CrashSource::Records(chosen, query));
         };
         let own = [
             ("another MATCH", self.matches.len() > 1),
@@ -49,7 +55,7 @@ impl Which {
             ("--store", self.store.is_some()),
         ];
         match own.iter().chain(others).find(|(_, is_given)| *is_given) {
-            None => Ok(Source::Packed(packed)),
+            None => Ok(CrashSource::Packed(packed)),
             Some((option, _)) => bail!(WrongUsage(format!(
                 "{option} does not apply to {}: that is one crash with all of its files",
                 packed.name()
@@ -106,6 +112,25 @@ impl<'a> Packed<'a> {
             Ok((dir, at))
         };
         unpack().with_context(|| format!("unpack {}", self.name()))
+    }
+
+    /// Unpacks it, and opens its core. What is returned first removes it in the end.
+    ///
+    /// # Errors
+    /// As for [`Packed::unpack`], or its core or record cannot be read.
+    pub(super) fn subject(&self) -> Result<(Private, Opened)> {
+        let (dir, at) = self.unpack(|| Private::new(false))?;
+        let core = subject::open_named(&at.join("core"))?;
+        // A bundle without executables has no such directory.
+        let mut paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);
+        paths.debug.splice(..0, file::open_dir(&at.join("debug")).ok());
+        // Nor has that of a core file a record.
+        let read = |open| -> Result<Record> {
+            let text = file::read_bounded(open, RECORD, "record.json")?;
+            serde_json::from_slice(&text).context("record.json")
+        };
+        let record = subject::open_named(&at.join("record.json")).ok().map(read).transpose()?;
+        Ok((dir, Opened { core, record, paths, name: self.name().to_string() }))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Prints stacks: threads with equal stacks together, then the modules that appear in them.
 
+use super::call::Call;
 use super::output;
 use super::table::{self, left};
-use crate::corefile::files::Origin;
+use crate::corefile::files::FileOrigin;
 use crate::corefile::reader::Reading;
-use crate::corefile::{Frame, Match, Module, ThreadStack};
+use crate::corefile::{Frame, GoroutineStack, Match, Module, ThreadStack};
 use crate::report::one_line;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
@@ -28,6 +29,7 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
             writeln!(out, "  ... the stack may go on: {}", one_line(why))?;
         }
     }
+    goroutines(out, reading)?;
     let crashed = reading.threads.first().map(|t| t.frames.as_slice()).unwrap_or_default();
     let runs = crashed.iter().find_map(|f| interpreter(&modules.get(f.module?)?.path));
     if let Some(language) = runs {
@@ -51,6 +53,37 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
         )?;
     }
     list_modules(out, reading)
+}
+
+/// Prints the goroutines that do not run, those with equal stacks together.
+fn goroutines(out: &mut impl Write, reading: &Reading) -> Result<()> {
+    let mut groups: Vec<Vec<&GoroutineStack>> = Vec::new();
+    for g in &reading.goroutines {
+        let is_like = |other: &GoroutineStack| {
+            (&other.state, &other.frames, &other.cut) == (&g.state, &g.frames, &g.cut)
+        };
+        match groups.iter_mut().find(|group| is_like(group[0])) {
+            Some(group) => group.push(g),
+            None => groups.push(vec![g]),
+        }
+    }
+    for group in &groups {
+        let ids: Vec<String> = group.iter().map(|g| g.id.to_string()).collect();
+        let state = one_line(&group[0].state);
+        let head = match ids.as_slice() {
+            [id] => format!("goroutine {id} [{state}]:"),
+            ids => format!("{} goroutines ({}) [{state}]:", ids.len(), short_list(ids)),
+        };
+        writeln!(out, "\n{}{head}{:#}", Style::new().bold(), Style::new().bold())?;
+        frames(out, &group[0].frames, &reading.overview.modules)?;
+        if let Some(why) = &group[0].cut {
+            writeln!(out, "  ... the stack may go on: {}", one_line(why))?;
+        }
+    }
+    if reading.more_goroutines > 0 {
+        writeln!(out, "\n{} more goroutines are not shown", reading.more_goroutines)?;
+    }
+    Ok(())
 }
 
 /// The interpreter or virtual machine that a module is, by its name. Its functions are on the
@@ -102,8 +135,11 @@ fn frames(out: &mut impl Write, frames: &[Frame], modules: &[Module]) -> Result<
     let names = Style::new().bold();
     let dim = AnsiColor::Cyan.on_default();
     for (i, f) in frames.iter().enumerate() {
-        let name = one_line(f.function.as_deref().unwrap_or("??"));
-        write!(out, "  #{i:<3} {names}{name}{names:#}")?;
+        let call = Call::of(f);
+        write!(out, "  #{i:<3} {names}{}{names:#}", one_line(&call.name))?;
+        if let Some(arguments) = &call.arguments {
+            write!(out, " ({})", one_line(arguments))?;
+        }
         if let Some(file) = &f.file {
             let line = f.line.map(|l| format!(":{l}")).unwrap_or_default();
             write!(out, " at {}{line}", one_line(file))?;
@@ -114,6 +150,9 @@ fn frames(out: &mut impl Write, frames: &[Frame], modules: &[Module]) -> Result<
             _ => format!("{:#x}", f.address),
         };
         writeln!(out, " {dim}[{place}]{dim:#}")?;
+        for (name, value) in call.beneath {
+            writeln!(out, "         {} = {}", one_line(name), one_line(value))?;
+        }
     }
     Ok(())
 }
@@ -164,13 +203,13 @@ fn list_modules(out: &mut impl Write, reading: &Reading) -> Result<()> {
     Ok(table::print(out, columns, &rows, output::width())?)
 }
 
-pub(super) fn symbols(verdict: Match, origin: Option<Origin>, module: &Module) -> &'static str {
+pub(super) fn symbols(verdict: Match, origin: Option<FileOrigin>, module: &Module) -> &'static str {
     match (verdict, origin) {
-        (Match::Same, Some(Origin::Kept)) => "kept",
-        (Match::Same, Some(Origin::Root)) => "in its root",
-        (Match::Same, Some(Origin::Fetched)) => "fetched",
+        (Match::Same, Some(FileOrigin::Kept)) => "kept",
+        (Match::Same, Some(FileOrigin::Root)) => "in its root",
+        (Match::Same, Some(FileOrigin::Fetched)) => "fetched",
         (Match::Same, None) => "in the core",
-        (Match::Unproven, Some(Origin::Kept)) => "kept",
+        (Match::Unproven, Some(FileOrigin::Kept)) => "kept",
         (Match::Unproven, _) if module.build_id.is_none() => "in its root (no build-id proves it)",
         (Match::Unproven, _) => "unproven",
         (Match::Other, _) => "not used: another build has this path now",

@@ -30,7 +30,7 @@ pub(super) fn wait(record: Record, store: &Path) -> Record {
     let mut now = record;
     while is_copied(&now) && begun.elapsed() < WAIT {
         std::thread::sleep(AGAIN);
-        let read = || Store::look(store).ok()??.look_at_records().ok()??.read(&name);
+        let read = || Store::open_existing(store).ok()??.existing_records().ok()??.read(&name);
         match read() {
             Some(record) => now = Record { uploaded: now.uploaded, ..record },
             None => break,

@@ -7,8 +7,10 @@ use super::overwriter::{self, Overwriters};
 use super::query::Query;
 use super::selection::{Chosen, no_match};
 use super::target_file::parts;
+use crate::config::Keep;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
+use crate::corefile::shrink::shrunk;
 use crate::record::Record;
 use crate::registry::Registry;
 use crate::sys::cred::Credentials;
@@ -38,6 +40,27 @@ pub(super) struct Opened {
     pub paths: SearchPaths,
     /// The core, for messages.
     pub name: String,
+}
+
+impl Opened {
+    /// The same with a core that keeps only so much of the memory.
+    ///
+    /// # Errors
+    /// It is not a core of which a small one can be made.
+    pub(super) fn keeping(self, keep: Keep) -> Result<Self> {
+        if keep.is_all() {
+            return Ok(self);
+        }
+        let size = self.core.metadata().context("fstat")?.len();
+        let core = shrunk(&self.core, keep).with_context(|| self.name.clone())?;
+        let record = self.record.map(|record| Record {
+            keep: Some(keep),
+            full_size: record.full_size.or(Some(size)),
+            size: core.metadata().ok().map(|m| m.len()),
+            ..record
+        });
+        Ok(Opened { core, record, ..self })
+    }
 }
 
 /// Opens the core file that was named, else the core of the newest matching crash.

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 /// The option that names it.
 #[derive(Debug, clap::Args)]
-pub(super) struct Target {
+pub(super) struct TargetFile {
     /// Write to this file; - is stdout.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 }
 
-impl Target {
+impl TargetFile {
     /// Whether that is stdout.
     pub(super) fn is_stdout(&self) -> bool {
         self.output == Path::new("-")

@@ -2,7 +2,7 @@
 //! every file belongs to its reader from the start, and no symbolic link is followed.
 
 use super::announced::Announced;
-use super::sink::Sink;
+use super::sink::BundleSink;
 use crate::sys::{OwnedFd, file, proc};
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
@@ -66,7 +66,7 @@ pub(super) fn make_old(file: &std::fs::File) -> Result<()> {
     file.set_modified(UNIX_EPOCH + Duration::from_secs(1)).context("futimens")
 }
 
-impl Sink for Tree {
+impl BundleSink for Tree {
     fn file(&mut self, name: &Path, file: &mut Announced) -> Result<()> {
         let to = self.create(name)?;
         file.copy_to(&to).with_context(|| format!("write {}", name.display()))?;

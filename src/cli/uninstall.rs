@@ -178,7 +178,7 @@ fn uninstall_of_user(out: &mut impl Write, uid: u32, dry_run: bool, purge: bool)
 
 /// Removes the empty parts of a store, and prints what stays.
 fn tidy(out: &mut impl Write, store: &Path) -> Result<()> {
-    if let Some(left) = Store::look(store)?.map(|s| s.tidy()).transpose()?.flatten() {
+    if let Some(left) = Store::open_existing(store)?.map(|s| s.tidy()).transpose()?.flatten() {
         writeln!(out, "{left} stay in {} (--purge removes them)", store.display())?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use super::results::Match;
 use super::symbols::Symbols;
 use crate::elf::hex;
 use crate::sys::proc::printable;
-use object::{Object, ObjectSection, ObjectSegment};
+use object::{Object, ObjectSection, ObjectSegment, SegmentFlags, elf};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -177,6 +177,16 @@ impl<'d> Binary<'d> {
         self.file.as_ref()?.segments().find_map(|s| s.data_range(address, size).ok().flatten())
     }
 
+    /// Bytes of the file's image that the program cannot change.
+    pub(super) fn constant(&self, address: u64, size: u64) -> Option<&'d [u8]> {
+        let is_constant = |flags| match flags {
+            SegmentFlags::Elf { p_flags, .. } => p_flags.0 & elf::PF_W.0 == 0,
+            _ => false,
+        };
+        let mut segments = self.file.as_ref()?.segments().filter(|s| is_constant(s.flags()));
+        segments.find_map(|s| s.data_range(address, size).ok().flatten())
+    }
+
     /// The symbol that covers an address of the file's image.
     pub(super) fn symbol(&self, address: u64) -> Option<&[u8]> {
         let read = || Symbols::of(self.file.as_ref(), self.debug.as_ref());
@@ -189,6 +199,21 @@ impl<'d> Binary<'d> {
     pub(super) fn is_injected(&self, address: u64) -> bool {
         let name = self.go.as_ref().and_then(|go| go.symbol(address));
         name.is_some_and(|name| name == "runtime.sigpanic")
+    }
+
+    /// Address in the file's image and size of a section.
+    pub(super) fn section_at(&self, name: &str) -> Option<(u64, u64)> {
+        let section = self.file.as_ref()?.section_by_name(name)?;
+        Some((section.address(), section.size()))
+    }
+
+    /// The version of Go that it was built with, such as `go1.22.10` (`debug/buildinfo`).
+    pub(super) fn go_version(&self) -> Option<String> {
+        const INLINE: u8 = 2;
+        let data = self.file.as_ref()?.section_by_name(".go.buildinfo")?.data().ok()?;
+        let is_inline = data.starts_with(b"\xff Go buildinf:") && data.get(15)? & INLINE != 0;
+        let length = usize::from(*data.get(32).filter(|n| is_inline && **n < 0x80)?);
+        String::from_utf8(data.get(33..33 + length)?.to_vec()).ok()
     }
 
     /// The file with the debug information.

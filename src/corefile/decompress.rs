@@ -13,6 +13,11 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Directory of the unnamed file: on disk, since a core is large.
 const PLACE: &str = "/var/tmp";
 
+/// A new file without a name, on disk if possible.
+pub(super) fn unnamed() -> Result<File> {
+    tempfile::tempfile_in(PLACE).or_else(|_| tempfile::tempfile()).context("make a temporary file")
+}
+
 pub(crate) fn is_compressed(core: &File) -> bool {
     let mut start = [0; 4];
     core.read_at(&mut start, 0).is_ok_and(|n| n == 4) && start == ZSTD
@@ -26,9 +31,7 @@ pub(crate) fn decompressed(core: File) -> Result<File> {
     }
     // What the owner appends from now on is not read.
     let size = core.metadata().context("fstat")?.len();
-    let file = tempfile::tempfile_in(PLACE)
-        .or_else(|_| tempfile::tempfile())
-        .context("make a temporary file")?;
+    let file = unnamed()?;
     let room = kernel::free_bytes(Path::new(PLACE)).unwrap_or(1 << 30) / 2;
     let bounds = SandboxBounds {
         memory: 1 << 30,

@@ -20,7 +20,7 @@ use std::path::Path;
 /// Where a module's file was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Origin {
+pub(crate) enum FileOrigin {
     /// Among the kept binaries in the store.
     Kept,
     /// In the running container, or in the directory given in its place.
@@ -42,7 +42,7 @@ pub(crate) trait Servers: std::fmt::Debug {
 #[derive(Debug, Default)]
 pub(crate) struct OpenedFiles {
     /// The file.
-    pub file: Option<(Origin, File)>,
+    pub file: Option<(FileOrigin, File)>,
     /// Its separate debug information.
     pub debug: Vec<File>,
     /// What dwz moved out of that.
@@ -111,12 +111,12 @@ impl SearchPaths {
             .filter(|id| id.len() > 2 && id.bytes().all(|b| b.is_ascii_hexdigit()));
         let kept = || {
             Some((
-                Origin::Kept,
+                FileOrigin::Kept,
                 below(self.kept.as_ref()?, &self.kept_name(module)?, Below::NoLinks)?,
             ))
         };
         let path = module.path.trim_end_matches(" (deleted)");
-        let in_root = || Some((Origin::Root, self.in_root(path.strip_prefix('/')?)?));
+        let in_root = || Some((FileOrigin::Root, self.in_root(path.strip_prefix('/')?)?));
         let debug = id.and_then(|id| self.by_build_id(id)).into_iter().collect();
         OpenedFiles { file: kept().or_else(in_root), debug, ..OpenedFiles::default() }
     }
@@ -145,7 +145,7 @@ impl SearchPaths {
             Link::Executable => {
                 let id = module.build_id.as_deref().filter(|_| module.path.starts_with('/'));
                 let Some(file) = fetch(FileKind::Executable, id) else { return false };
-                files.file = Some((Origin::Fetched, file));
+                files.file = Some((FileOrigin::Fetched, file));
                 true
             }
             Link::DebugInfo => {

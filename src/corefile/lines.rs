@@ -1,6 +1,7 @@
 //! Functions and source lines from debug information, with inlined functions, split DWARF (`.dwo`,
 //! `.dwp`) and what dwz moved into a file of its own.
 
+use super::debug_info::{DebugInfo, Die, Slice};
 use super::file::Elf;
 use super::links::{self, Link};
 use addr2line::gimli::{
@@ -14,7 +15,6 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-pub(super) type Slice<'d> = EndianSlice<'d, LittleEndian>;
 type Bytes<'d> = Cow<'d, [u8]>;
 
 /// The DWARF sections of a file.
@@ -83,22 +83,29 @@ fn slice(bytes: &[u8]) -> Slice<'_> {
 }
 
 /// The debug information of one module. Its index is parsed once.
-pub(super) struct Source<'b> {
+pub(super) struct SourceLines<'b> {
     context: Context<Slice<'b>>,
+    info: DebugInfo<'b>,
     split: &'b [Split<'b>],
     /// Files of split DWARF that were not given.
     pub missing: RefCell<BTreeSet<Link>>,
 }
 
-impl<'b> Source<'b> {
+impl<'b> SourceLines<'b> {
     /// Parses a module's debug information: its own, what dwz moved out of that, its split DWARF.
     pub(super) fn of(
         own: &'b Sections<'_>,
         supplementary: Option<&'b Sections<'_>>,
         split: &'b [Split<'b>],
     ) -> Option<Self> {
-        let context = Context::from_dwarf(own.borrow_with_sup(supplementary, |s| slice(s))).ok()?;
-        Some(Source { context, split, missing: RefCell::default() })
+        let dwarf = Arc::new(own.borrow_with_sup(supplementary, |s| slice(s)));
+        let context = Context::from_arc_dwarf(dwarf.clone()).ok()?;
+        Some(SourceLines {
+            context,
+            info: DebugInfo::new(dwarf),
+            split,
+            missing: RefCell::default(),
+        })
     }
 
     /// The functions at an address, the innermost first: the last one is that which the code
@@ -125,6 +132,21 @@ impl<'b> Source<'b> {
             });
         }
         frames
+    }
+
+    /// The entries of the functions at an address, in the order of [`Source::frames`]. `None` if
+    /// that has none.
+    pub(super) fn functions(&self, address: u64) -> Option<Vec<Option<Die<'_, 'b>>>> {
+        let unit = self.supplied(self.context.find_dwarf_and_unit(address))?;
+        if unit.dwarf.file_type == DwarfFileType::Main && !matches!(unit.dwo_name(), Ok(None)) {
+            return None;
+        }
+        let mut found = self.supplied(self.context.find_frames(address)).ok()?;
+        let mut all = Vec::new();
+        while let (Ok(Some(f)), true) = (found.next(), all.len() < 64) {
+            all.push(f.dw_die_offset.and_then(|offset| self.info.entry(unit, offset)));
+        }
+        (!all.is_empty()).then_some(all)
     }
 
     /// The result of a lookup, with the split DWARF that it needs.

@@ -72,7 +72,7 @@ fn libraries(image: &Image<'_>, linker: u64) -> Vec<(u64, String)> {
 
 /// The first `struct link_map`. The dynamic section points to `struct r_debug`; where that section
 /// is only the program headers say, which are not in the core: it is recognised by its contents.
-fn first_link(image: &Image<'_>, linker: u64) -> Option<u64> {
+pub(super) fn first_link(image: &Image<'_>, linker: u64) -> Option<u64> {
     let mut left = SEARCHED;
     for segment in image.segments.iter().filter(|s| s.dumped.size > 0) {
         let bytes = image.memory.up_to(segment.start(), SEARCHED_EACH.min(left));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A file that a module needs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Wanted {
+pub(crate) struct NeededFile {
     /// Index of the module.
     pub module: usize,
     /// Which file.

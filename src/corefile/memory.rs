@@ -3,7 +3,7 @@
 
 use crate::elf::{Load, Source};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 const BLOCK: u64 = 4096;
 /// Most cached blocks: 16 MiB.
@@ -14,7 +14,7 @@ pub(crate) struct Memory<'s> {
     source: &'s dyn Source,
     loads: Vec<Load>,
     /// Cached blocks by their number in the file; the last one may be short.
-    blocks: RefCell<HashMap<u64, Vec<u8>>>,
+    blocks: RefCell<BTreeMap<u64, Vec<u8>>>,
 }
 
 impl<'s> Memory<'s> {

@@ -13,8 +13,11 @@
 
 mod binary;
 mod compressed;
+mod debug_info;
 mod file;
 mod gopclntab;
+mod goroutines;
+mod head;
 mod hex;
 mod identity;
 mod image;
@@ -26,27 +29,38 @@ mod modules;
 mod names;
 mod notes;
 mod package;
+mod process;
 mod results;
 mod segments;
 mod signal;
 mod summary;
 mod symbols;
 mod unwind;
+mod variables;
 
 pub(crate) mod decompress;
 pub(crate) mod files;
 pub(crate) mod reader;
+pub(crate) mod reduced;
+pub(crate) mod shrink;
 
 pub(crate) use binary::ModuleFiles;
 pub(crate) use compressed::Compressed;
+pub(crate) use head::{CoreHead, MAX_NOTES};
 pub(crate) use identity::{is_name, name};
-pub(crate) use links::Wanted;
-pub(crate) use results::{Frame, Match, Module, Overview, PartialResult, ThreadStack};
-pub(crate) use summary::{Summary, summary};
+pub(crate) use links::NeededFile;
+#[cfg(test)]
+pub(crate) use results::Variable;
+pub(crate) use results::{
+    Frame, GoroutineStack, Match, Module, Overview, PartialResult, ThreadStack,
+};
+pub(crate) use summary::{Summary, summary, without_arguments};
+pub(crate) use variables::Wishes;
 
 use crate::elf::Source;
 use anyhow::Result;
 use image::Image;
+use process::Process;
 use std::collections::BTreeSet;
 
 /// Reads what the core alone says.
@@ -78,7 +92,8 @@ pub(crate) fn overview(source: &dyn Source) -> Result<Overview> {
 pub(crate) fn stacks(
     source: &dyn Source,
     files: &[ModuleFiles<'_>],
-    asked: &BTreeSet<Wanted>,
+    asked: &BTreeSet<NeededFile>,
+    wishes: Option<&Wishes>,
     send: &mut dyn FnMut(PartialResult) -> Result<()>,
 ) -> Result<()> {
     let image = Image::parse(source)?;
@@ -98,20 +113,37 @@ pub(crate) fn stacks(
     let stacks: Vec<_> = image.notes.threads.iter().map(|t| (t.tid, unwinder.unwind(t))).collect();
     let seen: BTreeSet<usize> =
         stacks.iter().flat_map(|(_, s)| &s.frames).filter_map(|f| f.module).collect();
-    let wanted = |module: usize| {
+    let needed = |module: usize| {
         let links = binaries[module].wanted().into_iter();
-        links.map(|link| Wanted { module, link }).find(|wanted| !asked.contains(wanted))
+        links.map(|link| NeededFile { module, link }).find(|needed| !asked.contains(needed))
     };
-    let wanted: Vec<Wanted> = seen.into_iter().filter_map(wanted).collect();
-    if !wanted.is_empty() {
-        return send(PartialResult::Wanted(wanted));
+    let needed: Vec<NeededFile> = seen.into_iter().filter_map(needed).collect();
+    if !needed.is_empty() {
+        return send(PartialResult::Needed(needed));
     }
-    let names = names::Names::new(&modules, &binaries);
-    for (tid, unwound) in stacks {
+    let names = names::ModuleNames::new(&modules, &binaries);
+    for (tid, unwound) in &stacks {
         let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame)).collect();
-        send(PartialResult::Thread(ThreadStack { tid, frames, cut: unwound.cut }))?;
+        send(PartialResult::Thread(ThreadStack { tid: *tid, frames, cut: unwound.cut.clone() }))?;
     }
-    send(PartialResult::Wanted(names.missing()))
+    // The stacks are complete whatever comes of this.
+    let process = Process::new(&image.memory, &modules, &binaries);
+    if let Some(all) = goroutines::of(process, &modules, &binaries) {
+        for g in all.shown {
+            let unwound = unwinder.unwind_goroutine(g.registers);
+            let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame)).collect();
+            let stack = GoroutineStack { id: g.id, state: g.state, frames, cut: unwound.cut };
+            send(PartialResult::Goroutine(stack))?;
+        }
+        send(PartialResult::MoreGoroutines(all.more))?;
+    }
+    if let (Some(wishes), Some((_, first))) = (wishes, stacks.first()) {
+        let thread = (image.machine, &image.notes.first, first.frames.as_slice());
+        variables::of_thread(thread, &names, process, wishes, &mut |frame, all| {
+            send(PartialResult::Variables(frame, all))
+        })?;
+    }
+    send(PartialResult::Needed(names.missing()))
 }
 
 /// Reads all names of a file, as if it were the file of a module and all debug information of it.

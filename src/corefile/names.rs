@@ -1,9 +1,11 @@
 //! Names the frames of a stack: function, source file and line, including inlined functions.
 
 use super::binary::Binary;
-use super::lines::Source;
-use super::links::{Link, Wanted};
+use super::debug_info::Die;
+use super::lines::SourceLines;
+use super::links::{Link, NeededFile};
 use super::modules::LoadedModule;
+use super::notes::Registers;
 use super::results::{Frame, TRAMPOLINE};
 use crate::sys::proc::printable;
 use addr2line::demangle_auto;
@@ -20,32 +22,49 @@ pub(super) struct RawFrame {
     pub module: Option<usize>,
     /// Whether it is the code of the kernel or the C library that returns from a signal handler.
     pub trampoline: bool,
+    /// The registers that unwinding goes on from.
+    pub registers: Registers,
 }
 
 /// The names in the files of all modules. The index of the debug information is parsed once for
 /// each, when a stack goes through it.
-pub(super) struct Names<'b> {
-    modules: &'b [LoadedModule],
-    binaries: &'b [Binary<'b>],
-    sources: Vec<OnceCell<Option<Source<'b>>>>,
+pub(super) struct ModuleNames<'b> {
+    pub modules: &'b [LoadedModule],
+    pub binaries: &'b [Binary<'b>],
+    sources: Vec<OnceCell<Option<SourceLines<'b>>>>,
 }
 
-impl<'b> Names<'b> {
+impl<'b> ModuleNames<'b> {
     /// Reads nothing yet.
     pub(super) fn new(modules: &'b [LoadedModule], binaries: &'b [Binary<'b>]) -> Self {
-        Names { modules, binaries, sources: binaries.iter().map(|_| OnceCell::new()).collect() }
+        ModuleNames {
+            modules,
+            binaries,
+            sources: binaries.iter().map(|_| OnceCell::new()).collect(),
+        }
     }
 
     /// Files of split DWARF that were needed and not given.
-    pub(super) fn missing(&self) -> Vec<Wanted> {
+    pub(super) fn missing(&self) -> Vec<NeededFile> {
         let mut all = Vec::new();
         for (module, source) in self.sources.iter().enumerate() {
             if let Some(Some(source)) = source.get() {
                 let links: Vec<Link> = source.missing.borrow().iter().cloned().collect();
-                all.extend(links.into_iter().map(|link| Wanted { module, link }));
+                all.extend(links.into_iter().map(|link| NeededFile { module, link }));
             }
         }
         all
+    }
+
+    fn source(&self, module: usize) -> Option<&SourceLines<'b>> {
+        self.sources[module].get_or_init(|| source(&self.binaries[module])).as_ref()
+    }
+
+    /// The entries of the debug information for the functions at a frame, one for each that
+    /// [`Names::describe`] gives.
+    pub(super) fn functions(&self, frame: &RawFrame) -> Option<Vec<Option<Die<'_, 'b>>>> {
+        let i = frame.module.filter(|_| !frame.trampoline)?;
+        self.source(i)?.functions(frame.lookup.wrapping_sub(self.modules[i].bias))
     }
 
     /// The functions at a frame of a stack, including inlined ones, the innermost first.
@@ -59,10 +78,8 @@ impl<'b> Names<'b> {
             return vec![shown];
         }
         let lookup = frame.lookup.wrapping_sub(bias);
-        let symbol = binary
-            .symbol(lookup)
-            .map(|n| demangle_auto(String::from_utf8_lossy(n), None).into_owned());
-        let source = self.sources[i].get_or_init(|| source(binary)).as_ref();
+        let symbol = binary.symbol(lookup).map(demangled);
+        let source = self.source(i);
         let found = match (source, &binary.go) {
             (Some(source), _) => source.frames(lookup),
             (None, Some(go)) => go.frames(lookup),
@@ -92,10 +109,15 @@ impl<'b> Names<'b> {
     }
 }
 
+/// The name of a symbol, as the source has it.
+pub(super) fn demangled(symbol: &[u8]) -> String {
+    demangle_auto(String::from_utf8_lossy(symbol), None).into_owned()
+}
+
 /// The debug information of a module, if it has any.
-pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<Source<'b>> {
+pub(super) fn source<'b>(binary: &'b Binary<'b>) -> Option<SourceLines<'b>> {
     let (own, supplementary) = binary.dwarf()?;
-    Source::of(own, supplementary, binary.split())
+    SourceLines::of(own, supplementary, binary.split())
 }
 
 /// Makes a name of a file or function, which the container chose, one line of bounded length.

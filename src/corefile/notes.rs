@@ -36,6 +36,15 @@ pub(crate) struct Thread {
     pub registers: Registers,
 }
 
+/// The registers of a thread, as the kernel saves them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ThreadState {
+    /// `pr_reg` of NT_PRSTATUS.
+    pub general: Vec<u64>,
+    /// NT_PRFPREG.
+    pub floating: Vec<u8>,
+}
+
 /// A row of NT_FILE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
@@ -54,6 +63,8 @@ pub(crate) struct Mapping {
 pub(crate) struct Notes {
     /// All general registers of the first thread, in the order of the machine's manual.
     pub general: Vec<(&'static str, u64)>,
+    /// All registers of the first thread.
+    pub first: ThreadState,
     /// Threads; the kernel puts the one that caused the dump first.
     pub threads: Vec<Thread>,
     /// From NT_SIGINFO, or only the number from NT_PRSTATUS.
@@ -82,6 +93,11 @@ impl Notes {
             let d = note.desc();
             match (note.name(), note.n_type(LE)) {
                 (b"CORE", elf::NT_PRSTATUS) if self.threads.len() < MAX => self.status(machine, d),
+                (b"CORE", elf::NT_PRFPREG)
+                    if self.threads.len() == 1 && self.first.floating.is_empty() =>
+                {
+                    self.first.floating = d[..d.len().min(1024)].to_vec();
+                }
                 // gdb writes one for each thread.
                 (b"CORE", elf::NT_SIGINFO)
                     if self.signal.as_ref().is_none_or(|s| s.code.is_none()) =>
@@ -134,6 +150,8 @@ impl Notes {
         }
         if self.threads.is_empty() {
             let all = general(machine).iter();
+            // struct user_regs_struct has 27, struct user_pt_regs 34.
+            self.first.general = (0..34).map_while(register).collect();
             self.general = all.filter_map(|(name, i)| Some((*name, register(*i)?))).collect();
         }
         self.threads.push(Thread { tid, registers });

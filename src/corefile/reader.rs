@@ -3,9 +3,9 @@
 //! information is better than none.
 
 use super::files::{OpenedFiles, SearchPaths};
-use super::links::{Link, Wanted};
-use super::results::{Match, Overview, PartialResult, ThreadStack};
-use super::{ModuleFiles, overview, stacks};
+use super::links::{Link, NeededFile};
+use super::results::{GoroutineStack, Match, Overview, PartialResult, ThreadStack};
+use super::{ModuleFiles, Wishes, overview, stacks};
 use crate::sys::AsFd;
 use crate::sys::mapped_file::Map;
 use crate::sys::sandbox::{self, SandboxBounds};
@@ -44,6 +44,10 @@ pub(crate) struct Reading {
     pub sonames: Vec<Option<String>>,
     /// The stack of each thread.
     pub threads: Vec<ThreadStack>,
+    /// The stacks of goroutines that do not run, in the order of their numbers.
+    pub goroutines: Vec<GoroutineStack>,
+    /// How many goroutines there are besides.
+    pub more_goroutines: usize,
     /// Files of split DWARF that were not found.
     pub missing_split: Vec<String>,
     /// Why the result may be incomplete.
@@ -92,18 +96,18 @@ const ROUNDS: usize = 4;
 /// The same where servers are asked too: each executable that comes shows more of the stack.
 const ROUNDS_WITH_SERVERS: usize = 16;
 
-/// Reads the core and unwinds all stacks.
+/// Reads the core and unwinds all stacks, with the variables that are wished for.
 ///
 /// # Errors
 /// Why it cannot be read.
-pub(crate) fn read(core: &File, paths: &SearchPaths) -> Result<Reading> {
+pub(crate) fn read(core: &File, paths: &SearchPaths, wishes: Option<&Wishes>) -> Result<Reading> {
     let overview = read_overview(core)?;
     let files = overview.modules.iter().map(|m| paths.open(m)).collect();
     let mut reading = Reading { overview, files, ..Reading::default() };
     let mut asked = BTreeSet::new();
     // What only servers have is not asked for where there are none.
     let everywhere = 0..reading.overview.modules.len();
-    let of = |module| [Link::Executable, Link::DebugInfo].map(|link| Wanted { module, link });
+    let of = |module| [Link::Executable, Link::DebugInfo].map(|link| NeededFile { module, link });
     let rounds = match paths.servers {
         Some(_) => ROUNDS_WITH_SERVERS,
         None => {
@@ -115,7 +119,7 @@ pub(crate) fn read(core: &File, paths: &SearchPaths) -> Result<Reading> {
     let mut left = FULL.time;
     for _ in 0..rounds {
         let begun = Instant::now();
-        let wanted = read_once(core, &mut reading, &asked, left)?;
+        let wanted = read_once(core, &mut reading, (&asked, wishes), left)?;
         left = left.saturating_sub(begun.elapsed());
         let mut has_more = reading.threads.is_empty();
         for w in &wanted {
@@ -138,9 +142,9 @@ pub(crate) fn read(core: &File, paths: &SearchPaths) -> Result<Reading> {
 fn read_once(
     core: &File,
     reading: &mut Reading,
-    asked: &BTreeSet<Wanted>,
+    (asked, wishes): (&BTreeSet<NeededFile>, Option<&Wishes>),
     time: Duration,
-) -> Result<Vec<Wanted>> {
+) -> Result<Vec<NeededFile>> {
     let mut keep = vec![core.as_fd()];
     keep.extend(reading.files.iter().flat_map(OpenedFiles::all).map(File::as_fd));
     let bounds = SandboxBounds { time, ..FULL };
@@ -171,19 +175,28 @@ fn read_once(
             line.push(b'\n');
             Ok(out.write_all(&line)?)
         };
-        if let Err(e) = stacks(core, &files, asked, &mut send) {
+        if let Err(e) = stacks(core, &files, asked, wishes, &mut send) {
             let _ = send(PartialResult::Failed(format!("{e:#}")));
         }
     })?;
     reading.cut = result.cut;
     reading.threads.clear();
+    reading.goroutines.clear();
     let mut wanted = Vec::new();
     for line in result.output.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
         match serde_json::from_slice(line) {
             Ok(PartialResult::Matches(matches)) => reading.matches = matches,
             Ok(PartialResult::Sonames(names)) => reading.sonames = names,
             Ok(PartialResult::Thread(thread)) => reading.threads.push(thread),
-            Ok(PartialResult::Wanted(all)) => wanted = all,
+            Ok(PartialResult::Goroutine(stack)) => reading.goroutines.push(stack),
+            Ok(PartialResult::MoreGoroutines(more)) => reading.more_goroutines = more,
+            Ok(PartialResult::Variables(frame, all)) => {
+                let first = reading.threads.first_mut();
+                if let Some(frame) = first.and_then(|thread| thread.frames.get_mut(frame)) {
+                    frame.variables = all;
+                }
+            }
+            Ok(PartialResult::Needed(all)) => wanted = all,
             Ok(PartialResult::Failed(why)) => reading.cut = Some(why),
             // The last line may be incomplete.
             Err(_) => {}

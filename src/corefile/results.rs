@@ -1,7 +1,7 @@
 //! What reading a core gives: plain values, which the sandboxed reader sends to its caller.
 
 use super::hex;
-use super::links::Wanted;
+use super::links::NeededFile;
 use super::package::Package;
 use super::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,25 @@ pub(crate) struct Frame {
     #[serde(default, with = "hex::option")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub offset: Option<u64>,
+    /// Its arguments and local variables. `info --full` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<Variable>,
+}
+
+/// A variable of a function, as debug information has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Variable {
+    /// Its name.
+    pub name: String,
+    /// What its type is called.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its value in words, of bounded length.
+    pub value: String,
+    /// Whether it is an argument; else it is a local variable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub argument: bool,
 }
 
 /// The stack of one thread.
@@ -105,6 +124,20 @@ pub(crate) struct Frame {
 pub(crate) struct ThreadStack {
     /// Thread ID in the crasher's own PID namespace.
     pub tid: i32,
+    /// Its functions, the innermost first.
+    pub frames: Vec<Frame>,
+    /// Why the stack may go on after the last frame.
+    pub cut: Option<String>,
+}
+
+/// The stack of a goroutine that does not run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct GoroutineStack {
+    /// Its number.
+    pub id: u64,
+    /// What it waits for, in the words of Go's runtime, such as `chan receive`.
+    pub state: String,
     /// Its functions, the innermost first.
     pub frames: Vec<Frame>,
     /// Why the stack may go on after the last frame.
@@ -120,8 +153,14 @@ pub(crate) enum PartialResult {
     Sonames(Vec<Option<String>>),
     /// The stack of one thread.
     Thread(ThreadStack),
+    /// The stack of a goroutine that does not run.
+    Goroutine(GoroutineStack),
+    /// How many goroutines there are besides.
+    MoreGoroutines(usize),
+    /// The variables of a frame of the first thread, by the index of the frame.
+    Variables(usize, Vec<Variable>),
     /// Files that are needed and were not given.
-    Wanted(Vec<Wanted>),
+    Needed(Vec<NeededFile>),
     /// Nothing more follows, for this reason.
     Failed(String),
 }

@@ -2,7 +2,7 @@
 
 use crate::elf;
 use object::LittleEndian as LE;
-use object::elf::{PF_X, ProgramHeader64};
+use object::elf::{PF_W, PF_X, ProgramFlags, ProgramHeader64};
 use object::read::elf::ProgramHeader;
 use std::fmt;
 
@@ -33,6 +33,8 @@ pub(crate) struct Segment {
     pub size: u64,
     /// Whether it is executable.
     pub is_code: bool,
+    /// How it may be used.
+    pub flags: ProgramFlags,
 }
 
 impl Segment {
@@ -42,7 +44,13 @@ impl Segment {
             dumped: elf::Load::of(header, LE),
             size: header.p_memsz(LE),
             is_code: header.p_flags(LE).0 & PF_X.0 != 0,
+            flags: header.p_flags(LE),
         }
+    }
+
+    /// Whether it is writable.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.flags.0 & PF_W.0 != 0
     }
 
     /// Its first address in the process.

@@ -4,7 +4,7 @@
 use super::binary::{self, ModuleFiles};
 use super::image::Image;
 use super::modules;
-use super::names::Names;
+use super::names::ModuleNames;
 use super::results::{Frame, TRAMPOLINE};
 use super::unwind::StackUnwinder;
 use crate::elf::{Source, hex};
@@ -45,7 +45,7 @@ pub(crate) fn summary(source: &dyn Source, files: &[ModuleFiles<'_>]) -> Result<
         .map(|(i, m)| binary::open(m, files.get(i).unwrap_or(&none), &image.memory))
         .collect();
     let unwound = StackUnwinder::new(&image, &modules, &binaries).unwind(&image.notes.threads[0]);
-    let names = Names::new(&modules, &binaries);
+    let names = ModuleNames::new(&modules, &binaries);
     let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame));
     let frames: Vec<Frame> = frames.filter(|f| f.function.as_deref() != Some(TRAMPOLINE)).collect();
     let path = |f: &Frame| f.module.map(|i| base(&modules[i].module.path).to_owned());
@@ -76,7 +76,7 @@ pub(crate) fn summary(source: &dyn Source, files: &[ModuleFiles<'_>]) -> Result<
 }
 
 /// `shop::Basket::sum` of `shop::Basket::sum() const`: a demangled C++ name without its arguments.
-fn without_arguments(name: &str) -> String {
+pub(crate) fn without_arguments(name: &str) -> String {
     let start = name.rfind(')').and_then(|end| {
         let mut depth = 0usize;
         name[..=end].char_indices().rev().find_map(|(i, c)| {

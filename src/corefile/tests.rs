@@ -2,29 +2,45 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
+pub(super) fn note(kind: u32, desc: &[u8]) -> Vec<u8> {
+    let head = [5u32, desc.len() as u32, kind];
+    let mut n = head.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    n.extend(b"CORE\0\0\0\0");
+    n.extend(desc);
+    n.resize(n.len().next_multiple_of(4), 0);
+    n
+}
+
+/// NT_PRSTATUS of an x86-64 thread that died of SIGSEGV.
+pub(super) fn status(tid: i32, pc: u64, sp: u64, fp: u64) -> Vec<u8> {
+    let mut d = vec![0u8; 336];
+    d[12] = 11;
+    d[32..36].copy_from_slice(&tid.to_le_bytes());
+    for (i, v) in [(16, pc), (19, sp), (4, fp)] {
+        d[112 + 8 * i..120 + 8 * i].copy_from_slice(&u64::to_le_bytes(v));
+    }
+    note(1, &d)
+}
+
+pub(super) fn words(w: &[u64]) -> Vec<u8> {
+    w.iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
+/// A program header.
+pub(super) fn segment(
+    kind: u64,
+    flags: u64,
+    offset: u64,
+    address: u64,
+    in_file: u64,
+    size: u64,
+) -> Vec<u8> {
+    words(&[kind | flags << 32, offset, address, 0, in_file, size, 0])
+}
+
 /// A core made by hand: two threads, one row of NT_FILE, a stack with frame pointers in one
 /// segment, and code that is not dumped in another.
 fn core() -> Vec<u8> {
-    let note = |kind: u32, desc: &[u8]| -> Vec<u8> {
-        let mut n = [5u32, desc.len() as u32, kind]
-            .iter()
-            .flat_map(|w| w.to_le_bytes())
-            .collect::<Vec<u8>>();
-        n.extend(b"CORE\0\0\0\0");
-        n.extend(desc);
-        n.resize(n.len().next_multiple_of(4), 0);
-        n
-    };
-    let status = |tid: i32, pc: u64, sp: u64, fp: u64| {
-        let mut d = vec![0u8; 336];
-        d[12] = 11;
-        d[32..36].copy_from_slice(&tid.to_le_bytes());
-        for (i, v) in [(16, pc), (19, sp), (4, fp)] {
-            d[112 + 8 * i..120 + 8 * i].copy_from_slice(&u64::to_le_bytes(v));
-        }
-        note(1, &d)
-    };
-    let words = |w: &[u64]| w.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
     let mut prpsinfo = vec![0u8; 136];
     prpsinfo[24] = 12;
     prpsinfo[40..45].copy_from_slice(b"a\x1bb\0c");
@@ -48,9 +64,6 @@ fn core() -> Vec<u8> {
     out.extend(words(&[0, 64, 0]));
     out.extend([0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
     let at = 64 + 3 * 56;
-    let segment = |kind: u64, flags: u64, offset: u64, address: u64, in_file: u64, size: u64| {
-        words(&[kind | flags << 32, offset, address, 0, in_file, size, 0])
-    };
     out.extend(segment(4, 0, at, 0, notes.len() as u64, 0));
     out.extend(segment(1, 6, at + notes.len() as u64, STACK, stack.len() as u64, 0x1000));
     out.extend(segment(1, 5, 0, CODE, 0, 0x1000));
@@ -64,7 +77,7 @@ const STACK: u64 = 0x7fff_0000;
 
 fn threads(bytes: &Vec<u8>) -> Vec<ThreadStack> {
     let mut all = Vec::new();
-    stacks(bytes, &[], &BTreeSet::new(), &mut |part| {
+    stacks(bytes, &[], &BTreeSet::new(), None, &mut |part| {
         if let PartialResult::Thread(t) = part {
             all.push(t);
         }
@@ -127,7 +140,7 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         let _ = overview(&bytes);
-        let _ = stacks(&bytes, &[], &BTreeSet::new(), &mut |_| Ok(()));
+        let _ = stacks(&bytes, &[], &BTreeSet::new(), None, &mut |_| Ok(()));
     }
 
     /// Nor does reading the names of a file.

@@ -68,15 +68,35 @@ impl<'b> StackUnwinder<'b> {
 
     /// Unwinds the stack of one thread.
     pub(super) fn unwind(&mut self, thread: &Thread) -> Unwound {
+        self.unwind_from(thread.registers, true)
+    }
+
+    /// Unwinds the stack of a goroutine, which goes on after the call by which it gave way, or has
+    /// not begun.
+    pub(super) fn unwind_goroutine(&mut self, registers: Registers) -> Unwound {
+        let symbol = |address: u64| {
+            let i = self.module(address)?;
+            let address = address.wrapping_sub(self.modules[i].bias);
+            self.binaries[i].go.as_ref()?.symbol(address)
+        };
+        let is_start = symbol(registers.pc) != symbol(registers.pc.wrapping_sub(1));
+        self.unwind_from(registers, is_start)
+    }
+
+    /// `exact` says whether `now.pc` is where the thread was, and not a return address.
+    fn unwind_from(&mut self, mut now: Registers, mut exact: bool) -> Unwound {
         let mut unwound = Unwound::default();
-        let mut now = thread.registers;
-        // Whether `now.pc` is where the thread was, and not a return address.
-        let mut exact = true;
         loop {
             let lookup = if exact { now.pc } else { now.pc.wrapping_sub(1) };
             let module = self.module(lookup);
             let trampoline = self.is_trampoline(now.pc, module);
-            unwound.frames.push(RawFrame { address: now.pc, lookup, module, trampoline });
+            unwound.frames.push(RawFrame {
+                address: now.pc,
+                lookup,
+                module,
+                trampoline,
+                registers: now,
+            });
             if unwound.frames.len() == MAX_FRAMES {
                 unwound.cut = Some(format!("more than {MAX_FRAMES} functions"));
                 return unwound;

@@ -1,11 +1,13 @@
 //! Crashes of processes that belong to no registered container: the handler that was there before
 //! gets them, as if we were not here.
 
+use crate::dump::admission::{self, Admission, CrashOwner, Crashed, Places};
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
-use crate::dump::forwarded::{self, Crashed, Entry, Most, Owner};
+use crate::dump::crash::stream::Stream;
+use crate::dump::feed::Feed;
 use crate::dump::policy::plan;
-use crate::dump::policy::slots::{Asking, Pool, SlotAnswer};
+use crate::dump::policy::slots::{Pool, SlotAnswer, SlotRequest};
 use crate::dump::writer::parent;
 use crate::limits::Limits;
 use crate::pattern::{Handler, Template};
@@ -18,7 +20,7 @@ use anyhow::{Context, Result, bail};
 /// Whose process crashed, and what holds for it.
 pub(super) struct Whose<'a> {
     /// The user, and whether it is the host's own.
-    pub who: Owner,
+    pub who: CrashOwner,
     /// Where slots are.
     pub registry: Option<&'a Registry>,
     /// The configuration's.
@@ -36,7 +38,7 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
             saved.core_pattern
         ),
         Handler::Pipe(args) => {
-            let most = Most::of(saved.pipe_limit(), whose.limits);
+            let most = Places::of(saved.pipe_limit(), whose.limits);
             let is_still = || crash.pidfd.as_ref().is_none_or(pidfd::lives);
             let crashed = start_time(&crash);
             if crashed.is_none() && !is_still() {
@@ -47,14 +49,14 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
             let entered = whose
                 .registry
                 .context("there is no run directory")
-                .and_then(|r| forwarded::enter(r, most, whose.who, crashed, is_still));
+                .and_then(|r| admission::admit(r, most, whose.who, crashed, is_still));
             match entered {
-                Ok(Entry::Free) => {}
-                Ok(Entry::Full) => {
+                Ok(Admission::Granted) => {}
+                Ok(Admission::Full) => {
                     skip(whose, &crash);
                     return Ok(());
                 }
-                Ok(Entry::Again) => {
+                Ok(Admission::Again) => {
                     came_back(whose, &crash, &saved);
                     return Ok(());
                 }
@@ -62,9 +64,15 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
             }
             let args: Vec<_> = args.iter().map(|a| a.expand_argument(&crash.said)).collect();
             let program = args.first().context("the earlier handler names no program")?.clone();
+            let feed = match crash.stream {
+                Stream::Pipe => None,
+                Stream::Socket => Some(Feed::start()?),
+            };
             let pidfd = Vec::from_iter(crash.pidfd.take());
-            Err(process::exec_as_kernel_would(crate::sys::proc::os(&program), &args, &pidfd))
-                .context("earlier handler")
+            let program = crate::sys::proc::os(&program);
+            let error = process::exec_as_kernel_would(program, &args, &pidfd);
+            feed.into_iter().for_each(Feed::cancel);
+            Err(error).context("earlier handler")
         }
         Handler::File(template) => to_file(&crash, &template, whose),
     }
@@ -124,7 +132,7 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     let limits =
         Limits { concurrent, host_concurrent, wait, min_memory, ..Limits::default() }.with_turns();
     let asked = whose.registry.context("there is no run directory").and_then(|registry| {
-        let asking = Asking {
+        let request = SlotRequest {
             registry,
             account: &whose.who.account(),
             pool: Pool::Others { is_contained: whose.who.is_contained },
@@ -132,7 +140,7 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
             first: crash.said.host_pid as u64,
             is_still: &|| facts.is_still(crash),
         };
-        asking.ask(|| 0)
+        request.ask(|| 0)
     });
     let slot = match asked {
         Ok(SlotAnswer::Slot(slot)) => Some(slot),

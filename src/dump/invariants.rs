@@ -1,9 +1,10 @@
 //! Invariants of the dispatcher for untrusted input; see [`crate::fuzzing`].
 
+use crate::config::Keep;
 use crate::dump::copy::lanes;
 use crate::dump::copy::pages::PAGE;
 use crate::dump::copy::stop::{Bounds, Stop};
-use crate::dump::copy::target::{Space, Target};
+use crate::dump::copy::target::{Capacity, Target};
 use crate::dump::crash::arguments;
 use crate::dump::policy::plan;
 use crate::elf::{Head, starts_of_files};
@@ -45,7 +46,7 @@ pub(crate) fn place(entry: &Entry) {
     }
 }
 
-/// A core in the pipe, behind a byte of choices and two numbers of four bytes: RLIMIT_CORE and
+/// A core in the pipe, behind a byte of choices (among them whether the core is to be a small one) and two numbers of four bytes: RLIMIT_CORE and
 /// RLIMIT_FSIZE.
 ///
 /// The file holds what came, up to where it ends; if the copy says that it is whole it is, and no
@@ -58,6 +59,7 @@ pub fn stream(data: &[u8]) {
     let bounds = Bounds {
         limit: (start[0] & 1 != 0).then(|| number(1)),
         file_size: (start[0] & 2 != 0).then(|| number(5)),
+        keep: if start[0] & 8 != 0 { Keep::Stacks } else { Keep::All },
     };
     let mut pipe = tempfile::tempfile().expect("a file");
     pipe.write_all(core).and_then(|()| pipe.rewind()).expect("a file");
@@ -67,14 +69,21 @@ pub fn stream(data: &[u8]) {
     let target = Arc::new(Target::new(
         OwnedFd::from(file.try_clone().expect("a descriptor")),
         moved,
-        Space::default(),
+        Capacity::default(),
         FsType::Other,
     ));
     if start[0] & 4 != 0 {
         let _ = lanes::compress(&pipe, &target, &bounds, None);
         return;
     }
-    let result = lanes::copy(&pipe, &target, &bounds, None, None);
+    if start[0] & 8 != 0 {
+        let copied = lanes::copy(&pipe, &target, &bounds, None, None);
+        let data = file.metadata().expect("a file").len();
+        let is_small = copied.full_size.is_some();
+        assert!(!is_small || bounds.limit.is_none_or(|limit| data <= limit), "{data} bytes");
+        return;
+    }
+    let result = lanes::copy(&pipe, &target, &bounds, None, None).result;
     let mut written = Vec::new();
     let mut file: File = file;
     file.rewind().and_then(|()| file.read_to_end(&mut written)).expect("a file");

@@ -10,35 +10,39 @@
 //! the log before everything else: how many lines an account may have in a minute can be looked up
 //! only when it is known whose process it was, and whoever crashes often would fill the log.
 
+mod admission;
 mod after;
 mod container_crash;
 mod copy;
+mod core_dump;
+mod core_place;
 mod crash;
+mod feed;
 mod forward;
-mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
 mod policy;
+pub mod server;
 mod writer;
 
-use crate::cause::Cause;
 use crate::config::Config;
 use crate::record::signal_name;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sys::{descriptor, ns, process};
 use crate::sysctl::Saved;
+use admission::CrashOwner;
 use anyhow::{Context, Result};
-use container_crash::{comm, with_core, without_core};
+use container_crash::{ContainerCrash, comm};
 use copy::pages;
+use core_dump::with_core;
 use crash::arguments::Crash;
 use crash::container::{self, Origin};
 use crash::container_root::ContainerRoot;
 use crash::facts::Facts;
+use crash::stream::Stream;
 use forward::{Whose, sparingly};
-use forwarded::Owner;
 use policy::plan::{self, CoreFile, Decision};
-use policy::slots::{Asking, Pool, SlotAnswer};
 use std::ffi::OsString;
 
 /// `oci-coredump handle`, started by the kernel. The kernel lets the crashed process go when the
@@ -49,7 +53,11 @@ use std::ffi::OsString;
 /// What could not be done, and who crashed.
 pub fn handle(args: &[OsString]) -> Result<()> {
     process::not_dumpable()?;
-    let crash = Crash::from_arguments(args)?;
+    dispatched(Crash::from_arguments(args)?)
+}
+
+/// Handles a crash whose core comes on stdin. Its error says who crashed.
+fn dispatched(crash: Crash) -> Result<()> {
     let (pid, signal) = (crash.said.host_pid, signal_name(crash.said.signal));
     let who = format!("process {pid} ({}) died of {signal}", comm(&crash));
     dispatch(crash, &who).context(who)
@@ -57,7 +65,7 @@ pub fn handle(args: &[OsString]) -> Result<()> {
 
 /// `who`: whose crash it was and of what, for messages.
 fn dispatch(crash: Crash, who: &str) -> Result<()> {
-    if crash.pidfd.is_none() {
+    if crash.pidfd.is_none() && crash.stream == Stream::Pipe {
         // All of the core will come through the pipe: the kernel fills it while the facts are
         // gathered.
         descriptor::enlarge_pipe(descriptor::stdin(), pages::CHUNK);
@@ -73,7 +81,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
                 log::error!("{who}: {e:#}, treating it as the host's")
             });
             // Nothing is known of it, so it gets none of the slots that are the host's own.
-            let who = Owner { uid: crash.said.uid, is_contained: true };
+            let who = CrashOwner { uid: crash.said.uid, is_contained: true };
             forward_it(crash, who, registry, &config);
             return Ok(());
         }
@@ -95,61 +103,42 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
         Decision::Forward => {
             let owner = facts.user_ns.as_ref().and_then(ns::owner).filter(|uid| *uid != 0);
             let is_contained = ns::own("mnt").is_ok_and(|own| own != facts.mount_ns);
-            let who = Owner { uid: owner.unwrap_or(crash.said.uid), is_contained };
+            let who = CrashOwner { uid: owner.unwrap_or(crash.said.uid), is_contained };
             // The earlier handler starts as the kernel would start it: with nothing of ours open.
             drop(facts);
             forward_it(crash, who, registry, &config);
             Ok(())
         }
         Decision::NoCore(entry, cause) => {
-            without_core(&crash, &facts, &entry, &cause, registry.as_ref(), &config)
+            let (crash, facts, entry) = (&crash, &facts, &*entry);
+            ContainerCrash { crash, facts, entry, registry: registry.as_ref(), config: &config }
+                .without_core(&cause)
         }
         Decision::Write(entry, file) => {
+            let (crash, facts, entry) = (&crash, &facts, &*entry);
+            let case = ContainerCrash {
+                crash,
+                facts,
+                entry,
+                registry: registry.as_ref(),
+                config: &config,
+            };
             let limits = match config.limits.lowered(&entry.limits) {
                 limits if entry.user.is_some() => limits.with_turns(),
                 limits => limits,
             };
             let file =
                 CoreFile { patience: plan::patience(&limits), min_free: limits.min_free, ..file };
-            let expected = || facts.task.memory_in_use().unwrap_or(0);
-            let id = &entry.account();
-            let nowhere = || anyhow::anyhow!("there is no run directory");
-            let asked = registry.as_ref().ok_or_else(nowhere).and_then(|r| {
-                let asking = Asking {
-                    registry: r,
-                    account: id,
-                    pool: Pool::Containers,
-                    limits: &limits,
-                    first: crash.said.host_pid as u64,
-                    is_still: &|| facts.is_still(&crash),
-                };
-                asking.ask(expected)
-            });
-            let slot = match asked {
-                Ok(SlotAnswer::Free) => Ok(None),
-                Ok(SlotAnswer::Slot(slot)) => Ok(Some(slot)),
-                Ok(SlotAnswer::Refused(cause)) => Err(cause),
-                // A user could have any number of helpers wait for what works for him.
-                Err(e) if entry.user.is_some() => {
-                    Err(Cause::Failed(format!("the user's limits cannot be looked at: {e:#}")))
-                }
-                // A core that is not counted is better than none.
-                Err(e) => {
-                    log::warn!("container {id}: its limits cannot be looked at, ignoring: {e:#}");
-                    Ok(None)
-                }
-            };
-            let registry = registry.as_ref();
-            match slot {
-                Ok(slot) => with_core(&crash, &facts, &entry, &file, slot, registry, &config),
-                Err(cause) => without_core(&crash, &facts, &entry, &cause, registry, &config),
+            match case.slot(&limits) {
+                Ok(slot) => with_core(&case, &file, slot),
+                Err(cause) => case.without_core(&cause),
             }
         }
     }
 }
 
 /// `who`: whose process it was.
-fn forward_it(crash: Crash, who: Owner, registry: Option<Registry>, config: &Config) {
+fn forward_it(crash: Crash, who: CrashOwner, registry: Option<Registry>, config: &Config) {
     let whose = Whose { who, registry: registry.as_ref(), limits: &config.limits };
     let known = |store: &Store| {
         if !Saved::load(store).is_ok_and(|saved| saved.is_some()) {

@@ -7,6 +7,7 @@ mod file_table;
 mod head;
 mod segments;
 mod source;
+pub(crate) mod spans;
 
 pub(crate) use build_id::{build_id, build_id_in_notes, hex, note_of};
 pub(crate) use file_table::{FileTable, MappedFile, starts_of_files};

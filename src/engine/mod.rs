@@ -18,7 +18,7 @@ pub mod crio;
 pub mod detect;
 pub mod docker;
 mod hooks_dir;
-pub mod look;
+pub mod inspect;
 pub mod nri;
 mod options;
 pub mod podman;

@@ -19,7 +19,7 @@ use crate::store::Store;
 use crate::sys::mount;
 use crate::sys::user::Who;
 use crate::sysctl;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::Path;
 
 /// What came of a plan.
@@ -95,6 +95,7 @@ fn entry(site: &Site<'_>, request: &Request, plan: &HookPlan, place: DumpPlace) 
         early: request.wishes.early && site.config.allow_early_release,
         no_upload: !request.wishes.upload,
         existing: request.wishes.existing.unwrap_or(site.config.existing),
+        keep: request.wishes.keep.unwrap_or(site.config.keep),
         make_directories: match site.config.make_directories {
             MakeDirectories::Store => place.location == Location::Store,
             MakeDirectories::Anywhere => true,
@@ -220,10 +221,11 @@ fn on_host(site: &Site<'_>, request: &Request, step: &Step, applied: &mut Applie
         Step::Dispatch if site.who != Who::Root => {}
         Step::Dispatch => {
             let store = Store::open(site.config)?;
+            let helper = sysctl::helper()?;
+            let ours = sysctl::wanted(site.config, &helper)?;
             let _lock = site.registry.lock()?;
-            let helper = std::env::current_exe().context("readlink(/proc/self/exe)")?;
-            if sysctl::take_over(&store, &helper)? {
-                log::info!("kernel.core_pattern now starts {}", helper.display());
+            if sysctl::take_over(&store, &helper, &ours)? {
+                log::info!("kernel.core_pattern now leads to {}: {ours:?}", helper.display());
             }
         }
         Step::Kernel => {

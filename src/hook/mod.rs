@@ -280,11 +280,13 @@ fn poststop(state: &State, config: &Config) -> Result<()> {
     }
     // podman, which runs this stage itself, does not pass the user's home directory;
     // the entries have the store.
-    let forget =
-        |RemovedContainer { id, store }| match store.map(|s| Store::look(&s)).transpose()? {
-            Some(Some(store)) => store.forget_empty(&id).map(drop),
-            _ => Ok(()),
-        };
+    let forget = |RemovedContainer { id, store }| match store
+        .map(|s| Store::open_existing(&s))
+        .transpose()?
+    {
+        Some(Some(store)) => store.forget_empty(&id).map(drop),
+        _ => Ok(()),
+    };
     failed.extend(gone.into_iter().filter_map(|container| forget(container).err()));
     report::all_or_first(failed)
 }

@@ -89,7 +89,13 @@ pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
     let shown = wishes.pattern.to_string();
     let is_mount = request.bundle.volume_at(&shown, life).is_some_and(|v| v.target == shown);
     let volume = directory.as_deref().and_then(|at| request.bundle.volume_at(at, life));
-    let mut remarks = remarks::of(&wishes.pattern, wishes.existing, volume.as_ref(), config);
+    let mut remarks = remarks::of(
+        &wishes.pattern,
+        wishes.existing,
+        wishes.keep.unwrap_or(config.keep),
+        volume.as_ref(),
+        config,
+    );
     if is_mount {
         remarks.push(remarks::names_directory(&wishes.pattern, config.core_uses_pid));
     }

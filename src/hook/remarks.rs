@@ -1,7 +1,7 @@
 //! What a container gets by its pattern that it may not expect: `plan` and `doctor` say it. Pure.
 
 use super::bundle::Volume;
-use crate::config::{Config, MakeDirectories};
+use crate::config::{Config, Keep, MakeDirectories, Mode};
 use crate::existing::Existing;
 use crate::pattern::Pattern;
 
@@ -23,6 +23,7 @@ pub(super) fn names_directory(pattern: &Pattern, append_pid: bool) -> String {
 pub(super) fn of(
     pattern: &Pattern,
     existing: Option<Existing>,
+    keep: Keep,
     volume: Option<&Volume>,
     config: &Config,
 ) -> Vec<String> {
@@ -49,6 +50,18 @@ pub(super) fn of(
                 .into(),
         );
     }
+    match (keep, config.mode) {
+        (Keep::All, _) => {}
+        (keep, Mode::Dispatch) => all.push(format!(
+            "its cores are small ones (oci-coredump/keep: {}): they have {} of the memory",
+            keep.as_str(),
+            keep.meaning().trim_end_matches(',')
+        )),
+        (keep, Mode::Kernel) => all.push(format!(
+            "oci-coredump/keep: {} has no effect with mode = \"kernel\": the kernel writes all",
+            keep.as_str()
+        )),
+    }
     all
 }
 
@@ -63,7 +76,7 @@ mod tests {
         let config = Config::default();
         let of = |text: &str, existing, volume| {
             let pattern = text.parse().unwrap();
-            let all = of(&pattern, existing, volume, &config);
+            let all = of(&pattern, existing, Keep::All, volume, &config);
             let words = ["replicas", "are not made"];
             words.map(|word| all.iter().any(|line| line.contains(word)))
         };

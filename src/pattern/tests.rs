@@ -27,6 +27,21 @@ fn expand(template: &str, append_pid: bool) -> String {
 }
 
 #[test]
+fn escaped_as_the_kernel_does() {
+    for (value, is) in [
+        ("", "!"),
+        (".", "!"),
+        ("..", "!."),
+        ("...", "..."),
+        ("/", "!"),
+        ("/usr/bin/a", "!usr!bin!a"),
+        ("a..", "a.."),
+    ] {
+        assert_eq!(escaped(value.as_bytes()), is.as_bytes(), "{value:?}");
+    }
+}
+
+#[test]
 fn sysctls_that_name_the_core() {
     let seen = |template: &str, append, suffix| {
         let (pattern, uses_pid) = Template::of_host(template.as_bytes()).as_sysctls(append, suffix);

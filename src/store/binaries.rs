@@ -32,16 +32,16 @@ pub(crate) struct Held {
 
 /// The opened directory of the kept binaries.
 #[derive(Debug)]
-pub(crate) struct Binaries(OwnedFd);
+pub(crate) struct KeptBinaries(OwnedFd);
 
 fn unfinished(id: &str) -> OsString {
     format!("{id}.new").into()
 }
 
-impl Binaries {
+impl KeptBinaries {
     /// The binaries in this directory.
     pub(super) fn new(dir: OwnedFd) -> Self {
-        Binaries(dir)
+        KeptBinaries(dir)
     }
 
     /// The size in bytes of a kept binary.
@@ -230,8 +230,9 @@ mod tests {
     #[test]
     fn one_at_a_time_and_whole_or_not_there() {
         let dir = tempfile::tempdir().unwrap();
-        let kept =
-            Binaries(file::open_subdir(file::open_dir(dir.path()).unwrap(), ".".as_ref()).unwrap());
+        let kept = KeptBinaries(
+            file::open_subdir(file::open_dir(dir.path()).unwrap(), ".".as_ref()).unwrap(),
+        );
         let id = "00112233-00112233445566778899aabbccddeeff";
         let mut first = std::fs::File::from(kept.begin(id).unwrap());
         assert!(kept.begin(id).is_none(), "two processes write the same file");

@@ -24,7 +24,7 @@ struct State {
 
 impl Uploads {
     /// Opens the directory; one that is not there has nothing.
-    pub(crate) fn look(path: &Path) -> Self {
+    pub(crate) fn open(path: &Path) -> Self {
         Uploads(file::open_dir(path).and_then(file::reopen_dir).ok())
     }
 
@@ -51,7 +51,7 @@ mod tests {
         let path = dir.path().join("20260102T030405Z-7-0123456789ab.json");
         let said = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            Uploads::look(dir.path()).of(&record)
+            Uploads::open(dir.path()).of(&record)
         };
         let there = r#"{"key": "k", "uploaded":
             {"url": "s3://b/x", "time": "t", "size": 7, "sha256": "ab"}}"#;
@@ -60,6 +60,6 @@ mod tests {
         for text in ["", "{", "[]", r#"{"key": "k"}"#, r#"{"uploaded": {"url": 7}}"#] {
             assert_eq!(said(text), None, "{text}");
         }
-        assert_eq!(Uploads::look(&dir.path().join("nowhere")).of(&record), None);
+        assert_eq!(Uploads::open(&dir.path().join("nowhere")).of(&record), None);
     }
 }

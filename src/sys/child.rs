@@ -55,6 +55,14 @@ pub(crate) fn fork_into(
     }
 }
 
+/// Waits for a child that has ended, if there is one: its process ID.
+pub(crate) fn reap() -> Option<i32> {
+    match rustix::process::wait(WaitOptions::NOHANG) {
+        Ok(Some((pid, _))) => Some(pid.as_raw_nonzero().get()),
+        _ => None,
+    }
+}
+
 fn leave(code: i32) -> ! {
     // SAFETY: _exit has no preconditions; the parent's buffers and destructors are not ours to run.
     unsafe { libc::_exit(code) }
@@ -95,6 +103,24 @@ impl Child {
     pub(crate) fn end_now(self) -> Result<Option<Ended>> {
         self.kill()?;
         self.end_within(LAST)
+    }
+
+    /// How the child has ended, if it has.
+    pub(crate) fn has_ended(&self) -> Result<Option<Ended>> {
+        match rustix::process::waitpid(Some(self.0), WaitOptions::NOHANG) {
+            Ok(found) => Ok(found.map(|(_, status)| Ended::of(status))),
+            Err(e) => Err(e).context("waitpid"),
+        }
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn tell_to_end(&self) -> Result<()> {
+        rustix::process::kill_process(self.0, rustix::process::Signal::TERM).context("kill")
+    }
+
+    /// Sends SIGHUP.
+    pub(crate) fn tell_again(&self) -> Result<()> {
+        rustix::process::kill_process(self.0, rustix::process::Signal::HUP).context("kill")
     }
 
     /// Whether the child is stopped, by SIGSTOP or a tracer.
@@ -138,12 +164,7 @@ impl Child {
     fn wait(self) -> Result<Ended> {
         loop {
             match rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
-                Ok(Some((_, status))) => {
-                    return Ok(match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => Ended::Exit(code),
-                        (_, signal) => Ended::Signal(signal.unwrap_or(0)),
-                    });
-                }
+                Ok(Some((_, status))) => return Ok(Ended::of(status)),
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e).context("waitpid"),
             }
@@ -161,4 +182,13 @@ pub(crate) enum Ended {
     Exit(i32),
     /// It was killed by this signal.
     Signal(i32),
+}
+
+impl Ended {
+    fn of(status: rustix::process::WaitStatus) -> Self {
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ended::Exit(code),
+            (_, signal) => Ended::Signal(signal.unwrap_or(0)),
+        }
+    }
 }

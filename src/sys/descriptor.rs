@@ -94,6 +94,43 @@ pub(crate) fn write(fd: impl AsFd, bytes: &[u8]) -> rustix::io::Result<usize> {
     }
 }
 
+/// Moves bytes into a pipe, without copying them where that is possible: how many, 0 at the end.
+///
+/// # References
+/// splice(2).
+pub(crate) fn splice(from: impl AsFd, pipe: impl AsFd) -> rustix::io::Result<usize> {
+    const MOST: usize = 1 << 20;
+    loop {
+        let flags = rustix::pipe::SpliceFlags::empty();
+        match rustix::pipe::splice(&from, None, &pipe, None, MOST, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Whether the other side of a stream socket is gone.
+pub(crate) fn is_hung_up(socket: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&socket, PollFlags::empty())];
+    let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    polled.is_ok() && fds[0].revents().contains(PollFlags::HUP)
+}
+
+/// Gives a descriptor another number, which no other may have.
+pub(crate) fn renumber(fd: OwnedFd, number: i32) -> Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    if fd.as_raw_fd() == number {
+        return Ok(fd);
+    }
+    // SAFETY: the number is nobody else's, so that the new descriptor has one owner.
+    unsafe {
+        if libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) < 0 {
+            return Err(std::io::Error::last_os_error()).context("dup3");
+        }
+        Ok(OwnedFd::from_raw_fd(number))
+    }
+}
+
 /// `pwrite(2)`: writes at most these bytes at this offset, and returns how many.
 pub(crate) fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> rustix::io::Result<usize> {
     loop {

@@ -8,7 +8,7 @@ mod open;
 mod replace;
 
 pub(crate) use extents::{clone_of, copy_whole, extents};
-pub use identity::{Identity, identity};
+pub use identity::{FileId, FileIdentity, identity};
 pub(crate) use identity::{Stat, identity_at, stat, stat_at};
 pub(crate) use lock::{lock, lock_within, open_lock, try_lock};
 pub use open::set_umask;

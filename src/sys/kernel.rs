@@ -20,6 +20,14 @@ pub(crate) fn since_boot() -> std::time::Duration {
     std::time::Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
+/// Seconds since the epoch, by the clock that the kernel dates crashes with.
+///
+/// # References
+/// clock_gettime(2), `CLOCK_REALTIME_COARSE`, Linux 2.6.32.
+pub(crate) fn seconds() -> i64 {
+    rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec
+}
+
 /// Bytes of memory of this machine, and bytes available without swapping.
 ///
 /// # References

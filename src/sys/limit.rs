@@ -55,6 +55,19 @@ pub(crate) fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
     Ok(())
 }
 
+/// What the kernel sets for its pipe helper: a core of this process, or of what it executes, is not
+/// handled again.
+pub(crate) fn as_helper() -> Result<()> {
+    let one = Rlimit { current: Some(1), maximum: Some(1) };
+    rustix::process::setrlimit(Resource::Core, one).context("setrlimit(RLIMIT_CORE, 1)")
+}
+
+/// Lets this process open as many files as it may.
+pub(crate) fn raise_files() {
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
 /// Sets this process's soft `RLIMIT_FSIZE`, so that the crashed process's own limit truncates its
 /// core, as in the kernel's file mode.
 pub(crate) fn set_own_file_size(bytes: Option<u64>) -> Result<()> {

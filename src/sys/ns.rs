@@ -31,7 +31,7 @@ mod ioctl {
 
 /// The inode number of a namespace. Unique among existing namespaces, but reused after one is gone.
 pub(crate) fn inode(ns: impl AsFd) -> Result<u64> {
-    Ok(super::file::stat(ns)?.id.1)
+    Ok(super::file::stat(ns)?.id.inode())
 }
 
 /// The inode number of this process's own namespace: `mnt`, `pid`, `user`.
@@ -97,6 +97,23 @@ pub(crate) fn owner(user_ns: impl AsFd) -> Option<u32> {
         }
         here = above;
     }
+}
+
+/// The host name in a UTS namespace, which a process that has one thread enters for that.
+///
+/// # References
+/// setns(2), uname(2).
+pub(crate) fn hostname(uts: &OwnedFd) -> Result<Vec<u8>> {
+    let name = || rustix::system::uname().nodename().to_bytes().to_vec();
+    if inode(uts)? == own("uts")? {
+        return Ok(name());
+    }
+    let back = std::fs::File::open("/proc/self/ns/uts").context("open /proc/self/ns/uts")?;
+    let uts_only = Some(LinkNameSpaceType::HostNameAndNISDomainName);
+    move_into_link_name_space(uts.as_fd(), uts_only).context("setns(CLONE_NEWUTS)")?;
+    let there = name();
+    move_into_link_name_space(back.as_fd(), uts_only).context("setns(CLONE_NEWUTS), back")?;
+    Ok(there)
 }
 
 /// The inode number of the initial PID namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.

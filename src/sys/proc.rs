@@ -55,6 +55,12 @@ impl Proc {
         Ok(file::names(all)?.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
     }
 
+    /// The IDs of all threads of this process.
+    pub(crate) fn threads(&self) -> Result<Vec<i32>> {
+        let all = file::reopen_dir(self.directory("task")?)?;
+        Ok(file::names(all)?.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+    }
+
     fn open_at(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
         rustix::fs::openat(&self.0, name, flags | OFlags::CLOEXEC, Mode::empty())
             .with_context(|| format!("openat(/proc/PID, {name:?})"))
@@ -186,6 +192,29 @@ pub(crate) fn is_zombie(stat: &[u8]) -> Option<bool> {
     Some(ended && threads <= 1)
 }
 
+/// Field 9 of a thread's stat: whether it is the one that dumps its process's core. The others have
+/// ended, but for the last step.
+///
+/// # References
+/// `PF_DUMPCORE`, include/linux/sched.h; set by `zap_threads` in fs/coredump.c.
+pub(crate) fn is_dumping(stat: &[u8]) -> Option<bool> {
+    const PF_DUMPCORE: u64 = 0x200;
+    Some(after_name(stat)?.nth(6)?.parse::<u64>().ok()? & PF_DUMPCORE != 0)
+}
+
+/// Field 39 of a thread's stat: the processor that it ran on last.
+pub(crate) fn processor(stat: &[u8]) -> Option<i32> {
+    after_name(stat)?.nth(36)?.parse().ok()
+}
+
+/// Field 52 of a process's stat, as wait(2) gives it: of one that dumps core, the signal.
+///
+/// # References
+/// proc_pid_stat(5): needs the right to trace it; of the whole process since Linux 6.8.
+pub(crate) fn exit_code(stat: &[u8]) -> Option<i32> {
+    after_name(stat)?.nth(49)?.parse().ok()
+}
+
 /// See [`Proc::sleep`].
 fn sleep(status: &[u8]) -> Option<Option<u64>> {
     let count = |key: &str| field(status, key)?.parse::<u64>().ok();
@@ -219,6 +248,12 @@ pub(crate) fn cgroups(text: &[u8]) -> Vec<Cgroup> {
         }
     }
     out
+}
+
+/// The inode number of a process's mount namespace.
+pub(crate) fn mount_ns_of(pid: i32) -> Result<u64> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    Ok(rustix::fs::stat(&path).with_context(|| format!("stat({path:?})"))?.st_ino)
 }
 
 /// The PIDs of all processes that can be seen.

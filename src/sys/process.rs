@@ -28,6 +28,9 @@ pub(crate) fn interrupt_dump(thread: i32) -> Result<()> {
     Ok(())
 }
 
+/// The file mode creation mask of what the kernel starts.
+const KERNEL_UMASK: u32 = 0o022;
+
 /// Replaces this process by `program` with an empty environment, as the kernel starts its
 /// helpers. Returns only on failure.
 ///
@@ -55,6 +58,7 @@ pub(crate) fn exec_as_kernel_would(
             )
         }
         .context("signal(SIGPIPE, SIG_DFL)")?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(KERNEL_UMASK));
         for fd in [1, 2] {
             // SAFETY: nothing of this process uses stdout and stderr between here and the exec.
             unsafe { libc::close(fd) };
@@ -110,6 +114,11 @@ pub(crate) fn set_name(name: &std::ffi::CStr) {
 /// prctl(2): `PR_SET_PDEATHSIG`.
 pub(crate) fn end_with_parent() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+}
+
+/// Makes the kernel send SIGTERM to this process when its parent ends.
+pub(crate) fn end_with_parent_by_term() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
 }
 
 /// Runs `work`, whose one system call fails with `EINTR` after `time`.

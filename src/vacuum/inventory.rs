@@ -3,11 +3,12 @@
 use super::stored_core::StoredCore;
 use crate::record::{Location, Names, Outcome, Record};
 use crate::registry::{Registry, check_id};
-use crate::store::binaries::{Binaries, is_settled};
+use crate::store::binaries::{KeptBinaries, is_settled};
 use crate::store::fetched::{Fetched, FetchedFile};
 use crate::store::uploads::Uploads;
 use crate::store::{Records, Store, tree};
 use crate::sys::file;
+use crate::sys::file::FileId;
 use crate::sys::user::{self, Who};
 use crate::users;
 use anyhow::Result;
@@ -73,7 +74,7 @@ pub(crate) struct Inventory {
     pub items: Vec<Item>,
     pub(super) store: PathBuf,
     pub(super) records: Records,
-    pub(super) binaries: Option<Binaries>,
+    pub(super) binaries: Option<KeptBinaries>,
     /// Bytes on disk of each kept binary.
     pub(super) sizes: BTreeMap<String, u64>,
     /// What debuginfod servers gave, and the directory of it.
@@ -84,7 +85,7 @@ impl Inventory {
     /// Takes the inventory of a store; `None` if there are no records. `uploads`: what has been
     /// uploaded of it.
     pub(crate) fn take(store: &Store, uploads: &Uploads) -> Result<Option<Self>> {
-        let Some(records) = store.look_at_records()? else { return Ok(None) };
+        let Some(records) = store.existing_records()? else { return Ok(None) };
         let mut items = Vec::new();
         for name in records.names()? {
             let Some(record) = records.read(&name) else { continue };
@@ -92,7 +93,7 @@ impl Inventory {
             let core = StoredCore::of(store.path(), &record).map(|core| (core.id, core.bytes));
             items.push((Item { name, record: slim(record), core: None, orphan: None }, core));
         }
-        let known: BTreeSet<(u64, u64)> =
+        let known: BTreeSet<FileId> =
             items.iter().filter_map(|(_, c)| Some(c.as_ref()?.0)).collect();
         items.extend(orphans(store, &known)?);
         items.sort_by(|(a, _), (b, _)| a.record.time.cmp(&b.record.time));
@@ -103,16 +104,16 @@ impl Inventory {
             item.core = core.filter(|(id, _)| seen.insert(*id)).map(|(_, bytes)| bytes);
         }
         let items = items.into_iter().map(|(item, _)| item).collect();
-        let binaries = store.look_at_binaries();
+        let binaries = store.existing_binaries();
         let sizes = binaries
             .as_ref()
-            .map(Binaries::all)
+            .map(KeptBinaries::all)
             .transpose()?
             .unwrap_or_default()
             .into_iter()
             .collect();
         let fetched = match user::who() {
-            Who::Root => store.look_at_fetched(),
+            Who::Root => store.existing_fetched(),
             Who::User(_) => users::own_fetched().as_deref().and_then(Fetched::look),
         };
         let fetched = match fetched {
@@ -144,11 +145,11 @@ impl Inventory {
 }
 
 /// Device and inode number of a core, and the bytes on disk that removing it frees.
-type FileBytes = ((u64, u64), u64);
+type FileBytes = (FileId, u64);
 
 /// The cores in the store that have no record and whose container is gone: the record was
 /// damaged, or removed by hand.
-fn orphans(store: &Store, known: &BTreeSet<(u64, u64)>) -> Result<Vec<(Item, Option<FileBytes>)>> {
+fn orphans(store: &Store, known: &BTreeSet<FileId>) -> Result<Vec<(Item, Option<FileBytes>)>> {
     let mut found = Vec::new();
     for container_id in gone(store)? {
         let Ok(dir) = file::open_dir(&store.container_path(&container_id)) else { continue };

@@ -30,7 +30,7 @@ impl Inventory {
     }
 
     fn forget_empty(&self) -> Result<()> {
-        let Some(store) = Store::look(&self.store)? else { return Ok(()) };
+        let Some(store) = Store::open_existing(&self.store)? else { return Ok(()) };
         for id in gone(&store)? {
             store.forget_empty(&id)?;
         }

@@ -3,6 +3,7 @@
 use crate::record::{Location, Record};
 use crate::registry::check_id;
 use crate::store::tree;
+use crate::sys::file::FileId;
 use crate::sys::{OwnedFd, file, proc};
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,7 +15,7 @@ pub(super) struct StoredCore {
     /// Its name there.
     pub name: OsString,
     /// Device and inode number.
-    pub id: (u64, u64),
+    pub id: FileId,
     /// Bytes on disk that removing it frees.
     pub bytes: u64,
 }

@@ -14,7 +14,7 @@ pub(crate) enum CheckVerdict {
 
 /// Something that a hook needs, and whether the runtime provides it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Check {
+pub(crate) struct HookCheck {
     /// What it concerns, such as `order` or `limits`.
     pub subject: &'static str,
     /// What a hook needs, in words for the user.
@@ -25,17 +25,17 @@ pub(crate) struct Check {
     pub found: String,
 }
 
-/// Turns the result of a check into a [`Check`].
+/// Turns the result of a check into a [`HookCheck`].
 pub(super) fn check(
     subject: &'static str,
     need: &'static str,
     found: Result<String, String>,
-) -> Check {
+) -> HookCheck {
     let (verdict, found) = match found {
         Ok(found) => (CheckVerdict::Ok, found),
         Err(found) => (CheckVerdict::Failed, found),
     };
-    Check { subject, need, verdict, found }
+    HookCheck { subject, need, verdict, found }
 }
 
 /// `Ok` with `found` if the condition holds, else `Err` with it.

@@ -1,7 +1,7 @@
 //! Checks whether a hook can set the container's limits.
 
 use super::bundle::Bundle;
-use super::check::{Check, check, hold};
+use super::check::{HookCheck, check, hold};
 use super::lifecycle::{LIMIT, Lifecycle};
 use super::probe::core_of;
 use super::runtime::Container;
@@ -12,7 +12,7 @@ use std::path::Path;
 const SUBJECT: &str = "limits";
 
 /// The checks. One of them starts a container of its own.
-pub(super) fn checks(lifecycle: &Lifecycle, runtime: &Path) -> Result<Vec<Check>> {
+pub(super) fn checks(lifecycle: &Lifecycle, runtime: &Path) -> Result<Vec<HookCheck>> {
     let kept = lifecycle.of("program").and_then(|s| hold(s.core == Some(LIMIT), found(s.core)));
     Ok(vec![
         check(

@@ -1,9 +1,9 @@
 //! `verify`: does an OCI runtime do for its hooks what a hook like ours needs?
 //!
 //! ```text
-//! runtime --lifecycle--> Lifecycle --order, state, namespaces, mounts, limits--> Check
+//! runtime --lifecycle--> Lifecycle --order, state, namespaces, mounts, limits--> HookCheck
 //!    |  (one container, its hooks and program are this program: each writes what it sees)
-//!    '----refuse, limits: containers of their own----> Check
+//!    '----refuse, limits: containers of their own----> HookCheck
 //! ```
 //!
 //! Nothing here reads what the runtime says of itself: what counts is what its
@@ -24,7 +24,7 @@ mod state;
 use anyhow::{Context, Result};
 use std::path::Path;
 
-pub(crate) use check::{Check, CheckVerdict};
+pub(crate) use check::{CheckVerdict, HookCheck};
 pub(crate) use probe::{Action, probe};
 
 /// Checks a runtime: starts and removes a few containers with it, in a scratch directory.
@@ -32,7 +32,7 @@ pub(crate) use probe::{Action, probe};
 ///
 /// # Errors
 /// The runtime cannot be started at all, or the scratch directory cannot be made.
-pub(crate) fn run(runtime: &Path) -> Result<Vec<Check>> {
+pub(crate) fn run(runtime: &Path) -> Result<Vec<HookCheck>> {
     let runtime =
         std::fs::canonicalize(runtime).with_context(|| format!("runtime {}", runtime.display()))?;
     let lifecycle = lifecycle::live(&runtime)?;

@@ -1,13 +1,13 @@
 //! Checks the mounts that a createRuntime hook makes in the container.
 
-use super::check::{Check, check, hold};
+use super::check::{HookCheck, check, hold};
 use super::lifecycle::Lifecycle;
 use super::probe::Observation;
 
 const SUBJECT: &str = "mounts";
 
 /// The checks, on one container.
-pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<HookCheck> {
     let done = || {
         lifecycle.of("createRuntime 1").and_then(|s| hold(s.errors.is_empty(), s.errors.join("; ")))
     };

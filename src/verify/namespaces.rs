@@ -1,13 +1,13 @@
 //! Checks in which namespaces the hooks run, and what of the container exists by then.
 
-use super::check::{Check, check, hold};
+use super::check::{HookCheck, check, hold};
 use super::lifecycle::Lifecycle;
 use std::collections::BTreeMap;
 
 const SUBJECT: &str = "namespaces";
 
 /// The checks, on one container.
-pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<HookCheck> {
     vec![
         check(
             SUBJECT,

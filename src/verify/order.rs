@@ -1,12 +1,12 @@
 //! Checks when the hooks run.
 
-use super::check::{Check, check, hold};
+use super::check::{HookCheck, check, hold};
 use super::lifecycle::Lifecycle;
 
 const SUBJECT: &str = "order";
 
 /// The checks, on one container.
-pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<HookCheck> {
     let [created, started, programmed] = lifecycle.marks;
     let place = |stage: &str| lifecycle.place(stage);
     let during_create = |stage: &str| {

@@ -1,7 +1,7 @@
 //! Checks that a container does not start if a hook fails.
 
 use super::bundle::Bundle;
-use super::check::{Check, check};
+use super::check::{HookCheck, check};
 use super::probe::observations;
 use super::runtime::{Container, RuntimeOutput};
 use anyhow::Result;
@@ -14,7 +14,7 @@ const TIMEOUT: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The checks, each with a container of its own.
-pub(super) fn checks(runtime: &Path) -> Result<Vec<Check>> {
+pub(super) fn checks(runtime: &Path) -> Result<Vec<HookCheck>> {
     let refused = |said: RuntimeOutput, _: Duration| {
         if said.success { Err("create succeeded".to_owned()) } else { Ok(String::new()) }
     };

@@ -1,6 +1,6 @@
 //! Checks what is passed to a hook: the state on stdin, config.json, its environment variable.
 
-use super::check::{Check, check, hold};
+use super::check::{HookCheck, check, hold};
 use super::lifecycle::Lifecycle;
 use super::probe::{ANNOTATION, Observation};
 
@@ -9,7 +9,7 @@ const ALL: [&str; 6] =
     ["prestart", "createRuntime 1", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// The checks, on one container.
-pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<Check> {
+pub(super) fn checks(lifecycle: &Lifecycle) -> Vec<HookCheck> {
     let bundle = lifecycle.bundle.to_string_lossy();
     vec![
         check(

@@ -107,8 +107,8 @@ fn newest() -> Vec<Record> {
     let mut config = Config::load().unwrap_or_default();
     let adapted = users::adapt(&mut config).map(|()| &config.store);
     let Some(store) = STORE.get().or(adapted.ok()) else { return Vec::new() };
-    let store = Store::look(store).ok().flatten();
-    let records = store.and_then(|store| store.look_at_records().ok().flatten());
+    let store = Store::open_existing(store).ok().flatten();
+    let records = store.and_then(|store| store.existing_records().ok().flatten());
     let Some(records) = records else { return Vec::new() };
     let names = records.names().unwrap_or_default();
     let skipped = names.len().saturating_sub(RECORDS);

@@ -137,6 +137,10 @@ pub(crate) fn of_record(
         }
         (None, None) => {}
     }
+    if let (Some(keep), Some(full)) = (r.keep, r.full_size) {
+        let whole = table::size(full);
+        all.push(field("Memory", format!("{} of a core of {whole}", keep.meaning())));
+    }
     if r.outcome != Outcome::None {
         all.push(field("Kept on", place(r.location)));
     }

@@ -4,13 +4,15 @@ mod fields;
 
 use super::crash_json::CrashJson;
 use super::debuginfod::Debuginfod;
+use super::full::Full;
 use super::locate::{self, State};
 use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
-use super::private::Private;
 use super::selection::{Chosen, MATCH, Which, no_match};
-use super::source::{Packed, Source};
+use super::source::{CrashSource, Packed};
+use super::subject::Opened;
 use super::{clock, stack, still_copied, subject, table};
+use crate::corefile::Wishes;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
@@ -20,6 +22,7 @@ use crate::report::one_line;
 use crate::sys::file;
 use anyhow::{Context, Result};
 use std::io::Write;
+use std::mem::take;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,9 +30,6 @@ pub(super) use fields::{Sizes, of_record};
 
 /// Columns before the value of a field.
 const INDENT: usize = 15;
-
-/// Largest record of a bundle, in bytes.
-const RECORD: usize = 1 << 20;
 
 /// Show everything that is known about the newest matching crash, with
 /// the stack of every thread.
@@ -62,6 +62,8 @@ pub(super) struct Args {
     sysroot: Option<PathBuf>,
     #[command(flatten)]
     debuginfod: Debuginfod,
+    #[command(flatten)]
+    full: Full,
     /// Print JSON, one object for each crash, on one line (docs/records.md).
     #[arg(long)]
     json: bool,
@@ -82,15 +84,17 @@ pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
 /// Prints the selected crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let others = [("--sysroot", args.sysroot.is_some()), ("-n", args.newest != 1)];
+    let wishes = args.full.wishes()?;
+    let wishes = wishes.as_ref();
     let (chosen, query) = &match args.which.source(&others)? {
-        Source::Packed(packed) => return run_packed(out, packed, args),
-        Source::Records(chosen, query) => (chosen, query),
+        CrashSource::Packed(packed) => return run_packed(out, packed, wishes, args),
+        CrashSource::Records(chosen, query) => (chosen, query),
     };
     if let Some(path) = &args.core {
         let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
         let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };
         let reading = decompressed(core)
-            .and_then(|core| reader::read(&core, &paths))
+            .and_then(|core| reader::read(&core, &paths, wishes))
             .with_context(|| format!("{} cannot be read", path.display()))?;
         let reading = Some(Ok(reading));
         let is_whole = is_read(reading.as_ref());
@@ -120,7 +124,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
                 let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };
                 let reading = decompressed(core).and_then(|core| {
                     sizes = sizes.map(|sizes| sizes.with(&core));
-                    reader::read(&core, &paths)
+                    reader::read(&core, &paths, wishes)
                 });
                 (Some(reading), None)
             }
@@ -151,21 +155,20 @@ fn status(is_whole: bool) -> ExitCode {
 }
 
 /// Prints a crash from a bundle: its record, and what its core says.
-fn run_packed(out: &mut impl Write, packed: Packed<'_>, args: &Args) -> Result<ExitCode> {
+fn run_packed(
+    out: &mut impl Write,
+    packed: Packed<'_>,
+    wishes: Option<&Wishes>,
+    args: &Args,
+) -> Result<ExitCode> {
     file::set_umask(0o077);
-    let (_dir, at) = packed.unpack(|| Private::new(false))?;
-    let core = subject::open_named(&at.join("core"))?;
-    // A bundle without executables has no such directory.
+    let (_dir, Opened { core, record, paths, .. }) = packed.subject()?;
     let servers = Chosen::of(None).ok().and_then(|chosen| args.debuginfod.servers(&chosen));
-    let root = file::open_dir(&at.join("root")).ok();
-    let mut paths = SearchPaths { servers, ..SearchPaths::usual(root, None) };
-    paths.debug.splice(..0, file::open_dir(&at.join("debug")).ok());
-    let record =
-        file::read_bounded(subject::open_named(&at.join("record.json"))?, RECORD, "record.json")?;
-    let record: Record = serde_json::from_slice(&record).context("record.json")?;
+    let paths = SearchPaths { servers, ..paths };
+    let record = record.context("record.json")?;
     let sizes = Sizes::of(&core);
     let state = locate::state(&record, &Ok::<_, State>(core.try_clone()?));
-    let reading = Some(reader::read(&core, &paths));
+    let reading = Some(reader::read(&core, &paths, wishes));
     let is_whole = is_read(reading.as_ref());
     print(out, Some((&record, state, Some(sizes))), None, reading, args.json)?;
     Ok(status(is_whole))
@@ -185,10 +188,14 @@ fn print(
     };
     if json {
         let cut = reading.as_ref().and_then(|r| r.cut.clone());
-        let (core, stacks) = reading.map(|r| (r.overview, r.threads)).unzip();
+        let mut reading = reading;
+        let take = |r: &mut Reading| (take(&mut r.threads), take(&mut r.goroutines));
+        let (stacks, goroutines) = reading.as_mut().map(take).unwrap_or_default();
         let crash = CrashJson {
-            core,
-            stacks: stacks.unwrap_or_default(),
+            more_goroutines: reading.as_ref().map(|r| r.more_goroutines).filter(|n| *n > 0),
+            core: reading.map(|r| r.overview),
+            stacks,
+            goroutines,
             core_error: error.or(cut),
             ..match record {
                 Some((record, state, _)) => CrashJson::of(record, state, by),

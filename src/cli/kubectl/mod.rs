@@ -5,7 +5,7 @@ mod cluster;
 
 use super::debug::{self, Debugger};
 use super::source::Packed;
-use super::target_file::Target;
+use super::target_file::TargetFile;
 use crate::report::{self, LogTarget};
 use crate::sys::file;
 use anyhow::{Context, Result, ensure};
@@ -32,7 +32,7 @@ struct Plugin {
 
 /// A pod, and which of its crashes.
 #[derive(Debug, clap::Args)]
-struct Which {
+struct PodCrash {
     /// The pod. It may be gone: then every node is asked.
     pod: String,
     /// More of what `oci-coredump list --help` calls MATCH, such as container=web or signal=SEGV.
@@ -49,11 +49,11 @@ enum Verb {
         matches: Vec<String>,
     },
     /// Show everything that is known about the newest crash of a pod.
-    Info(Which),
+    Info(PodCrash),
     /// Fetch the newest crash of a pod in one file: core, record, executable and libraries.
     Export {
         #[command(flatten)]
-        which: Which,
+        which: PodCrash,
         /// Write to this file, replacing it, instead of POD.tar.zst (or POD.core), which must not
         /// be there yet; - is stdout.
         #[arg(short, long, value_name = "FILE")]
@@ -65,7 +65,7 @@ enum Verb {
     /// Fetch the newest crash of a pod and open it in a debugger on this machine.
     Debug {
         #[command(flatten)]
-        which: Which,
+        which: PodCrash,
         /// The debugger: gdb, lldb, or the path of one.
         #[arg(long, value_name = "PROGRAM", default_value = "gdb")]
         debugger: PathBuf,
@@ -112,7 +112,7 @@ impl Plugin {
                     which.pod,
                     if *core_only { "core" } else { "tar.zst" }
                 ));
-                let target = Target { output: output.clone().unwrap_or(default) };
+                let target = TargetFile { output: output.clone().unwrap_or(default) };
                 target.check_binary()?;
                 let fetch = |to: &File| self.fetch(&agent, &matches, *core_only, Some(to));
                 match output {
@@ -128,7 +128,7 @@ impl Plugin {
                 let (agent, matches) = self.cluster.newest(&which.pod, &which.matches)?;
                 let scratch = tempfile::tempdir_in("/var/tmp").context("make a directory")?;
                 let bundle = scratch.path().join("crash.tar.zst");
-                let target = Target { output: bundle.clone() };
+                let target = TargetFile { output: bundle.clone() };
                 target.make(|to| self.fetch(&agent, &matches, false, Some(to)))?;
                 let debugger = Debugger {
                     program: debugger.clone(),

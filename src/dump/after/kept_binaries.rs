@@ -11,14 +11,15 @@ use crate::corefile::{self, Module, is_name};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
-use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
+use crate::dump::writer::crasher_task::{self, Charge, Urgency, say};
 use crate::dump::writer::place::split;
 use crate::elf::{self, Source};
 use crate::report;
 use crate::store::Store;
-use crate::store::binaries::Binaries;
-use crate::store::pot::{Pot, Wanted};
+use crate::store::binaries::KeptBinaries;
+use crate::store::binaries_budget::{BinariesBudget, NewBinary};
 use crate::sys::file;
+use crate::sys::file::FileId;
 use crate::sys::resolve::{self, Below};
 use crate::sys::sandbox::SandboxBounds;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc};
@@ -59,7 +60,7 @@ const START: u64 = 16 << 20;
 
 /// A file that was mapped, as the first child saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct MappedFile {
+struct SeenFile {
     /// Under which name it is kept; empty where it is too large for that.
     name: String,
     path: String,
@@ -79,7 +80,7 @@ pub(crate) struct Keeper<'a> {
     /// Its core's file.
     pub core_file: &'a CoreFile,
     /// Device and inode number of the core.
-    pub core: (u64, u64),
+    pub core: FileId,
     /// Those of its files that have no name any more.
     pub deleted: &'a DeletedFiles,
     /// For whom it counts.
@@ -100,17 +101,19 @@ impl Keeper<'_> {
         let Keeper { facts, core_file, core, most, deleted, .. } = *self;
         let fds = self.slot.iter().flat_map(|t| t.fds()).chain(deleted.fds());
         let fds: Vec<BorrowedFd<'_>> = fds.collect();
-        let seen = as_crasher::run(
+        let seen = crasher_task::run(
             facts,
             core_file,
             &LOOK,
-            Haste::Last,
+            Urgency::Later,
             self.charge,
             &fds,
-            |own, out| look(core_file, core, most.max_file.raw(), &Sources { own, deleted }, out),
+            |own, out| {
+                list_files(core_file, core, most.max_file.raw(), &Sources { own, deleted }, out)
+            },
         )?;
-        let (seen, large): (Vec<MappedFile>, Vec<MappedFile>) =
-            seen.into_iter().take(MOST).partition(|s: &MappedFile| is_name(&s.name));
+        let (seen, large): (Vec<SeenFile>, Vec<SeenFile>) =
+            seen.into_iter().take(MOST).partition(|s: &SeenFile| is_name(&s.name));
         say_not_kept(
             &large.iter().collect::<Vec<_>>(),
             "[binaries] max_file is less than its size",
@@ -120,8 +123,8 @@ impl Keeper<'_> {
         }
         let kept = store.binaries()?;
         let is_new =
-            |s: &&MappedFile| kept.size(&s.name).is_none() || !kept.has(self.account, &s.name);
-        let new: Vec<&MappedFile> = seen.iter().filter(is_new).collect();
+            |s: &&SeenFile| kept.size(&s.name).is_none() || !kept.has(self.account, &s.name);
+        let new: Vec<&SeenFile> = seen.iter().filter(is_new).collect();
         let mut coming = BTreeSet::new();
         if !new.is_empty() {
             match kept.alone(self.account, TURN)? {
@@ -131,23 +134,23 @@ impl Keeper<'_> {
         }
         // One of another size has been damaged since.
         let is_there =
-            |s: &MappedFile| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
+            |s: &SeenFile| kept.take(&s.name) == Some(s.size) || coming.contains(&s.name);
         Ok(seen.into_iter().filter(is_there).map(|s| (s.path, s.name)).collect())
     }
 
     /// Copies those that are missing and that there is room for. What another account has brought
     /// counts for this one too. Returns those that another account's keeper has in hand: they will
     /// be there.
-    fn add(&self, new: &[&MappedFile], kept: &Binaries) -> Result<BTreeSet<String>> {
+    fn add(&self, new: &[&SeenFile], kept: &KeptBinaries) -> Result<BTreeSet<String>> {
         let Keeper { facts, core_file, most, deleted, .. } = *self;
-        let mut pot = self.pot(kept)?;
+        let mut budget = self.budget(kept)?;
         let needed: BTreeSet<&str> = new.iter().map(|s| s.name.as_str()).collect();
         let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
         let (mut without_room, mut failed) = (Vec::new(), Vec::new());
         for s in new {
             let is_there = kept.take(&s.name).is_some();
-            let wanted = Wanted { id: &s.name, bytes: s.disk, is_there };
-            let Some(gone) = pot.make_room(self.account, wanted, &needed) else {
+            let wanted = NewBinary { id: &s.name, bytes: s.disk, is_there };
+            let Some(gone) = budget.make_room(self.account, wanted, &needed) else {
                 without_room.push(*s);
                 continue;
             };
@@ -169,11 +172,11 @@ impl Keeper<'_> {
         let files: Vec<BorrowedFd<'_>> =
             open.iter().map(|(_, file)| file.as_fd()).chain(fds).collect();
         let bounds = SandboxBounds { file: most.max_file.raw(), ..COPY };
-        let done = as_crasher::run::<String>(
+        let done = crasher_task::run::<String>(
             facts,
             core_file,
             &bounds,
-            Haste::Last,
+            Urgency::Later,
             self.charge,
             &files,
             |own, out| {
@@ -185,7 +188,7 @@ impl Keeper<'_> {
         );
         let done: BTreeSet<String> = done.unwrap_or_default().into_iter().collect();
         let settle =
-            |s: &MappedFile, file: &OwnedFd| match done.contains(&s.name) && is_whole(s, file) {
+            |s: &SeenFile, file: &OwnedFd| match done.contains(&s.name) && is_whole(s, file) {
                 true => kept.finish(&s.name).and_then(|()| kept.claim(self.account, &s.name)),
                 false => kept.abandon(&s.name),
             };
@@ -194,19 +197,19 @@ impl Keeper<'_> {
     }
 
     /// What there is now. Half of the disk's free space stays for others.
-    fn pot(&self, kept: &Binaries) -> Result<Pot> {
+    fn budget(&self, kept: &KeptBinaries) -> Result<BinariesBudget> {
         let used = kept.all()?.iter().fold(0, |a: u64, (_, bytes)| a.saturating_add(*bytes));
         let mut accounts = Vec::new();
         for account in kept.accounts()? {
             let held = kept.of_account(&account)?;
             accounts.push((account, held));
         }
-        Ok(Pot::new(self.most.max_total.raw(), used, self.free / 2, accounts))
+        Ok(BinariesBudget::new(self.most.max_total.raw(), used, self.free / 2, accounts))
     }
 }
 
 /// One line, however many there are.
-fn say_not_kept(files: &[&MappedFile], why: &str) {
+fn say_not_kept(files: &[&SeenFile], why: &str) {
     if let [first, others @ ..] = files {
         let others = match others.len() {
             0 => String::new(),
@@ -221,7 +224,7 @@ fn say_not_kept(files: &[&MappedFile], why: &str) {
 }
 
 /// Whether a copy is as large as was said. More would be more than its account was asked for.
-fn is_whole(seen: &MappedFile, copy: &OwnedFd) -> bool {
+fn is_whole(seen: &SeenFile, copy: &OwnedFd) -> bool {
     let most = seen.disk.saturating_add(SLACK);
     file::stat(copy).is_ok_and(|stat| stat.size == seen.size && stat.allocated <= most)
 }
@@ -230,7 +233,7 @@ fn is_whole(seen: &MappedFile, copy: &OwnedFd) -> bool {
 const SLACK: u64 = 1 << 20;
 
 /// As the crasher: which files its core names, as far as they are still the same and can be read.
-fn look(core_file: &CoreFile, core: (u64, u64), most: u64, from: &Sources<'_>, out: &mut Open) {
+fn list_files(core_file: &CoreFile, core: FileId, most: u64, from: &Sources<'_>, out: &mut Open) {
     let Ok(modules) = modules(core_file, core, from.own) else { return };
     for module in modules.iter().take(MOST) {
         let Ok(file) = from.open(&module.path, module.start) else { continue };
@@ -248,13 +251,13 @@ fn look(core_file: &CoreFile, core: (u64, u64), most: u64, from: &Sources<'_>, o
         if let Some(name) = name {
             let disk = file::stat(&file).map_or(size, |s| s.allocated.min(size));
             let (path, start) = (module.path.clone(), module.start);
-            say(out, &MappedFile { name, path, start, size, disk });
+            say(out, &SeenFile { name, path, start, size, disk });
         }
     }
 }
 
 /// The core names them.
-fn modules(core_file: &CoreFile, core: (u64, u64), own: &OwnedFd) -> Result<Vec<Module>> {
+fn modules(core_file: &CoreFile, core: FileId, own: &OwnedFd) -> Result<Vec<Module>> {
     let file = open_core(core_file, core, own)?;
     if !core_file.compress {
         return Ok(corefile::overview(&file)?.modules);
@@ -268,7 +271,7 @@ fn modules(core_file: &CoreFile, core: (u64, u64), own: &OwnedFd) -> Result<Vec<
 /// Opens the core. It was made by this process's twin a moment ago; whether it still has its name
 /// is looked at.
 /// That is done before it is opened: the name may be a device's by now, which opening would change.
-pub(super) fn open_core(core_file: &CoreFile, core: (u64, u64), own: &OwnedFd) -> Result<Open> {
+pub(super) fn open_core(core_file: &CoreFile, core: FileId, own: &OwnedFd) -> Result<Open> {
     let (dir, name) = split(&core_file.path);
     let dir = match core_file.rights {
         Rights::ContainerRoot => resolve::open_dir_of_root(dir)?,
@@ -304,7 +307,7 @@ impl Sources<'_> {
 
 /// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked
 /// at when it is there.
-fn copy(seen: &MappedFile, to: &OwnedFd, from: &Sources<'_>) -> Result<()> {
+fn copy(seen: &SeenFile, to: &OwnedFd, from: &Sources<'_>) -> Result<()> {
     let to = Open::from(to.try_clone()?);
     file::copy_whole(
         &from.open(&seen.path, seen.start)?,

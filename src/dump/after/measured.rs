@@ -4,7 +4,7 @@
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slot::Slot;
-use crate::dump::writer::as_crasher::{self, Charge, Haste};
+use crate::dump::writer::crasher_task::{self, Charge, Urgency};
 use crate::dump::writer::place::Place;
 use crate::dump::writer::protocol::{CreatedFile, Finished};
 use crate::sys::sandbox::SandboxBounds;
@@ -21,7 +21,7 @@ const BOUNDS: SandboxBounds = SandboxBounds {
 
 /// The size, the bytes on disk and the identity of the file, if it still has its name. `core_file`:
 /// by its number. `store`: the container's directory in the host's store.
-pub(crate) fn look(
+pub(crate) fn measure(
     facts: &Facts,
     core_file: &CoreFile,
     made: CreatedFile,
@@ -30,11 +30,11 @@ pub(crate) fn look(
 ) -> Option<Finished> {
     let files: Vec<_> =
         slot.iter().flat_map(|t| t.fds()).chain(store.map(OwnedFd::as_fd)).collect();
-    let found = as_crasher::run::<Finished>(
+    let found = crasher_task::run::<Finished>(
         facts,
         core_file,
         &BOUNDS,
-        Haste::Now,
+        Urgency::Now,
         Charge::Nobody,
         &files,
         |_, out| {
@@ -47,7 +47,7 @@ pub(crate) fn look(
             if Some(stat.id) == made.id && stat.id == identity.id {
                 let (size, disk_size) = (Some(stat.size), Some(stat.allocated));
                 let identity = Some(identity);
-                as_crasher::say(
+                crasher_task::say(
                     out,
                     &Finished { size, disk_size, identity, ..Finished::default() },
                 );

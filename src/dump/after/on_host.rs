@@ -1,6 +1,7 @@
 //! Whether a core is where its path on the host leads.
 
 use crate::sys::child::{self, Ended};
+use crate::sys::file::FileId;
 use crate::sys::{descriptor, file, proc, resolve};
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 ///
 /// `volume`: the directory on the host below which the container chooses what the path leads to. It
 /// is not followed out of that.
-pub(crate) fn is_at(host: Option<&[u8]>, volume: Option<&str>, id: Option<(u64, u64)>) -> bool {
+pub(crate) fn is_at(host: Option<&[u8]>, volume: Option<&str>, id: Option<FileId>) -> bool {
     let found = host
         .and_then(|path| resolve::on_host(Path::new(proc::os(path)), volume.map(Path::new)).ok());
     found.is_some_and(|found| file::stat(found).is_ok_and(|stat| Some(stat.id) == id))
@@ -19,11 +20,7 @@ pub(crate) fn is_at(host: Option<&[u8]>, volume: Option<&str>, id: Option<(u64, 
 
 /// The same, checked by a child, since the volume may not answer any more. A child that hangs keeps
 /// the slot.
-pub(crate) fn answers_at(
-    host: Option<&[u8]>,
-    volume: Option<&str>,
-    id: Option<(u64, u64)>,
-) -> bool {
+pub(crate) fn answers_at(host: Option<&[u8]>, volume: Option<&str>, id: Option<FileId>) -> bool {
     const PATIENCE: Duration = Duration::from_secs(5);
     let child = child::fork(|| {
         descriptor::release_stdin();

@@ -9,10 +9,11 @@ use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
-use crate::dump::writer::as_crasher::Charge;
+use crate::dump::writer::crasher_task::Charge;
 use crate::record::{Outcome, Record};
 use crate::registry::Entry;
 use crate::store::Store;
+use crate::sys::file::FileId;
 use crate::sys::{OwnedFd, kernel, pidfd};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ pub(crate) struct Released<'a> {
     /// The core's file, by its number.
     pub file: &'a CoreFile,
     /// Device and inode number of the core.
-    pub core: (u64, u64),
+    pub core: FileId,
     /// The process's files that have no name any more.
     pub deleted: &'a DeletedFiles,
     /// Its slot, if its container has limits.
@@ -86,7 +87,7 @@ impl Released<'_> {
             free: kernel::free_bytes(&self.config.store).unwrap_or(0),
         };
         // A store that was removed meanwhile is not made again.
-        let kept = Store::look(&self.config.store)
+        let kept = Store::open_existing(&self.config.store)
             .and_then(|store| store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store)));
         record.keeping = false;
         record.binaries = kept.as_ref().ok().cloned().unwrap_or_default();

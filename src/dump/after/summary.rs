@@ -11,9 +11,10 @@ use crate::corefile::{self, Compressed, ModuleFiles, Summary};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slot::Slot;
-use crate::dump::writer::as_crasher::{self, Charge, Haste, say};
+use crate::dump::writer::crasher_task::{self, Charge, Urgency, say};
 use crate::elf::Source;
 use crate::sys::BorrowedFd;
+use crate::sys::file::FileId;
 use crate::sys::mapped_file::Map;
 use crate::sys::sandbox::{self, SandboxBounds};
 use anyhow::Result;
@@ -40,14 +41,14 @@ const MOST: usize = 256;
 pub(crate) fn summarize(
     facts: &Facts,
     core_file: &CoreFile,
-    core: (u64, u64),
+    core: FileId,
     deleted: &DeletedFiles,
     slot: Option<&Slot>,
     charge: Charge<'_>,
 ) -> Result<Option<Summary>> {
     let fds: Vec<BorrowedFd<'_>> = slot.iter().flat_map(|t| t.fds()).chain(deleted.fds()).collect();
     let said =
-        as_crasher::run(facts, core_file, &BOUNDS, Haste::Last, charge, &fds, |own, out| {
+        crasher_task::run(facts, core_file, &BOUNDS, Urgency::Later, charge, &fds, |own, out| {
             let Ok(file) = open_core(core_file, core, own) else { return };
             let compressed = core_file.compress.then(|| Compressed::of(&file));
             let core: &dyn Source = match &compressed {

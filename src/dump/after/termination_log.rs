@@ -6,7 +6,7 @@ use crate::config::TerminationLog;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slot::Slot;
-use crate::dump::writer::as_crasher::{self, Charge, Haste};
+use crate::dump::writer::crasher_task::{self, Charge, Urgency};
 use crate::dump::writer::place::split;
 use crate::first_process::{INITS, SUPERVISORS};
 use crate::record::{Outcome, Record};
@@ -110,7 +110,7 @@ pub(crate) fn write(
     url: Option<&str>,
     slot: Option<&Slot>,
 ) -> Result<()> {
-    put(facts, core_file, entry, slot, Haste::Now, &line(record, url), "")
+    put(facts, core_file, entry, slot, Urgency::Now, &line(record, url), "")
 }
 
 /// Adds in which function it crashed, if the log still has only the line that [`write`] wrote. By
@@ -127,7 +127,7 @@ pub(crate) fn add(
     slot: Option<&Slot>,
 ) -> Result<()> {
     let text = format!("\n{}", head(&one_line(text), MOST / 2));
-    put(facts, core_file, entry, slot, Haste::Last, &text, OURS)
+    put(facts, core_file, entry, slot, Urgency::Later, &text, OURS)
 }
 
 /// How the line of a core begins.
@@ -139,14 +139,14 @@ fn put(
     core_file: &CoreFile,
     entry: &Entry,
     slot: Option<&Slot>,
-    haste: Haste,
+    urgency: Urgency,
     text: &str,
     after: &str,
 ) -> Result<()> {
     let path = entry.termination_log.as_deref().unwrap_or(USUAL);
     let files: Vec<_> = slot.iter().flat_map(|t| t.fds()).collect();
-    let charge = if haste == Haste::Now { Charge::Crasher } else { Charge::Nobody };
-    as_crasher::run::<()>(facts, core_file, &BOUNDS, haste, charge, &files, |own, _| {
+    let charge = if urgency == Urgency::Now { Charge::Crasher } else { Charge::Nobody };
+    crasher_task::run::<()>(facts, core_file, &BOUNDS, urgency, charge, &files, |own, _| {
         let _ = append(text, after, path, own);
     })?;
     Ok(())

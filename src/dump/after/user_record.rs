@@ -8,6 +8,7 @@ use crate::registry::Entry;
 use crate::store::Store;
 use crate::sys::child::{self, Ended};
 use crate::sys::cred::{self, Credentials};
+use crate::sys::file::FileId;
 use crate::sys::proc::printable;
 use crate::sys::text::one_line;
 use crate::sys::{AsFd, descriptor};
@@ -36,7 +37,7 @@ const MOST: usize = 512;
 pub(crate) fn copy(
     record: &mut Record,
     entry: &Entry,
-    core: Option<(Vec<u8>, (u64, u64))>,
+    core: Option<(Vec<u8>, FileId)>,
     slot: Option<&Slot>,
 ) {
     let Some(uid) = entry.user else { return };
@@ -105,7 +106,7 @@ fn as_user(uid: u32, slot: Option<&Slot>, work: impl FnOnce() -> Result<bool>) -
     }
 }
 
-fn write(record: &Record, entry: &Entry, host: Option<(Vec<u8>, (u64, u64))>) -> Result<bool> {
+fn write(record: &Record, entry: &Entry, host: Option<(Vec<u8>, FileId)>) -> Result<bool> {
     let volume = entry.place.mount.as_ref().map(|(_, source)| source.as_str());
     let host = host.filter(|(path, id)| is_at(Some(path), volume, Some(*id))).map(|(path, _)| path);
     let Some(store) = &entry.store else { return Ok(host.is_some()) };

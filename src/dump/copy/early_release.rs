@@ -10,9 +10,9 @@
 use super::pages::PAGE;
 use super::parallel;
 use super::source::{CrashedMemory, Failed};
-use super::spans::{Spans, merge};
 use super::stop::Stop;
 use super::target::Target;
+use crate::elf::spans::{Spans, merge};
 use crate::elf::{Head, Load};
 use crate::sys::Errno;
 use crate::sys::memory::Span;

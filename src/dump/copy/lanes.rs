@@ -8,23 +8,39 @@
 
 use super::early_release::Release;
 use super::input::Input;
-use super::output::Output;
+use super::output::CoreOutput;
 use super::parallel;
 use super::pipe::{self, Start};
+use super::reduced::Reduced;
 use super::sink::{Sink, Sparse, Zstd};
 use super::small_core;
 use super::source::{CrashedMemory, Failed};
-use super::spans::{Spans, next_open};
 use super::stop::{Bounds, Stop};
 use super::target::Target;
 use super::zstd_frames::Frames;
 use crate::elf::Load;
+use crate::elf::spans::{Spans, next_open};
 use crate::sys::{AsFd, Errno};
 use std::sync::Arc;
 
-/// Copies a core. `Ok` when it is whole; else why not, and what could be written is in the file.
-/// With a `source` the memory comes from the process itself where that gives the same file; else
-/// all of it comes through the pipe.
+/// What became of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copied {
+    /// `Ok` when the core is whole; else why not, and what could be written is in the file.
+    pub result: Result<(), Stop>,
+    /// Bytes of the core with all of the memory, if this one keeps less.
+    pub full_size: Option<u64>,
+}
+
+impl Copied {
+    /// What became of a core that keeps all of the memory.
+    fn whole(result: Result<(), Stop>) -> Self {
+        Copied { result, full_size: None }
+    }
+}
+
+/// Copies a core. With a `source` the memory comes from the process itself where that gives the
+/// same file; else all of it comes through the pipe.
 ///
 /// With a `release` the process is let go early if the parallel lane is taken.
 pub(crate) fn copy(
@@ -33,18 +49,21 @@ pub(crate) fn copy(
     bounds: &Bounds,
     source: Option<CrashedMemory>,
     release: Option<Release<'_>>,
-) -> Result<(), Stop> {
+) -> Copied {
     let mut input = Input::new(pipe, target);
-    let mut output = Output::new(Sparse(target.clone()), bounds.limit);
-    let result = pipe::head(&mut input, &mut output).and_then(|start| {
+    let mut output = CoreOutput::new(Sparse(target.clone()), bounds.limit);
+    let small = reduce(&mut input, &mut output, target, bounds, source.as_ref());
+    let copied = small.unwrap_or_else(|| {
         let (input, output) = (&mut input, &mut output);
-        let mut core = CoreCopy { input, output, target, bounds, start, source, release };
-        core.take([CoreCopy::small, CoreCopy::parallel, CoreCopy::pipe])
+        Copied::whole(pipe::head(input, output).and_then(|start| {
+            let mut core = CoreCopy { input, output, target, bounds, start, source, release };
+            core.take([CoreCopy::small, CoreCopy::parallel, CoreCopy::pipe])
+        }))
     });
-    if matches!(result, Err(Stop::Limit | Stop::Ended | Stop::Read(_))) {
+    if matches!(copied.result, Err(Stop::Limit | Stop::Ended | Stop::Read(_))) {
         let _ = output.cut();
     }
-    result
+    copied
 }
 
 /// The same, compressed.
@@ -53,19 +72,46 @@ pub(crate) fn compress(
     target: &Arc<Target>,
     bounds: &Bounds,
     source: Option<CrashedMemory>,
-) -> Result<(), Stop> {
+) -> Copied {
     let mut input = Input::new(pipe, target);
-    let mut output = Output::new(Zstd::new(target, 0, bounds.file_size)?, bounds.limit);
-    let result = pipe::head(&mut input, &mut output).and_then(|start| {
+    let sink = match Zstd::new(target, 0, bounds.file_size) {
+        Ok(sink) => sink,
+        Err(stop) => return Copied::whole(Err(stop)),
+    };
+    let mut output = CoreOutput::new(sink, bounds.limit);
+    let small = reduce(&mut input, &mut output, target, bounds, source.as_ref());
+    let copied = small.unwrap_or_else(|| {
         let (input, output) = (&mut input, &mut output);
-        let mut core = CoreCopy { input, output, target, bounds, start, source, release: None };
-        core.take([CoreCopy::parallel_frames, CoreCopy::pipe])
+        Copied::whole(pipe::head(input, output).and_then(|start| {
+            let release = None;
+            let mut core = CoreCopy { input, output, target, bounds, start, source, release };
+            core.take([CoreCopy::parallel_frames, CoreCopy::pipe])
+        }))
     });
-    if result.is_err() {
+    if copied.result.is_err() {
         // A frame that is not closed could not be read at all.
         let _ = output.cut();
     }
-    result
+    copied
+}
+
+/// Copies what a small core keeps, if one is asked for and can be made.
+fn reduce<I: AsFd, S: Sink>(
+    input: &mut Input<I>,
+    output: &mut CoreOutput<S>,
+    target: &Target,
+    bounds: &Bounds,
+    source: Option<&CrashedMemory>,
+) -> Option<Copied> {
+    if bounds.keep.is_all() {
+        return None;
+    }
+    let reduced = match Reduced::begin(input).transpose()? {
+        Ok(reduced) => reduced,
+        Err(stop) => return Some(Copied::whole(Err(stop))),
+    };
+    let result = reduced.copy(input, output, source, target, bounds.keep);
+    Some(Copied { result, full_size: Some(reduced.full_size) })
 }
 
 /// How it goes on after a lane. Where the copy ends before the end of the core, that is an error: a
@@ -86,7 +132,7 @@ type Lane<C> = fn(&mut C) -> Result<Next, Stop>;
 /// A core on its way, after its head.
 struct CoreCopy<'a, 'r, I, S> {
     input: &'a mut Input<I>,
-    output: &'a mut Output<S>,
+    output: &'a mut CoreOutput<S>,
     target: &'a Arc<Target>,
     bounds: &'a Bounds,
     start: Start,
@@ -206,7 +252,7 @@ impl<I: AsFd> CoreCopy<'_, '_, I, Zstd> {
 }
 
 /// The process has gone: the file is whole up to here.
-fn ended(output: &mut Output<Sparse>, whole: u64) -> Stop {
+fn ended(output: &mut CoreOutput<Sparse>, whole: u64) -> Stop {
     output.reach = whole.max(output.reach);
     Stop::Ended
 }
@@ -214,7 +260,7 @@ fn ended(output: &mut Output<Sparse>, whole: u64) -> Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dump::copy::target::Space;
+    use crate::dump::copy::target::Capacity;
     use crate::sys::counter::Counter;
     use crate::sys::filesystem::FsType;
 
@@ -226,11 +272,11 @@ mod tests {
         let length = || file.metadata().unwrap().len();
         let moved = Counter::shared().unwrap();
         let fd = file.try_clone().unwrap().into();
-        let target = &Arc::new(Target::new(fd, moved, Space::default(), FsType::Other));
+        let target = &Arc::new(Target::new(fd, moved, Capacity::default(), FsType::Other));
         let pipe = tempfile::tempfile().unwrap();
         std::os::unix::fs::FileExt::write_all_at(&pipe, &[1; 10_000], 0).unwrap();
         let mut input = Input::new(pipe, target);
-        let mut output = Output::new(Sparse(target.clone()), None);
+        let mut output = CoreOutput::new(Sparse(target.clone()), None);
         let start = pipe::head(&mut input, &mut output).unwrap();
         let (input, output, bounds) = (&mut input, &mut output, &Bounds::default());
         let mut core =

@@ -6,7 +6,7 @@ use super::sink::Sink;
 use super::stop::Stop;
 
 /// The file being written, with the kernel's accounts.
-pub(crate) struct Output<S> {
+pub(crate) struct CoreOutput<S> {
     /// Where it goes.
     pub sink: S,
     /// Where the next byte goes.
@@ -21,10 +21,10 @@ pub(crate) struct Output<S> {
     pending: Vec<u8>,
 }
 
-impl<S: Sink> Output<S> {
+impl<S: Sink> CoreOutput<S> {
     /// A new file, empty. `limit`: most bytes emitted.
     pub(crate) fn new(sink: S, limit: Option<u64>) -> Self {
-        Output {
+        CoreOutput {
             sink,
             position: 0,
             emitted: 0,

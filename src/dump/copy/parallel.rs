@@ -5,10 +5,10 @@
 use super::pages::runs;
 use super::regions::{BATCH, Batch, RegionPart, Walk};
 use super::source::{CrashedMemory, Failed};
-use super::spans::{Spans, next_open};
 use super::stop::Stop;
 use super::target::Target;
 use super::zstd_frames::{Frames, Packer};
+use crate::elf::spans::{Spans, next_open};
 use crate::elf::{Head, Load, starts_of_files};
 use crate::sys::memory::Span;
 use crate::sys::{Errno, process};
@@ -302,7 +302,7 @@ mod tests {
         let target = Arc::new(Target::new(
             file.try_clone().unwrap().into(),
             moved,
-            crate::dump::copy::target::Space::default(),
+            crate::dump::copy::target::Capacity::default(),
             FsType::Other,
         ));
         let child = child::fork(|| {

@@ -8,7 +8,7 @@
 //! and yet becomes a hole.
 
 use super::input::{Input, READ};
-use super::output::Output;
+use super::output::CoreOutput;
 use super::pages::{PAGE, is_zero};
 use super::sink::Sink;
 use super::source::CrashedMemory;
@@ -20,7 +20,7 @@ use crate::sys::pagemap::Pagemap;
 /// What comes after the head.
 pub(crate) fn body<I: AsFd, S: Sink>(
     input: &mut Input<I>,
-    output: &mut Output<S>,
+    output: &mut CoreOutput<S>,
     bounds: &Bounds,
     source: Option<CrashedMemory>,
     head: &Head,
@@ -53,7 +53,7 @@ pub(crate) struct Start {
 /// of it is then taken for pages.
 pub(crate) fn head<I: AsFd, S: Sink>(
     input: &mut Input<I>,
-    output: &mut Output<S>,
+    output: &mut CoreOutput<S>,
 ) -> Result<Start, Stop> {
     let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else {
         return Ok(Start::default());
@@ -93,7 +93,7 @@ pub(crate) fn head<I: AsFd, S: Sink>(
 /// One unit of the kernel's: all of it or nothing.
 fn unit<I: AsFd, S: Sink>(
     input: &mut Input<I>,
-    output: &mut Output<S>,
+    output: &mut CoreOutput<S>,
     size: usize,
 ) -> Result<(), Stop> {
     copy_unit(input, output, size, |_| {})
@@ -102,7 +102,7 @@ fn unit<I: AsFd, S: Sink>(
 /// The same, keeping a copy. The kernel bounds the list of mapped files to 4 MiB.
 fn unit_kept<I: AsFd, S: Sink>(
     input: &mut Input<I>,
-    output: &mut Output<S>,
+    output: &mut CoreOutput<S>,
     size: usize,
     kept: &mut Vec<u8>,
 ) -> Result<(), Stop> {
@@ -111,7 +111,7 @@ fn unit_kept<I: AsFd, S: Sink>(
 
 fn copy_unit<I: AsFd, S: Sink>(
     input: &mut Input<I>,
-    output: &mut Output<S>,
+    output: &mut CoreOutput<S>,
     size: usize,
     mut seen: impl FnMut(&[u8]),
 ) -> Result<(), Stop> {
@@ -136,7 +136,7 @@ fn copy_unit<I: AsFd, S: Sink>(
 /// The kernel's alignment: a hole in a file, zeros in a pipe.
 fn gap<I: AsFd, S: Sink>(
     input: &mut Input<I>,
-    output: &mut Output<S>,
+    output: &mut CoreOutput<S>,
     align: u64,
 ) -> Result<(), Stop> {
     let n = output.position.next_multiple_of(align) - output.position;
@@ -154,7 +154,7 @@ fn gap<I: AsFd, S: Sink>(
 /// The memory: pages, each one unit.
 fn data<I: AsFd, S: Sink>(
     input: &mut Input<I>,
-    output: &mut Output<S>,
+    output: &mut CoreOutput<S>,
     loads: &[Load],
     pagemap: Option<&Pagemap>,
 ) -> Result<(), Stop> {

@@ -1,5 +1,6 @@
 //! Why a copy ends before the end of the core, and the limits that can end it.
 
+use crate::config::Keep;
 use crate::sys::Errno;
 
 /// Why the copy ended before the end of the core.
@@ -26,6 +27,8 @@ pub(crate) struct Bounds {
     pub limit: Option<u64>,
     /// RLIMIT_FSIZE: most bytes of the file.
     pub file_size: Option<u64>,
+    /// How much of the memory is kept.
+    pub keep: Keep,
 }
 
 impl Bounds {

@@ -40,7 +40,7 @@ const LOOK: u64 = 1 << 20;
 
 /// How much a target takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Space {
+pub(crate) struct Capacity {
     /// Most bytes on disk.
     pub room: Option<u64>,
     /// Bytes that must stay free of its file system.
@@ -49,7 +49,7 @@ pub(crate) struct Space {
 
 impl Target {
     /// `kind`: of its file system.
-    pub(crate) fn new(file: OwnedFd, moved: Counter, space: Space, kind: FsType) -> Self {
+    pub(crate) fn new(file: OwnedFd, moved: Counter, space: Capacity, kind: FsType) -> Self {
         let step = if kind == FsType::Served { 4 * SMALLEST } else { CHUNK };
         Target {
             file,

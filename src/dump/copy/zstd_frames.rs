@@ -236,7 +236,7 @@ mod tests {
             Arc::new(Target::new(
                 file.into(),
                 Counter::shared().unwrap(),
-                crate::dump::copy::target::Space { room, floor: None },
+                crate::dump::copy::target::Capacity { room, floor: None },
                 FsType::Other,
             )),
         )

@@ -1,5 +1,6 @@
 //! What the kernel said of a crash: the arguments of its pipe helper.
 
+use super::stream::Stream;
 use crate::pattern::Specifiers;
 use crate::sys::{OwnedFd, descriptor};
 use anyhow::{Context, Result, ensure};
@@ -14,6 +15,8 @@ pub(crate) struct Crash {
     pub said: Specifiers,
     /// The crasher, pinned, where the kernel gives a pidfd (Linux 6.16).
     pub pidfd: Option<OwnedFd>,
+    /// How its core comes on stdin.
+    pub stream: Stream,
 }
 
 impl Crash {
@@ -26,7 +29,7 @@ impl Crash {
         // KERNEL(6.16): drop the Option when %F can be assumed.
         let pidfd = said.pidfd.and_then(descriptor::inherited);
         said.pidfd = pidfd.as_ref().map(descriptor::number);
-        Ok(Crash { said, pidfd })
+        Ok(Crash { said, pidfd, stream: Stream::Pipe })
     }
 }
 

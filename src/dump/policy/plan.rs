@@ -2,6 +2,7 @@
 
 use crate::bytes::Limit;
 use crate::cause::Cause;
+use crate::config::Keep;
 use crate::dump::copy::pages::PAGE;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
@@ -32,6 +33,8 @@ pub(crate) struct CoreFile {
     pub limit: Option<u64>,
     /// What happens where the name exists already.
     pub existing: Existing,
+    /// How much of the memory it keeps.
+    pub keep: Keep,
     /// How many bytes of the path name the directory that is there before any crash. The writer
     /// makes those below it that are missing. `None`: it makes none.
     pub made_below: Option<usize>,
@@ -116,6 +119,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
         path,
         limit,
         existing,
+        keep: entry.keep,
         made_below,
         share: entry.share,
         rights,
@@ -176,6 +180,7 @@ pub(crate) fn host_file(
         path,
         limit,
         existing: if suid { Existing::Keep } else { Existing::Replace },
+        keep: Keep::All,
         made_below: None,
         share: DiskShare::default(),
         rights: if suid { Rights::HostRoot } else { Rights::Crasher },
@@ -287,6 +292,7 @@ mod tests {
             compress: true,
             limit: None,
             existing: Existing::Replace,
+            keep: Keep::All,
             made_below: None,
             share: DiskShare::default(),
             rights: Rights::Crasher,

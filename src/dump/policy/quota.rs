@@ -5,7 +5,7 @@ use crate::bytes::Bytes;
 use crate::cause::{Cause, Word};
 use crate::dump::copy::pages::PAGE;
 use crate::limits::{Free, Keep, Limits, Rate};
-use crate::sys::file::Identity;
+use crate::sys::file::FileIdentity;
 use crate::sys::kernel;
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,7 @@ pub(crate) struct KeptCore {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<String>,
     /// Which file it is.
-    pub identity: Identity,
+    pub identity: FileIdentity,
     /// Bytes on disk.
     pub size: u64,
 }

@@ -5,7 +5,7 @@ use super::quota::{self, AccountState, KeptCore, MOST, Running};
 use crate::bytes::Bytes;
 use crate::cause::Cause;
 use crate::limits::Limits;
-use crate::sys::file::Identity;
+use crate::sys::file::FileIdentity;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, file, kernel};
 use anyhow::{Context, Result};
 
@@ -72,7 +72,7 @@ impl Slot {
     }
 
     /// Forgets cores that are not there any more.
-    pub(crate) fn without(&mut self, gone: &[Identity]) {
+    pub(crate) fn without(&mut self, gone: &[FileIdentity]) {
         self.cores.retain(|core| !gone.contains(&core.identity));
     }
 
@@ -106,7 +106,12 @@ impl Slot {
     ///
     /// # Errors
     /// The memory could not be written.
-    pub(crate) fn end(&self, core: Option<KeptCore>, gone: &[Identity], ended: bool) -> Result<()> {
+    pub(crate) fn end(
+        &self,
+        core: Option<KeptCore>,
+        gone: &[FileIdentity],
+        ended: bool,
+    ) -> Result<()> {
         if !self.remembers() {
             return Ok(());
         }

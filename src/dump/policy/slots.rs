@@ -37,7 +37,7 @@ const LOOK: u64 = 8;
 /// How often a crash that waits checks that its process is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What came of asking for a slot.
+/// What came of a request for a slot.
 pub(crate) enum SlotAnswer {
     /// No limit is set that needs slots.
     Free,
@@ -77,7 +77,7 @@ impl Pool {
 }
 
 /// A crash that looks for a slot.
-pub(crate) struct Asking<'a> {
+pub(crate) struct SlotRequest<'a> {
     /// Where slots are.
     pub registry: &'a Registry,
     /// Whose slots: [`crate::registry::Entry::account`].
@@ -92,7 +92,7 @@ pub(crate) struct Asking<'a> {
     pub is_still: &'a dyn Fn() -> bool,
 }
 
-impl Asking<'_> {
+impl SlotRequest<'_> {
     /// Asks for a slot for a dump, and waits for it as long as `limits.wait` says. `expected` bytes
     /// are to be written.
     ///
@@ -105,7 +105,7 @@ impl Asking<'_> {
         };
         let dir = self.registry.limits_dir(self.account)?;
         let Taken { number, lock, host } =
-            match (Semaphore { dir: &dir, slots, asking: self }).take()? {
+            match (Semaphore { dir: &dir, slots, request: self }).take()? {
                 Ok(taken) => taken,
                 Err(refusal) => return Ok(SlotAnswer::Refused(refusal)),
             };
@@ -132,7 +132,7 @@ impl Asking<'_> {
 struct Semaphore<'a> {
     dir: &'a OwnedFd,
     slots: u64,
-    asking: &'a Asking<'a>,
+    request: &'a SlotRequest<'a>,
 }
 
 /// One of them, locked.
@@ -146,20 +146,20 @@ impl Semaphore<'_> {
     /// Takes a slot. Where all are taken it waits for one of them, and does not try the others
     /// again: a thousand crashes that wait would do nothing else.
     fn take(&self) -> Result<Result<Taken, Cause>> {
-        let own = self.asking.pool.own(self.slots);
-        if let Some((number, lock)) = free(self.dir, 0, own, self.asking.first)? {
+        let own = self.request.pool.own(self.slots);
+        if let Some((number, lock)) = free(self.dir, 0, own, self.request.first)? {
             return Ok(Ok(Taken { number, lock, host: None }));
         }
         let host = self.of_host()?;
         let full = host.is_none();
         if let Some(host) = host
-            && let Some((number, lock)) = free(self.dir, own, self.slots, self.asking.first)?
+            && let Some((number, lock)) = free(self.dir, own, self.slots, self.request.first)?
         {
             return Ok(Ok(Taken { number, lock, host }));
         }
-        let wait = Duration::from_secs(self.asking.limits.wait.unwrap_or(0));
+        let wait = Duration::from_secs(self.request.limits.wait.unwrap_or(0));
         if !wait.is_zero()
-            && let Err(refusal) = quota::room_to_wait(self.asking.limits.min_memory)
+            && let Err(refusal) = quota::room_to_wait(self.request.limits.min_memory)
         {
             return Ok(Err(refusal));
         }
@@ -173,12 +173,12 @@ impl Semaphore<'_> {
                 }
                 // Otherwise a process that kills its children while they dump core could have any
                 // number of helpers wait.
-                if left.is_zero() || !(self.asking.is_still)() {
+                if left.is_zero() || !(self.request.is_still)() {
                     return Ok(None);
                 }
             }
         };
-        let number = self.asking.first % self.slots;
+        let number = self.request.first % self.slots;
         let Some(lock) = within(self.dir, number)? else { return Ok(Err(self.refusal(full))) };
         if number < own {
             return Ok(Ok(Taken { number, lock, host: None }));
@@ -187,15 +187,16 @@ impl Semaphore<'_> {
             return Ok(Ok(Taken { number, lock, host }));
         }
         if own == 0 {
-            let (pool, most) = (self.asking.pool.dir(self.asking.registry)?, self.shared().max(1));
-            return Ok(within(&pool, self.asking.first % most)?
+            let (pool, most) =
+                (self.request.pool.dir(self.request.registry)?, self.shared().max(1));
+            return Ok(within(&pool, self.request.first % most)?
                 .map(|host| Taken { number, lock, host: Some(host) })
                 .ok_or_else(|| self.refusal(true)));
         }
         // Others have all of the host's slots. A container does not wait for those: this crash
         // waits for one of its own container's.
         drop(lock);
-        let number = self.asking.first % own;
+        let number = self.request.first % own;
         Ok(within(self.dir, number)?
             .map(|lock| Taken { number, lock, host: None })
             .ok_or_else(|| self.refusal(true)))
@@ -203,8 +204,8 @@ impl Semaphore<'_> {
 
     /// How many slots there are that are shared; 0 is no limit.
     fn shared(&self) -> u64 {
-        let most = Limits::set(self.asking.limits.host_concurrent);
-        match self.asking.pool {
+        let most = Limits::set(self.request.limits.host_concurrent);
+        match self.request.pool {
             Pool::Containers => most.unwrap_or(0),
             Pool::Others { is_contained: true } => share(most.unwrap_or(MANY)).max(1),
             Pool::Others { is_contained: false } => most.unwrap_or(MANY),
@@ -214,15 +215,15 @@ impl Semaphore<'_> {
     /// One of the host's slots, if one is free among a few; none where there is no such limit. The
     /// outer `None`: all of those are taken.
     fn of_host(&self) -> Result<Option<Option<OwnedFd>>> {
-        if self.slots <= self.asking.pool.own(self.slots) {
+        if self.slots <= self.request.pool.own(self.slots) {
             return Ok(None);
         }
         let most = self.shared();
         if most == 0 {
             return Ok(Some(None));
         }
-        let dir = self.asking.pool.dir(self.asking.registry)?;
-        for number in (0..most.min(LOOK)).map(|i| self.asking.first.wrapping_add(i) % most) {
+        let dir = self.request.pool.dir(self.request.registry)?;
+        for number in (0..most.min(LOOK)).map(|i| self.request.first.wrapping_add(i) % most) {
             let lock = open(&dir, number)?;
             if file::try_lock(&lock)? {
                 return Ok(Some(Some(lock)));
@@ -233,9 +234,9 @@ impl Semaphore<'_> {
 
     /// `full`: the host's slots were all taken.
     fn refusal(&self, full: bool) -> Cause {
-        let waited = self.asking.limits.wait.unwrap_or(0);
+        let waited = self.request.limits.wait.unwrap_or(0);
         let none = format_args!("and none was done in {waited} seconds");
-        match self.asking.limits.host_concurrent.filter(|_| full && self.slots > OWN) {
+        match self.request.limits.host_concurrent.filter(|_| full && self.slots > OWN) {
             Some(most) => Cause::limit(
                 Word::HostConcurrent,
                 most,
@@ -244,7 +245,7 @@ impl Semaphore<'_> {
                 ),
             ),
             None => {
-                let key = if Some(self.slots) == self.asking.limits.cores {
+                let key = if Some(self.slots) == self.request.limits.cores {
                     Word::Cores
                 } else {
                     Word::Concurrent

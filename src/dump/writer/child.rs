@@ -2,7 +2,7 @@
 //! it can touch is what the crashed process could have touched itself.
 
 use super::label::{Labeller, Ready};
-use super::place::{Made, Place, Wanted, create, split};
+use super::place::{FileSpec, Made, Place, create, split};
 use super::protocol::{CreatedFile, Finished, Message, Report};
 use super::rotate::CrasherView;
 use crate::cause::{Cause, Word};
@@ -13,6 +13,7 @@ use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
 use crate::dump::crash::facts::Facts;
+use crate::dump::crash::stream::Stream;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::quota::{self, KeptCore};
 use crate::dump::policy::slot::Slot;
@@ -25,7 +26,7 @@ use anyhow::Result;
 use std::sync::Arc;
 
 /// What the writer opens before it becomes the crasher.
-pub(crate) struct Opened<'a> {
+pub(crate) struct WriterFiles<'a> {
     /// The memory of the process, for the faster lanes.
     pub source: Option<CrashedMemory>,
     /// For an early release.
@@ -36,12 +37,14 @@ pub(crate) struct Opened<'a> {
     pub confinement: Option<Result<Confinement<'a>>>,
     /// Counts what moves.
     pub moved: Counter,
+    /// How the core comes.
+    pub stream: Stream,
     /// The container's directory in the host's store, from the host's side: the container sees it
     /// read-only.
     pub store: Option<&'a OwnedFd>,
 }
 
-impl Opened<'_> {
+impl WriterFiles<'_> {
     /// All descriptors in it, which stay open.
     pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let source = self
@@ -69,11 +72,11 @@ pub(crate) fn copy(
     facts: &Facts,
     core_file: &CoreFile,
     slot: Option<&Slot>,
-    opened: Opened<'_>,
+    opened: WriterFiles<'_>,
     report: &mut Report,
 ) {
     let failed = |cause, gone| Message::Done(Finished::failed(cause, gone));
-    let Opened { source, hold, label, confinement, moved, store } = opened;
+    let WriterFiles { source, hold, label, confinement, moved, stream, store } = opened;
     let open = || Place::of(core_file, store, facts.status.umask);
     let opened = match (&confinement, core_file.made_below) {
         // Under it directories are made, too.
@@ -117,7 +120,7 @@ pub(crate) fn copy(
         Rights::HostRoot if facts.user_ns.is_none() => 0,
         _ => user::effective_uid(),
     };
-    let wanted = Wanted { core_file, keep_old: ready.keep_old, owner };
+    let wanted = FileSpec { core_file, keep_old: ready.keep_old, owner };
     let make = || create(&place, &wanted);
     let made = match &confinement {
         None => make(),
@@ -151,25 +154,29 @@ pub(crate) fn copy(
         goes: stored.iter().map(|core| core.identity).collect(),
         note: ready.note,
     });
+    if stream.begin().is_err() {
+        return report.say(&failed(Cause::Killed, gone));
+    }
     if let Err(e) = filter::enter(&filter::COPY) {
         return report.say(&failed(Cause::Failed(format!("{e:#}")), Vec::new()));
     }
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = core_file.min_free.filter(|_| space.kind != FsType::Memory);
-    let takes = target::Space {
+    let takes = target::Capacity {
         room: room.as_ref().map(|r| r.0),
         floor: min_free.map(|free| free.of(space.total)),
     };
     let target = Arc::new(Target::new(file, moved, takes, space.kind));
     // It is closed explicitly below, even where a thread that hangs still has it.
     std::mem::forget(target.clone());
-    let bounds = Bounds { limit: core_file.limit, file_size: facts.file_size };
+    let bounds =
+        Bounds { limit: core_file.limit, file_size: facts.file_size, keep: core_file.keep };
     let mut go = || {
         descriptor::replace_stdin(&*report);
         report.say(&Message::Released);
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
-    let result = match core_file.compress {
+    let copied = match core_file.compress {
         true => lanes::compress(descriptor::stdin(), &target, &bounds, source),
         false => lanes::copy(descriptor::stdin(), &target, &bounds, source, release),
     };
@@ -181,7 +188,7 @@ pub(crate) fn copy(
     // close. A file that has lost its name meanwhile is still not another one.
     let by_name = file::identity_at(&place.dir, proc::os(name)).ok();
     let identity = by_name.filter(|i| Some(i.id) == id).or(identity);
-    let stop = result.and(closed).err();
+    let stop = copied.result.and(closed).err();
     let short = min_free.filter(|_| target.is_short()).map(|free| {
         let floor = free.of(space.total);
         Cause::limit(
@@ -205,6 +212,7 @@ pub(crate) fn copy(
     report.say(&Message::Done(Finished {
         size: stat.map(|s| s.size),
         disk_size: stat.map(|s| s.allocated),
+        full_size: copied.full_size,
         identity,
         cause,
         gone,

@@ -1,7 +1,7 @@
 //! The parent side of writing a core: it starts the writer, reads its messages, and gives it up
 //! when no bytes move. It stays root, touches nothing of the container, and keeps the record.
 
-use super::child::{Opened, copy};
+use super::child::{WriterFiles, copy};
 use super::crasher::become_crasher;
 use super::label::Labeller;
 use super::protocol::{CreatedFile, Finished, Heard, Message, Report};
@@ -16,7 +16,7 @@ use crate::sys::apparmor::Confinement;
 use crate::sys::cgroup::Groups;
 use crate::sys::child::{self, Child};
 use crate::sys::counter::Counter;
-use crate::sys::file::Identity;
+use crate::sys::file::FileIdentity;
 use crate::sys::memory::{ProcessMemory, is_shared};
 use crate::sys::pagemap::Pagemap;
 use crate::sys::pinned_memory::Hold;
@@ -52,7 +52,7 @@ pub(crate) enum Event {
     /// The file is there, and its dump takes long, or it has another name than the record says.
     Made(CreatedFile),
     /// The file is made: these cores in the host's store have to go for it.
-    Goes(Vec<Identity>),
+    Goes(Vec<FileIdentity>),
     /// The process has been let go before its core is whole.
     Released,
 }
@@ -154,8 +154,8 @@ fn attempt(
             .as_ref()
             .filter(|_| core_file.rights != Rights::HostRoot)
             .map(Confinement::open);
-        let opened =
-            Opened { source, hold, label: Labeller::new(facts), confinement, moved, store };
+        let (stream, label) = (crash.stream, Labeller::new(facts));
+        let opened = WriterFiles { source, hold, label, confinement, moved, stream, store };
         let keep = opened
             .files()
             .chain([report.as_fd(), word.as_fd()])

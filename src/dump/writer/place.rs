@@ -168,7 +168,7 @@ pub(crate) struct Made {
 }
 
 /// What the file is to be.
-pub(crate) struct Wanted<'a> {
+pub(crate) struct FileSpec<'a> {
     /// The path, and what happens where it exists.
     pub core_file: &'a CoreFile,
     /// What has the name is not unlinked: its label must stay as it is.
@@ -179,7 +179,7 @@ pub(crate) struct Wanted<'a> {
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
 /// then look at what was opened. Nobody else's file is opened, however many make one at once.
-pub(crate) fn create(place: &Place<'_>, wanted: &Wanted<'_>) -> Result<Made, Cause> {
+pub(crate) fn create(place: &Place<'_>, wanted: &FileSpec<'_>) -> Result<Made, Cause> {
     let existing = match wanted.core_file.existing {
         Existing::Replace if wanted.keep_old => Existing::Keep,
         existing => existing,

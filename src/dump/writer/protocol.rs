@@ -1,7 +1,7 @@
 //! What the writer tells its parent: a line of JSON for each message.
 
 use crate::cause::Cause;
-use crate::sys::file::Identity;
+use crate::sys::file::{FileId, FileIdentity};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, descriptor};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -16,7 +16,7 @@ pub(crate) enum Message {
         made: CreatedFile,
         /// Cores in the host's store that have to go for this one: the parent's to remove.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        goes: Vec<Identity>,
+        goes: Vec<FileIdentity>,
         /// What went wrong without keeping the core from being written, for the log.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
@@ -33,7 +33,7 @@ pub(crate) enum Message {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CreatedFile {
     /// Device and inode number.
-    pub id: Option<(u64, u64)>,
+    pub id: Option<FileId>,
     /// Whether it is on a memory-backed file system.
     pub memory: bool,
     /// The number that its name got; 0 and 1 are the name without one.
@@ -41,7 +41,7 @@ pub(crate) struct CreatedFile {
     pub number: u32,
     /// What tells the file from others, as far as it is known before its first byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
+    pub identity: Option<FileIdentity>,
 }
 
 /// What became of the core.
@@ -52,18 +52,21 @@ pub(crate) struct Finished {
     pub size: Option<u64>,
     /// Bytes on disk.
     pub disk_size: Option<u64>,
+    /// Size in bytes of the core with all of the memory, if this one keeps less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_size: Option<u64>,
     /// What tells the file from others.
-    pub identity: Option<Identity>,
+    pub identity: Option<FileIdentity>,
     /// Why it is short, or was not made.
     pub cause: Option<Cause>,
     /// Cores of the container that are not there any more.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub gone: Vec<Identity>,
+    pub gone: Vec<FileIdentity>,
 }
 
 impl Finished {
     /// The core was not written, or only in part.
-    pub(crate) fn failed(cause: Cause, gone: Vec<Identity>) -> Self {
+    pub(crate) fn failed(cause: Cause, gone: Vec<FileIdentity>) -> Self {
         Finished { cause: Some(cause), gone, ..Finished::default() }
     }
 }
@@ -125,8 +128,8 @@ mod tests {
 
     #[test]
     fn every_message_is_a_line() {
-        let made = CreatedFile { id: Some((7, 9)), memory: true, number: 3, identity: None };
-        let goes = vec![Identity::default()];
+        let made = CreatedFile { id: Some(FileId(7, 9)), memory: true, number: 3, identity: None };
+        let goes = vec![FileIdentity::default()];
         let note = Some("one\ntwo".to_owned());
         let refused = Finished::failed(Cause::limit(Word::Cores, 3, "too many"), goes.clone());
         let messages = [
@@ -149,7 +152,7 @@ mod tests {
         let line = |message: &Message| serde_json::to_vec(message).unwrap();
         let created = Message::Created {
             made: CreatedFile::default(),
-            goes: vec![Identity::default()],
+            goes: vec![FileIdentity::default()],
             note: None,
         };
         let mut heard = Heard::default();

@@ -10,7 +10,7 @@ use crate::dump::policy::plan::Rights;
 use crate::dump::policy::quota::KeptCore;
 use crate::registry::check_id;
 use crate::store::{Store, tree};
-use crate::sys::file::Identity;
+use crate::sys::file::FileIdentity;
 use crate::sys::proc::os;
 use crate::sys::{Errno, OwnedFd, file, resolve};
 use std::ffi::OsStr;
@@ -30,7 +30,7 @@ pub(crate) struct CrasherView<'a> {
 impl CrasherView<'_> {
     /// Which of the cores are there, and which have gone: removed, renamed, replaced by another
     /// file.
-    pub(crate) fn look(&self, cores: &[KeptCore]) -> (Vec<KeptCore>, Vec<Identity>) {
+    pub(crate) fn look(&self, cores: &[KeptCore]) -> (Vec<KeptCore>, Vec<FileIdentity>) {
         let is_there =
             |core: &KeptCore| core.stored.is_some() || !matches!(self.find(core), OlderCore::Gone);
         let (there, gone): (Vec<_>, Vec<_>) = cores.iter().cloned().partition(is_there);
@@ -86,7 +86,7 @@ pub(crate) struct Stored<'a>(pub &'a Store);
 
 impl Stored<'_> {
     /// Those that have gone.
-    pub(crate) fn gone(&self, cores: &[KeptCore]) -> Vec<Identity> {
+    pub(crate) fn gone(&self, cores: &[KeptCore]) -> Vec<FileIdentity> {
         let is_gone = |core: &&KeptCore| core.stored.is_some() && self.find(core).is_none();
         cores.iter().filter(is_gone).map(|core| core.identity).collect()
     }

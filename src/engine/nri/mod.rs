@@ -29,7 +29,7 @@ use messages::{
     ConfigureRequest, ConfigureResponse, CreateContainerRequest, CreateContainerResponse,
     RegisterPluginRequest, Request, Response, Status,
 };
-use mux::{Connection, Frame, FrameKind, Mux};
+use mux::{Connection, FrameKind, Mux, TtrpcFrame};
 use prost::Message as _;
 use std::ffi::OsStr;
 use std::os::unix::net::UnixStream;
@@ -135,7 +135,7 @@ fn serve(socket: UnixStream, us: &PluginIdentity) -> Result<()> {
     };
     mux.send(
         Connection::Runtime,
-        &Frame { stream: 1, kind: FrameKind::Request, payload: request.encode_to_vec() },
+        &TtrpcFrame { stream: 1, kind: FrameKind::Request, payload: request.encode_to_vec() },
     )?;
     while let Some((connection, message)) = mux.receive()? {
         match (connection, message.kind) {
@@ -144,7 +144,7 @@ fn serve(socket: UnixStream, us: &PluginIdentity) -> Result<()> {
                 let payload = answer(&message.payload, engine, us).encode_to_vec();
                 mux.send(
                     Connection::Plugin,
-                    &Frame { stream: message.stream, kind: FrameKind::Response, payload },
+                    &TtrpcFrame { stream: message.stream, kind: FrameKind::Response, payload },
                 )?;
             }
             _ => {}
@@ -296,7 +296,7 @@ mod tests {
         engine
             .send(
                 Connection::Plugin,
-                &Frame { stream: 1, kind: FrameKind::Request, payload: configure },
+                &TtrpcFrame { stream: 1, kind: FrameKind::Request, payload: configure },
             )
             .unwrap();
         let (connection, message) = engine.receive().unwrap().unwrap();
@@ -307,7 +307,7 @@ mod tests {
         engine
             .send(
                 Connection::Runtime,
-                &Frame { stream: 1, kind: FrameKind::Response, payload: vec![] },
+                &TtrpcFrame { stream: 1, kind: FrameKind::Response, payload: vec![] },
             )
             .unwrap();
         drop(engine);

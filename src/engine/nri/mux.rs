@@ -35,7 +35,7 @@ pub(super) enum FrameKind {
 
 /// A ttrpc message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(super) struct TtrpcFrame {
     /// Number of the call: odd and increasing, chosen by the caller.
     pub stream: u32,
     /// Whether it is the call or its answer.
@@ -65,7 +65,7 @@ impl<S: Read + Write> Mux<S> {
     ///
     /// # Errors
     /// The engine is gone, or the message is larger than ttrpc allows.
-    pub(super) fn send(&mut self, connection: Connection, message: &Frame) -> Result<()> {
+    pub(super) fn send(&mut self, connection: Connection, message: &TtrpcFrame) -> Result<()> {
         ensure!(
             message.payload.len() <= PAYLOAD,
             "a message of {} bytes is larger than ttrpc allows",
@@ -85,7 +85,7 @@ impl<S: Read + Write> Mux<S> {
     ///
     /// # Errors
     /// The input breaks the protocol.
-    pub(super) fn receive(&mut self) -> Result<Option<(Connection, Frame)>> {
+    pub(super) fn receive(&mut self) -> Result<Option<(Connection, TtrpcFrame)>> {
         loop {
             for connection in [Connection::Plugin, Connection::Runtime] {
                 if let Some(message) = take(&mut self.pending[connection as usize - 1])? {
@@ -123,7 +123,7 @@ impl<S: Read + Write> Mux<S> {
 }
 
 /// Takes the first message off. Messages of other kinds (streams) are skipped.
-fn take(pending: &mut Vec<u8>) -> Result<Option<Frame>> {
+fn take(pending: &mut Vec<u8>) -> Result<Option<TtrpcFrame>> {
     loop {
         if pending.len() < HEADER {
             return Ok(None);
@@ -141,7 +141,7 @@ fn take(pending: &mut Vec<u8>) -> Result<Option<Frame>> {
             2 => FrameKind::Response,
             _ => continue,
         };
-        return Ok(Some(Frame { stream, kind, payload: message.split_off(HEADER) }));
+        return Ok(Some(TtrpcFrame { stream, kind, payload: message.split_off(HEADER) }));
     }
 }
 
@@ -151,12 +151,12 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Cursor;
 
-    fn message(stream: u32, payload: &[u8]) -> Frame {
-        Frame { stream, kind: FrameKind::Request, payload: payload.to_vec() }
+    fn message(stream: u32, payload: &[u8]) -> TtrpcFrame {
+        TtrpcFrame { stream, kind: FrameKind::Request, payload: payload.to_vec() }
     }
 
     /// What one `send` writes, including the frame header.
-    fn sent(connection: Connection, message: &Frame) -> Vec<u8> {
+    fn sent(connection: Connection, message: &TtrpcFrame) -> Vec<u8> {
         let mut mux = Mux::new(Cursor::new(Vec::new()));
         mux.send(connection, message).unwrap();
         mux.socket.into_inner()

@@ -6,11 +6,34 @@ use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
+/// What distinguishes a file on this kernel from all others that exist now: device and inode number.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FileId(pub u64, pub u64);
+
+impl FileId {
+    /// The inode number, which a device has once at a time.
+    pub(crate) fn inode(self) -> u64 {
+        self.1
+    }
+}
+
 /// The fields of `fstat` that callers use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// Device and inode number: the identity of a file on this kernel.
-    pub id: (u64, u64),
+    /// Device and inode number.
+    pub id: FileId,
     /// Permission bits with set-user-ID, set-group-ID and sticky: `st_mode & 07777`.
     pub mode: u32,
     /// Owner, as the initial user namespace sees it.
@@ -42,7 +65,7 @@ pub(crate) fn stat_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Stat> 
 #[allow(clippy::unnecessary_cast, reason = "the kernel's types differ between architectures")]
 fn known(s: &fs::Stat) -> Stat {
     Stat {
-        id: (s.st_dev, s.st_ino),
+        id: FileId(s.st_dev, s.st_ino),
         mode: s.st_mode & 0o7777,
         uid: s.st_uid,
         gid: s.st_gid,
@@ -58,9 +81,9 @@ fn known(s: &fs::Stat) -> Stat {
 /// number of a file that is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Identity {
+pub struct FileIdentity {
     /// Device (`makedev` of statx's major and minor number) and inode number.
-    pub id: (u64, u64),
+    pub id: FileId,
     /// When it was last written to: seconds and nanoseconds since 1970.
     pub modified: (i64, u64),
     /// When it was created, if the file system records that: seconds and nanoseconds since 1970.
@@ -68,7 +91,7 @@ pub struct Identity {
     pub born: Option<(i64, u64)>,
 }
 
-impl Identity {
+impl FileIdentity {
     /// Whether both are the same file. If the file system records the creation time, that and the
     /// inode number decide, so that a file which its owner has written to is still the same; else
     /// the time of the last write must be equal. The device number does not count, since it may
@@ -78,7 +101,7 @@ impl Identity {
             (Some(a), Some(b)) => a == b,
             _ => self.modified == other.modified,
         };
-        self.id.1 == other.id.1 && same_time
+        self.id.inode() == other.id.inode() && same_time
     }
 }
 
@@ -86,7 +109,7 @@ impl Identity {
 ///
 /// # References
 /// statx(2), `STATX_BTIME`, Linux 4.11.
-pub fn identity(fd: impl AsFd) -> rustix::io::Result<Identity> {
+pub fn identity(fd: impl AsFd) -> rustix::io::Result<FileIdentity> {
     Ok(identified(&fs::statx(
         fd,
         "",
@@ -96,7 +119,7 @@ pub fn identity(fd: impl AsFd) -> rustix::io::Result<Identity> {
 }
 
 /// The identity of the regular file `name` below `dir`; an error for a symbolic link.
-pub(crate) fn identity_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Identity> {
+pub(crate) fn identity_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<FileIdentity> {
     let s = fs::statx(
         dir,
         name,
@@ -109,11 +132,11 @@ pub(crate) fn identity_at(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<Id
     }
 }
 
-fn identified(s: &fs::Statx) -> Identity {
+fn identified(s: &fs::Statx) -> FileIdentity {
     let time = |t: fs::StatxTimestamp| (t.tv_sec, u64::from(t.tv_nsec));
     let born = StatxFlags::from_bits_retain(s.stx_mask).contains(StatxFlags::BTIME);
-    Identity {
-        id: (fs::makedev(s.stx_dev_major, s.stx_dev_minor), s.stx_ino),
+    FileIdentity {
+        id: FileId(fs::makedev(s.stx_dev_major, s.stx_dev_minor), s.stx_ino),
         modified: time(s.stx_mtime),
         born: born.then(|| time(s.stx_btime)),
     }

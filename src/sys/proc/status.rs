@@ -13,6 +13,8 @@ pub(crate) struct Status {
     pub credentials: Credentials,
     /// The thread group's ID in each PID namespace, from the reader's to its own.
     pub ns_tgid: Vec<i32>,
+    /// The thread's ID in each of them.
+    pub ns_pid: Vec<i32>,
     /// Whether the process is dumping core now; `None` before Linux 4.15.
     pub core_dumping: Option<bool>,
 }
@@ -24,6 +26,10 @@ impl Status {
         let field = |key| field(text, key);
         let numbers = |key| -> Option<Vec<u32>> {
             field(key)?.split_whitespace().map(|n| n.parse().ok()).collect()
+        };
+        let ids = |key| match field(key) {
+            None => Some(Vec::new()),
+            Some(ids) => ids.split_whitespace().map(|n| n.parse().ok()).collect(),
         };
         let mask = |key| u64::from_str_radix(field(key)?, 16).ok();
         Some(Status {
@@ -37,8 +43,8 @@ impl Status {
                 effective: mask("CapEff")?,
                 permitted: mask("CapPrm")?,
             },
-            ns_tgid: field("NStgid")
-                .map_or(Some(vec![]), |v| v.split_whitespace().map(|n| n.parse().ok()).collect())?,
+            ns_tgid: ids("NStgid")?,
+            ns_pid: ids("NSpid")?,
             core_dumping: field("CoreDumping").map(|v| v == "1"),
         })
     }
@@ -59,7 +65,7 @@ mod tests {
 
     const STATUS: &[u8] = b"Name:\ta)\\nUid:\t0 0 0 0 \xff\nUmask:\t0077\nState:\tS\nPPid:\t7\n\
                             Uid:\t1000\t1001\t1002\t1003\nGid:\t1\t2\t3\t4\nGroups:\t4 24 \n\
-                            NStgid:\t900\t12\nCapPrm:\t00000000a80425ff\n\
+                            NStgid:\t900\t12\nNSpid:\t901\t13\nCapPrm:\t00000000a80425ff\n\
                             CapEff:\t00000000a80425fb\nCoreDumping:\t1\n";
 
     #[test]
@@ -68,7 +74,7 @@ mod tests {
         assert_eq!((s.umask, s.parent, s.core_dumping), (0o077, 7, Some(true)));
         assert_eq!(s.credentials.uid, [1000, 1001, 1002, 1003]);
         assert_eq!(s.credentials.groups, [4, 24]);
-        assert_eq!(s.ns_tgid, [900, 12]);
+        assert_eq!((s.ns_tgid.as_slice(), s.ns_pid.as_slice()), (&[900, 12][..], &[901, 13][..]));
         assert!(s.credentials.mixed());
         assert_eq!(Status::parse(b""), None);
         assert_eq!(Status::parse(b"Name:\tx\nUid:\t1 2\n"), None);

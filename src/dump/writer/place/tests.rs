@@ -9,7 +9,7 @@ fn core_file(path: &Path, existing: Existing) -> CoreFile {
 }
 
 fn make(core_file: &CoreFile) -> Result<Made, Cause> {
-    let wanted = Wanted { core_file, keep_old: false, owner: user::effective_uid() };
+    let wanted = FileSpec { core_file, keep_old: false, owner: user::effective_uid() };
     create(&Place::of(core_file, None, 0o022)?, &wanted)
 }
 
@@ -19,7 +19,7 @@ fn what_happens_at_a_name_that_exists() {
     let path = dir.path().join("core.1");
     let inode = || std::fs::metadata(&path).unwrap().ino();
     let of = |existing| make(&core_file(&path, existing));
-    let id = |made: &Made| file::stat(&made.file).unwrap().id.1;
+    let id = |made: &Made| file::stat(&made.file).unwrap().id.inode();
 
     let first = of(Existing::Keep).unwrap();
     assert_eq!((first.number, id(&first)), (1, inode()));

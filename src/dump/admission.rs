@@ -1,4 +1,5 @@
-//! How many crashes of everybody else are in the hands of the earlier handler.
+//! Whether the crash of a process that is in no container may be handed to the earlier handler: how
+//! many crashes it may have at a time.
 //!
 //! A pipe program takes the place of this process, with nothing of ours open, so no lock can tell
 //! how long it runs: its process ID and start time are noted, and count for as long as that process
@@ -36,9 +37,9 @@ pub(super) type Crashed = (i32, u64);
 
 /// Whether a crash may be handed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum Admission {
     /// It may, and is noted.
-    Free,
+    Granted,
     /// There is no room for it.
     Full,
     /// It was handed on before: the earlier handler has handed it back to us.
@@ -47,25 +48,25 @@ pub(super) enum Entry {
 
 /// Whose crash it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(super) struct CrashOwner {
     /// The user on the host; for one in a user namespace, who made that.
     pub uid: u32,
     /// It was in another mount namespace than the host's.
     pub is_contained: bool,
 }
 
-impl Owner {
+impl CrashOwner {
     /// Whose slots it takes. Root in a container is another account than root on the host. One
     /// account stands for several user IDs, since a container can have all of them.
     pub(super) fn account(self) -> String {
         let kind = if self.is_contained { "in" } else { "uid" };
-        format!(".{kind}-{}", self.uid % DOORS)
+        format!(".{kind}-{}", self.uid % QUEUES)
     }
 }
 
 /// How many there may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Most {
+pub(super) struct Places {
     /// Of all users; 0 is no limit.
     pub all: u64,
     /// Of one user; 0 is no limit.
@@ -78,26 +79,26 @@ pub(super) struct Most {
     pub min_memory: Option<Free>,
 }
 
-impl Most {
+impl Places {
     /// What the kernel would have kept to: `core_pipe_limit` as it was before us. Where that was 0
     /// it knows no limit: then `limits.host_concurrent` and `limits.concurrent` hold, and a further
     /// crash waits as long as one of a container would.
     pub(super) fn of(pipe_limit: u32, limits: &Limits) -> Self {
         match pipe_limit {
-            0 => Most {
+            0 => Places {
                 all: limits.host_concurrent.unwrap_or(0),
                 each: limits.concurrent.unwrap_or(0),
                 contained: share(limits.host_concurrent.unwrap_or(0)),
                 wait: Duration::from_secs(limits.wait.unwrap_or(0)),
                 min_memory: limits.min_memory,
             },
-            n => Most { all: n.into(), ..Most::default() },
+            n => Places { all: n.into(), ..Places::default() },
         }
     }
 
-    fn has_room(self, busy: &[Busy], who: Owner) -> bool {
+    fn has_room(self, busy: &[Busy], who: CrashOwner) -> bool {
         let count =
-            |is: fn(&Busy, Owner) -> bool| busy.iter().filter(|b| is(b, who)).count() as u64;
+            |is: fn(&Busy, CrashOwner) -> bool| busy.iter().filter(|b| is(b, who)).count() as u64;
         let has = |most: u64, count: u64| most == 0 || count < most;
         has(self.all, busy.len() as u64)
             && has(
@@ -125,7 +126,7 @@ const STILL: Duration = Duration::from_secs(1);
 /// Of the crashes of a user that wait, only one at a time looks for room: a thousand would do
 /// little else. Users are spread over this many locks, since one may have many IDs: a container
 /// without a user namespace has all of them.
-pub(super) const DOORS: u32 = 256;
+pub(super) const QUEUES: u32 = 256;
 
 /// Entries from which on the dead ones are looked for, where there is room all the same.
 const MANY: usize = 1024;
@@ -135,46 +136,51 @@ const MANY: usize = 1024;
 ///
 /// # Errors
 /// The run directory cannot be used.
-pub(super) fn enter(
+pub(super) fn admit(
     registry: &Registry,
-    most: Most,
-    who: Owner,
+    most: Places,
+    who: CrashOwner,
     crashed: Option<Crashed>,
     is_still: impl Fn() -> bool,
-) -> Result<Entry> {
+) -> Result<Admission> {
     let until = Instant::now() + most.wait;
     let left = || until.saturating_duration_since(Instant::now());
     let dir = registry.forwarded_dir()?;
     match attempt(&dir, most, who, crashed)? {
-        Entry::Full => {}
+        Admission::Full => {}
         known => return Ok(known),
     }
     if most.wait.is_zero() || quota::room_to_wait(most.min_memory).is_err() {
-        return Ok(Entry::Full);
+        return Ok(Admission::Full);
     }
-    let door = file::open_lock(&dir, format!("door{}", who.account()).as_ref())?;
-    while !file::lock_within(&door, left().min(STILL))? {
+    let queue = file::open_lock(&dir, format!("queue{}", who.account()).as_ref())?;
+    while !file::lock_within(&queue, left().min(STILL))? {
         if left().is_zero() || !is_still() {
-            return Ok(Entry::Full);
+            return Ok(Admission::Full);
         }
     }
     loop {
         match attempt(&dir, most, who, crashed)? {
-            Entry::Full => {}
+            Admission::Full => {}
             known => return Ok(known),
         }
         if left().is_zero() || !is_still() {
-            return Ok(Entry::Full);
+            return Ok(Admission::Full);
         }
         std::thread::sleep(AGAIN);
     }
 }
 
-fn attempt(dir: &OwnedFd, most: Most, who: Owner, crashed: Option<Crashed>) -> Result<Entry> {
+fn attempt(
+    dir: &OwnedFd,
+    most: Places,
+    who: CrashOwner,
+    crashed: Option<Crashed>,
+) -> Result<Admission> {
     let lock = file::reopen_dir(dir)?;
     // Where so many come at once that the list is not to be had, there is no room for one more.
     if !file::lock_within(&lock, PATIENCE)? {
-        return Ok(Entry::Full);
+        return Ok(Admission::Full);
     }
     let text = file::open_read(dir, FILE.as_ref()).ok();
     let text = text.and_then(|f| file::read_bounded(f, MAX, FILE).ok()).unwrap_or_default();
@@ -182,21 +188,21 @@ fn attempt(dir: &OwnedFd, most: Most, who: Owner, crashed: Option<Crashed>) -> R
     let mut busy: Vec<Busy> = serde_json::from_slice(&text).unwrap_or_default();
     // Whoever handed it on may have ended, where the earlier handler goes on by itself.
     if crashed.is_some() && busy.iter().any(|b| b.crashed == crashed) {
-        return Ok(Entry::Again);
+        return Ok(Admission::Again);
     }
     if !most.has_room(&busy, who) || busy.len() >= MANY {
         busy.retain(lives);
     }
     if !most.has_room(&busy, who) {
-        return Ok(Entry::Full);
+        return Ok(Admission::Full);
     }
     let pid = std::process::id() as i32;
-    let Owner { uid, is_contained } = who;
+    let CrashOwner { uid, is_contained } = who;
     let start_time = Proc::open(pid)?.start_time()?;
     busy.push(Busy { pid, start_time, uid, is_contained, crashed });
     let text = serde_json::to_vec(&busy).context("list to JSON")?;
     file::replace(dir, FILE.as_ref(), &text, 0o600)?;
-    Ok(Entry::Free)
+    Ok(Admission::Granted)
 }
 
 fn lives(busy: &Busy) -> bool {
@@ -218,15 +224,15 @@ mod tests {
                 |uid: &u32| Busy { pid: 1, start_time: 1, uid: *uid, is_contained, crashed: None };
             uids.iter().map(of).collect()
         };
-        let of = |uid| Owner { uid, is_contained: false };
+        let of = |uid| CrashOwner { uid, is_contained: false };
         // A container's root is not the host's.
-        assert_ne!(of(0).account(), Owner { uid: 0, is_contained: true }.account());
-        assert_eq!(of(7).account(), of(7 + DOORS).account());
-        let kernel = Most::of(2, &limits);
-        assert_eq!(kernel, Most { all: 2, ..Most::default() });
+        assert_ne!(of(0).account(), CrashOwner { uid: 0, is_contained: true }.account());
+        assert_eq!(of(7).account(), of(7 + QUEUES).account());
+        let kernel = Places::of(2, &limits);
+        assert_eq!(kernel, Places { all: 2, ..Places::default() });
         assert!(kernel.has_room(&busy(&[7], false), of(7)));
         assert!(!kernel.has_room(&busy(&[7, 8], false), of(9)));
-        let ours = Most::of(0, &limits);
+        let ours = Places::of(0, &limits);
         assert_eq!((ours.all, ours.each, ours.contained), (256, 64, 192));
         assert_eq!(ours.min_memory, limits.min_memory);
         assert!(!ours.has_room(&busy(&[7; 64], false), of(7)));
@@ -235,10 +241,10 @@ mod tests {
         assert!(!ours.has_room(&busy(&[7; 256], false), of(8)));
         // A container with any number of user IDs leaves places for the host's own.
         let ids: Vec<u32> = (0..192).collect();
-        let contained = Owner { uid: 500, is_contained: true };
+        let contained = CrashOwner { uid: 500, is_contained: true };
         assert!(!ours.has_room(&busy(&ids, true), contained));
         assert!(ours.has_room(&busy(&ids, true), of(0)));
-        let none = Most::default();
+        let none = Places::default();
         assert!(none.has_room(&busy(&[7; 999], true), contained));
     }
 }

@@ -37,7 +37,7 @@ fn programs(container: &Container<'_>, host: &Host, numbers: std::ops::Range<u32
 /// Sparse programs count with their allocated size. Full ones use up only the container's own
 /// share, of which the newest are kept. After that a neighbour's program is kept as well.
 #[test]
-fn row_31_the_pot_of_kept_programs() {
+fn row_31_the_space_of_kept_programs() {
     let host = support::scene::host();
     host.configure(
         "[limits]\nrate = \"1000/s\"\n[binaries]\nmax_file = \"64M\"\nmax_total = \"100M\"\n",

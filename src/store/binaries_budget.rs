@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 const MOST_FILES: usize = 1024;
 
 /// A removal: the account, and the name of its file.
-pub(crate) type Gone = (String, String);
+pub(crate) type RemovedBinary = (String, String);
 
 /// The kept binaries and the space for them, in bytes on disk.
 #[derive(Clone, Debug)]
-pub(crate) struct Pot {
+pub(crate) struct BinariesBudget {
     /// Most bytes of all files together: `[binaries] max_total`.
     total: u64,
     /// Bytes of all files now, including those of no account.
@@ -26,14 +26,14 @@ pub(crate) struct Pot {
 
 /// A file that is to be kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct NewBinary<'a> {
     pub id: &'a str,
     pub bytes: u64,
     /// Whether the file is kept already, for another account.
     pub is_there: bool,
 }
 
-impl Pot {
+impl BinariesBudget {
     /// The state as it is found on disk.
     pub(crate) fn new(
         total: u64,
@@ -41,7 +41,7 @@ impl Pot {
         free: u64,
         accounts: impl IntoIterator<Item = (String, Vec<Held>)>,
     ) -> Self {
-        Pot { total, used, free, accounts: accounts.into_iter().collect() }
+        BinariesBudget { total, used, free, accounts: accounts.into_iter().collect() }
     }
 
     /// Most bytes of one account: a quarter of all, so that an account which fills its share leaves
@@ -58,9 +58,9 @@ impl Pot {
     pub(crate) fn make_room(
         &mut self,
         account: &str,
-        new: Wanted<'_>,
+        new: NewBinary<'_>,
         needed: &BTreeSet<&str>,
-    ) -> Option<Vec<Gone>> {
+    ) -> Option<Vec<RemovedBinary>> {
         let own = self.accounts.get(account);
         if own.is_some_and(|held| held.iter().any(|held| held.id == new.id)) {
             return Some(Vec::new());
@@ -126,20 +126,25 @@ mod tests {
 
     /// With a total of 400 bytes and 1,000 free on disk: what is removed when `account` wants
     /// `bytes` for the file "new".
-    fn goes(account: &str, bytes: u64, is_there: bool, pot: &[(&str, &[(&str, u64)])]) -> String {
+    fn goes(
+        account: &str,
+        bytes: u64,
+        is_there: bool,
+        budget: &[(&str, &[(&str, u64)])],
+    ) -> String {
         let ids: BTreeMap<&str, u64> =
-            pot.iter().flat_map(|(_, all)| all.iter().copied()).collect();
-        let accounts = pot.iter().map(|(name, all)| ((*name).to_owned(), held(all)));
-        let mut pot = Pot::new(400, ids.values().sum(), 1000, accounts);
-        let before = format!("{pot:?}");
-        let new = Wanted { id: "new", bytes, is_there };
-        match pot.make_room(account, new, &BTreeSet::from(["new", "libc"])) {
+            budget.iter().flat_map(|(_, all)| all.iter().copied()).collect();
+        let accounts = budget.iter().map(|(name, all)| ((*name).to_owned(), held(all)));
+        let mut budget = BinariesBudget::new(400, ids.values().sum(), 1000, accounts);
+        let before = format!("{budget:?}");
+        let new = NewBinary { id: "new", bytes, is_there };
+        match budget.make_room(account, new, &BTreeSet::from(["new", "libc"])) {
             None => {
-                assert_eq!(format!("{pot:?}"), before, "something goes in vain");
+                assert_eq!(format!("{budget:?}"), before, "something goes in vain");
                 "none".into()
             }
             Some(gone) => {
-                assert!(pot.used <= pot.total && pot.bytes_of(account) <= pot.share());
+                assert!(budget.used <= budget.total && budget.bytes_of(account) <= budget.share());
                 gone.iter().map(|(who, id)| format!("{who}/{id}")).collect::<Vec<_>>().join(" ")
             }
         }
@@ -198,20 +203,20 @@ mod tests {
     fn inodes_count_as_well() {
         let many: Vec<Held> =
             (0..MOST_FILES).map(|i| Held { id: i.to_string(), bytes: 0, needed: 0 }).collect();
-        let mut pot = Pot::new(400, 0, 1000, [("a".to_owned(), many)]);
-        let new = Wanted { id: "new", bytes: 0, is_there: false };
-        let gone = pot.make_room("a", new, &BTreeSet::new());
+        let mut budget = BinariesBudget::new(400, 0, 1000, [("a".to_owned(), many)]);
+        let new = NewBinary { id: "new", bytes: 0, is_there: false };
+        let gone = budget.make_room("a", new, &BTreeSet::new());
         assert_eq!(gone, Some(vec![("a".to_owned(), "0".to_owned())]));
         // A file that is kept already is not counted again.
-        assert_eq!(pot.make_room("a", new, &BTreeSet::new()), Some(vec![]));
+        assert_eq!(budget.make_room("a", new, &BTreeSet::new()), Some(vec![]));
     }
 
     #[test]
     fn a_full_disk_takes_from_nobody() {
-        let mut pot = Pot::new(400, 50, 10, [("a".to_owned(), held(&[("1", 50)]))]);
-        let new = Wanted { id: "new", bytes: 11, is_there: false };
-        assert_eq!(pot.make_room("a", new, &BTreeSet::new()), None);
-        assert!(pot.make_room("a", Wanted { bytes: 10, ..new }, &BTreeSet::new()).is_some());
-        assert_eq!(pot.free, 0);
+        let mut budget = BinariesBudget::new(400, 50, 10, [("a".to_owned(), held(&[("1", 50)]))]);
+        let new = NewBinary { id: "new", bytes: 11, is_there: false };
+        assert_eq!(budget.make_room("a", new, &BTreeSet::new()), None);
+        assert!(budget.make_room("a", NewBinary { bytes: 10, ..new }, &BTreeSet::new()).is_some());
+        assert_eq!(budget.free, 0);
     }
 }

@@ -18,12 +18,12 @@ const LAST: Duration = Duration::from_secs(1);
 
 /// How urgent the work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Haste {
+pub(crate) enum Urgency {
     /// The crashed process waits for this.
     Now,
     /// Nobody waits for it, so the child runs at a lower priority. The parent does not: others wait
     /// for what it holds in the store.
-    Last,
+    Later,
 }
 
 /// Whose control groups the child runs in.
@@ -44,7 +44,7 @@ pub(crate) fn run<T: for<'d> Deserialize<'d>>(
     facts: &Facts,
     core_file: &CoreFile,
     bounds: &SandboxBounds,
-    haste: Haste,
+    urgency: Urgency,
     charge: Charge<'_>,
     files: &[BorrowedFd<'_>],
     work: impl FnOnce(&OwnedFd, &mut Open),
@@ -59,7 +59,7 @@ pub(crate) fn run<T: for<'d> Deserialize<'d>>(
         let mut out = Open::from(write);
         // The crashed process must not wait where this child hangs in a file system.
         descriptor::release_stdin();
-        if haste == Haste::Last {
+        if urgency == Urgency::Later {
             process::step_back();
         }
         let ready = || -> Result<OwnedFd> {

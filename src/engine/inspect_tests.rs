@@ -27,9 +27,9 @@ impl TestRoot {
     }
 
     /// The states of all findings, and the text of the first.
-    fn look(&self, engine: Engine, config: &str) -> (Vec<Severity>, String) {
+    fn inspect(&self, engine: Engine, config: &str) -> (Vec<Severity>, String) {
         let found =
-            look(engine, Some(&self.path(config)), &Program { path: self.path("oci-coredump") });
+            inspect(engine, Some(&self.path(config)), &Program { path: self.path("oci-coredump") });
         assert!(found.iter().all(|f| f.hint.is_some() == (f.state != Severity::Good)));
         (found.iter().map(|f| f.state).collect(), found[0].text.clone())
     }
@@ -40,7 +40,7 @@ fn podman_and_crio_by_their_directories() {
     let m = TestRoot::new();
     m.write("containers.conf", "[engine]\nhooks_dir = ['HERE/none', 'HERE/hooks.d']\n");
     m.write("crio.conf", "[crio.runtime]\nhooks_dir = ['HERE/hooks.d']\n");
-    let (states, text) = m.look(Engine::Podman, "containers.conf");
+    let (states, text) = m.inspect(Engine::Podman, "containers.conf");
     assert!(states == [Severity::Doubtful] && text.contains("hooks.d, where it looks"), "{text}");
 
     let file = |path: &str, stage: &str| {
@@ -50,40 +50,40 @@ fn podman_and_crio_by_their_directories() {
         )
     };
     file("HERE/oci-coredump", "createRuntime");
-    assert_eq!(m.look(Engine::Podman, "containers.conf").0, [Severity::Good]);
-    assert_eq!(m.look(Engine::Crio, "crio.conf").0, [Severity::Good]);
+    assert_eq!(m.inspect(Engine::Podman, "containers.conf").0, [Severity::Good]);
+    assert_eq!(m.inspect(Engine::Crio, "crio.conf").0, [Severity::Good]);
     file("HERE/gone", "createRuntime");
-    assert_eq!(m.look(Engine::Podman, "containers.conf").0, [Severity::Broken]);
+    assert_eq!(m.inspect(Engine::Podman, "containers.conf").0, [Severity::Broken]);
     m.write("other", "");
     file("HERE/other", "createRuntime");
-    assert_eq!(m.look(Engine::Crio, "crio.conf").0, [Severity::Doubtful]);
+    assert_eq!(m.inspect(Engine::Crio, "crio.conf").0, [Severity::Doubtful]);
     file("HERE/oci-coredump", "precreate");
-    assert_eq!(m.look(Engine::Podman, "containers.conf").0, [Severity::Good]);
-    assert_eq!(m.look(Engine::Crio, "crio.conf").0, [Severity::Broken, Severity::Good]);
+    assert_eq!(m.inspect(Engine::Podman, "containers.conf").0, [Severity::Good]);
+    assert_eq!(m.inspect(Engine::Crio, "crio.conf").0, [Severity::Broken, Severity::Good]);
     m.write("crio.conf", "[crio.runtime\n");
-    assert_eq!(m.look(Engine::Crio, "crio.conf").0, [Severity::Doubtful]);
+    assert_eq!(m.inspect(Engine::Crio, "crio.conf").0, [Severity::Doubtful]);
 }
 
 #[test]
 fn docker_by_its_runtimes() {
     let m = TestRoot::new();
-    assert_eq!(m.look(Engine::Docker, "daemon.json").0, [Severity::Doubtful]);
+    assert_eq!(m.inspect(Engine::Docker, "daemon.json").0, [Severity::Doubtful]);
     m.write(
         "daemon.json",
         r#"{"runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#,
     );
-    assert_eq!(m.look(Engine::Docker, "daemon.json").0, [Severity::Broken]);
+    assert_eq!(m.inspect(Engine::Docker, "daemon.json").0, [Severity::Broken]);
     std::os::unix::fs::symlink("oci-coredump", m.path("oci-coredump-runtime")).unwrap();
-    let (states, text) = m.look(Engine::Docker, "daemon.json");
+    let (states, text) = m.inspect(Engine::Docker, "daemon.json");
     assert!(states == [Severity::Doubtful] && text.contains("the default one is runc"), "{text}");
     m.write(
         "daemon.json",
         r#"{"default-runtime": "oci-coredump",
             "runtimes": {"oci-coredump": {"path": "HERE/oci-coredump-runtime"}}}"#,
     );
-    assert_eq!(m.look(Engine::Docker, "daemon.json").0, [Severity::Good]);
+    assert_eq!(m.inspect(Engine::Docker, "daemon.json").0, [Severity::Good]);
     m.write("daemon.json", "{");
-    assert_eq!(m.look(Engine::Docker, "daemon.json").0, [Severity::Doubtful]);
+    assert_eq!(m.inspect(Engine::Docker, "daemon.json").0, [Severity::Doubtful]);
 }
 
 #[test]
@@ -91,31 +91,31 @@ fn containerd_by_nri_and_by_its_specification() {
     let m = TestRoot::new();
     let nri = "[plugins.'io.containerd.nri.v1.nri']\nplugin_path = 'HERE/plugins'\n";
     m.write("config.toml", &format!("version = 3\n{nri}"));
-    let (states, text) = m.look(Engine::Containerd, "config.toml");
+    let (states, text) = m.inspect(Engine::Containerd, "config.toml");
     assert!(states == [Severity::Doubtful] && text.starts_with("neither"), "{text}");
     fs::create_dir(m.path("plugins")).unwrap();
     std::os::unix::fs::symlink(m.path("oci-coredump"), m.path("plugins/90-oci-coredump")).unwrap();
-    let (states, text) = m.look(Engine::Containerd, "config.toml");
+    let (states, text) = m.inspect(Engine::Containerd, "config.toml");
     assert!(states == [Severity::Doubtful] && text.contains("does not run"), "{text}");
     m.write("config.toml", &format!("version = 3\n{nri}disable = true\n"));
-    let (states, text) = m.look(Engine::Containerd, "config.toml");
+    let (states, text) = m.inspect(Engine::Containerd, "config.toml");
     assert!(states == [Severity::Broken] && text.contains("switched off"), "{text}");
     // Disabled by default up to 1.7.
     m.write("config.toml", &format!("version = 2\n{nri}"));
-    assert_eq!(m.look(Engine::Containerd, "config.toml").0, [Severity::Broken]);
+    assert_eq!(m.inspect(Engine::Containerd, "config.toml").0, [Severity::Broken]);
     fs::remove_file(m.path("plugins/90-oci-coredump")).unwrap();
 
     let table = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.ocdtest]\n\
                  base_runtime_spec = '/etc/oci-coredump/containerd-base-ocdtest.json'\n";
     m.write("config.toml", &format!("version = 2\n{table}"));
-    let (states, text) = m.look(Engine::Containerd, "config.toml");
+    let (states, text) = m.inspect(Engine::Containerd, "config.toml");
     assert!(states == [Severity::Broken] && text.contains("does not exist"), "{text}");
     // A base specification that is not ours.
     m.write(
         "config.toml",
         &format!("version = 2\n{}", table.replace("containerd-base-ocdtest", "theirs")),
     );
-    assert_eq!(m.look(Engine::Containerd, "config.toml").0, [Severity::Doubtful]);
+    assert_eq!(m.inspect(Engine::Containerd, "config.toml").0, [Severity::Doubtful]);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn broken(text: impl Into<String>, hint: impl Into<String>) -> Finding {
 }
 
 /// Checks one engine. `config`: its configuration file, if it is not at the usual path.
-pub fn look(engine: Engine, config: Option<&Path>, program: &Program) -> Vec<Finding> {
+pub fn inspect(engine: Engine, config: Option<&Path>, program: &Program) -> Vec<Finding> {
     let usual = config.is_none();
     let config = config.unwrap_or(engine.config());
     let found = match engine {
@@ -282,5 +282,5 @@ fn hooks_of(text: &str, program: &Program) -> Result<Vec<String>> {
 }
 
 #[cfg(test)]
-#[path = "look_tests.rs"]
+#[path = "inspect_tests.rs"]
 mod tests;

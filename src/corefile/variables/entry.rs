@@ -1,0 +1,228 @@
+//! Where the variables of a stack's frames are, also those that are only known by what the caller
+//! passed: the value of a register at the call (`DW_OP_entry_value`), from the call site.
+
+use super::callers::State;
+use super::location::{self, Frame, Place};
+use crate::corefile::debug_info::Die;
+use crate::corefile::debug_info::Slice;
+use crate::corefile::names::{ModuleNames, RawFrame};
+use crate::corefile::process::Process;
+use addr2line::gimli::{self, AttributeValue, DwAt, Expression, Operation};
+
+/// How often a value may come from a caller's caller.
+const DEPTH: usize = 4;
+/// Deepest nesting of blocks that a call site may be in, and most entries of one.
+const BLOCKS: usize = 64;
+const CHILDREN: usize = 1 << 16;
+/// Most ranges of a location list.
+const RANGES: usize = 1 << 16;
+
+/// The frames of a stack.
+pub(super) struct Stack<'s, 'b> {
+    pub raw: &'s [RawFrame],
+    pub states: &'s [State],
+    pub names: &'s ModuleNames<'b>,
+    pub process: Process<'b>,
+}
+
+impl<'s, 'b> Stack<'s, 'b> {
+    fn bias(&self, i: usize) -> u64 {
+        self.raw[i].module.map_or(0, |module| self.names.modules[module].bias)
+    }
+
+    /// Where a frame is, in the file's image.
+    pub(super) fn address(&self, i: usize) -> u64 {
+        self.raw[i].lookup.wrapping_sub(self.bias(i))
+    }
+
+    /// The function that the code of a frame belongs to.
+    fn function(&self, i: usize) -> Option<Die<'s, 'b>> {
+        self.names.functions(self.raw.get(i)?)?.pop()?
+    }
+
+    /// Where a variable of a frame is.
+    pub(super) fn place(&self, i: usize, variable: &Die<'_, 'b>, depth: usize) -> Option<Place> {
+        if let Some(constant) = variable.attr(gimli::DW_AT_const_value) {
+            return constant_place(&constant);
+        }
+        let expression = self.expression(i, variable, gimli::DW_AT_location)?;
+        self.evaluate(i, variable, expression, depth)
+    }
+
+    fn evaluate(
+        &self,
+        i: usize,
+        die: &Die<'_, 'b>,
+        expression: Expression<Slice<'b>>,
+        depth: usize,
+    ) -> Option<Place> {
+        let state = self.states.get(i)?;
+        // Where gcc says that a variable is in a register at a call, no called function changes that.
+        let certain = (!die.is_by("GNU ")).then(|| state.registers.certain());
+        let mut frame = Frame {
+            registers: certain.as_ref().unwrap_or(&state.registers),
+            process: self.process,
+            cfa: state.cfa,
+            base: None,
+            bias: self.bias(i),
+        };
+        if uses_frame_base(expression, die) {
+            frame.base = self.base(i, &frame);
+        }
+        let entry = |e: Expression<Slice<'b>>| self.entry_value(i, die, e, depth + 1);
+        location::place(expression, die.unit, &frame, &entry)
+    }
+
+    fn base(&self, i: usize, frame: &Frame<'_, '_>) -> Option<u64> {
+        let function = self.function(i)?;
+        let base = self.expression(i, &function, gimli::DW_AT_frame_base)?;
+        location::address(base, function.unit.unit.encoding(), frame, None)
+    }
+
+    /// The expression that an attribute has for where a frame is.
+    fn expression(&self, i: usize, die: &Die<'_, 'b>, name: DwAt) -> Option<Expression<Slice<'b>>> {
+        let value = die.attr(name)?;
+        if let Some(expression) = value.exprloc_value() {
+            return Some(expression);
+        }
+        let address = self.address(i);
+        let mut list = die.unit.attr_locations(value).ok()??;
+        for _ in 0..RANGES {
+            let entry = list.next().ok()??;
+            if (entry.range.begin..entry.range.end).contains(&address) {
+                return Some(entry.data);
+            }
+        }
+        None
+    }
+
+    /// The value that a register had when the function of a frame was called.
+    fn entry_value(
+        &self,
+        i: usize,
+        die: &Die<'_, 'b>,
+        expression: Expression<Slice<'b>>,
+        depth: usize,
+    ) -> Option<u64> {
+        if depth > DEPTH || self.raw.get(i)?.trampoline || self.raw.get(i + 1)?.trampoline {
+            return None;
+        }
+        let wanted = register(expression, die)?;
+        let caller = self.function(i + 1)?;
+        let return_address = self.raw[i + 1].address.wrapping_sub(self.bias(i + 1));
+        let site = call_site(&caller, self.address(i + 1), return_address, 0)?;
+        self.calls(i, &site, depth).then_some(())?;
+        let parameter = site.children(64).into_iter().find(|p| {
+            let location = p.attr(gimli::DW_AT_location).and_then(|v| v.exprloc_value());
+            location.and_then(|e| register(e, p)) == Some(wanted)
+        })?;
+        let value = [gimli::DW_AT_call_value, gimli::DW_AT_GNU_call_site_value]
+            .into_iter()
+            .find_map(|name| parameter.attr(name))?
+            .exprloc_value()?;
+        self.number(i + 1, &parameter, value, depth)
+    }
+
+    /// Whether a call goes to the function of a frame. That may have been reached by a jump instead,
+    /// from what was called.
+    fn calls(&self, i: usize, site: &Die<'_, 'b>, depth: usize) -> bool {
+        let Some(function) = self.function(i) else { return false };
+        let origin = site
+            .refers(gimli::DW_AT_call_origin)
+            .or_else(|| site.refers(gimli::DW_AT_abstract_origin));
+        if let Some(origin) = origin {
+            let is_same = |a: Option<String>, b: Option<String>| a.is_some() && a == b;
+            return origin.is(&function)
+                || match (origin.linkage_name(), function.linkage_name()) {
+                    (None, None) => is_same(origin.name(), function.name()),
+                    (a, b) => is_same(a, b),
+                };
+        }
+        let target = [gimli::DW_AT_call_target, gimli::DW_AT_GNU_call_site_target]
+            .into_iter()
+            .find_map(|name| site.attr(name)?.exprloc_value());
+        let start = function.address(gimli::DW_AT_low_pc);
+        let target = target.and_then(|e| self.number(i + 1, site, e, depth));
+        start.is_some_and(|start| target == Some(start.wrapping_add(self.bias(i))))
+    }
+
+    /// The number that an expression gives: an address stands for itself.
+    fn number(
+        &self,
+        i: usize,
+        die: &Die<'_, 'b>,
+        expression: Expression<Slice<'b>>,
+        depth: usize,
+    ) -> Option<u64> {
+        match self.evaluate(i, die, expression, depth)? {
+            Place::Memory(address) => Some(address),
+            place @ Place::Bytes(_) => {
+                let bytes = place.read(&self.process, 8).ok()?;
+                Some(u64::from_le_bytes(*bytes.first_chunk()?))
+            }
+            Place::Synthetic => None,
+        }
+    }
+}
+
+fn constant_place(value: &AttributeValue<Slice<'_>>) -> Option<Place> {
+    let block = match value {
+        AttributeValue::Block(b) | AttributeValue::String(b) => Some(b.slice()),
+        AttributeValue::Exprloc(e) => Some(e.0.slice()),
+        _ => None,
+    };
+    if let Some(block) = block {
+        return Some(Place::of(&block[..block.len().min(4096)]));
+    }
+    if let AttributeValue::Data16(n) = value {
+        return Some(Place::of(&n.to_le_bytes()));
+    }
+    let signed = value.sdata_value().map(|n| n as u64);
+    Some(Place::of(&value.udata_value().or(signed)?.to_le_bytes()))
+}
+
+/// Whether an expression needs the frame base, which need not be known for others.
+fn uses_frame_base(expression: Expression<Slice<'_>>, die: &Die<'_, '_>) -> bool {
+    let mut all = expression.operations(die.unit.unit.encoding());
+    (0..1000).map_while(|_| all.next().ok()?).any(|op| matches!(op, Operation::FrameOffset { .. }))
+}
+
+/// The register that an expression is no more than.
+fn register(expression: Expression<Slice<'_>>, die: &Die<'_, '_>) -> Option<u16> {
+    let mut all = expression.operations(die.unit.unit.encoding());
+    let first = all.next().ok()??;
+    match (first, all.next().ok()?) {
+        (Operation::Register { register }, None) => Some(register.0),
+        (Operation::RegisterOffset { register, offset: 0, .. }, None) => Some(register.0),
+        _ => None,
+    }
+}
+
+/// The call of a function that returns to an address.
+fn call_site<'u, 'b>(
+    block: &Die<'u, 'b>,
+    address: u64,
+    return_address: u64,
+    depth: usize,
+) -> Option<Die<'u, 'b>> {
+    for die in block.children(CHILDREN) {
+        match die.tag() {
+            gimli::DW_TAG_call_site | gimli::DW_TAG_GNU_call_site => {
+                let returns = die.address(gimli::DW_AT_call_return_pc);
+                if returns.or_else(|| die.address(gimli::DW_AT_low_pc)) == Some(return_address) {
+                    return Some(die);
+                }
+            }
+            gimli::DW_TAG_lexical_block | gimli::DW_TAG_inlined_subroutine
+                if depth < BLOCKS && die.has_code_at(address) =>
+            {
+                let found = call_site(&die, address, return_address, depth + 1);
+                if found.is_some() {
+                    return found;
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}

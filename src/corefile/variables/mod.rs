@@ -1,0 +1,106 @@
+//! Arguments and local variables of the innermost frames, where debug information says where they
+//! are.
+//!
+//! ```text
+//! frames --callers--> registers of each   --scope--> the variables that are visible there
+//!        --location (gimli), entry--> the place of each --shown, text--> what people read
+//! ```
+//!
+//! Debug information and memory are hostile: the numbers of entries, operations, elements and bytes
+//! are bounded, and so is how deep types are followed.
+
+mod callers;
+mod entry;
+mod location;
+mod members;
+mod registers;
+mod scope;
+mod shown;
+mod text;
+mod types;
+mod wishes;
+
+pub(crate) use wishes::Wishes;
+
+use super::debug_info::Die;
+use super::names::{ModuleNames, RawFrame};
+use super::notes::ThreadState;
+use super::process::Process;
+use super::results::Variable;
+use super::segments::Machine;
+use callers::Callers;
+use entry::Stack;
+use scope::Scope;
+use shown::Shown;
+
+/// Most variables of one frame.
+const VARIABLES: usize = 128;
+/// Most bytes that are shown of one variable, and of all.
+const ONE: usize = 2048;
+const ALL: usize = 1 << 20;
+
+/// The variables of a thread's frames, by the index of the frame among those that
+/// [`ModuleNames::describe`] gives for `raw`; `send` is called for each frame that has some.
+///
+/// # Errors
+/// Those of `send`.
+pub(super) fn of_thread<'b, E>(
+    (machine, thread, raw): (Machine, &ThreadState, &[RawFrame]),
+    names: &ModuleNames<'b>,
+    process: Process<'b>,
+    wishes: &Wishes,
+    send: &mut dyn FnMut(usize, Vec<Variable>) -> Result<(), E>,
+) -> Result<(), E> {
+    let callers = Callers { machine, process, modules: names.modules, binaries: names.binaries };
+    let states = callers.states(thread, raw, wishes.frames.saturating_add(1));
+    let stack = Stack { raw, states: &states, names, process };
+    let (mut index, mut left) = (0, ALL);
+    for (i, frame) in raw.iter().enumerate().take(states.len()) {
+        let Some(functions) = names.functions(frame) else {
+            index += names.describe(frame).len();
+            continue;
+        };
+        for die in &functions {
+            if index >= wishes.frames {
+                return Ok(());
+            }
+            let all = die.as_ref().map(|die| of_function(&stack, i, die, wishes, &mut left));
+            if let Some(all) = all.filter(|all| !all.is_empty()) {
+                send(index, all)?;
+            }
+            index += 1;
+        }
+    }
+    Ok(())
+}
+
+fn of_function<'b>(
+    stack: &Stack<'_, 'b>,
+    i: usize,
+    function: &Die<'_, 'b>,
+    wishes: &Wishes,
+    left: &mut usize,
+) -> Vec<Variable> {
+    let address = stack.address(i);
+    let shown = Shown::new(stack.process, wishes, function);
+    let mut all = Vec::new();
+    for found in Scope::of(function, address).variables {
+        if all.len() >= VARIABLES || *left == 0 {
+            break;
+        }
+        let Some(name) = found.die.name() else { continue };
+        let ty = found.die.type_of();
+        let value = match wishes.hides(&name) {
+            true => shown::HIDDEN.to_owned(),
+            false => shown.value(ty.as_ref(), stack.place(i, &found.die, 0), ONE.min(*left)),
+        };
+        *left = left.saturating_sub(value.len());
+        all.push(Variable {
+            name,
+            kind: types::name(ty.as_ref()),
+            value,
+            argument: found.is_argument,
+        });
+    }
+    all
+}

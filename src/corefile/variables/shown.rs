@@ -1,0 +1,522 @@
+//! How the value of a variable is written: as gdb does in C, C++ and Go, and with Rust's own marks
+//! in Rust.
+
+use super::location::{Missing, Place};
+use super::members;
+use super::wishes::Wishes;
+use super::{text, types};
+use crate::corefile::debug_info::Die;
+use crate::corefile::process::Process;
+use addr2line::gimli::{self, AttributeValue, DwAte};
+use std::fmt::Write as _;
+
+/// Stands for a value that has one of the hidden names.
+pub(super) const HIDDEN: &str = "<hidden>";
+/// Stands for contents that are not asked for.
+const CONTENTS: &str = "<contents not shown>";
+const OPTIMIZED_OUT: &str = "<optimized out>";
+/// How deep structures in structures are shown.
+const DEPTH: usize = 3;
+/// Most elements of an array, and most enumerators and variants of a type.
+const ELEMENTS: u64 = 32;
+const ENUMERATORS: usize = 4096;
+
+/// What differs between languages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// `{a = 1}`
+    C,
+    /// `Name {a: 1}`
+    Rust,
+}
+
+/// Writes values.
+pub(super) struct Shown<'s, 'b> {
+    process: Process<'b>,
+    wishes: &'s Wishes,
+    style: Style,
+    is_go: bool,
+}
+
+/// A text that is written up to a bound.
+struct Out {
+    text: String,
+    most: usize,
+}
+
+impl Out {
+    fn is_full(&self) -> bool {
+        self.text.len() >= self.most
+    }
+
+    fn add(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+}
+
+impl<'s, 'b> Shown<'s, 'b> {
+    /// For the variables of a function.
+    pub(super) fn new(process: Process<'b>, wishes: &'s Wishes, function: &Die<'_, '_>) -> Self {
+        let unit = function.unit.unit;
+        let root = unit.entries().next_dfs().ok().flatten().cloned();
+        let language = root.and_then(|root| root.attr_value(gimli::DW_AT_language));
+        let is = |lang| language == Some(AttributeValue::Language(lang));
+        let style = if is(gimli::DW_LANG_Rust) { Style::Rust } else { Style::C };
+        Shown { process, wishes, style, is_go: is(gimli::DW_LANG_Go) }
+    }
+
+    /// The value of a variable, in about `most` bytes; one without a place is optimized out.
+    pub(super) fn value(
+        &self,
+        ty: Option<&Die<'_, '_>>,
+        place: Option<Place>,
+        most: usize,
+    ) -> String {
+        let Some(place) = place else { return OPTIMIZED_OUT.to_owned() };
+        let mut out = Out { text: String::new(), most };
+        self.show(&mut out, ty, &place, 0);
+        if out.text.len() > most {
+            let end = (0..=most).rev().find(|i| out.text.is_char_boundary(*i)).unwrap_or(0);
+            out.text.truncate(end);
+            out.add("...");
+        }
+        out.text
+    }
+
+    fn show(&self, out: &mut Out, ty: Option<&Die<'_, '_>>, place: &Place, depth: usize) {
+        let Some(ty) = ty.and_then(types::peeled) else { return out.add("<unknown type>") };
+        if *place == Place::Synthetic {
+            return out.add("<synthetic pointer>");
+        }
+        if let Err(missing) = self.show_type(out, &ty, place, depth) {
+            match missing {
+                Missing::OptimizedOut => out.add(OPTIMIZED_OUT),
+                Missing::NotInCore(address) => {
+                    let _ = write!(out.text, "<not in the core: {address:#x}>");
+                }
+            }
+        }
+    }
+
+    fn show_type(
+        &self,
+        out: &mut Out,
+        ty: &Die<'_, '_>,
+        place: &Place,
+        depth: usize,
+    ) -> Result<(), Missing> {
+        match ty.tag() {
+            gimli::DW_TAG_base_type => {
+                let size = types::size(ty).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+                let bytes = place.read(&self.process, size.min(16))?;
+                out.add(&base(ty, &bytes).unwrap_or_else(|| "<unknown type>".into()));
+            }
+            gimli::DW_TAG_pointer_type => self.pointer(out, ty, place)?,
+            gimli::DW_TAG_reference_type | gimli::DW_TAG_rvalue_reference_type => {
+                let address = word(&place.read(&self.process, 8)?);
+                let _ = write!(out.text, "@{address:#x}");
+                if depth < DEPTH {
+                    out.add(": ");
+                    self.show(out, ty.type_of().as_ref(), &Place::Memory(address), depth + 1);
+                }
+            }
+            gimli::DW_TAG_structure_type | gimli::DW_TAG_class_type | gimli::DW_TAG_union_type => {
+                self.structure(out, ty, place, depth)?
+            }
+            gimli::DW_TAG_array_type => {
+                let dimensions = types::dimensions(ty);
+                let element = ty.type_of().ok_or(Missing::OptimizedOut)?;
+                self.array(out, &element, &dimensions, place, depth)?;
+            }
+            gimli::DW_TAG_enumeration_type => {
+                let number = members::unsigned(ty, place, &self.process);
+                let Some(number) = number else {
+                    place.read(&self.process, 1)?;
+                    return Err(Missing::OptimizedOut);
+                };
+                out.add(&enumerator(ty, number));
+            }
+            gimli::DW_TAG_ptr_to_member_type => {
+                let address = word(&place.read(&self.process, 8)?);
+                let _ = write!(out.text, "{address:#x}");
+            }
+            gimli::DW_TAG_unspecified_type => {
+                let is_null = ty.name().is_some_and(|n| n.contains("nullptr"));
+                out.add(if is_null { "0x0" } else { "<unspecified type>" });
+            }
+            _ => out.add("<unknown type>"),
+        }
+        Ok(())
+    }
+
+    fn pointer(&self, out: &mut Out, ty: &Die<'_, '_>, place: &Place) -> Result<(), Missing> {
+        let address = word(&place.read(&self.process, 8)?);
+        let _ = write!(out.text, "{address:#x}");
+        let Some(target) = ty.type_of().as_ref().and_then(types::peeled) else { return Ok(()) };
+        if target.tag() == gimli::DW_TAG_subroutine_type {
+            if let Some(symbol) = self.process.symbol(address) {
+                let _ = write!(out.text, " <{symbol}>");
+            }
+        } else if address != 0 && text::is_character(&target) {
+            let text = || text::terminated(&self.process, address);
+            let shown = if self.wishes.contents { text() } else { Some(CONTENTS.to_owned()) };
+            out.add(" ");
+            out.add(&shown.unwrap_or_else(|| format!("<not in the core: {address:#x}>")));
+        }
+        Ok(())
+    }
+
+    fn structure(
+        &self,
+        out: &mut Out,
+        ty: &Die<'_, '_>,
+        place: &Place,
+        depth: usize,
+    ) -> Result<(), Missing> {
+        if ty.has(gimli::DW_AT_declaration) {
+            out.add("<incomplete type>");
+            return Ok(());
+        }
+        if let Some((address, length)) = text::of_structure(ty, place, &self.process) {
+            let text = || text::counted(&self.process, address, length);
+            let shown = if self.wishes.contents { text() } else { Some(CONTENTS.to_owned()) };
+            out.add(&shown.unwrap_or_else(|| format!("<not in the core: {address:#x}>")));
+            return Ok(());
+        }
+        if let Some(sequence) = self.sequence(ty, place) {
+            return self.elements_behind(out, &sequence, depth);
+        }
+        if depth >= DEPTH {
+            out.add("{...}");
+            return Ok(());
+        }
+        let parts = ty.children(ENUMERATORS);
+        if let Some(part) = parts.iter().find(|d| d.tag() == gimli::DW_TAG_variant_part) {
+            return self.variant(out, part, place, depth);
+        }
+        let all = members::of(ty);
+        let names: Vec<Option<String>> = all.iter().map(Die::name).collect();
+        let is_tuple = self.style == Style::Rust
+            && names.iter().all(|n| n.as_deref().is_some_and(|n| n.starts_with("__")));
+        if self.style == Style::Rust {
+            let name = ty.name().filter(|name| !name.starts_with('('));
+            let name = name.as_deref().map_or("", |n| n.split('<').next().unwrap_or(n));
+            out.add(name);
+            if is_tuple && all.is_empty() {
+                return Ok(());
+            }
+            out.add(if name.is_empty() || is_tuple { "" } else { " " });
+        }
+        let (open, is, close) = match (self.style, is_tuple) {
+            (Style::Rust, true) => ("(", "", ")"),
+            (Style::Rust, false) => ("{", ": ", "}"),
+            (Style::C, _) => ("{", " = ", "}"),
+        };
+        out.add(open);
+        for (i, (member, name)) in all.iter().zip(&names).enumerate() {
+            if i > 0 {
+                out.add(", ");
+            }
+            if out.is_full() {
+                out.add("...");
+                break;
+            }
+            let of = member.type_of();
+            match (name, member.tag() == gimli::DW_TAG_inheritance) {
+                (_, true) => {
+                    let _ = write!(out.text, "<{}> = ", types::name(of.as_ref()));
+                }
+                (Some(name), _) if !is_tuple => {
+                    let _ = write!(out.text, "{name}{is}");
+                }
+                _ => {}
+            }
+            if name.as_ref().is_some_and(|name| self.wishes.hides(name)) {
+                out.add(HIDDEN);
+            } else if let Some(bits) = members::bits(member, place, &self.process) {
+                let boolean = of.as_ref().and_then(types::peeled).filter(is_boolean);
+                match (bits?, boolean) {
+                    (n, Some(_)) => out.add(if n == 0 { "false" } else { "true" }),
+                    (n, None) => out.add(&n.to_string()),
+                }
+            } else if let Some(offset) = members::offset(member) {
+                self.show(out, of.as_ref(), &place.part(offset), depth + 1);
+            } else {
+                out.add("<virtual base>");
+            }
+        }
+        out.add(close);
+        Ok(())
+    }
+
+    /// A variant of an enumeration of Rust's.
+    fn variant(
+        &self,
+        out: &mut Out,
+        part: &Die<'_, '_>,
+        place: &Place,
+        depth: usize,
+    ) -> Result<(), Missing> {
+        let variants = part.children(ENUMERATORS);
+        let discriminant = part.refers(gimli::DW_AT_discr);
+        let number = match &discriminant {
+            Some(member) => {
+                let at = place.part(members::offset(member).unwrap_or(0));
+                let ty = member.type_of().ok_or(Missing::OptimizedOut)?;
+                let size = types::size(&ty).unwrap_or(0).min(8);
+                at.read(&self.process, size as usize)?;
+                members::unsigned(&ty, &at, &self.process).map(|n| (n, size))
+            }
+            None => None,
+        };
+        let is_it = |variant: &&Die<'_, '_>| {
+            let value = variant.number(gimli::DW_AT_discr_value);
+            number.zip(value).is_some_and(|((n, size), value)| n == masked(value, size))
+        };
+        let of_variants = || variants.iter().filter(|d| d.tag() == gimli::DW_TAG_variant);
+        let chosen = of_variants()
+            .find(is_it)
+            .or_else(|| of_variants().find(|d| !d.has(gimli::DW_AT_discr_value)));
+        let member = chosen.and_then(|variant| members::of(variant).into_iter().next());
+        let Some(member) = member else {
+            out.add("<unknown variant>");
+            return Ok(());
+        };
+        let at = place.part(members::offset(&member).unwrap_or(0));
+        self.show(out, member.type_of().as_ref(), &at, depth + 1);
+        Ok(())
+    }
+
+    /// The elements that a structure points to.
+    fn sequence<'u, 'd>(&self, ty: &Die<'u, 'd>, place: &Place) -> Option<Sequence<'u, 'd>> {
+        let name = ty.name()?;
+        let number =
+            |(ty, place): (Die<'_, '_>, Place)| members::unsigned(&ty, &place, &self.process);
+        if self.is_go && name.starts_with("[]") {
+            let (array, at) = members::named(ty, place, "array")?;
+            let length = number(members::named(ty, place, "len")?)?;
+            let address = number((array.clone(), at))?;
+            return Some(Sequence { element: array.type_of()?, address, length });
+        }
+        if name.starts_with("vector<") && self.style == Style::C {
+            let (start, at) = members::named(ty, place, "_M_start")?;
+            let end = number(members::named(ty, place, "_M_finish")?)?;
+            let (address, element) = (number((start.clone(), at))?, start.type_of()?);
+            let size = types::size(&element).filter(|n| *n > 0)?;
+            let length = end.checked_sub(address)? / size;
+            return Some(Sequence { element, address, length });
+        }
+        if self.style != Style::Rust {
+            return None;
+        }
+        if name.starts_with("&[") || name.starts_with("&mut [") {
+            let (array, at) = members::named(ty, place, "data_ptr")?;
+            let length = number(members::named(ty, place, "length")?)?;
+            let address = number((array.clone(), at))?;
+            return Some(Sequence { element: array.type_of()?, address, length });
+        }
+        if name.starts_with("Vec<") {
+            let (array, at) = members::pointer(ty, place)?;
+            let length = number(members::named(ty, place, "len")?)?;
+            let is_element = |d: &Die<'_, '_>| {
+                d.tag() == gimli::DW_TAG_template_type_parameter && d.name().as_deref() == Some("T")
+            };
+            let element = ty.children(64).into_iter().find(is_element)?.type_of()?;
+            let address = number((array, at))?;
+            return Some(Sequence { element, address, length });
+        }
+        None
+    }
+
+    fn elements_behind(
+        &self,
+        out: &mut Out,
+        sequence: &Sequence<'_, '_>,
+        depth: usize,
+    ) -> Result<(), Missing> {
+        let _ = write!(out.text, "{} elements ", sequence.length);
+        if !self.wishes.contents {
+            out.add(CONTENTS);
+            return Ok(());
+        }
+        let place = Place::Memory(sequence.address);
+        self.array(out, &sequence.element, &[Some(sequence.length)], &place, depth)
+    }
+
+    fn array(
+        &self,
+        out: &mut Out,
+        element: &Die<'_, '_>,
+        dimensions: &[Option<u64>],
+        place: &Place,
+        depth: usize,
+    ) -> Result<(), Missing> {
+        let Some((count, inner)) = dimensions.split_first() else {
+            self.show(out, Some(element), place, depth + 1);
+            return Ok(());
+        };
+        let Some(count) = *count else {
+            out.add("<variable length>");
+            return Ok(());
+        };
+        let size = types::size(element);
+        let size = inner.iter().try_fold(size.unwrap_or(0), |all, n| all.checked_mul((*n)?));
+        let Some(size) = size.filter(|size| *size > 0 || count == 0) else {
+            out.add("<unknown type>");
+            return Ok(());
+        };
+        let is_text = inner.is_empty()
+            && !self.is_go
+            && types::peeled(element).is_some_and(|ty| text::is_character(&ty));
+        if is_text {
+            if !self.wishes.contents {
+                out.add(CONTENTS);
+                return Ok(());
+            }
+            let size = usize::try_from(count).unwrap_or(usize::MAX).min(text::LONGEST + 1);
+            out.add(&text::in_array(&place.read(&self.process, size)?));
+            return Ok(());
+        }
+        let (open, close) = if self.style == Style::Rust { ("[", "]") } else { ("{", "}") };
+        if depth > DEPTH {
+            let _ = write!(out.text, "{open}...{close}");
+            return Ok(());
+        }
+        out.add(open);
+        for i in 0..count {
+            if i > 0 {
+                out.add(", ");
+            }
+            if i == ELEMENTS || out.is_full() {
+                out.add("...");
+                break;
+            }
+            self.array(out, element, inner, &place.part(i.saturating_mul(size)), depth)?;
+        }
+        out.add(close);
+        Ok(())
+    }
+}
+
+/// Elements that lie one after the other.
+struct Sequence<'u, 'b> {
+    element: Die<'u, 'b>,
+    address: u64,
+    length: u64,
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b))
+}
+
+fn masked(value: u64, size: u64) -> u64 {
+    if size >= 8 { value } else { value & ((1 << (8 * size)) - 1) }
+}
+
+fn encoding(ty: &Die<'_, '_>) -> Option<DwAte> {
+    match ty.attr(gimli::DW_AT_encoding)? {
+        AttributeValue::Encoding(encoding) => Some(encoding),
+        _ => None,
+    }
+}
+
+fn is_boolean(ty: &Die<'_, '_>) -> bool {
+    encoding(ty) == Some(gimli::DW_ATE_boolean)
+}
+
+/// A number, a character, or true or false.
+fn base(ty: &Die<'_, '_>, bytes: &[u8]) -> Option<String> {
+    let encoding = encoding(ty)?;
+    if bytes.is_empty() {
+        // Rust's `()`.
+        return Some("()".to_owned());
+    }
+    let mut all = [0; 16];
+    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    let unsigned = u128::from_le_bytes(all);
+    let bits = 8 * bytes.len();
+    let signed = ((unsigned << (128 - bits)) as i128) >> (128 - bits);
+    Some(match encoding {
+        gimli::DW_ATE_boolean => match unsigned {
+            0 => "false".into(),
+            1 => "true".into(),
+            n => n.to_string(),
+        },
+        gimli::DW_ATE_float => float(bytes)?,
+        gimli::DW_ATE_signed_char => format!("{signed} {}", character(unsigned)),
+        gimli::DW_ATE_unsigned_char => format!("{unsigned} {}", character(unsigned)),
+        gimli::DW_ATE_UTF => match char::from_u32(unsigned as u32).filter(|c| !c.is_control()) {
+            Some(c) => format!("{unsigned} '{c}'"),
+            None => unsigned.to_string(),
+        },
+        gimli::DW_ATE_signed => signed.to_string(),
+        gimli::DW_ATE_unsigned => unsigned.to_string(),
+        gimli::DW_ATE_address => format!("{unsigned:#x}"),
+        gimli::DW_ATE_complex_float => {
+            let (real, imaginary) = bytes.split_at(bytes.len() / 2);
+            format!("{} + {}i", float(real)?, float(imaginary)?)
+        }
+        _ => format!("{unsigned:#x}"),
+    })
+}
+
+fn float(bytes: &[u8]) -> Option<String> {
+    let text = match bytes.len() {
+        4 => format!("{:?}", f32::from_le_bytes(*bytes.first_chunk()?)),
+        8 => format!("{:?}", f64::from_le_bytes(*bytes.first_chunk()?)),
+        16 => {
+            // The x87 format: 64 bits of mantissa with its first bit, 15 of exponent, and a sign.
+            let mantissa = u64::from_le_bytes(*bytes.first_chunk()?);
+            let top = u16::from_le_bytes([bytes[8], bytes[9]]);
+            let exponent = i32::from(top & 0x7fff) - 16383 - 63;
+            let value = (mantissa as f64) * 2f64.powi(exponent);
+            format!("{:?}", if top >> 15 == 1 { -value } else { value })
+        }
+        _ => return None,
+    };
+    Some(text.strip_suffix(".0").map_or(text.clone(), str::to_owned))
+}
+
+/// A character in quotes, as C writes it.
+fn character(code: u128) -> String {
+    match u32::try_from(code).ok().and_then(char::from_u32) {
+        Some('\'') => "'\\''".into(),
+        Some('\\') => "'\\\\'".into(),
+        Some('\n') => "'\\n'".into(),
+        Some('\t') => "'\\t'".into(),
+        Some('\r') => "'\\r'".into(),
+        Some(c) if code < 0x7f && !c.is_control() || code >= 0x100 && !c.is_control() => {
+            format!("'{c}'")
+        }
+        _ => format!("'\\{code:03o}'"),
+    }
+}
+
+/// The name of a number in an enumeration; several, where its values are bits.
+fn enumerator(ty: &Die<'_, '_>, number: u64) -> String {
+    let size = types::size(ty).unwrap_or(8).min(8);
+    let all: Vec<(String, u64)> = ty
+        .children(ENUMERATORS)
+        .into_iter()
+        .filter(|d| d.tag() == gimli::DW_TAG_enumerator)
+        .filter_map(|d| Some((d.name()?, masked(d.number(gimli::DW_AT_const_value)?, size))))
+        .collect();
+    let scope = ty.name().filter(|_| ty.has(gimli::DW_AT_enum_class));
+    let scope = scope.map_or_else(String::new, |name| name + "::");
+    if let Some((name, _)) = all.iter().find(|(_, value)| *value == number) {
+        return scope + name;
+    }
+    let (mut rest, mut names) = (number, Vec::new());
+    for (name, value) in &all {
+        if value.is_power_of_two() && rest & value != 0 {
+            names.push(scope.clone() + name);
+            rest &= !value;
+        }
+    }
+    match (names.is_empty(), rest) {
+        (false, 0) if all.iter().all(|(_, v)| *v == 0 || v.is_power_of_two()) => {
+            format!("({})", names.join(" | "))
+        }
+        _ => number.to_string(),
+    }
+}

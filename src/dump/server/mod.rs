@@ -1,0 +1,168 @@
+//! The server of the kernel's coredump socket. For each crash it forks a process, which goes the
+//! way of the pipe helper from [`Crash`] on, and is as far from every other one.
+//!
+//! The server itself reads nothing of who connects but what the kernel says: whether it has crashed
+//! and which group it counts with. It never waits for anybody.
+
+mod queue;
+
+use super::crash::arguments::Crash;
+use super::crash::connection::Peer;
+use super::dispatched;
+use crate::report;
+use crate::sys::signals::{self, Signals, Told};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, file, limit, process, socket};
+use anyhow::{Context, Result};
+use queue::Queue;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+/// Connections that may wait in this process. Beyond that they wait in the kernel.
+const HELD: usize = 8192;
+
+/// How often the children that have ended are looked for, should a signal have been lost.
+const TICK: Duration = Duration::from_secs(10);
+
+/// A connection whose crash waits to be served.
+type Connection = (OwnedFd, Peer);
+
+/// Why the server has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was told to end.
+    End,
+    /// It was told to begin anew, as the program that is installed now.
+    Again,
+}
+
+/// The server.
+pub struct Server {
+    listener: UnixListener,
+    signals: Signals,
+    queue: Queue<Connection>,
+}
+
+impl Server {
+    /// Prepares for serving the crashes that come to `listener`. `accepted`: connections that came
+    /// already.
+    ///
+    /// # Errors
+    /// A system call failed.
+    pub fn new(listener: UnixListener, accepted: Vec<OwnedFd>) -> Result<Self> {
+        process::not_dumpable()?;
+        file::set_umask(0);
+        file::change_dir(file::open_dir("/".as_ref())?)?;
+        listener.set_nonblocking(true).context("fcntl(O_NONBLOCK)")?;
+        limit::raise_files();
+        let mut server = Server { listener, signals: Signals::take()?, queue: Queue::new() };
+        accepted.into_iter().for_each(|connection| server.arrived(connection));
+        Ok(server)
+    }
+
+    /// Serves until it is told otherwise.
+    ///
+    /// # Errors
+    /// The socket cannot be waited for.
+    pub fn run(&mut self) -> Result<Ending> {
+        loop {
+            while let Some(told) = self.signals.next() {
+                match told {
+                    Told::Child => {}
+                    Told::End => return Ok(Ending::End),
+                    Told::Again => return Ok(Ending::Again),
+                }
+            }
+            self.step(TICK)?;
+        }
+    }
+
+    /// Serves what still comes, now that the kernel sends further crashes elsewhere: until nothing
+    /// came for `quiet`, but not longer than `most`.
+    ///
+    /// # Errors
+    /// The socket cannot be waited for.
+    pub fn drain(&mut self, quiet: Duration, most: Duration) -> Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < most {
+            while self.signals.next().is_some() {}
+            if !self.step(quiet)? && self.queue.waiting() == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a new program goes on with: the socket that listens first, then the connections.
+    pub fn into_descriptors(self) -> Vec<OwnedFd> {
+        let waiting = self.queue.into_waiting().map(|(connection, _)| connection);
+        std::iter::once(self.listener.into()).chain(waiting).collect()
+    }
+
+    /// Waits for something to happen, and deals with it. Returns whether a connection came.
+    fn step(&mut self, time: Duration) -> Result<bool> {
+        let is_full = self.queue.waiting() >= HELD;
+        let nothing: BorrowedFd<'_> = self.signals.as_fd();
+        let comes = if is_full { nothing } else { self.listener.as_fd() };
+        descriptor::wait_readable_either([comes, self.signals.as_fd()], time)?;
+        while let Some(process) = child::reap() {
+            self.queue.ended(process);
+        }
+        let mut came = false;
+        while self.queue.waiting() < HELD
+            && let Ok((connection, _)) = self.listener.accept()
+        {
+            came = true;
+            self.arrived(connection.into());
+        }
+        while let Some((group, connection)) = self.queue.next() {
+            match self.begin(connection) {
+                Ok(process) => self.queue.begun(process, group),
+                Err(e) => log::error!("a crash is lost: {e:#}"),
+            }
+        }
+        Ok(came)
+    }
+
+    /// A connection that is no crash's ends here.
+    fn arrived(&mut self, connection: OwnedFd) {
+        match Peer::of(&connection) {
+            Ok(peer) => self.queue.add(peer.group, (connection, peer)),
+            Err(e) => log::debug!("{e:#}"),
+        }
+    }
+
+    /// Starts the process that serves a crash.
+    fn begin(&self, (connection, peer): Connection) -> Result<i32> {
+        let child = child::fork(|| {
+            report::last_words(1);
+            match become_helper(connection, peer) {
+                Ok(()) => 0,
+                Err(e) => {
+                    log::error!("handle: {e:#}");
+                    1
+                }
+            }
+        })?;
+        Ok(child.id().as_raw_nonzero().get())
+    }
+}
+
+/// In the child: is as the kernel's pipe helper from here on.
+fn become_helper(connection: OwnedFd, peer: Peer) -> Result<()> {
+    process::set_name(c"oci-crash");
+    signals::give_back()?;
+    descriptor::replace_stdin(&connection);
+    drop(connection);
+    descriptor::close_all_but(&[peer.as_fd()])?;
+    limit::as_helper()?;
+    match Crash::from_connection(descriptor::stdin(), peer.as_helper()?)? {
+        Some(crash) => dispatched(crash),
+        None => Ok(()),
+    }
+}
+
+/// Whether somebody serves the socket at `path`: it ends our connection, since we have not crashed.
+#[must_use]
+pub fn is_served(path: &std::path::Path, time: Duration) -> bool {
+    socket::is_answered(path, time)
+}
