@@ -150,13 +150,15 @@ pub struct Config {
     /// there and empty: the first process, any process, or none.
     pub termination_log: TerminationLog,
     /// After a crash, when the process is gone, read its core once: the record, the journal and the
-    /// termination log then name the function that crashed. Not for compressed cores.
+    /// termination log then name the function that crashed.
     pub summary: bool,
     /// Globs of names (`*`, `?`, in any case): `info --full` and `report --full` do not show the
     /// values of variables and members that are called so.
     pub hide: Vec<String>,
     /// The executables and libraries that are kept with their cores.
     pub binaries: Binaries,
+    /// The servers of debug information, and what is kept of their answers.
+    pub debuginfod: Debuginfod,
     /// What may stay in the store. The rules are applied from time to time.
     pub vacuum: Vacuum,
     /// Whether and how `oci-coredump-ship` uploads crashes. Its other keys are that program's.
@@ -191,13 +193,47 @@ impl Default for Binaries {
     }
 }
 
+/// `[debuginfod]`: servers that have debug information and executables by build-id. They learn which
+/// programs crash, so they are asked only if this or `--debuginfod` says so ([stack.md](stack.md)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Debuginfod {
+    /// `info`, `report`, `debug` and `export` ask without `--debuginfod` too.
+    pub enabled: bool,
+    /// The servers, such as `["https://debuginfod.debian.net"]`, where the environment has no
+    /// `DEBUGINFOD_URLS`. They are asked one after the other.
+    pub urls: Vec<String>,
+    /// Most bytes of one file; a larger file is not fetched.
+    pub max_file: Limit,
+    /// Most bytes of all files that are kept. Those that were needed longest ago go first.
+    pub max_total: Limit,
+    /// How long a file is kept that nobody needs, such as `7d`.
+    #[serde(deserialize_with = "some_age")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub max_unused: Option<u64>,
+}
+
+impl Default for Debuginfod {
+    fn default() -> Self {
+        Debuginfod {
+            enabled: false,
+            urls: Vec::new(),
+            max_file: Limit::Finite(2 << 30),
+            max_total: Limit::Finite(4 << 30),
+            max_unused: Some(7 * 86400),
+        }
+    }
+}
+
 /// `[vacuum]`: the rules of `oci-coredump vacuum`, which the program also applies by itself after
 /// crashes and when containers end. Without a rule, only binaries that no core needs are removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Vacuum {
-    /// Most bytes on disk of the cores in the store and the binaries together.
+    /// Most bytes on disk of the cores in the store, the binaries, and what debuginfod servers gave,
+    /// which goes first.
     pub max_size: Limit,
     /// Greatest age of a crash, such as `30d`, `2 weeks` or `12h`; a day has 24 hours.
     #[serde(deserialize_with = "some_age")]
@@ -283,6 +319,7 @@ impl Default for Config {
             summary: true,
             hide: HIDE.map(str::to_owned).to_vec(),
             binaries: Binaries::default(),
+            debuginfod: Debuginfod::default(),
             vacuum: Vacuum::default(),
             upload: Upload::default(),
             runtime: None,

@@ -16,12 +16,13 @@ use crate::sys::proc::{self, Status};
 use crate::sysctl::Saved;
 use crate::{dump, elf, engine, hook};
 use std::collections::BTreeSet;
+use std::io::Read;
 
 /// A name, and the function that reads the bytes and asserts its invariants.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// All targets, by the names that `fuzz/run.sh` takes.
-pub const TARGETS: [FuzzTarget; 16] = [
+pub const TARGETS: [FuzzTarget; 18] = [
     ("state", hook::invariants::state),
     ("bundle", hook::invariants::bundle),
     ("annotations", annotations),
@@ -39,7 +40,27 @@ pub const TARGETS: [FuzzTarget; 16] = [
     ("identity", identity),
     ("symbols", symbols),
     ("variables", variables),
+    ("compressed", compressed),
 ];
+
+/// A compressed core: what is read of it anywhere is what a decompressor of the whole reads there.
+fn compressed(file: &[u8]) {
+    const MOST: u64 = 1 << 20;
+    let file = file.to_vec();
+    let Ok(core) = corefile::Compressed::of(&file) else { return };
+    let mut whole = Vec::new();
+    let decoder = zstd::stream::read::Decoder::new(&file[..]);
+    let read = decoder.and_then(|from| from.take(MOST).read_to_end(&mut whole));
+    if read.is_ok() && (whole.len() as u64) < MOST {
+        assert_eq!(elf::Source::size(&core), whole.len() as u64);
+        for offset in [0, 1, whole.len() / 2, whole.len()] {
+            let mut part = vec![0; 1 << 12];
+            let n = elf::Source::read_at(&core, offset as u64, &mut part);
+            assert!(whole.get(offset..).is_none_or(|rest| rest.starts_with(&part[..n])));
+        }
+    }
+    let _ = overview(&core);
+}
 
 /// Annotations: a line `key=value` for each; `;` stands for a newline in a value.
 fn annotations(text: &[u8]) {

@@ -6,12 +6,14 @@
 //!   records/<time>-<pid>-<id>.jsonl
 //!   binaries/<id>-<hash>    0600 root: executables and libraries of the cores
 //!   binaries/by/<account>/  links to the binaries that count for an account
+//!   debuginfod/             0700 root: files that debuginfod servers gave
 //!   engines/<engine>.json   what `install ENGINE` changed
 //!   sysctl.json             the sysctls as they were before, with a copy
 //! ```
 
 pub(crate) mod binaries;
 pub(crate) mod binaries_budget;
+pub(crate) mod fetched;
 mod records;
 pub(crate) mod tree;
 pub(crate) mod uploads;
@@ -23,10 +25,14 @@ pub(crate) use records::{RecordFile, Records};
 use crate::config::Config;
 use crate::sys::{Errno, file, resolve, user};
 use anyhow::{Context, Result, ensure};
+use fetched::Fetched;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+/// Name of the directory of what debuginfod servers gave.
+const FETCHED: &str = "debuginfod";
 
 /// Mode of the directories that are made for cores: everyone in the container may add files, and no
 /// one may remove another's.
@@ -115,7 +121,10 @@ impl Store {
         if let (Some(binaries), 0) = (self.existing_binaries(), records) {
             binaries.clear()?;
         }
-        for name in ["containers", "records", "binaries"] {
+        for fetched in self.existing_fetched().iter() {
+            fetched.all()?.iter().try_for_each(|file| fetched.remove(&file.name))?;
+        }
+        for name in ["containers", "records", "binaries", FETCHED] {
             file::remove_empty_dir(&self.dir, name.as_ref())?;
         }
         if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) {
@@ -132,7 +141,7 @@ impl Store {
     /// Names what cannot be removed.
     pub(crate) fn purge(path: &Path) -> Result<bool> {
         let Ok(dir) = file::open_dir(path) else { return Ok(false) };
-        for name in ["containers", "records", "binaries", "engines"] {
+        for name in ["containers", "records", "binaries", FETCHED, "engines"] {
             match std::fs::remove_dir_all(path.join(name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(e).with_context(|| format!("remove {}/{name}", path.display()));
@@ -198,6 +207,16 @@ impl Store {
     /// Opens the directory of the kept binaries if it exists.
     pub(crate) fn existing_binaries(&self) -> Option<binaries::KeptBinaries> {
         file::open_subdir(&self.dir, "binaries".as_ref()).ok().map(binaries::KeptBinaries::new)
+    }
+
+    /// Opens the directory of what debuginfod servers gave, making it if it does not exist.
+    pub(crate) fn fetched(&self) -> Result<Fetched> {
+        Fetched::open(&self.path.join(FETCHED))
+    }
+
+    /// Opens the directory of what debuginfod servers gave if it exists.
+    pub(crate) fn existing_fetched(&self) -> Option<Fetched> {
+        Fetched::look(&self.path.join(FETCHED))
     }
 
     /// The directory of the store, which holds the saved sysctls.

@@ -6,6 +6,7 @@
 //! /run/user/<uid>/oci-coredump              0700    as root's /run/oci-coredump
 //! /tmp/podman-run-<uid>/oci-coredump        0700    the same, of a user without a session
 //! ~/.local/share/oci-coredump               0700    as root's /var/lib/oci-coredump
+//! ~/.cache/oci-coredump/debuginfod          0700    what debuginfod servers gave
 //! ```
 //!
 //! The dispatcher, as root, reads them only for a process in that user's own namespaces
@@ -90,8 +91,6 @@ pub(crate) fn is_of(stat: &Stat, uid: u32) -> bool {
 
 /// The store of the user `uid`, who runs this program and is not root.
 pub(crate) fn own_store(uid: u32) -> Result<PathBuf> {
-    let variable =
-        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let data = variable("XDG_DATA_HOME").or_else(|| Some(variable("HOME")?.join(".local/share")));
     match data {
         Some(data) => Ok(data.join(NAME)),
@@ -101,6 +100,18 @@ pub(crate) fn own_store(uid: u32) -> Result<PathBuf> {
             Ok(make_run_dir(uid).context("neither XDG_DATA_HOME nor HOME is set")?.join("store"))
         }
     }
+}
+
+/// Where the user who runs this program, and is not root, keeps what debuginfod servers gave;
+/// `None` without XDG_CACHE_HOME and HOME.
+pub(crate) fn own_fetched() -> Option<PathBuf> {
+    let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
+    Some(cache.join(NAME).join("debuginfod"))
+}
+
+/// An absolute path in the environment.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
 /// Adapts the configuration to the user who runs this program: one other than root has a store of

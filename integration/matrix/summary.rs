@@ -7,7 +7,7 @@ use support::host::STORE;
 use support::runtime::{Kind, Runtime};
 use support::scene::{ECI, ECI_PATTERN, bundle, crash, host, product};
 
-support::per_runtime!(the_same_crash_has_the_same_hash);
+support::per_runtime!(the_same_crash_has_the_same_hash, a_compressed_core_has_a_summary);
 
 fn the_same_crash_has_the_same_hash(kind: Kind) {
     let host = host();
@@ -43,5 +43,30 @@ fn the_same_crash_has_the_same_hash(kind: Kind) {
     assert_eq!(record("segv").get("stack"), None);
     host.configure("");
     container.remove();
+    std::fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
+}
+
+/// A compressed core is read frame by frame: its summary is that of the plain one.
+fn a_compressed_core_has_a_summary(kind: Kind) {
+    let host = host();
+    let runtime = Runtime::new(kind);
+    let summary = |name: &str, compress: bool| -> (Value, Value) {
+        let id = format!("{name}-{}", kind.name());
+        let mut bundle = bundle();
+        bundle.annotation(ECI, ECI_PATTERN);
+        if compress {
+            bundle.annotation("oci-coredump/compress", "zstd");
+        }
+        let container = runtime.start(&bundle, &id);
+        let (pid, _) = crash(|script| container.sh(script), "segv");
+        host.settle();
+        let records = host.records_of(&id);
+        let record = records.into_iter().find(|record| record["pid"] == pid).expect("a record");
+        container.remove();
+        (record["stack"].clone(), record["stack_hash"].clone())
+    };
+    let (plain, packed) = (summary("plain", false), summary("packed", true));
+    assert!(plain.0.as_array().is_some_and(|stack| stack.len() > 1), "{plain:?}");
+    assert_eq!(plain, packed);
     std::fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
 }

@@ -13,6 +13,7 @@ mod by_s3;
 mod cat;
 mod config;
 mod credentials;
+mod debuginfod;
 mod key;
 mod log_line;
 mod record;
@@ -67,7 +68,15 @@ enum Verb {
         /// Its URL: s3://BUCKET/..., as `list --json` and messages have it.
         url: String,
     },
+    /// Write what a debuginfod server has of a build-id to stdout.
+    ///
+    /// `oci-coredump --debuginfod` starts this, without rights. The exit status is 3 if the server
+    /// does not have it.
+    FetchDebuginfo(debuginfod::Args),
 }
+
+/// Exit status where a server does not have what is asked for.
+const NOT_THERE: u8 = 3;
 
 fn node(given: Option<String>) -> String {
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
@@ -75,7 +84,7 @@ fn node(given: Option<String>) -> String {
     name.unwrap_or_default().trim().to_owned()
 }
 
-fn start(cli: Cli) -> Result<()> {
+fn start(cli: Cli) -> Result<ExitCode> {
     // What is written as files, cores above all, is for this user only.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // The only provider of cryptography that is built in.
@@ -85,20 +94,25 @@ fn start(cli: Cli) -> Result<()> {
         .max_blocking_threads(2)
         .build()
         .context("start")?;
+    let mut out = std::io::stdout().lock();
+    if let Verb::FetchDebuginfo(args) = &cli.verb {
+        let is_there = runtime.block_on(debuginfod::fetch(args, &mut out))?;
+        return Ok(if is_there { ExitCode::SUCCESS } else { ExitCode::from(NOT_THERE) });
+    }
     let config = Config::load(&cli.config)?;
     match cli.verb {
-        Verb::Run { once, node: name } => runtime.block_on(run::run(config, node(name), once)),
-        Verb::Cat { url } => {
-            runtime.block_on(cat::cat(&config, &url, &mut std::io::stdout().lock()))
-        }
+        Verb::Run { once, node: name } => runtime.block_on(run::run(config, node(name), once))?,
+        Verb::Cat { url } => runtime.block_on(cat::cat(&config, &url, &mut out))?,
+        Verb::FetchDebuginfo(_) => {}
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_line::init(cli.verbose);
     match start(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             log::error!("{}", upload::told(&e));
             ExitCode::FAILURE

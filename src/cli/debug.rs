@@ -7,6 +7,7 @@
 //! that no other process has.
 
 use super::bundle::CrashBundle;
+use super::debuginfod::Debuginfod;
 use super::private::Private;
 use super::programs::{self, SEARCH};
 use super::selection::{MATCH, Which};
@@ -54,10 +55,8 @@ pub(super) struct Debugger {
     /// it do is then done as root.
     #[arg(long)]
     pub as_root: bool,
-    /// Let the debugger fetch missing debug information from the servers in DEBUGINFOD_URLS,
-    /// which then learn which programs crash.
-    #[arg(long)]
-    pub debuginfod: bool,
+    #[command(flatten)]
+    pub debuginfod: Debuginfod,
 }
 
 impl Debugger {
@@ -90,7 +89,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         CrashSource::Packed(packed) => return run_packed(packed, debugger),
         CrashSource::Records(chosen, query) => (chosen, query),
     };
-    let mut bundle = CrashBundle::collect(subject::open(&chosen, &query, &args.from)?)?;
+    let mut bundle =
+        CrashBundle::collect(subject::open(&chosen, &query, &args.from, debugger.debuginfod)?)?;
     for path in &bundle.lacking {
         log::warn!("debug: {path:?}: the file that was mapped is not found, going on without it");
     }
@@ -165,7 +165,9 @@ fn command(at: &Path, home: &Path, debugger: &Debugger) -> Result<Command> {
     {
         command.env(name, home);
     }
-    if let Some(urls) = std::env::var_os("DEBUGINFOD_URLS").filter(|_| debugger.debuginfod) {
+    if let Some(urls) =
+        std::env::var_os("DEBUGINFOD_URLS").filter(|_| debugger.debuginfod.debuginfod)
+    {
         command.env("DEBUGINFOD_URLS", urls);
     }
     let has_exe = std::fs::symlink_metadata(at.join("exe")).is_ok();
@@ -177,7 +179,7 @@ fn command(at: &Path, home: &Path, debugger: &Debugger) -> Result<Command> {
         for setting in [
             "target.load-cwd-lldbinit false".to_owned(),
             "target.load-script-from-symbol-file false".to_owned(),
-            format!("symbols.enable-external-lookup {}", debugger.debuginfod),
+            format!("symbols.enable-external-lookup {}", debugger.debuginfod.debuginfod),
             format!("target.exec-search-paths {:?}", at("lib")),
             format!("target.debug-file-search-paths {:?}", at("debug")),
         ] {
@@ -194,7 +196,10 @@ fn command(at: &Path, home: &Path, debugger: &Debugger) -> Result<Command> {
             "set auto-load off".to_owned(),
             // An empty path would mean the default again.
             "set auto-load safe-path /dev/null/none".to_owned(),
-            format!("set debuginfod enabled {}", if debugger.debuginfod { "on" } else { "off" }),
+            format!(
+                "set debuginfod enabled {}",
+                if debugger.debuginfod.debuginfod { "on" } else { "off" }
+            ),
             "set history save off".to_owned(),
             // The paths made here consist of plain characters, so that nothing needs quoting.
             format!("set sysroot {}", at("root")),

@@ -3,6 +3,7 @@
 use super::announced::Announced;
 use super::archive::Archive;
 use super::bundle::CrashBundle;
+use super::debuginfod::Debuginfod;
 use super::selection::{MATCH, Which};
 use super::source::{CrashSource, Packed};
 use super::subject::{self, Opened, Subject};
@@ -33,6 +34,8 @@ pub(super) struct Args {
     from: Subject,
     #[command(flatten)]
     target: TargetFile,
+    #[command(flatten)]
+    debuginfod: Debuginfod,
     /// Write only the core, decompressed.
     #[arg(long)]
     core_only: bool,
@@ -63,7 +66,12 @@ impl Args {
 /// Writes the bundle, or only the core. Only the owner of the file may read it.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     args.target.check_binary()?;
-    let others = [("--sysroot", args.from.sysroot.is_some()), ("--core-only", args.core_only)];
+    let debuginfod = args.debuginfod;
+    let others = [
+        ("--sysroot", args.from.sysroot.is_some()),
+        ("--core-only", args.core_only),
+        ("--debuginfod", debuginfod.debuginfod),
+    ];
     match args.which.source(&others)? {
         CrashSource::Packed(packed) if args.small.is_some() => {
             file::set_umask(0o077);
@@ -79,7 +87,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             args.target.write(|out| Ok(std::io::copy(&mut bundle, out).map(drop)?))?;
         }
         CrashSource::Records(chosen, query) => {
-            write(subject::open(&chosen, &query, &args.from)?, args)?;
+            write(subject::open(&chosen, &query, &args.from, debuginfod)?, args)?;
         }
     }
     Ok(ExitCode::SUCCESS)

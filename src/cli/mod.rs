@@ -10,6 +10,7 @@ mod completions;
 mod crash_json;
 mod crashes;
 mod debug;
+mod debuginfod;
 mod disable;
 mod doctor;
 mod enable;

@@ -4,6 +4,7 @@
 use super::call::Call;
 use super::clock;
 use super::crashes::Crashes;
+use super::debuginfod::Debuginfod;
 use super::full::Full;
 use super::info;
 use super::locate;
@@ -14,6 +15,7 @@ use super::stack::{groups, short_list, symbols};
 use super::subject::search_paths;
 use super::target_file::TargetFile;
 use crate::corefile::decompress::decompressed;
+use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::corefile::{Frame, Module};
 use crate::record::Record;
@@ -53,6 +55,8 @@ pub(super) struct Args {
     #[command(flatten)]
     full: Full,
     #[command(flatten)]
+    debuginfod: Debuginfod,
+    #[command(flatten)]
     target: TargetFile,
 }
 
@@ -69,6 +73,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let sizes = core.as_ref().ok().map(info::Sizes::of);
     let reading = core.ok().map(|core| {
         let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
+        let paths = SearchPaths { servers: args.debuginfod.servers(&chosen), ..paths };
         decompressed(core).and_then(|core| reader::read(&core, &paths, wishes.as_ref()))
     });
     let everything = Query::default();

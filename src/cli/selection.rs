@@ -8,9 +8,10 @@ use super::remote;
 use super::usage::WrongUsage;
 use crate::config::Config;
 use crate::record::Record;
+use crate::store::fetched::Fetched;
 use crate::store::uploads::Uploads;
 use crate::store::{Records, Store};
-use crate::sys::user;
+use crate::sys::user::{self, Who};
 use crate::users;
 use crate::vacuum::Inventory;
 use anyhow::{Context, Result, bail, ensure};
@@ -104,6 +105,22 @@ impl Chosen {
             self.store.display()
         );
         Ok(found)
+    }
+
+    /// Where is kept what debuginfod servers give; `None` if a store is named that is not there, or
+    /// a user has no home.
+    ///
+    /// # Errors
+    /// It cannot be made, or is not this user's alone.
+    pub(super) fn fetched(&self) -> Result<Option<Fetched>> {
+        if let Who::User(_) = user::who() {
+            return users::own_fetched().as_deref().map(Fetched::open).transpose();
+        }
+        let store = match self.is_named {
+            true => Store::open_existing(&self.store)?,
+            false => Some(Store::open_at(&self.store)?),
+        };
+        store.map(|store| store.fetched()).transpose()
     }
 
     /// The matching crashes; `None` if there are no records at all.

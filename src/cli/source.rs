@@ -122,7 +122,8 @@ impl<'a> Packed<'a> {
         let (dir, at) = self.unpack(|| Private::new(false))?;
         let core = subject::open_named(&at.join("core"))?;
         // A bundle without executables has no such directory.
-        let paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);
+        let mut paths = SearchPaths::usual(file::open_dir(&at.join("root")).ok(), None);
+        paths.debug.splice(..0, file::open_dir(&at.join("debug")).ok());
         // Nor has that of a core file a record.
         let read = |open| -> Result<Record> {
             let text = file::read_bounded(open, RECORD, "record.json")?;

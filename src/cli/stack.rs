@@ -207,6 +207,7 @@ pub(super) fn symbols(verdict: Match, origin: Option<FileOrigin>, module: &Modul
     match (verdict, origin) {
         (Match::Same, Some(FileOrigin::Kept)) => "kept",
         (Match::Same, Some(FileOrigin::Root)) => "in its root",
+        (Match::Same, Some(FileOrigin::Fetched)) => "fetched",
         (Match::Same, None) => "in the core",
         (Match::Unproven, Some(FileOrigin::Kept)) => "kept",
         (Match::Unproven, _) if module.build_id.is_none() => "in its root (no build-id proves it)",

@@ -1,6 +1,7 @@
 //! What `info`, `debug` and `export` read: the core of a record, or a core file that the user
 //! named, and where the files of its modules are searched.
 
+use super::debuginfod::Debuginfod;
 use super::locate::{self, State};
 use super::overwriter::{self, Overwriters};
 use super::query::Query;
@@ -66,11 +67,18 @@ impl Opened {
 ///
 /// # Errors
 /// No crash matches, or its core is not there or cannot be opened.
-pub(super) fn open(chosen: &Chosen, query: &Query, subject: &Subject) -> Result<Opened> {
+pub(super) fn open(
+    chosen: &Chosen,
+    query: &Query,
+    subject: &Subject,
+    debuginfod: Debuginfod,
+) -> Result<Opened> {
+    let servers = debuginfod.servers(chosen);
     if let Some(path) = &subject.core {
         let (core, paths) = open_core_file(path, subject.sysroot.as_deref(), &chosen.store)?;
         let name = path.display().to_string();
         let core = read_as_core(core).with_context(|| name.clone())?;
+        let paths = SearchPaths { servers, ..paths };
         return Ok(Opened { core, record: None, paths, name });
     }
     let records = chosen.newest(query, 1)?;
@@ -107,6 +115,7 @@ pub(super) fn open(chosen: &Chosen, query: &Query, subject: &Subject) -> Result<
     let record = Record { uploaded: None, ..record.clone() };
     let name = format!("core {}", record.core_path.as_deref().unwrap_or("of the record"));
     let core = read_as_core(core).with_context(|| name.clone())?;
+    let paths = SearchPaths { servers, ..paths };
     Ok(Opened { core, record: Some(record), paths, name })
 }
 

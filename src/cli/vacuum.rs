@@ -16,7 +16,8 @@ use std::process::ExitCode;
 ///
 /// Cores on volumes and in containers are not touched. A crash is removed if any of the given
 /// rules applies to it. Kept executables and libraries are removed with the last core that
-/// needs them. The rules in `[vacuum]` of the configuration are applied automatically, after
+/// needs them; what debuginfod servers gave counts for --max-size, and goes first. The rules in
+/// `[vacuum]` of the configuration are applied automatically, after
 /// crashes and when containers end.
 ///
 /// Example: oci-coredump vacuum --max-age "2 weeks" --max-size 10G --dry-run
@@ -97,10 +98,22 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
             table::size(unneeded)
         )?;
     }
+    let fetched = plan.fetched.iter().map(|file| file.bytes).sum::<u64>();
+    if fetched > 0 {
+        writeln!(
+            out,
+            "{verb} {} files that debuginfod servers gave ({})",
+            plan.fetched.len(),
+            table::size(fetched)
+        )?;
+    }
     if !dry_run {
         inventory.tidy(&plan);
     }
-    let (count, bytes) = (plan.crashes.len() - left, table::size(bytes.saturating_add(unneeded)));
+    let (count, bytes) = (
+        plan.crashes.len() - left,
+        table::size(bytes.saturating_add(unneeded).saturating_add(fetched)),
+    );
     writeln!(
         out,
         "{count} of {} crashes, {bytes}{}",

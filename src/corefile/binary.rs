@@ -116,6 +116,11 @@ fn build_id(file: &Elf<'_>) -> Option<String> {
     hex(file.build_id().ok()??)
 }
 
+/// The build-id of an ELF file in hexadecimal, if it is one and has one.
+pub(super) fn build_id_of(data: &[u8]) -> Option<String> {
+    build_id(&Elf::parse(data).ok()?)
+}
+
 /// The sections with unwind tables, by address in the file's image.
 pub(super) struct Tables<'b> {
     /// `.text`, for functions without tables.
@@ -229,13 +234,16 @@ impl<'d> Binary<'d> {
         &self.split
     }
 
-    /// The files that it names and that were not among those given.
-    pub(super) fn wanted(&self) -> Option<Link> {
+    /// Files that would tell more and that were not among those given, in the order in which they
+    /// are to be tried.
+    pub(super) fn wanted(&self) -> Vec<Link> {
+        let Some(file) = &self.file else { return vec![Link::Executable] };
         let Some(elf) = self.with_dwarf() else {
-            let (name, _) = self.file.as_ref()?.gnu_debuglink().ok()??;
-            return Some(Link::Debug(links::name(name)?));
+            let named = file.gnu_debuglink().ok().flatten();
+            let named = named.and_then(|(name, _)| Some(Link::Debug(links::name(name)?)));
+            return named.into_iter().chain([Link::DebugInfo]).collect();
         };
-        let (path, build_id) = alternative(elf).filter(|_| self.supplementary.is_none())?;
-        Some(Link::Supplementary { path, build_id })
+        let common = alternative(elf).filter(|_| self.supplementary.is_none());
+        common.map(|(path, build_id)| Link::Supplementary { path, build_id }).into_iter().collect()
     }
 }

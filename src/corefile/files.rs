@@ -7,6 +7,7 @@
 use super::identity::{is_name, is_name_of};
 use super::links::{Link, MOST_SPLIT};
 use super::results::Module;
+use crate::store::fetched::FileKind;
 use crate::sys::cred::{self, Credentials};
 use crate::sys::resolve::{self, Below};
 use crate::sys::{OwnedFd, file};
@@ -24,6 +25,16 @@ pub(crate) enum FileOrigin {
     Kept,
     /// In the running container, or in the directory given in its place.
     Root,
+    /// A debuginfod server gave it.
+    Fetched,
+}
+
+/// Where files are by build-id that are not on this machine.
+pub(crate) trait Servers: std::fmt::Debug {
+    /// Fetches a file, or finds it among those that were fetched before. Its build-id is the one
+    /// asked for. `None` if it cannot be had; the user was told why. `path`: the module's, for
+    /// messages.
+    fn fetch(&self, kind: FileKind, build_id: &str, path: &str) -> Option<File>;
 }
 
 /// A module's file and the files with its debug information, opened. Several may be candidates for
@@ -65,6 +76,8 @@ pub(crate) struct SearchPaths {
     pub debug: Vec<OwnedFd>,
     /// The credentials with which files below `root` are opened; `None` for the caller's own.
     pub reader: Option<Credentials>,
+    /// Asked for what is not found; `None`: nobody is asked.
+    pub servers: Option<Box<dyn Servers>>,
 }
 
 /// The directory of debug information in a container.
@@ -77,7 +90,7 @@ impl SearchPaths {
         let host = |path: &Path| file::open_dir(path).ok();
         let debug = host(Path::new("/").join(DEBUG).as_path()).into_iter().collect();
         let kept = store.and_then(|s| host(&s.join("binaries")));
-        SearchPaths { root, kept, own: None, debug, reader: None }
+        SearchPaths { root, kept, debug, ..SearchPaths::default() }
     }
 
     /// Opens a file below the container's root.
@@ -124,7 +137,24 @@ impl SearchPaths {
     pub(crate) fn follow(&self, module: &Module, link: &Link, files: &mut OpenedFiles) -> bool {
         let path = module.path.trim_end_matches(" (deleted)").trim_start_matches('/');
         let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let fetch = |kind, id: Option<&str>| {
+            let id = id.filter(|id| is_build_id(id))?;
+            self.servers.as_ref()?.fetch(kind, id, &module.path)
+        };
         match link {
+            Link::Executable => {
+                let id = module.build_id.as_deref().filter(|_| module.path.starts_with('/'));
+                let Some(file) = fetch(FileKind::Executable, id) else { return false };
+                files.file = Some((FileOrigin::Fetched, file));
+                true
+            }
+            Link::DebugInfo => {
+                let Some(file) = fetch(FileKind::DebugInfo, module.build_id.as_deref()) else {
+                    return false;
+                };
+                files.debug.insert(0, file);
+                true
+            }
             Link::Debug(name) => {
                 let beside = [format!("{directory}/{name}"), format!("{directory}/.debug/{name}")];
                 let mut found: Vec<File> = beside.iter().filter_map(|p| self.in_root(p)).collect();
@@ -142,7 +172,9 @@ impl SearchPaths {
                     // where it was found by its build-id: dwz is always told this one.
                     None => self.debug_file(&format!(".dwz/{base}")),
                 };
-                add(&mut files.supplementary, self.by_build_id(build_id).into_iter().chain(named))
+                let found = self.by_build_id(build_id).into_iter().chain(named);
+                add(&mut files.supplementary, found)
+                    || add(&mut files.supplementary, fetch(FileKind::DebugInfo, Some(build_id)))
             }
             Link::Split { directory: compiled_in, path: dwo } => {
                 let base = dwo.rsplit('/').next().unwrap_or_default();
@@ -177,6 +209,12 @@ impl SearchPaths {
             .filter(|name| is_name_of(name, id));
         all.next().filter(|_| all.next().is_none())
     }
+}
+
+/// Whether servers can be asked for it: 2 to 64 bytes in hexadecimal.
+fn is_build_id(id: &str) -> bool {
+    let is_hex = id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    is_hex && (4..=128).contains(&id.len()) && id.len().is_multiple_of(2)
 }
 
 fn add(files: &mut Vec<File>, found: impl IntoIterator<Item = File>) -> bool {

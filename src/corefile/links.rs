@@ -10,9 +10,13 @@ pub(crate) struct NeededFile {
     pub link: Link,
 }
 
-/// How a file is named.
+/// How a file is named. The first two are asked of servers only.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Link {
+    /// The module's file itself, by its build-id.
+    Executable,
+    /// Its separate debug information, by its build-id.
+    DebugInfo,
     /// Separate debug information: the file name in `.gnu_debuglink`.
     Debug(String),
     /// What several files of debug information have in common, as dwz makes it: the path and the

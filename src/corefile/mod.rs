@@ -12,6 +12,7 @@
 //! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
+mod compressed;
 mod entries;
 mod file;
 mod gopclntab;
@@ -44,6 +45,7 @@ pub(crate) mod reduced;
 pub(crate) mod shrink;
 
 pub(crate) use binary::ModuleFiles;
+pub(crate) use compressed::Compressed;
 pub(crate) use head::{CoreHead, MAX_NOTES};
 pub(crate) use identity::{is_name, name};
 pub(crate) use links::NeededFile;
@@ -111,10 +113,13 @@ pub(crate) fn stacks(
     let stacks: Vec<_> = image.notes.threads.iter().map(|t| (t.tid, unwinder.unwind(t))).collect();
     let seen: BTreeSet<usize> =
         stacks.iter().flat_map(|(_, s)| &s.frames).filter_map(|f| f.module).collect();
-    let wanted = |module| Some(NeededFile { module, link: binaries[module].wanted()? });
-    let wanted: Vec<NeededFile> = seen.into_iter().filter_map(wanted).collect();
-    if wanted.iter().any(|w| !asked.contains(w)) {
-        return send(PartialResult::Needed(wanted));
+    let needed = |module: usize| {
+        let links = binaries[module].wanted().into_iter();
+        links.map(|link| NeededFile { module, link }).find(|needed| !asked.contains(needed))
+    };
+    let needed: Vec<NeededFile> = seen.into_iter().filter_map(needed).collect();
+    if !needed.is_empty() {
+        return send(PartialResult::Needed(needed));
     }
     let names = names::ModuleNames::new(&modules, &binaries);
     for (tid, unwound) in &stacks {

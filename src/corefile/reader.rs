@@ -70,9 +70,31 @@ pub(crate) fn read_overview(core: &File) -> Result<Overview> {
     }
 }
 
+/// Bounds for looking at one file that a server gave, which is mapped.
+const ONE: SandboxBounds = SandboxBounds { memory: 16 << 30, output: 4096, ..QUICK };
+
+/// The build-id of an ELF file in hexadecimal; `None` if it has none, or is no ELF file.
+///
+/// # Errors
+/// It could not be read within the bounds.
+pub(crate) fn build_id(file: &File) -> Result<Option<String>> {
+    let result = sandbox::run(&ONE, &[file.as_fd()], |out| {
+        let map = Map::whole(file);
+        let id = map.ok().and_then(|map| super::binary::build_id_of(&map));
+        let _ = out.write_all(id.unwrap_or_default().as_bytes());
+    })?;
+    match result.cut {
+        Some(cut) => Err(anyhow!(cut)),
+        None => Ok(String::from_utf8(result.output).ok().filter(|id| !id.is_empty())),
+    }
+}
+
 /// How often the reader may ask for files that files of the last time name: the debug information
 /// of a program, what dwz moved out of that, and its split DWARF.
 const ROUNDS: usize = 4;
+
+/// The same where servers are asked too: each executable that comes shows more of the stack.
+const ROUNDS_WITH_SERVERS: usize = 16;
 
 /// Reads the core and unwinds all stacks, with the variables that are wished for.
 ///
@@ -83,10 +105,22 @@ pub(crate) fn read(core: &File, paths: &SearchPaths, wishes: Option<&Wishes>) ->
     let files = overview.modules.iter().map(|m| paths.open(m)).collect();
     let mut reading = Reading { overview, files, ..Reading::default() };
     let mut asked = BTreeSet::new();
-    let deadline = Instant::now() + FULL.time;
-    for _ in 0..ROUNDS {
-        let time = deadline.saturating_duration_since(Instant::now());
-        let wanted = read_once(core, &mut reading, (&asked, wishes), time)?;
+    // What only servers have is not asked for where there are none.
+    let everywhere = 0..reading.overview.modules.len();
+    let of = |module| [Link::Executable, Link::DebugInfo].map(|link| NeededFile { module, link });
+    let rounds = match paths.servers {
+        Some(_) => ROUNDS_WITH_SERVERS,
+        None => {
+            asked.extend(everywhere.flat_map(of));
+            ROUNDS
+        }
+    };
+    // The time that servers take does not count.
+    let mut left = FULL.time;
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        let wanted = read_once(core, &mut reading, (&asked, wishes), left)?;
+        left = left.saturating_sub(begun.elapsed());
         let mut has_more = reading.threads.is_empty();
         for w in &wanted {
             let module = reading.overview.modules.get(w.module);

@@ -4,10 +4,13 @@ use super::stored_core::StoredCore;
 use crate::record::{Location, Names, Outcome, Record};
 use crate::registry::{Registry, check_id};
 use crate::store::binaries::{KeptBinaries, is_settled};
+use crate::store::fetched::{Fetched, FetchedFile};
 use crate::store::uploads::Uploads;
 use crate::store::{Records, Store, tree};
 use crate::sys::file;
 use crate::sys::file::FileId;
+use crate::sys::user::{self, Who};
+use crate::users;
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +76,8 @@ pub(crate) struct Inventory {
     pub(super) binaries: Option<KeptBinaries>,
     /// Bytes on disk of each kept binary.
     pub(super) sizes: BTreeMap<String, u64>,
+    /// What debuginfod servers gave, and the directory of it.
+    pub(super) fetched: Option<(Vec<FetchedFile>, Fetched)>,
 }
 
 impl Inventory {
@@ -106,7 +111,16 @@ impl Inventory {
             .unwrap_or_default()
             .into_iter()
             .collect();
-        Ok(Some(Inventory { items, store: store.path().to_owned(), records, binaries, sizes }))
+        let fetched = match user::who() {
+            Who::Root => store.existing_fetched(),
+            Who::User(_) => users::own_fetched().as_deref().and_then(Fetched::look),
+        };
+        let fetched = match fetched {
+            Some(dir) => Some((dir.all()?, dir)),
+            None => None,
+        };
+        let store = store.path().to_owned();
+        Ok(Some(Inventory { items, store, records, binaries, sizes, fetched }))
     }
 
     /// Bytes on disk of the cores in the store, and of the kept binaries.

@@ -2,6 +2,7 @@
 
 use super::inventory::{Inventory, Item};
 use crate::config::Config;
+use crate::store::fetched::{FetchedFile, removable};
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
@@ -21,6 +22,8 @@ pub(crate) struct Rules {
     pub awaited_since: Option<Timestamp>,
     /// Crashes that have been uploaded are removed.
     pub uploaded: bool,
+    /// Seconds after which a fetched file that nobody needed is removed.
+    pub max_unused: Option<u64>,
 }
 
 impl Rules {
@@ -37,6 +40,7 @@ impl Rules {
             keep: config.vacuum.keep,
             awaited_since: ago(config.upload.keep_until_uploaded).filter(|_| is_on),
             uploaded: is_on && config.upload.delete_after_upload,
+            max_unused: config.debuginfod.max_unused,
         }
     }
 }
@@ -59,6 +63,8 @@ pub(crate) struct RemovalPlan<'a> {
     pub crashes: Vec<(&'a Item, u64)>,
     /// Binaries that no core needs, with their bytes.
     pub unneeded: Vec<(String, u64)>,
+    /// What debuginfod servers gave: it can be fetched again, so it goes before any crash.
+    pub fetched: Vec<&'a FetchedFile>,
     /// Binaries that no core will need once the crashes are removed.
     pub(super) left_over: Vec<String>,
 }
@@ -85,12 +91,19 @@ impl Inventory {
         if let Some(keep) = rules.keep {
             planner.thin(|planner| planner.number > keep, |_| 1, may_go);
         }
+        let most = rules.max_size.map_or(u64::MAX, |max| max.saturating_sub(planner.left));
+        let fetched = self.fetched.as_ref().map_or(&[][..], |(all, _)| all);
+        let gone: Vec<_> = removable(fetched, rules.max_unused, most).collect();
+        let bytes = |all: &mut dyn Iterator<Item = &FetchedFile>| -> u64 {
+            all.map(|file| file.bytes).sum()
+        };
+        planner.left += bytes(&mut fetched.iter()) - bytes(&mut gone.iter().copied());
         if let Some(max) = rules.max_size {
             let bytes = |item: &Item| item.core.unwrap_or(0);
             planner.thin(|planner| planner.left > max, bytes, may_go);
             planner.thin(|planner| planner.left > max, bytes, |_| true);
         }
-        Ok(planner.finish(unneeded))
+        Ok(planner.finish(unneeded, gone))
     }
 }
 
@@ -190,10 +203,14 @@ impl<'a> RemovalPlanner<'a> {
         }
     }
 
-    fn finish(self, unneeded: Vec<(String, u64)>) -> RemovalPlan<'a> {
+    fn finish(
+        self,
+        unneeded: Vec<(String, u64)>,
+        fetched: Vec<&'a FetchedFile>,
+    ) -> RemovalPlan<'a> {
         let crashes =
             self.gone.iter().map(|(at, bytes)| (&self.inventory.items[*at], *bytes)).collect();
-        RemovalPlan { crashes, unneeded, left_over: self.left_over }
+        RemovalPlan { crashes, unneeded, fetched, left_over: self.left_over }
     }
 }
 
@@ -227,7 +244,7 @@ mod tests {
         let sizes = sizes.iter().map(|(id, n)| ((*id).to_owned(), *n)).collect();
         let records = store.records().unwrap();
         let store = store.path().to_owned();
-        (dir, Inventory { items, store, records, binaries: None, sizes })
+        (dir, Inventory { items, store, records, binaries: None, sizes, fetched: None })
     }
 
     #[test]

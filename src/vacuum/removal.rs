@@ -47,6 +47,11 @@ impl Inventory {
         };
         attempt("what killed helpers left of records", self.records.sweep());
         attempt("an empty directory of a container that has gone", self.forget_empty());
+        if let Some((_, fetched)) = &self.fetched {
+            for file in &plan.fetched {
+                attempt(&file.name, fetched.remove(&file.name));
+            }
+        }
         let Some(binaries) = &self.binaries else { return };
         attempt("what killed helpers left of binaries", binaries.sweep());
         for id in plan.unneeded.iter().map(|(id, _)| id).chain(&plan.left_over) {

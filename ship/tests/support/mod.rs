@@ -1,5 +1,6 @@
 //! A store with crashes, the program, and real servers of object storage on this machine.
 
+pub mod hostile;
 pub mod http;
 pub mod inside;
 pub mod proxy;

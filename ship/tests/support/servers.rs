@@ -122,6 +122,21 @@ fn s3s_with(program: PathBuf, files: PathBuf, port: u16, more: &[&str]) -> Serve
     Server { child, port, files }
 }
 
+/// Debian's debuginfod, with the files below a directory.
+pub fn debuginfod(files: PathBuf) -> Option<Server> {
+    let program = require("debuginfod")?;
+    let port = free_port();
+    let child = Command::new(program)
+        .args(["-d", ":memory:", "-t", "2", "-F", "-p", &port.to_string()])
+        .arg(&files)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for(port);
+    Some(Server { child, port, files })
+}
+
 /// moto, Python's. Its bucket is `cores`.
 pub fn moto(fixture: &Fixture) -> Option<Server> {
     let program = require("moto_server")?;

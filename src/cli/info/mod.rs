@@ -3,16 +3,18 @@
 mod fields;
 
 use super::crash_json::CrashJson;
+use super::debuginfod::Debuginfod;
 use super::full::Full;
 use super::locate::{self, State};
 use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
-use super::selection::{MATCH, Which, no_match};
+use super::selection::{Chosen, MATCH, Which, no_match};
 use super::source::{CrashSource, Packed};
 use super::subject::Opened;
 use super::{clock, stack, still_copied, subject, table};
 use crate::corefile::Wishes;
 use crate::corefile::decompress::decompressed;
+use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
 use crate::record::Record;
 use crate::registry::Registry;
@@ -59,6 +61,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     sysroot: Option<PathBuf>,
     #[command(flatten)]
+    debuginfod: Debuginfod,
+    #[command(flatten)]
     full: Full,
     /// Print JSON, one object for each crash, on one line (docs/records.md).
     #[arg(long)]
@@ -83,11 +87,12 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let wishes = args.full.wishes()?;
     let wishes = wishes.as_ref();
     let (chosen, query) = &match args.which.source(&others)? {
-        CrashSource::Packed(packed) => return run_packed(out, packed, wishes, args.json),
+        CrashSource::Packed(packed) => return run_packed(out, packed, wishes, args),
         CrashSource::Records(chosen, query) => (chosen, query),
     };
     if let Some(path) = &args.core {
         let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
+        let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };
         let reading = decompressed(core)
             .and_then(|core| reader::read(&core, &paths, wishes))
             .with_context(|| format!("{} cannot be read", path.display()))?;
@@ -116,6 +121,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
                 let sysroot = args.sysroot.as_deref();
                 let paths =
                     subject::search_paths(&record, registry.as_ref(), sysroot, &chosen.store)?;
+                let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };
                 let reading = decompressed(core).and_then(|core| {
                     sizes = sizes.map(|sizes| sizes.with(&core));
                     reader::read(&core, &paths, wishes)
@@ -153,16 +159,18 @@ fn run_packed(
     out: &mut impl Write,
     packed: Packed<'_>,
     wishes: Option<&Wishes>,
-    json: bool,
+    args: &Args,
 ) -> Result<ExitCode> {
     file::set_umask(0o077);
     let (_dir, Opened { core, record, paths, .. }) = packed.subject()?;
+    let servers = Chosen::of(None).ok().and_then(|chosen| args.debuginfod.servers(&chosen));
+    let paths = SearchPaths { servers, ..paths };
     let record = record.context("record.json")?;
     let sizes = Sizes::of(&core);
     let state = locate::state(&record, &Ok::<_, State>(core.try_clone()?));
     let reading = Some(reader::read(&core, &paths, wishes));
     let is_whole = is_read(reading.as_ref());
-    print(out, Some((&record, state, Some(sizes))), None, reading, json)?;
+    print(out, Some((&record, state, Some(sizes))), None, reading, args.json)?;
     Ok(status(is_whole))
 }
 

@@ -134,7 +134,7 @@ impl Plugin {
                     program: debugger.clone(),
                     arguments: arguments.clone(),
                     as_root: false,
-                    debuginfod: false,
+                    debuginfod: Default::default(),
                 };
                 debug::run_packed(Packed::Bundle(&bundle), &debugger).context("debug")
             }

@@ -6,7 +6,7 @@
 //! nothing, and reads what the summary needs.
 
 use super::deleted_files::DeletedFiles;
-use crate::corefile::{self, Module, ModuleFiles, Summary};
+use crate::corefile::{self, Compressed, Module, ModuleFiles, Summary};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
@@ -119,8 +119,17 @@ impl Reading<'_> {
     /// As the crasher. What is wanted of the files comes first: it is said when the summary takes
     /// more than it may.
     fn tell(&self, from: &Sources<'_>, out: &mut File) {
-        let Ok(core) = open_core(self.core_file, self.core, from.own) else { return };
-        let Ok(modules) = modules(self.core_file, &core) else { return };
+        let Ok(file) = open_core(self.core_file, self.core, from.own) else { return };
+        let compressed = self.core_file.compress.then(|| Compressed::of(&file));
+        let core: Option<&dyn Source> = match &compressed {
+            Some(compressed) => compressed.as_ref().ok().map(|core| core as _),
+            None => Some(&file),
+        };
+        let modules = match core {
+            Some(core) => corefile::overview(core).map(|overview| overview.modules),
+            None => modules_at_start(&file),
+        };
+        let Ok(modules) = modules else { return };
         let mut files = Vec::new();
         for module in modules.iter().take(MOST) {
             let file = from.open(&module.path, module.start).ok();
@@ -132,9 +141,12 @@ impl Reading<'_> {
                 files.push([file, from.debug_of(module)]);
             }
         }
-        if self.summary && limit::bound_processor(SUMMARY).is_ok() {
+        if let Some(core) = core
+            && self.summary
+            && limit::bound_processor(SUMMARY).is_ok()
+        {
             sandbox::confined(|| {
-                if let Some(summary) = summary(&core, &files) {
+                if let Some(summary) = summary(core, &files) {
                     say(out, &Line::Summary(summary));
                 }
             });
@@ -143,7 +155,7 @@ impl Reading<'_> {
 }
 
 /// `files`: of each module its file and its debug information, as far as they could be opened.
-fn summary(core: &File, files: &[[Option<File>; 2]]) -> Option<Summary> {
+fn summary(core: &dyn Source, files: &[[Option<File>; 2]]) -> Option<Summary> {
     let map = |file: &Option<File>| Map::whole(file.as_ref()?).ok();
     let maps: Vec<[Option<Map>; 2]> = files.iter().map(|f| f.each_ref().map(map)).collect();
     let files: Vec<ModuleFiles<'_>> = maps
@@ -170,11 +182,8 @@ fn mapped(module: &Module, file: &File, most: u64) -> Option<SeenFile> {
     Some(SeenFile { name, path: module.path.clone(), start: module.start, size, disk })
 }
 
-/// The core names them.
-fn modules(core_file: &CoreFile, core: &File) -> Result<Vec<Module>> {
-    if !core_file.compress {
-        return Ok(corefile::overview(core)?.modules);
-    }
+/// The modules that a compressed core names whose frames cannot be read each by itself.
+fn modules_at_start(core: &File) -> Result<Vec<Module>> {
     let mut start = Vec::new();
     // A frame that goes on is no error here.
     let _ = zstd::stream::read::Decoder::new(core)?.take(START).read_to_end(&mut start);

@@ -1,0 +1,3 @@
+#![no_main]
+
+oci_coredump_fuzz::target!("compressed");
