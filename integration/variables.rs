@@ -2,7 +2,7 @@
 //! thread have the values that gdb shows for the same core.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use support::program;
 use support::require;

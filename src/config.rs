@@ -193,8 +193,9 @@ impl Default for Binaries {
     }
 }
 
-/// `[debuginfod]`: servers that have debug information and executables by build-id. They learn which
-/// programs crash, so they are asked only if this or `--debuginfod` says so ([stack.md](stack.md)).
+/// `[debuginfod]`: servers that have debug information and executables by build-id. They learn
+/// which programs crash, so they are asked only if this or `--debuginfod` says so
+/// ([stack.md](stack.md)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -209,7 +210,7 @@ pub struct Debuginfod {
     /// Most bytes of all files that are kept. Those that were needed longest ago go first.
     pub max_total: Limit,
     /// How long a file is kept that nobody needs, such as `7d`.
-    #[serde(deserialize_with = "some_age")]
+    #[serde(deserialize_with = "some_age", serialize_with = "age_text")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_unused: Option<u64>,
 }
@@ -232,8 +233,8 @@ impl Default for Debuginfod {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Vacuum {
-    /// Most bytes on disk of the cores in the store, the binaries, and what debuginfod servers gave,
-    /// which goes first.
+    /// Most bytes on disk of the cores in the store, the binaries, and what debuginfod servers
+    /// gave, which goes first.
     pub max_size: Limit,
     /// Greatest age of a crash, such as `30d`, `2 weeks` or `12h`; a day has 24 hours.
     #[serde(deserialize_with = "some_age")]
@@ -286,6 +287,17 @@ fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::E
             "{text:?}: expected a time in weeks, days or hours, such as \"30d\""
         ))
     })
+}
+
+/// The same time as such a text.
+fn age_text<S: serde::Serializer>(age: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+    match *age {
+        None => to.serialize_none(),
+        Some(seconds) if seconds.is_multiple_of(86400) => {
+            to.collect_str(&format_args!("{}d", seconds / 86400))
+        }
+        Some(seconds) => to.collect_str(&format_args!("{seconds}s")),
+    }
 }
 
 /// Names of what is often secret.

@@ -8,50 +8,25 @@ mod values;
 
 pub(crate) use drop_in::{OUR_PIPE_LIMIT, Until, write as write_drop_in};
 pub(crate) use interface::{
-    SOCKET, SOCKET_PATTERN, has_socket, helper, is_served, is_socket, wanted,
+    SOCKET, SOCKET_PATTERN, dispatch_pattern, has_socket, helper, is_served, is_socket, wanted,
 };
 pub(crate) use saved::Saved;
 pub(crate) use values::{core_pattern, core_pipe_limit, core_uses_pid};
 
 use crate::config::{Config, KernelInterface, Mode};
-use crate::pattern::{MAX_LEN, Pattern};
+use crate::pattern::Pattern;
 use crate::registry::Registry;
 use crate::store::Store;
 
 use crate::sys::user::{self, Who};
 use crate::sys::{file, ns};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use saved::{COPY, SAVED, read};
 use std::path::Path;
 use values::{PATTERN, PIPE_LIMIT, USES_PID, write};
 
-/// The arguments of the dispatcher, in this order. `dump::crash::arguments` parses them.
-pub(crate) const HANDLE_ARGUMENTS: &str =
-    "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
-
-/// The pattern that makes the kernel start `helper`.
-///
-/// # Errors
-/// The path cannot be used in a `core_pattern`: white space would split it, `%` starts a specifier,
-/// and the whole pattern has at most 127 bytes.
-pub(crate) fn dispatch_pattern(helper: &Path) -> Result<String> {
-    let path = helper.to_str().with_context(|| format!("helper path {helper:?} is not UTF-8"))?;
-    ensure!(path.starts_with('/'), "helper path {path:?} is not absolute");
-    ensure!(
-        !path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '%'),
-        "helper path {path:?} may not hold white space or `%`"
-    );
-    let pattern = format!("|{path} {HANDLE_ARGUMENTS}");
-    ensure!(
-        pattern.len() <= MAX_LEN,
-        "helper path {path:?} is too long: a core_pattern has {MAX_LEN} bytes, {} would be needed",
-        pattern.len()
-    );
-    Ok(pattern)
-}
-
-/// Whether a pattern starts this program, wherever it is installed, or leads to its socket. Such a pattern is never taken
-/// for the earlier handler, or the two would start each other.
+/// Whether a pattern starts this program, wherever it is installed, or leads to its socket. Such a
+/// pattern is never taken for the earlier handler, or the two would start each other.
 pub(crate) fn is_ours(pattern: &str) -> bool {
     if pattern == SOCKET_PATTERN {
         return true;
@@ -283,6 +258,7 @@ pub(crate) fn leave_socket(config: &Config) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pattern::MAX_LEN;
 
     #[test]
     fn patterns_that_start_us() {

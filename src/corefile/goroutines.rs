@@ -136,7 +136,7 @@ impl Program<'_> {
         let is_g = |g: u64| {
             let itself = self.word(g, SCHED + 16)?;
             let stack = self.word(g, 0)?..self.word(g, 8)?;
-            (g % 8 == 0 && itself == g && !stack.is_empty()).then_some(())
+            (g.is_multiple_of(8) && itself == g && !stack.is_empty()).then_some(())
         };
         self.search(&[".noptrbss", ".bss", ".noptrdata", ".data"], |_, words| {
             let [array, count, capacity] = *words else { return None };

@@ -75,16 +75,26 @@ fn core() -> Vec<u8> {
 const CODE: u64 = 0x40_0000;
 const STACK: u64 = 0x7fff_0000;
 
+/// The stacks where nothing that is asked for is there.
 fn threads(bytes: &Vec<u8>) -> Vec<ThreadStack> {
-    let mut all = Vec::new();
-    stacks(bytes, &[], &BTreeSet::new(), None, &mut |part| {
-        if let PartialResult::Thread(t) = part {
-            all.push(t);
+    let mut asked = BTreeSet::new();
+    loop {
+        let (mut all, mut needed) = (Vec::new(), Vec::new());
+        stacks(bytes, &[], &asked, None, &mut |part| {
+            match part {
+                PartialResult::Thread(t) => all.push(t),
+                PartialResult::Needed(files) => needed = files,
+                _ => {}
+            }
+            Ok(())
+        })
+        .unwrap();
+        let before = asked.len();
+        asked.extend(needed);
+        if asked.len() == before {
+            return all;
         }
-        Ok(())
-    })
-    .unwrap();
-    all
+    }
 }
 
 #[test]

@@ -224,7 +224,7 @@ mod tests {
         drop(cache.create().unwrap());
         keep(&cache, ID, 10);
         assert!(
-            matches!(cache.find(kind, ID), Known::Here(file) if file.metadata().unwrap().len() == 10)
+            matches!(cache.find(kind, ID), Known::Here(f) if f.metadata().unwrap().len() == 10)
         );
         let names: Vec<_> = cache.all().unwrap().into_iter().map(|file| file.name).collect();
         assert_eq!(names, [format!("{ID}.debuginfo")]);

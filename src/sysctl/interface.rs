@@ -1,11 +1,11 @@
 //! How the kernel hands crashes to this program: it starts the dispatcher with a pipe, or connects
 //! to the coredump socket, which `serve` listens on.
 
-use super::dispatch_pattern;
 use super::values::core_pattern;
 use crate::config::{Config, KernelInterface};
+use crate::pattern::MAX_LEN;
 use crate::sys::{kernel, ns, proc, socket};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +20,30 @@ const SINCE: (u32, u32) = (6, 17);
 
 /// How long a server may take to end the connection of somebody who has not crashed.
 const ANSWER: Duration = Duration::from_secs(2);
+
+/// The arguments of the dispatcher, in this order. `dump::crash::arguments` parses them.
+const HANDLE_ARGUMENTS: &str = "handle v1 %P %p %I %i %u %g %d %s %t %c %C %F %h %e %f %E";
+
+/// The pattern that makes the kernel start `helper`.
+///
+/// # Errors
+/// The path cannot be used in a `core_pattern`: white space would split it, `%` starts a specifier,
+/// and the whole pattern has at most 127 bytes.
+pub(crate) fn dispatch_pattern(helper: &Path) -> Result<String> {
+    let path = helper.to_str().with_context(|| format!("helper path {helper:?} is not UTF-8"))?;
+    ensure!(path.starts_with('/'), "helper path {path:?} is not absolute");
+    ensure!(
+        !path.contains(|c: char| c.is_whitespace() || c.is_control() || c == '%'),
+        "helper path {path:?} may not hold white space or `%`"
+    );
+    let pattern = format!("|{path} {HANDLE_ARGUMENTS}");
+    ensure!(
+        pattern.len() <= MAX_LEN,
+        "helper path {path:?} is too long: a core_pattern has {MAX_LEN} bytes, {} would be needed",
+        pattern.len()
+    );
+    Ok(pattern)
+}
 
 /// Whether this kernel has the interface.
 pub(crate) fn has_socket() -> bool {

@@ -92,7 +92,7 @@ pub(super) fn of(
 /// The end of the goroutine's stack, if `g` is one whose stack `sp` points to: `struct g` of Go's
 /// runtime begins with the bounds of its stack.
 fn goroutine(image: &Image<'_>, g: u64, sp: u64) -> Option<u64> {
-    if g == 0 || g % 8 != 0 {
+    if g == 0 || !g.is_multiple_of(8) {
         return None;
     }
     let (low, high) = (image.memory.word(g)?, image.memory.word(g.checked_add(8)?)?);

@@ -57,7 +57,7 @@ impl<'s, 'b> Stack<'s, 'b> {
         depth: usize,
     ) -> Option<Place> {
         let state = self.states.get(i)?;
-        // Where gcc says that a variable is in a register at a call, no called function changes that.
+        // Where gcc says that a variable is in a register at a call, no called function changes it.
         let certain = (!die.is_by("GNU ")).then(|| state.registers.certain());
         let mut frame = FrameContext {
             registers: certain.as_ref().unwrap_or(&state.registers),
@@ -123,8 +123,8 @@ impl<'s, 'b> Stack<'s, 'b> {
         self.number(i + 1, &parameter, value, depth)
     }
 
-    /// Whether a call goes to the function of a frame. That may have been reached by a jump instead,
-    /// from what was called.
+    /// Whether a call goes to the function of a frame. That may have been reached by a jump
+    /// instead, from what was called.
     fn calls(&self, i: usize, site: &Die<'_, 'b>, depth: usize) -> bool {
         let Some(function) = self.function(i) else { return false };
         let origin = site
