@@ -15,6 +15,7 @@ use super::writer::protocol::Finished;
 use super::writer::rotate::Stored;
 use crate::cause::Cause;
 use crate::record::{Outcome, Record};
+use crate::report;
 use crate::store::Store;
 use crate::sys::cgroup;
 use crate::sys::file::{FileId, FileIdentity};
@@ -36,21 +37,20 @@ pub(super) fn with_core(
     let mut dump = CoreDump::begin(case, &place, &older, file, slot.as_deref());
     let (written, waiting) = dump.write();
     let written = dump.measured(written);
-    let stored = place.in_store(&dump.file, &written);
-    dump.count_core(&written, stored.as_deref());
-    let core = dump.say_what_became_of_it(written, stored.is_some());
+    dump.count_core(&written);
+    let core = dump.say_what_became_of_it(written);
     let has_line = dump.add_line(core);
     dump.copy_for_user(core);
     dump.let_go(core);
-    let freed = if core.is_stuck { parent::let_go(case.crash, case.facts) } else { Ok(()) };
-    let ended = waiting.map_or(Ok(None), Waiting::end);
     dump.count_crash();
-    freed.and(ended)?;
-    if !core.is_stuck {
-        dump.after(core, has_line)?;
-        vacuum::now_and_then(case.config)?;
+    if core.is_stuck {
+        return parent::let_go(case.crash, case.facts);
     }
-    Ok(())
+    if let Some(writer) = waiting {
+        writer.end()?;
+    }
+    dump.after(core, has_line)?;
+    vacuum::now_and_then(case.config)
 }
 
 /// What the container has in the host's store already, and which of it has gone.
@@ -130,7 +130,8 @@ impl<'a> CoreDump<'a> {
         let mut record = Record { truncated: true, ..case.record() };
         place.name_in(&mut record, &file);
         record.host_dir = place.host_dir(&file);
-        let client = RecordClient::new(&case.config.store, case.limits);
+        let locks = slot.iter().flat_map(|slot| slot.fds());
+        let client = RecordClient::new(case.config, case.registry, case.entry.account(), locks);
         CoreDump {
             case,
             place,
@@ -209,10 +210,11 @@ impl<'a> CoreDump<'a> {
         written
     }
 
-    /// Counts the core for the container's limits. `stored`: where it is in the host's store.
-    fn count_core(&self, written: &Written, stored: Option<&str>) {
-        let Some(slot) = self.slot.filter(|slot| slot.remembers()) else { return };
+    /// Counts the core for the container's limits.
+    fn count_core(&self, written: &Written) {
+        let Some(slot) = self.slot else { return };
         let inside = self.place.inside(&self.file);
+        let stored = self.place.in_store(&inside, written);
         let (root, _) = self.file.seen_from(self.case.facts);
         let finished = &written.finished;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
@@ -222,16 +224,15 @@ impl<'a> CoreDump<'a> {
             root: text(root).unwrap_or_default(),
             identity,
             size: finished.disk_size.unwrap_or(0),
-            stored: stored.map(str::to_owned),
+            stored,
         });
         if let Err(e) = slot.end(core, &finished.gone, !written.stuck) {
             log::warn!("this core cannot be counted, ignoring: {e:#}");
         }
     }
 
-    /// Puts into the record what became of the core, and where it is. `is_stored`: in the host's
-    /// store, where it was looked at.
-    fn say_what_became_of_it(&mut self, written: Written, is_stored: bool) -> Core {
+    /// Puts into the record what became of the core, and where it is.
+    fn say_what_became_of_it(&mut self, written: Written) -> Core {
         self.place.name_in(&mut self.record, &self.file);
         if self.released_at.is_some() {
             self.record.released_at = self.released_at.take();
@@ -239,8 +240,7 @@ impl<'a> CoreDump<'a> {
         }
         let (is_given_up, is_stuck) = (written.given_up, written.stuck);
         let made = written.made.filter(|_| !is_given_up);
-        let elsewhere = made.filter(|_| !is_stored);
-        let nested = elsewhere.and_then(|m| self.place.correct(&mut self.record, &self.file, m));
+        let nested = made.and_then(|made| self.place.correct(&mut self.record, &self.file, made));
         finish(&mut self.record, written, nested);
         self.say_what_is_kept();
         if self.record.outcome == Outcome::Written && self.given_up_for_memory.is_some() {
@@ -304,9 +304,14 @@ impl<'a> CoreDump<'a> {
         // A store that did not answer is not asked again.
         let Some(core) = core.id.filter(|_| self.client.is_open()) else { return Ok(()) };
         let own = self.as_itself();
+        let ContainerCrash { crash, facts, entry, config, .. } = *self.case;
         let (file, deleted, slot) = (&self.file, &self.deleted, self.slot);
-        let released = Released { case: self.case, file, core, deleted, slot };
-        released.finish(&mut self.record, &mut self.client, has_line.then_some(&own))
+        let released = Released { crash, facts, entry, config, file, core, deleted, slot };
+        let (record, client) = (&mut self.record, &mut self.client);
+        let keeps = record.keeping;
+        released.summarize(record, client, has_line.then_some(&own));
+        report::crash_to_journal(record);
+        if keeps { released.keep(record, client) } else { Ok(()) }
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) use extents::{clone_of, copy_whole, extents};
 pub use identity::{FileId, FileIdentity, identity};
 pub(crate) use identity::{Stat, identity_at, stat, stat_at};
 pub(crate) use json::JsonFile;
-pub(crate) use lock::{lock, lock_within, open_lock, try_lock, unlock};
+pub(crate) use lock::{lock, lock_within, open_lock, try_lock};
 pub use open::set_umask;
 pub(crate) use open::{
     change_dir, change_root, check_own, chmod, chown, create_exclusive, create_new,

@@ -2,17 +2,16 @@
 //! executable and libraries. Nobody waits for it.
 
 use super::deleted_files::DeletedFiles;
-use super::kept_binaries::Keeper;
-use super::reading::{Reading, SeenFile};
 use super::record_client::RecordClient;
-use super::{termination_log, turn};
-use crate::corefile::Summary;
-use crate::dump::container_crash::ContainerCrash;
+use super::{kept_binaries, summary, termination_log};
+use crate::config::Config;
+use crate::dump::crash::arguments::Crash;
+use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
 use crate::dump::writer::crasher_task::Charge;
 use crate::record::{Outcome, Record};
-use crate::report;
+use crate::registry::Entry;
 use crate::store::Store;
 use crate::sys::file::FileId;
 use crate::sys::{OwnedFd, kernel, pidfd};
@@ -21,8 +20,14 @@ use std::collections::BTreeMap;
 
 /// A crash whose process was let go.
 pub(crate) struct Released<'a> {
-    /// The crash.
-    pub case: &'a ContainerCrash<'a>,
+    /// What the kernel said.
+    pub crash: &'a Crash,
+    /// What /proc said.
+    pub facts: &'a Facts,
+    /// Its container.
+    pub entry: &'a Entry,
+    /// The configuration.
+    pub config: &'a Config,
     /// The core's file, by its number.
     pub file: &'a CoreFile,
     /// Device and inode number of the core.
@@ -34,99 +39,56 @@ pub(crate) struct Released<'a> {
 }
 
 impl Released<'_> {
-    /// Puts into the record where it crashed; keeps the executable and libraries, if the record
-    /// says that they are being kept, and puts into it which are there. `log`: with whose rights
-    /// the first is added to the termination log, if a line of this crash is there.
-    ///
-    /// # Errors
-    /// The files cannot be kept; the record says that none is.
-    pub(crate) fn finish(
+    /// Puts into the record where it crashed. `log`: with whose rights that is added to the
+    /// termination log, if a line of this crash is there.
+    pub(crate) fn summarize(
         &self,
-        record: &mut Record,
-        client: &mut RecordClient<'_>,
-        log: Option<&CoreFile>,
-    ) -> Result<()> {
-        let Self { file, core, deleted, slot, .. } = *self;
-        let ContainerCrash { facts, config, .. } = *self.case;
-        let is_whole = record.outcome == Outcome::Written && !file.compress;
-        let summary = config.summary && is_whole;
-        let files = record.keeping.then(|| config.binaries.max_file.raw());
-        if !summary && files.is_none() {
-            report::crash_to_journal(record);
-            return Ok(());
-        }
-        let _turn = self.turn();
-        let first = self.first_process();
-        let charge = first.as_ref().map_or(Charge::Nobody, Charge::Until);
-        let core_file = file;
-        let reading = Reading { facts, core_file, core, deleted, slot, charge, summary, files };
-        let (told, failed) = match reading.read() {
-            Ok(told) => (told, None),
-            Err(e) => (Default::default(), Some(e)),
-        };
-        if let Some(summary) = told.summary {
-            self.say_where(summary, record, client, log);
-        }
-        report::crash_to_journal(record);
-        match failed {
-            _ if record.keeping => {
-                self.keep(reading, failed.map_or(Ok(told.files), Err), record, client)
-            }
-            Some(e) => {
-                log::warn!("the core cannot be summarized, ignoring: {e:#}");
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The turn of its account, if there is one to be had.
-    fn turn(&self) -> Option<OwnedFd> {
-        let ContainerCrash { crash, registry, limits, .. } = *self.case;
-        let waited = turn::wait(registry?, limits?, self.slot, crash.said.host_pid as u64);
-        waited.unwrap_or_else(|e| {
-            log::warn!("the crash does not wait for its turn, ignoring: {e:#}");
-            None
-        })
-    }
-
-    fn say_where(
-        &self,
-        summary: Summary,
         record: &mut Record,
         client: &mut RecordClient<'_>,
         log: Option<&CoreFile>,
     ) {
-        (record.stack, record.stack_hash) = (summary.stack, Some(summary.hash));
-        client.say(record);
+        let Self { facts, entry, file, core, deleted, slot, .. } = *self;
+        if !self.config.summary || record.outcome != Outcome::Written {
+            return;
+        }
+        let first = self.first_process();
+        match summary::summarize(facts, file, core, deleted, slot, charge(first.as_ref())) {
+            Ok(Some(summary)) => {
+                (record.stack, record.stack_hash) = (summary.stack, Some(summary.hash));
+                client.say(record);
+            }
+            Ok(None) => {}
+            Err(e) => log::warn!("the core cannot be summarized, ignoring: {e:#}"),
+        }
         // What root's rights could read is not for a log that the container's users read.
-        let log = log.filter(|_| self.file.rights == Rights::Crasher);
-        let ContainerCrash { facts, entry, .. } = *self.case;
+        let log = log.filter(|_| file.rights == Rights::Crasher);
         if let Some((log, text)) = log.zip(record.crashed_in()) {
-            termination_log::add(facts, log, entry, &text, self.slot).unwrap_or_else(|e| {
+            termination_log::add(facts, log, entry, &text, slot).unwrap_or_else(|e| {
                 log::warn!("cannot write the termination log, ignoring: {e:#}")
             });
         }
     }
 
-    /// `files`: what belongs to the core, or why that is not known.
-    fn keep(
-        &self,
-        of: Reading<'_>,
-        files: Result<Vec<SeenFile>>,
-        record: &mut Record,
-        client: &mut RecordClient<'_>,
-    ) -> Result<()> {
-        let config = self.case.config;
-        let keep = |files| {
-            let account = &self.case.entry.account();
-            let free = kernel::free_bytes(&config.store).unwrap_or(0);
-            let keeper = Keeper { of, account, most: &config.binaries, free };
-            // A store that was removed meanwhile is not made again.
-            let store = Store::open_existing(&config.store)?;
-            store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store, files))
+    /// Keeps the executable and libraries, and puts into the record which are there.
+    ///
+    /// # Errors
+    /// They cannot be kept; the record says that none is.
+    pub(crate) fn keep(&self, record: &mut Record, client: &mut RecordClient<'_>) -> Result<()> {
+        let first = self.first_process();
+        let keeper = kept_binaries::Keeper {
+            facts: self.facts,
+            charge: charge(first.as_ref()),
+            core_file: self.file,
+            core: self.core,
+            deleted: self.deleted,
+            account: &self.entry.account(),
+            slot: self.slot,
+            most: &self.config.binaries,
+            free: kernel::free_bytes(&self.config.store).unwrap_or(0),
         };
-        let kept = files.and_then(keep);
+        // A store that was removed meanwhile is not made again.
+        let kept = Store::open_existing(&self.config.store)
+            .and_then(|store| store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store)));
         record.keeping = false;
         record.binaries = kept.as_ref().ok().cloned().unwrap_or_default();
         client.say(record);
@@ -135,9 +97,12 @@ impl Released<'_> {
 
     /// The container goes with its first process, which may be the one that has crashed.
     fn first_process(&self) -> Option<OwnedFd> {
-        let ContainerCrash { crash, entry, .. } = *self.case;
-        let is_another = entry.init.pid != crash.said.host_pid;
-        let first = is_another.then(|| pidfd::open(entry.init.pid).ok()).flatten();
-        first.filter(|_| entry.init_lives())
+        let is_another = self.entry.init.pid != self.crash.said.host_pid;
+        let first = is_another.then(|| pidfd::open(self.entry.init.pid).ok()).flatten();
+        first.filter(|_| self.entry.init_lives())
     }
+}
+
+fn charge(first: Option<&OwnedFd>) -> Charge<'_> {
+    first.map_or(Charge::Nobody, Charge::Until)
 }

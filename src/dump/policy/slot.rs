@@ -8,14 +8,9 @@ use crate::limits::Limits;
 use crate::sys::file::{self, FileIdentity, JsonFile};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, kernel};
 use anyhow::Result;
-use std::cell::OnceCell;
 
 /// The memory: at most `MOST` cores with paths of 4 KiB, of which each byte is escaped.
 const MEMORY: JsonFile = JsonFile("memory", 32 << 20);
-
-/// Dumps of all containers that may stand aside at the same time, and how many places are tried.
-const ASIDE: u64 = 256;
-const TRIES: u64 = 8;
 
 /// A slot that was taken. It is free again when the last process with its descriptors has ended.
 #[derive(Debug)]
@@ -25,8 +20,6 @@ pub(crate) struct Slot {
     lock: OwnedFd,
     /// The slot of the host's that was taken with it, beyond the container's own.
     host: Option<OwnedFd>,
-    /// The place in which it stands aside.
-    aside: OnceCell<OwnedFd>,
     limits: Limits,
     /// Taken from the memory when the slot began: the cores that are there, and the other dumps.
     cores: Vec<KeptCore>,
@@ -48,33 +41,12 @@ impl Slot {
         host: Option<OwnedFd>,
         limits: Limits,
     ) -> Self {
-        let (cores, others, aside) = (Vec::new(), Vec::new(), OnceCell::new());
-        Slot { dir, number, lock, host, aside, limits, cores, others, expected: 0 }
+        Slot { dir, number, lock, host, limits, cores: Vec::new(), others: Vec::new(), expected: 0 }
     }
 
     /// What the writer keeps open, so that a slot lasts as long as its writer.
     pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let locks = std::iter::once(&self.lock).chain(&self.host).chain(self.aside.get());
-        locks.map(|lock| lock.as_fd())
-    }
-
-    /// Gives the slot to another dump, for what is left to do when this one's process was let go
-    /// and its core was counted. The number of those that have is bounded too: `false` where all
-    /// places are taken, and the slot is kept. `host`: the directory of the host's limits. `first`:
-    /// which place to try first.
-    ///
-    /// # Errors
-    /// The run directory cannot be used.
-    pub(crate) fn stand_aside(&self, host: &OwnedFd, first: u64) -> Result<bool> {
-        for number in (0..TRIES).map(|i| first.wrapping_add(i) % ASIDE) {
-            let place = file::open_lock(host, format!("aside-{number}").as_ref())?;
-            if file::try_lock(&place)? {
-                let _ = self.aside.set(place);
-                std::iter::once(&self.lock).chain(&self.host).try_for_each(file::unlock)?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        std::iter::once(&self.lock).chain(&self.host).map(|lock| lock.as_fd())
     }
 
     /// What makes room for this core, if the cores `there` are those that are left of

@@ -8,7 +8,6 @@
 //!   memory         tokens, cores, dumps on their way
 //! /run/oci-coredump/limits/.host/       the same slots, of all containers together;
 //!                                       in .forwarded, of everybody else
-//!   aside-<n>      locked by a dump that has given its slot to others: its process was let go
 //! ```
 //!
 //! A container's first few slots are its own. Beyond them a slot takes one of the host's as well: a

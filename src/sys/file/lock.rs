@@ -33,11 +33,6 @@ pub(crate) fn try_lock(fd: impl AsFd) -> Result<bool> {
     }
 }
 
-/// Gives up a lock, also for those who have the same open file.
-pub(crate) fn unlock(fd: impl AsFd) -> Result<()> {
-    fs::flock(fd, fs::FlockOperation::Unlock).context("flock(LOCK_UN)")
-}
-
 /// Waits for the exclusive lock for at most `time`; waiters get it in the order in which they came.
 /// Returns whether it was taken.
 pub(crate) fn lock_within(fd: impl AsFd, time: Duration) -> Result<bool> {
