@@ -6,9 +6,9 @@ use super::file::Elf;
 use super::links::{self, Link};
 use addr2line::gimli::{
     self, Dwarf, DwarfFileType, DwarfPackageSections, DwarfSections, DwoId, EndianSlice,
-    LittleEndian, SectionId,
+    LittleEndian, SectionId, UnitRef,
 };
-use addr2line::{Context, LookupContinuation, LookupResult, SplitDwarfLoad};
+use addr2line::{Context, FrameIter, LookupContinuation, LookupResult, SplitDwarfLoad};
 use object::{Object, ObjectSection};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -108,16 +108,7 @@ impl<'b> DebugInfo<'b> {
     /// belongs to, the others are inlined into it. None if their debug information is missing:
     /// half of it would give the line of one function and the name of another.
     pub(super) fn frames(&self, address: u64) -> Vec<SourceFrame> {
-        // A unit whose split DWARF was not found is not asked for again.
-        if let Some(unit) = self.supplied(self.context.find_dwarf_and_unit(address))
-            && unit.dwarf.file_type == DwarfFileType::Main
-            && !matches!(unit.dwo_name(), Ok(None))
-        {
-            return Vec::new();
-        }
-        let Ok(mut found) = self.supplied(self.context.find_frames(address)) else {
-            return Vec::new();
-        };
+        let Some((_, mut found)) = self.found(address) else { return Vec::new() };
         let mut frames = Vec::new();
         while let (Ok(Some(f)), true) = (found.next(), frames.len() < 64) {
             let location = f.location.as_ref();
@@ -133,16 +124,24 @@ impl<'b> DebugInfo<'b> {
     /// The entries of the functions at an address, in the order of [`DebugInfo::frames`]. `None` if
     /// that has none.
     pub(super) fn functions(&self, address: u64) -> Option<Vec<Option<Die<'_, 'b>>>> {
-        let unit = self.supplied(self.context.find_dwarf_and_unit(address))?;
-        if unit.dwarf.file_type == DwarfFileType::Main && !matches!(unit.dwo_name(), Ok(None)) {
-            return None;
-        }
-        let mut found = self.supplied(self.context.find_frames(address)).ok()?;
+        let (unit, mut found) = self.found(address)?;
         let mut all = Vec::new();
         while let (Ok(Some(f)), true) = (found.next(), all.len() < 64) {
             all.push(f.dw_die_offset.and_then(|offset| self.entries.entry(unit, offset)));
         }
         (!all.is_empty()).then_some(all)
+    }
+
+    /// The unit of an address and the functions there. `None` where the split DWARF of the unit is
+    /// missing or broken.
+    fn found(&self, address: u64) -> Option<(UnitRef<'_, Slice<'b>>, FrameIter<'_, Slice<'b>>)> {
+        // The frames come first: where they are an error, asking for the unit panics.
+        let frames = self.supplied(self.context.find_frames(address)).ok()?;
+        // A unit whose split DWARF was not found is not asked for again.
+        let unit = self.supplied(self.context.find_dwarf_and_unit(address))?;
+        let is_skeleton =
+            unit.dwarf.file_type == DwarfFileType::Main && !matches!(unit.dwo_name(), Ok(None));
+        (!is_skeleton).then_some((unit, frames))
     }
 
     /// The result of a lookup, with the split DWARF that it needs.

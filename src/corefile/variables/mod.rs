@@ -11,10 +11,13 @@
 
 mod callers;
 mod entry;
+mod language;
 mod location;
 mod members;
 mod registers;
+mod scalar;
 mod scope;
+mod sequence;
 mod shown;
 mod text;
 mod types;

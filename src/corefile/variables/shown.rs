@@ -1,13 +1,14 @@
 //! How the value of a variable is written: as gdb does in C, C++ and Go, and with Rust's own marks
 //! in Rust.
 
+use super::language::Language;
 use super::location::{Missing, Place};
-use super::members;
+use super::sequence::Sequence;
 use super::wishes::Wishes;
-use super::{text, types};
+use super::{members, scalar, text, types};
 use crate::corefile::entries::Die;
 use crate::corefile::process_memory::ProcessMemory;
-use addr2line::gimli::{self, AttributeValue, DwAte};
+use addr2line::gimli;
 use std::fmt::Write as _;
 
 /// Stands for a value that has one of the hidden names.
@@ -17,25 +18,15 @@ const CONTENTS: &str = "<contents not shown>";
 const OPTIMIZED_OUT: &str = "<optimized out>";
 /// How deep structures in structures are shown.
 const DEPTH: usize = 3;
-/// Most elements of an array, and most enumerators and variants of a type.
+/// Most elements of an array, and most members and variants of a type.
 const ELEMENTS: u64 = 32;
-const ENUMERATORS: usize = 4096;
-
-/// What differs between languages.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
-    /// `{a = 1}`
-    C,
-    /// `Name {a: 1}`
-    Rust,
-}
+const PARTS: usize = 4096;
 
 /// Writes values.
 pub(super) struct Shown<'s, 'b> {
     process: ProcessMemory<'b>,
     wishes: &'s Wishes,
-    style: Style,
-    is_go: bool,
+    language: Language,
 }
 
 /// A text that is written up to a bound.
@@ -61,12 +52,7 @@ impl<'s, 'b> Shown<'s, 'b> {
         wishes: &'s Wishes,
         function: &Die<'_, '_>,
     ) -> Self {
-        let unit = function.unit.unit;
-        let root = unit.entries().next_dfs().ok().flatten().cloned();
-        let language = root.and_then(|root| root.attr_value(gimli::DW_AT_language));
-        let is = |lang| language == Some(AttributeValue::Language(lang));
-        let style = if is(gimli::DW_LANG_Rust) { Style::Rust } else { Style::C };
-        Shown { process, wishes, style, is_go: is(gimli::DW_LANG_Go) }
+        Shown { process, wishes, language: Language::of(function) }
     }
 
     /// The value of a variable, in about `most` bytes; one without a place is optimized out.
@@ -113,11 +99,11 @@ impl<'s, 'b> Shown<'s, 'b> {
             gimli::DW_TAG_base_type => {
                 let size = types::size(ty).and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
                 let bytes = place.read(&self.process, size.min(16))?;
-                out.add(&base(ty, &bytes).unwrap_or_else(|| "<unknown type>".into()));
+                out.add(&scalar::base(ty, &bytes).unwrap_or_else(|| "<unknown type>".into()));
             }
             gimli::DW_TAG_pointer_type => self.pointer(out, ty, place)?,
             gimli::DW_TAG_reference_type | gimli::DW_TAG_rvalue_reference_type => {
-                let address = word(&place.read(&self.process, 8)?);
+                let address = scalar::word(&place.read(&self.process, 8)?);
                 let _ = write!(out.text, "@{address:#x}");
                 if depth < DEPTH {
                     out.add(": ");
@@ -138,10 +124,10 @@ impl<'s, 'b> Shown<'s, 'b> {
                     place.read(&self.process, 1)?;
                     return Err(Missing::OptimizedOut);
                 };
-                out.add(&enumerator(ty, number));
+                out.add(&scalar::enumerator(ty, number));
             }
             gimli::DW_TAG_ptr_to_member_type => {
-                let address = word(&place.read(&self.process, 8)?);
+                let address = scalar::word(&place.read(&self.process, 8)?);
                 let _ = write!(out.text, "{address:#x}");
             }
             gimli::DW_TAG_unspecified_type => {
@@ -154,7 +140,7 @@ impl<'s, 'b> Shown<'s, 'b> {
     }
 
     fn pointer(&self, out: &mut Out, ty: &Die<'_, '_>, place: &Place) -> Result<(), Missing> {
-        let address = word(&place.read(&self.process, 8)?);
+        let address = scalar::word(&place.read(&self.process, 8)?);
         let _ = write!(out.text, "{address:#x}");
         let Some(target) = ty.type_of().as_ref().and_then(types::peeled) else { return Ok(()) };
         if target.tag() == gimli::DW_TAG_subroutine_type {
@@ -187,22 +173,22 @@ impl<'s, 'b> Shown<'s, 'b> {
             out.add(&shown.unwrap_or_else(|| format!("<not in the core: {address:#x}>")));
             return Ok(());
         }
-        if let Some(sequence) = self.sequence(ty, place) {
+        if let Some(sequence) = Sequence::of(ty, place, &self.process, self.language) {
             return self.elements_behind(out, &sequence, depth);
         }
         if depth >= DEPTH {
             out.add("{...}");
             return Ok(());
         }
-        let parts = ty.children(ENUMERATORS);
+        let parts = ty.children(PARTS);
         if let Some(part) = parts.iter().find(|d| d.tag() == gimli::DW_TAG_variant_part) {
             return self.variant(out, part, place, depth);
         }
         let all = members::of(ty);
         let names: Vec<Option<String>> = all.iter().map(Die::name).collect();
-        let is_tuple = self.style == Style::Rust
+        let is_tuple = self.language == Language::Rust
             && names.iter().all(|n| n.as_deref().is_some_and(|n| n.starts_with("__")));
-        if self.style == Style::Rust {
+        if self.language == Language::Rust {
             let name = ty.name().filter(|name| !name.starts_with('('));
             let name = name.as_deref().map_or("", |n| n.split('<').next().unwrap_or(n));
             out.add(name);
@@ -211,10 +197,10 @@ impl<'s, 'b> Shown<'s, 'b> {
             }
             out.add(if name.is_empty() || is_tuple { "" } else { " " });
         }
-        let (open, is, close) = match (self.style, is_tuple) {
-            (Style::Rust, true) => ("(", "", ")"),
-            (Style::Rust, false) => ("{", ": ", "}"),
-            (Style::C, _) => ("{", " = ", "}"),
+        let (open, is, close) = match (self.language, is_tuple) {
+            (Language::Rust, true) => ("(", "", ")"),
+            (Language::Rust, false) => ("{", ": ", "}"),
+            _ => ("{", " = ", "}"),
         };
         out.add(open);
         for (i, (member, name)) in all.iter().zip(&names).enumerate() {
@@ -238,7 +224,7 @@ impl<'s, 'b> Shown<'s, 'b> {
             if name.as_ref().is_some_and(|name| self.wishes.hides(name)) {
                 out.add(HIDDEN);
             } else if let Some(bits) = members::bits(member, place, &self.process) {
-                let boolean = of.as_ref().and_then(types::peeled).filter(is_boolean);
+                let boolean = of.as_ref().and_then(types::peeled).filter(scalar::is_boolean);
                 match (bits?, boolean) {
                     (n, Some(_)) => out.add(if n == 0 { "false" } else { "true" }),
                     (n, None) => out.add(&n.to_string()),
@@ -261,7 +247,7 @@ impl<'s, 'b> Shown<'s, 'b> {
         place: &Place,
         depth: usize,
     ) -> Result<(), Missing> {
-        let variants = part.children(ENUMERATORS);
+        let variants = part.children(PARTS);
         let discriminant = part.refers(gimli::DW_AT_discr);
         let number = match &discriminant {
             Some(member) => {
@@ -275,7 +261,7 @@ impl<'s, 'b> Shown<'s, 'b> {
         };
         let is_it = |variant: &&Die<'_, '_>| {
             let value = variant.number(gimli::DW_AT_discr_value);
-            number.zip(value).is_some_and(|((n, size), value)| n == masked(value, size))
+            number.zip(value).is_some_and(|((n, size), value)| n == scalar::masked(value, size))
         };
         let of_variants = || variants.iter().filter(|d| d.tag() == gimli::DW_TAG_variant);
         let chosen = of_variants()
@@ -289,47 +275,6 @@ impl<'s, 'b> Shown<'s, 'b> {
         let at = place.part(members::offset(&member).unwrap_or(0));
         self.show(out, member.type_of().as_ref(), &at, depth + 1);
         Ok(())
-    }
-
-    /// The elements that a structure points to.
-    fn sequence<'u, 'd>(&self, ty: &Die<'u, 'd>, place: &Place) -> Option<Sequence<'u, 'd>> {
-        let name = ty.name()?;
-        let number =
-            |(ty, place): (Die<'_, '_>, Place)| members::unsigned(&ty, &place, &self.process);
-        if self.is_go && name.starts_with("[]") {
-            let (array, at) = members::named(ty, place, "array")?;
-            let length = number(members::named(ty, place, "len")?)?;
-            let address = number((array.clone(), at))?;
-            return Some(Sequence { element: array.type_of()?, address, length });
-        }
-        if name.starts_with("vector<") && self.style == Style::C {
-            let (start, at) = members::named(ty, place, "_M_start")?;
-            let end = number(members::named(ty, place, "_M_finish")?)?;
-            let (address, element) = (number((start.clone(), at))?, start.type_of()?);
-            let size = types::size(&element).filter(|n| *n > 0)?;
-            let length = end.checked_sub(address)? / size;
-            return Some(Sequence { element, address, length });
-        }
-        if self.style != Style::Rust {
-            return None;
-        }
-        if name.starts_with("&[") || name.starts_with("&mut [") {
-            let (array, at) = members::named(ty, place, "data_ptr")?;
-            let length = number(members::named(ty, place, "length")?)?;
-            let address = number((array.clone(), at))?;
-            return Some(Sequence { element: array.type_of()?, address, length });
-        }
-        if name.starts_with("Vec<") {
-            let (array, at) = members::pointer(ty, place)?;
-            let length = number(members::named(ty, place, "len")?)?;
-            let is_element = |d: &Die<'_, '_>| {
-                d.tag() == gimli::DW_TAG_template_type_parameter && d.name().as_deref() == Some("T")
-            };
-            let element = ty.children(64).into_iter().find(is_element)?.type_of()?;
-            let address = number((array, at))?;
-            return Some(Sequence { element, address, length });
-        }
-        None
     }
 
     fn elements_behind(
@@ -370,7 +315,7 @@ impl<'s, 'b> Shown<'s, 'b> {
             return Ok(());
         };
         let is_text = inner.is_empty()
-            && !self.is_go
+            && self.language != Language::Go
             && types::peeled(element).is_some_and(|ty| text::is_character(&ty));
         if is_text {
             if !self.wishes.contents {
@@ -381,7 +326,7 @@ impl<'s, 'b> Shown<'s, 'b> {
             out.add(&text::in_array(&place.read(&self.process, size)?));
             return Ok(());
         }
-        let (open, close) = if self.style == Style::Rust { ("[", "]") } else { ("{", "}") };
+        let (open, close) = if self.language == Language::Rust { ("[", "]") } else { ("{", "}") };
         if depth > DEPTH {
             let _ = write!(out.text, "{open}...{close}");
             return Ok(());
@@ -399,128 +344,5 @@ impl<'s, 'b> Shown<'s, 'b> {
         }
         out.add(close);
         Ok(())
-    }
-}
-
-/// Elements that lie one after the other.
-struct Sequence<'u, 'b> {
-    element: Die<'u, 'b>,
-    address: u64,
-    length: u64,
-}
-
-fn word(bytes: &[u8]) -> u64 {
-    bytes.first_chunk().map_or(0, |b| u64::from_le_bytes(*b))
-}
-
-fn masked(value: u64, size: u64) -> u64 {
-    if size >= 8 { value } else { value & ((1 << (8 * size)) - 1) }
-}
-
-fn encoding(ty: &Die<'_, '_>) -> Option<DwAte> {
-    match ty.attr(gimli::DW_AT_encoding)? {
-        AttributeValue::Encoding(encoding) => Some(encoding),
-        _ => None,
-    }
-}
-
-fn is_boolean(ty: &Die<'_, '_>) -> bool {
-    encoding(ty) == Some(gimli::DW_ATE_boolean)
-}
-
-/// A number, a character, or true or false.
-fn base(ty: &Die<'_, '_>, bytes: &[u8]) -> Option<String> {
-    let encoding = encoding(ty)?;
-    if bytes.is_empty() {
-        // Rust's `()`.
-        return Some("()".to_owned());
-    }
-    let mut all = [0; 16];
-    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    let unsigned = u128::from_le_bytes(all);
-    let bits = 8 * bytes.len();
-    let signed = ((unsigned << (128 - bits)) as i128) >> (128 - bits);
-    Some(match encoding {
-        gimli::DW_ATE_boolean => match unsigned {
-            0 => "false".into(),
-            1 => "true".into(),
-            n => n.to_string(),
-        },
-        gimli::DW_ATE_float => float(bytes)?,
-        gimli::DW_ATE_signed_char => format!("{signed} {}", character(unsigned)),
-        gimli::DW_ATE_unsigned_char => format!("{unsigned} {}", character(unsigned)),
-        gimli::DW_ATE_UTF => match char::from_u32(unsigned as u32).filter(|c| !c.is_control()) {
-            Some(c) => format!("{unsigned} '{c}'"),
-            None => unsigned.to_string(),
-        },
-        gimli::DW_ATE_signed => signed.to_string(),
-        gimli::DW_ATE_unsigned => unsigned.to_string(),
-        gimli::DW_ATE_address => format!("{unsigned:#x}"),
-        gimli::DW_ATE_complex_float => {
-            let (real, imaginary) = bytes.split_at(bytes.len() / 2);
-            format!("{} + {}i", float(real)?, float(imaginary)?)
-        }
-        _ => format!("{unsigned:#x}"),
-    })
-}
-
-fn float(bytes: &[u8]) -> Option<String> {
-    let text = match bytes.len() {
-        4 => format!("{:?}", f32::from_le_bytes(*bytes.first_chunk()?)),
-        8 => format!("{:?}", f64::from_le_bytes(*bytes.first_chunk()?)),
-        16 => {
-            // The x87 format: 64 bits of mantissa with its first bit, 15 of exponent, and a sign.
-            let mantissa = u64::from_le_bytes(*bytes.first_chunk()?);
-            let top = u16::from_le_bytes([bytes[8], bytes[9]]);
-            let exponent = i32::from(top & 0x7fff) - 16383 - 63;
-            let value = (mantissa as f64) * 2f64.powi(exponent);
-            format!("{:?}", if top >> 15 == 1 { -value } else { value })
-        }
-        _ => return None,
-    };
-    Some(text.strip_suffix(".0").map_or(text.clone(), str::to_owned))
-}
-
-/// A character in quotes, as C writes it.
-fn character(code: u128) -> String {
-    match u32::try_from(code).ok().and_then(char::from_u32) {
-        Some('\'') => "'\\''".into(),
-        Some('\\') => "'\\\\'".into(),
-        Some('\n') => "'\\n'".into(),
-        Some('\t') => "'\\t'".into(),
-        Some('\r') => "'\\r'".into(),
-        Some(c) if code < 0x7f && !c.is_control() || code >= 0x100 && !c.is_control() => {
-            format!("'{c}'")
-        }
-        _ => format!("'\\{code:03o}'"),
-    }
-}
-
-/// The name of a number in an enumeration; several, where its values are bits.
-fn enumerator(ty: &Die<'_, '_>, number: u64) -> String {
-    let size = types::size(ty).unwrap_or(8).min(8);
-    let all: Vec<(String, u64)> = ty
-        .children(ENUMERATORS)
-        .into_iter()
-        .filter(|d| d.tag() == gimli::DW_TAG_enumerator)
-        .filter_map(|d| Some((d.name()?, masked(d.number(gimli::DW_AT_const_value)?, size))))
-        .collect();
-    let scope = ty.name().filter(|_| ty.has(gimli::DW_AT_enum_class));
-    let scope = scope.map_or_else(String::new, |name| name + "::");
-    if let Some((name, _)) = all.iter().find(|(_, value)| *value == number) {
-        return scope + name;
-    }
-    let (mut rest, mut names) = (number, Vec::new());
-    for (name, value) in &all {
-        if value.is_power_of_two() && rest & value != 0 {
-            names.push(scope.clone() + name);
-            rest &= !value;
-        }
-    }
-    match (names.is_empty(), rest) {
-        (false, 0) if all.iter().all(|(_, v)| *v == 0 || v.is_power_of_two()) => {
-            format!("({})", names.join(" | "))
-        }
-        _ => number.to_string(),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::program;
 use support::require;
 use support::stacks::{build, dump, gdb, succeed};
 
@@ -36,7 +37,7 @@ const CASES: [Case; 6] = [
 ];
 
 fn ours(arguments: &[&str], core: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
+    let mut command = Command::new(program::program());
     command.args(arguments).arg("--core").arg(core);
     command
 }
@@ -57,10 +58,30 @@ fn gdb_says(program: &Path, core: &Path) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// The same without the threads' handles: in a static program the C library's global variables, by
+/// which gdb finds them, are the program's own, and not in a core of stacks only.
+fn without_handles(text: &str) -> String {
+    let is_note = |line: &str| line.starts_with('[') || line.starts_with("Using host libthread_db");
+    let lwp = |line: &str| match line.strip_prefix("Thread ").and(line.split_once("LWP ")) {
+        Some((_, number)) => format!("LWP {}\n", number.trim_end_matches([')', ':', ' '])),
+        None => format!("{line}\n"),
+    };
+    text.lines().filter(|line| !is_note(line)).map(lwp).collect()
+}
+
+/// The stacks, with the modules' paths: a small core may list more modules (`docs/stack.md`).
 fn we_say(core: &Path) -> serde_json::Value {
     let out = succeed(&mut ours(&["info", "--json", "--sysroot", "/"], core));
-    let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    told["stacks"].clone()
+    let mut told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let mut stacks = told["stacks"].take();
+    for stack in stacks.as_array_mut().unwrap() {
+        for frame in stack["frames"].as_array_mut().unwrap() {
+            if let Some(index) = frame.get("module").and_then(serde_json::Value::as_u64) {
+                frame["module"] = told["core"]["modules"][index as usize]["path"].clone();
+            }
+        }
+    }
+    stacks
 }
 
 #[test]
@@ -78,7 +99,13 @@ fn stacks_are_those_of_the_whole_core() {
             let small = small(&core, keep);
             assert_eq!(we_say(&small), stacks, "{} {keep}", case.name);
             // Where gdb has no names, it reads strings of the heap for them.
-            assert_eq!(gdb_says(&program, &small), theirs, "{} {keep}", case.name);
+            let said = gdb_says(&program, &small);
+            if case.name == "small-static" && keep == "stacks-only" {
+                let [said, theirs] = [&said, &theirs].map(|text| without_handles(text));
+                assert_eq!(said, theirs, "{} {keep}", case.name);
+            } else {
+                assert_eq!(said, theirs, "{} {keep}", case.name);
+            }
             let sizes = [&core, &small].map(|file| file.metadata().unwrap().len());
             let is_small = sizes[1] <= sizes[0] / 20;
             assert!(is_small || !case.is_large, "{} {keep}: {sizes:?} bytes", case.name);
@@ -87,7 +114,8 @@ fn stacks_are_those_of_the_whole_core() {
 }
 
 fn print(program: &Path, core: &Path, what: &str) -> String {
-    let out = succeed(gdb().args(["-ex", "up", "-ex"]).arg(what).arg(program).arg(core));
+    // Where the last command fails, gdb does.
+    let out = gdb().args(["-ex", "up", "-ex"]).arg(what).arg(program).arg(core).output().unwrap();
     String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
 }
 
@@ -128,11 +156,11 @@ fn bundles() {
     assert!(size < 16 << 20, "{size} bytes");
     let again = dir.path().join("again");
     let option = ["export", "--small=stacks-only", "--output"];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oci-coredump"));
+    let mut command = Command::new(program::program());
     succeed(command.args(option).arg(&again).arg(&bundle));
     assert!(again.metadata().unwrap().len() > 1 << 10);
     // What is no core makes none.
-    let out = ours(&["export", "--small", "-o"], &program).arg(dir.path().join("x")).output();
+    let out = ours(&["export", "--small"], &program).arg("-o").arg(dir.path().join("x")).output();
     let said = String::from_utf8(out.unwrap().stderr).unwrap();
     assert!(said.contains("it is an ELF file, but not a core"), "{said}");
 }
