@@ -31,29 +31,6 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
     install -m 0755 "$program" "$directory/bin/systemd-coredump"
 fi
 
-# A server of debug information. Installed, it would run: it is unpacked, with its libraries, and
-# started by a script that knows where these are.
-if ! command -v debuginfod >/dev/null; then
-    echo "Unpacking debuginfod"
-    fresh=$(mktemp -d "$directory/fresh.XXXXXX")
-    cd "$fresh"
-    set -- debuginfod libmicrohttpd12 libarchive13
-    # As above.
-    if ! apt-get download -qq "$@" 2>/dev/null; then
-        $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
-        apt-get download -qq "$@"
-    fi
-    for package in "$fresh"/*.deb; do dpkg-deb --extract "$package" "$fresh/tree"; done
-    rm -rf "${directory:?}/debuginfod"
-    mv "$fresh/tree" "$directory/debuginfod"
-    libraries=$(dirname "$(find "$directory/debuginfod" -name 'libarchive.so.13')")
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libraries" \
-        "$directory/debuginfod/usr/bin/debuginfod" >"$directory/bin/debuginfod"
-    chmod 0755 "$directory/bin/debuginfod"
-    cd /
-    rm -rf "$fresh"
-fi
-
 # Daemons that give up root's rights. Installed, they would run: they are unpacked.
 for package in memcached; do
     [ ! -x "$directory/bin/$package" ] || continue

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Servers of object storage for the tests of this program, which apt does not have: `tools.sh
+# Servers for the tests of this program, which apt does not have or should not install: `tools.sh
 # DIRECTORY` puts them in DIRECTORY/bin.
 set -eu
 directory=$1
 mkdir -p "$directory/bin"
+PATH=$PATH:$directory/bin
 cd /
 
 if [ ! -x "$directory/bin/s3s-fs" ]; then
@@ -26,6 +27,35 @@ if [ ! -x "$directory/bin/azurite-blob" ]; then
     npm install --silent --no-audit --no-fund --prefix "$directory/azurite" azurite@3.37.0
     ln -sf ../azurite/node_modules/.bin/azurite-blob "$directory/bin/azurite-blob"
 fi
+# A server of debug information. Installed, it would run: it is unpacked, with its libraries, and
+# started by a script that knows where these are.
+if ! command -v debuginfod >/dev/null; then
+    echo "Unpacking debuginfod"
+    fresh=$(mktemp -d "$directory/fresh.XXXXXX")
+    cd "$fresh"
+    # Their names are not the same in each release.
+    fetch() {
+        libraries=$(apt-cache depends debuginfod 2>/dev/null |
+            sed -n 's/^ *Depends: \(lib\(microhttpd\|archive\)[^ ]*\)$/\1/p')
+        # shellcheck disable=SC2086 # package names hold no spaces
+        apt-get download -qq debuginfod $libraries
+    }
+    # It fails where the package lists were never fetched, or are older than the archive.
+    if ! fetch 2>/dev/null; then
+        $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
+        fetch
+    fi
+    for package in "$fresh"/*.deb; do dpkg-deb --extract "$package" "$fresh/tree"; done
+    rm -rf "${directory:?}/debuginfod"
+    mv "$fresh/tree" "$directory/debuginfod"
+    libraries=$(dirname "$(find "$directory/debuginfod" -name 'libarchive.so.13')")
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libraries" \
+        "$directory/debuginfod/usr/bin/debuginfod" >"$directory/bin/debuginfod"
+    chmod 0755 "$directory/bin/debuginfod"
+    cd /
+    rm -rf "$fresh"
+fi
+
 # Kubernetes' published schemas, as integration/tools.sh.
 if [ ! -d "$directory/python/kubernetes_validate" ]; then
     echo "Fetching kubernetes-validate"

@@ -1,7 +1,8 @@
 //! `[upload]` of /etc/oci-coredump/config.toml, and `store`. All other keys are the helper's.
 //!
 //! As there, a key that cannot be read is left out, and the others hold; but where that key says
-//! what may leave the node (`url`, `what`, `select`, `key`), nothing is uploaded.
+//! what may leave the node (`url`, `what`, `select`, `key`), or where a line of `[upload]` or of a
+//! table in it is not TOML, nothing is uploaded.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Deserializer};
@@ -219,7 +220,8 @@ impl Config {
 }
 
 /// Parses the text without the lines that are not TOML. Returns also the keys and tables that those
-/// lines began with, and the tables that they were in.
+/// lines began with, and "upload" for a line of that table or of one in it: it may have been a part
+/// of `select`.
 fn table(text: &str, problems: &mut Vec<String>) -> (toml::Table, Vec<String>) {
     let mut lines: Vec<&str> = text.lines().collect();
     let mut lost = Vec::new();
@@ -240,11 +242,22 @@ fn table(text: &str, problems: &mut Vec<String>) -> (toml::Table, Vec<String>) {
             name.split(['=', ']', '.']).next().unwrap_or(name).trim().trim_matches('"').to_owned()
         };
         lost.push(key(lines[at]));
+        lost.extend(lines[..at].iter().rev().find_map(|line| table_of(line)));
         problems.push(format!("line {}, `{}`: {}", at + 1, lines[at], error.message()));
         lines[at] = "";
     }
     problems.push("the rest is no TOML".into());
     (toml::Table::new(), vec!["upload".into()])
+}
+
+/// The table that begins at a line, by the first component of its name: a header, or `upload` as a
+/// key, whose value may go on for lines.
+fn table_of(line: &str) -> Option<String> {
+    let name = |text: &str| text.trim_matches([' ', '\t', '[', '"', '\'']).to_owned();
+    match line.trim_start().strip_prefix('[') {
+        Some(header) => header.split([']', '.']).next().map(name),
+        None => line.split(['=', '.']).next().map(name).filter(|name| name == "upload"),
+    }
 }
 
 /// A number of bytes, or text such as `200K`, `512Mi`, `1.5GiB`, as elsewhere in the file.
@@ -305,6 +318,13 @@ mod tests {
             "[upload]\nurl = \"s3://b\"\nwhat = record\n",
             "[upload]\nurl = \"s3://b\"\n[upload.select]\npodd = \"x\"\n",
             "[upload]\nurl = \"s3://b\"\n[upload.select\npod = \"x\"\n",
+            "[upload]\nurl = \"s3://b\"\n[upload.select]\npod = = \"x\"\n",
+            "[upload]\nurl = \"s3://b\"\n[ \"upload\" . select ]\n\"pod\" \"x\"\n",
+            "[upload]\nurl = \"s3://b\"\n[upload.select]\npod = \"x\"\npod = \"y\"\n",
+            "[upload]\nurl = \"s3://b\"\nselect.pod = = \"x\"\n",
+            "[upload]\nurl = \"s3://b\"\nselect = {\nexe = \"y\",\npod = = \"x\",\n}\n",
+            "upload = {\nurl = \"s3://b\",\nselect = {\npod = = \"x\",\n}\n}\n",
+            "upload.url = \"s3://b\"\nupload.select.pod = = \"x\"\n",
             "[upload]\nurl = \"s3://b\"\nkey = \"{podd}\"\n",
         ] {
             assert!(Config::read(text).unsure, "{text}");
@@ -312,7 +332,10 @@ mod tests {
         // A text that does not end takes with it what comes after, or nothing.
         let open = Config::read("[upload]\nurl = \"s3://b\"\nx = \"\"\"\nwhat = \"record\"\n");
         assert!(open.unsure || open.upload.what == What::Record);
-        let good = Config::read("x = = 1\n[upload]\nurl = \"s3://b\"\nwhat = \"record\"\n");
-        assert!(!good.unsure && good.upload.what == What::Record);
+        let good = "[upload]\nurl = \"s3://b\"\nwhat = \"record\"\n";
+        for text in [format!("x = = 1\n{good}"), format!("{good}[limits]\nx = = 1\n")] {
+            let good = Config::read(&text);
+            assert!(!good.unsure && good.upload.what == What::Record, "{text}");
+        }
     }
 }

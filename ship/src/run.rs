@@ -64,7 +64,8 @@ fn todo(path: &Path, upload: &Upload) -> Todo {
 pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> {
     ensure!(
         !config.unsure,
-        "a key of [upload] that says what is uploaded cannot be read: nothing is"
+        "a key or a line of [upload] that may say what is uploaded cannot be read: nothing is \
+         uploaded until it is mended"
     );
     let url = config.upload.url.clone().context("[upload] url is not set: nothing is uploaded")?;
     let upload = config.upload;

@@ -188,14 +188,15 @@ fn file_of(crash: &Crash) -> Vec<u8> {
 #[test]
 fn a_hostile_server_ends_in_one_line() {
     let other = std::fs::read("/bin/true").unwrap();
-    let cases: [(&str, Act, &str); 13] = [
+    let cases: [(&str, Act, &str); 14] = [
         ("other", Act::File(other), "is not used: it has the build-id "),
         ("text", Act::File(b"hello".into()), "is not used: it is no ELF file with a build-id"),
         ("nothing", Act::File(Vec::new()), "the answer is empty"),
         ("endless", Act::Endless, "it has more than 1048576 bytes, which are the most"),
         ("drip", Act::Drip, "less than 100 KiB came in 2 seconds"),
         ("silence", Act::Silence, "no answer in 2 seconds"),
-        ("file", Act::Redirect("file:///etc/passwd"), "it redirects to neither http nor https"),
+        ("file", Act::Redirect("file:///etc/passwd"), "the server says 302"),
+        ("ftp", Act::Redirect("ftp://127.0.0.1/x"), "it redirects to neither http nor https"),
         ("circle", Act::Circle, "too many redirects"),
         ("header", Act::Header, "debuginfo of "),
         (
