@@ -2,7 +2,6 @@
 //! uploads each and while it does not run; then whether each crash was uploaded, once. Prints
 //! times, and asserts none. Root; nothing else may crash on the machine meanwhile.
 
-#[allow(dead_code, reason = "each benchmark uses another part of the scene")]
 mod scene;
 
 use scene::spread;

@@ -230,6 +230,8 @@ fn free_space_stays() {
                 "{way}: {:#}",
                 cut.1
             );
+            // Whoever still reads the core keeps its blocks.
+            host.settle();
             fs::remove_file(cut.1["core_path"].as_str().unwrap()).unwrap();
         }
         // Some MiB more where a frame had to be closed.
