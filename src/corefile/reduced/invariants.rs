@@ -15,7 +15,12 @@ pub(crate) fn reduced(core: &[u8]) {
     for keep in [Keep::Stacks, Keep::StacksOnly] {
         let Ok(small) = SmallCore::of_file(&core, keep) else { return };
         let mut bytes = Vec::new();
-        small.write(&mut |part| anyhow::Ok(bytes.extend_from_slice(part))).expect("it is a vector");
+        small
+            .write(&mut |part| {
+                bytes.extend_from_slice(part);
+                anyhow::Ok(())
+            })
+            .expect("it is a vector");
         let head = CoreHead::read(&core).expect("it was read");
         let whole = Image::of(&head, &core).expect("it was read");
         let own = CoreHead::read(&bytes).expect("a core");

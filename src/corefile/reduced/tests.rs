@@ -43,7 +43,12 @@ fn small(core: &Vec<u8>, keep: Keep) -> Vec<u8> {
     reduced(core);
     let mut out = Vec::new();
     let small = SmallCore::of_file(core, keep).unwrap();
-    small.write(&mut |bytes| anyhow::Ok(out.extend_from_slice(bytes))).unwrap();
+    small
+        .write(&mut |bytes| {
+            out.extend_from_slice(bytes);
+            anyhow::Ok(())
+        })
+        .unwrap();
     out
 }
 
