@@ -178,7 +178,7 @@ fn values_are_gdb_s() {
         ("C++ -O2", &["g++", "-g", "-O2"], "values.cpp", 6),
         ("C++ -O2, DWARF 4", &["g++", "-gdwarf-4", "-O2"], "values.cpp", 6),
         ("Rust", &["rustc", "-g"], "values.rs", 6),
-        ("Rust -O", &["rustc", "-g", "-O"], "values.rs", 4),
+        // Not with -O: gdb 13 ends in an internal error on what rustc says of it then.
     ] {
         if !require::programs(&["gdb", command[0]]) {
             continue;
