@@ -36,9 +36,10 @@
 //! ```
 //!
 //! The rooms of `dump`: `server` (the kernel's coredump socket, where that is used instead of
-//! `handle`), `crash` (what the kernel and /proc say), `policy` (plan, quota and refusals, which are
-//! pure; slots, which lock and wait), `writer` (the child that becomes the crashed process), `copy`
-//! (the lanes), `after` (the record and what is kept), and `forward` for everybody else's crashes.
+//! `handle`), `crash` (what the kernel and /proc say), `policy` (plan, quota and refusals, which
+//! are pure; slots, which lock and wait), `writer` (the child that becomes the crashed process),
+//! `copy` (the lanes), `after` (the record and what is kept), and `forward` for everybody else's
+//! crashes.
 //!
 //! No files use each other in a circle.
 

@@ -44,9 +44,9 @@ pub(crate) fn check_helper(helper: &Path) -> Result<()> {
     file::check_own(helper).with_context(|| format!("helper {}", helper.display()))
 }
 
-/// Dispatch mode: makes the kernel hand every crash to `helper`, by the pattern `ours`, which is its
-/// own or the socket's ([`wanted`]). The previous pattern, if it is not ours, becomes the earlier
-/// handler. Returns whether anything was written. The caller holds the registry's lock.
+/// Dispatch mode: makes the kernel hand every crash to `helper`, by the pattern `ours`, which is
+/// its own or the socket's ([`wanted`]). The previous pattern, if it is not ours, becomes the
+/// earlier handler. Returns whether anything was written. The caller holds the registry's lock.
 pub(crate) fn take_over(store: &Store, helper: &Path, ours: &str) -> Result<bool> {
     let at_boot = dispatch_pattern(helper)?;
     let now = core_pattern()?;

@@ -184,8 +184,8 @@ impl<'b> StackUnwinder<'b> {
                 Ok(pc.map(|pc| Registers { pc, sp: r.sp(), fp: r.bp(), lr: 0 }))
             }
             Unwinders::Aarch64(unwinder, cache) => {
-                // Where the core does not say which bits may be a pointer authentication code: those
-                // above the 48 of an address.
+                // Where the core does not say which bits may be a pointer authentication code:
+                // those above the 48 of an address.
                 let code = self.image.notes.authentication.unwrap_or(!0 << 48);
                 let mask = PtrAuthMask(!code & ((1 << 55) - 1));
                 let mut r = UnwindRegsAarch64::new_with_ptr_auth_mask(mask, now.lr, now.sp, now.fp);

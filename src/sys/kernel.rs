@@ -11,7 +11,8 @@ pub(crate) fn version() -> (u32, u32) {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
-/// Bytes of a page of memory: 4 KiB; on some machines of AArch64 16 or 64 KiB. Makes no system call.
+/// Bytes of a page of memory: 4 KiB; on some machines of AArch64 16 or 64 KiB. Makes no system
+/// call.
 ///
 /// # References
 /// sysconf(3), `_SC_PAGESIZE`.

@@ -1,4 +1,4 @@
-//! Finds a running container by request the tools of the engines, all at once and each within a time
+//! Finds a running container by asking the tools of the engines, all at once and each within a time
 //! limit, and says what they call it.
 
 mod answers;

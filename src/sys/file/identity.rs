@@ -6,7 +6,8 @@ use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
-/// What distinguishes a file on this kernel from all others that exist now: device and inode number.
+/// What distinguishes a file on this kernel from all others that exist now: device and inode
+/// number.
 #[derive(
     Clone,
     Copy,

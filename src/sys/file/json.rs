@@ -1,5 +1,5 @@
-//! A value in a file of JSON, which is read and replaced as a whole. Whoever changes it holds a lock
-//! meanwhile.
+//! A value in a file of JSON, which is read and replaced as a whole. Whoever changes it holds a
+//! lock meanwhile.
 
 use super::{open_read, read_bounded, replace};
 use anyhow::{Context, Result};
