@@ -119,6 +119,10 @@ fn is_same(ours: &str, gdbs: &str) -> Option<bool> {
     if let Some((address, _)) = ours.split_once(": ").filter(|_| ours.starts_with('@')) {
         return Some(address == gdbs.split(':').next().unwrap());
     }
+    // A character that gdb cannot write in the C locale: `223 'ß'`, `223 '\xdf'`.
+    if let (Some((a, _)), Some((b, _))) = (ours.split_once(" '"), gdbs.split_once(" '\\")) {
+        return Some(a == b);
+    }
     if let (Ok(a), Ok(b)) = (ours.parse::<f64>(), gdbs.parse::<f64>()) {
         return Some(a == b || a.is_nan() && b.is_nan());
     }
@@ -130,6 +134,34 @@ fn is_same(ours: &str, gdbs: &str) -> Option<bool> {
         return None;
     }
     Some(last(ours) == last(gdbs))
+}
+
+/// Variables of which gdb 13 says something else, with what must be said: frame 1 is inlined into
+/// frame 2, and gdb looks for its caller's values in the wrong place (`s` is what `shape` is); and
+/// gdb makes up frames for jumps to a function, to find what was passed to it.
+const OTHERWISE: [(&str, usize, &str, Expected); 2] = [
+    ("C, split DWARF", 1, "s", Expected::ValueOf(2, "shape")),
+    ("Rust", 0, "no_tid", Expected::OptimizedOut),
+];
+
+/// What must be said of a variable.
+#[derive(Clone, Copy)]
+enum Expected {
+    ValueOf(usize, &'static str),
+    OptimizedOut,
+}
+
+/// Whether the value of such a variable is the expected one. `None`: gdb's is.
+fn otherwise(name: &str, ours: &[Variable], variable: &Variable, value: &str) -> Option<bool> {
+    let is = |row: &&(&str, usize, &str, Expected)| {
+        (row.0, row.1, row.2) == (name, variable.frame, variable.name.as_str())
+    };
+    Some(match OTHERWISE.iter().find(is)?.3 {
+        Expected::OptimizedOut => value == "<optimized out>",
+        Expected::ValueOf(frame, same) => {
+            ours.iter().any(|v| v.frame == frame && v.name == same && v.value == value)
+        }
+    })
 }
 
 /// Compares what both have; every variable of gdb's must be there.
@@ -152,7 +184,8 @@ fn compare(name: &str, crash: &Crash, wrong: &mut Vec<String>) -> (usize, usize)
         if value.contains("<hidden>") {
             continue;
         }
-        match is_same(value, &theirs.value) {
+        let same_as_expected = otherwise(name, &ours, theirs, value);
+        match same_as_expected.or_else(|| is_same(value, &theirs.value)) {
             Some(true) => same += 1,
             // gdb knows fewer.
             Some(false) if theirs.value == "<optimized out>" => more += 1,
@@ -191,8 +224,7 @@ fn values_are_gdb_s() {
             wrong.push(format!("{name}: only {same} are as gdb's: {ours:#?}"));
         }
     }
-    // Known: a pointer of split DWARF is wrong, three values are lost, a letter is written as it is.
-    assert!(wrong.len() <= 5, "{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 fn go(options: &[&str]) -> Crash {

@@ -141,7 +141,12 @@ impl<'u, 'b> Die<'u, 'b> {
 
     /// Whether two are the same entry.
     pub(super) fn is(&self, other: &Self) -> bool {
-        std::ptr::eq(self.unit.unit, other.unit.unit) && self.offset() == other.offset()
+        self.is_at(other, other.offset())
+    }
+
+    /// Whether it is the entry at a place of the unit that `other` is in.
+    pub(super) fn is_at(&self, other: &Self, offset: UnitOffset) -> bool {
+        std::ptr::eq(self.unit.unit, other.unit.unit) && self.offset() == offset
     }
 
     /// An attribute of its own.

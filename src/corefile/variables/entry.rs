@@ -2,7 +2,7 @@
 //! passed: the value of a register at the call (`DW_OP_entry_value`), from the call site.
 
 use super::callers::State;
-use super::location::{self, FrameContext, Place};
+use super::location::{self, FrameContext, Passed, Place};
 use crate::corefile::entries::Die;
 use crate::corefile::entries::Slice;
 use crate::corefile::names::{ModuleNames, RawFrame};
@@ -69,7 +69,7 @@ impl<'s, 'b> Stack<'s, 'b> {
         if uses_frame_base(expression, die) {
             frame.base = self.base(i, &frame);
         }
-        let entry = |e: Expression<Slice<'b>>| self.entry_value(i, die, e, depth + 1);
+        let entry = |passed: Passed<'b>| self.passed(i, die, passed, depth + 1);
         location::place(expression, die.unit, &frame, &entry)
     }
 
@@ -96,26 +96,31 @@ impl<'s, 'b> Stack<'s, 'b> {
         None
     }
 
-    /// The value that a register had when the function of a frame was called.
-    fn entry_value(
-        &self,
-        i: usize,
-        die: &Die<'_, 'b>,
-        expression: Expression<Slice<'b>>,
-        depth: usize,
-    ) -> Option<u64> {
+    /// What the caller of a frame's function passed, as the call site says.
+    fn passed(&self, i: usize, die: &Die<'_, 'b>, passed: Passed<'b>, depth: usize) -> Option<u64> {
         if depth > DEPTH || self.raw.get(i)?.trampoline || self.raw.get(i + 1)?.trampoline {
             return None;
         }
-        let wanted = register(expression, die)?;
+        let wanted = match passed {
+            Passed::Register(expression) => Some(register(expression, die)?),
+            Passed::Parameter(_) => None,
+        };
+        let is_it = |p: &Die<'_, 'b>| match passed {
+            Passed::Register(_) => {
+                let location = p.attr(gimli::DW_AT_location).and_then(|v| v.exprloc_value());
+                location.and_then(|e| register(e, p)) == wanted
+            }
+            Passed::Parameter(offset) => {
+                let of_call = p.refers(gimli::DW_AT_call_parameter);
+                let parameter = of_call.or_else(|| p.refers(gimli::DW_AT_abstract_origin));
+                parameter.is_some_and(|parameter| parameter.is_at(die, offset))
+            }
+        };
         let caller = self.function(i + 1)?;
         let return_address = self.raw[i + 1].address.wrapping_sub(self.bias(i + 1));
         let site = call_site(&caller, self.address(i + 1), return_address, 0)?;
         self.calls(i, &site, depth).then_some(())?;
-        let parameter = site.children(64).into_iter().find(|p| {
-            let location = p.attr(gimli::DW_AT_location).and_then(|v| v.exprloc_value());
-            location.and_then(|e| register(e, p)) == Some(wanted)
-        })?;
+        let parameter = site.children(64).into_iter().find(is_it)?;
         let value = [gimli::DW_AT_call_value, gimli::DW_AT_GNU_call_site_value]
             .into_iter()
             .find_map(|name| parameter.attr(name))?

@@ -84,8 +84,17 @@ pub(super) struct FrameContext<'f, 'b> {
     pub bias: u64,
 }
 
-/// The value that an expression had when the function was called.
-pub(super) type Entry<'e, 'b> = &'e dyn Fn(Expression<Slice<'b>>) -> Option<u64>;
+/// Something that the caller of a function knows.
+#[derive(Clone, Copy)]
+pub(super) enum Passed<'b> {
+    /// What a register had at the call: an expression that is no more than the register.
+    Register(Expression<Slice<'b>>),
+    /// A parameter that was left out of the call (`DW_OP_GNU_parameter_ref`), by its entry.
+    Parameter(UnitOffset),
+}
+
+/// Its value.
+pub(super) type Entry<'e, 'b> = &'e dyn Fn(Passed<'b>) -> Option<u64>;
 
 /// The address, or value, that an expression of unwind tables gives.
 pub(super) fn address(
@@ -229,11 +238,15 @@ fn pieces<'b>(
                 evaluation.resume_with_base_type(value_type(base)?)
             }
             EvaluationResult::RequiresEntryValue(expression) => {
-                evaluation.resume_with_entry_value(Value::Generic(entry(expression)?))
+                let value = entry(Passed::Register(expression))?;
+                evaluation.resume_with_entry_value(Value::Generic(value))
             }
-            EvaluationResult::RequiresTls(_)
-            | EvaluationResult::RequiresAtLocation(_)
-            | EvaluationResult::RequiresParameterRef(_) => return None,
+            EvaluationResult::RequiresParameterRef(parameter) => {
+                evaluation.resume_with_parameter_ref(entry(Passed::Parameter(parameter))?)
+            }
+            EvaluationResult::RequiresTls(_) | EvaluationResult::RequiresAtLocation(_) => {
+                return None;
+            }
         };
         result = next.ok()?;
     }
