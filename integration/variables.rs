@@ -140,10 +140,10 @@ fn is_same(ours: &str, gdbs: &str) -> Option<bool> {
     Some(last(ours) == last(gdbs))
 }
 
-/// Variables of which gdb 13 says something else, with what must be said: frame 1 is inlined into
-/// frame 2, and gdb looks for its caller's values in the wrong place (`s` is what `shape` is); and
-/// gdb makes up frames for jumps to a function, to find what was passed to it. Go's compiler does not say whether a register still has
-/// what was passed in it: gdb shows what is in it now.
+/// Variables of which gdb 13 says something else, with what must be said. Frame 1 is inlined into
+/// frame 2, and gdb looks for its caller's values in the wrong place: `s` is what `shape` is. gdb
+/// makes up frames for jumps to a function, to find what was passed to it. Go's compiler does not
+/// say whether a register still has what was passed in it; gdb shows what is in it now.
 const OTHERWISE: [(&str, usize, &str, Expected); 3] = [
     ("C, split DWARF", 1, "s", Expected::ValueOf(2, "shape")),
     ("Rust", 0, "no_tid", Expected::OptimizedOut),

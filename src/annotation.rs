@@ -4,8 +4,14 @@
 //! In: the annotations of a bundle. Out: checked [`Wishes`] with notes for the log, or an error
 //! that names each value refused.
 
+mod known;
+
+#[cfg(test)]
+pub(crate) use known::SETTINGS;
+pub(crate) use known::unknown;
+
 use crate::bytes::Limit;
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::existing::Existing;
 use crate::limits::{DiskShare, Free, Limits};
 use crate::pattern::Pattern;
@@ -34,7 +40,7 @@ pub(crate) struct Wishes {
     /// What happens where a core's name exists already. `None`: the container did not say.
     pub existing: Option<Existing>,
     /// How much of the memory its cores keep. `None`: the container did not say.
-    pub keep: Option<Keep>,
+    pub keep: Option<KeptMemory>,
     /// Whether its crashes may be uploaded.
     pub upload: bool,
     /// Bounds by the size of the file system that the cores are on.
@@ -237,8 +243,9 @@ pub(crate) fn wishes(
     let existing = broken.setting(&view, EXISTING, |v| {
         Ok(Existing::ALL[choice(v, Existing::ALL.map(Existing::as_str))?])
     });
-    let keep =
-        broken.setting(&view, KEEP, |v| Ok(Keep::ALL[choice(v, Keep::ALL.map(Keep::as_str))?]));
+    let keep = broken.setting(&view, KEEP, |v| {
+        Ok(KeptMemory::ALL[choice(v, KeptMemory::ALL.map(KeptMemory::as_str))?])
+    });
     let limits = broken.setting(&view, LIMITS, Limits::parse).unwrap_or_default();
     let upload = upload(&view, &mut broken);
     broken.notes.extend(unknown(all));
@@ -346,48 +353,6 @@ fn starlingx_share(view: &View<'_>, broken: &mut BrokenRules) -> DiskShare {
         max_used: broken.setting(view, STARLINGX_USED, size),
         min_free: broken.setting(view, STARLINGX_FREE, size),
     }
-}
-
-/// The settings that a container may give in our own keys.
-pub(crate) const SETTINGS: [&str; 10] = [
-    "pattern", "limit", "filter", "compress", "release", "existing", "keep", "upload", "limits",
-    "required",
-];
-
-/// One line for each key of ours that names no setting: most likely it is misspelt, and the
-/// container does not get what it asked for.
-pub(crate) fn unknown(all: &Annotations) -> Vec<String> {
-    let setting = |key: &str| {
-        let (before, setting) = key.split_once("oci-coredump/")?;
-        let ours = before.is_empty() || before.ends_with('.');
-        (ours && !SETTINGS.contains(&setting)).then(|| setting.to_owned())
-    };
-    let line = |key: &String| {
-        let setting = setting(key)?;
-        let near = SETTINGS.iter().min_by_key(|known| distance(known, &setting));
-        let hint = near.filter(|known| distance(known, &setting) <= 2);
-        let hint = hint.map(|known| format!(" (did you mean `{known}`?)")).unwrap_or_default();
-        Some(format!("{key}: there is no such setting{hint}, ignoring"))
-    };
-    all.keys().filter_map(line).take(8).collect()
-}
-
-/// Edit distance of two words: how many letters must be changed, inserted or deleted. 9 stands for
-/// 9 or more where the lengths differ by more than 8.
-fn distance(a: &str, b: &str) -> usize {
-    if a.len().abs_diff(b.len()) > 8 {
-        return 9;
-    }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut last = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let new = (last + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            last = std::mem::replace(&mut row[j + 1], new);
-        }
-    }
-    row[b.len()]
 }
 
 /// Which of these words a value is.

@@ -1,12 +1,15 @@
 //! The keys of the configuration file, /etc/oci-coredump/config.toml, and their defaults. [`read`]
 //! reads the file.
 
+mod age;
+mod debuginfod;
 mod glob;
-mod keep;
+mod kept_memory;
 mod read;
 
+pub use debuginfod::Debuginfod;
 pub use glob::matches;
-pub use keep::Keep;
+pub use kept_memory::KeptMemory;
 
 use crate::bytes::Limit;
 use crate::existing::Existing;
@@ -119,7 +122,7 @@ pub struct Config {
     /// (`all`); stacks, global variables and what registers and stacks point to, within bounds
     /// (`stacks`); nothing of the heap (`stacks-only`). A container may choose by
     /// `oci-coredump/keep`.
-    pub keep: Keep,
+    pub keep: KeptMemory,
     /// Where the writer makes the directories of a pattern that a specifier names
     /// (`/cores/%e/core`), as the crashed process: in the store; also on volumes and in the
     /// container's own layer (`anywhere`); nowhere, as the kernel.
@@ -193,40 +196,6 @@ impl Default for Binaries {
     }
 }
 
-/// `[debuginfod]`: servers that have debug information and executables by build-id. They learn
-/// which programs crash, so they are asked only if this or `--debuginfod` says so
-/// ([stack.md](stack.md)).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct Debuginfod {
-    /// `info`, `report`, `debug` and `export` ask without `--debuginfod` too.
-    pub enabled: bool,
-    /// The servers, such as `["https://debuginfod.debian.net"]`, where the environment has no
-    /// `DEBUGINFOD_URLS`. They are asked one after the other.
-    pub urls: Vec<String>,
-    /// Most bytes of one file; a larger file is not fetched.
-    pub max_file: Limit,
-    /// Most bytes of all files that are kept. Those that were needed longest ago go first.
-    pub max_total: Limit,
-    /// How long a file is kept that nobody needs, such as `7d`.
-    #[serde(deserialize_with = "some_age", serialize_with = "age_text")]
-    #[cfg_attr(test, schemars(with = "Option<String>"))]
-    pub max_unused: Option<u64>,
-}
-
-impl Default for Debuginfod {
-    fn default() -> Self {
-        Debuginfod {
-            enabled: false,
-            urls: Vec::new(),
-            max_file: Limit::Finite(2 << 30),
-            max_total: Limit::Finite(4 << 30),
-            max_unused: Some(7 * 86400),
-        }
-    }
-}
-
 /// `[vacuum]`: the rules of `oci-coredump vacuum`, which the program also applies by itself after
 /// crashes and when containers end. Without a rule, only binaries that no core needs are removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,7 +206,7 @@ pub struct Vacuum {
     /// gave, which goes first.
     pub max_size: Limit,
     /// Greatest age of a crash, such as `30d`, `2 weeks` or `12h`; a day has 24 hours.
-    #[serde(deserialize_with = "some_age")]
+    #[serde(deserialize_with = "age::read")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_age: Option<u64>,
     /// Most crashes that are kept; the oldest of the account that has most go first.
@@ -256,7 +225,7 @@ pub struct Upload {
     pub state: PathBuf,
     /// How long `[vacuum]` keeps a crash that is not uploaded yet, such as `7d`; only `max_size`
     /// removes it earlier, and last of all.
-    #[serde(deserialize_with = "some_age")]
+    #[serde(deserialize_with = "age::read")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub keep_until_uploaded: Option<u64>,
     /// `vacuum` removes what has been uploaded.
@@ -271,32 +240,6 @@ impl Default for Upload {
             keep_until_uploaded: None,
             delete_after_upload: false,
         }
-    }
-}
-
-/// A time such as "30d" or "2 weeks", in seconds. A day has 24 hours.
-fn some_age<'d, D: serde::Deserializer<'d>>(from: D) -> Result<Option<u64>, D::Error> {
-    let text = String::deserialize(from)?;
-    let span = text
-        .parse::<jiff::Span>()
-        .ok()
-        .and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
-    let seconds = span.and_then(|d| u64::try_from(d.as_secs()).ok());
-    seconds.map(Some).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "{text:?}: expected a time in weeks, days or hours, such as \"30d\""
-        ))
-    })
-}
-
-/// The same time as such a text.
-fn age_text<S: serde::Serializer>(age: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
-    match *age {
-        None => to.serialize_none(),
-        Some(seconds) if seconds.is_multiple_of(86400) => {
-            to.collect_str(&format_args!("{}d", seconds / 86400))
-        }
-        Some(seconds) => to.collect_str(&format_args!("{seconds}s")),
     }
 }
 
@@ -318,7 +261,7 @@ impl Default for Config {
             kernel_interface: KernelInterface::Pipe,
             core_uses_pid: true,
             existing: Existing::Replace,
-            keep: Keep::All,
+            keep: KeptMemory::All,
             make_directories: MakeDirectories::Store,
             strict: false,
             default_pattern: None,

@@ -6,7 +6,7 @@
 
 use crate::annotation::Annotations;
 use crate::config::{self, Config};
-use crate::corefile::{self, ModuleFiles, PartialResult, Wishes, overview, stacks};
+use crate::corefile::{self, ModuleFiles, PartialResult, VariableOptions, overview, stacks};
 use crate::invariants::{asked, crash, granted};
 use crate::pattern::Handler;
 use crate::registry::{self, Entry};
@@ -179,10 +179,10 @@ fn corefile(data: &[u8]) {
     let Ok(said) = overview(&core) else { return };
     let files = vec![ModuleFiles::all(file); said.modules.len()];
     let mut asked = BTreeSet::new();
-    let wishes = Wishes { frames: 8, contents: true, hide: vec!["p*".into()] };
+    let options = VariableOptions { frames: 8, contents: true, hide: vec!["p*".into()] };
     for _ in 0..2 {
         let mut wanted = Vec::new();
-        let _ = stacks(&core, &files, &asked, Some(&wishes), &mut |part| {
+        let _ = stacks(&core, &files, &asked, Some(&options), &mut |part| {
             if let PartialResult::Needed(all) = part {
                 wanted.extend(all);
             }

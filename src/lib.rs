@@ -41,6 +41,8 @@
 //! `copy` (the lanes), `after` (the record and what is kept), and `forward` for everybody else's
 //! crashes.
 //!
+//! The rooms of `corefile`: `variables` (arguments and local variables), `reduced` (small cores).
+//!
 //! No files use each other in a circle.
 
 #![warn(unreachable_pub)]

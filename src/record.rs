@@ -9,7 +9,7 @@ pub(crate) use schema::Schema;
 pub(crate) use signal::signal_name;
 
 use crate::cause::{Cause, Word};
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::sys::file::FileIdentity;
 use paths::{bytes, text_and_hex};
 use serde::{Deserialize, Serialize};
@@ -251,7 +251,7 @@ pub(crate) struct Record {
     pub identity: Option<FileIdentity>,
     /// How much of the memory the core keeps, if not all that was to be dumped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keep: Option<Keep>,
+    pub keep: Option<KeptMemory>,
     /// Size in bytes of the core with all of the memory, if it keeps less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_size: Option<u64>,

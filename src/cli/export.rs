@@ -10,7 +10,7 @@ use super::subject::{self, Opened, Subject};
 use super::table;
 use super::target_file::TargetFile;
 use super::usage::WrongUsage;
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::sys::file;
 use anyhow::{Result, bail};
 use std::io::{IsTerminal, Write};
@@ -54,11 +54,11 @@ pub(super) struct Args {
 
 impl Args {
     /// How much of the memory the core is to have.
-    fn keep(&self) -> Keep {
+    fn keep(&self) -> KeptMemory {
         match self.small.as_deref() {
-            None => Keep::All,
-            Some("stacks-only") => Keep::StacksOnly,
-            Some(_) => Keep::Stacks,
+            None => KeptMemory::All,
+            Some("stacks-only") => KeptMemory::StacksOnly,
+            Some(_) => KeptMemory::Stacks,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! out.
 
 use crate::config::Config;
-use crate::corefile::Wishes;
+use crate::corefile::VariableOptions;
 use anyhow::Result;
 
 /// Most frames whose variables are shown.
@@ -30,11 +30,11 @@ impl Full {
     ///
     /// # Errors
     /// The configuration cannot be read, which has the names that are to be hidden.
-    pub(super) fn wishes(&self) -> Result<Option<Wishes>> {
+    pub(super) fn options(&self) -> Result<Option<VariableOptions>> {
         if !self.full {
             return Ok(None);
         }
         let frames = usize::try_from(self.frames)?;
-        Ok(Some(Wishes { frames, contents: !self.no_strings, hide: Config::load()?.hide }))
+        Ok(Some(VariableOptions { frames, contents: !self.no_strings, hide: Config::load()?.hide }))
     }
 }

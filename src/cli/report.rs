@@ -62,7 +62,7 @@ pub(super) struct Args {
 
 /// Writes the page about the newest matching crash.
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let wishes = args.full.wishes()?;
+    let options = args.full.options()?;
     let (chosen, query) = args.which.choose()?;
     let records = chosen.newest(&query, 1)?;
     let Some(record) = records.last() else { return no_match(&chosen) };
@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let reading = core.ok().map(|core| {
         let paths = search_paths(record, registry.as_ref(), None, &chosen.store)?;
         let paths = SearchPaths { servers: args.debuginfod.servers(&chosen), ..paths };
-        decompressed(core).and_then(|core| reader::read(&core, &paths, wishes.as_ref()))
+        decompressed(core).and_then(|core| reader::read(&core, &paths, options.as_ref()))
     });
     let everything = Query::default();
     let all = chosen.crashes(&everything)?;

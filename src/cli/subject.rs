@@ -7,7 +7,7 @@ use super::overwriter::{self, Overwriters};
 use super::query::Query;
 use super::selection::{Chosen, no_match};
 use super::target_file::parts;
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::shrink::shrunk;
@@ -47,7 +47,7 @@ impl Opened {
     ///
     /// # Errors
     /// It is not a core of which a small one can be made.
-    pub(super) fn keeping(self, keep: Keep) -> Result<Self> {
+    pub(super) fn keeping(self, keep: KeptMemory) -> Result<Self> {
         if keep.is_all() {
             return Ok(self);
         }

@@ -55,7 +55,7 @@ pub(crate) use results::{
     Frame, GoroutineStack, Match, Module, Overview, PartialResult, ThreadStack,
 };
 pub(crate) use summary::{Summary, summary, without_arguments};
-pub(crate) use variables::Wishes;
+pub(crate) use variables::VariableOptions;
 
 use crate::elf::Source;
 use anyhow::Result;
@@ -93,7 +93,7 @@ pub(crate) fn stacks(
     source: &dyn Source,
     files: &[ModuleFiles<'_>],
     asked: &BTreeSet<NeededFile>,
-    wishes: Option<&Wishes>,
+    options: Option<&VariableOptions>,
     send: &mut dyn FnMut(PartialResult) -> Result<()>,
 ) -> Result<()> {
     let image = Image::parse(source)?;
@@ -137,9 +137,9 @@ pub(crate) fn stacks(
         }
         send(PartialResult::MoreGoroutines(all.more))?;
     }
-    if let (Some(wishes), Some((_, first))) = (wishes, stacks.first()) {
+    if let (Some(options), Some((_, first))) = (options, stacks.first()) {
         let thread = (image.machine, &image.notes.first, first.frames.as_slice());
-        variables::of_thread(thread, &names, process, wishes, &mut |frame, all| {
+        variables::of_thread(thread, &names, process, options, &mut |frame, all| {
             send(PartialResult::Variables(frame, all))
         })?;
     }
@@ -186,7 +186,7 @@ pub(crate) fn read_variables(bytes: &[u8]) {
     let binaries = [binary::open(&modules[0], &ModuleFiles::all(bytes), &memory)];
     let names = names::ModuleNames::new(&modules, &binaries);
     let process = ProcessMemory::new(&memory, &modules, &binaries);
-    let wishes = Wishes { frames: 4, contents: true, hide: vec!["p*".into()] };
+    let options = VariableOptions { frames: 4, contents: true, hide: vec!["p*".into()] };
     let symbols = elf.symbols().map(|s| s.address()).filter(|a| *a > 0).take(8);
     for address in symbols.chain([elf.entry()]).flat_map(|a| [a, a.wrapping_add(24)]) {
         let registers = notes::Registers { pc: address, sp: 0x1100, fp: 0x1200, lr: address };
@@ -203,7 +203,7 @@ pub(crate) fn read_variables(bytes: &[u8]) {
         for machine in [segments::Machine::X86_64, segments::Machine::Aarch64] {
             let thread = (machine, &state, raw.as_slice());
             let mut total = 0;
-            let _ = variables::of_thread(thread, &names, process, &wishes, &mut |_, all| {
+            let _ = variables::of_thread(thread, &names, process, &options, &mut |_, all| {
                 total += all.iter().map(|v| v.value.len()).sum::<usize>();
                 Ok::<(), ()>(())
             });

@@ -5,7 +5,7 @@
 use super::files::{OpenedFiles, SearchPaths};
 use super::links::{Link, NeededFile};
 use super::results::{GoroutineStack, Match, Overview, PartialResult, ThreadStack};
-use super::{ModuleFiles, Wishes, overview, stacks};
+use super::{ModuleFiles, VariableOptions, overview, stacks};
 use crate::sys::AsFd;
 use crate::sys::mapped_file::Map;
 use crate::sys::sandbox::{self, SandboxBounds};
@@ -100,7 +100,11 @@ const ROUNDS_WITH_SERVERS: usize = 16;
 ///
 /// # Errors
 /// Why it cannot be read.
-pub(crate) fn read(core: &File, paths: &SearchPaths, wishes: Option<&Wishes>) -> Result<Reading> {
+pub(crate) fn read(
+    core: &File,
+    paths: &SearchPaths,
+    options: Option<&VariableOptions>,
+) -> Result<Reading> {
     let overview = read_overview(core)?;
     let files = overview.modules.iter().map(|m| paths.open(m)).collect();
     let mut reading = Reading { overview, files, ..Reading::default() };
@@ -119,7 +123,7 @@ pub(crate) fn read(core: &File, paths: &SearchPaths, wishes: Option<&Wishes>) ->
     let mut left = FULL.time;
     for _ in 0..rounds {
         let begun = Instant::now();
-        let wanted = read_once(core, &mut reading, (&asked, wishes), left)?;
+        let wanted = read_once(core, &mut reading, (&asked, options), left)?;
         left = left.saturating_sub(begun.elapsed());
         let mut has_more = reading.threads.is_empty();
         for w in &wanted {
@@ -142,7 +146,7 @@ pub(crate) fn read(core: &File, paths: &SearchPaths, wishes: Option<&Wishes>) ->
 fn read_once(
     core: &File,
     reading: &mut Reading,
-    (asked, wishes): (&BTreeSet<NeededFile>, Option<&Wishes>),
+    (asked, options): (&BTreeSet<NeededFile>, Option<&VariableOptions>),
     time: Duration,
 ) -> Result<Vec<NeededFile>> {
     let mut keep = vec![core.as_fd()];
@@ -175,7 +179,7 @@ fn read_once(
             line.push(b'\n');
             Ok(out.write_all(&line)?)
         };
-        if let Err(e) = stacks(core, &files, asked, wishes, &mut send) {
+        if let Err(e) = stacks(core, &files, asked, options, &mut send) {
             let _ = send(PartialResult::Failed(format!("{e:#}")));
         }
     })?;

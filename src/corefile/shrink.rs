@@ -2,7 +2,7 @@
 
 use super::decompress::unnamed;
 use super::reduced::SmallCore;
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::sys::AsFd;
 use crate::sys::sandbox::{self, SandboxBounds};
 use anyhow::{Result, bail};
@@ -23,7 +23,7 @@ const BOUNDS: SandboxBounds = SandboxBounds {
 ///
 /// # Errors
 /// The file is not a core that can be read, or there is no room for the small one.
-pub(crate) fn shrunk(core: &File, keep: Keep) -> Result<File> {
+pub(crate) fn shrunk(core: &File, keep: KeptMemory) -> Result<File> {
     let file = unnamed()?;
     let result = sandbox::run(&BOUNDS, &[core.as_fd(), file.as_fd()], |out| {
         let written = SmallCore::of_file(core, keep).and_then(|small| {

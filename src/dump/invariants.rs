@@ -1,6 +1,6 @@
 //! Invariants of the dispatcher for untrusted input; see [`crate::fuzzing`].
 
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::dump::copy::lanes;
 use crate::dump::copy::pages::page_size;
 use crate::dump::copy::stop::{Bounds, Stop};
@@ -59,7 +59,7 @@ pub(crate) fn stream(data: &[u8]) {
     let bounds = Bounds {
         limit: (start[0] & 1 != 0).then(|| number(1)),
         file_size: (start[0] & 2 != 0).then(|| number(5)),
-        keep: if start[0] & 8 != 0 { Keep::Stacks } else { Keep::All },
+        keep: if start[0] & 8 != 0 { KeptMemory::Stacks } else { KeptMemory::All },
     };
     let mut pipe = tempfile::tempfile().expect("a file");
     pipe.write_all(core).and_then(|()| pipe.rewind()).expect("a file");

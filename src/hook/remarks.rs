@@ -1,7 +1,7 @@
 //! What a container gets by its pattern that it may not expect: `plan` and `doctor` say it. Pure.
 
 use super::bundle::Volume;
-use crate::config::{Config, Keep, MakeDirectories, Mode};
+use crate::config::{Config, KeptMemory, MakeDirectories, Mode};
 use crate::existing::Existing;
 use crate::pattern::Pattern;
 
@@ -23,7 +23,7 @@ pub(super) fn names_directory(pattern: &Pattern, append_pid: bool) -> String {
 pub(super) fn of(
     pattern: &Pattern,
     existing: Option<Existing>,
-    keep: Keep,
+    keep: KeptMemory,
     volume: Option<&Volume>,
     config: &Config,
 ) -> Vec<String> {
@@ -51,7 +51,7 @@ pub(super) fn of(
         );
     }
     match (keep, config.mode) {
-        (Keep::All, _) => {}
+        (KeptMemory::All, _) => {}
         (keep, Mode::Dispatch) => all.push(format!(
             "its cores are small ones (oci-coredump/keep: {}): they have {} of the memory",
             keep.as_str(),
@@ -76,7 +76,7 @@ mod tests {
         let config = Config::default();
         let of = |text: &str, existing, volume| {
             let pattern = text.parse().unwrap();
-            let all = of(&pattern, existing, Keep::All, volume, &config);
+            let all = of(&pattern, existing, KeptMemory::All, volume, &config);
             let words = ["replicas", "are not made"];
             words.map(|word| all.iter().any(|line| line.contains(word)))
         };

@@ -1,7 +1,7 @@
 //! The entry of a registered container, and the index keys under which it is found.
 
 use crate::bytes::Limit;
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::existing::Existing;
 use crate::limits::{DiskShare, Limits};
 use crate::pattern::Pattern;
@@ -74,8 +74,8 @@ pub(crate) struct Entry {
     #[serde(default)]
     pub existing: Existing,
     /// How much of the memory its cores keep.
-    #[serde(default, skip_serializing_if = "Keep::is_all")]
-    pub keep: Keep,
+    #[serde(default, skip_serializing_if = "KeptMemory::is_all")]
+    pub keep: KeptMemory,
     /// Whether the writer makes the directories that a specifier of the pattern names.
     #[serde(default)]
     pub make_directories: bool,

@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn it_can_open_start_and_connect_nothing() {
-        let attempts: [fn(); 4] = [
+        let attempts: [fn(); 5] = [
             // Signal 0 to the first process only tests the permission.
             || {
                 // SAFETY: touches no memory.
@@ -282,7 +282,17 @@ mod tests {
             },
             || drop(std::fs::File::open("/etc/passwd")),
             || drop(std::os::unix::net::UnixStream::pair()),
-            || drop(std::process::Command::new("/bin/true").status()),
+            // The calls themselves: the library may fail before them.
+            || {
+                // SAFETY: a copy of this process would end like it.
+                let _ = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+            },
+            || {
+                let none = std::ptr::null::<*const libc::c_char>();
+                // SAFETY: the path ends with NUL; there are no arguments and no environment.
+                let _ =
+                    unsafe { libc::syscall(libc::SYS_execve, c"/bin/true".as_ptr(), none, none) };
+            },
         ];
         for (i, attempt) in attempts.into_iter().enumerate() {
             let said = sandboxed(&BOUNDS, |out| {

@@ -110,14 +110,8 @@ fn answer(mut to: TcpStream, act: Act, path: &str) -> std::io::Result<()> {
             }
         }
         Act::Silence => std::thread::sleep(Duration::from_secs(3600)),
-        Act::Redirect(place) => write!(
-            to,
-            "HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )?,
-        Act::Circle => write!(
-            to,
-            "HTTP/1.1 302 Found\r\nLocation: {path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )?,
+        Act::Redirect(place) => redirect(&mut to, place)?,
+        Act::Circle => redirect(&mut to, path)?,
         Act::Header => {
             to.write_all(b"HTTP/1.1 200 OK\r\nX-Long: ")?;
             loop {
@@ -132,4 +126,9 @@ fn answer(mut to: TcpStream, act: Act, path: &str) -> std::io::Result<()> {
         Act::Noise => to.write_all(b"\0\x01\x02 220 smtp\r\n\r\n")?,
     }
     Ok(())
+}
+
+fn redirect(to: &mut impl Write, place: &str) -> std::io::Result<()> {
+    let end = "Content-Length: 0\r\nConnection: close\r\n\r\n";
+    write!(to, "HTTP/1.1 302 Found\r\nLocation: {place}\r\n{end}")
 }

@@ -80,11 +80,11 @@ pub fn s3s_by_name(fixture: &Fixture) -> Option<(Server, Proxy)> {
     std::fs::create_dir_all(files.join("cores")).unwrap();
     let witness = Proxy::new(port, |_| Fault::None);
     let domain = format!("localhost:{}", witness.port);
-    Some((s3s_with(program, files, port, &["--domain", &domain]), witness))
+    Some((s3s_with(Command::new(program), files, port, &["--domain", &domain]), witness))
 }
 
 fn s3s_at(program: PathBuf, files: PathBuf, port: u16) -> Server {
-    s3s_with(program, files, port, &[])
+    s3s_with(Command::new(program), files, port, &[])
 }
 
 /// The library of faketime(1), which itself would be a process in between.
@@ -100,16 +100,12 @@ pub fn s3s_of_tomorrow(fixture: &Fixture) -> Option<Server> {
     let (port, files) = (free_port(), fixture.path("s3"));
     std::fs::create_dir_all(files.join("cores")).unwrap();
     let mut command = Command::new(program);
-    command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-    command.args(["--access-key", KEY, "--secret-key", SECRET]).arg(&files);
     command.env("LD_PRELOAD", faketime).env("FAKETIME", "+1h");
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_for(port);
-    Some(Server { child, port, files })
+    Some(s3s_with(command, files, port, &[]))
 }
 
-fn s3s_with(program: PathBuf, files: PathBuf, port: u16, more: &[&str]) -> Server {
-    let child = Command::new(program)
+fn s3s_with(mut program: Command, files: PathBuf, port: u16, more: &[&str]) -> Server {
+    let child = program
         .args(["--host", "127.0.0.1", "--port", &port.to_string()])
         .args(more)
         .args(["--access-key", KEY, "--secret-key", SECRET])

@@ -12,7 +12,7 @@ use super::selection::{Chosen, MATCH, Which, no_match};
 use super::source::{CrashSource, Packed};
 use super::subject::Opened;
 use super::{clock, stack, still_copied, subject, table};
-use crate::corefile::Wishes;
+use crate::corefile::VariableOptions;
 use crate::corefile::decompress::decompressed;
 use crate::corefile::files::SearchPaths;
 use crate::corefile::reader::{self, Reading};
@@ -84,17 +84,17 @@ pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
 /// Prints the selected crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     let others = [("--sysroot", args.sysroot.is_some()), ("-n", args.newest != 1)];
-    let wishes = args.full.wishes()?;
-    let wishes = wishes.as_ref();
+    let options = args.full.options()?;
+    let options = options.as_ref();
     let (chosen, query) = &match args.which.source(&others)? {
-        CrashSource::Packed(packed) => return run_packed(out, packed, wishes, args),
+        CrashSource::Packed(packed) => return run_packed(out, packed, options, args),
         CrashSource::Records(chosen, query) => (chosen, query),
     };
     if let Some(path) = &args.core {
         let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
         let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };
         let reading = decompressed(core)
-            .and_then(|core| reader::read(&core, &paths, wishes))
+            .and_then(|core| reader::read(&core, &paths, options))
             .with_context(|| format!("{} cannot be read", path.display()))?;
         let reading = Some(Ok(reading));
         let is_whole = is_read(reading.as_ref());
@@ -124,7 +124,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
                 let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };
                 let reading = decompressed(core).and_then(|core| {
                     sizes = sizes.map(|sizes| sizes.with(&core));
-                    reader::read(&core, &paths, wishes)
+                    reader::read(&core, &paths, options)
                 });
                 (Some(reading), None)
             }
@@ -158,7 +158,7 @@ fn status(is_whole: bool) -> ExitCode {
 fn run_packed(
     out: &mut impl Write,
     packed: Packed<'_>,
-    wishes: Option<&Wishes>,
+    options: Option<&VariableOptions>,
     args: &Args,
 ) -> Result<ExitCode> {
     file::set_umask(0o077);
@@ -168,7 +168,7 @@ fn run_packed(
     let record = record.context("record.json")?;
     let sizes = Sizes::of(&core);
     let state = locate::state(&record, &Ok::<_, State>(core.try_clone()?));
-    let reading = Some(reader::read(&core, &paths, wishes));
+    let reading = Some(reader::read(&core, &paths, options));
     let is_whole = is_read(reading.as_ref());
     print(out, Some((&record, state, Some(sizes))), None, reading, args.json)?;
     Ok(status(is_whole))

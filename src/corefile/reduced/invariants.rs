@@ -1,7 +1,7 @@
 //! What must hold of small cores, whatever the core says.
 
 use super::SmallCore;
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::corefile::head::CoreHead;
 use crate::corefile::image::Image;
 
@@ -12,7 +12,7 @@ const MOST: u64 = 100 << 20;
 /// is the core's at that address, and there is not much of it.
 pub(crate) fn reduced(core: &[u8]) {
     let core = core.to_vec();
-    for keep in [Keep::Stacks, Keep::StacksOnly] {
+    for keep in [KeptMemory::Stacks, KeptMemory::StacksOnly] {
         let Ok(small) = SmallCore::of_file(&core, keep) else { return };
         let mut bytes = Vec::new();
         small

@@ -22,7 +22,7 @@ mod threads;
 
 use super::head::CoreHead;
 use super::image::Image;
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::elf::Source;
 use crate::elf::spans::Spans;
 use anyhow::Result;
@@ -39,7 +39,7 @@ impl<'s> SmallCore<'s> {
     ///
     /// # Errors
     /// It is not a core that can be read.
-    pub(crate) fn of_file(core: &'s dyn Source, keep: Keep) -> Result<Self> {
+    pub(crate) fn of_file(core: &'s dyn Source, keep: KeptMemory) -> Result<Self> {
         let head = CoreHead::read(core)?;
         let image = Image::of(&head, core)?;
         Ok(Self::new(&head, image, keep))
@@ -49,11 +49,15 @@ impl<'s> SmallCore<'s> {
     ///
     /// # Errors
     /// It has no thread.
-    pub(crate) fn by_address(head: &CoreHead, memory: &'s dyn Source, keep: Keep) -> Result<Self> {
+    pub(crate) fn by_address(
+        head: &CoreHead,
+        memory: &'s dyn Source,
+        keep: KeptMemory,
+    ) -> Result<Self> {
         Ok(Self::new(head, Image::by_address(head, memory)?, keep))
     }
 
-    fn new(head: &CoreHead, image: Image<'s>, keep: Keep) -> Self {
+    fn new(head: &CoreHead, image: Image<'s>, keep: KeptMemory) -> Self {
         let spans = select::select(head, &image, keep);
         let layout = Layout::new(head, &image.segments, &spans);
         SmallCore { image, layout }

@@ -3,7 +3,7 @@
 use super::stacks::{self, Place, dumped};
 use super::threads::{self, ThreadState};
 use super::{linker, linker::LINKER};
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::corefile::head::CoreHead;
 use crate::corefile::image::Image;
 use crate::corefile::segments::{Machine, Segment};
@@ -37,7 +37,7 @@ const SEARCHED_FIRST: u64 = 64 << 10;
 const SEARCHED: u64 = 4 << 10;
 
 /// Chooses what is kept of the memory: spans of addresses, sorted, all of which can be read.
-pub(super) fn select(head: &CoreHead, image: &Image<'_>, keep: Keep) -> Spans {
+pub(super) fn select(head: &CoreHead, image: &Image<'_>, keep: KeptMemory) -> Spans {
     let threads = threads::of(head);
     let share = stacks::share(threads.len());
     let mut spans = known(image);
@@ -105,7 +105,7 @@ pub(super) fn block(machine: Machine, thread: &ThreadState) -> (u64, u64) {
 /// The segments with global variables: what is dumped of mapped files, and what lies right behind
 /// that (`.bss`). Those by which a debugger finds the threads come first, and without the heap
 /// there are no others: the dynamic linker's and the C library's.
-fn globals<'i>(image: &'i Image<'_>, keep: Keep) -> Vec<&'i Segment> {
+fn globals<'i>(image: &'i Image<'_>, keep: KeptMemory) -> Vec<&'i Segment> {
     let files = &image.notes.files;
     let dumped = image.segments.iter().filter(|s| s.dumped.size > 0);
     if files.is_empty() {
@@ -124,7 +124,7 @@ fn globals<'i>(image: &'i Image<'_>, keep: Keep) -> Vec<&'i Segment> {
             let file = files[..after].last().filter(|f| s.start() <= f.end)?;
             Some((Some(&file.path) != linker && !is_libc(&file.path), s))
         })
-        .filter(|(is_other, _)| !is_other || keep == Keep::Stacks)
+        .filter(|(is_other, _)| !is_other || keep == KeptMemory::Stacks)
         .collect();
     found.sort_by_key(|(is_other, _)| *is_other);
     found.into_iter().map(|(_, segment)| segment).collect()
@@ -140,8 +140,8 @@ struct Pointed<'i, 's> {
 }
 
 impl<'i, 's> Pointed<'i, 's> {
-    fn of(image: &'i Image<'s>, threads: &[ThreadState], own: &[Spans], keep: Keep) -> Self {
-        let is_all = keep == Keep::Stacks;
+    fn of(image: &'i Image<'s>, threads: &[ThreadState], own: &[Spans], keep: KeptMemory) -> Self {
+        let is_all = keep == KeptMemory::Stacks;
         let mut found = Pointed { image, is_all, most: MOST_FIRST, pages: BTreeSet::new() };
         for (i, (thread, own)) in threads.iter().zip(own).enumerate() {
             if i == 1 {

@@ -39,7 +39,7 @@ fn core(threads: &[[u64; 3]], segments: &[(u64, u64, u64, Vec<u8>)], auxv: &[u64
     out
 }
 
-fn small(core: &Vec<u8>, keep: Keep) -> Vec<u8> {
+fn small(core: &Vec<u8>, keep: KeptMemory) -> Vec<u8> {
     reduced(core);
     let mut out = Vec::new();
     let small = SmallCore::of_file(core, keep).unwrap();
@@ -76,14 +76,14 @@ fn usual(sp: u64) -> Vec<u8> {
 #[test]
 fn stacks_and_what_they_point_to() {
     let whole = usual(STACK + 0x2000);
-    let stacks = small(&whole, Keep::Stacks);
+    let stacks = small(&whole, KeptMemory::Stacks);
     assert!(stacks.len() < 16 << 10, "{} bytes", stacks.len());
     assert_eq!(has(&stacks, STACK + 0x2000, 0x1000), has(&whole, STACK + 0x2000, 0x1000));
     assert!(has(&stacks, STACK + 0x2000 - 128, 128).is_some(), "no red zone");
     assert_eq!(has(&stacks, STACK, 8), None, "memory below the stack");
     assert_eq!(has(&stacks, HEAP + 0x5000, 0x1000), has(&whole, HEAP + 0x5000, 0x1000));
     assert_eq!(has(&stacks, HEAP + 0x4000, 8), None, "memory that nothing points to");
-    let only = small(&whole, Keep::StacksOnly);
+    let only = small(&whole, KeptMemory::StacksOnly);
     assert_eq!(has(&only, STACK + 0x2000, 0x1000), has(&whole, STACK + 0x2000, 0x1000));
     assert_eq!(has(&only, HEAP + 0x5000, 8), None, "the heap");
     // Code that was not dumped is announced as before.
@@ -91,21 +91,21 @@ fn stacks_and_what_they_point_to() {
     assert!(image.is_code(0x40_4fff) && !image.is_code(HEAP));
     assert_eq!(image.missing(), 0);
     // A small core of a small core is the same.
-    assert_eq!(small(&stacks, Keep::Stacks), stacks);
+    assert_eq!(small(&stacks, KeptMemory::Stacks), stacks);
 }
 
 #[test]
 fn stack_pointers_that_lead_nowhere() {
     for sp in [0, 1, 8, STACK - (2 << 20), STACK + 0x3000, 1 << 47, u64::MAX, u64::MAX - 200] {
-        let stacks = small(&usual(sp), Keep::Stacks);
+        let stacks = small(&usual(sp), KeptMemory::Stacks);
         assert_eq!(has(&stacks, STACK, 8), None, "{sp:#x}");
         assert!(stacks.len() < 4 << 10, "{sp:#x}: {} bytes", stacks.len());
     }
     // After an overflow it is a little below its stack.
-    let stacks = small(&usual(STACK - 0x800), Keep::Stacks);
+    let stacks = small(&usual(STACK - 0x800), KeptMemory::Stacks);
     assert!(has(&stacks, STACK, 0x3000).is_some());
     // On the heap no stack has 16 MiB.
-    let stacks = small(&usual(HEAP + 0x1000), Keep::StacksOnly);
+    let stacks = small(&usual(HEAP + 0x1000), KeptMemory::StacksOnly);
     assert!(stacks.len() <= (8 << 20) + (64 << 10), "{} bytes", stacks.len());
 }
 
@@ -115,7 +115,7 @@ fn many_threads_share_the_room() {
     let threads: Vec<[u64; 3]> = (0..10_000).map(|i| [1, place(i), 0]).collect();
     let segments: Vec<_> = (0..10_000).map(|i| (place(i), 0x100, 6, vec![7; 0x100])).collect();
     let whole = core(&threads, &segments, &[0, 0]);
-    let stacks = small(&whole, Keep::Stacks);
+    let stacks = small(&whole, KeptMemory::Stacks);
     let image = Image::parse(&stacks).unwrap();
     assert_eq!(image.notes.threads.len(), 10_000);
     assert!(has(&stacks, place(9_999), 0x100).is_some(), "the last thread has no stack");
@@ -128,7 +128,7 @@ fn more_segments_than_the_header_has_room_for() {
     segments.push((STACK, 0x1000, 6, vec![5; 0x1000]));
     let whole = core(&[[1, STACK + 0x800, 0]], &segments, &[0, 0]);
     assert_eq!(Image::parse(&whole).unwrap().segments.len(), 66_001);
-    let stacks = small(&whole, Keep::Stacks);
+    let stacks = small(&whole, KeptMemory::Stacks);
     assert_eq!(Image::parse(&stacks).unwrap().segments.len(), 66_001);
     assert_eq!(has(&stacks, STACK + 0x800, 0x800), Some(vec![5; 0x800]));
 }
@@ -145,7 +145,7 @@ fn interrupted_stacks() {
     word(18, 0x002b_0000_0000_0033);
     let segments = [(OTHER, 0x1000, 6, handlers), (STACK, 0x3000, 6, vec![9; 0x3000])];
     let whole = core(&[[1, OTHER + 0x100, 0]], &segments, &[0, 0]);
-    let stacks = small(&whole, Keep::StacksOnly);
+    let stacks = small(&whole, KeptMemory::StacksOnly);
     assert_eq!(has(&stacks, STACK + 0x2000, 8), Some(vec![9; 8]));
     assert_eq!(has(&stacks, STACK + 0x1000, 8), None);
 }

@@ -14,6 +14,7 @@ mod entry;
 mod language;
 mod location;
 mod members;
+mod options;
 mod registers;
 mod scalar;
 mod scope;
@@ -21,9 +22,8 @@ mod sequence;
 mod shown;
 mod text;
 mod types;
-mod wishes;
 
-pub(crate) use wishes::Wishes;
+pub(crate) use options::VariableOptions;
 
 use super::entries::Die;
 use super::names::{ModuleNames, RawFrame};
@@ -51,11 +51,11 @@ pub(super) fn of_thread<'b, E>(
     (machine, thread, raw): (Machine, &ThreadState, &[RawFrame]),
     names: &ModuleNames<'b>,
     process: ProcessMemory<'b>,
-    wishes: &Wishes,
+    options: &VariableOptions,
     send: &mut dyn FnMut(usize, Vec<Variable>) -> Result<(), E>,
 ) -> Result<(), E> {
     let callers = Callers { machine, process, modules: names.modules, binaries: names.binaries };
-    let states = callers.states(thread, raw, wishes.frames.saturating_add(1));
+    let states = callers.states(thread, raw, options.frames.saturating_add(1));
     let stack = Stack { raw, states: &states, names, process };
     let (mut index, mut left) = (0, ALL);
     for (i, frame) in raw.iter().enumerate().take(states.len()) {
@@ -64,10 +64,10 @@ pub(super) fn of_thread<'b, E>(
             continue;
         };
         for die in &functions {
-            if index >= wishes.frames {
+            if index >= options.frames {
                 return Ok(());
             }
-            let all = die.as_ref().map(|die| of_function(&stack, i, die, wishes, &mut left));
+            let all = die.as_ref().map(|die| of_function(&stack, i, die, options, &mut left));
             if let Some(all) = all.filter(|all| !all.is_empty()) {
                 send(index, all)?;
             }
@@ -81,11 +81,11 @@ fn of_function<'b>(
     stack: &Stack<'_, 'b>,
     i: usize,
     function: &Die<'_, 'b>,
-    wishes: &Wishes,
+    options: &VariableOptions,
     left: &mut usize,
 ) -> Vec<Variable> {
     let address = stack.address(i);
-    let shown = Shown::new(stack.process, wishes, function);
+    let shown = Shown::new(stack.process, options, function);
     let mut all = Vec::new();
     for found in Scope::of(function, address).variables {
         if all.len() >= VARIABLES || *left == 0 {
@@ -93,7 +93,7 @@ fn of_function<'b>(
         }
         let Some(name) = found.die.name() else { continue };
         let ty = found.die.type_of();
-        let value = match wishes.hides(&name) {
+        let value = match options.hides(&name) {
             true => shown::HIDDEN.to_owned(),
             false => shown.value(ty.as_ref(), stack.place(i, &found.die, 0), ONE.min(*left)),
         };

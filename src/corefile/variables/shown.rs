@@ -3,8 +3,8 @@
 
 use super::language::Language;
 use super::location::{Missing, Place};
+use super::options::VariableOptions;
 use super::sequence::Sequence;
-use super::wishes::Wishes;
 use super::{members, scalar, text, types};
 use crate::corefile::entries::Die;
 use crate::corefile::process_memory::ProcessMemory;
@@ -25,7 +25,7 @@ const PARTS: usize = 4096;
 /// Writes values.
 pub(super) struct Shown<'s, 'b> {
     process: ProcessMemory<'b>,
-    wishes: &'s Wishes,
+    options: &'s VariableOptions,
     language: Language,
 }
 
@@ -49,10 +49,10 @@ impl<'s, 'b> Shown<'s, 'b> {
     /// For the variables of a function.
     pub(super) fn new(
         process: ProcessMemory<'b>,
-        wishes: &'s Wishes,
+        options: &'s VariableOptions,
         function: &Die<'_, '_>,
     ) -> Self {
-        Shown { process, wishes, language: Language::of(function) }
+        Shown { process, options, language: Language::of(function) }
     }
 
     /// The value of a variable, in about `most` bytes; one without a place is optimized out.
@@ -81,9 +81,7 @@ impl<'s, 'b> Shown<'s, 'b> {
         if let Err(missing) = self.show_type(out, &ty, place, depth) {
             match missing {
                 Missing::OptimizedOut => out.add(OPTIMIZED_OUT),
-                Missing::NotInCore(address) => {
-                    let _ = write!(out.text, "<not in the core: {address:#x}>");
-                }
+                Missing::NotInCore(address) => not_in_core(out, address),
             }
         }
     }
@@ -148,12 +146,19 @@ impl<'s, 'b> Shown<'s, 'b> {
                 let _ = write!(out.text, " <{symbol}>");
             }
         } else if address != 0 && text::is_character(&target) {
-            let text = || text::terminated(&self.process, address);
-            let shown = if self.wishes.contents { text() } else { Some(CONTENTS.to_owned()) };
             out.add(" ");
-            out.add(&shown.unwrap_or_else(|| format!("<not in the core: {address:#x}>")));
+            self.text(out, address, || text::terminated(&self.process, address));
         }
         Ok(())
+    }
+
+    /// Text at an address, unless contents are not to be shown.
+    fn text(&self, out: &mut Out, address: u64, read: impl FnOnce() -> Option<String>) {
+        let shown = if self.options.contents { read() } else { Some(CONTENTS.to_owned()) };
+        match shown {
+            Some(text) => out.add(&text),
+            None => not_in_core(out, address),
+        }
     }
 
     fn structure(
@@ -168,9 +173,7 @@ impl<'s, 'b> Shown<'s, 'b> {
             return Ok(());
         }
         if let Some((address, length)) = text::of_structure(ty, place, &self.process) {
-            let text = || text::counted(&self.process, address, length);
-            let shown = if self.wishes.contents { text() } else { Some(CONTENTS.to_owned()) };
-            out.add(&shown.unwrap_or_else(|| format!("<not in the core: {address:#x}>")));
+            self.text(out, address, || text::counted(&self.process, address, length));
             return Ok(());
         }
         if let Some(sequence) = Sequence::of(ty, place, &self.process, self.language) {
@@ -221,7 +224,7 @@ impl<'s, 'b> Shown<'s, 'b> {
                 }
                 _ => {}
             }
-            if name.as_ref().is_some_and(|name| self.wishes.hides(name)) {
+            if name.as_ref().is_some_and(|name| self.options.hides(name)) {
                 out.add(HIDDEN);
             } else if let Some(bits) = members::bits(member, place, &self.process) {
                 let boolean = of.as_ref().and_then(types::peeled).filter(scalar::is_boolean);
@@ -284,7 +287,7 @@ impl<'s, 'b> Shown<'s, 'b> {
         depth: usize,
     ) -> Result<(), Missing> {
         let _ = write!(out.text, "{} elements ", sequence.length);
-        if !self.wishes.contents {
+        if !self.options.contents {
             out.add(CONTENTS);
             return Ok(());
         }
@@ -318,7 +321,7 @@ impl<'s, 'b> Shown<'s, 'b> {
             && self.language != Language::Go
             && types::peeled(element).is_some_and(|ty| text::is_character(&ty));
         if is_text {
-            if !self.wishes.contents {
+            if !self.options.contents {
                 out.add(CONTENTS);
                 return Ok(());
             }
@@ -345,4 +348,8 @@ impl<'s, 'b> Shown<'s, 'b> {
         out.add(close);
         Ok(())
     }
+}
+
+fn not_in_core(out: &mut Out, address: u64) {
+    let _ = write!(out.text, "<not in the core: {address:#x}>");
 }

@@ -12,7 +12,7 @@ use super::sink::Sink;
 use super::source::CrashedMemory;
 use super::stop::Stop;
 use super::target::Target;
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::corefile::reduced::{SmallCore, candidates};
 use crate::corefile::{CoreHead, MAX_NOTES};
 use crate::elf::spans::Spans;
@@ -71,7 +71,7 @@ impl Reduced {
         output: &mut CoreOutput<S>,
         source: Option<&CrashedMemory>,
         target: &Target,
-        keep: Keep,
+        keep: KeptMemory,
     ) -> Result<(), Stop> {
         let Some(source) = source.filter(|source| source.pidfd.is_some()) else {
             let (memory, came) = self.remember(input)?;
@@ -92,7 +92,7 @@ impl Reduced {
         &self,
         memory: &dyn Source,
         output: &mut CoreOutput<S>,
-        keep: Keep,
+        keep: KeptMemory,
     ) -> Result<(), Stop> {
         // Notes without a thread are no core.
         let small = SmallCore::by_address(&self.head, memory, keep).map_err(|_| Stop::Ended)?;

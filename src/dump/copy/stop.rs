@@ -1,6 +1,6 @@
 //! Why a copy ends before the end of the core, and the limits that can end it.
 
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::sys::Errno;
 
 /// Why the copy ended before the end of the core.
@@ -28,7 +28,7 @@ pub(crate) struct Bounds {
     /// RLIMIT_FSIZE: most bytes of the file.
     pub file_size: Option<u64>,
     /// How much of the memory is kept.
-    pub keep: Keep,
+    pub keep: KeptMemory,
 }
 
 impl Bounds {

@@ -2,7 +2,7 @@
 
 use crate::bytes::Limit;
 use crate::cause::Cause;
-use crate::config::Keep;
+use crate::config::KeptMemory;
 use crate::dump::copy::pages::page_size;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
@@ -33,7 +33,7 @@ pub(crate) struct CoreFile {
     /// What happens where the name exists already.
     pub existing: Existing,
     /// How much of the memory it keeps.
-    pub keep: Keep,
+    pub keep: KeptMemory,
     /// How many bytes of the path name the directory that is there before any crash. The writer
     /// makes those below it that are missing. `None`: it makes none.
     pub made_below: Option<usize>,

@@ -4,7 +4,7 @@ use crate::config;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wishes {
+pub(crate) struct VariableOptions {
     /// Of how many frames, the innermost first.
     pub frames: usize,
     /// Whether text, and what is behind the pointers of a container type, is shown.
@@ -13,7 +13,7 @@ pub(crate) struct Wishes {
     pub hide: Vec<String>,
 }
 
-impl Wishes {
+impl VariableOptions {
     /// Whether the value of what has this name is not shown.
     pub(super) fn hides(&self, name: &str) -> bool {
         let name = name.to_lowercase();
@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn names_that_are_hidden() {
         let hide = config::Config::default().hide;
-        let wishes = Wishes { frames: 8, contents: true, hide };
+        let options = VariableOptions { frames: 8, contents: true, hide };
         for (name, hidden) in [
             ("password", true),
             ("dbPassword", true),
@@ -37,7 +37,7 @@ mod tests {
             ("passed", false),
             ("count", false),
         ] {
-            assert_eq!(wishes.hides(name), hidden, "{name}");
+            assert_eq!(options.hides(name), hidden, "{name}");
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Keep {
+pub enum KeptMemory {
     /// All that the kernel dumps.
     #[default]
     All,
@@ -17,31 +17,32 @@ pub enum Keep {
     StacksOnly,
 }
 
-impl Keep {
+impl KeptMemory {
     /// All of them.
-    pub(crate) const ALL: [Keep; 3] = [Keep::All, Keep::Stacks, Keep::StacksOnly];
+    pub(crate) const ALL: [KeptMemory; 3] =
+        [KeptMemory::All, KeptMemory::Stacks, KeptMemory::StacksOnly];
 
     /// The word for it in the configuration and the annotation.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Keep::All => "all",
-            Keep::Stacks => "stacks",
-            Keep::StacksOnly => "stacks-only",
+            KeptMemory::All => "all",
+            KeptMemory::Stacks => "stacks",
+            KeptMemory::StacksOnly => "stacks-only",
         }
     }
 
     /// What a core of it has, for people.
     pub(crate) fn meaning(self) -> &'static str {
         match self {
-            Keep::All => "all",
-            Keep::Stacks => "stacks, global variables and what is pointed to",
-            Keep::StacksOnly => "stacks, and nothing of the heap,",
+            KeptMemory::All => "all",
+            KeptMemory::Stacks => "stacks, global variables and what is pointed to",
+            KeptMemory::StacksOnly => "stacks, and nothing of the heap,",
         }
     }
 
     /// Whether the core has all of it.
     pub(crate) fn is_all(&self) -> bool {
-        *self == Keep::All
+        *self == KeptMemory::All
     }
 }
 
@@ -51,7 +52,7 @@ mod tests {
 
     #[test]
     fn words_are_what_serde_writes() {
-        for one in Keep::ALL {
+        for one in KeptMemory::ALL {
             assert_eq!(serde_json::to_value(one).unwrap(), one.as_str());
         }
     }
