@@ -84,8 +84,18 @@ fn main() {
 }
 
 /// What the rows of many crashes compare.
-const METHODS: [Method; 6] =
-    [Method::Kernel, Method::Nothing, Method::Floor, Method::Ours, Method::Socket, Method::Systemd];
+const METHODS: [Method; 7] = [
+    Method::Kernel,
+    Method::Nothing,
+    Method::Floor,
+    Method::Ours,
+    Method::Silent,
+    Method::Socket,
+    Method::Systemd,
+];
+
+const CONFIGURATION: &str = "allow_early_release = true\n";
+const SILENT: &str = "allow_early_release = true\nsummary = false\n";
 
 /// The goals of such a row: by the pipe, through the socket, and how often systemd-coredump's time.
 struct Goals {
@@ -96,11 +106,13 @@ struct Goals {
 
 /// `times`: of each of METHODS, in seconds.
 fn compare(name: &str, times: &[Vec<f64>; METHODS.len()], goals: &Goals) {
-    let [kernel, nothing, floor, ours, socket, systemd] = times;
+    let [kernel, nothing, floor, ours, silent, socket, systemd] = times;
     let by = |times: &[f64], unit: &[f64]| {
         times.iter().zip(unit).map(|(t, k)| t / k).collect::<Vec<f64>>()
     };
     row(name, by(ours, kernel), Some(goals.pipe));
+    row("    with `summary = false`", by(silent, kernel), None);
+    row("    with the summary, by that", by(ours, silent), None);
     if !socket.is_empty() {
         row("    through the socket", by(socket, kernel), Some(goals.socket));
     }
@@ -148,7 +160,7 @@ impl Bench {
     fn new() -> Self {
         let host = Host::take();
         host.install();
-        host.configure("allow_early_release = true\n");
+        host.configure(CONFIGURATION);
         let directories = ["/dev/shm", "/var/tmp"]
             .map(|d| tempfile::TempDir::with_prefix_in("bench", d).unwrap());
         let containers = [
@@ -168,13 +180,19 @@ impl Bench {
         Bench { containers, victim: bare::victim(), patterns, server, host, directories }
     }
 
+    /// Sets kernel and configuration up for a method.
+    fn choose(&self, method: Method, container: &Container) {
+        self.host.configure(if method == Method::Silent { SILENT } else { CONFIGURATION });
+        self.patterns.choose(&self.host, method, container.directory());
+    }
+
     fn one(&self, container: &Container, method: Method, kind: &str, size: usize) -> Sample {
         warm(if matches!(kind, "random" | "text" | "scattered") {
             size.min(1024) << 20
         } else {
             0
         });
-        self.patterns.choose(&self.host, method, container.directory());
+        self.choose(method, container);
         sample(container.victim(&self.victim, kind, size), method)
     }
 
@@ -233,7 +251,7 @@ impl Bench {
     /// All crash at once; from the first death until the last one is known.
     fn storm(&self, name: &str, containers: &[&Container], count: usize) {
         let run = |method: Method| {
-            self.patterns.choose(&self.host, method, containers[0].directory());
+            self.choose(method, containers[0]);
             let each = containers.iter().cycle().take(count);
             let mut victims: Vec<_> =
                 each.map(|container| container.victim(&self.victim, "tiny", 0)).collect();
@@ -280,7 +298,7 @@ impl Bench {
             let times: Vec<f64> = (0..ROUNDS)
                 .map(|_| {
                     warm(size << 20);
-                    self.patterns.choose(&self.host, Method::Ours, container.directory());
+                    self.choose(Method::Ours, container);
                     let mut victim = container.victim(&self.victim, "random", size);
                     victim.crash();
                     let (start, end) = victim.end();
@@ -337,7 +355,7 @@ impl Bench {
             for _ in 0..ROUNDS {
                 let kernel = self.one(&container, Method::Kernel, "text", 1024);
                 warm(1 << 30);
-                self.patterns.choose(&self.host, Method::Ours, container.directory());
+                self.choose(Method::Ours, container);
                 let mut victim = container.victim(&self.victim, "text", 1024);
                 victim.crash();
                 let (start, end) = victim.end();
@@ -362,7 +380,7 @@ impl Bench {
     /// The most memory that the helper and its child have at any moment of a
     /// dump, looked at all the time.
     fn memory(&self, container: &Container) {
-        self.patterns.choose(&self.host, Method::Ours, container.directory());
+        self.choose(Method::Ours, container);
         let mut victim = container.victim(&self.victim, "random", 1024);
         victim.crash();
         let end = std::sync::atomic::AtomicBool::new(false);
@@ -391,7 +409,7 @@ impl Bench {
     /// System calls are the same on every run, unlike times.
     fn calls(&self, container: &Container) {
         // The first crash also makes directories, and applies the rules of the vacuum.
-        self.patterns.choose(&self.host, Method::Ours, container.directory());
+        self.choose(Method::Ours, container);
         sample(container.victim(&self.victim, "tiny", 0), Method::Ours);
         // core_pattern is short, so are these.
         let (tracer, file) = (Path::new("/dev/shm/s"), Path::new("/dev/shm/t"));

@@ -17,6 +17,8 @@ pub enum Method {
     Kernel,
     /// The dispatcher.
     Ours,
+    /// The dispatcher, with `summary = false`.
+    Silent,
     /// The dispatcher, through the kernel's coredump socket.
     Socket,
     /// systemd-coredump as Debian configures it, with the smallest stand-in for its socket unit.
@@ -42,7 +44,7 @@ impl Patterns {
     pub fn choose(&self, host: &Host, method: Method, directory: &Path) {
         let pattern = match method {
             Method::Kernel => format!("{}/core.%p", directory.display()),
-            Method::Ours => self.ours.clone(),
+            Method::Ours | Method::Silent => self.ours.clone(),
             Method::Socket => support::server::PATTERN.to_owned(),
             Method::Systemd => self.systemd.as_ref().expect("systemd-coredump").pattern.clone(),
             Method::Nothing => "|/nowhere".to_owned(),
