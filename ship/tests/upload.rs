@@ -148,10 +148,24 @@ fn what_stays_here() {
     fixture.configure(&(url.clone() + "[upload.select]\npod = \"bank-*\"\n"));
     fixture.all();
     assert!(!is_there());
-    for mistake in ["what = \"records\"\n", "[upload.select]\npodd = \"x\"\n", "key = \"{x}\"\n"] {
+    for (mistake, says) in [
+        ("what = \"records\"\n", "did you mean `record`?"),
+        ("[upload.select]\npodd = \"x\"\n", "did you mean `pod`?"),
+        ("[upload.selct]\npod = \"x\"\n", "did you mean `select`?"),
+        ("key = \"{x}\"\n", "there is no field \"x\"; there are namespace, pod"),
+        (
+            "reprot = false\n",
+            "line 5, `reprot = false`: there is no such key; did you mean `report`?",
+        ),
+    ] {
         fixture.configure(&(url.clone() + mistake));
-        let out = fixture.once();
-        assert!(!out.status.success() && !is_there(), "{mistake}: {}", stderr(&out));
+        let check = fixture.ship(&["check"]).output().unwrap();
+        for out in [fixture.once(), check] {
+            let said = stderr(&out);
+            assert!(!out.status.success() && !is_there(), "{mistake}: {said}");
+            assert!(said.contains(says) && said.lines().count() == 1, "{mistake}: {said}");
+            assert!(said.contains("nothing is uploaded until it is mended"), "{said}");
+        }
     }
     fixture.configure(&(url + "[upload.select]\npod = \"shop-*\"\nnamespace = \"prod\"\n"));
     fixture.all();
@@ -201,4 +215,28 @@ fn credentials_are_not_told() {
     fixture.configure(&(server.settings(server.port) + &more));
     succeed(fixture.ship(&["run", "--once"]).env_remove("AWS_ACCESS_KEY_ID"));
     assert_eq!(server.objects().len(), 3);
+}
+
+/// `doctor` of the helper says what is to be mended, by the configuration of the host.
+#[test]
+fn doctor_says_it() {
+    if !support::inside::is_inside("doctor_says_it", &[]) {
+        return;
+    }
+    // The directory need not be there.
+    succeed(std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/etc"]));
+    std::fs::create_dir("/etc/oci-coredump").unwrap();
+    let doctor = |text: &str| {
+        std::fs::write("/etc/oci-coredump/config.toml", text).unwrap();
+        let out = std::process::Command::new(support::helper()).args(["doctor", "--json"]).output();
+        let all: Value = serde_json::from_slice(&out.unwrap().stdout).unwrap();
+        let mine = all.as_array().unwrap().iter().find(|check| check["check"] == "uploads");
+        (mine.unwrap()["verdict"].clone(), mine.unwrap()["text"].as_str().unwrap().to_owned())
+    };
+    let (verdict, text) = doctor("[upload]\nulr = \"s3://b\"\n");
+    assert_eq!(verdict, "failure", "{text}");
+    assert!(text.contains("line 2, `ulr = \"s3://b\"`: there is no such key"), "{text}");
+    assert!(text.contains("did you mean `url`?") && !text.contains('\n'), "{text}");
+    let (verdict, text) = doctor("[upload]\nurl = \"s3://b\"\n");
+    assert_eq!((verdict, text.as_str()), ("ok".into(), "crashes are uploaded to s3://b"));
 }

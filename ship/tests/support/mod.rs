@@ -5,7 +5,10 @@ pub mod http;
 pub mod inside;
 pub mod proxy;
 pub mod servers;
+pub mod sigv4;
 pub mod tls;
+#[path = "../../../integration/support/wait.rs"]
+pub mod wait;
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -140,12 +143,10 @@ impl Fixture {
         let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
         let parts = self.path(&format!("state/{ID}.parts"));
         let is_there = || std::fs::read_to_string(&parts).is_ok_and(|t| t.contains("sha256"));
-        let start = std::time::Instant::now();
-        while !is_there() {
-            assert!(start.elapsed().as_secs() < 300, "no part in five minutes");
+        wait::wait_for("a part", std::time::Duration::from_secs(300), || {
             assert!(child.try_wait().unwrap().is_none(), "it has ended");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+            is_there()
+        });
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -1,14 +1,14 @@
 //! Servers of object storage, each on a port of its own, with files in a temporary directory.
 
-use super::Fixture;
 use super::proxy::{Fault, Proxy};
+use super::{Fixture, wait};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use hmac::{Hmac, KeyInit, Mac};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -38,11 +38,8 @@ pub fn free_port() -> u16 {
 }
 
 fn wait_for(port: u16) {
-    let start = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(start.elapsed() < Duration::from_secs(60), "no server on port {port}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let is_there = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    wait::wait_for(&format!("a server on port {port}"), Duration::from_secs(60), is_there);
 }
 
 /// Where a program is: on PATH, in cargo's directory, or in the one of the tests' tools.
@@ -213,8 +210,8 @@ pub fn tinyproxy(fixture: &Fixture) -> Option<Server> {
     Some(Server { child, port, files: fixture.path("none") })
 }
 
-/// One request, which must succeed.
-fn ask(port: u16, request: &str, headers: &str, body: &str) {
+/// One request, which must succeed. Returns the answer, with its head.
+pub fn ask(port: u16, request: &str, headers: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let text = format!(
         "{request} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-length: {}\r\n{headers}\
@@ -225,6 +222,7 @@ fn ask(port: u16, request: &str, headers: &str, body: &str) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 20"), "{request}: {answer}");
+    answer
 }
 
 impl Server {
