@@ -279,24 +279,14 @@ test-arm64:
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)
 
-# Only the integration tests run as root: they start containers and set the kernel's core_pattern.
-# Their program, of the profile of the tests, is built first. Every part runs, whatever failed
-# before it; the last lines count the tests and name those that failed.
+# Only the tests run as root: they start containers and set the kernel's core_pattern.
 test: export PATH := $(PATH):$(tools)/bin
-test: test-deps build
-	$(CARGO) build --locked
+test: test-deps
 ifdef TEST
+	$(CARGO) build --locked
 	@$(run_tests)
 else
-	@failed=; \
-	part() { echo "$$*"; "$$@" || failed="$$failed; $$*"; }; \
-	part $(CARGO) fmt --all --check; \
-	part $(CARGO) clippy --workspace --locked --all-targets -- -D warnings; \
-	part $(CARGO) test --locked --doc; \
-	part env PROFILE=dev fuzz/run.sh 3; \
-	$(run_tests) || tests=failed; \
-	test -z "$$failed" || echo "make test: failed:$${failed#;}" >&2; \
-	test -z "$$failed$$tests"
+	@CARGO=$(CARGO) integration/suite.sh $(call root_runner,$(if $(CI),CI=$(CI)))
 endif
 
 # Every reader of untrusted input, until half of its time has found next to nothing. Takes an hour
