@@ -1,7 +1,7 @@
 //! `[upload]` of /etc/oci-coredump/config.toml, and `store`. All other keys are the helper's.
 //!
-//! What leaves the node is never guessed: a key of `[upload]` that cannot be read, or a file that is
-//! not TOML, and nothing is uploaded.
+//! What leaves the node is never guessed: with a key of `[upload]` that cannot be read, or a file
+//! that is not TOML, nothing is uploaded.
 
 use crate::near;
 use crate::record::FIELDS;
@@ -131,23 +131,24 @@ impl Default for Upload {
 }
 
 impl Upload {
-    /// Checks what each value says. Returns the key, and the rule that it breaks.
-    fn rules(&self) -> Result<(), (&'static str, String)> {
+    /// Checks what each value says. Returns the key, as it is written, and the rule that it breaks.
+    fn rules(&self) -> Result<(), (&str, String)> {
         let url = self.url.as_deref().map_or(Ok(()), |url| crate::target::parse(url).map(drop));
-        let fields = self.select.keys().find(|field| !FIELDS.contains(&field.as_str()));
-        let rules = [
+        let select = self.select.keys().find(|field| !FIELDS.contains(&field.as_str()));
+        let is_few = (1..=2).contains(&self.concurrent);
+        let rule = |is_kept: bool, rule: &str| (!is_kept).then(|| rule.to_owned());
+        let broken = [
             ("url", url.err().map(|e| format!("{e:#}"))),
-            ("what", None),
-            ("select", fields.map(|field| near::unknown("field", field, &FIELDS))),
-            ("key", crate::key::check(&self.key).err().map(|e| format!("{e:#}"))),
             (
-                "concurrent",
-                (!(1..=2).contains(&self.concurrent)).then(|| "expected 1 or 2".to_owned()),
+                select.map_or("select", String::as_str),
+                select.map(|field| near::unknown("field", field, &FIELDS)),
             ),
-            ("state", (!self.state.is_absolute()).then(|| "the path must be absolute".to_owned())),
-            ("rate", (self.rate == Some(0)).then(|| "0 would never upload anything".to_owned())),
+            ("key", crate::key::check(&self.key).err().map(|e| format!("{e:#}"))),
+            ("concurrent", rule(is_few, "expected 1 or 2")),
+            ("state", rule(self.state.is_absolute(), "the path must be absolute")),
+            ("rate", rule(self.rate != Some(0), "0 would never upload anything")),
         ];
-        rules.into_iter().find_map(|(key, why)| Some((key, why?))).map_or(Ok(()), Err)
+        broken.into_iter().find_map(|(key, why)| Some((key, why?))).map_or(Ok(()), Err)
     }
 }
 
@@ -173,14 +174,21 @@ impl Config {
     /// # Errors
     /// In one line: the line of the file, the rule that it breaks, the nearest key that there is.
     pub(crate) fn read(text: &str) -> Result<Self> {
-        let line = |at: usize| {
-            let number = text[..at.min(text.len())].matches('\n').count();
+        let shown = |number: usize| {
             let line = text.lines().nth(number).unwrap_or_default().trim();
             format!("line {}, `{line}`", number + 1)
         };
         let said = |e: toml::de::Error| {
-            let at = line(e.span().map_or(0, |span| span.start));
-            anyhow!("{at}: {}", near::plain(e.message()))
+            let at = e.span().map_or(0, |span| span.start.min(text.len()));
+            let number = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+            anyhow!("{}: {}", shown(number), near::plain(e.message()))
+        };
+        let of_key = |key: &str| {
+            let is = |line: &str| {
+                let words = line.split_once('=').map(|(words, _)| words.trim());
+                words.and_then(|words| words.rsplit('.').next()) == Some(key)
+            };
+            text.lines().position(is).map_or_else(|| format!("[upload] {key}"), shown)
         };
         let all: toml::Table = toml::from_str(text).map_err(said)?;
         if let Some(name) = all.keys().find(|name| near::is_misspelt(name, "upload")) {
@@ -188,7 +196,7 @@ impl Config {
         }
         let config: Config = toml::from_str(text).map_err(said)?;
         ensure!(config.store.is_absolute(), "store: the path must be absolute");
-        config.upload.rules().map_err(|(key, why)| anyhow!("[upload] {key}: {why}"))?;
+        config.upload.rules().map_err(|(key, why)| anyhow!("{}: {why}", of_key(key)))?;
         Ok(config)
     }
 
@@ -252,7 +260,8 @@ mod tests {
     #[test]
     fn other_tables_are_the_helpers() {
         let config = Config::read(
-            "store = \"/s\"\nmode = 7\n[upload]\nurl = \"s3://b\"\nrate = \"10M\"\n[limits]\nx = 1\n",
+            "store = \"/s\"\nmode = 7\n[upload]\nurl = \"s3://b\"\nrate = \"10M\"\n\
+             [limits]\nx = 1\n",
         )
         .unwrap();
         assert_eq!(config.store, Path::new("/s"));
@@ -287,10 +296,13 @@ mod tests {
             ("what = record", "line 3, `what = record`: "),
             (
                 "select.podd = \"x\"",
-                "[upload] select: there is no field \"podd\"; did you mean `pod`?",
+                "line 3, `select.podd = \"x\"`: there is no field \"podd\"; did you mean `pod`?",
             ),
-            ("key = \"{podd}\"", "[upload] key: there is no field \"podd\"; did you mean `pod`?"),
-            ("concurrent = 9", "[upload] concurrent: expected 1 or 2"),
+            (
+                "key = \"{podd}\"",
+                "line 3, `key = \"{podd}\"`: there is no field \"podd\"; did you mean `pod`?",
+            ),
+            ("concurrent = 9", "line 3, `concurrent = 9`: expected 1 or 2"),
             ("report = 7", "line 3, `report = 7`: "),
             ("rate = \"fast\"", "line 3, `rate = \"fast\"`: \"fast\": expected a size"),
             ("[upload.select\npod = \"x\"", "line 3"),
@@ -306,7 +318,7 @@ mod tests {
         }
         for url in ["s4://b", "s3://", "s3:b", "s3://user:word@b", "file://host/x", "b"] {
             let said = Config::read(&format!("[upload]\nurl = {url:?}\n")).unwrap_err().to_string();
-            assert!(said.starts_with("[upload] url: "), "{url}: {said}");
+            assert!(said.starts_with("line 2, `url = "), "{url}: {said}");
         }
     }
 }

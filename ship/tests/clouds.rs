@@ -148,8 +148,8 @@ fn by_their_s3_interface() {
     }
 }
 
-/// The published examples of signature version 4: "Examples: Signature Calculations in AWS Signature
-/// Version 4", docs.aws.amazon.com. They hold what checks the requests above.
+/// The published examples, "Examples: Signature Calculations in AWS Signature Version 4",
+/// docs.aws.amazon.com. They hold what checks the requests above.
 #[test]
 fn published_signatures() {
     const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

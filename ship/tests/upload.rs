@@ -4,7 +4,9 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::proxy::{Fault, Proxy};
 use support::servers::{self, moto, s3s};
+use support::sigv4::Head;
 use support::{Fixture, ID, sha256, stderr, succeed};
 
 const DIR: &str = "prod/shop-0/web";
@@ -67,15 +69,45 @@ fn in_parts() {
     assert!(!fixture.path(&format!("state/{ID}.parts")).exists());
 }
 
-/// A second implementation, with another opinion of the same interface.
+/// A second implementation, with another opinion of the same interface. What is said of the objects
+/// goes with them.
 #[test]
 fn another_server() {
     let fixture = Fixture::new(20);
     let Some(server) = moto(&fixture) else { return };
-    fixture.configure(&(server.settings(server.port) + "storage_class = \"STANDARD_IA\"\n"));
+    let witness = Proxy::new(server.port, |_| Fault::None);
+    let more =
+        "storage_class = \"STANDARD_IA\"\nencryption = \"aws:kms\"\nkms_key = \"of-cores\"\n";
+    fixture.configure(&(server.settings(witness.port) + more));
     fixture.all();
     let url = format!("s3://cores/node/{DIR}/{ID}/coredump.tar.zst");
     assert!(succeed(&mut fixture.ship(&["cat", &url])).stdout == fixture.bundle());
+    let heads = Head::all(&witness.heads());
+    for (method, end) in
+        [("POST", ".zst?uploads="), ("PUT", "/report.html"), ("PUT", "/record.json")]
+    {
+        let is = |head: &&Head| head.method == method && head.target.ends_with(end);
+        let head = heads.iter().find(is).unwrap();
+        for (name, value) in [
+            ("x-amz-storage-class", "STANDARD_IA"),
+            ("x-amz-server-side-encryption", "aws:kms"),
+            ("x-amz-server-side-encryption-aws-kms-key-id", "of-cores"),
+        ] {
+            assert_eq!(head.headers.get(name).map(String::as_str), Some(value), "{end}: {name}");
+        }
+    }
+}
+
+/// A part begins when what went before may have been sent.
+#[test]
+fn not_faster_than_told() {
+    let fixture = Fixture::new(20);
+    let Some(server) = s3s(&fixture) else { return };
+    fixture.configure(&(server.settings(server.port) + "rate = \"8M\"\n"));
+    let start = std::time::Instant::now();
+    fixture.all();
+    // Two parts of 8 MiB and the beginning of the third.
+    assert!(start.elapsed().as_secs_f64() > 2.0, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -4,6 +4,8 @@ pub mod hostile;
 pub mod http;
 pub mod inside;
 pub mod proxy;
+#[path = "../../../integration/support/require.rs"]
+pub mod require;
 pub mod servers;
 pub mod sigv4;
 pub mod tls;
@@ -100,8 +102,8 @@ impl Fixture {
             "comm": "program", "exe": self.path("program"), "uid": 0, "gid": 0, "dump_mode": 1,
             "pattern": "/dump/core", "core_path": "/dump/core.12", "host_path": self.core,
             "host_dir": self.core.parent().unwrap(), "location": "store", "truncated": false,
-            "outcome": "written", "size": self.core.metadata().map_or(0, |m| m.len()), "disk_size": null,
-            "reason": null, "binaries": self.binaries
+            "outcome": "written", "size": self.core.metadata().map_or(0, |m| m.len()),
+            "disk_size": null, "reason": null, "binaries": self.binaries
         });
         for (key, value) in changes.as_object().unwrap() {
             record[key] = value.clone();

@@ -1,7 +1,7 @@
 //! Servers of object storage, each on a port of its own, with files in a temporary directory.
 
 use super::proxy::{Fault, Proxy};
-use super::{Fixture, wait};
+use super::{Fixture, require, wait};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use hmac::{Hmac, KeyInit, Mac};
 use std::io::{Read, Write};
@@ -42,21 +42,14 @@ fn wait_for(port: u16) {
     wait::wait_for(&format!("a server on port {port}"), Duration::from_secs(60), is_there);
 }
 
-/// Where a program is: on PATH, in cargo's directory, or in the one of the tests' tools.
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
-    let mut all: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    all.extend([home.join(".cargo/bin"), home.join(".cache/oci-coredump-test/bin")]);
-    all.into_iter().map(|dir| dir.join(program)).find(|path| path.is_file())
-}
-
-/// Where a program is that a test needs. Without it the test is skipped; fails where CI is set.
+/// Where a program is that a test needs, also in the directory of the tests' tools. Without it the
+/// test is skipped; fails where CI is set.
 pub fn require(program: &str) -> Option<PathBuf> {
-    let found = find(program);
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let tool = home.join(".cache/oci-coredump-test/bin").join(program);
+    let found = require::find(program).or_else(|| tool.is_file().then_some(tool));
     if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "CI is set and {program} is not installed");
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {program} is not installed");
+        require::skip(&format!("{program} is not installed"));
     }
     found
 }
@@ -265,7 +258,7 @@ impl Server {
     }
 
     pub fn start_again(&mut self) {
-        let program = find("s3s-fs").unwrap();
+        let program = require("s3s-fs").unwrap();
         let again = s3s_at(program, self.files.clone(), self.port);
         *self = again;
     }
