@@ -11,10 +11,11 @@
 //! handle:  argv, stdin
 //!            --crash-->     Crash      what the kernel said
 //!            --facts-->     Facts      what /proc says, read and verified again
-//!            --identify-->  Origin     a container, or the host
+//!            --identify-->  Origin     a registered container, or none
 //!            --plan-->      Decision   write, forward, or discard and why
+//!            --begin-->     Record     a first one, `started`, before the file is made
 //!            --write-->     Written    streamed, as the crashed process
-//!            --record-->    Record     one line in the log, one JSON file
+//!            --finish-->    Record     one line in the log, the last one of a file of JSON lines
 //! ```
 //!
 //! Both paths also use the saved sysctls and the container's directory of the store.
@@ -37,9 +38,11 @@
 //!
 //! The rooms of `dump`: `server` (the kernel's coredump socket, where that is used instead of
 //! `handle`), `crash` (what the kernel and /proc say), `policy` (plan, quota and refusals, which
-//! are pure; slots, which lock and wait), `writer` (the child that becomes the crashed process),
-//! `copy` (the lanes), `after` (the record and what is kept), and `forward` for everybody else's
-//! crashes.
+//! decide; slots, which lock and wait), `writer` (the child that becomes the crashed process),
+//! `copy` (the lanes), `after` (the record and what is kept). Beside them: `container_crash` (a
+//! crash of a registered container), `core_dump` (one with a core), `core_place` (that file's path
+//! in the container and on the host), `forward` for crashes of no registered container,
+//! `admission` (how many of those at a time) and `feed` (the earlier handler's pipe).
 //!
 //! The rooms of `corefile`: `variables` (arguments and local variables), `reduced` (small cores).
 //!

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! /run/oci-coredump/              0700 root
-//!   lock                          held by whoever changes something here or a sysctl
+//!   lock                          held while something here or a sysctl is changed
 //!   containers/<id>.json          the entry
 //!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
 //!   limits/<account>/             what limits need between two crashes, see `Entry::account`

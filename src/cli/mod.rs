@@ -1,4 +1,5 @@
-//! The commands for users: dispatches the parsed command line.
+//! Dispatches the parsed command line: the commands for people, and those that engines and the
+//! kernel start (`nri`, `hook`, `handle`) or `verify` makes a runtime start (`verify-probe`).
 
 mod announced;
 mod archive;

@@ -74,7 +74,7 @@ pub(super) struct Volume {
     pub is_own: bool,
 }
 
-/// What of a container's life decides about its volumes.
+/// The facts that decide whether a volume outlives the container.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life<'a> {
     /// The container's ID, by which engines name what is its own.

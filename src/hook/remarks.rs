@@ -1,4 +1,5 @@
-//! What a container gets by its pattern that it may not expect: `plan` and `doctor` say it. Pure.
+//! Warnings about what a container gets by its pattern and may not expect, for `plan` and
+//! `doctor`. Pure.
 
 use super::bundle::Volume;
 use crate::config::{Config, KeptMemory, MakeDirectories, Mode};

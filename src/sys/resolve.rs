@@ -1,4 +1,4 @@
-//! Resolves paths below a root that is under somebody else's control.
+//! Resolves paths below a root that another user controls.
 
 use super::file::open_dir;
 use super::filesystem::is_fuse;

@@ -238,7 +238,7 @@ fn list_files(core_file: &CoreFile, core: FileId, most: u64, from: &Sources<'_>,
     for module in modules.iter().take(MOST) {
         let Ok(file) = from.open(&module.path, module.start) else { continue };
         let id = elf::build_id(&file);
-        // Without its first page the core does not know better.
+        // A core without the module's first page has no build-id of it; the file is accepted then.
         if module.build_id.is_some() && module.build_id != id {
             continue;
         }

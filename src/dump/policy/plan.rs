@@ -13,6 +13,7 @@ use crate::pattern::{COMPRESSED, Template};
 use crate::registry::Entry;
 use std::time::Duration;
 
+/// What becomes of a crash.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Write the core for this container.
@@ -86,6 +87,8 @@ impl CoreFile {
     }
 }
 
+/// Decides what becomes of a crash, by the order in which the kernel's file mode decides: rights,
+/// limit, path.
 pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let Origin::Container { entry, by_exec } = origin else { return Decision::Forward };
     let refused = entry.refused.clone().map(Cause::Refused).map_or(Ok(()), Err);

@@ -56,8 +56,7 @@ impl<'a> Place<'a> {
         };
         let dir = opened?.map_err(|e| match e {
             Errno::PERM if is_roots => Cause::RootsCore(format!(
-                "somebody else than root, or who serves a FUSE file system, could lead {shown:?} \
-                 elsewhere"
+                "another user than root, or a FUSE server, could redirect {shown:?}"
             )),
             e => Cause::Directory { path: shown.clone(), errno: e.raw_os_error() },
         })?;
