@@ -27,7 +27,7 @@ fn of_two_large_cores() {
         let text = std::fs::read_to_string(fixture.path(&format!("state/{id}.json")));
         text.is_ok_and(|text| text.contains("\"uploaded\""))
     };
-    wait_for("the upload of 2 GiB", Duration::from_secs(1800), || {
+    wait_for("the upload of 2 GiB", Duration::from_secs(3600), || {
         assert!(child.try_wait().unwrap().is_none(), "it has ended");
         is_done(ID) && is_done(OTHER)
     });
