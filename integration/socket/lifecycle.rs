@@ -91,7 +91,7 @@ fn a_server_that_hangs() {
     kill(serving, Signal::SIGSTOP).unwrap();
     let said = product(&["doctor"]).output().unwrap();
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("nobody serves"), "{said}");
+    assert!(said.contains("no server answers"), "{said}");
     watch_once();
     assert!(Way::Pipe.is_taken(&scene.host), "{}", scene.host.sysctl("kernel/core_pattern"));
     scene.crash();
@@ -141,7 +141,7 @@ fn an_upgrade_under_load_loses_nothing() {
         match batch % 4 {
             0 => scene.server().signal(Signal::SIGHUP),
             1 => drop(scene.host.install()),
-            // Half a batch comes while nobody serves.
+            // Half a batch comes while no server runs.
             2 => scene.stop(),
             _ => kill(Pid::from_raw(scene.server().serving()), Signal::SIGHUP).unwrap(),
         }

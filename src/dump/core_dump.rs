@@ -116,7 +116,7 @@ struct CoreDump<'a> {
 }
 
 impl<'a> CoreDump<'a> {
-    /// The record says what it goes on to say if this helper is killed.
+    /// Prepares the first record (`started`), which remains if this helper is killed.
     fn begin(
         case: &'a ContainerCrash<'a>,
         place: &'a CorePlace<'a>,
@@ -182,7 +182,7 @@ impl<'a> CoreDump<'a> {
                     self.deleted = DeletedFiles::of(&self.case.facts.task);
                 }
             }
-            // From now on the record speaks for no other file.
+            // From here on the record identifies this very file, by its inode.
             Event::Made(made) => {
                 self.record.identity = made.identity;
                 if made.number > 1 {
@@ -196,7 +196,7 @@ impl<'a> CoreDump<'a> {
         }
     }
 
-    /// The same, with what is there of the core where the writer could not say that.
+    /// Measures the file if the writer reported no size.
     fn measured(&self, mut written: Written) -> Written {
         let is_unknown = written.finished.size.is_none() && !written.given_up && !written.stuck;
         let (facts, store) = (self.case.facts, self.place.store.as_ref());
@@ -262,7 +262,7 @@ impl<'a> CoreDump<'a> {
         }
     }
 
-    /// With the crasher's own rights, whatever its core was made with.
+    /// A copy of the plan with the crasher's own credentials.
     fn as_itself(&self) -> CoreFile {
         CoreFile { rights: Rights::Crasher, ..self.file.clone() }
     }

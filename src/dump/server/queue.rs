@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 /// Connections that are served at a time.
 pub(super) const MOST: usize = 512;
 
-/// Of one group. What one group has beyond that waits until one of its own has ended.
+/// Connections of one cgroup that are served at a time; its further ones wait.
 pub(super) const EACH: usize = 96;
 
 /// Connections, and who they are of: those that wait, and those that are served.
@@ -19,7 +19,7 @@ pub(super) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Nobody.
+    /// An empty queue.
     pub(super) fn new() -> Self {
         Queue { waiting: VecDeque::new(), served: HashMap::new(), counts: HashMap::new() }
     }
@@ -61,7 +61,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// All that wait, for somebody else to serve.
+    /// All that wait, to be handed to another process.
     pub(super) fn into_waiting(self) -> impl Iterator<Item = T> {
         self.waiting.into_iter().map(|(_, connection)| connection)
     }
