@@ -6,7 +6,7 @@ mod word;
 
 pub(crate) use word::Word;
 
-use crate::existing::{Existing, LAST};
+use crate::name_conflict::{Existing, LAST};
 use crate::sys::Errno;
 use serde::{Deserialize, Serialize};
 use std::fmt;

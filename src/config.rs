@@ -12,8 +12,8 @@ pub use glob::matches;
 pub use kept_memory::KeptMemory;
 
 use crate::bytes::Limit;
-use crate::existing::Existing;
 use crate::limits::Limits;
+use crate::name_conflict::Existing;
 use crate::pattern::Pattern;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};

@@ -21,19 +21,19 @@
 //! Both paths also use the saved sysctls and the container's directory of the store.
 //!
 //! `engine` makes the engines call the hook: it edits their specifications of containers, and their
-//! configuration. `verify` asks a runtime whether it does for its hooks what ours needs.
+//! configuration. `runtime_check` asks a runtime whether it does for its hooks what ours needs.
 //!
-//! A module may use the layers before its own; one of `words` or `shared` also others of its own
+//! A module may use the layers before its own; one of `values` or `shared` also others of its own
 //! layer. `tests/layers.rs` holds everyone to it:
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    bytes, cause, first_process, pattern, record, limits, existing, config, annotation
-//!          values, no effects
-//! shared   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, identity
-//!          effects that several entry points need
-//! entry    hook, dump, engine, verify, cli
-//!          never each other, except cli, which may start any
+//! values   no effects
+//!   bytes, cause, first_process, pattern, record, limits, name_conflict, config, annotation
+//! shared   effects that several entry points need
+//!   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, container_identity
+//! entry    never each other, except cli, which may start any
+//!   hook, dump, engine, runtime_check, cli
 //! ```
 //!
 //! The rooms of `dump`: `server` (the kernel's coredump socket, where that is used instead of
@@ -59,16 +59,16 @@ mod annotation;
 mod bytes;
 mod cause;
 pub mod config;
-mod existing;
 mod first_process;
 mod limits;
+mod name_conflict;
 mod pattern;
 mod record;
 
+mod container_identity;
 mod corefile;
 mod crash_counts;
 mod elf;
-mod identity;
 mod registry;
 pub mod report;
 mod store;
@@ -86,4 +86,4 @@ pub mod fuzzing;
 pub mod hook;
 #[cfg(any(test, fuzzing))]
 mod invariants;
-mod verify;
+mod runtime_check;

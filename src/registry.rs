@@ -18,10 +18,10 @@
 
 mod accounts;
 mod entry;
-pub(crate) mod views;
+pub(crate) mod shown_sysctls;
 
 pub(crate) use entry::{
-    DumpPlace, Entry, Init, cgroup_keys, check_id, mount_key, pid_key, pod_uid,
+    DumpPlace, Entry, InitProcess, cgroup_keys, check_id, mount_key, pid_key, pod_uid,
 };
 
 use crate::config::RUN_DIR;

@@ -3,11 +3,11 @@
 
 mod announced;
 mod archive;
-mod bundle;
 mod call;
 mod clock;
 mod command;
 mod completions;
+mod crash_bundle;
 mod crash_json;
 mod crashes;
 mod debug;

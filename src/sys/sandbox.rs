@@ -350,6 +350,6 @@ mod tests {
         assert!(said.output.is_empty() && said.cut.is_some());
         let said = sandboxed(&BOUNDS, |out| while out.write_all(&[0; 4096]).is_ok() {});
         assert_eq!(said.output.len(), BOUNDS.output);
-        assert!(said.cut.unwrap().starts_with("there is more"));
+        assert!(said.cut.unwrap().starts_with("its output exceeds"));
     }
 }

@@ -20,7 +20,7 @@ use crate::store::binaries::KeptBinaries;
 use crate::store::binaries_budget::{BinariesBudget, NewBinary};
 use crate::sys::file;
 use crate::sys::file::FileId;
-use crate::sys::resolve::{self, Below};
+use crate::sys::resolve::{self, Below, Want};
 use crate::sys::sandbox::SandboxBounds;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc};
 use anyhow::{Result, ensure};
@@ -277,7 +277,7 @@ pub(super) fn open_core(core_file: &CoreFile, core: FileId, own: &OwnedFd) -> Re
         Rights::ContainerRoot => resolve::open_dir_of_root(dir)?,
         Rights::Crasher | Rights::HostRoot => resolve::open_dir_as_process(dir)?,
     };
-    let found = resolve::resolve(dir, proc::os(name), Below::NoLinks, false)?;
+    let found = resolve::resolve(dir, proc::os(name), Below::NoLinks, Want::Any)?;
     ensure!(file::stat(&found)?.id == core, "another file has the core's name");
     Ok(resolve::open_pinned_file(own, found)?)
 }

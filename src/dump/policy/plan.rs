@@ -3,14 +3,14 @@
 use crate::bytes::Limit;
 use crate::cause::Cause;
 use crate::config::KeptMemory;
-use crate::dump::copy::pages::page_size;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
-use crate::existing::{Existing, numbered};
 use crate::limits::{DiskShare, Free, Limits};
+use crate::name_conflict::{Existing, numbered};
 use crate::pattern::{COMPRESSED, Template};
 use crate::registry::Entry;
+use crate::sys::kernel::page_size;
 use std::time::Duration;
 
 /// What becomes of a crash.

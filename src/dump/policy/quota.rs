@@ -3,10 +3,9 @@
 
 use crate::bytes::Bytes;
 use crate::cause::{Cause, Word};
-use crate::dump::copy::pages::page_size;
 use crate::limits::{Free, Keep, Limits, Rate};
 use crate::sys::file::FileIdentity;
-use crate::sys::kernel;
+use crate::sys::kernel::{self, page_size};
 use serde::{Deserialize, Serialize};
 
 /// Most cores that are remembered of a container; the oldest are forgotten first.
