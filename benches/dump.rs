@@ -2,6 +2,9 @@
 //! in the same run. Prints ratios, and asserts no time. Root; nothing else may crash on the machine
 //! meanwhile. `cargo bench -p oci-coredump-integration --bench dump -- WORD...` runs the rows whose
 //! name has one of the words.
+//!
+//! On a machine that does other things: `OCI_COREDUMP_REAL_TIME=1 chrt -f 1` before it. Helpers are
+//! then started by a small program that gives them the same priority, which they pay for.
 
 mod scene;
 
@@ -183,11 +186,19 @@ impl Bench {
         // core_pattern is short.
         let nothing = directories[0].path().join("nothing");
         std::fs::copy(does_nothing(), &nothing).unwrap();
-        let patterns = Patterns {
+        let mut patterns = Patterns {
             ours: host.sysctl("kernel/core_pattern"),
             systemd: Systemd::start(),
-            nothing,
+            nothing: format!("|{}", nothing.display()),
         };
+        // All that this program starts has its priority; what the kernel starts has not.
+        if std::env::var_os("OCI_COREDUMP_REAL_TIME").is_some() {
+            let first = directories[0].path().join("rt");
+            let made =
+                support::crasher::compile("first", include_str!("first.c"), &["-O2", "-static"]);
+            std::fs::copy(made, &first).unwrap();
+            patterns.run_by(&first);
+        }
         // The configuration wants the pipe: only the rows lead the kernel to the socket.
         let server = server::is_possible().then(|| Server::start(&host));
         Bench { containers, victim: bare::victim(), patterns, server, host, directories }

@@ -40,10 +40,18 @@ pub struct Patterns {
     /// Where systemd-coredump was found.
     pub systemd: Option<Systemd>,
     /// The program that does nothing.
-    pub nothing: PathBuf,
+    pub nothing: String,
 }
 
 impl Patterns {
+    /// Has this program start each helper.
+    pub fn run_by(&mut self, first: &Path) {
+        let systemd = self.systemd.iter_mut().map(|systemd| &mut systemd.pattern);
+        for pattern in [&mut self.ours, &mut self.nothing].into_iter().chain(systemd) {
+            *pattern = pattern.replacen('|', &format!("|{} ", first.display()), 1);
+        }
+    }
+
     /// Sets the kernel up for a method.
     /// When the last crash's processes have ended: what nobody waits for would be paid by the next
     /// method.
@@ -64,7 +72,7 @@ impl Patterns {
             Method::Socket | Method::SocketBrief => support::server::PATTERN.to_owned(),
             Method::Systemd => self.systemd.as_ref().expect("systemd-coredump").pattern.clone(),
             Method::Nothing => "|/nowhere".to_owned(),
-            Method::Floor => format!("|{}", self.nothing.display()),
+            Method::Floor => self.nothing.clone(),
         };
         host.set("kernel/core_pattern", &pattern);
     }

@@ -107,7 +107,7 @@ impl Keeper<'_> {
         let new: Vec<&SeenFile> = seen.iter().filter(is_new).collect();
         let mut coming = BTreeSet::new();
         if !new.is_empty() {
-            let patience = if self.of.is_aside { TURN } else { SHORT };
+            let patience = if self.of.summary { TURN } else { SHORT };
             coming = match alone(&kept, self.account, &new, patience)? {
                 Turn::Ours(_alone) => self.add(&new, &kept)?,
                 Turn::InHand => new.iter().map(|s| s.name.clone()).collect(),

@@ -78,11 +78,9 @@ pub(super) struct Reading<'a> {
     pub deleted: &'a DeletedFiles,
     /// What a child that hangs keeps: its slot, or the place in which it is read.
     pub locks: &'a [BorrowedFd<'a>],
-    /// Nobody waits for those.
-    pub is_aside: bool,
     /// Whose control groups its children run in.
     pub charge: Charge<'a>,
-    /// The summary is wanted.
+    /// The summary is wanted. Then it has no slot that anybody waits for.
     pub summary: bool,
     /// The files are wanted; the largest that is kept, in bytes.
     pub files: Option<u64>,
@@ -119,7 +117,7 @@ impl Reading<'_> {
 
     /// How urgent it is to read or copy.
     pub(super) fn urgency(&self) -> Urgency {
-        if self.is_aside { Urgency::Later } else { Urgency::Now }
+        if self.summary { Urgency::Later } else { Urgency::Now }
     }
 
     /// As the crasher. What is wanted of the files comes first: it is said when the summary takes

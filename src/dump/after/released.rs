@@ -8,6 +8,7 @@ use super::record_client::RecordClient;
 use super::termination_log;
 use crate::corefile::Summary;
 use crate::dump::container_crash::ContainerCrash;
+use crate::dump::crash::stream::Stream;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
 use crate::dump::writer::crasher_task::Charge;
@@ -15,7 +16,7 @@ use crate::record::{Outcome, Record};
 use crate::report;
 use crate::store::Store;
 use crate::sys::file::{self, FileId};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, kernel, pidfd};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, kernel, pidfd};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 
@@ -49,7 +50,7 @@ impl Released<'_> {
     /// # Errors
     /// The files cannot be kept; the record says that none is.
     pub(crate) fn finish(mut self, slot: Option<Box<Slot>>) -> Result<()> {
-        let ContainerCrash { facts, config, .. } = *self.case;
+        let config = self.case.config;
         let wants_summary = config.summary && self.record.outcome == Outcome::Written;
         let place = wants_summary.then(|| self.place()).flatten();
         // A child that was left behind goes on having the slot.
@@ -66,15 +67,30 @@ impl Released<'_> {
         }
         let slot = slot.iter().flat_map(|slot| slot.fds());
         let locks: Vec<_> = place.iter().map(AsFd::as_fd).chain(slot).collect();
+        if summary && self.case.crash.stream == Stream::Socket {
+            // The server counts this process, and those whose crashes come next wait for it.
+            let aside = child::fork(|| {
+                let done = self.read(&locks, summary, files);
+                i32::from(done.inspect_err(|e| log::error!("handle: {e:#}")).is_err())
+            });
+            if aside.is_ok() {
+                return Ok(());
+            }
+        }
+        self.read(&locks, summary, files)
+    }
+
+    /// `locks`: what a child that hangs keeps. `summary`: it is wanted, and nobody waits for it.
+    /// `files`: they are wanted; the largest that is kept, in bytes.
+    fn read(&mut self, locks: &[BorrowedFd<'_>], summary: bool, files: Option<u64>) -> Result<()> {
         let first = self.first_process();
         let (file, deleted) = (self.file.clone(), std::mem::take(&mut self.deleted));
         let reading = Reading {
-            facts,
+            facts: self.case.facts,
             core_file: &file,
             core: self.core,
             deleted: &deleted,
-            locks: &locks,
-            is_aside: place.is_some(),
+            locks,
             charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
             summary,
             files,
@@ -84,7 +100,7 @@ impl Released<'_> {
             Err(e) => (Default::default(), Some(e)),
         };
         if let Some(summary) = told.summary {
-            self.say_where(summary, &locks);
+            self.say_where(summary, locks);
         }
         report::crash_to_journal(&self.record);
         match failed {
