@@ -142,8 +142,9 @@ in_ship := --manifest-path ship/Cargo.toml --target-dir $(target) --locked
 ship:
 	$(CARGO) build --release $(in_ship)
 
-ship_packages := gcc libc6-dev gdb python3-venv python3-pip npm chromium tinyproxy faketime \
-	strace iproute2 util-linux python3-seccomp systemd
+# npm comes with others' packages of Node, beside which Debian's cannot be installed.
+ship_packages := gcc libc6-dev gdb python3-venv python3-pip chromium tinyproxy faketime strace \
+	iproute2 util-linux python3-seccomp systemd $(if $(shell command -v npm),,npm)
 test-ship bench-ship: export PATH := $(PATH):$(tools)/bin
 test-ship:
 	@integration/packages.sh $(ship_packages)
@@ -279,24 +280,14 @@ test-arm64:
 demo: demo-deps build
 	$(as_root) integration/demo.sh $(binary)
 
-# Only the integration tests run as root: they start containers and set the kernel's core_pattern.
-# Their program, of the profile of the tests, is built first. Every part runs, whatever failed
-# before it; the last lines count the tests and name those that failed.
+# Only the tests run as root: they start containers and set the kernel's core_pattern.
 test: export PATH := $(PATH):$(tools)/bin
-test: test-deps build
-	$(CARGO) build --locked
+test: test-deps
 ifdef TEST
+	$(CARGO) build --locked
 	@$(run_tests)
 else
-	@failed=; \
-	part() { echo "$$*"; "$$@" || failed="$$failed; $$*"; }; \
-	part $(CARGO) fmt --all --check; \
-	part $(CARGO) clippy --workspace --locked --all-targets -- -D warnings; \
-	part $(CARGO) test --locked --doc; \
-	part env PROFILE=dev fuzz/run.sh 3; \
-	$(run_tests) || tests=failed; \
-	test -z "$$failed" || echo "make test: failed:$${failed#;}" >&2; \
-	test -z "$$failed$$tests"
+	@CARGO=$(CARGO) integration/suite.sh $(call root_runner,$(if $(CI),CI=$(CI)))
 endif
 
 # Every reader of untrusted input, until half of its time has found next to nothing. Takes an hour

@@ -29,74 +29,33 @@ use support::runtime::{Kind, Runtime};
 use support::server::{self, Server};
 
 support::cases!(
-    the_kernel_agrees_with_itself: names(names::rows),
+    all_sides_agree_with_the_kernel: names(names::rows),
     places(places::rows),
     processes(processes::rows),
     privileges(privileges::rows),
     large(large::rows)
 );
 
-/// The masks and the crasher are correct only if two runs of the kernel's mode agree.
-fn the_kernel_agrees_with_itself(rows: fn() -> Vec<Row>) {
+/// What the kernel does, it does again: else the masks or the crasher are wrong. The project does
+/// it through the pipe, and through the kernel's coredump socket, where the wait status is the
+/// kernel's too.
+fn all_sides_agree_with_the_kernel(rows: fn() -> Vec<Row>) {
     let Some((host, rows)) = prepared(rows) else { return };
     let runtime = Runtime::new(Kind::Runc);
-    judge("kernel, kernel", &rows, |row| {
-        let (one, two) = (
-            observed(&host, &runtime, row, Side::Kernel)?,
-            observed(&host, &runtime, row, Side::Kernel)?,
-        );
-        Ok((compare::outcome(&one), compare::between_kernels(row, &one, &two)))
-    });
-}
-
-support::cases!(
-    the_project_agrees_with_the_kernel: names(names::rows),
-    places(places::rows),
-    processes(processes::rows),
-    privileges(privileges::rows),
-    large(large::rows)
-);
-
-/// The project does what the kernel does.
-fn the_project_agrees_with_the_kernel(rows: fn() -> Vec<Row>) {
-    let Some((host, rows)) = prepared(rows) else { return };
-    agrees(&host, &rows, Side::Project);
-}
-
-support::cases!(
-    the_socket_agrees_with_the_kernel: names(names::rows),
-    places(places::rows),
-    processes(processes::rows),
-    privileges(privileges::rows),
-    large(large::rows)
-);
-
-/// The same through the kernel's coredump socket, where the wait status is the kernel's too.
-fn the_socket_agrees_with_the_kernel(rows: fn() -> Vec<Row>) {
-    if !server::is_possible() {
-        return;
-    }
-    let Some((host, rows)) = prepared(rows) else { return };
-    agrees(&host, &rows, Side::Socket);
-}
-
-fn agrees(host: &Host, rows: &[Row], side: Side) {
-    let runtime = Runtime::new(Kind::Runc);
-    let kernel: Vec<_> =
-        rows.iter().map(|row| observed(host, &runtime, row, Side::Kernel)).collect();
+    let (host, runtime, rows) = (&host, &runtime, rows.as_slice());
+    // One row at a time, when it is asked for.
+    let observe_all = |side| rows.iter().map(move |row| observed(host, runtime, row, side));
+    let kernel: Vec<_> = observe_all(Side::Kernel).collect();
+    let mut differing = judge(rows, &kernel, Side::Kernel, observe_all(Side::Kernel));
     host.restore_sysctls();
     host.install();
-    let server = (side == Side::Socket).then(|| {
+    differing.extend(judge(rows, &kernel, Side::Project, observe_all(Side::Project)));
+    if server::is_possible() {
         host.configure(server::WANTED);
-        Server::start(host)
-    });
-    let mut kernel = kernel.into_iter();
-    judge(&format!("kernel, {side:?}"), rows, |row| {
-        let kernel = kernel.next().unwrap()?;
-        let project = observed(host, &runtime, row, side)?;
-        Ok((compare::outcome(&kernel), compare::with_project(row, &kernel, &project, side)))
-    });
-    drop(server);
+        let _server = Server::start(host);
+        differing.extend(judge(rows, &kernel, Side::Socket, observe_all(Side::Socket)));
+    }
+    assert!(differing.is_empty(), "{} differ: {}", differing.len(), differing.join(", "));
 }
 
 type Mutation = Box<dyn Fn(&mut Observed)>;
@@ -187,34 +146,45 @@ fn observed(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Result<Obs
     })
 }
 
-/// Runs the rows, prints a line for each with what the kernel did, and fails with the
-/// list of those that differ.
+/// Compares one side with the kernel, row by row, prints a line for each with what the kernel did,
+/// and returns the names of those that differ, with the side.
 fn judge(
-    sides: &str,
     rows: &[Row],
-    mut compare: impl FnMut(&Row) -> Result<(String, Vec<String>), String>,
-) {
-    let (mut failed, mut passed, started) = (Vec::new(), 0, Instant::now());
-    for row in rows {
-        let (outcome, found) = compare(row).unwrap_or_else(|cause| (String::new(), vec![cause]));
-        let forced = if row.forced == Forced::Nothing {
-            String::new()
-        } else {
-            format!(" ({:?})", row.forced)
+    kernel: &[Result<Observed, String>],
+    side: Side,
+    others: impl Iterator<Item = Result<Observed, String>>,
+) -> Vec<String> {
+    let started = Instant::now();
+    let mut differing = Vec::new();
+    for ((row, kernel), other) in rows.iter().zip(kernel).zip(others) {
+        let (outcome, found) = match (kernel, other) {
+            (Ok(kernel), Ok(other)) => {
+                let found = match side {
+                    Side::Kernel => compare::between_kernels(row, kernel, &other),
+                    _ => compare::with_project(row, kernel, &other, side),
+                };
+                (compare::outcome(kernel), found)
+            }
+            (Err(cause), _) => (String::new(), vec![cause.clone()]),
+            (_, Err(cause)) => (String::new(), vec![cause]),
+        };
+        let forced = match row.forced {
+            Forced::Nothing => String::new(),
+            ref forced => format!(" ({forced:?})"),
         };
         if found.is_empty() {
-            passed += 1;
             println!("same    {}{forced}: {outcome}", row.name);
         } else {
             println!("DIFFERS {}{forced}: {outcome}", row.name);
             found.iter().for_each(|difference| println!("    {difference}"));
-            failed.push(row.name.clone());
+            differing.push(format!("{} ({side:?})", row.name));
         }
     }
     println!(
-        "{sides}: {passed} rows are the same, {} differ, {:.1?}",
-        failed.len(),
+        "kernel, {side:?}: {} rows are the same, {} differ, {:.1?}",
+        rows.len() - differing.len(),
+        differing.len(),
         started.elapsed()
     );
-    assert!(failed.is_empty(), "{sides}: {} rows differ: {}", failed.len(), failed.join(", "));
+    differing
 }

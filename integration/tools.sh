@@ -5,6 +5,8 @@ set -eu
 directory=$1
 mkdir -p "$directory/bin"
 PATH=$PATH:$directory/bin:$HOME/.cargo/bin
+# shellcheck source=integration/fetch.sh
+. "$(dirname "$0")/fetch.sh"
 
 # Debian has no youki. Built outside of this project: its cargo configuration
 # asks for static programs.
@@ -21,11 +23,7 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     cd "$scratch"
-    # It fails where the package lists were never fetched, or are older than the archive.
-    if ! apt-get download -qq systemd-coredump 2>/dev/null; then
-        $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
-        apt-get download -qq systemd-coredump
-    fi
+    with_lists apt-get download -qq systemd-coredump
     dpkg-deb --extract "$scratch"/systemd-coredump_*.deb "$scratch/tree"
     program=$(find "$scratch/tree" -path '*/systemd/systemd-coredump' -type f)
     install -m 0755 "$program" "$directory/bin/systemd-coredump"
@@ -37,11 +35,7 @@ for package in memcached; do
     echo "Unpacking $package"
     fresh=$(mktemp -d "$directory/fresh.XXXXXX")
     cd "$fresh"
-    # As above.
-    if ! apt-get download -qq "$package" 2>/dev/null; then
-        $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
-        apt-get download -qq "$package"
-    fi
+    with_lists apt-get download -qq "$package"
     dpkg-deb --extract "$fresh"/*.deb "$fresh/tree"
     install -m 0755 "$fresh/tree/usr/bin/$package" "$directory/bin/$package"
     cd /
@@ -50,19 +44,14 @@ done
 
 # A kernel for a virtual machine, the distribution's own: installed, it would become the machine's.
 kernel_package() {
-    apt-cache depends linux-image-cloud-amd64 2>/dev/null |
-        sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1
+    package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+        sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
+    [ -n "$package" ] && apt-get download -qq "$package"
 }
 if [ ! -f "$directory/kernel/vmlinuz" ] && [ "$(dpkg --print-architecture)" = amd64 ]; then
     fresh=$(mktemp -d "$directory/fresh.XXXXXX")
     cd "$fresh"
-    # As above.
-    if ! { package=$(kernel_package) && [ -n "$package" ] &&
-        apt-get download -qq "$package" 2>/dev/null; }; then
-        $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
-        package=$(kernel_package)
-        [ -z "$package" ] || apt-get download -qq "$package"
-    fi
+    with_lists kernel_package || package=
     if [ -n "$package" ]; then
         echo "Unpacking $package"
         dpkg-deb --extract "$fresh"/linux-image-*.deb "$fresh/tree"
@@ -75,12 +64,7 @@ if [ ! -f "$directory/kernel/vmlinuz" ] && [ "$(dpkg --print-architecture)" = am
     rm -rf "$fresh"
 fi
 
-# Kubernetes' published schemas, with a validator: no Debian package has them.
-if [ ! -d "$directory/python/kubernetes_validate" ]; then
-    echo "Fetching kubernetes-validate"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-        --target "$directory/python" kubernetes-validate==1.37.0
-fi
+kubernetes_validate
 
 # Helm as a library: Debian has no helm.
 if [ ! -d "$directory/python/helm_python" ]; then

@@ -5,6 +5,8 @@ set -eu
 directory=$1
 mkdir -p "$directory/bin"
 PATH=$PATH:$directory/bin
+# shellcheck source=integration/fetch.sh
+. "$(dirname "$0")/../integration/fetch.sh"
 cd /
 
 if [ ! -x "$directory/bin/s3s-fs" ]; then
@@ -40,11 +42,7 @@ if ! command -v debuginfod >/dev/null; then
         # shellcheck disable=SC2086 # package names hold no spaces
         apt-get download -qq debuginfod $libraries
     }
-    # It fails where the package lists were never fetched, or are older than the archive.
-    if ! fetch 2>/dev/null; then
-        $([ "$(id -u)" = 0 ] || echo sudo) apt-get update -qq
-        fetch
-    fi
+    with_lists fetch
     for package in "$fresh"/*.deb; do dpkg-deb --extract "$package" "$fresh/tree"; done
     rm -rf "${directory:?}/debuginfod"
     mv "$fresh/tree" "$directory/debuginfod"
@@ -56,9 +54,4 @@ if ! command -v debuginfod >/dev/null; then
     rm -rf "$fresh"
 fi
 
-# Kubernetes' published schemas, as integration/tools.sh.
-if [ ! -d "$directory/python/kubernetes_validate" ]; then
-    echo "Fetching kubernetes-validate"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
-        --target "$directory/python" kubernetes-validate==1.37.0
-fi
+kubernetes_validate

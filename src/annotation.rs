@@ -12,8 +12,8 @@ pub(crate) use known::unknown;
 
 use crate::bytes::Limit;
 use crate::config::KeptMemory;
-use crate::existing::Existing;
 use crate::limits::{DiskShare, Free, Limits};
+use crate::name_conflict::Existing;
 use crate::pattern::Pattern;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;

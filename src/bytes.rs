@@ -14,7 +14,7 @@ pub(crate) struct Bytes(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Given", into = "String")]
 pub enum Limit {
-    /// So many bytes.
+    /// A number of bytes.
     Finite(u64),
     /// No limit.
     #[default]

@@ -6,7 +6,7 @@ mod word;
 
 pub(crate) use word::Word;
 
-use crate::existing::{Existing, LAST};
+use crate::name_conflict::{Existing, LAST};
 use crate::sys::Errno;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -37,7 +37,7 @@ pub(crate) enum Cause {
         /// What it met.
         met: String,
     },
-    /// The target took nothing for so many seconds.
+    /// The target accepted no byte for this many seconds.
     Stall(u64),
     /// The directory of this path could not be opened.
     Directory { path: String, errno: i32 },
@@ -79,7 +79,7 @@ pub(crate) enum Cause {
     Memory(i32),
     /// The kernel stopped sending.
     Killed,
-    /// The writer ended without a word after it had made the file.
+    /// The writer made the file and ended without a report.
     Interrupted,
     /// The writer tried a system call that its filter does not allow.
     Forbidden,
@@ -95,7 +95,7 @@ pub(crate) enum Cause {
     WriterStopped,
     /// The crasher's credentials, root or namespaces could not be taken on.
     Credentials(String),
-    /// Something else of ours failed.
+    /// Another failure of this program.
     Failed(String),
 }
 
@@ -209,7 +209,7 @@ impl fmt::Display for Cause {
             }
             Cause::Stall(seconds) => write!(
                 f,
-                "the target took nothing for {seconds} seconds (limits.stall) and was given up"
+                "the target accepted no data for {seconds} seconds (limits.stall): given up"
             ),
             Cause::Directory { path, errno } => {
                 write!(f, "open the directory of {path:?}: {}", error(*errno))
@@ -247,7 +247,9 @@ impl fmt::Display for Cause {
                 let limit = if *memory { ", as the container's memory limit does" } else { "" };
                 write!(f, "the writer was killed ({how}){limit}")
             }
-            Cause::WriterHangs => f.write_str("the writer hangs in its end"),
+            Cause::WriterHangs => f.write_str(
+                "the writer cannot be killed: it is blocked in the target's file system",
+            ),
             Cause::WriterStopped => {
                 f.write_str("the writer was stopped by a user of the container, and was given up")
             }

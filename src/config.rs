@@ -12,8 +12,8 @@ pub use glob::matches;
 pub use kept_memory::KeptMemory;
 
 use crate::bytes::Limit;
-use crate::existing::Existing;
 use crate::limits::Limits;
+use crate::name_conflict::Existing;
 use crate::pattern::Pattern;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -48,10 +48,10 @@ pub enum KernelInterface {
     /// It starts `oci-coredump handle` for each.
     #[default]
     Pipe,
-    /// It connects to the socket of `oci-coredump serve`, from Linux 6.17 on and as long as
-    /// somebody serves it.
+    /// It connects to the socket of `oci-coredump serve` where that runs, from Linux 6.17 on; else
+    /// it starts `oci-coredump handle`.
     Socket,
-    /// The socket where `oci-coredump serve` runs, else the pipe.
+    /// The same as [`KernelInterface::Socket`], which falls back to the pipe too.
     Auto,
 }
 
@@ -106,9 +106,9 @@ pub struct Config {
     /// pod; a second container with another pattern is refused.
     pub mode: Mode,
     /// With `mode = "dispatch"`: the kernel starts this program for each crash (`pipe`), or
-    /// connects to the socket of `oci-coredump serve` (`socket`, `auto`: the same), from Linux 6.17
-    /// on and as long as somebody serves it. Nothing is lost where nobody does: crashes come
-    /// through the pipe then.
+    /// connects to the socket of `oci-coredump serve` (`socket` or `auto`, which mean the same),
+    /// from Linux 6.17 on and while that server runs. When it does not run, the next hook, or
+    /// `watch`, switches back to the pipe; crashes until then have no core.
     pub kernel_interface: KernelInterface,
     /// Append `.PID` to a pattern that has no `%p`, as `kernel.core_uses_pid=1` does, and as
     /// Alibaba ECI does.

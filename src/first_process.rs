@@ -1,8 +1,7 @@
 //! The first process of a container: an init that runs a program, or the program itself, for which
 //! the kernel ignores what would kill another.
 
-/// Programs that are the first process of a container for the sake of another, with which they end:
-/// their oldest child.
+/// Init programs that run one program, their oldest child, and exit with it.
 pub(crate) const INITS: [&str; 6] =
     ["tini", "tini-static", "catatonit", "docker-init", "podman-init", "dumb-init"];
 

@@ -3,7 +3,7 @@
 
 use crate::annotation::{self, Annotations};
 use crate::bytes::Limit;
-use crate::identity::Identity;
+use crate::container_identity::ContainerIdentity;
 use crate::pattern::{MAX_LEN, Pattern, Specifiers};
 
 /// Text as the kernel escapes it in a file name: not empty, no `/`, and neither `.` nor `..`.
@@ -32,7 +32,7 @@ pub(crate) fn crash(text: &[u8]) -> Specifiers {
 
 /// What must hold of every request that is granted.
 pub(crate) fn asked(all: &Annotations) {
-    let names = Identity::of("", all).names;
+    let names = ContainerIdentity::of("", all).names;
     let container = names.container_name.as_deref();
     annotation::is_sandbox(all);
     annotation::required(all, container);

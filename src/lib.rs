@@ -11,35 +11,38 @@
 //! handle:  argv, stdin
 //!            --crash-->     Crash      what the kernel said
 //!            --facts-->     Facts      what /proc says, read and verified again
-//!            --identify-->  Origin     a container, or the host
+//!            --identify-->  Origin     a registered container, or none
 //!            --plan-->      Decision   write, forward, or discard and why
+//!            --begin-->     Record     a first one, `started`, before the file is made
 //!            --write-->     Written    streamed, as the crashed process
-//!            --record-->    Record     one line in the log, one JSON file
+//!            --finish-->    Record     one line in the log, the last one of a file of JSON lines
 //! ```
 //!
 //! Both paths also use the saved sysctls and the container's directory of the store.
 //!
 //! `engine` makes the engines call the hook: it edits their specifications of containers, and their
-//! configuration. `verify` asks a runtime whether it does for its hooks what ours needs.
+//! configuration. `runtime_check` asks a runtime whether it does for its hooks what ours needs.
 //!
-//! A module may use the layers before its own; one of `words` or `shared` also others of its own
+//! A module may use the layers before its own; one of `values` or `shared` also others of its own
 //! layer. `tests/layers.rs` holds everyone to it:
 //!
 //! ```text
 //! sys      the kernel; all of `unsafe`
-//! words    bytes, cause, first_process, pattern, record, limits, existing, config, annotation
-//!          values, no effects
-//! shared   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, identity
-//!          effects that several entry points need
-//! entry    hook, dump, engine, verify, cli
-//!          never each other, except cli, which may start any
+//! values   no effects
+//!   bytes, cause, first_process, pattern, record, limits, name_conflict, config, annotation
+//! shared   effects that several entry points need
+//!   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, container_identity
+//! entry    never each other, except cli, which may start any
+//!   hook, dump, engine, runtime_check, cli
 //! ```
 //!
 //! The rooms of `dump`: `server` (the kernel's coredump socket, where that is used instead of
 //! `handle`), `crash` (what the kernel and /proc say), `policy` (plan, quota and refusals, which
-//! are pure; slots, which lock and wait), `writer` (the child that becomes the crashed process),
-//! `copy` (the lanes), `after` (the record and what is kept), and `forward` for everybody else's
-//! crashes.
+//! decide; slots, which lock and wait), `writer` (the child that becomes the crashed process),
+//! `copy` (the lanes), `after` (the record and what is kept). Beside them: `container_crash` (a
+//! crash of a registered container), `core_dump` (one with a core), `core_place` (that file's path
+//! in the container and on the host), `forward` for crashes of no registered container,
+//! `admission` (how many of those at a time) and `feed` (the earlier handler's pipe).
 //!
 //! The rooms of `corefile`: `variables` (arguments and local variables), `reduced` (small cores).
 //!
@@ -56,16 +59,16 @@ mod annotation;
 mod bytes;
 mod cause;
 pub mod config;
-mod existing;
 mod first_process;
 mod limits;
+mod name_conflict;
 mod pattern;
 mod record;
 
+mod container_identity;
 mod corefile;
 mod crash_counts;
 mod elf;
-mod identity;
 mod registry;
 pub mod report;
 mod store;
@@ -83,4 +86,4 @@ pub mod fuzzing;
 pub mod hook;
 #[cfg(any(test, fuzzing))]
 mod invariants;
-mod verify;
+mod runtime_check;

@@ -25,7 +25,7 @@ pub struct Limits {
     /// count, since they use nothing that is shared. Set by the host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_concurrent: Option<u64>,
-    /// Seconds that a further dump waits for its turn before it is refused; 0: it does not wait.
+    /// Seconds that a further dump waits for a slot before it is refused; 0: it does not wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait: Option<u64>,
     /// How much of the host's memory must be available for a dump to wait: each waiting dump holds
@@ -114,7 +114,7 @@ impl Limits {
     /// These limits with `concurrent` set in any case: the default applies where it is not set. For
     /// users who can stop the process that writes on their behalf, or make it hang, and could
     /// otherwise have any number of processes wait.
-    pub fn with_turns(self) -> Self {
+    pub fn with_slots(self) -> Self {
         let concurrent = Self::set(self.concurrent).or(Self::defaults().concurrent);
         Limits { concurrent, ..self }
     }

@@ -1,6 +1,6 @@
-//! Entry point and subcommand dispatch. The names `hook` and `handle`, and the names under which
-//! the engines start this program, are recognised here; everything else goes to the command-line
-//! parser, which those paths never load.
+//! Entry point and subcommand dispatch. The verbs `hook`, `handle` and `serve`, and the names under
+//! which engines and kubectl start this program, are recognised here; everything else goes to the
+//! command-line parser, which those paths never load.
 
 #![no_main]
 

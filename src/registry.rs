@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! /run/oci-coredump/              0700 root
-//!   lock                          held by whoever changes something here or a sysctl
+//!   lock                          held while something here or a sysctl is changed
 //!   containers/<id>.json          the entry
 //!   index/mnt-<ino>, pid-<ino>, cgroup-<controllers>-<escaped path>     hard links to the entry
 //!   limits/<account>/             what limits need between two crashes, see `Entry::account`
@@ -18,10 +18,10 @@
 
 mod accounts;
 mod entry;
-pub(crate) mod views;
+pub(crate) mod shown_sysctls;
 
 pub(crate) use entry::{
-    DumpPlace, Entry, Init, cgroup_keys, check_id, mount_key, pid_key, pod_uid,
+    DumpPlace, Entry, InitProcess, cgroup_keys, check_id, mount_key, pid_key, pod_uid,
 };
 
 use crate::config::RUN_DIR;

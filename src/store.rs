@@ -102,7 +102,12 @@ impl Store {
 
     /// The directory of the records, if it exists.
     pub(crate) fn existing_records(&self) -> Result<Option<Records>> {
-        match resolve::resolve(&self.dir, "records".as_ref(), resolve::Below::NoLinks, true) {
+        match resolve::resolve(
+            &self.dir,
+            "records".as_ref(),
+            resolve::Below::NoLinks,
+            resolve::Want::Directory,
+        ) {
             Ok(dir) => Ok(Some(Records::new(file::reopen_dir(dir)?))),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("open {}/records", self.path.display())),

@@ -94,7 +94,7 @@ pub(crate) fn take_over(store: &Store, helper: &Path, ours: &str) -> Result<bool
         let _ = write(PATTERN, &now);
         return Err(e);
     }
-    // Nobody serves the socket yet when systemd applies the file.
+    // When systemd applies the file, no server of the socket runs yet.
     drop_in::write(drop_in::Until::Boot, &at_boot);
     Ok(true)
 }
@@ -194,9 +194,9 @@ pub(crate) fn restore(store: &Store) -> Result<Option<String>> {
 }
 
 /// Writes our pattern again if another program has overwritten it since the take-over; the other
-/// program's pattern becomes the earlier handler. And goes over to the socket when somebody serves
-/// it, back to the pipe when nobody does. Cheap if nothing has to be done. Returns whether another
-/// program's was replaced.
+/// program's pattern becomes the earlier handler. Also changes to the socket when a server runs
+/// there, and back to the pipe when none does. Cheap if nothing has to be done. Returns whether
+/// another program's was replaced.
 ///
 /// # Errors
 /// It cannot be written.
@@ -233,8 +233,8 @@ pub(crate) fn mend(config: &Config) -> Result<bool> {
             log::info!("{SOCKET} is served: crashes come through it from now on")
         }
         (true, true) => log::warn!(
-            "nobody serves {SOCKET}, or it is not wanted any more: crashes come through the pipe \
-             again; those since it was not served any more have no core"
+            "{SOCKET} is not served, or not configured any more: crashes come through the pipe \
+             again; those since the server's end have no core"
         ),
     }
     Ok(mended && !is_ours(&now))

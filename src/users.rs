@@ -14,7 +14,7 @@
 
 use crate::sys::file;
 
-use crate::sys::resolve::{self, Below};
+use crate::sys::resolve::{self, Below, Want};
 use crate::sys::user::{self, Who};
 use crate::sys::{OwnedFd, Stat};
 use anyhow::{Context, Result, ensure};
@@ -67,7 +67,8 @@ pub(crate) fn run_dir(uid: u32) -> Option<PathBuf> {
 pub(crate) fn open_run_dir(uid: u32) -> Option<OwnedFd> {
     let root = file::open_dir(Path::new("/")).ok()?;
     places(uid).into_iter().find_map(|place| {
-        let above = resolve::resolve(&root, OsStr::new(&place), Below::NoLinks, true).ok()?;
+        let above =
+            resolve::resolve(&root, OsStr::new(&place), Below::NoLinks, Want::Directory).ok()?;
         is_of(&file::stat(&above).ok()?, uid).then_some(())?;
         open_dir_of(above, NAME, uid)
     })
@@ -80,7 +81,7 @@ pub(crate) fn group_of(uid: u32) -> Option<u32> {
 
 /// Opens a directory of this user within another of his.
 pub(crate) fn open_dir_of(dir: impl crate::sys::AsFd, name: &str, uid: u32) -> Option<OwnedFd> {
-    let dir = resolve::resolve(dir, name.as_ref(), Below::NoLinks, true).ok()?;
+    let dir = resolve::resolve(dir, name.as_ref(), Below::NoLinks, Want::Directory).ok()?;
     is_of(&file::stat(&dir).ok()?, uid).then_some(dir)
 }
 

@@ -61,7 +61,7 @@ const WRONG: &[(&str, i32, &[&str])] = &[
     ("rm --all --store @nowhere", 1, &["rm:", "nowhere", "no such directory"]),
     ("vacuum --keep 1 --store @nowhere", 1, &["vacuum:", "nowhere", "no such directory"]),
     ("metrics --store @nowhere", 1, &["metrics:", "nowhere", "no such directory"]),
-    ("rm web --store @store", 1, &["rm:", "nobody can be asked", "--yes"]),
+    ("rm web --store @store", 1, &["rm:", "no terminal to confirm on", "--yes"]),
     // A core.
     ("info --core @nowhere/core", 1, &["info: open", "nowhere/core", "No such file"]),
     ("info --core @directory", 1, &["info: open", "directory", "not a regular file"]),

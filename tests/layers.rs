@@ -15,7 +15,7 @@ const LAYERS: [&[&str]; 4] = [
         "pattern",
         "record",
         "limits",
-        "existing",
+        "name_conflict",
         "config",
         "annotation",
     ],
@@ -29,9 +29,9 @@ const LAYERS: [&[&str]; 4] = [
         "corefile",
         "crash_counts",
         "vacuum",
-        "identity",
+        "container_identity",
     ],
-    &["hook", "dump", "engine", "verify", "cli"],
+    &["hook", "dump", "engine", "runtime_check", "cli"],
 ];
 
 /// The crates that make system calls.

@@ -197,7 +197,7 @@ fn row_28_the_writer_of_the_hosts_own_pattern_is_stopped() {
 /// The user's target does not answer, so that not even SIGKILL ends the writers: they keep their
 /// slots, and there are never more writers than slots.
 #[test]
-fn row_29_writers_that_cannot_be_killed_keep_the_hosts_turns() {
+fn row_29_writers_that_cannot_be_killed_keep_the_hosts_slots() {
     let target = Fuse::mount();
     let pattern = format!("{}/core.%p", target.path().display());
     let Some((host, user, scratch)) = prepared("stall = 1\nconcurrent = 2\nwait = 1", &pattern)

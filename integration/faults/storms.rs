@@ -40,7 +40,7 @@ fn available() -> u64 {
 }
 
 /// Number of dumps in progress: the slots that are locked.
-fn turns() -> usize {
+fn slots() -> usize {
     let locked = locked();
     let directories = fs::read_dir(Path::new(RUN).join("limits"))
         .into_iter()
@@ -55,7 +55,7 @@ fn turns() -> usize {
 #[derive(Debug, Default)]
 struct Peak {
     helpers: usize,
-    turns: usize,
+    slots: usize,
     anonymous: u64,
     taken: u64,
 }
@@ -73,7 +73,7 @@ impl Peak {
             })
             .sum();
         self.helpers = self.helpers.max(now.len());
-        self.turns = self.turns.max(turns());
+        self.slots = self.slots.max(slots());
         self.anonymous = self.anonymous.max(anonymous);
         self.taken = self.taken.max(before.saturating_sub(available()));
     }
@@ -81,10 +81,10 @@ impl Peak {
 
 impl std::fmt::Display for Peak {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { helpers, turns, anonymous, taken } = self;
+        let Self { helpers, slots, anonymous, taken } = self;
         write!(
             f,
-            "at most {helpers} helper processes, {turns} dumps had their turn, {anonymous} KiB of \
+            "at most {helpers} helper processes, {slots} dumps had a slot, {anonymous} KiB of \
              their own memory together, {taken} KiB less available"
         )
     }
@@ -192,10 +192,10 @@ fn a_thousand_processes_onto_a_target_that_does_not_answer() {
         "storm onto a target that does not answer: {written} of {all} cores, {:.1?}",
         begun.elapsed()
     );
-    assert!(peak.turns >= 4 * CONTAINERS, "the storm did not come: {peak:?}");
-    assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
+    assert!(peak.slots >= 4 * CONTAINERS, "the storm did not come: {peak:?}");
+    assert!(peak.slots <= MOST * 5 / 4, "{peak:?}");
     // Every dump that had a slot has its core; of the others, those that did not wait too long.
-    assert!(written >= peak.turns, "{written}: {peak:?}");
+    assert!(written >= peak.slots, "{written}: {peak:?}");
 }
 
 /// A thousand processes of twenty containers, or as many as the environment says. Each core is
@@ -309,7 +309,7 @@ fn a_thousand_processes_at_once() {
     println!("storm: another container's cores took {calms:.0?}");
     assert_eq!(written + refused.values().sum::<usize>(), all);
     // Some are counted that have just found out that the slot is not theirs.
-    assert!(peak.turns <= MOST * 5 / 4, "{peak:?}");
+    assert!(peak.slots <= MOST * 5 / 4, "{peak:?}");
     // A helper and its writer need about a megabyte each while they work: bounded by what crashes,
     // never by the size of a core.
     assert!(peak.anonymous < all as u64 * 4 * 1024, "{peak:?}");

@@ -278,7 +278,7 @@ fn row_12_one_containers_storm_is_its_own() {
     third.crash();
     assert_written(&tiny(&host, "other", &other));
     assert!(third.ends_within(SOON));
-    assert!(since.elapsed() >= Duration::from_secs(1), "it did not wait for its turn");
+    assert!(since.elapsed() >= Duration::from_secs(1), "it did not wait for a slot");
     let record = |pid: u32| host.record_of("storm", pid).unwrap();
     assert_eq!(record(third.pid())["limit"], "concurrent = 2", "{:#}", record(third.pid()));
     // The writers hang even after they were given up, and keep their slots.
@@ -290,7 +290,7 @@ fn row_12_one_containers_storm_is_its_own() {
     assert_eq!(record(fourth.pid())["limit"], "concurrent = 2", "{:#}", record(fourth.pid()));
     // They can end now, and the slots become free.
     target.go_on();
-    wait_for("a free turn", SOON, || {
+    wait_for("a free slot", SOON, || {
         let mut next = container.victim(&bare::victim(), "tiny", 0);
         next.crash();
         assert!(next.ends_within(SOON));
@@ -326,7 +326,7 @@ fn row_12_all_containers_storms_together() {
             victim.crash();
             victims.push((*name, victim));
         }
-        wait_for(&format!("that {name} uses its turns"), SOON, || {
+        wait_for(&format!("that {name} uses its slots"), SOON, || {
             taken(&limits.join(name)) == OWN + more
         });
     }
@@ -336,7 +336,7 @@ fn row_12_all_containers_storms_together() {
         let since = Instant::now();
         further.crash();
         assert!(further.ends_within(SOON));
-        assert!(since.elapsed() >= Duration::from_secs(2), "{name}: it did not wait for its turn");
+        assert!(since.elapsed() >= Duration::from_secs(2), "{name}: it did not wait for a slot");
         let record = host.record_of(name, further.pid()).unwrap();
         assert_eq!(
             (&record["outcome"], &record["limit"]),
@@ -353,12 +353,12 @@ fn row_12_all_containers_storms_together() {
         let record = host.record_of(name, victim.pid()).unwrap();
         assert_eq!(record["outcome"], "written", "{name}: {record:#}");
     }
-    wait_for("that the host's turns are free again", SOON, || taken(&limits.join(".host")) == 0);
+    wait_for("that the host's slots are free again", SOON, || taken(&limits.join(".host")) == 0);
 }
 
 /// A writer that cannot be killed keeps its slot of the host too, since it still exists.
 #[test]
-fn a_writer_that_hangs_keeps_the_hosts_turn() {
+fn a_writer_that_hangs_keeps_the_hosts_slot() {
     let host = host("host_concurrent = 1\nstall = 2\nwait = 1");
     let target = Fuse::mount();
     let container = Container::new("hangs", target.path(), &[]);
@@ -375,7 +375,7 @@ fn a_writer_that_hangs_keeps_the_hosts_turn() {
     let shared = Path::new(RUN).join("limits/.host");
     assert_eq!(taken(&shared), 1);
     target.go_on();
-    wait_for("that the turn is free again", SOON, || taken(&shared) == 0);
+    wait_for("that the slot is free again", SOON, || taken(&shared) == 0);
 }
 
 /// If the host is short of memory no dump waits, and dumps with a slot are not affected.
@@ -400,7 +400,7 @@ fn row_12_nobody_waits_without_memory() {
 }
 
 #[test]
-fn who_waits_gets_a_turn() {
+fn who_waits_gets_a_slot() {
     let host = host("concurrent = 1\nwait = 60");
     let target = Fuse::mount();
     let container = Container::new("queue", target.path(), &[]);

@@ -125,13 +125,13 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
         "{name}: the writer is dumpable: its own user may read its memory"
     );
     // The kernel's pipe and the report, standard output and error, the process to copy, the
-    // turn, the file and its directory. Its cores go to a volume, for which they count
+    // slot, the file and its directory. Its cores go to a volume, for which they count
     // under a name that is a hash.
     let account = fs::read_dir("/run/oci-coredump/limits").unwrap().find_map(|entry| {
         let name = entry.unwrap().file_name().into_string().unwrap();
         name.starts_with(".volume-").then_some(name)
     });
-    let turn = format!("/run/oci-coredump/limits/{}/slot-", account.unwrap())
+    let slot = format!("/run/oci-coredump/limits/{}/slot-", account.unwrap())
         .replace(|c: char| c.is_ascii_digit(), "");
     let mut expected = [
         "/cores",
@@ -140,7 +140,7 @@ fn while_it_writes(name: &str, prepare: impl FnOnce(&mut Bundle)) {
         "/dev/null",
         "/proc//task//mem",
         "/proc//task//pagemap",
-        &turn,
+        &slot,
         "anon_inode",
         "pipe",
         "pipe",

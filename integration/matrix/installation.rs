@@ -18,6 +18,7 @@ fn make(target: &str, destination: &Path) {
     let status = Command::new("make")
         .args(["--silent", target, "--directory"])
         .arg(support::program::repository())
+        .arg(format!("binary={}", support::program::program().display()))
         .arg(format!("DESTDIR={}", destination.display()))
         .status()
         .unwrap();

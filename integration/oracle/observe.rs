@@ -71,7 +71,8 @@ pub fn observe(host: &Host, runtime: &Runtime, row: &Row, side: Side) -> Observe
     }
     let _shared = row.is_shared.then(Shared::make);
     let mut bundle = bundle(row);
-    let id = format!("oracle-{}", row.name);
+    // Each side has a container of its own, and with it a store.
+    let id = format!("oracle-{}-{side:?}", row.name).to_lowercase();
     match side {
         Side::Kernel => {
             host.set("kernel/core_pattern", &row.pattern);

@@ -14,18 +14,50 @@ use support::scene::product;
 use support::server::{DEADLINE, SOCKET, Server, WANTED, Way};
 use support::wait::wait_for;
 
-/// The host with a server whose socket the kernel uses, and a container.
-fn scene(host: &Host, directory: &Path) -> (Container, std::path::PathBuf) {
-    let container = Container::new("served", directory, &[]);
-    assert!(Way::Socket.is_taken(host), "the kernel does not use the socket");
-    (container, bare::victim())
+/// A host with a server whose socket the kernel uses, and a container. Dropped from the container
+/// on.
+struct Scene {
+    container: Container,
+    _directory: TempDir,
+    server: Option<Server>,
+    host: Host,
 }
 
-fn dies(mut victim: Victim) {
-    victim.crash();
-    let core = victim.core().to_owned();
-    victim.end();
-    assert!(core.exists(), "{} is lost", core.display());
+impl Scene {
+    /// `None` where this kernel has no such socket. The kernel's own pattern is `core`.
+    fn new() -> Option<Self> {
+        if !Way::Socket.is_possible() {
+            return None;
+        }
+        let host = Host::installed(WANTED);
+        host.set("kernel/core_pattern", "core");
+        let server = Server::start(&host);
+        let directory = TempDir::new_in("/dev/shm").unwrap();
+        let container = Container::new("served", directory.path(), &[]);
+        assert!(Way::Socket.is_taken(&host), "the kernel does not use the socket");
+        Some(Self { container, _directory: directory, server: Some(server), host })
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().expect("it serves")
+    }
+
+    /// Ends the server as its unit does.
+    fn stop(&mut self) {
+        assert!(self.server.take().expect("it serves").stop().success());
+    }
+
+    fn victim(&self) -> Victim {
+        self.container.victim(&bare::victim(), "tiny", 0)
+    }
+
+    /// A crash, which has its core.
+    fn crash(&self) {
+        let mut victim = self.victim();
+        victim.crash();
+        victim.end();
+        assert!(victim.core().exists(), "{} is lost", victim.core().display());
+    }
 }
 
 fn watch_once() {
@@ -36,116 +68,86 @@ fn watch_once() {
 /// way they come, there is a core.
 #[test]
 fn the_pipe_is_given_back() {
-    if !Way::Socket.is_possible() {
-        return;
-    }
-    let host = Host::installed(WANTED);
-    host.set("kernel/core_pattern", "core");
-    let server = Server::start(&host);
-    let directory = TempDir::new().unwrap();
-    let (container, victim) = scene(&host, directory.path());
-    dies(container.victim(&victim, "tiny", 0));
-    assert!(server.stop().success());
-    assert!(Way::Pipe.is_taken(&host), "{}", host.sysctl("kernel/core_pattern"));
-    dies(container.victim(&victim, "tiny", 0));
-    let again = Server::start(&host);
+    let Some(mut scene) = Scene::new() else { return };
+    scene.crash();
+    scene.stop();
+    assert!(Way::Pipe.is_taken(&scene.host), "{}", scene.host.sysctl("kernel/core_pattern"));
+    scene.crash();
+    let again = Server::start(&scene.host);
     again.wait_used();
-    dies(container.victim(&victim, "tiny", 0));
+    scene.crash();
     // Another server does not take the socket from it.
     assert!(!product(&["serve"]).output().unwrap().status.success());
     assert!(again.is_used());
     assert!(product(&["uninstall"]).status().unwrap().success());
-    assert_eq!(host.sysctl("kernel/core_pattern"), "core");
+    assert_eq!(scene.host.sysctl("kernel/core_pattern"), "core");
 }
 
 /// One that hangs is noticed by whoever looks: `watch`, a hook, and `doctor` says it.
 #[test]
 fn a_server_that_hangs() {
-    if !Way::Socket.is_possible() {
-        return;
-    }
-    let host = Host::installed(WANTED);
-    let server = Server::start(&host);
-    let directory = TempDir::new().unwrap();
-    let (container, victim) = scene(&host, directory.path());
-    let serving = Pid::from_raw(server.serving());
+    let Some(scene) = Scene::new() else { return };
+    let serving = Pid::from_raw(scene.server().serving());
     kill(serving, Signal::SIGSTOP).unwrap();
     let said = product(&["doctor"]).output().unwrap();
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("nobody serves"), "{said}");
+    assert!(said.contains("no server answers"), "{said}");
     watch_once();
-    assert!(Way::Pipe.is_taken(&host), "{}", host.sysctl("kernel/core_pattern"));
-    dies(container.victim(&victim, "tiny", 0));
+    assert!(Way::Pipe.is_taken(&scene.host), "{}", scene.host.sysctl("kernel/core_pattern"));
+    scene.crash();
     kill(serving, Signal::SIGCONT).unwrap();
     watch_once();
-    assert!(server.is_used());
-    dies(container.victim(&victim, "tiny", 0));
+    assert!(scene.server().is_used());
+    scene.crash();
 }
 
 /// Killed, it is started again by who holds the socket, and what came meanwhile is served. Where
 /// that one is killed too, the last act of the server is to give the pipe back.
 #[test]
 fn a_server_that_is_killed() {
-    if !Way::Socket.is_possible() {
-        return;
-    }
-    let host = Host::installed(WANTED);
-    let server = Server::start(&host);
-    let directory = TempDir::new().unwrap();
-    let (container, victim) = scene(&host, directory.path());
+    let Some(scene) = Scene::new() else { return };
     for _ in 0..3 {
-        let serving = server.serving();
+        let serving = scene.server().serving();
         kill(Pid::from_raw(serving), Signal::SIGKILL).unwrap();
-        dies(container.victim(&victim, "tiny", 0));
+        scene.crash();
         processes::wait_gone(serving, DEADLINE);
     }
-    kill(Pid::from_raw(server.serving()), Signal::SIGHUP).unwrap();
-    dies(container.victim(&victim, "tiny", 0));
-    let serving = server.serving();
-    server.signal(Signal::SIGKILL);
-    wait_for("the pipe", DEADLINE, || Way::Pipe.is_taken(&host));
+    kill(Pid::from_raw(scene.server().serving()), Signal::SIGHUP).unwrap();
+    scene.crash();
+    let serving = scene.server().serving();
+    scene.server().signal(Signal::SIGKILL);
+    wait_for("the pipe", DEADLINE, || Way::Pipe.is_taken(&scene.host));
     processes::wait_gone(serving, DEADLINE);
-    dies(container.victim(&victim, "tiny", 0));
+    scene.crash();
     // A socket that nobody listens on, and a pattern that leads to it.
     assert!(Path::new(SOCKET).exists());
-    host.set("kernel/core_pattern", support::server::PATTERN);
+    scene.host.set("kernel/core_pattern", support::server::PATTERN);
     watch_once();
-    assert!(Way::Pipe.is_taken(&host));
+    assert!(Way::Pipe.is_taken(&scene.host));
 }
 
-/// A thousand crashes, in batches, while the server is told to begin anew, ended and started again,
-/// killed, and the program replaced: each has its core.
+/// A thousand crashes, in batches, while the keeper and its server are told to begin anew, both are
+/// ended and started again, and the program is replaced: each has its core.
 #[test]
 fn an_upgrade_under_load_loses_nothing() {
     const BATCHES: usize = 40;
     const EACH: usize = 25;
-    if !Way::Socket.is_possible() {
-        return;
-    }
-    let host = Host::installed(WANTED);
-    let mut server = Some(Server::start(&host));
-    let directory = TempDir::new_in("/dev/shm").unwrap();
-    let (container, victim) = scene(&host, directory.path());
+    let Some(mut scene) = Scene::new() else { return };
     let mut cores = 0;
     for batch in 0..BATCHES {
-        let mut victims: Vec<_> = (0..EACH).map(|_| container.victim(&victim, "tiny", 0)).collect();
+        let mut victims: Vec<_> = (0..EACH).map(|_| scene.victim()).collect();
         let (before, after) = victims.split_at_mut(EACH / 2);
         before.iter_mut().for_each(Victim::crash);
         match batch % 4 {
-            0 => server.as_ref().unwrap().signal(Signal::SIGHUP),
-            1 => drop(host.install()),
-            2 => {
-                // Half a batch comes while nobody serves.
-                assert!(server.take().unwrap().stop().success());
-            }
-            _ => {
-                let serving = server.as_ref().unwrap().serving();
-                kill(Pid::from_raw(serving), Signal::SIGHUP).unwrap();
-            }
+            0 => scene.server().signal(Signal::SIGHUP),
+            1 => drop(scene.host.install()),
+            // Half a batch comes while no server runs.
+            2 => scene.stop(),
+            _ => kill(Pid::from_raw(scene.server().serving()), Signal::SIGHUP).unwrap(),
         }
         after.iter_mut().for_each(Victim::crash);
-        if server.is_none() {
-            server = Some(Server::start(&host));
+        if scene.server.is_none() {
+            scene.server = Some(Server::start(&scene.host));
         }
         for victim in &mut victims {
             victim.end();
@@ -157,8 +159,8 @@ fn an_upgrade_under_load_loses_nothing() {
         }
     }
     assert_eq!(cores, BATCHES * EACH);
-    host.settle();
-    let records = host.records_of("served").len();
+    scene.host.settle();
+    let records = scene.host.records_of("served").len();
     println!("{cores} crashes have their cores, {records} of them still a record");
 }
 
@@ -174,7 +176,10 @@ fn a_server_that_nobody_wants() {
     let directory = TempDir::new().unwrap();
     let container = Container::new("piped", directory.path(), &[]);
     assert!(Way::Pipe.is_taken(&host));
-    dies(container.victim(&bare::victim(), "tiny", 0));
+    let mut victim = container.victim(&bare::victim(), "tiny", 0);
+    victim.crash();
+    victim.end();
+    assert!(victim.core().exists());
     let status = Command::new(BINARY).args(["watch", "--once"]).status().unwrap();
     assert!(status.success() && Way::Pipe.is_taken(&host));
     assert!(server.stop().success());

@@ -37,5 +37,5 @@ pub fn skip(why: &str) -> bool {
 
 /// The integration tests change sysctls and start containers.
 pub fn root() {
-    assert!(nix::unistd::geteuid().is_root(), "the integration tests need root");
+    assert!(rustix::process::geteuid().is_root(), "the integration tests need root");
 }

@@ -1,9 +1,10 @@
 //! `cat`: writes an uploaded file to stdout, for the helper's `info`, `debug` and `export`.
 
 use crate::config::{Config, Upload};
+use crate::memory::Hash;
 use crate::state::Uploaded;
 use crate::target::Target;
-use crate::upload::{Hash, is_there};
+use crate::upload::is_there;
 use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
 use object_store::ObjectStoreExt;

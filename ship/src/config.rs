@@ -1,10 +1,11 @@
 //! `[upload]` of /etc/oci-coredump/config.toml, and `store`. All other keys are the helper's.
 //!
-//! As there, a key that cannot be read is left out, and the others hold; but where that key says
-//! what may leave the node (`url`, `what`, `select`, `key`), or where a line of `[upload]` or of a
-//! table in it is not TOML, nothing is uploaded.
+//! What leaves the node is never guessed: with a key of `[upload]` that cannot be read, or a file
+//! that is not TOML, nothing is uploaded.
 
-use anyhow::{Context, Result, bail, ensure};
+use crate::near;
+use crate::record::FIELDS;
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,11 +14,6 @@ use std::path::{Path, PathBuf};
 pub(crate) const PATH: &str = "/etc/oci-coredump/config.toml";
 /// Largest configuration that is read, in bytes.
 const MAX: u64 = 1 << 20;
-/// Most lines that are left out because they are not TOML.
-const MOST_LINES: usize = 64;
-/// The keys that decide what leaves the node.
-const DECISIVE: [&str; 4] = ["url", "what", "select", "key"];
-
 /// What of a crash is uploaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -135,73 +131,79 @@ impl Default for Upload {
 }
 
 impl Upload {
-    fn rules(&self) -> Result<()> {
-        ensure!((1..=2).contains(&self.concurrent), "expected 1 or 2");
-        ensure!(self.state.is_absolute(), "the path must be absolute");
-        ensure!(self.rate != Some(0), "0 would never upload anything");
-        if let Some(name) =
-            self.select.keys().find(|k| !crate::record::FIELDS.contains(&k.as_str()))
-        {
-            bail!("no field {name:?}; there are {}", crate::record::FIELDS.join(", "));
-        }
-        crate::key::check(&self.key)
+    /// Checks what each value says. Returns the key, as it is written, and the rule that it breaks.
+    fn rules(&self) -> Result<(), (&str, String)> {
+        let url = self.url.as_deref().map_or(Ok(()), |url| crate::target::parse(url).map(drop));
+        let select = self.select.keys().find(|field| !FIELDS.contains(&field.as_str()));
+        let is_few = (1..=2).contains(&self.concurrent);
+        let rule = |is_kept: bool, rule: &str| (!is_kept).then(|| rule.to_owned());
+        let broken = [
+            ("url", url.err().map(|e| format!("{e:#}"))),
+            (
+                select.map_or("select", String::as_str),
+                select.map(|field| near::unknown("field", field, &FIELDS)),
+            ),
+            ("key", crate::key::check(&self.key).err().map(|e| format!("{e:#}"))),
+            ("concurrent", rule(is_few, "expected 1 or 2")),
+            ("state", rule(self.state.is_absolute(), "the path must be absolute")),
+            ("rate", rule(self.rate != Some(0), "0 would never upload anything")),
+        ];
+        broken.into_iter().find_map(|(key, why)| Some((key, why?))).map_or(Ok(()), Err)
     }
 }
 
 /// What this program needs of the configuration.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
 pub(crate) struct Config {
     /// The host's store.
     pub store: PathBuf,
     /// `[upload]`.
     pub upload: Upload,
-    /// What was left out and why, one line each.
-    pub problems: Vec<String>,
-    /// Whether a key was left out that says what may leave the node.
-    pub unsure: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { store: "/var/lib/oci-coredump".into(), upload: Upload::default() }
+    }
 }
 
 impl Config {
-    /// Reads as much of the text as possible.
-    pub(crate) fn read(text: &str) -> Self {
-        let mut problems = Vec::new();
-        let (table, lost) = table(text, &mut problems);
-        let mut unsure = lost.iter().any(|key| key == "upload" || DECISIVE.contains(&key.as_str()));
-        let store = match table.get("store").map(|v| v.as_str().map(PathBuf::from)) {
-            Some(Some(path)) if path.is_absolute() => path,
-            _ => "/var/lib/oci-coredump".into(),
-        };
-        let mut good = toml::Table::new();
-        match table.get("upload") {
-            Some(toml::Value::Table(upload)) => {
-                for (key, value) in upload {
-                    let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
-                    let parsed = alone
-                        .try_into::<Upload>()
-                        .map_err(|e| anyhow::anyhow!("{}", e.message().trim()));
-                    match parsed.and_then(|upload| upload.rules()) {
-                        Ok(()) => drop(good.insert(key.clone(), value.clone())),
-                        Err(e) => {
-                            problems.push(format!("[upload] {key}: {e:#}"));
-                            unsure |= DECISIVE.contains(&key.as_str());
-                        }
-                    }
-                }
-            }
-            Some(_) => {
-                problems.push("upload: expected a table".into());
-                unsure = true;
-            }
-            None => {}
-        }
-        let upload = good.try_into().unwrap_or_default();
-        Config { store, upload, problems, unsure }
-    }
-
-    /// Reads the file; an absent one means the defaults. What was left out is logged.
+    /// Parses the text.
     ///
     /// # Errors
-    /// The file cannot be read at all.
+    /// In one line: the line of the file, the rule that it breaks, the nearest key that there is.
+    pub(crate) fn read(text: &str) -> Result<Self> {
+        let shown = |number: usize| {
+            let line = text.lines().nth(number).unwrap_or_default().trim();
+            format!("line {}, `{line}`", number + 1)
+        };
+        let said = |e: toml::de::Error| {
+            let at = e.span().map_or(0, |span| span.start.min(text.len()));
+            let number = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+            anyhow!("{}: {}", shown(number), near::plain(e.message()))
+        };
+        let of_key = |key: &str| {
+            let is = |line: &str| {
+                let words = line.split_once('=').map(|(words, _)| words.trim());
+                words.and_then(|words| words.rsplit('.').next()) == Some(key)
+            };
+            text.lines().position(is).map_or_else(|| format!("[upload] {key}"), shown)
+        };
+        let all: toml::Table = toml::from_str(text).map_err(said)?;
+        if let Some(name) = all.keys().find(|name| near::is_misspelt(name, "upload")) {
+            bail!("`{name}`: there is no such table; did you mean `upload`?");
+        }
+        let config: Config = toml::from_str(text).map_err(said)?;
+        ensure!(config.store.is_absolute(), "store: the path must be absolute");
+        config.upload.rules().map_err(|(key, why)| anyhow!("{}: {why}", of_key(key)))?;
+        Ok(config)
+    }
+
+    /// Reads the file; an absent one means the defaults.
+    ///
+    /// # Errors
+    /// The file cannot be read, or not all that it says of uploads: then nothing is uploaded.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let shown = || format!("read {}", path.display());
         let text = match std::fs::metadata(path) {
@@ -211,52 +213,8 @@ impl Config {
                 std::fs::read_to_string(path).with_context(shown)?
             }
         };
-        let config = Self::read(&text);
-        for problem in &config.problems {
-            log::error!("{}: {problem}, leaving it out", path.display());
-        }
-        Ok(config)
-    }
-}
-
-/// Parses the text without the lines that are not TOML. Returns also the keys and tables that those
-/// lines began with, and "upload" for a line of that table or of one in it: it may have been a part
-/// of `select`.
-fn table(text: &str, problems: &mut Vec<String>) -> (toml::Table, Vec<String>) {
-    let mut lines: Vec<&str> = text.lines().collect();
-    let mut lost = Vec::new();
-    for _ in 0..MOST_LINES {
-        let now = lines.join("\n");
-        let error = match now.parse::<toml::Table>() {
-            Ok(table) => return (table, lost),
-            Err(error) => error,
-        };
-        let start = error.span().map_or(0, |span| span.start.min(now.len()));
-        let at = now.as_bytes()[..start].iter().filter(|b| **b == b'\n').count();
-        let at = at.min(lines.len().saturating_sub(1));
-        if lines.is_empty() || lines[at].is_empty() {
-            break;
-        }
-        let key = |line: &str| {
-            let name = line.trim_start().trim_start_matches('[');
-            name.split(['=', ']', '.']).next().unwrap_or(name).trim().trim_matches('"').to_owned()
-        };
-        lost.push(key(lines[at]));
-        lost.extend(lines[..at].iter().rev().find_map(|line| table_of(line)));
-        problems.push(format!("line {}, `{}`: {}", at + 1, lines[at], error.message()));
-        lines[at] = "";
-    }
-    problems.push("the rest is no TOML".into());
-    (toml::Table::new(), vec!["upload".into()])
-}
-
-/// The table that begins at a line, by the first component of its name: a header, or `upload` as a
-/// key, whose value may go on for lines.
-fn table_of(line: &str) -> Option<String> {
-    let name = |text: &str| text.trim_matches([' ', '\t', '[', '"', '\'']).to_owned();
-    match line.trim_start().strip_prefix('[') {
-        Some(header) => header.split([']', '.']).next().map(name),
-        None => line.split(['=', '.']).next().map(name).filter(|name| name == "upload"),
+        let why = "nothing is uploaded until it is mended";
+        Self::read(&text).map_err(|e| anyhow!("{}: {e:#}; {why}", path.display()))
     }
 }
 
@@ -300,42 +258,67 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_key_is_left_out() {
+    fn other_tables_are_the_helpers() {
         let config = Config::read(
-            "store = \"/s\"\nmode = 7\n[upload]\nurl = \"s3://b\"\nrate = \"10M\"\nconcurrent = 9\nnope = 1\n[limits]\nx = 1\n",
-        );
+            "store = \"/s\"\nmode = 7\n[upload]\nurl = \"s3://b\"\nrate = \"10M\"\n\
+             [limits]\nx = 1\n",
+        )
+        .unwrap();
         assert_eq!(config.store, Path::new("/s"));
         assert_eq!(config.upload.url.as_deref(), Some("s3://b"));
-        assert_eq!((config.upload.rate, config.upload.concurrent), (Some(10 << 20), 1));
-        assert_eq!(config.problems.len(), 2, "{:?}", config.problems);
-        assert!(!config.unsure);
+        assert_eq!(config.upload.rate, Some(10 << 20));
+        assert_eq!(Config::read("").unwrap(), Config::default());
     }
 
+    /// What leaves the node is never guessed, and the message says what to mend.
     #[test]
-    fn what_leaves_the_node_is_never_guessed() {
-        for text in [
-            "[upload]\nurl = \"s3://b\"\nwhat = \"records\"\n",
-            "[upload]\nurl = \"s3://b\"\nwhat = record\n",
-            "[upload]\nurl = \"s3://b\"\n[upload.select]\npodd = \"x\"\n",
-            "[upload]\nurl = \"s3://b\"\n[upload.select\npod = \"x\"\n",
-            "[upload]\nurl = \"s3://b\"\n[upload.select]\npod = = \"x\"\n",
-            "[upload]\nurl = \"s3://b\"\n[ \"upload\" . select ]\n\"pod\" \"x\"\n",
-            "[upload]\nurl = \"s3://b\"\n[upload.select]\npod = \"x\"\npod = \"y\"\n",
-            "[upload]\nurl = \"s3://b\"\nselect.pod = = \"x\"\n",
-            "[upload]\nurl = \"s3://b\"\nselect = {\nexe = \"y\",\npod = = \"x\",\n}\n",
-            "upload = {\nurl = \"s3://b\",\nselect = {\npod = = \"x\",\n}\n}\n",
-            "upload.url = \"s3://b\"\nupload.select.pod = = \"x\"\n",
-            "[upload]\nurl = \"s3://b\"\nkey = \"{podd}\"\n",
+    fn whatever_is_misspelt_is_refused() {
+        let good = "[upload]\nurl = \"s3://b\"\n";
+        for (bad, says) in [
+            (
+                "urll = \"s3://c\"",
+                "line 3, `urll = \"s3://c\"`: there is no such key; did you mean `url`?",
+            ),
+            (
+                "slect.pod = \"x\"",
+                "line 3, `slect.pod = \"x\"`: there is no such key; did you mean `select`?",
+            ),
+            ("[upload.selekt]\npod = \"x\"", "did you mean `select`?"),
+            (
+                "[upload.webhook]\nurl = \"http://x\"\nsecretfile = \"x\"",
+                "line 5, `secretfile = \"x\"`: there is no such key; did you mean `secret_file`?",
+            ),
+            ("wibble = 1", "there is no such key; there are url, what, key,"),
+            (
+                "what = \"record s\"",
+                "line 3, `what = \"record s\"`: there is no such value; did you mean `record`?",
+            ),
+            ("what = record", "line 3, `what = record`: "),
+            (
+                "select.podd = \"x\"",
+                "line 3, `select.podd = \"x\"`: there is no field \"podd\"; did you mean `pod`?",
+            ),
+            (
+                "key = \"{podd}\"",
+                "line 3, `key = \"{podd}\"`: there is no field \"podd\"; did you mean `pod`?",
+            ),
+            ("concurrent = 9", "line 3, `concurrent = 9`: expected 1 or 2"),
+            ("report = 7", "line 3, `report = 7`: "),
+            ("rate = \"fast\"", "line 3, `rate = \"fast\"`: \"fast\": expected a size"),
+            ("[upload.select\npod = \"x\"", "line 3"),
+            ("x = \"\"\"\nwhat = \"record\"", "line "),
+            (
+                "[uplaod.select]\npod = \"x\"",
+                "`uplaod`: there is no such table; did you mean `upload`?",
+            ),
+            ("[limits]\nx = = 1", "line 4, `x = = 1`: "),
         ] {
-            assert!(Config::read(text).unsure, "{text}");
+            let said = Config::read(&format!("{good}{bad}\n")).unwrap_err().to_string();
+            assert!(said.contains(says) && !said.contains('\n'), "{bad}: {said}");
         }
-        // A text that does not end takes with it what comes after, or nothing.
-        let open = Config::read("[upload]\nurl = \"s3://b\"\nx = \"\"\"\nwhat = \"record\"\n");
-        assert!(open.unsure || open.upload.what == What::Record);
-        let good = "[upload]\nurl = \"s3://b\"\nwhat = \"record\"\n";
-        for text in [format!("x = = 1\n{good}"), format!("{good}[limits]\nx = = 1\n")] {
-            let good = Config::read(&text);
-            assert!(!good.unsure && good.upload.what == What::Record, "{text}");
+        for url in ["s4://b", "s3://", "s3:b", "s3://user:word@b", "file://host/x", "b"] {
+            let said = Config::read(&format!("[upload]\nurl = {url:?}\n")).unwrap_err().to_string();
+            assert!(said.starts_with("line 2, `url = "), "{url}: {said}");
         }
     }
 }

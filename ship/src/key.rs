@@ -45,7 +45,7 @@ fn pieces(template: &str) -> Result<Vec<Piece<'_>>> {
     while let Some((text, more)) = rest.split_once('{') {
         let Some((field, more)) = more.split_once('}') else { bail!("a {{ is not closed") };
         if !FIELDS.contains(&field) {
-            bail!("no field {field:?}; there are {}", FIELDS.join(", "));
+            bail!(crate::near::unknown("field", field, &FIELDS));
         }
         out.extend([Piece::Text(text), Piece::Field(field)]);
         rest = more;

@@ -16,6 +16,8 @@ mod credentials;
 mod debuginfod;
 mod key;
 mod log_line;
+mod memory;
+mod near;
 mod record;
 mod roles;
 mod run;
@@ -29,6 +31,7 @@ mod upload;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use config::Config;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -60,6 +63,10 @@ enum Verb {
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
     },
+    /// Say where crashes are uploaded to, or what to mend in `[upload]` first.
+    ///
+    /// Nothing is asked of the storage. `oci-coredump doctor` starts this.
+    Check,
     /// Write an uploaded file to stdout, after a check of its hash at the end.
     ///
     /// Of the directory of a crash, its bundle. `oci-coredump info`, `debug` and `export` start
@@ -103,6 +110,10 @@ fn start(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
         Verb::Run { once, node: name } => runtime.block_on(run::run(config, node(name), once))?,
         Verb::Cat { url } => runtime.block_on(cat::cat(&config, &url, &mut out))?,
+        Verb::Check => match &config.upload.url {
+            Some(url) => writeln!(out, "crashes are uploaded to {url}")?,
+            None => writeln!(out, "[upload] url is not set: nothing is uploaded")?,
+        },
         Verb::FetchDebuginfo(_) => {}
     }
     Ok(ExitCode::SUCCESS)

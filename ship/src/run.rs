@@ -1,13 +1,14 @@
 //! The loop: finds crashes that are to be uploaded, and tries each until it is.
 
 use crate::config::{Config, Upload};
+use crate::memory::Memory;
 use crate::record::Record;
 use crate::ship::{Shop, ship};
 use crate::source::Helper;
 use crate::state::{States, Uploaded};
 use crate::target::Target;
 use crate::tell::Tellers;
-use crate::upload::{Pace, Uploader, told};
+use crate::upload::{Pace, told};
 use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -62,11 +63,6 @@ fn todo(path: &Path, upload: &Upload) -> Todo {
 /// The configuration, the state or the storage cannot be used; with `once` also: a crash could not
 /// be uploaded.
 pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> {
-    ensure!(
-        !config.unsure,
-        "a key or a line of [upload] that may say what is uploaded cannot be read: nothing is \
-         uploaded until it is mended"
-    );
     let url = config.upload.url.clone().context("[upload] url is not set: nothing is uploaded")?;
     let upload = config.upload;
     let shop = Shop {
@@ -74,6 +70,7 @@ pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> 
         states: States::open(&upload.state)?,
         helper: Helper::find(&config.store),
         pace: Pace::new(&upload),
+        memory: Memory::new(),
         upload,
         node,
     };
@@ -177,8 +174,7 @@ async fn tidy(
         let state = shop.states.load(&id).unwrap_or_default();
         if state.uploaded.is_none() {
             log::warn!("{id}: its record has gone before it was uploaded");
-            let uploader =
-                Uploader { target: &shop.target, states: &shop.states, pace: &shop.pace, id: &id };
+            let uploader = shop.uploader(&id);
             let file = match shop.upload.what {
                 crate::config::What::Core => "core",
                 _ => "coredump.tar.zst",

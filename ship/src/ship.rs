@@ -2,13 +2,16 @@
 //! the rest is.
 
 use crate::config::{Upload, What};
+use crate::memory::Memory;
 use crate::record::Record;
 use crate::source::Helper;
 use crate::state::{Content, States, Uploaded};
 use crate::target::Target;
-use crate::upload::{Pace, Uploader, content};
+use crate::upload::{Pace, Uploader};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 /// What all uploads share.
@@ -18,8 +21,24 @@ pub(crate) struct Shop {
     pub states: States,
     pub helper: Helper,
     pub pace: Pace,
+    pub memory: Memory,
     /// The name of this node.
     pub node: String,
+}
+
+impl Shop {
+    /// What uploads a crash.
+    pub(crate) fn uploader<'a>(&'a self, id: &'a str) -> Uploader<'a> {
+        let Shop { target, states, pace, memory, .. } = self;
+        Uploader { target, states, pace, memory, id }
+    }
+}
+
+/// What is needed of what the helper says of a crash.
+#[derive(Deserialize)]
+struct Told {
+    corefile: Option<String>,
+    uploaded: Option<IgnoredAny>,
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -38,7 +57,7 @@ pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uplo
         state.key = crate::key::expand(&shop.upload.key, record, id, &shop.node);
         shop.states.save(id, &state)?;
     }
-    let uploader = Uploader { target: &shop.target, states: &shop.states, pace: &shop.pace, id };
+    let uploader = shop.uploader(id);
     let name = |file: &str| format!("{}/{file}", state.key);
     let (file, verb) = match shop.upload.what {
         What::Bundle | What::Stacks => ("coredump.tar.zst", "export"),
@@ -46,9 +65,10 @@ pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uplo
         What::Record => ("record.json", "info"),
     };
     let path = name(file);
-    let mut told: Value = serde_json::from_slice(&shop.helper.text("info", id, &["--json"]).await?)
-        .context("info --json")?;
-    let has_core = match told.get("corefile").and_then(Value::as_str) {
+    let text =
+        async |verb: &str, args: &[&str]| shop.helper.text(&shop.memory, verb, id, args).await;
+    let listed: Told = text("list", &["--json"]).await?.json().context("list --json")?;
+    let has_core = match listed.corefile.as_deref() {
         Some("present" | "truncated") => true,
         Some(state @ ("unreachable" | "leased" | "inaccessible")) => bail!("its core is {state}"),
         _ => false,
@@ -77,7 +97,7 @@ pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uplo
         None
     };
     if shop.upload.report {
-        let report = shop.helper.text("report", id, &["-o", "-"]).await?;
+        let report = text("report", &["-o", "-"]).await?;
         uploader.put(&name("report.html"), report, HTML).await?;
     }
     let time = now();
@@ -88,13 +108,21 @@ pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uplo
         sha256: content.sha256,
     };
     let bundle = whole.map(|content| uploaded(file, content));
-    if let (Some(object), Some(bundle)) = (told.as_object_mut(), &bundle) {
-        object.insert("uploaded".into(), serde_json::to_value(bundle)?);
+    let mut record = text("info", &["--json"]).await?;
+    let told: Told = record.json().context("info --json")?;
+    if let Some(bundle) = &bundle {
+        let bundle = serde_json::to_value(bundle)?;
+        if told.uploaded.is_none() {
+            record.add_member("uploaded", &bundle);
+        } else {
+            // By another state, which the helper's configuration names.
+            let mut all: Value = record.json()?;
+            all["uploaded"] = bundle;
+            record = Bytes::from(format!("{all}\n")).into();
+        }
     }
-    let mut text = serde_json::to_vec_pretty(&told)?;
-    text.push(b'\n');
-    let said = content(&text);
-    uploader.put(&name("record.json"), Bytes::from(text), JSON).await?;
+    let said = record.content();
+    uploader.put(&name("record.json"), record, JSON).await?;
     let uploaded = bundle.unwrap_or_else(|| uploaded("record.json", said));
     state.content = None;
     state.uploaded = Some(uploaded.clone());

@@ -1,19 +1,20 @@
 //! What the helper says of a crash: it reads the core in its sandboxes, and this program only takes
 //! what comes out of it.
 
+use crate::memory::{BLOCK, Memory, Room, Text};
 use anyhow::{Context, Result, bail, ensure};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 /// Longest time without a byte from the helper: unwinding a large core takes minutes.
 const SILENCE: Duration = Duration::from_secs(900);
-/// Most bytes of a text that is taken as a whole.
-const TEXT: usize = 16 << 20;
+/// Most blocks of a text that is taken as a whole: 16 MiB.
+const TEXT: usize = 2;
 /// Most bytes of its messages.
 const WORDS: u64 = 4096;
 
@@ -70,10 +71,18 @@ impl Helper {
     ///
     /// # Errors
     /// It fails, or prints more than 16 MiB.
-    pub(crate) async fn text(&self, verb: &str, id: &str, args: &[&str]) -> Result<Bytes> {
+    pub(crate) async fn text(
+        &self,
+        memory: &Memory,
+        verb: &str,
+        id: &str,
+        args: &[&str],
+    ) -> Result<Text> {
+        let room = memory.room(TEXT).await;
         let mut source = self.start(verb, id, args)?;
-        let text = source.next(TEXT + 1).await?;
-        ensure!(text.len() <= TEXT, "{verb}: more than 16 MiB");
+        let text = source.next(room).await?;
+        let is_all = source.read(&mut Vec::with_capacity(1), 1).await? == 0;
+        ensure!(is_all, "{verb}: more than 16 MiB");
         source.end().await?;
         Ok(text)
     }
@@ -88,9 +97,28 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The next `size` bytes; fewer only at the end.
-    pub(crate) async fn next(&mut self, size: usize) -> Result<Bytes> {
-        fill(&mut self.out, size).await.with_context(|| format!("{} of the helper", self.verb))
+    /// The next bytes, as many as there is room for; fewer only at the end.
+    pub(crate) async fn next(&mut self, mut room: Room) -> Result<Text> {
+        let mut text = Text::default();
+        while let Some(mut block) = room.block() {
+            while block.bytes.len() < BLOCK {
+                let left = BLOCK - block.bytes.len();
+                if self.read(&mut block.bytes, left).await? == 0 {
+                    text.push(Bytes::from_owner(block));
+                    return Ok(text);
+                }
+            }
+            text.push(Bytes::from_owner(block));
+        }
+        Ok(text)
+    }
+
+    /// Appends some bytes, `most` at most: none at the end.
+    async fn read(&mut self, to: &mut Vec<u8>, most: usize) -> Result<usize> {
+        let mut rest = (&mut self.out).take(most as u64);
+        let read = tokio::time::timeout(SILENCE, rest.read_buf(to)).await;
+        let read = read.context("nothing came for 15 minutes").map(|n| n.context("read"));
+        read.flatten().with_context(|| format!("{} of the helper", self.verb))
     }
 
     /// Waits for the helper after its last byte.
@@ -109,25 +137,4 @@ impl Source {
         }
         Ok(())
     }
-}
-
-async fn fill(from: &mut (impl AsyncRead + Unpin), size: usize) -> Result<Bytes> {
-    // Memory is taken as it is needed: most texts are short.
-    let mut bytes = BytesMut::with_capacity(size.min(64 << 10));
-    while bytes.len() < size {
-        if bytes.capacity() - bytes.len() == 0 {
-            let more = (size - bytes.len()).min(bytes.len());
-            bytes.reserve(more);
-        }
-        let left = size - bytes.len();
-        let mut rest = (&mut *from).take(left as u64);
-        let n = tokio::time::timeout(SILENCE, rest.read_buf(&mut bytes))
-            .await
-            .context("nothing came for 15 minutes")?
-            .context("read")?;
-        if n == 0 {
-            break;
-        }
-    }
-    Ok(bytes.freeze())
 }

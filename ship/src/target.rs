@@ -68,16 +68,8 @@ impl Target {
     /// # Errors
     /// The URL, a setting or a file that it names cannot be used.
     pub(crate) fn open(url: &str, upload: &Upload, reading: bool) -> Result<Self> {
-        let parsed = Url::parse(url).with_context(|| format!("url {url:?}"))?;
-        ensure!(
-            parsed.username().is_empty() && parsed.password().is_none() && parsed.query().is_none(),
-            "a URL holds no credentials"
-        );
+        let parsed = parse(url)?;
         let bucket = parsed.host_str().unwrap_or_default().to_owned();
-        ensure!(
-            (parsed.scheme() == "file") == bucket.is_empty(),
-            "{url:?}: expected SCHEME://BUCKET/PREFIX, or file:///DIRECTORY"
-        );
         let client = || client(upload, reading);
         let kind = match parsed.scheme() {
             "s3" => s3(aws(upload)?, &bucket, upload, client()?)?,
@@ -97,7 +89,7 @@ impl Target {
                 let local = LocalFileSystem::new_with_prefix(&dir).context("open")?;
                 Kind::Local(Arc::new(local.with_fsync(true)), dir)
             }
-            other => bail!("{url:?}: {other:?} is none of s3, oss, obs, gs, az, file"),
+            other => bail!("{url:?}: {other:?} is none of {}", SCHEMES.join(", ")),
         };
         let prefix = match &kind {
             Kind::Local(..) => Path::default(),
@@ -134,6 +126,27 @@ impl Target {
         }
         all
     }
+}
+
+const SCHEMES: [&str; 6] = ["s3", "oss", "obs", "gs", "az", "file"];
+
+/// A URL that names a storage. Pure.
+///
+/// # Errors
+/// Names the rule that it breaks.
+pub(crate) fn parse(url: &str) -> Result<Url> {
+    let parsed = Url::parse(url).with_context(|| format!("{url:?}: expected SCHEME://BUCKET"))?;
+    let scheme = parsed.scheme();
+    ensure!(SCHEMES.contains(&scheme), "{url:?}: {scheme:?} is none of {}", SCHEMES.join(", "));
+    ensure!(
+        parsed.username().is_empty() && parsed.password().is_none() && parsed.query().is_none(),
+        "a URL holds no credentials"
+    );
+    ensure!(
+        (scheme == "file") == parsed.host_str().unwrap_or_default().is_empty(),
+        "{url:?}: expected SCHEME://BUCKET/PREFIX, or file:///DIRECTORY"
+    );
+    Ok(parsed)
 }
 
 fn client(upload: &Upload, reading: bool) -> Result<ClientOptions> {

@@ -1,26 +1,21 @@
 //! One object: in parts that outlive this process, visible only as a whole.
 
 use crate::config::Upload;
+use crate::memory::{BLOCK, BLOCKS, Hash, Memory, Text};
 use crate::source::Source;
 use crate::state::{Content, Part, Parts, State, States};
 use crate::target::{Cloud, Kind, Target};
 use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
 use object_store::multipart::PartId;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions};
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
-/// Size of the first 4,000 parts in bytes: while one is sent, the next is read.
-const SMALL: usize = 8 << 20;
-
-/// Size of a part in bytes. All 10,000 that S3 takes are 218 GiB. Of the large ones a single one is
-/// in memory, of all uploads together.
-fn part_size(index: usize) -> usize {
-    if index < 4_000 { SMALL } else { 32 << 20 }
+/// Size of a part in blocks of 8 MiB. All 10,000 that S3 takes are 218 GiB.
+fn blocks_of_part(index: usize) -> usize {
+    if index < 4_000 { 1 } else { BLOCKS }
 }
 
 /// Most parts of an object.
@@ -32,18 +27,17 @@ fn is_noted(parts: usize) -> bool {
     parts <= 64 || parts.is_multiple_of(16)
 }
 
-/// Bounds what all uploads have together: the bytes in a second, and the large parts in memory.
+/// Bounds the bytes in a second of all uploads together.
 #[derive(Clone)]
 pub(crate) struct Pace {
     rate: Option<u64>,
     free: Arc<Mutex<Instant>>,
-    large: Arc<Mutex<()>>,
 }
 
 impl Pace {
     pub(crate) fn new(upload: &Upload) -> Self {
         let free = Arc::new(Mutex::new(Instant::now()));
-        Pace { rate: upload.rate, free, large: Arc::default() }
+        Pace { rate: upload.rate, free }
     }
 
     /// Waits until `bytes` more may be sent.
@@ -62,37 +56,14 @@ pub(crate) struct Uploader<'a> {
     pub target: &'a Target,
     pub states: &'a States,
     pub pace: &'a Pace,
+    pub memory: &'a Memory,
     /// The crash.
     pub id: &'a str,
 }
 
-fn hex(digest: impl AsRef<[u8]>) -> String {
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The hash of a text.
-pub(crate) fn content(text: &[u8]) -> Content {
-    Content { size: text.len() as u64, sha256: hex(Sha256::digest(text)) }
-}
-
-/// Hashes a stream as it passes.
-#[derive(Default)]
-pub(crate) struct Hash(Sha256, u64);
-
-impl Hash {
-    pub(crate) fn add(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-        self.1 += bytes.len() as u64;
-    }
-
-    pub(crate) fn end(self) -> Content {
-        Content { size: self.1, sha256: hex(self.0.finalize()) }
-    }
-}
-
 impl Uploader<'_> {
     /// Uploads a text, over one that is there.
-    pub(crate) async fn put(&self, name: &str, text: Bytes, kind: &'static str) -> Result<()> {
+    pub(crate) async fn put(&self, name: &str, text: Text, kind: &'static str) -> Result<()> {
         self.pace.wait(text.len()).await;
         let options =
             PutOptions { attributes: self.target.attributes(kind), ..PutOptions::default() };
@@ -115,10 +86,10 @@ impl Uploader<'_> {
         state: &mut State,
     ) -> Result<Content> {
         let path = self.target.path(name);
-        let first = source.next(SMALL).await?;
-        if first.len() < SMALL {
+        let first = source.next(self.memory.room(1).await).await?;
+        if first.len() < BLOCK {
             source.end().await?;
-            let content = content(&first);
+            let content = first.content();
             self.drop_parts(&path).await;
             self.put(name, first, kind).await?;
             return self.check(&path, content).await;
@@ -157,16 +128,16 @@ impl Uploader<'_> {
     async fn whole(
         &self,
         upload: &mut dyn MultipartUpload,
-        first: Bytes,
+        first: Text,
         mut source: Source,
     ) -> Result<Content> {
         let mut hash = Hash::default();
         let mut part = first;
         while !part.is_empty() {
-            hash.add(&part);
+            part.pieces().for_each(|piece| hash.add(piece));
             self.pace.wait(part.len()).await;
             upload.put_part(part.into()).await.context("write")?;
-            part = source.next(SMALL).await?;
+            part = source.next(self.memory.room(1).await).await?;
         }
         source.end().await?;
         upload.complete().await.context("complete")?;
@@ -177,7 +148,7 @@ impl Uploader<'_> {
         &self,
         cloud: &dyn Cloud,
         path: &Path,
-        first: Bytes,
+        first: Text,
         mut source: Source,
         kind: &'static str,
         state: &mut State,
@@ -225,24 +196,23 @@ impl Uploader<'_> {
         self.check(path, content).await
     }
 
-    /// Sends the parts; the next is read meanwhile.
+    /// Sends the parts; the next is read meanwhile, where there is room for both.
     async fn send(
         &self,
         cloud: &dyn Cloud,
         path: &Path,
-        first: Bytes,
+        first: Text,
         source: &mut Source,
         parts: &mut Parts,
     ) -> Result<Content> {
         let mut hash = Hash::default();
         let mut part = first;
         let mut index = 0;
-        let mut room = None;
         while !part.is_empty() {
             ensure!(index < MOST, "it has more than {MOST} parts");
-            hash.add(&part);
-            let Content { size, sha256 } = content(&part);
-            let more = part_size(index + 1);
+            part.pieces().for_each(|piece| hash.add(piece));
+            let Content { size, sha256 } = part.content();
+            let more = blocks_of_part(index + 1);
             let mut ahead = None;
             match parts.parts.get(index) {
                 Some(there) if (there.size, &there.sha256) == (size, &sha256) => drop(part),
@@ -250,12 +220,13 @@ impl Uploader<'_> {
                 None => {
                     self.pace.wait(part.len()).await;
                     let put = cloud.put_part(path, &parts.id, index, part.into());
-                    let put = if more == SMALL {
-                        let (put, next) = tokio::join!(put, source.next(more));
-                        ahead = Some(next);
-                        put
-                    } else {
-                        put.await
+                    let put = match self.memory.room_now(more) {
+                        Some(room) => {
+                            let (put, next) = tokio::join!(put, source.next(room));
+                            ahead = Some(next);
+                            put
+                        }
+                        None => put.await,
                     };
                     let id = put.with_context(|| format!("part {}", index + 1))?.content_id;
                     parts.parts.push(Part { id, size, sha256 });
@@ -264,14 +235,9 @@ impl Uploader<'_> {
                     }
                 }
             }
-            // The part has gone from memory, and makes room for the next.
-            drop(room.take());
-            if more > SMALL {
-                room = Some(self.pace.large.lock().await);
-            }
             part = match ahead {
                 Some(next) => next?,
-                None => source.next(more).await?,
+                None => source.next(self.memory.room(more).await).await?,
             };
             index += 1;
         }

@@ -52,8 +52,7 @@ fn objections(event: &Value) -> Option<String> {
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
     let tools = home.join(".cache/oci-coredump-test/python");
     if !tools.join("kubernetes_validate").is_dir() {
-        assert!(std::env::var_os("CI").is_none(), "CI is set and kubernetes-validate is missing");
-        let _ = writeln!(std::io::stderr(), "SKIPPED: kubernetes-validate is not installed");
+        support::require::skip("kubernetes-validate is not installed");
         return None;
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../integration/deploy/validate.py");

@@ -245,14 +245,19 @@ fn one_at_a_time() {
     let fixture = Fixture::new(1);
     fixture.configure(&format!("url = \"file://{}\"\n", fixture.path("out").display()));
     fixture.all();
-    let mut first = fixture.ship(&["run"]).stderr(Stdio::null()).spawn().unwrap();
-    let start = Instant::now();
+    let start = || fixture.ship(&["run"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = start();
+    let since = Instant::now();
     let refused = loop {
         let out = fixture.once();
         if !out.status.success() {
             break stderr(&out);
         }
-        assert!(start.elapsed() < Duration::from_secs(60));
+        // It came second itself, and was refused.
+        if first.try_wait().unwrap().is_some() {
+            first = start();
+        }
+        assert!(since.elapsed() < Duration::from_secs(300));
     };
     assert!(refused.contains("another oci-coredump-ship"), "{refused}");
     first.kill().unwrap();

@@ -8,9 +8,11 @@ mod support;
 use serde_json::json;
 use std::net::TcpListener;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use support::http::{Request, serve};
 use support::inside::is_inside;
-use support::servers::{KEY, SECRET, Server, s3s, s3s_by_name};
+use support::proxy::{Fault, Proxy};
+use support::servers::{KEY, SECRET, Server, ask, moto, s3s, s3s_by_name};
 use support::tls::{Authority, front_at};
 use support::{Fixture, succeed};
 
@@ -76,6 +78,48 @@ fn of_amazon() {
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token.to_str().unwrap()),
     ];
     run(&fixture, &server, &variables);
+}
+
+/// "IAM roles for service accounts", docs.aws.amazon.com: moto's STS gives keys for the token, and
+/// requests are signed with these.
+#[test]
+fn of_an_amazon_service_account() {
+    let fixture = Fixture::new(1);
+    let Some(server) = moto(&fixture) else { return };
+    let witness = Proxy::new(server.port, |_| Fault::None);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, moto) = (listener.local_addr().unwrap().port(), server.port);
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let given = keys.clone();
+    // STS takes its parameters in the address as well as in the body; moto only in the body.
+    serve(listener, move |request| {
+        let query = request.head[0].strip_prefix("POST /?").and_then(|rest| rest.split(' ').next());
+        let form = "content-type: application/x-www-form-urlencoded\r\n";
+        let answer = ask(moto, "POST /", form, query.unwrap_or_default());
+        let key = answer.split("<AccessKeyId>").nth(1).and_then(|rest| rest.split('<').next());
+        given.lock().unwrap().push((query.unwrap_or_default().to_owned(), key.unwrap().to_owned()));
+        (200, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    });
+    let ours = Authority::new();
+    std::fs::write(fixture.path("ca.pem"), &ours.pem).unwrap();
+    std::fs::write(fixture.path("token"), "a.b.c").unwrap();
+    let sts = format!("https://localhost:{}", front_at(0, ours.sign("localhost", true), port));
+    let ca = format!("ca_file = {:?}\n", fixture.path("ca.pem"));
+    fixture.configure(&(server.settings(witness.port) + &ca));
+    let mut command = fixture.ship(&["run", "--once"]);
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    command.env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/cores");
+    command.env("AWS_WEB_IDENTITY_TOKEN_FILE", fixture.path("token"));
+    succeed(command.env("AWS_ENDPOINT_URL_STS", sts));
+    let keys = keys.lock().unwrap();
+    let [(query, key)] = keys.as_slice() else { panic!("{keys:?}") };
+    for said in ["Action=AssumeRoleWithWebIdentity", "role%2Fcores", "WebIdentityToken=a.b.c"] {
+        assert!(query.contains(said), "{query}");
+    }
+    let heads = witness.heads();
+    assert!(heads.contains(&format!("Credential={key}/")), "{key}: {heads}");
+    assert!(heads.contains("x-amz-security-token: "), "{heads}");
+    assert!(heads.contains("record.json HTTP/1.1"), "{heads}");
 }
 
 /// "Instance RAM roles", "Instance metadata", "AssumeRoleWithOIDC", help.aliyun.com.

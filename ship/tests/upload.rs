@@ -4,7 +4,9 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::proxy::{Fault, Proxy};
 use support::servers::{self, moto, s3s};
+use support::sigv4::Head;
 use support::{Fixture, ID, sha256, stderr, succeed};
 
 const DIR: &str = "prod/shop-0/web";
@@ -67,15 +69,45 @@ fn in_parts() {
     assert!(!fixture.path(&format!("state/{ID}.parts")).exists());
 }
 
-/// A second implementation, with another opinion of the same interface.
+/// A second implementation, with another opinion of the same interface. What is said of the objects
+/// goes with them.
 #[test]
 fn another_server() {
     let fixture = Fixture::new(20);
     let Some(server) = moto(&fixture) else { return };
-    fixture.configure(&(server.settings(server.port) + "storage_class = \"STANDARD_IA\"\n"));
+    let witness = Proxy::new(server.port, |_| Fault::None);
+    let more =
+        "storage_class = \"STANDARD_IA\"\nencryption = \"aws:kms\"\nkms_key = \"of-cores\"\n";
+    fixture.configure(&(server.settings(witness.port) + more));
     fixture.all();
     let url = format!("s3://cores/node/{DIR}/{ID}/coredump.tar.zst");
     assert!(succeed(&mut fixture.ship(&["cat", &url])).stdout == fixture.bundle());
+    let heads = Head::all(&witness.heads());
+    for (method, end) in
+        [("POST", ".zst?uploads="), ("PUT", "/report.html"), ("PUT", "/record.json")]
+    {
+        let is = |head: &&Head| head.method == method && head.target.ends_with(end);
+        let head = heads.iter().find(is).unwrap();
+        for (name, value) in [
+            ("x-amz-storage-class", "STANDARD_IA"),
+            ("x-amz-server-side-encryption", "aws:kms"),
+            ("x-amz-server-side-encryption-aws-kms-key-id", "of-cores"),
+        ] {
+            assert_eq!(head.headers.get(name).map(String::as_str), Some(value), "{end}: {name}");
+        }
+    }
+}
+
+/// A part begins when what went before may have been sent.
+#[test]
+fn not_faster_than_told() {
+    let fixture = Fixture::new(20);
+    let Some(server) = s3s(&fixture) else { return };
+    fixture.configure(&(server.settings(server.port) + "rate = \"8M\"\n"));
+    let start = std::time::Instant::now();
+    fixture.all();
+    // Two parts of 8 MiB and the beginning of the third.
+    assert!(start.elapsed().as_secs_f64() > 2.0, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -148,10 +180,24 @@ fn what_stays_here() {
     fixture.configure(&(url.clone() + "[upload.select]\npod = \"bank-*\"\n"));
     fixture.all();
     assert!(!is_there());
-    for mistake in ["what = \"records\"\n", "[upload.select]\npodd = \"x\"\n", "key = \"{x}\"\n"] {
+    for (mistake, says) in [
+        ("what = \"records\"\n", "did you mean `record`?"),
+        ("[upload.select]\npodd = \"x\"\n", "did you mean `pod`?"),
+        ("[upload.selct]\npod = \"x\"\n", "did you mean `select`?"),
+        ("key = \"{x}\"\n", "there is no field \"x\"; there are namespace, pod"),
+        (
+            "reprot = false\n",
+            "line 5, `reprot = false`: there is no such key; did you mean `report`?",
+        ),
+    ] {
         fixture.configure(&(url.clone() + mistake));
-        let out = fixture.once();
-        assert!(!out.status.success() && !is_there(), "{mistake}: {}", stderr(&out));
+        let check = fixture.ship(&["check"]).output().unwrap();
+        for out in [fixture.once(), check] {
+            let said = stderr(&out);
+            assert!(!out.status.success() && !is_there(), "{mistake}: {said}");
+            assert!(said.contains(says) && said.lines().count() == 1, "{mistake}: {said}");
+            assert!(said.contains("nothing is uploaded until it is mended"), "{said}");
+        }
     }
     fixture.configure(&(url + "[upload.select]\npod = \"shop-*\"\nnamespace = \"prod\"\n"));
     fixture.all();
@@ -201,4 +247,28 @@ fn credentials_are_not_told() {
     fixture.configure(&(server.settings(server.port) + &more));
     succeed(fixture.ship(&["run", "--once"]).env_remove("AWS_ACCESS_KEY_ID"));
     assert_eq!(server.objects().len(), 3);
+}
+
+/// `doctor` of the helper says what is to be mended, by the configuration of the host.
+#[test]
+fn doctor_says_it() {
+    if !support::inside::is_inside("doctor_says_it", &[]) {
+        return;
+    }
+    // The directory need not be there.
+    succeed(std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/etc"]));
+    std::fs::create_dir("/etc/oci-coredump").unwrap();
+    let doctor = |text: &str| {
+        std::fs::write("/etc/oci-coredump/config.toml", text).unwrap();
+        let out = std::process::Command::new(support::helper()).args(["doctor", "--json"]).output();
+        let all: Value = serde_json::from_slice(&out.unwrap().stdout).unwrap();
+        let mine = all.as_array().unwrap().iter().find(|check| check["check"] == "uploads");
+        (mine.unwrap()["verdict"].clone(), mine.unwrap()["text"].as_str().unwrap().to_owned())
+    };
+    let (verdict, text) = doctor("[upload]\nulr = \"s3://b\"\n");
+    assert_eq!(verdict, "failure", "{text}");
+    assert!(text.contains("line 2, `ulr = \"s3://b\"`: there is no such key"), "{text}");
+    assert!(text.contains("did you mean `url`?") && !text.contains('\n'), "{text}");
+    let (verdict, text) = doctor("[upload]\nurl = \"s3://b\"\n");
+    assert_eq!((verdict, text.as_str()), ("ok".into(), "crashes are uploaded to s3://b"));
 }

@@ -58,7 +58,7 @@ words! {
         => "free space on that file system, or a lower `min_free`";
     MinMemory "min-memory" "`[limits] min_memory`: memory of the host"
         => "more free memory, or a lower `min_memory`";
-    Stall "stall" "`[limits] stall`: the target took nothing"
+    Stall "stall" "`[limits] stall`: the target accepted no data"
         => "look at the target (NFS, FUSE), or set a longer `stall`";
     DirectoryMissing "directory-missing" "the pattern's directory does not exist"
         => "mount a volume there, or set `make_directories = \"anywhere\"`";

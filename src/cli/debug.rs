@@ -6,7 +6,7 @@
 //! reads no script or setting that came with the core. If root starts it, it runs under a user ID
 //! that no other process has.
 
-use super::bundle::CrashBundle;
+use super::crash_bundle::CrashBundle;
 use super::debuginfod::Debuginfod;
 use super::private::Private;
 use super::programs::{self, SEARCH};

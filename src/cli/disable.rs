@@ -3,7 +3,7 @@
 use super::completions::candidates;
 use super::root::need_root;
 use crate::config::Config;
-use crate::hook::enable;
+use crate::hook::running_container;
 use anyhow::Result;
 use clap_complete::ArgValueCompleter;
 use std::io::Write;
@@ -22,8 +22,8 @@ pub(super) struct Args {
 /// Gives a container back what it had.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     need_root()?;
-    let id = enable::find(&args.container)?;
-    enable::disable(&id, &Config::load()?)?;
+    let id = running_container::find(&args.container)?;
+    running_container::disable(&id, &Config::load()?)?;
     writeln!(out, "container {id} is as it was before")?;
     Ok(ExitCode::SUCCESS)
 }

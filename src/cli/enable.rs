@@ -5,7 +5,7 @@ use super::root::need_root;
 use super::tools;
 use crate::annotation::Annotations;
 use crate::config::Config;
-use crate::hook::enable::{self, RunningContainer};
+use crate::hook::running_container::{self, RunningContainer};
 use crate::record::Names;
 use crate::registry::check_id;
 use crate::report::one_line;
@@ -83,7 +83,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
         (None, Some(name)) => tools::find(name, args.by.as_deref())?,
         (None, None) => bail!("expected a container or --pid"),
     };
-    let notes = enable::enable(&target, &args.wishes(), &Config::load()?)
+    let notes = running_container::enable(&target, &args.wishes(), &Config::load()?)
         .with_context(|| format!("container {}", target.names.container_id))?;
     writeln!(
         out,

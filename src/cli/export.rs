@@ -2,7 +2,7 @@
 
 use super::announced::Announced;
 use super::archive::Archive;
-use super::bundle::CrashBundle;
+use super::crash_bundle::CrashBundle;
 use super::debuginfod::Debuginfod;
 use super::selection::{MATCH, Which};
 use super::source::{CrashSource, Packed};

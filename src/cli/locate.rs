@@ -4,19 +4,19 @@
 use super::overwriter::{Overwriter, Overwriters};
 use crate::record::{Outcome, Owner, Record};
 use crate::registry::Registry;
-use crate::sys::file::{self, FileId, FileIdentity};
+use crate::sys::file::{self, FileIdentity};
 use crate::sys::proc::{self, Proc};
 use crate::sys::resolve::{self, Below};
 use crate::sys::{Errno, OwnedFd, child, descriptor, ns};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::Duration;
 
 /// State of a core: coredumpctl's column COREFILE, with further values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) enum State {
@@ -72,7 +72,7 @@ impl From<(State, Option<&Overwriter>)> for State {
 }
 
 /// What is known of a core without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Seen {
     pub state: State,
     /// Its size now in bytes, if it can be opened.
@@ -84,50 +84,11 @@ pub(super) struct Seen {
 impl Seen {
     const UNREACHABLE: Self = Seen { state: State::Unreachable, size: None, stranger: None };
 
-    /// As the child writes it.
-    fn to_bytes(self) -> [u8; LINE] {
-        let FileIdentity { id, modified, born } = self.stranger.unwrap_or_default();
-        let (at, ns) = born.unwrap_or_default();
-        let has = u64::from(self.stranger.is_some()) + 2 * u64::from(born.is_some());
-        let numbers = [
-            self.state as u64,
-            self.size.unwrap_or(u64::MAX),
-            has,
-            id.0,
-            id.1,
-            modified.0 as u64,
-            modified.1,
-            at as u64,
-            ns,
-        ];
-        let mut bytes = [0; LINE];
-        for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {
-            to.copy_from_slice(&number.to_ne_bytes());
-        }
-        bytes
-    }
-
-    fn of_bytes(bytes: [u8; LINE]) -> Self {
-        let mut numbers = [0; LINE / 8];
-        for (number, bytes) in numbers.iter_mut().zip(bytes.chunks_exact(8)) {
-            *number = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
-        }
-        let [state, size, has, device, inode, modified, modified_ns, at, ns] = numbers;
-        let stranger = FileIdentity {
-            id: FileId(device, inode),
-            modified: (modified as i64, modified_ns),
-            born: (has & 2 != 0).then_some((at as i64, ns)),
-        };
-        Seen {
-            state: ALL[(state as usize).min(ALL.len() - 1)],
-            size: (size != u64::MAX).then_some(size),
-            stranger: (has & 1 != 0).then_some(stranger),
-        }
+    /// As the child writes it: a line of JSON, in one piece, which a pipe does not divide.
+    fn line(self) -> anyhow::Result<Vec<u8>> {
+        Ok([serde_json::to_vec(&self)?, b"\n".to_vec()].concat())
     }
 }
-
-/// Bytes of a [`Seen`] in the pipe.
-const LINE: usize = 9 * 8;
 
 /// How long the file system of a core may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -151,42 +112,32 @@ pub(super) fn look(records: &[Record], registry: Option<&Registry>) -> anyhow::R
                     true => Seen::UNREACHABLE,
                     false => look_at(record, registry),
                 };
-                if out.write_all(&seen.to_bytes()).is_err() {
+                if seen.line().and_then(|line| Ok(out.write_all(&line)?)).is_err() {
                     return 1;
                 }
             }
             0
         })?;
-        let mut pipe = File::from(read);
+        let mut pipe = BufReader::new(File::from(read));
         while all.len() < records.len() {
-            let mut line = [0; LINE];
-            let has_come = descriptor::wait_readable(&pipe, Some(PATIENCE))?;
-            if !has_come || pipe.read_exact(&mut line).is_err() {
+            let has_come = !pipe.buffer().is_empty()
+                || descriptor::wait_readable(pipe.get_ref(), Some(PATIENCE))?;
+            let mut line = String::new();
+            if has_come {
+                pipe.read_line(&mut line)?;
+            }
+            let Ok(seen) = serde_json::from_str(&line) else {
                 silent.insert(volume(&records[all.len()]));
                 all.push(Seen::UNREACHABLE);
                 break;
-            }
-            all.push(Seen::of_bytes(line));
+            };
+            all.push(seen);
         }
         drop(pipe);
         child.end_now()?;
     }
     Ok(all)
 }
-
-/// The states by the numbers that the child reports.
-const ALL: [State; 10] = [
-    State::Present,
-    State::Truncated,
-    State::Missing,
-    State::Overwritten,
-    State::Inaccessible,
-    State::Unreachable,
-    State::Leased,
-    State::WithContainer,
-    State::WithPod,
-    State::None,
-];
 
 fn look_at(record: &Record, registry: Option<&Registry>) -> Seen {
     let core = core(record, registry);

@@ -1,12 +1,13 @@
-//! The commands for users: dispatches the parsed command line.
+//! Dispatches the parsed command line: the commands for people, and those that engines and the
+//! kernel start (`nri`, `hook`, `handle`) or `verify` makes a runtime start (`verify-probe`).
 
 mod announced;
 mod archive;
-mod bundle;
 mod call;
 mod clock;
 mod command;
 mod completions;
+mod crash_bundle;
 mod crash_json;
 mod crashes;
 mod debug;

@@ -85,8 +85,8 @@ fn describe(item: &Item) -> String {
 fn confirm(out: &mut impl Write, items: &[&Item]) -> Result<()> {
     ensure!(
         std::io::stdin().is_terminal(),
-        "{} crashes match: nobody can be asked here, say --yes to remove them, --dry-run to see \
-         them",
+        "{} crashes match, and stdin is no terminal to confirm on: --yes removes them, --dry-run \
+         lists them",
         items.len()
     );
     for item in items {

@@ -31,9 +31,9 @@ const SHORT: Duration = Duration::from_secs(5);
 /// With kernel_interface = "socket" or "auto" in the configuration, Linux 6.17 or later connects to
 /// /run/oci-coredump/coredump.socket for every crash as long as this runs. SIGTERM ends it: the
 /// kernel starts the pipe helper again from then on, and what has come is served. SIGHUP makes it
-/// go on as the program that is installed now, and no crash is lost. It takes the socket from a
-/// unit of systemd, oci-coredump.socket, or makes it; then it also starts itself again, should it
-/// be killed. `oci-coredump doctor` tells which way crashes come.
+/// start the program that is installed now, to which it hands the connections that wait. It takes
+/// the socket from systemd's oci-coredump-serve.socket, or makes it; then it also starts itself
+/// again, should it be killed. `oci-coredump doctor` tells which way crashes come.
 ///
 /// Example: oci-coredump serve
 #[derive(Debug, clap::Args)]
@@ -48,8 +48,8 @@ pub(super) fn run(_: &Args) -> Result<ExitCode> {
     need_root()?;
     ensure!(
         sysctl::has_socket(),
-        "this kernel does not connect to a coredump socket and ask: that takes Linux 6.17; crashes \
-         come through the pipe (kernel_interface = \"pipe\")"
+        "this kernel has no coredump socket with requests, which takes Linux 6.17; crashes come \
+         through the pipe (kernel_interface = \"pipe\")"
     );
     match passed.iter().position(socket::listens) {
         Some(at) => {
@@ -159,7 +159,7 @@ fn keep(listener: &UnixListener) -> Result<ExitCode> {
             _ => log::error!("serve: the server has ended ({ended:?}), starting another one"),
         }
         if begun.elapsed() < SHORT {
-            // Nobody serves: the pipe has the crashes until somebody does again.
+            // The pipe has the crashes until a server runs again.
             sysctl::leave_socket(&Config::load_or_default()).context("give the pipe back")?;
             std::thread::sleep(QUIET);
         }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct Subject {
     /// Take this core file; it needs no record.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["matches", "since", "until"])]
-    core: Option<PathBuf>,
+    pub core: Option<PathBuf>,
     /// Take executables and libraries from below this directory instead of the container's root.
     #[arg(long, value_name = "DIR")]
     pub sysroot: Option<PathBuf>,
@@ -99,7 +99,7 @@ pub(super) fn open(
             record.pid
         ),
         Err((State::Leased, _)) => bail!(
-            "the core of process {} has a lease (fcntl(2), F_SETLEASE) that somebody in the \
+            "the core of process {} has a lease (fcntl(2), F_SETLEASE) that a process in the \
              container holds: try again after fs.lease-break-time seconds",
             record.pid
         ),

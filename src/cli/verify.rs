@@ -2,7 +2,7 @@
 
 use super::programs;
 use super::root::need_root;
-use crate::verify::{self, CheckVerdict};
+use crate::runtime_check::{self, CheckVerdict};
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub(super) struct Args {
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     need_root()?;
     let runtime = programs::find(&args.runtime).context("--runtime")?;
-    let checks = verify::run(&runtime)?;
+    let checks = runtime_check::run(&runtime)?;
     let failed = checks.iter().filter(|c| c.verdict == CheckVerdict::Failed).count();
     if args.json {
         writeln!(out, "{}", crate::sys::text::json(&serde_json::to_string_pretty(&checks)?))?;
@@ -59,11 +59,11 @@ pub(super) struct ProbeArgs {
     /// The scratch directory on the host.
     scratch: PathBuf,
     /// What it does besides reporting.
-    actions: Vec<crate::verify::Action>,
+    actions: Vec<crate::runtime_check::Action>,
 }
 
 /// Runs as that hook or program.
 pub(super) fn probe(args: &ProbeArgs) -> Result<ExitCode> {
-    let code = verify::probe(&args.stage, &args.report, &args.scratch, &args.actions)?;
+    let code = runtime_check::probe(&args.stage, &args.report, &args.scratch, &args.actions)?;
     Ok(ExitCode::from(code))
 }

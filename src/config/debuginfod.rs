@@ -20,7 +20,7 @@ pub struct Debuginfod {
     pub max_file: Limit,
     /// Most bytes of all files that are kept. Those that were needed longest ago go first.
     pub max_total: Limit,
-    /// How long a file is kept that nobody needs, such as `7d`.
+    /// How long a file is kept since it was last needed, such as `7d`.
     #[serde(deserialize_with = "age::read", serialize_with = "age::text")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_unused: Option<u64>,

@@ -66,7 +66,7 @@ pub(crate) fn read_overview(core: &File) -> Result<Overview> {
     match (serde_json::from_slice::<Result<Overview, String>>(&result.output), result.cut) {
         (Ok(answer), _) => answer.map_err(|e| anyhow!(e)),
         (Err(_), Some(cut)) => Err(anyhow!(cut)),
-        (Err(e), None) => Err(anyhow!("its reader said something strange: {e}")),
+        (Err(e), None) => Err(anyhow!("invalid answer from the sandboxed reader: {e}")),
     }
 }
 

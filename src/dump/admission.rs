@@ -1,9 +1,9 @@
 //! Whether the crash of a process that is in no container may be handed to the earlier handler: how
 //! many crashes it may have at a time.
 //!
-//! A pipe program takes the place of this process, with nothing of ours open, so no lock can tell
-//! how long it runs: its process ID and start time are noted, and count for as long as that process
-//! lives.
+//! This process becomes the earlier handler by exec(2), which closes our descriptors, so that a
+//! lock cannot show how long it runs: process ID and start time are noted, and count as long as
+//! that process lives.
 
 use crate::dump::policy::quota::{self, share};
 use crate::limits::{Free, Limits};
@@ -177,12 +177,12 @@ fn attempt(
     crashed: Option<Crashed>,
 ) -> Result<Admission> {
     let lock = file::reopen_dir(dir)?;
-    // Where so many come at once that the list is not to be had, there is no room for one more.
+    // In a storm the list's lock cannot be had in time: that counts as full.
     if !file::lock_within(&lock, PATIENCE)? {
         return Ok(Admission::Full);
     }
     let mut busy: Vec<Busy> = FILE.read(dir);
-    // Whoever handed it on may have ended, where the earlier handler goes on by itself.
+    // The process that forwarded it may have ended: an earlier handler may fork and go on.
     if crashed.is_some() && busy.iter().any(|b| b.crashed == crashed) {
         return Ok(Admission::Again);
     }

@@ -118,7 +118,7 @@ struct CoreDump<'c, 's> {
 }
 
 impl<'c, 's> CoreDump<'c, 's> {
-    /// The record says what it goes on to say if this helper is killed.
+    /// Prepares the first record (`started`), which remains if this helper is killed.
     fn begin(
         case: &'c ContainerCrash<'c>,
         place: &'s CorePlace<'c>,
@@ -183,7 +183,7 @@ impl<'c, 's> CoreDump<'c, 's> {
                     self.deleted = DeletedFiles::of(&self.case.facts.task);
                 }
             }
-            // From now on the record speaks for no other file.
+            // From here on the record identifies this very file, by its inode.
             Event::Made(made) => {
                 self.record.identity = made.identity;
                 if made.number > 1 {
@@ -197,7 +197,7 @@ impl<'c, 's> CoreDump<'c, 's> {
         }
     }
 
-    /// The same, with what is there of the core where the writer could not say that.
+    /// Measures the file if the writer reported no size.
     fn measured(&self, mut written: Written) -> Written {
         let is_unknown = written.finished.size.is_none() && !written.given_up && !written.stuck;
         let (facts, store) = (self.case.facts, self.place.store.as_ref());
@@ -264,7 +264,7 @@ impl<'c, 's> CoreDump<'c, 's> {
         }
     }
 
-    /// With the crasher's own rights, whatever its core was made with.
+    /// A copy of the plan with the crasher's own credentials.
     fn as_itself(&self) -> CoreFile {
         CoreFile { rights: Rights::Crasher, ..self.file.clone() }
     }

@@ -83,13 +83,13 @@ fn start_time(crash: &Crash) -> Option<Crashed> {
     Some((pid, Proc::open(pid).and_then(|process| process.start_time()).ok()?))
 }
 
-/// That program hands on to whoever was there before it, and that is this one.
+/// Logs a loop: the earlier handler forwarded the crash back to this program.
 fn came_back(whose: &Whose<'_>, crash: &Crash, saved: &Saved) {
     let pid = crash.said.host_pid;
     sparingly(whose.registry, "again", || {
         log::warn!(
-            "process {pid} of the host: the earlier handler {:?} has handed its crash back to this \
-             program, which does not hand it on again: configure that handler not to, or run \
+            "process {pid} (in no registered container): the earlier handler {:?} forwarded its \
+             crash back to this program, a loop that ends here: configure it not to, or run \
              `oci-coredump uninstall`, set core_pattern, `oci-coredump install` (further ones are \
              not told of for a minute)",
             saved.core_pattern
@@ -101,8 +101,8 @@ fn skip(whose: &Whose<'_>, crash: &Crash) {
     let pid = crash.said.host_pid;
     sparingly(whose.registry, "forwarded", || {
         log::warn!(
-            "process {pid} of the host: the earlier handler has as many crashes in hand as it may, \
-             this one is skipped (further ones are not told of for a minute)"
+            "process {pid} (in no registered container): the earlier handler is at its limit of \
+             crashes at a time, this one is skipped (further ones are not told of for a minute)"
         )
     });
 }
@@ -130,7 +130,7 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     let facts = Facts::gather(crash)?;
     let Limits { concurrent, host_concurrent, wait, min_memory, .. } = whose.limits.clone();
     let limits =
-        Limits { concurrent, host_concurrent, wait, min_memory, ..Limits::default() }.with_turns();
+        Limits { concurrent, host_concurrent, wait, min_memory, ..Limits::default() }.with_slots();
     let asked = whose.registry.context("there is no run directory").and_then(|registry| {
         let request = SlotRequest {
             registry,

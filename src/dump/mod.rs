@@ -3,8 +3,8 @@
 //! the record. Crashes of no container go to the earlier handler, by `forward`.
 //!
 //! The order is part of the defence: pin; gather; verify again; decide; say who crashed, in a first
-//! record; take on the crasher's credentials; make the file; stream; record. The ELF is never
-//! looked at with privileges.
+//! record, while the writer takes on the crasher's credentials; make the file, not before that
+//! record is there; stream; record. The ELF is never looked at with privileges.
 //!
 //! Who crashed is in the error of whatever fails before that record. It is not a line of its own in
 //! the log before everything else: how many lines an account may have in a minute can be looked up
@@ -122,7 +122,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             let (registry, dir, config) = (registry.as_ref(), limits.as_ref(), &config);
             let case = ContainerCrash { crash, facts, entry, registry, limits: dir, config };
             let limits = match config.limits.lowered(&entry.limits) {
-                limits if entry.user.is_some() => limits.with_turns(),
+                limits if entry.user.is_some() => limits.with_slots(),
                 limits => limits,
             };
             let file =

@@ -4,7 +4,7 @@
 use crate::annotation::{self, Annotations};
 use crate::bytes::Limit;
 use crate::config::Config;
-use crate::identity::{self, Identity};
+use crate::container_identity::{self, ContainerIdentity};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -32,7 +32,7 @@ pub(crate) struct Asks {
 /// The request in the annotations of a container, if there is one.
 pub(crate) fn asks(
     annotations: &Annotations,
-    identity: &Identity,
+    identity: &ContainerIdentity,
     config: &Config,
 ) -> Option<Asks> {
     if annotation::is_sandbox(annotations) {
@@ -85,10 +85,12 @@ pub(crate) fn edit(
     }
     let only: Only = serde_json::from_slice(text).context("config.json")?;
     let all = only.annotations.unwrap_or_default();
-    let known = bundle.filter(|_| Identity::matters(&all, config.default_pattern.is_some()));
-    let identity = match known.and_then(|bundle| Some((bundle, identity::id_of(bundle)?))) {
-        Some((bundle, id)) => Identity::at(id, &all, text, bundle),
-        None => Identity::of("", &all),
+    let known =
+        bundle.filter(|_| ContainerIdentity::matters(&all, config.default_pattern.is_some()));
+    let identity = match known.and_then(|bundle| Some((bundle, container_identity::id_of(bundle)?)))
+    {
+        Some((bundle, id)) => ContainerIdentity::at(id, &all, text, bundle),
+        None => ContainerIdentity::of("", &all),
     };
     let Some(asks) = asks(&all, &identity, config) else { return Ok(None) };
     let mut spec: Value = serde_json::from_slice(text).context("config.json")?;
@@ -228,7 +230,8 @@ mod tests {
             list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Annotations>()
         };
         let c = Config::default();
-        let asked = |list: &[(&str, &str)]| asks(&of(list), &Identity::of("", &of(list)), &c);
+        let asked =
+            |list: &[(&str, &str)]| asks(&of(list), &ContainerIdentity::of("", &of(list)), &c);
         assert_eq!(asked(&[]), None);
         assert_eq!(
             asked(&[("oci-coredump/pattern", "/d/core")]),

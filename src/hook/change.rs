@@ -1,13 +1,14 @@
 //! What the steps of a plan change, each with its undo. Changes can be kept in a file and reverted
 //! by a later process: `enable` does so for as long as its container runs.
 
-use super::inside;
+use super::bounded_child;
+use super::context::HookContext;
 use super::processes::{self, Previous};
 use super::rootfs::Rootfs;
-use super::site::Site;
 use crate::bytes::Limit;
 use crate::store::Store;
 use crate::sys::limit::{self, SoftAndHard};
+use crate::sys::resolve::Want;
 use crate::sys::{file, filesystem, mount};
 use crate::sysctl;
 use anyhow::Result;
@@ -60,12 +61,17 @@ pub(super) enum OnHost {
 impl Changes {
     /// Reverts all, the last one first, each as far as possible. `find` opens the container's file
     /// system.
-    pub(super) fn revert(self, site: &Site<'_>, find: impl FnOnce() -> Result<Rootfs>) -> Left {
+    pub(super) fn revert(
+        self,
+        hook: &HookContext<'_>,
+        find: impl FnOnce() -> Result<Rootfs>,
+    ) -> Left {
         let Changes { in_container, on_host } = self;
-        let (on_host, mut why) = revert_each(on_host, |change| change.revert(site));
+        let (on_host, mut why) = revert_each(on_host, |change| change.revert(hook));
         let mut left = Changes { on_host, ..Changes::default() };
         if !in_container.is_empty() {
-            let reverted = inside::run(|| Ok(revert_inside(&in_container, site, &find()?)));
+            let reverted =
+                bounded_child::run(|| Ok(revert_in_container(&in_container, hook, &find()?)));
             let (remaining, more) = reverted
                 .unwrap_or_else(|e| (in_container.clone(), vec![cannot(&in_container, &e)]));
             left.in_container = remaining;
@@ -86,25 +92,25 @@ pub(super) struct Left {
 
 impl Left {
     /// Logs it, where something else has failed already and nothing more can be done.
-    pub(super) fn log(&self, site: &Site<'_>) {
-        log_each(site, &self.why);
+    pub(super) fn log(&self, hook: &HookContext<'_>) {
+        log_each(hook, &self.why);
     }
 }
 
-/// Reverts changes in the container, the last one first. In the child that [`inside::run`] makes.
+/// Reverts changes in the container, the last one first. In the child of [`bounded_child::run`].
 /// Returns what is left, and why.
-pub(super) fn revert_inside(
+pub(super) fn revert_in_container(
     changes: &[InContainer],
-    site: &Site<'_>,
+    hook: &HookContext<'_>,
     rootfs: &Rootfs,
 ) -> (Vec<InContainer>, Vec<String>) {
-    revert_each(changes.to_vec(), |change| change.revert(site, rootfs))
+    revert_each(changes.to_vec(), |change| change.revert(hook, rootfs))
 }
 
 /// Logs why changes are left.
-pub(super) fn log_each(site: &Site<'_>, why: &[String]) {
+pub(super) fn log_each(hook: &HookContext<'_>, why: &[String]) {
     for line in why {
-        log::warn!("container {}: {line}, ignoring", site.id);
+        log::warn!("container {}: {line}, ignoring", hook.id);
     }
 }
 
@@ -129,25 +135,25 @@ fn cannot(change: &impl Debug, error: &anyhow::Error) -> String {
 }
 
 impl InContainer {
-    fn revert(&self, site: &Site<'_>, rootfs: &Rootfs) -> Result<()> {
+    fn revert(&self, hook: &HookContext<'_>, rootfs: &Rootfs) -> Result<()> {
         match self {
             InContainer::Directory(path) => rootfs.remove_empty(path),
             InContainer::StoreDirectory => {
-                Store::open(site.config)?.forget_empty(site.id).map(drop)
+                Store::open(hook.config)?.forget_empty(hook.id).map(drop)
             }
             InContainer::Mount { onto, source } => {
                 let ours = file::open_dir(source).and_then(file::stat)?.id;
-                match rootfs.look(onto, true)? {
+                match rootfs.look(onto, Want::Directory)? {
                     Some((dir, stat)) if stat.id == ours => {
-                        rootfs.inside(|_| mount::detach_dir(&dir))
+                        rootfs.in_mount_ns(|_| mount::detach_dir(&dir))
                     }
                     _ => Ok(()),
                 }
             }
-            InContainer::ViewFile => site.registry.remove_views(site.id),
+            InContainer::ViewFile => hook.registry.remove_views(hook.id),
             // Without our file, which is over the kernel's, the container sees the kernel's again.
             InContainer::View(name) => {
-                match rootfs.look(format!("/proc/sys/kernel/{name}").as_ref(), false)? {
+                match rootfs.look(format!("/proc/sys/kernel/{name}").as_ref(), Want::Any)? {
                     Some((shown, _))
                         if filesystem::fs_type(&shown)? != filesystem::FsType::Proc =>
                     {
@@ -161,23 +167,23 @@ impl InContainer {
 }
 
 impl OnHost {
-    fn revert(&self, site: &Site<'_>) -> Result<()> {
+    fn revert(&self, hook: &HookContext<'_>) -> Result<()> {
         match self {
-            OnHost::Limits(before) => processes::put_back(site, before, |pid, _, (soft, hard)| {
+            OnHost::Limits(before) => processes::put_back(hook, before, |pid, _, (soft, hard)| {
                 let limits = SoftAndHard { soft: soft.finite(), hard: hard.finite() };
                 limit::set_core_of(pid, limits)
             }),
-            OnHost::Filters(before) => processes::put_back(site, before, |_, process, mask| {
+            OnHost::Filters(before) => processes::put_back(hook, before, |_, process, mask| {
                 process.write("coredump_filter", &format!("0x{mask}"))
             }),
             OnHost::Registration { .. } => {
-                let _lock = site.registry.lock()?;
-                site.registry.remove(site.id).map(drop)
+                let _lock = hook.registry.lock()?;
+                hook.registry.remove(hook.id).map(drop)
             }
             OnHost::KernelPattern => {
-                let store = Store::open(site.config)?;
-                let _lock = site.registry.lock()?;
-                sysctl::release(&store, site.id)
+                let store = Store::open(hook.config)?;
+                let _lock = hook.registry.lock()?;
+                sysctl::release(&store, hook.id)
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Invariants of the hook for untrusted input; see [`crate::fuzzing`].
 
-use super::bundle::{self, Bundle, Life};
+use super::config_json::{self, Bundle, Life};
 use super::plan;
 use super::request::Request;
 use super::state::{Stage, State};
 use crate::annotation;
 use crate::config::Config;
-use crate::identity::Identity;
+use crate::container_identity::ContainerIdentity;
 use std::path::Path;
 
 /// Reads a state, as a runtime passes it on stdin.
@@ -19,9 +19,9 @@ pub(crate) fn state(text: &[u8]) {
 
 /// A config.json, from parsing to the plan.
 pub(crate) fn bundle(text: &[u8]) {
-    let Ok(annotations) = bundle::annotations(text) else { return };
+    let Ok(annotations) = config_json::annotations(text) else { return };
     crate::invariants::asked(&annotations);
-    let names = Identity::at("c", &annotations, text, Path::new("/bundle")).names;
+    let names = ContainerIdentity::at("c", &annotations, text, Path::new("/bundle")).names;
     let container = names.container_name.as_deref();
     let default = "/cores/core".parse().expect("it is a path");
     let Ok(Some(wishes)) = annotation::wishes(&annotations, container, Some(&default)) else {
@@ -43,8 +43,8 @@ pub(crate) fn bundle(text: &[u8]) {
     let hard = bundle.core_limit().map(|(_, hard)| hard);
     let request = Request { wishes, names, engine: None, is_removed: true, bundle };
     let plan = plan::plan(&request, &Config::default());
-    for step in &plan.steps {
-        if let (plan::Step::Limit(bytes, raise), Some(hard)) = (step, hard) {
+    for step in &plan.on_host {
+        if let (plan::HostStep::Limit(bytes, raise), Some(hard)) = (step, hard) {
             assert!(bytes.raw() <= hard && !raise, "over the limit of config.json");
         }
     }

@@ -2,19 +2,19 @@
 //! unless the container or the administrator requires the core pattern.
 
 mod apply;
-mod bundle;
+mod bounded_child;
 mod change;
-pub(crate) mod enable;
-mod inside;
+mod config_json;
+mod context;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod invariants;
-mod other_kernel;
 mod plan;
 mod processes;
 mod remarks;
 mod request;
 mod rootfs;
-mod site;
+pub(crate) mod running_container;
+mod sandboxed_runtime;
 mod state;
 mod subpath;
 
@@ -22,7 +22,7 @@ use crate::bytes::Limit;
 use crate::config::{Config, Mode};
 use crate::first_process::IGNORED;
 use crate::record::Names;
-use crate::registry::{Entry, Init, Registry, RemovedContainer};
+use crate::registry::{Entry, InitProcess, Registry, RemovedContainer};
 use crate::store::Store;
 use crate::sys::proc::Proc;
 
@@ -30,10 +30,10 @@ use crate::sys::user::{self, Who};
 use crate::sys::{budget, file, ns, selinux, text};
 use crate::{report, sysctl, users, vacuum};
 use anyhow::{Context, Result, bail, ensure};
+use context::{HookContext, Targets};
 use processes::CORE_LIMIT;
 use request::{Asked, Request};
 use rootfs::Rootfs;
-use site::{Reach, Site};
 pub use state::Stage;
 use state::State;
 use std::time::{Duration, Instant};
@@ -146,8 +146,8 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
         );
     }
     let plan = plan::plan(request, config);
-    for note in &plan.notes {
-        log::warn!("container {}: {note}", state.id);
+    for warning in &plan.warnings {
+        log::warn!("container {}: {warning}", state.id);
     }
     log::debug!("container {}: {plan}", state.id);
     let mut config = config.clone();
@@ -158,16 +158,16 @@ fn honour(state: &State, config: &Config, request: &Request) -> Result<()> {
         rootfs.label = request.bundle.mount_label().filter(|_| selinux::is_on()).map(str::to_owned);
         Ok(rootfs)
     };
-    let site = Site {
+    let hook = HookContext {
         registry: &registry,
         config: &config,
         who,
         id: &state.id,
-        init: processes::identity(pid, &process)?,
+        init: processes::init_process(pid, &process)?,
         process,
-        reach: Reach::First,
+        targets: Targets::Init,
     };
-    apply::apply(&site, request, &plan, find).map(drop)
+    apply::apply(&hook, request, &plan, find).map(drop)
 }
 
 /// A user's hook cannot set the kernel's pattern; root must have done that.
@@ -195,9 +195,13 @@ fn note_refusal(state: &State, names: Names, why: &anyhow::Error) {
         return;
     }
     let Ok(_lock) = registry.lock() else { return };
-    let init = || -> Result<Init> {
+    let init = || -> Result<InitProcess> {
         let pid = state.process()?;
-        Ok(Init { pid, start_time: Proc::open(pid)?.start_time()?, ..Init::default() })
+        Ok(InitProcess {
+            pid,
+            start_time: Proc::open(pid)?.start_time()?,
+            ..InitProcess::default()
+        })
     };
     apply::refuse(
         &registry,
@@ -310,7 +314,7 @@ pub fn explain(
     config: &Config,
 ) -> Result<Explanation> {
     let bundle = std::path::absolute(bundle)?;
-    let id = crate::identity::id_of(&bundle).unwrap_or_default().to_owned();
+    let id = crate::container_identity::id_of(&bundle).unwrap_or_default().to_owned();
     let state = match state {
         Some(text) => State { bundle, ..State::parse(text)? },
         None => State { id, bundle, ..State::default() },
@@ -341,7 +345,8 @@ pub fn explain(
                 if required { ", required" } else { "" }
             ));
             lines.extend(called(&request.names, request.engine));
-            let mut notes = [plan.notes, plan.remarks].concat();
+            let steps = plan.lines();
+            let mut notes = [plan.warnings, plan.remarks].concat();
             if let Some(program) = request.bundle.first_program() {
                 notes.push(format!("{program:?} is the first process: {IGNORED}"));
             }
@@ -351,7 +356,7 @@ pub fn explain(
                 notes.extend(Some(remark).filter(|remark| !notes.contains(remark)));
             }
             lines.extend(notes.iter().map(note));
-            lines.extend(plan.steps.iter().enumerate().map(|(i, s)| format!("{}. {s}", i + 1)));
+            lines.extend(steps.iter().enumerate().map(|(i, s)| format!("{}. {s}", i + 1)));
             true
         }
     };

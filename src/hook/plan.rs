@@ -1,6 +1,6 @@
 //! Plans what the hook does for a container. Pure; a plan prints as the list of its steps.
 
-use super::bundle::{Life, Volume};
+use super::config_json::{Life, Volume};
 use super::remarks;
 use super::request::Request;
 use super::subpath;
@@ -10,19 +10,24 @@ use crate::record::Location;
 use crate::registry::DumpPlace;
 use std::fmt;
 
-/// One step. Steps are applied in the order of the plan.
+/// A step in the container's file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ContainerStep {
     /// Ensure that the pattern's directory exists, and that cores in it outlive
     /// the container if possible.
     Directory {
         /// Path of the directory in the container.
-        inside: String,
+        path_in_container: String,
         /// The mount of config.json that covers it, by name.
         volume: Option<Volume>,
     },
     /// Show the container its own pattern in `/proc/sys/kernel/core_pattern`.
     View,
+}
+
+/// A step on the container's processes, the registry or the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum HostStep {
     /// Set the soft RLIMIT_CORE, and whether the hard limit may be raised for it.
     Limit(Limit, bool),
     /// Set `coredump_filter`, 0 to 0x1ff.
@@ -35,49 +40,63 @@ pub(super) enum Step {
     Kernel,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for ContainerStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Directory { inside, volume: None } => {
-                write!(f, "dump directory {inside}, on the host's store if it is missing or empty")
+            Self::Directory { path_in_container: path, volume: None } => {
+                write!(f, "dump directory {path}, on the host's store if it is missing or empty")
             }
-            Step::Directory { inside, volume: Some(v) } => {
+            Self::Directory { path_in_container: path, volume: Some(v) } => {
                 write!(
                     f,
-                    "dump directory {inside}, on the volume {} ({}{})",
+                    "dump directory {path}, on the volume {} ({}{})",
                     v.target,
                     v.source.as_deref().unwrap_or("no directory of the host"),
                     if v.is_own { ", removed with the container" } else { "" }
                 )
             }
-            Step::View => {
+            Self::View => {
                 write!(f, "show the pattern in /proc/sys/kernel/core_pattern and core_uses_pid")
             }
-            Step::Limit(Limit::Unlimited, _) => write!(f, "RLIMIT_CORE unlimited"),
-            Step::Limit(Limit::Finite(n), _) => write!(f, "RLIMIT_CORE {n}"),
-            Step::Filter(m) => write!(f, "coredump_filter {m:#x}"),
-            Step::Register => write!(f, "register"),
-            Step::Dispatch => write!(f, "kernel.core_pattern to the dispatcher"),
-            Step::Kernel => write!(f, "kernel.core_pattern to the pattern"),
         }
     }
 }
 
-/// The steps for one container, and notes for the log.
+impl fmt::Display for HostStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limit(Limit::Unlimited, _) => write!(f, "RLIMIT_CORE unlimited"),
+            Self::Limit(Limit::Finite(n), _) => write!(f, "RLIMIT_CORE {n}"),
+            Self::Filter(m) => write!(f, "coredump_filter {m:#x}"),
+            Self::Register => write!(f, "register"),
+            Self::Dispatch => write!(f, "kernel.core_pattern to the dispatcher"),
+            Self::Kernel => write!(f, "kernel.core_pattern to the pattern"),
+        }
+    }
+}
+
+/// The steps for one container, in the order in which they are applied: first those in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HookPlan {
-    /// The steps, in the order in which they are applied.
-    pub steps: Vec<Step>,
-    /// Notes for the log, one line each.
-    pub notes: Vec<String>,
+    pub in_container: Vec<ContainerStep>,
+    pub on_host: Vec<HostStep>,
+    /// What is wrong with the request, for the log, one line each.
+    pub warnings: Vec<String>,
     /// What the container gets by its pattern that it may not expect, one line each.
     pub remarks: Vec<String>,
 }
 
+impl HookPlan {
+    /// A line for each step.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let in_container = self.in_container.iter().map(ToString::to_string);
+        in_container.chain(self.on_host.iter().map(ToString::to_string)).collect()
+    }
+}
+
 impl fmt::Display for HookPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let steps: Vec<_> = self.steps.iter().map(Step::to_string).collect();
-        f.write_str(&steps.join("; "))
+        f.write_str(&self.lines().join("; "))
     }
 }
 
@@ -99,47 +118,46 @@ pub(super) fn plan(request: &Request, config: &Config) -> HookPlan {
     if is_mount {
         remarks.push(remarks::names_directory(&wishes.pattern, config.core_uses_pid));
     }
-    let directory = directory.map(|inside| Step::Directory { volume, inside });
-    let mut notes = request.wishes.notes.clone();
+    let directory =
+        directory.map(|path| ContainerStep::Directory { volume, path_in_container: path });
+    let mut warnings = request.wishes.notes.clone();
     if request.wishes.early && !config.allow_early_release {
-        notes.push(
+        warnings.push(
             "oci-coredump/release: early is not allowed here (allow_early_release in the \
              configuration), ignoring"
                 .into(),
         );
     }
-    let mut steps: Vec<Step> = directory.into_iter().collect();
-    if request.bundle.hides_sysctls() {
-        steps.push(Step::View);
-    }
-    steps.extend(limit(request, &mut notes));
-    steps.extend(request.wishes.filter.map(Step::Filter));
-    steps.push(Step::Register);
-    steps.push(match config.mode {
-        Mode::Dispatch => Step::Dispatch,
-        Mode::Kernel => Step::Kernel,
+    let view = request.bundle.hides_sysctls().then_some(ContainerStep::View);
+    let in_container = directory.into_iter().chain(view).collect();
+    let mut on_host = Vec::from_iter(limit(request, &mut warnings));
+    on_host.extend(request.wishes.filter.map(HostStep::Filter));
+    on_host.push(HostStep::Register);
+    on_host.push(match config.mode {
+        Mode::Dispatch => HostStep::Dispatch,
+        Mode::Kernel => HostStep::Kernel,
     });
-    HookPlan { steps, notes, remarks }
+    HookPlan { in_container, on_host, warnings, remarks }
 }
 
 /// The soft limit to set: what the annotation gives, else unlimited. A soft limit above 0 in
 /// config.json was set deliberately and stays; a hard limit there is never exceeded.
-fn limit(request: &Request, notes: &mut Vec<String>) -> Option<Step> {
+fn limit(request: &Request, warnings: &mut Vec<String>) -> Option<HostStep> {
     let asked = request.wishes.limit;
     match (asked, request.bundle.core_limit()) {
         (None, Some((soft, _))) if soft > 0 => None,
         (asked, Some((_, hard))) => {
             let (wanted, hard) = (asked.unwrap_or_default(), Limit::from_raw(hard));
             if hard == Limit::Finite(0) && wanted > hard {
-                notes.push(
+                warnings.push(
                     "the container's own hard RLIMIT_CORE is 0, there will be no core: remove it, \
                      or start the container with `--ulimit core=-1`"
                         .into(),
                 );
             }
-            Some(Step::Limit(wanted.min(hard), false))
+            Some(HostStep::Limit(wanted.min(hard), false))
         }
-        (asked, None) => Some(Step::Limit(asked.unwrap_or_default(), true)),
+        (asked, None) => Some(HostStep::Limit(asked.unwrap_or_default(), true)),
     }
 }
 

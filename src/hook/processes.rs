@@ -1,9 +1,9 @@
 //! The processes of a container: which is the first, by what the dispatcher knows them, and the
 //! settings that each of them is given or given back.
 
-use super::site::{Reach, Site};
+use super::context::{HookContext, Targets};
 use crate::bytes::Limit;
-use crate::registry::{Init, cgroup_keys, pod_uid};
+use crate::registry::{InitProcess, cgroup_keys, pod_uid};
 use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::ns;
 use crate::sys::proc::{self, Proc};
@@ -54,13 +54,13 @@ pub(super) fn first_of(pid: i32) -> Result<(i32, Proc)> {
 
 /// The identity by which the dispatcher recognises this container. Nothing in it may be the host's
 /// own, or every crash on the host would count as the container's.
-pub(super) fn identity(pid: i32, process: &Proc) -> Result<Init> {
+pub(super) fn init_process(pid: i32, process: &Proc) -> Result<InitProcess> {
     let mount_ns = process.namespace("mnt")?;
     let status = process.status()?;
     // PID 1 of its own PID namespace, which is neither the host's nor one
     // shared with another container.
     let first = status.ns_tgid.len() > 1 && status.ns_tgid.last() == Some(&1);
-    Ok(Init {
+    Ok(InitProcess {
         pid,
         start_time: process.start_time()?,
         mount_ns: ns::inode(&mount_ns)?,
@@ -80,7 +80,7 @@ fn own_cgroup(process: &Proc) -> Result<Option<String>> {
 }
 
 /// The container's processes: those in its mount namespace, its PID namespace or its cgroup.
-fn all_of(init: &Init) -> Result<Vec<(i32, Proc)>> {
+fn all_of(init: &InitProcess) -> Result<Vec<(i32, Proc)>> {
     let of = |process: &Proc| {
         let space = |name: &str| process.namespace(name).and_then(ns::inode).ok();
         let group = |process: &Proc| {
@@ -99,28 +99,28 @@ fn all_of(init: &Init) -> Result<Vec<(i32, Proc)>> {
         .collect())
 }
 
-/// Changes a setting of the processes that the site is about; `set` changes one and returns the
-/// previous value. Adds those to `done`. With [`Reach::Every`], goes on until no new process
+/// Changes a setting of the processes that the context is about; `set` changes one and returns the
+/// previous value. Adds those to `done`. With [`Targets::All`], goes on until no new process
 /// appears, and returns a line for each that keeps its setting, which is called `what`.
 ///
 /// # Errors
 /// The first process of a container that is about to start keeps its setting, or the processes
 /// cannot be listed.
 pub(super) fn set<T>(
-    site: &Site<'_>,
+    hook: &HookContext<'_>,
     what: &str,
     done: &mut Vec<Previous<T>>,
     mut set: impl FnMut(i32, &Proc) -> Result<T>,
 ) -> Result<Vec<String>> {
-    if site.reach == Reach::First {
-        let was = Some(set(site.init.pid, &site.process)?);
-        done.push(Previous { pid: site.init.pid, start_time: site.init.start_time, was });
+    if hook.targets == Targets::Init {
+        let was = Some(set(hook.init.pid, &hook.process)?);
+        done.push(Previous { pid: hook.init.pid, start_time: hook.init.start_time, was });
         return Ok(Vec::new());
     }
     let mut notes = Vec::new();
     for _ in 0..ROUNDS {
         let before = done.len();
-        for (pid, process) in all_of(&site.init)? {
+        for (pid, process) in all_of(&hook.init)? {
             let Ok(start_time) = process.start_time() else { continue };
             if done.iter().any(|p| p.is(pid, start_time)) {
                 continue;
@@ -148,15 +148,15 @@ pub(super) fn set<T>(
 /// # Errors
 /// The first process that is still there and could not be given its value back; the others were.
 pub(super) fn put_back<T>(
-    site: &Site<'_>,
+    hook: &HookContext<'_>,
     done: &[Previous<T>],
     put: impl Fn(i32, &Proc, &T) -> Result<()>,
 ) -> Result<()> {
     let known = |pid, start_time| done.iter().find(|p| p.is(pid, start_time));
-    let Some(first) = known(site.init.pid, site.init.start_time) else { return Ok(()) };
-    let all = match site.reach {
-        Reach::First => vec![(site.init.pid, Proc::open(site.init.pid)?)],
-        Reach::Every => all_of(&site.init)?,
+    let Some(first) = known(hook.init.pid, hook.init.start_time) else { return Ok(()) };
+    let all = match hook.targets {
+        Targets::Init => vec![(hook.init.pid, Proc::open(hook.init.pid)?)],
+        Targets::All => all_of(&hook.init)?,
     };
     let mut result = Ok(());
     for (pid, process) in all {

@@ -1,8 +1,9 @@
-//! What a container gets by its pattern that it may not expect: `plan` and `doctor` say it. Pure.
+//! Warnings about what a container gets by its pattern and may not expect, for `plan` and
+//! `doctor`. Pure.
 
-use super::bundle::Volume;
+use super::config_json::Volume;
 use crate::config::{Config, KeptMemory, MakeDirectories, Mode};
-use crate::existing::Existing;
+use crate::name_conflict::Existing;
 use crate::pattern::Pattern;
 
 /// A specifier that gives replicas of one container different names. Each of their first processes

@@ -1,10 +1,10 @@
 //! A container's request to the hook, checked.
 
-use super::bundle::{self, Bundle};
+use super::config_json::{self, Bundle};
 use super::state::State;
 use crate::annotation::{self, Annotations, BrokenRules, Wishes};
 use crate::config::Config;
-use crate::identity::Identity;
+use crate::container_identity::ContainerIdentity;
 use crate::record::Names;
 use crate::sys::file;
 use anyhow::{Context, Result};
@@ -54,14 +54,15 @@ pub(super) enum Asked {
 pub(super) fn read(state: &State, config: &Config) -> Result<Asked> {
     let path = state.bundle.join("config.json");
     let open = std::fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
-    let text = file::read_bounded(open, bundle::MAX, &path.display().to_string())?;
-    let annotations = bundle::annotations(&text)?;
+    let text = file::read_bounded(open, config_json::MAX, &path.display().to_string())?;
+    let annotations = config_json::annotations(&text)?;
     if annotation::is_sandbox(&annotations) {
         return Ok(Asked::Nothing { why: "it is the sandbox of a pod".into() });
     }
-    let identity = match Identity::matters(&annotations, config.default_pattern.is_some()) {
-        true => Identity::at(&state.id, &annotations, &text, &state.bundle),
-        false => Identity::of(&state.id, &annotations),
+    let identity = match ContainerIdentity::matters(&annotations, config.default_pattern.is_some())
+    {
+        true => ContainerIdentity::at(&state.id, &annotations, &text, &state.bundle),
+        false => ContainerIdentity::of(&state.id, &annotations),
     };
     let container = identity.names.container_name.as_deref();
     let required = annotation::required(&annotations, container);
@@ -79,7 +80,7 @@ pub(super) fn read(state: &State, config: &Config) -> Result<Asked> {
         return Ok(Asked::Nothing { why: for_others(&annotations, container) });
     };
     let engine = identity.engine;
-    let Identity { names, is_removed, .. } = identity;
+    let ContainerIdentity { names, is_removed, .. } = identity;
     let wishes = match wishes {
         Ok(wishes) => wishes,
         Err(why) => return Ok(Asked::Refused { names, required, why }),

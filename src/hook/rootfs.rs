@@ -1,13 +1,13 @@
 //! The container's file system, seen from the host: opened by descriptor, with paths resolved below
 //! its root, never through a path of the host.
 
-use super::other_kernel;
 use super::plan::DumpDirectory;
+use super::sandboxed_runtime;
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::file;
 use crate::sys::filesystem::{self, FsType};
 use crate::sys::proc::Proc;
-use crate::sys::resolve::{self, Below};
+use crate::sys::resolve::{self, Below, Want};
 use crate::sys::{Errno, OwnedFd, mount, ns, selinux, user};
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsStr;
@@ -35,7 +35,8 @@ impl Rootfs {
     /// The process is in the host's mount namespace, or is not a native
     /// container but a VMM or a sentry.
     pub(super) fn find(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
-        Self::find_native(process, pid, path).map_err(|e| other_kernel::explain(process, pid, e))
+        Self::find_native(process, pid, path)
+            .map_err(|e| sandboxed_runtime::explain(process, pid, e))
     }
 
     fn find_native(process: &Proc, pid: i32, path: PathBuf) -> Result<Self> {
@@ -54,7 +55,7 @@ impl Rootfs {
         let owner = if inside { (0, 0) } else { process.mapped_root()? };
         let found = Rootfs { mount_ns, path, pivoted, owner, label: None };
         if found.pivoted.is_none() {
-            let (_, is_mount) = found.inside(|root| filesystem::mount_of(root))?;
+            let (_, is_mount) = found.in_mount_ns(|root| filesystem::mount_of(root))?;
             ensure!(
                 is_mount,
                 "unsupported runtime: {} is no mount point in the mount namespace of process {pid} \
@@ -98,24 +99,22 @@ impl Rootfs {
         let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
             return Ok(());
         };
-        match self.look(parent, true)? {
-            Some((parent, _)) => self.inside(|_| file::remove_empty_dir(&parent, name).map(drop)),
+        match self.look(parent, Want::Directory)? {
+            Some((parent, _)) => {
+                self.in_mount_ns(|_| file::remove_empty_dir(&parent, name).map(drop))
+            }
             None => Ok(()),
         }
     }
 
     /// Opens the file or directory `inside`, if it exists, and returns it with its status.
-    pub(super) fn look(
-        &self,
-        inside: &Path,
-        directory: bool,
-    ) -> Result<Option<(OwnedFd, file::Stat)>> {
+    pub(super) fn look(&self, inside: &Path, want: Want) -> Result<Option<(OwnedFd, file::Stat)>> {
         let below = inside.strip_prefix("/").unwrap_or(inside).as_os_str();
-        let found = self.inside(|root| {
+        let found = self.in_mount_ns(|root| {
             if below.is_empty() {
                 return root.try_clone().map(Some).context("dup");
             }
-            match resolve::resolve(root, below, Below::InRoot, directory) {
+            match resolve::resolve(root, below, Below::InRoot, want) {
                 Err(Errno::NOENT) => Ok(None),
                 other => Ok(Some(
                     other.with_context(|| format!("openat2({inside:?}) in the container"))?,
@@ -126,8 +125,8 @@ impl Rootfs {
     }
 
     /// Runs `work` in the container's mount namespace, with its root directory.
-    pub(super) fn inside<T>(&self, work: impl FnOnce(&OwnedFd) -> Result<T>) -> Result<T> {
-        ns::inside_mount_ns(&self.mount_ns, || match &self.pivoted {
+    pub(super) fn in_mount_ns<T>(&self, work: impl FnOnce(&OwnedFd) -> Result<T>) -> Result<T> {
+        ns::in_mount_ns(&self.mount_ns, || match &self.pivoted {
             Some(root) => work(root),
             None => work(&file::open_dir(&self.path).context("the container's root file system")?),
         })
@@ -143,7 +142,7 @@ impl Rootfs {
         inside: &str,
         made: impl FnMut(PathBuf),
     ) -> Result<(OwnedFd, DumpDirectory)> {
-        self.inside(|root| {
+        self.in_mount_ns(|root| {
             let dir = self
                 .make_below(root, Path::new(inside), made)
                 .with_context(|| format!("dump directory {inside:?} of the container"))?;
@@ -164,9 +163,9 @@ impl Rootfs {
     /// Mounts the container's own value over the file `name` of `/proc/sys/kernel`. `false` if
     /// the container has no /proc.
     pub(super) fn show(&self, name: &str, view: &OwnedFd) -> Result<bool> {
-        self.inside(|root| {
+        self.in_mount_ns(|root| {
             let path = format!("proc/sys/kernel/{name}");
-            let sysctl = match resolve::resolve(root, path.as_ref(), Below::NoLinks, false) {
+            let sysctl = match resolve::resolve(root, path.as_ref(), Below::NoLinks, Want::Any) {
                 Err(Errno::NOENT) => return Ok(false),
                 other => other.with_context(|| format!("openat2({path:?})"))?,
             };
@@ -180,9 +179,9 @@ impl Rootfs {
 
     /// Unmounts the container's view of a sysctl.
     pub(super) fn hide(&self, name: &str) -> Result<()> {
-        self.inside(|root| {
+        self.in_mount_ns(|root| {
             let directory =
-                resolve::resolve(root, "proc/sys/kernel".as_ref(), Below::NoLinks, true)
+                resolve::resolve(root, "proc/sys/kernel".as_ref(), Below::NoLinks, Want::Directory)
                     .context("openat2(\"proc/sys/kernel\")")?;
             mount::detach_file(&directory, name)
         })
@@ -190,7 +189,7 @@ impl Rootfs {
 
     /// Attaches a detached mount tree to a directory that [`Rootfs::directory`] found.
     pub(super) fn attach(&self, tree: &OwnedFd, onto: &OwnedFd) -> Result<()> {
-        self.inside(|_| mount::attach(tree, onto).context("the dump directory"))
+        self.in_mount_ns(|_| mount::attach(tree, onto).context("the dump directory"))
     }
 
     /// Gives a directory or file the label that lets the container use it.
@@ -216,7 +215,7 @@ impl Rootfs {
             walked.push(name);
             // Resolved from the root each time, so that a link is followed as the
             // container would follow it.
-            match resolve::resolve(root, walked.as_os_str(), Below::InRoot, true) {
+            match resolve::resolve(root, walked.as_os_str(), Below::InRoot, Want::Directory) {
                 Ok(next) => here = next,
                 Err(Errno::NOENT) => {
                     let mode = if i + 1 == names.len() { DUMP_DIR_MODE } else { 0o755 };
@@ -227,7 +226,7 @@ impl Rootfs {
                         }
                         Err(e) => return Err(e).with_context(|| format!("mkdirat({walked:?})")),
                     }
-                    let next = resolve::resolve(&here, name, Below::NoLinks, true)
+                    let next = resolve::resolve(&here, name, Below::NoLinks, Want::Directory)
                         .with_context(|| format!("openat2({walked:?})"))?;
                     let dir = file::reopen_dir(&next)?;
                     file::chmod(&dir, mode)?;

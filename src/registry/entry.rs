@@ -2,8 +2,8 @@
 
 use crate::bytes::Limit;
 use crate::config::KeptMemory;
-use crate::existing::Existing;
 use crate::limits::{DiskShare, Limits};
+use crate::name_conflict::Existing;
 use crate::pattern::Pattern;
 use crate::record::{Location, Names};
 use crate::sys::proc::{Cgroup, Proc};
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// Identity of the container's init process, complete enough that reused numbers do not match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Init {
+pub(crate) struct InitProcess {
     /// PID of the init process in the initial PID namespace.
     pub pid: i32,
     /// Its start time, in clock ticks since boot.
@@ -50,7 +50,7 @@ pub(crate) struct Entry {
     /// Container ID and the other names.
     pub names: Names,
     /// Identity of the init process.
-    pub init: Init,
+    pub init: InitProcess,
     /// The pattern. Only a refused entry has none, which is an empty text in the file.
     #[serde(with = "text_or_empty")]
     pub pattern: Option<Pattern>,

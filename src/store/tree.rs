@@ -1,7 +1,7 @@
 //! What is below a container's directory of the store: cores, and the directories that the pattern
 //! named for them. No link is followed.
 
-use crate::sys::resolve::{Below, resolve};
+use crate::sys::resolve::{Below, Want, resolve};
 use crate::sys::{OwnedFd, file};
 use anyhow::Result;
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ pub(crate) fn parent<'a>(dir: &OwnedFd, below: &'a Path) -> Option<(OwnedFd, &'a
     let below = below.strip_prefix("/").unwrap_or(below);
     let (parent, name) = (below.parent()?, below.file_name()?);
     let parent = if parent == Path::new("") { Path::new(".") } else { parent };
-    Some((resolve(dir, parent.as_os_str(), Below::NoLinks, true).ok()?, name))
+    Some((resolve(dir, parent.as_os_str(), Below::NoLinks, Want::Directory).ok()?, name))
 }
 
 /// The paths of the regular files below `dir`. One directory is open at a time, however many there
@@ -33,7 +33,9 @@ pub(crate) fn files(dir: &OwnedFd) -> Result<Vec<PathBuf>> {
     let mut left = vec![PathBuf::from(".")];
     let mut names = file::names(file::reopen_dir(dir)?)?;
     while let Some(path) = left.pop() {
-        let Ok(here) = resolve(dir, path.as_os_str(), Below::NoLinks, true) else { continue };
+        let Ok(here) = resolve(dir, path.as_os_str(), Below::NoLinks, Want::Directory) else {
+            continue;
+        };
         if path != Path::new(".") {
             names = file::reopen_dir(&here).and_then(file::names).unwrap_or_default();
         }

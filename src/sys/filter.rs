@@ -293,7 +293,7 @@ mod tests {
             || child::fork(|| 0).is_ok(),
             || std::os::unix::net::UnixStream::pair().is_ok(),
             || descriptor::write(std::io::stdout(), b"").is_ok(),
-            // SAFETY: the two calls would touch nothing of ours.
+            // SAFETY: neither call touches memory of this process.
             || unsafe { libc::fcntl(0, libc::F_GETFL) } >= 0,
             || {
                 !unsafe {

@@ -1,9 +1,11 @@
 //! The kernel: the only place with `unsafe`, and the only one that names `nix`,
 //! `rustix`, `libc` or `caps`.
 //!
-//! One kernel interface per file. Errors print like strace (`openat2(3, "a/b", O_PATH):
-//! ENOENT`), so that a line of the log is enough to find the call. Nothing here knows of requests,
-//! registered containers, records or the format of a core.
+//! One kernel interface per file, and next to them what is built on several: time budgets, running
+//! programs, files that are replaced as a whole (also as JSON), text that is safe to show. Errors
+//! print like strace (`openat2(3, "a/b", O_PATH): ENOENT`), so that a line of the log is enough to
+//! find the call. Nothing here knows of requests, registered containers, records or the format of a
+//! core.
 //!
 //! A function whose comment has no section on errors fails as the system calls do that it makes;
 //! its references name them, with the version of Linux that brought them where that is not ancient.

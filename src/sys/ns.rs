@@ -201,7 +201,7 @@ pub(crate) fn copy_mounts() -> Result<()> {
 /// # Errors
 /// Those of `work`, and of entering. If the return fails, the process aborts: no host path may be
 /// resolved in a container later.
-pub(crate) fn inside_mount_ns<T>(ns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn in_mount_ns<T>(ns: impl AsFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use super::file;
     let home = file::open_dir("/".as_ref())?;
     let cwd = rustix::fs::open(

@@ -1,4 +1,4 @@
-//! Resolves paths below a root that is under somebody else's control.
+//! Resolves paths below a root that another user controls.
 
 use super::file::open_dir;
 use super::filesystem::is_fuse;
@@ -19,6 +19,15 @@ pub(crate) enum Below {
     NoLinks,
 }
 
+/// What a path must lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// A file of any kind.
+    Any,
+    /// A directory; anything else is `ENOTDIR`.
+    Directory,
+}
+
 /// Opens `path` below `root` with `O_PATH`. Magic links (`/proc/self/exe`) are never followed.
 ///
 /// # References
@@ -27,14 +36,14 @@ pub(crate) fn resolve(
     root: impl AsFd,
     path: &OsStr,
     below: Below,
-    directory: bool,
+    want: Want,
 ) -> rustix::io::Result<OwnedFd> {
     let how = match below {
         Below::InRoot => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         Below::NoLinks => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
     };
     let mut flags = OFlags::PATH | OFlags::CLOEXEC;
-    if directory {
+    if want == Want::Directory {
         flags |= OFlags::DIRECTORY;
     }
     let mut tries = 0;
@@ -67,11 +76,11 @@ pub(crate) fn on_host(path: &Path, volume: Option<&Path>) -> rustix::io::Result<
         open_dir(dir).map_err(|e| e.root_cause().downcast_ref().copied().unwrap_or(Errno::NOENT))
     };
     match volume.and_then(|volume| Some((volume, path.strip_prefix(volume).ok()?))) {
-        Some((volume, rest)) => resolve(open(volume)?, rest.as_os_str(), Below::InRoot, false),
+        Some((volume, rest)) => resolve(open(volume)?, rest.as_os_str(), Below::InRoot, Want::Any),
         None => {
             let root = Path::new("/");
             let rest = path.strip_prefix(root).map_err(|_| Errno::INVAL)?;
-            resolve(open(root)?, rest.as_os_str(), Below::NoLinks, false)
+            resolve(open(root)?, rest.as_os_str(), Below::NoLinks, Want::Any)
         }
     }
 }
@@ -130,7 +139,7 @@ fn open_file_by(
     below: Below,
     access: OFlags,
 ) -> rustix::io::Result<std::fs::File> {
-    open_again(own, resolve(root, path, below, false)?, access)
+    open_again(own, resolve(root, path, below, Want::Any)?, access)
 }
 
 fn open_again(

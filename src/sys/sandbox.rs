@@ -41,8 +41,8 @@ pub(crate) struct ChildOutput {
 /// The user and group ID of the sandboxes that root makes: no other process has it, nor does any
 /// file. Above the IDs of distributions, systemd and subordinate ranges.
 const READER: u32 = 2_147_450_879;
-/// The user and group ID that own nothing, for root of a user namespace,
-/// which may not use the other.
+/// The user and group ID that own nothing, for root of a user namespace, which may not use the
+/// other.
 const NOBODY: u32 = 65534;
 
 /// Runs `work` in a sandbox. The caller must be single-threaded. `keep` are the descriptors that
@@ -145,10 +145,7 @@ pub(crate) fn listen_beside(
         }
         if output.len() > bounds.output {
             output.truncate(bounds.output);
-            return (
-                output,
-                Some(format!("there is more than {} MiB to say", bounds.output >> 20)),
-            );
+            return (output, Some(format!("its output exceeds {} bytes", bounds.output)));
         }
     }
 }
@@ -353,6 +350,6 @@ mod tests {
         assert!(said.output.is_empty() && said.cut.is_some());
         let said = sandboxed(&BOUNDS, |out| while out.write_all(&[0; 4096]).is_ok() {});
         assert_eq!(said.output.len(), BOUNDS.output);
-        assert!(said.cut.unwrap().starts_with("there is more"));
+        assert!(said.cut.unwrap().starts_with("its output exceeds"));
     }
 }

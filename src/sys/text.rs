@@ -1,4 +1,4 @@
-//! Makes text that somebody hostile chose safe to show. One rule for the journal, tables,
+//! Makes text from untrusted sources safe to show. One rule for the journal, tables,
 //! messages and files: characters that move the cursor, change the reading order or are
 //! invisible are escaped. Pure.
 

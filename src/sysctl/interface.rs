@@ -18,7 +18,7 @@ pub(crate) const SOCKET_PATTERN: &str = "@@/run/oci-coredump/coredump.socket";
 /// The first Linux that asks.
 const SINCE: (u32, u32) = (6, 17);
 
-/// How long a server may take to end the connection of somebody who has not crashed.
+/// How long a server may take to end the connection of a process that has not crashed.
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// The arguments of the dispatcher, in this order. `dump::crash::arguments` parses them.
@@ -51,14 +51,14 @@ pub(crate) fn has_socket() -> bool {
     kernel::version() >= SINCE && modes.lines().any(|mode| mode == "socket")
 }
 
-/// Whether somebody serves the socket: not only listens, as a unit of systemd does for a service
-/// that has failed.
+/// Whether a server answers at the socket. systemd listens on it even for a service that has
+/// failed.
 pub(crate) fn is_served() -> bool {
     socket::is_answered(Path::new(SOCKET), ANSWER)
 }
 
-/// The pattern that the kernel should have now: the socket's where the configuration wants it, the
-/// kernel has it and somebody serves it, else the pipe's.
+/// The pattern that the kernel should have now: the socket's where it is configured, the kernel has
+/// it and a server answers there, else the pipe's.
 ///
 /// # Errors
 /// The path of the helper cannot stand in a pattern.

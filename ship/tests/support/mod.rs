@@ -4,8 +4,13 @@ pub mod hostile;
 pub mod http;
 pub mod inside;
 pub mod proxy;
+#[path = "../../../integration/support/require.rs"]
+pub mod require;
 pub mod servers;
+pub mod sigv4;
 pub mod tls;
+#[path = "../../../integration/support/wait.rs"]
+pub mod wait;
 
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -97,8 +102,8 @@ impl Fixture {
             "comm": "program", "exe": self.path("program"), "uid": 0, "gid": 0, "dump_mode": 1,
             "pattern": "/dump/core", "core_path": "/dump/core.12", "host_path": self.core,
             "host_dir": self.core.parent().unwrap(), "location": "store", "truncated": false,
-            "outcome": "written", "size": self.core.metadata().map_or(0, |m| m.len()), "disk_size": null,
-            "reason": null, "binaries": self.binaries
+            "outcome": "written", "size": self.core.metadata().map_or(0, |m| m.len()),
+            "disk_size": null, "reason": null, "binaries": self.binaries
         });
         for (key, value) in changes.as_object().unwrap() {
             record[key] = value.clone();
@@ -140,12 +145,10 @@ impl Fixture {
         let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
         let parts = self.path(&format!("state/{ID}.parts"));
         let is_there = || std::fs::read_to_string(&parts).is_ok_and(|t| t.contains("sha256"));
-        let start = std::time::Instant::now();
-        while !is_there() {
-            assert!(start.elapsed().as_secs() < 300, "no part in five minutes");
+        wait::wait_for("a part", std::time::Duration::from_secs(300), || {
             assert!(child.try_wait().unwrap().is_none(), "it has ended");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+            is_there()
+        });
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -1,14 +1,14 @@
 //! Servers of object storage, each on a port of its own, with files in a temporary directory.
 
-use super::Fixture;
 use super::proxy::{Fault, Proxy};
+use super::{Fixture, require, wait};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use hmac::{Hmac, KeyInit, Mac};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -38,28 +38,18 @@ pub fn free_port() -> u16 {
 }
 
 fn wait_for(port: u16) {
-    let start = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(start.elapsed() < Duration::from_secs(60), "no server on port {port}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let is_there = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    wait::wait_for(&format!("a server on port {port}"), Duration::from_secs(60), is_there);
 }
 
-/// Where a program is: on PATH, in cargo's directory, or in the one of the tests' tools.
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
-    let mut all: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    all.extend([home.join(".cargo/bin"), home.join(".cache/oci-coredump-test/bin")]);
-    all.into_iter().map(|dir| dir.join(program)).find(|path| path.is_file())
-}
-
-/// Where a program is that a test needs. Without it the test is skipped; fails where CI is set.
+/// Where a program is that a test needs, also in the directory of the tests' tools. Without it the
+/// test is skipped; fails where CI is set.
 pub fn require(program: &str) -> Option<PathBuf> {
-    let found = find(program);
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let tool = home.join(".cache/oci-coredump-test/bin").join(program);
+    let found = require::find(program).or_else(|| tool.is_file().then_some(tool));
     if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "CI is set and {program} is not installed");
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {program} is not installed");
+        require::skip(&format!("{program} is not installed"));
     }
     found
 }
@@ -213,8 +203,8 @@ pub fn tinyproxy(fixture: &Fixture) -> Option<Server> {
     Some(Server { child, port, files: fixture.path("none") })
 }
 
-/// One request, which must succeed.
-fn ask(port: u16, request: &str, headers: &str, body: &str) {
+/// One request, which must succeed. Returns the answer, with its head.
+pub fn ask(port: u16, request: &str, headers: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let text = format!(
         "{request} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-length: {}\r\n{headers}\
@@ -225,6 +215,7 @@ fn ask(port: u16, request: &str, headers: &str, body: &str) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 20"), "{request}: {answer}");
+    answer
 }
 
 impl Server {
@@ -267,7 +258,7 @@ impl Server {
     }
 
     pub fn start_again(&mut self) {
-        let program = find("s3s-fs").unwrap();
+        let program = require("s3s-fs").unwrap();
         let again = s3s_at(program, self.files.clone(), self.port);
         *self = again;
     }

@@ -49,7 +49,7 @@ fn served() -> Check {
         true => ok(CHECK, "crashes come to this program, through its coredump socket"),
         false => failure(
             CHECK,
-            format!("nobody serves {}: every core on this host is lost", sysctl::SOCKET),
+            format!("no server answers at {}: every core on this host is lost", sysctl::SOCKET),
             "start oci-coredump-serve.service; `oci-coredump watch --once` gives crashes to the \
              pipe now",
         ),
@@ -72,11 +72,11 @@ fn interface(config: &Config, now: &str) -> Option<Check> {
     match config.kernel_interface {
         KernelInterface::Pipe => None,
         _ if !sysctl::has_socket() => {
-            Some(ok(NAME, "the pipe: this kernel has no coredump socket that asks (Linux 6.17)"))
+            Some(ok(NAME, "the pipe: the coredump socket with requests takes Linux 6.17"))
         }
         _ if !sysctl::is_served() => Some(warning(
             NAME,
-            format!("the pipe, since nobody serves {}", sysctl::SOCKET),
+            format!("the pipe, since no server answers at {}", sysctl::SOCKET),
             "start oci-coredump-serve.service, or `oci-coredump serve`",
         )),
         _ => Some(warning(

@@ -6,6 +6,7 @@ mod containers;
 mod core_pattern;
 mod engines;
 mod host;
+mod uploads;
 
 use crate::engine::Engine;
 use crate::sys::text;
@@ -72,6 +73,7 @@ fn checks(args: &Args) -> Vec<Check> {
     all.extend(engines::builds());
     all.extend(engines::changed(&config));
     all.push(host::store(&config));
+    all.extend(uploads::uploads(&config));
     all.extend(containers::containers());
     all
 }

@@ -10,7 +10,7 @@ use super::output::{self, Paging};
 use super::overwriter::{self, Overwriter, Overwriters};
 use super::selection::{Chosen, MATCH, Which, no_match};
 use super::source::{CrashSource, Packed};
-use super::subject::Opened;
+use super::subject::{Opened, Subject};
 use super::{clock, stack, still_copied, subject, table};
 use crate::corefile::VariableOptions;
 use crate::corefile::decompress::decompressed;
@@ -23,7 +23,6 @@ use crate::sys::file;
 use anyhow::{Context, Result};
 use std::io::Write;
 use std::mem::take;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub(super) use fields::{Sizes, of_record};
@@ -47,19 +46,16 @@ pub(super) struct Args {
     #[command(flatten)]
     which: Which,
     /// Show the newest N crashes instead of one.
-    #[arg(short = 'n', value_name = "N", default_value_t = 1, hide_default_value = true)]
-    newest: usize,
-    /// Read this core file; it needs no record.
     #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with_all = ["matches", "since", "until", "newest"]
+        short = 'n',
+        value_name = "N",
+        default_value_t = 1,
+        hide_default_value = true,
+        conflicts_with = "core"
     )]
-    core: Option<PathBuf>,
-    /// Take executables and libraries from below this directory instead of the container's
-    /// root.
-    #[arg(long, value_name = "DIR")]
-    sysroot: Option<PathBuf>,
+    newest: usize,
+    #[command(flatten)]
+    subject: Subject,
     #[command(flatten)]
     debuginfod: Debuginfod,
     #[command(flatten)]
@@ -83,15 +79,16 @@ pub(super) type CoreState<'a> = (&'a Record, State, Option<Sizes>);
 
 /// Prints the selected crashes.
 pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
-    let others = [("--sysroot", args.sysroot.is_some()), ("-n", args.newest != 1)];
+    let sysroot = args.subject.sysroot.as_deref();
+    let others = [("--sysroot", sysroot.is_some()), ("-n", args.newest != 1)];
     let options = args.full.options()?;
     let options = options.as_ref();
     let (chosen, query) = &match args.which.source(&others)? {
         CrashSource::Packed(packed) => return run_packed(out, packed, options, args),
         CrashSource::Records(chosen, query) => (chosen, query),
     };
-    if let Some(path) = &args.core {
-        let (core, paths) = subject::open_core_file(path, args.sysroot.as_deref(), &chosen.store)?;
+    if let Some(path) = &args.subject.core {
+        let (core, paths) = subject::open_core_file(path, sysroot, &chosen.store)?;
         let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };
         let reading = decompressed(core)
             .and_then(|core| reader::read(&core, &paths, options))
@@ -118,7 +115,6 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
         let mut sizes = core.as_ref().ok().map(Sizes::of);
         let (reading, by) = match core {
             Ok(core) => {
-                let sysroot = args.sysroot.as_deref();
                 let paths =
                     subject::search_paths(&record, registry.as_ref(), sysroot, &chosen.store)?;
                 let paths = SearchPaths { servers: args.debuginfod.servers(chosen), ..paths };

@@ -1,8 +1,8 @@
 //! What the tools of the engines print: the running containers in it.
 
 use crate::annotation;
-use crate::hook::enable::RunningContainer;
-use crate::identity::Identity;
+use crate::container_identity::ContainerIdentity;
+use crate::hook::running_container::RunningContainer;
 use crate::record::Names;
 use crate::sys::proc::{self, Proc};
 use serde_json::Value;
@@ -98,7 +98,7 @@ fn of_bundle(id: &str, bundle: &Path) -> Option<Option<Names>> {
     let all = serde_json::from_slice::<Only>(&text).ok()?.annotations.unwrap_or_default();
     Some(match annotation::is_sandbox(&all) {
         true => None,
-        false => Some(Identity::at(id, &all, &text, bundle).names),
+        false => Some(ContainerIdentity::at(id, &all, &text, bundle).names),
     })
 }
 

@@ -3,7 +3,7 @@
 
 mod answers;
 
-use crate::hook::enable::RunningContainer;
+use crate::hook::running_container::RunningContainer;
 use crate::registry::check_id;
 use crate::report::one_line;
 use crate::sys::run_commands::{self, ToolOutput};

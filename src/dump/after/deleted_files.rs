@@ -2,8 +2,8 @@
 //! while it ran, as every upgrade does, or made in memory (memfd_create(2)). They are pinned while
 //! the core is written, since nothing leads to them once the process has gone.
 //!
-//! Pinned is not opened: `O_PATH` asks no file system and needs no right to the file. Who reads it
-//! opens it again, with the crasher's rights.
+//! They are pinned by `O_PATH`, which neither contacts the file system nor needs a right to the
+//! file. A reader opens such a descriptor anew, with the crasher's rights.
 
 use crate::sys::proc::Proc;
 use crate::sys::{AsFd, BorrowedFd, OwnedFd};

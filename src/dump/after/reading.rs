@@ -14,7 +14,7 @@ use crate::dump::writer::place::split;
 use crate::elf::{self, Source};
 use crate::sys::file::FileId;
 use crate::sys::mapped_file::Map;
-use crate::sys::resolve::{self, Below};
+use crate::sys::resolve::{self, Below, Want};
 use crate::sys::sandbox::{self, SandboxBounds};
 use crate::sys::{BorrowedFd, OwnedFd, file, limit, proc};
 use anyhow::{Result, ensure};
@@ -203,7 +203,7 @@ fn open_core(core_file: &CoreFile, core: FileId, own: &OwnedFd) -> Result<File> 
         Rights::ContainerRoot => resolve::open_dir_of_root(dir)?,
         Rights::Crasher | Rights::HostRoot => resolve::open_dir_as_process(dir)?,
     };
-    let found = resolve::resolve(dir, proc::os(name), Below::NoLinks, false)?;
+    let found = resolve::resolve(dir, proc::os(name), Below::NoLinks, Want::Any)?;
     ensure!(file::stat(&found)?.id == core, "another file has the core's name");
     Ok(resolve::open_pinned_file(own, found)?)
 }

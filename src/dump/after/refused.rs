@@ -72,7 +72,7 @@ pub(super) fn tell(
     Ok(own)
 }
 
-/// The record is there; that it is not in the list is no reason to say that it is not.
+/// Adds the record to its account's list. A failure is only a warning: the record itself is there.
 fn note(dir: &OwnedFd, most: u64, records: &Records, record: &Record) {
     if let Err(e) = record_list::add(dir, most, records, record) {
         let account = record.account.as_deref().unwrap_or_default();

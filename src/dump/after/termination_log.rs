@@ -100,7 +100,7 @@ fn is_oldest(pid: i32, children: &[u8]) -> bool {
 /// uploaded to. `locks`: what a child that hangs keeps.
 ///
 /// # Errors
-/// There is no child. What keeps it from writing is nobody's business.
+/// The child could not be started. Why it could not write is not reported.
 pub(crate) fn write(
     facts: &Facts,
     core_file: &CoreFile,
@@ -156,13 +156,13 @@ fn append(text: &str, after: &str, path: &str, own: &OwnedFd) -> Result<()> {
     let log = resolve::open_to_write_in(own, &directory, proc::os(name))?;
     let size = file::stat(&log)?.size;
     if after.is_empty() {
-        ensure!(size == 0, "somebody has said something already");
+        ensure!(size == 0, "the log is not empty");
     } else {
         let mut there = vec![0; MOST];
         let read = resolve::open_pinned_file(own, &log)?;
         let n = read.read_at(&mut there, 0)?;
         let is_ours = there[..n].starts_with(after.as_bytes()) && !there[..n].contains(&b'\n');
-        ensure!(is_ours && n as u64 == size, "somebody has said something else");
+        ensure!(is_ours && n as u64 == size, "the log has another text than this program's");
     }
     ensure!(size as usize + text.len() <= MOST, "there is no room for it");
     Ok(log.write_all_at(text.as_bytes(), size)?)

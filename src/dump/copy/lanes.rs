@@ -4,7 +4,8 @@
 //! Three lanes give the same file: the memory of a small process in few reads (`small_core`), that
 //! of a large one by several threads (`parallel`), and the kernel's pipe (`pipe`), which always
 //! works. They are tried in this order; the head of the core comes through the pipe for all of
-//! them.
+//! them. A compressed core takes the last two only, with frames instead of holes (`zstd_frames`).
+//! A core that keeps less of the memory is another file, by a way of its own (`reduced`).
 
 use super::early_release::Release;
 use super::input::Input;

@@ -30,7 +30,7 @@ const PACKERS: usize = 16;
 const STACK: usize = 256 << 10;
 
 /// A read that takes longer is stuck: a page that only the crashed process itself could have filled
-/// (userfaultfd). The kernel does not fall for that.
+/// (userfaultfd). The kernel's own dump does not block there.
 const STUCK: Duration = Duration::from_secs(2);
 
 /// Whether the lane can give the file that the stream would give, and the mapped files if so.

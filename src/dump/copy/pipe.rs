@@ -119,7 +119,7 @@ fn copy_unit<I: AsFd, S: Sink>(
         let bytes = match input.take(left.min(READ)) {
             Ok(bytes) => bytes,
             Err(stop) => {
-                // Of a unit that does not come whole the file has what came.
+                // The file keeps the bytes of a unit that ends short.
                 output.reach = output.position;
                 return Err(stop);
             }

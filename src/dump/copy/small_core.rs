@@ -59,8 +59,8 @@ fn is_legacy(load: &Load) -> bool {
     load.address > i64::MAX as u64
 }
 
-/// Of the loads what has to be read, if these runs of pages are all that exist. The vDSO the kernel
-/// gives whoever reads it, whether its pages exist or not.
+/// Selects the parts of the loads to read, given the runs of pages that exist. The vDSO is always
+/// read: the kernel gives it even where its pages do not exist.
 fn choose(
     loads: &[Load],
     files: &[u64],

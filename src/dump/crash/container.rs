@@ -15,7 +15,7 @@ const DEPTH: usize = 64;
 pub(crate) enum Origin {
     Container {
         entry: Box<Entry>,
-        /// It came in by `exec`: its line of parents leaves the container without meeting its init.
+        /// It came in by `exec`: its ancestors lead out of the container without passing its init.
         by_exec: bool,
     },
     /// To no registered container: the handler that was there before has it.
@@ -44,9 +44,9 @@ pub(crate) fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Ori
     })
 }
 
-/// A user's registrations count for what is in a user namespace of his, over which he has all power
-/// anyway: he can say where its cores go, and nobody else's. (Root's own user namespaces are for
-/// root's registry alone.)
+/// A user's registrations count for processes in a user namespace that he owns, over which he has
+/// all capabilities anyway; they direct no other process's cores. (Root's own user namespaces are
+/// for root's registry alone.)
 fn of_user(facts: &Facts, user_ns: &OwnedFd) -> Option<Entry> {
     let uid = ns::owner(user_ns).filter(|uid| *uid != 0)?;
     look_up(facts, &Registry::of_user(uid)?)
@@ -114,7 +114,7 @@ fn has_own_limit(process: &Proc) -> bool {
 
 /// Whether a soft RLIMIT_CORE of 0 is the engine's: the crasher came in by `exec`, whose processes
 /// inherit nothing of what the hook set, and no process on the way from there to it has another
-/// soft limit. Else somebody in the container has set it to 0 on purpose: gpg does, for its
+/// soft limit. Else a program in the container has set it to 0 on purpose: gpg does, for its
 /// secrets.
 ///
 /// Walks up the parents. A process whose parent has ended is the init's child, so only what an
@@ -125,7 +125,7 @@ fn came_by_exec(facts: &Facts, entry: &Entry) -> bool {
         return false;
     }
     let mut parent = facts.status.parent;
-    // Whose parent that is; at first the crasher's.
+    // The process whose PPid `parent` is; `None`: the crasher.
     let mut below: Option<Proc> = None;
     for _ in 0..DEPTH {
         if parent == entry.init.pid {

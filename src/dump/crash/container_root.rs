@@ -36,7 +36,7 @@ impl ContainerRoot {
         let first = Proc::open(entry.init.pid)
             .ok()
             .filter(|first| first.is_alive_since(entry.init.start_time).unwrap_or(false));
-        let is_containers = |mounts: &OwnedFd| {
+        let is_registered_mount_ns = |mounts: &OwnedFd| {
             let known = (entry.init.mount_ns_id, ns::mount_ns_id(mounts));
             ns::inode(mounts).is_ok_and(|inode| inode == entry.init.mount_ns)
                 && match known {
@@ -44,22 +44,27 @@ impl ContainerRoot {
                     _ => first.is_some(),
                 }
         };
-        let firsts = || first.as_ref().and_then(|first| first.namespace("mnt").ok());
-        let Some(mounts) =
-            [mounts.try_clone().ok(), firsts()].into_iter().flatten().find(is_containers)
+        let init_mount_ns = first.as_ref().and_then(|first| first.namespace("mnt").ok());
+        let Some(mounts) = [mounts.try_clone().ok(), init_mount_ns]
+            .into_iter()
+            .flatten()
+            .find(is_registered_mount_ns)
         else {
             bail!("the process has other mounts than its container, whose first process has gone");
         };
         let owner = ns::user_ns_of(&mounts).context("the container's user namespace")?;
         let (owner_id, own) = (ns::inode(&owner)?, ns::own("user")?);
-        let crashers = user_ns.map_or(Ok(own), ns::inode)?;
-        let theirs = match &first {
+        let crasher_user_ns = user_ns.map_or(Ok(own), ns::inode)?;
+        let init_user_ns = match &first {
             Some(first) => ns::inode(first.namespace("user")?)?,
-            None => crashers,
+            None => crasher_user_ns,
         };
-        ensure!(owner_id == theirs, "its container's mounts are not its user namespace's");
+        ensure!(
+            owner_id == init_user_ns,
+            "the mount namespace is owned by another user namespace than the container's"
+        );
         let most = first.map_or(Ok(u64::MAX), |f| f.status().map(|s| s.credentials.permitted))?;
-        let has = if crashers == owner_id { credentials.effective } else { 0 };
+        let has = if crasher_user_ns == owner_id { credentials.effective } else { 0 };
         Ok(ContainerRoot {
             mounts,
             user_ns: (owner_id != own).then_some(owner),

@@ -3,16 +3,17 @@
 use crate::bytes::Limit;
 use crate::cause::Cause;
 use crate::config::KeptMemory;
-use crate::dump::copy::pages::page_size;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
-use crate::existing::{Existing, numbered};
 use crate::limits::{DiskShare, Free, Limits};
+use crate::name_conflict::{Existing, numbered};
 use crate::pattern::{COMPRESSED, Template};
 use crate::registry::Entry;
+use crate::sys::kernel::page_size;
 use std::time::Duration;
 
+/// What becomes of a crash.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Write the core for this container.
@@ -86,6 +87,8 @@ impl CoreFile {
     }
 }
 
+/// Decides what becomes of a crash, by the order in which the kernel's file mode decides: rights,
+/// limit, path.
 pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
     let Origin::Container { entry, by_exec } = origin else { return Decision::Forward };
     let refused = entry.refused.clone().map(Cause::Refused).map_or(Ok(()), Err);

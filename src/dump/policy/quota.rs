@@ -3,10 +3,9 @@
 
 use crate::bytes::Bytes;
 use crate::cause::{Cause, Word};
-use crate::dump::copy::pages::page_size;
 use crate::limits::{Free, Keep, Limits, Rate};
 use crate::sys::file::FileIdentity;
-use crate::sys::kernel;
+use crate::sys::kernel::{self, page_size};
 use serde::{Deserialize, Serialize};
 
 /// Most cores that are remembered of a container; the oldest are forgotten first.
@@ -59,13 +58,12 @@ pub(crate) struct Running {
     pub bytes: u64,
 }
 
-/// What must go so that one more core can come, by place in the list that was given, and how many
-/// bytes the new one may have.
+/// Which cores must be removed for one more, and how many bytes the new one may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Room {
-    /// The oldest first.
+    /// Indices into the list `there` of [`room`], the oldest core first.
     pub remove: Vec<usize>,
-    /// `None` is without a limit.
+    /// `None`: no limit.
     pub bytes: Option<u64>,
 }
 
@@ -128,8 +126,7 @@ pub(crate) fn room(
         Keep::Oldest => 0..0,
     };
     let mut room = Room::default();
-    // What is forgotten would not count: where cores or bytes are counted there are no more than
-    // can be remembered.
+    // Cores beyond MOST are not remembered and would not be counted, so MOST caps the limit here.
     let counted = Limits::set(limits.cores).or(limits.most_bytes().map(|_| u64::MAX));
     if let Some(most) = counted.map(|most| most.min(MOST as u64)) {
         while (there.len() - room.remove.len() + others.len()) as u64 >= most {
@@ -137,7 +134,7 @@ pub(crate) fn room(
                 return Err(Cause::limit(
                     Word::Cores,
                     most,
-                    "so many are kept, and none of them may go",
+                    "the limit is reached, and `keep` allows no removal",
                 ));
             };
             room.remove.push(next);
@@ -162,7 +159,9 @@ pub(crate) fn room(
             return Err(Cause::limit(
                 Word::Bytes,
                 Bytes(most),
-                format_args!("{used} bytes are kept or on their way, and none of them may go"),
+                format_args!(
+                    "{used} bytes are kept or being written, and `keep` allows no removal"
+                ),
             ));
         }
         room.bytes = Some(left);
@@ -185,8 +184,8 @@ pub(crate) fn space(min_free: Free, total: u64, available: u64) -> Result<Option
     }
 }
 
-/// Whether a file system that can have so many files in all, and so many more, has one for a core.
-/// Of them a share stays: that of `min_free`, else a hundredth.
+/// Whether a file system with `total` inodes, of which `available` are free, has one for a core.
+/// The percentage of `min_free` stays free, 1 % where it has none.
 pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Cause> {
     let percent = match (min_free.percent, min_free.bytes) {
         (Some(percent), _) => percent,
@@ -204,8 +203,8 @@ pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Ca
     ))
 }
 
-/// Whether the host has room for a dump that waits: it keeps a process of ours alive. Without
-/// `min_memory`, or where the host's memory cannot be read, it has.
+/// Whether the host has memory for a dump that waits, which takes a helper process. It has where
+/// no `min_memory` is set, or where the host's memory cannot be read.
 ///
 /// # Errors
 /// Too little memory is available.
@@ -216,8 +215,8 @@ pub(crate) fn room_to_wait(min_memory: Option<Free>) -> Result<(), Cause> {
     }
 }
 
-/// Whether the host, with so many bytes of memory of which so many are available, has room for a
-/// dump that waits.
+/// Whether a host with `total` bytes of memory, of which `available` are, has room for a dump that
+/// waits.
 fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Cause> {
     match min_memory.of(total) {
         must if available < must => Err(Cause::limit(
@@ -225,7 +224,7 @@ fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Cause> {
             min_memory,
             format_args!(
                 "{available} bytes of the host's memory are available, too few for a \
-                 dump that waits for its turn"
+                 dump that waits for a slot"
             ),
         )),
         _ => Ok(()),

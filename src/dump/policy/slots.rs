@@ -10,10 +10,10 @@
 //!                                       in .forwarded, of everybody else
 //! ```
 //!
-//! A container's first few slots are its own. Beyond them a slot takes one of the host's as well: a
-//! hundred containers that crash at once do not have a hundred times as many dumps as one may have.
-//! No container waits for another one: where the host's slots are taken, it waits for one of its
-//! own. A crash of everybody else, who has no slots of his own, waits for one of the shared ones.
+//! A container's slots 0 to 3 are private. A higher one also takes one of the slots that all
+//! containers share, which bounds the dumps of all of them together. If all shared slots are taken,
+//! a container waits for one of its private slots, so no container waits for another one. Crashes
+//! outside of registered containers have no private slots, and wait for a shared one.
 
 use super::quota::{self, share};
 use super::slot::{Slot, open};
@@ -234,13 +234,13 @@ impl Semaphore<'_> {
     /// `full`: the host's slots were all taken.
     fn refusal(&self, full: bool) -> Cause {
         let waited = self.request.limits.wait.unwrap_or(0);
-        let none = format_args!("and none was done in {waited} seconds");
+        let none = format_args!("waited {waited} seconds for one");
         match self.request.limits.host_concurrent.filter(|_| full && self.slots > OWN) {
             Some(most) => Cause::limit(
                 Word::HostConcurrent,
                 most,
                 format_args!(
-                    "so many are being written beyond the first {OWN} of each container, {none}"
+                    "all slots beyond the first {OWN} of each container are in use; {none}"
                 ),
             ),
             None => {
@@ -249,7 +249,7 @@ impl Semaphore<'_> {
                 } else {
                     Word::Concurrent
                 };
-                Cause::limit(key, self.slots, format_args!("so many are being written, {none}"))
+                Cause::limit(key, self.slots, format_args!("all slots are in use; {none}"))
             }
         }
     }

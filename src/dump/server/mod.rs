@@ -1,8 +1,8 @@
-//! The server of the kernel's coredump socket. For each crash it forks a process, which goes the
-//! way of the pipe helper from [`Crash`] on, and is as far from every other one.
+//! The server of the kernel's coredump socket. For each crash it forks a process, which does what
+//! the pipe helper does from [`Crash`] on, and is as isolated from the others.
 //!
-//! The server itself reads nothing of who connects but what the kernel says: whether it has crashed
-//! and which group it counts with. It never waits for anybody.
+//! Of a connection the server itself uses only what the kernel says: whether that process has
+//! crashed, and its cgroup. It never blocks on one connection.
 
 mod queue;
 
@@ -181,7 +181,7 @@ fn become_helper(connection: OwnedFd, peer: Peer) -> Result<()> {
     }
 }
 
-/// Whether somebody serves the socket at `path`: it ends our connection, since we have not crashed.
+/// Whether a server answers at `path`: it ends our connection, since this process has not crashed.
 #[must_use]
 pub fn is_served(path: &std::path::Path, time: Duration) -> bool {
     socket::is_answered(path, time)

@@ -36,7 +36,7 @@ struct Waiting<T> {
 }
 
 impl<T> Queue<T> {
-    /// Nobody.
+    /// An empty queue.
     pub(super) fn new() -> Self {
         Queue { waiting: VecDeque::new(), served: HashMap::new(), counts: HashMap::new() }
     }

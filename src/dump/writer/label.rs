@@ -15,7 +15,7 @@ pub(crate) struct Labeller<'a> {
     policy: Result<Policy>,
 }
 
-/// The next file that is made has its label.
+/// The label is set: the next file that this process creates gets it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ready {
     /// The crasher may not remove what has the name.
@@ -65,8 +65,8 @@ impl<'a> Labeller<'a> {
     }
 }
 
-/// What becomes of a denial (`Ok`) or a failure. A denial that is not enforced is none, and the
-/// kernel's own log is full of them.
+/// The result of a denial (`Ok`) or a failure. In permissive mode denials are ignored, since the
+/// kernel logs each of them.
 fn decide(what: Result<String, String>, enforced: bool) -> Result<Ready, String> {
     match (what, enforced) {
         (Ok(denied), true) => Err(format!("Permission denied by SELinux ({denied})")),

@@ -112,7 +112,7 @@ pub(crate) fn write(
         Attempt::Over(written, waiting) => Ok((*written, waiting)),
         // Only a writer with an early release asks for it.
         Attempt::Retry(writer) => {
-            let cause = Cause::Failed("the writer asked a second time to begin again".into());
+            let cause = Cause::Failed("the writer asked for a second retry".into());
             Ok((Written::nothing(cause), Some(writer)))
         }
     }

@@ -3,10 +3,10 @@
 use crate::cause::Cause;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::quota;
-use crate::existing::{Existing, LAST};
+use crate::name_conflict::{Existing, LAST};
 use crate::store::DUMP_DIR_MODE;
 use crate::sys::filesystem::{self, FsType};
-use crate::sys::resolve::{self, Below};
+use crate::sys::resolve::{self, Below, Want};
 use crate::sys::{Errno, OwnedFd, file, proc};
 
 /// Permissions of a core, before the umask.
@@ -56,8 +56,7 @@ impl<'a> Place<'a> {
         };
         let dir = opened?.map_err(|e| match e {
             Errno::PERM if is_roots => Cause::RootsCore(format!(
-                "somebody else than root, or who serves a FUSE file system, could lead {shown:?} \
-                 elsewhere"
+                "another user than root, or a FUSE server, could redirect {shown:?}"
             )),
             e => Cause::Directory { path: shown.clone(), errno: e.raw_os_error() },
         })?;
@@ -113,7 +112,7 @@ fn make(base: OwnedFd, below: &[u8], umask: u32) -> Result<OwnedFd, Errno> {
     }
     for part in parts() {
         let name = proc::os(part);
-        let open = || resolve::resolve(&dir, name, Below::NoLinks, true);
+        let open = || resolve::resolve(&dir, name, Below::NoLinks, Want::Directory);
         dir = match open() {
             Err(Errno::NOENT) => {
                 file::set_umask(0);

@@ -1,9 +1,9 @@
 //! The cores that a container has already, and removing some of them for a new one.
 //!
 //! Those on volumes and in layers are looked for by the writer, as the crashed process sees them,
-//! and removed with its rights: what it may not remove stays. Those in the host's store are the
-//! host's to look for and to remove: what the container sees there is its own affair, and it sees
-//! it read-only.
+//! and removed with its rights: what it may not remove stays. Those in the host's store are looked
+//! for and removed by the host; the container's view of the store, which is read-only, is not
+//! trusted.
 
 use super::place::split;
 use crate::dump::policy::plan::Rights;
@@ -23,7 +23,7 @@ pub(crate) struct CrasherView<'a> {
     /// It has the mounts of the container's first process. With others it does not see what is
     /// there.
     pub at_home: bool,
-    /// With whose rights it is looked for. Root's removes nobody's core.
+    /// Whose rights are used. With the container root's no core is removed.
     pub rights: Rights,
 }
 

@@ -6,8 +6,8 @@ use super::messages::{
 };
 use crate::annotation::{self, Annotations};
 use crate::config::Config;
+use crate::container_identity::ContainerIdentity;
 use crate::engine::spec;
-use crate::identity::Identity;
 
 const CORE: &str = "RLIMIT_CORE";
 
@@ -26,7 +26,7 @@ pub(super) fn adjust(
     let mut all = pod.annotations.clone();
     all.extend(names.clone());
     all.extend(container.annotations.clone());
-    let asks = spec::asks(&all, &Identity::of("", &all), config)?;
+    let asks = spec::asks(&all, &ContainerIdentity::of("", &all), config)?;
     let selected = |key: &String| annotation::is_own(key) || config.select.contains_key(key);
     let annotations = pod
         .annotations

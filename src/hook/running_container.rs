@@ -2,21 +2,22 @@
 //! changes in `/run/oci-coredump/enabled/<id>`, by which `disable` reverts them.
 
 use super::apply;
-use super::bundle::Bundle;
+use super::bounded_child;
 use super::change::{Changes, OnHost};
-use super::inside;
-use super::plan::{self, Step};
+use super::config_json::Bundle;
+use super::context::{HookContext, Targets};
+use super::plan::{self, ContainerStep};
 use super::processes;
 use super::request::Request;
 use super::rootfs::Rootfs;
-use super::site::{Reach, Site};
 use super::subpath;
 use crate::annotation::{self, Annotations};
 use crate::config::Config;
 use crate::record::{Location, Names};
-use crate::registry::{Entry, Init, Registry};
+use crate::registry::{Entry, InitProcess, Registry};
 use crate::store::Store;
 use crate::sys::proc::{MountPoint, Proc, mount_points};
+use crate::sys::resolve::Want;
 use crate::sys::user::Who;
 use crate::sys::{OwnedFd, file};
 use crate::sysctl;
@@ -55,7 +56,7 @@ pub(crate) fn enable(
     let directory = wishes.pattern.directory();
     let find = || Rootfs::running(&Proc::open(pid)?, pid);
     // Its file system may have a server that does not answer.
-    let bundle = inside::run(|| bundle(&process, &find()?, directory.as_deref()))?;
+    let bundle = bounded_child::run(|| bundle(&process, &find()?, directory.as_deref()))?;
     let request =
         Request { wishes, names: target.names.clone(), engine: None, is_removed: false, bundle };
     let plan = plan::plan(&request, config);
@@ -68,15 +69,14 @@ pub(crate) fn enable(
         };
         bail!("it has the core pattern {:?} already, {since}", entry.pattern_text());
     }
-    let site = site(&registry, config, id, processes::identity(pid, &process)?, process);
-    let applied = apply::apply(&site, &request, &plan, find)?;
+    let hook = context_of(&registry, config, id, processes::init_process(pid, &process)?, process);
+    let applied = apply::apply(&hook, &request, &plan, find)?;
     if let Err(e) = keep(&registry, id, &applied.changes) {
-        applied.changes.revert(&site, find).log(&site);
+        applied.changes.revert(&hook, find).log(&hook);
         return Err(e);
     }
-    let mut notes = plan.notes;
-    notes.extend(applied.notes);
-    notes.extend(differences(&plan.steps, &applied.entry, &request));
+    let mut notes = [plan.warnings, applied.warnings].concat();
+    notes.extend(differences(&plan.in_container, &applied.entry, &request));
     Ok(notes)
 }
 
@@ -97,8 +97,8 @@ pub(crate) fn disable(id: &str, config: &Config) -> Result<()> {
     let store = Store::open(config)?;
     if entry.init_lives() {
         let pid = entry.init.pid;
-        let site = site(&registry, config, id, entry.init, Proc::open(pid)?);
-        revert(changes, &site, || Rootfs::running(&Proc::open(pid)?, pid))?;
+        let hook = context_of(&registry, config, id, entry.init, Proc::open(pid)?);
+        revert(changes, &hook, || Rootfs::running(&Proc::open(pid)?, pid))?;
     } else {
         let _lock = registry.lock()?;
         registry.remove(id)?;
@@ -111,39 +111,43 @@ pub(crate) fn disable(id: &str, config: &Config) -> Result<()> {
 
 /// Reverts the changes of a running container, its registration last. What is left is written to
 /// its file.
-fn revert(changes: Changes, site: &Site<'_>, find: impl FnOnce() -> Result<Rootfs>) -> Result<()> {
+fn revert(
+    changes: Changes,
+    hook: &HookContext<'_>,
+    find: impl FnOnce() -> Result<Rootfs>,
+) -> Result<()> {
     let Changes { in_container, on_host } = changes;
     let (registration, on_host) =
         on_host.into_iter().partition(|c| matches!(c, OnHost::Registration { .. }));
     let registration = Changes { on_host: registration, ..Changes::default() };
-    let mut left = Changes { in_container, on_host }.revert(site, find);
+    let mut left = Changes { in_container, on_host }.revert(hook, find);
     if left.why.is_empty() {
-        left = registration.revert(site, || bail!("nothing of it is in the container"));
+        left = registration.revert(hook, || bail!("nothing of it is in the container"));
     } else {
         left.changes.on_host.extend(registration.on_host);
     }
     if left.why.is_empty() {
         return Ok(());
     }
-    write(directory(site.registry)?, site.id, &left.changes)?;
+    write(directory(hook.registry)?, hook.id, &left.changes)?;
     bail!(
         "container {} is disabled in part, what is left is kept in {}/enabled/{}; remove the \
          cause and disable it again: {}",
-        site.id,
+        hook.id,
         crate::config::RUN_DIR,
-        site.id,
+        hook.id,
         left.why.join("; ")
     )
 }
 
-fn site<'a>(
+fn context_of<'a>(
     registry: &'a Registry,
     config: &'a Config,
     id: &'a str,
-    init: Init,
+    init: InitProcess,
     process: Proc,
-) -> Site<'a> {
-    Site { registry, config, who: Who::Root, id, process, init, reach: Reach::Every }
+) -> HookContext<'a> {
+    HookContext { registry, config, who: Who::Root, id, process, init, targets: Targets::All }
 }
 
 /// The registered container that a user means by an ID, the beginning of one, or a name.
@@ -203,7 +207,7 @@ fn changes_of(registry: &Registry, entry: &Entry) -> Result<Option<Changes>> {
              container"
         )
     })?;
-    let Init { pid, start_time, .. } = entry.init;
+    let InitProcess { pid, start_time, .. } = entry.init;
     let own = OnHost::Registration { pid, start_time };
     Ok(Some(changes).filter(|changes: &Changes| changes.on_host.contains(&own)))
 }
@@ -219,7 +223,7 @@ fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bu
     let nearest = inside.iter().filter(|m| covers(m)).max_by_key(|m| m.target.components().count());
     Ok(Bundle::of_running(&inside, |m| {
         let wanted = nearest.filter(|n| *n == m)?;
-        let theirs = rootfs.look(&wanted.target, true).ok()??.1.id;
+        let theirs = rootfs.look(&wanted.target, Want::Directory).ok()??.1.id;
         let same = |path: &PathBuf| {
             file::open_dir(path).and_then(file::stat).is_ok_and(|s| s.id == theirs)
         };
@@ -228,9 +232,9 @@ fn bundle(process: &Proc, rootfs: &Rootfs, directory: Option<&str>) -> Result<Bu
 }
 
 /// The differences from a container that was started with the hook, one line each.
-fn differences(steps: &[Step], entry: &Entry, request: &Request) -> Vec<String> {
+fn differences(steps: &[ContainerStep], entry: &Entry, request: &Request) -> Vec<String> {
     let mut all = Vec::new();
-    if !steps.contains(&Step::View) {
+    if !steps.contains(&ContainerStep::View) {
         all.push(
             "it may write the host's sysctls, so it goes on reading the host's core_pattern"
                 .to_owned(),

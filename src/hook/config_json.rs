@@ -5,7 +5,7 @@ use crate::first_process::is_init;
 use crate::pattern::Template;
 use crate::sys::file;
 use crate::sys::proc::MountPoint;
-use crate::sys::resolve::{Below, resolve};
+use crate::sys::resolve::{Below, Want, resolve};
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Mount, Root};
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ pub(super) struct Volume {
     pub is_own: bool,
 }
 
-/// What of a container's life decides about its volumes.
+/// The facts that decide whether a volume outlives the container.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life<'a> {
     /// The container's ID, by which engines name what is its own.
@@ -164,7 +164,8 @@ impl Bundle {
         let path = pattern.to_string();
         let found = || {
             let root = file::open_dir(&self.rootfs(bundle)).ok()?;
-            resolve(root, path.trim_start_matches('/').as_ref(), Below::InRoot, true).ok()
+            resolve(root, path.trim_start_matches('/').as_ref(), Below::InRoot, Want::Directory)
+                .ok()
         };
         !pattern.is_relative() && !path.contains('%') && found().is_some()
     }

@@ -4,7 +4,7 @@
 use crate::sys::file;
 use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::Proc;
-use crate::sys::resolve::{self, Below};
+use crate::sys::resolve::{self, Below, Want};
 use crate::sys::{filesystem, mount, ns};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -243,16 +243,16 @@ fn mount_into(pid: i32, directory: &Path, observation: &Observation) -> Result<(
         file::open_read(&parent, "view".as_ref()).context("open the view")?,
         true,
     )?;
-    ns::inside_mount_ns(Proc::open(pid)?.namespace("mnt")?, || {
+    ns::in_mount_ns(Proc::open(pid)?.namespace("mnt")?, || {
         let root = file::open_dir(&rootfs)?;
         let (parent, name) = VOLUME.split_once('/').unwrap_or((VOLUME, ""));
-        let parent = resolve::resolve(&root, parent.as_ref(), Below::NoLinks, true)
+        let parent = resolve::resolve(&root, parent.as_ref(), Below::NoLinks, Want::Directory)
             .context("openat2 of the directory in the container")?;
         file::mkdirat(&parent, name.as_ref(), 0o755).context("mkdirat in the container")?;
-        let target = resolve::resolve(&parent, name.as_ref(), Below::NoLinks, true)
+        let target = resolve::resolve(&parent, name.as_ref(), Below::NoLinks, Want::Directory)
             .context("openat2 of the new directory")?;
         mount::attach(&tree, &target)?;
-        let sysctl = resolve::resolve(&root, VIEW.as_ref(), Below::NoLinks, false)
+        let sysctl = resolve::resolve(&root, VIEW.as_ref(), Below::NoLinks, Want::Any)
             .context("openat2 of the container's sysctl")?;
         ensure!(
             filesystem::fs_type(&sysctl)? == filesystem::FsType::Proc,

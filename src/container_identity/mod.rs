@@ -1,8 +1,8 @@
 //! Who a container is, as its engine tells it: by the annotations of config.json, by the engine's
 //! own files beside the bundle, and for podman by the command line of conmon(8).
 //!
-//! In: annotations, config.json, the bundle's path. Out: an [`Identity`]. Never asks an engine: a
-//! hook that does waits for the engine, which waits for the hook.
+//! In: annotations, config.json, the bundle's path. Out: a [`ContainerIdentity`]. Never asks an
+//! engine: a hook that does waits for the engine, which waits for the hook.
 
 mod conmon;
 mod files;
@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The container's names, and what else only its engine knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct ContainerIdentity {
     /// The names. The container's is that within its pod, if it is in one.
     pub names: Names,
     /// `containerd`, `cri-o`, `docker` or `podman`.
@@ -33,7 +33,7 @@ pub(crate) fn id_of(bundle: &Path) -> Option<&str> {
 /// The words of `[select]` that stand for what every engine calls otherwise.
 const WORDS: [&str; 5] = ["namespace", "pod", "container", "image", "engine"];
 
-impl Identity {
+impl ContainerIdentity {
     /// What the annotations tell.
     pub(crate) fn of(id: &str, all: &Annotations) -> Self {
         let get = |key: &str| all.get(key).cloned();
@@ -71,13 +71,13 @@ impl Identity {
         let is_removed = all
             .get("io.podman.annotations.autoremove")
             .is_some_and(|v| v.eq_ignore_ascii_case("true"));
-        Identity { names, engine, is_removed }
+        ContainerIdentity { names, engine, is_removed }
     }
 
     /// The same, and what the engine's own files tell. `config`: the text of config.json in
     /// `bundle`.
     pub(crate) fn at(id: &str, all: &Annotations, config: &[u8], bundle: &Path) -> Self {
-        let mut found = Identity::of(id, all);
+        let mut found = ContainerIdentity::of(id, all);
         match found.engine {
             Some("podman") => {
                 let kept = files::podman(id, bundle).unwrap_or_default();
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn names_of_both_dialects() {
-        let n = Identity::of(
+        let n = ContainerIdentity::of(
             "c1",
             &of(&[
                 ("io.kubernetes.cri.container-name", "app"),
@@ -196,7 +196,7 @@ mod tests {
             ("io.kubernetes.cri-o.SandboxName", "k8s_web-0_shop_uid_0"),
             ("io.kubernetes.cri-o.ImageName", "registry/app:1"),
         ]);
-        let found = Identity::of("c", &all);
+        let found = ContainerIdentity::of("c", &all);
         let names = &found.names;
         let all_names =
             [&names.pod_namespace, &names.pod_name, &names.container_name, &names.image];
@@ -211,7 +211,7 @@ mod tests {
                 ("io.kubernetes.container.name", "labelled"),
                 ("io.kubernetes.cri-o.SandboxName", "k8s_a_b"),
             ]);
-            let names = Identity::of("c", &all).names;
+            let names = ContainerIdentity::of("c", &all).names;
             assert_eq!(names.container_name.as_deref(), Some("labelled"), "{broken}");
             assert_eq!(names.pod_name, None);
         }
@@ -224,7 +224,7 @@ mod tests {
             ("image", "forged"),
             ("team", "a"),
         ]);
-        let can = Identity::of("c", &all).selectable(&all);
+        let can = ContainerIdentity::of("c", &all).selectable(&all);
         assert_eq!((can["namespace"].as_str(), can["engine"].as_str()), ("shop", "containerd"));
         assert_eq!((can.get("image"), can["team"].as_str()), (None, "a"));
     }

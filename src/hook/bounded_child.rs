@@ -81,7 +81,7 @@ fn listen<T: for<'d> Deserialize<'d>>(
             n => text.extend_from_slice(&buffer[..n]),
         }
     }
-    serde_json::from_slice(&text).context("who looked into the container has ended without a word")
+    serde_json::from_slice(&text).context("the hook's child ended without a valid answer")
 }
 
 #[cfg(test)]
