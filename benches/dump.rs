@@ -2,6 +2,9 @@
 //! in the same run. Prints ratios, and asserts no time. Root; nothing else may crash on the machine
 //! meanwhile. `cargo bench -p oci-coredump-integration --bench dump -- WORD...` runs the rows whose
 //! name has one of the words.
+//!
+//! On a machine that does other things: `OCI_COREDUMP_REAL_TIME=1 chrt -f 1` before it. Helpers are
+//! then started by a small program that gives them the same priority, which they pay for.
 
 mod scene;
 
@@ -74,6 +77,9 @@ fn main() {
     if wanted("peak memory") {
         bench.memory(&bench.containers[0]);
     }
+    if wanted("server's memory") {
+        bench.server_memory(&bench.containers[0]);
+    }
     if wanted("system calls") {
         bench.calls(&bench.containers[0]);
     }
@@ -84,18 +90,16 @@ fn main() {
 }
 
 /// What the rows of many crashes compare.
-const METHODS: [Method; 7] = [
+const METHODS: [Method; 8] = [
     Method::Kernel,
     Method::Nothing,
     Method::Floor,
     Method::Ours,
-    Method::Silent,
+    Method::OursBrief,
     Method::Socket,
+    Method::SocketBrief,
     Method::Systemd,
 ];
-
-const CONFIGURATION: &str = "allow_early_release = true\n";
-const SILENT: &str = "allow_early_release = true\nsummary = false\n";
 
 /// The goals of such a row: by the pipe, through the socket, and how often systemd-coredump's time.
 struct Goals {
@@ -106,15 +110,15 @@ struct Goals {
 
 /// `times`: of each of METHODS, in seconds.
 fn compare(name: &str, times: &[Vec<f64>; METHODS.len()], goals: &Goals) {
-    let [kernel, nothing, floor, ours, silent, socket, systemd] = times;
+    let [kernel, nothing, floor, ours, brief, socket, socket_brief, systemd] = times;
     let by = |times: &[f64], unit: &[f64]| {
         times.iter().zip(unit).map(|(t, k)| t / k).collect::<Vec<f64>>()
     };
     row(name, by(ours, kernel), Some(goals.pipe));
-    row("    with `summary = false`", by(silent, kernel), None);
-    row("    with the summary, by that", by(ours, silent), None);
+    row("    without a summary", by(brief, kernel), None);
     if !socket.is_empty() {
         row("    through the socket", by(socket, kernel), Some(goals.socket));
+        row("    through the socket, without a summary", by(socket_brief, kernel), None);
     }
     let (median, least, most) = spread(kernel.clone());
     println!(
@@ -134,7 +138,19 @@ fn compare(name: &str, times: &[Vec<f64>; METHODS.len()], goals: &Goals) {
             "    systemd-coredump, by ours",
             format!(">= {:.0}", goals.peer)
         );
+        if !socket.is_empty() {
+            let (median, least, most) = spread(by(systemd, socket));
+            println!(
+                "{:<44} {median:>7.1}  ({least:.1} .. {most:.1})  {:>9}",
+                "    systemd-coredump, by ours of the socket", ">= 20"
+            );
+        }
     }
+}
+
+/// How a row of the socket's is called.
+fn way(method: Method) -> &'static str {
+    if method == Method::Socket { ", socket" } else { "" }
 }
 
 fn place(container: &Container) -> &'static str {
@@ -160,7 +176,7 @@ impl Bench {
     fn new() -> Self {
         let host = Host::take();
         host.install();
-        host.configure(CONFIGURATION);
+        host.configure(scene::CONFIGURATION);
         let directories = ["/dev/shm", "/var/tmp"]
             .map(|d| tempfile::TempDir::with_prefix_in("bench", d).unwrap());
         let containers = [
@@ -170,20 +186,22 @@ impl Bench {
         // core_pattern is short.
         let nothing = directories[0].path().join("nothing");
         std::fs::copy(does_nothing(), &nothing).unwrap();
-        let patterns = Patterns {
+        let mut patterns = Patterns {
             ours: host.sysctl("kernel/core_pattern"),
             systemd: Systemd::start(),
-            nothing,
+            nothing: format!("|{}", nothing.display()),
         };
+        // All that this program starts has its priority; what the kernel starts has not.
+        if std::env::var_os("OCI_COREDUMP_REAL_TIME").is_some() {
+            let first = directories[0].path().join("rt");
+            let made =
+                support::crasher::compile("first", include_str!("first.c"), &["-O2", "-static"]);
+            std::fs::copy(made, &first).unwrap();
+            patterns.run_by(&first);
+        }
         // The configuration wants the pipe: only the rows lead the kernel to the socket.
         let server = server::is_possible().then(|| Server::start(&host));
         Bench { containers, victim: bare::victim(), patterns, server, host, directories }
-    }
-
-    /// Sets kernel and configuration up for a method.
-    fn choose(&self, method: Method, container: &Container) {
-        self.host.configure(if method == Method::Silent { SILENT } else { CONFIGURATION });
-        self.patterns.choose(&self.host, method, container.directory());
     }
 
     fn one(&self, container: &Container, method: Method, kind: &str, size: usize) -> Sample {
@@ -192,7 +210,7 @@ impl Bench {
         } else {
             0
         });
-        self.choose(method, container);
+        self.patterns.choose(&self.host, method, container.directory());
         sample(container.victim(&self.victim, kind, size), method)
     }
 
@@ -251,7 +269,7 @@ impl Bench {
     /// All crash at once; from the first death until the last one is known.
     fn storm(&self, name: &str, containers: &[&Container], count: usize) {
         let run = |method: Method| {
-            self.choose(method, containers[0]);
+            self.patterns.choose(&self.host, method, containers[0].directory());
             let each = containers.iter().cycle().take(count);
             let mut victims: Vec<_> =
                 each.map(|container| container.victim(&self.victim, "tiny", 0)).collect();
@@ -280,7 +298,7 @@ impl Bench {
     fn has(&self, method: Method) -> bool {
         match method {
             Method::Systemd => self.patterns.systemd.is_some(),
-            Method::Socket => self.server.is_some(),
+            Method::Socket | Method::SocketBrief => self.server.is_some(),
             _ => true,
         }
     }
@@ -294,11 +312,16 @@ impl Bench {
             self.directories[1].path(),
             &[("oci-coredump/release", "early")],
         );
-        for size in [64, 1024] {
+        for (size, method) in
+            [64, 1024].into_iter().flat_map(|size| [(size, Method::Ours), (size, Method::Socket)])
+        {
+            if !self.has(method) {
+                continue;
+            }
             let times: Vec<f64> = (0..ROUNDS)
                 .map(|_| {
                     warm(size << 20);
-                    self.choose(Method::Ours, container);
+                    self.patterns.choose(&self.host, method, container.directory());
                     let mut victim = container.victim(&self.victim, "random", size);
                     victim.crash();
                     let (start, end) = victim.end();
@@ -309,7 +332,7 @@ impl Bench {
             let (median, least, most) = spread(times);
             println!(
                 "{:<44} {median:>7.3}  ({least:.3} .. {most:.3})  {:>9}",
-                format!("{name}: held, {size} MiB, ms"),
+                format!("{name}{}: held, {size} MiB, ms", way(method)),
                 "<= 5.00"
             );
         }
@@ -331,14 +354,22 @@ impl Bench {
         for directory in &self.directories {
             let container =
                 Container::new("bench-small", directory.path(), &[("oci-coredump/keep", "stacks")]);
-            let (mut held, mut disk) = (vec![], vec![]);
+            let (mut held, mut socket, mut disk) = (vec![], vec![], vec![]);
             for _ in 0..ROUNDS {
                 let kernel = self.one(&container, Method::Kernel, "random", 1024);
+                let by_kernel = |s: &Sample| s.held.as_secs_f64() / kernel.held.as_secs_f64();
+                if self.has(Method::Socket) {
+                    let through = self.one(&container, Method::Socket, "random", 1024);
+                    socket.push(by_kernel(&through));
+                }
                 let ours = self.one(&container, Method::Ours, "random", 1024);
-                held.push(ours.held.as_secs_f64() / kernel.held.as_secs_f64());
+                held.push(by_kernel(&ours));
                 disk.push(ours.disk as f64 / kernel.disk as f64);
             }
             row(&format!("{name}, {}", place(&container)), held, Some(0.10));
+            if !socket.is_empty() {
+                row("    through the socket", socket, Some(0.10));
+            }
             row("    bytes on disk", disk, Some(0.01));
         }
     }
@@ -351,28 +382,33 @@ impl Bench {
                 &[("oci-coredump/compress", "zstd")],
             );
             let name = format!("{name}, {}", place(&container));
-            let (mut held, mut disk) = (vec![], vec![]);
+            let (mut held, mut socket, mut disk) = (vec![], vec![], vec![]);
             for _ in 0..ROUNDS {
                 let kernel = self.one(&container, Method::Kernel, "text", 1024);
-                warm(1 << 30);
-                self.choose(Method::Ours, container);
-                let mut victim = container.victim(&self.victim, "text", 1024);
-                victim.crash();
-                let (start, end) = victim.end();
-                let core = victim.core().with_file_name(format!(
-                    "{}.zst",
-                    victim.core().file_name().unwrap().to_str().unwrap()
-                ));
-                held.push((end - start) as f64 / 1e9 / kernel.held.as_secs_f64());
-                disk.push(
-                    std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&core).unwrap())
-                        as f64
-                        * 512.0
-                        / kernel.disk as f64,
-                );
-                std::fs::remove_file(core).unwrap();
+                let mut run = |method: Method| {
+                    warm(1 << 30);
+                    self.patterns.choose(&self.host, method, container.directory());
+                    let mut victim = container.victim(&self.victim, "text", 1024);
+                    victim.crash();
+                    let (start, end) = victim.end();
+                    let core = victim.core();
+                    let name = format!("{}.zst", core.file_name().unwrap().to_str().unwrap());
+                    let core = core.with_file_name(name);
+                    let blocks =
+                        std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&core).unwrap());
+                    disk.push(blocks as f64 * 512.0 / kernel.disk as f64);
+                    std::fs::remove_file(core).unwrap();
+                    (end - start) as f64 / 1e9 / kernel.held.as_secs_f64()
+                };
+                if self.has(Method::Socket) {
+                    socket.push(run(Method::Socket));
+                }
+                held.push(run(Method::Ours));
             }
             row(&format!("{name}: complete"), held, Some(1.0));
+            if !socket.is_empty() {
+                row("    through the socket", socket, Some(1.0));
+            }
             row("    bytes on disk", disk, None);
         }
     }
@@ -380,7 +416,7 @@ impl Bench {
     /// The most memory that the helper and its child have at any moment of a
     /// dump, looked at all the time.
     fn memory(&self, container: &Container) {
-        self.choose(Method::Ours, container);
+        self.patterns.choose(&self.host, Method::Ours, container.directory());
         let mut victim = container.victim(&self.victim, "random", 1024);
         victim.crash();
         let end = std::sync::atomic::AtomicBool::new(false);
@@ -406,10 +442,38 @@ impl Bench {
         );
     }
 
+    /// What the server has while it waits, and its processes together in a storm of one container.
+    fn server_memory(&self, container: &Container) {
+        let Some(server) = &self.server else { return };
+        let mib = |pid: i32, name: &str| {
+            let text = field(pid, name).unwrap_or_default();
+            text.trim_end_matches(" kB").parse::<f64>().map_or(0.0, |kib| kib / 1024.0)
+        };
+        self.patterns.choose(&self.host, Method::Socket, container.directory());
+        let line = |name: &str, mib: f64, what: &str, goal: &str| {
+            println!("{name:<44} {mib:>7.2}  {what:<17} {goal:>9}");
+        };
+        let serving = server.serving();
+        line("memory of the idle server, MiB", mib(serving, "VmRSS"), "(VmRSS)", "<= 8.00");
+        line("    its own", mib(serving, "RssAnon"), "(RssAnon)", "");
+        let mut peak = 0.0_f64;
+        for _ in 0..5 {
+            let mut victims: Vec<_> =
+                (0..200).map(|_| container.victim(&self.victim, "tiny", 0)).collect();
+            victims.iter_mut().for_each(Victim::crash);
+            for victim in &mut victims {
+                victim.end();
+                peak = peak.max(helpers().into_iter().map(own_memory).sum());
+                std::fs::remove_file(victim.core()).unwrap();
+            }
+        }
+        line("memory of a storm of 1,000, MiB", peak / 1024.0, "(Pss_Anon)", "<= 64.00");
+    }
+
     /// System calls are the same on every run, unlike times.
     fn calls(&self, container: &Container) {
         // The first crash also makes directories, and applies the rules of the vacuum.
-        self.choose(Method::Ours, container);
+        self.patterns.choose(&self.host, Method::Ours, container.directory());
         sample(container.victim(&self.victim, "tiny", 0), Method::Ours);
         // core_pattern is short, so are these.
         let (tracer, file) = (Path::new("/dev/shm/s"), Path::new("/dev/shm/t"));
@@ -479,6 +543,13 @@ fn helpers_memory() -> u64 {
         most = most.max(peak.unwrap_or(0));
     }
     most
+}
+
+/// KiB of a process's own memory: of what it shares with its parent, its part.
+fn own_memory(pid: i32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
 }
 
 /// How often a hook stands in a configuration: what one adds is less than the

@@ -17,10 +17,11 @@ pub enum Method {
     Kernel,
     /// The dispatcher.
     Ours,
-    /// The dispatcher, with `summary = false`.
-    Silent,
     /// The dispatcher, through the kernel's coredump socket.
     Socket,
+    /// Both, without a summary after the crash.
+    OursBrief,
+    SocketBrief,
     /// systemd-coredump as Debian configures it, with the smallest stand-in for its socket unit.
     Systemd,
     /// No core at all: what a death takes by itself.
@@ -29,6 +30,9 @@ pub enum Method {
     Floor,
 }
 
+/// The configuration of all rows.
+pub const CONFIGURATION: &str = "allow_early_release = true\n";
+
 /// What the kernel is told for each method.
 pub struct Patterns {
     /// As the hook has set it.
@@ -36,19 +40,39 @@ pub struct Patterns {
     /// Where systemd-coredump was found.
     pub systemd: Option<Systemd>,
     /// The program that does nothing.
-    pub nothing: PathBuf,
+    pub nothing: String,
 }
 
 impl Patterns {
+    /// Has this program start each helper.
+    pub fn run_by(&mut self, first: &Path) {
+        let systemd = self.systemd.iter_mut().map(|systemd| &mut systemd.pattern);
+        for pattern in [&mut self.ours, &mut self.nothing].into_iter().chain(systemd) {
+            *pattern = pattern.replacen('|', &format!("|{} ", first.display()), 1);
+        }
+    }
+
     /// Sets the kernel up for a method.
+    /// When the last crash's processes have ended: what nobody waits for would be paid by the next
+    /// method.
     pub fn choose(&self, host: &Host, method: Method, directory: &Path) {
+        host.settle();
+        match method {
+            Method::OursBrief | Method::SocketBrief => {
+                host.configure(&format!("{CONFIGURATION}summary = false\n"));
+            }
+            Method::Ours | Method::Socket => {
+                host.configure(CONFIGURATION);
+            }
+            _ => {}
+        }
         let pattern = match method {
             Method::Kernel => format!("{}/core.%p", directory.display()),
-            Method::Ours | Method::Silent => self.ours.clone(),
-            Method::Socket => support::server::PATTERN.to_owned(),
+            Method::Ours | Method::OursBrief => self.ours.clone(),
+            Method::Socket | Method::SocketBrief => support::server::PATTERN.to_owned(),
             Method::Systemd => self.systemd.as_ref().expect("systemd-coredump").pattern.clone(),
             Method::Nothing => "|/nowhere".to_owned(),
-            Method::Floor => format!("|{}", self.nothing.display()),
+            Method::Floor => self.nothing.clone(),
         };
         host.set("kernel/core_pattern", &pattern);
     }

@@ -41,7 +41,11 @@ pub struct Server {
 impl Server {
     /// Starts the installed program, and waits until it listens.
     pub fn start(_: &Host) -> Self {
-        let child = Command::new(BINARY).arg("serve").spawn().unwrap();
+        // As a service manager starts it. With RUST_BACKTRACE every error would be followed up to
+        // main(), also those that are looked at and forgotten.
+        let mut command = Command::new(BINARY);
+        command.arg("serve").env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
+        let child = command.spawn().unwrap();
         let server = Server { child };
         wait_for("the server's socket", DEADLINE, || UnixStream::connect(SOCKET).is_ok());
         server
