@@ -29,11 +29,11 @@
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! values   no effects
-//!   bytes, cause, first_process, pattern, record, limits, name_conflict, config, annotation
+//!  bytes, cause, first_process, pattern, record, limits, name_conflict, config, annotation
 //! shared   effects that several entry points need
-//!   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, container_identity
+//!  elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, container_identity
 //! entry    never each other, except cli, which may start any
-//!   hook, dump, engine, runtime_check, cli
+//!  hook, dump, engine, runtime_check, cli
 //! ```
 //!
 //! The rooms of `dump`: `server` (the kernel's coredump socket, where that is used instead of
