@@ -74,6 +74,9 @@ fn main() {
     if wanted("peak memory") {
         bench.memory(&bench.containers[0]);
     }
+    if wanted("server's memory") {
+        bench.server_memory(&bench.containers[0]);
+    }
     if wanted("system calls") {
         bench.calls(&bench.containers[0]);
     }
@@ -84,8 +87,16 @@ fn main() {
 }
 
 /// What the rows of many crashes compare.
-const METHODS: [Method; 6] =
-    [Method::Kernel, Method::Nothing, Method::Floor, Method::Ours, Method::Socket, Method::Systemd];
+const METHODS: [Method; 8] = [
+    Method::Kernel,
+    Method::Nothing,
+    Method::Floor,
+    Method::Ours,
+    Method::OursBrief,
+    Method::Socket,
+    Method::SocketBrief,
+    Method::Systemd,
+];
 
 /// The goals of such a row: by the pipe, through the socket, and how often systemd-coredump's time.
 struct Goals {
@@ -96,13 +107,15 @@ struct Goals {
 
 /// `times`: of each of METHODS, in seconds.
 fn compare(name: &str, times: &[Vec<f64>; METHODS.len()], goals: &Goals) {
-    let [kernel, nothing, floor, ours, socket, systemd] = times;
+    let [kernel, nothing, floor, ours, brief, socket, socket_brief, systemd] = times;
     let by = |times: &[f64], unit: &[f64]| {
         times.iter().zip(unit).map(|(t, k)| t / k).collect::<Vec<f64>>()
     };
     row(name, by(ours, kernel), Some(goals.pipe));
+    row("    without a summary", by(brief, kernel), None);
     if !socket.is_empty() {
         row("    through the socket", by(socket, kernel), Some(goals.socket));
+        row("    through the socket, without a summary", by(socket_brief, kernel), None);
     }
     let (median, least, most) = spread(kernel.clone());
     println!(
@@ -122,7 +135,19 @@ fn compare(name: &str, times: &[Vec<f64>; METHODS.len()], goals: &Goals) {
             "    systemd-coredump, by ours",
             format!(">= {:.0}", goals.peer)
         );
+        if !socket.is_empty() {
+            let (median, least, most) = spread(by(systemd, socket));
+            println!(
+                "{:<44} {median:>7.1}  ({least:.1} .. {most:.1})  {:>9}",
+                "    systemd-coredump, by ours of the socket", ">= 20"
+            );
+        }
     }
+}
+
+/// How a row of the socket's is called.
+fn way(method: Method) -> &'static str {
+    if method == Method::Socket { ", socket" } else { "" }
 }
 
 fn place(container: &Container) -> &'static str {
@@ -148,7 +173,7 @@ impl Bench {
     fn new() -> Self {
         let host = Host::take();
         host.install();
-        host.configure("allow_early_release = true\n");
+        host.configure(scene::CONFIGURATION);
         let directories = ["/dev/shm", "/var/tmp"]
             .map(|d| tempfile::TempDir::with_prefix_in("bench", d).unwrap());
         let containers = [
@@ -262,7 +287,7 @@ impl Bench {
     fn has(&self, method: Method) -> bool {
         match method {
             Method::Systemd => self.patterns.systemd.is_some(),
-            Method::Socket => self.server.is_some(),
+            Method::Socket | Method::SocketBrief => self.server.is_some(),
             _ => true,
         }
     }
@@ -276,11 +301,16 @@ impl Bench {
             self.directories[1].path(),
             &[("oci-coredump/release", "early")],
         );
-        for size in [64, 1024] {
+        for (size, method) in
+            [64, 1024].into_iter().flat_map(|size| [(size, Method::Ours), (size, Method::Socket)])
+        {
+            if !self.has(method) {
+                continue;
+            }
             let times: Vec<f64> = (0..ROUNDS)
                 .map(|_| {
                     warm(size << 20);
-                    self.patterns.choose(&self.host, Method::Ours, container.directory());
+                    self.patterns.choose(&self.host, method, container.directory());
                     let mut victim = container.victim(&self.victim, "random", size);
                     victim.crash();
                     let (start, end) = victim.end();
@@ -291,7 +321,7 @@ impl Bench {
             let (median, least, most) = spread(times);
             println!(
                 "{:<44} {median:>7.3}  ({least:.3} .. {most:.3})  {:>9}",
-                format!("{name}: held, {size} MiB, ms"),
+                format!("{name}{}: held, {size} MiB, ms", way(method)),
                 "<= 5.00"
             );
         }
@@ -313,14 +343,22 @@ impl Bench {
         for directory in &self.directories {
             let container =
                 Container::new("bench-small", directory.path(), &[("oci-coredump/keep", "stacks")]);
-            let (mut held, mut disk) = (vec![], vec![]);
+            let (mut held, mut socket, mut disk) = (vec![], vec![], vec![]);
             for _ in 0..ROUNDS {
                 let kernel = self.one(&container, Method::Kernel, "random", 1024);
+                let by_kernel = |s: &Sample| s.held.as_secs_f64() / kernel.held.as_secs_f64();
+                if self.has(Method::Socket) {
+                    let through = self.one(&container, Method::Socket, "random", 1024);
+                    socket.push(by_kernel(&through));
+                }
                 let ours = self.one(&container, Method::Ours, "random", 1024);
-                held.push(ours.held.as_secs_f64() / kernel.held.as_secs_f64());
+                held.push(by_kernel(&ours));
                 disk.push(ours.disk as f64 / kernel.disk as f64);
             }
             row(&format!("{name}, {}", place(&container)), held, Some(0.10));
+            if !socket.is_empty() {
+                row("    through the socket", socket, Some(0.10));
+            }
             row("    bytes on disk", disk, Some(0.01));
         }
     }
@@ -333,28 +371,33 @@ impl Bench {
                 &[("oci-coredump/compress", "zstd")],
             );
             let name = format!("{name}, {}", place(&container));
-            let (mut held, mut disk) = (vec![], vec![]);
+            let (mut held, mut socket, mut disk) = (vec![], vec![], vec![]);
             for _ in 0..ROUNDS {
                 let kernel = self.one(&container, Method::Kernel, "text", 1024);
-                warm(1 << 30);
-                self.patterns.choose(&self.host, Method::Ours, container.directory());
-                let mut victim = container.victim(&self.victim, "text", 1024);
-                victim.crash();
-                let (start, end) = victim.end();
-                let core = victim.core().with_file_name(format!(
-                    "{}.zst",
-                    victim.core().file_name().unwrap().to_str().unwrap()
-                ));
-                held.push((end - start) as f64 / 1e9 / kernel.held.as_secs_f64());
-                disk.push(
-                    std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&core).unwrap())
-                        as f64
-                        * 512.0
-                        / kernel.disk as f64,
-                );
-                std::fs::remove_file(core).unwrap();
+                let mut run = |method: Method| {
+                    warm(1 << 30);
+                    self.patterns.choose(&self.host, method, container.directory());
+                    let mut victim = container.victim(&self.victim, "text", 1024);
+                    victim.crash();
+                    let (start, end) = victim.end();
+                    let core = victim.core();
+                    let name = format!("{}.zst", core.file_name().unwrap().to_str().unwrap());
+                    let core = core.with_file_name(name);
+                    let blocks =
+                        std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&core).unwrap());
+                    disk.push(blocks as f64 * 512.0 / kernel.disk as f64);
+                    std::fs::remove_file(core).unwrap();
+                    (end - start) as f64 / 1e9 / kernel.held.as_secs_f64()
+                };
+                if self.has(Method::Socket) {
+                    socket.push(run(Method::Socket));
+                }
+                held.push(run(Method::Ours));
             }
             row(&format!("{name}: complete"), held, Some(1.0));
+            if !socket.is_empty() {
+                row("    through the socket", socket, Some(1.0));
+            }
             row("    bytes on disk", disk, None);
         }
     }
@@ -386,6 +429,34 @@ impl Bench {
             "(VmHWM)",
             "<= 6.00"
         );
+    }
+
+    /// What the server has while it waits, and its processes together in a storm of one container.
+    fn server_memory(&self, container: &Container) {
+        let Some(server) = &self.server else { return };
+        let mib = |pid: i32, name: &str| {
+            let text = field(pid, name).unwrap_or_default();
+            text.trim_end_matches(" kB").parse::<f64>().map_or(0.0, |kib| kib / 1024.0)
+        };
+        self.patterns.choose(&self.host, Method::Socket, container.directory());
+        let line = |name: &str, mib: f64, what: &str, goal: &str| {
+            println!("{name:<44} {mib:>7.2}  {what:<17} {goal:>9}");
+        };
+        let serving = server.serving();
+        line("memory of the idle server, MiB", mib(serving, "VmRSS"), "(VmRSS)", "<= 8.00");
+        line("    its own", mib(serving, "RssAnon"), "(RssAnon)", "");
+        let mut peak = 0.0_f64;
+        for _ in 0..5 {
+            let mut victims: Vec<_> =
+                (0..200).map(|_| container.victim(&self.victim, "tiny", 0)).collect();
+            victims.iter_mut().for_each(Victim::crash);
+            for victim in &mut victims {
+                victim.end();
+                peak = peak.max(helpers().into_iter().map(own_memory).sum());
+                std::fs::remove_file(victim.core()).unwrap();
+            }
+        }
+        line("memory of a storm of 1,000, MiB", peak / 1024.0, "(Pss_Anon)", "<= 64.00");
     }
 
     /// System calls are the same on every run, unlike times.
@@ -461,6 +532,13 @@ fn helpers_memory() -> u64 {
         most = most.max(peak.unwrap_or(0));
     }
     most
+}
+
+/// KiB of a process's own memory: of what it shares with its parent, its part.
+fn own_memory(pid: i32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
 }
 
 /// How often a hook stands in a configuration: what one adds is less than the

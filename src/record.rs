@@ -287,6 +287,10 @@ pub(crate) struct Record {
     /// A hash of the signal and the innermost functions: the same for the same crash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stack_hash: Option<String>,
+    /// The core was not read for the two fields above, since so many others of its account were:
+    /// `info` says where it crashed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub summary_left_out: bool,
     /// How many crashes this record stands for, if more than one: refused crashes of one kind are
     /// counted. `time` and all other fields are those of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

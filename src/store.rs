@@ -20,7 +20,7 @@ pub(crate) mod uploads;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use records::last;
-pub(crate) use records::{Begin, RecordFile, Records};
+pub(crate) use records::{RecordFile, Records};
 
 use crate::config::Config;
 use crate::sys::{Errno, file, resolve, user};

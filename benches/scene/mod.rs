@@ -19,6 +19,9 @@ pub enum Method {
     Ours,
     /// The dispatcher, through the kernel's coredump socket.
     Socket,
+    /// Both, without a summary after the crash.
+    OursBrief,
+    SocketBrief,
     /// systemd-coredump as Debian configures it, with the smallest stand-in for its socket unit.
     Systemd,
     /// No core at all: what a death takes by itself.
@@ -26,6 +29,9 @@ pub enum Method {
     /// A static C program as the helper, which does nothing: the least that any helper takes.
     Floor,
 }
+
+/// The configuration of all rows.
+pub const CONFIGURATION: &str = "allow_early_release = true\n";
 
 /// What the kernel is told for each method.
 pub struct Patterns {
@@ -39,11 +45,23 @@ pub struct Patterns {
 
 impl Patterns {
     /// Sets the kernel up for a method.
+    /// When the last crash's processes have ended: what nobody waits for would be paid by the next
+    /// method.
     pub fn choose(&self, host: &Host, method: Method, directory: &Path) {
+        host.settle();
+        match method {
+            Method::OursBrief | Method::SocketBrief => {
+                host.configure(&format!("{CONFIGURATION}summary = false\n"));
+            }
+            Method::Ours | Method::Socket => {
+                host.configure(CONFIGURATION);
+            }
+            _ => {}
+        }
         let pattern = match method {
             Method::Kernel => format!("{}/core.%p", directory.display()),
-            Method::Ours => self.ours.clone(),
-            Method::Socket => support::server::PATTERN.to_owned(),
+            Method::Ours | Method::OursBrief => self.ours.clone(),
+            Method::Socket | Method::SocketBrief => support::server::PATTERN.to_owned(),
             Method::Systemd => self.systemd.as_ref().expect("systemd-coredump").pattern.clone(),
             Method::Nothing => "|/nowhere".to_owned(),
             Method::Floor => format!("|{}", self.nothing.display()),

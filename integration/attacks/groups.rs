@@ -12,7 +12,7 @@ use serde_json::json;
 use support::crasher::crasher;
 use support::fixture::{bundle, crash};
 use support::fuse::{Answer, Fuse, op};
-use support::processes::{dumping, helpers};
+use support::processes::helpers;
 use support::runtime::{Kind, Runtime};
 use support::scene::{self, ECI, only_record};
 
@@ -46,7 +46,7 @@ fn row_32_the_writer_is_in_all_groups() {
     std::thread::scope(|scope| {
         let crashing = scope.spawn(|| crash(&container, "0:0", "", &["/bin/crasher", "null"]));
         let held = target.wait_held(Duration::from_secs(30));
-        let now: Vec<_> = dumping().into_iter().map(groups).collect();
+        let now: Vec<_> = helpers().into_iter().map(groups).collect();
         target.go_on();
         crashing.join().unwrap();
         let there = now.iter().filter(|g| **g == wanted).count();

@@ -13,7 +13,7 @@ use support::core_file::owner_and_mode;
 use support::fixture::{as_nobody, bundle, crash, names, tree};
 use support::fuse::{Answer, Fuse};
 use support::host::{RUN, STORE};
-use support::processes::dumping;
+use support::processes::helpers;
 use support::processes::wait_gone;
 use support::runtime::{Kind, Runtime};
 use support::scene::{self, only_record};
@@ -240,7 +240,7 @@ fn row_18_helper_that_crashes_itself(victim_of_the_signal: &str, outcome: &str) 
     let mut victim = container.victim(&bare::victim(), "tiny", 0);
     victim.crash();
     assert!(target.wait_held(Duration::from_secs(10)));
-    let both = dumping();
+    let both = helpers();
     let (parent, writer) = relation(&both);
     let hit = if victim_of_the_signal == "writer" { writer } else { parent };
     // It is about to be killed, and must not become a process whose memory
@@ -255,7 +255,7 @@ fn row_18_helper_that_crashes_itself(victim_of_the_signal: &str, outcome: &str) 
     if hit == parent {
         wait_gone(parent, Duration::from_secs(10));
         assert!(
-            dumping().iter().all(|pid| *pid == writer),
+            helpers().iter().all(|pid| *pid == writer),
             "the kernel started a helper for the helper"
         );
     }
@@ -302,7 +302,7 @@ fn the_writer_has_nothing_that_the_crasher_had_not() {
         });
         let held = target.wait_held(Duration::from_secs(10));
         let seen = held.then(|| {
-            let (_, writer) = relation(&dumping());
+            let (_, writer) = relation(&helpers());
             let text = |name: &str| {
                 fs::read_to_string(format!("/proc/{writer}/{name}")).unwrap_or_default()
             };

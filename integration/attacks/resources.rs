@@ -7,7 +7,7 @@ use serde_json::json;
 
 use support::fixture::{bundle, crash, names};
 use support::fuse::{Answer, Fuse};
-use support::processes::dumping;
+use support::processes::helpers;
 use support::runtime::{Kind, Runtime};
 use support::scene::{self, ECI, only_record};
 use support::wait::wait_for;
@@ -134,7 +134,7 @@ fn row_13_the_writer_is_in_the_crashers_groups() {
         let crashing =
             scope.spawn(|| crash(&container, "1000:1000", "", &["/bin/crasher", "null"]));
         let held = target.wait_held(Duration::from_secs(10));
-        let now: Vec<_> = dumping().into_iter().map(groups).collect();
+        let now: Vec<_> = helpers().into_iter().map(groups).collect();
         target.go_on();
         crashing.join().unwrap();
         assert!(held && now.len() == 2 && now.contains(&wanted), "{now:?}, wanted {wanted:?}");

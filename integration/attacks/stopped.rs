@@ -14,7 +14,7 @@ use support::bare::{self, Container};
 use support::crasher::{compile, crasher};
 use support::fuse::{Answer, Fuse};
 use support::host::Host;
-use support::processes::{dumping, helpers};
+use support::processes::helpers;
 use support::require;
 use support::scene::{self, product};
 use support::user::{self, User};
@@ -98,8 +98,8 @@ fn wait_for_no_helper(time: Duration) {
 }
 
 /// Waits until at most `most` dispatchers and writers are left.
-fn wait_for_dumping(most: usize, time: Duration) {
-    assert!(becomes(time, || dumping().len() <= most), "pinned: {:?}", states());
+fn wait_for_helpers(most: usize, time: Duration) {
+    assert!(becomes(time, || helpers().len() <= most), "pinned: {:?}", states());
 }
 
 /// PID, state and parent of the dispatcher's processes.
@@ -223,7 +223,7 @@ fn row_29_writers_that_cannot_be_killed_keep_the_hosts_slots() {
         states()
     );
     assert_another_gets_its_core(&host);
-    wait_for_dumping(2, ALL);
+    wait_for_helpers(2, ALL);
     target.go_on();
     wait_for_no_helper(ALL);
 }
@@ -256,7 +256,7 @@ fn row_29_processes_that_are_killed_while_their_helpers_wait() {
     let all = becomes(ALL, || helpers().len() >= 2 + others.len());
     assert!(all, "{} helpers only", helpers().len());
     others.iter_mut().for_each(|victim| victim.kill());
-    wait_for_dumping(2, Duration::from_secs(30));
+    wait_for_helpers(2, Duration::from_secs(30));
     target.go_on();
     assert!(first.ends_within(ALL));
     wait_for_no_helper(ALL);

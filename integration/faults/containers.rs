@@ -12,8 +12,8 @@ use support::bare::{self, Container};
 use support::fixture::bundle;
 use support::fuse::{Answer, Fuse};
 use support::host::BINARY;
+use support::processes::helpers;
 use support::processes::wait_gone;
-use support::processes::{dumping, helpers};
 use support::runtime::{Kind, Runtime};
 use support::scene::{self, ECI};
 use support::wait::becomes;
@@ -71,7 +71,7 @@ fn killed_removed_or_frozen_in_the_middle(fill: &str, how: &str, release: &str) 
     );
     container.sh(&line);
     assert!(target.wait_held(Duration::from_secs(10)), "{what}: nothing was written");
-    let both = dumping();
+    let both = helpers();
     calm.crash(&host, &what);
     match how {
         "kill" => assert!(bounded(&runtime, &["kill", &id, "KILL"]), "{what}"),
@@ -135,7 +135,7 @@ fn program_replaced_during_a_dump(how: &str) {
     let mut crashing = container.victim(&victim, "random", 24);
     crashing.crash();
     assert!(target.wait_held(Duration::from_secs(10)));
-    let both = dumping();
+    let both = helpers();
     if how == "removed" {
         fs::remove_file(BINARY).unwrap();
     }

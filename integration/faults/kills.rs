@@ -10,8 +10,8 @@ use support::bare::{self, Container};
 use support::between::Between;
 use support::crasher::compile;
 use support::fixture::names;
+use support::processes::helpers;
 use support::processes::wait_gone;
-use support::processes::{dumping, helpers};
 use support::scene;
 use support::wait::{becomes, wait_for};
 
@@ -151,7 +151,7 @@ fn killed_at_any_moment_of_a_large_dump(name: &str, annotations: &[(&str, &str)]
         let mut victim = container.victim(&program, "random", 24);
         victim.crash();
         let both = wait_for(&format!("{what}: a helper and a writer"), BOUND, || {
-            let mut found = dumping();
+            let mut found = helpers();
             found.sort_unstable();
             (found.len() == 2).then_some(found)
         });

@@ -35,7 +35,7 @@ fn field(pid: &str, name: &str) -> String {
 
 /// The child of the helper that the kernel has started, which does not write records.
 fn is_writer(pid: &str) -> bool {
-    let is_helper = |pid: i32| processes::dumping().contains(&pid);
+    let is_helper = |pid: i32| processes::helpers().contains(&pid);
     let parent = processes::field(pid, "PPid").and_then(|pid| pid.parse().ok());
     pid.parse().is_ok_and(is_helper) && parent.is_some_and(is_helper)
 }

@@ -18,15 +18,6 @@ pub fn helpers() -> Vec<i32> {
     all().filter(|pid| exe(*pid).is_some_and(|exe| is_binary(&exe))).collect()
 }
 
-/// Those without the children that write records, which act for the host: dispatchers, writers and
-/// keepers.
-pub fn dumping() -> Vec<i32> {
-    helpers()
-        .into_iter()
-        .filter(|pid| field(pid, "Name").as_deref() != Some("oci-records"))
-        .collect()
-}
-
 /// The processes of the installed program that handle a crash.
 pub fn dispatchers() -> Vec<i32> {
     let handles = |pid: &i32| {

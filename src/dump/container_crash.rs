@@ -14,14 +14,14 @@ use crate::crash_counts::CrashCounts;
 use crate::limits::Limits;
 use crate::record::{Outcome, Record, signal_name};
 use crate::registry::{Entry, Registry};
-use crate::sys::descriptor;
 use crate::sys::proc::printable;
+use crate::sys::{OwnedFd, descriptor};
 use crate::vacuum;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 /// A crash of a registered container.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ContainerCrash<'a> {
+pub(crate) struct ContainerCrash<'a> {
     /// What the kernel said.
     pub crash: &'a Crash,
     /// What /proc said.
@@ -30,6 +30,8 @@ pub(super) struct ContainerCrash<'a> {
     pub entry: &'a Entry,
     /// The run directory, if there is one.
     pub registry: Option<&'a Registry>,
+    /// The directory of the limits of its account there.
+    pub limits: Option<&'a OwnedFd>,
     /// The configuration.
     pub config: &'a Config,
 }
@@ -71,22 +73,26 @@ impl ContainerCrash<'_> {
     /// # Errors
     /// The rules of the configuration's `[vacuum]` could not be applied.
     pub(super) fn without_core(&self, cause: &Cause) -> Result<()> {
-        let Self { facts, entry, registry, config, .. } = *self;
+        let Self { facts, entry, registry, config, limits, .. } = *self;
         let mut record = self.record();
         record.outcome = Outcome::None;
         record.set_cause(Some(cause));
-        let mut client = RecordClient::new(config, registry, entry.account(), std::iter::empty());
-        let told = client.refuse(&record, self.most_records());
+        let mut client = RecordClient::new(&config.store, limits);
+        // Without the directory there would be records without end.
+        let told = match (registry, limits) {
+            (Some(_), None) => Err(anyhow!("the directory of its limits cannot be opened")),
+            _ => client.refuse(&record, self.most_records()),
+        };
         // What a child does for it is done only if a slot is free at this moment, and only for a
         // crash with a record of its own, of which there are few: nothing waits.
         let is_own = matches!(told, Ok(true));
         let slot = if is_own { self.free_slot() } else { None };
         if slot.is_some() && self.has_line(&record) {
             let file = CoreFile::default();
-            termination_log::write(facts, &file, entry, &record, None, slot.as_ref())
-                .unwrap_or_else(|e| {
-                    log::warn!("cannot write the termination log, ignoring: {e:#}")
-                });
+            let locks: Vec<_> = slot.iter().flat_map(Slot::fds).collect();
+            termination_log::write(facts, &file, entry, &record, None, &locks).unwrap_or_else(
+                |e| log::warn!("cannot write the termination log, ignoring: {e:#}"),
+            );
         }
         descriptor::release_stdin();
         self.count(&record);

@@ -15,7 +15,6 @@ use super::writer::protocol::Finished;
 use super::writer::rotate::Stored;
 use crate::cause::Cause;
 use crate::record::{Outcome, Record};
-use crate::report;
 use crate::store::Store;
 use crate::sys::cgroup;
 use crate::sys::file::{FileId, FileIdentity};
@@ -37,20 +36,23 @@ pub(super) fn with_core(
     let mut dump = CoreDump::begin(case, &place, &older, file, slot.as_deref());
     let (written, waiting) = dump.write();
     let written = dump.measured(written);
-    dump.count_core(&written);
-    let core = dump.say_what_became_of_it(written);
+    let stored = place.in_store(&dump.file, &written);
+    dump.count_core(&written, stored.as_deref());
+    let core = dump.say_what_became_of_it(written, stored.is_some());
     let has_line = dump.add_line(core);
     dump.copy_for_user(core);
     dump.let_go(core);
+    let freed = if core.is_stuck { parent::let_go(case.crash, case.facts) } else { Ok(()) };
+    let ended = waiting.map_or(Ok(None), Waiting::end);
     dump.count_crash();
-    if core.is_stuck {
-        return parent::let_go(case.crash, case.facts);
+    freed.and(ended)?;
+    if !core.is_stuck {
+        if let Some(released) = dump.released(core, has_line) {
+            released.finish(slot)?;
+        }
+        vacuum::now_and_then(case.config)?;
     }
-    if let Some(writer) = waiting {
-        writer.end()?;
-    }
-    dump.after(core, has_line)?;
-    vacuum::now_and_then(case.config)
+    Ok(())
 }
 
 /// What the container has in the host's store already, and which of it has gone.
@@ -98,15 +100,15 @@ struct Core {
 }
 
 /// The dump of one crash.
-struct CoreDump<'a> {
-    case: &'a ContainerCrash<'a>,
-    place: &'a CorePlace<'a>,
-    older: &'a OlderCores,
-    slot: Option<&'a Slot>,
+struct CoreDump<'c, 's> {
+    case: &'c ContainerCrash<'c>,
+    place: &'s CorePlace<'c>,
+    older: &'s OlderCores,
+    slot: Option<&'s Slot>,
     /// By the number that it got, once that is known.
     file: CoreFile,
     record: Record,
-    client: RecordClient<'a>,
+    client: RecordClient<'c>,
     /// Those of the process's files that have no name any more.
     deleted: DeletedFiles,
     /// When the process was let go before its core was whole.
@@ -115,14 +117,14 @@ struct CoreDump<'a> {
     started: Instant,
 }
 
-impl<'a> CoreDump<'a> {
+impl<'c, 's> CoreDump<'c, 's> {
     /// Prepares the first record (`started`), which remains if this helper is killed.
     fn begin(
-        case: &'a ContainerCrash<'a>,
-        place: &'a CorePlace<'a>,
-        older: &'a OlderCores,
+        case: &'c ContainerCrash<'c>,
+        place: &'s CorePlace<'c>,
+        older: &'s OlderCores,
         file: &CoreFile,
-        slot: Option<&'a Slot>,
+        slot: Option<&'s Slot>,
     ) -> Self {
         let started = Instant::now();
         let (file, given_up_for_memory) =
@@ -130,8 +132,7 @@ impl<'a> CoreDump<'a> {
         let mut record = Record { truncated: true, ..case.record() };
         place.name_in(&mut record, &file);
         record.host_dir = place.host_dir(&file);
-        let locks = slot.iter().flat_map(|slot| slot.fds());
-        let client = RecordClient::new(case.config, case.registry, case.entry.account(), locks);
+        let client = RecordClient::new(&case.config.store, case.limits);
         CoreDump {
             case,
             place,
@@ -210,11 +211,10 @@ impl<'a> CoreDump<'a> {
         written
     }
 
-    /// Counts the core for the container's limits.
-    fn count_core(&self, written: &Written) {
-        let Some(slot) = self.slot else { return };
+    /// Counts the core for the container's limits. `stored`: where it is in the host's store.
+    fn count_core(&self, written: &Written, stored: Option<&str>) {
+        let Some(slot) = self.slot.filter(|slot| slot.remembers()) else { return };
         let inside = self.place.inside(&self.file);
-        let stored = self.place.in_store(&inside, written);
         let (root, _) = self.file.seen_from(self.case.facts);
         let finished = &written.finished;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
@@ -224,15 +224,16 @@ impl<'a> CoreDump<'a> {
             root: text(root).unwrap_or_default(),
             identity,
             size: finished.disk_size.unwrap_or(0),
-            stored,
+            stored: stored.map(str::to_owned),
         });
         if let Err(e) = slot.end(core, &finished.gone, !written.stuck) {
             log::warn!("this core cannot be counted, ignoring: {e:#}");
         }
     }
 
-    /// Puts into the record what became of the core, and where it is.
-    fn say_what_became_of_it(&mut self, written: Written) -> Core {
+    /// Puts into the record what became of the core, and where it is. `is_stored`: in the host's
+    /// store, where it was looked at.
+    fn say_what_became_of_it(&mut self, written: Written, is_stored: bool) -> Core {
         self.place.name_in(&mut self.record, &self.file);
         if self.released_at.is_some() {
             self.record.released_at = self.released_at.take();
@@ -240,7 +241,8 @@ impl<'a> CoreDump<'a> {
         }
         let (is_given_up, is_stuck) = (written.given_up, written.stuck);
         let made = written.made.filter(|_| !is_given_up);
-        let nested = made.and_then(|made| self.place.correct(&mut self.record, &self.file, made));
+        let elsewhere = made.filter(|_| !is_stored);
+        let nested = elsewhere.and_then(|m| self.place.correct(&mut self.record, &self.file, m));
         finish(&mut self.record, written, nested);
         self.say_what_is_kept();
         if self.record.outcome == Outcome::Written && self.given_up_for_memory.is_some() {
@@ -274,7 +276,8 @@ impl<'a> CoreDump<'a> {
         }
         let ContainerCrash { facts, entry, config, .. } = *self.case;
         let url = config.upload.url.as_deref();
-        termination_log::write(facts, &self.as_itself(), entry, &self.record, url, self.slot)
+        let locks: Vec<_> = self.slot.iter().flat_map(|slot| slot.fds()).collect();
+        termination_log::write(facts, &self.as_itself(), entry, &self.record, url, &locks)
             .unwrap_or_else(|e| log::warn!("cannot write the termination log, ignoring: {e:#}"));
         true
     }
@@ -298,20 +301,14 @@ impl<'a> CoreDump<'a> {
         self.client.note(&self.record, self.case.most_records());
     }
 
-    /// The summary, and keeping the executable and libraries. `has_line`: whether the line for
-    /// Kubernetes was written.
-    fn after(&mut self, core: Core, has_line: bool) -> Result<()> {
+    /// What is left to do, which nobody waits for. `None`: nothing. `has_line`: whether the line
+    /// for Kubernetes was written.
+    fn released(self, core: Core, has_line: bool) -> Option<Released<'c>> {
         // A store that did not answer is not asked again.
-        let Some(core) = core.id.filter(|_| self.client.is_open()) else { return Ok(()) };
-        let own = self.as_itself();
-        let ContainerCrash { crash, facts, entry, config, .. } = *self.case;
-        let (file, deleted, slot) = (&self.file, &self.deleted, self.slot);
-        let released = Released { crash, facts, entry, config, file, core, deleted, slot };
-        let (record, client) = (&mut self.record, &mut self.client);
-        let keeps = record.keeping;
-        released.summarize(record, client, has_line.then_some(&own));
-        report::crash_to_journal(record);
-        if keeps { released.keep(record, client) } else { Ok(()) }
+        let core = core.id.filter(|_| self.client.is_open())?;
+        let log = has_line.then(|| self.as_itself());
+        let CoreDump { case, file, deleted, record, client, .. } = self;
+        Some(Released { case, file, core, deleted, record, client, log })
     }
 }
 

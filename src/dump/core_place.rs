@@ -10,7 +10,7 @@ use crate::record::{Location, Record};
 use crate::registry::Entry;
 use crate::store::tree;
 use crate::sys::proc::{self, printable};
-use crate::sys::{OwnedFd, file};
+use crate::sys::{self, OwnedFd};
 use std::path::Path;
 
 /// What the hook knows of the place of a container's cores, and what the crashed process sees.
@@ -31,7 +31,7 @@ impl<'a> CorePlace<'a> {
         let mount = entry.place.mount.as_ref().filter(|_| entry.user.is_none());
         let in_store = mount.filter(|_| entry.place.location == Location::Store);
         let store = in_store.and_then(|(_, source)| {
-            let opened = file::open_dir(source.as_ref());
+            let opened = sys::file::open_dir(source.as_ref());
             opened.inspect_err(|e| log::warn!("{e:#}, going on without it")).ok()
         });
         CorePlace { facts, entry, mount, store }
@@ -61,10 +61,11 @@ impl<'a> CorePlace<'a> {
     /// Where a core is in the store, if it is there: its container's ID and the path below that
     /// one's directory. Compared as a file: the container may have mounted something else at the
     /// path.
-    pub(super) fn in_store(&self, inside: &[u8], written: &Written) -> Option<String> {
+    pub(super) fn in_store(&self, file: &CoreFile, written: &Written) -> Option<String> {
+        let (store, inside) = (self.store.as_ref()?, self.inside(file));
         let below = inside.strip_prefix(self.mount?.0.as_bytes())?;
-        let (dir, name) = tree::parent(self.store.as_ref()?, Path::new(proc::os(below)))?;
-        let found = file::identity_at(dir, name).ok()?;
+        let (dir, name) = tree::parent(store, Path::new(proc::os(below)))?;
+        let found = sys::file::identity_at(dir, name).ok()?;
         let is_it = found.is_same_file(&written.finished.identity?);
         let below = std::str::from_utf8(below).ok()?.trim_start_matches('/');
         is_it.then(|| format!("{}/{below}", self.entry.names.container_id))

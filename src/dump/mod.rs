@@ -87,9 +87,12 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
         }
     };
     let origin = container::identify(&facts, registry.as_ref())?;
-    if let Origin::Container { entry, .. } = &origin {
-        let dir = registry.as_ref().and_then(|r| r.limits_dir(&entry.account()).ok());
-        crate::report::count_lines_in(dir);
+    let limits = match (&origin, registry.as_ref()) {
+        (Origin::Container { entry, .. }, Some(r)) => r.limits_dir(&entry.account()).ok(),
+        _ => None,
+    };
+    if let Origin::Container { .. } = &origin {
+        crate::report::count_lines_in(limits.as_ref().and_then(|dir| dir.try_clone().ok()));
     }
     if let (2, Origin::Container { entry, .. }) = (crash.said.dump_mode, &origin) {
         facts.container_root = Some(ContainerRoot::of(
@@ -111,18 +114,13 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
         }
         Decision::NoCore(entry, cause) => {
             let (crash, facts, entry) = (&crash, &facts, &*entry);
-            ContainerCrash { crash, facts, entry, registry: registry.as_ref(), config: &config }
-                .without_core(&cause)
+            let (registry, limits, config) = (registry.as_ref(), limits.as_ref(), &config);
+            ContainerCrash { crash, facts, entry, registry, limits, config }.without_core(&cause)
         }
         Decision::Write(entry, file) => {
             let (crash, facts, entry) = (&crash, &facts, &*entry);
-            let case = ContainerCrash {
-                crash,
-                facts,
-                entry,
-                registry: registry.as_ref(),
-                config: &config,
-            };
+            let (registry, dir, config) = (registry.as_ref(), limits.as_ref(), &config);
+            let case = ContainerCrash { crash, facts, entry, registry, limits: dir, config };
             let limits = match config.limits.lowered(&entry.limits) {
                 limits if entry.user.is_some() => limits.with_slots(),
                 limits => limits,

@@ -82,6 +82,11 @@ impl KeptBinaries {
         }
     }
 
+    /// Whether a process is writing this binary at this moment, as it seems.
+    pub(crate) fn is_begun(&self, id: &str) -> bool {
+        file::stat_at(&self.0, &unfinished(id)).is_ok_and(|s| !is_settled(s.modified))
+    }
+
     /// The unfinished file is complete: gives it its name.
     pub(crate) fn finish(&self, id: &str) -> Result<()> {
         file::rename_new(&self.0, &unfinished(id), id.as_ref()).map(drop)

@@ -7,7 +7,7 @@
 use super::binaries;
 use crate::record::Record;
 use crate::sys::watch::Watch;
-use crate::sys::{Errno, OwnedFd, file};
+use crate::sys::{OwnedFd, file};
 use anyhow::{Context, Result, ensure};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -33,9 +33,6 @@ pub(crate) struct RecordFile {
     /// Offset in bytes at which the next line is written.
     end: u64,
 }
-
-/// [`Records::begin`], or [`Records::begin_again`] where the earlier writer was killed.
-pub(crate) type Begin = fn(&Records, &Record) -> Result<RecordFile>;
 
 impl RecordFile {
     /// Adds a line with what is known now. If it could not be written completely, it does not
@@ -76,24 +73,6 @@ impl Records {
                 Err(e)
             }
         }
-    }
-
-    /// Goes on with the file of a crash whose earlier writer was killed, or creates it: the line
-    /// comes behind the last complete one.
-    ///
-    /// # Errors
-    /// It could not be written; then the lines before are as they were.
-    pub(crate) fn begin_again(&self, record: &Record) -> Result<RecordFile> {
-        let file = match file::open_to_change(&self.0, &name(record)) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return self.begin(record),
-            Err(e) => return Err(e).with_context(|| format!("open record {:?}", name(record))),
-        };
-        let text = file::read_bounded(&file, MAX, "record")?;
-        let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
-        let mut begun = RecordFile { file, end };
-        begun.add(record)?;
-        Ok(begun)
     }
 
     /// The name of this crash's file.
@@ -241,30 +220,6 @@ mod tests {
         assert_eq!(last(b"").unwrap(), None);
         for damaged in [&one[..one.len() / 2], b"[]", b"{}", b"\xff"] {
             last(damaged).unwrap_err();
-        }
-    }
-
-    #[test]
-    fn another_writer_goes_on_behind_the_last_whole_line() {
-        let dir = tempfile::tempdir().unwrap();
-        let records =
-            Records(file::open_subdir(file::open_dir(dir.path()).unwrap(), ".".as_ref()).unwrap());
-        let (started, written) = (record(Outcome::Started), record(Outcome::Written));
-        let path = dir.path().join(Records::name_of(&started));
-        let (one, both) =
-            (lines(std::slice::from_ref(&started)), lines(&[started, written.clone()]));
-        for (before, after) in [
-            (None, &both[one.len()..]),
-            (Some(&both[..0]), &both[one.len()..]),
-            (Some(&one[..]), &both[..]),
-            (Some(&both[..both.len() - 1]), &both[..]),
-        ] {
-            match before {
-                Some(text) => std::fs::write(&path, text).unwrap(),
-                None => drop(std::fs::remove_file(&path)),
-            }
-            records.begin_again(&written).unwrap();
-            assert_eq!(std::fs::read(&path).unwrap(), after);
         }
     }
 

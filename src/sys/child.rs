@@ -5,23 +5,21 @@ use super::proc::Proc;
 use anyhow::{Context, Result};
 use linux_raw_sys::general::{CLONE_INTO_CGROUP, clone_args};
 use rustix::process::WaitOptions;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// How long a killed child may take to end.
 const LAST: Duration = Duration::from_secs(1);
-
-/// The interval at which the state of a child that does not answer is looked at.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// A child process that runs our own code.
 #[derive(Debug)]
 pub(crate) struct Child(rustix::process::Pid);
 
-/// Runs `work` in a forked child, which exits with its result. The caller must be single-threaded.
+/// Runs `work` in a forked child, which exits with its result. The caller must be single-threaded,
+/// but for threads that hang in a system call: see `answer::within`.
 pub(crate) fn fork(work: impl FnOnce() -> i32) -> Result<Child> {
-    // SAFETY: the process has one thread, so the child may go on to run any code; it leaves by
-    // _exit and never returns into the caller.
+    // SAFETY: the process has one thread that runs, so no lock is held that the child does not know
+    // of, and it may go on to run any code; it leaves by _exit and never returns into the caller.
     match unsafe { nix::unistd::fork() }.context("fork")? {
         nix::unistd::ForkResult::Parent { child } => Child::new(child.as_raw()),
         nix::unistd::ForkResult::Child => leave(work()),
@@ -126,29 +124,6 @@ impl Child {
     /// Whether the child is stopped, by SIGSTOP or a tracer.
     pub(crate) fn is_stopped(&self) -> bool {
         self.proc().and_then(|process| process.is_stopped()).unwrap_or(false)
-    }
-
-    /// Waits until there is something to read from `stream`, which the child writes to. Returns
-    /// false if the child slept for `asleep` without a break, and after `most` whatever it does. A
-    /// child that only waits for a processor is given that time: the machine is busy.
-    pub(crate) fn wait_readable(
-        &self,
-        stream: impl AsFd,
-        asleep: Duration,
-        most: Duration,
-    ) -> Result<bool> {
-        let begun = Instant::now();
-        let mut sleep = (None, begun);
-        while !wait_readable(&stream, Some(asleep.min(LOOK)))? {
-            let (now, seen) = (Instant::now(), self.proc()?.sleep()?);
-            if seen.is_none() || seen != sleep.0 {
-                sleep = (seen, now);
-            }
-            if now - sleep.1 >= asleep || now - begun >= most {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     fn proc(&self) -> Result<Proc> {

@@ -55,6 +55,19 @@ pub(crate) fn bound_own(memory: u64, cpu: u64, file: u64) -> Result<()> {
     Ok(())
 }
 
+/// Irreversibly bounds the processor time of this process from now on, in seconds.
+///
+/// # References
+/// setrlimit(2); clock_gettime(2), `CLOCK_PROCESS_CPUTIME_ID`.
+pub(crate) fn bound_processor(seconds: u64) -> Result<()> {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).tv_sec as u64;
+    let most = used + seconds;
+    let hard = rustix::process::getrlimit(Resource::Cpu).maximum.map_or(most, |h| h.min(most));
+    let limit = Rlimit { current: Some(hard), maximum: Some(hard) };
+    rustix::process::setrlimit(Resource::Cpu, limit)
+        .with_context(|| format!("setrlimit(RLIMIT_CPU, {most})"))
+}
+
 /// What the kernel sets for its pipe helper: a core of this process, or of what it executes, is not
 /// handled again.
 pub(crate) fn as_helper() -> Result<()> {

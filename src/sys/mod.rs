@@ -12,6 +12,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod answer;
 pub(crate) mod apparmor;
 pub(crate) mod budget;
 pub(crate) mod cgroup;

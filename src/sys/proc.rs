@@ -183,6 +183,11 @@ pub(crate) fn start_time(stat: &[u8]) -> Option<u64> {
     after_name(stat)?.nth(19)?.parse().ok()
 }
 
+/// Whether the first thread has ended; others may hang in a system call.
+pub(crate) fn has_leader_ended(stat: &[u8]) -> Option<bool> {
+    Some(matches!(after_name(stat)?.next()?, "Z" | "X"))
+}
+
 /// Fields 3 and 20 of /proc/PID/stat. A leader that has ended before its other threads is a zombie
 /// too, although the process lives.
 pub(crate) fn is_zombie(stat: &[u8]) -> Option<bool> {
@@ -309,6 +314,8 @@ mod tests {
         assert_eq!(is_zombie(&stat("Z", 1)), Some(true));
         assert_eq!(is_zombie(&stat("X", 0)), Some(true));
         assert_eq!(is_zombie(&stat("Z", 3)), Some(false));
+        assert_eq!(has_leader_ended(&stat("Z", 3)), Some(true));
+        assert_eq!(has_leader_ended(&stat("S", 3)), Some(false));
         assert_eq!(is_zombie(&stat("S", 1)), Some(false));
         assert_eq!(is_zombie(b"7 (a) Z"), None);
         assert_eq!(start_time(&stat("Z", 1)), Some(4242));

@@ -121,38 +121,27 @@ pub(crate) fn end_with_parent_by_term() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
 }
 
-/// Runs `work`, whose one system call fails with `EINTR` after `time`.
+/// Runs `work`, whose one system call fails with `EINTR` after `time`, in this thread.
 ///
 /// # References
-/// setitimer(2): repeated each second, in case the first signal comes before the call.
+/// timer_create(2), `SIGEV_THREAD_ID`: of other threads none is interrupted. Repeated each second,
+/// in case the first signal comes before the call.
 pub(crate) fn with_alarm<T>(time: Duration, work: impl FnOnce() -> T) -> Result<T> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use nix::sys::signal::SigevNotify::SigevThreadId;
+    use nix::sys::signal::{SaFlags, SigAction, SigEvent, SigHandler, SigSet, Signal, sigaction};
+    use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
     extern "C" fn nothing(_: libc::c_int) {}
-    let set = |value: Duration| {
-        let spec = |t: Duration| libc::timeval {
-            tv_sec: t.as_secs() as i64,
-            tv_usec: t.subsec_micros().into(),
-        };
-        let timer = libc::itimerval {
-            it_interval: spec(Duration::from_secs(u64::from(!value.is_zero()))),
-            it_value: spec(value),
-        };
-        // SAFETY: the structure lives for the call, and nothing is asked back.
-        unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }
-    };
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler does nothing, which is safe at any moment. Calls are
     // not started again after it.
-    unsafe {
-        sigaction(
-            Signal::SIGALRM,
-            &SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty()),
-        )
-    }
-    .context("sigaction(SIGALRM)")?;
-    set(time);
-    let done = work();
-    set(Duration::ZERO);
-    Ok(done)
+    unsafe { sigaction(Signal::SIGALRM, &action) }.context("sigaction(SIGALRM)")?;
+    let thread_id = rustix::thread::gettid().as_raw_nonzero().get();
+    let here = SigevThreadId { signal: Signal::SIGALRM, thread_id, si_value: 0 };
+    let mut timer = Timer::new(nix::time::ClockId::CLOCK_MONOTONIC, SigEvent::new(here))
+        .context("timer_create")?;
+    let expiration = Expiration::IntervalDelayed(time.into(), Duration::from_secs(1).into());
+    timer.set(expiration, TimerSetTimeFlags::empty()).context("timer_settime")?;
+    Ok(work())
 }
 
 /// Lets all other processes run first: a hundred processes that are merely nice

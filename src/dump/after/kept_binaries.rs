@@ -1,43 +1,26 @@
 //! After the process was let go, its executable and libraries go into the store, so that its core
 //! can be read when the container is gone. Nobody waits for this, and all other work goes first.
 //!
-//! A child that has become the crasher finds them by its core and says which they are; what it
-//! cannot open is not kept. A second one, started only if something is missing in the store, copies
-//! into files that were opened for it. The parent opens nothing of the container.
+//! Which they are, the child said that has read the core; what it could not open is not kept. A
+//! second one, started only if something is missing in the store, copies into files that were
+//! opened for it. The parent opens nothing of the container.
 
-use super::deleted_files::DeletedFiles;
+use super::reading::{MOST, Reading, SeenFile, Sources};
 use crate::config;
-use crate::corefile::{self, Module, is_name};
-use crate::dump::crash::facts::Facts;
-use crate::dump::policy::plan::{CoreFile, Rights};
-use crate::dump::policy::slot::Slot;
-use crate::dump::writer::crasher_task::{self, Charge, Urgency, say};
-use crate::dump::writer::place::split;
-use crate::elf::{self, Source};
+use crate::corefile::{self, is_name};
+use crate::dump::writer::crasher_task::{self, say};
+use crate::elf;
 use crate::report;
 use crate::store::Store;
 use crate::store::binaries::KeptBinaries;
 use crate::store::binaries_budget::{BinariesBudget, NewBinary};
 use crate::sys::file;
-use crate::sys::file::FileId;
-use crate::sys::resolve::{self, Below, Want};
 use crate::sys::sandbox::SandboxBounds;
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, proc};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File as Open;
-use std::io::Read;
-use std::time::Duration;
-
-/// For finding them. What is said goes into the record, which is read back up to a size only.
-const LOOK: SandboxBounds = SandboxBounds {
-    memory: 1 << 30,
-    cpu: 30,
-    time: Duration::from_secs(30),
-    output: 64 << 10,
-    file: 0,
-};
+use std::time::{Duration, Instant};
 
 /// For copying them; `file` is what is configured. The container's mounts are held that long; and
 /// it is less than the age at which an unfinished file counts as left behind.
@@ -49,46 +32,52 @@ const COPY: SandboxBounds = SandboxBounds {
     file: 0,
 };
 
-/// How long another crash of the same container is waited for: as long as its copy may take.
+/// How long another crash of the same container is waited for: as long as its copy may take, ...
 const TURN: Duration = COPY.time;
 
-/// Most files of one process.
-const MOST: usize = 256;
+/// ... or, of one that has its slot meanwhile, no longer than nobody notices.
+const SHORT: Duration = Duration::from_secs(2);
 
-/// How much of a compressed core is decompressed: its notes stand at its start.
-const START: u64 = 16 << 20;
+/// How often one that waits looks whether the other one has the same files in hand.
+const LOOK: Duration = Duration::from_millis(100);
 
-/// A file that was mapped, as the first child saw it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct SeenFile {
-    /// Under which name it is kept; empty where it is too large for that.
-    name: String,
-    path: String,
-    /// Where its beginning is mapped.
-    #[serde(default)]
-    start: u64,
-    size: u64,
-    /// Bytes on disk: holes count nothing.
-    #[serde(default)]
-    disk: u64,
+/// Whose turn it is to add files for an account.
+enum Turn {
+    Ours(OwnedFd),
+    /// Another crash is adding these very files: they will be there.
+    InHand,
+    /// Another crash has it, and goes on having it.
+    Others,
+}
+
+/// Waits for the turn of an account, but not for files that are being copied: a storm of one
+/// program would wait for its first crash.
+fn alone(
+    kept: &KeptBinaries,
+    account: &str,
+    new: &[&SeenFile],
+    patience: Duration,
+) -> Result<Turn> {
+    let begun = Instant::now();
+    loop {
+        if let Some(lock) = kept.alone(account, LOOK)? {
+            return Ok(Turn::Ours(lock));
+        }
+        if new.iter().all(|s| kept.is_begun(&s.name)) {
+            return Ok(Turn::InHand);
+        }
+        if begun.elapsed() >= patience {
+            return Ok(Turn::Others);
+        }
+    }
 }
 
 /// What is to be kept, and how much of it may be.
-pub(crate) struct Keeper<'a> {
-    /// What is known of the process.
-    pub facts: &'a Facts,
-    /// Its core's file.
-    pub core_file: &'a CoreFile,
-    /// Device and inode number of the core.
-    pub core: FileId,
-    /// Those of its files that have no name any more.
-    pub deleted: &'a DeletedFiles,
+pub(super) struct Keeper<'a> {
+    /// The core that it belongs to.
+    pub of: Reading<'a>,
     /// For whom it counts.
     pub account: &'a str,
-    /// Whose slot it is: a child that hangs keeps it.
-    pub slot: Option<&'a Slot>,
-    /// Whose control groups its children run in.
-    pub charge: Charge<'a>,
     /// The configuration.
     pub most: &'a config::Binaries,
     /// Bytes that are free on the store's disk.
@@ -96,22 +85,13 @@ pub(crate) struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    /// Keeps what belongs to the core. Returns which are there now: paths, and names in the store.
-    pub(crate) fn keep(&self, store: &Store) -> Result<BTreeMap<String, String>> {
-        let Keeper { facts, core_file, core, most, deleted, .. } = *self;
-        let fds = self.slot.iter().flat_map(|t| t.fds()).chain(deleted.fds());
-        let fds: Vec<BorrowedFd<'_>> = fds.collect();
-        let seen = crasher_task::run(
-            facts,
-            core_file,
-            &LOOK,
-            Urgency::Later,
-            self.charge,
-            &fds,
-            |own, out| {
-                list_files(core_file, core, most.max_file.raw(), &Sources { own, deleted }, out)
-            },
-        )?;
+    /// Keeps what belongs to the core, which named these files. Returns which are there now: paths,
+    /// and names in the store.
+    pub(super) fn keep(
+        &self,
+        store: &Store,
+        seen: Vec<SeenFile>,
+    ) -> Result<BTreeMap<String, String>> {
         let (seen, large): (Vec<SeenFile>, Vec<SeenFile>) =
             seen.into_iter().take(MOST).partition(|s: &SeenFile| is_name(&s.name));
         say_not_kept(
@@ -127,10 +107,15 @@ impl Keeper<'_> {
         let new: Vec<&SeenFile> = seen.iter().filter(is_new).collect();
         let mut coming = BTreeSet::new();
         if !new.is_empty() {
-            match kept.alone(self.account, TURN)? {
-                Some(_alone) => coming = self.add(&new, &kept)?,
-                None => log::info!("another crash of this container is still being kept, ignoring"),
-            }
+            let patience = if self.of.is_aside { TURN } else { SHORT };
+            coming = match alone(&kept, self.account, &new, patience)? {
+                Turn::Ours(_alone) => self.add(&new, &kept)?,
+                Turn::InHand => new.iter().map(|s| s.name.clone()).collect(),
+                Turn::Others => {
+                    log::info!("another crash of this container is still being kept, ignoring");
+                    BTreeSet::new()
+                }
+            };
         }
         // One of another size has been damaged since.
         let is_there =
@@ -142,7 +127,7 @@ impl Keeper<'_> {
     /// counts for this one too. Returns those that another account's keeper has in hand: they will
     /// be there.
     fn add(&self, new: &[&SeenFile], kept: &KeptBinaries) -> Result<BTreeSet<String>> {
-        let Keeper { facts, core_file, most, deleted, .. } = *self;
+        let Reading { facts, core_file, deleted, locks, charge, .. } = self.of;
         let mut budget = self.budget(kept)?;
         let needed: BTreeSet<&str> = new.iter().map(|s| s.name.as_str()).collect();
         let (mut open, mut coming) = (Vec::new(), BTreeSet::new());
@@ -168,16 +153,16 @@ impl Keeper<'_> {
         if open.is_empty() {
             return report::all_or_first(failed).map(|()| coming);
         }
-        let fds = self.slot.iter().flat_map(|t| t.fds()).chain(deleted.fds());
+        let fds = locks.iter().copied().chain(deleted.fds());
         let files: Vec<BorrowedFd<'_>> =
             open.iter().map(|(_, file)| file.as_fd()).chain(fds).collect();
-        let bounds = SandboxBounds { file: most.max_file.raw(), ..COPY };
+        let bounds = SandboxBounds { file: self.most.max_file.raw(), ..COPY };
         let done = crasher_task::run::<String>(
             facts,
             core_file,
             &bounds,
-            Urgency::Later,
-            self.charge,
+            self.of.urgency(),
+            charge,
             &files,
             |own, out| {
                 let from = Sources { own, deleted };
@@ -231,79 +216,6 @@ fn is_whole(seen: &SeenFile, copy: &OwnedFd) -> bool {
 
 /// How much more a copy may take on the store's disk than the file did on its own: larger blocks.
 const SLACK: u64 = 1 << 20;
-
-/// As the crasher: which files its core names, as far as they are still the same and can be read.
-fn list_files(core_file: &CoreFile, core: FileId, most: u64, from: &Sources<'_>, out: &mut Open) {
-    let Ok(modules) = modules(core_file, core, from.own) else { return };
-    for module in modules.iter().take(MOST) {
-        let Ok(file) = from.open(&module.path, module.start) else { continue };
-        let id = elf::build_id(&file);
-        // A core without the module's first page has no build-id of it; the file is accepted then.
-        if module.build_id.is_some() && module.build_id != id {
-            continue;
-        }
-        let size = file.size();
-        let name = if size > most {
-            Some(String::new())
-        } else {
-            corefile::name(&file, id.as_deref(), size)
-        };
-        if let Some(name) = name {
-            let disk = file::stat(&file).map_or(size, |s| s.allocated.min(size));
-            let (path, start) = (module.path.clone(), module.start);
-            say(out, &SeenFile { name, path, start, size, disk });
-        }
-    }
-}
-
-/// The core names them.
-fn modules(core_file: &CoreFile, core: FileId, own: &OwnedFd) -> Result<Vec<Module>> {
-    let file = open_core(core_file, core, own)?;
-    if !core_file.compress {
-        return Ok(corefile::overview(&file)?.modules);
-    }
-    let mut start = Vec::new();
-    // A frame that goes on is no error here.
-    let _ = zstd::stream::read::Decoder::new(file)?.take(START).read_to_end(&mut start);
-    Ok(corefile::overview(&start)?.modules)
-}
-
-/// Opens the core. It was made by this process's twin a moment ago; whether it still has its name
-/// is looked at.
-/// That is done before it is opened: the name may be a device's by now, which opening would change.
-pub(super) fn open_core(core_file: &CoreFile, core: FileId, own: &OwnedFd) -> Result<Open> {
-    let (dir, name) = split(&core_file.path);
-    let dir = match core_file.rights {
-        Rights::ContainerRoot => resolve::open_dir_of_root(dir)?,
-        Rights::Crasher | Rights::HostRoot => resolve::open_dir_as_process(dir)?,
-    };
-    let found = resolve::resolve(dir, proc::os(name), Below::NoLinks, Want::Any)?;
-    ensure!(file::stat(&found)?.id == core, "another file has the core's name");
-    Ok(resolve::open_pinned_file(own, found)?)
-}
-
-/// Where a child that has become the crasher opens mapped files.
-pub(super) struct Sources<'a> {
-    pub own: &'a OwnedFd,
-    pub deleted: &'a DeletedFiles,
-}
-
-impl Sources<'_> {
-    /// Opens a mapped file: that of the process itself where it has no name any more, else by its
-    /// path.
-    pub(super) fn open(&self, path: &str, start: u64) -> Result<Open> {
-        match self.deleted.at(start) {
-            Some(pinned) => Ok(resolve::open_pinned_file(self.own, pinned)?),
-            None => self.open_path(path),
-        }
-    }
-
-    /// Opens a file below the root that this process has.
-    pub(super) fn open_path(&self, path: &str) -> Result<Open> {
-        let root = file::open_dir("/".as_ref())?;
-        Ok(resolve::open_file_in(self.own, root, path.as_ref(), Below::InRoot)?)
-    }
-}
 
 /// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked
 /// at when it is there.

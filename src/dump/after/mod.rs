@@ -2,14 +2,13 @@
 //! Kubernetes, and the executable and libraries.
 
 pub(super) mod deleted_files;
-pub(super) mod kept_binaries;
+mod kept_binaries;
 pub(super) mod measured;
 pub(super) mod on_host;
+mod reading;
 pub(super) mod record_client;
 mod record_list;
-mod record_writer;
 mod refused;
 pub(super) mod released;
-pub(super) mod summary;
 pub(super) mod termination_log;
 pub(super) mod user_record;

@@ -1,63 +1,62 @@
 //! The record of one crash: what is said of it, and when.
+//!
+//! The store's disk may be frozen or gone. While the crashed process waits, the store is asked on a
+//! thread, which is left behind where it gets no answer.
 
-use super::record_writer::{Answer, RecordWriter, Recorded, Task};
-use crate::config::Config;
+use super::{record_list, refused};
 use crate::record::{Outcome, Record};
-use crate::registry::Registry;
-use crate::store::{Begin, Records};
-use crate::sys::{BorrowedFd, OwnedFd, descriptor};
-use anyhow::{Context, Result, bail};
-use std::borrow::Cow;
+use crate::store::{RecordFile, Records, Store};
+use crate::sys::{OwnedFd, answer, descriptor};
+use anyhow::{Context, Result, anyhow, bail};
+use std::path::Path;
 use std::time::Duration;
 
-/// How long the child may sleep without a break for one line of a record. The store's disk may be
-/// frozen or gone, and the crashed process waits.
+/// How long the store may sleep without a break over one line of a record: the crashed process
+/// waits.
 const PROMPT: Duration = Duration::from_secs(2);
 
 /// The same for counting one more crash: longer than it waits for a lock.
 const COUNTING: Duration = Duration::from_secs(6);
 
+/// How long one task may take on a machine whose processors others have.
+const MOST: Duration = Duration::from_secs(60);
+
+const SILENT: &str = "the store does not answer";
+
 /// The record of one crash.
 pub(crate) struct RecordClient<'a> {
-    config: &'a Config,
-    /// Whose record it is, and the directory of the account's limits; none without a run directory.
-    account: String,
-    limits: Result<Option<OwnedFd>>,
-    /// The descriptors of the crash's slot, which lasts as long as the child that writes.
-    slot: Vec<BorrowedFd<'a>>,
-    state: RecordWriterState,
+    store: &'a Path,
+    /// The directory of the limits of its account; none without a run directory.
+    account: Option<&'a OwnedFd>,
+    /// The crashed process waits for what is done.
+    is_waited_for: bool,
+    state: State,
 }
 
-enum RecordWriterState {
+enum State {
     /// Nothing was to be written yet.
     Closed,
-    Open(RecordWriter),
+    Open(Opened),
     /// The store cannot be opened, and why; or it does not answer, and is not asked again.
     Gone(String),
 }
 
+/// The store's records, and the crash's own, once that is there.
+struct Opened {
+    records: Records,
+    file: Option<RecordFile>,
+}
+
 impl<'a> RecordClient<'a> {
     /// Opens nothing yet. That the store cannot be opened is said where there is something to
-    /// write. `account`: whose record it is. `slot`: descriptors of the crash's slot.
-    pub(crate) fn new(
-        config: &'a Config,
-        registry: Option<&Registry>,
-        account: String,
-        slot: impl Iterator<Item = BorrowedFd<'a>>,
-    ) -> Self {
-        let limits = registry.map(|registry| registry.limits_dir(&account)).transpose();
-        RecordClient {
-            config,
-            account,
-            limits,
-            slot: slot.collect(),
-            state: RecordWriterState::Closed,
-        }
+    /// write. `account`: the directory of the limits of its account.
+    pub(crate) fn new(store: &'a Path, account: Option<&'a OwnedFd>) -> Self {
+        RecordClient { store, account, is_waited_for: true, state: State::Closed }
     }
 
     /// Whether the store could be opened and has answered so far.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.state, RecordWriterState::Open(_))
+        matches!(self.state, State::Open(_))
     }
 
     /// Tells of a crash without a core, and returns whether it has a record of its own. `most`:
@@ -66,15 +65,21 @@ impl<'a> RecordClient<'a> {
     /// # Errors
     /// It could not be told, or the store does not answer.
     pub(crate) fn refuse(&mut self, record: &Record, most: u64) -> Result<bool> {
-        if let Err(e) = &self.limits {
-            bail!("{e:#}");
-        }
-        self.ask(&Task::Refuse { record: Cow::Borrowed(record), most }, COUNTING)
+        let account = self.account.map(OwnedFd::try_clone).transpose().context("dup")?;
+        let record = record.clone();
+        self.ask(COUNTING, move |opened| {
+            refused::tell(account.as_ref(), most, &opened.records, &record)
+        })
     }
 
     /// Says what is known now. If that cannot be saved it is in the log all the same.
     pub(crate) fn say(&mut self, record: &Record) {
-        if let Err(e) = self.ask(&Task::Say(Cow::Borrowed(record)), PROMPT) {
+        let line = record.clone();
+        let said = self.ask(PROMPT, move |opened| match &mut opened.file {
+            Some(file) => file.add(&line),
+            file => opened.records.begin(&line).map(|begun| *file = Some(begun)),
+        });
+        if let Err(e) = said {
             log::error!("cannot save the record of this crash: {e:#}: {record}");
         }
     }
@@ -84,6 +89,7 @@ impl<'a> RecordClient<'a> {
     pub(crate) fn close(&mut self, record: &Record) {
         self.say(record);
         descriptor::release_stdin();
+        self.is_waited_for = false;
         match record.outcome {
             Outcome::Written => log::info!("{record}"),
             _ => log::warn!("{record}"),
@@ -92,51 +98,50 @@ impl<'a> RecordClient<'a> {
 
     /// Notes the record in its account's list, and removes the oldest ones where there are more
     /// than `most`. No process waits for that.
-    pub(crate) fn note(&mut self, record: &Record, most: u64) {
-        if !self.is_open() || matches!(self.limits, Ok(None)) {
-            return;
-        }
-        let task = Task::Note { record: Cow::Borrowed(record), most };
-        if let Err(e) = self.ask(&task, COUNTING) {
-            let account = &self.account;
+    pub(crate) fn note(&self, record: &Record, most: u64) {
+        let (Some(account), State::Open(opened)) = (self.account, &self.state) else { return };
+        if let Err(e) = record_list::add(account, most, &opened.records, record) {
+            let account = record.account.as_deref().unwrap_or_default();
             log::warn!("the records of account {account} cannot be counted, ignoring: {e:#}");
         }
     }
 
-    /// A child that was killed, as by the kernel that needs memory, is replaced once.
-    fn ask(&mut self, task: &Task<'_>, asleep: Duration) -> Result<bool> {
-        match self.try_ask(task, asleep, Records::begin)? {
-            Some(done) => Ok(done),
-            None => self
-                .try_ask(task, asleep, Records::begin_again)?
-                .context("the process that writes records has ended, twice"),
-        }
-    }
-
-    /// `None`: the child was killed, and another one may be asked. `begin`: see [`Begin`].
-    fn try_ask(&mut self, task: &Task<'_>, asleep: Duration, begin: Begin) -> Result<Option<bool>> {
-        if matches!(self.state, RecordWriterState::Closed) {
-            let account = self.limits.as_ref().ok().and_then(Option::as_ref);
-            let started = RecordWriter::start(self.config, &self.slot, account, begin)?;
-            self.state = RecordWriterState::Open(started);
-        }
-        let why = match &mut self.state {
-            RecordWriterState::Gone(why) => bail!("{why}"),
-            RecordWriterState::Closed => bail!("the store is not open"),
-            RecordWriterState::Open(writer) => match writer.ask(task, asleep) {
-                Answer::Recorded(Recorded::Done(result)) => {
-                    return result.map(Some).map_err(anyhow::Error::msg);
-                }
-                Answer::Ended(e) => {
-                    log::warn!("the process that writes records has ended: {e:#}");
-                    self.state = RecordWriterState::Closed;
-                    return Ok(None);
-                }
-                Answer::Recorded(Recorded::Closed(why)) => why,
-                Answer::Silent => "the store does not answer".into(),
-            },
+    /// Has the store do something, which may sleep for `asleep` without a break while the crashed
+    /// process waits.
+    fn ask<T: Send + 'static>(
+        &mut self,
+        asleep: Duration,
+        task: impl FnOnce(&mut Opened) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let opened = match std::mem::replace(&mut self.state, State::Gone(SILENT.into())) {
+            State::Closed => None,
+            State::Open(opened) => Some(opened),
+            State::Gone(why) => {
+                self.state = State::Gone(why.clone());
+                bail!(why)
+            }
         };
-        self.state = RecordWriterState::Gone(why.clone());
-        bail!("{why}")
+        let store = self.store.to_owned();
+        let work = move || match opened.map_or_else(|| Opened::at(&store), Ok) {
+            Ok(mut opened) => (task(&mut opened), State::Open(opened)),
+            Err(e) => {
+                let why = format!("{e:#}");
+                (Err(anyhow!(why.clone())), State::Gone(why))
+            }
+        };
+        let done = match self.is_waited_for {
+            true => answer::within(asleep, MOST, work)?,
+            false => Some(work()),
+        };
+        let (done, state) = done.context(SILENT)?;
+        self.state = state;
+        done
+    }
+}
+
+impl Opened {
+    fn at(store: &Path) -> Result<Self> {
+        let records = Store::open_at(store).and_then(|store| store.records())?;
+        Ok(Opened { records, file: None })
     }
 }

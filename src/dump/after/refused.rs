@@ -7,7 +7,7 @@
 use super::record_list;
 use crate::dump::policy::refusals::{Refusals, Tally, decide, kind};
 use crate::record::Record;
-use crate::store::{Begin, Records};
+use crate::store::Records;
 use crate::sys::file::{self, JsonFile};
 use crate::sys::{OwnedFd, kernel};
 use anyhow::{Result, ensure};
@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FILE: JsonFile = JsonFile("refusals", 64 << 10);
 
 /// Tells of a crash without a core. `account`: the directory of the account's limits; without one
-/// each crash has a record of its own. `most`: records that the account may have. `begin`: makes
-/// the file of a record. Returns whether the crash has a record of its own.
+/// each crash has a record of its own. `most`: records that the account may have. Returns whether
+/// the crash has a record of its own.
 ///
 /// # Errors
 /// It could not be told; the log has it then.
@@ -31,10 +31,9 @@ pub(super) fn tell(
     most: u64,
     records: &Records,
     record: &Record,
-    begin: Begin,
 ) -> Result<bool> {
     let Some(dir) = account else {
-        begin(records, record)?;
+        records.begin(record)?;
         return Ok(true);
     };
     let lock = file::reopen_dir(dir)?;
@@ -53,13 +52,13 @@ pub(super) fn tell(
     let own = way == Tally::Own;
     match way {
         Tally::Own => {
-            begin(records, record)?;
+            records.begin(record)?;
             note(dir, most, records, record);
         }
         Tally::Begin => {
             let first =
                 Record { count: Some(1), last: Some(record.time.clone()), ..record.clone() };
-            begin(records, &first)?;
+            records.begin(&first)?;
             note(dir, most, records, record);
             log::warn!("{record}; further ones of this kind are counted in its record");
         }

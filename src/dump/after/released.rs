@@ -2,107 +2,151 @@
 //! executable and libraries. Nobody waits for it.
 
 use super::deleted_files::DeletedFiles;
+use super::kept_binaries::Keeper;
+use super::reading::{Reading, SeenFile};
 use super::record_client::RecordClient;
-use super::{kept_binaries, summary, termination_log};
-use crate::config::Config;
-use crate::dump::crash::arguments::Crash;
-use crate::dump::crash::facts::Facts;
+use super::termination_log;
+use crate::corefile::Summary;
+use crate::dump::container_crash::ContainerCrash;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
 use crate::dump::writer::crasher_task::Charge;
 use crate::record::{Outcome, Record};
-use crate::registry::Entry;
+use crate::report;
 use crate::store::Store;
-use crate::sys::file::FileId;
-use crate::sys::{OwnedFd, kernel, pidfd};
+use crate::sys::file::{self, FileId};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, kernel, pidfd};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 
+/// Crashes of one account that are summarized at the same time.
+const PLACES: u64 = 4;
+
 /// A crash whose process was let go.
 pub(crate) struct Released<'a> {
-    /// What the kernel said.
-    pub crash: &'a Crash,
-    /// What /proc said.
-    pub facts: &'a Facts,
-    /// Its container.
-    pub entry: &'a Entry,
-    /// The configuration.
-    pub config: &'a Config,
+    /// The crash.
+    pub case: &'a ContainerCrash<'a>,
     /// The core's file, by its number.
-    pub file: &'a CoreFile,
+    pub file: CoreFile,
     /// Device and inode number of the core.
     pub core: FileId,
     /// The process's files that have no name any more.
-    pub deleted: &'a DeletedFiles,
-    /// Its slot, if its container has limits.
-    pub slot: Option<&'a Slot>,
+    pub deleted: DeletedFiles,
+    /// What is known.
+    pub record: Record,
+    /// Where it is said.
+    pub client: RecordClient<'a>,
+    /// With whose rights the summary is added to the termination log, if a line of this crash is
+    /// there.
+    pub log: Option<CoreFile>,
 }
 
 impl Released<'_> {
-    /// Puts into the record where it crashed. `log`: with whose rights that is added to the
-    /// termination log, if a line of this crash is there.
-    pub(crate) fn summarize(
-        &self,
-        record: &mut Record,
-        client: &mut RecordClient<'_>,
-        log: Option<&CoreFile>,
-    ) {
-        let Self { facts, entry, file, core, deleted, slot, .. } = *self;
-        if !self.config.summary || record.outcome != Outcome::Written {
-            return;
-        }
-        let first = self.first_process();
-        match summary::summarize(facts, file, core, deleted, slot, charge(first.as_ref())) {
-            Ok(Some(summary)) => {
-                (record.stack, record.stack_hash) = (summary.stack, Some(summary.hash));
-                client.say(record);
+    /// Puts into the record where it crashed; keeps the executable and libraries, if the record
+    /// says that they are being kept, and puts into it which are there. `slot`: its slot, if its
+    /// container has limits, which other dumps get where nobody waits for this.
+    ///
+    /// # Errors
+    /// The files cannot be kept; the record says that none is.
+    pub(crate) fn finish(mut self, slot: Option<Box<Slot>>) -> Result<()> {
+        let ContainerCrash { facts, config, .. } = *self.case;
+        let wants_summary = config.summary && self.record.outcome == Outcome::Written;
+        let place = wants_summary.then(|| self.place()).flatten();
+        // A child that was left behind goes on having the slot.
+        let slot = slot.filter(|_| place.is_none());
+        let summary = place.is_some();
+        self.record.summary_left_out = wants_summary && !summary;
+        let files = self.record.keeping.then(|| config.binaries.max_file.raw());
+        if !summary && files.is_none() {
+            report::crash_to_journal(&self.record);
+            if self.record.summary_left_out {
+                self.client.say(&self.record);
             }
-            Ok(None) => {}
-            Err(e) => log::warn!("the core cannot be summarized, ignoring: {e:#}"),
+            return Ok(());
         }
+        let slot = slot.iter().flat_map(|slot| slot.fds());
+        let locks: Vec<_> = place.iter().map(AsFd::as_fd).chain(slot).collect();
+        let first = self.first_process();
+        let (file, deleted) = (self.file.clone(), std::mem::take(&mut self.deleted));
+        let reading = Reading {
+            facts,
+            core_file: &file,
+            core: self.core,
+            deleted: &deleted,
+            locks: &locks,
+            is_aside: place.is_some(),
+            charge: first.as_ref().map_or(Charge::Nobody, Charge::Until),
+            summary,
+            files,
+        };
+        let (told, failed) = match reading.read() {
+            Ok(told) => (told, None),
+            Err(e) => (Default::default(), Some(e)),
+        };
+        if let Some(summary) = told.summary {
+            self.say_where(summary, &locks);
+        }
+        report::crash_to_journal(&self.record);
+        match failed {
+            _ if self.record.keeping => self.keep(reading, failed.map_or(Ok(told.files), Err)),
+            Some(e) => {
+                log::warn!("the core cannot be summarized, ignoring: {e:#}");
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// One of the few places of its account for what nobody waits for, if one is free at this
+    /// moment. A crash that has one gives its slot to other dumps; one that has none has no
+    /// summary, which in a storm would take the processors from the dumps. Without a run directory
+    /// there is no bound, and no place.
+    fn place(&self) -> Option<OwnedFd> {
+        let ContainerCrash { crash, limits, .. } = *self.case;
+        let first = crash.said.host_pid as u64;
+        (0..PLACES).map(|i| first.wrapping_add(i) % PLACES).find_map(|number| {
+            let place = file::open_lock(limits?, format!("after-{number}").as_ref()).ok()?;
+            file::try_lock(&place).is_ok_and(|free| free).then_some(place)
+        })
+    }
+
+    fn say_where(&mut self, summary: Summary, locks: &[BorrowedFd<'_>]) {
+        let record = &mut self.record;
+        (record.stack, record.stack_hash) = (summary.stack, Some(summary.hash));
+        self.client.say(record);
         // What root's rights could read is not for a log that the container's users read.
-        let log = log.filter(|_| file.rights == Rights::Crasher);
+        let log = self.log.as_ref().filter(|_| self.file.rights == Rights::Crasher);
+        let ContainerCrash { facts, entry, .. } = *self.case;
         if let Some((log, text)) = log.zip(record.crashed_in()) {
-            termination_log::add(facts, log, entry, &text, slot).unwrap_or_else(|e| {
+            termination_log::add(facts, log, entry, &text, locks).unwrap_or_else(|e| {
                 log::warn!("cannot write the termination log, ignoring: {e:#}")
             });
         }
     }
 
-    /// Keeps the executable and libraries, and puts into the record which are there.
-    ///
-    /// # Errors
-    /// They cannot be kept; the record says that none is.
-    pub(crate) fn keep(&self, record: &mut Record, client: &mut RecordClient<'_>) -> Result<()> {
-        let first = self.first_process();
-        let keeper = kept_binaries::Keeper {
-            facts: self.facts,
-            charge: charge(first.as_ref()),
-            core_file: self.file,
-            core: self.core,
-            deleted: self.deleted,
-            account: &self.entry.account(),
-            slot: self.slot,
-            most: &self.config.binaries,
-            free: kernel::free_bytes(&self.config.store).unwrap_or(0),
+    /// `files`: what belongs to the core, or why that is not known.
+    fn keep(&mut self, of: Reading<'_>, files: Result<Vec<SeenFile>>) -> Result<()> {
+        let config = self.case.config;
+        let keep = |files| {
+            let account = &self.case.entry.account();
+            let free = kernel::free_bytes(&config.store).unwrap_or(0);
+            let keeper = Keeper { of, account, most: &config.binaries, free };
+            // A store that was removed meanwhile is not made again.
+            let store = Store::open_existing(&config.store)?;
+            store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store, files))
         };
-        // A store that was removed meanwhile is not made again.
-        let kept = Store::open_existing(&self.config.store)
-            .and_then(|store| store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store)));
-        record.keeping = false;
-        record.binaries = kept.as_ref().ok().cloned().unwrap_or_default();
-        client.say(record);
+        let kept = files.and_then(keep);
+        self.record.keeping = false;
+        self.record.binaries = kept.as_ref().ok().cloned().unwrap_or_default();
+        self.client.say(&self.record);
         kept.map(drop).context("keep the executable and libraries of the core")
     }
 
     /// The container goes with its first process, which may be the one that has crashed.
     fn first_process(&self) -> Option<OwnedFd> {
-        let is_another = self.entry.init.pid != self.crash.said.host_pid;
-        let first = is_another.then(|| pidfd::open(self.entry.init.pid).ok()).flatten();
-        first.filter(|_| self.entry.init_lives())
+        let ContainerCrash { crash, entry, .. } = *self.case;
+        let is_another = entry.init.pid != crash.said.host_pid;
+        let first = is_another.then(|| pidfd::open(entry.init.pid).ok()).flatten();
+        first.filter(|_| entry.init_lives())
     }
-}
-
-fn charge(first: Option<&OwnedFd>) -> Charge<'_> {
-    first.map_or(Charge::Nobody, Charge::Until)
 }

@@ -5,7 +5,6 @@
 use crate::config::TerminationLog;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::policy::slot::Slot;
 use crate::dump::writer::crasher_task::{self, Charge, Urgency};
 use crate::dump::writer::place::split;
 use crate::first_process::{INITS, SUPERVISORS};
@@ -16,7 +15,7 @@ use crate::store::Records;
 use crate::sys::proc::{self, Proc};
 use crate::sys::sandbox::SandboxBounds;
 use crate::sys::text::head;
-use crate::sys::{OwnedFd, file, resolve};
+use crate::sys::{BorrowedFd, OwnedFd, file, resolve};
 use anyhow::{Result, ensure};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -98,7 +97,7 @@ fn is_oldest(pid: i32, children: &[u8]) -> bool {
 }
 
 /// Writes the line as the crasher, if the file is there and empty. `url`: where crashes are
-/// uploaded to.
+/// uploaded to. `locks`: what a child that hangs keeps.
 ///
 /// # Errors
 /// The child could not be started. Why it could not write is not reported.
@@ -108,9 +107,9 @@ pub(crate) fn write(
     entry: &Entry,
     record: &Record,
     url: Option<&str>,
-    slot: Option<&Slot>,
+    locks: &[BorrowedFd<'_>],
 ) -> Result<()> {
-    put(facts, core_file, entry, slot, Urgency::Now, &line(record, url), "")
+    put(facts, core_file, entry, locks, Urgency::Now, &line(record, url), "")
 }
 
 /// Adds in which function it crashed, if the log still has only the line that [`write`] wrote. By
@@ -124,10 +123,10 @@ pub(crate) fn add(
     core_file: &CoreFile,
     entry: &Entry,
     text: &str,
-    slot: Option<&Slot>,
+    locks: &[BorrowedFd<'_>],
 ) -> Result<()> {
     let text = format!("\n{}", head(&one_line(text), MOST / 2));
-    put(facts, core_file, entry, slot, Urgency::Later, &text, OURS)
+    put(facts, core_file, entry, locks, Urgency::Later, &text, OURS)
 }
 
 /// How the line of a core begins.
@@ -138,15 +137,14 @@ fn put(
     facts: &Facts,
     core_file: &CoreFile,
     entry: &Entry,
-    slot: Option<&Slot>,
+    locks: &[BorrowedFd<'_>],
     urgency: Urgency,
     text: &str,
     after: &str,
 ) -> Result<()> {
     let path = entry.termination_log.as_deref().unwrap_or(USUAL);
-    let files: Vec<_> = slot.iter().flat_map(|t| t.fds()).collect();
     let charge = if urgency == Urgency::Now { Charge::Crasher } else { Charge::Nobody };
-    crasher_task::run::<()>(facts, core_file, &BOUNDS, urgency, charge, &files, |own, _| {
+    crasher_task::run::<()>(facts, core_file, &BOUNDS, urgency, charge, locks, |own, _| {
         let _ = append(text, after, path, own);
     })?;
     Ok(())

@@ -10,6 +10,7 @@ use super::crash::arguments::Crash;
 use super::crash::connection::Peer;
 use super::dispatched;
 use crate::report;
+use crate::sys::proc::{self, Proc};
 use crate::sys::signals::{self, Signals, Told};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, file, limit, process, socket};
 use anyhow::{Context, Result};
@@ -22,6 +23,9 @@ const HELD: usize = 8192;
 
 /// How often the children that have ended are looked for, should a signal have been lost.
 const TICK: Duration = Duration::from_secs(10);
+
+/// The same, where connections wait.
+const SOON: Duration = Duration::from_secs(1);
 
 /// A connection whose crash waits to be served.
 type Connection = (OwnedFd, Peer);
@@ -72,7 +76,8 @@ impl Server {
                     Told::Again => return Ok(Ending::Again),
                 }
             }
-            self.step(TICK)?;
+            let time = if self.queue.waiting() == 0 { TICK } else { SOON };
+            self.step(time)?;
         }
     }
 
@@ -114,7 +119,10 @@ impl Server {
             came = true;
             self.arrived(connection.into());
         }
-        while let Some((group, connection)) = self.queue.next() {
+        if self.queue.waiting() > 0 {
+            self.forget_ended();
+        }
+        while let Some((group, connection)) = self.queue.next(Instant::now()) {
             match self.begin(connection) {
                 Ok(process) => self.queue.begun(process, group),
                 Err(e) => log::error!("a crash is lost: {e:#}"),
@@ -123,10 +131,22 @@ impl Server {
         Ok(came)
     }
 
+    /// A process that has ended but for a thread which hangs in the store's disk cannot be reaped,
+    /// and serves nobody.
+    fn forget_ended(&mut self) {
+        let has_ended = |process: &i32| {
+            let stat = Proc::open(*process).and_then(|process| process.read("stat"));
+            stat.is_ok_and(|stat| proc::has_leader_ended(&stat) == Some(true))
+        };
+        for process in self.queue.processes().into_iter().filter(has_ended) {
+            self.queue.ended(process);
+        }
+    }
+
     /// A connection that is no crash's ends here.
     fn arrived(&mut self, connection: OwnedFd) {
         match Peer::of(&connection) {
-            Ok(peer) => self.queue.add(peer.group, (connection, peer)),
+            Ok(peer) => self.queue.add(peer.group, Instant::now(), (connection, peer)),
             Err(e) => log::debug!("{e:#}"),
         }
     }

@@ -19,7 +19,7 @@ const LAST: Duration = Duration::from_secs(1);
 /// How urgent the work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// The crashed process waits for this.
+    /// The crashed process waits for this, or others for its slot.
     Now,
     /// Nobody waits for it, so the child runs at a lower priority. The parent does not: others wait
     /// for what it holds in the store.
