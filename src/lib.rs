@@ -42,7 +42,8 @@
 //! `copy` (the lanes), `after` (the record and what is kept). Beside them: `container_crash` (a
 //! crash of a registered container), `core_dump` (one with a core), `core_place` (that file's path
 //! in the container and on the host), `forward` for crashes of no registered container,
-//! `admission` (how many of those at a time) and `feed` (the earlier handler's pipe).
+//! `forward_admission` (how many of those at a time) and `socket_to_pipe` (the earlier handler's
+//! pipe).
 //!
 //! The rooms of `corefile`: `variables` (arguments and local variables), `reduced` (small cores).
 //!
