@@ -1,14 +1,12 @@
 //! `info` on real cores: the functions on the stack of the crashing thread are those that gdb
 //! names, in the same order.
 //!
-//! The cores are made by gdb's generate-core-file, so that nothing of the machine is changed. Left
-//! out of gdb's side are tail-call frames: functions that gdb concludes must have been passed
-//! through, though no trace of them is on the stack.
+//! The cores are made by gdb's generate-core-file, so that nothing of the machine is changed.
 
 use std::path::Path;
 use std::process::Command;
 use support::require;
-use support::stacks::{build, dump, gdb_functions, plain, sources, succeed};
+use support::stacks::{HANDLES, build, build_go, dump, gdb_functions, plain, succeed};
 
 /// A program that dies.
 struct Case {
@@ -154,7 +152,8 @@ fn functions_are_gdb_s() {
     let mut wrong = Vec::new();
     for case in &CASES {
         let program = build(dir.path(), case.name, case.build, case.source);
-        let core = dump(dir.path(), &program, case.arguments, case.handles);
+        let commands = if case.handles { HANDLES } else { &[] };
+        let core = dump(dir.path(), &program, case.arguments, commands);
         let (theirs, ours) = (gdb_functions(&program, &core), our_functions(&core));
         if ours != theirs {
             wrong.push(format!("{}:\n  gdb:  {theirs:?}\n  ours: {ours:?}", case.name));
@@ -182,15 +181,8 @@ fn go_through_its_signal_frame_to_main() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let program = dir.path().join("go");
-    succeed(
-        Command::new("go")
-            .args(["build", "-o"])
-            .arg(&program)
-            .arg(sources().join("panic.go"))
-            .env("GOCACHE", dir.path().join("cache")),
-    );
-    let core = dump(dir.path(), &program, &[], true);
+    let program = build_go(Path::new("go"), dir.path(), "go", &[], "panic.go");
+    let core = dump(dir.path(), &program, &[], HANDLES);
     let (theirs, ours) = (gdb_functions(&program, &core), our_functions(&core));
     let sure = theirs.iter().take_while(|f| *f != "??" && !f.starts_with('<')).count();
     assert!(sure > 3 && theirs[..sure] == ours[..sure], "{theirs:?}\n{ours:?}");
@@ -212,7 +204,7 @@ fn files_count_by_build_id() {
     }
     let dir = tempfile::tempdir().unwrap();
     let program = build(dir.path(), "c-static", CASES[1].build, CASES[1].source);
-    let core = dump(dir.path(), &program, &[], false);
+    let core = dump(dir.path(), &program, &[], &[]);
     let inside = |root: &Path| root.join(program.strip_prefix("/").unwrap());
     let root = dir.path().join("root");
     std::fs::create_dir_all(inside(&root).parent().unwrap()).unwrap();
@@ -258,7 +250,7 @@ fn damaged_cores_are_named() {
     }
     let dir = tempfile::tempdir().unwrap();
     let program = build(dir.path(), "c-static", CASES[1].build, CASES[1].source);
-    let whole = std::fs::read(dump(dir.path(), &program, &[], false)).unwrap();
+    let whole = std::fs::read(dump(dir.path(), &program, &[], &[])).unwrap();
     let arm = [&whole[..18], &[40, 0], &whole[20..]].concat();
     let narrow = [&whole[..4], &[1], &whole[5..]].concat();
     for (bytes, says) in [

@@ -15,7 +15,7 @@ impl Crash {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = build(dir.path(), "program", &["gcc", "-g", "-O1", "-pthread"], "crash.c");
-        let core = dump(dir.path(), &program, &["a"], false);
+        let core = dump(dir.path(), &program, &["a"], &[]);
         let volume = dir.path().join("volume");
         std::fs::create_dir(&volume).unwrap();
         let kept = dir.path().join("store/binaries");
