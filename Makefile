@@ -72,7 +72,7 @@ demo_packages := podman runc busybox-static gdb gcc libc6-dev
 test_packages := $(demo_packages) strace g++ golang-go zstd crun conmon systemd bsdutils \
 	util-linux binutils tar containerd python3-grpcio python3-pip debian-archive-keyring uidmap \
 	qemu-system-x86 checkpolicy apparmor cpio prometheus zsh fish libevent-2.1-7 libsasl2-2 \
-	openjdk-17-jre-headless python3-jsonschema xz-utils dwz qemu-user gdb-multiarch \
+	openjdk-17-jdk-headless nodejs python3-jsonschema xz-utils dwz qemu-user gdb-multiarch \
 	gcc-aarch64-linux-gnu libc6-dev-arm64-cross catatonit
 
 # The package of the tests that need root, and of the benchmarks.

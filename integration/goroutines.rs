@@ -2,11 +2,9 @@
 //! dies, with the same states, functions and lines; also where the program is stripped.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use support::program;
+use std::path::Path;
 use support::require;
-use support::stacks::{gdb, go_toolchains, sources, succeed};
+use support::stacks::{self, HANDLES, build_go, dump_and_say, go_toolchains};
 
 /// By the number of the goroutine: its state, and its functions with file and line.
 type Goroutines = BTreeMap<u64, (String, Vec<String>)>;
@@ -37,16 +35,11 @@ fn printed(text: &str) -> Goroutines {
     all
 }
 
-/// What `info` tells.
-fn told(core: &Path, threads: &mut Vec<String>) -> Goroutines {
-    let info = || {
-        let mut info = Command::new(program::program());
-        info.args(["info", "--store", "/nonexistent", "--sysroot", "/", "--core"]).arg(core);
-        info
-    };
-    let text = String::from_utf8(succeed(&mut info()).stdout).unwrap();
-    let told: serde_json::Value =
-        serde_json::from_slice(&succeed(info().arg("--json")).stdout).unwrap();
+/// What `info` tells, as text too.
+fn told(core: &Path, texts: &mut Vec<String>) -> Goroutines {
+    let root = Path::new("/");
+    texts.push(stacks::info(core, root, &[]));
+    let told = stacks::told(core, root, &[]);
     let mut all = Goroutines::new();
     for g in told["goroutines"].as_array().into_iter().flatten() {
         let frame = |f: &serde_json::Value| {
@@ -57,7 +50,6 @@ fn told(core: &Path, threads: &mut Vec<String>) -> Goroutines {
         let state = g["state"].as_str().unwrap().to_owned();
         all.insert(g["id"].as_u64().unwrap(), (state, frames));
     }
-    threads.push(text);
     all
 }
 
@@ -68,28 +60,9 @@ fn run(
     options: &[&str],
     texts: &mut Vec<String>,
 ) -> [Goroutines; 2] {
-    let program: PathBuf = dir.join(name);
-    succeed(
-        Command::new(go)
-            .args(["build", "-o"])
-            .arg(&program)
-            .args(options)
-            .arg(sources().join("goroutines.go"))
-            .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", "")
-            .env("GOCACHE", dir.join("cache")),
-    );
-    let core = dir.join(format!("{name}.core"));
-    let out = succeed(
-        gdb()
-            .args(["-ex", "handle SIGURG nostop noprint pass"])
-            .args(["-ex", "handle SIGSEGV nostop noprint pass", "-ex", "run", "-ex"])
-            .arg(format!("generate-core-file {}", core.display()))
-            .arg(&program),
-    );
-    let text =
-        String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
-    [printed(&text), told(&core, texts)]
+    let program = build_go(go, dir, name, options, "goroutines.go");
+    let (core, said) = dump_and_say(dir, &program, &[], HANDLES);
+    [printed(&said), told(&core, texts)]
 }
 
 #[test]

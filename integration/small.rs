@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::program;
 use support::require;
-use support::stacks::{build, dump, gdb, succeed};
+use support::stacks::{build, dump, gdb, succeed, told};
 
 /// A program that dies.
 struct Case {
@@ -69,19 +69,10 @@ fn without_handles(text: &str) -> String {
     text.lines().filter(|line| !is_note(line)).map(lwp).collect()
 }
 
-/// The stacks, with the modules' paths: a small core may list more modules (`docs/stack.md`).
-fn we_say(core: &Path) -> serde_json::Value {
-    let out = succeed(&mut ours(&["info", "--json", "--sysroot", "/"], core));
-    let mut told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    let mut stacks = told["stacks"].take();
-    for stack in stacks.as_array_mut().unwrap() {
-        for frame in stack["frames"].as_array_mut().unwrap() {
-            if let Some(index) = frame.get("module").and_then(serde_json::Value::as_u64) {
-                frame["module"] = told["core"]["modules"][index as usize]["path"].clone();
-            }
-        }
-    }
-    stacks
+/// The stacks and the modules.
+fn we_say(core: &Path) -> [serde_json::Value; 2] {
+    let mut told = told(core, Path::new("/"), &[]);
+    [told["stacks"].take(), told["core"]["modules"].take()]
 }
 
 #[test]
@@ -92,12 +83,12 @@ fn stacks_are_those_of_the_whole_core() {
     let dir = tempfile::tempdir().unwrap();
     for case in &CASES {
         let program = build(dir.path(), case.name, case.build, case.source);
-        let core = dump(dir.path(), &program, case.arguments, false);
-        let (theirs, stacks) = (gdb_says(&program, &core), we_say(&core));
-        assert!(theirs.contains("#1 ") && !stacks.as_array().unwrap().is_empty(), "{theirs}");
+        let core = dump(dir.path(), &program, case.arguments, &[]);
+        let (theirs, ours) = (gdb_says(&program, &core), we_say(&core));
+        assert!(theirs.contains("#1 ") && !ours[0].as_array().unwrap().is_empty(), "{theirs}");
         for keep in ["stacks", "stacks-only"] {
             let small = small(&core, keep);
-            assert_eq!(we_say(&small), stacks, "{} {keep}", case.name);
+            assert_eq!(we_say(&small), ours, "{} {keep}", case.name);
             // Where gdb has no names, it reads strings of the heap for them.
             let said = gdb_says(&program, &small);
             if case.name == "small-static" && keep == "stacks-only" {
@@ -128,7 +119,7 @@ fn of_the_heap_what_is_pointed_to() {
     let dir = tempfile::tempdir().unwrap();
     let options = &["gcc", "-g", "-O0", "-pthread"];
     let program = build(dir.path(), "small-heap", options, "large.c");
-    let core = dump(dir.path(), &program, &[], false);
+    let core = dump(dir.path(), &program, &[], &[]);
     let secret = |core: &Path| {
         let mut grep = Command::new("grep");
         grep.args(["-q", "-a", "-F", "a secret of the heap"]).arg(core).status().unwrap().success()
@@ -141,6 +132,33 @@ fn of_the_heap_what_is_pointed_to() {
     assert!(said.contains("Cannot access memory"), "{said}");
 }
 
+/// Files that were mapped as data are no modules, of the whole core and of the small one; also
+/// where code was dumped, of which a small core keeps nothing.
+#[test]
+fn modules_are_those_of_the_whole_core() {
+    if !require::programs(&["gdb", "gcc"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = build(dir.path(), "small-mapped", &["gcc", "-g", "-O1"], "mapped.c");
+    let text = dir.path().join("data");
+    std::fs::write(&text, vec![b'a'; 64 << 10]).unwrap();
+    let text = text.to_str().unwrap();
+    for arguments in [&[text][..], &[text, "0x7f"]] {
+        let core = dump(dir.path(), &program, arguments, &[]);
+        let [stacks, modules] = we_say(&core);
+        let paths: Vec<&str> =
+            modules.as_array().unwrap().iter().map(|m| m["path"].as_str().unwrap()).collect();
+        assert!(paths.contains(&program.to_str().unwrap()), "{paths:?}");
+        assert!(!paths.contains(&text), "{paths:?}");
+        for keep in ["stacks", "stacks-only"] {
+            let small = small(&core, keep);
+            assert_eq!(we_say(&small), [stacks.clone(), modules.clone()], "{keep}");
+            assert_eq!(gdb_says(&program, &small), gdb_says(&program, &core), "{keep}");
+        }
+    }
+}
+
 /// A bundle with a small core, and a small one of a bundle.
 #[test]
 fn bundles() {
@@ -149,7 +167,7 @@ fn bundles() {
     }
     let dir = tempfile::tempdir().unwrap();
     let program = build(dir.path(), "small-bundle", &["gcc", "-g", "-pthread"], "large.c");
-    let core = dump(dir.path(), &program, &[], false);
+    let core = dump(dir.path(), &program, &[], &[]);
     let bundle = dir.path().join("small.tar.zst");
     succeed(ours(&["export", "--small"], &core).arg("-o").arg(&bundle));
     let size = bundle.metadata().unwrap().len();

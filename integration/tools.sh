@@ -16,9 +16,15 @@ if ! command -v youki >/dev/null; then
         --features v1,v2 --root "$directory" --quiet)
 fi
 
+# Nor thorin, which makes packages of split DWARF 5 (.dwp) as rustc does.
+if ! command -v thorin >/dev/null; then
+    echo "Building thorin with cargo install (once)"
+    (cd / && cargo install thorin-dwp-bin --version 0.10.1 --locked --root "$directory" --quiet)
+fi
+
 # Installing systemd-coredump would make it the machine's core handler at
-# once: it is unpacked instead.
-if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-coredump" ]; then
+# once: it is unpacked instead, with coredumpctl.
+if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/coredumpctl" ]; then
     echo "Unpacking systemd-coredump"
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
@@ -27,6 +33,7 @@ if [ ! -x /usr/lib/systemd/systemd-coredump ] && [ ! -x "$directory/bin/systemd-
     dpkg-deb --extract "$scratch"/systemd-coredump_*.deb "$scratch/tree"
     program=$(find "$scratch/tree" -path '*/systemd/systemd-coredump' -type f)
     install -m 0755 "$program" "$directory/bin/systemd-coredump"
+    install -m 0755 "$scratch/tree/usr/bin/coredumpctl" "$directory/bin/coredumpctl"
 fi
 
 # Daemons that give up root's rights. Installed, they would run: they are unpacked.
@@ -71,6 +78,13 @@ if [ ! -d "$directory/python/helm_python" ]; then
     echo "Fetching helm-python-sdk"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
         --no-deps --target "$directory/python" helm-python-sdk==0.2.2
+fi
+
+# Reads the functions of Python programs in their cores.
+if [ ! -d "$directory/python/pystack" ]; then
+    echo "Fetching pystack"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+        --no-deps --target "$directory/python" pystack==1.7.2
 fi
 
 # Go's toolchains from version to version, since its tables of functions change: for the test of

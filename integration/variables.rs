@@ -2,11 +2,10 @@
 //! thread have the values that gdb shows for the same core.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Command;
-use support::program;
+use std::path::{Path, PathBuf};
 use support::require;
-use support::stacks::{build, dump, gdb, sources, succeed};
+use support::stacks;
+use support::stacks::{FUNCTIONS, HANDLES, build, build_go, dump, frames, gdb, succeed};
 
 /// A variable: the index of its frame, its name, its value in words.
 #[derive(Clone, Debug)]
@@ -17,8 +16,7 @@ struct Variable {
 }
 
 /// Makes gdb print the variables of each frame; pretty printers are off.
-const SCRIPT: &str = r#"python
-import gdb
+const SCRIPT: &str = r#"
 def shown(value):
     return value.format_string(raw=True, max_elements=32, repeat_threshold=0, max_depth=4,
                                static_members=False)
@@ -37,7 +35,7 @@ while frame and index < 24:
                     print('VARIABLE\t%d\t%s\t%s' % (index, symbol.name, value))
             if block.function: break
             block = block.superblock
-    if frame.type() != gdb.TAILCALL_FRAME: index += 1
+    index += len(functions(frame))
     frame = frame.older()
 "#;
 
@@ -49,34 +47,27 @@ struct Crash {
 }
 
 impl Crash {
-    fn of(dir: tempfile::TempDir, program: PathBuf, handles: bool) -> Self {
-        let core = dump(dir.path(), &program, &[], handles);
+    fn of(dir: tempfile::TempDir, program: PathBuf, commands: &[&str]) -> Self {
+        let core = dump(dir.path(), &program, &[], commands);
         Crash { dir, program, core }
     }
 
     fn compiled(command: &[&str], source: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = build(dir.path(), "values", command, source);
-        Crash::of(dir, program, false)
+        Crash::of(dir, program, &[])
     }
 
     fn info(&self, arguments: &[&str]) -> String {
-        let out = succeed(
-            Command::new(program::program())
-                .args(["info", "--store", "/nonexistent", "--sysroot", "/", "--core"])
-                .arg(&self.core)
-                .args(arguments),
-        );
-        String::from_utf8(out.stdout).unwrap()
+        stacks::info(&self.core, Path::new("/"), arguments)
     }
 
     fn told(&self, arguments: &[&str]) -> Vec<Variable> {
-        let frames = if arguments.contains(&"--frames") { &[][..] } else { &["--frames", "24"] };
-        let arguments = [&["--json", "--full"], frames, arguments].concat();
-        let told: serde_json::Value = serde_json::from_str(&self.info(&arguments)).unwrap();
-        let frames = told["stacks"][0]["frames"].as_array().unwrap();
+        let most = if arguments.contains(&"--frames") { &[][..] } else { &["--frames", "24"] };
+        let arguments = [&["--full"], most, arguments].concat();
+        let told = stacks::told(&self.core, Path::new("/"), &arguments);
         let mut all = Vec::new();
-        for (frame, f) in frames.iter().enumerate() {
+        for (frame, f) in frames(&told).iter().enumerate() {
             for v in f["variables"].as_array().into_iter().flatten() {
                 let text = |key: &str| v[key].as_str().unwrap().to_owned();
                 all.push(Variable { frame, name: text("name"), value: text("value") });
@@ -86,8 +77,8 @@ impl Crash {
     }
 
     fn gdbs(&self) -> Vec<Variable> {
-        let script = self.dir.path().join("variables");
-        std::fs::write(&script, SCRIPT).unwrap();
+        let script = self.dir.path().join("variables.py");
+        std::fs::write(&script, [FUNCTIONS, SCRIPT].concat()).unwrap();
         let past = ["-ex", "set backtrace past-main on"];
         let out =
             succeed(gdb().args(past).arg("-x").arg(&script).arg(&self.program).arg(&self.core));
@@ -235,18 +226,8 @@ fn values_are_gdb_s() {
 
 fn go(options: &[&str]) -> Crash {
     let dir = tempfile::tempdir().unwrap();
-    let program = dir.path().join("values");
-    succeed(
-        Command::new("go")
-            .args(["build", "-o"])
-            .arg(&program)
-            .args(options)
-            .arg(sources().join("values.go"))
-            .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", "")
-            .env("GOCACHE", dir.path().join("cache")),
-    );
-    Crash::of(dir, program, true)
+    let program = build_go(Path::new("go"), dir.path(), "values", options, "values.go");
+    Crash::of(dir, program, HANDLES)
 }
 
 /// Every pair of a name and a value is there.

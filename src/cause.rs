@@ -1,10 +1,11 @@
 //! Why a crash has no core, or a truncated one. A [`Cause`] is made where the decision is made; its
-//! `Display` is the prose of a record's `reason`, its [`Word`] the record's `cause`, for machines.
+//! `Display` is the prose of a record's `reason`, its [`CauseCode`] the record's `cause`, for
+//! machines.
 //! Pure.
 
-mod word;
+mod code;
 
-pub(crate) use word::Word;
+pub(crate) use code::CauseCode;
 
 use crate::name_conflict::{Existing, LAST};
 use crate::sys::Errno;
@@ -32,7 +33,7 @@ pub(crate) enum Cause {
     RlimitFsize(u64),
     /// A limit of the configuration or the annotation.
     Limit {
-        key: Word,
+        key: CauseCode,
         value: String,
         /// What it met.
         met: String,
@@ -101,7 +102,7 @@ pub(crate) enum Cause {
 
 impl Cause {
     /// A limit that acted, `key`, its value, and what it met.
-    pub(crate) fn limit(key: Word, value: impl fmt::Display, met: impl fmt::Display) -> Self {
+    pub(crate) fn limit(key: CauseCode, value: impl fmt::Display, met: impl fmt::Display) -> Self {
         Cause::Limit { key, value: value.to_string(), met: met.to_string() }
     }
 
@@ -111,38 +112,38 @@ impl Cause {
     }
 
     /// The machine's word for it.
-    pub(crate) fn word(&self) -> Word {
+    pub(crate) fn code(&self) -> CauseCode {
         match self {
-            Cause::Refused(_) => Word::Refused,
-            Cause::DumpMode(_) | Cause::RootsCore(_) => Word::DumpMode,
-            Cause::SetUserId | Cause::RelativePath => Word::SetUserId,
-            Cause::RlimitCoreTooLow(_) | Cause::RlimitCore(_) => Word::RlimitCore,
-            Cause::RlimitFsize(_) => Word::RlimitFsize,
+            Cause::Refused(_) => CauseCode::Refused,
+            Cause::DumpMode(_) | Cause::RootsCore(_) => CauseCode::DumpMode,
+            Cause::SetUserId | Cause::RelativePath => CauseCode::SetUserId,
+            Cause::RlimitCoreTooLow(_) | Cause::RlimitCore(_) => CauseCode::RlimitCore,
+            Cause::RlimitFsize(_) => CauseCode::RlimitFsize,
             Cause::Limit { key, .. } => *key,
-            Cause::Stall(_) => Word::Stall,
+            Cause::Stall(_) => CauseCode::Stall,
             Cause::Directory { errno, .. } => match error(*errno) {
-                Errno::NOENT | Errno::NOTDIR => Word::DirectoryMissing,
-                _ => of_target(*errno).unwrap_or(Word::Target),
+                Errno::NOENT | Errno::NOTDIR => CauseCode::DirectoryMissing,
+                _ => of_target(*errno).unwrap_or(CauseCode::Target),
             },
-            Cause::Open { errno, .. } => of_target(*errno).unwrap_or(Word::Target),
-            Cause::Exists { .. } => Word::Exists,
-            Cause::Share { .. } => Word::Share,
-            Cause::Selinux { .. } => Word::Selinux,
-            Cause::Apparmor { .. } => Word::Apparmor,
-            Cause::Unfit { .. } => Word::Unfit,
+            Cause::Open { errno, .. } => of_target(*errno).unwrap_or(CauseCode::Target),
+            Cause::Exists { .. } => CauseCode::Exists,
+            Cause::Share { .. } => CauseCode::Share,
+            Cause::Selinux { .. } => CauseCode::Selinux,
+            Cause::Apparmor { .. } => CauseCode::Apparmor,
+            Cause::Unfit { .. } => CauseCode::Unfit,
             Cause::Write(errno) => match of_target(*errno) {
-                Some(word @ (Word::NoSpace | Word::Quota)) => word,
-                _ => Word::Write,
+                Some(word @ (CauseCode::NoSpace | CauseCode::Quota)) => word,
+                _ => CauseCode::Write,
             },
-            Cause::Read(_) | Cause::Memory(_) => Word::Read,
-            Cause::Killed => Word::Killed,
+            Cause::Read(_) | Cause::Memory(_) => CauseCode::Read,
+            Cause::Killed => CauseCode::Killed,
             Cause::Interrupted | Cause::Forbidden | Cause::WriterKilled { .. } => {
-                Word::WriterKilled
+                CauseCode::WriterKilled
             }
-            Cause::WriterHangs => Word::WriterHangs,
-            Cause::WriterStopped => Word::WriterStopped,
-            Cause::Credentials(_) => Word::Credentials,
-            Cause::Failed(_) => Word::Failed,
+            Cause::WriterHangs => CauseCode::WriterHangs,
+            Cause::WriterStopped => CauseCode::WriterStopped,
+            Cause::Credentials(_) => CauseCode::Credentials,
+            Cause::Failed(_) => CauseCode::Failed,
         }
     }
 
@@ -159,7 +160,7 @@ impl Cause {
     }
 }
 
-fn config_key(key: Word) -> String {
+fn config_key(key: CauseCode) -> String {
     key.as_str().replace('-', "_")
 }
 
@@ -167,13 +168,13 @@ fn error(errno: i32) -> Errno {
     Errno::from_raw_os_error(errno)
 }
 
-fn of_target(errno: i32) -> Option<Word> {
+fn of_target(errno: i32) -> Option<CauseCode> {
     Some(match error(errno) {
-        Errno::ACCESS | Errno::PERM => Word::Permission,
-        Errno::ROFS => Word::ReadOnly,
-        Errno::NOSPC => Word::NoSpace,
-        Errno::DQUOT => Word::Quota,
-        Errno::ISDIR => Word::NamesDirectory,
+        Errno::ACCESS | Errno::PERM => CauseCode::Permission,
+        Errno::ROFS => CauseCode::ReadOnly,
+        Errno::NOSPC => CauseCode::NoSpace,
+        Errno::DQUOT => CauseCode::Quota,
+        Errno::ISDIR => CauseCode::NamesDirectory,
         _ => return None,
     })
 }
@@ -265,23 +266,23 @@ mod tests {
     #[test]
     fn the_error_decides_the_word() {
         let directory = |errno: Errno| {
-            Cause::Directory { path: "/d/core".into(), errno: errno.raw_os_error() }.word()
+            Cause::Directory { path: "/d/core".into(), errno: errno.raw_os_error() }.code()
         };
-        assert_eq!(directory(Errno::NOENT), Word::DirectoryMissing);
-        assert_eq!(directory(Errno::NOTDIR), Word::DirectoryMissing);
-        assert_eq!(directory(Errno::ACCESS), Word::Permission);
-        assert_eq!(directory(Errno::LOOP), Word::Target);
-        assert_eq!(Cause::open("/d/core", Errno::ROFS).word(), Word::ReadOnly);
-        assert_eq!(Cause::open("/d", Errno::ISDIR).word(), Word::NamesDirectory);
+        assert_eq!(directory(Errno::NOENT), CauseCode::DirectoryMissing);
+        assert_eq!(directory(Errno::NOTDIR), CauseCode::DirectoryMissing);
+        assert_eq!(directory(Errno::ACCESS), CauseCode::Permission);
+        assert_eq!(directory(Errno::LOOP), CauseCode::Target);
+        assert_eq!(Cause::open("/d/core", Errno::ROFS).code(), CauseCode::ReadOnly);
+        assert_eq!(Cause::open("/d", Errno::ISDIR).code(), CauseCode::NamesDirectory);
         let write = |errno: Errno| Cause::Write(errno.raw_os_error());
-        assert_eq!(write(Errno::NOSPC).word(), Word::NoSpace);
-        assert_eq!(write(Errno::DQUOT).word(), Word::Quota);
-        assert_eq!(write(Errno::ACCESS).word(), Word::Write);
+        assert_eq!(write(Errno::NOSPC).code(), CauseCode::NoSpace);
+        assert_eq!(write(Errno::DQUOT).code(), CauseCode::Quota);
+        assert_eq!(write(Errno::ACCESS).code(), CauseCode::Write);
     }
 
     #[test]
     fn prose_and_limit() {
-        let cause = Cause::limit(Word::MinFree, "5%", "too little");
+        let cause = Cause::limit(CauseCode::MinFree, "5%", "too little");
         assert_eq!(cause.to_string(), "limits.min_free = 5%: too little");
         assert_eq!(cause.acted().as_deref(), Some("min_free = 5%"));
         assert_eq!(Cause::Stall(30).acted().as_deref(), Some("stall = 30"));

@@ -5,7 +5,7 @@
 //! is held for about a millisecond; a crash that does not get it in a second is not counted. The
 //! file starts anew at a boot, as counters of a process do.
 
-use crate::cause::Word;
+use crate::cause::CauseCode;
 use crate::record::{Outcome, Record};
 use crate::registry::Registry;
 use crate::sys::file::{self, JsonFile};
@@ -47,7 +47,7 @@ pub(crate) struct Labels {
     pub signal: String,
     /// [`Outcome::as_str`].
     pub outcome: String,
-    /// [`Word::as_str`]; `none` of a whole core.
+    /// [`CauseCode::as_str`]; `none` of a whole core.
     pub cause: String,
 }
 
@@ -73,7 +73,7 @@ impl Labels {
 pub(crate) fn cause(record: &Record) -> &'static str {
     match (record.outcome, record.cause) {
         (Outcome::Written, _) => "none",
-        (_, cause) => cause.map_or("unknown", Word::as_str),
+        (_, cause) => cause.map_or("unknown", CauseCode::as_str),
     }
 }
 

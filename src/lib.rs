@@ -29,11 +29,11 @@
 //! ```text
 //! sys      the kernel; all of `unsafe`
 //! values   no effects
-//!   bytes, cause, first_process, pattern, record, limits, name_conflict, config, annotation
+//!  bytes, cause, first_process, pattern, record, limits, name_conflict, config, annotation
 //! shared   effects that several entry points need
-//!   elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, container_identity
+//!  elf, report, store, registry, users, sysctl, corefile, crash_counts, vacuum, container_identity
 //! entry    never each other, except cli, which may start any
-//!   hook, dump, engine, runtime_check, cli
+//!  hook, dump, engine, runtime_check, cli
 //! ```
 //!
 //! The rooms of `dump`: `server` (the kernel's coredump socket, where that is used instead of
@@ -42,7 +42,8 @@
 //! `copy` (the lanes), `after` (the record and what is kept). Beside them: `container_crash` (a
 //! crash of a registered container), `core_dump` (one with a core), `core_place` (that file's path
 //! in the container and on the host), `forward` for crashes of no registered container,
-//! `admission` (how many of those at a time) and `feed` (the earlier handler's pipe).
+//! `forward_admission` (how many of those at a time) and `socket_to_pipe` (the earlier handler's
+//! pipe).
 //!
 //! The rooms of `corefile`: `variables` (arguments and local variables), `reduced` (small cores).
 //!

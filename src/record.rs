@@ -8,7 +8,7 @@ mod signal;
 pub(crate) use schema::Schema;
 pub(crate) use signal::signal_name;
 
-use crate::cause::{Cause, Word};
+use crate::cause::{Cause, CauseCode};
 use crate::config::KeptMemory;
 use crate::sys::file::FileIdentity;
 use paths::{bytes, text_and_hex};
@@ -307,7 +307,7 @@ pub(crate) struct Record {
     /// Why there is no core, or why it is incomplete, in one word. Records that older versions
     /// wrote have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<Word>,
+    pub cause: Option<CauseCode>,
     /// The same in prose; also remarks on a complete core.
     pub reason: Option<String>,
 }
@@ -334,7 +334,7 @@ impl Record {
 
     /// Sets why there is no core, or why it is incomplete.
     pub(crate) fn set_cause(&mut self, cause: Option<&Cause>) {
-        self.cause = cause.map(Cause::word);
+        self.cause = cause.map(Cause::code);
         self.limit = cause.and_then(Cause::acted);
         self.reason = cause.map(Cause::to_string);
     }

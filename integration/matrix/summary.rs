@@ -1,11 +1,15 @@
 //! The summary after a crash: in which function, with a hash that is the same for the same crash.
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
 use support::host::STORE;
+use support::journal::Journal;
+use support::require;
 use support::runtime::{Kind, Runtime};
 use support::scene::{ECI, ECI_PATTERN, bundle, crash, host, product};
+use support::stacks::succeed;
 
 support::per_runtime!(the_same_crash_has_the_same_hash, a_compressed_core_has_a_summary);
 
@@ -68,5 +72,54 @@ fn a_compressed_core_has_a_summary(kind: Kind) {
     let (plain, packed) = (summary("plain", false), summary("packed", true));
     assert!(plain.0.as_array().is_some_and(|stack| stack.len() > 1), "{plain:?}");
     assert_eq!(plain, packed);
+    std::fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
+}
+
+/// systemd's own programs find the crash, its summary and its core by the journal.
+#[test]
+fn coredumpctl_shows_it() {
+    let host = host();
+    let Some(journal) = Journal::start().filter(|_| require::programs(&["zstdcat"])) else {
+        return;
+    };
+    let mut bundle = bundle();
+    bundle.annotation(ECI, ECI_PATTERN);
+    // coredumpctl of systemd 252 dumps compressed cores only.
+    bundle.annotation("oci-coredump/compress", "zstd");
+    let runtime = Runtime::new(Kind::Runc);
+    let container = runtime.start(&bundle, "journal");
+    let (pid, _) = crash(|script| container.sh(script), "segv");
+    host.settle();
+    let records = host.records_of("journal");
+    let record = records.into_iter().find(|record| record["pid"] == pid).expect("a record");
+    let entry = journal.entry("COREDUMP_CONTAINER_ID=journal");
+    let host_pid = record["host_pid"].to_string();
+    let text = |key: &str| record[key].as_str().unwrap_or_else(|| panic!("{key}: {record:#}"));
+    for (field, value) in [
+        ("MESSAGE_ID", "fc2e22bc6ee647b6b90729ab34a250b1"),
+        ("PRIORITY", "2"),
+        ("COREDUMP_PID", &host_pid),
+        ("COREDUMP_UID", "0"),
+        ("COREDUMP_SIGNAL", "11"),
+        ("COREDUMP_SIGNAL_NAME", "SIGSEGV"),
+        ("COREDUMP_COMM", text("comm")),
+        ("COREDUMP_EXE", text("exe")),
+        ("COREDUMP_FILENAME", text("host_path")),
+        ("COREDUMP_STACK_HASH", text("stack_hash")),
+    ] {
+        assert_eq!(entry[field], value, "{field}: {entry:#}");
+    }
+    let message = format!("Process {host_pid} ({}) dumped core: SIGSEGV in ", text("comm"));
+    assert!(entry["MESSAGE"].as_str().unwrap().starts_with(&message), "{entry:#}");
+    let stack = entry["COREDUMP_STACK"].as_str().unwrap();
+    assert!(stack.contains("victim.c:") && stack.contains(" <- main ("), "{stack}");
+
+    let list = journal.coredumpctl(&["list", "--no-legend", &host_pid]);
+    assert!(list.contains(" SIGSEGV present ") && list.contains(text("exe")), "{list}");
+    let info = journal.coredumpctl(&["info", &host_pid]);
+    assert!(info.contains(&message) && info.contains(text("host_path")), "{info}");
+    let core = succeed(Command::new("zstdcat").arg(text("host_path"))).stdout;
+    assert!(journal.core(&host_pid) == core, "coredumpctl gives another core");
+    container.remove();
     std::fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
 }

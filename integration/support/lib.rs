@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod fixture;
 pub mod fuse;
 pub mod host;
+pub mod journal;
 pub mod podman;
 pub mod processes;
 pub mod program;

@@ -1,6 +1,7 @@
 //! Programs that die, and their cores, made by gdb's generate-core-file, so that nothing
 //! of the machine is changed.
 
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -41,28 +42,67 @@ pub fn gdb() -> Command {
     gdb
 }
 
-/// Runs the program until it dies and dumps its core.
-pub fn dump(dir: &Path, program: &Path, arguments: &[&str], handles: bool) -> PathBuf {
+/// Compiles one of the sources with a toolchain of Go.
+pub fn build_go(go: &Path, dir: &Path, name: &str, options: &[&str], source: &str) -> PathBuf {
+    let program = dir.join(name);
+    let mut build = Command::new(go);
+    build.args(["build", "-o"]).arg(&program).args(options).arg(sources().join(source));
+    build.env("GOTOOLCHAIN", "local").env("GOFLAGS", "").env("GOCACHE", dir.join("cache"));
+    succeed(&mut build);
+    program
+}
+
+/// For [`dump`]: the program handles SIGSEGV itself, as Go's runtime and Java's do.
+pub const HANDLES: &[&str] = &["handle SIGSEGV nostop noprint pass"];
+
+/// Runs the program until it dies, or stops for other `commands` of gdb, and dumps its core.
+pub fn dump(dir: &Path, program: &Path, arguments: &[&str], commands: &[&str]) -> PathBuf {
+    dump_and_say(dir, program, arguments, commands).0
+}
+
+/// The same, with what the program and gdb have said.
+pub fn dump_and_say(
+    dir: &Path,
+    program: &Path,
+    arguments: &[&str],
+    commands: &[&str],
+) -> (PathBuf, String) {
     let core = dir.join(format!("{}.core", program.file_name().unwrap().to_str().unwrap()));
+    let generate = format!("generate-core-file {}", core.display());
     let mut gdb = gdb();
-    gdb.args(["-ex", "handle SIGURG nostop noprint pass"]);
-    if handles {
-        gdb.args(["-ex", "handle SIGSEGV nostop noprint pass"]);
+    for command in [&["handle SIGURG nostop noprint pass"], commands, &["run", &generate]].concat()
+    {
+        gdb.args(["-ex", command]);
     }
-    gdb.args(["-ex", "run"])
-        .arg("-ex")
-        .arg(format!("generate-core-file {}", core.display()))
-        .arg("--args")
-        .arg(program)
-        .args(arguments);
-    let out = succeed(&mut gdb);
-    assert!(
-        core.exists(),
-        "{}{}",
-        String::from_utf8_lossy(&out.stdout),
-        String::from_utf8_lossy(&out.stderr)
-    );
-    core
+    let out = succeed(gdb.arg("--args").arg(program).args(arguments));
+    let said = [out.stderr, out.stdout].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(core.exists(), "{said}");
+    (core, said)
+}
+
+/// `info` on a core whose files are below `root`, without what was kept of any.
+pub fn info(core: &Path, root: &Path, arguments: &[&str]) -> String {
+    let mut info = Command::new(crate::program::program());
+    info.args(["info", "--store", "/nonexistent", "--core"]).arg(core);
+    let out = succeed(info.arg("--sysroot").arg(root).args(arguments));
+    assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// The same as JSON.
+pub fn told(core: &Path, root: &Path, arguments: &[&str]) -> Value {
+    serde_json::from_str(&info(core, root, &[&["--json"], arguments].concat())).unwrap()
+}
+
+/// The frames of the crashing thread in that.
+pub fn frames(told: &Value) -> &[Value] {
+    told["stacks"][0]["frames"].as_array().unwrap()
+}
+
+/// Their functions, as [`plain`] has them.
+pub fn our_functions(told: &Value) -> Vec<String> {
+    frames(told).iter().map(|f| plain(f["function"].as_str().unwrap_or("??"))).collect()
 }
 
 /// Go toolchains: the one on `PATH`, and those that `integration/tools.sh` has fetched.
@@ -80,6 +120,20 @@ pub fn go_toolchains() -> Vec<PathBuf> {
     all
 }
 
+/// Of gdb's Python: the functions of a frame. Of what is inlined into a function that went on by a
+/// jump (a tail call), gdb itself shows the innermost one alone.
+pub const FUNCTIONS: &str = "
+import gdb
+def functions(frame):
+    if frame.type() == gdb.SIGTRAMP_FRAME: return ['<signal handler called>']
+    if frame.type() != gdb.TAILCALL_FRAME: return [frame.name() or '??']
+    all, block = [], frame.block()
+    while block and not block.is_static:
+        if block.function: all.append(block.function.print_name)
+        block = block.superblock
+    return all
+";
+
 /// gdb's functions of the crashing thread.
 pub fn gdb_functions(program: &Path, core: &Path) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
@@ -89,15 +143,14 @@ pub fn gdb_functions(program: &Path, core: &Path) -> Vec<String> {
 /// Arguments that make a gdb which knows program and core print the functions.
 /// The script lies in `dir`.
 pub fn names_them(dir: &Path) -> [String; 6] {
-    const SCRIPT: &str = "python
+    const SCRIPT: &str = "
 f = gdb.newest_frame()
 while f:
-    if f.type() == gdb.SIGTRAMP_FRAME: print('FRAME <signal handler called>')
-    elif f.type() != gdb.TAILCALL_FRAME: print('FRAME ' + (f.name() or '??'))
+    for name in functions(f): print('FRAME ' + name)
     f = f.older()
 ";
-    let script = dir.join("script");
-    std::fs::write(&script, SCRIPT).unwrap();
+    let script = dir.join("script.py");
+    std::fs::write(&script, [FUNCTIONS, SCRIPT].concat()).unwrap();
     let script = script.to_str().unwrap();
     ["-ex", "set backtrace past-main on", "-ex", "set backtrace past-entry on", "-x", script]
         .map(str::to_owned)

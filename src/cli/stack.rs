@@ -33,10 +33,15 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
     let crashed = reading.threads.first().map(|t| t.frames.as_slice()).unwrap_or_default();
     let runs = crashed.iter().find_map(|f| interpreter(&modules.get(f.module?)?.path));
     if let Some(language) = runs {
+        let reader = match language {
+            "Python" => " (pystack and py-spy read those from a core)",
+            "Java" => " (jhsdb of the same JDK reads those from a core)",
+            _ => "",
+        };
         writeln!(
             out,
             "\nThis is a {language} program: the stack has the functions of the interpreter, not \
-             those of the program"
+             those of the program{reader}"
         )?;
     }
     for path in &reading.missing_split {
@@ -146,6 +151,7 @@ fn frames(out: &mut impl Write, frames: &[Frame], modules: &[Module]) -> Result<
         }
         let place = match (f.module.and_then(|m| modules.get(m)), f.offset) {
             _ if f.inlined => "inlined".to_owned(),
+            _ if f.tail_call => "tail call".to_owned(),
             (Some(m), Some(offset)) => format!("{}+{offset:#x}", one_line(base(&m.path))),
             _ => format!("{:#x}", f.address),
         };

@@ -189,8 +189,16 @@ impl<'d> Binary<'d> {
 
     /// The symbol that covers an address of the file's image.
     pub(super) fn symbol(&self, address: u64) -> Option<&[u8]> {
-        let read = || Symbols::of(self.file.as_ref(), self.debug.as_ref());
-        self.symbols.get_or_init(read).at(address)
+        self.symbols().at(address)
+    }
+
+    /// The address in the file's image of the function that the linker knows by this name.
+    pub(super) fn defined(&self, name: &str) -> Option<u64> {
+        self.symbols().named(name.as_bytes())
+    }
+
+    fn symbols(&self) -> &Symbols<'d> {
+        self.symbols.get_or_init(|| Symbols::of(self.file.as_ref(), self.debug.as_ref()))
     }
 
     /// Whether an address is in a function that a signal handler called on behalf of the faulting

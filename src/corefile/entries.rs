@@ -272,6 +272,11 @@ impl<'u, 'b> Die<'u, 'b> {
         false
     }
 
+    /// Where the first part of its code begins in the file's image.
+    pub(super) fn first_address(&self) -> Option<u64> {
+        Some(self.unit.die_ranges(&self.entry).ok()?.next().ok()??.begin)
+    }
+
     /// Its address in the file's image.
     pub(super) fn address(&self, name: DwAt) -> Option<u64> {
         self.unit.attr_address(self.attr(name)?).ok()?

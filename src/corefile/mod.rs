@@ -12,6 +12,7 @@
 //! file. `reader` starts the sandboxes, `files` finds the binaries for them.
 
 mod binary;
+mod call_sites;
 mod compressed;
 mod entries;
 mod file;
@@ -35,6 +36,7 @@ mod segments;
 mod signal;
 mod summary;
 mod symbols;
+mod tail_calls;
 mod unwind;
 mod variables;
 
@@ -123,7 +125,7 @@ pub(crate) fn stacks(
     }
     let names = names::ModuleNames::new(&modules, &binaries);
     for (tid, unwound) in &stacks {
-        let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame)).collect();
+        let frames = names.stack(&unwound.frames);
         send(PartialResult::Thread(ThreadStack { tid: *tid, frames, cut: unwound.cut.clone() }))?;
     }
     // The stacks are complete whatever comes of this.
@@ -131,7 +133,7 @@ pub(crate) fn stacks(
     if let Some(all) = goroutines::of(process, &modules, &binaries) {
         for g in all.shown {
             let unwound = unwinder.unwind_goroutine(g.registers);
-            let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame)).collect();
+            let frames = names.stack(&unwound.frames);
             let stack = GoroutineStack { id: g.id, state: g.state, frames, cut: unwound.cut };
             send(PartialResult::Goroutine(stack))?;
         }
@@ -190,14 +192,16 @@ pub(crate) fn read_variables(bytes: &[u8]) {
     let symbols = elf.symbols().map(|s| s.address()).filter(|a| *a > 0).take(8);
     for address in symbols.chain([elf.entry()]).flat_map(|a| [a, a.wrapping_add(24)]) {
         let registers = notes::Registers { pc: address, sp: 0x1100, fp: 0x1200, lr: address };
+        // As if a function called itself, for what is read of calls.
         let frame = |lookup| names::RawFrame {
-            address,
+            address: address.wrapping_add(1),
             lookup,
             module: Some(0),
             registers,
             ..names::RawFrame::default()
         };
         let raw = [frame(address), frame(address.wrapping_sub(1))];
+        assert!(names.stack(&raw).len() <= 2 * 64 * 512);
         let general = (0..34).map(|n| 0x1000 + 8 * n).collect();
         let state = notes::ThreadState { general, floating: vec![0x40; 512] };
         for machine in [segments::Machine::X86_64, segments::Machine::Aarch64] {

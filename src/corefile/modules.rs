@@ -4,6 +4,7 @@
 use super::image::Image;
 use super::link_map;
 use super::package::Package;
+use super::reduced;
 use super::results::Module;
 use super::segments::Segment;
 use crate::elf::build_id_in_notes;
@@ -57,19 +58,11 @@ pub(super) fn of(image: &Image<'_>) -> Vec<LoadedModule> {
     if image.notes.files.is_empty() {
         groups.extend(link_map::modules(image).into_iter().map(|m| (m, Vec::new())));
     }
-    let has_code = |m: &Module| {
-        let inside = |s: &&Segment| s.start() < m.end && s.end() > m.start;
-        // The kernel writes a segment for every mapping; gdb's generate-core-file omits those that
-        // it does not dump, such as code.
-        let part = |s: &Segment| s.end().min(m.end).saturating_sub(s.start().max(m.start));
-        let covered = image.segments.iter().filter(inside).map(part).fold(0, u64::saturating_add);
-        image.segments.iter().filter(inside).any(|s| s.is_code)
-            || covered < m.end.saturating_sub(m.start)
-    };
+    let announced = Announced::of(image, groups.iter().map(|(m, _)| m));
     let mut found: Vec<LoadedModule> = groups
         .into_iter()
         .map(|(m, _)| m)
-        .filter(has_code)
+        .filter(|m| announced.has_code(m))
         .take(MAX)
         .map(|m| read_head(image, m))
         .collect();
@@ -91,6 +84,49 @@ pub(super) fn of(image: &Image<'_>) -> Vec<LoadedModule> {
         found[..=i].rotate_right(1);
     }
     found
+}
+
+/// What a core says of mapped files. The kernel announces every mapping, also those that it does
+/// not dump, such as code. gdb's generate-core-file says nothing of what it does not dump, but it
+/// dumps where ELF files begin. Small cores say what the core said that they are made of.
+struct Announced<'i, 's> {
+    image: &'i Image<'s>,
+    /// Whether every mapping is announced.
+    is_all: bool,
+    /// Whether each ELF file's beginning is there.
+    has_starts: bool,
+}
+
+impl<'i, 's> Announced<'i, 's> {
+    fn of<'m>(image: &'i Image<'s>, files: impl ExactSizeIterator<Item = &'m Module>) -> Self {
+        let is_all = image.segments.iter().any(|s| s.size > s.dumped.size);
+        let is_few = files.len() <= reduced::MOST_HEADS;
+        let mut announced = Announced { image, is_all, has_starts: false };
+        announced.has_starts = is_few && files.into_iter().any(|m| announced.is_elf(m));
+        announced
+    }
+
+    fn start(&self, m: &Module) -> Vec<u8> {
+        self.image.memory.up_to(m.start, elf::ELFMAG.len())
+    }
+
+    fn is_elf(&self, m: &Module) -> bool {
+        self.start(m) == elf::ELFMAG
+    }
+
+    /// Whether a mapped file has code. In gdb's cores what is missing may be code.
+    fn has_code(&self, m: &Module) -> bool {
+        let inside = |s: &&Segment| s.start() < m.end && s.end() >= m.start;
+        let all = || self.image.segments.iter().filter(inside);
+        if self.is_all || all().any(|s| s.is_code) {
+            return all().any(|s| s.is_code);
+        }
+        let overlap = |s: &Segment| s.end().min(m.end).saturating_sub(s.start().max(m.start));
+        let part = |s: &Segment| overlap(s).saturating_add(s.left_out);
+        let covered = all().map(part).fold(0, u64::saturating_add);
+        let may_be_elf = || self.is_elf(m) || !self.has_starts && self.start(m).is_empty();
+        covered < m.end.saturating_sub(m.start) && may_be_elf()
+    }
 }
 
 /// Bias and build-id, from the ELF header in memory. Without that, the file is assumed to be linked

@@ -7,9 +7,10 @@ use super::links::{Link, NeededFile};
 use super::modules::LoadedModule;
 use super::notes::Registers;
 use super::results::{Frame, TRAMPOLINE};
+use super::tail_calls;
 use crate::sys::proc::printable;
 use addr2line::demangle_auto;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 /// A frame as the unwinder finds it, without names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +33,12 @@ pub(super) struct ModuleNames<'b> {
     pub modules: &'b [LoadedModule],
     pub binaries: &'b [Binary<'b>],
     sources: Vec<OnceCell<Option<DebugInfo<'b>>>>,
+    /// How many more functions are looked for by their names.
+    searches: Cell<u32>,
 }
+
+/// Most functions that are looked for by their names, each in all modules.
+const SEARCHES: u32 = 256;
 
 impl<'b> ModuleNames<'b> {
     /// Reads nothing yet.
@@ -41,6 +47,7 @@ impl<'b> ModuleNames<'b> {
             modules,
             binaries,
             sources: binaries.iter().map(|_| OnceCell::new()).collect(),
+            searches: Cell::new(SEARCHES),
         }
     }
 
@@ -61,14 +68,45 @@ impl<'b> ModuleNames<'b> {
     }
 
     /// The entries of the debug information for the functions at a frame, one for each that
-    /// [`ModuleNames::describe`] gives.
+    /// `describe` finds.
     pub(super) fn functions(&self, frame: &RawFrame) -> Option<Vec<Option<Die<'_, 'b>>>> {
         let i = frame.module.filter(|_| !frame.trampoline)?;
         self.source(i)?.functions(frame.lookup.wrapping_sub(self.modules[i].bias))
     }
 
+    /// The module and the address in its image of a function by its name: of `first`, or of the
+    /// first module that has one.
+    pub(super) fn defined(&self, first: usize, name: &str) -> Option<(usize, u64)> {
+        self.searches.set(self.searches.get().checked_sub(1)?);
+        let others = (0..self.binaries.len()).filter(|i| *i != first);
+        [first].into_iter().chain(others).find_map(|i| Some((i, self.binaries[i].defined(name)?)))
+    }
+
+    /// The functions of a stack, the innermost first.
+    pub(super) fn stack(&self, raw: &[RawFrame]) -> Vec<Frame> {
+        let all = raw.iter().enumerate();
+        all.flat_map(|(i, frame)| {
+            let mut frames = self.describe(frame);
+            frames.extend(self.jumped(raw, i));
+            frames
+        })
+        .collect()
+    }
+
+    /// The functions between a frame and its caller that have no frame any more.
+    pub(super) fn jumped(&self, raw: &[RawFrame], i: usize) -> Vec<Frame> {
+        let Some(caller) = raw.get(i + 1) else { return Vec::new() };
+        let all = tail_calls::between(self, &raw[i], caller).into_iter();
+        all.flat_map(|jump| {
+            let mut frames = self.describe(&jump);
+            frames.last_mut().into_iter().for_each(|outer| outer.tail_call = true);
+            frames
+        })
+        .collect()
+    }
+
     /// The functions at a frame of a stack, including inlined ones, the innermost first.
-    pub(super) fn describe(&self, frame: &RawFrame) -> Vec<Frame> {
+    fn describe(&self, frame: &RawFrame) -> Vec<Frame> {
         let mut shown = Frame { address: frame.address, module: frame.module, ..Frame::default() };
         let Some(i) = frame.module else { return vec![shown] };
         let (binary, bias) = (&self.binaries[i], self.modules[i].bias);

@@ -91,6 +91,10 @@ pub(crate) struct Frame {
     /// Whether it is inlined into the next frame.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inlined: bool,
+    /// Whether it went on by a jump to the frame before, and has no frame of its own any more: the
+    /// address is that behind the jump.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tail_call: bool,
     /// Index in [`Overview::modules`].
     pub module: Option<usize>,
     /// Offset in the module's file image: the address minus the load bias.

@@ -31,6 +31,9 @@ pub(crate) struct Segment {
     pub dumped: elf::Load,
     /// Size in the process, in bytes.
     pub size: u64,
+    /// Of a small core's segment of no bytes: how many bytes of a mapped file were dumped there and
+    /// are not kept.
+    pub left_out: u64,
     /// Whether it is executable.
     pub is_code: bool,
     /// How it may be used.
@@ -43,6 +46,10 @@ impl Segment {
         Segment {
             dumped: elf::Load::of(header, LE),
             size: header.p_memsz(LE),
+            left_out: match (header.p_filesz(LE), header.p_memsz(LE)) {
+                (0, 0) => header.p_paddr(LE),
+                _ => 0,
+            },
             is_code: header.p_flags(LE).0 & PF_X.0 != 0,
             flags: header.p_flags(LE),
         }

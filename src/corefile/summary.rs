@@ -46,8 +46,8 @@ pub(crate) fn summary(source: &dyn Source, files: &[ModuleFiles<'_>]) -> Result<
         .collect();
     let unwound = StackUnwinder::new(&image, &modules, &binaries).unwind(&image.notes.threads[0]);
     let names = ModuleNames::new(&modules, &binaries);
-    let frames = unwound.frames.iter().flat_map(|frame| names.describe(frame));
-    let frames: Vec<Frame> = frames.filter(|f| f.function.as_deref() != Some(TRAMPOLINE)).collect();
+    let mut frames = names.stack(&unwound.frames);
+    frames.retain(|f| f.function.as_deref() != Some(TRAMPOLINE));
     let path = |f: &Frame| f.module.map(|i| base(&modules[i].module.path).to_owned());
     let place = |f: &Frame| match (path(f), f.offset) {
         (Some(module), Some(offset)) => format!("{module}+{offset:#x}"),

@@ -44,6 +44,11 @@ impl<'d> Symbols<'d> {
         let last = near.last().filter(|s| s.size == 0);
         sized.or(last).map(|s| &*s.name)
     }
+
+    /// The address of the function with this name.
+    pub(super) fn named(&self, name: &[u8]) -> Option<u64> {
+        self.0.iter().filter(|s| *s.name == *name).max_by_key(|s| s.rank).map(|s| s.address)
+    }
 }
 
 fn add<'d, 'e>(from: &Elf<'e>, keep: fn(&'e [u8]) -> Cow<'d, [u8]>, all: &mut Vec<Symbol<'d>>) {

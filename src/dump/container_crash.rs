@@ -87,7 +87,7 @@ impl ContainerCrash<'_> {
         // crash with a record of its own, of which there are few: nothing waits.
         let is_own = matches!(told, Ok(true));
         let slot = if is_own { self.free_slot() } else { None };
-        if slot.is_some() && self.has_line(&record) {
+        if slot.is_some() && self.reports_termination(&record) {
             let file = CoreFile::default();
             let locks: Vec<_> = slot.iter().flat_map(Slot::fds).collect();
             termination_log::write(facts, &file, entry, &record, None, &locks).unwrap_or_else(
@@ -100,7 +100,7 @@ impl ContainerCrash<'_> {
             Ok(true) => {
                 log::warn!("{record}");
                 if entry.user.is_some() && slot.is_some() {
-                    user_record::copy(&mut record, entry, None, slot.as_ref());
+                    user_record::give_copy(&mut record, entry, None, slot.as_ref());
                 }
             }
             Ok(false) => {}
@@ -124,7 +124,7 @@ impl ContainerCrash<'_> {
 
     /// Whether a line of this crash goes to Kubernetes. Not of a set-user-ID program, whose rights
     /// are not those of whoever started it.
-    pub(super) fn has_line(&self, record: &Record) -> bool {
+    pub(super) fn reports_termination(&self, record: &Record) -> bool {
         let Self { facts, entry, config, .. } = *self;
         let is_itself = !facts.secure && !facts.status.credentials.mixed();
         is_itself && termination_log::concerns(record, entry, facts, config.termination_log)

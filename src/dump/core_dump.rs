@@ -4,15 +4,15 @@
 use super::after::deleted_files::DeletedFiles;
 use super::after::record_client::RecordClient;
 use super::after::released::Released;
-use super::after::{measured, termination_log, user_record};
+use super::after::{termination_log, unreported_core, user_record};
 use super::container_crash::ContainerCrash;
 use super::core_place::CorePlace;
 use super::policy::plan::{self, CoreFile, Rights};
 use super::policy::quota::KeptCore;
 use super::policy::slot::Slot;
+use super::writer::older_cores::Stored;
 use super::writer::parent::{self, Event, Waiting, Written};
 use super::writer::protocol::Finished;
-use super::writer::rotate::Stored;
 use crate::cause::Cause;
 use crate::record::{Outcome, Record};
 use crate::store::Store;
@@ -39,15 +39,16 @@ pub(super) fn with_core(
     let stored = place.in_store(&dump.file, &written);
     dump.count_core(&written, stored.as_deref());
     let core = dump.say_what_became_of_it(written, stored.is_some());
-    let has_line = dump.add_line(core);
+    let is_reported = dump.report_termination(core);
     dump.copy_for_user(core);
-    dump.let_go(core);
-    let freed = if core.is_stuck { parent::let_go(case.crash, case.facts) } else { Ok(()) };
+    dump.save_and_release(core);
+    let freed =
+        if core.is_stuck { parent::interrupt_kernel_dump(case.crash, case.facts) } else { Ok(()) };
     let ended = waiting.map_or(Ok(None), Waiting::end);
     dump.count_crash();
     freed.and(ended)?;
     if !core.is_stuck {
-        if let Some(released) = dump.released(core, has_line) {
+        if let Some(released) = dump.released(core, is_reported) {
             released.finish(slot)?;
         }
         vacuum::now_and_then(case.config)?;
@@ -193,7 +194,7 @@ impl<'c, 's> CoreDump<'c, 's> {
                 self.client.say(&self.record);
             }
             Event::Goes(_) => {}
-            Event::Released => self.released_at = Some(now()),
+            Event::ReleasedEarly => self.released_at = Some(now()),
         }
     }
 
@@ -202,7 +203,7 @@ impl<'c, 's> CoreDump<'c, 's> {
         let is_unknown = written.finished.size.is_none() && !written.given_up && !written.stuck;
         let (facts, store) = (self.case.facts, self.place.store.as_ref());
         if let Some(made) = written.made.filter(|_| is_unknown)
-            && let Some(found) = measured::measure(facts, &self.file, made, store, self.slot)
+            && let Some(found) = unreported_core::measure(facts, &self.file, made, store, self.slot)
         {
             let cause = written.finished.cause.take();
             let gone = std::mem::take(&mut written.finished.gone);
@@ -270,8 +271,8 @@ impl<'c, 's> CoreDump<'c, 's> {
     }
 
     /// Writes the line for Kubernetes. Returns whether this crash is one to be told of.
-    fn add_line(&self, core: Core) -> bool {
-        if core.is_given_up || !self.case.has_line(&self.record) {
+    fn report_termination(&self, core: Core) -> bool {
+        if core.is_given_up || !self.case.reports_termination(&self.record) {
             return false;
         }
         let ContainerCrash { facts, entry, config, .. } = *self.case;
@@ -285,11 +286,11 @@ impl<'c, 's> CoreDump<'c, 's> {
     /// Gives the user whose container it is his copy of the record.
     fn copy_for_user(&mut self, core: Core) {
         let named = core.id.map(|id| (self.place.inside(&self.file), id));
-        user_record::copy(&mut self.record, self.case.entry, named, self.slot);
+        user_record::give_copy(&mut self.record, self.case.entry, named, self.slot);
     }
 
     /// Saves the record; then the crashed process is let go.
-    fn let_go(&mut self, core: Core) {
+    fn save_and_release(&mut self, core: Core) {
         self.record.keeping =
             self.is_keeper() && core.id.is_some() && !core.is_stuck && self.client.is_open();
         self.client.close(&self.record);
@@ -301,12 +302,12 @@ impl<'c, 's> CoreDump<'c, 's> {
         self.client.note(&self.record, self.case.most_records());
     }
 
-    /// What is left to do, which nobody waits for. `None`: nothing. `has_line`: whether the line
+    /// What is left to do, which nobody waits for. `None`: nothing. `is_reported`: whether the line
     /// for Kubernetes was written.
-    fn released(self, core: Core, has_line: bool) -> Option<Released<'c>> {
+    fn released(self, core: Core, is_reported: bool) -> Option<Released<'c>> {
         // A store that did not answer is not asked again.
         let core = core.id.filter(|_| self.client.is_open())?;
-        let log = has_line.then(|| self.as_itself());
+        let log = is_reported.then(|| self.as_itself());
         let CoreDump { case, file, deleted, record, client, .. } = self;
         Some(Released { case, file, core, deleted, record, client, log })
     }

@@ -96,7 +96,7 @@ impl<'a> CorePlace<'a> {
         } else if self.mount.is_some() {
             record.set_paths(Some(&inside), None);
             record.host_dir = None;
-            record.location = if made.memory { Location::Memory } else { Location::Layer };
+            record.location = if made.memory_backed { Location::Memory } else { Location::Layer };
         }
         (is_below && record.location.is_lost_with_container()).then(|| self.nested_root())
     }

@@ -1,13 +1,13 @@
 //! Crashes of processes that belong to no registered container: the handler that was there before
 //! gets them, as if we were not here.
 
-use crate::dump::admission::{self, Admission, CrashOwner, Crashed, Places};
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
-use crate::dump::crash::stream::Stream;
-use crate::dump::feed::Feed;
+use crate::dump::crash::transport::Transport;
+use crate::dump::forward_admission::{self, Admission, CrashOwner, Crashed, Places};
 use crate::dump::policy::plan;
 use crate::dump::policy::slots::{Pool, SlotAnswer, SlotRequest};
+use crate::dump::socket_to_pipe::Feed;
 use crate::dump::writer::parent;
 use crate::limits::Limits;
 use crate::pattern::{Handler, Template};
@@ -49,7 +49,7 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
             let entered = whose
                 .registry
                 .context("there is no run directory")
-                .and_then(|r| admission::admit(r, most, whose.who, crashed, is_still));
+                .and_then(|r| forward_admission::admit(r, most, whose.who, crashed, is_still));
             match entered {
                 Ok(Admission::Granted) => {}
                 Ok(Admission::Full) => {
@@ -64,9 +64,9 @@ pub(super) fn forward(mut crash: Crash, saved: Saved, whose: &Whose<'_>) -> Resu
             }
             let args: Vec<_> = args.iter().map(|a| a.expand_argument(&crash.said)).collect();
             let program = args.first().context("the earlier handler names no program")?.clone();
-            let feed = match crash.stream {
-                Stream::Pipe => None,
-                Stream::Socket => Some(Feed::start()?),
+            let feed = match crash.transport {
+                Transport::Pipe => None,
+                Transport::Socket => Some(Feed::start()?),
             };
             let pidfd = Vec::from_iter(crash.pidfd.take());
             let program = crate::sys::proc::os(&program);
@@ -164,7 +164,7 @@ fn to_file(crash: &Crash, template: &Template, whose: &Whose<'_>) -> Result<()> 
     if let Some(writer) = waiting {
         writer.end()?;
     }
-    if stuck { parent::let_go(crash, &facts) } else { Ok(()) }
+    if stuck { parent::interrupt_kernel_dump(crash, &facts) } else { Ok(()) }
 }
 
 /// Limits how often crashes that are not a container's are logged. Without a run directory there is

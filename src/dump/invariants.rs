@@ -77,13 +77,13 @@ pub(crate) fn stream(data: &[u8]) {
         return;
     }
     if start[0] & 8 != 0 {
-        let copied = lanes::copy(&pipe, &target, &bounds, None, None);
+        let copied = lanes::copy_core(&pipe, &target, &bounds, None, None);
         let data = file.metadata().expect("a file").len();
         let is_small = copied.full_size.is_some();
         assert!(!is_small || bounds.limit.is_none_or(|limit| data <= limit), "{data} bytes");
         return;
     }
-    let result = lanes::copy(&pipe, &target, &bounds, None, None).result;
+    let result = lanes::copy_core(&pipe, &target, &bounds, None, None).result;
     let mut written = Vec::new();
     let mut file: File = file;
     file.rewind().and_then(|()| file.read_to_end(&mut written)).expect("a file");

@@ -10,38 +10,39 @@
 //! the log before everything else: how many lines an account may have in a minute can be looked up
 //! only when it is known whose process it was, and whoever crashes often would fill the log.
 
-mod admission;
 mod after;
 mod container_crash;
 mod copy;
 mod core_dump;
 mod core_place;
 mod crash;
-mod feed;
 mod forward;
+mod forward_admission;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod invariants;
 mod policy;
 pub mod server;
+mod socket_to_pipe;
 mod writer;
 
 use crate::config::Config;
+use crate::limits::Limits;
 use crate::record::signal_name;
-use crate::registry::Registry;
+use crate::registry::{Entry, Registry};
 use crate::store::Store;
 use crate::sys::{descriptor, ns, process};
 use crate::sysctl::Saved;
-use admission::CrashOwner;
 use anyhow::{Context, Result};
 use container_crash::{ContainerCrash, comm};
 use copy::pages;
 use core_dump::with_core;
 use crash::arguments::Crash;
-use crash::container::{self, Origin};
 use crash::container_root::ContainerRoot;
 use crash::facts::Facts;
-use crash::stream::Stream;
+use crash::origin::{self, Origin};
+use crash::transport::Transport;
 use forward::{Whose, sparingly};
+use forward_admission::CrashOwner;
 use policy::plan::{self, CoreFile, Decision};
 use std::ffi::OsString;
 
@@ -65,7 +66,7 @@ fn dispatched(crash: Crash) -> Result<()> {
 
 /// `who`: whose crash it was and of what, for messages.
 fn dispatch(crash: Crash, who: &str) -> Result<()> {
-    if crash.pidfd.is_none() && crash.stream == Stream::Pipe {
+    if crash.pidfd.is_none() && crash.transport == Transport::Pipe {
         // All of the core will come through the pipe: the kernel fills it while the facts are
         // gathered.
         descriptor::enlarge_pipe(descriptor::stdin(), pages::CHUNK);
@@ -86,7 +87,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             return Ok(());
         }
     };
-    let origin = container::identify(&facts, registry.as_ref())?;
+    let origin = origin::identify(&facts, registry.as_ref())?;
     let limits = match (&origin, registry.as_ref()) {
         (Origin::Container { entry, .. }, Some(r)) => r.limits_dir(&entry.account()).ok(),
         _ => None,
@@ -102,7 +103,7 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             entry,
         ));
     }
-    match plan::plan(&crash, &facts, origin) {
+    let (entry, file) = match plan::plan(&crash, &facts, origin) {
         Decision::Forward => {
             let owner = facts.user_ns.as_ref().and_then(ns::owner).filter(|uid| *uid != 0);
             let is_contained = ns::own("mnt").is_ok_and(|own| own != facts.mount_ns);
@@ -110,28 +111,31 @@ fn dispatch(crash: Crash, who: &str) -> Result<()> {
             // The earlier handler starts as the kernel would start it: with nothing of ours open.
             drop(facts);
             forward_it(crash, who, registry, &config);
-            Ok(())
+            return Ok(());
         }
-        Decision::NoCore(entry, cause) => {
-            let (crash, facts, entry) = (&crash, &facts, &*entry);
-            let (registry, limits, config) = (registry.as_ref(), limits.as_ref(), &config);
-            ContainerCrash { crash, facts, entry, registry, limits, config }.without_core(&cause)
+        Decision::NoCore(entry, cause) => (entry, Err(cause)),
+        Decision::Write(entry, file) => (entry, Ok(file)),
+    };
+    let (crash, facts, entry) = (&crash, &facts, &*entry);
+    let (registry, limits, config) = (registry.as_ref(), limits.as_ref(), &config);
+    let case = ContainerCrash { crash, facts, entry, registry, limits, config };
+    let limits = limits_for(config, entry);
+    let planned = file.and_then(|file| Ok((file, case.slot(&limits)?)));
+    match planned {
+        Ok((file, slot)) => {
+            let patience = plan::patience(&limits);
+            let file = CoreFile { patience, min_free: limits.min_free, ..file };
+            with_core(&case, &file, slot)
         }
-        Decision::Write(entry, file) => {
-            let (crash, facts, entry) = (&crash, &facts, &*entry);
-            let (registry, dir, config) = (registry.as_ref(), limits.as_ref(), &config);
-            let case = ContainerCrash { crash, facts, entry, registry, limits: dir, config };
-            let limits = match config.limits.lowered(&entry.limits) {
-                limits if entry.user.is_some() => limits.with_slots(),
-                limits => limits,
-            };
-            let file =
-                CoreFile { patience: plan::patience(&limits), min_free: limits.min_free, ..file };
-            match case.slot(&limits) {
-                Ok(slot) => with_core(&case, &file, slot),
-                Err(cause) => case.without_core(&cause),
-            }
-        }
+        Err(cause) => case.without_core(&cause),
+    }
+}
+
+/// The host's limits, lowered by the container's own. A user's containers have slots in any case.
+fn limits_for(config: &Config, entry: &Entry) -> Limits {
+    match config.limits.lowered(&entry.limits) {
+        limits if entry.user.is_some() => limits.with_slots(),
+        limits => limits,
     }
 }
 

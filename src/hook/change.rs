@@ -7,8 +7,8 @@ use super::processes::{self, Previous};
 use super::rootfs::Rootfs;
 use crate::bytes::Limit;
 use crate::store::Store;
-use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::resolve::Want;
+use crate::sys::rlimit::{self, SoftAndHard};
 use crate::sys::{file, filesystem, mount};
 use crate::sysctl;
 use anyhow::Result;
@@ -171,7 +171,7 @@ impl OnHost {
         match self {
             OnHost::Limits(before) => processes::put_back(hook, before, |pid, _, (soft, hard)| {
                 let limits = SoftAndHard { soft: soft.finite(), hard: hard.finite() };
-                limit::set_core_of(pid, limits)
+                rlimit::set_core_of(pid, limits)
             }),
             OnHost::Filters(before) => processes::put_back(hook, before, |_, process, mask| {
                 process.write("coredump_filter", &format!("0x{mask}"))

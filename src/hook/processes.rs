@@ -4,9 +4,9 @@
 use super::context::{HookContext, Targets};
 use crate::bytes::Limit;
 use crate::registry::{InitProcess, cgroup_keys, pod_uid};
-use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::ns;
 use crate::sys::proc::{self, Proc};
+use crate::sys::rlimit::{self, SoftAndHard};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -185,7 +185,7 @@ pub(super) fn set_core_limit(
     let hard = Limit::from(old.hard);
     if soft > hard {
         let both = SoftAndHard { soft: soft.finite(), hard: soft.finite() };
-        if may_raise && limit::set_core_of(pid, both).is_ok() {
+        if may_raise && rlimit::set_core_of(pid, both).is_ok() {
             return Ok(soft);
         }
         log::warn!(
@@ -194,6 +194,6 @@ pub(super) fn set_core_limit(
         );
     }
     let soft = soft.min(hard);
-    limit::set_core_of(pid, SoftAndHard { soft: soft.finite(), hard: old.hard })?;
+    rlimit::set_core_of(pid, SoftAndHard { soft: soft.finite(), hard: old.hard })?;
     Ok(soft)
 }

@@ -2,9 +2,9 @@
 //! that it is told, and reports what it observes.
 
 use crate::sys::file;
-use crate::sys::limit::{self, SoftAndHard};
 use crate::sys::proc::Proc;
 use crate::sys::resolve::{self, Below, Want};
+use crate::sys::rlimit::{self, SoftAndHard};
 use crate::sys::{filesystem, mount, ns};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -271,7 +271,7 @@ fn set_limit(pid: i32, soft: u64) -> Result<()> {
             hard.unwrap_or_default()
         );
     }
-    limit::set_core_of(pid, SoftAndHard { soft: Some(soft), hard })
+    rlimit::set_core_of(pid, SoftAndHard { soft: Some(soft), hard })
 }
 
 #[cfg(test)]

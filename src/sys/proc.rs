@@ -15,7 +15,7 @@ pub(crate) use status::Status;
 
 use super::file;
 use super::filesystem;
-use super::limit::SoftAndHard;
+use super::rlimit::SoftAndHard;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{Mode, OFlags};
 use status::field;

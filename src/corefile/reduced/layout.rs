@@ -1,10 +1,17 @@
 //! The file of a small core: where each part of the memory goes, and the head that says so.
 //!
 //! What was dumped and is not kept is in no segment: a debugger says that it cannot read it, and
-//! takes nothing for zeros. What was not dumped, such as code, is announced as before.
+//! takes nothing for zeros. What was not dumped, such as code, is announced as before. What was
+//! dumped of a mapped file and is not kept is announced by a segment of no bytes, whose physical
+//! address is the number of bytes ([`Segment::left_out`]): debuggers pass over it, and
+//! [`overview`] tells by it which mapped files are modules, as it does of the whole core.
+//!
+//! [`overview`]: crate::corefile::overview
 
 use crate::corefile::head::{CoreHead, bytes_of};
+use crate::corefile::image::Image;
 use crate::corefile::memory::Memory;
+use crate::corefile::notes::Mapping;
 use crate::corefile::segments::Segment;
 use crate::elf::spans::Spans;
 use object::elf::{
@@ -39,10 +46,13 @@ const ALIGN: u64 = 16;
 
 impl Layout {
     /// Lays out the core with this head, of which `spans` of the memory are kept.
-    pub(crate) fn new(head: &CoreHead, segments: &[Segment], spans: &Spans) -> Self {
-        let kept = parts(segments, spans);
+    pub(crate) fn new(head: &CoreHead, image: &Image<'_>, spans: &Spans) -> Self {
+        let kept = parts(&image.segments, spans);
+        let mut files = image.notes.files.clone();
+        files.sort_by_key(|f| f.start);
         let rest = head.loads.iter().filter(|p| p.p_memsz(LE) > p.p_filesz(LE));
         let mut loads: Vec<ProgramHeader64<LE>> = rest.map(not_dumped).collect();
+        loads.extend(head.loads.iter().filter_map(|p| left_out(p, &files, &kept)));
         let count = 1 + kept.len() + loads.len();
         let notes: Vec<u8> = head.notes.concat();
         let start = (size_of::<FileHeader64<LE>>() + count * HEADER) as u64;
@@ -58,7 +68,7 @@ impl Layout {
         for load in loads.iter_mut().filter(|p| p.p_filesz(LE) == 0) {
             load.p_offset = U64::new(LE, notes_end);
         }
-        loads.sort_by_key(|p| p.p_vaddr(LE));
+        loads.sort_by_key(|p| (p.p_vaddr(LE), p.p_memsz(LE)));
         let end = offset.next_multiple_of(ALIGN);
         let (header, tail) = headers(head.header, count, end);
         let mut all = bytes_of(&header).to_vec();
@@ -130,6 +140,31 @@ fn not_dumped(p: &ProgramHeader64<LE>) -> ProgramHeader64<LE> {
     let dumped = p.p_filesz(LE);
     let address = p.p_vaddr(LE).saturating_add(dumped);
     load(0, address, 0, p.p_memsz(LE) - dumped, p.p_flags(LE))
+}
+
+/// Says how much of a mapped file was dumped and is not kept, if there is any.
+fn left_out(
+    p: &ProgramHeader64<LE>,
+    files: &[Mapping],
+    kept: &[(Part, ProgramFlags)],
+) -> Option<ProgramHeader64<LE>> {
+    let (start, size) = (p.p_vaddr(LE), p.p_filesz(LE));
+    let of_file = files.partition_point(|f| f.end <= start);
+    files.get(of_file).filter(|f| f.start < start.saturating_add(size.max(1)))?;
+    if Segment::of(p).left_out > 0 {
+        return Some(*p);
+    }
+    let first = kept.partition_point(|(part, _)| part.address < start);
+    let parts = kept[first..].iter().map(|(part, _)| part);
+    let (mut next, mut left) = (start, size);
+    for part in parts.take_while(|part| part.address - start < size) {
+        left = left.saturating_sub(part.size);
+        if part.address == next {
+            next += part.size;
+        }
+    }
+    let marker = load(0, next, 0, 0, p.p_flags(LE));
+    (left > 0).then(|| ProgramHeader64 { p_paddr: U64::new(LE, left), ..marker })
 }
 
 fn load(

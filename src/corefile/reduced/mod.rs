@@ -27,6 +27,7 @@ use crate::elf::Source;
 use crate::elf::spans::Spans;
 use anyhow::Result;
 use layout::Layout;
+pub(super) use select::MOST_HEADS;
 
 /// A small core that is to be written.
 pub(crate) struct SmallCore<'s> {
@@ -59,7 +60,7 @@ impl<'s> SmallCore<'s> {
 
     fn new(head: &CoreHead, image: Image<'s>, keep: KeptMemory) -> Self {
         let spans = select::select(head, &image, keep);
-        let layout = Layout::new(head, &image.segments, &spans);
+        let layout = Layout::new(head, &image, &spans);
         SmallCore { image, layout }
     }
 

@@ -16,7 +16,7 @@ const MOST_VDSO: u64 = 64 << 10;
 /// AT_SYSINFO_EHDR of the auxiliary vector: the address of the vDSO.
 const VDSO: u64 = 33;
 /// Most mapped files of which the page with the ELF header is kept.
-const MOST_HEADS: usize = 1024;
+pub(in crate::corefile) const MOST_HEADS: usize = 1024;
 /// Most bytes of global variables: what is dumped of mapped files.
 const MOST_GLOBALS: u64 = 1 << 20;
 /// Most bytes of a segment that may be the data of a program, in a core that does not say which

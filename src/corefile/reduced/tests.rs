@@ -150,6 +150,41 @@ fn interrupted_stacks() {
     assert_eq!(has(&stacks, STACK + 0x1000, 8), None);
 }
 
+/// Which mapped file is a module is told as of the whole core, whatever was dumped of it.
+#[test]
+fn modules_of_the_whole_core() {
+    let program = [&b"\x7fELF"[..], &[0; 0xffc]].concat();
+    let stack = || (STACK, 0x1000, 6, vec![5; 0x1000]);
+    for (flags, dumped, others, is_module) in [
+        // As the kernel announces it: code and data, dumped or not.
+        (5, 0x4000, 0x1000, true),
+        (5, 0, 0x1000, true),
+        (4, 0x4000, 0x1000, false),
+        (4, 0, 0x1000, false),
+        // As gdb does, which announces nothing that it does not dump.
+        (5, 0x4000, 0, true),
+        (4, 0x4000, 0, false),
+        (4, 0x2000, 0, true),
+    ] {
+        let rest = if others == 0 { dumped as u64 } else { 0x4000 };
+        let segments = [
+            (CODE, 0x1000, 4, program.clone()),
+            (CODE + 0x1000, rest, flags, vec![7; dumped]),
+            (HEAP, others, 6, Vec::new()),
+            stack(),
+        ];
+        let whole = core(&[[1, STACK + 8, 0]], &segments, &[0, 0]);
+        let modules = |core: &Vec<u8>| crate::corefile::overview(core).unwrap().modules;
+        assert_eq!(!modules(&whole).is_empty(), is_module, "{flags} {dumped:#x} {others:#x}");
+        for keep in [KeptMemory::Stacks, KeptMemory::StacksOnly] {
+            let stacks = small(&whole, keep);
+            assert!(stacks.len() < 10 << 10, "{} bytes", stacks.len());
+            assert_eq!(modules(&stacks), modules(&whole), "{flags} {dumped:#x} {others:#x}");
+            assert_eq!(small(&stacks, keep), stacks);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_the_registers_and_segments_say(

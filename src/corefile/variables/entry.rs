@@ -3,17 +3,14 @@
 
 use super::callers::State;
 use super::location::{self, FrameContext, Passed, Place};
-use crate::corefile::entries::Die;
-use crate::corefile::entries::Slice;
+use crate::corefile::call_sites;
+use crate::corefile::entries::{Die, Slice};
 use crate::corefile::names::{ModuleNames, RawFrame};
 use crate::corefile::process_memory::ProcessMemory;
 use addr2line::gimli::{self, AttributeValue, DwAt, Expression, Operation};
 
 /// How often a value may come from a caller's caller.
 const DEPTH: usize = 4;
-/// Deepest nesting of blocks that a call site may be in, and most entries of one.
-const BLOCKS: usize = 64;
-const CHILDREN: usize = 1 << 16;
 /// Most ranges of a location list.
 const RANGES: usize = 1 << 16;
 
@@ -118,7 +115,7 @@ impl<'s, 'b> Stack<'s, 'b> {
         };
         let caller = self.function(i + 1)?;
         let return_address = self.raw[i + 1].address.wrapping_sub(self.bias(i + 1));
-        let site = call_site(&caller, self.address(i + 1), return_address, 0)?;
+        let site = call_sites::returning(&caller, self.address(i + 1), return_address)?;
         self.calls(i, &site, depth).then_some(())?;
         let parameter = site.children(64).into_iter().find(is_it)?;
         let value = [gimli::DW_AT_call_value, gimli::DW_AT_GNU_call_site_value]
@@ -132,16 +129,8 @@ impl<'s, 'b> Stack<'s, 'b> {
     /// instead, from what was called.
     fn calls(&self, i: usize, site: &Die<'_, 'b>, depth: usize) -> bool {
         let Some(function) = self.function(i) else { return false };
-        let origin = site
-            .refers(gimli::DW_AT_call_origin)
-            .or_else(|| site.refers(gimli::DW_AT_abstract_origin));
-        if let Some(origin) = origin {
-            let is_same = |a: Option<String>, b: Option<String>| a.is_some() && a == b;
-            return origin.is(&function)
-                || match (origin.linkage_name(), function.linkage_name()) {
-                    (None, None) => is_same(origin.name(), function.name()),
-                    (a, b) => is_same(a, b),
-                };
+        if let Some(called) = call_sites::called(site) {
+            return call_sites::is_same_function(&called, &function);
         }
         let target = [gimli::DW_AT_call_target, gimli::DW_AT_GNU_call_site_target]
             .into_iter()
@@ -200,33 +189,4 @@ fn register(expression: Expression<Slice<'_>>, die: &Die<'_, '_>) -> Option<u16>
         (Operation::RegisterOffset { register, offset: 0, .. }, None) => Some(register.0),
         _ => None,
     }
-}
-
-/// The call of a function that returns to an address.
-fn call_site<'u, 'b>(
-    block: &Die<'u, 'b>,
-    address: u64,
-    return_address: u64,
-    depth: usize,
-) -> Option<Die<'u, 'b>> {
-    for die in block.children(CHILDREN) {
-        match die.tag() {
-            gimli::DW_TAG_call_site | gimli::DW_TAG_GNU_call_site => {
-                let returns = die.address(gimli::DW_AT_call_return_pc);
-                if returns.or_else(|| die.address(gimli::DW_AT_low_pc)) == Some(return_address) {
-                    return Some(die);
-                }
-            }
-            gimli::DW_TAG_lexical_block | gimli::DW_TAG_inlined_subroutine
-                if depth < BLOCKS && die.has_code_at(address) =>
-            {
-                let found = call_site(&die, address, return_address, depth + 1);
-                if found.is_some() {
-                    return found;
-                }
-            }
-            _ => {}
-        }
-    }
-    None
 }

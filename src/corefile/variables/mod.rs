@@ -43,7 +43,7 @@ const ONE: usize = 2048;
 const ALL: usize = 1 << 20;
 
 /// The variables of a thread's frames, by the index of the frame among those that
-/// [`ModuleNames::describe`] gives for `raw`; `send` is called for each frame that has some.
+/// [`ModuleNames::stack`] gives for `raw`; `send` is called for each frame that has some.
 ///
 /// # Errors
 /// Those of `send`.
@@ -60,7 +60,7 @@ pub(super) fn of_thread<'b, E>(
     let (mut index, mut left) = (0, ALL);
     for (i, frame) in raw.iter().enumerate().take(states.len()) {
         let Some(functions) = names.functions(frame) else {
-            index += names.describe(frame).len();
+            index += names.stack(std::slice::from_ref(frame)).len();
             continue;
         };
         for die in &functions {
@@ -73,6 +73,7 @@ pub(super) fn of_thread<'b, E>(
             }
             index += 1;
         }
+        index += names.jumped(raw, i).len();
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
 use super::reading::{MOST, Reading, SeenFile, Sources};
 use crate::config;
 use crate::corefile::{self, is_name};
-use crate::dump::writer::crasher_task::{self, say};
+use crate::dump::writer::as_crasher::{self, say};
 use crate::elf;
 use crate::report;
 use crate::store::Store;
@@ -157,7 +157,7 @@ impl Keeper<'_> {
         let files: Vec<BorrowedFd<'_>> =
             open.iter().map(|(_, file)| file.as_fd()).chain(fds).collect();
         let bounds = SandboxBounds { file: self.most.max_file.raw(), ..COPY };
-        let done = crasher_task::run::<String>(
+        let done = as_crasher::run::<String>(
             facts,
             core_file,
             &bounds,
@@ -167,7 +167,7 @@ impl Keeper<'_> {
             |own, out| {
                 let from = Sources { own, deleted };
                 open.iter()
-                    .filter(|(s, to)| copy(s, to, &from).is_ok())
+                    .filter(|(s, to)| copy_binary(s, to, &from).is_ok())
                     .for_each(|(s, _)| say(out, &s.name));
             },
         );
@@ -219,7 +219,7 @@ const SLACK: u64 = 1 << 20;
 
 /// What is kept is the copy, which nobody changes any more: whether that is what was seen is looked
 /// at when it is there.
-fn copy(seen: &SeenFile, to: &OwnedFd, from: &Sources<'_>) -> Result<()> {
+fn copy_binary(seen: &SeenFile, to: &OwnedFd, from: &Sources<'_>) -> Result<()> {
     let to = Open::from(to.try_clone()?);
     file::copy_whole(
         &from.open(&seen.path, seen.start)?,

@@ -3,7 +3,6 @@
 
 pub(super) mod deleted_files;
 mod kept_binaries;
-pub(super) mod measured;
 pub(super) mod on_host;
 mod reading;
 pub(super) mod record_client;
@@ -11,4 +10,5 @@ mod record_list;
 mod refused;
 pub(super) mod released;
 pub(super) mod termination_log;
+pub(super) mod unreported_core;
 pub(super) mod user_record;

@@ -9,14 +9,14 @@ use super::deleted_files::DeletedFiles;
 use crate::corefile::{self, Compressed, Module, ModuleFiles, Summary};
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::{CoreFile, Rights};
-use crate::dump::writer::crasher_task::{self, Charge, Urgency, say};
-use crate::dump::writer::place::split;
+use crate::dump::writer::as_crasher::{self, Charge, Urgency, say};
+use crate::dump::writer::create_file::split;
 use crate::elf::{self, Source};
 use crate::sys::file::FileId;
 use crate::sys::mapped_file::Map;
 use crate::sys::resolve::{self, Below, Want};
 use crate::sys::sandbox::{self, SandboxBounds};
-use crate::sys::{BorrowedFd, OwnedFd, file, limit, proc};
+use crate::sys::{BorrowedFd, OwnedFd, file, proc, rlimit};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -103,8 +103,7 @@ impl Reading<'_> {
         let fds: Vec<BorrowedFd<'_>> = self.locks.iter().copied().chain(deleted.fds()).collect();
         let child = |own: &OwnedFd, out: &mut File| self.tell(&Sources { own, deleted }, out);
         let urgency = self.urgency();
-        let lines =
-            crasher_task::run(facts, core_file, &BOUNDS, urgency, self.charge, &fds, child)?;
+        let lines = as_crasher::run(facts, core_file, &BOUNDS, urgency, self.charge, &fds, child)?;
         let mut told = Told::default();
         for line in lines {
             match line {
@@ -147,7 +146,7 @@ impl Reading<'_> {
         }
         if let Some(core) = core
             && self.summary
-            && limit::bound_processor(SUMMARY).is_ok()
+            && rlimit::bound_processor(SUMMARY).is_ok()
         {
             sandbox::confined(|| {
                 if let Some(summary) = summary(core, &files) {
@@ -176,7 +175,7 @@ fn summary(core: &dyn Source, files: &[[Option<File>; 2]]) -> Option<Summary> {
 /// What is said of a mapped file, if it is still the one that the core names.
 fn mapped(module: &Module, file: &File, most: u64) -> Option<SeenFile> {
     let id = elf::build_id(file);
-    // Without its first page the core does not know better.
+    // A core without the module's first page has no build-id of it; the file is accepted then.
     if module.build_id.is_some() && module.build_id != id {
         return None;
     }

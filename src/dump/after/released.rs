@@ -11,7 +11,7 @@ use crate::dump::container_crash::ContainerCrash;
 use crate::dump::crash::stream::Stream;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
-use crate::dump::writer::crasher_task::Charge;
+use crate::dump::writer::as_crasher::Charge;
 use crate::record::{Outcome, Record};
 use crate::report;
 use crate::store::Store;

@@ -5,8 +5,8 @@
 use crate::config::TerminationLog;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
-use crate::dump::writer::crasher_task::{self, Charge, Urgency};
-use crate::dump::writer::place::split;
+use crate::dump::writer::as_crasher::{self, Charge, Urgency};
+use crate::dump::writer::create_file::split;
 use crate::first_process::{INITS, SUPERVISORS};
 use crate::record::{Outcome, Record};
 use crate::registry::Entry;
@@ -144,7 +144,7 @@ fn put(
 ) -> Result<()> {
     let path = entry.termination_log.as_deref().unwrap_or(USUAL);
     let charge = if urgency == Urgency::Now { Charge::Crasher } else { Charge::Nobody };
-    crasher_task::run::<()>(facts, core_file, &BOUNDS, urgency, charge, locks, |own, _| {
+    as_crasher::run::<()>(facts, core_file, &BOUNDS, urgency, charge, locks, |own, _| {
         let _ = append(text, after, path, own);
     })?;
     Ok(())

@@ -34,7 +34,7 @@ const MOST: usize = 512;
 /// For a container of root's it does nothing.
 ///
 /// `slot`: the container's, which a child that hangs keeps.
-pub(crate) fn copy(
+pub(crate) fn give_copy(
     record: &mut Record,
     entry: &Entry,
     core: Option<(Vec<u8>, FileId)>,

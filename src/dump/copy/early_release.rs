@@ -7,9 +7,9 @@
 //! hold. The word lies in a thread's own block or in a small area of data; the futexes are found
 //! from the heads of their lists.
 
+use super::crashed_memory::{CrashedMemory, Failed};
 use super::pages::page_size;
 use super::parallel;
-use super::source::{CrashedMemory, Failed};
 use super::stop::Stop;
 use super::target::Target;
 use crate::elf::spans::{Spans, merge};
@@ -90,7 +90,7 @@ fn prepare(
         .collect();
     // All of it is read, also what is not mapped yet.
     let all = loads.iter().map(|load| load.address).collect();
-    match parallel::copy(source, loads, all, target, None) {
+    match parallel::copy_memory(source, loads, all, target, None) {
         Ok(()) => Ok(Some((held, done))),
         // Between the areas nothing is copied yet.
         Err(Failed::Ended(_)) => Err(Failed::Ended(0)),

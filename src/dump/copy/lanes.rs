@@ -1,21 +1,22 @@
 //! The copy: the kernel's stream in, a file with the kernel's holes out. Runs with the crasher's
 //! rights only.
 //!
-//! Three lanes give the same file: the memory of a small process in few reads (`small_core`), that
-//! of a large one by several threads (`parallel`), and the kernel's pipe (`pipe`), which always
-//! works. They are tried in this order; the head of the core comes through the pipe for all of
-//! them. A compressed core takes the last two only, with frames instead of holes (`zstd_frames`).
-//! A core that keeps less of the memory is another file, by a way of its own (`reduced`).
+//! Three lanes give the same file: the memory of a small process in few reads (`small_process`),
+//! that of a large one by several threads (`parallel`), and the kernel's pipe (`pipe`), which
+//! always works. They are tried in this order; the head of the core comes through the pipe for all
+//! of them. A compressed core takes the last two only, with frames instead of holes
+//! (`zstd_frames`). A core that keeps less of the memory is another file, by a way of its own
+//! (`reduced`).
 
+use super::crashed_memory::{CrashedMemory, Failed};
 use super::early_release::Release;
-use super::input::Input;
 use super::output::CoreOutput;
 use super::parallel;
 use super::pipe::{self, Start};
+use super::pipe_reader::PipeReader;
 use super::reduced::Reduced;
 use super::sink::{Sink, Sparse, Zstd};
-use super::small_core;
-use super::source::{CrashedMemory, Failed};
+use super::small_process;
 use super::stop::{Bounds, Stop};
 use super::target::Target;
 use super::zstd_frames::Frames;
@@ -44,21 +45,21 @@ impl Copied {
 /// same file; else all of it comes through the pipe.
 ///
 /// With a `release` the process is let go early if the parallel lane is taken.
-pub(crate) fn copy(
+pub(crate) fn copy_core(
     pipe: impl AsFd,
     target: &Arc<Target>,
     bounds: &Bounds,
     source: Option<CrashedMemory>,
     release: Option<Release<'_>>,
 ) -> Copied {
-    let mut input = Input::new(pipe, target);
+    let mut input = PipeReader::new(pipe, target);
     let mut output = CoreOutput::new(Sparse(target.clone()), bounds.limit);
-    let small = reduce(&mut input, &mut output, target, bounds, source.as_ref());
-    let copied = small.unwrap_or_else(|| {
+    let reduced = reduce(&mut input, &mut output, target, bounds, source.as_ref());
+    let copied = reduced.unwrap_or_else(|| {
         let (input, output) = (&mut input, &mut output);
         Copied::whole(pipe::head(input, output).and_then(|start| {
             let mut core = CoreCopy { input, output, target, bounds, start, source, release };
-            core.take([CoreCopy::small, CoreCopy::parallel, CoreCopy::pipe])
+            core.take([CoreCopy::small_process, CoreCopy::parallel, CoreCopy::pipe])
         }))
     });
     if matches!(copied.result, Err(Stop::Limit | Stop::Ended | Stop::Read(_))) {
@@ -74,14 +75,14 @@ pub(crate) fn compress(
     bounds: &Bounds,
     source: Option<CrashedMemory>,
 ) -> Copied {
-    let mut input = Input::new(pipe, target);
+    let mut input = PipeReader::new(pipe, target);
     let sink = match Zstd::new(target, 0, bounds.file_size) {
         Ok(sink) => sink,
         Err(stop) => return Copied::whole(Err(stop)),
     };
     let mut output = CoreOutput::new(sink, bounds.limit);
-    let small = reduce(&mut input, &mut output, target, bounds, source.as_ref());
-    let copied = small.unwrap_or_else(|| {
+    let reduced = reduce(&mut input, &mut output, target, bounds, source.as_ref());
+    let copied = reduced.unwrap_or_else(|| {
         let (input, output) = (&mut input, &mut output);
         Copied::whole(pipe::head(input, output).and_then(|start| {
             let release = None;
@@ -98,7 +99,7 @@ pub(crate) fn compress(
 
 /// Copies what a small core keeps, if one is asked for and can be made.
 fn reduce<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
+    input: &mut PipeReader<I>,
     output: &mut CoreOutput<S>,
     target: &Target,
     bounds: &Bounds,
@@ -131,7 +132,7 @@ type Lane<C> = fn(&mut C) -> Result<Next, Stop>;
 
 /// A core on its way, after its head.
 struct CoreCopy<'a, 'r, I, S> {
-    input: &'a mut Input<I>,
+    input: &'a mut PipeReader<I>,
     output: &'a mut CoreOutput<S>,
     target: &'a Arc<Target>,
     bounds: &'a Bounds,
@@ -162,13 +163,13 @@ impl<I: AsFd, S: Sink> CoreCopy<'_, '_, I, S> {
 }
 
 impl<I: AsFd> CoreCopy<'_, '_, I, Sparse> {
-    fn small(&mut self) -> Result<Next, Stop> {
+    fn small_process(&mut self) -> Result<Next, Stop> {
         let Start { head, files, .. } = &self.start;
         let Some(source) = &self.source else { return Ok(Next::Skip) };
-        let pieces = small_core::pieces(head, files.as_deref(), self.bounds.room(), source);
+        let pieces = small_process::pieces(head, files.as_deref(), self.bounds.room(), source);
         let Some(pieces) = pieces else { return Ok(Next::Skip) };
         self.output.flush()?;
-        match small_core::copy(source, &pieces, self.target) {
+        match small_process::copy_memory(source, &pieces, self.target) {
             Ok(()) => self.output.end_at(head.end).map(|()| Next::Done),
             Err(Failed::Ended(whole)) => Err(ended(self.output, whole.min(head.end))),
             // Pieces are written from front to back: what lies behind the first failure is not
@@ -199,7 +200,7 @@ impl<I: AsFd> CoreCopy<'_, '_, I, Sparse> {
         };
         let rest = |held| {
             let loads = head.loads.iter().filter(|load| open(&held, load)).copied().collect();
-            parallel::copy(source, loads, files, self.target, held)
+            parallel::copy_memory(source, loads, files, self.target, held)
         };
         let start = self.output.position;
         match held.and_then(rest) {
@@ -275,7 +276,7 @@ mod tests {
         let target = &Arc::new(Target::new(fd, moved, Capacity::default(), FsType::Other));
         let pipe = tempfile::tempfile().unwrap();
         std::os::unix::fs::FileExt::write_all_at(&pipe, &[1; 10_000], 0).unwrap();
-        let mut input = Input::new(pipe, target);
+        let mut input = PipeReader::new(pipe, target);
         let mut output = CoreOutput::new(Sparse(target.clone()), None);
         let start = pipe::head(&mut input, &mut output).unwrap();
         let (input, output, bounds) = (&mut input, &mut output, &Bounds::default());
@@ -295,7 +296,9 @@ mod tests {
     #[test]
     fn lanes_are_tried_in_their_order() {
         // Without a source neither of the first two is for a core.
-        let all = through(|core| core.take([CoreCopy::small, CoreCopy::parallel, CoreCopy::pipe]));
+        let all = through(|core| {
+            core.take([CoreCopy::small_process, CoreCopy::parallel, CoreCopy::pipe])
+        });
         assert_eq!(all, (Ok(()), 10_000));
         assert_eq!(through(|core| core.take([fails, CoreCopy::pipe])), (Ok(()), 10_000));
         assert_eq!(through(|core| core.take([stops, CoreCopy::pipe])), (Err(Stop::Full), 0));

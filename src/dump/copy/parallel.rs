@@ -2,9 +2,9 @@
 //! while the kernel waits in the pipe. Several threads make large reads, and leave out pages that
 //! were never touched. Where that fails, the stream is still unread and gives the same file.
 
+use super::crashed_memory::{CrashedMemory, Failed};
 use super::pages::runs;
 use super::regions::{BATCH, Batch, RegionPart, Walk};
-use super::source::{CrashedMemory, Failed};
 use super::stop::Stop;
 use super::target::Target;
 use super::zstd_frames::{Frames, Packer};
@@ -54,7 +54,7 @@ pub(crate) fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 
 /// Copies the memory to its places in the file, whose size the caller sets. `held`: the process has
 /// been let go, its memory is held, and this much of it is copied already.
-pub(crate) fn copy(
+pub(crate) fn copy_memory(
     source: &'static CrashedMemory,
     loads: Vec<Load>,
     files: Vec<u64>,
@@ -312,8 +312,14 @@ mod tests {
         ));
         let child = child::fork(|| {
             let copied = filter::enter(&filter::COPY).is_ok()
-                && copy(source, vec![Load { offset: 0, address, size }], vec![], &target, None)
-                    .is_ok();
+                && copy_memory(
+                    source,
+                    vec![Load { offset: 0, address, size }],
+                    vec![],
+                    &target,
+                    None,
+                )
+                .is_ok();
             i32::from(!copied)
         });
         assert_eq!(

@@ -7,11 +7,11 @@
 //! is wanted: a page that exists but holds only zeros counts against the limit as in the kernel,
 //! and yet becomes a hole.
 
-use super::input::{Input, READ};
+use super::crashed_memory::CrashedMemory;
 use super::output::CoreOutput;
 use super::pages::{is_zero, page_size};
+use super::pipe_reader::{PipeReader, READ};
 use super::sink::Sink;
-use super::source::CrashedMemory;
 use super::stop::{Bounds, Stop};
 use crate::elf::{Head, Load};
 use crate::sys::AsFd;
@@ -19,7 +19,7 @@ use crate::sys::pagemap::Pagemap;
 
 /// What comes after the head.
 pub(crate) fn body<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
+    input: &mut PipeReader<I>,
     output: &mut CoreOutput<S>,
     bounds: &Bounds,
     source: Option<CrashedMemory>,
@@ -50,7 +50,7 @@ pub(crate) struct Start {
 /// Headers and notes, unit by unit. What is not an ELF core of a kind that we know has no head: all
 /// of it is then taken for pages.
 pub(crate) fn head<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
+    input: &mut PipeReader<I>,
     output: &mut CoreOutput<S>,
 ) -> Result<Start, Stop> {
     let Some(mut head) = Head::of(input.peek(Head::LONGEST_START)?) else {
@@ -90,7 +90,7 @@ pub(crate) fn head<I: AsFd, S: Sink>(
 
 /// One unit of the kernel's: all of it or nothing.
 fn unit<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
+    input: &mut PipeReader<I>,
     output: &mut CoreOutput<S>,
     size: usize,
 ) -> Result<(), Stop> {
@@ -99,7 +99,7 @@ fn unit<I: AsFd, S: Sink>(
 
 /// The same, keeping a copy. The kernel bounds the list of mapped files to 4 MiB.
 fn unit_kept<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
+    input: &mut PipeReader<I>,
     output: &mut CoreOutput<S>,
     size: usize,
     kept: &mut Vec<u8>,
@@ -108,7 +108,7 @@ fn unit_kept<I: AsFd, S: Sink>(
 }
 
 fn copy_unit<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
+    input: &mut PipeReader<I>,
     output: &mut CoreOutput<S>,
     size: usize,
     mut seen: impl FnMut(&[u8]),
@@ -133,7 +133,7 @@ fn copy_unit<I: AsFd, S: Sink>(
 
 /// The kernel's alignment: a hole in a file, zeros in a pipe.
 fn gap<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
+    input: &mut PipeReader<I>,
     output: &mut CoreOutput<S>,
     align: u64,
 ) -> Result<(), Stop> {
@@ -151,7 +151,7 @@ fn gap<I: AsFd, S: Sink>(
 
 /// The memory: pages, each one unit.
 fn data<I: AsFd, S: Sink>(
-    input: &mut Input<I>,
+    input: &mut PipeReader<I>,
     output: &mut CoreOutput<S>,
     loads: &[Load],
     pagemap: Option<&Pagemap>,

@@ -5,11 +5,11 @@
 //! are left out. Without a pidfd it comes through the pipe too: what may be kept is remembered on
 //! the way, and chosen from that. What is chosen is in [`crate::corefile::reduced`].
 
-use super::input::{Input, READ};
+use super::crashed_memory::CrashedMemory;
 use super::output::CoreOutput;
 use super::pages::page_size;
+use super::pipe_reader::{PipeReader, READ};
 use super::sink::Sink;
-use super::source::CrashedMemory;
 use super::stop::Stop;
 use super::target::Target;
 use crate::config::KeptMemory;
@@ -38,7 +38,7 @@ impl Reduced {
     ///
     /// # Errors
     /// The pipe ends in the head, or the notes are too large.
-    pub(crate) fn begin<I: AsFd>(input: &mut Input<I>) -> Result<Option<Self>, Stop> {
+    pub(crate) fn begin<I: AsFd>(input: &mut PipeReader<I>) -> Result<Option<Self>, Stop> {
         let start = input.peek(Head::LONGEST_START)?;
         let Some(head) = Head::of(start).filter(Head::is_wide) else { return Ok(None) };
         // Whether the machine is known, the header alone says.
@@ -67,7 +67,7 @@ impl Reduced {
     /// The copy ended early. If the process has gone, the file has what was chosen by then.
     pub(crate) fn copy<I: AsFd, S: Sink>(
         &self,
-        input: &mut Input<I>,
+        input: &mut PipeReader<I>,
         output: &mut CoreOutput<S>,
         source: Option<&CrashedMemory>,
         target: &Target,
@@ -117,7 +117,7 @@ impl Reduced {
     /// Reads the rest of the pipe, and what of it may be kept. Also returns how the pipe ended.
     fn remember<I: AsFd>(
         &self,
-        input: &mut Input<I>,
+        input: &mut PipeReader<I>,
     ) -> Result<(Remembered, Result<(), Stop>), Stop> {
         let wanted = candidates(&self.head).map_err(|_| Stop::Ended)?;
         let mut memory = Remembered::default();
@@ -152,7 +152,7 @@ fn files_note(mut notes: &[u8]) -> Option<&[u8]> {
 }
 
 /// Exactly the next `size` bytes.
-fn take<I: AsFd>(input: &mut Input<I>, size: usize) -> Result<Vec<u8>, Stop> {
+fn take<I: AsFd>(input: &mut PipeReader<I>, size: usize) -> Result<Vec<u8>, Stop> {
     let mut bytes = Vec::new();
     while bytes.len() < size {
         bytes.extend_from_slice(input.take(READ.min(size - bytes.len()))?);
@@ -160,7 +160,7 @@ fn take<I: AsFd>(input: &mut Input<I>, size: usize) -> Result<Vec<u8>, Stop> {
     Ok(bytes)
 }
 
-fn skip<I: AsFd>(input: &mut Input<I>, mut size: u64) -> Result<(), Stop> {
+fn skip<I: AsFd>(input: &mut PipeReader<I>, mut size: u64) -> Result<(), Stop> {
     while size > 0 {
         size -= input.take((READ as u64).min(size) as usize)?.len() as u64;
     }
@@ -175,7 +175,7 @@ impl Remembered {
     /// Takes a load from the pipe.
     fn take<I: AsFd>(
         &mut self,
-        input: &mut Input<I>,
+        input: &mut PipeReader<I>,
         load: &Load,
         wanted: &Spans,
     ) -> Result<(), Stop> {

@@ -1,6 +1,6 @@
 //! What the kernel said of a crash: the arguments of its pipe helper.
 
-use super::stream::Stream;
+use super::transport::Transport;
 use crate::pattern::Specifiers;
 use crate::sys::{OwnedFd, descriptor};
 use anyhow::{Context, Result, ensure};
@@ -16,7 +16,7 @@ pub(crate) struct Crash {
     /// The crasher, pinned, where the kernel gives a pidfd (Linux 6.16).
     pub pidfd: Option<OwnedFd>,
     /// How its core comes on stdin.
-    pub stream: Stream,
+    pub transport: Transport,
 }
 
 impl Crash {
@@ -29,7 +29,7 @@ impl Crash {
         // KERNEL(6.16): drop the Option when %F can be assumed.
         let pidfd = said.pidfd.and_then(descriptor::inherited);
         said.pidfd = pidfd.as_ref().map(descriptor::number);
-        Ok(Crash { said, pidfd, stream: Stream::Pipe })
+        Ok(Crash { said, pidfd, transport: Transport::Pipe })
     }
 }
 

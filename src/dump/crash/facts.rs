@@ -4,8 +4,8 @@
 use super::arguments::Crash;
 use super::container_root::ContainerRoot;
 use crate::sys::apparmor::Profile;
-use crate::sys::limit::SoftAndHard;
 use crate::sys::proc::{self, Cgroup, Proc, Status};
+use crate::sys::rlimit::SoftAndHard;
 use crate::sys::selinux::Subject;
 use crate::sys::{OwnedFd, ns, pidfd};
 use anyhow::{Context, Result, ensure};
@@ -42,8 +42,8 @@ pub(crate) struct Facts {
     /// `AT_SYSINFO_EHDR`: where the vDSO is mapped.
     pub vdso: Option<u64>,
     /// Its RLIMIT_FSIZE, soft.
-    pub file_size: Option<u64>,
-    pub core: SoftAndHard,
+    pub file_size_limit: Option<u64>,
+    pub core_limit: SoftAndHard,
     /// What SELinux knows it as; `None` where SELinux is off.
     pub subject: Option<Result<Subject>>,
     /// The AppArmor profile that it is held to.
@@ -88,8 +88,8 @@ impl Facts {
             // is treated as the worst.
             secure: proc::auxiliary(&auxv, proc::AT_SECURE).is_none_or(|v| v != 0),
             vdso: proc::auxiliary(&auxv, proc::AT_SYSINFO_EHDR),
-            file_size: limit("Max file size")?.soft,
-            core: limit("Max core file size")?,
+            file_size_limit: limit("Max file size")?.soft,
+            core_limit: limit("Max core file size")?,
             subject: Subject::of(&task),
             profile: Profile::of(&task),
             status,

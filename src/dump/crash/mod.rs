@@ -1,8 +1,8 @@
 //! Who crashed: what the kernel's arguments and /proc say, and whose container it was.
 
 pub(super) mod arguments;
-pub(super) mod connection;
-pub(super) mod container;
 pub(super) mod container_root;
 pub(super) mod facts;
-pub(super) mod stream;
+pub(super) mod from_socket;
+pub(super) mod origin;
+pub(super) mod transport;

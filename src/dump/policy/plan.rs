@@ -4,8 +4,8 @@ use crate::bytes::Limit;
 use crate::cause::Cause;
 use crate::config::KeptMemory;
 use crate::dump::crash::arguments::Crash;
-use crate::dump::crash::container::Origin;
 use crate::dump::crash::facts::Facts;
+use crate::dump::crash::origin::Origin;
 use crate::limits::{DiskShare, Free, Limits};
 use crate::name_conflict::{Existing, numbered};
 use crate::pattern::{COMPRESSED, Template};
@@ -47,7 +47,7 @@ pub(crate) struct CoreFile {
     /// Let the process go before the file is whole.
     pub early: bool,
     /// It is on a memory-backed volume, as far as the hook could see.
-    pub memory: bool,
+    pub memory_backed: bool,
     /// How long the target may take nothing. `None` is for ever.
     pub patience: Option<Duration>,
     /// What must stay free of the file system.
@@ -97,7 +97,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
         Err(cause) => return Decision::NoCore(entry, cause),
     };
     let own = Limit::from_raw(crash.said.limit).finite();
-    let soft = limit_of(own, facts.core.hard, by_exec, entry.limit.finite());
+    let soft = limit_of(own, facts.core_limit.hard, by_exec, entry.limit.finite());
     let limit = smaller(soft, entry.limit.finite());
     if let Some(bytes) = limit.filter(|l| *l < page_size()) {
         return Decision::NoCore(entry, Cause::RlimitCoreTooLow(bytes));
@@ -130,7 +130,7 @@ pub(crate) fn plan(crash: &Crash, facts: &Facts, origin: Origin) -> Decision {
         min_free: None,
         threads: usize::MAX,
         at_home: rights == Rights::ContainerRoot || facts.mount_ns == entry.init.mount_ns,
-        memory: entry.place.is_memory,
+        memory_backed: entry.place.is_memory,
     };
     Decision::Write(entry, file)
 }

@@ -2,10 +2,10 @@
 //! decision out.
 
 use crate::bytes::Bytes;
-use crate::cause::{Cause, Word};
+use crate::cause::{Cause, CauseCode};
 use crate::limits::{Free, Keep, Limits, Rate};
 use crate::sys::file::FileIdentity;
-use crate::sys::kernel::{self, page_size};
+use crate::sys::kernel::page_size;
 use serde::{Deserialize, Serialize};
 
 /// Most cores that are remembered of a container; the oldest are forgotten first.
@@ -82,7 +82,7 @@ pub(crate) fn share(all: u64) -> u64 {
 }
 
 /// Whether anything is to be remembered of the container.
-pub(crate) fn has_memory(limits: &Limits) -> bool {
+pub(crate) fn keeps_state(limits: &Limits) -> bool {
     limits.rate.is_some() || Limits::set(limits.cores).is_some() || limits.most_bytes().is_some()
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn take(
     if tokens < 1.0 {
         let seconds = ((1.0 - tokens) / each / 1000.0).ceil();
         return Err(Cause::limit(
-            Word::Rate,
+            CauseCode::Rate,
             rate,
             format_args!(
                 "the container crashes too often, the next core is due in {seconds} seconds"
@@ -132,7 +132,7 @@ pub(crate) fn room(
         while (there.len() - room.remove.len() + others.len()) as u64 >= most {
             let Some(next) = goes.next() else {
                 return Err(Cause::limit(
-                    Word::Cores,
+                    CauseCode::Cores,
                     most,
                     "the limit is reached, and `keep` allows no removal",
                 ));
@@ -157,7 +157,7 @@ pub(crate) fn room(
         let left = most.saturating_sub(used);
         if left < page_size() {
             return Err(Cause::limit(
-                Word::Bytes,
+                CauseCode::Bytes,
                 Bytes(most),
                 format_args!(
                     "{used} bytes are kept or being written, and `keep` allows no removal"
@@ -176,7 +176,7 @@ pub(crate) fn space(min_free: Free, total: u64, available: u64) -> Result<Option
         // A file system that does not say its size has no limit.
         _ if free == 0 || total == 0 => Ok(None),
         left if left < page_size() => Err(Cause::limit(
-            Word::MinFree,
+            CauseCode::MinFree,
             min_free,
             format_args!("{available} of {total} bytes are free, {free} must stay"),
         )),
@@ -197,20 +197,24 @@ pub(crate) fn files(min_free: Free, total: u64, available: u64) -> Result<(), Ca
         return Ok(());
     }
     Err(Cause::limit(
-        Word::MinFree,
+        CauseCode::MinFree,
         min_free,
         format_args!("{available} of {total} files (inodes) are free, {free} must stay"),
     ))
 }
 
 /// Whether the host has memory for a dump that waits, which takes a helper process. It has where
-/// no `min_memory` is set, or where the host's memory cannot be read.
+/// no `min_memory` is set. `host`: its memory, total and available; `None` if that is not known,
+/// which allows it.
 ///
 /// # Errors
 /// Too little memory is available.
-pub(crate) fn room_to_wait(min_memory: Option<Free>) -> Result<(), Cause> {
-    match (min_memory, kernel::memory()) {
-        (Some(min_memory), Ok((total, available))) => memory(min_memory, total, available),
+pub(crate) fn room_to_wait(
+    min_memory: Option<Free>,
+    host: Option<(u64, u64)>,
+) -> Result<(), Cause> {
+    match (min_memory, host) {
+        (Some(min_memory), Some((total, available))) => memory(min_memory, total, available),
         _ => Ok(()),
     }
 }
@@ -220,7 +224,7 @@ pub(crate) fn room_to_wait(min_memory: Option<Free>) -> Result<(), Cause> {
 fn memory(min_memory: Free, total: u64, available: u64) -> Result<(), Cause> {
     match min_memory.of(total) {
         must if available < must => Err(Cause::limit(
-            Word::MinMemory,
+            CauseCode::MinMemory,
             min_memory,
             format_args!(
                 "{available} bytes of the host's memory are available, too few for a \

@@ -1,7 +1,7 @@
 //! Which crashes without a core have a record of their own: the first few of a container in a
 //! minute. Those beyond are counted in one record for each kind of reason. Pure.
 
-use crate::cause::Word;
+use crate::cause::CauseCode;
 use crate::record::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,7 +55,7 @@ pub(crate) fn decide(told: &mut Refusals, kind: &str, now: u64) -> Tally {
 /// The kind of a reason, of which there are few: a container can choose numbers in reasons, but no
 /// kinds.
 pub(crate) fn kind(record: &Record) -> &'static str {
-    record.cause.unwrap_or(Word::Other).as_str()
+    record.cause.unwrap_or(CauseCode::Other).as_str()
 }
 
 #[cfg(test)]

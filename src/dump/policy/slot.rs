@@ -10,7 +10,7 @@ use crate::sys::{AsFd, BorrowedFd, OwnedFd, kernel};
 use anyhow::Result;
 
 /// The memory: at most `MOST` cores with paths of 4 KiB, of which each byte is escaped.
-const MEMORY: JsonFile = JsonFile("memory", 32 << 20);
+const STATE: JsonFile = JsonFile("memory", 32 << 20);
 
 /// A slot that was taken. It is free again when the last process with its descriptors has ended.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Slot {
 
     /// Whether the core is to be remembered.
     pub(crate) fn remembers(&self) -> bool {
-        quota::has_memory(&self.limits)
+        quota::keeps_state(&self.limits)
     }
 
     /// `limits.bytes`.
@@ -79,24 +79,24 @@ impl Slot {
     pub(super) fn begin(&mut self, expected: u64) -> Result<Result<(), Cause>> {
         self.expected = expected;
         let _locked = self.locked()?;
-        let mut memory: AccountState = MEMORY.read(&self.dir);
+        let mut state: AccountState = STATE.read(&self.dir);
         if let Some(rate) = self.limits.rate {
             match quota::take(
-                memory.bucket,
+                state.bucket,
                 rate,
                 self.limits.burst,
                 kernel::since_boot().as_millis() as u64,
             ) {
-                Ok(bucket) => memory.bucket = Some(bucket),
+                Ok(bucket) => state.bucket = Some(bucket),
                 Err(refusal) => return Ok(Err(refusal)),
             }
         }
         // A dump whose slot is free, or ours now, has ended without saying so.
-        memory.running.retain(|r| r.slot != self.number && self.is_taken(r.slot));
-        self.others.clone_from(&memory.running);
-        self.cores.clone_from(&memory.cores);
-        memory.running.push(Running { slot: self.number, bytes: self.expected });
-        MEMORY.replace(&self.dir, &memory)?;
+        state.running.retain(|r| r.slot != self.number && self.is_taken(r.slot));
+        self.others.clone_from(&state.running);
+        self.cores.clone_from(&state.cores);
+        state.running.push(Running { slot: self.number, bytes: self.expected });
+        STATE.replace(&self.dir, &state)?;
         Ok(Ok(()))
     }
 
@@ -115,19 +115,19 @@ impl Slot {
             return Ok(());
         }
         let _locked = self.locked()?;
-        let mut memory: AccountState = MEMORY.read(&self.dir);
+        let mut state: AccountState = STATE.read(&self.dir);
         if ended {
-            memory.running.retain(|r| r.slot != self.number);
+            state.running.retain(|r| r.slot != self.number);
         }
         // The file system may have reused the inode number of a core that has gone for the new one.
-        memory.cores.retain(|k| {
+        state.cores.retain(|k| {
             !gone.contains(&k.identity)
                 && core.as_ref().is_none_or(|c| c.identity.id != k.identity.id)
         });
-        memory.cores.extend(core);
-        let surplus = memory.cores.len().saturating_sub(MOST);
-        memory.cores.drain(..surplus);
-        MEMORY.replace(&self.dir, &memory)
+        state.cores.extend(core);
+        let surplus = state.cores.len().saturating_sub(MOST);
+        state.cores.drain(..surplus);
+        STATE.replace(&self.dir, &state)
     }
 
     fn locked(&self) -> Result<OwnedFd> {

@@ -17,10 +17,10 @@
 
 use super::quota::{self, share};
 use super::slot::{Slot, open};
-use crate::cause::{Cause, Word};
+use crate::cause::{Cause, CauseCode};
 use crate::limits::Limits;
 use crate::registry::Registry;
-use crate::sys::{OwnedFd, file};
+use crate::sys::{OwnedFd, file, kernel};
 use anyhow::Result;
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,7 @@ impl SlotRequest<'_> {
     /// # Errors
     /// The run directory cannot be used.
     pub(crate) fn ask(&self, expected: impl FnOnce() -> u64) -> Result<SlotAnswer> {
-        let remembers = quota::has_memory(self.limits);
+        let remembers = quota::keeps_state(self.limits);
         let Some(slots) = quota::slots(self.limits).or(remembers.then_some(MANY)) else {
             return Ok(SlotAnswer::Free);
         };
@@ -158,7 +158,8 @@ impl Semaphore<'_> {
         }
         let wait = Duration::from_secs(self.request.limits.wait.unwrap_or(0));
         if !wait.is_zero()
-            && let Err(refusal) = quota::room_to_wait(self.request.limits.min_memory)
+            && let Err(refusal) =
+                quota::room_to_wait(self.request.limits.min_memory, kernel::memory().ok())
         {
             return Ok(Err(refusal));
         }
@@ -237,7 +238,7 @@ impl Semaphore<'_> {
         let none = format_args!("waited {waited} seconds for one");
         match self.request.limits.host_concurrent.filter(|_| full && self.slots > OWN) {
             Some(most) => Cause::limit(
-                Word::HostConcurrent,
+                CauseCode::HostConcurrent,
                 most,
                 format_args!(
                     "all slots beyond the first {OWN} of each container are in use; {none}"
@@ -245,9 +246,9 @@ impl Semaphore<'_> {
             ),
             None => {
                 let key = if Some(self.slots) == self.request.limits.cores {
-                    Word::Cores
+                    CauseCode::Cores
                 } else {
-                    Word::Concurrent
+                    CauseCode::Concurrent
                 };
                 Cause::limit(key, self.slots, format_args!("all slots are in use; {none}"))
             }

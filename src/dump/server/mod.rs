@@ -7,12 +7,12 @@
 mod queue;
 
 use super::crash::arguments::Crash;
-use super::crash::connection::Peer;
+use super::crash::from_socket::Peer;
 use super::dispatched;
 use crate::report;
 use crate::sys::proc::{self, Proc};
 use crate::sys::signals::{self, Signals, Told};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, file, limit, process, socket};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, file, process, rlimit, socket};
 use anyhow::{Context, Result};
 use queue::Queue;
 use std::os::unix::net::UnixListener;
@@ -57,7 +57,7 @@ impl Server {
         file::set_umask(0);
         file::change_dir(file::open_dir("/".as_ref())?)?;
         listener.set_nonblocking(true).context("fcntl(O_NONBLOCK)")?;
-        limit::raise_files();
+        rlimit::raise_files();
         let mut server = Server { listener, signals: Signals::take()?, queue: Queue::new() };
         accepted.into_iter().for_each(|connection| server.arrived(connection));
         Ok(server)
@@ -174,7 +174,7 @@ fn become_helper(connection: OwnedFd, peer: Peer) -> Result<()> {
     descriptor::replace_stdin(&connection);
     drop(connection);
     descriptor::close_all_but(&[peer.as_fd()])?;
-    limit::as_helper()?;
+    rlimit::as_helper()?;
     match Crash::from_connection(descriptor::stdin(), peer.into_helpers()?)? {
         Some(crash) => dispatched(crash),
         None => Ok(()),

@@ -88,7 +88,7 @@ impl<T> Queue<T> {
         self.served.keys().copied().collect()
     }
 
-    /// All that wait, for somebody else to serve.
+    /// All that wait, to be handed to another process.
     pub(super) fn into_waiting(self) -> impl Iterator<Item = T> {
         self.waiting.into_iter().map(|waiting| waiting.connection)
     }

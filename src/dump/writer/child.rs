@@ -1,19 +1,19 @@
 //! The writer: a child that has become the crasher makes the file and copies the core into it. What
 //! it can touch is what the crashed process could have touched itself.
 
-use super::label::{Labeller, Ready};
-use super::place::{FileSpec, Made, Place, create, split};
+use super::create_file::{FileSpec, Made, OpenedDirectory, create, split};
+use super::older_cores::CrasherView;
 use super::protocol::{CreatedFile, Finished, Message, Report};
-use super::rotate::CrasherView;
-use crate::cause::{Cause, Word};
+use super::selinux_label::{Labeller, Ready};
+use crate::cause::{Cause, CauseCode};
+use crate::dump::copy::crashed_memory::CrashedMemory;
 use crate::dump::copy::early_release::Release;
 use crate::dump::copy::lanes::{self, Copied};
 use crate::dump::copy::pages::page_size;
-use crate::dump::copy::source::CrashedMemory;
 use crate::dump::copy::stop::{Bounds, Stop};
 use crate::dump::copy::target::{self, Target};
 use crate::dump::crash::facts::Facts;
-use crate::dump::crash::stream::Stream;
+use crate::dump::crash::transport::Transport;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::quota::{self, KeptCore};
 use crate::dump::policy::slot::Slot;
@@ -39,7 +39,7 @@ pub(crate) struct WriterFiles<'a> {
     /// Counts what moves.
     pub moved: Counter,
     /// How the core comes.
-    pub stream: Stream,
+    pub transport: Transport,
     /// The container's directory in the host's store, from the host's side: the container sees it
     /// read-only.
     pub store: Option<&'a OwnedFd>,
@@ -69,7 +69,7 @@ impl WriterFiles<'_> {
 }
 
 /// As the crasher: makes the file, copies the core into it, and reports.
-pub(crate) fn copy(
+pub(crate) fn run_writer(
     facts: &Facts,
     core_file: &CoreFile,
     slot: Option<&Slot>,
@@ -99,7 +99,7 @@ fn attempt(
     report: &mut Report,
     gone: &mut Vec<FileIdentity>,
 ) -> Result<Option<Finished>, Cause> {
-    let WriterFiles { source, hold, label, confinement, moved, stream, store } = opened;
+    let WriterFiles { source, hold, label, confinement, moved, transport, store } = opened;
     let confinement = confinement.as_ref();
     let place = open_place(facts, core_file, confinement, store)?;
     let space = filesystem::space(&place.dir).unwrap_or(Space {
@@ -109,27 +109,27 @@ fn attempt(
         files: 0,
         files_available: 0,
     });
-    let memory = space.kind == FsType::Memory;
+    let memory_backed = space.kind == FsType::Memory;
     // The memory of that file system would be charged to nobody: a writer with an early release is
     // in no control group.
-    if memory && core_file.early {
+    if memory_backed && core_file.early {
         return Ok(None);
     }
     let (root, _) = core_file.seen_from(facts);
     let view = CrasherView { root, at_home: core_file.at_home, rights: core_file.rights };
     let there;
     (there, *gone) = slot.map(|t| view.look(t.cores())).unwrap_or_default();
-    let (room, old) = room(core_file, slot, &there, &space)?;
+    let bounds = space_bounds(core_file, slot, &there, &space)?;
     let (Made { file, number }, note) = make(facts, core_file, confinement, label, &place)?;
     let named = core_file.with_number(number);
     let name = proc::os(split(&named.path).1);
     let (stored, old): (Vec<&KeptCore>, Vec<&KeptCore>) =
-        old.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
+        bounds.evict.iter().map(|i| &there[*i]).partition(|core| core.stored.is_some());
     for core in old {
         view.remove(core).map_err(|why| {
             let _ = file::unlink(&place.dir, name);
             let met = format_args!("an older core has to go, but {why}");
-            Cause::limit(Word::Keep, "newest", met)
+            Cause::limit(CauseCode::Keep, "newest", met)
         })?;
         gone.push(core.identity);
     }
@@ -138,16 +138,16 @@ fn attempt(
     let identity = file::identity(&file).ok();
     let goes = stored.iter().map(|core| core.identity).collect();
     report.say(&Message::Created {
-        made: CreatedFile { id, memory, number, identity },
+        made: CreatedFile { id, memory_backed, number, identity },
         goes,
         note,
     });
-    stream.begin().map_err(|_| Cause::Killed)?;
+    transport.begin().map_err(|_| Cause::Killed)?;
     filter::enter(&filter::COPY).map_err(|e| Cause::Failed(format!("{e:#}")))?;
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
-    let min_free = core_file.min_free.filter(|_| !memory);
+    let min_free = core_file.min_free.filter(|_| !memory_backed);
     let floor = min_free.map(|free| free.of(space.total));
-    let takes = target::Capacity { room: room.as_ref().map(|r| r.0), floor };
+    let takes = target::Capacity { room: bounds.limit.as_ref().map(|r| r.0), floor };
     let target = Arc::new(Target::new(file, moved, takes, space.kind));
     // It is closed explicitly below, even where a thread that hangs still has it.
     std::mem::forget(target.clone());
@@ -163,9 +163,9 @@ fn attempt(
     let full = || match min_free.zip(floor).filter(|_| target.is_short()) {
         Some((free, floor)) => {
             let met = format_args!("others have written too: {floor} bytes must stay free");
-            Some(Cause::limit(Word::MinFree, free, met))
+            Some(Cause::limit(CauseCode::MinFree, free, met))
         }
-        None => room.map(|r| r.1),
+        None => bounds.limit.map(|r| r.1),
     };
     let stop = copied.result.and(closed).err();
     Ok(Some(Finished {
@@ -184,8 +184,8 @@ fn open_place<'f>(
     core_file: &'f CoreFile,
     confinement: Option<&Result<Confinement<'_>>>,
     store: Option<&OwnedFd>,
-) -> Result<Place<'f>, Cause> {
-    let open = || Place::of(core_file, store, facts.status.umask);
+) -> Result<OpenedDirectory<'f>, Cause> {
+    let open = || OpenedDirectory::of(core_file, store, facts.status.umask);
     match (confinement, core_file.made_below) {
         // Under it directories are made, too.
         (Some(confinement), Some(_)) => confined(confinement, &core_file.path, open),
@@ -199,7 +199,7 @@ fn make(
     core_file: &CoreFile,
     confinement: Option<&Result<Confinement<'_>>>,
     label: Option<Labeller<'_>>,
-    place: &Place<'_>,
+    place: &OpenedDirectory<'_>,
 ) -> Result<(Made, Option<String>), Cause> {
     let ready = label.map_or(Ok(Ready::default()), |l| l.prepare(&place.dir, place.name));
     let Ready { keep_old, note } =
@@ -228,17 +228,17 @@ fn fill(
     hold: Option<Hold>,
     report: &mut Report,
 ) -> Copied {
-    let (limit, file_size, keep) = (core_file.limit, facts.file_size, core_file.keep);
+    let (limit, file_size, keep) = (core_file.limit, facts.file_size_limit, core_file.keep);
     let bounds = Bounds { limit, file_size, keep };
     if core_file.compress {
         return lanes::compress(descriptor::stdin(), target, &bounds, source);
     }
     let mut go = || {
         descriptor::replace_stdin(&*report);
-        report.say(&Message::Released);
+        report.say(&Message::ReleasedEarly);
     };
     let release = hold.map(|hold| Release { hold, go: &mut go });
-    lanes::copy(descriptor::stdin(), target, &bounds, source, release)
+    lanes::copy_core(descriptor::stdin(), target, &bounds, source, release)
 }
 
 /// `full`: the limit that a target without room has met, if it is one of ours.
@@ -250,7 +250,7 @@ fn cause_of(
 ) -> Cause {
     match stop {
         Stop::Limit => Cause::RlimitCore(core_file.limit.unwrap_or(0)),
-        Stop::Write(Errno::FBIG) => Cause::RlimitFsize(facts.file_size.unwrap_or(0)),
+        Stop::Write(Errno::FBIG) => Cause::RlimitFsize(facts.file_size_limit.unwrap_or(0)),
         Stop::Write(e) => Cause::Write(e.raw_os_error()),
         Stop::Full => full().unwrap_or(Cause::Write(Errno::NOSPC.raw_os_error())),
         Stop::Read(e) => Cause::Read(e.raw_os_error()),
@@ -273,11 +273,15 @@ fn confined<T: Send>(
     confinement.run(work).unwrap_or_else(|e| Err(refused(&e)))
 }
 
-/// How many bytes the core may have on disk, with what is to be said if it has more; and which of
-/// the cores that are there have to go for it.
-type SpaceBounds = (Option<(u64, Cause)>, Vec<usize>);
+/// What the core may have of the target.
+struct SpaceBounds {
+    /// Most bytes on disk, and why not more.
+    limit: Option<(u64, Cause)>,
+    /// Which of the cores that are there have to go for it: indices.
+    evict: Vec<usize>,
+}
 
-fn room(
+fn space_bounds(
     core_file: &CoreFile,
     slot: Option<&Slot>,
     there: &[KeptCore],
@@ -295,17 +299,23 @@ fn room(
     let cut = |bytes: u64, key, value: String| {
         (bytes, Cause::limit(key, value, format_args!("the core was cut at {bytes} bytes")))
     };
-    let by_space =
-        by_space.zip(min_free).map(|(bytes, free)| cut(bytes, Word::MinFree, free.to_string()));
+    let by_space = by_space
+        .zip(min_free)
+        .map(|(bytes, free)| cut(bytes, CauseCode::MinFree, free.to_string()));
     let by_share = core_file.share.room(space.total, space.available);
     let mut by_share = by_share.map(|(room, bound)| (room, Cause::Share { bound, room }));
     if let Some((_, cause)) = by_share.take_if(|(room, _)| *room < page_size()) {
         return Err(cause);
     }
     let by_space = by_space.into_iter().chain(by_share).min_by_key(|r| r.0);
-    let Some(slot) = slot else { return Ok((by_space, Vec::new())) };
+    let Some(slot) = slot else {
+        return Ok(SpaceBounds { limit: by_space, evict: Vec::new() });
+    };
     let room = slot.room(there)?;
-    let by_bytes =
-        room.bytes.zip(slot.bytes()).map(|(bytes, most)| cut(bytes, Word::Bytes, most.to_string()));
-    Ok((by_space.into_iter().chain(by_bytes).min_by_key(|r| r.0), room.remove))
+    let by_bytes = room
+        .bytes
+        .zip(slot.bytes())
+        .map(|(bytes, most)| cut(bytes, CauseCode::Bytes, most.to_string()));
+    let limit = by_space.into_iter().chain(by_bytes).min_by_key(|r| r.0);
+    Ok(SpaceBounds { limit, evict: room.remove })
 }

@@ -4,7 +4,7 @@
 
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::{CoreFile, Rights};
-use crate::sys::{AsFd, BorrowedFd, cred, descriptor, file, limit, ns, process};
+use crate::sys::{AsFd, BorrowedFd, cred, descriptor, file, ns, process, rlimit};
 use anyhow::{Context, Result};
 
 /// Gives up everything that the crasher does not have, and all descriptors but the standard three
@@ -16,11 +16,11 @@ pub(crate) fn become_crasher<'a>(
 ) -> Result<()> {
     process::not_dumpable()?;
     process::ignore_file_size_signal()?;
-    if core_file.memory {
+    if core_file.memory_backed {
         process::first_to_go()?;
     }
     file::set_umask(facts.status.umask);
-    limit::set_own_file_size(facts.file_size)?;
+    rlimit::set_own_file_size(facts.file_size_limit)?;
     let mut credentials = facts.status.credentials.clone();
     match core_file.rights {
         Rights::HostRoot => {

@@ -1,13 +1,13 @@
 //! The parent side of writing a core: it starts the writer, reads its messages, and gives it up
 //! when no bytes move. It stays root, touches nothing of the container, and keeps the record.
 
-use super::child::{WriterFiles, copy};
+use super::child::{WriterFiles, run_writer};
 use super::crasher::become_crasher;
-use super::label::Labeller;
 use super::protocol::{CreatedFile, Finished, Heard, Message, Report};
+use super::selinux_label::Labeller;
 use super::watchdog::{Notice, Watchdog};
 use crate::cause::Cause;
-use crate::dump::copy::source::CrashedMemory;
+use crate::dump::copy::crashed_memory::CrashedMemory;
 use crate::dump::crash::arguments::Crash;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::{CoreFile, Rights};
@@ -54,7 +54,7 @@ pub(crate) enum Event {
     /// The file is made: these cores in the host's store have to go for it.
     Goes(Vec<FileIdentity>),
     /// The process has been let go before its core is whole.
-    Released,
+    ReleasedEarly,
 }
 
 /// What came of one writer.
@@ -165,8 +165,8 @@ fn start(
         let mut report = Report::over(report);
         let confined = core_file.rights != Rights::HostRoot;
         let confinement = facts.profile.as_ref().filter(|_| confined).map(Confinement::open);
-        let (stream, label) = (crash.stream, Labeller::new(facts));
-        let opened = WriterFiles { source, hold, label, confinement, moved, stream, store };
+        let (transport, label) = (crash.transport, Labeller::new(facts));
+        let opened = WriterFiles { source, hold, label, confinement, moved, transport, store };
         let keep = opened
             .files()
             .chain([report.as_fd(), word.as_fd()])
@@ -178,7 +178,7 @@ fn start(
             Ok(()) if descriptor::read(&word, &mut [0]) != Ok(1) => {}
             Ok(()) => {
                 let _ = descriptor::close(&word);
-                copy(facts, core_file, slot, opened, &mut report);
+                run_writer(facts, core_file, slot, opened, &mut report);
                 report.wait_until_unheard();
             }
             Err(e) => report.say(&Message::Done(Finished::failed(
@@ -240,9 +240,9 @@ fn follow(
                     on(Event::Goes(goes));
                 }
             }
-            Some(Message::Released) => {
+            Some(Message::ReleasedEarly) => {
                 // The child has let go of its end already: with ours the process goes.
-                on(Event::Released);
+                on(Event::ReleasedEarly);
                 descriptor::replace_stdin(&report);
             }
             Some(Message::Retry) => return Ok(Attempt::Retry(Waiting { writer: child, report })),
@@ -271,7 +271,9 @@ fn ended_early(mut written: Written, child: Child, core_file: &CoreFile) -> Resu
     written.stuck = ended.is_none();
     written.finished.cause = Some(match ended {
         Some(child::Ended::Signal(child::FORBIDDEN)) => Cause::Forbidden,
-        Some(other) => Cause::WriterKilled { how: format!("{other:?}"), memory: core_file.memory },
+        Some(other) => {
+            Cause::WriterKilled { how: format!("{other:?}"), memory: core_file.memory_backed }
+        }
         None => Cause::WriterHangs,
     });
     Ok(Attempt::Over(Box::new(written), None))
@@ -303,6 +305,6 @@ fn source(crash: &Crash, facts: &Facts, early: bool, threads: usize) -> Option<C
 
 /// Interrupts the dump in the kernel. For a writer that hangs in its target with the kernel's pipe
 /// open: the crashed process would wait as long.
-pub(crate) fn let_go(crash: &Crash, facts: &Facts) -> Result<()> {
+pub(crate) fn interrupt_kernel_dump(crash: &Crash, facts: &Facts) -> Result<()> {
     if facts.is_still(crash) { process::interrupt_dump(crash.said.host_tid) } else { Ok(()) }
 }

@@ -20,7 +20,7 @@ pub(crate) enum Message {
         note: Option<String>,
     },
     /// The process was let go before its core is whole.
-    Released,
+    ReleasedEarly,
     /// Nothing was read yet, and no file made: an early release is not for this target.
     Retry,
     /// What became of the core. Without `Created` before it there is no file.
@@ -32,7 +32,7 @@ pub(crate) enum Message {
 pub(crate) struct CreatedFile {
     pub id: Option<FileId>,
     /// Whether it is on a memory-backed file system.
-    pub memory: bool,
+    pub memory_backed: bool,
     /// The number that its name got; 0 and 1 are the name without one.
     #[serde(default)]
     pub number: u32,
@@ -82,7 +82,7 @@ impl Heard {
         let message = serde_json::from_slice(line).ok()?;
         let again = match &message {
             Message::Created { .. } => std::mem::replace(&mut self.created, true),
-            Message::Released => std::mem::replace(&mut self.released, true),
+            Message::ReleasedEarly => std::mem::replace(&mut self.released, true),
             Message::Retry | Message::Done(_) => false,
         };
         (!again).then_some(message)
@@ -121,18 +121,19 @@ impl AsFd for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cause::Word;
+    use crate::cause::CauseCode;
 
     #[test]
     fn every_message_is_a_line() {
-        let made = CreatedFile { id: Some(FileId(7, 9)), memory: true, number: 3, identity: None };
+        let made =
+            CreatedFile { id: Some(FileId(7, 9)), memory_backed: true, number: 3, identity: None };
         let goes = vec![FileIdentity::default()];
         let note = Some("one\ntwo".to_owned());
-        let refused = Finished::failed(Cause::limit(Word::Cores, 3, "too many"), goes.clone());
+        let refused = Finished::failed(Cause::limit(CauseCode::Cores, 3, "too many"), goes.clone());
         let messages = [
             Message::Created { made, goes, note },
             Message::Created { made: CreatedFile::default(), goes: Vec::new(), note: None },
-            Message::Released,
+            Message::ReleasedEarly,
             Message::Retry,
             Message::Done(Finished { size: Some(1), ..Finished::default() }),
             Message::Done(refused),
@@ -156,8 +157,8 @@ mod tests {
         assert_eq!(heard.message(b"{\"Created\":"), None, "a damaged line");
         assert_eq!(heard.message(&line(&created)), Some(created.clone()));
         assert_eq!(heard.message(&line(&created)), None);
-        assert_eq!(heard.message(&line(&Message::Released)), Some(Message::Released));
-        assert_eq!(heard.message(&line(&Message::Released)), None);
+        assert_eq!(heard.message(&line(&Message::ReleasedEarly)), Some(Message::ReleasedEarly));
+        assert_eq!(heard.message(&line(&Message::ReleasedEarly)), None);
         let done = Message::Done(Finished::default());
         assert_eq!(heard.message(&line(&done)), Some(done));
     }

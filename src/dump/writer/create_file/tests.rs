@@ -10,7 +10,7 @@ fn core_file(path: &Path, existing: Existing) -> CoreFile {
 
 fn make(core_file: &CoreFile) -> Result<Made, Cause> {
     let wanted = FileSpec { core_file, keep_old: false, owner: user::effective_uid() };
-    create(&Place::of(core_file, None, 0o022)?, &wanted)
+    create(&OpenedDirectory::of(core_file, None, 0o022)?, &wanted)
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn directories_are_made_below_the_fixed_one_only() {
     let of = |below: &str, made_below| {
         let path = format!("{base}/{below}").into_bytes();
         let file = CoreFile { path, made_below, ..CoreFile::default() };
-        Place::of(&file, None, 0o022).map(|_| ()).map_err(|cause| cause.to_string())
+        OpenedDirectory::of(&file, None, 0o022).map(|_| ()).map_err(|cause| cause.to_string())
     };
     of("a/b/core", None).unwrap_err();
     of("a/b/core", Some(fixed)).unwrap();
@@ -105,10 +105,10 @@ fn directories_in_the_store_are_made_on_the_hosts_side() {
         made_below: Some(base.len() + 1),
         ..CoreFile::default()
     };
-    let place = Place::of(&file, Some(&store), 0o022).unwrap();
+    let place = OpenedDirectory::of(&file, Some(&store), 0o022).unwrap();
     assert!(same(&place.dir, &file::open_dir(&dir.path().join("web")).unwrap()));
     // Nor is a link in it followed.
     std::fs::remove_dir(dir.path().join("web")).unwrap();
     std::os::unix::fs::symlink("/tmp", dir.path().join("web")).unwrap();
-    assert!(Place::of(&file, Some(&store), 0o022).is_err());
+    assert!(OpenedDirectory::of(&file, Some(&store), 0o022).is_err());
 }

@@ -14,7 +14,7 @@ pub(crate) const READ: usize = 128 << 10;
 const HEAD: usize = 8 << 10;
 
 /// The kernel's stream, read in pieces.
-pub(crate) struct Input<I> {
+pub(crate) struct PipeReader<I> {
     pipe: I,
     target: Arc<Target>,
     buffer: Vec<u8>,
@@ -24,10 +24,17 @@ pub(crate) struct Input<I> {
     end: usize,
 }
 
-impl<I: AsFd> Input<I> {
+impl<I: AsFd> PipeReader<I> {
     /// Takes the read end of a pipe. What comes in moves `target` too.
     pub(crate) fn new(pipe: I, target: &Arc<Target>) -> Self {
-        Input { pipe, target: target.clone(), buffer: vec![0; READ], step: HEAD, start: 0, end: 0 }
+        PipeReader {
+            pipe,
+            target: target.clone(),
+            buffer: vec![0; READ],
+            step: HEAD,
+            start: 0,
+            end: 0,
+        }
     }
 
     /// Prepares for reading all of it, in large pieces.

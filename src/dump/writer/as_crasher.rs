@@ -6,7 +6,7 @@ use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::sys::cgroup::{self, Groups};
 use crate::sys::sandbox::{self, SandboxBounds};
-use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, limit, process, resolve};
+use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, process, resolve, rlimit};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fs::File as Open;
@@ -66,7 +66,7 @@ pub(crate) fn run<T: for<'d> Deserialize<'d>>(
             let own = resolve::own_files()?;
             let keep = [files, &[out.as_fd(), own.as_fd()]].concat();
             become_crasher(facts, core_file, keep)?;
-            limit::bound_own(bounds.memory, bounds.cpu, bounds.file)?;
+            rlimit::bound_own(bounds.memory, bounds.cpu, bounds.file)?;
             Ok(own)
         };
         match ready() {

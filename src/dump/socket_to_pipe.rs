@@ -2,7 +2,7 @@
 //! its own asks the kernel for the core and hands it on; the crashed process stays until the
 //! handler, and whoever has the pipe from it, has closed it, as with the kernel's own pipe.
 
-use super::crash::stream::Stream;
+use super::crash::transport::Transport;
 use crate::sys::pipe_readers::PipeReaders;
 use crate::sys::{AsFd, OwnedFd, child, descriptor, pidfd, process};
 use anyhow::{Context, Result};
@@ -55,7 +55,7 @@ fn feed(write: &OwnedFd, started: &OwnedFd, handler: &OwnedFd) -> Result<()> {
     if descriptor::read(started, &mut [0]) != Ok(0) {
         return Ok(());
     }
-    Stream::Socket.begin().context("ask the kernel for the core")?;
+    Transport::Socket.begin().context("ask the kernel for the core")?;
     let readers = PipeReaders::of(write)?;
     // The end of the core, or of its readers.
     while descriptor::splice(descriptor::stdin(), write).is_ok_and(|moved| moved > 0) {}

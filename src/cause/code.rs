@@ -2,29 +2,29 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Declares [`Word`]: name, text, meaning, and what to do about it.
+/// Declares [`CauseCode`]: name, text, meaning, and what to do about it.
 macro_rules! words {
     ($($name:ident $text:literal $meaning:literal => $remedy:literal;)*) => {
         /// A cause in one word, for machines: `rlimit-core`. Words stay as they are.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         #[cfg_attr(test, derive(schemars::JsonSchema))]
-        pub(crate) enum Word {
+        pub(crate) enum CauseCode {
             $(#[doc = $meaning] #[serde(rename = $text)] $name,)*
             /// A word of another version of this program.
             #[serde(rename = "other", other)]
             Other,
         }
 
-        impl Word {
+        impl CauseCode {
             /// All words that this version gives, each with its meaning and its remedy.
             #[cfg(test)]
-            const ALL: &[(Word, &str, &str)] = &[$((Word::$name, $meaning, $remedy),)*];
+            const ALL: &[(CauseCode, &str, &str)] = &[$((CauseCode::$name, $meaning, $remedy),)*];
 
             /// The word itself, of lower-case letters and hyphens.
             pub(crate) fn as_str(self) -> &'static str {
                 match self {
-                    $(Word::$name => $text,)*
-                    Word::Other => "other",
+                    $(CauseCode::$name => $text,)*
+                    CauseCode::Other => "other",
                 }
             }
         }
@@ -114,7 +114,7 @@ mod tests {
         let text = std::fs::read_to_string(path).unwrap();
         let table = text.split("## Causes").nth(1).unwrap().split("\n## ").next().unwrap();
         let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
-        let all: Vec<String> = Word::ALL
+        let all: Vec<String> = CauseCode::ALL
             .iter()
             .map(|(word, meaning, remedy)| {
                 format!("| `{}` | {meaning} | {remedy} |", word.as_str())
@@ -125,12 +125,15 @@ mod tests {
 
     #[test]
     fn words_are_what_serde_writes() {
-        for (word, ..) in Word::ALL {
+        for (word, ..) in CauseCode::ALL {
             let text = serde_json::to_string(word).unwrap();
             assert_eq!(text, format!("{:?}", word.as_str()));
             assert!(word.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{text}");
-            assert_eq!(serde_json::from_str::<Word>(&text).unwrap(), *word);
+            assert_eq!(serde_json::from_str::<CauseCode>(&text).unwrap(), *word);
         }
-        assert_eq!(serde_json::from_str::<Word>("\"of-a-newer-version\"").unwrap(), Word::Other);
+        assert_eq!(
+            serde_json::from_str::<CauseCode>("\"of-a-newer-version\"").unwrap(),
+            CauseCode::Other
+        );
     }
 }

@@ -5,7 +5,7 @@
 //! for and removed by the host; the container's view of the store, which is read-only, is not
 //! trusted.
 
-use super::place::split;
+use super::create_file::split;
 use crate::dump::policy::plan::Rights;
 use crate::dump::policy::quota::KeptCore;
 use crate::registry::check_id;

@@ -2,7 +2,7 @@
 //! is all known before a byte of the core is made.
 
 use super::arguments::Crash;
-use super::stream::Stream;
+use super::transport::Transport;
 use crate::pattern::{Specifiers, escaped};
 use crate::sys::proc::{self, Proc};
 use crate::sys::{
@@ -111,7 +111,7 @@ impl Crash {
         };
         // The last look, after the last read.
         ensure!(pidfd::lives(&pidfd), "process {pid} has gone");
-        Ok(Some(Crash { said, pidfd: Some(pidfd), stream: Stream::Socket }))
+        Ok(Some(Crash { said, pidfd: Some(pidfd), transport: Transport::Socket }))
     }
 }
 

@@ -16,14 +16,14 @@ const MODE: u32 = 0o600;
 /// name. Symbolic links in the path are followed as the crasher would, magic links
 /// (`/proc/self/root`) are not. In dump mode 2 only root's own are: somebody else must not lead
 /// root's writer elsewhere.
-pub(crate) struct Place<'a> {
+pub(crate) struct OpenedDirectory<'a> {
     pub dir: OwnedFd,
     pub name: &'a [u8],
     /// The whole path, for messages.
     pub shown: String,
 }
 
-impl<'a> Place<'a> {
+impl<'a> OpenedDirectory<'a> {
     /// Opens the directory of the core's path, and makes the directories that a specifier names
     /// where that is wanted. `umask`: the crasher's, which this process has.
     ///
@@ -61,7 +61,7 @@ impl<'a> Place<'a> {
             e => Cause::Directory { path: shown.clone(), errno: e.raw_os_error() },
         })?;
         let dir = from_the_hosts_side(dir, store);
-        Ok(Place { dir, name, shown })
+        Ok(OpenedDirectory { dir, name, shown })
     }
 }
 
@@ -176,7 +176,7 @@ pub(crate) struct FileSpec<'a> {
 
 /// Makes the file as the kernel's `coredump_file()` does: unlink, open with O_EXCL and O_NOFOLLOW,
 /// then look at what was opened. Nobody else's file is opened, however many make one at once.
-pub(crate) fn create(place: &Place<'_>, wanted: &FileSpec<'_>) -> Result<Made, Cause> {
+pub(crate) fn create(place: &OpenedDirectory<'_>, wanted: &FileSpec<'_>) -> Result<Made, Cause> {
     let existing = match wanted.core_file.existing {
         Existing::Replace if wanted.keep_old => Existing::Keep,
         existing => existing,
@@ -206,7 +206,7 @@ pub(crate) fn create(place: &Place<'_>, wanted: &FileSpec<'_>) -> Result<Made, C
 }
 
 /// The name is the new core's. The kernel tries once; whoever comes last has it here.
-fn replace(place: &Place<'_>) -> Result<Made, Cause> {
+fn replace(place: &OpenedDirectory<'_>) -> Result<Made, Cause> {
     for last in [false; TRIES - 1].into_iter().chain([true]) {
         let removed = file::unlink(&place.dir, proc::os(place.name));
         match exclusive(place, 1) {
@@ -224,7 +224,7 @@ fn replace(place: &Place<'_>) -> Result<Made, Cause> {
 }
 
 /// The first number that is free.
-fn number(place: &Place<'_>, core_file: &CoreFile) -> Result<Made, Cause> {
+fn number(place: &OpenedDirectory<'_>, core_file: &CoreFile) -> Result<Made, Cause> {
     for number in 1..=LAST {
         let path = core_file.with_number(number).path;
         let (_, name) = split(&path);
@@ -237,12 +237,12 @@ fn number(place: &Place<'_>, core_file: &CoreFile) -> Result<Made, Cause> {
     Err(place.exists(Existing::Number))
 }
 
-fn exclusive(place: &Place<'_>, number: u32) -> Result<Made, Errno> {
+fn exclusive(place: &OpenedDirectory<'_>, number: u32) -> Result<Made, Errno> {
     let file = file::create_exclusive(&place.dir, proc::os(place.name), MODE)?;
     Ok(Made { file, number })
 }
 
-impl Place<'_> {
+impl OpenedDirectory<'_> {
     fn exists(&self, existing: Existing) -> Cause {
         Cause::Exists { path: self.shown.clone(), existing }
     }

@@ -1,4 +1,4 @@
-//! Whose process crashed: that of a registered container, or the host's.
+//! Whose process crashed: that of a registered container, or of none.
 
 use super::facts::Facts;
 use crate::registry::{self, Entry, Registry};
@@ -18,8 +18,8 @@ pub(crate) enum Origin {
         /// It came in by `exec`: its ancestors lead out of the container without passing its init.
         by_exec: bool,
     },
-    /// To no registered container: the handler that was there before has it.
-    Host,
+    /// No registered container: the earlier handler gets the crash.
+    Unregistered,
 }
 
 /// Finds the container by mount namespace, else by cgroup, else by the PID namespaces above the
@@ -40,7 +40,7 @@ pub(crate) fn identify(facts: &Facts, registry: Option<&Registry>) -> Result<Ori
         Some(entry) => {
             Origin::Container { by_exec: came_by_exec(facts, &entry), entry: Box::new(entry) }
         }
-        None => Origin::Host,
+        None => Origin::Unregistered,
     })
 }
 

@@ -4,8 +4,8 @@
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::dump::policy::slot::Slot;
-use crate::dump::writer::crasher_task::{self, Charge, Urgency};
-use crate::dump::writer::place::Place;
+use crate::dump::writer::as_crasher::{self, Charge, Urgency};
+use crate::dump::writer::create_file::OpenedDirectory;
 use crate::dump::writer::protocol::{CreatedFile, Finished};
 use crate::sys::sandbox::SandboxBounds;
 use crate::sys::{AsFd, OwnedFd, file, proc};
@@ -30,7 +30,7 @@ pub(crate) fn measure(
 ) -> Option<Finished> {
     let files: Vec<_> =
         slot.iter().flat_map(|t| t.fds()).chain(store.map(OwnedFd::as_fd)).collect();
-    let found = crasher_task::run::<Finished>(
+    let found = as_crasher::run::<Finished>(
         facts,
         core_file,
         &BOUNDS,
@@ -40,14 +40,16 @@ pub(crate) fn measure(
         |_, out| {
             // What is missing by now is not made for this.
             let core_file = &CoreFile { made_below: None, ..core_file.clone() };
-            let Ok(place) = Place::of(core_file, store, facts.status.umask) else { return };
+            let Ok(place) = OpenedDirectory::of(core_file, store, facts.status.umask) else {
+                return;
+            };
             let name = proc::os(place.name);
             let Ok(identity) = file::identity_at(&place.dir, name) else { return };
             let Ok(stat) = file::stat_at(&place.dir, name) else { return };
             if Some(stat.id) == made.id && stat.id == identity.id {
                 let (size, disk_size) = (Some(stat.size), Some(stat.allocated));
                 let identity = Some(identity);
-                crasher_task::say(
+                as_crasher::say(
                     out,
                     &Finished { size, disk_size, identity, ..Finished::default() },
                 );

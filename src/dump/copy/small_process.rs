@@ -1,4 +1,4 @@
-//! The lane for a small core: the pages that exist, in few reads, by one thread.
+//! The lane for a small process: the pages that exist, in few reads, by one thread.
 //!
 //! A small process has touched a fraction of what it maps; through the pipe the rest comes as
 //! zeros, page by page. Nothing watches these reads as in the parallel lane, so none may be able to
@@ -7,10 +7,10 @@
 //! faults: then the core comes through the pipe. That is so in forked processes: the kernel dumps
 //! the first page of each program and library, which they have often never touched.
 
+use super::crashed_memory::{CrashedMemory, Failed};
 use super::pages::{page_size, runs};
 use super::parallel::WORTH;
 use super::regions::{BATCH, RegionPart};
-use super::source::{CrashedMemory, Failed};
 use super::stop::Stop;
 use super::target::Target;
 use crate::elf::{Head, Load, starts_of_files};
@@ -99,7 +99,7 @@ fn choose(
 /// # Errors
 /// [`Failed::Stream`]: the stream, of which nothing behind the head was used, can still give the
 /// file.
-pub(crate) fn copy(
+pub(crate) fn copy_memory(
     source: &CrashedMemory,
     pieces: &[RegionPart],
     target: &Target,

@@ -10,7 +10,7 @@ use crate::limits::{Free, Limits};
 use crate::registry::Registry;
 use crate::sys::file::JsonFile;
 use crate::sys::proc::{self, Proc};
-use crate::sys::{OwnedFd, file};
+use crate::sys::{OwnedFd, file, kernel};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -149,7 +149,7 @@ pub(super) fn admit(
         Admission::Full => {}
         known => return Ok(known),
     }
-    if most.wait.is_zero() || quota::room_to_wait(most.min_memory).is_err() {
+    if most.wait.is_zero() || quota::room_to_wait(most.min_memory, kernel::memory().ok()).is_err() {
         return Ok(Admission::Full);
     }
     let queue = file::open_lock(&dir, format!("queue{}", who.account()).as_ref())?;
