@@ -107,7 +107,7 @@ impl Bench {
         let patterns = Patterns {
             ours: host.sysctl("kernel/core_pattern"),
             systemd: None,
-            nothing: PathBuf::new(),
+            nothing: String::new(),
         };
         Bench { container, victim: bare::victim(), patterns, host, _directory: directory }
     }
