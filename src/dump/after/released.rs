@@ -8,7 +8,7 @@ use super::record_client::RecordClient;
 use super::termination_log;
 use crate::corefile::Summary;
 use crate::dump::container_crash::ContainerCrash;
-use crate::dump::crash::stream::Stream;
+use crate::dump::crash::transport::Transport;
 use crate::dump::policy::plan::{CoreFile, Rights};
 use crate::dump::policy::slot::Slot;
 use crate::dump::writer::as_crasher::Charge;
@@ -67,7 +67,7 @@ impl Released<'_> {
         }
         let slot = slot.iter().flat_map(|slot| slot.fds());
         let locks: Vec<_> = place.iter().map(AsFd::as_fd).chain(slot).collect();
-        if summary && self.case.crash.stream == Stream::Socket {
+        if summary && self.case.crash.transport == Transport::Socket {
             // The server counts this process, and those whose crashes come next wait for it.
             let aside = child::fork(|| {
                 let done = self.read(&locks, summary, files);
