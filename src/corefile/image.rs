@@ -7,6 +7,9 @@ use super::segments::{Machine, Segment};
 use crate::elf::{Load, Source};
 use anyhow::{Result, ensure};
 
+/// Most mapped files of which a small core has the page with the ELF header.
+pub(super) const MOST_HEADS: usize = 1024;
+
 pub(crate) struct Image<'s> {
     /// Its architecture.
     pub machine: Machine,

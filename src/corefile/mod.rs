@@ -125,7 +125,7 @@ pub(crate) fn stacks(
     }
     let names = names::ModuleNames::new(&modules, &binaries);
     for (tid, unwound) in &stacks {
-        let frames = names.stack(&unwound.frames);
+        let frames = tail_calls::stack(&names, &unwound.frames);
         send(PartialResult::Thread(ThreadStack { tid: *tid, frames, cut: unwound.cut.clone() }))?;
     }
     // The stacks are complete whatever comes of this.
@@ -133,7 +133,7 @@ pub(crate) fn stacks(
     if let Some(all) = goroutines::of(process, &modules, &binaries) {
         for g in all.shown {
             let unwound = unwinder.unwind_goroutine(g.registers);
-            let frames = names.stack(&unwound.frames);
+            let frames = tail_calls::stack(&names, &unwound.frames);
             let stack = GoroutineStack { id: g.id, state: g.state, frames, cut: unwound.cut };
             send(PartialResult::Goroutine(stack))?;
         }
@@ -201,7 +201,7 @@ pub(crate) fn read_variables(bytes: &[u8]) {
             ..names::RawFrame::default()
         };
         let raw = [frame(address), frame(address.wrapping_sub(1))];
-        assert!(names.stack(&raw).len() <= 2 * 64 * 512);
+        assert!(tail_calls::stack(&names, &raw).len() <= 2 * 64 * 512);
         let general = (0..34).map(|n| 0x1000 + 8 * n).collect();
         let state = notes::ThreadState { general, floating: vec![0x40; 512] };
         for machine in [segments::Machine::X86_64, segments::Machine::Aarch64] {

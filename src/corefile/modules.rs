@@ -1,10 +1,9 @@
 //! The mapped files with code, with their addresses and build-ids. The first page of each ELF file
 //! is in the core (coredump_filter bit 4).
 
-use super::image::Image;
+use super::image::{Image, MOST_HEADS};
 use super::link_map;
 use super::package::Package;
-use super::reduced;
 use super::results::Module;
 use super::segments::Segment;
 use crate::elf::build_id_in_notes;
@@ -100,7 +99,7 @@ struct Announced<'i, 's> {
 impl<'i, 's> Announced<'i, 's> {
     fn of<'m>(image: &'i Image<'s>, files: impl ExactSizeIterator<Item = &'m Module>) -> Self {
         let is_all = image.segments.iter().any(|s| s.size > s.dumped.size);
-        let is_few = files.len() <= reduced::MOST_HEADS;
+        let is_few = files.len() <= MOST_HEADS;
         let mut announced = Announced { image, is_all, has_starts: false };
         announced.has_starts = is_few && files.into_iter().any(|m| announced.is_elf(m));
         announced

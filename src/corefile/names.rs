@@ -1,4 +1,4 @@
-//! Names the frames of a stack: function, source file and line, including inlined functions.
+//! Names a frame of a stack: function, source file and line, including inlined functions.
 
 use super::binary::Binary;
 use super::entries::Die;
@@ -7,7 +7,6 @@ use super::links::{Link, NeededFile};
 use super::modules::LoadedModule;
 use super::notes::Registers;
 use super::results::{Frame, TRAMPOLINE};
-use super::tail_calls;
 use crate::sys::proc::printable;
 use addr2line::demangle_auto;
 use std::cell::{Cell, OnceCell};
@@ -82,31 +81,8 @@ impl<'b> ModuleNames<'b> {
         [first].into_iter().chain(others).find_map(|i| Some((i, self.binaries[i].defined(name)?)))
     }
 
-    /// The functions of a stack, the innermost first.
-    pub(super) fn stack(&self, raw: &[RawFrame]) -> Vec<Frame> {
-        let all = raw.iter().enumerate();
-        all.flat_map(|(i, frame)| {
-            let mut frames = self.describe(frame);
-            frames.extend(self.jumped(raw, i));
-            frames
-        })
-        .collect()
-    }
-
-    /// The functions between a frame and its caller that have no frame any more.
-    pub(super) fn jumped(&self, raw: &[RawFrame], i: usize) -> Vec<Frame> {
-        let Some(caller) = raw.get(i + 1) else { return Vec::new() };
-        let all = tail_calls::between(self, &raw[i], caller).into_iter();
-        all.flat_map(|jump| {
-            let mut frames = self.describe(&jump);
-            frames.last_mut().into_iter().for_each(|outer| outer.tail_call = true);
-            frames
-        })
-        .collect()
-    }
-
     /// The functions at a frame of a stack, including inlined ones, the innermost first.
-    fn describe(&self, frame: &RawFrame) -> Vec<Frame> {
+    pub(super) fn describe(&self, frame: &RawFrame) -> Vec<Frame> {
         let mut shown = Frame { address: frame.address, module: frame.module, ..Frame::default() };
         let Some(i) = frame.module else { return vec![shown] };
         let (binary, bias) = (&self.binaries[i], self.modules[i].bias);

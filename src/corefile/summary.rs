@@ -6,6 +6,7 @@ use super::image::Image;
 use super::modules;
 use super::names::ModuleNames;
 use super::results::{Frame, TRAMPOLINE};
+use super::tail_calls;
 use super::unwind::StackUnwinder;
 use crate::elf::{Source, hex};
 use anyhow::Result;
@@ -46,7 +47,7 @@ pub(crate) fn summary(source: &dyn Source, files: &[ModuleFiles<'_>]) -> Result<
         .collect();
     let unwound = StackUnwinder::new(&image, &modules, &binaries).unwind(&image.notes.threads[0]);
     let names = ModuleNames::new(&modules, &binaries);
-    let mut frames = names.stack(&unwound.frames);
+    let mut frames = tail_calls::stack(&names, &unwound.frames);
     frames.retain(|f| f.function.as_deref() != Some(TRAMPOLINE));
     let path = |f: &Frame| f.module.map(|i| base(&modules[i].module.path).to_owned());
     let place = |f: &Frame| match (path(f), f.offset) {

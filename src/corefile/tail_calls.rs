@@ -6,6 +6,7 @@
 use super::call_sites::{called, is_same_function, jumps, returning, returns_to};
 use super::entries::Die;
 use super::names::{ModuleNames, RawFrame};
+use super::results::Frame;
 use addr2line::gimli;
 
 /// Most steps of one search.
@@ -18,18 +19,34 @@ struct Jump {
     address: u64,
 }
 
-/// The functions between a frame and its caller, the innermost first.
-pub(super) fn between(
-    names: &ModuleNames<'_>,
-    frame: &RawFrame,
-    caller: &RawFrame,
-) -> Vec<RawFrame> {
-    let raw = |jump: Jump| {
-        let address = jump.address.wrapping_add(names.modules[jump.module].bias);
-        let module = Some(jump.module);
-        RawFrame { address, lookup: address.wrapping_sub(1), module, ..RawFrame::default() }
-    };
-    common(names, frame, caller).unwrap_or_default().into_iter().rev().map(raw).collect()
+/// The functions of a stack, the innermost first.
+pub(super) fn stack(names: &ModuleNames<'_>, raw: &[RawFrame]) -> Vec<Frame> {
+    let all = raw.iter().enumerate();
+    all.flat_map(|(i, frame)| {
+        let mut frames = names.describe(frame);
+        frames.extend(after(names, raw, i));
+        frames
+    })
+    .collect()
+}
+
+/// The functions between a frame of the stack and its caller, the innermost first.
+pub(super) fn after(names: &ModuleNames<'_>, raw: &[RawFrame], i: usize) -> Vec<Frame> {
+    let Some(caller) = raw.get(i + 1) else { return Vec::new() };
+    let jumps = common(names, &raw[i], caller).unwrap_or_default().into_iter().rev();
+    jumps
+        .flat_map(|jump| {
+            let address = jump.address.wrapping_add(names.modules[jump.module].bias);
+            let mut frames = names.describe(&RawFrame {
+                address,
+                lookup: address.wrapping_sub(1),
+                module: Some(jump.module),
+                ..RawFrame::default()
+            });
+            frames.last_mut().into_iter().for_each(|outer| outer.tail_call = true);
+            frames
+        })
+        .collect()
 }
 
 /// The jumps that all ways have in common, the caller's first.

@@ -27,7 +27,6 @@ use crate::elf::Source;
 use crate::elf::spans::Spans;
 use anyhow::Result;
 use layout::Layout;
-pub(super) use select::MOST_HEADS;
 
 /// A small core that is to be written.
 pub(crate) struct SmallCore<'s> {

@@ -5,7 +5,7 @@ use super::threads::{self, ThreadState};
 use super::{linker, linker::LINKER};
 use crate::config::KeptMemory;
 use crate::corefile::head::CoreHead;
-use crate::corefile::image::Image;
+use crate::corefile::image::{Image, MOST_HEADS};
 use crate::corefile::segments::{Machine, Segment};
 use crate::elf::spans::{Spans, merge};
 use std::collections::BTreeSet;
@@ -15,8 +15,6 @@ pub(super) const PAGE: u64 = 4096;
 const MOST_VDSO: u64 = 64 << 10;
 /// AT_SYSINFO_EHDR of the auxiliary vector: the address of the vDSO.
 const VDSO: u64 = 33;
-/// Most mapped files of which the page with the ELF header is kept.
-pub(in crate::corefile) const MOST_HEADS: usize = 1024;
 /// Most bytes of global variables: what is dumped of mapped files.
 const MOST_GLOBALS: u64 = 1 << 20;
 /// Most bytes of a segment that may be the data of a program, in a core that does not say which

@@ -31,6 +31,7 @@ use super::notes::ThreadState;
 use super::process_memory::ProcessMemory;
 use super::results::Variable;
 use super::segments::Machine;
+use super::tail_calls;
 use callers::Callers;
 use entry::Stack;
 use scope::Scope;
@@ -60,7 +61,7 @@ pub(super) fn of_thread<'b, E>(
     let (mut index, mut left) = (0, ALL);
     for (i, frame) in raw.iter().enumerate().take(states.len()) {
         let Some(functions) = names.functions(frame) else {
-            index += names.stack(std::slice::from_ref(frame)).len();
+            index += tail_calls::stack(names, std::slice::from_ref(frame)).len();
             continue;
         };
         for die in &functions {
@@ -73,7 +74,7 @@ pub(super) fn of_thread<'b, E>(
             }
             index += 1;
         }
-        index += names.jumped(raw, i).len();
+        index += tail_calls::after(names, raw, i).len();
     }
     Ok(())
 }
