@@ -244,9 +244,13 @@ impl Default for Upload {
 }
 
 /// Names of what is often secret.
-const HIDE: [&str; 7] = [
+const HIDE: [&str; 11] = [
+    "pass",
     "*passw*",
     "*passphrase*",
+    "*pwd*",
+    "*auth*",
+    "*cookie*",
     "*secret*",
     "*token*",
     "*credential*",

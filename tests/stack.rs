@@ -23,7 +23,16 @@ struct Case {
     signal: &'static str,
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 12] = [
+    Case {
+        name: "cpp-short-names",
+        build: &["g++", "-g", "-O0"],
+        source: "short_names.cpp",
+        arguments: &[],
+        handles: false,
+        expected: &["d", "Sa", "v", "main"],
+        signal: "SIGSEGV (11): address not mapped at 0x0",
+    },
     Case {
         name: "c-dynamic",
         build: &["gcc", "-g", "-O1", "-pthread"],

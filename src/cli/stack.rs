@@ -53,8 +53,19 @@ pub(super) fn print(out: &mut impl Write, reading: &Reading) -> Result<()> {
     if reading.threads.len() < reading.overview.threads {
         writeln!(
             out,
-            "The stacks of {} threads are not shown.",
-            reading.overview.threads - reading.threads.len()
+            "Stacks that are not shown: {} of {}.",
+            reading.overview.threads - reading.threads.len(),
+            reading.overview.threads
+        )?;
+    }
+    // Not the vDSO, which is in the core.
+    let files = reading.overview.modules.iter().zip(&reading.matches);
+    let mut files = files.filter(|(module, _)| module.path.starts_with('/')).peekable();
+    if files.peek().is_some() && files.all(|(_, verdict)| *verdict == Match::Absent) {
+        writeln!(
+            out,
+            "\nNone of the program's files was found. --sysroot DIRECTORY says below which root \
+             they are: --sysroot / if the program is this host's"
         )?;
     }
     list_modules(out, reading)

@@ -168,9 +168,11 @@ impl SearchPaths {
                     Some(path) => self.in_root(path).or_else(|| {
                         self.debug_file(path.strip_prefix(DEBUG)?.trim_start_matches('/'))
                     }),
-                    // Relative to the real directory of the file that names it, which is not known
-                    // where it was found by its build-id: dwz is always told this one.
-                    None => self.debug_file(&format!(".dwz/{base}")),
+                    // Relative to the directory of the file that names it, which is not known where
+                    // it was found by its build-id: distributions always tell dwz this one.
+                    None => self
+                        .in_root(&format!("{directory}/{path}"))
+                        .or_else(|| self.debug_file(&format!(".dwz/{base}"))),
                 };
                 let found = self.by_build_id(build_id).into_iter().chain(named);
                 add(&mut files.supplementary, found)

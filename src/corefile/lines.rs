@@ -4,6 +4,7 @@
 use super::entries::{Die, Entries, Slice};
 use super::file::Elf;
 use super::links::{self, Link};
+use super::symbols::demangled;
 use addr2line::gimli::{
     self, Dwarf, DwarfFileType, DwarfPackageSections, DwarfSections, DwoId, EndianSlice,
     LittleEndian, SectionId, UnitRef,
@@ -113,7 +114,7 @@ impl<'b> DebugInfo<'b> {
         while let (Ok(Some(f)), true) = (found.next(), frames.len() < 64) {
             let location = f.location.as_ref();
             frames.push(SourceFrame {
-                function: f.function.as_ref().and_then(|n| Some(n.demangle().ok()?.into_owned())),
+                function: f.function.as_ref().map(|name| demangled(&name.name)),
                 file: location.and_then(|l| l.file).map(str::to_owned),
                 line: location.and_then(|l| l.line),
             });

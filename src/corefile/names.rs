@@ -7,8 +7,8 @@ use super::links::{Link, NeededFile};
 use super::modules::LoadedModule;
 use super::notes::Registers;
 use super::results::{Frame, TRAMPOLINE};
+use super::symbols::demangled;
 use crate::sys::proc::printable;
-use addr2line::demangle_auto;
 use std::cell::{Cell, OnceCell};
 
 /// A frame as the unwinder finds it, without names.
@@ -121,11 +121,6 @@ impl<'b> ModuleNames<'b> {
         }
         frames
     }
-}
-
-/// The name of a symbol, as the source has it.
-pub(super) fn demangled(symbol: &[u8]) -> String {
-    demangle_auto(String::from_utf8_lossy(symbol), None).into_owned()
 }
 
 /// The debug information of a module, if it has any.

@@ -3,7 +3,7 @@
 use super::binary::Binary;
 use super::memory::Memory;
 use super::modules::LoadedModule;
-use super::names::demangled;
+use super::symbols::demangled;
 
 /// Bytes of a page; memory is there or not by the page.
 const PAGE: u64 = 4096;

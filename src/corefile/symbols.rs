@@ -2,6 +2,7 @@
 //! information, and of the compressed table that Fedora's programs carry (`.gnu_debugdata`).
 
 use super::file::Elf;
+use addr2line::demangle_auto;
 use lzma_rust2::XzReader;
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, elf};
 use std::borrow::Cow;
@@ -87,4 +88,26 @@ fn debug_data(file: &Elf<'_>) -> Option<Vec<u8>> {
     // What came before damage, or before the bound, may still be an ELF file; its parser decides.
     let _ = xz.take(MOST).read_to_end(&mut plain);
     Some(plain)
+}
+/// The name of a symbol as the source has it. Only one that begins as compilers begin those of C++
+/// and Rust is taken apart: else a function that is called `d` or `Sa` would be `double` or
+/// `std::allocator`, which those are in mangled names.
+pub(super) fn demangled(symbol: &[u8]) -> String {
+    let symbol = String::from_utf8_lossy(symbol);
+    let is_mangled = ["_Z", "_R", "_GLOBAL_"].iter().any(|start| symbol.starts_with(start));
+    if is_mangled { demangle_auto(symbol, None).into_owned() } else { symbol.into_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mangled_names_are_taken_apart() {
+        for plain in ["d", "v", "h", "i", "St", "Sa", "Pc", "PFivE", "main", "_d", "_start"] {
+            assert_eq!(demangled(plain.as_bytes()), plain);
+        }
+        assert_eq!(demangled(b"_ZN4shop6Basket3sumEv"), "shop::Basket::sum()");
+        assert_eq!(demangled(b"_RNvCs15kBYyAo9fc_7mycrate7example"), "mycrate::example");
+    }
 }

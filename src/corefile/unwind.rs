@@ -290,14 +290,16 @@ impl<'b> StackUnwinder<'b> {
 
 fn tables<'b>(module: &LoadedModule, binary: &'b Binary<'b>) -> Option<framehop::Module<&'b [u8]>> {
     let t = binary.tables()?;
+    let table = t.table.as_ref().map(|(range, _)| range.start);
+    let index = t.index.filter(|(range, bytes)| is_index(bytes, range.start, table));
     let info = ExplicitModuleSectionInfo {
         text_svma: t.text.as_ref().map(|(r, _)| r.clone()),
         text: t.text.map(|(_, d)| d),
         got_svma: t.got,
         eh_frame_svma: t.table.as_ref().map(|(r, _)| r.clone()),
         eh_frame: t.table.map(|(_, d)| d),
-        eh_frame_hdr_svma: t.index.as_ref().map(|(r, _)| r.clone()),
-        eh_frame_hdr: t.index.map(|(_, d)| d),
+        eh_frame_hdr_svma: index.as_ref().map(|(r, _)| r.clone()),
+        eh_frame_hdr: index.map(|(_, d)| d),
         debug_frame: t.debug,
         ..ExplicitModuleSectionInfo::default()
     };
@@ -307,4 +309,39 @@ fn tables<'b>(module: &LoadedModule, binary: &'b Binary<'b>) -> Option<framehop:
         module.bias,
         info,
     ))
+}
+
+/// Whether an index (`.eh_frame_hdr`) at an address is as all linkers make it, and of this table.
+/// Where it is not, framehop makes one from the table: a damaged one would lead it anywhere.
+fn is_index(bytes: &[u8], address: u64, table: Option<u64>) -> bool {
+    const HEAD: usize = 12;
+    /// Version, then how three things are written: where the table is, from here; how many entries
+    /// there are; the entries, from the beginning of the index.
+    const KIND: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
+    let word = |at: usize| Some(i32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let (Some(to_table), Some(count)) = (word(4), word(8)) else { return false };
+    let entries = u32::from_ne_bytes(count.to_ne_bytes()) as usize;
+    bytes.starts_with(&KIND)
+        && Some(address.wrapping_add(4).wrapping_add_signed(to_table.into())) == table
+        && entries <= (bytes.len() - HEAD) / 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_used_only_if_it_is_of_the_table() {
+        let mut index = vec![1, 0x1b, 3, 0x3b, 0x3c, 0, 0, 0, 2, 0, 0, 0];
+        index.extend([0; 16]);
+        let is_good = |bytes: &[u8]| is_index(bytes, 0x2000, Some(0x2040));
+        assert!(is_good(&index));
+        assert!(!is_index(&index, 0x2000, Some(0x2044)) && !is_index(&index, 0x2000, None));
+        assert!(!is_good(&index[..27]) && !is_good(&index[..8]));
+        for (at, byte) in [(0, 2), (1, 0x1a), (2, 0), (3, 0x33), (7, 0x7f), (8, 3), (11, 0xff)] {
+            let mut damaged = index.clone();
+            damaged[at] = byte;
+            assert!(!is_good(&damaged), "{at}");
+        }
+    }
 }

@@ -34,7 +34,8 @@ const INDENT: usize = 15;
 /// the stack of every thread.
 ///
 /// Function names come from the container's own files while it runs, else from the kept
-/// executables and libraries. A file is used only if its build-id is the one in the core. A
+/// executables and libraries. A file is used only if its build-id is the one in the core; one that
+/// has none is used, and marked. With --core, --sysroot says where the files are. A
 /// process without any privileges reads the core. A MATCH that ends in .tar.zst is a bundle that
 /// `export` has written, and one such as s3://BUCKET/... an uploaded one, which
 /// oci-coredump-ship fetches.
@@ -161,12 +162,17 @@ fn run_packed(
     let (_dir, Opened { core, record, paths, .. }) = packed.subject()?;
     let servers = Chosen::of(None).ok().and_then(|chosen| args.debuginfod.servers(&chosen));
     let paths = SearchPaths { servers, ..paths };
-    let record = record.context("record.json")?;
     let sizes = Sizes::of(&core);
-    let state = locate::state(&record, &Ok::<_, State>(core.try_clone()?));
+    // `export --core` makes one without.
+    let known = match &record {
+        Some(record) => {
+            Some((record, locate::state(record, &Ok::<_, State>(core.try_clone()?)), Some(sizes)))
+        }
+        None => None,
+    };
     let reading = Some(reader::read(&core, &paths, options));
     let is_whole = is_read(reading.as_ref());
-    print(out, Some((&record, state, Some(sizes))), None, reading, args.json)?;
+    print(out, known, None, reading, args.json)?;
     Ok(status(is_whole))
 }
 

@@ -34,6 +34,9 @@ mod tests {
             ("dbPassword", true),
             ("API_TOKEN", true),
             ("client_secret", true),
+            ("pass", true),
+            ("user_pwd", true),
+            ("http_auth", true),
             ("passed", false),
             ("count", false),
         ] {

@@ -79,10 +79,7 @@ impl<'s, 'b> Shown<'s, 'b> {
             return out.add("<synthetic pointer>");
         }
         if let Err(missing) = self.show_type(out, &ty, place, depth) {
-            match missing {
-                Missing::OptimizedOut => out.add(OPTIMIZED_OUT),
-                Missing::NotInCore(address) => not_in_core(out, address),
-            }
+            is_missing(out, &missing);
         }
     }
 
@@ -189,6 +186,18 @@ impl<'s, 'b> Shown<'s, 'b> {
         }
         let all = members::of(ty);
         let names: Vec<Option<String>> = all.iter().map(Die::name).collect();
+        let hides = |name: &Option<String>| name.as_ref().is_some_and(|n| self.options.hides(n));
+        // All members of a union have the same bytes.
+        if ty.tag() == gimli::DW_TAG_union_type {
+            let is_text = |member: &Die<'_, '_>| member.type_of().is_some_and(|ty| is_text(&ty));
+            if names.iter().any(hides) {
+                out.add(HIDDEN);
+                return Ok(());
+            } else if !self.options.contents && all.iter().any(is_text) {
+                out.add(CONTENTS);
+                return Ok(());
+            }
+        }
         let is_tuple = self.language == Language::Rust
             && names.iter().all(|n| n.as_deref().is_some_and(|n| n.starts_with("__")));
         if self.language == Language::Rust {
@@ -224,13 +233,15 @@ impl<'s, 'b> Shown<'s, 'b> {
                 }
                 _ => {}
             }
-            if name.as_ref().is_some_and(|name| self.options.hides(name)) {
+            if hides(name) {
                 out.add(HIDDEN);
             } else if let Some(bits) = members::bits(member, place, &self.process) {
                 let boolean = of.as_ref().and_then(types::peeled).filter(scalar::is_boolean);
-                match (bits?, boolean) {
-                    (n, Some(_)) => out.add(if n == 0 { "false" } else { "true" }),
-                    (n, None) => out.add(&n.to_string()),
+                match (bits, boolean) {
+                    (Ok(n), Some(_)) => out.add(if n == 0 { "false" } else { "true" }),
+                    (Ok(n), None) => out.add(&n.to_string()),
+                    // The members after it may be there.
+                    (Err(missing), _) => is_missing(out, &missing),
                 }
             } else if let Some(offset) = members::offset(member) {
                 self.show(out, of.as_ref(), &place.part(offset), depth + 1);
@@ -311,6 +322,10 @@ impl<'s, 'b> Shown<'s, 'b> {
             out.add("<variable length>");
             return Ok(());
         };
+        if !self.options.contents && text::may_be_of_text(element) {
+            out.add(CONTENTS);
+            return Ok(());
+        }
         let size = types::size(element);
         let size = inner.iter().try_fold(size.unwrap_or(0), |all, n| all.checked_mul((*n)?));
         let Some(size) = size.filter(|size| *size > 0 || count == 0) else {
@@ -321,10 +336,6 @@ impl<'s, 'b> Shown<'s, 'b> {
             && self.language != Language::Go
             && types::peeled(element).is_some_and(|ty| text::is_character(&ty));
         if is_text {
-            if !self.options.contents {
-                out.add(CONTENTS);
-                return Ok(());
-            }
             let size = usize::try_from(count).unwrap_or(usize::MAX).min(text::LONGEST + 1);
             out.add(&text::in_array(&place.read(&self.process, size)?));
             return Ok(());
@@ -347,6 +358,20 @@ impl<'s, 'b> Shown<'s, 'b> {
         }
         out.add(close);
         Ok(())
+    }
+}
+
+/// Whether a type is an array that may hold text.
+fn is_text(ty: &Die<'_, '_>) -> bool {
+    let array = types::peeled(ty).filter(|ty| ty.tag() == gimli::DW_TAG_array_type);
+    array.and_then(|array| array.type_of()).is_some_and(|element| text::may_be_of_text(&element))
+}
+
+/// Says why there is no value.
+fn is_missing(out: &mut Out, missing: &Missing) {
+    match missing {
+        Missing::OptimizedOut => out.add(OPTIMIZED_OUT),
+        Missing::NotInCore(address) => not_in_core(out, *address),
     }
 }
 

@@ -52,6 +52,18 @@ pub(super) fn is_character(ty: &Die<'_, '_>) -> bool {
         )
 }
 
+/// Whether an array of such elements may be text: characters of any width, and bytes.
+pub(super) fn may_be_of_text(element: &Die<'_, '_>) -> bool {
+    const WIDE: [&str; 4] = ["wchar_t", "char8_t", "char16_t", "char32_t"];
+    types::chain(element).any(|ty| {
+        let is_wide = ty.name().is_some_and(|name| WIDE.contains(&name.as_str()));
+        let is_utf =
+            || ty.attr(gimli::DW_AT_encoding) == Some(AttributeValue::Encoding(gimli::DW_ATE_UTF));
+        let is_base = ty.tag() == gimli::DW_TAG_base_type;
+        is_wide || is_base && (is_utf() || types::size(&ty) == Some(1))
+    })
+}
+
 /// Address and length of the text that a structure is.
 pub(super) fn of_structure(
     ty: &Die<'_, '_>,

@@ -10,19 +10,29 @@ const LONGEST: usize = 200;
 /// Most dimensions of an array.
 const DIMENSIONS: usize = 8;
 
+/// Whether a type is a typedef or qualifier of another one.
+fn is_thin(ty: &Die<'_, '_>) -> bool {
+    matches!(
+        ty.tag(),
+        gimli::DW_TAG_typedef
+            | gimli::DW_TAG_const_type
+            | gimli::DW_TAG_volatile_type
+            | gimli::DW_TAG_restrict_type
+            | gimli::DW_TAG_atomic_type
+    )
+}
+
+/// A type, and what is behind its typedefs and qualifiers, one after the other.
+pub(super) fn chain<'u, 'b>(ty: &Die<'u, 'b>) -> impl Iterator<Item = Die<'u, 'b>> {
+    let next = |ty: &Die<'u, 'b>| if is_thin(ty) { ty.type_of() } else { None };
+    std::iter::successors(Some(ty.clone()), next).take(CHAIN)
+}
+
 /// What is behind typedefs and qualifiers; `None` for `void`, or if there is no end.
 pub(super) fn peeled<'u, 'b>(ty: &Die<'u, 'b>) -> Option<Die<'u, 'b>> {
     let mut ty = ty.clone();
     for _ in 0..CHAIN {
-        let is_thin = matches!(
-            ty.tag(),
-            gimli::DW_TAG_typedef
-                | gimli::DW_TAG_const_type
-                | gimli::DW_TAG_volatile_type
-                | gimli::DW_TAG_restrict_type
-                | gimli::DW_TAG_atomic_type
-        );
-        if !is_thin {
+        if !is_thin(&ty) {
             // A declaration in place of a type that has a unit of its own.
             let whole = ty.has(gimli::DW_AT_declaration);
             let whole = whole.then(|| ty.refers(gimli::DW_AT_signature)).flatten();
