@@ -2,10 +2,10 @@
 //! sleeps there cannot be ended, so they are made on a thread of their own.
 
 use super::proc::Proc;
-use anyhow::{Context, Result, bail};
-use std::sync::Arc;
+use anyhow::{Result, bail};
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The interval at which the state of a thread that does not answer is looked at.
@@ -22,9 +22,10 @@ const STACK: usize = 256 << 10;
 /// this process as they are then, until its call returns, also where the process ends meanwhile.
 /// Where it answers it is gone, so that the process has one thread again, as `child::fork` needs.
 /// One that hangs does so in a system call, in which it holds no lock that a child could need.
+/// Where there is no thread to be had, this process does the work itself, without a deadline.
 ///
 /// # Errors
-/// There is no thread to be had.
+/// The thread has panicked.
 pub(crate) fn within<T: Send + 'static>(
     asleep: Duration,
     most: Duration,
@@ -34,11 +35,17 @@ pub(crate) fn within<T: Send + 'static>(
     let (say, answer) = sync_channel(1);
     let id = Arc::new(AtomicI32::new(0));
     let own = id.clone();
+    let work = Arc::new(Mutex::new(Some(work)));
+    let take = |work: &Mutex<Option<_>>| work.lock().ok().and_then(|mut work| work.take());
+    let theirs = work.clone();
     let run = move || {
         own.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
+        let Some(work) = take(&theirs) else { return };
         let _ = say.send(work());
     };
-    let thread = std::thread::Builder::new().stack_size(STACK).spawn(run).context("a thread")?;
+    let Ok(thread) = std::thread::Builder::new().stack_size(STACK).spawn(run) else {
+        return Ok(take(&work).map(|work| work()));
+    };
     let begun = Instant::now();
     let mut sleep = (None, begun);
     loop {
