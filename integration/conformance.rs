@@ -153,7 +153,8 @@ fn images(directory: &Path) {
     let script = "set -e; r=$(mktemp -d); \
         mkdir -p $r/bin $r/sbin $r/lib $r/etc $r/dev $r/proc $r/sys $r/tmp; \
         for p in sh grep; do f=$(readlink -f $(command -v $p)); cp $f $r/bin/$p; \
-        ldd $f | grep -o '/[^ ]*' | while read l; do mkdir -p $r$(dirname $l); cp -L $l $r$l; done; \
+        ldd $f | grep -o '/[^ ]*' | while read l; do \
+        mkdir -p $r$(dirname $l); cp -L $l $r$l; done; \
         done; \
         cp /sbin/ldconfig $r/sbin/; printf '/lib\\n/lib/x86_64-linux-gnu\\n' >$r/etc/ld.so.conf; \
         for i in busybox-amd64.tar.xz debian-amd64.tar.xz hello-world-amd64.tar; do \

@@ -11,7 +11,7 @@ mod interpreters;
 #[path = "stack_forms/other_architecture.rs"]
 mod other_architecture;
 
-use forms::{FORMS, Form};
+use forms::{FORMS, Form, PRELUDE};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::require;
@@ -37,7 +37,7 @@ impl Crash {
         let id: String = form.name.bytes().map(|b| format!("{b:02x}")).collect();
         succeed(
             Command::new("sh")
-                .args(["-euc", form.script])
+                .args(["-euc", &format!("{PRELUDE}{}", form.script)])
                 .env("S", sources())
                 .env("R", &root)
                 .env("P", &program)

@@ -307,6 +307,16 @@ fn secrets_are_kept_out() {
     let text = crash.info(&[]);
     assert!(!text.contains("total") && !text.contains("turnip"), "{text}");
 
+    let crash = Crash::compiled(&["g++", "-g", "-O0"], "hidden.cpp");
+    let text = crash.info(&["--full"]);
+    assert!(text.contains("both = <hidden>") && text.contains("numbers = {4, 5, 6}"), "{text}");
+    assert!(text.contains("words = {in = {text = ") && text.contains("raw = "), "{text}");
+    let text = crash.info(&["--full", "--no-strings"]);
+    for name in ["wide", "wider", "bytes", "words"] {
+        assert!(text.contains(&format!("{name} = <contents not shown>")), "{name}: {text}");
+    }
+    assert!(text.contains("numbers = {4, 5, 6}") && !text.contains("raw = "), "{text}");
+
     let crash = Crash::compiled(&["gcc", "-g", "-O0"], "values.c");
     let text = crash.info(&["--full"]);
     let line = "innermost (n=12, text=0x";

@@ -124,15 +124,19 @@ fn lines_have_100_columns_at_most() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+const ENDINGS: [&str; 4] = ["rs", "c", "cpp", "go"];
+
 /// rustfmt breaks neither comments nor strings.
 #[test]
 fn the_source_has_100_columns_at_most() {
-    let mut left = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut left: Vec<_> =
+        ["src", "ship", "integration", "benches", "tests/stacks"].map(|d| root.join(d)).into();
     let mut wrong = Vec::new();
     while let Some(path) = left.pop() {
         if path.is_dir() {
             left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|ending| ending == "rs") {
+        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|e| ending == *e)) {
             let text = std::fs::read_to_string(&path).unwrap();
             let lines = text.lines().enumerate().filter(|(_, line)| line.chars().count() > 100);
             wrong.extend(lines.map(|(n, line)| format!("{}:{}: {line}", path.display(), n + 1)));

@@ -27,8 +27,15 @@ impl Docker {
         let scratch = tempfile::Builder::new().prefix("docker").tempdir_in("/run").unwrap();
         let file = |name: &str| scratch.path().join(name);
         let containerd_toml = format!(
-            "version = 2\nroot = '{0}/ctd-root'\nstate = '{0}/ctd-state'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']
-[grpc]\naddress = '{0}/containerd.sock'\n[plugins.'io.containerd.internal.v1.opt']\npath = '{0}/opt'\n",
+            "version = 2
+root = '{0}/ctd-root'
+state = '{0}/ctd-state'
+disabled_plugins = ['io.containerd.grpc.v1.cri']
+[grpc]
+address = '{0}/containerd.sock'
+[plugins.'io.containerd.internal.v1.opt']
+path = '{0}/opt'
+",
             scratch.path().display()
         );
         fs::write(file("containerd.toml"), containerd_toml).unwrap();

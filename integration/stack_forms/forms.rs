@@ -31,6 +31,18 @@ macro_rules! rust_package {
     };
 }
 
+/// What the scripts call: the compiler with both sources, and where the debug information of a
+/// program lies by its build-id.
+pub const PRELUDE: &str = r#"
+shop() { g++ -O1 "$@" "$S/basket.cpp" "$S/till.cpp"; }
+by_id() {
+    id=$(readelf -n "$1" | sed -n 's/.*Build ID: //p')
+    directory=$R/usr/lib/debug/.build-id/${id%"${id#??}"}
+    mkdir -p "$directory"
+    echo "$directory/${id#??}.debug"
+}
+"#;
+
 /// With all names: `price` is inlined into `sum`.
 const ALL: &[&str] = &["price", "sum", "sell", "main"];
 /// From a table of symbols, which knows nothing of inlined functions.
@@ -38,13 +50,11 @@ const SYMBOLS: &[&str] = &["sum", "sell", "main"];
 const RUST: &[&str] = &["panic_bounds_check", "open", "main", "lang_start_internal"];
 const LINES: &[&str] = &["basket.cpp:7", "basket.cpp:16", "till.cpp:7", "till.cpp:13"];
 
-pub const FORMS: [Form; 17] = [
+pub const FORMS: [Form; 18] = [
     Form {
         name: "separate-by-build-id",
-        script: r#"g++ -g -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
-            id=$(readelf -n "$P.whole" | sed -n 's/.*Build ID: //p')
-            mkdir -p "$R/usr/lib/debug/.build-id/${id%"${id#??}"}"
-            objcopy --only-keep-debug "$P.whole" "$R/usr/lib/debug/.build-id/${id%"${id#??}"}/${id#??}.debug"
+        script: r#"shop -g $ID -o "$P.whole"
+            objcopy --only-keep-debug "$P.whole" "$(by_id "$P.whole")"
             strip -o "$P" "$P.whole""#,
         tools: &["g++", "objcopy"],
         expected: ALL,
@@ -53,10 +63,8 @@ pub const FORMS: [Form; 17] = [
     },
     Form {
         name: "separate-symbols-only",
-        script: r#"g++ -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
-            id=$(readelf -n "$P.whole" | sed -n 's/.*Build ID: //p')
-            mkdir -p "$R/usr/lib/debug/.build-id/${id%"${id#??}"}"
-            objcopy --only-keep-debug "$P.whole" "$R/usr/lib/debug/.build-id/${id%"${id#??}"}/${id#??}.debug"
+        script: r#"shop $ID -o "$P.whole"
+            objcopy --only-keep-debug "$P.whole" "$(by_id "$P.whole")"
             strip -o "$P" "$P.whole""#,
         tools: &["g++", "objcopy"],
         expected: SYMBOLS,
@@ -65,24 +73,34 @@ pub const FORMS: [Form; 17] = [
     },
     Form {
         name: "dwz",
-        script: r#"g++ -g -gdwarf-4 -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
-            g++ -g -gdwarf-4 -O1 -DOTHER "$S"/basket.cpp "$S"/till.cpp -o "$P.other"
-            id=$(readelf -n "$P.whole" | sed -n 's/.*Build ID: //p')
-            d="$R/usr/lib/debug/.build-id/${id%"${id#??}"}"; mkdir -p "$d" "$R/usr/lib/debug/.dwz"
+        script: r#"shop -g -gdwarf-4 $ID -o "$P.whole"
+            shop -g -gdwarf-4 -DOTHER -o "$P.other"
+            debug=$(by_id "$P.whole"); mkdir "$R/usr/lib/debug/.dwz"
             strip -o "$P" "$P.whole"
-            objcopy --only-keep-debug "$P.whole" "$d/${id#??}.debug"
+            objcopy --only-keep-debug "$P.whole" "$debug"
             objcopy --only-keep-debug "$P.other" "$P.other.debug"
             dwz -m "$R/usr/lib/debug/.dwz/common" -M /usr/lib/debug/.dwz/common \
-                "$d/${id#??}.debug" "$P.other.debug"
-            readelf -S "$d/${id#??}.debug" | grep -q gnu_debugaltlink"#,
+                "$debug" "$P.other.debug"
+            readelf -S "$debug" | grep -q gnu_debugaltlink"#,
         tools: &["g++", "objcopy", "dwz"],
         expected: ALL,
         says: LINES,
         never: "??",
     },
     Form {
+        name: "dwz-beside",
+        script: r#"shop -g -gdwarf-4 $ID -o "$P"
+            shop -g -gdwarf-4 -DOTHER -o "$P.other"; cd "${P%/*}"
+            dwz -m common.dwz program program.other
+            readelf -S "$P" | grep -q gnu_debugaltlink"#,
+        tools: &["g++", "dwz"],
+        expected: ALL,
+        says: LINES,
+        never: "??",
+    },
+    Form {
         name: "debuglink",
-        script: r#"g++ -g -O1 -Wl,--build-id=none "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
+        script: r#"shop -g -Wl,--build-id=none -o "$P.whole"
             mkdir "${P%/*}/.debug"
             objcopy --only-keep-debug "$P.whole" "${P%/*}/.debug/program.debug"
             strip -o "$P" "$P.whole"
@@ -94,7 +112,7 @@ pub const FORMS: [Form; 17] = [
     },
     Form {
         name: "debuglink-in-usr-lib-debug",
-        script: r#"g++ -g -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
+        script: r#"shop -g $ID -o "$P.whole"
             d="$R/usr/lib/debug${P%/*}"; mkdir -p "$d"
             objcopy --only-keep-debug "$P.whole" "$d/program.debug"
             strip -o "$P" "$P.whole"
@@ -106,7 +124,7 @@ pub const FORMS: [Form; 17] = [
     },
     Form {
         name: "debuglink-of-another-build",
-        script: r#"g++ -g -O1 -Wl,--build-id=none "$S"/basket.cpp "$S"/till.cpp -o "$P.whole"
+        script: r#"shop -g -Wl,--build-id=none -o "$P.whole"
             objcopy --only-keep-debug "$P.whole" "${P%/*}/program.debug"
             strip -o "$P" "$P.whole"
             objcopy --add-gnu-debuglink="${P%/*}/program.debug" "$P"
@@ -118,7 +136,7 @@ pub const FORMS: [Form; 17] = [
     },
     Form {
         name: "gnu-debugdata",
-        script: r#"g++ -g -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P"
+        script: r#"shop -g $ID -o "$P"
             objcopy -S --remove-section .gdb_index --keep-symbols /dev/null "$P" "$P.small" || true
             objcopy --only-keep-debug "$P" "$P.small"
             strip --strip-debug "$P.small"
@@ -131,8 +149,9 @@ pub const FORMS: [Form; 17] = [
     },
     Form {
         name: "package",
-        script: r#"g++ -g -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P" \
-            -Xlinker --package-metadata='{"type":"deb","os":"debian","name":"shop","version":"1.2-3"}'"#,
+        script: r#"shop -g $ID -o "$P" \
+            -Xlinker \
+            --package-metadata='{"type":"deb","os":"debian","name":"shop","version":"1.2-3"}'"#,
         tools: &["g++"],
         expected: ALL,
         says: &["Package: shop 1.2-3 (deb of debian)\n"],
@@ -140,7 +159,7 @@ pub const FORMS: [Form; 17] = [
     },
     Form {
         name: "split-dwarf-4",
-        script: r#"cd "${P%/*}"; g++ -gdwarf-4 -gsplit-dwarf -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P""#,
+        script: r#"cd "${P%/*}"; shop -gdwarf-4 -gsplit-dwarf $ID -o "$P""#,
         tools: &["g++"],
         expected: ALL,
         says: LINES,
@@ -148,7 +167,7 @@ pub const FORMS: [Form; 17] = [
     },
     Form {
         name: "split-dwarf-5",
-        script: r#"cd "${P%/*}"; g++ -gdwarf-5 -gsplit-dwarf -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P""#,
+        script: r#"cd "${P%/*}"; shop -gdwarf-5 -gsplit-dwarf $ID -o "$P""#,
         tools: &["g++"],
         expected: ALL,
         says: LINES,
@@ -157,7 +176,7 @@ pub const FORMS: [Form; 17] = [
     Form {
         // binutils' dwp knows DWARF 4 only.
         name: "split-dwarf-package",
-        script: r#"cd "${P%/*}"; g++ -gdwarf-4 -gsplit-dwarf -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P"
+        script: r#"cd "${P%/*}"; shop -gdwarf-4 -gsplit-dwarf $ID -o "$P"
             dwp -e "$P" -o "$P.dwp"; rm *.dwo"#,
         tools: &["g++", "dwp"],
         expected: ALL,
@@ -166,7 +185,7 @@ pub const FORMS: [Form; 17] = [
     },
     Form {
         name: "split-dwarf-lost",
-        script: r#"cd "${P%/*}"; g++ -gdwarf-5 -gsplit-dwarf -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o "$P"
+        script: r#"cd "${P%/*}"; shop -gdwarf-5 -gsplit-dwarf $ID -o "$P"
             strip -g -o "$P.whole" "$P"
             printf 'rm "$P"-*.dwo' > "$P.after""#,
         tools: &["g++"],
@@ -178,7 +197,7 @@ pub const FORMS: [Form; 17] = [
         // gdb 13 dies of packages of version 5: it reads the .dwo files, which nobody else finds.
         name: "split-dwarf-package-5",
         script: r#"mkdir "$R/../build"; cd "$R/../build"
-            g++ -gdwarf-5 -gsplit-dwarf -O1 $ID "$S"/basket.cpp "$S"/till.cpp -o program
+            shop -gdwarf-5 -gsplit-dwarf $ID -o program
             cp program "$P"; cp program "$P.whole"
             thorin -e program -o "$P.later"
             printf 'mv "$P.later" "$P.dwp"' > "$P.after""#,

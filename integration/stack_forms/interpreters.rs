@@ -1,5 +1,5 @@
-//! Programs that an interpreter or a virtual machine runs: the stack has the functions of that, which
-//! is said, with the name of what reads the program's own functions from the same core.
+//! Programs that an interpreter or a virtual machine runs: the stack has the functions of that,
+//! which is said, with the name of what reads the program's own functions from the same core.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -182,19 +182,16 @@ fn tidy(out: &mut impl Write, store: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A crash that is still being worked on may make a file there meanwhile: then it begins again.
 fn remove(out: &mut impl Write, path: &Path) -> Result<()> {
     const ATTEMPTS: usize = 10;
+    // A crash that is still being worked on may make a file there meanwhile.
     let is_refilled = |removed: &std::io::Result<()>| {
         removed.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::DirectoryNotEmpty)
     };
-    let mut removed = std::fs::remove_dir_all(path);
-    for _ in 1..ATTEMPTS {
-        if !is_refilled(&removed) {
-            break;
-        }
-        removed = std::fs::remove_dir_all(path);
-    }
+    let mut attempts = (0..ATTEMPTS).map(|_| std::fs::remove_dir_all(path));
+    let removed = attempts.find(|removed| !is_refilled(removed)).with_context(|| {
+        format!("remove {}: crashes put files into it; end the containers first", path.display())
+    })?;
     match removed {
         Ok(()) => writeln!(out, "removed {}", path.display())?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}

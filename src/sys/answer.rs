@@ -1,6 +1,8 @@
 //! Calls that may never return: those into a file system whose disk may be frozen or gone. Who
 //! sleeps there cannot be ended, so they are made on a thread of their own.
 
+use super::child::{self, Ended};
+use super::descriptor;
 use super::proc::Proc;
 use anyhow::{Result, bail};
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
@@ -10,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// The interval at which the state of a thread that does not answer is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// The least time that a child has to answer: its clock goes on while others have the processors.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// Bytes of its stack: paths, and a record as JSON.
 const STACK: usize = 256 << 10;
@@ -22,13 +27,16 @@ const STACK: usize = 256 << 10;
 /// this process as they are then, until its call returns, also where the process ends meanwhile.
 /// Where it answers it is gone, so that the process has one thread again, as `child::fork` needs.
 /// One that hangs does so in a system call, in which it holds no lock that a child could need.
-/// Where there is no thread to be had, this process does the work itself, without a deadline.
+///
+/// Where there is no thread to be had, a child is asked whether the file system `answers`, with a
+/// deadline of its own, and this process does the work only if it does.
 ///
 /// # Errors
-/// The thread has panicked.
+/// The thread has panicked, or there is neither a thread nor a child to be had.
 pub(crate) fn within<T: Send + 'static>(
     asleep: Duration,
     most: Duration,
+    answers: impl FnOnce() -> bool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Option<T>> {
     share_memory();
@@ -44,7 +52,8 @@ pub(crate) fn within<T: Send + 'static>(
         let _ = say.send(work());
     };
     let Ok(thread) = std::thread::Builder::new().stack_size(STACK).spawn(run) else {
-        return Ok(take(&work).map(|work| work()));
+        let answers = child_says(asleep.max(BUSY), answers)?;
+        return Ok(answers.then(|| take(&work)).flatten().map(|work| work()));
     };
     let begun = Instant::now();
     let mut sleep = (None, begun);
@@ -71,6 +80,16 @@ pub(crate) fn within<T: Send + 'static>(
     }
 }
 
+/// Whether a child finds that the file system answers, within `time`.
+fn child_says(time: Duration, answers: impl FnOnce() -> bool) -> Result<bool> {
+    let child = child::fork(|| {
+        // What hangs must not hold the crashed process.
+        descriptor::release_stdin();
+        i32::from(!answers())
+    });
+    Ok(matches!(child?.end_within(time)?, Some(Ended::Exit(0))))
+}
+
 /// Has the C library's threads take memory from one place: a place for each costs more than what
 /// the few threads could have waited for each other.
 fn share_memory() {
@@ -89,10 +108,10 @@ mod tests {
     #[test]
     fn an_answer_comes_and_a_sleeper_is_left_behind() {
         let second = Duration::from_secs(1);
-        assert_eq!(within(second, 60 * second, || 7).unwrap(), Some(7));
+        assert_eq!(within(second, 60 * second, || true, || 7).unwrap(), Some(7));
         let (read, write) = descriptor::pipe().unwrap();
         let hangs = move || descriptor::read(&read, &mut [0]).is_ok();
-        assert_eq!(within(Duration::from_millis(10), 60 * second, hangs).unwrap(), None);
+        assert_eq!(within(Duration::from_millis(10), 60 * second, || true, hangs).unwrap(), None);
         drop(write);
     }
 
@@ -106,6 +125,6 @@ mod tests {
             }
             7
         };
-        assert_eq!(within(asleep, 600 * Duration::from_secs(1), works).unwrap(), Some(7));
+        assert_eq!(within(asleep, 600 * Duration::from_secs(1), || true, works).unwrap(), Some(7));
     }
 }

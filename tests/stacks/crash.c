@@ -1,4 +1,4 @@
-/* A null pointer written to, three calls deep; with an argument also in a process of several threads. */
+/* A null pointer written to, three calls deep; with arguments in a process of several threads. */
 #include <pthread.h>
 #include <semaphore.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-/* Dies with a file of text mapped as data: as it is, changed, and from its middle. A second argument
-   is for /proc/self/coredump_filter. */
+/* Dies with a file of text mapped as data: as it is, changed, and from its middle. A second
+   argument is for /proc/self/coredump_filter. */
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-/* A call through a null pointer: there is no function at the program counter, and the caller must be found all the same. */
+/* A call through a null pointer: no function is at the program counter, but it has a caller. */
 static void (*volatile function)(void);
 
 __attribute__((noinline)) static void caller(void)

@@ -88,6 +88,15 @@ pub(super) fn pointer<'u, 'b>(ty: &Die<'u, 'b>, place: &Place) -> Option<(Die<'u
     find(ty, place, 0, &|ty, _| ty.tag() == gimli::DW_TAG_pointer_type)
 }
 
+/// Whether a member is such, by its type and name, also one of a member or base class.
+pub(super) fn has<'u, 'b>(
+    ty: &Die<'u, 'b>,
+    place: &Place,
+    is: &dyn Fn(&Die<'u, 'b>, Option<&str>) -> bool,
+) -> bool {
+    find(ty, place, 0, is).is_some()
+}
+
 fn find<'u, 'b>(
     ty: &Die<'u, 'b>,
     place: &Place,

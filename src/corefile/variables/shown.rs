@@ -79,7 +79,7 @@ impl<'s, 'b> Shown<'s, 'b> {
             return out.add("<synthetic pointer>");
         }
         if let Err(missing) = self.show_type(out, &ty, place, depth) {
-            is_missing(out, &missing);
+            add_missing(out, &missing);
         }
     }
 
@@ -154,7 +154,7 @@ impl<'s, 'b> Shown<'s, 'b> {
         let shown = if self.options.contents { read() } else { Some(CONTENTS.to_owned()) };
         match shown {
             Some(text) => out.add(&text),
-            None => not_in_core(out, address),
+            None => add_not_in_core(out, address),
         }
     }
 
@@ -186,14 +186,14 @@ impl<'s, 'b> Shown<'s, 'b> {
         }
         let all = members::of(ty);
         let names: Vec<Option<String>> = all.iter().map(Die::name).collect();
-        let hides = |name: &Option<String>| name.as_ref().is_some_and(|n| self.options.hides(n));
+        let hides = |name: Option<&str>| name.is_some_and(|name| self.options.hides(name));
         // All members of a union have the same bytes.
         if ty.tag() == gimli::DW_TAG_union_type {
-            let is_text = |member: &Die<'_, '_>| member.type_of().is_some_and(|ty| is_text(&ty));
-            if names.iter().any(hides) {
+            if members::has(ty, place, &|_, name| hides(name)) {
                 out.add(HIDDEN);
                 return Ok(());
-            } else if !self.options.contents && all.iter().any(is_text) {
+            }
+            if !self.options.contents && members::has(ty, place, &|ty, _| is_array_of_text(ty)) {
                 out.add(CONTENTS);
                 return Ok(());
             }
@@ -233,7 +233,7 @@ impl<'s, 'b> Shown<'s, 'b> {
                 }
                 _ => {}
             }
-            if hides(name) {
+            if hides(name.as_deref()) {
                 out.add(HIDDEN);
             } else if let Some(bits) = members::bits(member, place, &self.process) {
                 let boolean = of.as_ref().and_then(types::peeled).filter(scalar::is_boolean);
@@ -241,7 +241,7 @@ impl<'s, 'b> Shown<'s, 'b> {
                     (Ok(n), Some(_)) => out.add(if n == 0 { "false" } else { "true" }),
                     (Ok(n), None) => out.add(&n.to_string()),
                     // The members after it may be there.
-                    (Err(missing), _) => is_missing(out, &missing),
+                    (Err(missing), _) => add_missing(out, &missing),
                 }
             } else if let Some(offset) = members::offset(member) {
                 self.show(out, of.as_ref(), &place.part(offset), depth + 1);
@@ -362,19 +362,19 @@ impl<'s, 'b> Shown<'s, 'b> {
 }
 
 /// Whether a type is an array that may hold text.
-fn is_text(ty: &Die<'_, '_>) -> bool {
-    let array = types::peeled(ty).filter(|ty| ty.tag() == gimli::DW_TAG_array_type);
-    array.and_then(|array| array.type_of()).is_some_and(|element| text::may_be_of_text(&element))
+fn is_array_of_text(ty: &Die<'_, '_>) -> bool {
+    ty.tag() == gimli::DW_TAG_array_type
+        && ty.type_of().is_some_and(|element| text::may_be_of_text(&element))
 }
 
 /// Says why there is no value.
-fn is_missing(out: &mut Out, missing: &Missing) {
+fn add_missing(out: &mut Out, missing: &Missing) {
     match missing {
         Missing::OptimizedOut => out.add(OPTIMIZED_OUT),
-        Missing::NotInCore(address) => not_in_core(out, *address),
+        Missing::NotInCore(address) => add_not_in_core(out, *address),
     }
 }
 
-fn not_in_core(out: &mut Out, address: u64) {
+fn add_not_in_core(out: &mut Out, address: u64) {
     let _ = write!(out.text, "<not in the core: {address:#x}>");
 }

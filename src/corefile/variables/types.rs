@@ -30,17 +30,10 @@ pub(super) fn chain<'u, 'b>(ty: &Die<'u, 'b>) -> impl Iterator<Item = Die<'u, 'b
 
 /// What is behind typedefs and qualifiers; `None` for `void`, or if there is no end.
 pub(super) fn peeled<'u, 'b>(ty: &Die<'u, 'b>) -> Option<Die<'u, 'b>> {
-    let mut ty = ty.clone();
-    for _ in 0..CHAIN {
-        if !is_thin(&ty) {
-            // A declaration in place of a type that has a unit of its own.
-            let whole = ty.has(gimli::DW_AT_declaration);
-            let whole = whole.then(|| ty.refers(gimli::DW_AT_signature)).flatten();
-            return Some(whole.unwrap_or(ty));
-        }
-        ty = ty.type_of()?;
-    }
-    None
+    let ty = chain(ty).find(|ty| !is_thin(ty))?;
+    // A declaration in place of a type that has a unit of its own.
+    let whole = ty.has(gimli::DW_AT_declaration).then(|| ty.refers(gimli::DW_AT_signature));
+    Some(whole.flatten().unwrap_or(ty))
 }
 
 /// The number of elements in each dimension of an array; `None` for one that only the program

@@ -6,6 +6,7 @@
 use super::{record_list, refused};
 use crate::record::{Outcome, Record};
 use crate::store::{RecordFile, Records, Store};
+use crate::sys::new_file::NewFile;
 use crate::sys::{OwnedFd, answer, descriptor};
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::Path;
@@ -122,6 +123,7 @@ impl<'a> RecordClient<'a> {
             }
         };
         let store = self.store.to_owned();
+        let answers = || takes_a_file(self.store).is_ok();
         let work = move || match opened.map_or_else(|| Opened::at(&store), Ok) {
             Ok(mut opened) => (task(&mut opened), State::Open(opened)),
             Err(e) => {
@@ -130,13 +132,18 @@ impl<'a> RecordClient<'a> {
             }
         };
         let done = match self.is_waited_for {
-            true => answer::within(asleep, MOST, work)?,
+            true => answer::within(asleep, MOST, answers, work)?,
             false => Some(work()),
         };
         let (done, state) = done.context(SILENT)?;
         self.state = state;
         done
     }
+}
+
+/// Makes a file in the store that has no name, and leaves it.
+fn takes_a_file(store: &Path) -> Result<()> {
+    NewFile::create(Store::open_at(store)?.dir()).map(drop)
 }
 
 impl Opened {
