@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-trap 'kill 0; exit 130' INT TERM
+trap 'trap "" TERM; kill 0; exit 130' INT TERM
 
 # Integration tests that leave the machine alone: none of them takes its lock (support/host.rs).
 # One that is named here wrongly waits for that lock, and does no harm.

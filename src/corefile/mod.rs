@@ -3,7 +3,7 @@
 //! ```text
 //! file --image--> Image --overview--> Overview    what the core alone says: signal, program,
 //!                   |                             threads, modules with their build-ids
-//!                   +--unwind (framehop)--> frames --names (addr2line, object)--> ThreadStack
+//!                   +--unwind (framehop)--> frames --names, tail_calls (addr2line)--> ThreadStack
 //!                                                   one for each thread, the crashing one first
 //! ```
 //!
