@@ -146,19 +146,28 @@ fn killed_at_any_moment_of_a_large_dump(name: &str, annotations: &[(&str, &str)]
     let directory = TempDir::with_prefix("large").unwrap();
     let container = Container::new(name, directory.path(), annotations);
     let mut hit = 0;
-    for round in 0..12u64 {
+    // A busy machine may look at the processes too late: such a round hits nobody.
+    for round in 0..100u64 {
+        if hit == 12 {
+            break;
+        }
         let what = format!("{name}, round {round}");
         let mut victim = container.victim(&program, "random", 24);
         victim.crash();
+        // The helper and the writer, or nobody where the crash has been handled already.
         let both = wait_for(&format!("{what}: a helper and a writer"), BOUND, || {
+            let over = victim.ends_within(Duration::ZERO);
             let mut found = helpers();
             found.sort_unstable();
-            (found.len() == 2).then_some(found)
+            (found.len() == 2 || over && found.is_empty()).then_some(found)
         });
-        // There is no event: any moment will do, and they should differ.
-        std::thread::sleep(Duration::from_micros(round * 1500));
-        let pid = nix::unistd::Pid::from_raw(both[round as usize % 2]);
-        hit += u32::from(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok());
+        if !both.is_empty() {
+            // There is no event: any moment will do, and they should differ.
+            std::thread::sleep(Duration::from_micros(round % 12 * 1500));
+            let pid = nix::unistd::Pid::from_raw(both[round as usize % 2]);
+            let killed = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            hit += u32::from(killed.is_ok());
+        }
         assert!(victim.ends_within(BOUND), "{what}: the crashed process hangs");
         for pid in both {
             wait_gone(pid, BOUND);
@@ -186,6 +195,6 @@ fn killed_at_any_moment_of_a_large_dump(name: &str, annotations: &[(&str, &str)]
             }
         }
     }
-    assert!(hit > 4, "{name}: {hit} of 12 were hit");
+    assert_eq!(hit, 12, "{name}: processes that were killed");
     calm.crash(&host, name);
 }
