@@ -101,6 +101,25 @@ fn a_server_that_hangs() {
     scene.crash();
 }
 
+/// Processes wait for the crashes that come next. Killed, they are missed by no crash; they end with
+/// the server.
+#[test]
+fn helpers_that_are_ready() {
+    let Some(mut scene) = Scene::new() else { return };
+    let waits = |pid: &i32| processes::field(*pid, "Name").as_deref() == Some("oci-ready");
+    let ready = || processes::helpers().into_iter().filter(waits).collect::<Vec<_>>();
+    for _ in 0..3 {
+        wait_for("helpers that are ready", DEADLINE, || ready().len() == 2);
+        let before = ready();
+        scene.crash();
+        wait_for("another one", DEADLINE, || ready().iter().any(|pid| !before.contains(pid)));
+        ready().into_iter().for_each(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap());
+        scene.crash();
+    }
+    scene.stop();
+    wait_for("their end", DEADLINE, || ready().is_empty());
+}
+
 /// Killed, it is started again by who holds the socket, and what came meanwhile is served. Where
 /// that one is killed too, the last act of the server is to give the pipe back.
 #[test]

@@ -1,6 +1,8 @@
 //! Datagrams to a log daemon, the peer of a stream socket, and sockets that listen.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
@@ -45,6 +47,40 @@ pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<OwnedFd> {
     }
     // SAFETY: a new descriptor, which nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives a descriptor to the other side, without blocking.
+///
+/// # References
+/// unix(7), `SCM_RIGHTS`.
+pub(crate) fn give(socket: &UnixStream, fd: &OwnedFd) -> Result<()> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let fds = [fd.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = SendAncillaryBuffer::new(&mut space);
+    ensure!(message.push(SendAncillaryMessage::ScmRights(&fds)), "no room for a descriptor");
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(socket, &[IoSlice::new(&[0])], &mut message, flags).context("sendmsg(SCM_RIGHTS)")?;
+    Ok(())
+}
+
+/// Waits for the descriptor that the other side gives. `None`: it has closed the socket.
+pub(crate) fn receive(socket: &UnixStream) -> Result<Option<OwnedFd>> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut message = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut bytes = [IoSliceMut::new(&mut byte)];
+    let received = rustix::io::retry_on_intr(|| {
+        recvmsg(socket, &mut bytes, &mut message, RecvFlags::CMSG_CLOEXEC)
+    });
+    let is_open = received.context("recvmsg")?.bytes > 0;
+    let given = message.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    ensure!(given.is_some() || !is_open, "the other side has sent no descriptor");
+    Ok(given)
 }
 
 /// Most connections that wait in the kernel, unless `net.core.somaxconn` is less.
@@ -127,4 +163,22 @@ pub(crate) fn pass_on(fds: Vec<OwnedFd>, command: &mut std::process::Command) ->
     let pid = std::process::id().to_string();
     let error = command.env("LISTEN_PID", pid).env("LISTEN_FDS", count.to_string()).exec();
     anyhow::Error::new(error).context("execve")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_descriptor_is_given() {
+        let (ours, other) = UnixStream::pair().unwrap();
+        let (mut read, write) = UnixStream::pair().unwrap();
+        give(&ours, &write.into()).unwrap();
+        drop(receive(&other).unwrap().unwrap());
+        assert_eq!(read.read(&mut [0]).unwrap(), 0, "that was the last one");
+        drop(ours);
+        assert!(receive(&other).unwrap().is_none());
+        assert!(give(&other, &read.into()).is_err());
+    }
 }

@@ -4,16 +4,15 @@
 //! Of a connection the server itself uses only what the kernel says: whether that process has
 //! crashed, and its cgroup. It never blocks on one connection.
 
+mod helper;
 mod queue;
 
-use super::crash::arguments::Crash;
 use super::crash::from_socket::Peer;
-use super::dispatched;
-use crate::report;
 use crate::sys::proc::{self, Proc};
-use crate::sys::signals::{self, Signals, Told};
+use crate::sys::signals::{Signals, Told};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, file, process, rlimit, socket};
 use anyhow::{Context, Result};
+use helper::ReadyHelper;
 use queue::Queue;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -26,6 +25,9 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// The same, where connections wait.
 const SOON: Duration = Duration::from_secs(1);
+
+/// Processes that wait for a crash.
+const READY: usize = 2;
 
 /// A connection whose crash waits to be served.
 type Connection = (OwnedFd, Peer);
@@ -44,6 +46,7 @@ pub struct Server {
     listener: UnixListener,
     signals: Signals,
     queue: Queue<Connection>,
+    ready: Vec<ReadyHelper>,
 }
 
 impl Server {
@@ -58,7 +61,8 @@ impl Server {
         file::change_dir(file::open_dir("/".as_ref())?)?;
         listener.set_nonblocking(true).context("fcntl(O_NONBLOCK)")?;
         rlimit::raise_files();
-        let mut server = Server { listener, signals: Signals::take()?, queue: Queue::new() };
+        let (signals, queue, ready) = (Signals::take()?, Queue::new(), Vec::new());
+        let mut server = Server { listener, signals, queue, ready };
         accepted.into_iter().for_each(|connection| server.arrived(connection));
         Ok(server)
     }
@@ -108,9 +112,11 @@ impl Server {
         let is_full = self.queue.waiting() >= HELD;
         let nothing: BorrowedFd<'_> = self.signals.as_fd();
         let comes = if is_full { nothing } else { self.listener.as_fd() };
+        self.prepare();
         descriptor::wait_readable_either([comes, self.signals.as_fd()], time)?;
         while let Some(process) = child::reap() {
             self.queue.ended(process);
+            self.ready.retain(|helper| helper.process != process);
         }
         let mut came = false;
         while self.queue.waiting() < HELD
@@ -151,33 +157,29 @@ impl Server {
         }
     }
 
-    /// Starts the process that serves a crash.
-    fn begin(&self, (connection, peer): Connection) -> Result<i32> {
-        let child = child::fork(|| {
-            report::last_words(1);
-            match become_helper(connection, peer) {
-                Ok(()) => 0,
+    /// Has a process serve a crash: one that is there already, or a new one. Returns its ID.
+    fn begin(&mut self, (connection, peer): Connection) -> Result<i32> {
+        while let Some(helper) = self.ready.pop() {
+            match helper.serve(&connection) {
+                Ok(process) => return Ok(process),
+                Err(e) => log::debug!("a helper that was ready has ended: {e:#}"),
+            }
+        }
+        helper::start(connection, peer)
+    }
+
+    /// Has as many helpers ready as there should be. Not while crashes wait: those have processes of
+    /// their own sooner.
+    fn prepare(&mut self) {
+        while self.queue.waiting() == 0 && self.ready.len() < READY {
+            match ReadyHelper::start() {
+                Ok(helper) => self.ready.push(helper),
                 Err(e) => {
-                    log::error!("handle: {e:#}");
-                    1
+                    log::debug!("no helper is ready: {e:#}");
+                    break;
                 }
             }
-        })?;
-        Ok(child.id().as_raw_nonzero().get())
-    }
-}
-
-/// In the child: is as the kernel's pipe helper from here on.
-fn become_helper(connection: OwnedFd, peer: Peer) -> Result<()> {
-    process::set_name(c"oci-crash");
-    signals::give_back()?;
-    descriptor::replace_stdin(&connection);
-    drop(connection);
-    descriptor::close_all_but(&[peer.as_fd()])?;
-    rlimit::as_helper()?;
-    match Crash::from_connection(descriptor::stdin(), peer.into_helpers()?)? {
-        Some(crash) => dispatched(crash),
-        None => Ok(()),
+        }
     }
 }
 
