@@ -55,7 +55,8 @@ fn feed(write: &OwnedFd, started: &OwnedFd, handler: &OwnedFd) -> Result<()> {
     if descriptor::read(started, &mut [0]) != Ok(0) {
         return Ok(());
     }
-    Transport::Socket.begin().context("ask the kernel for the core")?;
+    let asked = Transport::Socket.ask().and_then(|()| Transport::Socket.answered());
+    asked.context("ask the kernel for the core")?;
     let readers = PipeReaders::of(write)?;
     // The end of the core, or of its readers.
     while descriptor::splice(descriptor::stdin(), write).is_ok_and(|moved| moved > 0) {}

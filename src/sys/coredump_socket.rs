@@ -45,17 +45,23 @@ pub(crate) fn request(socket: impl AsFd, time: Duration) -> Result<()> {
     exactly(&socket, &mut vec![0; size as usize - SIZE], until)
 }
 
-/// Asks the kernel for the core, and to wait until the socket is closed. What comes then is the
-/// core. Before this, closing the socket refuses the core: none is made, and the wait status of the
-/// crashed process says so.
+/// Asks the kernel for the core, and to wait until the socket is closed. Before this, closing the
+/// socket refuses the core: none is made, and the wait status of the crashed process says so.
 ///
 /// # Errors
-/// The kernel has taken the crashed process away, or refuses the answer.
-pub(crate) fn accept(socket: impl AsFd) -> rustix::io::Result<()> {
+/// The kernel has taken the crashed process away.
+pub(crate) fn ask(socket: impl AsFd) -> rustix::io::Result<()> {
     let mut answer = [0; SIZE];
     answer[..4].copy_from_slice(&(SIZE as u32).to_ne_bytes());
     answer[8..].copy_from_slice(&(KERNEL | WAIT).to_ne_bytes());
-    write(&socket, &answer)?;
+    write(&socket, &answer).map(drop)
+}
+
+/// Waits until the kernel, having been asked, gives the core, which comes next.
+///
+/// # Errors
+/// The kernel has taken the crashed process away, or refuses what it was asked for.
+pub(crate) fn answered(socket: impl AsFd) -> rustix::io::Result<()> {
     let (mut mark, mut got) = ([0; 4], 0);
     while got < mark.len() {
         match read(&socket, &mut mark[got..])? {
@@ -111,7 +117,8 @@ mod tests {
         for (mark, is) in [(0u32, true), (3, false)] {
             let (ours, mut kernel) = UnixStream::pair().unwrap();
             kernel.write_all(&mark.to_ne_bytes()).unwrap();
-            assert_eq!(accept(&ours).is_ok(), is);
+            ask(&ours).unwrap();
+            assert_eq!(answered(&ours).is_ok(), is);
             let mut answer = [0; 16];
             kernel.read_exact(&mut answer).unwrap();
             assert_eq!(answer[..8], [16u32.to_ne_bytes(), [0; 4]].concat()[..]);
@@ -119,6 +126,6 @@ mod tests {
         }
         let (ours, kernel) = UnixStream::pair().unwrap();
         drop(kernel);
-        accept(&ours).unwrap_err();
+        answered(&ours).unwrap_err();
     }
 }

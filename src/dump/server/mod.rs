@@ -109,10 +109,10 @@ impl Server {
 
     /// Waits for something to happen, and deals with it. Returns whether a connection came.
     fn step(&mut self, time: Duration) -> Result<bool> {
+        self.prepare();
         let is_full = self.queue.waiting() >= HELD;
         let nothing: BorrowedFd<'_> = self.signals.as_fd();
         let comes = if is_full { nothing } else { self.listener.as_fd() };
-        self.prepare();
         descriptor::wait_readable_either([comes, self.signals.as_fd()], time)?;
         while let Some(process) = child::reap() {
             self.queue.ended(process);

@@ -142,7 +142,9 @@ fn attempt(
         goes,
         note,
     });
-    transport.begin().map_err(|_| Cause::Killed)?;
+    // The parent asks for it: the kernel then dumps on its processor, and not on this one, on which
+    // the core is read as it comes.
+    transport.wait(&*report).map_err(|_| Cause::Killed)?;
     filter::enter(&filter::COPY).map_err(|e| Cause::Failed(format!("{e:#}")))?;
     // What a file system in memory holds counts as its container's memory, and takes nobody's disk.
     let min_free = core_file.min_free.filter(|_| !memory_backed);

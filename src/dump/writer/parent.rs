@@ -230,6 +230,8 @@ fn follow(
         match heard.message(&line) {
             None => {}
             Some(Message::Created { made, goes, note: new }) => {
+                // A process that was killed meanwhile has none; the writer finds that out.
+                let _ = crash.transport.ask();
                 (written.made, note) = (Some(made), new);
                 // Unless more is known later.
                 written.finished.cause = Some(Cause::Interrupted);
