@@ -2,7 +2,7 @@
 
 use crate::sys::sandbox::{self, SandboxBounds};
 use crate::sys::{AsFd, kernel};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -10,6 +10,14 @@ use std::path::Path;
 use std::time::Duration;
 
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// What other compressed files begin with, what they are compressed by, and what decompresses them.
+const OTHERS: [(&[u8], &str, &str); 4] = [
+    (b"\xfd7zXZ\0", "xz", "unxz"),
+    (b"\x1f\x8b", "gzip", "gunzip"),
+    (b"\x04\x22\x4d\x18", "lz4", "unlz4"),
+    (b"BZh", "bzip2", "bunzip2"),
+];
+
 /// Directory of the unnamed file: on disk, since a core is large.
 const PLACE: &str = "/var/tmp";
 
@@ -25,9 +33,20 @@ pub(crate) fn is_compressed(core: &File) -> bool {
 
 /// The core as the kernel wrote it, decompressed if it is compressed. The decompressor runs in a
 /// sandbox, and may use at most half of the free space.
+///
+/// # Errors
+/// It cannot be decompressed: by the system, or since it is compressed by something else.
 pub(crate) fn decompressed(core: File) -> Result<File> {
     if !is_compressed(&core) {
-        return Ok(core);
+        let mut start = [0; 6];
+        let read = core.read_at(&mut start, 0).unwrap_or(0);
+        let other = OTHERS.iter().find(|(mark, ..)| start[..read].starts_with(mark));
+        return match other {
+            None => Ok(core),
+            Some((_, by, tool)) => {
+                bail!("it is compressed by {by}, and only zstd is read here: `{tool}` it first")
+            }
+        };
     }
     // What the owner appends from now on is not read.
     let size = core.metadata().context("fstat")?.len();
@@ -113,6 +132,16 @@ mod tests {
         plain.read_exact_at(&mut got, 0).unwrap();
         assert!(got == bytes && plain.metadata().unwrap().len() == bytes.len() as u64);
         assert!(plain.metadata().unwrap().blocks() * 512 < 1 << 20);
+    }
+
+    #[test]
+    fn what_else_it_is_compressed_by_is_said() {
+        for (mark, by, tool) in OTHERS {
+            let file = tempfile::tempfile().unwrap();
+            (&file).write_all(&[mark, &[0; 50]].concat()).unwrap();
+            let why = decompressed(file).unwrap_err().to_string();
+            assert!(why.contains(by) && why.contains(tool), "{why}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::cli::list::colour;
 use crate::cli::locate::{self, State};
+use crate::cli::source::Packed;
 use crate::cli::{clock, query, still_copied, table};
 use crate::corefile::Overview;
 use crate::record::{Location, Outcome, Record};
@@ -173,12 +174,16 @@ pub(crate) fn of_record(
 }
 
 /// What to do next.
-pub(super) fn next(r: &Record, state: State) -> Option<Field> {
-    let id = Records::id_of(r);
-    let next = match state {
-        State::Present | State::Truncated => format!("oci-coredump debug record={id}"),
-        State::Inaccessible => "run this as root: you may not read the core".to_owned(),
-        State::Leased | State::Unreachable => "try again later".to_owned(),
+pub(super) fn next(r: &Record, state: State, bundle: Option<Packed<'_>>) -> Option<Field> {
+    let next = match (state, bundle) {
+        (State::Present | State::Truncated, Some(bundle)) => {
+            format!("oci-coredump debug {}", bundle.name())
+        }
+        (State::Present | State::Truncated, None) => {
+            format!("oci-coredump debug record={}", Records::id_of(r))
+        }
+        (State::Inaccessible, _) => "run this as root: you may not read the core".to_owned(),
+        (State::Leased | State::Unreachable, _) => "try again later".to_owned(),
         _ => return None,
     };
     Some(field("Next", next))

@@ -96,7 +96,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
             .with_context(|| format!("{} cannot be read", path.display()))?;
         let reading = Some(Ok(reading));
         let is_whole = is_read(reading.as_ref());
-        print(out, None, None, reading, args.json)?;
+        print(out, (None, None), None, reading, args.json)?;
         return Ok(status(is_whole));
     }
     let records = chosen.newest(query, args.newest)?;
@@ -136,7 +136,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
             Err(_) => (None, None),
         };
         is_whole &= state == State::Overwritten || is_read(reading.as_ref());
-        print(out, Some((&record, state, sizes)), by, reading, args.json)?;
+        print(out, (Some((&record, state, sizes)), None), by, reading, args.json)?;
         out.flush()?;
     }
     Ok(status(is_whole))
@@ -172,13 +172,14 @@ fn run_packed(
     };
     let reading = Some(reader::read(&core, &paths, options));
     let is_whole = is_read(reading.as_ref());
-    print(out, known, None, reading, args.json)?;
+    print(out, (known, Some(packed)), None, reading, args.json)?;
     Ok(status(is_whole))
 }
 
+/// `bundle`: where the crash is from, if not from the records of a store.
 fn print(
     out: &mut impl Write,
-    record: Option<CoreState<'_>>,
+    (record, bundle): (Option<CoreState<'_>>, Option<Packed<'_>>),
     by: Option<&Overwriter>,
     reading: Option<Result<Reading>>,
     json: bool,
@@ -210,7 +211,7 @@ fn print(
     let fields = match record {
         Some((record, state, sizes)) => {
             let mut all = fields::of_record(record, state, sizes, overview, &clock::zone());
-            all.extend(fields::next(record, state));
+            all.extend(fields::next(record, state, bundle));
             all
         }
         None => overview.map(fields::of_core).unwrap_or_default(),
