@@ -65,6 +65,8 @@ fn a_crash_whose_container_is_gone() {
     let info = crash.run("info", &[bundle.to_str().unwrap(), "--json"]).stdout;
     let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
     assert!(info["pid"] == 12 && !info["stacks"].as_array().unwrap().is_empty(), "{info}");
+    let shown = String::from_utf8(crash.run("info", &[bundle.to_str().unwrap()]).stdout).unwrap();
+    assert!(shown.contains(&format!("Next: oci-coredump debug {}", bundle.display())), "{shown}");
 
     // Opened elsewhere, with only gdb.
     let there = crash.path("there");
