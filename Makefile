@@ -255,11 +255,12 @@ host_packages := mmdebstrap qemu-system-x86 qemu-utils e2fsprogs lintian debian-
 test-hosts:
 	@integration/packages.sh $(host_packages)
 	rm -rf $(packages)
-	$(MAKE) deb rpm
+	$(MAKE) deb rpm deb-ship rpm-ship
 	$(MAKE) -o build deb RELEASE=2
 	lintian --fail-on error,warning --tag-display-limit 0 $(packages)/*-1_*.deb
 	failed=; for host in $(HOSTS); do $(as_root) integration/hosts/run.sh $$host \
-		$(packages)/*-1_*.deb $(packages)/*-2_*.deb $(packages)/*.rpm || failed=1; done; \
+		$(packages)/oci-coredump_*-1_*.deb $(packages)/oci-coredump_*-2_*.deb \
+		$(packages)/oci-coredump-[0-9]*.rpm $(packages)/oci-coredump-ship_*.deb || failed=1; done; \
 	test -z "$$failed"
 
 # Built here, run there. A program and its tests of the profile of the tests.

@@ -1,12 +1,13 @@
 #!/bin/bash
 # The product on a whole host in a virtual machine, from its packages: `run.sh SUITE DEB NEWER_DEB
-# RPM`, as root. `make test-hosts` builds them first. Three boots of one disk: install and use; what
-# came back by itself; removal. The machine has a kernel of its own: nothing of this one is changed.
+# RPM SHIP_DEB`, as root. `make test-hosts` builds them first. Three boots of one disk: install and
+# use; what came back by itself; removal. The machine has a kernel of its own: nothing of this one is
+# changed.
 #
 # Writes the results into docs/hosts.md. OCI_COREDUMP_HOSTS: where images are kept.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-suite=$1 deb=$2 newer=$3 rpm=$4
+suite=$1 deb=$2 newer=$3 rpm=$4 ship=$5
 cache=${OCI_COREDUMP_HOSTS:-/var/cache/oci-coredump-hosts}/$suite
 
 integration/hosts/image.sh "$suite" "$cache"
@@ -18,6 +19,7 @@ cp integration/hosts/inside.sh integration/hosts/steps.sh "$scratch/disk"
 cp "$deb" "$scratch/disk/first.deb"
 cp "$newer" "$scratch/disk/second.deb"
 cp "$rpm" "$scratch/disk/package.rpm"
+cp "$ship" "$scratch/disk/ship.deb"
 qemu-img create -q -f qcow2 -F raw -b "$cache/disk.img" "$scratch/disk.qcow2"
 
 : >"$scratch/results"

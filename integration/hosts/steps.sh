@@ -6,6 +6,9 @@ store=/var/lib/oci-coredump
 eci=k8s.aliyun.com/eci-core-pattern
 pattern() { cat /proc/sys/kernel/core_pattern; }
 ours() { [[ $(pattern) == "|$program handle "* ]]; }
+served() { [ "$(pattern)" = @@/run/oci-coredump/coredump.socket ]; }
+# By the pipe or through the socket, as this host is configured.
+taken() { if grep -qs socket /etc/oci-coredump/config.toml; then served; else ours; fi; }
 before() { [ "$(pattern)" = "$(cat "$kept/pattern")" ]; }
 
 # `set -e` takes no notice of `!`.
@@ -237,6 +240,79 @@ upgraded() {
     [ "$(readlink "/proc/$(systemctl show --value -p MainPID oci-coredump.service)/exe")" = $program ]
 }
 
+uploaded() {
+    dpkg --install "$here/ship.deb"
+    not systemctl is-active oci-coredump-ship.service
+    mkdir -p /etc/oci-coredump
+    printf '[upload]\nurl = "file:///var/lib/oci-coredump-ship/crashes"\n' \
+        >>/etc/oci-coredump/config.toml
+    oci-coredump ship check
+    systemctl start oci-coredump-ship.service
+    crash_in web
+    local id
+    id=$(oci-coredump info container=web | sed -n 's/^ *Record: //p')
+    until_so 300 eval "oci-coredump list record=$id | grep -w yes"
+    ls /var/lib/oci-coredump-ship/crashes/*/*/*/"$id"/{record.json,report.html,coredump.tar.zst}
+    systemd-analyze security oci-coredump-ship.service | tail -n 1
+    dpkg --purge oci-coredump-ship
+    [ ! -e /usr/libexec/oci-coredump/oci-coredump-ship ]
+    rm /etc/oci-coredump/config.toml
+}
+
+socket_served() {
+    grep -qsx socket /proc/sys/kernel/core_modes || {
+        echo 'before Linux 6.17 the kernel has no such socket'
+        return 77
+    }
+    mkdir -p /etc/oci-coredump
+    echo 'kernel_interface = "socket"' >>/etc/oci-coredump/config.toml
+    oci-coredump install
+    until_so 120 served
+    systemctl is-active oci-coredump-serve.socket oci-coredump-serve.service
+    systemctl is-enabled oci-coredump-serve.socket oci-coredump-serve.service
+    oci-coredump doctor podman || { oci-coredump doctor podman; false; }
+    crash_in web
+    host_crash
+    systemd-analyze security oci-coredump-serve.service | tail -n 1
+}
+
+# A hundred crashes one after the other in the container, while the service is restarted, reloaded,
+# killed and replaced: each has its core.
+socket_restarted() {
+    served || return 77
+    local count=100 before after
+    before=$(podman exec web sh -c 'ls /pod/data/dump | wc -l')
+    podman exec web sh -c "for i in \$(seq $count); do server; done; true" >/dev/null 2>&1 &
+    local crashes=$!
+    for _ in 1 2 3; do
+        systemctl restart oci-coredump-serve.service
+        sleep 2
+        systemctl reload oci-coredump-serve.service
+        sleep 2
+        systemctl kill --signal=KILL --kill-whom=main oci-coredump-serve.service
+        sleep 2
+    done
+    dpkg --install "$here/first.deb"
+    dpkg --install "$here/second.deb"
+    wait $crashes
+    after=$(podman exec web sh -c 'ls /pod/data/dump | wc -l')
+    echo "$((after - before)) of $count crashes have a core"
+    [ $((after - before)) = $count ]
+    until_so 120 served
+    systemctl is-active oci-coredump-serve.service
+}
+
+socket_stopped() {
+    served || return 77
+    systemctl stop oci-coredump-serve.service oci-coredump-serve.socket
+    ours
+    crash_in web
+    host_crash
+    systemctl start oci-coredump-serve.socket oci-coredump-serve.service
+    until_so 120 served
+    crash_in web
+}
+
 phase_use() {
     host
     image
@@ -253,13 +329,17 @@ phase_use() {
     step '`systemctl restart systemd-sysctl` under a running container' sysctl_restarted
     step "another package's file in /usr/lib/sysctl.d: the trigger puts the pattern back" triggered
     step 'upgrade of the package under a running container' upgraded
+    step '`oci-coredump-ship` as a package and as a unit: a crash is uploaded; purged' uploaded
+    step 'the coredump socket: install, doctor, a crash of a container and of the host' socket_served
+    step 'a hundred crashes while its service is restarted, reloaded, killed, upgraded' socket_restarted
+    step 'its stop gives the pipe back, its start the socket' socket_stopped
     systemctl --no-pager --plain --no-legend --failed list-units | sed 's/^/failed unit: /'
 }
 
 # --- second boot
 
 came_back() {
-    ours
+    until_so 120 taken
     until_so 120 systemctl is-active web.service
     until_so 60 podman exec web true
     crash_in web
