@@ -2,6 +2,7 @@
 //! when it is known what became of it.
 
 use super::after::deleted_files::DeletedFiles;
+use super::after::kept_before::MappedFiles;
 use super::after::record_client::RecordClient;
 use super::after::released::Released;
 use super::after::{termination_log, unreported_core, user_record};
@@ -112,6 +113,8 @@ struct CoreDump<'c, 's> {
     client: RecordClient<'c>,
     /// Those of the process's files that have no name any more.
     deleted: DeletedFiles,
+    /// Which files it has mapped, where all of them still have a name.
+    mapped: Option<MappedFiles>,
     /// When the process was let go before its core was whole.
     released_at: Option<String>,
     given_up_for_memory: Option<String>,
@@ -143,6 +146,7 @@ impl<'c, 's> CoreDump<'c, 's> {
             record,
             client,
             deleted: DeletedFiles::default(),
+            mapped: None,
             released_at: None,
             given_up_for_memory,
             started,
@@ -181,7 +185,10 @@ impl<'c, 's> CoreDump<'c, 's> {
             Event::Started => {
                 self.client.say(&self.record);
                 if self.is_keeper() {
-                    self.deleted = DeletedFiles::of(&self.case.facts.task);
+                    let facts = self.case.facts;
+                    let maps = facts.task.read("maps").unwrap_or_default();
+                    self.deleted = DeletedFiles::of(&facts.task, &maps);
+                    self.mapped = MappedFiles::of(&maps, &facts.status.credentials);
                 }
             }
             // From here on the record identifies this very file, by its inode.
@@ -308,8 +315,8 @@ impl<'c, 's> CoreDump<'c, 's> {
         // A store that did not answer is not asked again.
         let core = core.id.filter(|_| self.client.is_open())?;
         let log = is_reported.then(|| self.as_itself());
-        let CoreDump { case, file, deleted, record, client, .. } = self;
-        Some(Released { case, file, core, deleted, record, client, log })
+        let CoreDump { case, file, deleted, mapped, record, client, .. } = self;
+        Some(Released { case, file, core, deleted, mapped, record, client, log })
     }
 }
 

@@ -20,11 +20,11 @@ const DELETED: &[u8] = b" (deleted)";
 pub(crate) struct DeletedFiles(BTreeMap<u64, OwnedFd>);
 
 impl DeletedFiles {
-    /// Pins those of a process. What cannot be pinned is left out.
-    pub(crate) fn of(task: &Proc) -> Self {
-        let maps = task.read("maps").unwrap_or_default();
+    /// Pins those of a process, by the text of its /proc/PID/maps. What cannot be pinned is left
+    /// out.
+    pub(crate) fn of(task: &Proc, maps: &[u8]) -> Self {
         let pin = |(start, end)| Some((start, task.mapped_file(start, end).ok()?));
-        DeletedFiles(beginnings(&maps).into_iter().take(MOST).filter_map(pin).collect())
+        DeletedFiles(beginnings(maps).into_iter().take(MOST).filter_map(pin).collect())
     }
 
     /// The file whose beginning is mapped at this address.

@@ -2,6 +2,7 @@
 //! Kubernetes, and the executable and libraries.
 
 pub(super) mod deleted_files;
+pub(super) mod kept_before;
 mod kept_binaries;
 pub(super) mod on_host;
 mod reading;

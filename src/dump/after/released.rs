@@ -2,6 +2,7 @@
 //! executable and libraries. Nobody waits for it.
 
 use super::deleted_files::DeletedFiles;
+use super::kept_before::{self, MappedFiles};
 use super::kept_binaries::Keeper;
 use super::reading::{Reading, SeenFile};
 use super::record_client::RecordClient;
@@ -33,6 +34,8 @@ pub(crate) struct Released<'a> {
     pub core: FileId,
     /// The process's files that have no name any more.
     pub deleted: DeletedFiles,
+    /// Which files it had mapped, where all of them still had a name.
+    pub mapped: Option<MappedFiles>,
     /// What is known.
     pub record: Record,
     /// Where it is said.
@@ -63,6 +66,12 @@ impl Released<'_> {
             if self.record.summary_left_out {
                 self.client.say(&self.record);
             }
+            return Ok(());
+        }
+        if !summary && let Some(kept) = self.kept_before() {
+            (self.record.keeping, self.record.binaries) = (false, kept);
+            report::crash_to_journal(&self.record);
+            self.client.say(&self.record);
             return Ok(());
         }
         let slot = slot.iter().flat_map(|slot| slot.fds());
@@ -126,6 +135,13 @@ impl Released<'_> {
         })
     }
 
+    /// What is kept of this crash already, since the last one of its account had the same files.
+    fn kept_before(&self) -> Option<BTreeMap<String, String>> {
+        let ContainerCrash { limits, entry, config, .. } = *self.case;
+        let store = Store::open_existing(&config.store).ok()??.binaries().ok()?;
+        kept_before::recall(limits?, &entry.account(), self.mapped.as_ref()?, &store)
+    }
+
     fn say_where(&mut self, summary: Summary, locks: &[BorrowedFd<'_>]) {
         let record = &mut self.record;
         (record.stack, record.stack_hash) = (summary.stack, Some(summary.hash));
@@ -149,7 +165,14 @@ impl Released<'_> {
             let keeper = Keeper { of, account, most: &config.binaries, free };
             // A store that was removed meanwhile is not made again.
             let store = Store::open_existing(&config.store)?;
-            store.map_or(Ok(BTreeMap::new()), |store| keeper.keep(&store, files))
+            let Some(store) = store else { return Ok(BTreeMap::new()) };
+            let kept = keeper.keep(&store, files)?;
+            if let Some((dir, mapped)) = self.case.limits.zip(self.mapped.as_ref()) {
+                kept_before::note(dir, mapped, &store.binaries()?, &kept).unwrap_or_else(|e| {
+                    log::warn!("the next core will be read for its files, too: {e:#}")
+                });
+            }
+            Ok(kept)
         };
         let kept = files.and_then(keep);
         self.record.keeping = false;
