@@ -353,6 +353,45 @@ fn what_is_kept_and_what_is_not() {
     }
 }
 
+/// A second crash of the same program has what was kept with the first one, and its core is not read
+/// for it; that of another program is.
+#[test]
+fn the_same_files_are_not_looked_for_again() {
+    if !require::programs(&["runc", "gcc"]) {
+        return;
+    }
+    let victim = compile("victim", include_str!("matrix/victim.c"), &["-O0"]);
+    let mut bundle = Bundle::new();
+    bundle.coredump_hooks(Path::new(BINARY)).annotation("oci-coredump/pattern", "/dump/core.%p");
+    for name in ["one", "two"] {
+        bundle.rootfs().put(&victim, &format!("/bin/{name}"));
+    }
+    let host = Host::take();
+    host.install();
+    host.configure("summary = false\n");
+    let runtime = Runtime::new(Kind::Runc);
+    let container = runtime.start(&bundle, "again");
+    let crash = |program: &str| {
+        container.exec(&[program, "segv"]);
+        host.settle();
+        host.records_of("again").pop().unwrap()["binaries"].as_object().unwrap().clone()
+    };
+    let first = crash("/bin/one");
+    assert_eq!(first.keys().collect::<Vec<_>>(), ["/bin/one"]);
+    assert_eq!(crash("/bin/one"), first);
+    // What was noted is what is told.
+    let noted = Path::new(RUN).join("limits/again/kept");
+    let text = fs::read_to_string(&noted).unwrap();
+    fs::write(&noted, text.replace("/bin/one", "/bin/noted")).unwrap();
+    assert_eq!(crash("/bin/one").keys().collect::<Vec<_>>(), ["/bin/noted"]);
+    assert_eq!(crash("/bin/two").keys().collect::<Vec<_>>(), ["/bin/two"]);
+    assert_eq!(crash("/bin/one"), first);
+    // Not where the store has it no more.
+    fs::remove_dir_all(Path::new(STORE).join("binaries")).unwrap();
+    assert_eq!(crash("/bin/one"), first);
+    assert_eq!(kept().len(), 1);
+}
+
 /// Another container has crashed first with a program of the same build-id and
 /// size but different content.
 #[test]

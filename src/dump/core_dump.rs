@@ -188,7 +188,8 @@ impl<'c, 's> CoreDump<'c, 's> {
                     let facts = self.case.facts;
                     let maps = facts.task.read("maps").unwrap_or_default();
                     self.deleted = DeletedFiles::of(&facts.task, &maps);
-                    self.mapped = MappedFiles::of(&maps, &facts.status.credentials);
+                    let largest = self.case.config.binaries.max_file;
+                    self.mapped = MappedFiles::of(&maps, &facts.status.credentials, largest);
                 }
             }
             // From here on the record identifies this very file, by its inode.

@@ -1,6 +1,7 @@
 //! What was kept with the last core of an account. In a crash loop it is the same each time, and no
 //! core is read for it then.
 
+use crate::bytes::Limit;
 use crate::store::binaries::KeptBinaries;
 use crate::sys::cred::Credentials;
 use crate::sys::file::JsonFile;
@@ -14,7 +15,8 @@ const LAST: JsonFile = JsonFile("kept", 1 << 20);
 /// How long it counts, in seconds: meanwhile a file could be changed in its place.
 const COUNTS: i64 = 60;
 
-/// Which files a process has mapped, and as whom it could read them.
+/// Which files a process has mapped, as whom it could read them, and how large one may be that is
+/// kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MappedFiles(String);
 
@@ -24,9 +26,9 @@ impl MappedFiles {
     ///
     /// # References
     /// proc_pid_maps(5).
-    pub(crate) fn of(maps: &[u8], reader: &Credentials) -> Option<Self> {
+    pub(crate) fn of(maps: &[u8], reader: &Credentials, largest: Limit) -> Option<Self> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(format!("{reader:?}\n").as_bytes());
+        hasher.update(format!("{reader:?} {largest}\n").as_bytes());
         let mut last: &[u8] = b"";
         for line in maps.split(|b| *b == b'\n') {
             // Device, inode, path: the fourth word and what follows.
@@ -100,7 +102,7 @@ mod tests {
     fn the_same_files() {
         let of = |maps: &str, uid| {
             let reader = Credentials { uid: [uid; 4], ..Credentials::default() };
-            MappedFiles::of(maps.as_bytes(), &reader)
+            MappedFiles::of(maps.as_bytes(), &reader, Limit::Unlimited)
         };
         let one = "\
 00400000-00401000 r--p 00000000 08:01 77                         /bin/server
