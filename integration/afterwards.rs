@@ -353,8 +353,8 @@ fn what_is_kept_and_what_is_not() {
     }
 }
 
-/// A second crash of the same program has what was kept with the first one, and its core is not read
-/// for it; that of another program is.
+/// A second crash of the same program has what was kept with the first one, and its core is not
+/// read for it; that of another program is.
 #[test]
 fn the_same_files_are_not_looked_for_again() {
     if !require::programs(&["runc", "gcc"]) {

@@ -101,8 +101,8 @@ fn a_server_that_hangs() {
     scene.crash();
 }
 
-/// Processes wait for the crashes that come next. Killed, they are missed by no crash; they end with
-/// the server.
+/// Processes wait for the crashes that come next. Killed, they are missed by no crash; they end
+/// with the server.
 #[test]
 fn helpers_that_are_ready() {
     let Some(mut scene) = Scene::new() else { return };

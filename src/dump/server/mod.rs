@@ -168,8 +168,8 @@ impl Server {
         helper::start(connection, peer)
     }
 
-    /// Has as many helpers ready as there should be. Not while crashes wait: those have processes of
-    /// their own sooner.
+    /// Has as many helpers ready as there should be. Not while crashes wait: those have processes
+    /// of their own sooner.
     fn prepare(&mut self) {
         while self.queue.waiting() == 0 && self.ready.len() < READY {
             match ReadyHelper::start() {
