@@ -5,13 +5,18 @@ use crate::memory::Hash;
 use crate::state::Uploaded;
 use crate::target::Target;
 use crate::upload::is_there;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::StreamExt;
 use object_store::ObjectStoreExt;
 use std::io::Write;
 
 /// Largest record that is read, in bytes.
 const RECORD: u64 = 64 << 20;
+
+/// What the directory of a crash has whose hash its record says.
+const BUNDLES: [&str; 2] = ["coredump.tar.zst", "core"];
+/// All that it may have.
+const FILES: [&str; 4] = [BUNDLES[0], BUNDLES[1], "report.html", "record.json"];
 
 /// The settings of `[upload]`, where the URL is in the configured bucket; the environment's else.
 fn settings(config: &Config, url: &str) -> Upload {
@@ -31,18 +36,24 @@ fn settings(config: &Config, url: &str) -> Upload {
 pub(crate) async fn cat(config: &Config, url: &str, out: &mut impl Write) -> Result<()> {
     let upload = settings(config, url);
     let (dir, file) = match url.rsplit_once('/') {
-        Some((dir, file)) if file.contains('.') || file == "core" => (dir.to_owned(), file),
+        Some((dir, file)) if FILES.contains(&file) => (dir.to_owned(), file),
         _ => (url.trim_end_matches('/').to_owned(), "coredump.tar.zst"),
     };
     let target = Target::open(&dir, &upload, true)?;
     let store = target.store();
     let path = target.path(file);
     let said = match is_there(store, &target.path("record.json")).await {
-        Ok(true) if file != "record.json" => {
+        Ok(false) if BUNDLES.contains(&file) => bail!(
+            "{dir} has no record.json, which is written last: it is not all there, or was changed"
+        ),
+        Ok(true) if BUNDLES.contains(&file) => {
             let found = store.get(&target.path("record.json")).await.context("record.json")?;
             ensure!(found.meta.size <= RECORD, "record.json has over 64 MiB");
             let record: serde_json::Value = serde_json::from_slice(&found.bytes().await?)?;
-            record.get("uploaded").cloned().and_then(|u| serde_json::from_value::<Uploaded>(u).ok())
+            let said = record.get("uploaded").cloned();
+            let said = said.and_then(|said| serde_json::from_value::<Uploaded>(said).ok());
+            let of_it = said.filter(|said| said.url.rsplit('/').next() == Some(file));
+            Some(of_it.with_context(|| format!("{dir}: record.json has no hash of {file}"))?)
         }
         _ => None,
     };
@@ -55,7 +66,7 @@ pub(crate) async fn cat(config: &Config, url: &str, out: &mut impl Write) -> Res
         out.write_all(&bytes).context("write")?;
     }
     out.flush().context("write")?;
-    if let Some(said) = said.filter(|said| said.url.rsplit('/').next() == Some(file)) {
+    if let Some(said) = said {
         let found = hash.end();
         ensure!(
             (found.size, &found.sha256) == (said.size, &said.sha256),

@@ -4,10 +4,11 @@
 //! that is not TOML, nothing is uploaded.
 
 use crate::near;
-use crate::record::FIELDS;
+use crate::record::open_regular;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Path of the configuration file, which may be absent.
@@ -130,28 +131,6 @@ impl Default for Upload {
     }
 }
 
-impl Upload {
-    /// Checks what each value says. Returns the key, as it is written, and the rule that it breaks.
-    fn rules(&self) -> Result<(), (&str, String)> {
-        let url = self.url.as_deref().map_or(Ok(()), |url| crate::target::parse(url).map(drop));
-        let select = self.select.keys().find(|field| !FIELDS.contains(&field.as_str()));
-        let is_few = (1..=2).contains(&self.concurrent);
-        let rule = |is_kept: bool, rule: &str| (!is_kept).then(|| rule.to_owned());
-        let broken = [
-            ("url", url.err().map(|e| format!("{e:#}"))),
-            (
-                select.map_or("select", String::as_str),
-                select.map(|field| near::unknown("field", field, &FIELDS)),
-            ),
-            ("key", crate::key::check(&self.key).err().map(|e| format!("{e:#}"))),
-            ("concurrent", rule(is_few, "expected 1 or 2")),
-            ("state", rule(self.state.is_absolute(), "the path must be absolute")),
-            ("rate", rule(self.rate != Some(0), "0 would never upload anything")),
-        ];
-        broken.into_iter().find_map(|(key, why)| Some((key, why?))).map_or(Ok(()), Err)
-    }
-}
-
 /// What this program needs of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
@@ -176,7 +155,7 @@ impl Config {
     pub(crate) fn read(text: &str) -> Result<Self> {
         let shown = |number: usize| {
             let line = text.lines().nth(number).unwrap_or_default().trim();
-            format!("line {}, `{line}`", number + 1)
+            format!("line {}, `{}`", number + 1, without_secrets(line))
         };
         let said = |e: toml::de::Error| {
             let at = e.span().map_or(0, |span| span.start.min(text.len()));
@@ -196,7 +175,8 @@ impl Config {
         }
         let config: Config = toml::from_str(text).map_err(said)?;
         ensure!(config.store.is_absolute(), "store: the path must be absolute");
-        config.upload.rules().map_err(|(key, why)| anyhow!("{}: {why}", of_key(key)))?;
+        let broken = config.upload.rules().and_then(|()| config.upload.is_outside(&config.store));
+        broken.map_err(|(key, why)| anyhow!("{}: {why}", of_key(key)))?;
         Ok(config)
     }
 
@@ -206,15 +186,30 @@ impl Config {
     /// The file cannot be read, or not all that it says of uploads: then nothing is uploaded.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let shown = || format!("read {}", path.display());
-        let text = match std::fs::metadata(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-            found => {
-                ensure!(found.with_context(shown)?.len() <= MAX, "{}: over 1 MiB", shown());
-                std::fs::read_to_string(path).with_context(shown)?
+        let mut text = String::new();
+        match open_regular(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            file => {
+                let file = file.with_context(shown)?;
+                file.take(MAX + 1).read_to_string(&mut text).with_context(shown)?;
+                ensure!(text.len() as u64 <= MAX, "{}: over 1 MiB", shown());
             }
-        };
+        }
         let why = "nothing is uploaded until it is mended";
         Self::read(&text).map_err(|e| anyhow!("{}: {e:#}; {why}", path.display()))
+    }
+}
+
+/// A line as it may be shown: not the value of one that may hold a secret.
+fn without_secrets(line: &str) -> String {
+    let (name, value) = line.split_once('=').unwrap_or((line, ""));
+    let is_secret = ["secret", "password", "passwd", "token", "key_id", "access_key"];
+    let name_is = name.to_ascii_lowercase();
+    let hides = value.contains('@') || is_secret.iter().any(|word| name_is.contains(word));
+    let plain = |text: &str| text.escape_debug().to_string().replace("\\\"", "\"");
+    match hides && name.trim() != "secret_file" {
+        true => format!("{} = ...", plain(name.trim())),
+        false => plain(line),
     }
 }
 
@@ -270,6 +265,38 @@ mod tests {
         assert_eq!(Config::read("").unwrap(), Config::default());
     }
 
+    /// Values that no upload could work with.
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for (bad, key) in [
+            ("endpoint = \"127.0.0.1:9\"", "endpoint"),
+            ("endpoint = \"ftp://x\"", "endpoint"),
+            ("endpoint = \"http://x\"", "endpoint"),
+            ("allow_http = true\nendpoint = \"http://user:word@x\"", "endpoint"),
+            ("endpoint = \"https://x/?a=word\"", "endpoint"),
+            ("region = \"not a region\\n\"", "region"),
+            ("encryption = \"AES512\"", "encryption"),
+            ("kms_key = \"k\"", "kms_key"),
+            ("account = \"a\"", "account"),
+            ("select.signal = \"SIGSEGVV\"", "select.signal"),
+            ("select.outcome = \"writen\"", "select.outcome"),
+            ("keep_until_uploaded = \"forever\"", "keep_until_uploaded"),
+            ("state = \"/var/lib/oci-coredump/records\"", "state"),
+            ("[upload.webhook]\nurl = \"ftp://x\"", "url"),
+            ("[upload.webhook]\nurl = \"no url\"", "url"),
+        ] {
+            let text = format!("[upload]\nurl = \"s3://b\"\n{bad}\n");
+            let said = Config::read(&text).unwrap_err().to_string();
+            assert!(said.starts_with("line ") && said.contains(key), "{bad}: {said}");
+            assert!(!said.contains("word") && !said.contains('\n'), "{said}");
+        }
+        let inside = "[upload]\nurl = \"file:///var/lib/oci-coredump/x\"\n";
+        assert!(Config::read(inside).unwrap_err().to_string().contains("store"));
+        let secret = "[upload]\nurl = \"s3://b\"\naws_secret_access_key = \"word\"\n";
+        let said = Config::read(secret).unwrap_err().to_string();
+        assert!(said.contains("aws_secret_access_key = ...") && !said.contains("word"), "{said}");
+    }
+
     /// What leaves the node is never guessed, and the message says what to mend.
     #[test]
     fn whatever_is_misspelt_is_refused() {
@@ -316,9 +343,25 @@ mod tests {
             let said = Config::read(&format!("{good}{bad}\n")).unwrap_err().to_string();
             assert!(said.contains(says) && !said.contains('\n'), "{bad}: {said}");
         }
-        for url in ["s4://b", "s3://", "s3:b", "s3://user:word@b", "file://host/x", "b"] {
+        for url in [
+            "s4://b",
+            "s3://",
+            "s3:b",
+            "s3://user:word@b",
+            "file://host/x",
+            "b",
+            "s3://b?x=y",
+            "s3://b/x#y",
+            "s3://b:9000/x",
+            "s3://b/../x",
+            "s3://b/%2e%2e/x",
+            "s3://b//x",
+            "file:x",
+            "s3://b/\u{1b}x",
+        ] {
             let said = Config::read(&format!("[upload]\nurl = {url:?}\n")).unwrap_err().to_string();
             assert!(said.starts_with("line 2, `url = "), "{url}: {said}");
+            assert!(!said.contains("word") && !said.contains('\u{1b}'), "{said}");
         }
     }
 }

@@ -9,6 +9,7 @@
 //! A program of its own: no HTTP and no TLS in what the kernel and the engines start. It reads the
 //! store and writes nothing there; what reads a core is the helper, in its sandboxes.
 
+mod answers;
 mod by_s3;
 mod cat;
 mod config;
@@ -20,6 +21,7 @@ mod memory;
 mod near;
 mod record;
 mod roles;
+mod rules;
 mod run;
 mod ship;
 mod source;
@@ -55,6 +57,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Upload crashes as they happen, until stopped.
+    ///
+    /// A configuration that has changed is read again, also at SIGHUP.
     Run {
         /// Try each crash that is there once, and end.
         #[arg(long)]
@@ -65,7 +69,8 @@ enum Verb {
     },
     /// Say where crashes are uploaded to, or what to mend in `[upload]` first.
     ///
-    /// Nothing is asked of the storage. `oci-coredump doctor` starts this.
+    /// The files that it names are read, but nothing is asked of the storage. `oci-coredump doctor`
+    /// starts this.
     Check,
     /// Write an uploaded file to stdout, after a check of its hash at the end.
     ///
@@ -106,15 +111,26 @@ fn start(cli: Cli) -> Result<ExitCode> {
         let is_there = runtime.block_on(debuginfod::fetch(args, &mut out))?;
         return Ok(if is_there { ExitCode::SUCCESS } else { ExitCode::from(NOT_THERE) });
     }
+    if let Verb::Run { once, node: name } = cli.verb {
+        runtime.block_on(run::run(&cli.config, node(name), once))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = Config::load(&cli.config)?;
     match cli.verb {
-        Verb::Run { once, node: name } => runtime.block_on(run::run(config, node(name), once))?,
         Verb::Cat { url } => runtime.block_on(cat::cat(&config, &url, &mut out))?,
         Verb::Check => match &config.upload.url {
-            Some(url) => writeln!(out, "crashes are uploaded to {url}")?,
+            Some(url) => {
+                // The files that it names, and what only the library knows of a storage.
+                let _entered = runtime.enter();
+                if !url.starts_with("file:") {
+                    target::Target::open(url, &config.upload, true)?;
+                }
+                tell::Tellers::new(&config.upload)?;
+                writeln!(out, "crashes are uploaded to {url}")?;
+            }
             None => writeln!(out, "[upload] url is not set: nothing is uploaded")?,
         },
-        Verb::FetchDebuginfo(_) => {}
+        Verb::Run { .. } | Verb::FetchDebuginfo(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Largest record file, in bytes.
@@ -52,11 +54,17 @@ impl Record {
     /// Reads the last whole line of a record file; `None` if there is none.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or others than the owner of its directory could have written it.
     pub(crate) fn load(path: &Path) -> Result<Option<Self>> {
         let mut text = Vec::new();
-        let shown = || format!("read {}", path.display());
-        let file = std::fs::File::open(path).with_context(shown)?;
+        let shown = || format!("read {:?}", path.display().to_string());
+        let file = open_regular(path).with_context(shown)?;
+        let (own, dir) = (file.metadata()?, path.parent().map(Path::metadata).transpose()?);
+        ensure!(
+            dir.is_none_or(|dir| dir.uid() == own.uid()) && own.mode() & 0o022 == 0,
+            "{}: others than the owner of the store can write it",
+            shown()
+        );
         file.take(MAX + 1).read_to_end(&mut text).with_context(shown)?;
         ensure!(text.len() as u64 <= MAX, "{}: over 1 MiB", shown());
         let all = serde_json::Deserializer::from_slice(&text).into_iter::<Record>();
@@ -95,8 +103,20 @@ impl Record {
     }
 }
 
+/// Opens a regular file for reading: never one that would have to be waited for, or that another
+/// name leads to.
+pub(crate) fn open_regular(path: &Path) -> std::io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file: File = rustix::fs::open(path, flags, Mode::empty())?.into();
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(std::io::Error::other("it is no regular file")),
+    }
+}
+
 /// Whether `glob` (`*` any run, `?` any one character) matches all of `text`.
-fn matches(glob: &str, text: &str) -> bool {
+pub(crate) fn matches(glob: &str, text: &str) -> bool {
     let (glob, text): (Vec<char>, Vec<char>) = (glob.chars().collect(), text.chars().collect());
     let (mut g, mut t) = (0, 0);
     let mut back: Option<(usize, usize)> = None;

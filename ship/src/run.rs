@@ -13,9 +13,10 @@ use anyhow::{Context, Result, ensure};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How often the directory of the records is read.
 const EVERY: Duration = Duration::from_secs(3);
@@ -57,12 +58,88 @@ fn todo(path: &Path, upload: &Upload) -> Todo {
     }
 }
 
-/// Uploads until a signal comes; with `once` until each crash has been tried.
+/// The signals that this program takes.
+struct Signals {
+    end: [Signal; 2],
+    again: Signal,
+}
+
+impl Signals {
+    fn take() -> Result<Self> {
+        let end = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        Ok(Signals { end, again: signal(SignalKind::hangup())? })
+    }
+
+    /// The next one.
+    async fn next(&mut self) -> Ending {
+        let Signals { end: [terminate, interrupt], again } = self;
+        tokio::select! {
+            _ = terminate.recv() => Ending::End,
+            _ = interrupt.recv() => Ending::End,
+            _ = again.recv() => Ending::Again,
+        }
+    }
+}
+
+/// Why uploading has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It was told to, or with `once` all is done.
+    End,
+    /// The configuration is to be read again.
+    Again,
+}
+
+/// What changes when a file is written: inode, size, time of the change.
+fn version(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec()))
+}
+
+/// Uploads as the file `path` says until a signal comes; with `once` until each crash has been
+/// tried. A file that has changed, or SIGHUP, makes it begin anew: an upload that is on its way
+/// goes on where it was.
 ///
 /// # Errors
 /// The configuration, the state or the storage cannot be used; with `once` also: a crash could not
-/// be uploaded.
-pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> {
+/// be uploaded. A configuration that is wrong later is logged, and nothing is uploaded meanwhile.
+pub(crate) async fn run(path: &Path, node: String, once: bool) -> Result<()> {
+    let mut signals = Signals::take()?;
+    let mut seen = version(path);
+    let mut config = Config::load(path)?;
+    loop {
+        let changed = || !once && version(path) != seen;
+        if uploads(config, &node, once, &mut signals, &changed).await? == Ending::End {
+            return Ok(());
+        }
+        log::info!("reading {} again", path.display());
+        config = loop {
+            seen = version(path);
+            match Config::load(path) {
+                Ok(config) => break config,
+                Err(e) => log::error!("{}", told(&e)),
+            }
+            while version(path) == seen {
+                tokio::select! {
+                    _ = tokio::time::sleep(EVERY) => {}
+                    ending = signals.next() => match ending {
+                        Ending::End => return Ok(()),
+                        Ending::Again => break,
+                    }
+                }
+            }
+        };
+    }
+}
+
+/// Uploads by one configuration, until it has `changed`.
+async fn uploads(
+    config: Config,
+    node: &str,
+    once: bool,
+    signals: &mut Signals,
+    changed: &impl Fn() -> bool,
+) -> Result<Ending> {
     let url = config.upload.url.clone().context("[upload] url is not set: nothing is uploaded")?;
     let upload = config.upload;
     let shop = Shop {
@@ -72,17 +149,21 @@ pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> 
         pace: Pace::new(&upload),
         memory: Memory::new(),
         upload,
-        node,
+        node: node.to_owned(),
     };
     let tellers = Tellers::new(&shop.upload)?;
     let records = config.store.join("records");
-    let mut end = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    let [terminate, interrupt] = &mut end;
+    if !records.exists() {
+        log::warn!("store {}: there are no records yet", config.store.display());
+    }
     let mut done = BTreeSet::new();
     let mut failed: BTreeMap<String, Failed> = BTreeMap::new();
     let mut running = FuturesUnordered::new();
     let mut active = BTreeSet::new();
     loop {
+        if changed() {
+            return Ok(Ending::Again);
+        }
         let names = names(&records)?;
         tidy(&shop, &names, &active, &mut done).await?;
         failed.retain(|id, _| names.contains(id));
@@ -100,8 +181,10 @@ pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> 
                 Todo::Upload(record) => {
                     active.insert(id.clone());
                     let (id, shop, tellers) = (id.clone(), &shop, &tellers);
+                    let before = failed.get(&id).map_or(0, |failed| failed.times + 1);
+                    let failures = if once { u32::MAX } else { before };
                     running.push(async move {
-                        let result = ship(shop, &id, &record).await;
+                        let result = ship(shop, &id, &record, failures).await;
                         if let Ok((uploaded, _)) = &result {
                             tellers.tell(shop, &id, &record, uploaded).await;
                         }
@@ -112,7 +195,7 @@ pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> 
         }
         if once && running.is_empty() {
             ensure!(failed.is_empty(), "{} crash(es) could not be uploaded", failed.len());
-            return Ok(());
+            return Ok(Ending::End);
         }
         tokio::select! {
             Some((id, result)) = running.next(), if !running.is_empty() => {
@@ -129,18 +212,17 @@ pub(crate) async fn run(config: Config, node: String, once: bool) -> Result<()> 
                     Err(e) => {
                         let times = failed.get(&id).map_or(0, |f| f.times + 1);
                         let wait = wait(times);
-                        log::warn!(
-                            "{id}: not uploaded, trying again in {} s: {}",
-                            wait.as_secs(),
-                            told(&e)
-                        );
+                        let again = match once {
+                            true => String::new(),
+                            false => format!(", trying again in {} s", wait.as_secs()),
+                        };
+                        log::warn!("{id}: not uploaded{again}: {}", told(&e));
                         failed.insert(id, Failed { times, next: Instant::now() + wait });
                     }
                 }
             }
             _ = tokio::time::sleep(EVERY) => {}
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            ending = signals.next() => return Ok(ending),
         }
     }
 }

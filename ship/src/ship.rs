@@ -4,10 +4,10 @@
 use crate::config::{Upload, What};
 use crate::memory::Memory;
 use crate::record::Record;
-use crate::source::Helper;
-use crate::state::{Content, States, Uploaded};
+use crate::source::{Helper, HelperFailed};
+use crate::state::{Content, State, States, Uploaded};
 use crate::target::Target;
-use crate::upload::{Pace, Uploader};
+use crate::upload::{Pace, Uploader, told as told_error};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -44,11 +44,21 @@ struct Told {
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
+/// After how many failures a core counts as one that cannot be read.
+const PATIENCE: u32 = 3;
+
 /// Uploads a crash, or what of it is not there yet. Returns where it is, and whether that is new.
+/// `failures`: how often that has failed before. Of a core that the helper cannot read, time and
+/// again, only what is known without it is uploaded.
 ///
 /// # Errors
 /// It is to be tried again.
-pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uploaded, bool)> {
+pub(crate) async fn ship(
+    shop: &Shop,
+    id: &str,
+    record: &Record,
+    failures: u32,
+) -> Result<(Uploaded, bool)> {
     let mut state = shop.states.load(id).unwrap_or_default();
     if let Some(uploaded) = state.uploaded {
         return Ok((uploaded, false));
@@ -73,29 +83,20 @@ pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uplo
         Some(state @ ("unreachable" | "leased" | "inaccessible")) => bail!("its core is {state}"),
         _ => false,
     };
-    let whole = if verb == "export" && has_core {
-        let content = match &state.content {
-            Some(content) if uploader.has_come(&path, content).await? => content.clone(),
-            _ => {
-                let alone: &[&str] = match shop.upload.what {
-                    What::Core => &["--core-only", "-o", "-"],
-                    What::Stacks => &["--small=stacks-only", "-o", "-"],
-                    _ => &["-o", "-"],
-                };
-                let source = shop.helper.start(verb, id, alone)?;
-                let kind = match shop.upload.what {
-                    What::Core => "application/x-core",
-                    _ => "application/zstd",
-                };
-                uploader.stream(&path, source, kind, &mut state.clone()).await?
+    let whole = match verb == "export" && has_core {
+        true => match core(shop, &uploader, &path, id, &state).await {
+            Err(e) if failures >= PATIENCE && e.is::<HelperFailed>() => {
+                log::warn!("{id}: without its core, which cannot be read: {}", told_error(&e));
+                None
             }
-        };
-        shop.states.forget_parts(id)?;
-        Some(content)
-    } else {
-        uploader.drop_parts(&shop.target.path(&path)).await;
-        None
+            content => Some(content?),
+        },
+        false => None,
     };
+    match &whole {
+        Some(_) => shop.states.forget_parts(id)?,
+        None => uploader.drop_parts(&shop.target.path(&path)).await,
+    }
     if shop.upload.report {
         let report = text("report", &["-o", "-"]).await?;
         uploader.put(&name("report.html"), report, HTML).await?;
@@ -128,6 +129,28 @@ pub(crate) async fn ship(shop: &Shop, id: &str, record: &Record) -> Result<(Uplo
     state.uploaded = Some(uploaded.clone());
     shop.states.save(id, &state)?;
     Ok((uploaded, true))
+}
+
+/// Uploads the bundle, or the core alone.
+async fn core(
+    shop: &Shop,
+    uploader: &Uploader<'_>,
+    path: &str,
+    id: &str,
+    state: &State,
+) -> Result<Content> {
+    if let Some(content) = &state.content
+        && uploader.has_come(path, content).await?
+    {
+        return Ok(content.clone());
+    }
+    let (args, kind): (&[&str], _) = match shop.upload.what {
+        What::Core => (&["--core-only", "-o", "-"], "application/x-core"),
+        What::Stacks => (&["--small=stacks-only", "-o", "-"], "application/zstd"),
+        _ => (&["-o", "-"], "application/zstd"),
+    };
+    let source = shop.helper.start("export", id, args)?;
+    uploader.stream(path, source, kind, &mut state.clone()).await
 }
 
 /// The time now, as in records.

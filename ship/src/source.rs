@@ -88,6 +88,21 @@ impl Helper {
     }
 }
 
+/// The helper could not do what it was started for.
+#[derive(Debug)]
+pub(crate) struct HelperFailed {
+    verb: String,
+    why: String,
+}
+
+impl std::fmt::Display for HelperFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} failed: {}", self.verb, self.why)
+    }
+}
+
+impl std::error::Error for HelperFailed {}
+
 /// What a verb prints.
 pub(crate) struct Source {
     verb: String,
@@ -130,7 +145,8 @@ impl Source {
         let status = status.context("the helper does not end")?.context("wait")?;
         let words = self.words.await.unwrap_or_default();
         if !status.success() {
-            bail!("{} failed: {}", self.verb, words.lines().last().unwrap_or("it says nothing"));
+            let why = words.lines().last().unwrap_or("it says nothing").to_owned();
+            bail!(HelperFailed { verb: self.verb, why });
         }
         for line in words.lines() {
             log::debug!("{line}");

@@ -1,12 +1,16 @@
 //! What has been uploaded, and how far: a file for each crash, which is whole at every moment, also
 //! after a loss of power. The helper reads `uploaded` of it.
 
+use crate::record::open_regular;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+
+/// Largest file that is read, in bytes: 10,000 parts have about 2 MiB.
+const MAX: u64 = 16 << 20;
 
 /// An object that has been uploaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,12 +97,10 @@ impl States {
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
-        match std::fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .inspect_err(|e| log::warn!("{} is damaged, ignoring: {e}", path.display()))
-                .ok(),
-            Err(_) => None,
-        }
+        let mut text = Vec::new();
+        open_regular(path).and_then(|file| file.take(MAX).read_to_end(&mut text)).ok()?;
+        let read = serde_json::from_slice(&text);
+        read.inspect_err(|e| log::warn!("{} is damaged, ignoring: {e}", path.display())).ok()
     }
 
     /// Replaces a file. When this returns, the new content survives a loss of power; until then
@@ -146,8 +148,9 @@ impl States {
     /// The crashes that have a state.
     pub(crate) fn ids(&self) -> Result<Vec<String>> {
         let mut ids = Vec::new();
-        for entry in std::fs::read_dir(&self.dir)? {
-            let name = entry?.file_name();
+        let shown = || format!("state {}", self.dir.display());
+        for entry in std::fs::read_dir(&self.dir).with_context(shown)? {
+            let name = entry.with_context(shown)?.file_name();
             ids.extend(name.to_str().and_then(|n| n.strip_suffix(".json")).map(str::to_owned));
         }
         Ok(ids)

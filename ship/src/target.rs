@@ -1,5 +1,6 @@
 //! The storage behind a URL.
 
+use crate::answers::BoundedAnswers;
 use crate::by_s3::{OBS, OSS};
 use crate::config::Upload;
 use crate::credentials;
@@ -139,12 +140,29 @@ pub(crate) fn parse(url: &str) -> Result<Url> {
     let scheme = parsed.scheme();
     ensure!(SCHEMES.contains(&scheme), "{url:?}: {scheme:?} is none of {}", SCHEMES.join(", "));
     ensure!(
-        parsed.username().is_empty() && parsed.password().is_none() && parsed.query().is_none(),
+        parsed.username().is_empty() && parsed.password().is_none(),
         "a URL holds no credentials"
     );
+    let expected = "expected SCHEME://BUCKET/PREFIX, or file:///DIRECTORY";
+    let rest = url.split_once(':').map_or("", |(_, rest)| rest);
     ensure!(
-        (scheme == "file") == parsed.host_str().unwrap_or_default().is_empty(),
-        "{url:?}: expected SCHEME://BUCKET/PREFIX, or file:///DIRECTORY"
+        rest.starts_with("//")
+            && (scheme == "file") == parsed.host_str().unwrap_or_default().is_empty(),
+        "{url:?}: {expected}"
+    );
+    ensure!(
+        parsed.query().is_none() && parsed.fragment().is_none() && parsed.port().is_none(),
+        "{url:?} has a query, a fragment or a port; {expected}"
+    );
+    // What the library would leave out or resolve: then it is somewhere else than the URL says.
+    let is_odd = |part: &str| {
+        let part = part.to_ascii_lowercase().replace("%2e", ".");
+        part.is_empty() || part == "." || part == ".."
+    };
+    let path = rest.trim_start_matches('/').trim_end_matches('/');
+    ensure!(
+        !path.split('/').any(is_odd) && !url.chars().any(char::is_control),
+        "{url:?}: an empty part, a dot or two, or a control character in its path"
     );
     Ok(parsed)
 }
@@ -203,7 +221,11 @@ fn s3(
     upload: &Upload,
     client: ClientOptions,
 ) -> Result<Kind> {
-    builder = builder.with_bucket_name(bucket).with_client_options(client).with_retry(retry());
+    builder = builder
+        .with_bucket_name(bucket)
+        .with_client_options(client)
+        .with_http_connector(BoundedAnswers)
+        .with_retry(retry());
     if let Some(endpoint) = &upload.endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
@@ -230,6 +252,7 @@ fn gs(
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(bucket)
         .with_client_options(client)
+        .with_http_connector(BoundedAnswers)
         .with_retry(retry());
     if let Some(endpoint) = &upload.endpoint {
         builder = builder.with_base_url(endpoint);
@@ -246,6 +269,7 @@ fn az(
         .with_container_name(container)
         .with_client_options(client)
         .with_allow_http(upload.allow_http)
+        .with_http_connector(BoundedAnswers)
         .with_retry(retry());
     if let Some(account) = &upload.account {
         builder = builder.with_account(account);

@@ -237,7 +237,9 @@ async fn send(request: reqwest::RequestBuilder) -> Result<()> {
         let again = request.try_clone().context("the request")?;
         match again.send().await {
             Ok(answer) if answer.status() == reqwest::StatusCode::CONFLICT => return Ok(()),
-            Ok(answer) => return Ok(answer.error_for_status().map(drop)?),
+            Ok(answer) => {
+                return answer.error_for_status().map(drop).map_err(|e| e.without_url().into());
+            }
             Err(e) if e.is_connect() && turn < TRIES => {
                 tokio::time::sleep(Duration::from_secs(1 << turn)).await;
             }
