@@ -28,7 +28,7 @@ impl Upload {
         let is_few = (1..=2).contains(&self.concurrent);
         let rule = |is_kept: bool, rule: &str| (!is_kept).then(|| rule.to_owned());
         let scheme = self.url.as_deref().and_then(|url| url.split(':').next());
-        let webhook = self.webhook.as_ref();
+        let (webhook, endpoint) = (self.webhook.as_ref(), self.endpoint.as_deref());
         let region = self.region.as_deref().unwrap_or("x");
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         let encryption = self.encryption.as_deref().unwrap_or(ENCRYPTIONS[0]);
@@ -41,7 +41,11 @@ impl Upload {
             ("concurrent", rule(is_few, "expected 1 or 2")),
             ("state", rule(self.state.is_absolute(), "the path must be absolute")),
             ("rate", rule(self.rate != Some(0), "0 would never upload anything")),
-            ("endpoint", self.endpoint.as_deref().and_then(|url| server(url, self.allow_http))),
+            ("endpoint", endpoint.and_then(|url| server(url, self.allow_http))),
+            (
+                "endpoint",
+                rule(!endpoint.unwrap_or_default().contains(['?', '#']), "it has no query"),
+            ),
             (
                 "region",
                 rule(
@@ -74,7 +78,7 @@ impl Upload {
                     "expected a number and s, m, h, d or w, such as 7d",
                 ),
             ),
-            ("url", webhook.and_then(|webhook| server(&webhook.url, true))),
+            ("webhook", webhook.and_then(|webhook| server(&webhook.url, true))),
         ];
         broken.into_iter().find_map(|(key, why)| Some((key, why?))).map_or(Ok(()), Err)
     }
