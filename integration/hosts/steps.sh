@@ -251,7 +251,11 @@ uploaded() {
     crash_in web
     local id
     id=$(oci-coredump info container=web | sed -n 's/^ *Record: //p')
-    until_so 300 eval "oci-coredump list record=$id | grep -w yes"
+    until_so 300 eval "oci-coredump list record=$id | grep -w yes" || {
+        oci-coredump list record="$id"
+        journalctl --no-pager --lines 15 --unit oci-coredump-ship.service --output cat
+        false
+    }
     ls /var/lib/oci-coredump-ship/crashes/*/*/*/"$id"/{record.json,report.html,coredump.tar.zst}
     systemd-analyze security oci-coredump-ship.service | tail -n 1
     dpkg --purge oci-coredump-ship
