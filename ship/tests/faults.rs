@@ -87,15 +87,17 @@ fn killed_at_any_moment() {
     let mut kills = 0;
     let mut wait = Duration::from_millis(20);
     loop {
-        let mut child = fixture.ship(&["run", "--once"]).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = fixture.ship(&["run", "--once"]).spawn().unwrap();
         let start = Instant::now();
         let mut ended = None;
         while ended.is_none() && start.elapsed() < wait {
             ended = child.try_wait().unwrap();
             std::thread::sleep(Duration::from_millis(5));
         }
-        if ended.is_some_and(|status| status.success()) {
-            break;
+        match ended {
+            Some(status) if status.success() => break,
+            Some(status) => panic!("after {kills} kills: {status}"),
+            None => {}
         }
         child.kill().unwrap();
         child.wait().unwrap();

@@ -107,6 +107,6 @@ fn proxies() {
     let dead = "http://user:hunter2@127.0.0.1:1".to_owned();
     let out = fixture.ship(&["run", "--once"]).env("HTTP_PROXY", dead).output().unwrap();
     let said = stderr(&out);
-    assert!(!out.status.success() && said.contains("trying again"), "{said}");
+    assert!(!out.status.success() && said.contains("not uploaded"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
 }
