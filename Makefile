@@ -58,6 +58,7 @@ hooks := $(share)/containers/oci/hooks.d
 man := $(share)/man/man1
 doc := $(share)/doc/oci-coredump
 units := $(DESTDIR)$(PREFIX)/lib/systemd/system
+sysusers := $(DESTDIR)$(PREFIX)/lib/sysusers.d
 guest := $(DESTDIR)/usr/share/oci/hooks
 bash := $(share)/bash-completion/completions
 zsh := $(share)/zsh/vendor-completions
@@ -115,7 +116,8 @@ install:
 	$(INSTALL) -m 0644 docs/config.toml $(doc)/config.toml
 	if test -x "$(ship_built)"; then $(INSTALL) -D -m 0755 $(ship_built) $(ship) && \
 		sed 's|=/usr/libexec/|=$(PREFIX)/libexec/|' systemd/oci-coredump-ship.service \
-		>$(units)/oci-coredump-ship.service; fi
+		>$(units)/oci-coredump-ship.service && \
+		$(INSTALL) -D -m 0644 -t $(sysusers) systemd/oci-coredump-ship.conf; fi
 	$(runs) $(binary) man --all $(man)
 	$(runs) $(binary) completions bash >$(bash)/oci-coredump
 	$(runs) $(binary) completions zsh >$(zsh)/_oci-coredump
@@ -129,7 +131,7 @@ uninstall:
 	rm -f $(man)/oci-coredump.1 $(man)/oci-coredump-*.1 $(libexec)/oci-coredump-runtime $(bin)/oci-coredump-runtime
 	rm -f $(bin)/kubectl-coredump
 	rm -f $(units)/oci-coredump.service $(units)/oci-coredump-serve.* $(doc)/config.toml
-	rm -f $(units)/oci-coredump-ship.service $(ship)
+	rm -f $(units)/oci-coredump-ship.service $(sysusers)/oci-coredump-ship.conf $(ship)
 	rm -f $(bash)/oci-coredump $(zsh)/_oci-coredump $(fish)/oci-coredump.fish
 	for dir in $(libexec) $(dir $(libexec)) $(hooks) $(dir $(hooks)) $(dir $(ship)) $(fish) \
 		$(dir $(fish)) $(doc); do \
@@ -232,6 +234,7 @@ stage-ship: ship
 	strip --strip-unneeded $(stage_ship)/usr/libexec/oci-coredump/oci-coredump-ship
 	$(INSTALL) -D -m 0644 -t $(stage_ship)/usr/lib/systemd/system \
 		systemd/oci-coredump-ship.service
+	$(INSTALL) -D -m 0644 -t $(stage_ship)/usr/lib/sysusers.d systemd/oci-coredump-ship.conf
 	$(INSTALL) -D -m 0644 -t $(stage_ship)/usr/share/doc/oci-coredump-ship docs/upload.md
 	gzip -9nc CHANGELOG.md >$(stage_ship)/usr/share/doc/oci-coredump-ship/changelog.gz
 	sed 's/@VERSION@/$(version)-$(RELEASE)/; s/^oci-coredump /oci-coredump-ship /' \

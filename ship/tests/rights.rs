@@ -154,3 +154,16 @@ fn exposure() {
     let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap();
     eprintln!("{}", line.trim());
 }
+
+/// systemd takes openat2(2) from units with these, and with it the helper all that it opens.
+#[test]
+fn no_unit_loses_openat2() {
+    for entry in std::fs::read_dir("../systemd").unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let takes = |line: &str| {
+            line.starts_with("DynamicUser=") || line.starts_with("RestrictSUIDSGID=")
+        };
+        assert!(!text.lines().any(takes), "{}", path.display());
+    }
+}
