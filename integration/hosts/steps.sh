@@ -269,8 +269,8 @@ socket_served() {
         return 77
     }
     mkdir -p /etc/oci-coredump
-    echo 'kernel_interface = "socket"' >>/etc/oci-coredump/config.toml
-    oci-coredump install
+    echo 'kernel_interface = "socket"' >/etc/oci-coredump/config.toml
+    oci-coredump install | grep 'crashes come through the coredump socket'
     until_so 120 served
     systemctl is-active oci-coredump-serve.socket oci-coredump-serve.service
     systemctl is-enabled oci-coredump-serve.socket oci-coredump-serve.service

@@ -2,11 +2,11 @@
 
 use super::root::need_root;
 use super::service;
-use crate::config::{Config, Mode, RUN_DIR};
+use crate::config::{Config, KernelInterface, Mode, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sysctl::{self, Saved};
+use crate::sysctl::{self, SOCKET_PATTERN, Saved};
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
 use std::process::ExitCode;
@@ -69,7 +69,7 @@ fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     }
     need_root()?;
     let registry = Registry::create()?;
-    let _lock = registry.lock()?;
+    let lock = registry.lock()?;
     let store = Store::open(&config)?;
     let changed = sysctl::take_over(&store, &helper, &pattern)?;
     writeln!(
@@ -80,7 +80,19 @@ fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     let earlier = Saved::load_or_default(&store).core_pattern;
     writeln!(out, "crashes outside of registered containers still go to {earlier:?}")?;
     sysctl::write_drop_in(sysctl::Until::Removed, &sysctl::dispatch_pattern(&helper)?);
+    // A service that starts takes the same lock, to lead crashes to itself.
+    drop(lock);
     service::enable(&config);
+    if config.kernel_interface != KernelInterface::Pipe {
+        let way = match sysctl::core_pattern()? == SOCKET_PATTERN {
+            true => "crashes come through the coredump socket",
+            false => {
+                "crashes come through the pipe until `oci-coredump serve` runs; `oci-coredump \
+                 doctor` says more"
+            }
+        };
+        writeln!(out, "{way}")?;
+    }
     Ok(())
 }
 
