@@ -1,8 +1,8 @@
 #!/bin/bash
 # The product on a whole host in a virtual machine, from its packages: `run.sh SUITE DEB NEWER_DEB
 # RPM SHIP_DEB`, as root. `make test-hosts` builds them first. Three boots of one disk: install and
-# use; what came back by itself; removal. The machine has a kernel of its own: nothing of this one is
-# changed.
+# use; what came back by itself; removal. The machine has a kernel of its own: nothing of this one
+# is changed.
 #
 # Writes the results into docs/hosts.md. OCI_COREDUMP_HOSTS: where images are kept.
 set -euo pipefail
@@ -27,13 +27,14 @@ for phase in use again remove; do
     echo "$phase" >"$scratch/disk/phase"
     tar -C "$scratch/disk" -c -f "$scratch/second.tar" .
     # Emulated, since KVM within a virtual machine is often none: a boot takes a minute, and longer
-    # on a busy machine. Once in a while an emulated kernel panics while it patches itself: a boot in
-    # which nothing was said is done again.
+    # on a busy machine. Once in a while an emulated kernel panics while it patches itself: a boot
+    # in which nothing was said is done again.
     for _ in 1 2 3; do
         timeout 2400 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
             -nodefaults -no-user-config -display none -no-reboot \
             -kernel "$cache/vmlinuz" -initrd "$cache/initrd" \
-            -append 'root=/dev/vda rw console=ttyS0 panic=-1 systemd.mask=systemd-networkd-wait-online.service' \
+            -append "root=/dev/vda rw console=ttyS0 panic=-1 \
+systemd.mask=systemd-networkd-wait-online.service" \
             -drive "file=$scratch/disk.qcow2,format=qcow2,if=virtio,cache=unsafe" \
             -drive "file=$scratch/second.tar,format=raw,if=virtio,readonly=on" \
             -serial "file:$scratch/console" -serial "file:$scratch/said" || true

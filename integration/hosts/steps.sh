@@ -270,8 +270,13 @@ socket_served() {
     }
     mkdir -p /etc/oci-coredump
     echo 'kernel_interface = "socket"' >/etc/oci-coredump/config.toml
-    oci-coredump install | grep 'crashes come through the coredump socket'
-    until_so 120 served
+    oci-coredump install
+    until_so 120 served || {
+        pattern
+        oci-coredump doctor
+        journalctl --no-pager --lines 15 --unit 'oci-coredump*' --output cat
+        false
+    }
     systemctl is-active oci-coredump-serve.socket oci-coredump-serve.service
     systemctl is-enabled oci-coredump-serve.socket oci-coredump-serve.service
     oci-coredump doctor podman || { oci-coredump doctor podman; false; }
