@@ -2,6 +2,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,7 +13,7 @@ use support::host::{BINARY, Host};
 use support::processes;
 use support::scene::product;
 use support::server::{DEADLINE, SOCKET, Server, WANTED, Way};
-use support::wait::wait_for;
+use support::wait::{becomes, wait_for};
 
 /// A host with a server whose socket the kernel uses, and a container. Dropped from the container
 /// on.
@@ -202,4 +203,26 @@ fn a_server_that_nobody_wants() {
     let status = Command::new(BINARY).args(["watch", "--once"]).status().unwrap();
     assert!(status.success() && Way::Pipe.is_taken(&host));
     assert!(server.stop().success());
+}
+
+/// `watch` has started with another configuration: it goes by the one that is there now, and leaves
+/// crashes to the server.
+#[test]
+fn a_watch_from_before() {
+    if !Way::Socket.is_possible() {
+        return;
+    }
+    let host = Host::installed("kernel_interface = \"pipe\"\n");
+    let directory = TempDir::new().unwrap();
+    let _container = Container::new("watched", directory.path(), &[]);
+    let mut watch = product(&["watch"]).spawn().unwrap();
+    assert!(Way::Pipe.is_taken(&host));
+    host.configure(WANTED);
+    let server = Server::start(&host);
+    server.wait_used();
+    // It looks every two seconds.
+    let is_left = !becomes(Duration::from_secs(5), || !server.is_used());
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert!(is_left, "{}", host.sysctl("kernel/core_pattern"));
 }

@@ -6,7 +6,6 @@ use super::root::need_root;
 use crate::config::Config;
 use crate::sysctl;
 use anyhow::Result;
-use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -40,20 +39,17 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     need_root()?;
     match args.once {
         true => sysctl::mend(&Config::load()?).map(|_| ExitCode::SUCCESS),
-        false => match keep()? {},
+        false => keep(),
     }
 }
 
 /// Goes on until it is stopped by a signal.
-///
-/// # Errors
-/// The configuration cannot be read.
-pub(super) fn keep() -> Result<Infallible> {
-    let config = Config::load()?;
+pub(super) fn keep() -> ! {
     let mut mended: Vec<Instant> = Vec::new();
     let mut last_error = None;
     loop {
-        match sysctl::mend(&config) {
+        // Read each time: what is asked for may have changed since this has started.
+        match Config::load().and_then(|config| sysctl::mend(&config)) {
             Ok(true) => mended.push(Instant::now()),
             Ok(false) => last_error = None,
             // Said once, not every two seconds.

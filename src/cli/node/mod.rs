@@ -105,7 +105,8 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
         Action::Serve => {
             tell(out, true)?;
             out.flush()?;
-            std::thread::spawn(keep_the_pattern);
+            // As oci-coredump.service does on other hosts.
+            std::thread::spawn(|| watch::keep());
             match engine::nri::run_connecting(Path::new(engine::nri::SOCKET))? {}
         }
         Action::Uninstall => {
@@ -116,15 +117,9 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
     }
     out.flush()?;
     if stay && action == Action::Install {
-        keep_the_pattern();
+        watch::keep();
     }
     finish(out, stay)
-}
-
-/// Restores `core_pattern` in a loop, as oci-coredump.service does on other hosts.
-fn keep_the_pattern() {
-    let Err(e) = watch::keep();
-    log::error!("kernel.core_pattern is not watched: {e:#}");
 }
 
 /// With `stay` never returns, since a DaemonSet starts again what has ended.
