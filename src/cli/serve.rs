@@ -70,14 +70,15 @@ fn listener() -> Result<UnixListener> {
 /// Serves what comes to `listener`; `accepted` has come already.
 fn serve(listener: UnixListener, accepted: Vec<OwnedFd>) -> Result<ExitCode> {
     let mut server = Server::new(listener, accepted)?;
-    // In a process of its own: the kernel's pattern is set when this one answers.
-    let _setting = child::fork(|| {
+    // In a process of its own: the kernel's pattern is set when this one answers. systemd does not
+    // know whose word it is that a process has sent which has ended: so this one sends it.
+    let setting = child::fork(|| {
         if let Err(e) = signals::give_back().and_then(|()| lead_here()) {
             log::error!("serve: {e:#}, crashes come through the pipe");
         }
-        ready();
         0
     })?;
+    server.when_ended(&setting, ready);
     match server.run()? {
         Ending::End => {
             let config = Config::load_or_default();

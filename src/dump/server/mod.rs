@@ -47,6 +47,8 @@ pub struct Server {
     signals: Signals,
     queue: Queue<Connection>,
     ready: Vec<ReadyHelper>,
+    /// A child, and what is done when it has ended.
+    awaited: Option<(i32, fn())>,
 }
 
 impl Server {
@@ -62,9 +64,14 @@ impl Server {
         listener.set_nonblocking(true).context("fcntl(O_NONBLOCK)")?;
         rlimit::raise_files();
         let (signals, queue, ready) = (Signals::take()?, Queue::new(), Vec::new());
-        let mut server = Server { listener, signals, queue, ready };
+        let mut server = Server { listener, signals, queue, ready, awaited: None };
         accepted.into_iter().for_each(|connection| server.arrived(connection));
         Ok(server)
+    }
+
+    /// Does something when a child of this process has ended, while it serves.
+    pub(crate) fn when_ended(&mut self, child: &child::Child, then: fn()) {
+        self.awaited = Some((child.id().as_raw_nonzero().get(), then));
     }
 
     /// Serves until it is told otherwise.
@@ -117,6 +124,9 @@ impl Server {
         while let Some(process) = child::reap() {
             self.queue.ended(process);
             self.ready.retain(|helper| helper.process != process);
+            if let Some((_, then)) = self.awaited.take_if(|(child, _)| *child == process) {
+                then();
+            }
         }
         let mut came = false;
         while self.queue.waiting() < HELD
