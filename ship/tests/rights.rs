@@ -161,9 +161,8 @@ fn no_unit_loses_openat2() {
     for entry in std::fs::read_dir("../systemd").unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        let takes = |line: &str| {
-            line.starts_with("DynamicUser=") || line.starts_with("RestrictSUIDSGID=")
-        };
+        let takes =
+            |line: &str| line.starts_with("DynamicUser=") || line.starts_with("RestrictSUIDSGID=");
         assert!(!text.lines().any(takes), "{}", path.display());
     }
 }
