@@ -4,8 +4,9 @@
 //! that is not TOML, nothing is uploaded.
 
 use crate::near;
-use crate::record::open_regular;
+use crate::regular_file::open_regular;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -187,7 +188,8 @@ impl Config {
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let shown = || format!("read {}", path.display());
         let mut text = String::new();
-        match open_regular(path) {
+        // It may be a link: a ConfigMap's is.
+        match open_regular(path, OFlags::empty()) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             file => {
                 let file = file.with_context(shown)?;
@@ -206,10 +208,9 @@ fn without_secrets(line: &str) -> String {
     let is_secret = ["secret", "password", "passwd", "token", "key_id", "access_key"];
     let name_is = name.to_ascii_lowercase();
     let hides = value.contains(['@', '?']) || is_secret.iter().any(|word| name_is.contains(word));
-    let plain = |text: &str| text.escape_debug().to_string().replace("\\\"", "\"");
     match hides && !name.trim().ends_with("file") {
-        true => format!("{} = ...", plain(name.trim())),
-        false => plain(line),
+        true => format!("{} = ...", name.trim()),
+        false => line.to_owned(),
     }
 }
 

@@ -20,6 +20,7 @@ mod log_line;
 mod memory;
 mod near;
 mod record;
+mod regular_file;
 mod roles;
 mod rules;
 mod run;

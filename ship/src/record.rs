@@ -1,8 +1,9 @@
 //! The fields of a crash's record (docs/records.md) that this program needs.
 
+use crate::regular_file::open_regular;
 use anyhow::{Context, Result, ensure};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -58,7 +59,7 @@ impl Record {
     pub(crate) fn load(path: &Path) -> Result<Option<Self>> {
         let mut text = Vec::new();
         let shown = || format!("read {:?}", path.display().to_string());
-        let file = open_regular(path).with_context(shown)?;
+        let file = open_regular(path, OFlags::NOFOLLOW).with_context(shown)?;
         let (own, dir) = (file.metadata()?, path.parent().map(Path::metadata).transpose()?);
         ensure!(
             dir.is_none_or(|dir| dir.uid() == own.uid()) && own.mode() & 0o022 == 0,
@@ -100,18 +101,6 @@ impl Record {
     pub(crate) fn is_selected(&self, select: &std::collections::BTreeMap<String, String>) -> bool {
         self.upload != Some(false)
             && select.iter().all(|(field, glob)| matches(glob, &self.field(field)))
-    }
-}
-
-/// Opens a regular file for reading: never one that would have to be waited for, or that another
-/// name leads to.
-pub(crate) fn open_regular(path: &Path) -> std::io::Result<File> {
-    use rustix::fs::{Mode, OFlags};
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file: File = rustix::fs::open(path, flags, Mode::empty())?.into();
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(std::io::Error::other("it is no regular file")),
     }
 }
 

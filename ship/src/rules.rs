@@ -41,7 +41,7 @@ impl Upload {
             ("concurrent", rule(is_few, "expected 1 or 2")),
             ("state", rule(self.state.is_absolute(), "the path must be absolute")),
             ("rate", rule(self.rate != Some(0), "0 would never upload anything")),
-            ("endpoint", endpoint.and_then(|url| server(url, self.allow_http))),
+            ("endpoint", endpoint.and_then(|url| broken_url(url, self.allow_http))),
             (
                 "endpoint",
                 rule(!endpoint.unwrap_or_default().contains(['?', '#']), "it has no query"),
@@ -78,7 +78,7 @@ impl Upload {
                     "expected a number and s, m, h, d or w, such as 7d",
                 ),
             ),
-            ("webhook", webhook.and_then(|webhook| server(&webhook.url, true))),
+            ("webhook", webhook.and_then(|webhook| broken_url(&webhook.url, true))),
         ];
         broken.into_iter().find_map(|(key, why)| Some((key, why?))).map_or(Ok(()), Err)
     }
@@ -115,7 +115,7 @@ impl Upload {
 }
 
 /// The rule that the URL of a server breaks. It may hold a secret, and is not repeated.
-fn server(url: &str, allow_http: bool) -> Option<String> {
+fn broken_url(url: &str, allow_http: bool) -> Option<String> {
     let Ok(parsed) = Url::parse(url) else { return Some("expected https://HOST".into()) };
     match parsed.scheme() {
         "https" => {}

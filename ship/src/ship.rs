@@ -7,7 +7,7 @@ use crate::record::Record;
 use crate::source::{Helper, HelperFailed};
 use crate::state::{Content, State, States, Uploaded};
 use crate::target::Target;
-use crate::upload::{Pace, Uploader, told as told_error};
+use crate::upload::{self, Pace, Uploader};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -86,7 +86,7 @@ pub(crate) async fn ship(
     let whole = match verb == "export" && has_core {
         true => match core(shop, &uploader, &path, id, &state).await {
             Err(e) if failures >= PATIENCE && e.is::<HelperFailed>() => {
-                log::warn!("{id}: without its core, which cannot be read: {}", told_error(&e));
+                log::warn!("{id}: without its core, which cannot be read: {}", upload::told(&e));
                 None
             }
             content => Some(content?),

@@ -1,8 +1,9 @@
 //! What has been uploaded, and how far: a file for each crash, which is whole at every moment, also
 //! after a loss of power. The helper reads `uploaded` of it.
 
-use crate::record::open_regular;
+use crate::regular_file::open_regular;
 use anyhow::{Context, Result, bail};
+use rustix::fs::OFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -98,7 +99,8 @@ impl States {
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
         let mut text = Vec::new();
-        open_regular(path).and_then(|file| file.take(MAX).read_to_end(&mut text)).ok()?;
+        let file = open_regular(path, OFlags::NOFOLLOW).ok()?;
+        file.take(MAX).read_to_end(&mut text).ok()?;
         let read = serde_json::from_slice(&text);
         read.inspect_err(|e| log::warn!("{} is damaged, ignoring: {e}", path.display())).ok()
     }

@@ -95,6 +95,11 @@ fn files_that_are_no_records() {
     fifo(records.join("20260310T103001Z-1-000000000000.jsonl"));
     std::os::unix::fs::symlink("/dev/zero", records.join("20260310T103002Z-1-000000000000.jsonl"))
         .unwrap();
+    let linked = "20260310T103004Z-4711-4f3c9a1b2d5e";
+    let elsewhere = fixture.path("elsewhere.jsonl");
+    fixture.add(linked, json!({"time": "2026-03-10T10:30:04Z"}));
+    std::fs::rename(records.join(format!("{linked}.jsonl")), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, records.join(format!("{linked}.jsonl"))).unwrap();
     let planted = "20260310T103003Z-4711-4f3c9a1b2d5e";
     fixture.add(planted, json!({"time": "2026-03-10T10:30:03Z"}));
     let path = records.join(format!("{planted}.jsonl"));
@@ -106,7 +111,9 @@ fn files_that_are_no_records() {
     let status = wait_for("its end", DEADLINE, ended);
     assert!(status.success());
     assert!(fixture.path(&format!("out/{DIR}/{ID}/record.json")).exists());
-    assert!(!fixture.path(&format!("out/{DIR}/{planted}")).exists(), "somebody else's record");
+    for (id, what) in [(planted, "somebody else's record"), (linked, "a link")] {
+        assert!(!fixture.path(&format!("out/{DIR}/{id}")).exists(), "{what}");
+    }
 }
 
 /// What the configuration says now counts, and one that cannot be read stops all uploads.

@@ -6,7 +6,7 @@ use crate::config::{Config, KernelInterface, Mode, RUN_DIR};
 use crate::engine::{self, Engine};
 use crate::registry::Registry;
 use crate::store::Store;
-use crate::sysctl::{self, SOCKET_PATTERN, Saved};
+use crate::sysctl::{self, Saved};
 use anyhow::{Result, bail, ensure};
 use std::io::Write;
 use std::process::ExitCode;
@@ -84,7 +84,7 @@ fn install(out: &mut impl Write, dry_run: bool) -> Result<()> {
     drop(lock);
     service::enable(&config);
     if config.kernel_interface != KernelInterface::Pipe {
-        let way = match sysctl::core_pattern()? == SOCKET_PATTERN {
+        let way = match sysctl::is_socket()? {
             true => "crashes come through the coredump socket",
             false => {
                 "crashes come through the pipe until `oci-coredump serve` runs; `oci-coredump \

@@ -96,7 +96,7 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
             .with_context(|| format!("{} cannot be read", path.display()))?;
         let reading = Some(Ok(reading));
         let is_whole = is_read(reading.as_ref());
-        print(out, (None, None), None, reading, args.json)?;
+        print(out, None, reading, args.json)?;
         return Ok(status(is_whole));
     }
     let records = chosen.newest(query, args.newest)?;
@@ -136,7 +136,8 @@ pub(super) fn run(out: &mut impl Write, args: &Args) -> Result<ExitCode> {
             Err(_) => (None, None),
         };
         is_whole &= state == State::Overwritten || is_read(reading.as_ref());
-        print(out, (Some((&record, state, sizes)), None), by, reading, args.json)?;
+        let found = (&record, state, sizes);
+        print(out, Some(Known { found, by, bundle: None }), reading, args.json)?;
         out.flush()?;
     }
     Ok(status(is_whole))
@@ -166,21 +167,30 @@ fn run_packed(
     // `export --core` makes one without.
     let known = match &record {
         Some(record) => {
-            Some((record, locate::state(record, &Ok::<_, State>(core.try_clone()?)), Some(sizes)))
+            let state = locate::state(record, &Ok::<_, State>(core.try_clone()?));
+            Some(Known { found: (record, state, Some(sizes)), by: None, bundle: Some(packed) })
         }
         None => None,
     };
     let reading = Some(reader::read(&core, &paths, options));
     let is_whole = is_read(reading.as_ref());
-    print(out, (known, Some(packed)), None, reading, args.json)?;
+    print(out, known, reading, args.json)?;
     Ok(status(is_whole))
 }
 
-/// `bundle`: where the crash is from, if not from the records of a store.
+/// What is known of a crash beside its core.
+struct Known<'a> {
+    found: CoreState<'a>,
+    /// Whose core is in the place of its own.
+    by: Option<&'a Overwriter>,
+    /// Where it is from, if not from the records of a store.
+    bundle: Option<Packed<'a>>,
+}
+
+/// `known`: nothing of a core file alone.
 fn print(
     out: &mut impl Write,
-    (record, bundle): (Option<CoreState<'_>>, Option<Packed<'_>>),
-    by: Option<&Overwriter>,
+    known: Option<Known<'_>>,
     reading: Option<Result<Reading>>,
     json: bool,
 ) -> Result<()> {
@@ -200,16 +210,18 @@ fn print(
             stacks,
             goroutines,
             core_error: error.or(cut),
-            ..match record {
-                Some((record, state, _)) => CrashJson::of(record, state, by),
+            ..match known {
+                Some(Known { found: (record, state, _), by, .. }) => {
+                    CrashJson::of(record, state, by)
+                }
                 None => CrashJson::of_core(),
             }
         };
         return crash.print(out);
     }
     let overview = reading.as_ref().map(|r| &r.overview);
-    let fields = match record {
-        Some((record, state, sizes)) => {
+    let fields = match known {
+        Some(Known { found: (record, state, sizes), bundle, .. }) => {
             let mut all = fields::of_record(record, state, sizes, overview, &clock::zone());
             all.extend(fields::next(record, state, bundle));
             all

@@ -3,11 +3,8 @@
 use super::super::crash::arguments::Crash;
 use super::super::crash::from_socket::Peer;
 use super::super::dispatched;
-use crate::config::Config;
-use crate::registry::Registry;
 use crate::report;
 use crate::sys::child::{self, Child};
-use crate::sys::proc::Proc;
 use crate::sys::{AsFd, OwnedFd, descriptor, process, rlimit, signals, socket};
 use anyhow::Result;
 use std::os::unix::net::UnixStream;
@@ -39,7 +36,6 @@ impl ReadyHelper {
         let process = forked(|| {
             process::set_name(c"oci-ready");
             descriptor::close_all_but(&[its_own.as_fd()])?;
-            warm_up();
             let Some(connection) = socket::receive(&its_own)? else { return Ok(()) };
             drop(its_own);
             let peer = Peer::of(&connection)?;
@@ -64,14 +60,6 @@ fn forked(work: impl FnOnce() -> Result<()>) -> Result<i32> {
         i32::from(work().inspect_err(|e| log::error!("handle: {e:#}")).is_err())
     })?;
     Ok(child.id().as_raw_nonzero().get())
-}
-
-/// Takes what every crash needs of the program and of memory before one waits for it. What is read
-/// here is read again then.
-fn warm_up() {
-    drop((Config::load_or_default(), Registry::open()));
-    let own = Proc::open(std::process::id() as i32);
-    drop(own.and_then(|own| own.task(std::process::id() as i32)?.status()));
 }
 
 /// Is as the kernel's pipe helper from here on.
