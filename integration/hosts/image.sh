@@ -9,7 +9,7 @@ packages=systemd,systemd-sysv,udev,dbus,dbus-user-session,linux-image-cloud-amd6
 packages=$packages,procps,iproute2,kmod,jq,util-linux,iptables,ca-certificates,apparmor
 packages=$packages,systemd-coredump,gdb,busybox-static,rpm
 packages=$packages,podman,catatonit,crun,runc,conmon,netavark,aardvark-dns,passt,uidmap
-packages=$packages,containerd,docker.io,docker-cli
+packages=$packages,containerd,docker.io,docker-cli,python3-grpcio
 
 [ "$(cat "$directory/packages" 2>/dev/null)" = "$packages" ] && exit 0
 mkdir -p "$directory"

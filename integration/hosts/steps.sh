@@ -59,10 +59,11 @@ image() {
 # --- first boot
 
 host() {
-    printf 'host\tLinux %s, systemd %s, podman %s, Docker %s, %s\n' "$(uname -r)" \
+    printf 'host\tLinux %s, systemd %s, podman %s, Docker %s, %s %s\n' "$(uname -r)" \
         "$(systemctl --version | sed -n '1s/systemd \([^ ]*\).*/\1/p')" \
         "$(podman --version | sed 's/.* //')" \
         "$(dockerd --version | sed 's/.*version \([^,]*\),.*/\1/')" \
+        "containerd $(containerd --version | sed 's/[^ ]* [^ ]* v\{0,1\}\([^ +~]*\).*/\1/')," \
         "AppArmor $(cat /sys/module/apparmor/parameters/enabled 2>/dev/null || echo N)"
 }
 
@@ -194,6 +195,67 @@ docker() {
     oci-coredump uninstall docker
     systemctl restart docker
     command docker image rm bb
+}
+
+# One call of the CRI: `cri METHOD REQUEST`, by the numbers of the fields; see cri.py.
+cri() { python3 "$here/cri.py" /run/containerd/containerd.sock "RuntimeService/$1" "$2"; }
+
+# A pod by the CRI of containerd, which is told of the program in this way. What the step changes of
+# containerd's configuration is put back whatever becomes of it.
+pods() {
+    local way=$1 saved=$kept/containerd major
+    major=$(containerd --version | sed 's/[^ ]* [^ ]* v\{0,1\}\([0-9]*\)\..*/\1/')
+    # NRI is not on by itself in older ones.
+    [ "$way" != nri ] || [ "$major" -ge 2 ] || { echo "containerd $major"; return 77; }
+    rm -rf "$saved"
+    mkdir "$saved"
+    cp -a /etc/containerd/. "$saved" 2>/dev/null || :
+    local status=0
+    (set -eu; pod_in_containerd "$way" "$major") || status=$?
+    oci-coredump uninstall containerd || status=1
+    find /etc/containerd -mindepth 1 -delete 2>/dev/null || :
+    if [ -n "$(ls -A "$saved")" ]; then cp -a "$saved/." /etc/containerd; else rm -rf /etc/containerd; fi
+    systemctl restart containerd
+    return $status
+}
+
+pod_in_containerd() {
+    local way=$1 sandbox container config answer
+    mkdir -p /etc/containerd
+    if [ "$2" -ge 2 ]; then
+        printf "version = 3\n[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = '%s'\n" \
+            localhost/pod:1 >/etc/containerd/config.toml
+    else
+        printf "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = '%s'\n" \
+            localhost/pod:1 >/etc/containerd/config.toml
+    fi
+    oci-coredump install containerd --way "$way"
+    systemctl restart containerd
+    oci-coredump doctor containerd || { oci-coredump doctor containerd; false; }
+    podman import --change 'CMD ["/bin/sleep", "100000"]' "$kept/image.tar" localhost/pod:1
+    rm -f "$kept/pod.tar"
+    podman save --format docker-archive --output "$kept/pod.tar" localhost/pod:1
+    podman image rm localhost/pod:1
+    ctr --namespace k8s.io images import "$kept/pod.tar"
+    # Names, annotation, the host's network.
+    config='{"1": {"1": "web-0", "2": "uid-web-0-'$way'", "3": "shop"}, "3": "'$kept'/logs",
+        "7": [{"1": "'$eci'", "2": "/pod/data/dump/core-eci"}], "8": {"2": {"1": {"1": 2}}}}'
+    sandbox=$(cri RunPodSandbox '{"1": '"$config"'}' | jq -r '."1"[0]')
+    container=$(cri CreateContainer '{"1": "'"$sandbox"'", "2": {"1": {"1": "app"},
+        "2": {"1": "localhost/pod:1"}, "3": ["/bin/sleep", "100000"], "11": "app.log",
+        "15": {"2": {"3": {"1": 2, "2": 1}}}}, "3": '"$config"'}' | jq -r '."1"[0]')
+    cri StartContainer '{"1": "'"$container"'"}'
+    answer=$(cri ExecSync '{"1": "'"$container"'", "2": ["/bin/sh", "-c",
+        "cat /proc/sys/kernel/core_pattern; server; ls /pod/data/dump"], "3": 60}' | jq -r '."1"[0]')
+    echo "$answer"
+    grep -x /pod/data/dump/core-eci <<<"$answer"
+    grep '^core-eci\.[0-9]*$' <<<"$answer"
+    cri StopPodSandbox '{"1": "'"$sandbox"'"}'
+    cri RemovePodSandbox '{"1": "'"$sandbox"'"}'
+    # Its names, and the core, which has stayed.
+    oci-coredump list "container=$container" --json | tail -n 1 |
+        jq -e '.pod_namespace == "shop" and .pod_name == "web-0" and .container_name == "app"'
+    oci-coredump list "container=$container" | grep present
 }
 
 host_crash() {
@@ -334,6 +396,8 @@ phase_use() {
     step 'a quadlet' quadlet
     step '`podman kube play`' kube_play
     step 'Docker' docker
+    step 'a pod of containerd by NRI: ECI annotation, names, the core stays' pods nri
+    step 'a pod of containerd by the base specification' pods spec
     step 'a crash of the host is in coredumpctl' host_crash
     step '`systemctl restart systemd-sysctl` under a running container' sysctl_restarted
     step "another package's file in /usr/lib/sysctl.d: the trigger puts the pattern back" triggered

@@ -1,15 +1,19 @@
 //! The summary after a crash: in which function, with a hash that is the same for the same crash.
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
+use support::bare::{self, Container};
 use support::host::STORE;
 use support::journal::Journal;
 use support::require;
 use support::runtime::{Kind, Runtime};
 use support::scene::{ECI, ECI_PATTERN, bundle, crash, host, product};
 use support::stacks::succeed;
+use support::wait::becomes;
 
 support::per_runtime!(the_same_crash_has_the_same_hash, a_compressed_core_has_a_summary);
 
@@ -73,6 +77,31 @@ fn a_compressed_core_has_a_summary(kind: Kind) {
     assert!(plain.0.as_array().is_some_and(|stack| stack.len() > 1), "{plain:?}");
     assert_eq!(plain, packed);
     std::fs::remove_dir_all(Path::new(STORE).join("records")).unwrap();
+}
+
+/// Others first, but not for ever: where the processors are always busy, a crash has a stack too.
+#[test]
+fn on_a_busy_host_too() {
+    let host = host();
+    let directory = TempDir::with_prefix("busy").unwrap();
+    let container = Container::new("busy", directory.path(), &[]);
+    let program = bare::victim();
+    // Each in a session of its own, so that each has a share of its own.
+    let spin = ["sh", "-c", "ulimit -t 100; while :; do :; done"];
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let mut spinning: Vec<_> =
+        (0..8 * cpus).map(|_| Command::new("setsid").args(spin).spawn().unwrap()).collect();
+    let mut victim = container.victim(&program, "tiny", 0);
+    victim.crash();
+    let stack = || host.record_of("busy", victim.pid())?.get("stack").cloned();
+    let is_there = becomes(Duration::from_secs(120), || stack().is_some());
+    for child in &mut spinning {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(is_there, "{:#}", host.record("busy"));
+    assert!(victim.ends_within(Duration::from_secs(20)));
+    host.settle();
 }
 
 /// systemd's own programs find the crash, its summary and its core by the journal.

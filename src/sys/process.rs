@@ -156,6 +156,18 @@ pub(crate) fn step_back() {
     };
 }
 
+/// Gives a child that has stepped back the priority of any other process again. This process needs
+/// CAP_SYS_NICE; without it the child goes on as it is.
+///
+/// # References
+/// sched(7), `SCHED_OTHER`.
+pub(crate) fn step_forward(child: i32) {
+    // SAFETY: reads the structure, which lives for the call.
+    unsafe {
+        libc::sched_setscheduler(child, libc::SCHED_OTHER, &libc::sched_param { sched_priority: 0 })
+    };
+}
+
 /// Number of CPUs that this process may run on.
 pub(crate) fn cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)

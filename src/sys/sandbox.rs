@@ -101,17 +101,27 @@ pub(crate) fn run(
 /// Reads the output of a child until it ends, exceeds its time, or writes too much; then also
 /// returns why the reading stopped.
 pub(crate) fn listen(pipe: &OwnedFd, bounds: &SandboxBounds) -> (Vec<u8>, Option<String>) {
-    listen_beside(pipe, bounds, None, &mut || {})
+    listen_beside(pipe, bounds, Meanwhile::default())
 }
 
-/// The same. If `other` becomes readable in the meantime, `then` is called, once.
+/// What is done while the output of a child is awaited, each once.
+#[derive(Default)]
+pub(crate) struct Meanwhile<'a> {
+    /// Called when the descriptor has become readable.
+    pub readable: Option<(&'a OwnedFd, &'a mut dyn FnMut())>,
+    /// Called when the child has taken so long.
+    pub late: Option<(Duration, &'a mut dyn FnMut())>,
+}
+
+/// The same, and what is done in the meantime.
 pub(crate) fn listen_beside(
     pipe: &OwnedFd,
     bounds: &SandboxBounds,
-    mut other: Option<&OwnedFd>,
-    then: &mut dyn FnMut(),
+    meanwhile: Meanwhile<'_>,
 ) -> (Vec<u8>, Option<String>) {
-    let end = Instant::now() + bounds.time;
+    let begun = Instant::now();
+    let end = begun + bounds.time;
+    let Meanwhile { mut readable, mut late } = meanwhile;
     let mut output = Vec::new();
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -122,12 +132,18 @@ pub(crate) fn listen_beside(
                 Some(format!("its reader took more than {} seconds", bounds.time.as_secs())),
             );
         }
-        let is_ready = match other {
-            None => descriptor::wait_readable(pipe, Some(left)),
-            Some(fd) => {
-                let ready = descriptor::wait_readable_either([pipe.as_fd(), fd.as_fd()], left);
-                if matches!(ready, Ok([_, true])) {
-                    other = None;
+        if let Some((_, then)) = late.take_if(|(after, _)| begun.elapsed() >= *after) {
+            then();
+        }
+        let until_late = late.as_ref().map(|(after, _)| after.saturating_sub(begun.elapsed()));
+        let wait = until_late.map_or(left, |time| time.min(left));
+        let is_ready = match &readable {
+            None => descriptor::wait_readable(pipe, Some(wait)),
+            Some((fd, _)) => {
+                let ready = descriptor::wait_readable_either([pipe.as_fd(), fd.as_fd()], wait);
+                if matches!(ready, Ok([_, true]))
+                    && let Some((_, then)) = readable.take()
+                {
                     then();
                 }
                 ready.map(|[is_ready, _]| is_ready)
@@ -327,6 +343,34 @@ mod tests {
         }
         child.end_now().unwrap();
         drop(read);
+    }
+
+    #[test]
+    fn what_is_done_meanwhile_is_done_once() {
+        let (read, write) = descriptor::pipe().unwrap();
+        let (gone, other) = descriptor::pipe().unwrap();
+        drop(other);
+        let (mut left, mut hurried) = (0, 0);
+        let mut leave = || left += 1;
+        let mut hurry = || hurried += 1;
+        let meanwhile = Meanwhile {
+            readable: Some((&gone, &mut leave)),
+            late: Some((Duration::from_millis(50), &mut hurry)),
+        };
+        let bounds = SandboxBounds { time: Duration::from_millis(200), ..BOUNDS };
+        let (output, cut) = listen_beside(&read, &bounds, meanwhile);
+        assert!(output.is_empty() && cut.is_some());
+        assert_eq!((left, hurried), (1, 1));
+        drop(write);
+        let (mut left, mut hurried) = (0, 0);
+        let mut leave = || left += 1;
+        let mut hurry = || hurried += 1;
+        let never = Meanwhile {
+            readable: Some((&gone, &mut leave)),
+            late: Some((Duration::from_secs(3600), &mut hurry)),
+        };
+        assert_eq!(listen_beside(&read, &BOUNDS, never), (Vec::new(), None));
+        assert_eq!((left, hurried), (1, 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::crasher::become_crasher;
 use crate::dump::crash::facts::Facts;
 use crate::dump::policy::plan::CoreFile;
 use crate::sys::cgroup::{self, Groups};
-use crate::sys::sandbox::{self, SandboxBounds};
+use crate::sys::sandbox::{self, Meanwhile, SandboxBounds};
 use crate::sys::{AsFd, BorrowedFd, OwnedFd, child, descriptor, process, resolve, rlimit};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -16,13 +16,17 @@ use std::time::Duration;
 /// How long a child has to end after it was killed or has closed its pipe.
 const LAST: Duration = Duration::from_secs(1);
 
+/// How long a child whose work nobody waits for lets all other processes run first. On a host whose
+/// processors are always busy it would otherwise never end, and no crash there would have a stack.
+const STEPS_BACK: Duration = Duration::from_secs(5);
+
 /// How urgent the work is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
     /// The crashed process waits for this, or others for its slot.
     Now,
-    /// Nobody waits for it, so the child runs at a lower priority. The parent does not: others wait
-    /// for what it holds in the store.
+    /// Nobody waits for it, so the child runs at a lower priority at first, and ends with its
+    /// parent. The parent does not: others wait for what it holds in the store.
     Later,
 }
 
@@ -66,6 +70,10 @@ pub(crate) fn run<T: for<'d> Deserialize<'d>>(
             let own = resolve::own_files()?;
             let keep = [files, &[out.as_fd(), own.as_fd()]].concat();
             become_crasher(facts, core_file, keep)?;
+            // Not before: it would be forgotten with the change of the rights.
+            if urgency == Urgency::Later {
+                process::end_with_parent();
+            }
             rlimit::bound_own(bounds.memory, bounds.cpu, bounds.file)?;
             Ok(own)
         };
@@ -75,13 +83,17 @@ pub(crate) fn run<T: for<'d> Deserialize<'d>>(
         }
         0
     })?;
-    let last = match charge {
-        Charge::Until(process) => Some(process),
-        _ => None,
-    };
     let pid = child.id().as_raw_nonzero().get();
     let mut leave = || cgroup::leave(&facts.cgroups, pid);
-    let (said, cut) = sandbox::listen_beside(&read, bounds, last, &mut leave);
+    let mut hurry = || process::step_forward(pid);
+    let mut meanwhile = Meanwhile::default();
+    if let Charge::Until(process) = charge {
+        meanwhile.readable = Some((process, &mut leave));
+    }
+    if urgency == Urgency::Later {
+        meanwhile.late = Some((STEPS_BACK, &mut hurry));
+    }
+    let (said, cut) = sandbox::listen_beside(&read, bounds, meanwhile);
     // A child that hangs in the container's file system cannot be killed, and is left behind.
     if cut.is_some() { child.end_now() } else { child.end_within(LAST) }?;
     Ok(said.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
