@@ -30,7 +30,8 @@ files() {
         -o -path /var/log -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/rpm \
         -o -path /var/lib/containers -o -path /var/lib/docker -o -path /var/lib/containerd \
         -o -path /var/lib/systemd -o -path /usr/lib/sysimage -o -path /lost+found \
-        -o -path /etc/cni -o -path /var/lib/cni -o -path /root/.local \) -prune \
+        -o -path /opt/containerd -o -path /etc/cni -o -path /var/lib/cni \
+        -o -path /root/.local \) -prune \
         -o -type d -printf '%p %y %m %u %g\n' -o -printf '%p %y %m %u %g %s %l\n' | sort
     find /etc -xdev -type f -print0 | sort -z | xargs -0 sha256sum
     ls -d /run/oci-coredump* /run/sysctl.d 2>/dev/null || :
@@ -214,7 +215,11 @@ pods() {
     (set -eu; pod_in_containerd "$way" "$major") || status=$?
     oci-coredump uninstall containerd || status=1
     find /etc/containerd -mindepth 1 -delete 2>/dev/null || :
-    if [ -n "$(ls -A "$saved")" ]; then cp -a "$saved/." /etc/containerd; else rm -rf /etc/containerd; fi
+    if [ -n "$(ls -A "$saved")" ]; then
+        cp -a "$saved/." /etc/containerd
+    else
+        rm -rf /etc/containerd
+    fi
     systemctl restart containerd
     return $status
 }
@@ -223,11 +228,17 @@ pod_in_containerd() {
     local way=$1 sandbox container config answer
     mkdir -p /etc/containerd
     if [ "$2" -ge 2 ]; then
-        printf "version = 3\n[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = '%s'\n" \
-            localhost/pod:1 >/etc/containerd/config.toml
+        cat >/etc/containerd/config.toml <<END
+version = 3
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = 'localhost/pod:1'
+END
     else
-        printf "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = '%s'\n" \
-            localhost/pod:1 >/etc/containerd/config.toml
+        cat >/etc/containerd/config.toml <<END
+version = 2
+[plugins.'io.containerd.grpc.v1.cri']
+sandbox_image = 'localhost/pod:1'
+END
     fi
     oci-coredump install containerd --way "$way"
     systemctl restart containerd
@@ -245,8 +256,8 @@ pod_in_containerd() {
         "2": {"1": "localhost/pod:1"}, "3": ["/bin/sleep", "100000"], "11": "app.log",
         "15": {"2": {"3": {"1": 2, "2": 1}}}}, "3": '"$config"'}' | jq -r '."1"[0]')
     cri StartContainer '{"1": "'"$container"'"}'
-    answer=$(cri ExecSync '{"1": "'"$container"'", "2": ["/bin/sh", "-c",
-        "cat /proc/sys/kernel/core_pattern; server; ls /pod/data/dump"], "3": 60}' | jq -r '."1"[0]')
+    answer=$(cri ExecSync '{"1": "'"$container"'", "3": 60, "2": ["/bin/sh", "-c",
+        "cat /proc/sys/kernel/core_pattern; server; ls /pod/data/dump"]}' | jq -r '."1"[0]')
     echo "$answer"
     grep -x /pod/data/dump/core-eci <<<"$answer"
     grep '^core-eci\.[0-9]*$' <<<"$answer"
