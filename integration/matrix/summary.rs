@@ -86,11 +86,11 @@ fn on_a_busy_host_too() {
     let directory = TempDir::with_prefix("busy").unwrap();
     let container = Container::new("busy", directory.path(), &[]);
     let program = bare::victim();
-    // Each in a session of its own, so that each has a share of its own.
+    // Each in a session of its own, so that each has a share of its own, of the same size.
     let spin = ["sh", "-c", "ulimit -t 100; while :; do :; done"];
     let cpus = std::thread::available_parallelism().unwrap().get();
     let mut spinning: Vec<_> =
-        (0..8 * cpus).map(|_| Command::new("setsid").args(spin).spawn().unwrap()).collect();
+        (0..64 * cpus).map(|_| Command::new("setsid").args(spin).spawn().unwrap()).collect();
     let mut victim = container.victim(&program, "tiny", 0);
     victim.crash();
     let stack = || host.record_of("busy", victim.pid())?.get("stack").cloned();
